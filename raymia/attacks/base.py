@@ -1,0 +1,106 @@
+"""What an attack is: a pure function from evidence to one score per record.
+
+A score is higher the more likely the record is a member; NaN says that the attack has none for it.
+Attacks import neither Ray nor models.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from raymia.errors import InputError
+from raymia.evidence.text import ModelEvidence, NeighborEvidence, TextEvidence
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Attack(ABC):
+    """Base of every attack; subclasses are dataclasses whose fields are the attack's parameters.
+
+    Class attributes
+    ----------------
+    name : what audit files and reports call it.
+    title, source, formula : for `raymia attacks` and the report.
+    uses_reference : runs once with each reference, as ``name@reference``.
+    uses_neighbors : needs the answers on the records' neighbors, of target and reference alike.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    formula: ClassVar[str]
+    uses_reference: ClassVar[bool] = False
+    uses_neighbors: ClassVar[bool] = False
+
+    @abstractmethod
+    def score(self, evidence: TextEvidence) -> Scores:
+        """Score every record, [records]; higher means member, NaN means no score."""
+
+    def queries(self, neighbors: int) -> tuple[int, int]:
+        """Texts put to the target and to the reference per record."""
+        each = 1 + (neighbors if self.uses_neighbors else 0)
+        return each, each if self.uses_reference else 0
+
+
+Kind = TypeVar("Kind", bound=type[Attack])
+_REGISTRY: dict[str, type[Attack]] = {}
+
+
+def register(kind: Kind) -> Kind:
+    """Make an attack known by its name; a decorator."""
+    if kind.name in _REGISTRY:
+        raise ValueError(f"two attacks are named {kind.name!r}")
+    _REGISTRY[kind.name] = kind
+    return kind
+
+
+def registry() -> dict[str, type[Attack]]:
+    """All attacks by name, in order of their names."""
+    return dict(sorted(_REGISTRY.items()))
+
+
+def build(name: str, parameters: dict[str, Any], where: str) -> Attack:
+    """Make an attack from its name and parameters, with errors that name the key."""
+    kinds = registry()
+    if name not in kinds:
+        raise InputError(f"{where}: no attack {name!r}; there are: {', '.join(kinds)}")
+    kind = kinds[name]
+    known = [f.name for f in fields(kind)]
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise InputError(
+            f"{where}: attack {name!r} has no parameter {unknown[0]!r}; "
+            f"it has: {', '.join(known) or 'none'}"
+        )
+    try:
+        return kind(**parameters)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{where}: attack {name!r}: {error}") from None
+
+
+def needs_reference(evidence: TextEvidence) -> ModelEvidence:
+    """The reference's evidence, which an attack that uses a reference is always given."""
+    if evidence.reference is None:
+        raise ValueError("this attack needs a reference's evidence")
+    return evidence.reference
+
+
+def needs_neighbors(evidence: ModelEvidence) -> NeighborEvidence:
+    """The neighbors' evidence, which an attack that uses neighbors is always given."""
+    if evidence.neighbors is None:
+        raise ValueError("this attack needs the evidence on neighbors")
+    return evidence.neighbors
+
+
+def mean_of_present(values: Scores) -> Scores:
+    """Mean over the last axis, NaN entries left out; NaN where nothing is left."""
+    present = ~np.isnan(values)
+    counts = present.sum(axis=-1)
+    totals = np.where(present, values, 0.0).sum(axis=-1)
+    return np.divide(totals, counts, out=np.full(counts.shape, np.nan), where=counts > 0)

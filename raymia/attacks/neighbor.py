@@ -1,0 +1,79 @@
+"""Attacks that compare the record with its neighbors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raymia.attacks.base import (
+    Attack,
+    Scores,
+    mean_of_present,
+    needs_neighbors,
+    needs_reference,
+    register,
+)
+from raymia.evidence.text import ModelEvidence, TextEvidence
+
+
+@register
+@dataclass(frozen=True)
+class Neighbor(Attack):
+    """Loss of the neighbors, on average, minus loss of the record (Mattern et al., ACL 2023).
+
+    The average is over the neighbors that could be made; no score where there is none.
+    """
+
+    name = "neighbor"
+    title = "Neighbor"
+    source = "Mattern et al. 2023, arXiv 2305.18462"
+    formula = "log p(x) - mean_n log p(x~_n), log p per token"
+    uses_neighbors = True
+
+    def score(self, evidence: TextEvidence) -> Scores:
+        neighbors = needs_neighbors(evidence.target).mean_log_prob
+        return evidence.target.tokens.mean() - mean_of_present(neighbors)
+
+
+@register
+@dataclass(frozen=True)
+class Spv(Attack):
+    """SPV-MIA: probabilistic variation, calibrated by a reference (Fu et al., NeurIPS 2024).
+
+    With q(x) the geometric mean of the token probabilities of x (one over the perplexity), a model's
+    variation is ``mean_n q(x~_n) - q(x)``, an estimate of the second directional derivative of its
+    probability: members lie on a local maximum, so theirs is strongly negative. The score is minus
+    the target's variation plus the reference's. The paper's N symmetric pairs and the released
+    code's one-sided neighbors have this same form where both sides of a pair are fills of their own;
+    they differ in how neighbors are made (the presets `paper` and `repo` of the audit file).
+
+    Parameters
+    ----------
+    space : "probability" as published, or "log" for mean log-probabilities in place of q.
+    """
+
+    space: str = "probability"
+
+    name = "spv"
+    title = "SPV-MIA"
+    source = "Fu et al. 2024, arXiv 2311.06062"
+    formula = (
+        "[mean_n q_ref(x~_n) - q_ref(x)] - [mean_n q_target(x~_n) - q_target(x)], "
+        "q = exp(mean_t log p)"
+    )
+    uses_reference = True
+    uses_neighbors = True
+
+    def __post_init__(self) -> None:
+        if self.space not in ("probability", "log"):
+            raise ValueError(f"space should be 'probability' or 'log', but got {self.space!r}")
+
+    def score(self, evidence: TextEvidence) -> Scores:
+        return self._variation(needs_reference(evidence)) - self._variation(evidence.target)
+
+    def _variation(self, model: ModelEvidence) -> Scores:
+        neighbors, record = needs_neighbors(model).mean_log_prob, model.tokens.mean()
+        if self.space == "probability":
+            neighbors, record = np.exp(neighbors), np.exp(record)
+        return mean_of_present(neighbors) - record

@@ -1,0 +1,157 @@
+"""The text demo: a real audit on an embedded default, with no network, no GPU and no account.
+
+The base was pre-trained on one source (the King James Bible). Members, non-members and prompts are
+passages of another (Jane Austen's novels), split at random; whatever depends on members happens
+here, live: fine-tuning the target, self-prompting, fine-tuning the reference, scoring.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+from rich.console import Console
+
+from raymia.audit import run_audit
+from raymia.draws import generator
+from raymia.prepare.fine_tune import fine_tune
+from raymia.report.result import RunResult
+from raymia.spec import FineTuneSpec, ResourcesSpec
+from raymia.spec_file import load_spec
+
+ASSETS = "assets"
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Sizes of the demo; the defaults take under four minutes on two cores."""
+
+    members: int = 400
+    prompts: int = 1_600
+    target: FineTuneSpec = FineTuneSpec(
+        epochs=10, batch_size=16, learning_rate=2e-3, max_tokens=128
+    )
+    texts: int = 800
+    reference: FineTuneSpec = FineTuneSpec(
+        epochs=2, batch_size=16, learning_rate=2e-3, max_tokens=128
+    )
+    seed: int = 0
+
+
+def run_demo(
+    folder: Path, console: Console, settings: DemoSettings | None = None
+) -> tuple[RunResult, str]:
+    """Fine-tune a target, write the audit file, and run the audit.
+
+    A folder that has an audit file already is not made again: its audit is run, and asks the models
+    for nothing that is stored.
+
+    Returns
+    -------
+    The result, and the folder the report is in.
+    """
+    from raymia.engine.cluster import connected
+
+    settings = settings or DemoSettings()
+    audit_file = folder / "audit.yaml"
+    console.print("starting Ray ...", highlight=False)
+    with connected(ResourcesSpec()) as cluster:
+        if not audit_file.exists():
+            make_demo(folder, settings, cluster, console)
+        spec = load_spec(audit_file)
+        return run_audit(spec, console), spec.output
+
+
+def make_demo(folder: Path, settings: DemoSettings, cluster: Any, console: Console) -> None:
+    """Write records, prompts and models into a folder, fine-tune the target, write the audit file.
+
+    The audit file is written last: a folder that was left half-made is made anew.
+    """
+    from raymia.engine.board import shown, start_board
+    from raymia.engine.prepare import reporter, run_task
+    from raymia.spec import PoolSpec
+
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = audit_passages()
+    order = generator(settings.seed, "demo").permutation(len(texts))
+    sizes = {
+        "members": settings.members,
+        "non_members": settings.members,
+        "prompts": settings.prompts,
+    }
+    start = 0
+    parts: dict[str, list[str]] = {}
+    for name, size in sizes.items():
+        parts[name] = [texts[i] for i in order[start : start + size]]
+        start += size
+        write_jsonl(folder / f"{name}.jsonl", parts[name])
+    for model in ("base", "paraphraser"):
+        copy_asset(f"models/{model}", folder / model)
+    target = folder.resolve() / "target"
+    base, members, held_out = folder.resolve() / "base", parts["members"], parts["non_members"]
+    board = start_board()
+    report = reporter(board, "fine-tune: target")
+
+    def train() -> None:
+        fine_tune(base, members, settings.target, target, seed=settings.seed,
+                  progress=report, measure_on=held_out)  # fmt: skip
+
+    with shown(board, console):
+        run_task(train, PoolSpec(), cluster)
+    write_audit_file(folder / "audit.yaml", settings)
+
+
+def audit_passages() -> list[str]:
+    """The passages that no shipped model has seen."""
+    asset = resources.files("raymia.demo").joinpath(ASSETS, "text", "austen.parquet")
+    with resources.as_file(asset) as path:
+        table = pq.read_table(path).to_pylist()
+    return [row["text"] for row in table if row["split"] == "audit"]
+
+
+def copy_asset(name: str, target: Path) -> None:
+    """Copy a folder that ships with the package."""
+    with resources.as_file(resources.files("raymia.demo").joinpath(ASSETS, name)) as source:
+        shutil.copytree(source, target, dirs_exist_ok=True)
+
+
+def write_jsonl(path: Path, texts: Sequence[str]) -> None:
+    """Write texts as one JSON object per line."""
+    lines = (json.dumps({"text": text}, ensure_ascii=False) for text in texts)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_audit_file(path: Path, settings: DemoSettings) -> None:
+    """Write the audit file that the demo runs, with comments for whoever starts from it."""
+    fine_tuning = settings.reference.model_dump(exclude_defaults=True)
+    content: list[tuple[str, dict[str, Any]]] = [
+        ("One audit. Relative paths are relative to this file's folder.",
+         {"name": "demo", "output": "report", "store": "store", "seed": settings.seed}),
+        ("Known members and held-out non-members: JSONL, CSV or Parquet, local or any fsspec URL.",
+         {"records": {"members": "members.jsonl", "non_members": "non_members.jsonl"}}),
+        ("The checkpoints under audit: local folders or hub names, with `adapter` and\n"
+         "# `quantization: nf4` or `int8` where wanted.",
+         {"targets": [{"name": "target", "model": "target"}]}),
+        ("References: the base, and the base fine-tuned on what the target itself writes.",
+         {"references": {
+             "base": {"model": "base"},
+             "self_prompt": {
+                 "kind": "self_prompt", "prompts": "prompts.jsonl", "texts": settings.texts,
+                 "prompt_tokens": 8, "max_tokens": 72, "generation_batch": 128,
+                 "fine_tune": fine_tuning}}}),
+        ("Neighbors of each record, for attacks that compare a record with its neighbors.",
+         {"neighbors": {"preset": "repo", "model": "paraphraser"}}),
+        ("Actors, CPUs and GPUs of each pool.",
+         {"resources": {name: {"actors": 1} for name in ("paraphraser", "target", "reference")}}),
+    ]  # fmt: skip
+    text = "\n".join(
+        f"# {comment}\n{yaml.safe_dump(section, sort_keys=False)}" for comment, section in content
+    )
+    path.write_text(text, encoding="utf-8")

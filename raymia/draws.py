@@ -1,0 +1,71 @@
+"""Counter-based randomness: a draw is a function of what it is for, and of nothing else.
+
+A key is hashed from (seed, record, neighbor, attempt, ...). Numbers under a key are indexed by
+counters (step, position), so neither time, worker, batch nor order can change a draw
+(docs/architecture.md, promise 1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+# Weyl increment and finalizer constants of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), as signed
+# 64-bit integers because torch has no unsigned multiplication.
+_WEYL = 0x9E3779B97F4A7C15 - 2**64
+_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_2 = 0x94D049BB133111EB - 2**64
+
+
+def stream_key(*parts: int | str) -> int:
+    """Hash what a stream of draws is for into a signed 64-bit key."""
+    joined = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    content = hashlib.blake2b(joined.encode(), digest_size=8).digest()
+    return int.from_bytes(content, "little", signed=True)
+
+
+def generator(*parts: int | str) -> np.random.Generator:
+    """Return a numpy generator (Philox, itself counter-based) that is a function of ``parts``."""
+    return np.random.Generator(np.random.Philox(key=stream_key(*parts) % 2**64))
+
+
+def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:
+    """Logical right shift of int64 (torch's own shift is arithmetic)."""
+    return (x >> bits) & (2 ** (64 - bits) - 1)
+
+
+def _mix(x: torch.Tensor) -> torch.Tensor:
+    x = (x ^ _shift(x, 30)) * _MIX_1
+    x = (x ^ _shift(x, 27)) * _MIX_2
+    return x ^ _shift(x, 31)
+
+
+def uniforms(keys: torch.Tensor, step: int, count: int) -> torch.Tensor:
+    """Draw ``count`` uniforms in the open interval (0, 1) for each key at one step.
+
+    Parameters
+    ----------
+    keys : int64 tensor of shape [batch], from :func:`stream_key`.
+    step : counter of the draw within the stream.
+    count : how many numbers per key.
+
+    Returns
+    -------
+    float64 tensor of shape [batch, count], on the device of ``keys``; the same bits on every device.
+    """
+    import torch
+
+    positions = torch.arange(1, count + 1, dtype=torch.int64, device=keys.device) * _WEYL
+    streams = _mix(keys ^ _mix(torch.full_like(keys, step + 1) * _WEYL))
+    bits = _shift(_mix(streams[:, None] + positions[None, :]), 11)
+    return (bits.to(torch.float64) + 0.5) * 2.0**-53
+
+
+def gumbels(keys: torch.Tensor, step: int, count: int) -> torch.Tensor:
+    """Draw standard Gumbel noise, shape [batch, count]; argmax(logits + noise) samples the softmax."""
+    return -(-uniforms(keys, step, count).log()).log()

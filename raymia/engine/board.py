@@ -1,0 +1,135 @@
+"""Progress and counts: workers report to one actor, the driver draws from it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+POLL_SECONDS = 0.5
+LOG_SECONDS = 15.0
+
+
+@dataclass
+class Line:
+    """How far one stage is."""
+
+    done: int = 0
+    total: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Board:
+    """Counts of all stages; runs as an actor that uses no CPU."""
+
+    lines: dict[str, Line] = field(default_factory=dict)
+
+    def expect(self, stage: str, total: int) -> None:
+        self.lines.setdefault(stage, Line()).total = total
+
+    def set(self, stage: str, done: int, total: int) -> None:
+        line = self.lines.setdefault(stage, Line())
+        line.done, line.total = done, total
+
+    def add(self, stage: str, done: int, failed: int, seconds: float) -> None:
+        line = self.lines.setdefault(stage, Line())
+        line.done += done
+        line.failed += failed
+        line.seconds += seconds
+
+    def snapshot(self) -> dict[str, Line]:
+        return self.lines
+
+
+def start_board() -> Any:
+    """Start the board as an actor."""
+    return ray.remote(num_cpus=0)(Board).remote()
+
+
+@contextmanager
+def shown(board: Any, console: Console) -> Iterator[None]:
+    """Draw the board while the block runs: bars on a terminal, a line now and then elsewhere."""
+    stop = threading.Event()
+    draw = _draw_bars if console.is_terminal else _print_lines
+    thread = threading.Thread(target=draw, args=(board, console, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=10)
+
+
+def _snapshot(board: Any) -> dict[str, Line]:
+    try:
+        lines: dict[str, Line] = ray.get(board.snapshot.remote(), timeout=10)
+    except ray.exceptions.RayError:
+        return {}
+    return lines
+
+
+def _draw_bars(board: Any, console: Console, stop: threading.Event) -> None:
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        console=console,
+    )
+    tasks: dict[str, TaskID] = {}
+    with bars:
+        ended = False
+        while not ended:
+            ended = stop.wait(POLL_SECONDS)
+            for stage, line in _snapshot(board).items():
+                if stage not in tasks:
+                    tasks[stage] = bars.add_task(stage, total=line.total, start=False)
+                if line.done and not bars.tasks[tasks[stage]].started:
+                    bars.start_task(tasks[stage])
+                bars.update(tasks[stage], completed=line.done, total=line.total)
+
+
+def _print_lines(board: Any, console: Console, stop: threading.Event) -> None:
+    started: dict[str, float] = {}
+    printed: dict[str, int] = {}
+    last, ended = time.monotonic(), False
+    while not ended:
+        ended = stop.wait(POLL_SECONDS)
+        now = time.monotonic()
+        lines = _snapshot(board)
+        for stage, line in lines.items():
+            if line.done:
+                started.setdefault(stage, now)
+        if now - last < LOG_SECONDS and not ended:
+            continue
+        last = now
+        for stage, line in lines.items():
+            if printed.get(stage) == line.done:
+                continue
+            printed[stage] = line.done
+            left = ""
+            elapsed = now - started.get(stage, now)
+            if 0 < line.done < line.total and elapsed > 1:
+                left = f", about {elapsed / line.done * (line.total - line.done):.0f} s left"
+            console.print(f"{stage}: {line.done} of {line.total}{left}", highlight=False)
+        sys.stdout.flush()

@@ -1,0 +1,71 @@
+"""Connecting to Ray, and sharing its resources among pools."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from raymia.spec import PoolSpec, ResourcesSpec
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What there is to share."""
+
+    cpus: float
+    gpus: float
+    is_local: bool
+
+
+@contextmanager
+def connected(resources: ResourcesSpec) -> Iterator[Cluster]:
+    """Join the cluster named by RAY_ADDRESS (a submitted job has it set), or start Ray here.
+
+    A Ray that was started here is stopped at the end; one that was there is left running.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    was_running = ray.is_initialized()
+    address = os.environ.get("RAY_ADDRESS", "local")
+    if not was_running:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address == "local":
+            options |= {"address": "local", "num_cpus": resources.cpus, "include_dashboard": False}
+        ray.init(**options)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    total = ray.cluster_resources()
+    try:
+        yield Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), address == "local")
+    finally:
+        if not was_running:
+            ray.shutdown()
+
+
+def pool_options(pool: PoolSpec, actors_in_all: int, cluster: Cluster) -> dict[str, Any]:
+    """Ray's resource options for one actor of a pool.
+
+    Actors on GPUs take no CPU. Others share what is left beside one CPU for Ray's own tasks: an
+    actor that held the last CPU would starve the tasks that feed it.
+    """
+    cpus = pool.cpus
+    if cpus is None:
+        spare = max(0.0, cluster.cpus - 1)
+        cpus = 0.0 if pool.gpus else min(1.0, int(100 * spare / max(1, actors_in_all)) / 100)
+    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": pool.gpus}
+    if pool.accelerator_type is not None:
+        options["accelerator_type"] = pool.accelerator_type
+    if pool.resources:
+        options["resources"] = dict(pool.resources)
+    return options
+
+
+def threads_per_actor(actors_in_all: int, cluster: Cluster) -> int | None:
+    """Torch threads for CPU actors when all run on this machine; None leaves Ray's choice."""
+    if not cluster.is_local:
+        return None
+    return max(1, (os.cpu_count() or 1) // max(1, actors_in_all))

@@ -1,0 +1,70 @@
+"""Making a reference in a Ray task, on the machine its pool asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+
+from raymia.engine.cluster import Cluster, pool_options
+from raymia.engine.stream import own_error
+from raymia.evidence.store import EvidenceStore
+from raymia.plan import Preparation
+from raymia.prepare.fine_tune import Progress
+from raymia.prepare.self_prompt import make_reference
+from raymia.spec import PoolSpec
+
+
+def run_preparation(
+    preparation: Preparation,
+    target: str,
+    pool: PoolSpec,
+    *,
+    store_url: str,
+    cluster: Cluster,
+    board: Any,
+) -> None:
+    """Make a self-prompt reference; it is in the store when this returns."""
+    name = preparation.stage_name(target)
+
+    def make() -> None:
+        make_reference(
+            preparation.recipe,
+            EvidenceStore(store_url),
+            batch_tokens=pool.batch_tokens,
+            on_texts=reporter(board, f"write texts: {name}"),
+            on_steps=reporter(board, f"fine-tune: {name}"),
+        )
+
+    run_task(make, pool, cluster)
+
+
+def run_task(function: Any, pool: PoolSpec, cluster: Cluster) -> Any:
+    """Run a function in a Ray task that has a machine's CPUs to itself, or a pool's GPUs."""
+    options = pool_options(pool, 1, cluster)
+    if pool.cpus is None and not pool.gpus:
+        options["num_cpus"] = 1
+
+    def with_threads() -> Any:
+        import os
+
+        import torch
+
+        if not torch.cuda.is_available():
+            torch.set_num_threads(len(os.sched_getaffinity(0)))
+        return function()
+
+    task = ray.remote(max_retries=2, **options)(with_threads)
+    try:
+        return ray.get(task.remote())
+    except ray.exceptions.RayError as error:
+        raise own_error(error) from error
+
+
+def reporter(board: Any, stage: str) -> Progress:
+    """A progress callback that writes to the board."""
+
+    def report(done: int, total: int) -> None:
+        board.set.remote(stage, done, total)
+
+    return report

@@ -1,0 +1,64 @@
+"""Asking the models for everything that a plan misses."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from raymia.engine.board import Line, shown, start_board
+from raymia.engine.cluster import connected
+from raymia.engine.prepare import run_preparation
+from raymia.engine.stream import run_stream
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs import Inputs
+from raymia.plan import plan_target, stored_neighbors
+
+
+def ask_models(
+    inputs: Inputs, store: EvidenceStore, store_url: str, console: Console
+) -> dict[str, Line]:
+    """Prepare references and stream records through the models, target by target.
+
+    Returns
+    -------
+    What each stage did, by stage name.
+    """
+    import ray
+
+    resources = inputs.spec.resources
+    if not ray.is_initialized():
+        console.print("starting Ray ...", highlight=False)
+    with connected(resources) as cluster:
+        if cluster.gpus and not any(
+            pool.gpus for pool in (resources.paraphraser, resources.target, resources.reference)
+        ):
+            console.print(
+                f"this cluster has {cluster.gpus:g} GPU and the audit file gives its pools none: "
+                "set gpus under resources.paraphraser, target and reference"
+            )
+        board = start_board()
+        with shown(board, console):
+            for name in inputs.targets:
+                plan = plan_target(inputs, store, name)
+                for preparation in plan.preparations:
+                    if not preparation.ready:
+                        run_preparation(
+                            preparation,
+                            name,
+                            resources.reference,
+                            store_url=store_url,
+                            cluster=cluster,
+                            board=board,
+                        )
+                plan = plan_target(inputs, store, name)
+                run_stream(
+                    plan.stages,
+                    inputs.records.table,
+                    stored_neighbors(plan, store),
+                    store_url=store_url,
+                    block_records=resources.block_records,
+                    cluster=cluster,
+                    board=board,
+                )
+        lines: dict[str, Line] = ray.get(board.snapshot.remote())
+    return lines
+

@@ -1,0 +1,124 @@
+"""One actor of a pool: holds a model, answers probes about blocks of records, commits the answers.
+
+A block is an Arrow table, one row per record::
+
+    record_id, payload          the record
+    neighbor, neighbor_payload  lists: the neighbors that are known so far
+    todo:<key>                  list: which indices a probe still has to be asked about
+
+An actor commits the answers of a block before it passes the block on, so nothing that was answered
+is asked again, wherever the run is killed.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from raymia.evidence.store import EvidenceKey, EvidenceStore
+from raymia.models.loaders import Loader
+from raymia.probes.base import RECORD, Item, Probe
+
+RECORD_COLUMNS = ["record_id", "payload", "neighbor", "neighbor_payload"]
+
+
+def todo_column(key: EvidenceKey) -> str:
+    return f"todo:{key.hash}"
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """What an actor is made from; small, since Ray keeps it to restart the actor.
+
+    Attributes
+    ----------
+    name : shown in progress and reports, as ``target:epoch-3``.
+    loader : how to load the model.
+    probes : the questions, with the keys that their answers are stored under.
+    store_url : the evidence store.
+    threads : torch threads; None leaves them as they are.
+    passes_on : columns that later stages need.
+    """
+
+    name: str
+    loader: Loader
+    probes: tuple[tuple[Probe, EvidenceKey], ...]
+    store_url: str
+    threads: int | None
+    passes_on: tuple[str, ...]
+
+
+class StageActor:
+    """The worker of a pool, called by Ray Data with one block at a time."""
+
+    def __init__(self, config: StageConfig, board: Any) -> None:
+        self.config = config
+        self.board = board
+        self.store = EvidenceStore(config.store_url)
+        # Loading in the background makes a failure to load an error of the first block, which Ray
+        # reports with its cause; an error in a constructor it does not.
+        self._loading: Future[Any] = ThreadPoolExecutor(1).submit(self._load)
+
+    def _load(self) -> Any:
+        import torch
+
+        if self.config.threads is not None:
+            torch.set_num_threads(self.config.threads)
+        return self.config.loader.load()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        import torch
+
+        model = self._loading.result()
+        if self.config.threads is not None:
+            torch.set_num_threads(self.config.threads)
+        for probe, key in self.config.probes:
+            items = items_to_ask(block, probe, key)
+            if not items:
+                continue
+            started = time.monotonic()
+            answers = probe.ask(model, items)
+            self.store.commit(key, answers)
+            failed = len(items) - answers["error"].null_count
+            seconds = time.monotonic() - started
+            self.board.add.remote(self.config.name, len(items), failed, seconds)
+            if probe.makes_neighbors:
+                block = with_neighbors(block, answers)
+        return block.select(list(self.config.passes_on))
+
+
+def items_to_ask(block: pa.Table, probe: Probe, key: EvidenceKey) -> list[Item]:
+    """The subjects of a block that a probe has not been asked about."""
+    items = []
+    names = (*RECORD_COLUMNS, todo_column(key))
+    for record, payload, indices, payloads, todo in zip(
+        *(block[name].to_pylist() for name in names), strict=True
+    ):
+        known = dict(zip(indices, payloads, strict=True))
+        for index in todo:
+            own = index == RECORD or probe.subject == "record"
+            items.append(Item(record, index, payload if own else known[index]))
+    return items
+
+
+def with_neighbors(block: pa.Table, made: pa.Table) -> pa.Table:
+    """Add neighbors that were just made to the lists of their records."""
+    names = ("record_id", "neighbor", "payload")
+    new: dict[str, list[tuple[int, Any]]] = {}
+    for record, index, payload in zip(*(made[n].to_pylist() for n in names), strict=True):
+        new.setdefault(record, []).append((index, payload))
+    indices = block["neighbor"].to_pylist()
+    payloads = block["neighbor_payload"].to_pylist()
+    for row, record in enumerate(block["record_id"].to_pylist()):
+        for index, payload in new.get(record, []):
+            indices[row].append(index)
+            payloads[row].append(payload)
+    for name, values in (("neighbor", indices), ("neighbor_payload", payloads)):
+        place = block.schema.get_field_index(name)
+        kind = block.schema.field(name).type
+        block = block.set_column(place, name, pa.array(values, type=kind))
+    return block

@@ -1,0 +1,135 @@
+"""One streaming Ray Data dataset: blocks of records through a chain of actor pools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from raymia.engine.cluster import Cluster, pool_options, threads_per_actor
+from raymia.engine.stage import RECORD_COLUMNS, StageActor, StageConfig, todo_column
+from raymia.errors import RaymiaError
+from raymia.plan import Stage
+
+
+def run_stream(
+    stages: list[Stage],
+    records: pa.Table,
+    neighbors: dict[tuple[str, int], Any],
+    *,
+    store_url: str,
+    block_records: int,
+    cluster: Cluster,
+    board: Any,
+) -> None:
+    """Ask everything that is missing; the answers are in the store when this returns.
+
+    Parameters
+    ----------
+    stages : in the order in which a block passes them; a stage that has nothing to ask is left out.
+    records : columns ``record_id`` and ``payload``.
+    neighbors : payloads of stored neighbors that the stages ask about, by (record, index).
+
+    Raises
+    ------
+    RaymiaError
+        What a stage raised, without Ray's wrapping.
+    """
+    stages = [stage for stage in stages if stage.asked]
+    blocks = list(_blocks(stages, records, neighbors, block_records))
+    if not blocks:
+        return
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # Waiting for machines to come up, or for a large model to load, is not a stall.
+    context.execution_options.preserve_order = False
+    actors = sum(stage.pool.actors for stage in stages)
+    dataset = ray.data.from_arrow(blocks)
+    for number, stage in enumerate(stages):
+        board.expect.remote(stage.name, stage.asked)
+        later = [todo_column(p.key) for s in stages[number + 1 :] for p in s.probes]
+        last = number + 1 == len(stages)
+        config = StageConfig(
+            name=stage.name,
+            loader=stage.loader,
+            probes=tuple((p.probe, p.key) for p in stage.probes),
+            store_url=store_url,
+            threads=threads_per_actor(actors, cluster),
+            passes_on=("record_id",) if last else (*RECORD_COLUMNS, *later),
+        )
+        dataset = dataset.map_batches(
+            _named(stage.name),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(stage.pool.actors, len(blocks))),
+            fn_constructor_args=(config, board),
+            udf_modifying_row_count=False,
+            **pool_options(stage.pool, actors, cluster),
+        )
+    passed = 0
+    try:
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            passed += batch.num_rows
+    except ray.exceptions.RayError as error:
+        raise own_error(error) from error
+    sent = sum(block.num_rows for block in blocks)
+    if passed != sent:
+        raise RaymiaError(f"{sent} records went into the stream and {passed} came out of it")
+
+
+def _blocks(
+    stages: list[Stage],
+    records: pa.Table,
+    neighbors: dict[tuple[str, int], Any],
+    block_records: int,
+) -> Iterator[pa.Table]:
+    probes = [planned for stage in stages for planned in stage.probes]
+    known: dict[str, list[tuple[int, Any]]] = {}
+    for (record, index), payload in neighbors.items():
+        known.setdefault(record, []).append((index, payload))
+    asked = {record for planned in probes for record in planned.missing}
+    payload_type = records.schema.field("payload").type
+    rows = [
+        {
+            "record_id": record,
+            "payload": payload,
+            "neighbor": [index for index, _ in known.get(record, [])],
+            "neighbor_payload": [neighbor for _, neighbor in known.get(record, [])],
+            **{todo_column(p.key): p.missing.get(record, []) for p in probes},
+        }
+        for record, payload in zip(
+            records["record_id"].to_pylist(), records["payload"].to_pylist(), strict=True
+        )
+        if record in asked
+    ]
+    schema = pa.schema(
+        [
+            ("record_id", pa.string()),
+            ("payload", payload_type),
+            ("neighbor", pa.list_(pa.int16())),
+            ("neighbor_payload", pa.list_(payload_type)),
+            *((todo_column(p.key), pa.list_(pa.int16())) for p in probes),
+        ]
+    )
+    for start in range(0, len(rows), block_records):
+        yield pa.Table.from_pylist(rows[start : start + block_records], schema=schema)
+
+
+def _named(stage: str) -> type[StageActor]:
+    """A class of its own per stage, so that Ray's dashboard and logs say which pool is which."""
+    name = "".join(c if c.isalnum() else "_" for c in stage)
+    return type(name, (StageActor,), {})
+
+
+def own_error(error: BaseException) -> RaymiaError:
+    """The error that a worker raised, out of the layers that Ray and Ray Data put around it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, RaymiaError):
+            return seen
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return RaymiaError(f"a worker failed: {str(error).strip().splitlines()[-1]}")

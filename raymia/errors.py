@@ -1,0 +1,21 @@
+"""What raymia says when something a person gave it cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class RaymiaError(Exception):
+    """Base of every error that raymia raises on purpose; its text is meant to be read."""
+
+
+class InputError(RaymiaError):
+    """One or more problems in what the user gave, all reported together."""
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class IncompleteRunError(RaymiaError):
+    """The run ended, but some of the evidence it was asked for is missing."""

@@ -1,0 +1,136 @@
+"""The evidence store: answers of models, kept in Parquet, keyed by content.
+
+Layout under the store's folder::
+
+    evidence/<kind>/<key>/key.json         what the key was hashed from, readable
+    evidence/<kind>/<key>/<part>.parquet   rows (record_id, neighbor, ...), written then renamed
+    prepared/<key>/                        a reference model that was made, and facts.json
+
+A part is named by the rows it answers, so an answer that is computed twice (a retried task, an
+orphan of a killed run) lands on the same name or repeats rows, and reading drops the repetition.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raymia.errors import RaymiaError
+from raymia.files import Folder
+from raymia.hashing import digest
+
+ROW_KEY = ("record_id", "neighbor")
+READ_THREADS = 8
+PREPARED_MARKER = "facts.json"
+
+
+@dataclass(frozen=True)
+class EvidenceKey:
+    """What a table of evidence depends on.
+
+    Attributes
+    ----------
+    kind : the table's kind and folder, as ``text.tokens``.
+    parts : everything that can change an answer: the model's fingerprint, the probe's parameters,
+        the neighbors' key, the version of the scoring code.
+    """
+
+    kind: str
+    parts: Mapping[str, Any]
+
+    @property
+    def hash(self) -> str:
+        return digest({"kind": self.kind, **self.parts})
+
+    @property
+    def folder(self) -> str:
+        return f"evidence/{self.kind}/{self.hash}"
+
+
+class EvidenceStore:
+    """Reads and writes evidence under a local folder or any fsspec URL."""
+
+    def __init__(self, url: str) -> None:
+        self.folder = Folder(url)
+
+    def commit(self, key: EvidenceKey, table: pa.Table) -> None:
+        """Write the rows of one answer; a repetition of the same rows replaces itself.
+
+        Parameters
+        ----------
+        table : rows with columns ``record_id`` (string) and ``neighbor`` (int16) and the payload
+            of the key's kind.
+        """
+        if table.num_rows == 0:
+            return
+        name = f"{key.folder}/key.json"
+        if not self.folder.exists(name):
+            content = {"kind": key.kind, **key.parts}
+            self.folder.write(name, json.dumps(content, indent=2, sort_keys=True).encode())
+        rows = table.select(ROW_KEY)
+        part = digest(sorted(zip(*(rows[c].to_pylist() for c in ROW_KEY), strict=True)))
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        self.folder.write(f"{key.folder}/{part}.parquet", buffer.getvalue())
+
+    def read(self, key: EvidenceKey, columns: list[str] | None = None) -> pa.Table | None:
+        """Read all rows of a key, each (record, neighbor) once; None where there are none."""
+        names = self.folder.names(key.folder, ".parquet")
+        if not names:
+            return None
+        wanted = None if columns is None else [*ROW_KEY, *(c for c in columns if c not in ROW_KEY)]
+
+        def load(name: str) -> pa.Table:
+            try:
+                content = self.folder.read(f"{key.folder}/{name}")
+                return pq.read_table(io.BytesIO(content), columns=wanted)
+            except (OSError, pa.ArrowInvalid) as error:
+                raise RaymiaError(
+                    f"{self.folder.url}/{key.folder}/{name}: damaged evidence file ({error}); "
+                    "delete it and run the audit again: only its rows are asked again"
+                ) from None
+
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            table = pa.concat_tables(pool.map(load, names))
+        return _first_of_each(table)
+
+    def present(self, key: EvidenceKey) -> set[tuple[str, int]]:
+        """The (record, neighbor) pairs that have an answer."""
+        table = self.read(key, columns=[])
+        if table is None:
+            return set()
+        return set(zip(*(table[c].to_pylist() for c in ROW_KEY), strict=True))
+
+    def prepared_facts(self, key: str) -> dict[str, Any] | None:
+        """The facts of a prepared model; None while it is not finished."""
+        name = f"prepared/{key}/{PREPARED_MARKER}"
+        if not self.folder.exists(name):
+            return None
+        facts: dict[str, Any] = json.loads(self.folder.read(name))
+        return facts
+
+    def prepared_path(self, key: str) -> Path:
+        """A local folder with a prepared model."""
+        return self.folder.local_copy(f"prepared/{key}")
+
+    def commit_prepared(self, key: str, folder: Path) -> None:
+        """Move a finished model folder, with its facts.json, into the store."""
+        self.folder.commit_folder(folder, f"prepared/{key}", PREPARED_MARKER)
+
+
+def _first_of_each(table: pa.Table) -> pa.Table:
+    numbered = table.append_column("__row", pa.array(range(table.num_rows), pa.int64()))
+    first = numbered.group_by(list(ROW_KEY)).aggregate([("__row", "min")])["__row_min"]
+    if len(first) == table.num_rows:
+        return table
+    rows = first.combine_chunks()
+    return table.take(rows.take(pc.sort_indices(rows)))

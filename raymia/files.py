@@ -1,0 +1,120 @@
+"""Files on any fsspec filesystem, never seen half-written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+TEMPORARY_PREFIX = ".incomplete-"
+"""Readers pass over names with this prefix; a killed writer leaves nothing else behind."""
+
+
+class Folder:
+    """A folder under any fsspec URL, with atomic writes.
+
+    Parameters
+    ----------
+    url : a local path or an fsspec URL (``s3://bucket/folder``, ``memory://x``).
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.fs, self.root = fsspec.core.url_to_fs(url)
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file so that it is seen whole or not at all."""
+        path = self.path(name)
+        if not self.is_local:  # an object appears only once its upload is complete
+            self.fs.pipe_file(path, content)
+            return
+        folder = Path(path).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def read(self, name: str) -> bytes:
+        content: bytes = self.fs.cat_file(self.path(name))
+        return content
+
+    def exists(self, name: str) -> bool:
+        return bool(self.fs.exists(self.path(name)))
+
+    def names(self, folder: str, suffix: str) -> list[str]:
+        """Names of the complete files in a subfolder, sorted; empty where there is no such folder."""
+        try:
+            # The listing must be fresh: other workers write to the same store.
+            self.fs.invalidate_cache(self.path(folder))
+            entries: list[Any] = self.fs.ls(self.path(folder), detail=False)
+        except FileNotFoundError:
+            return []
+        names = (str(entry).rsplit("/", 1)[-1] for entry in entries)
+        return sorted(n for n in names if n.endswith(suffix) and not n.startswith("."))
+
+    def commit_folder(self, source: Path, name: str, marker: str) -> None:
+        """Move a finished local folder into place; ``marker`` is the file that proves it complete."""
+        if not (source / marker).is_file():
+            raise ValueError(f"{source} has no {marker}, so it is not a finished folder")
+        if self.is_local:
+            final = Path(self.path(name))
+            final.parent.mkdir(parents=True, exist_ok=True)
+            staged = final.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+            shutil.copytree(source, staged)
+            if final.exists():  # another worker finished the same folder first
+                shutil.rmtree(staged)
+            else:
+                staged.rename(final)
+            return
+        for file in sorted(p for p in source.rglob("*") if p.is_file() and p.name != marker):
+            self.fs.put_file(str(file), self.path(f"{name}/{file.relative_to(source)}"))
+        self.fs.put_file(str(source / marker), self.path(f"{name}/{marker}"))
+
+    def local_copy(self, name: str) -> Path:
+        """Return a local path to a folder: the folder itself, or a copy downloaded once."""
+        if self.is_local:
+            return Path(self.path(name))
+        return download_folder(self.fs, self.path(name))
+
+
+def download_folder(fs: Any, path: str) -> Path:
+    """Download a remote folder once per machine and state of its files."""
+    from raymia.hashing import digest
+
+    listing = fs.find(path, detail=True)
+    state = {
+        name: str(info.get("ETag") or info.get("etag") or (info["size"], str(info.get("LastModified"))))
+        for name, info in listing.items()
+    }
+    target = cache_folder() / digest([path, state])
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=target.parent))
+        for name in listing:
+            file = staged / str(name).removeprefix(path.rstrip("/")).lstrip("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            fs.get_file(name, str(file))
+        try:
+            staged.rename(target)
+        except OSError:  # another process finished the same download
+            shutil.rmtree(staged)
+    return target
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``$RAYMIA_CACHE``, or raymia's folder in the user's cache."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "raymia"
+    return Path(os.environ.get("RAYMIA_CACHE", str(default))).expanduser()

@@ -1,0 +1,76 @@
+"""Micro-batches: sorted by length, bounded by padded tokens, halved when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from raymia.errors import RaymiaError
+
+Answer = TypeVar("Answer")
+
+
+def length_sorted_batches(lengths: Sequence[int], budget: int, most: int | None) -> Iterator[list[int]]:
+    """Yield lists of indices, the longest first, so that padding is small and a lack of memory
+    shows at once.
+
+    Parameters
+    ----------
+    lengths : tokens per sequence.
+    budget : padded tokens per batch; a sequence longer than the budget is a batch of its own.
+    most : largest number of sequences per batch; None sets no limit.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    start = 0
+    while start < len(order):
+        rows = max(1, budget // max(1, lengths[order[start]]))
+        rows = min(rows, most) if most is not None else rows
+        yield order[start : start + rows]
+        start += rows
+
+
+def run_batched(
+    lengths: Sequence[int],
+    run: Callable[[list[int]], Sequence[Answer]],
+    *,
+    budget: int,
+    most: int | None = None,
+) -> list[Answer]:
+    """Run a function over length-sorted micro-batches and return its answers in input order.
+
+    A batch that runs out of memory is split in two, again and again, and the budget of the batches
+    after it is halved; a single sequence that does not fit is an error.
+    """
+    answers: dict[int, Answer] = {}
+    pending = list(range(len(lengths)))
+    while pending:
+        batch_lengths = [lengths[i] for i in pending]
+        for batch in length_sorted_batches(batch_lengths, budget, most):
+            indices = [pending[i] for i in batch]
+            try:
+                results = run(indices)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(indices) == 1:
+                    raise RaymiaError(
+                        f"out of memory on one sequence of {lengths[indices[0]]} tokens; give the "
+                        "model a smaller max_tokens, a quantization, or a larger device"
+                    ) from error
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                budget = max(1, sum(lengths[i] for i in indices) // 2)
+                break
+            answers.update(zip(indices, results, strict=True))
+        pending = [i for i in pending if i not in answers]
+    return [answers[i] for i in range(len(lengths))]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an exception says that a device, or the machine, has no memory left."""
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text

@@ -1,0 +1,290 @@
+"""Causal language models: what a model says of each token of a text.
+
+Which output predicts which token, for a text of tokens t0 t1 t2 t3, padded on the right::
+
+    input      t0   t1   t2   t3   pad
+    output     o0   o1   o2   o3   o4
+    predicts   t1   t2   t3   -    -        t0 has no context, so it has no log-probability
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from raymia.errors import InputError
+from raymia.models.batching import run_batched
+from raymia.models.source import Checkpoint
+
+HEAD_CHUNK_BYTES = 32 * 2**20
+"""Float32 logits held at once; a [batch, length, vocabulary] tensor never exists."""
+
+HEAD_TOLERANCE = 1e-3
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TokenAnswer:
+    """What a causal model says of the tokens of one text that have a context.
+
+    Attributes
+    ----------
+    token_ids : int32 [tokens], the tokens that were predicted.
+    log_prob : float32 [tokens], natural log-probability of each.
+    mean_log_prob, std_log_prob : float32 [tokens], mean and standard deviation of log p(z) for z
+        drawn from p at that position; None where they were not asked for. The entropy is
+        ``-mean_log_prob``.
+    is_top1 : bool [tokens], whether the token was the likeliest; None as above.
+    truncated : whether the text was longer than the model's limit, so that its end was not scored.
+    """
+
+    token_ids: npt.NDArray[np.int32]
+    log_prob: Floats
+    mean_log_prob: Floats | None
+    std_log_prob: Floats | None
+    is_top1: npt.NDArray[np.bool_] | None
+    truncated: bool
+
+
+class CausalLM:
+    """A causal language model ready to answer.
+
+    Parameters
+    ----------
+    model : a transformers causal model, in eval mode on its device.
+    tokenizer : its tokenizer; texts are encoded as the tokenizer does by default.
+    batch_tokens : padded tokens per forward pass.
+    max_tokens : texts are cut to this many tokens; None takes the model's context.
+    one_by_one : never put two texts in a batch (see :func:`load_causal_lm`).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        batch_tokens: int,
+        max_tokens: int | None = None,
+        one_by_one: bool = False,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_tokens = batch_tokens
+        self.one_by_one = one_by_one
+        self.device = model.get_input_embeddings().weight.device
+        limits = [max_tokens, context_length(model.config)]
+        self.max_tokens = min((n for n in limits if n is not None), default=None)
+        self._head = _Head(model)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize as the tokenizer does by default (a BOS where it adds one), uncut."""
+        ids: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        return ids
+
+    def answer(self, texts: Sequence[str], *, moments: bool) -> list[TokenAnswer]:
+        """Ask for the log-probability of every token of every text, in input order.
+
+        Parameters
+        ----------
+        texts : the texts; each is answered as if it were alone.
+        moments : also ask for the moments of log p and for the top-1 flags.
+        """
+        full = self.encode(texts)
+        ids = [tokens[: self.max_tokens] for tokens in full]
+
+        def run(batch: list[int]) -> list[TokenAnswer]:
+            answers = self._forward([ids[i] for i in batch], moments)
+            return [
+                TokenAnswer(*answer, truncated=len(full[i]) > len(ids[i]))
+                for i, answer in zip(batch, answers, strict=True)
+            ]
+
+        return run_batched(
+            [len(tokens) for tokens in ids],
+            run,
+            budget=self.batch_tokens,
+            most=1 if self.one_by_one else None,
+        )
+
+    @torch.inference_mode()
+    def _forward(self, ids: list[list[int]], moments: bool) -> list[tuple[Any, ...]]:
+        width = max(len(tokens) for tokens in ids)
+        if width < 2:
+            empty = np.zeros(0, dtype=np.float32)
+            flags = empty.astype(np.bool_)
+            nothing = (empty, empty, flags) if moments else (None, None, None)
+            return [(empty.astype(np.int32), empty, *nothing) for _ in ids]
+        padded = torch.tensor([t + [0] * (width - len(t)) for t in ids], device=self.device)
+        lengths = torch.tensor([len(t) for t in ids], device=self.device)
+        positions = torch.arange(width, device=self.device)
+        mask = positions[None, :] < lengths[:, None]
+        hidden = self._head.hidden(padded, mask.long())[:, :-1]
+        labels = padded[:, 1:]
+        scored = mask[:, 1:]
+        columns = self._head.log_probs(hidden[scored], labels[scored], moments)
+        counts = [max(0, len(t) - 1) for t in ids]
+        token_ids = np.split(labels[scored].cpu().numpy().astype(np.int32), np.cumsum(counts)[:-1])
+        split = [
+            [None] * len(ids) if c is None else np.split(c.cpu().numpy(), np.cumsum(counts)[:-1])
+            for c in columns
+        ]
+        return list(zip(token_ids, *split, strict=True))
+
+
+class _Head:
+    """Hidden states first, then the vocabulary in chunks of positions."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.body = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.output = self.body.get_output_embeddings()
+        self.chunked = self.output is not None and self._agrees()
+
+    def hidden(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Last hidden states [batch, length, width]; the logits themselves where the model's head
+        is more than one linear map."""
+        if self.chunked:
+            return self._states(ids, mask)
+        logits: torch.Tensor = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return logits
+
+    def log_probs(
+        self, hidden: torch.Tensor, labels: torch.Tensor, moments: bool
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Log-probability of each label, and the moments where asked for; all float32 [tokens]."""
+        vocabulary = self.body.config.get_text_config().vocab_size
+        rows = max(1, HEAD_CHUNK_BYTES // (4 * vocabulary))
+        log_prob, mean, std, top1 = [], [], [], []
+        for states, label in zip(hidden.split(rows), labels.split(rows), strict=True):
+            logits = (self.output(states) if self.chunked else states).float()
+            log_p = functional.log_softmax(logits, dim=-1)
+            chosen = log_p.gather(-1, label[:, None])
+            log_prob.append(chosen[:, 0])
+            if moments:
+                p = log_p.exp()
+                # A token of probability 0 adds nothing: 0 * -inf is 0 here, not NaN.
+                finite = log_p.clamp_min(torch.finfo(torch.float32).min)
+                average = (p * finite).sum(-1, keepdim=True)
+                variance = (p * (finite - average).square().clamp_max(1e30)).sum(-1)
+                mean.append(average[:, 0])
+                std.append(variance.sqrt())
+                top1.append(log_p.argmax(-1) == label)
+        if not moments:
+            return torch.cat(log_prob), None, None, None
+        return torch.cat(log_prob), torch.cat(mean), torch.cat(std), torch.cat(top1)
+
+    def _states(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = self.body.base_model(
+            input_ids=ids, attention_mask=mask, use_cache=False
+        )[0]
+        return states
+
+    @torch.inference_mode()
+    def _agrees(self) -> bool:
+        """Check that hidden states times the output matrix are this model's logits.
+
+        They are not where an architecture scales or caps its logits, or where a PEFT method adds
+        inputs of its own (prefixes, prompts); such a model is asked for its logits instead.
+        """
+        device = self.model.get_input_embeddings().weight.device
+        vocabulary = self.body.config.get_text_config().vocab_size
+        ids = torch.arange(8, device=device)[None] % vocabulary
+        mask = torch.ones_like(ids)
+        try:
+            ours = self.output(self._states(ids, mask)).float()
+        except (TypeError, RuntimeError, AttributeError):
+            return False
+        theirs = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
+        if ours.shape != theirs.shape:
+            return False
+        return bool((ours - theirs).abs().max() <= HEAD_TOLERANCE * theirs.abs().max().clamp_min(1))
+
+
+def context_length(config: Any) -> int | None:
+    """The longest input a model was made for; None where its config does not say."""
+    text = config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "seq_length"):
+        value = getattr(text, name, None)
+        if isinstance(value, int) and 0 < value < 10**7:
+            return value
+    return None
+
+
+def load_causal_lm(checkpoint: Checkpoint, *, batch_tokens: int) -> CausalLM:
+    """Load a checkpoint onto the GPU where there is one, else onto the CPU.
+
+    LLM.int8 decides over a whole batch which activation columns it keeps in 16 bits, so a text's
+    answer would depend on its batch mates: int8 models are asked one text at a time.
+    """
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    dtype = getattr(torch, checkpoint.dtype)
+    where = checkpoint.path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            where, trust_remote_code=checkpoint.trust_remote_code
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            where,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=checkpoint.trust_remote_code,
+            quantization_config=_quantization(checkpoint.quantization, dtype),
+            device_map="auto" if torch.cuda.is_available() else None,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(f"{where}: cannot be loaded as a causal language model: {error}") from error
+    if checkpoint.adapter is not None:
+        model = _with_adapter(model, checkpoint.adapter)
+    model.eval()
+    model.generation_config = neutral_generation(model.generation_config)
+    return CausalLM(
+        model,
+        tokenizer,
+        batch_tokens=batch_tokens,
+        max_tokens=checkpoint.max_tokens,
+        one_by_one=checkpoint.quantization == "int8",
+    )
+
+
+def neutral_generation(config: Any) -> Any:
+    """Keep a checkpoint's special tokens and drop its taste (temperature, repetition penalty, ...).
+
+    What is sampled must be the model's distribution as the audit file says, not as its authors
+    preferred it for chat.
+    """
+    from transformers import GenerationConfig
+
+    tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    return GenerationConfig(**{name: getattr(config, name, None) for name in tokens})
+
+
+def _with_adapter(model: Any, adapter: str) -> Any:
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, adapter)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise InputError(f"{adapter}: this adapter does not fit its base: {error}") from error
+
+
+def _quantization(name: str, dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if name == "nf4":
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    return BitsAndBytesConfig(load_in_8bit=True) if name == "int8" else None

@@ -1,0 +1,176 @@
+"""Neighbors of a text: random spans masked and filled by a T5 model.
+
+The semantic-domain paraphrasing of SPV-MIA (arXiv 2311.06062, section 4.2), as DetectGPT does it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+
+from raymia.draws import generator, stream_key
+from raymia.models.mask_filler import FillRequest, MaskFiller
+from raymia.neighbors.masking import MaskedWindow, Span, mask_text, replace_spans, word_units
+from raymia.probes.base import RECORD, Item
+from raymia.spec import MaskFillNeighbors
+
+UNFILLED = "not filled"
+NOTHING_TO_MASK = "too short to mask a span"
+NEIGHBOR_SCHEMA = pa.schema(
+    [
+        ("record_id", pa.string()),
+        ("neighbor", pa.int16()),
+        ("payload", pa.string()),
+        ("masked_share", pa.float32()),
+        ("attempts", pa.int16()),
+        ("error", pa.string()),
+    ]
+)
+_SENTINEL = re.compile(r"<extra_id_\d+>")
+
+
+@dataclass
+class _Draft:
+    """A neighbor in the making."""
+
+    item: Item
+    windows: list[MaskedWindow]
+    masked_share: float
+    attempt: int
+
+
+@dataclass(frozen=True)
+class MaskFillProbe:
+    """The question put to a T5: what could stand in place of these spans?
+
+    It has the shape of a probe (:mod:`raymia.probes.base`), so neighbors are made, stored, resumed
+    and planned as evidence is. Each neighbor is a function of (seed, record, neighbor index).
+    """
+
+    spec: MaskFillNeighbors
+    seed: int
+    kind: ClassVar[str] = "neighbors.mask_fill"
+    version: ClassVar[int] = 1
+    subject: ClassVar[Literal["record", "neighbor"]] = "record"
+    makes_neighbors: ClassVar[bool] = True
+
+    def indices(self) -> range:
+        return range(RECORD + 1, RECORD + 1 + self.spec.count)
+
+    def key_parts(self) -> Mapping[str, Any]:
+        parts = self.spec.model_dump(exclude={"kind", "preset", "model", "revision", "count"})
+        return {"seed": self.seed, **parts}
+
+    def ask(self, model: MaskFiller, items: Sequence[Item]) -> pa.Table:
+        """Make each item's neighbor from its record's text; one row per item, in input order.
+
+        A neighbor is tried ``attempts`` times, each time with other masks, and then given up with
+        an error; a fill that is missing or empty fails the attempt.
+        """
+        rows: dict[int, dict[str, Any]] = {}
+        units = {item.record_id: self._units(model, item.payload) for item in items}
+        open_items = list(enumerate(items))
+        for attempt in range(1, self.spec.attempts + 1):
+            drafts: dict[int, _Draft] = {}
+            for number, item in open_items:
+                draft = self._draft(item, units[item.record_id], attempt)
+                if draft is None:
+                    rows[number] = _row(item, error=NOTHING_TO_MASK)
+                else:
+                    drafts[number] = draft
+            texts = self._fill(model, list(drafts.values()))
+            open_items = []
+            for (number, draft), text in zip(drafts.items(), texts, strict=True):
+                if text is None:
+                    open_items.append((number, draft.item))
+                else:
+                    rows[number] = _row(draft.item, text, draft.masked_share, attempt)
+            if not open_items:
+                break
+        for number, item in open_items:
+            rows[number] = _row(item, attempts=self.spec.attempts, error=UNFILLED)
+        return pa.Table.from_pylist([rows[n] for n in range(len(items))], schema=NEIGHBOR_SCHEMA)
+
+    def _units(self, model: MaskFiller, text: str) -> list[Span]:
+        return word_units(text) if self.spec.unit == "word" else model.token_spans(text)
+
+    def _draft(self, item: Item, units: list[Span], attempt: int) -> _Draft | None:
+        spec = self.spec
+        draws = generator(self.seed, "mask", item.record_id, item.neighbor, attempt)
+        windows = mask_text(
+            item.payload,
+            units,
+            share=spec.mask_share,
+            span=spec.span,
+            buffer=spec.buffer,
+            window=spec.window,
+            draws=draws,
+        )
+        masked = sum(window.units for window in windows)
+        if masked == 0:
+            return None
+        windows = [window for window in windows if window.spans]
+        return _Draft(item, windows, masked / len(units), attempt)
+
+    def _fill(self, model: MaskFiller, drafts: list[_Draft]) -> list[str | None]:
+        places = [(d, w) for d, draft in enumerate(drafts) for w in range(len(draft.windows))]
+        requests = [self._request(drafts[d], w) for d, w in places]
+        fills = model.fill(
+            requests, temperature=self.spec.temperature, top_k=self.spec.top_k
+        )
+        replacements: list[list[tuple[Span, str]] | None] = [[] for _ in drafts]
+        for (d, w), filled in zip(places, fills, strict=True):
+            so_far, spans = replacements[d], drafts[d].windows[w].spans
+            if so_far is None or filled is None:
+                replacements[d] = None
+            else:
+                so_far += zip(spans, filled, strict=True)
+        return [
+            None if r is None else replace_spans(draft.item.payload, r)
+            for draft, r in zip(drafts, replacements, strict=True)
+        ]
+
+    def _request(self, draft: _Draft, number: int) -> FillRequest:
+        window, text = draft.windows[number], draft.item.payload
+        parts, position = [], window.start
+        for index, (begin, end) in enumerate(window.spans):
+            parts += [_plain(text[position:begin]), f"<extra_id_{index}>"]
+            position = end
+        parts.append(_plain(text[position : window.end]))
+        item = draft.item
+        key = stream_key(
+            self.seed, "fill", item.record_id, item.neighbor, draft.attempt, number
+        )
+        return FillRequest(
+            text="".join(parts),
+            spans=len(window.spans),
+            # each span is announced by a sentinel, and one more ends the fills
+            max_new_tokens=window.units * self.spec.max_fill_tokens + len(window.spans) + 2,
+            key=key,
+        )
+
+
+def _plain(text: str) -> str:
+    """A record that spells a sentinel must not be taken for a mask."""
+    return _SENTINEL.sub(lambda match: match.group().replace("<", "< "), text)
+
+
+def _row(
+    item: Item,
+    text: str | None = None,
+    masked_share: float | None = None,
+    attempts: int = 0,
+    error: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "record_id": item.record_id,
+        "neighbor": item.neighbor,
+        "payload": text,
+        "masked_share": masked_share,
+        "attempts": attempts,
+        "error": error,
+    }

@@ -1,0 +1,178 @@
+"""Fine-tuning a causal language model on texts: references, and the targets of demos and tests."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from raymia.draws import generator
+from raymia.errors import InputError
+from raymia.models.causal_lm import CausalLM
+from raymia.spec import FineTuneSpec, LoraSpec
+
+HELD_OUT_SHARE = 0.05
+MAX_MEASURED = 256
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+def fine_tune(
+    base: Path,
+    texts: Sequence[str],
+    spec: FineTuneSpec,
+    out: Path,
+    *,
+    seed: int,
+    progress: Progress,
+    measure_on: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Fine-tune a base on texts and save it, or its LoRA adapter, as safetensors.
+
+    Each text is one sequence of at most ``spec.max_tokens`` tokens; a text that ends before that
+    limit ends with the end-of-text token. AdamW without weight decay, the learning rate falling
+    linearly to zero.
+
+    Parameters
+    ----------
+    base : folder of the model that is fine-tuned; read in float32 on a CPU, bfloat16 on a GPU.
+    measure_on : held-out texts for the held-out loss; default: 5 % of the texts, which are then
+        not trained on.
+
+    Returns
+    -------
+    The facts of the training, also in ``out/facts.json``: texts, steps, seconds, and the losses in
+    nats per token, on at most 256 texts each.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+
+    _quiet()
+    started = time.monotonic()
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    on_gpu = torch.cuda.is_available()
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.bfloat16 if on_gpu else torch.float32, use_safetensors=True
+    )
+    if spec.lora is not None:
+        model = _add_lora(model, spec.lora)
+    if measure_on is None:
+        order = generator(seed, "held out").permutation(len(texts))
+        held_out = [texts[i] for i in order[: max(1, int(HELD_OUT_SHARE * len(texts)))]]
+        train = [texts[i] for i in sorted(order[len(held_out) :])]
+    else:
+        train, held_out = list(texts), list(measure_on)
+    sequences = encode_for_training(train, tokenizer, spec.max_tokens)
+    if not sequences:
+        raise InputError("no text to fine-tune on has two tokens or more")
+
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            output_dir=scratch,
+            num_train_epochs=spec.epochs,
+            per_device_train_batch_size=spec.batch_size,
+            learning_rate=spec.learning_rate,
+            lr_scheduler_type="linear",
+            weight_decay=0.0,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=not on_gpu,
+            bf16=on_gpu,
+            seed=seed,
+            data_seed=seed,
+            dataloader_pin_memory=on_gpu,
+        )
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=sequences,
+            data_collator=pad_batch,
+            callbacks=[_progress_callback(progress)],
+        )
+        steps = trainer.train().global_step
+    model.eval()
+    answers = CausalLM(model, tokenizer, batch_tokens=8_192, max_tokens=spec.max_tokens)
+    facts = {
+        "texts": len(sequences),
+        "epochs": spec.epochs,
+        "steps": steps,
+        "train_loss": mean_loss(answers, train[:MAX_MEASURED]),
+        "held_out_loss": mean_loss(answers, held_out[:MAX_MEASURED]),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    (out / "facts.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return facts
+
+
+def encode_for_training(
+    texts: Sequence[str], tokenizer: Any, max_tokens: int
+) -> list[dict[str, list[int]]]:
+    """Tokenize texts for training, cut to ``max_tokens``; a text that was not cut ends with EOS."""
+    sequences = []
+    for ids in tokenizer(list(texts), verbose=False)["input_ids"] if texts else []:
+        end = tokenizer.eos_token_id
+        if end is not None and len(ids) < max_tokens and ids[-1:] != [end]:
+            ids = [*ids, end]
+        if len(ids[:max_tokens]) >= 2:
+            sequences.append({"input_ids": ids[:max_tokens]})
+    return sequences
+
+
+def pad_batch(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """Pad on the right; padding has no attention and no label, whatever token it is written with."""
+    width = max(len(row["input_ids"]) for row in rows)
+    ids = [row["input_ids"] for row in rows]
+    return {
+        "input_ids": torch.tensor([t + [0] * (width - len(t)) for t in ids]),
+        "attention_mask": torch.tensor([[1] * len(t) + [0] * (width - len(t)) for t in ids]),
+        "labels": torch.tensor([t + [-100] * (width - len(t)) for t in ids]),
+    }
+
+
+def mean_loss(model: CausalLM, texts: Sequence[str]) -> float:
+    """Loss in nats per token over texts together; NaN where no token is scored."""
+    answers = model.answer(texts, moments=False)
+    tokens = np.concatenate([a.log_prob for a in answers]) if answers else np.zeros(0)
+    return round(float(-tokens.mean(dtype=np.float64)), 4) if len(tokens) else float("nan")
+
+
+def _add_lora(model: Any, spec: LoraSpec) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=spec.r,
+        lora_alpha=spec.alpha,
+        lora_dropout=spec.dropout,
+        target_modules=spec.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def _progress_callback(progress: Progress) -> Any:
+    from transformers import TrainerCallback
+
+    class Report(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            del args, control, kwargs
+            progress(state.global_step, state.max_steps)
+
+    return Report()
+
+
+def _quiet() -> None:
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()

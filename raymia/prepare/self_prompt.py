@@ -1,0 +1,214 @@
+"""The self-prompt reference: the target writes texts, the base is fine-tuned on them.
+
+SPV-MIA (arXiv 2311.06062), section 4.3. What the target writes is near to what it was trained on,
+so the fine-tuned base knows the domain as the target does but has not seen the members.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from raymia.draws import stream_key
+from raymia.errors import InputError
+from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
+from raymia.hashing import digest
+from raymia.models.batching import run_batched
+from raymia.models.causal_lm import CausalLM, load_causal_lm
+from raymia.models.sampling import CounterSampler
+from raymia.models.source import Checkpoint
+from raymia.prepare.fine_tune import Progress, fine_tune
+from raymia.spec import SelfPromptReference
+
+VERSION = 1
+TEXTS_FILE = "texts.parquet"
+
+
+@dataclass(frozen=True)
+class SelfPromptRecipe:
+    """Everything that a self-prompt reference is made from.
+
+    Attributes
+    ----------
+    target : the checkpoint that writes the texts.
+    base : the checkpoint that is fine-tuned on them.
+    prompts : texts whose first tokens the target continues; none of them a record.
+    """
+
+    target: Checkpoint
+    base: Checkpoint
+    spec: SelfPromptReference
+    prompts: tuple[str, ...]
+    seed: int
+
+    @property
+    def texts_key(self) -> str:
+        return digest({"what": "self-prompt texts", **self._text_parts()})
+
+    @property
+    def key(self) -> str:
+        return digest(
+            {
+                "what": "self-prompt reference",
+                "base": self.base.fingerprint,
+                "fine_tune": self.spec.fine_tune.model_dump(),
+                **self._text_parts(),
+            }
+        )
+
+    def _text_parts(self) -> Mapping[str, Any]:
+        ignored = {"kind", "preset", "prompts", "text_column", "base", "fine_tune"}
+        return {
+            "version": VERSION,
+            "seed": self.seed,
+            "target": self.target.fingerprint,
+            "prompts": digest(list(self.prompts)),
+            **self.spec.model_dump(exclude=ignored),
+        }
+
+    def checkpoint_at(self, folder: Path) -> dict[str, Any]:
+        """Fields of the finished reference's checkpoint, without its fingerprint."""
+        adapted = self.spec.fine_tune.lora is not None
+        return {
+            "path": self.base.path if adapted else str(folder),
+            "adapter": str(folder) if adapted else None,
+            "quantization": self.base.quantization,
+            "dtype": self.base.dtype,
+            "max_tokens": self.base.max_tokens,
+            "trust_remote_code": self.base.trust_remote_code,
+        }
+
+
+def make_reference(
+    recipe: SelfPromptRecipe,
+    store: EvidenceStore,
+    *,
+    batch_tokens: int,
+    on_texts: Progress,
+    on_steps: Progress,
+) -> None:
+    """Make a self-prompt reference and commit it to the store under the recipe's key.
+
+    The texts are committed on their own first, so a run that is killed while it fine-tunes does not
+    ask the target for them again.
+    """
+    texts = _stored_texts(recipe, store)
+    if texts is None:
+        target = load_causal_lm(recipe.target, batch_tokens=batch_tokens)
+        texts, facts = write_texts(target, recipe, on_texts)
+        del target
+        _commit_texts(recipe, store, texts, facts)
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "reference"
+        facts = fine_tune(
+            Path(recipe.base.path),
+            texts,
+            recipe.spec.fine_tune,
+            out,
+            seed=recipe.seed,
+            progress=on_steps,
+        )
+        written = store.prepared_facts(recipe.texts_key) or {}
+        (out / PREPARED_MARKER).write_text(json.dumps({**written, **facts}, indent=2) + "\n")
+        store.commit_prepared(recipe.key, out)
+
+
+def write_texts(
+    target: CausalLM, recipe: SelfPromptRecipe, progress: Progress
+) -> tuple[list[str], dict[str, Any]]:
+    """Let the target continue the first tokens of the prompts.
+
+    Text i continues prompt ``i % prompts`` with draws that are a function of (seed, i). Prompts that
+    have fewer tokens than ``prompt_tokens`` are left out and counted.
+
+    Raises
+    ------
+    InputError
+        If no prompt is long enough, or the model's context is too short.
+    """
+    spec = recipe.spec
+    encoded = [ids[: spec.prompt_tokens] for ids in target.encode(recipe.prompts)]
+    prompts = [ids for ids in encoded if len(ids) == spec.prompt_tokens]
+    if not prompts:
+        raise InputError(
+            f"self-prompting: not one of {len(encoded)} prompts has {spec.prompt_tokens} tokens; "
+            "give longer prompts or a smaller prompt_tokens"
+        )
+    length = min(spec.max_tokens, target.max_tokens or spec.max_tokens)
+    if length <= spec.prompt_tokens:
+        raise InputError(
+            f"self-prompting: a text of {length} tokens has no room for a prompt of "
+            f"{spec.prompt_tokens}; make max_tokens larger or prompt_tokens smaller"
+        )
+    done = 0
+
+    def run(batch: list[int]) -> list[str]:
+        nonlocal done
+        texts = _generate(target, [prompts[i % len(prompts)] for i in batch], batch, recipe, length)
+        done += len(batch)
+        progress(done, spec.texts)
+        return texts
+
+    texts = run_batched([length] * spec.texts, run, budget=length * spec.generation_batch)
+    usable = [text for text in texts if text.strip()]
+    if len(usable) < 2:
+        raise InputError(
+            f"self-prompting: the target wrote {len(usable)} usable texts out of {len(texts)}; "
+            "look at the checkpoint, or at the prompts"
+        )
+    facts = {
+        "prompts": len(prompts),
+        "prompts_too_short": len(encoded) - len(prompts),
+        "texts_empty": len(texts) - len(usable),
+    }
+    return usable, facts
+
+
+@torch.inference_mode()
+def _generate(
+    target: CausalLM,
+    prompts: Sequence[list[int]],
+    numbers: list[int],
+    recipe: SelfPromptRecipe,
+    length: int,
+) -> list[str]:
+    spec, tokenizer = recipe.spec, target.tokenizer
+    keys = [stream_key(recipe.seed, "self prompt", number) for number in numbers]
+    ids = torch.tensor(prompts, device=target.device)
+    output = target.model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=length - spec.prompt_tokens,
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
+        logits_processor=[CounterSampler(keys, spec.temperature, spec.top_k)],
+    )
+    texts: list[str] = tokenizer.batch_decode(output, skip_special_tokens=True)
+    return texts
+
+
+def _stored_texts(recipe: SelfPromptRecipe, store: EvidenceStore) -> list[str] | None:
+    if store.prepared_facts(recipe.texts_key) is None:
+        return None
+    folder = store.prepared_path(recipe.texts_key)
+    texts: list[str] = pq.read_table(folder / TEXTS_FILE)["text"].to_pylist()
+    return texts
+
+
+def _commit_texts(
+    recipe: SelfPromptRecipe, store: EvidenceStore, texts: list[str], facts: dict[str, Any]
+) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        pq.write_table(pa.table({"text": texts}), folder / TEXTS_FILE)
+        (folder / PREPARED_MARKER).write_text(json.dumps(facts, indent=2) + "\n")
+        store.commit_prepared(recipe.texts_key, folder)

@@ -1,0 +1,218 @@
+"""Reading records: content ids, validation, duplicates.
+
+A record that cannot be used is set aside with its place and the reason, never lost; a file that
+cannot be used is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raymia.errors import InputError
+from raymia.hashing import digest_bytes
+from raymia.spec import RecordsSpec
+
+SCHEMA = pa.schema([("record_id", pa.string()), ("payload", pa.string()), ("is_member", pa.bool_())])
+"""One row per record: content id, text, and membership (null for candidates)."""
+
+EMPTY = "empty or white space only"
+NOT_TEXT = "not a text"
+REPEATED = "a repetition of"
+CONTRADICTION = "given as member and as non-member"
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A record that is not scored, where it stands and why."""
+
+    where: str
+    record_id: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class RecordSet:
+    """The usable records of an audit and those set aside."""
+
+    table: pa.Table
+    set_aside: list[SetAside] = field(default_factory=list)
+
+    def count(self, is_member: bool | None) -> int:
+        return self.table["is_member"].to_pylist().count(is_member)
+
+
+@dataclass(frozen=True)
+class _Row:
+    where: str
+    text: Any
+
+
+def record_id(payload: str) -> str:
+    """The id of a text record: a hash of its content."""
+    return digest_bytes(payload.encode("utf-8", errors="surrogatepass"))
+
+
+def read_records(spec: RecordsSpec) -> RecordSet:
+    """Read members, non-members and candidates.
+
+    A text that occurs again within its class is set aside as a repetition; one that is both member
+    and non-member is set aside everywhere. A candidate that is also a member or a non-member is set
+    aside as a candidate.
+
+    Raises
+    ------
+    InputError
+        For files that are missing, unreadable or without the text column (all of them together),
+        or when a class has files but not one usable record.
+    """
+    problems: list[str] = []
+    aside: list[SetAside] = []
+    kept: dict[bool | None, dict[str, _Row]] = {}
+    classes = ((True, spec.members), (False, spec.non_members), (None, spec.candidates))
+    for is_member, paths in classes:
+        kept[is_member] = {}
+        for path in paths:
+            try:
+                _keep(read_texts(path, spec.text_column), kept[is_member], aside)
+            except InputError as error:
+                problems += error.problems
+    if problems:
+        raise InputError(problems)
+
+    both = kept[True].keys() & kept[False].keys()
+    for identifier in sorted(both):
+        for is_member in (True, False):
+            row = kept[is_member].pop(identifier)
+            aside.append(SetAside(row.where, identifier, CONTRADICTION))
+    for identifier in sorted(kept[None].keys() & (kept[True].keys() | kept[False].keys())):
+        row = kept[None].pop(identifier)
+        known = kept[True].get(identifier) or kept[False][identifier]
+        aside.append(SetAside(row.where, identifier, f"{REPEATED} {known.where}"))
+
+    for (is_member, paths), name in zip(
+        classes, ("members", "non_members", "candidates"), strict=True
+    ):
+        if paths and not kept[is_member]:
+            reasons = ", ".join(f"{n} x {r}" for r, n in count_reasons(aside).items())
+            raise InputError(
+                f"records.{name}: not one usable record in {', '.join(paths)}"
+                + (f" (set aside: {reasons})" if reasons else " (no rows)")
+            )
+    rows = [
+        (identifier, row.text, is_member)
+        for is_member, _ in classes
+        for identifier, row in kept[is_member].items()
+    ]
+    columns = zip(*rows, strict=True)
+    table = pa.table(
+        [pa.array(c, type=f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+    )
+    return RecordSet(table, aside)
+
+
+def count_reasons(aside: list[SetAside]) -> dict[str, int]:
+    """How many records were set aside for each reason, the most frequent first."""
+    short = (REPEATED if a.reason.startswith(REPEATED) else a.reason for a in aside)
+    return {reason: count for reason, count in Counter(short).most_common()}
+
+
+def _keep(rows: Iterator[_Row], kept: dict[str, _Row], aside: list[SetAside]) -> None:
+    for row in rows:
+        if not isinstance(row.text, str):
+            what = "null" if row.text is None else type(row.text).__name__
+            aside.append(SetAside(row.where, None, f"{NOT_TEXT} but {what}"))
+            continue
+        if not row.text.strip():
+            aside.append(SetAside(row.where, None, EMPTY))
+            continue
+        identifier = record_id(row.text)
+        if identifier in kept:
+            first = kept[identifier].where
+            aside.append(SetAside(row.where, identifier, f"{REPEATED} {first}"))
+        else:
+            kept[identifier] = row
+
+
+def read_texts(path: str, column: str) -> Iterator[_Row]:
+    """Yield the rows of a JSONL, CSV or Parquet file, each with its place (1-based).
+
+    Raises
+    ------
+    InputError
+        If the file is missing, of another format, malformed, or without the column.
+    """
+    readers = {".jsonl": _jsonl, ".json": _jsonl, ".csv": _csv, ".parquet": _parquet}
+    suffix = "." + path.rsplit(".", 1)[-1].lower()
+    if suffix not in readers:
+        raise InputError(
+            f"{path}: records are read from .jsonl, .csv or .parquet files, not from {suffix!r}"
+        )
+    try:
+        with fsspec.open(path, "rb") as file:
+            yield from readers[suffix](path, file, column)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable {suffix} file: {error}") from None
+    except (OSError, ImportError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be opened: {error}") from None
+
+
+def _missing_column(where: str, column: str, found: list[str]) -> InputError:
+    return InputError(
+        f"{where}: no column {column!r}; found: {', '.join(map(str, found)) or 'none'}. "
+        "Name the right one as text_column in the audit file"
+    )
+
+
+def _jsonl(path: str, file: Any, column: str) -> Iterator[_Row]:
+    for number, line in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path} line {number}: not valid JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise InputError(
+                f"{path} line {number}: each line should be an object such as "
+                f'{{"{column}": "..."}}, but this one is a {type(row).__name__}'
+            )
+        if column not in row:
+            raise _missing_column(f"{path} line {number}", column, list(row))
+        yield _Row(f"{path} line {number}", row[column])
+
+
+def _csv(path: str, file: Any, column: str) -> Iterator[_Row]:
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+    if column not in (reader.fieldnames or []):
+        raise _missing_column(path, column, list(reader.fieldnames or []))
+    try:
+        for number, row in enumerate(reader, start=1):
+            yield _Row(f"{path} row {number}", row[column])
+    except csv.Error as error:
+        raise InputError(f"{path} near line {reader.line_num}: not valid CSV: {error}") from None
+
+
+def _parquet(path: str, file: Any, column: str) -> Iterator[_Row]:
+    parquet = pq.ParquetFile(file)
+    if column not in parquet.schema_arrow.names:
+        raise _missing_column(path, column, parquet.schema_arrow.names)
+    number = 0
+    for batch in parquet.iter_batches(columns=[column]):
+        for value in batch.column(0).to_pylist():
+            number += 1
+            yield _Row(f"{path} row {number}", value)

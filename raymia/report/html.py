@@ -1,0 +1,148 @@
+"""The report as one HTML file that loads nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+import pyarrow as pa
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from raymia.report import wording
+from raymia.report.curves import SHOWN_AT_FIRST, plot_data
+from raymia.report.ranking import TargetRanking, estimate_at, few_allowed, rank
+from raymia.report.result import RunResult
+from raymia.report.scores import check_scores, labelled
+
+LISTED = 50
+"""Set-aside records, dropped evidence and kinds of reason that the page lists one by one."""
+
+
+def render(result: RunResult, scores: pa.Table) -> str:
+    """Write the report of a run.
+
+    Parameters
+    ----------
+    result : RunResult
+    scores : pyarrow.Table
+        Columns as in `raymia.report.scores.SCORES_SCHEMA`. Only finite scores of records of known
+        membership are used, for the ROC curves.
+
+    Returns
+    -------
+    str
+        One HTML document. It holds its styles and its scripts, forbids itself any network access
+        by a content security policy, and escapes every string that came from outside.
+
+    Raises
+    ------
+    ValueError
+        If a column of `scores` is missing or of another type.
+    """
+    rankings = rank(result.metrics)
+    of_known_membership = list(labelled(check_scores(scores)))
+    return _template().render(
+        run=result,
+        headline=headline(result, rankings),
+        rankings=rankings,
+        plots=[plot_data(ranking, of_known_membership) for ranking in rankings],
+        titles={card.name: card.title for card in result.attacks},
+        set_aside_reasons=_tally(entry.reason for entry in result.set_aside),
+        dropped_reasons=_tally(f"{entry.stage}: {entry.reason}" for entry in result.dropped),
+        listed=LISTED,
+        shown_at_first=SHOWN_AT_FIRST,
+        plotly=_plotly_script(),
+    )
+
+
+def headline(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
+    """Say in a sentence or two what was audited and what the best attack achieved."""
+    counts = result.records
+    labelled_records = (
+        f"{_number_of(counts.members, 'member')} and {_number_of(counts.non_members, 'non-member')}"
+    )
+    measured = [ranking for ranking in rankings if ranking.measured]
+    if not measured:
+        records = labelled_records + (
+            f" and {_number_of(counts.candidates, 'candidate')}" if counts.candidates else ""
+        )
+        return f"The audit read {records}. No attack could be measured; the scores are kept."
+    audited = f"{_number_of(len(rankings), 'checkpoint')} audited with {labelled_records}."
+    if all(attack.auc.low <= 0.5 for ranking in measured for attack in ranking.measured):
+        return (
+            f"{audited} No attack told members from non-members: "
+            "no AUC is above 0.5 by more than its interval."
+        )
+    ranking = max(measured, key=_comparable(measured))
+    best = ranking.measured[0]
+    area = f"AUC {best.auc.value:.3f} {wording.unit_interval(best.auc)}"
+    found = estimate_at(best, ranking.fpr) if ranking.fpr is not None else None
+    if ranking.fpr is None or found is None:
+        return f"{audited} The strongest attack is {best.attack} on {ranking.target}: {area}."
+    return (
+        f"{audited} The strongest attack is {best.attack} on {ranking.target}: it finds "
+        f"{wording.percent(found.value)} {wording.rate_interval(found)} of the members while "
+        f"wrongly accusing no more than {wording.budget(ranking.fpr)} of the non-members ({area})."
+    )
+
+
+def _comparable(rankings: Sequence[TargetRanking]) -> Callable[[TargetRanking], float]:
+    """True positive rates compare only at one budget; without a common one the AUC decides."""
+    fprs = {ranking.fpr for ranking in rankings}
+    common = fprs.pop() if len(fprs) == 1 else None
+
+    def strength(ranking: TargetRanking) -> float:
+        best = ranking.measured[0]
+        estimate = estimate_at(best, common) if common is not None else None
+        return best.auc.value if estimate is None else estimate.value
+
+    return strength
+
+
+def _number_of(number: int, what: str) -> str:
+    return f"{wording.count(number)} {what}" + ("" if number == 1 else "s")
+
+
+def _tally(reasons: Iterable[str]) -> list[tuple[str, int]]:
+    return Counter(reasons).most_common()
+
+
+def _fact(value: float | int | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@cache
+def _plotly_script() -> Markup:
+    # Within a script element only these two character sequences could end or confuse it; in the
+    # library they can stand in string literals alone, where the backslash changes nothing.
+    source = get_plotlyjs().replace("</script", r"<\/script").replace("<!--", r"<\!--")
+    return Markup(source)
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Callable[..., Any]] = {
+        "budget": wording.budget,
+        "count": wording.count,
+        "duration": wording.duration,
+        "fact": _fact,
+        "few_allowed": few_allowed,
+        "percent": wording.percent,
+        "rate_interval": wording.rate_interval,
+        "rests_on_few": lambda few: wording.rests_on_few(*few),
+        "unit_interval": wording.unit_interval,
+    }
+    environment.filters.update(filters)
+    source = resources.files("raymia.report").joinpath("report.html").read_text(encoding="utf-8")
+    return environment.from_string(source)

@@ -1,0 +1,53 @@
+"""The plan of an audit as a table for the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs import resolve_inputs
+from raymia.plan import plan_audit, tokens_per_record
+from raymia.spec import AuditSpec
+
+
+def plan_table(spec: AuditSpec) -> RenderableType:
+    """What would be asked of which model; loads tokenizers, and no model."""
+    inputs = resolve_inputs(spec)
+    records = inputs.records
+    plans = plan_audit(inputs, EvidenceStore(spec.store))
+    texts = records.table["payload"]
+    table = Table("stage", "model", title=f"Plan of audit {spec.name}", title_justify="left")
+    for heading in ("to ask", "stored", "tokens to score"):
+        table.add_column(heading, justify="right")
+    notes = []
+    shown: set[str] = set()
+    for plan in plans:
+        tokens = tokens_per_record(inputs.targets[plan.name], texts)
+        for preparation in plan.preparations:
+            settings = preparation.recipe.spec
+            if not preparation.ready:
+                notes.append(
+                    f"{preparation.stage_name(plan.name)}: {plan.name} writes {settings.texts:,} texts "
+                    f"of {settings.max_tokens} tokens, and the base is fine-tuned on them for "
+                    f"{settings.fine_tune.epochs:g} epochs"
+                )
+        for stage in plan.stages:
+            if stage.name in shown:
+                continue
+            shown.add(stage.name)
+            checkpoint = stage.loader.checkpoint
+            estimate = "-" if stage.role == "neighbors" else f"{stage.asked * tokens:,.0f}"
+            table.add_row(
+                stage.name,
+                checkpoint.adapter or checkpoint.path,
+                f"{stage.asked:,}",
+                f"{stage.stored:,}",
+                estimate,
+            )
+    counts = (
+        f"{records.count(True):,} members, {records.count(False):,} non-members, "
+        f"{records.count(None):,} candidates; {len(records.set_aside):,} set aside; "
+        f"{len(inputs.attacks)} attacks: {', '.join(a.label for a in inputs.attacks)}"
+    )
+    return Group(counts, table, *(f"to prepare: {note}" for note in notes))

@@ -1,0 +1,108 @@
+"""The ranked attacks, for the terminal."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from raymia.metrics.summary import AttackMetrics, Estimate
+from raymia.report import wording
+from raymia.report.ranking import TargetRanking, estimate_at, few_allowed, rank
+from raymia.report.result import RunResult
+
+MOST_FPRS = 3
+"""More columns than this do not fit 100 characters; the rest are in the report."""
+NUMBER_WIDTH = 17
+ATTACK_WIDTH = 23
+
+
+def metrics_table(result: RunResult) -> Table:
+    """Lay out the metrics of a run for a terminal 100 columns wide.
+
+    Returns
+    -------
+    rich.table.Table
+        One block for each target: attacks best first, each number with its interval, and what
+        could not be resolved or measured. True positive rates are in percent.
+    """
+    blocks = Table.grid()
+    for ranking in rank(result.metrics):
+        blocks.add_row(_heading(ranking))
+        if ranking.measured:
+            blocks.add_row(_ranked(ranking))
+        for note in _notes(ranking):
+            blocks.add_row(note)
+        blocks.add_row("")
+    return blocks
+
+
+def _heading(ranking: TargetRanking) -> Text:
+    heading = Text(ranking.target, style="bold")
+    if ranking.measured:
+        members = max(attack.n_members for attack in ranking.measured)
+        non_members = max(attack.n_non_members for attack in ranking.measured)
+        heading.append(f"  {members:,} members, {non_members:,} non-members", style="not bold dim")
+    return heading
+
+
+def _ranked(ranking: TargetRanking) -> Table:
+    fprs = _columns(ranking)
+    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("attack", width=ATTACK_WIDTH, overflow="fold")
+    table.add_column("AUC", width=NUMBER_WIDTH + 3)
+    for fpr in fprs:
+        table.add_column(f"TPR@{wording.budget(fpr)} FPR", width=NUMBER_WIDTH)
+    for attack in ranking.measured:
+        area = attack.auc
+        table.add_row(
+            Text(attack.attack),
+            _number(f"{area.value:.3f}", wording.unit_interval(area)),
+            *(_rate(attack, fpr, best=fpr == ranking.fpr) for fpr in fprs),
+        )
+    return table
+
+
+def _columns(ranking: TargetRanking) -> list[float]:
+    """Choose the budgets to show: the one that ranks, then those next to it in the audit."""
+    asked = sorted({tpr.max_fpr for attack in ranking.measured for tpr in attack.tpr}, reverse=True)
+    centre = asked.index(ranking.fpr) if ranking.fpr in asked else 0
+    start = max(0, min(centre - 1, len(asked) - MOST_FPRS))
+    return asked[start : start + MOST_FPRS]
+
+
+def _rate(attack: AttackMetrics, fpr: float, *, best: bool) -> Text:
+    estimate: Estimate | None = estimate_at(attack, fpr)
+    if estimate is None:
+        return Text("not resolvable", style="dim")
+    text = _number(f"{100 * estimate.value:.1f}", wording.rate_interval(estimate))
+    if best:
+        text.stylize("bold")
+    return text
+
+
+def _number(value: str, interval: str) -> Text:
+    return Text.assemble(value, " ", (interval, "dim"))
+
+
+def _notes(ranking: TargetRanking) -> list[Text]:
+    notes = []
+    if ranking.measured:
+        by = "AUC" if ranking.fpr is None else f"TPR at {wording.budget(ranking.fpr)} FPR"
+        level = wording.budget(ranking.measured[0].confidence)
+        notes.append(f"Ranked by {by}. TPR in percent; brackets: {level} bootstrap percentiles.")
+    notes += [wording.rests_on_few(fpr, allowed) for fpr, allowed in few_allowed(ranking)]
+    unresolved = {
+        tpr.max_fpr: wording.not_resolvable(tpr)
+        for attack in ranking.measured
+        for tpr in attack.tpr
+        if not tpr.resolvable
+    }
+    notes += [f"{wording.budget(fpr)} FPR: {why}." for fpr, why in unresolved.items()]
+    notes += [
+        f"{attack.attack}: {attack.n_unscored:,} records have no score and are left out."
+        for attack in ranking.measured
+        if attack.n_unscored
+    ]
+    notes += [f"{entry.attack}: not measured, {entry.reason}." for entry in ranking.not_measured]
+    return [Text(note, style="dim") for note in notes]

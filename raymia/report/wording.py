@@ -1,0 +1,51 @@
+"""How numbers are put into words, the same in the terminal and in the report."""
+
+from __future__ import annotations
+
+from raymia.metrics.summary import Estimate, TprAtFpr
+
+
+def percent(rate: float, digits: int = 1) -> str:
+    """Write a rate as a percentage with a fixed number of decimals: 0.943 is 94.3 %."""
+    return f"{100 * rate:.{digits}f} %"
+
+
+def budget(max_fpr: float) -> str:
+    """Write a budget as a percentage with no more decimals than it has: 0.001 is 0.1 %."""
+    return f"{100 * max_fpr:.10g} %"
+
+
+def count(number: int) -> str:
+    """Write a whole number with thousands separated by commas."""
+    return f"{number:,}"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as a person would say them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def rate_interval(estimate: Estimate) -> str:
+    """Write an interval of rates in percent, without the sign: [92.7, 95.8]."""
+    return f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def unit_interval(estimate: Estimate) -> str:
+    """Write an interval of numbers between 0 and 1: [0.994, 0.998]."""
+    return f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def rests_on_few(max_fpr: float, allowed: int) -> str:
+    """Warn of a budget that allows only a few false positives."""
+    non_members = "1 non-member" if allowed == 1 else f"{allowed} non-members"
+    too_narrow = ", and its interval is too narrow" if allowed == 1 else ""
+    return f"TPR at {budget(max_fpr)} FPR rests on {non_members}: it is rough{too_narrow}."
+
+
+def not_resolvable(tpr: TprAtFpr) -> str:
+    """Say what it would take to resolve a budget."""
+    return f"not resolvable (needs >= {tpr.needed_non_members:,} non-members)"

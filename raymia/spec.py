@@ -1,0 +1,314 @@
+"""The audit file as typed models: one object feeds the YAML, the command line and the docs.
+
+Unknown keys are refused. Relative paths in an audit file are relative to the file's folder;
+:func:`raymia.spec_file.load_spec` makes them absolute.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Quantization = Literal["none", "nf4", "int8"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class Strict(BaseModel):
+    """Base of every model of the audit file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class RecordsSpec(Strict):
+    """The records that are scored. Paths may be JSONL, CSV or Parquet, local or any fsspec URL."""
+
+    members: list[str] = Field(default=[], description="files of records the targets were trained on")
+    non_members: list[str] = Field(
+        default=[], description="files of held-out records from the same distribution"
+    )
+    candidates: list[str] = Field(
+        default=[], description="files of records whose membership is unknown; scored, not measured"
+    )
+    text_column: str = Field(default="text", description="name of the column that holds the text")
+
+    @field_validator("members", "non_members", "candidates", mode="before")
+    @classmethod
+    def _one_path_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> RecordsSpec:
+        if not (self.members or self.non_members or self.candidates):
+            raise ValueError("give at least one file under members, non_members or candidates")
+        return self
+
+
+class ModelSpec(Strict):
+    """A checkpoint in transformers format."""
+
+    model: str = Field(
+        description="local folder, fsspec URL of a folder, or hub name; the base when adapter is given"
+    )
+    revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
+    adapter: str | None = Field(default=None, description="PEFT adapter folder, or hub name")
+    quantization: Quantization = Field(
+        default="none", description="bitsandbytes quantization of the weights at load time"
+    )
+    dtype: DType = Field(
+        default="auto", description="auto is bfloat16 on a GPU and float32 on a CPU"
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=2, description="score at most this many tokens; default: the model's context"
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="run Python code that comes with the checkpoint; know the source"
+    )
+
+
+class TargetSpec(ModelSpec):
+    """A checkpoint under audit."""
+
+    name: Name = Field(description="what the report calls this checkpoint")
+
+
+class ModelReference(ModelSpec):
+    """A reference that exists already: the base, or a model tuned on similar or identical data."""
+
+    kind: Literal["model"] = "model"
+
+
+class LoraSpec(Strict):
+    """Fine-tune a LoRA adapter instead of all weights."""
+
+    r: int = Field(default=64, ge=1)
+    alpha: int = Field(default=16, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    target_modules: list[str] | None = Field(default=None, description="default: PEFT's choice")
+
+
+class FineTuneSpec(Strict):
+    """How a model is fine-tuned on texts."""
+
+    epochs: float = Field(default=2, gt=0)
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    max_tokens: int = Field(default=128, ge=8, description="texts are cut to this many tokens")
+    lora: LoraSpec | None = Field(default=None, description="none fine-tunes all weights")
+
+
+# Presets of the self-prompt reference; provenance in docs/attacks.md.
+SELF_PROMPT_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "texts": 10_000, "prompt_tokens": 16, "max_tokens": 128, "top_k": None,
+        "fine_tune": {"epochs": 4, "batch_size": 16, "learning_rate": 1e-4, "lora": {}},
+    },
+    "repo": {
+        "texts": 10_000, "prompt_tokens": 16, "max_tokens": 128, "top_k": 50,
+        "fine_tune": {"epochs": 2, "batch_size": 4, "learning_rate": 5e-5, "lora": {}},
+    },
+}  # fmt: skip
+
+
+class SelfPromptReference(Strict):
+    """The base fine-tuned on texts that the target itself was prompted to write (SPV-MIA, 3.3)."""
+
+    kind: Literal["self_prompt"]
+    preset: Literal["paper", "repo"] | None = Field(
+        default=None, description="settings of the SPV-MIA paper or of its released code"
+    )
+    prompts: list[str] = Field(description="files of texts, none of them a record; see records")
+    text_column: str = Field(default="text", description="name of the prompts' text column")
+    base: str = Field(
+        default="base", description="name of the reference of kind model that is fine-tuned"
+    )
+    texts: int = Field(default=2_000, ge=2, description="how many texts the target writes")
+    prompt_tokens: int = Field(
+        default=16, ge=1, description="the first tokens of a prompt that the target continues"
+    )
+    max_tokens: int = Field(default=128, ge=8, description="length of a text, its prompt included")
+    temperature: float = Field(default=1.0, gt=0)
+    top_k: int | None = Field(
+        default=None, ge=1, description="sample among the k likeliest; none calibrates better"
+    )
+    generation_batch: int = Field(default=64, ge=1, description="texts written side by side")
+    fine_tune: FineTuneSpec = FineTuneSpec()
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _one_path_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, value: Any) -> Any:
+        return merge_preset(value, SELF_PROMPT_PRESETS)
+
+
+
+
+ReferenceSpec = Annotated[ModelReference | SelfPromptReference, Field(discriminator="kind")]
+
+# Presets of mask filling; provenance in docs/attacks.md.
+MASK_FILL_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"unit": "token", "mask_share": 0.2, "span": 1, "buffer": 0, "count": 20,
+              "top_k": None},
+    "repo": {"unit": "word", "mask_share": 0.3, "span": 2, "buffer": 1, "count": 10, "top_k": 50},
+}  # fmt: skip
+
+
+T5_SPANS = 99
+"""T5 has 100 sentinels; the one after the last span ends the fills."""
+
+
+class MaskFillNeighbors(Strict):
+    """Neighbors of a text: spans are masked at random and filled by a T5 model.
+
+    The model runs in float32: lower precision would let batch mates change a neighbor.
+    """
+
+    kind: Literal["mask_fill"] = "mask_fill"
+    preset: Literal["paper", "repo"] | None = Field(
+        default=None, description="settings of the SPV-MIA paper or of its released code"
+    )
+    model: str = Field(description="T5-like model: local folder, fsspec URL, or hub name")
+    revision: str | None = None
+    count: int = Field(default=10, ge=1, le=1000, description="neighbors per record")
+    unit: Literal["word", "token"] = Field(default="word", description="what a span is made of")
+    mask_share: Share = Field(
+        default=0.3, description="share of the units taken by masked spans and their buffers"
+    )
+    span: int = Field(default=2, ge=1, description="units per masked span")
+    buffer: int = Field(default=1, ge=0, description="unmasked units kept on each side of a span")
+    window: int = Field(
+        default=250, ge=20, description="longer texts are masked and filled window by window (units)"
+    )
+    temperature: float = Field(default=1.0, gt=0)
+    top_k: int | None = Field(default=50, ge=1, description="sample among the k likeliest tokens")
+    max_fill_tokens: int = Field(default=8, ge=1, description="generation limit per unit masked")
+    attempts: int = Field(
+        default=5, ge=1, le=50, description="tries before a neighbor is given up, counted and named"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, value: Any) -> Any:
+        return merge_preset(value, MASK_FILL_PRESETS)
+
+    @model_validator(mode="after")
+    def _sentinels_suffice(self) -> MaskFillNeighbors:
+        spans = int(self.mask_share * self.window / (self.span + 2 * self.buffer))
+        if spans > T5_SPANS:
+            raise ValueError(
+                f"window {self.window} and mask_share {self.mask_share} give {spans} spans, more than "
+                f"the {T5_SPANS} that T5 can tell apart; make the window smaller"
+            )
+        return self
+
+
+class PoolSpec(Strict):
+    """An actor pool: how many workers hold the model, and where they may run."""
+
+    actors: int = Field(default=1, ge=1)
+    cpus: float | None = Field(default=None, ge=0, description="per actor; default: a fair share")
+    gpus: float = Field(default=0, ge=0, description="per actor; fractions share a GPU")
+    accelerator_type: str | None = Field(default=None, description="Ray's name of a GPU type")
+    resources: dict[str, float] = Field(default={}, description="custom Ray resources per actor")
+    batch_tokens: int = Field(
+        default=8_192, ge=16, description="padded tokens per forward pass; halved when memory is short"
+    )
+
+
+class ResourcesSpec(Strict):
+    """The pools of a run."""
+
+    paraphraser: PoolSpec = PoolSpec()
+    target: PoolSpec = PoolSpec()
+    reference: PoolSpec = PoolSpec()
+    block_records: int = Field(
+        default=32, ge=1, description="records per block: what is asked again after a kill, at most"
+    )
+    cpus: int | None = Field(default=None, ge=1, description="CPUs of a Ray started for this audit")
+
+
+class MetricsSpec(Strict):
+    """What is measured where both members and non-members are given."""
+
+    fprs: list[Share] = Field(default=[0.1, 0.01, 0.001], description="false-positive rates for TPR")
+    confidence: Share = 0.95
+    resamples: int = Field(default=2_000, ge=100, description="bootstrap resamples")
+
+
+class AttackSpec(Strict):
+    """One attack, by name, with its own parameters where the defaults do not serve."""
+
+    attack: str = Field(description="name from `raymia attacks`, `name@reference` for one reference")
+    name: Name | None = Field(default=None, description="what the report calls it")
+    parameters: dict[str, float | int | str | bool] = Field(default={})
+
+
+class AuditSpec(Strict):
+    """One audit: records, checkpoints, references, neighbors, attacks."""
+
+    name: Name = Field(default="audit", description="name of the audit, shown in the report")
+    output: str = Field(default="raymia-run", description="folder of report, scores and metrics")
+    store: str = Field(default="raymia-store", description="folder of the evidence store")
+    seed: int = Field(default=0, ge=0)
+    records: RecordsSpec
+    targets: list[TargetSpec] = Field(min_length=1)
+    references: dict[Name, ReferenceSpec] = Field(default={})
+    neighbors: MaskFillNeighbors | None = Field(
+        default=None, description="needed by attacks that compare a record with its neighbors"
+    )
+    attacks: list[AttackSpec] | None = Field(
+        default=None, description="default: every attack that this file gives the means for"
+    )
+    resources: ResourcesSpec = ResourcesSpec()
+    metrics: MetricsSpec = MetricsSpec()
+
+    @field_validator("references", mode="before")
+    @classmethod
+    def _default_kind(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: {"kind": "model", **spec} if isinstance(spec, dict) else spec
+            for name, spec in value.items()
+        }
+
+    @field_validator("attacks", mode="before")
+    @classmethod
+    def _names_are_attacks(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return [{"attack": item} if isinstance(item, str) else item for item in value]
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> AuditSpec:
+        names = [target.name for target in self.targets]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"target names must be unique; given more than once: {', '.join(twice)}")
+        for name, reference in self.references.items():
+            if isinstance(reference, SelfPromptReference) and not isinstance(
+                self.references.get(reference.base), ModelReference
+            ):
+                raise ValueError(
+                    f"references.{name}.base is {reference.base!r}, which is not a reference of kind "
+                    f"model; add it under references, as in `{reference.base}: {{model: PATH}}`"
+                )
+        return self
+
+
+def merge_preset(value: Any, presets: dict[str, dict[str, Any]]) -> Any:
+    """Lay what the file says over the preset it names; nested sections are laid over key by key."""
+    if not isinstance(value, dict) or value.get("preset") not in presets:
+        return value
+    preset = presets[value["preset"]]
+    merged = {**preset, **value}
+    for key, section in preset.items():
+        if isinstance(section, dict) and isinstance(value.get(key), dict):
+            merged[key] = {**section, **value[key]}
+    return merged

@@ -1,0 +1,170 @@
+"""Reading an audit file: YAML to :class:`AuditSpec`, with errors that say where and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from raymia.errors import InputError
+from raymia.spec import AuditSpec, MaskFillNeighbors, ModelSpec, SelfPromptReference
+
+
+def load_spec(path: str | Path) -> AuditSpec:
+    """Read and validate an audit file; relative paths in it become absolute.
+
+    Raises
+    ------
+    InputError
+        With every problem found, each naming the key it is about.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such audit file; `raymia demo` writes one that you can start from"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path}: the audit file should be a mapping of keys, but it is "
+            f"{'empty' if content is None else type(content).__name__}"
+        )
+    return with_absolute_paths(parse_spec(content, str(path)), path.resolve().parent)
+
+
+def parse_spec(content: dict[str, Any], where: str) -> AuditSpec:
+    """Validate an audit given as a mapping; ``where`` stands before each problem."""
+    try:
+        return AuditSpec.model_validate(content)
+    except ValidationError as error:
+        problems = [f"{where}: {_describe(item)}" for item in error.errors()]
+        raise InputError(problems) from None
+
+
+def _describe(error: Any) -> str:
+    loc = tuple(error["loc"])
+    place = _dotted(loc) or "the audit file"
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(AuditSpec, loc[:-1])
+        near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{place}: unknown key; {hint}Known keys here: {', '.join(sorted(known))}"
+    if error["type"] == "missing":
+        return f"{place}: this key is required and missing"
+    message = error["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(error["input"], dict | list) else f" (got {error['input']!r})"
+    return f"{place}: {message}{given}"
+
+
+def _dotted(loc: tuple[Any, ...]) -> str:
+    parts: list[str] = []
+    for previous, part in zip((None, *loc), loc, strict=False):
+        if isinstance(part, int):
+            parts.append(f"[{part}]")
+        elif not (part in ("model", "self_prompt") and _is_union_tag(loc, previous)):
+            parts.append(f".{part}" if parts else str(part))
+    return "".join(parts)
+
+
+def _is_union_tag(loc: tuple[Any, ...], previous: Any) -> bool:
+    """Pydantic puts a union's tag after the name of the reference: references.NAME.TAG.key."""
+    return len(loc) > 2 and loc[0] == "references" and previous == loc[1]
+
+
+def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
+    """Names of the keys that the audit file may have at a place."""
+    options = [model]
+    for part in loc:
+        options = [inner for option in options for inner in _descend(option, part)]
+    return sorted({n for o in options if _is_model(o) for n in o.model_fields})
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _descend(kind: Any, part: Any) -> list[Any]:
+    if _is_model(kind):
+        tag = kind.model_fields.get("kind")
+        if tag is not None and part in get_args(tag.annotation):
+            return [kind]
+        field = kind.model_fields.get(part)
+        return [] if field is None else _unwrap(field.annotation)
+    if get_origin(kind) is list:
+        return _unwrap(get_args(kind)[0])
+    if get_origin(kind) is dict:
+        return _unwrap(get_args(kind)[1])
+    return []
+
+
+def _unwrap(kind: Any) -> list[Any]:
+    if get_origin(kind) is Annotated:
+        return _unwrap(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        return [inner for option in get_args(kind) for inner in _unwrap(option)]
+    return [kind]
+
+
+def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
+    """Resolve every relative path of a spec against the folder of its audit file."""
+
+    def data(path: str) -> str:
+        return path if _is_url(path) else str((folder / Path(path).expanduser()).resolve())
+
+    def weights(path: str) -> str:
+        local = (folder / Path(path).expanduser()).resolve()
+        # A name that is no folder may be a hub name: left as it is, refused later if it is not.
+        return str(local) if not _is_url(path) and (local.exists() or _is_local(path)) else path
+
+    references: dict[str, Any] = {}
+    for name, reference in spec.references.items():
+        if isinstance(reference, SelfPromptReference):
+            references[name] = reference.model_copy(
+                update={"prompts": [data(p) for p in reference.prompts]}
+            )
+        else:
+            references[name] = _model_paths(reference, weights)
+    neighbors: MaskFillNeighbors | None = spec.neighbors
+    if neighbors is not None:
+        neighbors = neighbors.model_copy(update={"model": weights(neighbors.model)})
+    records = spec.records.model_copy(
+        update={
+            key: [data(p) for p in getattr(spec.records, key)]
+            for key in ("members", "non_members", "candidates")
+        }
+    )
+    return spec.model_copy(
+        update={
+            "output": data(spec.output),
+            "store": data(spec.store),
+            "records": records,
+            "targets": [_model_paths(target, weights) for target in spec.targets],
+            "references": references,
+            "neighbors": neighbors,
+        }
+    )
+
+
+def _model_paths(model: ModelSpec, resolve: Callable[[str], str]) -> ModelSpec:
+    adapter = None if model.adapter is None else resolve(model.adapter)
+    return model.model_copy(update={"model": resolve(model.model), "adapter": adapter})
+
+
+def _is_url(path: str) -> bool:
+    return "://" in path
+
+
+def _is_local(path: str) -> bool:
+    return path.startswith(("/", "./", "../", "~"))

@@ -1,0 +1,87 @@
+"""One order everywhere, and a table that fits the terminal."""
+
+import io
+
+import numpy as np
+import pytest
+from made_up_run import made_up_result, made_up_scores
+from rich.console import Console
+
+from raymia.metrics import NotMeasured, measure
+from raymia.report.ranking import rank
+from raymia.report.table import metrics_table
+
+
+def measured(attack, strength, n_non_members=200, fprs=(0.1, 0.01, 0.001)):
+    draws = np.random.default_rng(0)
+    is_member = np.arange(200 + n_non_members) < 200
+    scores = draws.normal(size=is_member.size) + strength * is_member
+    return measure(scores, is_member, target="t", attack=attack, resamples=20, fprs=fprs)
+
+
+def printed(result, width=100):
+    console = Console(width=width, file=io.StringIO())
+    console.print(metrics_table(result))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("n_non_members", "fprs", "expected"),
+    [
+        (200, (0.1, 0.01, 0.001), 0.01),
+        (5000, (0.1, 0.01, 0.001), 0.01),
+        (99, (0.2, 0.1, 0.01), 0.1),
+        (5000, (0.1, 0.05), 0.05),
+        (9, (0.1, 0.01), None),
+    ],
+)
+def test_attacks_are_ranked_at_one_percent_or_what_can_be_resolved(n_non_members, fprs, expected):
+    (ranking,) = rank([measured("a", 1.0, n_non_members, fprs)])
+    assert ranking.fpr == expected
+
+
+def test_best_attack_comes_first():
+    weak, strong, middling = (measured(str(s), s) for s in (0.1, 3.0, 1.5))
+    (ranking,) = rank([weak, strong, middling])
+    assert [attack.attack for attack in ranking.measured] == ["3.0", "1.5", "0.1"]
+
+
+def test_attack_that_cannot_resolve_the_budget_comes_after_those_that_can():
+    few_scored = measured("few", 3.0, n_non_members=50)
+    (ranking,) = rank([few_scored, measured("all", 0.5)])
+    assert [attack.attack for attack in ranking.measured] == ["all", "few"]
+
+
+def test_table_fits_100_columns_and_loses_nothing(result):
+    text = printed(result)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
+    assert "…" not in text
+    assert text.index("ez@self_prompt") < text.index("loss")
+    assert "0.1 % FPR: not resolvable (needs >= 1,000 non-members)." in text
+    assert "TPR at 1 % FPR rests on 1 non-member: it is rough" in text
+    assert "zlib: not measured, at least 2 members must have a score; there are 0." in text
+
+
+def test_each_attack_takes_one_line(result):
+    lines = [line for line in printed(result).splitlines() if line.startswith("ez@self_prompt")]
+    assert len(lines) == 2
+    assert all(line.count("[") == 3 and line.count("]") == 3 for line in lines)
+
+
+def test_names_are_not_read_as_markup():
+    scores = made_up_scores(lambda text: f"[red]{text}[/red]")
+    assert "[red]tuned[/red]" in printed(made_up_result(scores))
+
+
+def test_the_ranking_budget_is_among_the_columns():
+    fprs = (0.5, 0.4, 0.3, 0.2, 0.1, 0.01)
+    result = made_up_result(made_up_scores(), metrics=[measured("a", 1.0, fprs=fprs)])
+    assert "TPR@1 % FPR" in printed(result)
+
+
+def test_run_without_metrics_prints():
+    nothing = NotMeasured(
+        target="t", attack="a", n_members=0, n_non_members=0, n_unscored=0, reason="no labels"
+    )
+    text = printed(made_up_result(made_up_scores(), metrics=[nothing]))
+    assert "a: not measured, no labels." in text

@@ -1,0 +1,150 @@
+"""The report is one safe file that loads nothing and says what was and was not found."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from made_up_run import made_up_result, made_up_scores
+
+from raymia.metrics import NotMeasured
+from raymia.report.html import render
+from raymia.report.result import SetAside
+
+ATTACK_ON_READER = "<script>alert('x')</script><img src=http://evil.test/a onerror=alert(1)>"
+
+
+class Page(HTMLParser):
+    """Collects the tags, the visible text and the scripts of a page."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.words, self.scripts = [], [], []
+        self.inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, _tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside == "script":
+            self.scripts[-1] += data
+        elif self.inside != "style":
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def page(result, scores):
+    return Page(render(result, scores))
+
+
+def test_nothing_is_loaded_from_anywhere(page):
+    for tag, attributes in page.tags:
+        assert tag not in {"link", "img", "iframe", "object", "embed", "base", "a", "form"}
+        assert not {"src", "href", "action", "srcset"} & attributes.keys()
+        assert not [name for name in attributes if name.startswith("on")]
+    policies = [a["content"] for _, a in page.tags if "Content-Security-Policy" in a.values()]
+    assert len(policies) == 1
+    assert "default-src 'none'" in policies[0]
+    assert "http" not in policies[0]
+
+
+def test_plotting_library_is_inlined_once_and_offers_no_upload(page):
+    data, library, drawing = page.scripts
+    assert len(library) > 10**6
+    assert len(data) < 10**5
+    assert "showSendToCloud: false" in drawing
+    assert "http" not in drawing
+
+
+def test_every_string_from_outside_is_escaped():
+    def hostile(text):
+        return text + ATTACK_ON_READER
+
+    scores = made_up_scores(hostile)
+    plain, safe = made_up_scores(), render(made_up_result(scores, hostile), scores)
+    expected = Page(render(made_up_result(plain), plain))
+    page = Page(safe)
+    assert [tag for tag, _ in page.tags] == [tag for tag, _ in expected.tags]
+    assert "<script>alert" not in safe
+    assert "<img" not in safe.replace(page.scripts[1], "")
+    # Shown, not dropped: every one of these came from outside.
+    for field in ("reviews", "row 4", "empty text", "name: reviews", "mean log p", "a problem"):
+        assert hostile(field) in page.text
+    assert json.loads(page.scripts[0])[0]["curves"][0]["name"] == hostile("ez@self_prompt")
+
+
+def test_headline_names_the_strongest_attack(page):
+    assert "2 checkpoints audited with 60 members and 120 non-members." in page.text
+    assert "The strongest attack is ez@self_prompt on" in page.text
+    assert "wrongly accusing no more than 1 % of the non-members" in page.text
+
+
+def test_headline_does_not_boast_of_chance():
+    scores = made_up_scores()
+    shuffled = np.random.default_rng(1).permutation(scores["score"].to_numpy()[:180])
+    noise = scores.slice(0, 180).set_column(4, "score", [shuffled])
+    text = Page(render(made_up_result(noise), noise)).text
+    assert "No attack told members from non-members" in text
+    assert "strongest" not in text
+
+
+def test_unresolvable_and_unmeasured_are_said(page):
+    assert "not resolvable (needs ≥ 1,000 non-members)" in page.text
+    assert "zlib : at least 2 members must have a score; there are 0" in page.text
+
+
+def test_rate_that_rests_on_few_non_members_says_so(page):
+    assert (
+        "TPR at 1 % FPR rests on 1 non-member: it is rough, and its interval is too narrow."
+        in page.text
+    )
+    assert "TPR at 10 % FPR rests" not in page.text
+
+
+def test_run_without_labels_has_no_plots_and_still_a_report():
+    scores = made_up_scores()
+    nothing = NotMeasured(
+        target="t", attack="a", n_members=0, n_non_members=0, n_unscored=0, reason="no labels"
+    )
+    page = Page(render(made_up_result(scores, metrics=[nothing]), scores.slice(0, 0)))
+    assert page.scripts == []
+    assert "No attack could be measured" in page.text
+    page = Page(render(made_up_result(scores, metrics=[]), scores.slice(0, 0)))
+    assert "No attack could be measured" in page.text
+
+
+def test_incomplete_run_says_so_first():
+    scores = made_up_scores()
+    text = Page(render(made_up_result(scores, complete=False), scores)).text
+    assert text.index("This run is not complete") < text.index("tuned")
+
+
+def test_long_lists_are_counted_by_reason_and_cut():
+    scores = made_up_scores()
+    aside = [
+        SetAside(where=f"line {i};", record_id=None, reason="too long" if i % 4 else "empty")
+        for i in range(200)
+    ]
+    records = made_up_result(scores).records.model_copy(update={"set_aside": 500})
+    text = Page(render(made_up_result(scores, set_aside=aside, records=records), scores)).text
+    assert "150 × too long" in text
+    assert "50 × empty" in text
+    assert "By reason, of the first 200:" in text
+    assert len(re.findall(r"line \d+;", text)) == 50
+
+
+def test_missing_column_is_named(result, scores):
+    with pytest.raises(ValueError, match="is_member is missing"):
+        render(result, scores.drop_columns(["is_member"]))

@@ -1,0 +1,140 @@
+"""What is written is read back, whole, or refused in words."""
+
+import json
+import math
+import uuid
+
+import pyarrow as pa
+import pytest
+from made_up_run import made_up_result, made_up_scores
+
+from raymia.errors import InputError
+from raymia.files import Folder
+from raymia.report import files
+from raymia.report.files import load_run, write_run
+from raymia.report.result import LONGEST_LIST, ReferenceCard, SetAside
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path):
+    return str(tmp_path / "run") if request.param == "local" else f"memory://{uuid.uuid4().hex}"
+
+
+def test_written_run_is_read_back(folder, result, scores):
+    write_run(folder, result, scores)
+    read, table = load_run(folder)
+    assert read == result
+    assert table.drop_columns("score").equals(scores.drop_columns("score"))
+    for written, found in zip(scores["score"].to_pylist(), table["score"].to_pylist(), strict=True):
+        assert written == found or (math.isnan(written) and math.isnan(found))
+
+
+def test_only_the_three_files_are_left(tmp_path, result, scores):
+    write_run(str(tmp_path), result, scores)
+    write_run(str(tmp_path), result, scores)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["metrics.json", "report.html", "scores.parquet"]
+
+
+def test_failed_rendering_leaves_the_earlier_run_untouched(folder, result, scores, monkeypatch):
+    write_run(folder, result, scores)
+
+    def broken(*_):
+        raise RuntimeError("no report")
+
+    monkeypatch.setattr(files, "render", broken)
+    with pytest.raises(RuntimeError):
+        write_run(folder, made_up_result(scores, created="later"), scores)
+    assert load_run(folder)[0] == result
+
+
+def test_run_cut_off_between_files_is_not_taken_for_whole(folder, result, scores, monkeypatch):
+    write_run(folder, result, scores)
+    write = Folder.write
+
+    def killed(self, name, content):
+        if name == files.METRICS_FILE:
+            raise KeyboardInterrupt
+        write(self, name, content)
+
+    monkeypatch.setattr(Folder, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_run(folder, made_up_result(scores, created="later"), scores)
+    with pytest.raises(InputError, match="scores are of another run"):
+        load_run(folder)
+
+
+def test_long_lists_are_cut_in_the_file_and_the_total_stays(folder, result, scores):
+    aside = [SetAside(where=str(i), record_id=None, reason="bad") for i in range(LONGEST_LIST + 5)]
+    records = result.records.model_copy(update={"set_aside": len(aside)})
+    write_run(folder, made_up_result(scores, set_aside=aside, records=records), scores)
+    read, _ = load_run(folder)
+    assert len(read.set_aside) == LONGEST_LIST
+    assert read.records.set_aside == LONGEST_LIST + 5
+
+
+def test_list_longer_than_its_total_is_refused(result, scores):
+    records = result.records.model_copy(update={"set_aside": 0})
+    with pytest.raises(ValueError, match="set_aside lists 1 entries, but the total is 0"):
+        made_up_result(scores, records=records)
+
+
+def test_dropped_total_defaults_to_the_list_and_can_exceed_it(result, scores):
+    assert result.dropped_total == 1
+    assert made_up_result(scores, dropped_total=9).dropped_total == 9
+
+
+def test_diverged_loss_is_kept_in_words():
+    card = ReferenceCard(
+        target="t", name="r", kind="k", model="m", facts={"loss": math.nan, "gap": -math.inf}
+    )
+    assert card.facts == {"loss": "nan", "gap": "-inf"}
+
+
+def test_table_with_other_string_types_is_accepted(folder, result, scores):
+    encoded = scores.set_column(0, "target", scores["target"].dictionary_encode())
+    write_run(folder, result, encoded.append_column("note", pa.nulls(scores.num_rows)))
+    assert load_run(folder)[1].schema == scores.schema
+
+
+def test_wrong_type_of_score_is_refused(folder, result, scores):
+    words = scores.set_column(4, "score", pa.array(["high"] * scores.num_rows))
+    with pytest.raises(ValueError, match="do not fit their schema"):
+        write_run(folder, result, words)
+
+
+def test_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"metrics\.json: no such file"):
+        load_run(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 99}, "expected schema version 1, got 99"),
+        ({"seed": "seven"}, "not the metrics of a run: seed"),
+        ({"surprise": 1}, "not the metrics of a run: surprise"),
+    ],
+)
+def test_metrics_that_cannot_be_read_are_refused(tmp_path, result, scores, change, message):
+    write_run(str(tmp_path), result, scores)
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=message):
+        load_run(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["[]", "{", ""])
+def test_file_that_is_not_metrics_is_refused(tmp_path, result, scores, content):
+    write_run(str(tmp_path), result, scores)
+    (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(InputError, match="not the metrics of a run"):
+        load_run(str(tmp_path))
+
+
+def test_candidates_have_scores_and_no_label(folder, result):
+    scores = made_up_scores()
+    unknown = scores.set_column(3, "is_member", pa.nulls(scores.num_rows, pa.bool_()))
+    everything = pa.concat_tables([scores, unknown])
+    write_run(folder, result, everything)
+    assert load_run(folder)[1].num_rows == 2 * scores.num_rows
