@@ -22,7 +22,7 @@ from raymia.evidence.text import (
     token_evidence,
 )
 from raymia.inputs import Inputs, resolve_inputs
-from raymia.metrics.summary import measure
+from raymia.metrics.summary import AttackMetrics, NotMeasured, measure
 from raymia.neighbors.mask_fill import MaskFillProbe
 from raymia.plan import Stage, TargetPlan, plan_audit
 from raymia.probes.text import NO_NEIGHBOR, NeighborProbe, TokenProbe
@@ -38,7 +38,6 @@ from raymia.report.result import (
 )
 from raymia.spec import AuditSpec, SelfPromptReference
 
-NO_SCORE = "no score"
 TRUNCATED = "longer than the model's limit: its end was not scored"
 VERSIONS_OF = ("raymia", "torch", "transformers", "ray", "numpy", "pyarrow")
 
@@ -75,7 +74,9 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
         for earlier, stage in _stage_pairs(before, after)
     ]
     dropped = list(find_dropped(inputs, store, after))
-    missing = [f"{s.name}: {s.asked} answers are missing" for p in after for s in p.stages if s.asked]
+    missing = [
+        f"{s.name}: {s.asked} answers are missing" for p in after for s in p.stages if s.asked
+    ]
     result = RunResult(
         name=spec.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -93,6 +94,7 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
             for a in inputs.records.set_aside
         ],
         dropped=dropped,
+        dropped_total=len(dropped),
         stages=stages,
         references=reference_cards(inputs, store, after),
         attacks=_attack_cards(inputs),
@@ -150,12 +152,10 @@ def _model_evidence(stage: Stage, store: EvidenceStore, ids: list[str]) -> Model
     probe = next((p for p in stage.probes if isinstance(p.probe, NeighborProbe)), None)
     if probe is None or not isinstance(probe.probe, NeighborProbe):
         return ModelEvidence(tokens)
-    return ModelEvidence(
-        tokens, neighbor_evidence(store.read(probe.key), ids, probe.probe.count)
-    )
+    return ModelEvidence(tokens, neighbor_evidence(store.read(probe.key), ids, probe.probe.count))
 
 
-def _measure(inputs: Inputs, scores: pa.Table) -> list[object]:
+def _measure(inputs: Inputs, scores: pa.Table) -> list[AttackMetrics | NotMeasured]:
     """Metrics of every target and attack, where members and non-members are known."""
     if not (inputs.records.count(True) and inputs.records.count(False)):
         return []
@@ -164,7 +164,7 @@ def _measure(inputs: Inputs, scores: pa.Table) -> list[object]:
     known = inputs.records.table["is_member"].to_numpy(zero_copy_only=False)
     labelled = np.array([m is not None for m in known])
     is_member = known[labelled].astype(bool)
-    metrics = []
+    metrics: list[AttackMetrics | NotMeasured] = []
     for start in range(0, scores.num_rows, size):
         part = scores.slice(start, size)
         metrics.append(
@@ -224,7 +224,9 @@ def reference_cards(
         for name in plan.references:
             spec = inputs.spec.references[name]
             facts = (store.prepared_facts(made[name].key) or {}) if name in made else {}
-            base = inputs.spec.references[spec.base] if isinstance(spec, SelfPromptReference) else spec
+            base = (
+                inputs.spec.references[spec.base] if isinstance(spec, SelfPromptReference) else spec
+            )
             cards.append(
                 ReferenceCard(
                     target=plan.name, name=name, kind=spec.kind,
@@ -242,7 +244,9 @@ def _attack_cards(inputs: Inputs) -> list[AttackCard]:
     ]
 
 
-def _stage_pairs(before: list[TargetPlan], after: list[TargetPlan]) -> Iterable[tuple[Stage, Stage]]:
+def _stage_pairs(
+    before: list[TargetPlan], after: list[TargetPlan]
+) -> Iterable[tuple[Stage, Stage]]:
     """Each stage as planned before the run and after it, shared stages once."""
     seen: set[str] = set()
     for earlier, later in zip(before, after, strict=True):

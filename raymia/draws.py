@@ -36,7 +36,8 @@ def generator(*parts: int | str) -> np.random.Generator:
 
 def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:
     """Logical right shift of int64 (torch's own shift is arithmetic)."""
-    return (x >> bits) & (2 ** (64 - bits) - 1)
+    shifted: torch.Tensor = (x >> bits) & (2 ** (64 - bits) - 1)
+    return shifted
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:
@@ -56,7 +57,7 @@ def uniforms(keys: torch.Tensor, step: int, count: int) -> torch.Tensor:
 
     Returns
     -------
-    float64 tensor of shape [batch, count], on the device of ``keys``; the same bits on every device.
+    float64 tensor of shape [batch, count], on the device of ``keys``; the same bits everywhere.
     """
     import torch
 
@@ -67,5 +68,5 @@ def uniforms(keys: torch.Tensor, step: int, count: int) -> torch.Tensor:
 
 
 def gumbels(keys: torch.Tensor, step: int, count: int) -> torch.Tensor:
-    """Draw standard Gumbel noise, shape [batch, count]; argmax(logits + noise) samples the softmax."""
+    """Draw standard Gumbel noise [batch, count]; argmax(logits + noise) samples the softmax."""
     return -(-uniforms(keys, step, count).log()).log()

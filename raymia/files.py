@@ -55,7 +55,7 @@ class Folder:
         return bool(self.fs.exists(self.path(name)))
 
     def names(self, folder: str, suffix: str) -> list[str]:
-        """Names of the complete files in a subfolder, sorted; empty where there is no such folder."""
+        """Names of the complete files in a subfolder, sorted; empty where there is none."""
         try:
             # The listing must be fresh: other workers write to the same store.
             self.fs.invalidate_cache(self.path(folder))
@@ -66,7 +66,7 @@ class Folder:
         return sorted(n for n in names if n.endswith(suffix) and not n.startswith("."))
 
     def commit_folder(self, source: Path, name: str, marker: str) -> None:
-        """Move a finished local folder into place; ``marker`` is the file that proves it complete."""
+        """Move a finished local folder into place; the file ``marker`` proves it complete."""
         if not (source / marker).is_file():
             raise ValueError(f"{source} has no {marker}, so it is not a finished folder")
         if self.is_local:
@@ -96,7 +96,9 @@ def download_folder(fs: Any, path: str) -> Path:
 
     listing = fs.find(path, detail=True)
     state = {
-        name: str(info.get("ETag") or info.get("etag") or (info["size"], str(info.get("LastModified"))))
+        name: str(
+            info.get("ETag") or info.get("etag") or (info["size"], str(info.get("LastModified")))
+        )
         for name, info in listing.items()
     }
     target = cache_folder() / digest([path, state])

@@ -85,9 +85,7 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
     for name, reference in spec.references.items():
         where = f"references.{name}"
         if isinstance(reference, ModelReference):
-            found = attempt(
-                resolve_checkpoint, reference, f"{where}.model", on_gpu=reference_gpu
-            )
+            found = attempt(resolve_checkpoint, reference, f"{where}.model", on_gpu=reference_gpu)
             if found is not None:
                 references[name] = found
         else:
@@ -96,8 +94,8 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
             base = spec.references[reference.base]
             if isinstance(base, ModelReference) and base.adapter is not None:
                 problems.append(
-                    f"{where}.base: {reference.base!r} has an adapter, and only a plain model can be "
-                    "fine-tuned; merge the adapter into it first"
+                    f"{where}.base: {reference.base!r} has an adapter, and only a plain model can "
+                    "be fine-tuned; merge the adapter into it first"
                 )
     paraphraser = None
     if spec.neighbors is not None:
@@ -159,7 +157,8 @@ def _with_references(item: AttackSpec, spec: AuditSpec, where: str) -> list[Name
         label = f"{statistic}({settings})"
     if attack.uses_neighbors and spec.neighbors is None:
         raise InputError(
-            f"{where}: {statistic!r} compares records with their neighbors; add a `neighbors` section"
+            f"{where}: {statistic!r} compares records with their neighbors; add a section "
+            "`neighbors`"
         )
     if not attack.uses_reference:
         if reference:
@@ -192,7 +191,7 @@ def _read_prompts(
                 prompts.setdefault(identifier, row.text)
     if not prompts:
         raise InputError(
-            f"{where}: not one usable prompt in {', '.join(spec.prompts)}; prompts are texts that are "
-            "not among the records"
+            f"{where}: not one usable prompt in {', '.join(spec.prompts)}; prompts are texts that "
+            "are not among the records"
         )
     return tuple(prompts.values())

@@ -187,7 +187,7 @@ def plan_target(
 
 
 def prepared_checkpoint(preparation: Preparation, store: EvidenceStore) -> Checkpoint:
-    """The checkpoint of a prepared reference; before it is made, one that nothing is stored under."""
+    """The checkpoint of a prepared reference; before it is made, one without any evidence."""
     recipe = preparation.recipe
     if not preparation.ready:
         return replace(recipe.base, fingerprint=f"to be made: {recipe.key}")
@@ -250,11 +250,13 @@ def stored_neighbors(plan: TargetPlan, store: EvidenceStore) -> dict[tuple[str, 
         return {}
     names = ("record_id", "neighbor", "payload")
     rows = zip(*(table[name].to_pylist() for name in names), strict=True)
-    return {(record, index): payload for record, index, payload in rows if (record, index) in wanted}
+    return {
+        (record, index): payload for record, index, payload in rows if (record, index) in wanted
+    }
 
 
 def tokens_per_record(checkpoint: Checkpoint, texts: pa.ChunkedArray) -> float:
-    """Mean tokens per record, cut to the model's limit, from a sample; loads the tokenizer alone."""
+    """Mean tokens per record, cut to the model's limit, from a sample; loads no model."""
     from transformers import AutoConfig, AutoTokenizer
 
     from raymia.models.causal_lm import context_length

@@ -22,7 +22,9 @@ from raymia.errors import InputError
 from raymia.hashing import digest_bytes
 from raymia.spec import RecordsSpec
 
-SCHEMA = pa.schema([("record_id", pa.string()), ("payload", pa.string()), ("is_member", pa.bool_())])
+SCHEMA = pa.schema(
+    [("record_id", pa.string()), ("payload", pa.string()), ("is_member", pa.bool_())]
+)
 """One row per record: content id, text, and membership (null for candidates)."""
 
 EMPTY = "empty or white space only"
@@ -48,7 +50,7 @@ class RecordSet:
     set_aside: list[SetAside] = field(default_factory=list)
 
     def count(self, is_member: bool | None) -> int:
-        return self.table["is_member"].to_pylist().count(is_member)
+        return int(self.table["is_member"].to_pylist().count(is_member))
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def read_records(spec: RecordsSpec) -> RecordSet:
 def count_reasons(aside: list[SetAside]) -> dict[str, int]:
     """How many records were set aside for each reason, the most frequent first."""
     short = (REPEATED if a.reason.startswith(REPEATED) else a.reason for a in aside)
-    return {reason: count for reason, count in Counter(short).most_common()}
+    return dict(Counter(short).most_common())
 
 
 def _keep(rows: Iterator[_Row], kept: dict[str, _Row], aside: list[SetAside]) -> None:

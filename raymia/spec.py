@@ -25,7 +25,9 @@ class Strict(BaseModel):
 class RecordsSpec(Strict):
     """The records that are scored. Paths may be JSONL, CSV or Parquet, local or any fsspec URL."""
 
-    members: list[str] = Field(default=[], description="files of records the targets were trained on")
+    members: list[str] = Field(
+        default=[], description="files of records the targets were trained on"
+    )
     non_members: list[str] = Field(
         default=[], description="files of held-out records from the same distribution"
     )
@@ -50,7 +52,7 @@ class ModelSpec(Strict):
     """A checkpoint in transformers format."""
 
     model: str = Field(
-        description="local folder, fsspec URL of a folder, or hub name; the base when adapter is given"
+        description="local folder, fsspec URL of a folder, or hub name; the base of the adapter"
     )
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
     adapter: str | None = Field(default=None, description="PEFT adapter folder, or hub name")
@@ -61,7 +63,9 @@ class ModelSpec(Strict):
         default="auto", description="auto is bfloat16 on a GPU and float32 on a CPU"
     )
     max_tokens: int | None = Field(
-        default=None, ge=2, description="score at most this many tokens; default: the model's context"
+        default=None,
+        ge=2,
+        description="score at most this many tokens; default: the model's context",
     )
     trust_remote_code: bool = Field(
         default=False, description="run Python code that comes with the checkpoint; know the source"
@@ -147,8 +151,6 @@ class SelfPromptReference(Strict):
         return merge_preset(value, SELF_PROMPT_PRESETS)
 
 
-
-
 ReferenceSpec = Annotated[ModelReference | SelfPromptReference, Field(discriminator="kind")]
 
 # Presets of mask filling; provenance in docs/attacks.md.
@@ -183,7 +185,9 @@ class MaskFillNeighbors(Strict):
     span: int = Field(default=2, ge=1, description="units per masked span")
     buffer: int = Field(default=1, ge=0, description="unmasked units kept on each side of a span")
     window: int = Field(
-        default=250, ge=20, description="longer texts are masked and filled window by window (units)"
+        default=250,
+        ge=20,
+        description="longer texts are masked and filled window by window (units)",
     )
     temperature: float = Field(default=1.0, gt=0)
     top_k: int | None = Field(default=50, ge=1, description="sample among the k likeliest tokens")
@@ -202,8 +206,8 @@ class MaskFillNeighbors(Strict):
         spans = int(self.mask_share * self.window / (self.span + 2 * self.buffer))
         if spans > T5_SPANS:
             raise ValueError(
-                f"window {self.window} and mask_share {self.mask_share} give {spans} spans, more than "
-                f"the {T5_SPANS} that T5 can tell apart; make the window smaller"
+                f"window {self.window} and mask_share {self.mask_share} give {spans} spans, more "
+                f"than the {T5_SPANS} that T5 can tell apart; make the window smaller"
             )
         return self
 
@@ -217,7 +221,9 @@ class PoolSpec(Strict):
     accelerator_type: str | None = Field(default=None, description="Ray's name of a GPU type")
     resources: dict[str, float] = Field(default={}, description="custom Ray resources per actor")
     batch_tokens: int = Field(
-        default=8_192, ge=16, description="padded tokens per forward pass; halved when memory is short"
+        default=8_192,
+        ge=16,
+        description="padded tokens per forward pass; halved when memory is short",
     )
 
 
@@ -236,7 +242,9 @@ class ResourcesSpec(Strict):
 class MetricsSpec(Strict):
     """What is measured where both members and non-members are given."""
 
-    fprs: list[Share] = Field(default=[0.1, 0.01, 0.001], description="false-positive rates for TPR")
+    fprs: list[Share] = Field(
+        default=[0.1, 0.01, 0.001], description="false-positive rates for TPR"
+    )
     confidence: Share = 0.95
     resamples: int = Field(default=2_000, ge=100, description="bootstrap resamples")
 
@@ -244,7 +252,9 @@ class MetricsSpec(Strict):
 class AttackSpec(Strict):
     """One attack, by name, with its own parameters where the defaults do not serve."""
 
-    attack: str = Field(description="name from `raymia attacks`, `name@reference` for one reference")
+    attack: str = Field(
+        description="name from `raymia attacks`, `name@reference` for one reference"
+    )
     name: Name | None = Field(default=None, description="what the report calls it")
     parameters: dict[str, float | int | str | bool] = Field(default={})
 
@@ -290,14 +300,16 @@ class AuditSpec(Strict):
         names = [target.name for target in self.targets]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"target names must be unique; given more than once: {', '.join(twice)}")
+            raise ValueError(
+                f"target names must be unique; given more than once: {', '.join(twice)}"
+            )
         for name, reference in self.references.items():
             if isinstance(reference, SelfPromptReference) and not isinstance(
                 self.references.get(reference.base), ModelReference
             ):
                 raise ValueError(
-                    f"references.{name}.base is {reference.base!r}, which is not a reference of kind "
-                    f"model; add it under references, as in `{reference.base}: {{model: PATH}}`"
+                    f"references.{name}.base is {reference.base!r}, which is not a reference of "
+                    f"kind model; add it under references, as in `{reference.base}: {{model: PATH}}`"
                 )
         return self
 

@@ -103,4 +103,5 @@ def mean_of_present(values: Scores) -> Scores:
     present = ~np.isnan(values)
     counts = present.sum(axis=-1)
     totals = np.where(present, values, 0.0).sum(axis=-1)
-    return np.divide(totals, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+    means: Scores = np.divide(totals, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+    return means

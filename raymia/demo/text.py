@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,12 @@ class DemoSettings:
 
     members: int = 400
     prompts: int = 1_600
-    target: FineTuneSpec = FineTuneSpec(
-        epochs=10, batch_size=16, learning_rate=2e-3, max_tokens=128
+    target: FineTuneSpec = field(
+        default_factory=lambda: FineTuneSpec(epochs=10, learning_rate=2e-3)
     )
     texts: int = 800
-    reference: FineTuneSpec = FineTuneSpec(
-        epochs=2, batch_size=16, learning_rate=2e-3, max_tokens=128
+    reference: FineTuneSpec = field(
+        default_factory=lambda: FineTuneSpec(epochs=2, learning_rate=2e-3)
     )
     seed: int = 0
 

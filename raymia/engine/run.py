@@ -61,4 +61,3 @@ def ask_models(
                 )
         lines: dict[str, Line] = ray.get(board.snapshot.remote())
     return lines
-

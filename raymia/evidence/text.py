@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,7 @@ class TokenEvidence:
         """Scored tokens per record, [records]."""
         return np.diff(self.offsets)
 
-    def per_record(self, values: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+    def per_record(self, values: npt.NDArray[np.floating]) -> list[npt.NDArray[np.floating]]:
         """Cut an array over tokens into one array per record."""
         return np.split(values, self.offsets[1:-1])
 
@@ -89,11 +90,12 @@ def token_evidence(table: pa.Table | None, record_ids: Sequence[str]) -> TokenEv
         rows = {record: i for i, (record, error) in enumerate(usable) if error is None}
     picked = [rows[r] for r in record_ids if r in rows]
 
-    def column(name: str, dtype: type[np.generic]) -> npt.NDArray[np.generic]:
+    def column(name: str, dtype: type[Any]) -> npt.NDArray[Any]:
         if table is None or not picked:
             return np.zeros(0, dtype)
         chunk = table[name].take(pa.array(picked)).combine_chunks()
-        return chunk.flatten().to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+        flat: npt.NDArray[Any] = chunk.flatten().to_numpy(zero_copy_only=False)
+        return flat.astype(dtype, copy=False)
 
     lengths = np.zeros(len(record_ids), np.int64)
     if table is not None and picked:
@@ -131,4 +133,5 @@ def segment_mean(values: npt.NDArray[np.floating], offsets: npt.NDArray[np.int64
     sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     counts = np.diff(offsets)
     totals = sums[offsets[1:]] - sums[offsets[:-1]]
-    return np.divide(totals, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+    means: Floats = np.divide(totals, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+    return means

@@ -12,7 +12,9 @@ from raymia.errors import RaymiaError
 Answer = TypeVar("Answer")
 
 
-def length_sorted_batches(lengths: Sequence[int], budget: int, most: int | None) -> Iterator[list[int]]:
+def length_sorted_batches(
+    lengths: Sequence[int], budget: int, most: int | None
+) -> Iterator[list[int]]:
     """Yield lists of indices, the longest first, so that padding is small and a lack of memory
     shows at once.
 

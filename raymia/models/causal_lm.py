@@ -101,8 +101,8 @@ class CausalLM:
         def run(batch: list[int]) -> list[TokenAnswer]:
             answers = self._forward([ids[i] for i in batch], moments)
             return [
-                TokenAnswer(*answer, truncated=len(full[i]) > len(ids[i]))
-                for i, answer in zip(batch, answers, strict=True)
+                TokenAnswer(tokens, log_prob, mean, std, top1, len(full[i]) > len(ids[i]))
+                for i, (tokens, log_prob, mean, std, top1) in zip(batch, answers, strict=True)
             ]
 
         return run_batched(
@@ -113,7 +113,7 @@ class CausalLM:
         )
 
     @torch.inference_mode()
-    def _forward(self, ids: list[list[int]], moments: bool) -> list[tuple[Any, ...]]:
+    def _forward(self, ids: list[list[int]], moments: bool) -> list[tuple[Any, Any, Any, Any, Any]]:
         width = max(len(tokens) for tokens in ids)
         if width < 2:
             empty = np.zeros(0, dtype=np.float32)
@@ -151,7 +151,9 @@ class _Head:
         is more than one linear map."""
         if self.chunked:
             return self._states(ids, mask)
-        logits: torch.Tensor = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        logits: torch.Tensor = self.model(
+            input_ids=ids, attention_mask=mask, use_cache=False
+        ).logits
         return logits
 
     def log_probs(
@@ -161,7 +163,8 @@ class _Head:
         vocabulary = self.body.config.get_text_config().vocab_size
         rows = max(1, HEAD_CHUNK_BYTES // (4 * vocabulary))
         log_prob, mean, std, top1 = [], [], [], []
-        for states, label in zip(hidden.split(rows), labels.split(rows), strict=True):
+        for start in range(0, len(labels), rows):
+            states, label = hidden[start : start + rows], labels[start : start + rows]
             logits = (self.output(states) if self.chunked else states).float()
             log_p = functional.log_softmax(logits, dim=-1)
             chosen = log_p.gather(-1, label[:, None])
@@ -242,7 +245,9 @@ def load_causal_lm(checkpoint: Checkpoint, *, batch_tokens: int) -> CausalLM:
             device_map="auto" if torch.cuda.is_available() else None,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(f"{where}: cannot be loaded as a causal language model: {error}") from error
+        raise InputError(
+            f"{where}: cannot be loaded as a causal language model: {error}"
+        ) from error
     if checkpoint.adapter is not None:
         model = _with_adapter(model, checkpoint.adapter)
     model.eval()

@@ -13,8 +13,8 @@ class Loader(Protocol):
     """Loads a model that probes can be put to."""
 
     @property
-    def fingerprint(self) -> str:
-        """The fingerprint that the planner saw."""
+    def checkpoint(self) -> Checkpoint:
+        """The files, and the fingerprint that the planner saw."""
 
     def load(self) -> Any:
         """Load the model on the machine this is called on."""
@@ -23,8 +23,8 @@ class Loader(Protocol):
 def _check(checkpoint: Checkpoint) -> None:
     """Refuse files other than those the plan was made for.
 
-    A folder that changed, or another machine's stale copy of it, would file one checkpoint's answers
-    under the key of another.
+    A folder that changed, or another machine's stale copy of it, would file one checkpoint's
+    answers under the key of another.
     """
     found = fingerprint(checkpoint)
     if found != checkpoint.fingerprint:
@@ -42,10 +42,6 @@ class CausalLMLoader:
     checkpoint: Checkpoint
     batch_tokens: int
 
-    @property
-    def fingerprint(self) -> str:
-        return self.checkpoint.fingerprint
-
     def load(self) -> Any:
         from raymia.models.causal_lm import load_causal_lm
 
@@ -59,10 +55,6 @@ class MaskFillerLoader:
 
     checkpoint: Checkpoint
     batch_tokens: int
-
-    @property
-    def fingerprint(self) -> str:
-        return self.checkpoint.fingerprint
 
     def load(self) -> Any:
         from raymia.models.mask_filler import load_mask_filler

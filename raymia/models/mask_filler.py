@@ -55,7 +55,7 @@ class MaskFiller:
         offsets = self.tokenizer(
             text, return_offsets_mapping=True, add_special_tokens=False, verbose=False
         )["offset_mapping"]
-        spans = []
+        spans: list[tuple[int, int]] = []
         for begin, end in offsets:
             inner = text[begin:end]
             begin += len(inner) - len(inner.lstrip())
@@ -68,8 +68,8 @@ class MaskFiller:
     ) -> list[list[str] | None]:
         """Sample the fills of each request; None where a fill is missing or empty.
 
-        The answer to a request does not depend on the others: draws are counter-based, and a request
-        with a draw that rounding could have decided is sampled again alone.
+        The answer to a request does not depend on the others: draws are counter-based, and a
+        request with a draw that rounding could have decided is sampled again alone.
         """
         ids = [self.tokenizer(r.text, verbose=False)["input_ids"] for r in requests]
 
@@ -158,7 +158,9 @@ def load_mask_filler(path: str, *, batch_tokens: int) -> MaskFiller:
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"{path}: cannot be loaded as a T5 model: {error}") from error
-    missing = [f"<extra_id_{i}>" for i in (0, T5_SPANS) if f"<extra_id_{i}>" not in tokenizer.get_vocab()]
+    missing = [
+        f"<extra_id_{i}>" for i in (0, T5_SPANS) if f"<extra_id_{i}>" not in tokenizer.get_vocab()
+    ]
     if missing:
         raise InputError(
             f"{Path(path).name}: its tokenizer has no {missing[0]}, so it cannot fill masks; "

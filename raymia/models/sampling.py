@@ -8,7 +8,7 @@ from transformers import LogitsProcessor, StoppingCriteria
 from raymia.draws import gumbels
 
 TOO_CLOSE = 1e-4
-"""Two perturbed logits this near could change places with the rounding of another batch shape.
+"""Perturbed logits this near could change places with the rounding of another batch shape.
 
 Float32 logits of the same sequence in batches of different shapes differ by about 1e-5.
 """

@@ -135,9 +135,10 @@ def _check_weights(path: Path, where: str) -> None:
     pickles = sorted(p.name for pattern in PICKLES for p in path.glob(pattern))
     if pickles:
         raise InputError(
-            f"{where}: {path} has its weights in {', '.join(pickles[:3])} only, and raymia unpickles "
-            "no file it was given (a pickle can run any code). Convert it where you trust it: load "
-            "it with transformers and save_pretrained(folder), which writes safetensors"
+            f"{where}: {path} has its weights in {', '.join(pickles[:3])} only, and raymia "
+            "unpickles no file it was given (a pickle can run any code). Convert it where you "
+            "trust it: load it with transformers and save_pretrained(folder), which writes "
+            "safetensors"
         )
     raise InputError(f"{where}: {path} has no *.safetensors weights")
 

@@ -119,9 +119,7 @@ class MaskFillProbe:
     def _fill(self, model: MaskFiller, drafts: list[_Draft]) -> list[str | None]:
         places = [(d, w) for d, draft in enumerate(drafts) for w in range(len(draft.windows))]
         requests = [self._request(drafts[d], w) for d, w in places]
-        fills = model.fill(
-            requests, temperature=self.spec.temperature, top_k=self.spec.top_k
-        )
+        fills = model.fill(requests, temperature=self.spec.temperature, top_k=self.spec.top_k)
         replacements: list[list[tuple[Span, str]] | None] = [[] for _ in drafts]
         for (d, w), filled in zip(places, fills, strict=True):
             so_far, spans = replacements[d], drafts[d].windows[w].spans
@@ -142,9 +140,7 @@ class MaskFillProbe:
             position = end
         parts.append(_plain(text[position : window.end]))
         item = draft.item
-        key = stream_key(
-            self.seed, "fill", item.record_id, item.neighbor, draft.attempt, number
-        )
+        key = stream_key(self.seed, "fill", item.record_id, item.neighbor, draft.attempt, number)
         return FillRequest(
             text="".join(parts),
             spans=len(window.spans),

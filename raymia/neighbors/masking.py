@@ -41,10 +41,10 @@ def choose_spans(
 ) -> list[int]:
     """Draw where masked spans start among ``units`` units, ascending.
 
-    ``int(share * units / (span + 2 * buffer))`` spans, at least one, are placed one after another at
-    random with at least ``buffer`` unmasked units between them (DetectGPT's masking, which SPV-MIA's
-    code uses with share .3, span 2, buffer 1). Fewer are placed where they find no room; none where
-    the text has fewer units than a span.
+    ``int(share * units / (span + 2 * buffer))`` spans, at least one, are placed one after another
+    at random with at least ``buffer`` unmasked units between them (DetectGPT's masking, which
+    SPV-MIA's code uses with share .3, span 2, buffer 1). Fewer are placed where they find no room;
+    none where the text has fewer units than a span.
     """
     wanted = max(1, int(share * units / (span + 2 * buffer)))
     taken = np.zeros(units, dtype=bool)
@@ -87,9 +87,7 @@ def mask_text(
                 spans[-1] = (spans[-1][0], end)
             else:
                 spans.append((begin, end))
-        windows.append(
-            MaskedWindow(inside[0][0], inside[-1][1], tuple(spans), len(starts) * span)
-        )
+        windows.append(MaskedWindow(inside[0][0], inside[-1][1], tuple(spans), len(starts) * span))
     return windows
 
 

@@ -130,7 +130,7 @@ def encode_for_training(
 
 
 def pad_batch(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    """Pad on the right; padding has no attention and no label, whatever token it is written with."""
+    """Pad on the right; padding has no attention and no label, whatever its token."""
     width = max(len(row["input_ids"]) for row in rows)
     ids = [row["input_ids"] for row in rows]
     return {

@@ -126,8 +126,8 @@ def write_texts(
 ) -> tuple[list[str], dict[str, Any]]:
     """Let the target continue the first tokens of the prompts.
 
-    Text i continues prompt ``i % prompts`` with draws that are a function of (seed, i). Prompts that
-    have fewer tokens than ``prompt_tokens`` are left out and counted.
+    Text i continues prompt ``i % prompts`` with draws that are a function of (seed, i). Prompts
+    that have fewer tokens than ``prompt_tokens`` are left out and counted.
 
     Raises
     ------
