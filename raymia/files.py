@@ -47,6 +47,9 @@ class Folder:
             os.fsync(file.fileno())
         temporary.replace(path)
 
+    def remove(self, name: str) -> None:
+        self.fs.rm_file(self.path(name))
+
     def read(self, name: str) -> bytes:
         content: bytes = self.fs.cat_file(self.path(name))
         return content

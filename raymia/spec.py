@@ -309,7 +309,8 @@ class AuditSpec(Strict):
             ):
                 raise ValueError(
                     f"references.{name}.base is {reference.base!r}, which is not a reference of "
-                    f"kind model; add it under references, as in `{reference.base}: {{model: PATH}}`"
+                    "kind model; add it under references, as in "
+                    f"`{reference.base}: {{model: PATH}}`"
                 )
         return self
 

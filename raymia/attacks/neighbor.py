@@ -41,9 +41,9 @@ class Neighbor(Attack):
 class Spv(Attack):
     """SPV-MIA: probabilistic variation, calibrated by a reference (Fu et al., NeurIPS 2024).
 
-    With q(x) the geometric mean of the token probabilities of x (one over the perplexity), a model's
-    variation is ``mean_n q(x~_n) - q(x)``, an estimate of the second directional derivative of
-    its probability: members lie on a local maximum, so theirs is strongly negative. The score is
+    With q(x) the geometric mean of the token probabilities of x (one over the perplexity), a
+    model's variation is ``mean_n q(x~_n) - q(x)``, an estimate of the second directional derivative
+    of its probability: members lie on a local maximum, so theirs is strongly negative. The score is
     minus the target's variation plus the reference's. The paper's N symmetric pairs and the
     released code's one-sided neighbors have this same form where both sides of a pair are fills
     of their own; they differ in how neighbors are made (the presets `paper` and `repo` of the

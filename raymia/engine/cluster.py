@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raymia.errors import InputError
+from raymia.files import Folder
 from raymia.spec import PoolSpec, ResourcesSpec
 
 
@@ -23,18 +27,58 @@ class Cluster:
     is_local: bool
 
 
+def check_store_is_shared(url: str) -> None:
+    """Refuse a store that some machine of the cluster does not see.
+
+    Answers committed on a machine's own disk would be lost to the driver. Machines that are started
+    later are not checked; what they lose is found missing at the end.
+
+    Raises
+    ------
+    InputError
+        Naming the machines.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+    folder, token = Folder(url), f"seen-by-all/{uuid.uuid4().hex}"
+    folder.write(token, b"")
+
+    def sees() -> bool:
+        return Folder(url).exists(token)
+
+    answers = [
+        ray.remote(num_cpus=0)(sees)
+        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+        .remote()
+        for node in nodes
+    ]
+    blind = [
+        str(node["NodeManagerHostname"])
+        for node, seen in zip(nodes, ray.get(answers), strict=True)
+        if not seen
+    ]
+    folder.remove(token)
+    if blind:
+        raise InputError(
+            f"store: {url} is not the same folder on {', '.join(blind)}; on a cluster give a "
+            "shared folder or object storage (s3://...)"
+        )
+
+
 @contextmanager
 def connected(resources: ResourcesSpec) -> Iterator[Cluster]:
     """Join the cluster named by RAY_ADDRESS (a submitted job has it set), or start Ray here.
 
     A Ray that was started here is stopped at the end; one that was there is left running.
     """
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     was_running = ray.is_initialized()
     address = os.environ.get("RAY_ADDRESS", "local")
     if not was_running:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address == "local":
+            # Ray logs an error for each actor of a data set that has arguments at all.
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             options |= {"address": "local", "num_cpus": resources.cpus, "include_dashboard": False}
         ray.init(**options)
     logging.getLogger("ray.data").setLevel(logging.ERROR)

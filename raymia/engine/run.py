@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from raymia.engine.board import Line, shown, start_board
-from raymia.engine.cluster import connected
+from raymia.engine.cluster import check_store_is_shared, connected
 from raymia.engine.prepare import run_preparation
 from raymia.engine.stream import run_stream
 from raymia.evidence.store import EvidenceStore
@@ -35,6 +35,7 @@ def ask_models(
                 f"this cluster has {cluster.gpus:g} GPU and the audit file gives its pools none: "
                 "set gpus under resources.paraphraser, target and reference"
             )
+        check_store_is_shared(store_url)
         board = start_board()
         with shown(board, console):
             for name in inputs.targets:

@@ -19,8 +19,8 @@ class CounterSampler(LogitsProcessor):  # type: ignore[misc]
 
     The largest of ``logits / temperature + Gumbel`` is an exact draw from the softmax. The noise of
     a row is a function of the row's key and of the step, so the draw does not depend on the row's
-    batch mates but through rounding; rows in which a draw was near enough for rounding to decide are
-    marked in ``close_calls``, to be sampled again alone.
+    batch mates but through rounding; rows in which a draw was near enough for rounding to decide
+    are marked in ``close_calls``, to be sampled again alone.
 
     Parameters
     ----------

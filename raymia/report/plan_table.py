@@ -29,8 +29,8 @@ def plan_table(spec: AuditSpec) -> RenderableType:
             if not preparation.ready:
                 notes.append(
                     f"{preparation.stage_name(plan.name)}: {plan.name} writes {settings.texts:,} "
-                    f"texts of {settings.max_tokens} tokens, and the base is fine-tuned on them for "
-                    f"{settings.fine_tune.epochs:g} epochs"
+                    f"texts of {settings.max_tokens} tokens, and the base is fine-tuned on them "
+                    f"for {settings.fine_tune.epochs:g} epochs"
                 )
         for stage in plan.stages:
             if stage.name in shown:
