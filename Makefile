@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint types clean
+.PHONY: help install demo test lint types clean docs
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,3 +32,6 @@ types: install ## check types
 
 clean: ## remove the environment and the demo's folder
 	rm -rf $(VENV) raymia-demo .pytest_cache .mypy_cache .ruff_cache
+
+docs: install ## make the pages of docs/ that come from the code
+	$(BIN)/python -m raymia.docs docs

@@ -81,24 +81,24 @@ class TargetSpec(ModelSpec):
 class ModelReference(ModelSpec):
     """A reference that exists already: the base, or a model tuned on similar or identical data."""
 
-    kind: Literal["model"] = "model"
+    kind: Literal["model"] = Field(default="model", description="may be left out")
 
 
 class LoraSpec(Strict):
     """Fine-tune a LoRA adapter instead of all weights."""
 
-    r: int = Field(default=64, ge=1)
-    alpha: int = Field(default=16, ge=1)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    r: int = Field(default=64, ge=1, description="rank")
+    alpha: int = Field(default=16, ge=1, description="the update is scaled by alpha / r")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="on the adapter's input")
     target_modules: list[str] | None = Field(default=None, description="default: PEFT's choice")
 
 
 class FineTuneSpec(Strict):
     """How a model is fine-tuned on texts."""
 
-    epochs: float = Field(default=2, gt=0)
-    batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=1e-4, gt=0)
+    epochs: float = Field(default=2, gt=0, description="passes over the texts")
+    batch_size: int = Field(default=16, ge=1, description="texts per step")
+    learning_rate: float = Field(default=1e-4, gt=0, description="at the start; falls to zero")
     max_tokens: int = Field(default=128, ge=8, description="texts are cut to this many tokens")
     lora: LoraSpec | None = Field(default=None, description="none fine-tunes all weights")
 
@@ -119,7 +119,7 @@ SELF_PROMPT_PRESETS: dict[str, dict[str, Any]] = {
 class SelfPromptReference(Strict):
     """The base fine-tuned on texts that the target itself was prompted to write (SPV-MIA, 3.3)."""
 
-    kind: Literal["self_prompt"]
+    kind: Literal["self_prompt"] = Field(description="tells this reference from a model")
     preset: Literal["paper", "repo"] | None = Field(
         default=None, description="settings of the SPV-MIA paper or of its released code"
     )
@@ -133,12 +133,14 @@ class SelfPromptReference(Strict):
         default=16, ge=1, description="the first tokens of a prompt that the target continues"
     )
     max_tokens: int = Field(default=128, ge=8, description="length of a text, its prompt included")
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0, description="of the target's sampling")
     top_k: int | None = Field(
         default=None, ge=1, description="sample among the k likeliest; none calibrates better"
     )
     generation_batch: int = Field(default=64, ge=1, description="texts written side by side")
-    fine_tune: FineTuneSpec = FineTuneSpec()
+    fine_tune: FineTuneSpec = Field(
+        default=FineTuneSpec(), description="how the base is fine-tuned on the texts"
+    )
 
     @field_validator("prompts", mode="before")
     @classmethod
@@ -171,12 +173,12 @@ class MaskFillNeighbors(Strict):
     The model runs in float32: lower precision would let batch mates change a neighbor.
     """
 
-    kind: Literal["mask_fill"] = "mask_fill"
+    kind: Literal["mask_fill"] = Field(default="mask_fill", description="may be left out")
     preset: Literal["paper", "repo"] | None = Field(
         default=None, description="settings of the SPV-MIA paper or of its released code"
     )
     model: str = Field(description="T5-like model: local folder, fsspec URL, or hub name")
-    revision: str | None = None
+    revision: str | None = Field(default=None, description="hub revision")
     count: int = Field(default=10, ge=1, le=1000, description="neighbors per record")
     unit: Literal["word", "token"] = Field(default="word", description="what a span is made of")
     mask_share: Share = Field(
@@ -189,7 +191,7 @@ class MaskFillNeighbors(Strict):
         ge=20,
         description="longer texts are masked and filled window by window (units)",
     )
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0, description="of the fills' sampling")
     top_k: int | None = Field(default=50, ge=1, description="sample among the k likeliest tokens")
     max_fill_tokens: int = Field(default=8, ge=1, description="generation limit per unit masked")
     attempts: int = Field(
@@ -215,7 +217,7 @@ class MaskFillNeighbors(Strict):
 class PoolSpec(Strict):
     """An actor pool: how many workers hold the model, and where they may run."""
 
-    actors: int = Field(default=1, ge=1)
+    actors: int = Field(default=1, ge=1, description="workers, each with the model in memory")
     cpus: float | None = Field(default=None, ge=0, description="per actor; default: a fair share")
     gpus: float = Field(default=0, ge=0, description="per actor; fractions share a GPU")
     accelerator_type: str | None = Field(default=None, description="Ray's name of a GPU type")
@@ -230,9 +232,11 @@ class PoolSpec(Strict):
 class ResourcesSpec(Strict):
     """The pools of a run."""
 
-    paraphraser: PoolSpec = PoolSpec()
-    target: PoolSpec = PoolSpec()
-    reference: PoolSpec = PoolSpec()
+    paraphraser: PoolSpec = Field(default=PoolSpec(), description="the pool that makes neighbors")
+    target: PoolSpec = Field(default=PoolSpec(), description="the pool that holds a target")
+    reference: PoolSpec = Field(
+        default=PoolSpec(), description="the pool that holds a reference, and makes one"
+    )
     block_records: int = Field(
         default=32, ge=1, description="records per block: what is asked again after a kill, at most"
     )
@@ -245,7 +249,7 @@ class MetricsSpec(Strict):
     fprs: list[Share] = Field(
         default=[0.1, 0.01, 0.001], description="false-positive rates for TPR"
     )
-    confidence: Share = 0.95
+    confidence: Share = Field(default=0.95, description="nominal level of every interval")
     resamples: int = Field(default=2_000, ge=100, description="bootstrap resamples")
 
 
@@ -256,7 +260,9 @@ class AttackSpec(Strict):
         description="name from `raymia attacks`, `name@reference` for one reference"
     )
     name: Name | None = Field(default=None, description="what the report calls it")
-    parameters: dict[str, float | int | str | bool] = Field(default={})
+    parameters: dict[str, float | int | str | bool] = Field(
+        default={}, description="the attack's own, as `{share: 0.1}` for min_k"
+    )
 
 
 class AuditSpec(Strict):
@@ -265,18 +271,22 @@ class AuditSpec(Strict):
     name: Name = Field(default="audit", description="name of the audit, shown in the report")
     output: str = Field(default="raymia-run", description="folder of report, scores and metrics")
     store: str = Field(default="raymia-store", description="folder of the evidence store")
-    seed: int = Field(default=0, ge=0)
-    records: RecordsSpec
-    targets: list[TargetSpec] = Field(min_length=1)
-    references: dict[Name, ReferenceSpec] = Field(default={})
+    seed: int = Field(default=0, ge=0, description="every draw is a function of it")
+    records: RecordsSpec = Field(description="the records that are scored")
+    targets: list[TargetSpec] = Field(min_length=1, description="the checkpoints under audit")
+    references: dict[Name, ReferenceSpec] = Field(
+        default={}, description="models to compare the targets with, by a name of your choosing"
+    )
     neighbors: MaskFillNeighbors | None = Field(
         default=None, description="needed by attacks that compare a record with its neighbors"
     )
     attacks: list[AttackSpec] | None = Field(
         default=None, description="default: every attack that this file gives the means for"
     )
-    resources: ResourcesSpec = ResourcesSpec()
-    metrics: MetricsSpec = MetricsSpec()
+    resources: ResourcesSpec = Field(
+        default=ResourcesSpec(), description="pools, and where they may run"
+    )
+    metrics: MetricsSpec = Field(default=MetricsSpec(), description="what is measured")
 
     @field_validator("references", mode="before")
     @classmethod

@@ -1,0 +1,129 @@
+"""Pages of docs/ that are made from the code: `python -m raymia.docs DOCS_FOLDER`."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from raymia.attacks import registry
+from raymia.report.attack_table import queries_text
+from raymia.spec import AuditSpec
+
+ATTACKS_START = "<!-- made by raymia.docs: attacks -->"
+ATTACKS_END = "<!-- end -->"
+
+
+def audit_file_page() -> str:
+    """Every key of the audit file with its type, default and description."""
+    lines = [
+        "# The audit file",
+        "",
+        "Made from `raymia/spec.py` by `make docs`. Keys without a default are required. Relative",
+        "paths are relative to the audit file's folder.",
+    ]
+    pending: list[tuple[str, type[BaseModel]]] = [("", AuditSpec)]
+    seen: set[type[BaseModel]] = set()
+    while pending:
+        place, model = pending.pop(0)
+        if model in seen:
+            continue
+        seen.add(model)
+        summary = (model.__doc__ or "").strip().splitlines()[0]
+        lines += ["", f"## {place or 'Top level'}", "", summary, ""]
+        lines += ["| key | type | default | what it is |", "|---|---|---|---|"]
+        for key, field in model.model_fields.items():
+            lines.append(f"| `{key}` | {_type(field)} | {_default(field)} | {_text(field)} |")
+            pending += [(_join(place, key, n), m) for n, m in _models(field.annotation)]
+    return "\n".join(lines) + "\n"
+
+
+def attacks_table() -> str:
+    """The registered attacks as a Markdown table."""
+    lines = ["| attack | score | source | queries per record |", "|---|---|---|---|"]
+    for kind in registry().values():
+        formula = kind.formula.replace("|", "\\|")
+        name = f"`{kind.name}@REF`" if kind.uses_reference else f"`{kind.name}`"
+        lines.append(
+            f"| {name} {kind.title} | `{formula}` | {kind.source} | {queries_text(kind)} |"
+        )
+    return "\n".join(lines)
+
+
+def with_attacks_table(page: str) -> str:
+    """Put the current table between the markers of a page."""
+    before, _, rest = page.partition(ATTACKS_START)
+    _, _, after = rest.partition(ATTACKS_END)
+    return f"{before}{ATTACKS_START}\n\n{attacks_table()}\n\n{ATTACKS_END}{after}"
+
+
+def _join(place: str, key: str, suffix: str) -> str:
+    return (f"{place}.{key}" if place else key) + suffix
+
+
+def _models(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The models inside a type, each with what stands after the key to reach it."""
+    origin = get_origin(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield "", annotation
+    elif origin is dict:
+        for suffix, model in _models(get_args(annotation)[1]):
+            kind = get_args(model.model_fields["kind"].annotation)[0]
+            yield f".NAME{suffix} (kind: {kind})", model
+    elif origin is list:
+        yield from ((f"[]{s}", m) for s, m in _models(get_args(annotation)[0]))
+    elif origin is Annotated or origin in (Union, types.UnionType):
+        for option in get_args(annotation):
+            yield from _models(option)
+
+
+def _type(field: FieldInfo) -> str:
+    return _type_name(field.annotation).replace("|", "or")
+
+
+def _type_name(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(annotation))
+    if origin is Annotated:
+        return _type_name(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return " or ".join(
+            dict.fromkeys(_type_name(a) for a in get_args(annotation) if a is not type(None))
+        )
+    if origin is list:
+        return f"list of {_type_name(get_args(annotation)[0])}"
+    if origin is dict:
+        return f"mapping to {_type_name(get_args(annotation)[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "section"
+    return {str: "text", int: "integer", float: "number", bool: "true or false"}[annotation]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return "its defaults"
+    return "none" if value in (None, {}, []) else f"`{value}`"
+
+
+def _text(field: FieldInfo) -> str:
+    return (field.description or "").replace("|", "\\|")
+
+
+def main(folder: Path) -> None:
+    """Write the pages."""
+    (folder / "audit-file.md").write_text(audit_file_page(), encoding="utf-8")
+    attacks = folder / "attacks.md"
+    attacks.write_text(with_attacks_table(attacks.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
