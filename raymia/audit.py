@@ -100,7 +100,7 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
         attacks=_attack_cards(inputs),
         metrics=_measure(inputs, scores),
         complete=not missing,
-        problems=missing,
+        problems=[*missing, *problems],
         audit_yaml=yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False),
         seconds=round(time.monotonic() - started, 1),
     )
@@ -234,6 +234,14 @@ def reference_cards(
                 )
             )  # fmt: skip
     return cards
+
+
+def _one_class_only(inputs: Inputs) -> list[str]:
+    members, others = inputs.records.count(True), inputs.records.count(False)
+    if bool(members) == bool(others):
+        return []
+    given, lacking = ("members", "non-members") if members else ("non-members", "members")
+    return [f"{given} are given and no {lacking}: records are scored, and nothing can be measured"]
 
 
 def _attack_cards(inputs: Inputs) -> list[AttackCard]:

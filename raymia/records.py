@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
 
 EMPTY = "empty or white space only"
 NOT_TEXT = "not a text"
+NOT_UNICODE = "not valid Unicode: a surrogate without its pair"
 REPEATED = "a repetition of"
 CONTRADICTION = "given as member and as non-member"
 
@@ -61,7 +62,7 @@ class _Row:
 
 def record_id(payload: str) -> str:
     """The id of a text record: a hash of its content."""
-    return digest_bytes(payload.encode("utf-8", errors="surrogatepass"))
+    return digest_bytes(payload.encode())
 
 
 def read_records(spec: RecordsSpec) -> RecordSet:
@@ -137,7 +138,11 @@ def _keep(rows: Iterator[_Row], kept: dict[str, _Row], aside: list[SetAside]) ->
         if not row.text.strip():
             aside.append(SetAside(row.where, None, EMPTY))
             continue
-        identifier = record_id(row.text)
+        try:
+            identifier = record_id(row.text)
+        except UnicodeEncodeError:
+            aside.append(SetAside(row.where, None, NOT_UNICODE))
+            continue
         if identifier in kept:
             first = kept[identifier].where
             aside.append(SetAside(row.where, identifier, f"{REPEATED} {first}"))

@@ -39,5 +39,5 @@ class Zlib(Attack):
     formula = "mean_t log p(x_t | x_<t) / len(zlib(x))"
 
     def score(self, evidence: TextEvidence) -> Scores:
-        sizes = [len(zlib.compress(t.encode("utf-8", "surrogatepass"))) for t in evidence.texts]
+        sizes = [len(zlib.compress(t.encode())) for t in evidence.texts]
         return evidence.target.tokens.mean() / np.array(sizes, dtype=np.float64)

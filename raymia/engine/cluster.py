@@ -79,6 +79,7 @@ def connected(resources: ResourcesSpec) -> Iterator[Cluster]:
         if address == "local":
             # Ray logs an error for each actor of a data set that has arguments at all.
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             options |= {"address": "local", "num_cpus": resources.cpus, "include_dashboard": False}
         ray.init(**options)
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -156,7 +156,7 @@ def load_mask_filler(path: str, *, batch_tokens: int) -> MaskFiller:
         model = AutoModelForSeq2SeqLM.from_pretrained(
             path, dtype=torch.float32, use_safetensors=True
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # transformers, safetensors and tokenizers each raise their own
         raise InputError(f"{path}: cannot be loaded as a T5 model: {error}") from error
     missing = [
         f"<extra_id_{i}>" for i in (0, T5_SPANS) if f"<extra_id_{i}>" not in tokenizer.get_vocab()

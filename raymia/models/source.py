@@ -120,6 +120,11 @@ def check_model_folder(path: Path, where: str) -> None:
         )
         raise InputError(f"{where}: {path} has no config.json (found: {found}){hint}")
     _check_weights(path, where)
+    if not any(path.glob("tokenizer*")) and not any(path.glob("*.model")):
+        raise InputError(
+            f"{where}: {path} has no tokenizer; save the base's beside the weights with "
+            "tokenizer.save_pretrained(folder)"
+        )
 
 
 def check_adapter_folder(path: Path, where: str) -> None:

@@ -41,7 +41,8 @@ def fine_tune(
 
     Parameters
     ----------
-    base : folder of the model that is fine-tuned; read in float32 on a CPU, bfloat16 on a GPU.
+    base : folder of the model that is fine-tuned. Weights that are trained are in float32; a GPU
+        computes in bfloat16, and holds a base under LoRA in it.
     measure_on : held-out texts for the held-out loss; default: 5 % of the texts, which are then
         not trained on.
 
@@ -58,7 +59,9 @@ def fine_tune(
     on_gpu = torch.cuda.is_available()
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(
-        base, dtype=torch.bfloat16 if on_gpu else torch.float32, use_safetensors=True
+        base,
+        dtype=torch.bfloat16 if on_gpu and spec.lora is not None else torch.float32,
+        use_safetensors=True,
     )
     if spec.lora is not None:
         model = _add_lora(model, spec.lora)
