@@ -74,6 +74,7 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
         for earlier, stage in _stage_pairs(before, after)
     ]
     dropped = list(find_dropped(inputs, store, after))
+    problems = _one_class_only(inputs)
     missing = [
         f"{s.name}: {s.asked} answers are missing" for p in after for s in p.stages if s.asked
     ]

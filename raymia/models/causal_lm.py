@@ -244,7 +244,7 @@ def load_causal_lm(checkpoint: Checkpoint, *, batch_tokens: int) -> CausalLM:
             quantization_config=_quantization(checkpoint.quantization, dtype),
             device_map="auto" if torch.cuda.is_available() else None,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # transformers, safetensors and bitsandbytes each raise their own
         raise InputError(
             f"{where}: cannot be loaded as a causal language model: {error}"
         ) from error

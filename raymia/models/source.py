@@ -120,7 +120,7 @@ def check_model_folder(path: Path, where: str) -> None:
         )
         raise InputError(f"{where}: {path} has no config.json (found: {found}){hint}")
     _check_weights(path, where)
-    if not any(path.glob("tokenizer*")) and not any(path.glob("*.model")):
+    if not any(any(path.glob(names)) for names in ("tokenizer*", "vocab*", "*.model")):
         raise InputError(
             f"{where}: {path} has no tokenizer; save the base's beside the weights with "
             "tokenizer.save_pretrained(folder)"
