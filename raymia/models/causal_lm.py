@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 
 from raymia.errors import InputError
 from raymia.models.batching import run_batched
@@ -166,10 +165,10 @@ class _Head:
         for start in range(0, len(labels), rows):
             states, label = hidden[start : start + rows], labels[start : start + rows]
             logits = (self.output(states) if self.chunked else states).float()
-            log_p = functional.log_softmax(logits, dim=-1)
-            chosen = log_p.gather(-1, label[:, None])
-            log_prob.append(chosen[:, 0])
+            log_z = logits.logsumexp(-1, keepdim=True)
+            log_prob.append((logits.gather(-1, label[:, None]) - log_z)[:, 0])
             if moments:
+                log_p = logits - log_z
                 p = log_p.exp()
                 # A token of probability 0 adds nothing: 0 * -inf is 0 here, not NaN.
                 finite = log_p.clamp_min(torch.finfo(torch.float32).min)
