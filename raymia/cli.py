@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raymia.errors import IncompleteRunError, RaymiaError
+from raymia.errors import InputError, RaymiaError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from raymia.report.result import RunResult
 
 app = typer.Typer(
     help="Measure how much of its training data a generative model gives away.",
@@ -33,8 +38,7 @@ def audit(file: AuditFile) -> None:
 
     console = Console()
     spec = load_spec(file)
-    result = run_audit(spec, console)
-    print_result(result, spec.output, console)
+    print_result(run_audit(spec, console), spec.output, console)
 
 
 @app.command()
@@ -59,8 +63,8 @@ def demo(
 
     console = Console()
     result, output = run_demo(folder, console)
-    print_result(result, output, console)
     console.print(f"audit file, to start your own from: {folder / 'audit.yaml'}")
+    print_result(result, output, console)
 
 
 @app.command()
@@ -73,15 +77,10 @@ def attacks() -> None:
     Console().print(attack_table())
 
 
-def print_result(result: object, output: str, console: object) -> None:
-    """Print the table, what a reader must know, and where the report is."""
-    from rich.console import Console
-
-    from raymia.report.result import RunResult
+def print_result(result: RunResult, output: str, console: Console) -> None:
+    """Print the table, the counts and where the report is; exit if the run is incomplete."""
     from raymia.report.table import metrics_table
 
-    assert isinstance(result, RunResult)
-    assert isinstance(console, Console)
     if result.metrics:
         console.print(metrics_table(result))
     asked = sum(stage.asked for stage in result.stages)
@@ -92,25 +91,26 @@ def print_result(result: object, output: str, console: object) -> None:
         f"evidence not to be had: {result.dropped_total:,}",
         highlight=False,
     )
+    for problem in result.problems:
+        console.print(problem, highlight=False, markup=False)
     console.print(f"report: {output}/report.html", highlight=False, soft_wrap=True)
+    if not result.complete:
+        console.print("the run is incomplete; run it again to go on")
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 def main() -> None:
     """Run the command line; problems a person can mend are printed without a traceback."""
     try:
         app()
-    except IncompleteRunError as error:
-        _complain("the run is incomplete; run it again to go on", error)
-        sys.exit(EXIT_INCOMPLETE)
     except RaymiaError as error:
-        _complain("cannot go on", error)
-        sys.exit(EXIT_WRONG_INPUT)
+        print("raymia cannot go on:", *str(error).splitlines(), sep="\n  ", file=sys.stderr)
+        sys.exit(exit_code(error))
     except KeyboardInterrupt:
         print("stopped; what was answered is stored, run it again to go on", file=sys.stderr)
         sys.exit(130)
 
 
-def _complain(what: str, error: RaymiaError) -> None:
-    print(f"raymia: {what}:", file=sys.stderr)
-    for line in str(error).splitlines():
-        print(f"  {line}", file=sys.stderr)
+def exit_code(error: RaymiaError) -> int:
+    """What the process exits with: 2 for wrong input, 1 for what went wrong on the way."""
+    return EXIT_WRONG_INPUT if isinstance(error, InputError) else EXIT_FAILED

@@ -15,7 +15,3 @@ class InputError(RaymiaError):
     def __init__(self, problems: str | Iterable[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
-
-
-class IncompleteRunError(RaymiaError):
-    """The run ended, but some of the evidence it was asked for is missing."""

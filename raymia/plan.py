@@ -186,6 +186,11 @@ def plan_target(
     return TargetPlan(name, tuple(preparations), neighbors, target, references)
 
 
+def is_missing_anything(plans: list[TargetPlan]) -> bool:
+    """Whether a model has to be asked anything, or a reference made."""
+    return any(plan.asked or not all(p.ready for p in plan.preparations) for plan in plans)
+
+
 def prepared_checkpoint(preparation: Preparation, store: EvidenceStore) -> Checkpoint:
     """The checkpoint of a prepared reference; before it is made, one without any evidence."""
     recipe = preparation.recipe

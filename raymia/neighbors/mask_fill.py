@@ -55,6 +55,7 @@ class MaskFillProbe:
     seed: int
     kind: ClassVar[str] = "neighbors.mask_fill"
     version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = NEIGHBOR_SCHEMA
     subject: ClassVar[Literal["record", "neighbor"]] = "record"
     makes_neighbors: ClassVar[bool] = True
 
@@ -93,7 +94,7 @@ class MaskFillProbe:
                 break
         for number, item in open_items:
             rows[number] = _row(item, attempts=self.spec.attempts, error=UNFILLED)
-        return pa.Table.from_pylist([rows[n] for n in range(len(items))], schema=NEIGHBOR_SCHEMA)
+        return pa.Table.from_pylist([rows[n] for n in range(len(items))], schema=self.schema)
 
     def _units(self, model: MaskFiller, text: str) -> list[Span]:
         return word_units(text) if self.spec.unit == "word" else model.token_spans(text)

@@ -32,7 +32,8 @@ class Item:
 class Probe(Protocol):
     """A question that a kind of model can answer.
 
-    ``kind`` names the evidence table. ``version`` is that of the code that computes the answer:
+    ``kind`` names the evidence table and ``schema`` is its columns: record_id, neighbor, error, and
+    what the probe is about. ``version`` is that of the code that computes the answer:
     whoever changes what an answer is raises it, and old evidence is not read as new. ``subject`` is
     what an item's payload is: the record's own for every index, or the neighbor's for indices from
     1. The answers of a probe that ``makes_neighbors`` have a ``payload`` column: what the probes
@@ -41,6 +42,7 @@ class Probe(Protocol):
 
     kind: ClassVar[str]
     version: ClassVar[int]
+    schema: ClassVar[pa.Schema]
     subject: ClassVar[Literal["record", "neighbor"]]
     makes_neighbors: ClassVar[bool]
 

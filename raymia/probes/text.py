@@ -46,6 +46,7 @@ class TokenProbe:
 
     kind: ClassVar[str] = "text.tokens"
     version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = TOKEN_SCHEMA
     subject: ClassVar[Literal["record", "neighbor"]] = "record"
     makes_neighbors: ClassVar[bool] = False
 
@@ -59,7 +60,7 @@ class TokenProbe:
         answers = model.answer([item.payload for item in items], moments=True)
         return pa.Table.from_pylist(
             [_token_row(item, a) for item, a in zip(items, answers, strict=True)],
-            schema=TOKEN_SCHEMA,
+            schema=self.schema,
         )
 
 
@@ -74,6 +75,7 @@ class NeighborProbe:
     neighbors: str
     kind: ClassVar[str] = "text.neighbors"
     version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = SUM_SCHEMA
     subject: ClassVar[Literal["record", "neighbor"]] = "neighbor"
     makes_neighbors: ClassVar[bool] = False
 
@@ -92,7 +94,7 @@ class NeighborProbe:
             else _sum_row(item, next(answers))
             for item in items
         ]
-        return pa.Table.from_pylist(rows, schema=SUM_SCHEMA)
+        return pa.Table.from_pylist(rows, schema=self.schema)
 
 
 def _key(item: Item) -> dict[str, Any]:

@@ -1,0 +1,180 @@
+"""What a run came to: counts, what could not be had, and everything needed to repeat it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+import pyarrow as pa
+import yaml
+
+from raymia import __version__
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs import Inputs
+from raymia.plan import PlannedProbe, Stage, TargetPlan
+from raymia.probes.text import NO_NEIGHBOR
+from raymia.report.result import (
+    AttackCard,
+    Dropped,
+    RecordCounts,
+    ReferenceCard,
+    RunResult,
+    SetAside,
+    StageCount,
+)
+from raymia.scoring import measure_scores
+from raymia.spec import ModelReference, SelfPromptReference
+
+TRUNCATED = "longer than the model's limit: its end was not scored"
+VERSIONS_OF = ("raymia", "torch", "transformers", "ray", "numpy", "pyarrow")
+
+
+class StageWork(Protocol):
+    """What a stage did in this run."""
+
+    done: int
+    failed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """An audit's run, before it is summed up.
+
+    Attributes
+    ----------
+    before, after : the plans before and after the models were asked.
+    work : what each stage did, by name; empty where no model was asked.
+    """
+
+    inputs: Inputs
+    store: EvidenceStore
+    before: list[TargetPlan]
+    after: list[TargetPlan]
+    work: Mapping[str, StageWork]
+    seconds: float
+
+
+def sum_up(run: Run, scores: pa.Table) -> RunResult:
+    """Sum a run up. It is complete when no answer is missing."""
+    records, dropped = run.inputs.records, list(find_dropped(run))
+    missing = [
+        f"{stage.name}: {stage.asked} answers are missing"
+        for _, stage in _stages(run)
+        if stage.asked
+    ]
+    return RunResult(
+        name=run.inputs.spec.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={name: importlib.metadata.version(name) for name in VERSIONS_OF},
+        seed=run.inputs.spec.seed,
+        code_version=__version__,
+        records=RecordCounts(
+            members=records.count(True),
+            non_members=records.count(False),
+            candidates=records.count(None),
+            set_aside=len(records.set_aside),
+        ),
+        set_aside=[
+            SetAside(where=a.where, record_id=a.record_id, reason=a.reason)
+            for a in records.set_aside
+        ],
+        dropped=dropped,
+        dropped_total=len(dropped),
+        stages=list(_stage_counts(run)),
+        references=list(_reference_cards(run)),
+        attacks=_attack_cards(run.inputs),
+        metrics=measure_scores(run.inputs, scores),
+        complete=not missing,
+        problems=[*missing, *_one_class_only(run.inputs)],
+        audit_yaml=yaml.safe_dump(run.inputs.spec.model_dump(mode="json"), sort_keys=False),
+        seconds=round(run.seconds, 1),
+    )
+
+
+def find_dropped(run: Run) -> Iterator[Dropped]:
+    """Name evidence that could not be had, and texts that were scored in part."""
+    for _, stage in _stages(run):
+        for planned in stage.probes:
+            yield from _dropped(run, stage, planned)
+
+
+def _dropped(run: Run, stage: Stage, planned: PlannedProbe) -> Iterator[Dropped]:
+    columns = [name for name in ("error", "truncated") if name in planned.probe.schema.names]
+    table = run.store.read(planned.key, columns)
+    if table is None:
+        return
+    records = set(run.inputs.records.table["record_id"].to_pylist())
+    for row in table.to_pylist():
+        reason = row["error"] or (TRUNCATED if row.get("truncated") else None)
+        # The stage that makes neighbors names those that could not be made.
+        if reason is None or reason == NO_NEIGHBOR:
+            continue
+        if row["record_id"] in records and row["neighbor"] in planned.probe.indices():
+            yield Dropped(
+                stage=stage.name,
+                record_id=row["record_id"],
+                neighbor=row["neighbor"] or None,
+                reason=reason,
+            )
+
+
+def _stages(run: Run) -> Iterator[tuple[Stage, Stage]]:
+    """Each stage before and after the run; stages that targets share come once."""
+    seen: set[str] = set()
+    for earlier, later in zip(run.before, run.after, strict=True):
+        for old, new in zip(earlier.stages, later.stages, strict=True):
+            if new.name not in seen:
+                seen.add(new.name)
+                yield old, new
+
+
+def _stage_counts(run: Run) -> Iterator[StageCount]:
+    for before, after in _stages(run):
+        work = run.work.get(after.name)
+        yield StageCount(
+            name=after.name,
+            kind=after.role,
+            key=" ".join(planned.key.hash for planned in after.probes),
+            asked=0 if work is None else work.done,
+            stored=before.stored,
+            seconds=0.0 if work is None else round(work.seconds, 2),
+            failed=0 if work is None else work.failed,
+        )
+
+
+def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
+    """What the references are, and how good those are that were made for this audit."""
+    specs = run.inputs.spec.references
+    for plan in run.after:
+        recipes = {p.reference: p.recipe for p in plan.preparations}
+        for name in plan.references:
+            spec = specs[name]
+            facts = run.store.prepared_facts(recipes[name].key) if name in recipes else None
+            base = specs[spec.base] if isinstance(spec, SelfPromptReference) else spec
+            yield ReferenceCard(
+                target=plan.name,
+                name=name,
+                kind=spec.kind,
+                model=base.model if isinstance(base, ModelReference) else "",
+                facts=facts or {},
+            )
+
+
+def _attack_cards(inputs: Inputs) -> list[AttackCard]:
+    kinds = {type(named.attack) for named in inputs.attacks}
+    return [
+        AttackCard(name=k.name, title=k.title, source=k.source, formula=k.formula)
+        for k in sorted(kinds, key=lambda k: k.name)
+    ]
+
+
+def _one_class_only(inputs: Inputs) -> list[str]:
+    members, others = inputs.records.count(True), inputs.records.count(False)
+    if bool(members) == bool(others):
+        return []
+    given, lacking = ("members", "non-members") if members else ("non-members", "members")
+    return [f"{given} are given and no {lacking}: records are scored, and nothing can be measured"]
