@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
@@ -114,7 +115,13 @@ def main() -> None:
         train_base(args.text, args.out / "base", args.base_steps, args.seed)
     if args.only in (None, "paraphraser"):
         torch.manual_seed(args.seed)
-        train_paraphraser(args.text, args.out / "paraphraser", args.paraphraser_steps, args.seed)
+        train_paraphraser(
+            args.text,
+            args.out / "paraphraser",
+            args.paraphraser_steps,
+            args.seed,
+            args.paraphraser_start,
+        )
 
 
 # ---------------------------------------------------------------------------- base
@@ -213,27 +220,42 @@ def passage_batches(tokenizer: Any, texts: list[str], size: int) -> Iterator[Bat
 # --------------------------------------------------------------------- paraphraser
 
 
-def train_paraphraser(text: Path, folder: Path, steps: int, seed: int) -> None:
-    """Train the mask-filling model by span corruption and save it to `folder`."""
+def train_paraphraser(
+    text: Path, folder: Path, steps: int, seed: int, start: Path | None = None
+) -> None:
+    """Train the mask-filling model by span corruption and save it to `folder`.
+
+    With `start`, a folder where an earlier run saved it, that model is trained further, on short
+    gaps alone.
+    """
     kjv, _ = split_off_tenth(read_column(text / "kjv.parquet"))
     austen, austen_held_out = split_off_tenth(
         read_column(text / "austen.parquet", split="paraphraser")
     )
-    # Austen's words twice as likely to become tokens: the Bible is the longer text.
-    tokenizer = paraphraser_tokenizer([*kjv, *austen, *austen])
-    model = paraphraser_model(tokenizer)
-    start_from_cooccurrence(model, tokenizer, [*kjv, *austen])
-    start_attention_nearby(model)
+    if start is None:
+        # Austen's words twice as likely to become tokens: the Bible is the longer text.
+        tokenizer = paraphraser_tokenizer([*kjv, *austen, *austen])
+        model = paraphraser_model(tokenizer)
+        start_from_cooccurrence(model, tokenizer, [*kjv, *austen])
+        start_attention_nearby(model)
+        long_gaps_steps = round(LONG_GAPS_STEPS_SHARE * steps)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(start, local_files_only=True)
+        model = T5ForConditionalGeneration.from_pretrained(
+            start, local_files_only=True, dtype=torch.float32
+        )
+        long_gaps_steps = 0
     fixed = random.Random(seed + 1)
     held_out_batches = [
-        masked_batch(tokenizer, austen_held_out[start : start + 64], SHORT_GAPS, fixed)
-        for start in range(0, len(austen_held_out), 64)
+        masked_batch(tokenizer, austen_held_out[first : first + 64], SHORT_GAPS, fixed)
+        for first in range(0, len(austen_held_out), 64)
     ]
     recipe = Recipe(steps=steps, learning_rate=3e-3)
+    rng = random.Random(seed if start is None else seed + 2)
     fit(
         name="paraphraser",
         model=model,
-        batches=mixed_batches(tokenizer, kjv, austen, steps, random.Random(seed)),
+        batches=mixed_batches(tokenizer, kjv, austen, long_gaps_steps, rng),
         held_out=held_out_batches,
         recipe=recipe,
         save=lambda history: save(
@@ -350,18 +372,18 @@ def start_attention_nearby(model: Any) -> None:
 
 
 def mixed_batches(
-    tokenizer: Any, kjv: list[str], austen: list[str], steps: int, rng: random.Random
+    tokenizer: Any, kjv: list[str], austen: list[str], long_gaps_steps: int, rng: random.Random
 ) -> Iterator[Batch]:
     """Endless batches of freshly masked passages, `AUSTEN_SHARE` of them by Austen.
 
-    The first `LONG_GAPS_STEPS_SHARE` of the steps have long gaps, the others short ones.
+    The first `long_gaps_steps` of them have long gaps, the others short ones.
     """
     from_austen = round(PARAPHRASER_BATCH * AUSTEN_SHARE)
     bible, novels = shuffled_forever(kjv, rng), shuffled_forever(austen, rng)
     for step in itertools.count():
         texts = [next(novels) for _ in range(from_austen)]
         texts += [next(bible) for _ in range(PARAPHRASER_BATCH - from_austen)]
-        masking = LONG_GAPS if step < LONG_GAPS_STEPS_SHARE * steps else SHORT_GAPS
+        masking = LONG_GAPS if step < long_gaps_steps else SHORT_GAPS
         yield masked_batch(tokenizer, texts, masking, rng)
 
 
@@ -582,7 +604,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--text", type=Path, default=DEFAULT_TEXT, help="folder of the demo's text")
     parser.add_argument("--only", choices=["base", "paraphraser"], help="train one of the two")
     parser.add_argument("--base-steps", type=int, default=3000)
-    parser.add_argument("--paraphraser-steps", type=int, default=3000)
+    parser.add_argument("--paraphraser-steps", type=int, default=2200)
+    parser.add_argument(
+        "--paraphraser-start", type=Path, help="saved paraphraser to train further on short gaps"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()

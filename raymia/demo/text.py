@@ -35,12 +35,10 @@ class DemoSettings:
 
     members: int = 400
     prompts: int = 1_600
-    target: FineTuneSpec = field(
-        default_factory=lambda: FineTuneSpec(epochs=10, learning_rate=2e-3)
-    )
-    texts: int = 800
+    target: FineTuneSpec = field(default_factory=lambda: FineTuneSpec(epochs=3, learning_rate=1e-3))
+    texts: int = 1_600
     reference: FineTuneSpec = field(
-        default_factory=lambda: FineTuneSpec(epochs=2, learning_rate=2e-3)
+        default_factory=lambda: FineTuneSpec(epochs=2, learning_rate=5e-4)
     )
     seed: int = 0
 

@@ -14,6 +14,9 @@ from raymia.prepare.fine_tune import Progress
 from raymia.prepare.self_prompt import make_reference
 from raymia.spec import PoolSpec
 
+MOST_THREADS = 8
+"""Small models are slower, not faster, on more threads than this."""
+
 
 def run_preparation(
     preparation: Preparation,
@@ -51,7 +54,7 @@ def run_task(function: Any, pool: PoolSpec, cluster: Cluster) -> Any:
         import torch
 
         if not torch.cuda.is_available():
-            torch.set_num_threads(len(os.sched_getaffinity(0)))
+            torch.set_num_threads(min(MOST_THREADS, os.cpu_count() or 1))
         return function()
 
     task = ray.remote(max_retries=2, **options)(with_threads)

@@ -49,7 +49,7 @@ def _heading(ranking: TargetRanking) -> Text:
 def _ranked(ranking: TargetRanking) -> Table:
     fprs = _columns(ranking)
     table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("attack", width=ATTACK_WIDTH, overflow="fold")
+    table.add_column("attack", min_width=ATTACK_WIDTH, max_width=ATTACK_WIDTH, overflow="fold")
     table.add_column("AUC", width=NUMBER_WIDTH + 3)
     for fpr in fprs:
         table.add_column(f"TPR@{wording.budget(fpr)} FPR", width=NUMBER_WIDTH)
