@@ -55,14 +55,15 @@ def plan(file: AuditFile) -> None:
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="where to work")] = Path("raymia-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="draws other records, and trains anew")] = 0,
 ) -> None:
     """Audit a small language model that is fine-tuned here on real prose; no network, no GPU."""
     from rich.console import Console
 
-    from raymia.demo.text import run_demo
+    from raymia.demo.text import DemoSettings, run_demo
 
     console = Console()
-    result, output = run_demo(folder, console)
+    result, output = run_demo(folder, console, DemoSettings(seed=seed))
     console.print(f"audit file, to start your own from: {folder / 'audit.yaml'}")
     print_result(result, output, console)
 

@@ -43,9 +43,7 @@ class DemoSettings:
     seed: int = 0
 
 
-def run_demo(
-    folder: Path, console: Console, settings: DemoSettings | None = None
-) -> tuple[RunResult, str]:
+def run_demo(folder: Path, console: Console, settings: DemoSettings) -> tuple[RunResult, str]:
     """Fine-tune a target, write the audit file, and run the audit.
 
     A folder that has an audit file already is not made again: its audit is run, and asks the models
@@ -57,7 +55,6 @@ def run_demo(
     """
     from raymia.engine.cluster import connected
 
-    settings = settings or DemoSettings()
     audit_file = folder / "audit.yaml"
     console.print("starting Ray ...", highlight=False)
     with connected(ResourcesSpec()) as cluster:
