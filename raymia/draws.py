@@ -63,8 +63,8 @@ def uniforms(keys: torch.Tensor, step: int, count: int) -> torch.Tensor:
 
     positions = torch.arange(1, count + 1, dtype=torch.int64, device=keys.device) * _WEYL
     streams = _mix(keys ^ _mix(torch.full_like(keys, step + 1) * _WEYL))
-    bits = _shift(_mix(streams[:, None] + positions[None, :]), 11)
-    return (bits.to(torch.float64) + 0.5) * 2.0**-53
+    bits = _shift(_mix(streams[:, None] + positions[None, :]), 12)
+    return (bits.to(torch.float64) + 0.5) * 2.0**-52
 
 
 def gumbels(keys: torch.Tensor, step: int, count: int) -> torch.Tensor:

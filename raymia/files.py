@@ -77,10 +77,7 @@ class Folder:
             final.parent.mkdir(parents=True, exist_ok=True)
             staged = final.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
             shutil.copytree(source, staged)
-            if final.exists():  # another worker finished the same folder first
-                shutil.rmtree(staged)
-            else:
-                staged.rename(final)
+            _rename_or_drop(staged, final)
             return
         for file in sorted(p for p in source.rglob("*") if p.is_file() and p.name != marker):
             self.fs.put_file(str(file), self.path(f"{name}/{file.relative_to(source)}"))
@@ -97,13 +94,8 @@ def download_folder(fs: Any, path: str) -> Path:
     """Download a remote folder once per machine and state of its files."""
     from raymia.hashing import digest
 
-    listing = fs.find(path, detail=True)
-    state = {
-        name: str(
-            info.get("ETag") or info.get("etag") or (info["size"], str(info.get("LastModified")))
-        )
-        for name, info in listing.items()
-    }
+    listing = fs.find(path)
+    state = {name: str(fs.ukey(name)) for name in listing}
     target = cache_folder() / digest([path, state])
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -112,11 +104,18 @@ def download_folder(fs: Any, path: str) -> Path:
             file = staged / str(name).removeprefix(path.rstrip("/")).lstrip("/")
             file.parent.mkdir(parents=True, exist_ok=True)
             fs.get_file(name, str(file))
-        try:
-            staged.rename(target)
-        except OSError:  # another process finished the same download
-            shutil.rmtree(staged)
+        _rename_or_drop(staged, target)
     return target
+
+
+def _rename_or_drop(staged: Path, final: Path) -> None:
+    """Move a finished folder into place, unless another process has finished the same one."""
+    try:
+        staged.rename(final)
+    except OSError:
+        if not final.exists():
+            raise
+        shutil.rmtree(staged)
 
 
 def cache_folder() -> Path:

@@ -187,8 +187,10 @@ def _read_prompts(
             identifier = record_id(row.text)
             if identifier in records:
                 aside.append(SetAside(row.where, identifier, "a prompt that is also a record"))
+            elif identifier in prompts:
+                aside.append(SetAside(row.where, identifier, "a prompt that was given before"))
             else:
-                prompts.setdefault(identifier, row.text)
+                prompts[identifier] = row.text
     if not prompts:
         raise InputError(
             f"{where}: not one usable prompt in {', '.join(spec.prompts)}; prompts are texts that "

@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import fsspec
@@ -94,9 +95,9 @@ def read_records(spec: RecordsSpec) -> RecordSet:
 
     both = kept[True].keys() & kept[False].keys()
     for identifier in sorted(both):
-        for is_member in (True, False):
-            row = kept[is_member].pop(identifier)
-            aside.append(SetAside(row.where, identifier, CONTRADICTION))
+        for given in kept.values():
+            if identifier in given:
+                aside.append(SetAside(given.pop(identifier).where, identifier, CONTRADICTION))
     for identifier in sorted(kept[None].keys() & (kept[True].keys() | kept[False].keys())):
         row = kept[None].pop(identifier)
         known = kept[True].get(identifier) or kept[False][identifier]
@@ -159,10 +160,10 @@ def read_texts(path: str, column: str) -> Iterator[_Row]:
         If the file is missing, of another format, malformed, or without the column.
     """
     readers = {".jsonl": _jsonl, ".json": _jsonl, ".csv": _csv, ".parquet": _parquet}
-    suffix = "." + path.rsplit(".", 1)[-1].lower()
+    suffix = PurePosixPath(path).suffix.lower()
     if suffix not in readers:
         raise InputError(
-            f"{path}: records are read from .jsonl, .csv or .parquet files, not from {suffix!r}"
+            f"{path}: records are read from files whose names end in .jsonl, .csv or .parquet"
         )
     try:
         with fsspec.open(path, "rb") as file:
@@ -205,9 +206,9 @@ def _jsonl(path: str, file: Any, column: str) -> Iterator[_Row]:
 def _csv(path: str, file: Any, column: str) -> Iterator[_Row]:
     csv.field_size_limit(2**31 - 1)
     reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
-    if column not in (reader.fieldnames or []):
-        raise _missing_column(path, column, list(reader.fieldnames or []))
     try:
+        if column not in (reader.fieldnames or []):
+            raise _missing_column(path, column, list(reader.fieldnames or []))
         for number, row in enumerate(reader, start=1):
             yield _Row(f"{path} row {number}", row[column])
     except csv.Error as error:

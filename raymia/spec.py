@@ -281,7 +281,9 @@ class AuditSpec(Strict):
         default=None, description="needed by attacks that compare a record with its neighbors"
     )
     attacks: list[AttackSpec] | None = Field(
-        default=None, description="default: every attack that this file gives the means for"
+        default=None,
+        min_length=1,
+        description="default: every attack that this file gives the means for",
     )
     resources: ResourcesSpec = Field(
         default=ResourcesSpec(), description="pools, and where they may run"
@@ -327,9 +329,10 @@ class AuditSpec(Strict):
 
 def merge_preset(value: Any, presets: dict[str, dict[str, Any]]) -> Any:
     """Lay what the file says over the preset it names; nested sections are laid over key by key."""
-    if not isinstance(value, dict) or value.get("preset") not in presets:
+    name = value.get("preset") if isinstance(value, dict) else None
+    if not isinstance(name, str) or name not in presets:
         return value
-    preset = presets[value["preset"]]
+    preset = presets[name]
     merged = {**preset, **value}
     for key, section in preset.items():
         if isinstance(section, dict) and isinstance(value.get(key), dict):

@@ -15,6 +15,22 @@ from raymia.errors import InputError
 from raymia.spec import AuditSpec, MaskFillNeighbors, ModelSpec, SelfPromptReference
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a key written twice, of which the last would win unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f"the key {key!r} is written twice",
+                    node.value[number][0].start_mark,
+                )
+        return super().construct_mapping(node, deep)
+
+
 def load_spec(path: str | Path) -> AuditSpec:
     """Read and validate an audit file; relative paths in it become absolute.
 
@@ -33,7 +49,7 @@ def load_spec(path: str | Path) -> AuditSpec:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _UniqueKeys)
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(content, dict):

@@ -26,7 +26,10 @@ def _check(checkpoint: Checkpoint) -> None:
     A folder that changed, or another machine's stale copy of it, would file one checkpoint's
     answers under the key of another.
     """
-    found = fingerprint(checkpoint)
+    try:
+        found = fingerprint(checkpoint)
+    except OSError as error:
+        found = f"none: {error}"
     if found != checkpoint.fingerprint:
         raise RaymiaError(
             f"{checkpoint.adapter or checkpoint.path}: these are not the files that the audit was "

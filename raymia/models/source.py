@@ -119,7 +119,11 @@ def check_model_folder(path: Path, where: str) -> None:
             else ""
         )
         raise InputError(f"{where}: {path} has no config.json (found: {found}){hint}")
-    _check_weights(path, where)
+    try:
+        json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{where}: {path / 'config.json'} is not valid JSON: {error}") from None
+    _check_weights(path, where, "*.safetensors")
     if not any(any(path.glob(names)) for names in ("tokenizer*", "vocab*", "*.model")):
         raise InputError(
             f"{where}: {path} has no tokenizer; save the base's beside the weights with "
@@ -131,11 +135,11 @@ def check_adapter_folder(path: Path, where: str) -> None:
     """Refuse a folder that is no PEFT adapter in safetensors."""
     if not (path / "adapter_config.json").is_file():
         raise InputError(f"{where}: {path} has no adapter_config.json, so it is no PEFT adapter")
-    _check_weights(path, where)
+    _check_weights(path, where, "adapter_model.safetensors")
 
 
-def _check_weights(path: Path, where: str) -> None:
-    if any(path.glob("*.safetensors")):
+def _check_weights(path: Path, where: str, weights: str) -> None:
+    if any(path.glob(weights)):
         return
     pickles = sorted(p.name for pattern in PICKLES for p in path.glob(pattern))
     if pickles:
@@ -145,7 +149,7 @@ def _check_weights(path: Path, where: str) -> None:
             "trust it: load it with transformers and save_pretrained(folder), which writes "
             "safetensors"
         )
-    raise InputError(f"{where}: {path} has no *.safetensors weights")
+    raise InputError(f"{where}: {path} has no {weights} weights")
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
@@ -166,6 +170,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
             "quantization": checkpoint.quantization,
             "dtype": checkpoint.dtype,
             "max_tokens": checkpoint.max_tokens,
+            "trust_remote_code": checkpoint.trust_remote_code,
         }
     )
 

@@ -32,6 +32,7 @@ def fine_tune(
     seed: int,
     progress: Progress,
     measure_on: Sequence[str] | None = None,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Fine-tune a base on texts and save it, or its LoRA adapter, as safetensors.
 
@@ -55,13 +56,14 @@ def fine_tune(
 
     _quiet()
     started = time.monotonic()
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code)
     on_gpu = torch.cuda.is_available()
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(
         base,
         dtype=torch.bfloat16 if on_gpu and spec.lora is not None else torch.float32,
         use_safetensors=True,
+        trust_remote_code=trust_remote_code,
     )
     if spec.lora is not None:
         model = _add_lora(model, spec.lora)

@@ -115,6 +115,7 @@ def make_reference(
             out,
             seed=recipe.seed,
             progress=on_steps,
+            trust_remote_code=recipe.base.trust_remote_code,
         )
         written = store.prepared_facts(recipe.texts_key) or {}
         (out / PREPARED_MARKER).write_text(json.dumps({**written, **facts}, indent=2) + "\n")
@@ -183,6 +184,8 @@ def _generate(
     spec, tokenizer = recipe.spec, target.tokenizer
     keys = [stream_key(recipe.seed, "self prompt", number) for number in numbers]
     ids = torch.tensor(prompts, device=target.device)
+    ends = target.model.generation_config.eos_token_id
+    ends = set(ends) if isinstance(ends, list) else {ends}
     output = target.model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
@@ -192,8 +195,15 @@ def _generate(
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
         logits_processor=[CounterSampler(keys, spec.temperature, spec.top_k)],
     )
-    texts: list[str] = tokenizer.batch_decode(output, skip_special_tokens=True)
+    rows = [_up_to_end(row, spec.prompt_tokens, ends) for row in output.tolist()]
+    texts: list[str] = tokenizer.batch_decode(rows, skip_special_tokens=True)
     return texts
+
+
+def _up_to_end(tokens: list[int], prompt: int, ends: set[int]) -> list[int]:
+    """Cut a text where the target ended it; what stands after that is padding."""
+    stop = next((i for i, t in enumerate(tokens) if i >= prompt and t in ends), len(tokens))
+    return tokens[:stop]
 
 
 def _stored_texts(recipe: SelfPromptRecipe, store: EvidenceStore) -> list[str] | None:

@@ -1,0 +1,287 @@
+"""Each attack equals its formula, written here once more with plain loops."""
+
+from __future__ import annotations
+
+import math
+import random
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_evidence import model_evidence
+
+from raymia.attacks import build
+from raymia.evidence.text import TextEvidence
+
+COUNT = 4
+IDS = [f"r{i}" for i in range(12)]
+TEXTS = [f"{'the same words again ' * (i % 4)}text {i} é🦄" for i in range(12)]
+NO_TOKENS, NO_NEIGHBORS = "r3", "r7"
+
+
+def made_answers(seed):
+    """Answers of one model as plain dictionaries; one record without tokens, one without neighbors,
+    and some neighbors that could not be made."""
+    draws = random.Random(seed)
+    tokens, neighbors = {}, {}
+    for number, record in enumerate(IDS):
+        length = 1 + (number * 5) % 13
+        tokens[record] = [
+            (-draws.expovariate(0.4), -draws.uniform(1, 4), draws.uniform(0.3, 2.5))
+            for _ in range(length)
+        ]
+        for n in range(1, COUNT + 1):
+            count = draws.randint(3, 15)
+            gone = record == NO_NEIGHBORS or (number + n) % 5 == 0
+            neighbors[record, n] = "not filled" if gone else (-count * draws.uniform(1, 4), count)
+    tokens[NO_TOKENS] = "fewer than two tokens"
+    return tokens, neighbors
+
+
+TARGET, REFERENCE = made_answers(1), made_answers(2)
+
+
+def evidence(target=TARGET, reference=REFERENCE, ids=IDS, texts=TEXTS, count=COUNT):
+    return TextEvidence(
+        texts, model_evidence(ids, *target, count), model_evidence(ids, *reference, count)
+    )
+
+
+def scores(name, given_evidence=None, **parameters):
+    attack = build(name, parameters, "attacks[0]")
+    return attack.score(given_evidence or evidence())
+
+
+# ------------------------------------------------------------ the formulas, once more
+
+
+def f32(x):
+    """What is left of a number in the store."""
+    return float(np.float32(x))
+
+
+def mean_log_prob(answers, record):
+    tokens = answers[0][record]
+    if isinstance(tokens, str):
+        return math.nan
+    return sum(f32(log_prob) for log_prob, _, _ in tokens) / len(tokens)
+
+
+def neighbor_means(answers, record):
+    found = (answers[1][record, n] for n in range(1, COUNT + 1))
+    return [a[0] / a[1] for a in found if not isinstance(a, str)]
+
+
+def average(values):
+    return sum(values) / len(values) if values else math.nan
+
+
+def loss(record, _text):
+    return mean_log_prob(TARGET, record)
+
+
+def zlib_score(record, text):
+    return mean_log_prob(TARGET, record) / len(zlib.compress(text.encode("utf-8")))
+
+
+def lowest(values, share):
+    count = max(1, int(share * len(values)))
+    return sum(sorted(values)[:count]) / count
+
+
+def min_k(share):
+    def score(record, _text):
+        tokens = TARGET[0][record]
+        return math.nan if isinstance(tokens, str) else lowest([f32(t[0]) for t in tokens], share)
+
+    return score
+
+
+def min_k_plus_plus(share):
+    def score(record, _text):
+        tokens = TARGET[0][record]
+        if isinstance(tokens, str):
+            return math.nan
+        return lowest([(f32(p) - f32(mu)) / f32(sigma) for p, mu, sigma in tokens], share)
+
+    return score
+
+
+def difference(record, _text):
+    return mean_log_prob(TARGET, record) - mean_log_prob(REFERENCE, record)
+
+
+def neighbor(record, _text):
+    """L(x~) - L(x), L the mean negative log-likelihood."""
+    own_loss = -mean_log_prob(TARGET, record)
+    return average([-mean for mean in neighbor_means(TARGET, record)]) - own_loss
+
+
+def spv_code(record, _text):
+    """-(v_target - v_reference), v = mean_s q(x~_s) - q(x), q = exp(-mean NLL): facts 1.2."""
+
+    def v(answers):
+        q = [math.exp(m) for m in neighbor_means(answers, record)]
+        return average(q) - math.exp(mean_log_prob(answers, record))
+
+    return -(v(TARGET) - v(REFERENCE))
+
+
+def spv_log(record, _text):
+    def v(answers):
+        return average(neighbor_means(answers, record)) - mean_log_prob(answers, record)
+
+    return v(REFERENCE) - v(TARGET)
+
+
+FORMULAS = [
+    ("loss", {}, loss),
+    ("zlib", {}, zlib_score),
+    *[("min_k", {"share": s}, min_k(s)) for s in (0.05, 0.2, 0.5, 1.0)],
+    *[("min_k_plus_plus", {"share": s}, min_k_plus_plus(s)) for s in (0.05, 0.2, 0.5, 1.0)],
+    ("difference", {}, difference),
+    ("neighbor", {}, neighbor),
+    ("spv", {}, spv_code),
+    ("spv", {"space": "probability"}, spv_code),
+    ("spv", {"space": "log"}, spv_log),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "formula"), FORMULAS, ids=lambda x: x if isinstance(x, str) else None
+)
+def test_attack_is_its_formula(name, parameters, formula):
+    expected = [formula(record, text) for record, text in zip(IDS, TEXTS, strict=True)]
+    assert sum(math.isfinite(x) for x in expected) >= 10, "too little to compare"
+    # single precision where log-probabilities are standardized as they are stored
+    tolerance = 1e-5 if name == "min_k_plus_plus" else 1e-9
+    np.testing.assert_allclose(scores(name, **parameters), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_default_parameters_are_the_published_ones():
+    np.testing.assert_array_equal(scores("min_k"), scores("min_k", share=0.2))
+    np.testing.assert_array_equal(scores("min_k_plus_plus"), scores("min_k_plus_plus", share=0.2))
+    np.testing.assert_array_equal(scores("spv"), scores("spv", space="probability"))
+
+
+@given(st.lists(st.tuples(st.floats(-8, -0.01), st.floats(-8, -0.01)), min_size=1, max_size=10))
+def test_symmetric_pairs_of_the_paper_are_the_neighbors_of_the_code(pairs):
+    """(1/2N) sum_n [p(x+) + p(x-)] - p(x), N pairs, is mean_s q(x~_s) - q(x) with 2N neighbors."""
+    n, own = len(pairs), {"target": -1.25, "reference": -2.5}
+    shift = {"target": 0.0, "reference": -0.5}
+
+    def variation(model):
+        both = [math.exp(plus + shift[model]) + math.exp(minus + shift[model])
+                for plus, minus in pairs]  # fmt: skip
+        return sum(both) / (2 * n) - math.exp(own[model])
+
+    def answers(model):
+        flat = [x + shift[model] for pair in pairs for x in pair]
+        return {"r": [(own[model], -1.0, 1.0)]}, {("r", i): (x, 1) for i, x in enumerate(flat, 1)}
+
+    given_evidence = evidence(answers("target"), answers("reference"), ["r"], ["t"], 2 * n)
+    paper = -(variation("target") - variation("reference"))  # members are low: facts 1.1
+    assert scores("spv", given_evidence)[0] == pytest.approx(paper, rel=1e-6, abs=1e-9)
+
+
+# ----------------------------------------------------------------------- orientation
+
+
+def one(log_prob, mean=-3.0, std=1.0, length=8):
+    return [(log_prob, mean, std)] * length
+
+
+def two_records():
+    """A record like a member, r0, and one like a non-member, r1: the target is sure of r0, which
+    lies above its neighbors; the reference sees no difference."""
+    target = {"r0": one(-1.0), "r1": one(-3.0)}
+    around = {("r0", 1): (-20.0, 8), ("r1", 1): (-24.0, 8)}
+    reference = {"r0": one(-3.0), "r1": one(-3.0)}
+    around_reference = {("r0", 1): (-24.0, 8), ("r1", 1): (-24.0, 8)}
+    return evidence(
+        (target, around), (reference, around_reference), ["r0", "r1"], ["same size"] * 2, 1
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["loss", "zlib", "min_k", "min_k_plus_plus", "difference", "neighbor", "spv"]
+)
+def test_what_looks_like_a_member_scores_higher(name):
+    member, non_member = scores(name, two_records())
+    assert member > non_member
+
+
+# ------------------------------------------------------------------- what is missing
+
+
+@pytest.mark.parametrize(
+    "name", ["loss", "zlib", "min_k", "min_k_plus_plus", "difference", "neighbor", "spv"]
+)
+def test_record_without_tokens_has_no_score(name):
+    found = scores(name)
+    assert np.isnan(found[IDS.index(NO_TOKENS)])
+    assert found.dtype == np.float64
+    assert found.shape == (12,)
+
+
+@pytest.mark.parametrize("name", ["difference", "spv"])
+def test_record_without_reference_evidence_has_no_score(name):
+    reference = ({**REFERENCE[0], "r1": "not finite"}, REFERENCE[1])
+    found = scores(name, evidence(reference=reference))
+    assert np.isnan(found[[1, 3]]).all()
+    assert np.isfinite(found[0])
+
+
+@pytest.mark.parametrize("name", ["neighbor", "spv"])
+def test_record_without_neighbors_has_no_score(name):
+    assert np.isnan(scores(name)[IDS.index(NO_NEIGHBORS)])
+
+
+@pytest.mark.parametrize("name", ["neighbor", "spv"])
+def test_neighbors_that_could_not_be_made_are_left_out_of_the_mean(name):
+    """Not counted as zero: that would make a record with fewer neighbors look like another."""
+    tokens = {"r": one(-1.0)}
+    three = {("r", 1): (-2.0, 1), ("r", 2): "not filled", ("r", 3): (-4.0, 1)}
+    two = {("r", 1): (-2.0, 1), ("r", 2): (-4.0, 1)}
+    with_gap = evidence((tokens, three), (tokens, two), ["r"], ["t"], 3)
+    without = evidence((tokens, two), (tokens, two), ["r"], ["t"], 2)
+    assert scores(name, with_gap)[0] == pytest.approx(scores(name, without)[0])
+
+
+def test_model_that_is_sure_of_a_token_gives_min_k_plus_plus_no_infinity():
+    sure = {"r": [(0.0, 0.0, 0.0), (-1.0, -1.0, 1.0)]}
+    found = scores("min_k_plus_plus", evidence((sure, {}), (sure, {}), ["r"], ["t"], 0), share=1.0)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize(
+    ("share", "length", "count"),
+    [(0.2, 1, 1), (0.2, 4, 1), (0.2, 5, 1), (0.2, 9, 1), (0.2, 10, 2), (0.29, 100, 28),
+     (0.5, 3, 1), (1.0, 7, 7), (0.001, 50, 1)],
+)  # fmt: skip
+def test_min_k_takes_at_least_one_token_and_rounds_down(share, length, count):
+    tokens = {"r": [(-float(i), -1.0, 1.0) for i in range(length)]}
+    found = scores("min_k", evidence((tokens, {}), (tokens, {}), ["r"], ["t"], 0), share=share)
+    assert count == max(1, int(share * length))
+    assert found[0] == pytest.approx(-np.arange(length - count, length).mean())
+
+
+def test_order_of_tokens_does_not_matter_to_min_k():
+    tokens = {"r": [(-x, -1.0, 1.0) for x in (3.0, 9.0, 1.0, 7.0, 5.0)]}
+    backwards = {"r": tokens["r"][::-1]}
+    for name in ("min_k", "min_k_plus_plus"):
+        a, b = (
+            scores(name, evidence((t, {}), (t, {}), ["r"], ["t"], 0), share=0.5)[0]
+            for t in (tokens, backwards)
+        )
+        assert a == b
+
+
+def test_zlib_takes_the_bytes_of_the_utf8_text():
+    tokens = {"a": one(-2.0), "b": one(-2.0)}
+    texts = ["plain ascii text", "plain äscii text"]
+    found = scores("zlib", evidence((tokens, {}), (tokens, {}), ["a", "b"], texts, 0))
+    assert found[0] != found[1]
+    assert found[1] == pytest.approx(-2.0 / len(zlib.compress(texts[1].encode())))

@@ -1,0 +1,61 @@
+"""Fixtures shared by all rooms: the shipped models, and tiny ones; nothing reaches the network."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
+
+import hypothesis
+import pytest
+import torch
+from tiny_models import BASE, PARAPHRASER, checkpoint, passages, save_tiny
+
+from raymia.models.causal_lm import load_causal_lm
+from raymia.models.mask_filler import load_mask_filler
+
+# A machine shared with others has slow moments: time limits are pytest's, not each example's.
+hypothesis.settings.register_profile("raymia", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("raymia")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """Downloads of one test are not another's."""
+    monkeypatch.setenv("RAYMIA_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
+
+
+@pytest.fixture(scope="session")
+def base():
+    """The trained causal model that ships with the demo."""
+    return load_causal_lm(checkpoint(BASE), batch_tokens=4_096)
+
+
+@pytest.fixture(scope="session")
+def filler():
+    """The trained T5 that ships with the demo."""
+    return load_mask_filler(str(PARAPHRASER), batch_tokens=4_096)
+
+
+@pytest.fixture(scope="session")
+def texts():
+    """64 passages of different lengths, some cut to a few words."""
+    whole = passages(64)
+    return [text if i % 3 else " ".join(text.split()[: 3 + i % 11]) for i, text in enumerate(whole)]
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory):
+    """Folder of a tiny random GPT-2; read only."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "gpt2", "gpt2")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory):
+    """Folder of a tiny random Llama; read only."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "llama", "llama")

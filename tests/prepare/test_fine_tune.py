@@ -1,0 +1,159 @@
+"""Fine-tuning: it learns the texts, never the padding, and saves safetensors."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import BASE, checkpoint, passages
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from raymia.errors import InputError
+from raymia.models.causal_lm import CausalLM, load_causal_lm
+from raymia.prepare.fine_tune import encode_for_training, fine_tune, mean_loss, pad_batch
+from raymia.spec import FineTuneSpec
+
+TEXTS = passages(16)
+HELD_OUT = passages(8, start=100)
+
+
+def tune(folder, texts=TEXTS, base=BASE, seed=0, measure_on=HELD_OUT, progress=None, **settings):
+    spec = FineTuneSpec(
+        **{"epochs": 3, "batch_size": 8, "learning_rate": 2e-3, "max_tokens": 64, **settings}
+    )
+    report = progress or (lambda *_: None)
+    return fine_tune(base, texts, spec, folder, seed=seed, progress=report, measure_on=measure_on)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned") / "model"
+    steps = []
+    facts = tune(folder, progress=lambda done, total: steps.append((done, total)))
+    return folder, facts, steps
+
+
+@pytest.fixture(scope="module")
+def tuned_lora(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned") / "adapter"
+    return folder, tune(folder, lora={"r": 8, "alpha": 16, "dropout": 0.0}, learning_rate=1e-2)
+
+
+def test_texts_become_likelier_than_under_the_base(tuned, base):
+    folder, facts, _ = tuned
+    model = load_causal_lm(checkpoint(folder, max_tokens=64), batch_tokens=4_096)
+    cut = CausalLM(base.model, base.tokenizer, batch_tokens=4_096, max_tokens=64)
+    assert facts["train_loss"] < mean_loss(cut, TEXTS) - 0.5
+    assert facts["train_loss"] == pytest.approx(mean_loss(model, TEXTS), abs=1e-3)
+    assert facts["held_out_loss"] == pytest.approx(mean_loss(model, HELD_OUT), abs=1e-3)
+    assert facts["train_loss"] < facts["held_out_loss"]
+
+
+def test_facts_are_written_beside_safetensors(tuned):
+    folder, facts, _ = tuned
+    assert json.loads((folder / "facts.json").read_text()) == facts
+    assert (facts["texts"], facts["steps"], facts["epochs"]) == (16, 6, 3)
+    assert (folder / "model.safetensors").is_file()
+    assert (folder / "tokenizer.json").is_file()
+    assert not [p for p in folder.rglob("*") if p.suffix in {".bin", ".pt", ".pth", ".pkl"}]
+
+
+def test_progress_is_told_to_the_end(tuned):
+    assert tuned[2] == [(n, 6) for n in range(1, 7)]
+
+
+def test_lora_learns_and_saves_an_adapter_alone(tuned_lora, base):
+    folder, facts = tuned_lora
+    assert (folder / "adapter_model.safetensors").is_file()
+    assert (folder / "adapter_config.json").is_file()
+    assert not (folder / "model.safetensors").exists()
+    adapted = load_causal_lm(checkpoint(BASE, adapter=str(folder)), batch_tokens=4_096)
+    cut = CausalLM(adapted.model, adapted.tokenizer, batch_tokens=4_096, max_tokens=64)
+    assert facts["train_loss"] == pytest.approx(mean_loss(cut, TEXTS), abs=1e-3)
+    plain = CausalLM(base.model, base.tokenizer, batch_tokens=4_096, max_tokens=64)
+    assert facts["train_loss"] < mean_loss(plain, TEXTS) - 0.2
+
+
+def test_same_seed_makes_the_same_weights_and_another_seed_others(tmp_path):
+    weights = []
+    for number, seed in enumerate((0, 0, 1)):
+        tune(tmp_path / str(number), TEXTS[:6], seed=seed, epochs=1, batch_size=2)
+        weights.append((tmp_path / str(number) / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    assert weights[0] != weights[2]
+
+
+def test_held_out_texts_of_its_own_are_not_trained_on(tmp_path):
+    facts = tune(tmp_path / "m", [*TEXTS, *HELD_OUT[:4]], measure_on=None, epochs=1)
+    assert facts["texts"] == 19
+    assert math.isfinite(facts["held_out_loss"])
+
+
+@pytest.mark.parametrize("texts", [[], ["", ""]])
+def test_nothing_to_train_on_is_refused(tmp_path, texts):
+    with pytest.raises(InputError, match="two tokens or more"):
+        tune(tmp_path / "m", texts)
+    assert not (tmp_path / "m").exists()
+
+
+# ---------------------------------------------------------------------------- padding
+
+
+def test_padding_has_no_label_whatever_token_it_is_written_with():
+    batch = pad_batch([{"input_ids": [5, 0, 7]}, {"input_ids": [0]}, {"input_ids": [1, 0]}])
+    assert batch["labels"].tolist() == [[5, 0, 7], [0, -100, -100], [1, 0, -100]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
+    assert batch["input_ids"].shape == (3, 3)
+
+
+def test_padding_changes_no_gradient():
+    """A short text beside a long one teaches what it teaches alone."""
+    model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    short = tokenizer("Yes, sir.")["input_ids"]
+    long = tokenizer(TEXTS[0])["input_ids"][:40]
+
+    def gradient(rows):
+        model.zero_grad()
+        batch = pad_batch([{"input_ids": ids} for ids in rows])
+        loss = model(**batch).loss
+        count = sum(len(ids) - 1 for ids in rows)
+        (loss * count).backward()  # the sum over tokens
+        return model.transformer.h[0].attn.c_attn.weight.grad.clone()
+
+    together, apart = gradient([short, long]), gradient([short]) + gradient([long])
+    np.testing.assert_allclose(together, apart, rtol=1e-3, atol=1e-4)
+
+
+def test_whole_texts_end_with_end_of_text_and_cut_ones_do_not():
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    end = tokenizer.eos_token_id
+    short, long = "Yes, sir.", TEXTS[0]
+    ids = tokenizer(short)["input_ids"]
+    first, second = encode_for_training([short, long], tokenizer, 12)
+    assert first["input_ids"] == [*ids, end]
+    assert second["input_ids"] == tokenizer(long)["input_ids"][:12]
+
+
+@pytest.mark.parametrize("limit", [5, 6, 7])
+def test_training_text_is_never_longer_than_its_limit(limit):
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    for row in encode_for_training(["Hello there, world", *TEXTS], tokenizer, limit):
+        assert 2 <= len(row["input_ids"]) <= limit
+
+
+def test_texts_without_two_tokens_are_left_out():
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    assert encode_for_training([""], tokenizer, 12) == []
+    assert encode_for_training([], tokenizer, 12) == []
+
+
+def test_mean_loss_is_over_tokens_not_over_texts(base):
+    short, long = "Yes, sir.", TEXTS[0]
+    answers = base.answer([short, long], moments=False)
+    tokens = np.concatenate([a.log_prob for a in answers])
+    assert mean_loss(base, [short, long]) == pytest.approx(-tokens.mean(), abs=1e-4)
+    assert math.isnan(mean_loss(base, ["I"]))

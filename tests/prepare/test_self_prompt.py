@@ -1,0 +1,226 @@
+"""The self-prompt reference: what the target writes is a function of the seed alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tiny_models import BASE, checkpoint, passages, save_tiny
+
+from raymia.errors import InputError
+from raymia.evidence.store import EvidenceStore
+from raymia.models.causal_lm import CausalLM, load_causal_lm
+from raymia.models.source import Checkpoint, fingerprint
+from raymia.prepare import self_prompt
+from raymia.prepare.self_prompt import TEXTS_FILE, SelfPromptRecipe, make_reference, write_texts
+from raymia.spec import SelfPromptReference
+
+PROMPTS = tuple(passages(5))
+
+
+def known(folder, **settings):
+    there = checkpoint(folder, **settings)
+    return replace(there, fingerprint=fingerprint(there))
+
+
+def recipe(target=BASE, base=BASE, prompts=PROMPTS, seed=0, **settings):
+    tuning = {"epochs": 1, "batch_size": 4, "max_tokens": 24, "learning_rate": 1e-3}
+    spec = SelfPromptReference(
+        **{
+            "kind": "self_prompt", "prompts": "p.jsonl", "texts": 8, "prompt_tokens": 4,
+            "max_tokens": 20, "fine_tune": tuning, **settings,
+        }
+    )  # fmt: skip
+    return SelfPromptRecipe(known(target), known(base), spec, tuple(prompts), seed)
+
+
+def write(model, made):
+    return write_texts(model, made, lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def written(base):
+    return write(base, recipe())[0]
+
+
+# --------------------------------------------------------------------------- writing
+
+
+def test_texts_continue_the_first_tokens_of_their_prompts(base, written):
+    assert len(written) == 8
+    for number, text in enumerate(written):
+        ids = base.encode([PROMPTS[number % 5]])[0][:4]
+        assert text.startswith(base.tokenizer.decode(ids))
+        assert len(base.encode([text])[0]) <= 22
+        assert len(text) > len(base.tokenizer.decode(ids))
+
+
+def test_same_seed_writes_the_same_texts_and_another_seed_others(base, written):
+    torch.manual_seed(999)
+    assert write(base, recipe())[0] == written
+    assert write(base, recipe(seed=1))[0] != written
+
+
+@pytest.mark.parametrize("generation_batch", [1, 3])
+def test_batches_change_no_text(base, written, generation_batch):
+    assert write(base, recipe(generation_batch=generation_batch))[0] == written
+
+
+def test_lack_of_memory_changes_no_text(base, written, monkeypatch):
+    generate = self_prompt._generate
+
+    def short_of_memory(target, prompts, *rest):
+        if len(prompts) > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return generate(target, prompts, *rest)
+
+    monkeypatch.setattr(self_prompt, "_generate", short_of_memory)
+    assert write(base, recipe())[0] == written
+
+
+def test_first_texts_of_more_are_the_same(base, written):
+    assert write(base, recipe(texts=11))[0][:8] == written
+
+
+def test_one_prompt_is_continued_in_many_ways(base):
+    texts, facts = write(base, recipe(prompts=PROMPTS[:1]))
+    assert len(set(texts)) == 8
+    assert facts["prompts"] == 1
+
+
+def test_top_k_of_one_is_greedy(base):
+    texts, _ = write(base, recipe(prompts=PROMPTS[:1], top_k=1, texts=3))
+    ids = torch.tensor([base.encode(PROMPTS[:1])[0][:4]])
+    greedy = base.model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=16
+    )
+    assert set(texts) == {base.tokenizer.decode(greedy[0], skip_special_tokens=True)}
+
+
+def test_prompts_that_are_too_short_are_left_out_and_counted(base, written):
+    texts, facts = write(base, recipe(prompts=("Yes", *PROMPTS, "No")))
+    assert texts == written
+    assert facts == {"prompts": 5, "prompts_too_short": 2, "texts_empty": 0}
+
+
+def test_no_prompt_long_enough_is_refused_with_what_to_do(base):
+    with pytest.raises(
+        InputError, match=r"not one of 2 prompts has 4 tokens.*smaller prompt_tokens"
+    ):
+        write(base, recipe(prompts=("Yes", "No")))
+
+
+def test_text_with_no_room_for_a_prompt_is_refused(base):
+    with pytest.raises(InputError, match="no room for a prompt of 16"):
+        write(base, recipe(prompt_tokens=16, max_tokens=16))
+    short = load_causal_lm(checkpoint(BASE, max_tokens=4), batch_tokens=64)
+    with pytest.raises(InputError, match="a text of 4 tokens"):
+        write(short, recipe())
+
+
+def test_progress_ends_at_all_texts(base):
+    steps = []
+    write_texts(base, recipe(generation_batch=3), lambda *step: steps.append(step))
+    assert steps == [(3, 8), (6, 8), (8, 8)]
+
+
+class WordTokenizer:
+    """Words are tokens; token 0 is an ordinary word, and there is no padding token, as in GPT-2."""
+
+    pad_token_id = None
+    eos_token_id = 2
+
+    def __call__(self, texts, **_):
+        return {"input_ids": [[int(word) for word in text.split()] for text in texts]}
+
+    def batch_decode(self, rows, skip_special_tokens):
+        assert skip_special_tokens
+        return [" ".join(str(t) for t in row if t != 2) for row in rows]
+
+
+def test_text_that_ends_early_is_not_filled_up_with_words(tmp_path):
+    """GPT-2 has no padding token, and its token 0 is an exclamation mark."""
+    folder = save_tiny(tmp_path / "m", "gpt2", vocab_size=8, eos_token_id=2, pad_token_id=None)
+    plain = load_causal_lm(checkpoint(folder), batch_tokens=64)
+    model = CausalLM(plain.model, WordTokenizer(), batch_tokens=64)
+    prompts = ("3 4 5 6", "4 5 6 7", "6 5 4 3")
+    together = write(model, recipe(prompts=prompts, texts=12, generation_batch=12))[0]
+    alone = write(model, recipe(prompts=prompts, texts=12, generation_batch=1))[0]
+    assert len({len(text) for text in alone}) > 1, "no text ended early: nothing was tried"
+    assert together == alone
+
+
+# ---------------------------------------------------------------------------- making
+
+
+def make(made, store):
+    def progress(*_):
+        return None
+
+    make_reference(made, store, batch_tokens=512, on_texts=progress, on_steps=progress)
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2, "dropout": 0.0}])
+def test_made_reference_can_be_loaded_and_is_no_longer_the_base(tmp_path, base, lora):
+    store = EvidenceStore(str(tmp_path))
+    tuning = {"epochs": 1, "batch_size": 4, "max_tokens": 24, "learning_rate": 1e-2, "lora": lora}
+    made = recipe(fine_tune=tuning)
+    make(made, store)
+    facts = store.prepared_facts(made.key)
+    assert {"prompts", "prompts_too_short", "train_loss", "held_out_loss"} <= facts.keys()
+    there = Checkpoint(**made.checkpoint_at(store.prepared_path(made.key)))
+    assert (there.adapter is None) == (lora is None)
+    model = load_causal_lm(there, batch_tokens=512)
+    tuned, plain = (m.answer(PROMPTS[:1], moments=False)[0].log_prob for m in (model, base))
+    assert abs(tuned - plain).max() > 1e-3
+    assert fingerprint(there) != made.base.fingerprint
+
+
+def test_killed_fine_tuning_does_not_ask_the_target_again(tmp_path, monkeypatch):
+    store, made = EvidenceStore(str(tmp_path)), recipe()
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(self_prompt, "fine_tune", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(made, store)
+    assert store.prepared_facts(made.key) is None
+    stored = pq.read_table(store.prepared_path(made.texts_key) / TEXTS_FILE)["text"].to_pylist()
+    assert len(stored) == 8
+
+    monkeypatch.setattr(self_prompt, "load_causal_lm", killed)
+    seen, real = [], self_prompt.fine_tune
+
+    def noted(base, texts, *args, **kwargs):
+        seen.extend(texts)
+        return real(base, texts, *args, **kwargs)
+
+    monkeypatch.setattr(self_prompt, "fine_tune", noted)
+    make(made, store)
+    assert seen == stored
+    assert store.prepared_facts(made.key)["prompts"] == 5
+
+
+def test_killed_writing_leaves_nothing_to_be_taken_for_texts(tmp_path, monkeypatch):
+    store, made = EvidenceStore(str(tmp_path)), recipe()
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(self_prompt, "write_texts", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make(made, store)
+    assert store.prepared_facts(made.texts_key) is None
+
+
+def test_reference_with_other_fine_tuning_is_made_from_the_same_texts(tmp_path, monkeypatch):
+    store = EvidenceStore(str(tmp_path))
+    make(recipe(), store)
+    tuning = {"epochs": 2, "batch_size": 4, "max_tokens": 24, "learning_rate": 1e-3}
+    monkeypatch.setattr(self_prompt, "load_causal_lm", None)
+    make(recipe(fine_tune=tuning), store)
+    assert store.prepared_facts(recipe(fine_tune=tuning).key) is not None

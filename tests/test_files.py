@@ -1,0 +1,155 @@
+"""Files on any filesystem: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from raymia.files import TEMPORARY_PREFIX, Folder, download_folder
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path):
+    return Folder(str(tmp_path / "x") if request.param == "local" else f"memory://{tmp_path.name}")
+
+
+def test_what_is_written_is_read(folder):
+    folder.write("a/b/c.bin", b"\x00content")
+    assert folder.exists("a/b/c.bin")
+    assert folder.read("a/b/c.bin") == b"\x00content"
+    folder.write("a/b/c.bin", b"other")
+    assert folder.read("a/b/c.bin") == b"other"
+
+
+def test_what_was_not_written_is_not_there(folder):
+    assert not folder.exists("a")
+    assert folder.names("a", ".parquet") == []
+    with pytest.raises(FileNotFoundError):
+        folder.read("a")
+
+
+def test_names_are_sorted_and_of_the_suffix_and_none_is_temporary(folder):
+    for name in ("b.parquet", "a.parquet", "key.json", f"{TEMPORARY_PREFIX}1.parquet"):
+        folder.write(f"sub/{name}", b"x")
+    assert folder.names("sub", ".parquet") == ["a.parquet", "b.parquet"]
+
+
+def test_names_see_what_another_writer_added(folder):
+    folder.write("sub/a.parquet", b"x")
+    folder.names("sub", ".parquet")
+    Folder(folder.url).write("sub/b.parquet", b"x")
+    assert folder.names("sub", ".parquet") == ["a.parquet", "b.parquet"]
+
+
+def test_no_reader_sees_a_file_before_it_is_whole(tmp_path, monkeypatch):
+    folder = Folder(str(tmp_path))
+    folder.write("sub/a.parquet", b"old")
+    seen = []
+
+    def fsync(descriptor):
+        seen.append((folder.read("sub/a.parquet"), folder.names("sub", "")))
+        return real(descriptor)
+
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", fsync)
+    folder.write("sub/a.parquet", b"new content")
+    assert seen == [(b"old", ["a.parquet"])]
+    assert folder.read("sub/a.parquet") == b"new content"
+
+
+def test_writer_killed_before_its_rename_leaves_nothing_to_read(tmp_path, monkeypatch):
+    folder = Folder(str(tmp_path))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        folder.write("sub/a.parquet", b"content")
+    assert not folder.exists("sub/a.parquet")
+    assert folder.names("sub", "") == []
+
+
+# -------------------------------------------------------------------------- folders
+
+
+def finished(path, **files):
+    path.mkdir()
+    for name, content in {"facts.json": "{}", **files}.items():
+        (path / name).write_text(content)
+    (path / "sub").mkdir()
+    (path / "sub" / "deep.txt").write_text("deep")
+    return path
+
+
+def test_committed_folder_is_found_whole(folder, tmp_path):
+    folder.commit_folder(finished(tmp_path / "made", weights="w"), "prepared/k", "facts.json")
+    local = folder.local_copy("prepared/k")
+    found = {str(p.relative_to(local)): p.read_text() for p in local.rglob("*") if p.is_file()}
+    assert found == {"facts.json": "{}", "weights": "w", "sub/deep.txt": "deep"}
+
+
+def test_unfinished_folder_is_not_committed(folder, tmp_path):
+    (tmp_path / "made").mkdir()
+    with pytest.raises(ValueError, match=r"no facts\.json"):
+        folder.commit_folder(tmp_path / "made", "prepared/k", "facts.json")
+    assert not folder.exists("prepared/k/facts.json")
+
+
+def test_second_to_finish_the_same_folder_leaves_the_first(tmp_path):
+    folder = Folder(str(tmp_path / "x"))
+    folder.commit_folder(finished(tmp_path / "one", by="1"), "prepared/k", "facts.json")
+    folder.commit_folder(finished(tmp_path / "two", by="2"), "prepared/k", "facts.json")
+    assert folder.read("prepared/k/by") == b"1"
+    assert [p.name for p in (tmp_path / "x" / "prepared").iterdir()] == ["k"]
+
+
+def test_two_that_finish_the_same_folder_at_the_same_time_both_go_on(tmp_path, monkeypatch):
+    """The other's folder appears between the look and the rename."""
+    folder = Folder(str(tmp_path / "x"))
+    one, two = finished(tmp_path / "one", by="1"), finished(tmp_path / "two", by="2")
+    rename, first = Path.rename, []
+
+    def overtaken(self, target):
+        if not first:
+            first.append(self)
+            folder.commit_folder(two, "prepared/k", "facts.json")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", overtaken)
+    folder.commit_folder(one, "prepared/k", "facts.json")
+    assert folder.read("prepared/k/by") == b"2"
+    assert [p.name for p in (tmp_path / "x" / "prepared").iterdir()] == ["k"]
+
+
+def test_marker_of_a_remote_folder_comes_last(tmp_path, monkeypatch):
+    folder = Folder(f"memory://{tmp_path.name}")
+    put, order = folder.fs.put_file, []
+    monkeypatch.setattr(
+        folder.fs, "put_file", lambda a, b: order.append(b.rsplit("/", 1)[-1]) or put(a, b)
+    )
+    folder.commit_folder(finished(tmp_path / "made", zzz="z"), "prepared/k", "facts.json")
+    assert order[-1] == "facts.json"
+    assert sorted(order) == ["deep.txt", "facts.json", "zzz"]
+
+
+def test_remote_folder_is_downloaded_once(tmp_path, monkeypatch):
+    folder = Folder(f"memory://{tmp_path.name}")
+    folder.write("m/a.txt", b"1")
+    first = folder.local_copy("m")
+    monkeypatch.setattr(folder.fs, "get_file", None)
+    assert folder.local_copy("m") == first
+    assert (first / "a.txt").read_bytes() == b"1"
+
+
+def test_remote_folder_that_changed_is_downloaded_again(tmp_path):
+    fs, path = fsspec.core.url_to_fs(f"memory://{tmp_path.name}/m")
+    fs.pipe_file(f"{path}/a.txt", b"1")
+    first = download_folder(fs, path)
+    fs.pipe_file(f"{path}/a.txt", b"2")  # the same size, as retrained weights have
+    second = download_folder(fs, path)
+    assert (second / "a.txt").read_bytes() == b"2"
+    assert first != second

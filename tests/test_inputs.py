@@ -1,0 +1,188 @@
+"""Everything an audit names is checked before any model is loaded, and told together."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from small_inputs import audit, write_jsonl
+from tiny_models import PARAPHRASER, passages, save_adapter
+
+from raymia.errors import InputError
+from raymia.inputs import name_attacks, resolve_inputs
+
+
+@pytest.fixture
+def made(tmp_path, tiny_gpt2):
+    return lambda **changes: audit(tmp_path / "audit", tiny_gpt2, PARAPHRASER, **changes)
+
+
+def labels(spec):
+    return [named.label for named in name_attacks(spec)]
+
+
+def problems(action, *args):
+    with pytest.raises(InputError) as caught:
+        action(*args)
+    return caught.value.problems
+
+
+# --------------------------------------------------------------------------- attacks
+
+
+def test_default_is_every_attack_with_every_reference(made):
+    assert labels(made()) == [
+        "difference@base", "difference@self_prompt", "loss", "min_k", "min_k_plus_plus",
+        "neighbor", "spv@base", "spv@self_prompt", "zlib",
+    ]  # fmt: skip
+
+
+def test_default_is_what_the_file_gives_the_means_for(made):
+    assert labels(made(references=None, neighbors=None)) == [
+        "loss", "min_k", "min_k_plus_plus", "zlib"
+    ]  # fmt: skip
+    assert "neighbor" in labels(made(references=None))
+    assert not any(x.startswith("spv") for x in labels(made(references=None)))
+    assert not any(x.startswith("spv") for x in labels(made(neighbors=None)))
+    assert "difference@base" in labels(made(neighbors=None))
+
+
+def test_attack_with_a_reference_runs_with_each_or_with_the_one_named(made):
+    assert labels(made(attacks=["spv"])) == ["spv@base", "spv@self_prompt"]
+    (named,) = name_attacks(made(attacks=["spv@self_prompt"]))
+    assert (named.label, named.reference) == ("spv@self_prompt", "self_prompt")
+
+
+def test_parameters_and_names_stand_in_the_label(made):
+    asked = [
+        {"attack": "min_k", "parameters": {"share": 0.1}},
+        {"attack": "min_k", "parameters": {"share": 0.5}, "name": "half"},
+        {"attack": "spv@base", "parameters": {"space": "log"}, "name": "mine"},
+    ]
+    named = name_attacks(made(attacks=asked))
+    assert [n.label for n in named] == ["min_k(share=0.1)", "half", "mine@base"]
+    assert named[0].attack.share == 0.1
+    assert named[2].attack.space == "log"
+
+
+@pytest.mark.parametrize(
+    ("attacks", "changes", "says"),
+    [
+        (["lira"], {}, "attacks[0]: no attack 'lira'; there are: difference, loss"),
+        (["loss", "spv@bass"], {}, "attacks[1]: no reference 'bass'; there are: base, self_prompt"),
+        (["loss@base"], {}, "attacks[0]: 'loss' uses no reference"),
+        (["spv"], {"neighbors": None}, "add a section `neighbors`"),
+        (["difference"], {"references": None}, "add one under `references`"),
+        (["loss", "loss"], {}, "attacks: 'loss' is given twice"),
+        (["spv", "spv@base"], {}, "attacks: 'spv@base' is given twice"),
+        ([{"attack": "min_k", "parameters": {"share": 2}}], {}, "share should be in (0, 1]"),
+        ([{"attack": "loss", "parameters": {"k": 2}}], {}, "has no parameter 'k'"),
+    ],
+)
+def test_attack_that_cannot_run_is_refused_with_its_place(made, attacks, changes, says):
+    (text,) = problems(name_attacks, made(attacks=attacks, **changes))
+    assert says in text
+
+
+def test_all_wrong_attacks_are_named_together(made):
+    found = problems(name_attacks, made(attacks=["lira", "loss", "loss@base", "rmia"]))
+    assert [text.split(":")[0] for text in found] == ["attacks[0]", "attacks[2]", "attacks[3]"]
+
+
+# ------------------------------------------------------------------------- resolving
+
+
+def test_everything_is_resolved(made, tiny_gpt2):
+    inputs = resolve_inputs(made())
+    assert inputs.records.table.num_rows == 6
+    assert list(inputs.targets) == ["one"]
+    assert list(inputs.references) == ["base"]
+    assert inputs.targets["one"].path == str(tiny_gpt2)
+    assert inputs.references["base"].fingerprint != inputs.targets["one"].fingerprint
+    assert len(inputs.prompts["self_prompt"]) == 3
+    assert inputs.paraphraser.dtype == "float32"
+
+
+def test_resolving_loads_no_model(made, monkeypatch):
+    import transformers
+
+    for name in ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoTokenizer"):
+        monkeypatch.setattr(getattr(transformers, name), "from_pretrained", None)
+    resolve_inputs(made())
+
+
+def test_problems_of_all_parts_are_reported_together(made, tmp_path):
+    spec = made(
+        records={"members": str(tmp_path / "gone.jsonl")},
+        targets=[
+            {"name": "a", "model": str(tmp_path / "no model")},
+            {"name": "b", "model": str(tmp_path)},
+        ],
+        references={
+            "base": {"model": str(tmp_path / "no base")},
+            "sp": {"kind": "self_prompt", "prompts": str(tmp_path / "no.jsonl")},
+        },
+        neighbors={"model": str(tmp_path / "no t5")},
+        attacks=["lira"],
+    )
+    found = problems(resolve_inputs, spec)
+    for place in ("attacks[0]", "gone.jsonl", "targets[0].model", "targets[1].model",
+                  "references.base.model", "no.jsonl", "neighbors.model"):  # fmt: skip
+        assert sum(place in text for text in found) == 1, place
+    assert len(found) == 7
+
+
+def test_prompt_that_is_a_record_is_set_aside_and_not_used(made, tmp_path):
+    """A prompt among the records would teach the reference a member."""
+    texts = passages(9)
+    path = write_jsonl(tmp_path / "mixed.jsonl", [texts[0], texts[7], texts[4], "", texts[7]])
+    references = {
+        "base": {"model": made().references["base"].model},
+        "sp": {"kind": "self_prompt", "prompts": path},
+    }
+    inputs = resolve_inputs(made(references=references))
+    assert inputs.prompts["sp"] == (texts[7],)
+    reasons = {a.where.split()[-1]: a.reason for a in inputs.records.set_aside}
+    assert reasons["1"] == reasons["3"] == "a prompt that is also a record"
+    assert reasons["4"] == "a prompt without text"
+
+
+def test_prompts_that_are_all_records_are_refused(made, tmp_path):
+    path = write_jsonl(tmp_path / "records.jsonl", passages(6))
+    references = {
+        "base": {"model": made().references["base"].model},
+        "sp": {"kind": "self_prompt", "prompts": path},
+    }
+    (text,) = problems(resolve_inputs, made(references=references))
+    assert text.startswith("references.sp.prompts: not one usable prompt")
+
+
+def test_prompts_without_their_column_name_it(made, tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"body": "x"}\n')
+    references = {
+        "base": {"model": made().references["base"].model},
+        "sp": {"kind": "self_prompt", "prompts": str(tmp_path / "p.jsonl")},
+    }
+    (text,) = problems(resolve_inputs, made(references=references))
+    assert "no column 'text'; found: body" in text
+
+
+def test_base_with_an_adapter_cannot_be_fine_tuned(made, tmp_path, tiny_gpt2):
+    adapter = save_adapter(tmp_path / "adapter", tiny_gpt2)
+    references = {
+        "base": {"model": str(tiny_gpt2), "adapter": str(adapter)},
+        "sp": {"kind": "self_prompt", "prompts": str(tmp_path / "audit" / "p.jsonl")},
+    }
+    made()
+    (text,) = problems(resolve_inputs, made(references=references))
+    assert text.startswith("references.sp.base: 'base' has an adapter")
+
+
+def test_pickled_target_is_refused_before_anything_is_loaded(made, tmp_path, tiny_gpt2):
+    shutil.copytree(tiny_gpt2, tmp_path / "pickled")
+    (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "model.bin")
+    (text,) = problems(
+        resolve_inputs, made(targets=[{"name": "a", "model": str(tmp_path / "pickled")}])
+    )
+    assert text.startswith("targets[0].model: ")
+    assert "model.bin" in text

@@ -1,0 +1,393 @@
+"""What is asked is what is needed less what is stored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_inputs import answer, audit
+from tiny_models import BASE, PARAPHRASER, passages
+
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs import resolve_inputs
+from raymia.models.causal_lm import CausalLM
+from raymia.plan import (
+    plan_audit,
+    plan_target,
+    prepared_checkpoint,
+    stored_neighbors,
+    tokens_per_record,
+)
+
+RECORDS, NEIGHBORS = 6, 2
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory, tiny_gpt2):
+    """Another checkpoint of the same architecture."""
+    folder = tmp_path_factory.mktemp("models") / "second"
+    shutil.copytree(tiny_gpt2, folder)
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "audit"
+
+
+@pytest.fixture
+def store(folder):
+    return EvidenceStore(str(folder / "store"))
+
+
+@pytest.fixture
+def inputs(folder, tiny_gpt2):
+    def resolved(**changes):
+        changes = {"references": {"base": {"model": str(tiny_gpt2), "max_tokens": 64}}, **changes}
+        return resolve_inputs(audit(folder, tiny_gpt2, PARAPHRASER, **changes))
+
+    return resolved
+
+
+def asked(plan):
+    """How many questions each stage has, by stage and kind."""
+    return {(s.name, p.key.kind): p.asked for s in plan.stages for p in s.probes}
+
+
+def answer_all(store, plan):
+    for stage in plan.stages:
+        for planned in stage.probes:
+            answer(store, planned)
+
+
+NOTHING_STORED = {
+    ("neighbors", "neighbors.mask_fill"): 12,
+    ("target:one", "text.tokens"): 6,
+    ("target:one", "text.neighbors"): 12,
+    ("reference:base", "text.tokens"): 6,
+    ("reference:base", "text.neighbors"): 12,
+}
+
+
+def test_with_an_empty_store_everything_is_asked(inputs, store):
+    (plan,) = plan_audit(inputs(), store)
+    assert asked(plan) == NOTHING_STORED
+    assert plan.asked == sum(NOTHING_STORED.values())
+    assert [stage.stored for stage in plan.stages] == [0, 0, 0]
+
+
+def test_with_everything_stored_nothing_is_asked(inputs, store):
+    (plan,) = plan_audit(inputs(), store)
+    answer_all(store, plan)
+    (again,) = plan_audit(inputs(), store)
+    assert again.asked == 0
+    assert [stage.stored for stage in again.stages] == [12, 18, 18]
+    assert stored_neighbors(again, store) == {}
+
+
+def test_missing_is_needed_minus_stored(inputs, store):
+    (plan,) = plan_audit(inputs(), store)
+    ids = inputs().records.table["record_id"].to_pylist()
+    answer(store, plan.target.probes[0], records=ids[:4])
+    (again,) = plan_audit(inputs(), store)
+    assert again.target.probes[0].missing == {ids[4]: [0], ids[5]: [0]}
+    assert again.target.probes[0].stored == 4
+    assert again.target.probes[1].asked == 12, "the other questions are not answered by these"
+
+
+def test_stage_with_everything_stored_has_nothing_to_ask(inputs, store):
+    (plan,) = plan_audit(inputs(), store)
+    for planned in plan.references["base"].probes:
+        answer(store, planned)
+    (again,) = plan_audit(inputs(), store)
+    assert again.references["base"].asked == 0
+    assert again.target.asked == 18
+
+
+def test_neighbors_are_made_only_where_a_model_is_still_to_be_asked(inputs, store):
+    """They are paraphrases by a slow model: none is made to be thrown away."""
+    (plan,) = plan_audit(inputs(), store)
+    for stage in (plan.target, plan.references["base"]):
+        for planned in stage.probes:
+            answer(store, planned)
+    (again,) = plan_audit(inputs(), store)
+    assert again.neighbors.asked == 0, "the neighbors are not stored, but nobody needs them"
+    assert again.asked == 0
+
+
+def test_more_records_ask_only_for_the_new_ones(inputs, store):
+    (plan,) = plan_audit(inputs(), store)
+    answer_all(store, plan)
+    texts = passages(30)[20:22]
+    spec = inputs().spec
+    with Path(spec.records.members[0]).open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": t}) + "\n" for t in texts)
+    more = resolve_inputs(spec)
+    (again,) = plan_audit(more, store)
+    assert set(asked(again).values()) == {2, 4}
+    ids = more.records.table["record_id"].to_pylist()
+    new = {i for i in ids if i not in inputs_ids(plan)}
+    assert set(again.target.probes[0].missing) == new
+
+
+def inputs_ids(plan):
+    return set(plan.target.probes[0].missing)
+
+
+def test_higher_count_asks_only_for_the_new_neighbors(inputs, store):
+    (plan,) = plan_audit(inputs(), store)
+    answer_all(store, plan)
+    more = inputs(neighbors={"model": str(PARAPHRASER), "count": 5})
+    (again,) = plan_audit(more, store)
+    assert asked(again) == {
+        ("neighbors", "neighbors.mask_fill"): 18,
+        ("target:one", "text.tokens"): 0,
+        ("target:one", "text.neighbors"): 18,
+        ("reference:base", "text.tokens"): 0,
+        ("reference:base", "text.neighbors"): 18,
+    }
+    assert {tuple(i) for i in again.target.probes[1].missing.values()} == {(3, 4, 5)}
+
+
+def test_lower_count_asks_for_nothing(inputs, store):
+    (plan,) = plan_audit(inputs(), store)
+    answer_all(store, plan)
+    (again,) = plan_audit(inputs(neighbors={"model": str(PARAPHRASER), "count": 1}), store)
+    assert again.asked == 0
+
+
+@pytest.mark.parametrize("change", [{"mask_share": 0.2}, {"top_k": 10}, {"unit": "token"}])
+def test_other_neighbors_are_asked_about_anew(inputs, store, change):
+    (plan,) = plan_audit(inputs(), store)
+    answer_all(store, plan)
+    other = inputs(neighbors={"model": str(PARAPHRASER), "count": 2, **change})
+    (again,) = plan_audit(other, store)
+    assert again.target.probes[0].asked == 0, "the records' own evidence is what it was"
+    assert again.target.probes[1].asked == again.neighbors.asked == 12
+
+
+def test_other_seed_makes_other_neighbors_and_keeps_the_records_evidence(inputs, store):
+    (plan,) = plan_audit(inputs(), store)
+    answer_all(store, plan)
+    (again,) = plan_audit(inputs(seed=1), store)
+    assert again.target.probes[0].asked == 0
+    assert again.target.probes[1].asked == 12
+
+
+def test_checkpoint_that_changed_is_asked_anew(inputs, store, second):
+    (plan,) = plan_audit(inputs(), store)
+    answer_all(store, plan)
+    (again,) = plan_audit(inputs(targets=[{"name": "one", "model": str(second)}]), store)
+    assert again.target.asked == 18
+    assert again.references["base"].asked == 0
+
+
+def test_copy_of_a_checkpoint_under_another_path_and_name_is_not_asked_again(
+    inputs, store, tiny_gpt2, tmp_path
+):
+    (plan,) = plan_audit(inputs(), store)
+    answer_all(store, plan)
+    shutil.copytree(tiny_gpt2, tmp_path / "copy")
+    (again,) = plan_audit(
+        inputs(targets=[{"name": "renamed", "model": str(tmp_path / "copy")}]), store
+    )
+    assert again.asked == 0
+
+
+# --------------------------------------------------------------------- many targets
+
+
+def test_second_target_does_not_ask_what_the_first_will_have_asked(
+    inputs, store, second, tiny_gpt2
+):
+    both = inputs(
+        targets=[{"name": "one", "model": str(tiny_gpt2)}, {"name": "two", "model": str(second)}]
+    )
+    first, other = plan_audit(both, store)
+    assert asked(first) == NOTHING_STORED
+    assert asked(other) == {
+        ("neighbors", "neighbors.mask_fill"): 0,
+        ("target:two", "text.tokens"): 6,
+        ("target:two", "text.neighbors"): 12,
+        ("reference:base", "text.tokens"): 0,
+        ("reference:base", "text.neighbors"): 0,
+    }
+    assert other.references["base"].stored == 18
+
+
+def test_reference_that_is_the_target_itself_is_asked_once(inputs, store, tiny_gpt2):
+    same = inputs(references={"base": {"model": str(tiny_gpt2)}})
+    (plan,) = plan_audit(same, store)
+    assert plan.target.probes[0].key.hash == plan.references["base"].probes[0].key.hash
+
+
+def test_target_alone_is_planned_without_regard_to_others(inputs, store, second, tiny_gpt2):
+    both = inputs(
+        targets=[{"name": "one", "model": str(tiny_gpt2)}, {"name": "two", "model": str(second)}]
+    )
+    assert plan_target(both, store, "two").references["base"].asked == 18
+
+
+# ---------------------------------------------------------------- what attacks need
+
+
+def test_without_neighbor_attacks_no_neighbor_is_made(inputs, store):
+    (plan,) = plan_audit(inputs(attacks=["loss", "difference"]), store)
+    assert plan.neighbors is None
+    assert asked(plan) == {("target:one", "text.tokens"): 6, ("reference:base", "text.tokens"): 6}
+
+
+def test_without_reference_attacks_no_reference_is_asked(inputs, store):
+    (plan,) = plan_audit(inputs(attacks=["loss", "neighbor"]), store)
+    assert plan.references == {}
+
+
+def test_reference_is_asked_about_neighbors_only_where_an_attack_compares_them(inputs, store):
+    (plan,) = plan_audit(inputs(attacks=["neighbor", "difference"]), store)
+    assert [p.key.kind for p in plan.references["base"].probes] == ["text.tokens"]
+    assert [p.key.kind for p in plan.target.probes] == ["text.tokens", "text.neighbors"]
+
+
+def test_stages_stand_in_the_order_a_record_passes_them(inputs, store):
+    (plan,) = plan_audit(inputs(), store)
+    assert [stage.role for stage in plan.stages] == ["neighbors", "target", "reference"]
+    assert plan.stages[1].key("text.tokens") == plan.target.probes[0].key
+    assert plan.stages[1].key("nothing") is None
+
+
+def test_neighbors_key_stands_in_the_key_of_the_answers_on_them(inputs, store):
+    (plan,) = plan_audit(inputs(), store)
+    made = plan.neighbors.probes[0].key.hash
+    assert plan.target.probes[1].key.parts["neighbors"] == made
+    assert plan.references["base"].probes[1].key.parts["neighbors"] == made
+
+
+# -------------------------------------------------------------------- stored neighbors
+
+
+def test_stored_neighbors_come_where_a_model_is_still_to_be_asked(inputs, store):
+    (plan,) = plan_audit(inputs(), store)
+    ids = list(plan.target.probes[0].missing)
+    answer(store, plan.neighbors.probes[0], records=ids[:3])
+    (again,) = plan_audit(inputs(), store)
+    assert again.neighbors.asked == 6
+    assert stored_neighbors(again, store) == {
+        (record, n): f"neighbor {n} of {record}" for record in ids[:3] for n in (1, 2)
+    }
+    answer(store, again.target.probes[1], records=ids[:1])
+    answer(store, again.references["base"].probes[1], records=ids[:2])
+    (third,) = plan_audit(inputs(), store)
+    assert {record for record, _ in stored_neighbors(third, store)} == {ids[1], ids[2]}
+
+
+# ------------------------------------------------------------------------ self-prompt
+
+
+SELF = {
+    "kind": "self_prompt", "texts": 4, "prompt_tokens": 4, "max_tokens": 12,
+    "fine_tune": {"epochs": 1, "batch_size": 2, "max_tokens": 16},
+}  # fmt: skip
+
+
+@pytest.fixture
+def prompted(inputs, folder, tiny_gpt2):
+    def resolved(base=tiny_gpt2, **changes):
+        settings = {**SELF, "prompts": str(folder / "p.jsonl"), **changes}
+        references = {"base": {"model": str(base)}, "sp": settings}
+        return inputs(references=references, attacks=["difference@sp"])
+
+    return resolved
+
+
+def test_reference_to_be_made_is_a_preparation_and_is_asked_everything(prompted, store):
+    (plan,) = plan_audit(prompted(), store)
+    (preparation,) = plan.preparations
+    assert (preparation.reference, preparation.ready) == ("sp", False)
+    assert list(plan.references) == ["sp"], "the base is made from, not asked"
+    assert plan.references["sp"].name == "reference:sp:one"
+    assert plan.references["sp"].asked == 6
+
+
+def test_made_reference_has_a_key_of_its_content(prompted, store, tmp_path):
+    (before,) = plan_audit(prompted(), store)
+    recipe = before.preparations[0].recipe
+    shutil.copytree(BASE, tmp_path / "made")
+    (tmp_path / "made" / "facts.json").write_text("{}")
+    store.commit_prepared(recipe.key, tmp_path / "made")
+    (after,) = plan_audit(prompted(), store)
+    assert after.preparations[0].ready
+    key = after.references["sp"].probes[0].key
+    assert key != before.references["sp"].probes[0].key
+    made = prepared_checkpoint(after.preparations[0], store)
+    assert key.parts["model"] == made.fingerprint
+    assert made.path == str(store.prepared_path(recipe.key))
+
+
+def test_each_target_has_a_self_prompt_reference_of_its_own(
+    inputs, store, folder, tiny_gpt2, second
+):
+    both = inputs(
+        targets=[{"name": "one", "model": str(tiny_gpt2)}, {"name": "two", "model": str(second)}],
+        references={
+            "base": {"model": str(tiny_gpt2)},
+            "sp": {**SELF, "prompts": str(folder / "p.jsonl")},
+        },
+        attacks=["difference@sp"],
+    )
+    first, other = plan_audit(both, store)
+    assert first.preparations[0].recipe.key != other.preparations[0].recipe.key
+    assert other.references["sp"].asked == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"texts": 5}, {"prompt_tokens": 5}, {"max_tokens": 13}, {"temperature": 0.9}, {"top_k": 5}],
+)
+def test_recipe_changes_with_what_changes_its_texts(prompted, store, change):
+    plain, other = (
+        plan_audit(i, store)[0].preparations[0].recipe for i in (prompted(), prompted(**change))
+    )
+    assert plain.texts_key != other.texts_key
+    assert plain.key != other.key
+
+
+def test_recipe_with_other_fine_tuning_keeps_its_texts(prompted, store, second):
+    plain = plan_audit(prompted(), store)[0].preparations[0].recipe
+    tuned = prompted(fine_tune={**SELF["fine_tune"], "epochs": 2})
+    for other in (tuned, prompted(base=second)):
+        recipe = plan_audit(other, store)[0].preparations[0].recipe
+        assert plain.texts_key == recipe.texts_key
+        assert plain.key != recipe.key
+
+
+def test_recipe_changes_with_seed_prompts_and_target(prompted, store):
+    recipe = plan_audit(prompted(), store)[0].preparations[0].recipe
+    others = [
+        replace(recipe, seed=1),
+        replace(recipe, prompts=recipe.prompts[::-1]),
+        replace(recipe, target=replace(recipe.target, fingerprint="other")),
+    ]
+    assert len({recipe.texts_key, *(r.texts_key for r in others)}) == 4
+    assert len({recipe.key, *(r.key for r in others)}) == 4
+
+
+# ------------------------------------------------------------------------------ cost
+
+
+def test_tokens_per_record_are_those_the_model_is_given(inputs, base: CausalLM):
+    resolved = inputs()
+    texts = resolved.records.table["payload"]
+    counts = [len(ids) for ids in base.encode(texts.to_pylist())]
+    target = resolved.targets["one"]
+    assert tokens_per_record(target, texts) == pytest.approx(
+        sum(min(c, 128) for c in counts) / RECORDS
+    )
+    cut = replace(target, max_tokens=10)
+    assert tokens_per_record(cut, texts) == 10

@@ -1,0 +1,118 @@
+"""Small models for tests, and the plain transcription that raymia's answers are held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CohereConfig,
+    Gemma2Config,
+    GPT2Config,
+    GraniteConfig,
+    LlamaConfig,
+)
+
+import raymia
+from raymia.models.source import Checkpoint
+
+ASSETS = Path(raymia.__file__).parent / "demo" / "assets"
+BASE = ASSETS / "models" / "base"
+PARAPHRASER = ASSETS / "models" / "paraphraser"
+
+_GPT2 = {
+    "vocab_size": 2048, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128,
+    "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
+    "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
+}  # fmt: skip
+_LLAMA = {
+    "vocab_size": 2048, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128,
+    "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def config(kind, **overrides):
+    """A tiny config; the wide initialisation makes logits that differ from token to token."""
+    wide = {"initializer_range": 0.3}
+    kinds = {
+        "gpt2": lambda: GPT2Config(**{**_GPT2, **wide, **overrides}),
+        "llama": lambda: LlamaConfig(**{**_LLAMA, **wide, **overrides}),
+        "gemma2": lambda: Gemma2Config(**{**_LLAMA, **wide, "head_dim": 16, **overrides}),
+        "cohere": lambda: CohereConfig(**{**_LLAMA, **wide, **overrides}),
+        "granite": lambda: GraniteConfig(**{**_LLAMA, **wide, "logits_scaling": 8.0, **overrides}),
+    }
+    return kinds[kind]()
+
+
+def save_tiny(folder, kind="gpt2", *, seed=0, **overrides):
+    """Save a randomly initialised model with the shipped tokenizer; returns the folder."""
+    torch.manual_seed(seed)
+    AutoModelForCausalLM.from_config(config(kind, **overrides)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(BASE).save_pretrained(folder)
+    return Path(folder)
+
+
+def save_adapter(folder, base, *, seed=0, **lora):
+    """Save a LoRA adapter of a base whose weights are all random; returns the folder."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    settings = {"r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM", **lora}
+    adapted = get_peft_model(model, LoraConfig(**settings))
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight.normal_(0, 0.1)
+    adapted.save_pretrained(folder)
+    return Path(folder)
+
+
+def checkpoint(path, **overrides):
+    settings = {
+        "adapter": None, "quantization": "none", "dtype": "float32", "max_tokens": None,
+        "trust_remote_code": False,
+    }  # fmt: skip
+    return Checkpoint(**{"path": str(path), **settings, **overrides})
+
+
+@dataclass(frozen=True)
+class PlainAnswer:
+    """What :func:`plain_answer` finds, float64."""
+
+    token_ids: list[int]
+    log_prob: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    top1: np.ndarray
+
+
+@torch.no_grad()
+def plain_answer(model, tokenizer, text, max_tokens=None):
+    """One text, one forward pass, the whole table of logits: the definition, token by token."""
+    ids = tokenizer(text)["input_ids"][:max_tokens]
+    logits = model(input_ids=torch.tensor([ids])).logits[0].float()
+    log_p = torch.log_softmax(logits, dim=-1).double().numpy()
+    log_prob, mean, std, top1 = [], [], [], []
+    for position, label in enumerate(ids[1:]):
+        row = log_p[position]
+        p = np.exp(row)
+        mu = float((p * row).sum())
+        log_prob.append(row[label])
+        mean.append(mu)
+        std.append(float(np.sqrt((p * (row - mu) ** 2).sum())))
+        top1.append(int(row.argmax()) == label)
+    return PlainAnswer(ids[1:], *(np.array(c) for c in (log_prob, mean, std, top1)))
+
+
+def passages(count, start=0):
+    """Passages that no shipped model has read."""
+    table = pq.read_table(ASSETS / "text" / "austen.parquet").to_pydict()
+    rows = zip(table["text"], table["split"], strict=True)
+    return [text for text, split in rows if split == "audit"][start : start + count]
