@@ -8,6 +8,13 @@ from collections.abc import Iterable
 class RaymiaError(Exception):
     """Base of every error that raymia raises on purpose; its text is meant to be read."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message  # Ray Data appends its own advice to args
+
 
 class InputError(RaymiaError):
     """One or more problems in what the user gave, all reported together."""

@@ -61,7 +61,7 @@ class Board:
 
 def start_board() -> Any:
     """Start the board as an actor."""
-    return ray.remote(num_cpus=0)(Board).remote()
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(Board).remote()
 
 
 @contextmanager

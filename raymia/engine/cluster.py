@@ -82,7 +82,6 @@ def connected(resources: ResourcesSpec) -> Iterator[Cluster]:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             options |= {"address": "local", "num_cpus": resources.cpus, "include_dashboard": False}
         ray.init(**options)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     total = ray.cluster_resources()
     try:
         yield Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), address == "local")

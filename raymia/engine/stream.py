@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,6 +46,10 @@ def run_stream(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # Wrapped in Ray Data's own exception, the error of a worker would not reach the driver.
+    context.raise_original_map_exception = True
+    # The error is raised here; ray.data set its own level when it was imported.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # Waiting for machines to come up, or for a large model to load, is not a stall.
     context.execution_options.preserve_order = False
     actors = sum(stage.pool.actors for stage in stages)
@@ -63,7 +68,7 @@ def run_stream(
         )
         dataset = dataset.map_batches(
             _named(stage.name),
-            batch_size=None,
+            batch_size=block_records,  # a block; Ray Data wants a number for actors on GPUs
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=min(stage.pool.actors, len(blocks))),
             fn_constructor_args=(config, board),
@@ -129,7 +134,11 @@ def own_error(error: BaseException) -> RaymiaError:
     """The error that a worker raised, out of the layers that Ray and Ray Data put around it."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, RaymiaError):
+        if isinstance(seen, ray.exceptions.RayTaskError):
+            # It is also an instance of its cause's class, with Ray's traceback as its text.
+            seen = seen.cause
+        elif isinstance(seen, RaymiaError):
             return seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
+        else:
+            seen = getattr(seen, "cause", None) or seen.__cause__
     return RaymiaError(f"a worker failed: {str(error).strip().splitlines()[-1]}")

@@ -52,7 +52,13 @@ def fine_tune(
     The facts of the training, also in ``out/facts.json``: texts, steps, seconds, and the losses in
     nats per token, on at most 256 texts each.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        PrinterCallback,
+        Trainer,
+        TrainingArguments,
+    )
 
     _quiet()
     started = time.monotonic()
@@ -102,6 +108,7 @@ def fine_tune(
             data_collator=pad_batch,
             callbacks=[_progress_callback(progress)],
         )
+        trainer.remove_callback(PrinterCallback)
         steps = trainer.train().global_step
     model.eval()
     answers = CausalLM(model, tokenizer, batch_tokens=8_192, max_tokens=spec.max_tokens)

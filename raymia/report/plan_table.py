@@ -17,7 +17,9 @@ def plan_table(spec: AuditSpec) -> RenderableType:
     records = inputs.records
     plans = plan_audit(inputs, EvidenceStore(spec.store))
     texts = records.table["payload"]
-    table = Table("stage", "model", title=f"Plan of audit {spec.name}", title_justify="left")
+    table = Table(title=f"Plan of audit {spec.name}", title_justify="left")
+    table.add_column("stage", no_wrap=True)
+    table.add_column("model", overflow="fold")
     for heading in ("to ask", "stored", "tokens to score"):
         table.add_column(heading, justify="right")
     notes = []

@@ -1,0 +1,126 @@
+"""Run an audit as a Ray job.
+
+    ray job submit --working-dir . -- python jobs/audit.py audit.yaml
+
+The last line of the output is one JSON object that sums the run up. The exit code is that of
+`raymia audit`: 0 when every question was answered, 2 for wrong input, 3 when the run is incomplete
+(submit it again to go on), 1 for anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from raymia.audit import run_audit
+from raymia.cli import EXIT_FAILED, EXIT_INCOMPLETE, exit_code
+from raymia.errors import RaymiaError
+from raymia.report.files import REPORT_FILE
+from raymia.report.ranking import rank
+from raymia.report.result import RunResult
+from raymia.spec import AuditSpec
+from raymia.spec_file import load_spec
+
+WORKING_DIRS = "working_dir_files"
+"""Ray unpacks a job's working directory below a folder of this name, and deletes it afterwards."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the audit, print the summary line, and return the exit code."""
+    parser = argparse.ArgumentParser(description="Run an audit as a Ray job.")
+    parser.add_argument("audit_file", metavar="AUDIT.YAML", help="the audit file")
+    file: str = parser.parse_args(arguments).audit_file
+
+    spec: AuditSpec | None = None
+    result: RunResult | None = None
+    problems: list[str] = []
+    code = 0
+    try:
+        spec = load_spec(file)
+        for warning in lost_folders(spec):
+            print(f"warning: {warning}", flush=True)
+        result = run_audit(spec, Console())
+        problems, code = result.problems, 0 if result.complete else EXIT_INCOMPLETE
+    except RaymiaError as error:
+        problems, code = str(error).splitlines(), exit_code(error)
+    except Exception as error:
+        traceback.print_exc()
+        problems, code = [f"{type(error).__name__}: {error}"], EXIT_FAILED
+    for problem in problems:
+        print(f"raymia: {problem}", file=sys.stderr)
+    sys.stderr.flush()  # the log of a job has both streams, and the summary comes last
+    print(json.dumps(summary(file, spec, result, problems)), flush=True)
+    return code
+
+
+def lost_folders(spec: AuditSpec) -> list[str]:
+    """Warn of folders that Ray deletes with the job's working directory."""
+    return [
+        f"{key} is {url}, which is in the job's working directory: Ray deletes it after the job. "
+        f"Give {key} an absolute path that every node shares, or a URL such as s3://bucket/folder"
+        for key, url in (("store", spec.store), ("output", spec.output))
+        if "://" not in url and WORKING_DIRS in Path(url).parts
+    ]
+
+
+def summary(
+    file: str, spec: AuditSpec | None, result: RunResult | None, problems: list[str]
+) -> dict[str, Any]:
+    """Sum a run up in a JSON-serializable mapping; a run that did not end has null for the rest."""
+    sums: dict[str, Any] = {
+        "audit_file": file,
+        "name": None if spec is None else spec.name,
+        "complete": False,
+        "records": None,
+        "asked": None,
+        "stored": None,
+        "dropped": None,
+        "report": None,
+        "best": None,
+        "problems": problems,
+    }
+    if spec is None or result is None:
+        return sums
+    return sums | {
+        "complete": result.complete,
+        "records": result.records.model_dump(),
+        "asked": sum(stage.asked for stage in result.stages),
+        "stored": sum(stage.stored for stage in result.stages),
+        "dropped": result.dropped_total,
+        "report": f"{spec.output}/{REPORT_FILE}",
+        "best": best_attacks(result),
+        "problems": problems,
+    }
+
+
+def best_attacks(result: RunResult) -> list[dict[str, Any]]:
+    """The first attack on each target by the report's own ranking; TPR is null if unresolvable."""
+    best: list[dict[str, Any]] = []
+    for ranking in rank(result.metrics):
+        if not ranking.measured:
+            continue
+        attack = ranking.measured[0]
+        tpr = {
+            f"{point.max_fpr:g}": None if point.estimate is None else point.estimate.value
+            for point in attack.tpr
+        }
+        best.append(
+            {
+                "target": ranking.target,
+                "attack": attack.attack,
+                "auc": attack.auc.value,
+                "tpr_at_fpr": tpr,
+            }
+        )
+    return best
+
+
+if __name__ == "__main__":
+    sys.exit(main())

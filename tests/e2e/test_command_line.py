@@ -1,0 +1,77 @@
+"""The command line as a person meets it, in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_audit import NEIGHBORS, Models, write_small_audit
+
+RAYMIA = Path(sys.executable).with_name("raymia")
+
+
+def raymia(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [RAYMIA, *arguments], capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "COLUMNS": "160"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def audit_file(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Path:
+    return write_small_audit(tmp_path_factory.mktemp("commands"), models, self_prompt=True)
+
+
+def test_help_is_quick_and_names_the_commands() -> None:
+    started = time.monotonic()
+    done = raymia("--help")
+    assert time.monotonic() - started < 3  # no torch, no ray: 0.3 s on a quiet machine
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in ("audit", "plan", "demo", "attacks"))
+
+
+def test_plan_says_what_would_be_asked_and_asks_nothing(audit_file: Path) -> None:
+    done = raymia("plan", audit_file)
+    assert done.returncode == 0, done.stderr
+    assert "12 members, 12 non-members" in done.stdout
+    lines = done.stdout.splitlines()
+    to_ask = {"neighbors": 24 * NEIGHBORS, "target:tuned": 24 * (1 + NEIGHBORS),
+              "reference:base": 24 * (1 + NEIGHBORS),
+              "reference:self_prompt": 24 * (1 + NEIGHBORS)}  # fmt: skip
+    for stage, count in to_ask.items():
+        assert any(stage in line and f" {count} " in line for line in lines), done.stdout
+    assert "16 texts" in " ".join(lines)
+    assert not (audit_file.parent / "store").exists()
+    assert not (audit_file.parent / "run").exists()
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_right_one(audit_file: Path) -> None:
+    wrong = audit_file.with_name("wrong.yaml")
+    wrong.write_text(audit_file.read_text().replace("non_members:", "nonmembers:"))
+    done = raymia("audit", wrong)
+    assert done.returncode == 2
+    assert "records.nonmembers: unknown key; did you mean 'non_members'?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["audit", "plan"])
+def test_a_missing_audit_file_is_refused(command: str, tmp_path: Path) -> None:
+    done = raymia(command, tmp_path / "none.yaml")
+    assert done.returncode == 2
+    assert "none.yaml: no such audit file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_all_that_is_wrong_is_said_at_once_before_a_model_is_loaded(audit_file: Path) -> None:
+    wrong = audit_file.with_name("paths.yaml")
+    text = audit_file.read_text().replace("members: members.jsonl", "members: gone.jsonl")
+    wrong.write_text(text.replace("model: /", "model: /nowhere/", 1))
+    done = raymia("audit", wrong)
+    assert done.returncode == 2
+    assert "gone.jsonl: no such file" in done.stderr
+    assert "targets[0].model: no such folder: /nowhere/" in done.stderr
+    assert "Ray" not in done.stdout

@@ -1,0 +1,73 @@
+"""What goes wrong in a worker reaches the person as one readable message."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_audit import BASE, Models, console, passages, reweigh, write_small_audit, write_texts
+
+from raymia.audit import run_audit
+from raymia.engine.run import ask_models
+from raymia.errors import InputError, RaymiaError
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs import resolve_inputs
+from raymia.spec_file import load_spec
+
+NOISE = ("Traceback", "ray::", "DataContext", "\x1b[", 'File "')
+
+
+def assert_readable(error: RaymiaError, printed: Any) -> None:
+    assert [noise for noise in NOISE if noise in str(error)] == []
+    assert "Traceback" not in printed.err + printed.out
+    assert 'File "' not in printed.err + printed.out
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_checkpoint_that_changed_since_the_plan_answers_nothing(
+    tmp_path: Path, models: Models, capfd: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / "target"
+    shutil.copytree(models.target, checkpoint)
+    own = replace(models, target=checkpoint)
+    texts = passages()
+    file = write_small_audit(
+        tmp_path, own, members=texts[:3], non_members=texts[24:27],
+        references=None, neighbors=None,
+    )  # fmt: skip
+    spec = load_spec(file)
+    inputs = resolve_inputs(spec)
+    reweigh(models.other, checkpoint, lambda tensor: tensor)
+    capfd.readouterr()
+    with pytest.raises(RaymiaError) as caught:
+        ask_models(inputs, EvidenceStore(spec.store), spec.store, console())
+    assert str(caught.value).startswith(
+        f"{checkpoint}: these are not the files that the audit was planned with"
+    )
+    assert_readable(caught.value, capfd.readouterr())
+    assert not list((tmp_path / "store").rglob("*.parquet"))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_prompts_too_short_for_self_prompting_are_refused(
+    tmp_path: Path, models: Models, capfd: pytest.CaptureFixture[str]
+) -> None:
+    texts = passages()
+    prompts = write_texts(tmp_path / "prompts.jsonl", ["It is", "She was"])
+    file = write_small_audit(
+        tmp_path, models, members=texts[:3], non_members=texts[24:27], neighbors=None,
+        references={"base": {"model": str(BASE)},
+                    "self_prompt": {"kind": "self_prompt", "prompts": prompts}},
+    )  # fmt: skip
+    capfd.readouterr()
+    with pytest.raises(InputError) as caught:
+        run_audit(load_spec(file), console())
+    assert str(caught.value) == (
+        "self-prompting: not one of 2 prompts has 16 tokens; "
+        "give longer prompts or a smaller prompt_tokens"
+    )
+    assert caught.value.problems == [str(caught.value)]
+    assert_readable(caught.value, capfd.readouterr())

@@ -1,0 +1,72 @@
+"""Each pool runs on the nodes that its resources ask for."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray_fixtures import actors_seen, private_folder
+from small_audit import Models, console, passages, write_small_audit
+
+from raymia.audit import run_audit
+from raymia.spec_file import load_spec
+
+POOLS = ("paraphraser", "target", "reference")
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """A cluster of a head without CPUs and one node per pool; node ids by pool."""
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()  # a process has one Ray; the next module starts the shared one again
+    monkeypatch.setenv("RAY_TMPDIR", str(private_folder()))
+    memory = {"object_store_memory": 100 * 2**20}
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **memory}
+    )
+    try:
+        ids = {}
+        for pool in POOLS:
+            gpus = 0 if pool == "reference" else 1  # a pretended GPU, two pools on such
+            node = cluster.add_node(num_cpus=1, num_gpus=gpus, resources={pool: 1}, **memory)
+            ids[pool] = node.node_id
+        cluster.wait_for_nodes()
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        yield ids
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+        os.environ.pop("RAY_ADDRESS", None)
+
+
+def test_each_pool_runs_on_its_own_node(
+    nodes: dict[str, str], tmp_path: Path, models: Models
+) -> None:
+    texts = passages()
+    resources: dict[str, Any] = {pool: {"resources": {pool: 0.5}} for pool in POOLS}
+    resources["target"] |= {"actors": 2, "gpus": 0.5}
+    resources["paraphraser"] |= {"gpus": 1}
+    file = write_small_audit(
+        tmp_path, models, members=texts[:4], non_members=texts[24:28], self_prompt=True,
+        targets=[{"name": "tuned", "model": str(models.target), "dtype": "float32"}],
+        resources={**resources, "block_records": 2},
+    )  # fmt: skip
+    result = run_audit(load_spec(file), console())
+    assert result.complete
+    assert result.dropped_total == 0
+    where: dict[str, list[str]] = {}
+    for actor in actors_seen():
+        where.setdefault(actor["ActorClassName"], []).append(actor["Address"]["NodeID"])
+
+    def nodes_of(name: str) -> list[str]:
+        return [node for kind, found in where.items() if name in kind for node in found]
+
+    assert nodes_of("neighbors") == [nodes["paraphraser"]]
+    assert nodes_of("target_tuned") == [nodes["target"]] * 2
+    assert nodes_of("reference") == [nodes["reference"]] * 2  # the base and the self-prompt one

@@ -1,0 +1,94 @@
+"""What jobs/audit.py prints and returns, without a cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from small_audit import Models, console, write_small_audit
+
+import raymia
+import raymia.engine.run
+from raymia.audit import run_audit
+from raymia.cli import EXIT_FAILED, EXIT_INCOMPLETE, EXIT_WRONG_INPUT
+from raymia.spec_file import load_spec
+
+SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "audit.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("raymia_audit_job", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    line: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return line
+
+
+def test_wrong_input_is_summed_up(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script.main([str(tmp_path / "none.yaml")]) == EXIT_WRONG_INPUT
+    summary = last_line(capsys)
+    assert summary["complete"] is False
+    assert "no such audit file" in summary["problems"][0]
+    assert summary["name"] is None
+
+
+def test_an_incomplete_run_is_summed_up_with_what_it_has(
+    script: ModuleType,
+    tmp_path: Path,
+    models: Models,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = write_small_audit(tmp_path, models, references=None, neighbors=None)
+    monkeypatch.setattr(raymia.engine.run, "ask_models", lambda *_: {})
+    assert script.main([str(file)]) == EXIT_INCOMPLETE
+    summary = last_line(capsys)
+    assert summary["complete"] is False
+    assert summary["problems"] == ["target:tuned: 24 answers are missing"]
+    assert summary["records"]["members"] == 12
+    assert (summary["asked"], summary["best"]) == (0, [])
+    assert not run_audit(load_spec(file), console()).complete
+
+
+def test_a_failure_nobody_foresaw_is_summed_up_after_its_traceback(
+    script: ModuleType,
+    tmp_path: Path,
+    models: Models,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise ZeroDivisionError("one by none")
+
+    file = write_small_audit(tmp_path, models, references=None, neighbors=None)
+    monkeypatch.setattr(raymia.engine.run, "ask_models", fail)
+    assert script.main([str(file)]) == EXIT_FAILED
+    printed = capsys.readouterr()
+    assert "Traceback" in printed.err
+    summary = json.loads(printed.out.splitlines()[-1])
+    assert summary["problems"] == ["ZeroDivisionError: one by none"]
+    assert summary["name"] == "small"
+
+
+def test_folders_that_ray_deletes_after_the_job_are_warned_of(
+    script: ModuleType, tmp_path: Path, models: Models
+) -> None:
+    lost = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123"
+    file = write_small_audit(lost, models, output="s3://bucket/run")
+    (warning,) = script.lost_folders(load_spec(file))
+    assert warning.startswith(f"store is {lost}/store, which is in the job's working directory")
+    kept = write_small_audit(tmp_path / "kept", models)
+    assert script.lost_folders(load_spec(kept)) == []

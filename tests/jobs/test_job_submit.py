@@ -1,0 +1,147 @@
+"""`ray job submit` against a real cluster, with token authentication on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray_fixtures import child_environment, ended, free_port, start, wait_until
+from small_audit import NEIGHBORS, Models, passages, write_small_audit
+
+import raymia
+
+REPOSITORY = Path(raymia.__file__).parent.parent
+RAY = str(Path(sys.executable).with_name("ray"))
+RECORDS = 16
+CLIENT_LINE = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+\t(INFO|SUCC|ERR|WARN)")
+
+
+@dataclass(frozen=True)
+class Head:
+    address: str
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Job:
+    code: int
+    output: str
+
+    @property
+    def lines(self) -> list[str]:
+        """What the job itself printed, without what the submitting client says around it."""
+        printed = self.output.split("Running entrypoint for job", 1)[1].splitlines()[1:]
+        return [*itertools.takewhile(lambda line: not CLIENT_LINE.match(line), printed)]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        summary: dict[str, Any] = json.loads(self.lines[-1])
+        assert not any(line.startswith("{") for line in self.lines[:-1]), self.output
+        return summary
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    dashboard = free_port()
+    environment, mark = child_environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=uuid.uuid4().hex)
+    command = [
+        RAY, "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=4",
+        "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+        f"--temp-dir={environment['RAY_TMPDIR']}", "--min-worker-port=0", "--max-worker-port=0",
+        f"--object-store-memory={200 * 2**20}", "--disable-usage-stats",
+    ]  # fmt: skip
+    address = f"http://127.0.0.1:{dashboard}"
+    output = tmp_path_factory.mktemp("head") / "output.txt"
+    with ended(mark):
+        process = start(command, environment, output)
+
+        def ready() -> bool:
+            assert process.poll() is None, output.read_text()
+            listing = subprocess.run(
+                [RAY, "job", "list", "--address", address],
+                env=environment, capture_output=True, check=False,
+            )  # fmt: skip
+            return listing.returncode == 0
+
+        wait_until(ready, 120, "the cluster takes jobs")
+        yield Head(address, environment)
+
+
+def submit(head: Head, folder: Path, audit_file: str) -> Job:
+    done = subprocess.run(
+        [RAY, "job", "submit", "--address", head.address, "--working-dir", str(folder), "--",
+         "python", "jobs/audit.py", audit_file],
+        env=head.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    return Job(done.returncode, done.stdout)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Path:
+    """What a user submits: the script, the audit file and the records; the store is elsewhere."""
+    folder = tmp_path_factory.mktemp("submitted")
+    kept = tmp_path_factory.mktemp("kept")
+    texts = passages()
+    write_small_audit(
+        folder, models, members=texts[: RECORDS // 2], non_members=texts[24 : 24 + RECORDS // 2],
+        store=str(kept / "store"), output=str(kept / "run"),
+    )  # fmt: skip
+    (folder / "jobs").mkdir()
+    shutil.copy(REPOSITORY / "jobs" / "audit.py", folder / "jobs")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(head: Head, folder: Path) -> Job:
+    return submit(head, folder, "audit.yaml")
+
+
+def test_a_job_runs_the_audit_and_prints_its_summary_last(first: Job) -> None:
+    assert first.code == 0, first.output
+    summary = first.summary
+    assert summary["complete"] is True
+    assert summary["problems"] == []
+    assert summary["name"] == "small"
+    assert summary["records"] == {
+        "members": RECORDS // 2, "non_members": RECORDS // 2, "candidates": 0, "set_aside": 0,
+    }  # fmt: skip
+    assert summary["asked"] == RECORDS * (NEIGHBORS + 2 * (1 + NEIGHBORS))
+    assert summary["stored"] == 0
+    assert Path(summary["report"]).is_file()
+    (best,) = summary["best"]
+    assert best["target"] == "tuned"
+    assert 0.5 < best["auc"] <= 1
+    assert set(best["tpr_at_fpr"]) == {"0.1", "0.01", "0.001"}
+    assert set(best["tpr_at_fpr"].values()) == {None}  # 8 non-members cannot resolve them
+    assert "warning:" not in first.output
+
+
+def test_a_job_that_is_submitted_again_asks_nothing(head: Head, folder: Path, first: Job) -> None:
+    assert first.code == 0, first.output
+    again = submit(head, REPOSITORY, str(folder / "audit.yaml"))  # as from a clone
+    assert again.code == 0, again.output
+    assert again.summary["asked"] == 0
+    assert again.summary["stored"] == first.summary["asked"]
+    assert again.summary["best"] == first.summary["best"]
+
+
+def test_a_job_with_a_wrong_audit_file_fails_and_says_why(head: Head, folder: Path) -> None:
+    text = (folder / "audit.yaml").read_text()
+    (folder / "wrong.yaml").write_text(text.replace("neighbors:", "neighbours:"))
+    job = submit(head, folder, "wrong.yaml")
+    assert job.code != 0
+    assert job.summary["complete"] is False
+    (problem,) = job.summary["problems"]
+    assert "neighbours: unknown key; did you mean 'neighbors'?" in problem
+    assert "Traceback" not in job.output

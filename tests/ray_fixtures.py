@@ -1,0 +1,144 @@
+"""Starting and ending Ray for tests: one local Ray for all modules, and nothing left behind."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+
+MARK = "RAYMIA_TEST_MARK"
+"""Environment variable that tells the processes of one test, grandchildren included."""
+LOCAL_CPUS = 4  # more than the machine may have: pools of several actors must fit
+
+
+def private_folder() -> Path:
+    """A folder for Ray's files, short (sockets allow 107 bytes), removed when the tests end."""
+    folder = Path(tempfile.mkdtemp(prefix="rm", dir="/tmp"))
+    atexit.register(_remove, folder)
+    return folder
+
+
+def _remove(folder: Path) -> None:
+    ray.shutdown()  # this runs before Ray's own exit handler, and a Ray that lives writes again
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.25)
+
+
+def ensure_local_ray() -> None:
+    """Start the Ray that all in-process tests share, unless it runs."""
+    if not ray.is_initialized():
+        ray.init(
+            address="local",
+            num_cpus=LOCAL_CPUS,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=200 * 2**20,
+            _temp_dir=str(private_folder()),
+        )
+
+
+def actors_seen() -> list[dict[str, Any]]:
+    """All actors of the cluster, dead ones too, from the control store; needs no dashboard."""
+    from ray._private.state import actors
+
+    return list(actors().values())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def child_environment(**more: str) -> tuple[dict[str, str], str]:
+    """Environment for a process of its own Ray, and the mark that all its descendants carry."""
+    mark = uuid.uuid4().hex
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
+    defaults = {
+        "PATH": path, "RAY_TMPDIR": str(private_folder()), "HF_HUB_OFFLINE": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }  # fmt: skip
+    return {**kept, **defaults, **more, MARK: mark}, mark
+
+
+def marked_processes(mark: str) -> list[int]:
+    """Living processes that carry a mark."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with suppress(OSError):
+            if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def workers_of(mark: str) -> list[str]:
+    """Command lines of marked processes, without Ray's agents, which live a minute longer."""
+    lines = []
+    for pid in marked_processes(mark):
+        with suppress(OSError):
+            line = Path(f"/proc/{pid}/cmdline").read_bytes().strip(b"\0").decode()
+            if line and "DashboardAgent" not in line and "RuntimeEnvAgent" not in line:
+                lines.append(line.replace("\0", " "))
+    return lines
+
+
+def end_marked(mark: str) -> None:
+    """Kill every process that carries a mark, and wait until none is left."""
+    deadline = time.monotonic() + 30
+    while (left := marked_processes(mark)) and time.monotonic() < deadline:
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
+    assert not left, f"processes outlive the test: {left}"
+
+
+@contextmanager
+def ended(mark: str) -> Iterator[None]:
+    """Kill what carries a mark at the end of the block, whatever happens in it."""
+    try:
+        yield
+    finally:
+        end_marked(mark)
+
+
+def start(command: list[str], environment: dict[str, str], output: Path) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own, its output in a file."""
+    with output.open("wb") as file:
+        return subprocess.Popen(
+            command, env=environment, stdout=file, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+
+def wait_until(condition: Any, seconds: float, what: str) -> Any:
+    """Poll until a condition is true and return its value."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if value := condition():
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.05)
