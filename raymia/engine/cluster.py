@@ -17,7 +17,6 @@ from raymia.errors import InputError
 from raymia.files import Folder
 from raymia.spec import PoolSpec, ResourcesSpec
 
-
 LOCAL_ENVIRONMENT = {
     # Ray logs an error for each actor of a data set that has arguments at all.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
