@@ -22,8 +22,9 @@ BASE = ASSETS / "models" / "base"
 PARAPHRASER = ASSETS / "models" / "paraphraser"
 NEIGHBORS = 3
 ALL_ATTACKS = {
-    "loss", "zlib", "min_k", "min_k_plus_plus", "neighbor", "difference@base", "spv@base",
-    "difference@self_prompt", "spv@self_prompt",
+    "loss", "zlib", "min_k", "min_k_plus_plus", "surp", "fast_detect", "neighbor", "detect_gpt",
+    *(f"{statistic}@{reference}" for statistic in ("difference", "ratio", "ez", "wbc", "spv")
+      for reference in ("base", "self_prompt")),
 }  # fmt: skip
 
 

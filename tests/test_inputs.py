@@ -32,14 +32,16 @@ def problems(action, *args):
 
 def test_default_is_every_attack_with_every_reference(made):
     assert labels(made()) == [
-        "difference@base", "difference@self_prompt", "loss", "min_k", "min_k_plus_plus",
-        "neighbor", "spv@base", "spv@self_prompt", "zlib",
+        "detect_gpt", "difference@base", "difference@self_prompt", "ez@base", "ez@self_prompt",
+        "fast_detect", "loss", "min_k", "min_k_plus_plus", "neighbor", "ratio@base",
+        "ratio@self_prompt", "spv@base", "spv@self_prompt", "surp", "wbc@base", "wbc@self_prompt",
+        "zlib",
     ]  # fmt: skip
 
 
 def test_default_is_what_the_file_gives_the_means_for(made):
     assert labels(made(references=None, neighbors=None)) == [
-        "loss", "min_k", "min_k_plus_plus", "zlib"
+        "fast_detect", "loss", "min_k", "min_k_plus_plus", "surp", "zlib"
     ]  # fmt: skip
     assert "neighbor" in labels(made(references=None))
     assert not any(x.startswith("spv") for x in labels(made(references=None)))
@@ -68,7 +70,7 @@ def test_parameters_and_names_stand_in_the_label(made):
 @pytest.mark.parametrize(
     ("attacks", "changes", "says"),
     [
-        (["lira"], {}, "attacks[0]: no attack 'lira'; there are: difference, loss"),
+        (["lira"], {}, "attacks[0]: no attack 'lira'; there are: detect_gpt, difference"),
         (["loss", "spv@bass"], {}, "attacks[1]: no reference 'bass'; there are: base, self_prompt"),
         (["loss@base"], {}, "attacks[0]: 'loss' uses no reference"),
         (["spv"], {"neighbors": None}, "add a section `neighbors`"),

@@ -18,6 +18,9 @@ from raymia.evidence.text import ModelEvidence, NeighborEvidence, TextEvidence
 
 Scores = npt.NDArray[np.float64]
 
+MIN_VARIANCE = 1e-6
+"""Floor of a variance that is divided by, so that no spread at all gives no infinity."""
+
 
 @dataclass(frozen=True)
 class Attack(ABC):
@@ -46,6 +49,27 @@ class Attack(ABC):
         """Texts put to the target and to the reference per record."""
         each = 1 + (neighbors if self.uses_neighbors else 0)
         return each, each if self.uses_reference else 0
+
+
+@dataclass(frozen=True)
+class InSpace(Attack):
+    """Base of attacks on mean log-probabilities or, in their place, on their exponentials.
+
+    Parameters
+    ----------
+    space : "log", or "probability" for the geometric mean of the token probabilities, which is one
+        over the perplexity.
+    """
+
+    space: str = "log"
+
+    def __post_init__(self) -> None:
+        if self.space not in ("probability", "log"):
+            raise ValueError(f"space should be 'probability' or 'log', but got {self.space!r}")
+
+    def likelihood(self, mean_log_prob: Scores) -> Scores:
+        """Mean log-probabilities taken to the attack's space."""
+        return np.exp(mean_log_prob) if self.space == "probability" else mean_log_prob
 
 
 Kind = TypeVar("Kind", bound=type[Attack])

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from raymia.attacks.base import (
+    MIN_VARIANCE,
     Attack,
+    InSpace,
     Scores,
     mean_of_present,
     needs_neighbors,
@@ -38,7 +40,34 @@ class Neighbor(Attack):
 
 @register
 @dataclass(frozen=True)
-class Spv(Attack):
+class DetectGpt(Attack):
+    """What `neighbor` measures, in standard deviations of the neighbors (Mitchell et al., 2023).
+
+    The standard deviation is the paper's, over one less than the number of neighbors that could be
+    made (the released code divides by that number). It is at least 1e-3, so that neighbors that
+    are all one text give a large score and no infinity. No score with fewer than two neighbors.
+    """
+
+    name = "detect_gpt"
+    title = "DetectGPT"
+    source = "Mitchell et al. 2023, arXiv 2301.11305"
+    formula = "[log p(x) - mean_n log p(x~_n)] / std_n log p(x~_n), log p per token"
+    uses_neighbors = True
+
+    def score(self, evidence: TextEvidence) -> Scores:
+        neighbors = needs_neighbors(evidence.target).mean_log_prob
+        counts = (~np.isnan(neighbors)).sum(axis=1)
+        mean = mean_of_present(neighbors)
+        variance = mean_of_present((neighbors - mean[:, None]) ** 2)  # over the count
+        variance = variance * counts / np.where(counts > 1, counts - 1, np.nan)
+        spread = np.sqrt(np.maximum(variance, MIN_VARIANCE))
+        scores: Scores = (evidence.target.tokens.mean() - mean) / spread
+        return scores
+
+
+@register
+@dataclass(frozen=True)
+class Spv(InSpace):
     """SPV-MIA: probabilistic variation, calibrated by a reference (Fu et al., NeurIPS 2024).
 
     With q(x) the geometric mean of the token probabilities of x (one over the perplexity), a
@@ -66,15 +95,9 @@ class Spv(Attack):
     uses_reference = True
     uses_neighbors = True
 
-    def __post_init__(self) -> None:
-        if self.space not in ("probability", "log"):
-            raise ValueError(f"space should be 'probability' or 'log', but got {self.space!r}")
-
     def score(self, evidence: TextEvidence) -> Scores:
         return self._variation(needs_reference(evidence)) - self._variation(evidence.target)
 
     def _variation(self, model: ModelEvidence) -> Scores:
-        neighbors, record = needs_neighbors(model).mean_log_prob, model.tokens.mean()
-        if self.space == "probability":
-            neighbors, record = np.exp(neighbors), np.exp(record)
-        return mean_of_present(neighbors) - record
+        neighbors = self.likelihood(needs_neighbors(model).mean_log_prob)
+        return mean_of_present(neighbors) - self.likelihood(model.tokens.mean())

@@ -1,21 +1,31 @@
-"""Attacks that compare the target with a reference on the record alone."""
+"""Attacks that compare the target with a reference on the record alone, each by its mean."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raymia.attacks.base import Attack, Scores, needs_reference, register
+import numpy as np
+
+from raymia.attacks.base import Attack, InSpace, Scores, needs_reference, register
 from raymia.evidence.text import TextEvidence
+
+MIN_LOSS = 1e-6
+"""Floor of a mean loss in a ratio."""
 
 
 @register
 @dataclass(frozen=True)
-class Difference(Attack):
+class Difference(InSpace):
     """Mean log-probability under the target minus that under the reference.
 
     With the base as reference it is what SPV-MIA's tables call LiRA-Base, with a model tuned on
     similar data LiRA-Candidate (Carlini et al. 2021; Mireshghallah et al. 2022). Each mean is over
     the tokens of the model's own tokenizer. No score where either model has no scored token.
+
+    Parameters
+    ----------
+    space : "log" as published, or "probability" for q = exp(mean log p) in place of the mean, which
+        is SPV-MIA without its neighbors.
     """
 
     name = "difference"
@@ -25,4 +35,26 @@ class Difference(Attack):
     uses_reference = True
 
     def score(self, evidence: TextEvidence) -> Scores:
-        return evidence.target.tokens.mean() - needs_reference(evidence).tokens.mean()
+        reference = needs_reference(evidence).tokens.mean()
+        return self.likelihood(evidence.target.tokens.mean()) - self.likelihood(reference)
+
+
+@register
+@dataclass(frozen=True)
+class Ratio(Attack):
+    """Mean loss under the reference over that under the target (Carlini et al., USENIX 2021).
+
+    Each mean is over the tokens of the model's own tokenizer, and at least 1e-6: a target that is
+    sure of every token gives no infinity, and a record that both are sure of gives 1 and not 0.
+    No score where either model has no scored token.
+    """
+
+    name = "ratio"
+    title = "Reference ratio"
+    source = "Carlini et al. 2021, arXiv 2012.07805"
+    formula = "mean_t log p_ref(x_t | x_<t) / mean_t log p_target(x_t | x_<t)"
+    uses_reference = True
+
+    def score(self, evidence: TextEvidence) -> Scores:
+        reference = np.maximum(-needs_reference(evidence).tokens.mean(), MIN_LOSS)
+        return reference / np.maximum(-evidence.target.tokens.mean(), MIN_LOSS)

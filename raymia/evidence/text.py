@@ -129,9 +129,14 @@ def neighbor_evidence(
 
 
 def segment_mean(values: npt.NDArray[np.floating], offsets: npt.NDArray[np.int64]) -> Floats:
-    """Mean of each segment of a ragged array, in float64; NaN for an empty segment."""
-    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    """Mean of each segment of a ragged array, in float64; NaN for an empty segment.
+
+    Each segment is summed by itself, so that a record's mean does not depend on the others.
+    """
     counts = np.diff(offsets)
-    totals = sums[offsets[1:]] - sums[offsets[:-1]]
-    means: Floats = np.divide(totals, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+    means = np.full(len(counts), np.nan)
+    filled = counts > 0
+    if filled.any():
+        sums = np.add.reduceat(values.astype(np.float64), offsets[:-1][filled])
+        means[filled] = sums / counts[filled]
     return means

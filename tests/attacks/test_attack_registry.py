@@ -14,7 +14,10 @@ from raymia.attacks.base import needs_neighbors, needs_reference
 from raymia.errors import InputError
 from raymia.evidence.text import ModelEvidence, TextEvidence, token_evidence
 
-NAMES = ["difference", "loss", "min_k", "min_k_plus_plus", "neighbor", "spv", "zlib"]
+NAMES = [
+    "detect_gpt", "difference", "ez", "fast_detect", "loss", "min_k", "min_k_plus_plus",
+    "neighbor", "ratio", "spv", "surp", "wbc", "zlib",
+]  # fmt: skip
 
 
 def test_all_attacks_are_known_in_order_of_their_names():
@@ -32,7 +35,8 @@ def test_every_attack_says_what_it_is(name):
 @pytest.mark.parametrize(
     ("name", "target", "reference"),
     [("loss", 1, 0), ("zlib", 1, 0), ("min_k", 1, 0), ("min_k_plus_plus", 1, 0),
-     ("difference", 1, 1), ("neighbor", 11, 0), ("spv", 11, 11)],
+     ("surp", 1, 0), ("fast_detect", 1, 0), ("difference", 1, 1), ("ratio", 1, 1), ("ez", 1, 1),
+     ("wbc", 1, 1), ("neighbor", 11, 0), ("detect_gpt", 11, 0), ("spv", 11, 11)],
 )  # fmt: skip
 def test_queries_per_record_are_those_of_the_formula(name, target, reference):
     assert build(name, {}, "here").queries(10) == (target, reference)
@@ -74,15 +78,28 @@ def test_unknown_parameter_lists_those_there_are():
     assert "has no parameter 'k'; it has: none" in problem("loss", k=0.2)
 
 
-@pytest.mark.parametrize("name", ["min_k", "min_k_plus_plus"])
+@pytest.mark.parametrize("name", ["min_k", "min_k_plus_plus", "surp"])
 @pytest.mark.parametrize("share", [0, -0.1, 1.0001, float("nan"), "much"])
 def test_share_outside_its_range_is_refused(name, share):
     assert f"attack {name!r}" in problem(name, share=share)
 
 
+@pytest.mark.parametrize("name", ["difference", "spv"])
 @pytest.mark.parametrize("space", ["loss", "", 5])
-def test_unknown_space_is_refused_with_those_there_are(space):
-    assert "'probability' or 'log'" in problem("spv", space=space)
+def test_unknown_space_is_refused_with_those_there_are(name, space):
+    assert "'probability' or 'log'" in problem(name, space=space)
+
+
+@pytest.mark.parametrize("bound", [0, -1.0, float("nan"), "high"])
+def test_bound_on_the_entropy_outside_its_range_is_refused(bound):
+    assert "attack 'surp'" in problem("surp", max_entropy=bound)
+
+
+@pytest.mark.parametrize("windows", ["", "2,", "2;3", "0,2", "-1", "2,3,2", "2.5", 2.5, True])
+def test_windows_that_are_not_different_sizes_are_refused(windows):
+    text = problem("wbc", windows=windows)
+    assert "windows should be different whole numbers above 0, as '2,3,4'" in text
+    assert repr(windows) in text
 
 
 def test_attack_without_what_it_needs_says_so():
