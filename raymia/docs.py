@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from raymia.attacks import registry
-from raymia.report.attack_table import queries_text
+from raymia.report.attack_table import access, label, probes_text, queries_text
 from raymia.spec import AuditSpec
 
 ATTACKS_START = "<!-- made by raymia.docs: attacks -->"
@@ -45,12 +45,15 @@ def audit_file_page() -> str:
 
 def attacks_table() -> str:
     """The registered attacks as a Markdown table."""
-    lines = ["| attack | score | source | queries per record |", "|---|---|---|---|"]
+    lines = [
+        "| attack | score | source | access | asks | queries per record |",
+        "|---|---|---|---|---|---|",
+    ]
     for kind in registry().values():
         formula = kind.formula.replace("|", "\\|")
-        name = f"`{kind.name}@REF`" if kind.uses_reference else f"`{kind.name}`"
         lines.append(
-            f"| {name} {kind.title} | `{formula}` | {kind.source} | {queries_text(kind)} |"
+            f"| `{label(kind)}` {kind.title} | `{formula}` | {kind.source} | {access(kind)} | "
+            f"{probes_text(kind)} | {queries_text(kind)} |"
         )
     return "\n".join(lines)
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 import raymia.attacks
 from raymia.attacks import Attack
 from raymia.errors import InputError
 from raymia.models.source import Checkpoint, resolve_checkpoint
-from raymia.records import RecordSet, SetAside, read_records, read_texts, record_id
+from raymia.records import RecordSet, SetAside, read_other_texts, read_records
 from raymia.spec import (
     AttackSpec,
     AuditSpec,
     ModelReference,
     ModelSpec,
     SelfPromptReference,
+    ShadowReference,
 )
 
 
@@ -40,6 +43,8 @@ class Inputs:
     references : checkpoints of references of kind ``model``, by name.
     prompts : usable prompts of each self-prompt reference, by name.
     paraphraser : the model that makes neighbors, where there is one.
+    population, known_members : texts that are no records, by record id.
+    shadow_members : ids of what each shadow was trained on, by its name.
     """
 
     spec: AuditSpec
@@ -49,6 +54,16 @@ class Inputs:
     references: dict[str, Checkpoint]
     prompts: dict[str, tuple[str, ...]]
     paraphraser: Checkpoint | None
+    population: dict[str, str]
+    known_members: dict[str, str]
+    shadow_members: dict[str, frozenset[str]]
+
+    @property
+    def texts(self) -> pa.Table:
+        """All texts that a model may be asked about: the records, then the population."""
+        records = self.records.table.select(["record_id", "payload"])
+        others = [list(self.population), list(self.population.values())]
+        return pa.concat_tables([records, pa.table(others, schema=records.schema)])
 
 
 def resolve_inputs(spec: AuditSpec) -> Inputs:
@@ -80,23 +95,55 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
     }
     references: dict[str, Checkpoint] = {}
     prompts: dict[str, tuple[str, ...]] = {}
-    known = set() if records is None else set(records.table["record_id"].to_pylist())
+    taken = {} if records is None else dict.fromkeys(records.ids, "a record")
     aside: list[SetAside] = [] if records is None else list(records.set_aside)
+    shadow_members: dict[str, frozenset[str]] = {}
     for name, reference in spec.references.items():
         where = f"references.{name}"
-        if isinstance(reference, ModelReference):
-            found = attempt(resolve_checkpoint, reference, f"{where}.model", on_gpu=reference_gpu)
-            if found is not None:
-                references[name] = found
-        else:
-            usable = attempt(_read_prompts, reference, known, aside, f"{where}.prompts")
-            prompts[name] = usable or ()
+        if isinstance(reference, SelfPromptReference):
+            prompts[name] = tuple(
+                (
+                    attempt(
+                        read_other_texts,
+                        reference.prompts,
+                        reference.text_column,
+                        "prompt",
+                        taken,
+                        aside,
+                        f"{where}.prompts",
+                    )
+                    or {}
+                ).values()
+            )
             base = spec.references[reference.base]
             if isinstance(base, ModelReference) and base.adapter is not None:
                 problems.append(
                     f"{where}.base: {reference.base!r} has an adapter, and only a plain model can "
                     "be fine-tuned; merge the adapter into it first"
                 )
+            continue
+        found = attempt(resolve_checkpoint, reference, f"{where}.model", on_gpu=reference_gpu)
+        if found is not None:
+            references[name] = found
+        if isinstance(reference, ShadowReference):
+            members = attempt(
+                read_other_texts,
+                reference.members,
+                reference.text_column,
+                "member of a shadow",
+                {},
+                [],
+                f"{where}.members",
+            )
+            shadow_members[name] = frozenset(members or ())
+    column = spec.records.text_column
+    others: dict[str, dict[str, str]] = {"population": {}, "known_members": {}}
+    for key, what in (("population", "text of the population"), ("known_members", "known member")):
+        paths = getattr(spec.records, key)
+        if paths:
+            found = attempt(read_other_texts, paths, column, what, taken, aside, f"records.{key}")
+            others[key] = found or {}
+            taken = taken | dict.fromkeys(others[key], f"a {what}")
     paraphraser = None
     if spec.neighbors is not None:
         model = ModelSpec(
@@ -113,6 +160,9 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
         references,
         prompts,
         paraphraser,
+        others["population"],
+        others["known_members"],
+        shadow_members,
     )
 
 
@@ -125,11 +175,11 @@ def name_attacks(spec: AuditSpec) -> list[NamedAttack]:
         For an attack that is unknown, or that the audit file does not give the means for.
     """
     if spec.attacks is None:
+        kinds = raymia.attacks.registry()
         wanted = [
             AttackSpec(attack=name)
-            for name, kind in raymia.attacks.registry().items()
-            if (spec.references or not kind.uses_reference)
-            and (spec.neighbors or not kind.uses_neighbors)
+            for name, kind in kinds.items()
+            if lacking(kind, spec) is None and not costs_extra(kind, spec)
         ]
     else:
         wanted = list(spec.attacks)
@@ -148,6 +198,42 @@ def name_attacks(spec: AuditSpec) -> list[NamedAttack]:
     return named
 
 
+def lacking(kind: type[Attack], spec: AuditSpec) -> str | None:
+    """What an audit file does not give that an attack needs; None where it gives everything."""
+    shadows = [r for r in spec.references.values() if isinstance(r, ShadowReference)]
+    needs = (
+        (kind.uses_reference, spec.references, "needs a reference; add one under `references`"),
+        (kind.uses_shadows, shadows, "needs shadows; add references of `kind: shadow`"),
+        (
+            "neighbors" in kind.asks,
+            spec.neighbors,
+            "compares records with their neighbors; add a section `neighbors`",
+        ),
+        (
+            kind.uses_population or "prefixed" in kind.asks,
+            spec.records.population,
+            "needs texts that are no members and are not scored; name a file of them as "
+            "`population` under `records`",
+        ),
+        (
+            "member_prefixed" in kind.asks,
+            spec.records.known_members,
+            "needs members that are not scored; name a file of them as `known_members` under "
+            "`records`",
+        ),
+        (kind.uses_corpus, spec.corpus, "needs token frequencies; add a section `corpus`"),
+    )
+    return next((text for needed, given, text in needs if needed and not given), None)
+
+
+def costs_extra(kind: type[Attack], spec: AuditSpec) -> bool:
+    """Whether an attack asks what the audit file did not say it wants to pay for."""
+    return any(
+        question in kind.asks and getattr(spec.probes, question) is None
+        for question in ("swaps", "noise", "samples", "gradient")
+    )
+
+
 def _with_references(item: AttackSpec, spec: AuditSpec, where: str) -> list[NamedAttack]:
     statistic, _, reference = item.attack.partition("@")
     attack = raymia.attacks.build(statistic, dict(item.parameters), where)
@@ -155,45 +241,16 @@ def _with_references(item: AttackSpec, spec: AuditSpec, where: str) -> list[Name
     if item.name is None and item.parameters:
         settings = ",".join(f"{k}={v}" for k, v in sorted(item.parameters.items()))
         label = f"{statistic}({settings})"
-    if attack.uses_neighbors and spec.neighbors is None:
-        raise InputError(
-            f"{where}: {statistic!r} compares records with their neighbors; add a section "
-            "`neighbors`"
-        )
+    lack = lacking(type(attack), spec)
+    if lack is not None:
+        raise InputError(f"{where}: {statistic!r} {lack}")
     if not attack.uses_reference:
         if reference:
             raise InputError(f"{where}: {statistic!r} uses no reference; write it without @")
         return [NamedAttack(label, attack, None)]
-    if not spec.references:
-        raise InputError(f"{where}: {statistic!r} needs a reference; add one under `references`")
     if reference and reference not in spec.references:
         raise InputError(
             f"{where}: no reference {reference!r}; there are: {', '.join(spec.references)}"
         )
     chosen = [reference] if reference else list(spec.references)
     return [NamedAttack(f"{label}@{name}", attack, name) for name in chosen]
-
-
-def _read_prompts(
-    spec: SelfPromptReference, records: set[str], aside: list[SetAside], where: str
-) -> tuple[str, ...]:
-    """Prompts that are texts, none twice and none of them a record."""
-    prompts: dict[str, str] = {}
-    for path in spec.prompts:
-        for row in read_texts(path, spec.text_column):
-            if not isinstance(row.text, str) or not row.text.strip():
-                aside.append(SetAside(row.where, None, "a prompt without text"))
-                continue
-            identifier = record_id(row.text)
-            if identifier in records:
-                aside.append(SetAside(row.where, identifier, "a prompt that is also a record"))
-            elif identifier in prompts:
-                aside.append(SetAside(row.where, identifier, "a prompt that was given before"))
-            else:
-                prompts[identifier] = row.text
-    if not prompts:
-        raise InputError(
-            f"{where}: not one usable prompt in {', '.join(spec.prompts)}; prompts are texts that "
-            "are not among the records"
-        )
-    return tuple(prompts.values())

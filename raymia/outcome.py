@@ -26,7 +26,7 @@ from raymia.report.result import (
     StageCount,
 )
 from raymia.scoring import measure_scores
-from raymia.spec import ModelReference, SelfPromptReference
+from raymia.spec import SelfPromptReference
 
 TRUNCATED = "longer than the model's limit: its end was not scored"
 VERSIONS_OF = ("raymia", "torch", "transformers", "ray", "numpy", "pyarrow")
@@ -107,7 +107,7 @@ def _dropped(run: Run, stage: Stage, planned: PlannedProbe) -> Iterator[Dropped]
     table = run.store.read(planned.key, columns)
     if table is None:
         return
-    records = set(run.inputs.records.table["record_id"].to_pylist())
+    records = {*run.inputs.records.ids, *run.inputs.population}
     for row in table.to_pylist():
         reason = row["error"] or (TRUNCATED if row.get("truncated") else None)
         # The stage that makes neighbors names those that could not be made.
@@ -159,7 +159,7 @@ def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
                 target=plan.name,
                 name=name,
                 kind=spec.kind,
-                model=base.model if isinstance(base, ModelReference) else "",
+                model="" if isinstance(base, SelfPromptReference) else base.model,
                 facts=facts or {},
             )
 

@@ -8,14 +8,15 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from raymia.attacks import Attack
 from raymia.evidence.store import EvidenceKey, EvidenceStore
-from raymia.inputs import Inputs, NamedAttack
+from raymia.inputs import Inputs
 from raymia.models.loaders import CausalLMLoader, Loader, MaskFillerLoader
 from raymia.models.source import Checkpoint, fingerprint
 from raymia.neighbors.mask_fill import MaskFillProbe
 from raymia.prepare.self_prompt import SelfPromptRecipe
 from raymia.probes.base import Probe, evidence_key
-from raymia.probes.text import NeighborProbe, TokenProbe
+from raymia.probes.questions import in_order, make_probe
 from raymia.spec import PoolSpec, SelfPromptReference
 
 Role = Literal["neighbors", "target", "reference"]
@@ -28,10 +29,12 @@ class PlannedProbe:
 
     Attributes
     ----------
+    question : its name among :data:`raymia.probes.questions.QUESTIONS`; "make" for neighbors.
     missing : indices to ask about, by record id.
     stored : how many answers there are already.
     """
 
+    question: str
     probe: Probe
     key: EvidenceKey
     missing: dict[str, list[int]]
@@ -59,10 +62,6 @@ class Stage:
     @property
     def stored(self) -> int:
         return sum(planned.stored for planned in self.probes)
-
-    def key(self, kind: str) -> EvidenceKey | None:
-        """The key of the stage's evidence of a kind; None where the kind is not asked for."""
-        return next((p.key for p in self.probes if p.key.kind == kind), None)
 
 
 @dataclass(frozen=True)
@@ -128,33 +127,47 @@ def plan_target(
     planned : hashes of keys that will have been answered before this target's turn.
     """
     spec, resources = inputs.spec, inputs.spec.resources
-    wants_neighbors = any(a.attack.uses_neighbors for a in inputs.attacks)
+    wants_neighbors = any("neighbors" in a.attack.asks for a in inputs.attacks)
     maker: MaskFillProbe | None = None
     neighbors_key: EvidenceKey | None = None
     if wants_neighbors and spec.neighbors is not None and inputs.paraphraser is not None:
         maker = MaskFillProbe(spec.neighbors, spec.seed)
         neighbors_key = evidence_key(maker, inputs.paraphraser.fingerprint)
-    ids: list[str] = inputs.records.table["record_id"].to_pylist()
+    neighbors_made = (
+        None if maker is None or neighbors_key is None else (maker.spec.count, neighbors_key.hash)
+    )
+    ids, population = inputs.records.ids, list(inputs.population)
     planned = set(planned)
 
     def stage(
-        label: str, role: Role, checkpoint: Checkpoint, pool: PoolSpec, with_neighbors: bool
+        label: str, role: Role, checkpoint: Checkpoint, pool: PoolSpec, attacks: list[Attack]
     ) -> Stage:
-        probes: list[Probe] = [TokenProbe()]
-        if with_neighbors and maker is not None and neighbors_key is not None:
-            probes.append(NeighborProbe(maker.spec.count, neighbors_key.hash))
+        probes = []
+        for question in in_order(q for attack in attacks for q in attack.asks):
+            probe = make_probe(question, inputs, neighbors_made)
+            asked = ids
+            if question == "tokens" and any(attack.uses_population for attack in attacks):
+                asked = [*ids, *population]
+            probes.append(_planned(question, probe, checkpoint.fingerprint, asked, store, planned))
         loader = CausalLMLoader(checkpoint, pool.batch_tokens)
-        return Stage(label, role, loader, pool, tuple(
-            _planned(probe, checkpoint.fingerprint, ids, store, planned) for probe in probes
-        ))  # fmt: skip
+        return Stage(label, role, loader, pool, tuple(probes))
 
     target = stage(
-        f"target:{name}", "target", inputs.targets[name], resources.target, wants_neighbors
+        f"target:{name}",
+        "target",
+        inputs.targets[name],
+        resources.target,
+        [a.attack for a in inputs.attacks],
     )
     references: dict[str, Stage] = {}
     preparations: list[Preparation] = []
-    for reference in _used_references(inputs.attacks):
-        needs = any(a.attack.uses_neighbors for a in inputs.attacks if a.reference == reference)
+    for reference in _used_references(inputs):
+        attacks = [
+            a.attack
+            for a in inputs.attacks
+            if a.reference == reference
+            or (a.attack.uses_shadows and reference in inputs.shadow_members)
+        ]
         kind = spec.references[reference]
         if isinstance(kind, SelfPromptReference):
             preparation = _preparation(inputs, store, reference, kind, name)
@@ -163,10 +176,10 @@ def plan_target(
             label = f"reference:{preparation.stage_name(name)}"
         else:
             checkpoint, label = inputs.references[reference], f"reference:{reference}"
-        references[reference] = stage(label, "reference", checkpoint, resources.reference, needs)
+        references[reference] = stage(label, "reference", checkpoint, resources.reference, attacks)
     neighbors = None
     if maker is not None and inputs.paraphraser is not None:
-        made = _planned(maker, inputs.paraphraser.fingerprint, ids, store, planned)
+        made = _planned("make", maker, inputs.paraphraser.fingerprint, ids, store, planned)
         # Neighbors are made only where a model is still to be asked about them.
         wanted = {
             (record, index)
@@ -214,17 +227,20 @@ def _preparation(
     return Preparation(name, recipe, store.prepared_facts(recipe.key) is not None)
 
 
-def _used_references(attacks: list[NamedAttack]) -> list[str]:
-    return list(dict.fromkeys(a.reference for a in attacks if a.reference is not None))
+def _used_references(inputs: Inputs) -> list[str]:
+    used = [a.reference for a in inputs.attacks if a.reference is not None]
+    if any(a.attack.uses_shadows for a in inputs.attacks):
+        used += inputs.shadow_members
+    return list(dict.fromkeys(used))
 
 
 def _planned(
-    probe: Probe, model: str, ids: list[str], store: EvidenceStore, planned: set[str]
+    question: str, probe: Probe, model: str, ids: list[str], store: EvidenceStore, planned: set[str]
 ) -> PlannedProbe:
     key = evidence_key(probe, model)
     indices = probe.indices()
     if key.hash in planned:
-        return PlannedProbe(probe, key, {}, len(ids) * len(indices))
+        return PlannedProbe(question, probe, key, {}, len(ids) * len(indices))
     present = store.present(key)
     missing: dict[str, list[int]] = {}
     for record in ids:
@@ -232,7 +248,7 @@ def _planned(
         if absent:
             missing[record] = absent
     total = len(ids) * len(indices)
-    return PlannedProbe(probe, key, missing, total - sum(map(len, missing.values())))
+    return PlannedProbe(question, probe, key, missing, total - sum(map(len, missing.values())))
 
 
 def stored_neighbors(plan: TargetPlan, store: EvidenceStore) -> dict[tuple[str, int], Any]:

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -50,6 +50,10 @@ class RecordSet:
 
     table: pa.Table
     set_aside: list[SetAside] = field(default_factory=list)
+
+    @property
+    def ids(self) -> list[str]:
+        return list(self.table["record_id"].to_pylist())
 
     def count(self, is_member: bool | None) -> int:
         return int(self.table["is_member"].to_pylist().count(is_member))
@@ -122,6 +126,60 @@ def read_records(spec: RecordsSpec) -> RecordSet:
         [pa.array(c, type=f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
     )
     return RecordSet(table, aside)
+
+
+def read_other_texts(
+    paths: list[str],
+    column: str,
+    what: str,
+    taken: Mapping[str, str],
+    aside: list[SetAside],
+    where: str,
+) -> dict[str, str]:
+    """Read texts that are none of the records: prompts, a population, known members.
+
+    Parameters
+    ----------
+    what : what such a text is called in messages, as "prompt".
+    taken : what a text must not be, by record id, as "a record".
+    aside : texts that cannot be used are added to it.
+    where : the key of the audit file.
+
+    Returns
+    -------
+    Texts by record id, in the order of the files.
+
+    Raises
+    ------
+    InputError
+        For files that cannot be read, or when not one text can be used.
+    """
+    texts: dict[str, str] = {}
+    before = len(aside)
+    for path in paths:
+        for row in read_texts(path, column):
+            if not isinstance(row.text, str) or not row.text.strip():
+                aside.append(SetAside(row.where, None, f"a {what} without text"))
+                continue
+            try:
+                identifier = record_id(row.text)
+            except UnicodeEncodeError:
+                aside.append(SetAside(row.where, None, f"a {what} that is {NOT_UNICODE}"))
+                continue
+            if identifier in taken:
+                reason = f"a {what} that is also {taken[identifier]}"
+                aside.append(SetAside(row.where, identifier, reason))
+            elif identifier in texts:
+                aside.append(SetAside(row.where, identifier, f"a {what} that was given before"))
+            else:
+                texts[identifier] = row.text
+    if not texts:
+        reasons = ", ".join(f"{n} x {r}" for r, n in count_reasons(aside[before:]).items())
+        raise InputError(
+            f"{where}: not one usable {what} in {', '.join(paths)} ({reasons or 'no rows'}); "
+            f"a {what} is a text that is not among the records"
+        )
+    return texts
 
 
 def count_reasons(aside: list[SetAside]) -> dict[str, int]:

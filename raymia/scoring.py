@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
+from raymia.corpus import token_counts
 from raymia.evidence.store import EvidenceStore
-from raymia.evidence.text import ModelEvidence, TextEvidence, neighbor_evidence, token_evidence
-from raymia.inputs import Inputs
+from raymia.evidence.text import ModelEvidence, ShadowEvidence, TextEvidence
+from raymia.inputs import Inputs, NamedAttack
 from raymia.metrics.summary import AttackMetrics, NotMeasured, measure
 from raymia.plan import Stage, TargetPlan
-from raymia.probes.text import NeighborProbe, TokenProbe
+from raymia.probes.questions import lay_out
 
 
 def score_records(inputs: Inputs, store: EvidenceStore, plans: list[TargetPlan]) -> pa.Table:
@@ -22,19 +26,16 @@ def score_records(inputs: Inputs, store: EvidenceStore, plans: list[TargetPlan])
     where the attack has none for the record), one row per target, attack and record.
     """
     records = inputs.records.table
-    ids, texts = records["record_id"].to_pylist(), records["payload"].to_pylist()
     tables = []
     for plan in plans:
-        target = _model_evidence(plan.target, store, ids)
-        references = {n: _model_evidence(s, store, ids) for n, s in plan.references.items()}
+        evidence = _Evidence(inputs, store, plan)
         for named in inputs.attacks:
-            reference = None if named.reference is None else references[named.reference]
-            scores = named.attack.score(TextEvidence(texts, target, reference))
+            scores = named.attack.score(evidence.given_to(named))
             tables.append(
                 pa.table(
                     {
-                        "target": pa.array([plan.name] * len(ids)),
-                        "attack": pa.array([named.label] * len(ids)),
+                        "target": pa.array([plan.name] * records.num_rows),
+                        "attack": pa.array([named.label] * records.num_rows),
                         "record_id": records["record_id"].combine_chunks(),
                         "is_member": records["is_member"].combine_chunks(),
                         "score": pa.array(scores, pa.float64(), mask=np.isnan(scores)),
@@ -44,14 +45,61 @@ def score_records(inputs: Inputs, store: EvidenceStore, plans: list[TargetPlan])
     return pa.concat_tables(tables)
 
 
-def _model_evidence(stage: Stage, store: EvidenceStore, ids: list[str]) -> ModelEvidence:
-    key = stage.key(TokenProbe.kind)
-    tokens = token_evidence(None if key is None else store.read(key), ids)
-    for planned in stage.probes:
-        if isinstance(planned.probe, NeighborProbe):
-            answers = store.read(planned.key)
-            return ModelEvidence(tokens, neighbor_evidence(answers, ids, planned.probe.count))
-    return ModelEvidence(tokens)
+class _Evidence:
+    """The evidence on one target, handed to each attack as far as it needs it."""
+
+    def __init__(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> None:
+        attacks = [named.attack for named in inputs.attacks]
+        records = inputs.records
+        self.records = _Answers(store, plan, records.ids, records.table["payload"].to_pylist())
+        self.population = None
+        if any(attack.uses_population for attack in attacks):
+            texts = inputs.population
+            self.population = _Answers(store, plan, list(texts), list(texts.values()))
+        self.corpus = None
+        if any(attack.uses_corpus for attack in attacks) and inputs.spec.corpus is not None:
+            self.corpus = token_counts(inputs.spec.corpus, plan.target.loader.checkpoint, store)
+        self.shadows = [
+            ShadowEvidence(
+                self.records.references[name], np.array([i in members for i in records.ids])
+            )
+            for name, members in inputs.shadow_members.items()
+            if name in plan.references
+        ]
+
+    def given_to(self, named: NamedAttack) -> TextEvidence:
+        attack, population = named.attack, None
+        if attack.uses_population and self.population is not None:
+            population = self.population.beside(named.reference)
+        return self.records.beside(
+            named.reference,
+            shadows=self.shadows if attack.uses_shadows else (),
+            population=population,
+            corpus=self.corpus if attack.uses_corpus else None,
+        )
+
+
+class _Answers:
+    """What a target and its references answered on some texts."""
+
+    def __init__(
+        self, store: EvidenceStore, plan: TargetPlan, ids: Sequence[str], texts: Sequence[str]
+    ) -> None:
+        self.texts = texts
+        self.target = _model_evidence(plan.target, store, ids)
+        self.references = {
+            name: _model_evidence(stage, store, ids) for name, stage in plan.references.items()
+        }
+
+    def beside(self, reference: str | None, **others: Any) -> TextEvidence:
+        against = None if reference is None else self.references[reference]
+        return TextEvidence(self.texts, self.target, against, **others)
+
+
+def _model_evidence(stage: Stage, store: EvidenceStore, ids: Sequence[str]) -> ModelEvidence:
+    return ModelEvidence(
+        **{p.question: lay_out(p.question, p.probe, store.read(p.key), ids) for p in stage.probes}
+    )
 
 
 def measure_scores(inputs: Inputs, scores: pa.Table) -> list[AttackMetrics | NotMeasured]:

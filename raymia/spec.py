@@ -34,9 +34,20 @@ class RecordsSpec(Strict):
     candidates: list[str] = Field(
         default=[], description="files of records whose membership is unknown; scored, not measured"
     )
+    population: list[str] = Field(
+        default=[],
+        description="files of texts that are no members and are not scored: RMIA's population, "
+        "the prefix of ReCaLL, what quantile regression is fitted on",
+    )
+    known_members: list[str] = Field(
+        default=[],
+        description="files of members that are not scored: the second prefix of CON-ReCall",
+    )
     text_column: str = Field(default="text", description="name of the column that holds the text")
 
-    @field_validator("members", "non_members", "candidates", mode="before")
+    @field_validator(
+        "members", "non_members", "candidates", "population", "known_members", mode="before"
+    )
     @classmethod
     def _one_path_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -82,6 +93,21 @@ class ModelReference(ModelSpec):
     """A reference that exists already: the base, or a model tuned on similar or identical data."""
 
     kind: Literal["model"] = Field(default="model", description="may be left out")
+
+
+class ShadowReference(ModelSpec):
+    """A model trained as the target was, on known records (LiRA)."""
+
+    kind: Literal["shadow"] = Field(description="tells a shadow from other references")
+    members: list[str] = Field(
+        description="files of the texts it was trained on; a record among them is in, others out"
+    )
+    text_column: str = Field(default="text", description="name of the members' text column")
+
+    @field_validator("members", mode="before")
+    @classmethod
+    def _one_path_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
 
 class LoraSpec(Strict):
@@ -153,7 +179,9 @@ class SelfPromptReference(Strict):
         return merge_preset(value, SELF_PROMPT_PRESETS)
 
 
-ReferenceSpec = Annotated[ModelReference | SelfPromptReference, Field(discriminator="kind")]
+ReferenceSpec = Annotated[
+    ModelReference | SelfPromptReference | ShadowReference, Field(discriminator="kind")
+]
 
 # Presets of mask filling; provenance in docs/attacks.md.
 MASK_FILL_PRESETS: dict[str, dict[str, Any]] = {
@@ -243,6 +271,66 @@ class ResourcesSpec(Strict):
     cpus: int | None = Field(default=None, ge=1, description="CPUs of a Ray started for this audit")
 
 
+class PrefixSpec(Strict):
+    """Texts that are put before a record, from `records.population` and `records.known_members`."""
+
+    shots: int = Field(default=10, ge=1, description="how many; fewer where the context is short")
+
+
+class SwapsSpec(Strict):
+    """Copies of a record in which words change places (PAC)."""
+
+    count: int = Field(default=10, ge=1, le=1000, description="copies per record")
+    share: Share = Field(default=0.3, description="swaps per word")
+
+
+class NoiseSpec(Strict):
+    """Gaussian noise on the input embeddings, as x + z and x - z (SPV-MIA, embedding domain)."""
+
+    pairs: int = Field(default=10, ge=1, le=1000, description="pairs per record")
+    scale: float = Field(
+        default=0.5, gt=0, description="in standard deviations of the model's embedding matrix"
+    )
+
+
+class SamplesSpec(Strict):
+    """Texts that a model writes when given the first words of a record (SaMIA)."""
+
+    count: int = Field(default=10, ge=1, le=1000, description="texts per record")
+    prompt_share: Share = Field(default=0.5, description="share of the record's words it is given")
+    temperature: float = Field(default=1.0, gt=0, description="of the sampling")
+    top_k: int | None = Field(default=50, ge=1, description="sample among the k likeliest tokens")
+
+
+class GradientSpec(Strict):
+    """The gradient of a record's loss; a backward pass for each."""
+
+
+class ProbesSpec(Strict):
+    """How models are asked beyond one pass over the record.
+
+    A section that is there, if only as `{}`, adds its attacks to those that run by default.
+    """
+
+    prefix: PrefixSpec = Field(default=PrefixSpec(), description="for `recall` and `con_recall`")
+    swaps: SwapsSpec | None = Field(default=None, description="for `pac`")
+    noise: NoiseSpec | None = Field(default=None, description="for `spv_embedding`")
+    samples: SamplesSpec | None = Field(default=None, description="for `samia`")
+    gradient: GradientSpec | None = Field(default=None, description="for `grad_norm`")
+
+
+class CorpusSpec(Strict):
+    """Texts whose token frequencies stand for those of language at large (DC-PDD)."""
+
+    files: list[str] = Field(description="JSONL, CSV or Parquet")
+    text_column: str = Field(default="text", description="name of the column that holds the text")
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _one_path_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
 class MetricsSpec(Strict):
     """What is measured where both members and non-members are given."""
 
@@ -280,6 +368,10 @@ class AuditSpec(Strict):
     neighbors: MaskFillNeighbors | None = Field(
         default=None, description="needed by attacks that compare a record with its neighbors"
     )
+    probes: ProbesSpec = Field(
+        default=ProbesSpec(), description="how models are asked beyond one pass over the record"
+    )
+    corpus: CorpusSpec | None = Field(default=None, description="for `dc_pdd`")
     attacks: list[AttackSpec] | None = Field(
         default=None,
         min_length=1,

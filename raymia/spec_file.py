@@ -12,7 +12,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from raymia.errors import InputError
-from raymia.spec import AuditSpec, MaskFillNeighbors, ModelSpec, SelfPromptReference
+from raymia.spec import (
+    AuditSpec,
+    MaskFillNeighbors,
+    ModelSpec,
+    SelfPromptReference,
+    ShadowReference,
+)
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -152,15 +158,22 @@ def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
             )
         else:
             references[name] = _model_paths(reference, weights)
+            if isinstance(reference, ShadowReference):
+                references[name] = references[name].model_copy(
+                    update={"members": [data(p) for p in reference.members]}
+                )
     neighbors: MaskFillNeighbors | None = spec.neighbors
     if neighbors is not None:
         neighbors = neighbors.model_copy(update={"model": weights(neighbors.model)})
     records = spec.records.model_copy(
         update={
             key: [data(p) for p in getattr(spec.records, key)]
-            for key in ("members", "non_members", "candidates")
+            for key in ("members", "non_members", "candidates", "population", "known_members")
         }
     )
+    corpus = spec.corpus
+    if corpus is not None:
+        corpus = corpus.model_copy(update={"files": [data(p) for p in corpus.files]})
     return spec.model_copy(
         update={
             "output": data(spec.output),
@@ -169,6 +182,7 @@ def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
             "targets": [_model_paths(target, weights) for target in spec.targets],
             "references": references,
             "neighbors": neighbors,
+            "corpus": corpus,
         }
     )
 

@@ -22,7 +22,8 @@ BASE = ASSETS / "models" / "base"
 PARAPHRASER = ASSETS / "models" / "paraphraser"
 NEIGHBORS = 3
 ALL_ATTACKS = {
-    "loss", "zlib", "min_k", "min_k_plus_plus", "surp", "fast_detect", "neighbor", "detect_gpt",
+    "loss", "lowercase", "zlib", "min_k", "min_k_plus_plus", "surp", "fast_detect",
+    "neighbor", "detect_gpt",
     *(f"{statistic}@{reference}" for statistic in ("difference", "ratio", "ez", "wbc", "spv")
       for reference in ("base", "self_prompt")),
 }  # fmt: skip

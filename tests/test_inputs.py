@@ -33,7 +33,7 @@ def problems(action, *args):
 def test_default_is_every_attack_with_every_reference(made):
     assert labels(made()) == [
         "detect_gpt", "difference@base", "difference@self_prompt", "ez@base", "ez@self_prompt",
-        "fast_detect", "loss", "min_k", "min_k_plus_plus", "neighbor", "ratio@base",
+        "fast_detect", "loss", "lowercase", "min_k", "min_k_plus_plus", "neighbor", "ratio@base",
         "ratio@self_prompt", "spv@base", "spv@self_prompt", "surp", "wbc@base", "wbc@self_prompt",
         "zlib",
     ]  # fmt: skip
@@ -41,12 +41,60 @@ def test_default_is_every_attack_with_every_reference(made):
 
 def test_default_is_what_the_file_gives_the_means_for(made):
     assert labels(made(references=None, neighbors=None)) == [
-        "fast_detect", "loss", "min_k", "min_k_plus_plus", "surp", "zlib"
+        "fast_detect", "loss", "lowercase", "min_k", "min_k_plus_plus", "surp", "zlib"
     ]  # fmt: skip
     assert "neighbor" in labels(made(references=None))
     assert not any(x.startswith("spv") for x in labels(made(references=None)))
     assert not any(x.startswith("spv") for x in labels(made(neighbors=None)))
     assert "difference@base" in labels(made(neighbors=None))
+
+
+def test_attack_that_asks_much_runs_by_default_where_its_section_says_so(made):
+    quick = labels(made(neighbors=None, references=None))
+    asked = {"swaps": {}, "samples": {"count": 2}, "gradient": {}}
+    more = labels(made(neighbors=None, references=None, probes=asked))
+    assert set(more) - set(quick) == {"pac", "samia", "grad_norm"}
+    assert labels(made(attacks=["pac", "spv_embedding@base"])) == ["pac", "spv_embedding@base"]
+
+
+def test_population_and_known_members_bring_their_attacks(made, tmp_path):
+    texts = passages(14)
+    records = {
+        **made().records.model_dump(exclude={"population", "known_members"}),
+        "population": write_jsonl(tmp_path / "population.jsonl", [texts[0], *texts[9:12]]),
+        "known_members": write_jsonl(tmp_path / "known.jsonl", texts[11:14]),
+    }
+    spec = made(records=records, corpus={"files": write_jsonl(tmp_path / "c.jsonl", texts)})
+    new = set(labels(spec)) - set(labels(made()))
+    assert new == {"con_recall", "dc_pdd", "recall"} | {
+        f"{name}@{reference}"
+        for name in ("rmia", "quantile")
+        for reference in ("base", "self_prompt")
+    }
+    inputs = resolve_inputs(spec)
+    assert list(inputs.population.values()) == texts[9:12]
+    assert list(inputs.known_members.values()) == texts[12:14]
+    assert {a.reason for a in inputs.records.set_aside} == {
+        "a text of the population that is also a record",
+        "a known member that is also a text of the population",
+    }
+    assert inputs.texts["payload"].to_pylist()[-3:] == texts[9:12]
+
+
+def test_shadow_knows_what_it_was_trained_on(made, tmp_path, tiny_gpt2):
+    texts = passages(9)
+    shadow = {
+        "kind": "shadow",
+        "model": str(tiny_gpt2),
+        "members": write_jsonl(tmp_path / "s.jsonl", [texts[0], texts[4], "not a record"]),
+    }
+    spec = made(references={"s1": shadow}, neighbors=None)
+    assert {"lira", "lira_offline", "difference@s1"} <= set(labels(spec))
+    inputs = resolve_inputs(spec)
+    ids = inputs.records.ids
+    assert {ids[0], ids[4]} < inputs.shadow_members["s1"]
+    assert not {ids[1], ids[2]} & inputs.shadow_members["s1"]
+    assert set(inputs.references) == {"s1"}
 
 
 def test_attack_with_a_reference_runs_with_each_or_with_the_one_named(made):
@@ -70,7 +118,11 @@ def test_parameters_and_names_stand_in_the_label(made):
 @pytest.mark.parametrize(
     ("attacks", "changes", "says"),
     [
-        (["lira"], {}, "attacks[0]: no attack 'lira'; there are: detect_gpt, difference"),
+        (["mia"], {}, "attacks[0]: no attack 'mia'; there are: con_recall, dc_pdd, detect_gpt"),
+        (["lira"], {}, "attacks[0]: 'lira' needs shadows; add references of `kind: shadow`"),
+        (["rmia"], {}, "'rmia' needs texts that are no members"),
+        (["recall"], {}, "name a file of them as `population` under `records`"),
+        (["dc_pdd"], {}, "add a section `corpus`"),
         (["loss", "spv@bass"], {}, "attacks[1]: no reference 'bass'; there are: base, self_prompt"),
         (["loss@base"], {}, "attacks[0]: 'loss' uses no reference"),
         (["spv"], {"neighbors": None}, "add a section `neighbors`"),
@@ -87,7 +139,7 @@ def test_attack_that_cannot_run_is_refused_with_its_place(made, attacks, changes
 
 
 def test_all_wrong_attacks_are_named_together(made):
-    found = problems(name_attacks, made(attacks=["lira", "loss", "loss@base", "rmia"]))
+    found = problems(name_attacks, made(attacks=["mia", "loss", "loss@base", "rmia"]))
     assert [text.split(":")[0] for text in found] == ["attacks[0]", "attacks[2]", "attacks[3]"]
 
 
@@ -125,7 +177,7 @@ def test_problems_of_all_parts_are_reported_together(made, tmp_path):
             "sp": {"kind": "self_prompt", "prompts": str(tmp_path / "no.jsonl")},
         },
         neighbors={"model": str(tmp_path / "no t5")},
-        attacks=["lira"],
+        attacks=["mia"],
     )
     found = problems(resolve_inputs, spec)
     for place in ("attacks[0]", "gone.jsonl", "targets[0].model", "targets[1].model",

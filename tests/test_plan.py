@@ -50,7 +50,11 @@ def store(folder):
 @pytest.fixture
 def inputs(folder, tiny_gpt2):
     def resolved(**changes):
-        changes = {"references": {"base": {"model": str(tiny_gpt2), "max_tokens": 64}}, **changes}
+        changes = {
+            "references": {"base": {"model": str(tiny_gpt2), "max_tokens": 64}},
+            "attacks": ["loss", "neighbor", "spv"],
+            **changes,
+        }
         return resolve_inputs(audit(folder, tiny_gpt2, PARAPHRASER, **changes))
 
     return resolved
@@ -258,8 +262,6 @@ def test_reference_is_asked_about_neighbors_only_where_an_attack_compares_them(i
 def test_stages_stand_in_the_order_a_record_passes_them(inputs, store):
     (plan,) = plan_audit(inputs(), store)
     assert [stage.role for stage in plan.stages] == ["neighbors", "target", "reference"]
-    assert plan.stages[1].key("text.tokens") == plan.target.probes[0].key
-    assert plan.stages[1].key("nothing") is None
 
 
 def test_neighbors_key_stands_in_the_key_of_the_answers_on_them(inputs, store):

@@ -14,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from raymia.errors import InputError
-from raymia.evidence.text import ModelEvidence, NeighborEvidence, TextEvidence
+from raymia.evidence.text import TextEvidence
 
 Scores = npt.NDArray[np.float64]
+
+MIN_LOSS = 1e-6
+"""Floor of a mean loss that is divided by, so that certainty gives no infinity."""
 
 MIN_VARIANCE = 1e-6
 """Floor of a variance that is divided by, so that no spread at all gives no infinity."""
@@ -30,25 +33,28 @@ class Attack(ABC):
     ----------------
     name : what audit files and reports call it.
     title, source, formula : for `raymia attacks` and the report.
+    asks : what it has asked of the target, and of the reference alike: names of the fields of
+        :class:`raymia.evidence.text.ModelEvidence`.
     uses_reference : runs once with each reference, as ``name@reference``.
-    uses_neighbors : needs the answers on the records' neighbors, of target and reference alike.
+    uses_shadows, uses_population, uses_corpus : needs the fields of
+        :class:`raymia.evidence.text.TextEvidence` of these names.
+    needs_moments : needs the moments of log p at each position, which a served model does not give.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
     formula: ClassVar[str]
+    asks: ClassVar[tuple[str, ...]] = ("tokens",)
     uses_reference: ClassVar[bool] = False
-    uses_neighbors: ClassVar[bool] = False
+    uses_shadows: ClassVar[bool] = False
+    uses_population: ClassVar[bool] = False
+    uses_corpus: ClassVar[bool] = False
+    needs_moments: ClassVar[bool] = False
 
     @abstractmethod
     def score(self, evidence: TextEvidence) -> Scores:
         """Score every record, [records]; higher means member, NaN means no score."""
-
-    def queries(self, neighbors: int) -> tuple[int, int]:
-        """Texts put to the target and to the reference per record."""
-        each = 1 + (neighbors if self.uses_neighbors else 0)
-        return each, each if self.uses_reference else 0
 
 
 @dataclass(frozen=True)
@@ -108,18 +114,14 @@ def build(name: str, parameters: dict[str, Any], where: str) -> Attack:
         raise InputError(f"{where}: attack {name!r}: {error}") from None
 
 
-def needs_reference(evidence: TextEvidence) -> ModelEvidence:
-    """The reference's evidence, which an attack that uses a reference is always given."""
-    if evidence.reference is None:
-        raise ValueError("this attack needs a reference's evidence")
-    return evidence.reference
+Answer = TypeVar("Answer")
 
 
-def needs_neighbors(evidence: ModelEvidence) -> NeighborEvidence:
-    """The neighbors' evidence, which an attack that uses neighbors is always given."""
-    if evidence.neighbors is None:
-        raise ValueError("this attack needs the evidence on neighbors")
-    return evidence.neighbors
+def asked(answer: Answer | None) -> Answer:
+    """What was answered to a question that the attack asks, which it is always given."""
+    if answer is None:
+        raise ValueError("this attack was not given the answers to a question it asks")
+    return answer
 
 
 def mean_of_present(values: Scores) -> Scores:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raymia.attacks.base import Attack, Scores, register
+from raymia.attacks.base import MIN_LOSS, Attack, Scores, asked, register
 from raymia.evidence.text import TextEvidence
 
 
@@ -41,3 +41,24 @@ class Zlib(Attack):
     def score(self, evidence: TextEvidence) -> Scores:
         sizes = [len(zlib.compress(t.encode())) for t in evidence.texts]
         return evidence.target.tokens.mean() / np.array(sizes, dtype=np.float64)
+
+
+@register
+@dataclass(frozen=True)
+class Lowercase(Attack):
+    """Mean log-probability over the mean loss of the record in lower case (Carlini et al., 2021).
+
+    Minus the ratio of the two losses: a model that knows a text by heart loses most when it is
+    spelled in another way. The loss in lower case is at least 1e-6. A record without capitals
+    scores -1. No score without a scored token.
+    """
+
+    name = "lowercase"
+    title = "Lowercase"
+    source = "Carlini et al. 2021, arXiv 2012.07805"
+    formula = "mean_t log p(x_t | x_<t) / -mean_t log p(lower(x)_t | lower(x)_<t)"
+    asks = ("tokens", "lowercase")
+
+    def score(self, evidence: TextEvidence) -> Scores:
+        lowercase = np.maximum(-asked(evidence.target.lowercase), MIN_LOSS)
+        return evidence.target.tokens.mean() / lowercase

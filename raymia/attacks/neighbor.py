@@ -11,9 +11,8 @@ from raymia.attacks.base import (
     Attack,
     InSpace,
     Scores,
+    asked,
     mean_of_present,
-    needs_neighbors,
-    needs_reference,
     register,
 )
 from raymia.evidence.text import ModelEvidence, TextEvidence
@@ -21,21 +20,25 @@ from raymia.evidence.text import ModelEvidence, TextEvidence
 
 @register
 @dataclass(frozen=True)
-class Neighbor(Attack):
+class Neighbor(InSpace):
     """Loss of the neighbors, on average, minus loss of the record (Mattern et al., ACL 2023).
 
     The average is over the neighbors that could be made; no score where there is none.
+
+    Parameters
+    ----------
+    space : "log" as published, or "probability", which is SPV-MIA's variation without its
+        reference.
     """
 
     name = "neighbor"
     title = "Neighbor"
     source = "Mattern et al. 2023, arXiv 2305.18462"
     formula = "log p(x) - mean_n log p(x~_n), log p per token"
-    uses_neighbors = True
+    asks = ("tokens", "neighbors")
 
     def score(self, evidence: TextEvidence) -> Scores:
-        neighbors = needs_neighbors(evidence.target).mean_log_prob
-        return evidence.target.tokens.mean() - mean_of_present(neighbors)
+        return -variation(self, evidence.target, asked(evidence.target.neighbors).mean_log_prob)
 
 
 @register
@@ -52,10 +55,10 @@ class DetectGpt(Attack):
     title = "DetectGPT"
     source = "Mitchell et al. 2023, arXiv 2301.11305"
     formula = "[log p(x) - mean_n log p(x~_n)] / std_n log p(x~_n), log p per token"
-    uses_neighbors = True
+    asks = ("tokens", "neighbors")
 
     def score(self, evidence: TextEvidence) -> Scores:
-        neighbors = needs_neighbors(evidence.target).mean_log_prob
+        neighbors = asked(evidence.target.neighbors).mean_log_prob
         counts = (~np.isnan(neighbors)).sum(axis=1)
         mean = mean_of_present(neighbors)
         variance = mean_of_present((neighbors - mean[:, None]) ** 2)  # over the count
@@ -93,11 +96,52 @@ class Spv(InSpace):
         "q = exp(mean_t log p)"
     )
     uses_reference = True
-    uses_neighbors = True
+    asks = ("tokens", "neighbors")
 
     def score(self, evidence: TextEvidence) -> Scores:
-        return self._variation(needs_reference(evidence)) - self._variation(evidence.target)
+        target, reference = evidence.target, asked(evidence.reference)
+        return variation(self, reference, asked(reference.neighbors).mean_log_prob) - variation(
+            self, target, asked(target.neighbors).mean_log_prob
+        )
+
+
+@register
+@dataclass(frozen=True)
+class SpvEmbedding(InSpace):
+    """SPV-MIA with neighbors in the embedding domain: x + z and x - z on the input embeddings.
+
+    As `spv`, with Gaussian noise in place of paraphrases, the same for target and reference where
+    their embeddings have one width. The paper does not print the scale of the noise; it is a
+    setting of the audit file (`probes.noise`). No score where a model has no answer.
+
+    Parameters
+    ----------
+    space : as in `spv`.
+    symmetric : average x + z and x - z as published; false takes x + z alone.
+    """
+
+    space: str = "probability"
+    symmetric: bool = True
+
+    name = "spv_embedding"
+    title = "SPV-MIA, embedding domain"
+    source = "Fu et al. 2024, arXiv 2311.06062"
+    formula = (
+        "[mean_n (q_ref(x + z_n) + q_ref(x - z_n)) / 2 - q_ref(x)] - [the same of q_target], "
+        "q = exp(mean_t log p)"
+    )
+    asks = ("tokens", "noise")
+    uses_reference = True
+
+    def score(self, evidence: TextEvidence) -> Scores:
+        return self._variation(asked(evidence.reference)) - self._variation(evidence.target)
 
     def _variation(self, model: ModelEvidence) -> Scores:
-        neighbors = self.likelihood(needs_neighbors(model).mean_log_prob)
-        return mean_of_present(neighbors) - self.likelihood(model.tokens.mean())
+        around = asked(model.noise).mean_log_prob
+        return variation(self, model, around if self.symmetric else around[:, ::2])
+
+
+def variation(attack: InSpace, model: ModelEvidence, around: Scores) -> Scores:
+    """Mean likelihood around each record minus that of the record, in the attack's space."""
+    record = attack.likelihood(model.tokens.mean())
+    return mean_of_present(attack.likelihood(around)) - record

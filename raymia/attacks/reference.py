@@ -6,11 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raymia.attacks.base import Attack, InSpace, Scores, needs_reference, register
+from raymia.attacks.base import MIN_LOSS, Attack, InSpace, Scores, asked, register
 from raymia.evidence.text import TextEvidence
-
-MIN_LOSS = 1e-6
-"""Floor of a mean loss in a ratio."""
 
 
 @register
@@ -35,7 +32,7 @@ class Difference(InSpace):
     uses_reference = True
 
     def score(self, evidence: TextEvidence) -> Scores:
-        reference = needs_reference(evidence).tokens.mean()
+        reference = asked(evidence.reference).tokens.mean()
         return self.likelihood(evidence.target.tokens.mean()) - self.likelihood(reference)
 
 
@@ -56,5 +53,5 @@ class Ratio(Attack):
     uses_reference = True
 
     def score(self, evidence: TextEvidence) -> Scores:
-        reference = np.maximum(-needs_reference(evidence).tokens.mean(), MIN_LOSS)
+        reference = np.maximum(-asked(evidence.reference).tokens.mean(), MIN_LOSS)
         return reference / np.maximum(-evidence.target.tokens.mean(), MIN_LOSS)

@@ -53,7 +53,7 @@ def ask_models(
                 plan = plan_target(inputs, store, name)
                 run_stream(
                     plan.stages,
-                    inputs.records.table,
+                    inputs.texts,
                     stored_neighbors(plan, store),
                     store_url=store_url,
                     block_records=resources.block_records,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,11 +59,66 @@ class NeighborEvidence:
 
 
 @dataclass(frozen=True)
+class GradientEvidence:
+    """Norms of the gradient of each record's loss, [records]; NaN where there is none."""
+
+    l2: Floats
+    largest: Floats
+
+
+@dataclass(frozen=True)
 class ModelEvidence:
-    """What one model answered."""
+    """What one model answered; a question that was not asked is None.
+
+    Attributes
+    ----------
+    tokens : the record's tokens.
+    neighbors : the neighbors that a paraphraser made.
+    noise : the record under noise on its embeddings; columns are x + z_1, x - z_1, x + z_2, ...
+    lowercase : the record in lower case, mean log-probability per token [records].
+    prefixed : the record after texts of the population; as ``lowercase``.
+    member_prefixed : the record after known members; as ``lowercase``.
+    swaps : per record, the token log-probabilities of each copy with words swapped.
+    gradient : the gradient of the record's loss.
+    samples : per record, what the model wrote when given its beginning, each with the place in the
+        record, in characters, from which on the model had not seen it.
+    """
 
     tokens: TokenEvidence
     neighbors: NeighborEvidence | None = None
+    noise: NeighborEvidence | None = None
+    lowercase: Floats | None = None
+    prefixed: Floats | None = None
+    member_prefixed: Floats | None = None
+    swaps: list[list[npt.NDArray[np.float32]]] | None = None
+    gradient: GradientEvidence | None = None
+    samples: list[list[tuple[int, str]]] | None = None
+
+
+@dataclass(frozen=True)
+class ShadowEvidence:
+    """What a shadow answered.
+
+    Attributes
+    ----------
+    model : its answers.
+    is_in : bool [records], whether the shadow was trained on the record.
+    """
+
+    model: ModelEvidence
+    is_in: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """How often each token of a tokenizer occurs in a corpus.
+
+    Attributes
+    ----------
+    counts : int64 [vocabulary].
+    """
+
+    counts: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -75,11 +130,18 @@ class TextEvidence:
     texts : the records' texts, [records].
     target : answers of the checkpoint under audit.
     reference : answers of the reference that the attack runs with, where it runs with one.
+    shadows : answers of the audit's shadows, for attacks that use them.
+    population : the same on texts that are no members and are not judged, for attacks that use a
+        population; tokens only.
+    corpus : token frequencies, for attacks that use a corpus.
     """
 
     texts: Sequence[str]
     target: ModelEvidence
     reference: ModelEvidence | None = None
+    shadows: Sequence[ShadowEvidence] = ()
+    population: TextEvidence | None = None
+    corpus: TokenCounts | None = None
 
 
 def token_evidence(table: pa.Table | None, record_ids: Sequence[str]) -> TokenEvidence:
@@ -115,17 +177,67 @@ def token_evidence(table: pa.Table | None, record_ids: Sequence[str]) -> TokenEv
 def neighbor_evidence(
     table: pa.Table | None, record_ids: Sequence[str], count: int
 ) -> NeighborEvidence:
-    """Align a table of ``text.neighbors`` with records, neighbors 1 to ``count``."""
+    """Align a table of summed answers with records, neighbors 1 to ``count``."""
     mean = np.full((len(record_ids), count), np.nan)
-    if table is not None:
-        places = {record: i for i, record in enumerate(record_ids)}
-        columns = ("record_id", "neighbor", "log_prob_sum", "token_count", "error")
-        for record, neighbor, total, tokens, error in zip(
-            *(table[c].to_pylist() for c in columns), strict=True
-        ):
-            if error is None and record in places and 1 <= neighbor <= count:
-                mean[places[record], neighbor - 1] = total / tokens
+    for place, neighbor, total, tokens in _rows(
+        table, record_ids, "neighbor", "log_prob_sum", "token_count"
+    ):
+        if 1 <= neighbor <= count:
+            mean[place, neighbor - 1] = total / tokens
     return NeighborEvidence(mean)
+
+
+def record_means(table: pa.Table | None, record_ids: Sequence[str]) -> Floats:
+    """Align a table of summed answers on the records themselves: mean log-probability per token,
+    [records]; NaN without evidence."""
+    means = np.full(len(record_ids), np.nan)
+    for place, total, tokens in _rows(table, record_ids, "log_prob_sum", "token_count"):
+        means[place] = total / tokens
+    return means
+
+
+def swap_evidence(
+    table: pa.Table | None, record_ids: Sequence[str], count: int
+) -> list[list[npt.NDArray[np.float32]]]:
+    """Align a table of ``text.swaps`` with records, copies 1 to ``count``."""
+    copies: list[list[npt.NDArray[np.float32]]] = [[] for _ in record_ids]
+    for place, neighbor, log_prob in _rows(table, record_ids, "neighbor", "log_prob"):
+        if 1 <= neighbor <= count:
+            copies[place].append(np.array(log_prob, np.float32))
+    return copies
+
+
+def gradient_evidence(table: pa.Table | None, record_ids: Sequence[str]) -> GradientEvidence:
+    """Align a table of ``text.gradient`` with records."""
+    norms = GradientEvidence(np.full(len(record_ids), np.nan), np.full(len(record_ids), np.nan))
+    for place, l2, largest in _rows(table, record_ids, "l2", "largest"):
+        norms.l2[place], norms.largest[place] = l2, largest
+    return norms
+
+
+def sample_evidence(
+    table: pa.Table | None, record_ids: Sequence[str], count: int
+) -> list[list[tuple[int, str]]]:
+    """Align a table of ``text.samples`` with records, samples 1 to ``count``."""
+    samples: list[list[tuple[int, str]]] = [[] for _ in record_ids]
+    for place, neighbor, start, sample in _rows(table, record_ids, "neighbor", "start", "sample"):
+        if 1 <= neighbor <= count:
+            samples[place].append((start, sample))
+    return samples
+
+
+def _rows(
+    table: pa.Table | None, record_ids: Sequence[str], *columns: str
+) -> Iterator[tuple[Any, ...]]:
+    """The usable rows of a table: the record's place, and the columns."""
+    if table is None:
+        return
+    places = {record: i for i, record in enumerate(record_ids)}
+    for record, error, *values in zip(
+        *(table[c].to_pylist() for c in ("record_id", "error", *columns)), strict=True
+    ):
+        if error is None and record in places:
+            yield (places[record], *values)
 
 
 def segment_mean(values: npt.NDArray[np.floating], offsets: npt.NDArray[np.int64]) -> Floats:

@@ -81,7 +81,7 @@ class CausalLM:
         self.device = model.get_input_embeddings().weight.device
         limits = [max_tokens, context_length(model.config)]
         self.max_tokens = min((n for n in limits if n is not None), default=None)
-        self._head = _Head(model)
+        self.head = Head(model)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenize as the tokenizer does by default (a BOS where it adds one), uncut."""
@@ -127,10 +127,10 @@ class CausalLM:
         lengths = torch.tensor([len(t) for t in ids], device=self.device)
         positions = torch.arange(width, device=self.device)
         mask = positions[None, :] < lengths[:, None]
-        hidden = self._head.hidden(padded, mask.long())[:, :-1]
+        hidden = self.head.hidden(mask.long(), input_ids=padded)[:, :-1]
         labels = padded[:, 1:]
         scored = mask[:, 1:]
-        columns = self._head.log_probs(hidden[scored], labels[scored], moments)
+        columns = self.head.log_probs(hidden[scored], labels[scored], moments)
         counts = [max(0, len(t) - 1) for t in ids]
         token_ids = np.split(labels[scored].cpu().numpy().astype(np.int32), np.cumsum(counts)[:-1])
         split = [
@@ -140,7 +140,7 @@ class CausalLM:
         return list(zip(token_ids, *split, strict=True))
 
 
-class _Head:
+class Head:
     """Hidden states first, then the vocabulary in chunks of positions."""
 
     def __init__(self, model: Any) -> None:
@@ -149,16 +149,24 @@ class _Head:
         self.output = self.body.get_output_embeddings()
         self.chunked = self.output is not None and self._agrees()
 
-    def hidden(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def hidden(self, mask: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """Last hidden states [batch, length, width]; the logits themselves where the model's head
-        is more than one linear map."""
-        if self.chunked:
-            return self._states(ids, mask)
-        logits: torch.Tensor = self.model(
-            input_ids=ids, attention_mask=mask, use_cache=False
-        ).logits
+        is more than one linear map.
+
+        Parameters
+        ----------
+        mask : [batch, length]; longer by the cached positions where ``past_key_values`` is given.
+        inputs : ``input_ids`` or ``inputs_embeds``, and whatever else the model takes.
+        """
+        states: torch.Tensor = self.output_of(mask, **inputs)[0]
+        given = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
         # Adapters that prepend virtual tokens return logits for these too.
-        return logits[:, -ids.shape[1] :]
+        return states[:, -given.shape[1] :]
+
+    def output_of(self, mask: torch.Tensor, **inputs: Any) -> Any:
+        """The model's own output, whose first entry is what :meth:`hidden` returns."""
+        model = self.body.base_model if self.chunked else self.model
+        return model(attention_mask=mask, **{"use_cache": False, **inputs})
 
     def log_probs(
         self, hidden: torch.Tensor, labels: torch.Tensor, moments: bool
@@ -167,7 +175,7 @@ class _Head:
         vocabulary = self.body.config.get_text_config().vocab_size
         rows = max(1, HEAD_CHUNK_BYTES // (4 * vocabulary))
         log_prob, mean, std, top1 = [], [], [], []
-        for start in range(0, len(labels), rows):
+        for start in range(0, max(1, len(labels)), rows):
             states, label = hidden[start : start + rows], labels[start : start + rows]
             logits = (self.output(states) if self.chunked else states).float()
             log_z = logits.logsumexp(-1, keepdim=True)
@@ -186,12 +194,6 @@ class _Head:
             return torch.cat(log_prob), None, None, None
         return torch.cat(log_prob), torch.cat(mean), torch.cat(std), torch.cat(top1)
 
-    def _states(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        states: torch.Tensor = self.body.base_model(
-            input_ids=ids, attention_mask=mask, use_cache=False
-        )[0]
-        return states
-
     @torch.inference_mode()
     def _agrees(self) -> bool:
         """Check that hidden states times the output matrix are this model's logits.
@@ -204,7 +206,8 @@ class _Head:
         ids = torch.arange(8, device=device)[None] % vocabulary
         mask = torch.ones_like(ids)
         try:
-            ours = self.output(self._states(ids, mask)).float()
+            states = self.body.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
+            ours = self.output(states).float()
         except (TypeError, RuntimeError, AttributeError):
             return False
         theirs = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from raymia.draws import stream_key
 from raymia.errors import InputError
@@ -23,12 +22,12 @@ from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
 from raymia.hashing import digest
 from raymia.models.batching import run_batched
 from raymia.models.causal_lm import CausalLM, load_causal_lm
-from raymia.models.sampling import CounterSampler
+from raymia.models.generation import continue_tokens
 from raymia.models.source import Checkpoint
 from raymia.prepare.fine_tune import Progress, fine_tune
 from raymia.spec import SelfPromptReference
 
-VERSION = 1
+VERSION = 2
 TEXTS_FILE = "texts.parquet"
 
 
@@ -153,7 +152,18 @@ def write_texts(
 
     def run(batch: list[int]) -> list[str]:
         nonlocal done
-        texts = _generate(target, [prompts[i % len(prompts)] for i in batch], batch, recipe, length)
+        starts = [prompts[i % len(prompts)] for i in batch]
+        keys = [stream_key(recipe.seed, "self prompt", i) for i in batch]
+        rows = continue_tokens(
+            target,
+            starts,
+            keys,
+            new_tokens=length - spec.prompt_tokens,
+            temperature=spec.temperature,
+            top_k=spec.top_k,
+        )
+        whole = [start + row for start, row in zip(starts, rows, strict=True)]
+        texts: list[str] = target.tokenizer.batch_decode(whole, skip_special_tokens=True)
         done += len(batch)
         progress(done, spec.texts)
         return texts
@@ -171,39 +181,6 @@ def write_texts(
         "texts_empty": len(texts) - len(usable),
     }
     return usable, facts
-
-
-@torch.inference_mode()
-def _generate(
-    target: CausalLM,
-    prompts: Sequence[list[int]],
-    numbers: list[int],
-    recipe: SelfPromptRecipe,
-    length: int,
-) -> list[str]:
-    spec, tokenizer = recipe.spec, target.tokenizer
-    keys = [stream_key(recipe.seed, "self prompt", number) for number in numbers]
-    ids = torch.tensor(prompts, device=target.device)
-    ends = target.model.generation_config.eos_token_id
-    ends = set(ends) if isinstance(ends, list) else {ends}
-    output = target.model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=length - spec.prompt_tokens,
-        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
-        logits_processor=[CounterSampler(keys, spec.temperature, spec.top_k)],
-    )
-    rows = [_up_to_end(row, spec.prompt_tokens, ends) for row in output.tolist()]
-    texts: list[str] = tokenizer.batch_decode(rows, skip_special_tokens=True)
-    return texts
-
-
-def _up_to_end(tokens: list[int], prompt: int, ends: set[int]) -> list[int]:
-    """Cut a text where the target ended it; what stands after that is padding."""
-    stop = next((i for i, t in enumerate(tokens) if i >= prompt and t in ends), len(tokens))
-    return tokens[:stop]
 
 
 def _stored_texts(recipe: SelfPromptRecipe, store: EvidenceStore) -> list[str] | None:

@@ -9,17 +9,17 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from raymia.models.causal_lm import CausalLM, TokenAnswer
+from raymia.models.causal_lm import CausalLM, Floats, TokenAnswer
 from raymia.probes.base import RECORD, Item
 
 NO_NEIGHBOR = "the neighbor could not be made"
 NOT_FINITE = "the model returned a log-probability that is not finite"
 NO_TOKENS = "fewer than two tokens, so no token has a context"
 
-_KEY_FIELDS = [("record_id", pa.string()), ("neighbor", pa.int16())]
+KEY_FIELDS = [("record_id", pa.string()), ("neighbor", pa.int16())]
 TOKEN_SCHEMA = pa.schema(
     [
-        *_KEY_FIELDS,
+        *KEY_FIELDS,
         ("token_ids", pa.list_(pa.int32())),
         ("log_prob", pa.list_(pa.float32())),
         ("mean_log_prob", pa.list_(pa.float32())),
@@ -31,7 +31,7 @@ TOKEN_SCHEMA = pa.schema(
 )
 SUM_SCHEMA = pa.schema(
     [
-        *_KEY_FIELDS,
+        *KEY_FIELDS,
         ("log_prob_sum", pa.float64()),
         ("token_count", pa.int32()),
         ("truncated", pa.bool_()),
@@ -89,38 +89,40 @@ class NeighborProbe:
         made = [item for item in items if item.payload is not None]
         answers = iter(model.answer([item.payload for item in made], moments=False))
         rows = [
-            {**_key(item), "error": NO_NEIGHBOR}
+            {**row_key(item), "error": NO_NEIGHBOR}
             if item.payload is None
-            else _sum_row(item, next(answers))
+            else sum_row(item, (answer := next(answers)).log_prob, answer.truncated)
             for item in items
         ]
         return pa.Table.from_pylist(rows, schema=self.schema)
 
 
-def _key(item: Item) -> dict[str, Any]:
+def row_key(item: Item) -> dict[str, Any]:
+    """The columns that every row of evidence has."""
     return {"record_id": item.record_id, "neighbor": item.neighbor}
 
 
-def _error(answer: TokenAnswer) -> str | None:
-    columns = (answer.log_prob, answer.mean_log_prob, answer.std_log_prob)
-    if len(answer.log_prob) == 0:
+def error_of(*columns: Floats | None) -> str | None:
+    """Why these answers on the tokens of one text are no evidence; None where they are."""
+    present = [column for column in columns if column is not None]
+    if len(present[0]) == 0:
         return NO_TOKENS
-    if not all(np.isfinite(column).all() for column in columns if column is not None):
-        return NOT_FINITE
-    return None
+    return None if all(np.isfinite(column).all() for column in present) else NOT_FINITE
 
 
-def _token_row(item: Item, answer: TokenAnswer) -> dict[str, Any]:
-    row = {**_key(item), "truncated": answer.truncated, "error": _error(answer)}
+def sum_row(item: Item, log_prob: Floats, truncated: bool) -> dict[str, Any]:
+    """A row of :data:`SUM_SCHEMA`."""
+    row = {**row_key(item), "truncated": truncated, "error": error_of(log_prob)}
     if row["error"] is None:
-        for column in ("token_ids", "log_prob", "mean_log_prob", "std_log_prob", "is_top1"):
-            row[column] = getattr(answer, column)
+        row["log_prob_sum"] = float(log_prob.sum(dtype=np.float64))
+        row["token_count"] = len(log_prob)
     return row
 
 
-def _sum_row(item: Item, answer: TokenAnswer) -> dict[str, Any]:
-    row = {**_key(item), "truncated": answer.truncated, "error": _error(answer)}
-    if row["error"] is None:
-        row["log_prob_sum"] = float(answer.log_prob.sum(dtype=np.float64))
-        row["token_count"] = len(answer.log_prob)
+def _token_row(item: Item, answer: TokenAnswer) -> dict[str, Any]:
+    error = error_of(answer.log_prob, answer.mean_log_prob, answer.std_log_prob)
+    row = {**row_key(item), "truncated": answer.truncated, "error": error}
+    if error is None:
+        for column in ("token_ids", "log_prob", "mean_log_prob", "std_log_prob", "is_top1"):
+            row[column] = getattr(answer, column)
     return row

@@ -1,4 +1,4 @@
-"""The registered attacks as a table for the terminal."""
+"""What the registered attacks need and cost, for the terminal and the docs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,47 @@ from rich.table import Table
 
 from raymia.attacks import Attack, registry
 
+COSTS = {
+    "tokens": "1", "neighbors": "n", "lowercase": "1", "prefixed": "1", "member_prefixed": "1",
+    "swaps": "s", "noise": "2z", "gradient": "1 backward", "samples": "m written",
+}  # fmt: skip
+"""Queries per record of each question, in the audit file's own counts."""
+
 
 def attack_table() -> Table:
     """Every attack with its formula, source and cost per record."""
-    table = Table("attack", "formula", "source", "queries per record", title_justify="left")
+    table = Table("attack", "formula", "source", "access", "queries per record")
     for kind in registry().values():
-        table.add_row(kind.name, kind.formula, kind.source, queries_text(kind))
+        table.add_row(label(kind), kind.formula, kind.source, access(kind), queries_text(kind))
     return table
 
 
+def label(kind: type[Attack]) -> str:
+    """The name, with @REF where the attack runs with a reference."""
+    return f"{kind.name}@REF" if kind.uses_reference else kind.name
+
+
+def access(kind: type[Attack]) -> str:
+    """The least that an auditor must be able to get from the target."""
+    if {"gradient", "noise"} & set(kind.asks):
+        return "weights"
+    if kind.needs_moments:
+        return "distribution of each token"
+    return "generated text" if kind.asks == ("samples",) else "log-probabilities"
+
+
 def queries_text(kind: type[Attack]) -> str:
-    """What an attack asks per record, as a formula in the number of neighbors n."""
-    each = "1 + n" if kind.uses_neighbors else "1"
-    return f"target {each}" + (f", reference {each}" if kind.uses_reference else "")
+    """What an attack asks per record, as a formula in the audit file's counts."""
+    each = " + ".join(COSTS[question] for question in kind.asks)
+    models = ["target"]
+    models += ["reference"] if kind.uses_reference else []
+    models += ["each shadow"] if kind.uses_shadows else []
+    return ", ".join(f"{model} {each}" for model in models)
+
+
+def probes_text(kind: type[Attack]) -> str:
+    """What an attack asks, and what else it needs."""
+    needs = [*kind.asks]
+    needs += ["population"] if kind.uses_population else []
+    needs += ["corpus"] if kind.uses_corpus else []
+    return ", ".join(needs)

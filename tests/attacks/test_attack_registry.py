@@ -10,13 +10,15 @@ import pytest
 
 import raymia.attacks
 from raymia.attacks import Attack, build, register, registry
-from raymia.attacks.base import needs_neighbors, needs_reference
 from raymia.errors import InputError
 from raymia.evidence.text import ModelEvidence, TextEvidence, token_evidence
+from raymia.probes.questions import QUESTIONS
+from raymia.report.attack_table import COSTS, access, queries_text
 
 NAMES = [
-    "detect_gpt", "difference", "ez", "fast_detect", "loss", "min_k", "min_k_plus_plus",
-    "neighbor", "ratio", "spv", "surp", "wbc", "zlib",
+    "con_recall", "dc_pdd", "detect_gpt", "difference", "ez", "fast_detect", "grad_norm", "lira",
+    "lira_offline", "loss", "lowercase", "min_k", "min_k_plus_plus", "neighbor", "pac", "quantile",
+    "ratio", "recall", "rmia", "samia", "spv", "spv_embedding", "surp", "wbc", "zlib",
 ]  # fmt: skip
 
 
@@ -33,13 +35,41 @@ def test_every_attack_says_what_it_is(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "target", "reference"),
-    [("loss", 1, 0), ("zlib", 1, 0), ("min_k", 1, 0), ("min_k_plus_plus", 1, 0),
-     ("surp", 1, 0), ("fast_detect", 1, 0), ("difference", 1, 1), ("ratio", 1, 1), ("ez", 1, 1),
-     ("wbc", 1, 1), ("neighbor", 11, 0), ("detect_gpt", 11, 0), ("spv", 11, 11)],
-)  # fmt: skip
-def test_queries_per_record_are_those_of_the_formula(name, target, reference):
-    assert build(name, {}, "here").queries(10) == (target, reference)
+    ("name", "queries"),
+    [
+        ("loss", "target 1"),
+        ("difference", "target 1, reference 1"),
+        ("neighbor", "target 1 + n"),
+        ("spv", "target 1 + n, reference 1 + n"),
+        ("spv_embedding", "target 1 + 2z, reference 1 + 2z"),
+        ("con_recall", "target 1 + 1 + 1"),
+        ("lira", "target 1, each shadow 1"),
+        ("samia", "target m written"),
+    ],
+)
+def test_queries_per_record_are_those_of_the_formula(name, queries):
+    assert queries_text(registry()[name]) == queries
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("loss", "log-probabilities"),
+        ("min_k_plus_plus", "distribution of each token"),
+        ("surp", "distribution of each token"),
+        ("fast_detect", "distribution of each token"),
+        ("grad_norm", "weights"),
+        ("spv_embedding", "weights"),
+        ("samia", "generated text"),
+    ],
+)
+def test_access_is_the_least_the_formula_needs(name, least):
+    assert access(registry()[name]) == least
+
+
+def test_every_question_an_attack_asks_is_one_that_can_be_put():
+    asked = {question for kind in registry().values() for question in kind.asks}
+    assert asked == set(QUESTIONS) == set(COSTS)
 
 
 def test_changing_the_listing_changes_no_registry():
@@ -68,8 +98,8 @@ def problem(name, **parameters):
 
 
 def test_unknown_attack_lists_those_there_are():
-    text = problem("lira")
-    assert "no attack 'lira'" in text
+    text = problem("mia")
+    assert "no attack 'mia'" in text
     assert all(name in text for name in NAMES)
 
 
@@ -84,7 +114,7 @@ def test_share_outside_its_range_is_refused(name, share):
     assert f"attack {name!r}" in problem(name, share=share)
 
 
-@pytest.mark.parametrize("name", ["difference", "spv"])
+@pytest.mark.parametrize("name", ["difference", "neighbor", "spv", "spv_embedding"])
 @pytest.mark.parametrize("space", ["loss", "", 5])
 def test_unknown_space_is_refused_with_those_there_are(name, space):
     assert "'probability' or 'log'" in problem(name, space=space)
@@ -102,12 +132,18 @@ def test_windows_that_are_not_different_sizes_are_refused(windows):
     assert repr(windows) in text
 
 
-def test_attack_without_what_it_needs_says_so():
-    evidence = ModelEvidence(token_evidence(None, ["r"]))
-    with pytest.raises(ValueError, match="reference"):
-        needs_reference(TextEvidence(["t"], evidence))
-    with pytest.raises(ValueError, match="neighbors"):
-        needs_neighbors(evidence)
+NEEDS_MORE_THAN_TOKENS = [
+    name
+    for name, kind in registry().items()
+    if kind.asks != ("tokens",) or kind.uses_reference or kind.uses_shadows or kind.uses_corpus
+]
+
+
+@pytest.mark.parametrize("name", NEEDS_MORE_THAN_TOKENS)
+def test_attack_without_what_it_needs_says_so(name):
+    evidence = TextEvidence(["t"], ModelEvidence(token_evidence(None, ["r"])))
+    with pytest.raises(ValueError, match=r"not given|shadows"):
+        registry()[name]().score(evidence)
 
 
 def test_attacks_import_no_models_and_no_ray():
@@ -120,3 +156,22 @@ def test_attacks_import_no_models_and_no_ray():
                 top = name.split(".")[0]
                 assert top not in {"ray", "torch", "transformers", "peft"}, path
                 assert not name.startswith(("raymia.models", "raymia.engine")), path
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("con_recall", {"gamma": -1}),
+        ("pac", {"high": 0}),
+        ("pac", {"low": 1.5}),
+        ("grad_norm", {"norm": "1"}),
+        ("samia", {"n": 0}),
+        ("dc_pdd", {"bound": 0}),
+        ("rmia", {"gamma": 0}),
+        ("rmia", {"a": 2}),
+        ("quantile", {"fpr": 1}),
+    ],
+)
+def test_parameter_outside_its_range_is_refused(name, parameters):
+    (parameter,) = parameters
+    assert f"{parameter} should be" in problem(name, **parameters)

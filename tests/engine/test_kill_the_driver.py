@@ -79,9 +79,8 @@ def killed(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Path:
 def load_target_key(file: Path) -> str:
     spec = load_spec(file)
     plan = plan_audit(resolve_inputs(spec), EvidenceStore(spec.store))[0]
-    key = plan.target.key("text.tokens")
-    assert key is not None
-    return key.hash
+    (tokens,) = (p for p in plan.target.probes if p.question == "tokens")
+    return tokens.key.hash
 
 
 def test_nothing_half_written_is_seen_and_no_report_pretends(killed: Path) -> None:

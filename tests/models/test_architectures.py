@@ -33,13 +33,13 @@ def assert_is_the_definition(model, texts=TEXTS, tolerance=1e-5):
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_plain_heads_are_computed_in_chunks(tmp_path, kind):
-    assert load(save_tiny(tmp_path / kind, kind))._head.chunked
+    assert load(save_tiny(tmp_path / kind, kind)).head.chunked
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "cohere", "granite"])
 def test_scaled_and_capped_logits_are_the_models_own(tmp_path, kind):
     model = load(save_tiny(tmp_path / kind, kind))
-    assert not model._head.chunked, f"{kind} scales or caps its logits"
+    assert not model.head.chunked, f"{kind} scales or caps its logits"
     assert_is_the_definition(model)
 
 
@@ -80,7 +80,7 @@ def test_adapter_answers_as_the_merged_model_does(tmp_path, tiny_llama, lora):
 
 def test_lora_keeps_the_chunked_head(tmp_path, tiny_gpt2):
     adapter = save_adapter(tmp_path / "adapter", tiny_gpt2)
-    assert load(tiny_gpt2, adapter=str(adapter))._head.chunked
+    assert load(tiny_gpt2, adapter=str(adapter)).head.chunked
 
 
 @pytest.mark.parametrize("method", ["PrefixTuningConfig", "PromptTuningConfig"])

@@ -187,7 +187,7 @@ def test_head_never_holds_more_logits_than_its_chunk(base, texts, monkeypatch):
     chunk = 7 * 4 * vocabulary
     monkeypatch.setattr(causal_lm, "HEAD_CHUNK_BYTES", chunk)
     model = CausalLM(base.model, base.tokenizer, batch_tokens=4_096)
-    spy = model._head.output = Spy(model._head.output)
+    spy = model.head.output = Spy(model.head.output)
 
     def no_logits(*_, **__):
         raise AssertionError("asked for logits of the whole batch")
@@ -202,7 +202,7 @@ def test_head_never_holds_more_logits_than_its_chunk(base, texts, monkeypatch):
 
 def test_default_chunk_bounds_float32_logits(base):
     model = CausalLM(base.model, base.tokenizer, batch_tokens=10**6)
-    spy = model._head.output = Spy(model._head.output)
+    spy = model.head.output = Spy(model.head.output)
     model.answer([" ".join(passages(5))] * 40, moments=False)
     assert sum(spy.rows) * 4 * 2048 > causal_lm.HEAD_CHUNK_BYTES, "too little to tell"
     assert max(spy.rows) * 4 * 2048 <= causal_lm.HEAD_CHUNK_BYTES

@@ -69,14 +69,14 @@ def test_batches_change_no_text(base, written, generation_batch):
 
 
 def test_lack_of_memory_changes_no_text(base, written, monkeypatch):
-    generate = self_prompt._generate
+    continue_tokens = self_prompt.continue_tokens
 
-    def short_of_memory(target, prompts, *rest):
+    def short_of_memory(target, prompts, *rest, **settings):
         if len(prompts) > 3:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return generate(target, prompts, *rest)
+        return continue_tokens(target, prompts, *rest, **settings)
 
-    monkeypatch.setattr(self_prompt, "_generate", short_of_memory)
+    monkeypatch.setattr(self_prompt, "continue_tokens", short_of_memory)
     assert write(base, recipe())[0] == written
 
 

@@ -1,0 +1,121 @@
+"""Attacks that compare the record with texts that are known not to be members."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from raymia.attacks.base import Attack, Scores, asked, register
+from raymia.evidence.text import TextEvidence
+
+MIN_POPULATION = 20
+"""Texts below which a quantile is not fitted."""
+
+
+@register
+@dataclass(frozen=True)
+class Rmia(Attack):
+    """Share of a population that the record dominates (Zarifzadeh et al., ICML 2024, offline).
+
+    With q = exp(mean log p), the likelihood ratio of a text is q(x) over what models without it
+    give on average, ``[(1 + a) q_ref(x) + (1 - a)] / 2``: the reference stands for the models
+    trained without the record, and a corrects for those trained with it, which offline are not
+    had. The score is the share of the population whose ratio is more than gamma times smaller.
+    No score where a model has no scored token.
+
+    Parameters
+    ----------
+    gamma : at least 1 asks for a clear margin.
+    a : 0 to 1; 1 compares with the reference alone, and suits texts, whose q is far below 1.
+    """
+
+    gamma: float = 1.0
+    a: float = 0.3
+
+    name = "rmia"
+    title = "RMIA, offline"
+    source = "Zarifzadeh et al. 2024, arXiv 2312.03262"
+    formula = (
+        "share of z with r(x) / r(z) > gamma, r = q_target / [((1 + a) q_ref + 1 - a) / 2], "
+        "q = exp(mean_t log p)"
+    )
+    uses_reference = True
+    uses_population = True
+
+    def __post_init__(self) -> None:
+        if not self.gamma > 0:
+            raise ValueError(f"gamma should be above 0, but got {self.gamma}")
+        if not 0 <= self.a <= 1:
+            raise ValueError(f"a should be in [0, 1], but got {self.a}")
+
+    def score(self, evidence: TextEvidence) -> Scores:
+        records = self._ratios(evidence)
+        population = self._ratios(asked(evidence.population))
+        bounds = np.sort(self.gamma * population[~np.isnan(population)])
+        if len(bounds) == 0:
+            return np.full(len(records), np.nan)
+        shares = np.searchsorted(bounds, records, side="left") / len(bounds)
+        return np.where(np.isnan(records), np.nan, shares)
+
+    def _ratios(self, evidence: TextEvidence) -> Scores:
+        target = np.exp(evidence.target.tokens.mean())
+        reference = np.exp(asked(evidence.reference).tokens.mean())
+        ratios: Scores = target / (((1 + self.a) * reference + 1 - self.a) / 2)
+        return ratios
+
+
+@register
+@dataclass(frozen=True)
+class Quantile(Attack):
+    """How far the record is above what a non-member like it would reach (Bertran et al., 2023).
+
+    On the population, the 1 - fpr quantile of the target's mean log-probability is fitted as a
+    linear function of the reference's mean log-probability, the compressed bytes per character and
+    the logarithm of the length (pinball loss). The score is the record's excess over it. No score
+    where a model has no scored token, or where the population has fewer than 20 usable texts.
+
+    Parameters
+    ----------
+    fpr : false-positive rate at which the quantile is taken, in (0, 1).
+    """
+
+    fpr: float = 0.01
+
+    name = "quantile"
+    title = "Quantile regression"
+    source = "Bertran et al. 2023, arXiv 2307.03694"
+    formula = "mean_t log p(x_t | x_<t) - Q(x), Q the 1 - fpr quantile for non-members like x"
+    uses_reference = True
+    uses_population = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fpr < 1:
+            raise ValueError(f"fpr should be in (0, 1), but got {self.fpr}")
+
+    def score(self, evidence: TextEvidence) -> Scores:
+        from sklearn.linear_model import QuantileRegressor
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        known, values = _covariates(asked(evidence.population))
+        features, scores = _covariates(evidence)
+        fitted = np.isfinite(known).all(axis=1) & np.isfinite(values)
+        judged = np.isfinite(features).all(axis=1) & np.isfinite(scores)
+        excess = np.full(len(scores), np.nan)
+        if fitted.sum() < MIN_POPULATION or not judged.any():
+            return excess
+        regressor = QuantileRegressor(quantile=1 - self.fpr, alpha=0.0)
+        model = make_pipeline(StandardScaler(), regressor).fit(known[fitted], values[fitted])
+        excess[judged] = scores[judged] - model.predict(features[judged])
+        return excess
+
+
+def _covariates(evidence: TextEvidence) -> tuple[npt.NDArray[np.float64], Scores]:
+    """What a quantile depends on, [texts, 3], and the target's mean log-probability, [texts]."""
+    compressed = [len(zlib.compress(text.encode())) / len(text) for text in evidence.texts]
+    lengths = [np.log(len(text)) for text in evidence.texts]
+    reference = asked(evidence.reference).tokens.mean()
+    return np.column_stack([reference, compressed, lengths]), evidence.target.tokens.mean()
