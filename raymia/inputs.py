@@ -221,6 +221,11 @@ def lacking(kind: type[Attack], spec: AuditSpec) -> str | None:
             "needs members that are not scored; name a file of them as `known_members` under "
             "`records`",
         ),
+        (
+            kind.combines,
+            spec.records.members and spec.records.non_members,
+            "learns from members and non-members; give both under `records`",
+        ),
         (kind.uses_corpus, spec.corpus, "needs token frequencies; add a section `corpus`"),
     )
     return next((text for needed, given, text in needs if needed and not given), None)

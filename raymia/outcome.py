@@ -25,7 +25,7 @@ from raymia.report.result import (
     SetAside,
     StageCount,
 )
-from raymia.scoring import measure_scores
+from raymia.scoring import infer_datasets, measure_groups, measure_scores
 from raymia.spec import SelfPromptReference
 
 TRUNCATED = "longer than the model's limit: its end was not scored"
@@ -61,6 +61,7 @@ class Run:
 def sum_up(run: Run, scores: pa.Table) -> RunResult:
     """Sum a run up. It is complete when no answer is missing."""
     records, dropped = run.inputs.records, list(find_dropped(run))
+    group_metrics, group_notes = measure_groups(run.inputs, scores)
     missing = [
         f"{stage.name}: {stage.asked} answers are missing"
         for _, stage in _stages(run)
@@ -88,8 +89,10 @@ def sum_up(run: Run, scores: pa.Table) -> RunResult:
         references=list(_reference_cards(run)),
         attacks=_attack_cards(run.inputs),
         metrics=measure_scores(run.inputs, scores),
+        group_metrics=group_metrics,
+        dataset_inference=infer_datasets(run.inputs, scores),
         complete=not missing,
-        problems=[*missing, *_one_class_only(run.inputs)],
+        problems=[*missing, *_one_class_only(run.inputs), *group_notes],
         audit_yaml=yaml.safe_dump(run.inputs.spec.model_dump(mode="json"), sort_keys=False),
         seconds=round(run.seconds, 1),
     )

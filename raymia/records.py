@@ -24,9 +24,15 @@ from raymia.hashing import digest_bytes
 from raymia.spec import RecordsSpec
 
 SCHEMA = pa.schema(
-    [("record_id", pa.string()), ("payload", pa.string()), ("is_member", pa.bool_())]
+    [
+        ("record_id", pa.string()),
+        ("payload", pa.string()),
+        ("is_member", pa.bool_()),
+        ("group", pa.string()),
+    ]
 )
-"""One row per record: content id, text, and membership (null for candidates)."""
+"""One row per record: content id, text, membership (null for candidates), and the group that it
+belongs to (null for none)."""
 
 EMPTY = "empty or white space only"
 NOT_TEXT = "not a text"
@@ -63,6 +69,7 @@ class RecordSet:
 class _Row:
     where: str
     text: Any
+    group: Any = None
 
 
 def record_id(payload: str) -> str:
@@ -91,7 +98,8 @@ def read_records(spec: RecordsSpec) -> RecordSet:
         kept[is_member] = {}
         for path in paths:
             try:
-                _keep(read_texts(path, spec.text_column), kept[is_member], aside)
+                rows = read_texts(path, spec.text_column, spec.group_column)
+                _keep(rows, kept[is_member], aside)
             except InputError as error:
                 problems += error.problems
     if problems:
@@ -116,12 +124,12 @@ def read_records(spec: RecordsSpec) -> RecordSet:
                 f"records.{name}: not one usable record in {', '.join(paths)}"
                 + (f" (set aside: {reasons})" if reasons else " (no rows)")
             )
-    rows = [
-        (identifier, row.text, is_member)
+    found = [
+        (identifier, row.text, is_member, None if row.group is None else str(row.group))
         for is_member, _ in classes
         for identifier, row in kept[is_member].items()
     ]
-    columns = zip(*rows, strict=True)
+    columns = zip(*found, strict=True)
     table = pa.table(
         [pa.array(c, type=f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
     )
@@ -209,7 +217,7 @@ def _keep(rows: Iterator[_Row], kept: dict[str, _Row], aside: list[SetAside]) ->
             kept[identifier] = row
 
 
-def read_texts(path: str, column: str) -> Iterator[_Row]:
+def read_texts(path: str, column: str, group_column: str | None = None) -> Iterator[_Row]:
     """Yield the rows of a JSONL, CSV or Parquet file, each with its place (1-based).
 
     Raises
@@ -225,7 +233,7 @@ def read_texts(path: str, column: str) -> Iterator[_Row]:
         )
     try:
         with fsspec.open(path, "rb") as file:
-            yield from readers[suffix](path, file, column)
+            yield from readers[suffix](path, file, column, group_column)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
@@ -236,14 +244,16 @@ def read_texts(path: str, column: str) -> Iterator[_Row]:
         raise InputError(f"{path}: cannot be opened: {error}") from None
 
 
-def _missing_column(where: str, column: str, found: list[str]) -> InputError:
-    return InputError(
-        f"{where}: no column {column!r}; found: {', '.join(map(str, found)) or 'none'}. "
-        "Name the right one as text_column in the audit file"
-    )
+def _check_columns(where: str, column: str, group: str | None, found: list[str]) -> None:
+    for key, name in (("text_column", column), ("group_column", group)):
+        if name is not None and name not in found:
+            raise InputError(
+                f"{where}: no column {name!r}; found: {', '.join(map(str, found)) or 'none'}. "
+                f"Name the right one as {key} in the audit file"
+            )
 
 
-def _jsonl(path: str, file: Any, column: str) -> Iterator[_Row]:
+def _jsonl(path: str, file: Any, column: str, group: str | None) -> Iterator[_Row]:
     for number, line in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1):
         if not line.strip():
             continue
@@ -256,29 +266,26 @@ def _jsonl(path: str, file: Any, column: str) -> Iterator[_Row]:
                 f"{path} line {number}: each line should be an object such as "
                 f'{{"{column}": "..."}}, but this one is a {type(row).__name__}'
             )
-        if column not in row:
-            raise _missing_column(f"{path} line {number}", column, list(row))
-        yield _Row(f"{path} line {number}", row[column])
+        _check_columns(f"{path} line {number}", column, group, list(row))
+        yield _Row(f"{path} line {number}", row[column], group and row[group])
 
 
-def _csv(path: str, file: Any, column: str) -> Iterator[_Row]:
+def _csv(path: str, file: Any, column: str, group: str | None) -> Iterator[_Row]:
     csv.field_size_limit(2**31 - 1)
     reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
     try:
-        if column not in (reader.fieldnames or []):
-            raise _missing_column(path, column, list(reader.fieldnames or []))
+        _check_columns(path, column, group, list(reader.fieldnames or []))
         for number, row in enumerate(reader, start=1):
-            yield _Row(f"{path} row {number}", row[column])
+            yield _Row(f"{path} row {number}", row[column], group and row[group])
     except csv.Error as error:
         raise InputError(f"{path} near line {reader.line_num}: not valid CSV: {error}") from None
 
 
-def _parquet(path: str, file: Any, column: str) -> Iterator[_Row]:
+def _parquet(path: str, file: Any, column: str, group: str | None) -> Iterator[_Row]:
     parquet = pq.ParquetFile(file)
-    if column not in parquet.schema_arrow.names:
-        raise _missing_column(path, column, parquet.schema_arrow.names)
+    _check_columns(path, column, group, parquet.schema_arrow.names)
     number = 0
-    for batch in parquet.iter_batches(columns=[column]):
-        for value in batch.column(0).to_pylist():
+    for batch in parquet.iter_batches(columns=[column] if group is None else [column, group]):
+        for row in batch.to_pylist():
             number += 1
-            yield _Row(f"{path} row {number}", value)
+            yield _Row(f"{path} row {number}", row[column], group and row[group])

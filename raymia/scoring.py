@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from raymia.attacks.base import Scores, mean_of_present
 from raymia.corpus import token_counts
 from raymia.evidence.store import EvidenceStore
-from raymia.evidence.text import ModelEvidence, ShadowEvidence, TextEvidence
+from raymia.evidence.text import LabelledScores, ModelEvidence, ShadowEvidence, TextEvidence
 from raymia.inputs import Inputs, NamedAttack
+from raymia.learning import fold_of
+from raymia.metrics.dataset import DatasetInference, infer_dataset
 from raymia.metrics.summary import AttackMetrics, NotMeasured, measure
 from raymia.plan import Stage, TargetPlan
 from raymia.probes.questions import lay_out
+from raymia.records import RecordSet
 
 
 def score_records(inputs: Inputs, store: EvidenceStore, plans: list[TargetPlan]) -> pa.Table:
@@ -27,10 +31,16 @@ def score_records(inputs: Inputs, store: EvidenceStore, plans: list[TargetPlan])
     """
     records = inputs.records.table
     tables = []
+    # What combines the others' scores comes after them, whatever the order of the audit file.
+    order = sorted(inputs.attacks, key=lambda named: named.attack.combines)
     for plan in plans:
         evidence = _Evidence(inputs, store, plan)
+        found: dict[str, Scores] = {}
+        for named in order:
+            given = evidence.given_to(named, found)
+            found[named.label] = named.attack.score(given)
         for named in inputs.attacks:
-            scores = named.attack.score(evidence.given_to(named))
+            scores = found[named.label]
             tables.append(
                 pa.table(
                     {
@@ -52,6 +62,9 @@ class _Evidence:
         attacks = [named.attack for named in inputs.attacks]
         records = inputs.records
         self.records = _Answers(store, plan, records.ids, records.table["payload"].to_pylist())
+        self.is_member = records.table["is_member"].to_pylist()
+        self.units = units(records)
+        self.combined = {named.label for named in inputs.attacks if named.attack.combines}
         self.population = None
         if any(attack.uses_population for attack in attacks):
             texts = inputs.population
@@ -67,8 +80,11 @@ class _Evidence:
             if name in plan.references
         ]
 
-    def given_to(self, named: NamedAttack) -> TextEvidence:
-        attack, population = named.attack, None
+    def given_to(self, named: NamedAttack, found: Mapping[str, Scores]) -> TextEvidence:
+        attack, population, labelled = named.attack, None, None
+        if attack.combines:
+            published = {label: s for label, s in found.items() if label not in self.combined}
+            labelled = LabelledScores(published, self.is_member, self.units)
         if attack.uses_population and self.population is not None:
             population = self.population.beside(named.reference)
         return self.records.beside(
@@ -76,6 +92,7 @@ class _Evidence:
             shadows=self.shadows if attack.uses_shadows else (),
             population=population,
             corpus=self.corpus if attack.uses_corpus else None,
+            labelled=labelled,
         )
 
 
@@ -102,26 +119,108 @@ def _model_evidence(stage: Stage, store: EvidenceStore, ids: Sequence[str]) -> M
     )
 
 
+def units(records: RecordSet) -> list[str]:
+    """What must not be split between what is fitted and what is judged: a record's group, or the
+    record."""
+    groups = records.table["group"].to_pylist()
+    return [i if g is None else f"group {g}" for i, g in zip(records.ids, groups, strict=True)]
+
+
 def measure_scores(inputs: Inputs, scores: pa.Table) -> list[AttackMetrics | NotMeasured]:
     """Metrics of every target and attack; none where members or non-members are not given."""
-    if not (inputs.records.count(True) and inputs.records.count(False)):
+    labels = inputs.records.table["is_member"].to_pylist()
+    return _measure(inputs, _per_attack(inputs, scores), labels)
+
+
+def measure_groups(
+    inputs: Inputs, scores: pa.Table
+) -> tuple[list[AttackMetrics | NotMeasured], list[str]]:
+    """Metrics over groups: a group's score is the mean of its records' scores.
+
+    Returns
+    -------
+    The metrics, none without a group column; and what a reader must know of groups left out.
+    """
+    table = inputs.records.table
+    members: dict[str, list[int]] = {}
+    for row, group in enumerate(table["group"].to_pylist()):
+        if group is not None:
+            members.setdefault(group, []).append(row)
+    labels = {g: {table["is_member"][r].as_py() for r in rows} for g, rows in members.items()}
+    mixed = sorted(g for g, found in labels.items() if len(found) > 1)
+    pure = {g: rows for g, rows in members.items() if g not in mixed}
+    without = table["group"].null_count if members else 0
+    notes = []
+    if mixed:
+        named = ", ".join(map(repr, mixed[:5])) + (", ..." if len(mixed) > 5 else "")
+        notes.append(f"{len(mixed)} groups mix members and others and are not measured: {named}")
+    if without:
+        notes.append(f"{without} records have no group and count in no group")
+    per_attack = {
+        place: np.array([mean_of_present(values[rows]) for rows in pure.values()])
+        for place, values in _per_attack(inputs, scores).items()
+    }
+    return _measure(inputs, per_attack, [next(iter(labels[g])) for g in pure]), notes
+
+
+def infer_datasets(inputs: Inputs, scores: pa.Table) -> list[DatasetInference]:
+    """Test members, and candidates, as whole sets against the non-members, on each target."""
+    table = inputs.records.table
+    labels = np.array(table["is_member"].to_pylist(), object)
+    fitted = fold_of(units(inputs.records), 2, "half of dataset inference") == 0
+    combined = {named.label for named in inputs.attacks if named.attack.combines}
+    per_target: dict[str, list[Scores]] = {}
+    for (target, attack), values in _per_attack(inputs, scores).items():
+        if attack not in combined:
+            per_target.setdefault(target, []).append(values)
+    tests = []
+    for target, columns in per_target.items():
+        features = np.column_stack(columns)
+        for name, label in (("members", True), ("candidates", None)):
+            rows = np.array([x is label or x is False for x in labels])
+            if inputs.records.count(label) and inputs.records.count(False):
+                tests.append(
+                    infer_dataset(
+                        features[rows],
+                        np.array([x is label for x in labels[rows]]),
+                        fitted[rows],
+                        target=target,
+                        suspects=name,
+                    )
+                )
+    return tests
+
+
+def _per_attack(inputs: Inputs, scores: pa.Table) -> dict[tuple[str, str], Scores]:
+    """Scores of all records by target and attack; NaN for none."""
+    size = inputs.records.table.num_rows
+    parts = (scores.slice(start, size) for start in range(0, scores.num_rows, size))
+    return {
+        (part["target"][0].as_py(), part["attack"][0].as_py()): part["score"].to_numpy(
+            zero_copy_only=False
+        )
+        for part in parts
+    }
+
+
+def _measure(
+    inputs: Inputs, per_attack: Mapping[tuple[str, str], Scores], labels: Sequence[bool | None]
+) -> list[AttackMetrics | NotMeasured]:
+    if not (True in labels and False in labels):
         return []
     spec = inputs.spec.metrics
-    size = inputs.records.table.num_rows
-    known = inputs.records.table["is_member"].to_numpy(zero_copy_only=False)
-    labelled = np.array([label is not None for label in known])
-    is_member = known[labelled].astype(bool)
-    parts = (scores.slice(start, size) for start in range(0, scores.num_rows, size))
+    known = np.array([label is not None for label in labels])
+    is_member = np.array([bool(label) for label in labels])[known]
     return [
         measure(
-            part["score"].to_numpy(zero_copy_only=False)[labelled],
+            values[known],
             is_member,
-            target=part["target"][0].as_py(),
-            attack=part["attack"][0].as_py(),
+            target=target,
+            attack=attack,
             fprs=spec.fprs,
             confidence=spec.confidence,
             resamples=spec.resamples,
             seed=inputs.spec.seed,
         )
-        for part in parts
+        for (target, attack), values in per_attack.items()
     ]

@@ -44,6 +44,11 @@ class RecordsSpec(Strict):
         description="files of members that are not scored: the second prefix of CON-ReCall",
     )
     text_column: str = Field(default="text", description="name of the column that holds the text")
+    group_column: str | None = Field(
+        default=None,
+        description="name of a column that says which records belong together, such as a document; "
+        "groups are measured beside records",
+    )
 
     @field_validator(
         "members", "non_members", "candidates", "population", "known_members", mode="before"

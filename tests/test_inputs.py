@@ -33,15 +33,16 @@ def problems(action, *args):
 def test_default_is_every_attack_with_every_reference(made):
     assert labels(made()) == [
         "detect_gpt", "difference@base", "difference@self_prompt", "ez@base", "ez@self_prompt",
-        "fast_detect", "loss", "lowercase", "min_k", "min_k_plus_plus", "neighbor", "ratio@base",
-        "ratio@self_prompt", "spv@base", "spv@self_prompt", "surp", "wbc@base", "wbc@self_prompt",
+        "fast_detect", "learned_combination", "loss", "lowercase", "min_k", "min_k_plus_plus",
+        "neighbor", "ratio@base", "ratio@self_prompt", "spv@base", "spv@self_prompt", "surp", "wbc@base", "wbc@self_prompt",
         "zlib",
     ]  # fmt: skip
 
 
 def test_default_is_what_the_file_gives_the_means_for(made):
     assert labels(made(references=None, neighbors=None)) == [
-        "fast_detect", "loss", "lowercase", "min_k", "min_k_plus_plus", "surp", "zlib"
+        "fast_detect", "learned_combination", "loss", "lowercase", "min_k", "min_k_plus_plus",
+        "surp", "zlib",
     ]  # fmt: skip
     assert "neighbor" in labels(made(references=None))
     assert not any(x.startswith("spv") for x in labels(made(references=None)))

@@ -38,6 +38,7 @@ class Attack(ABC):
     uses_reference : runs once with each reference, as ``name@reference``.
     uses_shadows, uses_population, uses_corpus : needs the fields of
         :class:`raymia.evidence.text.TextEvidence` of these names.
+    combines : reads the scores of the audit's other attacks, and which records are members.
     needs_moments : needs the moments of log p at each position, which a served model does not give.
     """
 
@@ -50,6 +51,7 @@ class Attack(ABC):
     uses_shadows: ClassVar[bool] = False
     uses_population: ClassVar[bool] = False
     uses_corpus: ClassVar[bool] = False
+    combines: ClassVar[bool] = False
     needs_moments: ClassVar[bool] = False
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +122,22 @@ class TokenCounts:
 
 
 @dataclass(frozen=True)
+class LabelledScores:
+    """What other attacks found, and what is known, for attacks that learn from both.
+
+    Attributes
+    ----------
+    scores : per attack, float64 [records].
+    is_member : [records]; None for candidates.
+    units : [records], the record's group, or its id where it has none: what must not be split.
+    """
+
+    scores: Mapping[str, Floats]
+    is_member: Sequence[bool | None]
+    units: Sequence[str]
+
+
+@dataclass(frozen=True)
 class TextEvidence:
     """What an attack on text records may look at.
 
@@ -134,6 +150,7 @@ class TextEvidence:
     population : the same on texts that are no members and are not judged, for attacks that use a
         population; tokens only.
     corpus : token frequencies, for attacks that use a corpus.
+    labelled : scores and labels, for attacks that combine.
     """
 
     texts: Sequence[str]
@@ -142,6 +159,7 @@ class TextEvidence:
     shadows: Sequence[ShadowEvidence] = ()
     population: TextEvidence | None = None
     corpus: TokenCounts | None = None
+    labelled: LabelledScores | None = None
 
 
 def token_evidence(table: pa.Table | None, record_ids: Sequence[str]) -> TokenEvidence:

@@ -37,6 +37,8 @@ def access(kind: type[Attack]) -> str:
 
 def queries_text(kind: type[Attack]) -> str:
     """What an attack asks per record, as a formula in the audit file's counts."""
+    if not kind.asks:
+        return "none of its own"
     each = " + ".join(COSTS[question] for question in kind.asks)
     models = ["target"]
     models += ["reference"] if kind.uses_reference else []
@@ -49,4 +51,5 @@ def probes_text(kind: type[Attack]) -> str:
     needs = [*kind.asks]
     needs += ["population"] if kind.uses_population else []
     needs += ["corpus"] if kind.uses_corpus else []
+    needs += ["the other attacks' scores"] if kind.combines else []
     return ", ".join(needs)

@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from raymia.report import wording
 from raymia.report.curves import SHOWN_AT_FIRST, plot_data
-from raymia.report.ranking import TargetRanking, estimate_at, few_allowed, rank
+from raymia.report.ranking import TargetRanking, by_groups, estimate_at, few_allowed, rank
 from raymia.report.result import RunResult
 from raymia.report.scores import check_scores, labelled
 
@@ -50,6 +50,7 @@ def render(result: RunResult, scores: pa.Table) -> str:
         run=result,
         headline=headline(result, rankings),
         rankings=rankings,
+        by_groups=by_groups(result),
         plots=[plot_data(ranking, of_known_membership) for ranking in rankings],
         titles={card.name: card.title for card in result.attacks},
         set_aside_reasons=_tally(entry.reason for entry in result.set_aside),
@@ -135,6 +136,7 @@ def _template() -> jinja2.Template:
     filters: dict[str, Callable[..., Any]] = {
         "budget": wording.budget,
         "count": wording.count,
+        "dataset_inference": wording.dataset_inference,
         "duration": wording.duration,
         "fact": _fact,
         "few_allowed": few_allowed,

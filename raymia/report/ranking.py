@@ -9,10 +9,11 @@ where it is resolvable, because it rests on very few non-members.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raymia.metrics.roc import allowed_false_positives
 from raymia.metrics.summary import AttackMetrics, Estimate, NotMeasured
+from raymia.report.result import RunResult
 
 USUAL_FPR = 0.01
 FEW_FALSE_POSITIVES = 10
@@ -64,6 +65,14 @@ def rank(metrics: Sequence[AttackMetrics | NotMeasured]) -> list[TargetRanking]:
             )
         )
     return rankings
+
+
+def by_groups(result: RunResult) -> list[TargetRanking]:
+    """Rank the attacks over groups of records, under headings of their own."""
+    return [
+        replace(ranking, target=f"{ranking.target}, by group")
+        for ranking in rank(result.group_metrics)
+    ]
 
 
 def few_allowed(ranking: TargetRanking) -> list[tuple[float, int]]:

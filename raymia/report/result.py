@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import Metrics, Result
 
 SCHEMA_VERSION = 1
@@ -105,6 +106,12 @@ class RunResult(Result):
     references: list[ReferenceCard] = Field(default=[], description="references used")
     attacks: list[AttackCard] = Field(default=[], description="attacks used")
     metrics: list[Metrics] = Field(description="one entry for each target and attack")
+    group_metrics: list[Metrics] = Field(
+        default=[], description="the same over groups, each scored by the mean of its records"
+    )
+    dataset_inference: list[DatasetInference] = Field(
+        default=[], description="tests of whole sets of records against the non-members"
+    )
     complete: bool = Field(description="whether all evidence that was asked for is there")
     problems: list[str] = Field(default=[], description="what a reader must know first")
     audit_yaml: str = Field(description="the audit file, as it was run")

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from raymia.metrics.summary import AttackMetrics, Estimate
 from raymia.report import wording
-from raymia.report.ranking import TargetRanking, estimate_at, few_allowed, rank
+from raymia.report.ranking import TargetRanking, by_groups, estimate_at, few_allowed, rank
 from raymia.report.result import RunResult
 
 MOST_FPRS = 3
@@ -27,13 +27,15 @@ def metrics_table(result: RunResult) -> Table:
         could not be resolved or measured. True positive rates are in percent.
     """
     blocks = Table.grid()
-    for ranking in rank(result.metrics):
+    for ranking in [*rank(result.metrics), *by_groups(result)]:
         blocks.add_row(_heading(ranking))
         if ranking.measured:
             blocks.add_row(_ranked(ranking))
         for note in _notes(ranking):
             blocks.add_row(note)
         blocks.add_row("")
+    for test in result.dataset_inference:
+        blocks.add_row(Text(wording.dataset_inference(test), style="dim"))
     return blocks
 
 

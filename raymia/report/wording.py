@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import Estimate, TprAtFpr
 
 
@@ -49,3 +50,15 @@ def rests_on_few(max_fpr: float, allowed: int) -> str:
 def not_resolvable(tpr: TprAtFpr) -> str:
     """Say what it would take to resolve a budget."""
     return f"not resolvable (needs >= {tpr.needed_non_members:,} non-members)"
+
+
+def dataset_inference(test: DatasetInference) -> str:
+    """Say what a test of a whole set of records found."""
+    compared = f"{test.n_suspects:,} {test.suspects} against {test.n_non_members:,} non-members"
+    if test.p_value is None:
+        return f"{test.target}: dataset inference needs more records ({compared})."
+    p = f"{test.p_value:.1e}" if test.p_value < 0.001 else f"{test.p_value:.3f}"
+    return (
+        f"{test.target}: dataset inference on the {test.suspects} as a whole: p = {p}, "
+        f"effect {test.effect:.2f} standard deviations ({compared})."
+    )

@@ -144,14 +144,14 @@ ON_TOKENS_AND_NEIGHBORS = [
     name
     for name, kind in registry().items()
     if not (set(kind.asks) - {"tokens", "neighbors"} or kind.uses_shadows)
-    and not (kind.uses_population or kind.uses_corpus)
+    and not (kind.uses_population or kind.uses_corpus or kind.combines)
 ]
 
 
 def two_records():
     """A record like a member, r0, and one like a non-member, r1: the target is sure of r0, which
     lies above its neighbors; the reference sees no difference."""
-    target = {"r0": one(-1.0), "r1": one(-3.0)}
+    target = {"r0": one(-0.9), "r1": one(-3.0)}
     around = {("r0", 1): (-20.0, 8), ("r0", 2): (-21.0, 8),
               ("r1", 1): (-24.0, 8), ("r1", 2): (-25.0, 8)}  # fmt: skip
     reference = {"r0": one(-3.0), "r1": one(-3.0)}

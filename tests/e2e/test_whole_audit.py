@@ -27,12 +27,14 @@ from small_audit import (
 
 import raymia.engine.run
 from raymia.audit import run_audit
+from raymia.metrics.summary import AttackMetrics
 from raymia.probes.text import NOT_FINITE
 from raymia.report.files import load_run
 from raymia.report.result import RunResult
 from raymia.spec_file import load_spec
 
 RECORDS = 24
+LEARNED = "learned_combination"  # needs more records than these
 MODELS_OF_ONE_TARGET = 3  # target, base, self-prompt reference
 
 
@@ -71,7 +73,7 @@ def test_first_run_asks_everything_once_and_is_complete(first: Done) -> None:
     assert result.problems == []
     assert asked(result) == {
         "neighbors": RECORDS * NEIGHBORS,
-        "target:tuned": RECORDS * (1 + NEIGHBORS),
+        "target:tuned": RECORDS * (2 + NEIGHBORS),  # and in lower case
         "reference:base": RECORDS * (1 + NEIGHBORS),
         "reference:self_prompt:tuned": RECORDS * (1 + NEIGHBORS),
     }
@@ -84,10 +86,14 @@ def test_first_run_asks_everything_once_and_is_complete(first: Done) -> None:
 
 def test_every_attack_scores_every_record_once(first: Done) -> None:
     scores = scores_by_row(first.folder / "run")
-    assert {attack for _, attack, _ in scores} == ALL_ATTACKS
-    assert len(scores) == RECORDS * len(ALL_ATTACKS)
-    assert all(score is not None and math.isfinite(score) for score in scores.values())
-    assert {entry.attack for entry in first.result.metrics} == ALL_ATTACKS
+    assert {attack for _, attack, _ in scores} == {*ALL_ATTACKS, LEARNED}
+    assert len(scores) == RECORDS * (len(ALL_ATTACKS) + 1)
+    assert all(
+        score is not None and math.isfinite(score)
+        for (_, attack, _), score in scores.items()
+        if attack != LEARNED
+    )
+    assert {entry.attack for entry in first.result.metrics} == {*ALL_ATTACKS, LEARNED}
 
 
 def test_the_run_folder_has_report_metrics_and_scores(first: Done) -> None:
@@ -105,7 +111,11 @@ def test_the_self_prompt_reference_says_how_good_it_is(first: Done) -> None:
 
 
 def test_a_target_that_was_tuned_on_the_members_gives_them_away(first: Done) -> None:
-    auc = {entry.attack: entry.auc.value for entry in first.result.metrics}
+    auc = {
+        entry.attack: entry.auc.value
+        for entry in first.result.metrics
+        if isinstance(entry, AttackMetrics)
+    }
     assert auc["difference@base"] > 0.8
 
 
@@ -134,10 +144,10 @@ def test_two_targets_share_neighbors_and_base_and_a_broken_one_stops_nothing(
         targets=[{"name": name, "model": str(path)} for name, path in names.items()],
     )  # fmt: skip
     result = run_audit(load_spec(file), console())
-    each = 8 * (1 + NEIGHBORS)
+    each = 8 * (2 + NEIGHBORS)
     assert asked(result) == {
         "neighbors": 8 * NEIGHBORS,
-        "reference:base": each,
+        "reference:base": 8 * (1 + NEIGHBORS),
         "target:tuned": each,
         "target:other": each,
         "target:broken": each,
@@ -154,14 +164,14 @@ def test_two_targets_share_neighbors_and_base_and_a_broken_one_stops_nothing(
     assert failed == dict.fromkeys(failed, 0) | {"target:broken": each}
 
     scores = scores_by_row(tmp_path / "run")
-    for attack in {attack for _, attack, _ in scores}:
+    for attack in {attack for _, attack, _ in scores} - {LEARNED}:
         for record in ids:
             tuned, other = (scores[name, attack, record] for name in ("tuned", "other"))
             assert tuned is not None
             assert other is not None
             assert scores["broken", attack, record] is None
     assert any(scores["tuned", "loss", record] != scores["other", "loss", record] for record in ids)
-    measured = {(m.target, m.kind) for m in result.metrics}
+    measured = {(m.target, m.kind) for m in result.metrics if m.attack != LEARNED}
     assert measured == {
         ("tuned", "measured"), ("other", "measured"), ("broken", "not_measured"),
     }  # fmt: skip
@@ -185,13 +195,16 @@ def test_more_records_ask_only_about_the_new_ones(first: Done, models: Models) -
         write_small_audit(first.folder, models, self_prompt=True)
     assert asked(result) == {
         "neighbors": 8 * NEIGHBORS,
-        "target:tuned": 8 * (1 + NEIGHBORS),
+        "target:tuned": 8 * (2 + NEIGHBORS),
         "reference:base": 8 * (1 + NEIGHBORS),
     }
     assert result.records.candidates == 4
     before, after = scores_by_row(first.folder / "run"), scores_by_row(first.folder / "more")
-    assert all(after[row] == score for row, score in before.items() if row in after)
-    assert len(after) == (RECORDS + 8) * len([a for a in ALL_ATTACKS if "@self_prompt" not in a])
+    assert all(
+        after[row] == score for row, score in before.items() if row in after and row[1] != LEARNED
+    )
+    without_reference = {a for a in {*ALL_ATTACKS, LEARNED} if "@self_prompt" not in a}
+    assert len(after) == (RECORDS + 8) * len(without_reference)
 
 
 @pytest.mark.usefixtures("local_ray")

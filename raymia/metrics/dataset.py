@@ -1,0 +1,67 @@
+"""Dataset inference: was the target trained on these records, taken together?"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from scipy import stats
+
+from raymia.learning import LEAST_PER_CLASS, Floats, fit
+from raymia.metrics.summary import Result
+
+
+class DatasetInference(Result):
+    """A test of the hypothesis that the target knows a set of records no better than non-members.
+
+    Maini et al. 2024 (arXiv 2406.06443): a linear model over all attacks' scores is fitted on one
+    half of the suspects and non-members, and its values on the other half are compared by a
+    one-sided Welch t-test. One small shift that all records share is enough: a low p-value says
+    that the set as a whole was trained on, or that it is of another distribution.
+    """
+
+    target: str = Field(description="name of the checkpoint under audit")
+    suspects: str = Field(description="which records are tested: members or candidates")
+    n_suspects: int = Field(ge=0, description="suspects that the test compares")
+    n_non_members: int = Field(ge=0, description="non-members that the test compares")
+    p_value: float | None = Field(description="none where there are too few records")
+    effect: float | None = Field(description="difference of the means in standard deviations")
+
+
+def infer_dataset(
+    features: Floats,
+    is_suspect: npt.NDArray[np.bool_],
+    is_fitted: npt.NDArray[np.bool_],
+    *,
+    target: str,
+    suspects: str,
+) -> DatasetInference:
+    """Fit on one part of the records, test on the other.
+
+    Parameters
+    ----------
+    features : [records, attacks], scores; NaN where an attack has none.
+    is_suspect : [records]; the others are non-members.
+    is_fitted : [records], whether a record is fitted on; the others are tested.
+    """
+    tested = features[~is_fitted], is_suspect[~is_fitted]
+    counts = {
+        "n_suspects": int(tested[1].sum()),
+        "n_non_members": int((~tested[1]).sum()),
+    }
+    model = fit(features[is_fitted], is_suspect[is_fitted])
+    if model is None or min(counts.values()) < LEAST_PER_CLASS:
+        return DatasetInference(
+            target=target, suspects=suspects, **counts, p_value=None, effect=None
+        )
+    values = model.decision_function(tested[0])
+    above, below = values[tested[1]], values[~tested[1]]
+    test = stats.ttest_ind(above, below, equal_var=False, alternative="greater")
+    spread = np.sqrt((above.var(ddof=1) + below.var(ddof=1)) / 2)
+    return DatasetInference(
+        target=target,
+        suspects=suspects,
+        **counts,
+        p_value=float(test.pvalue),
+        effect=float((above.mean() - below.mean()) / spread) if spread > 0 else 0.0,
+    )

@@ -1,0 +1,53 @@
+"""A set that was not trained on is not found more often than the level of the test."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from raymia.metrics.dataset import infer_dataset
+
+
+def infer(features, is_suspect, is_fitted):
+    return infer_dataset(features, is_suspect, is_fitted, target="t", suspects="members")
+
+
+def made(shift, draws, count=200, width=4):
+    is_suspect = np.arange(count) % 2 == 0
+    features = draws.normal(size=(count, width))
+    features[is_suspect] += shift
+    return features, is_suspect, np.arange(count) % 4 < 2
+
+
+def test_small_shift_of_all_records_is_found():
+    found = infer(*made(0.4, np.random.default_rng(0)))
+    assert found.p_value < 1e-3
+    assert found.effect > 0
+    assert (found.n_suspects, found.n_non_members) == (50, 50)
+
+
+def test_under_the_null_p_values_are_uniform():
+    draws = np.random.default_rng(1)
+    p = [infer(*made(0.0, draws)).p_value for _ in range(150)]
+    assert stats.kstest(p, "uniform").pvalue > 1e-3
+
+
+def test_it_is_the_t_test_of_the_half_that_was_not_fitted_on():
+    from raymia.learning import fit
+
+    features, is_suspect, is_fitted = made(0.3, np.random.default_rng(2))
+    values = fit(features[is_fitted], is_suspect[is_fitted]).decision_function(features)
+    above, below = values[~is_fitted & is_suspect], values[~is_fitted & ~is_suspect]
+    error = np.sqrt(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
+    t = (above.mean() - below.mean()) / error
+    found = infer(features, is_suspect, is_fitted)
+    expected = stats.ttest_ind(above, below, equal_var=False, alternative="greater")
+    assert expected.statistic == pytest.approx(t)
+    assert found.p_value == pytest.approx(expected.pvalue)
+
+
+def test_too_few_records_give_no_p_value():
+    found = infer(*made(1.0, np.random.default_rng(3), count=30))
+    assert found.p_value is None
+    assert found.effect is None

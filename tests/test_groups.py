@@ -1,0 +1,93 @@
+"""Groups of records: read with them, measured beside them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from small_inputs import audit
+from tiny_models import PARAPHRASER, passages
+
+from raymia.errors import InputError
+from raymia.inputs import resolve_inputs
+from raymia.records import read_records
+from raymia.scoring import infer_datasets, measure_groups
+from raymia.spec import RecordsSpec
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def inputs(tmp_path, tiny_gpt2):
+    """Six documents of two records, one of which is both; one record without a document."""
+    texts = passages(13)
+    rows = [{"text": t, "doc": f"d{i // 2}"} for i, t in enumerate(texts[:12])]
+    rows.append({"text": texts[12], "doc": None})
+    records = {
+        "members": write(tmp_path / "m.jsonl", rows[:5]),
+        "non_members": write(tmp_path / "n.jsonl", rows[5:]),
+        "group_column": "doc",
+    }
+    spec = audit(tmp_path / "a", tiny_gpt2, PARAPHRASER, records=records, references=None,
+                 neighbors=None, attacks=["loss", "zlib"])  # fmt: skip
+    return resolve_inputs(spec)
+
+
+def table(inputs, values):
+    count = inputs.records.table.num_rows
+    return pa.concat_tables(
+        pa.table({"target": ["one"] * count, "attack": [attack] * count, "score": scores})
+        for attack, scores in values.items()
+    )
+
+
+def test_group_stands_beside_the_record(inputs):
+    assert inputs.records.table["group"].to_pylist() == [f"d{i // 2}" for i in range(12)] + [None]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_group_is_read_from_every_format(tmp_path, suffix):
+    path = tmp_path / f"r.{suffix}"
+    if suffix == "csv":
+        path.write_text("text,doc\none text,7\nanother,8\n")
+    else:
+        pq.write_table(pa.table({"text": ["one text", "another"], "doc": [7, 8]}), path)
+    spec = RecordsSpec(members=str(path), group_column="doc")
+    assert read_records(spec).table["group"].to_pylist() == ["7", "8"]
+
+
+def test_group_column_that_is_not_there_is_named(tmp_path):
+    spec = RecordsSpec(members=write(tmp_path / "m.jsonl", [{"text": "a"}]), group_column="doc")
+    with pytest.raises(InputError, match=r"no column 'doc'; found: text.*as group_column"):
+        read_records(spec)
+
+
+def test_score_of_a_group_is_the_mean_of_its_records(inputs):
+    """Records overlap, groups do not: members are d0, d1; d2 mixes; non-members d3 to d5."""
+    loss = [9.0, 1.0, 4.0, 5.0, 0.0, 0.0, 8.0, -9.0, 3.0, -4.0, None, 2.0, 7.0]
+    metrics, notes = measure_groups(inputs, table(inputs, {"loss": loss, "zlib": [0.0] * 13}))
+    of_loss, of_zlib = metrics
+    assert (of_loss.n_members, of_loss.n_non_members) == (2, 3)
+    assert of_loss.auc.value == 1.0
+    assert of_zlib.auc.value == 0.5
+    assert notes == [
+        "1 groups mix members and others and are not measured: 'd2'",
+        "1 records have no group and count in no group",
+    ]
+
+
+def test_without_a_group_column_there_are_no_groups(tmp_path, tiny_gpt2):
+    inputs = resolve_inputs(audit(tmp_path, tiny_gpt2, PARAPHRASER, attacks=["loss"]))
+    assert measure_groups(inputs, table(inputs, {"loss": [0.0] * 6})) == ([], [])
+
+
+def test_sets_are_tested_by_halves_that_split_no_group(inputs):
+    (found,) = infer_datasets(inputs, table(inputs, {"loss": list(np.arange(13.0))}))
+    assert (found.suspects, found.p_value) == ("members", None)
+    assert found.n_suspects + found.n_non_members <= 13
