@@ -34,7 +34,8 @@ def test_default_is_every_attack_with_every_reference(made):
     assert labels(made()) == [
         "detect_gpt", "difference@base", "difference@self_prompt", "ez@base", "ez@self_prompt",
         "fast_detect", "learned_combination", "loss", "lowercase", "min_k", "min_k_plus_plus",
-        "neighbor", "ratio@base", "ratio@self_prompt", "spv@base", "spv@self_prompt", "surp", "wbc@base", "wbc@self_prompt",
+        "neighbor", "ratio@base", "ratio@self_prompt", "spv@base", "spv@self_prompt", "surp",
+        "wbc@base", "wbc@self_prompt",
         "zlib",
     ]  # fmt: skip
 
