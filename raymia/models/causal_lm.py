@@ -173,7 +173,7 @@ class CausalLM:
 def _whole(length: int, parts: list[Window], answers: Iterator[Columns]) -> TokenAnswer:
     """Put the answers on a text's windows together."""
     found = [next(answers) for _ in parts]
-    columns = (
+    columns: Iterator[Any] = (
         None if column[0] is None else column[0] if len(column) == 1 else np.concatenate(column)
         for column in zip(*found, strict=True)
     )
