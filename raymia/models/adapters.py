@@ -30,7 +30,10 @@ _HARMLESS_IF = {"bias": ("none",), "init_lora_weights": (True, "gaussian")}
 
 
 def switchable_method(adapter: str) -> str | None:
-    """The PEFT method of an adapter that can share its base with others; None where it cannot.
+    """What adapters that share a base must have in common; None where one can share with none.
+
+    It is the PEFT method and the modules that an adapter replaces as a whole: PEFT cannot have one
+    module replaced by one adapter and adapted by another.
 
     An adapter needs a base of its own where it changes the base itself (biases, decomposed or
     replicated layers, an enlarged embedding) or the model's inputs (prefixes, prompts). A setting
@@ -48,7 +51,7 @@ def switchable_method(adapter: str) -> str | None:
             _SWITCHABLE[method] in name or any(f".{module}." in name for module in saved)
             for name in file.keys()  # noqa: SIM118 - not a mapping
         )
-    return str(method) if own else None
+    return " ".join([method, *sorted(saved)]) if own else None
 
 
 class AdapterSwitch:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import checkpoint, passages, save_adapter, save_tiny
+from tiny_models import BASE, checkpoint, passages, save_adapter, save_tiny
 from transformers import AutoModelForCausalLM
 
 from raymia.errors import InputError
@@ -105,7 +105,6 @@ def assert_family_is_its_members(base, adapters, tolerance, **settings):
 KINDS = [
     {}, {"r": 2, "lora_alpha": 1, "use_rslora": True},
     {"target_modules": ["q_proj", "v_proj", "lm_head"]},
-    {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
     {"target_modules": ["up_proj"]}, {"use_dora": True},
 ]  # fmt: skip
 
@@ -118,16 +117,22 @@ def test_every_kind_of_lora_answers_as_if_it_were_loaded_alone(tmp_path, tiny_ll
     assert_family_is_its_members(tiny_llama, [None, *adapters][::order], 1e-6)
 
 
+def test_heads_saved_with_their_adapters_are_switched_with_them(tmp_path, tiny_llama):
+    saved = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+    adapters = [save_adapter(tmp_path / str(n), tiny_llama, seed=n, **saved) for n in range(2)]
+    assert_family_is_its_members(tiny_llama, [adapters[0], None, adapters[1]], 1e-6)
+
+
 def test_ia3_answers_as_if_it_were_loaded_alone(tmp_path, tiny_gpt2):
     ia3 = [save_adapter(tmp_path / str(n), tiny_gpt2, method="IA3", seed=n) for n in range(2)]
     assert_family_is_its_members(tiny_gpt2, [ia3[0], None, ia3[1]], 1e-6)
 
 
 @pytest.mark.parametrize("settings", [{"dtype": "bfloat16"}, {"quantization": "nf4"}])
-def test_low_precision_is_that_of_models_loaded_alone(tmp_path, tiny_llama, settings):
+def test_low_precision_is_that_of_models_loaded_alone(tmp_path, settings):
     """Adapters stay in float32 on a base in bfloat16, whichever comes first."""
-    adapters = [save_adapter(tmp_path / str(n), tiny_llama, seed=n) for n in range(2)]
-    assert_family_is_its_members(tiny_llama, [adapters[0], None, adapters[1]], 1e-6, **settings)
+    adapters = [save_adapter(tmp_path / str(n), BASE, seed=n) for n in range(2)]
+    assert_family_is_its_members(BASE, [adapters[0], None, adapters[1]], 1e-6, **settings)
 
 
 def test_base_is_loaded_once_for_all(tmp_path, tiny_gpt2, monkeypatch):
@@ -178,6 +183,15 @@ def test_adapters_of_one_method_share_a_base_and_others_do_not(tmp_path, tiny_gp
     for method in ("prefix", "p-tuning", "prompt"):
         alone = loader(tiny_gpt2, made[method])
         assert not any(share_base(alone, x) for x in (bare, lora, alone)), method
+
+
+def test_adapter_of_a_module_that_another_replaces_needs_a_base_of_its_own(tmp_path, tiny_llama):
+    saved = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+    replaces = loader(tiny_llama, save_adapter(tmp_path / "a", tiny_llama, **saved))
+    again = loader(tiny_llama, save_adapter(tmp_path / "b", tiny_llama, seed=1, **saved))
+    adapts = loader(tiny_llama, save_adapter(tmp_path / "c", tiny_llama))
+    assert share_base(replaces, again)
+    assert not share_base(replaces, adapts)
 
 
 def test_length_limit_needs_no_weights_of_its_own(tiny_gpt2):

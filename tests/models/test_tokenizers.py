@@ -1,4 +1,4 @@
-"""Tokenizer traps: with BOS and without, padding that is the end of text, bytes that are no text."""
+"""Tokenizer traps: with BOS and without, padding that is the end of text, any byte a text."""
 
 from __future__ import annotations
 
