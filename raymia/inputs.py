@@ -10,7 +10,7 @@ import pyarrow as pa
 import raymia.attacks
 from raymia.attacks import Attack
 from raymia.errors import InputError
-from raymia.models.source import Checkpoint, resolve_checkpoint
+from raymia.models.source import Checkpoint, Hashes, resolve_checkpoint
 from raymia.records import RecordSet, SetAside, read_other_texts, read_records
 from raymia.spec import (
     AttackSpec,
@@ -87,9 +87,10 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
     records = attempt(read_records, spec.records)
     target_gpu = spec.resources.target.gpus > 0
     reference_gpu = spec.resources.reference.gpus > 0
+    hashes: Hashes = {}
     targets = {
         target.name: attempt(
-            resolve_checkpoint, target, f"targets[{number}].model", on_gpu=target_gpu
+            resolve_checkpoint, target, f"targets[{number}].model", on_gpu=target_gpu, hashes=hashes
         )
         for number, target in enumerate(spec.targets)
     }
@@ -121,8 +122,15 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
                     f"{where}.base: {reference.base!r} has an adapter, and only a plain model can "
                     "be fine-tuned; merge the adapter into it first"
                 )
+            if isinstance(base, ModelReference) and base.gguf_file is not None:
+                problems.append(
+                    f"{where}.base: {reference.base!r} is a GGUF file, and only a model in "
+                    "safetensors can be fine-tuned; give the model that it was made from"
+                )
             continue
-        found = attempt(resolve_checkpoint, reference, f"{where}.model", on_gpu=reference_gpu)
+        found = attempt(
+            resolve_checkpoint, reference, f"{where}.model", on_gpu=reference_gpu, hashes=hashes
+        )
         if found is not None:
             references[name] = found
         if isinstance(reference, ShadowReference):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ class PlannedProbe:
     ----------
     question : its name among :data:`raymia.probes.questions.QUESTIONS`; "make" for neighbors.
     missing : indices to ask about, by record id.
+    texts : how many texts the question is about, asked or not.
     stored : how many answers there are already.
     """
 
@@ -38,6 +39,7 @@ class PlannedProbe:
     probe: Probe
     key: EvidenceKey
     missing: dict[str, list[int]]
+    texts: int
     stored: int
 
     @property
@@ -109,22 +111,19 @@ class TargetPlan:
 def plan_audit(inputs: Inputs, store: EvidenceStore) -> list[TargetPlan]:
     """Plan all targets in order; what an earlier target's run will have asked counts as stored."""
     plans: list[TargetPlan] = []
-    planned: set[str] = set()
     for name in inputs.targets:
-        plan = plan_target(inputs, store, name, planned)
-        planned |= {p.key.hash for stage in plan.stages for p in stage.probes}
-        plans.append(plan)
+        plans.append(plan_target(inputs, store, name, plans))
     return plans
 
 
 def plan_target(
-    inputs: Inputs, store: EvidenceStore, name: str, planned: Iterable[str] = ()
+    inputs: Inputs, store: EvidenceStore, name: str, earlier: Sequence[TargetPlan] = ()
 ) -> TargetPlan:
     """Subtract what is stored from what the attacks need.
 
     Parameters
     ----------
-    planned : hashes of keys that will have been answered before this target's turn.
+    earlier : plans of targets that will have been run before this one.
     """
     spec, resources = inputs.spec, inputs.spec.resources
     wants_neighbors = any("neighbors" in a.attack.asks for a in inputs.attacks)
@@ -137,7 +136,12 @@ def plan_target(
         None if maker is None or neighbors_key is None else (maker.spec.count, neighbors_key.hash)
     )
     ids, population = inputs.records.ids, list(inputs.population)
-    planned = set(planned)
+    planned = {
+        p.key.hash: p.texts
+        for plan in earlier
+        for stage in (plan.target, *plan.references.values())
+        for p in stage.probes
+    }
 
     def stage(
         label: str, role: Role, checkpoint: Checkpoint, pool: PoolSpec, attacks: list[Attack]
@@ -150,6 +154,7 @@ def plan_target(
                 asked = [*ids, *population]
             probes.append(_planned(question, probe, checkpoint.fingerprint, asked, store, planned))
         loader = CausalLMLoader(checkpoint, pool.batch_tokens)
+        planned.update((p.key.hash, max(p.texts, planned.get(p.key.hash, 0))) for p in probes)
         return Stage(label, role, loader, pool, tuple(probes))
 
     target = stage(
@@ -179,16 +184,12 @@ def plan_target(
         references[reference] = stage(label, "reference", checkpoint, resources.reference, attacks)
     neighbors = None
     if maker is not None and inputs.paraphraser is not None:
-        made = _planned("make", maker, inputs.paraphraser.fingerprint, ids, store, planned)
+        made = _planned("make", maker, inputs.paraphraser.fingerprint, ids, store, {})
         # Neighbors are made only where a model is still to be asked about them.
-        wanted = {
-            (record, index)
-            for s in (target, *references.values())
-            for p in s.probes
-            if p.probe.subject == "neighbor"
-            for record, indices in p.missing.items()
-            for index in indices
-        }
+        wanted = _wanted_neighbors((target, *references.values()))
+        for plan in earlier:
+            if plan.neighbors is not None:
+                wanted -= set(_pairs(plan.neighbors.probes[0].missing))
         missing = {
             record: [i for i in indices if (record, i) in wanted]
             for record, indices in made.missing.items()
@@ -235,38 +236,49 @@ def _used_references(inputs: Inputs) -> list[str]:
 
 
 def _planned(
-    question: str, probe: Probe, model: str, ids: list[str], store: EvidenceStore, planned: set[str]
+    question: str,
+    probe: Probe,
+    model: str,
+    ids: list[str],
+    store: EvidenceStore,
+    planned: Mapping[str, int],
 ) -> PlannedProbe:
+    """Plan one question about texts, of which the first ``planned`` will have been asked about."""
     key = evidence_key(probe, model)
     indices = probe.indices()
-    if key.hash in planned:
-        return PlannedProbe(question, probe, key, {}, len(ids) * len(indices))
-    present = store.present(key)
+    remaining = ids[planned.get(key.hash, 0) :]
+    present = store.present(key) if remaining else set()
     missing: dict[str, list[int]] = {}
-    for record in ids:
+    for record in remaining:
         absent = [i for i in indices if (record, i) not in present] if present else list(indices)
         if absent:
             missing[record] = absent
-    total = len(ids) * len(indices)
-    return PlannedProbe(question, probe, key, missing, total - sum(map(len, missing.values())))
+    stored = len(ids) * len(indices) - sum(map(len, missing.values()))
+    return PlannedProbe(question, probe, key, missing, len(ids), stored)
 
 
-def stored_neighbors(plan: TargetPlan, store: EvidenceStore) -> dict[tuple[str, int], Any]:
-    """Payloads of stored neighbors that the plan's models are still to be asked about."""
-    if plan.neighbors is None:
+def _pairs(missing: Mapping[str, list[int]]) -> Iterator[tuple[str, int]]:
+    return ((record, index) for record, indices in missing.items() for index in indices)
+
+
+def _wanted_neighbors(stages: Iterable[Stage]) -> set[tuple[str, int]]:
+    """The neighbors that models are still to be asked about."""
+    probes = (p for stage in stages for p in stage.probes if p.probe.subject == "neighbor")
+    return {pair for p in probes for pair in _pairs(p.missing)}
+
+
+def stored_neighbors(stages: Sequence[Stage], store: EvidenceStore) -> dict[tuple[str, int], Any]:
+    """Payloads of stored neighbors that the stages' models are still to be asked about.
+
+    Parameters
+    ----------
+    stages : of one stream, that of the neighbors among them where there is one.
+    """
+    makers = [p for stage in stages for p in stage.probes if p.probe.makes_neighbors]
+    wanted = _wanted_neighbors(stages) - {pair for p in makers for pair in _pairs(p.missing)}
+    if not wanted or not makers:
         return {}
-    to_make = plan.neighbors.probes[0]
-    wanted = {
-        (record, index)
-        for stage in plan.stages
-        for p in stage.probes
-        if p.probe.subject == "neighbor"
-        for record, indices in p.missing.items()
-        for index in indices
-    } - {(record, index) for record, indices in to_make.missing.items() for index in indices}
-    if not wanted:
-        return {}
-    table = store.read(to_make.key, columns=["payload"])
+    table = store.read(makers[0].key, columns=["payload"])
     if table is None:
         return {}
     names = ("record_id", "neighbor", "payload")
@@ -277,19 +289,18 @@ def stored_neighbors(plan: TargetPlan, store: EvidenceStore) -> dict[tuple[str, 
 
 
 def tokens_per_record(checkpoint: Checkpoint, texts: pa.ChunkedArray) -> float:
-    """Mean tokens per record, cut to the model's limit, from a sample; loads no model."""
+    """Mean tokens per record that are scored, from a sample; loads no model."""
     from transformers import AutoConfig, AutoTokenizer
 
     from raymia.models.causal_lm import context_length
 
-    tokenizer = AutoTokenizer.from_pretrained(
-        checkpoint.path, trust_remote_code=checkpoint.trust_remote_code
-    )
-    config = AutoConfig.from_pretrained(
-        checkpoint.path, trust_remote_code=checkpoint.trust_remote_code
-    )
+    source = {"trust_remote_code": checkpoint.trust_remote_code, **checkpoint.gguf}
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, **source)
+    config = AutoConfig.from_pretrained(checkpoint.path, **source)
     limits = [checkpoint.max_tokens, context_length(config)]
     limit = min((n for n in limits if n is not None), default=None)
+    if checkpoint.long_texts == "windows":
+        limit = None
     step = max(1, len(texts) // TOKEN_SAMPLE)
     sample = [texts[i].as_py() for i in range(0, len(texts), step)]
     lengths = [len(ids[:limit]) for ids in tokenizer(sample, verbose=False)["input_ids"]]

@@ -6,13 +6,14 @@ Unknown keys are refused. Relative paths in an audit file are relative to the fi
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Quantization = Literal["none", "nf4", "int8"]
+Quantization = Literal["none", "nf4", "fp4", "int8"]
+LongTexts = Literal["cut", "windows"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -65,13 +66,16 @@ class RecordsSpec(Strict):
 
 
 class ModelSpec(Strict):
-    """A checkpoint in transformers format."""
+    """A checkpoint in transformers format, or a GGUF file."""
 
     model: str = Field(
         description="local folder, fsspec URL of a folder, or hub name; the base of the adapter"
     )
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
     adapter: str | None = Field(default=None, description="PEFT adapter folder, or hub name")
+    gguf_file: str | None = Field(
+        default=None, description="name of a GGUF file in the folder, read by raymia[gguf]"
+    )
     quantization: Quantization = Field(
         default="none", description="bitsandbytes quantization of the weights at load time"
     )
@@ -81,11 +85,30 @@ class ModelSpec(Strict):
     max_tokens: int | None = Field(
         default=None,
         ge=2,
-        description="score at most this many tokens; default: the model's context",
+        description="tokens a model reads at once; default: its context",
+    )
+    long_texts: LongTexts = Field(
+        default="cut",
+        description="score the start of longer texts, or all of them in overlapping windows",
+    )
+    stride: int | None = Field(
+        default=None,
+        ge=1,
+        description="tokens from one window to the next; default: half of what is read at once",
     )
     trust_remote_code: bool = Field(
         default=False, description="run Python code that comes with the checkpoint; know the source"
     )
+
+    @model_validator(mode="after")
+    def _stride_belongs_to_windows(self) -> Self:
+        if self.stride is None:
+            return self
+        if self.long_texts != "windows":
+            raise ValueError("`stride` is that of windows; add `long_texts: windows`")
+        if self.max_tokens is not None and self.stride >= self.max_tokens:
+            raise ValueError(f"stride {self.stride} must be less than max_tokens {self.max_tokens}")
+        return self
 
 
 class TargetSpec(ModelSpec):

@@ -93,7 +93,7 @@ def test_with_everything_stored_nothing_is_asked(inputs, store):
     (again,) = plan_audit(inputs(), store)
     assert again.asked == 0
     assert [stage.stored for stage in again.stages] == [12, 18, 18]
-    assert stored_neighbors(again, store) == {}
+    assert stored_neighbors(again.stages, store) == {}
 
 
 def test_missing_is_needed_minus_stored(inputs, store):
@@ -280,13 +280,13 @@ def test_stored_neighbors_come_where_a_model_is_still_to_be_asked(inputs, store)
     answer(store, plan.neighbors.probes[0], records=ids[:3])
     (again,) = plan_audit(inputs(), store)
     assert again.neighbors.asked == 6
-    assert stored_neighbors(again, store) == {
+    assert stored_neighbors(again.stages, store) == {
         (record, n): f"neighbor {n} of {record}" for record in ids[:3] for n in (1, 2)
     }
     answer(store, again.target.probes[1], records=ids[:1])
     answer(store, again.references["base"].probes[1], records=ids[:2])
     (third,) = plan_audit(inputs(), store)
-    assert {record for record, _ in stored_neighbors(third, store)} == {ids[1], ids[2]}
+    assert {record for record, _ in stored_neighbors(third.stages, store)} == {ids[1], ids[2]}
 
 
 # ------------------------------------------------------------------------ self-prompt

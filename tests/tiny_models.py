@@ -12,8 +12,10 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     CohereConfig,
+    FalconConfig,
     Gemma2Config,
     GPT2Config,
+    GPTJConfig,
     GraniteConfig,
     LlamaConfig,
 )
@@ -35,6 +37,12 @@ _LLAMA = {
     "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128,
     "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
 }  # fmt: skip
+_GPTJ = {"vocab_size": 2048, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128,
+         "rotary_dim": 8, "bos_token_id": 0, "eos_token_id": 0}  # fmt: skip
+_FALCON = {
+    "vocab_size": 2048, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 0,
+}  # fmt: skip
 
 
 def config(kind, **overrides):
@@ -43,6 +51,9 @@ def config(kind, **overrides):
     kinds = {
         "gpt2": lambda: GPT2Config(**{**_GPT2, **wide, **overrides}),
         "llama": lambda: LlamaConfig(**{**_LLAMA, **wide, **overrides}),
+        "gptj": lambda: GPTJConfig(**{**_GPTJ, **wide, **overrides}),
+        "falcon": lambda: FalconConfig(**{**_FALCON, **wide, "alibi": False, **overrides}),
+        "falcon-alibi": lambda: FalconConfig(**{**_FALCON, **wide, "alibi": True, **overrides}),
         "gemma2": lambda: Gemma2Config(**{**_LLAMA, **wide, "head_dim": 16, **overrides}),
         "cohere": lambda: CohereConfig(**{**_LLAMA, **wide, **overrides}),
         "granite": lambda: GraniteConfig(**{**_LLAMA, **wide, "logits_scaling": 8.0, **overrides}),
@@ -58,18 +69,27 @@ def save_tiny(folder, kind="gpt2", *, seed=0, **overrides):
     return Path(folder)
 
 
-def save_adapter(folder, base, *, seed=0, **lora):
-    """Save a LoRA adapter of a base whose weights are all random; returns the folder."""
-    from peft import LoraConfig, get_peft_model
+def save_adapter(folder, base, *, seed=0, method="Lora", **settings):
+    """Save an adapter of a base whose weights are all random; returns the folder.
+
+    ``method`` is the name of a config of PEFT without its end; LoRA has a rank of 4.
+    """
+    import peft
 
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    settings = {"r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM", **lora}
-    adapted = get_peft_model(model, LoraConfig(**settings))
+    defaults = {"r": 4, "lora_alpha": 8} if method == "Lora" else {}
+    config = getattr(peft, f"{method}Config")
+    made = config(**{**defaults, "task_type": "CAUSAL_LM", **settings})
+    adapted = peft.get_peft_model(model, made)
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
             if "lora_" in name:
                 weight.normal_(0, 0.1)
+            elif "ia3_" in name:
+                weight.uniform_(0.5, 1.5)
+            elif "modules_to_save" in name or "prompt_encoder" in name:
+                weight.add_(torch.randn_like(weight) * 0.1)
     adapted.save_pretrained(folder)
     return Path(folder)
 

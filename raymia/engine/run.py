@@ -6,17 +6,20 @@ from rich.console import Console
 
 from raymia.engine.board import Line, shown, start_board
 from raymia.engine.cluster import check_store_is_shared, connected
+from raymia.engine.pools import streams_of
 from raymia.engine.prepare import run_preparation
 from raymia.engine.stream import run_stream
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import Inputs
-from raymia.plan import plan_target, stored_neighbors
+from raymia.plan import plan_audit, stored_neighbors
 
 
 def ask_models(
     inputs: Inputs, store: EvidenceStore, store_url: str, console: Console
 ) -> dict[str, Line]:
-    """Prepare references and stream records through the models, target by target.
+    """Prepare references, then stream records through the models.
+
+    Targets whose models share their bases go through one stream, others one after another.
 
     Returns
     -------
@@ -38,23 +41,22 @@ def ask_models(
         check_store_is_shared(store_url)
         board = start_board()
         with shown(board, console):
-            for name in inputs.targets:
-                plan = plan_target(inputs, store, name)
+            for plan in plan_audit(inputs, store):
                 for preparation in plan.preparations:
                     if not preparation.ready:
                         run_preparation(
                             preparation,
-                            name,
+                            plan.name,
                             resources.reference,
                             store_url=store_url,
                             cluster=cluster,
                             board=board,
                         )
-                plan = plan_target(inputs, store, name)
+            for stages in streams_of(plan_audit(inputs, store)):
                 run_stream(
-                    plan.stages,
+                    stages,
                     inputs.texts,
-                    stored_neighbors(plan, store),
+                    stored_neighbors(stages, store),
                     store_url=store_url,
                     block_records=resources.block_records,
                     cluster=cluster,

@@ -1,4 +1,4 @@
-"""One actor of a pool: holds a model, answers probes about blocks of records, commits the answers.
+"""One actor of a pool: holds models, answers probes about blocks of records, commits the answers.
 
 A block is an Arrow table, one row per record::
 
@@ -13,6 +13,7 @@ is asked again, wherever the run is killed.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from raymia.evidence.store import EvidenceKey, EvidenceStore
-from raymia.models.loaders import Loader
+from raymia.models.loaders import Loader, load_together
 from raymia.probes.base import RECORD, Item, Probe
 
 RECORD_COLUMNS = ["record_id", "payload", "neighbor", "neighbor_payload"]
@@ -31,64 +32,82 @@ def todo_column(key: EvidenceKey) -> str:
 
 
 @dataclass(frozen=True)
-class StageConfig:
-    """What an actor is made from; small, since Ray keeps it to restart the actor.
+class Task:
+    """What an actor asks of one model.
 
     Attributes
     ----------
-    name : shown in progress and reports, as ``target:epoch-3``.
+    name : of the stage, shown in progress and reports, as ``target:epoch-3``.
     loader : how to load the model.
     probes : the questions, with the keys that their answers are stored under.
-    store_url : the evidence store.
-    threads : torch threads; None leaves them as they are.
-    passes_on : columns that later stages need.
     """
 
     name: str
     loader: Loader
     probes: tuple[tuple[Probe, EvidenceKey], ...]
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """What an actor is made from; small, since Ray keeps it to restart the actor.
+
+    Attributes
+    ----------
+    tasks : of models that share their base; one alone need not.
+    store_url : the evidence store.
+    threads : torch threads; None leaves them as they are.
+    passes_on : columns that later pools need.
+    """
+
+    tasks: tuple[Task, ...]
     store_url: str
     threads: int | None
     passes_on: tuple[str, ...]
 
 
-class StageActor:
+class PoolActor:
     """The worker of a pool, called by Ray Data with one block at a time."""
 
-    def __init__(self, config: StageConfig, board: Any) -> None:
+    def __init__(self, config: PoolConfig, board: Any) -> None:
         self.config = config
         self.board = board
         self.store = EvidenceStore(config.store_url)
         # Loading in the background makes a failure to load an error of the first block, which Ray
         # reports with its cause; an error in a constructor it does not.
-        self._loading: Future[Any] = ThreadPoolExecutor(1).submit(self._load)
+        self._loading: Future[Callable[[int], Any]] = ThreadPoolExecutor(1).submit(self._load)
 
-    def _load(self) -> Any:
+    def _load(self) -> Callable[[int], Any]:
         import torch
 
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
-        return self.config.loader.load()
+        return load_together([task.loader for task in self.config.tasks])
 
     def __call__(self, block: pa.Table) -> pa.Table:
         import torch
 
-        model = self._loading.result()
+        ready = self._loading.result()
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
-        for probe, key in self.config.probes:
-            items = items_to_ask(block, probe, key)
-            if not items:
-                continue
-            started = time.monotonic()
-            answers = probe.ask(model, items)
-            self.store.commit(key, answers)
-            failed = len(items) - answers["error"].null_count
-            seconds = time.monotonic() - started
-            self.board.add.remote(self.config.name, len(items), failed, seconds)
-            if probe.makes_neighbors:
-                block = with_neighbors(block, answers)
+        for number, task in enumerate(self.config.tasks):
+            model = ready(number)
+            for probe, key in task.probes:
+                block = self._ask(task.name, model, probe, key, block)
         return block.select(list(self.config.passes_on))
+
+    def _ask(
+        self, name: str, model: Any, probe: Probe, key: EvidenceKey, block: pa.Table
+    ) -> pa.Table:
+        """Ask, commit, report; the block comes back with the neighbors that were made."""
+        items = items_to_ask(block, probe, key)
+        if not items:
+            return block
+        started = time.monotonic()
+        answers = probe.ask(model, items)
+        self.store.commit(key, answers)
+        failed = len(items) - answers["error"].null_count
+        self.board.add.remote(name, len(items), failed, time.monotonic() - started)
+        return with_neighbors(block, answers) if probe.makes_neighbors else block
 
 
 def items_to_ask(block: pa.Table, probe: Probe, key: EvidenceKey) -> list[Item]:

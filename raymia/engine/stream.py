@@ -11,7 +11,8 @@ import ray
 import ray.data
 
 from raymia.engine.cluster import Cluster, pool_options, threads_per_actor
-from raymia.engine.stage import RECORD_COLUMNS, StageActor, StageConfig, todo_column
+from raymia.engine.pools import pools_of
+from raymia.engine.stage import RECORD_COLUMNS, PoolActor, PoolConfig, Task, todo_column
 from raymia.errors import RaymiaError
 from raymia.plan import Stage
 
@@ -30,7 +31,8 @@ def run_stream(
 
     Parameters
     ----------
-    stages : in the order in which a block passes them; a stage that has nothing to ask is left out.
+    stages : in the order in which a block passes them; a stage that has nothing to ask is left out,
+        and stages on one base are one pool (:mod:`raymia.engine.pools`).
     records : columns ``record_id`` and ``payload``.
     neighbors : payloads of stored neighbors that the stages ask about, by (record, index).
 
@@ -39,7 +41,8 @@ def run_stream(
     RaymiaError
         What a stage raised, without Ray's wrapping.
     """
-    stages = [stage for stage in stages if stage.asked]
+    pools = pools_of(stages)
+    stages = [stage for pool in pools for stage in pool.stages]
     blocks = list(_blocks(stages, records, neighbors, block_records))
     if not blocks:
         return
@@ -52,28 +55,40 @@ def run_stream(
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # Waiting for machines to come up, or for a large model to load, is not a stall.
     context.execution_options.preserve_order = False
-    actors = sum(stage.pool.actors for stage in stages)
+    actors = sum(pool.spec.actors for pool in pools)
     dataset = ray.data.from_arrow(blocks)
-    for number, stage in enumerate(stages):
-        board.expect.remote(stage.name, stage.asked)
-        later = [todo_column(p.key) for s in stages[number + 1 :] for p in s.probes]
-        last = number + 1 == len(stages)
-        config = StageConfig(
-            name=stage.name,
-            loader=stage.loader,
-            probes=tuple((p.probe, p.key) for p in stage.probes),
+    for number, pool in enumerate(pools):
+        for stage in pool.stages:
+            board.expect.remote(stage.name, stage.asked)
+        later = [
+            todo_column(p.key)
+            for other in pools[number + 1 :]
+            for stage in other.stages
+            for p in stage.probes
+            if p.missing
+        ]
+        last = number + 1 == len(pools)
+        config = PoolConfig(
+            tasks=tuple(
+                Task(
+                    stage.name,
+                    stage.loader,
+                    tuple((p.probe, p.key) for p in stage.probes if p.missing),
+                )
+                for stage in pool.stages
+            ),
             store_url=store_url,
             threads=threads_per_actor(actors, cluster),
             passes_on=("record_id",) if last else (*RECORD_COLUMNS, *later),
         )
         dataset = dataset.map_batches(
-            _named(stage.name),
+            _named(pool.name),
             batch_size=block_records,  # a block; Ray Data wants a number for actors on GPUs
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(stage.pool.actors, len(blocks))),
+            compute=ray.data.ActorPoolStrategy(size=min(pool.spec.actors, len(blocks))),
             fn_constructor_args=(config, board),
             udf_modifying_row_count=False,
-            **pool_options(stage.pool, actors, cluster),
+            **pool_options(pool.spec, actors, cluster),
         )
     passed = 0
     try:
@@ -92,7 +107,7 @@ def _blocks(
     neighbors: dict[tuple[str, int], Any],
     block_records: int,
 ) -> Iterator[pa.Table]:
-    probes = [planned for stage in stages for planned in stage.probes]
+    probes = [planned for stage in stages for planned in stage.probes if planned.missing]
     known: dict[str, list[tuple[int, Any]]] = {}
     for (record, index), payload in neighbors.items():
         known.setdefault(record, []).append((index, payload))
@@ -124,10 +139,10 @@ def _blocks(
         yield pa.Table.from_pylist(rows[start : start + block_records], schema=schema)
 
 
-def _named(stage: str) -> type[StageActor]:
-    """A class of its own per stage, so that Ray's dashboard and logs say which pool is which."""
-    name = "".join(c if c.isalnum() else "_" for c in stage)
-    return type(name, (StageActor,), {})
+def _named(pool: str) -> type[PoolActor]:
+    """A class of its own per pool, so that Ray's dashboard and logs say which pool is which."""
+    name = "".join(c if c.isalnum() else "_" for c in pool)
+    return type(name, (PoolActor,), {})
 
 
 def own_error(error: BaseException) -> RaymiaError:

@@ -9,7 +9,7 @@ Which output predicts which token, for a text of tokens t0 t1 t2 t3, padded on t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,11 @@ import numpy.typing as npt
 import torch
 
 from raymia.errors import InputError
+from raymia.models.adapters import AdapterSwitch
 from raymia.models.batching import run_batched
 from raymia.models.source import Checkpoint
+from raymia.models.windows import Window, windows
+from raymia.spec import LongTexts
 
 HEAD_CHUNK_BYTES = 32 * 2**20
 """Float32 logits held at once; a [batch, length, vocabulary] tensor never exists."""
@@ -28,6 +31,8 @@ HEAD_TOLERANCE = 1e-6
 """Relative; both ways run the same operations, so a real difference is larger."""
 
 Floats = npt.NDArray[np.float32]
+Columns = tuple[Any, ...]
+"""token_ids, log_prob, mean_log_prob, std_log_prob, is_top1 of :class:`TokenAnswer`."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,9 @@ class CausalLM:
     model : a transformers causal model, in eval mode on its device.
     tokenizer : its tokenizer; texts are encoded as the tokenizer does by default.
     batch_tokens : padded tokens per forward pass.
-    max_tokens : texts are cut to this many tokens; None takes the model's context.
+    max_tokens : tokens per forward pass of a text; None takes the model's context.
+    long_texts : whether longer texts are cut, or read in overlapping windows (:func:`windows`).
+    stride : tokens from one window to the next; None takes half of ``max_tokens``.
     one_by_one : never put two texts in a batch (see :func:`load_causal_lm`).
     """
 
@@ -72,6 +79,8 @@ class CausalLM:
         *,
         batch_tokens: int,
         max_tokens: int | None = None,
+        long_texts: LongTexts = "cut",
+        stride: int | None = None,
         one_by_one: bool = False,
     ) -> None:
         self.model = model
@@ -79,8 +88,16 @@ class CausalLM:
         self.batch_tokens = batch_tokens
         self.one_by_one = one_by_one
         self.device = model.get_input_embeddings().weight.device
-        limits = [max_tokens, context_length(model.config)]
+        limits = [max_tokens, _context_left(model)]
         self.max_tokens = min((n for n in limits if n is not None), default=None)
+        if stride is not None and self.max_tokens is not None and stride >= self.max_tokens:
+            raise InputError(
+                f"stride: {stride} is not less than the {self.max_tokens} tokens that the model "
+                "reads at once, so the first token of a window would have no context; give a "
+                "smaller stride"
+            )
+        self.long_texts = long_texts
+        self.stride = stride or max(1, (self.max_tokens or 0) // 2)
         self.head = Head(model)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -99,24 +116,37 @@ class CausalLM:
         if not texts:
             return []
         full = self.encode(texts)
-        ids = [tokens[: self.max_tokens] for tokens in full]
+        parts = [(tokens, part) for tokens in full for part in self._parts(len(tokens))]
+        ids = [tokens[part.start : part.end] for tokens, part in parts]
 
-        def run(batch: list[int]) -> list[TokenAnswer]:
+        def run(batch: list[int]) -> list[Columns]:
             answers = self._forward([ids[i] for i in batch], moments)
+            # Output o predicts token o + 1, and the first token of a text is not scored.
+            known = [max(0, parts[i][1].scored_from - parts[i][1].start - 1) for i in batch]
             return [
-                TokenAnswer(tokens, log_prob, mean, std, top1, len(full[i]) > len(ids[i]))
-                for i, (tokens, log_prob, mean, std, top1) in zip(batch, answers, strict=True)
+                tuple(c if c is None else c[k:] for c in answer)
+                for k, answer in zip(known, answers, strict=True)
             ]
 
-        return run_batched(
-            [len(tokens) for tokens in ids],
-            run,
-            budget=self.batch_tokens,
-            most=1 if self.one_by_one else None,
+        answers = iter(
+            run_batched(
+                [len(tokens) for tokens in ids],
+                run,
+                budget=self.batch_tokens,
+                most=1 if self.one_by_one else None,
+            )
         )
+        return [_whole(len(tokens), self._parts(len(tokens)), answers) for tokens in full]
+
+    def _parts(self, length: int) -> list[Window]:
+        if self.max_tokens is None or length <= self.max_tokens:
+            return [Window(0, length, 0)]
+        if self.long_texts == "cut":
+            return [Window(0, self.max_tokens, 0)]
+        return windows(length, self.max_tokens, self.stride)
 
     @torch.inference_mode()
-    def _forward(self, ids: list[list[int]], moments: bool) -> list[tuple[Any, Any, Any, Any, Any]]:
+    def _forward(self, ids: list[list[int]], moments: bool) -> list[Columns]:
         width = max(len(tokens) for tokens in ids)
         if width < 2:
             empty = np.zeros(0, dtype=np.float32)
@@ -138,6 +168,17 @@ class CausalLM:
             for c in columns
         ]
         return list(zip(token_ids, *split, strict=True))
+
+
+def _whole(length: int, parts: list[Window], answers: Iterator[Columns]) -> TokenAnswer:
+    """Put the answers on a text's windows together."""
+    found = [next(answers) for _ in parts]
+    columns: Iterator[Any] = (
+        None if column[0] is None else column[0] if len(column) == 1 else np.concatenate(column)
+        for column in zip(*found, strict=True)
+    )
+    tokens, log_prob, mean, std, top1 = columns
+    return TokenAnswer(tokens, log_prob, mean, std, top1, truncated=parts[-1].end < length)
 
 
 class Head:
@@ -226,12 +267,58 @@ def context_length(config: Any) -> int | None:
     return None
 
 
+def _context_left(model: Any) -> int | None:
+    """The context less what a PEFT method puts before each text (prefixes, prompts)."""
+    context = context_length(model.config)
+    method = getattr(model, "active_peft_config", None)
+    taken = getattr(method, "num_virtual_tokens", None) or 0
+    return None if context is None else context - taken
+
+
+class CausalLMFamily:
+    """Causal models on one base, which is in memory once; one of them is ready at a time.
+
+    Parameters
+    ----------
+    checkpoints : of one base, quantization and dtype.
+    batch_tokens : padded tokens per forward pass, for each.
+    """
+
+    def __init__(self, checkpoints: Sequence[Checkpoint], batch_tokens: Sequence[int]) -> None:
+        base, tokenizer = _load_base(checkpoints[0])
+        self._adapters = [checkpoint.adapter for checkpoint in checkpoints]
+        self._switch = AdapterSwitch(base, self._adapters)
+        self._models = []
+        for checkpoint, budget in zip(checkpoints, batch_tokens, strict=True):
+            self._switch.use(checkpoint.adapter)
+            model = CausalLM(
+                self._switch.model,
+                tokenizer,
+                batch_tokens=budget,
+                max_tokens=checkpoint.max_tokens,
+                long_texts=checkpoint.long_texts,
+                stride=checkpoint.stride,
+                one_by_one=checkpoint.quantization == "int8",
+            )
+            self._models.append(model)
+
+    def use(self, number: int) -> CausalLM:
+        """The model of a checkpoint, ready to be asked; the one before is so no longer."""
+        self._switch.use(self._adapters[number])
+        return self._models[number]
+
+
 def load_causal_lm(checkpoint: Checkpoint, *, batch_tokens: int) -> CausalLM:
     """Load a checkpoint onto the GPU where there is one, else onto the CPU.
 
     LLM.int8 decides over a whole batch which activation columns it keeps in 16 bits, so a text's
     answer would depend on its batch mates: int8 models are asked one text at a time.
     """
+    return CausalLMFamily([checkpoint], [batch_tokens]).use(0)
+
+
+def _load_base(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """The model without its adapter, and the tokenizer."""
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -239,33 +326,24 @@ def load_causal_lm(checkpoint: Checkpoint, *, batch_tokens: int) -> CausalLM:
     transformers.logging.disable_progress_bar()
     dtype = getattr(torch, checkpoint.dtype)
     where = checkpoint.path
+    source = {"trust_remote_code": checkpoint.trust_remote_code, **checkpoint.gguf}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            where, trust_remote_code=checkpoint.trust_remote_code
-        )
+        tokenizer = AutoTokenizer.from_pretrained(where, **source)
         model = AutoModelForCausalLM.from_pretrained(
             where,
             dtype=dtype,
             use_safetensors=True,
-            trust_remote_code=checkpoint.trust_remote_code,
             quantization_config=_quantization(checkpoint.quantization, dtype),
             device_map="auto" if torch.cuda.is_available() else None,
+            **source,
         )
     except Exception as error:  # transformers, safetensors and bitsandbytes each raise their own
         raise InputError(
             f"{where}: cannot be loaded as a causal language model: {error}"
         ) from error
-    if checkpoint.adapter is not None:
-        model = _with_adapter(model, checkpoint.adapter)
     model.eval()
     model.generation_config = neutral_generation(model.generation_config)
-    return CausalLM(
-        model,
-        tokenizer,
-        batch_tokens=batch_tokens,
-        max_tokens=checkpoint.max_tokens,
-        one_by_one=checkpoint.quantization == "int8",
-    )
+    return model, tokenizer
 
 
 def neutral_generation(config: Any) -> Any:
@@ -280,22 +358,13 @@ def neutral_generation(config: Any) -> Any:
     return GenerationConfig(**{name: getattr(config, name, None) for name in tokens})
 
 
-def _with_adapter(model: Any, adapter: str) -> Any:
-    from peft import PeftModel
-
-    try:
-        return PeftModel.from_pretrained(model, adapter)
-    except (ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"{adapter}: this adapter does not fit its base: {error}") from error
-
-
 def _quantization(name: str, dtype: torch.dtype) -> Any:
     from transformers import BitsAndBytesConfig
 
-    if name == "nf4":
+    if name in ("nf4", "fp4"):
         return BitsAndBytesConfig(
             load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
+            bnb_4bit_quant_type=name,
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )

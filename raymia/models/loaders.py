@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raymia.errors import RaymiaError
-from raymia.models.source import Checkpoint, fingerprint
+from raymia.models.adapters import switchable_method
+from raymia.models.source import Checkpoint, Hashes, fingerprint
 
 
 class Loader(Protocol):
@@ -20,14 +22,14 @@ class Loader(Protocol):
         """Load the model on the machine this is called on."""
 
 
-def _check(checkpoint: Checkpoint) -> None:
+def _check(checkpoint: Checkpoint, hashes: Hashes | None = None) -> None:
     """Refuse files other than those the plan was made for.
 
     A folder that changed, or another machine's stale copy of it, would file one checkpoint's
     answers under the key of another.
     """
     try:
-        found = fingerprint(checkpoint)
+        found = fingerprint(checkpoint, hashes)
     except OSError as error:
         found = f"none: {error}"
     if found != checkpoint.fingerprint:
@@ -64,3 +66,43 @@ class MaskFillerLoader:
 
         _check(self.checkpoint)
         return load_mask_filler(self.checkpoint.path, batch_tokens=self.batch_tokens)
+
+
+def share_base(one: Loader, other: Loader) -> bool:
+    """Whether one copy of the base's weights in memory serves both models.
+
+    It does where the base is the same folder in the same quantization and dtype, and what is put on
+    it can be switched: the bare base, and adapters of one :func:`switchable_method`.
+    """
+    if not isinstance(one, CausalLMLoader) or not isinstance(other, CausalLMLoader):
+        return False
+    if _base(one.checkpoint) != _base(other.checkpoint):
+        return False
+    adapters = {c.adapter for c in (one.checkpoint, other.checkpoint)} - {None}
+    methods = {switchable_method(adapter) for adapter in adapters if adapter is not None}
+    return methods == set() or (len(methods) == 1 and None not in methods)
+
+
+def _base(checkpoint: Checkpoint) -> tuple[Any, ...]:
+    c = checkpoint
+    return c.path, c.gguf_file, c.quantization, c.dtype, c.trust_remote_code
+
+
+def load_together(loaders: Sequence[Loader]) -> Callable[[int], Any]:
+    """Load models of which every two share their base, the base once.
+
+    Returns
+    -------
+    From a loader's place to its model, ready to be asked; the one before is so no longer.
+    """
+    family = [loader for loader in loaders if isinstance(loader, CausalLMLoader)]
+    if len(family) < len(loaders) or len(loaders) == 1:
+        (only,) = loaders
+        model = only.load()
+        return lambda _: model
+    from raymia.models.causal_lm import CausalLMFamily
+
+    hashes: Hashes = {}
+    for loader in family:
+        _check(loader.checkpoint, hashes)
+    return CausalLMFamily([m.checkpoint for m in family], [m.batch_tokens for m in family]).use

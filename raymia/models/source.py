@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -13,11 +14,14 @@ import fsspec
 from raymia.errors import InputError
 from raymia.files import download_folder
 from raymia.hashing import digest, digest_file
-from raymia.spec import ModelSpec
+from raymia.spec import LongTexts, ModelSpec
 
 ALLOWED_FILES = [
     "*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "tokenizer*", "*.tiktoken", "*.py",
 ]  # fmt: skip
+Hashes = dict[Path, str]
+"""Content hash by file."""
+
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
 # Keys of config.json that record where a model came from and not what it computes.
 _PROVENANCE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype"}
@@ -31,6 +35,8 @@ class Checkpoint:
     ----------
     path : folder with config, tokenizer and safetensors (of the base where there is an adapter).
     adapter : folder of a PEFT adapter, or None.
+    long_texts, stride : as the audit file has them.
+    gguf_file : name of a GGUF file in the folder, which then stands for everything else in it.
     fingerprint : hash of the files' content, the quantization and the precision.
     """
 
@@ -40,13 +46,23 @@ class Checkpoint:
     dtype: str
     max_tokens: int | None
     trust_remote_code: bool
+    long_texts: LongTexts = "cut"
+    stride: int | None = None
+    gguf_file: str | None = None
     fingerprint: str = ""
+
+    @property
+    def gguf(self) -> dict[str, str]:
+        """What transformers is told so that it reads the GGUF file."""
+        return {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def resolve_checkpoint(spec: ModelSpec, where: str, *, on_gpu: bool) -> Checkpoint:
+def resolve_checkpoint(
+    spec: ModelSpec, where: str, *, on_gpu: bool, hashes: Hashes | None = None
+) -> Checkpoint:
     """Find a checkpoint's files, refuse what may not be loaded, and take its fingerprint.
 
     Parameters
@@ -54,6 +70,7 @@ def resolve_checkpoint(spec: ModelSpec, where: str, *, on_gpu: bool) -> Checkpoi
     spec : the model as the audit file has it.
     where : the key it stands under, for messages.
     on_gpu : whether its pool has GPUs; decides what dtype ``auto`` is.
+    hashes : see :func:`fingerprint`.
 
     Raises
     ------
@@ -61,7 +78,10 @@ def resolve_checkpoint(spec: ModelSpec, where: str, *, on_gpu: bool) -> Checkpoi
         If a folder is missing, has no config, or has weights in pickle files alone.
     """
     path = locate(spec.model, spec.revision, where)
-    check_model_folder(path, where)
+    if spec.gguf_file is None:
+        check_model_folder(path, where)
+    else:
+        check_gguf(path, spec.gguf_file, where)
     adapter = None
     if spec.adapter is not None:
         adapter = locate(spec.adapter, None, f"{where}.adapter")
@@ -74,8 +94,11 @@ def resolve_checkpoint(spec: ModelSpec, where: str, *, on_gpu: bool) -> Checkpoi
         dtype=dtype,
         max_tokens=spec.max_tokens,
         trust_remote_code=spec.trust_remote_code,
+        long_texts=spec.long_texts,
+        stride=spec.stride,
+        gguf_file=spec.gguf_file,
     )
-    return replace(checkpoint, fingerprint=fingerprint(checkpoint))
+    return replace(checkpoint, fingerprint=fingerprint(checkpoint, hashes))
 
 
 def locate(name: str, revision: str | None, where: str) -> Path:
@@ -131,6 +154,18 @@ def check_model_folder(path: Path, where: str) -> None:
         )
 
 
+def check_gguf(path: Path, name: str, where: str) -> None:
+    """Refuse a GGUF file that is not there, or that this installation cannot read."""
+    if not (path / name).is_file():
+        found = ", ".join(sorted(p.name for p in path.glob("*.gguf"))[:8]) or "no GGUF file"
+        raise InputError(f"{where}: no file {name} in {path} (found: {found})")
+    if importlib.util.find_spec("gguf") is None:
+        raise InputError(
+            f"{where}: {name} is read by the package gguf, which is not installed; install "
+            "raymia[gguf]"
+        )
+
+
 def check_adapter_folder(path: Path, where: str) -> None:
     """Refuse a folder that is no PEFT adapter in safetensors."""
     if not (path / "adapter_config.json").is_file():
@@ -152,26 +187,48 @@ def _check_weights(path: Path, where: str, weights: str) -> None:
     raise InputError(f"{where}: {path} has no {weights} weights")
 
 
-def fingerprint(checkpoint: Checkpoint) -> str:
+def fingerprint(checkpoint: Checkpoint, hashes: Hashes | None = None) -> str:
     """Hash everything in a checkpoint that can change an answer.
 
     Two copies of the same files have the same fingerprint wherever they lie; a changed weight,
     tokenizer file, adapter, quantization, precision or length limit gives another.
+
+    Parameters
+    ----------
+    hashes : files that were hashed a moment ago, and this checkpoint's files after the call; so the
+        base of many adapters is read once.
     """
-    folders = {"model": Path(checkpoint.path)}
+    hashes = {} if hashes is None else hashes
+    files = {f"model/{p.name}": p for p in _model_files(checkpoint)}
     if checkpoint.adapter is not None:
-        folders["adapter"] = Path(checkpoint.adapter)
-    files = {f"{role}/{p.name}": p for role, folder in folders.items() for p in _relevant(folder)}
+        files |= {f"adapter/{p.name}": p for p in _relevant(Path(checkpoint.adapter))}
+    new = [path for path in files.values() if path not in hashes]
     with ThreadPoolExecutor(4) as pool:
-        contents = dict(zip(files, pool.map(_content_hash, files.values()), strict=True))
+        hashes.update(zip(new, pool.map(_content_hash, new), strict=True))
+    # Named only where they are used: evidence from before there were windows keeps its key.
+    windows = {} if checkpoint.long_texts == "cut" else {"windows": checkpoint.stride}
     return digest(
         {
-            "files": contents,
+            "files": {name: hashes[path] for name, path in files.items()},
             "quantization": checkpoint.quantization,
             "dtype": checkpoint.dtype,
             "max_tokens": checkpoint.max_tokens,
             "trust_remote_code": checkpoint.trust_remote_code,
+            **windows,
         }
+    )
+
+
+def _model_files(checkpoint: Checkpoint) -> list[Path]:
+    folder = Path(checkpoint.path)
+    if checkpoint.gguf_file is None:
+        return _relevant(folder)
+    # transformers still takes some tokenizer settings from files that lie beside the GGUF file.
+    return sorted(
+        [
+            folder / checkpoint.gguf_file,
+            *(p for p in _relevant(folder) if p.suffix != ".safetensors"),
+        ]
     )
 
 

@@ -83,6 +83,8 @@ class SelfPromptRecipe:
             "dtype": self.base.dtype,
             "max_tokens": self.base.max_tokens,
             "trust_remote_code": self.base.trust_remote_code,
+            "long_texts": self.base.long_texts,
+            "stride": self.base.stride,
         }
 
 

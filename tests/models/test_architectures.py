@@ -31,9 +31,11 @@ def assert_is_the_definition(model, texts=TEXTS, tolerance=1e-5):
 # -------------------------------------------------------------------------- heads
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_plain_heads_are_computed_in_chunks(tmp_path, kind):
-    assert load(save_tiny(tmp_path / kind, kind)).head.chunked
+@pytest.mark.parametrize("kind", ["gpt2", "gptj", "falcon", "falcon-alibi", "llama"])
+def test_plain_heads_are_computed_in_chunks_and_are_the_definition(tmp_path, kind):
+    model = load(save_tiny(tmp_path / kind, kind))
+    assert model.head.chunked
+    assert_is_the_definition(model)
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "cohere", "granite"])
@@ -122,7 +124,7 @@ def test_adapter_of_a_base_of_another_width_is_refused_with_its_path(tmp_path, t
 # ------------------------------------------------------------------- quantization
 
 
-@pytest.fixture(scope="module", params=["nf4", "int8"])
+@pytest.fixture(scope="module", params=["nf4", "fp4", "int8"])
 def quantized(request):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,0 +1,80 @@
+"""Which models are held by the same actors, and which targets go through one stream.
+
+Models on one base are one pool: its actors hold the base's weights once, with every adapter on it,
+and switch between them. The pool has as many actors as the larger of the roles in it. Roles whose
+pools ask for other machines are not put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from raymia.models.loaders import share_base
+from raymia.plan import Stage, TargetPlan
+from raymia.spec import PoolSpec
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Stages whose models the same actors hold, in the order in which they are asked."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def name(self) -> str:
+        """That of its first stage, and how many more there are."""
+        more = len(self.stages) - 1
+        return self.stages[0].name + (f" and {more} more" if more else "")
+
+    @property
+    def spec(self) -> PoolSpec:
+        """Where the actors run, and how many there are."""
+        largest: PoolSpec = max((stage.pool for stage in self.stages), key=lambda pool: pool.actors)
+        return largest
+
+    def takes(self, stage: Stage) -> bool:
+        """Whether the pool's actors can hold the stage's model too, at the price of an adapter."""
+        return all(
+            share_base(stage.loader, other.loader) and _place(stage.pool) == _place(other.pool)
+            for other in self.stages
+        )
+
+
+def _place(pool: PoolSpec) -> PoolSpec:
+    return pool.model_copy(update={"actors": 1, "batch_tokens": 16})
+
+
+def pools_of(stages: Iterable[Stage], pools: Iterable[Pool] = ()) -> list[Pool]:
+    """Put stages into pools, or add them to pools; one that has nothing to ask is left out."""
+    found = list(pools)
+    for stage in stages:
+        if not stage.asked:
+            continue
+        home = next((n for n, pool in enumerate(found) if pool.takes(stage)), None)
+        if home is None:
+            found.append(Pool((stage,)))
+        else:
+            found[home] = Pool((*found[home].stages, stage))
+    return found
+
+
+def streams_of(plans: Iterable[TargetPlan]) -> list[list[Stage]]:
+    """Put targets into streams; one joins the targets before it if that takes no further pool.
+
+    Returns
+    -------
+    The stages of each stream, in the order in which a block of records passes them.
+    """
+    streams: list[list[Stage]] = []
+    pools: list[Pool] = []
+    for plan in plans:
+        joined = pools_of(plan.stages, pools)
+        if streams and len(joined) == len(pools):
+            # A target that joins has no neighbors made that the first one has not.
+            streams[-1] += [plan.target, *plan.references.values()]
+            pools = joined
+        else:
+            streams.append(plan.stages)
+            pools = pools_of(plan.stages)
+    return streams

@@ -1,0 +1,222 @@
+"""PEFT methods from folders, and many of them on one base."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import BASE, checkpoint, passages, save_adapter, save_tiny
+from transformers import AutoModelForCausalLM
+
+from raymia.errors import InputError
+from raymia.models.adapters import switchable_method
+from raymia.models.causal_lm import CausalLMFamily, load_causal_lm
+from raymia.models.loaders import CausalLMLoader, load_together, share_base
+from raymia.models.source import fingerprint
+
+TEXTS = passages(4)
+COLUMNS = ("log_prob", "mean_log_prob", "std_log_prob")
+METHODS = {
+    "lora": {},
+    "prefix": {"method": "PrefixTuning", "num_virtual_tokens": 4},
+    "p-tuning": {"method": "PromptEncoder", "num_virtual_tokens": 4, "encoder_hidden_size": 16},
+    "prompt": {"method": "PromptTuning", "num_virtual_tokens": 4},
+    "ia3": {"method": "IA3"},
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def load(folder, **settings):
+    return load_causal_lm(checkpoint(folder, **settings), batch_tokens=1_024)
+
+
+def assert_same(answers, others, tolerance):
+    for answer, other in zip(answers, others, strict=True):
+        for column in COLUMNS:
+            np.testing.assert_allclose(
+                getattr(answer, column), getattr(other, column), rtol=0, atol=tolerance
+            )
+
+
+# --------------------------------------------------------------- methods, from folders
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("base", ["tiny_gpt2", "tiny_llama"])
+def test_method_answers_as_peft_itself_does(tmp_path, request, base, method):
+    from peft import PeftModel
+
+    base = request.getfixturevalue(base)
+    adapter = save_adapter(tmp_path / "adapter", base, **METHODS[method])
+    model = load(base, adapter=str(adapter))
+    weights = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    plain = PeftModel.from_pretrained(weights, adapter).eval()
+    bare = load(base).answer(TEXTS, moments=False)
+    for text, answer, other in zip(TEXTS, model.answer(TEXTS, moments=True), bare, strict=True):
+        ids = model.encode([text])[0]
+        with torch.no_grad():
+            logits = plain(input_ids=torch.tensor([ids])).logits[0, -len(ids) :]
+        expected = logits.log_softmax(-1)[:-1].gather(-1, torch.tensor(ids[1:])[:, None])[:, 0]
+        np.testing.assert_allclose(answer.log_prob, expected, rtol=0, atol=1e-5)
+        assert np.abs(answer.log_prob - other.log_prob).max() > 0.01, "the adapter did nothing"
+
+
+@pytest.mark.parametrize("method", ["prefix", "p-tuning", "prompt"])
+def test_virtual_tokens_take_their_place_in_the_context(tmp_path, tiny_gpt2, method):
+    """GPT-2 has 128 positions; four of them are the method's own."""
+    adapter = save_adapter(tmp_path / "adapter", tiny_gpt2, **METHODS[method])
+    model = load(tiny_gpt2, adapter=str(adapter))
+    assert model.max_tokens == 124
+    answer = model.answer([" ".join(passages(8))], moments=False)[0]
+    assert len(answer.log_prob) == 123
+    assert np.isfinite(answer.log_prob).all()
+
+
+# ------------------------------------------------------------------ many on one base
+
+
+def family_of(base, adapters, **settings):
+    checkpoints = [
+        checkpoint(base, adapter=None if a is None else str(a), **settings) for a in adapters
+    ]
+    return checkpoints, CausalLMFamily(checkpoints, [1_024] * len(checkpoints))
+
+
+def assert_family_is_its_members(base, adapters, tolerance, **settings):
+    checkpoints, family = family_of(base, adapters, **settings)
+    alone = [load_causal_lm(c, batch_tokens=1_024).answer(TEXTS, moments=True) for c in checkpoints]
+    places = range(len(checkpoints))
+    for place in (*places, *reversed(places), *places):
+        assert_same(family.use(place).answer(TEXTS, moments=True), alone[place], tolerance)
+    seen = {a[0].log_prob.tobytes() for a in alone}
+    assert len(seen) == len(checkpoints), "two of them say the same"
+
+
+KINDS = [
+    {}, {"r": 2, "lora_alpha": 1, "use_rslora": True},
+    {"target_modules": ["q_proj", "v_proj", "lm_head"]},
+    {"target_modules": ["up_proj"]}, {"use_dora": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["base first", "base last"])
+def test_every_kind_of_lora_answers_as_if_it_were_loaded_alone(tmp_path, tiny_llama, order):
+    adapters = [
+        save_adapter(tmp_path / str(n), tiny_llama, seed=n, **k) for n, k in enumerate(KINDS)
+    ]
+    assert_family_is_its_members(tiny_llama, [None, *adapters][::order], 1e-6)
+
+
+def test_heads_saved_with_their_adapters_are_switched_with_them(tmp_path, tiny_llama):
+    saved = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+    adapters = [save_adapter(tmp_path / str(n), tiny_llama, seed=n, **saved) for n in range(2)]
+    assert_family_is_its_members(tiny_llama, [adapters[0], None, adapters[1]], 1e-6)
+
+
+def test_ia3_answers_as_if_it_were_loaded_alone(tmp_path, tiny_gpt2):
+    ia3 = [save_adapter(tmp_path / str(n), tiny_gpt2, method="IA3", seed=n) for n in range(2)]
+    assert_family_is_its_members(tiny_gpt2, [ia3[0], None, ia3[1]], 1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"dtype": "bfloat16"}, {"quantization": "nf4"}])
+def test_low_precision_is_that_of_models_loaded_alone(tmp_path, settings):
+    """Adapters stay in float32 on a base in bfloat16, whichever comes first."""
+    adapters = [save_adapter(tmp_path / str(n), BASE, seed=n) for n in range(2)]
+    assert_family_is_its_members(BASE, [adapters[0], None, adapters[1]], 1e-6, **settings)
+
+
+def test_base_is_loaded_once_for_all(tmp_path, tiny_gpt2, monkeypatch):
+    adapters = [save_adapter(tmp_path / str(n), tiny_gpt2, seed=n) for n in range(3)]
+    loaders = []
+    for adapter in (None, *map(str, adapters)):
+        there = checkpoint(tiny_gpt2, adapter=adapter)
+        there = checkpoint(tiny_gpt2, adapter=adapter, fingerprint=fingerprint(there))
+        loaders.append(CausalLMLoader(there, batch_tokens=64))
+    real, loads = AutoModelForCausalLM.from_pretrained, []
+
+    def counted(*args, **kwargs):
+        loads.append(args)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", counted)
+    ready = load_together(loaders)
+    assert len({ready(n).answer(TEXTS[:1], moments=False)[0].log_prob[0] for n in range(4)}) == 4
+    assert len(loads) == 1
+
+
+def test_adapter_that_does_not_fit_is_named_among_those_that_do(tmp_path, tiny_gpt2):
+    wider = save_tiny(tmp_path / "wider", "gpt2", n_embd=48)
+    adapters = [
+        save_adapter(tmp_path / "good", tiny_gpt2), save_adapter(tmp_path / "wide", wider),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="wide: this adapter does not fit its base"):
+        family_of(tiny_gpt2, adapters)
+
+
+# --------------------------------------------------------------------- who may share
+
+
+def loader(base, adapter=None, **settings):
+    there = checkpoint(base, adapter=None if adapter is None else str(adapter), **settings)
+    return CausalLMLoader(there, batch_tokens=64)
+
+
+def test_adapters_of_one_method_share_a_base_and_others_do_not(tmp_path, tiny_gpt2):
+    made = {n: save_adapter(tmp_path / n, tiny_gpt2, **METHODS[n]) for n in METHODS}
+    other = save_adapter(tmp_path / "other", tiny_gpt2, seed=1)
+    bare, lora = loader(tiny_gpt2), loader(tiny_gpt2, made["lora"])
+    assert share_base(bare, bare)
+    assert share_base(lora, bare)
+    assert share_base(lora, loader(tiny_gpt2, other))
+    assert share_base(loader(tiny_gpt2, made["ia3"]), bare)
+    assert not share_base(loader(tiny_gpt2, made["ia3"]), lora)
+    for method in ("prefix", "p-tuning", "prompt"):
+        alone = loader(tiny_gpt2, made[method])
+        assert not any(share_base(alone, x) for x in (bare, lora, alone)), method
+
+
+def test_adapter_of_a_module_that_another_replaces_needs_a_base_of_its_own(tmp_path, tiny_llama):
+    saved = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+    replaces = loader(tiny_llama, save_adapter(tmp_path / "a", tiny_llama, **saved))
+    again = loader(tiny_llama, save_adapter(tmp_path / "b", tiny_llama, seed=1, **saved))
+    adapts = loader(tiny_llama, save_adapter(tmp_path / "c", tiny_llama))
+    assert share_base(replaces, again)
+    assert not share_base(replaces, adapts)
+
+
+def test_length_limit_needs_no_weights_of_its_own(tiny_gpt2):
+    assert share_base(loader(tiny_gpt2), loader(tiny_gpt2, max_tokens=9))
+    assert not share_base(loader(tiny_gpt2), loader(tiny_gpt2, quantization="int8"))
+    assert not share_base(loader(tiny_gpt2), loader(tiny_gpt2, dtype="bfloat16"))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"bias": "all"}, {"init_lora_weights": "pissa"}, {"layer_replication": [[0, 2], [1, 2]]},
+     {"trainable_token_indices": [1]}, {"some_setting_of_next_year": 1}],
+)  # fmt: skip
+def test_adapter_that_changes_its_base_has_one_of_its_own(tmp_path, tiny_gpt2, setting):
+    adapter = save_adapter(tmp_path / "adapter", tiny_gpt2)
+    assert switchable_method(str(adapter)) == "LORA"
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **setting}))
+    assert switchable_method(str(adapter)) is None
+
+
+def test_adapter_that_brings_weights_of_the_base_has_one_of_its_own(tmp_path, tiny_gpt2):
+    """PEFT saves an enlarged embedding with the adapter, and loads it into the base."""
+    adapter = save_adapter(tmp_path / "adapter", tiny_gpt2)
+    weights = adapter / "adapter_model.safetensors"
+    embedding = {"base_model.model.transformer.wte.weight": torch.zeros(2048, 32)}
+    save_file({**load_file(weights), **embedding}, weights)
+    assert switchable_method(str(adapter)) is None

@@ -1,0 +1,61 @@
+"""A vocabulary of 128k and 8k tokens in a batch: the logits would be 4 GiB, and never exist."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+PROGRAM = """
+import json, resource, sys
+import numpy as np, torch
+from transformers import GPT2Config, GPT2LMHeadModel
+from raymia.models.causal_lm import CausalLM
+
+VOCABULARY, LENGTH, TEXTS = 128_000, 1_024, 8
+
+
+class Tokenizer:
+    def __call__(self, texts, verbose):
+        rows = [np.random.default_rng(int(t)).integers(0, VOCABULARY, LENGTH) for t in texts]
+        return {"input_ids": [row.tolist() for row in rows]}
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+torch.manual_seed(0)
+config = GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=1, initializer_range=0.3,
+                    bos_token_id=0, eos_token_id=0)
+network = GPT2LMHeadModel(config).eval()
+model = CausalLM(network, Tokenizer(), batch_tokens=LENGTH * TEXTS)
+texts = [str(n) for n in range(TEXTS)]
+with torch.inference_mode():
+    network(input_ids=torch.arange(8)[None])
+before = peak()
+answers = model.answer(texts, moments=True)
+extra = peak() - before
+
+ids = torch.tensor([Tokenizer()(texts[:1], False)["input_ids"][0][:200]])
+with torch.inference_mode():
+    log_p = network(input_ids=ids).logits[0].float().log_softmax(-1)
+plain = log_p[:-1].gather(-1, ids[0, 1:, None])[:, 0].numpy()
+gap = float(np.abs(answers[0].log_prob[:199] - plain).max())
+mean = (log_p[:-1].exp() * log_p[:-1]).sum(-1).numpy()
+mean_gap = float(np.abs(answers[0].mean_log_prob[:199] - mean).max())
+tokens = sum(len(a.log_prob) for a in answers)
+print(json.dumps({"extra": extra, "gap": gap, "mean_gap": mean_gap, "tokens": tokens}))
+"""
+
+
+def test_large_vocabulary_takes_little_memory_and_keeps_its_precision():
+    output = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert output.returncode == 0, output.stderr
+    found = json.loads(output.stdout.splitlines()[-1])
+    assert found["tokens"] == 8 * 1_023
+    assert found["extra"] < 2**30, f"{found['extra'] / 2**20:.0f} MiB"
+    assert found["gap"] < 1e-5
+    assert found["mean_gap"] < 1e-5
