@@ -215,12 +215,16 @@ class Head:
         """Log-probability of each label, and the moments where asked for; all float32 [tokens]."""
         vocabulary = self.body.config.get_text_config().vocab_size
         rows = max(1, HEAD_CHUNK_BYTES // (4 * vocabulary))
-        log_prob, mean, std, top1 = [], [], [], []
-        for start in range(0, max(1, len(labels)), rows):
-            states, label = hidden[start : start + rows], labels[start : start + rows]
-            logits = (self.output(states) if self.chunked else states).float()
+        # Filled in place: small results that are kept between the chunks would keep the allocator
+        # from using the memory of one chunk for the next.
+        count = len(labels)
+        log_prob, mean, std = (hidden.new_empty(count, dtype=torch.float32) for _ in range(3))
+        top1 = hidden.new_empty(count, dtype=torch.bool)
+        for start in range(0, count, rows):
+            part = slice(start, start + rows)
+            logits = (self.output(hidden[part]) if self.chunked else hidden[part]).float()
             log_z = logits.logsumexp(-1, keepdim=True)
-            log_prob.append((logits.gather(-1, label[:, None]) - log_z)[:, 0])
+            log_prob[part] = (logits.gather(-1, labels[part, None]) - log_z)[:, 0]
             if moments:
                 log_p = logits - log_z
                 p = log_p.exp()
@@ -228,12 +232,10 @@ class Head:
                 finite = log_p.clamp_min(torch.finfo(torch.float32).min)
                 average = (p * finite).sum(-1, keepdim=True)
                 variance = (p * (finite - average).square().clamp_max(1e30)).sum(-1)
-                mean.append(average[:, 0])
-                std.append(variance.sqrt())
-                top1.append(log_p.argmax(-1) == label)
-        if not moments:
-            return torch.cat(log_prob), None, None, None
-        return torch.cat(log_prob), torch.cat(mean), torch.cat(std), torch.cat(top1)
+                mean[part] = average[:, 0]
+                std[part] = variance.sqrt()
+                top1[part] = log_p.argmax(-1) == labels[part]
+        return (log_prob, mean, std, top1) if moments else (log_prob, None, None, None)
 
     @torch.inference_mode()
     def _agrees(self) -> bool:

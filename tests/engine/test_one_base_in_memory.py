@@ -98,11 +98,11 @@ def test_sweep_over_adapters_loads_their_base_once(swept: tuple[Path, RunResult,
 
 def test_stages_are_counted_one_by_one_all_the_same(swept: tuple[Path, RunResult, int]) -> None:
     _, result, _ = swept
-    each = 2 * HALF * (1 + NEIGHBORS)
+    records = 2 * HALF
     assert {stage.name: stage.asked for stage in result.stages} == {
-        "neighbors": 2 * HALF * NEIGHBORS,
-        "reference:base": each,
-        **{f"target:epoch-{n}": each for n in range(TARGETS)},
+        "neighbors": records * NEIGHBORS,
+        "reference:base": records * (1 + NEIGHBORS),
+        **{f"target:epoch-{n}": records * (2 + NEIGHBORS) for n in range(TARGETS)},
     }
     assert all(stage.failed == 0 and stage.seconds > 0 for stage in result.stages)
 
