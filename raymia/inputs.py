@@ -16,6 +16,7 @@ from raymia.spec import (
     ModelReference,
     ModelSpec,
     SelfPromptReference,
+    SubstituteNeighbors,
 )
 
 
@@ -98,7 +99,7 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
                     "be fine-tuned; merge the adapter into it first"
                 )
     paraphraser = None
-    if spec.neighbors is not None:
+    if spec.neighbors is not None and not isinstance(spec.neighbors, SubstituteNeighbors):
         model = ModelSpec(
             model=spec.neighbors.model, revision=spec.neighbors.revision, dtype="float32"
         )

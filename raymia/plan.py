@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.inputs import Inputs, NamedAttack
-from raymia.models.loaders import CausalLMLoader, Loader, MaskFillerLoader
+from raymia.models.loaders import CausalLMLoader, Loader
 from raymia.models.source import Checkpoint, fingerprint
-from raymia.neighbors.mask_fill import MaskFillProbe
+from raymia.neighbors.makers import NeighborMaker, neighbor_maker
 from raymia.prepare.self_prompt import SelfPromptRecipe
 from raymia.probes.base import Probe, evidence_key
 from raymia.probes.text import NeighborProbe, TokenProbe
@@ -129,11 +129,10 @@ def plan_target(
     """
     spec, resources = inputs.spec, inputs.spec.resources
     wants_neighbors = any(a.attack.uses_neighbors for a in inputs.attacks)
-    maker: MaskFillProbe | None = None
-    neighbors_key: EvidenceKey | None = None
-    if wants_neighbors and spec.neighbors is not None and inputs.paraphraser is not None:
-        maker = MaskFillProbe(spec.neighbors, spec.seed)
-        neighbors_key = evidence_key(maker, inputs.paraphraser.fingerprint)
+    maker: NeighborMaker | None = None
+    if wants_neighbors and spec.neighbors is not None:
+        budget = resources.paraphraser.batch_tokens
+        maker = neighbor_maker(spec.neighbors, spec.seed, inputs.paraphraser, budget)
     ids: list[str] = inputs.records.table["record_id"].to_pylist()
     planned = set(planned)
 
@@ -141,8 +140,9 @@ def plan_target(
         label: str, role: Role, checkpoint: Checkpoint, pool: PoolSpec, with_neighbors: bool
     ) -> Stage:
         probes: list[Probe] = [TokenProbe()]
-        if with_neighbors and maker is not None and neighbors_key is not None:
-            probes.append(NeighborProbe(maker.spec.count, neighbors_key.hash))
+        if with_neighbors and maker is not None:
+            key = evidence_key(maker.probe, maker.fingerprint)
+            probes.append(NeighborProbe(maker.probe.spec.count, key.hash))
         loader = CausalLMLoader(checkpoint, pool.batch_tokens)
         return Stage(label, role, loader, pool, tuple(
             _planned(probe, checkpoint.fingerprint, ids, store, planned) for probe in probes
@@ -165,8 +165,8 @@ def plan_target(
             checkpoint, label = inputs.references[reference], f"reference:{reference}"
         references[reference] = stage(label, "reference", checkpoint, resources.reference, needs)
     neighbors = None
-    if maker is not None and inputs.paraphraser is not None:
-        made = _planned(maker, inputs.paraphraser.fingerprint, ids, store, planned)
+    if maker is not None:
+        made = _planned(maker.probe, maker.fingerprint, ids, store, planned)
         # Neighbors are made only where a model is still to be asked about them.
         wanted = {
             (record, index)
@@ -181,8 +181,7 @@ def plan_target(
             for record, indices in made.missing.items()
         }
         made = replace(made, missing={record: i for record, i in missing.items() if i})
-        loader = MaskFillerLoader(inputs.paraphraser, resources.paraphraser.batch_tokens)
-        neighbors = Stage("neighbors", "neighbors", loader, resources.paraphraser, (made,))
+        neighbors = Stage("neighbors", "neighbors", maker.loader, resources.paraphraser, (made,))
     return TargetPlan(name, tuple(preparations), neighbors, target, references)
 
 
