@@ -143,8 +143,8 @@ def test_right_is_judged_by_the_log_probability_of_its_first_tokens(base, infill
 # ------------------------------------------------------- promise 1: whatever stands beside
 
 LEFTS = ["", LEFT, "In the beginning ", f"{LEFT}Moses, saying, Speak unto all the people "]
-MANY = [request(n, LEFTS[n % 4], 1 + n % 2, ["", RIGHT, " of the earth"][n % 3]) for n in range(8)]
-SHORT = spec(candidates=3, max_fill_tokens=4)
+MANY = [request(n, LEFTS[n % 4], 1 + n % 2, ["", RIGHT, " of the earth"][n % 3]) for n in range(6)]
+SHORT = spec(candidates=2, max_fill_tokens=4)
 
 
 @pytest.fixture(scope="module", params=["base", "gpt2", "llama", "unpaddable"])
