@@ -185,18 +185,16 @@ def _neighbor_quality(run: Run) -> NeighborQuality | None:
 
 def _judge_of_neighbors(run: Run, plan: TargetPlan) -> ReferenceAnswers | None:
     """The first reference that was asked about neighbors: the base, else a model, else another."""
-    asked = [n for n, stage in plan.references.items() if stage.key(NeighborProbe.kind)]
+    keys = {n: {p.key.kind: p.key for p in s.probes} for n, s in plan.references.items()}
+    asked = [
+        name for name, kinds in keys.items() if {TokenProbe.kind, NeighborProbe.kind} <= {*kinds}
+    ]
     if not asked:
         return None
-    kinds = run.inputs.spec.references
-    name = min(asked, key=lambda n: (n != "base", kinds[n].kind != "model"))
-    stage = plan.references[name]
-    tokens, neighbors = stage.key(TokenProbe.kind), stage.key(NeighborProbe.kind)
-    return ReferenceAnswers(
-        name,
-        None if tokens is None else run.store.read(tokens),
-        None if neighbors is None else run.store.read(neighbors),
-    )
+    specs = run.inputs.spec.references
+    name = min(asked, key=lambda n: (n != "base", specs[n].kind != "model"))
+    tokens, neighbors = keys[name][TokenProbe.kind], keys[name][NeighborProbe.kind]
+    return ReferenceAnswers(name, run.store.read(tokens), run.store.read(neighbors))
 
 
 def _attack_cards(inputs: Inputs) -> list[AttackCard]:
