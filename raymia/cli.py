@@ -81,6 +81,7 @@ def attacks() -> None:
 def print_result(result: RunResult, output: str, console: Console) -> None:
     """Print the table, the counts and where the report is; exit if the run is incomplete."""
     from raymia.report.table import metrics_table
+    from raymia.report.wording import neighbor_line
 
     if result.metrics:
         console.print(metrics_table(result))
@@ -92,6 +93,8 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
         f"evidence not to be had: {result.dropped_total:,}",
         highlight=False,
     )
+    if result.neighbors is not None:
+        console.print(neighbor_line(result.neighbors), highlight=False, markup=False)
     for problem in result.problems:
         console.print(problem, highlight=False, markup=False)
     console.print(f"report: {output}/report.html", highlight=False, soft_wrap=True)

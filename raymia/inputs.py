@@ -19,6 +19,7 @@ from raymia.spec import (
     ModelSpec,
     SelfPromptReference,
     ShadowReference,
+    SubstituteNeighbors,
 )
 
 
@@ -153,7 +154,7 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
             others[key] = found or {}
             taken = taken | dict.fromkeys(others[key], f"a {what}")
     paraphraser = None
-    if spec.neighbors is not None:
+    if spec.neighbors is not None and not isinstance(spec.neighbors, SubstituteNeighbors):
         model = ModelSpec(
             model=spec.neighbors.model, revision=spec.neighbors.revision, dtype="float32"
         )

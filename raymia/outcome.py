@@ -14,11 +14,13 @@ import yaml
 from raymia import __version__
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import Inputs
+from raymia.neighbors.quality import ReferenceAnswers, neighbor_quality
 from raymia.plan import PlannedProbe, Stage, TargetPlan
-from raymia.probes.text import NO_NEIGHBOR
+from raymia.probes.text import NO_NEIGHBOR, NeighborProbe, TokenProbe
 from raymia.report.result import (
     AttackCard,
     Dropped,
+    NeighborQuality,
     RecordCounts,
     ReferenceCard,
     RunResult,
@@ -87,6 +89,7 @@ def sum_up(run: Run, scores: pa.Table) -> RunResult:
         dropped_total=len(dropped),
         stages=list(_stage_counts(run)),
         references=list(_reference_cards(run)),
+        neighbors=_neighbor_quality(run),
         attacks=_attack_cards(run.inputs),
         metrics=measure_scores(run.inputs, scores),
         group_metrics=group_metrics,
@@ -165,6 +168,36 @@ def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
                 model="" if isinstance(base, SelfPromptReference) else base.model,
                 facts=facts or {},
             )
+
+
+def _neighbor_quality(run: Run) -> NeighborQuality | None:
+    """The figures of the neighbors; they are the same for every target."""
+    plan, spec = run.after[0], run.inputs.spec
+    if plan.neighbors is None or spec.neighbors is None:
+        return None
+    columns = ["payload", "masked_share", "attempts", "error"]
+    records = run.inputs.records.table
+    return neighbor_quality(
+        spec.neighbors.kind,
+        run.store.read(plan.neighbors.probes[0].key, columns),
+        dict(zip(*(records[c].to_pylist() for c in ("record_id", "payload")), strict=True)),
+        spec.neighbors.count,
+        _judge_of_neighbors(run, plan),
+    )
+
+
+def _judge_of_neighbors(run: Run, plan: TargetPlan) -> ReferenceAnswers | None:
+    """The first reference that was asked about neighbors: the base, else a model, else another."""
+    keys = {n: {p.key.kind: p.key for p in s.probes} for n, s in plan.references.items()}
+    asked = [
+        name for name, kinds in keys.items() if {TokenProbe.kind, NeighborProbe.kind} <= {*kinds}
+    ]
+    if not asked:
+        return None
+    specs = run.inputs.spec.references
+    name = min(asked, key=lambda n: (n != "base", specs[n].kind != "model"))
+    tokens, neighbors = keys[name][TokenProbe.kind], keys[name][NeighborProbe.kind]
+    return ReferenceAnswers(name, run.store.read(tokens), run.store.read(neighbors))
 
 
 def _attack_cards(inputs: Inputs) -> list[AttackCard]:

@@ -11,9 +11,9 @@ import pyarrow as pa
 from raymia.attacks import Attack
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.inputs import Inputs
-from raymia.models.loaders import CausalLMLoader, Loader, MaskFillerLoader
+from raymia.models.loaders import CausalLMLoader, Loader
 from raymia.models.source import Checkpoint, fingerprint
-from raymia.neighbors.mask_fill import MaskFillProbe
+from raymia.neighbors.makers import NeighborMaker, neighbor_maker
 from raymia.prepare.self_prompt import SelfPromptRecipe
 from raymia.probes.base import Probe, evidence_key
 from raymia.probes.questions import in_order, make_probe
@@ -127,14 +127,13 @@ def plan_target(
     """
     spec, resources = inputs.spec, inputs.spec.resources
     wants_neighbors = any("neighbors" in a.attack.asks for a in inputs.attacks)
-    maker: MaskFillProbe | None = None
-    neighbors_key: EvidenceKey | None = None
-    if wants_neighbors and spec.neighbors is not None and inputs.paraphraser is not None:
-        maker = MaskFillProbe(spec.neighbors, spec.seed)
-        neighbors_key = evidence_key(maker, inputs.paraphraser.fingerprint)
-    neighbors_made = (
-        None if maker is None or neighbors_key is None else (maker.spec.count, neighbors_key.hash)
-    )
+    maker: NeighborMaker | None = None
+    neighbors_made: tuple[int, str] | None = None
+    if wants_neighbors and spec.neighbors is not None:
+        budget = resources.paraphraser.batch_tokens
+        maker = neighbor_maker(spec.neighbors, spec.seed, inputs.paraphraser, budget)
+        key = evidence_key(maker.probe, maker.fingerprint)
+        neighbors_made = (maker.probe.spec.count, key.hash)
     ids, population = inputs.records.ids, list(inputs.population)
     planned = {
         p.key.hash: p.texts
@@ -183,8 +182,8 @@ def plan_target(
             checkpoint, label = inputs.references[reference], f"reference:{reference}"
         references[reference] = stage(label, "reference", checkpoint, resources.reference, attacks)
     neighbors = None
-    if maker is not None and inputs.paraphraser is not None:
-        made = _planned("make", maker, inputs.paraphraser.fingerprint, ids, store, {})
+    if maker is not None:
+        made = _planned("make", maker.probe, maker.fingerprint, ids, store, {})
         # Neighbors are made only where a model is still to be asked about them.
         wanted = _wanted_neighbors((target, *references.values()))
         for plan in earlier:
@@ -195,8 +194,7 @@ def plan_target(
             for record, indices in made.missing.items()
         }
         made = replace(made, missing={record: i for record, i in missing.items() if i})
-        loader = MaskFillerLoader(inputs.paraphraser, resources.paraphraser.batch_tokens)
-        neighbors = Stage("neighbors", "neighbors", loader, resources.paraphraser, (made,))
+        neighbors = Stage("neighbors", "neighbors", maker.loader, resources.paraphraser, (made,))
     return TargetPlan(name, tuple(preparations), neighbors, target, references)
 
 

@@ -71,7 +71,7 @@ class _Evidence:
             self.population = _Answers(store, plan, list(texts), list(texts.values()))
         self.corpus = None
         if any(attack.uses_corpus for attack in attacks) and inputs.spec.corpus is not None:
-            self.corpus = token_counts(inputs.spec.corpus, plan.target.loader.checkpoint, store)
+            self.corpus = token_counts(inputs.spec.corpus, inputs.targets[plan.name], store)
         self.shadows = [
             ShadowEvidence(
                 self.records.references[name], np.array([i in members for i in records.ids])

@@ -270,6 +270,58 @@ class MaskFillNeighbors(Strict):
         return self
 
 
+class InfillNeighbors(Strict):
+    """Neighbors of a text: spans are masked at random and filled by a causal language model.
+
+    For where no T5 fits. The model proposes continuations of the text before a span, and one is
+    drawn by how likely the model finds the text after it. It runs in float32, as a T5 does.
+    """
+
+    kind: Literal["infill"] = Field(description="a causal model instead of a T5")
+    model: str = Field(description="causal model: local folder, fsspec URL, or hub name")
+    revision: str | None = Field(default=None, description="hub revision")
+    count: int = Field(default=10, ge=1, le=1000, description="neighbors per record")
+    mask_share: Share = Field(
+        default=0.3, description="share of the words taken by masked spans and their buffers"
+    )
+    span: int = Field(default=2, ge=1, description="words per masked span, and per fill")
+    buffer: int = Field(default=1, ge=0, description="unmasked words kept on each side of a span")
+    candidates: int = Field(
+        default=4, ge=1, le=100, description="fills proposed per span, of which one is drawn"
+    )
+    left_tokens: int = Field(
+        default=256, ge=1, description="tokens before a span that the model is shown, at most"
+    )
+    right_tokens: int = Field(
+        default=32,
+        ge=1,
+        description="tokens from a span to the next that candidates are judged by, at most",
+    )
+    temperature: float = Field(default=1.0, gt=0, description="of the fills' sampling")
+    top_k: int | None = Field(default=50, ge=1, description="sample among the k likeliest tokens")
+    max_fill_tokens: int = Field(default=8, ge=1, description="generation limit per word masked")
+    attempts: int = Field(
+        default=5, ge=1, le=50, description="tries before a neighbor is given up, counted and named"
+    )
+
+
+class SubstituteNeighbors(Strict):
+    """Neighbors of a text: words are replaced by others of like frequency; needs no model.
+
+    The cheap control: what an attack gains from neighbors that read well shows against these. The
+    words are English and ship with raymia, so a neighbor depends on no other record.
+    """
+
+    kind: Literal["substitute"] = Field(description="words instead of a model's fills")
+    count: int = Field(default=10, ge=1, le=1000, description="neighbors per record")
+    share: Share = Field(default=0.15, description="share of the words replaced, one at least")
+
+
+NeighborsSpec = Annotated[
+    MaskFillNeighbors | InfillNeighbors | SubstituteNeighbors, Field(discriminator="kind")
+]
+
+
 class PoolSpec(Strict):
     """An actor pool: how many workers hold the model, and where they may run."""
 
@@ -393,7 +445,7 @@ class AuditSpec(Strict):
     references: dict[Name, ReferenceSpec] = Field(
         default={}, description="models to compare the targets with, by a name of your choosing"
     )
-    neighbors: MaskFillNeighbors | None = Field(
+    neighbors: NeighborsSpec | None = Field(
         default=None, description="needed by attacks that compare a record with its neighbors"
     )
     probes: ProbesSpec = Field(
@@ -419,6 +471,11 @@ class AuditSpec(Strict):
             name: {"kind": "model", **spec} if isinstance(spec, dict) else spec
             for name, spec in value.items()
         }
+
+    @field_validator("neighbors", mode="before")
+    @classmethod
+    def _mask_fill_by_default(cls, value: Any) -> Any:
+        return {"kind": "mask_fill", **value} if isinstance(value, dict) else value
 
     @field_validator("attacks", mode="before")
     @classmethod

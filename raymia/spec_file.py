@@ -14,10 +14,10 @@ from pydantic import BaseModel, ValidationError
 from raymia.errors import InputError
 from raymia.spec import (
     AuditSpec,
-    MaskFillNeighbors,
     ModelSpec,
     SelfPromptReference,
     ShadowReference,
+    SubstituteNeighbors,
 )
 
 
@@ -95,14 +95,16 @@ def _dotted(loc: tuple[Any, ...]) -> str:
     for previous, part in zip((None, *loc), loc, strict=False):
         if isinstance(part, int):
             parts.append(f"[{part}]")
-        elif not (part in ("model", "self_prompt") and _is_union_tag(loc, previous)):
+        elif not _is_union_tag(loc, part, previous):
             parts.append(f".{part}" if parts else str(part))
     return "".join(parts)
 
 
-def _is_union_tag(loc: tuple[Any, ...], previous: Any) -> bool:
-    """Pydantic puts a union's tag after the name of the reference: references.NAME.TAG.key."""
-    return len(loc) > 2 and loc[0] == "references" and previous == loc[1]
+def _is_union_tag(loc: tuple[Any, ...], part: Any, previous: Any) -> bool:
+    """Pydantic puts a union's tag into the place: references.NAME.TAG.key, neighbors.TAG.key."""
+    if loc[0] == "references":
+        return len(loc) > 2 and part in ("model", "self_prompt") and previous == loc[1]
+    return loc[0] == previous == "neighbors" and part in ("mask_fill", "infill", "substitute")
 
 
 def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
@@ -162,8 +164,8 @@ def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
                 references[name] = references[name].model_copy(
                     update={"members": [data(p) for p in reference.members]}
                 )
-    neighbors: MaskFillNeighbors | None = spec.neighbors
-    if neighbors is not None:
+    neighbors = spec.neighbors
+    if neighbors is not None and not isinstance(neighbors, SubstituteNeighbors):
         neighbors = neighbors.model_copy(update={"model": weights(neighbors.model)})
     records = spec.records.model_copy(
         update={

@@ -177,6 +177,23 @@ def test_other_neighbors_are_asked_about_anew(inputs, store, change):
     assert again.target.probes[1].asked == again.neighbors.asked == 12
 
 
+def test_other_kinds_of_neighbors_have_keys_and_loaders_of_their_own(inputs, tiny_gpt2):
+    sections = {
+        "mask_fill": {"model": str(PARAPHRASER), "count": 2},
+        "infill": {"kind": "infill", "model": str(tiny_gpt2), "count": 2},
+        "substitute": {"kind": "substitute", "count": 2},
+    }
+    keys = set()
+    for kind, section in sections.items():
+        found = inputs(neighbors=section)
+        (plan,) = plan_audit(found, EvidenceStore("unused"))
+        assert asked(plan)["neighbors", f"neighbors.{kind}"] == 12
+        assert plan.neighbors.loader.checkpoint == found.paraphraser
+        assert (found.paraphraser is None) == (kind == "substitute")
+        keys.add(plan.target.probes[1].key.hash)
+    assert len(keys) == 3
+
+
 def test_other_seed_makes_other_neighbors_and_keeps_the_records_evidence(inputs, store):
     (plan,) = plan_audit(inputs(), store)
     answer_all(store, plan)

@@ -380,3 +380,34 @@ def test_every_field_is_described():
     for model in ("TargetSpec", "RecordsSpec"):
         for name, field in schema["$defs"][model]["properties"].items():
             assert field.get("description") or name in documented, f"{model}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"kind": "infill", "model": "m", "candidate": 2}, "neighbors.candidate: unknown key; did"),
+        ({"kind": "infill"}, "neighbors.model: this key is required"),
+        ({"kind": "infill", "model": "m", "candidates": 0}, "neighbors.candidates: "),
+        (
+            {"kind": "substitute", "model": "m"},
+            "neighbors.model: unknown key; Known keys here: count, kind, share",
+        ),
+        ({"kind": "substitute", "share": 1.0}, "neighbors.share: "),
+        ({"kind": "substitutes"}, "neighbors: Input tag 'substitutes'"),
+        ("t5", "neighbors: "),
+    ],
+)
+def test_wrong_section_on_neighbors_is_told_by_the_keys_of_its_kind(section, said):
+    assert problem(["neighbors"], section).startswith(said)
+
+
+def test_neighbors_are_by_mask_filling_where_the_file_does_not_say():
+    content = edited(["neighbors"], {"model": "t5"})
+    assert isinstance(parse_spec(content, "audit.yaml").neighbors, MaskFillNeighbors)
+
+
+def test_infillers_path_is_relative_to_the_audit_file(tmp_path):
+    (tmp_path / "gpt2").mkdir()
+    content = edited(["neighbors"], {"kind": "infill", "model": "gpt2"})
+    (tmp_path / "audit.yaml").write_text(yaml.safe_dump(content))
+    assert load_spec(tmp_path / "audit.yaml").neighbors.model == str(tmp_path / "gpt2")

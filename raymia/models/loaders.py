@@ -15,8 +15,8 @@ class Loader(Protocol):
     """Loads a model that probes can be put to."""
 
     @property
-    def checkpoint(self) -> Checkpoint:
-        """The files, and the fingerprint that the planner saw."""
+    def checkpoint(self) -> Checkpoint | None:
+        """The files, and the fingerprint that the planner saw; None where no model is loaded."""
 
     def load(self) -> Any:
         """Load the model on the machine this is called on."""
@@ -106,3 +106,18 @@ def load_together(loaders: Sequence[Loader]) -> Callable[[int], Any]:
     for loader in family:
         _check(loader.checkpoint, hashes)
     return CausalLMFamily([m.checkpoint for m in family], [m.batch_tokens for m in family]).use
+
+
+@dataclass(frozen=True)
+class CausalInfillerLoader:
+    """Loads a causal language model that fills spans."""
+
+    checkpoint: Checkpoint
+    batch_tokens: int
+
+    def load(self) -> Any:
+        from raymia.models.causal_lm import load_causal_lm
+        from raymia.models.infiller import CausalInfiller
+
+        _check(self.checkpoint)
+        return CausalInfiller(load_causal_lm(self.checkpoint, batch_tokens=self.batch_tokens))

@@ -14,33 +14,12 @@ import pyarrow as pa
 
 from raymia.draws import generator, stream_key
 from raymia.models.mask_filler import FillRequest, MaskFiller
-from raymia.neighbors.masking import MaskedWindow, Span, mask_text, replace_spans, word_units
+from raymia.neighbors.drafts import NEIGHBOR_SCHEMA, Draft, draft_from, fill_drafts
+from raymia.neighbors.masking import Span, mask_text, replace_spans, word_units
 from raymia.probes.base import RECORD, Item
 from raymia.spec import MaskFillNeighbors
 
-UNFILLED = "not filled"
-NOTHING_TO_MASK = "too short to mask a span"
-NEIGHBOR_SCHEMA = pa.schema(
-    [
-        ("record_id", pa.string()),
-        ("neighbor", pa.int16()),
-        ("payload", pa.string()),
-        ("masked_share", pa.float32()),
-        ("attempts", pa.int16()),
-        ("error", pa.string()),
-    ]
-)
 _SENTINEL = re.compile(r"<extra_id_\d+>")
-
-
-@dataclass
-class _Draft:
-    """A neighbor in the making."""
-
-    item: Item
-    windows: list[MaskedWindow]
-    masked_share: float
-    attempt: int
 
 
 @dataclass(frozen=True)
@@ -69,37 +48,21 @@ class MaskFillProbe:
     def ask(self, model: MaskFiller, items: Sequence[Item]) -> pa.Table:
         """Make each item's neighbor from its record's text; one row per item, in input order.
 
-        A neighbor is tried ``attempts`` times, each time with other masks, and then given up with
-        an error; a fill that is missing or empty fails the attempt.
+        A fill that is missing or empty fails the attempt (:func:`fill_drafts`).
         """
-        rows: dict[int, dict[str, Any]] = {}
         units = {item.record_id: self._units(model, item.payload) for item in items}
-        open_items = list(enumerate(items))
-        for attempt in range(1, self.spec.attempts + 1):
-            drafts: dict[int, _Draft] = {}
-            for number, item in open_items:
-                draft = self._draft(item, units[item.record_id], attempt)
-                if draft is None:
-                    rows[number] = _row(item, error=NOTHING_TO_MASK)
-                else:
-                    drafts[number] = draft
-            texts = self._fill(model, list(drafts.values()))
-            open_items = []
-            for (number, draft), text in zip(drafts.items(), texts, strict=True):
-                if text is None:
-                    open_items.append((number, draft.item))
-                else:
-                    rows[number] = _row(draft.item, text, draft.masked_share, attempt)
-            if not open_items:
-                break
-        for number, item in open_items:
-            rows[number] = _row(item, attempts=self.spec.attempts, error=UNFILLED)
-        return pa.Table.from_pylist([rows[n] for n in range(len(items))], schema=self.schema)
+
+        def draft(item: Item, attempt: int) -> Draft | None:
+            return self._draft(item, units[item.record_id], attempt)
+
+        return fill_drafts(
+            items, self.spec.attempts, draft, lambda drafts: self._fill(model, drafts)
+        )
 
     def _units(self, model: MaskFiller, text: str) -> list[Span]:
         return word_units(text) if self.spec.unit == "word" else model.token_spans(text)
 
-    def _draft(self, item: Item, units: list[Span], attempt: int) -> _Draft | None:
+    def _draft(self, item: Item, units: list[Span], attempt: int) -> Draft | None:
         spec = self.spec
         draws = generator(self.seed, "mask", item.record_id, item.neighbor, attempt)
         windows = mask_text(
@@ -111,13 +74,9 @@ class MaskFillProbe:
             window=spec.window,
             draws=draws,
         )
-        masked = sum(window.units for window in windows)
-        if masked == 0:
-            return None
-        windows = [window for window in windows if window.spans]
-        return _Draft(item, windows, masked / len(units), attempt)
+        return draft_from(item, windows, len(units), attempt)
 
-    def _fill(self, model: MaskFiller, drafts: list[_Draft]) -> list[str | None]:
+    def _fill(self, model: MaskFiller, drafts: list[Draft]) -> list[str | None]:
         places = [(d, w) for d, draft in enumerate(drafts) for w in range(len(draft.windows))]
         requests = [self._request(drafts[d], w) for d, w in places]
         fills = model.fill(requests, temperature=self.spec.temperature, top_k=self.spec.top_k)
@@ -133,7 +92,7 @@ class MaskFillProbe:
             for draft, r in zip(drafts, replacements, strict=True)
         ]
 
-    def _request(self, draft: _Draft, number: int) -> FillRequest:
+    def _request(self, draft: Draft, number: int) -> FillRequest:
         window, text = draft.windows[number], draft.item.payload
         parts, position = [], window.start
         for index, (begin, end) in enumerate(window.spans):
@@ -154,20 +113,3 @@ class MaskFillProbe:
 def _plain(text: str) -> str:
     """A record that spells a sentinel must not be taken for a mask."""
     return _SENTINEL.sub(lambda match: match.group().replace("<", "< "), text)
-
-
-def _row(
-    item: Item,
-    text: str | None = None,
-    masked_share: float | None = None,
-    attempts: int = 0,
-    error: str | None = None,
-) -> dict[str, Any]:
-    return {
-        "record_id": item.record_id,
-        "neighbor": item.neighbor,
-        "payload": text,
-        "masked_share": masked_share,
-        "attempts": attempts,
-        "error": error,
-    }

@@ -42,7 +42,7 @@ def plan_table(spec: AuditSpec) -> RenderableType:
             estimate = "-" if stage.role == "neighbors" else f"{stage.asked * tokens:,.0f}"
             table.add_row(
                 stage.name,
-                checkpoint.adapter or checkpoint.path,
+                "no model" if checkpoint is None else checkpoint.adapter or checkpoint.path,
                 f"{stage.asked:,}",
                 f"{stage.stored:,}",
                 estimate,

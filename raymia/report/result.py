@@ -76,6 +76,26 @@ class ReferenceCard(Result):
         }
 
 
+class NeighborQuality(Result):
+    """How good the neighbors of a run are; a figure is none where there is nothing to measure."""
+
+    kind: str = Field(description="how they were made")
+    made: int = Field(ge=0, description="neighbors that were made")
+    not_made: int = Field(ge=0, description="neighbors that were given up")
+    masked_share: float | None = Field(description="mean share of a record's units replaced")
+    identical: float | None = Field(description="share of neighbors that equal their record")
+    failed_attempts: float | None = Field(
+        description="share of attempts with a fill that was missing or empty"
+    )
+    edit_distance: float | None = Field(
+        description="mean words edited from record to neighbor, over the longer one's words"
+    )
+    reference: str | None = Field(description="whose log-probabilities the gap is of")
+    log_prob_gap: float | None = Field(
+        description="mean log-probability per token of a neighbor less its record's, in nats"
+    )
+
+
 class AttackCard(Result):
     """Where an attack comes from."""
 
@@ -104,6 +124,9 @@ class RunResult(Result):
     )
     stages: list[StageCount] = Field(default=[], description="what was asked of which model")
     references: list[ReferenceCard] = Field(default=[], description="references used")
+    neighbors: NeighborQuality | None = Field(
+        default=None, description="how good the neighbors are; none where no attack uses them"
+    )
     attacks: list[AttackCard] = Field(default=[], description="attacks used")
     metrics: list[Metrics] = Field(description="one entry for each target and attack")
     group_metrics: list[Metrics] = Field(

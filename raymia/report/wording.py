@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import Estimate, TprAtFpr
+from raymia.report.result import NeighborQuality
 
 
 def percent(rate: float, digits: int = 1) -> str:
@@ -62,3 +63,25 @@ def dataset_inference(test: DatasetInference) -> str:
         f"{test.target}: dataset inference on the {test.suspects} as a whole: p = {p}, "
         f"effect {test.effect:.2f} standard deviations ({compared})."
     )
+
+
+def neighbor_figures(quality: NeighborQuality) -> list[tuple[str, str]]:
+    """Name and write each figure of neighbors that there is."""
+    rates = (
+        ("not made", quality.not_made / max(1, quality.made + quality.not_made)),
+        ("attempts failed", quality.failed_attempts),
+        ("identical to the record", quality.identical),
+        ("masked", quality.masked_share),
+        ("words edited", quality.edit_distance),
+    )
+    figures = [(name, percent(rate)) for name, rate in rates if rate is not None]
+    if quality.log_prob_gap is not None:
+        gap = f"{quality.log_prob_gap:+.3f} nats per token"
+        figures.append((f"log p against the record under {quality.reference}", gap))
+    return figures
+
+
+def neighbor_line(quality: NeighborQuality) -> str:
+    """Write the figures of neighbors in one line."""
+    figures = "; ".join(f"{name} {figure}" for name, figure in neighbor_figures(quality))
+    return f"neighbors ({quality.kind}): {count(quality.made)} made; {figures}"

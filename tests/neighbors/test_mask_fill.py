@@ -9,7 +9,8 @@ from tiny_models import passages
 
 from raymia.models import sampling
 from raymia.models.mask_filler import MaskFiller
-from raymia.neighbors.mask_fill import NOTHING_TO_MASK, UNFILLED, MaskFillProbe
+from raymia.neighbors.drafts import NOTHING_TO_MASK, UNFILLED
+from raymia.neighbors.mask_fill import MaskFillProbe
 from raymia.neighbors.masking import word_units
 from raymia.probes.base import Item
 from raymia.records import record_id

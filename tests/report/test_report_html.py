@@ -10,7 +10,7 @@ from made_up_run import made_up_result, made_up_scores
 
 from raymia.metrics import NotMeasured
 from raymia.report.html import render
-from raymia.report.result import SetAside
+from raymia.report.result import NeighborQuality, SetAside
 
 ATTACK_ON_READER = "<script>alert('x')</script><img src=http://evil.test/a onerror=alert(1)>"
 
@@ -83,6 +83,21 @@ def test_every_string_from_outside_is_escaped():
     for field in ("reviews", "row 4", "empty text", "name: reviews", "mean log p", "a problem"):
         assert hostile(field) in page.text
     assert json.loads(page.scripts[0])[0]["curves"][0]["name"] == hostile("ez@self_prompt")
+
+
+def test_figures_of_neighbors_are_shown_where_there_are_neighbors(page):
+    assert "Neighbors" not in page.text
+    scores = made_up_scores()
+    neighbors = NeighborQuality(
+        kind="substitute", made=1_234, not_made=0, masked_share=0.152, identical=0.0,
+        failed_attempts=0.0, edit_distance=0.149, reference=f"base{ATTACK_ON_READER}",
+        log_prob_gap=-0.731,
+    )  # fmt: skip
+    html = render(made_up_result(scores, neighbors=neighbors), scores)
+    text = Page(html).text
+    for figure in ("1,234", "masked 15.2 %", "words edited 14.9 %", "-0.731 nats per token"):
+        assert figure in text, figure
+    assert "<script>alert" not in html
 
 
 def test_headline_names_the_strongest_attack(page):

@@ -1,0 +1,58 @@
+"""Which probe makes the neighbors that an audit file asks for, and what answers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raymia.errors import RaymiaError
+from raymia.models.loaders import CausalInfillerLoader, Loader, MaskFillerLoader
+from raymia.models.source import Checkpoint
+from raymia.neighbors.infill import InfillProbe
+from raymia.neighbors.mask_fill import MaskFillProbe
+from raymia.neighbors.substitute import SubstituteProbe
+from raymia.neighbors.word_list import WordList, load_word_list
+from raymia.spec import InfillNeighbors, NeighborsSpec, SubstituteNeighbors
+
+MakerProbe = MaskFillProbe | InfillProbe | SubstituteProbe
+
+
+@dataclass(frozen=True)
+class WordListLoader:
+    """Loads the word list that ships with raymia, in place of a model."""
+
+    fingerprint: str
+    checkpoint: None = None
+
+    def load(self) -> WordList:
+        words = load_word_list()
+        if words.fingerprint != self.fingerprint:
+            raise RaymiaError(
+                f"the word list of this machine's raymia is {words.fingerprint}, and the audit was "
+                f"planned with {self.fingerprint}; install the same raymia on every machine"
+            )
+        return words
+
+
+@dataclass(frozen=True)
+class NeighborMaker:
+    """A probe that makes neighbors, with the fingerprint and the loader of what answers it."""
+
+    probe: MakerProbe
+    fingerprint: str
+    loader: Loader
+
+
+def neighbor_maker(
+    spec: NeighborsSpec, seed: int, paraphraser: Checkpoint | None, batch_tokens: int
+) -> NeighborMaker:
+    """The maker of a kind of neighbors; ``paraphraser`` is None for the kind without a model."""
+    if isinstance(spec, SubstituteNeighbors):
+        fingerprint = load_word_list().fingerprint
+        return NeighborMaker(SubstituteProbe(spec, seed), fingerprint, WordListLoader(fingerprint))
+    if paraphraser is None:
+        raise ValueError(f"neighbors of kind {spec.kind} are made by a model, and none was given")
+    if isinstance(spec, InfillNeighbors):
+        infiller = CausalInfillerLoader(paraphraser, batch_tokens)
+        return NeighborMaker(InfillProbe(spec, seed), paraphraser.fingerprint, infiller)
+    filler = MaskFillerLoader(paraphraser, batch_tokens)
+    return NeighborMaker(MaskFillProbe(spec, seed), paraphraser.fingerprint, filler)
