@@ -89,7 +89,7 @@ def sum_up(run: Run, scores: pa.Table) -> RunResult:
         attacks=_attack_cards(run.inputs),
         metrics=measure_scores(run.inputs, scores),
         complete=not missing,
-        problems=[*missing, *_one_class_only(run.inputs)],
+        problems=[*missing, *_one_class_only(run.inputs), *run.inputs.left_out_lines()],
         audit_yaml=yaml.safe_dump(run.inputs.spec.model_dump(mode="json"), sort_keys=False),
         seconds=round(run.seconds, 1),
     )
@@ -165,7 +165,7 @@ def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
 
 
 def _attack_cards(inputs: Inputs) -> list[AttackCard]:
-    kinds = {type(named.attack) for named in inputs.attacks}
+    kinds = {type(a.attack) for target in inputs.targets for a in inputs.attacks_on(target)}
     return [
         AttackCard(name=k.name, title=k.title, source=k.source, formula=k.formula)
         for k in sorted(kinds, key=lambda k: k.name)

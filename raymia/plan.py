@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -10,7 +11,8 @@ import pyarrow as pa
 
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.inputs import Inputs, NamedAttack
-from raymia.models.loaders import CausalLMLoader, Loader, MaskFillerLoader
+from raymia.models.endpoint import Endpoint
+from raymia.models.loaders import CausalLMLoader, EndpointLoader, Loader, MaskFillerLoader
 from raymia.models.source import Checkpoint, fingerprint
 from raymia.neighbors.mask_fill import MaskFillProbe
 from raymia.prepare.self_prompt import SelfPromptRecipe
@@ -128,7 +130,8 @@ def plan_target(
     planned : hashes of keys that will have been answered before this target's turn.
     """
     spec, resources = inputs.spec, inputs.spec.resources
-    wants_neighbors = any(a.attack.uses_neighbors for a in inputs.attacks)
+    attacks = inputs.attacks_on(name)
+    wants_neighbors = any(a.attack.uses_neighbors for a in attacks)
     maker: MaskFillProbe | None = None
     neighbors_key: EvidenceKey | None = None
     if wants_neighbors and spec.neighbors is not None and inputs.paraphraser is not None:
@@ -138,12 +141,16 @@ def plan_target(
     planned = set(planned)
 
     def stage(
-        label: str, role: Role, checkpoint: Checkpoint, pool: PoolSpec, with_neighbors: bool
+        label: str,
+        role: Role,
+        checkpoint: Checkpoint | Endpoint,
+        pool: PoolSpec,
+        with_neighbors: bool,
     ) -> Stage:
         probes: list[Probe] = [TokenProbe()]
         if with_neighbors and maker is not None and neighbors_key is not None:
             probes.append(NeighborProbe(maker.spec.count, neighbors_key.hash))
-        loader = CausalLMLoader(checkpoint, pool.batch_tokens)
+        loader = _loader(checkpoint, pool)
         return Stage(label, role, loader, pool, tuple(
             _planned(probe, checkpoint.fingerprint, ids, store, planned) for probe in probes
         ))  # fmt: skip
@@ -153,8 +160,8 @@ def plan_target(
     )
     references: dict[str, Stage] = {}
     preparations: list[Preparation] = []
-    for reference in _used_references(inputs.attacks):
-        needs = any(a.attack.uses_neighbors for a in inputs.attacks if a.reference == reference)
+    for reference in _used_references(attacks):
+        needs = any(a.attack.uses_neighbors for a in attacks if a.reference == reference)
         kind = spec.references[reference]
         if isinstance(kind, SelfPromptReference):
             preparation = _preparation(inputs, store, reference, kind, name)
@@ -201,11 +208,19 @@ def prepared_checkpoint(preparation: Preparation, store: EvidenceStore) -> Check
     return replace(checkpoint, fingerprint=fingerprint(checkpoint))
 
 
+def _loader(checkpoint: Checkpoint | Endpoint, pool: PoolSpec) -> Loader:
+    if isinstance(checkpoint, Endpoint):
+        return EndpointLoader(checkpoint, pool.actors)
+    return CausalLMLoader(checkpoint, pool.batch_tokens)
+
+
 def _preparation(
     inputs: Inputs, store: EvidenceStore, name: str, spec: SelfPromptReference, target: str
 ) -> Preparation:
+    writer = inputs.targets[target]
+    assert isinstance(writer, Checkpoint), "inputs refuse an endpoint that should write"
     recipe = SelfPromptRecipe(
-        target=inputs.targets[target],
+        target=writer,
         base=inputs.references[spec.base],
         spec=spec,
         prompts=inputs.prompts[name],
@@ -260,8 +275,13 @@ def stored_neighbors(plan: TargetPlan, store: EvidenceStore) -> dict[tuple[str, 
     }
 
 
-def tokens_per_record(checkpoint: Checkpoint, texts: pa.ChunkedArray) -> float:
-    """Mean tokens per record, cut to the model's limit, from a sample; loads no model."""
+def tokens_per_record(checkpoint: Checkpoint | Endpoint, texts: pa.ChunkedArray) -> float:
+    """Mean tokens per record, cut to the model's limit, from a sample; loads no model.
+
+    NaN for an endpoint, whose tokenizer is not known.
+    """
+    if isinstance(checkpoint, Endpoint):
+        return math.nan
     from transformers import AutoConfig, AutoTokenizer
 
     from raymia.models.causal_lm import context_length

@@ -27,7 +27,7 @@ def score_records(inputs: Inputs, store: EvidenceStore, plans: list[TargetPlan])
     for plan in plans:
         target = _model_evidence(plan.target, store, ids)
         references = {n: _model_evidence(s, store, ids) for n, s in plan.references.items()}
-        for named in inputs.attacks:
+        for named in inputs.attacks_on(plan.name):
             reference = None if named.reference is None else references[named.reference]
             scores = named.attack.score(TextEvidence(texts, target, reference))
             tables.append(

@@ -12,7 +12,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from raymia.errors import InputError
-from raymia.spec import AuditSpec, MaskFillNeighbors, ModelSpec, SelfPromptReference
+from raymia.spec import (
+    AuditSpec,
+    EndpointTarget,
+    MaskFillNeighbors,
+    ModelSpec,
+    SelfPromptReference,
+    TargetSpec,
+)
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -89,13 +96,18 @@ def _dotted(loc: tuple[Any, ...]) -> str:
     for previous, part in zip((None, *loc), loc, strict=False):
         if isinstance(part, int):
             parts.append(f"[{part}]")
-        elif not (part in ("model", "self_prompt") and _is_union_tag(loc, previous)):
+        elif not (part in _TARGET_TAGS or (part in _REFERENCE_TAGS and _is_name(loc, previous))):
             parts.append(f".{part}" if parts else str(part))
     return "".join(parts)
 
 
-def _is_union_tag(loc: tuple[Any, ...], previous: Any) -> bool:
-    """Pydantic puts a union's tag after the name of the reference: references.NAME.TAG.key."""
+# Pydantic puts a union's tag after the item: targets.0.TAG.key, references.NAME.TAG.key.
+_TARGET_TAGS = {TargetSpec.__name__, EndpointTarget.__name__}
+_REFERENCE_TAGS = {"model", "self_prompt"}
+
+
+def _is_name(loc: tuple[Any, ...], previous: Any) -> bool:
+    """Whether a part of a place is the name of a reference."""
     return len(loc) > 2 and loc[0] == "references" and previous == loc[1]
 
 
@@ -113,6 +125,8 @@ def _is_model(kind: Any) -> bool:
 
 def _descend(kind: Any, part: Any) -> list[Any]:
     if _is_model(kind):
+        if part in _TARGET_TAGS:
+            return [kind] if part == kind.__name__ else []
         tag = kind.model_fields.get("kind")
         if tag is not None and part in get_args(tag.annotation):
             return [kind]
@@ -166,7 +180,10 @@ def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
             "output": data(spec.output),
             "store": data(spec.store),
             "records": records,
-            "targets": [_model_paths(target, weights) for target in spec.targets],
+            "targets": [
+                t if isinstance(t, EndpointTarget) else _model_paths(t, weights)
+                for t in spec.targets
+            ],
             "references": references,
             "neighbors": neighbors,
         }

@@ -32,6 +32,7 @@ class Attack(ABC):
     title, source, formula : for `raymia attacks` and the report.
     uses_reference : runs once with each reference, as ``name@reference``.
     uses_neighbors : needs the answers on the records' neighbors, of target and reference alike.
+    needs : what of the target not every endpoint gives: "moments" of log p, "token_ids", "weights".
     """
 
     name: ClassVar[str]
@@ -40,6 +41,7 @@ class Attack(ABC):
     formula: ClassVar[str]
     uses_reference: ClassVar[bool] = False
     uses_neighbors: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def score(self, evidence: TextEvidence) -> Scores:

@@ -64,6 +64,7 @@ class MinKPlusPlus(_LowestShare):
     title = "Min-K%++"
     source = "Zhang et al. 2025, arXiv 2404.02936"
     formula = "mean of the lowest k % of (log p(x_t | x_<t) - mu_t) / sigma_t"
+    needs = frozenset({"moments"})
 
     def score(self, evidence: TextEvidence) -> Scores:
         tokens = evidence.target.tokens
@@ -99,6 +100,7 @@ class Surp(_LowestShare):
     formula = (
         "mean of log p(x_t | x_<t) over the lowest k % where the entropy of p is below a bound"
     )
+    needs = frozenset({"moments"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -36,21 +36,24 @@ class TokenAnswer:
 
     Attributes
     ----------
-    token_ids : int32 [tokens], the tokens that were predicted.
+    token_ids : int32 [tokens], the tokens that were predicted; None from a server that does not
+        say.
     log_prob : float32 [tokens], natural log-probability of each.
     mean_log_prob, std_log_prob : float32 [tokens], mean and standard deviation of log p(z) for z
         drawn from p at that position; None where they were not asked for. The entropy is
         ``-mean_log_prob``.
     is_top1 : bool [tokens], whether the token was the likeliest; None as above.
     truncated : whether the text was longer than the model's limit, so that its end was not scored.
+    error : why a server refused the text; None where it did not.
     """
 
-    token_ids: npt.NDArray[np.int32]
+    token_ids: npt.NDArray[np.int32] | None
     log_prob: Floats
     mean_log_prob: Floats | None
     std_log_prob: Floats | None
     is_top1: npt.NDArray[np.bool_] | None
     truncated: bool
+    error: str | None = None
 
 
 class CausalLM:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raymia.errors import RaymiaError
+from raymia.models.endpoint import Endpoint, connect
 from raymia.models.source import Checkpoint, fingerprint
 
 
@@ -13,8 +14,8 @@ class Loader(Protocol):
     """Loads a model that probes can be put to."""
 
     @property
-    def checkpoint(self) -> Checkpoint:
-        """The files, and the fingerprint that the planner saw."""
+    def checkpoint(self) -> Checkpoint | Endpoint:
+        """The files or the server, and the fingerprint that the planner saw."""
 
     def load(self) -> Any:
         """Load the model on the machine this is called on."""
@@ -50,6 +51,17 @@ class CausalLMLoader:
 
         _check(self.checkpoint)
         return load_causal_lm(self.checkpoint, batch_tokens=self.batch_tokens)
+
+
+@dataclass(frozen=True)
+class EndpointLoader:
+    """Connects to a language model behind an endpoint, whose limits ``actors`` workers share."""
+
+    checkpoint: Endpoint
+    actors: int
+
+    def load(self) -> Any:
+        return connect(self.checkpoint, share=self.actors)
 
 
 @dataclass(frozen=True)

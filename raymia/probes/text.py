@@ -103,6 +103,8 @@ def _key(item: Item) -> dict[str, Any]:
 
 def _error(answer: TokenAnswer) -> str | None:
     columns = (answer.log_prob, answer.mean_log_prob, answer.std_log_prob)
+    if answer.error is not None:
+        return answer.error
     if len(answer.log_prob) == 0:
         return NO_TOKENS
     if not all(np.isfinite(column).all() for column in columns if column is not None):
