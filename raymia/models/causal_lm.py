@@ -169,25 +169,13 @@ class _Head:
         """Log-probability of each label, and the moments where asked for; all float32 [tokens]."""
         vocabulary = self.body.config.get_text_config().vocab_size
         rows = max(1, HEAD_CHUNK_BYTES // (4 * vocabulary))
-        log_prob, mean, std, top1 = [], [], [], []
+        chunks = []
         for start in range(0, len(labels), rows):
             states, label = hidden[start : start + rows], labels[start : start + rows]
             logits = (self.output(states) if self.chunked else states).float()
-            log_z = logits.logsumexp(-1, keepdim=True)
-            log_prob.append((logits.gather(-1, label[:, None]) - log_z)[:, 0])
-            if moments:
-                log_p = logits - log_z
-                p = log_p.exp()
-                # A token of probability 0 adds nothing: 0 * -inf is 0 here, not NaN.
-                finite = log_p.clamp_min(torch.finfo(torch.float32).min)
-                average = (p * finite).sum(-1, keepdim=True)
-                variance = (p * (finite - average).square().clamp_max(1e30)).sum(-1)
-                mean.append(average[:, 0])
-                std.append(variance.sqrt())
-                top1.append(log_p.argmax(-1) == label)
-        if not moments:
-            return torch.cat(log_prob), None, None, None
-        return torch.cat(log_prob), torch.cat(mean), torch.cat(std), torch.cat(top1)
+            chunks.append(_answers(logits, label, moments))
+        columns = tuple(map(torch.cat, zip(*chunks, strict=True)))
+        return columns if moments else (*columns, None, None, None)
 
     def _states(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         states: torch.Tensor = self.body.base_model(
@@ -214,6 +202,26 @@ class _Head:
         if ours.shape != theirs.shape:
             return False
         return bool((ours - theirs).abs().max() <= HEAD_TOLERANCE * theirs.abs().max().clamp_min(1))
+
+
+def _answers(logits: torch.Tensor, label: torch.Tensor, moments: bool) -> tuple[torch.Tensor, ...]:
+    """Log-probability and, where asked for, mean and standard deviation of log p and top-1 flag.
+
+    The logits are overwritten: the vocabulary is large and each pass over it is slow.
+    """
+    top = logits.max(-1, keepdim=True)
+    shifted = logits.sub_(top.values)  # log p + log_z
+    labelled = shifted.gather(-1, label[:, None])[:, 0]
+    # A token of probability 0 adds nothing: 0 * -inf is 0 here, not NaN.
+    weights = shifted.clamp_min_(-1e30).exp()
+    z = weights.sum(-1)
+    log_z = z.log()
+    if not moments:
+        return (labelled - log_z,)
+    average = torch.linalg.vecdot(weights, shifted) / z
+    deviation = shifted.sub_(average[:, None])
+    variance = torch.linalg.vecdot(weights.mul_(deviation), deviation) / z
+    return labelled - log_z, average - log_z, variance.sqrt(), top.indices[:, 0] == label
 
 
 def context_length(config: Any) -> int | None:
