@@ -79,7 +79,10 @@ def _models(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
             kind = get_args(model.model_fields["kind"].annotation)[0]
             yield f".NAME{suffix} (kind: {kind})", model
     elif origin is list:
-        yield from ((f"[]{s}", m) for s, m in _models(get_args(annotation)[0]))
+        models = list(_models(get_args(annotation)[0]))
+        for suffix, model in models:
+            kind = f" (with {next(iter(model.model_fields))})" if len(models) > 1 else ""
+            yield f"[]{suffix}{kind}", model
     elif origin is Annotated or origin in (Union, types.UnionType):
         for option in get_args(annotation):
             yield from _models(option)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -10,11 +10,13 @@ import pyarrow as pa
 import raymia.attacks
 from raymia.attacks import Attack
 from raymia.errors import InputError
+from raymia.models.endpoint import Endpoint, resolve_endpoint
 from raymia.models.source import Checkpoint, Hashes, resolve_checkpoint
 from raymia.records import RecordSet, SetAside, read_other_texts, read_records
 from raymia.spec import (
     AttackSpec,
     AuditSpec,
+    EndpointTarget,
     ModelReference,
     ModelSpec,
     SelfPromptReference,
@@ -40,18 +42,19 @@ class Inputs:
     ----------
     records : the usable records and those set aside.
     attacks : in the order of the audit file.
-    targets : checkpoints by name.
+    targets : checkpoints and endpoints by name.
     references : checkpoints of references of kind ``model``, by name.
     prompts : usable prompts of each self-prompt reference, by name.
     paraphraser : the model that makes neighbors, where there is one.
     population, known_members : texts that are no records, by record id.
     shadow_members : ids of what each shadow was trained on, by its name.
+    left_out : why an attack of the default list is not run on a target, by target and label.
     """
 
     spec: AuditSpec
     records: RecordSet
     attacks: list[NamedAttack]
-    targets: dict[str, Checkpoint]
+    targets: dict[str, Checkpoint | Endpoint]
     references: dict[str, Checkpoint]
     prompts: dict[str, tuple[str, ...]]
     paraphraser: Checkpoint | None
@@ -65,6 +68,22 @@ class Inputs:
         records = self.records.table.select(["record_id", "payload"])
         others = [list(self.population), list(self.population.values())]
         return pa.concat_tables([records, pa.table(others, schema=records.schema)])
+
+    left_out: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def attacks_on(self, target: str) -> list[NamedAttack]:
+        """The attacks that are run on a target."""
+        return [a for a in self.attacks if (target, a.label) not in self.left_out]
+
+    def left_out_lines(self) -> list[str]:
+        """What was left out, for a person to read: one line per target and reason."""
+        labels: dict[tuple[str, str], list[str]] = {}
+        for (target, label), reason in self.left_out.items():
+            labels.setdefault((target, reason), []).append(label)
+        return [
+            f"target {target}: left out {', '.join(names)}: {reason}"
+            for (target, reason), names in labels.items()
+        ]
 
 
 def resolve_inputs(spec: AuditSpec) -> Inputs:
@@ -90,11 +109,14 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
     reference_gpu = spec.resources.reference.gpus > 0
     hashes: Hashes = {}
     targets = {
-        target.name: attempt(
+        target.name: attempt(resolve_endpoint, target, f"targets[{number}].endpoint")
+        if isinstance(target, EndpointTarget)
+        else attempt(
             resolve_checkpoint, target, f"targets[{number}].model", on_gpu=target_gpu, hashes=hashes
         )
         for number, target in enumerate(spec.targets)
     }
+    left_out = attempt(_left_out, spec, attacks, targets) or {}
     references: dict[str, Checkpoint] = {}
     prompts: dict[str, tuple[str, ...]] = {}
     taken = {} if records is None else dict.fromkeys(records.ids, "a record")
@@ -172,7 +194,44 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
         others["population"],
         others["known_members"],
         shadow_members,
+        left_out,
     )
+
+
+def _left_out(
+    spec: AuditSpec, attacks: list[NamedAttack], targets: dict[str, Checkpoint | Endpoint | None]
+) -> dict[tuple[str, str], str]:
+    """Why an attack cannot be run on an endpoint, by target and label; refused where it is named.
+
+    Raises
+    ------
+    InputError
+        For attacks that the audit file names, and for references that an endpoint would have to
+        write.
+    """
+    reasons: dict[tuple[str, str], str] = {}
+    problems = []
+    for name, target in targets.items():
+        if not isinstance(target, Endpoint):
+            continue
+        for attack in attacks:
+            lacking = [why for need, why in target.lacks.items() if need in attack.attack.needs]
+            if lacking:
+                reasons[name, attack.label] = "; ".join(lacking)
+        problems += [
+            f"references.{reference}: a self-prompt reference is made from texts that the target "
+            f"writes, and {name!r} is an endpoint, which is asked about given texts only"
+            for reference, kind in spec.references.items()
+            if isinstance(kind, SelfPromptReference)
+        ]
+    if spec.attacks is not None:
+        problems += [
+            f"attacks: {label!r} cannot be run on {target!r}: {reason}"
+            for (target, label), reason in reasons.items()
+        ]
+    if problems:
+        raise InputError(problems)
+    return reasons
 
 
 def name_attacks(spec: AuditSpec) -> list[NamedAttack]:

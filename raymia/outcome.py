@@ -95,7 +95,12 @@ def sum_up(run: Run, scores: pa.Table) -> RunResult:
         group_metrics=group_metrics,
         dataset_inference=infer_datasets(run.inputs, scores),
         complete=not missing,
-        problems=[*missing, *_one_class_only(run.inputs), *group_notes],
+        problems=[
+            *missing,
+            *_one_class_only(run.inputs),
+            *run.inputs.left_out_lines(),
+            *group_notes,
+        ],
         audit_yaml=yaml.safe_dump(run.inputs.spec.model_dump(mode="json"), sort_keys=False),
         seconds=round(run.seconds, 1),
     )
@@ -201,7 +206,7 @@ def _judge_of_neighbors(run: Run, plan: TargetPlan) -> ReferenceAnswers | None:
 
 
 def _attack_cards(inputs: Inputs) -> list[AttackCard]:
-    kinds = {type(named.attack) for named in inputs.attacks}
+    kinds = {type(a.attack) for target in inputs.targets for a in inputs.attacks_on(target)}
     return [
         AttackCard(name=k.name, title=k.title, source=k.source, formula=k.formula)
         for k in sorted(kinds, key=lambda k: k.name)

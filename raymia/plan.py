@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -10,8 +11,9 @@ import pyarrow as pa
 
 from raymia.attacks import Attack
 from raymia.evidence.store import EvidenceKey, EvidenceStore
-from raymia.inputs import Inputs
-from raymia.models.loaders import CausalLMLoader, Loader
+from raymia.inputs import Inputs, NamedAttack
+from raymia.models.endpoint import Endpoint
+from raymia.models.loaders import CausalLMLoader, EndpointLoader, Loader
 from raymia.models.source import Checkpoint, fingerprint
 from raymia.neighbors.makers import NeighborMaker, neighbor_maker
 from raymia.prepare.self_prompt import SelfPromptRecipe
@@ -126,10 +128,10 @@ def plan_target(
     earlier : plans of targets that will have been run before this one.
     """
     spec, resources = inputs.spec, inputs.spec.resources
-    wants_neighbors = any("neighbors" in a.attack.asks for a in inputs.attacks)
+    attacks = inputs.attacks_on(name)
     maker: NeighborMaker | None = None
     neighbors_made: tuple[int, str] | None = None
-    if wants_neighbors and spec.neighbors is not None:
+    if spec.neighbors is not None and any("neighbors" in a.attack.asks for a in attacks):
         budget = resources.paraphraser.batch_tokens
         maker = neighbor_maker(spec.neighbors, spec.seed, inputs.paraphraser, budget)
         key = evidence_key(maker.probe, maker.fingerprint)
@@ -143,7 +145,11 @@ def plan_target(
     }
 
     def stage(
-        label: str, role: Role, checkpoint: Checkpoint, pool: PoolSpec, attacks: list[Attack]
+        label: str,
+        role: Role,
+        checkpoint: Checkpoint | Endpoint,
+        pool: PoolSpec,
+        attacks: list[Attack],
     ) -> Stage:
         probes = []
         for question in in_order(q for attack in attacks for q in attack.asks):
@@ -152,23 +158,22 @@ def plan_target(
             if question == "tokens" and any(attack.uses_population for attack in attacks):
                 asked = [*ids, *population]
             probes.append(_planned(question, probe, checkpoint.fingerprint, asked, store, planned))
-        loader = CausalLMLoader(checkpoint, pool.batch_tokens)
         planned.update((p.key.hash, max(p.texts, planned.get(p.key.hash, 0))) for p in probes)
-        return Stage(label, role, loader, pool, tuple(probes))
+        return Stage(label, role, _loader(checkpoint, pool), pool, tuple(probes))
 
     target = stage(
         f"target:{name}",
         "target",
         inputs.targets[name],
         resources.target,
-        [a.attack for a in inputs.attacks],
+        [a.attack for a in attacks],
     )
     references: dict[str, Stage] = {}
     preparations: list[Preparation] = []
-    for reference in _used_references(inputs):
-        attacks = [
+    for reference in _used_references(inputs, attacks):
+        asking = [
             a.attack
-            for a in inputs.attacks
+            for a in attacks
             if a.reference == reference
             or (a.attack.uses_shadows and reference in inputs.shadow_members)
         ]
@@ -180,7 +185,7 @@ def plan_target(
             label = f"reference:{preparation.stage_name(name)}"
         else:
             checkpoint, label = inputs.references[reference], f"reference:{reference}"
-        references[reference] = stage(label, "reference", checkpoint, resources.reference, attacks)
+        references[reference] = stage(label, "reference", checkpoint, resources.reference, asking)
     neighbors = None
     if maker is not None:
         made = _planned("make", maker.probe, maker.fingerprint, ids, store, {})
@@ -213,11 +218,19 @@ def prepared_checkpoint(preparation: Preparation, store: EvidenceStore) -> Check
     return replace(checkpoint, fingerprint=fingerprint(checkpoint))
 
 
+def _loader(checkpoint: Checkpoint | Endpoint, pool: PoolSpec) -> Loader:
+    if isinstance(checkpoint, Endpoint):
+        return EndpointLoader(checkpoint, pool.actors)
+    return CausalLMLoader(checkpoint, pool.batch_tokens)
+
+
 def _preparation(
     inputs: Inputs, store: EvidenceStore, name: str, spec: SelfPromptReference, target: str
 ) -> Preparation:
+    writer = inputs.targets[target]
+    assert isinstance(writer, Checkpoint), "inputs refuse an endpoint that should write"
     recipe = SelfPromptRecipe(
-        target=inputs.targets[target],
+        target=writer,
         base=inputs.references[spec.base],
         spec=spec,
         prompts=inputs.prompts[name],
@@ -226,9 +239,9 @@ def _preparation(
     return Preparation(name, recipe, store.prepared_facts(recipe.key) is not None)
 
 
-def _used_references(inputs: Inputs) -> list[str]:
-    used = [a.reference for a in inputs.attacks if a.reference is not None]
-    if any(a.attack.uses_shadows for a in inputs.attacks):
+def _used_references(inputs: Inputs, attacks: list[NamedAttack]) -> list[str]:
+    used = [a.reference for a in attacks if a.reference is not None]
+    if any(a.attack.uses_shadows for a in attacks):
         used += inputs.shadow_members
     return list(dict.fromkeys(used))
 
@@ -286,8 +299,13 @@ def stored_neighbors(stages: Sequence[Stage], store: EvidenceStore) -> dict[tupl
     }
 
 
-def tokens_per_record(checkpoint: Checkpoint, texts: pa.ChunkedArray) -> float:
-    """Mean tokens per record that are scored, from a sample; loads no model."""
+def tokens_per_record(checkpoint: Checkpoint | Endpoint, texts: pa.ChunkedArray) -> float:
+    """Mean tokens per record, cut to the model's limit, from a sample; loads no model.
+
+    NaN for an endpoint, whose tokenizer is not known.
+    """
+    if isinstance(checkpoint, Endpoint):
+        return math.nan
     from transformers import AutoConfig, AutoTokenizer
 
     from raymia.models.causal_lm import context_length

@@ -16,6 +16,7 @@ from raymia.inputs import Inputs, NamedAttack
 from raymia.learning import fold_of
 from raymia.metrics.dataset import DatasetInference, infer_dataset
 from raymia.metrics.summary import AttackMetrics, NotMeasured, measure
+from raymia.models.source import Checkpoint
 from raymia.plan import Stage, TargetPlan
 from raymia.probes.questions import lay_out
 from raymia.records import RecordSet
@@ -37,9 +38,9 @@ def score_records(inputs: Inputs, store: EvidenceStore, plans: list[TargetPlan])
         evidence = _Evidence(inputs, store, plan)
         found: dict[str, Scores] = {}
         for named in order:
-            given = evidence.given_to(named, found)
-            found[named.label] = named.attack.score(given)
-        for named in inputs.attacks:
+            if named in inputs.attacks_on(plan.name):
+                found[named.label] = named.attack.score(evidence.given_to(named, found))
+        for named in inputs.attacks_on(plan.name):
             scores = found[named.label]
             tables.append(
                 pa.table(
@@ -59,7 +60,7 @@ class _Evidence:
     """The evidence on one target, handed to each attack as far as it needs it."""
 
     def __init__(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> None:
-        attacks = [named.attack for named in inputs.attacks]
+        attacks = [named.attack for named in inputs.attacks_on(plan.name)]
         records = inputs.records
         self.records = _Answers(store, plan, records.ids, records.table["payload"].to_pylist())
         self.is_member = records.table["is_member"].to_pylist()
@@ -70,8 +71,9 @@ class _Evidence:
             texts = inputs.population
             self.population = _Answers(store, plan, list(texts), list(texts.values()))
         self.corpus = None
-        if any(attack.uses_corpus for attack in attacks) and inputs.spec.corpus is not None:
-            self.corpus = token_counts(inputs.spec.corpus, inputs.targets[plan.name], store)
+        checkpoint, corpus = inputs.targets[plan.name], inputs.spec.corpus
+        if corpus and isinstance(checkpoint, Checkpoint) and any(a.uses_corpus for a in attacks):
+            self.corpus = token_counts(corpus, checkpoint, store)
         self.shadows = [
             ShadowEvidence(
                 self.records.references[name], np.array([i in members for i in records.ids])

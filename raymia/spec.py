@@ -7,8 +7,17 @@ Unknown keys are refused. Relative paths in an audit file are relative to the fi
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -115,6 +124,48 @@ class TargetSpec(ModelSpec):
     """A checkpoint under audit."""
 
     name: Name = Field(description="what the report calls this checkpoint")
+
+
+class EndpointTarget(Strict):
+    """A model under audit behind an OpenAI-compatible completions endpoint; see endpoints.md."""
+
+    endpoint: str = Field(description="base URL of the API, as https://host/v1")
+    served_model: str = Field(min_length=1, description="name that the server knows the model by")
+    name: Name = Field(description="what the report calls it")
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, description="at most, by all actors together; default: no limit"
+    )
+    parallel_requests: int = Field(
+        default=8, ge=1, description="requests under way at a time, of all actors together"
+    )
+    timeout_seconds: float = Field(default=60, gt=0, description="to wait for one answer")
+    retries: int = Field(
+        default=6, ge=0, description="further tries, with growing pauses, before the run stops"
+    )
+
+    @model_validator(mode="after")
+    def _plain_url(self) -> EndpointTarget:
+        # A validator of the whole section: pydantic would quote the field's value, credentials too.
+        url = urlsplit(self.endpoint)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError("endpoint should be a URL such as https://host/v1")
+        if url.username or url.password or url.query or url.fragment:
+            raise ValueError(
+                "endpoint should be a bare URL such as https://host/v1; a key stands in the "
+                "environment, as RAYMIA_ENDPOINT_KEY"
+            )
+        return self.model_copy(update={"endpoint": self.endpoint.rstrip("/")})
+
+
+def _kind_of_target(value: Any) -> str:
+    is_endpoint = "endpoint" in value if isinstance(value, dict) else hasattr(value, "endpoint")
+    return "EndpointTarget" if is_endpoint else "TargetSpec"
+
+
+AnyTarget = Annotated[
+    Annotated[TargetSpec, Tag("TargetSpec")] | Annotated[EndpointTarget, Tag("EndpointTarget")],
+    Discriminator(_kind_of_target),
+]
 
 
 class ModelReference(ModelSpec):
@@ -441,7 +492,7 @@ class AuditSpec(Strict):
     store: str = Field(default="raymia-store", description="folder of the evidence store")
     seed: int = Field(default=0, ge=0, description="every draw is a function of it")
     records: RecordsSpec = Field(description="the records that are scored")
-    targets: list[TargetSpec] = Field(min_length=1, description="the checkpoints under audit")
+    targets: list[AnyTarget] = Field(min_length=1, description="the checkpoints under audit")
     references: dict[Name, ReferenceSpec] = Field(
         default={}, description="models to compare the targets with, by a name of your choosing"
     )

@@ -14,10 +14,12 @@ from pydantic import BaseModel, ValidationError
 from raymia.errors import InputError
 from raymia.spec import (
     AuditSpec,
+    EndpointTarget,
     ModelSpec,
     SelfPromptReference,
     ShadowReference,
     SubstituteNeighbors,
+    TargetSpec,
 )
 
 
@@ -101,9 +103,13 @@ def _dotted(loc: tuple[Any, ...]) -> str:
 
 
 def _is_union_tag(loc: tuple[Any, ...], part: Any, previous: Any) -> bool:
-    """Pydantic puts a union's tag into the place: references.NAME.TAG.key, neighbors.TAG.key."""
+    """Pydantic puts a union's tag into the place: targets.0.TAG.key, references.NAME.TAG.key,
+    neighbors.TAG.key."""
     if loc[0] == "references":
-        return len(loc) > 2 and part in ("model", "self_prompt") and previous == loc[1]
+        kinds = ("model", "self_prompt", "shadow")
+        return len(loc) > 2 and part in kinds and previous == loc[1]
+    if loc[0] == "targets":
+        return part in (TargetSpec.__name__, EndpointTarget.__name__)
     return loc[0] == previous == "neighbors" and part in ("mask_fill", "infill", "substitute")
 
 
@@ -121,6 +127,8 @@ def _is_model(kind: Any) -> bool:
 
 def _descend(kind: Any, part: Any) -> list[Any]:
     if _is_model(kind):
+        if part in (TargetSpec.__name__, EndpointTarget.__name__):
+            return [kind] if part == kind.__name__ else []
         tag = kind.model_fields.get("kind")
         if tag is not None and part in get_args(tag.annotation):
             return [kind]
@@ -181,7 +189,10 @@ def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
             "output": data(spec.output),
             "store": data(spec.store),
             "records": records,
-            "targets": [_model_paths(target, weights) for target in spec.targets],
+            "targets": [
+                t if isinstance(t, EndpointTarget) else _model_paths(t, weights)
+                for t in spec.targets
+            ],
             "references": references,
             "neighbors": neighbors,
             "corpus": corpus,

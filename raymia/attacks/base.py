@@ -39,7 +39,7 @@ class Attack(ABC):
     uses_shadows, uses_population, uses_corpus : needs the fields of
         :class:`raymia.evidence.text.TextEvidence` of these names.
     combines : reads the scores of the audit's other attacks, and which records are members.
-    needs_moments : needs the moments of log p at each position, which a served model does not give.
+    needs : what of the target not every endpoint gives; :data:`raymia.models.endpoint.LACKS`.
     """
 
     name: ClassVar[str]
@@ -52,7 +52,7 @@ class Attack(ABC):
     uses_population: ClassVar[bool] = False
     uses_corpus: ClassVar[bool] = False
     combines: ClassVar[bool] = False
-    needs_moments: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def score(self, evidence: TextEvidence) -> Scores:

@@ -62,9 +62,9 @@ class MinKPlusPlus(_LowestShare):
 
     name = "min_k_plus_plus"
     title = "Min-K%++"
-    needs_moments = True
     source = "Zhang et al. 2025, arXiv 2404.02936"
     formula = "mean of the lowest k % of (log p(x_t | x_<t) - mu_t) / sigma_t"
+    needs = frozenset({"moments"})
 
     def score(self, evidence: TextEvidence) -> Scores:
         tokens = evidence.target.tokens
@@ -96,11 +96,11 @@ class Surp(_LowestShare):
 
     name = "surp"
     title = "SURP"
-    needs_moments = True
     source = "Zhang & Wu 2024, arXiv 2407.21248"
     formula = (
         "mean of log p(x_t | x_<t) over the lowest k % where the entropy of p is below a bound"
     )
+    needs = frozenset({"moments"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,9 +23,9 @@ class FastDetect(Attack):
 
     name = "fast_detect"
     title = "Fast-DetectGPT"
-    needs_moments = True
     source = "Bao et al. 2024, arXiv 2310.05130"
     formula = "[sum_t log p(x_t | x_<t) - sum_t mu_t] / sqrt(sum_t sigma_t^2)"
+    needs = frozenset({"moments"})
 
     def score(self, evidence: TextEvidence) -> Scores:
         tokens = evidence.target.tokens

@@ -131,6 +131,7 @@ class SpvEmbedding(InSpace):
         "q = exp(mean_t log p)"
     )
     asks = ("tokens", "noise")
+    needs = frozenset({"weights"})
     uses_reference = True
 
     def score(self, evidence: TextEvidence) -> Scores:

@@ -25,6 +25,7 @@ class Recall(Attack):
     source = "Xie et al. 2024, arXiv 2406.15968"
     formula = "mean_t log p(x_t | non-members, x_<t) / mean_t log p(x_t | x_<t)"
     asks = ("tokens", "prefixed")
+    needs = frozenset({"prefixes"})
 
     def score(self, evidence: TextEvidence) -> Scores:
         target = evidence.target
@@ -53,6 +54,7 @@ class ConRecall(Attack):
         "mean_t log p(x_t | x_<t)"
     )
     asks = ("tokens", "prefixed", "member_prefixed")
+    needs = frozenset({"prefixes"})
 
     def __post_init__(self) -> None:
         if not self.gamma >= 0:

@@ -61,6 +61,7 @@ class Ez(Attack):
         "d_t = log p_target(x_t | x_<t) - log p_ref(x_t | x_<t), t where x_t != argmax p_target"
     )
     uses_reference = True
+    needs = frozenset({"token_ids"})
 
     def score(self, evidence: TextEvidence) -> Scores:
         return np.array([_share_moved_up(*tokens) for tokens in compared_tokens(evidence)])
@@ -99,6 +100,7 @@ class Wbc(Attack):
         "sum -log p_ref(x_t | x_<t) > sum -log p_target(x_t | x_<t)"
     )
     uses_reference = True
+    needs = frozenset({"token_ids"})
 
     def __post_init__(self) -> None:
         window_sizes(self.windows)

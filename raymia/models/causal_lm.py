@@ -41,21 +41,24 @@ class TokenAnswer:
 
     Attributes
     ----------
-    token_ids : int32 [tokens], the tokens that were predicted.
+    token_ids : int32 [tokens], the tokens that were predicted; None from a server that does not
+        say.
     log_prob : float32 [tokens], natural log-probability of each.
     mean_log_prob, std_log_prob : float32 [tokens], mean and standard deviation of log p(z) for z
         drawn from p at that position; None where they were not asked for. The entropy is
         ``-mean_log_prob``.
     is_top1 : bool [tokens], whether the token was the likeliest; None as above.
     truncated : whether the text was longer than the model's limit, so that its end was not scored.
+    error : why a server refused the text; None where it did not.
     """
 
-    token_ids: npt.NDArray[np.int32]
+    token_ids: npt.NDArray[np.int32] | None
     log_prob: Floats
     mean_log_prob: Floats | None
     std_log_prob: Floats | None
     is_top1: npt.NDArray[np.bool_] | None
     truncated: bool
+    error: str | None = None
 
 
 class CausalLM:
@@ -209,6 +212,10 @@ class Head:
         model = self.body.base_model if self.chunked else self.model
         return model(attention_mask=mask, **{"use_cache": False, **inputs})
 
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of hidden states, float32 [..., vocabulary]."""
+        return (self.output(hidden) if self.chunked else hidden).float()
+
     def log_probs(
         self, hidden: torch.Tensor, labels: torch.Tensor, moments: bool
     ) -> tuple[torch.Tensor | None, ...]:
@@ -218,24 +225,17 @@ class Head:
         # Filled in place: small results that are kept between the chunks would keep the allocator
         # from using the memory of one chunk for the next.
         count = len(labels)
-        log_prob, mean, std = (hidden.new_empty(count, dtype=torch.float32) for _ in range(3))
-        top1 = hidden.new_empty(count, dtype=torch.bool)
+        columns = [hidden.new_empty(count, dtype=torch.float32) for _ in range(3 * moments or 1)]
+        if moments:
+            columns.append(hidden.new_empty(count, dtype=torch.bool))
         for start in range(0, count, rows):
             part = slice(start, start + rows)
-            logits = (self.output(hidden[part]) if self.chunked else hidden[part]).float()
-            log_z = logits.logsumexp(-1, keepdim=True)
-            log_prob[part] = (logits.gather(-1, labels[part, None]) - log_z)[:, 0]
-            if moments:
-                log_p = logits - log_z
-                p = log_p.exp()
-                # A token of probability 0 adds nothing: 0 * -inf is 0 here, not NaN.
-                finite = log_p.clamp_min(torch.finfo(torch.float32).min)
-                average = (p * finite).sum(-1, keepdim=True)
-                variance = (p * (finite - average).square().clamp_max(1e30)).sum(-1)
-                mean[part] = average[:, 0]
-                std[part] = variance.sqrt()
-                top1[part] = log_p.argmax(-1) == labels[part]
-        return (log_prob, mean, std, top1) if moments else (log_prob, None, None, None)
+            logits = self.logits(hidden[part])
+            for column, answer in zip(
+                columns, _answers(logits, labels[part], moments), strict=True
+            ):
+                column[part] = answer
+        return tuple(columns) if moments else (*columns, None, None, None)
 
     @torch.inference_mode()
     def _agrees(self) -> bool:
@@ -257,6 +257,26 @@ class Head:
         if ours.shape != theirs.shape:
             return False
         return bool((ours - theirs).abs().max() <= HEAD_TOLERANCE * theirs.abs().max().clamp_min(1))
+
+
+def _answers(logits: torch.Tensor, label: torch.Tensor, moments: bool) -> tuple[torch.Tensor, ...]:
+    """Log-probability and, where asked for, mean and standard deviation of log p and top-1 flag.
+
+    The logits are overwritten: the vocabulary is large and each pass over it is slow.
+    """
+    top = logits.max(-1, keepdim=True)
+    shifted = logits.sub_(top.values)  # log p + log_z
+    labelled = shifted.gather(-1, label[:, None])[:, 0]
+    # A token of probability 0 adds nothing: 0 * -inf is 0 here, not NaN.
+    weights = shifted.clamp_min_(-1e30).exp()
+    z = weights.sum(-1)
+    log_z = z.log()
+    if not moments:
+        return (labelled - log_z,)
+    average = torch.linalg.vecdot(weights, shifted) / z
+    deviation = shifted.sub_(average[:, None])
+    variance = torch.linalg.vecdot(weights.mul_(deviation), deviation) / z
+    return labelled - log_z, average - log_z, variance.sqrt(), top.indices[:, 0] == label
 
 
 def context_length(config: Any) -> int | None:

@@ -60,9 +60,8 @@ def _norms(model: CausalLM, weights: list[torch.nn.Parameter], full: list[int]) 
         return GradientAnswer(None, None, truncated)
     ids = torch.tensor([tokens], device=model.device)
     hidden = model.head.hidden(torch.ones_like(ids), input_ids=ids)[0, :-1]
-    log_prob = model.head.log_probs(hidden, ids[0, 1:], moments=False)[0]
-    assert log_prob is not None
-    gradients = torch.autograd.grad(-log_prob.mean(), weights, allow_unused=True)
+    loss = torch.nn.functional.cross_entropy(model.head.logits(hidden), ids[0, 1:])
+    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
     used = [gradient.detach().float() for gradient in gradients if gradient is not None]
     l2 = torch.stack([gradient.norm() for gradient in used]).mean()
     largest = torch.stack([gradient.abs().max() for gradient in used]).mean()

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from raymia.errors import RaymiaError
 from raymia.models.adapters import switchable_method
+from raymia.models.endpoint import Endpoint, connect
 from raymia.models.source import Checkpoint, Hashes, fingerprint
 
 
@@ -15,8 +16,9 @@ class Loader(Protocol):
     """Loads a model that probes can be put to."""
 
     @property
-    def checkpoint(self) -> Checkpoint | None:
-        """The files, and the fingerprint that the planner saw; None where no model is loaded."""
+    def checkpoint(self) -> Checkpoint | Endpoint | None:
+        """The files or the server, and the fingerprint that the planner saw; None where no model is
+        loaded."""
 
     def load(self) -> Any:
         """Load the model on the machine this is called on."""
@@ -52,6 +54,17 @@ class CausalLMLoader:
 
         _check(self.checkpoint)
         return load_causal_lm(self.checkpoint, batch_tokens=self.batch_tokens)
+
+
+@dataclass(frozen=True)
+class EndpointLoader:
+    """Connects to a language model behind an endpoint, whose limits ``actors`` workers share."""
+
+    checkpoint: Endpoint
+    actors: int
+
+    def load(self) -> Any:
+        return connect(self.checkpoint, share=self.actors)
 
 
 @dataclass(frozen=True)

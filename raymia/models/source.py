@@ -59,6 +59,11 @@ class Checkpoint:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    @property
+    def label(self) -> str:
+        """What plans and reports call it."""
+        return self.adapter or self.path
+
 
 def resolve_checkpoint(
     spec: ModelSpec, where: str, *, on_gpu: bool, hashes: Hashes | None = None

@@ -91,7 +91,7 @@ class NeighborProbe:
         rows = [
             {**row_key(item), "error": NO_NEIGHBOR}
             if item.payload is None
-            else sum_row(item, (answer := next(answers)).log_prob, answer.truncated)
+            else sum_row(item, (a := next(answers)).log_prob, a.truncated, a.error)
             for item in items
         ]
         return pa.Table.from_pylist(rows, schema=self.schema)
@@ -110,9 +110,11 @@ def error_of(*columns: Floats | None) -> str | None:
     return None if all(np.isfinite(column).all() for column in present) else NOT_FINITE
 
 
-def sum_row(item: Item, log_prob: Floats, truncated: bool) -> dict[str, Any]:
-    """A row of :data:`SUM_SCHEMA`."""
-    row = {**row_key(item), "truncated": truncated, "error": error_of(log_prob)}
+def sum_row(
+    item: Item, log_prob: Floats, truncated: bool, error: str | None = None
+) -> dict[str, Any]:
+    """A row of :data:`SUM_SCHEMA`; ``error`` is the model's own, where it gave no answer."""
+    row = {**row_key(item), "truncated": truncated, "error": error or error_of(log_prob)}
     if row["error"] is None:
         row["log_prob_sum"] = float(log_prob.sum(dtype=np.float64))
         row["token_count"] = len(log_prob)
@@ -120,7 +122,7 @@ def sum_row(item: Item, log_prob: Floats, truncated: bool) -> dict[str, Any]:
 
 
 def _token_row(item: Item, answer: TokenAnswer) -> dict[str, Any]:
-    error = error_of(answer.log_prob, answer.mean_log_prob, answer.std_log_prob)
+    error = answer.error or error_of(answer.log_prob, answer.mean_log_prob, answer.std_log_prob)
     row = {**row_key(item), "truncated": answer.truncated, "error": error}
     if error is None:
         for column in ("token_ids", "log_prob", "mean_log_prob", "std_log_prob", "is_top1"):

@@ -45,7 +45,7 @@ class LowercaseProbe:
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
         answers = model.answer([item.payload.lower() for item in items], moments=False)
         rows = [
-            sum_row(item, answer.log_prob, answer.truncated)
+            sum_row(item, answer.log_prob, answer.truncated, answer.error)
             for item, answer in zip(items, answers, strict=True)
         ]
         return pa.Table.from_pylist(rows, schema=self.schema)
@@ -83,7 +83,7 @@ class SwapProbe:
                 rows.append({**row_key(item), "error": ONE_WORD})
                 continue
             answer = next(made)
-            error = error_of(answer.log_prob)
+            error = answer.error or error_of(answer.log_prob)
             row = {**row_key(item), "truncated": answer.truncated, "error": error}
             rows.append(row if error else {**row, "log_prob": answer.log_prob})
         return pa.Table.from_pylist(rows, schema=self.schema)

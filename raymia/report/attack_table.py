@@ -28,9 +28,9 @@ def label(kind: type[Attack]) -> str:
 
 def access(kind: type[Attack]) -> str:
     """The least that an auditor must be able to get from the target."""
-    if {"gradient", "noise"} & set(kind.asks):
+    if "weights" in kind.needs:
         return "weights"
-    if kind.needs_moments:
+    if "moments" in kind.needs:
         return "distribution of each token"
     return "generated text" if kind.asks == ("samples",) else "log-probabilities"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -39,10 +41,11 @@ def plan_table(spec: AuditSpec) -> RenderableType:
                 continue
             shown.add(stage.name)
             checkpoint = stage.loader.checkpoint
-            estimate = "-" if stage.role == "neighbors" else f"{stage.asked * tokens:,.0f}"
+            unknown = stage.role == "neighbors" or math.isnan(tokens)
+            estimate = "-" if unknown else f"{stage.asked * tokens:,.0f}"
             table.add_row(
                 stage.name,
-                "no model" if checkpoint is None else checkpoint.adapter or checkpoint.path,
+                "no model" if checkpoint is None else checkpoint.label,
                 f"{stage.asked:,}",
                 f"{stage.stored:,}",
                 estimate,
@@ -52,4 +55,5 @@ def plan_table(spec: AuditSpec) -> RenderableType:
         f"{records.count(None):,} candidates; {len(records.set_aside):,} set aside; "
         f"{len(inputs.attacks)} attacks: {', '.join(a.label for a in inputs.attacks)}"
     )
-    return Group(counts, table, *(f"to prepare: {note}" for note in notes))
+    prepared = (f"to prepare: {note}" for note in notes)
+    return Group(counts, table, *prepared, *inputs.left_out_lines())

@@ -1,0 +1,195 @@
+"""A model behind an endpoint answers as the same model at hand, or says why not."""
+
+from __future__ import annotations
+
+import pickle
+import time
+
+import numpy as np
+import pytest
+from completions_server import MODEL, SECRET, Manners, completions_server
+
+from raymia.errors import InputError, RaymiaError
+from raymia.models import endpoint_client
+from raymia.models.endpoint import connect, resolve_endpoint
+from raymia.models.endpoint_client import KEY_VARIABLE
+from raymia.probes.base import Item
+from raymia.probes.text import TokenProbe
+from raymia.spec import EndpointTarget
+
+
+@pytest.fixture(scope="module")
+def running():
+    with completions_server() as served:
+        yield served
+
+
+@pytest.fixture
+def server(running, monkeypatch):
+    """The address and the manners of a server, good ones at first; pauses are short."""
+    monkeypatch.setattr(endpoint_client, "FIRST_DELAY", 0.01)
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    url, manners = running
+    manners.__dict__.update(Manners().__dict__)
+    return url, manners
+
+
+def resolved(url, **settings):
+    spec = EndpointTarget.model_validate(
+        {"name": "api", "endpoint": url, "served_model": MODEL, "retries": 3, **settings}
+    )
+    return resolve_endpoint(spec, "targets[0].endpoint")
+
+
+def connected(url, **settings):
+    return connect(resolved(url, **settings), share=1)
+
+
+@pytest.mark.parametrize("style", ["vllm", "strict", "writes"])
+def test_answers_equal_those_of_the_model_at_hand(server, base, texts, style):
+    texts = texts[:20]
+    url, manners = server
+    manners.style = style
+    model = connected(url)
+    for ours, theirs in zip(
+        model.answer(texts, moments=True), base.answer(texts, moments=True), strict=True
+    ):
+        np.testing.assert_allclose(ours.log_prob, theirs.log_prob, atol=1e-5)
+        np.testing.assert_array_equal(ours.is_top1, theirs.is_top1)
+        if style == "vllm":
+            np.testing.assert_array_equal(ours.token_ids, theirs.token_ids)
+        else:
+            assert ours.token_ids is None
+        assert ours.mean_log_prob is None
+        assert not ours.truncated
+
+
+def test_every_text_is_asked_once_and_few_at_a_time(server, texts):
+    url, manners = server
+    model = connected(url, parallel_requests=3)
+    manners.asked.clear()
+    model.answer(texts[:12], moments=False)
+    assert [manners.asked[text] for text in texts[:12]] == [1] * 12
+    assert 1 < manners.most_at_once <= 3
+
+
+def test_what_another_try_may_mend_is_tried_again(server, texts):
+    url, manners = server
+    model = connected(url)
+    plain = model.answer(texts[:2], moments=False)
+    manners.failures = [429, 503]
+    again = model.answer(texts[:2], moments=False)
+    np.testing.assert_array_equal(plain[0].log_prob, again[0].log_prob)
+    assert manners.failures == []
+
+
+def test_a_server_that_says_when_to_come_back_is_obeyed(server, texts):
+    url, manners = server
+    model = connected(url)
+    manners.failures, manners.retry_after = [429], "0.4"
+    started = time.monotonic()
+    model.answer(texts[:1], moments=False)
+    assert time.monotonic() - started >= 0.4
+
+
+def test_requests_keep_the_rate_limit(server, texts):
+    url, _ = server
+    model = connected(url, requests_per_minute=600)  # one in 0.1 s
+    started = time.monotonic()
+    model.answer(texts[:5], moments=False)
+    assert time.monotonic() - started >= 0.4
+
+
+def test_workers_share_the_limits(server):
+    model = connect(resolved(server[0], requests_per_minute=60, parallel_requests=8), share=2)
+    assert (model.parallel, model.client._pace.gap) == (4, 2.0)
+
+
+def test_an_endpoint_that_stays_away_is_named_with_what_to_do(server, texts):
+    url, manners = server
+    model = connected(url)
+    manners.answers_left = 2
+    with pytest.raises(RaymiaError) as caught:
+        model.answer(texts[:6], moments=False)
+    assert f"{url}/completions: no answer in 4 tries (last: ConnectionError)" in str(caught.value)
+    assert "run it again to go on" in str(caught.value)
+
+
+def test_a_text_that_the_server_refuses_is_an_answer_with_its_reason(server, texts):
+    url, manners = server
+    model = connected(url)
+    manners.longest = 20
+    long, short = texts[1], "Just a few words."
+    table = TokenProbe().ask(model, [Item("long", 0, long), Item("short", 0, short)])
+    refused, answered = table.to_pylist()
+    assert refused["error"].startswith("refused by the endpoint: ")
+    assert "maximum context length is 20" in refused["error"]
+    assert refused["log_prob"] is None
+    assert answered["error"] is None
+    assert answered["mean_log_prob"] is None
+    assert len(answered["log_prob"]) == len(answered["token_ids"]) == len(answered["is_top1"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("html", "expected JSON, got text/html: '<html>Welcome to nginx</html>'"),
+        ("no_logprobs", "got no log-probability for each token of the prompt (`logprobs`)"),
+        ("no_echo", "got no log-probability for each token of the prompt (`logprobs`)"),
+        ("other_model", "got the answer of another model, 'another'"),
+    ],
+)
+def test_a_wrong_answer_is_refused_before_the_run(server, wrong, said):
+    url, manners = server
+    manners.wrong = wrong
+    with pytest.raises(InputError) as caught:
+        resolved(url)
+    assert str(caught.value).startswith("targets[0].endpoint: ")
+    assert said in str(caught.value)
+
+
+def test_a_model_that_is_not_served_is_refused_with_those_that_are(server):
+    with pytest.raises(InputError, match=r"serves no model 'big'; it serves: tiny"):
+        resolved(server[0], served_model="big")
+
+
+def test_a_server_without_a_list_of_models_will_do(server):
+    url, manners = server
+    with_list = resolved(url)
+    manners.has_models_page = False
+    assert resolved(url).fingerprint != with_list.fingerprint
+
+
+def test_nobody_at_the_address():
+    with pytest.raises(InputError, match="no answer in 1 tries"):
+        resolved("http://127.0.0.1:9/v1", retries=0)
+
+
+def test_the_fingerprint_is_of_the_name_and_what_is_said_of_it(server):
+    url, manners = server
+    first = resolved(url)
+    assert resolved(url, retries=1, parallel_requests=1).fingerprint == first.fingerprint
+    manners.root = "/models/other"
+    assert resolved(url).fingerprint != first.fingerprint
+    with pytest.raises(RaymiaError, match="otherwise than when the audit was planned"):
+        connect(first, share=1)
+
+
+def test_the_key_goes_to_the_server_and_nowhere_else(server, monkeypatch, texts):
+    url, manners = server
+    manners.key = SECRET
+    with pytest.raises(InputError, match=f"status 401; {KEY_VARIABLE} is not set") as caught:
+        resolved(url)
+    monkeypatch.setenv(KEY_VARIABLE, f"{SECRET}-wrong")
+    with pytest.raises(InputError, match=f"status 401; {KEY_VARIABLE} is not accepted") as wrong:
+        resolved(url)
+    monkeypatch.setenv(KEY_VARIABLE, SECRET)
+    endpoint = resolved(url)
+    model = connect(endpoint, share=1)
+    manners.failures = [418]  # its message quotes the key
+    with pytest.raises(RaymiaError) as quoted:
+        model.answer(texts[:1], moments=False)
+    assert "you came with Bearer ***" in str(quoted.value)
+    assert isinstance(pickle.loads(pickle.dumps(quoted.value)), type(quoted.value))
+    seen = [caught.value, wrong.value, quoted.value, endpoint, pickle.dumps(endpoint)]
+    assert not any(SECRET in str(thing) for thing in seen)
