@@ -1,0 +1,150 @@
+"""Which statistic finds members with which reference? Small targets, several seeds, one table.
+
+    python jobs/reference_study.py --out study                          # Austen, seeds 0 1 2
+    python jobs/reference_study.py --out study --texts reviews.csv --name reviews
+
+For each seed the texts are split at random into members, non-members, prompts, a population, and
+texts for an oracle. The demo's base is fine-tuned on the members: the target. The references are
+the base, the base fine-tuned on what the target writes (self_prompt), and the base fine-tuned on
+real texts of the members' distribution (oracle), which no outside attacker has. All attacks run.
+A folder of a seed that is finished is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from raymia.audit import run_audit
+from raymia.demo.text import audit_passages, copy_asset, write_jsonl
+from raymia.draws import generator
+from raymia.prepare.fine_tune import fine_tune
+from raymia.records import read_texts
+from raymia.report.ranking import estimate_at
+from raymia.report.result import RunResult
+from raymia.spec import FineTuneSpec
+from raymia.spec_file import load_spec
+
+SIZES = {"members": 400, "non_members": 400, "prompts": 1_600, "population": 300, "oracle": 1_600}
+LEAST_WORDS = 15
+TARGET = FineTuneSpec(epochs=3, learning_rate=1e-3)
+REFERENCE = FineTuneSpec(epochs=2, learning_rate=5e-4)
+FPR = 0.01
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder to work in")
+    parser.add_argument(
+        "--texts", help="JSONL, CSV or Parquet file; default: Austen"
+    )
+    parser.add_argument("--column", default="text", help="name of the text column")
+    parser.add_argument("--name", default="austen", help="what the table calls these texts")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    given = parser.parse_args()
+    texts = audit_passages() if given.texts is None else usable(given.texts, given.column)
+    results = [run_seed(given.out / f"{given.name}-{seed}", texts, seed) for seed in given.seeds]
+    table = summary(results, given.seeds)
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / f"{given.name}.md").write_text(table, encoding="utf-8")
+    print(table)
+
+
+def usable(path: str, column: str) -> list[str]:
+    """Texts of some length, each once."""
+    rows = (row.text for row in read_texts(path, column))
+    texts = dict.fromkeys(t for t in rows if isinstance(t, str) and len(t.split()) >= LEAST_WORDS)
+    if len(texts) < sum(SIZES.values()):
+        raise SystemExit(
+            f"{path}: {len(texts)} different texts of {LEAST_WORDS} words or more, and the study "
+            f"needs {sum(SIZES.values())}"
+        )
+    return list(texts)
+
+
+def run_seed(folder: Path, texts: list[str], seed: int) -> RunResult:
+    """Split, train, audit."""
+    file = folder / "audit.yaml"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        order = generator(seed, "reference study").permutation(len(texts))
+        parts, start = {}, 0
+        for name, size in SIZES.items():
+            parts[name] = [texts[i] for i in order[start : start + size]]
+            start += size
+            write_jsonl(folder / f"{name}.jsonl", parts[name])
+        for model in ("base", "paraphraser"):
+            copy_asset(f"models/{model}", folder / model)
+        for name, on, spec in (("target", "members", TARGET), ("oracle", "oracle", REFERENCE)):
+            fine_tune(
+                folder / "base",
+                parts[on],
+                spec,
+                folder / name,
+                seed=seed,
+                progress=lambda *_: None,
+                measure_on=parts["non_members"],
+            )
+        file.write_text(yaml.safe_dump(audit(seed), sort_keys=False), encoding="utf-8")
+    return run_audit(load_spec(file), Console(stderr=True))
+
+
+def audit(seed: int) -> dict[str, object]:
+    """The audit file of one seed."""
+    return {
+        "name": "reference-study",
+        "output": "report",
+        "store": "store",
+        "seed": seed,
+        "records": {
+            "members": "members.jsonl",
+            "non_members": "non_members.jsonl",
+            "population": "population.jsonl",
+        },
+        "targets": [{"name": "target", "model": "target"}],
+        "references": {
+            "base": {"model": "base"},
+            "self_prompt": {
+                "kind": "self_prompt",
+                "prompts": "prompts.jsonl",
+                "texts": SIZES["prompts"],
+                "prompt_tokens": 8,
+                "max_tokens": 72,
+                "generation_batch": 128,
+                "fine_tune": REFERENCE.model_dump(exclude_defaults=True),
+            },
+            "oracle": {"model": "oracle"},
+        },
+        "neighbors": {"preset": "repo", "model": "paraphraser"},
+    }
+
+
+def summary(results: list[RunResult], seeds: list[int]) -> str:
+    """AUC / TPR in percent of each attack and seed, and the means; the best first."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for result in results:
+        for entry in result.metrics:
+            if entry.kind == "measured":
+                tpr = estimate_at(entry, FPR)
+                assert tpr is not None
+                found.setdefault(entry.attack, []).append((entry.auc.value, 100 * tpr.value))
+    means = {a: tuple(statistics.mean(x) for x in zip(*v, strict=True)) for a, v in found.items()}
+    head = ["attack", *(f"seed {seed}" for seed in seeds), "mean"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for attack in sorted(found, key=lambda a: -means[a][1]):
+        cells = [f"{auc:.3f} / {tpr:.1f}" for auc, tpr in [*found[attack], means[attack]]]
+        lines.append(f"| `{attack}` | {' | '.join(cells)} |")
+    facts = [
+        {card.name: card.facts.get("held_out_loss") for card in result.references if card.facts}
+        for result in results
+    ]
+    return "\n".join(lines) + f"\n\nHeld-out losses of the made references: {json.dumps(facts)}\n"
+
+
+if __name__ == "__main__":
+    main()
