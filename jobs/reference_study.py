@@ -40,9 +40,7 @@ FPR = 0.01
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to work in")
-    parser.add_argument(
-        "--texts", help="JSONL, CSV or Parquet file; default: Austen"
-    )
+    parser.add_argument("--texts", help="JSONL, CSV or Parquet file; default: Austen")
     parser.add_argument("--column", default="text", help="name of the text column")
     parser.add_argument("--name", default="austen", help="what the table calls these texts")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

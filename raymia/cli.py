@@ -26,6 +26,25 @@ AuditFile = Annotated[Path, typer.Argument(help="the audit file", metavar="AUDIT
 EXIT_FAILED = 1
 EXIT_INCOMPLETE = 3
 EXIT_WRONG_INPUT = 2
+EXITS_WHEN_STOPPED = (130, 143)
+"""By Ctrl-C, and by SIGTERM."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from raymia import __version__
+
+        print(f"raymia {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="and exit")
+    ] = False,
+) -> None:
+    del version
 
 
 @app.command()
@@ -80,11 +99,14 @@ def attacks() -> None:
 
 def print_result(result: RunResult, output: str, console: Console) -> None:
     """Print the table, the counts and where the report is; exit if the run is incomplete."""
+    from raymia.records import count_reasons
     from raymia.report.table import metrics_table
     from raymia.report.wording import neighbor_line
 
     if result.metrics:
-        console.print(metrics_table(result))
+        console.print(metrics_table(result, console.width))
+    for reason, times in count_reasons(result.set_aside).items():
+        console.print(f"set aside: {times:,} x {reason}", highlight=False, markup=False)
     asked = sum(stage.asked for stage in result.stages)
     console.print(
         f"asked the models {asked:,} questions in {result.seconds:,.0f} s; "
@@ -110,9 +132,10 @@ def main() -> None:
     except RaymiaError as error:
         print("raymia cannot go on:", *str(error).splitlines(), sep="\n  ", file=sys.stderr)
         sys.exit(exit_code(error))
-    except KeyboardInterrupt:
-        print("stopped; what was answered is stored, run it again to go on", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code in EXITS_WHEN_STOPPED:
+            print("stopped; what was answered is stored, run it again to go on", file=sys.stderr)
+        raise
 
 
 def exit_code(error: RaymiaError) -> int:

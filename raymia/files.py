@@ -12,6 +12,8 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from raymia.errors import InputError
+
 TEMPORARY_PREFIX = ".incomplete-"
 """Readers pass over names with this prefix; a killed writer leaves nothing else behind."""
 
@@ -88,6 +90,32 @@ class Folder:
         if self.is_local:
             return Path(self.path(name))
         return download_folder(self.fs, self.path(name))
+
+
+def check_can_write(url: str, where: str) -> None:
+    """Refuse a folder that cannot be written to, as far as that is seen without writing.
+
+    Raises
+    ------
+    InputError
+        Naming the key, and what is in the way.
+    """
+    try:
+        folder = Folder(url)
+    except ImportError as error:
+        raise InputError(
+            f"{where}: {url} needs a package that is not installed here: {error}"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{where}: {url} is no folder that can be opened: {error}") from None
+    if not folder.is_local:
+        return
+    path = Path(folder.root)
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not there.is_dir():
+        raise InputError(f"{where}: {url} cannot be a folder, because {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{where}: {url} cannot be written to: no permission to write in {there}")
 
 
 def download_folder(fs: Any, path: str) -> Path:

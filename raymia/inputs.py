@@ -8,8 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 import raymia.attacks
-from raymia.attacks import Attack
+from raymia.attacks import Attack, NamedAttack
+from raymia.compatibility import impossible_attacks
 from raymia.errors import InputError
+from raymia.files import check_can_write
 from raymia.models.endpoint import Endpoint, resolve_endpoint
 from raymia.models.source import Checkpoint, Hashes, resolve_checkpoint
 from raymia.records import RecordSet, SetAside, read_other_texts, read_records
@@ -17,21 +19,13 @@ from raymia.spec import (
     AttackSpec,
     AuditSpec,
     EndpointTarget,
+    MaskFillNeighbors,
     ModelReference,
     ModelSpec,
     SelfPromptReference,
     ShadowReference,
     SubstituteNeighbors,
 )
-
-
-@dataclass(frozen=True)
-class NamedAttack:
-    """An attack as it stands in the report: ``statistic`` or ``statistic@reference``."""
-
-    label: str
-    attack: Attack
-    reference: str | None
 
 
 @dataclass(frozen=True)
@@ -103,6 +97,8 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
             problems.extend(error.problems)
             return None
 
+    for key in ("output", "store"):
+        attempt(check_can_write, getattr(spec, key), key)
     attacks = attempt(name_attacks, spec) or []
     records = attempt(read_records, spec.records)
     target_gpu = spec.resources.target.gpus > 0
@@ -116,7 +112,6 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
         )
         for number, target in enumerate(spec.targets)
     }
-    left_out = attempt(_left_out, spec, attacks, targets) or {}
     references: dict[str, Checkpoint] = {}
     prompts: dict[str, tuple[str, ...]] = {}
     taken = {} if records is None else dict.fromkeys(records.ids, "a record")
@@ -175,12 +170,19 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
             found = attempt(read_other_texts, paths, column, what, taken, aside, f"records.{key}")
             others[key] = found or {}
             taken = taken | dict.fromkeys(others[key], f"a {what}")
+    left_out = attempt(impossible_attacks, spec, attacks, targets, references) or {}
     paraphraser = None
     if spec.neighbors is not None and not isinstance(spec.neighbors, SubstituteNeighbors):
         model = ModelSpec(
             model=spec.neighbors.model, revision=spec.neighbors.revision, dtype="float32"
         )
-        paraphraser = attempt(resolve_checkpoint, model, "neighbors.model", on_gpu=False)
+        paraphraser = attempt(
+            resolve_checkpoint,
+            model,
+            "neighbors.model",
+            on_gpu=False,
+            encoder_decoder=isinstance(spec.neighbors, MaskFillNeighbors),
+        )
     if problems:
         raise InputError(problems)
     return Inputs(
@@ -196,42 +198,6 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
         shadow_members,
         left_out,
     )
-
-
-def _left_out(
-    spec: AuditSpec, attacks: list[NamedAttack], targets: dict[str, Checkpoint | Endpoint | None]
-) -> dict[tuple[str, str], str]:
-    """Why an attack cannot be run on an endpoint, by target and label; refused where it is named.
-
-    Raises
-    ------
-    InputError
-        For attacks that the audit file names, and for references that an endpoint would have to
-        write.
-    """
-    reasons: dict[tuple[str, str], str] = {}
-    problems = []
-    for name, target in targets.items():
-        if not isinstance(target, Endpoint):
-            continue
-        for attack in attacks:
-            lacking = [why for need, why in target.lacks.items() if need in attack.attack.needs]
-            if lacking:
-                reasons[name, attack.label] = "; ".join(lacking)
-        problems += [
-            f"references.{reference}: a self-prompt reference is made from texts that the target "
-            f"writes, and {name!r} is an endpoint, which is asked about given texts only"
-            for reference, kind in spec.references.items()
-            if isinstance(kind, SelfPromptReference)
-        ]
-    if spec.attacks is not None:
-        problems += [
-            f"attacks: {label!r} cannot be run on {target!r}: {reason}"
-            for (target, label), reason in reasons.items()
-        ]
-    if problems:
-        raise InputError(problems)
-    return reasons
 
 
 def name_attacks(spec: AuditSpec) -> list[NamedAttack]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import yaml
 
 from raymia import __version__
+from raymia.compatibility import identical_models
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import Inputs
 from raymia.neighbors.quality import ReferenceAnswers, neighbor_quality
@@ -40,6 +41,7 @@ class StageWork(Protocol):
     done: int
     failed: int
     seconds: float
+    asked: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def sum_up(run: Run, scores: pa.Table) -> RunResult:
             *missing,
             *_one_class_only(run.inputs),
             *run.inputs.left_out_lines(),
+            *identical_models(run.inputs.targets, run.inputs.references),
             *group_notes,
         ],
         audit_yaml=yaml.safe_dump(run.inputs.spec.model_dump(mode="json"), sort_keys=False),
@@ -151,6 +154,7 @@ def _stage_counts(run: Run) -> Iterator[StageCount]:
             kind=after.role,
             key=" ".join(planned.key.hash for planned in after.probes),
             asked=0 if work is None else work.done,
+            questions={} if work is None else dict(work.asked),
             stored=before.stored,
             seconds=0.0 if work is None else round(work.seconds, 2),
             failed=0 if work is None else work.failed,

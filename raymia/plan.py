@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from raymia.attacks import Attack
+from raymia.attacks import Attack, NamedAttack
 from raymia.evidence.store import EvidenceKey, EvidenceStore
-from raymia.inputs import Inputs, NamedAttack
+from raymia.inputs import Inputs
 from raymia.models.endpoint import Endpoint
 from raymia.models.loaders import CausalLMLoader, EndpointLoader, Loader
 from raymia.models.source import Checkpoint, fingerprint

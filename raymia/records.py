@@ -10,10 +10,10 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import fsspec
 import pyarrow as pa
@@ -190,7 +190,14 @@ def read_other_texts(
     return texts
 
 
-def count_reasons(aside: list[SetAside]) -> dict[str, int]:
+class HasReason(Protocol):
+    """A record that was set aside, here or in a run's result."""
+
+    @property
+    def reason(self) -> str: ...
+
+
+def count_reasons(aside: Sequence[HasReason]) -> dict[str, int]:
     """How many records were set aside for each reason, the most frequent first."""
     short = (REPEATED if a.reason.startswith(REPEATED) else a.reason for a in aside)
     return dict(Counter(short).most_common())

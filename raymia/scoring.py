@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raymia.attacks import NamedAttack
 from raymia.attacks.base import Scores, mean_of_present
 from raymia.corpus import token_counts
 from raymia.evidence.store import EvidenceStore
 from raymia.evidence.text import LabelledScores, ModelEvidence, ShadowEvidence, TextEvidence
-from raymia.inputs import Inputs, NamedAttack
+from raymia.inputs import Inputs
 from raymia.learning import fold_of
 from raymia.metrics.dataset import DatasetInference, infer_dataset
 from raymia.metrics.summary import AttackMetrics, NotMeasured, measure

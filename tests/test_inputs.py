@@ -120,7 +120,11 @@ def test_parameters_and_names_stand_in_the_label(made):
 @pytest.mark.parametrize(
     ("attacks", "changes", "says"),
     [
-        (["mia"], {}, "attacks[0]: no attack 'mia'; there are: con_recall, dc_pdd, detect_gpt"),
+        (
+            ["mia"],
+            {},
+            "attacks[0]: no attack 'mia'; did you mean 'rmia'? there are: con",
+        ),
         (["lira"], {}, "attacks[0]: 'lira' needs shadows; add references of `kind: shadow`"),
         (["rmia"], {}, "'rmia' needs texts that are no members"),
         (["recall"], {}, "name a file of them as `population` under `records`"),

@@ -3,9 +3,9 @@
 import pkgutil
 from importlib import import_module
 
-from raymia.attacks.base import Attack, build, register, registry
+from raymia.attacks.base import Attack, NamedAttack, build, register, registry
 
 for _module in pkgutil.iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Attack", "build", "register", "registry"]
+__all__ = ["Attack", "NamedAttack", "build", "register", "registry"]

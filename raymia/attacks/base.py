@@ -6,6 +6,7 @@ Attacks import neither Ray nor models.
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
@@ -60,6 +61,15 @@ class Attack(ABC):
 
 
 @dataclass(frozen=True)
+class NamedAttack:
+    """An attack as it stands in the report: ``statistic`` or ``statistic@reference``."""
+
+    label: str
+    attack: Attack
+    reference: str | None
+
+
+@dataclass(frozen=True)
 class InSpace(Attack):
     """Base of attacks on mean log-probabilities or, in their place, on their exponentials.
 
@@ -101,7 +111,9 @@ def build(name: str, parameters: dict[str, Any], where: str) -> Attack:
     """Make an attack from its name and parameters, with errors that name the key."""
     kinds = registry()
     if name not in kinds:
-        raise InputError(f"{where}: no attack {name!r}; there are: {', '.join(kinds)}")
+        near = difflib.get_close_matches(name, kinds, n=1)
+        hint = f" did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"{where}: no attack {name!r};{hint} there are: {', '.join(kinds)}")
     kind = kinds[name]
     known = [f.name for f in fields(kind)]
     unknown = sorted(set(parameters) - set(known))
@@ -112,8 +124,13 @@ def build(name: str, parameters: dict[str, Any], where: str) -> Attack:
         )
     try:
         return kind(**parameters)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise InputError(f"{where}: attack {name!r}: {error}") from None
+    except TypeError:
+        given = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
+        raise InputError(
+            f"{where}: attack {name!r}: a parameter is of the wrong type: {given}"
+        ) from None
 
 
 Answer = TypeVar("Answer")

@@ -34,6 +34,8 @@ class Line:
     total: int = 0
     failed: int = 0
     seconds: float = 0.0
+    asked: dict[str, int] = field(default_factory=dict)
+    """By the question's name."""
 
 
 @dataclass
@@ -49,11 +51,12 @@ class Board:
         line = self.lines.setdefault(stage, Line())
         line.done, line.total = done, total
 
-    def add(self, stage: str, done: int, failed: int, seconds: float) -> None:
+    def add(self, stage: str, question: str, done: int, failed: int, seconds: float) -> None:
         line = self.lines.setdefault(stage, Line())
         line.done += done
         line.failed += failed
         line.seconds += seconds
+        line.asked[question] = line.asked.get(question, 0) + done
 
     def snapshot(self) -> dict[str, Line]:
         return self.lines

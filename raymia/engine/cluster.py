@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +19,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raymia.errors import InputError
 from raymia.files import Folder
 from raymia.spec import PoolSpec, ResourcesSpec
+
+LOCAL = "local"
+EXIT_TERMINATED = 128 + signal.SIGTERM
 
 LOCAL_ENVIRONMENT = {
     # Ray logs an error for each actor of a data set that has arguments at all.
@@ -76,6 +82,11 @@ def check_store_is_shared(url: str) -> None:
         )
 
 
+def is_given() -> bool:
+    """Whether a running cluster is named, as it is in a submitted job."""
+    return os.environ.get("RAY_ADDRESS", LOCAL) != LOCAL
+
+
 @contextmanager
 def connected(resources: ResourcesSpec) -> Iterator[Cluster]:
     """Join the cluster named by RAY_ADDRESS (a submitted job has it set), or start Ray here.
@@ -83,20 +94,28 @@ def connected(resources: ResourcesSpec) -> Iterator[Cluster]:
     A Ray that was started here is stopped at the end; one that was there is left running.
     """
     was_running = ray.is_initialized()
-    address = os.environ.get("RAY_ADDRESS", "local")
+    address = os.environ.get("RAY_ADDRESS", LOCAL)
     if not was_running:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if address == "local":
+        if address == LOCAL:
             for name, value in LOCAL_ENVIRONMENT.items():
                 os.environ.setdefault(name, value)
-            options |= {"address": "local", "num_cpus": resources.cpus, "include_dashboard": False}
+            options |= {"address": LOCAL, "num_cpus": resources.cpus, "include_dashboard": False}
         ray.init(**options)
+        _stop_on_sigterm()
     total = ray.cluster_resources()
     try:
-        yield Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), address == "local")
+        yield Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), address == LOCAL)
     finally:
         if not was_running:
             ray.shutdown()
+
+
+def _stop_on_sigterm() -> None:
+    """Let SIGTERM, which schedulers send, end the program as an exception would: Ray's own handler
+    aborts it with a stack dump."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
 
 
 def pool_options(pool: PoolSpec, actors_in_all: int, cluster: Cluster) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from raymia.engine.board import Line, shown, start_board
-from raymia.engine.cluster import check_store_is_shared, connected
+from raymia.engine.cluster import check_store_is_shared, connected, is_given
 from raymia.engine.pools import streams_of
 from raymia.engine.prepare import run_preparation
 from raymia.engine.stream import run_stream
@@ -29,7 +29,7 @@ def ask_models(
 
     resources = inputs.spec.resources
     if not ray.is_initialized():
-        console.print("starting Ray ...", highlight=False)
+        console.print(f"{'joining' if is_given() else 'starting'} Ray ...", highlight=False)
     with connected(resources) as cluster:
         if cluster.gpus and not any(
             pool.gpus for pool in (resources.paraphraser, resources.target, resources.reference)

@@ -39,12 +39,12 @@ class Task:
     ----------
     name : of the stage, shown in progress and reports, as ``target:epoch-3``.
     loader : how to load the model.
-    probes : the questions, with the keys that their answers are stored under.
+    probes : the questions: their names, and the keys that their answers are stored under.
     """
 
     name: str
     loader: Loader
-    probes: tuple[tuple[Probe, EvidenceKey], ...]
+    probes: tuple[tuple[str, Probe, EvidenceKey], ...]
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,18 @@ class PoolActor:
             torch.set_num_threads(self.config.threads)
         for number, task in enumerate(self.config.tasks):
             model = ready(number)
-            for probe, key in task.probes:
-                block = self._ask(task.name, model, probe, key, block)
+            for question, probe, key in task.probes:
+                block = self._ask(task.name, model, question, probe, key, block)
         return block.select(list(self.config.passes_on))
 
     def _ask(
-        self, name: str, model: Any, probe: Probe, key: EvidenceKey, block: pa.Table
+        self,
+        name: str,
+        model: Any,
+        question: str,
+        probe: Probe,
+        key: EvidenceKey,
+        block: pa.Table,
     ) -> pa.Table:
         """Ask, commit, report; the block comes back with the neighbors that were made."""
         items = items_to_ask(block, probe, key)
@@ -106,7 +112,8 @@ class PoolActor:
         answers = probe.ask(model, items)
         self.store.commit(key, answers)
         failed = len(items) - answers["error"].null_count
-        self.board.add.remote(name, len(items), failed, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        self.board.add.remote(name, question, len(items), failed, seconds)
         return with_neighbors(block, answers) if probe.makes_neighbors else block
 
 

@@ -73,7 +73,7 @@ def run_stream(
                 Task(
                     stage.name,
                     stage.loader,
-                    tuple((p.probe, p.key) for p in stage.probes if p.missing),
+                    tuple((p.question, p.probe, p.key) for p in stage.probes if p.missing),
                 )
                 for stage in pool.stages
             ),

@@ -66,7 +66,12 @@ class Checkpoint:
 
 
 def resolve_checkpoint(
-    spec: ModelSpec, where: str, *, on_gpu: bool, hashes: Hashes | None = None
+    spec: ModelSpec,
+    where: str,
+    *,
+    on_gpu: bool,
+    hashes: Hashes | None = None,
+    encoder_decoder: bool = False,
 ) -> Checkpoint:
     """Find a checkpoint's files, refuse what may not be loaded, and take its fingerprint.
 
@@ -76,15 +81,17 @@ def resolve_checkpoint(
     where : the key it stands under, for messages.
     on_gpu : whether its pool has GPUs; decides what dtype ``auto`` is.
     hashes : see :func:`fingerprint`.
+    encoder_decoder : whether the model should be one, as a T5 is.
 
     Raises
     ------
     InputError
-        If a folder is missing, has no config, or has weights in pickle files alone.
+        If a folder is missing, has no config, is of another kind of model, or has weights in pickle
+        files alone, or damaged.
     """
     path = locate(spec.model, spec.revision, where)
     if spec.gguf_file is None:
-        check_model_folder(path, where)
+        check_model_folder(path, where, encoder_decoder)
     else:
         check_gguf(path, spec.gguf_file, where)
     adapter = None
@@ -137,8 +144,8 @@ def _from_hub(name: str, revision: str | None, where: str) -> Path:
         ) from None
 
 
-def check_model_folder(path: Path, where: str) -> None:
-    """Refuse a folder without a config or without safetensors weights."""
+def check_model_folder(path: Path, where: str, encoder_decoder: bool = False) -> None:
+    """Refuse a folder without a config or without whole safetensors weights, or of another kind."""
     if not (path / "config.json").is_file():
         found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
         hint = (
@@ -148,9 +155,12 @@ def check_model_folder(path: Path, where: str) -> None:
         )
         raise InputError(f"{where}: {path} has no config.json (found: {found}){hint}")
     try:
-        json.loads((path / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{where}: {path / 'config.json'} is not valid JSON: {error}") from None
+    if bool(config.get("is_encoder_decoder")) != encoder_decoder:
+        wanted = "an encoder-decoder such as T5" if encoder_decoder else "a causal language model"
+        raise InputError(f"{where}: {path} is a {config.get('model_type')} model, not {wanted}")
     _check_weights(path, where, "*.safetensors")
     if not any(any(path.glob(names)) for names in ("tokenizer*", "vocab*", "*.model")):
         raise InputError(
@@ -179,7 +189,10 @@ def check_adapter_folder(path: Path, where: str) -> None:
 
 
 def _check_weights(path: Path, where: str, weights: str) -> None:
-    if any(path.glob(weights)):
+    found = sorted(path.glob(weights))
+    for file in found:
+        _check_whole(file, where)
+    if found:
         return
     pickles = sorted(p.name for pattern in PICKLES for p in path.glob(pattern))
     if pickles:
@@ -190,6 +203,23 @@ def _check_weights(path: Path, where: str, weights: str) -> None:
             "safetensors"
         )
     raise InputError(f"{where}: {path} has no {weights} weights")
+
+
+def _check_whole(file: Path, where: str) -> None:
+    """Refuse a safetensors file that is shorter than its header says, as a broken download is."""
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as content:
+            length = int.from_bytes(content.read(8), "little")
+            header = json.loads(content.read(length)) if 8 + length <= size else {}
+    except ValueError:
+        header = {}
+    ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
+    if not ends or size != 8 + length + max(ends):
+        raise InputError(
+            f"{where}: {file} is not a whole safetensors file ({size:,} bytes); copy or download "
+            "it again"
+        )
 
 
 def fingerprint(checkpoint: Checkpoint, hashes: Hashes | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.table import Table
+from rich.text import Text
 
 from raymia.attacks import Attack, registry
 
@@ -15,9 +16,11 @@ COSTS = {
 
 def attack_table() -> Table:
     """Every attack with its formula, source and cost per record."""
-    table = Table("attack", "formula", "source", "access", "queries per record")
+    table = Table("attack", "asks", "score, and where it comes from", show_lines=True)
     for kind in registry().values():
-        table.add_row(label(kind), kind.formula, kind.source, access(kind), queries_text(kind))
+        asks = f"{access(kind)}\n{queries_text(kind)}"
+        # Text: the brackets of a formula are no markup.
+        table.add_row(Text(label(kind)), asks, Text(f"{kind.formula}\n{kind.source}"))
     return table
 
 

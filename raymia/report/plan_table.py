@@ -7,9 +7,11 @@ import math
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from raymia.compatibility import identical_models
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import resolve_inputs
 from raymia.plan import plan_audit, tokens_per_record
+from raymia.records import count_reasons
 from raymia.spec import AuditSpec
 
 
@@ -53,7 +55,9 @@ def plan_table(spec: AuditSpec) -> RenderableType:
     counts = (
         f"{records.count(True):,} members, {records.count(False):,} non-members, "
         f"{records.count(None):,} candidates; {len(records.set_aside):,} set aside; "
-        f"{len(inputs.attacks)} attacks: {', '.join(a.label for a in inputs.attacks)}"
+        f"attacks: {', '.join(a.label for a in inputs.attacks)}"
     )
     prepared = (f"to prepare: {note}" for note in notes)
-    return Group(counts, table, *prepared, *inputs.left_out_lines())
+    aside = (f"{n} set aside: {reason}" for reason, n in count_reasons(records.set_aside).items())
+    same = identical_models(inputs.targets, inputs.references)
+    return Group(counts, *aside, table, *prepared, *inputs.left_out_lines(), *same)

@@ -48,6 +48,7 @@ class StageCount(Result):
     kind: str = Field(description="what the stage does")
     key: str = Field(description="key of its evidence in the store")
     asked: int = Field(ge=0, description="queries asked in this run")
+    questions: dict[str, int] = Field(default={}, description="queries asked, by question")
     stored: int = Field(ge=0, description="answers that were in the store before this run")
     seconds: float = Field(ge=0, description="wall-clock seconds")
     failed: int = Field(ge=0, description="queries that gave no answer")

@@ -17,8 +17,9 @@ NUMBER_WIDTH = 17
 ATTACK_WIDTH = 23
 
 
-def metrics_table(result: RunResult) -> Table:
-    """Lay out the metrics of a run for a terminal 100 columns wide.
+def metrics_table(result: RunResult, width: int = 100) -> Table:
+    """Lay out the metrics of a run for a terminal ``width`` columns wide; the attacks and AUC are
+    always shown, and as many budgets as there is room for.
 
     Returns
     -------
@@ -30,7 +31,7 @@ def metrics_table(result: RunResult) -> Table:
     for ranking in [*rank(result.metrics), *by_groups(result)]:
         blocks.add_row(_heading(ranking))
         if ranking.measured:
-            blocks.add_row(_ranked(ranking))
+            blocks.add_row(_ranked(ranking, width))
         for note in _notes(ranking):
             blocks.add_row(note)
         blocks.add_row("")
@@ -48,11 +49,12 @@ def _heading(ranking: TargetRanking) -> Text:
     return heading
 
 
-def _ranked(ranking: TargetRanking) -> Table:
-    fprs = _columns(ranking)
+def _ranked(ranking: TargetRanking, width: int) -> Table:
+    room = (width - ATTACK_WIDTH - NUMBER_WIDTH - 5) // (NUMBER_WIDTH + 1)
+    fprs = _columns(ranking, min(MOST_FPRS, max(0, room)))
     table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("attack", min_width=ATTACK_WIDTH, max_width=ATTACK_WIDTH, overflow="fold")
-    table.add_column("AUC", width=NUMBER_WIDTH + 3)
+    table.add_column("attack", width=ATTACK_WIDTH, overflow="fold")
+    table.add_column("AUC", width=NUMBER_WIDTH + 3, no_wrap=True)
     for fpr in fprs:
         table.add_column(f"TPR@{wording.budget(fpr)} FPR", width=NUMBER_WIDTH)
     for attack in ranking.measured:
@@ -65,12 +67,12 @@ def _ranked(ranking: TargetRanking) -> Table:
     return table
 
 
-def _columns(ranking: TargetRanking) -> list[float]:
+def _columns(ranking: TargetRanking, most: int) -> list[float]:
     """Choose the budgets to show: the one that ranks, then those next to it in the audit."""
     asked = sorted({tpr.max_fpr for attack in ranking.measured for tpr in attack.tpr}, reverse=True)
     centre = asked.index(ranking.fpr) if ranking.fpr in asked else 0
-    start = max(0, min(centre - 1, len(asked) - MOST_FPRS))
-    return asked[start : start + MOST_FPRS]
+    start = centre if most == 1 else max(0, min(centre - 1, len(asked) - most))
+    return asked[start : start + most]
 
 
 def _rate(attack: AttackMetrics, fpr: float, *, best: bool) -> Text:

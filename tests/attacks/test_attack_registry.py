@@ -101,7 +101,7 @@ def problem(name, **parameters):
 
 def test_unknown_attack_lists_those_there_are():
     text = problem("mia")
-    assert "no attack 'mia'" in text
+    assert "no attack 'mia'; did you mean 'rmia'?" in text
     assert all(name in text for name in NAMES)
 
 
@@ -177,3 +177,7 @@ def test_attacks_import_no_models_and_no_ray():
 def test_parameter_outside_its_range_is_refused(name, parameters):
     (parameter,) = parameters
     assert f"{parameter} should be" in problem(name, **parameters)
+
+
+def test_parameter_of_the_wrong_type_is_named():
+    assert "a parameter is of the wrong type: share='x'" in problem("min_k", share="x")

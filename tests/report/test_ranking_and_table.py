@@ -21,7 +21,7 @@ def measured(attack, strength, n_non_members=200, fprs=(0.1, 0.01, 0.001)):
 
 def printed(result, width=100):
     console = Console(width=width, file=io.StringIO())
-    console.print(metrics_table(result))
+    console.print(metrics_table(result, width))
     return console.file.getvalue()
 
 
@@ -85,3 +85,13 @@ def test_run_without_metrics_prints():
     )
     text = printed(made_up_result(made_up_scores(), metrics=[nothing]))
     assert "a: not measured, no labels." in text
+
+
+@pytest.mark.parametrize(("width", "budgets"), [(100, 3), (80, 1), (64, 1), (50, 0)])
+def test_narrow_terminal_keeps_the_attacks_and_drops_budgets(width, budgets):
+    lines = printed(made_up_result(made_up_scores()), width).splitlines()
+    heading = next(line for line in lines if line.strip().startswith("attack"))
+    assert heading.count("TPR@") == budgets
+    assert budgets == 0 or "TPR@1 % FPR" in heading
+    assert any("spv@self_prompt" in line for line in lines)
+    assert all(len(line.rstrip()) <= width for line in lines)

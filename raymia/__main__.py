@@ -1,0 +1,5 @@
+"""`python -m raymia`."""
+
+from raymia.cli import main
+
+main()

@@ -1,0 +1,58 @@
+"""The command line as a process: versions, endings, narrow terminals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from small_audit import write_small_audit
+from tiny_models import BASE
+
+from raymia import __version__
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "raymia", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+def test_version_is_printed():
+    assert run("--version").stdout == f"raymia {__version__}\n"
+
+
+def test_formulas_are_printed_whole():
+    printed = run("attacks", COLUMNS="300").stdout
+    assert "[mean_n q_ref(x~_n) - q_ref(x)] - [mean_n q_target(x~_n) - q_target(x)]" in printed
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_run_says_that_it_can_go_on(tmp_path, sent):
+    class Folders:
+        target = BASE
+
+    file = write_small_audit(tmp_path, Folders)
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "raymia", "audit", str(file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not any(tmp_path.glob("store/evidence/*/*/*.parquet")):
+        assert driver.poll() is None
+        time.sleep(0.1)
+    driver.send_signal(sent)
+    _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == 128 + sent
+    assert errors.splitlines()[-1].startswith("stopped; what was answered is stored")
+    assert "Traceback" not in errors
+    assert "***" not in errors
