@@ -24,7 +24,7 @@ def audit_file_page() -> str:
     lines = [
         "# The audit file",
         "",
-        "Made from `raymia/spec.py` by `make docs`. Keys without a default are required. Relative",
+        "Made from `raymia/spec/` by `make docs`. Keys without a default are required. Relative",
         "paths are relative to the audit file's folder.",
     ]
     pending: list[tuple[str, type[BaseModel]]] = [("", AuditSpec)]

@@ -1,0 +1,84 @@
+"""The audit file as typed models: one object feeds the YAML, the command line and the docs.
+
+Unknown keys are refused. Relative paths in an audit file are relative to the file's folder;
+:func:`raymia.spec_file.load_spec` makes them absolute.
+"""
+
+from raymia.spec.audit import AttackSpec, AuditSpec, MetricsSpec, PoolSpec, ResourcesSpec
+from raymia.spec.base import Name, Paths, Share, Strict, merge_preset
+from raymia.spec.models import (
+    AnyTarget,
+    DType,
+    EndpointTarget,
+    LongTexts,
+    ModelSpec,
+    Quantization,
+    TargetSpec,
+)
+from raymia.spec.neighbors import (
+    MASK_FILL_PRESETS,
+    T5_SPANS,
+    InfillNeighbors,
+    MaskFillNeighbors,
+    NeighborsSpec,
+    SubstituteNeighbors,
+)
+from raymia.spec.probes import (
+    GradientSpec,
+    NoiseSpec,
+    PrefixSpec,
+    ProbesSpec,
+    SamplesSpec,
+    SwapsSpec,
+)
+from raymia.spec.records import CorpusSpec, RecordsSpec
+from raymia.spec.references import (
+    SELF_PROMPT_PRESETS,
+    FineTuneSpec,
+    LoraSpec,
+    ModelReference,
+    ReferenceSpec,
+    SelfPromptReference,
+    ShadowReference,
+)
+
+__all__ = [
+    "MASK_FILL_PRESETS",
+    "SELF_PROMPT_PRESETS",
+    "T5_SPANS",
+    "AnyTarget",
+    "AttackSpec",
+    "AuditSpec",
+    "CorpusSpec",
+    "DType",
+    "EndpointTarget",
+    "FineTuneSpec",
+    "GradientSpec",
+    "InfillNeighbors",
+    "LongTexts",
+    "LoraSpec",
+    "MaskFillNeighbors",
+    "MetricsSpec",
+    "ModelReference",
+    "ModelSpec",
+    "Name",
+    "NeighborsSpec",
+    "NoiseSpec",
+    "Paths",
+    "PoolSpec",
+    "PrefixSpec",
+    "ProbesSpec",
+    "Quantization",
+    "RecordsSpec",
+    "ReferenceSpec",
+    "ResourcesSpec",
+    "SamplesSpec",
+    "SelfPromptReference",
+    "ShadowReference",
+    "Share",
+    "Strict",
+    "SubstituteNeighbors",
+    "SwapsSpec",
+    "TargetSpec",
+    "merge_preset",
+]

@@ -1,0 +1,136 @@
+"""The audit file as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from raymia.spec.base import Name, Share, Strict
+from raymia.spec.models import AnyTarget
+from raymia.spec.neighbors import NeighborsSpec
+from raymia.spec.probes import ProbesSpec
+from raymia.spec.records import CorpusSpec, RecordsSpec
+from raymia.spec.references import ModelReference, ReferenceSpec, SelfPromptReference
+
+
+class PoolSpec(Strict):
+    """An actor pool: how many workers hold the model, and where they may run."""
+
+    actors: int = Field(default=1, ge=1, description="workers, each with the model in memory")
+    cpus: float | None = Field(default=None, ge=0, description="per actor; default: a fair share")
+    gpus: float = Field(default=0, ge=0, description="per actor; fractions share a GPU")
+    accelerator_type: str | None = Field(default=None, description="Ray's name of a GPU type")
+    resources: dict[str, float] = Field(default={}, description="custom Ray resources per actor")
+    batch_tokens: int = Field(
+        default=8_192,
+        ge=16,
+        description="padded tokens per forward pass; halved when memory is short",
+    )
+
+
+class ResourcesSpec(Strict):
+    """The pools of a run."""
+
+    paraphraser: PoolSpec = Field(default=PoolSpec(), description="the pool that makes neighbors")
+    target: PoolSpec = Field(default=PoolSpec(), description="the pool that holds a target")
+    reference: PoolSpec = Field(
+        default=PoolSpec(), description="the pool that holds a reference, and makes one"
+    )
+    block_records: int = Field(
+        default=32, ge=1, description="records per block: what is asked again after a kill, at most"
+    )
+    cpus: int | None = Field(default=None, ge=1, description="CPUs of a Ray started for this audit")
+
+
+class MetricsSpec(Strict):
+    """What is measured where both members and non-members are given."""
+
+    fprs: list[Share] = Field(
+        default=[0.1, 0.01, 0.001], description="false-positive rates for TPR"
+    )
+    confidence: Share = Field(default=0.95, description="nominal level of every interval")
+    resamples: int = Field(default=2_000, ge=100, description="bootstrap resamples")
+
+
+class AttackSpec(Strict):
+    """One attack, by name, with its own parameters where the defaults do not serve."""
+
+    attack: str = Field(
+        description="name from `raymia attacks`, `name@reference` for one reference"
+    )
+    name: Name | None = Field(default=None, description="what the report calls it")
+    parameters: dict[str, float | int | str | bool] = Field(
+        default={}, description="the attack's own, as `{share: 0.1}` for min_k"
+    )
+
+
+class AuditSpec(Strict):
+    """One audit: records, checkpoints, references, neighbors, attacks."""
+
+    name: Name = Field(default="audit", description="name of the audit, shown in the report")
+    output: str = Field(default="raymia-run", description="folder of report, scores and metrics")
+    store: str = Field(default="raymia-store", description="folder of the evidence store")
+    seed: int = Field(default=0, ge=0, description="every draw is a function of it")
+    records: RecordsSpec = Field(description="the records that are scored")
+    targets: list[AnyTarget] = Field(min_length=1, description="the checkpoints under audit")
+    references: dict[Name, ReferenceSpec] = Field(
+        default={}, description="models to compare the targets with, by a name of your choosing"
+    )
+    neighbors: NeighborsSpec | None = Field(
+        default=None, description="needed by attacks that compare a record with its neighbors"
+    )
+    probes: ProbesSpec = Field(
+        default=ProbesSpec(), description="how models are asked beyond one pass over the record"
+    )
+    corpus: CorpusSpec | None = Field(default=None, description="for `dc_pdd`")
+    attacks: list[AttackSpec] | None = Field(
+        default=None,
+        min_length=1,
+        description="default: every attack that this file gives the means for",
+    )
+    resources: ResourcesSpec = Field(
+        default=ResourcesSpec(), description="pools, and where they may run"
+    )
+    metrics: MetricsSpec = Field(default=MetricsSpec(), description="what is measured")
+
+    @field_validator("references", mode="before")
+    @classmethod
+    def _default_kind(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: {"kind": "model", **spec} if isinstance(spec, dict) else spec
+            for name, spec in value.items()
+        }
+
+    @field_validator("neighbors", mode="before")
+    @classmethod
+    def _mask_fill_by_default(cls, value: Any) -> Any:
+        return {"kind": "mask_fill", **value} if isinstance(value, dict) else value
+
+    @field_validator("attacks", mode="before")
+    @classmethod
+    def _names_are_attacks(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return [{"attack": item} if isinstance(item, str) else item for item in value]
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> AuditSpec:
+        names = [target.name for target in self.targets]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"target names must be unique; given more than once: {', '.join(twice)}"
+            )
+        for name, reference in self.references.items():
+            if isinstance(reference, SelfPromptReference) and not isinstance(
+                self.references.get(reference.base), ModelReference
+            ):
+                raise ValueError(
+                    f"references.{name}.base is {reference.base!r}, which is not a reference of "
+                    "kind model; add it under references, as in "
+                    f"`{reference.base}: {{model: PATH}}`"
+                )
+        return self

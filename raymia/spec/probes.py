@@ -1,0 +1,55 @@
+"""How models are asked beyond one pass over the record."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from raymia.spec.base import Share, Strict
+
+
+class PrefixSpec(Strict):
+    """Texts that are put before a record, from `records.population` and `records.known_members`."""
+
+    shots: int = Field(default=10, ge=1, description="how many; fewer where the context is short")
+
+
+class SwapsSpec(Strict):
+    """Copies of a record in which words change places (PAC)."""
+
+    count: int = Field(default=10, ge=1, le=1000, description="copies per record")
+    share: Share = Field(default=0.3, description="swaps per word")
+
+
+class NoiseSpec(Strict):
+    """Gaussian noise on the input embeddings, as x + z and x - z (SPV-MIA, embedding domain)."""
+
+    pairs: int = Field(default=10, ge=1, le=1000, description="pairs per record")
+    scale: float = Field(
+        default=0.5, gt=0, description="in standard deviations of the model's embedding matrix"
+    )
+
+
+class SamplesSpec(Strict):
+    """Texts that a model writes when given the first words of a record (SaMIA)."""
+
+    count: int = Field(default=10, ge=1, le=1000, description="texts per record")
+    prompt_share: Share = Field(default=0.5, description="share of the record's words it is given")
+    temperature: float = Field(default=1.0, gt=0, description="of the sampling")
+    top_k: int | None = Field(default=50, ge=1, description="sample among the k likeliest tokens")
+
+
+class GradientSpec(Strict):
+    """The gradient of a record's loss; a backward pass for each."""
+
+
+class ProbesSpec(Strict):
+    """How models are asked beyond one pass over the record.
+
+    A section that is there, if only as `{}`, adds its attacks to those that run by default.
+    """
+
+    prefix: PrefixSpec = Field(default=PrefixSpec(), description="for `recall` and `con_recall`")
+    swaps: SwapsSpec | None = Field(default=None, description="for `pac`")
+    noise: NoiseSpec | None = Field(default=None, description="for `spv_embedding`")
+    samples: SamplesSpec | None = Field(default=None, description="for `samia`")
+    gradient: GradientSpec | None = Field(default=None, description="for `grad_norm`")

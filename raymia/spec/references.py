@@ -1,0 +1,95 @@
+"""Models that targets are compared with: existing ones, and ones that are made."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from raymia.spec.base import Paths, Strict, merge_preset
+from raymia.spec.models import ModelSpec
+
+
+class ModelReference(ModelSpec):
+    """A reference that exists already: the base, or a model tuned on similar or identical data."""
+
+    kind: Literal["model"] = Field(default="model", description="may be left out")
+
+
+class ShadowReference(ModelSpec):
+    """A model trained as the target was, on known records (LiRA)."""
+
+    kind: Literal["shadow"] = Field(description="tells a shadow from other references")
+    members: Paths = Field(
+        description="files of the texts it was trained on; a record among them is in, others out"
+    )
+    text_column: str = Field(default="text", description="name of the members' text column")
+
+
+class LoraSpec(Strict):
+    """Fine-tune a LoRA adapter instead of all weights."""
+
+    r: int = Field(default=64, ge=1, description="rank")
+    alpha: int = Field(default=16, ge=1, description="the update is scaled by alpha / r")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="on the adapter's input")
+    target_modules: list[str] | None = Field(default=None, description="default: PEFT's choice")
+
+
+class FineTuneSpec(Strict):
+    """How a model is fine-tuned on texts."""
+
+    epochs: float = Field(default=2, gt=0, description="passes over the texts")
+    batch_size: int = Field(default=16, ge=1, description="texts per step")
+    learning_rate: float = Field(default=1e-4, gt=0, description="at the start; falls to zero")
+    max_tokens: int = Field(default=128, ge=8, description="texts are cut to this many tokens")
+    lora: LoraSpec | None = Field(default=None, description="none fine-tunes all weights")
+
+
+# Presets of the self-prompt reference; provenance in docs/attacks.md.
+SELF_PROMPT_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "texts": 10_000, "prompt_tokens": 16, "max_tokens": 128, "top_k": None,
+        "fine_tune": {"epochs": 4, "batch_size": 16, "learning_rate": 1e-4, "lora": {}},
+    },
+    "repo": {
+        "texts": 10_000, "prompt_tokens": 16, "max_tokens": 128, "top_k": 50,
+        "fine_tune": {"epochs": 2, "batch_size": 4, "learning_rate": 5e-5, "lora": {}},
+    },
+}  # fmt: skip
+
+
+class SelfPromptReference(Strict):
+    """The base fine-tuned on texts that the target itself was prompted to write (SPV-MIA, 3.3)."""
+
+    kind: Literal["self_prompt"] = Field(description="tells this reference from a model")
+    preset: Literal["paper", "repo"] | None = Field(
+        default=None, description="settings of the SPV-MIA paper or of its released code"
+    )
+    prompts: Paths = Field(description="files of texts, none of them a record; see records")
+    text_column: str = Field(default="text", description="name of the prompts' text column")
+    base: str = Field(
+        default="base", description="name of the reference of kind model that is fine-tuned"
+    )
+    texts: int = Field(default=2_000, ge=2, description="how many texts the target writes")
+    prompt_tokens: int = Field(
+        default=16, ge=1, description="the first tokens of a prompt that the target continues"
+    )
+    max_tokens: int = Field(default=128, ge=8, description="length of a text, its prompt included")
+    temperature: float = Field(default=1.0, gt=0, description="of the target's sampling")
+    top_k: int | None = Field(
+        default=None, ge=1, description="sample among the k likeliest; none calibrates better"
+    )
+    generation_batch: int = Field(default=64, ge=1, description="texts written side by side")
+    fine_tune: FineTuneSpec = Field(
+        default=FineTuneSpec(), description="how the base is fine-tuned on the texts"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, value: Any) -> Any:
+        return merge_preset(value, SELF_PROMPT_PRESETS)
+
+
+ReferenceSpec = Annotated[
+    ModelReference | SelfPromptReference | ShadowReference, Field(discriminator="kind")
+]
