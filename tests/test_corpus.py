@@ -1,0 +1,73 @@
+"""Token frequencies: every occurrence, once per tokenizer, kept in the store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+from small_inputs import write_jsonl
+from tiny_models import checkpoint, passages
+from transformers import AutoTokenizer
+
+import raymia.corpus
+from raymia.corpus import token_counts
+from raymia.errors import InputError
+from raymia.evidence.store import EvidenceStore
+from raymia.spec import CorpusSpec
+
+TEXTS = passages(5)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return EvidenceStore(str(tmp_path / "store"))
+
+
+def corpus(tmp_path, texts=TEXTS):
+    return CorpusSpec(files=[write_jsonl(tmp_path / "corpus.jsonl", texts)])
+
+
+def test_every_occurrence_of_every_token_counts(tmp_path, store, tiny_gpt2):
+    """Also the second one in a document."""
+    found = token_counts(corpus(tmp_path), checkpoint(tiny_gpt2), store).counts
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
+    expected = Counter(i for t in TEXTS for i in tokenizer(t)["input_ids"])
+    assert {i: int(n) for i, n in enumerate(found) if n} == expected
+    assert max(expected.values()) > 1
+    assert len(found) == len(tokenizer)
+
+
+def test_counts_are_taken_once_and_again_for_another_tokenizer(
+    tmp_path, store, tiny_gpt2, monkeypatch
+):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_gpt2, other)
+    content = json.loads((other / "tokenizer.json").read_text())
+    content["model"]["merges"] = content["model"]["merges"][:100]
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    spec, first = corpus(tmp_path), checkpoint(tiny_gpt2)
+    before = token_counts(spec, first, store).counts
+    after = token_counts(spec, checkpoint(other), store).counts
+    assert after.sum() > before.sum(), "fewer merges, more tokens"
+    monkeypatch.setattr(raymia.corpus, "_count", None)
+    np.testing.assert_array_equal(token_counts(spec, first, store).counts, before)
+
+
+def test_other_texts_are_counted_anew(tmp_path, store, tiny_gpt2):
+    first = token_counts(corpus(tmp_path), checkpoint(tiny_gpt2), store).counts
+    second = token_counts(corpus(tmp_path, TEXTS[:2]), checkpoint(tiny_gpt2), store).counts
+    assert second.sum() < first.sum()
+
+
+def test_rows_that_are_no_texts_are_left_out(tmp_path, store, tiny_gpt2):
+    plain = token_counts(corpus(tmp_path), checkpoint(tiny_gpt2), store).counts
+    mixed = token_counts(corpus(tmp_path, [None, *TEXTS, " ", 7]), checkpoint(tiny_gpt2), store)
+    np.testing.assert_array_equal(mixed.counts, plain)
+
+
+def test_corpus_without_a_text_is_refused(tmp_path, store, tiny_gpt2):
+    with pytest.raises(InputError, match=r"corpus: not one text in"):
+        token_counts(corpus(tmp_path, [" "]), checkpoint(tiny_gpt2), store)
