@@ -69,7 +69,7 @@ def make_demo(folder: Path, settings: DemoSettings, cluster: Any, console: Conso
 
     The audit file is written last: a folder that was left half-made is made anew.
     """
-    from raymia.engine.board import shown, start_board
+    from raymia.engine.board import started
     from raymia.engine.prepare import reporter, run_task
     from raymia.spec import PoolSpec
 
@@ -91,14 +91,13 @@ def make_demo(folder: Path, settings: DemoSettings, cluster: Any, console: Conso
         copy_asset(f"models/{model}", folder / model)
     target = folder.resolve() / "target"
     base, members, held_out = folder.resolve() / "base", parts["members"], parts["non_members"]
-    board = start_board()
-    report = reporter(board, "fine-tune: target")
+    with started(console) as board:
+        report = reporter(board, "fine-tune: target")
 
-    def train() -> None:
-        fine_tune(base, members, settings.target, target, seed=settings.seed,
-                  progress=report, measure_on=held_out)  # fmt: skip
+        def train() -> None:
+            fine_tune(base, members, settings.target, target, seed=settings.seed,
+                      progress=report, measure_on=held_out)  # fmt: skip
 
-    with shown(board, console):
         run_task(train, PoolSpec(), cluster)
     write_audit_file(folder / "audit.yaml", settings)
 

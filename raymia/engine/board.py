@@ -62,23 +62,20 @@ class Board:
         return self.lines
 
 
-def start_board() -> Any:
-    """Start the board as an actor."""
-    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(Board).remote()
-
-
 @contextmanager
-def shown(board: Any, console: Console) -> Iterator[None]:
-    """Draw the board while the block runs: bars on a terminal, a line now and then elsewhere."""
+def started(console: Console) -> Iterator[Any]:
+    """Start the board as an actor, draw it while the block runs, and end it."""
+    board = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(Board).remote()
     stop = threading.Event()
     draw = _draw_bars if console.is_terminal else _print_lines
     thread = threading.Thread(target=draw, args=(board, console, stop), daemon=True)
     thread.start()
     try:
-        yield
+        yield board
     finally:
         stop.set()
         thread.join(timeout=10)
+        ray.kill(board)
 
 
 def _snapshot(board: Any) -> dict[str, Line]:

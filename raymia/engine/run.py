@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from raymia.engine.board import Line, shown, start_board
+from raymia.engine.board import Line, started
 from raymia.engine.cluster import check_store_is_shared, connected, is_given
 from raymia.engine.pools import streams_of
 from raymia.engine.prepare import run_preparation
@@ -39,8 +39,7 @@ def ask_models(
                 "set gpus under resources.paraphraser, target and reference"
             )
         check_store_is_shared(store_url)
-        board = start_board()
-        with shown(board, console):
+        with started(console) as board:
             for plan in plan_audit(inputs, store):
                 for preparation in plan.preparations:
                     if not preparation.ready:
@@ -62,5 +61,5 @@ def ask_models(
                     cluster=cluster,
                     board=board,
                 )
-        lines: dict[str, Line] = ray.get(board.snapshot.remote())
+            lines: dict[str, Line] = ray.get(board.snapshot.remote())
     return lines
