@@ -27,8 +27,8 @@ def fit(features: Floats, labels: npt.NDArray[np.bool_]) -> Any | None:
 
     Parameters
     ----------
-    features : [records, features]; NaN is taken for the median. A feature without a single value
-        is left out.
+    features : [records, features]; NaN is taken for the median, or for 0 where a feature has no
+        value at all.
     labels : [records].
     """
     from sklearn.impute import SimpleImputer
@@ -39,7 +39,7 @@ def fit(features: Floats, labels: npt.NDArray[np.bool_]) -> Any | None:
     if min(labels.sum(), (~labels).sum()) < LEAST_PER_CLASS:
         return None
     model = make_pipeline(
-        SimpleImputer(strategy="median"),
+        SimpleImputer(strategy="median", keep_empty_features=True),
         RobustScaler(),
         LogisticRegression(C=0.1, max_iter=5_000),
     )

@@ -39,7 +39,7 @@ def test_plan_says_what_would_be_asked_and_asks_nothing(audit_file: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "12 members, 12 non-members" in done.stdout
     lines = done.stdout.splitlines()
-    to_ask = {"neighbors": 24 * NEIGHBORS, "target:tuned": 24 * (1 + NEIGHBORS),
+    to_ask = {"neighbors": 24 * NEIGHBORS, "target:tuned": 24 * (2 + NEIGHBORS),
               "reference:base": 24 * (1 + NEIGHBORS),
               "reference:self_prompt": 24 * (1 + NEIGHBORS)}  # fmt: skip
     for stage, count in to_ask.items():

@@ -16,7 +16,8 @@ from raymia.report.result import RunResult
 from raymia.spec_file import load_spec
 
 EACH = 24
-TOTAL = 2 * EACH * (1 + NEIGHBORS)
+PER_RECORD = 2 + NEIGHBORS  # itself, in lower case, and the neighbors
+TOTAL = 2 * EACH * PER_RECORD
 
 
 def audit_with_a_kill(
@@ -73,7 +74,7 @@ def test_killed_actors_are_replaced_and_only_their_block_is_asked_again(
     assert_whole(tmp_path)
     asked = {stage.name: stage.asked for stage in result.stages}
     # What was in flight: the block that was being answered, and one that waited for its actor.
-    assert TOTAL <= asked["target:tuned"] <= TOTAL + 2 * (1 + NEIGHBORS)
+    assert TOTAL <= asked["target:tuned"] <= TOTAL + 2 * PER_RECORD
     made = 2 * EACH * NEIGHBORS
     assert made <= asked["neighbors"] <= made + 2 * NEIGHBORS
 
