@@ -21,7 +21,7 @@ class LearnedCombination(Attack):
     candidate, whose membership nobody knows, gets the mean over all folds. It knows which records
     of the audit are members, so it bounds what an attacker could learn who knew as much; it shows
     what the attacks find together. Its score of a record depends on the other records. No score
-    where fewer than 10 members or non-members are left to fit on.
+    where no other attack has one, or fewer than 10 members or non-members are left to fit on.
 
     Parameters
     ----------
@@ -44,14 +44,15 @@ class LearnedCombination(Attack):
     def score(self, evidence: TextEvidence) -> Scores:
         records = asked(evidence.labelled)
         features = np.column_stack(list(records.scores.values()))
+        has_any = ~np.isnan(features).all(axis=1)
         known = np.array([label is not None for label in records.is_member])
         labels = np.array([bool(label) for label in records.is_member])
         folds = fold_of(records.units, self.folds, "fold of a learned attack")
         odds = np.full((self.folds, len(labels)), np.nan)
         for fold in range(self.folds):
-            learnt = known & (folds != fold)
+            learnt = known & has_any & (folds != fold)
             model = fit(features[learnt], labels[learnt])
-            judged = ~known | (folds == fold)
+            judged = has_any & (~known | (folds == fold))
             if model is not None and judged.any():
                 odds[fold, judged] = model.decision_function(features[judged])
         found = ~np.isnan(odds)

@@ -70,8 +70,15 @@ def test_candidate_gets_a_score_and_teaches_nothing():
 
 def test_score_that_is_missing_is_taken_for_the_median():
     features, labels = made(80)
-    features[3] = np.nan
+    features[3, :2] = np.nan
     assert np.isfinite(score(features, labels)).all()
+
+
+def test_record_without_a_score_has_none_here_either():
+    features, labels = made(80)
+    features[3] = np.nan
+    features[4, 0] = np.nan
+    assert np.isnan(score(features, labels)).nonzero()[0].tolist() == [3]
 
 
 def test_too_few_records_give_no_score():

@@ -57,7 +57,7 @@ def test_an_incomplete_run_is_summed_up_with_what_it_has(
     assert script.main([str(file)]) == EXIT_INCOMPLETE
     summary = last_line(capsys)
     assert summary["complete"] is False
-    assert summary["problems"] == ["target:tuned: 24 answers are missing"]
+    assert summary["problems"] == ["target:tuned: 48 answers are missing"]
     assert summary["records"]["members"] == 12
     assert (summary["asked"], summary["best"]) == (0, [])
     assert not run_audit(load_spec(file), console()).complete

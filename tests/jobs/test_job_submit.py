@@ -57,6 +57,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     command = [
         RAY, "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=4",
         "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={free_port()}",  # its default may be another Ray's
         f"--temp-dir={environment['RAY_TMPDIR']}", "--min-worker-port=0", "--max-worker-port=0",
         f"--object-store-memory={200 * 2**20}", "--disable-usage-stats",
     ]  # fmt: skip
