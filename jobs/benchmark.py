@@ -37,7 +37,7 @@ from raymia.engine.cluster import connected
 from raymia.engine.run import ask_models
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.inputs import resolve_inputs
-from raymia.models.batching import length_sorted_batches
+from raymia.models.batching import length_sorted_batches, worthwhile_tokens
 from raymia.models.causal_lm import CausalLM, load_causal_lm
 from raymia.models.source import resolve_checkpoint
 from raymia.plan import plan_audit
@@ -98,7 +98,8 @@ class Timing:
 @torch.inference_mode()
 def time_limit(bench: Bench) -> Timing:
     batches = []
-    for rows in length_sorted_batches([len(i) for i in bench.ids], bench.batch_tokens, None):
+    lengths, budget = [len(i) for i in bench.ids], bench.batch_tokens
+    for rows in length_sorted_batches(lengths, budget, None, worthwhile_tokens(budget)):
         width = max(len(bench.ids[row]) for row in rows)
         padded = [bench.ids[row] + [0] * (width - len(bench.ids[row])) for row in rows]
         mask = [[1] * len(bench.ids[r]) + [0] * (width - len(bench.ids[r])) for r in rows]

@@ -12,8 +12,18 @@ from raymia.errors import RaymiaError
 Answer = TypeVar("Answer")
 
 
+MAX_PADDING = 1 / 8
+"""Share of a forward pass that may be padding."""
+
+
+def worthwhile_tokens(budget: int) -> int:
+    """Tokens from which on a batch is no slower per token than a larger one: few on a CPU, where
+    padding costs what tokens cost, and many on a GPU, which a small batch leaves idle."""
+    return min(budget, budget // 2 if torch.cuda.is_available() else 256)
+
+
 def length_sorted_batches(
-    lengths: Sequence[int], budget: int, most: int | None
+    lengths: Sequence[int], budget: int, most: int | None, least: int | None = None
 ) -> Iterator[list[int]]:
     """Yield lists of indices, the longest first, so that padding is small and a lack of memory
     shows at once.
@@ -23,14 +33,29 @@ def length_sorted_batches(
     lengths : tokens per sequence.
     budget : padded tokens per batch; a sequence longer than the budget is a batch of its own.
     most : largest number of sequences per batch; None sets no limit.
+    least : a batch of so many padded tokens is ended before more than an eighth of it is padding;
+        None never ends one for that.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     start = 0
     while start < len(order):
         rows = max(1, budget // max(1, lengths[order[start]]))
         rows = min(rows, most) if most is not None else rows
+        if least is not None:
+            rows = _without_much_padding([lengths[i] for i in order[start : start + rows]], least)
         yield order[start : start + rows]
         start += rows
+
+
+def _without_much_padding(lengths: list[int], least: int) -> int:
+    """How many of these sequences, the longest first, make a batch."""
+    used = 0
+    for rows, length in enumerate(lengths, start=1):
+        used += length
+        padded = rows * lengths[0]
+        if padded - used > MAX_PADDING * padded and (rows - 1) * lengths[0] >= least:
+            return rows - 1
+    return len(lengths)
 
 
 def run_batched(
@@ -39,6 +64,7 @@ def run_batched(
     *,
     budget: int,
     most: int | None = None,
+    least: int | None = None,
 ) -> list[Answer]:
     """Run a function over length-sorted micro-batches and return its answers in input order.
 
@@ -49,7 +75,7 @@ def run_batched(
     pending = list(range(len(lengths)))
     while pending:
         batch_lengths = [lengths[i] for i in pending]
-        for batch in length_sorted_batches(batch_lengths, budget, most):
+        for batch in length_sorted_batches(batch_lengths, budget, most, least):
             indices = [pending[i] for i in batch]
             try:
                 results = run(indices)

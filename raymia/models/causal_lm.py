@@ -19,7 +19,7 @@ import torch
 
 from raymia.errors import InputError
 from raymia.models.adapters import AdapterSwitch
-from raymia.models.batching import run_batched
+from raymia.models.batching import run_batched, worthwhile_tokens
 from raymia.models.source import Checkpoint
 from raymia.models.windows import Window, windows
 from raymia.spec import LongTexts
@@ -137,6 +137,7 @@ class CausalLM:
                 run,
                 budget=self.batch_tokens,
                 most=1 if self.one_by_one else None,
+                least=worthwhile_tokens(self.batch_tokens),
             )
         )
         return [_whole(len(tokens), self._parts(len(tokens)), answers) for tokens in full]

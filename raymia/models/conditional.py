@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from raymia.models.batching import run_batched
+from raymia.models.batching import run_batched, worthwhile_tokens
 from raymia.models.causal_lm import CausalLM, Floats
 
 PREFIX_SHARE = 0.5
@@ -72,6 +72,7 @@ def answer_after(
         [len(prefix) + len(tokens) for tokens in ids],
         run,
         budget=model.batch_tokens,
+        least=worthwhile_tokens(model.batch_tokens),
         most=1 if model.one_by_one else None,
     )
 

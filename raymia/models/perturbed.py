@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from raymia.draws import uniforms
-from raymia.models.batching import run_batched
+from raymia.models.batching import run_batched, worthwhile_tokens
 from raymia.models.causal_lm import CausalLM, Floats
 
 
@@ -56,6 +56,7 @@ def answer_perturbed(
         [len(tokens) for tokens in ids],
         run,
         budget=model.batch_tokens,
+        least=worthwhile_tokens(model.batch_tokens),
         most=1 if model.one_by_one else None,
     )
 

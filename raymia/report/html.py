@@ -72,7 +72,10 @@ def headline(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
         records = labelled_records + (
             f" and {_number_of(counts.candidates, 'candidate')}" if counts.candidates else ""
         )
-        return f"The audit read {records}. No attack could be measured; the scores are kept."
+        return (
+            f"The audit read {records}. No attack could be measured; the scores are kept."
+            + wording.read_first(result)
+        )
     audited = f"{_number_of(len(rankings), 'checkpoint')} audited with {labelled_records}."
     if all(attack.auc.low <= 0.5 for ranking in measured for attack in ranking.measured):
         return (

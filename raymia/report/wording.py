@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import Estimate, TprAtFpr
-from raymia.report.result import NeighborQuality
+from raymia.report.result import NeighborQuality, RunResult
 
 
 def percent(rate: float, digits: int = 1) -> str:
@@ -51,6 +51,19 @@ def rests_on_few(max_fpr: float, allowed: int) -> str:
 def not_resolvable(tpr: TprAtFpr) -> str:
     """Say what it would take to resolve a budget."""
     return f"not resolvable (needs >= {tpr.needed_non_members:,} non-members)"
+
+
+def read_first(result: RunResult) -> str:
+    """Say whose scores to read where nothing can be measured; what it rests on is in
+    docs/references.md."""
+    ran = {card.name for card in result.attacks}
+    made = next((card.name for card in result.references if card.kind == "self_prompt"), None)
+    if made is None or "ez" not in ran:
+        return ""
+    return (
+        f" Read those of ez@{made} first: where membership was known, it found the most members at "
+        "low false-positive rates of all attacks that need no more than this audit has."
+    )
 
 
 def dataset_inference(test: DatasetInference) -> str:

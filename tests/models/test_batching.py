@@ -14,9 +14,12 @@ LENGTHS = st.lists(st.integers(0, 200), max_size=60)
 MOST = st.one_of(st.none(), st.integers(1, 5))
 
 
-@given(LENGTHS, st.integers(1, 1_000), MOST)
-def test_each_sequence_is_in_one_batch_within_the_budget(lengths, budget, most):
-    batches = list(length_sorted_batches(lengths, budget, most))
+LEAST = st.one_of(st.none(), st.integers(1, 300))
+
+
+@given(LENGTHS, st.integers(1, 1_000), MOST, LEAST)
+def test_each_sequence_is_in_one_batch_within_the_budget(lengths, budget, most, least):
+    batches = list(length_sorted_batches(lengths, budget, most, least))
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         padded = len(batch) * max(lengths[i] for i in batch)
@@ -24,10 +27,19 @@ def test_each_sequence_is_in_one_batch_within_the_budget(lengths, budget, most):
         assert most is None or len(batch) <= most
 
 
-@given(LENGTHS, st.integers(1, 1_000))
-def test_longest_come_first(lengths, budget):
-    order = [lengths[i] for batch in length_sorted_batches(lengths, budget, None) for i in batch]
+@given(LENGTHS, st.integers(1, 1_000), LEAST)
+def test_longest_come_first(lengths, budget, least):
+    batches = length_sorted_batches(lengths, budget, None, least)
+    order = [lengths[i] for batch in batches for i in batch]
     assert order == sorted(lengths, reverse=True)
+
+
+@given(LENGTHS, st.integers(1, 300))
+def test_batch_that_is_large_enough_has_little_padding(lengths, least):
+    for batch in length_sorted_batches(lengths, 10**6, None, least):
+        padded = len(batch) * lengths[batch[0]]
+        padding = padded - sum(lengths[i] for i in batch)
+        assert padding <= padded / 8 or padded - lengths[batch[0]] < least
 
 
 @given(LENGTHS, st.integers(1, 1_000), MOST)

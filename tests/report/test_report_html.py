@@ -163,3 +163,15 @@ def test_long_lists_are_counted_by_reason_and_cut():
 def test_missing_column_is_named(result, scores):
     with pytest.raises(ValueError, match="is_member is missing"):
         render(result, scores.drop_columns(["is_member"]))
+
+
+def test_run_without_labels_says_whose_scores_to_read():
+    from raymia.report.html import headline
+    from raymia.report.result import AttackCard, ReferenceCard
+
+    ez = AttackCard(name="ez", title="EZ-MIA", source="s", formula="f")
+    made = ReferenceCard(target="t", name="prompted", kind="self_prompt", model="base")
+    plain = made_up_result(made_up_scores()).model_copy(update={"metrics": []})
+    said = headline(plain.model_copy(update={"attacks": [ez], "references": [made]}), [])
+    assert "Read those of ez@prompted first" in said
+    assert "Read those" not in headline(plain.model_copy(update={"references": []}), [])
