@@ -154,6 +154,7 @@ def time_ray(bench: Bench) -> Timing:
         content = {
             "records": {"candidates": str(records)},
             "targets": [{"name": "target", "model": bench.checkpoint.path}],
+            "attacks": ["min_k_plus_plus"],  # the tokens with all that is asked of them, once
             "resources": {"target": pool, "block_records": BLOCK_RECORDS},
             "store": str(Path(folder, "store")),
         }
