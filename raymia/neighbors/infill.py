@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -12,12 +12,12 @@ from raymia.draws import generator, stream_key
 from raymia.models.infiller import CausalInfiller, InfillRequest
 from raymia.neighbors.drafts import NEIGHBOR_SCHEMA, Draft, draft_from, fill_drafts
 from raymia.neighbors.masking import Span, mask_text, replace_spans, word_units
-from raymia.probes.base import RECORD, Item
+from raymia.probes.base import AboutRecord, Item, variants
 from raymia.spec import InfillNeighbors
 
 
 @dataclass(frozen=True)
-class InfillProbe:
+class InfillProbe(AboutRecord):
     """The question put to a causal model: what could stand in place of these spans?
 
     Words are masked as :class:`~raymia.neighbors.mask_fill.MaskFillProbe` masks them, and spans are
@@ -32,11 +32,10 @@ class InfillProbe:
     kind: ClassVar[str] = "neighbors.infill"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = NEIGHBOR_SCHEMA
-    subject: ClassVar[Literal["record", "neighbor"]] = "record"
     makes_neighbors: ClassVar[bool] = True
 
     def indices(self) -> range:
-        return range(RECORD + 1, RECORD + 1 + self.spec.count)
+        return variants(self.spec.count)
 
     def key_parts(self) -> Mapping[str, Any]:
         parts = self.spec.model_dump(exclude={"kind", "model", "revision", "count"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -16,14 +16,14 @@ from raymia.draws import generator, stream_key
 from raymia.models.mask_filler import FillRequest, MaskFiller
 from raymia.neighbors.drafts import NEIGHBOR_SCHEMA, Draft, draft_from, fill_drafts
 from raymia.neighbors.masking import Span, mask_text, replace_spans, word_units
-from raymia.probes.base import RECORD, Item
+from raymia.probes.base import AboutRecord, Item, variants
 from raymia.spec import MaskFillNeighbors
 
 _SENTINEL = re.compile(r"<extra_id_\d+>")
 
 
 @dataclass(frozen=True)
-class MaskFillProbe:
+class MaskFillProbe(AboutRecord):
     """The question put to a T5: what could stand in place of these spans?
 
     It has the shape of a probe (:mod:`raymia.probes.base`), so neighbors are made, stored, resumed
@@ -35,11 +35,10 @@ class MaskFillProbe:
     kind: ClassVar[str] = "neighbors.mask_fill"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = NEIGHBOR_SCHEMA
-    subject: ClassVar[Literal["record", "neighbor"]] = "record"
     makes_neighbors: ClassVar[bool] = True
 
     def indices(self) -> range:
-        return range(RECORD + 1, RECORD + 1 + self.spec.count)
+        return variants(self.spec.count)
 
     def key_parts(self) -> Mapping[str, Any]:
         parts = self.spec.model_dump(exclude={"kind", "preset", "model", "revision", "count"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -12,14 +12,14 @@ from raymia.draws import generator
 from raymia.neighbors.drafts import NEIGHBOR_SCHEMA, neighbor_row
 from raymia.neighbors.masking import replace_spans
 from raymia.neighbors.word_list import WORD, WordList
-from raymia.probes.base import RECORD, Item
+from raymia.probes.base import AboutRecord, Item, variants
 from raymia.spec import SubstituteNeighbors
 
 NO_WORD = "no word to replace"
 
 
 @dataclass(frozen=True)
-class SubstituteProbe:
+class SubstituteProbe(AboutRecord):
     """A neighbor by word substitution: a function of (seed, record, neighbor index).
 
     ``share`` of a text's words, rounded, and one at least, are chosen at random and replaced
@@ -31,11 +31,10 @@ class SubstituteProbe:
     kind: ClassVar[str] = "neighbors.substitute"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = NEIGHBOR_SCHEMA
-    subject: ClassVar[Literal["record", "neighbor"]] = "record"
     makes_neighbors: ClassVar[bool] = True
 
     def indices(self) -> range:
-        return range(RECORD + 1, RECORD + 1 + self.spec.count)
+        return variants(self.spec.count)
 
     def key_parts(self) -> Mapping[str, Any]:
         return {"seed": self.seed, "share": self.spec.share}

@@ -56,6 +56,27 @@ class Probe(Protocol):
         """Put the question; one row per item, with an answer or with an error."""
 
 
+class AboutRecord:
+    """Base of probes whose items carry the record's own payload.
+
+    By default they are asked once about each record, and set up by nothing.
+    """
+
+    subject: ClassVar[Literal["record", "neighbor"]] = "record"
+    makes_neighbors: ClassVar[bool] = False
+
+    def indices(self) -> range:
+        return range(RECORD, RECORD + 1)
+
+    def key_parts(self) -> Mapping[str, Any]:
+        return {}
+
+
+def variants(count: int) -> range:
+    """Indices of a record's neighbors, samples or copies: from 1."""
+    return range(RECORD + 1, RECORD + 1 + count)
+
+
 def evidence_key(probe: Probe, fingerprint: str) -> EvidenceKey:
     """The key of what one model answers to one probe."""
     parts = {"model": fingerprint, "version": probe.version, **probe.key_parts()}

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -18,7 +18,7 @@ from raymia.models.causal_lm import CausalLM
 from raymia.models.conditional import answer_after, prefix_tokens
 from raymia.models.generation import continue_tokens
 from raymia.models.gradient import gradient_norms
-from raymia.probes.base import RECORD, Item
+from raymia.probes.base import AboutRecord, Item, variants
 from raymia.probes.text import KEY_FIELDS, NO_TOKENS, NOT_FINITE, SUM_SCHEMA, row_key, sum_row
 from raymia.spec import SamplesSpec
 
@@ -38,7 +38,7 @@ TOO_SHORT = "too short to be cut into a prompt and a rest"
 
 
 @dataclass(frozen=True)
-class PrefixProbe:
+class PrefixProbe(AboutRecord):
     """The summed log-probability of the record after other texts (ReCaLL, arXiv 2406.15968).
 
     ``shots`` are the texts, in their order; none of them is a record that is scored.
@@ -48,11 +48,6 @@ class PrefixProbe:
     kind: ClassVar[str] = "text.prefixed"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = SUM_SCHEMA
-    subject: ClassVar[Literal["record", "neighbor"]] = "record"
-    makes_neighbors: ClassVar[bool] = False
-
-    def indices(self) -> range:
-        return range(RECORD, RECORD + 1)
 
     def key_parts(self) -> Mapping[str, Any]:
         return {"shots": digest(list(self.shots))}
@@ -68,20 +63,12 @@ class PrefixProbe:
 
 
 @dataclass(frozen=True)
-class GradientProbe:
+class GradientProbe(AboutRecord):
     """Norms of the gradient of the record's mean loss with respect to the weights."""
 
     kind: ClassVar[str] = "text.gradient"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = GRADIENT_SCHEMA
-    subject: ClassVar[Literal["record", "neighbor"]] = "record"
-    makes_neighbors: ClassVar[bool] = False
-
-    def indices(self) -> range:
-        return range(RECORD, RECORD + 1)
-
-    def key_parts(self) -> Mapping[str, Any]:
-        return {}
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
         rows = []
@@ -98,7 +85,7 @@ class GradientProbe:
 
 
 @dataclass(frozen=True)
-class SampleProbe:
+class SampleProbe(AboutRecord):
     """What the model writes when it is given the first words of the record (SaMIA).
 
     A sample is at most as long, in tokens, as the rest of the record. ``count`` is not part of the
@@ -110,11 +97,9 @@ class SampleProbe:
     kind: ClassVar[str] = "text.samples"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = SAMPLE_SCHEMA
-    subject: ClassVar[Literal["record", "neighbor"]] = "record"
-    makes_neighbors: ClassVar[bool] = False
 
     def indices(self) -> range:
-        return range(RECORD + 1, RECORD + 1 + self.spec.count)
+        return variants(self.spec.count)
 
     def key_parts(self) -> Mapping[str, Any]:
         return {"seed": self.seed, **self.spec.model_dump(exclude={"count"})}

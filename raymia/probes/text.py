@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from raymia.models.causal_lm import CausalLM, Floats, TokenAnswer
-from raymia.probes.base import RECORD, Item
+from raymia.probes.base import AboutRecord, Item, variants
 
 NO_NEIGHBOR = "the neighbor could not be made"
 NOT_FINITE = "the model returned a log-probability that is not finite"
@@ -41,20 +41,12 @@ SUM_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class TokenProbe:
+class TokenProbe(AboutRecord):
     """The log-probability of each token of the record, with the moments of log p (Min-K%++)."""
 
     kind: ClassVar[str] = "text.tokens"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = TOKEN_SCHEMA
-    subject: ClassVar[Literal["record", "neighbor"]] = "record"
-    makes_neighbors: ClassVar[bool] = False
-
-    def indices(self) -> range:
-        return range(RECORD, RECORD + 1)
-
-    def key_parts(self) -> Mapping[str, Any]:
-        return {}
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
         answers = model.answer([item.payload for item in items], moments=True)
@@ -80,7 +72,7 @@ class NeighborProbe:
     makes_neighbors: ClassVar[bool] = False
 
     def indices(self) -> range:
-        return range(RECORD + 1, RECORD + 1 + self.count)
+        return variants(self.count)
 
     def key_parts(self) -> Mapping[str, Any]:
         return {"neighbors": self.neighbors}

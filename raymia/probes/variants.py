@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from raymia.draws import generator, stream_key
 from raymia.models.causal_lm import CausalLM
 from raymia.models.perturbed import NoiseRequest, answer_perturbed
-from raymia.probes.base import RECORD, Item
+from raymia.probes.base import AboutRecord, Item, variants
 from raymia.probes.text import KEY_FIELDS, SUM_SCHEMA, error_of, row_key, sum_row
 from raymia.spec import NoiseSpec, SwapsSpec
 
@@ -27,20 +27,12 @@ ONE_WORD = "fewer than two words, so none can change places"
 
 
 @dataclass(frozen=True)
-class LowercaseProbe:
+class LowercaseProbe(AboutRecord):
     """The summed log-probability and the token count of the record in lower case."""
 
     kind: ClassVar[str] = "text.lowercase"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = SUM_SCHEMA
-    subject: ClassVar[Literal["record", "neighbor"]] = "record"
-    makes_neighbors: ClassVar[bool] = False
-
-    def indices(self) -> range:
-        return range(RECORD, RECORD + 1)
-
-    def key_parts(self) -> Mapping[str, Any]:
-        return {}
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
         answers = model.answer([item.payload.lower() for item in items], moments=False)
@@ -52,7 +44,7 @@ class LowercaseProbe:
 
 
 @dataclass(frozen=True)
-class SwapProbe:
+class SwapProbe(AboutRecord):
     """The log-probability of each token of copies of the record in which words changed places.
 
     PAC's augmentation (arXiv 2405.11930): ``max(1, int(share * words))`` times, two words drawn
@@ -65,11 +57,9 @@ class SwapProbe:
     kind: ClassVar[str] = "text.swaps"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = SWAP_SCHEMA
-    subject: ClassVar[Literal["record", "neighbor"]] = "record"
-    makes_neighbors: ClassVar[bool] = False
 
     def indices(self) -> range:
-        return range(RECORD + 1, RECORD + 1 + self.spec.count)
+        return variants(self.spec.count)
 
     def key_parts(self) -> Mapping[str, Any]:
         return {"seed": self.seed, "share": self.spec.share}
@@ -102,7 +92,7 @@ def swap_words(item: Item, share: float, seed: int) -> str | None:
 
 
 @dataclass(frozen=True)
-class NoiseProbe:
+class NoiseProbe(AboutRecord):
     """The summed log-probability of the record with Gaussian noise on its input embeddings.
 
     SPV-MIA's paraphrasing in the embedding domain (arXiv 2311.06062, section 4.2): index 2n - 1 is
@@ -115,11 +105,9 @@ class NoiseProbe:
     kind: ClassVar[str] = "text.noise"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = SUM_SCHEMA
-    subject: ClassVar[Literal["record", "neighbor"]] = "record"
-    makes_neighbors: ClassVar[bool] = False
 
     def indices(self) -> range:
-        return range(RECORD + 1, RECORD + 1 + 2 * self.spec.pairs)
+        return variants(2 * self.spec.pairs)
 
     def key_parts(self) -> Mapping[str, Any]:
         return {"seed": self.seed, "scale": self.spec.scale}
