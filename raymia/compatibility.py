@@ -13,8 +13,9 @@ from raymia.models.endpoint import Endpoint
 from raymia.models.source import Checkpoint
 from raymia.spec import AuditSpec, SelfPromptReference
 
-TOKENIZATION = ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model")
-"""Parts of tokenizer.json that decide which tokens a text becomes."""
+TOKENIZATION = ("normalizer", "pre_tokenizer", "post_processor", "model")
+"""Parts of tokenizer.json that decide which tokens a text becomes. Added tokens are left out: a pad
+token that fine-tuning added changes no text, and attacks compare the tokens of each record."""
 
 Targets = Mapping[str, Checkpoint | Endpoint | None]
 

@@ -14,12 +14,27 @@ from raymia.evidence.store import EvidenceStore
 from raymia.evidence.text import TokenCounts
 from raymia.hashing import digest, digest_file
 from raymia.models.source import Checkpoint
-from raymia.records import read_texts
+from raymia.records import is_unicode, read_texts
 from raymia.spec import CorpusSpec
 
 VERSION = 1
 TEXTS_AT_ONCE = 1_000
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "special_tokens*", "*.model", "*.tiktoken")
+TOKENIZER_FILES = (
+    "tokenizer*", "vocab*", "merges*", "special_tokens*", "added_tokens*", "*.model", "*.tiktoken",
+)  # fmt: skip
+
+
+def check_corpus(spec: CorpusSpec) -> None:
+    """Read every file as far as its first row.
+
+    Raises
+    ------
+    InputError
+        If one cannot be read, or has no row.
+    """
+    for path in spec.files:
+        if next(read_texts(path, spec.text_column), None) is None:
+            raise InputError(f"corpus.files: {path} has no rows")
 
 
 def token_counts(spec: CorpusSpec, checkpoint: Checkpoint, store: EvidenceStore) -> TokenCounts:
@@ -36,7 +51,7 @@ def token_counts(spec: CorpusSpec, checkpoint: Checkpoint, store: EvidenceStore)
         {
             "version": VERSION,
             "corpus": digest([digest(text) for text in _texts(spec)]),
-            "tokenizer": _tokenizer_fingerprint(Path(checkpoint.path)),
+            "tokenizer": _tokenizer_fingerprint(checkpoint),
         }
     )
     name = f"corpus/{key}.npy"
@@ -51,7 +66,7 @@ def _count(spec: CorpusSpec, checkpoint: Checkpoint) -> np.ndarray:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(
-        checkpoint.path, trust_remote_code=checkpoint.trust_remote_code
+        checkpoint.path, trust_remote_code=checkpoint.trust_remote_code, **checkpoint.gguf
     )
     counts = np.zeros(len(tokenizer), np.int64)
     texts = _texts(spec)
@@ -66,10 +81,12 @@ def _count(spec: CorpusSpec, checkpoint: Checkpoint) -> np.ndarray:
 def _texts(spec: CorpusSpec) -> Iterator[str]:
     for path in spec.files:
         for row in read_texts(path, spec.text_column):
-            if isinstance(row.text, str) and row.text.strip():
+            if isinstance(row.text, str) and row.text.strip() and is_unicode(row.text):
                 yield row.text
 
 
-def _tokenizer_fingerprint(folder: Path) -> str:
-    files = {path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}
+def _tokenizer_fingerprint(checkpoint: Checkpoint) -> str:
+    folder = Path(checkpoint.path)
+    patterns = TOKENIZER_FILES if checkpoint.gguf_file is None else (checkpoint.gguf_file,)
+    files = {path for pattern in patterns for path in folder.glob(pattern)}
     return digest({path.name: digest_file(path) for path in sorted(files)})

@@ -10,6 +10,7 @@ import pyarrow as pa
 import raymia.attacks
 from raymia.attacks import Attack, NamedAttack
 from raymia.compatibility import impossible_attacks
+from raymia.corpus import check_corpus
 from raymia.errors import InputError
 from raymia.files import check_can_write
 from raymia.models.endpoint import Endpoint, resolve_endpoint
@@ -170,6 +171,8 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
             found = attempt(read_other_texts, paths, column, what, taken, aside, f"records.{key}")
             others[key] = found or {}
             taken = taken | dict.fromkeys(others[key], f"a {what}")
+    if spec.corpus is not None:
+        attempt(check_corpus, spec.corpus)
     left_out = attempt(impossible_attacks, spec, attacks, targets, references) or {}
     paraphraser = None
     if spec.neighbors is not None and not isinstance(spec.neighbors, SubstituteNeighbors):
@@ -224,6 +227,10 @@ def name_attacks(spec: AuditSpec) -> list[NamedAttack]:
             named += _with_references(item, spec, f"attacks[{number}]")
         except InputError as error:
             problems += error.problems
+    if named and all(item.attack.combines for item in named):
+        problems.append(
+            f"attacks: {named[0].label!r} combines the scores of other attacks; name them too"
+        )
     labels = [attack.label for attack in named]
     for label in sorted({x for x in labels if labels.count(x) > 1}):
         problems.append(f"attacks: {label!r} is given twice; give one of them a name of its own")

@@ -33,7 +33,6 @@ class PlannedProbe:
     ----------
     question : its name among :data:`raymia.probes.questions.QUESTIONS`; "make" for neighbors.
     missing : indices to ask about, by record id.
-    texts : how many texts the question is about, asked or not.
     stored : how many answers there are already.
     """
 
@@ -41,7 +40,6 @@ class PlannedProbe:
     probe: Probe
     key: EvidenceKey
     missing: dict[str, list[int]]
-    texts: int
     stored: int
 
     @property
@@ -136,12 +134,16 @@ def plan_target(
         maker = neighbor_maker(spec.neighbors, spec.seed, inputs.paraphraser, budget)
         key = evidence_key(maker.probe, maker.fingerprint)
         neighbors_made = (maker.probe.spec.count, key.hash)
-    ids, population = inputs.records.ids, list(inputs.population)
+    ids = inputs.records.ids
+    # The same texts for every model, so that what two stages ask of one model is the same question.
+    with_population = ids
+    if any(a.attack.uses_population for a in inputs.attacks):
+        with_population = [*ids, *inputs.population]
     planned = {
-        p.key.hash: p.texts
+        p.key.hash
         for plan in earlier
-        for stage in (plan.target, *plan.references.values())
-        for p in stage.probes
+        for before in (plan.target, *plan.references.values())
+        for p in before.probes
     }
 
     def stage(
@@ -154,11 +156,9 @@ def plan_target(
         probes = []
         for question in in_order(q for attack in attacks for q in attack.asks):
             probe = make_probe(question, inputs, neighbors_made)
-            asked = ids
-            if question == "tokens" and any(attack.uses_population for attack in attacks):
-                asked = [*ids, *population]
+            asked = with_population if question == "tokens" else ids
             probes.append(_planned(question, probe, checkpoint.fingerprint, asked, store, planned))
-        planned.update((p.key.hash, max(p.texts, planned.get(p.key.hash, 0))) for p in probes)
+        planned.update(p.key.hash for p in probes)
         return Stage(label, role, _loader(checkpoint, pool), pool, tuple(probes))
 
     target = stage(
@@ -188,7 +188,7 @@ def plan_target(
         references[reference] = stage(label, "reference", checkpoint, resources.reference, asking)
     neighbors = None
     if maker is not None:
-        made = _planned("make", maker.probe, maker.fingerprint, ids, store, {})
+        made = _planned("make", maker.probe, maker.fingerprint, ids, store, set())
         # Neighbors are made only where a model is still to be asked about them.
         wanted = _wanted_neighbors((target, *references.values()))
         for plan in earlier:
@@ -252,12 +252,11 @@ def _planned(
     model: str,
     ids: list[str],
     store: EvidenceStore,
-    planned: Mapping[str, int],
+    planned: set[str],
 ) -> PlannedProbe:
-    """Plan one question about texts, of which the first ``planned`` will have been asked about."""
     key = evidence_key(probe, model)
     indices = probe.indices()
-    remaining = ids[planned.get(key.hash, 0) :]
+    remaining = [] if key.hash in planned else ids
     present = store.present(key) if remaining else set()
     missing: dict[str, list[int]] = {}
     for record in remaining:
@@ -265,7 +264,7 @@ def _planned(
         if absent:
             missing[record] = absent
     stored = len(ids) * len(indices) - sum(map(len, missing.values()))
-    return PlannedProbe(question, probe, key, missing, len(ids), stored)
+    return PlannedProbe(question, probe, key, missing, stored)
 
 
 def _pairs(missing: Mapping[str, list[int]]) -> Iterator[tuple[str, int]]:

@@ -77,6 +77,15 @@ def record_id(payload: str) -> str:
     return digest_bytes(payload.encode())
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text has no surrogate without its pair, as JSON may spell one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_records(spec: RecordsSpec) -> RecordSet:
     """Read members, non-members and candidates.
 
@@ -125,7 +134,7 @@ def read_records(spec: RecordsSpec) -> RecordSet:
                 + (f" (set aside: {reasons})" if reasons else " (no rows)")
             )
     found = [
-        (identifier, row.text, is_member, None if row.group is None else str(row.group))
+        (identifier, row.text, is_member, _group(row.group))
         for is_member, _ in classes
         for identifier, row in kept[is_member].items()
     ]
@@ -169,11 +178,10 @@ def read_other_texts(
             if not isinstance(row.text, str) or not row.text.strip():
                 aside.append(SetAside(row.where, None, f"a {what} without text"))
                 continue
-            try:
-                identifier = record_id(row.text)
-            except UnicodeEncodeError:
+            if not is_unicode(row.text):
                 aside.append(SetAside(row.where, None, f"a {what} that is {NOT_UNICODE}"))
                 continue
+            identifier = record_id(row.text)
             if identifier in taken:
                 reason = f"a {what} that is also {taken[identifier]}"
                 aside.append(SetAside(row.where, identifier, reason))
@@ -197,6 +205,12 @@ class HasReason(Protocol):
     def reason(self) -> str: ...
 
 
+def _group(value: Any) -> str | None:
+    """A group's name; None for an empty cell."""
+    name = "" if value is None else str(value).strip()
+    return name.encode(errors="replace").decode() or None
+
+
 def count_reasons(aside: Sequence[HasReason]) -> dict[str, int]:
     """How many records were set aside for each reason, the most frequent first."""
     short = (REPEATED if a.reason.startswith(REPEATED) else a.reason for a in aside)
@@ -212,11 +226,10 @@ def _keep(rows: Iterator[_Row], kept: dict[str, _Row], aside: list[SetAside]) ->
         if not row.text.strip():
             aside.append(SetAside(row.where, None, EMPTY))
             continue
-        try:
-            identifier = record_id(row.text)
-        except UnicodeEncodeError:
+        if not is_unicode(row.text):
             aside.append(SetAside(row.where, None, NOT_UNICODE))
             continue
+        identifier = record_id(row.text)
         if identifier in kept:
             first = kept[identifier].where
             aside.append(SetAside(row.where, identifier, f"{REPEATED} {first}"))

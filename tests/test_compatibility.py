@@ -61,6 +61,22 @@ def test_self_prompt_reference_has_its_bases_tokenizer(made, other_tokenizer):
     assert ("one", "ez@self_prompt") in inputs.left_out
 
 
+def test_added_pad_token_is_no_other_tokenizer(made, tmp_path, tiny_gpt2):
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "padded"
+    shutil.copytree(tiny_gpt2, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    assert not resolve_inputs(made(references={"padded": {"model": str(folder)}})).left_out
+
+
+def test_corpus_is_looked_at_before_models_are_asked(made, tmp_path):
+    (text,) = refused(made(corpus={"files": str(tmp_path / "gone.jsonl")}))
+    assert "gone.jsonl: no such file" in text
+
+
 def test_chat_template_is_no_other_tokenizer(made, tmp_path, tiny_gpt2):
     folder = tmp_path / "chat"
     shutil.copytree(tiny_gpt2, folder)

@@ -62,6 +62,12 @@ def test_group_is_read_from_every_format(tmp_path, suffix):
     assert read_records(spec).table["group"].to_pylist() == ["7", "8"]
 
 
+def test_empty_cell_is_no_group(tmp_path):
+    (tmp_path / "r.csv").write_text("text,doc\none text,\nanother, \nthird,a\n")
+    spec = RecordsSpec(members=[str(tmp_path / "r.csv")], group_column="doc")
+    assert read_records(spec).table["group"].to_pylist() == [None, None, "a"]
+
+
 def test_group_column_that_is_not_there_is_named(tmp_path):
     spec = RecordsSpec(members=write(tmp_path / "m.jsonl", [{"text": "a"}]), group_column="doc")
     with pytest.raises(InputError, match=r"no column 'doc'; found: text.*as group_column"):

@@ -129,6 +129,7 @@ def test_parameters_and_names_stand_in_the_label(made):
         (["rmia"], {}, "'rmia' needs texts that are no members"),
         (["recall"], {}, "name a file of them as `population` under `records`"),
         (["dc_pdd"], {}, "add a section `corpus`"),
+        (["learned_combination"], {}, "combines the scores of other attacks; name them too"),
         (["loss", "spv@bass"], {}, "attacks[1]: no reference 'bass'; there are: base, self_prompt"),
         (["loss@base"], {}, "attacks[0]: 'loss' uses no reference"),
         (["spv"], {"neighbors": None}, "add a section `neighbors`"),

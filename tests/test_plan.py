@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_inputs import answer, audit
+from small_inputs import answer, audit, write_jsonl
 from tiny_models import BASE, PARAPHRASER, passages
 
 from raymia.evidence.store import EvidenceStore
@@ -279,6 +279,22 @@ def test_reference_is_asked_about_neighbors_only_where_an_attack_compares_them(i
 def test_stages_stand_in_the_order_a_record_passes_them(inputs, store):
     (plan,) = plan_audit(inputs(), store)
     assert [stage.role for stage in plan.stages] == ["neighbors", "target", "reference"]
+
+
+def test_same_model_in_two_roles_is_asked_once_and_about_the_population_too(inputs, folder, store):
+    """One of the roles alone needs the population: two stages would ask the same question."""
+    base = inputs().references["base"].path
+    records = {
+        "members": str(folder / "m.jsonl"),
+        "non_members": str(folder / "n.jsonl"),
+        "population": write_jsonl(folder / "population.jsonl", passages(14)[9:14]),
+    }
+    references = {"x": {"model": base}, "y": {"model": base}}
+    attacks = ["loss", "difference@x", "rmia@y"]
+    (plan,) = plan_audit(
+        inputs(records=records, references=references, attacks=attacks, neighbors=None), store
+    )
+    assert [stage.asked for stage in plan.stages] == [RECORDS + 5, 0, 0]
 
 
 def test_neighbors_key_stands_in_the_key_of_the_answers_on_them(inputs, store):

@@ -122,6 +122,16 @@ def build(name: str, parameters: dict[str, Any], where: str) -> Attack:
             f"{where}: attack {name!r} has no parameter {unknown[0]!r}; "
             f"it has: {', '.join(known) or 'none'}"
         )
+    defaults = {f.name: f.default for f in fields(kind)}
+    for key, value in parameters.items():
+        default = defaults[key]
+        is_flag = isinstance(default, bool)
+        if (is_flag or isinstance(default, int)) and (
+            not isinstance(value, int) or is_flag != isinstance(value, bool)
+        ):
+            raise InputError(
+                f"{where}: attack {name!r}: {key} should be like {default!r}, but got {value!r}"
+            )
     try:
         return kind(**parameters)
     except ValueError as error:

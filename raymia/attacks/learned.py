@@ -18,7 +18,7 @@ class LearnedCombination(Attack):
 
     Cross-fitted: records fall into folds by their content (by their group where they have one),
     and a record's score is the log-odds that a regression fitted on the other folds gives it. A
-    candidate, whose membership nobody knows, gets the mean over all folds. It knows which records
+    candidate that shares no group with them gets the mean over all folds. It knows which records
     of the audit are members, so it bounds what an attacker could learn who knew as much; it shows
     what the attacks find together. Its score of a record depends on the other records. No score
     where no other attack has one, or fewer than 10 members or non-members are left to fit on.
@@ -48,11 +48,13 @@ class LearnedCombination(Attack):
         known = np.array([label is not None for label in records.is_member])
         labels = np.array([bool(label) for label in records.is_member])
         folds = fold_of(records.units, self.folds, "fold of a learned attack")
+        labelled = {unit for unit, label in zip(records.units, known, strict=True) if label}
+        free = np.array([unit not in labelled for unit in records.units])
         odds = np.full((self.folds, len(labels)), np.nan)
         for fold in range(self.folds):
             learnt = known & has_any & (folds != fold)
             model = fit(features[learnt], labels[learnt])
-            judged = has_any & (~known | (folds == fold))
+            judged = has_any & ((folds == fold) | free)
             if model is not None and judged.any():
                 odds[fold, judged] = model.decision_function(features[judged])
         found = ~np.isnan(odds)

@@ -32,8 +32,9 @@ class Lira(_Likelihoods):
 
     Parameters
     ----------
-    fixed_variance : one variance for all records, as published for few shadows (64 or fewer);
-        false estimates each record's own, and needs at least two shadows of each kind.
+    fixed_variance : one variance for all records, as published for few shadows (64 or fewer), and 1
+        where no record has two shadows of a kind; false estimates each record's own, and needs at
+        least two shadows of each kind.
     """
 
     name = "lira"
@@ -102,7 +103,7 @@ def _moments(shadows: Scores, chosen: npt.NDArray[np.bool_], fixed: bool) -> tup
     squares = np.where(used, (shadows - mean) ** 2, 0.0).sum(axis=0)
     if fixed:
         free = np.nansum(np.maximum(counts - 1, 0))
-        variance = np.full(len(mean), squares[counts > 0].sum() / free if free else np.nan)
+        variance = np.full(len(mean), squares[counts > 0].sum() / free if free else 1.0)
     else:
         variance = squares / np.where(counts > 1, counts - 1, np.nan)
     return mean, np.maximum(variance, MIN_VARIANCE)

@@ -42,7 +42,8 @@ def ask_models(
         with started(console) as board:
             for plan in plan_audit(inputs, store):
                 for preparation in plan.preparations:
-                    if not preparation.ready:
+                    # Another target of the same content may have made it in the meantime.
+                    if store.prepared_facts(preparation.recipe.key) is None:
                         run_preparation(
                             preparation,
                             plan.name,

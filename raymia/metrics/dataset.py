@@ -24,7 +24,9 @@ class DatasetInference(Result):
     suspects: str = Field(description="which records are tested: members or candidates")
     n_suspects: int = Field(ge=0, description="suspects that the test compares")
     n_non_members: int = Field(ge=0, description="non-members that the test compares")
-    p_value: float | None = Field(description="none where there are too few records")
+    p_value: float | None = Field(
+        description="none where there are too few records, or nothing to compare"
+    )
     effect: float | None = Field(description="difference of the means in standard deviations")
 
 
@@ -57,6 +59,10 @@ def infer_dataset(
     values = model.decision_function(tested[0])
     above, below = values[tested[1]], values[~tested[1]]
     test = stats.ttest_ind(above, below, equal_var=False, alternative="greater")
+    if not np.isfinite(test.pvalue):  # all values are one
+        return DatasetInference(
+            target=target, suspects=suspects, **counts, p_value=None, effect=None
+        )
     spread = np.sqrt((above.var(ddof=1) + below.var(ddof=1)) / 2)
     return DatasetInference(
         target=target,

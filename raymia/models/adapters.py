@@ -32,8 +32,8 @@ _HARMLESS_IF = {"bias": ("none",), "init_lora_weights": (True, "gaussian")}
 def switchable_method(adapter: str) -> str | None:
     """What adapters that share a base must have in common; None where one can share with none.
 
-    It is the PEFT method and the modules that an adapter replaces as a whole: PEFT cannot have one
-    module replaced by one adapter and adapted by another.
+    It is the PEFT method, the modules that an adapter replaces as a whole and, of (IA)3, those it
+    takes for feed-forward: PEFT cannot have one module treated in two ways.
 
     An adapter needs a base of its own where it changes the base itself (biases, decomposed or
     replicated layers, an enlarged embedding) or the model's inputs (prefixes, prompts). A setting
@@ -51,7 +51,8 @@ def switchable_method(adapter: str) -> str | None:
             _SWITCHABLE[method] in name or any(f".{module}." in name for module in saved)
             for name in file.keys()  # noqa: SIM118 - not a mapping
         )
-    return " ".join([method, *sorted(saved)]) if own else None
+    feedforward = [f"feedforward:{name}" for name in config.get("feedforward_modules") or []]
+    return " ".join([method, *sorted(saved), *sorted(feedforward)]) if own else None
 
 
 class AdapterSwitch:

@@ -108,6 +108,15 @@ class CausalLM:
         ids: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
         return ids
 
+    def encode_beginnings(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize texts that something is to follow: without the end that some tokenizers add."""
+        end = self.tokenizer.eos_token_id
+        return [
+            ids[:-1] if ids and ids[-1] == end and not text.endswith(self.tokenizer.eos_token)
+            else ids
+            for ids, text in zip(self.encode(texts), texts, strict=True)
+        ]  # fmt: skip
+
     def answer(self, texts: Sequence[str], *, moments: bool) -> list[TokenAnswer]:
         """Ask for the log-probability of every token of every text, in input order.
 

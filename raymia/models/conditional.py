@@ -40,7 +40,7 @@ def prefix_tokens(model: CausalLM, shots: Sequence[str]) -> list[int]:
     """
     limit = None if model.max_tokens is None else int(PREFIX_SHARE * model.max_tokens)
     for count in range(len(shots), 0, -1):
-        ids = model.encode(["\n\n".join(shots[:count]) + "\n\n"])[0]
+        ids = model.encode_beginnings(["\n\n".join(shots[:count]) + "\n\n"])[0]
         if limit is None or len(ids) <= limit or count == 1:
             return ids[:limit]
     raise ValueError("a prefix needs at least one shot")
@@ -92,8 +92,9 @@ def _run_prefix(model: CausalLM, prefix: Sequence[int]) -> _Cached | None:
     ids = torch.tensor([list(prefix)], device=model.device)
     output = model.head.output_of(torch.ones_like(ids), input_ids=ids, use_cache=True)
     cache = getattr(output, "past_key_values", None)
-    if not hasattr(cache, "batch_repeat_interleave"):
-        return None
+    layers = getattr(cache, "layers", [None])
+    if not all(hasattr(layer, "batch_repeat_interleave") for layer in layers):
+        return None  # as in models that mix attention with other layers
     return _Cached(output[0][:, -1:], cache)
 
 

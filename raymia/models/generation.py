@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from raymia.models.batching import run_batched
 from raymia.models.causal_lm import CausalLM
 from raymia.models.sampling import CounterSampler
 
@@ -18,6 +19,7 @@ def continue_tokens(
     new_tokens: int,
     temperature: float,
     top_k: int | None,
+    budget: int,
 ) -> list[list[int]]:
     """Sample a continuation of each prompt, up to where the model ends it.
 
@@ -28,19 +30,27 @@ def continue_tokens(
     ----------
     prompts : token ids, all of one length.
     keys : one per prompt, from :func:`raymia.draws.stream_key`.
+    budget : tokens of the texts that are written side by side.
 
     Returns
     -------
     The new tokens of each prompt, without the end-of-text token.
     """
-    rows, close_calls = _sample(model, prompts, keys, new_tokens, temperature, top_k)
-    if len(rows) > 1:
-        for i, close in enumerate(close_calls):
-            if close:
-                rows[i] = _sample(
-                    model, prompts[i : i + 1], keys[i : i + 1], new_tokens, temperature, top_k
-                )[0][0]
-    return rows
+
+    def run(batch: list[int]) -> list[list[int]]:
+        starts, own = [prompts[i] for i in batch], [keys[i] for i in batch]
+        rows, close_calls = _sample(model, starts, own, new_tokens, temperature, top_k)
+        for n, close in enumerate(close_calls):
+            if close and len(batch) > 1:
+                rows[n] = run([batch[n]])[0]
+        return rows
+
+    return run_batched(
+        [len(prompt) + new_tokens for prompt in prompts],
+        run,
+        budget=budget,
+        most=1 if model.one_by_one else None,
+    )
 
 
 @torch.inference_mode()

@@ -90,7 +90,7 @@ class CausalInfiller:
     def _cut_left(self, request: InfillRequest, spec: InfillNeighbors) -> tuple[list[int], str]:
         """The last tokens of the left, as ids to be continued and as text."""
         bare = request.left.rstrip()
-        ids = self.lm.encode([bare])[0] if bare else []
+        ids = self.lm.encode_beginnings([bare])[0] if bare else []
         if not bare:
             if self.start is None:
                 raise InputError(
@@ -217,7 +217,7 @@ class CausalInfiller:
             return []
         # A word has one token at least, so these words hold the tokens that count.
         rights = ["".join(re.findall(r"\s*\S+", right)[: spec.right_tokens]) for _, right in texts]
-        starts = [len(ids) for ids in self.lm.encode([before for before, _ in texts])]
+        starts = [len(ids) for ids in self.lm.encode_beginnings([before for before, _ in texts])]
         whole = [before + right for (before, _), right in zip(texts, rights, strict=True)]
         return [
             float(answer.log_prob[start - 1 :][: spec.right_tokens].sum(dtype=np.float64))

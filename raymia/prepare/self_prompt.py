@@ -163,6 +163,7 @@ def write_texts(
             new_tokens=length - spec.prompt_tokens,
             temperature=spec.temperature,
             top_k=spec.top_k,
+            budget=length * spec.generation_batch,
         )
         whole = [start + row for start, row in zip(starts, rows, strict=True)]
         texts: list[str] = target.tokenizer.batch_decode(whole, skip_special_tokens=True)

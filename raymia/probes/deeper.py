@@ -35,6 +35,8 @@ SAMPLE_SCHEMA = pa.schema(
     [*KEY_FIELDS, ("sample", pa.string()), ("start", pa.int32()), ("error", pa.string())]
 )
 TOO_SHORT = "too short to be cut into a prompt and a rest"
+TOO_LONG = "longer than the model's context"
+TOO_LONG_WITH_PREFIX = "longer than what the prefix leaves of the model's context"
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class PrefixProbe(AboutRecord):
         prefix = prefix_tokens(model, self.shots)
         answers = answer_after(model, prefix, [item.payload for item in items])
         rows = [
-            sum_row(item, answer.log_prob, answer.truncated)
-            for item, answer in zip(items, answers, strict=True)
+            sum_row(item, a.log_prob, a.truncated, TOO_LONG_WITH_PREFIX if a.truncated else None)
+            for item, a in zip(items, answers, strict=True)
         ]
         return pa.Table.from_pylist(rows, schema=self.schema)
 
@@ -113,11 +115,13 @@ class SampleProbe(AboutRecord):
     def _of_one_record(self, model: CausalLM, items: list[Item]) -> list[dict[str, Any]]:
         text = items[0].payload
         start = rest_begins(text, self.spec.prompt_share)
-        prompt = model.encode([text[:start].rstrip()])[0] if start else []
-        room = math.inf if model.max_tokens is None else model.max_tokens - len(prompt)
-        new_tokens = int(min(room, len(model.encode([text])[0]) - len(prompt)))
+        prompt = model.encode_beginnings([text[:start].rstrip()])[0] if start else []
+        length = len(model.encode_beginnings([text])[0])
+        new_tokens = length - len(prompt)
         if not prompt or new_tokens < 1:
             return [{**row_key(item), "error": TOO_SHORT} for item in items]
+        if model.max_tokens is not None and length > model.max_tokens:
+            return [{**row_key(item), "error": TOO_LONG} for item in items]
         written = continue_tokens(
             model,
             [prompt] * len(items),
@@ -125,6 +129,7 @@ class SampleProbe(AboutRecord):
             new_tokens=new_tokens,
             temperature=self.spec.temperature,
             top_k=self.spec.top_k,
+            budget=model.batch_tokens,
         )
         samples = model.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [

@@ -23,6 +23,7 @@ SWAP_SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
+IN_WINDOWS = "longer than the model's context, and noise is not put on windows"
 ONE_WORD = "fewer than two words, so none can change places"
 
 
@@ -122,5 +123,9 @@ class NoiseProbe(AboutRecord):
             for item in items
         ]
         answers = answer_perturbed(model, requests)
-        rows = [sum_row(item, *answer) for item, answer in zip(items, answers, strict=True)]
+        in_windows = model.long_texts == "windows"
+        rows = [
+            sum_row(item, log_prob, cut, IN_WINDOWS if cut and in_windows else None)
+            for item, (log_prob, cut) in zip(items, answers, strict=True)
+        ]
         return pa.Table.from_pylist(rows, schema=self.schema)

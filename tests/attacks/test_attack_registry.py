@@ -181,3 +181,7 @@ def test_parameter_outside_its_range_is_refused(name, parameters):
 
 def test_parameter_of_the_wrong_type_is_named():
     assert "a parameter is of the wrong type: share='x'" in problem("min_k", share="x")
+    assert "n should be like 1, but got 2.0" in problem("samia", n=2.0)
+    assert "fixed_variance should be like True, but got 'false'" in problem(
+        "lira", fixed_variance="false"
+    )

@@ -438,6 +438,19 @@ def test_record_that_all_shadows_or_none_know_has_no_online_score():
     assert np.isnan(offline[[9, 10, 11]]).all()
 
 
+def test_one_shadow_without_the_record_is_enough_offline():
+    given = replace(everything(), shadows=shadows(6)[:1])
+    found, is_in = scores("lira_offline", given), given.shadows[0].is_in
+    expected = [
+        logit(q(TARGET, r)) - logit(math.exp(float(given.shadows[0].model.tokens.mean()[i])))
+        if not is_in[i] and r != NO_TOKENS
+        else math.nan
+        for i, r in enumerate(IDS)
+    ]
+    assert sum(map(math.isfinite, expected)) >= 3
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_rest_shorter_than_an_n_gram_has_no_score():
     given = everything()
     short = replace(given, texts=["a b c d"] * len(IDS))

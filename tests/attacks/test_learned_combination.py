@@ -68,6 +68,14 @@ def test_candidate_gets_a_score_and_teaches_nothing():
     assert with_candidate[80] > np.median(with_candidate)
 
 
+def test_candidate_of_a_group_is_scored_by_what_did_not_see_the_group():
+    features, labels = made(80)
+    units = [f"g{i // 4}" for i in range(80)]
+    mixed = [*labels[:3], None, *labels[4:]]
+    flipped = [not labels[0], *mixed[1:]]
+    assert score(features, flipped, units)[3] == score(features, mixed, units)[3]
+
+
 def test_score_that_is_missing_is_taken_for_the_median():
     features, labels = made(80)
     features[3, :2] = np.nan

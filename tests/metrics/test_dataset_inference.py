@@ -47,6 +47,12 @@ def test_it_is_the_t_test_of_the_half_that_was_not_fitted_on():
     assert found.p_value == pytest.approx(expected.pvalue)
 
 
+def test_scores_that_are_all_one_have_no_p_value():
+    features, is_suspect, is_fitted = made(0.0, np.random.default_rng(4))
+    found = infer(np.zeros_like(features), is_suspect, is_fitted)
+    assert found.p_value is None
+
+
 def test_too_few_records_give_no_p_value():
     found = infer(*made(1.0, np.random.default_rng(3), count=30))
     assert found.p_value is None

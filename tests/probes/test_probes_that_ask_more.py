@@ -8,13 +8,16 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from tiny_models import checkpoint, passages, save_adapter, save_tiny
+from tiny_models import BASE, checkpoint, passages, save_adapter, save_tiny
+from transformers import AutoModelForCausalLM, AutoTokenizer, Lfm2Config
 
 from raymia.models.causal_lm import load_causal_lm
 from raymia.models.conditional import answer_after, prefix_tokens
 from raymia.models.perturbed import normals
 from raymia.probes.base import Item
 from raymia.probes.deeper import (
+    TOO_LONG,
+    TOO_LONG_WITH_PREFIX,
     TOO_SHORT,
     GradientProbe,
     PrefixProbe,
@@ -205,6 +208,8 @@ def test_prefix_takes_at_most_half_of_the_context(tmp_path):
     (answer,) = answer_after(model, whole, [passages(1)[0] * 5])
     assert answer.truncated
     assert len(answer.log_prob) == 128 - len(whole)
+    (row,) = rows(PrefixProbe(SHOTS), model, items([0], [passages(1)[0] * 5])).values()
+    assert row["error"] == TOO_LONG_WITH_PREFIX, "its other tokens have no answer to compare"
 
 
 def test_other_shots_have_another_key():
@@ -252,3 +257,48 @@ def test_samples_differ_and_are_no_longer_than_the_rest(base):
         longest = len(base.encode([text])[0]) - len(base.encode([text[:start].rstrip()])[0])
         for sample in samples:
             assert len(base.encode([sample])[0]) <= longest + 2
+
+
+def test_record_longer_than_the_context_is_said_to_be(tmp_path):
+    model = load_causal_lm(checkpoint(save_tiny(tmp_path / "m")), batch_tokens=2_048)
+    probe = SampleProbe(SamplesSpec(count=2), 0)
+    found = rows(probe, model, items(probe.indices(), [passages(1)[0] * 5])).values()
+    assert {row["error"] for row in found} == {TOO_LONG}
+
+
+def test_model_that_takes_one_text_at_a_time_is_given_one(base, monkeypatch):
+    probe = SampleProbe(SamplesSpec(count=3), 0)
+    together = rows(probe, base, items(probe.indices(), TEXTS[2:3]))
+    sizes, generate = [], base.model.generate
+
+    def seen(input_ids, **settings):
+        sizes.append(len(input_ids))
+        return generate(input_ids=input_ids, **settings)
+
+    monkeypatch.setattr(base, "one_by_one", True)
+    monkeypatch.setattr(base.model, "generate", seen)
+    assert rows(probe, base, items(probe.indices(), TEXTS[2:3])) == together
+    assert set(sizes) == {1}
+
+
+def test_end_that_a_tokenizer_adds_is_not_put_before_what_follows(base, monkeypatch):
+    plain = base.encode(["One two"])[0]
+    end = base.tokenizer.eos_token_id
+    monkeypatch.setattr(base, "encode", lambda texts: [[*plain, end] for _ in texts])
+    assert base.encode_beginnings(["One two"]) == [plain]
+
+
+def test_model_without_an_expandable_cache_is_run_together_with_the_prefix(tmp_path):
+    torch.manual_seed(0)
+    config = Lfm2Config(
+        vocab_size=2048, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256,
+        layer_types=["conv", "full_attention"], bos_token_id=0, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(BASE).save_pretrained(tmp_path)
+    model = load_causal_lm(checkpoint(tmp_path), batch_tokens=2_048)
+    prefix = prefix_tokens(model, SHOTS[:1])
+    texts = [text[:120] for text in TEXTS]
+    for text, answer in zip(texts, answer_after(model, prefix, texts), strict=True):
+        np.testing.assert_allclose(answer.log_prob, conditional(model, prefix, text), atol=3e-5)
