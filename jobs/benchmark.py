@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 # Read once, by torch and tqdm: wait as raymia's workers do, and draw no bars.
-os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "TQDM_DISABLE": "1"}
+os.environ |= {"GOMP_SPINCOUNT": "1000", "TQDM_DISABLE": "1"}
 
 import pyarrow.parquet as pq
 import torch
