@@ -212,7 +212,9 @@ def _judge_of_neighbors(run: Run, plan: TargetPlan) -> ReferenceAnswers | None:
 def _attack_cards(inputs: Inputs) -> list[AttackCard]:
     kinds = {type(a.attack) for target in inputs.targets for a in inputs.attacks_on(target)}
     return [
-        AttackCard(name=k.name, title=k.title, source=k.source, formula=k.formula)
+        AttackCard(
+            name=k.name, title=k.title, source=k.source, formula=k.formula, combines=k.combines
+        )
         for k in sorted(kinds, key=lambda k: k.name)
     ]
 

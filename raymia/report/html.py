@@ -62,7 +62,8 @@ def render(result: RunResult, scores: pa.Table) -> str:
 
 
 def headline(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
-    """Say in a sentence or two what was audited and what the best attack achieved."""
+    """Say in a sentence or two what was audited and what the best attack achieved; a combination of
+    attacks is not one."""
     counts = result.records
     labelled_records = (
         f"{_number_of(counts.members, 'member')} and {_number_of(counts.non_members, 'non-member')}"
@@ -83,7 +84,9 @@ def headline(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
             "no AUC is above 0.5 by more than its interval."
         )
     ranking = max(measured, key=_comparable(measured))
-    best = ranking.measured[0]
+    combined = {card.name for card in result.attacks if card.combines}
+    single = (attack for attack in ranking.measured if attack.attack not in combined)
+    best = next(single, ranking.measured[0])
     area = f"AUC {best.auc.value:.3f} {wording.unit_interval(best.auc)}"
     found = estimate_at(best, ranking.fpr) if ranking.fpr is not None else None
     if ranking.fpr is None or found is None:

@@ -104,6 +104,7 @@ class AttackCard(Result):
     title: str = Field(description="its name in the literature")
     source: str = Field(description="the paper or code it was written from")
     formula: str = Field(description="the score, in one line")
+    combines: bool = Field(default=False, description="whether it is made of the other attacks")
 
 
 class RunResult(Result):

@@ -175,3 +175,18 @@ def test_run_without_labels_says_whose_scores_to_read():
     said = headline(plain.model_copy(update={"attacks": [ez], "references": [made]}), [])
     assert "Read those of ez@prompted first" in said
     assert "Read those" not in headline(plain.model_copy(update={"references": []}), [])
+
+
+def test_headline_names_a_single_attack_and_not_a_combination():
+    from raymia.report.html import headline
+    from raymia.report.ranking import rank
+    from raymia.report.result import AttackCard
+
+    result = made_up_result(made_up_scores())
+    (first, *_) = rank(result.metrics)
+    best, second = (attack.attack for attack in first.measured[:2])
+    assert f"The strongest attack is {best} " in headline(result, [first])
+    card = AttackCard(name=best, title="t", source="s", formula="f", combines=True)
+    assert f"The strongest attack is {second} " in headline(
+        result.model_copy(update={"attacks": [card]}), [first]
+    )
