@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_):
-        pass
+        """Print no line for each request."""
 
     def _send(self, status, content, kind="application/json", **headers):
         body = content.encode() if isinstance(content, str) else json.dumps(content).encode()

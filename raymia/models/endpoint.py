@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -258,15 +259,13 @@ def _prompt_tokens(
         raise _wrong(endpoint, f"the answer of another model, {model!r}")
     if count is None and way["max_tokens"] > 0:
         raise _wrong(endpoint, "no `usage`, so that prompt and completion cannot be told apart")
-    try:
+    with suppress(KeyError, TypeError):
         tokens, log_probs, tops = (
             given[name][:count] for name in ("tokens", "token_logprobs", "top_logprobs")
         )
         whole = len(tokens) == len(log_probs) == len(tops) == (count or len(tokens))
         if whole and all(x is not None for x in log_probs[1:]) and all(tops[1:]):
             return tokens, log_probs, tops
-    except (KeyError, TypeError):
-        pass
     raise _wrong(endpoint, "no log-probability for each token of the prompt (`logprobs`)")
 
 

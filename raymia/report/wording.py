@@ -61,8 +61,8 @@ def read_first(result: RunResult) -> str:
     if made is None or "ez" not in ran:
         return ""
     return (
-        f" Read those of ez@{made} first: where membership was known, it found the most members at "
-        "low false-positive rates of all attacks that need no more than this audit has."
+        f" Read those of ez@{made} first: in raymia's small studies, where membership was known, "
+        "this pair found the most members at low false-positive rates."
     )
 
 

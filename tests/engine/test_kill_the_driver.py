@@ -124,8 +124,7 @@ def test_the_next_run_asks_only_what_is_missing_and_scores_the_same(
     attacks = {attack for attack in ALL_ATTACKS if "@self_prompt" not in attack}
     assert len(scores) == records * (len(attacks) + 1)
     for row, score in expected.items():
-        learned = row[1] == "learned_combination"  # an optimizer stops where it is near enough
-        assert scores[row] == pytest.approx(score, abs=1e-3 if learned else 1e-6)
+        assert scores[row] == pytest.approx(score, abs=1e-6)
     texts = [
         {(r["record_id"], r["neighbor"]): r["payload"] for r in raw_rows(s, "neighbors.mask_fill")}
         for s in (killed.parent / "store", tmp_path / "store")
