@@ -27,6 +27,7 @@ from typing import Any
 # Read once, by torch and tqdm: wait as raymia's workers do, and draw no bars.
 os.environ |= {"GOMP_SPINCOUNT": "1000", "TQDM_DISABLE": "1"}
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from rich.console import Console
@@ -40,9 +41,11 @@ from raymia.inputs import resolve_inputs
 from raymia.models.batching import length_sorted_batches, worthwhile_tokens
 from raymia.models.causal_lm import CausalLM, load_causal_lm
 from raymia.models.source import resolve_checkpoint
+from raymia.neighbors.makers import neighbor_maker
 from raymia.plan import plan_audit
-from raymia.records import read_texts
-from raymia.spec import ModelSpec, ResourcesSpec
+from raymia.probes.base import Item
+from raymia.records import read_texts, record_id
+from raymia.spec import AuditSpec, ModelSpec, ResourcesSpec, SubstituteNeighbors
 from raymia.spec_file import parse_spec
 
 LIMIT, ADAPTER, RAY, HARNESS, ONE = (
@@ -67,15 +70,21 @@ class Bench:
     Attributes
     ----------
     model : the model in this process, which all ways but Ray's use.
-    ids : each text's tokens, as the model sees them.
+    records, neighbors : texts; of the neighbors, raymia stores sums alone.
+    ids : the tokens of each record and then of each neighbor, as the model sees them.
     """
 
     model: CausalLM
     checkpoint: Any
-    texts: list[str]
+    records: list[str]
+    neighbors: list[str]
     ids: list[list[int]]
     batch_tokens: int
     on_gpu: bool
+
+    @property
+    def texts(self) -> list[str]:
+        return [*self.records, *self.neighbors]
 
     @property
     def tokens(self) -> int:
@@ -116,7 +125,11 @@ def time_limit(bench: Bench) -> Timing:
 
 
 def time_adapter(bench: Bench) -> Timing:
-    return timed(bench, lambda: bench.model.answer(bench.texts, moments=True))
+    def run() -> None:
+        bench.model.answer(bench.records, moments=True)
+        bench.model.answer(bench.neighbors, moments=False)
+
+    return timed(bench, run)
 
 
 @torch.inference_mode()
@@ -149,36 +162,63 @@ def time_ray(bench: Bench) -> Timing:
     """Start-up is all before the first block is stored; the first block's tokens do not count."""
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder, "records.jsonl")
-        records.write_text("".join(json.dumps({"text": t}) + "\n" for t in bench.texts), "utf-8")
+        records.write_text("".join(json.dumps({"text": t}) + "\n" for t in bench.records), "utf-8")
+        # The tokens with all that is asked of them, and the neighbors, once each.
+        attacks, given = ["min_k_plus_plus"], {}
+        if bench.neighbors:
+            attacks.append("neighbor")
+            given["neighbors"] = neighbors_of(bench).model_dump()
         pool = {"batch_tokens": bench.batch_tokens, "gpus": 0.5 if bench.on_gpu else 0}
         content = {
             "records": {"candidates": str(records)},
             "targets": [{"name": "target", "model": bench.checkpoint.path}],
-            "attacks": ["min_k_plus_plus"],  # the tokens with all that is asked of them, once
+            "attacks": attacks,
+            **given,
             "resources": {"target": pool, "block_records": BLOCK_RECORDS},
             "store": str(Path(folder, "store")),
         }
         inputs = resolve_inputs(parse_spec(content, "benchmark"))
         store = EvidenceStore(inputs.spec.store)
         (plan,) = plan_audit(inputs, store)
-        key = plan.target.probes[0].key
+        keys = [planned.key for planned in plan.target.probes]
         started = time.time()
         ask_models(inputs, store, inputs.spec.store, Console(file=StringIO()))
         ended = time.time()
-        return steady_state(Path(folder, "store"), key, started, ended)
+        return steady_state(Path(folder, "store"), keys, started, ended)
 
 
-def steady_state(store: Path, key: EvidenceKey, started: float, ended: float) -> Timing:
-    """Read from the times of the store's files what was answered after the first of them."""
-    files = sorted((store / key.folder).glob("*.parquet"), key=lambda p: p.stat().st_mtime_ns)
-    times = [file.stat().st_mtime_ns / 1e9 for file in files]
-    if len(files) < 2:
+def neighbors_of(bench: Bench) -> SubstituteNeighbors:
+    """What the audit file says of the neighbors: words replaced, which takes no model's time."""
+    count = len(bench.neighbors) // len(bench.records)
+    return SubstituteNeighbors(kind="substitute", count=count)
+
+
+def steady_state(store: Path, keys: Sequence[EvidenceKey], started: float, ended: float) -> Timing:
+    """Read from the times of the store's files what was answered after the first block.
+
+    Parameters
+    ----------
+    keys : of the probes, in the order in which a block is asked.
+    """
+    files = [
+        (file.stat().st_mtime_ns / 1e9, place, file)
+        for place, key in enumerate(keys)
+        for file in (store / key.folder).glob("*.parquet")
+    ]
+    first = min(time for time, place, _ in files if place == len(keys) - 1)
+    later = [(time, file) for time, _, file in files if time > first]
+    if not later:
         raise SystemExit(f"give more than {2 * BLOCK_RECORDS} texts: Ray's first block is start-up")
-    tables = [pq.read_table(file, columns=["token_ids"]) for file in files[1:]]
-    # The first token of a text is put to the model and has no answer.
-    tokens = sum(len(ids) + 1 for table in tables for ids in table["token_ids"].to_pylist())
-    seconds = times[-1] - times[0]
+    tokens = sum(tokens_asked(pq.read_table(file)) for _, file in later)
+    seconds = max(later)[0] - first
     return Timing(tokens, seconds, start_up=ended - started - seconds)
+
+
+def tokens_asked(answers: pa.Table) -> int:
+    """Tokens put to the model; the first of a text has no answer."""
+    if "token_count" in answers.column_names:
+        return sum(count + 1 for count in answers["token_count"].to_pylist())
+    return sum(len(ids) + 1 for ids in answers["token_ids"].to_pylist())
 
 
 def timed(bench: Bench, run: Callable[[], Any]) -> Timing:
@@ -213,7 +253,8 @@ def summary(bench: Bench, timings: dict[str, list[Timing]], load: float) -> dict
     limit = [t.rate for t in timings[LIMIT]]
     return {
         "model": Path(bench.checkpoint.path).name,
-        "texts": len(bench.texts),
+        "records": len(bench.records),
+        "neighbors": len(bench.neighbors),
         "tokens": bench.tokens,
         "batch_tokens": bench.batch_tokens,
         "rounds": len(limit),
@@ -251,7 +292,8 @@ def page_table(found: dict[str, Any]) -> str:
     """The summary as Markdown."""
     machine = found["machine"]
     lines = [
-        f"{found['model']}: {found['texts']} texts, {found['tokens']:,} tokens, "
+        f"{found['model']}: {found['records']:,} texts and {found['neighbors']:,} neighbors, "
+        f"{found['tokens']:,} tokens, "
         f"{found['rounds']} rounds; {machine['cores']} cores, {machine['threads']} threads, "
         f"load before the run {machine['load_before']:.1f}; "
         + ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
@@ -281,7 +323,9 @@ def write_page(page: Path, table: str) -> None:
     page.write_text(f"{before}{START}\n\n{table}\n\n{END}{after}", encoding="utf-8")
 
 
-def make_bench(model: str | None, texts: str | None, column: str, batch_tokens: int) -> Bench:
+def make_bench(
+    model: str | None, texts: str | None, column: str, batch_tokens: int, neighbors: int
+) -> Bench:
     """Load the model; the shipped base and Austen's passages where none is given."""
     folder = model or str(Path(raymia.__file__).parent / "demo" / ASSETS / "models" / "base")
     given = audit_passages()[:400] if texts is None else [r.text for r in read_texts(texts, column)]
@@ -289,11 +333,21 @@ def make_bench(model: str | None, texts: str | None, column: str, batch_tokens: 
     on_gpu = torch.cuda.is_available()
     checkpoint = resolve_checkpoint(ModelSpec(model=folder), "--model", on_gpu=on_gpu)
     loaded = load_causal_lm(checkpoint, batch_tokens=batch_tokens)
-    ids = [tokens[: loaded.max_tokens] for tokens in loaded.encode(usable)]
-    kept = [(text, tokens) for text, tokens in zip(usable, ids, strict=True) if len(tokens) > 1]
-    return Bench(
-        loaded, checkpoint, [t for t, _ in kept], [i for _, i in kept], batch_tokens, on_gpu
-    )
+    kept = [t for t, ids in zip(usable, loaded.encode(usable), strict=True) if len(ids) > 1]
+    made = make_neighbors(kept, neighbors)
+    ids = [tokens[: loaded.max_tokens] for tokens in loaded.encode([*kept, *made])]
+    return Bench(loaded, checkpoint, kept, made, ids, batch_tokens, on_gpu)
+
+
+def make_neighbors(records: Sequence[str], count: int) -> list[str]:
+    """The neighbors that the audit through Ray makes too."""
+    if not count:
+        return []
+    spec = SubstituteNeighbors(kind="substitute", count=count)
+    maker = neighbor_maker(spec, AuditSpec.model_fields["seed"].default, None, batch_tokens=0)
+    items = [Item(record_id(text), i, text) for text in records for i in maker.probe.indices()]
+    texts: list[str | None] = maker.probe.ask(maker.loader.load(), items)["payload"].to_pylist()
+    return [text for text in texts if text is not None]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -304,6 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--texts", metavar="FILE", help="JSONL, CSV or Parquet; default: the demo's"
     )
     parser.add_argument("--text-column", default="text")
+    parser.add_argument("--neighbors", type=int, default=2, help="of each text")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-tokens", type=int, default=8_192)
     parser.add_argument("--json", metavar="FILE", type=Path, help="write everything measured")
@@ -311,7 +366,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     load = os.getloadavg()[0]
     torch.set_num_threads(os.cpu_count() or 1)
-    bench = make_bench(given.model, given.texts, given.text_column, given.batch_tokens)
+    bench = make_bench(
+        given.model, given.texts, given.text_column, given.batch_tokens, given.neighbors
+    )
     found = summary(bench, run_rounds(bench, given.rounds), load)
     table = page_table(found)
     print(table)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from raymia.models.loaders import share_base
+from raymia.models.source import Checkpoint
 from raymia.plan import Stage, TargetPlan
 from raymia.spec import PoolSpec
 
@@ -32,6 +33,11 @@ class Pool:
         """Where the actors run, and how many there are."""
         largest: PoolSpec = max((stage.pool for stage in self.stages), key=lambda pool: pool.actors)
         return largest
+
+    @property
+    def computes(self) -> bool:
+        """Whether its actors hold models, and not a word list or a connection."""
+        return any(isinstance(stage.loader.checkpoint, Checkpoint) for stage in self.stages)
 
     def takes(self, stage: Stage) -> bool:
         """Whether the pool's actors can hold the stage's model too, at the price of an adapter."""

@@ -56,6 +56,7 @@ def run_stream(
     # Waiting for machines to come up, or for a large model to load, is not a stall.
     context.execution_options.preserve_order = False
     actors = sum(pool.spec.actors for pool in pools)
+    computing = sum(pool.spec.actors for pool in pools if pool.computes)
     dataset = ray.data.from_arrow(blocks)
     for number, pool in enumerate(pools):
         for stage in pool.stages:
@@ -78,7 +79,7 @@ def run_stream(
                 for stage in pool.stages
             ),
             store_url=store_url,
-            threads=threads_per_actor(actors, cluster),
+            threads=threads_per_actor(computing, cluster),
             passes_on=("record_id",) if last else (*RECORD_COLUMNS, *later),
         )
         dataset = dataset.map_batches(

@@ -48,7 +48,8 @@ def test_one_command_measures_every_way_and_writes_numbers_and_table(
         assert way["share_of_limit"]["min"] > 0
     assert found["ways"][script.LIMIT]["share_of_limit"] == {"median": 1, "min": 1, "max": 1}
     assert found["ways"][script.RAY]["start_up_seconds"][0] > 0
-    assert found["texts"] == len(set(texts))
+    assert found["records"] == len(set(texts))
+    assert found["neighbors"] == 2 * found["records"]
     content = page.read_text()
     assert content.startswith("before\n")
     assert content.endswith("after\n")
@@ -64,7 +65,7 @@ def test_ratios_are_taken_within_a_round(script: ModuleType) -> None:
         script.ONE: [script.Timing(20, 1.0), script.Timing(20, 2.0)],
     }
     model = type("Source", (), {"path": "folder/name"})()
-    bench = script.Bench(None, model, ["a"], [[1, 2]], 8, False)
+    bench = script.Bench(None, model, ["a"], [], [[1, 2]], 8, False)
     found = script.summary(bench, ways, load=0.0)
     assert found["ways"][script.RAY]["share_of_limit"] == {"median": 0.8, "min": 0.8, "max": 0.8}
     assert found["ways"][script.ONE]["ray_is_faster"] == {"median": 4, "min": 4, "max": 4}
