@@ -70,3 +70,21 @@ def uniforms(keys: torch.Tensor, step: int, count: int) -> torch.Tensor:
 def gumbels(keys: torch.Tensor, step: int, count: int) -> torch.Tensor:
     """Draw standard Gumbel noise [batch, count]; argmax(logits + noise) samples the softmax."""
     return -(-uniforms(keys, step, count).log()).log()
+
+
+def normals(keys: torch.Tensor, count: int) -> torch.Tensor:
+    """Draw ``count`` standard normal numbers for each key (Box and Muller, 1958).
+
+    Returns
+    -------
+    float32 tensor of shape [batch, count]; equal on every device up to the rounding of its
+    logarithm and cosine.
+    """
+    import torch
+
+    half = (count + 1) // 2
+    numbers = uniforms(keys, 0, 2 * half)
+    radius = (-2 * numbers[:, :half].log()).sqrt()
+    angle = 2 * torch.pi * numbers[:, half:]
+    pairs = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
+    return pairs[:, :count].to(torch.float32)

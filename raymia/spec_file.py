@@ -15,10 +15,12 @@ from raymia.errors import InputError
 from raymia.spec import (
     AuditSpec,
     EndpointTarget,
+    InfillNeighbors,
+    MaskFillNeighbors,
     ModelSpec,
+    SelfGeneratedReference,
     SelfPromptReference,
     ShadowReference,
-    SubstituteNeighbors,
     TargetSpec,
 )
 
@@ -166,6 +168,8 @@ def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
             references[name] = reference.model_copy(
                 update={"prompts": [data(p) for p in reference.prompts]}
             )
+        elif isinstance(reference, SelfGeneratedReference):
+            references[name] = reference
         else:
             references[name] = _model_paths(reference, weights)
             if isinstance(reference, ShadowReference):
@@ -173,12 +177,13 @@ def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
                     update={"members": [data(p) for p in reference.members]}
                 )
     neighbors = spec.neighbors
-    if neighbors is not None and not isinstance(neighbors, SubstituteNeighbors):
+    if isinstance(neighbors, MaskFillNeighbors | InfillNeighbors):
         neighbors = neighbors.model_copy(update={"model": weights(neighbors.model)})
     records = spec.records.model_copy(
         update={
             key: [data(p) for p in getattr(spec.records, key)]
             for key in ("members", "non_members", "candidates", "population", "known_members")
+            if hasattr(spec.records, key)
         }
     )
     corpus = spec.corpus

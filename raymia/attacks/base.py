@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from raymia.errors import InputError
-from raymia.evidence.text import TextEvidence
 
 Scores = npt.NDArray[np.float64]
 
@@ -36,28 +35,43 @@ class Attack(ABC):
     title, source, formula : for `raymia attacks` and the report.
     asks : what it has asked of the target, and of the reference alike: names of the fields of
         :class:`raymia.evidence.text.ModelEvidence`.
+    records : the kinds of records it can judge, "text" or "image".
     uses_reference : runs once with each reference, as ``name@reference``.
+    calibrates : runs alone, and once more with each reference, as ``name@reference``.
     uses_shadows, uses_population, uses_corpus : needs the fields of
         :class:`raymia.evidence.text.TextEvidence` of these names.
     combines : reads the scores of the audit's other attacks, and which records are members.
+    uses_samples : looks at images that the target generated.
+    learns : is fitted on some records, of which it is told which are members, to judge others.
     needs : what of the target not every endpoint gives; :data:`raymia.models.endpoint.LACKS`.
+    families : of image models it can be run on; see :mod:`raymia.models.image_source`.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
     formula: ClassVar[str]
+    records: ClassVar[tuple[str, ...]] = ("text",)
     asks: ClassVar[tuple[str, ...]] = ("tokens",)
     uses_reference: ClassVar[bool] = False
+    calibrates: ClassVar[bool] = False
     uses_shadows: ClassVar[bool] = False
     uses_population: ClassVar[bool] = False
     uses_corpus: ClassVar[bool] = False
+    uses_samples: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
     combines: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
+    families: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
-    def score(self, evidence: TextEvidence) -> Scores:
-        """Score every record, [records]; higher means member, NaN means no score."""
+    def score(self, evidence: Any) -> Scores:
+        """Score every record, [records]; higher means member, NaN means no score.
+
+        Parameters
+        ----------
+        evidence : :class:`raymia.evidence.text.TextEvidence`, or ``ImageEvidence`` for images.
+        """
 
 
 @dataclass(frozen=True)
@@ -91,25 +105,26 @@ class InSpace(Attack):
 
 
 Kind = TypeVar("Kind", bound=type[Attack])
-_REGISTRY: dict[str, type[Attack]] = {}
+_REGISTRY: dict[tuple[str, str], type[Attack]] = {}
 
 
 def register(kind: Kind) -> Kind:
-    """Make an attack known by its name; a decorator."""
-    if kind.name in _REGISTRY:
-        raise ValueError(f"two attacks are named {kind.name!r}")
-    _REGISTRY[kind.name] = kind
+    """Make an attack known by its name among those on its records; a decorator."""
+    for records in kind.records:
+        if (records, kind.name) in _REGISTRY:
+            raise ValueError(f"two attacks on {records} records are named {kind.name!r}")
+        _REGISTRY[records, kind.name] = kind
     return kind
 
 
-def registry() -> dict[str, type[Attack]]:
-    """All attacks by name, in order of their names."""
-    return dict(sorted(_REGISTRY.items()))
+def registry(records: str = "text") -> dict[str, type[Attack]]:
+    """All attacks on a kind of records by name, in order of their names."""
+    return {name: kind for (on, name), kind in sorted(_REGISTRY.items()) if on == records}
 
 
-def build(name: str, parameters: dict[str, Any], where: str) -> Attack:
+def build(name: str, parameters: dict[str, Any], where: str, records: str = "text") -> Attack:
     """Make an attack from its name and parameters, with errors that name the key."""
-    kinds = registry()
+    kinds = registry(records)
     if name not in kinds:
         near = difflib.get_close_matches(name, kinds, n=1)
         hint = f" did you mean {near[0]!r}?" if near else ""

@@ -34,6 +34,7 @@ class LearnedCombination(Attack):
     title = "Learned combination of all attacks"
     source = "raymia"
     formula = "cross-fitted log-odds of membership, linear in the other attacks' scores"
+    records = ("text", "image")
     asks = ()
     combines = True
 

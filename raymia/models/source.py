@@ -191,7 +191,7 @@ def check_adapter_folder(path: Path, where: str) -> None:
 def _check_weights(path: Path, where: str, weights: str) -> None:
     found = sorted(path.glob(weights))
     for file in found:
-        _check_whole(file, where)
+        check_whole(file, where)
     if found:
         return
     pickles = sorted(p.name for pattern in PICKLES for p in path.glob(pattern))
@@ -205,7 +205,7 @@ def _check_weights(path: Path, where: str, weights: str) -> None:
     raise InputError(f"{where}: {path} has no {weights} weights")
 
 
-def _check_whole(file: Path, where: str) -> None:
+def check_whole(file: Path, where: str) -> None:
     """Refuse a safetensors file that is shorter than its header says, as a broken download is."""
     size = file.stat().st_size
     try:

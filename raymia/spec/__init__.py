@@ -6,6 +6,19 @@ Unknown keys are refused. Relative paths in an audit file are relative to the fi
 
 from raymia.spec.audit import AttackSpec, AuditSpec, MetricsSpec, PoolSpec, ResourcesSpec
 from raymia.spec.base import Name, Paths, Share, Strict, merge_preset
+from raymia.spec.images import (
+    CaptionsSpec,
+    DenoisingSpec,
+    DiffusionTrainingSpec,
+    ElboSpec,
+    Fit,
+    ImageNeighbors,
+    ImageRecordsSpec,
+    InversionSpec,
+    Perturbation,
+    SelfGeneratedReference,
+    TimestepsSpec,
+)
 from raymia.spec.models import (
     AnyTarget,
     DType,
@@ -22,6 +35,7 @@ from raymia.spec.neighbors import (
     MaskFillNeighbors,
     NeighborsSpec,
     SubstituteNeighbors,
+    TextNeighbors,
 )
 from raymia.spec.probes import (
     GradientSpec,
@@ -31,7 +45,7 @@ from raymia.spec.probes import (
     SamplesSpec,
     SwapsSpec,
 )
-from raymia.spec.records import CorpusSpec, RecordsSpec
+from raymia.spec.records import CorpusSpec, RecordsSpec, TextRecordsSpec
 from raymia.spec.references import (
     SELF_PROMPT_PRESETS,
     FineTuneSpec,
@@ -49,12 +63,20 @@ __all__ = [
     "AnyTarget",
     "AttackSpec",
     "AuditSpec",
+    "CaptionsSpec",
     "CorpusSpec",
     "DType",
+    "DenoisingSpec",
+    "DiffusionTrainingSpec",
+    "ElboSpec",
     "EndpointTarget",
     "FineTuneSpec",
+    "Fit",
     "GradientSpec",
+    "ImageNeighbors",
+    "ImageRecordsSpec",
     "InfillNeighbors",
+    "InversionSpec",
     "LongTexts",
     "LoraSpec",
     "MaskFillNeighbors",
@@ -65,6 +87,7 @@ __all__ = [
     "NeighborsSpec",
     "NoiseSpec",
     "Paths",
+    "Perturbation",
     "PoolSpec",
     "PrefixSpec",
     "ProbesSpec",
@@ -73,6 +96,7 @@ __all__ = [
     "ReferenceSpec",
     "ResourcesSpec",
     "SamplesSpec",
+    "SelfGeneratedReference",
     "SelfPromptReference",
     "ShadowReference",
     "Share",
@@ -80,5 +104,8 @@ __all__ = [
     "SubstituteNeighbors",
     "SwapsSpec",
     "TargetSpec",
+    "TextNeighbors",
+    "TextRecordsSpec",
+    "TimestepsSpec",
     "merge_preset",
 ]

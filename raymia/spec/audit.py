@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from raymia.spec.base import Name, Share, Strict
-from raymia.spec.models import AnyTarget
+from raymia.spec.images import ImageNeighbors, ImageRecordsSpec, SelfGeneratedReference
+from raymia.spec.models import AnyTarget, EndpointTarget, ModelSpec
 from raymia.spec.neighbors import NeighborsSpec
 from raymia.spec.probes import ProbesSpec
 from raymia.spec.records import CorpusSpec, RecordsSpec
@@ -26,6 +27,9 @@ class PoolSpec(Strict):
         default=8_192,
         ge=16,
         description="padded tokens per forward pass; halved when memory is short",
+    )
+    batch_images: int = Field(
+        default=64, ge=1, description="images per forward pass; halved when memory is short"
     )
 
 
@@ -94,6 +98,11 @@ class AuditSpec(Strict):
     )
     metrics: MetricsSpec = Field(default=MetricsSpec(), description="what is measured")
 
+    @field_validator("records", mode="before")
+    @classmethod
+    def _texts_by_default(cls, value: Any) -> Any:
+        return {"kind": "text", **value} if isinstance(value, dict) else value
+
     @field_validator("references", mode="before")
     @classmethod
     def _default_kind(cls, value: Any) -> Any:
@@ -125,8 +134,10 @@ class AuditSpec(Strict):
                 f"target names must be unique; given more than once: {', '.join(twice)}"
             )
         for name, reference in self.references.items():
-            if isinstance(reference, SelfPromptReference) and not isinstance(
-                self.references.get(reference.base), ModelReference
+            if (
+                isinstance(reference, SelfPromptReference | SelfGeneratedReference)
+                and reference.base is not None
+                and not isinstance(self.references.get(reference.base), ModelReference)
             ):
                 raise ValueError(
                     f"references.{name}.base is {reference.base!r}, which is not a reference of "
@@ -134,3 +145,40 @@ class AuditSpec(Strict):
                     f"`{reference.base}: {{model: PATH}}`"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _sections_fit_the_records(self) -> AuditSpec:
+        images = isinstance(self.records, ImageRecordsSpec)
+        what = "images" if images else "texts"
+        if self.neighbors is not None and isinstance(self.neighbors, ImageNeighbors) != images:
+            raise ValueError(f"neighbors of kind {self.neighbors.kind} are none of {what}")
+        for name, reference in self.references.items():
+            other = SelfPromptReference if images else SelfGeneratedReference
+            if isinstance(reference, other):
+                raise ValueError(
+                    f"references.{name} is of kind {reference.kind}, and the records are {what}"
+                )
+        if images:
+            _refuse_keys_of_texts(self)
+        return self
+
+
+TEXT_KEYS = ("adapter", "gguf_file", "max_tokens", "long_texts", "stride", "trust_remote_code")
+"""Keys of a model that mean nothing for image models."""
+
+
+def _refuse_keys_of_texts(spec: AuditSpec) -> None:
+    models: dict[str, Any] = {f"targets[{n}]": t for n, t in enumerate(spec.targets)}
+    models |= {f"references.{name}": r for name, r in spec.references.items()}
+    for where, model in models.items():
+        if isinstance(model, EndpointTarget):
+            raise ValueError(
+                f"{where}: an endpoint answers about texts, and the records are images"
+            )
+        given = [key for key in TEXT_KEYS if key in model.model_fields_set]
+        if isinstance(model, ModelSpec) and given:
+            raise ValueError(
+                f"{where}.{given[0]} is for language models, and the records are images"
+            )
+    if spec.corpus is not None:
+        raise ValueError("corpus is for texts, and the records are images")

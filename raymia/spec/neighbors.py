@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from raymia.spec.base import Share, Strict, merge_preset
+from raymia.spec.images import ImageNeighbors
 
 # Presets of mask filling; provenance in docs/attacks.md.
 MASK_FILL_PRESETS: dict[str, dict[str, Any]] = {
@@ -114,6 +115,5 @@ class SubstituteNeighbors(Strict):
     share: Share = Field(default=0.15, description="share of the words replaced, one at least")
 
 
-NeighborsSpec = Annotated[
-    MaskFillNeighbors | InfillNeighbors | SubstituteNeighbors, Field(discriminator="kind")
-]
+TextNeighbors = MaskFillNeighbors | InfillNeighbors | SubstituteNeighbors
+NeighborsSpec = Annotated[TextNeighbors | ImageNeighbors, Field(discriminator="kind")]

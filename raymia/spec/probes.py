@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from raymia.spec.base import Share, Strict
+from raymia.spec.images import CaptionsSpec, DenoisingSpec, ElboSpec, InversionSpec, TimestepsSpec
 
 
 class PrefixSpec(Strict):
@@ -53,3 +54,13 @@ class ProbesSpec(Strict):
     noise: NoiseSpec | None = Field(default=None, description="for `spv_embedding`")
     samples: SamplesSpec | None = Field(default=None, description="for `samia`")
     gradient: GradientSpec | None = Field(default=None, description="for `grad_norm`")
+    denoising: DenoisingSpec = Field(
+        default=DenoisingSpec(), description="for attacks on a diffusion model's loss"
+    )
+    elbo: ElboSpec = Field(default=ElboSpec(), description="for attacks on an autoencoder's loss")
+    inversion: InversionSpec = Field(
+        default=InversionSpec(), description="for `secmi` and `secmi_nns`"
+    )
+    proximal: TimestepsSpec = Field(default=TimestepsSpec(), description="for `pia` and `pian`")
+    clean: TimestepsSpec = Field(default=TimestepsSpec(), description="for `sima`")
+    captions: CaptionsSpec = Field(default=CaptionsSpec(), description="for `clid`")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from pydantic import Field, model_validator
 
 from raymia.spec.base import Paths, Strict
+from raymia.spec.images import ImageRecordsSpec
 
 
-class RecordsSpec(Strict):
-    """The records that are scored. Paths may be JSONL, CSV or Parquet, local or any fsspec URL."""
+class TextRecordsSpec(Strict):
+    """Texts that are scored. Paths may be JSONL, CSV or Parquet, local or any fsspec URL."""
 
+    kind: Literal["text"] = Field(default="text", description="may be left out")
     members: Paths = Field(default=[], description="files of records the targets were trained on")
     non_members: Paths = Field(
         default=[], description="files of held-out records from the same distribution"
@@ -34,10 +38,13 @@ class RecordsSpec(Strict):
     )
 
     @model_validator(mode="after")
-    def _not_empty(self) -> RecordsSpec:
+    def _not_empty(self) -> TextRecordsSpec:
         if not (self.members or self.non_members or self.candidates):
             raise ValueError("give at least one file under members, non_members or candidates")
         return self
+
+
+RecordsSpec = Annotated[TextRecordsSpec | ImageRecordsSpec, Field(discriminator="kind")]
 
 
 class CorpusSpec(Strict):

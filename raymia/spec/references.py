@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from raymia.spec.base import Paths, Strict, merge_preset
+from raymia.spec.images import SelfGeneratedReference
 from raymia.spec.models import ModelSpec
 
 
@@ -21,9 +22,10 @@ class ShadowReference(ModelSpec):
 
     kind: Literal["shadow"] = Field(description="tells a shadow from other references")
     members: Paths = Field(
-        description="files of the texts it was trained on; a record among them is in, others out"
+        description="files of the records it was trained on; one of the audit's among them is in, "
+        "the others are out"
     )
-    text_column: str = Field(default="text", description="name of the members' text column")
+    text_column: str = Field(default="text", description="name of the members' column, for texts")
 
 
 class LoraSpec(Strict):
@@ -91,5 +93,6 @@ class SelfPromptReference(Strict):
 
 
 ReferenceSpec = Annotated[
-    ModelReference | SelfPromptReference | ShadowReference, Field(discriminator="kind")
+    ModelReference | SelfPromptReference | SelfGeneratedReference | ShadowReference,
+    Field(discriminator="kind"),
 ]

@@ -1,0 +1,211 @@
+"""Where an image model's files are, what kind of model they are, and what they hash to.
+
+Three families: a ``denoiser`` is a diffusers pipeline (model_index.json), an ``autoencoder`` is
+diffusers' AutoencoderKL or one of raymia's own, and ``pixels`` is a transformers model that
+predicts pixel by pixel.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from raymia.errors import InputError
+from raymia.hashing import digest, digest_file
+from raymia.models.source import PICKLES, check_whole, locate
+from raymia.spec import ModelSpec
+
+Family = Literal["denoiser", "autoencoder", "pixels"]
+Shape = tuple[int, int, int]
+OWN_AUTOENCODER = "raymia.autoencoder"
+"""``_class_name`` in the config of raymia's own autoencoders."""
+
+HASHED = {".safetensors", ".json", ".txt", ".model"}
+_PROVENANCE = {
+    "_name_or_path",
+    "_diffusers_version",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+}
+
+
+@dataclass(frozen=True)
+class ImageCheckpoint:
+    """An image model resolved to a local folder; small and JSON-serializable, for actors.
+
+    Attributes
+    ----------
+    path : the folder.
+    family : what it answers; see the module.
+    shape : channels, height and width of the images it takes, in pixels.
+    train_timesteps : length of a denoiser's noise schedule; 0 for other families.
+    is_captioned : whether a denoiser is conditioned on text.
+    fingerprint : hash of the files' content, the quantization and the precision.
+    """
+
+    path: str
+    family: Family
+    shape: Shape
+    quantization: str
+    dtype: str
+    train_timesteps: int = 0
+    is_captioned: bool = False
+    fingerprint: str = ""
+
+    @property
+    def label(self) -> str:
+        """What plans and reports call it."""
+        return self.path
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def resolve_image_model(spec: ModelSpec, where: str, *, on_gpu: bool) -> ImageCheckpoint:
+    """Find an image model's files, refuse what may not be loaded, and take its fingerprint.
+
+    Raises
+    ------
+    InputError
+        If the folder is missing or of no family, lacks a part such as the scheduler, or has weights
+        in pickle files alone, or damaged.
+    """
+    path = locate(spec.model, spec.revision, where)
+    dtype = spec.dtype if spec.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
+    if (path / "model_index.json").is_file():
+        found = _pipeline(path, where)
+    else:
+        found = _single_model(path, where)
+    checkpoint = ImageCheckpoint(
+        path=str(path), quantization=spec.quantization, dtype=dtype, **found
+    )
+    if spec.quantization != "none" and checkpoint.family != "denoiser":
+        raise InputError(
+            f"{where}: only diffusion models can be quantized here, and {path} is of the family "
+            f"{checkpoint.family}; leave out quantization"
+        )
+    return replace(checkpoint, fingerprint=image_fingerprint(checkpoint))
+
+
+def image_fingerprint(checkpoint: ImageCheckpoint) -> str:
+    """Hash everything in a checkpoint that can change an answer; where it lies is no part of it."""
+    folder = Path(checkpoint.path)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in HASHED)
+    relevant = [p for p in files if p.name not in ("manifest.json", "facts.json", "training.json")]
+    return digest(
+        {
+            "files": {str(p.relative_to(folder)): _content_hash(p) for p in relevant},
+            "quantization": checkpoint.quantization,
+            "dtype": checkpoint.dtype,
+        }
+    )
+
+
+def read_json(path: Path, where: str) -> dict[str, Any]:
+    """Read a config file.
+
+    Raises
+    ------
+    InputError
+        If it is missing, or no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{where}: {path} is missing") from None
+    except ValueError as error:
+        raise InputError(f"{where}: {path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: {path} should hold an object")
+    return content
+
+
+def network_folder(path: Path) -> str:
+    """The subfolder of a pipeline's denoising network: ``unet`` or ``transformer``."""
+    return "transformer" if (path / "transformer").is_dir() else "unet"
+
+
+def _pipeline(path: Path, where: str) -> dict[str, Any]:
+    index = read_json(path / "model_index.json", where)
+    network = network_folder(path)
+    config = read_json(path / network / "config.json", where)
+    _check_weights(path / network, where)
+    if not (path / "scheduler" / "scheduler_config.json").is_file():
+        raise InputError(
+            f"{where}: {path} has no scheduler/scheduler_config.json, and without the noise "
+            "schedule nothing can be asked; save the whole pipeline with save_pretrained(folder)"
+        )
+    scheduler = read_json(path / "scheduler" / "scheduler_config.json", where)
+    size = config.get("sample_size")
+    if size is None:
+        raise InputError(f"{where}: {path / network / 'config.json'} has no sample_size")
+    height, width = (size, size) if isinstance(size, int) else size
+    channels = int(config["in_channels"])
+    if (path / "vae").is_dir():
+        vae = read_json(path / "vae" / "config.json", where)
+        _check_weights(path / "vae", where)
+        if vae.get("scaling_factor") is None:
+            raise InputError(
+                f"{where}: {path / 'vae' / 'config.json'} has no scaling_factor, the scale of the "
+                "latents that the model was trained on; add it"
+            )
+        scale = 2 ** (len(vae["block_out_channels"]) - 1)
+        channels, height, width = int(vae["in_channels"]), height * scale, width * scale
+    captioned = index.get("text_encoder", [None])[0] is not None
+    if captioned:
+        _check_weights(path / "text_encoder", where)
+    return {
+        "family": "denoiser",
+        "shape": (channels, int(height), int(width)),
+        "train_timesteps": int(scheduler.get("num_train_timesteps", 1000)),
+        "is_captioned": captioned,
+    }
+
+
+def _single_model(path: Path, where: str) -> dict[str, Any]:
+    if not (path / "config.json").is_file():
+        found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+        raise InputError(
+            f"{where}: {path} has neither model_index.json (a diffusers pipeline) nor config.json "
+            f"(an autoencoder); found: {found}"
+        )
+    config = read_json(path / "config.json", where)
+    _check_weights(path, where)
+    name = config.get("_class_name")
+    if name == OWN_AUTOENCODER:
+        return {"family": "autoencoder", "shape": tuple(config["image_shape"])}
+    if name == "AutoencoderKL":
+        size = int(config["sample_size"])
+        return {"family": "autoencoder", "shape": (int(config["in_channels"]), size, size)}
+    if config.get("model_type") == "imagegpt":
+        side = int(config["n_positions"] ** 0.5)
+        return {"family": "pixels", "shape": (3, side, side)}
+    kind = name or config.get("model_type")
+    raise InputError(
+        f"{where}: {path} is a {kind}, and images are scored against diffusers pipelines, "
+        "AutoencoderKL, raymia's autoencoders and ImageGPT"
+    )
+
+
+def _check_weights(folder: Path, where: str) -> None:
+    found = sorted(folder.glob("*.safetensors"))
+    for file in found:
+        check_whole(file, where)
+    if found:
+        return
+    pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
+    held = f"its weights in {', '.join(pickles[:3])} only" if pickles else "no weights"
+    raise InputError(
+        f"{where}: {folder} has {held}, and raymia reads safetensors; save it again with "
+        "save_pretrained(folder), which writes them"
+    )
+
+
+def _content_hash(path: Path) -> str:
+    if path.name not in ("config.json", "model_index.json", "scheduler_config.json"):
+        return digest_file(path)
+    config = json.loads(path.read_text(encoding="utf-8"))
+    return digest({key: value for key, value in config.items() if key not in _PROVENANCE})

@@ -1,0 +1,171 @@
+"""What the audit file says of images: records, neighbors, probes, references."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from raymia.spec.base import Paths, Share, Strict
+
+Fit = Literal["exact", "crop", "pad", "stretch"]
+Perturbation = Literal[
+    "crop", "brightness", "contrast", "saturation", "hue", "rotation", "perspective",
+    "downsampling", "jpeg", "blur",
+]  # fmt: skip
+
+
+class ImageRecordsSpec(Strict):
+    """Images that are scored.
+
+    A path is a folder of images, a Parquet, JSONL or CSV file with a column of images or of paths
+    to them, or a tar of the WebDataset layout; local or any fsspec URL.
+    """
+
+    kind: Literal["image"] = Field(description="tells images from texts")
+    members: Paths = Field(default=[], description="images the targets were trained on")
+    non_members: Paths = Field(default=[], description="held-out images from the same distribution")
+    candidates: Paths = Field(
+        default=[], description="images whose membership is unknown; scored, not measured"
+    )
+    population: Paths = Field(
+        default=[],
+        description="images that are no members and are not scored: what quantile regression is "
+        "fitted on",
+    )
+    image_column: str = Field(
+        default="image", description="name of the column that holds images, or paths to them"
+    )
+    caption_column: str | None = Field(
+        default=None,
+        description="name of the column of captions, for models that are conditioned on text; in a "
+        "tar, the suffix of the files that hold them, such as `txt`",
+    )
+    group_column: str | None = Field(
+        default=None,
+        description="name of a column that says which records belong together; groups are measured "
+        "beside records",
+    )
+    fit: Fit = Field(
+        default="exact",
+        description="what is done to an image that has another size than the models take: set it "
+        "aside, cut its longer side and scale it, pad it with black, or scale it",
+    )
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not (self.members or self.non_members or self.candidates):
+            raise ValueError("give at least one path under members, non_members or candidates")
+        return self
+
+
+class ImageNeighbors(Strict):
+    """Neighbors of an image: one perturbation at growing strengths; made beside the model.
+
+    `auto` makes those of every kind in `among` and lets attacks use the kind that tells members
+    best on a tenth of the records, which they then do not score, or on a shadow.
+    """
+
+    kind: Perturbation | Literal["auto"] = Field(default="crop", description="what is done to it")
+    strengths: list[float] | None = Field(
+        default=None,
+        min_length=1,
+        description="default: ten of each kind, given in docs/images.md; not with auto",
+    )
+    among: list[Perturbation] = Field(
+        default=["crop", "rotation", "perspective", "downsampling", "jpeg", "blur"],
+        min_length=1,
+        description="the kinds that auto chooses from",
+    )
+
+    @model_validator(mode="after")
+    def _strengths_are_of_one_kind(self) -> Self:
+        if self.kind == "auto" and self.strengths is not None:
+            raise ValueError("`strengths` are those of one kind; leave them out with kind auto")
+        return self
+
+    @property
+    def kinds(self) -> list[Perturbation]:
+        """The perturbations that are asked about."""
+        return self.among if self.kind == "auto" else [self.kind]
+
+
+Timesteps = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class DenoisingSpec(Strict):
+    """The denoising error of a diffusion model."""
+
+    timesteps: Timesteps = Field(
+        default=[50, 100, 150, 200, 250, 300, 350, 400, 450, 500],
+        description="of the model's noise schedule",
+    )
+    draws: int = Field(default=1, ge=1, le=1000, description="noise draws per timestep")
+    noise: Literal["shared", "independent"] = Field(
+        default="shared",
+        description="whether a record and its neighbors are given the same noise; independent is "
+        "what PFAMI's released code does",
+    )
+
+
+class InversionSpec(Strict):
+    """The error of a step up and a step back after DDIM inversion (SecMI)."""
+
+    timestep: int = Field(default=100, ge=1, description="where the error is measured")
+    step: int = Field(default=10, ge=1, description="timesteps from one step to the next")
+
+
+class TimestepsSpec(Strict):
+    """At which timesteps a probe that draws no noise is asked."""
+
+    timesteps: Timesteps = Field(default=[100, 200, 300], description="of the noise schedule")
+
+
+class ElboSpec(Strict):
+    """The terms of the evidence lower bound of an autoencoder."""
+
+    draws: int = Field(default=10, ge=1, le=1000, description="latent draws per image")
+
+
+class CaptionsSpec(Strict):
+    """How captions are reduced for CLiD."""
+
+    reductions: int = Field(
+        default=4, ge=1, le=20, description="reduced captions, the empty one among them"
+    )
+    timesteps: Timesteps = Field(default=[200, 400, 600], description="of the noise schedule")
+
+
+class DiffusionTrainingSpec(Strict):
+    """How a diffusion model is trained."""
+
+    steps: int = Field(default=1_000, ge=1, description="optimizer steps")
+    batch_size: int = Field(default=32, ge=1, description="images per step")
+    learning_rate: float = Field(default=2e-4, gt=0, description="after the warm-up; falls to zero")
+    warmup: int = Field(default=100, ge=0, description="steps over which the rate rises")
+    ema: Share | None = Field(
+        default=None, description="decay of a running mean of the weights, which is what is saved"
+    )
+    flip: bool = Field(default=False, description="mirror half of the images")
+    crop: bool = Field(default=False, description="cut out a part at random and scale it")
+
+
+class SelfGeneratedReference(Strict):
+    """A model of the target's kind, trained on images that the target itself generated.
+
+    The image side of `self_prompt`: it knows the domain as the target does, and has not seen the
+    members.
+    """
+
+    kind: Literal["self_generated"] = Field(description="tells this reference from a model")
+    base: str | None = Field(
+        default=None,
+        description="name of the reference of kind model that is trained further; default: a fresh "
+        "model of the target's architecture",
+    )
+    images: int = Field(default=1_000, ge=2, description="how many images the target generates")
+    sampling_steps: int = Field(default=50, ge=1, description="DDIM steps per image")
+    generation_batch: int = Field(default=64, ge=1, description="images generated side by side")
+    training: DiffusionTrainingSpec = Field(
+        default=DiffusionTrainingSpec(), description="how the reference is trained on them"
+    )
