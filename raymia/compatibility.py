@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from raymia.attacks import NamedAttack
 from raymia.errors import InputError
@@ -98,7 +99,16 @@ def _tokenization(checkpoint: Checkpoint) -> str | None:
     return digest({part: content.get(part) for part in TOKENIZATION})
 
 
-def identical_models(targets: Targets, references: Mapping[str, Checkpoint]) -> list[str]:
+class HasFingerprint(Protocol):
+    """A model whose content is known by its hash."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+def identical_models(
+    targets: Mapping[str, HasFingerprint | None], references: Mapping[str, HasFingerprint]
+) -> list[str]:
     """Say which references are the target itself, with which nothing can be told."""
     return [
         f"reference {reference!r} is the same model as target {target!r}: attacks with it can tell "

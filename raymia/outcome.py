@@ -29,7 +29,7 @@ from raymia.report.result import (
     StageCount,
 )
 from raymia.scoring import infer_datasets, measure_groups, measure_scores
-from raymia.spec import SelfPromptReference
+from raymia.spec import ModelSpec, SelfGeneratedReference, SelfPromptReference, TextNeighbors
 
 TRUNCATED = "longer than the model's limit: its end was not scored"
 VERSIONS_OF = ("raymia", "torch", "transformers", "ray", "numpy", "pyarrow")
@@ -169,12 +169,15 @@ def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
         for name in plan.references:
             spec = specs[name]
             facts = run.store.prepared_facts(recipes[name].key) if name in recipes else None
-            base = specs[spec.base] if isinstance(spec, SelfPromptReference) else spec
+            if isinstance(spec, SelfPromptReference | SelfGeneratedReference):
+                base = specs.get(spec.base or "")
+            else:
+                base = spec
             yield ReferenceCard(
                 target=plan.name,
                 name=name,
                 kind=spec.kind,
-                model="" if isinstance(base, SelfPromptReference) else base.model,
+                model=base.model if isinstance(base, ModelSpec) else "",
                 facts=facts or {},
             )
 
@@ -182,7 +185,7 @@ def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
 def _neighbor_quality(run: Run) -> NeighborQuality | None:
     """The figures of the neighbors; they are the same for every target."""
     plan, spec = run.after[0], run.inputs.spec
-    if plan.neighbors is None or spec.neighbors is None:
+    if plan.neighbors is None or not isinstance(spec.neighbors, TextNeighbors):
         return None
     columns = ["payload", "masked_share", "attempts", "error"]
     records = run.inputs.records.table

@@ -11,15 +11,24 @@ import pyarrow as pa
 
 from raymia.attacks import Attack, NamedAttack
 from raymia.evidence.store import EvidenceKey, EvidenceStore
-from raymia.inputs import Inputs
-from raymia.models.endpoint import Endpoint
-from raymia.models.loaders import CausalLMLoader, EndpointLoader, Loader
-from raymia.models.source import Checkpoint, fingerprint
+from raymia.inputs import AnyCheckpoint, Inputs
+from raymia.modality import (
+    Recipe,
+    finished_checkpoint,
+    loader_for,
+    probes_for,
+    recipe_for,
+)
+from raymia.models.loaders import Loader
+from raymia.models.source import Checkpoint
 from raymia.neighbors.makers import NeighborMaker, neighbor_maker
-from raymia.prepare.self_prompt import SelfPromptRecipe
 from raymia.probes.base import Probe, evidence_key
-from raymia.probes.questions import in_order, make_probe
-from raymia.spec import PoolSpec, SelfPromptReference
+from raymia.spec import (
+    ImageNeighbors,
+    PoolSpec,
+    SelfGeneratedReference,
+    SelfPromptReference,
+)
 
 Role = Literal["neighbors", "target", "reference"]
 TOKEN_SAMPLE = 500
@@ -31,7 +40,7 @@ class PlannedProbe:
 
     Attributes
     ----------
-    question : its name among :data:`raymia.probes.questions.QUESTIONS`; "make" for neighbors.
+    question : its name among the questions of :mod:`raymia.probes`; "make" for neighbors.
     missing : indices to ask about, by record id.
     stored : how many answers there are already.
     """
@@ -68,10 +77,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Preparation:
-    """A self-prompt reference of one target, and whether it is made."""
+    """A reference that one target has a part in, and whether it is made."""
 
     reference: str
-    recipe: SelfPromptRecipe
+    recipe: Recipe
     ready: bool
 
     def stage_name(self, target: str) -> str:
@@ -129,16 +138,19 @@ def plan_target(
     attacks = inputs.attacks_on(name)
     maker: NeighborMaker | None = None
     neighbors_made: tuple[int, str] | None = None
-    if spec.neighbors is not None and any("neighbors" in a.attack.asks for a in attacks):
+    # Neighbors of images are made where the model is, without a stage of their own.
+    texts = spec.neighbors is not None and not isinstance(spec.neighbors, ImageNeighbors)
+    if texts and any("neighbors" in a.attack.asks for a in attacks):
+        assert spec.neighbors is not None
+        assert not isinstance(spec.neighbors, ImageNeighbors)
         budget = resources.paraphraser.batch_tokens
         maker = neighbor_maker(spec.neighbors, spec.seed, inputs.paraphraser, budget)
         key = evidence_key(maker.probe, maker.fingerprint)
         neighbors_made = (maker.probe.spec.count, key.hash)
     ids = inputs.records.ids
-    # The same texts for every model, so that what two stages ask of one model is the same question.
-    with_population = ids
-    if any(a.attack.uses_population for a in inputs.attacks):
-        with_population = [*ids, *inputs.population]
+    # The same for every model, so that what two stages ask of one model is the same question.
+    of_population = {q for a in inputs.attacks if a.attack.uses_population for q in a.attack.asks}
+    with_population = [*ids, *inputs.population]
     planned = {
         p.key.hash
         for plan in earlier
@@ -149,17 +161,17 @@ def plan_target(
     def stage(
         label: str,
         role: Role,
-        checkpoint: Checkpoint | Endpoint,
+        checkpoint: AnyCheckpoint,
         pool: PoolSpec,
         attacks: list[Attack],
     ) -> Stage:
         probes = []
-        for question in in_order(q for attack in attacks for q in attack.asks):
-            probe = make_probe(question, inputs, neighbors_made)
-            asked = with_population if question == "tokens" else ids
+        asks = [q for attack in attacks for q in attack.asks]
+        for question, probe in probes_for(inputs, asks, checkpoint, neighbors_made):
+            asked = with_population if question.partition(".")[0] in of_population else ids
             probes.append(_planned(question, probe, checkpoint.fingerprint, asked, store, planned))
         planned.update(p.key.hash for p in probes)
-        return Stage(label, role, _loader(checkpoint, pool), pool, tuple(probes))
+        return Stage(label, role, loader_for(checkpoint, pool), pool, tuple(probes))
 
     target = stage(
         f"target:{name}",
@@ -175,13 +187,15 @@ def plan_target(
             a.attack
             for a in attacks
             if a.reference == reference
-            or (a.attack.uses_shadows and reference in inputs.shadow_members)
+            or ((a.attack.uses_shadows or a.attack.learns) and reference in inputs.shadow_members)
         ]
         kind = spec.references[reference]
-        if isinstance(kind, SelfPromptReference):
-            preparation = _preparation(inputs, store, reference, kind, name)
+        if isinstance(kind, SelfPromptReference | SelfGeneratedReference):
+            recipe = recipe_for(inputs, reference, kind, name)
+            ready = store.prepared_facts(recipe.key) is not None
+            preparation = Preparation(reference, recipe, ready)
             preparations.append(preparation)
-            checkpoint = prepared_checkpoint(preparation, store)
+            checkpoint: AnyCheckpoint = prepared_checkpoint(preparation, store)
             label = f"reference:{preparation.stage_name(name)}"
         else:
             checkpoint, label = inputs.references[reference], f"reference:{reference}"
@@ -208,41 +222,21 @@ def is_missing_anything(plans: list[TargetPlan]) -> bool:
     return any(plan.asked or not all(p.ready for p in plan.preparations) for plan in plans)
 
 
-def prepared_checkpoint(preparation: Preparation, store: EvidenceStore) -> Checkpoint:
+def prepared_checkpoint(preparation: Preparation, store: EvidenceStore) -> AnyCheckpoint:
     """The checkpoint of a prepared reference; before it is made, one without any evidence."""
     recipe = preparation.recipe
-    if not preparation.ready:
-        return replace(recipe.base, fingerprint=f"to be made: {recipe.key}")
-    folder = store.prepared_path(recipe.key)
-    checkpoint = Checkpoint(**recipe.checkpoint_at(folder))
-    return replace(checkpoint, fingerprint=fingerprint(checkpoint))
-
-
-def _loader(checkpoint: Checkpoint | Endpoint, pool: PoolSpec) -> Loader:
-    if isinstance(checkpoint, Endpoint):
-        return EndpointLoader(checkpoint, pool.actors)
-    return CausalLMLoader(checkpoint, pool.batch_tokens)
-
-
-def _preparation(
-    inputs: Inputs, store: EvidenceStore, name: str, spec: SelfPromptReference, target: str
-) -> Preparation:
-    writer = inputs.targets[target]
-    assert isinstance(writer, Checkpoint), "inputs refuse an endpoint that should write"
-    recipe = SelfPromptRecipe(
-        target=writer,
-        base=inputs.references[spec.base],
-        spec=spec,
-        prompts=inputs.prompts[name],
-        seed=inputs.spec.seed,
+    return finished_checkpoint(
+        recipe, store.prepared_path(recipe.key) if preparation.ready else None
     )
-    return Preparation(name, recipe, store.prepared_facts(recipe.key) is not None)
 
 
 def _used_references(inputs: Inputs, attacks: list[NamedAttack]) -> list[str]:
     used = [a.reference for a in attacks if a.reference is not None]
-    if any(a.attack.uses_shadows for a in attacks):
+    if any(a.attack.uses_shadows or a.attack.learns for a in attacks):
         used += inputs.shadow_members
+    if any(a.attack.uses_samples for a in attacks):
+        specs = inputs.spec.references
+        used += [n for n, kind in specs.items() if isinstance(kind, SelfGeneratedReference)]
     return list(dict.fromkeys(used))
 
 
@@ -298,12 +292,12 @@ def stored_neighbors(stages: Sequence[Stage], store: EvidenceStore) -> dict[tupl
     }
 
 
-def tokens_per_record(checkpoint: Checkpoint | Endpoint, texts: pa.ChunkedArray) -> float:
+def tokens_per_record(checkpoint: AnyCheckpoint, texts: pa.ChunkedArray) -> float:
     """Mean tokens per record, cut to the model's limit, from a sample; loads no model.
 
-    NaN for an endpoint, whose tokenizer is not known.
+    NaN for an endpoint, whose tokenizer is not known, and for a model of images.
     """
-    if isinstance(checkpoint, Endpoint):
+    if not isinstance(checkpoint, Checkpoint):
         return math.nan
     from transformers import AutoConfig, AutoTokenizer
 

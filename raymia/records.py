@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from raymia.errors import InputError
 from raymia.hashing import digest_bytes
-from raymia.spec import RecordsSpec
+from raymia.spec import TextRecordsSpec
 
 SCHEMA = pa.schema(
     [
@@ -86,7 +86,7 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def read_records(spec: RecordsSpec) -> RecordSet:
+def read_records(spec: TextRecordsSpec) -> RecordSet:
     """Read members, non-members and candidates.
 
     A text that occurs again within its class is set aside as a repetition; one that is both member

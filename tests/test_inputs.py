@@ -80,7 +80,7 @@ def test_population_and_known_members_bring_their_attacks(made, tmp_path):
         "a text of the population that is also a record",
         "a known member that is also a text of the population",
     }
-    assert inputs.texts["payload"].to_pylist()[-3:] == texts[9:12]
+    assert inputs.payloads["payload"].to_pylist()[-3:] == texts[9:12]
 
 
 def test_shadow_knows_what_it_was_trained_on(made, tmp_path, tiny_gpt2):

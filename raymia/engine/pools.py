@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from raymia.models.image_source import ImageCheckpoint
 from raymia.models.loaders import share_base
 from raymia.models.source import Checkpoint
 from raymia.plan import Stage, TargetPlan
@@ -37,7 +38,10 @@ class Pool:
     @property
     def computes(self) -> bool:
         """Whether its actors hold models, and not a word list or a connection."""
-        return any(isinstance(stage.loader.checkpoint, Checkpoint) for stage in self.stages)
+        return any(
+            isinstance(stage.loader.checkpoint, Checkpoint | ImageCheckpoint)
+            for stage in self.stages
+        )
 
     def takes(self, stage: Stage) -> bool:
         """Whether the pool's actors can hold the stage's model too, at the price of an adapter."""

@@ -11,6 +11,7 @@ from raymia.engine.stream import own_error
 from raymia.evidence.store import EvidenceStore
 from raymia.plan import Preparation
 from raymia.prepare.fine_tune import Progress
+from raymia.prepare.self_generated import SelfGeneratedRecipe, make_image_reference
 from raymia.prepare.self_prompt import make_reference
 from raymia.spec import PoolSpec
 
@@ -27,13 +28,23 @@ def run_preparation(
     cluster: Cluster,
     board: Any,
 ) -> None:
-    """Make a self-prompt reference; it is in the store when this returns."""
-    name = preparation.stage_name(target)
+    """Make a reference; it is in the store when this returns."""
+    name, recipe = preparation.stage_name(target), preparation.recipe
 
     def make() -> None:
+        store = EvidenceStore(store_url)
+        if isinstance(recipe, SelfGeneratedRecipe):
+            make_image_reference(
+                recipe,
+                store,
+                batch_images=pool.batch_images,
+                on_images=reporter(board, f"generate images: {name}"),
+                on_steps=reporter(board, f"train: {name}"),
+            )
+            return
         make_reference(
-            preparation.recipe,
-            EvidenceStore(store_url),
+            recipe,
+            store,
             batch_tokens=pool.batch_tokens,
             on_texts=reporter(board, f"write texts: {name}"),
             on_steps=reporter(board, f"fine-tune: {name}"),

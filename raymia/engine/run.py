@@ -55,7 +55,7 @@ def ask_models(
             for stages in streams_of(plan_audit(inputs, store)):
                 run_stream(
                     stages,
-                    inputs.texts,
+                    inputs.payloads,
                     stored_neighbors(stages, store),
                     store_url=store_url,
                     block_records=resources.block_records,

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raymia.evidence.text import LabelledScores
+
 Floats = npt.NDArray[np.float64]
 Images = npt.NDArray[np.uint8]
 
@@ -109,6 +111,7 @@ class ImageEvidence:
     samples : uint8 [samples, channels, height, width], what the target generated, for attacks that
         look at nothing else.
     labels : for attacks that learn.
+    labelled : scores and labels, for attacks that combine.
     chosen : the perturbation that the audit file names; None with `auto`, where attacks choose.
     """
 
@@ -119,6 +122,7 @@ class ImageEvidence:
     population: ImageEvidence | None = None
     samples: Images | None = None
     labels: Labels | None = None
+    labelled: LabelledScores | None = None
     chosen: str | None = None
 
 

@@ -41,6 +41,7 @@ class ImageCheckpoint:
     path : the folder.
     family : what it answers; see the module.
     shape : channels, height and width of the images it takes, in pixels.
+    latent_shape : of what its network sees; equal to ``shape`` but in latent diffusion.
     train_timesteps : length of a denoiser's noise schedule; 0 for other families.
     is_captioned : whether a denoiser is conditioned on text.
     fingerprint : hash of the files' content, the quantization and the precision.
@@ -49,6 +50,7 @@ class ImageCheckpoint:
     path: str
     family: Family
     shape: Shape
+    latent_shape: Shape
     quantization: str
     dtype: str
     train_timesteps: int = 0
@@ -144,12 +146,14 @@ def _pipeline(path: Path, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: {path / network / 'config.json'} has no sample_size")
     height, width = (size, size) if isinstance(size, int) else size
     channels = int(config["in_channels"])
-    if (path / "vae").is_dir():
-        vae = read_json(path / "vae" / "config.json", where)
-        _check_weights(path / "vae", where)
+    latent_shape = (channels, int(height), int(width))
+    autoencoder = next((path / name for name in ("vae", "vqvae") if (path / name).is_dir()), None)
+    if autoencoder is not None:
+        vae = read_json(autoencoder / "config.json", where)
+        _check_weights(autoencoder, where)
         if vae.get("scaling_factor") is None:
             raise InputError(
-                f"{where}: {path / 'vae' / 'config.json'} has no scaling_factor, the scale of the "
+                f"{where}: {autoencoder / 'config.json'} has no scaling_factor, the scale of the "
                 "latents that the model was trained on; add it"
             )
         scale = 2 ** (len(vae["block_out_channels"]) - 1)
@@ -160,6 +164,7 @@ def _pipeline(path: Path, where: str) -> dict[str, Any]:
     return {
         "family": "denoiser",
         "shape": (channels, int(height), int(width)),
+        "latent_shape": latent_shape,
         "train_timesteps": int(scheduler.get("num_train_timesteps", 1000)),
         "is_captioned": captioned,
     }
@@ -176,18 +181,22 @@ def _single_model(path: Path, where: str) -> dict[str, Any]:
     _check_weights(path, where)
     name = config.get("_class_name")
     if name == OWN_AUTOENCODER:
-        return {"family": "autoencoder", "shape": tuple(config["image_shape"])}
+        return _of_pixels("autoencoder", *config["image_shape"])
     if name == "AutoencoderKL":
         size = int(config["sample_size"])
-        return {"family": "autoencoder", "shape": (int(config["in_channels"]), size, size)}
+        return _of_pixels("autoencoder", int(config["in_channels"]), size, size)
     if config.get("model_type") == "imagegpt":
         side = int(config["n_positions"] ** 0.5)
-        return {"family": "pixels", "shape": (3, side, side)}
+        return _of_pixels("pixels", 3, side, side)
     kind = name or config.get("model_type")
     raise InputError(
         f"{where}: {path} is a {kind}, and images are scored against diffusers pipelines, "
         "AutoencoderKL, raymia's autoencoders and ImageGPT"
     )
+
+
+def _of_pixels(family: Family, *shape: int) -> dict[str, Any]:
+    return {"family": family, "shape": shape, "latent_shape": shape}
 
 
 def _check_weights(folder: Path, where: str) -> None:

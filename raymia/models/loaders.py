@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from raymia.errors import RaymiaError
 from raymia.models.adapters import switchable_method
 from raymia.models.endpoint import Endpoint, connect
+from raymia.models.image_source import ImageCheckpoint, image_fingerprint
 from raymia.models.source import Checkpoint, Hashes, fingerprint
 
 
@@ -16,7 +17,7 @@ class Loader(Protocol):
     """Loads a model that probes can be put to."""
 
     @property
-    def checkpoint(self) -> Checkpoint | Endpoint | None:
+    def checkpoint(self) -> Checkpoint | Endpoint | ImageCheckpoint | None:
         """The files or the server, and the fingerprint that the planner saw; None where no model is
         loaded."""
 
@@ -24,19 +25,22 @@ class Loader(Protocol):
         """Load the model on the machine this is called on."""
 
 
-def _check(checkpoint: Checkpoint, hashes: Hashes | None = None) -> None:
+def _check(checkpoint: Checkpoint | ImageCheckpoint, hashes: Hashes | None = None) -> None:
     """Refuse files other than those the plan was made for.
 
     A folder that changed, or another machine's stale copy of it, would file one checkpoint's
     answers under the key of another.
     """
     try:
-        found = fingerprint(checkpoint, hashes)
+        if isinstance(checkpoint, ImageCheckpoint):
+            found = image_fingerprint(checkpoint)
+        else:
+            found = fingerprint(checkpoint, hashes)
     except OSError as error:
         found = f"none: {error}"
     if found != checkpoint.fingerprint:
         raise RaymiaError(
-            f"{checkpoint.adapter or checkpoint.path}: these are not the files that the audit was "
+            f"{checkpoint.label}: these are not the files that the audit was "
             f"planned with (fingerprint {found}, expected {checkpoint.fingerprint}). Every machine "
             "must see the same checkpoint, and nothing may write to it during an audit"
         )
@@ -65,6 +69,24 @@ class EndpointLoader:
 
     def load(self) -> Any:
         return connect(self.checkpoint, share=self.actors)
+
+
+@dataclass(frozen=True)
+class ImageModelLoader:
+    """Loads a model of images."""
+
+    checkpoint: ImageCheckpoint
+    batch_images: int
+
+    def load(self) -> Any:
+        _check(self.checkpoint)
+        if self.checkpoint.family == "autoencoder":
+            from raymia.models.autoencoder import load_autoencoder
+
+            return load_autoencoder(self.checkpoint, batch_images=self.batch_images)
+        from raymia.models.denoiser import load_denoiser
+
+        return load_denoiser(self.checkpoint, batch_images=self.batch_images)
 
 
 @dataclass(frozen=True)

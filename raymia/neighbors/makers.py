@@ -11,7 +11,7 @@ from raymia.neighbors.infill import InfillProbe
 from raymia.neighbors.mask_fill import MaskFillProbe
 from raymia.neighbors.substitute import SubstituteProbe
 from raymia.neighbors.word_list import WordList, load_word_list
-from raymia.spec import InfillNeighbors, NeighborsSpec, SubstituteNeighbors
+from raymia.spec import InfillNeighbors, SubstituteNeighbors, TextNeighbors
 
 MakerProbe = MaskFillProbe | InfillProbe | SubstituteProbe
 
@@ -43,7 +43,7 @@ class NeighborMaker:
 
 
 def neighbor_maker(
-    spec: NeighborsSpec, seed: int, paraphraser: Checkpoint | None, batch_tokens: int
+    spec: TextNeighbors, seed: int, paraphraser: Checkpoint | None, batch_tokens: int
 ) -> NeighborMaker:
     """The maker of a kind of neighbors; ``paraphraser`` is None for the kind without a model."""
     if isinstance(spec, SubstituteNeighbors):

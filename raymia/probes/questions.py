@@ -5,7 +5,7 @@ A question's name is the field of :class:`raymia.evidence.text.ModelEvidence` th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +28,13 @@ def in_order(questions: Iterable[str]) -> list[str]:
     """Each question once, the tokens always and first."""
     wanted = {"tokens", *questions}
     return [question for question in QUESTIONS if question in wanted]
+
+
+def probes_for(
+    inputs: Inputs, questions: Iterable[str], neighbors: tuple[int, str] | None
+) -> list[tuple[str, Probe]]:
+    """The probes of these questions, by question, in the order in which they are put."""
+    return [(q, make_probe(q, inputs, neighbors)) for q in in_order(questions)]
 
 
 def make_probe(question: str, inputs: Inputs, neighbors: tuple[int, str] | None) -> Probe:
@@ -61,6 +68,15 @@ def make_probe(question: str, inputs: Inputs, neighbors: tuple[int, str] | None)
     raise ValueError(f"no question {question!r}")
 
 
+def model_evidence(
+    answers: Iterable[tuple[str, Probe, pa.Table | None]], ids: Sequence[str]
+) -> layout.ModelEvidence:
+    """The answers of one model to its questions, as attacks read them."""
+    return layout.ModelEvidence(
+        **{question: lay_out(question, probe, table, ids) for question, probe, table in answers}
+    )
+
+
 def lay_out(question: str, probe: Probe, table: pa.Table | None, ids: Sequence[str]) -> Any:
     """The answers to a question, as attacks read them; see :class:`ModelEvidence`."""
     count = len(probe.indices())
@@ -80,6 +96,6 @@ def lay_out(question: str, probe: Probe, table: pa.Table | None, ids: Sequence[s
     raise ValueError(f"no question {question!r}")
 
 
-def _shots(texts: dict[str, str], count: int) -> tuple[str, ...]:
+def _shots(texts: Mapping[str, str], count: int) -> tuple[str, ...]:
     """The same texts whatever the order of the files: the first by their ids, which are hashes."""
     return tuple(texts[identifier] for identifier in sorted(texts)[:count])

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from raymia.attacks import NamedAttack
 from raymia.attacks.base import Scores, mean_of_present
-from raymia.corpus import token_counts
 from raymia.evidence.store import EvidenceStore
-from raymia.evidence.text import LabelledScores, ModelEvidence, ShadowEvidence, TextEvidence
 from raymia.inputs import Inputs
 from raymia.learning import fold_of
 from raymia.metrics.dataset import DatasetInference, infer_dataset
 from raymia.metrics.summary import AttackMetrics, NotMeasured, measure
-from raymia.models.source import Checkpoint
-from raymia.plan import Stage, TargetPlan
-from raymia.probes.questions import lay_out
-from raymia.records import RecordSet
+from raymia.plan import TargetPlan
+from raymia.scoring.evidence import evidence_on, units
 
 
 def score_records(inputs: Inputs, store: EvidenceStore, plans: list[TargetPlan]) -> pa.Table:
@@ -36,7 +30,7 @@ def score_records(inputs: Inputs, store: EvidenceStore, plans: list[TargetPlan])
     # What combines the others' scores comes after them, whatever the order of the audit file.
     order = sorted(inputs.attacks, key=lambda named: named.attack.combines)
     for plan in plans:
-        evidence = _Evidence(inputs, store, plan)
+        evidence = evidence_on(inputs, store, plan)
         found: dict[str, Scores] = {}
         for named in order:
             if named in inputs.attacks_on(plan.name):
@@ -55,78 +49,6 @@ def score_records(inputs: Inputs, store: EvidenceStore, plans: list[TargetPlan])
                 )
             )
     return pa.concat_tables(tables)
-
-
-class _Evidence:
-    """The evidence on one target, handed to each attack as far as it needs it."""
-
-    def __init__(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> None:
-        attacks = [named.attack for named in inputs.attacks_on(plan.name)]
-        records = inputs.records
-        self.records = _Answers(store, plan, records.ids, records.table["payload"].to_pylist())
-        self.is_member = records.table["is_member"].to_pylist()
-        self.units = units(records)
-        self.combined = {named.label for named in inputs.attacks if named.attack.combines}
-        self.population = None
-        if any(attack.uses_population for attack in attacks):
-            texts = inputs.population
-            self.population = _Answers(store, plan, list(texts), list(texts.values()))
-        self.corpus = None
-        checkpoint, corpus = inputs.targets[plan.name], inputs.spec.corpus
-        if corpus and isinstance(checkpoint, Checkpoint) and any(a.uses_corpus for a in attacks):
-            self.corpus = token_counts(corpus, checkpoint, store)
-        self.shadows = [
-            ShadowEvidence(
-                self.records.references[name], np.array([i in members for i in records.ids])
-            )
-            for name, members in inputs.shadow_members.items()
-            if name in plan.references
-        ]
-
-    def given_to(self, named: NamedAttack, found: Mapping[str, Scores]) -> TextEvidence:
-        attack, population, labelled = named.attack, None, None
-        if attack.combines:
-            published = {label: s for label, s in found.items() if label not in self.combined}
-            labelled = LabelledScores(published, self.is_member, self.units)
-        if attack.uses_population and self.population is not None:
-            population = self.population.beside(named.reference)
-        return self.records.beside(
-            named.reference,
-            shadows=self.shadows if attack.uses_shadows else (),
-            population=population,
-            corpus=self.corpus if attack.uses_corpus else None,
-            labelled=labelled,
-        )
-
-
-class _Answers:
-    """What a target and its references answered on some texts."""
-
-    def __init__(
-        self, store: EvidenceStore, plan: TargetPlan, ids: Sequence[str], texts: Sequence[str]
-    ) -> None:
-        self.texts = texts
-        self.target = _model_evidence(plan.target, store, ids)
-        self.references = {
-            name: _model_evidence(stage, store, ids) for name, stage in plan.references.items()
-        }
-
-    def beside(self, reference: str | None, **others: Any) -> TextEvidence:
-        against = None if reference is None else self.references[reference]
-        return TextEvidence(self.texts, self.target, against, **others)
-
-
-def _model_evidence(stage: Stage, store: EvidenceStore, ids: Sequence[str]) -> ModelEvidence:
-    return ModelEvidence(
-        **{p.question: lay_out(p.question, p.probe, store.read(p.key), ids) for p in stage.probes}
-    )
-
-
-def units(records: RecordSet) -> list[str]:
-    """What must not be split between what is fitted and what is judged: a record's group, or the
-    record."""
-    groups = records.table["group"].to_pylist()
-    return [i if g is None else f"group {g}" for i, g in zip(records.ids, groups, strict=True)]
 
 
 def measure_scores(inputs: Inputs, scores: pa.Table) -> list[AttackMetrics | NotMeasured]:

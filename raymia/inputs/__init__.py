@@ -1,0 +1,31 @@
+"""What an audit works on, resolved and checked before any model is loaded."""
+
+from __future__ import annotations
+
+from raymia.files import check_can_write
+from raymia.inputs.attack_list import name_attacks
+from raymia.inputs.base import AnyCheckpoint, Inputs, Problems
+from raymia.spec import AuditSpec, ImageRecordsSpec
+
+__all__ = ["AnyCheckpoint", "Inputs", "name_attacks", "resolve_inputs"]
+
+
+def resolve_inputs(spec: AuditSpec) -> Inputs:
+    """Read and check everything, and report all problems together.
+
+    Raises
+    ------
+    InputError
+        With every problem found.
+    """
+    problems = Problems()
+    for key in ("output", "store"):
+        problems.attempt(check_can_write, getattr(spec, key), key)
+    attacks = problems.attempt(name_attacks, spec) or []
+    if isinstance(spec.records, ImageRecordsSpec):
+        from raymia.inputs.images import resolve_images
+
+        return resolve_images(spec, spec.records, attacks, problems)
+    from raymia.inputs.texts import resolve_texts
+
+    return resolve_texts(spec, spec.records, attacks, problems)

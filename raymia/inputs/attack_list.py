@@ -1,0 +1,127 @@
+"""The attacks that an audit file asks for, or gives the means for."""
+
+from __future__ import annotations
+
+import raymia.attacks
+from raymia.attacks import Attack, NamedAttack
+from raymia.errors import InputError
+from raymia.spec import (
+    AttackSpec,
+    AuditSpec,
+    ImageRecordsSpec,
+    SelfGeneratedReference,
+    ShadowReference,
+)
+
+
+def name_attacks(spec: AuditSpec) -> list[NamedAttack]:
+    """The attacks an audit runs, each with each reference it can run with.
+
+    Raises
+    ------
+    InputError
+        For an attack that is unknown, or that the audit file does not give the means for.
+    """
+    if spec.attacks is None:
+        kinds = raymia.attacks.registry(spec.records.kind)
+        wanted = [
+            AttackSpec(attack=name)
+            for name, kind in kinds.items()
+            if lacking(kind, spec) is None and not costs_extra(kind, spec)
+        ]
+    else:
+        wanted = list(spec.attacks)
+    problems: list[str] = []
+    named: list[NamedAttack] = []
+    for number, item in enumerate(wanted):
+        try:
+            named += _with_references(item, spec, f"attacks[{number}]")
+        except InputError as error:
+            problems += error.problems
+    if named and all(item.attack.combines for item in named):
+        problems.append(
+            f"attacks: {named[0].label!r} combines the scores of other attacks; name them too"
+        )
+    labels = [attack.label for attack in named]
+    for label in sorted({x for x in labels if labels.count(x) > 1}):
+        problems.append(f"attacks: {label!r} is given twice; give one of them a name of its own")
+    if problems:
+        raise InputError(problems)
+    return named
+
+
+def lacking(kind: type[Attack], spec: AuditSpec) -> str | None:
+    """What an audit file does not give that an attack needs; None where it gives everything."""
+    shadows = [r for r in spec.references.values() if isinstance(r, ShadowReference)]
+    both_classes = spec.records.members and spec.records.non_members
+    needs = (
+        (kind.uses_reference, spec.references, "needs a reference; add one under `references`"),
+        (kind.uses_shadows, shadows, "needs shadows; add references of `kind: shadow`"),
+        (
+            "neighbors" in kind.asks,
+            spec.neighbors,
+            "compares records with their neighbors; add a section `neighbors`",
+        ),
+        (
+            kind.uses_population or "prefixed" in kind.asks,
+            spec.records.population,
+            f"needs {spec.records.kind}s that are no members and are not scored; name a file of "
+            "them as `population` under `records`",
+        ),
+        (
+            "member_prefixed" in kind.asks,
+            getattr(spec.records, "known_members", ()),
+            "needs members that are not scored; name a file of them as `known_members` under "
+            "`records`",
+        ),
+        (
+            kind.combines,
+            both_classes,
+            "learns from members and non-members; give both under `records`",
+        ),
+        (
+            kind.learns,
+            shadows or both_classes,
+            "learns from members and non-members; give both under `records`, or shadows",
+        ),
+        (
+            kind.uses_samples,
+            [r for r in spec.references.values() if isinstance(r, SelfGeneratedReference)],
+            "looks at images that the target generates; add a reference of `kind: self_generated`",
+        ),
+        (kind.uses_corpus, spec.corpus, "needs token frequencies; add a section `corpus`"),
+    )
+    return next((text for needed, given, text in needs if needed and not given), None)
+
+
+def costs_extra(kind: type[Attack], spec: AuditSpec) -> bool:
+    """Whether an attack asks what the audit file did not say it wants to pay for."""
+    if isinstance(spec.records, ImageRecordsSpec):
+        return "captions" in kind.asks and spec.records.caption_column is None
+    return any(
+        question in kind.asks and getattr(spec.probes, question) is None
+        for question in ("swaps", "noise", "samples", "gradient")
+    )
+
+
+def _with_references(item: AttackSpec, spec: AuditSpec, where: str) -> list[NamedAttack]:
+    statistic, _, reference = item.attack.partition("@")
+    attack = raymia.attacks.build(statistic, dict(item.parameters), where, spec.records.kind)
+    label = item.name or statistic
+    if item.name is None and item.parameters:
+        settings = ",".join(f"{k}={v}" for k, v in sorted(item.parameters.items()))
+        label = f"{statistic}({settings})"
+    lack = lacking(type(attack), spec)
+    if lack is not None:
+        raise InputError(f"{where}: {statistic!r} {lack}")
+    if not (attack.uses_reference or attack.calibrates):
+        if reference:
+            raise InputError(f"{where}: {statistic!r} uses no reference; write it without @")
+        return [NamedAttack(label, attack, None)]
+    if reference and reference not in spec.references:
+        raise InputError(
+            f"{where}: no reference {reference!r}; there are: {', '.join(spec.references)}"
+        )
+    chosen = [reference] if reference else list(spec.references)
+    alone = [NamedAttack(label, attack, None)] if attack.calibrates and not reference else []
+    return alone + [NamedAttack(f"{label}@{name}", attack, name) for name in chosen]

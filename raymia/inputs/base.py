@@ -1,0 +1,93 @@
+"""Everything that an audit file names, resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from raymia.attacks import NamedAttack
+from raymia.errors import InputError
+from raymia.models.endpoint import Endpoint
+from raymia.models.image_source import ImageCheckpoint, Shape
+from raymia.models.source import Checkpoint
+from raymia.records import RecordSet
+from raymia.spec import AuditSpec
+
+AnyCheckpoint = Checkpoint | Endpoint | ImageCheckpoint
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything an audit file names, resolved.
+
+    Attributes
+    ----------
+    records : the usable records and those set aside.
+    attacks : in the order of the audit file.
+    targets : checkpoints and endpoints by name.
+    references : checkpoints of references that exist already, by name.
+    prompts : usable prompts of each self-prompt reference, by name.
+    paraphraser : the model that makes neighbors, where there is one.
+    population, known_members : payloads that are no records, by record id.
+    shadow_members : ids of what each shadow was trained on, by its name.
+    left_out : why an attack of the default list is not run on a target, by target and label.
+    shape : of the images that are scored; None for texts.
+    """
+
+    spec: AuditSpec
+    records: RecordSet
+    attacks: list[NamedAttack]
+    targets: Mapping[str, AnyCheckpoint]
+    references: Mapping[str, Checkpoint | ImageCheckpoint]
+    population: Mapping[str, Any]
+    shadow_members: dict[str, frozenset[str]]
+    prompts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    paraphraser: Checkpoint | None = None
+    known_members: Mapping[str, str] = field(default_factory=dict)
+    left_out: dict[tuple[str, str], str] = field(default_factory=dict)
+    shape: Shape | None = None
+
+    @property
+    def payloads(self) -> pa.Table:
+        """All that a model may be asked about: the records, then the population."""
+        records = self.records.table.select(["record_id", "payload"])
+        others = [list(self.population), list(self.population.values())]
+        return pa.concat_tables([records, pa.table(others, schema=records.schema)])
+
+    def attacks_on(self, target: str) -> list[NamedAttack]:
+        """The attacks that are run on a target."""
+        return [a for a in self.attacks if (target, a.label) not in self.left_out]
+
+    def left_out_lines(self) -> list[str]:
+        """What was left out, for a person to read: one line per target and reason."""
+        labels: dict[tuple[str, str], list[str]] = {}
+        for (target, label), reason in self.left_out.items():
+            labels.setdefault((target, reason), []).append(label)
+        return [
+            f"target {target}: left out {', '.join(names)}: {reason}"
+            for (target, reason), names in labels.items()
+        ]
+
+
+class Problems:
+    """Collects what is wrong, so that all of it is reported together."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def attempt(self, action: Callable[..., Found], *args: Any, **kwargs: Any) -> Found | None:
+        """Call a function; what it finds wrong is kept, and None returned."""
+        try:
+            return action(*args, **kwargs)
+        except InputError as error:
+            self.found += error.problems
+            return None
+
+    def refuse(self) -> None:
+        """Raise an error with everything that was found, if anything was."""
+        if self.found:
+            raise InputError(self.found)
