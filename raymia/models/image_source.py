@@ -89,6 +89,11 @@ def resolve_image_model(spec: ModelSpec, where: str, *, on_gpu: bool) -> ImageCh
             f"{where}: only diffusion models can be quantized here, and {path} is of the family "
             f"{checkpoint.family}; leave out quantization"
         )
+    if spec.quantization != "none" and not on_gpu:
+        raise InputError(
+            f"{where}: diffusers quantizes on GPUs alone; give the pool a GPU (gpus under resources) "
+            "or leave out quantization"
+        )
     return replace(checkpoint, fingerprint=image_fingerprint(checkpoint))
 
 

@@ -1,0 +1,165 @@
+"""Diffusion models behind one face: whatever a network predicts, the noise is what comes out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_image_models import save_pipeline
+
+from raymia.errors import InputError
+from raymia.models.denoiser import Denoiser, load_denoiser
+from raymia.models.image_source import resolve_image_model
+from raymia.spec import ModelSpec
+
+ALPHAS = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+SHAPE = (1, 4, 4)
+
+
+def knows_the_noise(prediction: str, clean: torch.Tensor, noise: torch.Tensor) -> Denoiser:
+    """A perfect model of one image: it predicts what it was given, in its own terms."""
+
+    def network(noisy: torch.Tensor, timesteps: torch.Tensor, condition: None) -> torch.Tensor:
+        signal = ALPHAS[timesteps].sqrt().float().reshape(-1, 1, 1, 1)
+        sigma = (1 - ALPHAS[timesteps]).sqrt().float().reshape(-1, 1, 1, 1)
+        return {
+            "epsilon": noise.expand_as(noisy),
+            "v_prediction": signal * noise - sigma * clean,
+            "sample": clean.expand_as(noisy),
+        }[prediction]
+
+    return Denoiser(
+        network, ALPHAS, prediction=prediction, shape=SHAPE, latent_shape=SHAPE, batch_images=8
+    )
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_whatever_a_network_predicts_its_noise_comes_out(prediction):
+    clean, noise = torch.randn(1, *SHAPE), torch.randn(1, *SHAPE)
+    model = knows_the_noise(prediction, clean, noise)
+    timesteps = torch.tensor([20, 300, 900])
+    noisy = model.add_noise(clean.expand(3, *SHAPE), noise.expand(3, *SHAPE), timesteps)
+    found = model.predict_noise(noisy, timesteps)
+    torch.testing.assert_close(found, noise.expand(3, *SHAPE), atol=2e-5, rtol=0)
+
+
+def test_a_learned_variance_is_cut_off():
+    def network(noisy, *_):
+        return torch.cat([noisy, noisy * 7], dim=1)
+
+    model = Denoiser(
+        network, ALPHAS, prediction="epsilon", shape=SHAPE, latent_shape=SHAPE, batch_images=8
+    )
+    noisy = torch.randn(2, *SHAPE)
+    assert torch.equal(model.predict_noise(noisy, torch.tensor([1, 2])), noisy)
+
+
+def test_an_unknown_prediction_is_refused():
+    with pytest.raises(InputError, match="prediction_type should be one of"):
+        Denoiser(
+            lambda *_: torch.zeros(1), ALPHAS, prediction="flow", shape=SHAPE, latent_shape=SHAPE,
+            batch_images=8,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "ddim", "pndm", "ldm", "stable", "dit"])
+def test_every_pipeline_is_loaded_and_answers_like_its_own_network(kind, tmp_path):
+    pipeline = save_pipeline(kind, tmp_path)
+    checkpoint = resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0]", on_gpu=False)
+    assert checkpoint.family == "denoiser"
+    assert checkpoint.is_captioned == (kind == "stable")
+    model = load_denoiser(checkpoint, batch_images=4)
+    images = torch.rand(3, *checkpoint.shape)
+    latents = model.encode(images)
+    assert latents.shape[1:] == checkpoint.latent_shape
+    timesteps = torch.tensor([10, 200, 700])
+    captions = ["a cat", "", "a dog on a mat"] if kind == "stable" else None
+    found = model.predict_noise(latents, timesteps, captions)
+    expected = pipeline.expected_noise(latents, timesteps, captions)
+    torch.testing.assert_close(found, expected)
+    assert found.dtype == torch.float32
+    assert model.decode(latents).shape == images.shape
+
+
+def test_answers_do_not_depend_on_batch_mates(tmp_path):
+    save_pipeline("ddpm", tmp_path)
+    checkpoint = resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0]", on_gpu=False)
+    model = load_denoiser(checkpoint, batch_images=4)
+    noisy = torch.randn(5, *checkpoint.latent_shape)
+    timesteps = torch.tensor([1, 50, 300, 600, 999])
+    together = model.predict_noise(noisy, timesteps)
+    alone = torch.cat(
+        [model.predict_noise(noisy[i : i + 1], timesteps[i : i + 1]) for i in range(5)]
+    )
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_quantization_without_a_gpu_is_refused_before_loading(tmp_path):
+    save_pipeline("ddpm", tmp_path)
+    spec = ModelSpec(model=str(tmp_path), quantization="nf4")
+    with pytest.raises(InputError, match="quantizes on GPUs alone"):
+        resolve_image_model(spec, "targets[0]", on_gpu=False)
+    resolve_image_model(spec, "targets[0]", on_gpu=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="diffusers quantizes on GPUs alone")
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_quantized_network_stays_near_the_whole_one(quantization, tmp_path):
+    save_pipeline("stable", tmp_path)
+    specs = [ModelSpec(model=str(tmp_path), quantization=q) for q in ("none", quantization)]
+    checkpoints = [resolve_image_model(spec, "targets[0]", on_gpu=True) for spec in specs]
+    assert checkpoints[0].fingerprint != checkpoints[1].fingerprint
+    whole, quantized = (load_denoiser(c, batch_images=4) for c in checkpoints)
+    noisy = torch.randn(2, *checkpoints[0].latent_shape, device=whole.device)
+    timesteps = torch.tensor([100, 500])
+    one, other = (m.predict_noise(noisy, timesteps, ["a", "b"]).cpu() for m in (whole, quantized))
+    assert other.dtype == torch.float32
+    assert np.corrcoef(one.flatten(), other.flatten())[0, 1] > 0.95
+
+
+def test_a_pipeline_without_a_scheduler_is_refused(tmp_path):
+    save_pipeline("ddpm", tmp_path)
+    (tmp_path / "scheduler" / "scheduler_config.json").unlink()
+    with pytest.raises(InputError, match=r"has no scheduler/scheduler_config\.json"):
+        resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0]", on_gpu=False)
+
+
+def test_latents_without_a_scale_are_refused(tmp_path):
+    import json
+
+    save_pipeline("stable", tmp_path)
+    file = tmp_path / "vae" / "config.json"
+    config = json.loads(file.read_text())
+    del config["scaling_factor"]
+    file.write_text(json.dumps(config))
+    with pytest.raises(InputError, match="has no scaling_factor"):
+        resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0]", on_gpu=False)
+
+
+def test_weights_in_pickles_are_refused(tmp_path):
+    save_pipeline("ddpm", tmp_path)
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(InputError, match=r"reads safetensors"):
+        resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0]", on_gpu=False)
+
+
+def test_two_copies_have_one_fingerprint_and_a_changed_weight_another(tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    save_pipeline("ddpm", tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    prints = []
+    for change in (False, True):
+        if change:
+            file = tmp_path / "b" / "unet" / "diffusion_pytorch_model.safetensors"
+            weights = load_file(file)
+            name = next(iter(weights))
+            save_file({**weights, name: weights[name] * 1.01}, file)
+        prints.append(
+            [resolve_image_model(ModelSpec(model=str(tmp_path / n)), n, on_gpu=False).fingerprint
+             for n in "ab"]
+        )  # fmt: skip
+    assert prints[0][0] == prints[0][1] == prints[1][0] != prints[1][1]

@@ -1,0 +1,147 @@
+"""Small diffusers pipelines of every architecture, randomly initialized, saved to folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+VOCABULARY = [
+    "<|startoftext|>",
+    "<|endoftext|>",
+    "a</w>",
+    "cat</w>",
+    "dog</w>",
+    "on</w>",
+    "mat</w>",
+]
+
+
+@dataclass(frozen=True)
+class SavedPipeline:
+    """A pipeline as diffusers holds it, and its network's own answer."""
+
+    pipeline: Any
+    expected_noise: Callable[[torch.Tensor, torch.Tensor, list[str] | None], torch.Tensor]
+
+
+def unet(channels: int = 1, size: int = 16, seed: int = 0) -> Any:
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(seed)
+    return UNet2DModel(
+        sample_size=size, in_channels=channels, out_channels=channels, layers_per_block=1,
+        block_out_channels=(8, 16), norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
+    ).eval()  # fmt: skip
+
+
+def save_pipeline(kind: str, folder: Path) -> SavedPipeline:
+    """Save a pipeline of a kind: ddpm, ddim, pndm, ldm, stable or dit."""
+    import diffusers
+
+    torch.manual_seed(1)
+    with torch.inference_mode():
+        if kind in ("ddpm", "ddim", "pndm"):
+            network = unet()
+            name = kind.upper()
+            scheduler = getattr(diffusers, f"{name}Scheduler")()
+            made = diffusers.DDPMPipeline(network, scheduler)
+            answer = _plain(network)
+        elif kind == "ldm":
+            network = unet(channels=4, size=8)
+            vq = diffusers.VQModel(
+                in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(8, 8),
+                down_block_types=("DownEncoderBlock2D",) * 2,
+                up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, num_vq_embeddings=16,
+                vq_embed_dim=4,
+            ).eval()  # fmt: skip
+            made = diffusers.LDMPipeline(vq, network, diffusers.DDIMScheduler())
+            answer = _plain(network)
+        elif kind == "stable":
+            made, answer = _stable(folder)
+        else:
+            made, answer = _dit()
+        made.save_pretrained(folder)
+    return SavedPipeline(made, answer)
+
+
+def _plain(network: Any) -> Callable[..., torch.Tensor]:
+    @torch.inference_mode()
+    def answer(noisy: torch.Tensor, timesteps: torch.Tensor, _: Any) -> torch.Tensor:
+        return network(noisy, timesteps).sample
+
+    return answer
+
+
+def _kl() -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4, sample_size=16, scaling_factor=0.5,
+    ).eval()  # fmt: skip
+
+
+def _stable(folder: Path) -> tuple[Any, Callable[..., torch.Tensor]]:
+    import json
+
+    from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    words = folder / "words"
+    words.mkdir(parents=True, exist_ok=True)
+    (words / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(VOCABULARY)}))
+    (words / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(
+        str(words / "vocab.json"), str(words / "merges.txt"), unk_token="<|endoftext|>",
+        bos_token="<|startoftext|>", eos_token="<|endoftext|>", pad_token="<|endoftext|>",
+        model_max_length=12,
+    )  # fmt: skip
+    encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(VOCABULARY), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+            num_attention_heads=2, max_position_embeddings=12, bos_token_id=0, eos_token_id=1,
+            pad_token_id=1,
+        )
+    ).eval()  # fmt: skip
+    network = UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, layers_per_block=1,
+        block_out_channels=(64, 64), norm_num_groups=4, cross_attention_dim=16,
+        attention_head_dim=16, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    ).eval()  # fmt: skip
+    scheduler = PNDMScheduler(skip_prk_steps=True, steps_offset=1)
+    pipeline = StableDiffusionPipeline(
+        vae=_kl(), text_encoder=encoder, tokenizer=tokenizer, unet=network, scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+    @torch.inference_mode()
+    def answer(noisy: torch.Tensor, timesteps: torch.Tensor, captions: Any) -> torch.Tensor:
+        tokens = tokenizer(captions, padding="max_length", max_length=12, return_tensors="pt")
+        states = encoder(tokens.input_ids).last_hidden_state
+        return network(noisy, timesteps, encoder_hidden_states=states).sample
+
+    return pipeline, answer
+
+
+def _dit() -> tuple[Any, Callable[..., torch.Tensor]]:
+    from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+
+    network = DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=1,
+        sample_size=8, patch_size=2, num_embeds_ada_norm=10,
+    ).eval()  # fmt: skip
+    pipeline = DiTPipeline(transformer=network, vae=_kl(), scheduler=DDIMScheduler())
+
+    @torch.inference_mode()
+    def answer(noisy: torch.Tensor, timesteps: torch.Tensor, _: Any) -> torch.Tensor:
+        none = torch.full((len(noisy),), 10)
+        return network(noisy, timesteps, class_labels=none).sample[:, :4]
+
+    return pipeline, answer
