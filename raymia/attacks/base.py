@@ -41,6 +41,7 @@ class Attack(ABC):
     uses_shadows, uses_population, uses_corpus : needs the fields of
         :class:`raymia.evidence.text.TextEvidence` of these names.
     combines : reads the scores of the audit's other attacks, and which records are members.
+    takes_shadows : is given the audit's shadows where it has some, and runs without them too.
     uses_samples : looks at images that the target generated.
     learns : is fitted on some records, of which it is told which are members, to judge others.
     needs : what of the target not every endpoint gives; :data:`raymia.models.endpoint.LACKS`.
@@ -56,6 +57,7 @@ class Attack(ABC):
     uses_reference: ClassVar[bool] = False
     calibrates: ClassVar[bool] = False
     uses_shadows: ClassVar[bool] = False
+    takes_shadows: ClassVar[bool] = False
     uses_population: ClassVar[bool] = False
     uses_corpus: ClassVar[bool] = False
     uses_samples: ClassVar[bool] = False

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from raymia.attacks.base import MIN_VARIANCE, Attack, Scores, register
+from raymia.attacks.base import Attack, Scores, register
+from raymia.attacks.gaussian import offline_score, online_score
 from raymia.evidence.text import ModelEvidence, ShadowEvidence, TextEvidence
 
 MAX_PROBABILITY = 1 - 1e-7
@@ -43,10 +44,7 @@ class Lira(_Likelihoods):
     formula = "log N(phi(x); mu_in, s_in) - log N(phi(x); mu_out, s_out), phi = log(q / (1 - q))"
 
     def score(self, evidence: TextEvidence) -> Scores:
-        phi, shadows, is_in = _logits(evidence)
-        return _log_normal(phi, *_moments(shadows, is_in, self.fixed_variance)) - _log_normal(
-            phi, *_moments(shadows, ~is_in, self.fixed_variance)
-        )
+        return online_score(*_logits(evidence), self.fixed_variance)
 
 
 @register
@@ -68,10 +66,7 @@ class LiraOffline(_Likelihoods):
     formula = "[phi(x) - mu_out] / s_out, phi = log(q / (1 - q)), q = exp(mean_t log p)"
 
     def score(self, evidence: TextEvidence) -> Scores:
-        phi, shadows, is_in = _logits(evidence)
-        mean, variance = _moments(shadows, ~is_in, self.fixed_variance)
-        scores: Scores = (phi - mean) / np.sqrt(variance)
-        return scores
+        return offline_score(*_logits(evidence), self.fixed_variance)
 
 
 def _logits(evidence: TextEvidence) -> tuple[Scores, Scores, npt.NDArray[np.bool_]]:
@@ -91,24 +86,3 @@ def _logit(model: ModelEvidence) -> Scores:
     q = np.minimum(np.exp(model.tokens.mean()), MAX_PROBABILITY)
     logits: Scores = np.log(q) - np.log1p(-q)
     return logits
-
-
-def _moments(shadows: Scores, chosen: npt.NDArray[np.bool_], fixed: bool) -> tuple[Scores, Scores]:
-    """Mean and variance over the chosen shadows, [records]; NaN where they cannot be had."""
-    used = chosen & ~np.isnan(shadows)
-    counts = used.sum(axis=0)
-    values = np.where(used, shadows, 0.0)
-    enough = np.where(counts > 0, counts, np.nan)
-    mean = values.sum(axis=0) / enough
-    squares = np.where(used, (shadows - mean) ** 2, 0.0).sum(axis=0)
-    if fixed:
-        free = np.nansum(np.maximum(counts - 1, 0))
-        variance = np.full(len(mean), squares[counts > 0].sum() / free if free else 1.0)
-    else:
-        variance = squares / np.where(counts > 1, counts - 1, np.nan)
-    return mean, np.maximum(variance, MIN_VARIANCE)
-
-
-def _log_normal(x: Scores, mean: Scores, variance: Scores) -> Scores:
-    density: Scores = -0.5 * ((x - mean) ** 2 / variance + np.log(2 * np.pi * variance))
-    return density

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from raymia.attacks.base import Attack
+import numpy as np
+
+from raymia.attacks.base import Attack, Scores, asked
+from raymia.evidence.image import Floats, Grid, ImageEvidence, ImageModelEvidence
 
 DENOISER, AUTOENCODER, PIXELS = "denoiser", "autoencoder", "pixels"
 """Families of image models; the last predicts pixel by pixel."""
+
+SAMPLES = "samples"
+"""The family of targets of which nothing is to be had but images that they generated."""
+
+MIN_ERROR = 1e-30
+"""Floor of an error whose logarithm is taken, so that a perfect answer gives no infinity."""
 
 
 @dataclass(frozen=True)
@@ -18,3 +28,132 @@ class ImageAttack(Attack):
     records: ClassVar[tuple[str, ...]] = ("image",)
     asks: ClassVar[tuple[str, ...]] = ("terms",)
     families: ClassVar[frozenset[str]] = frozenset({DENOISER, AUTOENCODER, PIXELS})
+
+    @property
+    def runs_on(self) -> frozenset[str]:
+        """Those of the ``families`` that it can be run on with its parameters."""
+        return self.families
+
+
+@dataclass(frozen=True)
+class Filtered(ImageAttack):
+    """Base of attacks on errors of which a denoiser gives a low-pass filtered kind as well.
+
+    Parameters
+    ----------
+    low_pass : take the error after the low-pass of FreMIA on both prediction and what should have
+        been predicted; denoisers only.
+    """
+
+    low_pass: bool = False
+
+    @property
+    def runs_on(self) -> frozenset[str]:
+        return self.families & {DENOISER} if self.low_pass else self.families
+
+
+@dataclass(frozen=True)
+class Timed(Filtered):
+    """Base of attacks on errors over timesteps.
+
+    Parameters
+    ----------
+    low_pass : as in :class:`Filtered`.
+    timestep : of the noise schedule, one of those that the audit asks about; None takes the mean
+        over all. Denoisers only.
+    """
+
+    timestep: int | None = None
+
+    def __post_init__(self) -> None:
+        is_whole = isinstance(self.timestep, int) and not isinstance(self.timestep, bool)
+        if self.timestep is not None and not (is_whole and self.timestep >= 0):
+            raise ValueError(
+                "timestep should be a whole number, at least 0, or be left out for all, "
+                f"but got {self.timestep!r}"
+            )
+
+    @property
+    def runs_on(self) -> frozenset[str]:
+        return super().runs_on if self.timestep is None else self.families & {DENOISER}
+
+
+@dataclass(frozen=True)
+class OnLoss(Timed):
+    """Base of attacks on what the model was trained to make small.
+
+    Parameters
+    ----------
+    low_pass, timestep : as in :class:`Timed`.
+    """
+
+    def loss(self, model: ImageModelEvidence) -> Scores:
+        """Mean over timesteps and draws of the denoising error, of the negative ELBO, or of the
+        negative log-likelihood, [records]."""
+        return mean_error(model.terms, "loss", self.timestep, self.low_pass)
+
+
+def errors(answers: Grid, column: str, low_pass: bool = False) -> Floats:
+    """A column of a model's answers, low-pass filtered where that is asked for.
+
+    Parameters
+    ----------
+    column : of the answers; "loss" for what the model was trained to make small.
+
+    Raises
+    ------
+    ValueError
+        If the model gave no filtered errors.
+    """
+    if column == "loss":
+        column = column if column in answers.values else "l2"
+    name = f"low_{column}" if low_pass else column
+    if name not in answers.values:
+        given = ", ".join(answers.values)
+        advice = "; leave out low_pass, which is for denoisers" if low_pass else ""
+        raise ValueError(f"this attack needs {name}, but the model gave {given}{advice}")
+    return answers.values[name]
+
+
+def mean_error(
+    answers: Grid, column: str, timestep: int | None = None, low_pass: bool = False
+) -> Scores:
+    """Mean over draws, at one timestep or over all; NaN where any is missing.
+
+    Returns
+    -------
+    float64, the answers' shape without its last two axes.
+
+    Raises
+    ------
+    ValueError
+        If nothing was asked at the timestep, or the model gave no such column.
+    """
+    values = errors(answers, column, low_pass)
+    if timestep is not None:
+        if timestep not in answers.timesteps:
+            asked_about = ", ".join(map(str, answers.timesteps))
+            raise ValueError(
+                f"timestep should be one that the model was asked about ({asked_about}), "
+                f"but got {timestep}"
+            )
+        values = values[..., [answers.timesteps.index(timestep)], :]
+    means: Scores = values.mean(axis=(-2, -1))
+    return means
+
+
+def log_error(error: Scores) -> Scores:
+    """Logarithm of an error, which is taken for at least 1e-30."""
+    logs: Scores = np.log(np.maximum(error, MIN_ERROR))
+    return logs
+
+
+def score_of_error(
+    error: Callable[[ImageModelEvidence], Scores], evidence: ImageEvidence
+) -> Scores:
+    """Score of an error that members have smaller: alone its negative, beside a reference the
+    logarithm of the reference's error less that of the target's."""
+    target = error(asked(evidence.target))
+    if evidence.reference is None:
+        return -target
+    return log_error(error(evidence.reference)) - log_error(target)

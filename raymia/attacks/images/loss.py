@@ -1,0 +1,35 @@
+"""The attack on the model's loss alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raymia.attacks.base import Scores, register
+from raymia.attacks.images.base import OnLoss, score_of_error
+from raymia.evidence.image import ImageEvidence
+
+
+@register
+@dataclass(frozen=True)
+class Loss(OnLoss):
+    """Mean loss of the record (Yeom et al., CSF 2018; Matsumoto et al., SPW 2023).
+
+    The denoising error ||eps - eps_theta(x_t, t)||^2 over its elements, averaged over timesteps and
+    noise draws; of an autoencoder the negative ELBO that it was trained on, averaged over latent
+    draws; of a model that predicts pixels their negative log-likelihood. With a reference,
+    log L_ref - log L. No score where a model has no answer.
+
+    Parameters
+    ----------
+    low_pass : take the error after FreMIA's low-pass; denoisers only.
+    timestep : one of those that the audit asks about; default: all. Denoisers only.
+    """
+
+    name = "loss"
+    title = "Loss"
+    source = "Matsumoto et al. 2023, arXiv 2302.03262"
+    formula = "-mean_(t, eps) ||eps - eps_theta(x_t, t)||^2; for autoencoders the ELBO"
+    calibrates = True
+
+    def score(self, evidence: ImageEvidence) -> Scores:
+        return score_of_error(self.loss, evidence)

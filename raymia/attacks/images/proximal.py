@@ -1,0 +1,112 @@
+"""Attacks that use the model's own prediction as noise, or look at it alone."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from raymia.attacks.base import Scores, asked, register
+from raymia.attacks.images.base import DENOISER, Timed, mean_error, score_of_error
+from raymia.evidence.image import Grid, ImageEvidence, ImageModelEvidence
+
+
+@dataclass(frozen=True)
+class _Norm(Timed):
+    """Base of attacks on the p-norm of a residual, which is taken to the power of p, as published,
+    and divided by the number of elements."""
+
+    p: int = 4
+
+    families = frozenset({DENOISER})
+    calibrates = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.p not in (2, 4):
+            raise ValueError(f"p should be 2 or 4, but got {self.p!r}")
+
+    @abstractmethod
+    def residual(self, model: ImageModelEvidence) -> Grid:
+        """The answers that the attack looks at."""
+
+    def score(self, evidence: ImageEvidence) -> Scores:
+        return score_of_error(self._error, evidence)
+
+    def _error(self, model: ImageModelEvidence) -> Scores:
+        return mean_error(self.residual(model), f"l{self.p}", self.timestep, self.low_pass)
+
+
+@register
+@dataclass(frozen=True)
+class Pia(_Norm):
+    """Error at a timestep for the noise that the model sees in the record itself (Kong et al., ICLR
+    2024).
+
+    eps_0 = eps_theta(x, 0), x_t made from the record and eps_0. Averaged over timesteps, or one.
+    With a reference, the difference of the logarithms. No score where a model has no answer.
+
+    Parameters
+    ----------
+    low_pass : take the error after FreMIA's low-pass.
+    timestep : one of those that the audit asks about; default: all.
+    p : of the norm, 2 or 4.
+    """
+
+    name = "pia"
+    title = "PIA"
+    source = "Kong et al. 2024, arXiv 2305.18355"
+    formula = "-||eps_0 - eps_theta(x_t, t)||_p^p, x_t from x and eps_0 = eps_theta(x, 0)"
+    asks = ("proximal",)
+
+    def residual(self, model: ImageModelEvidence) -> Grid:
+        return asked(model.proximal)
+
+
+@register
+@dataclass(frozen=True)
+class Pian(_Norm):
+    """PIA with eps_0 scaled to the mean absolute value of standard normal noise (Kong et al.).
+
+    With a reference, the difference of the logarithms. No score where a model has no answer.
+
+    Parameters
+    ----------
+    low_pass : take the error after FreMIA's low-pass.
+    timestep : one of those that the audit asks about; default: all.
+    p : of the norm, 2 or 4.
+    """
+
+    name = "pian"
+    title = "PIAN"
+    source = "Kong et al. 2024, arXiv 2305.18355"
+    formula = "as PIA, eps_0 = eps_theta(x, 0) sqrt(2 / pi) / mean |eps_theta(x, 0)|"
+    asks = ("proximal_normalized",)
+
+    def residual(self, model: ImageModelEvidence) -> Grid:
+        return asked(model.proximal_normalized)
+
+
+@register
+@dataclass(frozen=True)
+class SimA(_Norm):
+    """Norm of the noise that the model sees in the record, to which none was added (2025).
+
+    The published score is the norm itself, which orders records at one timestep in the same way.
+    Averaged over timesteps, or one. With a reference, the difference of the logarithms. No score
+    where a model has no answer.
+
+    Parameters
+    ----------
+    low_pass : take the prediction after FreMIA's low-pass.
+    timestep : one of those that the audit asks about; default: all.
+    p : of the norm, 2 or 4.
+    """
+
+    name = "sima"
+    title = "SimA"
+    source = "Rao et al. 2025, arXiv 2509.25003"
+    formula = "-||eps_theta(x, t)||_p^p"
+    asks = ("clean",)
+
+    def residual(self, model: ImageModelEvidence) -> Grid:
+        return asked(model.clean)

@@ -1,0 +1,164 @@
+"""Members and held-out images of a target that is trained here, written as an audit reads them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from raymia.draws import generator
+from raymia.errors import InputError
+from raymia.files import Folder
+from raymia.hashing import digest, digest_bytes
+
+Images = npt.NDArray[np.uint8]
+
+MEMBERS_FILE = "members.parquet"
+NON_MEMBERS_FILE = "non_members.parquet"
+MANIFEST_FILE = "manifest.json"
+IMAGE_COLUMN = "image"
+CAPTION_COLUMN = "caption"
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """Which images a model is trained on, and which are held out.
+
+    Attributes
+    ----------
+    members, held_out : uint8 [count, channels, height, width]; no image is in both.
+    member_captions, held_out_captions : one per image, or None where there are no captions.
+    facts : what the manifest says of the split; JSON-serializable.
+    """
+
+    members: Images
+    held_out: Images
+    member_captions: tuple[str, ...] | None
+    held_out_captions: tuple[str, ...] | None
+    facts: Mapping[str, Any]
+
+
+def split_and_write(
+    images: Images,
+    captions: Sequence[str] | None,
+    members: int,
+    held_out: int,
+    seed: int,
+    out: Path,
+) -> ImageSplit:
+    """Draw members and held-out images, and write them to ``members.parquet`` and
+    ``non_members.parquet``.
+
+    Both are drawn without replacement from one shuffle, so they come from one distribution. Of
+    images with equal pixels only the first can be drawn: its copy among the held-out images would
+    be a member. Which image goes where is a function of the seed and of the images' order.
+
+    Parameters
+    ----------
+    images : uint8 [count, channels, height, width], of 1 or 3 channels.
+    captions : one per image; the files then have a column ``caption`` beside ``image``.
+    members, held_out : how many of each.
+    out : the folder; it is made where it is missing.
+
+    Raises
+    ------
+    InputError
+        If the images have another type or shape, or too few of them are distinct.
+    """
+    _check(images, captions)
+    ids = [image_hash(image) for image in images]
+    distinct = np.sort(np.unique(ids, return_index=True)[1])  # the first of each
+    if members < 1 or held_out < 1 or members + held_out > len(distinct):
+        raise InputError(
+            f"{members} members and {held_out} held-out images are wanted, and there are "
+            f"{len(distinct)} distinct images ({len(ids)} in all); give at least one of each, and "
+            "no more than there are"
+        )
+    drawn = distinct[generator(seed, "image split").permutation(len(distinct))]
+    places = {MEMBERS_FILE: drawn[:members], NON_MEMBERS_FILE: drawn[members:][:held_out]}
+    for name, rows in places.items():
+        chosen = None if captions is None else [captions[i] for i in rows]
+        Folder(str(out)).write(name, _parquet(images[rows], chosen))
+    inside, outside = places.values()
+    return ImageSplit(
+        members=images[inside],
+        held_out=images[outside],
+        member_captions=None if captions is None else tuple(captions[i] for i in inside),
+        held_out_captions=None if captions is None else tuple(captions[i] for i in outside),
+        facts={
+            "members": members,
+            "held_out": held_out,
+            "seed": seed,
+            "image_shape": list(images.shape[1:]),
+            "repeated_images_left_out": len(ids) - len(distinct),
+            "members_hash": digest(sorted(ids[i] for i in inside)),
+            "held_out_hash": digest(sorted(ids[i] for i in outside)),
+        },
+    )
+
+
+def image_hash(image: Images) -> str:
+    """Hash of an image's shape and pixels, [channels, height, width]."""
+    return digest_bytes(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes())
+
+
+def write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:
+    """Write ``manifest.json``, which people and a resumed run read; seen whole or not at all."""
+    content = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    Folder(str(out)).write(MANIFEST_FILE, content.encode())
+
+
+def read_manifest(out: Path) -> dict[str, Any] | None:
+    """What a run wrote before it was interrupted; None where there is no manifest.
+
+    Raises
+    ------
+    InputError
+        If the file is there and cannot be read.
+    """
+    path = out / MANIFEST_FILE
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}; remove it to start anew") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} should hold an object; remove it to start anew")
+    return found
+
+
+def png(image: Images) -> bytes:
+    """Encode an image [1 or 3, height, width] without loss."""
+    pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format="PNG")
+    return content.getvalue()
+
+
+def _parquet(images: Images, captions: Sequence[str] | None) -> bytes:
+    columns = {IMAGE_COLUMN: pa.array([png(image) for image in images], type=pa.binary())}
+    if captions is not None:
+        columns[CAPTION_COLUMN] = pa.array(captions, type=pa.string())
+    content = io.BytesIO()
+    pq.write_table(pa.table(columns), content)
+    return content.getvalue()
+
+
+def _check(images: Images, captions: Sequence[str] | None) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise InputError(
+            "images should be uint8 [count, 1 or 3 channels, height, width], but got "
+            f"{images.dtype} {list(images.shape)}"
+        )
+    if captions is not None and len(captions) != len(images):
+        raise InputError(f"{len(images)} images have {len(captions)} captions; give one per image")
