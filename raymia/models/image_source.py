@@ -91,8 +91,8 @@ def resolve_image_model(spec: ModelSpec, where: str, *, on_gpu: bool) -> ImageCh
         )
     if spec.quantization != "none" and not on_gpu:
         raise InputError(
-            f"{where}: diffusers quantizes on GPUs alone; give the pool a GPU (gpus under resources) "
-            "or leave out quantization"
+            f"{where}: diffusers quantizes on GPUs alone; give the pool a GPU (gpus under "
+            "resources) or leave out quantization"
         )
     return replace(checkpoint, fingerprint=image_fingerprint(checkpoint))
 

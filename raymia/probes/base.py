@@ -52,6 +52,10 @@ class Probe(Protocol):
     def key_parts(self) -> Mapping[str, Any]:
         """Everything that changes an answer but the model itself."""
 
+    @property
+    def passes(self) -> int:
+        """Passes through the model per item, as far as that is a fixed number."""
+
     def ask(self, model: Any, items: Sequence[Item]) -> pa.Table:
         """Put the question; one row per item, with an answer or with an error."""
 
@@ -70,6 +74,11 @@ class AboutRecord:
 
     def key_parts(self) -> Mapping[str, Any]:
         return {}
+
+    @property
+    def passes(self) -> int:
+        """Passes through the model per item, as far as that is a fixed number."""
+        return 1
 
 
 def variants(count: int) -> range:

@@ -101,6 +101,10 @@ class DenoisingProbe(_AboutImage):
         settings = {"timesteps": list(self.timesteps), "draws": self.draws, "noise": self.noise}
         return {**super().key_parts(), **settings}
 
+    @property
+    def passes(self) -> int:
+        return len(self.timesteps) * self.draws
+
     def ask(self, model: Denoiser, items: Sequence[Item]) -> pa.Table:
         steps = [(t, draw) for t in self.timesteps for draw in range(self.draws)]
 
@@ -141,6 +145,10 @@ class CaptionProbe(AboutRecord):
             "seed": self.seed,
         }
 
+    @property
+    def passes(self) -> int:
+        return len(self.timesteps)
+
     def ask(self, model: Denoiser, items: Sequence[Item]) -> pa.Table:
         steps = [(t, 0) for t in self.timesteps]
 
@@ -178,6 +186,10 @@ class ElboProbe(_AboutImage):
 
     def key_parts(self) -> Mapping[str, Any]:
         return {**super().key_parts(), "draws": self.draws}
+
+    @property
+    def passes(self) -> int:
+        return self.draws
 
     def ask(self, model: Any, items: Sequence[Item]) -> pa.Table:
         rows: list[dict[str, Any]] = []

@@ -41,6 +41,10 @@ class _OfTimesteps(AboutRecord):
     def key_parts(self) -> Mapping[str, Any]:
         return {"timesteps": list(self.timesteps)}
 
+    @property
+    def passes(self) -> int:
+        return len(self.timesteps)
+
     def residuals(self, model: Denoiser, clean: Tensor, predict: Predict) -> list[Tensor]:
         """The residual at each timestep, each [batch, *latent_shape]."""
         raise NotImplementedError
@@ -78,6 +82,10 @@ class ProximalProbe(_OfTimesteps):
     def key_parts(self) -> Mapping[str, Any]:
         return {**super().key_parts(), "normalized": self.normalized}
 
+    @property
+    def passes(self) -> int:
+        return 1 + len(self.timesteps)
+
     def residuals(self, model: Denoiser, clean: Tensor, predict: Predict) -> list[Tensor]:
         initial = predict(clean, 0)
         if self.normalized:
@@ -107,6 +115,10 @@ class InversionProbe(AboutRecord):
 
     def key_parts(self) -> Mapping[str, Any]:
         return {"timestep": self.timestep, "step": self.step, "map": self.with_map}
+
+    @property
+    def passes(self) -> int:
+        return self.timestep // self.step + 2
 
     def ask(self, model: Denoiser, items: Sequence[Item]) -> pa.Table:
         def answer(clean: Tensor, predict: Predict) -> dict[str, Tensor]:

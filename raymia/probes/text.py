@@ -77,6 +77,10 @@ class NeighborProbe:
     def key_parts(self) -> Mapping[str, Any]:
         return {"neighbors": self.neighbors}
 
+    @property
+    def passes(self) -> int:
+        return 1
+
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
         made = [item for item in items if item.payload is not None]
         answers = iter(model.answer([item.payload for item in made], moments=False))

@@ -12,7 +12,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs import resolve_inputs
 from raymia.plan import plan_audit, tokens_per_record
 from raymia.records import count_reasons
-from raymia.spec import AuditSpec
+from raymia.spec import AuditSpec, SelfGeneratedReference
 
 
 def plan_table(spec: AuditSpec) -> RenderableType:
@@ -24,7 +24,9 @@ def plan_table(spec: AuditSpec) -> RenderableType:
     table = Table(title=f"Plan of audit {spec.name}", title_justify="left")
     table.add_column("stage", no_wrap=True)
     table.add_column("model", overflow="fold")
-    for heading in ("to ask", "stored", "tokens to score"):
+    of_images = inputs.shape is not None
+    unit = "passes of images" if of_images else "tokens to score"
+    for heading in ("to ask", "stored", unit):
         table.add_column(heading, justify="right")
     notes = []
     shown: set[str] = set()
@@ -32,7 +34,15 @@ def plan_table(spec: AuditSpec) -> RenderableType:
         tokens = tokens_per_record(inputs.targets[plan.name], texts)
         for preparation in plan.preparations:
             settings = preparation.recipe.spec
-            if not preparation.ready:
+            if preparation.ready:
+                continue
+            if isinstance(settings, SelfGeneratedReference):
+                notes.append(
+                    f"{preparation.stage_name(plan.name)}: {plan.name} generates "
+                    f"{settings.images:,} images in {settings.sampling_steps} steps each, and a "
+                    f"model is trained on them for {settings.training.steps:,} steps"
+                )
+            else:
                 notes.append(
                     f"{preparation.stage_name(plan.name)}: {plan.name} writes {settings.texts:,} "
                     f"texts of {settings.max_tokens} tokens, and the base is fine-tuned on them "
@@ -43,8 +53,11 @@ def plan_table(spec: AuditSpec) -> RenderableType:
                 continue
             shown.add(stage.name)
             checkpoint = stage.loader.checkpoint
-            unknown = stage.role == "neighbors" or math.isnan(tokens)
-            estimate = "-" if unknown else f"{stage.asked * tokens:,.0f}"
+            if of_images:
+                estimate = f"{sum(p.asked * p.probe.passes for p in stage.probes):,}"
+            else:
+                unknown = stage.role == "neighbors" or math.isnan(tokens)
+                estimate = "-" if unknown else f"{stage.asked * tokens:,.0f}"
             table.add_row(
                 stage.name,
                 "no model" if checkpoint is None else checkpoint.label,

@@ -19,7 +19,7 @@ SHAPE = (1, 4, 4)
 def knows_the_noise(prediction: str, clean: torch.Tensor, noise: torch.Tensor) -> Denoiser:
     """A perfect model of one image: it predicts what it was given, in its own terms."""
 
-    def network(noisy: torch.Tensor, timesteps: torch.Tensor, condition: None) -> torch.Tensor:
+    def network(noisy: torch.Tensor, timesteps: torch.Tensor, _: None) -> torch.Tensor:
         signal = ALPHAS[timesteps].sqrt().float().reshape(-1, 1, 1, 1)
         sigma = (1 - ALPHAS[timesteps]).sqrt().float().reshape(-1, 1, 1, 1)
         return {

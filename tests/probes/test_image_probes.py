@@ -1,0 +1,260 @@
+"""What image models are asked, against Gaussian data, whose best denoiser is known exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from raymia.draws import normals, stream_key
+from raymia.models.denoiser import Denoiser
+from raymia.probes.base import Item, evidence_key
+from raymia.probes.images import (
+    CaptionProbe,
+    DenoisingProbe,
+    Neighborhood,
+    distances,
+    low_pass,
+    reduced,
+)
+from raymia.probes.noiseless import CleanProbe, InversionProbe, ProximalProbe
+
+ALPHAS = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+SHAPE = (1, 8, 8)
+MEAN, SPREAD = 0.1, 0.4
+TIMESTEPS = (20, 150, 400)
+
+
+def best_noise(noisy: np.ndarray, t: int) -> np.ndarray:
+    """E[epsilon | x_t] for elements that are independent and normal with MEAN and SPREAD."""
+    kept = float(ALPHAS[t])
+    return np.sqrt(1 - kept) * (noisy - np.sqrt(kept) * MEAN) / (kept * SPREAD**2 + 1 - kept)
+
+
+def gaussian_denoiser(batch_images: int = 16) -> Denoiser:
+    def network(noisy, timesteps, _):
+        rows = [
+            best_noise(x.double().numpy(), int(t)) for x, t in zip(noisy, timesteps, strict=True)
+        ]
+        return torch.from_numpy(np.stack(rows)).float()
+
+    return Denoiser(
+        network, ALPHAS, prediction="epsilon", shape=SHAPE, latent_shape=SHAPE,
+        batch_images=batch_images,
+    )  # fmt: skip
+
+
+def records(count: int) -> list[Item]:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *SHAPE), np.uint8)
+    return [
+        Item(f"r{i}", 0, {"pixels": image.tobytes(), "caption": "a b c d"})
+        for i, image in enumerate(pixels)
+    ]
+
+
+def clean_of(item: Item) -> np.ndarray:
+    pixels = np.frombuffer(item.payload["pixels"], np.uint8).reshape(SHAPE)
+    return pixels / 255 * 2 - 1
+
+
+def noise_of(item: Item, t: int, draw: int, neighbor: int = 0) -> np.ndarray:
+    key = stream_key(0, "noise", item.record_id, neighbor, t, draw)
+    return normals(torch.tensor([key]), int(np.prod(SHAPE)))[0].double().numpy().reshape(SHAPE)
+
+
+def probe(**changes) -> DenoisingProbe:
+    made = DenoisingProbe(seed=0, neighborhood=None, timesteps=TIMESTEPS, draws=2, noise="shared")
+    return replace(made, **changes)
+
+
+def test_denoising_errors_are_those_of_the_best_denoiser():
+    items = records(5)
+    table = probe().ask(gaussian_denoiser(), items).to_pylist()
+    for item, row in zip(items, table, strict=True):
+        assert (row["record_id"], row["neighbor"], row["error"]) == (item.record_id, 0, None)
+        expected = []
+        for t in TIMESTEPS:
+            kept = float(ALPHAS[t])
+            for draw in range(2):
+                noise = noise_of(item, t, draw)
+                noisy = np.sqrt(kept) * clean_of(item) + np.sqrt(1 - kept) * noise
+                expected.append(noise - best_noise(noisy, t))
+        np.testing.assert_allclose(row["l2"], [np.mean(r**2) for r in expected], rtol=1e-4)
+        np.testing.assert_allclose(row["l4"], [np.mean(r**4) for r in expected], rtol=1e-4)
+
+
+def test_the_mean_error_over_draws_is_the_closed_form():
+    """E|eps - eps*|^2 = (abar s^2 / V)^2 + (1 - abar) abar mean (x - m)^2 / V^2."""
+    (item,), t, draws = records(1), 150, 1000
+    row = probe(timesteps=(t,), draws=draws).ask(gaussian_denoiser(256), [item]).to_pylist()[0]
+    kept = float(ALPHAS[t])
+    variance = kept * SPREAD**2 + 1 - kept
+    expected = (kept * SPREAD**2 / variance) ** 2
+    expected += (1 - kept) * kept * np.mean((clean_of(item) - MEAN) ** 2) / variance**2
+    error = np.std(row["l2"]) / np.sqrt(draws)
+    assert abs(np.mean(row["l2"]) - expected) < 4 * error
+
+
+def test_a_record_and_its_neighbors_share_their_noise_unless_told_otherwise():
+    (record,) = records(1)
+    hood = Neighborhood("crop", (0.9, 0.8))
+    items = [Item("r0", n, record.payload) for n in (1, 2)]
+    seen: list[torch.Tensor] = []
+
+    def network(noisy, *_):
+        seen.append(noisy.clone())
+        return torch.zeros_like(noisy)
+
+    model = Denoiser(
+        network, ALPHAS, prediction="epsilon", shape=SHAPE, latent_shape=SHAPE, batch_images=16
+    )
+    probe(neighborhood=hood, timesteps=(150,), draws=1).ask(model, items)
+    probe(neighborhood=hood, timesteps=(150,), draws=1, noise="independent").ask(model, items)
+    kept = float(ALPHAS[150])
+    images = probe(neighborhood=hood).images(model, items).numpy() * 2 - 1
+    shared, independent = (
+        [
+            (x.numpy() - np.sqrt(kept) * clean) / np.sqrt(1 - kept)
+            for x, clean in zip(s, images, strict=True)
+        ]
+        for s in seen
+    )
+    np.testing.assert_allclose(shared[0], shared[1], atol=1e-4)
+    np.testing.assert_allclose(shared[0], noise_of(record, 150, 0), atol=1e-4)
+    for n, found in enumerate(independent, start=1):
+        np.testing.assert_allclose(found, noise_of(record, 150, 0, n), atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_images", [1, 3, 7, 64])
+def test_answers_depend_on_neither_batches_nor_order(batch_images):
+    items = records(7)
+    whole = {r["record_id"]: r for r in probe().ask(gaussian_denoiser(16), items).to_pylist()}
+    found = probe().ask(gaussian_denoiser(batch_images), items[::-1]).to_pylist()
+    assert [r["record_id"] for r in found] == [i.record_id for i in items[::-1]]
+    for row in found:
+        np.testing.assert_allclose(row["l2"], whole[row["record_id"]]["l2"], rtol=1e-6)
+
+
+def test_neighbors_are_the_records_perturbed():
+    from raymia.neighbors.images import perturb
+
+    (record,) = records(1)
+    hood = Neighborhood("blur", (0.5, 1.5))
+    asked = probe(neighborhood=hood)
+    assert list(asked.indices()) == [1, 2]
+    image = torch.from_numpy((clean_of(record) + 1) / 2).float()[None]
+    made = asked.images(gaussian_denoiser(), [Item("r0", n, record.payload) for n in (2, 1)])
+    for row, strength in zip(made, (1.5, 0.5), strict=True):
+        torch.testing.assert_close(row[None], perturb(image, "blur", strength, torch.tensor([0])))
+
+
+def test_a_change_of_anything_that_matters_changes_the_key():
+    crop, other = Neighborhood("crop", (0.9,)), Neighborhood("crop", (0.8,))
+    changes = [
+        {}, {"seed": 1}, {"timesteps": (20,)}, {"draws": 1}, {"noise": "independent"},
+        {"neighborhood": crop}, {"neighborhood": other},
+        {"neighborhood": Neighborhood("blur", (0.9,))},
+    ]  # fmt: skip
+    keys = {evidence_key(probe(**change), "model").hash for change in changes}
+    assert len(keys) == len(changes)
+
+
+def test_sima_asks_for_the_noise_in_the_clean_image():
+    (item,) = records(1)
+    row = CleanProbe(TIMESTEPS).ask(gaussian_denoiser(), [item]).to_pylist()[0]
+    expected = [np.mean(best_noise(clean_of(item), t) ** 4) for t in TIMESTEPS]
+    np.testing.assert_allclose(row["l4"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_pia_compares_with_the_noise_seen_at_the_start(normalized):
+    (item,) = records(1)
+    row = ProximalProbe(TIMESTEPS, normalized).ask(gaussian_denoiser(), [item]).to_pylist()[0]
+    initial = best_noise(clean_of(item), 0)
+    if normalized:
+        initial = initial * np.sqrt(2 / np.pi) / np.abs(initial).mean()
+    for place, t in enumerate(TIMESTEPS):
+        kept = float(ALPHAS[t])
+        noisy = np.sqrt(kept) * clean_of(item) + np.sqrt(1 - kept) * initial
+        residual = initial - best_noise(noisy, t)
+        assert row["l4"][place] == pytest.approx(np.mean(residual**4), rel=1e-3)
+
+
+@pytest.mark.parametrize("with_map", [False, True])
+def test_secmi_inverts_goes_one_step_up_and_one_back(with_map):
+    (item,) = records(1)
+    row = InversionProbe(100, 20, with_map).ask(gaussian_denoiser(), [item]).to_pylist()[0]
+
+    def move(x, start, end):
+        noise, a, b = best_noise(x, start), float(ALPHAS[start]), float(ALPHAS[end])
+        clean = (x - np.sqrt(1 - a) * noise) / np.sqrt(a)
+        return np.sqrt(b) * clean + np.sqrt(1 - b) * noise
+
+    x = clean_of(item)
+    for t in (0, 20, 40, 60, 80):
+        x = move(x, t, t + 20)
+    residual = move(move(x, 100, 120), 120, 100) - x
+    assert row["l2"][0] == pytest.approx(np.mean(residual**2), rel=1e-3)
+    if with_map:
+        np.testing.assert_allclose(row["map"], np.abs(residual).ravel(), atol=1e-5)
+    else:
+        assert row["map"] is None
+
+
+def test_an_answer_that_is_not_finite_is_an_error_of_its_record_alone():
+    items = records(3)
+
+    def network(noisy, *_):
+        found = torch.zeros_like(noisy)
+        found[noisy.flatten(1).mean(1) > 5] = float("nan")
+        return found
+
+    model = Denoiser(
+        network, ALPHAS, prediction="epsilon", shape=SHAPE, latent_shape=SHAPE, batch_images=2
+    )
+    model.encode = lambda images: images * 2 - 1 + 10 * (images[:, :1, :1, :1] > 0.5)
+    marked = [np.frombuffer(i.payload["pixels"], np.uint8)[0] > 127 for i in items]
+    rows = CleanProbe((0,)).ask(model, items).to_pylist()
+    assert [row["error"] is not None for row in rows] == marked
+    assert 0 < sum(marked) < len(items)
+
+
+def test_captions_are_reduced_to_none():
+    assert [reduced("a b c d", 1 - n / 4) for n in range(5)] == ["a b c d", "a b c", "a b", "a", ""]
+    asked: list[list[str]] = []
+
+    def network(noisy, _, condition):
+        return noisy * condition.reshape(-1, 1, 1, 1)
+
+    def embed(captions):
+        asked.append(list(captions))
+        return torch.tensor([float(len(c.split())) for c in captions])
+
+    model = Denoiser(
+        network, ALPHAS, prediction="epsilon", shape=SHAPE, latent_shape=SHAPE, batch_images=16,
+        embed=embed,
+    )  # fmt: skip
+    (record,) = records(1)
+    captions = CaptionProbe(timesteps=(150,), reductions=2, seed=0)
+    items = [Item("r0", n, record.payload) for n in captions.indices()]
+    rows = captions.ask(model, items).to_pylist()
+    assert asked == [["a b c d", "a b", ""]]
+    kept, noise = float(ALPHAS[150]), noise_of(record, 150, 0)
+    noisy = np.sqrt(kept) * clean_of(record) + np.sqrt(1 - kept) * noise
+    for row, words in zip(rows, (4, 2, 0), strict=True):
+        assert row["l2"][0] == pytest.approx(np.mean((noise - words * noisy) ** 2), rel=1e-4)
+
+
+def test_the_low_pass_keeps_low_frequencies_and_a_fifth_of_the_others():
+    size = 32
+    grid = np.arange(size) / size
+    for frequency, share in ((3, 1.0), (5, 1.0), (6, 0.2), (12, 0.2)):
+        wave = np.cos(2 * np.pi * frequency * grid)[None, None, None] * np.ones((1, 1, size, 1))
+        found = low_pass(torch.from_numpy(wave)).numpy()
+        np.testing.assert_allclose(found, share * wave, atol=1e-6)
+    residual = torch.randn(2, *SHAPE)
+    named = distances(residual)
+    torch.testing.assert_close(named["low_l2"], (low_pass(residual) ** 2).mean((1, 2, 3)))
+    torch.testing.assert_close(named["l4"], (residual**4).mean((1, 2, 3)))
