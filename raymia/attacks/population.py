@@ -96,21 +96,44 @@ class Quantile(Attack):
             raise ValueError(f"fpr should be in (0, 1), but got {self.fpr}")
 
     def score(self, evidence: TextEvidence) -> Scores:
-        from sklearn.linear_model import QuantileRegressor
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
+        return excess_over_quantile(
+            *_covariates(asked(evidence.population)), *_covariates(evidence), self.fpr
+        )
 
-        known, values = _covariates(asked(evidence.population))
-        features, scores = _covariates(evidence)
-        fitted = np.isfinite(known).all(axis=1) & np.isfinite(values)
-        judged = np.isfinite(features).all(axis=1) & np.isfinite(scores)
-        excess = np.full(len(scores), np.nan)
-        if fitted.sum() < MIN_POPULATION or not judged.any():
-            return excess
-        regressor = QuantileRegressor(quantile=1 - self.fpr, alpha=0.0)
-        model = make_pipeline(StandardScaler(), regressor).fit(known[fitted], values[fitted])
-        excess[judged] = scores[judged] - model.predict(features[judged])
+
+def excess_over_quantile(
+    known: npt.NDArray[np.float64],
+    values: Scores,
+    features: npt.NDArray[np.float64],
+    scores: Scores,
+    fpr: float,
+) -> Scores:
+    """How far scores are above the 1 - fpr quantile, which is fitted as a linear function.
+
+    Parameters
+    ----------
+    known, values : what the quantile depends on, [population, covariates], and the population's
+        scores.
+    features, scores : the same of the records.
+
+    Returns
+    -------
+    [records]; NaN where something is not finite, and everywhere if the population has fewer than
+    20 usable rows.
+    """
+    from sklearn.linear_model import QuantileRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    fitted = np.isfinite(known).all(axis=1) & np.isfinite(values)
+    judged = np.isfinite(features).all(axis=1) & np.isfinite(scores)
+    excess = np.full(len(scores), np.nan)
+    if fitted.sum() < MIN_POPULATION or not judged.any():
         return excess
+    regressor = QuantileRegressor(quantile=1 - fpr, alpha=0.0)
+    model = make_pipeline(StandardScaler(), regressor).fit(known[fitted], values[fitted])
+    excess[judged] = scores[judged] - model.predict(features[judged])
+    return excess
 
 
 def _covariates(evidence: TextEvidence) -> tuple[npt.NDArray[np.float64], Scores]:

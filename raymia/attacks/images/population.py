@@ -1,0 +1,94 @@
+"""The attack that compares the record's loss with what images like it reach that are no members."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+
+from raymia.attacks.base import Scores, asked, register
+from raymia.attacks.images.base import OnLoss, log_error
+from raymia.attacks.population import excess_over_quantile
+from raymia.evidence.image import Floats, ImageEvidence, Images
+
+
+@register
+@dataclass(frozen=True)
+class Quantile(OnLoss):
+    """How far the record is above what a non-member like it would reach (Bertran et al., 2023; of
+    diffusion models Tang et al., ICML 2024).
+
+    On the population, the 1 - fpr quantile of minus the logarithm of the mean loss is fitted as a
+    linear function of the image's mean, standard deviation, high-frequency energy and compressed
+    size (pinball loss), and with a reference of the same under the reference. The score is the
+    record's excess over it. The papers fit networks on the image itself; four covariates need no
+    more than a small population. No score where a model has no answer, or where the population has
+    fewer than 20 usable images.
+
+    Parameters
+    ----------
+    low_pass : take the error after FreMIA's low-pass; denoisers only.
+    timestep : one of those that the audit asks about; default: all. Denoisers only.
+    fpr : false-positive rate at which the quantile is taken, in (0, 1).
+    """
+
+    fpr: float = 0.01
+
+    name = "quantile"
+    title = "Quantile regression"
+    source = "Tang et al. 2024, arXiv 2312.05140; Bertran et al. 2023, arXiv 2307.03694"
+    formula = "-log L(x) - Q(x), Q the 1 - fpr quantile for non-members like x"
+    uses_population = True
+    calibrates = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.fpr < 1:
+            raise ValueError(f"fpr should be in (0, 1), but got {self.fpr}")
+
+    def score(self, evidence: ImageEvidence) -> Scores:
+        return excess_over_quantile(
+            *self._covariates(asked(evidence.population)), *self._covariates(evidence), self.fpr
+        )
+
+    def _covariates(self, evidence: ImageEvidence) -> tuple[Floats, Scores]:
+        """What a quantile depends on, [images, covariates], and minus log loss, [images]."""
+        covariates = [image_covariates(evidence.images)]
+        if evidence.reference is not None:
+            covariates.append(-log_error(self.loss(evidence.reference))[:, None])
+        return np.hstack(covariates), -log_error(self.loss(asked(evidence.target)))
+
+
+def image_covariates(images: Images) -> Floats:
+    """What of an image alone makes it easy or hard to model.
+
+    Parameters
+    ----------
+    images : uint8 [images, channels, height, width].
+
+    Returns
+    -------
+    float64 [images, 4]: mean and standard deviation of the pixel values in [0, 1]; the mean squared
+    difference of pixels that are next to each other, 0 for a single pixel; and the bytes per pixel
+    of the image's channels as gray PNG files.
+    """
+    rows = [(*_energies(image / 255), _compressed(image)) for image in images]
+    return np.array(rows, np.float64).reshape(-1, 4)
+
+
+def _energies(image: Floats) -> tuple[float, float, float]:
+    steps = np.concatenate([np.diff(image, axis=axis).ravel() for axis in (1, 2)])
+    energy = float((steps**2).mean()) if len(steps) else 0.0
+    return float(image.mean()), float(image.std()), energy
+
+
+def _compressed(image: Images) -> float:
+    from PIL import Image
+
+    size = 0
+    for channel in image:
+        file = io.BytesIO()
+        Image.fromarray(channel).save(file, "png")
+        size += file.tell()
+    return float(size / image[0].size)
