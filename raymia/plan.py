@@ -187,7 +187,7 @@ def plan_target(
             a.attack
             for a in attacks
             if a.reference == reference
-            or ((a.attack.uses_shadows or a.attack.learns) and reference in inputs.shadow_members)
+            or (inputs.shows_shadows(a.attack) and reference in inputs.shadow_members)
         ]
         kind = spec.references[reference]
         if isinstance(kind, SelfPromptReference | SelfGeneratedReference):
@@ -232,7 +232,7 @@ def prepared_checkpoint(preparation: Preparation, store: EvidenceStore) -> AnyCh
 
 def _used_references(inputs: Inputs, attacks: list[NamedAttack]) -> list[str]:
     used = [a.reference for a in attacks if a.reference is not None]
-    if any(a.attack.uses_shadows or a.attack.learns for a in attacks):
+    if any(inputs.shows_shadows(a.attack) for a in attacks):
         used += inputs.shadow_members
     if any(a.attack.uses_samples for a in attacks):
         specs = inputs.spec.references

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from raymia.attacks import NamedAttack
+from raymia.attacks import Attack, NamedAttack
 from raymia.errors import InputError
 from raymia.models.endpoint import Endpoint
 from raymia.models.image_source import ImageCheckpoint, Shape
 from raymia.models.source import Checkpoint
 from raymia.records import RecordSet
-from raymia.spec import AuditSpec
+from raymia.spec import AuditSpec, ImageNeighbors
 
 AnyCheckpoint = Checkpoint | Endpoint | ImageCheckpoint
 Found = TypeVar("Found")
@@ -57,6 +57,17 @@ class Inputs:
         records = self.records.table.select(["record_id", "payload"])
         others = [list(self.population), list(self.population.values())]
         return pa.concat_tables([records, pa.table(others, schema=records.schema)])
+
+    @property
+    def chooses_perturbation(self) -> bool:
+        """Whether attacks choose among several perturbations of images."""
+        neighbors = self.spec.neighbors
+        return isinstance(neighbors, ImageNeighbors) and neighbors.kind == "auto"
+
+    def shows_shadows(self, attack: Attack) -> bool:
+        """Whether an attack is given the evidence of the audit's shadows."""
+        wants = attack.learns or (self.chooses_perturbation and "neighbors" in attack.asks)
+        return attack.uses_shadows or (attack.takes_shadows and wants)
 
     def attacks_on(self, target: str) -> list[NamedAttack]:
         """The attacks that are run on a target."""

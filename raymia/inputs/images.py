@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from raymia.attacks import NamedAttack
+from raymia.attacks.images.base import ImageAttack
 from raymia.errors import InputError
 from raymia.image_records import read_image_records, read_other_images
 from raymia.inputs.base import Inputs, Problems
@@ -173,9 +174,13 @@ def _why_not(
     target: ImageCheckpoint,
     references: dict[str, ImageCheckpoint],
 ) -> str | None:
-    families = named.attack.families
-    if families and target.family not in families:
-        return f"it asks a model of the kind {' or '.join(sorted(families))}"
+    attack = named.attack
+    families = attack.runs_on if isinstance(attack, ImageAttack) else frozenset({target.family})
+    if target.family not in families:
+        wanted = " or ".join(sorted(families))
+        return (
+            f"it can be run on models of the kind {wanted}, and this is of the kind {target.family}"
+        )
     if "captions" in named.attack.asks and not target.is_captioned:
         return "the model is not conditioned on text"
     if named.reference is None:

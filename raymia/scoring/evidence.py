@@ -20,7 +20,6 @@ from raymia.models.source import Checkpoint
 from raymia.plan import Stage, TargetPlan
 from raymia.prepare.self_generated import SelfGeneratedRecipe, generated_images
 from raymia.records import RecordSet
-from raymia.spec import ImageNeighbors
 
 
 class TargetEvidence(Protocol):
@@ -121,9 +120,10 @@ class _OnImages:
         self.samples = None
         if any(attack.uses_samples for attack in attacks):
             self.samples = _samples(store, plan)
-        neighbors = inputs.spec.neighbors
-        chosen = isinstance(neighbors, ImageNeighbors) and neighbors.kind != "auto"
-        self.chosen = neighbors.kind if chosen and neighbors is not None else None
+        self.inputs = inputs
+        self.chosen = None
+        if inputs.spec.neighbors is not None and not inputs.chooses_perturbation:
+            self.chosen = inputs.spec.neighbors.kind
 
     def given_to(self, named: NamedAttack, found: Mapping[str, Scores]) -> ImageEvidence:
         attack, population = named.attack, None
@@ -131,15 +131,15 @@ class _OnImages:
             images, answers = self.population
             population = ImageEvidence(images, answers.target, answers.against(named.reference))
         labels = Labels(self.known.is_member, self.known.units)
-        picks = "neighbors" in attack.asks and self.chosen is None
+        told = attack.learns or (self.inputs.chooses_perturbation and "neighbors" in attack.asks)
         return ImageEvidence(
             self.images,
             self.records.target,
             self.records.against(named.reference),
-            shadows=self.shadows if attack.uses_shadows or attack.learns or picks else (),
+            shadows=self.shadows if self.inputs.shows_shadows(attack) else (),
             population=population,
             samples=self.samples if attack.uses_samples else None,
-            labels=labels if attack.learns or picks else None,
+            labels=labels if told else None,
             labelled=self.known.labelled(found) if attack.combines else None,
             chosen=self.chosen,
         )
