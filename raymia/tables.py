@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from raymia.errors import InputError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-_BATCH_ROWS = 256
+_BATCH_ROWS = 64
 _READ_AHEAD = 2**20
 """Bytes: without it, a whole column of a row group is held in memory."""
 
