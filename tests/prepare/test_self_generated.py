@@ -11,8 +11,10 @@ import torch
 
 from raymia.errors import InputError
 from raymia.evidence.store import EvidenceStore
+from raymia.models.autoencoder import load_autoencoder
 from raymia.models.denoiser import load_denoiser
 from raymia.models.image_source import ImageCheckpoint, image_fingerprint, resolve_image_model
+from raymia.models.vae import AutoencoderConfig, build_autoencoder
 from raymia.prepare import generate_images, train_denoiser
 from raymia.prepare.denoiser_files import fresh_pipeline
 from raymia.prepare.self_generated import (
@@ -148,6 +150,25 @@ def test_keys_are_those_of_all_that_matters(target, base):
         assert other.images_key == plain.images_key
         assert other.key != plain.key
     assert recipe(replace(target, path="/elsewhere")).key == plain.key
+
+
+@pytest.mark.parametrize("objective", ["vae", "wae_mmd"])
+def test_autoencoder_decodes_its_prior_and_a_fresh_one_is_trained_on_that(tmp_path, objective):
+    torch.manual_seed(0)
+    config = AutoencoderConfig(objective=objective, image_shape=SHAPE, latent=3, channels=(4, 8))
+    (tmp_path / "vae").mkdir()
+    build_autoencoder(config).eval().save(tmp_path / "vae")
+    spec = ModelSpec(model=str(tmp_path / "vae"))
+    target = resolve_image_model(spec, "target", on_gpu=False)
+    store, made = EvidenceStore(str(tmp_path / "store")), recipe(target)
+    make(made, store)
+    expected = generate_images.decode_prior(
+        load_autoencoder(target, batch_images=4), 6, seed=0, batch=4, progress=lambda *_: None
+    )
+    assert np.array_equal(generated_images(made, store), expected)
+    reference = checkpoint_of(made, store)
+    assert reference.fingerprint != target.fingerprint
+    assert load_autoencoder(reference, batch_images=4).shape == SHAPE
 
 
 def test_model_that_generates_nothing_is_refused(tmp_path, target, base):
