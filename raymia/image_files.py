@@ -144,7 +144,7 @@ def _refuse_folder(path: str, *, exists: bool, names: list[str]) -> None:
         raise InputError(f"{path}: no such file or folder")
     kinds = sorted({PurePosixPath(name).suffix or "no suffix" for name in names})
     raise InputError(
-        f"{path}: no images in this folder; files found: {', '.join(kinds[:8]) or 'none'}. Images "
+        f"{path}: no images found here, but files of: {', '.join(kinds[:8]) or 'none'}. Images "
         "are read from a folder of them, or from files whose names end in .parquet, .jsonl, .csv "
         f"or {', '.join(TARS)}"
     )
@@ -156,8 +156,9 @@ def _walk(root: str) -> Iterator[str]:
     def stop(error: OSError) -> None:
         raise error
 
-    if Path(root).is_file():
-        yield root
+    if not Path(root).is_dir():
+        yield from [root] if Path(root).exists() else []
+        return
     seen: set[str] = set()
     for folder, folders, files in os.walk(root, followlinks=True, onerror=stop):
         real = os.path.realpath(folder)
