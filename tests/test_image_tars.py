@@ -98,6 +98,14 @@ def test_sample_of_several_images_needs_the_name_of_one(tmp_path):
     assert found(read(members=path, image_column="photo")) == EXPECTED[:2]
 
 
+def test_same_name_twice_is_several_images(tmp_path):
+    content = [("0.png", encoded(image)) for image in PICTURES[:2]]
+    content += [("1.png", encoded(PICTURES[2]))]
+    records = read(members=write_tar(tmp_path / "m.tar", content))
+    assert found(records) == EXPECTED[2:]
+    assert reasons(records) == [f"{SEVERAL_IMAGES}; came: png, png"]
+
+
 def test_incomplete_samples_are_set_aside(tmp_path):
     content = [
         ("0.txt", b"a cat"),
