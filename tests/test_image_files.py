@@ -108,6 +108,16 @@ def test_links_are_followed_and_circles_end(tmp_path):
     assert (sorted(found(records)), records.set_aside) == (sorted(EXPECTED[:2]), [])
 
 
+def test_folder_that_two_links_lead_to_is_read_under_the_first_name(tmp_path):
+    save(tmp_path / "elsewhere" / "0.png", PICTURES[0])
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("c", "a", "b"):
+        (folder / name).symlink_to(tmp_path / "elsewhere")
+    (folder / "a" / "1.png").write_bytes(b"no image")
+    assert [aside.where for aside in read(members=str(folder)).set_aside] == [f"{folder}/a/1.png"]
+
+
 def test_dangling_link_is_set_aside(tmp_path):
     save(tmp_path / "0.png", PICTURES[0])
     (tmp_path / "1.png").symlink_to(tmp_path / "gone.png")
