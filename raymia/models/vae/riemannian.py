@@ -102,11 +102,11 @@ class RiemannianAutoencoder(ConvolutionalAutoencoder):
     def potential(self, images: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reconstruction errors at z, and the gradient in z of U = error + ||z||^2 / 2."""
         with torch.enable_grad():
-            at = z if self.training else z.detach().requires_grad_()
+            at = z if z.requires_grad else z.detach().requires_grad_()
             error = squared_error(images, self.decode(at))
             energy = error.sum() + 0.5 * at.square().sum()
-            (gradient,) = torch.autograd.grad(energy, at, create_graph=self.training)
-        return (error, gradient) if self.training else (error.detach(), gradient)
+            (gradient,) = torch.autograd.grad(energy, at, create_graph=z.requires_grad)
+        return (error, gradient) if z.requires_grad else (error.detach(), gradient)
 
     def metric(self, images: torch.Tensor, mean: torch.Tensor) -> Metric:
         """The metric of a batch while the model is trained, then the model's own."""
