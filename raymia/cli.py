@@ -92,9 +92,9 @@ def attacks() -> None:
     """List the attacks, with what each needs and costs."""
     from rich.console import Console
 
-    from raymia.report.attack_table import attack_table
+    from raymia.report.attack_table import attack_tables
 
-    Console().print(attack_table())
+    Console().print(attack_tables())
 
 
 def print_result(result: RunResult, output: str, console: Console) -> None:

@@ -15,7 +15,7 @@ from raymia.attacks import registry
 from raymia.report.attack_table import access, label, probes_text, queries_text
 from raymia.spec import AuditSpec
 
-ATTACKS_START = "<!-- made by raymia.docs: attacks -->"
+ATTACKS_START = "<!-- made by raymia.docs: attacks on {}s -->"
 ATTACKS_END = "<!-- end -->"
 
 
@@ -43,13 +43,13 @@ def audit_file_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def attacks_table() -> str:
-    """The registered attacks as a Markdown table."""
+def attacks_table(records: str) -> str:
+    """The registered attacks on a kind of records as a Markdown table."""
     lines = [
         "| attack | score | source | access | asks | queries per record |",
         "|---|---|---|---|---|---|",
     ]
-    for kind in registry().values():
+    for kind in registry(records).values():
         formula = kind.formula.replace("|", "\\|")
         lines.append(
             f"| `{label(kind)}` {kind.title} | `{formula}` | {kind.source} | {access(kind)} | "
@@ -59,10 +59,13 @@ def attacks_table() -> str:
 
 
 def with_attacks_table(page: str) -> str:
-    """Put the current table between the markers of a page."""
-    before, _, rest = page.partition(ATTACKS_START)
-    _, _, after = rest.partition(ATTACKS_END)
-    return f"{before}{ATTACKS_START}\n\n{attacks_table()}\n\n{ATTACKS_END}{after}"
+    """Put the current tables between the markers of a page."""
+    for records in ("text", "image"):
+        start = ATTACKS_START.format(records)
+        before, _, rest = page.partition(start)
+        _, _, after = rest.partition(ATTACKS_END)
+        page = f"{before}{start}\n\n{attacks_table(records)}\n\n{ATTACKS_END}{after}"
+    return page
 
 
 def _join(place: str, key: str, suffix: str) -> str:
@@ -76,16 +79,24 @@ def _models(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
         yield "", annotation
     elif origin is dict:
         for suffix, model in _models(get_args(annotation)[1]):
-            kind = get_args(model.model_fields["kind"].annotation)[0]
-            yield f".NAME{suffix} (kind: {kind})", model
+            yield f".NAME{suffix}", model
     elif origin is list:
-        models = list(_models(get_args(annotation)[0]))
+        for suffix, model in _models(get_args(annotation)[0]):
+            yield f"[]{suffix}", model
+    elif origin is Annotated:
+        yield from _models(get_args(annotation)[0])
+    elif origin in (Union, types.UnionType):
+        models = [found for option in get_args(annotation) for found in _models(option)]
         for suffix, model in models:
-            kind = f" (with {next(iter(model.model_fields))})" if len(models) > 1 else ""
-            yield f"[]{suffix}{kind}", model
-    elif origin is Annotated or origin in (Union, types.UnionType):
-        for option in get_args(annotation):
-            yield from _models(option)
+            yield (suffix or _which(model)) if len(models) > 1 else suffix, model
+
+
+def _which(model: type[BaseModel]) -> str:
+    """What tells a model from others that may stand in its place."""
+    if "kind" not in model.model_fields:
+        return f" (with {next(iter(model.model_fields))})"
+    kinds = _type_name(model.model_fields["kind"].annotation).replace("`", "")
+    return f" (kind: {kinds})"
 
 
 def _type(field: FieldInfo) -> str:

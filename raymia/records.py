@@ -1,27 +1,23 @@
-"""Reading records: content ids, validation, duplicates.
+"""Records: content ids, validation, duplicates; and how texts are read.
 
 A record that cannot be used is set aside with its place and the reason, never lost; a file that
-cannot be used is refused.
+cannot be used is refused. What holds for every kind of record is written here once; how images are
+read is in :mod:`raymia.image_records`.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raymia.errors import InputError
 from raymia.hashing import digest_bytes
-from raymia.spec import TextRecordsSpec
+from raymia.spec import ImageRecordsSpec, TextRecordsSpec
+from raymia.tables import read_rows
 
 SCHEMA = pa.schema(
     [
@@ -39,6 +35,10 @@ NOT_TEXT = "not a text"
 NOT_UNICODE = "not valid Unicode: a surrogate without its pair"
 REPEATED = "a repetition of"
 CONTRADICTION = "given as member and as non-member"
+CAME = "; came: "
+"""Stands in a reason before what is of one record alone; reasons are counted up to it."""
+
+_ROWS_PER_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,21 @@ class RecordSet:
         return int(self.table["is_member"].to_pylist().count(is_member))
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What was read at a place: a payload under its id, or the reason why it cannot be used."""
+
+    where: str
+    record_id: str = ""
+    payload: Any = None
+    group: str | None = None
+    reason: str | None = None
+
+
+Read = Callable[[str], Iterator[Given]]
+"""Reads what a path holds; an InputError refuses the path."""
+
+
 @dataclass(frozen=True)
 class _Row:
     where: str
@@ -87,28 +102,57 @@ def is_unicode(text: str) -> bool:
 
 
 def read_records(spec: TextRecordsSpec) -> RecordSet:
-    """Read members, non-members and candidates.
+    """Read members, non-members and candidates; see :func:`gather_records`."""
+    return gather_records(
+        spec, lambda path: _checked_texts(path, spec.text_column, spec.group_column), SCHEMA
+    )
 
-    A text that occurs again within its class is set aside as a repetition; one that is both member
-    and non-member is set aside everywhere. A candidate that is also a member or a non-member is set
-    aside as a candidate.
+
+def read_other_texts(
+    paths: list[str],
+    column: str,
+    what: str,
+    taken: Mapping[str, str],
+    aside: list[SetAside],
+    where: str,
+) -> dict[str, str]:
+    """Read texts that are none of the records: prompts, a population, known members.
+
+    See :func:`gather_others`, which says what the parameters are.
+
+    Returns
+    -------
+    Texts by record id, in the order of the files.
+    """
+    return gather_others(
+        paths, lambda path: _checked_texts(path, column), what, "a text", taken, aside, where
+    )
+
+
+def gather_records(
+    spec: TextRecordsSpec | ImageRecordsSpec, read: Read, schema: pa.Schema
+) -> RecordSet:
+    """Read members, non-members and candidates of any kind.
+
+    A record that occurs again within its class is set aside as a repetition; one that is both
+    member and non-member is set aside everywhere. A candidate that is also a member or a non-member
+    is set aside as a candidate.
 
     Raises
     ------
     InputError
-        For files that are missing, unreadable or without the text column (all of them together),
-        or when a class has files but not one usable record.
+        For files that are missing, unreadable or without a column (all of them together), or when a
+        class has files but not one usable record.
     """
     problems: list[str] = []
     aside: list[SetAside] = []
-    kept: dict[bool | None, dict[str, _Row]] = {}
+    kept: dict[bool | None, dict[str, Given]] = {}
     classes = ((True, spec.members), (False, spec.non_members), (None, spec.candidates))
     for is_member, paths in classes:
         kept[is_member] = {}
         for path in paths:
             try:
-                rows = read_texts(path, spec.text_column, spec.group_column)
-                _keep(rows, kept[is_member], aside)
+                _keep(read(path), kept[is_member], aside)
             except InputError as error:
                 problems += error.problems
     if problems:
@@ -128,74 +172,72 @@ def read_records(spec: TextRecordsSpec) -> RecordSet:
         classes, ("members", "non_members", "candidates"), strict=True
     ):
         if paths and not kept[is_member]:
-            reasons = ", ".join(f"{n} x {r}" for r, n in count_reasons(aside).items())
+            reasons = _counted(aside)
             raise InputError(
                 f"records.{name}: not one usable record in {', '.join(paths)}"
                 + (f" (set aside: {reasons})" if reasons else " (no rows)")
             )
-    found = [
-        (identifier, row.text, is_member, _group(row.group))
-        for is_member, _ in classes
-        for identifier, row in kept[is_member].items()
-    ]
-    columns = zip(*found, strict=True)
-    table = pa.table(
-        [pa.array(c, type=f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
-    )
-    return RecordSet(table, aside)
+    return RecordSet(_table(kept, schema), aside)
 
 
-def read_other_texts(
+def gather_others(
     paths: list[str],
-    column: str,
+    read: Read,
     what: str,
+    kind: str,
     taken: Mapping[str, str],
     aside: list[SetAside],
     where: str,
-) -> dict[str, str]:
-    """Read texts that are none of the records: prompts, a population, known members.
+) -> dict[str, Any]:
+    """Read what is none of the records: a population, known members.
 
     Parameters
     ----------
-    what : what such a text is called in messages, as "prompt".
-    taken : what a text must not be, by record id, as "a record".
-    aside : texts that cannot be used are added to it.
+    what, kind : what it is called in messages, as "prompt", and what that is, as "a text".
+    taken : what it must not be, by record id, as "a record".
+    aside : what cannot be used is added to it.
     where : the key of the audit file.
 
     Returns
     -------
-    Texts by record id, in the order of the files.
+    Payloads by record id, in the order of the files.
 
     Raises
     ------
     InputError
-        For files that cannot be read, or when not one text can be used.
+        For files that cannot be read (all of them together), or when not one payload can be used.
     """
-    texts: dict[str, str] = {}
+    one = f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
+    payloads: dict[str, Any] = {}
+    problems: list[str] = []
     before = len(aside)
+
+    def keep(given: Given) -> None:
+        if given.reason is not None:
+            aside.append(SetAside(given.where, None, f"{one} that is {given.reason}"))
+        elif given.record_id in taken:
+            reason = f"{one} that is also {taken[given.record_id]}"
+            aside.append(SetAside(given.where, given.record_id, reason))
+        elif given.record_id in payloads:
+            aside.append(SetAside(given.where, given.record_id, f"{one} that was given before"))
+        else:
+            payloads[given.record_id] = given.payload
+
     for path in paths:
-        for row in read_texts(path, column):
-            if not isinstance(row.text, str) or not row.text.strip():
-                aside.append(SetAside(row.where, None, f"a {what} without text"))
-                continue
-            if not is_unicode(row.text):
-                aside.append(SetAside(row.where, None, f"a {what} that is {NOT_UNICODE}"))
-                continue
-            identifier = record_id(row.text)
-            if identifier in taken:
-                reason = f"a {what} that is also {taken[identifier]}"
-                aside.append(SetAside(row.where, identifier, reason))
-            elif identifier in texts:
-                aside.append(SetAside(row.where, identifier, f"a {what} that was given before"))
-            else:
-                texts[identifier] = row.text
-    if not texts:
-        reasons = ", ".join(f"{n} x {r}" for r, n in count_reasons(aside[before:]).items())
+        try:
+            for given in read(path):
+                keep(given)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    if not payloads:
         raise InputError(
-            f"{where}: not one usable {what} in {', '.join(paths)} ({reasons or 'no rows'}); "
-            f"a {what} is a text that is not among the records"
+            f"{where}: not one usable {what} in {', '.join(paths)} "
+            f"({_counted(aside[before:]) or 'no rows'}); {one} is {kind} that is not among the "
+            "records"
         )
-    return texts
+    return payloads
 
 
 class HasReason(Protocol):
@@ -205,36 +247,75 @@ class HasReason(Protocol):
     def reason(self) -> str: ...
 
 
-def _group(value: Any) -> str | None:
+def count_reasons(aside: Sequence[HasReason]) -> dict[str, int]:
+    """How many records were set aside for each reason, the most frequent first.
+
+    What a reason says of one record alone is left out, unless it is the same of all.
+    """
+    shared: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for reason in (a.reason for a in aside):
+        short = REPEATED if reason.startswith(REPEATED) else reason.partition(CAME)[0]
+        counts[short] += 1
+        shared[short] = reason if shared.get(short, reason) == reason else short
+    return {
+        short if short == REPEATED else shared[short]: count
+        for short, count in counts.most_common()
+    }
+
+
+def _counted(aside: Sequence[HasReason]) -> str:
+    return ", ".join(f"{n} x {reason}" for reason, n in count_reasons(aside).items())
+
+
+def group_name(value: Any) -> str | None:
     """A group's name; None for an empty cell."""
     name = "" if value is None else str(value).strip()
     return name.encode(errors="replace").decode() or None
 
 
-def count_reasons(aside: Sequence[HasReason]) -> dict[str, int]:
-    """How many records were set aside for each reason, the most frequent first."""
-    short = (REPEATED if a.reason.startswith(REPEATED) else a.reason for a in aside)
-    return dict(Counter(short).most_common())
-
-
-def _keep(rows: Iterator[_Row], kept: dict[str, _Row], aside: list[SetAside]) -> None:
+def _keep(rows: Iterator[Given], kept: dict[str, Given], aside: list[SetAside]) -> None:
     for row in rows:
-        if not isinstance(row.text, str):
-            what = "null" if row.text is None else type(row.text).__name__
-            aside.append(SetAside(row.where, None, f"{NOT_TEXT} but {what}"))
-            continue
-        if not row.text.strip():
-            aside.append(SetAside(row.where, None, EMPTY))
-            continue
-        if not is_unicode(row.text):
-            aside.append(SetAside(row.where, None, NOT_UNICODE))
-            continue
-        identifier = record_id(row.text)
-        if identifier in kept:
-            first = kept[identifier].where
-            aside.append(SetAside(row.where, identifier, f"{REPEATED} {first}"))
+        if row.reason is not None:
+            aside.append(SetAside(row.where, None, row.reason))
+        elif row.record_id in kept:
+            first = kept[row.record_id].where
+            aside.append(SetAside(row.where, row.record_id, f"{REPEATED} {first}"))
         else:
-            kept[identifier] = row
+            kept[row.record_id] = row
+
+
+def _table(kept: dict[bool | None, dict[str, Given]], schema: pa.Schema) -> pa.Table:
+    """Records by class as a table; takes them out of ``kept``, so that they are held once."""
+    batches = []
+    for is_member, rows in kept.items():
+        ids = list(rows)
+        for start in range(0, len(ids), _ROWS_PER_BATCH):
+            found = [rows.pop(i) for i in ids[start : start + _ROWS_PER_BATCH]]
+            columns = zip(
+                *((g.record_id, g.payload, is_member, g.group) for g in found), strict=True
+            )
+            arrays = [pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)]
+            batches.append(pa.record_batch(arrays, schema=schema))
+    return pa.Table.from_batches(batches, schema=schema)
+
+
+def _checked_texts(path: str, column: str, group_column: str | None = None) -> Iterator[Given]:
+    for row in read_texts(path, column, group_column):
+        reason = why_no_text(row.text)
+        if reason is not None:
+            yield Given(row.where, reason=reason)
+        else:
+            yield Given(row.where, record_id(row.text), row.text, group_name(row.group))
+
+
+def why_no_text(value: Any) -> str | None:
+    """Why a value is not a text with something in it; None where it is."""
+    if not isinstance(value, str):
+        return f"{NOT_TEXT} but {'null' if value is None else type(value).__name__}"
+    if not value.strip():
+        return EMPTY
+    return None if is_unicode(value) else NOT_UNICODE
 
 
 def read_texts(path: str, column: str, group_column: str | None = None) -> Iterator[_Row]:
@@ -245,67 +326,5 @@ def read_texts(path: str, column: str, group_column: str | None = None) -> Itera
     InputError
         If the file is missing, of another format, malformed, or without the column.
     """
-    readers = {".jsonl": _jsonl, ".json": _jsonl, ".csv": _csv, ".parquet": _parquet}
-    suffix = PurePosixPath(path).suffix.lower()
-    if suffix not in readers:
-        raise InputError(
-            f"{path}: records are read from files whose names end in .jsonl, .csv or .parquet"
-        )
-    try:
-        with fsspec.open(path, "rb") as file:
-            yield from readers[suffix](path, file, column, group_column)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable {suffix} file: {error}") from None
-    except (OSError, ImportError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: cannot be opened: {error}") from None
-
-
-def _check_columns(where: str, column: str, group: str | None, found: list[str]) -> None:
-    for key, name in (("text_column", column), ("group_column", group)):
-        if name is not None and name not in found:
-            raise InputError(
-                f"{where}: no column {name!r}; found: {', '.join(map(str, found)) or 'none'}. "
-                f"Name the right one as {key} in the audit file"
-            )
-
-
-def _jsonl(path: str, file: Any, column: str, group: str | None) -> Iterator[_Row]:
-    for number, line in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} line {number}: not valid JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise InputError(
-                f"{path} line {number}: each line should be an object such as "
-                f'{{"{column}": "..."}}, but this one is a {type(row).__name__}'
-            )
-        _check_columns(f"{path} line {number}", column, group, list(row))
-        yield _Row(f"{path} line {number}", row[column], group and row[group])
-
-
-def _csv(path: str, file: Any, column: str, group: str | None) -> Iterator[_Row]:
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
-    try:
-        _check_columns(path, column, group, list(reader.fieldnames or []))
-        for number, row in enumerate(reader, start=1):
-            yield _Row(f"{path} row {number}", row[column], group and row[group])
-    except csv.Error as error:
-        raise InputError(f"{path} near line {reader.line_num}: not valid CSV: {error}") from None
-
-
-def _parquet(path: str, file: Any, column: str, group: str | None) -> Iterator[_Row]:
-    parquet = pq.ParquetFile(file)
-    _check_columns(path, column, group, parquet.schema_arrow.names)
-    number = 0
-    for batch in parquet.iter_batches(columns=[column] if group is None else [column, group]):
-        for row in batch.to_pylist():
-            number += 1
-            yield _Row(f"{path} row {number}", row[column], group and row[group])
+    for row in read_rows(path, {"text_column": column, "group_column": group_column}):
+        yield _Row(row.where, row.values["text_column"], row.values.get("group_column"))

@@ -15,7 +15,7 @@ from raymia.errors import InputError
 from raymia.inputs import resolve_inputs
 from raymia.records import read_records
 from raymia.scoring import infer_datasets, measure_groups
-from raymia.spec import RecordsSpec
+from raymia.spec import TextRecordsSpec
 
 
 def write(path, rows):
@@ -58,18 +58,18 @@ def test_group_is_read_from_every_format(tmp_path, suffix):
         path.write_text("text,doc\none text,7\nanother,8\n")
     else:
         pq.write_table(pa.table({"text": ["one text", "another"], "doc": [7, 8]}), path)
-    spec = RecordsSpec(members=str(path), group_column="doc")
+    spec = TextRecordsSpec(members=str(path), group_column="doc")
     assert read_records(spec).table["group"].to_pylist() == ["7", "8"]
 
 
 def test_empty_cell_is_no_group(tmp_path):
     (tmp_path / "r.csv").write_text("text,doc\none text,\nanother, \nthird,a\n")
-    spec = RecordsSpec(members=[str(tmp_path / "r.csv")], group_column="doc")
+    spec = TextRecordsSpec(members=[str(tmp_path / "r.csv")], group_column="doc")
     assert read_records(spec).table["group"].to_pylist() == [None, None, "a"]
 
 
 def test_group_column_that_is_not_there_is_named(tmp_path):
-    spec = RecordsSpec(members=write(tmp_path / "m.jsonl", [{"text": "a"}]), group_column="doc")
+    spec = TextRecordsSpec(members=write(tmp_path / "m.jsonl", [{"text": "a"}]), group_column="doc")
     with pytest.raises(InputError, match=r"no column 'doc'; found: text.*as group_column"):
         read_records(spec)
 

@@ -205,7 +205,7 @@ def test_prompt_that_is_a_record_is_set_aside_and_not_used(made, tmp_path):
     assert inputs.prompts["sp"] == (texts[7],)
     reasons = {a.where.split()[-1]: a.reason for a in inputs.records.set_aside}
     assert reasons["1"] == reasons["3"] == "a prompt that is also a record"
-    assert reasons["4"] == "a prompt without text"
+    assert reasons["4"] == "a prompt that is empty or white space only"
 
 
 def test_prompts_that_are_all_records_are_refused(made, tmp_path):

@@ -25,7 +25,7 @@ from raymia.records import (
     read_records,
     record_id,
 )
-from raymia.spec import RecordsSpec
+from raymia.spec import TextRecordsSpec
 
 STRANGE = [
     "plain",
@@ -53,7 +53,7 @@ def write(path, rows, column="text"):
 
 
 def read(**files):
-    return read_records(RecordsSpec(**files))
+    return read_records(TextRecordsSpec(**files))
 
 
 def problems(**files):

@@ -21,6 +21,9 @@ r, and the same after the low-pass of FreMIA."""
 ELBO_TERMS = ("loss", "reconstruction", "divergence")
 """Columns of an autoencoder's answers: the sum that it was trained on, and the sum's two parts."""
 
+PIXEL_TERMS = ("loss",)
+"""Columns of the answers of a model that predicts pixels."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -30,7 +33,8 @@ class Grid:
     ----------
     timesteps : of the noise schedule; (0,) for a model that has none.
     values : per column, float64 [records, timesteps, draws], or [records, neighbors, timesteps,
-        draws] on neighbors. The columns are :data:`DISTANCES` or :data:`ELBO_TERMS`.
+        draws] on neighbors. The columns are :data:`DISTANCES`, :data:`ELBO_TERMS` or
+        :data:`PIXEL_TERMS`.
     """
 
     timesteps: tuple[int, ...]

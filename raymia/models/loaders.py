@@ -84,6 +84,10 @@ class ImageModelLoader:
             from raymia.models.autoencoder import load_autoencoder
 
             return load_autoencoder(self.checkpoint, batch_images=self.batch_images)
+        if self.checkpoint.family == "pixels":
+            from raymia.models.pixel_model import load_pixel_model
+
+            return load_pixel_model(self.checkpoint, batch_images=self.batch_images)
         from raymia.models.denoiser import load_denoiser
 
         return load_denoiser(self.checkpoint, batch_images=self.batch_images)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raymia.evidence.image import DISTANCES, ELBO_TERMS, Grid, ImageModelEvidence, grid
+from raymia.evidence.image import DISTANCES, ELBO_TERMS, PIXEL_TERMS, Grid, ImageModelEvidence, grid
 from raymia.inputs.base import AnyCheckpoint, Inputs
 from raymia.models.image_source import ImageCheckpoint, Shape
 from raymia.neighbors.images import DEFAULT_STRENGTHS
 from raymia.probes.base import Probe
-from raymia.probes.images import CaptionProbe, DenoisingProbe, ElboProbe, Neighborhood
+from raymia.probes.images import CaptionProbe, DenoisingProbe, ElboProbe, Neighborhood, PixelProbe
 from raymia.probes.noiseless import MAP, CleanProbe, InversionProbe, ProximalProbe
 from raymia.spec import ImageNeighbors
 
@@ -81,6 +81,8 @@ def _terms_probe(inputs: Inputs, checkpoint: ImageCheckpoint, hood: Neighborhood
     settings, seed = inputs.spec.probes, inputs.spec.seed
     if checkpoint.family == "autoencoder":
         return ElboProbe(seed, hood, settings.elbo.draws)
+    if checkpoint.family == "pixels":
+        return PixelProbe(seed, hood)
     spec = settings.denoising
     return DenoisingProbe(seed, hood, tuple(spec.timesteps), spec.draws, spec.noise)
 
@@ -113,7 +115,8 @@ def model_evidence(
 def _grid(
     probe: Any, table: pa.Table | None, ids: Sequence[str], *, neighbors: bool = False
 ) -> Grid:
-    columns = ELBO_TERMS if isinstance(probe, ElboProbe) else DISTANCES
+    own = {ElboProbe: ELBO_TERMS, PixelProbe: PIXEL_TERMS}
+    columns = own.get(type(probe), DISTANCES)
     if isinstance(probe, InversionProbe):
         timesteps: tuple[int, ...] = (probe.timestep,)
     else:

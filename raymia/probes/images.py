@@ -11,9 +11,10 @@ import pyarrow as pa
 import torch
 
 from raymia.draws import normals, stream_key
-from raymia.evidence.image import DISTANCES, ELBO_TERMS
+from raymia.evidence.image import DISTANCES, ELBO_TERMS, PIXEL_TERMS
 from raymia.models.batching import run_batched
 from raymia.models.denoiser import Denoiser
+from raymia.models.pixel_model import PixelModel
 from raymia.neighbors.images import perturb
 from raymia.probes.base import RECORD, AboutRecord, Item, variants
 from raymia.probes.text import KEY_FIELDS, row_key
@@ -208,6 +209,27 @@ class ElboProbe(_AboutImage):
                 noise = normals(keys[batch].flatten(), model.noise_size)
                 terms = model.terms(images[batch], noise.reshape(len(batch), self.draws, -1))
                 return columns_of(terms)
+
+            answers = run_batched([1] * len(chunk), run, budget=model.batch_images)
+            rows += [answer_row(item, answer) for item, answer in zip(chunk, answers, strict=True)]
+        return pa.Table.from_pylist(rows, schema=self.schema)
+
+
+@dataclass(frozen=True)
+class PixelProbe(_AboutImage):
+    """The mean negative log-likelihood per pixel of a model that predicts pixel by pixel."""
+
+    kind: ClassVar[str] = "image.pixels"
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = list_schema(PIXEL_TERMS)
+
+    def ask(self, model: PixelModel, items: Sequence[Item]) -> pa.Table:
+        rows: list[dict[str, Any]] = []
+        for chunk in chunks(items, model.batch_images):
+            images = self.images(model, chunk)
+
+            def run(batch: list[int], images: Tensor = images) -> list[dict[str, Any]]:
+                return columns_of({"loss": model.loss(images[batch])})
 
             answers = run_batched([1] * len(chunk), run, budget=model.batch_images)
             rows += [answer_row(item, answer) for item, answer in zip(chunk, answers, strict=True)]

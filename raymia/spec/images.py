@@ -150,6 +150,16 @@ class DiffusionTrainingSpec(Strict):
     crop: bool = Field(default=False, description="cut out a part at random and scale it")
 
 
+class AutoencoderTrainingSpec(Strict):
+    """How an autoencoder is trained."""
+
+    epochs: int = Field(default=100, ge=1, description="passes over the images")
+    batch_size: int = Field(
+        default=64, ge=2, description="images per step, at most; epochs are cut into equal steps"
+    )
+    learning_rate: float = Field(default=1e-3, gt=0, description="of Adam; constant")
+
+
 class SelfGeneratedReference(Strict):
     """A model of the target's kind, trained on images that the target itself generated.
 

@@ -1,0 +1,125 @@
+"""Rows of JSONL, CSV and Parquet files, each with its place, on any fsspec filesystem."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raymia.errors import InputError
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+_BATCH_ROWS = 64
+_READ_AHEAD = 2**20
+"""Bytes: without it, a whole column of a row group is held in memory."""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """Values of one row by the audit file's key that names their column, as ``text_column``."""
+
+    where: str
+    values: Mapping[str, Any]
+
+
+def read_rows(path: str, columns: Mapping[str, str | None]) -> Iterator[TableRow]:
+    """Yield the rows of a JSONL, CSV or Parquet file, each with its place (1-based).
+
+    Parameters
+    ----------
+    columns : column names by the key of the audit file that gives them; a key whose column is None
+        is left out.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, of another format, malformed, or without one of the columns.
+    """
+    readers = {".jsonl": _jsonl, ".json": _jsonl, ".csv": _csv, ".parquet": _parquet}
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix not in readers:
+        raise InputError(
+            f"{path}: records are read from files whose names end in .jsonl, .csv or .parquet"
+        )
+    wanted = {key: name for key, name in columns.items() if name is not None}
+    with refusals(path, suffix), fsspec.open(path, "rb") as file:
+        yield from readers[suffix](path, file, wanted)
+
+
+@contextmanager
+def refusals(path: str, kind: str) -> Iterator[None]:
+    """Turn what goes wrong while a path is opened or read into an InputError that names it.
+
+    Parameters
+    ----------
+    kind : of the file, as ".csv".
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable {kind} file: {error}") from None
+    except (OSError, ImportError, ValueError) as error:
+        raise InputError(f"{path}: cannot be opened: {error}") from None
+
+
+def _check_columns(where: str, wanted: Mapping[str, str], found: list[str]) -> None:
+    for key, name in wanted.items():
+        if name not in found:
+            raise InputError(
+                f"{where}: no column {name!r}; found: {', '.join(map(str, found)) or 'none'}. "
+                f"Name the right one as {key} in the audit file"
+            )
+
+
+def _jsonl(path: str, file: Any, wanted: Mapping[str, str]) -> Iterator[TableRow]:
+    for number, line in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path} line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{where}: not valid JSON: {error}") from None
+        if not isinstance(row, dict):
+            example = ", ".join(f'"{name}": "..."' for name in wanted.values())
+            raise InputError(
+                f"{where}: each line should be an object such as {{{example}}}, but this one is a "
+                f"{type(row).__name__}"
+            )
+        _check_columns(where, wanted, list(row))
+        yield TableRow(where, {key: row[name] for key, name in wanted.items()})
+
+
+def _csv(path: str, file: Any, wanted: Mapping[str, str]) -> Iterator[TableRow]:
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+    try:
+        _check_columns(path, wanted, list(reader.fieldnames or []))
+        for number, row in enumerate(reader, start=1):
+            values = {key: row[name] for key, name in wanted.items()}
+            yield TableRow(f"{path} row {number}", values)
+    except csv.Error as error:
+        raise InputError(f"{path} near line {reader.line_num}: not valid CSV: {error}") from None
+
+
+def _parquet(path: str, file: Any, wanted: Mapping[str, str]) -> Iterator[TableRow]:
+    parquet = pq.ParquetFile(file, buffer_size=_READ_AHEAD)
+    _check_columns(path, wanted, parquet.schema_arrow.names)
+    names = list(dict.fromkeys(wanted.values()))
+    number = 0
+    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=names):
+        for row in batch.to_pylist():
+            number += 1
+            values = {key: row[name] for key, name in wanted.items()}
+            yield TableRow(f"{path} row {number}", values)

@@ -1,0 +1,73 @@
+"""ImageGPT: the likelihood of an image, pixel by pixel."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from raymia.errors import InputError
+from raymia.models.image_source import resolve_image_model
+from raymia.models.pixel_model import load_pixel_model
+from raymia.probes.base import Item
+from raymia.probes.images import PixelProbe
+from raymia.spec import ModelSpec
+
+PALETTE = np.random.default_rng(0).uniform(-1, 1, (16, 3)).round(3)
+
+
+def save(folder):
+    from transformers import ImageGPTConfig, ImageGPTForCausalImageModeling
+
+    torch.manual_seed(0)
+    config = ImageGPTConfig(
+        vocab_size=17, n_positions=16, n_embd=16, n_layer=1, n_head=2, initializer_range=0.5
+    )
+    model = ImageGPTForCausalImageModeling(config).eval()
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"clusters": PALETTE.tolist()}))
+    return model
+
+
+def load(folder, batch_images=4):
+    checkpoint = resolve_image_model(ModelSpec(model=str(folder)), "targets[0]", on_gpu=False)
+    assert (checkpoint.family, checkpoint.shape) == ("pixels", (3, 4, 4))
+    return load_pixel_model(checkpoint, batch_images=batch_images)
+
+
+def test_the_loss_is_that_of_each_pixel_given_those_before(tmp_path):
+    model = save(tmp_path)
+    images = torch.rand(3, 3, 4, 4)
+    found = load(tmp_path).loss(images)
+    for image, loss in zip(images, found, strict=True):
+        colors = []
+        for row in range(4):
+            for column in range(4):
+                pixel = image[:, row, column].numpy() * 2 - 1
+                colors.append(int(np.argmin(((PALETTE - pixel) ** 2).sum(1))))
+        total = 0.0
+        for place, color in enumerate(colors):
+            with torch.inference_mode():
+                logits = model(input_ids=torch.tensor([[16, *colors[:place]]])).logits[0, -1]
+            total -= float(logits.log_softmax(-1)[color])
+        assert float(loss) == pytest.approx(total / 16, rel=1e-4)
+
+
+def test_an_answer_does_not_depend_on_batches(tmp_path):
+    save(tmp_path)
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 3, 4, 4), np.uint8)
+    items = [
+        Item(f"r{i}", 0, {"pixels": p.tobytes(), "caption": None}) for i, p in enumerate(pixels)
+    ]
+    probe = PixelProbe(seed=0, neighborhood=None)
+    one, other = (probe.ask(load(tmp_path, n), items)["loss"].to_pylist() for n in (1, 4))
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_a_model_without_its_palette_is_refused(tmp_path):
+    save(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(InputError, match="no clusters"):
+        load(tmp_path)
