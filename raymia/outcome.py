@@ -69,7 +69,7 @@ def sum_up(run: Run, scores: pa.Table) -> RunResult:
     records, dropped = run.inputs.records, list(find_dropped(run))
     metrics = measure_scores(run.inputs, scores)
     group_metrics, group_notes = measure_groups(run.inputs, scores)
-    versions, findings = VERSIONS_OF, ImageFindings()
+    versions, findings = [*VERSIONS_OF], ImageFindings()
     if run.inputs.shape is not None:
         versions += VERSIONS_OF_IMAGES
         findings = look_at_images(run.inputs, run.store, run.after, scores, metrics)

@@ -57,10 +57,13 @@ class TargetPictures:
 
 
 def target_pictures(result: RunResult) -> list[TargetPictures]:
-    """Lay out everything about images, target by target in order of first appearance."""
-    found = [*result.image_examples, *result.perturbation_choices, *result.mean_fluctuations]
-    order = [metrics.target for metrics in result.metrics] + [entry.target for entry in found]
-    having = {entry.target for entry in found}
+    """Lay out everything about images, target by target in the order of the metrics."""
+    having = {
+        *(example.target for example in result.image_examples),
+        *(choice.target for choice in result.perturbation_choices),
+        *(mean.target for mean in result.mean_fluctuations),
+    }
+    order = [metrics.target for metrics in result.metrics] + sorted(having)
     return [_of_target(result, name) for name in dict.fromkeys(order) if name in having]
 
 
