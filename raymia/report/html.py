@@ -145,6 +145,7 @@ def _template() -> jinja2.Template:
         "fact": _fact,
         "few_allowed": few_allowed,
         "neighbor_figures": wording.neighbor_figures,
+        "outscores": wording.outscores,
         "percent": wording.percent,
         "rate_interval": wording.rate_interval,
         "rests_on_few": lambda few: wording.rests_on_few(*few),

@@ -9,6 +9,8 @@ from raymia.report.image_result import Changes, ImageExample, MeanFluctuation, P
 from raymia.report.result import RunResult
 
 NO_EVIDENCE = "–"
+FAINTEST = 0.12
+"""Depth of the color of the smallest change, so that its direction can be seen."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Cell:
     ----------
     text : the change of the loss in percent.
     kind : "rise", "fall" or "none", for its color.
-    depth : how deep the color is, from 0 to 1 at the largest change on the same scale.
+    depth : how deep the color is, from 0 for none to 1 at the largest change on the same scale.
     """
 
     text: str
@@ -125,6 +127,8 @@ def _cell(change: float | None, scale: float, decimals: int) -> Cell:
     if change is None:
         return Cell(NO_EVIDENCE, "none", "0")
     rounded = round(100 * change, decimals)
-    text = f"{rounded:+.{decimals}f}".replace("-", "−") if rounded else "0"
-    kind = "rise" if change > 0 else "fall"
-    return Cell(text, kind, f"{abs(change) / scale:.3f}" if scale else "0")
+    if not rounded:
+        return Cell("0", "none", "0")
+    text = f"{rounded:+.{decimals}f}".replace("-", "−")
+    depth = FAINTEST + (1 - FAINTEST) * abs(change) / scale
+    return Cell(text, "rise" if change > 0 else "fall", f"{depth:.3f}")

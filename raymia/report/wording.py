@@ -99,6 +99,16 @@ def exposure(example: ImageExample) -> str:
     return f"Number {count(example.rank)} of {everyone} by exposure"
 
 
+def outscores(example: ImageExample) -> str:
+    """Say how many non-members a record scores above; empty where there are none."""
+    if example.outscored is None:
+        return ""
+    others = "other non-members" if example.is_member is False else "non-members"
+    if example.outscored in (0, 1):
+        return f"above {'all' if example.outscored else 'none'} of the {others}"
+    return f"above {percent(example.outscored)} of the {others}"
+
+
 def chosen_on(choice: PerturbationChoice) -> str:
     """Say how a perturbation of images was chosen, and what was paid for it."""
     if choice.fitted_on == "nothing":
