@@ -54,6 +54,9 @@ class ImageDemoSettings:
     members : images that both targets are trained on, and as many non-members.
     channels : of the stages of both targets.
     latent : numbers in a latent vector of the VAE.
+    beta : weight of the VAE's divergence. With squared errors summed over pixels, that is a decoder
+        whose noise has a standard deviation of sqrt(beta / 2), 0.16; with 1 the divergence of so
+        few pixels weighs more than what they show, and the latents are not used.
     images : how many images each target generates for its reference.
     reference : how the references are trained on them.
     """
@@ -64,8 +67,9 @@ class ImageDemoSettings:
         default_factory=lambda: DiffusionTrainingSpec(steps=3_000, learning_rate=2e-3)
     )
     latent: int = 16
+    beta: float = 0.05
     autoencoder: AutoencoderTrainingSpec = field(
-        default_factory=lambda: AutoencoderTrainingSpec(epochs=150)
+        default_factory=lambda: AutoencoderTrainingSpec(epochs=200)
     )
     images: int = 1_000
     reference: DiffusionTrainingSpec = field(
@@ -109,8 +113,8 @@ def make_image_demo(
 
         def train_vae() -> None:
             config = AutoencoderConfig(
-                objective="vae", image_shape=SHAPE, latent=settings.latent,
-                channels=settings.channels,
+                objective="beta_vae", beta=settings.beta, image_shape=SHAPE,
+                latent=settings.latent, channels=settings.channels,
             )  # fmt: skip
             train_autoencoder(members, config, settings.autoencoder, place / "vae", seed=seed,
                               progress=report_epochs, measure_on=held_out)  # fmt: skip
