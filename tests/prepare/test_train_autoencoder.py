@@ -61,7 +61,7 @@ def weights(folder):
 def test_an_overfitted_model_tells_members_by_their_loss(objective, tmp_path):
     settings = {"beta": 1.5} if objective == "beta_vae" else {}
     facts = train(
-        tmp_path, objective=objective, epochs=200, latent=8, channels=(16, 32),
+        tmp_path, objective=objective, epochs=150, latent=8, channels=(16, 32),
         rhvae={"n_lf": 1}, **settings,
     )  # fmt: skip
     inside, outside = losses(tmp_path, MEMBERS), losses(tmp_path, OTHERS)
