@@ -14,6 +14,7 @@ import yaml
 from raymia import __version__
 from raymia.compatibility import identical_models
 from raymia.evidence.store import EvidenceStore
+from raymia.image_outcome import ImageFindings, look_at_images
 from raymia.inputs import Inputs
 from raymia.neighbors.quality import ReferenceAnswers, neighbor_quality
 from raymia.plan import PlannedProbe, Stage, TargetPlan
@@ -33,6 +34,7 @@ from raymia.spec import ModelSpec, SelfGeneratedReference, SelfPromptReference, 
 
 TRUNCATED = "longer than the model's limit: its end was not scored"
 VERSIONS_OF = ("raymia", "torch", "transformers", "ray", "numpy", "pyarrow")
+VERSIONS_OF_IMAGES = ("diffusers", "kornia", "pillow")
 
 
 class StageWork(Protocol):
@@ -65,7 +67,12 @@ class Run:
 def sum_up(run: Run, scores: pa.Table) -> RunResult:
     """Sum a run up. It is complete when no answer is missing."""
     records, dropped = run.inputs.records, list(find_dropped(run))
+    metrics = measure_scores(run.inputs, scores)
     group_metrics, group_notes = measure_groups(run.inputs, scores)
+    versions, findings = [*VERSIONS_OF], ImageFindings()
+    if run.inputs.shape is not None:
+        versions += VERSIONS_OF_IMAGES
+        findings = look_at_images(run.inputs, run.store, run.after, scores, metrics)
     missing = [
         f"{stage.name}: {stage.asked} answers are missing"
         for _, stage in _stages(run)
@@ -74,7 +81,7 @@ def sum_up(run: Run, scores: pa.Table) -> RunResult:
     return RunResult(
         name=run.inputs.spec.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={name: importlib.metadata.version(name) for name in VERSIONS_OF},
+        versions={name: importlib.metadata.version(name) for name in versions},
         seed=run.inputs.spec.seed,
         code_version=__version__,
         records=RecordCounts(
@@ -93,9 +100,12 @@ def sum_up(run: Run, scores: pa.Table) -> RunResult:
         references=list(_reference_cards(run)),
         neighbors=_neighbor_quality(run),
         attacks=_attack_cards(run.inputs),
-        metrics=measure_scores(run.inputs, scores),
+        metrics=metrics,
         group_metrics=group_metrics,
         dataset_inference=infer_datasets(run.inputs, scores),
+        image_examples=findings.examples,
+        perturbation_choices=findings.choices,
+        mean_fluctuations=findings.means,
         complete=not missing,
         problems=[
             *missing,

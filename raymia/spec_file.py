@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -18,6 +18,9 @@ from raymia.spec import (
     InfillNeighbors,
     MaskFillNeighbors,
     ModelSpec,
+    NeighborsSpec,
+    RecordsSpec,
+    ReferenceSpec,
     SelfGeneratedReference,
     SelfPromptReference,
     ShadowReference,
@@ -106,13 +109,24 @@ def _dotted(loc: tuple[Any, ...]) -> str:
 
 def _is_union_tag(loc: tuple[Any, ...], part: Any, previous: Any) -> bool:
     """Pydantic puts a union's tag into the place: targets.0.TAG.key, references.NAME.TAG.key,
-    neighbors.TAG.key."""
+    neighbors.TAG.key, records.TAG.key."""
     if loc[0] == "references":
-        kinds = ("model", "self_prompt", "shadow")
-        return len(loc) > 2 and part in kinds and previous == loc[1]
+        return len(loc) > 2 and previous == loc[1] and part in _tags_of(ReferenceSpec)
     if loc[0] == "targets":
         return part in (TargetSpec.__name__, EndpointTarget.__name__)
-    return loc[0] == previous == "neighbors" and part in ("mask_fill", "infill", "substitute")
+    unions = {"neighbors": NeighborsSpec, "records": RecordsSpec}
+    return previous == loc[0] and part in _tags_of(unions.get(loc[0]))
+
+
+def _tags_of(union: Any) -> set[str]:
+    """What the key ``kind`` may be in the models of a union."""
+    models = [model for model in _unwrap(union) if _is_model(model)]
+    return {tag for model in models for tag in _values(model.model_fields["kind"].annotation)}
+
+
+def _values(literal: Any) -> Iterator[str]:
+    for value in get_args(literal):
+        yield from [value] if isinstance(value, str) else _values(value)
 
 
 def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
@@ -132,7 +146,7 @@ def _descend(kind: Any, part: Any) -> list[Any]:
         if part in (TargetSpec.__name__, EndpointTarget.__name__):
             return [kind] if part == kind.__name__ else []
         tag = kind.model_fields.get("kind")
-        if tag is not None and part in get_args(tag.annotation):
+        if tag is not None and part in _values(tag.annotation):
             return [kind]
         field = kind.model_fields.get(part)
         return [] if field is None else _unwrap(field.annotation)

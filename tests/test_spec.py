@@ -377,7 +377,13 @@ def test_every_field_is_described():
     """One object feeds the file, the command line and the docs."""
     schema = AuditSpec.model_json_schema()
     documented = {"kind", "name", "output", "store", "seed"}
-    for model in ("TargetSpec", "RecordsSpec"):
+    for model in (
+        "TargetSpec",
+        "TextRecordsSpec",
+        "ImageRecordsSpec",
+        "ImageNeighbors",
+        "DenoisingSpec",
+    ):
         for name, field in schema["$defs"][model]["properties"].items():
             assert field.get("description") or name in documented, f"{model}.{name}"
 

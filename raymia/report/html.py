@@ -15,7 +15,16 @@ from plotly.offline import get_plotlyjs
 
 from raymia.report import wording
 from raymia.report.curves import SHOWN_AT_FIRST, plot_data
-from raymia.report.ranking import TargetRanking, by_groups, estimate_at, few_allowed, rank
+from raymia.report.pictures import target_pictures
+from raymia.report.ranking import (
+    TargetRanking,
+    by_groups,
+    estimate_at,
+    few_allowed,
+    leading,
+    rank,
+    strength_across,
+)
 from raymia.report.result import RunResult
 from raymia.report.scores import check_scores, labelled
 
@@ -51,6 +60,7 @@ def render(result: RunResult, scores: pa.Table) -> str:
         headline=headline(result, rankings),
         rankings=rankings,
         by_groups=by_groups(result),
+        pictures=target_pictures(result),
         plots=[plot_data(ranking, of_known_membership) for ranking in rankings],
         titles={card.name: card.title for card in result.attacks},
         set_aside_reasons=_tally(entry.reason for entry in result.set_aside),
@@ -83,10 +93,9 @@ def headline(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
             f"{audited} No attack told members from non-members: "
             "no AUC is above 0.5 by more than its interval."
         )
-    ranking = max(measured, key=_comparable(measured))
+    ranking = max(measured, key=strength_across(measured))
     combined = {card.name for card in result.attacks if card.combines}
-    single = (attack for attack in ranking.measured if attack.attack not in combined)
-    best = next(single, ranking.measured[0])
+    best = leading(ranking, combined)
     area = f"AUC {best.auc.value:.3f} {wording.unit_interval(best.auc)}"
     found = estimate_at(best, ranking.fpr) if ranking.fpr is not None else None
     if ranking.fpr is None or found is None:
@@ -96,19 +105,6 @@ def headline(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
         f"{wording.percent(found.value)} {wording.rate_interval(found)} of the members while "
         f"wrongly accusing no more than {wording.budget(ranking.fpr)} of the non-members ({area})."
     )
-
-
-def _comparable(rankings: Sequence[TargetRanking]) -> Callable[[TargetRanking], float]:
-    """True positive rates compare only at one budget; without a common one the AUC decides."""
-    fprs = {ranking.fpr for ranking in rankings}
-    common = fprs.pop() if len(fprs) == 1 else None
-
-    def strength(ranking: TargetRanking) -> float:
-        best = ranking.measured[0]
-        estimate = estimate_at(best, common) if common is not None else None
-        return best.auc.value if estimate is None else estimate.value
-
-    return strength
 
 
 def _number_of(number: int, what: str) -> str:
@@ -142,11 +138,14 @@ def _template() -> jinja2.Template:
     filters: dict[str, Callable[..., Any]] = {
         "budget": wording.budget,
         "count": wording.count,
+        "chosen_on": wording.chosen_on,
         "dataset_inference": wording.dataset_inference,
         "duration": wording.duration,
+        "exposure": wording.exposure,
         "fact": _fact,
         "few_allowed": few_allowed,
         "neighbor_figures": wording.neighbor_figures,
+        "outscores": wording.outscores,
         "percent": wording.percent,
         "rate_interval": wording.rate_interval,
         "rests_on_few": lambda few: wording.rests_on_few(*few),

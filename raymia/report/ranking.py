@@ -8,7 +8,7 @@ where it is resolvable, because it rests on very few non-members.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from raymia.metrics.roc import allowed_false_positives
@@ -65,6 +65,34 @@ def rank(metrics: Sequence[AttackMetrics | NotMeasured]) -> list[TargetRanking]:
             )
         )
     return rankings
+
+
+def strength_across(rankings: Sequence[TargetRanking]) -> Callable[[TargetRanking], float]:
+    """What the best attacks on several targets, each measured, compare by.
+
+    True positive rates compare only at one budget; without a common one the AUC decides.
+    """
+    fprs = {ranking.fpr for ranking in rankings}
+    common = fprs.pop() if len(fprs) == 1 else None
+
+    def strength(ranking: TargetRanking) -> float:
+        best = ranking.measured[0]
+        estimate = estimate_at(best, common) if common is not None else None
+        return best.auc.value if estimate is None else estimate.value
+
+    return strength
+
+
+def leading(ranking: TargetRanking, combined: Collection[str]) -> AttackMetrics:
+    """The best attack on a target that was measured; a combination of attacks only where it is
+    alone.
+
+    Parameters
+    ----------
+    combined : the attacks that combine others.
+    """
+    single = (attack for attack in ranking.measured if attack.attack not in combined)
+    return next(single, ranking.measured[0])
 
 
 def by_groups(result: RunResult) -> list[TargetRanking]:

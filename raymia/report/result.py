@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import Metrics, Result
+from raymia.report.image_result import ImageExample, MeanFluctuation, PerturbationChoice
 
 SCHEMA_VERSION = 1
 LONGEST_LIST = 10_000
@@ -136,6 +137,15 @@ class RunResult(Result):
     )
     dataset_inference: list[DatasetInference] = Field(
         default=[], description="tests of whole sets of records against the non-members"
+    )
+    image_examples: list[ImageExample] = Field(
+        default=[], description="pictures of some records; none for texts"
+    )
+    perturbation_choices: list[PerturbationChoice] = Field(
+        default=[], description="how attacks chose what makes the neighbors of images"
+    )
+    mean_fluctuations: list[MeanFluctuation] = Field(
+        default=[], description="how the loss changes around images, on average"
     )
     complete: bool = Field(description="whether all evidence that was asked for is there")
     problems: list[str] = Field(default=[], description="what a reader must know first")

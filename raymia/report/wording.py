@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import Estimate, TprAtFpr
+from raymia.report.image_result import ImageExample, PerturbationChoice
 from raymia.report.result import NeighborQuality, RunResult
+
+READ_FIRST = {"self_prompt": "ez", "self_generated": "loss"}
+"""The statistic that found the most members at low false-positive rates in raymia's own small
+studies, by the kind of reference it was taken against."""
 
 
 def percent(rate: float, digits: int = 1) -> str:
@@ -53,17 +60,69 @@ def not_resolvable(tpr: TprAtFpr) -> str:
     return f"not resolvable (needs >= {tpr.needed_non_members:,} non-members)"
 
 
+def first_to_read(statistics: Collection[str], references: Mapping[str, str]) -> str | None:
+    """The attack to read first where nothing can be measured; None where the audit lacks it.
+
+    Parameters
+    ----------
+    statistics : names of the attacks that were run.
+    references : the kind of each reference, by name.
+    """
+    pairs = ((READ_FIRST.get(kind), name) for name, kind in references.items())
+    return next((f"{stat}@{name}" for stat, name in pairs if stat in statistics), None)
+
+
 def read_first(result: RunResult) -> str:
     """Say whose scores to read where nothing can be measured; what it rests on is in
     docs/references.md."""
     ran = {card.name for card in result.attacks}
-    made = next((card.name for card in result.references if card.kind == "self_prompt"), None)
-    if made is None or "ez" not in ran:
+    kinds = {card.name: card.kind for card in result.references}
+    pair = first_to_read(ran, kinds)
+    if pair is None:
         return ""
     return (
-        f" Read those of ez@{made} first: in raymia's small studies, where membership was known, "
+        f" Read those of {pair} first: in raymia's small studies, where membership was known, "
         "this pair found the most members at low false-positive rates."
     )
+
+
+def exposure(example: ImageExample) -> str:
+    """Say where a record stands among its class: "Most exposed of 300 members"."""
+    kind = {True: "member", False: "non-member", None: "candidate"}[example.is_member]
+    if example.of == 1:
+        return f"The only {kind}"
+    everyone = f"{count(example.of)} {kind}s"
+    if example.rank == 1:
+        return f"Most exposed of {everyone}"
+    if example.rank == example.of:
+        return f"Least exposed of {everyone}"
+    return f"Number {count(example.rank)} of {everyone} by exposure"
+
+
+def outscores(example: ImageExample) -> str:
+    """Say how many non-members a record scores above; empty where there are none."""
+    if example.outscored is None:
+        return ""
+    others = "other non-members" if example.is_member is False else "non-members"
+    if example.outscored in (0, 1):
+        return f"above {'all' if example.outscored else 'none'} of the {others}"
+    return f"above {percent(example.outscored)} of the {others}"
+
+
+def chosen_on(choice: PerturbationChoice) -> str:
+    """Say how a perturbation of images was chosen, and what was paid for it."""
+    if choice.fitted_on == "nothing":
+        return (
+            f"Attacks used {choice.perturbation}, the first of those tried: the records of known "
+            "membership that a choice could rest on were too few, and there was no shadow."
+        )
+    tried = f"the best of {len(choice.aucs)}" if len(choice.aucs) > 1 else "the only one tried"
+    where = (
+        "on the shadows, so that no record was spent"
+        if choice.fitted_on == "shadows"
+        else f"on {count(choice.spent)} of the records, which these attacks therefore do not score"
+    )
+    return f"Attacks used {choice.perturbation}, {tried} by PFAMI's mean ratio {where}."
 
 
 def dataset_inference(test: DatasetInference) -> str:

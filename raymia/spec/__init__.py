@@ -7,6 +7,7 @@ Unknown keys are refused. Relative paths in an audit file are relative to the fi
 from raymia.spec.audit import AttackSpec, AuditSpec, MetricsSpec, PoolSpec, ResourcesSpec
 from raymia.spec.base import Name, Paths, Share, Strict, merge_preset
 from raymia.spec.images import (
+    AutoencoderTrainingSpec,
     CaptionsSpec,
     DenoisingSpec,
     DiffusionTrainingSpec,
@@ -63,6 +64,7 @@ __all__ = [
     "AnyTarget",
     "AttackSpec",
     "AuditSpec",
+    "AutoencoderTrainingSpec",
     "CaptionsSpec",
     "CorpusSpec",
     "DType",

@@ -80,7 +80,7 @@ def test_changing_the_listing_changes_no_registry():
 
 
 def test_second_attack_of_a_name_is_refused():
-    with pytest.raises(ValueError, match="two attacks are named 'loss'"):
+    with pytest.raises(ValueError, match="two attacks on text records are named 'loss'"):
 
         @register
         @dataclass(frozen=True)

@@ -142,9 +142,11 @@ class MonteCarlo(OnSamples):
         """Weight of the samples around each record, from distances over the radius."""
         near = shares <= 1 + ROUNDING
         if self.weigh == "count":
-            return near.mean(axis=1)
-        logs = np.log(np.clip(shares, MIN_SHARE, 1.0))
-        return np.where(near, -logs, 0.0).mean(axis=1)
+            weights: Scores = near.mean(axis=1)
+        else:
+            logs = np.log(np.clip(shares, MIN_SHARE, 1.0))
+            weights = np.where(near, -logs, 0.0).mean(axis=1)
+        return weights
 
 
 @register

@@ -1,0 +1,323 @@
+"""What a run found about images beyond scores: examples as pictures, and the loss around them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from PIL import Image
+
+from raymia.attacks import NamedAttack
+from raymia.attacks.images.fluctuation import Around, Choice, choose_perturbation, fluctuation
+from raymia.evidence.image import Floats, ImageEvidence, Images
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs import Inputs
+from raymia.metrics.summary import Metrics
+from raymia.models.image_source import ImageCheckpoint, Shape
+from raymia.plan import PlannedProbe, Stage, TargetPlan
+from raymia.probes.base import Item
+from raymia.report.image_result import Changes, ImageExample, MeanFluctuation, PerturbationChoice
+from raymia.report.ranking import TargetRanking, leading, rank, strength_across
+from raymia.report.wording import first_to_read
+from raymia.scoring.evidence import evidence_on
+
+MOST_TARGETS = 3
+MOST_EXAMPLES = 4
+LARGEST_RECORD, LARGEST_NEIGHBOR = 256, 128
+"""Pixels of the longer side beyond which a picture is scaled down."""
+
+
+@dataclass(frozen=True)
+class ImageFindings:
+    """What the report shows of images; see :mod:`raymia.report.image_result`."""
+
+    examples: list[ImageExample] = field(default_factory=list)
+    choices: list[PerturbationChoice] = field(default_factory=list)
+    means: list[MeanFluctuation] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _OnCpu:
+    """All that a probe wants of a model to make neighbors."""
+
+    shape: Shape
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class _Around:
+    """What is around a target's records.
+
+    Attributes
+    ----------
+    asked : the question about the neighbors that are shown.
+    changes : of the loss, the mean over draws, float64 [records, timesteps, strengths].
+    timesteps : empty for a model without any.
+    spent : bool [records], those that the perturbation was chosen on.
+    """
+
+    asked: PlannedProbe
+    changes: Floats
+    timesteps: list[int]
+    spent: npt.NDArray[np.bool_]
+
+    @property
+    def perturbation(self) -> str:
+        return self.asked.question.partition(".")[2]
+
+    @property
+    def strengths(self) -> list[float]:
+        probe: Any = self.asked.probe
+        return [float(strength) for strength in probe.neighborhood.strengths]
+
+
+def look_at_images(
+    inputs: Inputs,
+    store: EvidenceStore,
+    plans: Sequence[TargetPlan],
+    scores: pa.Table,
+    metrics: Sequence[Metrics],
+) -> ImageFindings:
+    """Take pictures of the records that an auditor looks at first, on the most exposed targets.
+
+    Of at most three targets, four records each: the most exposed member, candidate and non-member
+    and the least exposed member by the leading attack's score, then the next members. What attacks
+    chose to perturb images with is told for every target.
+
+    Parameters
+    ----------
+    plans : after the run.
+    scores : as :func:`raymia.scoring.score_records` gives them.
+    metrics : of these scores.
+    """
+    findings = ImageFindings()
+    rankings = {ranking.target: ranking for ranking in rank(metrics)}
+    shown = _most_exposed([plan.name for plan in plans], rankings)
+    for plan in plans:
+        if plan.name not in shown and not inputs.chooses_perturbation:
+            continue
+        leader = _leader(inputs, plan.name, rankings.get(plan.name))
+        evidence, choice = _evidence_around(inputs, store, plan)
+        if choice is not None:
+            findings.choices.append(_told(plan.name, choice))
+        if plan.name in shown:
+            around = _around(inputs, plan, leader, evidence, choice)
+            findings.examples.extend(_examples(inputs, plan.name, leader, scores, around))
+            if around is not None:
+                findings.means.extend(_mean(inputs, plan.name, around))
+    return findings
+
+
+def _most_exposed(names: Sequence[str], rankings: dict[str, TargetRanking]) -> set[str]:
+    """The targets whose records are shown: the most exposed, then those without metrics."""
+    measured = [r for r in rankings.values() if r.measured]
+    measured.sort(key=strength_across(measured), reverse=True)
+    first = [ranking.target for ranking in measured]
+    return {*list(dict.fromkeys([*first, *names]))[:MOST_TARGETS]}
+
+
+def _leader(inputs: Inputs, target: str, ranking: TargetRanking | None) -> NamedAttack:
+    """The attack that is best on a target, or that is read first where nothing is measured."""
+    attacks = inputs.attacks_on(target)
+    combined = {named.label for named in attacks if named.attack.combines}
+    if ranking is not None and ranking.measured:
+        label = leading(ranking, combined).attack
+        return next(named for named in attacks if named.label == label)
+    kinds = {name: spec.kind for name, spec in inputs.spec.references.items()}
+    hinted = first_to_read({named.attack.name for named in attacks}, kinds)
+    preferred = (hinted, "pfami", "loss", attacks[0].label)
+    by_label = {named.label: named for named in attacks}
+    return next(by_label[label] for label in preferred if label in by_label)
+
+
+def _evidence_around(
+    inputs: Inputs, store: EvidenceStore, plan: TargetPlan
+) -> tuple[ImageEvidence | None, Choice | None]:
+    """What attacks on neighbors see of a target, and the perturbation they chose, if they did."""
+    attacks = [a.attack for a in inputs.attacks_on(plan.name) if isinstance(a.attack, Around)]
+    if not attacks:
+        return None, None
+    choosing = [attack for attack in attacks if attack.perturbation is None]
+    chooses = bool(choosing) and inputs.chooses_perturbation
+    attack = choosing[0] if choosing else attacks[0]
+    shadows = inputs.shadow_members if chooses else {}
+    narrow = replace(
+        plan,
+        preparations=(),
+        target=_about_neighbors(plan.target),
+        references={
+            name: _about_neighbors(stage)
+            for name, stage in plan.references.items()
+            if name in shadows
+        },
+    )
+    named = NamedAttack(attack.name, attack, reference=None)
+    evidence: ImageEvidence = evidence_on(inputs, store, narrow).given_to(named, {})
+    return evidence, choose_perturbation(evidence) if chooses else None
+
+
+def _about_neighbors(stage: Stage) -> Stage:
+    """A stage with those of its questions alone that its loss around a record is read from."""
+    wanted = (p for p in stage.probes if p.question.partition(".")[0] in Around.asks)
+    return replace(stage, probes=tuple(wanted))
+
+
+def _around(
+    inputs: Inputs,
+    plan: TargetPlan,
+    leader: NamedAttack,
+    evidence: ImageEvidence | None,
+    choice: Choice | None,
+) -> _Around | None:
+    """What is shown around records: what the leading attack looked at, else the audit's own."""
+    if evidence is None or evidence.target is None:
+        return None
+    own = leader.attack.perturbation if isinstance(leader.attack, Around) else None
+    audits = evidence.chosen if choice is None else choice.perturbation
+    perturbation = own or audits or next(iter(evidence.target.neighbors))
+    asked = next(p for p in plan.target.probes if p.question == f"neighbors.{perturbation}")
+    changes = fluctuation(evidence.target, perturbation).mean(axis=-1)
+    checkpoint = inputs.targets[plan.name]
+    has_steps = isinstance(checkpoint, ImageCheckpoint) and checkpoint.family == "denoiser"
+    return _Around(
+        asked,
+        np.moveaxis(changes, 1, 2),
+        list(evidence.target.terms.timesteps) if has_steps else [],
+        np.zeros(len(changes), bool) if choice is None else choice.spent,
+    )
+
+
+def _told(target: str, choice: Choice) -> PerturbationChoice:
+    return PerturbationChoice(
+        target=target,
+        perturbation=choice.perturbation,
+        aucs={name: None if np.isnan(auc) else auc for name, auc in choice.aucs.items()},
+        fitted_on=choice.fitted_on,
+        spent=int(choice.spent.sum()),
+    )
+
+
+def _mean(inputs: Inputs, target: str, around: _Around) -> Iterator[MeanFluctuation]:
+    """The mean over members and over non-members that have all evidence and were not spent."""
+    labels = inputs.records.table["is_member"].to_pylist()
+    whole = ~np.isnan(around.changes).any(axis=(1, 2)) & ~around.spent
+    of = {
+        label: around.changes[whole & np.array([known is label for known in labels], bool)]
+        for label in (True, False)
+    }
+    if any(map(len, of.values())):
+        yield MeanFluctuation(
+            target=target,
+            perturbation=around.perturbation,
+            strengths=around.strengths,
+            timesteps=around.timesteps,
+            members=_changes(of[True].mean(axis=0)) if len(of[True]) else [],
+            non_members=_changes(of[False].mean(axis=0)) if len(of[False]) else [],
+            n_members=len(of[True]),
+            n_non_members=len(of[False]),
+        )
+
+
+def _examples(
+    inputs: Inputs, target: str, leader: NamedAttack, scores: pa.Table, around: _Around | None
+) -> Iterator[ImageExample]:
+    """The records to look at, by falling score."""
+    assert inputs.shape is not None
+    records = inputs.records.table
+    of_leader = pc.and_(
+        pc.equal(scores["target"], target), pc.equal(scores["attack"], leader.label)
+    )
+    values = scores.filter(of_leader)["score"].to_numpy(zero_copy_only=False)
+    labels = records["is_member"].to_pylist()
+    classes = {label: _ranked(values, labels, label) for label in (True, False, None)}
+    others = values[classes[False]]
+    for row in choose_rows(values, classes):
+        label, score = labels[row], float(values[row])
+        n_others = len(others) - (label is False)
+        payload = records["payload"][row].as_py()
+        example = ImageExample(
+            target=target,
+            attack=leader.label,
+            record_id=records["record_id"][row].as_py(),
+            is_member=label,
+            score=score,
+            rank=classes[label].index(row) + 1,
+            of=len(classes[label]),
+            outscored=float((others < score).sum() / n_others) if n_others else None,
+            image=png(_pixels(payload, inputs.shape), LARGEST_RECORD),
+        )
+        if around is not None:
+            example = _with_neighbors(example, row, payload, around, inputs.shape)
+        yield example
+
+
+def _ranked(values: Floats, labels: Sequence[bool | None], label: bool | None) -> list[int]:
+    """The rows of a class that have a score, most exposed first; of equals, the earlier."""
+    rows = [n for n, known in enumerate(labels) if known is label and np.isfinite(values[n])]
+    return sorted(rows, key=lambda row: -values[row])
+
+
+def choose_rows(values: Floats, classes: dict[bool | None, list[int]]) -> list[int]:
+    """The rows of the records to show, by falling score.
+
+    Parameters
+    ----------
+    values : scores [records].
+    classes : rows of members (True), non-members (False) and candidates (None), most exposed first.
+    """
+    members, candidates = classes[True], classes[None]
+    suspects = members or candidates
+    wanted = [*members[:1], *candidates[:1], *classes[False][:1], *suspects[-1:]]
+    wanted += [*members[1:3], *candidates[1:3]]
+    rows = list(dict.fromkeys(wanted))[:MOST_EXAMPLES]
+    return sorted(rows, key=lambda row: -values[row])
+
+
+def _with_neighbors(
+    example: ImageExample, row: int, payload: Any, around: _Around, shape: Shape
+) -> ImageExample:
+    """An example with its neighbors as the probe makes them, and the loss around it."""
+    probe: Any = around.asked.probe
+    items = [Item(example.record_id, index, payload) for index in probe.indices()]
+    made = probe.images(_OnCpu(shape), items)
+    pixels: Images = (made * 255).round().to(torch.uint8).numpy()
+    return example.model_copy(
+        update={
+            "perturbation": around.perturbation,
+            "strengths": around.strengths,
+            "neighbors": [png(image, LARGEST_NEIGHBOR) for image in pixels],
+            "timesteps": around.timesteps,
+            "fluctuation": _changes(around.changes[row]),
+        }
+    )
+
+
+def _changes(values: Floats) -> Changes:
+    return [[None if np.isnan(value) else float(value) for value in row] for row in values]
+
+
+def _pixels(payload: Any, shape: Shape) -> Images:
+    return np.frombuffer(payload["pixels"], np.uint8).reshape(shape)
+
+
+def png(pixels: Images, largest: int) -> str:
+    """A picture as a PNG in base64, pixel by pixel unless a side is larger than ``largest``.
+
+    Parameters
+    ----------
+    pixels : uint8 [channels, height, width], one channel or three.
+    """
+    plane = pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1)
+    image = Image.fromarray(np.ascontiguousarray(plane))
+    image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, format="PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()

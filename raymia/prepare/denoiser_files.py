@@ -1,0 +1,225 @@
+"""Diffusers pipelines that are trained: made anew, loaded with their network open, saved whole."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from raymia.draws import stream_key
+from raymia.errors import InputError
+from raymia.files import TEMPORARY_PREFIX
+from raymia.models.denoiser import PREDICTIONS, Denoiser, load_denoiser
+from raymia.models.image_source import (
+    HASHED,
+    Shape,
+    network_folder,
+    read_json,
+    resolve_image_model,
+)
+from raymia.spec import ModelSpec
+
+SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "pndm": "PNDMScheduler"}
+LARGEST_GROUPS = 32
+HEAD_CHANNELS = 8
+INDEX = "model_index.json"
+FACTS_FILE = "facts.json"
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True)
+class TrainableDenoiser:
+    """A pipeline whose network can be trained.
+
+    Attributes
+    ----------
+    network : diffusers' module, in float32, on the device of ``denoiser``.
+    denoiser : the pipeline as it was found, for its noise schedule, its autoencoder and its text
+        encoder; its own network is not kept.
+    """
+
+    network: Any
+    denoiser: Denoiser
+
+    def __call__(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """What the network predicts of x_t, without a caption or class where it takes one."""
+        options: dict[str, Any] = {}
+        if self.denoiser.embed is not None:
+            with torch.no_grad():
+                empty = self.denoiser.embed([""])
+            options["encoder_hidden_states"] = empty.float().expand(len(noisy), -1, -1)
+        classes = getattr(self.network.config, "num_embeds_ada_norm", None)
+        if classes is not None:  # the class after the last stands for none
+            options["class_labels"] = torch.full_like(timesteps, classes)
+        output: Tensor = self.network(noisy, timesteps, **options).sample
+        return output[:, : noisy.shape[1]]
+
+    def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the network should predict of x_t, by the scheduler's ``prediction_type``.
+
+        The velocity is v = sqrt(abar_t) epsilon - sqrt(1 - abar_t) x_0 (Salimans and Ho, 2022,
+        appendix D).
+        """
+        if self.denoiser.prediction == "epsilon":
+            return noise
+        if self.denoiser.prediction == "sample":
+            return clean
+        signal, sigma = self.denoiser.coefficients(timesteps)
+        return signal * noise - sigma * clean
+
+
+def fresh_pipeline(
+    out: Path,
+    image_shape: Shape,
+    *,
+    channels: Sequence[int] = (32, 64),
+    layers: int = 1,
+    scheduler: Literal["ddpm", "ddim", "pndm"] = "ddpm",
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon",
+    train_timesteps: int = 1_000,
+    attention: bool = True,
+    seed: int = 0,
+) -> None:
+    """Save an untrained pipeline of the DDPM family: a UNet2DModel and a scheduler.
+
+    DDPM, DDIM and PNDM have the same network and training; what differs is the sampler that the
+    folder names.
+
+    Parameters
+    ----------
+    image_shape : channels, height and width; the sides are divisible by two to the number of
+        resolutions less one.
+    channels : of each resolution, the highest first.
+    layers : residual blocks per resolution.
+    attention : whether the lowest resolution attends to itself.
+
+    Raises
+    ------
+    InputError
+        For a size the network cannot have, or a scheduler or prediction there is none of.
+    """
+    import diffusers
+
+    _check_network(image_shape, channels, attention)
+    for name, value, known in (
+        ("scheduler", scheduler, tuple(SCHEDULERS)),
+        ("prediction_type", prediction_type, PREDICTIONS),
+    ):
+        if value not in known:
+            raise InputError(f"{name} should be one of {', '.join(known)}, but got {value!r}")
+    plain = len(channels) - 1
+    down = ("DownBlock2D",) * plain + ("AttnDownBlock2D" if attention else "DownBlock2D",)
+    up = ("AttnUpBlock2D" if attention else "UpBlock2D", *("UpBlock2D",) * plain)
+    with torch.random.fork_rng():
+        torch.manual_seed(stream_key(seed, "fresh network"))
+        network = diffusers.UNet2DModel(
+            sample_size=image_shape[1:],
+            in_channels=image_shape[0],
+            out_channels=image_shape[0],
+            block_out_channels=tuple(channels),
+            layers_per_block=layers,
+            down_block_types=down,
+            up_block_types=up,
+            norm_num_groups=math.gcd(LARGEST_GROUPS, *channels),
+            attention_head_dim=HEAD_CHANNELS,
+            add_attention=attention,
+        )
+    kind = getattr(diffusers, SCHEDULERS[scheduler])
+    made = kind(num_train_timesteps=train_timesteps, prediction_type=prediction_type)
+    diffusers.DDPMPipeline(network, made).save_pretrained(out)
+    if scheduler != "ddpm":  # the pipelines differ in name and sampler only
+        index = json.loads((out / INDEX).read_text(encoding="utf-8"))
+        index["_class_name"] = f"{scheduler.upper()}Pipeline"
+        (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_network(shape: Shape, channels: Sequence[int], attention: bool) -> None:
+    problems = []
+    if not channels or any(c < 1 for c in channels):
+        problems.append(f"channels should be one positive number or more, but got {channels}")
+    elif attention and channels[-1] % HEAD_CHANNELS:
+        problems.append(
+            f"the last of channels should be a multiple of {HEAD_CHANNELS} for attention, but got "
+            f"{channels[-1]}; change it or leave out attention"
+        )
+    halvings = 2 ** (len(channels) - 1)
+    if shape[1] % halvings or shape[2] % halvings:
+        problems.append(
+            f"images of {shape[1]} x {shape[2]} pixels cannot be halved {len(channels) - 1} times; "
+            "give fewer channels, or another size"
+        )
+    if problems:
+        raise InputError(problems)
+
+
+def load_trainable(pipeline: Path, *, from_weights: bool, seed: int) -> TrainableDenoiser:
+    """Load a pipeline with its network in float32, ready to be trained.
+
+    Parameters
+    ----------
+    from_weights : whether training goes on from the pipeline's weights; otherwise the network is
+        made anew from its config, by the seed.
+
+    Raises
+    ------
+    InputError
+        If the folder is no diffusers pipeline that raymia reads.
+    """
+    import diffusers
+
+    where = str(pipeline)
+    checkpoint = resolve_image_model(
+        ModelSpec(model=where, dtype="float32"), where, on_gpu=torch.cuda.is_available()
+    )
+    if checkpoint.family != "denoiser":
+        raise InputError(f"{where}: a diffusers pipeline is trained here, not an autoencoder")
+    denoiser = load_denoiser(checkpoint, batch_images=1)
+    folder = pipeline / network_folder(pipeline)
+    kind = getattr(diffusers, read_json(folder / "config.json", where)["_class_name"])
+    if from_weights:
+        network = kind.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
+    else:
+        with torch.random.fork_rng():
+            torch.manual_seed(stream_key(seed, "fresh network"))
+            network = kind.from_config(kind.load_config(folder))
+    denoiser.network = _no_network  # its memory is the new network's
+    return TrainableDenoiser(network.to(denoiser.device), denoiser)
+
+
+def _no_network(*_: Any) -> Tensor:
+    raise RuntimeError("the pipeline's own network is not kept while another is trained")
+
+
+def save_trained(pipeline: Path, network: Any, facts: dict[str, Any], out: Path) -> None:
+    """Save a pipeline with another network; whole, or not to be taken for a pipeline.
+
+    All else is copied unchanged. ``facts.json`` is written with it, and ``model_index.json`` last.
+    """
+    index = read_json(pipeline / INDEX, str(pipeline))
+    name = network_folder(pipeline)
+    out.mkdir(parents=True, exist_ok=True)
+    staged = out / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    for part in sorted(key for key in index if (pipeline / key).is_dir() and key != name):
+        shutil.copytree(pipeline / part, staged / part, ignore=_left_out)
+    network.save_pretrained(staged / name)
+    shutil.copy2(pipeline / INDEX, staged / INDEX)
+    (staged / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    names = [p.name for p in staged.iterdir() if p.name != INDEX]
+    for part in (*sorted(names), INDEX):
+        if (out / part).is_dir():
+            shutil.rmtree(out / part)
+        (staged / part).rename(out / part)
+    staged.rmdir()
+
+
+def _left_out(folder: str, names: list[str]) -> list[str]:
+    """Files that no part of a pipeline is read from, such as pickles."""
+    return [n for n in names if (Path(folder) / n).is_file() and Path(n).suffix not in HASHED]

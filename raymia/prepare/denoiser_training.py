@@ -1,0 +1,194 @@
+"""The steps of training a diffusion model: each a function of the seed and the step's number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from raymia.draws import generator, normals, stream_key, uniforms
+from raymia.prepare.denoiser_files import TrainableDenoiser
+from raymia.prepare.training_state import Weights
+from raymia.spec.images import DiffusionTrainingSpec
+
+MOST_GRADIENT = 1.0
+"""Norm that gradients are cut to."""
+
+SMALLEST_CROP = 0.8
+"""Share of the sides that a crop for augmentation keeps at least."""
+
+MEASURED_TIMESTEPS = 4
+"""Per image, of a mean loss."""
+
+Images = npt.NDArray[np.uint8]
+Tensor = torch.Tensor
+
+
+class Training:
+    """A network that is being trained.
+
+    Parameters
+    ----------
+    images : uint8 [N, C, H, W], in the order that the seed's draws refer to.
+
+    Attributes
+    ----------
+    step : optimizer steps taken.
+    mean : the running mean of the weights, by parameter; None where none is kept.
+    """
+
+    def __init__(
+        self, images: Images, model: TrainableDenoiser, settings: DiffusionTrainingSpec, seed: int
+    ) -> None:
+        self.images, self.model, self.settings, self.seed = images, model, settings, seed
+        self.step = 0
+        self.optimizer = torch.optim.AdamW(
+            model.network.parameters(),
+            lr=settings.learning_rate,
+            betas=(0.95, 0.999),
+            weight_decay=1e-6,
+        )
+        self.mean: Weights | None = None
+        if settings.ema is not None:
+            parameters = model.network.named_parameters()
+            self.mean = {name: value.detach().clone() for name, value in parameters}
+        self._epoch = -1
+        self._order = np.zeros(0, dtype=np.int64)
+        is_augmented = settings.flip or settings.crop
+        has_latents = model.denoiser.autoencoder is not None
+        self._latents = self._all_latents() if has_latents and not is_augmented else None
+
+    def take_step(self) -> None:
+        """Train on one batch."""
+        network, denoiser = self.model.network, self.model.denoiser
+        network.train()
+        torch.manual_seed(stream_key(self.seed, "dropout", self.step))
+        # Drawn on the CPU, so that a seed means the same on every device.
+        draws = torch.Generator().manual_seed(stream_key(self.seed, "step", self.step))
+        clean = self._batch(draws)
+        noise = torch.randn(clean.shape, generator=draws).to(clean.device)
+        schedule = len(denoiser.alphas_cumprod)
+        timesteps = torch.randint(schedule, (len(clean),), generator=draws).to(clean.device)
+        predicted = self.model(denoiser.add_noise(clean, noise, timesteps), timesteps)
+        loss = functional.mse_loss(predicted, self.model.target(clean, noise, timesteps))
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), MOST_GRADIENT)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.settings, self.step)
+        self.optimizer.step()
+        self._update_mean()
+        self.step += 1
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the running mean, where one is kept, in place of the weights for a while."""
+        if self.mean is None:
+            yield
+            return
+        parameters = dict(self.model.network.named_parameters())
+        current = {name: value.detach().clone() for name, value in parameters.items()}
+        _put(self.mean, parameters)
+        try:
+            yield
+        finally:
+            _put(current, parameters)
+
+    @torch.no_grad()
+    def loss_on(self, images: Images) -> float:
+        """Mean squared error per element over four timesteps of each image, one in each quarter.
+
+        Timesteps and noise of the i-th image are a function of the seed and i: losses on members
+        and held-out images, or at two steps, differ by the images and weights alone.
+        """
+        network, denoiser = self.model.network, self.model.denoiser
+        network.eval()
+        total = 0.0
+        for start in range(0, len(images), self.settings.batch_size):
+            rows = range(start, min(start + self.settings.batch_size, len(images)))
+            clean = self._encode(images[rows.start : rows.stop])
+            for quarter in range(MEASURED_TIMESTEPS):
+                keys = torch.tensor([stream_key(self.seed, "measure", i, quarter) for i in rows])
+                shares = (quarter + uniforms(keys, 1, 1)[:, 0]) / MEASURED_TIMESTEPS
+                timesteps = (shares * len(denoiser.alphas_cumprod)).long().to(clean.device)
+                noise = normals(keys, clean[0].numel()).reshape(clean.shape).to(clean.device)
+                predicted = self.model(denoiser.add_noise(clean, noise, timesteps), timesteps)
+                wanted = self.model.target(clean, noise, timesteps)
+                total += float((predicted - wanted).square().flatten(1).mean(1).double().sum())
+        return round(total / (len(images) * MEASURED_TIMESTEPS), 6)
+
+    def _batch(self, draws: torch.Generator) -> Tensor:
+        """What the network sees of the step's images, before noise."""
+        first = self.step * self.settings.batch_size
+        rows = np.array([self._row(first + n) for n in range(self.settings.batch_size)])
+        if self._latents is not None:
+            return self._latents[torch.from_numpy(rows)]
+        images = torch.from_numpy(self.images[rows]).float() / 255
+        if self.settings.flip:
+            mirrored = torch.rand(len(images), generator=draws) < 0.5
+            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        if self.settings.crop:
+            images = _cropped(images, draws)
+        return self.model.denoiser.encode(images).clone()  # no inference tensor
+
+    def _row(self, place: int) -> int:
+        """The image at a place in the sequence of all epochs."""
+        epoch, within = divmod(place, len(self.images))
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = generator(self.seed, "order", epoch).permutation(len(self.images))
+        return int(self._order[within])
+
+    def _encode(self, images: Images) -> Tensor:
+        return self.model.denoiser.encode(torch.from_numpy(images).float() / 255).clone()
+
+    def _all_latents(self) -> Tensor:
+        size = self.settings.batch_size
+        starts = range(0, len(self.images), size)
+        return torch.cat([self._encode(self.images[start : start + size]) for start in starts])
+
+    @torch.no_grad()
+    def _update_mean(self) -> None:
+        """The decay grows with the steps, so that the first weights are soon forgotten."""
+        if self.mean is None or self.settings.ema is None:
+            return
+        grown = (1 + self.step) / (10 + self.step) if self.step else 0.0
+        decay = min(self.settings.ema, grown)
+        for name, value in self.model.network.named_parameters():
+            self.mean[name].lerp_(value, 1 - decay)
+
+
+def learning_rate(settings: DiffusionTrainingSpec, step: int) -> float:
+    """The rate of a step, counted from 0: a linear rise, then half a cosine down to zero."""
+    if step < settings.warmup:
+        return settings.learning_rate * (step + 1) / settings.warmup
+    share = (step - settings.warmup) / (settings.steps - settings.warmup)
+    return settings.learning_rate * (1 + math.cos(math.pi * share)) / 2
+
+
+@torch.no_grad()
+def _put(values: Weights, parameters: dict[str, torch.nn.Parameter]) -> None:
+    for name, parameter in parameters.items():
+        parameter.copy_(values[name])
+
+
+def _cropped(images: Tensor, draws: torch.Generator) -> Tensor:
+    """Cut a part of random size out of each image at a random place, and scale it back."""
+    count = len(images)
+    share = SMALLEST_CROP + (1 - SMALLEST_CROP) * torch.rand(count, generator=draws)
+    shift = (2 * torch.rand(count, 2, generator=draws) - 1) * (1 - share)[:, None]
+    zero = torch.zeros(count)
+    affine = torch.stack(
+        [
+            torch.stack([share, zero, shift[:, 0]], dim=1),
+            torch.stack([zero, share, shift[:, 1]], dim=1),
+        ],
+        dim=1,
+    )
+    places = functional.affine_grid(affine, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, places, padding_mode="border", align_corners=False)

@@ -1,0 +1,129 @@
+"""Letting an image model generate; the noise is a function of the image's number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from raymia.draws import normals, stream_key
+from raymia.errors import InputError
+from raymia.models.batching import run_batched
+from raymia.models.denoiser import Denoiser
+from raymia.prepare.fine_tune import Progress
+
+if TYPE_CHECKING:
+    from raymia.models.autoencoder import Autoencoder
+
+Images = npt.NDArray[np.uint8]
+
+
+def generate_images(
+    model: Denoiser, count: int, *, seed: int, steps: int, batch: int, progress: Progress
+) -> Images:
+    """Generate images by DDIM without noise on the way (Song et al., 2021, eq. 12, eta = 0).
+
+    Image i starts from noise that is a function of (seed, i), so that it is the same in any batch
+    and among any number, up to rounding. A model with text is given the empty caption.
+
+    Parameters
+    ----------
+    steps : of the sampler, evenly spaced from the last timestep on.
+    batch : images side by side; fewer where memory is short.
+
+    Returns
+    -------
+    uint8 [count, channels, height, width].
+
+    Raises
+    ------
+    InputError
+        If there are more steps than the model has timesteps, or it generates something that is
+        not finite.
+    """
+    timesteps = ddim_timesteps(len(model.alphas_cumprod), steps)
+
+    def images_of(noise: torch.Tensor) -> torch.Tensor:
+        return model.decode(denoise(model, noise.to(model.device), timesteps))
+
+    return _from_noise(images_of, model.latent_shape, count, seed, batch, progress)
+
+
+def decode_prior(
+    model: Autoencoder, count: int, *, seed: int, batch: int, progress: Progress
+) -> Images:
+    """Generate images by an autoencoder, from latents that are standard normal.
+
+    As :func:`generate_images`: image i is a function of (seed, i).
+    """
+
+    def images_of(noise: torch.Tensor) -> torch.Tensor:
+        return model.generate(noise.to(model.device))
+
+    return _from_noise(images_of, model.latent_shape, count, seed, batch, progress)
+
+
+def _from_noise(
+    images_of: Callable[[torch.Tensor], torch.Tensor],
+    shape: tuple[int, ...],
+    count: int,
+    seed: int,
+    batch: int,
+    progress: Progress,
+) -> Images:
+    done = 0
+
+    def run(numbers: list[int]) -> list[Images]:
+        nonlocal done
+        keys = torch.tensor([stream_key(seed, "generate", i) for i in numbers])
+        images = images_of(normals(keys, math.prod(shape)).reshape(-1, *shape))
+        if not bool(torch.isfinite(images).all()):
+            raise InputError(
+                "the model generates values that are not finite; look at the checkpoint, or at its "
+                "precision"
+            )
+        done += len(numbers)
+        progress(done, count)
+        return list((images * 255).round().to(torch.uint8).cpu().numpy())
+
+    return np.stack(run_batched([1] * count, run, budget=batch))
+
+
+def ddim_timesteps(schedule: int, steps: int) -> list[int]:
+    """Timesteps of a sampler, the last of the schedule first, evenly spaced.
+
+    Starting from the last is what makes the starting noise what the model was trained on (Lin et
+    al., 2024, section 3.3).
+    """
+    if steps > schedule:
+        raise InputError(
+            f"sampling takes {steps} steps, and the model's noise schedule has {schedule}; make "
+            "sampling_steps smaller"
+        )
+    return [round(schedule * (steps - n) / steps) - 1 for n in range(steps)]
+
+
+@torch.inference_mode()
+def denoise(model: Denoiser, noise: torch.Tensor, timesteps: list[int]) -> torch.Tensor:
+    """Take noise [batch, *latent_shape] to what the model denoises, step by step.
+
+    Each step predicts the clean image from the predicted noise, cut to its range [-1, 1] where it
+    is an image and no latent, and takes both to the next timestep.
+    """
+    current = noise
+    for now, after in zip(timesteps, [*timesteps[1:], None], strict=True):
+        rows = torch.full((len(current),), now, device=current.device)
+        predicted = model.predict_noise(current, rows)
+        signal, sigma = model.coefficients(rows)
+        clean = (current - sigma * predicted) / signal
+        if model.autoencoder is None:
+            clean = clean.clamp(-1, 1)
+        if after is None:
+            return clean
+        signal, sigma = model.coefficients(torch.full_like(rows, after))
+        current = signal * clean + sigma * predicted
+    return current

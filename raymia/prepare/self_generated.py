@@ -1,0 +1,201 @@
+"""The self-generated reference: the target generates images, a model is trained on them.
+
+The image side of :mod:`raymia.prepare.self_prompt`. What the target generates is near to what it
+was trained on, so the model knows the domain as the target does but has not seen the members.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raymia.draws import stream_key
+from raymia.errors import InputError
+from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
+from raymia.hashing import digest
+from raymia.models.image_source import ImageCheckpoint
+from raymia.prepare.fine_tune import Progress
+from raymia.spec import SelfGeneratedReference
+
+VERSION = 1
+IMAGES_FILE = "images.parquet"
+SHAPE = b"shape"
+
+Images = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SelfGeneratedRecipe:
+    """Everything that a self-generated reference is made from.
+
+    Attributes
+    ----------
+    target : the checkpoint that generates the images.
+    base : the checkpoint that is trained further on them; None for a fresh model of the target's
+        architecture.
+    """
+
+    target: ImageCheckpoint
+    base: ImageCheckpoint | None
+    spec: SelfGeneratedReference
+    seed: int
+
+    @property
+    def images_key(self) -> str:
+        return digest({"what": "self-generated images", **self._image_parts()})
+
+    @property
+    def key(self) -> str:
+        return digest(
+            {
+                "what": "self-generated reference",
+                "base": None if self.base is None else self.base.fingerprint,
+                "training": self.spec.training.model_dump(),
+                **self._image_parts(),
+            }
+        )
+
+    @property
+    def trained(self) -> ImageCheckpoint:
+        """The checkpoint whose architecture, and perhaps weights, are trained."""
+        return self.base or self.target
+
+    def _image_parts(self) -> Mapping[str, Any]:
+        return {
+            "version": VERSION,
+            "seed": self.seed,
+            "target": self.target.fingerprint,
+            **self.spec.model_dump(exclude={"kind", "base", "training"}),
+        }
+
+    def checkpoint_at(self, folder: Path) -> dict[str, Any]:
+        """Fields of the finished reference's checkpoint, without its fingerprint."""
+        fields = {**self.trained.as_dict(), "path": str(folder)}
+        del fields["fingerprint"]
+        return fields
+
+
+def make_image_reference(
+    recipe: SelfGeneratedRecipe,
+    store: EvidenceStore,
+    *,
+    batch_images: int,
+    on_images: Progress,
+    on_steps: Progress,
+) -> None:
+    """Make a self-generated reference and commit it to the store under the recipe's key.
+
+    The images are committed on their own first, so a run that is killed while it trains does not
+    ask the target for them again.
+
+    Raises
+    ------
+    InputError
+        For a target that generates nothing, or a base that cannot be trained further.
+    """
+    family = recipe.target.family
+    if family == "autoencoder" and recipe.base is not None:
+        raise InputError(
+            "a self-generated reference of an autoencoder is a fresh one of the target's "
+            "architecture; leave out `base`"
+        )
+    images = generated_images(recipe, store)
+    if images is None:
+        images = _generate(recipe, batch_images, on_images)
+        _commit_images(recipe, store, images)
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "reference"
+        facts = {"generated": len(images), **_train(recipe, images, out, on_steps)}
+        (out / PREPARED_MARKER).write_text(json.dumps(facts, indent=2) + "\n")
+        store.commit_prepared(recipe.key, out)
+
+
+def generated_images(recipe: SelfGeneratedRecipe, store: EvidenceStore) -> Images | None:
+    """What the target generated, uint8 [images, channels, height, width]; None before it did."""
+    if store.prepared_facts(recipe.images_key) is None:
+        return None
+    table = pq.read_table(store.prepared_path(recipe.images_key) / IMAGES_FILE)
+    shape = json.loads(table.schema.metadata[SHAPE])
+    pixels = b"".join(table["pixels"].to_pylist())
+    return np.frombuffer(pixels, dtype=np.uint8).reshape(-1, *shape).copy()
+
+
+def _generate(recipe: SelfGeneratedRecipe, batch_images: int, progress: Progress) -> Images:
+    from raymia.prepare import generate_images
+
+    spec, target = recipe.spec, recipe.target
+    if target.family == "denoiser":
+        from raymia.models.denoiser import load_denoiser
+
+        return generate_images.generate_images(
+            load_denoiser(target, batch_images=batch_images),
+            spec.images,
+            seed=recipe.seed,
+            steps=spec.sampling_steps,
+            batch=spec.generation_batch,
+            progress=progress,
+        )
+    if target.family == "autoencoder":
+        from raymia.models.autoencoder import load_autoencoder
+
+        return generate_images.decode_prior(
+            load_autoencoder(target, batch_images=batch_images),
+            spec.images,
+            seed=recipe.seed,
+            batch=spec.generation_batch,
+            progress=progress,
+        )
+    raise InputError(
+        f"{target.path} is of the family {target.family}, which generates no images here; leave "
+        "out the reference of `kind: self_generated`"
+    )
+
+
+def _train(
+    recipe: SelfGeneratedRecipe, images: Images, out: Path, progress: Progress
+) -> dict[str, Any]:
+    folder, training = Path(recipe.trained.path), recipe.spec.training
+    # Its own start and order: a target trained with the same seed would be too near a relative.
+    seed = stream_key(recipe.seed, "self-generated reference")
+    if recipe.target.family == "denoiser":
+        from raymia.prepare.train_denoiser import train_denoiser
+
+        return train_denoiser(
+            images,
+            folder,
+            training,
+            out,
+            seed=seed,
+            progress=progress,
+            from_weights=recipe.base is not None,
+        )
+    from raymia.prepare.train_autoencoder import train_like
+    from raymia.spec.images import AutoencoderTrainingSpec
+
+    settings = AutoencoderTrainingSpec(
+        epochs=math.ceil(training.steps * training.batch_size / len(images)),
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+    )
+    return train_like(folder, images, settings, out, seed=seed, progress=progress)
+
+
+def _commit_images(recipe: SelfGeneratedRecipe, store: EvidenceStore, images: Images) -> None:
+    table = pa.table({"pixels": pa.array([i.tobytes() for i in images], pa.binary())})
+    table = table.replace_schema_metadata({SHAPE: json.dumps(images.shape[1:])})
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        pq.write_table(table, folder / IMAGES_FILE)
+        facts = {"generated": len(images)}
+        (folder / PREPARED_MARKER).write_text(json.dumps(facts, indent=2) + "\n")
+        store.commit_prepared(recipe.images_key, folder)

@@ -1,0 +1,226 @@
+"""Audits of images through the same stream, store and reducer as audits of texts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ray_fixtures import ensure_local_ray
+from small_audit import console, raw_rows, scores_by_row
+from small_image_audit import (
+    MEMBERS,
+    OTHERS,
+    TIMESTEPS,
+    ImageModels,
+    digits,
+    make_image_models,
+    write_image_audit,
+    write_images,
+)
+
+import raymia.engine.run
+from raymia.attacks import registry
+from raymia.audit import run_audit
+from raymia.errors import InputError
+from raymia.inputs import resolve_inputs
+from raymia.metrics.summary import AttackMetrics
+from raymia.report.files import load_run
+from raymia.report.result import RunResult
+from raymia.spec_file import load_spec
+
+SELF_GENERATED = {
+    "kind": "self_generated", "images": 48, "sampling_steps": 5,
+    "training": {"steps": 40, "batch_size": 24, "learning_rate": 3e-3, "warmup": 5},
+}  # fmt: skip
+ON_ERRORS = ["loss", "pfami", "secmi", "pia", "pian", "sima"]
+
+
+@dataclass(frozen=True)
+class Done:
+    folder: Path
+    file: Path
+    result: RunResult
+
+
+@pytest.fixture(scope="session")
+def image_models(tmp_path_factory: pytest.TempPathFactory) -> ImageModels:
+    return make_image_models(tmp_path_factory.mktemp("image-models"))
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, image_models: ImageModels) -> Done:
+    """Every attack that needs no population, alone and with a self-generated reference."""
+    ensure_local_ray()
+    folder = tmp_path_factory.mktemp("images")
+    references = {
+        "self_generated": SELF_GENERATED,
+        "untrained": {"model": str(image_models.untrained)},
+    }
+    file = write_image_audit(folder, image_models.denoiser, references=references)
+    return Done(folder, file, run_audit(load_spec(file), console()))
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("this run should not ask any model")
+
+    monkeypatch.setattr(raymia.engine.run, "ask_models", refuse)
+
+
+def measured(result: RunResult) -> dict[str, AttackMetrics]:
+    return {m.attack: m for m in result.metrics if isinstance(m, AttackMetrics)}
+
+
+def test_the_run_is_complete_and_every_attack_that_can_be_run_was(first: Done) -> None:
+    assert first.result.complete
+    assert first.result.records.members == MEMBERS
+    assert first.result.records.non_members == OTHERS
+    run = {m.attack.partition("@")[0] for m in first.result.metrics}
+    without = {"quantile", "over_representation", "logan", "lira", "lira_offline", "clid",
+               "clid_mixed", "reconstruction"}  # fmt: skip
+    assert run == set(registry("image")) - without
+
+
+@pytest.mark.parametrize("attack", ON_ERRORS)
+def test_every_attack_on_errors_finds_members_that_are_known_by_heart(
+    first: Done, attack: str
+) -> None:
+    assert measured(first.result)[attack].auc.value > 0.95
+
+
+def test_each_record_was_asked_once_whatever_the_number_of_attacks(first: Done) -> None:
+    for kind, rows in (("image.denoising", 1 + 3), ("image.inversion", 1), ("image.clean", 1)):
+        found = [(r["record_id"], r["neighbor"]) for r in raw_rows(first.folder / "store", kind)]
+        models = 3
+        assert len(found) == models * rows * (MEMBERS + OTHERS)
+    (target,) = (s for s in first.result.stages if s.kind == "target")
+    records = MEMBERS + OTHERS
+    assert target.questions == {
+        "terms": records, "neighbors.crop": 3 * records, "inversion_map": records,
+        "proximal": records, "proximal_normalized": records, "clean": records,
+    }  # fmt: skip
+
+
+def test_the_whole_matrix_of_losses_is_stored(first: Done) -> None:
+    rows = raw_rows(first.folder / "store", "image.denoising")
+    assert all(len(row["l2"]) == len(TIMESTEPS) * 2 for row in rows)
+    assert {row["neighbor"] for row in rows} == {0, 1, 2, 3}
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_second_run_asks_no_model_and_says_the_same(first: Done) -> None:
+    again = run_audit(load_spec(first.file), console())
+    assert sum(stage.asked for stage in again.stages) == 0
+    assert again.metrics == first.result.metrics
+
+
+def test_the_run_is_written_as_that_of_texts_is(first: Done) -> None:
+    loaded, _ = load_run(str(first.folder / "run"))
+    assert loaded.metrics == first.result.metrics
+    assert (first.folder / "run" / "report.html").read_text(encoding="utf-8").startswith("<!")
+    scores = scores_by_row(first.folder / "run")
+    assert {key[0] for key in scores} == {"target"}
+
+
+def test_an_autoencoder_goes_the_same_way(image_models: ImageModels, tmp_path: Path) -> None:
+    ensure_local_ray()
+    file = write_image_audit(
+        tmp_path, image_models.vae, attacks=["loss", "pfami", "reconstruction"], probes=None
+    )
+    result = run_audit(load_spec(file), console())
+    assert result.complete
+    found = {name: m.auc.value for name, m in measured(result).items()}
+    assert found["loss"] > 0.95
+    assert found["reconstruction"] > 0.95
+
+
+def test_auto_chooses_the_perturbation_on_records_it_does_not_score(
+    image_models: ImageModels, tmp_path: Path
+) -> None:
+    ensure_local_ray()
+    images = digits()
+    file = write_image_audit(
+        tmp_path, image_models.denoiser, attacks=["pfami"],
+        neighbors={"kind": "auto", "among": ["crop", "blur"]},
+        probes={"denoising": {"timesteps": [150]}},
+        records={"kind": "image", "members": write_images(tmp_path / "m", images[:MEMBERS]),
+                 "non_members": write_images(tmp_path / "n", images[200:700])},
+    )  # fmt: skip
+    result = run_audit(load_spec(file), console())
+    (pfami,) = result.metrics
+    assert result.complete
+    assert pfami.attack == "pfami"
+
+
+def test_killing_nothing_but_adding_records_asks_only_for_those(
+    first: Done, image_models: ImageModels, tmp_path: Path
+) -> None:
+    file = write_image_audit(tmp_path, image_models.denoiser, store=str(first.folder / "store"))
+    write_images(tmp_path / "members", digits()[: MEMBERS + 1])
+    result = run_audit(load_spec(file), console())
+    (target,) = (s for s in result.stages if s.kind == "target")
+    # The digit that is now a member was a non-member: it contradicts itself and is set aside.
+    assert target.asked == 0
+    assert [a.reason for a in result.set_aside] == ["given as member and as non-member"] * 2
+
+
+def test_scores_do_not_depend_on_actors_blocks_or_batches(
+    first: Done, image_models: ImageModels, tmp_path: Path
+) -> None:
+    attacks = ["loss", "pfami", "secmi", "pia", "sima"]
+    file = write_image_audit(
+        tmp_path, image_models.denoiser, attacks=attacks,
+        resources={"block_records": 7, "target": {"actors": 2, "batch_images": 5}},
+    )  # fmt: skip
+    run_audit(load_spec(file), console())
+    one, other = (scores_by_row(folder / "run") for folder in (first.folder, tmp_path))
+    for key, score in other.items():
+        assert score == pytest.approx(one[key], rel=1e-4, abs=1e-7)
+    assert len(other) == len(attacks) * (MEMBERS + OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"probes": {"denoising": {"timesteps": [1000]}}}, "outside of the schedule of target"),
+        ({"probes": {"inversion": {"timestep": 105}}}, "should be a multiple of step 10"),
+        ({"attacks": ["reconstruction"]}, "can be run on models of the kind autoencoder"),
+        ({"attacks": ["clid"]}, "not conditioned on text"),
+        ({"neighbors": {"kind": "hue"}}, "hue"),
+        ({"neighbors": {"kind": "crop", "strengths": [1.5]}}, "neighbors"),
+        ({"neighbors": {"kind": "mask_fill", "model": "t5"}}, "are none of images"),
+        ({"targets": [{"name": "t", "endpoint": "https://h/v1", "served_model": "m"}]}, "endpoint"),
+        ({"corpus": {"files": ["c.jsonl"]}}, "corpus is for texts"),
+        ({"attacks": ["pfami"], "neighbors": None}, "add a section `neighbors`"),
+        ({"attacks": ["gan_leaks"]}, "self_generated"),
+        ({"attacks": ["wbc"]}, "no attack 'wbc'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_a_model_is_loaded(
+    image_models: ImageModels, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    file = write_image_audit(tmp_path, image_models.denoiser, **changes)
+    with pytest.raises(InputError, match=said):
+        resolve_inputs(load_spec(file))
+
+
+def test_images_of_another_size_are_set_aside_and_named(
+    image_models: ImageModels, tmp_path: Path
+) -> None:
+    file = write_image_audit(tmp_path, image_models.denoiser)
+    small = np.zeros((1, 4, 4), np.uint8)
+    write_images(tmp_path / "members", [small])
+    inputs = resolve_inputs(load_spec(file))
+    (aside,) = inputs.records.set_aside
+    assert "0000.png" in aside.where
+    assert "4" in aside.reason
+
+
+def test_the_metrics_file_is_plain_json(first: Done) -> None:
+    content = json.loads((first.folder / "run" / "metrics.json").read_text(encoding="utf-8"))
+    assert {m["attack"] for m in content["metrics"]} == {m.attack for m in first.result.metrics}
