@@ -72,8 +72,10 @@ def find_images(
 
     Parameters
     ----------
-    path : a .parquet, .jsonl or .csv file, a .tar, or else a folder, searched recursively in the
-        order of names; hidden files (``.name``) are passed over.
+    path : a folder, searched recursively in the order of names; a .parquet, .jsonl or .csv file of
+        images or of paths relative to the file; or a .tar, in which members that follow each other
+        and are called the same up to the first dot are one sample. Hidden files (``.name``) are
+        passed over.
     with_groups : whether ``group_column`` is read.
 
     Raises
@@ -144,7 +146,7 @@ def _refuse_folder(path: str, *, exists: bool, names: list[str]) -> None:
         raise InputError(f"{path}: no such file or folder")
     kinds = sorted({PurePosixPath(name).suffix or "no suffix" for name in names})
     raise InputError(
-        f"{path}: no images in this folder; files found: {', '.join(kinds[:8]) or 'none'}. Images "
+        f"{path}: no images found here, but files of: {', '.join(kinds[:8]) or 'none'}. Images "
         "are read from a folder of them, or from files whose names end in .parquet, .jsonl, .csv "
         f"or {', '.join(TARS)}"
     )
@@ -156,8 +158,9 @@ def _walk(root: str) -> Iterator[str]:
     def stop(error: OSError) -> None:
         raise error
 
-    if Path(root).is_file():
-        yield root
+    if not Path(root).is_dir():
+        yield from [root] if Path(root).exists() else []
+        return
     seen: set[str] = set()
     for folder, folders, files in os.walk(root, followlinks=True, onerror=stop):
         real = os.path.realpath(folder)
@@ -256,12 +259,12 @@ class _Sample:
     Attributes
     ----------
     name : of its first image, or of its first member.
-    images : content by suffix; None for a link, empty where it is not needed.
+    images : suffix and content of each; None for a link, empty where it is not needed.
     facts : its .json.
     """
 
     name: str = ""
-    images: dict[str, bytes | None] = field(default_factory=dict)
+    images: list[tuple[str, bytes | None]] = field(default_factory=list)
     caption: bytes | None = None
     facts: bytes | None = None
 
@@ -305,13 +308,13 @@ def _add(
     caption: str | None,
     with_facts: bool,
 ) -> None:
-    """Read a member of a sample if it may be used; at most two images are held."""
+    """Read a member of a sample if it may be used; of several images, the first and those named."""
     suffix = _split(member.name)[1]
     if _is_image(f".{suffix}"):
         if not sample.images:
             sample.name = member.name
         held = not sample.images or _is_named(suffix, wanted)
-        sample.images[suffix] = _member(tar, member) if held else b""
+        sample.images.append((suffix, _member(tar, member) if held else b""))
     elif suffix == caption:
         sample.caption = _member(tar, member)
     elif suffix == "json" and with_facts:
@@ -353,10 +356,11 @@ def _group_of(sample: _Sample, column: str | None, where: str) -> Any:
 def _load_sample(sample: _Sample, wanted: str, with_caption: bool) -> Loaded:
     if not sample.images:
         raise UnusableImageError(NO_IMAGE_IN_SAMPLE)
-    named = [suffix for suffix in sample.images if _is_named(suffix, wanted)]
-    if len(sample.images) > 1 and len(named) != 1:
-        raise UnusableImageError(SEVERAL_IMAGES + came(", ".join(sample.images)))
-    content = sample.images[next(iter(named or sample.images))]
+    named = [image for image in sample.images if _is_named(image[0], wanted)] or sample.images
+    if len(named) > 1:
+        suffixes = ", ".join(suffix for suffix, _ in sample.images)
+        raise UnusableImageError(SEVERAL_IMAGES + came(suffixes))
+    _, content = named[0]
     if content is None:
         raise UnusableImageError(LINK)
     if not with_caption:

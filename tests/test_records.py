@@ -214,6 +214,28 @@ def test_reasons_are_counted_the_most_frequent_first():
     assert list(count_reasons(aside).items()) == [(REPEATED, 2), (EMPTY, 1)]
 
 
+def test_what_came_is_left_out_of_counts_unless_all_had_the_same():
+    def counts(*reasons):
+        return count_reasons([SetAside("w", None, reason) for reason in reasons])
+
+    assert counts("too large; came: 5", "too large; came: 6", "other") == {
+        "too large": 2,
+        "other": 1,
+    }
+    assert counts("too large; came: 5", "too large; came: 5") == {"too large; came: 5": 2}
+
+
+def test_more_records_than_fit_into_a_batch_of_the_table_keep_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr("raymia.records._ROWS_PER_BATCH", 2)
+    texts = [f"text {i}" for i in range(7)]
+    records = read(
+        members=write(tmp_path / "m.jsonl", texts[:5]),
+        candidates=write(tmp_path / "c.jsonl", texts[5:]),
+    )
+    assert records.table["payload"].to_pylist() == texts
+    assert [records.count(x) for x in (True, None)] == [5, 2]
+
+
 # --------------------------------------------------------------------------- refused
 
 

@@ -11,7 +11,7 @@ from raymia.errors import InputError
 from raymia.image_records import read_image_records, read_other_images
 from raymia.inputs.base import Inputs, Problems
 from raymia.models.image_source import ImageCheckpoint, Shape, resolve_image_model
-from raymia.neighbors.images import check_perturbation
+from raymia.neighbors.images import DEFAULT_STRENGTHS, check_perturbation
 from raymia.records import RecordSet, SetAside
 from raymia.spec import (
     AuditSpec,
@@ -76,7 +76,7 @@ def resolve_images(
         )
     if isinstance(spec.neighbors, ImageNeighbors):
         for kind in spec.neighbors.kinds:
-            strengths = spec.neighbors.strengths
+            strengths = spec.neighbors.strengths or DEFAULT_STRENGTHS[kind]
             attempt(check_perturbation, kind, strengths, shape[0], "neighbors")
     for where, model in {**targets, **references}.items():
         attempt(check_timesteps, spec, where, model)

@@ -18,7 +18,8 @@ from PIL import Image
 from raymia.draws import generator
 from raymia.errors import InputError
 from raymia.files import Folder
-from raymia.hashing import digest, digest_bytes
+from raymia.hashing import digest
+from raymia.image_records import image_id
 
 Images = npt.NDArray[np.uint8]
 
@@ -72,10 +73,12 @@ def split_and_write(
     Raises
     ------
     InputError
-        If the images have another type or shape, or too few of them are distinct.
+        If the images have another type or shape, too few of them are distinct, or ``out`` holds
+        another split, which the models that lie beside it were trained on.
     """
     _check(images, captions)
-    ids = [image_hash(image) for image in images]
+    shape = images.shape[1:]
+    ids = [image_id(np.ascontiguousarray(image).tobytes(), shape, None) for image in images]
     distinct = np.sort(np.unique(ids, return_index=True)[1])  # the first of each
     if members < 1 or held_out < 1 or members + held_out > len(distinct):
         raise InputError(
@@ -85,9 +88,11 @@ def split_and_write(
         )
     drawn = distinct[generator(seed, "image split").permutation(len(distinct))]
     places = {MEMBERS_FILE: drawn[:members], NON_MEMBERS_FILE: drawn[members:][:held_out]}
-    for name, rows in places.items():
-        chosen = None if captions is None else [captions[i] for i in rows]
-        Folder(str(out)).write(name, _parquet(images[rows], chosen))
+    contents = {
+        name: _parquet(images[rows], None if captions is None else [captions[i] for i in rows])
+        for name, rows in places.items()
+    }
+    _write(out, contents)
     inside, outside = places.values()
     return ImageSplit(
         members=images[inside],
@@ -98,7 +103,7 @@ def split_and_write(
             "members": members,
             "held_out": held_out,
             "seed": seed,
-            "image_shape": list(images.shape[1:]),
+            "image_shape": list(shape),
             "repeated_images_left_out": len(ids) - len(distinct),
             "members_hash": digest(sorted(ids[i] for i in inside)),
             "held_out_hash": digest(sorted(ids[i] for i in outside)),
@@ -106,35 +111,21 @@ def split_and_write(
     )
 
 
-def image_hash(image: Images) -> str:
-    """Hash of an image's shape and pixels, [channels, height, width]."""
-    return digest_bytes(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes())
-
-
 def write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:
-    """Write ``manifest.json``, which people and a resumed run read; seen whole or not at all."""
+    """Write ``manifest.json``; seen whole or not at all."""
     content = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
     Folder(str(out)).write(MANIFEST_FILE, content.encode())
 
 
-def read_manifest(out: Path) -> dict[str, Any] | None:
-    """What a run wrote before it was interrupted; None where there is no manifest.
-
-    Raises
-    ------
-    InputError
-        If the file is there and cannot be read.
-    """
-    path = out / MANIFEST_FILE
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON: {error}; remove it to start anew") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path} should hold an object; remove it to start anew")
-    return found
+def _write(out: Path, contents: Mapping[str, bytes]) -> None:
+    for name, content in contents.items():
+        if (out / name).is_file() and (out / name).read_bytes() != content:
+            raise InputError(
+                f"{out / name} holds other images than these settings draw; remove the folder, or "
+                "name another"
+            )
+    for name, content in contents.items():
+        Folder(str(out)).write(name, content)
 
 
 def png(image: Images) -> bytes:

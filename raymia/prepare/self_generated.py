@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raymia.draws import stream_key
 from raymia.errors import InputError
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
 from raymia.hashing import digest
@@ -164,6 +165,8 @@ def _train(
     recipe: SelfGeneratedRecipe, images: Images, out: Path, progress: Progress
 ) -> dict[str, Any]:
     folder, training = Path(recipe.trained.path), recipe.spec.training
+    # Its own start and order: a target trained with the same seed would be too near a relative.
+    seed = stream_key(recipe.seed, "self-generated reference")
     if recipe.target.family == "denoiser":
         from raymia.prepare.train_denoiser import train_denoiser
 
@@ -172,7 +175,7 @@ def _train(
             folder,
             training,
             out,
-            seed=recipe.seed,
+            seed=seed,
             progress=progress,
             from_weights=recipe.base is not None,
         )
@@ -184,7 +187,7 @@ def _train(
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
     )
-    return train_like(folder, images, settings, out, seed=recipe.seed, progress=progress)
+    return train_like(folder, images, settings, out, seed=seed, progress=progress)
 
 
 def _commit_images(recipe: SelfGeneratedRecipe, store: EvidenceStore, images: Images) -> None:

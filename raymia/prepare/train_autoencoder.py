@@ -1,24 +1,21 @@
-"""Training autoencoders: targets, checkpoints along training, and references."""
+"""Training an autoencoder on images: targets of demos and studies, references, shadows."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.torch
 import torch
 
-from raymia.draws import generator, normals, stream_key
+from raymia.draws import generator
 from raymia.errors import InputError
 from raymia.files import Folder
 from raymia.hashing import digest, digest_bytes
-from raymia.models.autoencoder import Autoencoder
 from raymia.models.image_source import OWN_AUTOENCODER, read_json
 from raymia.models.kl_autoencoder import build_kl_autoencoder
 from raymia.models.vae import (
@@ -27,152 +24,19 @@ from raymia.models.vae import (
     build_autoencoder,
     read_config,
 )
+from raymia.prepare.autoencoder_training import Training
+from raymia.prepare.fine_tune import HELD_OUT_SHARE, MAX_MEASURED, Progress
+from raymia.prepare.training_state import STATE_FILE, Progressed, load_state, save_state
 from raymia.spec.images import AutoencoderTrainingSpec
 
-Images = npt.NDArray[np.uint8]
-Progress = Callable[[int, int], None]
-"""Called with (done, total), in steps."""
-
+VERSION = 1
+CHECKPOINT = "checkpoint-"
 FACTS_FILE = "facts.json"
-STATE_FILE = "training.safetensors"
-MAX_MEASURED = 256
-MEASURING_DRAWS = 4
 
+STATE_EVERY = 10
+"""Epochs after which a killed training need not be taken again."""
 
-class AutoencoderTraining:
-    """A training that goes on epoch by epoch.
-
-    The order of an epoch and its noise are a function of (seed, epoch), so a training that is
-    stopped after an epoch and goes on from its saved state makes the same weights; on a CPU, to the
-    bit.
-
-    Parameters
-    ----------
-    network : with fresh weights; it is trained in float32, on the GPU where there is one.
-    images : uint8 [count, channels, height, width].
-    """
-
-    def __init__(
-        self,
-        network: AutoencoderNetwork,
-        images: Images,
-        settings: AutoencoderTrainingSpec,
-        seed: int,
-    ) -> None:
-        _check(images, network.image_shape, "images to train on")
-        if len(images) < 2:
-            raise InputError("an autoencoder is trained on two images or more")
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = network.to(self.device).train()
-        self.images = images
-        self.settings = settings
-        self.seed = seed
-        self.epoch = 0
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-        self.steps_per_epoch = -(-len(images) // settings.batch_size)
-        self._initial = {name: t.detach().cpu() for name, t in network.state_dict().items()}
-
-    def run_epoch(self, after_step: Callable[[int], None]) -> None:
-        """Train on every image once; ``after_step`` is told the steps done since the start.
-
-        Batches are of equal size, give or take one: a batch of one image has no statistics.
-        """
-        self.network.train()
-        order = generator(self.seed, "order", self.epoch).permutation(len(self.images))
-        random = torch.Generator().manual_seed(stream_key(self.seed, "noise", self.epoch))
-        done = self.epoch * self.steps_per_epoch
-        for step, rows in enumerate(np.array_split(order, self.steps_per_epoch), start=1):
-            loss = self.network.training_loss(self._tensor(self.images[rows]), random)
-            if not torch.isfinite(loss):
-                raise InputError(
-                    f"the loss is not finite in epoch {self.epoch + 1}; lower learning_rate"
-                )
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            after_step(done + step)
-        self.epoch += 1
-
-    def save_model(self, folder: Path, measure_on: Images | None) -> dict[str, Any]:
-        """Save the model as it is now, with ``facts.json``, and return the facts.
-
-        The losses are means over at most 256 images, of the loss that an audit will ask for.
-        """
-        self.network.eval()
-        chosen = generator(self.seed, "centroids").permutation(len(self.images))
-        self.network.finish(self._tensor(self.images[chosen]))
-        facts = {
-            "images": len(self.images),
-            "epochs": self.epoch,
-            "steps": self.epoch * self.steps_per_epoch,
-            "train_loss": self._mean_loss(self.images),
-            "held_out_loss": None if measure_on is None else self._mean_loss(measure_on),
-        }
-        self.network.save(folder)
-        Folder(str(folder)).write(FACTS_FILE, (json.dumps(facts, indent=2) + "\n").encode())
-        return facts
-
-    def save_state(self, folder: Path) -> None:
-        """Write what :meth:`load_state` goes on from."""
-        tensors = {f"model.{n}": t for n, t in self.network.state_dict().items() if self._kept(n)}
-        for place, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{place}.{name}": t for name, t in state.items()}
-        metadata = {"training": self._digest(), "epoch": str(self.epoch)}
-        held = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        Folder(str(folder)).write(STATE_FILE, safetensors.torch.save(held, metadata))
-
-    def load_state(self, folder: Path) -> bool:
-        """Go on from a state that was saved to this folder; False where there is none.
-
-        Raises
-        ------
-        InputError
-            If it is of another training: other images, model, settings or seed.
-        """
-        file = folder / STATE_FILE
-        if not file.is_file():
-            return False
-        with safetensors.safe_open(file, framework="pt") as content:
-            metadata = content.metadata()
-            if metadata["training"] != self._digest():
-                raise InputError(
-                    f"{file} is of a training on other images or with other settings; remove the "
-                    "folder, or name another"
-                )
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-        model = {n[len("model.") :]: t for n, t in tensors.items() if n.startswith("model.")}
-        self.network.load_state_dict(model, strict=False)
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, place, key = name.split(".")
-                state.setdefault(int(place), {})[key] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        self.epoch = int(metadata["epoch"])
-        return True
-
-    def _kept(self, name: str) -> bool:
-        """Whether a tensor is there from the start, and not made by ``finish``."""
-        return bool(self.network.state_dict()[name].shape == self._initial[name].shape)
-
-    def _digest(self) -> str:
-        """Hash of everything that decides what is learned, the number of epochs apart."""
-        settings = self.settings.model_dump(exclude={"epochs"})
-        initial = {n: digest_bytes(t.numpy().tobytes()) for n, t in self._initial.items()}
-        images = digest_bytes(np.ascontiguousarray(self.images).tobytes())
-        return digest([settings, self.seed, initial, images])
-
-    def _tensor(self, images: Images) -> torch.Tensor:
-        return torch.from_numpy(images).to(self.device, torch.float32) / 255
-
-    def _mean_loss(self, images: Images) -> float:
-        some = self._tensor(images[:MAX_MEASURED])
-        size = self.network.noise_size
-        keys = torch.tensor([stream_key("measuring", i) for i in range(len(some))])
-        noise = normals(keys, MEASURING_DRAWS * size).reshape(len(some), MEASURING_DRAWS, size)
-        asked = Autoencoder(self.network, batch_images=64).terms(some, noise)
-        return round(float(asked["loss"].double().mean()), 4)
+Images = npt.NDArray[np.uint8]
 
 
 def train_autoencoder(
@@ -184,28 +48,45 @@ def train_autoencoder(
     seed: int,
     progress: Progress,
     measure_on: Images | None = None,
+    checkpoint_every: int | None = None,
 ) -> dict[str, Any]:
-    """Train an autoencoder on images and save it to ``out``.
+    """Train one of raymia's own autoencoders on images and save it.
 
-    Deterministic given the seed on a CPU. Adam with a constant learning rate, in float32.
+    Order and noise are functions of (seed, epoch), and where the training stands is kept in
+    ``out/training.safetensors`` until it is finished: after a kill, the same call goes on, and
+    ends, on a CPU, with the weights that it would have ended with. A call that is repeated when all
+    is done does nothing.
 
     Parameters
     ----------
     images : uint8 [count, channels, height, width], of the config's shape.
-    measure_on : held-out images for the held-out loss.
+    out : folder that the autoencoder is saved in.
+    progress : told the epochs that are done, and how many there are.
+    measure_on : held-out images for the held-out loss; default: 5 % of the images, which are then
+        not trained on.
+    checkpoint_every : epochs; the autoencoder is then saved every so many and after the last, in
+        ``out/checkpoint-EPOCH`` each, and not in ``out`` itself.
 
     Returns
     -------
-    The facts of the training, also in ``out/facts.json``: images, epochs, steps, seconds, and the
-    losses in nats per image, on at most 256 images each; held_out_loss is None without
-    ``measure_on``.
+    The facts of the training, also in ``out/facts.json``: images, epoch, steps, seconds,
+    parameters, the losses, and with ``checkpoint_every`` the checkpoints with theirs. Losses are
+    means in nats per image, on at most 256 images each, with the same latent draws.
 
     Raises
     ------
     InputError
-        If the images are of another shape than the config's, fewer than two, or the loss diverges.
+        If images and config do not fit, or ``out`` holds another training.
+    RaymiaError
+        If the loss is no longer finite.
     """
-    return _train(_fresh(config, seed), images, settings, out, seed, progress, measure_on)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build_autoencoder(config)
+    what = config.to_json()
+    return _train(
+        images, network, what, settings, out, seed, progress, measure_on, checkpoint_every
+    )
 
 
 def train_like(
@@ -218,108 +99,164 @@ def train_like(
     progress: Progress,
     measure_on: Images | None = None,
 ) -> dict[str, Any]:
-    """Train a fresh autoencoder of the same config as a checkpoint's, on other images.
+    """Train a fresh autoencoder with the config of another, on other images.
 
     Parameters
     ----------
-    folder : a checkpoint of raymia's own autoencoders, or of AutoencoderKL; its weights are not
-        read.
-    images, settings, out, seed, progress, measure_on : as for :func:`train_autoencoder`.
+    folder : the other: one of raymia's own, or an AutoencoderKL. Its weights are not read.
+    images, settings, out, seed, progress, measure_on : as for :func:`train_autoencoder`, whose
+        facts and errors this has.
     """
-    if read_json(folder / "config.json", "autoencoder").get("_class_name") == OWN_AUTOENCODER:
-        network: AutoencoderNetwork = _fresh(read_config(folder), seed)
-    else:
+    content = read_json(folder / "config.json", str(folder))
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = build_kl_autoencoder(folder)
-    return _train(network, images, settings, out, seed, progress, measure_on)
-
-
-def train_checkpoints(
-    images: Images,
-    config: AutoencoderConfig,
-    settings: AutoencoderTrainingSpec,
-    out: Path,
-    *,
-    every: int,
-    seed: int,
-    progress: Progress,
-    measure_on: Images | None = None,
-) -> list[dict[str, Any]]:
-    """Train an autoencoder and save it every few epochs, and at the end, to
-    ``out/checkpoint-EPOCH``.
-
-    A call that was interrupted goes on from the last checkpoint when it is made again, and so does
-    one with more epochs.
-
-    Returns
-    -------
-    The facts of each checkpoint, as :func:`train_autoencoder` gives them, with its ``folder``.
-
-    Raises
-    ------
-    InputError
-        As for :func:`train_autoencoder`, and if ``out`` holds a training on other images or with
-        other settings.
-    """
-    if every < 1:
-        raise InputError(f"checkpoints should be one epoch or more apart, but got {every}")
-    training = AutoencoderTraining(_fresh(config, seed), images, settings, seed)
-    training.load_state(out)
-    if training.epoch > settings.epochs:
-        raise InputError(
-            f"{out} holds a training of {training.epoch} epochs, and {settings.epochs} are wanted; "
-            "remove the folder, or name another"
+        network: AutoencoderNetwork = (
+            build_autoencoder(read_config(folder))
+            if content.get("_class_name") == OWN_AUTOENCODER
+            else build_kl_autoencoder(folder)
         )
-    total = settings.epochs * training.steps_per_epoch
-    progress(training.epoch * training.steps_per_epoch, total)
-    while training.epoch < settings.epochs:
-        training.run_epoch(lambda done: progress(done, total))
-        if training.epoch % every == 0 or training.epoch == settings.epochs:
-            training.save_model(_checkpoint(out, training.epoch), measure_on)
-            training.save_state(out)
-    saved = [epoch for epoch in range(1, settings.epochs + 1) if _facts(out, epoch).is_file()]
-    return [
-        {"folder": _checkpoint(out, epoch).name, **json.loads(_facts(out, epoch).read_text())}
-        for epoch in saved
-    ]
-
-
-def _checkpoint(out: Path, epoch: int) -> Path:
-    return out / f"checkpoint-{epoch}"
-
-
-def _facts(out: Path, epoch: int) -> Path:
-    return _checkpoint(out, epoch) / FACTS_FILE
-
-
-def _fresh(config: AutoencoderConfig, seed: int) -> AutoencoderNetwork:
-    torch.manual_seed(seed)
-    return build_autoencoder(config)
+    what = json.dumps(content, sort_keys=True)
+    return _train(images, network, what, settings, out, seed, progress, measure_on, None)
 
 
 def _train(
-    network: AutoencoderNetwork,
     images: Images,
+    network: AutoencoderNetwork,
+    config: str,
     settings: AutoencoderTrainingSpec,
     out: Path,
     seed: int,
     progress: Progress,
     measure_on: Images | None,
+    checkpoint_every: int | None,
 ) -> dict[str, Any]:
+    _check(images, measure_on, network.image_shape, checkpoint_every)
+    train, held_out = _split(images, measure_on, seed)
+    run = digest(
+        {
+            "version": VERSION,
+            "train": digest_bytes(np.ascontiguousarray(train).tobytes()),
+            "held_out": digest_bytes(np.ascontiguousarray(held_out).tobytes()),
+            "config": config,
+            "settings": settings.model_dump(),
+            "seed": seed,
+            "checkpoint_every": checkpoint_every,
+        }
+    )
+    epochs = settings.epochs
+    finished = _finished(out, run)
+    if finished is not None:
+        progress(epochs, epochs)
+        return finished
+    training = Training(train, network, settings, seed)
+    saved = load_state(out, run, network, training.optimizer, None)
+    training.epoch = saved.step // training.steps_per_epoch
     started = time.monotonic()
+    checkpoints: list[dict[str, Any]] = []
+
+    def seconds() -> float:
+        return round(saved.seconds + time.monotonic() - started, 1)
+
+    def save(folder: Path) -> None:
+        training.finish()
+        facts = {
+            "images": len(train),
+            "held_out_images": len(held_out),
+            "epoch": training.epoch,
+            "steps": training.epoch * training.steps_per_epoch,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "train_loss": training.loss_on(train[:MAX_MEASURED]),
+            "held_out_loss": training.loss_on(held_out[:MAX_MEASURED]),
+            "seconds": seconds(),
+            "run": run,
+        }
+        network.save(folder)
+        _write_facts(folder, facts)
+        network.train()
+
+    progress(training.epoch, epochs)
+    while training.epoch < epochs:
+        training.run_epoch()
+        epoch = training.epoch
+        is_checkpoint = checkpoint_every is not None and epoch % checkpoint_every == 0
+        if checkpoint_every is not None and (is_checkpoint or epoch == epochs):
+            save(out / f"{CHECKPOINT}{epoch}")
+        if epoch < epochs and (is_checkpoint or epoch % STATE_EVERY == 0):
+            now = Progressed(epoch * training.steps_per_epoch, seconds())
+            save_state(out, run, now, network, training.optimizer, None)
+        progress(epoch, epochs)
+    if checkpoint_every is None:
+        save(out)
+    else:
+        checkpoints = _facts_of_checkpoints(out)
+        kept = {**checkpoints[-1], "checkpoints": checkpoints}
+        kept.pop("folder")
+        _write_facts(out, kept)
+    (out / STATE_FILE).unlink(missing_ok=True)
+    return _read_facts(out)
+
+
+def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
+    Folder(str(folder)).write(FACTS_FILE, (json.dumps(facts, indent=2) + "\n").encode())
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+    return facts
+
+
+def _facts_of_checkpoints(out: Path) -> list[dict[str, Any]]:
+    """In order of their epochs."""
+    folders = sorted(out.glob(f"{CHECKPOINT}*"), key=lambda p: int(p.name.removeprefix(CHECKPOINT)))
+    return [{"folder": folder.name, **_read_facts(folder)} for folder in folders]
+
+
+def _finished(out: Path, run: str) -> dict[str, Any] | None:
+    """The facts of this training where it is done; None where it is not.
+
+    Raises
+    ------
+    InputError
+        If the folder, or a checkpoint in it, is of another training.
+    """
+    for folder in (out, *out.glob(f"{CHECKPOINT}*")):
+        if (folder / FACTS_FILE).is_file() and _read_facts(folder).get("run") != run:
+            raise InputError(
+                f"{folder} is of a training with other images, settings, seed or config; remove "
+                "it, or train in another folder"
+            )
+    return _read_facts(out) if (out / FACTS_FILE).is_file() else None
+
+
+def _check(
+    images: Images,
+    measure_on: Images | None,
+    shape: Sequence[int],
+    checkpoint_every: int | None,
+) -> None:
+    problems = []
+    for what, given, least in (
+        ("images", images, 2 if measure_on is not None else 3),
+        ("held-out images", measure_on, 1),
+    ):
+        if given is None:
+            continue
+        if given.dtype != np.uint8 or given.shape[1:] != tuple(shape):
+            problems.append(
+                f"{what}: expected uint8 [count, {', '.join(map(str, shape))}], which the config "
+                f"says, but got {given.dtype} {list(given.shape)}"
+            )
+        elif len(given) < least:
+            problems.append(f"{what}: expected at least {least}, but got {len(given)}")
+    if checkpoint_every is not None and checkpoint_every < 1:
+        problems.append(f"checkpoints should be an epoch or more apart, but got {checkpoint_every}")
+    if problems:
+        raise InputError(problems)
+
+
+def _split(images: Images, measure_on: Images | None, seed: int) -> tuple[Images, Images]:
     if measure_on is not None:
-        _check(measure_on, network.image_shape, "held-out images")
-    training = AutoencoderTraining(network, images, settings, seed)
-    total = settings.epochs * training.steps_per_epoch
-    for _ in range(settings.epochs):
-        training.run_epoch(lambda done: progress(done, total))
-    facts = training.save_model(out, measure_on)
-    return facts | {"seconds": round(time.monotonic() - started, 1)}
-
-
-def _check(images: Images, shape: Sequence[int], what: str) -> None:
-    if images.dtype != np.uint8 or images.shape[1:] != tuple(shape):
-        raise InputError(
-            f"{what} should be uint8 [count, {', '.join(map(str, shape))}], but got "
-            f"{images.dtype} {list(images.shape)}"
-        )
+        return images, measure_on
+    order = generator(seed, "held out").permutation(len(images))
+    count = max(1, int(HELD_OUT_SHARE * len(images)))
+    return images[np.sort(order[count:])], images[np.sort(order[:count])]

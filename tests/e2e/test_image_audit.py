@@ -120,7 +120,7 @@ def test_a_second_run_asks_no_model_and_says_the_same(first: Done) -> None:
 
 
 def test_the_run_is_written_as_that_of_texts_is(first: Done) -> None:
-    loaded = load_run(str(first.folder / "run"))
+    loaded, _ = load_run(str(first.folder / "run"))
     assert loaded.metrics == first.result.metrics
     assert (first.folder / "run" / "report.html").read_text(encoding="utf-8").startswith("<!")
     scores = scores_by_row(first.folder / "run")

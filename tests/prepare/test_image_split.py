@@ -11,7 +11,10 @@ import pytest
 from PIL import Image
 
 from raymia.errors import InputError
-from raymia.prepare.image_split import read_manifest, split_and_write, write_manifest
+from raymia.hashing import digest
+from raymia.image_records import read_image_records
+from raymia.prepare.image_split import split_and_write, write_manifest
+from raymia.spec import ImageRecordsSpec
 
 
 def pictures(count=20, channels=3, seed=0):
@@ -96,15 +99,23 @@ def test_missing_captions_are_refused(tmp_path):
         split_and_write(pictures(), ["one", "two"], 8, 5, 0, tmp_path)
 
 
-def test_manifest_is_read_as_it_was_written(tmp_path):
-    assert read_manifest(tmp_path) is None
+def test_manifest_is_json(tmp_path):
     write_manifest(tmp_path / "new", {"epochs": 3, "name": "á"})
-    assert read_manifest(tmp_path / "new") == {"epochs": 3, "name": "á"}
-    assert json.loads((tmp_path / "new" / "manifest.json").read_text("utf-8"))["epochs"] == 3
+    written_one = json.loads((tmp_path / "new" / "manifest.json").read_text("utf-8"))
+    assert written_one == {"epochs": 3, "name": "á"}
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "not valid JSON"), ("[]", "an object")])
-def test_damaged_manifest_is_refused(tmp_path, content, message):
-    (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(InputError, match=message):
-        read_manifest(tmp_path)
+def test_same_split_is_written_again_and_another_is_refused(tmp_path):
+    split_and_write(pictures(), None, 8, 5, 0, tmp_path)
+    split_and_write(pictures(), None, 8, 5, 0, tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"members\.parquet holds other images"):
+        split_and_write(pictures(), None, 8, 5, 1, tmp_path)
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_hash_of_members_is_that_of_their_record_ids(tmp_path):
+    split = split_and_write(pictures(), None, 8, 5, 0, tmp_path)
+    files = [str(tmp_path / "members.parquet")]
+    spec = ImageRecordsSpec(kind="image", members=files)
+    assert split.facts["members_hash"] == digest(sorted(read_image_records(spec, (3, 8, 6)).ids))

@@ -67,7 +67,8 @@ def principal_components(images: Images, components: int) -> Callable[[Images], 
     from sklearn.decomposition import PCA
 
     points = pixels(images)
-    fitted = PCA(min(components, *points.shape), random_state=0).fit(points)
+    with np.errstate(invalid="ignore"):  # shares of no variance at all, which nobody reads
+        fitted = PCA(min(components, *points.shape), random_state=0).fit(points)
 
     def project(others: Images) -> Floats:
         projected: Floats = fitted.transform(pixels(others))

@@ -48,15 +48,15 @@ class Quantile(OnLoss):
             raise ValueError(f"fpr should be in (0, 1), but got {self.fpr}")
 
     def score(self, evidence: ImageEvidence) -> Scores:
-        return excess_over_quantile(
-            *self._covariates(asked(evidence.population)), *self._covariates(evidence), self.fpr
-        )
+        beside = evidence.reference is not None
+        known, values = self._covariates(asked(evidence.population), beside)
+        return excess_over_quantile(known, values, *self._covariates(evidence, beside), self.fpr)
 
-    def _covariates(self, evidence: ImageEvidence) -> tuple[Floats, Scores]:
+    def _covariates(self, evidence: ImageEvidence, beside: bool) -> tuple[Floats, Scores]:
         """What a quantile depends on, [images, covariates], and minus log loss, [images]."""
         covariates = [image_covariates(evidence.images)]
-        if evidence.reference is not None:
-            covariates.append(-log_error(self.loss(evidence.reference))[:, None])
+        if beside:
+            covariates.append(-log_error(self.loss(asked(evidence.reference)))[:, None])
         return np.hstack(covariates), -log_error(self.loss(asked(evidence.target)))
 
 

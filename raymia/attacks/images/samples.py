@@ -143,9 +143,9 @@ class MonteCarlo(OnSamples):
         near = shares <= 1 + ROUNDING
         if self.weigh == "count":
             weights: Scores = near.mean(axis=1)
-            return weights
-        logs = np.log(np.clip(shares, MIN_SHARE, 1.0))
-        weights = np.where(near, -logs, 0.0).mean(axis=1)
+        else:
+            logs = np.log(np.clip(shares, MIN_SHARE, 1.0))
+            weights = np.where(near, -logs, 0.0).mean(axis=1)
         return weights
 
 

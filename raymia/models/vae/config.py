@@ -28,7 +28,7 @@ class MmdConfig(Strict):
     weight: float = Field(
         default=3.0,
         gt=0,
-        description="of the squared discrepancy; pythae multiplies its `reg_weight` by the batch "
+        description="of the squared discrepancy; pythae's `reg_weight` is multiplied by the batch "
         "size, so that its default, 0.03, is 3 at batches of 100",
     )
 

@@ -43,7 +43,7 @@ class Metric:
 
     def inverse(self, z: torch.Tensor) -> torch.Tensor:
         """G^-1 at positions [rows, latent]; [rows, latent, latent]."""
-        identity = torch.eye(z.shape[1], device=z.device)
+        identity = torch.eye(z.shape[1], device=z.device, dtype=z.dtype)
         weighted = (self._weights(z) @ self.matrices.flatten(1)).reshape(-1, *identity.shape)
         return weighted + self.regularization * identity
 

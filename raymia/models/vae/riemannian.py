@@ -7,6 +7,7 @@ Setting Using a Geometry-Based Variational Autoencoder", arXiv 2105.00026.
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 from torch import nn
@@ -50,7 +51,8 @@ class RiemannianAutoencoder(ConvolutionalAutoencoder):
     as reconstruction, and the rest as divergence.
 
     In training the metric is that of the batch. A finished model has its own, of the encodings of
-    images it was trained on, as tensors that do not change: scoring adds nothing to them.
+    images it was trained on, as tensors that do not change: scoring adds nothing to them. Going
+    back to training mode drops them.
     """
 
     centroids: torch.Tensor
@@ -62,6 +64,11 @@ class RiemannianAutoencoder(ConvolutionalAutoencoder):
         self.metric_network = MetricNetwork(config)
         self.register_buffer("centroids", torch.zeros(0, config.latent))
         self.register_buffer("matrices", torch.zeros(0, config.latent, config.latent))
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self.centroids, self.matrices = self.centroids[:0], self.matrices[:0]
+        return super().train(mode)
 
     def posterior(self, images: torch.Tensor) -> Posterior:
         """Mean and log-variance of z_0, [images, latent] each."""
@@ -95,11 +102,11 @@ class RiemannianAutoencoder(ConvolutionalAutoencoder):
     def potential(self, images: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reconstruction errors at z, and the gradient in z of U = error + ||z||^2 / 2."""
         with torch.enable_grad():
-            at = z if self.training else z.detach().requires_grad_()
+            at = z if z.requires_grad else z.detach().requires_grad_()
             error = squared_error(images, self.decode(at))
             energy = error.sum() + 0.5 * at.square().sum()
-            (gradient,) = torch.autograd.grad(energy, at, create_graph=self.training)
-        return (error, gradient) if self.training else (error.detach(), gradient)
+            (gradient,) = torch.autograd.grad(energy, at, create_graph=z.requires_grad)
+        return (error, gradient) if z.requires_grad else (error.detach(), gradient)
 
     def metric(self, images: torch.Tensor, mean: torch.Tensor) -> Metric:
         """The metric of a batch while the model is trained, then the model's own."""

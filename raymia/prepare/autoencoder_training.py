@@ -1,0 +1,97 @@
+"""The epochs of training an autoencoder: each a function of the seed and the epoch's number."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from raymia.draws import generator, normals, stream_key
+from raymia.errors import RaymiaError
+from raymia.models.autoencoder import Autoencoder
+from raymia.models.vae import AutoencoderNetwork
+from raymia.spec.images import AutoencoderTrainingSpec
+
+MEASURING_DRAWS = 4
+"""Latent draws per image, of a mean loss."""
+
+Images = npt.NDArray[np.uint8]
+
+
+class Training:
+    """A network that is being trained.
+
+    Adam with a constant learning rate, in float32, on the GPU where there is one.
+
+    Parameters
+    ----------
+    images : uint8 [count, channels, height, width], two or more.
+
+    Attributes
+    ----------
+    epoch : epochs that are behind it.
+    steps_per_epoch : optimizer steps.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        network: AutoencoderNetwork,
+        settings: AutoencoderTrainingSpec,
+        seed: int,
+    ) -> None:
+        self.images, self.settings, self.seed = images, settings, seed
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = network.to(self.device).train()
+        self.epoch = 0
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=0.0
+        )
+        self.steps_per_epoch = -(-len(images) // settings.batch_size)
+
+    def run_epoch(self) -> None:
+        """Train on every image once.
+
+        Batches are of equal size, give or take one: a batch of a single image has no statistics.
+
+        Raises
+        ------
+        RaymiaError
+            If the loss is no longer finite.
+        """
+        self.network.train()
+        order = generator(self.seed, "order", self.epoch).permutation(len(self.images))
+        # Drawn on the CPU, so that a seed means the same on every device.
+        random = torch.Generator().manual_seed(stream_key(self.seed, "noise", self.epoch))
+        for rows in np.array_split(order, self.steps_per_epoch):
+            loss = self.network.training_loss(self._tensor(self.images[rows]), random)
+            if not torch.isfinite(loss):
+                raise RaymiaError(
+                    f"the loss is not finite in epoch {self.epoch + 1}; make learning_rate smaller"
+                )
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+        self.epoch += 1
+
+    def finish(self) -> None:
+        """Put the network in eval mode, with what it keeps of the images it was trained on."""
+        self.network.eval()
+        shuffled = generator(self.seed, "kept").permutation(len(self.images))
+        self.network.finish(self._tensor(self.images[shuffled]))
+
+    def loss_on(self, images: Images) -> float:
+        """Mean loss per image, in nats, as an audit asks for it; of a finished network.
+
+        Latent draws of the i-th image are a function of the seed and i: losses on members and
+        held-out images, or at two epochs, differ by the images and weights alone.
+        """
+        size = self.network.noise_size
+        keys = torch.tensor([stream_key(self.seed, "measure", i) for i in range(len(images))])
+        noise = normals(keys, MEASURING_DRAWS * size).reshape(len(images), MEASURING_DRAWS, size)
+        model = Autoencoder(self.network, batch_images=self.settings.batch_size)
+        loss = model.terms(self._tensor(images), noise)["loss"]
+        return round(float(loss.double().mean()), 4)
+
+    def _tensor(self, images: Images) -> torch.Tensor:
+        return torch.from_numpy(images).to(self.device).float() / 255

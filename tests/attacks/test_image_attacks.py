@@ -1,0 +1,231 @@
+"""What holds of every attack on images."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_image_evidence import (
+    NO_ANSWER,
+    autoencoder,
+    change_grids,
+    denoiser,
+    everything,
+    overfitted,
+    take_records,
+)
+from sklearn.metrics import roc_auc_score
+
+import raymia.attacks.images
+from raymia.attacks import build, registry
+from raymia.errors import InputError
+from raymia.evidence.image import ImageEvidence
+
+NAMES = [
+    "clid", "clid_mixed", "gan_leaks", "lira", "lira_offline", "logan", "loss", "monte_carlo",
+    "over_representation", "pfami", "pfami_nns", "pia", "pian", "quantile", "reconstruction",
+    "secmi", "secmi_nns", "sima",
+]  # fmt: skip
+LEARNED = ["pfami_nns", "secmi_nns"]
+KINDS = registry("image")
+SAMPLE_ONLY = [name for name in NAMES if "samples" in KINDS[name].families]
+READ_ERRORS = [name for name in NAMES if name not in SAMPLE_ONLY]
+SHADOWED = [name for name in NAMES if KINDS[name].uses_shadows]
+LOGARITHMIC = ["loss", "pia", "pian", "reconstruction", "secmi", "sima"]
+"""Attacks that a reference calibrates by the difference of logarithms."""
+
+
+def score(name, given, **parameters):
+    return build(name, parameters, "here", "image").score(given)
+
+
+def evidence(name, **more):
+    """What an attack is given; enough records for those that learn."""
+    make = {"make": autoencoder} if name == "reconstruction" else {}
+    if name in LEARNED:
+        return replace(everything(count=90, shadows=0, **make), **more)
+    return replace(everything(**make), **more)
+
+
+def test_all_attacks_are_known():
+    assert set(KINDS) == {*NAMES, "learned_combination"}
+    calibrated = {name for name, kind in KINDS.items() if kind.calibrates}
+    assert calibrated == {*LOGARITHMIC, *LEARNED, "pfami", "clid", "quantile"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_attack_says_what_it_is(name):
+    kind = KINDS[name]
+    assert kind.name == name
+    assert all((kind.title, kind.source, kind.formula))
+    assert kind.__doc__
+    assert kind.families <= {"denoiser", "autoencoder", "pixels", "samples"}
+    assert kind().runs_on == kind.families
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("with_reference", [False, True])
+def test_order_of_records_changes_no_score(name, with_reference):
+    given = evidence(name, **({} if with_reference else {"reference": None}))
+    order = np.random.default_rng(3).permutation(len(given.images))
+    expected, found = score(name, given)[order], score(name, take_records(given, order))
+    assert np.isfinite(expected).sum() >= 7
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in LEARNED])
+def test_record_has_the_same_score_alone_as_beside_others(name):
+    """LiRA with each record's own variance: one variance for all is by its definition of all."""
+    own = {"fixed_variance": False} if name.startswith("lira") else {}
+    given = evidence(name)
+    expected = score(name, given, **own)
+    for i in range(len(given.images)):
+        (found,) = score(name, take_records(given, [i]), **own)
+        np.testing.assert_allclose(found, expected[i], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_evidence_gives_the_same_scores(name):
+    given = evidence(name)
+    np.testing.assert_array_equal(score(name, given), score(name, given))
+
+
+@pytest.mark.parametrize("name", [n for n in READ_ERRORS if n not in SHADOWED])
+def test_record_without_an_answer_has_no_score_and_every_other_has(name):
+    found = score(name, replace(evidence(name), shadows=()))
+    assert np.isnan(found).nonzero()[0].tolist() == [NO_ANSWER]
+
+
+@pytest.mark.parametrize("name", SAMPLE_ONLY)
+def test_attack_on_samples_needs_no_model_and_scores_every_record(name):
+    given = replace(evidence(name), target=None, reference=None, shadows=(), labels=None)
+    assert np.isfinite(score(name, given)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_attack_without_what_it_needs_says_so(name):
+    given = ImageEvidence(everything().images, None)
+    with pytest.raises(ValueError, match=r"not given|shadows"):
+        score(name, given)
+
+
+@pytest.mark.parametrize("name", [n for n in READ_ERRORS if n != "quantile"])
+def test_members_known_by_heart_are_found(name):
+    given = overfitted(make=autoencoder if name == "reconstruction" else denoiser)
+    assert roc_auc_score(given.labels.is_member, score(name, given)) > 0.95
+
+
+def test_members_known_by_heart_are_found_whatever_their_quantile():
+    given = overfitted()
+    for fpr in (0.01, 0.1, 0.5):
+        assert roc_auc_score(given.labels.is_member, score("quantile", given, fpr=fpr)) > 0.95
+
+
+@pytest.mark.parametrize("name", SAMPLE_ONLY)
+def test_members_that_the_target_repeats_are_found(name):
+    given = overfitted()
+    assert roc_auc_score(given.labels.is_member, score(name, given)) > 0.95
+
+
+@pytest.mark.parametrize("name", [*LOGARITHMIC, "pfami", "clid"])
+def test_reference_that_answers_as_the_target_leaves_nothing_to_tell(name):
+    given = evidence(name)
+    found = score(name, replace(given, reference=given.target))
+    assert set(found[np.isfinite(found)]) == {0.0}
+
+
+@pytest.mark.parametrize("name", LOGARITHMIC)
+def test_reference_takes_away_what_makes_all_models_err(name):
+    """Where images differ in how hard they are for any model, members are told beside a reference
+    that has not seen them, and hardly without."""
+    make = autoencoder if name == "reconstruction" else denoiser
+    known = overfitted(make=make, strength=0.8)
+    unknown = overfitted(make=make, strength=1.0)
+    hard = np.exp(np.random.default_rng(5).normal(size=len(known.images)))
+    target, reference = _harder(known.target, hard), _harder(unknown.target, hard)
+    labels, alone = known.labels.is_member, replace(known, target=target)
+    assert roc_auc_score(labels, score(name, alone)) < 0.75
+    assert roc_auc_score(labels, score(name, replace(alone, reference=reference))) > 0.95
+
+
+def _harder(model, factors):
+    return change_grids(model, lambda v: v * factors.reshape(-1, *[1] * (v.ndim - 1)))
+
+
+# ---------------------------------------------------------------------------- parameters
+
+
+def problem(name, **parameters):
+    with pytest.raises(InputError) as caught:
+        build(name, parameters, "attacks[3]", "image")
+    (text,) = caught.value.problems
+    assert text.startswith("attacks[3]: ")
+    return text
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        *[(name, {"timestep": value}) for name in ("loss", "pia", "sima", "quantile", "lira")
+          for value in (-1, "x", 1.5, True)],
+        ("pia", {"p": 3}),
+        ("pfami", {"form": "log"}),
+        ("pfami", {"strengths": "two"}),
+        ("pfami", {"perturbation": 3}),
+        ("pfami_nns", {"form": "log"}),
+        ("pfami_nns", {"folds": 1}),
+        ("secmi_nns", {"folds": 0}),
+        ("clid_mixed", {"alpha": 1.1}),
+        ("quantile", {"fpr": 0}),
+        ("gan_leaks", {"k": 0}),
+        ("over_representation", {"k": -1}),
+        ("monte_carlo", {"radius": "mean"}),
+        ("monte_carlo", {"weigh": "all"}),
+        ("monte_carlo", {"components": 0}),
+        ("logan", {"components": 0}),
+    ],
+)  # fmt: skip
+def test_parameter_outside_its_range_is_refused(name, parameters):
+    ((parameter, value),) = parameters.items()
+    text = problem(name, **parameters)
+    assert f"{parameter} should be" in text
+    assert repr(value) in text
+
+
+@pytest.mark.parametrize("name", ["loss", "secmi", "pia", "pfami", "clid"])
+def test_flag_that_is_none_is_refused(name):
+    assert "low_pass should be like False" in problem(name, low_pass="yes")
+
+
+@pytest.mark.parametrize("name", ["loss", "pfami", "pfami_nns", "quantile", "lira"])
+def test_with_a_low_pass_or_a_timestep_it_runs_on_denoisers_alone(name):
+    assert build(name, {"low_pass": True}, "here", "image").runs_on == {"denoiser"}
+    if name not in ("pfami", "pfami_nns"):
+        assert build(name, {"timestep": 100}, "here", "image").runs_on == {"denoiser"}
+
+
+# ------------------------------------------------------------------------------- imports
+
+
+def test_attacks_on_images_import_no_models_and_no_ray():
+    for path in Path(raymia.attacks.images.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                top = name.split(".")[0]
+                assert top not in {"ray", "torch", "transformers", "diffusers"}, path
+                assert not name.startswith(("raymia.models", "raymia.engine")), path
+
+
+def test_listing_attacks_loads_neither_torch_nor_ray_nor_sklearn():
+    listing = "import sys, raymia.attacks as a; a.registry('image'); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", listing], capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "ray", "sklearn"} & set(done.stdout.split())

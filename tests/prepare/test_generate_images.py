@@ -1,0 +1,170 @@
+"""Generated images: DDIM as diffusers has it, and a function of the image's number alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from raymia.draws import normals, stream_key
+from raymia.errors import InputError
+from raymia.models.denoiser import Denoiser, load_denoiser
+from raymia.models.image_source import resolve_image_model
+from raymia.prepare.denoiser_files import fresh_pipeline
+from raymia.prepare.generate_images import (
+    ddim_timesteps,
+    decode_prior,
+    denoise,
+    generate_images,
+)
+from raymia.spec import ModelSpec
+
+SHAPE = (2, 8, 8)
+
+
+def betas(count=100):
+    return torch.linspace(1e-4, 0.02 * 1000 / count, count, dtype=torch.float64)
+
+
+def gaussian_denoiser(mean=0.3, deviation=0.2, prediction="epsilon", count=100, latents=None):
+    """The best denoiser of images whose pixels are all independent and normal.
+
+    E[x_0 | x_t] = mean + a s^2 (x_t - a mean) / (a^2 s^2 + 1 - a^2), with a = sqrt(abar_t).
+    """
+    alphas = torch.cumprod(1 - betas(count), 0)
+
+    def network(noisy, timesteps, _):
+        kept = alphas[timesteps].float().reshape(-1, 1, 1, 1)
+        gain = kept.sqrt() * deviation**2 / (kept * deviation**2 + 1 - kept)
+        clean = mean + gain * (noisy - kept.sqrt() * mean)
+        if prediction == "sample":
+            return clean
+        return (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
+
+    return Denoiser(
+        network, alphas, prediction=prediction, shape=SHAPE, latent_shape=SHAPE, batch_images=8,
+        autoencoder=latents,
+    )  # fmt: skip
+
+
+def generate(model, count, *, batch=64, seed=0, steps=20, progress=None):
+    return generate_images(
+        model, count, seed=seed, steps=steps, batch=batch, progress=progress or (lambda *_: None)
+    )
+
+
+@pytest.fixture(scope="module")
+def unet(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline")
+    fresh_pipeline(folder, SHAPE, channels=(8, 16))
+    checkpoint = resolve_image_model(ModelSpec(model=str(folder)), "m", on_gpu=False)
+    return load_denoiser(checkpoint, batch_images=8)
+
+
+@pytest.mark.parametrize("is_latent", [False, True])
+def test_steps_are_those_of_diffusers(is_latent):
+    from diffusers import DDIMScheduler
+
+    class Identity:
+        """Latents that are not cut to a range."""
+
+        encode = decode = staticmethod(lambda values: values)
+
+    model = gaussian_denoiser(deviation=0.9, latents=Identity() if is_latent else None)
+    theirs = DDIMScheduler(
+        num_train_timesteps=100, trained_betas=betas().numpy(), clip_sample=not is_latent,
+        set_alpha_to_one=True, timestep_spacing="trailing",
+    )  # fmt: skip
+    theirs.set_timesteps(20)
+    assert theirs.timesteps.tolist() == ddim_timesteps(100, 20)
+    noise = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    expected = noise
+    for t in theirs.timesteps:
+        predicted = model.predict_noise(expected, t.repeat(3))
+        expected = theirs.step(predicted, t, expected, eta=0.0).prev_sample
+    assert torch.allclose(denoise(model, noise, ddim_timesteps(100, 20)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample"])
+def test_images_have_the_distribution_that_the_model_knows(prediction):
+    """Pixels are normal with mean 0.3 and deviation 0.2 in [-1, 1], halved in [0, 1]."""
+    model = gaussian_denoiser(prediction=prediction, count=1000)
+    values = generate(model, 200, batch=200, steps=1000).astype(float) / 255
+    assert values.mean() == pytest.approx(0.65, abs=0.005)
+    assert values.std() == pytest.approx(0.1, rel=0.03)
+
+
+def test_timesteps_begin_with_the_last_and_are_all_different():
+    for schedule, steps in ((1000, 50), (1000, 7), (100, 100), (10, 1)):
+        found = ddim_timesteps(schedule, steps)
+        assert found[0] == schedule - 1
+        assert len(set(found)) == len(found) == steps
+        assert found == sorted(found, reverse=True)
+        assert found[-1] >= 0
+
+
+def test_batches_and_number_change_no_image(unet):
+    """But for the rounding of the network's sums, which a level can turn on."""
+    whole = generate(unet, 7, steps=5)
+    for other in (generate(unet, 7, batch=1, steps=5), generate(unet, 9, batch=4, steps=5)[:7]):
+        difference = np.abs(whole.astype(int) - other.astype(int))
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 0.01
+    assert whole.dtype == np.uint8
+    assert whole.shape == (7, *SHAPE)
+
+
+def test_images_are_functions_of_the_seed_and_differ(unet):
+    torch.manual_seed(3)
+    one = generate(unet, 3, steps=4)
+    torch.manual_seed(4)
+    assert np.array_equal(one, generate(unet, 3, steps=4))
+    assert not np.array_equal(one, generate(unet, 3, steps=4, seed=1))
+    assert not np.array_equal(one[0], one[1])
+
+
+def test_progress_ends_at_all_images(unet):
+    seen = []
+    generate(unet, 5, batch=2, steps=2, progress=lambda *s: seen.append(s))
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_lack_of_memory_makes_batches_smaller_and_changes_no_image():
+    model = gaussian_denoiser()
+    network = model.network
+
+    def short_of_memory(noisy, *rest):
+        if len(noisy) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return network(noisy, *rest)
+
+    expected = generate(model, 6)
+    model.network = short_of_memory
+    assert np.array_equal(generate(model, 6), expected)
+
+
+def test_autoencoder_decodes_what_is_drawn_from_its_prior():
+    class Decoder:
+        latent_shape = (3, 2)
+        device = torch.device("cpu")
+
+        def generate(self, noise):
+            return torch.sigmoid(noise)[:, None]
+
+    images = decode_prior(Decoder(), 5, seed=2, batch=2, progress=lambda *_: None)
+    for i in range(5):
+        latents = normals(torch.tensor([stream_key(2, "generate", i)]), 6).reshape(1, 3, 2)
+        expected = (torch.sigmoid(latents) * 255).round().numpy()
+        assert np.array_equal(images[i], expected)
+
+
+def test_values_that_are_not_finite_are_an_error():
+    model = gaussian_denoiser()
+    model.network = lambda noisy, *_: noisy * float("nan")
+    with pytest.raises(InputError, match="values that are not finite; look at the checkpoint"):
+        generate(model, 2)
+
+
+def test_more_steps_than_timesteps_are_refused():
+    with pytest.raises(InputError, match=r"takes 101 steps, and .* has 100; make sampling_steps"):
+        generate(gaussian_denoiser(), 2, steps=101)

@@ -1,0 +1,179 @@
+"""The self-generated reference: made of what the target generates, and kept step by step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from raymia.errors import InputError
+from raymia.evidence.store import EvidenceStore
+from raymia.models.autoencoder import load_autoencoder
+from raymia.models.denoiser import load_denoiser
+from raymia.models.image_source import ImageCheckpoint, image_fingerprint, resolve_image_model
+from raymia.models.vae import AutoencoderConfig, build_autoencoder
+from raymia.prepare import generate_images, train_denoiser
+from raymia.prepare.denoiser_files import fresh_pipeline
+from raymia.prepare.self_generated import (
+    SelfGeneratedRecipe,
+    generated_images,
+    make_image_reference,
+)
+from raymia.spec import ModelSpec, SelfGeneratedReference
+
+SHAPE = (1, 8, 8)
+TRAINING = {"steps": 6, "batch_size": 4, "warmup": 1, "learning_rate": 2e-3}
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "target"
+    fresh_pipeline(folder, SHAPE, channels=(8, 16), attention=False, seed=1)
+    return resolve_image_model(ModelSpec(model=str(folder)), "target", on_gpu=False)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "base"
+    fresh_pipeline(folder, SHAPE, channels=(8, 8), attention=False, seed=2)
+    return resolve_image_model(ModelSpec(model=str(folder)), "base", on_gpu=False)
+
+
+def recipe(target, base=None, seed=0, **changes):
+    quick = {"images": 6, "sampling_steps": 3, "generation_batch": 4, "training": TRAINING}
+    spec = SelfGeneratedReference(**{"kind": "self_generated", **quick, **changes})
+    return SelfGeneratedRecipe(target, base, spec, seed)
+
+
+def make(made, store):
+    def progress(*_):
+        return None
+
+    make_image_reference(made, store, batch_images=4, on_images=progress, on_steps=progress)
+
+
+def checkpoint_of(made, store):
+    found = ImageCheckpoint(**made.checkpoint_at(store.prepared_path(made.key)))
+    return replace(found, fingerprint=image_fingerprint(found))
+
+
+def network(folder):
+    return safetensors.torch.load_file(f"{folder}/unet/diffusion_pytorch_model.safetensors")
+
+
+def test_made_reference_can_be_asked_and_is_not_the_target(tmp_path, target):
+    store, made = EvidenceStore(str(tmp_path)), recipe(target)
+    assert generated_images(made, store) is None
+    make(made, store)
+    facts = store.prepared_facts(made.key)
+    assert facts["generated"] == 6
+    assert facts["images"] + facts["held_out_images"] == 6
+    assert {"train_loss", "held_out_loss", "step", "seconds"} <= facts.keys()
+    reference = checkpoint_of(made, store)
+    assert reference.shape == target.shape
+    assert reference.fingerprint != target.fingerprint
+    x, t = torch.zeros(1, *SHAPE), torch.tensor([500])
+    answers = [load_denoiser(c, batch_images=4).predict_noise(x, t) for c in (target, reference)]
+    assert not torch.allclose(*answers, atol=1e-3)
+
+
+def test_images_are_what_the_target_generates(tmp_path, target):
+    store, made = EvidenceStore(str(tmp_path)), recipe(target, seed=4)
+    make(made, store)
+    expected = generate_images.generate_images(
+        load_denoiser(target, batch_images=4), 6, seed=4, steps=3, batch=4, progress=lambda *_: None
+    )
+    assert np.array_equal(generated_images(made, store), expected)
+
+
+def test_base_is_trained_further_and_without_one_the_architecture_is_the_targets(
+    tmp_path, target, base
+):
+    slow = {**TRAINING, "learning_rate": 1e-9}
+    store = EvidenceStore(str(tmp_path))
+    further, fresh = recipe(target, base, training=slow), recipe(target, training=slow)
+    for made in (further, fresh):
+        make(made, store)
+    start, end = network(base.path), network(checkpoint_of(further, store).path)
+    assert all(torch.allclose(start[name], end[name], atol=1e-6) for name in start)
+    start, end = network(target.path), network(checkpoint_of(fresh, store).path)
+    assert {name: value.shape for name, value in start.items()} == {
+        name: value.shape for name, value in end.items()
+    }
+    assert not all(torch.allclose(start[name], end[name], atol=1e-2) for name in start)
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed(*_, **__):
+    raise Killed
+
+
+def test_killed_training_does_not_ask_the_target_again(tmp_path, target, monkeypatch):
+    store, made = EvidenceStore(str(tmp_path)), recipe(target)
+    with monkeypatch.context() as patch:
+        patch.setattr(train_denoiser, "train_denoiser", killed)
+        with pytest.raises(Killed):
+            make(made, store)
+    assert store.prepared_facts(made.key) is None
+    assert len(generated_images(made, store)) == 6
+    monkeypatch.setattr(generate_images, "generate_images", killed)
+    make(made, store)
+    assert store.prepared_facts(made.key)["generated"] == 6
+
+
+def test_killed_generation_leaves_nothing_to_be_taken_for_images(tmp_path, target, monkeypatch):
+    store, made = EvidenceStore(str(tmp_path)), recipe(target)
+    monkeypatch.setattr(generate_images, "generate_images", killed)
+    with pytest.raises(Killed):
+        make(made, store)
+    assert generated_images(made, store) is None
+
+
+def test_keys_are_those_of_all_that_matters(target, base):
+    plain = recipe(target)
+    other_target = recipe(replace(target, fingerprint="other"))
+    for other in (
+        other_target,
+        recipe(target, seed=1),
+        recipe(target, images=7),
+        recipe(target, sampling_steps=4),
+    ):
+        assert other.images_key != plain.images_key
+        assert other.key != plain.key
+    for other in (recipe(target, base), recipe(target, training={**TRAINING, "steps": 7})):
+        assert other.images_key == plain.images_key
+        assert other.key != plain.key
+    assert recipe(replace(target, path="/elsewhere")).key == plain.key
+
+
+@pytest.mark.parametrize("objective", ["vae", "wae_mmd"])
+def test_autoencoder_decodes_its_prior_and_a_fresh_one_is_trained_on_that(tmp_path, objective):
+    torch.manual_seed(0)
+    config = AutoencoderConfig(objective=objective, image_shape=SHAPE, latent=3, channels=(4, 8))
+    (tmp_path / "vae").mkdir()
+    build_autoencoder(config).eval().save(tmp_path / "vae")
+    spec = ModelSpec(model=str(tmp_path / "vae"))
+    target = resolve_image_model(spec, "target", on_gpu=False)
+    store, made = EvidenceStore(str(tmp_path / "store")), recipe(target)
+    make(made, store)
+    expected = generate_images.decode_prior(
+        load_autoencoder(target, batch_images=4), 6, seed=0, batch=4, progress=lambda *_: None
+    )
+    assert np.array_equal(generated_images(made, store), expected)
+    reference = checkpoint_of(made, store)
+    assert reference.fingerprint != target.fingerprint
+    assert load_autoencoder(reference, batch_images=4).shape == SHAPE
+
+
+def test_model_that_generates_nothing_is_refused(tmp_path, target, base):
+    store = EvidenceStore(str(tmp_path))
+    with pytest.raises(InputError, match="of the family pixels, which generates no images"):
+        make(recipe(replace(target, family="pixels")), store)
+    with pytest.raises(InputError, match="leave out `base`"):
+        make(recipe(replace(target, family="autoencoder"), base), store)
