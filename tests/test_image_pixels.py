@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from small_images import encoded, picture, raw
+from small_images import encoded, picture, png_header, raw
 
 from raymia.image_pixels import (
     ANIMATED,
@@ -43,21 +43,6 @@ def why(content, shape=(3, 8, 8), fit="exact"):
     with pytest.raises(UnusableImageError) as caught:
         to_pixels(content, shape, fit)
     return str(caught.value)
-
-
-def png_header(width, height, depth=8, color=2):
-    """A PNG of a size that its data does not have."""
-
-    def chunk(kind, data):
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    data = zlib.compress(b"\x00" * 100)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
 
 
 def png_of_16_bit_rgb():
