@@ -255,10 +255,8 @@ def test_every_architecture_goes_through_the_same_stream(kind: str, tmp_path: Pa
 def test_of_a_gan_there_are_samples_alone(tmp_path: Path) -> None:
     """Samples near the members: distances to them find members, and no model is asked."""
     images = digits()
-    noisy = np.clip(
-        images[:MEMBERS].astype(int) + np.random.default_rng(0).integers(-9, 10, (MEMBERS, 1, 8, 8)),
-        0, 255,
-    ).astype(np.uint8)  # fmt: skip
+    noise = np.random.default_rng(0).integers(-9, 10, (MEMBERS, 1, 8, 8))
+    noisy = np.clip(images[:MEMBERS].astype(int) + noise, 0, 255).astype(np.uint8)
     target = {"name": "gan", "samples": write_images(tmp_path / "samples", list(noisy))}
     file = write_image_audit(
         tmp_path, tmp_path, targets=[target], attacks=["gan_leaks", "monte_carlo"], neighbors=None
