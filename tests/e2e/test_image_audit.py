@@ -39,7 +39,9 @@ SELF_GENERATED = {
     "kind": "self_generated", "images": 48, "sampling_steps": 5,
     "training": {"steps": 40, "batch_size": 24, "learning_rate": 3e-3, "warmup": 5},
 }  # fmt: skip
-ON_ERRORS = ["loss", "pfami", "secmi", "pia", "pian", "sima"]
+# SecMI and PIAN are left out: a network of this size that knows 24 digits by heart inverts
+# non-members along straighter paths than members (docs/images.md).
+ON_ERRORS = ["loss", "pfami", "pia", "sima"]
 
 
 @dataclass(frozen=True)
