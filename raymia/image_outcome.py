@@ -104,11 +104,11 @@ def look_at_images(
     for plan in plans:
         if plan.name not in shown and not inputs.chooses_perturbation:
             continue
-        leader = _leader(inputs, plan.name, rankings.get(plan.name))
         evidence, choice = _evidence_around(inputs, store, plan)
         if choice is not None:
             findings.choices.append(_told(plan.name, choice))
         if plan.name in shown:
+            leader = _leader(inputs, plan.name, rankings.get(plan.name), scores)
             around = _around(inputs, plan, leader, evidence, choice)
             findings.examples.extend(_examples(inputs, plan.name, leader, scores, around))
             if around is not None:
@@ -124,18 +124,27 @@ def _most_exposed(names: Sequence[str], rankings: dict[str, TargetRanking]) -> s
     return {*list(dict.fromkeys([*first, *names]))[:MOST_TARGETS]}
 
 
-def _leader(inputs: Inputs, target: str, ranking: TargetRanking | None) -> NamedAttack:
-    """The attack that is best on a target, or that is read first where nothing is measured."""
-    attacks = inputs.attacks_on(target)
-    combined = {named.label for named in attacks if named.attack.combines}
+def _leader(
+    inputs: Inputs, target: str, ranking: TargetRanking | None, scores: pa.Table
+) -> NamedAttack:
+    """The attack that is best on a target; where nothing is measured, the one to read first of
+    those with scores."""
+    attacks = {named.label: named for named in inputs.attacks_on(target)}
     if ranking is not None and ranking.measured:
-        label = leading(ranking, combined).attack
-        return next(named for named in attacks if named.label == label)
+        combined = {label for label, named in attacks.items() if named.attack.combines}
+        return attacks[leading(ranking, combined).attack]
     kinds = {name: spec.kind for name, spec in inputs.spec.references.items()}
-    hinted = first_to_read({named.attack.name for named in attacks}, kinds)
-    preferred = (hinted, "pfami", "loss", attacks[0].label)
-    by_label = {named.label: named for named in attacks}
-    return next(by_label[label] for label in preferred if label in by_label)
+    hinted = first_to_read({named.attack.name for named in attacks.values()}, kinds)
+    order = [label for label in (hinted, "pfami", "loss", *attacks) if label in attacks]
+    scored = (x for x in order if np.isfinite(_scores_of(scores, target, x)).any())
+    return attacks[next(scored, order[0])]
+
+
+def _scores_of(scores: pa.Table, target: str, label: str) -> Floats:
+    """One attack's scores on a target, [records]; NaN for none."""
+    rows = pc.and_(pc.equal(scores["target"], target), pc.equal(scores["attack"], label))
+    values: Floats = scores.filter(rows)["score"].to_numpy(zero_copy_only=False)
+    return values
 
 
 def _evidence_around(
@@ -232,10 +241,7 @@ def _examples(
     """The records to look at, by falling score."""
     assert inputs.shape is not None
     records = inputs.records.table
-    of_leader = pc.and_(
-        pc.equal(scores["target"], target), pc.equal(scores["attack"], leader.label)
-    )
-    values = scores.filter(of_leader)["score"].to_numpy(zero_copy_only=False)
+    values = _scores_of(scores, target, leader.label)
     labels = records["is_member"].to_pylist()
     classes = {label: _ranked(values, labels, label) for label in (True, False, None)}
     others = values[classes[False]]

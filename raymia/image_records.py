@@ -5,6 +5,7 @@ A picture is what it decodes to: the same pixels in PNG and in BMP are one recor
 
 from __future__ import annotations
 
+import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from PIL import Image
 
 from raymia.errors import InputError
 from raymia.hashing import digest_bytes
@@ -99,6 +101,19 @@ def read_other_images(
     read = _reader(spec, shape, with_groups=False)
     with quiet():
         return gather_others(paths, read, what, "an image", taken, aside, where)
+
+
+def shape_of_first(spec: ImageRecordsSpec) -> Shape:
+    """Channels, height and width of the first of the images, where no model says what it takes."""
+    paths = [*spec.members, *spec.non_members, *spec.candidates]
+    for path in paths:
+        for found in find_images(path, spec, with_groups=False):
+            try:
+                with Image.open(io.BytesIO(found.load()[0])) as image:
+                    return (1 if image.mode in ("1", "L") else 3, image.height, image.width)
+            except (UnusableImageError, OSError):
+                continue
+    raise InputError(f"records: not one image can be read in {', '.join(paths)}")
 
 
 def pixels_array(payloads: Sequence[Mapping[str, Any]], shape: Shape) -> npt.NDArray[np.uint8]:

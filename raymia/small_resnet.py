@@ -28,16 +28,18 @@ WIDTH = 8
 POOLED = 2
 """Side of what the second stage is averaged to: where in the picture something stands counts."""
 
-LARGEST_SIDE = 16
+LARGEST_SIDE = 10
 """Pictures with longer sides are scaled down by the first layer's stride."""
 
 MAX_DEVIATION = 5.0
 """Inputs are cut off at so many standard deviations: ratios have heavy tails."""
 
-MAX_EPOCHS = 30
-PATIENCE = 5
-EPOCHS_WITHOUT_STOPPING = 12
+MAX_EPOCHS = 15
+PATIENCE = 3
+EPOCHS_WITHOUT_STOPPING = 10
 BATCH = 64
+EPOCH = 4_096
+"""Pictures per epoch, at most: each epoch draws others."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def _train(network: nn.Module, taught: Examples, held_out: Examples | None) -> N
     least, best, waited = math.inf, None, 0
     for epoch in range(MAX_EPOCHS if held_out else EPOCHS_WITHOUT_STOPPING):
         network.train()
-        order = torch.from_numpy(generator("order of a fit", epoch).permutation(len(inputs)))
+        drawn = generator("order of a fit", epoch).permutation(len(inputs))
+        order = torch.from_numpy(drawn[:EPOCH])
         for batch in torch.split(order[: len(order) // size * size], size):
             loss = _loss(network(inputs[batch]), targets[batch], weight)
             optimizer.zero_grad()

@@ -6,13 +6,14 @@ import difflib
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from raymia.errors import InputError
 from raymia.spec import (
+    AnyTarget,
     AuditSpec,
     EndpointTarget,
     InfillNeighbors,
@@ -21,11 +22,15 @@ from raymia.spec import (
     NeighborsSpec,
     RecordsSpec,
     ReferenceSpec,
+    SamplesTarget,
     SelfGeneratedReference,
     SelfPromptReference,
     ShadowReference,
     TargetSpec,
 )
+
+Model = TypeVar("Model", bound=ModelSpec)
+TARGETS = {kind.__name__ for kind in (TargetSpec, EndpointTarget, SamplesTarget)}
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -113,7 +118,7 @@ def _is_union_tag(loc: tuple[Any, ...], part: Any, previous: Any) -> bool:
     if loc[0] == "references":
         return len(loc) > 2 and previous == loc[1] and part in _tags_of(ReferenceSpec)
     if loc[0] == "targets":
-        return part in (TargetSpec.__name__, EndpointTarget.__name__)
+        return part in TARGETS
     unions = {"neighbors": NeighborsSpec, "records": RecordsSpec}
     return previous == loc[0] and part in _tags_of(unions.get(loc[0]))
 
@@ -143,7 +148,7 @@ def _is_model(kind: Any) -> bool:
 
 def _descend(kind: Any, part: Any) -> list[Any]:
     if _is_model(kind):
-        if part in (TargetSpec.__name__, EndpointTarget.__name__):
+        if part in TARGETS:
             return [kind] if part == kind.__name__ else []
         tag = kind.model_fields.get("kind")
         if tag is not None and part in _values(tag.annotation):
@@ -208,10 +213,7 @@ def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
             "output": data(spec.output),
             "store": data(spec.store),
             "records": records,
-            "targets": [
-                t if isinstance(t, EndpointTarget) else _model_paths(t, weights)
-                for t in spec.targets
-            ],
+            "targets": [_target_paths(target, weights, data) for target in spec.targets],
             "references": references,
             "neighbors": neighbors,
             "corpus": corpus,
@@ -219,7 +221,17 @@ def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
     )
 
 
-def _model_paths(model: ModelSpec, resolve: Callable[[str], str]) -> ModelSpec:
+def _target_paths(
+    target: AnyTarget, weights: Callable[[str], str], data: Callable[[str], str]
+) -> AnyTarget:
+    if isinstance(target, EndpointTarget):
+        return target
+    if isinstance(target, SamplesTarget):
+        return target.model_copy(update={"samples": [data(path) for path in target.samples]})
+    return _model_paths(target, weights)
+
+
+def _model_paths(model: Model, resolve: Callable[[str], str]) -> Model:
     adapter = None if model.adapter is None else resolve(model.adapter)
     return model.model_copy(update={"model": resolve(model.model), "adapter": adapter})
 

@@ -59,7 +59,9 @@ def make_image_models(folder: Path) -> ImageModels:
         digits()[:MEMBERS], models.untrained, settings, models.denoiser, seed=0,
         progress=lambda *_: None,
     )  # fmt: skip
-    config = AutoencoderConfig(image_shape=SHAPE, objective="vae", latent=8, channels=(16, 32))
+    config = AutoencoderConfig(
+        image_shape=SHAPE, objective="beta_vae", beta=0.05, latent=16, channels=(32, 64)
+    )
     train_autoencoder(
         digits()[:MEMBERS], config,
         AutoencoderTrainingSpec(epochs=150, batch_size=8, learning_rate=3e-3), models.vae,

@@ -145,3 +145,22 @@ def _dit() -> tuple[Any, Callable[..., torch.Tensor]]:
         return network(noisy, timesteps, class_labels=none).sample[:, :4]
 
     return pipeline, answer
+
+
+def save_model(kind: str, folder: Path) -> int:
+    """Save any image model, and return the side of the images it takes."""
+    import json
+
+    if kind == "autoencoder_kl":
+        _kl().save_pretrained(folder)
+        return 16
+    if kind == "imagegpt":
+        from transformers import ImageGPTConfig, ImageGPTForCausalImageModeling
+
+        config = ImageGPTConfig(vocab_size=9, n_positions=64, n_embd=16, n_layer=1, n_head=2)
+        ImageGPTForCausalImageModeling(config).save_pretrained(folder)
+        palette = [[r, g, b] for r in (-1, 1) for g in (-1, 1) for b in (-1, 1)]
+        (folder / "preprocessor_config.json").write_text(json.dumps({"clusters": palette}))
+        return 8
+    save_pipeline(kind, folder)
+    return 16

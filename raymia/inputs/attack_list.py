@@ -9,6 +9,7 @@ from raymia.spec import (
     AttackSpec,
     AuditSpec,
     ImageRecordsSpec,
+    SamplesTarget,
     SelfGeneratedReference,
     ShadowReference,
 )
@@ -86,8 +87,10 @@ def lacking(kind: type[Attack], spec: AuditSpec) -> str | None:
         ),
         (
             kind.uses_samples,
-            [r for r in spec.references.values() if isinstance(r, SelfGeneratedReference)],
-            "looks at images that the target generates; add a reference of `kind: self_generated`",
+            [r for r in spec.references.values() if isinstance(r, SelfGeneratedReference)]
+            + [t for t in spec.targets if isinstance(t, SamplesTarget)],
+            "looks at images that the target generates; add a reference of `kind: self_generated`, "
+            "or a target of `samples`",
         ),
         (kind.uses_corpus, spec.corpus, "needs token frequencies; add a section `corpus`"),
     )

@@ -36,6 +36,7 @@ class Inputs:
     shadow_members : ids of what each shadow was trained on, by its name.
     left_out : why an attack of the default list is not run on a target, by target and label.
     shape : of the images that are scored; None for texts.
+    samples : images that targets generated of which no more is given, payloads by target.
     """
 
     spec: AuditSpec
@@ -50,6 +51,7 @@ class Inputs:
     known_members: Mapping[str, str] = field(default_factory=dict)
     left_out: dict[tuple[str, str], str] = field(default_factory=dict)
     shape: Shape | None = None
+    samples: Mapping[str, list[Any]] = field(default_factory=dict)
 
     @property
     def payloads(self) -> pa.Table:

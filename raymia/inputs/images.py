@@ -8,7 +8,8 @@ from typing import Any
 from raymia.attacks import NamedAttack
 from raymia.attacks.images.base import ImageAttack
 from raymia.errors import InputError
-from raymia.image_records import read_image_records, read_other_images
+from raymia.hashing import digest
+from raymia.image_records import read_image_records, read_other_images, shape_of_first
 from raymia.inputs.base import Inputs, Problems
 from raymia.models.image_source import ImageCheckpoint, Shape, resolve_image_model
 from raymia.neighbors.images import DEFAULT_STRENGTHS, check_perturbation
@@ -19,6 +20,7 @@ from raymia.spec import (
     ImageNeighbors,
     ImageRecordsSpec,
     ModelReference,
+    SamplesTarget,
     SelfGeneratedReference,
     ShadowReference,
 )
@@ -35,6 +37,8 @@ def resolve_images(
     targets: dict[str, ImageCheckpoint] = {}
     for number, target in enumerate(spec.targets):
         assert not isinstance(target, EndpointTarget), "the spec refuses it"
+        if isinstance(target, SamplesTarget):
+            continue
         where, on_gpu = f"targets[{number}].model", spec.resources.target.gpus > 0
         found = attempt(resolve_image_model, target, where, on_gpu=on_gpu)
         if found is not None:
@@ -47,6 +51,8 @@ def resolve_images(
             if found is not None:
                 references[name] = found
     shape = attempt(one_shape, {**targets, **references})
+    if shape is None and not problems.found:
+        shape = attempt(shape_of_first, given)
     if shape is None:
         problems.refuse()
         raise ValueError("an audit file has at least one target")
@@ -74,6 +80,15 @@ def resolve_images(
             attempt(read_other_images, given.population, given, shape, what, taken, aside, where)
             or {}
         )
+    samples: dict[str, list[Any]] = {}
+    for number, target in enumerate(spec.targets):
+        if isinstance(target, SamplesTarget):
+            where = f"targets[{number}].samples"
+            generated = attempt(
+                read_other_images, target.samples, given, shape, "sample", {}, [], where
+            )
+            samples[target.name] = list((generated or {}).values())
+            targets[target.name] = of_samples(target, sorted(generated or {}), shape)
     if isinstance(spec.neighbors, ImageNeighbors):
         for kind in spec.neighbors.kinds:
             strengths = spec.neighbors.strengths or DEFAULT_STRENGTHS[kind]
@@ -87,12 +102,26 @@ def resolve_images(
         spec,
         RecordSet(records.table, aside),
         attacks,
-        targets,
+        {target.name: targets[target.name] for target in spec.targets},
         references,
         population=population,
         shadow_members=shadow_members,
         left_out=left_out,
         shape=shape,
+        samples=samples,
+    )
+
+
+def of_samples(target: SamplesTarget, ids: list[str], shape: Shape) -> ImageCheckpoint:
+    """A model of which there are samples alone."""
+    return ImageCheckpoint(
+        path=", ".join(target.samples),
+        family="samples",
+        shape=shape,
+        latent_shape=shape,
+        quantization="none",
+        dtype="float32",
+        fingerprint=digest({"samples": ids}),
     )
 
 

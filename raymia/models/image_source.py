@@ -2,7 +2,7 @@
 
 Three families: a ``denoiser`` is a diffusers pipeline (model_index.json), an ``autoencoder`` is
 diffusers' AutoencoderKL or one of raymia's own, and ``pixels`` is a transformers model that
-predicts pixel by pixel.
+predicts pixel by pixel. Of the family ``samples`` nothing is to be had but what they generated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from raymia.hashing import digest, digest_file
 from raymia.models.source import PICKLES, check_whole, locate
 from raymia.spec import ModelSpec
 
-Family = Literal["denoiser", "autoencoder", "pixels"]
+Family = Literal["denoiser", "autoencoder", "pixels", "samples"]
 Shape = tuple[int, int, int]
 OWN_AUTOENCODER = "raymia.autoencoder"
 """``_class_name`` in the config of raymia's own autoencoders."""

@@ -89,7 +89,7 @@ def split_and_write(
     drawn = distinct[generator(seed, "image split").permutation(len(distinct))]
     places = {MEMBERS_FILE: drawn[:members], NON_MEMBERS_FILE: drawn[members:][:held_out]}
     contents = {
-        name: _parquet(images[rows], None if captions is None else [captions[i] for i in rows])
+        name: parquet(images[rows], None if captions is None else [captions[i] for i in rows])
         for name, rows in places.items()
     }
     _write(out, contents)
@@ -136,7 +136,7 @@ def png(image: Images) -> bytes:
     return content.getvalue()
 
 
-def _parquet(images: Images, captions: Sequence[str] | None) -> bytes:
+def parquet(images: Images, captions: Sequence[str] | None) -> bytes:
     columns = {IMAGE_COLUMN: pa.array([png(image) for image in images], type=pa.binary())}
     if captions is not None:
         columns[CAPTION_COLUMN] = pa.array(captions, type=pa.string())

@@ -119,7 +119,10 @@ class _OnImages:
         ]
         self.samples = None
         if any(attack.uses_samples for attack in attacks):
-            self.samples = _samples(store, plan)
+            given = inputs.samples.get(plan.name)
+            self.samples = (
+                _samples(store, plan) if given is None else pixels_array(given, inputs.shape)
+            )
         self.inputs = inputs
         self.chosen = None
         if inputs.spec.neighbors is not None and not inputs.chooses_perturbation:

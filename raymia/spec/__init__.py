@@ -27,6 +27,7 @@ from raymia.spec.models import (
     LongTexts,
     ModelSpec,
     Quantization,
+    SamplesTarget,
     TargetSpec,
 )
 from raymia.spec.neighbors import (
@@ -98,6 +99,7 @@ __all__ = [
     "ReferenceSpec",
     "ResourcesSpec",
     "SamplesSpec",
+    "SamplesTarget",
     "SelfGeneratedReference",
     "SelfPromptReference",
     "ShadowReference",

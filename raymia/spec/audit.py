@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raymia.spec.base import Name, Share, Strict
 from raymia.spec.images import ImageNeighbors, ImageRecordsSpec, SelfGeneratedReference
-from raymia.spec.models import AnyTarget, EndpointTarget, ModelSpec
+from raymia.spec.models import AnyTarget, EndpointTarget, ModelSpec, SamplesTarget
 from raymia.spec.neighbors import NeighborsSpec
 from raymia.spec.probes import ProbesSpec
 from raymia.spec.records import CorpusSpec, RecordsSpec
@@ -160,6 +160,8 @@ class AuditSpec(Strict):
                 )
         if images:
             _refuse_keys_of_texts(self)
+        elif any(isinstance(target, SamplesTarget) for target in self.targets):
+            raise ValueError("a target of samples is one of images, and the records are texts")
         return self
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from raymia.spec.base import Name, Strict
+from raymia.spec.base import Name, Paths, Strict
 
 Quantization = Literal["none", "nf4", "fp4", "int8"]
 LongTexts = Literal["cut", "windows"]
@@ -97,12 +97,23 @@ class EndpointTarget(Strict):
         return self.model_copy(update={"endpoint": self.endpoint.rstrip("/")})
 
 
+class SamplesTarget(Strict):
+    """A model of which nothing is to be had but images that it generated, such as a GAN."""
+
+    samples: Paths = Field(min_length=1, description="images that it generated; see records")
+    name: Name = Field(description="what the report calls it")
+
+
 def _kind_of_target(value: Any) -> str:
-    is_endpoint = "endpoint" in value if isinstance(value, dict) else hasattr(value, "endpoint")
-    return "EndpointTarget" if is_endpoint else "TargetSpec"
+    for key, kind in (("endpoint", EndpointTarget), ("samples", SamplesTarget)):
+        if key in value if isinstance(value, dict) else hasattr(value, key):
+            return kind.__name__
+    return TargetSpec.__name__
 
 
 AnyTarget = Annotated[
-    Annotated[TargetSpec, Tag("TargetSpec")] | Annotated[EndpointTarget, Tag("EndpointTarget")],
+    Annotated[TargetSpec, Tag("TargetSpec")]
+    | Annotated[EndpointTarget, Tag("EndpointTarget")]
+    | Annotated[SamplesTarget, Tag("SamplesTarget")],
     Discriminator(_kind_of_target),
 ]

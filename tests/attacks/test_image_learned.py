@@ -237,10 +237,10 @@ def mean_ratios(model, name, rows):
 
 @pytest.mark.parametrize("perturbation", ["crop", "blur"])
 def test_perturbation_is_chosen_on_a_tenth_of_the_records_which_then_have_no_score(perturbation):
-    given = told_by(perturbation)
+    given = told_by(perturbation, count=300)
     choice = choose_perturbation(given)
     assert (choice.perturbation, choice.fitted_on) == (perturbation, "records")
-    assert 20 <= choice.spent.sum() <= 60, "a tenth of 400"
+    assert 20 <= choice.spent.sum() <= 45, "a tenth of 300"
     rows = np.flatnonzero(choice.spent)
     labels = [given.labels.is_member[i] for i in rows]
     for name, found in choice.aucs.items():
@@ -249,8 +249,8 @@ def test_perturbation_is_chosen_on_a_tenth_of_the_records_which_then_have_no_sco
     for name in ("pfami", "pfami_nns"):
         found = score(name, given)
         np.testing.assert_array_equal(np.isnan(found), choice.spent)
-        named = score(name, given, perturbation=perturbation)
-        np.testing.assert_array_equal(found[~choice.spent], named[~choice.spent])
+    named = score("pfami", given, perturbation=perturbation)
+    np.testing.assert_array_equal(score("pfami", given), np.where(choice.spent, np.nan, named))
 
 
 def test_labels_of_records_that_are_scored_do_not_change_the_choice():

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from ray_fixtures import ensure_local_ray
-from small_audit import console, raw_rows, scores_by_row
+from small_audit import console, parts, raw_rows, scores_by_row
 from small_image_audit import (
     MEMBERS,
     OTHERS,
@@ -21,6 +23,7 @@ from small_image_audit import (
     write_image_audit,
     write_images,
 )
+from small_image_models import save_model
 
 import raymia.engine.run
 from raymia.attacks import registry
@@ -36,7 +39,9 @@ SELF_GENERATED = {
     "kind": "self_generated", "images": 48, "sampling_steps": 5,
     "training": {"steps": 40, "batch_size": 24, "learning_rate": 3e-3, "warmup": 5},
 }  # fmt: skip
-ON_ERRORS = ["loss", "pfami", "secmi", "pia", "pian", "sima"]
+# SecMI and PIAN are left out: a network of this size that knows 24 digits by heart inverts
+# non-members along straighter paths than members (docs/images.md).
+ON_ERRORS = ["loss", "pfami", "pia", "sima"]
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,88 @@ def test_scores_do_not_depend_on_actors_blocks_or_batches(
     for key, score in other.items():
         assert score == pytest.approx(one[key], rel=1e-4, abs=1e-7)
     assert len(other) == len(attacks) * (MEMBERS + OTHERS)
+
+
+def test_with_labels_that_mean_nothing_no_attack_finds_anything(
+    first: Done, tmp_path: Path
+) -> None:
+    """Members and non-members in each class, on stored evidence: no model is asked."""
+    images = digits()[: MEMBERS + OTHERS]
+    file = write_image_audit(
+        tmp_path, Path(load_spec(first.file).targets[0].model), store=str(first.folder / "store"),
+        references=load_spec(first.file).model_dump(mode="json", exclude_none=True)["references"],
+        records={"kind": "image", "members": write_images(tmp_path / "a", images[::2]),
+                 "non_members": write_images(tmp_path / "b", images[1::2])},
+        metrics={"resamples": 1000, "confidence": 0.999},
+    )  # fmt: skip
+    result = run_audit(load_spec(file), console())
+    assert sum(stage.asked for stage in result.stages) == 0
+    for name, entry in measured(result).items():
+        assert entry.auc.low <= 0.5 <= entry.auc.high, name
+
+
+def test_evidence_that_was_lost_is_asked_again_and_nothing_else(
+    first: Done, image_models: ImageModels, tmp_path: Path
+) -> None:
+    file = write_image_audit(tmp_path, image_models.denoiser, attacks=["loss", "pfami", "pia"],
+                             resources={"block_records": 8})  # fmt: skip
+    run_audit(load_spec(file), console())
+    lost = parts(tmp_path / "store", "image.denoising")[0]
+    rows = pq.read_table(lost).num_rows
+    lost.unlink()
+    again = run_audit(load_spec(file), console())
+    assert sum(stage.asked for stage in again.stages) == rows
+    one, other = (scores_by_row(folder / "run") for folder in (first.folder, tmp_path))
+    for key, score in other.items():
+        assert score == pytest.approx(one[key], rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["ldm", "stable", "dit", "autoencoder_kl", "imagegpt"])
+def test_every_architecture_goes_through_the_same_stream(kind: str, tmp_path: Path) -> None:
+    ensure_local_ray()
+    model = tmp_path / "model"
+    side = save_model(kind, model)
+    draws = np.random.default_rng(0)
+    records: dict[str, Any] = {"kind": "image"}
+    for name in ("members", "non_members"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for number in range(3):
+            pixels = draws.integers(0, 256, (side, side, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+            (folder / f"{number}.txt").write_text("a cat on a mat")
+        records[name] = name
+    if kind == "stable":
+        records["caption_column"] = "txt"
+    file = write_image_audit(
+        tmp_path, model, records=records, probes={"denoising": {"timesteps": [100, 300]}},
+    )  # fmt: skip
+    result = run_audit(load_spec(file), console())
+    assert result.complete
+    assert result.dropped == []
+    asked = {m.attack for m in result.metrics}
+    assert {"loss", "pfami"} <= asked
+    assert ("clid" in asked) == (kind == "stable")
+    assert ("pia" in asked) == (kind in ("ldm", "stable", "dit"))
+    scores = scores_by_row(tmp_path / "run")
+    assert all(score is not None for key, score in scores.items() if key[1] in ("loss", "pfami"))
+
+
+def test_of_a_gan_there_are_samples_alone(tmp_path: Path) -> None:
+    """Samples near the members: distances to them find members, and no model is asked."""
+    images = digits()
+    noise = np.random.default_rng(0).integers(-9, 10, (MEMBERS, 1, 8, 8))
+    noisy = np.clip(images[:MEMBERS].astype(int) + noise, 0, 255).astype(np.uint8)
+    target = {"name": "gan", "samples": write_images(tmp_path / "samples", list(noisy))}
+    file = write_image_audit(
+        tmp_path, tmp_path, targets=[target], attacks=["gan_leaks", "monte_carlo"], neighbors=None
+    )
+    result = run_audit(load_spec(file), console())
+    assert result.complete
+    assert measured(result)["gan_leaks"].auc.value > 0.95
+    refused = write_image_audit(tmp_path, tmp_path, targets=[target], attacks=["loss"])
+    with pytest.raises(InputError, match="this is of the kind samples"):
+        resolve_inputs(load_spec(refused))
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ class Around(Filtered):
     perturbation: str | None = None
 
     asks = ("terms", "neighbors")
+    takes_shadows = True
 
     def __post_init__(self) -> None:
         if self.form not in ("ratio", "difference"):
