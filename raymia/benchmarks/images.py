@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,7 +53,7 @@ LIMIT, ADAPTER, RAY, RAY_ALL, RELEASED = (
     "raymia through Ray, ten strengths", "PFAMI as released",
 )  # fmt: skip
 ASKED_FOR = {
-    LIMIT: "predicted noise at mixed timesteps, on noisy images made beforehand",
+    LIMIT: "predicted noise at mixed timesteps, on noise made beforehand",
     ADAPTER: "pixels to errors, of the record and one crop",
     RAY: "the same to stored evidence, one actor, from its first block's commit to its last",
     RAY_ALL: "the record and ten crops, all used",
@@ -69,6 +70,7 @@ PASSES = {
 }  # fmt: skip
 """Pairs of image and timestep that the network is asked about per record."""
 BATCHES = (16, 32, 64, 128, 256)
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 BLOCK_RECORDS = 20
 START = "<!-- made by jobs/benchmark.py --images -->"
 LIBRARIES = ("raymia", "torch", "diffusers", "ray")
@@ -84,19 +86,21 @@ class ImageBench:
     ----------
     denoiser : the pipeline in this process as raymia loads it.
     network : the pipeline's network as diffusers loads it.
+    fastest : the same network in the memory layout in which bare calls are fastest.
     folder : the records as files, for audits.
     items : the records in memory.
-    batch_images : the batch size at which bare calls are fastest.
-    batch_rates : pairs per second of bare calls, by batch size.
+    batch_images : the batch size at which they are.
+    batch_rates : pairs per second of bare calls, by memory layout and batch size.
     """
 
     checkpoint: ImageCheckpoint
     denoiser: Denoiser
     network: Any
+    fastest: Any
     folder: Path
     items: list[Item]
     batch_images: int
-    batch_rates: dict[int, float]
+    batch_rates: dict[str, dict[int, float]]
 
 
 def make_pipeline(shape: Shape, channels: Sequence[int], folder: Path) -> Path:
@@ -145,10 +149,18 @@ def make_bench(model: Path, images: str | None, count: int, folder: Path) -> Ima
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = diffusers.UNet2DModel.from_pretrained(model / "unet", use_safetensors=True)
     network = network.to(device).eval()
-    found = batch_rates(network, checkpoint.shape)
-    best = max(found, key=lambda size: found[size])
-    denoiser = load_denoiser(checkpoint, batch_images=best)
-    return ImageBench(checkpoint, denoiser, network, folder / "records", items, best, found)
+    networks = {
+        name: deepcopy(network).to(memory_format=layout) for name, layout in LAYOUTS.items()
+    }
+    found = batch_rates(networks, checkpoint.shape)
+    layout, size = max(
+        ((layout, size) for layout in LAYOUTS for size in BATCHES),
+        key=lambda place: found[place[0]][place[1]],
+    )
+    denoiser = load_denoiser(checkpoint, batch_images=size)
+    return ImageBench(
+        checkpoint, denoiser, network, networks[layout], folder / "records", items, size, found
+    )
 
 
 def write_digits(folder: Path) -> Path:
@@ -171,16 +183,19 @@ def write_records(items: Sequence[Item], shape: Shape, folder: Path) -> None:
         )
 
 
-def batch_rates(network: Any, shape: Shape) -> dict[int, float]:
-    """Pairs per second of bare calls on the same rows by batch size; of two tries the better."""
+def batch_rates(networks: Mapping[str, Any], shape: Shape) -> dict[str, dict[int, float]]:
+    """Pairs per second of bare calls on the same rows by memory layout and batch size.
+
+    All in turn, twice; the better of the two counts.
+    """
     rows = max(BATCHES)
-    noisy, timesteps = noisy_rows(rows, shape, next(network.parameters()).device)
-    best = dict.fromkeys(BATCHES, 0.0)
-    call_network(network, noisy, timesteps, BATCHES[0])
+    noisy, timesteps = noisy_rows(rows, shape, next(networks["contiguous"].parameters()).device)
+    best = {name: dict.fromkeys(BATCHES, 0.0) for name in networks}
     for _ in range(2):
-        for size in BATCHES:
-            taken = timed(rows, partial(call_network, network, noisy, timesteps, size))
-            best[size] = max(best[size], taken.rate)
+        for name, network in networks.items():
+            for size in BATCHES:
+                taken = timed(rows, partial(call_network, network, noisy, timesteps, size))
+                best[name][size] = max(best[name][size], taken.rate)
     return best
 
 
@@ -200,7 +215,7 @@ def call_network(network: Any, noisy: Tensor, timesteps: Tensor, size: int) -> N
 def time_limit(bench: ImageBench) -> Timing:
     pairs = ONE_STRENGTH * len(bench.items)
     noisy, timesteps = noisy_rows(pairs, bench.checkpoint.shape, bench.denoiser.device)
-    return timed(pairs, lambda: call_network(bench.network, noisy, timesteps, bench.batch_images))
+    return timed(pairs, lambda: call_network(bench.fastest, noisy, timesteps, bench.batch_images))
 
 
 def time_adapter(bench: ImageBench) -> Timing:
@@ -273,7 +288,10 @@ def summary(bench: ImageBench, timings: dict[str, list[Timing]], load: float) ->
         "shape": list(bench.checkpoint.shape),
         "records": len(bench.items),
         "batch_images": bench.batch_images,
-        "batch_pairs_per_second": {k: round(rate, 1) for k, rate in bench.batch_rates.items()},
+        "batch_pairs_per_second": {
+            layout: {size: round(rate, 1) for size, rate in by_size.items()}
+            for layout, by_size in bench.batch_rates.items()
+        },
         "rounds": len(limit),
         "machine": machine_facts(load, LIBRARIES),
         "ways": {
@@ -296,7 +314,7 @@ def page_table(found: dict[str, Any]) -> str:
     lines = [
         f"UNet2DModel of {found['parameters']:,} parameters on images of {shape}: "
         f"{found['records']:,} images, batches of {found['batch_images']} (the fastest of "
-        f"{', '.join(map(str, found['batch_pairs_per_second']))}), {machine_line(found)}",
+        f"{', '.join(map(str, BATCHES))}), {machine_line(found)}",
         "",
         "| way | asked for | passes per image | passes/s | share of the limit | images/s | "
         "images/s over those of the released way |",
