@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,19 +72,37 @@ def plan(file: AuditFile) -> None:
     Console().print(plan_table(load_spec(file)))
 
 
+class Demo(StrEnum):
+    """What the demo audits."""
+
+    TEXT = "text"
+    IMAGES = "images"
+
+
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(help="where to work")] = Path("raymia-demo"),
+    of: Annotated[Demo, typer.Argument(help="what is audited", show_choices=True)] = Demo.TEXT,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="where to work; default: raymia-demo, and raymia-demo/images"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="draws other records, and trains anew")] = 0,
 ) -> None:
-    """Audit a small language model that is fine-tuned here on real prose; no network, no GPU."""
+    """Audit small models that are trained here on real texts or images; no network, no GPU."""
     from rich.console import Console
 
-    from raymia.demo.text import DemoSettings, run_demo
-
     console = Console()
-    result, output = run_demo(folder, console, DemoSettings(seed=seed))
-    console.print(f"audit file, to start your own from: {folder / 'audit.yaml'}")
+    if of is Demo.TEXT:
+        from raymia.demo.text import DemoSettings, run_demo
+
+        place = folder or Path("raymia-demo")
+        result, output = run_demo(place, console, DemoSettings(seed=seed))
+    else:
+        from raymia.demo.images import ImageDemoSettings, run_image_demo
+
+        place = folder or Path("raymia-demo", "images")
+        result, output = run_image_demo(place, console, ImageDemoSettings(seed=seed))
+    console.print(f"audit file, to start your own from: {place / 'audit.yaml'}")
     print_result(result, output, console)
 
 

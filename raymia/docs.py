@@ -12,11 +12,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from raymia.attacks import registry
+from raymia.neighbors.images import DEFAULT_STRENGTHS
 from raymia.report.attack_table import access, label, probes_text, queries_text
 from raymia.spec import AuditSpec
 
 ATTACKS_START = "<!-- made by raymia.docs: attacks on {}s -->"
-ATTACKS_END = "<!-- end -->"
+STRENGTHS_START = "<!-- made by raymia.docs: default strengths of image perturbations -->"
+END = "<!-- end -->"
 
 
 def audit_file_page() -> str:
@@ -61,11 +63,38 @@ def attacks_table(records: str) -> str:
 def with_attacks_table(page: str) -> str:
     """Put the current tables between the markers of a page."""
     for records in ("text", "image"):
-        start = ATTACKS_START.format(records)
-        before, _, rest = page.partition(start)
-        _, _, after = rest.partition(ATTACKS_END)
-        page = f"{before}{start}\n\n{attacks_table(records)}\n\n{ATTACKS_END}{after}"
+        page = _with(page, ATTACKS_START.format(records), attacks_table(records))
     return page
+
+
+def strengths_table() -> str:
+    """The strengths of each perturbation of images that an audit asks about by default."""
+    lines = ["| `kind` | `strengths` |", "|---|---|"]
+    lines += [
+        f"| `{kind}` | {', '.join(f'{strength:g}' for strength in strengths)} |"
+        for kind, strengths in DEFAULT_STRENGTHS.items()
+    ]
+    return "\n".join(lines)
+
+
+def with_strengths_table(page: str) -> str:
+    """Put the current table between the markers of a page."""
+    return _with(page, STRENGTHS_START, strengths_table())
+
+
+def _with(page: str, start: str, table: str) -> str:
+    """Put a table between a marker and the next end.
+
+    Raises
+    ------
+    ValueError
+        If the page lacks a marker: what follows would be lost.
+    """
+    before, marker, rest = page.partition(start)
+    _, end, after = rest.partition(END)
+    if not (marker and end):
+        raise ValueError(f"the page should have {start} and then {END}, but one is missing")
+    return f"{before}{start}\n\n{table}\n\n{END}{after}"
 
 
 def _join(place: str, key: str, suffix: str) -> str:
@@ -138,8 +167,12 @@ def _text(field: FieldInfo) -> str:
 def main(folder: Path) -> None:
     """Write the pages."""
     (folder / "audit-file.md").write_text(audit_file_page(), encoding="utf-8")
-    attacks = folder / "attacks.md"
-    attacks.write_text(with_attacks_table(attacks.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, with_tables in (
+        ("attacks.md", with_attacks_table),
+        ("images.md", with_strengths_table),
+    ):
+        page = folder / name
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

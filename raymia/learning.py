@@ -3,7 +3,8 @@ a classifier that was fitted on it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,19 @@ Floats = npt.NDArray[np.float64]
 def fold_of(names: Sequence[str], folds: int, purpose: str) -> npt.NDArray[np.int64]:
     """A fold for each name, a function of the name alone: names that are equal stay together."""
     return np.array([stream_key(purpose, name) % folds for name in names], np.int64)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread what is computed in the block, by torch or scikit-learn.
+
+    What is fitted on a few thousand records is so small that threads wait for each other longer
+    than they compute: where another process is busy, two are ten times slower than one.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1):
+        yield
 
 
 def fit(features: Floats, labels: npt.NDArray[np.bool_]) -> Any | None:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from raymia.draws import generator
+from raymia.learning import one_thread
 
 Floats = npt.NDArray[np.float64]
 Pictures = npt.NDArray[np.float32]
@@ -84,11 +85,12 @@ def fit_resnet(pictures: Pictures, labels: Flags, stops: Flags) -> FittedResNet:
         network = _network(pictures.shape[1], max(pictures.shape[2:]))
     held_out = torch.from_numpy(stops)
     can_stop = len(set(labels[stops].tolist())) == 2
-    _train(
-        network,
-        (inputs[~held_out], targets[~held_out]),
-        (inputs[held_out], targets[held_out]) if can_stop else None,
-    )
+    with one_thread():
+        _train(
+            network,
+            (inputs[~held_out], targets[~held_out]),
+            (inputs[held_out], targets[held_out]) if can_stop else None,
+        )
     return FittedResNet(network.eval(), mean, deviation)
 
 

@@ -11,7 +11,8 @@ import yaml
 from pydantic import BaseModel
 
 import raymia.spec
-from raymia.docs import audit_file_page, with_attacks_table
+from raymia.docs import END, audit_file_page, with_attacks_table, with_strengths_table
+from raymia.neighbors.images import DEFAULT_STRENGTHS
 from raymia.spec_file import parse_spec
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +27,20 @@ def test_the_table_of_attacks_is_current() -> None:
     page = (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8")
     assert page == with_attacks_table(page), "run `make docs`"
     assert "spv@REF" in page
+
+
+def test_the_table_of_strengths_is_current_and_complete() -> None:
+    page = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
+    assert page == with_strengths_table(page), "run `make docs`"
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([-\d., ]+) \|$", page, re.M))
+    found = {kind: tuple(map(float, row.split(","))) for kind, row in rows.items()}
+    assert found == DEFAULT_STRENGTHS
+
+
+def test_a_page_without_its_markers_is_not_written_over() -> None:
+    page = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="one is missing"):
+        with_strengths_table(page.replace(END, ""))
 
 
 def test_every_key_of_the_audit_file_is_described() -> None:
@@ -44,14 +59,24 @@ def test_every_key_of_the_audit_file_is_described() -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize(
-    "block", re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
-)
-def test_the_readme_shows_audit_files_that_parse(block: str) -> None:
+SHOWN = [
+    pytest.param(name, block, id=f"{name}-{number}")
+    for name in ("README.md", "docs/images.md")
+    for number, block in enumerate(
+        re.findall(r"```yaml\n(.*?)```", (ROOT / name).read_text("utf-8"), re.S)
+    )
+]
+
+
+@pytest.mark.parametrize(("name", "block"), SHOWN)
+def test_the_pages_show_audit_files_that_parse(name: str, block: str) -> None:
     content = yaml.safe_load(block)
+    if "targets" not in content:
+        content |= {"targets": [{"name": "t", "model": "m"}]}
     if "records" not in content:
-        content |= {"records": {"members": "m.jsonl"}, "targets": [{"name": "t", "model": "m"}]}
-    parse_spec(content, "README.md")
+        kind = "image" if name == "docs/images.md" else "text"
+        content |= {"records": {"kind": kind, "members": "m.jsonl"}}
+    parse_spec(content, name)
 
 
 def test_only_the_engine_imports_ray() -> None:

@@ -13,18 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
-import yaml
 from rich.console import Console
 
-from raymia.audit import run_audit
+from raymia.demo.folder import Section, run_in, write_audit_file
 from raymia.draws import generator
 from raymia.prepare.fine_tune import fine_tune
 from raymia.report.result import RunResult
-from raymia.spec import FineTuneSpec, ResourcesSpec
-from raymia.spec_file import load_spec
+from raymia.spec import FineTuneSpec
+
+if TYPE_CHECKING:
+    from raymia.engine.cluster import Cluster
 
 ASSETS = "assets"
 
@@ -44,36 +45,17 @@ class DemoSettings:
 
 
 def run_demo(folder: Path, console: Console, settings: DemoSettings) -> tuple[RunResult, str]:
-    """Fine-tune a target, write the audit file, and run the audit.
-
-    A folder that has an audit file already is not made again: its audit is run, and asks the models
-    for nothing that is stored.
-
-    Returns
-    -------
-    The result, and the folder the report is in.
-    """
-    from raymia.engine.cluster import connected
-
-    audit_file = folder / "audit.yaml"
-    console.print("starting Ray ...", highlight=False)
-    with connected(ResourcesSpec()) as cluster:
-        if not audit_file.exists():
-            make_demo(folder, settings, cluster, console)
-        spec = load_spec(audit_file)
-        return run_audit(spec, console), spec.output
+    """Fine-tune a target, write the audit file, and run the audit; see :func:`run_in`."""
+    return run_in(folder, console, lambda cluster: make_demo(folder, settings, cluster, console))
 
 
-def make_demo(folder: Path, settings: DemoSettings, cluster: Any, console: Console) -> None:
-    """Write records, prompts and models into a folder, fine-tune the target, write the audit file.
-
-    The audit file is written last: a folder that was left half-made is made anew.
-    """
+def make_demo(folder: Path, settings: DemoSettings, cluster: Cluster, console: Console) -> None:
+    """Write records, prompts and models into a folder, fine-tune the target, write the audit
+    file."""
     from raymia.engine.board import started
     from raymia.engine.prepare import reporter, run_task
     from raymia.spec import PoolSpec
 
-    folder.mkdir(parents=True, exist_ok=True)
     texts = audit_passages()
     order = generator(settings.seed, "demo").permutation(len(texts))
     sizes = {
@@ -99,7 +81,7 @@ def make_demo(folder: Path, settings: DemoSettings, cluster: Any, console: Conso
                       progress=report, measure_on=held_out)  # fmt: skip
 
         run_task(train, PoolSpec(), cluster)
-    write_audit_file(folder / "audit.yaml", settings)
+    write_audit_file(folder, sections_of_audit(settings))
 
 
 def audit_passages() -> list[str]:
@@ -122,16 +104,16 @@ def write_jsonl(path: Path, texts: Sequence[str]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def write_audit_file(path: Path, settings: DemoSettings) -> None:
-    """Write the audit file that the demo runs, with comments for whoever starts from it."""
+def sections_of_audit(settings: DemoSettings) -> list[Section]:
+    """The audit that the demo runs."""
     fine_tuning = settings.reference.model_dump(exclude_defaults=True)
-    content: list[tuple[str, dict[str, Any]]] = [
+    return [
         ("One audit. Relative paths are relative to this file's folder.",
          {"name": "demo", "output": "report", "store": "store", "seed": settings.seed}),
         ("Known members and held-out non-members: JSONL, CSV or Parquet, local or any fsspec URL.",
          {"records": {"members": "members.jsonl", "non_members": "non_members.jsonl"}}),
         ("The checkpoints under audit: local folders or hub names, with `adapter` and\n"
-         "# `quantization: nf4` or `int8` where wanted.",
+         "`quantization: nf4` or `int8` where wanted.",
          {"targets": [{"name": "target", "model": "target"}]}),
         ("References: the base, and the base fine-tuned on what the target itself writes.",
          {"references": {
@@ -145,7 +127,3 @@ def write_audit_file(path: Path, settings: DemoSettings) -> None:
         ("Actors, CPUs and GPUs of each pool.",
          {"resources": {name: {"actors": 1} for name in ("paraphraser", "target", "reference")}}),
     ]  # fmt: skip
-    text = "\n".join(
-        f"# {comment}\n{yaml.safe_dump(section, sort_keys=False)}" for comment, section in content
-    )
-    path.write_text(text, encoding="utf-8")

@@ -54,7 +54,11 @@ def run_preparation(
 
 
 def run_task(function: Any, pool: PoolSpec, cluster: Cluster) -> Any:
-    """Run a function in a Ray task that has a machine's CPUs to itself, or a pool's GPUs."""
+    """Run a function in a Ray task that has a machine's CPUs to itself, or a pool's CPUs or GPUs.
+
+    Where a pool says how many CPUs it wants, there are as many threads, and one at least: networks
+    of a few ten thousand weights are several times slower on two threads than on one.
+    """
     options = pool_options(pool, 1, cluster)
     if pool.cpus is None and not pool.gpus:
         options["num_cpus"] = 1
@@ -65,7 +69,8 @@ def run_task(function: Any, pool: PoolSpec, cluster: Cluster) -> Any:
         import torch
 
         if not torch.cuda.is_available():
-            torch.set_num_threads(min(MOST_THREADS, os.cpu_count() or 1))
+            given = os.cpu_count() if pool.cpus is None else int(pool.cpus)
+            torch.set_num_threads(min(MOST_THREADS, given or 1))
         return function()
 
     task = ray.remote(max_retries=2, **options)(with_threads)

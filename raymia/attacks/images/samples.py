@@ -17,6 +17,7 @@ from raymia.attacks.images.distances import (
 )
 from raymia.attacks.population import MIN_POPULATION
 from raymia.evidence.image import Floats, ImageEvidence, Images
+from raymia.learning import one_thread
 
 RADIUS_SAMPLES = 1_000
 """The radius of Monte-Carlo integration is found from the distances of so many samples."""
@@ -228,7 +229,7 @@ class Logan(OnSamples):
         trees = HistGradientBoostingClassifier(
             early_stopping=False, class_weight="balanced", random_state=0
         )
-        odds: Scores = trees.fit(project(both), is_sample).decision_function(
-            project(evidence.images)
-        )
+        with one_thread():
+            trees.fit(project(both), is_sample)
+            odds: Scores = trees.decision_function(project(evidence.images))
         return odds
