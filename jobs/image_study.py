@@ -47,7 +47,8 @@ PARTS = {"members": 1_000, "non_members": 1_000, "population": 500, "oracle": 2_
 CHANNELS = (16, 32, 48)
 STEPS, EVERY = 9_000, 3_000
 TRAINING: dict[str, Any] = {"batch_size": 32, "learning_rate": 1e-3, "warmup": 200}
-REFERENCE = {**TRAINING, "steps": 2_000}
+ORACLE = {**TRAINING, "steps": 2_000}
+REFERENCE = {**TRAINING, "steps": 1_500}
 OBJECTIVES: tuple[Objective, ...] = ("vae", "beta_vae", "wae_mmd", "rhvae")
 VAE_TRAINING: dict[str, Any] = {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3}
 GREY_KINDS = ["crop", "rotation", "perspective", "downsampling", "jpeg", "blur", "brightness",
@@ -62,12 +63,19 @@ def main() -> None:
     parser.add_argument("--fit", default="exact", choices=("exact", "crop", "pad", "stretch"))
     parser.add_argument("--out", type=Path, required=True, help="folder to work in")
     parser.add_argument("--page", type=Path, help="write the tables into this page")
+    parser.add_argument("--judged", type=int, default=1_000, help="members scored, and others")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     parts = split(given)
-    train_targets(given.out, parts, tuple(given.shape), given.seed)
-    audits = {name: run(given.out, name, content) for name, content in files(given).items()}
+    train_diffusion(given.out, parts, tuple(given.shape), given.seed)
+    audits = {}
+    contents = files(given)
+    for name, content in contents.items():
+        objective = next((kind for kind in OBJECTIVES if kind == name), None)
+        if objective is not None:
+            train_autoencoders(given.out, parts, tuple(given.shape), given.seed, objective)
+        audits[name] = run(given.out, name, content)
     page = "\n\n".join([*tables(audits), *budgets(given.out)]) + "\n"
     (given.out / "tables.md").write_text(page, encoding="utf-8")
     if given.page:
@@ -91,36 +99,41 @@ def split(given: argparse.Namespace) -> dict[str, Images]:
     parts, start = {}, 0
     for name, size in PARTS.items():
         parts[name] = images[order[start : start + size]]
-        (given.out / f"{name}.parquet").write_bytes(parquet(parts[name], None))
+        (given.out / f"{name}.parquet").write_bytes(parquet(parts[name][: given.judged], None))
         start += size
     return parts
 
 
-def train_targets(out: Path, parts: Mapping[str, Images], shape: Any, seed: int) -> None:
-    """A diffusion model with three checkpoints, an oracle of each kind, and the VAEs."""
+def train_diffusion(out: Path, parts: Mapping[str, Images], shape: Any, seed: int) -> None:
+    """A diffusion model with three checkpoints, and its oracle."""
     fresh_pipeline(out / "fresh", shape, channels=CHANNELS, attention=False)
     for name, on, number, settings in (
         ("ddpm", "members", seed, {**TRAINING, "steps": STEPS}),
-        ("ddpm-oracle", "oracle", seed + 1, REFERENCE),
+        ("ddpm-oracle", "oracle", seed + 1, ORACLE),
     ):
         report(name, train_denoiser(
             parts[on], out / "fresh", DiffusionTrainingSpec(**settings), out / name, seed=number,
             progress=lambda *_: None, measure_on=parts["non_members"],
             checkpoint_every=EVERY if name == "ddpm" else None,
         ))  # fmt: skip
-    for objective in OBJECTIVES:
-        config = AutoencoderConfig(
-            objective=objective, image_shape=shape, latent=32, channels=(32, 64, 128),
-            beta=2.0 if objective == "beta_vae" else 1.0,
-        )  # fmt: skip
-        for name, on, number in (
-            (objective, "members", seed),
-            (f"{objective}-oracle", "oracle", seed + 1),
-        ):
-            report(name, train_autoencoder(
-                parts[on], config, AutoencoderTrainingSpec(**VAE_TRAINING), out / name, seed=number,
-                progress=lambda *_: None, measure_on=parts["non_members"],
-            ))  # fmt: skip
+
+
+def train_autoencoders(
+    out: Path, parts: Mapping[str, Images], shape: Any, seed: int, objective: Objective
+) -> None:
+    """An autoencoder, and its oracle."""
+    config = AutoencoderConfig(
+        objective=objective, image_shape=shape, latent=32, channels=(32, 64, 128),
+        beta=2.0 if objective == "beta_vae" else 1.0,
+    )  # fmt: skip
+    for name, on, number in (
+        (objective, "members", seed),
+        (f"{objective}-oracle", "oracle", seed + 1),
+    ):
+        report(name, train_autoencoder(
+            parts[on], config, AutoencoderTrainingSpec(**VAE_TRAINING), out / name, seed=number,
+            progress=lambda *_: None, measure_on=parts["non_members"],
+        ))  # fmt: skip
 
 
 def report(name: str, facts: Mapping[str, Any]) -> None:

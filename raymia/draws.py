@@ -36,14 +36,15 @@ def generator(*parts: int | str) -> np.random.Generator:
 
 def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:
     """Logical right shift of int64 (torch's own shift is arithmetic)."""
-    shifted: torch.Tensor = (x >> bits) & (2 ** (64 - bits) - 1)
-    return shifted
+    shifted: torch.Tensor = x >> bits
+    return shifted.bitwise_and_(2 ** (64 - bits) - 1)
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:
-    x = (x ^ _shift(x, 30)) * _MIX_1
-    x = (x ^ _shift(x, 27)) * _MIX_2
-    return x ^ _shift(x, 31)
+    """SplitMix64's finalizer, in place: noise of images is large, and memory is what takes time."""
+    x.bitwise_xor_(_shift(x, 30)).mul_(_MIX_1)
+    x.bitwise_xor_(_shift(x, 27)).mul_(_MIX_2)
+    return x.bitwise_xor_(_shift(x, 31))
 
 
 def uniforms(keys: torch.Tensor, step: int, count: int) -> torch.Tensor:
@@ -64,7 +65,7 @@ def uniforms(keys: torch.Tensor, step: int, count: int) -> torch.Tensor:
     positions = torch.arange(1, count + 1, dtype=torch.int64, device=keys.device) * _WEYL
     streams = _mix(keys ^ _mix(torch.full_like(keys, step + 1) * _WEYL))
     bits = _shift(_mix(streams[:, None] + positions[None, :]), 12)
-    return (bits.to(torch.float64) + 0.5) * 2.0**-52
+    return bits.to(torch.float64).add_(0.5).mul_(2.0**-52)
 
 
 def gumbels(keys: torch.Tensor, step: int, count: int) -> torch.Tensor:
@@ -84,7 +85,9 @@ def normals(keys: torch.Tensor, count: int) -> torch.Tensor:
 
     half = (count + 1) // 2
     numbers = uniforms(keys, 0, 2 * half)
-    radius = (-2 * numbers[:, :half].log()).sqrt()
-    angle = 2 * torch.pi * numbers[:, half:]
-    pairs = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
-    return pairs[:, :count].to(torch.float32)
+    radius = numbers[:, :half].log().mul_(-2).sqrt_()
+    angle = numbers[:, half:].mul_(2 * torch.pi)
+    pairs = torch.empty(numbers.shape, dtype=torch.float32, device=keys.device)
+    pairs[:, :half] = angle.cos().mul_(radius)
+    pairs[:, half:] = angle.sin_().mul_(radius)
+    return pairs[:, :count]

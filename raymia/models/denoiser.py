@@ -153,7 +153,8 @@ def load_denoiser(checkpoint: ImageCheckpoint, *, batch_images: int) -> Denoiser
     name = network_folder(folder)
     model = _part(folder / name, dtype, **_quantization(checkpoint, dtype))
     if checkpoint.quantization == "none":
-        model = model.to(device)
+        # Convolutions are up to a third faster with the channels of a pixel side by side.
+        model = model.to(device, memory_format=torch.channels_last)
     config = read_json(folder / "scheduler" / "scheduler_config.json", checkpoint.path)
     scheduler = _of_library(diffusers, config.get("_class_name"), folder).from_config(config)
     alphas = getattr(scheduler, "alphas_cumprod", None)

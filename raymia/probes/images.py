@@ -304,22 +304,23 @@ def denoising_rows(
 
 def distances(residual: Tensor) -> dict[str, Tensor]:
     """The mean of |r|^2 and |r|^4 over the elements, plain and after the low-pass; [batch] each."""
-    filtered = low_pass(residual)
-    return {
-        f"{name}l{p}": r.abs().pow(p).flatten(1).mean(1)
-        for name, r in (("", residual), ("low_", filtered))
-        for p in (2, 4)
-    }
+    found = {}
+    for name, r in (("", residual), ("low_", low_pass(residual))):
+        squares = r.square().flatten(1)
+        found[f"{name}l2"] = squares.mean(1)
+        found[f"{name}l4"] = squares.square_().mean(1)
+    return found
 
 
 def low_pass(residual: Tensor) -> Tensor:
     """FreMIA's filter. It is linear, so that of a difference is the difference of both filtered."""
     height, width = residual.shape[-2:]
     rows = torch.fft.fftfreq(height, 1 / height, device=residual.device).abs()
-    columns = torch.fft.fftfreq(width, 1 / width, device=residual.device).abs()
+    columns = torch.fft.rfftfreq(width, 1 / width, device=residual.device)
     inside = (rows[:, None] <= LOW_PASS_RADIUS) & (columns[None] <= LOW_PASS_RADIUS)
     scale = torch.where(inside, 1.0, LOW_PASS_OUTSIDE)
-    filtered: Tensor = torch.fft.ifft2(torch.fft.fft2(residual) * scale).real
+    spectrum = torch.fft.rfft2(residual).mul_(scale)
+    filtered: Tensor = torch.fft.irfft2(spectrum, s=(height, width))
     return filtered
 
 

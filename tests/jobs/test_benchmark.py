@@ -1,4 +1,4 @@
-"""What jobs/benchmark.py makes of its timings, and one small round of it."""
+"""What jobs/benchmark.py makes of its timings, and small rounds of it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 from ray_fixtures import ensure_local_ray
 from small_audit import BASE, passages, write_texts
 
 import raymia
+from raymia.benchmarks import images, texts
+from raymia.benchmarks.measure import END, Timing, write_page
+from raymia.benchmarks.released import CALLS, STRENGTHS, TIMESTEPS, released_scores
 
 SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "benchmark.py"
 
@@ -28,27 +33,27 @@ def script() -> ModuleType:
     return module
 
 
-def test_one_command_measures_every_way_and_writes_numbers_and_table(
+def test_one_command_measures_every_way_of_asking_a_language_model(
     script: ModuleType, tmp_path: Path
 ) -> None:
     ensure_local_ray()
-    texts = [" ".join(text.split()[:8]) for text in passages()[:80]]
-    write_texts(tmp_path / "texts.jsonl", texts)
+    given = [" ".join(text.split()[:8]) for text in passages()[:80]]
+    write_texts(tmp_path / "texts.jsonl", given)
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{script.START}\nold\n{script.END}\nafter\n")
+    page.write_text(f"before\n{texts.START}\nold\n{END}\nafter\n")
     script.main(
         ["--model", str(BASE), "--texts", str(tmp_path / "texts.jsonl"), "--rounds", "1",
          "--json", str(tmp_path / "speed.json"), "--page", str(page)]
     )  # fmt: skip
     found = json.loads((tmp_path / "speed.json").read_text())
-    assert set(found["ways"]) | {script.HARNESS} == set(script.ASKED_FOR)
-    assert (script.HARNESS in found["ways"]) == (found["missing"] == [])
+    assert set(found["ways"]) | {texts.HARNESS} == set(texts.ASKED_FOR)
+    assert (texts.HARNESS in found["ways"]) == (found["missing"] == [])
     for way in found["ways"].values():
         assert len(way["tokens_per_second"]) == found["rounds"] == 1
         assert way["share_of_limit"]["min"] > 0
-    assert found["ways"][script.LIMIT]["share_of_limit"] == {"median": 1, "min": 1, "max": 1}
-    assert found["ways"][script.RAY]["start_up_seconds"][0] > 0
-    assert found["records"] == len(set(texts))
+    assert found["ways"][texts.LIMIT]["share_of_limit"] == {"median": 1, "min": 1, "max": 1}
+    assert found["ways"][texts.RAY]["start_up_seconds"][0] > 0
+    assert found["records"] == len(set(given))
     assert found["neighbors"] == 2 * found["records"]
     content = page.read_text()
     assert content.startswith("before\n")
@@ -57,22 +62,129 @@ def test_one_command_measures_every_way_and_writes_numbers_and_table(
     assert all(f"| {name} |" in content for name in found["ways"])
 
 
-def test_ratios_are_taken_within_a_round(script: ModuleType) -> None:
+def test_one_command_measures_every_way_of_computing_pfami(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    ensure_local_ray()
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{images.START}\nold\n{END}\nafter\n{texts.START}\nkept\n{END}\n")
+    script.main(
+        ["--images", "--count", "45", "--shape", "1", "8", "8", "--channels", "8", "16",
+         "--rounds", "1", "--json", str(tmp_path / "speed.json"), "--page", str(page)]
+    )  # fmt: skip
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert list(found["ways"]) == list(images.ASKED_FOR)
+    assert found["records"] == 45
+    assert found["shape"] == [1, 8, 8]
+    tried = found["batch_pairs_per_second"]
+    assert set(tried) == set(images.LAYOUTS)
+    assert all({int(size) for size in rates} == set(images.BATCHES) for rates in tried.values())
+    fastest = max(rate for rates in tried.values() for rate in rates.values())
+    assert fastest in [rates[str(found["batch_images"])] for rates in tried.values()]
+    passes = {name: way["passes_per_image"] for name, way in found["ways"].items()}
+    assert passes == {
+        images.LIMIT: 20, images.ADAPTER: 20, images.RAY: 20, images.RAY_ALL: 110,
+        images.RELEASED: 110,
+    }  # fmt: skip
+    for way in found["ways"].values():
+        per_image = way["pairs_per_second"][0] / way["passes_per_image"]
+        assert way["images_per_second"][0] == pytest.approx(per_image, abs=0.01)
+        assert way["share_of_limit"]["min"] > 0
+    for name in (images.RAY, images.RAY_ALL):
+        assert found["ways"][name]["start_up_seconds"][0] > 0
+    content = page.read_text()
+    assert content.startswith("before\n")
+    assert content.endswith(f"after\n{texts.START}\nkept\n{END}\n")
+    assert "old" not in content
+    assert all(f"| {name} |" in content for name in found["ways"])
+
+
+def test_ratios_are_taken_within_a_round() -> None:
     """A machine that is twice as slow in one round changes no ratio."""
     ways = {
-        script.LIMIT: [script.Timing(100, 1.0), script.Timing(100, 2.0)],
-        script.RAY: [script.Timing(80, 1.0, start_up=5.0), script.Timing(80, 2.0, start_up=7.0)],
-        script.ONE: [script.Timing(20, 1.0), script.Timing(20, 2.0)],
+        texts.LIMIT: [Timing(100, 1.0), Timing(100, 2.0)],
+        texts.RAY: [Timing(80, 1.0, start_up=5.0), Timing(80, 2.0, start_up=7.0)],
+        texts.ONE: [Timing(20, 1.0), Timing(20, 2.0)],
     }
     model = type("Source", (), {"path": "folder/name"})()
-    bench = script.Bench(None, model, ["a"], [], [[1, 2]], 8, False)
-    found = script.summary(bench, ways, load=0.0)
-    assert found["ways"][script.RAY]["share_of_limit"] == {"median": 0.8, "min": 0.8, "max": 0.8}
-    assert found["ways"][script.ONE]["ray_is_faster"] == {"median": 4, "min": 4, "max": 4}
-    assert found["ways"][script.RAY]["start_up_seconds"] == [5.0, 7.0]
+    bench = texts.TextBench(None, model, ["a"], [], [[1, 2]], 8, False)
+    found = texts.summary(bench, ways, load=0.0)
+    assert found["ways"][texts.RAY]["share_of_limit"] == {"median": 0.8, "min": 0.8, "max": 0.8}
+    assert found["ways"][texts.ONE]["ray_is_faster"] == {"median": 4, "min": 4, "max": 4}
+    assert found["ways"][texts.RAY]["start_up_seconds"] == [5.0, 7.0]
     assert found["missing"] == ["lm-evaluation-harness: not installed"]
-    assert "0.80 (0.80 to 0.80)" in script.page_table(found)
-    assert "6 s until the first block was stored" in script.page_table(found)
+    assert "0.80 (0.80 to 0.80)" in texts.page_table(found)
+    assert "6 s until the first block was stored" in texts.page_table(found)
+
+
+def test_ways_that_compute_more_per_image_are_compared_per_pass_and_per_image(
+    tmp_path: Path,
+) -> None:
+    """All as fast per pass: the limit takes 5.5 times the images, since 20 of 110 are needed."""
+    ways = {name: [Timing(1100, 1.0), Timing(1100, 2.0)] for name in images.ASKED_FOR}
+    checkpoint = type("Checkpoint", (), {"shape": (1, 8, 8)})()
+    network = torch.nn.Linear(2, 3)
+    bench = images.ImageBench(
+        checkpoint, None, network, network, tmp_path, [], 64, {"contiguous": {64: 9.0}}
+    )
+    found = images.summary(bench, ways, load=0.0)
+    assert found["parameters"] == 9
+    for name in images.ASKED_FOR:
+        way = found["ways"][name]
+        assert way["share_of_limit"]["median"] == 1
+        assert way["over_released"]["median"] == 110 / way["passes_per_image"]
+    assert found["ways"][images.RAY]["over_released"]["median"] == 5.5
+    assert found["ways"][images.RAY_ALL]["over_released"]["median"] == 1
+    assert "| 5.50 (5.50 to 5.50) |" in images.page_table(found)
+
+
+def test_a_page_without_a_place_for_the_table_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{texts.START}\n{END}\n")
+    with pytest.raises(SystemExit, match=f"add the lines {images.START}"):
+        write_page(page, images.START, "| table |")
+    assert page.read_text() == f"{texts.START}\n{END}\n"
+
+
+class OneTimestepPerCall(torch.nn.Module):
+    """Predicts a share of the noisy image, and counts how it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.share = torch.nn.Parameter(torch.tensor(0.5))
+        self.calls: list[tuple[int, int, bool]] = []
+
+    def forward(self, noisy: torch.Tensor, timestep: torch.Tensor) -> object:
+        sample = self.share * noisy
+        self.calls.append((len(noisy), int(timestep), sample.requires_grad))
+        return type("Output", (), {"sample": sample})()
+
+
+def test_the_released_way_computes_what_it_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """110 calls with gradients per batch of 100, and the score of the sixth strength.
+
+    The noise is left out, so that L_t(x) = mean (x sqrt(abar_t) / 2)^2 and the score is the ratio
+    of the mean squares of crop and image, less one.
+    """
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    pixels = torch.rand(150, 1, 20, 20, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    network = OneTimestepPerCall()
+    alphas = torch.linspace(0.99, 0.01, 1000, dtype=torch.float64)
+    scores = released_scores(network, alphas, pixels)
+    assert CALLS == 110
+    assert len(network.calls) == 2 * CALLS
+    assert {size for size, _, _ in network.calls} == {100, 50}
+    assert [t for _, t, _ in network.calls[:10]] == list(TIMESTEPS) == list(range(0, 500, 50))
+    assert all(tracked for _, _, tracked in network.calls)
+    np.testing.assert_allclose(STRENGTHS[5], 0.8111, atol=1e-4)
+    center = pixels[:, :, 2:18, 2:18]  # 16 = int(20 x 0.8111) pixels
+    places = (torch.arange(20) + 0.5) * 16 / 20 - 0.5
+    low = places.clamp(0, 15).floor().long()
+    high, weight = (low + 1).clamp(max=15), places.clamp(0, 15) - low
+    rows = center[:, :, low] * (1 - weight[:, None]) + center[:, :, high] * weight[:, None]
+    scaled = rows[..., low] * (1 - weight) + rows[..., high] * weight
+    expected = scaled.square().mean((1, 2, 3)) / pixels.square().mean((1, 2, 3)) - 1
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_help_loads_nothing_heavy() -> None:

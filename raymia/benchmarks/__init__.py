@@ -1,0 +1,1 @@
+"""How fast raymia is: what ``jobs/benchmark.py`` measures."""
