@@ -81,10 +81,14 @@ class Demo(StrEnum):
 
 @app.command()
 def demo(
-    of: Annotated[Demo, typer.Argument(help="what is audited", show_choices=True)] = Demo.TEXT,
+    of: Annotated[
+        Demo, typer.Argument(help="what is audited", metavar="[text|images]")
+    ] = Demo.TEXT,
     folder: Annotated[
         Path | None,
-        typer.Argument(help="where to work; default: raymia-demo, and raymia-demo/images"),
+        typer.Argument(
+            help="where to work; default: raymia-demo, and raymia-demo/images", metavar="[FOLDER]"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="draws other records, and trains anew")] = 0,
 ) -> None:

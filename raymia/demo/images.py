@@ -55,6 +55,7 @@ class ImageDemoSettings:
     Attributes
     ----------
     members : images that both targets are trained on, and as many non-members.
+    population : images that are neither, at most.
     channels : of the stages of both targets.
     latent : numbers in a latent vector of the VAE.
     beta : weight of the VAE's divergence. With squared errors summed over pixels, that is a decoder
@@ -65,6 +66,7 @@ class ImageDemoSettings:
     """
 
     members: int = 300
+    population: int = 1_000
     channels: tuple[int, ...] = (16, 32)
     diffusion: DiffusionTrainingSpec = field(
         default_factory=lambda: DiffusionTrainingSpec(steps=3_000, learning_rate=2e-3)
@@ -102,7 +104,7 @@ def make_image_demo(
 
     images = digits()
     split = split_and_write(images, None, settings.members, settings.members, settings.seed, folder)
-    write_population(folder / POPULATION, images, split)
+    write_population(folder / POPULATION, images, split, settings.population)
     members, held_out = split.members, split.held_out
     place, seed = folder.resolve(), settings.seed
     with started(console) as board:
@@ -137,13 +139,13 @@ def digits() -> Images:
     return images
 
 
-def write_population(folder: Path, images: Images, split: ImageSplit) -> None:
-    """Write the images that are neither members nor held out as a folder of PNG files."""
+def write_population(folder: Path, images: Images, split: ImageSplit, most: int) -> None:
+    """Write the first images that are neither members nor held out as a folder of PNG files."""
     spent = {image.tobytes() for image in (*split.members, *split.held_out)}
+    others = [n for n, image in enumerate(images) if image.tobytes() not in spent]
     out = Folder(str(folder))
-    for number, image in enumerate(images):
-        if image.tobytes() not in spent:
-            out.write(f"{number:04}.png", png(image))
+    for number in others[:most]:
+        out.write(f"{number:04}.png", png(images[number]))
 
 
 def sections_of_audit(settings: ImageDemoSettings) -> Sequence[Section]:

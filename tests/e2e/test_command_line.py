@@ -58,6 +58,13 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_one(audit_file: Path) 
     assert "Traceback" not in done.stderr
 
 
+def test_the_demo_says_what_it_can_be_of() -> None:
+    done = raymia("demo", "poems")
+    assert done.returncode == 2
+    assert "'poems' is not one of 'text', 'images'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("command", ["audit", "plan"])
 def test_a_missing_audit_file_is_refused(command: str, tmp_path: Path) -> None:
     done = raymia(command, tmp_path / "none.yaml")

@@ -1,0 +1,114 @@
+"""The image demo, in small: made once, run again without a question, gone on with when killed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ray_fixtures import ensure_local_ray
+from small_audit import console
+
+import raymia.engine.run
+from raymia.demo.images import ImageDemoSettings, digits, run_image_demo, sections_of_audit
+from raymia.image_records import pixels_array, read_image_records
+from raymia.report.result import RunResult
+from raymia.spec import AutoencoderTrainingSpec, DiffusionTrainingSpec, ImageRecordsSpec
+from raymia.spec_file import load_spec, parse_spec
+
+TRAINING = DiffusionTrainingSpec(steps=8, batch_size=8, warmup=2)
+SMALL = ImageDemoSettings(
+    members=12, population=24, channels=(8, 16), diffusion=TRAINING, latent=4,
+    autoencoder=AutoencoderTrainingSpec(epochs=2), images=24, reference=TRAINING,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Done:
+    folder: Path
+    result: RunResult
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    ensure_local_ray()
+    folder = tmp_path_factory.mktemp("demo") / "images"
+    result, output = run_image_demo(folder, console(), SMALL)
+    assert output == str(folder / "report")
+    return Done(folder, result)
+
+
+@pytest.fixture
+def no_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("this run should not ask any model")
+
+    monkeypatch.setattr(raymia.engine.run, "ask_models", refuse)
+
+
+def read(path: Path) -> np.ndarray[Any, Any]:
+    spec = ImageRecordsSpec(kind="image", candidates=[str(path)])
+    payloads = read_image_records(spec, (1, 8, 8)).table["payload"].to_pylist()
+    return pixels_array(payloads, (1, 8, 8))
+
+
+def test_both_targets_are_audited_with_and_without_a_reference(first: Done) -> None:
+    assert first.result.complete
+    ran = {(m.target, m.attack) for m in first.result.metrics}
+    of_both, of_ddpm = ("loss", "pfami"), ("secmi", "pia", "sima")
+    for target, attacks in (("ddpm", of_both + of_ddpm), ("vae", (*of_both, "reconstruction"))):
+        for attack in attacks:
+            assert {(target, attack), (target, f"{attack}@self_generated")} <= ran
+    assert not {("vae", attack) for attack in of_ddpm} & ran
+    assert any("target vae: left out pia" in line for line in first.result.problems)
+    assert (first.folder / "report" / "report.html").is_file()
+
+
+def test_the_digits_are_split_without_a_repetition(first: Done) -> None:
+    parts = [read(first.folder / name)
+             for name in ("members.parquet", "non_members.parquet", "population")]  # fmt: skip
+    assert [len(part) for part in parts] == [12, 12, 24]
+    together = np.concatenate(parts)
+    assert len(np.unique(together, axis=0)) == len(together)
+    assert {image.tobytes() for image in together} <= {image.tobytes() for image in digits()}
+
+
+def test_a_seed_draws_other_members(first: Done, tmp_path: Path) -> None:
+    from raymia.prepare.image_split import split_and_write
+
+    drawn = split_and_write(digits(), None, 12, 12, 1, tmp_path).members
+    before = {image.tobytes() for image in read(first.folder / "members.parquet")}
+    assert {image.tobytes() for image in drawn} != before
+
+
+@pytest.mark.usefixtures("no_questions")
+def test_a_second_run_trains_nothing_and_asks_nothing(first: Done) -> None:
+    again, _ = run_image_demo(first.folder, console(), SMALL)
+    assert again.metrics == first.result.metrics
+
+
+@pytest.mark.usefixtures("no_questions")
+def test_a_folder_left_half_made_goes_on_with_the_models_it_has(first: Done) -> None:
+    weights = sorted(first.folder.glob("ddpm/**/*.safetensors"))
+    before = [(file.stat().st_mtime_ns, file.read_bytes()) for file in weights]
+    (first.folder / "audit.yaml").unlink()
+    again, _ = run_image_demo(first.folder, console(), SMALL)
+    assert weights
+    assert [(file.stat().st_mtime_ns, file.read_bytes()) for file in weights] == before
+    assert again.metrics == first.result.metrics
+
+
+def test_the_audit_file_says_what_it_is(first: Done) -> None:
+    text = (first.folder / "audit.yaml").read_text(encoding="utf-8")
+    for comment, _ in sections_of_audit(SMALL):
+        assert all(f"# {line}\n" in text for line in comment.splitlines())
+    assert load_spec(first.folder / "audit.yaml").records.kind == "image"
+
+
+def test_the_demo_as_it_is_run_writes_a_valid_audit_file() -> None:
+    content: dict[str, Any] = {}
+    for _, section in sections_of_audit(ImageDemoSettings()):
+        content |= section
+    parse_spec(content, "audit.yaml")
