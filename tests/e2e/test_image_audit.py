@@ -196,7 +196,7 @@ def test_with_labels_that_mean_nothing_no_attack_finds_anything(
     images = digits()[: MEMBERS + OTHERS]
     file = write_image_audit(
         tmp_path, Path(load_spec(first.file).targets[0].model), store=str(first.folder / "store"),
-        references=load_spec(first.file).model_dump(mode="json", exclude_none=True)["references"],
+        references=load_spec(first.file).model_dump(mode="json", exclude_unset=True)["references"],
         records={"kind": "image", "members": write_images(tmp_path / "a", images[::2]),
                  "non_members": write_images(tmp_path / "b", images[1::2])},
         metrics={"resamples": 1000, "confidence": 0.999},
