@@ -8,7 +8,6 @@ models are trained here, live, on two CPU cores. No network, no GPU, no account.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +99,7 @@ def make_image_demo(
     A training of the diffusion model that was killed goes on where it was.
     """
     from raymia.engine.board import started
-    from raymia.engine.prepare import reporter, run_task
+    from raymia.engine.prepare import reporter, run_tasks
 
     images = digits()
     split = split_and_write(images, None, settings.members, settings.members, settings.seed, folder)
@@ -124,9 +123,7 @@ def make_image_demo(
             train_autoencoder(members, config, settings.autoencoder, place / "vae", seed=seed,
                               progress=report_epochs, measure_on=held_out)  # fmt: skip
 
-        with ThreadPoolExecutor() as both:
-            list(both.map(lambda train: run_task(train, ONE_THREAD, cluster),
-                          (train_ddpm, train_vae)))  # fmt: skip
+        run_tasks([train_ddpm, train_vae], ONE_THREAD, cluster)
     write_audit_file(folder, sections_of_audit(settings))
 
 

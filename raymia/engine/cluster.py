@@ -96,6 +96,7 @@ def connected(resources: ResourcesSpec) -> Iterator[Cluster]:
     A Ray that was started here is stopped at the end; one that was there is left running.
     """
     was_running = ray.is_initialized()
+    told_to_stop = threading.Event()
     address = os.environ.get("RAY_ADDRESS", LOCAL)
     if not was_running:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -104,20 +105,29 @@ def connected(resources: ResourcesSpec) -> Iterator[Cluster]:
                 os.environ.setdefault(name, value)
             options |= {"address": LOCAL, "num_cpus": resources.cpus, "include_dashboard": False}
         ray.init(**options)
-        _stop_on_sigterm()
+        _stop_on_sigterm(told_to_stop)
     total = ray.cluster_resources()
     try:
         yield Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), address == LOCAL)
+    except SystemExit:
+        if told_to_stop.is_set():  # ray.get makes 1 of whatever the program would exit with
+            raise SystemExit(EXIT_TERMINATED) from None
+        raise
     finally:
         if not was_running:
             ray.shutdown()
 
 
-def _stop_on_sigterm() -> None:
+def _stop_on_sigterm(told: threading.Event) -> None:
     """Let SIGTERM, which schedulers send, end the program as an exception would: Ray's own handler
     aborts it with a stack dump."""
+
+    def stop(*_: object) -> None:
+        told.set()
+        sys.exit(EXIT_TERMINATED)
+
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+        signal.signal(signal.SIGTERM, stop)
 
 
 def pool_options(pool: PoolSpec, actors_in_all: int, cluster: Cluster) -> dict[str, Any]:

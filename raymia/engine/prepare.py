@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -53,8 +54,16 @@ def run_preparation(
     run_task(make, pool, cluster)
 
 
-def run_task(function: Any, pool: PoolSpec, cluster: Cluster) -> Any:
-    """Run a function in a Ray task that has a machine's CPUs to itself, or a pool's CPUs or GPUs.
+def run_task(function: Callable[[], Any], pool: PoolSpec, cluster: Cluster) -> Any:
+    """Run a function in a Ray task; see :func:`run_tasks`."""
+    return run_tasks([function], pool, cluster)[0]
+
+
+def run_tasks(
+    functions: Sequence[Callable[[], Any]], pool: PoolSpec, cluster: Cluster
+) -> list[Any]:
+    """Run functions side by side, each in a Ray task that has a machine's CPUs to itself, or a
+    pool's CPUs or GPUs.
 
     Where a pool says how many CPUs it wants, there are as many threads, and one at least: networks
     of a few ten thousand weights are several times slower on two threads than on one.
@@ -63,7 +72,7 @@ def run_task(function: Any, pool: PoolSpec, cluster: Cluster) -> Any:
     if pool.cpus is None and not pool.gpus:
         options["num_cpus"] = 1
 
-    def with_threads() -> Any:
+    def with_threads(function: Callable[[], Any]) -> Any:
         import os
 
         import torch
@@ -75,9 +84,10 @@ def run_task(function: Any, pool: PoolSpec, cluster: Cluster) -> Any:
 
     task = ray.remote(max_retries=2, **options)(with_threads)
     try:
-        return ray.get(task.remote())
+        results: list[Any] = ray.get([task.remote(function) for function in functions])
     except ray.exceptions.RayError as error:
         raise own_error(error) from error
+    return results
 
 
 def reporter(board: Any, stage: str) -> Progress:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ray_fixtures import ensure_local_ray
+from ray_fixtures import child_environment, ended, ensure_local_ray, start, wait_until
 from small_audit import console
 
 import raymia.engine.run
@@ -112,3 +114,16 @@ def test_the_demo_as_it_is_run_writes_a_valid_audit_file() -> None:
     for _, section in sections_of_audit(ImageDemoSettings()):
         content |= section
     parse_spec(content, "audit.yaml")
+
+
+def test_the_demo_ends_when_it_is_told_to_while_it_trains(tmp_path: Path) -> None:
+    environment, mark = child_environment()
+    command = [sys.executable, "-m", "raymia", "demo", "images", str(tmp_path / "images")]
+    with ended(mark):
+        driver = start(command, environment, tmp_path / "output")
+        begun = tmp_path / "images" / "untrained-ddpm" / "model_index.json"
+        wait_until(begun.is_file, 120, "the training begins")
+        driver.send_signal(signal.SIGTERM)
+        assert driver.wait(timeout=60) == 128 + signal.SIGTERM
+    printed = (tmp_path / "output").read_text(encoding="utf-8")
+    assert printed.splitlines()[-1].startswith("stopped; what was answered is stored")
