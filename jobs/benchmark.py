@@ -19,10 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# Read once: torch's threads wait as those of raymia's workers do, tqdm draws no bars, and Ray's
-# workers run at the priority of this process. Ray gives them a lower one, and where the machine has
-# other work that, not raymia, would make the difference.
-os.environ |= {"GOMP_SPINCOUNT": "1000", "TQDM_DISABLE": "1", "RAY_worker_niceness": "0"}
+# Read once: torch's threads wait as those of raymia's workers do, and tqdm draws no bars.
+os.environ |= {"GOMP_SPINCOUNT": "1000", "TQDM_DISABLE": "1"}
 
 import torch
 

@@ -186,12 +186,12 @@ def write_records(items: Sequence[Item], shape: Shape, folder: Path) -> None:
 def batch_rates(networks: Mapping[str, Any], shape: Shape) -> dict[str, dict[int, float]]:
     """Pairs per second of bare calls on the same rows by memory layout and batch size.
 
-    All in turn, twice; the better of the two counts.
+    All in turn, three times; the best counts.
     """
     rows = max(BATCHES)
     noisy, timesteps = noisy_rows(rows, shape, next(networks["contiguous"].parameters()).device)
     best = {name: dict.fromkeys(BATCHES, 0.0) for name in networks}
-    for _ in range(2):
+    for _ in range(3):
         for name, network in networks.items():
             for size in BATCHES:
                 taken = timed(rows, partial(call_network, network, noisy, timesteps, size))

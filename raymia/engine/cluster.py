@@ -30,6 +30,8 @@ LOCAL_ENVIRONMENT = {
     # Threads that spin while they wait take the cores from each other: on two busy cores scoring
     # takes twice as long. Threads that do not spin at all are slower where cores are free.
     "GOMP_SPINCOUNT": "1000",
+    # Ray's own is 15: anything else on the machine, the driver too, would go before the models.
+    "RAY_worker_niceness": "0",
 }
 """Set for a Ray that is started here, where the user has not set them."""
 

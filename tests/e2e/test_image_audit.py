@@ -51,6 +51,10 @@ class Done:
     result: RunResult
 
 
+def references_of(models: ImageModels) -> dict[str, Any]:
+    return {"self_generated": SELF_GENERATED, "untrained": {"model": str(models.untrained)}}
+
+
 @pytest.fixture(scope="session")
 def image_models(tmp_path_factory: pytest.TempPathFactory) -> ImageModels:
     return make_image_models(tmp_path_factory.mktemp("image-models"))
@@ -61,10 +65,7 @@ def first(tmp_path_factory: pytest.TempPathFactory, image_models: ImageModels) -
     """Every attack that needs no population, alone and with a self-generated reference."""
     ensure_local_ray()
     folder = tmp_path_factory.mktemp("images")
-    references = {
-        "self_generated": SELF_GENERATED,
-        "untrained": {"model": str(image_models.untrained)},
-    }
+    references = references_of(image_models)
     file = write_image_audit(folder, image_models.denoiser, references=references)
     return Done(folder, file, run_audit(load_spec(file), console()))
 
@@ -190,13 +191,13 @@ def test_scores_do_not_depend_on_actors_blocks_or_batches(
 
 
 def test_with_labels_that_mean_nothing_no_attack_finds_anything(
-    first: Done, tmp_path: Path
+    first: Done, image_models: ImageModels, tmp_path: Path
 ) -> None:
     """Members and non-members in each class, on stored evidence: no model is asked."""
     images = digits()[: MEMBERS + OTHERS]
     file = write_image_audit(
         tmp_path, Path(load_spec(first.file).targets[0].model), store=str(first.folder / "store"),
-        references=load_spec(first.file).model_dump(mode="json", exclude_none=True)["references"],
+        references=references_of(image_models),
         records={"kind": "image", "members": write_images(tmp_path / "a", images[::2]),
                  "non_members": write_images(tmp_path / "b", images[1::2])},
         metrics={"resamples": 1000, "confidence": 0.999},
