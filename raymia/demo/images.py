@@ -65,10 +65,12 @@ class ImageDemoSettings:
     """
 
     members: int = 300
-    population: int = 1_000
+    population: int = 600
     channels: tuple[int, ...] = (16, 32)
     diffusion: DiffusionTrainingSpec = field(
-        default_factory=lambda: DiffusionTrainingSpec(steps=3_000, learning_rate=2e-3)
+        default_factory=lambda: DiffusionTrainingSpec(
+            steps=2_000, batch_size=64, learning_rate=2e-3
+        )
     )
     latent: int = 16
     beta: float = 0.05
@@ -77,7 +79,9 @@ class ImageDemoSettings:
     )
     images: int = 1_000
     reference: DiffusionTrainingSpec = field(
-        default_factory=lambda: DiffusionTrainingSpec(steps=1_500, learning_rate=2e-3)
+        default_factory=lambda: DiffusionTrainingSpec(
+            steps=1_000, batch_size=64, learning_rate=2e-3
+        )
     )
     seed: int = 0
 
