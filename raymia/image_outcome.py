@@ -19,6 +19,7 @@ from raymia.attacks import NamedAttack
 from raymia.attacks.images.fluctuation import Around, Choice, choose_perturbation, fluctuation
 from raymia.evidence.image import Floats, ImageEvidence, Images
 from raymia.evidence.store import EvidenceStore
+from raymia.image_pixels import as_picture
 from raymia.inputs import Inputs
 from raymia.metrics.summary import Metrics
 from raymia.models.image_source import ImageCheckpoint, Shape
@@ -321,8 +322,7 @@ def png(pixels: Images, largest: int) -> str:
     ----------
     pixels : uint8 [channels, height, width], one channel or three.
     """
-    plane = pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1)
-    image = Image.fromarray(np.ascontiguousarray(plane))
+    image = as_picture(pixels)
     image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.save(file, format="PNG", optimize=True)

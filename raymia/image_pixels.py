@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from raymia.models.image_source import Shape
@@ -64,6 +65,25 @@ def to_pixels(content: bytes, shape: Shape, fit: Fit) -> bytes:
     UnusableImageError
         With what was expected and what came.
     """
+    with _opened(content) as upright:
+        return _raw(_fitted(_channels(upright, shape[0]), shape, fit))
+
+
+def shape_of(content: bytes) -> Shape:
+    """Channels (1 for grey, else 3), height and width of an image file.
+
+    Raises
+    ------
+    UnusableImageError
+        As :func:`to_pixels`.
+    """
+    with _opened(content) as upright:
+        return (1 if upright.mode in _GREY else 3, upright.height, upright.width)
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """An image file's picture, turned upright; what goes wrong with it is told as a reason."""
     if not content:
         raise UnusableImageError(EMPTY_FILE)
     if len(content) > MAX_BYTES:
@@ -71,8 +91,7 @@ def to_pixels(content: bytes, shape: Shape, fit: Fit) -> bytes:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_header(image)
-            upright = ImageOps.exif_transpose(image)
-            return _raw(_fitted(_channels(upright, shape[0]), shape, fit))
+            yield ImageOps.exif_transpose(image)
     except (UnusableImageError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -175,6 +194,12 @@ def _padded(image: Image.Image, width: int, height: int) -> Image.Image:
     canvas = Image.new(image.mode, (width, height))
     canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
     return canvas
+
+
+def as_picture(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """Pixels uint8 [1 or 3, height, width] as Pillow's image."""
+    plane = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(plane))
 
 
 def _raw(image: Image.Image) -> bytes:

@@ -5,7 +5,6 @@ A picture is what it decodes to: the same pixels in PNG and in BMP are one recor
 
 from __future__ import annotations
 
-import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,12 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from PIL import Image
 
 from raymia.errors import InputError
 from raymia.hashing import digest_bytes
 from raymia.image_files import FoundImage, find_images
-from raymia.image_pixels import UnusableImageError, quiet, to_pixels
+from raymia.image_pixels import UnusableImageError, quiet, shape_of, to_pixels
 from raymia.models.image_source import Shape
 from raymia.records import Given, RecordSet, SetAside, gather_others, gather_records, group_name
 from raymia.spec import ImageRecordsSpec
@@ -109,9 +107,8 @@ def shape_of_first(spec: ImageRecordsSpec) -> Shape:
     for path in paths:
         for found in find_images(path, spec, with_groups=False):
             try:
-                with Image.open(io.BytesIO(found.load()[0])) as image:
-                    return (1 if image.mode in ("1", "L") else 3, image.height, image.width)
-            except (UnusableImageError, OSError):
+                return shape_of(found.load()[0])
+            except UnusableImageError:
                 continue
     raise InputError(f"records: not one image can be read in {', '.join(paths)}")
 

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import yaml
 from PIL import Image
 
+from raymia.demo import images as demo
+
 SHAPE = (1, 8, 8)
 MEMBERS, OTHERS = 24, 24
 TIMESTEPS = [50, 150, 300]
@@ -37,11 +39,8 @@ class ImageModels:
 @cache
 def digits() -> npt.NDArray[np.uint8]:
     """Distinct handwritten digits, uint8 [images, 1, 8, 8]."""
-    from sklearn.datasets import load_digits
-
-    images = np.unique(load_digits().images, axis=0)
-    order = np.random.default_rng(0).permutation(len(images))
-    return (images[order] * (255 / 16)).round().astype(np.uint8)[:, None]
+    images = np.unique(demo.digits(), axis=0)
+    return images[np.random.default_rng(0).permutation(len(images))]
 
 
 def make_image_models(folder: Path) -> ImageModels:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from PIL import Image
 
 from raymia.benchmarks.audits import time_audit
 from raymia.benchmarks.measure import (
@@ -35,10 +35,12 @@ from raymia.benchmarks.measure import (
     timed,
 )
 from raymia.benchmarks.released import CALLS, released_scores
+from raymia.demo.images import digits
 from raymia.draws import normals, stream_key
 from raymia.engine.cluster import connected
 from raymia.errors import InputError
-from raymia.image_records import read_image_records
+from raymia.image_pixels import as_picture
+from raymia.image_records import pixels_array, read_image_records
 from raymia.models.denoiser import Denoiser, load_denoiser
 from raymia.models.image_source import ImageCheckpoint, Shape, read_json, resolve_image_model
 from raymia.neighbors.images import DEFAULT_STRENGTHS
@@ -136,7 +138,8 @@ def make_bench(model: Path, images: str | None, count: int, folder: Path) -> Ima
             "UNet2DModel in unet/, as DDPMPipeline saves it"
         )
     if images is None:
-        images = str(write_digits(folder / "digits"))
+        named = {f"{number:04}": image for number, image in enumerate(digits())}
+        images = str(write_images(named, folder / "digits"))
     given = ImageRecordsSpec(kind="image", candidates=[images], fit="crop")
     table = read_image_records(given, checkpoint.shape).table.slice(0, count)
     items = [
@@ -145,7 +148,11 @@ def make_bench(model: Path, images: str | None, count: int, folder: Path) -> Ima
             table["record_id"].to_pylist(), table["payload"].to_pylist(), strict=True
         )
     ]
-    write_records(items, checkpoint.shape, folder / "records")
+    pixels = pixels_array([item.payload for item in items], checkpoint.shape)
+    write_images(
+        {item.record_id: image for item, image in zip(items, pixels, strict=True)},
+        folder / "records",
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = diffusers.UNet2DModel.from_pretrained(model / "unet", use_safetensors=True)
     network = network.to(device).eval()
@@ -163,24 +170,12 @@ def make_bench(model: Path, images: str | None, count: int, folder: Path) -> Ima
     )
 
 
-def write_digits(folder: Path) -> Path:
-    """Handwritten digits of 8 x 8 pixels, one file each."""
-    from sklearn.datasets import load_digits
-
+def write_images(images: Mapping[str, npt.NDArray[np.uint8]], folder: Path) -> Path:
+    """Write images [channels, height, width] by name, one PNG file each."""
     folder.mkdir(parents=True)
-    for number, image in enumerate(load_digits().images):
-        pixels = (image * (255 / 16)).round().astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:04}.png")
+    for name, image in images.items():
+        as_picture(image).save(folder / f"{name}.png")
     return folder
-
-
-def write_records(items: Sequence[Item], shape: Shape, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for item in items:
-        pixels = np.frombuffer(item.payload["pixels"], np.uint8).reshape(shape).transpose(1, 2, 0)
-        Image.fromarray(pixels.squeeze(2) if shape[0] == 1 else pixels).save(
-            folder / f"{item.record_id}.png"
-        )
 
 
 def batch_rates(networks: Mapping[str, Any], shape: Shape) -> dict[str, dict[int, float]]:

@@ -80,6 +80,7 @@ def resolve_images(
             attempt(read_other_images, given.population, given, shape, what, taken, aside, where)
             or {}
         )
+    attempt(check_bases, spec, targets)
     samples: dict[str, list[Any]] = {}
     for number, target in enumerate(spec.targets):
         if isinstance(target, SamplesTarget):
@@ -109,6 +110,17 @@ def resolve_images(
         left_out=left_out,
         shape=shape,
         samples=samples,
+    )
+
+
+def check_bases(spec: AuditSpec, targets: dict[str, ImageCheckpoint]) -> None:
+    """Refuse to train a base further for a target whose references are always fresh."""
+    fresh = [name for name, target in targets.items() if target.family == "autoencoder"]
+    raise_all(
+        f"references.{name}.base: a self-generated reference of an autoencoder, which {fresh[0]!r} "
+        "is, is a fresh one of the target's architecture; leave out `base`"
+        for name, reference in spec.references.items()
+        if fresh and isinstance(reference, SelfGeneratedReference) and reference.base is not None
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from raymia.errors import InputError, RaymiaError
-from raymia.models.batching import is_out_of_memory
+from raymia.models.batching import TOO_LARGE, is_out_of_memory
 from raymia.models.image_source import ImageCheckpoint, Shape, read_json
 from raymia.models.kl_autoencoder import load_kl_autoencoder
 from raymia.models.vae import AutoencoderNetwork, load_vae
@@ -143,9 +143,7 @@ class Autoencoder:
                     raise
                 size = rows.stop - rows.start
                 if size == 1:
-                    raise RaymiaError(
-                        "out of memory on a single image; give the model a larger device"
-                    ) from error
+                    raise RaymiaError(TOO_LARGE) from error
                 self.batch_images = size // 2
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()

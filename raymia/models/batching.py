@@ -12,6 +12,7 @@ from raymia.errors import RaymiaError
 Answer = TypeVar("Answer")
 
 
+TOO_LARGE = "out of memory on a single image; give the model a quantization, or a larger device"
 MAX_PADDING = 1 / 8
 """Share of a forward pass that may be padding."""
 
@@ -65,11 +66,17 @@ def run_batched(
     budget: int,
     most: int | None = None,
     least: int | None = None,
+    alone: str = "out of memory on one sequence of {} tokens; give the model a smaller "
+    "max_tokens, a quantization, or a larger device",
 ) -> list[Answer]:
     """Run a function over length-sorted micro-batches and return its answers in input order.
 
     A batch that runs out of memory is split in two, again and again, and the budget of the batches
     after it is halved; a single sequence that does not fit is an error.
+
+    Parameters
+    ----------
+    alone : that error's text, with a place for the sequence's length.
     """
     answers: dict[int, Answer] = {}
     pending = list(range(len(lengths)))
@@ -83,10 +90,7 @@ def run_batched(
                 if not is_out_of_memory(error):
                     raise
                 if len(indices) == 1:
-                    raise RaymiaError(
-                        f"out of memory on one sequence of {lengths[indices[0]]} tokens; give the "
-                        "model a smaller max_tokens, a quantization, or a larger device"
-                    ) from error
+                    raise RaymiaError(alone.format(lengths[indices[0]])) from error
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 budget = max(1, sum(lengths[i] for i in indices) // 2)
@@ -94,6 +98,18 @@ def run_batched(
             answers.update(zip(indices, results, strict=True))
         pending = [i for i in pending if i not in answers]
     return [answers[i] for i in range(len(lengths))]
+
+
+def run_on_images(
+    count: int, run: Callable[[list[int]], Sequence[Answer]], *, budget: int
+) -> list[Answer]:
+    """Run a function over micro-batches of images of one size; see :func:`run_batched`.
+
+    Parameters
+    ----------
+    budget : images per batch.
+    """
+    return run_batched([1] * count, run, budget=budget, alone=TOO_LARGE)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

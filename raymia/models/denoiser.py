@@ -212,21 +212,33 @@ def _quantization(checkpoint: ImageCheckpoint, dtype: torch.dtype) -> dict[str, 
 
 
 def _network(model: Any, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Any], Tensor]:
-    """Hide what differs between the networks' calls: text, and classes in place of it."""
-    classes = getattr(model.config, "num_embeds_ada_norm", None)
-
     def call(noisy: Tensor, timesteps: Tensor, condition: Any) -> Tensor:
         if model.training:
             raise RuntimeError("a model is scored in evaluation mode")
-        options: dict[str, Any] = {}
-        if condition is not None:
-            options["encoder_hidden_states"] = condition
-        if classes is not None:  # the class after the last stands for none
-            options["class_labels"] = torch.full_like(timesteps, classes)
-        output: Tensor = model(noisy.to(dtype), timesteps, **options).sample
-        return output
+        return ask_network(model, noisy.to(dtype), timesteps, condition)
 
     return call
+
+
+def ask_network(model: Any, noisy: Tensor, timesteps: Tensor, condition: Any) -> Tensor:
+    """What a diffusers network predicts of x_t; hides how the networks' calls differ.
+
+    Parameters
+    ----------
+    condition : embedded captions [batch, tokens, width], for a network with text.
+
+    Returns
+    -------
+    [batch, channels, ...]; a learned variance follows the prediction.
+    """
+    options: dict[str, Any] = {}
+    if condition is not None:
+        options["encoder_hidden_states"] = condition
+    classes = getattr(model.config, "num_embeds_ada_norm", None)
+    if classes is not None:  # the class after the last stands for none
+        options["class_labels"] = torch.full_like(timesteps, classes)
+    output: Tensor = model(noisy, timesteps, **options).sample
+    return output
 
 
 def _latents(folder: Path, device: torch.device) -> Latents | None:

@@ -16,7 +16,7 @@ import torch
 from raymia.draws import stream_key
 from raymia.errors import InputError
 from raymia.files import TEMPORARY_PREFIX
-from raymia.models.denoiser import PREDICTIONS, Denoiser, load_denoiser
+from raymia.models.denoiser import PREDICTIONS, Denoiser, ask_network, load_denoiser
 from raymia.models.image_source import (
     HASHED,
     Shape,
@@ -51,16 +51,11 @@ class TrainableDenoiser:
 
     def __call__(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """What the network predicts of x_t, without a caption or class where it takes one."""
-        options: dict[str, Any] = {}
+        empty = None
         if self.denoiser.embed is not None:
             with torch.no_grad():
-                empty = self.denoiser.embed([""])
-            options["encoder_hidden_states"] = empty.float().expand(len(noisy), -1, -1)
-        classes = getattr(self.network.config, "num_embeds_ada_norm", None)
-        if classes is not None:  # the class after the last stands for none
-            options["class_labels"] = torch.full_like(timesteps, classes)
-        output: Tensor = self.network(noisy, timesteps, **options).sample
-        return output[:, : noisy.shape[1]]
+                empty = self.denoiser.embed([""]).float().expand(len(noisy), -1, -1)
+        return ask_network(self.network, noisy, timesteps, empty)[:, : noisy.shape[1]]
 
     def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the network should predict of x_t, by the scheduler's ``prediction_type``.

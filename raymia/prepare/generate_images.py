@@ -12,7 +12,7 @@ import torch
 
 from raymia.draws import normals, stream_key
 from raymia.errors import InputError
-from raymia.models.batching import run_batched
+from raymia.models.batching import run_on_images
 from raymia.models.denoiser import Denoiser
 from raymia.prepare.fine_tune import Progress
 
@@ -90,7 +90,7 @@ def _from_noise(
         progress(done, count)
         return list((images * 255).round().to(torch.uint8).cpu().numpy())
 
-    return np.stack(run_batched([1] * count, run, budget=batch))
+    return np.stack(run_on_images(count, run, budget=batch))
 
 
 def ddim_timesteps(schedule: int, steps: int) -> list[int]:

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from raymia.draws import generator
 from raymia.errors import InputError
 from raymia.files import Folder
 from raymia.hashing import digest
+from raymia.image_pixels import as_picture
 from raymia.image_records import image_id
 
 Images = npt.NDArray[np.uint8]
@@ -130,9 +130,8 @@ def _write(out: Path, contents: Mapping[str, bytes]) -> None:
 
 def png(image: Images) -> bytes:
     """Encode an image [1 or 3, height, width] without loss."""
-    pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
     content = io.BytesIO()
-    Image.fromarray(pixels).save(content, format="PNG")
+    as_picture(image).save(content, format="PNG")
     return content.getvalue()
 
 

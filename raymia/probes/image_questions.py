@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raymia.evidence.image import DISTANCES, ELBO_TERMS, PIXEL_TERMS, Grid, ImageModelEvidence, grid
 from raymia.inputs.base import AnyCheckpoint, Inputs
@@ -127,11 +128,13 @@ def _grid(
 
 def _maps(table: pa.Table | None, ids: Sequence[str], shape: Shape) -> Any:
     """Residual maps, float32 [records, *shape]; NaN where there is none."""
-    maps = np.full((len(ids), int(np.prod(shape))), np.nan, np.float32)
-    places = {record: place for place, record in enumerate(ids)}
-    if table is not None:
-        columns = zip(*(table[c].to_pylist() for c in ("record_id", "error", MAP)), strict=True)
-        for record, error, values in columns:
-            if error is None and record in places:
-                maps[places[record]] = values
-    return maps.reshape(len(ids), *shape)
+    maps = np.full((len(ids), *shape), np.nan, np.float32)
+    if table is None:
+        return maps
+    usable = table.filter(pc.is_null(table["error"]))
+    rows = {record: n for n, record in enumerate(usable["record_id"].to_pylist())}
+    known = [n for n, record in enumerate(ids) if record in rows]
+    picked = usable[MAP].take(pa.array([rows[ids[n]] for n in known], pa.int64()))
+    flat = picked.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    maps[known] = flat.reshape(len(known), *shape)
+    return maps

@@ -12,7 +12,7 @@ import torch
 
 from raymia.draws import normals, stream_key
 from raymia.evidence.image import DISTANCES, ELBO_TERMS, PIXEL_TERMS
-from raymia.models.batching import run_batched
+from raymia.models.batching import run_on_images
 from raymia.models.denoiser import Denoiser
 from raymia.models.pixel_model import PixelModel
 from raymia.neighbors.images import perturb
@@ -202,15 +202,9 @@ class ElboProbe(_AboutImage):
                     for item in chunk
                 ]
             ).to(images.device)
-
-            def run(
-                batch: list[int], images: Tensor = images, keys: Tensor = keys
-            ) -> list[dict[str, Any]]:
-                noise = normals(keys[batch].flatten(), model.noise_size)
-                terms = model.terms(images[batch], noise.reshape(len(batch), self.draws, -1))
-                return columns_of(terms)
-
-            answers = run_batched([1] * len(chunk), run, budget=model.batch_images)
+            noise = normals(keys.flatten(), model.noise_size)
+            terms = model.terms(images, noise.reshape(len(chunk), self.draws, -1))
+            answers = columns_of(terms)
             rows += [answer_row(item, answer) for item, answer in zip(chunk, answers, strict=True)]
         return pa.Table.from_pylist(rows, schema=self.schema)
 
@@ -231,7 +225,7 @@ class PixelProbe(_AboutImage):
             def run(batch: list[int], images: Tensor = images) -> list[dict[str, Any]]:
                 return columns_of({"loss": model.loss(images[batch])})
 
-            answers = run_batched([1] * len(chunk), run, budget=model.batch_images)
+            answers = run_on_images(len(chunk), run, budget=model.batch_images)
             rows += [answer_row(item, answer) for item, answer in zip(chunk, answers, strict=True)]
         return pa.Table.from_pylist(rows, schema=self.schema)
 
@@ -258,10 +252,8 @@ def captions_of(model: Denoiser, items: Sequence[Item]) -> list[str] | None:
 
 def encode(model: Denoiser, images: Tensor) -> Tensor:
     """What the network sees of the images, in batches that fit."""
-    parts = run_batched(
-        [1] * len(images),
-        lambda batch: list(model.encode(images[batch])),
-        budget=model.batch_images,
+    parts = run_on_images(
+        len(images), lambda batch: list(model.encode(images[batch])), budget=model.batch_images
     )
     return torch.stack(parts)
 
@@ -294,7 +286,7 @@ def denoising_rows(
         residual = noise - model.predict_noise(noisy, timesteps, given)
         return columns_of(distances(residual))
 
-    answers = run_batched([1] * len(work), run, budget=model.batch_images)
+    answers = run_on_images(len(work), run, budget=model.batch_images)
     per_item: list[dict[str, list[float]]] = [{c: [] for c in DISTANCES} for _ in items]
     for (n, _), answer in zip(work, answers, strict=True):
         for column in DISTANCES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from raymia.evidence.image import DISTANCES
-from raymia.models.batching import run_batched
+from raymia.models.batching import run_on_images
 from raymia.models.denoiser import Denoiser
 from raymia.probes.base import AboutRecord, Item
 from raymia.probes.images import (
@@ -31,7 +32,7 @@ MAP = "map"
 
 
 @dataclass(frozen=True)
-class _OfTimesteps(AboutRecord):
+class _OfTimesteps(AboutRecord, ABC):
     """Base of probes whose answer is one residual at each of some timesteps."""
 
     timesteps: tuple[int, ...]
@@ -45,9 +46,9 @@ class _OfTimesteps(AboutRecord):
     def passes(self) -> int:
         return len(self.timesteps)
 
+    @abstractmethod
     def residuals(self, model: Denoiser, clean: Tensor, predict: Predict) -> list[Tensor]:
         """The residual at each timestep, each [batch, *latent_shape]."""
-        raise NotImplementedError
 
     def ask(self, model: Denoiser, items: Sequence[Item]) -> pa.Table:
         def answer(clean: Tensor, predict: Predict) -> dict[str, Tensor]:
@@ -162,6 +163,6 @@ def _ask(
 
             return columns_of(answer(latents[batch], predict))
 
-        answers = run_batched([1] * len(chunk), run, budget=model.batch_images)
+        answers = run_on_images(len(chunk), run, budget=model.batch_images)
         rows += [answer_row(item, found) for item, found in zip(chunk, answers, strict=True)]
     return pa.Table.from_pylist(rows, schema=schema)

@@ -107,7 +107,7 @@ def test_base_is_trained_further_and_without_one_the_architecture_is_the_targets
 
 
 class Killed(BaseException):
-    pass
+    """Stands for a signal: no handler of errors may catch it."""
 
 
 def killed(*_, **__):

@@ -122,7 +122,7 @@ def test_without_held_out_images_some_are_set_apart(tmp_path):
 @pytest.mark.parametrize("objective", ["vae", "rhvae"])
 def test_training_that_was_killed_goes_on_to_the_same_weights(objective, tmp_path):
     class KilledError(Exception):
-        pass
+        """Stands for the end of the process between two epochs."""
 
     def kill(done, total):
         del total
