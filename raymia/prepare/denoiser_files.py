@@ -24,13 +24,13 @@ from raymia.models.image_source import (
     read_json,
     resolve_image_model,
 )
+from raymia.prepare.training_files import write_facts
 from raymia.spec import ModelSpec
 
 SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "pndm": "PNDMScheduler"}
 LARGEST_GROUPS = 32
 HEAD_CHANNELS = 8
 INDEX = "model_index.json"
-FACTS_FILE = "facts.json"
 
 Tensor = torch.Tensor
 
@@ -206,7 +206,7 @@ def save_trained(pipeline: Path, network: Any, facts: dict[str, Any], out: Path)
         shutil.copytree(pipeline / part, staged / part, ignore=_left_out)
     network.save_pretrained(staged / name)
     shutil.copy2(pipeline / INDEX, staged / INDEX)
-    (staged / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_facts(staged, facts)
     names = [p.name for p in staged.iterdir() if p.name != INDEX]
     for part in (*sorted(names), INDEX):
         if (out / part).is_dir():

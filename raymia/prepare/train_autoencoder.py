@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from raymia.draws import generator
 from raymia.errors import InputError
-from raymia.files import Folder
 from raymia.hashing import digest, digest_bytes
 from raymia.models.image_source import OWN_AUTOENCODER, read_json
 from raymia.models.kl_autoencoder import build_kl_autoencoder
@@ -25,13 +22,23 @@ from raymia.models.vae import (
     read_config,
 )
 from raymia.prepare.autoencoder_training import Training
-from raymia.prepare.fine_tune import HELD_OUT_SHARE, MAX_MEASURED, Progress
+from raymia.prepare.fine_tune import MAX_MEASURED, Progress
+from raymia.prepare.training_files import (
+    CHECKPOINT,
+    FACTS_FILE,
+    finished,
+    gather_checkpoints,
+    problems_of,
+    read_facts,
+    set_apart,
+    write_facts,
+)
 from raymia.prepare.training_state import STATE_FILE, Progressed, load_state, save_state
 from raymia.spec.images import AutoencoderTrainingSpec
 
 VERSION = 1
-CHECKPOINT = "checkpoint-"
-FACTS_FILE = "facts.json"
+LEAST_IMAGES = 2
+"""A batch of a single image has no statistics."""
 
 STATE_EVERY = 10
 """Epochs after which a killed training need not be taken again."""
@@ -130,8 +137,10 @@ def _train(
     measure_on: Images | None,
     checkpoint_every: int | None,
 ) -> dict[str, Any]:
-    _check(images, measure_on, network.image_shape, checkpoint_every)
-    train, held_out = _split(images, measure_on, seed)
+    problems = problems_of(images, measure_on, network.image_shape, LEAST_IMAGES, checkpoint_every)
+    if problems:
+        raise InputError(problems)
+    train, held_out = set_apart(images, measure_on, seed)
     run = digest(
         {
             "version": VERSION,
@@ -144,15 +153,14 @@ def _train(
         }
     )
     epochs = settings.epochs
-    finished = _finished(out, run)
-    if finished is not None:
+    done = finished(out, run, last=FACTS_FILE)
+    if done is not None:
         progress(epochs, epochs)
-        return finished
+        return done
     training = Training(train, network, settings, seed)
     saved = load_state(out, run, network, training.optimizer, None)
     training.epoch = saved.step // training.steps_per_epoch
     started = time.monotonic()
-    checkpoints: list[dict[str, Any]] = []
 
     def seconds() -> float:
         return round(saved.seconds + time.monotonic() - started, 1)
@@ -171,7 +179,7 @@ def _train(
             "run": run,
         }
         network.save(folder)
-        _write_facts(folder, facts)
+        write_facts(folder, facts)
         network.train()
 
     progress(training.epoch, epochs)
@@ -188,75 +196,6 @@ def _train(
     if checkpoint_every is None:
         save(out)
     else:
-        checkpoints = _facts_of_checkpoints(out)
-        kept = {**checkpoints[-1], "checkpoints": checkpoints}
-        kept.pop("folder")
-        _write_facts(out, kept)
+        gather_checkpoints(out, "epoch")
     (out / STATE_FILE).unlink(missing_ok=True)
-    return _read_facts(out)
-
-
-def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
-    Folder(str(folder)).write(FACTS_FILE, (json.dumps(facts, indent=2) + "\n").encode())
-
-
-def _read_facts(folder: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
-    return facts
-
-
-def _facts_of_checkpoints(out: Path) -> list[dict[str, Any]]:
-    """In order of their epochs."""
-    folders = sorted(out.glob(f"{CHECKPOINT}*"), key=lambda p: int(p.name.removeprefix(CHECKPOINT)))
-    return [{"folder": folder.name, **_read_facts(folder)} for folder in folders]
-
-
-def _finished(out: Path, run: str) -> dict[str, Any] | None:
-    """The facts of this training where it is done; None where it is not.
-
-    Raises
-    ------
-    InputError
-        If the folder, or a checkpoint in it, is of another training.
-    """
-    for folder in (out, *out.glob(f"{CHECKPOINT}*")):
-        if (folder / FACTS_FILE).is_file() and _read_facts(folder).get("run") != run:
-            raise InputError(
-                f"{folder} is of a training with other images, settings, seed or config; remove "
-                "it, or train in another folder"
-            )
-    return _read_facts(out) if (out / FACTS_FILE).is_file() else None
-
-
-def _check(
-    images: Images,
-    measure_on: Images | None,
-    shape: Sequence[int],
-    checkpoint_every: int | None,
-) -> None:
-    problems = []
-    for what, given, least in (
-        ("images", images, 2 if measure_on is not None else 3),
-        ("held-out images", measure_on, 1),
-    ):
-        if given is None:
-            continue
-        if given.dtype != np.uint8 or given.shape[1:] != tuple(shape):
-            problems.append(
-                f"{what}: expected uint8 [count, {', '.join(map(str, shape))}], which the config "
-                f"says, but got {given.dtype} {list(given.shape)}"
-            )
-        elif len(given) < least:
-            problems.append(f"{what}: expected at least {least}, but got {len(given)}")
-    if checkpoint_every is not None and checkpoint_every < 1:
-        problems.append(f"checkpoints should be an epoch or more apart, but got {checkpoint_every}")
-    if problems:
-        raise InputError(problems)
-
-
-def _split(images: Images, measure_on: Images | None, seed: int) -> tuple[Images, Images]:
-    if measure_on is not None:
-        return images, measure_on
-    order = generator(seed, "held out").permutation(len(images))
-    count = max(1, int(HELD_OUT_SHARE * len(images)))
-    return images[np.sort(order[count:])], images[np.sort(order[:count])]
+    return read_facts(out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
@@ -12,20 +11,25 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from raymia.draws import generator
 from raymia.errors import InputError
-from raymia.files import Folder
 from raymia.hashing import digest, digest_bytes
-from raymia.models.image_source import Shape, resolve_image_model
-from raymia.prepare.denoiser_files import FACTS_FILE, INDEX, load_trainable, save_trained
+from raymia.models.image_source import resolve_image_model
+from raymia.prepare.denoiser_files import INDEX, load_trainable, save_trained
 from raymia.prepare.denoiser_training import Training
-from raymia.prepare.fine_tune import HELD_OUT_SHARE, MAX_MEASURED, Progress
+from raymia.prepare.fine_tune import MAX_MEASURED, Progress
+from raymia.prepare.training_files import (
+    CHECKPOINT,
+    finished,
+    gather_checkpoints,
+    problems_of,
+    read_facts,
+    set_apart,
+)
 from raymia.prepare.training_state import STATE_FILE, Progressed, load_state, save_state
 from raymia.spec import ModelSpec
 from raymia.spec.images import DiffusionTrainingSpec
 
 VERSION = 1
-CHECKPOINT = "checkpoint-"
 
 STATE_EVERY = 500
 """Steps after which a killed training need not be taken again."""
@@ -84,8 +88,10 @@ def train_denoiser(
     checkpoint = resolve_image_model(
         ModelSpec(model=where, dtype="float32"), where, on_gpu=torch.cuda.is_available()
     )
-    _check(images, measure_on, checkpoint.shape, settings)
-    train, held_out = _split(images, measure_on, seed)
+    problems = problems_of(images, measure_on, checkpoint.shape, 1, checkpoint_every)
+    if problems := problems + _warm_up(settings):
+        raise InputError(problems)
+    train, held_out = set_apart(images, measure_on, seed)
     run = digest(
         {
             "version": VERSION,
@@ -97,10 +103,10 @@ def train_denoiser(
             "from_weights": from_weights,
         }
     )
-    finished = _finished(out, run)
-    if finished is not None:
+    done = finished(out, run, last=INDEX)
+    if done is not None:
         progress(settings.steps, settings.steps)
-        return finished
+        return done
     with torch.random.fork_rng():
         model = load_trainable(pipeline, from_weights=from_weights, seed=seed)
         training = Training(train, model, settings, seed)
@@ -144,78 +150,16 @@ def train_denoiser(
             progress(step, settings.steps)
         if checkpoint_every is None:
             save(out)
-    facts = _write_facts_of_checkpoints(out) if checkpoint_every is not None else _read_facts(out)
+        else:
+            gather_checkpoints(out, "step")
     (out / STATE_FILE).unlink(missing_ok=True)
-    return facts
+    return read_facts(out)
 
 
-def _read_facts(folder: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
-    return facts
-
-
-def _write_facts_of_checkpoints(out: Path) -> dict[str, Any]:
-    folders = sorted(out.glob(f"{CHECKPOINT}*"), key=lambda p: int(p.name.removeprefix(CHECKPOINT)))
-    each = [_read_facts(folder) for folder in folders]
-    kept = ("step", "train_loss", "held_out_loss")
-    checkpoints = [
-        {"folder": folder.name, **{key: facts[key] for key in kept}}
-        for folder, facts in zip(folders, each, strict=True)
+def _warm_up(settings: DiffusionTrainingSpec) -> list[str]:
+    if settings.warmup < settings.steps:
+        return []
+    return [
+        f"the warm-up of {settings.warmup} steps should be shorter than the training of "
+        f"{settings.steps}; make warmup smaller"
     ]
-    facts = {**each[-1], "checkpoints": checkpoints}
-    Folder(str(out)).write(FACTS_FILE, (json.dumps(facts, indent=2) + "\n").encode())
-    return facts
-
-
-def _finished(out: Path, run: str) -> dict[str, Any] | None:
-    """The facts of this training where it is done; None where it is not.
-
-    Raises
-    ------
-    InputError
-        If the folder, or a checkpoint in it, is of another training.
-    """
-    for folder in (out, *out.glob(f"{CHECKPOINT}*")):
-        if (folder / FACTS_FILE).is_file() and _read_facts(folder).get("run") != run:
-            raise InputError(
-                f"{folder} is of a training with other images, settings, seed or network; remove "
-                "it, or train in another folder"
-            )
-    if not (out / FACTS_FILE).is_file():
-        return None
-    facts = _read_facts(out)
-    return facts if "checkpoints" in facts or (out / INDEX).is_file() else None
-
-
-def _check(
-    images: Images, measure_on: Images | None, shape: Shape, settings: DiffusionTrainingSpec
-) -> None:
-    problems = []
-    for what, given, least in (
-        ("images", images, 2 if measure_on is None else 1),
-        ("held-out images", measure_on, 1),
-    ):
-        if given is None:
-            continue
-        if given.dtype != np.uint8 or given.shape[1:] != shape:
-            problems.append(
-                f"{what}: expected uint8 [count, {', '.join(map(str, shape))}], which the pipeline "
-                f"takes, but got {given.dtype} {list(given.shape)}"
-            )
-        elif len(given) < least:
-            problems.append(f"{what}: expected at least {least}, but got {len(given)}")
-    if settings.warmup >= settings.steps:
-        problems.append(
-            f"the warm-up of {settings.warmup} steps should be shorter than the training of "
-            f"{settings.steps}; make warmup smaller"
-        )
-    if problems:
-        raise InputError(problems)
-
-
-def _split(images: Images, measure_on: Images | None, seed: int) -> tuple[Images, Images]:
-    if measure_on is not None:
-        return images, measure_on
-    order = generator(seed, "held out").permutation(len(images))
-    count = max(1, int(HELD_OUT_SHARE * len(images)))
-    return images[np.sort(order[count:])], images[np.sort(order[:count])]
