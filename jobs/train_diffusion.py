@@ -17,45 +17,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic import ValidationError
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from raymia.errors import InputError, RaymiaError
-from raymia.image_records import pixels_array, read_image_records
 from raymia.models.denoiser import PREDICTIONS
-from raymia.models.image_source import Shape
 from raymia.prepare.denoiser_files import SCHEDULERS, fresh_pipeline
-from raymia.prepare.image_split import ImageSplit, split_and_write, write_manifest
+from raymia.prepare.image_split import write_manifest
+from raymia.prepare.target_job import (
+    add_arguments,
+    checked,
+    progress_bar,
+    read_and_split,
+    run_job,
+)
 from raymia.prepare.train_denoiser import train_denoiser
-from raymia.spec import ImageRecordsSpec
 from raymia.spec.images import DiffusionTrainingSpec
 
 NUMBERS = ("steps", "batch_size", "learning_rate", "warmup")
+LOSSES = "{folder}: training loss {train_loss:.4f}, held-out loss {held_out_loss:.4f} per element"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Split, train, and write the manifest; returns the exit code."""
-    args = _arguments(arguments)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    try:
-        manifest = train(args)
-    except RaymiaError as error:
-        print(f"train_diffusion: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    for checkpoint in manifest["checkpoints"]:
-        print(
-            f"{checkpoint['folder']}: training loss {checkpoint['train_loss']:.4f}, "
-            f"held-out loss {checkpoint['held_out_loss']:.4f} per element"
-        )
-    return 0
+    return run_job("train_diffusion", train, _arguments(arguments), LOSSES)
 
 
 def train(args: argparse.Namespace) -> dict[str, Any]:
     """Do what the arguments say, and return the manifest."""
-    settings = _settings(args)
-    split, set_aside = _split(args, tuple(args.shape))
+    given = {name: getattr(args, name) for name in (*NUMBERS, "ema", "flip", "crop")}
+    settings = checked(lambda: DiffusionTrainingSpec(**given))
+    split, set_aside = read_and_split(args, tuple(args.shape), args.caption_column)
     with tempfile.TemporaryDirectory() as scratch:
         pipeline = args.pipeline
         if pipeline is None:
@@ -70,16 +58,14 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
                 train_timesteps=args.train_timesteps,
                 attention=args.attention,
             )
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeRemainingColumn()) as bar:
-            task = bar.add_task("steps", total=settings.steps)
+        with progress_bar("steps", settings.steps) as progress:
             facts = train_denoiser(
                 split.members,
                 pipeline,
                 settings,
                 args.out,
                 seed=args.seed,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                progress=progress,
                 measure_on=split.held_out,
                 from_weights=args.from_weights,
                 checkpoint_every=args.checkpoint_every or settings.steps,
@@ -102,51 +88,15 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     return manifest
 
 
-def _split(args: argparse.Namespace, shape: Shape) -> tuple[ImageSplit, int]:
-    """Members and held-out images, and how many could not be used."""
-    spec = ImageRecordsSpec(
-        kind="image",
-        candidates=[str(args.data)],
-        image_column=args.image_column,
-        caption_column=args.caption_column,
-        fit=args.fit,
-    )
-    records = read_image_records(spec, shape)
-    payloads = records.table["payload"].to_pylist()
-    captions = None
-    if args.caption_column is not None:
-        captions = [payload["caption"] or "" for payload in payloads]
-    images = pixels_array(payloads, shape)
-    split = split_and_write(images, captions, args.members, args.held_out, args.seed, args.out)
-    return split, len(records.set_aside)
-
-
-def _settings(args: argparse.Namespace) -> DiffusionTrainingSpec:
-    given = {name: getattr(args, name) for name in (*NUMBERS, "ema", "flip", "crop")}
-    try:
-        return DiffusionTrainingSpec(**given)
-    except ValidationError as error:
-        raise InputError(
-            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}"
-            for problem in error.errors()
-        ) from None
-
-
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     training = DiffusionTrainingSpec.model_fields
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0] if __doc__ else None,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    add_arguments(parser, "STEPS")
     add, flag = parser.add_argument, argparse.BooleanOptionalAction
-    add("--data", type=Path, required=True, help="folder, table or tar of images")
-    add("--image-column", default="image", help="of a table")
     add("--caption-column", help="of a table; captions are written beside the images")
-    add("--fit", choices=("exact", "crop", "pad", "stretch"), default="exact", help="other sizes")
-    add("--out", type=Path, required=True, help="folder for everything that is written")
-    add("--shape", type=int, nargs=3, required=True, metavar=("CHANNELS", "HEIGHT", "WIDTH"))
-    add("--members", type=int, required=True, help="images to train on")
-    add("--held-out", type=int, required=True, help="images that are not trained on")
     add("--pipeline", type=Path, help="folder of a pipeline to train, in place of a fresh one")
     add("--from-weights", action="store_true", help="go on from the weights of --pipeline")
     add("--channels", type=int, nargs="+", default=[32, 64], help="of each resolution")
@@ -161,9 +111,6 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--ema", type=float, help=training["ema"].description)
     for name in ("flip", "crop"):
         add(f"--{name}", action="store_true", help=training[name].description)
-    add("--checkpoint-every", type=int, metavar="STEPS", help="the last is saved in any case")
-    add("--seed", type=int, default=0, help="of the split, the weights and the training")
-    add("--threads", type=int, help="of torch; all cores if not given")
     given = parser.parse_args(arguments)
     if given.from_weights and given.pipeline is None:
         parser.error("--from-weights needs --pipeline")

@@ -1,0 +1,111 @@
+"""Variance of the AUC, and the difference of two AUCs on the same records.
+
+DeLong, DeLong and Clarke-Pearson 1988: the AUC is a mean over members of the share of non-members
+below each, and a mean over non-members of the share of members above each. The spread of these
+shares, the placements, gives the variance; their covariance between two attacks that scored the
+same records gives that of the difference. Placements come from midranks in O(n log n) (Sun and Xu
+2014, IEEE Signal Processing Letters 21).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from raymia.metrics.roc import BoolArray, FloatArray
+
+
+@dataclass(frozen=True)
+class Placements:
+    """Where each record stands among those of the other kind, a tie counting half.
+
+    Attributes
+    ----------
+    members : ndarray of shape (n_members,)
+        Share of the non-members that each member scores above.
+    non_members : ndarray of shape (n_non_members,)
+        Share of the members that score above each non-member.
+    """
+
+    members: FloatArray
+    non_members: FloatArray
+
+    @property
+    def auc(self) -> float:
+        return float(self.members.mean())
+
+
+@dataclass(frozen=True)
+class AucDifference:
+    """The AUC of one attack less that of another, on the same records.
+
+    Attributes
+    ----------
+    value, low, high : the difference and its normal interval.
+    p_value : two-sided, of the hypothesis that the AUCs are equal.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+def placements(scores: NDArray[Any], is_member: BoolArray) -> Placements:
+    """Compute the placements of finite scores; both kinds of records must be there."""
+    values = np.asarray(scores, dtype=np.float64)
+    members, others = values[is_member], values[~is_member]
+    if not members.size or not others.size:
+        raise ValueError(
+            "An AUC needs at least one member and one non-member, "
+            f"but got {members.size} and {others.size}."
+        )
+    above = (stats.rankdata(values)[is_member] - stats.rankdata(members)) / others.size
+    below = (stats.rankdata(values)[~is_member] - stats.rankdata(others)) / members.size
+    return Placements(above, 1.0 - below)
+
+
+def auc_variance(placed: Placements) -> float:
+    """Variance of the AUC; both kinds need two records."""
+    return float(
+        placed.members.var(ddof=1) / placed.members.size
+        + placed.non_members.var(ddof=1) / placed.non_members.size
+    )
+
+
+def auc_difference(
+    scores: NDArray[Any],
+    others: NDArray[Any],
+    is_member: BoolArray,
+    *,
+    confidence: float = 0.95,
+) -> AucDifference:
+    """Compare two attacks on the same records (DeLong's paired test).
+
+    Parameters
+    ----------
+    scores, others : float arrays of shape (n_records,)
+        Finite scores of the two attacks, record by record.
+    is_member : boolean array of shape (n_records,)
+        At least two members and two non-members.
+    confidence : float
+        Nominal level of the interval, in (0, 1).
+
+    Returns
+    -------
+    AucDifference
+        Where the two rank all pairs alike there is no variance: the interval has no width and the
+        p-value is 1.
+    """
+    first, second = placements(scores, is_member), placements(others, is_member)
+    difference = Placements(first.members - second.members, first.non_members - second.non_members)
+    value, spread = first.auc - second.auc, float(np.sqrt(auc_variance(difference)))
+    if spread == 0.0:
+        return AucDifference(value, value, value, 1.0 if value == 0.0 else 0.0)
+    reach = float(stats.norm.ppf(0.5 + confidence / 2)) * spread
+    p_value = 2.0 * float(stats.norm.sf(abs(value) / spread))
+    return AucDifference(value, value - reach, value + reach, p_value)

@@ -1,0 +1,110 @@
+"""What the scripts that train targets share: reading images, progress, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import torch
+from pydantic import ValidationError
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from raymia.errors import InputError, RaymiaError
+from raymia.image_records import pixels_array, read_image_records
+from raymia.models.image_source import Shape
+from raymia.prepare.fine_tune import Progress as Report
+from raymia.prepare.image_split import ImageSplit, split_and_write
+from raymia.spec import ImageRecordsSpec
+from raymia.spec.images import Fit
+
+Made = TypeVar("Made")
+
+
+def add_arguments(parser: argparse.ArgumentParser, unit: str) -> None:
+    """The arguments that every such script takes.
+
+    Parameters
+    ----------
+    unit : what checkpoints are apart in, "STEPS" or "EPOCHS".
+    """
+    add = parser.add_argument
+    add("--data", required=True, help="folder, table or tar of images")
+    add("--image-column", default="image", help="of a table")
+    add("--fit", choices=get_args(Fit), default="exact", help="what is done to other sizes")
+    add("--out", type=Path, required=True, help="folder for everything that is written")
+    add("--shape", type=int, nargs=3, required=True, metavar=("CHANNELS", "HEIGHT", "WIDTH"))
+    add("--members", type=int, required=True, help="images to train on")
+    add("--held-out", type=int, required=True, help="images that are not trained on")
+    add("--checkpoint-every", type=int, metavar=unit, help="the last is saved in any case")
+    add("--seed", type=int, default=0, help="of the split, the weights and the training")
+    add("--threads", type=int, help="of torch; all cores if not given")
+
+
+def run_job(
+    name: str,
+    train: Callable[[argparse.Namespace], dict[str, Any]],
+    args: argparse.Namespace,
+    losses: str,
+) -> int:
+    """Train, print the losses of each checkpoint, and return the exit code.
+
+    Parameters
+    ----------
+    train : does what the arguments say, and returns the manifest.
+    losses : of a checkpoint in words, as a format of its facts.
+    """
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    try:
+        manifest = train(args)
+    except RaymiaError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    for checkpoint in manifest["checkpoints"]:
+        print(losses.format(**checkpoint))
+    return 0
+
+
+def checked(make: Callable[[], Made]) -> Made:
+    """What is made of the arguments; what pydantic refuses becomes an InputError."""
+    try:
+        return make()
+    except ValidationError as error:
+        raise InputError(
+            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}"
+            for problem in error.errors()
+        ) from None
+
+
+def read_and_split(
+    args: argparse.Namespace, shape: Shape, caption_column: str | None = None
+) -> tuple[ImageSplit, int]:
+    """Members and held-out images, and how many could not be used."""
+    spec = ImageRecordsSpec(
+        kind="image",
+        candidates=[str(args.data)],
+        image_column=args.image_column,
+        caption_column=caption_column,
+        fit=args.fit,
+    )
+    records = read_image_records(spec, shape)
+    payloads = records.table["payload"].to_pylist()
+    captions = None
+    if caption_column is not None:
+        captions = [payload["caption"] or "" for payload in payloads]
+    images = pixels_array(payloads, shape)
+    split = split_and_write(images, captions, args.members, args.held_out, args.seed, args.out)
+    return split, len(records.set_aside)
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Report]:
+    """A bar on the terminal, and what it is told progress by."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn()) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
