@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import Metrics, Result
 from raymia.report.image_result import ImageExample, MeanFluctuation, PerturbationChoice
+from raymia.shift.result import ExcessOverBlind, ShiftCheck
 
 SCHEMA_VERSION = 1
 LONGEST_LIST = 10_000
@@ -137,6 +138,14 @@ class RunResult(Result):
     )
     dataset_inference: list[DatasetInference] = Field(
         default=[], description="tests of whole sets of records against the non-members"
+    )
+    shift: ShiftCheck | None = Field(
+        default=None,
+        description="whether members and non-members come from one distribution; none in runs "
+        "before this was checked",
+    )
+    excess_over_blind: list[ExcessOverBlind] = Field(
+        default=[], description="what each attack adds to the strongest blind guesser"
     )
     image_examples: list[ImageExample] = Field(
         default=[], description="pictures of some records; none for texts"

@@ -57,6 +57,7 @@ from raymia.spec.references import (
     SelfPromptReference,
     ShadowReference,
 )
+from raymia.spec.shift import ShiftSpec
 
 __all__ = [
     "MASK_FILL_PRESETS",
@@ -104,6 +105,7 @@ __all__ = [
     "SelfPromptReference",
     "ShadowReference",
     "Share",
+    "ShiftSpec",
     "Strict",
     "SubstituteNeighbors",
     "SwapsSpec",

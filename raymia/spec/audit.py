@@ -13,6 +13,7 @@ from raymia.spec.neighbors import NeighborsSpec
 from raymia.spec.probes import ProbesSpec
 from raymia.spec.records import CorpusSpec, RecordsSpec
 from raymia.spec.references import ModelReference, ReferenceSpec, SelfPromptReference
+from raymia.spec.shift import ShiftSpec
 
 
 class PoolSpec(Strict):
@@ -97,6 +98,10 @@ class AuditSpec(Strict):
         default=ResourcesSpec(), description="pools, and where they may run"
     )
     metrics: MetricsSpec = Field(default=MetricsSpec(), description="what is measured")
+    shift: ShiftSpec = Field(
+        default=ShiftSpec(),
+        description="whether members and non-members come from one distribution",
+    )
 
     @field_validator("records", mode="before")
     @classmethod

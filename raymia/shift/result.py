@@ -1,0 +1,126 @@
+"""What blind guessers found: whether members and non-members come from one distribution."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from raymia.metrics.summary import Estimate, Result
+
+ShiftState = Literal["no_shift_found", "shift", "not_checked"]
+
+LISTED = 50
+"""Pairs and records beyond this many are counted but not named."""
+
+
+class BlindGuess(Result):
+    """How well one guesser that sees no target tells members from non-members."""
+
+    name: str = Field(description="name of the guesser")
+    title: str = Field(description="what it looks at, for a person to read")
+    fitted: bool = Field(
+        description="whether it is a classifier, fitted on other records than it is judged by"
+    )
+    sides: Literal[1, 2] = Field(
+        description="1: tested for an AUC above 0.5; 2: for one that differs from 0.5, turned to "
+        "the side on which it guesses better"
+    )
+    higher_is_member: bool = Field(
+        description="whether it takes a higher value for a member; the AUC is of this side"
+    )
+    n_members: int = Field(ge=1, description="members with a guess")
+    n_non_members: int = Field(ge=1, description="non-members with a guess")
+    auc: Estimate = Field(
+        description="with DeLong's interval, widened where guesses on labels drawn at random "
+        "scatter more than DeLong's variance allows"
+    )
+    p_value: float = Field(
+        gt=0, le=1, description="share of random labelings on which it guesses as well"
+    )
+    corrected_p_value: float = Field(
+        gt=0, le=1, description="the same after Holm's correction over all guessers"
+    )
+
+    @property
+    def label(self) -> str:
+        """The name, with the side that it was turned to."""
+        return self.name if self.higher_is_member else f"-{self.name}"
+
+
+class NgramOverlap(Result):
+    """How much of the non-members stands in members word for word (Duan et al. 2024)."""
+
+    threshold: float = Field(description="share of a non-member's n-grams that counts as most")
+    looked_at: int = Field(ge=0, description="non-members long enough to have an n-gram")
+    too_short: int = Field(ge=0, description="non-members that are not")
+    mean_share: float | None = Field(
+        description="mean share of a non-member's n-grams that stand in a member"
+    )
+    mostly: int = Field(ge=0, description="non-members most of whose n-grams stand in members")
+    records: list[str] = Field(description="ids of the first 50 of these")
+
+
+class NearDuplicate(Result):
+    """A non-member that is nearly a member."""
+
+    non_member: str = Field(description="id of the non-member")
+    member: str = Field(description="id of the member that is most like it")
+    similarity: float = Field(ge=0, le=1, description="1 for equals")
+
+
+class NearDuplicates(Result):
+    """Non-members that are nearly members: their label is in doubt, and attacks look weaker."""
+
+    measure: str = Field(description="what the similarity is of")
+    threshold: float = Field(description="the similarity from which on they count")
+    non_members: int = Field(ge=0, description="non-members with such a member")
+    pairs: list[NearDuplicate] = Field(description="the first 50, the most similar first")
+
+
+class ShiftCheck(Result):
+    """Whether members and non-members come from one distribution, as far as blind guessers see.
+
+    Where they do not, a guesser that never saw the target tells them apart, and the AUC of an
+    attack says nothing about leakage (Das et al. 2024, arXiv 2406.16201; Duan et al. 2024, arXiv
+    2402.07841).
+    """
+
+    state: ShiftState = Field(description="the verdict")
+    reason: str | None = Field(default=None, description="why it was not checked")
+    error_rate: float = Field(
+        gt=0, lt=1, description="chance of the verdict `shift` where the split is random"
+    )
+    labelings: int = Field(
+        default=0, ge=0, description="random labelings that every guesser was compared with"
+    )
+    n_members: int = Field(ge=0, description="members looked at")
+    n_non_members: int = Field(ge=0, description="non-members looked at")
+    left_out: int = Field(
+        default=0, ge=0, description="members and non-members beyond the sample, not looked at"
+    )
+    guesses: list[BlindGuess] = Field(default=[], description="the strongest guesser first")
+    ngram_overlap: NgramOverlap | None = Field(default=None, description="none for images")
+    near_duplicates: NearDuplicates | None = Field(default=None, description="none if not checked")
+
+    @property
+    def strongest(self) -> BlindGuess | None:
+        return self.guesses[0] if self.guesses else None
+
+
+class ExcessOverBlind(Result):
+    """What an attack adds to the strongest blind guesser, on the same records."""
+
+    target: str = Field(description="name of the checkpoint under audit")
+    attack: str = Field(description="name of the attack, statistic@reference where it has one")
+    guesser: str = Field(description="name of the strongest blind guesser")
+    n_members: int = Field(ge=2, description="members that both scored")
+    n_non_members: int = Field(ge=2, description="non-members that both scored")
+    attack_auc: float = Field(ge=0, le=1, description="AUC of the attack on these records")
+    guesser_auc: float = Field(ge=0, le=1, description="AUC of the guesser on these records")
+    excess: Estimate = Field(description="the first less the second, with DeLong's interval")
+    p_value: float = Field(ge=0, le=1, description="two-sided, that the AUCs are equal")
+    corrected_p_value: float = Field(
+        ge=0, le=1, description="the same after Holm's correction over all targets and attacks"
+    )
+    confidence: float = Field(gt=0, lt=1, description="nominal level of the interval")

@@ -1,0 +1,24 @@
+"""Whether members and non-members come from one distribution."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from raymia.spec.base import Share, Strict
+
+
+class ShiftSpec(Strict):
+    """Guessers that see no target try to tell members from non-members."""
+
+    enabled: bool = Field(default=True, description="false leaves the check out")
+    error_rate: Share = Field(
+        default=0.05,
+        description="chance that some guesser cries shift where members and non-members were "
+        "split at random",
+    )
+    sample: int = Field(
+        default=20_000,
+        ge=50,
+        description="records of each kind that the check looks at, drawn at random where there are "
+        "more",
+    )
