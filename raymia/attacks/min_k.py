@@ -8,20 +8,47 @@ import numpy as np
 import numpy.typing as npt
 
 from raymia.attacks.base import MIN_VARIANCE, Attack, Scores, register
-from raymia.evidence.text import TextEvidence
-
-
-def mean_of_lowest(values: npt.NDArray[np.floating], share: float) -> float:
-    """Mean of the lowest share of the values, at least one of them; NaN where there are none."""
-    if len(values) == 0:
-        return float("nan")
-    count = count_of(share, values)
-    return float(np.partition(values.astype(np.float64), count - 1)[:count].mean())
+from raymia.evidence.text import TextEvidence, TokenEvidence
 
 
 def count_of(share: float, values: npt.NDArray[np.floating]) -> int:
     """How many of the values a share is: rounded down, at least one."""
     return max(1, int(share * len(values)))
+
+
+def log_prob(tokens: TokenEvidence) -> npt.NDArray[np.floating]:
+    return tokens.log_prob
+
+
+def standardized(tokens: TokenEvidence) -> npt.NDArray[np.floating]:
+    """Log-probabilities less their expectation under p, in standard deviations, [tokens]."""
+    sigma = np.maximum(tokens.std_log_prob, np.float32(np.sqrt(MIN_VARIANCE)))
+    standard: npt.NDArray[np.floating] = (tokens.log_prob - tokens.mean_log_prob) / sigma
+    return standard
+
+
+def counts_of(share: float, tokens: TokenEvidence) -> npt.NDArray[np.int64]:
+    """How many tokens of each record a share is, [records]; see :func:`count_of`."""
+    return np.maximum(1, (share * tokens.counts).astype(np.int64))
+
+
+def means_of_lowest(ordered: Scores, tokens: TokenEvidence, share: float) -> Scores:
+    """Mean of the lowest share of each record's tokens, at least one, [records]; NaN without any.
+
+    Parameters
+    ----------
+    ordered : values of the tokens, the lowest of each record first.
+    """
+    filled = tokens.counts > 0
+    means = np.full(len(filled), np.nan)
+    if filled.any():
+        taken = counts_of(share, tokens)[filled]
+        starts = tokens.offsets[:-1][filled]
+        # Sums between neighboring bounds, of which every other is of the lowest.
+        bounds = np.column_stack([starts, starts + taken]).ravel()
+        within = bounds[:-1] if bounds[-1] == len(ordered) else bounds
+        means[filled] = np.add.reduceat(ordered, within)[::2] / taken
+    return means
 
 
 @dataclass(frozen=True)
@@ -48,7 +75,7 @@ class MinK(_LowestShare):
 
     def score(self, evidence: TextEvidence) -> Scores:
         tokens = evidence.target.tokens
-        return np.array([mean_of_lowest(v, self.share) for v in tokens.per_record(tokens.log_prob)])
+        return means_of_lowest(tokens.lowest_first(log_prob), tokens, self.share)
 
 
 @register
@@ -68,9 +95,7 @@ class MinKPlusPlus(_LowestShare):
 
     def score(self, evidence: TextEvidence) -> Scores:
         tokens = evidence.target.tokens
-        sigma = np.maximum(tokens.std_log_prob, np.float32(np.sqrt(MIN_VARIANCE)))
-        standardized = (tokens.log_prob - tokens.mean_log_prob) / sigma
-        return np.array([mean_of_lowest(v, self.share) for v in tokens.per_record(standardized)])
+        return means_of_lowest(tokens.lowest_first(standardized), tokens, self.share)
 
 
 @register
@@ -109,21 +134,16 @@ class Surp(_LowestShare):
 
     def score(self, evidence: TextEvidence) -> Scores:
         tokens = evidence.target.tokens
-        pairs = zip(
-            tokens.per_record(tokens.log_prob),
-            tokens.per_record(-tokens.mean_log_prob),  # H(p) = -E_p[log p]
-            strict=True,
-        )
-        return np.array([self._mean_of_surprising(log_prob, h) for log_prob, h in pairs])
-
-    def _mean_of_surprising(
-        self, log_prob: npt.NDArray[np.floating], entropy: npt.NDArray[np.floating]
-    ) -> float:
-        if len(log_prob) == 0:
-            return float("nan")
-        last = count_of(self.share, log_prob) - 1
-        is_low = log_prob <= np.partition(log_prob, last)[last]
-        surprising = log_prob[is_low & (entropy < self.max_entropy)]
-        if len(surprising) == 0:
-            return mean_of_lowest(log_prob, self.share)
-        return float(surprising.mean(dtype=np.float64))
+        ordered = tokens.lowest_first(log_prob)
+        scores = means_of_lowest(ordered, tokens, self.share)
+        filled = tokens.counts > 0
+        if not filled.any():
+            return scores
+        starts, counts = tokens.offsets[:-1][filled], tokens.counts[filled]
+        highest = ordered[starts + counts_of(self.share, tokens)[filled] - 1]
+        is_low = tokens.log_prob <= np.repeat(highest, counts)
+        is_surprising = is_low & (-tokens.mean_log_prob < self.max_entropy)  # H(p) = -E_p[log p]
+        found = np.add.reduceat(is_surprising, starts, dtype=np.int64)
+        sums = np.add.reduceat(np.where(is_surprising, tokens.log_prob, np.float64(0)), starts)
+        scores[filled] = np.divide(sums, found, out=scores[filled], where=found > 0)
+        return scores

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,9 @@ class TokenEvidence:
     mean_log_prob: npt.NDArray[np.float32]
     std_log_prob: npt.NDArray[np.float32]
     is_top1: npt.NDArray[np.bool_]
+    _ordered: dict[Callable[[TokenEvidence], npt.NDArray[np.floating]], Floats] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
@@ -40,6 +43,22 @@ class TokenEvidence:
     def per_record(self, values: npt.NDArray[np.floating]) -> list[npt.NDArray[np.floating]]:
         """Cut an array over tokens into one array per record."""
         return np.split(values, self.offsets[1:-1])
+
+    def lowest_first(self, values: Callable[[TokenEvidence], npt.NDArray[np.floating]]) -> Floats:
+        """Values of the tokens, the lowest of each record first, float64 [tokens].
+
+        They are sorted once, since a sweep asks for the lowest share of the same tokens again and
+        again.
+
+        Parameters
+        ----------
+        values : what is sorted, an array over tokens.
+        """
+        if values not in self._ordered:
+            records = np.repeat(np.arange(len(self.counts)), self.counts)
+            found = values(self).astype(np.float64)
+            self._ordered[values] = found[np.lexsort((found, records))]
+        return self._ordered[values]
 
     def mean(self) -> Floats:
         """Mean log-probability per token of each record, [records]; NaN without evidence."""
