@@ -1,13 +1,13 @@
-"""ROC metrics of membership scores, with bootstrap intervals. Knows scores, not models."""
+"""Metrics of membership scores, with intervals. Knows scores, not models."""
 
-from raymia.metrics.roc import RocCurve, auc, balanced_accuracy, roc_curve, tpr_at_fpr
+from raymia.metrics.measuring import calibration_half, measure
+from raymia.metrics.roc import RocCurve, auc, one_minus_equal_error_rate, roc_curve, tpr_at_fpr
 from raymia.metrics.summary import (
     AttackMetrics,
     Estimate,
     Metrics,
     NotMeasured,
     TprAtFpr,
-    measure,
 )
 
 __all__ = [
@@ -18,8 +18,9 @@ __all__ = [
     "RocCurve",
     "TprAtFpr",
     "auc",
-    "balanced_accuracy",
+    "calibration_half",
     "measure",
+    "one_minus_equal_error_rate",
     "roc_curve",
     "tpr_at_fpr",
 ]

@@ -1,8 +1,8 @@
 """The empirical ROC curve and the numbers read from it.
 
 A member is the positive class and a higher score means more likely a member. Nothing here
-interpolates: between two thresholds there is no classifier, so a rate that no threshold reaches is
-never reported.
+interpolates but the equal error rate, which is a crossing by definition: between two thresholds
+there is no classifier, so a rate that no threshold reaches is never reported.
 """
 
 from __future__ import annotations
@@ -42,25 +42,8 @@ class RocCurve:
     n_non_members: int
 
 
-@dataclass(frozen=True)
-class TiedGroups:
-    """Scores replaced by the rank of their distinct value, 0 for the highest.
-
-    Attributes
-    ----------
-    values : ndarray of shape (n_groups,)
-        The distinct scores, strictly decreasing.
-    members, non_members : ndarray of shape (n_members,) and (n_non_members,)
-        The group of each member and non-member, in the order of the input.
-    """
-
-    values: FloatArray
-    members: IntArray
-    non_members: IntArray
-
-
-def tied_groups(scores: NDArray[Any], is_member: NDArray[Any]) -> TiedGroups:
-    """Group equal scores, highest first, after checking both arrays.
+def checked(scores: NDArray[Any], is_member: NDArray[Any]) -> tuple[FloatArray, BoolArray]:
+    """Check scores and labels.
 
     Parameters
     ----------
@@ -96,9 +79,7 @@ def tied_groups(scores: NDArray[Any], is_member: NDArray[Any]) -> TiedGroups:
             "A ROC curve needs at least one member and one non-member, "
             f"but got {n_members} and {labels.size - n_members}."
         )
-    distinct, ascending = np.unique(values, return_inverse=True)
-    groups = distinct.size - 1 - ascending.astype(np.int64)
-    return TiedGroups(distinct[::-1], groups[labels], groups[~labels])
+    return values, labels
 
 
 def roc_curve(scores: NDArray[Any], is_member: NDArray[Any]) -> RocCurve:
@@ -114,7 +95,7 @@ def roc_curve(scores: NDArray[Any], is_member: NDArray[Any]) -> RocCurve:
     Raises
     ------
     ValueError
-        See `tied_groups`.
+        See `checked`.
 
     Examples
     --------
@@ -122,16 +103,19 @@ def roc_curve(scores: NDArray[Any], is_member: NDArray[Any]) -> RocCurve:
     >>> curve.tpr.tolist(), curve.fpr.tolist()
     ([0.0, 0.5, 0.5, 1.0], [0.0, 0.0, 1.0, 1.0])
     """
-    groups = tied_groups(scores, is_member)
-    n_groups = groups.values.size
-    true_positives = np.cumsum(np.bincount(groups.members, minlength=n_groups))
-    false_positives = np.cumsum(np.bincount(groups.non_members, minlength=n_groups))
+    values, labels = checked(scores, is_member)
+    descending = np.argsort(values)[::-1]
+    values, labels = values[descending], labels[descending]
+    last_of_tie = np.append(np.flatnonzero(np.diff(values)), values.size - 1)
+    true_positives = np.cumsum(labels)[last_of_tie]
+    false_positives = last_of_tie + 1 - true_positives
+    n_members, n_non_members = int(true_positives[-1]), int(false_positives[-1])
     return RocCurve(
-        fpr=np.concatenate([[0.0], false_positives / groups.non_members.size]),
-        tpr=np.concatenate([[0.0], true_positives / groups.members.size]),
-        thresholds=np.concatenate([[np.inf], groups.values]),
-        n_members=groups.members.size,
-        n_non_members=groups.non_members.size,
+        fpr=np.concatenate([[0.0], false_positives / n_non_members]),
+        tpr=np.concatenate([[0.0], true_positives / n_members]),
+        thresholds=np.concatenate([[np.inf], values[last_of_tie]]),
+        n_members=n_members,
+        n_non_members=n_non_members,
     )
 
 
@@ -168,13 +152,17 @@ def tpr_at_fpr(curve: RocCurve, max_fpr: float) -> float:
     return float(curve.tpr[last])
 
 
-def balanced_accuracy(curve: RocCurve) -> float:
-    """Give the highest mean of true positive and true negative rate over all thresholds.
+def one_minus_equal_error_rate(curve: RocCurve) -> float:
+    """Give one minus the rate at which members and non-members are mistaken equally often.
 
-    The threshold is chosen on the very records it is judged by, so this is an optimistic number:
-    it is never below 0.5, whatever the attack.
+    Where no threshold makes the two errors equal, chance decides between the two thresholds next to
+    the crossing, as in the AUC, where ties count half. Scores that are all one give 0.5.
     """
-    return float(np.max(curve.tpr + 1.0 - curve.fpr) / 2)
+    gap = curve.fpr + curve.tpr - 1.0  # from -1 to 1, non-decreasing
+    after = int(np.argmax(gap >= 0.0))
+    before = after - 1
+    share = -gap[before] / (gap[after] - gap[before])
+    return float(curve.tpr[before] + share * (curve.tpr[after] - curve.tpr[before]))
 
 
 def allowed_false_positives(max_fpr: float, n_non_members: int) -> int:

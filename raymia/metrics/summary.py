@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from raymia.metrics import intervals, roc
-
-DEFAULT_FPRS = (0.1, 0.01, 0.001)
 LEAST_PER_CLASS = 2
-"""With a single member or non-member a resample cannot differ from the audit."""
+"""A single member or non-member has no spread to take an interval from."""
 
 
 class Result(BaseModel):
@@ -23,11 +17,42 @@ class Result(BaseModel):
 
 
 class Estimate(Result):
-    """A number measured on the audited records, with its bootstrap percentile interval."""
+    """A measured number with its interval."""
 
-    value: float = Field(description="the number on the records as they are", allow_inf_nan=False)
+    value: float = Field(description="the number on the records it is of", allow_inf_nan=False)
     low: float = Field(description="lower end of the interval", allow_inf_nan=False)
     high: float = Field(description="upper end of the interval", allow_inf_nan=False)
+
+
+class Rate(Estimate):
+    """A share of records with its Clopper-Pearson interval."""
+
+    hits: int = Field(ge=0, description="records that the threshold calls members")
+    of: int = Field(ge=1, description="records that were judged")
+
+
+class Precision(Result):
+    """How many of those called members are members, where a share of all records are members."""
+
+    prior: float = Field(gt=0, lt=1, description="share of members among the records asked about")
+    value: float | None = Field(description="none where the threshold calls nobody a member")
+    low: float = Field(ge=0, le=1, description="lower end; both rates' limits hold together")
+    high: float = Field(ge=0, le=1, description="upper end; both rates' limits hold together")
+
+
+class HeldOutRates(Result):
+    """What a threshold does on records that it was not chosen on.
+
+    The threshold is the best whose false positive rate on the calibration half of the non-members
+    is within the budget. On other records its false positive rate is near the budget, above or
+    below; what it came to is here.
+    """
+
+    threshold: float = Field(description="a record that scores above it is called a member")
+    n_calibration: int = Field(ge=1, description="non-members that the threshold was chosen on")
+    tpr: Rate = Field(description="members of the other half that are called members")
+    fpr: Rate = Field(description="non-members of the other half that are called members")
+    ppv: list[Precision] = Field(description="positive predictive value, one for each prior")
 
 
 class TprAtFpr(Result):
@@ -35,9 +60,50 @@ class TprAtFpr(Result):
 
     max_fpr: float = Field(gt=0, lt=1, description="budget of false positives, as a rate")
     resolvable: bool = Field(description="whether one false positive is within the budget")
-    estimate: Estimate | None = Field(description="none where the budget is not resolvable")
+    estimate: Estimate | None = Field(
+        description="on all records, with percentiles of a stratified bootstrap; none where the "
+        "budget is not resolvable"
+    )
     needed_non_members: int = Field(
         ge=1, description="fewest non-members with which this budget is resolvable"
+    )
+    held_out: HeldOutRates | None = Field(
+        default=None,
+        description="threshold chosen on one half, judged on the other; none where the budget is "
+        "not resolvable on the half, or the other half lacks members or non-members",
+    )
+
+
+class HeldOutAccuracy(Estimate):
+    """Mean of true positive and true negative rate on records the threshold was not chosen on."""
+
+    threshold: float = Field(description="a record that scores above it is called a member")
+    n_members: int = Field(ge=1, description="members that were judged")
+    n_non_members: int = Field(ge=1, description="non-members that were judged")
+
+
+class EpsilonBound(Result):
+    """A lower bound of the epsilon in (epsilon, delta)-differential privacy.
+
+    ``held_out``: from the rates of a threshold on records that it was not chosen on. ``one_run``:
+    Steinke, Nasr and Jagielski 2023. ``one_run_gaussian``: Mahloujifar, Melis and Chaudhuri 2025,
+    of the mechanisms whose privacy is that of a Gaussian one. The latter two only where the audit
+    file says that inclusion was randomized.
+    """
+
+    method: Literal["held_out", "one_run", "one_run_gaussian"] = Field(
+        description="how the bound was found"
+    )
+    value: float = Field(ge=0, description="the bound; 0 says nothing")
+    delta: float = Field(ge=0, lt=1, description="delta that the bound is for")
+    confidence: float = Field(gt=0, lt=1, description="chance that the bound holds, at least")
+    n_judged: int = Field(ge=0, description="members and non-members of the judged half")
+    n_guesses: int | None = Field(
+        default=None, ge=0, description="one run: records whose membership was guessed"
+    )
+    n_correct: int | None = Field(default=None, ge=0, description="one run: right guesses")
+    mu: float | None = Field(
+        default=None, ge=0, description="one_run_gaussian: the bound as Gaussian privacy's mu"
     )
 
 
@@ -50,13 +116,30 @@ class AttackMetrics(Result):
     n_members: int = Field(ge=LEAST_PER_CLASS, description="members with a score")
     n_non_members: int = Field(ge=LEAST_PER_CLASS, description="non-members with a score")
     n_unscored: int = Field(ge=0, description="members and non-members without a score, left out")
-    auc: Estimate = Field(description="area under the ROC curve; 0.5 is chance")
+    auc: Estimate = Field(
+        description="area under the ROC curve, with DeLong's interval; 0.5 is chance"
+    )
     tpr: list[TprAtFpr] = Field(description="true positive rate at each false positive budget")
-    balanced_accuracy: Estimate = Field(
-        description="best over thresholds, chosen on the same records and therefore optimistic"
+    balanced_accuracy: HeldOutAccuracy | None = Field(
+        description="threshold chosen on one half of the records and judged on the other; none "
+        "where a half lacks members or non-members"
+    )
+    one_minus_eer: float = Field(
+        ge=0,
+        le=1,
+        description="one minus the rate at which both errors are equal, on all records; a point "
+        "without an interval, read off the records it is measured on",
+    )
+    epsilon: list[EpsilonBound] = Field(
+        default=[], description="lower bounds of the target's differential privacy"
     )
     confidence: float = Field(gt=0, lt=1, description="nominal level of every interval")
-    resamples: int = Field(ge=1, description="bootstrap resamples behind every interval")
+    resamples: int = Field(ge=1, description="bootstrap resamples behind the rates of all records")
+
+    @property
+    def below_chance(self) -> bool:
+        """Whether members score lower: leakage as well, or an attack with the wrong sign."""
+        return self.auc.high < 0.5
 
 
 class NotMeasured(Result):
@@ -74,113 +157,57 @@ class NotMeasured(Result):
 Metrics = Annotated[AttackMetrics | NotMeasured, Field(discriminator="kind")]
 
 
-def measure(
-    scores: NDArray[Any],
-    is_member: NDArray[Any],
-    *,
-    target: str,
-    attack: str,
-    fprs: Sequence[float] = DEFAULT_FPRS,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> AttackMetrics | NotMeasured:
-    """Measure one attack against one target on records of known membership.
+class Comparison(Result):
+    """The AUC of one attack less that of another on the same records: DeLong's paired test.
 
-    Parameters
-    ----------
-    scores : float array of shape (n_records,)
-        Higher means more likely a member. NaN means that the attack has no score for the record;
-        such records are left out and counted.
-    is_member : boolean array of shape (n_records,)
-        Records of unknown membership must have been left out.
-    target, attack : str
-        Names for the result.
-    fprs : sequence of float
-        Budgets of false positives, rates in (0, 1).
-    confidence : float
-        Nominal level of the intervals, in (0, 1).
-    resamples : int
-        Bootstrap resamples.
-    seed : int
-        Seed of the bootstrap. The same seed gives the same resamples to every attack.
-
-    Returns
-    -------
-    AttackMetrics or NotMeasured
-        The latter when fewer than two members or non-members have a score, or when a score is
-        infinite: such a score is a fault of the attack, and no rank can be trusted beside it.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range or the arrays differ in shape.
+    The first is the attack that leads on its target. It was picked because it leads, so its lead
+    is flattered; the correction is for the number of tests.
     """
-    for max_fpr in fprs:
-        if not 0.0 < max_fpr < 1.0:
-            raise ValueError(f"Argument `fprs` should hold rates in (0, 1), but got {max_fpr}.")
-    values, labels = np.asarray(scores, dtype=np.float64), np.asarray(is_member)
-    if values.ndim != 1 or labels.shape != values.shape or labels.dtype != np.bool_:
-        raise ValueError(
-            "Argument `is_member` should be a boolean array as long as `scores`, but got "
-            f"{labels.dtype} of shape {labels.shape} for scores of shape {values.shape}."
-        )
-    scored = ~np.isnan(values)
-    n_unscored = int(np.count_nonzero(~scored))
-    values, labels = values[scored], labels[scored]
-    n_members = int(np.count_nonzero(labels))
-    n_non_members = labels.size - n_members
 
-    reason = _why_not(values, n_members, n_non_members)
-    if reason is not None:
-        return NotMeasured(
-            target=target,
-            attack=attack,
-            n_members=n_members,
-            n_non_members=n_non_members,
-            n_unscored=n_unscored,
-            reason=reason,
-        )
+    between: Literal["attacks", "targets"] = Field(
+        description="two attacks on one target, or one attack on two targets"
+    )
+    target: str = Field(description="target of the leading attack")
+    attack: str = Field(description="the leading attack")
+    other_target: str = Field(description="what it is compared with")
+    other_attack: str = Field(description="what it is compared with")
+    n_members: int = Field(ge=LEAST_PER_CLASS, description="members that both scored")
+    n_non_members: int = Field(ge=LEAST_PER_CLASS, description="non-members that both scored")
+    value: float = Field(description="difference of the AUCs")
+    low: float = Field(description="lower end of its interval, for this comparison alone")
+    high: float = Field(description="upper end of its interval, for this comparison alone")
+    confidence: float = Field(gt=0, lt=1, description="nominal level of the interval")
+    p_value: float = Field(ge=0, le=1, description="two-sided, for this comparison alone")
+    p_holm: float = Field(ge=0, le=1, description="corrected for all comparisons of the audit")
 
-    curve = roc.roc_curve(values, labels)
-    replicates = intervals.bootstrap(values, labels, fprs, resamples=resamples, seed=seed)
 
-    def estimate(value: float, of: roc.FloatArray) -> Estimate:
-        low, high = intervals.percentile_interval(of, confidence)
-        return Estimate(value=value, low=low, high=high)
+class ClaimsAtRate(Result):
+    """How many candidates may be called members at a false discovery rate."""
 
-    tpr = []
-    for column, max_fpr in enumerate(fprs):
-        resolvable = roc.allowed_false_positives(max_fpr, n_non_members) >= 1
-        tpr.append(
-            TprAtFpr(
-                max_fpr=max_fpr,
-                resolvable=resolvable,
-                estimate=estimate(roc.tpr_at_fpr(curve, max_fpr), replicates.tpr[:, column])
-                if resolvable
-                else None,
-                needed_non_members=roc.needed_non_members(max_fpr),
-            )
-        )
-    return AttackMetrics(
-        target=target,
-        attack=attack,
-        n_members=n_members,
-        n_non_members=n_non_members,
-        n_unscored=n_unscored,
-        auc=estimate(roc.auc(curve), replicates.auc),
-        tpr=tpr,
-        balanced_accuracy=estimate(roc.balanced_accuracy(curve), replicates.balanced_accuracy),
-        confidence=confidence,
-        resamples=resamples,
+    rate: float = Field(gt=0, lt=1, description="expected share of non-members among the claimed")
+    claimed: int = Field(ge=0, description="candidates that may be claimed, of the highest scores")
+    fewest: int | None = Field(
+        description="with so few non-members no fewer can be claimed at once; none where the "
+        "non-members are too few for any claim"
+    )
+    needed_non_members: int = Field(
+        ge=1, description="fewest non-members with which any claim at this rate is possible"
     )
 
 
-def _why_not(scores: roc.FloatArray, n_members: int, n_non_members: int) -> str | None:
-    infinite = int(np.count_nonzero(np.isinf(scores)))
-    if infinite:
-        return f"{infinite} of {scores.size} scores are infinite"
-    for count, kind in ((n_members, "members"), (n_non_members, "non-members")):
-        if count < LEAST_PER_CLASS:
-            return f"at least {LEAST_PER_CLASS} {kind} must have a score; there are {count}"
-    return None
+class CandidateClaims(Result):
+    """What can be claimed of candidates whose membership is unknown.
+
+    Each candidate has a p-value against the known non-members, and Benjamini and Hochberg's
+    procedure over all of them keeps the share of false claims in expectation within the rate
+    (Bates et al. 2023, The Annals of Statistics 51). It holds where the non-members are of the
+    distribution of the candidates that are none.
+    """
+
+    target: str = Field(description="name of the checkpoint under audit")
+    attack: str = Field(description="name of the attack, statistic@reference where it has one")
+    of: Literal["records", "groups"] = Field(description="what is claimed")
+    n_candidates: int = Field(ge=0, description="candidates with a score")
+    n_non_members: int = Field(ge=0, description="non-members with a score")
+    n_unscored: int = Field(ge=0, description="candidates without a score, never claimed")
+    claims: list[ClaimsAtRate] = Field(description="one for each rate")

@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from raymia.metrics.dataset import DatasetInference
-from raymia.metrics.summary import Metrics, Result
+from raymia.metrics.summary import CandidateClaims, Comparison, Metrics, Result
 from raymia.report.image_result import ImageExample, MeanFluctuation, PerturbationChoice
 from raymia.shift.result import ExcessOverBlind, ShiftCheck
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LONGEST_LIST = 10_000
 """Set-aside records and dropped evidence beyond this many are counted but not written out."""
 
@@ -135,6 +135,13 @@ class RunResult(Result):
     metrics: list[Metrics] = Field(description="one entry for each target and attack")
     group_metrics: list[Metrics] = Field(
         default=[], description="the same over groups, each scored by the mean of its records"
+    )
+    comparisons: list[Comparison] = Field(
+        default=[],
+        description="leading attacks against the others, and against themselves on other targets",
+    )
+    claims: list[CandidateClaims] = Field(
+        default=[], description="what may be claimed of candidates, for each target and attack"
     )
     dataset_inference: list[DatasetInference] = Field(
         default=[], description="tests of whole sets of records against the non-members"

@@ -18,6 +18,7 @@ SCORES_SCHEMA = pa.schema(
         ("record_id", pa.string()),
         ("is_member", pa.bool_()),  # null: membership unknown
         ("score", pa.float64()),  # null or NaN: the attack has no score for this record
+        ("p_value", pa.float64()),  # null: no candidate, or nothing to compare it with
     ]
 )
 

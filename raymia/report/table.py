@@ -94,7 +94,7 @@ def _notes(ranking: TargetRanking) -> list[Text]:
     if ranking.measured:
         by = "AUC" if ranking.fpr is None else f"TPR at {wording.budget(ranking.fpr)} FPR"
         level = wording.budget(ranking.measured[0].confidence)
-        notes.append(f"Ranked by {by}. TPR in percent; brackets: {level} bootstrap percentiles.")
+        notes.append(f"Ranked by {by}. TPR in percent; brackets: {level} intervals.")
     notes += [wording.rests_on_few(fpr, allowed) for fpr, allowed in few_allowed(ranking)]
     unresolved = {
         tpr.max_fpr: wording.not_resolvable(tpr)

@@ -11,8 +11,8 @@ from raymia.attacks.base import Scores, mean_of_present
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import Inputs
 from raymia.learning import fold_of
+from raymia.metrics import AttackMetrics, NotMeasured, calibration_half, measure
 from raymia.metrics.dataset import DatasetInference, infer_dataset
-from raymia.metrics.summary import AttackMetrics, NotMeasured, measure
 from raymia.plan import TargetPlan
 from raymia.scoring.evidence import evidence_on, units
 
@@ -45,6 +45,7 @@ def score_records(inputs: Inputs, store: EvidenceStore, plans: list[TargetPlan])
                         "record_id": records["record_id"].combine_chunks(),
                         "is_member": records["is_member"].combine_chunks(),
                         "score": pa.array(scores, pa.float64(), mask=np.isnan(scores)),
+                        "p_value": pa.nulls(records.num_rows, pa.float64()),
                     }
                 )
             )
@@ -54,7 +55,7 @@ def score_records(inputs: Inputs, store: EvidenceStore, plans: list[TargetPlan])
 def measure_scores(inputs: Inputs, scores: pa.Table) -> list[AttackMetrics | NotMeasured]:
     """Metrics of every target and attack; none where members or non-members are not given."""
     labels = inputs.records.table["is_member"].to_pylist()
-    return _measure(inputs, _per_attack(inputs, scores), labels)
+    return _measure(inputs, _per_attack(inputs, scores), labels, units(inputs.records))
 
 
 def measure_groups(
@@ -85,7 +86,7 @@ def measure_groups(
         place: np.array([mean_of_present(values[rows]) for rows in pure.values()])
         for place, values in _per_attack(inputs, scores).items()
     }
-    return _measure(inputs, per_attack, [next(iter(labels[g])) for g in pure]), notes
+    return _measure(inputs, per_attack, [next(iter(labels[g])) for g in pure], list(pure)), notes
 
 
 def infer_datasets(inputs: Inputs, scores: pa.Table) -> list[DatasetInference]:
@@ -129,20 +130,26 @@ def _per_attack(inputs: Inputs, scores: pa.Table) -> dict[tuple[str, str], Score
 
 
 def _measure(
-    inputs: Inputs, per_attack: Mapping[tuple[str, str], Scores], labels: Sequence[bool | None]
+    inputs: Inputs,
+    per_attack: Mapping[tuple[str, str], Scores],
+    labels: Sequence[bool | None],
+    unit_of: Sequence[str],
 ) -> list[AttackMetrics | NotMeasured]:
     if not (True in labels and False in labels):
         return []
     spec = inputs.spec.metrics
     known = np.array([label is not None for label in labels])
     is_member = np.array([bool(label) for label in labels])[known]
+    calibration = calibration_half(unit_of)[known]
     return [
         measure(
             values[known],
             is_member,
             target=target,
             attack=attack,
+            calibration=calibration,
             fprs=spec.fprs,
+            priors=spec.priors,
             confidence=spec.confidence,
             resamples=spec.resamples,
             seed=inputs.spec.seed,

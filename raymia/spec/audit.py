@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -55,7 +55,26 @@ class MetricsSpec(Strict):
         default=[0.1, 0.01, 0.001], description="false-positive rates for TPR"
     )
     confidence: Share = Field(default=0.95, description="nominal level of every interval")
-    resamples: int = Field(default=2_000, ge=100, description="bootstrap resamples")
+    resamples: int = Field(
+        default=2_000, ge=100, description="bootstrap resamples of TPR on all records"
+    )
+    priors: list[Share] = Field(
+        default=[0.5, 0.1, 0.01],
+        description="shares of members for which it is said how many of those accused are members",
+    )
+    delta: float = Field(
+        default=1e-5, ge=0, lt=1, description="delta of the lower bound of epsilon"
+    )
+    inclusion: Literal["randomized"] | None = Field(
+        default=None,
+        description="`randomized` says that a fair coin of its own decided for each member and "
+        "non-member whether it was trained on, one coin for each group where there are groups; "
+        "epsilon is then bounded from this one run as well",
+    )
+    false_discovery_rates: list[Share] = Field(
+        default=[0.05, 0.2],
+        description="expected shares of false claims at which candidates are counted as members",
+    )
 
 
 class AttackSpec(Strict):

@@ -1,19 +1,22 @@
-"""The bootstrap equals its slow definition, ignores chunking, and covers what it claims to."""
-
-import statistics
+"""Intervals equal scipy's and hand-made ones; the bootstrap equals drawing records."""
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
 
-from raymia.metrics import auc, balanced_accuracy, roc_curve, tpr_at_fpr
+from raymia.metrics import roc_curve, tpr_at_fpr
 from raymia.metrics.intervals import (
-    bootstrap,
-    draw_indices,
+    auc_interval,
+    clopper_pearson,
+    lower_limit,
+    mean_of_two_rates,
     percentile_interval,
-    stratum_generators,
+    resampled_tpr,
+    upper_limit,
+    wilson,
 )
-
-FPRS = (0.2, 0.05, 0.01)
 
 
 def made_up_audit(seed, n_members, n_non_members, shift=1.0, decimals=None):
@@ -26,67 +29,111 @@ def made_up_audit(seed, n_members, n_non_members, shift=1.0, decimals=None):
     return scores[order], is_member[order]
 
 
-@pytest.mark.parametrize("decimals", [None, 1, 0])
-def test_equals_measuring_each_resample_by_itself(decimals):
-    scores, is_member = made_up_audit(3, 37, 53, decimals=decimals)
-    replicates = bootstrap(scores, is_member, FPRS, resamples=40, seed=11)
-
-    member_draws, non_member_draws = stratum_generators(11)
-    labels = np.arange(37 + 53) < 37
-    for row in range(40):
-        resample = np.concatenate(
-            [
-                scores[is_member][draw_indices(37, 1, member_draws)[0]],
-                scores[~is_member][draw_indices(53, 1, non_member_draws)[0]],
-            ]
-        )
-        curve = roc_curve(resample, labels)
-        assert replicates.auc[row] == pytest.approx(auc(curve), abs=1e-12)
-        assert replicates.balanced_accuracy[row] == pytest.approx(balanced_accuracy(curve))
-        expected = [tpr_at_fpr(curve, fpr) for fpr in FPRS]
-        np.testing.assert_array_equal(replicates.tpr[row], expected)
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 200), st.data(), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
+def test_intervals_of_a_rate_equal_scipys(of, data, confidence):
+    hits = data.draw(st.integers(0, of))
+    test = stats.binomtest(hits, of)
+    for found, method in ((clopper_pearson, "exact"), (wilson, "wilson")):
+        expected = test.proportion_ci(confidence, method)
+        assert found(hits, of, confidence) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
-@pytest.mark.parametrize("max_bytes", [1, 50_000, 10**9])
-def test_memory_bound_changes_nothing(max_bytes):
-    scores, is_member = made_up_audit(4, 60, 41)
-    whole = bootstrap(scores, is_member, FPRS, resamples=101, seed=5)
-    chunked = bootstrap(scores, is_member, FPRS, resamples=101, seed=5, max_bytes=max_bytes)
-    for field in ("auc", "tpr", "balanced_accuracy"):
-        np.testing.assert_array_equal(getattr(whole, field), getattr(chunked, field))
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 200), st.data())
+def test_one_sided_limits_equal_scipys(of, data):
+    hits = data.draw(st.integers(0, of))
+    least = stats.binomtest(hits, of, alternative="greater").proportion_ci(0.9).low
+    most = stats.binomtest(hits, of, alternative="less").proportion_ci(0.9).high
+    assert float(lower_limit(hits, of, 0.9)) == pytest.approx(least, abs=1e-9)
+    assert float(upper_limit(hits, of, 0.9)) == pytest.approx(most, abs=1e-9)
+
+
+def test_mean_of_two_rates_is_newcombes_published_interval():
+    # Newcombe 1998, table II, example (a), method 10: 56/70 - 48/80 has [0.0524, 0.3339]. The
+    # mean of p and 1 - q is half of 1 + p - q.
+    low, high = mean_of_two_rates((56, 70), (80 - 48, 80), 0.95)
+    assert (2 * low - 1, 2 * high - 1) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+
+
+@pytest.mark.parametrize("auc", [0.0, 0.5, 1.0])
+def test_auc_without_a_variance_has_an_interval_all_the_same(auc):
+    low, high = auc_interval(auc, 0.0, 40, 0.95)
+    assert 0.0 <= low <= auc <= high <= 1.0
+    assert high - low > 0.05
+    assert (low, high) == clopper_pearson(40 * auc, 40, 0.95)
+
+
+def test_interval_of_an_auc_is_normal_on_the_logit():
+    low, high = auc_interval(0.9, 0.02**2, 100, 0.95)
+    z = stats.norm.ppf(0.975) * 0.02 / 0.09
+    assert np.log(low / (1 - low)) == pytest.approx(np.log(9) - z)
+    assert np.log(high / (1 - high)) == pytest.approx(np.log(9) + z)
+
+
+def brute_force(scores, is_member, max_fpr, resamples, seed):
+    """Draw the records of each resample and measure it by itself."""
+    draws = np.random.default_rng(seed)
+    members, others = scores[is_member], scores[~is_member]
+    labels = np.arange(scores.size) < members.size
+    found = []
+    for _ in range(resamples):
+        drawn = [draws.choice(members, members.size), draws.choice(others, others.size)]
+        found.append(tpr_at_fpr(roc_curve(np.concatenate(drawn), labels), max_fpr))
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    ("n_members", "n_non_members", "max_fpr", "decimals"),
+    [
+        (37, 53, 0.02, None),  # one false positive
+        (37, 53, 0.2, None),
+        (60, 41, 0.1, 1),  # many small ties
+        (30, 30, 0.3, 0),  # a handful of scores in all
+        (15, 12, 0.05, None),  # none allowed
+    ],
+)
+def test_bootstrap_has_the_distribution_of_drawing_records(
+    n_members, n_non_members, max_fpr, decimals
+):
+    scores, is_member = made_up_audit(3, n_members, n_non_members, decimals=decimals)
+    drawn = brute_force(scores, is_member, max_fpr, 3_000, seed=1)
+    curve = roc_curve(scores, is_member)
+    found = resampled_tpr(curve, max_fpr, resamples=100_000, seed=2)
+    # Both are multiples of 1/m: the chi-square test of the counts is exact enough, and unlike
+    # Kolmogorov and Smirnov's keeps its power with ties.
+    cells = np.arange(n_members + 1)
+    expected = np.bincount(np.rint(found * n_members).astype(int), minlength=cells.size) / 100_000
+    counted = np.bincount(np.rint(drawn * n_members).astype(int), minlength=cells.size)
+    assert counted[expected == 0].sum() <= 2
+    common = expected * drawn.size >= 5
+    rare = ~common
+    observed = np.append(counted[common], counted[rare].sum())
+    wanted = np.append(expected[common], expected[rare].sum()) * drawn.size
+    if wanted[-1] < 5:
+        observed, wanted = observed[:-1], wanted[:-1]
+    test = stats.chisquare(observed, wanted * observed.sum() / wanted.sum())
+    assert test.pvalue > 1e-3
+    assert abs(drawn.mean() - found.mean()) < 4 * drawn.std() / np.sqrt(drawn.size)
 
 
 def test_seed_decides_everything():
-    scores, is_member = made_up_audit(5, 50, 50)
-    first, again = (bootstrap(scores, is_member, FPRS, resamples=50, seed=1) for _ in range(2))
-    other = bootstrap(scores, is_member, FPRS, resamples=50, seed=2)
-    np.testing.assert_array_equal(first.auc, again.auc)
-    assert not np.array_equal(first.auc, other.auc)
+    curve = roc_curve(*made_up_audit(5, 50, 50))
+    first, again, other = (resampled_tpr(curve, 0.1, resamples=50, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
-def test_two_attacks_see_the_same_resamples():
+def test_two_attacks_see_the_same_draws():
     scores, is_member = made_up_audit(6, 50, 50)
-    one = bootstrap(scores, is_member, FPRS, resamples=50, seed=1)
-    same_ranks = bootstrap(np.exp(scores), is_member, FPRS, resamples=50, seed=1)
-    np.testing.assert_array_equal(one.tpr, same_ranks.tpr)
+    one, stronger = roc_curve(scores, is_member), roc_curve(scores + is_member, is_member)
+    same_ranks = roc_curve(np.exp(scores), is_member)
 
+    def drawn(curve):
+        return resampled_tpr(curve, 0.1, resamples=200, seed=1)
 
-def test_intervals_cover_the_truth_about_as_often_as_they_claim():
-    # Normal scores one apart: AUC = Phi(1/sqrt 2), TPR at FPR x = Phi(Phi^-1(x) + 1).
-    normal = statistics.NormalDist()
-    true_auc = normal.cdf(1 / 2**0.5)
-    true_tpr = normal.cdf(normal.inv_cdf(0.2) + 1)
-    covered_auc = covered_tpr = 0
-    for audit in range(200):
-        scores, is_member = made_up_audit(audit, 150, 150)
-        replicates = bootstrap(scores, is_member, (0.2,), resamples=400, seed=audit)
-        low, high = percentile_interval(replicates.auc, 0.95)
-        covered_auc += low <= true_auc <= high
-        low, high = percentile_interval(replicates.tpr[:, 0], 0.95)
-        covered_tpr += low <= true_tpr <= high
-    # Three binomial standard deviations of 200 audits at 0.95 are 0.046.
-    assert 0.90 <= covered_auc / 200 <= 0.996
-    assert 0.90 <= covered_tpr / 200 <= 0.996
+    np.testing.assert_array_equal(drawn(one), drawn(same_ranks))
+    assert np.all(drawn(stronger) >= drawn(one)), "one draw, two attacks: never crossed by chance"
 
 
 def test_higher_confidence_gives_a_wider_interval():
@@ -102,8 +149,8 @@ def test_impossible_confidence_is_refused(confidence):
 
 
 def test_impossible_settings_are_refused():
-    scores, is_member = made_up_audit(7, 5, 5)
+    curve = roc_curve(*made_up_audit(7, 5, 5))
     with pytest.raises(ValueError, match="resamples"):
-        bootstrap(scores, is_member, FPRS, resamples=0)
-    with pytest.raises(ValueError, match="fprs"):
-        bootstrap(scores, is_member, (1.5,))
+        resampled_tpr(curve, 0.1, resamples=0, seed=0)
+    with pytest.raises(ValueError, match="max_fpr"):
+        resampled_tpr(curve, 1.5, resamples=10, seed=0)

@@ -5,8 +5,9 @@ import pytest
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 
-from raymia.metrics import auc, balanced_accuracy, roc_curve, tpr_at_fpr
+from raymia.metrics import auc, one_minus_equal_error_rate, roc_curve, tpr_at_fpr
 from raymia.metrics.roc import allowed_false_positives, needed_non_members
 
 NAN, INF = float("nan"), float("inf")
@@ -40,17 +41,30 @@ def test_curve_equals_scikit_learns(audit):
 def test_rates_are_the_best_over_all_thresholds(audit, max_fpr):
     scores, is_member = audit
     curve = roc_curve(scores, is_member)
-    best_tpr, best_accuracy = 0.0, 0.5
+    best_tpr = 0.0
     for threshold in scores:
         called = scores >= threshold
         tpr, fpr = called[is_member].mean(), called[~is_member].mean()
         if fpr <= max_fpr:
             best_tpr = max(best_tpr, tpr)
-        best_accuracy = max(
-            best_accuracy, sklearn.metrics.balanced_accuracy_score(is_member, called)
-        )
     assert tpr_at_fpr(curve, max_fpr) == pytest.approx(best_tpr)
-    assert balanced_accuracy(curve) == pytest.approx(best_accuracy)
+
+
+@settings(max_examples=150, deadline=None)
+@given(audits())
+def test_equal_error_rate_is_where_scikit_learns_curve_crosses(audit):
+    scores, is_member = audit
+    fpr, tpr, _ = sklearn.metrics.roc_curve(is_member, scores, drop_intermediate=False)
+
+    def gap(share):
+        """Misses less false alarms at a share of the way along the curve, as a polyline."""
+        steps = np.arange(fpr.size) / (fpr.size - 1)
+        return 1 - np.interp(share, steps, tpr) - np.interp(share, steps, fpr)
+
+    crossing = brentq(gap, 0.0, 1.0, xtol=1e-14)
+    expected = np.interp(crossing, np.arange(fpr.size) / (fpr.size - 1), tpr)
+    found = one_minus_equal_error_rate(roc_curve(scores, is_member))
+    assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_nearly_perfect_attack_is_not_reported_as_finding_nobody():
@@ -86,7 +100,7 @@ def test_nothing_is_interpolated_across_ties():
 def test_lower_scores_for_members_give_an_auc_below_one_half():
     curve = roc_curve(np.array([0.0, 1.0]), np.array([True, False]))
     assert auc(curve) == 0.0
-    assert balanced_accuracy(curve) == 0.5
+    assert one_minus_equal_error_rate(curve) == 0.0
 
 
 @given(st.integers(1, 10_000), st.integers(1, 9_999), st.sampled_from([100, 1000, 10_000]))

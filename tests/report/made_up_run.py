@@ -33,6 +33,7 @@ def made_up_scores(text=str, n_members=60, n_non_members=120):
                         "record_id": [text(f"r{i}") for i in range(is_member.size)],
                         "is_member": is_member,
                         "score": scores,
+                        "p_value": pa.nulls(is_member.size, pa.float64()),
                     },
                     schema=SCORES_SCHEMA,
                 )

@@ -1,0 +1,159 @@
+"""From the scores of one attack against one target to its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raymia.learning import fold_of
+from raymia.metrics import intervals, roc
+from raymia.metrics.delong import auc_variance_of
+from raymia.metrics.held_out import Halves, accuracy_held_out, rates_held_out
+from raymia.metrics.summary import (
+    LEAST_PER_CLASS,
+    AttackMetrics,
+    Estimate,
+    NotMeasured,
+    TprAtFpr,
+)
+
+DEFAULT_FPRS = (0.1, 0.01, 0.001)
+DEFAULT_PRIORS = (0.5, 0.1, 0.01)
+
+
+def calibration_half(units: Sequence[str]) -> roc.BoolArray:
+    """Which records thresholds are chosen on: about half, a function of each record's unit alone.
+
+    Parameters
+    ----------
+    units : what must not be split, one for each record: its group, or its id.
+    """
+    return np.equal(fold_of(units, 2, "half that thresholds are chosen on"), 0)
+
+
+def measure(
+    scores: NDArray[Any],
+    is_member: NDArray[Any],
+    *,
+    target: str,
+    attack: str,
+    calibration: roc.BoolArray | None = None,
+    fprs: Sequence[float] = DEFAULT_FPRS,
+    priors: Sequence[float] = DEFAULT_PRIORS,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> AttackMetrics | NotMeasured:
+    """Measure one attack against one target on records of known membership.
+
+    Parameters
+    ----------
+    scores : float array of shape (n_records,)
+        Higher means more likely a member. NaN means that the attack has no score for the record;
+        such records are left out and counted.
+    is_member : boolean array of shape (n_records,)
+        Records of unknown membership must have been left out.
+    target, attack : str
+        Names for the result.
+    calibration : boolean array of shape (n_records,)
+        Records that thresholds are chosen on, from `calibration_half`; they are judged on the
+        others. Without it every record is a unit, told by its position.
+    fprs : sequence of float
+        Budgets of false positives, rates in (0, 1).
+    priors : sequence of float
+        Shares of members that the positive predictive value is given for, in (0, 1).
+    confidence : float
+        Nominal level of the intervals, in (0, 1).
+    resamples : int
+        Bootstrap resamples of the rates on all records.
+    seed : int
+        Seed of the bootstrap. The same seed gives the same draws to every attack.
+
+    Returns
+    -------
+    AttackMetrics or NotMeasured
+        The latter when fewer than two members or non-members have a score, or when a score is
+        infinite: such a score is a fault of the attack, and no rank can be trusted beside it.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range or the arrays differ in shape.
+    """
+    for name, rates in (("fprs", fprs), ("priors", priors)):
+        for given in rates:
+            if not 0.0 < given < 1.0:
+                raise ValueError(f"Argument `{name}` should hold rates in (0, 1), but got {given}.")
+    values, labels = np.asarray(scores, dtype=np.float64), np.asarray(is_member)
+    if calibration is None:
+        calibration = calibration_half([str(i) for i in range(values.size)])
+    for name, flags in (("is_member", labels), ("calibration", calibration)):
+        if values.ndim != 1 or flags.shape != values.shape or flags.dtype != np.bool_:
+            raise ValueError(
+                f"Argument `{name}` should be a boolean array as long as `scores`, but got "
+                f"{flags.dtype} of shape {flags.shape} for scores of shape {values.shape}."
+            )
+    scored = ~np.isnan(values)
+    n_unscored = int(np.count_nonzero(~scored))
+    values, labels, calibration = values[scored], labels[scored], calibration[scored]
+    n_members = int(np.count_nonzero(labels))
+    n_non_members = labels.size - n_members
+
+    reason = _why_not(values, n_members, n_non_members)
+    if reason is not None:
+        return NotMeasured(
+            target=target,
+            attack=attack,
+            n_members=n_members,
+            n_non_members=n_non_members,
+            n_unscored=n_unscored,
+            reason=reason,
+        )
+
+    curve = roc.roc_curve(values, labels)
+    halves = Halves.split(values, labels, calibration)
+
+    def at_budget(max_fpr: float) -> TprAtFpr:
+        resolvable = roc.allowed_false_positives(max_fpr, n_non_members) >= 1
+        estimate = None
+        if resolvable:
+            drawn = intervals.resampled_tpr(curve, max_fpr, resamples=resamples, seed=seed)
+            low, high = intervals.percentile_interval(drawn, confidence)
+            estimate = Estimate(value=roc.tpr_at_fpr(curve, max_fpr), low=low, high=high)
+        return TprAtFpr(
+            max_fpr=max_fpr,
+            resolvable=resolvable,
+            estimate=estimate,
+            needed_non_members=roc.needed_non_members(max_fpr),
+            held_out=rates_held_out(halves, max_fpr, priors=priors, confidence=confidence),
+        )
+
+    area = roc.auc(curve)
+    fewest = min(n_members, n_non_members)
+    low, high = intervals.auc_interval(area, auc_variance_of(curve), fewest, confidence)
+    return AttackMetrics(
+        target=target,
+        attack=attack,
+        n_members=n_members,
+        n_non_members=n_non_members,
+        n_unscored=n_unscored,
+        auc=Estimate(value=area, low=low, high=high),
+        tpr=[at_budget(max_fpr) for max_fpr in fprs],
+        balanced_accuracy=accuracy_held_out(halves, confidence=confidence),
+        one_minus_eer=roc.one_minus_equal_error_rate(curve),
+        confidence=confidence,
+        resamples=resamples,
+    )
+
+
+def _why_not(scores: roc.FloatArray, n_members: int, n_non_members: int) -> str | None:
+    infinite = int(np.count_nonzero(np.isinf(scores)))
+    if infinite:
+        return f"{infinite} of {scores.size} scores are infinite"
+    for count, kind in ((n_members, "members"), (n_non_members, "non-members")):
+        if count < LEAST_PER_CLASS:
+            return f"at least {LEAST_PER_CLASS} {kind} must have a score; there are {count}"
+    return None
