@@ -4,7 +4,7 @@
 
 The last line of the output is one JSON object that sums the run up. The exit code is that of
 `raymia audit`: 0 when every question was answered, 2 for wrong input, 3 when the run is incomplete
-(submit it again to go on), 1 for anything else.
+or a checkpoint failed (submit it again to go on), 1 for anything else.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for warning in lost_folders(spec):
             print(f"warning: {warning}", flush=True)
         result = run_audit(spec, Console())
-        problems, code = result.problems, 0 if result.complete else EXIT_INCOMPLETE
+        problems, code = result.problems, 0 if result.succeeded else EXIT_INCOMPLETE
     except RaymiaError as error:
         problems, code = str(error).splitlines(), exit_code(error)
     except Exception as error:
@@ -78,6 +78,7 @@ def summary(
         "audit_file": file,
         "name": None if spec is None else spec.name,
         "complete": False,
+        "failed": None,
         "records": None,
         "asked": None,
         "stored": None,
@@ -90,6 +91,7 @@ def summary(
         return sums
     return sums | {
         "complete": result.complete,
+        "failed": {one.name: one.reason for one in result.failed},
         "records": result.records.model_dump(),
         "asked": sum(stage.asked for stage in result.stages),
         "stored": sum(stage.stored for stage in result.stages),

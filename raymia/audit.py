@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from rich.console import Console
 
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import resolve_inputs
-from raymia.outcome import Run, sum_up
+from raymia.outcome import Run, StageWork, sum_up
 from raymia.plan import is_missing_anything, plan_audit
 from raymia.report.files import write_run
 from raymia.report.result import RunResult
@@ -23,7 +24,8 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
 
     Returns
     -------
-    The result, as it is in the output folder. It says whether the run is complete.
+    The result, as it is in the output folder. It says whether the run is complete, and which
+    targets failed; they have no scores.
 
     Raises
     ------
@@ -36,14 +38,16 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
     inputs = resolve_inputs(spec)
     store = EvidenceStore(spec.store)
     before = plan_audit(inputs, store)
-    work = {}
+    lines: Mapping[str, StageWork] = {}
+    failed: Mapping[str, str] = {}
     if is_missing_anything(before):
         from raymia.engine.run import ask_models
 
         work = ask_models(inputs, store, spec.store, console)
+        lines, failed = work.lines, work.failed
     after = plan_audit(inputs, store)
-    scores = score_records(inputs, store, after)
-    run = Run(inputs, store, before, after, work, time.monotonic() - started)
+    scores = score_records(inputs, store, [plan for plan in after if plan.name not in failed])
+    run = Run(inputs, store, before, after, lines, time.monotonic() - started, failed)
     result = sum_up(run, scores)
     write_run(spec.output, result, scores)
     return result

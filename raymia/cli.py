@@ -147,6 +147,7 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
     console.print(f"report: {output}/report.html", highlight=False, soft_wrap=True)
     if not result.complete:
         console.print("the run is incomplete; run it again to go on")
+    if not result.succeeded:
         raise typer.Exit(EXIT_INCOMPLETE)
 
 

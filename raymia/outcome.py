@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from raymia.probes.text import NO_NEIGHBOR, NeighborProbe, TokenProbe
 from raymia.report.result import (
     AttackCard,
     Dropped,
+    FailedTarget,
     NeighborQuality,
     RecordCounts,
     ReferenceCard,
@@ -54,6 +56,7 @@ class Run:
     ----------
     before, after : the plans before and after the models were asked.
     work : what each stage did, by name; empty where no model was asked.
+    failed : targets that could not be asked everything, and why.
     """
 
     inputs: Inputs
@@ -62,21 +65,31 @@ class Run:
     after: list[TargetPlan]
     work: Mapping[str, StageWork]
     seconds: float
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def scored(self) -> list[TargetPlan]:
+        """The plans, after the run, of the targets that have scores."""
+        return [plan for plan in self.after if plan.name not in self.failed]
 
 
 def sum_up(run: Run, scores: pa.Table) -> RunResult:
-    """Sum a run up. It is complete when no answer is missing."""
+    """Sum a run up. It is complete when no answer is missing and no target failed on the way."""
     records, dropped = run.inputs.records, list(find_dropped(run))
+    failed = [
+        FailedTarget(name=name, reason=reason)
+        for name, reason in {**run.failed, **dict(_without_answers(run, dropped))}.items()
+    ]
     metrics = measure_scores(run.inputs, scores)
     group_metrics, group_notes = measure_groups(run.inputs, scores)
     versions, findings = [*VERSIONS_OF], ImageFindings()
     if run.inputs.shape is not None:
         versions += VERSIONS_OF_IMAGES
-        findings = look_at_images(run.inputs, run.store, run.after, scores, metrics)
+        findings = look_at_images(run.inputs, run.store, run.scored, scores, metrics)
     missing = [
         f"{stage.name}: {stage.asked} answers are missing"
         for _, stage in _stages(run)
-        if stage.asked
+        if stage.asked and stage.only_for not in run.failed
     ]
     return RunResult(
         name=run.inputs.spec.name,
@@ -106,8 +119,10 @@ def sum_up(run: Run, scores: pa.Table) -> RunResult:
         image_examples=findings.examples,
         perturbation_choices=findings.choices,
         mean_fluctuations=findings.means,
-        complete=not missing,
+        failed=failed,
+        complete=not missing and not run.failed,
         problems=[
+            *(f"target {one.name} failed and is not ranked: {one.reason}" for one in failed),
             *missing,
             *_one_class_only(run.inputs),
             *run.inputs.left_out_lines(),
@@ -144,6 +159,19 @@ def _dropped(run: Run, stage: Stage, planned: PlannedProbe) -> Iterator[Dropped]
                 neighbor=row["neighbor"] or None,
                 reason=reason,
             )
+
+
+def _without_answers(run: Run, dropped: Sequence[Dropped]) -> Iterator[tuple[str, str]]:
+    """Targets that answered, but with errors alone, as one does whose weights are not finite."""
+    errors = Counter(d.stage for d in dropped if d.reason != TRUNCATED)
+    for plan in run.scored:
+        if errors[plan.target.name] < len(run.inputs.records.ids):
+            continue
+        tables = [run.store.read(planned.key, ["error"]) for planned in plan.target.probes]
+        reasons = Counter(r for t in tables if t is not None for r in t["error"].to_pylist())
+        if reasons and None not in reasons:
+            total, (first, _) = reasons.total(), reasons.most_common(1)[0]
+            yield plan.name, f"every one of its {total:,} answers is an error, as: {first}"
 
 
 def _stages(run: Run) -> Iterator[tuple[Stage, Stage]]:
@@ -194,7 +222,7 @@ def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
 
 def _neighbor_quality(run: Run) -> NeighborQuality | None:
     """The figures of the neighbors; they are the same for every target."""
-    plan, spec = run.after[0], run.inputs.spec
+    plan, spec = next(iter(run.scored), run.after[0]), run.inputs.spec
     if plan.neighbors is None or not isinstance(spec.neighbors, TextNeighbors):
         return None
     columns = ["payload", "masked_share", "attempts", "error"]

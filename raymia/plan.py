@@ -58,13 +58,19 @@ class PlannedProbe:
 
 @dataclass(frozen=True)
 class Stage:
-    """One model and the questions put to it."""
+    """One model and the questions put to it.
+
+    Attributes
+    ----------
+    only_for : the one target that the model matters to; None for a model that targets share.
+    """
 
     name: str
     role: Role
     loader: Loader
     pool: PoolSpec
     probes: tuple[PlannedProbe, ...]
+    only_for: str | None = None
 
     @property
     def asked(self) -> int:
@@ -164,6 +170,7 @@ def plan_target(
         checkpoint: AnyCheckpoint,
         pool: PoolSpec,
         attacks: list[Attack],
+        only_for: str | None,
     ) -> Stage:
         probes = []
         asks = [q for attack in attacks for q in attack.asks]
@@ -171,7 +178,7 @@ def plan_target(
             asked = with_population if question.partition(".")[0] in of_population else ids
             probes.append(_planned(question, probe, checkpoint.fingerprint, asked, store, planned))
         planned.update(p.key.hash for p in probes)
-        return Stage(label, role, loader_for(checkpoint, pool), pool, tuple(probes))
+        return Stage(label, role, loader_for(checkpoint, pool), pool, tuple(probes), only_for)
 
     target = stage(
         f"target:{name}",
@@ -179,6 +186,7 @@ def plan_target(
         inputs.targets[name],
         resources.target,
         [a.attack for a in attacks],
+        name,
     )
     references: dict[str, Stage] = {}
     preparations: list[Preparation] = []
@@ -190,16 +198,20 @@ def plan_target(
             or (inputs.shows_shadows(a.attack) and reference in inputs.shadow_members)
         ]
         kind = spec.references[reference]
+        only_for: str | None
         if isinstance(kind, SelfPromptReference | SelfGeneratedReference):
             recipe = recipe_for(inputs, reference, kind, name)
             ready = store.prepared_facts(recipe.key) is not None
             preparation = Preparation(reference, recipe, ready)
             preparations.append(preparation)
             checkpoint: AnyCheckpoint = prepared_checkpoint(preparation, store)
-            label = f"reference:{preparation.stage_name(name)}"
+            label, only_for = f"reference:{preparation.stage_name(name)}", name
         else:
             checkpoint, label = inputs.references[reference], f"reference:{reference}"
-        references[reference] = stage(label, "reference", checkpoint, resources.reference, asking)
+            only_for = None
+        references[reference] = stage(
+            label, "reference", checkpoint, resources.reference, asking, only_for
+        )
     neighbors = None
     if maker is not None:
         made = _planned("make", maker.probe, maker.fingerprint, ids, store, set())
@@ -220,6 +232,33 @@ def plan_target(
 def is_missing_anything(plans: list[TargetPlan]) -> bool:
     """Whether a model has to be asked anything, or a reference made."""
     return any(plan.asked or not all(p.ready for p in plan.preparations) for plan in plans)
+
+
+def failed_with(plans: Sequence[TargetPlan], failed: Mapping[str, str]) -> dict[str, str]:
+    """Targets that lack evidence because another, which was to give it, has failed.
+
+    Targets of equal content, and a target that is also a reference, are asked once.
+
+    Parameters
+    ----------
+    failed : why, by target.
+    """
+    lacking = {
+        planned.key.hash: plan.name
+        for plan in plans
+        if plan.name in failed
+        for stage in plan.stages
+        if stage.only_for is not None
+        for planned in stage.probes
+        if planned.missing
+    }
+    found = {}
+    for plan in plans:
+        keys = [planned.key.hash for stage in plan.stages for planned in stage.probes]
+        cause = next((lacking[key] for key in keys if key in lacking), None)
+        if plan.name not in failed and cause is not None:
+            found[plan.name] = f"it needs what {cause} failed to answer: {failed[cause]}"
+    return found
 
 
 def prepared_checkpoint(preparation: Preparation, store: EvidenceStore) -> AnyCheckpoint:

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
 from rich.console import Console
 
 from raymia.engine.board import Line, started
-from raymia.engine.cluster import check_store_is_shared, connected, is_given
+from raymia.engine.cluster import Cluster, check_store_is_shared, connected, is_given
 from raymia.engine.pools import streams_of
 from raymia.engine.prepare import run_preparation
 from raymia.engine.stream import run_stream
+from raymia.errors import RaymiaError
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import Inputs
-from raymia.plan import plan_audit, stored_neighbors
+from raymia.plan import failed_with, plan_audit, stored_neighbors
 
 
-def ask_models(
-    inputs: Inputs, store: EvidenceStore, store_url: str, console: Console
-) -> dict[str, Line]:
+@dataclass(frozen=True)
+class Work:
+    """What was done.
+
+    Attributes
+    ----------
+    lines : what each stage did, by stage name.
+    failed : targets that could not be asked everything, and why.
+    """
+
+    lines: Mapping[str, Line] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+def ask_models(inputs: Inputs, store: EvidenceStore, store_url: str, console: Console) -> Work:
     """Prepare references, then stream records through the models.
 
-    Targets whose models share their bases go through one stream, others one after another.
+    Targets whose models share their bases go through one stream, others one after another. A target
+    that fails does not stop the others.
 
-    Returns
-    -------
-    What each stage did, by stage name.
+    Raises
+    ------
+    RaymiaError
+        If something fails that targets share, or if every target fails.
     """
     import ray
 
@@ -40,20 +59,9 @@ def ask_models(
             )
         check_store_is_shared(store_url)
         with started(console) as board:
-            for plan in plan_audit(inputs, store):
-                for preparation in plan.preparations:
-                    # Another target of the same content may have made it in the meantime.
-                    if store.prepared_facts(preparation.recipe.key) is None:
-                        run_preparation(
-                            preparation,
-                            plan.name,
-                            resources.reference,
-                            store_url=store_url,
-                            cluster=cluster,
-                            board=board,
-                        )
-            for stages in streams_of(plan_audit(inputs, store)):
-                run_stream(
+            failed = prepare_references(inputs, store, store_url, cluster, board)
+            for stages in streams_of(plan_audit(inputs.without(failed), store)):
+                failed |= run_stream(
                     stages,
                     inputs.payloads,
                     stored_neighbors(stages, store),
@@ -63,4 +71,45 @@ def ask_models(
                     board=board,
                 )
             lines: dict[str, Line] = ray.get(board.snapshot.remote())
-    return lines
+    if failed:
+        failed |= failed_with(plan_audit(inputs, store), failed)
+        refuse_if_all_failed(inputs, failed)
+    return Work(lines, failed)
+
+
+def prepare_references(
+    inputs: Inputs, store: EvidenceStore, store_url: str, cluster: Cluster, board: Any
+) -> dict[str, str]:
+    """Make the references that are missing.
+
+    Returns
+    -------
+    The targets of which one could not be made, and why.
+    """
+    pool, failed = inputs.spec.resources.reference, dict[str, str]()
+    for plan in plan_audit(inputs, store):
+        for preparation in plan.preparations:
+            # Another target of the same content may have made it in the meantime.
+            if store.prepared_facts(preparation.recipe.key) is not None:
+                continue
+            try:
+                run_preparation(
+                    preparation, plan.name, pool, store_url=store_url, cluster=cluster, board=board
+                )
+            except RaymiaError as error:
+                if len(inputs.targets) == 1:
+                    raise
+                store.check()  # a store that is full or gone is no failure of the target
+                failed[plan.name] = f"reference {preparation.reference}: {error}"
+                break
+    return failed
+
+
+def refuse_if_all_failed(inputs: Inputs, failed: Mapping[str, str]) -> None:
+    """Raise why targets failed, if none is left to report on."""
+    if len(failed) < len(inputs.targets):
+        return
+    one = len(failed) == 1
+    raise RaymiaError(
+        "\n".join(why if one else f"target {name} failed: {why}" for name, why in failed.items())
+    )

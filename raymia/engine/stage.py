@@ -5,9 +5,14 @@ A block is an Arrow table, one row per record::
     record_id, payload          the record
     neighbor, neighbor_payload  lists: the neighbors that are known so far
     todo:<key>                  list: which indices a probe still has to be asked about
+    failed                      list: the targets that failed on the way here, and why
 
 An actor commits the answers of a block before it passes the block on, so nothing that was answered
 is asked again, wherever the run is killed.
+
+What goes wrong with a model that one target alone has a part in is that target's failure: it is
+written into the block, the target is asked no more, and the block goes on to the others. What goes
+wrong with a model that targets share, or with the store, is raised, and ends the stream.
 """
 
 from __future__ import annotations
@@ -20,11 +25,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from raymia.errors import RaymiaError
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.models.loaders import Loader, load_together
 from raymia.probes.base import RECORD, Item, Probe
 
 RECORD_COLUMNS = ["record_id", "payload", "neighbor", "neighbor_payload"]
+FAILED = pa.field("failed", pa.list_(pa.struct([("target", pa.string()), ("why", pa.string())])))
 
 
 def todo_column(key: EvidenceKey) -> str:
@@ -40,11 +47,13 @@ class Task:
     name : of the stage, shown in progress and reports, as ``target:epoch-3``.
     loader : how to load the model.
     probes : the questions: their names, and the keys that their answers are stored under.
+    target : the one target that the model matters to; None for a model that targets share.
     """
 
     name: str
     loader: Loader
     probes: tuple[tuple[str, Probe, EvidenceKey], ...]
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ class PoolActor:
         self.config = config
         self.board = board
         self.store = EvidenceStore(config.store_url)
+        self._failed: dict[str, str] = {}
         # Loading in the background makes a failure to load an error of the first block, which Ray
         # reports with its cause; an error in a constructor it does not.
         self._loading: Future[Callable[[int], Any]] = ThreadPoolExecutor(1).submit(self._load)
@@ -86,35 +96,67 @@ class PoolActor:
     def __call__(self, block: pa.Table) -> pa.Table:
         import torch
 
-        ready = self._loading.result()
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
+        failed = failures_in(block)
         for number, task in enumerate(self.config.tasks):
-            model = ready(number)
-            for question, probe, key in task.probes:
-                block = self._ask(task.name, model, question, probe, key, block)
-        return block.select(list(self.config.passes_on))
+            why = failed.get(task.target or "", self._failed.get(task.target or ""))
+            if why is None:
+                try:
+                    block = self._ask_all(number, task, block)
+                except _TargetError as error:
+                    why = str(error)
+            if why is not None:
+                assert task.target is not None
+                self._failed[task.target] = failed[task.target] = why
+        return with_failed(block, failed).select(list(self.config.passes_on))
 
-    def _ask(
-        self,
-        name: str,
-        model: Any,
-        question: str,
-        probe: Probe,
-        key: EvidenceKey,
-        block: pa.Table,
-    ) -> pa.Table:
+    def _ask_all(self, number: int, task: Task, block: pa.Table) -> pa.Table:
         """Ask, commit, report; the block comes back with the neighbors that were made."""
-        items = items_to_ask(block, probe, key)
-        if not items:
-            return block
-        started = time.monotonic()
-        answers = probe.ask(model, items)
-        self.store.commit(key, answers)
-        failed = len(items) - answers["error"].null_count
-        seconds = time.monotonic() - started
-        self.board.add.remote(name, question, len(items), failed, seconds)
-        return with_neighbors(block, answers) if probe.makes_neighbors else block
+        model = None
+        for question, probe, key in task.probes:
+            items = items_to_ask(block, probe, key)
+            if not items:
+                continue
+            try:
+                model = self._loading.result()(number) if model is None else model
+                started = time.monotonic()
+                answers = probe.ask(model, items)
+            except Exception as error:
+                if task.target is None:
+                    raise
+                raise _TargetError(_cause(error)) from error
+            self.store.commit(key, answers)
+            failed = len(items) - answers["error"].null_count
+            seconds = time.monotonic() - started
+            self.board.add.remote(task.name, question, len(items), failed, seconds)
+            if probe.makes_neighbors:
+                block = with_neighbors(block, answers)
+        return block
+
+
+class _TargetError(Exception):
+    """What went wrong with a model that one target alone has a part in."""
+
+
+def _cause(error: BaseException) -> str:
+    text = str(error).strip()
+    if isinstance(error, RaymiaError):
+        return text
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def failures_in(block: pa.Table) -> dict[str, str]:
+    """Which targets have failed by the time of a block, and why."""
+    entries = block[FAILED.name][0].as_py() if block.num_rows else []
+    return {entry["target"]: entry["why"] for entry in entries}
+
+
+def with_failed(block: pa.Table, failed: dict[str, str]) -> pa.Table:
+    """Write into a block which targets have failed so far; each row says all of it."""
+    entries = [{"target": target, "why": why} for target, why in failed.items()]
+    column = pa.array([entries] * block.num_rows, type=FAILED.type)
+    return block.set_column(block.schema.get_field_index(FAILED.name), FAILED, column)
 
 
 def items_to_ask(block: pa.Table, probe: Probe, key: EvidenceKey) -> list[Item]:

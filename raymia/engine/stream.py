@@ -12,7 +12,15 @@ import ray.data
 
 from raymia.engine.cluster import Cluster, pool_options, threads_per_actor
 from raymia.engine.pools import pools_of
-from raymia.engine.stage import RECORD_COLUMNS, PoolActor, PoolConfig, Task, todo_column
+from raymia.engine.stage import (
+    FAILED,
+    RECORD_COLUMNS,
+    PoolActor,
+    PoolConfig,
+    Task,
+    failures_in,
+    todo_column,
+)
 from raymia.errors import RaymiaError
 from raymia.plan import Stage
 
@@ -26,7 +34,7 @@ def run_stream(
     block_records: int,
     cluster: Cluster,
     board: Any,
-) -> None:
+) -> dict[str, str]:
     """Ask everything that is missing; the answers are in the store when this returns.
 
     Parameters
@@ -36,16 +44,20 @@ def run_stream(
     records : columns ``record_id`` and ``payload``.
     neighbors : payloads of stored neighbors that the stages ask about, by (record, index).
 
+    Returns
+    -------
+    The targets that failed, and why.
+
     Raises
     ------
     RaymiaError
-        What a stage raised, without Ray's wrapping.
+        What a stage that targets share raised, without Ray's wrapping.
     """
     pools = pools_of(stages)
     stages = [stage for pool in pools for stage in pool.stages]
     blocks = list(_blocks(stages, records, neighbors, block_records))
     if not blocks:
-        return
+        return {}
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -75,12 +87,15 @@ def run_stream(
                     stage.name,
                     stage.loader,
                     tuple((p.question, p.probe, p.key) for p in stage.probes if p.missing),
+                    stage.only_for,
                 )
                 for stage in pool.stages
             ),
             store_url=store_url,
             threads=threads_per_actor(computing, cluster),
-            passes_on=("record_id",) if last else (*RECORD_COLUMNS, *later),
+            passes_on=("record_id", FAILED.name)
+            if last
+            else (*RECORD_COLUMNS, FAILED.name, *later),
         )
         dataset = dataset.map_batches(
             _named(pool.name),
@@ -91,15 +106,17 @@ def run_stream(
             udf_modifying_row_count=False,
             **pool_options(pool.spec, actors, cluster),
         )
-    passed = 0
+    passed, failed = 0, dict[str, str]()
     try:
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             passed += batch.num_rows
+            failed |= failures_in(batch)
     except ray.exceptions.RayError as error:
         raise own_error(error) from error
     sent = sum(block.num_rows for block in blocks)
     if passed != sent:
         raise RaymiaError(f"{sent} records went into the stream and {passed} came out of it")
+    return failed
 
 
 def _blocks(
@@ -120,6 +137,7 @@ def _blocks(
             "payload": payload,
             "neighbor": [index for index, _ in known.get(record, [])],
             "neighbor_payload": [neighbor for _, neighbor in known.get(record, [])],
+            FAILED.name: [],
             **{todo_column(p.key): p.missing.get(record, []) for p in probes},
         }
         for record, payload in zip(
@@ -133,6 +151,7 @@ def _blocks(
             ("payload", payload_type),
             ("neighbor", pa.list_(pa.int16())),
             ("neighbor_payload", pa.list_(payload_type)),
+            FAILED,
             *((todo_column(p.key), pa.list_(pa.int16())) for p in probes),
         ]
     )

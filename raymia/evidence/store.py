@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import json
+import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raymia.errors import RaymiaError
-from raymia.files import Folder
+from raymia.files import TEMPORARY_PREFIX, Folder
 from raymia.hashing import digest
 
 ROW_KEY = ("record_id", "neighbor")
@@ -61,6 +62,21 @@ class EvidenceStore:
 
     def __init__(self, url: str) -> None:
         self.folder = Folder(url)
+
+    def check(self) -> None:
+        """Write a file and remove it.
+
+        Raises
+        ------
+        RaymiaError
+            If the store cannot be written to.
+        """
+        name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        try:
+            self.folder.write(name, b"x")
+            self.folder.remove(name)
+        except OSError as error:
+            raise RaymiaError(f"store: {self.folder.url} cannot be written to: {error}") from None
 
     def commit(self, key: EvidenceKey, table: pa.Table) -> None:
         """Write the rows of one answer; a repetition of the same rows replaces itself.

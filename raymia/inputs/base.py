@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -70,6 +70,11 @@ class Inputs:
         """Whether an attack is given the evidence of the audit's shadows."""
         wants = attack.learns or (self.chooses_perturbation and "neighbors" in attack.asks)
         return attack.uses_shadows or (attack.takes_shadows and wants)
+
+    def without(self, targets: Collection[str]) -> Inputs:
+        """The same with some targets left out."""
+        kept = {name: target for name, target in self.targets.items() if name not in targets}
+        return replace(self, targets=kept)
 
     def attacks_on(self, target: str) -> list[NamedAttack]:
         """The attacks that are run on a target."""

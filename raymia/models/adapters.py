@@ -55,6 +55,12 @@ def switchable_method(adapter: str) -> str | None:
     return " ".join([method, *sorted(saved), *sorted(feedforward)]) if own else None
 
 
+class AdapterError(InputError):
+    """An adapter that cannot be put on its base; ``folder`` is that of the adapter."""
+
+    folder = ""
+
+
 class AdapterSwitch:
     """A base and what is put on it, of which one is active at a time.
 
@@ -66,7 +72,7 @@ class AdapterSwitch:
 
     Raises
     ------
-    InputError
+    AdapterError
         Naming an adapter that does not fit the base.
     """
 
@@ -100,6 +106,8 @@ def _put_on(model: Any, folder: str, name: str, *, is_first: bool) -> Any:
         if is_first:
             return PeftModel.from_pretrained(model, folder, adapter_name=name)
         model.load_adapter(folder, adapter_name=name)
-    except (ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"{folder}: this adapter does not fit its base: {error}") from error
+    except Exception as error:  # whatever PEFT stumbles over, it is this adapter
+        wrong = AdapterError(f"{folder}: this adapter does not fit its base: {error}")
+        wrong.folder = folder
+        raise wrong from error
     return model

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raymia.errors import RaymiaError
-from raymia.models.adapters import switchable_method
+from raymia.models.adapters import AdapterError, switchable_method
 from raymia.models.endpoint import Endpoint, connect
 from raymia.models.image_source import ImageCheckpoint, image_fingerprint
 from raymia.models.source import Checkpoint, Hashes, fingerprint
@@ -132,19 +132,55 @@ def load_together(loaders: Sequence[Loader]) -> Callable[[int], Any]:
 
     Returns
     -------
-    From a loader's place to its model, ready to be asked; the one before is so no longer.
+    From a loader's place to its model, ready to be asked; the one before is so no longer. For a
+    model that cannot be loaded it raises why; the others can be asked all the same.
     """
     family = [loader for loader in loaders if isinstance(loader, CausalLMLoader)]
     if len(family) < len(loaders) or len(loaders) == 1:
         (only,) = loaders
         model = only.load()
         return lambda _: model
+    hashes: Hashes = {}
+    wrong: dict[int, str] = {}
+    for number, loader in enumerate(family):
+        try:
+            _check(loader.checkpoint, hashes)
+        except RaymiaError as error:
+            wrong[number] = str(error)
+    sound, use = _load_sound(family, wrong)
+
+    def ready(number: int) -> Any:
+        if number in wrong:
+            raise RaymiaError(wrong[number])
+        return use(sound.index(number))
+
+    return ready
+
+
+def _load_sound(
+    family: Sequence[CausalLMLoader], wrong: dict[int, str]
+) -> tuple[list[int], Callable[[int], Any]]:
+    """Load those of a family that can be; of what cannot, the reason is added to ``wrong``.
+
+    An adapter that does not fit may leave parts of itself on the base, so the base is loaded anew
+    without it.
+    """
     from raymia.models.causal_lm import CausalLMFamily
 
-    hashes: Hashes = {}
-    for loader in family:
-        _check(loader.checkpoint, hashes)
-    return CausalLMFamily([m.checkpoint for m in family], [m.batch_tokens for m in family]).use
+    while sound := [number for number in range(len(family)) if number not in wrong]:
+        chosen = [family[number] for number in sound]
+        try:
+            loaded = CausalLMFamily(
+                [one.checkpoint for one in chosen], [one.batch_tokens for one in chosen]
+            )
+            return sound, loaded.use
+        except AdapterError as error:
+            wrong |= {
+                number: str(error)
+                for number in sound
+                if family[number].checkpoint.adapter == error.folder
+            }
+    return [], [].__getitem__
 
 
 @dataclass(frozen=True)

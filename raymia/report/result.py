@@ -43,6 +43,13 @@ class Dropped(Result):
     reason: str = Field(description="why there is none, for a person to read")
 
 
+class FailedTarget(Result):
+    """A checkpoint under audit that cannot be judged."""
+
+    name: str = Field(description="name of the checkpoint")
+    reason: str = Field(description="why, for a person to read")
+
+
 class StageCount(Result):
     """How much was asked of one model, or of one neighbor maker."""
 
@@ -163,6 +170,9 @@ class RunResult(Result):
     mean_fluctuations: list[MeanFluctuation] = Field(
         default=[], description="how the loss changes around images, on average"
     )
+    failed: list[FailedTarget] = Field(
+        default=[], description="checkpoints that failed; they have no scores, or empty ones"
+    )
     complete: bool = Field(description="whether all evidence that was asked for is there")
     problems: list[str] = Field(default=[], description="what a reader must know first")
     audit_yaml: str = Field(description="the audit file, as it was run")
@@ -184,6 +194,11 @@ class RunResult(Result):
             if listed > total:
                 raise ValueError(f"{what} lists {listed} entries, but the total is {total}")
         return self
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether everything that was asked for is there, and of every checkpoint."""
+        return self.complete and not self.failed
 
     def shortened(self) -> RunResult:
         """Cut the two lists that can be as long as the audit; the totals stay."""

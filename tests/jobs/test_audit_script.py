@@ -53,7 +53,7 @@ def test_an_incomplete_run_is_summed_up_with_what_it_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = write_small_audit(tmp_path, models, references=None, neighbors=None)
-    monkeypatch.setattr(raymia.engine.run, "ask_models", lambda *_: {})
+    monkeypatch.setattr(raymia.engine.run, "ask_models", lambda *_: raymia.engine.run.Work())
     assert script.main([str(file)]) == EXIT_INCOMPLETE
     summary = last_line(capsys)
     assert summary["complete"] is False

@@ -1,0 +1,191 @@
+"""A checkpoint that fails is named with its cause, and does not stop the others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from small_audit import BASE, NEIGHBORS, Models, console, passages, reweigh, write_small_audit
+from tiny_models import save_adapter, save_tiny
+
+from raymia.audit import run_audit
+from raymia.errors import RaymiaError
+from raymia.report.ranking import rank
+from raymia.report.result import RunResult
+from raymia.spec_file import load_spec
+
+EACH = 3  # members, and as many non-members
+RECORDS = 2 * EACH
+OF_TARGET = RECORDS * (2 + NEIGHBORS)  # and in lower case
+OF_BASE = RECORDS * (1 + NEIGHBORS)
+
+REFUSAL = "these weights are not to be had"
+REFUSES = """
+from pathlib import Path
+from transformers import GPT2LMHeadModel
+
+class Refuses(GPT2LMHeadModel):
+    def __init__(self, config):
+        super().__init__(config)
+        if Path(config.stop_file).exists():
+            raise ValueError("these weights are not to be had")
+"""
+
+
+@pytest.fixture
+def refuses(tmp_path: Path, models: Models) -> tuple[Path, Path]:
+    """A checkpoint that cannot be loaded while a file exists, and the file."""
+    folder, stop = tmp_path / "refuses", tmp_path / "stop"
+    reweigh(models.target, folder, lambda tensor: tensor * 0.9)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"auto_map": {"AutoModelForCausalLM": "refuses.Refuses"}, "stop_file": str(stop)}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "refuses.py").write_text(REFUSES)
+    stop.touch()
+    return folder, stop
+
+
+def audit(folder: Path, models: Models, targets: list[dict[str, Any]], **settings: Any) -> Path:
+    texts = passages()
+    return write_small_audit(
+        folder, models, members=texts[:EACH], non_members=texts[24 : 24 + EACH],
+        targets=targets, **settings,
+    )  # fmt: skip
+
+
+def asked(result: RunResult) -> dict[str, int]:
+    return {stage.name: stage.asked for stage in result.stages}
+
+
+def scored(folder: Path) -> set[str]:
+    return set(pq.read_table(folder / "run" / "scores.parquet")["target"].to_pylist())
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_others_are_scored_and_the_next_run_tries_the_failed_one_again(
+    tmp_path: Path, models: Models, refuses: tuple[Path, Path]
+) -> None:
+    folder, stop = refuses
+    file = audit(
+        tmp_path, models,
+        [{"name": "bad", "model": str(folder), "trust_remote_code": True},
+         {"name": "tuned", "model": str(models.target)},
+         {"name": "again", "model": str(folder), "trust_remote_code": True}],
+    )  # fmt: skip
+    result = run_audit(load_spec(file), console())
+    cause = f"{folder}: cannot be loaded as a causal language model: {REFUSAL}"
+    assert {one.name: one.reason for one in result.failed} == {
+        "bad": cause, "again": f"it needs what bad failed to answer: {cause}",
+    }  # fmt: skip
+    assert not result.complete
+    assert not result.succeeded
+    assert asked(result) == {
+        "neighbors": RECORDS * NEIGHBORS, "target:bad": 0, "target:again": 0,
+        "reference:base": OF_BASE, "target:tuned": OF_TARGET,
+    }  # fmt: skip
+    assert scored(tmp_path) == {"tuned"}
+    assert {ranking.target for ranking in rank(result.metrics)} == {"tuned"}
+    assert f"target bad failed and is not ranked: {cause}" in (
+        tmp_path / "run" / "report.html"
+    ).read_text(encoding="utf-8")
+
+    stop.unlink()
+    mended = run_audit(load_spec(file), console())
+    assert mended.succeeded
+    assert {name: n for name, n in asked(mended).items() if n} == {"target:bad": OF_TARGET}
+    assert scored(tmp_path) == {"bad", "tuned", "again"}
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_an_adapter_that_does_not_fit_leaves_those_on_the_same_base_alone(
+    tmp_path: Path, models: Models
+) -> None:
+    wider = save_tiny(tmp_path / "wider", "gpt2", n_embd=48)
+    adapters = {
+        "one": save_adapter(tmp_path / "one", BASE, seed=1),
+        "wide": save_adapter(tmp_path / "wide", wider),
+        "two": save_adapter(tmp_path / "two", BASE, seed=2),
+    }
+    targets = [{"name": n, "model": str(BASE), "adapter": str(a)} for n, a in adapters.items()]
+    result = run_audit(load_spec(audit(tmp_path, models, targets)), console())
+    ((name, reason),) = ((one.name, one.reason) for one in result.failed)
+    assert name == "wide"
+    assert reason.startswith(f"{adapters['wide']}: this adapter does not fit its base")
+    assert asked(result) == {
+        "neighbors": RECORDS * NEIGHBORS, "reference:base": OF_BASE,
+        "target:one": OF_TARGET, "target:wide": 0, "target:two": OF_TARGET,
+    }  # fmt: skip
+    assert scored(tmp_path) == {"one", "two"}
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_reference_that_cannot_be_made_is_its_targets_failure(
+    tmp_path: Path, models: Models, refuses: tuple[Path, Path]
+) -> None:
+    file = audit(
+        tmp_path, models,
+        [{"name": "bad", "model": str(refuses[0]), "trust_remote_code": True},
+         {"name": "tuned", "model": str(models.target)}],
+        self_prompt=True, neighbors=None, attacks=["loss", "ratio"],
+    )  # fmt: skip
+    result = run_audit(load_spec(file), console())
+    ((name, reason),) = ((one.name, one.reason) for one in result.failed)
+    assert name == "bad"
+    assert reason.startswith("reference self_prompt: ")
+    assert REFUSAL in reason
+    assert {n: count for n, count in asked(result).items() if count} == {
+        f"{stage}": RECORDS
+        for stage in ("target:tuned", "reference:base", "reference:self_prompt:tuned")
+    }
+    assert scored(tmp_path) == {"tuned"}
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_checkpoint_that_answers_with_errors_alone_has_failed(
+    tmp_path: Path, models: Models
+) -> None:
+    targets = [{"name": "tuned", "model": str(models.target)},
+               {"name": "broken", "model": str(models.broken)}]  # fmt: skip
+    settings: dict[str, Any] = {"references": None, "neighbors": None}
+    result = run_audit(load_spec(audit(tmp_path, models, targets, **settings)), console())
+    ((name, reason),) = ((one.name, one.reason) for one in result.failed)
+    assert name == "broken"
+    assert reason.startswith(f"every one of its {2 * RECORDS} answers is an error, as: ")
+    assert result.complete, "every question has its answer, and none is asked again"
+    assert not result.succeeded
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_failing_reference_that_targets_share_stops_the_run(
+    tmp_path: Path, models: Models, refuses: tuple[Path, Path]
+) -> None:
+    targets = [{"name": n, "model": str(m)} for n, m in (("a", models.target), ("b", models.other))]
+    base = {"model": str(refuses[0]), "trust_remote_code": True}
+    file = audit(tmp_path, models, targets, references={"base": base}, neighbors=None)
+    with pytest.raises(RaymiaError, match=REFUSAL):
+        run_audit(load_spec(file), console())
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_run_of_which_every_checkpoint_fails_says_why_and_writes_no_report(
+    tmp_path: Path, models: Models, refuses: tuple[Path, Path]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(refuses[0], other)
+    reweigh(models.other, other, lambda tensor: tensor)
+    shutil.copy(refuses[0] / "config.json", other / "config.json")
+    targets = [{"name": name, "model": str(path), "trust_remote_code": True}
+               for name, path in (("a", refuses[0]), ("b", other))]  # fmt: skip
+    file = audit(tmp_path, models, targets, references=None, neighbors=None)
+    with pytest.raises(RaymiaError) as caught:
+        run_audit(load_spec(file), console())
+    assert str(caught.value).splitlines() == [
+        f"target {name} failed: {path}: cannot be loaded as a causal language model: {REFUSAL}"
+        for name, path in (("a", refuses[0]), ("b", other))
+    ]
+    assert not (tmp_path / "run" / "metrics.json").exists()
