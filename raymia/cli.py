@@ -124,12 +124,9 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
     """Print the table, the counts and where the report is; exit if the run is incomplete."""
     from raymia.records import count_reasons
     from raymia.report.table import metrics_table
-    from raymia.report.wording import neighbor_line, read_first
+    from raymia.report.wording import neighbor_line
 
-    if result.metrics:
-        console.print(metrics_table(result, console.width))
-    elif hint := read_first(result):
-        console.print(hint.strip(), highlight=False, markup=False)
+    console.print(metrics_table(result, console.width))
     for reason, times in count_reasons(result.set_aside).items():
         console.print(f"set aside: {times:,} x {reason}", highlight=False, markup=False)
     asked = sum(stage.asked for stage in result.stages)

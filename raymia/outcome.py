@@ -31,6 +31,7 @@ from raymia.report.result import (
     SetAside,
     StageCount,
 )
+from raymia.report.verdict import judge
 from raymia.scoring import infer_datasets, measure_groups, measure_scores
 from raymia.spec import ModelSpec, SelfGeneratedReference, SelfPromptReference, TextNeighbors
 
@@ -91,7 +92,7 @@ def sum_up(run: Run, scores: pa.Table) -> RunResult:
         for _, stage in _stages(run)
         if stage.asked and stage.only_for not in run.failed
     ]
-    return RunResult(
+    result = RunResult(
         name=run.inputs.spec.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={name: importlib.metadata.version(name) for name in versions},
@@ -132,6 +133,7 @@ def sum_up(run: Run, scores: pa.Table) -> RunResult:
         audit_yaml=yaml.safe_dump(run.inputs.spec.model_dump(mode="json"), sort_keys=False),
         seconds=round(run.seconds, 1),
     )
+    return result.model_copy(update={"verdict": judge(result)})
 
 
 def find_dropped(run: Run) -> Iterator[Dropped]:

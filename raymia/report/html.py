@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -16,17 +16,10 @@ from plotly.offline import get_plotlyjs
 from raymia.report import wording
 from raymia.report.curves import SHOWN_AT_FIRST, plot_data
 from raymia.report.pictures import target_pictures
-from raymia.report.ranking import (
-    TargetRanking,
-    by_groups,
-    estimate_at,
-    few_allowed,
-    leading,
-    rank,
-    strength_across,
-)
+from raymia.report.ranking import by_groups, few_allowed, rank
 from raymia.report.result import RunResult
 from raymia.report.scores import check_scores, labelled
+from raymia.report.verdict import TITLES, verdict_of
 
 LISTED = 50
 """Set-aside records, dropped evidence and kinds of reason that the page lists one by one."""
@@ -57,7 +50,8 @@ def render(result: RunResult, scores: pa.Table) -> str:
     of_known_membership = list(labelled(check_scores(scores)))
     return _template().render(
         run=result,
-        headline=headline(result, rankings),
+        verdict=verdict_of(result),
+        finding_titles=TITLES,
         rankings=rankings,
         by_groups=by_groups(result),
         pictures=target_pictures(result),
@@ -69,46 +63,6 @@ def render(result: RunResult, scores: pa.Table) -> str:
         shown_at_first=SHOWN_AT_FIRST,
         plotly=_plotly_script(),
     )
-
-
-def headline(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
-    """Say in a sentence or two what was audited and what the best attack achieved; a combination of
-    attacks is not one."""
-    counts = result.records
-    labelled_records = (
-        f"{_number_of(counts.members, 'member')} and {_number_of(counts.non_members, 'non-member')}"
-    )
-    measured = [ranking for ranking in rankings if ranking.measured]
-    if not measured:
-        records = labelled_records + (
-            f" and {_number_of(counts.candidates, 'candidate')}" if counts.candidates else ""
-        )
-        return (
-            f"The audit read {records}. No attack could be measured; the scores are kept."
-            + wording.read_first(result)
-        )
-    audited = f"{_number_of(len(rankings), 'checkpoint')} audited with {labelled_records}."
-    if all(attack.auc.low <= 0.5 for ranking in measured for attack in ranking.measured):
-        return (
-            f"{audited} No attack told members from non-members: "
-            "no AUC is above 0.5 by more than its interval."
-        )
-    ranking = max(measured, key=strength_across(measured))
-    combined = {card.name for card in result.attacks if card.combines}
-    best = leading(ranking, combined)
-    area = f"AUC {best.auc.value:.3f} {wording.unit_interval(best.auc)}"
-    found = estimate_at(best, ranking.fpr) if ranking.fpr is not None else None
-    if ranking.fpr is None or found is None:
-        return f"{audited} The strongest attack is {best.attack} on {ranking.target}: {area}."
-    return (
-        f"{audited} The strongest attack is {best.attack} on {ranking.target}: it finds "
-        f"{wording.percent(found.value)} {wording.rate_interval(found)} of the members while "
-        f"wrongly accusing no more than {wording.budget(ranking.fpr)} of the non-members ({area})."
-    )
-
-
-def _number_of(number: int, what: str) -> str:
-    return f"{wording.count(number)} {what}" + ("" if number == 1 else "s")
 
 
 def _tally(reasons: Iterable[str]) -> list[tuple[str, int]]:

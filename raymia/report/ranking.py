@@ -1,4 +1,4 @@
-"""Which attack comes first. One rule for the terminal, the report and its headline.
+"""Which attack comes first. One rule for the terminal, the report and its verdict.
 
 The attacks on a target are ranked by their true positive rate at 1 % false positives. Where no
 attack resolves 1 %, or the audit did not ask for it, the smallest budget that some attack resolves
@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from raymia.metrics.roc import allowed_false_positives
-from raymia.metrics.summary import AttackMetrics, Estimate, NotMeasured
+from raymia.metrics.summary import AttackMetrics, Estimate, NotMeasured, TprAtFpr
 from raymia.report.result import RunResult
 
 USUAL_FPR = 0.01
@@ -36,9 +36,15 @@ class TargetRanking:
     not_measured: list[NotMeasured]
 
 
+def at_budget(metrics: AttackMetrics, max_fpr: float) -> TprAtFpr | None:
+    """Give what was measured at a budget; none if not asked for."""
+    return next((tpr for tpr in metrics.tpr if tpr.max_fpr == max_fpr), None)
+
+
 def estimate_at(metrics: AttackMetrics, max_fpr: float) -> Estimate | None:
     """Give the true positive rate at a budget; none if not resolvable or not asked for."""
-    return next((tpr.estimate for tpr in metrics.tpr if tpr.max_fpr == max_fpr), None)
+    at = at_budget(metrics, max_fpr)
+    return None if at is None else at.estimate
 
 
 def ranking_fpr(measured: Sequence[AttackMetrics]) -> float | None:

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import CandidateClaims, Comparison, Metrics, Result
 from raymia.report.image_result import ImageExample, MeanFluctuation, PerturbationChoice
+from raymia.report.verdict_result import Verdict
 from raymia.shift.result import ExcessOverBlind, ShiftCheck
 
 SCHEMA_VERSION = 2
@@ -121,6 +122,7 @@ class RunResult(Result):
 
     schema_version: int = Field(default=SCHEMA_VERSION, description="version of this schema")
     name: str = Field(description="name of the audit")
+    verdict: Verdict | None = Field(default=None, description="what the numbers come to")
     created: str = Field(description="when the run ended, ISO 8601 in UTC")
     versions: dict[str, str] = Field(
         description="versions of raymia and of the libraries it ran on"

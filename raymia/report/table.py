@@ -10,6 +10,7 @@ from raymia.metrics.summary import AttackMetrics, Estimate
 from raymia.report import wording
 from raymia.report.ranking import TargetRanking, by_groups, estimate_at, few_allowed, rank
 from raymia.report.result import RunResult
+from raymia.report.verdict import verdict_of
 
 MOST_FPRS = 3
 """More columns than this do not fit 100 characters; the rest are in the report."""
@@ -18,16 +19,19 @@ ATTACK_WIDTH = 23
 
 
 def metrics_table(result: RunResult, width: int = 100) -> Table:
-    """Lay out the metrics of a run for a terminal ``width`` columns wide; the attacks and AUC are
-    always shown, and as many budgets as there is room for.
+    """Lay out the verdict and the metrics of a run for a terminal ``width`` columns wide.
+
+    The attacks and AUC are always shown, and as many budgets as there is room for.
 
     Returns
     -------
     rich.table.Table
-        One block for each target: attacks best first, each number with its interval, and what
-        could not be resolved or measured. True positive rates are in percent.
+        The verdict, then one block for each target: attacks best first, each number with its
+        interval, and what could not be resolved or measured. True positive rates are in percent.
     """
     blocks = Table.grid()
+    blocks.add_row(Text(verdict_of(result).sentence, style="bold"))
+    blocks.add_row("")
     for ranking in [*rank(result.metrics), *by_groups(result)]:
         blocks.add_row(_heading(ranking))
         if ranking.measured:

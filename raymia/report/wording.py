@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import Estimate, TprAtFpr
@@ -29,6 +29,16 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def number_of(number: int, what: str) -> str:
+    """Write how many there are of something: "1 member", "2,000 members"."""
+    return f"{count(number)} {what}" + ("" if number == 1 else "s")
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Join parts of a sentence: "a, b and c"."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
 def duration(seconds: float) -> str:
     """Write seconds as a person would say them."""
     if seconds < 60:
@@ -43,9 +53,9 @@ def rate_interval(estimate: Estimate) -> str:
     return f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
-def unit_interval(estimate: Estimate) -> str:
+def unit_interval(estimate: Estimate, digits: int = 3) -> str:
     """Write an interval of numbers between 0 and 1: [0.994, 0.998]."""
-    return f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
 def rests_on_few(max_fpr: float, allowed: int) -> str:

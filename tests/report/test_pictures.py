@@ -14,10 +14,11 @@ from pydantic import ValidationError
 from test_report_html import ATTACK_ON_READER, Page
 
 from raymia.report.files import load_run, write_run
-from raymia.report.html import headline, render
+from raymia.report.html import render
 from raymia.report.image_result import ImageExample, MeanFluctuation, PerturbationChoice
 from raymia.report.pictures import FAINTEST, heat_map, target_pictures
 from raymia.report.result import AttackCard, ReferenceCard
+from raymia.report.verdict import judge
 from raymia.report.wording import chosen_on, exposure, outscores
 
 
@@ -248,6 +249,6 @@ def test_images_without_labels_are_read_by_the_loss_against_what_the_target_gene
     cards = [AttackCard(name=n, title=n, source="s", formula="f") for n in ("loss", "pfami")]
     made = ReferenceCard(target="t", name="own", kind="self_generated", model="")
     plain = made_up_result(made_up_scores()).model_copy(update={"metrics": [], "attacks": cards})
-    said = headline(plain.model_copy(update={"references": [made]}), [])
+    said = judge(plain.model_copy(update={"references": [made]})).sentence
     assert "Read those of loss@own first" in said
-    assert "Read those" not in headline(plain.model_copy(update={"references": []}), [])
+    assert "Read those" not in judge(plain.model_copy(update={"references": []})).sentence

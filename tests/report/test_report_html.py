@@ -4,13 +4,13 @@ import json
 import re
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 from made_up_run import made_up_result, made_up_scores
 
 from raymia.metrics import NotMeasured
 from raymia.report.html import render
 from raymia.report.result import NeighborQuality, SetAside
+from raymia.report.verdict import judge
 
 ATTACK_ON_READER = "<script>alert('x')</script><img src=http://evil.test/a onerror=alert(1)>"
 
@@ -100,19 +100,10 @@ def test_figures_of_neighbors_are_shown_where_there_are_neighbors(page):
     assert "<script>alert" not in html
 
 
-def test_headline_names_the_strongest_attack(page):
-    assert "2 checkpoints audited with 60 members and 120 non-members." in page.text
-    assert "The strongest attack is ez@self_prompt on" in page.text
-    assert "wrongly accusing no more than 1 % of the non-members" in page.text
-
-
-def test_headline_does_not_boast_of_chance():
-    scores = made_up_scores()
-    shuffled = np.random.default_rng(1).permutation(scores["score"].to_numpy()[:180])
-    noise = scores.slice(0, 180).set_column(4, "score", [shuffled])
-    text = Page(render(made_up_result(noise), noise)).text
-    assert "No attack told members from non-members" in text
-    assert "strongest" not in text
+def test_verdict_comes_first(page):
+    verdict = judge(made_up_result(made_up_scores()))
+    assert verdict.finding == "leaks_strongly"
+    assert page.text.index(verdict.sentence) < page.text.index("Membership-inference audit by")
 
 
 def test_unresolvable_and_unmeasured_are_said(page):
@@ -135,9 +126,9 @@ def test_run_without_labels_has_no_plots_and_still_a_report():
     )
     page = Page(render(made_up_result(scores, metrics=[nothing]), scores.slice(0, 0)))
     assert page.scripts == []
-    assert "No attack could be measured" in page.text
+    assert "Nothing could be measured" in page.text
     page = Page(render(made_up_result(scores, metrics=[]), scores.slice(0, 0)))
-    assert "No attack could be measured" in page.text
+    assert "Nothing could be measured" in page.text
 
 
 def test_incomplete_run_says_so_first():
@@ -163,30 +154,3 @@ def test_long_lists_are_counted_by_reason_and_cut():
 def test_missing_column_is_named(result, scores):
     with pytest.raises(ValueError, match="is_member is missing"):
         render(result, scores.drop_columns(["is_member"]))
-
-
-def test_run_without_labels_says_whose_scores_to_read():
-    from raymia.report.html import headline
-    from raymia.report.result import AttackCard, ReferenceCard
-
-    ez = AttackCard(name="ez", title="EZ-MIA", source="s", formula="f")
-    made = ReferenceCard(target="t", name="prompted", kind="self_prompt", model="base")
-    plain = made_up_result(made_up_scores()).model_copy(update={"metrics": []})
-    said = headline(plain.model_copy(update={"attacks": [ez], "references": [made]}), [])
-    assert "Read those of ez@prompted first" in said
-    assert "Read those" not in headline(plain.model_copy(update={"references": []}), [])
-
-
-def test_headline_names_a_single_attack_and_not_a_combination():
-    from raymia.report.html import headline
-    from raymia.report.ranking import rank
-    from raymia.report.result import AttackCard
-
-    result = made_up_result(made_up_scores())
-    (first, *_) = rank(result.metrics)
-    best, second = (attack.attack for attack in first.measured[:2])
-    assert f"The strongest attack is {best} " in headline(result, [first])
-    card = AttackCard(name=best, title="t", source="s", formula="f", combines=True)
-    assert f"The strongest attack is {second} " in headline(
-        result.model_copy(update={"attacks": [card]}), [first]
-    )

@@ -1,0 +1,319 @@
+"""From the numbers of a run to a verdict: one rule for the report, the terminal and metrics.json.
+
+A checkpoint leaks if a single attack, no combination, does better than chance explains, and leaks
+strongly if the lower limit of such an attack's interval is high as well. What chance explains is
+computed from the counts, and corrected for every attack on every checkpoint that was tried, so that
+an audit of many does not find a leak by trying often enough. Where guessers that never saw a model
+tell members from non-members, no number is a leak's, and the verdict is that instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from scipy.stats import nhypergeom, norm
+
+from raymia.metrics.roc import allowed_false_positives
+from raymia.metrics.summary import AttackMetrics, Estimate
+from raymia.report import wording
+from raymia.report.ranking import (
+    TargetRanking,
+    at_budget,
+    estimate_at,
+    few_allowed,
+    leading,
+    rank,
+)
+from raymia.report.result import RunResult
+from raymia.report.verdict_result import Finding, TargetVerdict, Verdict
+from raymia.shift.result import ExcessOverBlind
+
+ERROR_RATE = 0.05
+"""Chance, at most, that an audit of checkpoints that leak nothing is said to leak."""
+STRONG_LIFT = 10
+STRONG_FPR = 0.01
+STRONG_AUC = 0.8
+"""A leak is strong if the lower limit of the true positive rate at 1 % false positives or less is
+ten times what guessing reaches, or that of the AUC is 0.8."""
+TITLES: dict[Finding, str] = {
+    "incomplete": "Incomplete",
+    "not_measurable": "Not measurable",
+    "shift_suspected": "Shift suspected",
+    "no_leak_found": "No leak found",
+    "leaks": "Leaks",
+    "leaks_strongly": "Leaks strongly",
+}
+_WORST = ("not_measurable", "shift_suspected", "no_leak_found", "leaks", "leaks_strongly")
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One checkpoint's leading attack, and what it shows.
+
+    Attributes
+    ----------
+    by_rate : whether the true positive rate shows the leak, rather than the AUC alone.
+    """
+
+    target: str
+    finding: Finding
+    attack: AttackMetrics | None = None
+    fpr: float | None = None
+    by_rate: bool = False
+
+    @property
+    def rate(self) -> Estimate | None:
+        """The true positive rate that is judged; none where no budget can be resolved."""
+        if self.attack is None or self.fpr is None:
+            return None
+        return estimate_at(self.attack, self.fpr)
+
+
+def judge(result: RunResult) -> Verdict:
+    """Judge a run.
+
+    Parameters
+    ----------
+    result : RunResult
+        Its own verdict, where it has one already, is not looked at.
+    """
+    rankings = rank(result.metrics)
+    combined = {card.name for card in result.attacks if card.combines}
+    tried = sum(
+        attack.attack not in combined for ranking in rankings for attack in ranking.measured
+    )
+    cases = [_case(ranking, combined, max(1, tried)) for ranking in rankings]
+    if result.shift is not None and result.shift.state == "shift":
+        cases = [
+            case if case.attack is None else replace(case, finding="shift_suspected")
+            for case in cases
+        ]
+    finding = _overall(result, cases)
+    return Verdict(
+        finding=finding,
+        sentence=_sentence(result, finding, cases),
+        limits=list(_limits(result, finding, cases, rankings)),
+        targets=[
+            TargetVerdict(
+                target=case.target,
+                finding=case.finding,
+                attack=None if case.attack is None else case.attack.attack,
+            )
+            for case in cases
+        ],
+    )
+
+
+def verdict_of(result: RunResult) -> Verdict:
+    """The verdict that a result carries; judged anew where it carries none."""
+    return result.verdict or judge(result)
+
+
+def chance_of_auc(auc: float, n_members: int, n_non_members: int) -> float:
+    """How often an attack that guesses reaches this AUC.
+
+    The Mann-Whitney test's normal approximation, one-sided, without correction for ties: those
+    make it say more than there is, never less.
+    """
+    spread = math.sqrt((n_members + n_non_members + 1) / (12 * n_members * n_non_members))
+    return float(norm.sf((auc - 0.5) / spread))
+
+
+def chance_of_rate(tpr: float, max_fpr: float, n_members: int, n_non_members: int) -> float:
+    """How often an attack that guesses reaches this true positive rate at a budget, exactly.
+
+    The threshold is the highest-scoring non-member that the budget does not allow. If members score
+    as non-members do, the number of members above it is negative hypergeometric.
+    """
+    hits = round(tpr * n_members)
+    if hits == 0:
+        return 1.0
+    allowed = allowed_false_positives(max_fpr, n_non_members)
+    above = nhypergeom(n_members + n_non_members, n_members, allowed + 1)
+    return float(above.sf(hits - 1))
+
+
+def _case(ranking: TargetRanking, combined: set[str], tried: int) -> _Case:
+    """Judge one checkpoint by the attack that shows most: the first by rate, else by AUC."""
+    if not ranking.measured:
+        return _Case(ranking.target, "not_measurable")
+    # Two tests on each attack: of its AUC, and of its rate.
+    limit = ERROR_RATE / (2 * tried)
+    single = [a for a in ranking.measured if a.attack not in combined] or ranking.measured
+    by_rate = [a for a in single if _rate_shows(a, ranking.fpr, limit)]
+    by_area = [
+        a for a in single if chance_of_auc(a.auc.value, a.n_members, a.n_non_members) <= limit
+    ]
+    if not by_rate and not by_area:
+        return _Case(
+            ranking.target, "no_leak_found", leading(ranking, combined), ranking.fpr, by_rate=False
+        )
+    best = by_rate[0] if by_rate else max(by_area, key=lambda a: a.auc.value)
+    strong = any(_is_strong(attack, ranking.fpr) for attack in [*by_rate, *by_area])
+    finding: Finding = "leaks_strongly" if strong else "leaks"
+    return _Case(ranking.target, finding, best, ranking.fpr, bool(by_rate))
+
+
+def _rate_shows(attack: AttackMetrics, fpr: float | None, limit: float) -> bool:
+    rate = None if fpr is None else estimate_at(attack, fpr)
+    if fpr is None or rate is None:
+        return False
+    return chance_of_rate(rate.value, fpr, attack.n_members, attack.n_non_members) <= limit
+
+
+def _is_strong(attack: AttackMetrics, fpr: float | None) -> bool:
+    if attack.auc.low >= STRONG_AUC:
+        return True
+    at = None if fpr is None or fpr > STRONG_FPR else at_budget(attack, fpr)
+    if at is None or at.estimate is None:
+        return False
+    if at.held_out is None:
+        return at.estimate.low >= STRONG_LIFT * at.max_fpr
+    # On other records a threshold's false positive rate may come out above its budget.
+    accused = max(at.max_fpr, at.held_out.fpr.value)
+    return at.held_out.tpr.low >= STRONG_LIFT * accused
+
+
+def _overall(result: RunResult, cases: Sequence[_Case]) -> Finding:
+    if not result.complete:
+        return "incomplete"
+    return max((case.finding for case in cases), key=_WORST.index, default="not_measurable")
+
+
+def _sentence(result: RunResult, finding: Finding, cases: Sequence[_Case]) -> str:
+    if finding == "incomplete":
+        return "The audit is not finished: some answers are missing, and there is no verdict yet."
+    if finding == "not_measurable":
+        return (
+            f"Nothing could be measured on {_records(result)}; the scores are kept."
+            + wording.read_first(result)
+        )
+    if finding == "shift_suspected":
+        return _shift_sentence(result)
+    if finding == "no_leak_found":
+        measured = [m for m in result.metrics if isinstance(m, AttackMetrics)]
+        highest = max(attack.auc.high for attack in measured)
+        where = "" if len(cases) == 1 else f" in any of {len(cases)} checkpoints"
+        return (
+            f"No leak was found{where} with {_records(result)}: no attack did better than chance "
+            f"explains, and a leak up to an AUC of {highest:.2f} (0.5 is guessing) would have been "
+            "missed."
+        )
+    leaking = [case for case in cases if case.finding == finding]
+    worst = max(leaking, key=_strength)
+    assert worst.attack is not None
+    how = "strongly" if finding == "leaks_strongly" else ""
+    subject = f"{worst.target} leaks{' ' + how if how else ''}"
+    if len(cases) > 1:
+        any_leak = sum(case.finding in ("leaks", "leaks_strongly") for case in cases)
+        verb = "leaks" if any_leak == 1 else "leak"
+        subject = f"{any_leak} of {len(cases)} checkpoints {verb}, {worst.target} most"
+    return f"{subject}: {_what_it_does(worst, worst.attack)}."
+
+
+def _shift_sentence(result: RunResult) -> str:
+    guesser = None if result.shift is None else result.shift.strongest
+    by = ""
+    if guesser is not None:
+        by = (
+            f" by {guesser.title}, with an AUC of {guesser.auc.value:.2f} "
+            f"{wording.unit_interval(guesser.auc, 2)}"
+        )
+    adding = [e for e in result.excess_over_blind if adds_to_blind(e)]
+    more = "none of the attacks shows more than that"
+    if adding:
+        best = max(adding, key=lambda entry: entry.excess.value)
+        more = (
+            f"beyond that, {best.attack} on {best.target} adds {best.excess.value:+.3f} "
+            f"{wording.unit_interval(best.excess)} to the AUC"
+        )
+    return (
+        f"Members and non-members can be told apart without any model{by}, so what attacks find "
+        f"cannot be laid to the model; {more}."
+    )
+
+
+def adds_to_blind(entry: ExcessOverBlind) -> bool:
+    """Whether an attack tells more than a guesser that never saw a model, and not by chance."""
+    return entry.excess.value > 0 and entry.corrected_p_value <= ERROR_RATE
+
+
+def _what_it_does(case: _Case, attack: AttackMetrics) -> str:
+    at = None if case.fpr is None else at_budget(attack, case.fpr)
+    if case.by_rate and at is not None and at.estimate is not None:
+        area = f"(AUC {attack.auc.value:.3f} {wording.unit_interval(attack.auc)})"
+        if at.held_out is None:
+            accusing = f"no more than {wording.budget(at.max_fpr)}"
+            rate = at.estimate
+        else:
+            accusing = f"{wording.percent(at.held_out.fpr.value)}"
+            rate = at.held_out.tpr
+        return (
+            f"{attack.attack} names {wording.percent(rate.value)} {wording.rate_interval(rate)} of "
+            f"the members while wrongly accusing {accusing} of the non-members {area}"
+        )
+    pairs = f"{wording.percent(attack.auc.value)} {wording.rate_interval(attack.auc)}"
+    return (
+        f"{attack.attack} scores a member above a non-member in {pairs} of pairs, where guessing "
+        "does in 50 %, though it names few members with confidence"
+    )
+
+
+def _strength(case: _Case) -> tuple[float, float]:
+    assert case.attack is not None
+    rate = case.rate
+    return (-1.0 if rate is None or not case.by_rate else rate.value, case.attack.auc.value)
+
+
+def _limits(
+    result: RunResult,
+    finding: Finding,
+    cases: Sequence[_Case],
+    rankings: Sequence[TargetRanking],
+) -> list[str]:
+    limits = []
+    if finding == "shift_suspected":
+        limits.append(
+            "It does not show that nothing leaks. Take non-members from where the members came "
+            "from, split at random, and audit again."
+        )
+    if finding == "no_leak_found":
+        limits.append(
+            "This is no proof of privacy: other attacks, more records or more knowledge of the "
+            "training data may find what these attacks did not."
+        )
+    if finding in ("leaks", "leaks_strongly"):
+        limits.append(
+            "It is a statement about these records as a whole. It does not prove of any one record "
+            "that the model was trained on it."
+        )
+        if result.shift is None or result.shift.state == "not_checked":
+            limits.append(
+                "Whether members and non-members differ in more than training was not checked; "
+                "where they do, part of what attacks find is not the model's."
+            )
+    if any(case.attack is not None for case in cases) and len(_tried(rankings)) > 1:
+        limits.append(
+            f"The leading attack is the best of {len(_tried(rankings))} on these very records, so "
+            "its number is slightly flattered; what chance explains is corrected for that."
+        )
+    few = {few for ranking in rankings for few in few_allowed(ranking) if few[0] == ranking.fpr}
+    limits += [wording.rests_on_few(*pair) for pair in sorted(few)[:1]]
+    return limits
+
+
+def _tried(rankings: Sequence[TargetRanking]) -> set[str]:
+    return {attack.attack for ranking in rankings for attack in ranking.measured}
+
+
+def _records(result: RunResult) -> str:
+    counts = result.records
+    parts = [
+        wording.number_of(counts.members, "member"),
+        wording.number_of(counts.non_members, "non-member"),
+    ]
+    if counts.candidates:
+        parts.append(wording.number_of(counts.candidates, "candidate"))
+    return wording.listed(parts)

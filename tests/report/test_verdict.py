@@ -1,0 +1,239 @@
+"""The verdict says what the numbers bear out, and not more."""
+
+import itertools
+
+import numpy as np
+import pytest
+from made_up_run import made_up_result, made_up_scores
+from scipy.special import comb
+
+from raymia.metrics import Estimate, NotMeasured, measure, roc_curve, tpr_at_fpr
+from raymia.report.result import AttackCard, RecordCounts, ReferenceCard, RunResult
+from raymia.report.verdict import ERROR_RATE, chance_of_auc, chance_of_rate, judge
+from raymia.shift.result import BlindGuess, ExcessOverBlind, ShiftCheck
+
+
+def audit(strengths, n=150, seed=0, combined=(), **changes):
+    """A run whose attacks separate members from non-members by so many standard deviations."""
+    draws = np.random.default_rng(seed)
+    is_member = np.arange(2 * n) < n
+    metrics = []
+    for place, strength in strengths.items():
+        target, attack = place.split("/")
+        values = draws.normal(size=2 * n) + strength * is_member
+        metrics.append(measure(values, is_member, target=target, attack=attack, resamples=100))
+    fields = {
+        "name": "audit", "created": "2026-11-21T22:00:00Z", "versions": {}, "seed": 0,
+        "code_version": "1", "metrics": metrics, "complete": True, "audit_yaml": "", "seconds": 1.0,
+        "records": RecordCounts(members=n, non_members=n, candidates=0, set_aside=0),
+        "attacks": [
+            AttackCard(name=name, title="t", source="s", formula="f", combines=name in combined)
+            for name in {place.split("/")[1] for place in strengths}
+        ],
+    }  # fmt: skip
+    return RunResult(**{**fields, **changes})
+
+
+def test_strong_leak_is_told_with_its_attack_and_numbers():
+    result = audit({"tuned/loss": 0.3, "tuned/ratio": 3.0}, n=300)
+    verdict = judge(result)
+    assert verdict.finding == "leaks_strongly"
+    held_out = next(m for m in result.metrics if m.attack == "ratio").tpr[1].held_out
+    assert verdict.sentence.startswith(
+        f"tuned leaks strongly: ratio names {100 * held_out.tpr.value:.1f} % "
+        f"[{100 * held_out.tpr.low:.1f}, {100 * held_out.tpr.high:.1f}] of the members while "
+        f"wrongly accusing {100 * held_out.fpr.value:.1f} % of the non-members"
+    )
+    assert verdict.targets[0].attack == "ratio"
+
+
+def test_without_held_out_records_the_budget_itself_is_named():
+    verdict = judge(audit({"tuned/loss": 0.3, "tuned/ratio": 3.0}, n=120))
+    assert "while wrongly accusing no more than 1 % of the non-members" in verdict.sentence
+
+
+def test_leak_on_the_records_the_threshold_was_chosen_on_alone_is_no_strong_one():
+    result = audit({"tuned/ratio": 2.0}, n=300)
+    (metrics,) = result.metrics
+    at = metrics.tpr[1]
+    assert at.estimate.low >= 0.1
+    weak = at.held_out.tpr.model_copy(update={"low": 0.09})
+    held_out = at.held_out.model_copy(update={"tpr": weak})
+    for rate, finding in ((at.held_out, "leaks_strongly"), (held_out, "leaks")):
+        tpr = [metrics.tpr[0], at.model_copy(update={"held_out": rate}), metrics.tpr[2]]
+        area = metrics.auc.model_copy(update={"low": 0.7})
+        changed = metrics.model_copy(update={"tpr": tpr, "auc": area})
+        assert judge(result.model_copy(update={"metrics": [changed]})).finding == finding
+
+
+def test_weak_leak_is_no_strong_one():
+    verdict = judge(audit({"tuned/loss": 0.55}, n=200))
+    assert verdict.finding == "leaks"
+    assert "strongly" not in verdict.sentence
+
+
+def test_guessing_is_no_leak_and_says_what_would_have_been_missed():
+    result = audit({"tuned/loss": 0.0, "tuned/ratio": 0.0})
+    verdict = judge(result)
+    assert verdict.finding == "no_leak_found"
+    highest = max(m.auc.high for m in result.metrics)
+    assert f"a leak up to an AUC of {highest:.2f}" in verdict.sentence
+    assert "no proof of privacy" in verdict.limits[0]
+
+
+def test_audit_of_many_checkpoints_seldom_finds_a_leak_where_there_is_none():
+    names = [f"step-{step}/{attack}" for step in range(10) for attack in ("a", "b", "c")]
+    found = [judge(audit(dict.fromkeys(names, 0.0), n=60, seed=s)).finding for s in range(40)]
+    # At most 5 % of such audits: 8 of 40 would be seen once in 4,000 trials.
+    assert found.count("no_leak_found") >= 33
+
+
+def test_worst_of_several_checkpoints_is_named_and_they_are_counted():
+    strengths = {"step-1/loss": 0.0, "step-2/loss": 1.5, "step-3/loss": 3.5}
+    verdict = judge(audit(strengths))
+    assert verdict.sentence.startswith("2 of 3 checkpoints leak, step-3 most: loss names ")
+    findings = {entry.target: entry.finding for entry in verdict.targets}
+    assert findings["step-1"] == "no_leak_found"
+    assert findings["step-3"] == "leaks_strongly"
+
+
+def test_combination_of_attacks_does_not_lead():
+    strengths = {"tuned/loss": 1.0, "tuned/all": 4.0}
+    verdict = judge(audit(strengths, combined=("all",)))
+    assert verdict.targets[0].attack == "loss"
+    assert "leaks: loss " in verdict.sentence
+
+
+def test_leak_that_names_few_members_with_confidence_is_found_by_its_area():
+    """At one false positive of 150, another attack leads by luck."""
+    result = audit({"tuned/luck": 0.0, "tuned/loss": 0.9}, seed=3)
+    rates = {m.attack: m.tpr[1].estimate.value for m in result.metrics}
+    lucky = result.model_copy(
+        update={
+            "metrics": [
+                m if m.attack == "luck" else _with_rate(m, rates["luck"] / 2)
+                for m in result.metrics
+            ]
+        }
+    )
+    verdict = judge(lucky)
+    assert verdict.finding == "leaks"
+    assert verdict.targets[0].attack == "loss"
+    assert "scores a member above a non-member in" in verdict.sentence
+
+
+def _with_rate(metrics, rate):
+    at = metrics.tpr[1]
+    low = at.model_copy(
+        update={"estimate": at.estimate.model_copy(update={"value": rate, "low": 0.0})}
+    )
+    return metrics.model_copy(update={"tpr": [metrics.tpr[0], low, metrics.tpr[2]]})
+
+
+def test_unfinished_audit_has_no_verdict():
+    verdict = judge(audit({"tuned/loss": 3.0}, complete=False))
+    assert verdict.finding == "incomplete"
+    assert "leak" not in verdict.sentence
+
+
+def test_audit_without_labels_is_not_measurable():
+    nothing = NotMeasured(
+        target="tuned", attack="loss", n_members=0, n_non_members=0, n_unscored=0, reason="none"
+    )
+    for metrics in ([], [nothing]):
+        verdict = judge(audit({"tuned/loss": 1.0}, metrics=metrics))
+        assert verdict.finding == "not_measurable"
+        assert verdict.sentence.startswith("Nothing could be measured on 150 members and 150 non-")
+
+
+def test_audit_without_labels_says_whose_scores_to_read():
+    ez = AttackCard(name="ez", title="EZ-MIA", source="s", formula="f")
+    made = ReferenceCard(target="t", name="prompted", kind="self_prompt", model="base")
+    plain = audit({"tuned/loss": 1.0}, metrics=[], attacks=[ez])
+    said = judge(plain.model_copy(update={"references": [made]})).sentence
+    assert "Read those of ez@prompted first" in said
+    assert "Read those" not in judge(plain).sentence
+
+
+def shifted(state="shift", auc=0.7):
+    guess = BlindGuess(
+        name="bag_of_words", title="a bag of words", fitted=True, sides=1, higher_is_member=True,
+        n_members=150, n_non_members=150, auc=Estimate(value=auc, low=auc - 0.05, high=auc + 0.05),
+        p_value=0.001, corrected_p_value=0.004,
+    )  # fmt: skip
+    return ShiftCheck(
+        state=state, error_rate=0.05, n_members=150, n_non_members=150, guesses=[guess]
+    )
+
+
+def excess(value, p_value):
+    return ExcessOverBlind(
+        target="tuned", attack="ratio", guesser="bag_of_words", n_members=150, n_non_members=150,
+        attack_auc=0.7 + value, guesser_auc=0.7, p_value=p_value, corrected_p_value=p_value,
+        excess=Estimate(value=value, low=value - 0.05, high=value + 0.05), confidence=0.95,
+    )  # fmt: skip
+
+
+def test_no_leak_is_claimed_where_the_records_differ_without_a_model():
+    verdict = judge(audit({"tuned/ratio": 3.0}, shift=shifted()))
+    assert verdict.finding == "shift_suspected"
+    assert {entry.finding for entry in verdict.targets} == {"shift_suspected"}
+    assert "by a bag of words, with an AUC of 0.70 [0.65, 0.75]" in verdict.sentence
+    assert "none of the attacks shows more" in verdict.sentence
+    assert "not show that nothing leaks" in verdict.limits[0]
+
+
+def test_what_an_attack_adds_to_a_shift_is_told_unless_chance_explains_it():
+    for value, p_value, told in ((0.2, 0.001, True), (0.2, 0.5, False), (-0.2, 0.001, False)):
+        run = audit({"tuned/ratio": 3.0}, shift=shifted())
+        run = run.model_copy(update={"excess_over_blind": [excess(value, p_value)]})
+        assert ("ratio on tuned adds +0.200" in judge(run).sentence) is told
+
+
+def test_unchecked_shift_is_a_limit_of_the_verdict_and_a_checked_one_is_not():
+    for shift, said in (
+        (None, True),
+        (shifted("not_checked"), True),
+        (shifted("no_shift_found"), False),
+    ):
+        verdict = judge(audit({"tuned/ratio": 3.0}, shift=shift))
+        assert verdict.finding == "leaks_strongly"
+        assert any("was not checked" in limit for limit in verdict.limits) is said
+
+
+def test_rate_on_few_non_members_is_a_limit_of_the_verdict():
+    verdict = judge(made_up_result(made_up_scores()))
+    assert any("rests on 1 non-member" in limit for limit in verdict.limits)
+
+
+@pytest.mark.parametrize(("members", "others", "fpr"), [(4, 5, 0.2), (3, 6, 0.34), (5, 3, 0.34)])
+def test_chance_of_a_rate_is_that_over_all_orders(members, others, fpr):
+    """Every order of members and non-members is as likely where nothing leaks."""
+    size = members + others
+    reached = dict.fromkeys(range(members + 1), 0)
+    for places in itertools.combinations(range(size), members):
+        is_member = np.isin(np.arange(size), places)
+        hits = round(tpr_at_fpr(roc_curve(np.arange(size, 0.0, -1), is_member), fpr) * members)
+        for least in range(hits + 1):
+            reached[least] += 1
+    for least, count in reached.items():
+        chance = chance_of_rate(least / members, fpr, members, others)
+        assert chance == pytest.approx(count / comb(size, members, exact=True))
+
+
+def test_chance_of_an_auc_is_that_of_drawn_orders():
+    draws = np.random.default_rng(0)
+    is_member = np.arange(70) < 30
+    areas = []
+    for _ in range(4_000):
+        ranks = draws.permutation(70)
+        areas.append((ranks[is_member].sum() - 30 * 29 / 2) / (30 * 40))
+    for auc in (0.5, 0.55, 0.6, 0.65):
+        drawn = np.mean(np.array(areas) >= auc)
+        assert chance_of_auc(auc, 30, 40) == pytest.approx(drawn, abs=0.02)
+
+
+def test_verdict_stays_with_the_result(result):
+    judged = result.model_copy(update={"verdict": judge(result)})
+    assert RunResult.model_validate_json(judged.model_dump_json()).verdict == judged.verdict
+    assert ERROR_RATE == 0.05
