@@ -130,10 +130,20 @@ def sum_up(run: Run, scores: pa.Table) -> RunResult:
             *identical_models(run.inputs.targets, run.inputs.references),
             *group_notes,
         ],
-        audit_yaml=yaml.safe_dump(run.inputs.spec.model_dump(mode="json"), sort_keys=False),
+        audit_yaml=_audit_yaml(run.inputs),
         seconds=round(run.seconds, 1),
     )
     return result.model_copy(update={"verdict": judge(result)})
+
+
+def _audit_yaml(inputs: Inputs) -> str:
+    """The audit as it was run, and how its targets were written where they were patterns."""
+    content = yaml.safe_dump(inputs.spec.model_dump(mode="json"), sort_keys=False)
+    if inputs.written is None or inputs.written.targets == inputs.spec.targets:
+        return content
+    dumped = inputs.written.model_dump(mode="json", include={"targets"}, exclude_unset=True)
+    lines = yaml.safe_dump(dumped, sort_keys=False).splitlines()
+    return content + "".join(f"# {line}\n" for line in ("as it was written:", *lines))
 
 
 def find_dropped(run: Run) -> Iterator[Dropped]:

@@ -26,11 +26,12 @@ from raymia.spec import (
     SelfGeneratedReference,
     SelfPromptReference,
     ShadowReference,
+    TargetSetSpec,
     TargetSpec,
 )
 
 Model = TypeVar("Model", bound=ModelSpec)
-TARGETS = {kind.__name__ for kind in (TargetSpec, EndpointTarget, SamplesTarget)}
+TARGETS = {kind.__name__ for kind in (TargetSpec, TargetSetSpec, EndpointTarget, SamplesTarget)}
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -228,6 +229,11 @@ def _target_paths(
         return target
     if isinstance(target, SamplesTarget):
         return target.model_copy(update={"samples": [data(path) for path in target.samples]})
+    if isinstance(target, TargetSetSpec):
+        model = data(target.model) if target.is_glob else target.model and weights(target.model)
+        manifest = None if target.manifest is None else data(target.manifest)
+        patterns = {key: [data(p) for p in getattr(target, key)] for key in ("models", "adapters")}
+        return target.model_copy(update={"model": model, "manifest": manifest, **patterns})
     return _model_paths(target, weights)
 
 

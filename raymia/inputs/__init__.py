@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from raymia.files import check_can_write
 from raymia.inputs.attack_list import name_attacks
 from raymia.inputs.base import AnyCheckpoint, Inputs, Problems
+from raymia.inputs.checkpoints import expand_targets
 from raymia.spec import AuditSpec, ImageRecordsSpec
 
 __all__ = ["AnyCheckpoint", "Inputs", "name_attacks", "resolve_inputs"]
@@ -19,13 +22,18 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
         With every problem found.
     """
     problems = Problems()
+    written = spec
+    spec, places = expand_targets(spec, problems)
+    if not spec.targets:
+        problems.refuse()
     for key in ("output", "store"):
         problems.attempt(check_can_write, getattr(spec, key), key)
     attacks = problems.attempt(name_attacks, spec) or []
     if isinstance(spec.records, ImageRecordsSpec):
         from raymia.inputs.images import resolve_images
 
-        return resolve_images(spec, spec.records, attacks, problems)
+        inputs = resolve_images(spec, places, spec.records, attacks, problems)
+        return replace(inputs, written=written)
     from raymia.inputs.texts import resolve_texts
 
-    return resolve_texts(spec, spec.records, attacks, problems)
+    return replace(resolve_texts(spec, places, spec.records, attacks, problems), written=written)

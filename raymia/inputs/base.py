@@ -37,6 +37,8 @@ class Inputs:
     left_out : why an attack of the default list is not run on a target, by target and label.
     shape : of the images that are scored; None for texts.
     samples : images that targets generated of which no more is given, payloads by target.
+    written : the audit as the file has it, where targets may be patterns; in ``spec`` each target
+        is one checkpoint.
     """
 
     spec: AuditSpec
@@ -52,6 +54,7 @@ class Inputs:
     left_out: dict[tuple[str, str], str] = field(default_factory=dict)
     shape: Shape | None = None
     samples: Mapping[str, list[Any]] = field(default_factory=dict)
+    written: AuditSpec | None = None
 
     @property
     def payloads(self) -> pa.Table:

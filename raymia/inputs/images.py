@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from raymia.attacks import NamedAttack
@@ -23,11 +23,16 @@ from raymia.spec import (
     SamplesTarget,
     SelfGeneratedReference,
     ShadowReference,
+    TargetSetSpec,
 )
 
 
 def resolve_images(
-    spec: AuditSpec, given: ImageRecordsSpec, attacks: list[NamedAttack], problems: Problems
+    spec: AuditSpec,
+    places: Sequence[str],
+    given: ImageRecordsSpec,
+    attacks: list[NamedAttack],
+    problems: Problems,
 ) -> Inputs:
     """Read and check everything of an audit of images; see :func:`raymia.inputs.resolve_inputs`.
 
@@ -36,10 +41,10 @@ def resolve_images(
     attempt = problems.attempt
     targets: dict[str, ImageCheckpoint] = {}
     for number, target in enumerate(spec.targets):
-        assert not isinstance(target, EndpointTarget), "the spec refuses it"
+        assert not isinstance(target, EndpointTarget | TargetSetSpec), "refused, or expanded"
         if isinstance(target, SamplesTarget):
             continue
-        where, on_gpu = f"targets[{number}].model", spec.resources.target.gpus > 0
+        where, on_gpu = f"{places[number]}.model", spec.resources.target.gpus > 0
         found = attempt(resolve_image_model, target, where, on_gpu=on_gpu)
         if found is not None:
             targets[target.name] = found
@@ -84,7 +89,7 @@ def resolve_images(
     samples: dict[str, list[Any]] = {}
     for number, target in enumerate(spec.targets):
         if isinstance(target, SamplesTarget):
-            where = f"targets[{number}].samples"
+            where = f"{places[number]}.samples"
             generated = attempt(
                 read_other_images, target.samples, given, shape, "sample", {}, [], where
             )

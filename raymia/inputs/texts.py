@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from raymia.attacks import NamedAttack
 from raymia.compatibility import impossible_attacks
 from raymia.corpus import check_corpus
@@ -19,12 +21,17 @@ from raymia.spec import (
     SelfGeneratedReference,
     SelfPromptReference,
     ShadowReference,
+    TargetSpec,
     TextRecordsSpec,
 )
 
 
 def resolve_texts(
-    spec: AuditSpec, given: TextRecordsSpec, attacks: list[NamedAttack], problems: Problems
+    spec: AuditSpec,
+    places: Sequence[str],
+    given: TextRecordsSpec,
+    attacks: list[NamedAttack],
+    problems: Problems,
 ) -> Inputs:
     """Read and check everything of an audit of texts; see :func:`raymia.inputs.resolve_inputs`."""
     attempt = problems.attempt
@@ -32,14 +39,14 @@ def resolve_texts(
     target_gpu = spec.resources.target.gpus > 0
     reference_gpu = spec.resources.reference.gpus > 0
     hashes: Hashes = {}
-    resolved: dict[str, Checkpoint | Endpoint | None] = {
-        target.name: attempt(resolve_endpoint, target, f"targets[{number}].endpoint")
-        if isinstance(target, EndpointTarget)
-        else attempt(
-            resolve_checkpoint, target, f"targets[{number}].model", on_gpu=target_gpu, hashes=hashes
-        )
-        for number, target in enumerate(spec.targets)
-    }
+    resolved: dict[str, Checkpoint | Endpoint | None] = {}
+    for place, target in zip(places, spec.targets, strict=True):
+        if isinstance(target, EndpointTarget):
+            resolved[target.name] = attempt(resolve_endpoint, target, f"{place}.endpoint")
+        elif isinstance(target, TargetSpec):
+            resolved[target.name] = attempt(
+                resolve_checkpoint, target, f"{place}.model", on_gpu=target_gpu, hashes=hashes
+            )
     references: dict[str, Checkpoint] = {}
     prompts: dict[str, tuple[str, ...]] = {}
     taken = {} if records is None else dict.fromkeys(records.ids, "a record")

@@ -28,6 +28,7 @@ from raymia.spec.models import (
     ModelSpec,
     Quantization,
     SamplesTarget,
+    TargetSetSpec,
     TargetSpec,
 )
 from raymia.spec.neighbors import (
@@ -109,6 +110,7 @@ __all__ = [
     "Strict",
     "SubstituteNeighbors",
     "SwapsSpec",
+    "TargetSetSpec",
     "TargetSpec",
     "TextNeighbors",
     "TextRecordsSpec",

@@ -8,7 +8,13 @@ from pydantic import Field, field_validator, model_validator
 
 from raymia.spec.base import Name, Share, Strict
 from raymia.spec.images import ImageNeighbors, ImageRecordsSpec, SelfGeneratedReference
-from raymia.spec.models import AnyTarget, EndpointTarget, ModelSpec, SamplesTarget
+from raymia.spec.models import (
+    AnyTarget,
+    EndpointTarget,
+    ModelSpec,
+    SamplesTarget,
+    TargetSetSpec,
+)
 from raymia.spec.neighbors import NeighborsSpec
 from raymia.spec.probes import ProbesSpec
 from raymia.spec.records import CorpusSpec, RecordsSpec
@@ -151,7 +157,7 @@ class AuditSpec(Strict):
 
     @model_validator(mode="after")
     def _names_agree(self) -> AuditSpec:
-        names = [target.name for target in self.targets]
+        names = [t.name for t in self.targets if not isinstance(t, TargetSetSpec)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
@@ -189,7 +195,15 @@ class AuditSpec(Strict):
         return self
 
 
-TEXT_KEYS = ("adapter", "gguf_file", "max_tokens", "long_texts", "stride", "trust_remote_code")
+TEXT_KEYS = (
+    "adapter",
+    "adapters",
+    "gguf_file",
+    "max_tokens",
+    "long_texts",
+    "stride",
+    "trust_remote_code",
+)
 """Keys of a model that mean nothing for image models."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -66,6 +67,68 @@ class TargetSpec(ModelSpec):
     name: Name = Field(description="what the report calls this checkpoint")
 
 
+GLOB = re.compile(r"[*?\[]")
+"""What makes a name a pattern."""
+
+
+class TargetSetSpec(ModelSpec):
+    """Many checkpoints under audit, all read in one way: a pattern, revisions, or a manifest."""
+
+    name: Name = Field(
+        default="", description="stands before their names, which are what differs in their paths"
+    )
+    model: str = Field(
+        default="",
+        description="pattern of folders, as models; else the base of adapters, or a hub name",
+    )
+    models: Paths = Field(
+        default=[], description="patterns of folders or fsspec URLs, as `runs/*/checkpoint-*`"
+    )
+    adapters: Paths = Field(
+        default=[], description="patterns of folders of PEFT adapters, whose base is `model`"
+    )
+    revisions: Paths = Field(
+        default=[], description="revisions of the hub model, or patterns of its tags and branches"
+    )
+    manifest: str | None = Field(
+        default=None,
+        description="`manifest.json` of a training, or a CSV or JSONL file with columns name and "
+        "path, of adapters where there is a `model`",
+    )
+
+    @property
+    def is_glob(self) -> bool:
+        """Whether ``model`` is itself the pattern."""
+        return GLOB.search(self.model) is not None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        ways = {
+            "a pattern in model": self.is_glob,
+            **{key: bool(getattr(self, key)) for key in WAYS},
+        }
+        given = [way for way, is_given in ways.items() if is_given]
+        if len(given) != 1:
+            raise ValueError(
+                "checkpoints are named in one way, by a pattern in model, or by one of "
+                f"{', '.join(WAYS)}; got {' and '.join(given) or 'none'}"
+            )
+        (way,) = given
+        if way in ("adapters", "revisions") and not self.model:
+            raise ValueError(f"{way} need the `model` that they are of")
+        if way == "models" and self.model:
+            raise ValueError("give either `model` or `models`")
+        if way == "revisions" and self.revision is not None:
+            raise ValueError("give either `revision` or `revisions`")
+        if self.adapter is not None:
+            raise ValueError("give one `adapter` to one target, or several as `adapters`")
+        return self
+
+
+WAYS = ("models", "adapters", "revisions", "manifest")
+"""Keys by which checkpoints are named together."""
+
+
 class EndpointTarget(Strict):
     """A model under audit behind an OpenAI-compatible completions endpoint; see endpoints.md."""
 
@@ -105,14 +168,23 @@ class SamplesTarget(Strict):
 
 
 def _kind_of_target(value: Any) -> str:
-    for key, kind in (("endpoint", EndpointTarget), ("samples", SamplesTarget)):
+    kinds: list[tuple[str, type[Strict]]] = [
+        ("endpoint", EndpointTarget),
+        ("samples", SamplesTarget),
+    ]
+    kinds += [(key, TargetSetSpec) for key in WAYS]
+    for key, kind in kinds:
         if key in value if isinstance(value, dict) else hasattr(value, key):
             return kind.__name__
-    return TargetSpec.__name__
+    # Square brackets may stand in a folder's name; as a pattern alone they are for `models`.
+    model = value.get("model") if isinstance(value, dict) else None
+    is_pattern = isinstance(model, str) and ("*" in model or "?" in model)
+    return TargetSetSpec.__name__ if is_pattern else TargetSpec.__name__
 
 
 AnyTarget = Annotated[
     Annotated[TargetSpec, Tag("TargetSpec")]
+    | Annotated[TargetSetSpec, Tag("TargetSetSpec")]
     | Annotated[EndpointTarget, Tag("EndpointTarget")]
     | Annotated[SamplesTarget, Tag("SamplesTarget")],
     Discriminator(_kind_of_target),
