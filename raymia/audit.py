@@ -13,7 +13,7 @@ from raymia.outcome import Run, StageWork, sum_up
 from raymia.plan import is_missing_anything, plan_audit
 from raymia.report.files import write_run
 from raymia.report.result import RunResult
-from raymia.scoring import score_records
+from raymia.scoring import Here, reduce_audit, score_parts, score_tables
 from raymia.spec import AuditSpec
 
 
@@ -46,8 +46,10 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
         work = ask_models(inputs, store, spec.store, console)
         lines, failed = work.lines, work.failed
     after = plan_audit(inputs, store)
-    scores = score_records(inputs, store, [plan for plan in after if plan.name not in failed])
-    run = Run(inputs, store, before, after, lines, time.monotonic() - started, failed)
-    result = sum_up(run, scores)
-    write_run(spec.output, result, scores)
+    with score_parts(spec.store) as scores:
+        scored = [plan for plan in after if plan.name not in failed]
+        reduction = reduce_audit(inputs, store, scored, scores, Here())
+        run = Run(inputs, store, before, after, lines, time.monotonic() - started, failed)
+        result = sum_up(run, reduction, scores)
+        write_run(spec.output, result, score_tables(inputs, scored, scores), reduction.curves)
     return result

@@ -6,8 +6,10 @@ import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -36,21 +38,49 @@ class Folder:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file so that it is seen whole or not at all."""
-        path = self.path(name)
         if not self.is_local:  # an object appears only once its upload is complete
-            self.fs.pipe_file(path, content)
+            self.fs.pipe_file(self.path(name), content)
             return
-        folder = Path(path).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-        with temporary.open("wb") as file:
+        with self.writing(name) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file that is seen whole when the block ends, and not at all if the block fails.
+
+        What is written for another machine is on this one's disk until then.
+        """
+        if not self.is_local:
+            with tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX) as file:
+                yield file
+                file.flush()
+                self.fs.put_file(file.name, self.path(name))
+            return
+        path = Path(self.path(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file for reading at any place; nothing is read before it is asked for."""
+        file: IO[bytes] = self.fs.open(self.path(name), "rb")
+        return file
 
     def remove(self, name: str) -> None:
         self.fs.rm_file(self.path(name))
+
+    def remove_folder(self, name: str) -> None:
+        """Remove a subfolder with all that is in it; nothing happens where there is none."""
+        if self.exists(name):
+            self.fs.rm(self.path(name), recursive=True)
 
     def read(self, name: str) -> bytes:
         content: bytes = self.fs.cat_file(self.path(name))

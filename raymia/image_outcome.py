@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from PIL import Image
 
@@ -29,6 +27,7 @@ from raymia.report.image_result import Changes, ImageExample, MeanFluctuation, P
 from raymia.report.ranking import TargetRanking, leading, rank, strength_across
 from raymia.report.wording import first_to_read
 from raymia.scoring.evidence import evidence_on
+from raymia.scoring.parts import ScoreParts
 
 MOST_TARGETS = 3
 MOST_EXAMPLES = 4
@@ -84,7 +83,7 @@ def look_at_images(
     inputs: Inputs,
     store: EvidenceStore,
     plans: Sequence[TargetPlan],
-    scores: pa.Table,
+    scores: ScoreParts,
     metrics: Sequence[Metrics],
 ) -> ImageFindings:
     """Take pictures of the records that an auditor looks at first, on the most exposed targets.
@@ -96,7 +95,7 @@ def look_at_images(
     Parameters
     ----------
     plans : after the run.
-    scores : as :func:`raymia.scoring.score_records` gives them.
+    scores : of all targets.
     metrics : of these scores.
     """
     findings = ImageFindings()
@@ -126,7 +125,7 @@ def _most_exposed(names: Sequence[str], rankings: dict[str, TargetRanking]) -> s
 
 
 def _leader(
-    inputs: Inputs, target: str, ranking: TargetRanking | None, scores: pa.Table
+    inputs: Inputs, target: str, ranking: TargetRanking | None, scores: ScoreParts
 ) -> NamedAttack:
     """The attack that is best on a target; where nothing is measured, the one to read first of
     those with scores."""
@@ -137,15 +136,8 @@ def _leader(
     kinds = {name: spec.kind for name, spec in inputs.spec.references.items()}
     hinted = first_to_read({named.attack.name for named in attacks.values()}, kinds)
     order = [label for label in (hinted, "pfami", "loss", *attacks) if label in attacks]
-    scored = (x for x in order if np.isfinite(_scores_of(scores, target, x)).any())
+    scored = (x for x in order if np.isfinite(scores.column(target, x)).any())
     return attacks[next(scored, order[0])]
-
-
-def _scores_of(scores: pa.Table, target: str, label: str) -> Floats:
-    """One attack's scores on a target, [records]; NaN for none."""
-    rows = pc.and_(pc.equal(scores["target"], target), pc.equal(scores["attack"], label))
-    values: Floats = scores.filter(rows)["score"].to_numpy(zero_copy_only=False)
-    return values
 
 
 def _evidence_around(
@@ -237,12 +229,12 @@ def _mean(inputs: Inputs, target: str, around: _Around) -> Iterator[MeanFluctuat
 
 
 def _examples(
-    inputs: Inputs, target: str, leader: NamedAttack, scores: pa.Table, around: _Around | None
+    inputs: Inputs, target: str, leader: NamedAttack, scores: ScoreParts, around: _Around | None
 ) -> Iterator[ImageExample]:
     """The records to look at, by falling score."""
     assert inputs.shape is not None
     records = inputs.records.table
-    values = _scores_of(scores, target, leader.label)
+    values = scores.column(target, leader.label)
     labels = records["is_member"].to_pylist()
     classes = {label: _ranked(values, labels, label) for label in (True, False, None)}
     others = values[classes[False]]

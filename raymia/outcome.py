@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-import pyarrow as pa
 import yaml
 
 from raymia import __version__
@@ -32,7 +31,7 @@ from raymia.report.result import (
     StageCount,
 )
 from raymia.report.verdict import judge
-from raymia.scoring import infer_datasets, measure_groups, measure_scores
+from raymia.scoring import Reduction, ScoreParts
 from raymia.spec import ModelSpec, SelfGeneratedReference, SelfPromptReference, TextNeighbors
 
 TRUNCATED = "longer than the model's limit: its end was not scored"
@@ -74,19 +73,17 @@ class Run:
         return [plan for plan in self.after if plan.name not in self.failed]
 
 
-def sum_up(run: Run, scores: pa.Table) -> RunResult:
+def sum_up(run: Run, reduction: Reduction, scores: ScoreParts) -> RunResult:
     """Sum a run up. It is complete when no answer is missing and no target failed on the way."""
     records, dropped = run.inputs.records, list(find_dropped(run))
     failed = [
         FailedTarget(name=name, reason=reason)
         for name, reason in {**run.failed, **dict(_without_answers(run, dropped))}.items()
     ]
-    metrics = measure_scores(run.inputs, scores)
-    group_metrics, group_notes = measure_groups(run.inputs, scores)
     versions, findings = [*VERSIONS_OF], ImageFindings()
     if run.inputs.shape is not None:
         versions += VERSIONS_OF_IMAGES
-        findings = look_at_images(run.inputs, run.store, run.scored, scores, metrics)
+        findings = look_at_images(run.inputs, run.store, run.scored, scores, reduction.metrics)
     missing = [
         f"{stage.name}: {stage.asked} answers are missing"
         for _, stage in _stages(run)
@@ -114,9 +111,9 @@ def sum_up(run: Run, scores: pa.Table) -> RunResult:
         references=list(_reference_cards(run)),
         neighbors=_neighbor_quality(run),
         attacks=_attack_cards(run.inputs),
-        metrics=metrics,
-        group_metrics=group_metrics,
-        dataset_inference=infer_datasets(run.inputs, scores),
+        metrics=reduction.metrics,
+        group_metrics=reduction.group_metrics,
+        dataset_inference=reduction.dataset_inference,
         image_examples=findings.examples,
         perturbation_choices=findings.choices,
         mean_fluctuations=findings.means,
@@ -128,7 +125,7 @@ def sum_up(run: Run, scores: pa.Table) -> RunResult:
             *_one_class_only(run.inputs),
             *run.inputs.left_out_lines(),
             *identical_models(run.inputs.targets, run.inputs.references),
-            *group_notes,
+            *reduction.group_notes,
         ],
         audit_yaml=_audit_yaml(run.inputs),
         seconds=round(run.seconds, 1),

@@ -14,7 +14,7 @@ from tiny_models import PARAPHRASER, passages
 from raymia.errors import InputError
 from raymia.inputs import resolve_inputs
 from raymia.records import read_records
-from raymia.scoring import infer_datasets, measure_groups
+from raymia.scoring import Judge, infer_datasets
 from raymia.spec import TextRecordsSpec
 
 
@@ -37,14 +37,6 @@ def inputs(tmp_path, tiny_gpt2):
     spec = audit(tmp_path / "a", tiny_gpt2, PARAPHRASER, records=records, references=None,
                  neighbors=None, attacks=["loss", "zlib"])  # fmt: skip
     return resolve_inputs(spec)
-
-
-def table(inputs, values):
-    count = inputs.records.table.num_rows
-    return pa.concat_tables(
-        pa.table({"target": ["one"] * count, "attack": [attack] * count, "score": scores})
-        for attack, scores in values.items()
-    )
 
 
 def test_group_stands_beside_the_record(inputs):
@@ -77,12 +69,15 @@ def test_group_column_that_is_not_there_is_named(tmp_path):
 def test_score_of_a_group_is_the_mean_of_its_records(inputs):
     """Records overlap, groups do not: members are d0, d1; d2 mixes; non-members d3 to d5."""
     loss = [9.0, 1.0, 4.0, 5.0, 0.0, 0.0, 8.0, -9.0, 3.0, -4.0, None, 2.0, 7.0]
-    metrics, notes = measure_groups(inputs, table(inputs, {"loss": loss, "zlib": [0.0] * 13}))
-    of_loss, of_zlib = metrics
+    judge = Judge.of(inputs)
+    of_loss, of_zlib = (
+        judge.judge(np.array(scores, float), target="one", attack="a").group_metrics
+        for scores in (loss, [0.0] * 13)
+    )
     assert (of_loss.n_members, of_loss.n_non_members) == (2, 3)
     assert of_loss.auc.value == 1.0
     assert of_zlib.auc.value == 0.5
-    assert notes == [
+    assert judge.groups.notes == [
         "1 groups mix members and others and are not measured: 'd2'",
         "1 records have no group and count in no group",
     ]
@@ -90,10 +85,12 @@ def test_score_of_a_group_is_the_mean_of_its_records(inputs):
 
 def test_without_a_group_column_there_are_no_groups(tmp_path, tiny_gpt2):
     inputs = resolve_inputs(audit(tmp_path, tiny_gpt2, PARAPHRASER, attacks=["loss"]))
-    assert measure_groups(inputs, table(inputs, {"loss": [0.0] * 6})) == ([], [])
+    judge = Judge.of(inputs)
+    assert judge.groups is None
+    assert judge.judge(np.zeros(6), target="one", attack="loss").group_metrics is None
 
 
 def test_sets_are_tested_by_halves_that_split_no_group(inputs):
-    (found,) = infer_datasets(inputs, table(inputs, {"loss": list(np.arange(13.0))}))
+    (found,) = infer_datasets(inputs, "one", {"loss": np.arange(13.0)})
     assert (found.suspects, found.p_value) == ("members", None)
     assert found.n_suspects + found.n_non_members <= 13

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from raymia.plan import TargetPlan, plan_audit
 from raymia.prepare.denoiser_files import fresh_pipeline
 from raymia.probes.base import Item
 from raymia.report.result import RunResult
-from raymia.scoring import measure_scores, score_records
+from raymia.scoring import Here, Judge, ScoreParts, reduce_audit
 from raymia.spec_file import load_spec
 
 STRENGTHS = [0.95, 0.85, 0.75]
@@ -39,7 +40,7 @@ class Answered:
     inputs: Inputs
     store: EvidenceStore
     plans: list[TargetPlan]
-    scores: pa.Table
+    scores: ScoreParts
     result: RunResult
 
     def rows(self, question: str, shadow: str = "") -> dict[tuple[str, int], dict[str, Any]]:
@@ -56,8 +57,9 @@ class Answered:
         return dict(zip(*(table[c].to_pylist() for c in ("record_id", "is_member")), strict=True))
 
     def scored(self, attack: str) -> dict[str, float | None]:
-        rows = self.scores.to_pylist()
-        return {r["record_id"]: r["score"] for r in rows if r["attack"] == attack}
+        values = self.scores.column(self.plans[0].name, attack).tolist()
+        found = zip(self.inputs.records.ids, values, strict=True)
+        return {record: None if math.isnan(score) else score for record, score in found}
 
 
 def answer(file: Path, break_record: bool = False) -> Answered:
@@ -81,8 +83,9 @@ def answer(file: Path, break_record: bool = False) -> Answered:
                     table = pa.Table.from_pylist(rows, schema=table.schema)
                 store.commit(planned.key, table)
     plans = plan_audit(inputs, store)
-    scores = score_records(inputs, store, plans)
-    result = sum_up(Run(inputs, store, before, plans, {}, 1.0), scores)
+    scores = ScoreParts(inputs.spec.store, "scores")
+    reduction = reduce_audit(inputs, store, plans, scores, Here())
+    result = sum_up(Run(inputs, store, before, plans, {}, 1.0), reduction, scores)
     return Answered(inputs, store, plans, scores, result)
 
 
@@ -241,9 +244,9 @@ def test_candidates_alone_are_shown_by_the_attack_to_read_first(
     assert [(e.attack, e.rank) for e in shown] == [("pfami", n) for n in (1, 2, 3, 9)]
     assert all(e.outscored is None for e in shown)
     assert run.result.mean_fluctuations == []
-    of_pfami = [attack == "pfami" for attack in run.scores["attack"].to_pylist()]
-    score = pa.array(run.scores["score"].to_pylist(), pa.float64(), mask=np.array(of_pfami))
-    without = run.scores.set_column(4, "score", score)
+    scores = run.scores.read(run.plans[0].name)
+    without = ScoreParts(str(tmp_path), "without")
+    without.write(run.plans[0].name, {**scores, "pfami": np.full(9, np.nan)})
     findings = look_at_images(run.inputs, run.store, run.plans, without, [])
     assert {e.attack for e in findings.examples} == {"loss"}
 
@@ -334,14 +337,16 @@ def test_the_three_most_exposed_targets_are_shown(network: Path, tmp_path: Path)
     )  # fmt: skip
     # Of five non-members, members of a target score above one, three, none, or all of them.
     above = {"t0": 1, "t1": 3, "t2": 0, "t3": 5}
-    others = dict.fromkeys(names, 0)
-    scores = []
-    for row in run.scores.to_pylist():
-        others[row["target"]] += not row["is_member"]
-        scores.append(above[row["target"]] + 0.5 if row["is_member"] else others[row["target"]])
-    table = run.scores.set_column(4, "score", pa.array(scores, pa.float64()))
-    metrics = measure_scores(run.inputs, table)
-    shown = look_at_images(run.inputs, run.store, run.plans, table, metrics).examples
+    labels = run.labels().values()
+    parts, judge = ScoreParts(str(tmp_path), "others"), Judge.of(run.inputs)
+    metrics = []
+    for target in names:
+        others = iter(range(1, 6))
+        scores = [above[target] + 0.5 if is_member else next(others) for is_member in labels]
+        values = np.array(scores, np.float64)
+        parts.write(target, {"loss": values})
+        metrics.append(judge.judge(values, target=target, attack="loss").metrics)
+    shown = look_at_images(run.inputs, run.store, run.plans, parts, metrics).examples
     assert list(dict.fromkeys(e.target for e in shown)) == ["t0", "t1", "t3"]
     assert [e.outscored for e in shown if e.is_member and e.rank == 1] == [0.2, 0.6, 1.0]
 

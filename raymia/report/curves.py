@@ -1,17 +1,21 @@
-"""ROC curves thinned for drawing, as counts that the page turns into rates."""
+"""What is drawn of an attack: its ROC curve thinned, and where scores lie, both as counts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from raymia.metrics.roc import IntArray, RocCurve, roc_curve
+from raymia.metrics.roc import BoolArray, FloatArray, IntArray, RocCurve, roc_curve
 from raymia.report.ranking import TargetRanking
-from raymia.report.scores import LabelledScores
 
-MOST_POINTS = 2000
+MOST_POINTS = 500
+BINS = 40
+OUTSIDE = 0.005
+"""Share of the scores at each end that the first and the last bin take in, however far out."""
 SHOWN_AT_FIRST = 8
 """More curves than this overlap; the rest are a click away in the legend."""
 
@@ -66,7 +70,97 @@ def step_points(
     return false_positives[keep], true_positives[keep]
 
 
-def plot_data(ranking: TargetRanking, labelled: Sequence[LabelledScores]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class AttackCurves:
+    """One attack against one target, as far as it is drawn; small whatever the audit's size.
+
+    Attributes
+    ----------
+    n_members, n_non_members : with a score.
+    false_positives, true_positives : int64 [points], steps of the ROC curve; see `step_points`.
+    edges : float64 [bins + 1], of the histograms. The first and the last bin also hold what lies
+        beyond; a single bin without width where all scores are one.
+    members, non_members : int64 [bins], scores in each bin.
+    """
+
+    target: str
+    attack: str
+    n_members: int
+    n_non_members: int
+    false_positives: IntArray
+    true_positives: IntArray
+    edges: FloatArray
+    members: IntArray
+    non_members: IntArray
+
+
+CURVES_SCHEMA = pa.schema(
+    [
+        ("target", pa.string()),
+        ("attack", pa.string()),
+        ("n_members", pa.int64()),
+        ("n_non_members", pa.int64()),
+        ("false_positives", pa.list_(pa.int64())),
+        ("true_positives", pa.list_(pa.int64())),
+        ("edges", pa.list_(pa.float64())),
+        ("members", pa.list_(pa.int64())),
+        ("non_members", pa.list_(pa.int64())),
+    ]
+)
+
+
+def draw(
+    scores: FloatArray,
+    is_member: BoolArray,
+    *,
+    target: str,
+    attack: str,
+    fprs: Sequence[float] = (),
+) -> AttackCurves:
+    """Reduce finite scores to what is drawn of them.
+
+    Parameters
+    ----------
+    scores, is_member : [n_records], at least one member and one non-member.
+    fprs : rates whose points on the ROC curve must stay.
+    """
+    curve = roc_curve(scores, is_member)
+    false_positives, true_positives = step_points(curve, fprs)
+    low, high = np.quantile(scores, [OUTSIDE, 1.0 - OUTSIDE])
+    edges = np.linspace(low, high, BINS + 1) if low < high else np.array([low, high])
+    bins = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, edges.size - 2)
+    return AttackCurves(
+        target=target,
+        attack=attack,
+        n_members=curve.n_members,
+        n_non_members=curve.n_non_members,
+        false_positives=false_positives,
+        true_positives=true_positives,
+        edges=edges,
+        members=np.bincount(bins[is_member], minlength=edges.size - 1),
+        non_members=np.bincount(bins[~is_member], minlength=edges.size - 1),
+    )
+
+
+def curves_table(curves: Iterable[AttackCurves]) -> pa.Table:
+    """Curves as a table with `CURVES_SCHEMA`, one row for each target and attack."""
+    names = [field.name for field in fields(AttackCurves)]
+    rows = [{name: getattr(entry, name) for name in names} for entry in curves]
+    return pa.Table.from_pylist(rows, schema=CURVES_SCHEMA)
+
+
+def curves_of(table: pa.Table) -> list[AttackCurves]:
+    """Curves that `curves_table` laid out."""
+    lists = [field for field in CURVES_SCHEMA if pa.types.is_list(field.type)]
+    curves = []
+    for row in table.to_pylist():
+        for field in lists:
+            row[field.name] = np.array(row[field.name], field.type.value_type.to_pandas_dtype())
+        curves.append(AttackCurves(**row))
+    return curves
+
+
+def plot_data(ranking: TargetRanking, curves: Sequence[AttackCurves]) -> dict[str, Any]:
     """Collect what the page needs to draw one target, in the order of the ranking.
 
     Returns
@@ -75,26 +169,24 @@ def plot_data(ranking: TargetRanking, labelled: Sequence[LabelledScores]) -> dic
         JSON values only: the largest class sizes, and for each curve its name, class sizes,
         counts, and whether it is shown at first.
     """
-    own = {entry.attack: entry for entry in labelled if entry.target == ranking.target}
-    curves: list[dict[str, Any]] = []
+    own = {entry.attack: entry for entry in curves if entry.target == ranking.target}
+    drawn: list[dict[str, Any]] = []
     for metrics in ranking.measured:
         if metrics.attack not in own:
             continue
         entry = own[metrics.attack]
-        curve = roc_curve(entry.scores, entry.is_member)
-        false_positives, true_positives = step_points(curve, [t.max_fpr for t in metrics.tpr])
-        curves.append(
+        drawn.append(
             {
                 "name": metrics.attack,
-                "members": curve.n_members,
-                "nonMembers": curve.n_non_members,
-                "fp": false_positives.tolist(),
-                "tp": true_positives.tolist(),
-                "shown": len(curves) < SHOWN_AT_FIRST,
+                "members": entry.n_members,
+                "nonMembers": entry.n_non_members,
+                "fp": entry.false_positives.tolist(),
+                "tp": entry.true_positives.tolist(),
+                "shown": len(drawn) < SHOWN_AT_FIRST,
             }
         )
     return {
-        "curves": curves,
-        "members": max((curve["members"] for curve in curves), default=0),
-        "nonMembers": max((curve["nonMembers"] for curve in curves), default=0),
+        "curves": drawn,
+        "members": max((curve["members"] for curve in drawn), default=0),
+        "nonMembers": max((curve["nonMembers"] for curve in drawn), default=0),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from raymia.errors import InputError
 from raymia.files import Folder
+from raymia.report.curves import CURVES_SCHEMA, AttackCurves, curves_of, curves_table
 from raymia.report.html import render
 from raymia.report.result import SCHEMA_VERSION, RunResult
 from raymia.report.scores import SCORES_SCHEMA, check_scores
@@ -17,12 +19,18 @@ from raymia.report.scores import SCORES_SCHEMA, check_scores
 REPORT_FILE = "report.html"
 METRICS_FILE = "metrics.json"
 SCORES_FILE = "scores.parquet"
+CURVES_FILE = "curves.parquet"
 RUN_METADATA = b"raymia.run"
-"""Key of the Parquet metadata that says which run the scores are of."""
+"""Key of the Parquet metadata that says which run scores and curves are of."""
 
 
-def write_run(folder_url: str, result: RunResult, scores: pa.Table) -> None:
-    """Write ``scores.parquet``, ``report.html`` and ``metrics.json``.
+def write_run(
+    folder_url: str,
+    result: RunResult,
+    scores: Iterable[pa.Table],
+    curves: Sequence[AttackCurves],
+) -> None:
+    """Write ``scores.parquet``, ``curves.parquet``, ``report.html`` and ``metrics.json``.
 
     Each file is seen whole or not at all. The metrics come last, so a folder with new metrics has
     the scores and the report that belong to them.
@@ -34,24 +42,29 @@ def write_run(folder_url: str, result: RunResult, scores: pa.Table) -> None:
     result : RunResult
         Lists longer than `raymia.report.result.LONGEST_LIST` are cut in the file, not in the
         report's counts.
-    scores : pyarrow.Table
-        Columns as in `raymia.report.scores.SCORES_SCHEMA`.
+    scores : iterable of pyarrow.Table
+        Pieces of the table, columns as in `raymia.report.scores.SCORES_SCHEMA`; one is held at a
+        time.
+    curves : sequence of AttackCurves
+        What is drawn, so that a report can be made again without scores.
 
     Raises
     ------
     ValueError
         If a column of `scores` is missing or of another type.
     """
-    scores = check_scores(scores)
-    report = render(result, scores)
+    report = render(result, curves)
     folder = Folder(folder_url)
-    folder.write(SCORES_FILE, _parquet(scores, result))
+    label = {RUN_METADATA: _run_label(result)}
+    _write_table(folder, SCORES_FILE, SCORES_SCHEMA.with_metadata(label), map(check_scores, scores))
+    drawn = [curves_table(curves)]
+    _write_table(folder, CURVES_FILE, CURVES_SCHEMA.with_metadata(label), drawn)
     folder.write(REPORT_FILE, report.encode())
     folder.write(METRICS_FILE, result.shortened().model_dump_json(indent=2).encode())
 
 
 def load_run(folder_url: str) -> tuple[RunResult, pa.Table]:
-    """Read what `write_run` wrote.
+    """Read the result and the scores that `write_run` wrote, all scores at once.
 
     Returns
     -------
@@ -66,23 +79,34 @@ def load_run(folder_url: str) -> tuple[RunResult, pa.Table]:
         read.
     """
     folder = Folder(folder_url)
-    result = _load_result(folder)
-    where = folder.path(SCORES_FILE)
-    try:
-        table = pq.read_table(pa.BufferReader(_read(folder, SCORES_FILE)))
-        scores = check_scores(table)
-    except (pa.ArrowException, ValueError) as error:
-        raise InputError(f"{where}: not a table of scores: {error}") from error
-    found = (table.schema.metadata or {}).get(RUN_METADATA)
-    if found != _run_label(result):
-        raise InputError(
-            f"{where}: the scores are of another run than {METRICS_FILE}: "
-            f"expected {_run_label(result).decode()}, got {found.decode() if found else 'no run'}"
-        )
-    return result, scores.replace_schema_metadata(None)
+    result = load_result(folder_url)
+    return result, _read_table(folder, SCORES_FILE, "scores", result, check_scores)
 
 
-def _load_result(folder: Folder) -> RunResult:
+def load_curves(folder_url: str) -> tuple[RunResult, list[AttackCurves]]:
+    """Read all that a report is made of, without the scores.
+
+    Raises
+    ------
+    InputError
+        See `load_run`.
+    """
+    folder = Folder(folder_url)
+    result = load_result(folder_url)
+    cast = CURVES_SCHEMA
+    table = _read_table(folder, CURVES_FILE, "curves", result, lambda found: found.cast(cast))
+    return result, curves_of(table)
+
+
+def load_result(folder_url: str) -> RunResult:
+    """Read ``metrics.json`` alone.
+
+    Raises
+    ------
+    InputError
+        If it is missing, is of another version of the schema, or cannot be read.
+    """
+    folder = Folder(folder_url)
     where = folder.path(METRICS_FILE)
     content = _read(folder, METRICS_FILE)
     try:
@@ -93,6 +117,35 @@ def _load_result(folder: Folder) -> RunResult:
         why = _first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise InputError(f"{where}: not the metrics of a run: {why}") from error
     raise InputError(f"{where}: expected schema version {SCHEMA_VERSION}, got {version}")
+
+
+def _read_table(
+    folder: Folder,
+    name: str,
+    what: str,
+    result: RunResult,
+    check: Callable[[pa.Table], pa.Table],
+) -> pa.Table:
+    where = folder.path(name)
+    try:
+        table = pq.read_table(pa.BufferReader(_read(folder, name)))
+        checked = check(table)
+    except (pa.ArrowException, ValueError) as error:
+        raise InputError(f"{where}: not a table of {what}: {error}") from error
+    found = (table.schema.metadata or {}).get(RUN_METADATA)
+    if found != _run_label(result):
+        raise InputError(
+            f"{where}: the {what} are of another run than {METRICS_FILE}: "
+            f"expected {_run_label(result).decode()}, got {found.decode() if found else 'no run'}"
+        )
+    return checked.replace_schema_metadata(None)
+
+
+def _write_table(folder: Folder, name: str, schema: pa.Schema, pieces: Iterable[pa.Table]) -> None:
+    """Write pieces as one file, each in row groups of its own."""
+    with folder.writing(name) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for piece in pieces:
+            writer.write_table(piece.cast(schema))
 
 
 def _read(folder: Folder, name: str) -> bytes:
@@ -109,11 +162,3 @@ def _first_problem(error: ValidationError) -> str:
 
 def _run_label(result: RunResult) -> bytes:
     return f"{result.name} {result.created}".encode()
-
-
-def _parquet(scores: pa.Table, result: RunResult) -> bytes:
-    sink = pa.BufferOutputStream()
-    schema = SCORES_SCHEMA.with_metadata({RUN_METADATA: _run_label(result)})
-    pq.write_table(scores.cast(schema), sink, compression="zstd")
-    content: bytes = sink.getvalue().to_pybytes()
-    return content

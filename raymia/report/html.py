@@ -3,51 +3,42 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
 
 import jinja2
-import pyarrow as pa
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from raymia.report import wording
-from raymia.report.curves import SHOWN_AT_FIRST, plot_data
+from raymia.report.curves import SHOWN_AT_FIRST, AttackCurves, plot_data
 from raymia.report.pictures import target_pictures
 from raymia.report.ranking import by_groups, few_allowed, rank
 from raymia.report.result import RunResult
-from raymia.report.scores import check_scores, labelled
 from raymia.report.verdict import TITLES, verdict_of
 
 LISTED = 50
 """Set-aside records, dropped evidence and kinds of reason that the page lists one by one."""
 
 
-def render(result: RunResult, scores: pa.Table) -> str:
+def render(result: RunResult, curves: Sequence[AttackCurves]) -> str:
     """Write the report of a run.
 
     Parameters
     ----------
     result : RunResult
-    scores : pyarrow.Table
-        Columns as in `raymia.report.scores.SCORES_SCHEMA`. Only finite scores of records of known
-        membership are used, for the ROC curves.
+    curves : sequence of AttackCurves
+        What is drawn of the attacks that were measured.
 
     Returns
     -------
     str
         One HTML document. It holds its styles and its scripts, forbids itself any network access
         by a content security policy, and escapes every string that came from outside.
-
-    Raises
-    ------
-    ValueError
-        If a column of `scores` is missing or of another type.
     """
     rankings = rank(result.metrics)
-    of_known_membership = list(labelled(check_scores(scores)))
     return _template().render(
         run=result,
         verdict=verdict_of(result),
@@ -55,7 +46,7 @@ def render(result: RunResult, scores: pa.Table) -> str:
         rankings=rankings,
         by_groups=by_groups(result),
         pictures=target_pictures(result),
-        plots=[plot_data(ranking, of_known_membership) for ranking in rankings],
+        plots=[plot_data(ranking, curves) for ranking in rankings],
         titles={card.name: card.title for card in result.attacks},
         set_aside_reasons=_tally(entry.reason for entry in result.set_aside),
         dropped_reasons=_tally(f"{entry.stage}: {entry.reason}" for entry in result.dropped),

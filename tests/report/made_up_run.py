@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from raymia.metrics import measure
+from raymia.report.curves import draw
 from raymia.report.result import (
     AttackCard,
     Dropped,
@@ -41,20 +42,33 @@ def made_up_scores(text=str, n_members=60, n_non_members=120):
     return pa.concat_tables(tables)
 
 
+def by_attack(scores):
+    """Scores and labels of each target and attack, in the order of the table."""
+    found = {}
+    for row in scores.to_pylist():
+        found.setdefault((row["target"], row["attack"]), []).append(row)
+    return {
+        names: (
+            np.array([row["score"] for row in rows], dtype=float),
+            np.array([row["is_member"] for row in rows]),
+        )
+        for names, rows in found.items()
+    }
+
+
+def made_up_curves(scores):
+    return [
+        draw(values, is_member, target=target, attack=attack, fprs=(0.1, 0.01, 0.001))
+        for (target, attack), (values, is_member) in by_attack(scores).items()
+        if np.isfinite(values).all()
+    ]
+
+
 def made_up_result(scores, text=str, **changes):
-    metrics = []
-    for target in dict.fromkeys(scores["target"].to_pylist()):
-        for attack in dict.fromkeys(scores["attack"].to_pylist()):
-            rows = [r for r in scores.to_pylist() if (r["target"], r["attack"]) == (target, attack)]
-            metrics.append(
-                measure(
-                    np.array([row["score"] for row in rows], dtype=float),
-                    np.array([row["is_member"] for row in rows]),
-                    target=target,
-                    attack=attack,
-                    resamples=50,
-                )
-            )
+    metrics = [
+        measure(values, is_member, target=target, attack=attack, resamples=50)
+        for (target, attack), (values, is_member) in by_attack(scores).items()
+    ]
     fields = {
         "name": text("reviews"),
         "created": text("2026-11-21T22:00:00Z"),

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymia.metrics import roc_curve, tpr_at_fpr
-from raymia.report.curves import MOST_POINTS, step_points
+from raymia.report.curves import BINS, MOST_POINTS, draw, step_points
 
 FPRS = (0.1, 0.01, 0.001)
 
@@ -66,3 +66,22 @@ def test_thinned_curve_is_never_above_the_curve_and_close_to_it():
     for fpr in np.linspace(0.05, 1, 50):
         drawn = height_of_steps(points, fpr * curve.n_non_members) / curve.n_members
         assert -0.01 < drawn - tpr_at_fpr(curve, fpr) <= 1e-12
+
+
+def test_histograms_count_every_score_on_common_bins():
+    draws = np.random.default_rng(0)
+    is_member = np.arange(3000) < 1000
+    scores = draws.normal(size=3000) + is_member
+    scores[0], scores[-1] = 1e9, -1e9  # two far out leave the others their bins
+    found = draw(scores, is_member, target="t", attack="a")
+    assert found.edges.size == BINS + 1
+    assert (found.members.sum(), found.non_members.sum()) == (1000, 2000)
+    assert -4 < found.edges[0] < found.edges[-1] < 5
+    inner = [np.histogram(scores[kind], found.edges)[0][1:-1] for kind in (is_member, ~is_member)]
+    np.testing.assert_array_equal(found.members[1:-1], inner[0])
+    np.testing.assert_array_equal(found.non_members[1:-1], inner[1])
+
+
+def test_scores_that_are_all_one_fill_one_bin():
+    found = draw(np.ones(7), np.arange(7) < 3, target="t", attack="a")
+    assert (found.members.tolist(), found.non_members.tolist()) == ([3], [4])

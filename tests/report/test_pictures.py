@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from made_up_run import made_up_result, made_up_scores
+from made_up_run import made_up_curves, made_up_result, made_up_scores
 from PIL import Image
 from pydantic import ValidationError
 from test_report_html import ATTACK_ON_READER, Page
@@ -68,7 +68,7 @@ def made_up_pictures(text=str):
 @pytest.fixture(scope="module")
 def html():
     scores = made_up_scores()
-    return render(made_up_result(scores, **made_up_pictures()), scores)
+    return render(made_up_result(scores, **made_up_pictures()), made_up_curves(scores))
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +76,8 @@ def page(html):
     return Page(html)
 
 
-def test_a_run_on_texts_has_no_pictures(result, scores):
-    assert "Pictures" not in Page(render(result, scores)).text
+def test_a_run_on_texts_has_no_pictures(result, curves):
+    assert "Pictures" not in Page(render(result, curves)).text
 
 
 def test_every_picture_is_in_the_file_and_has_words_in_its_place(page):
@@ -205,7 +205,9 @@ def test_every_string_of_the_pictures_is_escaped(page):
         return text + ATTACK_ON_READER
 
     scores = made_up_scores(hostile)
-    html = render(made_up_result(scores, hostile, **made_up_pictures(hostile)), scores)
+    html = render(
+        made_up_result(scores, hostile, **made_up_pictures(hostile)), made_up_curves(scores)
+    )
     hostile_page = Page(html)
     assert [tag for tag, _ in hostile_page.tags] == [tag for tag, _ in page.tags]
     assert "<script>alert" not in html
@@ -226,7 +228,7 @@ def test_what_is_no_base64_is_no_picture(image):
 def test_pictures_are_read_back_as_they_were_written(tmp_path):
     scores = made_up_scores()
     result = made_up_result(scores, **made_up_pictures())
-    write_run(str(tmp_path), result, scores)
+    write_run(str(tmp_path), result, [scores], made_up_curves(scores))
     assert load_run(str(tmp_path))[0] == result
 
 
@@ -239,7 +241,7 @@ def test_targets_keep_the_order_of_the_metrics():
 def test_without_neighbors_nothing_is_said_of_them():
     scores = made_up_scores()
     alone = made_up_pictures()["image_examples"][2:]
-    text = Page(render(made_up_result(scores, image_examples=alone), scores)).text
+    text = Page(render(made_up_result(scores, image_examples=alone), made_up_curves(scores))).text
     assert "Pictures" in text
     assert "hold the records that are shown" in text
     assert "perturbed" not in text

@@ -5,7 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from made_up_run import made_up_result, made_up_scores
+from made_up_run import made_up_curves, made_up_result, made_up_scores
 
 from raymia.metrics import NotMeasured
 from raymia.report.html import render
@@ -45,8 +45,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(result, scores):
-    return Page(render(result, scores))
+def page(result, curves):
+    return Page(render(result, curves))
 
 
 def test_nothing_is_loaded_from_anywhere(page):
@@ -73,8 +73,8 @@ def test_every_string_from_outside_is_escaped():
         return text + ATTACK_ON_READER
 
     scores = made_up_scores(hostile)
-    plain, safe = made_up_scores(), render(made_up_result(scores, hostile), scores)
-    expected = Page(render(made_up_result(plain), plain))
+    plain, safe = made_up_scores(), render(made_up_result(scores, hostile), made_up_curves(scores))
+    expected = Page(render(made_up_result(plain), made_up_curves(plain)))
     page = Page(safe)
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in expected.tags]
     assert "<script>alert" not in safe
@@ -93,7 +93,7 @@ def test_figures_of_neighbors_are_shown_where_there_are_neighbors(page):
         failed_attempts=0.0, edit_distance=0.149, reference=f"base{ATTACK_ON_READER}",
         log_prob_gap=-0.731,
     )  # fmt: skip
-    html = render(made_up_result(scores, neighbors=neighbors), scores)
+    html = render(made_up_result(scores, neighbors=neighbors), made_up_curves(scores))
     text = Page(html).text
     for figure in ("1,234", "masked 15.2 %", "words edited 14.9 %", "-0.731 nats per token"):
         assert figure in text, figure
@@ -124,16 +124,16 @@ def test_run_without_labels_has_no_plots_and_still_a_report():
     nothing = NotMeasured(
         target="t", attack="a", n_members=0, n_non_members=0, n_unscored=0, reason="no labels"
     )
-    page = Page(render(made_up_result(scores, metrics=[nothing]), scores.slice(0, 0)))
+    page = Page(render(made_up_result(scores, metrics=[nothing]), []))
     assert page.scripts == []
     assert "Nothing could be measured" in page.text
-    page = Page(render(made_up_result(scores, metrics=[]), scores.slice(0, 0)))
+    page = Page(render(made_up_result(scores, metrics=[]), []))
     assert "Nothing could be measured" in page.text
 
 
 def test_incomplete_run_says_so_first():
     scores = made_up_scores()
-    text = Page(render(made_up_result(scores, complete=False), scores)).text
+    text = Page(render(made_up_result(scores, complete=False), made_up_curves(scores))).text
     assert text.index("This run is not complete") < text.index("tuned")
 
 
@@ -144,13 +144,10 @@ def test_long_lists_are_counted_by_reason_and_cut():
         for i in range(200)
     ]
     records = made_up_result(scores).records.model_copy(update={"set_aside": 500})
-    text = Page(render(made_up_result(scores, set_aside=aside, records=records), scores)).text
+    text = Page(
+        render(made_up_result(scores, set_aside=aside, records=records), made_up_curves(scores))
+    ).text
     assert "150 × too long" in text
     assert "50 × empty" in text
     assert "By reason, of the first 200:" in text
     assert len(re.findall(r"line \d+;", text)) == 50
-
-
-def test_missing_column_is_named(result, scores):
-    with pytest.raises(ValueError, match="is_member is missing"):
-        render(result, scores.drop_columns(["is_member"]))

@@ -1,9 +1,12 @@
 """What is written is read back, whole, or refused in words."""
 
+import dataclasses
 import json
 import math
 import uuid
+import weakref
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from made_up_run import made_up_result, made_up_scores
@@ -11,7 +14,7 @@ from made_up_run import made_up_result, made_up_scores
 from raymia.errors import InputError
 from raymia.files import Folder
 from raymia.report import files
-from raymia.report.files import load_run, write_run
+from raymia.report.files import load_curves, load_run, write_run
 from raymia.report.result import LONGEST_LIST, ReferenceCard, SetAside
 
 
@@ -20,8 +23,8 @@ def folder(request, tmp_path):
     return str(tmp_path / "run") if request.param == "local" else f"memory://{uuid.uuid4().hex}"
 
 
-def test_written_run_is_read_back(folder, result, scores):
-    write_run(folder, result, scores)
+def test_written_run_is_read_back(folder, result, scores, curves):
+    write_run(folder, result, [scores], curves)
     read, table = load_run(folder)
     assert read == result
     assert table.drop_columns("score").equals(scores.drop_columns("score"))
@@ -29,27 +32,31 @@ def test_written_run_is_read_back(folder, result, scores):
         assert written == found or (math.isnan(written) and math.isnan(found))
 
 
-def test_only_the_three_files_are_left(tmp_path, result, scores):
-    write_run(str(tmp_path), result, scores)
-    write_run(str(tmp_path), result, scores)
+def test_only_the_four_files_are_left(tmp_path, result, scores, curves):
+    write_run(str(tmp_path), result, [scores], curves)
+    write_run(str(tmp_path), result, [scores], curves)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["metrics.json", "report.html", "scores.parquet"]
+    assert names == ["curves.parquet", "metrics.json", "report.html", "scores.parquet"]
 
 
-def test_failed_rendering_leaves_the_earlier_run_untouched(folder, result, scores, monkeypatch):
-    write_run(folder, result, scores)
+def test_failed_rendering_leaves_the_earlier_run_untouched(
+    folder, result, scores, monkeypatch, curves
+):
+    write_run(folder, result, [scores], curves)
 
     def broken(*_):
         raise RuntimeError("no report")
 
     monkeypatch.setattr(files, "render", broken)
     with pytest.raises(RuntimeError):
-        write_run(folder, made_up_result(scores, created="later"), scores)
+        write_run(folder, made_up_result(scores, created="later"), [scores], curves)
     assert load_run(folder)[0] == result
 
 
-def test_run_cut_off_between_files_is_not_taken_for_whole(folder, result, scores, monkeypatch):
-    write_run(folder, result, scores)
+def test_run_cut_off_between_files_is_not_taken_for_whole(
+    folder, result, scores, monkeypatch, curves
+):
+    write_run(folder, result, [scores], curves)
     write = Folder.write
 
     def killed(self, name, content):
@@ -59,15 +66,15 @@ def test_run_cut_off_between_files_is_not_taken_for_whole(folder, result, scores
 
     monkeypatch.setattr(Folder, "write", killed)
     with pytest.raises(KeyboardInterrupt):
-        write_run(folder, made_up_result(scores, created="later"), scores)
+        write_run(folder, made_up_result(scores, created="later"), [scores], curves)
     with pytest.raises(InputError, match="scores are of another run"):
         load_run(folder)
 
 
-def test_long_lists_are_cut_in_the_file_and_the_total_stays(folder, result, scores):
+def test_long_lists_are_cut_in_the_file_and_the_total_stays(folder, result, scores, curves):
     aside = [SetAside(where=str(i), record_id=None, reason="bad") for i in range(LONGEST_LIST + 5)]
     records = result.records.model_copy(update={"set_aside": len(aside)})
-    write_run(folder, made_up_result(scores, set_aside=aside, records=records), scores)
+    write_run(folder, made_up_result(scores, set_aside=aside, records=records), [scores], curves)
     read, _ = load_run(folder)
     assert len(read.set_aside) == LONGEST_LIST
     assert read.records.set_aside == LONGEST_LIST + 5
@@ -91,16 +98,58 @@ def test_diverged_loss_is_kept_in_words():
     assert card.facts == {"loss": "nan", "gap": "-inf"}
 
 
-def test_table_with_other_string_types_is_accepted(folder, result, scores):
+def test_table_with_other_string_types_is_accepted(folder, result, scores, curves):
     encoded = scores.set_column(0, "target", scores["target"].dictionary_encode())
-    write_run(folder, result, encoded.append_column("note", pa.nulls(scores.num_rows)))
+    write_run(folder, result, [encoded.append_column("note", pa.nulls(scores.num_rows))], curves)
     assert load_run(folder)[1].schema == scores.schema
 
 
-def test_wrong_type_of_score_is_refused(folder, result, scores):
+def test_wrong_type_of_score_is_refused(folder, result, scores, curves):
     words = scores.set_column(4, "score", pa.array(["high"] * scores.num_rows))
     with pytest.raises(ValueError, match="do not fit their schema"):
-        write_run(folder, result, words)
+        write_run(folder, result, [words], curves)
+
+
+def test_missing_column_is_named(folder, result, scores, curves):
+    with pytest.raises(ValueError, match="is_member is missing"):
+        write_run(folder, result, [scores.drop_columns(["is_member"])], curves)
+
+
+def test_scores_that_cannot_be_written_leave_the_earlier_ones(folder, result, scores, curves):
+    write_run(folder, result, [scores], curves)
+    pieces = [scores.slice(0, 100), scores.drop_columns(["is_member"])]
+    with pytest.raises(ValueError, match="is_member is missing"):
+        write_run(folder, result, pieces, curves)
+    assert load_run(folder)[1].num_rows == scores.num_rows
+
+
+def test_scores_are_taken_piece_by_piece(folder, result, scores, curves):
+    """The next piece is made only when the one before it has been written."""
+    alive = []
+
+    def pieces():
+        for start in range(0, scores.num_rows, 180):
+            piece = pa.Table.from_pydict(scores.slice(start, 180).to_pydict(), scores.schema)
+            alive.append(weakref.ref(piece))
+            yield piece
+            del piece
+            assert sum(reference() is not None for reference in alive) <= 2
+
+    write_run(folder, result, pieces(), curves)
+    assert len(alive) == 6
+    assert load_run(folder)[1].num_rows == scores.num_rows
+
+
+def test_a_report_can_be_made_again_without_scores(folder, result, scores, curves):
+    write_run(folder, result, [scores], curves)
+    Folder(folder).remove(files.SCORES_FILE)
+    again, drawn = load_curves(folder)
+    assert files.render(again, drawn) == Folder(folder).read(files.REPORT_FILE).decode()
+    for found, given in zip(drawn, curves, strict=True):
+        for field in dataclasses.fields(given):
+            np.testing.assert_array_equal(
+                getattr(found, field.name), getattr(given, field.name), strict=True
+            )
 
 
 def test_folder_without_a_run_is_named(tmp_path):
@@ -116,8 +165,8 @@ def test_folder_without_a_run_is_named(tmp_path):
         ({"surprise": 1}, "not the metrics of a run: surprise"),
     ],
 )
-def test_metrics_that_cannot_be_read_are_refused(tmp_path, result, scores, change, message):
-    write_run(str(tmp_path), result, scores)
+def test_metrics_that_cannot_be_read_are_refused(tmp_path, result, scores, change, message, curves):
+    write_run(str(tmp_path), result, [scores], curves)
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(InputError, match=message):
@@ -125,16 +174,16 @@ def test_metrics_that_cannot_be_read_are_refused(tmp_path, result, scores, chang
 
 
 @pytest.mark.parametrize("content", ["[]", "{", ""])
-def test_file_that_is_not_metrics_is_refused(tmp_path, result, scores, content):
-    write_run(str(tmp_path), result, scores)
+def test_file_that_is_not_metrics_is_refused(tmp_path, result, scores, content, curves):
+    write_run(str(tmp_path), result, [scores], curves)
     (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(InputError, match="not the metrics of a run"):
         load_run(str(tmp_path))
 
 
-def test_candidates_have_scores_and_no_label(folder, result):
+def test_candidates_have_scores_and_no_label(folder, result, curves):
     scores = made_up_scores()
     unknown = scores.set_column(3, "is_member", pa.nulls(scores.num_rows, pa.bool_()))
     everything = pa.concat_tables([scores, unknown])
-    write_run(folder, result, everything)
+    write_run(folder, result, [everything], curves)
     assert load_run(folder)[1].num_rows == 2 * scores.num_rows

@@ -1,0 +1,185 @@
+"""What scores are judged by: memberships and groups as arrays, to be sent to where scores are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymia.attacks.base import Scores
+from raymia.inputs import Inputs
+from raymia.metrics import AttackMetrics, NotMeasured, calibration_half, measure
+from raymia.metrics.roc import BoolArray, IntArray
+from raymia.report.curves import AttackCurves, draw
+from raymia.scoring.evidence import units
+from raymia.spec import MetricsSpec
+
+NAMED = 5
+"""Mixed groups that a note names."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Memberships of records or groups.
+
+    Attributes
+    ----------
+    known : [n], whether the membership is known.
+    is_member : [n]; False where it is not known.
+    calibration : [n], whether thresholds are chosen on it.
+    """
+
+    known: BoolArray
+    is_member: BoolArray
+    calibration: BoolArray
+
+    @property
+    def can_measure(self) -> bool:
+        """Whether there are both members and non-members."""
+        known = int(self.known.sum())
+        return 0 < int(self.is_member.sum()) < known
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of one kind of records; a group's score is the mean of its records' scores.
+
+    Attributes
+    ----------
+    of_record : int64 [records], the group's number; the last number stands for no group.
+    labels : of the groups.
+    notes : what a reader must know of groups and records left out.
+    """
+
+    of_record: IntArray
+    labels: Labels
+    notes: list[str]
+
+    def means(self, values: Scores) -> Scores:
+        """Scores of the groups: means of the records that have one, NaN where none has."""
+        size = len(self.labels.known)
+        present = ~np.isnan(values)
+        of = self.of_record[present]
+        totals = np.bincount(of, weights=values[present], minlength=size + 1)[:size]
+        counts = np.bincount(of, minlength=size + 1)[:size]
+        means: Scores = np.divide(totals, counts, out=np.full(size, np.nan), where=counts > 0)
+        return means
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One attack on one target, measured; all that a report needs of it.
+
+    Attributes
+    ----------
+    metrics : None where members or non-members are not given.
+    group_metrics : None where there are no groups to measure.
+    curves : None where nothing could be measured.
+    """
+
+    metrics: AttackMetrics | NotMeasured | None
+    group_metrics: AttackMetrics | NotMeasured | None
+    curves: AttackCurves | None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Measures scores that are in the order of the records."""
+
+    records: Labels
+    groups: Groups | None
+    metrics: MetricsSpec
+    seed: int
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> Judge:
+        """The judge of an audit."""
+        table = inputs.records.table
+        labels = _labels(table["is_member"], units(inputs.records))
+        return cls(labels, _groups(table, labels), inputs.spec.metrics, inputs.spec.seed)
+
+    def judge(self, values: Scores, *, target: str, attack: str) -> Judged:
+        """Measure one attack on one target.
+
+        Parameters
+        ----------
+        values : float64 [records]; NaN for none.
+        """
+        metrics, curves, of_groups = None, None, None
+        names = {"target": target, "attack": attack}
+        if self.records.can_measure:
+            metrics = self._measure(values, self.records, names)
+        if isinstance(metrics, AttackMetrics):
+            kept = self.records.known & np.isfinite(values)
+            is_member = self.records.is_member[kept]
+            curves = draw(values[kept], is_member, fprs=self.metrics.fprs, **names)
+        if self.groups is not None and self.groups.labels.can_measure:
+            of_groups = self._measure(self.groups.means(values), self.groups.labels, names)
+        return Judged(metrics, of_groups, curves)
+
+    def _measure(
+        self, values: Scores, labels: Labels, names: Mapping[str, str]
+    ) -> AttackMetrics | NotMeasured:
+        return measure(
+            values[labels.known],
+            labels.is_member[labels.known],
+            calibration=labels.calibration[labels.known],
+            fprs=self.metrics.fprs,
+            priors=self.metrics.priors,
+            confidence=self.metrics.confidence,
+            resamples=self.metrics.resamples,
+            seed=self.seed,
+            **names,
+        )
+
+
+def _labels(column: pa.ChunkedArray, unit_of: Sequence[str]) -> Labels:
+    return Labels(
+        _bools(pc.is_valid(column)), _bools(pc.fill_null(column, False)), calibration_half(unit_of)
+    )
+
+
+def _bools(column: pa.ChunkedArray) -> BoolArray:
+    values: BoolArray = column.to_numpy()
+    return values.astype(np.bool_, copy=False)
+
+
+def _groups(table: pa.Table, labels: Labels) -> Groups | None:
+    """The groups whose records are of one kind; None without a group column."""
+    column: Any = table["group"].combine_chunks()
+    if column.null_count == len(column):
+        return None
+    encoded = column.dictionary_encode()
+    names = encoded.dictionary
+    numbers: IntArray = pc.fill_null(encoded.indices, len(names)).to_numpy().astype(np.int64)
+    kinds = np.where(labels.known, labels.is_member.astype(np.int64), 2)
+    found = np.zeros((len(names) + 1, 3), np.bool_)
+    found[numbers, kinds] = True
+    found = found[:-1]
+    mixed = found.sum(axis=1) > 1
+    pure = np.flatnonzero(~mixed)
+    renumbered = np.full(len(names) + 1, pure.size, np.int64)
+    renumbered[pure] = np.arange(pure.size)
+    return Groups(
+        renumbered[numbers],
+        Labels(
+            ~found[pure, 2],
+            found[pure, 1],
+            calibration_half(names.take(pa.array(pure)).to_pylist()),
+        ),
+        _group_notes(sorted(names.filter(pa.array(mixed)).to_pylist()), column.null_count),
+    )
+
+
+def _group_notes(mixed: list[str], without: int) -> list[str]:
+    notes = []
+    if mixed:
+        named = ", ".join(map(repr, mixed[:NAMED])) + (", ..." if len(mixed) > NAMED else "")
+        notes.append(f"{len(mixed)} groups mix members and others and are not measured: {named}")
+    if without:
+        notes.append(f"{without} records have no group and count in no group")
+    return notes

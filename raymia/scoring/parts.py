@@ -1,0 +1,76 @@
+"""Scores on their way from the attacks to the report: a file for each target.
+
+Scores are reduced where they are made, and what is made of them is small. The scores themselves
+wait in files until the run's table is written, so that nobody holds those of two targets.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raymia.attacks.base import Scores
+from raymia.files import TEMPORARY_PREFIX, Folder
+from raymia.hashing import digest
+
+LABELS = b"raymia.attacks"
+"""Key of the Parquet metadata that names the columns: a label may hold what a path may not."""
+
+
+@dataclass(frozen=True)
+class ScoreParts:
+    """The scores of a run by target; every column is in the order of the records.
+
+    Parameters
+    ----------
+    url : a folder that all machines which score share.
+    name : of the run's own subfolder.
+    """
+
+    url: str
+    name: str
+
+    def write(self, target: str, scores: Mapping[str, Scores]) -> None:
+        """Keep a target's scores, [records] by the attack's label; NaN for none."""
+        columns = [pa.array(values, pa.float64()) for values in scores.values()]
+        table = pa.table(columns, names=[str(n) for n in range(len(columns))])
+        table = table.replace_schema_metadata({LABELS: json.dumps(list(scores))})
+        with Folder(self.url).writing(self._file(target)) as file:
+            pq.write_table(table, file, compression="zstd", use_dictionary=False)
+
+    def read(self, target: str, attacks: Sequence[str] | None = None) -> dict[str, Scores]:
+        """Scores of some attacks on a target, or of all; other columns are not read."""
+        with Folder(self.url).open(self._file(target)) as opened, pq.ParquetFile(opened) as file:
+            labels: list[str] = json.loads(file.schema_arrow.metadata[LABELS])
+            wanted = labels if attacks is None else attacks
+            table = file.read([str(labels.index(label)) for label in wanted])
+            return {
+                label: table[str(labels.index(label))].to_numpy(zero_copy_only=False)
+                for label in wanted
+            }
+
+    def column(self, target: str, attack: str) -> Scores:
+        """Scores of one attack on a target, [records]."""
+        return self.read(target, [attack])[attack]
+
+    def _file(self, target: str) -> str:
+        return f"{self.name}/{digest(target)}.parquet"
+
+
+@contextmanager
+def score_parts(url: str) -> Iterator[ScoreParts]:
+    """A place for the scores of one run, removed at the end of the block.
+
+    A run that is killed leaves a folder whose name says that it may be deleted.
+    """
+    parts = ScoreParts(url, f"scores/{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    try:
+        yield parts
+    finally:
+        Folder(url).remove_folder(parts.name)

@@ -1,0 +1,210 @@
+"""The reduction of an audit: each target is scored and measured where its evidence is read.
+
+Every step is a function of what all steps share and of one small job, so that it runs here or on
+any machine; what it gives back is small. Scores stay in :class:`raymia.scoring.parts.ScoreParts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from raymia.attacks.base import Scores
+from raymia.errors import RaymiaError
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs import Inputs
+from raymia.learning import fold_of
+from raymia.metrics.dataset import DatasetInference, infer_dataset
+from raymia.metrics.summary import Metrics
+from raymia.plan import TargetPlan
+from raymia.report.curves import AttackCurves
+from raymia.report.scores import SCORES_SCHEMA
+from raymia.scoring.evidence import evidence_on, units
+from raymia.scoring.judge import Judge, Judged
+from raymia.scoring.parts import ScoreParts
+
+Found = TypeVar("Found")
+ROWS_AT_ONCE = 2**20
+"""Rows of the run's table that are held at once."""
+
+
+class Workers(Protocol):
+    """Runs steps, here or elsewhere."""
+
+    def map(
+        self, what: str, step: Callable[..., Found], shared: Any, jobs: Sequence[tuple[Any, ...]]
+    ) -> list[Found]:
+        """The results of ``step(shared, *job)``, in the order of the jobs.
+
+        Parameters
+        ----------
+        what : is done, in a word or two, for who waits.
+        """
+
+
+class Here:
+    """Runs steps in this process, one after another."""
+
+    def map(
+        self, what: str, step: Callable[..., Found], shared: Any, jobs: Sequence[tuple[Any, ...]]
+    ) -> list[Found]:
+        del what
+        return [step(shared, *job) for job in jobs]
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What a report needs of an audit's scores.
+
+    Attributes
+    ----------
+    metrics, group_metrics : of every target and attack; none where there is nothing to measure.
+    group_notes : what a reader must know of groups left out.
+    curves : of the attacks that were measured.
+    """
+
+    metrics: list[Metrics]
+    group_metrics: list[Metrics]
+    group_notes: list[str]
+    dataset_inference: list[DatasetInference]
+    curves: list[AttackCurves]
+
+
+def reduce_audit(
+    inputs: Inputs,
+    store: EvidenceStore,
+    plans: Sequence[TargetPlan],
+    parts: ScoreParts,
+    workers: Workers,
+) -> Reduction:
+    """Score every target, measure every attack, and test sets of records.
+
+    Afterwards the scores are in ``parts``.
+
+    Raises
+    ------
+    RaymiaError
+        If a record is there twice, or an attack has not one score for each record.
+    """
+    _check_once(inputs.records.ids)
+    workers.map("scored targets", _keep_scores, (inputs, store, parts), [(p,) for p in plans])
+    judge = Judge.of(inputs)
+    pairs = [(plan.name, named.label) for plan in plans for named in inputs.attacks_on(plan.name)]
+    judged = workers.map("measured attacks", _judge_kept, (judge, parts), pairs)
+    tests = workers.map("tested sets", _test_kept, (inputs, parts), [(p.name,) for p in plans])
+    return Reduction(
+        metrics=[j.metrics for j in judged if j.metrics is not None],
+        group_metrics=[j.group_metrics for j in judged if j.group_metrics is not None],
+        group_notes=[] if judge.groups is None else judge.groups.notes,
+        dataset_inference=[test for found in tests for test in found],
+        curves=[j.curves for j in judged if j.curves is not None],
+    )
+
+
+def score_target(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> dict[str, Scores]:
+    """Run every attack on what is stored of one target.
+
+    Returns
+    -------
+    By label, in the order of the audit file: float64 [records], in their order; NaN where the
+    attack has no score for a record.
+    """
+    attacks = inputs.attacks_on(plan.name)
+    evidence = evidence_on(inputs, store, plan)
+    found: dict[str, Scores] = {}
+    # What combines the others' scores comes after them, whatever the order of the audit file.
+    for named in sorted(attacks, key=lambda named: named.attack.combines):
+        scores = np.asarray(named.attack.score(evidence.given_to(named, found)), np.float64)
+        if scores.shape != (inputs.records.table.num_rows,):
+            raise RaymiaError(
+                f"attack {named.label} on target {plan.name}: expected one score for each of "
+                f"{inputs.records.table.num_rows} records, got an array of shape {scores.shape}"
+            )
+        found[named.label] = scores
+    return {named.label: found[named.label] for named in attacks}
+
+
+def infer_datasets(
+    inputs: Inputs, target: str, scores: dict[str, Scores]
+) -> list[DatasetInference]:
+    """Test members, and candidates, as whole sets against the non-members of one target.
+
+    Parameters
+    ----------
+    scores : [records] by the attack's label.
+    """
+    judge = Judge.of(inputs)
+    combined = {named.label for named in inputs.attacks if named.attack.combines}
+    columns = [values for label, values in scores.items() if label not in combined]
+    of = judge.records
+    classes = {"members": of.is_member, "candidates": ~of.known}
+    others = of.known & ~of.is_member
+    suspects = {name: rows for name, rows in classes.items() if rows.any() and others.any()}
+    if not suspects or not columns:
+        return []
+    features = np.column_stack(columns)
+    fitted = fold_of(units(inputs.records), 2, "half of dataset inference") == 0
+    return [
+        infer_dataset(
+            features[rows | others],
+            rows[rows | others],
+            fitted[rows | others],
+            target=target,
+            suspects=name,
+        )
+        for name, rows in suspects.items()
+    ]
+
+
+def score_tables(
+    inputs: Inputs, plans: Sequence[TargetPlan], parts: ScoreParts
+) -> Iterator[pa.Table]:
+    """The rows of the run's table, piece by piece, by target, attack and record.
+
+    Yields
+    ------
+    Tables with :data:`raymia.report.scores.SCORES_SCHEMA`, none with rows of two attacks: null for
+    the membership of candidates, and where an attack has no score.
+    """
+    records = inputs.records.table.select(["record_id", "is_member"]).combine_chunks()
+    for plan in plans:
+        for named in inputs.attacks_on(plan.name):
+            scores = parts.column(plan.name, named.label)
+            for start in range(0, records.num_rows, ROWS_AT_ONCE):
+                piece = records.slice(start, ROWS_AT_ONCE)
+                values = scores[start : start + ROWS_AT_ONCE]
+                columns = [
+                    pa.repeat(plan.name, piece.num_rows),
+                    pa.repeat(named.label, piece.num_rows),
+                    piece["record_id"],
+                    piece["is_member"],
+                    pa.array(values, pa.float64(), mask=np.isnan(values)),
+                    pa.nulls(piece.num_rows, pa.float64()),
+                ]
+                yield pa.table(columns, schema=SCORES_SCHEMA)
+
+
+def _keep_scores(shared: tuple[Inputs, EvidenceStore, ScoreParts], plan: TargetPlan) -> None:
+    inputs, store, parts = shared
+    parts.write(plan.name, score_target(inputs, store, plan))
+
+
+def _judge_kept(shared: tuple[Judge, ScoreParts], target: str, attack: str) -> Judged:
+    judge, parts = shared
+    return judge.judge(parts.column(target, attack), target=target, attack=attack)
+
+
+def _test_kept(shared: tuple[Inputs, ScoreParts], target: str) -> list[DatasetInference]:
+    inputs, parts = shared
+    return infer_datasets(inputs, target, parts.read(target))
+
+
+def _check_once(ids: Sequence[str]) -> None:
+    if len({*ids}) != len(ids):
+        raise RaymiaError(
+            f"{len(ids) - len({*ids})} records are there twice, which reading them should prevent"
+        )
