@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import resolve_inputs
+from raymia.evidence.upkeep import compact_all
+from raymia.inputs import Inputs, resolve_inputs
+from raymia.lease import Lease, held, new_run_id
 from raymia.outcome import Run, StageWork, sum_up
 from raymia.plan import is_missing_anything, plan_audit
 from raymia.report.files import write_run
@@ -30,12 +32,19 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
     Raises
     ------
     InputError
-        For anything wrong in what was given, before a model is loaded.
+        For anything wrong in what was given, and for an output folder that another run is writing
+        to, before a model is loaded.
     RaymiaError
         For what went wrong while models were asked; what was answered by then is stored.
     """
     started = time.monotonic()
     inputs = resolve_inputs(spec)
+    with held(spec.output, new_run_id()) as lease:
+        return _run(inputs, console, started, lease)
+
+
+def _run(inputs: Inputs, console: Console, started: float, lease: Lease) -> RunResult:
+    spec = inputs.spec
     store = EvidenceStore(spec.store)
     before = plan_audit(inputs, store)
     lines: Mapping[str, StageWork] = {}
@@ -46,10 +55,14 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
         work = ask_models(inputs, store, spec.store, console)
         lines, failed = work.lines, work.failed
     after = plan_audit(inputs, store)
+    if lines:
+        folders = {p.key.folder for plan in after for stage in plan.stages for p in stage.probes}
+        compact_all(store, sorted(folders), lambda *_: None)
     with score_parts(spec.store) as scores:
         scored = [plan for plan in after if plan.name not in failed]
         reduction = reduce_audit(inputs, store, scored, scores, Here())
         run = Run(inputs, store, before, after, lines, time.monotonic() - started, failed)
         result = sum_up(run, reduction, scores)
+        lease.check()
         write_run(spec.output, result, score_tables(inputs, scored, scores), reduction.curves)
     return result

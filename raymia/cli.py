@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raymia.commands.store import store_app
 from raymia.errors import InputError, RaymiaError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(store_app, name="store")
 AuditFile = Annotated[Path, typer.Argument(help="the audit file", metavar="AUDIT.YAML")]
 
 EXIT_FAILED = 1

@@ -37,6 +37,18 @@ def check_corpus(spec: CorpusSpec) -> None:
             raise InputError(f"corpus.files: {path} has no rows")
 
 
+def counts_file(spec: CorpusSpec, checkpoint: Checkpoint) -> str:
+    """Where in the store the counts are kept."""
+    key = digest(
+        {
+            "version": VERSION,
+            "corpus": digest([digest(text) for text in _texts(spec)]),
+            "tokenizer": _tokenizer_fingerprint(checkpoint),
+        }
+    )
+    return f"corpus/{key}.npy"
+
+
 def token_counts(spec: CorpusSpec, checkpoint: Checkpoint, store: EvidenceStore) -> TokenCounts:
     """Count the tokens of a corpus under a checkpoint's tokenizer, every occurrence of each.
 
@@ -47,14 +59,7 @@ def token_counts(spec: CorpusSpec, checkpoint: Checkpoint, store: EvidenceStore)
     InputError
         If the files cannot be read, or have not one text.
     """
-    key = digest(
-        {
-            "version": VERSION,
-            "corpus": digest([digest(text) for text in _texts(spec)]),
-            "tokenizer": _tokenizer_fingerprint(checkpoint),
-        }
-    )
-    name = f"corpus/{key}.npy"
+    name = counts_file(spec, checkpoint)
     if not store.folder.exists(name):
         buffer = io.BytesIO()
         np.save(buffer, _count(spec, checkpoint), allow_pickle=False)

@@ -8,6 +8,8 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +20,15 @@ from raymia.errors import InputError
 
 TEMPORARY_PREFIX = ".incomplete-"
 """Readers pass over names with this prefix; a killed writer leaves nothing else behind."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a folder: its name below the folder, its size, and when it was last written."""
+
+    name: str
+    size: int
+    modified: datetime
 
 
 class Folder:
@@ -100,6 +111,17 @@ class Folder:
         names = (str(entry).rsplit("/", 1)[-1] for entry in entries)
         return sorted(n for n in names if n.endswith(suffix) and not n.startswith("."))
 
+    def entries(self, folder: str) -> list[FileEntry]:
+        """All files below a subfolder, incomplete ones too, sorted by name."""
+        root = self.path(folder).rstrip("/")
+        self.fs.invalidate_cache()
+        found = self.fs.find(root, detail=True)
+        start = self.path("")
+        return [
+            FileEntry(str(path).removeprefix(start), int(info["size"] or 0), _modified(info))
+            for path, info in sorted(found.items())
+        ]
+
     def commit_folder(self, source: Path, name: str, marker: str) -> None:
         """Move a finished local folder into place; the file ``marker`` proves it complete."""
         if not (source / marker).is_file():
@@ -146,6 +168,19 @@ def check_can_write(url: str, where: str) -> None:
         raise InputError(f"{where}: {url} cannot be a folder, because {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"{where}: {url} cannot be written to: no permission to write in {there}")
+
+
+def _modified(info: Any) -> datetime:
+    """When a file was last written, under the name that its filesystem has for that."""
+    for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        value = info.get(key)
+        if isinstance(value, datetime):
+            return value.astimezone(UTC)
+        if isinstance(value, int | float):
+            return datetime.fromtimestamp(value, UTC)
+        if isinstance(value, str):
+            return datetime.fromisoformat(value).astimezone(UTC)
+    return datetime.now(UTC)  # not known: as if it were being written
 
 
 def download_folder(fs: Any, path: str) -> Path:

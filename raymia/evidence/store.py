@@ -8,6 +8,8 @@ Layout under the store's folder::
 
 A part is named by the rows it answers, so an answer that is computed twice (a retried task, an
 orphan of a killed run) lands on the same name or repeats rows, and reading drops the repetition.
+So several runs may write to one store at once, and parts may be merged while others read and write
+(:mod:`raymia.evidence.upkeep`).
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from raymia.hashing import digest
 
 ROW_KEY = ("record_id", "neighbor")
 READ_THREADS = 8
+READ_ATTEMPTS = 5
+PART = ".parquet"
 PREPARED_MARKER = "facts.json"
 
 
@@ -92,39 +96,70 @@ class EvidenceStore:
         if not self.folder.exists(name):
             content = {"kind": key.kind, **key.parts}
             self.folder.write(name, json.dumps(content, indent=2, sort_keys=True).encode())
-        rows = table.select(ROW_KEY)
-        part = digest(sorted(zip(*(rows[c].to_pylist() for c in ROW_KEY), strict=True)))
+        self.write_part(key.folder, table)
+
+    def write_part(self, folder: str, table: pa.Table) -> str:
+        """Write rows into a key's folder under the name that they give; returns the name."""
+        name = part_name(table)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
-        self.folder.write(f"{key.folder}/{part}.parquet", buffer.getvalue())
+        self.folder.write(f"{folder}/{name}", buffer.getvalue())
+        return name
 
     def read(self, key: EvidenceKey, columns: list[str] | None = None) -> pa.Table | None:
         """Read all rows of a key, each (record, neighbor) once; None where there are none."""
-        names = self.folder.names(key.folder, ".parquet")
-        if not names:
-            return None
         wanted = None if columns is None else [*ROW_KEY, *(c for c in columns if c not in ROW_KEY)]
-
-        def load(name: str) -> pa.Table:
+        for _ in range(READ_ATTEMPTS):
             try:
-                content = self.folder.read(f"{key.folder}/{name}")
-                return pq.read_table(io.BytesIO(content), columns=wanted)
-            except (OSError, pa.ArrowInvalid) as error:
-                raise RaymiaError(
-                    f"{self.folder.url}/{key.folder}/{name}: damaged evidence file ({error}); "
-                    "delete it and run the audit again: only its rows are asked again"
-                ) from None
+                tables = self._read_parts(key.folder, wanted)
+            except FileNotFoundError:
+                continue  # merged with others since it was listed: list again
+            return first_of_each(pa.concat_tables(tables)) if tables else None
+        raise RaymiaError(
+            f"{self.folder.url}/{key.folder}: files vanish while they are read; is somebody "
+            "deleting them?"
+        )
 
+    def _read_parts(self, folder: str, columns: list[str] | None) -> list[pa.Table]:
+        """Read the parts of a key in the order of their names.
+
+        They are listed a second time after they were read: a listing that runs while parts are
+        merged may show neither the parts nor what they were merged into.
+        """
+        tables: dict[str, pa.Table] = {}
         with ThreadPoolExecutor(READ_THREADS) as pool:
-            table = pa.concat_tables(pool.map(load, names))
-        return _first_of_each(table)
+            for _ in range(2):
+                new = [n for n in self.folder.names(folder, PART) if n not in tables]
+                read = pool.map(lambda name: self.read_part(f"{folder}/{name}", columns), new)
+                tables.update(zip(new, read, strict=True))
+        return [tables[name] for name in sorted(tables)]
+
+    def read_part(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Read one part.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not there.
+        RaymiaError
+            If it is damaged.
+        """
+        try:
+            return pq.read_table(io.BytesIO(self.folder.read(name)), columns=columns)
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowInvalid) as error:
+            raise RaymiaError(
+                f"{self.folder.url}/{name}: damaged evidence file ({error}); "
+                "delete it and run the audit again: only its rows are asked again"
+            ) from None
 
     def present(self, key: EvidenceKey) -> set[tuple[str, int]]:
         """The (record, neighbor) pairs that have an answer."""
         table = self.read(key, columns=[])
         if table is None:
             return set()
-        return set(zip(*(table[c].to_pylist() for c in ROW_KEY), strict=True))
+        return set(row_keys(table))
 
     def prepared_facts(self, key: str) -> dict[str, Any] | None:
         """The facts of a prepared model; None while it is not finished."""
@@ -143,7 +178,18 @@ class EvidenceStore:
         self.folder.commit_folder(folder, f"prepared/{key}", PREPARED_MARKER)
 
 
-def _first_of_each(table: pa.Table) -> pa.Table:
+def part_name(table: pa.Table) -> str:
+    """The name of a part: a hash of the rows it answers, whatever their order."""
+    return digest(sorted(row_keys(table))) + PART
+
+
+def row_keys(table: pa.Table) -> list[tuple[str, int]]:
+    """The (record, neighbor) of each row."""
+    return list(zip(*(table[c].to_pylist() for c in ROW_KEY), strict=True))
+
+
+def first_of_each(table: pa.Table) -> pa.Table:
+    """Rows of which no two answer the same; of those that do, the first."""
     numbered = table.append_column("__row", pa.array(range(table.num_rows), pa.int64()))
     first = numbered.group_by(list(ROW_KEY)).aggregate([("__row", "min")])["__row_min"]
     if len(first) == table.num_rows:

@@ -1,0 +1,345 @@
+"""Looking after an evidence store: what is in it, whether it is whole, fewer files, less of it.
+
+Everything here may run while audits read and write. A file is deleted only once another holds what
+it held, or if nobody needs it; what was written a short while ago counts as being written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raymia.errors import InputError, RaymiaError
+from raymia.evidence.store import (
+    PART,
+    PREPARED_MARKER,
+    READ_THREADS,
+    ROW_KEY,
+    EvidenceStore,
+    first_of_each,
+    part_name,
+)
+from raymia.files import TEMPORARY_PREFIX, FileEntry
+from raymia.hashing import digest
+from raymia.models.source import check_whole
+
+MOST_PARTS = 64
+"""Parts of one key that are left as they are."""
+MERGED_BYTES = 128 * 2**20
+"""Parts are merged up to this size, so that merging needs little memory."""
+BEING_WRITTEN = timedelta(days=1)
+"""Younger files are left alone: somebody may be writing beside them."""
+ROOMS = ("evidence", "prepared", "corpus", "scores")
+
+
+@dataclass(frozen=True)
+class StoredThing:
+    """What one key of a store keeps.
+
+    Attributes
+    ----------
+    folder : below the store's own: ``evidence/KIND/KEY``, ``prepared/KEY``, or a file of counts.
+    files : complete ones.
+    incomplete : files that are being written, or whose writer was killed.
+    """
+
+    folder: str
+    files: tuple[FileEntry, ...]
+    incomplete: tuple[FileEntry, ...]
+
+    @property
+    def size(self) -> int:
+        """In bytes, incomplete files too."""
+        return sum(file.size for file in (*self.files, *self.incomplete))
+
+    @property
+    def modified(self) -> datetime:
+        return max(file.modified for file in (*self.files, *self.incomplete))
+
+    @property
+    def parts(self) -> list[FileEntry]:
+        return [file for file in self.files if file.name.endswith(PART)]
+
+    def is_older_than(self, age: timedelta, now: datetime | None = None) -> bool:
+        return (now or datetime.now(UTC)) - self.modified > age
+
+
+def stored_things(store: EvidenceStore) -> list[StoredThing]:
+    """What a store keeps, key by key.
+
+    Raises
+    ------
+    InputError
+        If there is no store.
+    """
+    found: dict[str, list[FileEntry]] = {}
+    for room in ROOMS:
+        depth = 3 if room == "evidence" else 2
+        for entry in store.folder.entries(room):
+            found.setdefault("/".join(entry.name.split("/")[:depth]), []).append(entry)
+    if not found:
+        raise InputError(f"{store.folder.url}: no evidence store, or an empty one")
+    return [
+        StoredThing(
+            folder,
+            tuple(e for e in entries if not _is_incomplete(e)),
+            tuple(e for e in entries if _is_incomplete(e)),
+        )
+        for folder, entries in sorted(found.items())
+    ]
+
+
+def _is_incomplete(entry: FileEntry) -> bool:
+    return any(part.startswith(TEMPORARY_PREFIX) for part in entry.name.split("/"))
+
+
+@dataclass(frozen=True)
+class KeyFacts:
+    """What a key of evidence was hashed from, as far as it is known, and how much it holds."""
+
+    kind: str
+    model: str
+    probe: str
+    rows: int
+
+
+def key_facts(store: EvidenceStore, thing: StoredThing) -> KeyFacts:
+    """Read a key's facts, and the footers of its parts."""
+    rows = _rows(store, thing)
+    try:
+        content = json.loads(store.folder.read(f"{thing.folder}/key.json"))
+    except (FileNotFoundError, ValueError):
+        return KeyFacts(thing.folder.split("/")[1], "", "", rows)
+    others = {k: v for k, v in content.items() if k not in ("kind", "model", "version")}
+    probe = ", ".join(f"{k}={json.dumps(v)}" for k, v in sorted(others.items()) if v)
+    return KeyFacts(str(content.get("kind")), str(content.get("model", "")), probe, rows)
+
+
+def _rows(store: EvidenceStore, thing: StoredThing) -> int:
+    def count(entry: FileEntry) -> int:
+        try:
+            with store.folder.fs.open(store.folder.path(entry.name), "rb") as file:
+                return int(pq.read_metadata(file).num_rows)
+        except (OSError, pa.ArrowInvalid):
+            return 0  # damaged, which `verify` says; or merged since
+
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        return sum(pool.map(count, thing.parts))
+
+
+# ------------------------------------------------------------------------- whole?
+
+
+def verify(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
+    """Read everything that a key keeps, and tell what is wrong with it."""
+    for entry in thing.incomplete:
+        age = datetime.now(UTC) - entry.modified
+        if age > BEING_WRITTEN:
+            hours = age.total_seconds() / 3600
+            yield f"{entry.name}: left by a writer that was killed {hours:.0f} h ago"
+    if not thing.files:
+        return
+    room = thing.folder.split("/", 1)[0]
+    if room == "evidence":
+        yield from _verify_evidence(store, thing)
+    elif room == "prepared":
+        yield from _verify_prepared(store, thing)
+
+
+def _verify_evidence(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
+    name = f"{thing.folder}/key.json"
+    try:
+        if digest(json.loads(store.folder.read(name))) != thing.folder.rsplit("/", 1)[1]:
+            yield f"{name}: does not give the key that its folder is named by"
+    except FileNotFoundError:
+        yield f"{name}: is missing, so that nobody can tell what the answers are of"
+    except ValueError as error:
+        yield f"{name}: not valid JSON: {error}"
+
+    def look(entry: FileEntry) -> tuple[pa.Schema | None, list[str]]:
+        try:
+            table = store.read_part(entry.name)
+        except FileNotFoundError:
+            return None, []  # merged since
+        except RaymiaError as error:
+            return None, [str(error)]
+        lacking = [column for column in ROW_KEY if column not in table.column_names]
+        if lacking:
+            return None, [f"{entry.name}: has no column {', '.join(lacking)}"]
+        problems = []
+        if part_name(table) != entry.name.rsplit("/", 1)[1]:
+            problems.append(f"{entry.name}: holds other rows than it is named by")
+        if any(table[column].null_count for column in ROW_KEY):
+            problems.append(f"{entry.name}: has rows of no record")
+        return table.schema, problems
+
+    first: pa.Schema | None = None
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        for entry, (schema, problems) in zip(thing.parts, pool.map(look, thing.parts), strict=True):
+            yield from problems
+            first = first or schema
+            if schema is not None and first is not None and not schema.equals(first):
+                yield (
+                    f"{entry.name}: has the columns {', '.join(schema.names)}, and parts before it "
+                    f"{', '.join(first.names)}, or of other types"
+                )
+
+
+def _verify_prepared(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
+    names = {file.name.removeprefix(f"{thing.folder}/") for file in thing.files}
+    if PREPARED_MARKER not in names:
+        if thing.is_older_than(BEING_WRITTEN):
+            yield f"{thing.folder}: has no {PREPARED_MARKER}, so it was never finished"
+        return
+    folder = store.prepared_path(thing.folder.rsplit("/", 1)[1])
+    for name in sorted(names):
+        try:
+            if name.endswith(".safetensors"):
+                check_whole(folder / name, thing.folder)
+            elif name.endswith(PART):
+                pq.read_metadata(folder / name)
+            elif name.endswith(".json"):
+                json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RaymiaError) as error:
+            yield (
+                f"{thing.folder}/{name}: damaged ({error}); delete the folder to have it made again"
+            )
+
+
+# --------------------------------------------------------------------- fewer files
+
+
+def compact(
+    store: EvidenceStore, folder: str, most_parts: int = MOST_PARTS, merged: int = MERGED_BYTES
+) -> int:
+    """Merge a key's parts where there are too many.
+
+    What they are merged into is written before one is deleted. A kill in between leaves rows twice,
+    and reading drops the repetition. Two that merge at once do the same.
+
+    Parameters
+    ----------
+    most_parts : a key with no more is left alone.
+    merged : parts are merged up to this many bytes.
+
+    Returns
+    -------
+    How many files there are fewer.
+    """
+    if len(store.folder.names(folder, PART)) <= most_parts:
+        return 0
+    entries = [
+        entry
+        for entry in store.folder.entries(folder)
+        if entry.name.endswith(PART) and not _is_incomplete(entry)
+    ]
+    removed = written = 0
+    for group in _groups(entries, merged):
+        try:
+            tables = [store.read_part(entry.name) for entry in group]
+        except FileNotFoundError:
+            continue  # somebody else merges them
+        name = store.write_part(folder, first_of_each(pa.concat_tables(tables)))
+        for entry in group:
+            if entry.name != f"{folder}/{name}":
+                removed += _remove(store, entry.name)
+        written += all(entry.name != f"{folder}/{name}" for entry in group)
+    return max(0, removed - written)
+
+
+def _groups(entries: Iterable[FileEntry], merged: int) -> Iterator[list[FileEntry]]:
+    group: list[FileEntry] = []
+    size = 0
+    for entry in entries:
+        if entry.size > merged // 2:
+            continue
+        group.append(entry)
+        size += entry.size
+        if size >= merged:
+            yield group
+            group, size = [], 0
+    if len(group) > 1:
+        yield group
+
+
+# ---------------------------------------------------------------------- less of it
+
+
+@dataclass(frozen=True)
+class Waste:
+    """Something that can be deleted, or that is kept although no audit needs it.
+
+    Attributes
+    ----------
+    kept_because : None where it can go.
+    """
+
+    thing: StoredThing
+    why: str
+    kept_because: str | None = None
+
+
+def find_waste(store: EvidenceStore, needed: Collection[str] | None) -> Iterator[Waste]:
+    """What nobody needs.
+
+    Parameters
+    ----------
+    needed : folders of what audits need; None leaves everything but what killed writers left.
+    """
+    for thing in stored_things(store):
+        # A folder that is being written is as young as the youngest file in it.
+        alone = thing.folder.rsplit("/", 1)[1].startswith(TEMPORARY_PREFIX)
+        left = tuple(
+            e
+            for e in thing.incomplete
+            if datetime.now(UTC) - (thing.modified if alone else e.modified) > BEING_WRITTEN
+        )
+        if needed is None or thing.folder in needed or not thing.files:
+            if left:
+                yield Waste(StoredThing(thing.folder, (), left), "left by a writer that was killed")
+            continue
+        minutes = (datetime.now(UTC) - thing.modified).total_seconds() / 60
+        recent = None
+        if not thing.is_older_than(BEING_WRITTEN):
+            recent = f"it was written {minutes:.0f} min ago, perhaps by an audit that is running"
+        yield Waste(thing, "no given audit needs it", recent)
+
+
+def delete(store: EvidenceStore, waste: Waste) -> None:
+    """Delete what nobody needs; a prepared model loses what makes it count as finished first."""
+    files = sorted(
+        (*waste.thing.files, *waste.thing.incomplete),
+        key=lambda file: (not file.name.endswith(f"/{PREPARED_MARKER}"), file.name),
+    )
+    for file in files:
+        _remove(store, file.name)
+    if store.folder.is_local:
+        root = Path(store.folder.path(waste.thing.folder))
+        for folder in sorted([root, *root.rglob("*")], key=lambda p: len(p.parts), reverse=True):
+            with suppress(OSError):  # not empty, or a file: others are in it
+                folder.rmdir()
+
+
+def _remove(store: EvidenceStore, name: str) -> bool:
+    with suppress(FileNotFoundError):
+        store.folder.remove(name)
+        return True
+    return False
+
+
+def compact_all(
+    store: EvidenceStore, folders: Iterable[str], on_merged: Callable[[str, int], None]
+) -> None:
+    """Compact keys, and tell of each that has become fewer files."""
+    for folder in folders:
+        fewer = compact(store, folder)
+        if fewer > 0:
+            on_merged(folder, fewer)

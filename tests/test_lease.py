@@ -1,0 +1,125 @@
+"""Two runs do not write to one output folder; a run that was killed does not keep others out."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from raymia import lease
+from raymia.errors import InputError, RaymiaError
+from raymia.files import Folder
+from raymia.lease import LEASE_FILE, Holder, held, new_run_id, now, read_holder
+
+
+@pytest.fixture(params=["local", "memory"])
+def url(request, tmp_path):
+    return str(tmp_path / "run") if request.param == "local" else f"memory://{uuid.uuid4().hex}"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
+
+
+def left_by(url, **changes):
+    content = {"run": "other", "host": "elsewhere", "pid": 1, "beat": now(), **changes}
+    Folder(url).write(LEASE_FILE, json.dumps(content).encode())
+
+
+def test_a_folder_is_held_while_a_run_lasts_and_free_afterwards(url):
+    with held(url, "mine"):
+        first = read_holder(Folder(url))
+        assert (first.run, first.host, first.pid) == ("mine", socket.gethostname(), os.getpid())
+        time.sleep(0.5)
+        assert read_holder(Folder(url)).beat > first.beat
+    assert read_holder(Folder(url)) is None
+
+
+def test_a_folder_is_free_after_a_run_that_failed(url):
+    with pytest.raises(ZeroDivisionError), held(url, "mine"):
+        _ = 1 / 0
+    assert read_holder(Folder(url)) is None
+
+
+def test_a_second_run_is_refused_while_the_first_lives(url):
+    with (
+        held(url, "first"),
+        pytest.raises(InputError, match=f"process {os.getpid()} on .* is writing to"),
+        held(url, "second"),
+    ):
+        raise AssertionError("two runs hold one folder")
+
+
+def test_a_run_on_another_machine_that_no_longer_writes_is_taken_over(url):
+    left_by(url, beat="2020-01-01T00:00:00+00:00")
+    started = time.monotonic()
+    with held(url, "mine", stale_seconds=0.5) as mine:
+        assert time.monotonic() - started > 0.5, "it is watched first: clocks may differ"
+        mine.check()
+        assert read_holder(Folder(url)).run == "mine"
+
+
+def test_a_killed_process_of_this_machine_is_taken_over_at_once(tmp_path):
+    code = (f"import time; from raymia.lease import held\n"
+            f"with held({str(tmp_path)!r}, 'killed'): time.sleep(60)")  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while read_holder(Folder(str(tmp_path))) is None:
+        time.sleep(0.05)
+    with pytest.raises(InputError), held(str(tmp_path), "too early", stale_seconds=20):
+        raise AssertionError("two runs hold one folder")
+    process.kill()
+    process.wait()
+    started = time.monotonic()
+    with held(str(tmp_path), "mine"):
+        assert time.monotonic() - started < 5
+
+
+def test_of_runs_that_start_at_one_moment_one_holds_the_folder(url):
+    holding: list[str] = []
+    refused: list[str] = []
+    ready = threading.Barrier(6)
+
+    def run(name):
+        ready.wait()
+        try:
+            with held(url, name):
+                holding.append(name)
+                time.sleep(1.0)
+        except InputError:
+            refused.append(name)
+
+    threads = [threading.Thread(target=run, args=(f"run{n}",)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(holding), len(refused)) == (1, 5)
+
+
+def test_a_run_whose_folder_was_taken_over_does_not_write_its_report(url):
+    with held(url, "mine") as mine:
+        mine.check()
+        left_by(url)
+        with pytest.raises(RaymiaError, match="was taken over by a run of process 1 on elsewhere"):
+            mine.check()
+    assert read_holder(Folder(url)) is not None, "the lease of the other is not removed"
+
+
+def test_a_lease_that_cannot_be_read_is_none(tmp_path):
+    Path(tmp_path, LEASE_FILE).write_text("{")
+    assert read_holder(Folder(str(tmp_path))) is None
+
+
+def test_run_ids_sort_by_time_and_differ():
+    ids = [new_run_id() for _ in range(50)]
+    assert len({*ids}) == 50
+    assert Holder("a", "h", 1, "b").is_dead_here() is False
