@@ -13,6 +13,7 @@ from raymia.inputs import Inputs, resolve_inputs
 from raymia.lease import Lease, held, new_run_id
 from raymia.outcome import Run, StageWork, sum_up
 from raymia.plan import is_missing_anything, plan_audit
+from raymia.rates import Rates
 from raymia.report.files import write_run
 from raymia.report.result import RunResult
 from raymia.scoring import Here, reduce_audit, score_parts, score_tables
@@ -54,6 +55,7 @@ def _run(inputs: Inputs, console: Console, started: float, lease: Lease) -> RunR
 
         work = ask_models(inputs, store, spec.store, console)
         lines, failed = work.lines, work.failed
+        Rates(store).keep_run(inputs, before, lines, store)
     after = plan_audit(inputs, store)
     if lines:
         folders = {p.key.folder for plan in after for stage in plan.stages for p in stage.probes}

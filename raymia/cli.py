@@ -64,14 +64,32 @@ def audit(file: AuditFile) -> None:
 
 
 @app.command()
-def plan(file: AuditFile) -> None:
-    """Say what would be asked of which model, without loading one."""
+def plan(
+    file: AuditFile,
+    calibrate: Annotated[
+        int | None,
+        typer.Option(
+            min=8, metavar="RECORDS", help="measure on so many records how long the models take"
+        ),
+    ] = None,
+) -> None:
+    """Say what would be asked of which model and what it will take; loads no model.
+
+    Times are known once a run on the store, or --calibrate, has measured them.
+    """
     from rich.console import Console
 
     from raymia.report.plan_table import plan_table
     from raymia.spec_file import load_spec
 
-    Console().print(plan_table(load_spec(file)))
+    console, spec = Console(), load_spec(file)
+    if calibrate is not None:
+        from raymia.estimate import calibrate as measure_rates
+        from raymia.evidence.store import EvidenceStore
+        from raymia.inputs import resolve_inputs
+
+        measure_rates(resolve_inputs(spec), EvidenceStore(spec.store), calibrate, console)
+    console.print(plan_table(spec))
 
 
 class Demo(StrEnum):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from raymia.evidence.image import (
+    DESCENT_TERMS,
     DISTANCES,
     ELBO_TERMS,
     Grid,
@@ -50,7 +51,9 @@ def autoencoder(seed, count=COUNT):
     draws = np.random.default_rng(seed)
     how = {"columns": ELBO_TERMS, "timesteps": (0,)}
     around = {name: errors(draws, count, STRENGTHS, 1, 4, **how) for name in PERTURBATIONS}
-    return ImageModelEvidence(terms=errors(draws, count, 1, 4, **how), neighbors=around)
+    terms = errors(draws, count, 1, 4, **how)
+    descent = errors(draws, count, 1, 1, columns=DESCENT_TERMS, timesteps=(0,))
+    return ImageModelEvidence(terms=terms, neighbors=around, descent=descent)
 
 
 def pictures(seed, count, side=6, channels=1):

@@ -21,6 +21,9 @@ r, and the same after the low-pass of FreMIA."""
 ELBO_TERMS = ("loss", "reconstruction", "divergence")
 """Columns of an autoencoder's answers: the sum that it was trained on, and the sum's two parts."""
 
+DESCENT_TERMS = ("error",)
+"""Columns of an autoencoder's answers to a search among latents."""
+
 PIXEL_TERMS = ("loss",)
 """Columns of the answers of a model that predicts pixels."""
 
@@ -33,8 +36,8 @@ class Grid:
     ----------
     timesteps : of the noise schedule; (0,) for a model that has none.
     values : per column, float64 [records, timesteps, draws], or [records, neighbors, timesteps,
-        draws] on neighbors. The columns are :data:`DISTANCES`, :data:`ELBO_TERMS` or
-        :data:`PIXEL_TERMS`.
+        draws] on neighbors. The columns are :data:`DISTANCES`, :data:`ELBO_TERMS`,
+        :data:`DESCENT_TERMS` or :data:`PIXEL_TERMS`.
     """
 
     timesteps: tuple[int, ...]
@@ -61,6 +64,7 @@ class ImageModelEvidence:
     clean : the predicted noise itself on the record without noise, at each timestep (SimA).
     captions : denoising errors with reduced captions, [records, captions, timesteps, draws]; the
         first is the full caption, the last the empty one.
+    descent : squared error of the best reproduction that a search among latents found.
     """
 
     terms: Grid
@@ -71,6 +75,7 @@ class ImageModelEvidence:
     proximal_normalized: Grid | None = None
     clean: Grid | None = None
     captions: Grid | None = None
+    descent: Grid | None = None
 
 
 @dataclass(frozen=True)

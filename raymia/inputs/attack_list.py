@@ -100,7 +100,9 @@ def lacking(kind: type[Attack], spec: AuditSpec) -> str | None:
 def costs_extra(kind: type[Attack], spec: AuditSpec) -> bool:
     """Whether an attack asks what the audit file did not say it wants to pay for."""
     if isinstance(spec.records, ImageRecordsSpec):
-        return "captions" in kind.asks and spec.records.caption_column is None
+        return ("captions" in kind.asks and spec.records.caption_column is None) or (
+            "descent" in kind.asks and spec.probes.descent is None
+        )
     return any(
         question in kind.asks and getattr(spec.probes, question) is None
         for question in ("swaps", "noise", "samples", "gradient")

@@ -12,6 +12,7 @@ from raymia.models.batching import TOO_LARGE, is_out_of_memory
 from raymia.models.image_source import ImageCheckpoint, Shape, read_json
 from raymia.models.kl_autoencoder import load_kl_autoencoder
 from raymia.models.vae import AutoencoderNetwork, load_vae
+from raymia.models.vae.network import squared_error
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -103,6 +104,35 @@ class Autoencoder:
             len(latents), lambda rows: (self.network.decode(latents[rows]),)
         )
         return images
+
+    def best_error(self, image: torch.Tensor, steps: int, rate: float) -> torch.Tensor:
+        """The smallest squared error of an image's reproductions met in a search among latents.
+
+        Adam follows the gradient of the error from the mean latents that the encoder gives. One
+        image at a time: a descent makes the rounding of batch shapes grow.
+
+        Parameters
+        ----------
+        image : one, [1, channels, height, width].
+        steps, rate : of the descent.
+
+        Returns
+        -------
+        The error summed over channels and pixels, float32 [1].
+        """
+        image = self._ready(image)
+        latents = self.encode(image).clone().requires_grad_()
+        descent = torch.optim.Adam([latents], lr=rate)
+        best = torch.full((1,), torch.inf, device=self.device)
+        with torch.enable_grad():
+            for step in range(steps + 1):
+                error = squared_error(image, self.network.decode(latents))
+                best = torch.minimum(best, error.detach())
+                if step < steps:
+                    descent.zero_grad()
+                    error.sum().backward()  # type: ignore[no-untyped-call]
+                    descent.step()
+        return best
 
     def generate(self, noise: torch.Tensor) -> torch.Tensor:
         """Images in [0, 1] of latents drawn from the prior, which is standard normal.

@@ -24,7 +24,7 @@ Hashes = dict[Path, str]
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
 # Keys of config.json that record where a model came from and not what it computes.
-_PROVENANCE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype"}
+PROVENANCE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype"}
 
 
 @dataclass(frozen=True)
@@ -277,4 +277,4 @@ def _content_hash(path: Path) -> str:
     if path.name != "config.json":
         return digest_file(path)
     config = json.loads(path.read_text(encoding="utf-8"))
-    return digest({key: value for key, value in config.items() if key not in _PROVENANCE})
+    return digest({key: value for key, value in config.items() if key not in PROVENANCE})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,11 +112,13 @@ def make_image_reference(
         )
     images = generated_images(recipe, store)
     if images is None:
+        started = time.monotonic()
         images = _generate(recipe, batch_images, on_images)
-        _commit_images(recipe, store, images)
+        _commit_images(recipe, store, images, round(time.monotonic() - started, 1))
+    written = store.prepared_facts(recipe.images_key) or {}
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "reference"
-        facts = {"generated": len(images), **_train(recipe, images, out, on_steps)}
+        facts = {**written, **_train(recipe, images, out, on_steps)}
         (out / PREPARED_MARKER).write_text(json.dumps(facts, indent=2) + "\n")
         store.commit_prepared(recipe.key, out)
 
@@ -190,12 +193,14 @@ def _train(
     return train_like(folder, images, settings, out, seed=seed, progress=progress)
 
 
-def _commit_images(recipe: SelfGeneratedRecipe, store: EvidenceStore, images: Images) -> None:
+def _commit_images(
+    recipe: SelfGeneratedRecipe, store: EvidenceStore, images: Images, seconds: float
+) -> None:
     table = pa.table({"pixels": pa.array([i.tobytes() for i in images], pa.binary())})
     table = table.replace_schema_metadata({SHAPE: json.dumps(images.shape[1:])})
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         pq.write_table(table, folder / IMAGES_FILE)
-        facts = {"generated": len(images)}
+        facts = {"generated": len(images), "writing_seconds": seconds}
         (folder / PREPARED_MARKER).write_text(json.dumps(facts, indent=2) + "\n")
         store.commit_prepared(recipe.images_key, folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +104,10 @@ def make_reference(
     """
     texts = _stored_texts(recipe, store)
     if texts is None:
+        started = time.monotonic()
         target = load_causal_lm(recipe.target, batch_tokens=batch_tokens)
         texts, facts = write_texts(target, recipe, on_texts)
+        facts["writing_seconds"] = round(time.monotonic() - started, 1)
         del target
         _commit_texts(recipe, store, texts, facts)
     with tempfile.TemporaryDirectory() as scratch:

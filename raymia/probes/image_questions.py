@@ -13,18 +13,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raymia.evidence.image import DISTANCES, ELBO_TERMS, PIXEL_TERMS, Grid, ImageModelEvidence, grid
+from raymia.evidence.image import (
+    DESCENT_TERMS,
+    DISTANCES,
+    ELBO_TERMS,
+    PIXEL_TERMS,
+    Grid,
+    ImageModelEvidence,
+    grid,
+)
 from raymia.inputs.base import AnyCheckpoint, Inputs
 from raymia.models.image_source import ImageCheckpoint, Shape
 from raymia.neighbors.images import DEFAULT_STRENGTHS
 from raymia.probes.base import Probe
+from raymia.probes.descent import DescentProbe
 from raymia.probes.images import CaptionProbe, DenoisingProbe, ElboProbe, Neighborhood, PixelProbe
 from raymia.probes.noiseless import MAP, CleanProbe, InversionProbe, ProximalProbe
-from raymia.spec import ImageNeighbors
+from raymia.spec import DescentSpec, ImageNeighbors
 
 QUESTIONS = (
     "terms", "neighbors", "inversion", "inversion_map", "proximal", "proximal_normalized", "clean",
-    "captions",
+    "captions", "descent",
 )  # fmt: skip
 
 
@@ -75,6 +84,9 @@ def _make_probe(question: str, inputs: Inputs, checkpoint: ImageCheckpoint) -> P
         case "captions":
             captions = settings.captions
             return CaptionProbe(tuple(captions.timesteps), captions.reductions, seed)
+        case "descent":
+            search = settings.descent or DescentSpec()
+            return DescentProbe(search.steps, search.rate)
     raise ValueError(f"no question {question!r}")
 
 
@@ -116,7 +128,7 @@ def model_evidence(
 def _grid(
     probe: Any, table: pa.Table | None, ids: Sequence[str], *, neighbors: bool = False
 ) -> Grid:
-    own = {ElboProbe: ELBO_TERMS, PixelProbe: PIXEL_TERMS}
+    own = {ElboProbe: ELBO_TERMS, PixelProbe: PIXEL_TERMS, DescentProbe: DESCENT_TERMS}
     columns = own.get(type(probe), DISTANCES)
     if isinstance(probe, InversionProbe):
         timesteps: tuple[int, ...] = (probe.timestep,)

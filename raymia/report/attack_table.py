@@ -17,10 +17,11 @@ COSTS = {
 
 IMAGE_COSTS = {
     "terms": "t", "neighbors": "s t", "inversion": "i", "inversion_map": "i", "proximal": "1 + p",
-    "proximal_normalized": "1 + p", "clean": "c", "captions": "(1 + r) k",
+    "proximal_normalized": "1 + p", "clean": "c", "captions": "(1 + r) k", "descent": "d backward",
 }  # fmt: skip
 """Passes per image of each question: t timesteps and draws or latent draws, s strengths of the
-perturbation, i steps of the inversion and back, p, c and k timesteps, r reduced captions."""
+perturbation, i steps of the inversion and back, p, c and k timesteps, r reduced captions, d steps
+of the search."""
 
 
 def attack_tables() -> Group:
@@ -52,10 +53,10 @@ def access(kind: type[Attack]) -> str:
     """The least that an auditor must be able to get from the target."""
     if kind.uses_samples:
         return "generated images"
-    if issubclass(kind, ImageAttack):
-        return "answers to any input" if kind.asks else "none"
     if "weights" in kind.needs:
         return "weights"
+    if issubclass(kind, ImageAttack):
+        return "answers to any input" if kind.asks else "none"
     if "moments" in kind.needs:
         return "distribution of each token"
     return "generated text" if kind.asks == ("samples",) else "log-probabilities"

@@ -8,10 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from raymia.compatibility import identical_models
+from raymia.estimate import estimate
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import resolve_inputs
 from raymia.plan import plan_audit, tokens_per_record
 from raymia.records import count_reasons
+from raymia.report.estimate_table import estimate_table
 from raymia.spec import AuditSpec, SelfGeneratedReference
 
 
@@ -19,7 +21,8 @@ def plan_table(spec: AuditSpec) -> RenderableType:
     """What would be asked of which model; loads tokenizers, and no model."""
     inputs = resolve_inputs(spec)
     records = inputs.records
-    plans = plan_audit(inputs, EvidenceStore(spec.store))
+    store = EvidenceStore(spec.store)
+    plans = plan_audit(inputs, store)
     texts = records.table["payload"]
     table = Table(title=f"Plan of audit {spec.name}", title_justify="left")
     table.add_column("stage", no_wrap=True)
@@ -54,16 +57,16 @@ def plan_table(spec: AuditSpec) -> RenderableType:
             shown.add(stage.name)
             checkpoint = stage.loader.checkpoint
             if of_images:
-                estimate = f"{sum(p.asked * p.probe.passes for p in stage.probes):,}"
+                amount = f"{sum(p.asked * p.probe.passes for p in stage.probes):,}"
             else:
                 unknown = stage.role == "neighbors" or math.isnan(tokens)
-                estimate = "-" if unknown else f"{stage.asked * tokens:,.0f}"
+                amount = "-" if unknown else f"{stage.asked * tokens:,.0f}"
             table.add_row(
                 stage.name,
                 "no model" if checkpoint is None else checkpoint.label,
                 f"{stage.asked:,}",
                 f"{stage.stored:,}",
-                estimate,
+                amount,
             )
     counts = (
         f"{records.count(True):,} members, {records.count(False):,} non-members, "
@@ -73,4 +76,5 @@ def plan_table(spec: AuditSpec) -> RenderableType:
     prepared = (f"to prepare: {note}" for note in notes)
     aside = (f"{n} set aside: {reason}" for reason, n in count_reasons(records.set_aside).items())
     same = identical_models(inputs.targets, inputs.references)
-    return Group(counts, *aside, table, *prepared, *inputs.left_out_lines(), *same)
+    costs = estimate_table(estimate(inputs, plans, store), spec.costs)
+    return Group(counts, *aside, table, *prepared, costs, *inputs.left_out_lines(), *same)

@@ -6,10 +6,12 @@ Unknown keys are refused. Relative paths in an audit file are relative to the fi
 
 from raymia.spec.audit import AttackSpec, AuditSpec, MetricsSpec, PoolSpec, ResourcesSpec
 from raymia.spec.base import Name, Paths, Share, Strict, merge_preset
+from raymia.spec.costs import CostsSpec
 from raymia.spec.images import (
     AutoencoderTrainingSpec,
     CaptionsSpec,
     DenoisingSpec,
+    DescentSpec,
     DiffusionTrainingSpec,
     ElboSpec,
     Fit,
@@ -70,8 +72,10 @@ __all__ = [
     "AutoencoderTrainingSpec",
     "CaptionsSpec",
     "CorpusSpec",
+    "CostsSpec",
     "DType",
     "DenoisingSpec",
+    "DescentSpec",
     "DiffusionTrainingSpec",
     "ElboSpec",
     "EndpointTarget",

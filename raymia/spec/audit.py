@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from raymia.spec.base import Name, Share, Strict
+from raymia.spec.costs import CostsSpec
 from raymia.spec.images import ImageNeighbors, ImageRecordsSpec, SelfGeneratedReference
 from raymia.spec.models import (
     AnyTarget,
@@ -122,6 +123,7 @@ class AuditSpec(Strict):
     resources: ResourcesSpec = Field(
         default=ResourcesSpec(), description="pools, and where they may run"
     )
+    costs: CostsSpec | None = Field(default=None, description="prices, for `raymia plan`")
     metrics: MetricsSpec = Field(default=MetricsSpec(), description="what is measured")
     shift: ShiftSpec = Field(
         default=ShiftSpec(),

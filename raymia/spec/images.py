@@ -127,6 +127,13 @@ class ElboSpec(Strict):
     draws: int = Field(default=10, ge=1, le=1000, description="latent draws per image")
 
 
+class DescentSpec(Strict):
+    """The search for the latents that an autoencoder reproduces an image from best."""
+
+    steps: int = Field(default=100, ge=1, le=10_000, description="steps of Adam per image")
+    rate: float = Field(default=0.05, gt=0, description="of the steps, in latent units")
+
+
 class CaptionsSpec(Strict):
     """How captions are reduced for CLiD."""
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pydantic import Field
 
 from raymia.spec.base import Share, Strict
-from raymia.spec.images import CaptionsSpec, DenoisingSpec, ElboSpec, InversionSpec, TimestepsSpec
+from raymia.spec.images import (
+    CaptionsSpec,
+    DenoisingSpec,
+    DescentSpec,
+    ElboSpec,
+    InversionSpec,
+    TimestepsSpec,
+)
 
 
 class PrefixSpec(Strict):
@@ -58,6 +65,7 @@ class ProbesSpec(Strict):
         default=DenoisingSpec(), description="for attacks on a diffusion model's loss"
     )
     elbo: ElboSpec = Field(default=ElboSpec(), description="for attacks on an autoencoder's loss")
+    descent: DescentSpec | None = Field(default=None, description="for `co_membership`")
     inversion: InversionSpec = Field(
         default=InversionSpec(), description="for `secmi` and `secmi_nns`"
     )

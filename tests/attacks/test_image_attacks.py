@@ -27,16 +27,17 @@ from raymia.errors import InputError
 from raymia.evidence.image import ImageEvidence
 
 NAMES = [
-    "clid", "clid_mixed", "gan_leaks", "lira", "lira_offline", "logan", "loss", "monte_carlo",
-    "over_representation", "pfami", "pfami_nns", "pia", "pian", "quantile", "reconstruction",
-    "secmi", "secmi_nns", "sima",
+    "clid", "clid_mixed", "co_membership", "gan_leaks", "lira", "lira_offline", "logan", "loss",
+    "monte_carlo", "over_representation", "pfami", "pfami_nns", "pia", "pian", "quantile",
+    "reconstruction", "secmi", "secmi_nns", "sima",
 ]  # fmt: skip
 LEARNED = ["pfami_nns", "secmi_nns"]
 KINDS = registry("image")
 SAMPLE_ONLY = [name for name in NAMES if "samples" in KINDS[name].families]
 READ_ERRORS = [name for name in NAMES if name not in SAMPLE_ONLY]
 SHADOWED = [name for name in NAMES if KINDS[name].uses_shadows]
-LOGARITHMIC = ["loss", "pia", "pian", "reconstruction", "secmi", "sima"]
+OF_AUTOENCODERS = ["co_membership", "reconstruction"]
+LOGARITHMIC = ["loss", "pia", "pian", "secmi", "sima", *OF_AUTOENCODERS]
 """Attacks that a reference calibrates by the difference of logarithms."""
 
 
@@ -46,7 +47,7 @@ def score(name, given, **parameters):
 
 def evidence(name, **more):
     """What an attack is given; enough records for those that learn."""
-    make = {"make": autoencoder} if name == "reconstruction" else {}
+    make = {"make": autoencoder} if name in OF_AUTOENCODERS else {}
     if name in LEARNED:
         return replace(everything(count=90, shadows=0, **make), **more)
     return replace(everything(**make), **more)
@@ -116,7 +117,7 @@ def test_attack_without_what_it_needs_says_so(name):
 
 @pytest.mark.parametrize("name", [n for n in READ_ERRORS if n != "quantile"])
 def test_members_known_by_heart_are_found(name):
-    given = overfitted(make=autoencoder if name == "reconstruction" else denoiser)
+    given = overfitted(make=autoencoder if name in OF_AUTOENCODERS else denoiser)
     assert roc_auc_score(given.labels.is_member, score(name, given)) > 0.95
 
 
@@ -143,7 +144,7 @@ def test_reference_that_answers_as_the_target_leaves_nothing_to_tell(name):
 def test_reference_takes_away_what_makes_all_models_err(name):
     """Where images differ in how hard they are for any model, members are told beside a reference
     that has not seen them, and hardly without."""
-    make = autoencoder if name == "reconstruction" else denoiser
+    make = autoencoder if name in OF_AUTOENCODERS else denoiser
     known = overfitted(make=make, strength=0.8)
     unknown = overfitted(make=make, strength=1.0)
     hard = np.exp(np.random.default_rng(5).normal(size=len(known.images)))

@@ -88,7 +88,7 @@ def test_the_run_is_complete_and_every_attack_that_can_be_run_was(first: Done) -
     assert first.result.records.non_members == OTHERS
     run = {m.attack.partition("@")[0] for m in first.result.metrics}
     without = {"quantile", "over_representation", "logan", "lira", "lira_offline", "clid",
-               "clid_mixed", "reconstruction"}  # fmt: skip
+               "clid_mixed", "reconstruction", "co_membership"}  # fmt: skip
     assert run == set(registry("image")) - without
 
 
@@ -136,13 +136,17 @@ def test_the_run_is_written_as_that_of_texts_is(first: Done) -> None:
 def test_an_autoencoder_goes_the_same_way(image_models: ImageModels, tmp_path: Path) -> None:
     ensure_local_ray()
     file = write_image_audit(
-        tmp_path, image_models.vae, attacks=["loss", "pfami", "reconstruction"], probes=None
+        tmp_path,
+        image_models.vae,
+        attacks=["loss", "pfami", "reconstruction", "co_membership"],
+        probes={"descent": {"steps": 40}},
     )
     result = run_audit(load_spec(file), console())
     assert result.complete
     found = {name: m.auc.value for name, m in measured(result).items()}
     assert found["loss"] > 0.95
     assert found["reconstruction"] > 0.95
+    assert found["co_membership"] > 0.95
 
 
 def test_auto_chooses_the_perturbation_on_records_it_does_not_score(

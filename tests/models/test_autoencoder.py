@@ -313,3 +313,33 @@ def test_new_autoencoders_are_in_training_mode_and_loaded_ones_are_not(saved):
     loaded = load_vae(saved)
     assert not any(m.training for m in loaded.modules())
     assert not any(p.requires_grad for p in loaded.parameters())
+
+
+# ------------------------------------------------------------------------------- descent
+
+
+def test_search_among_latents_of_a_linear_decoder_ends_at_the_least_squares_error(monkeypatch):
+    network = small_autoencoder("vae")
+    images = pictures(2, network.image_shape)
+    torch.manual_seed(1)
+    columns = torch.randn(images[0].numel(), 5)
+    monkeypatch.setattr(
+        network, "decode", lambda z: (z @ columns.T).reshape(-1, *network.image_shape)
+    )
+    model = Autoencoder(network, batch_images=4)
+    for image in images:
+        least = torch.linalg.lstsq(columns, image.flatten()[:, None]).solution
+        expected = (columns @ least - image.flatten()[:, None]).square().sum()
+        found = model.best_error(image[None], steps=2_000, rate=0.02)
+        assert float(found) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_search_is_never_worse_than_the_encoder_and_better_with_more_steps(network):
+    model = Autoencoder(network, batch_images=4)
+    for image in pictures(3, network.image_shape):
+        start = (image - model.decode(model.encode(image[None]))).square().sum()
+        errors = [float(model.best_error(image[None], n, 0.05)) for n in (0, 10, 60)]
+        assert errors[0] == pytest.approx(float(start), rel=1e-5)
+        assert errors[0] > errors[1] > errors[2] > 0
+        assert float(model.best_error(image[None], 60, 0.05)) == errors[2]
+    assert all(p.grad is None for p in network.parameters())

@@ -1,0 +1,54 @@
+"""What an audit will take, for the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from raymia.estimate import Estimate, StageEstimate
+from raymia.report.wording import duration
+from raymia.spec import CostsSpec
+
+UNKNOWN = "?"
+FITS = {True: "fits", False: "does not fit", None: ""}
+
+
+def estimate_table(found: Estimate, costs: CostsSpec | None) -> RenderableType:
+    """Time, GPU-hours and memory of each stage, and what the whole costs."""
+    table = Table(title="What it will take", title_justify="left")
+    table.add_column("stage", no_wrap=True)
+    for heading in ("actors", "busy, each", "GPU-hours", "memory, each"):
+        table.add_column(heading, justify="right")
+    table.add_column("on its GPU")
+    parts = [part for part in (*found.preparations, *found.stages) if part.asked]
+    for part in parts:
+        table.add_row(
+            part.name,
+            str(part.actors),
+            UNKNOWN if part.seconds is None else duration(part.seconds / part.actors),
+            UNKNOWN if part.gpu_hours is None else f"{part.gpu_hours:.2f}",
+            _memory(part),
+            FITS[part.fits],
+        )
+    return Group(table, *_sums(found, costs)) if parts else Group("nothing is left to ask")
+
+
+def _sums(found: Estimate, costs: CostsSpec | None) -> list[str]:
+    if found.wall_seconds is None:
+        return [
+            "how long it takes is not known before a run on this store, or `raymia plan "
+            "--calibrate 32`, has measured it"
+        ]
+    lines = [
+        f"about {duration(found.wall_seconds)} beside starting Ray and loading models; "
+        f"{found.gpu_hours or 0:.2f} GPU-hours"
+    ]
+    if found.cost is not None and costs is not None:
+        lines.append(f"about {found.cost:,.2f} {costs.currency}")
+    elif costs is not None:
+        lines.append("costs: not every pool's machine has a price under costs.per_hour")
+    return lines
+
+
+def _memory(part: StageEstimate) -> str:
+    return UNKNOWN if part.memory is None else f"{part.memory.total / 2**30:.1f} GiB"
