@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from raymia.metrics.intervals import clopper_pearson, lower_limit, mean_of_two_rates, upper_limit
-from raymia.metrics.roc import BoolArray, FloatArray, allowed_false_positives, roc_curve
+from raymia.metrics.roc import (
+    BoolArray,
+    FloatArray,
+    RocCurve,
+    allowed_false_positives,
+    roc_curve,
+)
 from raymia.metrics.summary import HeldOutAccuracy, HeldOutRates, Precision, Rate
 
 
@@ -37,6 +44,15 @@ class Halves:
     @property
     def can_choose(self) -> bool:
         return bool(self.calibration_members.size and self.calibration_non_members.size)
+
+    @cached_property
+    def calibration_curve(self) -> RocCurve:
+        """The ROC curve of the half that thresholds are chosen on.
+
+        Point i is what a threshold just above the score of point i + 1 comes to.
+        """
+        scores = np.concatenate([self.calibration_members, self.calibration_non_members])
+        return roc_curve(scores, np.arange(scores.size) < self.calibration_members.size)
 
 
 def rates_held_out(
@@ -82,13 +98,8 @@ def accuracy_held_out(halves: Halves, *, confidence: float) -> HeldOutAccuracy |
     """
     if not (halves.can_judge and halves.can_choose):
         return None
-    curve = roc_curve(
-        np.concatenate([halves.calibration_members, halves.calibration_non_members]),
-        np.arange(halves.calibration_members.size + halves.calibration_non_members.size)
-        < halves.calibration_members.size,
-    )
-    # Point i of the curve is what a threshold at the next lower score, exclusive, comes to.
-    threshold = float(curve.thresholds[1:][np.argmax((curve.tpr - curve.fpr)[:-1])])
+    curve = halves.calibration_curve
+    threshold = float(curve.thresholds[1 + np.argmax((curve.tpr - curve.fpr)[:-1])])
     found = _above(halves.members, threshold)
     spared = halves.non_members.size - _above(halves.non_members, threshold)
     of_members, of_others = (found, halves.members.size), (spared, halves.non_members.size)

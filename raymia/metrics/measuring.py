@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 from raymia.learning import fold_of
 from raymia.metrics import intervals, roc
 from raymia.metrics.delong import auc_variance_of
+from raymia.metrics.epsilon import (
+    epsilon_held_out,
+    epsilon_one_run,
+    epsilon_one_run_gaussian,
+    guess,
+)
 from raymia.metrics.held_out import Halves, accuracy_held_out, rates_held_out
 from raymia.metrics.summary import (
     LEAST_PER_CLASS,
@@ -22,6 +28,7 @@ from raymia.metrics.summary import (
 
 DEFAULT_FPRS = (0.1, 0.01, 0.001)
 DEFAULT_PRIORS = (0.5, 0.1, 0.01)
+DEFAULT_DELTA = 1e-5
 
 
 def calibration_half(units: Sequence[str]) -> roc.BoolArray:
@@ -43,6 +50,8 @@ def measure(
     calibration: roc.BoolArray | None = None,
     fprs: Sequence[float] = DEFAULT_FPRS,
     priors: Sequence[float] = DEFAULT_PRIORS,
+    delta: float = DEFAULT_DELTA,
+    randomized: bool = False,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -65,6 +74,11 @@ def measure(
         Budgets of false positives, rates in (0, 1).
     priors : sequence of float
         Shares of members that the positive predictive value is given for, in (0, 1).
+    delta : float
+        Of the lower bounds of epsilon, in [0, 1).
+    randomized : bool
+        Whether a fair coin of its own decided for each record whether it was trained on. Only then
+        is epsilon bounded from this one run as well.
     confidence : float
         Nominal level of the intervals, in (0, 1).
     resamples : int
@@ -96,6 +110,9 @@ def measure(
                 f"Argument `{name}` should be a boolean array as long as `scores`, but got "
                 f"{flags.dtype} of shape {flags.shape} for scores of shape {values.shape}."
             )
+    if not 0.0 <= delta < 1.0:
+        raise ValueError(f"Argument `delta` should be in [0, 1), but got {delta}.")
+    everything = values, labels, calibration
     scored = ~np.isnan(values)
     n_unscored = int(np.count_nonzero(~scored))
     values, labels, calibration = values[scored], labels[scored], calibration[scored]
@@ -131,6 +148,13 @@ def measure(
             held_out=rates_held_out(halves, max_fpr, priors=priors, confidence=confidence),
         )
 
+    epsilon = [epsilon_held_out(halves, delta=delta, confidence=confidence)]
+    if randomized:
+        guesses = guess(*everything, delta=delta, confidence=confidence, seed=seed)
+        if guesses is not None:
+            epsilon.append(epsilon_one_run(guesses, delta=delta, confidence=confidence))
+        if guesses is not None and delta > 0.0:
+            epsilon.append(epsilon_one_run_gaussian(guesses, delta=delta, confidence=confidence))
     area = roc.auc(curve)
     fewest = min(n_members, n_non_members)
     low, high = intervals.auc_interval(area, auc_variance_of(curve), fewest, confidence)
@@ -144,6 +168,7 @@ def measure(
         tpr=[at_budget(max_fpr) for max_fpr in fprs],
         balanced_accuracy=accuracy_held_out(halves, confidence=confidence),
         one_minus_eer=roc.one_minus_equal_error_rate(curve),
+        epsilon=[bound for bound in epsilon if bound is not None],
         confidence=confidence,
         resamples=resamples,
     )
