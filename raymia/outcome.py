@@ -113,6 +113,8 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts) -> RunResult:
         attacks=_attack_cards(run.inputs),
         metrics=reduction.metrics,
         group_metrics=reduction.group_metrics,
+        comparisons=reduction.comparisons,
+        claims=reduction.claims,
         dataset_inference=reduction.dataset_inference,
         image_examples=findings.examples,
         perturbation_choices=findings.choices,

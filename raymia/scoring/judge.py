@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 from raymia.attacks.base import Scores
 from raymia.inputs import Inputs
 from raymia.metrics import AttackMetrics, NotMeasured, calibration_half, measure
+from raymia.metrics.claims import claim_candidates
 from raymia.metrics.roc import BoolArray, IntArray
+from raymia.metrics.summary import CandidateClaims
 from raymia.report.curves import AttackCurves, draw
 from raymia.scoring.evidence import units
 from raymia.spec import MetricsSpec
@@ -31,17 +33,24 @@ class Labels:
     known : [n], whether the membership is known.
     is_member : [n]; False where it is not known.
     calibration : [n], whether thresholds are chosen on it.
+    apart : whether each is a unit of its own: a group, or a record that shares no group.
     """
 
     known: BoolArray
     is_member: BoolArray
     calibration: BoolArray
+    apart: bool
 
     @property
     def can_measure(self) -> bool:
         """Whether there are both members and non-members."""
         known = int(self.known.sum())
         return 0 < int(self.is_member.sum()) < known
+
+    @property
+    def can_claim(self) -> bool:
+        """Whether there are both candidates and non-members to compare them with."""
+        return bool((~self.known).any() and (self.known & ~self.is_member).any())
 
 
 @dataclass(frozen=True)
@@ -79,11 +88,13 @@ class Judged:
     metrics : None where members or non-members are not given.
     group_metrics : None where there are no groups to measure.
     curves : None where nothing could be measured.
+    claims : about candidates; of records, and of groups where there are some.
     """
 
     metrics: AttackMetrics | NotMeasured | None
     group_metrics: AttackMetrics | NotMeasured | None
     curves: AttackCurves | None
+    claims: list[CandidateClaims]
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,7 @@ class Judge:
         values : float64 [records]; NaN for none.
         """
         metrics, curves, of_groups = None, None, None
+        claims = []
         names = {"target": target, "attack": attack}
         if self.records.can_measure:
             metrics = self._measure(values, self.records, names)
@@ -117,9 +129,15 @@ class Judge:
             kept = self.records.known & np.isfinite(values)
             is_member = self.records.is_member[kept]
             curves = draw(values[kept], is_member, fprs=self.metrics.fprs, **names)
-        if self.groups is not None and self.groups.labels.can_measure:
-            of_groups = self._measure(self.groups.means(values), self.groups.labels, names)
-        return Judged(metrics, of_groups, curves)
+        if self.records.can_claim:
+            claims.append(self._claim(values, self.records, "records", names))
+        if self.groups is not None:
+            means, labels = self.groups.means(values), self.groups.labels
+            if labels.can_measure:
+                of_groups = self._measure(means, labels, names)
+            if labels.can_claim:
+                claims.append(self._claim(means, labels, "groups", names))
+        return Judged(metrics, of_groups, curves, claims)
 
     def _measure(
         self, values: Scores, labels: Labels, names: Mapping[str, str]
@@ -130,16 +148,36 @@ class Judge:
             calibration=labels.calibration[labels.known],
             fprs=self.metrics.fprs,
             priors=self.metrics.priors,
+            delta=self.metrics.delta,
+            randomized=self.metrics.inclusion == "randomized" and labels.apart,
             confidence=self.metrics.confidence,
             resamples=self.metrics.resamples,
             seed=self.seed,
             **names,
         )
 
+    def _claim(
+        self,
+        values: Scores,
+        labels: Labels,
+        of: Literal["records", "groups"],
+        names: Mapping[str, str],
+    ) -> CandidateClaims:
+        return claim_candidates(
+            values[~labels.known],
+            values[labels.known & ~labels.is_member],
+            of=of,
+            rates=self.metrics.false_discovery_rates,
+            **names,
+        )
+
 
 def _labels(column: pa.ChunkedArray, unit_of: Sequence[str]) -> Labels:
     return Labels(
-        _bools(pc.is_valid(column)), _bools(pc.fill_null(column, False)), calibration_half(unit_of)
+        _bools(pc.is_valid(column)),
+        _bools(pc.fill_null(column, False)),
+        calibration_half(unit_of),
+        apart=len({*unit_of}) == len(unit_of),
     )
 
 
@@ -170,6 +208,7 @@ def _groups(table: pa.Table, labels: Labels) -> Groups | None:
             ~found[pure, 2],
             found[pure, 1],
             calibration_half(names.take(pa.array(pure)).to_pylist()),
+            apart=True,
         ),
         _group_notes(sorted(names.filter(pa.array(mixed)).to_pylist()), column.null_count),
     )

@@ -12,17 +12,21 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raymia.attacks.base import Scores
 from raymia.errors import RaymiaError
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import Inputs
 from raymia.learning import fold_of
+from raymia.metrics.claims import conformal_p_values
+from raymia.metrics.comparison import Question, compare, corrected
 from raymia.metrics.dataset import DatasetInference, infer_dataset
-from raymia.metrics.summary import Metrics
+from raymia.metrics.summary import CandidateClaims, Comparison, Metrics
 from raymia.plan import TargetPlan
 from raymia.report.curves import AttackCurves
 from raymia.report.scores import SCORES_SCHEMA
+from raymia.scoring.comparisons import questions_of
 from raymia.scoring.evidence import evidence_on, units
 from raymia.scoring.judge import Judge, Judged
 from raymia.scoring.parts import ScoreParts
@@ -65,6 +69,8 @@ class Reduction:
     metrics, group_metrics : of every target and attack; none where there is nothing to measure.
     group_notes : what a reader must know of groups left out.
     curves : of the attacks that were measured.
+    comparisons : of leading attacks, all corrected together.
+    claims : about candidates.
     """
 
     metrics: list[Metrics]
@@ -72,6 +78,8 @@ class Reduction:
     group_notes: list[str]
     dataset_inference: list[DatasetInference]
     curves: list[AttackCurves]
+    comparisons: list[Comparison]
+    claims: list[CandidateClaims]
 
 
 def reduce_audit(
@@ -96,12 +104,18 @@ def reduce_audit(
     pairs = [(plan.name, named.label) for plan in plans for named in inputs.attacks_on(plan.name)]
     judged = workers.map("measured attacks", _judge_kept, (judge, parts), pairs)
     tests = workers.map("tested sets", _test_kept, (inputs, parts), [(p.name,) for p in plans])
+    metrics = [j.metrics for j in judged if j.metrics is not None]
+    combined = {named.label for named in inputs.attacks if named.attack.combines}
+    questions = [(asked,) for asked in questions_of(metrics, combined)]
+    compared = workers.map("compared attacks", _compare_kept, (judge, parts), questions)
     return Reduction(
-        metrics=[j.metrics for j in judged if j.metrics is not None],
+        metrics=metrics,
         group_metrics=[j.group_metrics for j in judged if j.group_metrics is not None],
         group_notes=[] if judge.groups is None else judge.groups.notes,
         dataset_inference=[test for found in tests for test in found],
         curves=[j.curves for j in judged if j.curves is not None],
+        comparisons=corrected([entry for found in compared for entry in found]),
+        claims=[claim for j in judged for claim in j.claims],
     )
 
 
@@ -168,22 +182,29 @@ def score_tables(
     Yields
     ------
     Tables with :data:`raymia.report.scores.SCORES_SCHEMA`, none with rows of two attacks: null for
-    the membership of candidates, and where an attack has no score.
+    the membership of candidates, where an attack has no score, and for the p-value of others
+    than candidates.
     """
     records = inputs.records.table.select(["record_id", "is_member"]).combine_chunks()
+    is_candidate = pc.is_null(records["is_member"]).to_numpy()
+    is_other = pc.equal(records["is_member"], False).fill_null(False).to_numpy()
     for plan in plans:
         for named in inputs.attacks_on(plan.name):
             scores = parts.column(plan.name, named.label)
+            p_values = np.full(scores.size, np.nan)
+            p_values[is_candidate] = conformal_p_values(scores[is_candidate], scores[is_other])
             for start in range(0, records.num_rows, ROWS_AT_ONCE):
                 piece = records.slice(start, ROWS_AT_ONCE)
-                values = scores[start : start + ROWS_AT_ONCE]
+                rows = slice(start, start + ROWS_AT_ONCE)
                 columns = [
                     pa.repeat(plan.name, piece.num_rows),
                     pa.repeat(named.label, piece.num_rows),
                     piece["record_id"],
                     piece["is_member"],
-                    pa.array(values, pa.float64(), mask=np.isnan(values)),
-                    pa.nulls(piece.num_rows, pa.float64()),
+                    *(
+                        pa.array(values[rows], pa.float64(), mask=np.isnan(values[rows]))
+                        for values in (scores, p_values)
+                    ),
                 ]
                 yield pa.table(columns, schema=SCORES_SCHEMA)
 
@@ -196,6 +217,17 @@ def _keep_scores(shared: tuple[Inputs, EvidenceStore, ScoreParts], plan: TargetP
 def _judge_kept(shared: tuple[Judge, ScoreParts], target: str, attack: str) -> Judged:
     judge, parts = shared
     return judge.judge(parts.column(target, attack), target=target, attack=attack)
+
+
+def _compare_kept(shared: tuple[Judge, ScoreParts], questions: list[Question]) -> list[Comparison]:
+    judge, parts = shared
+    known = judge.records.known
+    return compare(
+        questions,
+        lambda place: np.where(known, parts.column(*place), np.nan),
+        judge.records.is_member,
+        confidence=judge.metrics.confidence,
+    )
 
 
 def _test_kept(shared: tuple[Inputs, ScoreParts], target: str) -> list[DatasetInference]:

@@ -1,0 +1,44 @@
+"""Which attacks of an audit are compared with which."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from raymia.metrics.comparison import Question
+from raymia.metrics.summary import Metrics
+from raymia.report.ranking import leading, rank, strength_across
+
+
+def questions_of(metrics: Sequence[Metrics], combined: Collection[str]) -> list[list[Question]]:
+    """Ask of each target whether its leading attack is better than every other, and of the attack
+    that leads on the strongest target whether it is better there than on every other target.
+
+    Parameters
+    ----------
+    metrics : of every target and attack.
+    combined : the attacks that combine others; they lead only where they are alone.
+
+    Returns
+    -------
+    The questions, those of one leader together.
+    """
+    rankings = [ranking for ranking in rank(metrics) if ranking.measured]
+    if not rankings:
+        return []
+    strongest = max(rankings, key=strength_across(rankings))
+    questions = []
+    for ranking in rankings:
+        leader = (ranking.target, leading(ranking, combined).attack)
+        asked = [
+            Question("attacks", leader, (ranking.target, other.attack))
+            for other in ranking.measured
+            if other.attack != leader[1]
+        ]
+        if ranking is strongest:
+            asked += [
+                Question("targets", leader, (other.target, leader[1]))
+                for other in rankings
+                if other is not strongest and any(m.attack == leader[1] for m in other.measured)
+            ]
+        questions.append(asked)
+    return [asked for asked in questions if asked]

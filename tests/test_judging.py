@@ -1,0 +1,124 @@
+"""What an audit is told of its scores beyond each attack by itself: claims, comparisons, bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from small_inputs import audit
+from test_groups import write
+from tiny_models import PARAPHRASER, passages
+
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs import resolve_inputs
+from raymia.metrics import AttackMetrics, NotMeasured, measure
+from raymia.metrics.comparison import Question
+from raymia.plan import plan_audit
+from raymia.scoring import Judge, score_parts, score_tables
+from raymia.scoring.comparisons import questions_of
+
+GROUPS = {"members": 2, "non_members": 20, "candidates": 4}
+
+
+def inputs_of(folder, model, **changes):
+    """Groups of two records of one kind: 2 of members, 20 of non-members, 4 of candidates."""
+    texts = iter(passages(2 * sum(GROUPS.values())))
+    records = {
+        kind: write(
+            folder / f"{kind}.jsonl",
+            [{"text": next(texts), "doc": f"{kind} {i // 2}"} for i in range(2 * count)],
+        )
+        for kind, count in GROUPS.items()
+    }
+    records["group_column"] = "doc"
+    spec = audit(folder / "a", model, PARAPHRASER, records=records, references=None,
+                 neighbors=None, attacks=["loss", "zlib"], **changes)  # fmt: skip
+    return resolve_inputs(spec)
+
+
+@pytest.fixture
+def inputs(tmp_path, tiny_gpt2):
+    return inputs_of(tmp_path, tiny_gpt2)
+
+
+def made_scores(inputs, seed=0):
+    """Candidates of the first two groups score like members, the others below all; the last record
+    has no score."""
+    table = inputs.records.table
+    shifts = {"members": 9.0, "non_members": 0.0, "candidates": -9.0}
+    groups = [group.split() for group in table["group"].to_pylist()]
+    shift = [9.0 if g == "candidates" and int(n) < 2 else shifts[g] for g, n in groups]
+    scores = np.random.default_rng(seed).normal(size=table.num_rows) + shift
+    scores[-1] = np.nan
+    return scores
+
+
+def test_records_and_groups_of_candidates_are_claimed(inputs):
+    records, groups = Judge.of(inputs).judge(made_scores(inputs), target="one", attack="a").claims
+    assert (records.of, records.n_candidates, records.n_non_members) == ("records", 7, 40)
+    assert records.n_unscored == 1
+    assert (groups.of, groups.n_candidates, groups.n_non_members) == ("groups", 4, 20)
+    # Four p-values of 1/41, and 7/41 / 4 is within 5 %; two of 1/21, and 4/21 / 2 is not.
+    assert [claim.claimed for claim in records.claims] == [4, 4]
+    assert [claim.claimed for claim in groups.claims] == [0, 2]
+    assert [claim.fewest for claim in groups.claims] == [4, 1]
+
+
+def test_p_values_of_candidates_stand_beside_their_scores(inputs, tmp_path):
+    scores = made_scores(inputs)
+    plans = plan_audit(inputs, EvidenceStore(str(tmp_path / "store")))
+    with score_parts(str(tmp_path / "store")) as parts:
+        parts.write("one", {"loss": scores, "zlib": np.full(scores.size, np.nan)})
+        rows = [row for table in score_tables(inputs, plans, parts) for row in table.to_pylist()]
+    others = scores[2 * 2 : 2 * 22]
+    for row, score in zip(rows[: scores.size], scores, strict=True):
+        known = row["is_member"] is not None or np.isnan(score)
+        expected = None if known else (1 + np.sum(others >= score)) / 41
+        assert row["p_value"] == expected
+    assert all(row["p_value"] is None for row in rows[scores.size :])
+
+
+def test_one_run_bounds_need_a_coin_for_each_unit(tmp_path, tiny_gpt2):
+    """Where groups share a coin, records are not tossed for one by one."""
+    inputs = inputs_of(tmp_path, tiny_gpt2, metrics={"inclusion": "randomized"})
+    judged = Judge.of(inputs).judge(made_scores(inputs), target="one", attack="a")
+    assert "one_run" not in [bound.method for bound in judged.metrics.epsilon]
+    assert "one_run" in [bound.method for bound in judged.group_metrics.epsilon]
+
+
+def test_records_without_groups_have_a_coin_each(tmp_path, tiny_gpt2):
+    folder = tmp_path / "b"
+    for stated, expected in ((None, False), ("randomized", True)):
+        spec = audit(folder, tiny_gpt2, PARAPHRASER, attacks=["loss"],
+                     metrics={"inclusion": stated})  # fmt: skip
+        judge = Judge.of(resolve_inputs(spec))
+        judged = judge.judge(np.arange(6.0), target="one", attack="loss").metrics
+        assert any(b.method == "one_run" for b in judged.epsilon) == expected
+
+
+def measured(target, attack, strength):
+    is_member = np.arange(400) < 200
+    scores = stats.norm.ppf((np.arange(400) * 7919 % 400 + 0.5) / 400) + strength * is_member
+    return measure(scores, is_member, target=target, attack=attack, resamples=20)
+
+
+def test_the_leader_is_compared_with_every_other_and_between_targets():
+    metrics = [
+        measured("early", "loss", 0.5), measured("early", "zlib", 1.0),
+        measured("late", "loss", 3.0), measured("late", "learned", 4.0),
+        measured("late", "zlib", 2.0),
+        NotMeasured(target="early", attack="learned", n_members=0, n_non_members=0, n_unscored=0,
+                    reason="none"),
+    ]  # fmt: skip
+    assert all(isinstance(entry, AttackMetrics) for entry in metrics[:-1])
+    early, late = questions_of(metrics, {"learned"})
+    assert early == [Question("attacks", ("early", "zlib"), ("early", "loss"))]
+    assert late == [
+        Question("attacks", ("late", "loss"), ("late", "learned")),
+        Question("attacks", ("late", "loss"), ("late", "zlib")),
+        Question("targets", ("late", "loss"), ("early", "loss")),
+    ]
+
+
+def test_nothing_measured_is_nothing_compared():
+    assert questions_of([], set()) == []
