@@ -33,7 +33,7 @@ from raymia.hashing import digest
 
 ROW_KEY = ("record_id", "neighbor")
 READ_THREADS = 8
-READ_ATTEMPTS = 5
+READ_ATTEMPTS = 50
 PART = ".parquet"
 PREPARED_MARKER = "facts.json"
 
@@ -109,30 +109,35 @@ class EvidenceStore:
     def read(self, key: EvidenceKey, columns: list[str] | None = None) -> pa.Table | None:
         """Read all rows of a key, each (record, neighbor) once; None where there are none."""
         wanted = None if columns is None else [*ROW_KEY, *(c for c in columns if c not in ROW_KEY)]
-        for _ in range(READ_ATTEMPTS):
-            try:
-                tables = self._read_parts(key.folder, wanted)
-            except FileNotFoundError:
-                continue  # merged with others since it was listed: list again
-            return first_of_each(pa.concat_tables(tables)) if tables else None
-        raise RaymiaError(
-            f"{self.folder.url}/{key.folder}: files vanish while they are read; is somebody "
-            "deleting them?"
-        )
+        tables = self._read_parts(key.folder, wanted)
+        return first_of_each(pa.concat_tables(tables)) if tables else None
 
     def _read_parts(self, folder: str, columns: list[str] | None) -> list[pa.Table]:
         """Read the parts of a key in the order of their names.
 
-        They are listed a second time after they were read: a listing that runs while parts are
-        merged may show neither the parts nor what they were merged into.
+        They are listed again after they were read, and until none of those that were listed has
+        vanished: parts that are merged meanwhile are read in what they became, and a listing that
+        runs while parts are merged may show neither.
         """
         tables: dict[str, pa.Table] = {}
+
+        def read(name: str) -> tuple[str, pa.Table | None]:
+            try:
+                return name, self.read_part(f"{folder}/{name}", columns)
+            except FileNotFoundError:
+                return name, None
+
         with ThreadPoolExecutor(READ_THREADS) as pool:
-            for _ in range(2):
-                new = [n for n in self.folder.names(folder, PART) if n not in tables]
-                read = pool.map(lambda name: self.read_part(f"{folder}/{name}", columns), new)
-                tables.update(zip(new, read, strict=True))
-        return [tables[name] for name in sorted(tables)]
+            for attempt in range(READ_ATTEMPTS):
+                new = [name for name in self.folder.names(folder, PART) if name not in tables]
+                found = {name: table for name, table in pool.map(read, new) if table is not None}
+                tables |= found
+                if attempt and len(found) == len(new):
+                    return [tables[name] for name in sorted(tables)]
+        raise RaymiaError(
+            f"{self.folder.url}/{folder}: files vanish while they are read; is somebody deleting "
+            "them?"
+        )
 
     def read_part(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Read one part.
