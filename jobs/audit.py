@@ -4,7 +4,8 @@
 
 The last line of the output is one JSON object that sums the run up. The exit code is that of
 `raymia audit`: 0 when every question was answered, 2 for wrong input, 3 when the run is incomplete
-or a checkpoint failed (submit it again to go on), 1 for anything else.
+or a checkpoint failed (submit it again to go on), 4 when a condition of `fail_if` or `--fail-if` is
+not passed, 1 for anything else.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from typing import Any
 from rich.console import Console
 
 from raymia.audit import run_audit
-from raymia.cli import EXIT_FAILED, EXIT_INCOMPLETE, exit_code
+from raymia.cli import EXIT_FAILED, exit_code, result_code
 from raymia.errors import RaymiaError
+from raymia.gate import with_conditions
 from raymia.report.files import REPORT_FILE
 from raymia.report.ranking import rank
 from raymia.report.result import RunResult
@@ -36,18 +38,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the audit, print the summary line, and return the exit code."""
     parser = argparse.ArgumentParser(description="Run an audit as a Ray job.")
     parser.add_argument("audit_file", metavar="AUDIT.YAML", help="the audit file")
-    file: str = parser.parse_args(arguments).audit_file
+    parser.add_argument(
+        "--fail-if",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="exit with 4 where this is so, as in 'any.tpr@1%%fpr > 0.05'; may be repeated",
+    )
+    given = parser.parse_args(arguments)
+    file: str = given.audit_file
 
     spec: AuditSpec | None = None
     result: RunResult | None = None
     problems: list[str] = []
     code = 0
     try:
-        spec = load_spec(file)
+        spec = with_conditions(load_spec(file), given.fail_if)
         for warning in lost_folders(spec):
             print(f"warning: {warning}", flush=True)
         result = run_audit(spec, Console())
-        problems, code = result.problems, 0 if result.succeeded else EXIT_INCOMPLETE
+        problems, code = result.problems, result_code(result)
     except RaymiaError as error:
         problems, code = str(error).splitlines(), exit_code(error)
     except Exception as error:
@@ -85,6 +95,7 @@ def summary(
         "dropped": None,
         "report": None,
         "best": None,
+        "gate": None,
         "problems": problems,
     }
     if spec is None or result is None:
@@ -98,6 +109,7 @@ def summary(
         "dropped": result.dropped_total,
         "report": f"{spec.output}/{REPORT_FILE}",
         "best": best_attacks(result),
+        "gate": [outcome.model_dump() for outcome in result.gate],
         "problems": problems,
     }
 

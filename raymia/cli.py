@@ -25,10 +25,20 @@ app = typer.Typer(
 )
 app.add_typer(store_app, name="store")
 AuditFile = Annotated[Path, typer.Argument(help="the audit file", metavar="AUDIT.YAML")]
+RunFolder = Annotated[str, typer.Argument(help="folder of a run, local or at a URL", metavar="RUN")]
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-if",
+        help="exit with 4 where this is so, as in 'any.tpr@1%fpr > 0.05'; may be repeated",
+        metavar="CONDITION",
+    ),
+]
 
 EXIT_FAILED = 1
 EXIT_INCOMPLETE = 3
 EXIT_WRONG_INPUT = 2
+EXIT_GATE_FAILED = 4
 EXITS_WHEN_STOPPED = (130, 143)
 """By Ctrl-C, and by SIGTERM."""
 
@@ -51,15 +61,16 @@ def options(
 
 
 @app.command()
-def audit(file: AuditFile) -> None:
+def audit(file: AuditFile, fail_if: FailIf = None) -> None:
     """Run an audit: ask the models for what is missing, score, measure, write the report."""
     from rich.console import Console
 
     from raymia.audit import run_audit
+    from raymia.gate import with_conditions
     from raymia.spec_file import load_spec
 
     console = Console()
-    spec = load_spec(file)
+    spec = with_conditions(load_spec(file), fail_if or [])
     print_result(run_audit(spec, console), spec.output, console)
 
 
@@ -131,6 +142,30 @@ def demo(
 
 
 @app.command()
+def report(run: RunFolder) -> None:
+    """Write the report of a stored run anew; no model is asked."""
+    from raymia.report.files import write_report
+
+    print(f"report: {write_report(run)}")
+
+
+@app.command()
+def gate(run: RunFolder, fail_if: FailIf = None) -> None:
+    """Decide conditions on a stored run, by default its own; no model is asked."""
+    from rich.console import Console
+
+    from raymia.gate import decide_again, is_open
+    from raymia.report.files import load_result, write_gate
+
+    result = load_result(run)
+    result = result.model_copy(update={"gate": decide_again(result, fail_if or [])})
+    write_gate(run, result)
+    print_gate(result, Console())
+    if not is_open(result.gate):
+        raise typer.Exit(EXIT_GATE_FAILED)
+
+
+@app.command()
 def attacks() -> None:
     """List the attacks, with what each needs and costs."""
     from rich.console import Console
@@ -141,7 +176,8 @@ def attacks() -> None:
 
 
 def print_result(result: RunResult, output: str, console: Console) -> None:
-    """Print the table, the counts and where the report is; exit if the run is incomplete."""
+    """Print the table, the counts and where the report is; exit if that was not all, or if a
+    condition is not passed."""
     from raymia.records import count_reasons
     from raymia.report.table import metrics_table
     from raymia.report.wording import neighbor_line
@@ -164,8 +200,17 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
     console.print(f"report: {output}/report.html", highlight=False, soft_wrap=True)
     if not result.complete:
         console.print("the run is incomplete; run it again to go on")
-    if not result.succeeded:
-        raise typer.Exit(EXIT_INCOMPLETE)
+    if result.gate:
+        print_gate(result, console)
+    if code := result_code(result):
+        raise typer.Exit(code)
+
+
+def print_gate(result: RunResult, console: Console) -> None:
+    """Print what the release gate decided."""
+    from raymia.report.table import gate_table
+
+    console.print(gate_table(result))
 
 
 def main() -> None:
@@ -184,3 +229,12 @@ def main() -> None:
 def exit_code(error: RaymiaError) -> int:
     """What the process exits with: 2 for wrong input, 1 for what went wrong on the way."""
     return EXIT_WRONG_INPUT if isinstance(error, InputError) else EXIT_FAILED
+
+
+def result_code(result: RunResult) -> int:
+    """What a run that ended exits with: 3 if something is missing, 4 if its gate is closed."""
+    from raymia.gate import is_open
+
+    if not result.succeeded:
+        return EXIT_INCOMPLETE
+    return 0 if is_open(result.gate) else EXIT_GATE_FAILED

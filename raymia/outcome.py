@@ -14,6 +14,7 @@ import yaml
 from raymia import __version__
 from raymia.compatibility import identical_models
 from raymia.evidence.store import EvidenceStore
+from raymia.gate import evaluate
 from raymia.image_outcome import ImageFindings, look_at_images
 from raymia.inputs import Inputs
 from raymia.neighbors.quality import ReferenceAnswers, neighbor_quality
@@ -33,6 +34,7 @@ from raymia.report.result import (
 from raymia.report.verdict import judge
 from raymia.scoring import Reduction, ScoreParts
 from raymia.spec import ModelSpec, SelfGeneratedReference, SelfPromptReference, TextNeighbors
+from raymia.spec.conditions import parse_conditions
 
 TRUNCATED = "longer than the model's limit: its end was not scored"
 VERSIONS_OF = ("raymia", "torch", "transformers", "ray", "numpy", "pyarrow")
@@ -132,7 +134,8 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts) -> RunResult:
         audit_yaml=_audit_yaml(run.inputs),
         seconds=round(run.seconds, 1),
     )
-    return result.model_copy(update={"verdict": judge(result)})
+    gate = evaluate(parse_conditions(run.inputs.spec.fail_if), result)
+    return result.model_copy(update={"verdict": judge(result), "gate": gate})
 
 
 def _audit_yaml(inputs: Inputs) -> str:

@@ -247,3 +247,30 @@ def test_pickled_target_is_refused_before_anything_is_loaded(made, tmp_path, tin
     )
     assert text.startswith("targets[0].model: ")
     assert "model.bin" in text
+
+
+# --------------------------------------------------------------------------- the release gate
+
+
+@pytest.mark.parametrize(
+    ("condition", "says"),
+    [
+        ("spv@self_promt.auc > 0.6", "no attack 'spv@self_promt'; did you mean 'spv@self_prompt'?"),
+        ("onne:any.auc > 0.6", "no target 'onne'; did you mean 'one'? there are: one"),
+        ("any.tpr@5%fpr > 0.1", "no tpr@5%fpr; did you mean tpr@10%fpr?"),
+    ],
+)
+def test_condition_on_what_is_not_measured_is_refused(made, condition, says):
+    (problem,) = problems(resolve_inputs, made(fail_if=[condition]))
+    assert problem.startswith(f"{condition!r}: {says}")
+
+
+def test_condition_that_nothing_could_decide_is_refused(made, tmp_path):
+    alone = {"candidates": write_jsonl(tmp_path / "c.jsonl", passages(3))}
+    (problem,) = problems(resolve_inputs, made(records=alone, fail_if=["any.auc > 0.6"]))
+    assert problem.startswith("fail_if: conditions are on what is measured, which takes members")
+
+
+def test_conditions_on_what_is_measured_are_taken(made):
+    given = ["any.auc > 0.6", "one:*@self_prompt.tpr@1%fpr >= 0.05"]
+    assert resolve_inputs(made(fail_if=given)).spec.fail_if == given

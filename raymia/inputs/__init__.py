@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from raymia.errors import InputError
 from raymia.files import check_can_write
 from raymia.inputs.attack_list import name_attacks
 from raymia.inputs.base import AnyCheckpoint, Inputs, Problems
 from raymia.inputs.checkpoints import expand_targets
 from raymia.spec import AuditSpec, ImageRecordsSpec
+from raymia.spec.conditions import check_conditions, parse_conditions
 
 __all__ = ["AnyCheckpoint", "Inputs", "name_attacks", "resolve_inputs"]
 
@@ -33,7 +35,21 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
         from raymia.inputs.images import resolve_images
 
         inputs = resolve_images(spec, places, spec.records, attacks, problems)
-        return replace(inputs, written=written)
-    from raymia.inputs.texts import resolve_texts
+    else:
+        from raymia.inputs.texts import resolve_texts
 
-    return replace(resolve_texts(spec, places, spec.records, attacks, problems), written=written)
+        inputs = resolve_texts(spec, places, spec.records, attacks, problems)
+    _check_gate(inputs)
+    return replace(inputs, written=written)
+
+
+def _check_gate(inputs: Inputs) -> None:
+    """Refuse conditions that no outcome of this audit could decide."""
+    spec = inputs.spec
+    if spec.fail_if and not (inputs.records.count(True) and inputs.records.count(False)):
+        raise InputError(
+            "fail_if: conditions are on what is measured, which takes members and non-members; "
+            "give both under `records`"
+        )
+    labels = {name: [a.label for a in inputs.attacks_on(name)] for name in inputs.targets}
+    check_conditions(parse_conditions(spec.fail_if, "fail_if"), labels, spec.metrics.fprs)

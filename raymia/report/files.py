@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from raymia.errors import InputError
 from raymia.files import Folder
 from raymia.report.curves import CURVES_SCHEMA, AttackCurves, curves_of, curves_table
 from raymia.report.html import render
+from raymia.report.junit import junit_xml
 from raymia.report.result import SCHEMA_VERSION, RunResult
 from raymia.report.scores import SCORES_SCHEMA, check_scores
 
@@ -20,6 +22,7 @@ REPORT_FILE = "report.html"
 METRICS_FILE = "metrics.json"
 SCORES_FILE = "scores.parquet"
 CURVES_FILE = "curves.parquet"
+JUNIT_FILE = "junit.xml"
 RUN_METADATA = b"raymia.run"
 """Key of the Parquet metadata that says which run scores and curves are of."""
 
@@ -30,7 +33,8 @@ def write_run(
     scores: Iterable[pa.Table],
     curves: Sequence[AttackCurves],
 ) -> None:
-    """Write ``scores.parquet``, ``curves.parquet``, ``report.html`` and ``metrics.json``.
+    """Write ``scores.parquet``, ``curves.parquet``, ``report.html`` and ``metrics.json``; with a
+    gate ``junit.xml``.
 
     Each file is seen whole or not at all. The metrics come last, so a folder with new metrics has
     the scores and the report that belong to them.
@@ -60,7 +64,25 @@ def write_run(
     drawn = [curves_table(curves)]
     _write_table(folder, CURVES_FILE, CURVES_SCHEMA.with_metadata(label), drawn)
     folder.write(REPORT_FILE, report.encode())
+    write_gate(folder_url, result)
     folder.write(METRICS_FILE, result.shortened().model_dump_json(indent=2).encode())
+
+
+def write_gate(folder_url: str, result: RunResult) -> None:
+    """Write what the release gate decided as ``junit.xml``; remove that of an earlier run."""
+    folder = Folder(folder_url)
+    if result.gate:
+        folder.write(JUNIT_FILE, junit_xml(result))
+    elif folder.exists(JUNIT_FILE):
+        folder.remove(JUNIT_FILE)
+
+
+def write_report(folder_url: str) -> str:
+    """Write the report of a stored run anew, and return where it is."""
+    result, curves = load_curves(folder_url)
+    folder = Folder(folder_url)
+    folder.write(REPORT_FILE, render(result, curves).encode())
+    return folder.path(REPORT_FILE)
 
 
 def load_run(folder_url: str) -> tuple[RunResult, pa.Table]:
@@ -78,9 +100,27 @@ def load_run(folder_url: str) -> tuple[RunResult, pa.Table]:
         If a file is missing, is of another version of the schema or of another run, or cannot be
         read.
     """
-    folder = Folder(folder_url)
     result = load_result(folder_url)
-    return result, _read_table(folder, SCORES_FILE, "scores", result, check_scores)
+    return result, load_scores(folder_url, result)
+
+
+def load_scores(
+    folder_url: str, result: RunResult, target: str | None = None, attack: str | None = None
+) -> pa.Table:
+    """Read the scores of a run, of one target or attack or of all; raises as `load_run` does."""
+    names = (("target", target), ("attack", attack))
+    wanted = [(column, "==", name) for column, name in names if name is not None]
+    folder = Folder(folder_url)
+    return _read_table(folder, SCORES_FILE, "scores", result, check_scores, wanted or None)
+
+
+def scored_attacks(folder_url: str) -> list[tuple[str, str]]:
+    """Targets and attacks that a run has scores of, in the order of the table."""
+    columns = ["target", "attack"]
+    with _open(Folder(folder_url), SCORES_FILE) as file:
+        names = pq.read_table(file, columns=columns, read_dictionary=columns)
+    pairs = names.group_by(columns, use_threads=False).aggregate([]).to_pylist()
+    return [(pair["target"], pair["attack"]) for pair in pairs]
 
 
 def load_curves(folder_url: str) -> tuple[RunResult, list[AttackCurves]]:
@@ -108,7 +148,8 @@ def load_result(folder_url: str) -> RunResult:
     """
     folder = Folder(folder_url)
     where = folder.path(METRICS_FILE)
-    content = _read(folder, METRICS_FILE)
+    with _open(folder, METRICS_FILE) as file:
+        content = file.read()
     try:
         version = json.loads(content).get("schema_version")
         if version == SCHEMA_VERSION:
@@ -125,10 +166,12 @@ def _read_table(
     what: str,
     result: RunResult,
     check: Callable[[pa.Table], pa.Table],
+    wanted: list[tuple[str, str, str]] | None = None,
 ) -> pa.Table:
     where = folder.path(name)
     try:
-        table = pq.read_table(pa.BufferReader(_read(folder, name)))
+        with _open(folder, name) as file:
+            table = pq.read_table(file, filters=wanted)
         checked = check(table)
     except (pa.ArrowException, ValueError) as error:
         raise InputError(f"{where}: not a table of {what}: {error}") from error
@@ -148,9 +191,9 @@ def _write_table(folder: Folder, name: str, schema: pa.Schema, pieces: Iterable[
             writer.write_table(piece.cast(schema))
 
 
-def _read(folder: Folder, name: str) -> bytes:
+def _open(folder: Folder, name: str) -> IO[bytes]:
     try:
-        return folder.read(name)
+        return folder.open(name)
     except FileNotFoundError as error:
         raise InputError(f"{folder.path(name)}: no such file; is this a run's folder?") from error
 

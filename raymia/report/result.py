@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import CandidateClaims, Comparison, Metrics, Result
+from raymia.report.gate_result import GateOutcome
 from raymia.report.image_result import ImageExample, MeanFluctuation, PerturbationChoice
 from raymia.report.verdict_result import Verdict
 from raymia.shift.result import ExcessOverBlind, ShiftCheck
@@ -174,6 +175,9 @@ class RunResult(Result):
     )
     failed: list[FailedTarget] = Field(
         default=[], description="checkpoints that failed; they have no scores, or empty ones"
+    )
+    gate: list[GateOutcome] = Field(
+        default=[], description="the conditions of `fail_if` on each target; none without any"
     )
     complete: bool = Field(description="whether all evidence that was asked for is there")
     problems: list[str] = Field(default=[], description="what a reader must know first")

@@ -44,6 +44,18 @@ def metrics_table(result: RunResult, width: int = 100) -> Table:
     return blocks
 
 
+def gate_table(result: RunResult) -> Table:
+    """Lay out what the release gate decided: a row for each condition and target."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("gate", "condition", "target", "why"):
+        table.add_column(column, overflow="fold")
+    for outcome in result.gate:
+        status = Text(outcome.status.replace("_", " "))
+        status.stylize("green" if outcome.status == "passed" else "bold red")
+        table.add_row(status, *map(Text, (outcome.condition, outcome.target, outcome.reason)))
+    return table
+
+
 def _heading(ranking: TargetRanking) -> Text:
     heading = Text(ranking.target, style="bold")
     if ranking.measured:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from raymia.spec.base import Name, Share, Strict
+from raymia.spec.conditions import parse_condition
 from raymia.spec.costs import CostsSpec
 from raymia.spec.images import ImageNeighbors, ImageRecordsSpec, SelfGeneratedReference
 from raymia.spec.models import (
@@ -96,6 +97,14 @@ class AttackSpec(Strict):
     )
 
 
+def _is_condition(text: str) -> str:
+    parse_condition(text)
+    return text
+
+
+FailIf = Annotated[str, AfterValidator(_is_condition)]
+
+
 class AuditSpec(Strict):
     """One audit: records, checkpoints, references, neighbors, attacks."""
 
@@ -128,6 +137,11 @@ class AuditSpec(Strict):
     shift: ShiftSpec = Field(
         default=ShiftSpec(),
         description="whether members and non-members come from one distribution",
+    )
+    fail_if: list[FailIf] = Field(
+        default=[],
+        description="the release gate: `[TARGET:]ATTACK.METRIC > NUMBER`, as in "
+        "`any.tpr@1%fpr > 0.05`; see docs/reading-the-report.md",
     )
 
     @field_validator("records", mode="before")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "report"))
 
 from ray_fixtures import ensure_local_ray
 from small_audit import Models, make_models

@@ -7,9 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from made_up_run import made_up_curves, made_up_result, made_up_scores
 from small_audit import NEIGHBORS, Models, write_small_audit
+
+from raymia.report.files import write_run
 
 RAYMIA = Path(sys.executable).with_name("raymia")
 
@@ -31,7 +35,9 @@ def test_help_is_quick_and_names_the_commands() -> None:
     done = raymia("--help")
     assert time.monotonic() - started < 3  # no torch, no ray: 0.3 s on a quiet machine
     assert done.returncode == 0
-    assert all(command in done.stdout for command in ("audit", "plan", "demo", "attacks"))
+    assert all(
+        command in done.stdout for command in ("audit", "plan", "demo", "attacks", "report", "gate")
+    )
 
 
 def test_plan_says_what_would_be_asked_and_asks_nothing(audit_file: Path) -> None:
@@ -82,3 +88,53 @@ def test_all_that_is_wrong_is_said_at_once_before_a_model_is_loaded(audit_file: 
     assert "gone.jsonl: no such file" in done.stderr
     assert "targets[0].model: no such folder: /nowhere/" in done.stderr
     assert "Ray" not in done.stdout
+
+
+@pytest.fixture(scope="module")
+def stored_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stored") / "run"
+    scores = made_up_scores()
+    write_run(str(folder), made_up_result(scores), [scores], made_up_curves(scores))
+    return folder
+
+
+def test_the_gate_of_a_stored_run_decides_the_exit_code(stored_run: Path) -> None:
+    shut = raymia("gate", stored_run, "--fail-if", "*@self_prompt.auc > 0.7",
+                  "--fail-if", "base:loss.auc > 0.99")  # fmt: skip
+    assert shut.returncode == 4
+    assert "Traceback" not in shut.stderr
+    assert shut.stdout.count("failed") == 2
+    assert shut.stdout.count("passed") == 1
+    document = ElementTree.parse(stored_run / "junit.xml").getroot()
+    assert document.attrib.items() >= {"tests": "3", "failures": "2", "errors": "0"}.items()
+    assert raymia("gate", stored_run, "--fail-if", "loss.auc > 0.99").returncode == 0
+    unresolved = raymia("gate", stored_run, "--fail-if", "loss.tpr@0.1%fpr > 0.9")
+    assert unresolved.returncode == 4
+    assert "not evaluated" in unresolved.stdout
+
+
+def test_a_gate_without_a_sound_condition_is_wrong_input(stored_run: Path) -> None:
+    unknown = raymia("gate", stored_run, "--fail-if", "los.auc > 0.7")
+    assert unknown.returncode == 2
+    assert "no attack 'los'; did you mean 'loss'?" in unknown.stderr
+    none = raymia("gate", stored_run)
+    assert none.returncode == 2
+    assert "has no conditions; give one" in none.stderr
+
+
+def test_a_wrong_condition_is_refused_before_the_records_are_read(audit_file: Path) -> None:
+    done = raymia("audit", audit_file, "--fail-if", "any.tpr@1% > 0.05")
+    assert done.returncode == 2
+    assert "did you mean 'tpr@1%fpr'?" in done.stderr
+    assert not (audit_file.parent / "store").exists()
+
+
+def test_the_report_of_a_stored_run_is_written_anew(stored_run: Path) -> None:
+    page = stored_run / "report.html"
+    whole = page.read_text(encoding="utf-8")
+    page.unlink()
+    done = raymia("report", stored_run)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"report: {page}\n"
+    assert page.read_text(encoding="utf-8") == whole
+    assert raymia("report", stored_run.parent).returncode == 2

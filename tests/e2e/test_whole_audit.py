@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pyarrow.parquet as pq
 import pytest
@@ -105,6 +108,24 @@ def test_the_run_folder_has_report_metrics_and_scores(first: Done) -> None:
     assert "spv@self_prompt" in (run / "report.html").read_text(encoding="utf-8")
     assert json.loads((run / "metrics.json").read_text())["complete"] is True
     assert load_run(str(run))[0] == first.result
+
+
+def test_conditions_on_a_stored_audit_decide_what_it_exits_with(first: Done) -> None:
+    file = first.file.with_name("gated.yaml")
+    gated = first.file.read_text().replace("output: run", "output: gated")
+    file.write_text(gated + "fail_if: ['zlib.auc > 0.999']\n")
+    command = [sys.executable, "-m", "raymia", "audit", file]
+    given = {0: [], 4: ["--fail-if", "difference@base.auc > 0.5"]}
+    for code, more in given.items():
+        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert "asked the models 0 questions" in done.stdout
+        document = ElementTree.parse(first.folder / "gated" / "junit.xml").getroot()
+        assert (document.get("tests"), document.get("failures")) == (
+            ("1", "0") if code == 0 else ("2", "1")
+        )
+    result, _ = load_run(str(first.folder / "gated"))
+    assert [outcome.status for outcome in result.gate] == ["passed", "failed"]
 
 
 def test_the_self_prompt_reference_says_how_good_it_is(first: Done) -> None:

@@ -14,7 +14,8 @@ from small_audit import Models, console, write_small_audit
 import raymia
 import raymia.engine.run
 from raymia.audit import run_audit
-from raymia.cli import EXIT_FAILED, EXIT_INCOMPLETE, EXIT_WRONG_INPUT
+from raymia.cli import EXIT_FAILED, EXIT_GATE_FAILED, EXIT_INCOMPLETE, EXIT_WRONG_INPUT
+from raymia.report.gate_result import GateOutcome
 from raymia.spec_file import load_spec
 
 SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "audit.py"
@@ -61,6 +62,28 @@ def test_an_incomplete_run_is_summed_up_with_what_it_has(
     assert summary["records"]["members"] == 12
     assert (summary["asked"], summary["best"]) == (0, [])
     assert not run_audit(load_spec(file), console()).complete
+
+
+def test_conditions_are_decided_with_the_codes_of_the_command_line(
+    script: ModuleType,
+    tmp_path: Path,
+    models: Models,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    condition = "any.auc > 0.999"
+    file = write_small_audit(tmp_path, models, references=None, neighbors=None)
+    assert script.main([str(file), "--fail-if", "lost.auc > 0.5"]) == EXIT_WRONG_INPUT
+    assert "did you mean 'loss'?" in last_line(capsys)["problems"][0]
+    monkeypatch.setattr(raymia.engine.run, "ask_models", lambda *_: raymia.engine.run.Work())
+    assert script.main([str(file), "--fail-if", condition]) == EXIT_INCOMPLETE
+    (outcome,) = last_line(capsys)["gate"]
+    assert (outcome["condition"], outcome["status"]) == (condition, "not_evaluated")
+    finished = run_audit(load_spec(file), console()).model_copy(
+        update={"complete": True, "gate": [GateOutcome(**outcome)]}
+    )
+    monkeypatch.setattr(script, "run_audit", lambda *_: finished)
+    assert script.main([str(file), "--fail-if", condition]) == EXIT_GATE_FAILED
 
 
 def test_a_failure_nobody_foresaw_is_summed_up_after_its_traceback(
