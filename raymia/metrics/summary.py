@@ -201,7 +201,8 @@ class CandidateClaims(Result):
     Each candidate has a p-value against the known non-members, and Benjamini and Hochberg's
     procedure over all of them keeps the share of false claims in expectation within the rate
     (Bates et al. 2023, The Annals of Statistics 51). It holds where the non-members are of the
-    distribution of the candidates that are none.
+    distribution of the candidates that are none, and for an attack that was picked before its
+    claims were seen. It is not proven for attacks that are fitted on the records.
     """
 
     target: str = Field(description="name of the checkpoint under audit")
