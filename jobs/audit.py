@@ -15,13 +15,13 @@ import json
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from raymia.audit import run_audit
 from raymia.cli import EXIT_FAILED, exit_code, result_code
+from raymia.engine.jobs import lost_folders
 from raymia.errors import RaymiaError
 from raymia.gate import with_conditions
 from raymia.report.files import REPORT_FILE
@@ -29,9 +29,6 @@ from raymia.report.ranking import rank
 from raymia.report.result import RunResult
 from raymia.spec import AuditSpec
 from raymia.spec_file import load_spec
-
-WORKING_DIRS = "working_dir_files"
-"""Ray unpacks a job's working directory below a folder of this name, and deletes it afterwards."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,16 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stderr.flush()  # the log of a job has both streams, and the summary comes last
     print(json.dumps(summary(file, spec, result, problems)), flush=True)
     return code
-
-
-def lost_folders(spec: AuditSpec) -> list[str]:
-    """Warn of folders that Ray deletes with the job's working directory."""
-    return [
-        f"{key} is {url}, which is in the job's working directory: Ray deletes it after the job. "
-        f"Give {key} an absolute path that every node shares, or a URL such as s3://bucket/folder"
-        for key, url in (("store", spec.store), ("output", spec.output))
-        if "://" not in url and WORKING_DIRS in Path(url).parts
-    ]
 
 
 def summary(

@@ -1,9 +1,11 @@
-"""How fast raymia asks a model, beside its bare forward pass and other ways, in one run.
+"""How fast raymia asks a model, beside its bare forward pass and other ways, in one run; and how
+fast it tries settings.
 
     python jobs/benchmark.py                                  # shipped model and texts, a minute
     python jobs/benchmark.py --model FOLDER --texts FILE.jsonl --rounds 5 --json speed.json
     python jobs/benchmark.py --images                         # an untrained UNet, digits
     python jobs/benchmark.py --images FOLDER --model PIPELINE --rounds 5
+    python jobs/benchmark.py --sweep                          # settings on made-up evidence
 
 Every round takes the ways in turn, so that a machine with other work slows all alike; the ratios
 are of one round each, and their median and range are what counts.
@@ -35,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     load = os.getloadavg()[0]
     torch.set_num_threads(os.cpu_count() or 1)
     measure = measure_texts if given.images is None else measure_images
+    if given.sweep:
+        measure = measure_sweep
     found, table, marker = measure(given, load)
     print(table)
     if given.json:
@@ -54,6 +58,10 @@ def parser() -> argparse.ArgumentParser:
     texts.add_argument("--text-column", default="text")
     texts.add_argument("--neighbors", type=int, default=2, help="of each text")
     texts.add_argument("--batch-tokens", type=int, default=8_192)
+    sweeps = made.add_argument_group("sweeps")
+    sweeps.add_argument("--sweep", action="store_true", help="measure how fast settings are tried")
+    sweeps.add_argument("--records", type=int, default=10_000, help="of made-up evidence")
+    sweeps.add_argument("--settings", type=int, default=1_000, help="a multiple of 20")
     images = made.add_argument_group("diffusion models")
     images.add_argument(
         "--images", metavar="FOLDER", nargs="?", const=DIGITS,
@@ -94,6 +102,15 @@ def measure_images(given: argparse.Namespace, load: float) -> tuple[dict[str, An
         bench = images.make_bench(model, files, given.count, folder)
         found = images.summary(bench, images.measure(bench, given.rounds), load)
     return found, images.page_table(found), images.START
+
+
+def measure_sweep(given: argparse.Namespace, load: float) -> tuple[dict[str, Any], str, str]:
+    from raymia.benchmarks import sweeps
+
+    with tempfile.TemporaryDirectory() as name:
+        spec = sweeps.make_audit(given.records, given.settings, Path(name))
+        found = sweeps.summary(sweeps.measure(spec), load)
+    return found, sweeps.page_table(found), sweeps.START
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from raymia.report.result import RunResult
+    from raymia.sweep.result import SweepResult
 
 app = typer.Typer(
     help="Measure how much of its training data a generative model gives away.",
@@ -92,6 +93,7 @@ def plan(
 
     from raymia.report.plan_table import plan_table
     from raymia.spec_file import load_spec
+    from raymia.sweep.table import sweep_plan_table
 
     console, spec = Console(), load_spec(file)
     if calibrate is not None:
@@ -101,6 +103,20 @@ def plan(
 
         measure_rates(resolve_inputs(spec), EvidenceStore(spec.store), calibrate, console)
     console.print(plan_table(spec))
+    if spec.sweep is not None:
+        console.print(sweep_plan_table(spec))
+
+
+@app.command()
+def sweep(file: AuditFile) -> None:
+    """Try settings of attacks and queries; choose on half the records, judge on the other."""
+    from rich.console import Console
+
+    from raymia.spec_file import load_spec
+    from raymia.sweep.run import run_sweep
+
+    console, spec = Console(), load_spec(file)
+    print_sweep(run_sweep(spec, console), spec.output, console)
 
 
 class Demo(StrEnum):
@@ -211,6 +227,22 @@ def print_gate(result: RunResult, console: Console) -> None:
     from raymia.report.table import gate_table
 
     console.print(gate_table(result))
+
+
+def print_sweep(result: SweepResult, output: str, console: Console) -> None:
+    """Print the best settings, the counts and where the page is."""
+    from raymia.sweep.result import PAGE_FILE
+    from raymia.sweep.table import winners_table
+
+    console.print(winners_table(result))
+    console.print(
+        f"{result.settings:,} settings, {result.tried_now:,} of them tried now; asked the models "
+        f"{result.asked:,} questions in {result.seconds:,.0f} s",
+        highlight=False,
+    )
+    for problem in result.problems:
+        console.print(problem, highlight=False, markup=False)
+    console.print(f"sweep: {output}/{PAGE_FILE}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:

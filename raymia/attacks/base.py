@@ -135,8 +135,10 @@ def build(name: str, parameters: dict[str, Any], where: str, records: str = "tex
     known = [f.name for f in fields(kind)]
     unknown = sorted(set(parameters) - set(known))
     if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f" did you mean {near[0]!r}?" if near else ""
         raise InputError(
-            f"{where}: attack {name!r} has no parameter {unknown[0]!r}; "
+            f"{where}: attack {name!r} has no parameter {unknown[0]!r};{hint} "
             f"it has: {', '.join(known) or 'none'}"
         )
     defaults = {f.name: f.default for f in fields(kind)}

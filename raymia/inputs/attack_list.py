@@ -36,7 +36,7 @@ def name_attacks(spec: AuditSpec) -> list[NamedAttack]:
     named: list[NamedAttack] = []
     for number, item in enumerate(wanted):
         try:
-            named += _with_references(item, spec, f"attacks[{number}]")
+            named += with_references(item, spec, f"attacks[{number}]")
         except InputError as error:
             problems += error.problems
     if named and all(item.attack.combines for item in named):
@@ -109,7 +109,14 @@ def costs_extra(kind: type[Attack], spec: AuditSpec) -> bool:
     )
 
 
-def _with_references(item: AttackSpec, spec: AuditSpec, where: str) -> list[NamedAttack]:
+def with_references(item: AttackSpec, spec: AuditSpec, where: str) -> list[NamedAttack]:
+    """An attack, alone or with each reference it can run with.
+
+    Raises
+    ------
+    InputError
+        For an attack that is unknown, or that the audit file does not give the means for.
+    """
     statistic, _, reference = item.attack.partition("@")
     attack = raymia.attacks.build(statistic, dict(item.parameters), where, spec.records.kind)
     label = item.name or statistic

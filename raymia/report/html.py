@@ -52,7 +52,7 @@ def render(result: RunResult, curves: Sequence[AttackCurves]) -> str:
         dropped_reasons=_tally(f"{entry.stage}: {entry.reason}" for entry in result.dropped),
         listed=LISTED,
         shown_at_first=SHOWN_AT_FIRST,
-        plotly=_plotly_script(),
+        plotly=plotly_script(),
     )
 
 
@@ -65,7 +65,8 @@ def _fact(value: float | int | str) -> str:
 
 
 @cache
-def _plotly_script() -> Markup:
+def plotly_script() -> Markup:
+    """Plotly, to stand within a script element."""
     # Within a script element only these two character sequences could end or confuse it; in the
     # library they can stand in string literals alone, where the backslash changes nothing.
     source = get_plotlyjs().replace("</script", r"<\/script").replace("<!--", r"<\!--")

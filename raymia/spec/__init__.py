@@ -61,6 +61,7 @@ from raymia.spec.references import (
     ShadowReference,
 )
 from raymia.spec.shift import ShiftSpec
+from raymia.spec.sweep import ObjectiveSpec, SpaceSpec, SweepSpec, Value
 
 __all__ = [
     "MASK_FILL_PRESETS",
@@ -95,6 +96,7 @@ __all__ = [
     "Name",
     "NeighborsSpec",
     "NoiseSpec",
+    "ObjectiveSpec",
     "Paths",
     "Perturbation",
     "PoolSpec",
@@ -111,13 +113,16 @@ __all__ = [
     "ShadowReference",
     "Share",
     "ShiftSpec",
+    "SpaceSpec",
     "Strict",
     "SubstituteNeighbors",
     "SwapsSpec",
+    "SweepSpec",
     "TargetSetSpec",
     "TargetSpec",
     "TextNeighbors",
     "TextRecordsSpec",
     "TimestepsSpec",
+    "Value",
     "merge_preset",
 ]

@@ -22,6 +22,7 @@ from raymia.spec.probes import ProbesSpec
 from raymia.spec.records import CorpusSpec, RecordsSpec
 from raymia.spec.references import ModelReference, ReferenceSpec, SelfPromptReference
 from raymia.spec.shift import ShiftSpec
+from raymia.spec.sweep import SweepSpec
 
 
 class PoolSpec(Strict):
@@ -134,6 +135,7 @@ class AuditSpec(Strict):
     )
     costs: CostsSpec | None = Field(default=None, description="prices, for `raymia plan`")
     metrics: MetricsSpec = Field(default=MetricsSpec(), description="what is measured")
+    sweep: SweepSpec | None = Field(default=None, description="for `raymia sweep`")
     shift: ShiftSpec = Field(
         default=ShiftSpec(),
         description="whether members and non-members come from one distribution",

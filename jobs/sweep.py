@@ -1,0 +1,97 @@
+"""Run a sweep as a Ray job.
+
+    ray job submit --working-dir . -- python jobs/sweep.py audit.yaml
+
+The last line of the output is one JSON object that sums the sweep up. The exit code is that of
+`raymia sweep`: 0 when every setting was tried, 2 for wrong input, 1 for anything else. A sweep that
+was interrupted goes on where it was when it is submitted again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from raymia.cli import EXIT_FAILED, exit_code
+from raymia.engine.jobs import lost_folders
+from raymia.errors import RaymiaError
+from raymia.spec_file import load_spec
+from raymia.sweep.result import PAGE_FILE, SweepResult
+from raymia.sweep.run import run_sweep
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the sweep, print the summary line, and return the exit code."""
+    parser = argparse.ArgumentParser(description="Run a sweep as a Ray job.")
+    parser.add_argument("audit_file", metavar="AUDIT.YAML", help="the audit file")
+    file: str = parser.parse_args(arguments).audit_file
+
+    result: SweepResult | None = None
+    page: str | None = None
+    problems: list[str] = []
+    code = 0
+    try:
+        spec = load_spec(file)
+        for warning in lost_folders(spec):
+            print(f"warning: {warning}", flush=True)
+        result = run_sweep(spec, Console())
+        problems, page = result.problems, f"{spec.output}/{PAGE_FILE}"
+    except RaymiaError as error:
+        problems, code = str(error).splitlines(), exit_code(error)
+    except Exception as error:
+        traceback.print_exc()
+        problems, code = [f"{type(error).__name__}: {error}"], EXIT_FAILED
+    for problem in problems:
+        print(f"raymia: {problem}", file=sys.stderr)
+    sys.stderr.flush()  # the log of a job has both streams, and the summary comes last
+    print(json.dumps(summary(file, result, page, problems)), flush=True)
+    return code
+
+
+def summary(
+    file: str, result: SweepResult | None, page: str | None, problems: list[str]
+) -> dict[str, Any]:
+    """Sum a sweep up in a JSON-serializable mapping; one that did not end has null for the rest."""
+    sums: dict[str, Any] = {
+        "audit_file": file,
+        "name": None,
+        "settings": None,
+        "tried_now": None,
+        "asked": None,
+        "best": None,
+        "page": page,
+        "problems": problems,
+    }
+    if result is None:
+        return sums
+    return sums | {
+        "name": result.name,
+        "settings": result.settings,
+        "tried_now": result.tried_now,
+        "asked": result.asked,
+        "best": [
+            {
+                "target": winner.target,
+                "attack": winner.label,
+                "parameters": winner.parameters,
+                "queries": winner.queries,
+                "calibration": _value(winner.objective("calibration", result)),
+                "evaluation": _value(winner.objective("evaluation", result)),
+            }
+            for winner in result.winners
+        ],
+    }
+
+
+def _value(estimate: Any) -> float | None:
+    return None if estimate is None else estimate.value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""The evidence of a sweep, and which settings of the queries an attack can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from raymia.evidence.store import EvidenceStore
+from raymia.plan import plan_audit
+from raymia.scoring.evidence import TargetEvidence, evidence_on
+from raymia.spec import Value
+from raymia.sweep.content import EvidenceHasher
+from raymia.sweep.evaluate import Place
+from raymia.sweep.plan import SweepPlan, attacks_on, keys_that_matter
+from raymia.sweep.work import Case
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where settings are tried.
+
+    Attributes
+    ----------
+    evidence : what is known, by target and setting of the queries.
+    found : for each target and attack, by target and the attack's key: places that differ.
+    queries : the values of the swept keys that matter at a place.
+    answers : how many each setting of the queries rests on.
+    """
+
+    evidence: dict[Case, TargetEvidence]
+    found: dict[tuple[str, str], list[Place]]
+    queries: dict[Place, dict[str, Value]]
+    answers: list[int]
+
+
+def read_places(plan: SweepPlan, store: EvidenceStore, failed: Collection[str]) -> Places:
+    """Read all evidence. An attack for which two settings of the queries come to the same evidence
+    has one place for both.
+
+    Parameters
+    ----------
+    failed : targets that are left out.
+    """
+    places = Places({}, {}, {}, [])
+    for audit in plan.audits:
+        inputs = audit.inputs.without(failed)
+        targets = plan_audit(inputs, store)
+        places.answers.append(sum(stage.stored for t in targets for stage in t.stages))
+        for target in targets:
+            places.evidence[target.name, audit.number] = evidence_on(inputs, store, target)
+    hasher = EvidenceHasher()
+    for swept in plan.sweep.attacks:
+        read: dict[tuple[str, str], dict[int, Place]] = {}
+        for (name, number), known in places.evidence.items():
+            for named in attacks_on(swept, plan.audits[number].inputs, name):
+                content = hasher.digest(known.given_to(named, {}), named.attack.asks)
+                place = Place(name, number, swept.key, swept.statistic, named.reference, content)
+                read.setdefault((name, place.label), {})[number] = place
+        for (name, _), by_number in read.items():
+            contents = {number: place.evidence for number, place in by_number.items()}
+            matter = keys_that_matter(plan.audits, contents)
+            first = {place.evidence: place for place in reversed(by_number.values())}
+            for place in sorted(first.values(), key=lambda place: place.query):
+                places.found.setdefault((name, swept.key), []).append(place)
+                values = plan.audits[place.query].values
+                places.queries[place] = {key: values[key] for key in matter}
+    return places

@@ -1,0 +1,221 @@
+"""Whole sweeps through Ray Tune: made-up evidence is asked of no model, small models once."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from ray_fixtures import ensure_local_ray
+from small_audit import BASE, console, passages, raw_rows, write_texts
+from small_sweep import SWEEP, made_spec, with_evidence, write_sweep_audit
+
+import raymia.engine.run
+import raymia.engine.sweep
+from raymia.audit import run_audit
+from raymia.cli import app
+from raymia.evidence.store import EvidenceStore
+from raymia.scoring import score_target
+from raymia.spec import AuditSpec
+from raymia.spec_file import load_spec
+from raymia.sweep.plan import plan_sweep
+from raymia.sweep.run import run_sweep
+from raymia.sweep.space import check_sweep
+
+
+@pytest.fixture
+def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("this sweep should not ask any model")
+
+    monkeypatch.setattr(raymia.engine.run, "ask_models", refuse)
+
+
+@pytest.fixture
+def no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("this sweep should not try anything")
+
+    monkeypatch.setattr(raymia.engine.sweep, "try_settings", refuse)
+
+
+def rows_of(spec: AuditSpec) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(f"{spec.output}/sweep.parquet").to_pylist()
+    return rows
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A sweep over made-up evidence, run once."""
+    ensure_local_ray()
+    spec = made_spec(tmp_path_factory.mktemp("swept"), SWEEP)
+    with_evidence(spec)
+    return spec, run_sweep(spec, console())
+
+
+def test_every_setting_is_tried_once_and_no_model_is_asked(swept: Any) -> None:
+    spec, result = swept
+    assert result.asked == 0
+    assert result.settings == result.tried_now == 15
+    assert result.problems == []
+    rows = rows_of(spec)
+    counts = Counter((row["attack"], row["reference"]) for row in rows)
+    assert counts == {("min_k", None): 3, ("spv", "base"): 6, ("spv", "other"): 6}
+    spv = {(row["reference"], row["parameter.space"], row["query.neighbors.count"])
+           for row in rows if row["attack"] == "spv"}  # fmt: skip
+    assert spv == {(r, s, n) for r in ("base", "other") for s in ("log", "probability")
+                   for n in (1, 2, 4)}  # fmt: skip
+    assert {row["query.neighbors.count"] for row in rows if row["attack"] == "min_k"} == {None}
+
+
+def test_a_setting_achieves_what_an_audit_with_it_does(swept: Any) -> None:
+    """The row's AUC is that of the scores of an ordinary audit, on the half."""
+    from sklearn.metrics import roc_auc_score
+
+    spec, _ = swept
+    plan = plan_sweep(check_sweep(spec), EvidenceStore(spec.store))
+    row = next(r for r in rows_of(spec) if r["reference"] == "other"
+               and r["parameter.space"] == "log" and r["query.neighbors.count"] == 2)  # fmt: skip
+    neighbors = spec.neighbors.model_copy(update={"count": 2})
+    attacks = [{"attack": "spv@other", "parameters": {"space": "log"}}]
+    audit = AuditSpec.model_validate({**spec.model_dump(exclude={"sweep", "targets"}),
+                                      "targets": spec.targets, "attacks": attacks})  # fmt: skip
+    audit = audit.model_copy(update={"neighbors": neighbors})
+    from raymia.inputs import resolve_inputs
+    from raymia.plan import plan_audit
+
+    inputs, store = resolve_inputs(audit), EvidenceStore(spec.store)
+    (scores,) = score_target(inputs, store, plan_audit(inputs, store)[0]).values()
+    for half in ("calibration", "evaluation"):
+        chosen = getattr(plan.halves, half)
+        expected = roc_auc_score(plan.halves.is_member[chosen], scores[chosen])
+        assert row[f"{half}.auc"] == pytest.approx(expected)
+
+
+@pytest.mark.usefixtures("no_models", "no_trials")
+def test_again_nothing_is_tried_and_all_is_the_same(swept: Any) -> None:
+    spec, result = swept
+    before = rows_of(spec)
+    again = run_sweep(spec, console())
+    assert again.tried_now == 0
+    assert again.winners == result.winners
+    assert rows_of(spec) == before
+
+
+@pytest.mark.usefixtures("no_models", "local_ray")
+def test_one_more_value_is_all_that_is_tried(swept: Any) -> None:
+    spec, _ = swept
+    more = {**SWEEP, "attacks": {**SWEEP["attacks"], "min_k": {"share": {"grid": [0.1, 0.3, 0.7,
+            0.9]}}}}  # fmt: skip
+    wider = load_spec(write_sweep_audit(Path(spec.store).parent, more, output="wider"))
+    assert run_sweep(wider, console()).tried_now == 1
+
+
+def test_the_files_say_who_won_and_how_it_was_judged(swept: Any) -> None:
+    spec, result = swept
+    told = json.loads(Path(spec.output, "sweep.json").read_text())
+    assert [(w["target"], w["attack"]) for w in told["winners"]] == [
+        (w.target, w.attack) for w in result.winners
+    ]
+    for winner in result.winners:
+        own = [r for r in rows_of(spec) if r["attack"] == winner.attack]
+        assert winner.tried == len(own)
+        best = max(own, key=lambda row: row["objective"])
+        assert winner.calibration.auc.value == pytest.approx(best["objective"])
+        assert winner.evaluation is not None
+        assert winner.evaluation.auc.value == pytest.approx(best["evaluation.auc"])
+    h = result.halves
+    assert h.calibration_members + h.evaluation_members == 40
+    assert h.calibration_non_members + h.evaluation_non_members == 40
+
+
+@pytest.mark.usefixtures("no_models", "local_ray")
+def test_optuna_proposes_the_same_settings_again_and_finds_better_ones(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    sweep = {
+        "attacks": {"spv": {"space": {"choice": ["log", "probability"]}},
+                    "surp": {"share": {"uniform": [0.05, 1.0]},
+                             "max_entropy": {"loguniform": [0.2, 8]}}},
+        "queries": {"neighbors.count": {"grid": [1, 4]}},
+        "search": "optuna", "samples": 12, "seed": 1,
+    }  # fmt: skip
+    spec = made_spec(tmp_path, sweep)
+    with_evidence(spec)
+    result = run_sweep(spec, console())
+    rows = rows_of(spec)
+    counts = Counter(row["attack"] for row in rows)
+    assert counts["surp"] == 12
+    assert 1 < counts["spv"] <= 8  # two spaces, two references, two counts
+    assert result.tried_now == result.settings == len(rows)
+    again = run_sweep(spec, console())
+    assert again.tried_now == 0
+    assert rows_of(spec) == rows
+    shares = [row["parameter.share"] for row in rows if row["attack"] == "surp"]
+    assert len(set(shares)) == 12
+    assert all(0.05 <= share <= 1 for share in shares)
+
+
+@pytest.mark.usefixtures("no_models")
+def test_commands_plan_and_show_a_sweep(swept: Any) -> None:
+    from typer.testing import CliRunner
+
+    spec, _ = swept
+    file = str(Path(spec.store).parent / "audit.yaml")
+    write_sweep_audit(Path(file).parent, SWEEP)
+    shown = CliRunner().invoke(app, ["plan", file], env={"COLUMNS": "120"})
+    assert shown.exit_code == 0, shown.output
+    assert "15 settings of min_k, spv on 3 settings of the queries, by AUC" in " ".join(
+        shown.output.split()
+    )
+    found = CliRunner().invoke(app, ["sweep", file], env={"COLUMNS": "120"})
+    assert found.exit_code == 0, found.output
+    assert "15 settings, 0 of them tried now; asked the models 0 questions" in found.output
+    assert "optimism" in found.output
+
+
+# ------------------------------------------------------------------------- real questions
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_models_are_asked_once_for_what_settings_have_in_common(
+    tmp_path: Path, tiny_gpt2: Path
+) -> None:
+    """Neighbors 1 to 3 are among 1 to 5; words that are swapped by another share are others."""
+    texts = [" ".join(text.split()[:12]) for text in passages()[:56]]
+    sweep = {
+        "attacks": {"spv": {}},
+        "queries": {
+            "neighbors.count": {"grid": [3, 5]}, "neighbors.share": {"grid": [0.15, 0.5]},
+        },
+    }  # fmt: skip
+    file = write_sweep_audit(
+        tmp_path, sweep, targets=[{"name": "tuned", "model": str(tiny_gpt2)}],
+        references={"base": {"model": str(BASE)}}, resources={"block_records": 64},
+    )  # fmt: skip
+    write_texts(tmp_path / "members.jsonl", texts[:28])
+    write_texts(tmp_path / "non_members.jsonl", texts[28:])
+    spec = load_spec(file)
+    plan = plan_sweep(check_sweep(spec), EvidenceStore(spec.store))
+    result = run_sweep(spec, console())
+    records = len(texts)
+    assert result.asked == records * (2 + 2 * 5 * 3)  # tokens once; neighbors made, and asked twice
+    assert [query.asked for query in result.queries] == plan.asked
+    for kind in ("text.tokens", "text.neighbors", "neighbors.substitute"):
+        rows = Counter(
+            (part.parent.name, row["record_id"], row["neighbor"])
+            for part in (tmp_path / "store" / "evidence" / kind).glob("*/*.parquet")
+            for row in pq.read_table(part, columns=["record_id", "neighbor"]).to_pylist()
+        )
+        assert set(rows.values()) == {1}
+    assert len(raw_rows(tmp_path / "store", "text.neighbors")) == records * 2 * 2 * 5
+    again = run_sweep(spec, console())
+    assert (again.asked, again.tried_now) == (0, 0)
+    # An audit with one of the settings finds everything stored.
+    audit = run_audit(spec.model_copy(update={"sweep": None, "attacks": None, "neighbors":
+        spec.neighbors.model_copy(update={"count": 5})}), console())  # fmt: skip
+    asked = {stage.name: stage.asked for stage in audit.stages}
+    assert asked["reference:base"] == 0
+    assert asked["neighbors"] == 0
