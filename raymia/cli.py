@@ -196,7 +196,7 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
     condition is not passed."""
     from raymia.records import count_reasons
     from raymia.report.table import metrics_table
-    from raymia.report.wording import neighbor_line
+    from raymia.report.wording import neighbor_line, overlap_lines, shift_line
 
     console.print(metrics_table(result, console.width))
     for reason, times in count_reasons(result.set_aside).items():
@@ -211,6 +211,10 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
     )
     if result.neighbors is not None:
         console.print(neighbor_line(result.neighbors), highlight=False, markup=False)
+    if result.shift is not None:
+        found = [shift_line(result.shift)] if result.shift.state == "shift" else []
+        for line in [*found, *overlap_lines(result.shift)]:
+            console.print(line, highlight=False, markup=False)
     for problem in result.problems:
         console.print(problem, highlight=False, markup=False)
     console.print(f"report: {output}/report.html", highlight=False, soft_wrap=True)

@@ -33,6 +33,7 @@ from raymia.report.result import (
 )
 from raymia.report.verdict import judge
 from raymia.scoring import Reduction, ScoreParts
+from raymia.scoring.blind import ask_blind, excess_over_blind
 from raymia.spec import ModelSpec, SelfGeneratedReference, SelfPromptReference, TextNeighbors
 from raymia.spec.conditions import parse_conditions
 
@@ -82,6 +83,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts) -> RunResult:
         FailedTarget(name=name, reason=reason)
         for name, reason in {**run.failed, **dict(_without_answers(run, dropped))}.items()
     ]
+    blind = ask_blind(run.inputs, run.store, run.after)
     versions, findings = [*VERSIONS_OF], ImageFindings()
     if run.inputs.shape is not None:
         versions += VERSIONS_OF_IMAGES
@@ -118,6 +120,8 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts) -> RunResult:
         comparisons=reduction.comparisons,
         claims=reduction.claims,
         dataset_inference=reduction.dataset_inference,
+        shift=blind.check,
+        excess_over_blind=excess_over_blind(run.inputs, run.scored, scores, blind),
         image_examples=findings.examples,
         perturbation_choices=findings.choices,
         mean_fluctuations=findings.means,

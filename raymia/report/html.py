@@ -92,9 +92,11 @@ def _template() -> jinja2.Template:
         "few_allowed": few_allowed,
         "neighbor_figures": wording.neighbor_figures,
         "outscores": wording.outscores,
+        "overlap_lines": wording.overlap_lines,
         "percent": wording.percent,
         "rate_interval": wording.rate_interval,
         "rests_on_few": lambda few: wording.rests_on_few(*few),
+        "shift_line": wording.shift_line,
         "unit_interval": wording.unit_interval,
     }
     environment.filters.update(filters)

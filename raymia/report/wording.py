@@ -8,6 +8,7 @@ from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import Estimate, TprAtFpr
 from raymia.report.image_result import ImageExample, PerturbationChoice
 from raymia.report.result import NeighborQuality, RunResult
+from raymia.shift.result import ShiftCheck
 
 READ_FIRST = {"self_prompt": "ez", "self_generated": "loss"}
 """The statistic that found the most members at low false-positive rates in raymia's own small
@@ -145,6 +146,41 @@ def dataset_inference(test: DatasetInference) -> str:
         f"{test.target}: dataset inference on the {test.suspects} as a whole: p = {p}, "
         f"effect {test.effect:.2f} standard deviations ({compared})."
     )
+
+
+def shift_line(check: ShiftCheck) -> str:
+    """Say whether members and non-members come from one distribution."""
+    guesser = check.strongest
+    if guesser is None:
+        return f"shift between members and non-members was not checked: {check.reason}"
+    area = f"AUC {guesser.auc.value:.3f} {unit_interval(guesser.auc)}"
+    if check.state == "shift":
+        return (
+            f"shift: {guesser.title} tell members from non-members without the model ({area}); "
+            "raw numbers of attacks do not measure leakage"
+        )
+    blind = number_of(len(check.guesses), "guesser")
+    return f"no shift found by {blind} that see no target; the best, on {guesser.title}: {area}"
+
+
+def overlap_lines(check: ShiftCheck) -> list[str]:
+    """Name what stands in members and in non-members; empty where nothing does."""
+    lines = []
+    grams, near = check.ngram_overlap, check.near_duplicates
+    doubt = "their labels are doubtful, and they make attacks look weaker"
+    if near is not None and near.non_members:
+        first = near.pairs[0]
+        lines.append(
+            f"{number_of(near.non_members, 'non-member')} nearly equal to a member, as "
+            f"{first.non_member} is to {first.member} (similarity {first.similarity:.2f}): {doubt}"
+        )
+    if grams is not None and grams.mostly:
+        lines.append(
+            f"{number_of(grams.mostly, 'non-member')} with at least "
+            f"{percent(grams.threshold, 0)} of the n-grams in members, as {grams.records[0]}: "
+            f"{doubt}"
+        )
+    return lines
 
 
 def neighbor_figures(quality: NeighborQuality) -> list[tuple[str, str]]:

@@ -99,7 +99,10 @@ class ShiftCheck(Result):
     left_out: int = Field(
         default=0, ge=0, description="members and non-members beyond the sample, not looked at"
     )
-    guesses: list[BlindGuess] = Field(default=[], description="the strongest guesser first")
+    guesses: list[BlindGuess] = Field(
+        default=[],
+        description="those that found a shift first, then by AUC; the first is the strongest",
+    )
     ngram_overlap: NgramOverlap | None = Field(default=None, description="none for images")
     near_duplicates: NearDuplicates | None = Field(default=None, description="none if not checked")
 

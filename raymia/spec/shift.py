@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from raymia.spec.base import Share, Strict
+from raymia.spec.base import Strict
 
 
 class ShiftSpec(Strict):
     """Guessers that see no target try to tell members from non-members."""
 
     enabled: bool = Field(default=True, description="false leaves the check out")
-    error_rate: Share = Field(
+    error_rate: float = Field(
         default=0.05,
+        ge=0.01,
+        lt=1,
         description="chance that some guesser cries shift where members and non-members were "
         "split at random",
     )

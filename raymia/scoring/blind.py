@@ -1,0 +1,143 @@
+"""Guessers that see no target, asked about an audit's records; and what attacks add to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from raymia.attacks.base import Scores
+from raymia.attacks.images.base import mean_error
+from raymia.evidence.store import EvidenceStore
+from raymia.image_records import pixels_array
+from raymia.inputs import Inputs
+from raymia.metrics.comparison import holm
+from raymia.metrics.delong import auc_difference, placements
+from raymia.metrics.summary import LEAST_PER_CLASS, Estimate
+from raymia.modality import model_evidence
+from raymia.plan import TargetPlan
+from raymia.scoring.evidence import units
+from raymia.scoring.parts import ScoreParts
+from raymia.shift.gate import Blind, KnownRecords, check_shift, not_checked, sampled_rows
+from raymia.shift.result import ExcessOverBlind
+
+LOSS_QUESTIONS = ("tokens", "terms")
+"""What a model's loss on the record itself is read from, for texts and for images."""
+
+
+def ask_blind(inputs: Inputs, store: EvidenceStore, plans: Sequence[TargetPlan]) -> Blind:
+    """Check whether members and non-members come from one distribution.
+
+    No model is asked anything: of references, what is stored is used.
+
+    Parameters
+    ----------
+    plans : after the run.
+    """
+    spec = inputs.spec.shift
+    if not spec.enabled:
+        labels = inputs.records.table["is_member"].drop_null().to_numpy()
+        off = "it is switched off in the audit file"
+        return Blind(not_checked(labels.astype(np.bool_), spec.error_rate, off), {})
+    return check_shift(
+        _known_records(inputs, store, plans),
+        error_rate=spec.error_rate,
+        seed=inputs.spec.seed,
+        confidence=inputs.spec.metrics.confidence,
+    )
+
+
+def excess_over_blind(
+    inputs: Inputs, plans: Sequence[TargetPlan], parts: ScoreParts, blind: Blind
+) -> list[ExcessOverBlind]:
+    """Compare every attack with the strongest guesser, on the records that both scored.
+
+    Parameters
+    ----------
+    plans : of the targets whose scores are in ``parts``.
+    """
+    guesser = blind.check.strongest
+    if guesser is None:
+        return []
+    confidence = inputs.spec.metrics.confidence
+    is_member = np.array([label is True for label in inputs.records.table["is_member"].to_pylist()])
+    guesses = np.array([blind.scores.get(i, np.nan) for i in inputs.records.ids])
+    found: list[ExcessOverBlind] = []
+    pairs = [(plan.name, named.label) for plan in plans for named in inputs.attacks_on(plan.name)]
+    for target, attack in pairs:
+        values = parts.column(target, attack)
+        both = np.isfinite(guesses) & np.isfinite(values)
+        own, other, members = values[both], guesses[both], is_member[both]
+        if min(members.sum(), (~members).sum()) < LEAST_PER_CLASS:
+            continue
+        excess = auc_difference(own, other, members, confidence=confidence)
+        found.append(
+            ExcessOverBlind(
+                target=target,
+                attack=attack,
+                guesser=guesser.name,
+                n_members=int(members.sum()),
+                n_non_members=int((~members).sum()),
+                attack_auc=placements(own, members).auc,
+                guesser_auc=placements(other, members).auc,
+                excess=Estimate(value=excess.value, low=excess.low, high=excess.high),
+                p_value=excess.p_value,
+                corrected_p_value=excess.p_value,
+                confidence=confidence,
+            )
+        )
+    corrected = holm(np.array([entry.p_value for entry in found]))
+    return [
+        entry.model_copy(update={"corrected_p_value": float(p)})
+        for entry, p in zip(found, corrected, strict=True)
+    ]
+
+
+def _known_records(
+    inputs: Inputs, store: EvidenceStore, plans: Sequence[TargetPlan]
+) -> KnownRecords:
+    table = inputs.records.table
+    given = np.flatnonzero(table["is_member"].is_valid().to_numpy())
+    is_member = table["is_member"].take(pa.array(given)).to_numpy().astype(np.bool_)
+    chosen = sampled_rows(is_member, inputs.spec.shift.sample, inputs.spec.seed)
+    known = table.take(pa.array(given[chosen]))
+    payloads, ids = known["payload"].to_pylist(), known["record_id"].to_pylist()
+    unit_of = units(inputs.records)
+    images, texts = None, payloads
+    if inputs.shape is not None:
+        images = pixels_array(payloads, inputs.shape)
+        texts = [payload["caption"] or "" for payload in payloads]
+    return KnownRecords(
+        ids=ids,
+        is_member=is_member[chosen],
+        units=[unit_of[row] for row in given[chosen].tolist()],
+        texts=texts,
+        images=images,
+        references=dict(_alone(inputs, store, plans, ids)),
+        left_out=len(given) - len(chosen),
+    )
+
+
+def _alone(
+    inputs: Inputs, store: EvidenceStore, plans: Sequence[TargetPlan], ids: Sequence[str]
+) -> Iterator[tuple[str, Scores]]:
+    """The loss under each reference that exists already, and is no target, as a score."""
+    targets = {checkpoint.fingerprint for checkpoint in inputs.targets.values()}
+    stages = {name: stage for plan in plans for name, stage in plan.references.items()}
+    for name, stage in stages.items():
+        checkpoint = inputs.references.get(name)
+        of_kind_model = inputs.spec.references[name].kind == "model"
+        if not of_kind_model or checkpoint is None or checkpoint.fingerprint in targets:
+            continue
+        answers = [
+            (planned.question, planned.probe, store.read(planned.key))
+            for planned in stage.probes
+            if planned.question in LOSS_QUESTIONS
+        ]
+        if answers:
+            evidence = model_evidence(checkpoint, answers, ids)
+            if inputs.shape is None:
+                yield name, evidence.tokens.mean()
+            else:
+                yield name, -mean_error(evidence.terms, "loss")
