@@ -36,6 +36,11 @@ FailIf = Annotated[
     ),
 ]
 
+Redact = Annotated[
+    bool,
+    typer.Option("--redact", help="leave texts and pictures out of report.html and metrics.json"),
+]
+
 EXIT_FAILED = 1
 EXIT_INCOMPLETE = 3
 EXIT_WRONG_INPUT = 2
@@ -62,7 +67,7 @@ def options(
 
 
 @app.command()
-def audit(file: AuditFile, fail_if: FailIf = None) -> None:
+def audit(file: AuditFile, fail_if: FailIf = None, redact: Redact = False) -> None:
     """Run an audit: ask the models for what is missing, score, measure, write the report."""
     from rich.console import Console
 
@@ -72,6 +77,8 @@ def audit(file: AuditFile, fail_if: FailIf = None) -> None:
 
     console = Console()
     spec = with_conditions(load_spec(file), fail_if or [])
+    if redact:
+        spec = spec.model_copy(update={"report": spec.report.model_copy(update={"redact": True})})
     print_result(run_audit(spec, console), spec.output, console)
 
 
@@ -158,11 +165,11 @@ def demo(
 
 
 @app.command()
-def report(run: RunFolder) -> None:
+def report(run: RunFolder, redact: Redact = False) -> None:
     """Write the report of a stored run anew; no model is asked."""
     from raymia.report.files import write_report
 
-    print(f"report: {write_report(run)}")
+    print(f"report: {write_report(run, redacted=redact)}")
 
 
 @app.command()

@@ -17,6 +17,7 @@ from raymia.attacks import NamedAttack
 from raymia.attacks.images.fluctuation import Around, Choice, choose_perturbation, fluctuation
 from raymia.evidence.image import Floats, ImageEvidence, Images
 from raymia.evidence.store import EvidenceStore
+from raymia.exposed import Leaders, ScoreColumns, shown_records
 from raymia.image_pixels import as_picture
 from raymia.inputs import Inputs
 from raymia.metrics.summary import Metrics
@@ -24,13 +25,8 @@ from raymia.models.image_source import ImageCheckpoint, Shape
 from raymia.plan import PlannedProbe, Stage, TargetPlan
 from raymia.probes.base import Item
 from raymia.report.image_result import Changes, ImageExample, MeanFluctuation, PerturbationChoice
-from raymia.report.ranking import TargetRanking, leading, rank, strength_across
-from raymia.report.wording import first_to_read
 from raymia.scoring.evidence import evidence_on
-from raymia.scoring.parts import ScoreParts
 
-MOST_TARGETS = 3
-MOST_EXAMPLES = 4
 LARGEST_RECORD, LARGEST_NEIGHBOR = 256, 128
 """Pixels of the longer side beyond which a picture is scaled down."""
 
@@ -83,14 +79,14 @@ def look_at_images(
     inputs: Inputs,
     store: EvidenceStore,
     plans: Sequence[TargetPlan],
-    scores: ScoreParts,
+    scores: ScoreColumns,
     metrics: Sequence[Metrics],
 ) -> ImageFindings:
     """Take pictures of the records that an auditor looks at first, on the most exposed targets.
 
-    Of at most three targets, four records each: the most exposed member, candidate and non-member
-    and the least exposed member by the leading attack's score, then the next members. What attacks
-    chose to perturb images with is told for every target.
+    Of at most three targets, four records each; which these are is in
+    :func:`raymia.exposed.shown_records`. What attacks chose to perturb images with is told for
+    every target.
 
     Parameters
     ----------
@@ -99,45 +95,20 @@ def look_at_images(
     metrics : of these scores.
     """
     findings = ImageFindings()
-    rankings = {ranking.target: ranking for ranking in rank(metrics)}
-    shown = _most_exposed([plan.name for plan in plans], rankings)
+    leaders = Leaders(inputs, [plan.name for plan in plans], metrics)
     for plan in plans:
-        if plan.name not in shown and not inputs.chooses_perturbation:
+        if plan.name not in leaders.shown and not inputs.chooses_perturbation:
             continue
         evidence, choice = _evidence_around(inputs, store, plan)
         if choice is not None:
             findings.choices.append(_told(plan.name, choice))
-        if plan.name in shown:
-            leader = _leader(inputs, plan.name, rankings.get(plan.name), scores)
+        if plan.name in leaders.shown:
+            leader = leaders.on(plan.name, scores)
             around = _around(inputs, plan, leader, evidence, choice)
             findings.examples.extend(_examples(inputs, plan.name, leader, scores, around))
             if around is not None:
                 findings.means.extend(_mean(inputs, plan.name, around))
     return findings
-
-
-def _most_exposed(names: Sequence[str], rankings: dict[str, TargetRanking]) -> set[str]:
-    """The targets whose records are shown: the most exposed, then those without metrics."""
-    measured = [r for r in rankings.values() if r.measured]
-    measured.sort(key=strength_across(measured), reverse=True)
-    first = [ranking.target for ranking in measured]
-    return {*list(dict.fromkeys([*first, *names]))[:MOST_TARGETS]}
-
-
-def _leader(
-    inputs: Inputs, target: str, ranking: TargetRanking | None, scores: ScoreParts
-) -> NamedAttack:
-    """The attack that is best on a target; where nothing is measured, the one to read first of
-    those with scores."""
-    attacks = {named.label: named for named in inputs.attacks_on(target)}
-    if ranking is not None and ranking.measured:
-        combined = {label for label, named in attacks.items() if named.attack.combines}
-        return attacks[leading(ranking, combined).attack]
-    kinds = {name: spec.kind for name, spec in inputs.spec.references.items()}
-    hinted = first_to_read({named.attack.name for named in attacks.values()}, kinds)
-    order = [label for label in (hinted, "pfami", "loss", *attacks) if label in attacks]
-    scored = (x for x in order if np.isfinite(scores.column(target, x)).any())
-    return attacks[next(scored, order[0])]
 
 
 def _evidence_around(
@@ -229,55 +200,18 @@ def _mean(inputs: Inputs, target: str, around: _Around) -> Iterator[MeanFluctuat
 
 
 def _examples(
-    inputs: Inputs, target: str, leader: NamedAttack, scores: ScoreParts, around: _Around | None
+    inputs: Inputs, target: str, leader: NamedAttack, scores: ScoreColumns, around: _Around | None
 ) -> Iterator[ImageExample]:
     """The records to look at, by falling score."""
     assert inputs.shape is not None
-    records = inputs.records.table
-    values = scores.column(target, leader.label)
-    labels = records["is_member"].to_pylist()
-    classes = {label: _ranked(values, labels, label) for label in (True, False, None)}
-    others = values[classes[False]]
-    for row in choose_rows(values, classes):
-        label, score = labels[row], float(values[row])
-        n_others = len(others) - (label is False)
-        payload = records["payload"][row].as_py()
-        example = ImageExample(
-            target=target,
-            attack=leader.label,
-            record_id=records["record_id"][row].as_py(),
-            is_member=label,
-            score=score,
-            rank=classes[label].index(row) + 1,
-            of=len(classes[label]),
-            outscored=float((others < score).sum() / n_others) if n_others else None,
-            image=png(_pixels(payload, inputs.shape), LARGEST_RECORD),
-        )
+    payloads = inputs.records.table["payload"]
+    for shown in shown_records(inputs, target, leader, scores.column(target, leader.label)):
+        payload = payloads[shown.row].as_py()
+        picture = png(_pixels(payload, inputs.shape), LARGEST_RECORD)
+        example = ImageExample(**shown.card, image=picture)
         if around is not None:
-            example = _with_neighbors(example, row, payload, around, inputs.shape)
+            example = _with_neighbors(example, shown.row, payload, around, inputs.shape)
         yield example
-
-
-def _ranked(values: Floats, labels: Sequence[bool | None], label: bool | None) -> list[int]:
-    """The rows of a class that have a score, most exposed first; of equals, the earlier."""
-    rows = [n for n, known in enumerate(labels) if known is label and np.isfinite(values[n])]
-    return sorted(rows, key=lambda row: -values[row])
-
-
-def choose_rows(values: Floats, classes: dict[bool | None, list[int]]) -> list[int]:
-    """The rows of the records to show, by falling score.
-
-    Parameters
-    ----------
-    values : scores [records].
-    classes : rows of members (True), non-members (False) and candidates (None), most exposed first.
-    """
-    members, candidates = classes[True], classes[None]
-    suspects = members or candidates
-    wanted = [*members[:1], *candidates[:1], *classes[False][:1], *suspects[-1:]]
-    wanted += [*members[1:3], *candidates[1:3]]
-    rows = list(dict.fromkeys(wanted))[:MOST_EXAMPLES]
-    return sorted(rows, key=lambda row: -values[row])
 
 
 def _with_neighbors(

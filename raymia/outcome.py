@@ -13,6 +13,7 @@ import yaml
 
 from raymia import __version__
 from raymia.compatibility import identical_models
+from raymia.costs import attack_costs, target_losses
 from raymia.evidence.store import EvidenceStore
 from raymia.gate import evaluate
 from raymia.image_outcome import ImageFindings, look_at_images
@@ -20,6 +21,7 @@ from raymia.inputs import Inputs
 from raymia.neighbors.quality import ReferenceAnswers, neighbor_quality
 from raymia.plan import PlannedProbe, Stage, TargetPlan
 from raymia.probes.text import NO_NEIGHBOR, NeighborProbe, TokenProbe
+from raymia.report.redaction import redact
 from raymia.report.result import (
     AttackCard,
     Dropped,
@@ -31,11 +33,13 @@ from raymia.report.result import (
     SetAside,
     StageCount,
 )
+from raymia.report.text_result import TextExample
 from raymia.report.verdict import judge
 from raymia.scoring import Reduction, ScoreParts
 from raymia.scoring.blind import ask_blind, excess_over_blind
 from raymia.spec import ModelSpec, SelfGeneratedReference, SelfPromptReference, TextNeighbors
 from raymia.spec.conditions import parse_conditions
+from raymia.text_outcome import look_at_texts
 
 TRUNCATED = "longer than the model's limit: its end was not scored"
 VERSIONS_OF = ("raymia", "torch", "transformers", "ray", "numpy", "pyarrow")
@@ -84,10 +88,12 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts) -> RunResult:
         for name, reason in {**run.failed, **dict(_without_answers(run, dropped))}.items()
     ]
     blind = ask_blind(run.inputs, run.store, run.after)
-    versions, findings = [*VERSIONS_OF], ImageFindings()
+    versions, findings, texts = [*VERSIONS_OF], ImageFindings(), list[TextExample]()
     if run.inputs.shape is not None:
         versions += VERSIONS_OF_IMAGES
         findings = look_at_images(run.inputs, run.store, run.scored, scores, reduction.metrics)
+    else:
+        texts = look_at_texts(run.inputs, run.store, run.scored, scores, reduction.metrics)
     missing = [
         f"{stage.name}: {stage.asked} answers are missing"
         for _, stage in _stages(run)
@@ -122,6 +128,9 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts) -> RunResult:
         dataset_inference=reduction.dataset_inference,
         shift=blind.check,
         excess_over_blind=excess_over_blind(run.inputs, run.scored, scores, blind),
+        costs=attack_costs(run.inputs, run.scored),
+        losses=list(target_losses(run.inputs, [plan.name for plan in run.scored], scores)),
+        text_examples=texts,
         image_examples=findings.examples,
         perturbation_choices=findings.choices,
         mean_fluctuations=findings.means,
@@ -139,7 +148,8 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts) -> RunResult:
         seconds=round(run.seconds, 1),
     )
     gate = evaluate(parse_conditions(run.inputs.spec.fail_if), result)
-    return result.model_copy(update={"verdict": judge(result), "gate": gate})
+    result = result.model_copy(update={"verdict": judge(result), "gate": gate})
+    return redact(result) if run.inputs.spec.report.redact else result
 
 
 def _audit_yaml(inputs: Inputs) -> str:

@@ -19,7 +19,8 @@ from small_image_audit import SHAPE, TIMESTEPS, digits, write_image_audit, write
 
 from raymia.draws import stream_key
 from raymia.evidence.store import EvidenceStore
-from raymia.image_outcome import LARGEST_RECORD, choose_rows, look_at_images, png
+from raymia.exposed import choose_rows
+from raymia.image_outcome import LARGEST_RECORD, look_at_images, png
 from raymia.inputs import Inputs, resolve_inputs
 from raymia.neighbors.images import perturb
 from raymia.outcome import Run, sum_up

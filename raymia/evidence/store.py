@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,13 +106,25 @@ class EvidenceStore:
         self.folder.write(f"{folder}/{name}", buffer.getvalue())
         return name
 
-    def read(self, key: EvidenceKey, columns: list[str] | None = None) -> pa.Table | None:
-        """Read all rows of a key, each (record, neighbor) once; None where there are none."""
+    def read(
+        self,
+        key: EvidenceKey,
+        columns: list[str] | None = None,
+        records: Sequence[str] | None = None,
+    ) -> pa.Table | None:
+        """Read the rows of a key, each (record, neighbor) once; None where there are none.
+
+        Parameters
+        ----------
+        records : read the rows of these records alone.
+        """
         wanted = None if columns is None else [*ROW_KEY, *(c for c in columns if c not in ROW_KEY)]
-        tables = self._read_parts(key.folder, wanted)
+        tables = self._read_parts(key.folder, wanted, records)
         return first_of_each(pa.concat_tables(tables)) if tables else None
 
-    def _read_parts(self, folder: str, columns: list[str] | None) -> list[pa.Table]:
+    def _read_parts(
+        self, folder: str, columns: list[str] | None, records: Sequence[str] | None
+    ) -> list[pa.Table]:
         """Read the parts of a key in the order of their names.
 
         They are listed again after they were read, and until none of those that were listed has
@@ -123,7 +135,7 @@ class EvidenceStore:
 
         def read(name: str) -> tuple[str, pa.Table | None]:
             try:
-                return name, self.read_part(f"{folder}/{name}", columns)
+                return name, self.read_part(f"{folder}/{name}", columns, records)
             except FileNotFoundError:
                 return name, None
 
@@ -139,8 +151,13 @@ class EvidenceStore:
             "them?"
         )
 
-    def read_part(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """Read one part.
+    def read_part(
+        self,
+        name: str,
+        columns: list[str] | None = None,
+        records: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Read one part, or its rows of some records alone.
 
         Raises
         ------
@@ -149,8 +166,12 @@ class EvidenceStore:
         RaymiaError
             If it is damaged.
         """
+        only = None
+        if records is not None:
+            only = pc.field("record_id").isin(pa.array(records, pa.string()))
         try:
-            return pq.read_table(io.BytesIO(self.folder.read(name)), columns=columns)
+            content = io.BytesIO(self.folder.read(name))
+            return pq.read_table(content, columns=columns, filters=only)
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowInvalid) as error:

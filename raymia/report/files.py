@@ -15,6 +15,7 @@ from raymia.files import Folder
 from raymia.report.curves import CURVES_SCHEMA, AttackCurves, curves_of, curves_table
 from raymia.report.html import render
 from raymia.report.junit import junit_xml
+from raymia.report.redaction import redact
 from raymia.report.result import SCHEMA_VERSION, RunResult
 from raymia.report.scores import SCORES_SCHEMA, check_scores
 
@@ -77,10 +78,18 @@ def write_gate(folder_url: str, result: RunResult) -> None:
         folder.remove(JUNIT_FILE)
 
 
-def write_report(folder_url: str) -> str:
-    """Write the report of a stored run anew, and return where it is."""
+def write_report(folder_url: str, *, redacted: bool = False) -> str:
+    """Write the report of a stored run anew, and return where it is.
+
+    Parameters
+    ----------
+    redacted : leave the content of records out of the report, and out of the metrics for good.
+    """
     result, curves = load_curves(folder_url)
     folder = Folder(folder_url)
+    if redacted:
+        result = redact(result)
+        folder.write(METRICS_FILE, result.shortened().model_dump_json(indent=2).encode())
     folder.write(REPORT_FILE, render(result, curves).encode())
     return folder.path(REPORT_FILE)
 

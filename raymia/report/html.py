@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -13,10 +15,21 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from raymia.report import wording
-from raymia.report.curves import SHOWN_AT_FIRST, AttackCurves, plot_data
+from raymia.report.charts import Charts, cost_chart
+from raymia.report.curves import SHOWN_AT_FIRST, AttackCurves
 from raymia.report.pictures import target_pictures
-from raymia.report.ranking import by_groups, few_allowed, rank
+from raymia.report.ranking import by_groups, few_allowed
 from raymia.report.result import RunResult
+from raymia.report.sections import (
+    contents,
+    drawn_series,
+    group_sections,
+    most_exposed,
+    resolved,
+    shown_claims,
+    target_sections,
+)
+from raymia.report.texts import target_texts
 from raymia.report.verdict import TITLES, verdict_of
 
 LISTED = 50
@@ -30,7 +43,7 @@ def render(result: RunResult, curves: Sequence[AttackCurves]) -> str:
     ----------
     result : RunResult
     curves : sequence of AttackCurves
-        What is drawn of the attacks that were measured.
+        What is drawn, of the attacks that were measured.
 
     Returns
     -------
@@ -38,22 +51,40 @@ def render(result: RunResult, curves: Sequence[AttackCurves]) -> str:
         One HTML document. It holds its styles and its scripts, forbids itself any network access
         by a content security policy, and escapes every string that came from outside.
     """
-    rankings = rank(result.metrics)
-    return _template().render(
-        run=result,
-        verdict=verdict_of(result),
-        finding_titles=TITLES,
-        rankings=rankings,
-        by_groups=by_groups(result),
-        pictures=target_pictures(result),
-        plots=[plot_data(ranking, curves) for ranking in rankings],
-        titles={card.name: card.title for card in result.attacks},
-        set_aside_reasons=_tally(entry.reason for entry in result.set_aside),
-        dropped_reasons=_tally(f"{entry.stage}: {entry.reason}" for entry in result.dropped),
-        listed=LISTED,
-        shown_at_first=SHOWN_AT_FIRST,
-        plotly=plotly_script(),
-    )
+    charts = Charts()
+    verdict = verdict_of(result)
+    targets = target_sections(result, verdict, curves, charts)
+    exposed = most_exposed(targets)
+    context: dict[str, Any] = {
+        "run": result,
+        "verdict": verdict,
+        "finding_titles": TITLES,
+        "targets": targets,
+        "by_groups": group_sections(by_groups(result)),
+        "series": drawn_series(result, targets, charts),
+        "overview_budgets": list(
+            dict.fromkeys(fpr for target in targets for fpr in resolved(target.ranking))
+        ),
+        "has_losses": any(target.loss is not None for target in targets),
+        "cost_chart": None
+        if exposed is None
+        else charts.add(cost_chart(exposed.ranking.measured, exposed.queries)),
+        "cost_target": None if exposed is None else exposed.name,
+        "claims": shown_claims(result, targets),
+        "texts": target_texts(result),
+        "pictures": target_pictures(result),
+        "titles": {card.name: card.title for card in result.attacks},
+        "set_aside_reasons": _tally(entry.reason for entry in result.set_aside),
+        "dropped_reasons": _tally(f"{entry.stage}: {entry.reason}" for entry in result.dropped),
+        "listed": LISTED,
+        "shown_at_first": SHOWN_AT_FIRST,
+        "charts": charts.all,
+        "style": _asset("style.css"),
+        "page_script": _asset("page.js"),
+        "charts_script": _asset("charts.js"),
+        "plotly": _packed_plotly(),
+    }
+    return _environment().get_template("report.html").render(contents=contents(context), **context)
 
 
 def _tally(reasons: Iterable[str]) -> list[tuple[str, int]]:
@@ -74,31 +105,50 @@ def plotly_script() -> Markup:
 
 
 @cache
-def _template() -> jinja2.Template:
+def _packed_plotly() -> Markup:
+    """The plotting library, compressed: a third of its size, and nothing that could end a script
+    element. The page unpacks it once its text stands."""
+    packed = gzip.compress(get_plotlyjs().encode(), compresslevel=9, mtime=0)
+    return Markup(base64.b64encode(packed).decode())
+
+
+@cache
+def _asset(name: str) -> Markup:
+    """A style sheet or script of this package, to stand in the page as it is."""
+    source = resources.files("raymia.report").joinpath("page", name)
+    return Markup(source.read_text(encoding="utf-8"))
+
+
+@cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("raymia.report", "page"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     filters: dict[str, Callable[..., Any]] = {
+        "audited": wording.audited,
         "budget": wording.budget,
         "count": wording.count,
         "chosen_on": wording.chosen_on,
         "dataset_inference": wording.dataset_inference,
         "duration": wording.duration,
+        "epsilon_method": wording.epsilon_method,
         "exposure": wording.exposure,
         "fact": _fact,
         "few_allowed": few_allowed,
         "neighbor_figures": wording.neighbor_figures,
+        "number_of": wording.number_of,
         "outscores": wording.outscores,
         "overlap_lines": wording.overlap_lines,
+        "p_value": wording.p_value,
         "percent": wording.percent,
         "rate_interval": wording.rate_interval,
+        "resolved": resolved,
         "rests_on_few": lambda few: wording.rests_on_few(*few),
-        "shift_line": wording.shift_line,
         "unit_interval": wording.unit_interval,
     }
     environment.filters.update(filters)
-    source = resources.files("raymia.report").joinpath("report.html").read_text(encoding="utf-8")
-    return environment.from_string(source)
+    return environment

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from raymia.metrics.summary import Result
+from raymia.report.example import Example
 
 Png = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$", description="a PNG in base64")]
 Changes = list[list[float | None]]
@@ -15,20 +16,12 @@ Changes = list[list[float | None]]
 where there is no evidence. A model without timesteps has one row."""
 
 
-class ImageExample(Result):
-    """One record of a target, with what is around it."""
+class ImageExample(Example):
+    """One image of a target, with what is around it."""
 
-    target: str = Field(description="name of the checkpoint under audit")
-    attack: str = Field(description="the attack whose score chose the record")
-    record_id: str = Field(description="id of the record")
-    is_member: bool | None = Field(description="none for a candidate")
-    score: float = Field(description="by that attack", allow_inf_nan=False)
-    rank: int = Field(ge=1, description="place by score among the records of its class; 1 is first")
-    of: int = Field(ge=1, description="records of its class with a score")
-    outscored: float | None = Field(
-        ge=0, le=1, description="share of the other non-members with a lower score; none without"
+    image: Png | None = Field(
+        description="the record, a PNG in base64, at most 256 pixels a side; none where redacted"
     )
-    image: Png = Field(description="the record, a PNG in base64, at most 256 pixels a side")
     perturbation: str | None = Field(
         default=None, description="what makes the neighbors; none where no attack uses them"
     )

@@ -11,6 +11,7 @@ from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import CandidateClaims, Comparison, Metrics, Result
 from raymia.report.gate_result import GateOutcome
 from raymia.report.image_result import ImageExample, MeanFluctuation, PerturbationChoice
+from raymia.report.text_result import TextExample
 from raymia.report.verdict_result import Verdict
 from raymia.shift.result import ExcessOverBlind, ShiftCheck
 
@@ -118,6 +119,22 @@ class AttackCard(Result):
     combines: bool = Field(default=False, description="whether it is made of the other attacks")
 
 
+class AttackCost(Result):
+    """What an attack asks about one record, were it run alone; attacks share their answers."""
+
+    attack: str = Field(description="name of the attack, statistic@reference where it has one")
+    of_target: int = Field(ge=0, description="passes through the target per record")
+    of_others: int = Field(ge=0, description="passes through references and shadows per record")
+
+
+class TargetLoss(Result):
+    """A target's mean loss, from the `loss` attack's scores."""
+
+    target: str = Field(description="name of the checkpoint under audit")
+    members: float | None = Field(description="on members; none without any")
+    non_members: float | None = Field(description="on non-members; none without any")
+
+
 class RunResult(Result):
     """One audit, finished or not."""
 
@@ -164,6 +181,13 @@ class RunResult(Result):
     excess_over_blind: list[ExcessOverBlind] = Field(
         default=[], description="what each attack adds to the strongest blind guesser"
     )
+    costs: list[AttackCost] = Field(default=[], description="what each attack asks")
+    losses: list[TargetLoss] = Field(
+        default=[], description="how well each target models the records; none without `loss`"
+    )
+    text_examples: list[TextExample] = Field(
+        default=[], description="some records token by token; none for images"
+    )
     image_examples: list[ImageExample] = Field(
         default=[], description="pictures of some records; none for texts"
     )
@@ -178,6 +202,9 @@ class RunResult(Result):
     )
     gate: list[GateOutcome] = Field(
         default=[], description="the conditions of `fail_if` on each target; none without any"
+    )
+    redacted: bool = Field(
+        default=False, description="whether the content of the examples was left out"
     )
     complete: bool = Field(description="whether all evidence that was asked for is there")
     problems: list[str] = Field(default=[], description="what a reader must know first")

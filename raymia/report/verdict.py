@@ -45,7 +45,14 @@ TITLES: dict[Finding, str] = {
     "leaks": "Leaks",
     "leaks_strongly": "Leaks strongly",
 }
-_WORST = ("not_measurable", "shift_suspected", "no_leak_found", "leaks", "leaks_strongly")
+SEVERITY: tuple[Finding, ...] = (
+    "incomplete",
+    "not_measurable",
+    "shift_suspected",
+    "no_leak_found",
+    "leaks",
+    "leaks_strongly",
+)
 
 
 @dataclass(frozen=True)
@@ -179,7 +186,7 @@ def _is_strong(attack: AttackMetrics, fpr: float | None) -> bool:
 def _overall(result: RunResult, cases: Sequence[_Case]) -> Finding:
     if not result.complete:
         return "incomplete"
-    return max((case.finding for case in cases), key=_WORST.index, default="not_measurable")
+    return max((case.finding for case in cases), key=SEVERITY.index, default="not_measurable")
 
 
 def _sentence(result: RunResult, finding: Finding, cases: Sequence[_Case]) -> str:
@@ -187,7 +194,7 @@ def _sentence(result: RunResult, finding: Finding, cases: Sequence[_Case]) -> st
         return "The audit is not finished: some answers are missing, and there is no verdict yet."
     if finding == "not_measurable":
         return (
-            f"Nothing could be measured on {_records(result)}; the scores are kept."
+            f"Nothing could be measured on {wording.audited(result.records)}; the scores are kept."
             + wording.read_first(result)
         )
     if finding == "shift_suspected":
@@ -197,9 +204,9 @@ def _sentence(result: RunResult, finding: Finding, cases: Sequence[_Case]) -> st
         highest = max(attack.auc.high for attack in measured)
         where = "" if len(cases) == 1 else f" in any of {len(cases)} checkpoints"
         return (
-            f"No leak was found{where} with {_records(result)}: no attack did better than chance "
-            f"explains, and a leak up to an AUC of {highest:.2f} (0.5 is guessing) would have been "
-            "missed."
+            f"No leak was found{where} with {wording.audited(result.records)}: no attack did "
+            f"better than chance explains, and a leak up to an AUC of {highest:.2f} (0.5 is "
+            "guessing) would have been missed."
         )
     leaking = [case for case in cases if case.finding == finding]
     worst = max(leaking, key=_strength)
@@ -306,14 +313,3 @@ def _limits(
 
 def _tried(rankings: Sequence[TargetRanking]) -> set[str]:
     return {attack.attack for ranking in rankings for attack in ranking.measured}
-
-
-def _records(result: RunResult) -> str:
-    counts = result.records
-    parts = [
-        wording.number_of(counts.members, "member"),
-        wording.number_of(counts.non_members, "non-member"),
-    ]
-    if counts.candidates:
-        parts.append(wording.number_of(counts.candidates, "candidate"))
-    return wording.listed(parts)

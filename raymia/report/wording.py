@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import Estimate, TprAtFpr
-from raymia.report.image_result import ImageExample, PerturbationChoice
-from raymia.report.result import NeighborQuality, RunResult
+from raymia.report.example import Example
+from raymia.report.image_result import PerturbationChoice
+from raymia.report.result import NeighborQuality, RecordCounts, RunResult
 from raymia.shift.result import ShiftCheck
 
 READ_FIRST = {"self_prompt": "ez", "self_generated": "loss"}
@@ -38,6 +39,31 @@ def number_of(number: int, what: str) -> str:
 def listed(parts: Sequence[str]) -> str:
     """Join parts of a sentence: "a, b and c"."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def audited(counts: RecordCounts) -> str:
+    """Say how many records of each class there are."""
+    parts = [
+        number_of(counts.members, "member"),
+        number_of(counts.non_members, "non-member"),
+    ]
+    if counts.candidates:
+        parts.append(number_of(counts.candidates, "candidate"))
+    return listed(parts)
+
+
+def p_value(value: float) -> str:
+    """Write a p-value: 0.031, or < 0.001."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def epsilon_method(name: str) -> str:
+    """What a lower bound of epsilon rests on, for a person to read."""
+    return {
+        "held_out": "rates on held-out records",
+        "one_run": "one run with coins",
+        "one_run_gaussian": "one run with coins, Gaussian mechanism",
+    }[name]
 
 
 def duration(seconds: float) -> str:
@@ -97,7 +123,7 @@ def read_first(result: RunResult) -> str:
     )
 
 
-def exposure(example: ImageExample) -> str:
+def exposure(example: Example) -> str:
     """Say where a record stands among its class: "Most exposed of 300 members"."""
     kind = {True: "member", False: "non-member", None: "candidate"}[example.is_member]
     if example.of == 1:
@@ -110,7 +136,7 @@ def exposure(example: ImageExample) -> str:
     return f"Number {count(example.rank)} of {everyone} by exposure"
 
 
-def outscores(example: ImageExample) -> str:
+def outscores(example: Example) -> str:
     """Say how many non-members a record scores above; empty where there are none."""
     if example.outscored is None:
         return ""

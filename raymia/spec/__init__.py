@@ -60,6 +60,7 @@ from raymia.spec.references import (
     SelfPromptReference,
     ShadowReference,
 )
+from raymia.spec.report import ReportSpec
 from raymia.spec.shift import ShiftSpec
 from raymia.spec.sweep import ObjectiveSpec, SpaceSpec, SweepSpec, Value
 
@@ -105,6 +106,7 @@ __all__ = [
     "Quantization",
     "RecordsSpec",
     "ReferenceSpec",
+    "ReportSpec",
     "ResourcesSpec",
     "SamplesSpec",
     "SamplesTarget",

@@ -21,6 +21,7 @@ from raymia.spec.neighbors import NeighborsSpec
 from raymia.spec.probes import ProbesSpec
 from raymia.spec.records import CorpusSpec, RecordsSpec
 from raymia.spec.references import ModelReference, ReferenceSpec, SelfPromptReference
+from raymia.spec.report import ReportSpec
 from raymia.spec.shift import ShiftSpec
 from raymia.spec.sweep import SweepSpec
 
@@ -145,6 +146,7 @@ class AuditSpec(Strict):
         description="the release gate: `[TARGET:]ATTACK.METRIC > NUMBER`, as in "
         "`any.tpr@1%fpr > 0.05`; see docs/reading-the-report.md",
     )
+    report: ReportSpec = Field(default=ReportSpec(), description="what the report holds")
 
     @field_validator("records", mode="before")
     @classmethod

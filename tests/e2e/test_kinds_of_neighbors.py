@@ -56,7 +56,7 @@ def test_audit_is_complete_and_says_how_good_its_neighbors_are(
     assert quality.log_prob_gap is not None
     assert quality.log_prob_gap < 0 or neighbors["kind"] == "infill", "odd words are less likely"
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["neighbors"]["made"] > 0
-    assert "<h2>Neighbors</h2>" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "<h3>Neighbors</h3>" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
     again = run_audit(spec, console())
     assert {stage.asked for stage in again.stages} == {0}

@@ -14,8 +14,9 @@ from made_up_run import made_up_result, made_up_scores
 from raymia.errors import InputError
 from raymia.files import Folder
 from raymia.report import files
-from raymia.report.files import load_curves, load_run, write_run
+from raymia.report.files import load_curves, load_run, write_report, write_run
 from raymia.report.result import LONGEST_LIST, ReferenceCard, SetAside
+from raymia.report.text_result import TextExample, TextPiece
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -187,3 +188,19 @@ def test_candidates_have_scores_and_no_label(folder, result, curves):
     everything = pa.concat_tables([scores, unknown])
     write_run(folder, result, [everything], curves)
     assert load_run(folder)[1].num_rows == 2 * scores.num_rows
+
+
+def test_stored_run_is_redacted_for_good(tmp_path, scores, curves):
+    example = TextExample(
+        target="tuned", attack="loss", record_id="ab12", is_member=True, score=1.0, rank=1, of=60,
+        outscored=0.5, pieces=[TextPiece(text="Zanzibar", log_prob=-1.0, typical=-2.0)],
+    )  # fmt: skip
+    write_run(str(tmp_path), made_up_result(scores, text_examples=[example]), [scores], curves)
+    files = [tmp_path / "report.html", tmp_path / "metrics.json"]
+    assert all("Zanzibar" in file.read_text(encoding="utf-8") for file in files)
+    write_report(str(tmp_path), redacted=True)
+    for file in files:
+        content = file.read_text(encoding="utf-8")
+        assert "Zanzibar" not in content
+        assert "ab12" in content
+    assert load_run(str(tmp_path))[0].redacted

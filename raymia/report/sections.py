@@ -1,0 +1,191 @@
+"""The sections of the page: what is said of each checkpoint, in the order of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from raymia.metrics.summary import AttackMetrics, CandidateClaims, Comparison
+from raymia.report.charts import (
+    MANY_TARGETS,
+    Charts,
+    histogram_chart,
+    loss_chart,
+    roc_chart,
+    steps_chart,
+)
+from raymia.report.curves import AttackCurves
+from raymia.report.ranking import TargetRanking, estimate_at, rank
+from raymia.report.result import RunResult, TargetLoss
+from raymia.report.series import Series, find_series
+from raymia.report.verdict import SEVERITY
+from raymia.report.verdict_result import Finding, Verdict
+from raymia.shift.result import ExcessOverBlind
+
+HISTOGRAMS = 3
+"""Leading attacks whose scores are drawn, where one checkpoint is audited; of many, one of each."""
+MOST_CLAIMS = 100
+
+
+@dataclass(frozen=True)
+class TargetSection:
+    """What the page says of one checkpoint.
+
+    Attributes
+    ----------
+    anchor : its place in the page.
+    leading : the attack that the verdict rests on; None where nothing was measured.
+    excess, queries : by attack; empty where there are none.
+    roc, histograms : numbers of charts.
+    """
+
+    name: str
+    ranking: TargetRanking
+    anchor: str = ""
+    finding: Finding = "not_measurable"
+    leading: AttackMetrics | None = None
+    comparisons: list[Comparison] = field(default_factory=list)
+    excess: Mapping[str, ExcessOverBlind] = field(default_factory=dict)
+    queries: Mapping[str, int] = field(default_factory=dict)
+    loss: TargetLoss | None = None
+    roc: int | None = None
+    histograms: list[int] = field(default_factory=list)
+
+    @property
+    def rank_of_finding(self) -> int:
+        """For sorting: the worst finding is the highest."""
+        return SEVERITY.index(self.finding)
+
+
+@dataclass(frozen=True)
+class SeriesSection:
+    """A series of checkpoints and its charts, by number."""
+
+    name: str
+    points: list[str]
+    over_steps: int
+    against_loss: int | None
+
+
+def target_sections(
+    result: RunResult, verdict: Verdict, curves: Sequence[AttackCurves], charts: Charts
+) -> list[TargetSection]:
+    """One section for each checkpoint, the most exposed first."""
+    rankings = rank(result.metrics)
+    judged = {entry.target: entry for entry in verdict.targets}
+    queries = {cost.attack: cost.of_target + cost.of_others for cost in result.costs}
+    losses = {loss.target: loss for loss in result.losses}
+    combined = {card.name for card in result.attacks if card.combines}
+    many = len(rankings) > MANY_TARGETS
+    drawn = {(entry.target, entry.attack): entry for entry in curves}
+    leaders = {
+        ranking.target: next(
+            (m for m in ranking.measured if m.attack == judged[ranking.target].attack), None
+        )
+        for ranking in rankings
+    }
+
+    def order(ranking: TargetRanking) -> tuple[int, float, float]:
+        leader = leaders[ranking.target]
+        rate = None
+        if leader is not None and ranking.fpr is not None:
+            rate = estimate_at(leader, ranking.fpr)
+        return (
+            SEVERITY.index(judged[ranking.target].finding),
+            -1.0 if rate is None else rate.value,
+            -1.0 if leader is None else leader.auc.value,
+        )
+
+    sections = []
+    for number, ranking in enumerate(sorted(rankings, key=order, reverse=True)):
+        name = ranking.target
+        leader = leaders[name]
+        own = [entry for entry in curves if entry.target == name]
+        # The leading attack first, then the others as they rank, combinations last.
+        first = [leader] if leader is not None else []
+        rest = [m for m in ranking.measured if m.attack not in combined and m is not leader]
+        shown = [*first, *rest][: 1 if len(rankings) > 1 else HISTOGRAMS]
+        histograms = [
+            charts.add(histogram_chart(drawn[name, m.attack]))
+            for m in shown
+            if (name, m.attack) in drawn
+        ]
+        sections.append(
+            TargetSection(
+                name=name,
+                ranking=ranking,
+                anchor=f"checkpoint-{number}",
+                finding=judged[name].finding,
+                leading=leader,
+                comparisons=[pair for pair in result.comparisons if pair.target == name],
+                excess={e.attack: e for e in result.excess_over_blind if e.target == name},
+                queries=queries,
+                loss=losses.get(name),
+                roc=charts.add(roc_chart(ranking, own, leader, many=many)),
+                histograms=[number for number in histograms if number is not None],
+            )
+        )
+    return sections
+
+
+def group_sections(rankings: Sequence[TargetRanking]) -> list[TargetSection]:
+    """Sections of groups of records: numbers alone."""
+    return [TargetSection(name=ranking.target, ranking=ranking) for ranking in rankings]
+
+
+def resolved(ranking: TargetRanking) -> list[float]:
+    """The budgets of false positives that some attack resolves, in the order of the audit."""
+    asked = dict.fromkeys(tpr.max_fpr for attack in ranking.measured for tpr in attack.tpr)
+    return [fpr for fpr in asked if any(estimate_at(a, fpr) for a in ranking.measured)]
+
+
+def most_exposed(targets: Sequence[TargetSection]) -> TargetSection | None:
+    """The first checkpoint that was measured."""
+    return next((target for target in targets if target.ranking.measured), None)
+
+
+def drawn_series(
+    result: RunResult, targets: Sequence[TargetSection], charts: Charts
+) -> list[SeriesSection]:
+    """The series among the checkpoints, drawn."""
+    leaders = {target.name: target.leading for target in targets}
+    found = find_series([target.ranking for target in targets], leaders, result.losses)
+    return [_drawn(series, charts) for series in found if series.lines]
+
+
+def _drawn(series: Series, charts: Charts) -> SeriesSection:
+    over_steps = charts.add(steps_chart(series))
+    assert over_steps is not None
+    return SeriesSection(series.name, series.targets, over_steps, charts.add(loss_chart(series)))
+
+
+def shown_claims(result: RunResult, targets: Sequence[TargetSection]) -> list[CandidateClaims]:
+    """What can be claimed: of many checkpoints, by the attack that leads on each."""
+    if len(result.claims) <= MOST_CLAIMS:
+        return result.claims
+    leading = {(t.name, t.leading.attack) for t in targets if t.leading is not None}
+    of_leading = [entry for entry in result.claims if (entry.target, entry.attack) in leading]
+    return (of_leading or result.claims)[:MOST_CLAIMS]
+
+
+def contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The sections that this page has: anchor and heading."""
+    run, targets = context["run"], context["targets"]
+    one = len(targets) == 1
+    records = "The most exposed records" if context["texts"] else "Pictures"
+    there = (
+        ("shift", "Comparability", True),
+        ("attacks", "Attacks" if one else "Checkpoints", bool(targets)),
+        ("groups", "Groups", bool(context["by_groups"])),
+        ("sets", "Whole sets", bool(run.dataset_inference)),
+        ("series", "Over training", bool(context["series"])),
+        ("cost", "Strength against cost", context["cost_chart"] is not None),
+        ("records", records, bool(context["texts"] or context["pictures"])),
+        ("distributions", "Scores", one and bool(targets[0].histograms)),
+        ("quality", "References and neighbors", bool(run.references or run.neighbors)),
+        ("candidates", "Candidates", bool(run.claims)),
+        ("reading", "How to read", True),
+        ("repeat", "How to repeat it", True),
+    )
+    return [(anchor, heading) for anchor, heading, shown in there if shown]

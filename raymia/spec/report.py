@@ -1,0 +1,17 @@
+"""What a report holds."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from raymia.spec.base import Strict
+
+
+class ReportSpec(Strict):
+    """What the report and metrics.json hold of the records."""
+
+    redact: bool = Field(
+        default=False,
+        description="true leaves texts and pictures of records out of report.html and "
+        "metrics.json; ids and scores stay",
+    )

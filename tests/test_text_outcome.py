@@ -1,0 +1,118 @@
+"""What a run shows of texts: real evidence of small models that are asked without Ray."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from small_audit import BASE, passages, reweigh, write_texts
+from test_image_outcome import Answered, answer
+
+from raymia.report.text_result import TextPiece
+from raymia.text_outcome import MOST_CHARACTERS, cut_to
+
+SCRIPT = "<script>alert(1)</script>"
+LONG = "so it went on and on, 😀 " * 400
+
+
+def write_audit(folder: Path, other: Path, **changes: object) -> Path:
+    texts = passages()
+    content = {
+        "records": {
+            "members": write_texts(folder / "members.jsonl", [*texts[:5], f"{SCRIPT} {texts[5]}"]),
+            "non_members": write_texts(folder / "others.jsonl", [*texts[6:11], LONG]),
+        },
+        "targets": [{"name": "tuned", "model": str(BASE)}],
+        "references": {"base": {"model": str(other)}},
+        "attacks": ["difference@base", "loss"],
+        "store": "store", "output": "run", "metrics": {"resamples": 100},
+        **changes,
+    }  # fmt: skip
+    file = folder / "audit.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "other"
+    reweigh(BASE, folder, lambda tensor: tensor * 0.97)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, other: Path) -> Answered:
+    return answer(write_audit(tmp_path_factory.mktemp("texts"), other))
+
+
+def test_pieces_are_the_text_and_their_numbers_the_stored_ones(run: Answered) -> None:
+    records = run.inputs.records.table
+    texts = dict(zip(*(records[c].to_pylist() for c in ("record_id", "payload")), strict=True))
+    target = run.rows("tokens")
+    reference = run.rows("tokens", "base")
+    assert len(run.result.text_examples) == 4
+    for example in run.result.text_examples:
+        shown = "".join(piece.text for piece in example.pieces)
+        text = texts[example.record_id]
+        assert text.startswith(shown)
+        assert len(shown) + example.cut == len(text)
+        assert example.reference == "base"
+        scored = [piece for piece in example.pieces if piece.log_prob is not None]
+        stored = target[example.record_id, 0]["log_prob"]
+        if len(set(text)) == len(set(shown)) and example.cut == 0 and text.isascii():
+            # Each token is a piece of its own where none shares a character with another.
+            typical = reference[example.record_id, 0]["log_prob"]
+            assert [p.log_prob for p in scored] == pytest.approx(stored, abs=6e-4)
+            assert [p.typical for p in scored] == pytest.approx(typical, abs=6e-4)
+        assert example.pieces[0].log_prob is None, "the first token has no context"
+
+
+def test_records_shown_are_the_most_exposed_of_each_class_and_the_least_exposed_member(
+    run: Answered,
+) -> None:
+    attack = run.result.text_examples[0].attack
+    labels, scores = run.labels(), run.scored(attack)
+
+    def by_score(label: bool) -> list[str]:
+        return sorted((r for r in labels if labels[r] is label), key=lambda r: -scores[r])
+
+    members, others = by_score(True), by_score(False)
+    expected = {members[0], others[0], members[-1], members[1]}
+    assert {example.record_id for example in run.result.text_examples} == expected
+
+
+def test_each_attack_says_what_it_asks(run: Answered) -> None:
+    costs = {cost.attack: (cost.of_target, cost.of_others) for cost in run.result.costs}
+    assert costs == {"difference@base": (1, 1), "loss": (1, 0)}
+
+
+def test_loss_is_that_of_the_attack_of_this_name(run: Answered) -> None:
+    labels, scores = run.labels(), run.scored("loss")
+    (loss,) = run.result.losses
+    for value, label in ((loss.members, True), (loss.non_members, False)):
+        own = [-score for record, score in scores.items() if labels[record] is label]
+        assert value == pytest.approx(sum(own) / len(own))
+
+
+def test_redacted_run_holds_no_text_and_keeps_the_ids(
+    run: Answered, other: Path, tmp_path: Path
+) -> None:
+    redacted = answer(write_audit(tmp_path, other, report={"redact": True})).result
+    assert redacted.redacted
+    ids = [example.record_id for example in redacted.text_examples]
+    assert ids == [example.record_id for example in run.result.text_examples]
+    dumped = redacted.model_dump_json()
+    for text in run.inputs.records.table["payload"].to_pylist():
+        assert json.dumps(text)[1:41] not in dumped
+    assert redacted.verdict == run.result.verdict
+
+
+def test_long_texts_are_cut_by_tokens_and_by_characters() -> None:
+    pieces = [TextPiece(text=f"{n:04}") for n in range(1_000)]
+    assert cut_to(pieces, 300, MOST_CHARACTERS) == (pieces[:300], 2_800)
+    kept, cut = cut_to(pieces, 900, 10)
+    assert ("".join(piece.text for piece in kept), cut) == ("0000000100", 3_990)
+    kept, cut = cut_to([TextPiece(text="x" * 20_000)], 300, MOST_CHARACTERS)
+    assert (len(kept[0].text), cut) == (MOST_CHARACTERS, 18_000)
