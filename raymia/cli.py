@@ -189,6 +189,31 @@ def gate(run: RunFolder, fail_if: FailIf = None) -> None:
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="folder of the earlier run", metavar="RUN_A")],
+    b: Annotated[str, typer.Argument(help="folder of the later run", metavar="RUN_B")],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="targets whose names differ; may be repeated", metavar="A=B"),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="also write the comparison here", metavar="FILE")
+    ] = None,
+) -> None:
+    """Say what changed between two runs, and whether it is more than chance."""
+    from rich.console import Console
+
+    from raymia.compare import compare_runs, parse_pairs
+    from raymia.report.comparison_table import print_comparison
+    from raymia.runs import load_run
+
+    comparison = compare_runs(load_run(a), load_run(b), parse_pairs(target or []))
+    print_comparison(comparison, Console())
+    if json is not None:
+        json.write_text(comparison.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+@app.command()
 def attacks() -> None:
     """List the attacks, with what each needs and costs."""
     from rich.console import Console

@@ -1,7 +1,8 @@
-"""Pages of docs/ that are made from the code: `python -m raymia.docs DOCS_FOLDER`."""
+"""What in docs/ is made from the code: `python -m raymia.docs DOCS_FOLDER`."""
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from collections.abc import Iterator
@@ -14,11 +15,13 @@ from pydantic.fields import FieldInfo
 from raymia.attacks import registry
 from raymia.neighbors.images import DEFAULT_STRENGTHS
 from raymia.report.attack_table import access, label, probes_text, queries_text
+from raymia.report.result import SCHEMA_VERSION, RunResult
 from raymia.spec import AuditSpec
 
 ATTACKS_START = "<!-- made by raymia.docs: attacks on {}s -->"
 STRENGTHS_START = "<!-- made by raymia.docs: default strengths of image perturbations -->"
 END = "<!-- end -->"
+SCHEMA_FILE = "metrics.schema.json"
 
 
 def audit_file_page() -> str:
@@ -164,9 +167,20 @@ def _text(field: FieldInfo) -> str:
     return (field.description or "").replace("|", "\\|")
 
 
+def metrics_schema() -> str:
+    """The JSON schema of ``metrics.json``, from the types that it is written from."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **RunResult.model_json_schema(),
+        "title": f"metrics.json of raymia, schema version {SCHEMA_VERSION}",
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
 def main(folder: Path) -> None:
-    """Write the pages."""
+    """Write the pages and the schema."""
     (folder / "audit-file.md").write_text(audit_file_page(), encoding="utf-8")
+    (folder / SCHEMA_FILE).write_text(metrics_schema(), encoding="utf-8")
     for name, with_tables in (
         ("attacks.md", with_attacks_table),
         ("images.md", with_strengths_table),

@@ -50,18 +50,18 @@ class StoredRun:
         )
 
     @cached_property
-    def _scored(self) -> list[tuple[str, str]]:
+    def scored(self) -> list[tuple[str, str]]:
         return files.scored_attacks(self.folder)
 
     @property
     def targets(self) -> list[str]:
         """Names of the checkpoints under audit that have scores."""
-        return list(dict.fromkeys(target for target, _ in self._scored))
+        return list(dict.fromkeys(target for target, _ in self.scored))
 
     @property
     def attacks(self) -> list[str]:
         """Labels of the attacks that were run, on whichever target."""
-        return list(dict.fromkeys(attack for _, attack in self._scored))
+        return list(dict.fromkeys(attack for _, attack in self.scored))
 
     @overload
     def scores(

@@ -11,7 +11,13 @@ import yaml
 from pydantic import BaseModel
 
 import raymia.spec
-from raymia.docs import END, audit_file_page, with_attacks_table, with_strengths_table
+from raymia.docs import (
+    END,
+    audit_file_page,
+    metrics_schema,
+    with_attacks_table,
+    with_strengths_table,
+)
 from raymia.neighbors.images import DEFAULT_STRENGTHS
 from raymia.spec_file import parse_spec
 
@@ -21,6 +27,11 @@ ROOT = Path(__file__).parents[1]
 def test_the_page_on_the_audit_file_is_current() -> None:
     page = (ROOT / "docs" / "audit-file.md").read_text(encoding="utf-8")
     assert page == audit_file_page(), "run `make docs`"
+
+
+def test_the_schema_of_the_metrics_is_current() -> None:
+    schema = (ROOT / "docs" / "metrics.schema.json").read_text(encoding="utf-8")
+    assert schema == metrics_schema(), "run `make docs`"
 
 
 def test_the_table_of_attacks_is_current() -> None:

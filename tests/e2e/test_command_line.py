@@ -13,6 +13,7 @@ import pytest
 from made_up_run import made_up_curves, made_up_result, made_up_scores
 from small_audit import NEIGHBORS, Models, write_small_audit
 
+from raymia.report.comparison_result import RunComparison
 from raymia.report.files import write_run
 
 RAYMIA = Path(sys.executable).with_name("raymia")
@@ -36,7 +37,8 @@ def test_help_is_quick_and_names_the_commands() -> None:
     assert time.monotonic() - started < 3  # no torch, no ray: 0.3 s on a quiet machine
     assert done.returncode == 0
     assert all(
-        command in done.stdout for command in ("audit", "plan", "demo", "attacks", "report", "gate")
+        command in done.stdout
+        for command in ("audit", "plan", "demo", "attacks", "report", "gate", "compare")
     )
 
 
@@ -138,3 +140,14 @@ def test_the_report_of_a_stored_run_is_written_anew(stored_run: Path) -> None:
     assert done.stdout == f"report: {page}\n"
     assert page.read_text(encoding="utf-8") == whole
     assert raymia("report", stored_run.parent).returncode == 2
+
+
+def test_two_stored_runs_are_compared(stored_run: Path, tmp_path: Path) -> None:
+    done = raymia("compare", stored_run, stored_run, "--json", tmp_path / "c.json")
+    assert done.returncode == 0, done.stderr
+    assert "tuned: no change is shown: 0 of 2 attacks changed" in done.stdout
+    comparison = RunComparison.model_validate_json((tmp_path / "c.json").read_text())
+    assert comparison.records.common == 180
+    wrong = raymia("compare", stored_run, stored_run, "--target", "tuned=bases")
+    assert wrong.returncode == 2
+    assert "did you mean 'base'?" in wrong.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import jsonschema
 import pyarrow.parquet as pq
 import pytest
 from ray_fixtures import ensure_local_ray
@@ -36,6 +37,7 @@ from raymia.report.files import load_run
 from raymia.report.result import RunResult
 from raymia.spec_file import load_spec
 
+ROOT = Path(__file__).parents[2]
 RECORDS = 24
 LEARNED = "learned_combination"  # needs more records than these
 MODELS_OF_ONE_TARGET = 3  # target, base, self-prompt reference
@@ -108,6 +110,15 @@ def test_the_run_folder_has_report_metrics_and_scores(first: Done) -> None:
     assert "spv@self_prompt" in (run / "report.html").read_text(encoding="utf-8")
     assert json.loads((run / "metrics.json").read_text())["complete"] is True
     assert load_run(str(run))[0] == first.result
+
+
+def test_the_metrics_follow_the_published_schema(first: Done) -> None:
+    content = json.loads((first.folder / "run" / "metrics.json").read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / "docs" / "metrics.schema.json").read_text(encoding="utf-8"))
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.validate(content)
+    for wrong in ({"seed": "seven"}, {"surprise": 1}, {"metrics": [{"kind": "guessed"}]}):
+        assert not validator.is_valid(content | wrong)
 
 
 def test_conditions_on_a_stored_audit_decide_what_it_exits_with(first: Done) -> None:

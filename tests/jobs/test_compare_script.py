@@ -1,0 +1,45 @@
+"""What jobs/compare.py prints and returns."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import raymia
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "report"))
+
+from made_up_run import made_up_curves, made_up_result, made_up_scores
+
+from raymia.report.files import write_run
+
+SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "compare.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("raymia_compare_job", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_last_line_sums_the_comparison_up(script, tmp_path, capsys):
+    scores = made_up_scores()
+    write_run(str(tmp_path), made_up_result(scores), [scores], made_up_curves(scores))
+    assert script.main([str(tmp_path), str(tmp_path)]) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["records"] == {"common": 180, "relabelled": 0, "added": 0, "removed": 0}
+    assert [target["finding"] for target in line["targets"]] == ["no_change_shown"] * 2
+    assert line["problems"] == []
+
+
+def test_wrong_input_is_summed_up(script, tmp_path, capsys):
+    assert script.main([str(tmp_path / "none"), str(tmp_path)]) == 2
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["targets"] is None
+    assert "is this a run's folder?" in line["problems"][0]

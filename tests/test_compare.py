@@ -1,0 +1,217 @@
+"""Two runs side by side."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "report"))
+
+from made_up_run import made_up_curves, made_up_result, made_up_scores
+
+from raymia import load_run
+from raymia.compare import compare_runs, parse_pairs
+from raymia.errors import InputError
+from raymia.metrics.delong import auc_difference
+from raymia.report.files import write_run
+from raymia.shift.result import ShiftCheck
+
+MEMBERS, OTHERS = 60, 120
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Write a run of some scores, by default the made-up ones, and open it."""
+
+    def make(name, scores=None, **changes):
+        scores = made_up_scores() if scores is None else scores
+        result = made_up_result(scores, **changes)
+        write_run(str(tmp_path / name), result, [scores], made_up_curves(scores))
+        return load_run(tmp_path / name)
+
+    return make
+
+
+def with_column(scores, name, values):
+    place = scores.schema.get_field_index(name)
+    return scores.set_column(place, name, pa.array(values, scores.schema.field(name).type))
+
+
+def stronger(scores, by, target="tuned", attack="loss"):
+    """Members' scores of an attack raised, so that it finds more of them."""
+    rows = scores.to_pylist()
+    raised = [
+        row["score"]
+        + by * (row["is_member"] and row["target"] == target and row["attack"] == attack)
+        for row in rows
+    ]
+    return with_column(scores, "score", raised)
+
+
+def test_an_attack_that_finds_more_is_told_with_its_numbers(stored):
+    scores = made_up_scores()
+    before, after = stored("a"), stored("b", stronger(scores, 1.5))
+    tuned, base = compare_runs(before, after).targets
+    assert (tuned.finding, base.finding) == ("leaks_more", "no_change_shown")
+    loss = tuned.attacks[0]
+    is_member = np.arange(MEMBERS + OTHERS) < MEMBERS
+    first = before.scores("tuned", "loss")["score"].to_numpy()
+    second = after.scores("tuned", "loss")["score"].to_numpy()
+    expected = auc_difference(second, first, is_member)
+    assert loss.attack == "loss"
+    assert (loss.auc.value, loss.auc.low, loss.auc.p_value) == (
+        expected.value, expected.low, expected.p_value,
+    )  # fmt: skip
+    assert loss.auc.b - loss.auc.a == pytest.approx(expected.value)
+    assert loss.tpr.a == before.metrics("tuned", "loss")[0].tpr[1].estimate.value
+    assert loss.tpr.b == after.metrics("tuned", "loss")[0].tpr[1].estimate.value
+    assert "tuned: leaks more in the second run: 1 of 2 attacks changed" in tuned.sentence
+    assert f"AUC {loss.auc.a:.3f} to {loss.auc.b:.3f}" in tuned.sentence
+
+
+def test_turned_around_it_leaks_less(stored):
+    before, after = stored("a"), stored("b", stronger(made_up_scores(), 1.5))
+    assert compare_runs(after, before).targets[0].finding == "leaks_less"
+
+
+def test_changes_in_both_directions_are_mixed(stored):
+    scores = stronger(stronger(made_up_scores(), 1.5), -2.0, attack="ez@self_prompt")
+    tuned = compare_runs(stored("a"), stored("b", scores)).targets[0]
+    assert tuned.finding == "mixed"
+
+
+def test_a_run_does_not_differ_from_itself(stored):
+    comparison = compare_runs(stored("a"), stored("b"))
+    assert comparison.settings == []
+    assert comparison.records.common == MEMBERS + OTHERS
+    assert {t.finding for t in comparison.targets} == {"no_change_shown"}
+    assert all(a.auc is None or a.auc.p_holm == 1 for t in comparison.targets for a in t.attacks)
+
+
+def test_p_values_are_corrected_over_every_number_of_every_target(stored):
+    comparison = compare_runs(stored("a"), stored("b", stronger(made_up_scores(), 0.4)))
+    found = [
+        difference
+        for target in comparison.targets
+        for entry in target.attacks
+        for difference in (entry.auc, entry.tpr)
+        if difference is not None
+    ]
+    assert len(found) == 2 * 2 * 2  # targets, attacks with scores, numbers
+    smallest = min(found, key=lambda difference: difference.p_value)
+    assert smallest.p_holm == pytest.approx(min(1, len(found) * smallest.p_value))
+
+
+def test_only_common_records_with_one_label_are_compared(stored):
+    scores = made_up_scores()
+    rows = MEMBERS + OTHERS
+    ids = [f"r{i % rows + 10}" for i in range(scores.num_rows)]  # r10 to r189
+    labels = scores["is_member"].to_pylist()
+    labels = [label if i % rows != 20 else False for i, label in enumerate(labels)]  # r30
+    other = with_column(with_column(scores, "record_id", ids), "is_member", labels)
+    records = (comparison := compare_runs(stored("a"), stored("b", other))).records
+    assert (records.common, records.relabelled, records.added, records.removed) == (159, 11, 10, 10)
+    assert records.examples["added"] == [f"r{i}" for i in range(180, 190)]
+    assert "r30" in records.examples["relabelled"]
+    loss = comparison.targets[0].attacks[0]
+    assert loss.n_members + loss.n_non_members == records.common
+    assert any("11 records are members in one run" in line for line in comparison.cautions)
+
+
+def test_the_order_of_records_is_nothing(stored):
+    scores = made_up_scores()
+    order = np.random.default_rng(0).permutation(scores.num_rows)
+    comparison = compare_runs(stored("a"), stored("b", scores.take(order)))
+    assert {t.finding for t in comparison.targets} == {"no_change_shown"}
+    assert all(a.auc is None or a.auc.value == 0 for t in comparison.targets for a in t.attacks)
+
+
+def test_settings_and_versions_that_differ_are_told_by_their_path(stored):
+    files = (
+        "{seed: 1, targets: [{name: t, model: x}], metrics: {fprs: [0.1]}, output: here}",
+        "{seed: 1, targets: [{name: t, model: y}], metrics: {fprs: [0.1, 0.01]}, output: there}",
+    )
+    versions = ({"raymia": "1", "torch": "2"}, {"raymia": "1", "torch": "3"})
+    a, b = (
+        stored(name, audit_yaml=text, versions=version)
+        for name, text, version in zip("ab", files, versions, strict=True)
+    )
+    assert [(c.what, c.a, c.b) for c in compare_runs(a, b).settings] == [
+        ("targets[t].model", "x", "y"),
+        ("metrics.fprs", "[0.1]", "[0.1, 0.01]"),
+        ("version of torch", "2", "3"),
+    ]
+
+
+def test_targets_and_attacks_of_one_run_alone_are_named(stored):
+    scores = made_up_scores()
+    names = ["old" if name == "base" else name for name in scores["target"].to_pylist()]
+    attacks = ["surp" if name == "zlib" else name for name in scores["attack"].to_pylist()]
+    other = with_column(with_column(scores, "target", names), "attack", attacks)
+    comparison = compare_runs(stored("a"), stored("b", other))
+    assert (comparison.removed, comparison.added) == (["base"], ["old"])
+    (tuned,) = comparison.targets
+    assert (tuned.removed, tuned.added) == (["zlib"], ["surp"])
+
+
+def test_targets_of_other_names_are_matched_where_it_is_said(stored):
+    comparison = compare_runs(stored("a"), stored("b"), {"tuned": "base"})
+    assert [(t.a, t.b) for t in comparison.targets] == [("tuned", "base")]
+    assert comparison.added == ["tuned"]
+    assert comparison.removed == ["base"]
+    assert comparison.targets[0].sentence.startswith("tuned and base: ")
+
+
+def test_an_attack_without_scores_is_not_compared(stored):
+    scores = made_up_scores().slice(2 * 180, 180)  # zlib on tuned
+    (target,) = compare_runs(stored("a", scores), stored("b", scores)).targets
+    assert target.finding == "not_comparable"
+    assert "cannot be compared" in target.sentence
+
+
+def test_unfinished_runs_and_shift_are_cautioned_about(stored):
+    check = ShiftCheck(state="shift", error_rate=0.05, n_members=60, n_non_members=120)
+    cautions = compare_runs(stored("a", complete=False), stored("b", shift=check)).cautions
+    assert "the run is incomplete" in cautions[0]
+    assert "members and non-members differ without any model" in cautions[1]
+
+
+def test_runs_without_a_common_record_are_refused(stored):
+    scores = made_up_scores()
+    ids = [f"s{name}" for name in scores["record_id"].to_pylist()]
+    with pytest.raises(InputError, match="have no record in common, so there is nothing to"):
+        compare_runs(stored("a"), stored("b", with_column(scores, "record_id", ids)))
+
+
+def test_runs_without_a_common_target_are_refused_with_what_to_do(stored):
+    scores = made_up_scores()
+    names = [f"{name}-2" for name in scores["target"].to_pylist()]
+    b = stored("b", with_column(scores, "target", names))
+    with pytest.raises(
+        InputError, match=r"no target in common: .* has tuned, base, .*--target A=B"
+    ):
+        compare_runs(stored("a"), b)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"tuned": "bases"}, "has no target 'bases'; did you mean 'base'?"),
+        ({"tunes": "base"}, "has no target 'tunes'; did you mean 'tuned'?"),
+    ],
+)
+def test_a_target_that_is_not_there_is_refused_with_the_nearest_name(stored, given, says):
+    with pytest.raises(InputError) as refused:
+        compare_runs(stored("a"), stored("b"), given)
+    assert says in str(refused.value)
+
+
+def test_pairs_of_targets_are_read_or_refused():
+    assert parse_pairs(["a=b", "c=d"]) == {"a": "b", "c": "d"}
+    for text in ("a", "a=", "=b"):
+        with pytest.raises(InputError, match="expected A=B"):
+            parse_pairs([text])
