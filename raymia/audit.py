@@ -18,6 +18,7 @@ from raymia.report.files import write_run
 from raymia.report.result import RunResult
 from raymia.scoring import Here, reduce_audit, score_parts, score_tables
 from raymia.spec import AuditSpec
+from raymia.status import EventLog, Watch, recorded
 
 
 def run_audit(spec: AuditSpec, console: Console) -> RunResult:
@@ -40,20 +41,27 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
     """
     started = time.monotonic()
     inputs = resolve_inputs(spec)
-    with held(spec.output, new_run_id()) as lease:
-        return _run(inputs, console, started, lease)
+    run = new_run_id()
+    with (
+        held(spec.output, run) as lease,
+        recorded(spec.output, run, spec.name, list(inputs.targets)) as log,
+    ):
+        return _run(inputs, console, started, lease, log)
 
 
-def _run(inputs: Inputs, console: Console, started: float, lease: Lease) -> RunResult:
+def _run(
+    inputs: Inputs, console: Console, started: float, lease: Lease, log: EventLog
+) -> RunResult:
     spec = inputs.spec
     store = EvidenceStore(spec.store)
     before = plan_audit(inputs, store)
+    watch = Watch(log, before)
     lines: Mapping[str, StageWork] = {}
     failed: Mapping[str, str] = {}
     if is_missing_anything(before):
         from raymia.engine.run import ask_models
 
-        work = ask_models(inputs, store, spec.store, console)
+        work = ask_models(inputs, store, spec.store, console, watch.look)
         lines, failed = work.lines, work.failed
         Rates(store).keep_run(inputs, before, lines, store)
     after = plan_audit(inputs, store)
@@ -67,4 +75,7 @@ def _run(inputs: Inputs, console: Console, started: float, lease: Lease) -> RunR
         result = sum_up(run, reduction, scores)
         lease.check()
         write_run(spec.output, result, score_tables(inputs, scored, scores), reduction.curves)
+    watch.end(
+        {one.name: one.reason for one in result.failed}, {plan.name: plan.asked for plan in after}
+    )
     return result

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raymia.commands.status import status
 from raymia.commands.store import store_app
 from raymia.errors import InputError, RaymiaError
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(store_app, name="store")
+app.command()(status)
 AuditFile = Annotated[Path, typer.Argument(help="the audit file", metavar="AUDIT.YAML")]
 RunFolder = Annotated[str, typer.Argument(help="folder of a run, local or at a URL", metavar="RUN")]
 FailIf = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+OnLines = Callable[[dict[str, "Line"]], None]
+Look = Callable[[], dict[str, "Line"]]
 POLL_SECONDS = 0.5
 LOG_SECONDS = 15.0
 
@@ -36,6 +38,8 @@ class Line:
     seconds: float = 0.0
     asked: dict[str, int] = field(default_factory=dict)
     """By the question's name."""
+    why_failed: str = ""
+    """Of a stage that one target alone has a part in, and that went wrong."""
 
 
 @dataclass
@@ -58,17 +62,32 @@ class Board:
         line.seconds += seconds
         line.asked[question] = line.asked.get(question, 0) + done
 
+    def fail(self, stage: str, why: str) -> None:
+        self.lines.setdefault(stage, Line()).why_failed = why
+
     def snapshot(self) -> dict[str, Line]:
         return self.lines
 
 
 @contextmanager
-def started(console: Console) -> Iterator[Any]:
-    """Start the board as an actor, draw it while the block runs, and end it."""
+def started(console: Console, on_lines: OnLines | None = None) -> Iterator[Any]:
+    """Start the board as an actor, draw it while the block runs, and end it.
+
+    Parameters
+    ----------
+    on_lines : given what the stages have counted, again and again.
+    """
     board = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(Board).remote()
     stop = threading.Event()
     draw = _draw_bars if console.is_terminal else _print_lines
-    thread = threading.Thread(target=draw, args=(board, console, stop), daemon=True)
+
+    def look() -> dict[str, Line]:
+        lines = _snapshot(board)
+        if on_lines is not None and lines:
+            on_lines(lines)
+        return lines
+
+    thread = threading.Thread(target=draw, args=(look, console, stop), daemon=True)
     thread.start()
     try:
         yield board
@@ -86,7 +105,7 @@ def _snapshot(board: Any) -> dict[str, Line]:
     return lines
 
 
-def _draw_bars(board: Any, console: Console, stop: threading.Event) -> None:
+def _draw_bars(look: Look, console: Console, stop: threading.Event) -> None:
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -101,7 +120,7 @@ def _draw_bars(board: Any, console: Console, stop: threading.Event) -> None:
         ended = False
         while not ended:
             ended = stop.wait(POLL_SECONDS)
-            for stage, line in _snapshot(board).items():
+            for stage, line in look().items():
                 if stage not in tasks:
                     tasks[stage] = bars.add_task(stage, total=line.total, start=False)
                 if line.done and not bars.tasks[tasks[stage]].started:
@@ -109,14 +128,15 @@ def _draw_bars(board: Any, console: Console, stop: threading.Event) -> None:
                 bars.update(tasks[stage], completed=line.done, total=line.total)
 
 
-def _print_lines(board: Any, console: Console, stop: threading.Event) -> None:
+def _print_lines(look: Look, console: Console, stop: threading.Event) -> None:
     started: dict[str, float] = {}
     printed: dict[str, int] = {}
+    failed: set[str] = set()
     last, ended = time.monotonic(), False
     while not ended:
         ended = stop.wait(POLL_SECONDS)
         now = time.monotonic()
-        lines = _snapshot(board)
+        lines = look()
         for stage, line in lines.items():
             if line.done:
                 started.setdefault(stage, now)
@@ -124,7 +144,10 @@ def _print_lines(board: Any, console: Console, stop: threading.Event) -> None:
             continue
         last = now
         for stage, line in lines.items():
-            if printed.get(stage) == line.done:
+            if line.why_failed and stage not in failed:
+                failed.add(stage)
+                console.print(f"{stage} failed: {line.why_failed}", highlight=False, markup=False)
+            if printed.get(stage) == line.done or not line.total:
                 continue
             printed[stage] = line.done
             left = ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from raymia.engine.board import Line, started
+from raymia.engine.board import Line, OnLines, started
 from raymia.engine.cluster import Cluster, check_store_is_shared, connected, is_given
 from raymia.engine.pools import streams_of
 from raymia.engine.prepare import run_preparation
@@ -33,11 +33,21 @@ class Work:
     failed: Mapping[str, str] = field(default_factory=dict)
 
 
-def ask_models(inputs: Inputs, store: EvidenceStore, store_url: str, console: Console) -> Work:
+def ask_models(
+    inputs: Inputs,
+    store: EvidenceStore,
+    store_url: str,
+    console: Console,
+    on_lines: OnLines | None = None,
+) -> Work:
     """Prepare references, then stream records through the models.
 
     Targets whose models share their bases go through one stream, others one after another. A target
     that fails does not stop the others.
+
+    Parameters
+    ----------
+    on_lines : see :func:`raymia.engine.board.started`.
 
     Raises
     ------
@@ -58,7 +68,7 @@ def ask_models(inputs: Inputs, store: EvidenceStore, store_url: str, console: Co
                 "set gpus under resources.paraphraser, target and reference"
             )
         check_store_is_shared(store_url)
-        with started(console) as board:
+        with started(console, on_lines) as board:
             failed = prepare_references(inputs, store, store_url, cluster, board)
             for stages in streams_of(plan_audit(inputs.without(failed), store)):
                 failed |= run_stream(
@@ -101,6 +111,7 @@ def prepare_references(
                     raise
                 store.check()  # a store that is full or gone is no failure of the target
                 failed[plan.name] = f"reference {preparation.reference}: {error}"
+                board.fail.remote(plan.target.name, failed[plan.name])
                 break
     return failed
 

@@ -106,6 +106,7 @@ class PoolActor:
                     block = self._ask_all(number, task, block)
                 except _TargetError as error:
                     why = str(error)
+                    self.board.fail.remote(task.name, why)
             if why is not None:
                 assert task.target is not None
                 self._failed[task.target] = failed[task.target] = why

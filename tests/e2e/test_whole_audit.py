@@ -104,7 +104,7 @@ def test_every_attack_scores_every_record_once(first: Done) -> None:
 def test_the_run_folder_has_report_metrics_and_scores(first: Done) -> None:
     run = first.folder / "run"
     assert {p.name for p in run.iterdir()} == {
-        "report.html", "metrics.json", "scores.parquet", "curves.parquet",
+        "report.html", "metrics.json", "scores.parquet", "curves.parquet", "events",
     }  # fmt: skip
     assert not list((first.folder / "store" / "scores").iterdir())
     assert "spv@self_prompt" in (run / "report.html").read_text(encoding="utf-8")

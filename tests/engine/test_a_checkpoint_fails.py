@@ -17,6 +17,7 @@ from raymia.errors import RaymiaError
 from raymia.report.ranking import rank
 from raymia.report.result import RunResult
 from raymia.spec_file import load_spec
+from raymia.status import read_status
 
 EACH = 3  # members, and as many non-members
 RECORDS = 2 * EACH
@@ -88,6 +89,12 @@ def test_the_others_are_scored_and_the_next_run_tries_the_failed_one_again(
         "reference:base": OF_BASE, "target:tuned": OF_TARGET,
     }  # fmt: skip
     assert scored(tmp_path) == {"tuned"}
+    found = read_status(str(tmp_path / "run"))
+    assert found.ended
+    assert {name: progress.state for name, progress in found.targets.items()} == {
+        "bad": "failed", "tuned": "done", "again": "failed",
+    }  # fmt: skip
+    assert found.targets["bad"].why == cause
     assert {ranking.target for ranking in rank(result.metrics)} == {"tuned"}
     assert f"target bad failed and is not ranked: {cause}" in (
         tmp_path / "run" / "report.html"

@@ -28,6 +28,7 @@ from raymia.inputs import resolve_inputs
 from raymia.plan import plan_audit
 from raymia.report.result import RunResult
 from raymia.spec_file import load_spec
+from raymia.status import read_status
 
 EACH = 32  # members, and as many non-members
 BLOCK = 1
@@ -87,6 +88,10 @@ def load_target_key(file: Path) -> str:
 def test_nothing_half_written_is_seen_and_no_report_pretends(killed: Path) -> None:
     left = {path.name for path in (killed.parent / "run").iterdir()}
     assert left.isdisjoint({"report.html", "metrics.json", "scores.parquet"})
+    status = read_status(str(killed.parent / "run"))
+    assert status.is_dead
+    assert status.targets["tuned"].state == "scoring"
+    assert status.targets["tuned"].total == 2 * EACH * (2 + NEIGHBORS)
     assert len(evidence(killed.parent / "store", "neighbors.mask_fill")) >= ENOUGH * NEIGHBORS
 
 
