@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 
 from raymia.draws import stream_key
-from raymia.engine.pools import pools_of, streams_of
+from raymia.engine.pools import in_loading_order, pools_of, streams_of
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import Inputs
 from raymia.models.memory import Memory, memory_of
@@ -121,7 +121,7 @@ def estimate(inputs: Inputs, plans: Sequence[TargetPlan], store: EvidenceStore) 
     stages = {name: of_stage(stage) for name, stage in once.items()}
     walls = [part.seconds for part in preparations]
     costs = [_cost([p], p.seconds, inputs.spec.costs) for p in preparations]
-    for stream in streams_of(plans):
+    for stream in streams_of(in_loading_order(inputs, store)):
         pools = [[stages[s.name] for s in pool.stages] for pool in pools_of(stream)]
         busy = [_over(_total([s.seconds for s in pool]), pool) for pool in pools]
         wall = None if None in busy else max((b for b in busy if b is not None), default=0.0)
@@ -188,7 +188,7 @@ def _smaller(inputs: Inputs, records: int) -> Inputs:
         spec=inputs.spec.model_copy(update={"references": references}),
         records=RecordSet(kept, inputs.records.set_aside),
         population=dict(list(inputs.population.items())[:records]),
-    ).without([name for name in inputs.targets if name not in seen.values()])
+    ).only(seen.values())
 
 
 def _over(seconds: float | None, pool: Sequence[StageEstimate]) -> float | None:

@@ -243,6 +243,14 @@ def failed_with(plans: Sequence[TargetPlan], failed: Mapping[str, str]) -> dict[
     ----------
     failed : why, by target.
     """
+    # Of targets that share a key, the plan says of the first alone that its answers are missing.
+    missing = {
+        planned.key.hash
+        for plan in plans
+        for stage in plan.stages
+        for planned in stage.probes
+        if planned.missing
+    }
     lacking = {
         planned.key.hash: plan.name
         for plan in plans
@@ -250,7 +258,7 @@ def failed_with(plans: Sequence[TargetPlan], failed: Mapping[str, str]) -> dict[
         for stage in plan.stages
         if stage.only_for is not None
         for planned in stage.probes
-        if planned.missing
+        if planned.key.hash in missing
     }
     found = {}
     for plan in plans:

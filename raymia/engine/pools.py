@@ -7,13 +7,15 @@ pools ask for other machines are not put together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs import Inputs
 from raymia.models.image_source import ImageCheckpoint
 from raymia.models.loaders import share_base
 from raymia.models.source import Checkpoint
-from raymia.plan import Stage, TargetPlan
+from raymia.plan import Stage, TargetPlan, plan_audit
 from raymia.spec import PoolSpec
 
 
@@ -67,6 +69,31 @@ def pools_of(stages: Iterable[Stage], pools: Iterable[Pool] = ()) -> list[Pool]:
         else:
             found[home] = Pool((*found[home].stages, stage))
     return found
+
+
+def loading_order(plans: Sequence[TargetPlan]) -> list[str]:
+    """Targets in the order in which they are asked, so that weights are loaded as seldom as can be.
+
+    Those on one base come together, wherever they stand in the audit file; a base comes where its
+    first target stands.
+    """
+    groups: list[list[TargetPlan]] = []
+    for plan in plans:
+        home = next((g for g in groups if Pool((g[0].target,)).takes(plan.target)), None)
+        if home is None:
+            groups.append([plan])
+        else:
+            home.append(plan)
+    return [plan.name for group in groups for plan in group]
+
+
+def in_loading_order(inputs: Inputs, store: EvidenceStore) -> list[TargetPlan]:
+    """Plans of the targets in their :func:`loading_order`."""
+    plans = plan_audit(inputs, store)
+    order = loading_order(plans)
+    if order == [plan.name for plan in plans]:
+        return plans
+    return plan_audit(inputs.only(order), store)
 
 
 def streams_of(plans: Iterable[TargetPlan]) -> list[list[Stage]]:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from raymia.engine.board import Line, OnLines, started
 from raymia.engine.cluster import Cluster, check_store_is_shared, connected, is_given
-from raymia.engine.pools import streams_of
+from raymia.engine.pools import in_loading_order, streams_of
 from raymia.engine.prepare import run_preparation
 from raymia.engine.stream import run_stream
 from raymia.errors import RaymiaError
@@ -42,8 +42,8 @@ def ask_models(
 ) -> Work:
     """Prepare references, then stream records through the models.
 
-    Targets whose models share their bases go through one stream, others one after another. A target
-    that fails does not stop the others.
+    Targets whose models share their bases go through one stream, wherever they stand in the audit
+    file; others go one after another. A target that fails does not stop the others.
 
     Parameters
     ----------
@@ -70,7 +70,8 @@ def ask_models(
         check_store_is_shared(store_url)
         with started(console, on_lines) as board:
             failed = prepare_references(inputs, store, store_url, cluster, board)
-            for stages in streams_of(plan_audit(inputs.without(failed), store)):
+            sound = inputs.only([name for name in inputs.targets if name not in failed])
+            for stages in streams_of(in_loading_order(sound, store)):
                 failed |= run_stream(
                     stages,
                     inputs.payloads,

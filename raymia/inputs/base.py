@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -74,10 +74,9 @@ class Inputs:
         wants = attack.learns or (self.chooses_perturbation and "neighbors" in attack.asks)
         return attack.uses_shadows or (attack.takes_shadows and wants)
 
-    def without(self, targets: Collection[str]) -> Inputs:
-        """The same with some targets left out."""
-        kept = {name: target for name, target in self.targets.items() if name not in targets}
-        return replace(self, targets=kept)
+    def only(self, targets: Iterable[str]) -> Inputs:
+        """The same with some of the targets, in another order."""
+        return replace(self, targets={name: self.targets[name] for name in targets})
 
     def attacks_on(self, target: str) -> list[NamedAttack]:
         """The attacks that are run on a target."""

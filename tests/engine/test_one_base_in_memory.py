@@ -14,7 +14,7 @@ from small_audit import BASE, NEIGHBORS, Models, console, passages, reweigh, wri
 from tiny_models import checkpoint, save_adapter
 
 from raymia.audit import run_audit
-from raymia.engine.pools import pools_of, streams_of
+from raymia.engine.pools import in_loading_order, pools_of, streams_of
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import resolve_inputs
 from raymia.models.causal_lm import load_causal_lm
@@ -155,6 +155,27 @@ def test_adapters_and_their_base_are_one_pool_and_one_stream(
     assert streams(sweep(tmp_path, models, BASE, adapters)) == [
         [["neighbors"], ["target:epoch-0", "reference:base", "target:epoch-1", "target:epoch-2"]]
     ]
+
+
+def test_targets_on_one_base_come_together_wherever_they_stand_in_the_file(
+    tmp_path: Path, models: Models, adapters: list[Path]
+) -> None:
+    base = {"model": str(BASE), "trust_remote_code": True}
+    first, second, third = ({**base, "adapter": str(a), "name": a.name} for a in adapters)
+    alone = {"name": "alone", "model": str(models.other)}
+    file = sweep(tmp_path, models, BASE, [], targets=[first, alone, second, third])
+    spec = load_spec(file)
+    inputs, store = resolve_inputs(spec), EvidenceStore(spec.store)
+    plans = in_loading_order(inputs, store)
+    assert [plan.name for plan in plans] == ["epoch-0", "epoch-1", "epoch-2", "alone"]
+    assert [
+        [s.name for s in p.stages] for stages in streams_of(plans) for p in pools_of(stages)
+    ] == [
+        ["neighbors"],
+        ["target:epoch-0", "reference:base", "target:epoch-1", "target:epoch-2"],
+        ["target:alone"],
+    ]
+    assert list(inputs.targets) == ["epoch-0", "alone", "epoch-1", "epoch-2"]
 
 
 def test_whole_checkpoints_go_one_after_another(tmp_path: Path, models: Models) -> None:
