@@ -26,7 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(store_app, name="store")
-app.command()(status)
 AuditFile = Annotated[Path, typer.Argument(help="the audit file", metavar="AUDIT.YAML")]
 RunFolder = Annotated[str, typer.Argument(help="folder of a run, local or at a URL", metavar="RUN")]
 FailIf = Annotated[
@@ -126,6 +125,9 @@ def sweep(file: AuditFile) -> None:
 
     console, spec = Console(), load_spec(file)
     print_sweep(run_sweep(spec, console), spec.output, console)
+
+
+app.command()(status)
 
 
 class Demo(StrEnum):

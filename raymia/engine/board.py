@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,7 +78,8 @@ def started(console: Console, on_lines: OnLines | None = None) -> Iterator[Any]:
     ----------
     on_lines : given what the stages have counted, again and again.
     """
-    board = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(Board).remote()
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 3}
+    board = ray.remote(**options, name=f"raymia progress {uuid.uuid4().hex[:6]}")(Board).remote()
     stop = threading.Event()
     draw = _draw_bars if console.is_terminal else _print_lines
 

@@ -51,6 +51,7 @@ def run_preparation(
             on_steps=reporter(board, f"fine-tune: {name}"),
         )
 
+    make.__name__ = f"prepare {name}"
     run_task(make, pool, cluster)
 
 
@@ -62,8 +63,8 @@ def run_task(function: Callable[[], Any], pool: PoolSpec, cluster: Cluster) -> A
 def run_tasks(
     functions: Sequence[Callable[[], Any]], pool: PoolSpec, cluster: Cluster
 ) -> list[Any]:
-    """Run functions side by side, each in a Ray task that has a machine's CPUs to itself, or a
-    pool's CPUs or GPUs.
+    """Run functions side by side, each in a Ray task of its name that has a machine's CPUs to
+    itself, or a pool's CPUs or GPUs.
 
     Where a pool says how many CPUs it wants, there are as many threads, and one at least: networks
     of a few ten thousand weights are several times slower on two threads than on one.
@@ -84,7 +85,9 @@ def run_tasks(
 
     task = ray.remote(max_retries=2, **options)(with_threads)
     try:
-        results: list[Any] = ray.get([task.remote(function) for function in functions])
+        results: list[Any] = ray.get(
+            [task.options(name=function.__name__).remote(function) for function in functions]
+        )
     except ray.exceptions.RayError as error:
         raise own_error(error) from error
     return results

@@ -70,8 +70,7 @@ def ask_models(
         check_store_is_shared(store_url)
         with started(console, on_lines) as board:
             failed = prepare_references(inputs, store, store_url, cluster, board)
-            sound = inputs.only([name for name in inputs.targets if name not in failed])
-            for stages in streams_of(in_loading_order(sound, store)):
+            for stages in streams_of(in_loading_order(inputs.without(failed), store)):
                 failed |= run_stream(
                     stages,
                     inputs.payloads,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -73,6 +73,10 @@ class Inputs:
         """Whether an attack is given the evidence of the audit's shadows."""
         wants = attack.learns or (self.chooses_perturbation and "neighbors" in attack.asks)
         return attack.uses_shadows or (attack.takes_shadows and wants)
+
+    def without(self, targets: Collection[str]) -> Inputs:
+        """The same with some targets left out."""
+        return self.only(name for name in self.targets if name not in targets)
 
     def only(self, targets: Iterable[str]) -> Inputs:
         """The same with some of the targets, in another order."""
