@@ -148,6 +148,7 @@ def _environment() -> jinja2.Environment:
         "rate_interval": wording.rate_interval,
         "resolved": resolved,
         "rests_on_few": lambda few: wording.rests_on_few(*few),
+        "shift_line": wording.shift_line,
         "unit_interval": wording.unit_interval,
     }
     environment.filters.update(filters)
