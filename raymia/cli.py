@@ -46,6 +46,7 @@ EXIT_FAILED = 1
 EXIT_INCOMPLETE = 3
 EXIT_WRONG_INPUT = 2
 EXIT_GATE_FAILED = 4
+EXIT_LEFT_RUNNING = 5
 EXITS_WHEN_STOPPED = (130, 143)
 """By Ctrl-C, and by SIGTERM."""
 
@@ -128,6 +129,37 @@ def sweep(file: AuditFile) -> None:
 
 
 app.command()(status)
+
+
+@app.command()
+def submit(
+    file: AuditFile,
+    address: Annotated[
+        str, typer.Option(help="of the cluster's dashboard, as `ray dashboard` forwards it")
+    ] = "http://127.0.0.1:8265",
+) -> None:
+    """Run an audit as a job of a cluster, and follow it; Ctrl-C leaves the job running.
+
+    A job of the same audit that runs is followed, and not started twice. One that ended is started
+    again, and goes on from the store. Exits as the job does.
+    """
+    from raymia.engine.submission import Jobs
+    from raymia.submit import pack
+
+    package = pack(file)
+    jobs = Jobs(address)
+    name, is_new = jobs.submit(package)
+    print(f"{name}: {'started' if is_new else 'runs already'}; its log:", flush=True)
+    try:
+        code = jobs.follow(name)
+    except KeyboardInterrupt:
+        print(
+            f"\n{name} goes on. To follow it: raymia submit {file} --address {address}\n"
+            f"To stop it: ray job stop {name} --address {address}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(EXIT_LEFT_RUNNING) from None
+    raise typer.Exit(code)
 
 
 class Demo(StrEnum):

@@ -58,6 +58,17 @@ def load_spec(path: str | Path) -> AuditSpec:
     InputError
         With every problem found, each naming the key it is about.
     """
+    return with_absolute_paths(read_spec(path), Path(path).resolve().parent)
+
+
+def read_spec(path: str | Path) -> AuditSpec:
+    """Read and validate an audit file, with the paths that are written in it.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_spec`.
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -76,7 +87,7 @@ def load_spec(path: str | Path) -> AuditSpec:
             f"{path}: the audit file should be a mapping of keys, but it is "
             f"{'empty' if content is None else type(content).__name__}"
         )
-    return with_absolute_paths(parse_spec(content, str(path)), path.resolve().parent)
+    return parse_spec(content, str(path))
 
 
 def parse_spec(content: dict[str, Any], where: str) -> AuditSpec:
@@ -175,13 +186,27 @@ def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
     """Resolve every relative path of a spec against the folder of its audit file."""
 
     def data(path: str) -> str:
-        return path if _is_url(path) else str((folder / Path(path).expanduser()).resolve())
+        return path if is_url(path) else str((folder / Path(path).expanduser()).resolve())
 
     def weights(path: str) -> str:
         local = (folder / Path(path).expanduser()).resolve()
         # A name that is no folder may be a hub name: left as it is, refused later if it is not.
-        return str(local) if not _is_url(path) and (local.exists() or _is_local(path)) else path
+        return str(local) if not is_url(path) and (local.exists() or _is_local(path)) else path
 
+    return with_paths(spec, data, weights)
+
+
+def with_paths(
+    spec: AuditSpec, data: Callable[[str], str], weights: Callable[[str], str]
+) -> AuditSpec:
+    """Replace every path of a spec.
+
+    Parameters
+    ----------
+    data : given the output, the store and each file or folder that is read or written, returns what
+        should stand there.
+    weights : given each folder or hub name of a model or an adapter, the same.
+    """
     references: dict[str, Any] = {}
     for name, reference in spec.references.items():
         if isinstance(reference, SelfPromptReference):
@@ -242,7 +267,7 @@ def _model_paths(model: Model, resolve: Callable[[str], str]) -> Model:
     return model.model_copy(update={"model": resolve(model.model), "adapter": adapter})
 
 
-def _is_url(path: str) -> bool:
+def is_url(path: str) -> bool:
     return "://" in path
 
 

@@ -16,6 +16,9 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raymia.engine.autoscaler import GROUP_LABEL, present, startable
+from raymia.engine.capacity import Demand, Machine
+from raymia.engine.reachable import check_answers
 from raymia.errors import InputError
 from raymia.files import Folder
 from raymia.spec import PoolSpec, ResourcesSpec
@@ -38,11 +41,32 @@ LOCAL_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Cluster:
-    """What there is to share."""
+    """What there is to share.
 
-    cpus: float
-    gpus: float
+    Attributes
+    ----------
+    is_local : whether Ray was started here, on this machine alone.
+    startable : kinds of machines that an autoscaler may start; None where it does not say which.
+    """
+
     is_local: bool
+    startable: tuple[Machine, ...] | None = ()
+
+    @property
+    def machines(self) -> list[Machine]:
+        """Those that are there, and those that may be."""
+        names = {kind.name for kind in self.startable or ()}
+        running = [m for m in present() if m.labels.get(GROUP_LABEL) not in names]
+        return [*(self.startable or ()), *running]
+
+    @property
+    def gpus(self) -> float:
+        return sum(m.count * m.resources.get("GPU", 0.0) for m in self.machines)
+
+    def cpus_for(self, pool: PoolSpec) -> float:
+        """CPUs of the machines that a pool's actors may run on."""
+        place = Demand.of("", 1, 1, _placement(pool))
+        return sum(m.count * m.resources.get("CPU", 0.0) for m in self.machines if m.fits(place))
 
 
 def check_store_is_shared(url: str) -> None:
@@ -104,11 +128,13 @@ def connected(resources: ResourcesSpec) -> Iterator[Cluster]:
             for name, value in LOCAL_ENVIRONMENT.items():
                 os.environ.setdefault(name, value)
             options |= {"address": LOCAL, "num_cpus": resources.cpus, "include_dashboard": False}
+        else:
+            check_answers(address)
         ray.init(**options)
         _stop_on_sigterm(told_to_stop)
-    total = ray.cluster_resources()
     try:
-        yield Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), address == LOCAL)
+        is_local = address == LOCAL
+        yield Cluster(is_local, () if is_local else startable())
     except SystemExit:
         if told_to_stop.is_set():  # ray.get makes 1 of whatever the program would exit with
             raise SystemExit(EXIT_TERMINATED) from None
@@ -138,13 +164,27 @@ def pool_options(pool: PoolSpec, actors_in_all: int, cluster: Cluster) -> dict[s
     """
     cpus = pool.cpus
     if cpus is None:
-        spare = max(0.0, cluster.cpus - 1)
-        cpus = 0.0 if pool.gpus else min(1.0, int(100 * spare / max(1, actors_in_all)) / 100)
-    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": pool.gpus}
+        spare = 0.0 if pool.gpus else max(0.0, cluster.cpus_for(pool) - 1)
+        cpus = min(1.0, int(100 * spare / max(1, actors_in_all)) / 100)
+    return {"num_cpus": cpus, **_placement(pool)}
+
+
+def task_options(pool: PoolSpec, cluster: Cluster) -> dict[str, Any]:
+    """Ray's resource options for a task on a pool's machines that runs alone, on a CPU at least."""
+    options = pool_options(pool, 1, cluster)
+    if pool.cpus is None and not pool.gpus:
+        options["num_cpus"] = 1
+    return options
+
+
+def _placement(pool: PoolSpec) -> dict[str, Any]:
+    options: dict[str, Any] = {"num_gpus": pool.gpus}
     if pool.accelerator_type is not None:
         options["accelerator_type"] = pool.accelerator_type
     if pool.resources:
         options["resources"] = dict(pool.resources)
+    if pool.labels:
+        options["label_selector"] = dict(pool.labels)
     return options
 
 

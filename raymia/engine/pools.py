@@ -54,7 +54,7 @@ class Pool:
 
 
 def _place(pool: PoolSpec) -> PoolSpec:
-    return pool.model_copy(update={"actors": 1, "batch_tokens": 16})
+    return pool.model_copy(update={"actors": 1, "most_actors": None, "batch_tokens": 16})
 
 
 def pools_of(stages: Iterable[Stage], pools: Iterable[Pool] = ()) -> list[Pool]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import ray
 
-from raymia.engine.cluster import Cluster, pool_options
+from raymia.engine.cluster import Cluster, task_options
+from raymia.engine.machines import Machines, demand_of_task
 from raymia.engine.stream import own_error
 from raymia.evidence.store import EvidenceStore
 from raymia.plan import Preparation
@@ -27,6 +28,7 @@ def run_preparation(
     *,
     store_url: str,
     cluster: Cluster,
+    machines: Machines,
     board: Any,
 ) -> None:
     """Make a reference; it is in the store when this returns."""
@@ -52,7 +54,8 @@ def run_preparation(
         )
 
     make.__name__ = f"prepare {name}"
-    run_task(make, pool, cluster)
+    with machines([demand_of_task(name, pool, cluster)]):
+        run_task(make, pool, cluster)
 
 
 def run_task(function: Callable[[], Any], pool: PoolSpec, cluster: Cluster) -> Any:
@@ -69,9 +72,6 @@ def run_tasks(
     Where a pool says how many CPUs it wants, there are as many threads, and one at least: networks
     of a few ten thousand weights are several times slower on two threads than on one.
     """
-    options = pool_options(pool, 1, cluster)
-    if pool.cpus is None and not pool.gpus:
-        options["num_cpus"] = 1
 
     def with_threads(function: Callable[[], Any]) -> Any:
         import os
@@ -83,7 +83,7 @@ def run_tasks(
             torch.set_num_threads(min(MOST_THREADS, given or 1))
         return function()
 
-    task = ray.remote(max_retries=2, **options)(with_threads)
+    task = ray.remote(max_retries=2, **task_options(pool, cluster))(with_threads)
     try:
         results: list[Any] = ray.get(
             [task.options(name=function.__name__).remote(function) for function in functions]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 
 from raymia.engine.board import Line, OnLines, started
 from raymia.engine.cluster import Cluster, check_store_is_shared, connected, is_given
+from raymia.engine.machines import Machines, machines_for, refuse_impossible
 from raymia.engine.pools import in_loading_order, streams_of
 from raymia.engine.prepare import run_preparation
 from raymia.engine.stream import run_stream
@@ -68,8 +70,12 @@ def ask_models(
                 "set gpus under resources.paraphraser, target and reference"
             )
         check_store_is_shared(store_url)
+        refuse_impossible(in_loading_order(inputs, store), inputs, cluster)
+        machines = partial(
+            machines_for, cluster=cluster, console=console, wait_minutes=resources.wait_minutes
+        )
         with started(console, on_lines) as board:
-            failed = prepare_references(inputs, store, store_url, cluster, board)
+            failed = prepare_references(inputs, store, store_url, cluster, machines, board)
             for stages in streams_of(in_loading_order(inputs.without(failed), store)):
                 failed |= run_stream(
                     stages,
@@ -78,6 +84,8 @@ def ask_models(
                     store_url=store_url,
                     block_records=resources.block_records,
                     cluster=cluster,
+                    machines=machines,
+                    wait_minutes=resources.wait_minutes,
                     board=board,
                 )
             lines: dict[str, Line] = ray.get(board.snapshot.remote())
@@ -88,7 +96,12 @@ def ask_models(
 
 
 def prepare_references(
-    inputs: Inputs, store: EvidenceStore, store_url: str, cluster: Cluster, board: Any
+    inputs: Inputs,
+    store: EvidenceStore,
+    store_url: str,
+    cluster: Cluster,
+    machines: Machines,
+    board: Any,
 ) -> dict[str, str]:
     """Make the references that are missing.
 
@@ -104,7 +117,13 @@ def prepare_references(
                 continue
             try:
                 run_preparation(
-                    preparation, plan.name, pool, store_url=store_url, cluster=cluster, board=board
+                    preparation,
+                    plan.name,
+                    pool,
+                    store_url=store_url,
+                    cluster=cluster,
+                    machines=machines,
+                    board=board,
                 )
             except RaymiaError as error:
                 if len(inputs.targets) == 1:

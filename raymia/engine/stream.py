@@ -9,8 +9,10 @@ from typing import Any
 import pyarrow as pa
 import ray
 import ray.data
+from ray.data.exceptions import ExecutionTimeoutError
 
 from raymia.engine.cluster import Cluster, pool_options, threads_per_actor
+from raymia.engine.machines import Machines, demands_of
 from raymia.engine.pools import pools_of
 from raymia.engine.stage import (
     FAILED,
@@ -23,6 +25,10 @@ from raymia.engine.stage import (
 )
 from raymia.errors import RaymiaError
 from raymia.plan import Stage
+from raymia.spec import PoolSpec
+
+LEAST_TIMEOUT_SECONDS = 1_800.0
+"""Ray Data's own: how long nothing may be answered before that is taken for a stall."""
 
 
 def run_stream(
@@ -33,6 +39,8 @@ def run_stream(
     store_url: str,
     block_records: int,
     cluster: Cluster,
+    machines: Machines,
+    wait_minutes: float,
     board: Any,
 ) -> dict[str, str]:
     """Ask everything that is missing; the answers are in the store when this returns.
@@ -42,6 +50,7 @@ def run_stream(
     stages : in the order in which a block passes them; a stage that has nothing to ask is left out,
         and stages on one base are one pool (:mod:`raymia.engine.pools`).
     records : columns ``record_id`` and ``payload``.
+    machines, wait_minutes : see :func:`raymia.engine.machines.machines_for`.
     neighbors : payloads of stored neighbors that the stages ask about, by (record, index).
 
     Returns
@@ -66,6 +75,7 @@ def run_stream(
     # The error is raised here; ray.data set its own level when it was imported.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # Waiting for machines to come up, or for a large model to load, is not a stall.
+    context.execution_no_progress_timeout_s = max(LEAST_TIMEOUT_SECONDS, 60 * wait_minutes)
     context.execution_options.preserve_order = False
     actors = sum(pool.spec.actors for pool in pools)
     computing = sum(pool.spec.actors for pool in pools if pool.computes)
@@ -101,18 +111,26 @@ def run_stream(
             _named(pool.name),
             batch_size=block_records,  # a block; Ray Data wants a number for actors on GPUs
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(pool.spec.actors, len(blocks))),
+            compute=_strategy(pool.spec, len(blocks)),
             fn_constructor_args=(config, board),
             udf_modifying_row_count=False,
             **pool_options(pool.spec, actors, cluster),
         )
     passed, failed = 0, dict[str, str]()
     try:
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            passed += batch.num_rows
-            failed |= failures_in(batch)
+        with machines(demands_of(pools, len(blocks), cluster)):
+            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+                passed += batch.num_rows
+                failed |= failures_in(batch)
     except ray.exceptions.RayError as error:
         raise own_error(error) from error
+    except ExecutionTimeoutError:
+        raise RaymiaError(
+            f"nothing was answered for {context.execution_no_progress_timeout_s / 60:.0f} minutes: "
+            "the machines were lost and none came up for them, or a model takes longer than that; "
+            "what was answered is stored, run it again to go on, with a longer "
+            "resources.wait_minutes if need be"
+        ) from None
     sent = sum(block.num_rows for block in blocks)
     if passed != sent:
         raise RaymiaError(f"{sent} records went into the stream and {passed} came out of it")
@@ -157,6 +175,14 @@ def _blocks(
     )
     for start in range(0, len(rows), block_records):
         yield pa.Table.from_pylist(rows[start : start + block_records], schema=schema)
+
+
+def _strategy(pool: PoolSpec, blocks: int) -> ray.data.ActorPoolStrategy:
+    """A pool of a fixed size, or one that grows to the machines that come up."""
+    least, most = (min(n, blocks) for n in (pool.actors, pool.most_actors or pool.actors))
+    if least == most:
+        return ray.data.ActorPoolStrategy(size=least)
+    return ray.data.ActorPoolStrategy(min_size=least, max_size=most)
 
 
 def _named(pool: str) -> type[PoolActor]:

@@ -30,10 +30,19 @@ class PoolSpec(Strict):
     """An actor pool: how many workers hold the model, and where they may run."""
 
     actors: int = Field(default=1, ge=1, description="workers, each with the model in memory")
+    most_actors: int | None = Field(
+        default=None,
+        ge=1,
+        description="lets the pool grow from `actors` to so many, and shrink again; default: fixed",
+    )
     cpus: float | None = Field(default=None, ge=0, description="per actor; default: a fair share")
     gpus: float = Field(default=0, ge=0, description="per actor; fractions share a GPU")
     accelerator_type: str | None = Field(default=None, description="Ray's name of a GPU type")
     resources: dict[str, float] = Field(default={}, description="custom Ray resources per actor")
+    labels: dict[str, str] = Field(
+        default={},
+        description="Ray's label selector: the machines it may run on, as `{raymia/pool: target}`",
+    )
     batch_tokens: int = Field(
         default=8_192,
         ge=16,
@@ -42,6 +51,12 @@ class PoolSpec(Strict):
     batch_images: int = Field(
         default=64, ge=1, description="images per forward pass; halved when memory is short"
     )
+
+    @model_validator(mode="after")
+    def _grows(self) -> PoolSpec:
+        if self.most_actors is not None and self.most_actors < self.actors:
+            raise ValueError(f"most_actors is {self.most_actors}, less than actors {self.actors}")
+        return self
 
 
 class ResourcesSpec(Strict):
@@ -56,6 +71,12 @@ class ResourcesSpec(Strict):
         default=32, ge=1, description="records per block: what is asked again after a kill, at most"
     )
     cpus: int | None = Field(default=None, ge=1, description="CPUs of a Ray started for this audit")
+    wait_minutes: float = Field(
+        default=30,
+        ge=0,
+        description="how long to wait for machines to come up; then the run goes on with those "
+        "that came, or ends where a pool has none",
+    )
 
 
 class MetricsSpec(Strict):

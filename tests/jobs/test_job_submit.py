@@ -8,14 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray_fixtures import child_environment, ended, free_port, start, wait_until
+from cluster_head import Head
 from small_audit import NEIGHBORS, Models, passages, write_small_audit
 
 import raymia
@@ -24,12 +22,6 @@ REPOSITORY = Path(raymia.__file__).parent.parent
 RAY = str(Path(sys.executable).with_name("ray"))
 RECORDS = 16
 CLIENT_LINE = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+\t(INFO|SUCC|ERR|WARN)")
-
-
-@dataclass(frozen=True)
-class Head:
-    address: str
-    environment: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -48,35 +40,6 @@ class Job:
         summary: dict[str, Any] = json.loads(self.lines[-1])
         assert not any(line.startswith("{") for line in self.lines[:-1]), self.output
         return summary
-
-
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    dashboard = free_port()
-    environment, mark = child_environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=uuid.uuid4().hex)
-    command = [
-        RAY, "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=4",
-        "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
-        f"--dashboard-agent-listen-port={free_port()}",  # its default may be another Ray's
-        f"--temp-dir={environment['RAY_TMPDIR']}", "--min-worker-port=0", "--max-worker-port=0",
-        f"--object-store-memory={200 * 2**20}", "--disable-usage-stats",
-    ]  # fmt: skip
-    address = f"http://127.0.0.1:{dashboard}"
-    output = tmp_path_factory.mktemp("head") / "output.txt"
-    with ended(mark):
-        process = start(command, environment, output)
-
-        def ready() -> bool:
-            """The dashboard answers before there is an agent that could start a job."""
-            assert process.poll() is None, output.read_text()
-            trial = subprocess.run(
-                [RAY, "job", "submit", "--address", address, "--", "true"],
-                env=environment, capture_output=True, check=False,
-            )  # fmt: skip
-            return trial.returncode == 0
-
-        wait_until(ready, 120, "the cluster takes jobs")
-        yield Head(address, environment)
 
 
 def submit(head: Head, folder: Path, audit_file: str) -> Job:

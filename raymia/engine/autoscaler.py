@@ -1,0 +1,191 @@
+"""What a cluster's autoscaler may start, and asking it for machines before they are missed."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from rich.console import Console
+
+from raymia.engine.capacity import Demand, Machine, one_each, shortages
+from raymia.errors import InputError, RaymiaError
+
+HEAD = "node:__internal_head__"
+GROUP_LABEL = "ray.io/node-group"
+OPTION = "--autoscaling-config="
+ASK_AGAIN_SECONDS = 5.0
+"""Ray Data overwrites what was asked of the autoscaler with what it asks itself."""
+POLL_SECONDS = 1.0
+SAY_SECONDS = 15.0
+REFUSALS = 3
+"""How many times in a row an autoscaler has to say that it cannot."""
+
+
+def present() -> list[Machine]:
+    """The machines of the cluster that are alive."""
+    return [
+        Machine(str(n["NodeManagerHostname"]), n["Resources"], n.get("Labels") or {})
+        for n in ray.nodes()
+        if n["Alive"]
+    ]
+
+
+def is_second() -> bool:
+    """Whether the cluster has Ray's second autoscaler, as KubeRay's clusters do. It knows labels,
+    and says what it cannot start, but not what it can."""
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
+
+    return bool(is_autoscaler_v2(fetch_from_server=True))
+
+
+def startable() -> tuple[Machine, ...] | None:
+    """The kinds of machines that the autoscaler may have at most, those that run included.
+
+    Returns
+    -------
+    Empty where no autoscaler is; None where there is one that does not say.
+    """
+    from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    if is_second():
+        return None
+    status = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
+    monitor = json.loads(status).get("monitor_pid") if status else None
+    head = next((n["NodeID"] for n in ray.nodes() if n["Alive"] and HEAD in n["Resources"]), None)
+    if monitor is None or head is None:
+        return ()
+    config = ray.get(
+        ray.remote(num_cpus=0)(_configuration)
+        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(head, soft=False))
+        .remote(monitor)
+    )
+    return None if config is None else _kinds(config)
+
+
+def _configuration(monitor: int) -> dict[str, Any] | None:
+    """The autoscaler's file, read where it lies; empty where it has none."""
+    import yaml
+
+    try:
+        arguments = Path(f"/proc/{monitor}/cmdline").read_text().split("\0")
+        named = [a.removeprefix(OPTION) for a in arguments if a.startswith(OPTION)]
+        if not named:
+            return {}
+        content = yaml.safe_load(Path(named[0]).expanduser().read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return None
+    return {key: content.get(key) for key in ("available_node_types", "max_workers")}
+
+
+def _kinds(config: dict[str, Any]) -> tuple[Machine, ...] | None:
+    every = config.get("max_workers")
+    kinds = []
+    for name, kind in (config.get("available_node_types") or {}).items():
+        resources, most = kind.get("resources"), kind.get("max_workers", every) or 0
+        if every is not None:
+            most = min(most, every)
+        if not resources:  # a provider that finds out only when the machine runs
+            return None
+        if most:
+            kinds.append(Machine(str(name), resources, kind.get("labels") or {}, most))
+    return tuple(kinds)
+
+
+@contextmanager
+def asked_for(demands: Sequence[Demand]) -> Iterator[None]:
+    """Ask the autoscaler for the places of all actors there may be, by GPU types and labels, so
+    that the right machines come up; and for nothing any more when the block ends, however it ends.
+    """
+    stop = threading.Event()
+    asking = threading.Thread(target=_keep_asking, args=(demands, stop), daemon=True)
+    asking.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        asking.join(timeout=10)
+        with suppress(Exception):  # the cluster may be what ended the block
+            _ask([])
+
+
+def wait_for(demands: Sequence[Demand], console: Console, seconds: float) -> None:
+    """Wait until all actors have their place, and say for what.
+
+    When the time is up, one actor's place for each demand is enough to go on.
+
+    Raises
+    ------
+    InputError
+        Where the autoscaler says that it cannot start what it was asked for.
+    RaymiaError
+        Where a demand has no place at all when the time is up.
+    """
+    started = time.monotonic()
+    said, refusals = -SAY_SECONDS, 0
+    while lacking := shortages(demands, present()):
+        waited = time.monotonic() - started
+        refusals = refusals + 1 if _is_refused() else 0
+        if refusals >= REFUSALS:
+            raise InputError(
+                [f"resources: {line}, and the autoscaler can start none" for line in lacking]
+            )
+        if waited > seconds:
+            break
+        if waited - said >= SAY_SECONDS:
+            said = waited
+            console.print(f"waiting for machines ({waited:.0f} s): {lacking[0]}", highlight=False)
+        time.sleep(POLL_SECONDS)
+    none_at_all = shortages(one_each(demands), present())
+    if none_at_all:
+        raise RaymiaError(
+            f"no machine came up in {seconds / 60:g} minutes (resources.wait_minutes): "
+            + "; ".join(none_at_all)
+        )
+    if lacking:
+        console.print(f"going on with fewer machines: {lacking[0]}", highlight=False)
+
+
+def _is_refused() -> bool:
+    """Whether Ray's second autoscaler says that it cannot start what it was asked for."""
+    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+    from ray.experimental.internal_kv import internal_kv_get_gcs_client
+
+    if not is_second():
+        return False
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(internal_kv_get_gcs_client().get_cluster_status(timeout_s=10))
+    return bool(reply.autoscaling_state.infeasible_cluster_resource_constraints)
+
+
+def _keep_asking(demands: Sequence[Demand], stop: threading.Event) -> None:
+    while True:
+        with suppress(Exception):  # the next time is soon
+            _ask(demands)
+        if stop.wait(ASK_AGAIN_SECONDS):
+            return
+
+
+def _ask(demands: Sequence[Demand]) -> None:
+    from ray.autoscaler.sdk import request_resources
+
+    actors = [demand for demand in demands if demand.resources for _ in range(demand.most)]
+    request_resources(
+        bundles=[dict(actor.resources) for actor in actors],
+        bundle_label_selectors=[dict(actor.labels) for actor in actors],
+    )
+
+
+def other_kinds(demand: Demand, kinds: Sequence[Machine]) -> list[str]:
+    """Kinds that only labels keep a demand from: the first autoscaler, which does not know labels,
+    may start them for it."""
+    anywhere = replace(demand, labels={})
+    return [kind.name for kind in kinds if kind.fits(anywhere) and not kind.fits(demand)]

@@ -1,0 +1,102 @@
+"""From the pools of a plan to the machines they run on: refused, asked for, waited for."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+from rich.console import Console
+
+from raymia.engine.autoscaler import POLL_SECONDS, asked_for, other_kinds, wait_for
+from raymia.engine.capacity import Demand, shortages
+from raymia.engine.cluster import Cluster, pool_options, task_options
+from raymia.engine.pools import Pool, pools_of, streams_of
+from raymia.errors import InputError
+from raymia.inputs import Inputs
+from raymia.plan import TargetPlan
+from raymia.spec import PoolSpec
+
+Machines = Callable[[Sequence[Demand]], AbstractContextManager[None]]
+"""What :func:`machines_for` is when a run has bound it to its cluster."""
+
+GRACE_SECONDS = 20.0
+"""How long a machine that no autoscaler starts is waited for; it may be about to join."""
+
+
+def demands_of(pools: Sequence[Pool], blocks: int, cluster: Cluster) -> list[Demand]:
+    """What pools that run at the same time ask for; a pool has no more actors than blocks."""
+    actors = sum(pool.spec.actors for pool in pools)
+    return [
+        Demand.of(
+            pool.name,
+            min(pool.spec.actors, blocks),
+            min(pool.spec.most_actors or pool.spec.actors, blocks),
+            pool_options(pool.spec, actors, cluster),
+        )
+        for pool in pools
+    ]
+
+
+def demand_of_task(name: str, pool: PoolSpec, cluster: Cluster) -> Demand:
+    """What making a reference asks for."""
+    return Demand.of(name, 1, 1, task_options(pool, cluster))
+
+
+def refuse_impossible(plans: Sequence[TargetPlan], inputs: Inputs, cluster: Cluster) -> None:
+    """Refuse an audit that the cluster can never hold, as far as the cluster says what it can.
+
+    Raises
+    ------
+    InputError
+        Naming the pools and what is missing.
+    """
+    if cluster.startable is None:
+        return
+    resources = inputs.spec.resources
+    blocks = math.ceil(len(inputs.payloads) / resources.block_records)
+    steps = [demands_of(pools_of(stages), blocks, cluster) for stages in streams_of(plans)]
+    steps += [
+        [demand_of_task(preparation.stage_name(plan.name), resources.reference, cluster)]
+        for plan in plans
+        for preparation in plan.preparations
+    ]
+    joins_alone = not cluster.is_local and not cluster.startable
+    deadline = time.monotonic() + (GRACE_SECONDS if joins_alone else 0)
+    while lacking := [line for step in steps for line in shortages(step, cluster.machines)]:
+        if time.monotonic() >= deadline:
+            raise InputError([f"resources: {line}" for line in dict.fromkeys(lacking)])
+        time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def machines_for(
+    demands: Sequence[Demand], cluster: Cluster, console: Console, wait_minutes: float
+) -> Iterator[None]:
+    """Run a block when the cluster's autoscaler has started the machines for it.
+
+    See :mod:`raymia.engine.autoscaler`; without one, nothing is waited for.
+
+    Raises
+    ------
+    InputError
+        Where the autoscaler says that it cannot start what it was asked for.
+    RaymiaError
+        Where no machine came up in time.
+    """
+    if cluster.startable == ():
+        yield
+        return
+    for demand in demands:
+        others = other_kinds(demand, cluster.startable or ())
+        if others:
+            console.print(
+                f"{demand.name} is placed by labels, which this cluster's autoscaler does not "
+                f"know: it may start {', '.join(others)} for it; give accelerator_type or a custom "
+                "resource too",
+                highlight=False,
+            )
+    with asked_for(demands):
+        wait_for(demands, console, 60 * wait_minutes)
+        yield

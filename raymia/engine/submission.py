@@ -1,0 +1,142 @@
+"""Running an audit as a job of a cluster, and following it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from raymia.engine.reachable import SECONDS, TOKEN_HELP
+from raymia.errors import InputError, RaymiaError
+from raymia.submit import AUDIT_FILE, Package
+
+ENTRYPOINT = f"python -m raymia audit {AUDIT_FILE}"
+ID_CHARACTERS = 12
+RECONNECTS = 30
+RECONNECT_SECONDS = 2.0
+
+
+class Jobs:
+    """The jobs of one cluster.
+
+    Parameters
+    ----------
+    address : of the cluster's dashboard, as ``http://127.0.0.1:8265``.
+
+    Raises
+    ------
+    InputError
+        Where nobody answers there, or the token is not taken; never with the token.
+    """
+
+    def __init__(self, address: str) -> None:
+        from ray.exceptions import AuthenticationError
+        from ray.job_submission import JobSubmissionClient
+
+        self.address = address
+        for name in ("dashboard_sdk", "job.sdk"):  # they say what is packed, and where it is put
+            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
+        _check_port(address)
+        try:
+            self._client: Any = JobSubmissionClient(address)
+        except AuthenticationError:
+            raise InputError(
+                f"--address: the cluster at {address} asks for a token, and was shown none or "
+                f"another than its own; {TOKEN_HELP}"
+            ) from None
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise InputError(f"--address: no Ray dashboard at {address}: {error}") from None
+
+    def submit(self, package: Package) -> tuple[str, bool]:
+        """Start the job of an audit, unless it runs.
+
+        The id is a function of the audit: a job that runs is found again, and after one that ended
+        comes the next attempt, which goes on from the store.
+
+        Returns
+        -------
+        id : ``raymia-<hash of the audit>-<attempt>``.
+        is_new : whether it was started now.
+        """
+        stem = f"raymia-{package.digest[:ID_CHARACTERS]}-"
+        attempts = {
+            int(job.submission_id.removeprefix(stem)): job.status
+            for job in self._client.list_jobs()
+            if (job.submission_id or "").startswith(stem)
+        }
+        last = max(attempts, default=0)
+        if last and not attempts[last].is_terminal():
+            return f"{stem}{last}", False
+        name = f"{stem}{last + 1}"
+        with tempfile.TemporaryDirectory(prefix="raymia-job-") as folder:
+            package.write(Path(folder))
+            try:
+                self._client.submit_job(
+                    entrypoint=ENTRYPOINT,
+                    submission_id=name,
+                    runtime_env={"working_dir": folder},
+                    metadata={"raymia_audit": package.digest},
+                )
+            except RuntimeError as error:
+                if "already exists" not in str(error):  # by another who submitted the same
+                    raise RaymiaError(f"the job could not be submitted: {error}") from None
+                return name, False
+        return name, True
+
+    def follow(self, name: str) -> int:
+        """Print a job's log until it ends, over lost connections too, and return its exit code."""
+        printed = 0
+        for tries_left in reversed(range(RECONNECTS)):
+            try:
+                asyncio.run(self._tail(name, skip=printed, count=(progress := [printed])))
+                break
+            except (OSError, RuntimeError) as error:
+                printed = progress[0]
+                if not tries_left:
+                    raise RaymiaError(
+                        f"lost the connection to {self.address} ({type(error).__name__}); the job "
+                        f"{name} may go on: submit the same audit again to follow it"
+                    ) from None
+                time.sleep(RECONNECT_SECONDS)
+        while not (info := self._client.get_job_info(name)).status.is_terminal():
+            time.sleep(0.5)
+        if info.status == "SUCCEEDED":
+            return 0
+        code = info.driver_exit_code
+        if not code:
+            print(f"the job {name} ended as {info.status}: {info.message}", file=sys.stderr)
+        return code or 1
+
+    async def _tail(self, name: str, skip: int, count: list[int]) -> None:
+        seen = 0
+        async for chunk in self._client.tail_job_logs(name):
+            new = chunk[max(0, skip - seen) :]
+            seen += len(chunk)
+            if new:
+                sys.stdout.write(new)
+                sys.stdout.flush()
+                count[0] = seen
+
+
+def _check_port(address: str) -> None:
+    """Ray's client waits for ever where a firewall swallows what is sent."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or parts.hostname is None:
+        raise InputError(
+            f"--address: {address} is not the address of a dashboard; give one such as "
+            "http://127.0.0.1:8265"
+        )
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname, port), timeout=SECONDS).close()
+    except OSError as error:
+        raise InputError(
+            f"--address: nobody answers at {address} ({error}); is the cluster up, and does "
+            "`ray dashboard cluster.yaml` forward its port?"
+        ) from None
