@@ -40,8 +40,8 @@ class Jobs:
         from ray.job_submission import JobSubmissionClient
 
         self.address = address
-        for name in ("dashboard_sdk", "job.sdk"):  # they say what is packed, and where it is put
-            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
+        for name in ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+            logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)  # what it packs, and where
         _check_port(address)
         try:
             self._client: Any = JobSubmissionClient(address)

@@ -77,7 +77,8 @@ def test_a_job_that_runs_is_followed_and_ctrl_c_leaves_it_running(
         return (tmp_path / "output.txt").read_text()
 
     wait_until(lambda: "started; its log:" in said(), 60, "the job is submitted")
-    name = said().split(":", 1)[0]
+    assert said().endswith(": started; its log:\n"), said()
+    name = said().splitlines()[-1].split(":", 1)[0]
     second = subprocess.Popen(
         submit, env=head.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
