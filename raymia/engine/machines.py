@@ -21,7 +21,7 @@ from raymia.spec import PoolSpec
 Machines = Callable[[Sequence[Demand]], AbstractContextManager[None]]
 """What :func:`machines_for` is when a run has bound it to its cluster."""
 
-GRACE_SECONDS = 20.0
+GRACE_SECONDS = 10.0
 """How long a machine that no autoscaler starts is waited for; it may be about to join."""
 
 

@@ -18,6 +18,12 @@ from raymia.submit import AUDIT_FILE, Package
 
 ENTRYPOINT = f"python -m raymia audit {AUDIT_FILE}"
 ID_CHARACTERS = 12
+QUIET = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Loggers that say what is packed, where it is put, and how a connection was closed."""
 RECONNECTS = 30
 RECONNECT_SECONDS = 2.0
 
@@ -40,8 +46,8 @@ class Jobs:
         from ray.job_submission import JobSubmissionClient
 
         self.address = address
-        for name in ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
-            logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)  # what it packs, and where
+        for name in QUIET:
+            logging.getLogger(name).setLevel(logging.WARNING)
         _check_port(address)
         try:
             self._client: Any = JobSubmissionClient(address)
