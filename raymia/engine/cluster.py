@@ -60,6 +60,11 @@ class Cluster:
         return [*(self.startable or ()), *running]
 
     @property
+    def cpus(self) -> float:
+        """Of the machines that are there."""
+        return sum(machine.resources.get("CPU", 0.0) for machine in present())
+
+    @property
     def gpus(self) -> float:
         return sum(m.count * m.resources.get("GPU", 0.0) for m in self.machines)
 

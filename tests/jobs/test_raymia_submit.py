@@ -86,7 +86,7 @@ def test_a_job_that_runs_is_followed_and_ctrl_c_leaves_it_running_and_its_exit_c
     assert second.stdout.readline() == f"{name}: runs already; its log:\n"
     time.sleep(2)
     watching.send_signal(signal.SIGINT)
-    assert watching.wait(30) == 4
+    assert watching.wait(30) == 5
     assert f"{name} goes on. To follow it: raymia submit {slow}" in said()
     assert f"To stop it: ray job stop {name} --address {head.address}" in said()
     assert "Traceback" not in said()
