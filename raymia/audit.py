@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -12,11 +13,19 @@ from raymia.evidence.upkeep import compact_all
 from raymia.inputs import Inputs, resolve_inputs
 from raymia.lease import Lease, held, new_run_id
 from raymia.outcome import Run, StageWork, sum_up
-from raymia.plan import is_missing_anything, plan_audit
+from raymia.plan import TargetPlan, is_missing_anything, plan_audit
 from raymia.rates import Rates
 from raymia.report.files import write_run
 from raymia.report.result import RunResult
-from raymia.scoring import Here, reduce_audit, score_parts, score_tables
+from raymia.scoring import (
+    MOST_HERE,
+    Here,
+    Workers,
+    count_scores,
+    reduce_audit,
+    score_parts,
+    score_tables,
+)
 from raymia.spec import AuditSpec
 from raymia.status import EventLog, Watch, recorded
 
@@ -68,14 +77,26 @@ def _run(
     if lines:
         folders = {p.key.folder for plan in after for stage in plan.stages for p in stage.probes}
         compact_all(store, sorted(folders), lambda *_: None)
-    with score_parts(spec.store) as scores:
-        scored = [plan for plan in after if plan.name not in failed]
-        reduction = reduce_audit(inputs, store, scored, scores, Here())
+    scored = [plan for plan in after if plan.name not in failed]
+    with score_parts(spec.store) as scores, _workers(inputs, scored, console) as workers:
+        reduction = reduce_audit(inputs, store, scored, scores, workers)
         run = Run(inputs, store, before, after, lines, time.monotonic() - started, failed)
-        result = sum_up(run, reduction, scores)
+        result = sum_up(run, reduction, scores, workers)
         lease.check()
         write_run(spec.output, result, score_tables(inputs, scored, scores), reduction.curves)
     watch.end(
         {one.name: one.reason for one in result.failed}, {plan.name: plan.asked for plan in after}
     )
     return result
+
+
+@contextmanager
+def _workers(inputs: Inputs, scored: Sequence[TargetPlan], console: Console) -> Iterator[Workers]:
+    """Where scores are reduced: here, or on Ray where there are many."""
+    if count_scores(inputs, scored) <= MOST_HERE:
+        yield Here()
+        return
+    from raymia.engine.reduce import tasks_on
+
+    with tasks_on(inputs.spec.resources, inputs.spec.store, console) as tasks:
+        yield tasks

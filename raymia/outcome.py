@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
+import pyarrow.compute as pc
 import yaml
 
 from raymia import __version__
@@ -35,12 +36,13 @@ from raymia.report.result import (
 )
 from raymia.report.text_result import TextExample
 from raymia.report.verdict import judge
-from raymia.scoring import Reduction, ScoreParts
+from raymia.scoring import Reduction, ScoreParts, Workers
 from raymia.scoring.blind import ask_blind, excess_over_blind
 from raymia.spec import ModelSpec, SelfGeneratedReference, SelfPromptReference, TextNeighbors
 from raymia.spec.conditions import parse_conditions
 from raymia.text_outcome import look_at_texts
 
+Found = TypeVar("Found")
 TRUNCATED = "longer than the model's limit: its end was not scored"
 VERSIONS_OF = ("raymia", "torch", "transformers", "ray", "numpy", "pyarrow")
 VERSIONS_OF_IMAGES = ("diffusers", "kornia", "pillow")
@@ -80,20 +82,27 @@ class Run:
         return [plan for plan in self.after if plan.name not in self.failed]
 
 
-def sum_up(run: Run, reduction: Reduction, scores: ScoreParts) -> RunResult:
+def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers) -> RunResult:
     """Sum a run up. It is complete when no answer is missing and no target failed on the way."""
     records, dropped = run.inputs.records, list(find_dropped(run))
     failed = [
         FailedTarget(name=name, reason=reason)
         for name, reason in {**run.failed, **dict(_without_answers(run, dropped))}.items()
     ]
-    blind = ask_blind(run.inputs, run.store, run.after)
+
+    def elsewhere(what: str, function: Callable[..., Found], *arguments: Any) -> Found:
+        """Look at records, evidence or scores where there is room for them."""
+        found: list[Found] = workers.map(what, _call, (function, *arguments), [()])
+        return found[0]
+
+    blind = elsewhere("blind guessers", ask_blind, run.inputs, run.store, run.after)
+    looked_at = run.inputs, run.store, run.scored, scores, reduction.metrics
     versions, findings, texts = [*VERSIONS_OF], ImageFindings(), list[TextExample]()
     if run.inputs.shape is not None:
         versions += VERSIONS_OF_IMAGES
-        findings = look_at_images(run.inputs, run.store, run.scored, scores, reduction.metrics)
+        findings = elsewhere("pictures", look_at_images, *looked_at)
     else:
-        texts = look_at_texts(run.inputs, run.store, run.scored, scores, reduction.metrics)
+        texts = elsewhere("shown records", look_at_texts, *looked_at)
     missing = [
         f"{stage.name}: {stage.asked} answers are missing"
         for _, stage in _stages(run)
@@ -127,7 +136,9 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts) -> RunResult:
         claims=reduction.claims,
         dataset_inference=reduction.dataset_inference,
         shift=blind.check,
-        excess_over_blind=excess_over_blind(run.inputs, run.scored, scores, blind),
+        excess_over_blind=elsewhere(
+            "excess over blind", excess_over_blind, run.inputs, run.scored, scores, blind
+        ),
         costs=attack_costs(run.inputs, run.scored),
         losses=list(target_losses(run.inputs, [plan.name for plan in run.scored], scores)),
         text_examples=texts,
@@ -162,6 +173,11 @@ def _audit_yaml(inputs: Inputs) -> str:
     return content + "".join(f"# {line}\n" for line in ("as it was written:", *lines))
 
 
+def _call(shared: tuple[Any, ...]) -> Any:
+    function, *arguments = shared
+    return function(*arguments)
+
+
 def find_dropped(run: Run) -> Iterator[Dropped]:
     """Name evidence that could not be had, and texts that were scored in part."""
     for _, stage in _stages(run):
@@ -175,7 +191,10 @@ def _dropped(run: Run, stage: Stage, planned: PlannedProbe) -> Iterator[Dropped]
     if table is None:
         return
     records = {*run.inputs.records.ids, *run.inputs.population}
-    for row in table.to_pylist():
+    told = pc.is_valid(table["error"])
+    if "truncated" in columns:
+        told = pc.or_(told, pc.fill_null(table["truncated"], False))
+    for row in table.filter(told).to_pylist():
         reason = row["error"] or (TRUNCATED if row.get("truncated") else None)
         # The stage that makes neighbors names those that could not be made.
         if reason is None or reason == NO_NEIGHBOR:

@@ -86,7 +86,7 @@ def answer(file: Path, break_record: bool = False) -> Answered:
     plans = plan_audit(inputs, store)
     scores = ScoreParts(inputs.spec.store, "scores")
     reduction = reduce_audit(inputs, store, plans, scores, Here())
-    result = sum_up(Run(inputs, store, before, plans, {}, 1.0), reduction, scores)
+    result = sum_up(Run(inputs, store, before, plans, {}, 1.0), reduction, scores, Here())
     return Answered(inputs, store, plans, scores, result)
 
 

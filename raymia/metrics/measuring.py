@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from raymia.learning import fold_of
+from raymia.hashing import string_hashes
 from raymia.metrics import intervals, roc
 from raymia.metrics.delong import auc_variance_of
 from raymia.metrics.epsilon import (
@@ -31,14 +32,21 @@ DEFAULT_PRIORS = (0.5, 0.1, 0.01)
 DEFAULT_DELTA = 1e-5
 
 
-def calibration_half(units: Sequence[str]) -> roc.BoolArray:
+def calibration_half(units: Sequence[str] | pa.ChunkedArray) -> roc.BoolArray:
     """Which records thresholds are chosen on: about half, a function of each record's unit alone.
 
     Parameters
     ----------
     units : what must not be split, one for each record: its group, or its id.
     """
-    return np.equal(fold_of(units, 2, "half that thresholds are chosen on"), 0)
+    if not isinstance(units, pa.ChunkedArray):
+        units = pa.chunked_array([pa.array(units, pa.string())])
+    return half_of(string_hashes(units))
+
+
+def half_of(hashes: NDArray[np.uint64]) -> roc.BoolArray:
+    """`calibration_half` of units of which the hashes are known, see `string_hashes`."""
+    return hashes < np.uint64(2**63)
 
 
 def measure(

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from raymia.attacks import NamedAttack
 from raymia.attacks.base import Scores
@@ -173,5 +175,11 @@ def _samples(store: EvidenceStore, plan: TargetPlan) -> Any:
 def units(records: RecordSet) -> list[str]:
     """What must not be split between what is fitted and what is judged: a record's group, or the
     record."""
-    groups = records.table["group"].to_pylist()
-    return [i if g is None else f"group {g}" for i, g in zip(records.ids, groups, strict=True)]
+    return list(unit_column(records).to_pylist())
+
+
+def unit_column(records: RecordSet) -> pa.ChunkedArray:
+    """The units as a column."""
+    groups = records.table["group"]
+    named = pc.binary_join_element_wise("group", groups, " ")
+    return pc.if_else(pc.is_valid(groups), named, records.table["record_id"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from raymia.metrics.claims import claim_candidates
 from raymia.metrics.roc import BoolArray, IntArray
 from raymia.metrics.summary import CandidateClaims
 from raymia.report.curves import AttackCurves, draw
-from raymia.scoring.evidence import units
+from raymia.scoring.evidence import unit_column
 from raymia.spec import MetricsSpec
 
 NAMED = 5
@@ -110,7 +110,7 @@ class Judge:
     def of(cls, inputs: Inputs) -> Judge:
         """The judge of an audit."""
         table = inputs.records.table
-        labels = _labels(table["is_member"], units(inputs.records))
+        labels = _labels(table["is_member"], unit_column(inputs.records))
         return cls(labels, _groups(table, labels), inputs.spec.metrics, inputs.spec.seed)
 
     def judge(self, values: Scores, *, target: str, attack: str) -> Judged:
@@ -172,12 +172,12 @@ class Judge:
         )
 
 
-def _labels(column: pa.ChunkedArray, unit_of: Sequence[str]) -> Labels:
+def _labels(column: pa.ChunkedArray, unit_of: pa.ChunkedArray) -> Labels:
     return Labels(
         _bools(pc.is_valid(column)),
         _bools(pc.fill_null(column, False)),
         calibration_half(unit_of),
-        apart=len({*unit_of}) == len(unit_of),
+        apart=pc.count_distinct(unit_of).as_py() == len(unit_of),
     )
 
 
@@ -207,7 +207,7 @@ def _groups(table: pa.Table, labels: Labels) -> Groups | None:
         Labels(
             ~found[pure, 2],
             found[pure, 1],
-            calibration_half(names.take(pa.array(pure)).to_pylist()),
+            calibration_half(pa.chunked_array([names.take(pa.array(pure))])),
             apart=True,
         ),
         _group_notes(sorted(names.filter(pa.array(mixed)).to_pylist()), column.null_count),

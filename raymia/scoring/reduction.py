@@ -28,19 +28,26 @@ from raymia.report.curves import AttackCurves
 from raymia.report.scores import SCORES_SCHEMA
 from raymia.scoring.comparisons import questions_of
 from raymia.scoring.evidence import evidence_on, units
+from raymia.scoring.ids import NAMED, repeated
 from raymia.scoring.judge import Judge, Judged
 from raymia.scoring.parts import ScoreParts
 
 Found = TypeVar("Found")
 ROWS_AT_ONCE = 2**20
 """Rows of the run's table that are held at once."""
+MOST_HERE = 1_000_000
+"""Scores up to which a reduction is done before Ray would have started."""
 
 
 class Workers(Protocol):
     """Runs steps, here or elsewhere."""
 
     def map(
-        self, what: str, step: Callable[..., Found], shared: Any, jobs: Sequence[tuple[Any, ...]]
+        self,
+        what: str,
+        step: Callable[..., Found],
+        shared: tuple[Any, ...],
+        jobs: Sequence[tuple[Any, ...]],
     ) -> list[Found]:
         """The results of ``step(shared, *job)``, in the order of the jobs.
 
@@ -54,10 +61,21 @@ class Here:
     """Runs steps in this process, one after another."""
 
     def map(
-        self, what: str, step: Callable[..., Found], shared: Any, jobs: Sequence[tuple[Any, ...]]
+        self,
+        what: str,
+        step: Callable[..., Found],
+        shared: tuple[Any, ...],
+        jobs: Sequence[tuple[Any, ...]],
     ) -> list[Found]:
         del what
         return [step(shared, *job) for job in jobs]
+
+
+def count_scores(inputs: Inputs, plans: Sequence[TargetPlan]) -> int:
+    """How many scores targets will have."""
+    per_record: int = sum(len(inputs.attacks_on(plan.name)) for plan in plans)
+    records: int = inputs.records.table.num_rows
+    return per_record * records
 
 
 @dataclass(frozen=True)
@@ -98,7 +116,12 @@ def reduce_audit(
     RaymiaError
         If a record is there twice, or an attack has not one score for each record.
     """
-    _check_once(inputs.records.ids)
+    again = repeated(inputs.records.table["record_id"])
+    if again:
+        raise RaymiaError(
+            f"{len(again)} records are there twice, which reading them should prevent: "
+            + ", ".join(again[:NAMED])
+        )
     workers.map("scored targets", _keep_scores, (inputs, store, parts), [(p,) for p in plans])
     judge = Judge.of(inputs)
     pairs = [(plan.name, named.label) for plan in plans for named in inputs.attacks_on(plan.name)]
@@ -233,10 +256,3 @@ def _compare_kept(shared: tuple[Judge, ScoreParts], questions: list[Question]) -
 def _test_kept(shared: tuple[Inputs, ScoreParts], target: str) -> list[DatasetInference]:
     inputs, parts = shared
     return infer_datasets(inputs, target, parts.read(target))
-
-
-def _check_once(ids: Sequence[str]) -> None:
-    if len({*ids}) != len(ids):
-        raise RaymiaError(
-            f"{len(ids) - len({*ids})} records are there twice, which reading them should prevent"
-        )

@@ -57,7 +57,7 @@ def run_on(folder, model, members, non_members, told=1.0, **changes):
     plans = plan_audit(inputs, store)
     with score_parts(spec.store) as parts:
         reduction = reduce_audit(inputs, store, plans, parts, Here())
-        result = sum_up(Run(inputs, store, before, plans, {}, 1.0), reduction, parts)
+        result = sum_up(Run(inputs, store, before, plans, {}, 1.0), reduction, parts, Here())
         kept = parts.read(plans[0].name)
     blind = ask_blind(inputs, store, plans)
     return result, kept, render(result, reduction.curves), inputs, blind

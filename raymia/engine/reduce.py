@@ -1,0 +1,81 @@
+"""The steps of a reduction as Ray tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import ray
+from rich.console import Console
+
+from raymia.engine.board import started
+from raymia.engine.cluster import check_store_is_shared, connected
+from raymia.engine.stream import own_error
+from raymia.spec import ResourcesSpec
+
+Found = TypeVar("Found")
+RETRIES = 2
+"""Times that a step is run again whose process or machine died."""
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Runs each job of a step as a task with a CPU of its own.
+
+    What jobs share is put into the object store once, also where several steps share it. A job is
+    small, and so is what comes back: evidence and scores are read and written where the task runs.
+    """
+
+    board: Any
+    _put: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+
+    def map(
+        self,
+        what: str,
+        step: Callable[..., Found],
+        shared: tuple[Any, ...],
+        jobs: Sequence[tuple[Any, ...]],
+    ) -> list[Found]:
+        """See :class:`raymia.scoring.Workers`."""
+        given = [self._reference(value) for value in shared]
+
+        size = len(given)
+
+        def run(*arguments: Any) -> Found:
+            return step(arguments[:size], *arguments[size:])
+
+        task = ray.remote(num_cpus=1, max_retries=RETRIES)(run)
+        results = [task.options(name=what).remote(*given, *job) for job in jobs]
+        waiting = list(results)
+        try:
+            while waiting:
+                ready, waiting = ray.wait(waiting)
+                ray.get(ready)  # the first failure ends the step
+                self.board.set.remote(what, len(jobs) - len(waiting), len(jobs))
+            found: list[Found] = ray.get(results)
+        except ray.exceptions.RayError as error:
+            for unfinished in waiting:
+                ray.cancel(unfinished)
+            raise own_error(error) from error
+        return found
+
+    def _reference(self, value: Any) -> Any:
+        if id(value) not in self._put:
+            self._put[id(value)] = value, ray.put(value)  # the value stays, so its id does
+        return self._put[id(value)][1]
+
+
+@contextmanager
+def tasks_on(resources: ResourcesSpec, shared_url: str, console: Console) -> Iterator[Tasks]:
+    """Join the cluster named by RAY_ADDRESS, or start Ray here, for the length of the block.
+
+    Parameters
+    ----------
+    shared_url : a folder that every machine must see.
+    """
+    with connected(resources):
+        check_store_is_shared(shared_url)
+        with started(console) as board:
+            yield Tasks(board)
