@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
 FOLDS = 5
-MOST_FITTED = 4_000
+MOST_FITTED = 2_500
 """Records that one classifier is fitted on; all are judged."""
 PENALTY = 1.0
 
