@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -13,6 +15,7 @@ from ray_fixtures import ensure_local_ray
 from small_audit import BASE, console, passages, raw_rows, write_texts
 from small_sweep import SWEEP, made_spec, with_evidence, write_sweep_audit
 
+import raymia
 import raymia.engine.run
 import raymia.engine.sweep
 from raymia.audit import run_audit
@@ -174,6 +177,45 @@ def test_commands_plan_and_show_a_sweep(swept: Any) -> None:
     assert found.exit_code == 0, found.output
     assert "15 settings, 0 of them tried now; asked the models 0 questions" in found.output
     assert "optimism" in found.output
+
+
+@pytest.mark.usefixtures("no_models", "no_trials")
+def test_a_job_sums_the_sweep_up_in_its_last_line(
+    swept: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, result = swept
+    script = load_job("sweep")
+    file = write_sweep_audit(Path(spec.store).parent, SWEEP)
+    assert script.main([str(file)]) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["settings"], summary["tried_now"], summary["asked"]) == (15, 0, 0)
+    assert [best["attack"] for best in summary["best"]] == [w.label for w in result.winners]
+    assert summary["page"] == f"{spec.output}/sweep.html"
+    write_sweep_audit(Path(spec.store).parent, {"attacks": {"min_kk": {}}})
+    assert script.main([str(file)]) == 2
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary["best"] is None
+    assert "min_kk" in summary["problems"][0]
+
+
+@pytest.mark.usefixtures("no_models", "local_ray")
+def test_the_benchmark_tries_settings_without_a_question(tmp_path: Path) -> None:
+    script = load_job("benchmark")
+    script.main(["--sweep", "--records", "600", "--settings", "40",
+                 "--json", str(tmp_path / "speed.json")])  # fmt: skip
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert (found["settings"], found["records"], found["queries"]) == (40, 600, 0)
+    assert all(seconds > 0 for name, seconds in found["seconds"].items() if name != "ray")
+
+
+def load_job(name: str) -> ModuleType:
+    file = Path(raymia.__file__).parent.parent / "jobs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"raymia_{name}_job", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 # ------------------------------------------------------------------------- real questions

@@ -1,0 +1,60 @@
+"""A sweep is killed half-way; the next run tries only what the first had not."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray_fixtures import child_environment, ended, start, wait_until, workers_of
+from small_audit import console
+from small_sweep import made_spec, with_evidence
+
+from raymia.spec_file import load_spec
+from raymia.sweep.record import _LIST
+from raymia.sweep.run import run_sweep
+
+SHARES = [n / 100 for n in range(1, 101)]
+BOUNDS = [n / 10 for n in range(1, 41)]
+
+
+def recorded(folder: Path) -> list[str]:
+    """Keys of all results as they lie in the files, repetitions included."""
+    files = sorted(p for p in folder.glob("store/sweeps/*/*.json") if not p.name.startswith("."))
+    return [result.key for file in files for result in _LIST.validate_json(file.read_bytes())]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_what_was_tried_before_a_kill_is_not_tried_again(tmp_path: Path) -> None:
+    sweep: dict[str, Any] = {
+        "attacks": {"surp": {"share": {"grid": SHARES}, "max_entropy": {"grid": BOUNDS}}}
+    }
+    spec = made_spec(tmp_path, sweep, records=600)
+    with_evidence(spec)
+    total = len(SHARES) * len(BOUNDS)
+    environment, mark = child_environment()
+    command = [sys.executable, "-c", "from raymia.cli import main; main()", "sweep",
+               str(tmp_path / "audit.yaml")]  # fmt: skip
+    with ended(mark):
+        driver = start(command, environment, tmp_path / "output.txt")
+
+        def some() -> bool:
+            assert driver.poll() is None, (tmp_path / "output.txt").read_text()
+            return bool(recorded(tmp_path))
+
+        wait_until(some, 180, "some settings were tried")
+        driver.kill()
+        driver.wait(30)
+        wait_until(lambda: not workers_of(mark), 60, "no worker outlives its driver")
+    before = len(recorded(tmp_path))
+    assert 0 < before < total, "the kill came too early or too late"
+    assert not list((tmp_path / "run").glob("sweep.*"))
+
+    result = run_sweep(load_spec(tmp_path / "audit.yaml"), console())
+    assert result.settings == total
+    assert result.tried_now == total - before
+    counts = Counter(recorded(tmp_path))
+    assert len(counts) == total
+    assert set(counts.values()) == {1}
