@@ -92,7 +92,7 @@ def compare_runs(
         a=_compared(a),
         b=_compared(b),
         records=records.changes,
-        settings=list(_settings(a, b)),
+        settings=list(_settings(a, b, pairs)),
         targets=[_target_change(a, b, pair, corrected[pair]) for pair in pairs],
         added=[name for name in b.targets if name not in {y for _, y in pairs}],
         removed=[name for name in a.targets if name not in {x for x, _ in pairs}],
@@ -277,7 +277,7 @@ def _target_change(
 ) -> TargetChange:
     here = [attack for target, attack in a.scored if target == pair[0]]
     there = [attack for target, attack in b.scored if target == pair[1]]
-    attacks = sorted(attacks, key=_smallest_p)
+    attacks = sorted(attacks, key=_least_changed)
     finding = _finding(attacks)
     return TargetChange(
         a=pair[0],
@@ -294,9 +294,14 @@ def _differences(entry: AttackChange) -> list[Difference]:
     return [found for found in (entry.auc, entry.tpr) if found is not None]
 
 
-def _smallest_p(entry: AttackChange) -> tuple[float, float]:
-    size = -abs(entry.auc.value) if entry.auc is not None else 0.0
-    return min((found.p_holm for found in _differences(entry)), default=2.0), size
+def _is_shown(entry: AttackChange) -> bool:
+    return any(found.p_holm <= LEVEL for found in _differences(entry))
+
+
+def _least_changed(entry: AttackChange) -> tuple[bool, bool, float]:
+    """A key by which attacks that changed come first, and of them those whose AUC changed most."""
+    auc = entry.auc
+    return not _is_shown(entry), auc is None, 0.0 if auc is None else -abs(auc.value)
 
 
 def _finding(attacks: Sequence[AttackChange]) -> Finding:
@@ -312,23 +317,21 @@ def _finding(attacks: Sequence[AttackChange]) -> Finding:
 
 
 def _sentence(pair: tuple[str, str], finding: Finding, attacks: Sequence[AttackChange]) -> str:
-    name = pair[0] if pair[0] == pair[1] else f"{pair[0]} and {pair[1]}"
+    name = pair[1] if pair[0] == pair[1] else f"{pair[1]} ({pair[0]} in the first run)"
     if finding == "not_comparable":
         return (
             f"{name}: cannot be compared: no attack has scores of two members and two non-members "
             "in both runs"
         )
     compared = [entry for entry in attacks if entry.auc is not None]
-    changed = [
-        entry for entry in compared if any(found.p_holm <= LEVEL for found in _differences(entry))
-    ]
+    changed = sum(map(_is_shown, compared))
     what = {
         "leaks_more": "leaks more in the second run",
         "leaks_less": "leaks less in the second run",
         "mixed": "some attacks find more in the second run, and others less",
         "no_change_shown": "no change is shown",
     }[finding]
-    counted = f"{len(changed)} of {wording.number_of(len(compared), 'attack')} changed"
+    counted = f"{changed} of {wording.number_of(len(compared), 'attack')} changed"
     return f"{name}: {what}: {counted}; {_numbers(compared[0])}"
 
 
@@ -347,8 +350,12 @@ def _numbers(entry: AttackChange) -> str:
     )
 
 
-def _settings(a: StoredRun, b: StoredRun) -> Iterator[Change]:
+def _settings(a: StoredRun, b: StoredRun, pairs: Sequence[tuple[str, str]]) -> Iterator[Change]:
     first, second = (_flat(yaml.safe_load(run.result.audit_yaml)) for run in (a, b))
+    for old, new in pairs:  # what is compared has one path, whatever its name was
+        if old != new:
+            moved = {key: key.replace(f"targets[{old}]", f"targets[{new}]", 1) for key in first}
+            first = {moved[key]: value for key, value in first.items()}
     for run, found in ((a, first), (b, second)):
         found |= {f"version of {name}": value for name, value in run.result.versions.items()}
         found["version of the scoring code"] = run.result.code_version

@@ -147,6 +147,23 @@ def test_settings_and_versions_that_differ_are_told_by_their_path(stored):
     ]
 
 
+def test_settings_of_targets_that_are_matched_are_compared_whatever_their_names(stored):
+    a = stored("a", audit_yaml="targets: [{name: tuned, model: x, dtype: auto}]")
+    b = stored("b", audit_yaml="targets: [{name: base, model: y, dtype: auto}]")
+    changes = compare_runs(a, b, {"tuned": "base"}).settings
+    assert [(c.what, c.a, c.b) for c in changes] == [
+        ("targets[base].name", "tuned", "base"),
+        ("targets[base].model", "x", "y"),
+    ]
+
+
+def test_attacks_come_by_how_much_they_changed(stored):
+    scores = stronger(stronger(made_up_scores(), 2.0), 1.0, attack="ez@self_prompt")
+    attacks = compare_runs(stored("a"), stored("b", scores)).targets[0].attacks
+    assert [entry.attack for entry in attacks] == ["loss", "ez@self_prompt", "zlib"]
+    assert attacks[0].auc.value > attacks[1].auc.value
+
+
 def test_targets_and_attacks_of_one_run_alone_are_named(stored):
     scores = made_up_scores()
     names = ["old" if name == "base" else name for name in scores["target"].to_pylist()]
@@ -163,7 +180,7 @@ def test_targets_of_other_names_are_matched_where_it_is_said(stored):
     assert [(t.a, t.b) for t in comparison.targets] == [("tuned", "base")]
     assert comparison.added == ["tuned"]
     assert comparison.removed == ["base"]
-    assert comparison.targets[0].sentence.startswith("tuned and base: ")
+    assert comparison.targets[0].sentence.startswith("base (tuned in the first run): ")
 
 
 def test_an_attack_without_scores_is_not_compared(stored):

@@ -87,8 +87,8 @@ def test_a_pattern_is_about_every_attack_and_target_it_fits(run):
 def test_a_failure_names_the_worst_attack_with_its_figures(run):
     (outcome,) = decided(run, "step-3:any.tpr@1%fpr > 0.005").values()
     assert outcome.reason == (
-        "strong@ref: TPR at 1 % FPR 0.300 [0.200, 0.400] on all records: the lower limit is above "
-        "0.005; so is that of 1 more of 2 attacks"
+        "strong@ref: TPR at 1 % FPR 0.300 [0.200, 0.400], which rests on 1 non-member: the lower "
+        "limit is above 0.005; so is that of 1 more of 2 attacks"
     )
 
 
@@ -99,17 +99,26 @@ def test_a_pass_that_rules_little_out_says_so(run):
     assert "ruled out" not in shut.reason
 
 
-def test_the_rate_of_a_threshold_chosen_on_other_records_goes_before_that_on_all(run):
+def test_the_rate_is_that_of_the_table_and_not_of_a_threshold_that_overspent_its_budget(run):
     tpr = Rate(value=0.6, low=0.5, high=0.7, hits=18, of=30)
-    fpr = Rate(value=0.02, low=0.0, high=0.1, hits=1, of=50)
+    fpr = Rate(value=0.04, low=0.0, high=0.1, hits=2, of=50)
     held_out = HeldOutRates(threshold=1.0, n_calibration=70, tpr=tpr, fpr=fpr, ppv=[])
     entry = run.metrics[0]
     at = entry.tpr[0].model_copy(update={"held_out": held_out})
     metrics = [entry.model_copy(update={"tpr": [at]}), *run.metrics[1:]]
     judged = run.model_copy(update={"metrics": metrics})
-    (outcome,) = decided(judged, "step-3:strong@ref.tpr@1%fpr > 0.45").values()
-    assert outcome.status == "failed"
-    assert "0.600 [0.500, 0.700], the FPR came to 2.0 %: " in outcome.reason
+    assert statuses(judged, "step-3:strong@ref.tpr@1%fpr > 0.25") == ["passed"]
+
+
+def test_a_rate_that_rests_on_few_says_so(run):
+    many = run.metrics[0].model_copy(update={"n_non_members": 1_000})
+    judged = run.model_copy(update={"metrics": [many, *run.metrics[1:]]})
+    few, enough = (
+        next(iter(decided(judged, f"{target}:strong@ref.tpr@1%fpr > 0.9").values())).reason
+        for target in ("step-9", "step-3")
+    )
+    assert "rests on 1 non-member" in few
+    assert "rests on" not in enough
 
 
 def test_the_highest_bound_on_epsilon_is_compared(run):

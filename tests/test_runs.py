@@ -62,6 +62,15 @@ def test_scores_come_by_target_and_attack_as_arrow_or_pandas(stored):
     assert np.array_equal(one["score"], expected)
 
 
+def test_scores_written_in_pieces_are_found(tmp_path):
+    scores = made_up_scores()
+    pieces = [scores.slice(start, 180) for start in range(0, scores.num_rows, 180)]
+    write_run(str(tmp_path), made_up_result(scores), pieces, made_up_curves(scores))
+    stored = raymia.load_run(tmp_path)
+    assert (stored.targets, len(stored.scored)) == (["tuned", "base"], 6)
+    assert stored.scores("base", "loss").equals(scores.slice(3 * 180, 180))
+
+
 def test_the_curve_is_that_of_the_scores(stored):
     curve = stored.roc("ez@self_prompt", "tuned")
     table = stored.scores("tuned", "ez@self_prompt", as_="pandas")

@@ -2,7 +2,7 @@
 
 Each rate has its own threshold, and where few false positives are allowed the thresholds move more
 with the sample than the rates do. A test that takes them as given (McNemar's, of the members that
-one side finds and the other does not) called a difference at the 5 % level in 42 to 50 % of
+one side finds and the other does not) called a difference at the 5 % level in 42 to 51 % of
 simulated pairs that had none (normal scores, 150 to 1,000 records of each kind, 1 % false
 positives). The paired bootstrap, which chooses both thresholds anew on every resample, did in 1 to
 3 %. So it is what is used here, and a difference that it shows is there.

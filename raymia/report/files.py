@@ -128,6 +128,7 @@ def scored_attacks(folder_url: str) -> list[tuple[str, str]]:
     columns = ["target", "attack"]
     with _open(Folder(folder_url), SCORES_FILE) as file:
         names = pq.read_table(file, columns=columns, read_dictionary=columns)
+    names = names.unify_dictionaries()  # each row group has its own
     pairs = names.group_by(columns, use_threads=False).aggregate([]).to_pylist()
     return [(pair["target"], pair["attack"]) for pair in pairs]
 
