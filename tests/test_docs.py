@@ -72,7 +72,7 @@ def test_every_key_of_the_audit_file_is_described() -> None:
 
 SHOWN = [
     pytest.param(name, block, id=f"{name}-{number}")
-    for name in ("README.md", "docs/images.md")
+    for name in ("README.md", "docs/images.md", "docs/reading-the-report.md")
     for number, block in enumerate(
         re.findall(r"```yaml\n(.*?)```", (ROOT / name).read_text("utf-8"), re.S)
     )
