@@ -166,6 +166,8 @@ def shown_claims(result: RunResult, targets: Sequence[TargetSection]) -> list[Ca
         return result.claims
     leading = {(t.name, t.leading.attack) for t in targets if t.leading is not None}
     of_leading = [entry for entry in result.claims if (entry.target, entry.attack) in leading]
+    order = {target.name: place for place, target in enumerate(targets)}
+    of_leading.sort(key=lambda entry: order[entry.target])
     return (of_leading or result.claims)[:MOST_CLAIMS]
 
 

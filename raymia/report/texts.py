@@ -51,6 +51,12 @@ class TargetTexts:
     examples: list[ShownText]
 
     @property
+    def typical(self) -> str:
+        """What all its texts are compared with; "" where that differs."""
+        found = {example.typical for example in self.examples if example.typical}
+        return found.pop() if len(found) == 1 else ""
+
+    @property
     def has_colors(self) -> bool:
         """Whether any token is compared with what is typical."""
         return any(example.typical for example in self.examples)

@@ -191,7 +191,12 @@ def _overall(result: RunResult, cases: Sequence[_Case]) -> Finding:
 
 def _sentence(result: RunResult, finding: Finding, cases: Sequence[_Case]) -> str:
     if finding == "incomplete":
-        return "The audit is not finished: some answers are missing, and there is no verdict yet."
+        why = "some answers are missing"
+        if result.failed:
+            why = f"{wording.number_of(len(result.failed), 'checkpoint')} failed"
+        so_far = max((case.finding for case in cases), key=SEVERITY.index, default=None)
+        rest = "" if so_far is None else f" So far: {_sentence(result, so_far, cases)}"
+        return f"The audit is not finished: {why}.{rest}"
     if finding == "not_measurable":
         return (
             f"Nothing could be measured on {wording.audited(result.records)}; the scores are kept."
@@ -229,16 +234,16 @@ def _shift_sentence(result: RunResult) -> str:
             f"{wording.unit_interval(guesser.auc, 2)}"
         )
     adding = [e for e in result.excess_over_blind if adds_to_blind(e)]
-    more = "none of the attacks shows more than that"
+    more = "no attack adds to the AUC of the best such guess by more than chance explains"
     if adding:
         best = max(adding, key=lambda entry: entry.excess.value)
         more = (
-            f"beyond that, {best.attack} on {best.target} adds {best.excess.value:+.3f} "
-            f"{wording.unit_interval(best.excess)} to the AUC"
+            f"to the AUC of the best such guess {best.attack} on {best.target} still adds "
+            f"{best.excess.value:.3f} {wording.unit_interval(best.excess)}"
         )
     return (
-        f"Members and non-members can be told apart without any model{by}, so what attacks find "
-        f"cannot be laid to the model; {more}."
+        f"Members and non-members can be told apart without any model{by}, so the attacks' "
+        f"numbers do not measure leakage; {more}."
     )
 
 

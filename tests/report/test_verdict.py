@@ -8,7 +8,7 @@ from made_up_run import made_up_result, made_up_scores
 from scipy.special import comb
 
 from raymia.metrics import Estimate, NotMeasured, measure, roc_curve, tpr_at_fpr
-from raymia.report.result import AttackCard, RecordCounts, ReferenceCard, RunResult
+from raymia.report.result import AttackCard, FailedTarget, RecordCounts, ReferenceCard, RunResult
 from raymia.report.verdict import ERROR_RATE, chance_of_auc, chance_of_rate, judge
 from raymia.shift.result import BlindGuess, ExcessOverBlind, ShiftCheck
 
@@ -131,9 +131,17 @@ def _with_rate(metrics, rate):
 
 
 def test_unfinished_audit_has_no_verdict():
-    verdict = judge(audit({"tuned/loss": 3.0}, complete=False))
+    finished = audit({"tuned/loss": 3.0})
+    verdict = judge(finished.model_copy(update={"complete": False}))
     assert verdict.finding == "incomplete"
-    assert "leak" not in verdict.sentence
+    assert verdict.sentence == (
+        f"The audit is not finished: some answers are missing. So far: {judge(finished).sentence}"
+    )
+    failed = [FailedTarget(name="other", reason="no weights")]
+    verdict = judge(finished.model_copy(update={"complete": False, "failed": failed}))
+    assert "not finished: 1 checkpoint failed. So far: tuned leaks" in verdict.sentence
+    nothing = judge(finished.model_copy(update={"complete": False, "metrics": []}))
+    assert nothing.sentence == "The audit is not finished: some answers are missing."
 
 
 def test_audit_without_labels_is_not_measurable():
@@ -179,7 +187,7 @@ def test_no_leak_is_claimed_where_the_records_differ_without_a_model():
     assert verdict.finding == "shift_suspected"
     assert {entry.finding for entry in verdict.targets} == {"shift_suspected"}
     assert "by a bag of words, with an AUC of 0.70 [0.65, 0.75]" in verdict.sentence
-    assert "none of the attacks shows more" in verdict.sentence
+    assert "no attack adds to the AUC" in verdict.sentence
     assert "not show that nothing leaks" in verdict.limits[0]
 
 
@@ -187,7 +195,7 @@ def test_what_an_attack_adds_to_a_shift_is_told_unless_chance_explains_it():
     for value, p_value, told in ((0.2, 0.001, True), (0.2, 0.5, False), (-0.2, 0.001, False)):
         run = audit({"tuned/ratio": 3.0}, shift=shifted())
         run = run.model_copy(update={"excess_over_blind": [excess(value, p_value)]})
-        assert ("ratio on tuned adds +0.200" in judge(run).sentence) is told
+        assert ("ratio on tuned still adds 0.200" in judge(run).sentence) is told
 
 
 def test_unchecked_shift_is_a_limit_of_the_verdict_and_a_checked_one_is_not():

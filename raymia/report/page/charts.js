@@ -104,15 +104,16 @@
     };
     return [
       [side(chart.nonMembers, "non-members", at.colors[0]), side(chart.members, "members", at.colors[1])],
-      frame(at, 280, {
-        title: { text: plain(short(chart.name)), font: { size: 13 }, x: 0, xref: "paper" },
+      frame(at, 300, {
+        title: { ...heading(chart.name), y: 0.98, yref: "container", yanchor: "top" }, margin: { l: 62, r: 20, t: 56, b: 50 },
         xaxis: axis(at, "Score, higher for members"),
         yaxis: axis(at, "Share of the class", { tickformat: ".0%", rangemode: "tozero" }),
-        legend: { orientation: "h", x: 1, xanchor: "right", y: 1.02, yanchor: "bottom" },
+        legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
       }),
     ];
   }
 
+  const heading = (name) => ({ text: plain(short(name)), font: { size: 13 }, x: 0, xref: "paper" });
   const chance = (at) => ({
     type: "line", xref: "paper", x0: 0, x1: 1, y0: 0.5, y1: 0.5, line: { color: at.ink, width: 1, dash: "dot" },
   });
@@ -161,7 +162,7 @@
       error_y: whiskers(chart, chart.labels.map((_, i) => i), color),
       line: { color: faint(color, 0.5), width: 1 }, marker: { color, size: 8 },
     }], frame(at, 400, {
-      title: { text: plain(short(chart.name)), font: { size: 13 }, x: 0, xref: "paper" },
+      title: heading(chart.name),
       showlegend: false, xaxis: axis(at, "Loss on non-members"), yaxis: axis(at, "AUC"),
       annotations: [0, chart.x.length - 1].map((i) => ({
         x: chart.x[i], y: chart.y[i], text: plain(short(chart.labels[i])), arrowcolor: at.soft,
@@ -174,10 +175,20 @@
   const spread = (values) => values.filter((value, i) => i === 0 || value / values[i - 1] > 1.15 || values.length < 8);
 
   function cost(chart, at) {
+    // Of attacks at one place the first is named, with how many others there are.
+    const place = (i) => `${chart.queries[i]} ${chart.y[i]}`;
+    const labels = new Map(), together = new Map();
+    chart.names.forEach((_, i) => {
+      if (!labels.has(place(i))) labels.set(place(i), i);
+      together.set(place(i), (together.get(place(i)) ?? 0) + 1);
+    });
+    const named = (i) => plain(short(chart.names[i])) + (together.get(place(i)) > 1 ? ` +${together.get(place(i)) - 1}` : "");
+    const middle = Math.sqrt(Math.min(...chart.queries) * Math.max(...chart.queries));
     const points = (index, name, color, labelled) => ({
       type: "scatter", mode: labelled ? "markers+text" : "markers", name,
       x: index.map((i) => chart.queries[i]), y: index.map((i) => chart.y[i]), hoverinfo: "text",
-      text: index.map((i) => plain(short(chart.names[i]))), textposition: "top left", textfont: { size: 11 },
+      text: index.map((i) => labels.get(place(i)) === i ? named(i) : ""), textfont: { size: 11 },
+      textposition: index.map((i) => (chart.queries[i] > middle ? "top left" : "top right")),
       hovertext: index.map((i) => told(chart.names[i], chart, i, `<br>${number(chart.queries[i])} queries per record`)),
       error_y: whiskers(chart, index, color),
       marker: { color, size: 8 },
@@ -196,7 +207,7 @@
       points(best, "none is as strong for less", at.colors[1], true),
     ], frame(at, 400, {
       xaxis: axis(at, "Queries per record, to all models", { type: "log", tickmode: "array", tickvals: ticks, ticktext: ticks.map(number) }),
-      yaxis: axis(at, "AUC"),
+      yaxis: axis(at, "AUC", { range: [Math.min(0.48, ...chart.low), Math.max(...chart.high) + 0.05] }),
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
       shapes: [chance(at)],
     })];

@@ -1,0 +1,107 @@
+"""What the page draws is what was measured."""
+
+import numpy as np
+import pytest
+from made_up_pages import ATTACKS, made_up_audit
+from scipy.stats import binom
+
+from raymia.metrics import Estimate
+from raymia.report.charts import band, cost_chart, histogram_chart, loss_chart, steps_chart
+from raymia.report.curves import draw
+from raymia.report.html import render
+from raymia.report.ranking import rank
+from raymia.report.series import find_series, numbered
+from raymia.report.verdict import judge
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("step-3000", ("step", 3000)),
+        ("checkpoint-200", ("checkpoint", 200)),
+        ("epoch3", ("epoch", 3)),
+        ("run.b_07", ("run.b", 7)),
+        ("1500", ("", 1500)),
+        ("tuned", None),
+        ("step-3000-merged", None),
+    ],
+)
+def test_number_at_the_end_of_a_name(name, expected):
+    assert numbered(name) == expected
+
+
+def series_of(targets):
+    result, _ = made_up_audit(targets, n=60)
+    leaders = {ranking.target: ranking.measured[0] for ranking in rank(result.metrics)}
+    return result, find_series(rank(result.metrics), leaders, result.losses)
+
+
+def test_checkpoints_are_a_series_in_the_order_of_their_numbers():
+    result, (series,) = series_of(["step-100", "step-20", "tuned", "step-3", "epoch-1", "epoch-2"])
+    assert series.targets == ["step-3", "step-20", "step-100"]
+    chart = steps_chart(series)
+    assert chart["steps"] == "step"
+    first = chart["lines"][0]
+    metrics = {m.target: m for m in result.metrics if m.attack == first["name"]}
+    assert first["x"] == [3, 20, 100]
+    assert first["y"] == pytest.approx([metrics[t].auc.value for t in series.targets], abs=1e-3)
+    assert first["low"] == pytest.approx([metrics[t].auc.low for t in series.targets], abs=1e-3)
+    losses = {loss.target: loss.non_members for loss in result.losses}
+    against = loss_chart(series)
+    assert against["x"] == pytest.approx([losses[t] for t in series.targets], abs=1e-3)
+
+
+def test_two_checkpoints_are_no_series():
+    assert series_of(["step-1", "step-2", "other"])[1] == []
+
+
+def test_band_is_clopper_and_pearsons():
+    """At its ends the count that was seen is just as rare as the level says."""
+    hits, of = np.array([0, 1, 17, 39, 40]), 40
+    low, high = band(hits, of, 0.95)
+    for k, at, above in zip(hits, low, high, strict=True):
+        assert (at == 0) if k == 0 else binom.sf(k - 1, of, at) == pytest.approx(0.025)
+        assert (above == 1) if k == of else binom.cdf(k, of, above) == pytest.approx(0.025)
+
+
+def test_attack_is_named_where_none_is_as_strong_for_less():
+    result, _ = made_up_audit(["tuned"], n=60)
+    areas = {"ez@self_prompt": 0.9, "ratio@base": 0.8, "loss": 0.8, "neighbor": 0.9, "zlib": 0.6}
+    measured = [
+        m.model_copy(update={"auc": Estimate(value=areas[m.attack], low=0.5, high=1.0)})
+        for m in result.metrics
+    ]
+    queries = {"ez@self_prompt": 2, "ratio@base": 2, "loss": 1, "neighbor": 11, "zlib": 1}
+    chart = cost_chart(measured, queries)
+    best = {name for name, best in zip(chart["names"], chart["best"], strict=True) if best}
+    assert best == {"ez@self_prompt", "loss"}
+    assert cost_chart(measured, {"loss": 1}) is None
+
+
+def test_histogram_holds_every_score_and_is_none_of_one_value():
+    draws = np.random.default_rng(0)
+    is_member = np.arange(300) < 100
+    chart = histogram_chart(draw(draws.normal(size=300), is_member, target="t", attack="a"))
+    assert (sum(chart["members"]), sum(chart["nonMembers"])) == (100, 200)
+    assert len(chart["edges"]) == len(chart["members"]) + 1
+    assert histogram_chart(draw(np.ones(300), is_member, target="t", attack="a")) is None
+
+
+def test_checkpoints_stand_most_exposed_first():
+    targets = [f"step-{n}" for n in (1, 2, 3, 4)]
+    result, curves = made_up_audit(targets, n=100)
+    page = render(result, curves)
+    verdicts = {entry.target: entry for entry in judge(result).targets}
+    assert {verdicts["step-1"].finding, verdicts["step-4"].finding} == {
+        "no_leak_found", "leaks_strongly",
+    }  # fmt: skip
+    severity = ["no_leak_found", "leaks", "leaks_strongly"]
+
+    def exposure(target):
+        verdict = verdicts[target]
+        (led,) = (m for m in result.metrics if (m.target, m.attack) == (target, verdict.attack))
+        return severity.index(verdict.finding), led.tpr[1].estimate.value
+
+    expected = sorted(targets, key=exposure, reverse=True)
+    assert sorted(targets, key=lambda t: page.index(f'<td data-value="{t}">')) == expected
+    assert page.count("ez@self_prompt") > len(ATTACKS)
