@@ -245,11 +245,10 @@ def strike_driver(at: Moment) -> bool:
 
 def strike_mid_write(at: Moment) -> bool:
     """Kill the actors and the driver while a file with a temporary name is there."""
-    store = audit.folder / "store"
-    while process.poll() is None:
-        if any(
-            name.startswith(TEMPORARY_PREFIX) for _, _, names in os.walk(store) for name in names
-        ):
+    store = at.audit.folder / "store"
+    while at.is_running:
+        names = (name for _, _, names in os.walk(store) for name in names)
+        if any(name.startswith(TEMPORARY_PREFIX) for name in names):
             for victim in workers():
                 with suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
@@ -299,11 +298,11 @@ def workers() -> list[int]:
     found, mark = [], f"{MARK}={os.environ[MARK]}".encode()
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
-            if entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(
-                b"ray::MapWorker"
-            ):
-                if mark in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
+            if not entry.name.isdigit():
+                continue
+            is_actor = (entry / "cmdline").read_bytes().startswith(b"ray::MapWorker")
+            if is_actor and mark in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
     return sorted(found)
 
 
