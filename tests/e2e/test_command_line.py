@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -139,6 +140,10 @@ def test_the_report_of_a_stored_run_is_written_anew(stored_run: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"report: {page}\n"
     assert page.read_text(encoding="utf-8") == whole
+    assert "--redact" in raymia("report", "--help").stdout
+    assert raymia("report", stored_run, "--redact").returncode == 0
+    metrics = json.loads((stored_run / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["redacted"]
     assert raymia("report", stored_run.parent).returncode == 2
 
 
