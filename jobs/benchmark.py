@@ -1,11 +1,12 @@
-"""How fast raymia asks a model, beside its bare forward pass and other ways, in one run; and how
-fast it tries settings.
+"""How fast raymia asks a model, beside its bare forward pass and other ways, in one run; how fast
+it tries settings; and how fast it measures stored scores.
 
     python jobs/benchmark.py                                  # shipped model and texts, a minute
     python jobs/benchmark.py --model FOLDER --texts FILE.jsonl --rounds 5 --json speed.json
     python jobs/benchmark.py --images                         # an untrained UNet, digits
     python jobs/benchmark.py --images FOLDER --model PIPELINE --rounds 5
     python jobs/benchmark.py --sweep                          # settings on made-up evidence
+    python jobs/benchmark.py --reduce                         # 10 million records x 5 attacks
 
 Every round takes the ways in turn, so that a machine with other work slows all alike; the ratios
 are of one round each, and their median and range are what counts.
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measure = measure_texts if given.images is None else measure_images
     if given.sweep:
         measure = measure_sweep
+    elif given.reduce:
+        measure = measure_reduction
     found, table, marker = measure(given, load)
     print(table)
     if given.json:
@@ -76,6 +79,12 @@ def parser() -> argparse.ArgumentParser:
         "--channels", type=int, nargs="+", default=(32, 64, 64),
         help="of the fresh UNet's resolutions, the highest first",
     )  # fmt: skip
+    reduction = made.add_argument_group("stored scores")
+    reduction.add_argument("--reduce", action="store_true", help="measure made-up scores on Ray")
+    reduction.add_argument("--scores", type=int, default=10_000_000, help="of each attack")
+    reduction.add_argument("--attacks", type=int, default=5)
+    reduction.add_argument("--targets", type=int, default=1)
+    reduction.add_argument("--folder", metavar="FOLDER", help="for the scores; 30 bytes each")
     return made
 
 
@@ -111,6 +120,16 @@ def measure_sweep(given: argparse.Namespace, load: float) -> tuple[dict[str, Any
         spec = sweeps.make_audit(given.records, given.settings, Path(name))
         found = sweeps.summary(sweeps.measure(spec), load)
     return found, sweeps.page_table(found), sweeps.START
+
+
+def measure_reduction(given: argparse.Namespace, load: float) -> tuple[dict[str, Any], str, str]:
+    from raymia.benchmarks import reductions
+
+    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+        path = Path(name, "scores.parquet")
+        made = reductions.make_scores(path, given.scores, given.attacks, given.targets)
+        found = reductions.measure(made, given.rounds, load)
+    return found, reductions.page_table(found), reductions.START
 
 
 if __name__ == "__main__":

@@ -95,15 +95,18 @@ def auc_variance_of(curve: RocCurve) -> float:
     Records that share a point of the curve share their placement.
     """
     variance = 0.0
-    for own, other, size in (
-        (curve.tpr, 1.0 - curve.fpr, curve.n_members),
-        (curve.fpr, curve.tpr, curve.n_non_members),
-    ):
-        weight, placement = np.diff(own), (other[1:] + other[:-1]) / 2
+    for of_members, size in ((True, curve.n_members), (False, curve.n_non_members)):
+        own, other = (curve.tpr, 1.0 - curve.fpr) if of_members else (curve.fpr, curve.tpr)
+        weight, spread = np.diff(own), other[1:] + other[:-1]
+        del other
+        # In place: curves of ten million records are most of what is in memory.
+        spread /= 2  # the placement
         # From the commonest placement, so that what is all one has a variance of exactly 0.
-        spread = placement - placement[np.argmax(weight)]
+        spread -= spread[np.argmax(weight)]
         spread -= np.sum(weight * spread)
-        variance += float(np.sum(weight * spread**2)) / (size - 1)
+        spread *= spread
+        spread *= weight
+        variance += float(np.sum(spread)) / (size - 1)
     return variance
 
 

@@ -123,7 +123,8 @@ def measure(
     everything = values, labels, calibration
     scored = ~np.isnan(values)
     n_unscored = int(np.count_nonzero(~scored))
-    values, labels, calibration = values[scored], labels[scored], calibration[scored]
+    if n_unscored:
+        values, labels, calibration = values[scored], labels[scored], calibration[scored]
     n_members = int(np.count_nonzero(labels))
     n_non_members = labels.size - n_members
 

@@ -104,16 +104,17 @@ def roc_curve(scores: NDArray[Any], is_member: NDArray[Any]) -> RocCurve:
     ([0.0, 0.5, 0.5, 1.0], [0.0, 0.0, 1.0, 1.0])
     """
     values, labels = checked(scores, is_member)
-    descending = np.argsort(values)[::-1]
-    values, labels = values[descending], labels[descending]
-    last_of_tie = np.append(np.flatnonzero(np.diff(values)), values.size - 1)
-    true_positives = np.cumsum(labels)[last_of_tie]
-    false_positives = last_of_tie + 1 - true_positives
-    n_members, n_non_members = int(true_positives[-1]), int(false_positives[-1])
+    # Two sorts and a search in order: several times faster than carrying the labels along.
+    ascending, members = np.sort(values), np.sort(values[labels])
+    first_of_tie = np.append(0, np.flatnonzero(ascending[1:] != ascending[:-1]) + 1)[::-1]
+    thresholds = ascending[first_of_tie]
+    true_positives = members.size - np.searchsorted(members, thresholds, side="left")
+    false_positives = values.size - first_of_tie - true_positives
+    n_members, n_non_members = members.size, values.size - members.size
     return RocCurve(
-        fpr=np.concatenate([[0.0], false_positives / n_non_members]),
-        tpr=np.concatenate([[0.0], true_positives / n_members]),
-        thresholds=np.concatenate([[np.inf], values[last_of_tie]]),
+        fpr=np.append(0.0, false_positives / n_non_members),
+        tpr=np.append(0.0, true_positives / n_members),
+        thresholds=np.append(np.inf, thresholds),
         n_members=n_members,
         n_non_members=n_non_members,
     )

@@ -127,8 +127,8 @@ class Judge:
             metrics = self._measure(values, self.records, names)
         if isinstance(metrics, AttackMetrics):
             kept = self.records.known & np.isfinite(values)
-            is_member = self.records.is_member[kept]
-            curves = draw(values[kept], is_member, fprs=self.metrics.fprs, **names)
+            scores, is_member = _those(kept, values, self.records.is_member)
+            curves = draw(scores, is_member, fprs=self.metrics.fprs, **names)
         if self.records.can_claim:
             claims.append(self._claim(values, self.records, "records", names))
         if self.groups is not None:
@@ -142,10 +142,13 @@ class Judge:
     def _measure(
         self, values: Scores, labels: Labels, names: Mapping[str, str]
     ) -> AttackMetrics | NotMeasured:
+        scores, is_member, calibration = _those(
+            labels.known, values, labels.is_member, labels.calibration
+        )
         return measure(
-            values[labels.known],
-            labels.is_member[labels.known],
-            calibration=labels.calibration[labels.known],
+            scores,
+            is_member,
+            calibration=calibration,
             fprs=self.metrics.fprs,
             priors=self.metrics.priors,
             delta=self.metrics.delta,
@@ -170,6 +173,11 @@ class Judge:
             rates=self.metrics.false_discovery_rates,
             **names,
         )
+
+
+def _those(chosen: BoolArray, *arrays: Any) -> tuple[Any, ...]:
+    """The chosen entries of arrays; the arrays themselves, not copied, where all are chosen."""
+    return arrays if chosen.all() else tuple(values[chosen] for values in arrays)
 
 
 def _labels(column: pa.ChunkedArray, unit_of: pa.ChunkedArray) -> Labels:

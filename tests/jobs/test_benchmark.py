@@ -15,7 +15,7 @@ from ray_fixtures import ensure_local_ray
 from small_audit import BASE, passages, write_texts
 
 import raymia
-from raymia.benchmarks import images, texts
+from raymia.benchmarks import images, reductions, texts
 from raymia.benchmarks.measure import END, Timing, write_page
 from raymia.benchmarks.released import CALLS, STRENGTHS, TIMESTEPS, released_scores
 
@@ -97,6 +97,50 @@ def test_one_command_measures_every_way_of_computing_pfami(
     assert content.endswith(f"after\n{texts.START}\nkept\n{END}\n")
     assert "old" not in content
     assert all(f"| {name} |" in content for name in found["ways"])
+
+
+def test_one_command_measures_stored_scores_and_has_other_code_check_them(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    ensure_local_ray()
+    page = tmp_path / "page.md"
+    page.write_text(f"{reductions.START}\nold\n{END}\n")
+    script.main(
+        ["--reduce", "--scores", "3000", "--attacks", "2", "--targets", "2", "--rounds", "1",
+         "--folder", str(tmp_path), "--json", str(tmp_path / "r.json"), "--page", str(page)]
+    )  # fmt: skip
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["scores"] == 12_000
+    assert found["auc"] == pytest.approx(found["auc_by_scikit_learn"], abs=1e-12)
+    assert 0.5 < found["auc"] < 0.7
+    (peak,), (driver,) = found["peak_gib"], found["driver_peak_gib"]
+    assert 0 < driver <= peak
+    assert "| 1 | 12,000 |" in page.read_text()
+    assert not list(tmp_path.glob("*/scores.parquet"))
+
+
+def test_memory_of_all_processes_counts_what_they_share_once() -> None:
+    """A child that holds 64 MiB of its own adds them; one that was forked from it adds little."""
+    import subprocess
+
+    code = (
+        "import os, sys\n"
+        "held = bytearray(os.urandom(2 ** 26))\n"
+        "if os.fork() == 0:\n"
+        "    print(sum(held[::4096]) and 'up', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with reductions.watched() as memory:
+        before = memory.peak
+        child = subprocess.Popen([sys.executable, "-c", code], **pipes)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"up\n"
+        memory.sample()
+        child.communicate(b"")
+    grown = (memory.peak - before) / 2**20
+    assert 64 < grown < 100
+    assert memory.driver_peak < memory.peak
 
 
 def test_ratios_are_taken_within_a_round() -> None:
