@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from raymia.credentials import hidden
+
 
 class RaymiaError(Exception):
     """Base of every error that raymia raises on purpose; its text is meant to be read."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = hidden(message)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return self.message  # Ray Data appends its own advice to args
@@ -20,5 +22,6 @@ class InputError(RaymiaError):
     """One or more problems in what the user gave, all reported together."""
 
     def __init__(self, problems: str | Iterable[str]) -> None:
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        problems = [problems] if isinstance(problems, str) else problems
+        self.problems = [hidden(problem) for problem in problems]
         super().__init__("\n".join(self.problems))

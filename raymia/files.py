@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
@@ -13,13 +14,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
+from filelock import FileLock
 from fsspec.implementations.local import LocalFileSystem
 
-from raymia.errors import InputError
+from raymia.errors import InputError, RaymiaError
+from raymia.hashing import digest
+from raymia.remote import RemoteFile, filesystem
 
 TEMPORARY_PREFIX = ".incomplete-"
 """Readers pass over names with this prefix; a killed writer leaves nothing else behind."""
+
+
+READ_BYTES = 2**20
+"""What is asked of another machine at a time."""
+DOWNLOADS = 3
+"""How often a file that came in part is asked for."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Folder:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.fs, self.root = fsspec.core.url_to_fs(url)
+        self.fs, self.root = filesystem(url)
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str) -> str:
@@ -82,6 +91,8 @@ class Folder:
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file for reading at any place; nothing is read before it is asked for."""
+        if not self.is_local:
+            return io.BufferedReader(RemoteFile(self.fs, self.path(name)), READ_BYTES)
         file: IO[bytes] = self.fs.open(self.path(name), "rb")
         return file
 
@@ -183,22 +194,65 @@ def _modified(info: Any) -> datetime:
     return datetime.now(UTC)  # not known: as if it were being written
 
 
-def download_folder(fs: Any, path: str) -> Path:
-    """Download a remote folder once per machine and state of its files."""
-    from raymia.hashing import digest
+@contextmanager
+def opened(url: str) -> Iterator[IO[bytes]]:
+    """Open a file for reading; one of another machine is downloaded whole first, to a temporary
+    place, so that a connection that breaks midway costs a repetition and not the run."""
+    fs, path = filesystem(url)
+    if isinstance(fs, LocalFileSystem):
+        with fs.open(path, "rb") as file:
+            yield file
+        return
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder:
+        copy = Path(folder, "file")
+        _download(fs, path, copy)
+        with copy.open("rb") as file:
+            yield file
 
+
+def download_folder(fs: Any, path: str) -> Path:
+    """Download a remote folder once per machine and state of its files.
+
+    Processes of a machine that want the same folder at the same time wait for the first of them.
+    What a killed one leaves behind is never taken for the folder.
+    """
     listing = fs.find(path)
     state = {name: str(fs.ukey(name)) for name in listing}
     target = cache_folder() / digest([path, state])
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=target.parent))
-        for name in listing:
-            file = staged / str(name).removeprefix(path.rstrip("/")).lstrip("/")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            fs.get_file(name, str(file))
-        _rename_or_drop(staged, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    ORIGINS[str(target)] = str(fs.unstrip_protocol(path))
+    if target.exists():
+        return target
+    with FileLock(f"{target}.lock"):
+        if not target.exists():
+            staged = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=target.parent))
+            try:
+                for name in listing:
+                    file = staged / str(name).removeprefix(path.rstrip("/")).lstrip("/")
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    _download(fs, name, file)
+                _rename_or_drop(staged, target)
+            except BaseException:
+                shutil.rmtree(staged, ignore_errors=True)
+                raise
     return target
+
+
+def _download(fs: Any, name: str, file: Path) -> None:
+    """Download one file, and again where what came is not the whole of it."""
+    size = fs.info(name)["size"]
+    for _ in range(DOWNLOADS):
+        fs.get_file(name, str(file))
+        if size is None or file.stat().st_size == size:
+            return
+    raise RaymiaError(
+        f"{fs.unstrip_protocol(name)}: {file.stat().st_size:,} bytes came of {size:,}, "
+        f"{DOWNLOADS} times"
+    )
+
+
+ORIGINS: dict[str, str] = {}
+"""Where each local folder came from that this process downloaded, or found downloaded."""
 
 
 def _rename_or_drop(staged: Path, final: Path) -> None:

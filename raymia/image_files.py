@@ -24,8 +24,10 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from raymia.errors import InputError
+from raymia.files import opened
 from raymia.image_pixels import MAX_BYTES, UnusableImageError, came
 from raymia.records import why_no_text
+from raymia.remote import StorageError, filesystem
 from raymia.spec import ImageRecordsSpec
 from raymia.tables import SUFFIXES as TABLES
 from raymia.tables import read_rows, refusals
@@ -116,6 +118,8 @@ def _read(fs: Any, name: str) -> bytes:
         return content
     except FileNotFoundError:
         raise UnusableImageError(NO_FILE + came(name)) from None
+    except StorageError:  # the next run may have the image
+        raise
     except Exception as error:  # each filesystem raises errors of its own
         raise UnusableImageError(CANNOT_OPEN + came(error or type(error).__name__)) from None
 
@@ -130,7 +134,7 @@ def _folder(path: str, caption_suffix: str | None, group: str | None) -> Iterato
             "images and their groups in a CSV, JSONL or Parquet file, or leave out group_column"
         )
     with refusals(path, "folder"):
-        fs, root = fsspec.core.url_to_fs(path)
+        fs, root = filesystem(path)
         names = list(_walk(root)) if isinstance(fs, LocalFileSystem) else fs.find(root)
         names = [name for name in names if not _is_hidden(name.removeprefix(root))]
         found = sorted(name for name in names if _is_image(name))
@@ -206,7 +210,7 @@ def _table(
         "group_column": group,
     }
     with refusals(path, "table"):
-        fs, name = fsspec.core.url_to_fs(path)
+        fs, name = filesystem(path)
     folder = name.rpartition("/")[0]
     for row in read_rows(path, columns):
         load = partial(_load_cell, fs, folder, row.values, caption_column is not None)
@@ -277,7 +281,7 @@ def _tar(
     try:
         with (
             refusals(path, ".tar"),
-            fsspec.open(path, "rb") as file,
+            opened(path) as file,
             tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as tar,
         ):
             members = (m for m in tar if not m.isdir() and not _is_hidden(m.name))

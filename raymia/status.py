@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
+from raymia.credentials import hidden
 from raymia.errors import InputError
 from raymia.files import Folder
 from raymia.lease import STALE_SECONDS, Holder, now, read_holder
@@ -59,7 +60,7 @@ class EventLog:
         with self._lock:
             first = len(self._lines)
             self._lines += [
-                json.dumps({"time": now(), "run": self.run, "n": first + n, **event})
+                hidden(json.dumps({"time": now(), "run": self.run, "n": first + n, **event}))
                 for n, event in enumerate(events)
             ]
             name = f"{FOLDER}/{self.run}-{first:06d}.jsonl"

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymia.errors import InputError
+from raymia.files import opened
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _BATCH_ROWS = 64
@@ -45,13 +45,13 @@ def read_rows(path: str, columns: Mapping[str, str | None]) -> Iterator[TableRow
         If the file is missing, of another format, malformed, or without one of the columns.
     """
     readers = {".jsonl": _jsonl, ".json": _jsonl, ".csv": _csv, ".parquet": _parquet}
-    suffix = PurePosixPath(path).suffix.lower()
+    suffix = PurePosixPath(path.partition("?")[0]).suffix.lower()  # a presigned URL goes on
     if suffix not in readers:
         raise InputError(
             f"{path}: records are read from files whose names end in .jsonl, .csv or .parquet"
         )
     wanted = {key: name for key, name in columns.items() if name is not None}
-    with refusals(path, suffix), fsspec.open(path, "rb") as file:
+    with refusals(path, suffix), opened(path) as file:
         yield from readers[suffix](path, file, wanted)
 
 

@@ -11,6 +11,7 @@ from raymia.engine.cluster import Cluster, task_options
 from raymia.engine.machines import Machines, demand_of_task
 from raymia.engine.stream import own_error
 from raymia.evidence.store import EvidenceStore
+from raymia.models.source import bring, origins_of
 from raymia.plan import Preparation
 from raymia.prepare.fine_tune import Progress
 from raymia.prepare.self_generated import SelfGeneratedRecipe, make_image_reference
@@ -33,8 +34,10 @@ def run_preparation(
 ) -> None:
     """Make a reference; it is in the store when this returns."""
     name, recipe = preparation.stage_name(target), preparation.recipe
+    origins = origins_of([recipe.target, recipe.base])
 
     def make() -> None:
+        bring(origins)
         store = EvidenceStore(store_url)
         if isinstance(recipe, SelfGeneratedRecipe):
             make_image_reference(

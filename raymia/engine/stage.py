@@ -18,9 +18,9 @@ wrong with a model that targets share, or with the store, is raised, and ends th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +28,7 @@ import pyarrow as pa
 from raymia.errors import RaymiaError
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.models.loaders import Loader, load_together
+from raymia.models.source import bring
 from raymia.probes.base import RECORD, Item, Probe
 
 RECORD_COLUMNS = ["record_id", "payload", "neighbor", "neighbor_payload"]
@@ -66,12 +67,14 @@ class PoolConfig:
     store_url : the evidence store.
     threads : torch threads; None leaves them as they are.
     passes_on : columns that later pools need.
+    origins : see :func:`raymia.models.source.bring`.
     """
 
     tasks: tuple[Task, ...]
     store_url: str
     threads: int | None
     passes_on: tuple[str, ...]
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 class PoolActor:
@@ -91,6 +94,7 @@ class PoolActor:
 
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
+        bring(self.config.origins)
         return load_together([task.loader for task in self.config.tasks])
 
     def __call__(self, block: pa.Table) -> pa.Table:

@@ -24,6 +24,7 @@ from raymia.engine.stage import (
     todo_column,
 )
 from raymia.errors import RaymiaError
+from raymia.models.source import origins_of
 from raymia.plan import Stage
 from raymia.spec import PoolSpec
 
@@ -106,6 +107,7 @@ def run_stream(
             passes_on=("record_id", FAILED.name)
             if last
             else (*RECORD_COLUMNS, FAILED.name, *later),
+            origins=origins_of(stage.loader.checkpoint for stage in pool.stages),
         )
         dataset = dataset.map_batches(
             _named(pool.name),

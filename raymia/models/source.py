@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from raymia.errors import InputError
-from raymia.files import download_folder
+from raymia.files import ORIGINS, download_folder
 from raymia.hashing import digest, digest_file
+from raymia.remote import filesystem
 from raymia.spec import LongTexts, ModelSpec
 
 ALLOWED_FILES = [
@@ -22,6 +22,8 @@ ALLOWED_FILES = [
 Hashes = dict[Path, str]
 """Content hash by file."""
 
+HUB = "hub:"
+"""Stands before the name and revision of what came from the model hub."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
 # Keys of config.json that record where a model came from and not what it computes.
 PROVENANCE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype"}
@@ -116,7 +118,7 @@ def resolve_checkpoint(
 def locate(name: str, revision: str | None, where: str) -> Path:
     """Return the local folder of a checkpoint: a path, an fsspec URL, or a hub name."""
     if "://" in name:
-        fs, path = fsspec.core.url_to_fs(name)
+        fs, path = filesystem(name)
         if not fs.exists(path):
             raise InputError(f"{where}: no such folder: {name}")
         return download_folder(fs, path)
@@ -135,13 +137,33 @@ def _from_hub(name: str, revision: str | None, where: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=ALLOWED_FILES))
+        path = Path(snapshot_download(name, revision=revision, allow_patterns=ALLOWED_FILES))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise InputError(
             f"{where}: {name!r} is no folder here and could not be had from the model hub "
             f"({type(error).__name__}); give the path of a local folder, or check the name, the "
             "network and HF_TOKEN"
         ) from None
+    ORIGINS[str(path)] = f"{HUB}{name}@{path.name}"  # a snapshot is named by its commit
+    return path
+
+
+def origins_of(checkpoints: Iterable[Any]) -> dict[str, str]:
+    """Where the folders of checkpoints came from, as far as they were downloaded, by folder."""
+    paths = [getattr(c, key, None) for c in checkpoints for key in ("path", "adapter")]
+    return {path: ORIGINS[path] for path in paths if path in ORIGINS}
+
+
+def bring(origins: Mapping[str, str]) -> None:
+    """Download the folders that the driver has downloaded, where this machine lacks them."""
+    for path, origin in origins.items():
+        if Path(path).exists():
+            continue
+        if origin.startswith(HUB):
+            name, _, revision = origin.removeprefix(HUB).rpartition("@")
+            _from_hub(name, revision, name)
+        else:
+            download_folder(*filesystem(origin))
 
 
 def check_model_folder(path: Path, where: str, encoder_decoder: bool = False) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from raymia.credentials import hidden
 from raymia.errors import InputError
 from raymia.files import Folder
 from raymia.report.curves import CURVES_SCHEMA, AttackCurves, curves_of, curves_table
@@ -64,9 +65,9 @@ def write_run(
     _write_table(folder, SCORES_FILE, SCORES_SCHEMA.with_metadata(label), map(check_scores, scores))
     drawn = [curves_table(curves)]
     _write_table(folder, CURVES_FILE, CURVES_SCHEMA.with_metadata(label), drawn)
-    folder.write(REPORT_FILE, report.encode())
+    folder.write(REPORT_FILE, hidden(report).encode())
     write_gate(folder_url, result)
-    folder.write(METRICS_FILE, result.shortened().model_dump_json(indent=2).encode())
+    folder.write(METRICS_FILE, hidden(result.shortened().model_dump_json(indent=2)).encode())
 
 
 def write_gate(folder_url: str, result: RunResult) -> None:
@@ -89,8 +90,8 @@ def write_report(folder_url: str, *, redacted: bool = False) -> str:
     folder = Folder(folder_url)
     if redacted:
         result = redact(result)
-        folder.write(METRICS_FILE, result.shortened().model_dump_json(indent=2).encode())
-    folder.write(REPORT_FILE, render(result, curves).encode())
+        folder.write(METRICS_FILE, hidden(result.shortened().model_dump_json(indent=2)).encode())
+    folder.write(REPORT_FILE, hidden(render(result, curves)).encode())
     return folder.path(REPORT_FILE)
 
 
