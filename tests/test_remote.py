@@ -1,4 +1,4 @@
-"""Files of other machines: repeated calls, whole downloads, once per machine; credentials hidden."""
+"""Files of other machines: calls made again, whole downloads, once a machine, credentials hidden."""
 
 from __future__ import annotations
 
