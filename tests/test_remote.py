@@ -1,4 +1,4 @@
-"""Files of other machines: calls made again, whole downloads, once a machine, credentials hidden."""
+"""Files of other machines: calls made again, downloads whole and once, credentials hidden."""
 
 from __future__ import annotations
 
