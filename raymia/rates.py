@@ -98,7 +98,9 @@ class Rates:
             if facts is None:
                 continue
             write, train = preparation_keys(preparation, inputs.spec.resources.reference)
-            items, steps = items_and_steps(preparation)[0], int(facts["steps"])
+            # A denoiser's training says at which step it ended; others, how many they took.
+            steps = int(facts["steps" if "steps" in facts else "step"])
+            items, _ = items_and_steps(preparation)
             if "writing_seconds" in facts:
                 self.keep(write, Rate(facts["writing_seconds"] / items, items))
             self.keep(train, Rate(facts["seconds"] / max(1, steps), steps))
