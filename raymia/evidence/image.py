@@ -21,7 +21,7 @@ r, and the same after the low-pass of FreMIA."""
 ELBO_TERMS = ("loss", "reconstruction", "divergence")
 """Columns of an autoencoder's answers: the sum that it was trained on, and the sum's two parts."""
 
-DESCENT_TERMS = ("error",)
+DESCENT_TERMS = ("squared_error",)
 """Columns of an autoencoder's answers to a search among latents."""
 
 PIXEL_TERMS = ("loss",)

@@ -42,6 +42,6 @@ class DescentProbe(AboutRecord):
         for chunk in chunks(items, model.batch_images):
             images = decode_pixels(chunk, model)
             found = [model.best_error(image[None], self.steps, self.rate) for image in images]
-            answers = columns_of({"error": torch.cat(found)})
+            answers = columns_of({"squared_error": torch.cat(found)})
             rows += [answer_row(item, answer) for item, answer in zip(chunk, answers, strict=True)]
         return pa.Table.from_pylist(rows, schema=self.schema)

@@ -195,7 +195,7 @@ FORMULAS = [
 OF_AUTOENCODERS = [
     ("loss", {}, calibrated(error("terms", "loss"))),
     ("reconstruction", {}, calibrated(error("terms", "reconstruction"))),
-    ("co_membership", {}, calibrated(error("descent", "error"))),
+    ("co_membership", {}, calibrated(error("descent", "squared_error"))),
     ("pfami", {}, pfami(column="loss", reference=True)),
 ]
 

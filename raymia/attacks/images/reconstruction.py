@@ -58,4 +58,4 @@ class CoMembership(ImageAttack):
         return score_of_error(self._error, evidence)
 
     def _error(self, model: ImageModelEvidence) -> Scores:
-        return mean_error(asked(model.descent), "error")
+        return mean_error(asked(model.descent), "squared_error")
