@@ -17,15 +17,9 @@ from raymia.plan import TargetPlan, is_missing_anything, plan_audit
 from raymia.rates import Rates
 from raymia.report.files import write_run
 from raymia.report.result import RunResult
-from raymia.scoring import (
-    MOST_HERE,
-    Here,
-    Workers,
-    count_scores,
-    reduce_audit,
-    score_parts,
-    score_tables,
-)
+from raymia.scoring.parts import score_parts
+from raymia.scoring.reduction import MOST_HERE, count_scores, reduce_audit, score_tables
+from raymia.scoring.workers import Here, Workers
 from raymia.spec import AuditSpec
 from raymia.status import EventLog, Watch, recorded
 

@@ -36,8 +36,10 @@ from raymia.report.result import (
 )
 from raymia.report.text_result import TextExample
 from raymia.report.verdict import judge
-from raymia.scoring import Reduction, ScoreParts, Workers
 from raymia.scoring.blind import ask_blind, excess_over_blind
+from raymia.scoring.parts import ScoreParts
+from raymia.scoring.reduction import Reduction
+from raymia.scoring.workers import Workers
 from raymia.spec import ModelSpec, SelfGeneratedReference, SelfPromptReference, TextNeighbors
 from raymia.spec.conditions import parse_conditions
 from raymia.text_outcome import look_at_texts

@@ -14,7 +14,8 @@ from tiny_models import PARAPHRASER, passages
 from raymia.errors import InputError
 from raymia.inputs import resolve_inputs
 from raymia.records import read_records
-from raymia.scoring import Judge, infer_datasets
+from raymia.scoring.judge import Judge
+from raymia.scoring.reduction import infer_datasets
 from raymia.spec import TextRecordsSpec
 
 

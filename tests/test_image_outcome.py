@@ -28,7 +28,10 @@ from raymia.plan import TargetPlan, plan_audit
 from raymia.prepare.denoiser_files import fresh_pipeline
 from raymia.probes.base import Item
 from raymia.report.result import RunResult
-from raymia.scoring import Here, Judge, ScoreParts, reduce_audit
+from raymia.scoring.judge import Judge
+from raymia.scoring.parts import ScoreParts
+from raymia.scoring.reduction import reduce_audit
+from raymia.scoring.workers import Here
 from raymia.spec_file import load_spec
 
 STRENGTHS = [0.95, 0.85, 0.75]

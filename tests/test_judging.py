@@ -14,8 +14,10 @@ from raymia.inputs import resolve_inputs
 from raymia.metrics import AttackMetrics, NotMeasured, measure
 from raymia.metrics.comparison import Question
 from raymia.plan import plan_audit
-from raymia.scoring import Judge, score_parts, score_tables
 from raymia.scoring.comparisons import questions_of
+from raymia.scoring.judge import Judge
+from raymia.scoring.parts import score_parts
+from raymia.scoring.reduction import score_tables
 
 GROUPS = {"members": 2, "non_members": 20, "candidates": 4}
 

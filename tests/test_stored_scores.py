@@ -11,7 +11,8 @@ from raymia.errors import InputError
 from raymia.hashing import string_hashes
 from raymia.metrics import calibration_half, measure
 from raymia.report.scores import SCORES_SCHEMA
-from raymia.scoring import reduce_scores, stored
+from raymia.scoring import stored
+from raymia.scoring.stored import reduce_scores
 from raymia.spec import MetricsSpec
 
 METRICS = MetricsSpec(resamples=100)

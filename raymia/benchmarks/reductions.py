@@ -21,13 +21,13 @@ from rich.console import Console
 from raymia.benchmarks.measure import machine_facts, machine_line
 from raymia.engine.reduce import tasks_on
 from raymia.report.scores import SCORES_SCHEMA
-from raymia.scoring import reduce_scores
+from raymia.scoring.stored import reduce_scores
 from raymia.spec import ResourcesSpec
 
 START = "<!-- made by jobs/benchmark.py --reduce -->"
 LIBRARIES = ("raymia", "ray", "numpy", "pyarrow", "scikit-learn")
 ROWS_AT_ONCE = 2**20
-SAMPLE_SECONDS = 0.2
+SAMPLE_SECONDS = 0.5
 GIBIBYTE = 2**30
 HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 SHIFT = 0.25
@@ -54,16 +54,22 @@ class Made:
 
 
 @dataclass
-class Memory:
-    """The most that this process and all that it started held at once, in bytes.
+class Watch:
+    """What this process and all that it started took.
 
-    Pages that processes share, those of Ray's object store among them, are counted once: each
-    process counts its proportional share (PSS).
+    Attributes
+    ----------
+    peak : the most memory that all held at once, in bytes. Pages that processes share, those of
+        Ray's object store among them, are counted once: each process counts its proportional share
+        (PSS).
+    driver_peak : the same of this process alone.
+    cpu_seconds : by process, since it was first seen.
     """
 
     peak: int = 0
     driver_peak: int = 0
-    samples: int = 0
+    cpu_seconds: dict[int, float] = field(default_factory=dict)
+    _before: dict[int, float] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def sample(self) -> None:
@@ -71,25 +77,29 @@ class Memory:
         held = {pid: share_of_memory(pid) for pid in (own, *descendants(own))}
         self.peak = max(self.peak, sum(held.values()))
         self.driver_peak = max(self.driver_peak, held[own])
-        self.samples += 1
+        for pid in held:
+            spent = cpu_seconds(pid)
+            # What was started since has spent all its time since.
+            before = self._before.setdefault(pid, 0.0 if self.cpu_seconds else spent)
+            self.cpu_seconds[pid] = max(self.cpu_seconds.get(pid, 0.0), spent - before)
 
 
 @contextmanager
-def watched() -> Iterator[Memory]:
-    """Sample memory while the block runs."""
-    memory = Memory()
+def watched() -> Iterator[Watch]:
+    """Sample while the block runs."""
+    watch = Watch()
 
-    def watch() -> None:
-        while not memory._stop.wait(SAMPLE_SECONDS):
-            memory.sample()
+    def look() -> None:
+        while not watch._stop.wait(SAMPLE_SECONDS):
+            watch.sample()
 
-    memory.sample()
-    thread = threading.Thread(target=watch, daemon=True)
+    watch.sample()
+    thread = threading.Thread(target=look, daemon=True)
     thread.start()
     try:
-        yield memory
+        yield watch
     finally:
-        memory._stop.set()
+        watch._stop.set()
         thread.join()
 
 
@@ -100,6 +110,16 @@ def share_of_memory(pid: int) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has computed, in seconds; 0 for one that has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0.0
+    user, system = stat.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def descendants(pid: int) -> list[int]:
@@ -155,9 +175,9 @@ def hex_ids(draws: np.random.Generator, size: int) -> pa.Array:
 
 def measure(made: Made, rounds: int, load: float) -> dict[str, Any]:
     """Reduce the scores, round after round, each on a Ray of its own."""
-    seconds, start_up, peaks, driver_peaks, area = [], [], [], [], math.nan
+    seconds, start_up, computed, peaks, driver_peaks, area = [], [], [], [], [], math.nan
     for number in range(rounds):
-        with watched() as memory:
+        with watched() as watch:
             began = time.perf_counter()
             with tasks_on(ResourcesSpec(), str(made.path.parent), Console(stderr=True)) as tasks:
                 start_up.append(time.perf_counter() - began)
@@ -166,11 +186,12 @@ def measure(made: Made, rounds: int, load: float) -> dict[str, Any]:
         assert reduction.rows == made.rows
         first: Any = reduction.judged["target 0", "attack 0"].metrics
         area = first.auc.value
-        peaks.append(memory.peak)
-        driver_peaks.append(memory.driver_peak)
+        computed.append(sum(watch.cpu_seconds.values()))
+        peaks.append(watch.peak)
+        driver_peaks.append(watch.driver_peak)
         print(
             f"round {number + 1}: {made.rows:,} scores in {seconds[-1]:.1f} s, "
-            f"at most {memory.peak / GIBIBYTE:.2f} GiB",
+            f"at most {watch.peak / GIBIBYTE:.2f} GiB",
             flush=True,
         )
     return {
@@ -182,6 +203,7 @@ def measure(made: Made, rounds: int, load: float) -> dict[str, Any]:
         "rounds": rounds,
         "seconds": [round(s, 1) for s in seconds],
         "start_up_seconds": [round(s, 1) for s in start_up],
+        "cpu_seconds": [round(s, 1) for s in computed],
         "peak_gib": [round(peak / GIBIBYTE, 2) for peak in peaks],
         "driver_peak_gib": [round(peak / GIBIBYTE, 2) for peak in driver_peaks],
         "auc": area,
@@ -207,16 +229,16 @@ def page_table(found: dict[str, Any]) -> str:
         f"{found['records']:,} records x {found['attacks']} attacks x {found['targets']} targets "
         f"in a Parquet file of {found['file_bytes'] / GIBIBYTE:.2f} GiB; {machine_line(found)}",
         "",
-        "| round | scores | seconds | of these, until Ray was up | most memory of all processes "
-        "| of these, the driver |",
-        "|---|---|---|---|---|---|",
+        "| round | scores | seconds | of these, until Ray was up | CPU seconds of all processes "
+        "| most memory of all processes | of these, the driver |",
+        "|---|---|---|---|---|---|---|",
     ]
-    columns = ("seconds", "start_up_seconds", "peak_gib", "driver_peak_gib")
+    columns = ("seconds", "start_up_seconds", "cpu_seconds", "peak_gib", "driver_peak_gib")
     for number, row in enumerate(zip(*(found[c] for c in columns), strict=True), 1):
-        seconds, start_up, peak, driver = row
+        seconds, start_up, computed, peak, driver = row
         lines.append(
-            f"| {number} | {found['scores']:,} | {seconds:.1f} | {start_up:.1f} | {peak:.2f} GiB "
-            f"| {driver:.2f} GiB |"
+            f"| {number} | {found['scores']:,} | {seconds:.1f} | {start_up:.1f} | {computed:.1f} "
+            f"| {peak:.2f} GiB | {driver:.2f} GiB |"
         )
     lines += [
         "",

@@ -38,7 +38,7 @@ class Tasks:
         shared: tuple[Any, ...],
         jobs: Sequence[tuple[Any, ...]],
     ) -> list[Found]:
-        """See :class:`raymia.scoring.Workers`."""
+        """See :class:`raymia.scoring.workers.Workers`."""
         given = [self._reference(value) for value in shared]
 
         size = len(given)

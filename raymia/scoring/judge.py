@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymia.attacks.base import Scores
-from raymia.inputs import Inputs
 from raymia.metrics import AttackMetrics, NotMeasured, calibration_half, measure
 from raymia.metrics.claims import claim_candidates
 from raymia.metrics.roc import BoolArray, IntArray
 from raymia.metrics.summary import CandidateClaims
 from raymia.report.curves import AttackCurves, draw
-from raymia.scoring.evidence import unit_column
 from raymia.spec import MetricsSpec
+
+if TYPE_CHECKING:
+    from raymia.inputs import Inputs
 
 NAMED = 5
 """Mixed groups that a note names."""
@@ -109,6 +110,8 @@ class Judge:
     @classmethod
     def of(cls, inputs: Inputs) -> Judge:
         """The judge of an audit."""
+        from raymia.scoring.evidence import unit_column  # here: to judge takes no models
+
         table = inputs.records.table
         labels = _labels(table["is_member"], unit_column(inputs.records))
         return cls(labels, _groups(table, labels), inputs.spec.metrics, inputs.spec.seed)

@@ -6,9 +6,8 @@ any machine; what it gives back is small. Scores stay in :class:`raymia.scoring.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,44 +30,12 @@ from raymia.scoring.evidence import evidence_on, units
 from raymia.scoring.ids import NAMED, repeated
 from raymia.scoring.judge import Judge, Judged
 from raymia.scoring.parts import ScoreParts
+from raymia.scoring.workers import Workers
 
-Found = TypeVar("Found")
 ROWS_AT_ONCE = 2**20
 """Rows of the run's table that are held at once."""
 MOST_HERE = 1_000_000
 """Scores up to which a reduction is done before Ray would have started."""
-
-
-class Workers(Protocol):
-    """Runs steps, here or elsewhere."""
-
-    def map(
-        self,
-        what: str,
-        step: Callable[..., Found],
-        shared: tuple[Any, ...],
-        jobs: Sequence[tuple[Any, ...]],
-    ) -> list[Found]:
-        """The results of ``step(shared, *job)``, in the order of the jobs.
-
-        Parameters
-        ----------
-        what : is done, in a word or two, for who waits.
-        """
-
-
-class Here:
-    """Runs steps in this process, one after another."""
-
-    def map(
-        self,
-        what: str,
-        step: Callable[..., Found],
-        shared: tuple[Any, ...],
-        jobs: Sequence[tuple[Any, ...]],
-    ) -> list[Found]:
-        del what
-        return [step(shared, *job) for job in jobs]
 
 
 def count_scores(inputs: Inputs, plans: Sequence[TargetPlan]) -> int:

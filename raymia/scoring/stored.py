@@ -24,7 +24,7 @@ from raymia.metrics.measuring import half_of
 from raymia.metrics.roc import FloatArray
 from raymia.scoring.ids import NAMED, Hashes, repeated_hashes
 from raymia.scoring.judge import Judge, Judged, Labels
-from raymia.scoring.reduction import Here, Workers
+from raymia.scoring.workers import Here, Workers
 from raymia.spec import MetricsSpec
 
 NAMES = ("target", "attack")

@@ -25,15 +25,11 @@ from raymia.inputs import resolve_inputs
 from raymia.plan import plan_audit
 from raymia.probes.base import Item
 from raymia.report.curves import curves_table
-from raymia.scoring import (
-    Here,
-    ScoreParts,
-    reduce_audit,
-    reduce_scores,
-    reduction,
-    score_parts,
-    score_tables,
-)
+from raymia.scoring import reduction
+from raymia.scoring.parts import ScoreParts, score_parts
+from raymia.scoring.reduction import reduce_audit, score_tables
+from raymia.scoring.stored import reduce_scores
+from raymia.scoring.workers import Here
 from raymia.spec import ResourcesSpec
 
 

@@ -19,8 +19,10 @@ from raymia.plan import plan_audit
 from raymia.probes.text import TOKEN_SCHEMA
 from raymia.report.html import render
 from raymia.report.wording import overlap_lines, shift_line
-from raymia.scoring import Here, reduce_audit, score_parts
 from raymia.scoring.blind import ask_blind
+from raymia.scoring.parts import score_parts
+from raymia.scoring.reduction import reduce_audit
+from raymia.scoring.workers import Here
 
 KIND = 40
 

@@ -21,7 +21,7 @@ import raymia.engine.sweep
 from raymia.audit import run_audit
 from raymia.cli import app
 from raymia.evidence.store import EvidenceStore
-from raymia.scoring import score_target
+from raymia.scoring.reduction import score_target
 from raymia.spec import AuditSpec
 from raymia.spec_file import load_spec
 from raymia.sweep.plan import plan_sweep
