@@ -17,6 +17,7 @@ from raymia.audit import run_audit
 from raymia.errors import InputError
 from raymia.inputs import resolve_inputs
 from raymia.models.endpoint_client import KEY_VARIABLE
+from raymia.report.files import load_result
 from raymia.spec_file import load_spec, parse_spec
 
 NO_MOMENTS = "an endpoint gives no moments of log p over the vocabulary"
@@ -44,8 +45,13 @@ def test_an_endpoint_that_dies_midway_and_comes_back(tmp_path: Path, models: Mod
         )  # fmt: skip
         manners.answers_left = 1 + 7  # one to see whether it answers, then a block of four and more
         died = raymia("audit", file, **{KEY_VARIABLE: SECRET})
-        assert died.returncode == 1, died.stderr
-        assert f"{url}/completions: no answer in 2 tries" in died.stderr
+        assert died.returncode == 3, died.stderr  # the other target is there
+        half = load_result(str(tmp_path / "run"))
+        (failed,) = half.failed
+        assert failed.name == "api"
+        assert f"{url}/completions: no answer in 2 tries" in failed.reason
+        assert {m.target for m in half.metrics} == {"local"}
+        assert f"{url}/completions: no answer in 2 tries" in " ".join(died.stdout.split())
         assert "Traceback" not in died.stderr + died.stdout
         stored = len(raw_rows(tmp_path / "store", "text.tokens"))
         assert stored >= 24 + 4  # target and reference here, and the first block of the endpoint
