@@ -23,9 +23,8 @@ S3_OPTIONS = {"config_kwargs": {"retries": {"total_max_attempts": 1}, "connect_t
 FINAL = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 """Answers, not failures."""
 WRITES = frozenset({"pipe_file", "put_file"})
-CALLS = WRITES | frozenset(
-    {"cat_file", "get_file", "find", "ls", "exists", "info", "ukey", "rm_file", "rm", "size"}
-)
+LOOKS = frozenset({"exists", "isdir", "info", "ukey", "find", "glob", "ls"})
+CALLS = WRITES | LOOKS | frozenset({"cat_file", "get_file", "rm_file", "rm"})
 NETWORK = ("botocore", "aiobotocore", "aiohttp", "requests", "urllib3", "google", "azure", "gcsfs")
 """Packages whose errors are of the network, or of a server, and not all OSErrors."""
 

@@ -142,7 +142,7 @@ def wait_for(demands: Sequence[Demand], console: Console, seconds: float) -> Non
             break
         if waited - said >= SAY_SECONDS:
             said = waited
-            console.print(f"waiting for machines ({waited:.0f} s): {lacking[0]}", highlight=False)
+            _say(console, f"waiting for machines ({waited:.0f} s): {lacking[0]}")
         time.sleep(POLL_SECONDS)
     none_at_all = shortages(one_each(demands), present())
     if none_at_all:
@@ -151,7 +151,11 @@ def wait_for(demands: Sequence[Demand], console: Console, seconds: float) -> Non
             + "; ".join(none_at_all)
         )
     if lacking:
-        console.print(f"going on with fewer machines: {lacking[0]}", highlight=False)
+        _say(console, f"going on with fewer machines: {lacking[0]}")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _is_refused() -> bool:

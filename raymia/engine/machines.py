@@ -96,6 +96,7 @@ def machines_for(
                 f"know: it may start {', '.join(others)} for it; give accelerator_type or a custom "
                 "resource too",
                 highlight=False,
+                soft_wrap=True,
             )
     with asked_for(demands):
         wait_for(demands, console, 60 * wait_minutes)

@@ -9,12 +9,13 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
-import fsspec
 from pydantic import ValidationError
 
 from raymia.errors import InputError
+from raymia.files import opened
 from raymia.hashing import digest
 from raymia.inputs.base import Problems
+from raymia.remote import filesystem
 from raymia.spec import AnyTarget, AuditSpec, ModelSpec, TargetSetSpec, TargetSpec
 from raymia.spec.models import GLOB
 from raymia.tables import read_rows
@@ -88,7 +89,7 @@ def _checkpoints(written: TargetSetSpec, where: str) -> list[TargetSpec]:
 def _folders(pattern: str, where: str) -> list[str]:
     """The folders that a pattern matches, in natural order, on any fsspec filesystem."""
     try:
-        fs, path = fsspec.core.url_to_fs(pattern)
+        fs, path = filesystem(pattern)
         fs.invalidate_cache()
         matches = sorted((str(m) for m in fs.glob(path)), key=natural)
         folders = [m for m in matches if fs.isdir(m) and not _last(m).startswith(".")]
@@ -147,7 +148,7 @@ def _in_manifest(path: str, where: str) -> list[tuple[str, str]]:
     """Names and folders that a training's manifest.json, or a table of name and path, lists."""
     where = f"{where}.manifest"
     try:
-        with fsspec.open(path, "rb") as file:
+        with opened(path) as file:
             start = file.read()
         content = json.loads(start) if path.endswith(".json") else None
     except (ImportError, OSError) as error:

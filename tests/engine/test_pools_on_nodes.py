@@ -17,11 +17,12 @@ from raymia.audit import run_audit
 from raymia.spec_file import load_spec
 
 POOLS = ("paraphraser", "target", "reference")
+TYPES = {"paraphraser": "T4", "target": "A10G", "reference": "A10G"}
 
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """A cluster of a head without CPUs and one node per pool; node ids by pool."""
+    """A cluster of a head and one node per pool, of pretended GPU types; node ids by pool."""
     from ray.cluster_utils import Cluster
 
     ray.shutdown()  # a process has one Ray; the next module starts the shared one again
@@ -33,8 +34,11 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     try:
         ids = {}
         for pool in POOLS:
-            gpus = 0 if pool == "reference" else 1  # a pretended GPU, two pools on such
-            node = cluster.add_node(num_cpus=1, num_gpus=gpus, resources={pool: 1}, **memory)
+            kind = f"accelerator_type:{TYPES[pool]}"
+            node = cluster.add_node(
+                num_cpus=1, num_gpus=1, resources={pool: 1, kind: 1},
+                labels={"raymia/pool": pool}, **memory,
+            )  # fmt: skip
             ids[pool] = node.node_id
         cluster.wait_for_nodes()
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
@@ -45,13 +49,18 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
         os.environ.pop("RAY_ADDRESS", None)
 
 
-def test_each_pool_runs_on_its_own_node(
+def test_each_pool_runs_on_its_own_node_by_gpu_type_label_and_resource(
     nodes: dict[str, str], tmp_path: Path, models: Models
 ) -> None:
     texts = passages()
-    resources: dict[str, Any] = {pool: {"resources": {pool: 0.5}} for pool in POOLS}
-    resources["target"] |= {"actors": 2, "gpus": 0.5}
-    resources["paraphraser"] |= {"gpus": 1}
+    resources: dict[str, Any] = {
+        "paraphraser": {"gpus": 1, "accelerator_type": "T4"},
+        "target": {
+            "actors": 2, "gpus": 0.5, "accelerator_type": "A10G",
+            "labels": {"raymia/pool": "in(target, none)"},
+        },
+        "reference": {"gpus": 0.5, "resources": {"reference": 0.5}},
+    }  # fmt: skip
     file = write_small_audit(
         tmp_path, models, members=texts[:4], non_members=texts[24:28], self_prompt=True,
         targets=[{"name": "tuned", "model": str(models.target), "dtype": "float32"}],
