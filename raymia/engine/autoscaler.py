@@ -25,6 +25,8 @@ ASK_AGAIN_SECONDS = 5.0
 """Ray Data overwrites what was asked of the autoscaler with what it asks itself."""
 POLL_SECONDS = 1.0
 SAY_SECONDS = 15.0
+STATUS_SECONDS = 15.0
+"""How long a head that has just started may take to say whether it has an autoscaler."""
 REFUSALS = 3
 """How many times in a row an autoscaler has to say that it cannot."""
 
@@ -58,8 +60,12 @@ def startable() -> tuple[Machine, ...] | None:
 
     if is_second():
         return None
-    status = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
-    monitor = json.loads(status).get("monitor_pid") if status else None
+    deadline = time.monotonic() + STATUS_SECONDS
+    while not (status := _internal_kv_get(DEBUG_AUTOSCALING_STATUS)):
+        if time.monotonic() > deadline:
+            return ()
+        time.sleep(POLL_SECONDS)
+    monitor = json.loads(status).get("monitor_pid")
     head = next((n["NodeID"] for n in ray.nodes() if n["Alive"] and HEAD in n["Resources"]), None)
     if monitor is None or head is None:
         return ()

@@ -136,8 +136,8 @@ def test_machines_of_the_right_types_come_up_for_the_pools_and_go_afterwards(
     )  # fmt: skip
     printed, _ = audit.communicate(timeout=400)
     assert audit.returncode == 0, printed
-    (waiting,) = {line.split("): ")[1] for line in printed.splitlines() if "waiting for" in line}
-    assert waiting.startswith("neighbors needs 1 GPU, a GPU of type T4, the label raymia/pool")
+    waiting = "s): neighbors needs 1 GPU, a GPU of type T4, the label raymia/pool: paraphraser, and"
+    assert waiting in printed
     started = cluster.started()
     assert started["paraphraser"] == 1
     assert started["target"] >= 2  # one that idles for six seconds goes, and is asked for again
