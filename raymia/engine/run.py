@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -59,6 +60,57 @@ def ask_models(
     import ray
 
     resources = inputs.spec.resources
+    with _at_work(inputs, store, store_url, console, on_lines) as (cluster, machines, board):
+        failed = prepare_references(inputs, store, store_url, cluster, machines, board)
+        for stages in streams_of(in_loading_order(inputs.without(failed), store)):
+            failed |= run_stream(
+                stages,
+                inputs.payloads,
+                stored_neighbors(stages, store),
+                store_url=store_url,
+                block_records=resources.block_records,
+                cluster=cluster,
+                machines=machines,
+                wait_minutes=resources.wait_minutes,
+                board=board,
+            )
+        lines: dict[str, Line] = ray.get(board.snapshot.remote())
+    if failed:
+        failed |= failed_with(plan_audit(inputs, store), failed)
+        refuse_if_all_failed(inputs, failed)
+    return Work(lines, failed)
+
+
+def make_references(
+    inputs: Inputs, store: EvidenceStore, store_url: str, console: Console
+) -> dict[str, str]:
+    """Make the references that are missing, and ask nothing.
+
+    Returns
+    -------
+    The targets of which one could not be made, and why.
+
+    Raises
+    ------
+    RaymiaError
+        As :func:`ask_models`.
+    """
+    with _at_work(inputs, store, store_url, console) as (cluster, machines, board):
+        return prepare_references(inputs, store, store_url, cluster, machines, board)
+
+
+@contextmanager
+def _at_work(
+    inputs: Inputs,
+    store: EvidenceStore,
+    store_url: str,
+    console: Console,
+    on_lines: OnLines | None = None,
+) -> Iterator[tuple[Cluster, Machines, Any]]:
+    """Ray with what an audit needs of it, checked; what starts its machines; and the board."""
+    import ray
+
+    resources = inputs.spec.resources
     if not ray.is_initialized():
         console.print(f"{'joining' if is_given() else 'starting'} Ray ...", highlight=False)
     with connected(resources) as cluster:
@@ -75,24 +127,7 @@ def ask_models(
             machines_for, cluster=cluster, console=console, wait_minutes=resources.wait_minutes
         )
         with started(console, on_lines) as board:
-            failed = prepare_references(inputs, store, store_url, cluster, machines, board)
-            for stages in streams_of(in_loading_order(inputs.without(failed), store)):
-                failed |= run_stream(
-                    stages,
-                    inputs.payloads,
-                    stored_neighbors(stages, store),
-                    store_url=store_url,
-                    block_records=resources.block_records,
-                    cluster=cluster,
-                    machines=machines,
-                    wait_minutes=resources.wait_minutes,
-                    board=board,
-                )
-            lines: dict[str, Line] = ray.get(board.snapshot.remote())
-    if failed:
-        failed |= failed_with(plan_audit(inputs, store), failed)
-        refuse_if_all_failed(inputs, failed)
-    return Work(lines, failed)
+            yield cluster, machines, board
 
 
 def prepare_references(

@@ -1,0 +1,59 @@
+"""What jobs/prepare.py makes: the references of an audit, and nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_audit import Models, console, passages, write_small_audit
+
+import raymia
+from raymia.audit import run_audit
+from raymia.cli import EXIT_WRONG_INPUT
+from raymia.spec_file import load_spec
+
+SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "prepare.py"
+
+
+def prepare(file: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any], str]:
+    spec = importlib.util.spec_from_file_location("raymia_prepare_job", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    code = script.main([str(file)])
+    printed = capsys.readouterr().out
+    return code, json.loads(printed.splitlines()[-1]), printed
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_references_are_made_once_and_nothing_is_asked(
+    tmp_path: Path, models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = passages()
+    file = write_small_audit(
+        tmp_path, models, members=texts[:3], non_members=texts[24:27], neighbors=None,
+        self_prompt=True, targets=[{"name": "tuned", "model": str(models.target),
+                                    "dtype": "float32"}],
+    )  # fmt: skip
+    code, sums, printed = prepare(file, capsys)
+    assert (code, sums["ready"], sums["missing"], sums["problems"]) == (0, 1, 0, []), printed
+    assert len(list(tmp_path.glob("store/prepared/*/model.safetensors"))) == 1
+    assert not list(tmp_path.glob("store/evidence/text.tokens/*/*.parquet"))
+    code, sums, printed = prepare(file, capsys)
+    assert (code, sums["ready"]) == (0, 1)
+    assert "fine-tune" not in printed
+    result = run_audit(load_spec(file), console())
+    assert result.complete
+    assert "ratio@self_prompt" in {metric.attack for metric in result.metrics}
+
+
+def test_a_wrong_audit_file_is_summed_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, sums, _ = prepare(tmp_path / "none.yaml", capsys)
+    assert code == EXIT_WRONG_INPUT
+    assert "no such audit file" in sums["problems"][0]
