@@ -13,16 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
 from raymia.audit import run_audit
-from raymia.cli import EXIT_FAILED, exit_code, result_code
-from raymia.engine.jobs import lost_folders
-from raymia.errors import RaymiaError
+from raymia.cli import result_code
+from raymia.engine.jobs import ending, lost_folders
 from raymia.gate import with_conditions
 from raymia.report.files import REPORT_FILE
 from raymia.report.ranking import rank
@@ -47,24 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     spec: AuditSpec | None = None
     result: RunResult | None = None
-    problems: list[str] = []
-    code = 0
-    try:
+    with ending() as end:
         spec = with_conditions(load_spec(file), given.fail_if)
         for warning in lost_folders(spec):
             print(f"warning: {warning}", flush=True)
         result = run_audit(spec, Console())
-        problems, code = result.problems, result_code(result)
-    except RaymiaError as error:
-        problems, code = str(error).splitlines(), exit_code(error)
-    except Exception as error:
-        traceback.print_exc()
-        problems, code = [f"{type(error).__name__}: {error}"], EXIT_FAILED
-    for problem in problems:
-        print(f"raymia: {problem}", file=sys.stderr)
-    sys.stderr.flush()  # the log of a job has both streams, and the summary comes last
-    print(json.dumps(summary(file, spec, result, problems)), flush=True)
-    return code
+        end.problems, end.code = result.problems, result_code(result)
+    print(json.dumps(summary(file, spec, result, end.problems)), flush=True)
+    return end.code
 
 
 def summary(

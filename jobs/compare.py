@@ -11,15 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
-from raymia.cli import EXIT_FAILED, exit_code
 from raymia.compare import compare_runs, parse_pairs
-from raymia.errors import RaymiaError
+from raymia.engine.jobs import ending
 from raymia.report.comparison_result import RunComparison
 from raymia.report.comparison_table import print_comparison
 from raymia.runs import load_run
@@ -39,21 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     comparison: RunComparison | None = None
-    problems: list[str] = []
-    code = 0
-    try:
+    with ending() as end:
         comparison = compare_runs(load_run(given.a), load_run(given.b), parse_pairs(given.target))
         print_comparison(comparison, Console())
-    except RaymiaError as error:
-        problems, code = str(error).splitlines(), exit_code(error)
-    except Exception as error:
-        traceback.print_exc()
-        problems, code = [f"{type(error).__name__}: {error}"], EXIT_FAILED
-    for problem in problems:
-        print(f"raymia: {problem}", file=sys.stderr)
-    sys.stderr.flush()  # the log of a job has both streams, and the summary comes last
-    print(json.dumps(summary(comparison, problems)), flush=True)
-    return code
+    print(json.dumps(summary(comparison, end.problems)), flush=True)
+    return end.code
 
 
 def summary(comparison: RunComparison | None, problems: list[str]) -> dict[str, Any]:

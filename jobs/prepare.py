@@ -12,15 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import traceback
 from collections.abc import Sequence
 
 from rich.console import Console
 
-from raymia.cli import EXIT_FAILED, EXIT_INCOMPLETE, exit_code
-from raymia.engine.jobs import lost_folders
+from raymia.cli import EXIT_INCOMPLETE
+from raymia.engine.jobs import ending, lost_folders
 from raymia.engine.run import make_references
-from raymia.errors import RaymiaError
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import Inputs, resolve_inputs
 from raymia.plan import plan_audit
@@ -33,29 +31,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("audit_file", metavar="AUDIT.YAML", help="the audit file")
     file: str = parser.parse_args(arguments).audit_file
 
-    ready, missing, problems, code = 0, 0, list[str](), 0
-    try:
+    ready, missing = 0, 0
+    with ending() as end:
         spec = load_spec(file)
         for warning in lost_folders(spec):
             print(f"warning: {warning}", flush=True)
         inputs, store = resolve_inputs(spec), EvidenceStore(spec.store)
         if not all(made(inputs, store)):
             failed = make_references(inputs, store, spec.store, Console())
-            problems = [f"target {name}: {why}" for name, why in failed.items()]
+            end.problems = [f"target {name}: {why}" for name, why in failed.items()]
         ready = sum(made(inputs, store))
         missing = len(made(inputs, store)) - ready
-        code = EXIT_INCOMPLETE if missing else 0
-    except RaymiaError as error:
-        problems, code = str(error).splitlines(), exit_code(error)
-    except Exception as error:
-        traceback.print_exc()
-        problems, code = [f"{type(error).__name__}: {error}"], EXIT_FAILED
-    for problem in problems:
-        print(f"raymia: {problem}", file=sys.stderr)
-    sys.stderr.flush()  # the log of a job has both streams, and the summary comes last
-    sums = {"audit_file": file, "ready": ready, "missing": missing, "problems": problems}
+        end.code = EXIT_INCOMPLETE if missing else 0
+    sums = {"audit_file": file, "ready": ready, "missing": missing, "problems": end.problems}
     print(json.dumps(sums), flush=True)
-    return code
+    return end.code
 
 
 def made(inputs: Inputs, store: EvidenceStore) -> list[bool]:

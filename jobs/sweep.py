@@ -12,15 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
-from raymia.cli import EXIT_FAILED, exit_code
-from raymia.engine.jobs import lost_folders
-from raymia.errors import RaymiaError
+from raymia.engine.jobs import ending, lost_folders
 from raymia.spec_file import load_spec
 from raymia.sweep.result import PAGE_FILE, SweepResult
 from raymia.sweep.run import run_sweep
@@ -34,24 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     result: SweepResult | None = None
     page: str | None = None
-    problems: list[str] = []
-    code = 0
-    try:
+    with ending() as end:
         spec = load_spec(file)
         for warning in lost_folders(spec):
             print(f"warning: {warning}", flush=True)
         result = run_sweep(spec, Console())
-        problems, page = result.problems, f"{spec.output}/{PAGE_FILE}"
-    except RaymiaError as error:
-        problems, code = str(error).splitlines(), exit_code(error)
-    except Exception as error:
-        traceback.print_exc()
-        problems, code = [f"{type(error).__name__}: {error}"], EXIT_FAILED
-    for problem in problems:
-        print(f"raymia: {problem}", file=sys.stderr)
-    sys.stderr.flush()  # the log of a job has both streams, and the summary comes last
-    print(json.dumps(summary(file, result, page, problems)), flush=True)
-    return code
+        end.problems, page = result.problems, f"{spec.output}/{PAGE_FILE}"
+    print(json.dumps(summary(file, result, page, end.problems)), flush=True)
+    return end.code
 
 
 def summary(
