@@ -124,7 +124,7 @@ def asked_for(demands: Sequence[Demand]) -> Iterator[None]:
 
 
 def wait_for(demands: Sequence[Demand], console: Console, seconds: float) -> None:
-    """Wait until all actors have their place, and say for what.
+    """Wait until all actors have their place, and say now and then for what.
 
     When the time is up, one actor's place for each demand is enough to go on.
 
@@ -136,7 +136,7 @@ def wait_for(demands: Sequence[Demand], console: Console, seconds: float) -> Non
         Where a demand has no place at all when the time is up.
     """
     started = time.monotonic()
-    said, refusals = -SAY_SECONDS, 0
+    said, refusals = 0.0, 0
     while lacking := shortages(demands, present()):
         waited = time.monotonic() - started
         refusals = refusals + 1 if _is_refused() else 0
@@ -148,7 +148,7 @@ def wait_for(demands: Sequence[Demand], console: Console, seconds: float) -> Non
             break
         if waited - said >= SAY_SECONDS:
             said = waited
-            _say(console, f"waiting for machines ({waited:.0f} s): {lacking[0]}")
+            say(console, f"waiting for machines ({waited:.0f} s): {lacking[0]}")
         time.sleep(POLL_SECONDS)
     none_at_all = shortages(one_each(demands), present())
     if none_at_all:
@@ -157,10 +157,10 @@ def wait_for(demands: Sequence[Demand], console: Console, seconds: float) -> Non
             + "; ".join(none_at_all)
         )
     if lacking:
-        _say(console, f"going on with fewer machines: {lacking[0]}")
+        say(console, f"going on with fewer machines: {lacking[0]}")
 
 
-def _say(console: Console, text: str) -> None:
+def say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 

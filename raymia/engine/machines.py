@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 
-from raymia.engine.autoscaler import POLL_SECONDS, asked_for, other_kinds, wait_for
+from raymia.engine.autoscaler import POLL_SECONDS, asked_for, other_kinds, present, say, wait_for
 from raymia.engine.capacity import Demand, shortages
 from raymia.engine.cluster import Cluster, pool_options, task_options
 from raymia.engine.pools import Pool, pools_of, streams_of
@@ -91,13 +91,15 @@ def machines_for(
     for demand in demands:
         others = other_kinds(demand, cluster.startable or ())
         if others:
-            console.print(
+            say(
+                console,
                 f"{demand.name} is placed by labels, which this cluster's autoscaler does not "
                 f"know: it may start {', '.join(others)} for it; give accelerator_type or a custom "
                 "resource too",
-                highlight=False,
-                soft_wrap=True,
             )
+    lacking = shortages(demands, present())
+    if lacking:
+        say(console, f"asking for machines: {lacking[0]}")
     with asked_for(demands):
         wait_for(demands, console, 60 * wait_minutes)
         yield

@@ -20,11 +20,13 @@ from small_audit import Models, passages, write_small_audit
 
 RAY = str(Path(sys.executable).with_name("ray"))
 HEAD_NODE = "f" * 51 + "00000"
+HEAD_GROUP = "ray.head.default"
+PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 GROUPS = {
     "target": {"CPU": 1, "GPU": 1, "accelerator_type:A10G": 1},
     "paraphraser": {"CPU": 1, "GPU": 1, "accelerator_type:T4": 1},
 }
-ADDED = r"Adding (\d+) node\(s\) of type (\w+)\."
+LAUNCHING = r"Launching (\d+) nodes, type (\w+)"
 MEMORY = 100 * 2**20
 SEEN = """
 import json, logging, ray
@@ -35,13 +37,12 @@ print(json.dumps([n["Labels"].get("ray.io/node-group") for n in ray.nodes() if n
 
 @dataclass(frozen=True)
 class Growing:
-    """A head that starts machines of two GPU types; environment of its drivers, and its logs."""
+    """A head that starts machines of two GPU types; environment of its drivers."""
 
     environment: dict[str, str]
-    logs: Path
 
-    def groups(self) -> Counter[str]:
-        """How many machines of each group are up, without the head."""
+    def up(self) -> Counter[str]:
+        """How many machines of each group are up."""
         done = subprocess.run(
             [sys.executable, "-c", SEEN], env=self.environment, capture_output=True, text=True,
             timeout=120, check=True,
@@ -50,20 +51,29 @@ class Growing:
 
     def started(self) -> Counter[str]:
         """How many machines of each group the autoscaler has started so far."""
-        log = "".join(path.read_text() for path in self.logs.glob("monitor*.log"))
-        return sum(
-            (Counter({name: int(n)}) for n, name in re.findall(ADDED, log)), start=Counter[str]()
-        )
+        logs = Path(self.environment["RAY_TMPDIR"], "session_latest", "logs")
+        found = Counter[str]()
+        for log in logs.glob("monitor.log*"):
+            for count, group in re.findall(LAUNCHING, log.read_text()):
+                found[group] += int(count)
+        return found
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Growing]:
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Growing]:
+    """With Ray's first autoscaler, that of `ray up`, or its second, that of KubeRay."""
     folder, port = tmp_path_factory.mktemp("autoscaling"), free_port()
     address = f"127.0.0.1:{port}"
     environment, mark = child_environment(
         RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=uuid.uuid4().hex, RAY_FAKE_CLUSTER="1",
-        AUTOSCALER_UPDATE_INTERVAL_S="1", RAY_OVERRIDE_NODE_ID_FOR_TESTING=HEAD_NODE,
+        AUTOSCALER_UPDATE_INTERVAL_S="1", RAY_enable_autoscaler_v2=str(request.param - 1),
     )  # fmt: skip
+    of_the_head = {
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_NODE, "RAY_CLOUD_INSTANCE_ID": HEAD_NODE,
+        "RAY_NODE_TYPE_NAME": HEAD_GROUP,
+    }  # fmt: skip
     kinds: dict[str, Any] = {
         name: {
             "resources": {**resources, "object_store_memory": MEMORY}, "node_config": {},
@@ -71,14 +81,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Growing]:
         }
         for name, resources in GROUPS.items()
     }  # fmt: skip
-    kinds["ray.head.default"] = {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0}
+    kinds[HEAD_GROUP] = {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0}
     config = {
         "cluster_name": "growing", "max_workers": 4, "idle_timeout_minutes": 0.1,
         "provider": {
-            "type": "fake_multinode", "use_node_id_as_ip": True, "disable_node_updaters": True,
-            "disable_launch_config_check": True, "gcs_address": address,
+            "type": "external", "module": PROVIDER, "use_node_id_as_ip": True,
+            "disable_node_updaters": True, "disable_launch_config_check": True, "gcs_address": address,
         },
-        "available_node_types": kinds, "head_node_type": "ray.head.default",
+        "available_node_types": kinds, "head_node_type": HEAD_GROUP,
         "upscaling_speed": 100.0, "auth": {}, "docker": {}, "file_mounts": {},
         "cluster_synced_files": [], "file_mounts_sync_continuously": False, "rsync_exclude": [],
         "rsync_filter": [], "initialization_commands": [], "setup_commands": [],
@@ -93,14 +103,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Growing]:
         "--disable-usage-stats", f"--dashboard-agent-listen-port={free_port()}",
         f"--autoscaling-config={folder / 'cluster.json'}",
     ]  # fmt: skip
-    drivers = {k: v for k, v in environment.items() if k != "RAY_OVERRIDE_NODE_ID_FOR_TESTING"}
-    growing = Growing(
-        {**drivers, "RAY_ADDRESS": address, "PYTHONUNBUFFERED": "1"},
-        Path(environment["RAY_TMPDIR"], "session_latest", "logs"),
-    )
+    growing = Growing({**environment, "RAY_ADDRESS": address, "PYTHONUNBUFFERED": "1"})
     output = folder / "head.txt"
     with ended(mark):
-        process = start(command, environment, output)
+        process = start(command, environment | of_the_head, output)
 
         def ready() -> bool:
             assert process.poll() is None, output.read_text()
@@ -118,6 +124,7 @@ def audit_file(folder: Path, models: Models, **resources: Any) -> Path:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("cluster", [1], indirect=True)
 def test_machines_of_the_right_types_come_up_for_the_pools_and_go_afterwards(
     cluster: Growing, tmp_path: Path, models: Models
 ) -> None:
@@ -129,26 +136,51 @@ def test_machines_of_the_right_types_come_up_for_the_pools_and_go_afterwards(
     content = yaml.safe_load(file.read_text())
     content["targets"][0]["dtype"] = "float32"
     file.write_text(yaml.safe_dump(content))
-    assert cluster.groups() == {}
+    assert cluster.up() == {}
     audit = subprocess.Popen(
         [sys.executable, "-m", "raymia", "audit", str(file)], env=cluster.environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     printed, _ = audit.communicate(timeout=400)
     assert audit.returncode == 0, printed
-    waiting = "s): neighbors needs 1 GPU, a GPU of type T4, the label raymia/pool: paraphraser, and"
-    assert waiting in printed
+    assert (
+        "asking for machines: neighbors needs 1 GPU, a GPU of type T4, the label raymia/pool: "
+        "paraphraser, and no machine has it" in printed
+    )
     started = cluster.started()
     assert started["paraphraser"] == 1
     assert started["target"] >= 2  # one that idles for six seconds goes, and is asked for again
-    wait_until(lambda: cluster.groups() == {}, 180, "the machines go when nobody needs them")
+    assert set(started) == {"paraphraser", "target"}
+    wait_until(lambda: cluster.up() == {}, 180, "the machines go when nobody needs them")
 
 
+@pytest.mark.parametrize("cluster", [1], indirect=True)
 def test_what_no_group_can_hold_is_refused_at_once(
     cluster: Growing, tmp_path: Path, models: Models
 ) -> None:
+    assert refusals(cluster, tmp_path, models) == [
+        "resources: neighbors needs 1 GPU, a GPU of type H100, and no machine has that type "
+        "(types here: A10G, T4)",
+        "resources: target:tuned needs 3 actors with 1 GPU, a GPU of type A10G each, and there is "
+        "room for 2",
+    ]
+    assert cluster.up() == {}
+
+
+@pytest.mark.parametrize("cluster", [2], indirect=True)
+def test_what_the_autoscaler_says_it_cannot_start_is_refused(
+    cluster: Growing, tmp_path: Path, models: Models
+) -> None:
+    """The second says what it cannot start, and not what it can."""
+    first, _ = refusals(cluster, tmp_path, models)
+    assert first.startswith("resources: neighbors needs 1 GPU, a GPU of type H100, and no machine")
+    assert first.endswith(", and the autoscaler can start none")
+
+
+def refusals(cluster: Growing, folder: Path, models: Models) -> list[str]:
+    """What an audit is refused for that wants a type nobody has, and too many of another."""
     file = audit_file(
-        tmp_path, models, target={"actors": 3, "gpus": 1, "accelerator_type": "A10G"},
+        folder, models, target={"actors": 3, "gpus": 1, "accelerator_type": "A10G"},
         paraphraser={"gpus": 1, "accelerator_type": "H100"},
     )  # fmt: skip
     done = subprocess.run(
@@ -156,12 +188,4 @@ def test_what_no_group_can_hold_is_refused_at_once(
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 2, done.stdout + done.stderr
-    assert (
-        "resources: neighbors needs 1 GPU, a GPU of type H100, and no machine has that type "
-        "(types here: A10G, T4)" in done.stderr
-    )
-    assert (
-        "resources: target:tuned needs 3 actors with 1 GPU, a GPU of type A10G each, and there is "
-        "room for 2" in done.stderr
-    )
-    assert cluster.groups() == {}
+    return [line.strip() for line in done.stderr.splitlines() if "resources:" in line]

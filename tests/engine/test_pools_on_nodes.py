@@ -14,19 +14,22 @@ from ray_fixtures import actors_seen, private_folder
 from small_audit import Models, console, passages, write_small_audit
 
 from raymia.audit import run_audit
+from raymia.engine.cluster import check_store_is_shared
+from raymia.errors import InputError
 from raymia.spec_file import load_spec
 
 POOLS = ("paraphraser", "target", "reference")
 TYPES = {"paraphraser": "T4", "target": "A10G", "reference": "A10G"}
 
 
-@pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[dict[str, str]]:
     """A cluster of a head and one node per pool, of pretended GPU types; node ids by pool."""
     from ray.cluster_utils import Cluster
 
     ray.shutdown()  # a process has one Ray; the next module starts the shared one again
-    monkeypatch.setenv("RAY_TMPDIR", str(private_folder()))
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_TMPDIR", str(private_folder()))
     memory = {"object_store_memory": 100 * 2**20}
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **memory}
@@ -47,6 +50,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
         ray.shutdown()
         cluster.shutdown()
         os.environ.pop("RAY_ADDRESS", None)
+        patch.undo()
 
 
 def test_each_pool_runs_on_its_own_node_by_gpu_type_label_and_resource(
@@ -79,3 +83,14 @@ def test_each_pool_runs_on_its_own_node_by_gpu_type_label_and_resource(
     assert nodes_of("neighbors") == [nodes["paraphraser"]]
     assert nodes_of("target_tuned") == [nodes["target"]] * 2
     assert nodes_of("reference") == [nodes["reference"]] * 2  # the base and the self-prompt one
+
+
+def test_a_store_that_workers_do_not_see_is_refused(nodes: dict[str, str], tmp_path: Path) -> None:
+    """A folder in memory is each process's own, as a disk is each machine's."""
+    assert len(nodes) == len(POOLS)
+    check_store_is_shared(str(tmp_path))
+    assert list(tmp_path.rglob("*")) == [tmp_path / "seen-by-all"]
+    with pytest.raises(
+        InputError, match=r"^store: memory://mine is not the same folder on .*s3://"
+    ):
+        check_store_is_shared("memory://mine")
