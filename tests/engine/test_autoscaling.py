@@ -86,7 +86,8 @@ def cluster(
         "cluster_name": "growing", "max_workers": 4, "idle_timeout_minutes": 0.1,
         "provider": {
             "type": "external", "module": PROVIDER, "use_node_id_as_ip": True,
-            "disable_node_updaters": True, "disable_launch_config_check": True, "gcs_address": address,
+            "disable_node_updaters": True, "disable_launch_config_check": True,
+            "gcs_address": address,
         },
         "available_node_types": kinds, "head_node_type": HEAD_GROUP,
         "upscaling_speed": 100.0, "auth": {}, "docker": {}, "file_mounts": {},
