@@ -303,7 +303,7 @@ def print_gate(result: RunResult, console: Console) -> None:
 
 def print_sweep(result: SweepResult, output: str, console: Console) -> None:
     """Print the best settings, the counts and where the page is."""
-    from raymia.sweep.result import PAGE_FILE
+    from raymia.report.files import SWEEP_FILE
     from raymia.sweep.table import winners_table
 
     console.print(winners_table(result))
@@ -314,7 +314,7 @@ def print_sweep(result: SweepResult, output: str, console: Console) -> None:
     )
     for problem in result.problems:
         console.print(problem, highlight=False, markup=False)
-    console.print(f"sweep: {output}/{PAGE_FILE}", highlight=False, soft_wrap=True)
+    console.print(f"sweep: {output}/{SWEEP_FILE}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:

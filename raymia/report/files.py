@@ -25,6 +25,8 @@ METRICS_FILE = "metrics.json"
 SCORES_FILE = "scores.parquet"
 CURVES_FILE = "curves.parquet"
 JUNIT_FILE = "junit.xml"
+SWEEP_FILE = "sweep.html"
+"""The page of a sweep, which the report points to where there is one."""
 RUN_METADATA = b"raymia.run"
 """Key of the Parquet metadata that says which run scores and curves are of."""
 
@@ -59,8 +61,8 @@ def write_run(
     ValueError
         If a column of `scores` is missing or of another type.
     """
-    report = render(result, curves)
     folder = Folder(folder_url)
+    report = render(result, curves, _sweep(folder))
     label = {RUN_METADATA: _run_label(result)}
     _write_table(folder, SCORES_FILE, SCORES_SCHEMA.with_metadata(label), map(check_scores, scores))
     drawn = [curves_table(curves)]
@@ -91,8 +93,12 @@ def write_report(folder_url: str, *, redacted: bool = False) -> str:
     if redacted:
         result = redact(result)
         folder.write(METRICS_FILE, hidden(result.shortened().model_dump_json(indent=2)).encode())
-    folder.write(REPORT_FILE, hidden(render(result, curves)).encode())
+    folder.write(REPORT_FILE, hidden(render(result, curves, _sweep(folder))).encode())
     return folder.path(REPORT_FILE)
+
+
+def _sweep(folder: Folder) -> str | None:
+    return SWEEP_FILE if folder.exists(SWEEP_FILE) else None
 
 
 def load_run(folder_url: str) -> tuple[RunResult, pa.Table]:

@@ -36,7 +36,7 @@ LISTED = 50
 """Set-aside records, dropped evidence and kinds of reason that the page lists one by one."""
 
 
-def render(result: RunResult, curves: Sequence[AttackCurves]) -> str:
+def render(result: RunResult, curves: Sequence[AttackCurves], sweep: str | None = None) -> str:
     """Write the report of a run.
 
     Parameters
@@ -44,6 +44,8 @@ def render(result: RunResult, curves: Sequence[AttackCurves]) -> str:
     result : RunResult
     curves : sequence of AttackCurves
         What is drawn, of the attacks that were measured.
+    sweep : str, optional
+        Name of a sweep's page in the same folder.
 
     Returns
     -------
@@ -78,13 +80,25 @@ def render(result: RunResult, curves: Sequence[AttackCurves]) -> str:
         "dropped_reasons": _tally(f"{entry.stage}: {entry.reason}" for entry in result.dropped),
         "listed": LISTED,
         "shown_at_first": SHOWN_AT_FIRST,
-        "charts": charts.all,
-        "style": _asset("style.css"),
-        "page_script": _asset("page.js"),
-        "charts_script": _asset("charts.js"),
-        "plotly": _packed_plotly(),
+        "sweep": sweep,
     }
-    return _environment().get_template("report.html").render(contents=contents(context), **context)
+    return render_page("report.html", charts.all, contents=contents(context), **context)
+
+
+def render_page(template: str, charts: Sequence[dict[str, Any]], **context: Any) -> str:
+    """Fill in a template of this package: one file with its styles, scripts and charts."""
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            charts=charts,
+            style=_asset("style.css"),
+            page_script=_asset("page.js"),
+            charts_script=_asset("charts.js"),
+            plotly=_packed_plotly(),
+            **context,
+        )
+    )
 
 
 def _tally(reasons: Iterable[str]) -> list[tuple[str, int]]:
@@ -93,15 +107,6 @@ def _tally(reasons: Iterable[str]) -> list[tuple[str, int]]:
 
 def _fact(value: float | int | str) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-@cache
-def plotly_script() -> Markup:
-    """Plotly, to stand within a script element."""
-    # Within a script element only these two character sequences could end or confuse it; in the
-    # library they can stand in string literals alone, where the backslash changes nothing.
-    source = get_plotlyjs().replace("</script", r"<\/script").replace("<!--", r"<\!--")
-    return Markup(source)
 
 
 @cache

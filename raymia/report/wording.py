@@ -88,8 +88,11 @@ def unit_interval(estimate: Estimate, digits: int = 3) -> str:
 def rests_on_few(max_fpr: float, allowed: int) -> str:
     """Warn of a budget that allows only a few false positives."""
     non_members = "1 non-member" if allowed == 1 else f"{allowed} non-members"
-    too_narrow = ", and its interval is too narrow" if allowed == 1 else ""
-    return f"TPR at {budget(max_fpr)} FPR rests on {non_members}: it is rough{too_narrow}."
+    how_far = "" if allowed == 1 else "somewhat "
+    return (
+        f"TPR at {budget(max_fpr)} FPR rests on {non_members}: it is rough, and its interval is "
+        f"{how_far}too narrow."
+    )
 
 
 def not_resolvable(tpr: TprAtFpr) -> str:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
-from importlib import resources
 from typing import Any
 
-import jinja2
-
 from raymia.report import wording as words
-from raymia.report.html import plotly_script
+from raymia.report.html import render_page
 from raymia.spec import ObjectiveSpec, Value
 from raymia.sweep import wording
 from raymia.sweep.evaluate import objective_of
-from raymia.sweep.result import Row, SweepResult
+from raymia.sweep.result import Row, SweepResult, Winner
 
 LISTED = 50
 """Settings of an attack that the page lists; all are in sweep.parquet."""
@@ -35,20 +31,27 @@ def render(result: SweepResult, rows: Sequence[Row]) -> str:
         One HTML document. It holds its styles and its scripts, forbids itself any network access by
         a content security policy, and escapes every string that came from outside.
     """
-    groups = [_group(number, winner, result, rows) for number, winner in enumerate(result.winners)]
-    return _template().render(
+    charts: list[dict[str, Any]] = []
+    groups = []
+    for winner in result.winners:
+        group, chart = _group(winner, result, rows)
+        groups.append({**group, "chart": len(charts)})
+        charts.append(chart)
+    return render_page(
+        "sweep.html",
+        charts,
         run=result,
         objective=wording.objective_name(result.objective),
         halves=wording.halves_text(result),
         groups=groups,
-        plots=[group["plot"] for group in groups],
         listed=LISTED,
-        plotly=plotly_script(),
     )
 
 
-def _group(number: int, winner: Any, result: SweepResult, rows: Sequence[Row]) -> dict[str, Any]:
-    """What the page shows of one attack on one target."""
+def _group(
+    winner: Winner, result: SweepResult, rows: Sequence[Row]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the page shows of one attack on one target, and its chart."""
     own = [
         row
         for row in rows
@@ -57,8 +60,7 @@ def _group(number: int, winner: Any, result: SweepResult, rows: Sequence[Row]) -
     merit = {id(row): row.found.objective(result.rates, result.objective) for row in own}
     measured = [row for row in own if merit[id(row)] is not None]
     measured.sort(key=lambda row: -(merit[id(row)] or 0.0))
-    return {
-        "number": number,
+    group = {
         "winner": winner,
         "setting": wording.setting_text(winner.parameters, winner.queries),
         "chosen": wording.figure(winner.objective("calibration", result), result.objective),
@@ -75,8 +77,8 @@ def _group(number: int, winner: Any, result: SweepResult, rows: Sequence[Row]) -
             for row in measured[:LISTED]
         ],
         "measured": len(measured),
-        "plot": parallel_coordinates(measured[:MOST_LINES], result),
     }
+    return group, parallel_coordinates(measured[:MOST_LINES], result)
 
 
 def parallel_coordinates(rows: Sequence[Row], result: SweepResult) -> dict[str, Any]:
@@ -111,6 +113,7 @@ def parallel_coordinates(rows: Sequence[Row], result: SweepResult) -> dict[str, 
         axes.append({"name": name, "ticks": _ticks_between(low, high)})
         places.append([None if v is None else _share(v, low, high) for v in scores])
     return {
+        "kind": "parallel",
         "axes": axes,
         "lines": [
             {
@@ -168,13 +171,3 @@ def _shown(value: float | None, objective: ObjectiveSpec) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if objective.metric == "auc" else words.percent(value)
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update({"count": words.count, "duration": words.duration})
-    source = resources.files("raymia.sweep").joinpath("sweep.html").read_text(encoding="utf-8")
-    return environment.from_string(source)

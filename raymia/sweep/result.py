@@ -13,12 +13,12 @@ from pydantic import Field
 
 from raymia.files import Folder
 from raymia.metrics.summary import Estimate, HeldOutRates, Result
+from raymia.report.files import SWEEP_FILE
 from raymia.spec import ObjectiveSpec, Value
 from raymia.sweep.evaluate import Evaluated, Halves, Setting, objective_of
 
 TABLE_FILE = "sweep.parquet"
 RESULT_FILE = "sweep.json"
-PAGE_FILE = "sweep.html"
 
 
 class Half(Result):
@@ -169,5 +169,5 @@ def write_sweep(folder_url: str, result: SweepResult, table: pa.Table, page: str
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     folder.write(TABLE_FILE, sink.getvalue().to_pybytes())
-    folder.write(PAGE_FILE, page.encode())
+    folder.write(SWEEP_FILE, page.encode())
     folder.write(RESULT_FILE, result.model_dump_json(indent=2).encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 from rich.console import Console
 
 from raymia import __version__
-from raymia.errors import RaymiaError
+from raymia.errors import InputError, RaymiaError
 from raymia.evidence.store import EvidenceStore
 from raymia.lease import held, new_run_id
 from raymia.plan import is_missing_anything, plan_audit
+from raymia.report.files import write_report
 from raymia.spec import AuditSpec
 from raymia.sweep.evaluate import Evaluated, Setting
 from raymia.sweep.judge import judge
@@ -54,6 +55,8 @@ def run_sweep(spec: AuditSpec, console: Console) -> SweepResult:
         table = sweep_table(rows, result.rates, result.objective)
         lease.check()
         write_sweep(spec.output, result, table, render(result, rows))
+        with suppress(InputError):  # there is no report, or it is of another version
+            write_report(spec.output)  # so that it points to the sweep
     return result
 
 

@@ -13,8 +13,12 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "report"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "sweep"))
 
 from made_up_pages import many_checkpoints, one_checkpoint
+from made_up_sweep import ROWS, result
+
+from raymia.sweep.page import render
 
 CHROMIUM = os.environ.get("RAYMIA_CHROMIUM") or shutil.which("chromium")
 NO_BROWSER = (
@@ -113,4 +117,12 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report on 60 checkpoints."""
     file = tmp_path_factory.mktemp("page") / "many.html"
     file.write_text(many_checkpoints(60), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a sweep."""
+    file = tmp_path_factory.mktemp("page") / "sweep.html"
+    file.write_text(render(result(), ROWS), encoding="utf-8")
     return file

@@ -28,12 +28,15 @@ def header(page: Any, name: str) -> Any:
     return page.locator("table.sortable").first.get_by_role("button", name=name, exact=False)
 
 
+@pytest.mark.parametrize("of", ["one", "sweep"])
 @pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (390, "dark"), (1280, "light")])
 def test_page_says_nothing_asks_nothing_and_is_no_wider_than_the_screen(
-    one: Path, open_page: Any, width: int, scheme: str
+    request: pytest.FixtureRequest, open_page: Any, of: str, width: int, scheme: str
 ) -> None:
-    opened = open_page(one, width, scheme)
+    file: Path = request.getfixturevalue(of)
+    opened = open_page(file, width, scheme)
     page = opened.page
+    assert page.locator(".plot").count()
     for element in page.locator(".plot").all():
         element.scroll_into_view_if_needed()
         page.wait_for_function(
@@ -42,8 +45,29 @@ def test_page_says_nothing_asks_nothing_and_is_no_wider_than_the_screen(
             timeout=60_000,
         )
     assert opened.said == []
-    assert opened.asked == [one.as_uri()]
+    assert opened.asked == [file.as_uri()]
     assert opened.wide() == 0
+
+
+def test_line_of_parallel_coordinates_says_what_setting_it_is(sweep: Path, open_page: Any) -> None:
+    opened = open_page(sweep)
+    plot = opened.page.locator(".plot").first
+    plot.scroll_into_view_if_needed()
+    plot.locator(".main-svg").first.wait_for(timeout=60_000)
+    # Where the best setting's line meets the first axis.
+    at = plot.evaluate(
+        """(plot) => {
+          const best = plot.data.at(-1), {xaxis, yaxis} = plot._fullLayout;
+          const box = plot.getBoundingClientRect();
+          return [box.x + xaxis._offset + xaxis.d2p(best.x[0]),
+                  box.y + yaxis._offset + yaxis.d2p(best.y[0])];
+        }"""
+    )
+    opened.page.mouse.move(*at)
+    shown = plot.locator(".hoverlayer .hovertext").text_content()
+    assert "share 0.4" in shown
+    assert "chosen on 0.800, judged on 0.500" in shown
+    assert opened.said == []
 
 
 def test_point_of_a_roc_curve_says_what_it_is(one: Path, open_page: Any) -> None:

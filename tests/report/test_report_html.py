@@ -65,6 +65,14 @@ def test_nothing_is_loaded_from_anywhere(page):
     assert "http" not in policies[0]
 
 
+def test_report_points_to_a_sweep_where_there_is_one(result, curves, page):
+    def links(page):
+        return {a["href"] for _, a in page.tags if not a.get("href", "#").startswith("#")}
+
+    assert links(Page(render(result, curves, "sweep.html"))) == {"sweep.html"}
+    assert not links(page)
+
+
 def test_plotting_library_is_inlined_once_and_offers_no_upload(page):
     packed = page.scripts.pop("plotly")
     assert gzip.decompress(base64.b64decode(packed)).decode() == get_plotlyjs()

@@ -213,7 +213,42 @@
     })];
   }
 
-  const kinds = { roc, histogram, series, tradeoff, cost };
+  // Settings as lines over parallel axes, the first of them the best: the darker a line, the better
+  // it is where settings were compared. One trace for each shade, since one for each line is slow.
+  function parallel(chart, at) {
+    const shades = 8, color = at.colors[0], chosen = chart.axes.length - 2;
+    const tell = (line) => `${plain(line.text)}<br>chosen on ${line.chosen}, judged on ${line.judged}`;
+    const trace = (lines, width, alpha) => ({
+      type: "scatter", mode: "lines", hoverinfo: "text", connectgaps: false,
+      x: lines.flatMap((line) => [...line.at.map((_, i) => i), null]),
+      y: lines.flatMap((line) => [...line.at, null]),
+      text: lines.flatMap((line) => [...line.at.map(() => tell(line)), ""]),
+      line: { width, color: faint(color, alpha) },
+    });
+    const shadeOf = (line) => Math.min(shades - 1, Math.floor(line.at[chosen] * shades));
+    const traces = Array.from({ length: shades }, (_, shade) => {
+      const lines = chart.lines.filter((line) => shadeOf(line) === shade);
+      return trace(lines, 1, 0.08 + 0.72 * (shade / (shades - 1)) ** 2);
+    });
+    const paper = getComputedStyle(document.documentElement).getPropertyValue("--paper").trim();
+    return [[...traces, trace(chart.lines.slice(0, 1), 4, 1)], frame(at, 420, {
+      showlegend: false, margin: { l: 20, r: 70, t: 20, b: 20 },
+      annotations: chart.axes.flatMap((axis, i) => [
+        { x: i, y: 1.1, text: `<b>${plain(axis.name)}</b>`, showarrow: false },
+        ...axis.ticks.map(([place, text]) => ({
+          x: i, y: place, text: plain(text), showarrow: false, xanchor: "left", xshift: 4,
+          font: { size: 11 }, bgcolor: paper, opacity: 0.85,
+        })),
+      ]),
+      xaxis: { visible: false, range: [-0.1, chart.axes.length - 0.8], fixedrange: true },
+      yaxis: { visible: false, range: [-0.08, 1.16], fixedrange: true },
+      shapes: chart.axes.map((_, i) => ({
+        type: "line", x0: i, x1: i, y0: 0, y1: 1, line: { color: at.soft, width: 1 },
+      })),
+    })];
+  }
+
+  const kinds = { roc, histogram, series, tradeoff, cost, parallel };
   const drawn = new Set();
 
   function draw(element) {
