@@ -19,6 +19,9 @@ from scipy import stats
 from raymia.metrics.intervals import auc_interval
 from raymia.metrics.roc import BoolArray, FloatArray, IntArray, RocCurve
 
+ROUNDING = 1e-12
+"""A spread as small is none: placements that differ by one share differ in their last bits."""
+
 
 @dataclass(frozen=True)
 class Placements:
@@ -147,12 +150,12 @@ def difference_of(
     """`auc_difference` of placements that are known."""
     difference = Placements(first.members - second.members, first.non_members - second.non_members)
     value, spread = first.auc - second.auc, float(np.sqrt(auc_variance(difference)))
-    if spread == 0.0 and value != 0.0:
+    if spread < ROUNDING and abs(value) > ROUNDING:
         fewest = min(first.members.size, first.non_members.size)
         low, high = auc_interval(first.auc, auc_variance(first), fewest, confidence)
         other_low, other_high = auc_interval(second.auc, auc_variance(second), fewest, confidence)
         return AucDifference(value, low - other_high, high - other_low, 2.0 ** (1 - fewest))
-    if spread == 0.0:
+    if spread < ROUNDING:
         return AucDifference(value, value, value, 1.0)
     reach = float(stats.norm.ppf(0.5 + confidence / 2)) * spread
     p_value = 2.0 * float(stats.norm.sf(abs(value) / spread))

@@ -76,6 +76,18 @@ def test_attacks_that_rank_alike_do_not_differ():
     assert (found.value, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
+@pytest.mark.parametrize("n", [3, 5, 6, 7, 10])
+def test_difference_that_is_the_same_for_every_record_is_not_certain(n):
+    """Each member changes places with the non-member next to it: every placement by 1 / n."""
+    is_member = np.arange(2 * n) % 2 == 0
+    one = np.arange(2.0 * n, 0.0, -1.0)
+    two = one.reshape(n, 2)[:, ::-1].ravel()
+    found = auc_difference(one, two, is_member)
+    assert found.value == pytest.approx(1 / n)
+    assert found.low < 0 < found.high
+    assert found.p_value == 2 * 0.5**n
+
+
 def test_difference_without_variance_is_not_certain():
     is_member = np.arange(20) < 8
     found = auc_difference(is_member.astype(float), np.zeros(20), is_member)
