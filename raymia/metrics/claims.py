@@ -30,18 +30,20 @@ def conformal_p_values(candidates: FloatArray, non_members: FloatArray) -> Float
     Parameters
     ----------
     candidates, non_members : ndarrays of shape (n_candidates,) and (n_non_members,)
-        Scores; NaN for none. Non-members without a score do not count.
+        Scores; NaN for none. Non-members without a score do not count. An infinite score is a fault
+        of the attack: a candidate's is none, and a non-member's is as high as any.
 
     Returns
     -------
     ndarray of shape (n_candidates,)
         In (0, 1]; NaN where the candidate has no score or no non-member has one.
     """
-    ascending = np.sort(non_members[~np.isnan(non_members)])
+    others = non_members[~np.isnan(non_members)]
+    ascending = np.sort(np.where(np.isinf(others), np.inf, others))
     if not ascending.size:
         return np.full(candidates.size, np.nan)
     as_high = ascending.size - np.searchsorted(ascending, candidates, side="left")
-    return np.where(np.isnan(candidates), np.nan, (1.0 + as_high) / (1.0 + ascending.size))
+    return np.where(np.isfinite(candidates), (1.0 + as_high) / (1.0 + ascending.size), np.nan)
 
 
 def claim_candidates(
@@ -66,7 +68,7 @@ def claim_candidates(
     tested = p_values[~np.isnan(p_values)]
     adjusted = stats.false_discovery_control(tested) if tested.size else tested
     n_non_members = int(np.count_nonzero(~np.isnan(non_members)))
-    n_candidates = int(np.count_nonzero(~np.isnan(candidates)))
+    n_candidates = int(np.count_nonzero(np.isfinite(candidates)))
     return CandidateClaims(
         target=target,
         attack=attack,

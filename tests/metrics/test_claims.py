@@ -20,6 +20,16 @@ def test_p_value_counts_the_non_members_that_score_as_high():
     np.testing.assert_array_equal(found, [1 / 5, 2 / 5, 4 / 5, 1.0, np.nan])
 
 
+def test_infinite_scores_claim_nobody():
+    """They are a fault of the attack: as a rank they would be the best or the worst there is."""
+    others = np.array([-np.inf, np.inf, *np.zeros(97)])
+    found = conformal_p_values(np.array([np.inf, 1.0, -np.inf]), others)
+    np.testing.assert_array_equal(found, [np.nan, 3 / 100, np.nan])
+    faulty = claims([np.inf] * 9 + [0.0], np.zeros(99))
+    assert (faulty.n_candidates, faulty.n_unscored) == (1, 9)
+    assert [claim.claimed for claim in faulty.claims] == [0, 0]
+
+
 def test_without_non_members_there_is_no_p_value():
     assert np.isnan(conformal_p_values(np.zeros(3), np.array([np.nan]))).all()
 
