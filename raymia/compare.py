@@ -101,7 +101,10 @@ def compare_runs(
         cautions=[
             *_cautions(a, b, records.changes),
             *(
-                [f"{tests:,} tests are so many that no true positive rate can be shown to differ"]
+                [
+                    f"{tests:,} tests are so many that true positive rates may differ and not be "
+                    f"shown to: their p-values are no smaller than {2 / (MOST_RESAMPLES + 1):.1g}"
+                ]
                 if tests * RESAMPLES_PER_TEST > MOST_RESAMPLES
                 else []
             ),
@@ -116,11 +119,16 @@ def parse_pairs(texts: Sequence[str]) -> dict[str, str]:
     ------
     InputError
     """
-    pairs = {}
+    pairs: dict[str, str] = {}
     for text in texts:
         first, separator, second = text.partition("=")
         if not (first and separator and second):
             raise InputError(f"--target: expected A=B, names in the two runs, but got {text!r}")
+        if pairs.get(first, second) != second:
+            raise InputError(
+                f"--target: {first!r} is given twice, with {pairs[first]!r} and {second!r}; a "
+                "target of the first run is compared with one of the second: run it once for each"
+            )
         pairs[first] = second
     return pairs
 

@@ -232,3 +232,5 @@ def test_pairs_of_targets_are_read_or_refused():
     for text in ("a", "a=", "=b"):
         with pytest.raises(InputError, match="expected A=B"):
             parse_pairs([text])
+    with pytest.raises(InputError, match="'a' is given twice, with 'b' and 'c'"):
+        parse_pairs(["a=b", "a=c"])
