@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -274,3 +275,27 @@ def test_condition_that_nothing_could_decide_is_refused(made, tmp_path):
 def test_conditions_on_what_is_measured_are_taken(made):
     given = ["any.auc > 0.6", "one:*@self_prompt.tpr@1%fpr >= 0.05"]
     assert resolve_inputs(made(fail_if=given)).spec.fail_if == given
+
+
+def test_coins_that_were_not_fair_are_refused(made, tmp_path):
+    texts = iter(passages(80, start=9))
+
+    def inputs(groups, column=None):
+        """So many groups of members, and of non-members, with so many records each."""
+        records = {} if column is None else {"group_column": column}
+        for kind, (count, size) in groups.items():
+            path = tmp_path / f"{kind}.jsonl"
+            rows = [
+                {"text": next(texts), "doc": f"{kind} {group}"}
+                for group in range(count)
+                for _ in range(size)
+            ]
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            records[kind] = str(path)
+        return made(records=records, metrics={"inclusion": "randomized"})
+
+    (problem,) = problems(resolve_inputs, inputs({"members": (30, 1), "non_members": (2, 1)}))
+    assert problem.startswith("metrics.inclusion: `randomized` says that a fair coin decided")
+    assert "30 of 32 were" in problem
+    by_group = {"members": (2, 15), "non_members": (2, 1)}
+    assert resolve_inputs(inputs(by_group, "doc")).spec.metrics.inclusion == "randomized"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pyarrow.compute as pc
+
 from raymia.errors import InputError
 from raymia.files import check_can_write
 from raymia.inputs.attack_list import name_attacks
@@ -13,6 +15,9 @@ from raymia.spec import AuditSpec, ImageRecordsSpec
 from raymia.spec.conditions import check_conditions, parse_conditions
 
 __all__ = ["AnyCheckpoint", "Inputs", "name_attacks", "resolve_inputs"]
+
+UNFAIR = 1e-6
+"""Counts that a fair coin gives less often were not given by one."""
 
 
 def resolve_inputs(spec: AuditSpec) -> Inputs:
@@ -40,6 +45,7 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
 
         inputs = resolve_texts(spec, places, spec.records, attacks, problems)
     _check_gate(inputs)
+    _check_coins(inputs)
     return replace(inputs, written=written)
 
 
@@ -53,3 +59,24 @@ def _check_gate(inputs: Inputs) -> None:
         )
     labels = {name: [a.label for a in inputs.attacks_on(name)] for name in inputs.targets}
     check_conditions(parse_conditions(spec.fail_if, "fail_if"), labels, spec.metrics.fprs)
+
+
+def _check_coins(inputs: Inputs) -> None:
+    """Refuse to bound epsilon from coins where the counts say that none were tossed: whoever calls
+    all records members would be right about most, and a target that leaks nothing be refuted."""
+    if inputs.spec.metrics.inclusion != "randomized":
+        return
+    from scipy import stats
+
+    table = inputs.records.table
+    counts = []
+    for kind in (True, False):
+        groups = table.filter(pc.equal(table["is_member"], kind))["group"]
+        counts.append(pc.count_distinct(groups).as_py() + groups.null_count)
+    members, tossed = counts[0], sum(counts)
+    if tossed and stats.binomtest(members, tossed).pvalue < UNFAIR:
+        raise InputError(
+            f"metrics.inclusion: `randomized` says that a fair coin decided for each record, or "
+            f"group, whether it was trained on, but {members:,} of {tossed:,} were; give all that "
+            "coins were tossed for, or leave the key out"
+        )
