@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import yaml
 
 from raymia import __version__
+from raymia.attacks import Attack
 from raymia.compatibility import identical_models
 from raymia.costs import attack_costs, target_losses
 from raymia.evidence.store import EvidenceStore
@@ -134,6 +135,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         attacks=_attack_cards(run.inputs),
         metrics=reduction.metrics,
         group_metrics=reduction.group_metrics,
+        split_by_group=reduction.split_by_group,
         comparisons=reduction.comparisons,
         claims=reduction.claims,
         dataset_inference=reduction.dataset_inference,
@@ -300,12 +302,21 @@ def _judge_of_neighbors(run: Run, plan: TargetPlan) -> ReferenceAnswers | None:
 
 
 def _attack_cards(inputs: Inputs) -> list[AttackCard]:
-    kinds = {type(a.attack) for target in inputs.targets for a in inputs.attacks_on(target)}
+    labels: dict[type[Attack], list[str]] = {}
+    for named in inputs.attacks:
+        if any(named in inputs.attacks_on(target) for target in inputs.targets):
+            labels.setdefault(type(named.attack), []).append(named.label)
     return [
         AttackCard(
-            name=k.name, title=k.title, source=k.source, formula=k.formula, combines=k.combines
+            name=kind.name,
+            title=kind.title,
+            source=kind.source,
+            formula=kind.formula,
+            labels=labels[kind],
+            combines=kind.combines,
+            learns=kind.learns or kind.combines,
         )
-        for k in sorted(kinds, key=lambda k: k.name)
+        for kind in sorted(labels, key=lambda kind: kind.name)
     ]
 
 

@@ -71,6 +71,7 @@ def test_score_of_a_group_is_the_mean_of_its_records(inputs):
     """Records overlap, groups do not: members are d0, d1; d2 mixes; non-members d3 to d5."""
     loss = [9.0, 1.0, 4.0, 5.0, 0.0, 0.0, 8.0, -9.0, 3.0, -4.0, None, 2.0, 7.0]
     judge = Judge.of(inputs)
+    assert not judge.groups.hold_all
     of_loss, of_zlib = (
         judge.judge(np.array(scores, float), target="one", attack="a").group_metrics
         for scores in (loss, [0.0] * 13)

@@ -13,11 +13,13 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs import resolve_inputs
 from raymia.metrics import AttackMetrics, NotMeasured, measure
 from raymia.metrics.comparison import Question
+from raymia.outcome import Run, sum_up
 from raymia.plan import plan_audit
 from raymia.scoring.comparisons import questions_of
 from raymia.scoring.judge import Judge
 from raymia.scoring.parts import score_parts
-from raymia.scoring.reduction import score_tables
+from raymia.scoring.reduction import reduce_audit, score_tables
+from raymia.scoring.workers import Here
 
 GROUPS = {"members": 2, "non_members": 20, "candidates": 4}
 
@@ -56,7 +58,9 @@ def made_scores(inputs, seed=0):
 
 
 def test_records_and_groups_of_candidates_are_claimed(inputs):
-    records, groups = Judge.of(inputs).judge(made_scores(inputs), target="one", attack="a").claims
+    judge = Judge.of(inputs)
+    assert judge.groups.hold_all
+    records, groups = judge.judge(made_scores(inputs), target="one", attack="a").claims
     assert (records.of, records.n_candidates, records.n_non_members) == ("records", 7, 40)
     assert records.n_unscored == 1
     assert (groups.of, groups.n_candidates, groups.n_non_members) == ("groups", 4, 20)
@@ -124,3 +128,16 @@ def test_the_leader_is_compared_with_every_other_and_between_targets():
 
 def test_nothing_measured_is_nothing_compared():
     assert questions_of([], set()) == []
+
+
+def test_a_run_says_whether_groups_were_split(inputs, tmp_path):
+    """And under which names each attack was run, so that its verdict knows which learn."""
+    store = EvidenceStore(str(tmp_path / "store"))
+    plans = plan_audit(inputs, store)
+    with score_parts(str(tmp_path / "store")) as parts:
+        reduction = reduce_audit(inputs, store, plans, parts, Here())
+        result = sum_up(Run(inputs, store, plans, plans, {}, 1.0), reduction, parts, Here())
+    assert result.split_by_group
+    assert [(card.labels, card.learns) for card in result.attacks] == [
+        (["loss"], False), (["zlib"], False),
+    ]  # fmt: skip

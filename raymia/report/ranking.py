@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from raymia.metrics.roc import allowed_false_positives
 from raymia.metrics.summary import AttackMetrics, Estimate, NotMeasured, TprAtFpr
-from raymia.report.result import RunResult
+from raymia.report.result import AttackCard, RunResult
 
 USUAL_FPR = 0.01
 FEW_FALSE_POSITIVES = 10
@@ -99,6 +99,12 @@ def leading(ranking: TargetRanking, combined: Collection[str]) -> AttackMetrics:
     """
     single = (attack for attack in ranking.measured if attack.attack not in combined)
     return next(single, ranking.measured[0])
+
+
+def labels_where(result: RunResult, holds: Callable[[AttackCard], bool]) -> set[str]:
+    """What the attacks are called of which something holds, with every setting and reference."""
+    cards = [card for card in result.attacks if holds(card)]
+    return {label for card in cards for label in card.labels or [card.name]}
 
 
 def by_groups(result: RunResult) -> list[TargetRanking]:

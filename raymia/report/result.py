@@ -116,7 +116,15 @@ class AttackCard(Result):
     title: str = Field(description="its name in the literature")
     source: str = Field(description="the paper or code it was written from")
     formula: str = Field(description="the score, in one line")
+    labels: list[str] = Field(
+        default=[],
+        description="what the report calls it: with each setting and reference it was run with",
+    )
     combines: bool = Field(default=False, description="whether it is made of the other attacks")
+    learns: bool = Field(
+        default=False,
+        description="whether it is fitted on records whose membership it is told, or on shadows",
+    )
 
 
 class AttackCost(Result):
@@ -162,6 +170,11 @@ class RunResult(Result):
     metrics: list[Metrics] = Field(description="one entry for each target and attack")
     group_metrics: list[Metrics] = Field(
         default=[], description="the same over groups, each scored by the mean of its records"
+    )
+    split_by_group: bool = Field(
+        default=False,
+        description="whether groups hold all members and non-members, and none holds both, so that "
+        "chance is reckoned by groups",
     )
     comparisons: list[Comparison] = Field(
         default=[],

@@ -16,7 +16,7 @@ from raymia.report.charts import (
     steps_chart,
 )
 from raymia.report.curves import AttackCurves
-from raymia.report.ranking import TargetRanking, estimate_at, rank
+from raymia.report.ranking import TargetRanking, estimate_at, labels_where, rank
 from raymia.report.result import RunResult, TargetLoss
 from raymia.report.series import Series, find_series
 from raymia.report.verdict import SEVERITY
@@ -76,7 +76,7 @@ def target_sections(
     judged = {entry.target: entry for entry in verdict.targets}
     queries = {cost.attack: cost.of_target + cost.of_others for cost in result.costs}
     losses = {loss.target: loss for loss in result.losses}
-    combined = {card.name for card in result.attacks if card.combines}
+    combined = labels_where(result, lambda card: card.combines)
     many = len(rankings) > MANY_TARGETS
     drawn = {(entry.target, entry.attack): entry for entry in curves}
     leaders = {

@@ -1,23 +1,22 @@
 """From the numbers of a run to a verdict: one rule for the report, the terminal and metrics.json.
 
-A checkpoint leaks if a single attack, no combination, does better than chance explains, and leaks
-strongly if the lower limit of such an attack's interval is high as well. What chance explains is
-computed from the counts, and corrected for every attack on every checkpoint that was tried, so that
-an audit of many does not find a leak by trying often enough. Where guessers that never saw a model
-tell members from non-members, no number is a leak's, and the verdict is that instead.
+A checkpoint leaks if a single attack, no combination, tells members from non-members by more than
+chance explains, and leaks strongly if the lower limit of such an attack's interval is high as well.
+An AUC below 0.5 tells as much as one above: the attack's sign may be wrong for the model, but what
+it reads is there. What chance explains is computed from the counts, and corrected for every attack
+on every checkpoint that was tried, so that an audit of many does not find a leak by trying often
+enough. Where guessers that never saw a model tell members from non-members, no number is a leak's,
+and the verdict is that instead.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from scipy.stats import nhypergeom, norm
-
-from raymia.metrics.roc import allowed_false_positives
 from raymia.metrics.summary import AttackMetrics, Estimate
 from raymia.report import wording
+from raymia.report.chance import ERROR_RATE, Chance, units_of
 from raymia.report.ranking import (
     TargetRanking,
     at_budget,
@@ -30,8 +29,6 @@ from raymia.report.result import RunResult
 from raymia.report.verdict_result import Finding, TargetVerdict, Verdict
 from raymia.shift.result import ExcessOverBlind
 
-ERROR_RATE = 0.05
-"""Chance, at most, that an audit of checkpoints that leak nothing is said to leak."""
 STRONG_LIFT = 10
 STRONG_FPR = 0.01
 STRONG_AUC = 0.8
@@ -87,11 +84,8 @@ def judge(result: RunResult) -> Verdict:
         Its own verdict, where it has one already, is not looked at.
     """
     rankings = rank(result.metrics)
-    combined = {card.name for card in result.attacks if card.combines}
-    tried = sum(
-        attack.attack not in combined for ranking in rankings for attack in ranking.measured
-    )
-    cases = [_case(ranking, combined, max(1, tried)) for ranking in rankings]
+    chance = Chance.of(result)
+    cases = [_case(ranking, chance) for ranking in rankings]
     if result.shift is not None and result.shift.state == "shift":
         cases = [
             case if case.attack is None else replace(case, finding="shift_suspected")
@@ -118,56 +112,32 @@ def verdict_of(result: RunResult) -> Verdict:
     return result.verdict or judge(result)
 
 
-def chance_of_auc(auc: float, n_members: int, n_non_members: int) -> float:
-    """How often an attack that guesses reaches this AUC.
-
-    The Mann-Whitney test's normal approximation, one-sided, without correction for ties: those
-    make it say more than there is, never less.
-    """
-    spread = math.sqrt((n_members + n_non_members + 1) / (12 * n_members * n_non_members))
-    return float(norm.sf((auc - 0.5) / spread))
-
-
-def chance_of_rate(tpr: float, max_fpr: float, n_members: int, n_non_members: int) -> float:
-    """How often an attack that guesses reaches this true positive rate at a budget, exactly.
-
-    The threshold is the highest-scoring non-member that the budget does not allow. If members score
-    as non-members do, the number of members above it is negative hypergeometric.
-    """
-    hits = round(tpr * n_members)
-    if hits == 0:
-        return 1.0
-    allowed = allowed_false_positives(max_fpr, n_non_members)
-    above = nhypergeom(n_members + n_non_members, n_members, allowed + 1)
-    return float(above.sf(hits - 1))
-
-
-def _case(ranking: TargetRanking, combined: set[str], tried: int) -> _Case:
-    """Judge one checkpoint by the attack that shows most: the first by rate, else by AUC."""
+def _case(ranking: TargetRanking, chance: Chance) -> _Case:
+    """Judge one checkpoint by the attack that shows most: a strong one first, and by rate before by
+    AUC."""
     if not ranking.measured:
         return _Case(ranking.target, "not_measurable")
-    # Two tests on each attack: of its AUC, and of its rate.
-    limit = ERROR_RATE / (2 * tried)
-    single = [a for a in ranking.measured if a.attack not in combined] or ranking.measured
-    by_rate = [a for a in single if _rate_shows(a, ranking.fpr, limit)]
-    by_area = [
-        a for a in single if chance_of_auc(a.auc.value, a.n_members, a.n_non_members) <= limit
-    ]
-    if not by_rate and not by_area:
-        return _Case(
-            ranking.target, "no_leak_found", leading(ranking, combined), ranking.fpr, by_rate=False
-        )
-    best = by_rate[0] if by_rate else max(by_area, key=lambda a: a.auc.value)
-    strong = any(_is_strong(attack, ranking.fpr) for attack in [*by_rate, *by_area])
-    finding: Finding = "leaks_strongly" if strong else "leaks"
-    return _Case(ranking.target, finding, best, ranking.fpr, bool(by_rate))
+    single = [a for a in ranking.measured if a.attack not in chance.combined] or ranking.measured
+    by_rate = [a for a in single if chance.rate_shows(a, ranking.fpr)]
+    by_area = sorted((a for a in single if chance.area_shows(a)), key=_area, reverse=True)
+    shown = [*by_rate, *by_area]
+    if not shown:
+        leader = leading(ranking, chance.combined)
+        return _Case(ranking.target, "no_leak_found", leader, ranking.fpr)
+    strong = [a for a in shown if _is_strong(a, ranking.fpr)]
+    best = (strong or shown)[0]
+    return _Case(
+        ranking.target,
+        "leaks_strongly" if strong else "leaks",
+        best,
+        ranking.fpr,
+        by_rate=any(attack is best for attack in by_rate),
+    )
 
 
-def _rate_shows(attack: AttackMetrics, fpr: float | None, limit: float) -> bool:
-    rate = None if fpr is None else estimate_at(attack, fpr)
-    if fpr is None or rate is None:
-        return False
-    return chance_of_rate(rate.value, fpr, attack.n_members, attack.n_non_members) <= limit
+def _area(attack: AttackMetrics) -> tuple[bool, float]:
+    """A key: the higher the AUC the stronger, then, below 0.5, the lower."""
+    return attack.auc.value >= 0.5, abs(attack.auc.value - 0.5)
 
 
 def _is_strong(attack: AttackMetrics, fpr: float | None) -> bool:
@@ -205,12 +175,17 @@ def _sentence(result: RunResult, finding: Finding, cases: Sequence[_Case]) -> st
     if finding == "shift_suspected":
         return _shift_sentence(result)
     if finding == "no_leak_found":
-        measured = [m for m in result.metrics if isinstance(m, AttackMetrics)]
-        highest = max(attack.auc.high for attack in measured)
-        where = "" if len(cases) == 1 else f" in any of {len(cases)} checkpoints"
+        units = units_of(result)
+        missed = [
+            max(m.auc.high, unit.auc.high if unit else 1.0)
+            for m in result.metrics
+            if isinstance(m, AttackMetrics)
+            for unit in [units.get((m.target, m.attack))]
+        ]
+        highest = max(0.5, *missed)
         return (
-            f"No leak was found{where} with {wording.audited(result.records)}: no attack did "
-            f"better than chance explains, and a leak up to an AUC of {highest:.2f} (0.5 is "
+            f"No leak was found{_among(cases)} with {wording.audited(result.records)}: no attack "
+            f"did better than chance explains, and a leak up to an AUC of {highest:.2f} (0.5 is "
             "guessing) would have been missed."
         )
     leaking = [case for case in cases if case.finding == finding]
@@ -223,6 +198,15 @@ def _sentence(result: RunResult, finding: Finding, cases: Sequence[_Case]) -> st
         verb = "leaks" if any_leak == 1 else "leak"
         subject = f"{any_leak} of {len(cases)} checkpoints {verb}, {worst.target} most"
     return f"{subject}: {_what_it_does(worst, worst.attack)}."
+
+
+def _among(cases: Sequence[_Case]) -> str:
+    """Say in which checkpoints nothing was found: not in those that could not be measured."""
+    measured = sum(case.attack is not None for case in cases)
+    if measured == len(cases):
+        return "" if measured == 1 else f" in any of {measured} checkpoints"
+    which = "the only one" if measured == 1 else f"any of the {measured}"
+    return f" in {which} of {len(cases)} checkpoints that could be measured"
 
 
 def _shift_sentence(result: RunResult) -> str:
@@ -266,6 +250,15 @@ def _what_it_does(case: _Case, attack: AttackMetrics) -> str:
             f"{attack.attack} names {wording.percent(rate.value)} {wording.rate_interval(rate)} of "
             f"the members while wrongly accusing {accusing} of the non-members {area}"
         )
+    if attack.auc.value < 0.5:
+        turned = Estimate(
+            value=1.0 - attack.auc.value, low=1.0 - attack.auc.high, high=1.0 - attack.auc.low
+        )
+        return (
+            f"{attack.attack} scores a member below a non-member in "
+            f"{wording.percent(turned.value)} {wording.rate_interval(turned)} of pairs, where "
+            "guessing does in 50 %: what it reads gives members away, though in the other direction"
+        )
     pairs = f"{wording.percent(attack.auc.value)} {wording.rate_interval(attack.auc)}"
     return (
         f"{attack.attack} scores a member above a non-member in {pairs} of pairs, where guessing "
@@ -306,6 +299,12 @@ def _limits(
                 "Whether members and non-members differ in more than training was not checked; "
                 "where they do, part of what attacks find is not the model's."
             )
+    if result.split_by_group and any(case.attack is not None for case in cases):
+        limits.append(
+            "Members and non-members were split by groups, so what chance explains is reckoned by "
+            "groups. Intervals take records for independent: where those of a group are alike they "
+            "are too narrow, and those in the table of groups are the ones to read."
+        )
     if any(case.attack is not None for case in cases) and len(_tried(rankings)) > 1:
         limits.append(
             f"The leading attack is the best of {len(_tried(rankings))} on these very records, so "

@@ -62,11 +62,14 @@ class Groups:
     ----------
     of_record : int64 [records], the group's number; the last number stands for no group.
     labels : of the groups.
+    hold_all : whether each member and non-member stands in one of them, as where groups were split
+        and not records.
     notes : what a reader must know of groups and records left out.
     """
 
     of_record: IntArray
     labels: Labels
+    hold_all: bool
     notes: list[str]
 
     def means(self, values: Scores) -> Scores:
@@ -213,14 +216,16 @@ def _groups(table: pa.Table, labels: Labels) -> Groups | None:
     pure = np.flatnonzero(~mixed)
     renumbered = np.full(len(names) + 1, pure.size, np.int64)
     renumbered[pure] = np.arange(pure.size)
+    of_record = renumbered[numbers]
     return Groups(
-        renumbered[numbers],
+        of_record,
         Labels(
             ~found[pure, 2],
             found[pure, 1],
             calibration_half(pa.chunked_array([names.take(pa.array(pure))])),
             apart=True,
         ),
+        bool((of_record[labels.known] < pure.size).all()),
         _group_notes(sorted(names.filter(pa.array(mixed)).to_pylist()), column.null_count),
     )
 

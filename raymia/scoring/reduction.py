@@ -52,6 +52,7 @@ class Reduction:
     Attributes
     ----------
     metrics, group_metrics : of every target and attack; none where there is nothing to measure.
+    split_by_group : whether groups hold all members and non-members, and none holds both.
     group_notes : what a reader must know of groups left out.
     curves : of the attacks that were measured.
     comparisons : of leading attacks, all corrected together.
@@ -60,6 +61,7 @@ class Reduction:
 
     metrics: list[Metrics]
     group_metrics: list[Metrics]
+    split_by_group: bool
     group_notes: list[str]
     dataset_inference: list[DatasetInference]
     curves: list[AttackCurves]
@@ -101,6 +103,7 @@ def reduce_audit(
     return Reduction(
         metrics=metrics,
         group_metrics=[j.group_metrics for j in judged if j.group_metrics is not None],
+        split_by_group=judge.groups is not None and judge.groups.hold_all,
         group_notes=[] if judge.groups is None else judge.groups.notes,
         dataset_inference=[test for found in tests for test in found],
         curves=[j.curves for j in judged if j.curves is not None],

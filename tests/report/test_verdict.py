@@ -8,8 +8,9 @@ from made_up_run import made_up_result, made_up_scores
 from scipy.special import comb
 
 from raymia.metrics import Estimate, NotMeasured, measure, roc_curve, tpr_at_fpr
+from raymia.report.chance import chance_of_auc, chance_of_rate
 from raymia.report.result import AttackCard, FailedTarget, RecordCounts, ReferenceCard, RunResult
-from raymia.report.verdict import ERROR_RATE, chance_of_auc, chance_of_rate, judge
+from raymia.report.verdict import judge
 from raymia.shift.result import BlindGuess, ExcessOverBlind, ShiftCheck
 
 
@@ -88,6 +89,42 @@ def test_audit_of_many_checkpoints_seldom_finds_a_leak_where_there_is_none():
     assert found.count("no_leak_found") >= 33
 
 
+def in_groups(seed, shift=0.0, groups=30, size=20, split_by_group=True):
+    """A run on groups of records, whose scores are half the group's and half their own."""
+    draws = np.random.default_rng(seed)
+    is_member = np.arange(2 * groups) < groups
+    shared = draws.normal(size=(2 * groups, 1)) + shift * is_member[:, None]
+    scores = shared + draws.normal(size=(2 * groups, size))
+    names = {"target": "tuned", "attack": "loss", "resamples": 100}
+    of_records = measure(scores.ravel(), np.repeat(is_member, size), **names)
+    of_groups = measure(scores.mean(axis=1), is_member, **names)
+    return audit({}, metrics=[of_records], group_metrics=[of_groups], split_by_group=split_by_group)
+
+
+def test_chance_is_that_of_groups_where_groups_were_split():
+    """A document is in the training data or is not, and its passages are alike: 600 are not 600."""
+    findings = {
+        by_group: [
+            judge(in_groups(seed, split_by_group=by_group)).finding for seed in range(60)
+        ].count("no_leak_found")
+        for by_group in (True, False)
+    }
+    assert findings[True] >= 52  # fewer once in 400 times at 5 %
+    assert findings[False] <= 45, "as single records they would often be called a leak"
+
+
+def test_leak_and_what_was_missed_are_told_by_groups_where_groups_were_split():
+    leak = judge(in_groups(0, shift=2.0))
+    assert leak.finding in ("leaks", "leaks_strongly")
+    assert any("split by groups" in limit for limit in leak.limits)
+    none = in_groups(1)
+    high = none.group_metrics[0].auc.high
+    assert high > none.metrics[0].auc.high
+    assert f"a leak up to an AUC of {high:.2f}" in judge(none).sentence
+    unknown = none.model_copy(update={"group_metrics": []})
+    assert "a leak up to an AUC of 1.00" in judge(unknown).sentence
+
+
 def test_worst_of_several_checkpoints_is_named_and_they_are_counted():
     strengths = {"step-1/loss": 0.0, "step-2/loss": 1.5, "step-3/loss": 3.5}
     verdict = judge(audit(strengths))
@@ -97,11 +134,84 @@ def test_worst_of_several_checkpoints_is_named_and_they_are_counted():
     assert findings["step-3"] == "leaks_strongly"
 
 
+def test_checkpoint_that_could_not_be_measured_is_not_counted_among_those_without_a_leak():
+    result = audit({"one/loss": 0.0, "two/loss": 0.0})
+    nothing = NotMeasured(
+        target="three", attack="loss", n_members=0, n_non_members=0, n_unscored=300, reason="none"
+    )
+    sentences = [
+        judge(result.model_copy(update={"metrics": metrics})).sentence
+        for metrics in (
+            result.metrics, [*result.metrics, nothing], [result.metrics[0], nothing],
+        )
+    ]  # fmt: skip
+    for sentence, where in zip(
+        sentences,
+        (
+            "in any of 2 checkpoints with",
+            "in any of the 2 of 3 checkpoints that could be measured with",
+            "in the only one of 2 checkpoints that could be measured with",
+        ),
+        strict=True,
+    ):
+        assert sentence.startswith(f"No leak was found {where} 150 members")
+
+
+def test_members_that_score_lower_by_more_than_chance_are_a_leak():
+    verdict = judge(audit({"tuned/loss": -1.5, "tuned/zlib": -0.8}))
+    assert verdict.finding == "leaks"
+    assert verdict.targets[0].attack == "loss"
+    assert "loss scores a member below a non-member in" in verdict.sentence
+    assert "in the other direction" in verdict.sentence
+    both = judge(audit({"tuned/loss": -1.5, "tuned/zlib": 0.8}))
+    assert both.targets[0].attack == "zlib", "an attack that works as it is comes first"
+
+
+def test_the_attack_that_is_told_of_a_strong_leak_is_the_one_that_is_strong():
+    result = audit({"tuned/rate": 2.0, "tuned/area": 1.9}, n=300, seed=1)
+    by_name = {metrics.attack: metrics for metrics in result.metrics}
+    at = by_name["rate"].tpr[1]
+    weak = at.held_out.model_copy(update={"tpr": at.held_out.tpr.model_copy(update={"low": 0.09})})
+    tpr = [by_name["rate"].tpr[0], at.model_copy(update={"held_out": weak})]
+    rate = by_name["rate"].model_copy(
+        update={"tpr": tpr, "auc": Estimate(value=0.75, low=0.7, high=0.8)}
+    )
+    area = _with_rate(by_name["area"], 0.05)
+    for metrics, finding, told in (
+        ([rate], "leaks", "rate"),
+        ([rate, area], "leaks_strongly", "area"),
+    ):
+        verdict = judge(result.model_copy(update={"metrics": metrics}))
+        assert (verdict.finding, verdict.targets[0].attack) == (finding, told)
+
+
 def test_combination_of_attacks_does_not_lead():
     strengths = {"tuned/loss": 1.0, "tuned/all": 4.0}
     verdict = judge(audit(strengths, combined=("all",)))
     assert verdict.targets[0].attack == "loss"
     assert "leaks: loss " in verdict.sentence
+
+
+def test_combination_with_a_setting_or_a_name_of_its_own_does_not_lead_either():
+    result = audit({"tuned/loss": 1.0, "tuned/learned(folds=10)": 4.0})
+    cards = [card for card in result.attacks if card.name == "loss"]
+    cards.append(
+        AttackCard(
+            name="learned", title="t", source="s", formula="f", labels=["learned(folds=10)"],
+            combines=True,
+        )
+    )  # fmt: skip
+    assert judge(result).targets[0].attack == "learned(folds=10)"
+    told = judge(result.model_copy(update={"attacks": cards}))
+    assert told.targets[0].attack == "loss"
+
+
+def test_attack_that_learns_from_records_leaks_by_a_high_auc_alone():
+    """Cross-fitted on noise, it has an AUC below 0.5: members of one fold are missing in others."""
+    for strength, finding in ((-1.5, "no_leak_found"), (1.5, "leaks_strongly")):
+        result = audit({"tuned/network": strength}, n=300)
+        cards = [card.model_copy(update={"learns": True}) for card in result.attacks]
+        assert judge(result.model_copy(update={"attacks": cards})).finding == finding
 
 
 def test_leak_that_names_few_members_with_confidence_is_found_by_its_area():
@@ -244,4 +354,3 @@ def test_chance_of_an_auc_is_that_of_drawn_orders():
 def test_verdict_stays_with_the_result(result):
     judged = result.model_copy(update={"verdict": judge(result)})
     assert RunResult.model_validate_json(judged.model_dump_json()).verdict == judged.verdict
-    assert ERROR_RATE == 0.05
