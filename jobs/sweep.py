@@ -18,8 +18,9 @@ from typing import Any
 from rich.console import Console
 
 from raymia.engine.jobs import ending, lost_folders
+from raymia.report.files import SWEEP_FILE
 from raymia.spec_file import load_spec
-from raymia.sweep.result import PAGE_FILE, SweepResult
+from raymia.sweep.result import SweepResult
 from raymia.sweep.run import run_sweep
 
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for warning in lost_folders(spec):
             print(f"warning: {warning}", flush=True)
         result = run_sweep(spec, Console())
-        end.problems, page = result.problems, f"{spec.output}/{PAGE_FILE}"
+        end.problems, page = result.problems, f"{spec.output}/{SWEEP_FILE}"
     print(json.dumps(summary(file, result, page, end.problems)), flush=True)
     return end.code
 
