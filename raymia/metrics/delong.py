@@ -145,11 +145,17 @@ def auc_difference(
 
 
 def difference_of(
-    first: Placements, second: Placements, *, confidence: float = 0.95
+    first: Placements, second: Placements, *, confidence: float = 0.95, beyond: float = 0.0
 ) -> AucDifference:
-    """`auc_difference` of placements that are known."""
+    """`auc_difference` of placements that are known.
+
+    Parameters
+    ----------
+    beyond : variance of the AUCs that placements do not show, as that of a fit.
+    """
     difference = Placements(first.members - second.members, first.non_members - second.non_members)
-    value, spread = first.auc - second.auc, float(np.sqrt(auc_variance(difference)))
+    value = first.auc - second.auc
+    spread = float(np.sqrt(auc_variance(difference) + beyond))
     if spread < ROUNDING and abs(value) > ROUNDING:
         fewest = min(first.members.size, first.non_members.size)
         low, high = auc_interval(first.auc, auc_variance(first), fewest, confidence)

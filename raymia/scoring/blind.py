@@ -13,7 +13,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.image_records import pixels_array
 from raymia.inputs import Inputs
 from raymia.metrics.comparison import holm
-from raymia.metrics.delong import auc_difference, placements
+from raymia.metrics.delong import auc_variance, difference_of, placements
 from raymia.metrics.summary import LEAST_PER_CLASS, Estimate
 from raymia.modality import model_evidence
 from raymia.plan import TargetPlan
@@ -53,6 +53,9 @@ def excess_over_blind(
 ) -> list[ExcessOverBlind]:
     """Compare every attack with the strongest guesser, on the records that both scored.
 
+    The test is DeLong's, with what the guesser's AUC scatters beyond DeLong's variance added: it is
+    fitted across folds.
+
     Parameters
     ----------
     plans : of the targets whose scores are in ``parts``.
@@ -71,7 +74,9 @@ def excess_over_blind(
         own, other, members = values[both], guesses[both], is_member[both]
         if min(members.sum(), (~members).sum()) < LEAST_PER_CLASS:
             continue
-        excess = auc_difference(own, other, members, confidence=confidence)
+        of_attack, of_guesser = placements(own, members), placements(other, members)
+        beyond = (blind.wider**2 - 1.0) * auc_variance(of_guesser)
+        excess = difference_of(of_attack, of_guesser, confidence=confidence, beyond=beyond)
         found.append(
             ExcessOverBlind(
                 target=target,
@@ -79,8 +84,8 @@ def excess_over_blind(
                 guesser=guesser.name,
                 n_members=int(members.sum()),
                 n_non_members=int((~members).sum()),
-                attack_auc=placements(own, members).auc,
-                guesser_auc=placements(other, members).auc,
+                attack_auc=of_attack.auc,
+                guesser_auc=of_guesser.auc,
                 excess=Estimate(value=excess.value, low=excess.low, high=excess.high),
                 p_value=excess.p_value,
                 corrected_p_value=excess.p_value,

@@ -78,10 +78,12 @@ class Blind:
     ----------
     scores : of the strongest guesser by record id, a higher one for a member; empty where nothing
         was checked.
+    wider : how much more its AUC scatters than DeLong's standard deviation says, at least 1.
     """
 
     check: ShiftCheck
     scores: Mapping[str, float]
+    wider: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class _Guessed:
     guess: BlindGuess
     rows: npt.NDArray[np.int64]
     scores: Floats
+    wider: float
 
 
 def sampled_rows(is_member: Bools, sample: int, seed: int) -> npt.NDArray[np.int64]:
@@ -171,6 +174,7 @@ def check_shift(
             near_duplicates=duplicates,
         ),
         {records.ids[row]: float(s) for row, s in zip(best.rows, best.scores, strict=True)},
+        best.wider,
     )
 
 
@@ -252,7 +256,7 @@ def _guess(
     own = np.asarray(scores if scores.ndim == 1 else scores[:, 0], np.float64)
     own, is_member = own if higher else -own, labelings[:, 0]
     members, others = int(is_member.sum()), int((~is_member).sum())
-    p = p_value(of_labelings, sides)
+    p, wider = p_value(of_labelings, sides), widening(of_labelings, members, others)
     guess = BlindGuess(
         name=guesser.name,
         title=guesser.title,
@@ -261,11 +265,11 @@ def _guess(
         higher_is_member=higher,
         n_members=members,
         n_non_members=others,
-        auc=_estimate(own, is_member, confidence, widening(of_labelings, members, others)),
+        auc=_estimate(own, is_member, confidence, wider),
         p_value=p,
         corrected_p_value=p,
     )
-    return _Guessed(guess, rows, own)
+    return _Guessed(guess, rows, own, wider)
 
 
 def _estimate(scores: Floats, is_member: Bools, confidence: float, wider: float) -> Estimate:

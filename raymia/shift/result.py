@@ -121,7 +121,9 @@ class ExcessOverBlind(Result):
     n_non_members: int = Field(ge=2, description="non-members that both scored")
     attack_auc: float = Field(ge=0, le=1, description="AUC of the attack on these records")
     guesser_auc: float = Field(ge=0, le=1, description="AUC of the guesser on these records")
-    excess: Estimate = Field(description="the first less the second, with DeLong's interval")
+    excess: Estimate = Field(
+        description="the first less the second, with DeLong's interval, widened"
+    )
     p_value: float = Field(ge=0, le=1, description="two-sided, that the AUCs are equal")
     corrected_p_value: float = Field(
         ge=0, le=1, description="the same after Holm's correction over all targets and attacks"

@@ -89,6 +89,7 @@ def test_excess_equals_a_direct_computation(alike):
     strongest = result.shift.strongest
     guesses = np.array([blind.scores[i] for i in inputs.records.ids])
     assert blind.check == result.shift
+    assert blind.wider >= 1
     assert strongest.auc.value == pytest.approx(area(guesses, members))
     for entry in result.excess_over_blind:
         scores = kept[entry.attack]
@@ -97,8 +98,9 @@ def test_excess_equals_a_direct_computation(alike):
             for s in (scores, guesses)
         )
         difference = own - other
+        beyond = (blind.wider**2 - 1) * sum(other.mean(axis=a).var(ddof=1) / KIND for a in (0, 1))
         by_member, by_other = difference.mean(axis=1), difference.mean(axis=0)
-        spread = np.sqrt(by_member.var(ddof=1) / KIND + by_other.var(ddof=1) / KIND)
+        spread = np.sqrt(by_member.var(ddof=1) / KIND + by_other.var(ddof=1) / KIND + beyond)
         assert entry.guesser == strongest.name
         assert entry.attack_auc == pytest.approx(area(scores, members))
         assert entry.guesser_auc == pytest.approx(area(guesses, members))

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from raymia.draws import generator
 from raymia.learning import fold_of, one_thread
-from raymia.metrics.delong import auc_variance, placements
+from raymia.metrics.delong import auc_variance, difference_of, placements
 from raymia.shift import cross_fitting, texts
 from raymia.shift.cross_fitting import FOLDS, KernelRidge, guess_out_of_fold
 from raymia.shift.images import ImageFeatures
@@ -199,6 +199,23 @@ def test_p_value_counts_the_labels_as_they_are_among_the_labelings():
     found = np.array([0.6, 0.5, 0.6, 0.35, 0.7])
     assert p_value(found, 1) == pytest.approx(3 / 5)
     assert p_value(found, 2) == pytest.approx(4 / 5)
+
+
+def test_what_an_attack_adds_to_a_fitted_guess_is_called_a_difference_no_more_than_stated():
+    """Both are noise. DeLong's test alone takes the guesses for scores that nobody fitted."""
+    differs = {"widened": 0, "DeLong": 0}
+    for seed in range(200):
+        draws = np.random.default_rng(seed)
+        classifier = KernelRidge(ImageFeatures(draws.normal(size=(60, 20))))
+        labels = random_labelings(np.arange(60) < 30, [str(n) for n in range(60)], 50, draws)
+        with one_thread():
+            places = guess_out_of_fold(classifier, labels, np.arange(60) % FOLDS, draws)
+        attack, guess = (placements(s, labels[:, 0]) for s in (draws.normal(size=60), places[:, 0]))
+        beyond = (widening(aucs(places, labels), 30, 30) ** 2 - 1) * auc_variance(guess)
+        differs["widened"] += difference_of(attack, guess, beyond=beyond).p_value <= 0.05
+        differs["DeLong"] += difference_of(attack, guess).p_value <= 0.05
+    assert differs["widened"] <= stats.binom(200, 0.05).ppf(0.999)
+    assert differs["DeLong"] > stats.binom(200, 0.05).ppf(0.999)
 
 
 def test_p_values_are_honest_where_a_test_of_delongs_is_not():
