@@ -16,14 +16,16 @@ class DatasetInference(Result):
 
     Maini et al. 2024 (arXiv 2406.06443): a linear model over all attacks' scores is fitted on one
     half of the suspects and non-members, and its values on the other half are compared by a
-    one-sided Welch t-test. One small shift that all records share is enough: a low p-value says
-    that the set as a whole was trained on, or that it is of another distribution.
+    one-sided Welch t-test, a group by its mean. One small shift that all records share is enough: a
+    low p-value says that the set as a whole was trained on, or that it is of another distribution.
     """
 
     target: str = Field(description="name of the checkpoint under audit")
     suspects: str = Field(description="which records are tested: members or candidates")
-    n_suspects: int = Field(ge=0, description="suspects that the test compares")
-    n_non_members: int = Field(ge=0, description="non-members that the test compares")
+    n_suspects: int = Field(ge=0, description="suspects that are compared; a group counts once")
+    n_non_members: int = Field(
+        ge=0, description="non-members that are compared; a group counts once"
+    )
     p_value: float | None = Field(
         description="none where there are too few records, or nothing to compare"
     )
@@ -34,6 +36,7 @@ def infer_dataset(
     features: Floats,
     is_suspect: npt.NDArray[np.bool_],
     is_fitted: npt.NDArray[np.bool_],
+    units: npt.NDArray[np.int64],
     *,
     target: str,
     suspects: str,
@@ -45,19 +48,23 @@ def infer_dataset(
     features : [records, attacks], scores; NaN where an attack has none.
     is_suspect : [records]; the others are non-members.
     is_fitted : [records], whether a record is fitted on; the others are tested.
+    units : [records], the number of a record's group, or one of its own: records of a group are no
+        independent draws, and its mean is.
     """
-    tested = features[~is_fitted], is_suspect[~is_fitted]
+    suspects_tested, others_tested = ~is_fitted & is_suspect, ~is_fitted & ~is_suspect
     counts = {
-        "n_suspects": int(tested[1].sum()),
-        "n_non_members": int((~tested[1]).sum()),
+        "n_suspects": np.unique(units[suspects_tested]).size,
+        "n_non_members": np.unique(units[others_tested]).size,
     }
     model = fit(features[is_fitted], is_suspect[is_fitted])
     if model is None or min(counts.values()) < LEAST_PER_CLASS:
         return DatasetInference(
             target=target, suspects=suspects, **counts, p_value=None, effect=None
         )
-    values = model.decision_function(tested[0])
-    above, below = values[tested[1]], values[~tested[1]]
+    above, below = (
+        _means(model.decision_function(features[rows]), units[rows])
+        for rows in (suspects_tested, others_tested)
+    )
     test = stats.ttest_ind(above, below, equal_var=False, alternative="greater")
     if not np.isfinite(test.pvalue):  # all values are one
         return DatasetInference(
@@ -71,3 +78,10 @@ def infer_dataset(
         p_value=float(test.pvalue),
         effect=float((above.mean() - below.mean()) / spread) if spread > 0 else 0.0,
     )
+
+
+def _means(values: Floats, units: npt.NDArray[np.int64]) -> Floats:
+    """The mean value of each unit."""
+    places = np.unique(units, return_inverse=True)[1]
+    means: Floats = np.bincount(places, weights=values) / np.bincount(places)
+    return means

@@ -26,7 +26,7 @@ from raymia.plan import TargetPlan
 from raymia.report.curves import AttackCurves
 from raymia.report.scores import SCORES_SCHEMA
 from raymia.scoring.comparisons import questions_of
-from raymia.scoring.evidence import evidence_on, units
+from raymia.scoring.evidence import evidence_on, unit_column
 from raymia.scoring.ids import NAMED, repeated
 from raymia.scoring.judge import Judge, Judged
 from raymia.scoring.parts import ScoreParts
@@ -154,12 +154,15 @@ def infer_datasets(
     if not suspects or not columns:
         return []
     features = np.column_stack(columns)
-    fitted = fold_of(units(inputs.records), 2, "half of dataset inference") == 0
+    names = unit_column(inputs.records).combine_chunks()
+    fitted = fold_of(names.to_pylist(), 2, "half of dataset inference") == 0
+    units = names.dictionary_encode().indices.to_numpy()
     return [
         infer_dataset(
             features[rows | others],
             rows[rows | others],
             fitted[rows | others],
+            units[rows | others],
             target=target,
             suspects=name,
         )

@@ -9,8 +9,9 @@ from scipy import stats
 from raymia.metrics.dataset import infer_dataset
 
 
-def infer(features, is_suspect, is_fitted):
-    return infer_dataset(features, is_suspect, is_fitted, target="t", suspects="members")
+def infer(features, is_suspect, is_fitted, units=None):
+    units = np.arange(len(features)) if units is None else units
+    return infer_dataset(features, is_suspect, is_fitted, units, target="t", suspects="members")
 
 
 def made(shift, draws, count=200, width=4):
@@ -31,6 +32,21 @@ def test_under_the_null_p_values_are_uniform():
     draws = np.random.default_rng(1)
     p = [infer(*made(0.0, draws)).p_value for _ in range(150)]
     assert stats.kstest(p, "uniform").pvalue > 1e-3
+
+
+def test_a_group_counts_once():
+    """Groups of ten that share half of their scores, and tell nothing."""
+    draws, units = np.random.default_rng(5), np.repeat(np.arange(80), 10)
+    by_group, by_record = [], []
+    for _ in range(100):
+        features = draws.normal(size=(80, 4))[units] + draws.normal(size=(800, 4))
+        of = features, units % 2 == 0, units % 4 < 2
+        by_group.append(infer(*of, units).p_value)
+        by_record.append(infer(*of).p_value)
+    assert stats.kstest(by_group, "uniform").pvalue > 1e-3
+    assert np.mean(np.array(by_record) <= 0.05) > 0.2
+    found = infer(*of, units)
+    assert (found.n_suspects, found.n_non_members) == (20, 20)
 
 
 def test_it_is_the_t_test_of_the_half_that_was_not_fitted_on():
