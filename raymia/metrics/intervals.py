@@ -1,10 +1,11 @@
 """Intervals of rates, and of what is made of rates.
 
 How often each holds the truth was measured over 2,000 simulated audits of normal scores, at a
-nominal 95 % (tests/metrics/test_coverage.py): DeLong's for AUC 94 to 95.5 % from 20 records of each
-kind on (97 % with 10); Clopper and Pearson's of the rates of a held-out threshold 95 to 96 % for
-TPR, 97 to 98 % for FPR, where hits are few and the interval is wider than it must be; Newcombe's
-for balanced accuracy 95 %; bootstrap percentiles see `resampled_tpr`.
+nominal 95 % (tests/metrics/test_coverage.py): DeLong's for AUC 94 to 96 % from 20 records of each
+kind on (97 % with 10; 93 to 98 % where the AUC is 0.98); Clopper and Pearson's of the rates of a
+held-out threshold 95 to 96 % for TPR, 97 to 98 % for FPR, where hits are few and the interval is
+wider than it must be; Newcombe's for balanced accuracy 95 %; bootstrap percentiles see
+`resampled_tpr`.
 """
 
 from __future__ import annotations
@@ -119,7 +120,8 @@ def resampled_tpr(curve: RocCurve, max_fpr: float, *, resamples: int, seed: int)
     A percentile interval of these is too narrow where few false positives are allowed. Over 2,000
     audits of normal scores (1,000 members, 100 to 2,000 non-members, 1 % allowed), one of 95 % held
     the true rate 68 to 71 % of the time with one false positive allowed, 88 % with two, 92 % with
-    five, 94 to 96 % with ten or more (tests/metrics/test_coverage.py).
+    five, 94 to 96 % with ten or more (tests/metrics/test_coverage.py). What it misses mostly lies
+    below it.
     """
     if resamples < 1:
         raise ValueError(f"Argument `resamples` should be at least 1, but got {resamples}.")

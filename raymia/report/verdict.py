@@ -299,13 +299,20 @@ def _limits(
                 "Whether members and non-members differ in more than training was not checked; "
                 "where they do, part of what attacks find is not the model's."
             )
-    if result.split_by_group and any(case.attack is not None for case in cases):
+    measured = any(case.attack is not None for case in cases)
+    if measured and result.split_by_group:
         limits.append(
             "Members and non-members were split by groups, so what chance explains is reckoned by "
             "groups. Intervals take records for independent: where those of a group are alike they "
             "are too narrow, and those in the table of groups are the ones to read."
         )
-    if any(case.attack is not None for case in cases) and len(_tried(rankings)) > 1:
+    elif measured and result.group_metrics:
+        limits.append(
+            "Some groups hold members and non-members, or some records are in none, so what chance "
+            "explains is reckoned by records: where those of a group are alike it explains more, "
+            "and intervals are too narrow."
+        )
+    if measured and len(_tried(rankings)) > 1:
         limits.append(
             f"The leading attack is the best of {len(_tried(rankings))} on these very records, so "
             "its number is slightly flattered; what chance explains is corrected for that."
