@@ -246,7 +246,10 @@ def compare(
     comparison = compare_runs(load_run(a), load_run(b), parse_pairs(target or []))
     print_comparison(comparison, Console())
     if json is not None:
-        json.write_text(comparison.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        from raymia.files import Folder
+
+        content = comparison.model_dump_json(indent=2) + "\n"
+        Folder(str(json.parent)).write(json.name, content.encode())
 
 
 @app.command()

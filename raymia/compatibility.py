@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +10,7 @@ from raymia.attacks import NamedAttack
 from raymia.errors import InputError
 from raymia.hashing import digest
 from raymia.models.endpoint import Endpoint
-from raymia.models.source import Checkpoint
+from raymia.models.source import Checkpoint, read_json
 from raymia.spec import AuditSpec, SelfPromptReference
 
 TOKENIZATION = ("normalizer", "pre_tokenizer", "post_processor", "model")
@@ -95,7 +94,7 @@ def _tokenization(checkpoint: Checkpoint) -> str | None:
     file = Path(checkpoint.path) / "tokenizer.json"
     if checkpoint.gguf_file is not None or not file.is_file():
         return None
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file, checkpoint.label)
     return digest({part: content.get(part) for part in TOKENIZATION})
 
 

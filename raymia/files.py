@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from raymia.errors import InputError, RaymiaError
 from raymia.hashing import digest
-from raymia.remote import RemoteFile, filesystem
+from raymia.remote import RemoteFile, StorageError, filesystem
 
 TEMPORARY_PREFIX = ".incomplete-"
 """Readers pass over names with this prefix; a killed writer leaves nothing else behind."""
@@ -77,16 +77,19 @@ class Folder:
                 self.fs.put_file(file.name, self.path(name))
             return
         path = Path(self.path(name))
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
+        except BaseException as error:
+            with suppress(OSError):
+                temporary.unlink()
+            if isinstance(error, OSError) and _is_of(path, temporary, error):
+                raise _not_written(path, error) from error
             raise
 
     def open(self, name: str) -> IO[bytes]:
@@ -139,10 +142,14 @@ class Folder:
             raise ValueError(f"{source} has no {marker}, so it is not a finished folder")
         if self.is_local:
             final = Path(self.path(name))
-            final.parent.mkdir(parents=True, exist_ok=True)
             staged = final.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-            shutil.copytree(source, staged)
-            _rename_or_drop(staged, final)
+            try:
+                final.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copytree(source, staged)
+                _rename_or_drop(staged, final)
+            except OSError as error:
+                shutil.rmtree(staged, ignore_errors=True)
+                raise _not_written(final, error) from error
             return
         for file in sorted(p for p in source.rglob("*") if p.is_file() and p.name != marker):
             self.fs.put_file(str(file), self.path(f"{name}/{file.relative_to(source)}"))
@@ -179,6 +186,18 @@ def check_can_write(url: str, where: str) -> None:
         raise InputError(f"{where}: {url} cannot be a folder, because {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"{where}: {url} cannot be written to: no permission to write in {there}")
+
+
+def _is_of(path: Path, temporary: Path, error: OSError) -> bool:
+    """Whether an error is that of writing a file, and not of what the writer reads meanwhile."""
+    named = error.filename  # none where a file object is written to
+    return named is None or Path(os.fsdecode(named)) in (temporary, path, *path.parents)
+
+
+def _not_written(path: Path, error: OSError) -> StorageError:
+    """What is said where a disk is full, read-only, or gone."""
+    why = error.strerror or str(error)
+    return StorageError(f"{path}: cannot be written: {why}; mend that and run it again to go on")
 
 
 def _modified(info: Any) -> datetime:

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 
 from raymia.errors import InputError, RaymiaError
 from raymia.files import Folder
+from raymia.remote import StorageError
 
 LEASE_FILE = "lease.json"
 HEARTBEAT_SECONDS = 5.0
@@ -108,7 +109,7 @@ def held(url: str, run: str, stale_seconds: float = STALE_SECONDS) -> Iterator[L
 
     def keep() -> None:
         while not stop.wait(HEARTBEAT_SECONDS):
-            with suppress(OSError):  # a moment's trouble; the next beat tells
+            with suppress(OSError, StorageError):  # a moment's trouble; the next beat tells
                 holder = read_holder(lease.folder)
                 if holder is None or holder.run == run:
                     lease.beat()
@@ -122,7 +123,7 @@ def held(url: str, run: str, stale_seconds: float = STALE_SECONDS) -> Iterator[L
         thread.join(timeout=10)
         holder = read_holder(lease.folder)
         if holder is not None and holder.run == run:
-            with suppress(OSError):
+            with suppress(OSError, StorageError):
                 lease.folder.remove(LEASE_FILE)
 
 

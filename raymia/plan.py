@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from raymia.attacks import Attack, NamedAttack
+from raymia.errors import InputError
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.inputs import AnyCheckpoint, Inputs
 from raymia.modality import (
@@ -351,8 +352,15 @@ def tokens_per_record(checkpoint: AnyCheckpoint, texts: pa.ChunkedArray) -> floa
     from raymia.models.causal_lm import context_length
 
     source = {"trust_remote_code": checkpoint.trust_remote_code, **checkpoint.gguf}
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, **source)
-    config = AutoConfig.from_pretrained(checkpoint.path, **source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, **source)
+        config = AutoConfig.from_pretrained(checkpoint.path, **source)
+    except Exception as error:  # of any kind, by what is damaged or unknown
+        why = str(error).split("\n", 1)[0] or type(error).__name__
+        raise InputError(
+            f"{checkpoint.path}: transformers cannot load its tokenizer and config "
+            f"({type(error).__name__}: {why}); copy the files again, or update transformers"
+        ) from error
     limits = [checkpoint.max_tokens, context_length(config)]
     limit = min((n for n in limits if n is not None), default=None)
     if checkpoint.long_texts == "windows":

@@ -81,11 +81,12 @@ def read_spec(path: str | Path) -> AuditSpec:
     try:
         content = yaml.load(text, _UniqueKeys)
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from None
+        why = str(error).replace("<unicode string>", path.name)
+        raise InputError(f"{path}: not valid YAML: {why}") from None
     if not isinstance(content, dict):
         raise InputError(
             f"{path}: the audit file should be a mapping of keys, but it is "
-            f"{'empty' if content is None else type(content).__name__}"
+            f"{'empty' if content is None else f'a {type(content).__name__}'}"
         )
     return parse_spec(content, str(path))
 
@@ -101,17 +102,18 @@ def parse_spec(content: dict[str, Any], where: str) -> AuditSpec:
 
 def _describe(error: Any) -> str:
     loc = tuple(error["loc"])
-    place = _dotted(loc) or "the audit file"
+    place = f"{_dotted(loc)}: " if loc else ""
     if error["type"] == "extra_forbidden":
         known = _fields_at(AuditSpec, loc[:-1])
         near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{place}: unknown key; {hint}Known keys here: {', '.join(sorted(known))}"
+        return f"{place}unknown key; {hint}Known keys here: {', '.join(sorted(known))}"
     if error["type"] == "missing":
-        return f"{place}: this key is required and missing"
+        return f"{place}this key is required and missing"
     message = error["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(error["input"], dict | list) else f" (got {error['input']!r})"
-    return f"{place}: {message}{given}"
+    got = error["input"]
+    said = isinstance(got, dict | list) or (isinstance(got, str) and repr(got) in message)
+    return f"{place}{message}{'' if said else f' (got {got!r})'}"
 
 
 def _dotted(loc: tuple[Any, ...]) -> str:

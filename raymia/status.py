@@ -29,6 +29,7 @@ from raymia.errors import InputError
 from raymia.files import Folder
 from raymia.lease import STALE_SECONDS, Holder, now, read_holder
 from raymia.plan import TargetPlan
+from raymia.remote import StorageError
 
 State = Literal["waiting", "preparing", "scoring", "done", "failed"]
 FOLDER = "events"
@@ -91,15 +92,15 @@ def recorded(output: str, run: str, audit: str, targets: Sequence[str]) -> Itera
         {"event": "run_started", "audit": audit, "targets": list(targets), "pid": os.getpid(),
          "host": socket.gethostname()}
     )  # fmt: skip
-    end: dict[str, Any] = {"event": "run_ended"}
     try:
         yield log
     except BaseException as error:
-        end |= {"why": str(error) or type(error).__name__}
+        with suppress(OSError, StorageError):  # where the disk is full, what failed first is told
+            log.write({"event": "run_ended", "why": str(error) or type(error).__name__})
+            log.close()
         raise
-    finally:
-        log.write(end)
-        log.close()
+    log.write({"event": "run_ended"})
+    log.close()
 
 
 # ------------------------------------------------------------------ from counts to events
@@ -182,7 +183,7 @@ class Watch:
     def _tell(self, news: Mapping[str, Progress]) -> None:
         if not news:
             return
-        with suppress(OSError):  # what cannot be told now is told next time
+        with suppress(OSError, StorageError):  # what cannot be told now is told next time
             self._log.write(*(progress.as_event(name) for name, progress in news.items()))
             self._told |= news
             self._last = time.monotonic()
@@ -274,12 +275,26 @@ def read_events(folder: Folder) -> dict[str, list[dict[str, Any]]]:
         runs: dict[str, dict[int, dict[str, Any]]] = {}
         try:
             for name in folder.names(FOLDER, ".jsonl"):
-                for line in folder.read(f"{FOLDER}/{name}").decode().splitlines():
-                    event = json.loads(line)
+                for event in _events_in(folder, f"{FOLDER}/{name}"):
                     runs.setdefault(event["run"], {})[event["n"]] = event
         except FileNotFoundError:
             continue  # merged since it was listed
         return {run: [events[n] for n in sorted(events)] for run, events in sorted(runs.items())}
+
+
+def _events_in(folder: Folder, name: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(folder.read(name).decode(errors="replace").splitlines(), start=1):
+        try:
+            event: dict[str, Any] = json.loads(line)
+            complete = event.keys() >= {"run", "n", "time", "event"}
+        except (ValueError, AttributeError):
+            complete = False
+        if not complete:
+            raise InputError(
+                f"{folder.path(name)} line {number}: not an event of a run; delete the file, which "
+                "only tells how that run went"
+            )
+        yield event
 
 
 def read_status(output: str) -> RunStatus:

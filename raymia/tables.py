@@ -66,8 +66,11 @@ def refusals(path: str, kind: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        hint = "" if "://" in path else "; relative paths start at the audit file's folder"
+        raise InputError(f"{path}: no such file{hint}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from None
+    except pa.ArrowInvalid as error:
         raise InputError(f"{path}: not a readable {kind} file: {error}") from None
     except (OSError, ImportError, ValueError) as error:
         raise InputError(f"{path}: cannot be opened: {error}") from None
@@ -87,16 +90,16 @@ def _jsonl(path: str, file: Any, wanted: Mapping[str, str]) -> Iterator[TableRow
         if not line.strip():
             continue
         where = f"{path} line {number}"
+        example = ", ".join(f'"{name}": "..."' for name in wanted.values())
+        expected = f"each line should be an object such as {{{example}}}"
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"{where}: not valid JSON: {error}") from None
-        if not isinstance(row, dict):
-            example = ", ".join(f'"{name}": "..."' for name in wanted.values())
             raise InputError(
-                f"{where}: each line should be an object such as {{{example}}}, but this one is a "
-                f"{type(row).__name__}"
-            )
+                f"{where}: not valid JSON ({error.msg}, at character {error.pos + 1}); {expected}"
+            ) from None
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: {expected}, but this one is a {type(row).__name__}")
         _check_columns(where, wanted, list(row))
         yield TableRow(where, {key: row[name] for key, name in wanted.items()})
 
@@ -107,10 +110,17 @@ def _csv(path: str, file: Any, wanted: Mapping[str, str]) -> Iterator[TableRow]:
     try:
         _check_columns(path, wanted, list(reader.fieldnames or []))
         for number, row in enumerate(reader, start=1):
-            values = {key: row[name] for key, name in wanted.items()}
-            yield TableRow(f"{path} row {number}", values)
+            where = f"{path} row {number}"
+            if None in row:  # under which DictReader puts what has no column
+                fields, columns = len(row) - 1 + len(row[None]), len(row) - 1
+                raise InputError(
+                    f"{where}: {fields} fields under a header of {columns}; put texts that hold "
+                    "commas between double quotes"
+                )
+            yield TableRow(where, {key: row[name] for key, name in wanted.items()})
     except csv.Error as error:
-        raise InputError(f"{path} near line {reader.line_num}: not valid CSV: {error}") from None
+        line = reader.reader.line_num
+        raise InputError(f"{path} near line {line}: not valid CSV: {error}") from None
 
 
 def _parquet(path: str, file: Any, wanted: Mapping[str, str]) -> Iterator[TableRow]:

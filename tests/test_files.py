@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from raymia.files import TEMPORARY_PREFIX, Folder, download_folder
+from raymia.remote import StorageError
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -71,6 +73,34 @@ def test_writer_killed_before_its_rename_leaves_nothing_to_read(tmp_path, monkey
         folder.write("sub/a.parquet", b"content")
     assert not folder.exists("sub/a.parquet")
     assert folder.names("sub", "") == []
+
+
+def test_a_full_disk_is_said_with_the_file_and_leaves_nothing_behind(tmp_path):
+    folder = Folder(str(tmp_path))
+    folder.write("sub/a.parquet", b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+    try:
+        with pytest.raises(
+            StorageError, match=r"sub/a\.parquet: cannot be written: File too large"
+        ):
+            folder.write("sub/a.parquet", b"x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert folder.read("sub/a.parquet") == b"old"
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["a.parquet"]
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "sub").write_text("a file")
+    with pytest.raises(StorageError, match=r"sub/a: cannot be written"):
+        Folder(str(tmp_path)).write("sub/a", b"x")
+
+
+def test_what_a_writer_cannot_read_meanwhile_is_not_said_of_the_file_it_writes(tmp_path):
+    with pytest.raises(FileNotFoundError), Folder(str(tmp_path)).writing("a") as file:
+        file.write((tmp_path / "gone").read_bytes())
+    assert list(tmp_path.iterdir()) == []
 
 
 # -------------------------------------------------------------------------- folders

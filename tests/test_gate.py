@@ -225,6 +225,8 @@ def test_what_a_run_does_not_measure_is_refused_with_the_nearest_name(run, condi
         ("any.auc", "is no condition; expected"),
         ("auc > 0.5", "expected [TARGET:]ATTACK.METRIC"),
         ("any.auk > 0.5", "no metric 'auk'; did you mean 'auc'?"),
+        ("auc > 0.5", "'auc > 0.5': auc of which attack? expected"),
+        ("any.auc >> 0.5", "is no condition; expected"),
         ("any.balanced_acuracy > 0.5", "did you mean 'balanced_accuracy'?"),
         ("any.tpr > 0.5", "did you mean 'tpr@1%fpr'?"),
         ("any.tpr@0.01 > 0.5", "did you mean 'tpr@1%fpr'?"),

@@ -11,6 +11,7 @@ import pytest
 from small_inputs import answer, audit, write_jsonl
 from tiny_models import BASE, PARAPHRASER, passages
 
+from raymia.errors import InputError
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import resolve_inputs
 from raymia.models.causal_lm import CausalLM
@@ -426,3 +427,23 @@ def test_tokens_per_record_are_those_the_model_is_given(inputs, base: CausalLM):
     )
     cut = replace(target, max_tokens=10)
     assert tokens_per_record(cut, texts) == 10
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "why"),
+    [
+        ("tokenizer.json", "{}", "KeyError: 'added_tokens'"),
+        ("config.json", '{"model_type": "gpt99"}', "model type `gpt99`"),
+    ],
+)
+def test_a_tokenizer_or_config_that_cannot_be_loaded_is_named(
+    inputs, second, tmp_path, file, content, why
+):
+    resolved = inputs()
+    shutil.copytree(second, tmp_path / "odd")
+    (tmp_path / "odd" / file).write_text(content)
+    odd = replace(resolved.targets["one"], path=str(tmp_path / "odd"))
+    with pytest.raises(InputError) as refused:
+        tokens_per_record(odd, resolved.records.table["payload"])
+    assert str(refused.value).startswith(f"{tmp_path / 'odd'}: transformers cannot load")
+    assert why in str(refused.value)

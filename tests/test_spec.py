@@ -292,8 +292,8 @@ def test_missing_file_says_where_to_start(tmp_path):
     [
         (b"", "but it is empty"),
         (b"# only a comment\n", "but it is empty"),
-        (b"- a\n- b\n", "but it is list"),
-        (b"just text", "but it is str"),
+        (b"- a\n- b\n", "but it is a list"),
+        (b"just text", "but it is a str"),
         (b"a: [1, 2\nb: 3", "not valid YAML"),
         (b"a: b: c", "not valid YAML"),
         (b"name: caf\xe9", "cannot be read as UTF-8"),
@@ -308,7 +308,7 @@ def test_file_that_is_no_mapping_is_refused(tmp_path, content, says):
 def test_yaml_error_says_the_line(tmp_path):
     path = tmp_path / "audit.yaml"
     path.write_text("name: a\nrecords: [1, 2\nseed: 3\n")
-    assert "line 3" in refused(path)
+    assert 'in "audit.yaml", line 3' in refused(path)
 
 
 def test_folder_in_place_of_the_file_is_refused(tmp_path):

@@ -161,6 +161,15 @@ def test_the_last_of_several_runs_is_told(url):
     assert len(read_events(Folder(url))) == 2
 
 
+@pytest.mark.parametrize("line", ['{"run": "r1"', "[]", '{"run": "r1"}'])
+def test_a_line_that_is_no_event_is_refused_with_its_place(url, line):
+    with recorded(url, "r1", "mine", ["one"]):
+        pass
+    Folder(url).write("events/r0.jsonl", f"{line}\n".encode())
+    with pytest.raises(InputError, match=r"events/r0\.jsonl line 1: not an event of a run; delete"):
+        read_status(url)
+
+
 def test_a_folder_without_a_run_is_refused(url):
     with pytest.raises(InputError, match="no run has written events here"):
         read_status(url)

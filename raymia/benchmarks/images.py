@@ -42,7 +42,8 @@ from raymia.errors import InputError
 from raymia.image_pixels import as_picture
 from raymia.image_records import pixels_array, read_image_records
 from raymia.models.denoiser import Denoiser, load_denoiser
-from raymia.models.image_source import ImageCheckpoint, Shape, read_json, resolve_image_model
+from raymia.models.image_source import ImageCheckpoint, Shape, resolve_image_model
+from raymia.models.source import read_json
 from raymia.neighbors.images import DEFAULT_STRENGTHS
 from raymia.prepare.denoiser_files import fresh_pipeline
 from raymia.probes.base import RECORD, Item

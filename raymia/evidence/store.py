@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from raymia.errors import RaymiaError
 from raymia.files import TEMPORARY_PREFIX, Folder
 from raymia.hashing import digest
+from raymia.remote import StorageError
 
 ROW_KEY = ("record_id", "neighbor")
 READ_THREADS = 8
@@ -79,7 +80,7 @@ class EvidenceStore:
         try:
             self.folder.write(name, b"x")
             self.folder.remove(name)
-        except OSError as error:
+        except (OSError, StorageError) as error:
             raise RaymiaError(f"store: {self.folder.url} cannot be written to: {error}") from None
 
     def commit(self, key: EvidenceKey, table: pa.Table) -> None:
@@ -192,7 +193,13 @@ class EvidenceStore:
         name = f"prepared/{key}/{PREPARED_MARKER}"
         if not self.folder.exists(name):
             return None
-        facts: dict[str, Any] = json.loads(self.folder.read(name))
+        try:
+            facts: dict[str, Any] = json.loads(self.folder.read(name))
+        except ValueError as error:
+            raise RaymiaError(
+                f"{self.folder.url}/{name}: not valid JSON ({error}); delete the folder "
+                f"prepared/{key} of the store, and the reference is made again"
+            ) from None
         return facts
 
     def prepared_path(self, key: str) -> Path:

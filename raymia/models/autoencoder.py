@@ -9,8 +9,9 @@ import torch
 
 from raymia.errors import InputError, RaymiaError
 from raymia.models.batching import TOO_LARGE, is_out_of_memory
-from raymia.models.image_source import ImageCheckpoint, Shape, read_json
+from raymia.models.image_source import ImageCheckpoint, Shape
 from raymia.models.kl_autoencoder import load_kl_autoencoder
+from raymia.models.source import read_json
 from raymia.models.vae import AutoencoderNetwork, load_vae
 from raymia.models.vae.network import squared_error
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from raymia.errors import InputError
-from raymia.models.image_source import ImageCheckpoint, Shape, network_folder, read_json
+from raymia.models.image_source import ImageCheckpoint, Shape, network_folder
+from raymia.models.source import read_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PREDICTIONS = ("epsilon", "v_prediction", "sample")

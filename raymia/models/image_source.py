@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from raymia.errors import InputError
 from raymia.hashing import digest, digest_file
-from raymia.models.source import PICKLES, check_whole, locate
+from raymia.models.source import PICKLES, check_whole, locate, read_json
 from raymia.spec import ModelSpec
 
 Family = Literal["denoiser", "autoencoder", "pixels", "samples"]
@@ -109,25 +109,6 @@ def image_fingerprint(checkpoint: ImageCheckpoint) -> str:
             "dtype": checkpoint.dtype,
         }
     )
-
-
-def read_json(path: Path, where: str) -> dict[str, Any]:
-    """Read a config file.
-
-    Raises
-    ------
-    InputError
-        If it is missing, or no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{where}: {path} is missing") from None
-    except ValueError as error:
-        raise InputError(f"{where}: {path} is not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{where}: {path} should hold an object")
-    return content
 
 
 def network_folder(path: Path) -> str:

@@ -9,7 +9,8 @@ import torch
 
 from raymia.errors import InputError
 from raymia.models.denoiser import DTYPES
-from raymia.models.image_source import ImageCheckpoint, Shape, read_json
+from raymia.models.image_source import ImageCheckpoint, Shape
+from raymia.models.source import read_json
 
 Tensor = torch.Tensor
 

@@ -98,8 +98,9 @@ def resolve_checkpoint(
         check_gguf(path, spec.gguf_file, where)
     adapter = None
     if spec.adapter is not None:
-        adapter = locate(spec.adapter, None, f"{where}.adapter")
-        check_adapter_folder(adapter, f"{where}.adapter")
+        key = f"{where.removesuffix('.model')}.adapter"
+        adapter = locate(spec.adapter, None, key)
+        check_adapter_folder(adapter, key)
     dtype = spec.dtype if spec.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
     checkpoint = Checkpoint(
         path=str(path),
@@ -166,6 +167,27 @@ def bring(origins: Mapping[str, str]) -> None:
             download_folder(*filesystem(origin))
 
 
+def read_json(path: Path, where: str) -> dict[str, Any]:
+    """Read a config file.
+
+    Raises
+    ------
+    InputError
+        If it is missing, or no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{where}: {path} is missing") from None
+    except ValueError as error:
+        raise InputError(f"{where}: {path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{where}: {path} should hold an object, but it holds a {type(content).__name__}"
+        )
+    return content
+
+
 def check_model_folder(path: Path, where: str, encoder_decoder: bool = False) -> None:
     """Refuse a folder without a config or without whole safetensors weights, or of another kind."""
     if not (path / "config.json").is_file():
@@ -176,10 +198,7 @@ def check_model_folder(path: Path, where: str, encoder_decoder: bool = False) ->
             else ""
         )
         raise InputError(f"{where}: {path} has no config.json (found: {found}){hint}")
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{where}: {path / 'config.json'} is not valid JSON: {error}") from None
+    config = read_json(path / "config.json", where)
     if bool(config.get("is_encoder_decoder")) != encoder_decoder:
         wanted = "an encoder-decoder such as T5" if encoder_decoder else "a causal language model"
         raise InputError(f"{where}: {path} is a {config.get('model_type')} model, not {wanted}")
@@ -207,6 +226,7 @@ def check_adapter_folder(path: Path, where: str) -> None:
     """Refuse a folder that is no PEFT adapter in safetensors."""
     if not (path / "adapter_config.json").is_file():
         raise InputError(f"{where}: {path} has no adapter_config.json, so it is no PEFT adapter")
+    read_json(path / "adapter_config.json", where)
     _check_weights(path, where, "adapter_model.safetensors")
 
 
@@ -224,7 +244,11 @@ def _check_weights(path: Path, where: str, weights: str) -> None:
             "trust it: load it with transformers and save_pretrained(folder), which writes "
             "safetensors"
         )
-    raise InputError(f"{where}: {path} has no {weights} weights")
+    there = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+    raise InputError(
+        f"{where}: {path} has no {weights} weights (found: {there}); save the model there with "
+        "save_pretrained(folder), or copy the file that is missing"
+    )
 
 
 def check_whole(file: Path, where: str) -> None:
@@ -234,9 +258,9 @@ def check_whole(file: Path, where: str) -> None:
         with file.open("rb") as content:
             length = int.from_bytes(content.read(8), "little")
             header = json.loads(content.read(length)) if 8 + length <= size else {}
-    except ValueError:
-        header = {}
-    ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
+        ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        ends = []
     if not ends or size != 8 + length + max(ends):
         raise InputError(
             f"{where}: {file} is not a whole safetensors file ({size:,} bytes); copy or download "

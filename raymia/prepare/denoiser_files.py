@@ -21,9 +21,9 @@ from raymia.models.image_source import (
     HASHED,
     Shape,
     network_folder,
-    read_json,
     resolve_image_model,
 )
+from raymia.models.source import read_json
 from raymia.prepare.training_files import write_facts
 from raymia.spec import ModelSpec
 

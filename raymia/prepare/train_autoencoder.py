@@ -13,8 +13,9 @@ import torch
 
 from raymia.errors import InputError
 from raymia.hashing import digest, digest_bytes
-from raymia.models.image_source import OWN_AUTOENCODER, read_json
+from raymia.models.image_source import OWN_AUTOENCODER
 from raymia.models.kl_autoencoder import build_kl_autoencoder
+from raymia.models.source import read_json
 from raymia.models.vae import (
     AutoencoderConfig,
     AutoencoderNetwork,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO
 
 import pyarrow as pa
@@ -133,7 +134,8 @@ def load_scores(
 def scored_attacks(folder_url: str) -> list[tuple[str, str]]:
     """Targets and attacks that a run has scores of, in the order of the table."""
     columns = ["target", "attack"]
-    with _open(Folder(folder_url), SCORES_FILE) as file:
+    folder = Folder(folder_url)
+    with _reading(folder.path(SCORES_FILE), "scores"), _open(folder, SCORES_FILE) as file:
         names = pq.read_table(file, columns=columns, read_dictionary=columns)
     names = names.unify_dictionaries()  # each row group has its own
     pairs = names.group_by(columns, use_threads=False).aggregate([]).to_pylist()
@@ -186,12 +188,10 @@ def _read_table(
     wanted: list[tuple[str, str, str]] | None = None,
 ) -> pa.Table:
     where = folder.path(name)
-    try:
+    with _reading(where, what):
         with _open(folder, name) as file:
             table = pq.read_table(file, filters=wanted)
         checked = check(table)
-    except (pa.ArrowException, ValueError) as error:
-        raise InputError(f"{where}: not a table of {what}: {error}") from error
     found = (table.schema.metadata or {}).get(RUN_METADATA)
     if found != _run_label(result):
         raise InputError(
@@ -208,11 +208,22 @@ def _write_table(folder: Folder, name: str, schema: pa.Schema, pieces: Iterable[
             writer.write_table(piece.cast(schema))
 
 
+@contextmanager
+def _reading(where: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException, ValueError) as error:  # OSError: damaged pages
+        raise InputError(f"{where}: not a table of {what}: {error}") from error
+
+
 def _open(folder: Folder, name: str) -> IO[bytes]:
+    where = folder.path(name)
     try:
         return folder.open(name)
-    except FileNotFoundError as error:
-        raise InputError(f"{folder.path(name)}: no such file; is this a run's folder?") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{where}: no such file; is this a run's folder?") from error
+    except OSError as error:
+        raise InputError(f"{where}: cannot be read: {error.strerror or error}") from error
 
 
 def _first_problem(error: ValidationError) -> str:

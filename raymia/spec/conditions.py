@@ -18,7 +18,7 @@ FORM = (
     "[TARGET:]ATTACK.METRIC > NUMBER, where METRIC is auc, balanced_accuracy, epsilon or tpr@1%fpr "
     "(any budget of metrics.fprs), as in spv@self_prompt.tpr@1%fpr > 0.05"
 )
-_PARTS = re.compile(r"(?P<subject>.+?)\s*(?P<operator>>=|>)\s*(?P<limit>[^<>=\s]+)")
+_PARTS = re.compile(r"(?P<subject>[^<>]+?)\s*(?P<operator>>=|>)\s*(?P<limit>[^<>=\s]+)")
 _SUBJECT = re.compile(
     r"(?:(?P<targets>[^:]+):\s*)?(?P<attacks>.+?)"
     r"\.(?P<metric>auc|balanced_accuracy|epsilon|tpr@(?P<budget>[^%@]+)%\s*fpr)",
@@ -151,6 +151,8 @@ def _tpr(max_fpr: float) -> str:
 
 
 def _wrong_metric(subject: str) -> str:
+    if subject.lower() in METRICS:
+        return f"{subject} of which attack? "
     named = subject.partition("tpr")[1] or subject.rpartition(".")[2]
     near = difflib.get_close_matches(named, METRICS, n=1, cutoff=0.4)
     return f"no metric {named!r}; did you mean {near[0]!r}? " if near else ""

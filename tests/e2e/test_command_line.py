@@ -153,6 +153,11 @@ def test_two_stored_runs_are_compared(stored_run: Path, tmp_path: Path) -> None:
     assert "tuned: no change is shown: 0 of 2 attacks changed" in done.stdout
     comparison = RunComparison.model_validate_json((tmp_path / "c.json").read_text())
     assert comparison.records.common == 180
+    (tmp_path / "file").write_text("a file")
+    unwritten = raymia("compare", stored_run, stored_run, "--json", tmp_path / "file" / "c.json")
+    assert unwritten.returncode == 1
+    assert "file/c.json: cannot be written" in unwritten.stderr
+    assert "Traceback" not in unwritten.stderr
     wrong = raymia("compare", stored_run, stored_run, "--target", "tuned=bases")
     assert wrong.returncode == 2
     assert "did you mean 'base'?" in wrong.stderr

@@ -196,7 +196,7 @@ def test_adapter_in_place_of_a_model_says_how_to_name_both(adapter):
 
 def test_model_in_place_of_an_adapter_is_refused_under_its_own_key(tiny_gpt2):
     text = problem(tiny_gpt2, adapter=str(tiny_gpt2))
-    assert text.startswith("targets[0].model.adapter: ") or text.startswith("targets[0].adapter: ")
+    assert text.startswith("targets[0].adapter: ")
     assert "adapter_config.json" in text
 
 
@@ -230,7 +230,9 @@ def test_pickled_adapter_is_refused_whatever_lies_beside_it(tiny_gpt2, adapter):
 
 def test_folder_without_weights_is_refused(folder):
     (folder / "model.safetensors").unlink()
-    assert "no *.safetensors weights" in problem(folder)
+    text = problem(folder)
+    assert "has no *.safetensors weights (found: config.json" in text
+    assert "save_pretrained(folder)" in text
 
 
 def test_folder_without_tokenizer_is_refused(folder):
@@ -248,6 +250,18 @@ def test_name_that_is_nowhere_says_what_to_check():
 def test_config_that_is_no_json_is_refused_with_its_path(folder):
     (folder / "config.json").write_text("{not json")
     assert "config.json" in problem(folder)
+
+
+def test_config_that_is_no_object_is_refused(folder):
+    (folder / "config.json").write_text("[]")
+    assert problem(folder).endswith("config.json should hold an object, but it holds a list")
+
+
+@pytest.mark.parametrize("header", [b"[1, 2]", b'{"weight": 1}', b'{"weight": {}}'])
+def test_weights_whose_header_says_nothing_are_refused(folder, header):
+    content = len(header).to_bytes(8, "little") + header
+    (folder / "model.safetensors").write_bytes(content)
+    assert "model.safetensors is not a whole safetensors file" in problem(folder)
 
 
 # --------------------------------------------------------------------- remote folders

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from made_up_run import made_up_result, made_up_scores
 
+import raymia
 from raymia.errors import InputError
 from raymia.files import Folder
 from raymia.report import files
@@ -172,6 +173,34 @@ def test_metrics_that_cannot_be_read_are_refused(tmp_path, result, scores, chang
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(InputError, match=message):
         load_run(str(tmp_path))
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "audit.yaml").write_text("name: a")
+    with pytest.raises(InputError, match=r"audit\.yaml/metrics\.json: no such file"):
+        load_run(str(tmp_path / "audit.yaml"))
+
+
+def cut_short(content):
+    return content[: len(content) // 2]
+
+
+def overwritten(content):
+    return content[:4] + b"?" * 400 + content[404:]
+
+
+@pytest.mark.parametrize("damage", [cut_short, overwritten])
+@pytest.mark.parametrize("name", ["scores.parquet", "curves.parquet"])
+def test_a_damaged_table_is_refused_and_named(tmp_path, result, scores, curves, name, damage):
+    write_run(str(tmp_path), result, [scores], curves)
+    (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+
+    def read():
+        run = raymia.load_run(tmp_path)
+        return run.scores(run.targets[0])
+
+    with pytest.raises(InputError, match=rf"{name}: not a table of"):
+        read()
 
 
 @pytest.mark.parametrize("content", ["[]", "{", ""])

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from raymia.errors import InputError
-from raymia.models.image_source import OWN_AUTOENCODER, read_json
+from raymia.models.image_source import OWN_AUTOENCODER
+from raymia.models.source import read_json
 from raymia.spec.base import Strict
 
 CONFIG_FILE = "config.json"
