@@ -214,11 +214,14 @@ def gate(run: RunFolder, fail_if: FailIf = None) -> None:
     from rich.console import Console
 
     from raymia.gate import decide_again, is_open
+    from raymia.lease import held, new_run_id
     from raymia.report.files import load_result, write_gate
 
-    result = load_result(run)
-    result = result.model_copy(update={"gate": decide_again(result, fail_if or [])})
-    write_gate(run, result)
+    load_result(run)  # a folder of no run is refused before a lease is put into it
+    with held(run, new_run_id()):
+        result = load_result(run)
+        result = result.model_copy(update={"gate": decide_again(result, fail_if or [])})
+        write_gate(run, result)
     print_gate(result, Console())
     if not is_open(result.gate):
         raise typer.Exit(EXIT_GATE_FAILED)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from raymia.credentials import hidden
 from raymia.errors import InputError
 from raymia.files import Folder
+from raymia.lease import held, new_run_id
 from raymia.report.curves import CURVES_SCHEMA, AttackCurves, curves_of, curves_table
 from raymia.report.html import render
 from raymia.report.junit import junit_xml
@@ -88,13 +89,21 @@ def write_report(folder_url: str, *, redacted: bool = False) -> str:
     Parameters
     ----------
     redacted : leave the content of records out of the report, and out of the metrics for good.
+
+    Raises
+    ------
+    InputError
+        As `load_curves` does, and while a run is writing to the folder.
     """
-    result, curves = load_curves(folder_url)
+    load_result(folder_url)  # a folder of no run is refused before a lease is put into it
     folder = Folder(folder_url)
-    if redacted:
-        result = redact(result)
-        folder.write(METRICS_FILE, hidden(result.shortened().model_dump_json(indent=2)).encode())
-    folder.write(REPORT_FILE, hidden(render(result, curves, _sweep(folder))).encode())
+    with held(folder_url, new_run_id()):
+        result, curves = load_curves(folder_url)
+        if redacted:
+            result = redact(result)
+            metrics = hidden(result.shortened().model_dump_json(indent=2))
+            folder.write(METRICS_FILE, metrics.encode())
+        folder.write(REPORT_FILE, hidden(render(result, curves, _sweep(folder))).encode())
     return folder.path(REPORT_FILE)
 
 

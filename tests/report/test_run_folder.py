@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import uuid
 import weakref
 
@@ -12,6 +13,7 @@ import pytest
 from made_up_run import made_up_result, made_up_scores
 
 import raymia
+from raymia import lease
 from raymia.errors import InputError
 from raymia.files import Folder
 from raymia.report import files
@@ -233,3 +235,26 @@ def test_stored_run_is_redacted_for_good(tmp_path, scores, curves):
         assert "Zanzibar" not in content
         assert "ab12" in content
     assert load_run(str(tmp_path))[0].redacted
+
+
+def test_a_report_is_not_written_anew_while_a_run_writes_to_its_folder(
+    folder, result, scores, curves, monkeypatch
+):
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
+    write_run(folder, result, [scores], curves)
+    before = Folder(folder).read("report.html")
+    Folder(folder).write("report.html", b"of the run")
+    with (
+        lease.held(folder, "a run"),
+        pytest.raises(InputError, match=f"a run of process {os.getpid()} on .* is writing to"),
+    ):
+        write_report(folder)
+    assert Folder(folder).read("report.html") == b"of the run"
+    write_report(folder)
+    assert Folder(folder).read("report.html") == before
+
+
+def test_a_folder_of_no_run_stays_as_it_is(tmp_path):
+    with pytest.raises(InputError, match="is this a run's folder"):
+        write_report(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
