@@ -93,11 +93,8 @@ class Folder:
             raise
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a file for reading at any place; nothing is read before it is asked for."""
-        if not self.is_local:
-            return io.BufferedReader(RemoteFile(self.fs, self.path(name)), READ_BYTES)
-        file: IO[bytes] = self.fs.open(self.path(name), "rb")
-        return file
+        """See :func:`open_anywhere`."""
+        return open_anywhere(self.fs, self.path(name))
 
     def remove(self, name: str) -> None:
         self.fs.rm_file(self.path(name))
@@ -227,6 +224,14 @@ def opened(url: str) -> Iterator[IO[bytes]]:
         _download(fs, path, copy)
         with copy.open("rb") as file:
             yield file
+
+
+def open_anywhere(fs: Any, path: str) -> IO[bytes]:
+    """Open a file for reading at any place; nothing is read before it is asked for."""
+    if not isinstance(fs, LocalFileSystem):
+        return io.BufferedReader(RemoteFile(fs, path), READ_BYTES)
+    file: IO[bytes] = fs.open(path, "rb")
+    return file
 
 
 def download_folder(fs: Any, path: str) -> Path:

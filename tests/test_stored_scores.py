@@ -7,7 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import raymia.remote
 from raymia.errors import InputError
+from raymia.files import Folder
 from raymia.hashing import string_hashes
 from raymia.metrics import calibration_half, measure
 from raymia.report.scores import SCORES_SCHEMA
@@ -204,6 +206,34 @@ def test_no_more_than_one_attack_is_held_at_a_time(tmp_path, monkeypatch):
     pq.write_table(shuffled(whole()), tmp_path / "scores.parquet")
     reduce_scores(str(tmp_path / "scores.parquet"), metrics=METRICS)
     assert most == [N] * 4
+
+
+def test_a_store_that_fails_now_and_then_is_asked_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(raymia.remote, "FIRST_PAUSE_SECONDS", 0.001)
+    url = f"memory://{tmp_path.name}"
+    pq.write_table(whole(), tmp_path / "scores.parquet")
+    folder = Folder(url)
+    folder.write("scores.parquet", (tmp_path / "scores.parquet").read_bytes())
+    disk, calls = folder.fs.fs, []
+    for name in ("find", "cat_file"):
+        monkeypatch.setattr(disk, name, every_other_fails(getattr(disk, name), name, calls))
+    found = reduce_scores(url, metrics=METRICS)
+    assert {pair: judged.metrics.auc for pair, judged in found.judged.items()} == {
+        pair: metrics.auc for pair, metrics in expected(whole()).items()
+    }
+    assert set(calls) == {"find", "cat_file"}
+
+
+def every_other_fails(call, name, calls):
+    """A call of a filesystem that answers every second time."""
+
+    def flaky(*arguments, **options):
+        calls.append(name)
+        if calls.count(name) % 2:
+            raise ConnectionResetError("gone")
+        return call(*arguments, **options)
+
+    return flaky
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1000])

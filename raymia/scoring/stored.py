@@ -10,18 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raymia.errors import InputError
+from raymia.files import open_anywhere
 from raymia.hashing import string_hashes
 from raymia.metrics.measuring import half_of
 from raymia.metrics.roc import FloatArray
+from raymia.remote import filesystem
 from raymia.scoring.ids import NAMED, Hashes, repeated_hashes
 from raymia.scoring.judge import Judge, Judged, Labels
 from raymia.scoring.workers import Here, Workers
@@ -135,7 +136,7 @@ def reduce_scores(
 
 
 def _files(url: str) -> list[str]:
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = filesystem(url)
     if not fs.isdir(path):
         return [url]
     inside = (str(name) for name in fs.find(path))
@@ -148,8 +149,8 @@ def _files(url: str) -> list[str]:
     return [f"{url.rstrip('/')}/{name.lstrip('/')}" for name in sorted(found)]
 
 
-def _opened(url: str) -> Any:
-    return fsspec.open(url, "rb")
+def _opened(url: str) -> IO[bytes]:
+    return open_anywhere(*filesystem(url))
 
 
 def _pieces_of(shared: tuple[()], url: str) -> list[tuple[tuple[str, str], Piece]]:
