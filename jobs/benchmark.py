@@ -1,5 +1,5 @@
 """How fast raymia asks a model, beside its bare forward pass and other ways, in one run; how fast
-it tries settings; and how fast it measures stored scores.
+it tries settings; how fast it measures stored scores; and many adapters in one audit or in many.
 
     python jobs/benchmark.py                                  # shipped model and texts, a minute
     python jobs/benchmark.py --model FOLDER --texts FILE.jsonl --rounds 5 --json speed.json
@@ -7,6 +7,7 @@ it tries settings; and how fast it measures stored scores.
     python jobs/benchmark.py --images FOLDER --model PIPELINE --rounds 5
     python jobs/benchmark.py --sweep                          # settings on made-up evidence
     python jobs/benchmark.py --reduce                         # 10 million records x 5 attacks
+    python jobs/benchmark.py --adapters 50                    # one audit of 50; 5 audits of one
 
 Every round takes the ways in turn, so that a machine with other work slows all alike; the ratios
 are of one round each, and their median and range are what counts.
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measure = measure_sweep
     elif given.reduce:
         measure = measure_reduction
+    elif given.adapters:
+        measure = measure_adapters
     found, table, marker = measure(given, load)
     print(table)
     if given.json:
@@ -70,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         "--images", metavar="FOLDER", nargs="?", const=DIGITS,
         help="measure a diffusion model, on these images; without a folder: handwritten digits",
     )  # fmt: skip
-    images.add_argument("--count", type=int, default=100, help="images that are used")
+    images.add_argument("--count", type=int, default=100, help="images, or records, that are used")
     images.add_argument(
         "--shape", type=int, nargs=3, default=(1, 32, 32), metavar=("CHANNELS", "HEIGHT", "WIDTH"),
         help="of the fresh UNet's images",
@@ -85,6 +88,10 @@ def parser() -> argparse.ArgumentParser:
     reduction.add_argument("--attacks", type=int, default=5)
     reduction.add_argument("--targets", type=int, default=1)
     reduction.add_argument("--folder", metavar="FOLDER", help="for the scores; 30 bytes each")
+    adapters = made.add_argument_group("adapters of one base")
+    adapters.add_argument("--adapters", type=int, help="audit so many at once, and some alone")
+    adapters.add_argument("--separate", type=int, default=5, help="that are audited alone")
+    adapters.add_argument("--all", action="store_true", help="audit each of them alone")
     return made
 
 
@@ -130,6 +137,16 @@ def measure_reduction(given: argparse.Namespace, load: float) -> tuple[dict[str,
         made = reductions.make_scores(path, given.scores, given.attacks, given.targets)
         found = reductions.measure(made, given.rounds, load)
     return found, reductions.page_table(found), reductions.START
+
+
+def measure_adapters(given: argparse.Namespace, load: float) -> tuple[dict[str, Any], str, str]:
+    from raymia.benchmarks import adapters
+
+    separate = given.adapters if given.all else min(given.separate, given.adapters)
+    with tempfile.TemporaryDirectory() as name:
+        bench = adapters.make_bench(given.adapters, given.count, Path(name))
+        found = adapters.measure(bench, separate, load)
+    return found, adapters.page_table(found), adapters.START
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from ray_fixtures import ensure_local_ray
 from small_audit import BASE, passages, write_texts
 
 import raymia
-from raymia.benchmarks import images, reductions, texts
+from raymia.benchmarks import adapters, images, reductions, texts
 from raymia.benchmarks.measure import END, Timing, write_page
 from raymia.benchmarks.released import CALLS, STRENGTHS, TIMESTEPS, released_scores
 
@@ -118,6 +118,25 @@ def test_one_command_measures_stored_scores_and_has_other_code_check_them(
     assert 0 < driver <= peak
     assert "| 1 | 12,000 |" in page.read_text()
     assert not list(tmp_path.glob("*/scores.parquet"))
+
+
+def test_one_command_audits_adapters_at_once_and_one_by_one(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{adapters.START}\nold\n{END}\n")
+    script.main(
+        ["--adapters", "3", "--separate", "1", "--count", "12",
+         "--json", str(tmp_path / "a.json"), "--page", str(page)]
+    )  # fmt: skip
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["records"] == 12
+    assert found["scores"] == 3 * 12 * len(adapters.ATTACKS)
+    assert found["loads_by_process"] == [1]
+    assert found["separate_loads"] == [1]
+    assert found["largest_difference"] < 1e-4
+    assert "| an audit for each | " in page.read_text()
+    assert ", from 1 of them |" in page.read_text()
 
 
 HOLDS_AND_FORKS = """
