@@ -69,8 +69,8 @@ class Estimate:
     Attributes
     ----------
     preparations, stages : in order; a stage that targets share comes once.
-    wall_seconds : one after another what runs so, None where a rate is not known. Starting Ray and
-        loading models are not in it.
+    wall_seconds : all streams one after another, though a cluster may have room for several; None
+        where a rate is not known. Starting Ray and loading models are not in it.
     cost : of the actors' machines for as long as they are held; None without prices.
     """
 

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from raymia.engine.capacity import Demand, Machine, one_each, shortages
+from raymia.engine.stopping import pause
 from raymia.errors import InputError, RaymiaError
 
 HEAD = "node:__internal_head__"
@@ -29,6 +30,9 @@ STATUS_SECONDS = 15.0
 """How long a head that has just started may take to say whether it has an autoscaler."""
 REFUSALS = 3
 """How many times in a row an autoscaler has to say that it cannot."""
+_asked: list[Sequence[Demand]] = []
+"""What all threads ask for; the autoscaler keeps one request alone."""
+_asking = threading.Lock()
 
 
 def present() -> list[Machine]:
@@ -109,18 +113,23 @@ def _kinds(config: dict[str, Any]) -> tuple[Machine, ...] | None:
 @contextmanager
 def asked_for(demands: Sequence[Demand]) -> Iterator[None]:
     """Ask the autoscaler for the places of all actors there may be, by GPU types and labels, so
-    that the right machines come up; and for nothing any more when the block ends, however it ends.
+    that the right machines come up; and no longer when the block ends, however it ends. What other
+    threads ask for is asked for with it.
     """
     stop = threading.Event()
-    asking = threading.Thread(target=_keep_asking, args=(demands, stop), daemon=True)
+    asking = threading.Thread(target=_keep_asking, args=(stop,), daemon=True)
+    with _asking:
+        _asked.append(demands)
     asking.start()
     try:
         yield
     finally:
         stop.set()
         asking.join(timeout=10)
+        with _asking:
+            _asked.remove(demands)
         with suppress(Exception):  # the cluster may be what ended the block
-            _ask([])
+            _ask()
 
 
 def wait_for(demands: Sequence[Demand], console: Console, seconds: float) -> None:
@@ -149,7 +158,7 @@ def wait_for(demands: Sequence[Demand], console: Console, seconds: float) -> Non
         if waited - said >= SAY_SECONDS:
             said = waited
             say(console, f"waiting for machines ({waited:.0f} s): {lacking[0]}")
-        time.sleep(POLL_SECONDS)
+        pause(POLL_SECONDS)
     none_at_all = shortages(one_each(demands), present())
     if none_at_all:
         raise RaymiaError(
@@ -176,22 +185,24 @@ def _is_refused() -> bool:
     return bool(reply.autoscaling_state.infeasible_cluster_resource_constraints)
 
 
-def _keep_asking(demands: Sequence[Demand], stop: threading.Event) -> None:
+def _keep_asking(stop: threading.Event) -> None:
     while True:
         with suppress(Exception):  # the next time is soon
-            _ask(demands)
+            _ask()
         if stop.wait(ASK_AGAIN_SECONDS):
             return
 
 
-def _ask(demands: Sequence[Demand]) -> None:
+def _ask() -> None:
     from ray.autoscaler.sdk import request_resources
 
-    actors = [demand for demand in demands if demand.resources for _ in range(demand.most)]
-    request_resources(
-        bundles=[dict(actor.resources) for actor in actors],
-        bundle_label_selectors=[dict(actor.labels) for actor in actors],
-    )
+    with _asking:
+        demands = [demand for asked in _asked for demand in asked if demand.resources]
+        actors = [demand for demand in demands for _ in range(demand.most)]
+        request_resources(
+            bundles=[dict(actor.resources) for actor in actors],
+            bundle_label_selectors=[dict(actor.labels) for actor in actors],
+        )
 
 
 def other_kinds(demand: Demand, kinds: Sequence[Machine]) -> list[str]:

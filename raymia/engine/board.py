@@ -48,9 +48,18 @@ class Board:
     """Counts of all stages; runs as an actor that uses no CPU."""
 
     lines: dict[str, Line] = field(default_factory=dict)
+    pools: set[str] = field(default_factory=set)
+
+    def place(self, pool: str) -> None:
+        """Note that an actor of a pool has its place."""
+        self.pools.add(pool)
+
+    def placed(self) -> set[str]:
+        """The pools of which an actor has its place, or had it."""
+        return self.pools
 
     def expect(self, stage: str, total: int) -> None:
-        self.lines.setdefault(stage, Line()).total = total
+        self.lines.setdefault(stage, Line()).total += total
 
     def set(self, stage: str, done: int, total: int) -> None:
         line = self.lines.setdefault(stage, Line())

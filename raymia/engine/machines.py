@@ -39,6 +39,11 @@ def demands_of(pools: Sequence[Pool], blocks: int, cluster: Cluster) -> list[Dem
     ]
 
 
+def most_blocks(inputs: Inputs) -> int:
+    """Blocks of a stream that asks about every record."""
+    return math.ceil(len(inputs.payloads) / inputs.spec.resources.block_records)
+
+
 def demand_of_task(name: str, pool: PoolSpec, cluster: Cluster) -> Demand:
     """What making a reference asks for."""
     return Demand.of(name, 1, 1, task_options(pool, cluster))
@@ -54,8 +59,7 @@ def refuse_impossible(plans: Sequence[TargetPlan], inputs: Inputs, cluster: Clus
     """
     if cluster.startable is None:
         return
-    resources = inputs.spec.resources
-    blocks = math.ceil(len(inputs.payloads) / resources.block_records)
+    resources, blocks = inputs.spec.resources, most_blocks(inputs)
     steps = [demands_of(pools_of(stages), blocks, cluster) for stages in streams_of(plans)]
     steps += [
         [demand_of_task(preparation.stage_name(plan.name), resources.reference, cluster)]

@@ -12,9 +12,10 @@ from rich.console import Console
 
 from raymia.engine.board import Line, OnLines, started
 from raymia.engine.cluster import Cluster, check_store_is_shared, connected, is_given
-from raymia.engine.machines import Machines, machines_for, refuse_impossible
+from raymia.engine.machines import Machines, machines_for, most_blocks, refuse_impossible
 from raymia.engine.pools import in_loading_order, streams_of
 from raymia.engine.prepare import run_preparation
+from raymia.engine.side_by_side import Stream, run_streams
 from raymia.engine.stream import run_stream
 from raymia.errors import RaymiaError
 from raymia.evidence.store import EvidenceStore
@@ -46,7 +47,9 @@ def ask_models(
     """Prepare references, then stream records through the models.
 
     Targets whose models share their bases go through one stream, wherever they stand in the audit
-    file; others go one after another. A target that fails does not stop the others.
+    file; several streams run at the same time where the cluster has room for them
+    (:mod:`raymia.engine.side_by_side`), and one after another where it has not. A target that fails
+    does not stop the others.
 
     Parameters
     ----------
@@ -62,11 +65,12 @@ def ask_models(
     resources = inputs.spec.resources
     with _at_work(inputs, store, store_url, console, on_lines) as (cluster, machines, board):
         failed = prepare_references(inputs, store, store_url, cluster, machines, board)
-        for stages in streams_of(in_loading_order(inputs.without(failed), store)):
-            failed |= run_stream(
-                stages,
+
+        def run(stream: Stream) -> dict[str, str]:
+            return run_stream(
+                stream,
                 inputs.payloads,
-                stored_neighbors(stages, store),
+                stored_neighbors(stream.stages, store),
                 store_url=store_url,
                 block_records=resources.block_records,
                 cluster=cluster,
@@ -74,6 +78,14 @@ def ask_models(
                 wait_minutes=resources.wait_minutes,
                 board=board,
             )
+
+        failed |= run_streams(
+            streams_of(in_loading_order(inputs.without(failed), store)),
+            run,
+            blocks=most_blocks(inputs),
+            cluster=cluster,
+            board=board,
+        )
         lines: dict[str, Line] = ray.get(board.snapshot.remote())
     if failed:
         failed |= failed_with(plan_audit(inputs, store), failed)

@@ -63,6 +63,7 @@ class PoolConfig:
 
     Attributes
     ----------
+    key : what the board calls the pool.
     tasks : of models that share their base; one alone need not.
     store_url : the evidence store.
     threads : torch threads; None leaves them as they are.
@@ -70,6 +71,7 @@ class PoolConfig:
     origins : see :func:`raymia.models.source.bring`.
     """
 
+    key: str
     tasks: tuple[Task, ...]
     store_url: str
     threads: int | None
@@ -85,6 +87,7 @@ class PoolActor:
         self.board = board
         self.store = EvidenceStore(config.store_url)
         self._failed: dict[str, str] = {}
+        board.place.remote(config.key)
         # Loading in the background makes a failure to load an error of the first block, which Ray
         # reports with its cause; an error in a constructor it does not.
         self._loading: Future[Callable[[int], Any]] = ThreadPoolExecutor(1).submit(self._load)

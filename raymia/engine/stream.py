@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.data
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.exceptions import ExecutionTimeoutError
 
 from raymia.engine.cluster import Cluster, pool_options, threads_per_actor
 from raymia.engine.machines import Machines, demands_of
-from raymia.engine.pools import pools_of
+from raymia.engine.side_by_side import Stream
 from raymia.engine.stage import (
     FAILED,
     RECORD_COLUMNS,
@@ -23,6 +25,7 @@ from raymia.engine.stage import (
     failures_in,
     todo_column,
 )
+from raymia.engine.stopping import StoppedError, told
 from raymia.errors import RaymiaError
 from raymia.models.source import origins_of
 from raymia.plan import Stage
@@ -33,7 +36,7 @@ LEAST_TIMEOUT_SECONDS = 1_800.0
 
 
 def run_stream(
-    stages: list[Stage],
+    stream: Stream,
     records: pa.Table,
     neighbors: dict[tuple[str, int], Any],
     *,
@@ -48,7 +51,7 @@ def run_stream(
 
     Parameters
     ----------
-    stages : in the order in which a block passes them; a stage that has nothing to ask is left out,
+    stream : a block passes its stages in their order; a stage that has nothing to ask is left out,
         and stages on one base are one pool (:mod:`raymia.engine.pools`).
     records : columns ``record_id`` and ``payload``.
     machines, wait_minutes : see :func:`raymia.engine.machines.machines_for`.
@@ -62,8 +65,10 @@ def run_stream(
     ------
     RaymiaError
         What a stage that targets share raised, without Ray's wrapping.
+    StoppedError
+        Where this thread was told to end.
     """
-    pools = pools_of(stages)
+    pools = stream.pools
     stages = [stage for pool in pools for stage in pool.stages]
     blocks = list(_blocks(stages, records, neighbors, block_records))
     if not blocks:
@@ -78,6 +83,7 @@ def run_stream(
     # Waiting for machines to come up, or for a large model to load, is not a stall.
     context.execution_no_progress_timeout_s = max(LEAST_TIMEOUT_SECONDS, 60 * wait_minutes)
     context.execution_options.preserve_order = False
+    context.custom_execution_callback_classes = [EndsWhenTold]
     actors = sum(pool.spec.actors for pool in pools)
     computing = sum(pool.spec.actors for pool in pools if pool.computes)
     dataset = ray.data.from_arrow(blocks)
@@ -93,6 +99,7 @@ def run_stream(
         ]
         last = number + 1 == len(pools)
         config = PoolConfig(
+            key=stream.key(pool),
             tasks=tuple(
                 Task(
                     stage.name,
@@ -133,6 +140,8 @@ def run_stream(
             "what was answered is stored, run it again to go on, with a longer "
             "resources.wait_minutes if need be"
         ) from None
+    if told().is_set():
+        raise StoppedError
     sent = sum(block.num_rows for block in blocks)
     if passed != sent:
         raise RaymiaError(f"{sent} records went into the stream and {passed} came out of it")
@@ -177,6 +186,33 @@ def _blocks(
     )
     for start in range(0, len(rows), block_records):
         yield pa.Table.from_pylist(rows[start : start + block_records], schema=schema)
+
+
+class EndsWhenTold(ExecutionCallback):  # type: ignore[misc]
+    """Kills the actors of an execution that fails, or whose thread is told to end.
+
+    Ray Data makes one in the thread that asks for an execution, and calls it in the loop of that
+    execution, many times a second. By itself it lets actors finish what they are at, and keeps them
+    as long as anybody keeps the error.
+    """
+
+    def __init__(self) -> None:
+        self._told = told()
+        self._ending: threading.Thread | None = None
+
+    def before_execution_starts(self, executor: Any) -> None:
+        shutdown = executor.shutdown
+
+        def kill(force: bool, exception: BaseException | None = None) -> None:
+            shutdown(force or exception is not None, exception)
+
+        executor.shutdown = kill
+
+    def on_execution_step(self, executor: Any) -> None:
+        if self._told.is_set() and self._ending is None:
+            # In a thread, since it waits for the loop that calls this.
+            self._ending = threading.Thread(target=executor.shutdown, args=(True,), daemon=True)
+            self._ending.start()
 
 
 def _strategy(pool: PoolSpec, blocks: int) -> ray.data.ActorPoolStrategy:
