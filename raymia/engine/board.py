@@ -49,6 +49,7 @@ class Board:
 
     lines: dict[str, Line] = field(default_factory=dict)
     pools: set[str] = field(default_factory=set)
+    loading: dict[str, int] = field(default_factory=dict)
 
     def place(self, pool: str) -> None:
         """Note that an actor of a pool has its place."""
@@ -57,6 +58,15 @@ class Board:
     def placed(self) -> set[str]:
         """The pools of which an actor has its place, or had it."""
         return self.pools
+
+    def begin_loading(self, actor: str) -> int:
+        """Note that an actor loads its models; says how often it began before and did not end."""
+        unfinished = self.loading.get(actor, 0)
+        self.loading[actor] = unfinished + 1
+        return unfinished
+
+    def end_loading(self, actor: str) -> None:
+        self.loading[actor] = 0
 
     def expect(self, stage: str, total: int) -> None:
         self.lines.setdefault(stage, Line()).total += total

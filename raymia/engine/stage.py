@@ -17,13 +17,15 @@ wrong with a model that targets share, or with the store, is raised, and ends th
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import ray
 
 from raymia.errors import RaymiaError
 from raymia.evidence.store import EvidenceKey, EvidenceStore
@@ -31,6 +33,8 @@ from raymia.models.loaders import Loader, load_together
 from raymia.models.source import bring
 from raymia.probes.base import RECORD, Item, Probe
 
+MOST_DEATHS = 3
+"""How often in a row an actor's process may die while it loads; Ray would start it for ever."""
 RECORD_COLUMNS = ["record_id", "payload", "neighbor", "neighbor_payload"]
 FAILED = pa.field("failed", pa.list_(pa.struct([("target", pa.string()), ("why", pa.string())])))
 
@@ -97,8 +101,14 @@ class PoolActor:
 
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
+        actor = ray.get_runtime_context().get_actor_id()
+        died = ray.get(self.board.begin_loading.remote(actor))
+        if died >= MOST_DEATHS:
+            raise RaymiaError(died_loading(self.config.tasks, died))
         bring(self.config.origins)
-        return load_together([task.loader for task in self.config.tasks])
+        loaded = load_together([task.loader for task in self.config.tasks])
+        self.board.end_loading.remote(actor)
+        return loaded
 
     def __call__(self, block: pa.Table) -> pa.Table:
         import torch
@@ -141,6 +151,27 @@ class PoolActor:
             if probe.makes_neighbors:
                 block = with_neighbors(block, answers)
         return block
+
+
+def died_loading(tasks: Sequence[Task], times: int) -> str:
+    """Say of an actor whose process is killed again and again why that may be."""
+    from raymia.models.memory import memory_of
+
+    found = [memory_of(task.loader.checkpoint, _batch(task.loader)) for task in tasks]
+    most = max((memory.total for memory in found if memory is not None), default=None)
+    takes = "" if most is None else f"takes about {most / 2**30:.2f} GiB and "
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    more = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
+    return (
+        f"{tasks[0].name}{more}: the process of an actor died {times} times in a row while it "
+        "loaded the model, as one does that is killed for lack of memory; it "
+        f"{takes}shares the {there:.0f} GiB of its machine with whatever else is there. Give the "
+        "pool larger machines or fewer actors on each, or the model a smaller dtype or quantization"
+    )
+
+
+def _batch(loader: Loader) -> int:
+    return int(getattr(loader, "batch_tokens", getattr(loader, "batch_images", 0)))
 
 
 class _TargetError(Exception):

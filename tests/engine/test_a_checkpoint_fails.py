@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from small_audit import BASE, NEIGHBORS, Models, console, passages, reweigh, wri
 from tiny_models import save_adapter, save_tiny
 
 from raymia.audit import run_audit
+from raymia.engine.stage import MOST_DEATHS
 from raymia.errors import RaymiaError
 from raymia.report.ranking import rank
 from raymia.report.result import RunResult
@@ -34,6 +36,19 @@ class Refuses(GPT2LMHeadModel):
         super().__init__(config)
         if Path(config.stop_file).exists():
             raise ValueError("these weights are not to be had")
+"""
+
+DIES = """
+import os, signal
+from pathlib import Path
+from transformers import GPT2LMHeadModel
+
+class Dies(GPT2LMHeadModel):
+    def __init__(self, config):
+        super().__init__(config)
+        with Path(config.notes).open("a") as file:
+            file.write("x")
+        os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -105,6 +120,34 @@ def test_the_others_are_scored_and_the_next_run_tries_the_failed_one_again(
     assert mended.succeeded
     assert {name: n for name, n in asked(mended).items() if n} == {"target:bad": OF_TARGET}
     assert scored(tmp_path) == {"bad", "tuned", "again"}
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_checkpoint_whose_processes_are_killed_while_they_load_it_is_given_up(
+    tmp_path: Path, models: Models
+) -> None:
+    """As the kernel does where memory is short; Ray would start them again for ever."""
+    folder, notes = tmp_path / "large", tmp_path / "loads"
+    reweigh(models.target, folder, lambda tensor: tensor * 0.9)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"auto_map": {"AutoModelForCausalLM": "dies.Dies"}, "notes": str(notes)}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "dies.py").write_text(DIES)
+    file = audit(
+        tmp_path, models,
+        [{"name": "large", "model": str(folder), "trust_remote_code": True},
+         {"name": "tuned", "model": str(models.target)}],
+        references=None, neighbors=None,
+    )  # fmt: skip
+    result = run_audit(load_spec(file), console())
+    ((name, reason),) = ((one.name, one.reason) for one in result.failed)
+    assert name == "large"
+    assert reason.startswith(
+        f"target:large: the process of an actor died {MOST_DEATHS} times in a row while it loaded"
+    )
+    assert re.search(r"it takes about \d+\.\d\d GiB and shares the \d+ GiB of its machine", reason)
+    assert notes.read_text() == "x" * MOST_DEATHS
+    assert scored(tmp_path) == {"tuned"}
 
 
 @pytest.mark.usefixtures("local_ray")
