@@ -10,14 +10,19 @@ import pyarrow as pa
 import pytest
 import yaml
 from small_inputs import answer, audit
+from small_sweep import SWEEP, with_evidence, write_sweep_audit
 from tiny_models import PARAPHRASER
 from typer.testing import CliRunner
 
 from raymia.cli import app
 from raymia.evidence.store import EvidenceKey, EvidenceStore
+from raymia.files import Folder
 from raymia.inputs import resolve_inputs
 from raymia.plan import is_missing_anything, plan_audit
 from raymia.probes.text import SUM_SCHEMA
+from raymia.spec_file import load_spec
+from raymia.sweep.record import Tried
+from raymia.sweep.run import swept_rates
 
 OTHER = EvidenceKey("text.neighbors", {"model": "gone", "version": 1})
 
@@ -84,6 +89,27 @@ def test_gc_says_what_it_would_delete_and_deletes_when_told(made):
     assert f"deleted: {OTHER.folder} " in done.output
     assert not there.exists()
     assert not is_missing_anything(plan_audit(resolve_inputs(spec), EvidenceStore(spec.store)))
+
+
+def test_gc_keeps_rates_and_what_a_sweep_asks_and_has_tried(tmp_path):
+    queries = {"neighbors.share": {"grid": [0.1, 0.2]}}
+    file = write_sweep_audit(tmp_path, {**SWEEP, "queries": queries})
+    spec = load_spec(file)
+    plan = with_evidence(spec)
+    tried = Tried(spec.store, plan.halves, swept_rates(spec)).place
+    folder = Folder(spec.store)
+    for name in (f"{tried}/a.json", "sweeps/of-old-code/b.json", "rates/c.json", "rates/d.json"):
+        folder.write(name, b"[]")
+    for path in Path(spec.store).rglob("*"):
+        os.utime(path, (time.time() - 2 * 86_400,) * 2)
+    listed = run("ls", spec.store, file).output.splitlines()
+    (rates,) = (line for line in listed if " rates " in line)
+    assert rates.split("│")[5].strip() == "2"
+    assert sum(" sweeps/" in line for line in listed) == 2
+    said = run("gc", spec.store, file).output
+    assert [line for line in said.splitlines() if line.startswith("would")] == [
+        "would delete: sweeps/of-old-code (2 B): no given audit needs it"
+    ]
 
 
 def test_gc_without_audit_files_deletes_no_evidence(made):

@@ -137,9 +137,19 @@ def _needs(spec: AuditSpec, store: EvidenceStore) -> Iterable[tuple[str, str]]:
     from raymia.models.source import Checkpoint
     from raymia.plan import plan_audit
     from raymia.prepare.self_generated import SelfGeneratedRecipe
+    from raymia.sweep.plan import plan_sweep
+    from raymia.sweep.record import Tried
+    from raymia.sweep.run import swept_rates
+    from raymia.sweep.space import check_sweep
 
+    yield "rates", "plan"
     inputs = resolve_inputs(spec)
-    for plan in plan_audit(inputs, store):
+    plans = plan_audit(inputs, store)
+    if spec.sweep is not None:
+        swept = plan_sweep(check_sweep(spec), store)
+        yield Tried(spec.store, swept.halves, swept_rates(spec)).place, "sweep"
+        plans += [plan for audit in swept.audits for plan in plan_audit(audit.inputs, store)]
+    for plan in plans:
         for stage in plan.stages:
             for planned in stage.probes:
                 yield planned.key.folder, stage.name

@@ -37,7 +37,8 @@ MERGED_BYTES = 128 * 2**20
 """Parts are merged up to this size, so that merging needs little memory."""
 BEING_WRITTEN = timedelta(days=1)
 """Younger files are left alone: somebody may be writing beside them."""
-ROOMS = ("evidence", "prepared", "corpus", "scores")
+DEPTHS = {"evidence": 3, "prepared": 2, "corpus": 2, "scores": 2, "sweeps": 2, "rates": 1}
+"""Parts of a name that make a key, by room: rates are one, since each is a hundred bytes."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class StoredThing:
 
     Attributes
     ----------
-    folder : below the store's own: ``evidence/KIND/KEY``, ``prepared/KEY``, or a file of counts.
+    folder : below the store's own: ``evidence/KIND/KEY``, ``prepared/KEY``, ``sweeps/KEY``, a file
+        of counts, or ``rates``.
     files : complete ones.
     incomplete : files that are being written, or whose writer was killed.
     """
@@ -81,8 +83,7 @@ def stored_things(store: EvidenceStore) -> list[StoredThing]:
         If there is no store.
     """
     found: dict[str, list[FileEntry]] = {}
-    for room in ROOMS:
-        depth = 3 if room == "evidence" else 2
+    for room, depth in DEPTHS.items():
         for entry in store.folder.entries(room):
             found.setdefault("/".join(entry.name.split("/")[:depth]), []).append(entry)
     if not found:
@@ -296,7 +297,7 @@ def find_waste(store: EvidenceStore, needed: Collection[str] | None) -> Iterator
     """
     for thing in stored_things(store):
         # A folder that is being written is as young as the youngest file in it.
-        alone = thing.folder.rsplit("/", 1)[1].startswith(TEMPORARY_PREFIX)
+        alone = thing.folder.rsplit("/", 1)[-1].startswith(TEMPORARY_PREFIX)
         left = tuple(
             e
             for e in thing.incomplete

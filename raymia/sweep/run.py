@@ -75,7 +75,7 @@ def _run(
         asked, failed = _ask(plan, spec, store, console, join)
         found = read_places(plan, store, failed)
         results, tried_now, settings = _try(plan, spec, found, console, join)
-    rates = _rates(spec)
+    rates = swept_rates(spec)
     rows = [
         Row(
             setting,
@@ -114,7 +114,8 @@ def _run(
     return result, rows
 
 
-def _rates(spec: AuditSpec) -> tuple[float, ...]:
+def swept_rates(spec: AuditSpec) -> tuple[float, ...]:
+    """The false-positive rates that settings are tried at."""
     assert spec.sweep is not None
     return tuple(dict.fromkeys((*spec.metrics.fprs, spec.sweep.objective.fpr)))
 
@@ -166,7 +167,7 @@ def _try(
     -------
     The results by key, how many settings were tried now, and all settings.
     """
-    sweep, rates = plan.sweep, _rates(spec)
+    sweep, rates = plan.sweep, swept_rates(spec)
     record = Tried(spec.store, plan.halves, rates)
     known = record.read()
     by_key = {swept.key: swept for swept in sweep.attacks}
