@@ -117,7 +117,7 @@ class Folder:
             # The listing must be fresh: other workers write to the same store.
             self.fs.invalidate_cache(self.path(folder))
             entries: list[Any] = self.fs.ls(self.path(folder), detail=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         names = (str(entry).rsplit("/", 1)[-1] for entry in entries)
         return sorted(n for n in names if n.endswith(suffix) and not n.startswith("."))

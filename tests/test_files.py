@@ -29,6 +29,8 @@ def test_what_is_written_is_read(folder):
 def test_what_was_not_written_is_not_there(folder):
     assert not folder.exists("a")
     assert folder.names("a", ".parquet") == []
+    folder.write("file", b"x")
+    assert folder.names("file/a", ".parquet") == []
     with pytest.raises(FileNotFoundError):
         folder.read("a")
 

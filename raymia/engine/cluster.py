@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raymia.engine.autoscaler import GROUP_LABEL, present, startable
 from raymia.engine.capacity import Demand, Machine
 from raymia.engine.reachable import check_answers
-from raymia.errors import InputError
+from raymia.errors import InputError, RaymiaError
 from raymia.files import Folder
 from raymia.spec import PoolSpec, ResourcesSpec
 
@@ -135,7 +135,14 @@ def connected(resources: ResourcesSpec) -> Iterator[Cluster]:
             options |= {"address": LOCAL, "num_cpus": resources.cpus, "include_dashboard": False}
         else:
             check_answers(address)
-        ray.init(**options)
+        try:
+            ray.init(**options)
+        except Exception as error:  # a bare Exception where it is too slow to start
+            place = "started here" if address == LOCAL else f"joined at {address}"
+            raise RaymiaError(
+                f"Ray could not be {place}: {str(error).strip() or type(error).__name__}; what was "
+                "answered is stored, run it again once the machine has memory and time to spare"
+            ) from error
         _stop_on_sigterm(told_to_stop)
     try:
         is_local = address == LOCAL

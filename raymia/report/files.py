@@ -185,7 +185,10 @@ def load_result(folder_url: str) -> RunResult:
     except (ValueError, AttributeError) as error:
         why = _first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise InputError(f"{where}: not the metrics of a run: {why}") from error
-    raise InputError(f"{where}: expected schema version {SCHEMA_VERSION}, got {version}")
+    raise InputError(
+        f"{where}: expected schema version {SCHEMA_VERSION}, got {version}: another version of "
+        "raymia wrote it; run its audit again, which asks no model for what the store still has"
+    )
 
 
 def _read_table(

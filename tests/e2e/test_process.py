@@ -35,11 +35,20 @@ def test_formulas_are_printed_whole():
     assert "[mean_n q_ref(x~_n) - q_ref(x)] - [mean_n q_target(x~_n) - q_target(x)]" in printed
 
 
+class Folders:
+    target = BASE
+
+
+def test_ray_that_cannot_start_is_said_without_a_traceback(tmp_path):
+    file = write_small_audit(tmp_path, Folders)
+    done = run("audit", str(file), RAY_TMPDIR=str(file))
+    assert done.returncode == 1
+    assert "Ray could not be started here: [Errno 20] Not a directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_run_says_that_it_can_go_on(tmp_path, sent):
-    class Folders:
-        target = BASE
-
     file = write_small_audit(tmp_path, Folders)
     driver = subprocess.Popen(
         [sys.executable, "-m", "raymia", "audit", str(file)],

@@ -164,7 +164,10 @@ def test_folder_without_a_run_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 99}, "expected schema version 2, got 99"),
+        (
+            {"schema_version": 99},
+            "expected schema version 2, got 99: another version of raymia wrote",
+        ),
         ({"seed": "seven"}, "not the metrics of a run: seed"),
         ({"surprise": 1}, "not the metrics of a run: surprise"),
     ],
