@@ -217,10 +217,12 @@ def test_the_command_takes_the_output_folder_or_the_audit_file(tmp_path, tiny_gp
         log.write({"event": "target", "target": "one", "state": "failed", "done": 0, "total": 9,
                    "why": "no [weights]"})  # fmt: skip
     for given in (output, str(file)):
-        result = CliRunner().invoke(app, ["status", given, "--follow"], env={"COLUMNS": "200"})
-        assert result.exit_code == 0, result.output
-        for says in ("Audit mine, run r1", "failed: no [weights]", "[bold]two", "ended "):
-            assert says in result.output
+        for follow in ([], ["--follow"]):
+            result = CliRunner().invoke(app, ["status", given, *follow], env={"COLUMNS": "200"})
+            assert result.exit_code == 0, result.output
+            for says in ("Audit mine, run r1\n", "failed: no [weights]", "[bold]two", "ended "):
+                assert says in result.output
+            assert result.output.endswith(" s ago\n")
 
 
 def test_a_lease_of_another_run_says_nothing_of_this_one(tmp_path):

@@ -34,13 +34,18 @@ def status(
 
         output = load_spec(run).output
     console = Console()
+    if not follow:
+        console.print(_table(output))
+        return
     with Live(_table(output), console=console, auto_refresh=False) as live:
-        while follow:
+        while True:
             found = read_status(output)
             if found.ended or found.is_dead:
                 break
             time.sleep(FOLLOW_SECONDS)
             live.update(_table(output), refresh=True)
+    if not console.is_terminal:
+        console.line()  # which a live display writes on terminals alone
 
 
 def _table(output: str) -> RenderableType:
@@ -51,9 +56,10 @@ def _table(output: str) -> RenderableType:
     from raymia.status import read_status
 
     found = read_status(output)
-    table = Table(title=f"Audit {found.audit}, run {found.run}", title_justify="left")
+    table = Table()
     table.add_column("checkpoint", no_wrap=True)
     table.add_column("state", overflow="fold")
     for name, progress in found.targets.items():
         table.add_row(Text(name), Text(str(progress)))
-    return Group(table, Text(found.summary()))
+    title = Text(f"Audit {found.audit}, run {found.run}", style="italic")
+    return Group(title, table, Text(found.summary()))
