@@ -107,7 +107,8 @@ def save_adapters(names: Sequence[str], folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     base = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
-    model = get_peft_model(base, LoraConfig(r=RANK, lora_alpha=2 * RANK, task_type="CAUSAL_LM"))
+    settings = {"r": RANK, "lora_alpha": 2 * RANK, "fan_in_fan_out": True}  # of GPT-2's layers
+    model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **settings))
     draws = torch.Generator().manual_seed(0)
     for name in names:
         with torch.no_grad():
