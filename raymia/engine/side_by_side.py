@@ -142,7 +142,10 @@ class _Room(ExitStack):
         together = [d for one in (*running, stream) for d in self._demands(one)]
         if known and shortages(together, self._cluster.machines):
             return False
-        placed = set(ray.get(self._board.placed.remote()))
+        try:
+            placed = set(ray.get(self._board.placed.remote()))
+        except ray.exceptions.RayError:  # it is being started again; streams go on in turn
+            return False
         return placed >= {one.key(pool) for one in running for pool in one.pools}
 
     def _has_place(self, stream: Stream) -> bool:
