@@ -201,7 +201,7 @@ def page_table(found: dict[str, Any]) -> str:
         adapters * one / found["seconds"] for one in (mean, min(alone), max(alone))
     )
     each = found["seconds"] / adapters
-    actors = "one actor" if len(loads) == 1 else f"{len(loads)} actors"
+    times = f"{sum(loads)}, by {'one actor' if len(loads) == 1 else f'{len(loads)} actors'}"
     compared = found["scores"] // adapters * separate
     return "\n".join(
         [
@@ -210,8 +210,7 @@ def page_table(found: dict[str, Any]) -> str:
             "",
             "| way | seconds for all | seconds per adapter | times that the base was loaded |",
             "|---|---|---|---|",
-            f"| one audit of all | {found['seconds']:,.0f} | {each:.1f} | {sum(loads)}, by {actors} "
-            "|",
+            f"| one audit of all | {found['seconds']:,.0f} | {each:.1f} | {times} |",
             f"| an audit for each | {all_alone} | {mean:.1f} ({min(alone):.1f} to "
             f"{max(alone):.1f}) | {statistics.mean(found['separate_loads']):g} for each |",
             "",
