@@ -9,7 +9,7 @@ Which output predicts which token, for a text of tokens t0 t1 t2 t3, padded on t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -361,8 +361,9 @@ def _load_base(checkpoint: Checkpoint) -> tuple[Any, Any]:
     source = {"trust_remote_code": checkpoint.trust_remote_code, **checkpoint.gguf}
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **source)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             where,
+            output_loading_info=True,
             dtype=dtype,
             use_safetensors=True,
             quantization_config=_quantization(checkpoint.quantization, dtype),
@@ -373,9 +374,27 @@ def _load_base(checkpoint: Checkpoint) -> tuple[Any, Any]:
         raise InputError(
             f"{where}: cannot be loaded as a causal language model: {error}"
         ) from error
+    refuse_missing(found["missing_keys"], where)
     model.eval()
     model.generation_config = neutral_generation(model.generation_config)
     return model, tokenizer
+
+
+def refuse_missing(tensors: Iterable[str], where: str) -> None:
+    """Refuse weights that lack tensors, which transformers would fill with random numbers.
+
+    Raises
+    ------
+    InputError
+        Naming some of them.
+    """
+    names = sorted(tensors)
+    if names:
+        raise InputError(
+            f"{where}: its weights lack {len(names):,} tensors that its config.json asks for "
+            f"({', '.join(names[:3])}{', ...' if names[3:] else ''}); copy the whole checkpoint "
+            "again, with its own config.json"
+        )
 
 
 def neutral_generation(config: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -281,6 +282,15 @@ def test_damaged_weights_are_refused_with_their_path(tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InputError, match="broken"):
         load(broken)
+
+
+def test_weights_that_lack_a_layer_are_refused_and_not_filled_with_random_numbers(tmp_path):
+    lacking = save_tiny(tmp_path / "lacking")
+    config = json.loads((lacking / "config.json").read_text())
+    config["n_layer"] += 1
+    (lacking / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"lacking: its weights lack 12 tensors .*h\.\d\."):
+        load(lacking)
 
 
 def test_lower_precision_still_answers_in_float32_near_the_full_one(base, texts):
