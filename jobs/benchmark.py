@@ -1,5 +1,6 @@
 """How fast raymia asks a model, beside its bare forward pass and other ways, in one run; how fast
-it tries settings; how fast it measures stored scores; and many adapters in one audit or in many.
+it tries settings; how fast it measures stored scores; many adapters in one audit or in many; and what
+it takes without any model.
 
     python jobs/benchmark.py                                  # shipped model and texts, a minute
     python jobs/benchmark.py --model FOLDER --texts FILE.jsonl --rounds 5 --json speed.json
@@ -8,6 +9,7 @@ it tries settings; how fast it measures stored scores; and many adapters in one 
     python jobs/benchmark.py --sweep                          # settings on made-up evidence
     python jobs/benchmark.py --reduce                         # 10 million records x 5 attacks
     python jobs/benchmark.py --adapters 50                    # one audit of 50; 5 audits of one
+    python jobs/benchmark.py --pipeline --records 1000000     # a model that answers at once
 
 Every round takes the ways in turn, so that a machine with other work slows all alike; the ratios
 are of one round each, and their median and range are what counts.
@@ -45,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measure = measure_reduction
     elif given.adapters:
         measure = measure_adapters
+    elif given.pipeline:
+        measure = measure_pipeline
     found, table, marker = measure(given, load)
     print(table)
     if given.json:
@@ -57,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description="Measure how fast raymia asks a model.")
     made.add_argument("--model", metavar="FOLDER", help="default: the demo's base, a fresh UNet")
     made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--records", type=int, default=10_000, help="made up: sweeps, pipeline")
+    made.add_argument("--folder", metavar="FOLDER", help="for what is made up: scores, a store")
     made.add_argument("--json", metavar="FILE", type=Path, help="write everything measured")
     made.add_argument("--page", metavar="FILE.md", type=Path, help="put the table into a page")
     texts = made.add_argument_group("language models")
@@ -66,7 +72,6 @@ def parser() -> argparse.ArgumentParser:
     texts.add_argument("--batch-tokens", type=int, default=8_192)
     sweeps = made.add_argument_group("sweeps")
     sweeps.add_argument("--sweep", action="store_true", help="measure how fast settings are tried")
-    sweeps.add_argument("--records", type=int, default=10_000, help="of made-up evidence")
     sweeps.add_argument("--settings", type=int, default=1_000, help="a multiple of 20")
     images = made.add_argument_group("diffusion models")
     images.add_argument(
@@ -87,11 +92,16 @@ def parser() -> argparse.ArgumentParser:
     reduction.add_argument("--scores", type=int, default=10_000_000, help="of each attack")
     reduction.add_argument("--attacks", type=int, default=5)
     reduction.add_argument("--targets", type=int, default=1)
-    reduction.add_argument("--folder", metavar="FOLDER", help="for the scores; 30 bytes each")
     adapters = made.add_argument_group("adapters of one base")
     adapters.add_argument("--adapters", type=int, help="audit so many at once, and some alone")
     adapters.add_argument("--separate", type=int, default=5, help="that are audited alone")
     adapters.add_argument("--all", action="store_true", help="audit each of them alone")
+    pipeline = made.add_argument_group("all but the model")
+    pipeline.add_argument(
+        "--pipeline", action="store_true", help="measure an audit whose model answers at once"
+    )
+    pipeline.add_argument("--checkpoints", type=int, default=3)
+    pipeline.add_argument("--block-records", type=int, default=512)
     return made
 
 
@@ -147,6 +157,17 @@ def measure_adapters(given: argparse.Namespace, load: float) -> tuple[dict[str, 
         bench = adapters.make_bench(given.adapters, given.count, Path(name))
         found = adapters.measure(bench, separate, load)
     return found, adapters.page_table(found), adapters.START
+
+
+def measure_pipeline(given: argparse.Namespace, load: float) -> tuple[dict[str, Any], str, str]:
+    from raymia.benchmarks import pipeline
+
+    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+        spec = pipeline.make_audit(
+            given.records, given.checkpoints, given.block_records, Path(name)
+        )
+        found = pipeline.summary(pipeline.measure(spec), load)
+    return found, pipeline.page_table(found), pipeline.START
 
 
 if __name__ == "__main__":

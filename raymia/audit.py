@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from raymia.evidence.store import EvidenceStore
-from raymia.evidence.upkeep import compact_all
 from raymia.inputs import Inputs, resolve_inputs
 from raymia.lease import Lease, held, new_run_id
 from raymia.outcome import Run, StageWork, sum_up
@@ -68,9 +67,6 @@ def _run(
         lines, failed = work.lines, work.failed
         Rates(store).keep_run(inputs, before, lines, store)
     after = plan_audit(inputs, store)
-    if lines:
-        folders = {p.key.folder for plan in after for stage in plan.stages for p in stage.probes}
-        compact_all(store, sorted(folders), lambda *_: None)
     scored = [plan for plan in after if plan.name not in failed]
     with score_parts(spec.store) as scores, _workers(inputs, scored, console) as workers:
         reduction = reduce_audit(inputs, store, scored, scores, workers)

@@ -194,16 +194,19 @@ def _dropped(run: Run, stage: Stage, planned: PlannedProbe) -> Iterator[Dropped]
     table = run.store.read(planned.key, columns)
     if table is None:
         return
-    records = {*run.inputs.records.ids, *run.inputs.population}
     told = pc.is_valid(table["error"])
     if "truncated" in columns:
         told = pc.or_(told, pc.fill_null(table["truncated"], False))
-    for row in table.filter(told).to_pylist():
+    table = table.filter(told)
+    if not table.num_rows:
+        return
+    asked = pc.is_in(table["record_id"], value_set=run.inputs.payloads["record_id"])
+    for row in table.filter(asked).to_pylist():
         reason = row["error"] or (TRUNCATED if row.get("truncated") else None)
         # The stage that makes neighbors names those that could not be made.
         if reason is None or reason == NO_NEIGHBOR:
             continue
-        if row["record_id"] in records and row["neighbor"] in planned.probe.indices():
+        if row["neighbor"] in planned.probe.indices():
             yield Dropped(
                 stage=stage.name,
                 record_id=row["record_id"],
@@ -216,7 +219,7 @@ def _without_answers(run: Run, dropped: Sequence[Dropped]) -> Iterator[tuple[str
     """Targets that answered, but with errors alone, as one does whose weights are not finite."""
     errors = Counter(d.stage for d in dropped if d.reason != TRUNCATED)
     for plan in run.scored:
-        if errors[plan.target.name] < len(run.inputs.records.ids):
+        if errors[plan.target.name] < run.inputs.records.table.num_rows:
             continue
         tables = [run.store.read(planned.key, ["error"]) for planned in plan.target.probes]
         reasons = Counter(r for t in tables if t is not None for r in t["error"].to_pylist())

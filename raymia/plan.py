@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import reduce
+from operator import or_
+from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 
 from raymia.attacks import Attack, NamedAttack
 from raymia.errors import InputError
+from raymia.evidence.row_index import RowIndex
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.inputs import AnyCheckpoint, Inputs
+from raymia.missing import Missing
 from raymia.modality import (
     Recipe,
     finished_checkpoint,
@@ -42,19 +47,20 @@ class PlannedProbe:
     Attributes
     ----------
     question : its name among the questions of :mod:`raymia.probes`; "make" for neighbors.
-    missing : indices to ask about, by record id.
+    missing : what to ask about, of all records and of the population, in the order of
+        :attr:`raymia.inputs.Inputs.payloads`.
     stored : how many answers there are already.
     """
 
     question: str
     probe: Probe
     key: EvidenceKey
-    missing: dict[str, list[int]]
+    missing: Missing
     stored: int
 
     @property
     def asked(self) -> int:
-        return sum(len(indices) for indices in self.missing.values())
+        return self.missing.count
 
 
 @dataclass(frozen=True)
@@ -126,21 +132,28 @@ class TargetPlan:
 
 def plan_audit(inputs: Inputs, store: EvidenceStore) -> list[TargetPlan]:
     """Plan all targets in order; what an earlier target's run will have asked counts as stored."""
+    records = RowIndex(inputs.payloads["record_id"])
     plans: list[TargetPlan] = []
     for name in inputs.targets:
-        plans.append(plan_target(inputs, store, name, plans))
+        plans.append(plan_target(inputs, store, name, plans, records))
     return plans
 
 
 def plan_target(
-    inputs: Inputs, store: EvidenceStore, name: str, earlier: Sequence[TargetPlan] = ()
+    inputs: Inputs,
+    store: EvidenceStore,
+    name: str,
+    earlier: Sequence[TargetPlan] = (),
+    records: RowIndex | None = None,
 ) -> TargetPlan:
     """Subtract what is stored from what the attacks need.
 
     Parameters
     ----------
     earlier : plans of targets that will have been run before this one.
+    records : of all that a model may be asked about; it is made where it is not given.
     """
+    found = RowIndex(inputs.payloads["record_id"]) if records is None else records
     spec, resources = inputs.spec, inputs.spec.resources
     attacks = inputs.attacks_on(name)
     maker: NeighborMaker | None = None
@@ -154,10 +167,9 @@ def plan_target(
         maker = neighbor_maker(spec.neighbors, spec.seed, inputs.paraphraser, budget)
         key = evidence_key(maker.probe, maker.fingerprint)
         neighbors_made = (maker.probe.spec.count, key.hash)
-    ids = inputs.records.ids
+    own = inputs.records.table.num_rows
     # The same for every model, so that what two stages ask of one model is the same question.
     of_population = {q for a in inputs.attacks if a.attack.uses_population for q in a.attack.asks}
-    with_population = [*ids, *inputs.population]
     planned = {
         p.key.hash
         for plan in earlier
@@ -176,8 +188,9 @@ def plan_target(
         probes = []
         asks = [q for attack in attacks for q in attack.asks]
         for question, probe in probes_for(inputs, asks, checkpoint, neighbors_made):
-            asked = with_population if question.partition(".")[0] in of_population else ids
-            probes.append(_planned(question, probe, checkpoint.fingerprint, asked, store, planned))
+            asked = len(found) if question.partition(".")[0] in of_population else own
+            model = checkpoint.fingerprint
+            probes.append(_planned(question, probe, model, found, asked, store, planned))
         planned.update(p.key.hash for p in probes)
         return Stage(label, role, loader_for(checkpoint, pool), pool, tuple(probes), only_for)
 
@@ -215,17 +228,13 @@ def plan_target(
         )
     neighbors = None
     if maker is not None:
-        made = _planned("make", maker.probe, maker.fingerprint, ids, store, set())
+        made = _planned("make", maker.probe, maker.fingerprint, found, own, store, set())
         # Neighbors are made only where a model is still to be asked about them.
         wanted = _wanted_neighbors((target, *references.values()))
         for plan in earlier:
             if plan.neighbors is not None:
-                wanted -= set(_pairs(plan.neighbors.probes[0].missing))
-        missing = {
-            record: [i for i in indices if (record, i) in wanted]
-            for record, indices in made.missing.items()
-        }
-        made = replace(made, missing={record: i for record, i in missing.items() if i})
+                wanted -= plan.neighbors.probes[0].missing
+        made = replace(made, missing=made.missing & wanted)
         neighbors = Stage("neighbors", "neighbors", maker.loader, resources.paraphraser, (made,))
     return TargetPlan(name, tuple(preparations), neighbors, target, references)
 
@@ -292,52 +301,60 @@ def _planned(
     question: str,
     probe: Probe,
     model: str,
-    ids: list[str],
+    records: RowIndex,
+    asked: int,
     store: EvidenceStore,
     planned: set[str],
 ) -> PlannedProbe:
-    key = evidence_key(probe, model)
-    indices = probe.indices()
-    remaining = [] if key.hash in planned else ids
-    present = store.present(key) if remaining else set()
-    missing: dict[str, list[int]] = {}
-    for record in remaining:
-        absent = [i for i in indices if (record, i) not in present] if present else list(indices)
-        if absent:
-            missing[record] = absent
-    stored = len(ids) * len(indices) - sum(map(len, missing.values()))
-    return PlannedProbe(question, probe, key, missing, stored)
+    """Look up what is stored about the first ``asked`` records."""
+    key, indices = evidence_key(probe, model), probe.indices()
+    missing = Missing.nothing(indices)
+    if key.hash not in planned:
+        cells = ~store.present(key, records, indices)
+        cells[asked:] = False
+        missing = Missing.of(records.ids, indices, cells)
+    return PlannedProbe(question, probe, key, missing, asked * len(indices) - missing.count)
 
 
-def _pairs(missing: Mapping[str, list[int]]) -> Iterator[tuple[str, int]]:
-    return ((record, index) for record, indices in missing.items() for index in indices)
-
-
-def _wanted_neighbors(stages: Iterable[Stage]) -> set[tuple[str, int]]:
+def _wanted_neighbors(stages: Iterable[Stage]) -> Missing:
     """The neighbors that models are still to be asked about."""
     probes = (p for stage in stages for p in stage.probes if p.probe.subject == "neighbor")
-    return {pair for p in probes for pair in _pairs(p.missing)}
+    return reduce(or_, (p.missing for p in probes), Missing.nothing(range(0)))
 
 
-def stored_neighbors(stages: Sequence[Stage], store: EvidenceStore) -> dict[tuple[str, int], Any]:
-    """Payloads of stored neighbors that the stages' models are still to be asked about.
+def stored_neighbors(stages: Sequence[Stage], store: EvidenceStore) -> Iterator[pa.Table]:
+    """Read stored neighbors that the stages' models are still to be asked about.
 
     Parameters
     ----------
     stages : of one stream, that of the neighbors among them where there is one.
+
+    Yields
+    ------
+    Tables of ``row`` (int64), the record's among :attr:`raymia.inputs.Inputs.payloads`,
+    ``neighbor`` (int16) and ``payload`` (large string), in which each neighbor comes once.
     """
     makers = [p for stage in stages for p in stage.probes if p.probe.makes_neighbors]
-    wanted = _wanted_neighbors(stages) - {pair for p in makers for pair in _pairs(p.missing)}
+    wanted = _wanted_neighbors(stages)
+    for maker in makers:
+        wanted -= maker.missing
     if not wanted or not makers:
-        return {}
-    table = store.read(makers[0].key, columns=["payload"])
-    if table is None:
-        return {}
-    names = ("record_id", "neighbor", "payload")
-    rows = zip(*(table[name].to_pylist() for name in names), strict=True)
-    return {
-        (record, index): payload for record, index, payload in rows if (record, index) in wanted
-    }
+        return
+    records, left = RowIndex(wanted.ids), wanted.cells.copy()
+    for table in store.parts(makers[0].key, ["payload"]):
+        picked, rows, columns = records.cells_of(table, wanted.indices)
+        _, first = np.unique(rows * len(wanted.indices) + columns, return_index=True)
+        new = first[left[rows[first], columns[first]]]
+        left[rows[new], columns[new]] = False
+        if new.size:
+            yield pa.table(
+                {
+                    "row": rows[new],
+                    "neighbor": (columns[new] + wanted.indices.start).astype(np.int16),
+                    # Offsets of 64 bits: many of them may be put together.
+                    "payload": table["payload"].take(pa.array(picked[new])).cast(pa.large_string()),
+                }
+            )
 
 
 def tokens_per_record(checkpoint: AnyCheckpoint, texts: pa.ChunkedArray) -> float:

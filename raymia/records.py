@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raymia.errors import InputError
 from raymia.hashing import digest_bytes
@@ -62,7 +63,10 @@ class RecordSet:
         return list(self.table["record_id"].to_pylist())
 
     def count(self, is_member: bool | None) -> int:
-        return int(self.table["is_member"].to_pylist().count(is_member))
+        column = self.table["is_member"]
+        if is_member is None:
+            return int(column.null_count)
+        return int(pc.sum(pc.equal(column, is_member)).as_py() or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,8 +46,7 @@ def answer(store, planned, records=None):
     """Store made-up answers to what is missing of a planned probe, of some records or of all."""
     rows = [
         {"record_id": record, "neighbor": index, "payload": f"neighbor {index} of {record}"}
-        for record, indices in planned.missing.items()
-        for index in indices
+        for record, index in planned.missing.pairs()
         if records is None or record in records
     ]
     kind = planned.probe.kind

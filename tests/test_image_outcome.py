@@ -77,7 +77,7 @@ def answer(file: Path, break_record: bool = False) -> Answered:
         for stage in plan.stages:
             model = stage.loader.load()
             for planned in stage.probes:
-                items = [Item(r, n, payloads[r]) for r, ns in planned.missing.items() for n in ns]
+                items = [Item(r, n, payloads[r]) for r, n in planned.missing.pairs()]
                 if not items:
                     continue
                 table = planned.probe.ask(model, items)

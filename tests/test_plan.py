@@ -66,6 +66,15 @@ def asked(plan):
     return {(s.name, p.key.kind): p.asked for s in plan.stages for p in s.probes}
 
 
+def neighbors_in_store(plan, store):
+    """Payloads of the stored neighbors that are still to be asked about; each comes once."""
+    ids = next((p.missing.ids for s in plan.stages for p in s.probes if p.missing), [])
+    rows = [row for table in stored_neighbors(plan.stages, store) for row in table.to_pylist()]
+    found = {(str(ids[row["row"]]), row["neighbor"]): row["payload"] for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
 def answer_all(store, plan):
     for stage in plan.stages:
         for planned in stage.probes:
@@ -94,7 +103,7 @@ def test_with_everything_stored_nothing_is_asked(inputs, store):
     (again,) = plan_audit(inputs(), store)
     assert again.asked == 0
     assert [stage.stored for stage in again.stages] == [12, 18, 18]
-    assert stored_neighbors(again.stages, store) == {}
+    assert neighbors_in_store(again, store) == {}
 
 
 def test_missing_is_needed_minus_stored(inputs, store):
@@ -102,7 +111,7 @@ def test_missing_is_needed_minus_stored(inputs, store):
     ids = inputs().records.table["record_id"].to_pylist()
     answer(store, plan.target.probes[0], records=ids[:4])
     (again,) = plan_audit(inputs(), store)
-    assert again.target.probes[0].missing == {ids[4]: [0], ids[5]: [0]}
+    assert again.target.probes[0].missing.by_record() == {ids[4]: [0], ids[5]: [0]}
     assert again.target.probes[0].stored == 4
     assert again.target.probes[1].asked == 12, "the other questions are not answered by these"
 
@@ -139,11 +148,11 @@ def test_more_records_ask_only_for_the_new_ones(inputs, store):
     assert set(asked(again).values()) == {2, 4}
     ids = more.records.table["record_id"].to_pylist()
     new = {i for i in ids if i not in inputs_ids(plan)}
-    assert set(again.target.probes[0].missing) == new
+    assert set(again.target.probes[0].missing.by_record()) == new
 
 
 def inputs_ids(plan):
-    return set(plan.target.probes[0].missing)
+    return set(plan.target.probes[0].missing.by_record())
 
 
 def test_higher_count_asks_only_for_the_new_neighbors(inputs, store):
@@ -158,7 +167,8 @@ def test_higher_count_asks_only_for_the_new_neighbors(inputs, store):
         ("reference:base", "text.tokens"): 0,
         ("reference:base", "text.neighbors"): 18,
     }
-    assert {tuple(i) for i in again.target.probes[1].missing.values()} == {(3, 4, 5)}
+    missing = again.target.probes[1].missing.by_record()
+    assert {tuple(indices) for indices in missing.values()} == {(3, 4, 5)}
 
 
 def test_lower_count_asks_for_nothing(inputs, store):
@@ -310,17 +320,17 @@ def test_neighbors_key_stands_in_the_key_of_the_answers_on_them(inputs, store):
 
 def test_stored_neighbors_come_where_a_model_is_still_to_be_asked(inputs, store):
     (plan,) = plan_audit(inputs(), store)
-    ids = list(plan.target.probes[0].missing)
+    ids = list(plan.target.probes[0].missing.by_record())
     answer(store, plan.neighbors.probes[0], records=ids[:3])
     (again,) = plan_audit(inputs(), store)
     assert again.neighbors.asked == 6
-    assert stored_neighbors(again.stages, store) == {
+    assert neighbors_in_store(again, store) == {
         (record, n): f"neighbor {n} of {record}" for record in ids[:3] for n in (1, 2)
     }
     answer(store, again.target.probes[1], records=ids[:1])
     answer(store, again.references["base"].probes[1], records=ids[:2])
     (third,) = plan_audit(inputs(), store)
-    assert {record for record, _ in stored_neighbors(third.stages, store)} == {ids[1], ids[2]}
+    assert {record for record, _ in neighbors_in_store(third, store)} == {ids[1], ids[2]}
 
 
 # ------------------------------------------------------------------------ self-prompt

@@ -63,7 +63,7 @@ def store_made_evidence(inputs: Inputs, store: EvidenceStore) -> int:
 
 
 def _blocks(probe: PlannedProbe) -> list[list[tuple[str, int]]]:
-    pairs = [(record, index) for record, found in probe.missing.items() for index in found]
+    pairs = list(probe.missing.pairs())
     return [pairs[start : start + BLOCK] for start in range(0, len(pairs), BLOCK)]
 
 

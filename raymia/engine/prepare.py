@@ -8,8 +8,8 @@ from typing import Any
 import ray
 
 from raymia.engine.cluster import Cluster, task_options
+from raymia.engine.failures import own_error
 from raymia.engine.machines import Machines, demand_of_task
-from raymia.engine.stream import own_error
 from raymia.evidence.store import EvidenceStore
 from raymia.models.source import bring, origins_of
 from raymia.plan import Preparation

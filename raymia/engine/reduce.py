@@ -12,7 +12,7 @@ from rich.console import Console
 
 from raymia.engine.board import started
 from raymia.engine.cluster import check_store_is_shared, connected
-from raymia.engine.stream import own_error
+from raymia.engine.failures import own_error
 from raymia.spec import ResourcesSpec
 
 Found = TypeVar("Found")

@@ -20,7 +20,7 @@ from raymia.engine.stream import run_stream
 from raymia.errors import RaymiaError
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import Inputs
-from raymia.plan import failed_with, plan_audit, stored_neighbors
+from raymia.plan import failed_with, plan_audit
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,6 @@ def ask_models(
             return run_stream(
                 stream,
                 inputs.payloads,
-                stored_neighbors(stream.stages, store),
                 store_url=store_url,
                 block_records=resources.block_records,
                 cluster=cluster,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -13,8 +12,11 @@ import ray.data
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.exceptions import ExecutionTimeoutError
 
+from raymia.engine.blocks import make_blocks
 from raymia.engine.cluster import Cluster, pool_options, threads_per_actor
+from raymia.engine.failures import own_error
 from raymia.engine.machines import Machines, demands_of
+from raymia.engine.merging import Merging
 from raymia.engine.side_by_side import Stream
 from raymia.engine.stage import (
     FAILED,
@@ -27,8 +29,9 @@ from raymia.engine.stage import (
 )
 from raymia.engine.stopping import StoppedError, told
 from raymia.errors import RaymiaError
+from raymia.evidence.store import EvidenceStore
 from raymia.models.source import origins_of
-from raymia.plan import Stage
+from raymia.plan import stored_neighbors
 from raymia.spec import PoolSpec
 
 LEAST_TIMEOUT_SECONDS = 1_800.0
@@ -38,7 +41,6 @@ LEAST_TIMEOUT_SECONDS = 1_800.0
 def run_stream(
     stream: Stream,
     records: pa.Table,
-    neighbors: dict[tuple[str, int], Any],
     *,
     store_url: str,
     block_records: int,
@@ -49,13 +51,15 @@ def run_stream(
 ) -> dict[str, str]:
     """Ask everything that is missing; the answers are in the store when this returns.
 
+    Blocks lie in Ray's object store, and parts are merged by tasks, so that this process holds
+    neither.
+
     Parameters
     ----------
     stream : a block passes its stages in their order; a stage that has nothing to ask is left out,
         and stages on one base are one pool (:mod:`raymia.engine.pools`).
-    records : columns ``record_id`` and ``payload``.
+    records : columns ``record_id`` and ``payload``; all that the stages were planned with.
     machines, wait_minutes : see :func:`raymia.engine.machines.machines_for`.
-    neighbors : payloads of stored neighbors that the stages ask about, by (record, index).
 
     Returns
     -------
@@ -68,9 +72,13 @@ def run_stream(
     StoppedError
         Where this thread was told to end.
     """
+    neighbors = stored_neighbors(stream.stages, EvidenceStore(store_url))
     pools = stream.pools
     stages = [stage for pool in pools for stage in pool.stages]
-    blocks = list(_blocks(stages, records, neighbors, block_records))
+    blocks, sent = [], 0
+    for block in make_blocks(stages, records, neighbors, block_records):
+        blocks.append(ray.put(block))
+        sent += block.num_rows
     if not blocks:
         return {}
     context = ray.data.DataContext.get_current()
@@ -86,7 +94,7 @@ def run_stream(
     context.custom_execution_callback_classes = [EndsWhenTold]
     actors = sum(pool.spec.actors for pool in pools)
     computing = sum(pool.spec.actors for pool in pools if pool.computes)
-    dataset = ray.data.from_arrow(blocks)
+    dataset = ray.data.from_arrow_refs(blocks)
     for number, pool in enumerate(pools):
         for stage in pool.stages:
             board.expect.remote(stage.name, stage.asked)
@@ -126,11 +134,15 @@ def run_stream(
             **pool_options(pool.spec, actors, cluster),
         )
     passed, failed = 0, dict[str, str]()
+    merging = Merging(store_url, [p.key for s in stages for p in s.probes if p.missing])
     try:
         with machines(demands_of(pools, len(blocks), cluster)):
             for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
                 passed += batch.num_rows
                 failed |= failures_in(batch)
+                merging.after_block()
+        if not told().is_set():
+            merging.finish()
     except ray.exceptions.RayError as error:
         raise own_error(error) from error
     except ExecutionTimeoutError:
@@ -142,50 +154,9 @@ def run_stream(
         ) from None
     if told().is_set():
         raise StoppedError
-    sent = sum(block.num_rows for block in blocks)
     if passed != sent:
         raise RaymiaError(f"{sent} records went into the stream and {passed} came out of it")
     return failed
-
-
-def _blocks(
-    stages: list[Stage],
-    records: pa.Table,
-    neighbors: dict[tuple[str, int], Any],
-    block_records: int,
-) -> Iterator[pa.Table]:
-    probes = [planned for stage in stages for planned in stage.probes if planned.missing]
-    known: dict[str, list[tuple[int, Any]]] = {}
-    for (record, index), payload in neighbors.items():
-        known.setdefault(record, []).append((index, payload))
-    asked = {record for planned in probes for record in planned.missing}
-    payload_type = records.schema.field("payload").type
-    rows = [
-        {
-            "record_id": record,
-            "payload": payload,
-            "neighbor": [index for index, _ in known.get(record, [])],
-            "neighbor_payload": [neighbor for _, neighbor in known.get(record, [])],
-            FAILED.name: [],
-            **{todo_column(p.key): p.missing.get(record, []) for p in probes},
-        }
-        for record, payload in zip(
-            records["record_id"].to_pylist(), records["payload"].to_pylist(), strict=True
-        )
-        if record in asked
-    ]
-    schema = pa.schema(
-        [
-            ("record_id", pa.string()),
-            ("payload", payload_type),
-            ("neighbor", pa.list_(pa.int16())),
-            ("neighbor_payload", pa.list_(payload_type)),
-            FAILED,
-            *((todo_column(p.key), pa.list_(pa.int16())) for p in probes),
-        ]
-    )
-    for start in range(0, len(rows), block_records):
-        yield pa.Table.from_pylist(rows[start : start + block_records], schema=schema)
 
 
 class EndsWhenTold(ExecutionCallback):  # type: ignore[misc]
@@ -227,17 +198,3 @@ def _named(pool: str) -> type[PoolActor]:
     """A class of its own per pool, so that Ray's dashboard and logs say which pool is which."""
     name = "".join(c if c.isalnum() else "_" for c in pool)
     return type(name, (PoolActor,), {})
-
-
-def own_error(error: BaseException) -> RaymiaError:
-    """The error that a worker raised, out of the layers that Ray and Ray Data put around it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ray.exceptions.RayTaskError):
-            # It is also an instance of its cause's class, with Ray's traceback as its text.
-            seen = seen.cause
-        elif isinstance(seen, RaymiaError):
-            return seen
-        else:
-            seen = getattr(seen, "cause", None) or seen.__cause__
-    return RaymiaError(f"a worker failed: {str(error).strip().splitlines()[-1]}")

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from raymia.engine.board import started
 from raymia.engine.cluster import Cluster
-from raymia.engine.stream import own_error
+from raymia.engine.failures import own_error
 from raymia.errors import RaymiaError
 from raymia.scoring.evidence import TargetEvidence
 from raymia.spec import SpaceSpec

@@ -17,17 +17,19 @@ from __future__ import annotations
 import io
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raymia.errors import RaymiaError
+from raymia.evidence.row_index import Cells, RowIndex
 from raymia.files import TEMPORARY_PREFIX, Folder
 from raymia.hashing import digest
 from raymia.remote import StorageError
@@ -119,34 +121,43 @@ class EvidenceStore:
         ----------
         records : read the rows of these records alone.
         """
-        wanted = None if columns is None else [*ROW_KEY, *(c for c in columns if c not in ROW_KEY)]
-        tables = self._read_parts(key.folder, wanted, records)
+        found = dict(self._parts(key.folder, columns, records))
+        tables = [found[name] for name in sorted(found)]
         return first_of_each(pa.concat_tables(tables)) if tables else None
 
-    def _read_parts(
+    def parts(self, key: EvidenceKey, columns: list[str]) -> Iterator[pa.Table]:
+        """The rows of a key part by part, so that few are held; a row may come more than once."""
+        return (table for _, table in self._parts(key.folder, columns, None))
+
+    def _parts(
         self, folder: str, columns: list[str] | None, records: Sequence[str] | None
-    ) -> list[pa.Table]:
-        """Read the parts of a key in the order of their names.
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """Read the parts of a key, with their names.
 
         They are listed again after they were read, and until none of those that were listed has
         vanished: parts that are merged meanwhile are read in what they became, and a listing that
         runs while parts are merged may show neither.
         """
-        tables: dict[str, pa.Table] = {}
+        wanted = None if columns is None else [*ROW_KEY, *(c for c in columns if c not in ROW_KEY)]
+        seen: set[str] = set()
 
-        def read(name: str) -> tuple[str, pa.Table | None]:
+        def read(name: str) -> pa.Table | None:
             try:
-                return name, self.read_part(f"{folder}/{name}", columns, records)
+                return self.read_part(f"{folder}/{name}", wanted, records)
             except FileNotFoundError:
-                return name, None
+                return None
 
         with ThreadPoolExecutor(READ_THREADS) as pool:
             for attempt in range(READ_ATTEMPTS):
-                new = [name for name in self.folder.names(folder, PART) if name not in tables]
-                found = {name: table for name, table in pool.map(read, new) if table is not None}
-                tables |= found
-                if attempt and len(found) == len(new):
-                    return [tables[name] for name in sorted(tables)]
+                new = [name for name in self.folder.names(folder, PART) if name not in seen]
+                for start in range(0, len(new), READ_THREADS):
+                    names = new[start : start + READ_THREADS]
+                    for name, table in zip(names, pool.map(read, names), strict=True):
+                        if table is not None:
+                            seen.add(name)
+                            yield name, table
+                if attempt and seen.issuperset(new):
+                    return
         raise RaymiaError(
             f"{self.folder.url}/{folder}: files vanish while they are read; is somebody deleting "
             "them?"
@@ -171,8 +182,9 @@ class EvidenceStore:
         if records is not None:
             only = pc.field("record_id").isin(pa.array(records, pa.string()))
         try:
-            content = io.BytesIO(self.folder.read(name))
-            return pq.read_table(content, columns=columns, filters=only)
+            # Of some columns, no more than these is fetched.
+            with self.folder.open(name) if columns else io.BytesIO(self.folder.read(name)) as file:
+                return pq.read_table(file, columns=columns, filters=only)
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowInvalid) as error:
@@ -181,12 +193,13 @@ class EvidenceStore:
                 "delete it and run the audit again: only its rows are asked again"
             ) from None
 
-    def present(self, key: EvidenceKey) -> set[tuple[str, int]]:
-        """The (record, neighbor) pairs that have an answer."""
-        table = self.read(key, columns=[])
-        if table is None:
-            return set()
-        return set(row_keys(table))
+    def present(self, key: EvidenceKey, records: RowIndex, indices: range) -> Cells:
+        """Which records have an answer about which index, bool [records, indices]."""
+        found = np.zeros((len(records), len(indices)), bool)
+        for table in self.parts(key, []):
+            _, rows, columns = records.cells_of(table, indices)
+            found[rows, columns] = True
+        return found
 
     def prepared_facts(self, key: str) -> dict[str, Any] | None:
         """The facts of a prepared model; None while it is not finished."""
@@ -223,7 +236,7 @@ def row_keys(table: pa.Table) -> list[tuple[str, int]]:
 
 def first_of_each(table: pa.Table) -> pa.Table:
     """Rows of which no two answer the same; of those that do, the first."""
-    numbered = table.append_column("__row", pa.array(range(table.num_rows), pa.int64()))
+    numbered = table.append_column("__row", pa.array(np.arange(table.num_rows)))
     first = numbered.group_by(list(ROW_KEY)).aggregate([("__row", "min")])["__row_min"]
     if len(first) == table.num_rows:
         return table

@@ -7,7 +7,7 @@ it held, or if nobody needs it; what was written a short while ago counts as bei
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -237,23 +237,58 @@ def compact(
     """
     if len(store.folder.names(folder, PART)) <= most_parts:
         return 0
-    entries = [
+    return sum(_merge(store, folder, group) for group in _groups(_whole(store, folder), merged))
+
+
+def merge_alike(
+    store: EvidenceStore, folder: str, most_alike: int = MOST_PARTS, merged: int = MERGED_BYTES
+) -> int:
+    """Merge parts of about one size, of which there are too many, while others are written.
+
+    What was merged is larger, and is merged again only with as many of its own size. So a row is
+    written a few times however many come after it, and a key has at most ``most_alike`` parts of
+    each of a few sizes, beside those that are large enough.
+
+    Parameters
+    ----------
+    most_alike : parts of one size that are left as they are.
+    merged : parts are merged up to this many bytes.
+
+    Returns
+    -------
+    How many files there are fewer.
+    """
+    if len(store.folder.names(folder, PART)) <= most_alike:
+        return 0
+    sizes: dict[int, list[FileEntry]] = {}
+    for entry in _whole(store, folder):
+        sizes.setdefault(entry.size.bit_length() // most_alike.bit_length(), []).append(entry)
+    return sum(
+        _merge(store, folder, group)
+        for alike in sizes.values()
+        if len(alike) > most_alike
+        for group in _groups(alike, merged)
+    )
+
+
+def _whole(store: EvidenceStore, folder: str) -> list[FileEntry]:
+    return [
         entry
         for entry in store.folder.entries(folder)
         if entry.name.endswith(PART) and not _is_incomplete(entry)
     ]
-    removed = written = 0
-    for group in _groups(entries, merged):
-        try:
-            tables = [store.read_part(entry.name) for entry in group]
-        except FileNotFoundError:
-            continue  # somebody else merges them
-        name = store.write_part(folder, first_of_each(pa.concat_tables(tables)))
-        for entry in group:
-            if entry.name != f"{folder}/{name}":
-                removed += _remove(store, entry.name)
-        written += all(entry.name != f"{folder}/{name}" for entry in group)
-    return max(0, removed - written)
+
+
+def _merge(store: EvidenceStore, folder: str, group: Sequence[FileEntry]) -> int:
+    """Merge some parts into one; returns how many files there are fewer."""
+    try:
+        tables = [store.read_part(entry.name) for entry in group]
+    except FileNotFoundError:
+        return 0  # somebody else merges them
+    name = store.write_part(folder, first_of_each(pa.concat_tables(tables)))
+    others = [entry.name for entry in group if entry.name != f"{folder}/{name}"]
+    removed = sum(_remove(store, other) for other in others)
+    return max(0, removed - (len(others) == len(group)))
 
 
 def _groups(entries: Iterable[FileEntry], merged: int) -> Iterator[list[FileEntry]]:

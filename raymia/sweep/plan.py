@@ -10,6 +10,7 @@ from raymia.attacks import NamedAttack
 from raymia.errors import InputError
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import Inputs, resolve_inputs
+from raymia.missing import Missing
 from raymia.plan import PlannedProbe, TargetPlan, plan_audit
 from raymia.spec import Value
 from raymia.sweep.content import ALWAYS_READ
@@ -160,14 +161,14 @@ def _shares(
     plans: Sequence[Sequence[TargetPlan]], order: Sequence[int]
 ) -> tuple[list[int], list[int]]:
     """What each audit asks and makes that those before it do not."""
-    seen: dict[str, set[tuple[str, int]]] = {}
+    seen: dict[str, Missing] = {}
     made: set[str] = set()
     asked, prepared = [0] * len(plans), [0] * len(plans)
     for number in order:
         for probe in _probes(plans[number]):
-            pairs = {(record, i) for record, indices in probe.missing.items() for i in indices}
-            asked[number] += len(pairs - seen.setdefault(probe.key.hash, set()))
-            seen[probe.key.hash] |= pairs
+            before = seen.get(probe.key.hash, Missing.nothing(range(0)))
+            asked[number] += (probe.missing - before).count
+            seen[probe.key.hash] = before | probe.missing
         keys = {p.recipe.key for t in plans[number] for p in t.preparations if not p.ready}
         prepared[number] = len(keys - made)
         made |= keys

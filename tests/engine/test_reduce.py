@@ -57,7 +57,7 @@ def answered(tmp_path, tiny_gpt2):
     for plan in plan_audit(inputs, store):
         model = plan.target.loader.load()
         for planned in plan.target.probes:
-            items = [Item(r, n, payloads[r]) for r, ns in planned.missing.items() for n in ns]
+            items = [Item(r, n, payloads[r]) for r, n in planned.missing.pairs()]
             store.commit(planned.key, planned.probe.ask(model, items))
     return inputs, store, plan_audit(inputs, store)
 

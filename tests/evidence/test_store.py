@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raymia.errors import RaymiaError
-from raymia.evidence.store import EvidenceKey, EvidenceStore
+from raymia.evidence.row_index import RowIndex
+from raymia.evidence.store import EvidenceKey, EvidenceStore, row_keys
 from raymia.files import TEMPORARY_PREFIX
 from raymia.probes.text import SUM_SCHEMA, TOKEN_SCHEMA
 
@@ -38,6 +39,11 @@ def rows(*pairs, value=1.0):
 
 def parts(store, key=KEY):
     return store.folder.names(key.folder, ".parquet")
+
+
+def answered(store, key=KEY):
+    table = store.read(key, columns=[])
+    return set() if table is None else set(row_keys(table))
 
 
 # ----------------------------------------------------------------------- round trips
@@ -66,7 +72,7 @@ def test_lists_nulls_and_errors_are_read_as_committed(store):
 def test_parts_are_read_together(store):
     store.commit(KEY, rows(("a", 1)))
     store.commit(KEY, rows(("b", 1), ("c", 1)))
-    assert store.present(KEY) == {("a", 1), ("b", 1), ("c", 1)}
+    assert answered(store) == {("a", 1), ("b", 1), ("c", 1)}
     assert store.read(KEY).num_rows == 3
 
 
@@ -79,7 +85,7 @@ def test_columns_can_be_chosen_and_the_key_columns_always_come(store):
 
 def test_nothing_is_stored_under_a_key_that_was_never_answered(store):
     assert store.read(KEY) is None
-    assert store.present(KEY) == set()
+    assert answered(store) == set()
     store.commit(KEY, rows(("a", 1)))
     other = EvidenceKey(KEY.kind, {**KEY.parts, "model": "other"})
     assert store.read(other) is None
@@ -99,7 +105,7 @@ def test_key_file_says_what_the_key_was_hashed_from(store):
 
 def test_second_store_on_the_same_folder_reads_it(store):
     store.commit(KEY, rows(("a", 1)))
-    assert EvidenceStore(store.folder.url).present(KEY) == {("a", 1)}
+    assert answered(EvidenceStore(store.folder.url)) == {("a", 1)}
 
 
 # ---------------------------------------------------------------- promise 3: each once
@@ -137,8 +143,40 @@ def test_whatever_is_committed_is_there_once(tmp_path_factory, batches):
     for batch in batches:
         store.commit(KEY, rows(*dict.fromkeys(batch)))
     expected = {pair for batch in batches for pair in batch}
-    assert store.present(KEY) == expected
+    assert answered(store) == expected
     assert (store.read(KEY).num_rows if expected else 0) == len(expected)
+
+
+# ------------------------------------------------------------------- what has an answer
+
+
+def test_records_and_indices_that_have_an_answer_are_told_in_their_order(store):
+    store.commit(KEY, rows(("c", 1), ("a", 3), ("other", 1)))
+    store.commit(KEY, rows(("a", 3), ("a", 4), ("a", 0)))
+    found = store.present(KEY, RowIndex(pa.array(["a", "b", "c"])), range(1, 4))
+    assert found.tolist() == [[False, False, True], [False, False, False], [True, False, False]]
+    nobody = store.present(KEY, RowIndex(pa.array([], pa.string())), range(1, 4))
+    assert nobody.shape == (0, 3)
+
+
+def test_what_has_an_answer_is_told_part_by_part_and_by_its_two_columns(tmp_path, monkeypatch):
+    """So that it takes the memory of a few parts, and reads little of them."""
+    store = EvidenceStore(str(tmp_path))
+    for n in range(30):
+        store.commit(KEY, rows((f"r{n}", 1)))
+    asked, held = [], []
+    real = store.read_part
+
+    def read_part(name, columns=None, records=None):
+        asked.append(columns)
+        return real(name, columns, records)
+
+    monkeypatch.setattr(store, "read_part", read_part)
+    for _ in store.parts(KEY, []):
+        held.append(len(asked))
+    assert held[0] <= 8
+    assert len(held) == 30
+    assert asked == [["record_id", "neighbor"]] * 30
 
 
 # ------------------------------------------------------------- promise 4: whole or not
@@ -150,7 +188,7 @@ def test_leftover_of_a_killed_writer_is_ignored(tmp_path):
     folder = tmp_path / KEY.folder
     (folder / f"{TEMPORARY_PREFIX}1234").write_bytes(b"half a parq")
     (folder / f"{TEMPORARY_PREFIX}1234.parquet").write_bytes(b"half a parq")
-    assert store.present(KEY) == {("a", 1)}
+    assert answered(store) == {("a", 1)}
 
 
 def test_writer_killed_before_its_rename_can_write_again(tmp_path, monkeypatch):
@@ -164,9 +202,9 @@ def test_writer_killed_before_its_rename_can_write_again(tmp_path, monkeypatch):
         patch.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             store.commit(KEY, rows(("b", 1)))
-    assert store.present(KEY) == {("a", 1)}
+    assert answered(store) == {("a", 1)}
     store.commit(KEY, rows(("b", 1)))
-    assert store.present(KEY) == {("a", 1), ("b", 1)}
+    assert answered(store) == {("a", 1), ("b", 1)}
 
 
 def truncated(content):
@@ -209,7 +247,7 @@ def test_deleting_a_part_loses_only_its_rows(tmp_path):
     first = parts(store)
     store.commit(KEY, rows(("b", 1)))
     (tmp_path / KEY.folder / first[0]).unlink()
-    assert store.present(KEY) == {("b", 1)}
+    assert answered(store) == {("b", 1)}
 
 
 # ------------------------------------------------------------------------------ keys

@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raymia.evidence.store import PART, EvidenceKey, EvidenceStore
+from raymia.evidence.store import PART, EvidenceKey, EvidenceStore, row_keys
 from raymia.evidence.upkeep import (
     BEING_WRITTEN,
     compact,
     delete,
     find_waste,
     key_facts,
+    merge_alike,
     stored_things,
     verify,
 )
@@ -53,6 +54,11 @@ def rows(*records, value=1.0):
 
 def parts(store, key=KEY):
     return store.folder.names(key.folder, PART)
+
+
+def answered(store, key=KEY):
+    table = store.read(key, columns=[])
+    return set() if table is None else set(row_keys(table))
 
 
 def age(path, seconds):
@@ -94,7 +100,36 @@ def test_parts_are_merged_up_to_a_size(local):
     (thing,) = stored_things(local)
     assert compact(local, KEY.folder, 4, merged=10 * thing.parts[0].size) == 36
     assert len(parts(local)) == 4
-    assert len(local.present(KEY)) == 40
+    assert len(answered(local)) == 40
+
+
+def test_parts_of_one_size_are_merged_only_with_as_many_others_of_it(local):
+    """So a row is written a few times, and not with every merge: 200 parts in four of eight."""
+    written, sizes = [], []
+    real = local.write_part
+
+    def write_part(folder, table):
+        written.append(table.num_rows)
+        return real(folder, table)
+
+    local.write_part = write_part
+    for n in range(400):
+        local.commit(KEY, rows(*(f"r{n}-{m}" for m in range(100))))
+        merge_alike(local, KEY.folder, most_alike=8)
+        sizes.append(len(parts(local)))
+    committed, rewritten = 40_000, sum(written) - 40_000
+    assert max(sizes) <= 3 * 8
+    assert rewritten <= 4 * committed
+    assert len(answered(local)) == committed
+    assert problems(local) == []
+
+
+def test_parts_that_are_large_enough_are_left_as_they_are(local):
+    for n in range(20):
+        local.commit(KEY, rows(f"r{n}"))
+    size = max(part.size for part in stored_things(local)[0].parts)
+    assert merge_alike(local, KEY.folder, most_alike=8, merged=size) == 0
+    assert len(parts(local)) == 20
 
 
 def test_a_kill_between_merging_and_deleting_loses_and_repeats_nothing(local, monkeypatch):
@@ -118,16 +153,16 @@ def test_a_kill_between_merging_and_deleting_loses_and_repeats_nothing(local, mo
 def test_a_part_that_was_merged_since_it_was_listed_is_read_in_what_it_became(local, monkeypatch):
     for n in range(8):
         local.commit(KEY, rows(f"r{n}"))
-    real, merged, one_at_a_time = local.folder.read, [], threading.Lock()
+    real, merged, one_at_a_time = local.folder.open, [], threading.Lock()
 
-    def read(name):
+    def opened(name):
         with one_at_a_time:
             if not merged:
                 merged.append(compact(EvidenceStore(local.folder.url), KEY.folder, most_parts=4))
         return real(name)
 
-    monkeypatch.setattr(local.folder, "read", read)
-    assert len(local.present(KEY)) == 8
+    monkeypatch.setattr(local.folder, "open", opened)
+    assert len(answered(local)) == 8
     assert merged == [7]
 
 
@@ -142,7 +177,7 @@ def test_a_listing_that_missed_the_parts_and_what_they_became_is_made_up_for(loc
         return found[:3] if len(listed) == 1 else found
 
     monkeypatch.setattr(local.folder, "names", names)
-    assert len(local.present(KEY)) == 8
+    assert len(answered(local)) == 8
 
 
 WRITER = """
@@ -168,7 +203,7 @@ def test_processes_that_write_merge_and_read_one_store_at_once_lose_nothing(loca
     writers = [subprocess.Popen(command) for command in commands]
     seen: set[tuple[str, int]] = set()
     while any(writer.poll() is None for writer in writers):
-        now = local.present(KEY)
+        now = answered(local)
         assert seen <= now, "an answer that was there is gone"
         seen = now
         time.sleep(random.random() / 20)

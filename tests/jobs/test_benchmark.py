@@ -16,9 +16,10 @@ from ray_fixtures import ensure_local_ray
 from small_audit import BASE, passages, write_texts
 
 import raymia
-from raymia.benchmarks import adapters, images, reductions, texts
+from raymia.benchmarks import adapters, images, pipeline, reductions, texts
 from raymia.benchmarks.measure import END, Timing, write_page
 from raymia.benchmarks.released import CALLS, STRENGTHS, TIMESTEPS, released_scores
+from raymia.evidence.upkeep import MOST_PARTS
 
 SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "benchmark.py"
 
@@ -137,6 +138,27 @@ def test_one_command_audits_adapters_at_once_and_one_by_one(
     assert found["largest_difference"] < 1e-4
     assert "| an audit for each | " in page.read_text()
     assert ", from 1 of them |" in page.read_text()
+
+
+def test_one_command_takes_an_audit_through_all_but_a_model_and_its_files_stay_few(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    """Each of 400 blocks would leave a file."""
+    ensure_local_ray()
+    page = tmp_path / "page.md"
+    page.write_text(f"{pipeline.START}\nold\n{END}\n")
+    script.main(
+        ["--pipeline", "--records", "400", "--checkpoints", "2", "--block-records", "2",
+         "--folder", str(tmp_path), "--json", str(tmp_path / "p.json"), "--page", str(page)]
+    )  # fmt: skip
+    found = json.loads((tmp_path / "p.json").read_text())
+    assert found["blocks"] == 400
+    assert found["files"]["end"] <= 2 * MOST_PARTS
+    assert found["files"]["most"] < 300
+    assert found["records_per_second"] > 0
+    assert found["evidence_bytes"] > 4 * found["tokens"]
+    assert "| files of evidence, at most |" in page.read_text()
+    assert not list(tmp_path.glob("*/store"))
 
 
 HOLDS_AND_FORKS = """

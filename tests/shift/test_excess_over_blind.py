@@ -47,7 +47,7 @@ def run_on(folder, model, members, non_members, told=1.0, **changes):
     for stage in before[0].stages:
         for planned in stage.probes:
             rows = []
-            for record in planned.missing:
+            for record in planned.missing.by_record():
                 mean = draws.normal() + told * is_member[record] * (stage.role == "target") - 3
                 log_prob = [mean - 0.1, mean + 0.1]
                 rows.append(

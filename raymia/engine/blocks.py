@@ -1,0 +1,103 @@
+"""Blocks of records, made one at a time from what a plan misses; what they are is in ``stage``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from raymia.engine.stage import FAILED, todo_column
+from raymia.missing import lists_of
+from raymia.plan import Stage
+
+SHELF_ROWS = 2**16
+"""Records whose stored neighbors are held at once."""
+
+
+def make_blocks(
+    stages: Sequence[Stage], records: pa.Table, neighbors: Iterable[pa.Table], block_records: int
+) -> Iterator[pa.Table]:
+    """Cut the records that something is to be asked about into blocks.
+
+    Parameters
+    ----------
+    stages : of one stream.
+    records : columns ``record_id`` and ``payload``; those that the stages were planned with.
+    neighbors : see :func:`raymia.plan.stored_neighbors`.
+
+    Yields
+    ------
+    Tables of at most ``block_records`` rows, in the order of the records.
+    """
+    probes = [planned for stage in stages for planned in stage.probes if planned.missing]
+    if not probes:
+        return
+    asked = np.zeros(records.num_rows, bool)
+    probes[0].missing.check_is_about(records["record_id"])
+    for planned in probes:
+        planned.missing.check_is_about(probes[0].missing.ids)
+        asked |= planned.missing.records
+    payload_type = records.schema.field("payload").type
+    schema = pa.schema(
+        [
+            ("record_id", pa.string()),
+            ("payload", payload_type),
+            ("neighbor", pa.list_(pa.int16())),
+            ("neighbor_payload", pa.list_(payload_type)),
+            FAILED,
+            *((todo_column(p.key), pa.list_(pa.int16())) for p in probes),
+        ]
+    )
+    shelves = _Shelves(neighbors)
+    chosen = np.flatnonzero(asked)
+    for start in range(0, chosen.size, block_records):
+        rows = chosen[start : start + block_records]
+        first, stop = int(rows[0]), int(rows[-1]) + 1
+        own = records.slice(first, stop - first).filter(pa.array(asked[first:stop]))
+        known = shelves.of(first, stop)
+        counts = np.bincount(np.searchsorted(rows, known["row"]), minlength=rows.size)
+        columns = [
+            own["record_id"],
+            own["payload"],
+            lists_of(known["neighbor"].combine_chunks(), counts),
+            lists_of(known["payload"].cast(payload_type).combine_chunks(), counts),
+            pa.array([[]] * rows.size, FAILED.type),
+            *(p.missing.lists(rows) for p in probes),
+        ]
+        yield pa.table(columns, schema=schema).combine_chunks()
+
+
+class _Shelves:
+    """Stored neighbors by the records they are of, in Ray's object store until blocks need them.
+
+    They lie in the store's parts in any order, and there may be many times more of them than
+    records, so that this process holds those of one part and of some thousand records alone.
+    """
+
+    def __init__(self, neighbors: Iterable[pa.Table]) -> None:
+        self._kept: dict[int, list[ray.ObjectRef]] = {}
+        for table in neighbors:
+            shelf = table["row"].to_numpy() // SHELF_ROWS
+            for number in np.unique(shelf):
+                piece = table.take(pa.array(np.flatnonzero(shelf == number)))
+                self._kept.setdefault(int(number), []).append(ray.put(piece))
+        self._next = 0
+        self._held = pa.table(
+            {"row": pa.array([], pa.int64()), "neighbor": pa.array([], pa.int16()),
+             "payload": pa.array([], pa.large_string())}
+        )  # fmt: skip
+
+    def of(self, first: int, stop: int) -> pa.Table:
+        """The neighbors of a range of records, sorted by ``row``; each range comes after the one
+        before it, whose neighbors are let go."""
+        while self._next * SHELF_ROWS < stop:
+            taken = [ray.get(ref) for ref in self._kept.pop(self._next, ())]
+            self._held = pa.concat_tables([self._held, *taken]).sort_by("row")
+            self._next += 1
+        rows = self._held["row"].to_numpy()
+        begin, middle = (int(n) for n in np.searchsorted(rows, [first, stop]))
+        found = self._held.slice(begin, middle - begin)
+        self._held = self._held.slice(middle)
+        return found
