@@ -39,6 +39,8 @@ LIBRARIES = ("raymia", "ray", "numpy", "pyarrow")
 MODEL = Path(raymia.__file__).parent / "demo" / "assets" / "models" / "base"
 TOKENS = 32
 """Of each text."""
+DRAWN = 2**22
+"""Tokens whose answers are drawn beforehand; a text's are somewhere among them."""
 WORDS = 20
 ROWS_AT_ONCE = 2**16
 SAMPLE_SECONDS = 0.5
@@ -52,10 +54,11 @@ class NullModel:
 
     def __init__(self, number: int) -> None:
         draws = np.random.default_rng(number)
-        self._drawn = -draws.exponential(3.0, 2**16).astype(np.float32)
-        self._ids = np.arange(TOKENS, dtype=np.int32)
-        self._mean = np.full(TOKENS, -3.0, np.float32)
-        self._std = np.ones(TOKENS, np.float32)
+        self._ids = draws.integers(0, 50_000, DRAWN, np.int32)
+        self._log_prob = -draws.exponential(3.0, DRAWN).astype(np.float32)
+        self._mean = -draws.uniform(1.0, 8.0, DRAWN).astype(np.float32)
+        self._std = draws.uniform(0.5, 3.0, DRAWN).astype(np.float32)
+        self._is_top1 = self._log_prob > -1.0
 
     def answer(self, texts: Sequence[str], *, moments: bool) -> list[TokenAnswer]:
         """See :meth:`raymia.models.causal_lm.CausalLM.answer`."""
@@ -63,10 +66,15 @@ class NullModel:
         return [self._answer(text) for text in texts]
 
     def _answer(self, text: str) -> TokenAnswer:
-        start = zlib.crc32(text.encode()) % (self._drawn.size - TOKENS)
-        log_prob = self._drawn[start : start + TOKENS]
+        start = zlib.crc32(text.encode()) % (DRAWN - TOKENS)
+        own = slice(start, start + TOKENS)
         return TokenAnswer(
-            self._ids, log_prob, self._mean, self._std, log_prob > -1.0, truncated=False
+            self._ids[own],
+            self._log_prob[own],
+            self._mean[own],
+            self._std[own],
+            self._is_top1[own],
+            truncated=False,
         )
 
 
