@@ -1,6 +1,6 @@
 """How fast raymia asks a model, beside its bare forward pass and other ways, in one run; how fast
-it tries settings; how fast it measures stored scores; many adapters in one audit or in many; and what
-it takes without any model.
+it tries settings; how fast it measures stored scores; many adapters in one audit or in many; and
+what it takes without any model.
 
     python jobs/benchmark.py                                  # shipped model and texts, a minute
     python jobs/benchmark.py --model FOLDER --texts FILE.jsonl --rounds 5 --json speed.json

@@ -208,6 +208,7 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
     from raymia.engine.machines import machines_for
     from raymia.engine.pools import streams_of
     from raymia.engine.reduce import Tasks
+    from raymia.engine.side_by_side import Stream
     from raymia.engine.stream import run_stream
 
     quiet, store, resources = Console(file=StringIO()), EvidenceStore(spec.store), spec.resources
@@ -226,13 +227,16 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
         gc.collect()
         plans = timed("plan", lambda: plan_audit(inputs, store))
         records, targets = inputs.records.table.num_rows, len(plans)
-        streams = [with_null_models(stages) for stages in streams_of(plans)]
-        block = next(make_blocks(streams[0], inputs.payloads, (), resources.block_records))
+        streams = [
+            Stream(number, with_null_models(stages))
+            for number, stages in enumerate(streams_of(plans))
+        ]
+        block = next(make_blocks(streams[0].stages, inputs.payloads, (), resources.block_records))
 
         def stream() -> None:
-            for stages in streams:
+            for one in streams:
                 run_stream(
-                    stages,
+                    one,
                     inputs.payloads,
                     store_url=spec.store,
                     block_records=resources.block_records,
