@@ -293,4 +293,6 @@ def test_missing_column_is_refused_with_the_key_that_names_it(tmp_path, key):
 
 @pytest.mark.parametrize("name", ["m.parquet", "m.jsonl", "m.csv", "m.tar"])
 def test_missing_file_is_refused(tmp_path, name):
-    assert problem(members=str(tmp_path / name)) == f"{tmp_path / name}: no such file"
+    assert problem(members=str(tmp_path / name)) == (
+        f"{tmp_path / name}: no such file; relative paths start at the audit file's folder"
+    )

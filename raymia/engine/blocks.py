@@ -50,7 +50,7 @@ def make_blocks(
             *((todo_column(p.key), pa.list_(pa.int16())) for p in probes),
         ]
     )
-    shelves = _Shelves(neighbors)
+    shelves = _Shelves(neighbors, payload_type)
     chosen = np.flatnonzero(asked)
     for start in range(0, chosen.size, block_records):
         rows = chosen[start : start + block_records]
@@ -62,7 +62,7 @@ def make_blocks(
             own["record_id"],
             own["payload"],
             lists_of(known["neighbor"].combine_chunks(), counts),
-            lists_of(known["payload"].cast(payload_type).combine_chunks(), counts),
+            lists_of(known["payload"].combine_chunks(), counts),
             pa.array([[]] * rows.size, FAILED.type),
             *(p.missing.lists(rows) for p in probes),
         ]
@@ -76,18 +76,18 @@ class _Shelves:
     records, so that this process holds those of one part and of some thousand records alone.
     """
 
-    def __init__(self, neighbors: Iterable[pa.Table]) -> None:
+    def __init__(self, neighbors: Iterable[pa.Table], payload_type: pa.DataType) -> None:
+        schema = pa.schema(
+            [("row", pa.int64()), ("neighbor", pa.int16()), ("payload", payload_type)]
+        )
         self._kept: dict[int, list[ray.ObjectRef]] = {}
-        for table in neighbors:
+        for table in (table.select(schema.names).cast(schema) for table in neighbors):
             shelf = table["row"].to_numpy() // SHELF_ROWS
             for number in np.unique(shelf):
                 piece = table.take(pa.array(np.flatnonzero(shelf == number)))
                 self._kept.setdefault(int(number), []).append(ray.put(piece))
         self._next = 0
-        self._held = pa.table(
-            {"row": pa.array([], pa.int64()), "neighbor": pa.array([], pa.int16()),
-             "payload": pa.array([], pa.large_string())}
-        )  # fmt: skip
+        self._held = schema.empty_table()
 
     def of(self, first: int, stop: int) -> pa.Table:
         """The neighbors of a range of records, sorted by ``row``; each range comes after the one
