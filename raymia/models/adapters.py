@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from safetensors import safe_open
 
 from raymia.errors import InputError
+from raymia.models.whole_weights import refuse_missing
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -104,8 +106,11 @@ def _put_on(model: Any, folder: str, name: str, *, is_first: bool) -> Any:
 
     try:
         if is_first:
-            return PeftModel.from_pretrained(model, folder, adapter_name=name)
-        model.load_adapter(folder, adapter_name=name)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", ".*missing adapter keys")
+                return PeftModel.from_pretrained(model, folder, adapter_name=name)
+        found = model.load_adapter(folder, adapter_name=name)
+        refuse_missing(found.missing_keys, folder, CONFIG)
     except Exception as error:  # whatever PEFT stumbles over, it is this adapter
         wrong = AdapterError(f"{folder}: this adapter does not fit its base: {error}")
         wrong.folder = folder

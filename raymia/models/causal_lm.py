@@ -9,7 +9,7 @@ Which output predicts which token, for a text of tokens t0 t1 t2 t3, padded on t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from raymia.errors import InputError
 from raymia.models.adapters import AdapterSwitch
 from raymia.models.batching import run_batched, worthwhile_tokens
 from raymia.models.source import Checkpoint
+from raymia.models.whole_weights import load_whole
 from raymia.models.windows import Window, windows
 from raymia.spec import LongTexts
 
@@ -361,40 +362,23 @@ def _load_base(checkpoint: Checkpoint) -> tuple[Any, Any]:
     source = {"trust_remote_code": checkpoint.trust_remote_code, **checkpoint.gguf}
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **source)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model = load_whole(
+            AutoModelForCausalLM,
             where,
-            output_loading_info=True,
             dtype=dtype,
-            use_safetensors=True,
             quantization_config=_quantization(checkpoint.quantization, dtype),
             device_map="auto" if torch.cuda.is_available() else None,
             **source,
         )
+    except InputError:
+        raise
     except Exception as error:  # transformers, safetensors and bitsandbytes each raise their own
         raise InputError(
             f"{where}: cannot be loaded as a causal language model: {error}"
         ) from error
-    refuse_missing(found["missing_keys"], where)
     model.eval()
     model.generation_config = neutral_generation(model.generation_config)
     return model, tokenizer
-
-
-def refuse_missing(tensors: Iterable[str], where: str) -> None:
-    """Refuse weights that lack tensors, which transformers would fill with random numbers.
-
-    Raises
-    ------
-    InputError
-        Naming some of them.
-    """
-    names = sorted(tensors)
-    if names:
-        raise InputError(
-            f"{where}: its weights lack {len(names):,} tensors that its config.json asks for "
-            f"({', '.join(names[:3])}{', ...' if names[3:] else ''}); copy the whole checkpoint "
-            "again, with its own config.json"
-        )
 
 
 def neutral_generation(config: Any) -> Any:

@@ -16,6 +16,7 @@ import torch
 from raymia.errors import InputError
 from raymia.models.image_source import ImageCheckpoint, Shape, network_folder
 from raymia.models.source import read_json
+from raymia.models.whole_weights import load_whole
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -192,8 +193,7 @@ def _part(folder: Path, dtype: torch.dtype, **options: Any) -> Any:
 
     name = read_json(folder / "config.json", str(folder)).get("_class_name")
     kind = _of_library(diffusers, name, folder)
-    model = kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, **options)
-    return model.eval()
+    return load_whole(kind, folder, torch_dtype=dtype, **options).eval()
 
 
 def _quantization(checkpoint: ImageCheckpoint, dtype: torch.dtype) -> dict[str, Any]:
@@ -258,9 +258,7 @@ def _text_embedding(
     from transformers import AutoTokenizer, CLIPTextModel
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(
-        folder / "text_encoder", dtype=dtype, use_safetensors=True
-    )
+    encoder = load_whole(CLIPTextModel, folder / "text_encoder", dtype=dtype)
     encoder = encoder.to(device).eval()
     length = int(encoder.config.max_position_embeddings)
 

@@ -15,6 +15,7 @@ from raymia.models.vae.network import (
     normal_divergence,
     squared_error,
 )
+from raymia.models.whole_weights import load_whole
 
 
 class KlAutoencoder(AutoencoderNetwork):
@@ -68,14 +69,14 @@ def load_kl_autoencoder(folder: Path, dtype: torch.dtype) -> KlAutoencoder:
     Raises
     ------
     InputError
-        If diffusers cannot load it.
+        If diffusers cannot load it, or tensors of the weights are missing.
     """
     from diffusers import AutoencoderKL
 
     try:
-        vae = AutoencoderKL.from_pretrained(
-            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True
-        )
+        vae = load_whole(AutoencoderKL, folder, torch_dtype=dtype, local_files_only=True)
+    except InputError:
+        raise
     except Exception as error:  # diffusers, safetensors and torch each raise their own
         raise InputError(f"{folder}: cannot be loaded as an AutoencoderKL: {error}") from error
     if vae.config.force_upcast and dtype == torch.float16:

@@ -11,8 +11,9 @@ import torch
 
 from raymia.errors import InputError
 from raymia.models.batching import run_batched
-from raymia.models.causal_lm import neutral_generation, refuse_missing
+from raymia.models.causal_lm import neutral_generation
 from raymia.models.sampling import CounterSampler, StopAtOwnToken
+from raymia.models.whole_weights import load_whole
 from raymia.spec import T5_SPANS
 
 
@@ -153,12 +154,11 @@ def load_mask_filler(path: str, *, batch_tokens: int) -> MaskFiller:
     transformers.logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model, found = AutoModelForSeq2SeqLM.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
+        model = load_whole(AutoModelForSeq2SeqLM, path, dtype=torch.float32)
+    except InputError:
+        raise
     except Exception as error:  # transformers, safetensors and tokenizers each raise their own
         raise InputError(f"{path}: cannot be loaded as a T5 model: {error}") from error
-    refuse_missing(found["missing_keys"], path)
     missing = [
         f"<extra_id_{i}>" for i in (0, T5_SPANS) if f"<extra_id_{i}>" not in tokenizer.get_vocab()
     ]

@@ -11,6 +11,7 @@ from raymia.errors import InputError
 from raymia.models.denoiser import DTYPES
 from raymia.models.image_source import ImageCheckpoint, Shape
 from raymia.models.source import read_json
+from raymia.models.whole_weights import load_whole
 
 Tensor = torch.Tensor
 
@@ -61,7 +62,7 @@ def load_pixel_model(checkpoint: ImageCheckpoint, *, batch_images: int) -> Pixel
     Raises
     ------
     InputError
-        If the palette is missing.
+        If the palette is missing, or tensors of the weights are.
     """
     from transformers import ImageGPTForCausalImageModeling
 
@@ -69,8 +70,8 @@ def load_pixel_model(checkpoint: ImageCheckpoint, *, batch_images: int) -> Pixel
     palette = read_json(file, checkpoint.path).get("clusters")
     if palette is None:
         raise InputError(f"{file}: no clusters, the colors that the model's pixels are taken from")
-    model = ImageGPTForCausalImageModeling.from_pretrained(
-        checkpoint.path, dtype=DTYPES[checkpoint.dtype], use_safetensors=True
+    model = load_whole(
+        ImageGPTForCausalImageModeling, checkpoint.path, dtype=DTYPES[checkpoint.dtype]
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return PixelModel(

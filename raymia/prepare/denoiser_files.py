@@ -24,6 +24,7 @@ from raymia.models.image_source import (
     resolve_image_model,
 )
 from raymia.models.source import read_json
+from raymia.models.whole_weights import load_whole
 from raymia.prepare.training_files import write_facts
 from raymia.spec import ModelSpec
 
@@ -180,7 +181,7 @@ def load_trainable(pipeline: Path, *, from_weights: bool, seed: int) -> Trainabl
     folder = pipeline / network_folder(pipeline)
     kind = getattr(diffusers, read_json(folder / "config.json", where)["_class_name"])
     if from_weights:
-        network = kind.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
+        network = load_whole(kind, folder, torch_dtype=torch.float32)
     else:
         with torch.random.fork_rng():
             torch.manual_seed(stream_key(seed, "fresh network"))

@@ -15,6 +15,7 @@ import torch
 from raymia.draws import generator
 from raymia.errors import InputError
 from raymia.models.causal_lm import CausalLM
+from raymia.models.whole_weights import load_whole
 from raymia.spec import FineTuneSpec, LoraSpec
 
 HELD_OUT_SHARE = 0.05
@@ -65,10 +66,10 @@ def fine_tune(
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code)
     on_gpu = torch.cuda.is_available()
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(
+    model = load_whole(
+        AutoModelForCausalLM,
         base,
         dtype=torch.bfloat16 if on_gpu and spec.lora is not None else torch.float32,
-        use_safetensors=True,
         trust_remote_code=trust_remote_code,
     )
     if spec.lora is not None:

@@ -163,6 +163,18 @@ def test_adapter_that_does_not_fit_is_named_among_those_that_do(tmp_path, tiny_g
         family_of(tiny_gpt2, adapters)
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_adapter_that_lacks_tensors_is_refused_and_not_left_half_empty(tmp_path, tiny_gpt2, place):
+    """PEFT leaves what is missing at its start, where an adapter does nothing."""
+    adapters = [save_adapter(tmp_path / str(n), tiny_gpt2, seed=n) for n in range(2)]
+    weights = adapters[place] / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    del tensors[min(tensors)]
+    save_file(tensors, weights)
+    with pytest.raises(InputError, match=rf"{place}: this adapter .*(?s:.*)lora_A"):
+        family_of(tiny_gpt2, adapters)
+
+
 # --------------------------------------------------------------------- who may share
 
 

@@ -343,3 +343,11 @@ def test_search_is_never_worse_than_the_encoder_and_better_with_more_steps(netwo
         assert errors[0] > errors[1] > errors[2] > 0
         assert float(model.best_error(image[None], 60, 0.05)) == errors[2]
     assert all(p.grad is None for p in network.parameters())
+
+
+def test_autoencoder_kl_that_lacks_a_layer_is_refused(tmp_path):
+    small_kl_autoencoder().save(tmp_path)
+    layers = json.loads((tmp_path / "config.json").read_text())["layers_per_block"]
+    change(tmp_path, layers_per_block=layers + 1)
+    with pytest.raises(InputError, match=r"its weights lack \d+ of the tensors"):
+        load(tmp_path)

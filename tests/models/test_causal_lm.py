@@ -289,7 +289,7 @@ def test_weights_that_lack_a_layer_are_refused_and_not_filled_with_random_number
     config = json.loads((lacking / "config.json").read_text())
     config["n_layer"] += 1
     (lacking / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"lacking: its weights lack 12 tensors .*h\.\d\."):
+    with pytest.raises(InputError, match=r"lacking: its weights lack 12 of the tensors .*h\.\d\."):
         load(lacking)
 
 

@@ -144,6 +144,21 @@ def test_weights_in_pickles_are_refused(tmp_path):
         resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0]", on_gpu=False)
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_that_lack_a_tensor_are_refused_and_not_filled_with_random_numbers(part, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    save_pipeline("stable", tmp_path)
+    (file,) = (tmp_path / part).glob("*.safetensors")
+    weights = load_file(file)
+    lacking = max(weights)
+    del weights[lacking]
+    save_file(weights, file, {"format": "pt"})
+    checkpoint = resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0]", on_gpu=False)
+    with pytest.raises(InputError, match=rf"{part}: its weights lack 1 of the tensors .*{lacking}"):
+        load_denoiser(checkpoint, batch_images=1)
+
+
 def test_two_copies_have_one_fingerprint_and_a_changed_weight_another(tmp_path):
     import shutil
 

@@ -71,3 +71,11 @@ def test_a_model_without_its_palette_is_refused(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text("{}")
     with pytest.raises(InputError, match="no clusters"):
         load(tmp_path)
+
+
+def test_weights_that_lack_a_layer_are_refused(tmp_path):
+    save(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "n_layer": 2}))
+    with pytest.raises(InputError, match=r"its weights lack \d+ of the tensors .*h\.1\."):
+        load(tmp_path)
