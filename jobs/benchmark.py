@@ -1,6 +1,6 @@
 """How fast raymia asks a model, beside its bare forward pass and other ways, in one run; how fast
-it tries settings; how fast it measures stored scores; many adapters in one audit or in many; and
-what it takes without any model.
+it tries settings; how fast it measures stored scores; many adapters in one audit or in many; what
+it takes without any model; and whether an audit takes what `raymia plan` says.
 
     python jobs/benchmark.py                                  # shipped model and texts, a minute
     python jobs/benchmark.py --model FOLDER --texts FILE.jsonl --rounds 5 --json speed.json
@@ -10,6 +10,7 @@ what it takes without any model.
     python jobs/benchmark.py --reduce                         # 10 million records x 5 attacks
     python jobs/benchmark.py --adapters 50                    # one audit of 50; 5 audits of one
     python jobs/benchmark.py --pipeline --records 1000000     # a model that answers at once
+    python jobs/benchmark.py --plan raymia-demo/audit.yaml    # what is said beside what is taken
 
 Every round takes the ways in turn, so that a machine with other work slows all alike; the ratios
 are of one round each, and their median and range are what counts.
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measure = measure_adapters
     elif given.pipeline:
         measure = measure_pipeline
+    elif given.plan:
+        measure = measure_plans
     found, table, marker = measure(given, load)
     print(table)
     if given.json:
@@ -102,6 +105,11 @@ def parser() -> argparse.ArgumentParser:
     )
     pipeline.add_argument("--checkpoints", type=int, default=3)
     pipeline.add_argument("--block-records", type=int, default=512)
+    plans = made.add_argument_group("plans")
+    plans.add_argument(
+        "--plan", type=Path, nargs="+", metavar="AUDIT.yaml",
+        help="calibrate, plan and run these audits, in new stores",
+    )  # fmt: skip
     return made
 
 
@@ -168,6 +176,13 @@ def measure_pipeline(given: argparse.Namespace, load: float) -> tuple[dict[str, 
         )
         found = pipeline.summary(pipeline.measure(spec), load)
     return found, pipeline.page_table(found), pipeline.START
+
+
+def measure_plans(given: argparse.Namespace, load: float) -> tuple[dict[str, Any], str, str]:
+    from raymia.benchmarks import plans
+
+    found = plans.measure(given.plan, load)
+    return found, plans.page_table(found), plans.START
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 from ray_fixtures import ensure_local_ray
-from small_audit import BASE, passages, write_texts
+from small_audit import BASE, make_models, passages, write_small_audit, write_texts
 
 import raymia
-from raymia.benchmarks import adapters, images, pipeline, reductions, texts
+from raymia.benchmarks import adapters, images, pipeline, plans, reductions, texts
 from raymia.benchmarks.measure import END, Timing, write_page
 from raymia.benchmarks.released import CALLS, STRENGTHS, TIMESTEPS, released_scores
 from raymia.evidence.upkeep import MOST_PARTS
@@ -286,6 +286,35 @@ def test_the_released_way_computes_what_it_is_said_to(monkeypatch: pytest.Monkey
     scaled = rows[..., low] * (1 - weight) + rows[..., high] * weight
     expected = scaled.square().mean((1, 2, 3)) / pixels.square().mean((1, 2, 3)) - 1
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_command_holds_plans_to_what_is_taken(script: ModuleType, tmp_path: Path) -> None:
+    ensure_local_ray()
+    file = write_small_audit(tmp_path, make_models(tmp_path), self_prompt=True)
+    page = tmp_path / "page.md"
+    page.write_text(f"{plans.START}\nold\n{END}\n")
+    script.main(
+        ["--plan", str(file), "--json", str(tmp_path / "plans.json"), "--page", str(page)]
+    )  # fmt: skip
+    (found,) = json.loads((tmp_path / "plans.json").read_text())["audits"]
+    parts = {part["name"]: part for part in found["parts"]}
+    assert set(parts) == {
+        "prepare self_prompt:tuned", "neighbors", "target:tuned", "reference:base",
+        "reference:self_prompt:tuned",
+    }  # fmt: skip
+    assert all(part["said"] > 0 and part["taken"] > 0 for part in parts.values())
+    assert found["records"] == 24
+    longest = max(parts[name]["taken"] for name in parts)
+    assert longest <= found["wall"]["taken"] <= found["run_seconds"]
+    assert found["wall"]["said"] > parts["prepare self_prompt:tuned"]["said"]
+    assert all(f"| {name} |" in page.read_text() for name in parts)
+    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_time_that_spans_share_is_counted_once() -> None:
+    assert plans.covered([(5, 6), (0, 2), (1, 3), (1.5, 1.7)]) == 4
+    assert plans.covered([]) == 0
 
 
 def test_help_loads_nothing_heavy() -> None:
