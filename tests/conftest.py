@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
 
@@ -13,6 +14,9 @@ from tiny_models import BASE, PARAPHRASER, checkpoint, passages, save_tiny
 
 from raymia.models.causal_lm import load_causal_lm
 from raymia.models.mask_filler import load_mask_filler
+
+# A shell's background job ignores Ctrl-C, and so would the runs that tests stop with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A machine shared with others has slow moments: time limits are pytest's, not each example's.
 hypothesis.settings.register_profile("raymia", deadline=None, max_examples=50)
