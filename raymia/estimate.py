@@ -11,6 +11,7 @@ from rich.console import Console
 
 from raymia.draws import stream_key
 from raymia.engine.pools import in_loading_order, pools_of, streams_of
+from raymia.errors import RaymiaError
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import Inputs
 from raymia.models.memory import Memory, memory_of
@@ -139,7 +140,12 @@ def calibrate(inputs: Inputs, store: EvidenceStore, records: int, console: Conso
 
     Parameters
     ----------
-    records : how many are asked about, and how many texts or images a target writes.
+    records : how many are asked about, and how many texts or images a target writes at least.
+
+    Raises
+    ------
+    RaymiaError
+        If a target failed, so that not all rates were measured.
     """
     from raymia.engine.run import ask_models
 
@@ -151,6 +157,11 @@ def calibrate(inputs: Inputs, store: EvidenceStore, records: int, console: Conso
         plans = plan_audit(small, scratch)
         work = ask_models(small, scratch, url, console)
         Rates(store).keep_run(small, plans, work.lines, scratch)
+        if work.failed:
+            raise RaymiaError(
+                "not all was measured: "
+                + "; ".join(f"target {name}: {why}" for name, why in work.failed.items())
+            )
     finally:
         place = store.folder.path(name)
         if store.folder.fs.exists(place):
@@ -167,17 +178,20 @@ def _smaller(inputs: Inputs, records: int) -> Inputs:
     for name, spec in inputs.spec.references.items():
         changed = spec
         if isinstance(spec, SelfPromptReference):
-            steps = math.ceil(records / spec.fine_tune.batch_size)
+            # What is written side by side is as fast as in the audit in whole batches alone.
+            texts = min(spec.texts, max(records, spec.generation_batch))
+            steps = math.ceil(texts / spec.fine_tune.batch_size)
             tune = {"epochs": min(spec.fine_tune.epochs, max(1, CALIBRATION_STEPS // steps))}
             changed = spec.model_copy(update={
-                "texts": min(spec.texts, max(2, records)),
+                "texts": texts,
                 "fine_tune": spec.fine_tune.model_copy(update=tune),
             })  # fmt: skip
         elif isinstance(spec, SelfGeneratedReference):
             steps = min(spec.training.steps, CALIBRATION_STEPS)
+            few = {"steps": steps, "warmup": min(spec.training.warmup, steps - 1)}
             changed = spec.model_copy(update={
-                "images": min(spec.images, max(2, records)),
-                "training": spec.training.model_copy(update={"steps": steps}),
+                "images": min(spec.images, max(records, spec.generation_batch)),
+                "training": spec.training.model_copy(update=few),
             })  # fmt: skip
         references[name] = changed
     seen: dict[str, str] = {}

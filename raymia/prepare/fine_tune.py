@@ -62,7 +62,6 @@ def fine_tune(
     )
 
     _quiet()
-    started = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code)
     on_gpu = torch.cuda.is_available()
     torch.manual_seed(seed)
@@ -110,7 +109,9 @@ def fine_tune(
             callbacks=[_progress_callback(progress)],
         )
         trainer.remove_callback(PrinterCallback)
+        started = time.monotonic()
         steps = trainer.train().global_step
+        seconds = round(time.monotonic() - started, 3)
     model.eval()
     answers = CausalLM(model, tokenizer, batch_tokens=8_192, max_tokens=spec.max_tokens)
     facts = {
@@ -119,7 +120,7 @@ def fine_tune(
         "steps": steps,
         "train_loss": mean_loss(answers, train[:MAX_MEASURED]),
         "held_out_loss": mean_loss(answers, held_out[:MAX_MEASURED]),
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": seconds,
     }
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)

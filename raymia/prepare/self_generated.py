@@ -112,9 +112,8 @@ def make_image_reference(
         )
     images = generated_images(recipe, store)
     if images is None:
-        started = time.monotonic()
-        images = _generate(recipe, batch_images, on_images)
-        _commit_images(recipe, store, images, round(time.monotonic() - started, 1))
+        images, seconds = _generate(recipe, batch_images, on_images)
+        _commit_images(recipe, store, images, seconds)
     written = store.prepared_facts(recipe.images_key) or {}
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "reference"
@@ -133,31 +132,40 @@ def generated_images(recipe: SelfGeneratedRecipe, store: EvidenceStore) -> Image
     return np.frombuffer(pixels, dtype=np.uint8).reshape(-1, *shape).copy()
 
 
-def _generate(recipe: SelfGeneratedRecipe, batch_images: int, progress: Progress) -> Images:
+def _generate(
+    recipe: SelfGeneratedRecipe, batch_images: int, progress: Progress
+) -> tuple[Images, float]:
+    """Images, and the seconds that they took once the target was loaded."""
     from raymia.prepare import generate_images
 
     spec, target = recipe.spec, recipe.target
     if target.family == "denoiser":
         from raymia.models.denoiser import load_denoiser
 
-        return generate_images.generate_images(
-            load_denoiser(target, batch_images=batch_images),
+        denoiser = load_denoiser(target, batch_images=batch_images)
+        started = time.monotonic()
+        images = generate_images.generate_images(
+            denoiser,
             spec.images,
             seed=recipe.seed,
             steps=spec.sampling_steps,
             batch=spec.generation_batch,
             progress=progress,
         )
+        return images, round(time.monotonic() - started, 3)
     if target.family == "autoencoder":
         from raymia.models.autoencoder import load_autoencoder
 
-        return generate_images.decode_prior(
-            load_autoencoder(target, batch_images=batch_images),
+        autoencoder = load_autoencoder(target, batch_images=batch_images)
+        started = time.monotonic()
+        images = generate_images.decode_prior(
+            autoencoder,
             spec.images,
             seed=recipe.seed,
             batch=spec.generation_batch,
             progress=progress,
         )
+        return images, round(time.monotonic() - started, 3)
     raise InputError(
         f"{target.path} is of the family {target.family}, which generates no images here; leave "
         "out the reference of `kind: self_generated`"

@@ -104,10 +104,10 @@ def make_reference(
     """
     texts = _stored_texts(recipe, store)
     if texts is None:
-        started = time.monotonic()
         target = load_causal_lm(recipe.target, batch_tokens=batch_tokens)
+        started = time.monotonic()
         texts, facts = write_texts(target, recipe, on_texts)
-        facts["writing_seconds"] = round(time.monotonic() - started, 1)
+        facts["writing_seconds"] = round(time.monotonic() - started, 3)
         del target
         _commit_texts(recipe, store, texts, facts)
     with tempfile.TemporaryDirectory() as scratch:

@@ -164,10 +164,11 @@ def _train(
     started = time.monotonic()
 
     def seconds() -> float:
-        return round(saved.seconds + time.monotonic() - started, 1)
+        return round(saved.seconds + time.monotonic() - started, 3)
 
     def save(folder: Path) -> None:
         training.finish()
+        trained_for = seconds()
         facts = {
             "images": len(train),
             "held_out_images": len(held_out),
@@ -176,7 +177,7 @@ def _train(
             "parameters": sum(p.numel() for p in network.parameters()),
             "train_loss": training.loss_on(train[:MAX_MEASURED]),
             "held_out_loss": training.loss_on(held_out[:MAX_MEASURED]),
-            "seconds": seconds(),
+            "seconds": trained_for,
             "run": run,
         }
         network.save(folder)

@@ -115,9 +115,10 @@ def train_denoiser(
         started = time.monotonic()
 
         def seconds() -> float:
-            return round(saved.seconds + time.monotonic() - started, 1)
+            return round(saved.seconds + time.monotonic() - started, 3)
 
         def save(folder: Path) -> None:
+            trained_for = seconds()
             with training.averaged():
                 loss = training.loss_on(train[:MAX_MEASURED])
                 if not math.isfinite(loss):
@@ -133,7 +134,7 @@ def train_denoiser(
                     "parameters": sum(p.numel() for p in model.network.parameters()),
                     "train_loss": loss,
                     "held_out_loss": training.loss_on(held_out[:MAX_MEASURED]),
-                    "seconds": seconds(),
+                    "seconds": trained_for,
                     "run": run,
                 }
                 save_trained(pipeline, model.network, facts, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from ray_fixtures import ensure_local_ray
+from safetensors.numpy import load_file, save_file
 from small_audit import console, parts, raw_rows, scores_by_row
 from small_image_audit import (
     MEMBERS,
@@ -28,9 +30,12 @@ from small_image_models import save_model
 import raymia.engine.run
 from raymia.attacks import registry
 from raymia.audit import run_audit
-from raymia.errors import InputError
+from raymia.errors import InputError, RaymiaError
+from raymia.estimate import Estimate, calibrate, estimate
+from raymia.evidence.store import EvidenceStore
 from raymia.inputs import resolve_inputs
 from raymia.metrics.summary import AttackMetrics
+from raymia.plan import plan_audit
 from raymia.report.files import load_run
 from raymia.report.result import RunResult
 from raymia.spec_file import load_spec
@@ -165,6 +170,55 @@ def test_auto_chooses_the_perturbation_on_records_it_does_not_score(
     (pfami,) = result.metrics
     assert result.complete
     assert pfami.attack == "pfami"
+
+
+def calibrated(file: Path, folder: Path) -> Estimate:
+    inputs, store = resolve_inputs(load_spec(file)), EvidenceStore(str(folder / "store"))
+    calibrate(inputs, store, 8, console())
+    return estimate(inputs, plan_audit(inputs, store), store)
+
+
+def test_a_calibration_measures_each_kind_of_model_and_keeps_no_answer(
+    image_models: ImageModels, tmp_path: Path
+) -> None:
+    """The warm-up of 100 steps is longer than what is trained to learn how long a step takes."""
+    ensure_local_ray()
+    file = write_image_audit(
+        tmp_path, image_models.denoiser, attacks=["loss@self_generated"],
+        targets=[{"name": name, "model": str(getattr(image_models, name))}
+                 for name in ("denoiser", "vae")],
+        references={"self_generated": {"kind": "self_generated", "images": 300,
+                                       "training": {"steps": 300, "batch_size": 24}}},
+    )  # fmt: skip
+    found = calibrated(file, tmp_path)
+    assert [part.name for part in (*found.preparations, *found.stages)] == [
+        "prepare self_generated:denoiser", "prepare self_generated:vae", "target:denoiser",
+        "reference:self_generated:denoiser", "target:vae", "reference:self_generated:vae",
+    ]  # fmt: skip
+    for part in (*found.preparations, *found.stages):
+        assert part.asked > 0, part.name
+        assert part.seconds is not None, part.name
+        assert part.seconds > 0, part.name
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["rates"]
+
+
+def test_a_calibration_says_which_target_it_could_not_measure(
+    image_models: ImageModels, tmp_path: Path
+) -> None:
+    ensure_local_ray()
+    lacking = tmp_path / "lacking"
+    shutil.copytree(image_models.denoiser, lacking)
+    file = lacking / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["conv_in.weight"]
+    save_file(weights, file, {"format": "pt"})
+    audit = write_image_audit(
+        tmp_path, lacking, attacks=["loss"],
+        targets=[{"name": "lacking", "model": str(lacking)},
+                 {"name": "vae", "model": str(image_models.vae)}],
+    )  # fmt: skip
+    with pytest.raises(RaymiaError, match=r"(?s)not all was measured: target lacking.*conv_in"):
+        calibrated(audit, tmp_path)
 
 
 def test_killing_nothing_but_adding_records_asks_only_for_those(
