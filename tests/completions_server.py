@@ -13,6 +13,8 @@ import torch
 from tiny_models import BASE
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from raymia.models.whole_weights import load_whole
+
 MODEL = "tiny"
 SECRET = "sk-never-to-be-seen-0123456789"
 KNOWN = {"model", "prompt", "echo", "logprobs", "temperature", "max_tokens"}
@@ -52,7 +54,7 @@ class Manners:
 class _Model:
     def __init__(self, folder):
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model = load_whole(AutoModelForCausalLM, folder, dtype=torch.float32).eval()
 
     @torch.no_grad()
     def logprobs(self, ids, name):

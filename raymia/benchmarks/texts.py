@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from transformers import AutoModelForCausalLM
 
 import raymia
 from raymia.benchmarks.audits import time_audit
@@ -37,12 +38,13 @@ from raymia.probes.base import Item
 from raymia.records import read_texts, record_id
 from raymia.spec import AuditSpec, ModelSpec, ResourcesSpec, SubstituteNeighbors
 
-LIMIT, ADAPTER, RAY, HARNESS, ONE = (
-    "bare forward pass", "raymia in process", "raymia through Ray", "lm-evaluation-harness",
-    "one text per forward",
+LIMIT, FAST, ADAPTER, RAY, HARNESS, ONE = (
+    "bare forward pass", "bare, raymia's layers", "raymia in process", "raymia through Ray",
+    "lm-evaluation-harness", "one text per forward",
 )  # fmt: skip
 ASKED_FOR = {
     LIMIT: "logits, on batches packed beforehand",
+    FAST: "the same of the model as raymia loads it",
     ADAPTER: "text to log p, moments, top-1",
     RAY: "text to stored evidence, one actor, from its first block's commit to its last",
     HARNESS: "text to summed log p (HF backend, loglikelihood_rolling)",
@@ -59,12 +61,14 @@ class TextBench:
 
     Attributes
     ----------
-    model : the model in this process, which all ways but Ray's use.
+    model : the model in this process as raymia loads it.
+    network : the same as transformers loads it, which all ways but raymia's use.
     records, neighbors : texts; of the neighbors, raymia stores sums alone.
     ids : the tokens of each record and then of each neighbor, as the model sees them.
     """
 
     model: CausalLM
+    network: Any
     checkpoint: Any
     records: list[str]
     neighbors: list[str]
@@ -94,7 +98,9 @@ def make_bench(
     kept = [t for t, ids in zip(usable, loaded.encode(usable), strict=True) if len(ids) > 1]
     made = make_neighbors(kept, neighbors)
     ids = [tokens[: loaded.max_tokens] for tokens in loaded.encode([*kept, *made])]
-    return TextBench(loaded, checkpoint, kept, made, ids, batch_tokens, on_gpu)
+    network = AutoModelForCausalLM.from_pretrained(folder, dtype=loaded.model.dtype)
+    network = network.to(loaded.device).eval()
+    return TextBench(loaded, network, checkpoint, kept, made, ids, batch_tokens, on_gpu)
 
 
 def make_neighbors(records: Sequence[str], count: int) -> list[str]:
@@ -108,8 +114,12 @@ def make_neighbors(records: Sequence[str], count: int) -> list[str]:
     return [text for text in texts if text is not None]
 
 
-@torch.inference_mode()
 def time_limit(bench: TextBench) -> Timing:
+    return time_forward(bench, bench.network)
+
+
+@torch.inference_mode()
+def time_forward(bench: TextBench, network: Any) -> Timing:
     batches = []
     lengths, budget = [len(i) for i in bench.ids], bench.batch_tokens
     for rows in length_sorted_batches(lengths, budget, None, worthwhile_tokens(budget)):
@@ -121,7 +131,7 @@ def time_limit(bench: TextBench) -> Timing:
 
     def run() -> None:
         for padded, mask in batches:
-            bench.model.model(input_ids=padded, attention_mask=mask, use_cache=False)
+            network(input_ids=padded, attention_mask=mask, use_cache=False)
 
     return timed(bench.tokens, run)
 
@@ -140,7 +150,7 @@ def time_one_by_one(bench: TextBench) -> Timing:
         for text in bench.texts:
             tokens = bench.model.encode([text])[0][: bench.model.max_tokens]
             ids = torch.tensor([tokens], device=bench.model.device)
-            logits = bench.model.model(input_ids=ids).logits[:, :-1].float()
+            logits = bench.network(input_ids=ids).logits[:, :-1].float()
             logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).cpu()
 
     return timed(bench.tokens, run)
@@ -152,7 +162,7 @@ def time_harness(bench: TextBench) -> Timing:
 
     longest = max(map(len, bench.ids))
     harness = HFLM(
-        pretrained=bench.model.model,
+        pretrained=bench.network,
         tokenizer=bench.model.tokenizer,
         batch_size=max(1, bench.batch_tokens // longest),
     )
@@ -198,6 +208,7 @@ def ways(bench: TextBench) -> dict[str, Callable[[], Timing]]:
     """What there is to compare; lm-evaluation-harness where it is installed."""
     found: dict[str, Callable[[TextBench], Timing]] = {
         LIMIT: time_limit,
+        FAST: lambda given: time_forward(given, given.model.model),
         ADAPTER: time_adapter,
         RAY: time_ray,
     }

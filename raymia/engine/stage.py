@@ -92,9 +92,12 @@ class PoolActor:
         self.store = EvidenceStore(config.store_url)
         self._failed: dict[str, str] = {}
         board.place.remote(config.key)
+        # One thread loads and asks: OpenMP keeps threads of its own for each that computes, and
+        # where they are more than the cores it no longer lets them spin while they wait.
+        self._thread = ThreadPoolExecutor(1)
         # Loading in the background makes a failure to load an error of the first block, which Ray
         # reports with its cause; an error in a constructor it does not.
-        self._loading: Future[Callable[[int], Any]] = ThreadPoolExecutor(1).submit(self._load)
+        self._loading: Future[Callable[[int], Any]] = self._thread.submit(self._load)
 
     def _load(self) -> Callable[[int], Any]:
         import torch
@@ -111,10 +114,9 @@ class PoolActor:
         return loaded
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        import torch
+        return self._thread.submit(self._pass_on, block).result()
 
-        if self.config.threads is not None:
-            torch.set_num_threads(self.config.threads)
+    def _pass_on(self, block: pa.Table) -> pa.Table:
         failed = failures_in(block)
         for number, task in enumerate(self.config.tasks):
             why = failed.get(task.target or "", self._failed.get(task.target or ""))

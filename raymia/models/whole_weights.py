@@ -20,10 +20,14 @@ def load_whole(kind: Any, where: Any, **options: Any) -> Any:
     InputError
         Naming tensors that the weights lack. What the library itself raises is let through.
     """
+    from raymia.models.fast_linear import gains_by_onednn, use_fast_linears
+
     model, found = kind.from_pretrained(
         where, use_safetensors=True, output_loading_info=True, **options
     )
     refuse_missing(found["missing_keys"], str(where))
+    if gains_by_onednn():
+        use_fast_linears(model)
     return model
 
 

@@ -208,7 +208,7 @@ def test_ratios_are_taken_within_a_round() -> None:
         texts.ONE: [Timing(20, 1.0), Timing(20, 2.0)],
     }
     model = type("Source", (), {"path": "folder/name"})()
-    bench = texts.TextBench(None, model, ["a"], [], [[1, 2]], 8, False)
+    bench = texts.TextBench(None, None, model, ["a"], [], [[1, 2]], 8, False)
     found = texts.summary(bench, ways, load=0.0)
     assert found["ways"][texts.RAY]["share_of_limit"] == {"median": 0.8, "min": 0.8, "max": 0.8}
     assert found["ways"][texts.ONE]["ray_is_faster"] == {"median": 4, "min": 4, "max": 4}
