@@ -50,7 +50,7 @@ ASKED_FOR = {
     HARNESS: "text to summed log p (HF backend, loglikelihood_rolling)",
     ONE: "text to log p",
 }
-BLOCK_RECORDS = 32
+BLOCK_RECORDS = 64
 START = "<!-- made by jobs/benchmark.py -->"
 LIBRARIES = ("raymia", "torch", "transformers", "ray")
 

@@ -33,6 +33,11 @@ LOCAL_ENVIRONMENT = {
     # Threads that spin while they wait take the cores from each other: on two busy cores scoring
     # takes twice as long. Threads that do not spin at all are slower where cores are free.
     "GOMP_SPINCOUNT": "1000",
+    # An actor asks its models in a thread, whose memory glibc gives back to the system and takes
+    # again with every batch.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
     # Ray's own is 15: anything else on the machine, the driver too, would go before the models.
     "RAY_worker_niceness": "0",
 }

@@ -25,7 +25,7 @@ from raymia.models.whole_weights import load_whole
 from raymia.models.windows import Window, windows
 from raymia.spec import LongTexts
 
-HEAD_CHUNK_BYTES = 32 * 2**20
+HEAD_CHUNK_BYTES = 16 * 2**20
 """Float32 logits held at once; a [batch, length, vocabulary] tensor never exists."""
 
 HEAD_TOLERANCE = 1e-6
