@@ -74,7 +74,7 @@ PASSES = {
 """Pairs of image and timestep that the network is asked about per record."""
 BATCHES = (16, 32, 64, 128, 256)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
-BLOCK_RECORDS = 20
+BLOCK_RECORDS = 32
 START = "<!-- made by jobs/benchmark.py --images -->"
 LIBRARIES = ("raymia", "torch", "diffusers", "ray")
 
