@@ -1,0 +1,58 @@
+"""OpenMP keeps threads for each thread that computes, so an actor has one that does."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import ray
+from small_inputs import audit
+from tiny_models import BASE
+
+from raymia.engine import stage as stage_module
+from raymia.engine.blocks import make_blocks
+from raymia.engine.board import Board
+from raymia.engine.stage import PoolActor, PoolConfig, Task
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs import resolve_inputs
+from raymia.plan import plan_audit
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_model_is_loaded_and_asked_in_one_thread_whoever_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = audit(tmp_path, BASE, None, references=None, neighbors=None, attacks=["loss"])
+    inputs = resolve_inputs(given)
+    store = EvidenceStore(str(tmp_path / "store"))
+    (plan,) = plan_audit(inputs, store)
+    stage = plan.target
+    (planned,) = stage.probes
+    seen: list[tuple[str, int]] = []
+
+    def noting(name, function):
+        def noted(*arguments):
+            seen.append((name, threading.get_ident()))
+            return function(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(stage_module, "load_together", noting("load", stage_module.load_together))
+    monkeypatch.setattr(type(planned.probe), "ask", noting("ask", type(planned.probe).ask))
+    config = PoolConfig(
+        key="target",
+        tasks=(Task(stage.name, stage.loader, ((planned.question, planned.probe, planned.key),)),),
+        store_url=str(tmp_path / "store"),
+        threads=1,
+        passes_on=("record_id",),
+    )
+    actor = PoolActor(config, ray.remote(Board).remote())
+    blocks = list(make_blocks([stage], inputs.records.table, [], 2))
+    assert len(blocks) > 1
+    for block in blocks:
+        with ThreadPoolExecutor(1) as caller:
+            caller.submit(actor, block).result()
+    assert [name for name, _ in seen] == ["load"] + ["ask"] * len(blocks)
+    assert len({thread for _, thread in seen}) == 1
