@@ -5,7 +5,7 @@
     python jobs/reference_study.py --out study --texts reviews.csv --name smollm2 --base smollm2
 
 For each seed the texts are split at random into members, non-members, prompts, a population, and
-texts for an oracle. A base, the demo's or a pretrained model of yours, is fine-tuned on the
+texts for an oracle. A base, the demo's or a pretrained Llama-like model, is fine-tuned on the
 members: the target. The references are the base, the base fine-tuned on what the target writes
 (self_prompt), and the base fine-tuned on real texts of the members' distribution (oracle), which no
 outside attacker has. All attacks run. A folder of a seed that is finished is not run again.
@@ -72,10 +72,15 @@ def main() -> None:
     parser.add_argument("--column", default="text", help="name of the text column")
     parser.add_argument("--name", default="austen", help="what the table calls these texts")
     parser.add_argument(
-        "--base", type=Path, help="folder of a pretrained model; default: the demo's"
+        "--base", type=Path, help="folder of a pretrained Llama-like model; default: the demo's"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
+    if given.base is not None and not (given.base / "config.json").is_file():
+        raise SystemExit(
+            f"--base: {given.base} should be the folder of a transformers model, and has no "
+            "config.json"
+        )
     scale = SMALL if given.base is None else PRETRAINED
     texts = audit_passages() if given.texts is None else read_usable(given.texts, given.column)
     least = sum(scale.sizes.values())
