@@ -34,4 +34,4 @@ clean: ## remove the environment and the demo's folder
 	rm -rf $(VENV) raymia-demo .pytest_cache .mypy_cache .ruff_cache
 
 docs: install ## make the pages of docs/ that come from the code
-	$(BIN)/python -m raymia.docs docs
+	$(BIN)/python tools/make_docs.py docs

@@ -18,15 +18,15 @@ from typing import Any
 
 from rich.console import Console
 
-from raymia.audit import run_audit
-from raymia.cli import result_code
-from raymia.engine.jobs import ending, lost_folders
-from raymia.gate import with_conditions
-from raymia.report.files import REPORT_FILE
-from raymia.report.ranking import rank
-from raymia.report.result import RunResult
+from raymia.cli.jobs import ending, lost_folders
+from raymia.cli.main import result_code
+from raymia.results.folder import REPORT_FILE
+from raymia.results.gate import with_conditions
+from raymia.results.ranking import rank
+from raymia.results.result import RunResult
+from raymia.run.audit import run_audit
 from raymia.spec import AuditSpec
-from raymia.spec_file import load_spec
+from raymia.spec.file import load_spec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

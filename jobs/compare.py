@@ -16,11 +16,11 @@ from typing import Any
 
 from rich.console import Console
 
-from raymia.compare import compare_runs, parse_pairs
-from raymia.engine.jobs import ending
-from raymia.report.comparison_result import RunComparison
+from raymia.cli.jobs import ending
 from raymia.report.comparison_table import print_comparison
-from raymia.runs import load_run
+from raymia.results.compare import compare_runs, parse_pairs
+from raymia.results.comparison_result import RunComparison
+from raymia.results.runs import StoredRun
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     comparison: RunComparison | None = None
     with ending() as end:
-        comparison = compare_runs(load_run(given.a), load_run(given.b), parse_pairs(given.target))
+        comparison = compare_runs(
+            StoredRun.open(given.a), StoredRun.open(given.b), parse_pairs(given.target)
+        )
         print_comparison(comparison, Console())
     print(json.dumps(summary(comparison, end.problems)), flush=True)
     return end.code

@@ -16,13 +16,14 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from raymia.cli import EXIT_INCOMPLETE
-from raymia.engine.jobs import ending, lost_folders
+from raymia.cli.jobs import ending, lost_folders
+from raymia.cli.main import EXIT_INCOMPLETE
 from raymia.engine.run import make_references
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import Inputs, resolve_inputs
-from raymia.plan import plan_audit
-from raymia.spec_file import load_spec
+from raymia.inputs.base import Inputs
+from raymia.modalities.resolve import resolve_inputs
+from raymia.plan.planning import plan_audit
+from raymia.spec.file import load_spec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,11 +17,11 @@ from typing import Any
 
 from rich.console import Console
 
-from raymia.engine.jobs import ending, lost_folders
-from raymia.report.files import SWEEP_FILE
-from raymia.spec_file import load_spec
+from raymia.cli.jobs import ending, lost_folders
+from raymia.results.folder import SWEEP_FILE
+from raymia.run.sweep import run_sweep
+from raymia.spec.file import load_spec
 from raymia.sweep.result import SweepResult
-from raymia.sweep.run import run_sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,16 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raymia.models.denoiser import PREDICTIONS
+from raymia.models.denoisers.model import PREDICTIONS
 from raymia.prepare.denoiser_files import SCHEDULERS, fresh_pipeline
 from raymia.prepare.image_split import write_manifest
-from raymia.prepare.target_job import (
-    add_arguments,
-    checked,
-    progress_bar,
-    read_and_split,
-    run_job,
-)
+from raymia.prepare.target_job import add_arguments, checked, progress_bar, read_and_split, run_job
 from raymia.prepare.train_denoiser import train_denoiser
 from raymia.spec.images import DiffusionTrainingSpec
 

@@ -15,15 +15,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from raymia.models.vae.config import AutoencoderConfig, MmdConfig, Objective, RhvaeConfig
-from raymia.prepare.image_split import write_manifest
-from raymia.prepare.target_job import (
-    add_arguments,
-    checked,
-    progress_bar,
-    read_and_split,
-    run_job,
+from raymia.models.autoencoders.vae.config import (
+    AutoencoderConfig,
+    MmdConfig,
+    Objective,
+    RhvaeConfig,
 )
+from raymia.prepare.image_split import write_manifest
+from raymia.prepare.target_job import add_arguments, checked, progress_bar, read_and_split, run_job
 from raymia.prepare.train_autoencoder import train_autoencoder
 from raymia.spec.images import AutoencoderTrainingSpec
 

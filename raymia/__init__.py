@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from os import PathLike
 
-    from raymia.runs import StoredRun
+    from raymia.report.notebook import NotebookRun
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_run"]
 
 
-def load_run(folder: str | PathLike[str]) -> StoredRun:
-    """Open the folder of a run, for a notebook; see :class:`raymia.runs.StoredRun`.
+def load_run(folder: str | PathLike[str]) -> NotebookRun:
+    """Open the folder of a run, for a notebook; see :class:`raymia.report.notebook.NotebookRun`.
 
     Parameters
     ----------
@@ -25,6 +25,6 @@ def load_run(folder: str | PathLike[str]) -> StoredRun:
     InputError
         If there is no run, or it cannot be read.
     """
-    from raymia.runs import load_run as load  # here: `import raymia` is quick
+    from raymia.report.notebook import NotebookRun  # here: `import raymia` is quick
 
-    return load(folder)
+    return NotebookRun.open(folder)

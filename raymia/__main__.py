@@ -1,5 +1,5 @@
 """`python -m raymia`."""
 
-from raymia.cli import main
+from raymia.cli.main import main
 
 main()

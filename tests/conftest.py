@@ -12,8 +12,8 @@ import pytest
 import torch
 from tiny_models import BASE, PARAPHRASER, checkpoint, passages, save_tiny
 
-from raymia.models.causal_lm import load_causal_lm
-from raymia.models.mask_filler import load_mask_filler
+from raymia.models.causal.model import load_causal_lm
+from raymia.models.paraphrasers.mask_filler import load_mask_filler
 
 # A shell's background job ignores Ctrl-C, and so would the runs that tests stop with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from raymia.evidence.text import ModelEvidence, neighbor_evidence, token_evidence
-from raymia.probes.text import SUM_SCHEMA, TOKEN_SCHEMA
+from raymia.questions.text import SUM_SCHEMA, TOKEN_SCHEMA
 
 
 def token_table(answers):

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from raymia.draws import normals, stream_key
-from raymia.models.kl_autoencoder import KlAutoencoder
-from raymia.models.vae import AutoencoderConfig, build_autoencoder
+from raymia.models.autoencoders.kl import KlAutoencoder
+from raymia.models.autoencoders.vae import AutoencoderConfig, build_autoencoder
+from raymia.util.draws import normals, stream_key
 
 OBJECTIVES = ("vae", "beta_vae", "wae_mmd", "rhvae")
 

@@ -45,7 +45,7 @@ def digits() -> npt.NDArray[np.uint8]:
 
 def make_image_models(folder: Path) -> ImageModels:
     """Over-fit a denoiser and a VAE on the first 24 digits."""
-    from raymia.models.vae.config import AutoencoderConfig
+    from raymia.models.autoencoders.vae.config import AutoencoderConfig
     from raymia.prepare.denoiser_files import fresh_pipeline
     from raymia.prepare.train_autoencoder import train_autoencoder
     from raymia.prepare.train_denoiser import train_denoiser

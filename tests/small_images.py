@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raymia.errors import InputError
-from raymia.image_records import pixels_array, read_image_records
+from raymia.records.images import pixels_array, read_image_records
 from raymia.spec import ImageRecordsSpec
+from raymia.util.errors import InputError
 
 
 def picture(seed=0, size=(8, 8), mode="RGB"):

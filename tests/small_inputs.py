@@ -7,8 +7,8 @@ import json
 import pyarrow as pa
 from tiny_models import passages
 
-from raymia.probes.text import SUM_SCHEMA, TOKEN_SCHEMA
-from raymia.spec_file import parse_spec
+from raymia.questions.text import SUM_SCHEMA, TOKEN_SCHEMA
+from raymia.spec.file import parse_spec
 
 
 def write_jsonl(path, texts):

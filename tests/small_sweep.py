@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from benchmarks.sweeps import store_made_evidence
 from small_audit import BASE, reweigh, write_texts
 
-from raymia.benchmarks.sweeps import store_made_evidence
 from raymia.evidence.store import EvidenceStore
 from raymia.spec import AuditSpec
-from raymia.spec_file import load_spec
+from raymia.spec.file import load_spec
 from raymia.sweep.plan import SweepPlan, plan_sweep
 from raymia.sweep.space import check_sweep
 

@@ -13,14 +13,14 @@ import yaml
 from small_inputs import audit
 from tiny_models import PARAPHRASER, save_adapter
 
-from raymia.errors import InputError
-from raymia.inputs import resolve_inputs
 from raymia.inputs.base import Problems
 from raymia.inputs.checkpoints import expand_targets
-from raymia.outcome import _audit_yaml
+from raymia.modalities.resolve import resolve_inputs
 from raymia.prepare.image_split import write_manifest
+from raymia.run.outcome import _audit_yaml
 from raymia.spec import TargetSetSpec
-from raymia.spec_file import load_spec, parse_spec
+from raymia.spec.file import load_spec, parse_spec
+from raymia.util.errors import InputError
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ sys.path.insert(0, str(Path(__file__).parent / "report"))
 from made_up_run import made_up_curves, made_up_result, made_up_scores
 
 from raymia import load_run
-from raymia.compare import compare_runs, parse_pairs
-from raymia.errors import InputError
 from raymia.metrics.delong import auc_difference
 from raymia.report.files import write_run
+from raymia.results.compare import compare_runs, parse_pairs
 from raymia.shift.result import ShiftCheck
+from raymia.util.errors import InputError
 
 MEMBERS, OTHERS = 60, 120
 

@@ -9,9 +9,9 @@ import pytest
 from small_inputs import audit
 from tiny_models import PARAPHRASER
 
-from raymia.compatibility import identical_models
-from raymia.errors import InputError
-from raymia.inputs import resolve_inputs
+from raymia.inputs.compatibility import identical_models
+from raymia.modalities.resolve import resolve_inputs
+from raymia.util.errors import InputError
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from small_inputs import write_jsonl
 from tiny_models import checkpoint, passages
 from transformers import AutoTokenizer
 
-import raymia.corpus
-from raymia.corpus import token_counts
-from raymia.errors import InputError
+import raymia.prepare.corpus
 from raymia.evidence.store import EvidenceStore
+from raymia.prepare.corpus import token_counts
 from raymia.spec import CorpusSpec
+from raymia.util.errors import InputError
 
 TEXTS = passages(5)
 
@@ -52,7 +52,7 @@ def test_counts_are_taken_once_and_again_for_another_tokenizer(
     before = token_counts(spec, first, store).counts
     after = token_counts(spec, checkpoint(other), store).counts
     assert after.sum() > before.sum(), "fewer merges, more tokens"
-    monkeypatch.setattr(raymia.corpus, "_count", None)
+    monkeypatch.setattr(raymia.prepare.corpus, "_count", None)
     np.testing.assert_array_equal(token_counts(spec, first, store).counts, before)
 
 

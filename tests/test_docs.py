@@ -8,18 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from make_docs import END, audit_file_page, metrics_schema, with_attacks_table, with_strengths_table
 from pydantic import BaseModel
 
 import raymia.spec
-from raymia.docs import (
-    END,
-    audit_file_page,
-    metrics_schema,
-    with_attacks_table,
-    with_strengths_table,
-)
-from raymia.neighbors.images import DEFAULT_STRENGTHS
-from raymia.spec_file import parse_spec
+from raymia.perturbations.kinds import DEFAULT_STRENGTHS
+from raymia.spec.file import parse_spec
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest, pearsonr
 
-from raymia.draws import generator, gumbels, stream_key, uniforms
+from raymia.util.draws import generator, gumbels, stream_key, uniforms
 
 MASK = 2**64 - 1
 WEYL, MIX_1, MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -143,7 +143,7 @@ def test_generators_are_functions_of_their_parts():
 def test_draws_are_the_same_in_another_process():
     """Python's own hash changes from process to process; keys must not."""
     code = (
-        "from raymia.draws import stream_key, generator;"
+        "from raymia.util.draws import stream_key, generator;"
         "print(stream_key(7, 'fill', 'abc', 3), generator(7, 'abc').integers(0, 10**12))"
     )
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,13 +8,13 @@ import pytest
 from small_inputs import answer, audit
 from tiny_models import BASE, PARAPHRASER, checkpoint
 
-from raymia.estimate import estimate
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import resolve_inputs
-from raymia.models.causal_lm import load_causal_lm
+from raymia.modalities.resolve import resolve_inputs
+from raymia.models.causal.model import load_causal_lm
 from raymia.models.memory import GPU_GIB, Memory, memory_of
-from raymia.plan import plan_audit
-from raymia.rates import Rate, Rates, mean_size
+from raymia.plan.estimate import estimate
+from raymia.plan.planning import plan_audit
+from raymia.plan.rates import Rate, Rates, mean_size
 
 
 @dataclass

@@ -9,8 +9,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from raymia.files import TEMPORARY_PREFIX, Folder, download_folder
-from raymia.remote import StorageError
+from raymia.storage.files import TEMPORARY_PREFIX, Folder, download_folder
+from raymia.storage.remote import StorageError
 
 
 @pytest.fixture(params=["local", "memory"])

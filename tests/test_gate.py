@@ -11,8 +11,6 @@ sys.path.insert(0, str(Path(__file__).parent / "report"))
 
 from made_up_run import made_up_result, made_up_scores
 
-from raymia.errors import InputError
-from raymia.gate import decide_again, is_open
 from raymia.metrics.summary import (
     AttackMetrics,
     EpsilonBound,
@@ -22,9 +20,11 @@ from raymia.metrics.summary import (
     Rate,
     TprAtFpr,
 )
-from raymia.report.result import FailedTarget
+from raymia.results.gate import decide_again, is_open
+from raymia.results.result import FailedTarget
 from raymia.shift.result import ShiftCheck
 from raymia.spec.conditions import check_conditions, parse_condition, parse_conditions
+from raymia.util.errors import InputError
 
 
 def measured(target: str, attack: str, low: float, value: float, high: float) -> AttackMetrics:

@@ -11,12 +11,12 @@ import pytest
 from small_inputs import audit
 from tiny_models import PARAPHRASER, passages
 
-from raymia.errors import InputError
-from raymia.inputs import resolve_inputs
-from raymia.records import read_records
+from raymia.modalities.resolve import resolve_inputs
+from raymia.records.texts import read_records
 from raymia.scoring.judge import Judge
 from raymia.scoring.reduction import infer_datasets
 from raymia.spec import TextRecordsSpec
+from raymia.util.errors import InputError
 
 
 def write(path, rows):

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from small_images import captions, encoded, found, picture, problem, raw, read, reasons, save
 
-from raymia.image_files import (
+from raymia.records.image_files import (
     CANNOT_OPEN,
     NO_CAPTION,
     NO_FILE,
     NOT_IMAGE_VALUE,
     OTHER_FILESYSTEM,
 )
-from raymia.image_pixels import NOT_AN_IMAGE
+from raymia.records.pixels import NOT_AN_IMAGE
 
 PICTURES = [picture(seed) for seed in range(3)]
 EXPECTED = [raw(image) for image in PICTURES]

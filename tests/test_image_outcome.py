@@ -17,22 +17,23 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from small_image_audit import SHAPE, TIMESTEPS, digits, write_image_audit, write_images
 
-from raymia.draws import stream_key
 from raymia.evidence.store import EvidenceStore
-from raymia.exposed import choose_rows
-from raymia.image_outcome import LARGEST_RECORD, look_at_images, png
-from raymia.inputs import Inputs, resolve_inputs
-from raymia.neighbors.images import perturb
-from raymia.outcome import Run, sum_up
-from raymia.plan import TargetPlan, plan_audit
+from raymia.inputs.base import Inputs
+from raymia.modalities.images.shown import LARGEST_RECORD, look_at_images, png
+from raymia.modalities.resolve import resolve_inputs
+from raymia.perturbations.kinds import perturb
+from raymia.plan.planning import TargetPlan, plan_audit
 from raymia.prepare.denoiser_files import fresh_pipeline
-from raymia.probes.base import Item
-from raymia.report.result import RunResult
+from raymia.questions.base import Item
+from raymia.results.result import RunResult
+from raymia.run.outcome import Run, sum_up
+from raymia.scoring.exposed import choose_rows
 from raymia.scoring.judge import Judge
 from raymia.scoring.parts import ScoreParts
 from raymia.scoring.reduction import reduce_audit
 from raymia.scoring.workers import Here
-from raymia.spec_file import load_spec
+from raymia.spec.file import load_spec
+from raymia.util.draws import stream_key
 
 STRENGTHS = [0.95, 0.85, 0.75]
 
@@ -256,7 +257,7 @@ def test_candidates_alone_are_shown_by_the_attack_to_read_first(
 
 
 def test_an_autoencoder_has_one_row_without_timesteps(tmp_path: Path) -> None:
-    from raymia.models.vae.config import AutoencoderConfig
+    from raymia.models.autoencoders.vae.config import AutoencoderConfig
     from raymia.prepare.train_autoencoder import train_autoencoder
     from raymia.spec import AutoencoderTrainingSpec
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from small_images import encoded, picture, png_header, raw
 
-from raymia.image_pixels import (
+from raymia.records.pixels import (
     ANIMATED,
     COLORED,
     DAMAGED,
@@ -269,7 +269,7 @@ def test_64_million_pixels_are_not_too_many():
 
 
 def test_file_larger_than_any_image_is_not_decoded(monkeypatch):
-    monkeypatch.setattr("raymia.image_pixels.MAX_BYTES", 100)
+    monkeypatch.setattr("raymia.records.pixels.MAX_BYTES", 100)
     assert MAX_BYTES > 4 * 64_000_000
     assert why(encoded(picture(18))).startswith(GIGANTIC)
 

@@ -10,17 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 from small_images import encoded, picture, pixels, png_header, raw, read, reasons
 
-from raymia.errors import InputError
-from raymia.image_pixels import GIGANTIC, NOT_AN_IMAGE, TOO_SMALL
-from raymia.image_records import (
+from raymia.records.base import CONTRADICTION, REPEATED, SetAside
+from raymia.records.images import (
     SCHEMA,
     image_id,
     pixels_array,
     read_image_records,
     read_other_images,
 )
-from raymia.records import CONTRADICTION, REPEATED, SetAside
+from raymia.records.pixels import GIGANTIC, NOT_AN_IMAGE, TOO_SMALL
 from raymia.spec import ImageRecordsSpec
+from raymia.util.errors import InputError
 
 SHAPE = (3, 8, 8)
 

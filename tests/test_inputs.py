@@ -9,8 +9,9 @@ import pytest
 from small_inputs import audit, write_jsonl
 from tiny_models import PARAPHRASER, passages, save_adapter
 
-from raymia.errors import InputError
-from raymia.inputs import name_attacks, resolve_inputs
+from raymia.inputs.attack_list import name_attacks
+from raymia.modalities.resolve import resolve_inputs
+from raymia.util.errors import InputError
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from test_groups import write
 from tiny_models import PARAPHRASER, passages
 
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import resolve_inputs
 from raymia.metrics import AttackMetrics, NotMeasured, measure
 from raymia.metrics.comparison import Question
-from raymia.outcome import Run, sum_up
-from raymia.plan import plan_audit
+from raymia.modalities.resolve import resolve_inputs
+from raymia.plan.planning import plan_audit
+from raymia.run.outcome import Run, sum_up
 from raymia.scoring.comparisons import questions_of
 from raymia.scoring.judge import Judge
 from raymia.scoring.parts import score_parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from raymia.learning import one_thread
+from raymia.metrics.learning import one_thread
 
 
 def test_small_fits_take_one_thread_and_give_the_others_back() -> None:

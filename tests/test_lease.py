@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from raymia import lease
-from raymia.errors import InputError, RaymiaError
-from raymia.files import Folder
-from raymia.lease import LEASE_FILE, Holder, held, new_run_id, now, read_holder
+from raymia.storage import lease
+from raymia.storage.files import Folder
+from raymia.storage.lease import LEASE_FILE, Holder, held, new_run_id, now, read_holder
+from raymia.util.errors import InputError, RaymiaError
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -69,7 +69,7 @@ def test_a_run_on_another_machine_that_no_longer_writes_is_taken_over(url):
 
 
 def test_a_killed_process_of_this_machine_is_taken_over_at_once(tmp_path):
-    code = (f"import time; from raymia.lease import held\n"
+    code = (f"import time; from raymia.storage.lease import held\n"
             f"with held({str(tmp_path)!r}, 'killed'): time.sleep(60)")  # fmt: skip
     process = subprocess.Popen([sys.executable, "-c", code])
     while read_holder(Folder(str(tmp_path))) is None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raymia.missing import Missing
+from raymia.plan.missing import Missing
 
 IDS = pa.array(["a", "b", "c"], pa.large_string())
 PAIRS = st.tuples(st.sets(st.tuples(st.sampled_from("abc"), st.integers(0, 4))), st.integers(0, 2))

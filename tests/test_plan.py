@@ -11,17 +11,17 @@ import pytest
 from small_inputs import answer, audit, write_jsonl
 from tiny_models import BASE, PARAPHRASER, passages
 
-from raymia.errors import InputError
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import resolve_inputs
-from raymia.models.causal_lm import CausalLM
-from raymia.plan import (
+from raymia.modalities.resolve import resolve_inputs
+from raymia.models.causal.model import CausalLM
+from raymia.plan.planning import (
     plan_audit,
     plan_target,
     prepared_checkpoint,
     stored_neighbors,
     tokens_per_record,
 )
+from raymia.util.errors import InputError
 
 RECORDS, NEIGHBORS = 6, 2
 

@@ -13,19 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raymia.errors import InputError
-from raymia.records import (
-    CONTRADICTION,
-    EMPTY,
-    NOT_TEXT,
-    REPEATED,
-    SCHEMA,
-    SetAside,
-    count_reasons,
-    read_records,
-    record_id,
-)
+from raymia.records.base import CONTRADICTION, REPEATED, SetAside, count_reasons
+from raymia.records.texts import EMPTY, NOT_TEXT, SCHEMA, read_records, record_id
 from raymia.spec import TextRecordsSpec
+from raymia.util.errors import InputError
 
 STRANGE = [
     "plain",
@@ -226,7 +217,7 @@ def test_what_came_is_left_out_of_counts_unless_all_had_the_same():
 
 
 def test_more_records_than_fit_into_a_batch_of_the_table_keep_their_order(tmp_path, monkeypatch):
-    monkeypatch.setattr("raymia.records._ROWS_PER_BATCH", 2)
+    monkeypatch.setattr("raymia.records.base._ROWS_PER_BATCH", 2)
     texts = [f"text {i}" for i in range(7)]
     records = read(
         members=write(tmp_path / "m.jsonl", texts[:5]),

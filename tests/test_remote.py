@@ -10,19 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import raymia.remote
-from raymia.credentials import hidden
-from raymia.errors import InputError, RaymiaError
-from raymia.files import ORIGINS, TEMPORARY_PREFIX, Folder, cache_folder, opened
+import raymia.storage.remote
 from raymia.models.source import bring, origins_of
 from raymia.models.source import locate as locate_model
-from raymia.remote import TRIES, StorageError, filesystem
-from raymia.status import EventLog
+from raymia.run.status import EventLog
+from raymia.storage.files import ORIGINS, TEMPORARY_PREFIX, Folder, cache_folder, opened
+from raymia.storage.remote import TRIES, StorageError, filesystem
+from raymia.util.credentials import hidden
+from raymia.util.errors import InputError, RaymiaError
 
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    monkeypatch.setattr(raymia.remote, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(raymia.storage.remote, "FIRST_PAUSE_SECONDS", 0.001)
     folder = Folder(f"memory://{tmp_path.name}/store")
     folder.write("m/weights", b"w" * 1000)
     folder.write("m/sub/config", b"{}")

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent / "report"))
 from made_up_run import made_up_curves, made_up_result, made_up_scores
 
 import raymia
-from raymia.errors import InputError
 from raymia.report.files import write_run
-from raymia.report.scores import SCORES_SCHEMA
+from raymia.results.scores import SCORES_SCHEMA
+from raymia.util.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import copy
 import pytest
 import yaml
 
-from raymia.errors import InputError
 from raymia.spec import (
     MASK_FILL_PRESETS,
     SELF_PROMPT_PRESETS,
@@ -15,7 +14,8 @@ from raymia.spec import (
     MaskFillNeighbors,
     SelfPromptReference,
 )
-from raymia.spec_file import load_spec, parse_spec
+from raymia.spec.file import load_spec, parse_spec
+from raymia.util.errors import InputError
 
 FULL = {
     "name": "mine",

@@ -17,15 +17,15 @@ from small_inputs import answer, audit
 from tiny_models import PARAPHRASER, save_tiny
 from typer.testing import CliRunner
 
-from raymia import status
-from raymia.cli import app
-from raymia.errors import InputError, RaymiaError
+from raymia.cli.main import app
 from raymia.evidence.store import EvidenceStore
-from raymia.files import Folder
-from raymia.inputs import resolve_inputs
-from raymia.lease import LEASE_FILE, held
-from raymia.plan import plan_audit
-from raymia.status import EventLog, Watch, read_events, read_status, recorded
+from raymia.modalities.resolve import resolve_inputs
+from raymia.plan.planning import plan_audit
+from raymia.run import status
+from raymia.run.status import EventLog, Watch, read_events, read_status, recorded
+from raymia.storage.files import Folder
+from raymia.storage.lease import LEASE_FILE, held
+from raymia.util.errors import InputError, RaymiaError
 
 
 @dataclass

@@ -14,15 +14,15 @@ from small_sweep import SWEEP, with_evidence, write_sweep_audit
 from tiny_models import PARAPHRASER
 from typer.testing import CliRunner
 
-from raymia.cli import app
+from raymia.cli.main import app
 from raymia.evidence.store import EvidenceKey, EvidenceStore
-from raymia.files import Folder
-from raymia.inputs import resolve_inputs
-from raymia.plan import is_missing_anything, plan_audit
-from raymia.probes.text import SUM_SCHEMA
-from raymia.spec_file import load_spec
+from raymia.modalities.resolve import resolve_inputs
+from raymia.plan.planning import is_missing_anything, plan_audit
+from raymia.questions.text import SUM_SCHEMA
+from raymia.run.sweep import swept_rates
+from raymia.spec.file import load_spec
+from raymia.storage.files import Folder
 from raymia.sweep.record import Tried
-from raymia.sweep.run import swept_rates
 
 OTHER = EvidenceKey("text.neighbors", {"model": "gone", "version": 1})
 

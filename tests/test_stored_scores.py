@@ -7,15 +7,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import raymia.remote
-from raymia.errors import InputError
-from raymia.files import Folder
-from raymia.hashing import string_hashes
+import raymia.storage.remote
 from raymia.metrics import calibration_half, measure
-from raymia.report.scores import SCORES_SCHEMA
+from raymia.results.scores import SCORES_SCHEMA
 from raymia.scoring import stored
 from raymia.scoring.stored import reduce_scores
 from raymia.spec import MetricsSpec
+from raymia.storage.files import Folder
+from raymia.util.errors import InputError
+from raymia.util.hashing import string_hashes
 
 METRICS = MetricsSpec(resamples=100)
 N = 90
@@ -209,7 +209,7 @@ def test_no_more_than_one_attack_is_held_at_a_time(tmp_path, monkeypatch):
 
 
 def test_a_store_that_fails_now_and_then_is_asked_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(raymia.remote, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(raymia.storage.remote, "FIRST_PAUSE_SECONDS", 0.001)
     url = f"memory://{tmp_path.name}"
     pq.write_table(whole(), tmp_path / "scores.parquet")
     folder = Folder(url)

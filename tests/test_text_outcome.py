@@ -10,8 +10,8 @@ import yaml
 from small_audit import BASE, passages, reweigh, write_texts
 from test_image_outcome import Answered, answer
 
-from raymia.report.text_result import TextPiece
-from raymia.text_outcome import MOST_CHARACTERS, cut_to
+from raymia.modalities.texts.shown import MOST_CHARACTERS, cut_to
+from raymia.results.text_result import TextPiece
 
 SCRIPT = "<script>alert(1)</script>"
 LONG = "so it went on and on, 😀 " * 400

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from raymia.errors import InputError
+from raymia.util.errors import InputError
 
 Scores = npt.NDArray[np.float64]
 
@@ -44,7 +44,8 @@ class Attack(ABC):
     takes_shadows : is given the audit's shadows where it has some, and runs without them too.
     uses_samples : looks at images that the target generated.
     learns : is fitted on some records, of which it is told which are members, to judge others.
-    needs : what of the target not every endpoint gives; :data:`raymia.models.endpoint.LACKS`.
+    needs : what of the target not every endpoint gives; see
+        :data:`raymia.models.endpoints.model.LACKS`.
     families : of image models it can be run on; see :mod:`raymia.models.image_source`.
     """
 

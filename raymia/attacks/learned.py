@@ -8,7 +8,7 @@ import numpy as np
 
 from raymia.attacks.base import Attack, Scores, asked, register
 from raymia.evidence.text import TextEvidence
-from raymia.learning import fit, fold_of
+from raymia.metrics.learning import fit, fold_of
 
 
 @register

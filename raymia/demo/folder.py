@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rich.console import Console
 
-from raymia.audit import run_audit
-from raymia.files import Folder
-from raymia.report.result import RunResult
+from raymia.results.result import RunResult
+from raymia.run.audit import run_audit
 from raymia.spec import ResourcesSpec
-from raymia.spec_file import load_spec
+from raymia.spec.file import load_spec
+from raymia.storage.files import Folder
 
 if TYPE_CHECKING:
     from raymia.engine.cluster import Cluster

@@ -17,8 +17,7 @@ import numpy.typing as npt
 from rich.console import Console
 
 from raymia.demo.folder import Section, run_in, write_audit_file
-from raymia.files import Folder
-from raymia.models.vae.config import AutoencoderConfig
+from raymia.models.autoencoders.vae.config import AutoencoderConfig
 from raymia.prepare.denoiser_files import fresh_pipeline
 from raymia.prepare.image_split import (
     MEMBERS_FILE,
@@ -29,8 +28,9 @@ from raymia.prepare.image_split import (
 )
 from raymia.prepare.train_autoencoder import train_autoencoder
 from raymia.prepare.train_denoiser import train_denoiser
-from raymia.report.result import RunResult
+from raymia.results.result import RunResult
 from raymia.spec import AutoencoderTrainingSpec, DiffusionTrainingSpec, PoolSpec
+from raymia.storage.files import Folder
 
 if TYPE_CHECKING:
     from raymia.engine.cluster import Cluster

@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from raymia.demo.folder import Section, run_in, write_audit_file
-from raymia.draws import generator
 from raymia.prepare.fine_tune import fine_tune
-from raymia.report.result import RunResult
+from raymia.results.result import RunResult
 from raymia.spec import FineTuneSpec
+from raymia.util.draws import generator
 
 if TYPE_CHECKING:
     from raymia.engine.cluster import Cluster

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from raymia.engine.capacity import Demand, Machine, one_each, shortages
 from raymia.engine.stopping import pause
-from raymia.errors import InputError, RaymiaError
+from raymia.util.errors import InputError, RaymiaError
 
 HEAD = "node:__internal_head__"
 GROUP_LABEL = "ray.io/node-group"

@@ -9,8 +9,8 @@ import pyarrow as pa
 import ray
 
 from raymia.engine.stage import FAILED, todo_column
-from raymia.missing import lists_of
-from raymia.plan import Stage
+from raymia.plan.missing import lists_of
+from raymia.plan.planning import Stage
 
 SHELF_ROWS = 2**16
 """Records whose stored neighbors are held at once."""
@@ -25,7 +25,7 @@ def make_blocks(
     ----------
     stages : of one stream.
     records : columns ``record_id`` and ``payload``; those that the stages were planned with.
-    neighbors : see :func:`raymia.plan.stored_neighbors`.
+    neighbors : see :func:`raymia.plan.planning.stored_neighbors`.
 
     Yields
     ------

@@ -19,9 +19,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raymia.engine.autoscaler import GROUP_LABEL, present, startable
 from raymia.engine.capacity import Demand, Machine
 from raymia.engine.reachable import check_answers
-from raymia.errors import InputError, RaymiaError
-from raymia.files import Folder
 from raymia.spec import PoolSpec, ResourcesSpec
+from raymia.storage.files import Folder
+from raymia.util.errors import InputError, RaymiaError
 
 LOCAL = "local"
 EXIT_TERMINATED = 128 + signal.SIGTERM

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ray
 
-from raymia.errors import RaymiaError
+from raymia.util.errors import RaymiaError
 
 
 def own_error(error: BaseException) -> RaymiaError:

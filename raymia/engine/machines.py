@@ -12,11 +12,11 @@ from rich.console import Console
 from raymia.engine.autoscaler import POLL_SECONDS, asked_for, other_kinds, present, say, wait_for
 from raymia.engine.capacity import Demand, shortages
 from raymia.engine.cluster import Cluster, pool_options, task_options
-from raymia.engine.pools import Pool, pools_of, streams_of
-from raymia.errors import InputError
-from raymia.inputs import Inputs
-from raymia.plan import TargetPlan
+from raymia.inputs.base import Inputs
+from raymia.plan.planning import TargetPlan
+from raymia.plan.pools import Pool, pools_of, streams_of
 from raymia.spec import PoolSpec
+from raymia.util.errors import InputError
 
 Machines = Callable[[Sequence[Demand]], AbstractContextManager[None]]
 """What :func:`machines_for` is when a run has bound it to its cluster."""

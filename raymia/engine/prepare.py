@@ -12,7 +12,7 @@ from raymia.engine.failures import own_error
 from raymia.engine.machines import Machines, demand_of_task
 from raymia.evidence.store import EvidenceStore
 from raymia.models.source import bring, origins_of
-from raymia.plan import Preparation
+from raymia.plan.planning import Preparation
 from raymia.prepare.fine_tune import Progress
 from raymia.prepare.self_generated import SelfGeneratedRecipe, make_image_reference
 from raymia.prepare.self_prompt import make_reference

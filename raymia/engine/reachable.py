@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from raymia.errors import InputError
+from raymia.util.errors import InputError
 
 SECONDS = 5.0
 TRIES = 2

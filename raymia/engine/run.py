@@ -13,14 +13,14 @@ from rich.console import Console
 from raymia.engine.board import Line, OnLines, started
 from raymia.engine.cluster import Cluster, check_store_is_shared, connected, is_given
 from raymia.engine.machines import Machines, machines_for, most_blocks, refuse_impossible
-from raymia.engine.pools import in_loading_order, streams_of
 from raymia.engine.prepare import run_preparation
 from raymia.engine.side_by_side import Stream, run_streams
 from raymia.engine.stream import run_stream
-from raymia.errors import RaymiaError
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import Inputs
-from raymia.plan import failed_with, plan_audit
+from raymia.inputs.base import Inputs
+from raymia.plan.planning import failed_with, plan_audit
+from raymia.plan.pools import in_loading_order, streams_of
+from raymia.util.errors import RaymiaError
 
 
 @dataclass(frozen=True)

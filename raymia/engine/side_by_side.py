@@ -27,9 +27,9 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from raymia.engine.capacity import Demand, shortages
 from raymia.engine.cluster import Cluster
 from raymia.engine.machines import demands_of
-from raymia.engine.pools import Pool, pools_of
 from raymia.engine.stopping import Threads, first_done
-from raymia.plan import Stage
+from raymia.plan.planning import Stage
+from raymia.plan.pools import Pool, pools_of
 
 POLL_SECONDS = 0.5
 SPARE = {"CPU": 1.0}

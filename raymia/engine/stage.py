@@ -27,11 +27,11 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from raymia.errors import RaymiaError
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.models.loaders import Loader, load_together
 from raymia.models.source import bring
-from raymia.probes.base import RECORD, Item, Probe
+from raymia.questions.base import RECORD, Item, Probe
+from raymia.util.errors import RaymiaError
 
 MOST_DEATHS = 3
 """How often in a row an actor's process may die while it loads; Ray would start it for ever."""

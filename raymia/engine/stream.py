@@ -28,11 +28,11 @@ from raymia.engine.stage import (
     todo_column,
 )
 from raymia.engine.stopping import StoppedError, told
-from raymia.errors import RaymiaError
 from raymia.evidence.store import EvidenceStore
 from raymia.models.source import origins_of
-from raymia.plan import stored_neighbors
+from raymia.plan.planning import stored_neighbors
 from raymia.spec import PoolSpec
+from raymia.util.errors import RaymiaError
 
 LEAST_TIMEOUT_SECONDS = 1_800.0
 """Ray Data's own: how long nothing may be answered before that is taken for a stall."""
@@ -57,7 +57,7 @@ def run_stream(
     Parameters
     ----------
     stream : a block passes its stages in their order; a stage that has nothing to ask is left out,
-        and stages on one base are one pool (:mod:`raymia.engine.pools`).
+        and stages on one base are one pool (:mod:`raymia.plan.pools`).
     records : columns ``record_id`` and ``payload``; all that the stages were planned with.
     machines, wait_minutes : see :func:`raymia.engine.machines.machines_for`.
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from raymia.engine.package import AUDIT_FILE, Package
 from raymia.engine.reachable import SECONDS, TOKEN_HELP
-from raymia.errors import InputError, RaymiaError
-from raymia.submit import AUDIT_FILE, Package
+from raymia.util.errors import InputError, RaymiaError
 
 ENTRYPOINT = f"python -m raymia audit {AUDIT_FILE}"
 ID_CHARACTERS = 12

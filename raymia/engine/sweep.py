@@ -22,11 +22,11 @@ from rich.console import Console
 from raymia.engine.board import started
 from raymia.engine.cluster import Cluster
 from raymia.engine.failures import own_error
-from raymia.errors import RaymiaError
 from raymia.scoring.evidence import TargetEvidence
 from raymia.spec import SpaceSpec
 from raymia.sweep.evaluate import Place, Setting
 from raymia.sweep.work import Case, Source, Terms, Worker, shared_out
+from raymia.util.errors import RaymiaError
 
 LEAST_PER_TRIAL = 25
 STAGE = "sweep"

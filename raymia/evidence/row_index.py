@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raymia.hashing import string_hashes
+from raymia.util.hashing import string_hashes
 
 Rows = npt.NDArray[np.int64]
 Cells = npt.NDArray[np.bool_]

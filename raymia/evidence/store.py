@@ -28,11 +28,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raymia.errors import RaymiaError
 from raymia.evidence.row_index import Cells, RowIndex
-from raymia.files import TEMPORARY_PREFIX, Folder
-from raymia.hashing import digest
-from raymia.remote import StorageError
+from raymia.storage.files import TEMPORARY_PREFIX, Folder
+from raymia.storage.remote import StorageError
+from raymia.util.errors import RaymiaError
+from raymia.util.hashing import digest
 
 ROW_KEY = ("record_id", "neighbor")
 READ_THREADS = 8

@@ -17,7 +17,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raymia.errors import InputError, RaymiaError
 from raymia.evidence.store import (
     PART,
     PREPARED_MARKER,
@@ -27,9 +26,10 @@ from raymia.evidence.store import (
     first_of_each,
     part_name,
 )
-from raymia.files import TEMPORARY_PREFIX, FileEntry
-from raymia.hashing import digest
 from raymia.models.source import check_whole
+from raymia.storage.files import TEMPORARY_PREFIX, FileEntry
+from raymia.util.errors import InputError, RaymiaError
+from raymia.util.hashing import digest
 
 MOST_PARTS = 64
 """Parts of one key that are left as they are."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import raymia.attacks
 from raymia.attacks import Attack, NamedAttack
-from raymia.errors import InputError
 from raymia.spec import (
     AttackSpec,
     AuditSpec,
@@ -13,6 +12,7 @@ from raymia.spec import (
     SelfGeneratedReference,
     ShadowReference,
 )
+from raymia.util.errors import InputError
 
 
 def name_attacks(spec: AuditSpec) -> list[NamedAttack]:

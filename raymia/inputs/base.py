@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from raymia.attacks import Attack, NamedAttack
-from raymia.errors import InputError
-from raymia.models.endpoint import Endpoint
-from raymia.models.image_source import ImageCheckpoint, Shape
+from raymia.models.endpoints.model import Endpoint
+from raymia.models.image_source import ImageCheckpoint
 from raymia.models.source import Checkpoint
-from raymia.records import RecordSet
+from raymia.records.base import RecordSet
 from raymia.spec import AuditSpec, ImageNeighbors
+from raymia.spec.images import Shape
+from raymia.util.errors import InputError
 
 AnyCheckpoint = Checkpoint | Endpoint | ImageCheckpoint
 Found = TypeVar("Found")

@@ -11,14 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from raymia.errors import InputError
-from raymia.files import opened
-from raymia.hashing import digest
 from raymia.inputs.base import Problems
-from raymia.remote import filesystem
+from raymia.records.tables import read_rows
 from raymia.spec import AnyTarget, AuditSpec, ModelSpec, TargetSetSpec, TargetSpec
 from raymia.spec.models import GLOB
-from raymia.tables import read_rows
+from raymia.storage.files import opened
+from raymia.storage.remote import filesystem
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest
 
 LONGEST_NAME = 80
 SHOWN = 8

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy import stats
 
-from raymia.learning import LEAST_PER_CLASS, Floats, fit
+from raymia.metrics.learning import LEAST_PER_CLASS, Floats, fit
 from raymia.metrics.summary import Result
 
 

@@ -9,13 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from raymia.metrics.intervals import clopper_pearson, lower_limit, mean_of_two_rates, upper_limit
-from raymia.metrics.roc import (
-    BoolArray,
-    FloatArray,
-    RocCurve,
-    allowed_false_positives,
-    roc_curve,
-)
+from raymia.metrics.roc import BoolArray, FloatArray, RocCurve, allowed_false_positives, roc_curve
 from raymia.metrics.summary import HeldOutAccuracy, HeldOutRates, Precision, Rate
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raymia.hashing import string_hashes
 from raymia.metrics import intervals, roc
 from raymia.metrics.delong import auc_variance_of
 from raymia.metrics.epsilon import (
@@ -19,13 +18,8 @@ from raymia.metrics.epsilon import (
     guess,
 )
 from raymia.metrics.held_out import Halves, accuracy_held_out, rates_held_out
-from raymia.metrics.summary import (
-    LEAST_PER_CLASS,
-    AttackMetrics,
-    Estimate,
-    NotMeasured,
-    TprAtFpr,
-)
+from raymia.metrics.summary import LEAST_PER_CLASS, AttackMetrics, Estimate, NotMeasured, TprAtFpr
+from raymia.util.hashing import string_hashes
 
 DEFAULT_FPRS = (0.1, 0.01, 0.001)
 DEFAULT_PRIORS = (0.5, 0.1, 0.01)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from raymia.errors import RaymiaError
+from raymia.util.errors import RaymiaError
 
 Answer = TypeVar("Answer")
 

@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from raymia.errors import InputError
-from raymia.hashing import digest, digest_file
 from raymia.models.source import PICKLES, check_whole, locate, read_json
 from raymia.spec import ModelSpec
+from raymia.spec.images import Shape
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest, digest_file
 
 Family = Literal["denoiser", "autoencoder", "pixels", "samples"]
-Shape = tuple[int, int, int]
 OWN_AUTOENCODER = "raymia.autoencoder"
 """``_class_name`` in the config of raymia's own autoencoders."""
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from raymia.errors import RaymiaError
-from raymia.models.adapters import AdapterError, switchable_method
-from raymia.models.endpoint import Endpoint, connect
+from raymia.models.causal.adapters import AdapterError, switchable_method
+from raymia.models.endpoints.model import Endpoint, connect
 from raymia.models.image_source import ImageCheckpoint, image_fingerprint
 from raymia.models.source import Checkpoint, Hashes, fingerprint
+from raymia.util.errors import RaymiaError
 
 
 class Loader(Protocol):
@@ -54,7 +54,7 @@ class CausalLMLoader:
     batch_tokens: int
 
     def load(self) -> Any:
-        from raymia.models.causal_lm import load_causal_lm
+        from raymia.models.causal.model import load_causal_lm
 
         _check(self.checkpoint)
         return load_causal_lm(self.checkpoint, batch_tokens=self.batch_tokens)
@@ -81,14 +81,14 @@ class ImageModelLoader:
     def load(self) -> Any:
         _check(self.checkpoint)
         if self.checkpoint.family == "autoencoder":
-            from raymia.models.autoencoder import load_autoencoder
+            from raymia.models.autoencoders.model import load_autoencoder
 
             return load_autoencoder(self.checkpoint, batch_images=self.batch_images)
         if self.checkpoint.family == "pixels":
-            from raymia.models.pixel_model import load_pixel_model
+            from raymia.models.pixels.model import load_pixel_model
 
             return load_pixel_model(self.checkpoint, batch_images=self.batch_images)
-        from raymia.models.denoiser import load_denoiser
+        from raymia.models.denoisers.model import load_denoiser
 
         return load_denoiser(self.checkpoint, batch_images=self.batch_images)
 
@@ -101,7 +101,7 @@ class MaskFillerLoader:
     batch_tokens: int
 
     def load(self) -> Any:
-        from raymia.models.mask_filler import load_mask_filler
+        from raymia.models.paraphrasers.mask_filler import load_mask_filler
 
         _check(self.checkpoint)
         return load_mask_filler(self.checkpoint.path, batch_tokens=self.batch_tokens)
@@ -165,7 +165,7 @@ def _load_sound(
     An adapter that does not fit may leave parts of itself on the base, so the base is loaded anew
     without it.
     """
-    from raymia.models.causal_lm import CausalLMFamily
+    from raymia.models.causal.model import CausalLMFamily
 
     while sound := [number for number in range(len(family)) if number not in wrong]:
         chosen = [family[number] for number in sound]
@@ -191,8 +191,8 @@ class CausalInfillerLoader:
     batch_tokens: int
 
     def load(self) -> Any:
-        from raymia.models.causal_lm import load_causal_lm
-        from raymia.models.infiller import CausalInfiller
+        from raymia.models.causal.model import load_causal_lm
+        from raymia.models.paraphrasers.infiller import CausalInfiller
 
         _check(self.checkpoint)
         return CausalInfiller(load_causal_lm(self.checkpoint, batch_tokens=self.batch_tokens))

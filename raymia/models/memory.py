@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raymia.models.causal_lm import HEAD_CHUNK_BYTES
+from raymia.models.causal.model import HEAD_CHUNK_BYTES
 from raymia.models.image_source import ImageCheckpoint
 from raymia.models.source import Checkpoint
 

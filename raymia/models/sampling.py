@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
-from raymia.draws import gumbels
+from raymia.util.draws import gumbels
 
 TOO_CLOSE = 1e-4
 """Perturbed logits this near could change places with the rounding of another batch shape.
@@ -24,7 +24,7 @@ class CounterSampler(LogitsProcessor):  # type: ignore[misc]
 
     Parameters
     ----------
-    keys : one key per row, from :func:`raymia.draws.stream_key`.
+    keys : one key per row, from :func:`raymia.util.draws.stream_key`.
     temperature : logits are divided by it.
     top_k : sample among the k likeliest tokens; None among all.
     """

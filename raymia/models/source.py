@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from raymia.errors import InputError
-from raymia.files import ORIGINS, download_folder
-from raymia.hashing import digest, digest_file
-from raymia.remote import filesystem
 from raymia.spec import LongTexts, ModelSpec
+from raymia.storage.files import ORIGINS, download_folder
+from raymia.storage.remote import filesystem
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest, digest_file
 
 ALLOWED_FILES = [
     "*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "tokenizer*", "*.tiktoken", "*.py",

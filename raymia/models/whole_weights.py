@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from raymia.errors import InputError
+from raymia.util.errors import InputError
 
 
 def load_whole(kind: Any, where: Any, **options: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from raymia.neighbors.masking import MaskedWindow
-from raymia.probes.base import Item
+from raymia.questions.base import Item
 
 UNFILLED = "not filled"
 NOTHING_TO_MASK = "too short to mask a span"

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from raymia.draws import generator, stream_key
-from raymia.models.infiller import CausalInfiller, InfillRequest
+from raymia.models.paraphrasers.infiller import CausalInfiller, InfillRequest
 from raymia.neighbors.drafts import NEIGHBOR_SCHEMA, Draft, draft_from, fill_drafts
 from raymia.neighbors.masking import Span, mask_text, replace_spans, word_units
-from raymia.probes.base import AboutRecord, Item, variants
+from raymia.questions.base import AboutRecord, Item, variants
 from raymia.spec import InfillNeighbors
+from raymia.util.draws import generator, stream_key
 
 
 @dataclass(frozen=True)

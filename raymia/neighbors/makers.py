@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raymia.errors import RaymiaError
 from raymia.models.loaders import CausalInfillerLoader, Loader, MaskFillerLoader
 from raymia.models.source import Checkpoint
 from raymia.neighbors.infill import InfillProbe
@@ -12,6 +11,7 @@ from raymia.neighbors.mask_fill import MaskFillProbe
 from raymia.neighbors.substitute import SubstituteProbe
 from raymia.neighbors.word_list import WordList, load_word_list
 from raymia.spec import InfillNeighbors, SubstituteNeighbors, TextNeighbors
+from raymia.util.errors import RaymiaError
 
 MakerProbe = MaskFillProbe | InfillProbe | SubstituteProbe
 

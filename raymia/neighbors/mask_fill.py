@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from raymia.draws import generator, stream_key
-from raymia.models.mask_filler import FillRequest, MaskFiller
+from raymia.models.paraphrasers.mask_filler import FillRequest, MaskFiller
 from raymia.neighbors.drafts import NEIGHBOR_SCHEMA, Draft, draft_from, fill_drafts
 from raymia.neighbors.masking import Span, mask_text, replace_spans, word_units
-from raymia.probes.base import AboutRecord, Item, variants
+from raymia.questions.base import AboutRecord, Item, variants
 from raymia.spec import MaskFillNeighbors
+from raymia.util.draws import generator, stream_key
 
 _SENTINEL = re.compile(r"<extra_id_\d+>")
 
@@ -26,8 +26,8 @@ _SENTINEL = re.compile(r"<extra_id_\d+>")
 class MaskFillProbe(AboutRecord):
     """The question put to a T5: what could stand in place of these spans?
 
-    It has the shape of a probe (:mod:`raymia.probes.base`), so neighbors are made, stored, resumed
-    and planned as evidence is. Each neighbor is a function of (seed, record, neighbor index).
+    It has the shape of a probe (:mod:`raymia.questions.base`), so neighbors are made, stored,
+    resumed and planned as evidence is. Each neighbor is a function of (seed, record, neighbor index).
     """
 
     spec: MaskFillNeighbors

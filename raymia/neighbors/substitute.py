@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from raymia.draws import generator
 from raymia.neighbors.drafts import NEIGHBOR_SCHEMA, neighbor_row
 from raymia.neighbors.masking import replace_spans
 from raymia.neighbors.word_list import WORD, WordList
-from raymia.probes.base import AboutRecord, Item, variants
+from raymia.questions.base import AboutRecord, Item, variants
 from raymia.spec import SubstituteNeighbors
+from raymia.util.draws import generator
 
 NO_WORD = "no word to replace"
 

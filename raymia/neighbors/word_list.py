@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from raymia.hashing import digest
+from raymia.util.hashing import digest
 
 WORD_LIST = Path(__file__).with_name("words.txt")
-"""English words, commonest first (jobs/build_word_list.py)."""
+"""English words, commonest first (tools/build_word_list.py)."""
 
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 """A run of letters, with apostrophes inside."""

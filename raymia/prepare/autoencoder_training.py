@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from raymia.draws import generator, normals, stream_key
-from raymia.errors import RaymiaError
-from raymia.models.autoencoder import Autoencoder
-from raymia.models.vae import AutoencoderNetwork
+from raymia.models.autoencoders.model import Autoencoder
+from raymia.models.autoencoders.vae import AutoencoderNetwork
 from raymia.spec.images import AutoencoderTrainingSpec
+from raymia.util.draws import generator, normals, stream_key
+from raymia.util.errors import RaymiaError
 
 MEASURING_DRAWS = 4
 """Latent draws per image, of a mean loss."""

@@ -13,20 +13,16 @@ from typing import Any, Literal
 
 import torch
 
-from raymia.draws import stream_key
-from raymia.errors import InputError
-from raymia.files import TEMPORARY_PREFIX
-from raymia.models.denoiser import PREDICTIONS, Denoiser, ask_network, load_denoiser
-from raymia.models.image_source import (
-    HASHED,
-    Shape,
-    network_folder,
-    resolve_image_model,
-)
+from raymia.models.denoisers.model import PREDICTIONS, Denoiser, ask_network, load_denoiser
+from raymia.models.image_source import HASHED, network_folder, resolve_image_model
 from raymia.models.source import read_json
 from raymia.models.whole_weights import load_whole
 from raymia.prepare.training_files import write_facts
 from raymia.spec import ModelSpec
+from raymia.spec.images import Shape
+from raymia.storage.files import TEMPORARY_PREFIX
+from raymia.util.draws import stream_key
+from raymia.util.errors import InputError
 
 SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "pndm": "PNDMScheduler"}
 LARGEST_GROUPS = 32

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from raymia.draws import generator, normals, stream_key, uniforms
 from raymia.prepare.denoiser_files import TrainableDenoiser
 from raymia.prepare.training_state import Weights
 from raymia.spec.images import DiffusionTrainingSpec
+from raymia.util.draws import generator, normals, stream_key, uniforms
 
 MOST_GRADIENT = 1.0
 """Norm that gradients are cut to."""

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from raymia.draws import generator
-from raymia.errors import InputError
-from raymia.models.causal_lm import CausalLM
+from raymia.models.causal.model import CausalLM
 from raymia.models.whole_weights import load_whole
 from raymia.spec import FineTuneSpec, LoraSpec
+from raymia.util.draws import generator
+from raymia.util.errors import InputError
 
 HELD_OUT_SHARE = 0.05
 MAX_MEASURED = 256

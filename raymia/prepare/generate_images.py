@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from raymia.draws import normals, stream_key
-from raymia.errors import InputError
 from raymia.models.batching import run_on_images
-from raymia.models.denoiser import Denoiser
+from raymia.models.denoisers.model import Denoiser
 from raymia.prepare.fine_tune import Progress
+from raymia.util.draws import normals, stream_key
+from raymia.util.errors import InputError
 
 if TYPE_CHECKING:
-    from raymia.models.autoencoder import Autoencoder
+    from raymia.models.autoencoders.model import Autoencoder
 
 Images = npt.NDArray[np.uint8]
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raymia.draws import generator
-from raymia.errors import InputError
-from raymia.files import Folder
-from raymia.hashing import digest
-from raymia.image_pixels import as_picture
-from raymia.image_records import image_id
+from raymia.records.images import image_id
+from raymia.records.pixels import as_picture
+from raymia.storage.files import Folder
+from raymia.util.draws import generator
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest
 
 Images = npt.NDArray[np.uint8]
 

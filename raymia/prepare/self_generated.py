@@ -20,13 +20,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raymia.draws import stream_key
-from raymia.errors import InputError
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
-from raymia.hashing import digest
 from raymia.models.image_source import ImageCheckpoint
 from raymia.prepare.fine_tune import Progress
 from raymia.spec import SelfGeneratedReference
+from raymia.util.draws import stream_key
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest
 
 VERSION = 1
 IMAGES_FILE = "images.parquet"
@@ -140,7 +140,7 @@ def _generate(
 
     spec, target = recipe.spec, recipe.target
     if target.family == "denoiser":
-        from raymia.models.denoiser import load_denoiser
+        from raymia.models.denoisers.model import load_denoiser
 
         denoiser = load_denoiser(target, batch_images=batch_images)
         started = time.monotonic()
@@ -154,7 +154,7 @@ def _generate(
         )
         return images, round(time.monotonic() - started, 3)
     if target.family == "autoencoder":
-        from raymia.models.autoencoder import load_autoencoder
+        from raymia.models.autoencoders.model import load_autoencoder
 
         autoencoder = load_autoencoder(target, batch_images=batch_images)
         started = time.monotonic()

@@ -17,16 +17,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raymia.draws import stream_key
-from raymia.errors import InputError
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
-from raymia.hashing import digest
 from raymia.models.batching import run_batched
-from raymia.models.causal_lm import CausalLM, load_causal_lm
-from raymia.models.generation import continue_tokens
+from raymia.models.causal.generation import continue_tokens
+from raymia.models.causal.model import CausalLM, load_causal_lm
 from raymia.models.source import Checkpoint
 from raymia.prepare.fine_tune import Progress, fine_tune
 from raymia.spec import SelfPromptReference
+from raymia.util.draws import stream_key
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest
 
 VERSION = 2
 TEXTS_FILE = "texts.parquet"

@@ -13,13 +13,12 @@ import torch
 from pydantic import ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from raymia.errors import InputError, RaymiaError
-from raymia.image_records import pixels_array, read_image_records
-from raymia.models.image_source import Shape
 from raymia.prepare.fine_tune import Progress as Report
 from raymia.prepare.image_split import ImageSplit, split_and_write
+from raymia.records.images import pixels_array, read_image_records
 from raymia.spec import ImageRecordsSpec
-from raymia.spec.images import Fit
+from raymia.spec.images import Fit, Shape
+from raymia.util.errors import InputError, RaymiaError
 
 Made = TypeVar("Made")
 

@@ -11,17 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from raymia.errors import InputError
-from raymia.hashing import digest, digest_bytes
-from raymia.models.image_source import OWN_AUTOENCODER
-from raymia.models.kl_autoencoder import build_kl_autoencoder
-from raymia.models.source import read_json
-from raymia.models.vae import (
+from raymia.models.autoencoders.kl import build_kl_autoencoder
+from raymia.models.autoencoders.vae import (
     AutoencoderConfig,
     AutoencoderNetwork,
     build_autoencoder,
     read_config,
 )
+from raymia.models.image_source import OWN_AUTOENCODER
+from raymia.models.source import read_json
 from raymia.prepare.autoencoder_training import Training
 from raymia.prepare.fine_tune import MAX_MEASURED, Progress
 from raymia.prepare.training_files import (
@@ -36,6 +34,8 @@ from raymia.prepare.training_files import (
 )
 from raymia.prepare.training_state import STATE_FILE, Progressed, load_state, save_state
 from raymia.spec.images import AutoencoderTrainingSpec
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest, digest_bytes
 
 VERSION = 1
 LEAST_IMAGES = 2

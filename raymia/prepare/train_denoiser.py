@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from raymia.errors import InputError
-from raymia.hashing import digest, digest_bytes
 from raymia.models.image_source import resolve_image_model
 from raymia.prepare.denoiser_files import INDEX, load_trainable, save_trained
 from raymia.prepare.denoiser_training import Training
@@ -28,6 +26,8 @@ from raymia.prepare.training_files import (
 from raymia.prepare.training_state import STATE_FILE, Progressed, load_state, save_state
 from raymia.spec import ModelSpec
 from raymia.spec.images import DiffusionTrainingSpec
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest, digest_bytes
 
 VERSION = 1
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raymia.draws import generator
-from raymia.errors import InputError
-from raymia.files import Folder
 from raymia.prepare.fine_tune import HELD_OUT_SHARE
+from raymia.storage.files import Folder
+from raymia.util.draws import generator
+from raymia.util.errors import InputError
 
 FACTS_FILE = "facts.json"
 CHECKPOINT = "checkpoint-"

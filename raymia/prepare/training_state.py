@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
-from raymia.errors import InputError
-from raymia.files import Folder
+from raymia.storage.files import Folder
+from raymia.util.errors import InputError
 
 STATE_FILE = "training.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -14,9 +14,9 @@ from scipy.stats import beta
 
 from raymia.metrics.roc import FloatArray, IntArray
 from raymia.metrics.summary import AttackMetrics
-from raymia.report.curves import SHOWN_AT_FIRST, AttackCurves, plot_data
-from raymia.report.ranking import TargetRanking
 from raymia.report.series import Series
+from raymia.results.curves import SHOWN_AT_FIRST, AttackCurves, plot_data
+from raymia.results.ranking import TargetRanking
 
 Chart = dict[str, Any]
 MANY_TARGETS = 4

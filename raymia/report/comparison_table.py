@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raymia.report import wording
-from raymia.report.comparison_result import AttackChange, Difference, RunComparison, TargetChange
+from raymia.results import wording
+from raymia.results.comparison_result import AttackChange, Difference, RunComparison, TargetChange
 
 LISTED = 30
 """Settings beyond this many are counted; all of them are in the JSON."""

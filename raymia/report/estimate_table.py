@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from raymia.estimate import Estimate, StageEstimate
-from raymia.report.wording import duration
+from raymia.plan.estimate import Estimate, StageEstimate
+from raymia.results.wording import duration
 from raymia.spec import CostsSpec
 
 UNKNOWN = "?"

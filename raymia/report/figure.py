@@ -17,7 +17,7 @@ def roc_figure(target: str, plot: dict[str, Any]) -> go.Figure:
     Parameters
     ----------
     target : name for the title.
-    plot : as `raymia.report.curves.plot_data` gives it; what is not shown at first is a click
+    plot : as `raymia.results.curves.plot_data` gives it; what is not shown at first is a click
         away in the legend.
     """
     import plotly.graph_objects as go

@@ -1,36 +1,26 @@
-"""A run's folder: the report, the metrics and the scores, local or at any fsspec URL."""
+"""The report of a run, written with the rest of its folder or anew."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import IO
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import ValidationError
 
-from raymia.credentials import hidden
-from raymia.errors import InputError
-from raymia.files import Folder
-from raymia.lease import held, new_run_id
-from raymia.report.curves import CURVES_SCHEMA, AttackCurves, curves_of, curves_table
 from raymia.report.html import render
-from raymia.report.junit import junit_xml
-from raymia.report.redaction import redact
-from raymia.report.result import SCHEMA_VERSION, RunResult
-from raymia.report.scores import SCORES_SCHEMA, check_scores
-
-REPORT_FILE = "report.html"
-METRICS_FILE = "metrics.json"
-SCORES_FILE = "scores.parquet"
-CURVES_FILE = "curves.parquet"
-JUNIT_FILE = "junit.xml"
-SWEEP_FILE = "sweep.html"
-"""The page of a sweep, which the report points to where there is one."""
-RUN_METADATA = b"raymia.run"
-"""Key of the Parquet metadata that says which run scores and curves are of."""
+from raymia.results.curves import AttackCurves
+from raymia.results.folder import (
+    REPORT_FILE,
+    SWEEP_FILE,
+    load_curves,
+    load_result,
+    write_folder,
+    write_metrics,
+)
+from raymia.results.redaction import redact
+from raymia.results.result import RunResult
+from raymia.storage.files import Folder
+from raymia.storage.lease import held, new_run_id
+from raymia.util.credentials import hidden
 
 
 def write_run(
@@ -39,48 +29,9 @@ def write_run(
     scores: Iterable[pa.Table],
     curves: Sequence[AttackCurves],
 ) -> None:
-    """Write ``scores.parquet``, ``curves.parquet``, ``report.html`` and ``metrics.json``; with a
-    gate ``junit.xml``.
-
-    Each file is seen whole or not at all. The metrics come last, so a folder with new metrics has
-    the scores and the report that belong to them.
-
-    Parameters
-    ----------
-    folder_url : str
-        A local path or an fsspec URL; created if need be. Files of an earlier run are replaced.
-    result : RunResult
-        Lists longer than `raymia.report.result.LONGEST_LIST` are cut in the file, not in the
-        report's counts.
-    scores : iterable of pyarrow.Table
-        Pieces of the table, columns as in `raymia.report.scores.SCORES_SCHEMA`; one is held at a
-        time.
-    curves : sequence of AttackCurves
-        What is drawn, so that a report can be made again without scores.
-
-    Raises
-    ------
-    ValueError
-        If a column of `scores` is missing or of another type.
-    """
-    folder = Folder(folder_url)
-    report = render(result, curves, _sweep(folder))
-    label = {RUN_METADATA: _run_label(result)}
-    _write_table(folder, SCORES_FILE, SCORES_SCHEMA.with_metadata(label), map(check_scores, scores))
-    drawn = [curves_table(curves)]
-    _write_table(folder, CURVES_FILE, CURVES_SCHEMA.with_metadata(label), drawn)
-    folder.write(REPORT_FILE, hidden(report).encode())
-    write_gate(folder_url, result)
-    folder.write(METRICS_FILE, hidden(result.shortened().model_dump_json(indent=2)).encode())
-
-
-def write_gate(folder_url: str, result: RunResult) -> None:
-    """Write what the release gate decided as ``junit.xml``; remove that of an earlier run."""
-    folder = Folder(folder_url)
-    if result.gate:
-        folder.write(JUNIT_FILE, junit_xml(result))
-    elif folder.exists(JUNIT_FILE):
-        folder.remove(JUNIT_FILE)
+    """Draw the report, and write a run's folder; see :func:`raymia.results.folder.write_folder`."""
+    page = render(result, curves, _sweep(Folder(folder_url)))
+    write_folder(folder_url, result, scores, curves, page)
 
 
 def write_report(folder_url: str, *, redacted: bool = False) -> str:
@@ -101,147 +52,10 @@ def write_report(folder_url: str, *, redacted: bool = False) -> str:
         result, curves = load_curves(folder_url)
         if redacted:
             result = redact(result)
-            metrics = hidden(result.shortened().model_dump_json(indent=2))
-            folder.write(METRICS_FILE, metrics.encode())
+            write_metrics(folder, result)
         folder.write(REPORT_FILE, hidden(render(result, curves, _sweep(folder))).encode())
     return folder.path(REPORT_FILE)
 
 
 def _sweep(folder: Folder) -> str | None:
     return SWEEP_FILE if folder.exists(SWEEP_FILE) else None
-
-
-def load_run(folder_url: str) -> tuple[RunResult, pa.Table]:
-    """Read the result and the scores that `write_run` wrote, all scores at once.
-
-    Returns
-    -------
-    result : RunResult
-    scores : pyarrow.Table
-        With `raymia.report.scores.SCORES_SCHEMA`.
-
-    Raises
-    ------
-    InputError
-        If a file is missing, is of another version of the schema or of another run, or cannot be
-        read.
-    """
-    result = load_result(folder_url)
-    return result, load_scores(folder_url, result)
-
-
-def load_scores(
-    folder_url: str, result: RunResult, target: str | None = None, attack: str | None = None
-) -> pa.Table:
-    """Read the scores of a run, of one target or attack or of all; raises as `load_run` does."""
-    names = (("target", target), ("attack", attack))
-    wanted = [(column, "==", name) for column, name in names if name is not None]
-    folder = Folder(folder_url)
-    return _read_table(folder, SCORES_FILE, "scores", result, check_scores, wanted or None)
-
-
-def scored_attacks(folder_url: str) -> list[tuple[str, str]]:
-    """Targets and attacks that a run has scores of, in the order of the table."""
-    columns = ["target", "attack"]
-    folder = Folder(folder_url)
-    with _reading(folder.path(SCORES_FILE), "scores"), _open(folder, SCORES_FILE) as file:
-        names = pq.read_table(file, columns=columns, read_dictionary=columns)
-    names = names.unify_dictionaries()  # each row group has its own
-    pairs = names.group_by(columns, use_threads=False).aggregate([]).to_pylist()
-    return [(pair["target"], pair["attack"]) for pair in pairs]
-
-
-def load_curves(folder_url: str) -> tuple[RunResult, list[AttackCurves]]:
-    """Read all that a report is made of, without the scores.
-
-    Raises
-    ------
-    InputError
-        See `load_run`.
-    """
-    folder = Folder(folder_url)
-    result = load_result(folder_url)
-    cast = CURVES_SCHEMA
-    table = _read_table(folder, CURVES_FILE, "curves", result, lambda found: found.cast(cast))
-    return result, curves_of(table)
-
-
-def load_result(folder_url: str) -> RunResult:
-    """Read ``metrics.json`` alone.
-
-    Raises
-    ------
-    InputError
-        If it is missing, is of another version of the schema, or cannot be read.
-    """
-    folder = Folder(folder_url)
-    where = folder.path(METRICS_FILE)
-    with _open(folder, METRICS_FILE) as file:
-        content = file.read()
-    try:
-        version = json.loads(content).get("schema_version")
-        if version == SCHEMA_VERSION:
-            return RunResult.model_validate_json(content)
-    except (ValueError, AttributeError) as error:
-        why = _first_problem(error) if isinstance(error, ValidationError) else str(error)
-        raise InputError(f"{where}: not the metrics of a run: {why}") from error
-    raise InputError(
-        f"{where}: expected schema version {SCHEMA_VERSION}, got {version}: another version of "
-        "raymia wrote it; run its audit again, which asks no model for what the store still has"
-    )
-
-
-def _read_table(
-    folder: Folder,
-    name: str,
-    what: str,
-    result: RunResult,
-    check: Callable[[pa.Table], pa.Table],
-    wanted: list[tuple[str, str, str]] | None = None,
-) -> pa.Table:
-    where = folder.path(name)
-    with _reading(where, what):
-        with _open(folder, name) as file:
-            table = pq.read_table(file, filters=wanted)
-        checked = check(table)
-    found = (table.schema.metadata or {}).get(RUN_METADATA)
-    if found != _run_label(result):
-        raise InputError(
-            f"{where}: the {what} are of another run than {METRICS_FILE}: "
-            f"expected {_run_label(result).decode()}, got {found.decode() if found else 'no run'}"
-        )
-    return checked.replace_schema_metadata(None)
-
-
-def _write_table(folder: Folder, name: str, schema: pa.Schema, pieces: Iterable[pa.Table]) -> None:
-    """Write pieces as one file, each in row groups of its own."""
-    with folder.writing(name) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for piece in pieces:
-            writer.write_table(piece.cast(schema))
-
-
-@contextmanager
-def _reading(where: str, what: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pa.ArrowException, ValueError) as error:  # OSError: damaged pages
-        raise InputError(f"{where}: not a table of {what}: {error}") from error
-
-
-def _open(folder: Folder, name: str) -> IO[bytes]:
-    where = folder.path(name)
-    try:
-        return folder.open(name)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{where}: no such file; is this a run's folder?") from error
-    except OSError as error:
-        raise InputError(f"{where}: cannot be read: {error.strerror or error}") from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-
-
-def _run_label(result: RunResult) -> bytes:
-    return f"{result.name} {result.created}".encode()

@@ -14,12 +14,8 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from raymia.report import wording
 from raymia.report.charts import Charts, cost_chart
-from raymia.report.curves import SHOWN_AT_FIRST, AttackCurves
 from raymia.report.pictures import target_pictures
-from raymia.report.ranking import by_groups, few_allowed
-from raymia.report.result import RunResult
 from raymia.report.sections import (
     contents,
     drawn_series,
@@ -30,7 +26,11 @@ from raymia.report.sections import (
     target_sections,
 )
 from raymia.report.texts import target_texts
-from raymia.report.verdict import TITLES, verdict_of
+from raymia.results import wording
+from raymia.results.curves import SHOWN_AT_FIRST, AttackCurves
+from raymia.results.ranking import by_groups, few_allowed
+from raymia.results.result import RunResult
+from raymia.results.verdict import TITLES, verdict_of
 
 LISTED = 50
 """Set-aside records, dropped evidence and kinds of reason that the page lists one by one."""

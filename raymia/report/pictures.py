@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from raymia.report.image_result import Changes, ImageExample, MeanFluctuation, PerturbationChoice
-from raymia.report.result import RunResult
+from raymia.results.image_result import Changes, ImageExample, MeanFluctuation, PerturbationChoice
+from raymia.results.result import RunResult
 
 NO_EVIDENCE = "–"
 FAINTEST = 0.12

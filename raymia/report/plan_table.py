@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from raymia.compatibility import identical_models
-from raymia.estimate import estimate
-from raymia.evidence.store import EvidenceStore
-from raymia.inputs import resolve_inputs
-from raymia.plan import plan_audit, tokens_per_record
-from raymia.records import count_reasons
+from raymia.inputs.base import Inputs
+from raymia.inputs.compatibility import identical_models
+from raymia.plan.estimate import Estimate
+from raymia.plan.planning import TargetPlan, tokens_per_record
+from raymia.records.base import count_reasons
 from raymia.report.estimate_table import estimate_table
-from raymia.spec import AuditSpec, SelfGeneratedReference
+from raymia.spec import SelfGeneratedReference
 
 
-def plan_table(spec: AuditSpec) -> RenderableType:
+def plan_table(inputs: Inputs, plans: Sequence[TargetPlan], expected: Estimate) -> RenderableType:
     """What would be asked of which model; loads tokenizers, and no model."""
-    inputs = resolve_inputs(spec)
-    records = inputs.records
-    store = EvidenceStore(spec.store)
-    plans = plan_audit(inputs, store)
+    spec, records = inputs.spec, inputs.records
     texts = records.table["payload"]
     table = Table(title=f"Plan of audit {spec.name}", title_justify="left")
     table.add_column("stage", no_wrap=True)
@@ -76,5 +73,5 @@ def plan_table(spec: AuditSpec) -> RenderableType:
     prepared = (f"to prepare: {note}" for note in notes)
     aside = (f"{n} set aside: {reason}" for reason, n in count_reasons(records.set_aside).items())
     same = identical_models(inputs.targets, inputs.references)
-    costs = estimate_table(estimate(inputs, plans, store), spec.costs)
+    costs = estimate_table(expected, spec.costs)
     return Group(counts, *aside, table, *prepared, costs, *inputs.left_out_lines(), *same)

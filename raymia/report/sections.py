@@ -15,12 +15,12 @@ from raymia.report.charts import (
     roc_chart,
     steps_chart,
 )
-from raymia.report.curves import AttackCurves
-from raymia.report.ranking import TargetRanking, estimate_at, labels_where, rank
-from raymia.report.result import RunResult, TargetLoss
 from raymia.report.series import Series, find_series
-from raymia.report.verdict import SEVERITY
-from raymia.report.verdict_result import Finding, Verdict
+from raymia.results.curves import AttackCurves
+from raymia.results.ranking import TargetRanking, estimate_at, labels_where, rank
+from raymia.results.result import RunResult, TargetLoss
+from raymia.results.verdict import SEVERITY
+from raymia.results.verdict_result import Finding, Verdict
 from raymia.shift.result import ExcessOverBlind
 
 HISTOGRAMS = 3

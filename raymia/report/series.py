@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raymia.metrics.summary import AttackMetrics
-from raymia.report.ranking import TargetRanking
-from raymia.report.result import TargetLoss
+from raymia.results.ranking import TargetRanking
+from raymia.results.result import TargetLoss
 
 FEWEST = 3
 """Checkpoints that make a series."""

@@ -7,10 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from raymia.metrics.summary import AttackMetrics, Estimate
-from raymia.report import wording
-from raymia.report.ranking import TargetRanking, by_groups, estimate_at, few_allowed, rank
-from raymia.report.result import RunResult
-from raymia.report.verdict import verdict_of
+from raymia.results import wording
+from raymia.results.ranking import TargetRanking, by_groups, estimate_at, few_allowed, rank
+from raymia.results.result import RunResult
+from raymia.results.verdict import verdict_of
 
 MOST_FPRS = 3
 """More columns than this do not fit 100 characters; the rest are in the report."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raymia.report.result import RunResult
-from raymia.report.text_result import TextExample, TextPiece
+from raymia.results.result import RunResult
+from raymia.results.text_result import TextExample, TextPiece
 
 FAINTEST = 0.1
 """Below this share of the largest difference a token has no color."""

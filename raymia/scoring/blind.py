@@ -10,13 +10,13 @@ import pyarrow as pa
 from raymia.attacks.base import Scores
 from raymia.attacks.images.base import mean_error
 from raymia.evidence.store import EvidenceStore
-from raymia.image_records import pixels_array
-from raymia.inputs import Inputs
+from raymia.inputs.base import Inputs
 from raymia.metrics.comparison import holm
 from raymia.metrics.delong import auc_variance, difference_of, placements
 from raymia.metrics.summary import LEAST_PER_CLASS, Estimate
-from raymia.modality import model_evidence
-from raymia.plan import TargetPlan
+from raymia.modalities.base import model_evidence
+from raymia.plan.planning import TargetPlan
+from raymia.records.images import pixels_array
 from raymia.scoring.evidence import units
 from raymia.scoring.parts import ScoreParts
 from raymia.shift.gate import Blind, KnownRecords, check_shift, not_checked, sampled_rows

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from raymia.metrics.comparison import Question
 from raymia.metrics.summary import Metrics
-from raymia.report.ranking import leading, rank, strength_across
+from raymia.results.ranking import leading, rank, strength_across
 
 
 def questions_of(metrics: Sequence[Metrics], combined: Collection[str]) -> list[list[Question]]:

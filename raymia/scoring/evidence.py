@@ -11,17 +11,17 @@ import pyarrow.compute as pc
 
 from raymia.attacks import NamedAttack
 from raymia.attacks.base import Scores
-from raymia.corpus import token_counts
 from raymia.evidence.image import ImageEvidence, ImageShadowEvidence, Labels
 from raymia.evidence.store import EvidenceStore
 from raymia.evidence.text import LabelledScores, ShadowEvidence, TextEvidence
-from raymia.image_records import pixels_array
-from raymia.inputs import Inputs
-from raymia.modality import model_evidence
+from raymia.inputs.base import Inputs
+from raymia.modalities.base import model_evidence
 from raymia.models.source import Checkpoint
-from raymia.plan import Stage, TargetPlan
+from raymia.plan.planning import Stage, TargetPlan
+from raymia.prepare.corpus import token_counts
 from raymia.prepare.self_generated import SelfGeneratedRecipe, generated_images
-from raymia.records import RecordSet
+from raymia.records.base import RecordSet
+from raymia.records.images import pixels_array
 
 
 class TargetEvidence(Protocol):

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raymia.hashing import string_hashes
+from raymia.util.hashing import string_hashes
 
 Hashes = npt.NDArray[np.uint64]
 NAMED = 5

@@ -15,11 +15,11 @@ from raymia.metrics import AttackMetrics, NotMeasured, calibration_half, measure
 from raymia.metrics.claims import claim_candidates
 from raymia.metrics.roc import BoolArray, IntArray
 from raymia.metrics.summary import CandidateClaims
-from raymia.report.curves import AttackCurves, draw
+from raymia.results.curves import AttackCurves, draw
 from raymia.spec import MetricsSpec
 
 if TYPE_CHECKING:
-    from raymia.inputs import Inputs
+    from raymia.inputs.base import Inputs
 
 NAMED = 5
 """Mixed groups that a note names."""

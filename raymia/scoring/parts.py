@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymia.attacks.base import Scores
-from raymia.files import TEMPORARY_PREFIX, Folder
-from raymia.hashing import digest
+from raymia.storage.files import TEMPORARY_PREFIX, Folder
+from raymia.util.hashing import digest
 
 LABELS = b"raymia.attacks"
 """Key of the Parquet metadata that names the columns: a label may hold what a path may not."""

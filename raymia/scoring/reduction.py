@@ -14,23 +14,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymia.attacks.base import Scores
-from raymia.errors import RaymiaError
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import Inputs
-from raymia.learning import fold_of
+from raymia.inputs.base import Inputs
 from raymia.metrics.claims import conformal_p_values
 from raymia.metrics.comparison import Question, compare, corrected
 from raymia.metrics.dataset import DatasetInference, infer_dataset
+from raymia.metrics.learning import fold_of
 from raymia.metrics.summary import CandidateClaims, Comparison, Metrics
-from raymia.plan import TargetPlan
-from raymia.report.curves import AttackCurves
-from raymia.report.scores import SCORES_SCHEMA
+from raymia.plan.planning import TargetPlan
+from raymia.results.curves import AttackCurves
+from raymia.results.scores import SCORES_SCHEMA
 from raymia.scoring.comparisons import questions_of
 from raymia.scoring.evidence import evidence_on, unit_column
 from raymia.scoring.ids import NAMED, repeated
 from raymia.scoring.judge import Judge, Judged
 from raymia.scoring.parts import ScoreParts
 from raymia.scoring.workers import Workers
+from raymia.util.errors import RaymiaError
 
 ROWS_AT_ONCE = 2**20
 """Rows of the run's table that are held at once."""
@@ -177,7 +177,7 @@ def score_tables(
 
     Yields
     ------
-    Tables with :data:`raymia.report.scores.SCORES_SCHEMA`, none with rows of two attacks: null for
+    Tables with :data:`raymia.results.scores.SCORES_SCHEMA`, none with rows of two attacks: null for
     the membership of candidates, where an attack has no score, and for the p-value of others
     than candidates.
     """

@@ -1,6 +1,6 @@
 """Measuring scores that are in Parquet files already, whatever wrote them.
 
-The files have the columns of :data:`raymia.report.scores.SCORES_SCHEMA`; the p-values are not
+The files have the columns of :data:`raymia.results.scores.SCORES_SCHEMA`; the p-values are not
 needed. Rows may stand in any order, in any number of files. A step reads the scores of one attack
 on one target alone, of each row a score, a label and a hash of the record's id: 17 bytes, and about
 a hundred while it sorts.
@@ -17,16 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raymia.errors import InputError
-from raymia.files import open_anywhere
-from raymia.hashing import string_hashes
 from raymia.metrics.measuring import half_of
 from raymia.metrics.roc import FloatArray
-from raymia.remote import filesystem
 from raymia.scoring.ids import NAMED, Hashes, repeated_hashes
 from raymia.scoring.judge import Judge, Judged, Labels
 from raymia.scoring.workers import Here, Workers
 from raymia.spec import MetricsSpec
+from raymia.storage.files import open_anywhere
+from raymia.storage.remote import filesystem
+from raymia.util.errors import InputError
+from raymia.util.hashing import string_hashes
 
 NAMES = ("target", "attack")
 COLUMNS = ("record_id", "is_member", "score")

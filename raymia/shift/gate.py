@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from raymia.draws import generator
-from raymia.learning import fold_of, one_thread
 from raymia.metrics.comparison import holm
 from raymia.metrics.delong import auc_variance, placements
+from raymia.metrics.learning import fold_of, one_thread
 from raymia.metrics.summary import Estimate
 from raymia.shift.cross_fitting import FOLDS, Classifier, KernelRidge, guess_out_of_fold
 from raymia.shift.images import ImageFeatures, Images, png_size, statistics, thumbnails
@@ -22,6 +21,7 @@ from raymia.shift.labelings import aucs, p_value, random_labelings, widening
 from raymia.shift.overlap import near_duplicate_images, near_duplicate_texts, ngram_overlap
 from raymia.shift.result import BlindGuess, NearDuplicates, NgramOverlap, ShiftCheck
 from raymia.shift.texts import Markers, TextFeatures, compressed_sizes, lengths
+from raymia.util.draws import generator
 
 LEAST_UNITS = 25
 """Members, and non-members, below which nothing is checked; groups count once. Even so few show

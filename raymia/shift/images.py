@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from raymia.image_pixels import as_picture
+from raymia.records.pixels import as_picture
 from raymia.shift.cross_fitting import Rows
 
 Images = npt.NDArray[np.uint8]

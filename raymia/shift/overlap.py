@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from raymia.draws import generator
 from raymia.shift.images import Images, perceptual_hashes, small_gray
 from raymia.shift.ngrams import Hashes, Ngrams, ngrams, words
 from raymia.shift.result import LISTED, NearDuplicate, NearDuplicates, NgramOverlap
+from raymia.util.draws import generator
 
 LONG, SHORT = 13, 8
 """Words of the n-grams that are compared; the short ones where a text has no long one."""

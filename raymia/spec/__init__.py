@@ -1,7 +1,7 @@
 """The audit file as typed models: one object feeds the YAML, the command line and the docs.
 
 Unknown keys are refused. Relative paths in an audit file are relative to the file's folder;
-:func:`raymia.spec_file.load_spec` makes them absolute.
+:func:`raymia.spec.file.load_spec` makes them absolute.
 """
 
 from raymia.spec.audit import AttackSpec, AuditSpec, MetricsSpec, PoolSpec, ResourcesSpec

@@ -10,13 +10,7 @@ from raymia.spec.base import Name, Share, Strict
 from raymia.spec.conditions import parse_condition
 from raymia.spec.costs import CostsSpec
 from raymia.spec.images import ImageNeighbors, ImageRecordsSpec, SelfGeneratedReference
-from raymia.spec.models import (
-    AnyTarget,
-    EndpointTarget,
-    ModelSpec,
-    SamplesTarget,
-    TargetSetSpec,
-)
+from raymia.spec.models import AnyTarget, EndpointTarget, ModelSpec, SamplesTarget, TargetSetSpec
 from raymia.spec.neighbors import NeighborsSpec
 from raymia.spec.probes import ProbesSpec
 from raymia.spec.records import CorpusSpec, RecordsSpec

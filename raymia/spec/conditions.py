@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from raymia.errors import InputError
+from raymia.util.errors import InputError
 
 METRICS = ("auc", "balanced_accuracy", "epsilon", "tpr@1%fpr")
 FORM = (

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from raymia.spec.base import Paths, Share, Strict
 
+Shape = tuple[int, int, int]
+"""Channels, height and width of an image."""
 Fit = Literal["exact", "crop", "pad", "stretch"]
 Perturbation = Literal[
     "crop", "brightness", "contrast", "saturation", "hue", "rotation", "perspective",

@@ -14,7 +14,7 @@ import numpy as np
 import raymia
 from raymia.evidence.image import ImageModelEvidence
 from raymia.evidence.text import ModelEvidence
-from raymia.hashing import DIGEST_HEX_CHARS, digest
+from raymia.util.hashing import DIGEST_HEX_CHARS, digest
 
 ALWAYS_READ = ("tokens", "terms")
 SCORING_CODE = ("attacks", "evidence", "metrics", "learning.py", "small_resnet.py", "sweep")

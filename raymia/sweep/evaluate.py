@@ -15,14 +15,14 @@ from pydantic import Field
 
 from raymia.attacks import Attack, NamedAttack, build
 from raymia.attacks.base import Scores
-from raymia.errors import InputError
-from raymia.hashing import digest
-from raymia.inputs import Inputs
-from raymia.learning import LEAST_PER_CLASS, fold_of
+from raymia.inputs.base import Inputs
 from raymia.metrics import roc
+from raymia.metrics.learning import LEAST_PER_CLASS, fold_of
 from raymia.metrics.summary import Result
 from raymia.scoring.evidence import units
 from raymia.spec import ObjectiveSpec, Value
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest
 
 Rows = npt.NDArray[np.bool_]
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from raymia.evidence.store import EvidenceStore
-from raymia.plan import plan_audit
+from raymia.plan.planning import plan_audit
 from raymia.scoring.evidence import TargetEvidence, evidence_on
 from raymia.spec import Value
 from raymia.sweep.content import EvidenceHasher

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from raymia.attacks import NamedAttack
-from raymia.errors import InputError
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import Inputs, resolve_inputs
-from raymia.missing import Missing
-from raymia.plan import PlannedProbe, TargetPlan, plan_audit
+from raymia.inputs.base import Inputs
+from raymia.modalities.resolve import resolve_inputs
+from raymia.plan.missing import Missing
+from raymia.plan.planning import PlannedProbe, TargetPlan, plan_audit
 from raymia.spec import Value
 from raymia.sweep.content import ALWAYS_READ
 from raymia.sweep.evaluate import Split, halve
 from raymia.sweep.space import Sweep, SweptAttack
+from raymia.util.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from raymia.errors import InputError
 from raymia.spec import AuditSpec, SelfGeneratedReference, SelfPromptReference, SweepSpec, Value
+from raymia.util.errors import InputError
 
 ROOTS = ("neighbors", "probes", "references")
 NOT_SWEPT = frozenset(

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from pydantic import TypeAdapter
 
-from raymia.files import Folder
-from raymia.hashing import digest
+from raymia.storage.files import Folder
 from raymia.sweep.content import code_digest
 from raymia.sweep.evaluate import Evaluated, Split
+from raymia.util.hashing import digest
 
 _LIST = TypeAdapter(list[Evaluated])
 

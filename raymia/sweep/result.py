@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from raymia.files import Folder
 from raymia.metrics.summary import Estimate, HeldOutRates, Result
-from raymia.report.files import SWEEP_FILE
+from raymia.results.folder import SWEEP_FILE
 from raymia.spec import ObjectiveSpec, Value
+from raymia.storage.files import Folder
 from raymia.sweep.evaluate import Evaluated, Halves, Setting, objective_of
 
 TABLE_FILE = "sweep.parquet"

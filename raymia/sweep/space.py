@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from raymia.attacks import NamedAttack, registry
-from raymia.draws import generator
-from raymia.errors import InputError
 from raymia.inputs.attack_list import name_attacks, with_references
 from raymia.spec import AttackSpec, AuditSpec, SpaceSpec, SweepSpec, Value
 from raymia.sweep.queries import QuerySetting, query_settings
+from raymia.util.draws import generator
+from raymia.util.errors import InputError
 
 MOST_SETTINGS = 100_000
 Parameters = Mapping[str, Value]

@@ -10,10 +10,10 @@ import pytest
 
 import raymia.attacks
 from raymia.attacks import Attack, build, register, registry
-from raymia.errors import InputError
 from raymia.evidence.text import ModelEvidence, TextEvidence, token_evidence
-from raymia.probes.questions import QUESTIONS
+from raymia.questions.on_texts import QUESTIONS
 from raymia.report.attack_table import COSTS, access, queries_text
+from raymia.util.errors import InputError
 
 NAMES = [
     "con_recall", "dc_pdd", "detect_gpt", "difference", "ez", "fast_detect", "grad_norm",

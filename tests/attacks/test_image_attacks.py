@@ -23,8 +23,8 @@ from sklearn.metrics import roc_auc_score
 
 import raymia.attacks.images
 from raymia.attacks import build, registry
-from raymia.errors import InputError
 from raymia.evidence.image import ImageEvidence
+from raymia.util.errors import InputError
 
 NAMES = [
     "clid", "clid_mixed", "co_membership", "gan_leaks", "lira", "lira_offline", "logan", "loss",

@@ -13,9 +13,9 @@ from sklearn.metrics import roc_auc_score
 from raymia.attacks import build
 from raymia.attacks.images.fluctuation import choose_perturbation
 from raymia.attacks.images.learned import Examples, cross_fitted
+from raymia.attacks.networks.small_resnet import fit_resnet
 from raymia.evidence.image import Grid, ImageEvidence, ImageShadowEvidence, Labels
-from raymia.learning import fold_of
-from raymia.small_resnet import fit_resnet
+from raymia.metrics.learning import fold_of
 
 NETWORKS = ["pfami_nns", "secmi_nns"]
 

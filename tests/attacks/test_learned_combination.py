@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from raymia.attacks import build
 from raymia.evidence.text import LabelledScores, TextEvidence
-from raymia.learning import fold_of
+from raymia.metrics.learning import fold_of
 
 
 def evidence(features, labels, units=None):

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "sweep"))
 from made_up_pages import many_checkpoints, one_checkpoint
 from made_up_sweep import ROWS, result
 
-from raymia.sweep.page import render
+from raymia.report.sweep_page import render
 
 CHROMIUM = os.environ.get("RAYMIA_CHROMIUM") or shutil.which("chromium")
 NO_BROWSER = (

@@ -18,9 +18,9 @@ from small_audit import (
 )
 
 from raymia.attacks import registry
-from raymia.audit import run_audit
-from raymia.report.result import RunResult
-from raymia.spec_file import load_spec
+from raymia.results.result import RunResult
+from raymia.run.audit import run_audit
+from raymia.spec.file import load_spec
 
 RECORDS, POPULATION, NEIGHBORS, PAIRS, COPIES, SAMPLES = 12, 24, 2, 1, 2, 2
 

@@ -14,8 +14,8 @@ import pytest
 from made_up_run import made_up_curves, made_up_result, made_up_scores
 from small_audit import NEIGHBORS, Models, write_small_audit
 
-from raymia.report.comparison_result import RunComparison
 from raymia.report.files import write_run
+from raymia.results.comparison_result import RunComparison
 
 RAYMIA = Path(sys.executable).with_name("raymia")
 

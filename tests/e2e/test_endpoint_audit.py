@@ -13,12 +13,12 @@ from completions_server import MODEL, SECRET, completions_server
 from ray_fixtures import ensure_local_ray
 from small_audit import BASE, Models, console, passages, raw_rows, scores_by_row, write_small_audit
 
-from raymia.audit import run_audit
-from raymia.errors import InputError
-from raymia.inputs import resolve_inputs
-from raymia.models.endpoint_client import KEY_VARIABLE
-from raymia.report.files import load_result
-from raymia.spec_file import load_spec, parse_spec
+from raymia.modalities.resolve import resolve_inputs
+from raymia.models.endpoints.client import KEY_VARIABLE
+from raymia.results.folder import load_result
+from raymia.run.audit import run_audit
+from raymia.spec.file import load_spec, parse_spec
+from raymia.util.errors import InputError
 
 NO_MOMENTS = "an endpoint gives no moments of log p over the vocabulary"
 
@@ -29,7 +29,7 @@ def endpoint(url: str, **settings: Any) -> dict[str, Any]:
 
 def raymia(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from raymia.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from raymia.cli.main import main; main()", *arguments],
         capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **environment},
     )  # fmt: skip

@@ -29,16 +29,17 @@ from small_image_models import save_model
 
 import raymia.engine.run
 from raymia.attacks import registry
-from raymia.audit import run_audit
-from raymia.errors import InputError, RaymiaError
-from raymia.estimate import Estimate, calibrate, estimate
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import resolve_inputs
 from raymia.metrics.summary import AttackMetrics
-from raymia.plan import plan_audit
-from raymia.report.files import load_run
-from raymia.report.result import RunResult
-from raymia.spec_file import load_spec
+from raymia.modalities.resolve import resolve_inputs
+from raymia.plan.estimate import Estimate, estimate
+from raymia.plan.planning import plan_audit
+from raymia.results.folder import load_run
+from raymia.results.result import RunResult
+from raymia.run.audit import run_audit
+from raymia.run.calibrate import calibrate
+from raymia.spec.file import load_spec
+from raymia.util.errors import InputError, RaymiaError
 
 SELF_GENERATED = {
     "kind": "self_generated", "images": 48, "sampling_steps": 5,

@@ -15,10 +15,10 @@ from small_audit import console
 
 import raymia.engine.run
 from raymia.demo.images import ImageDemoSettings, digits, run_image_demo, sections_of_audit
-from raymia.image_records import pixels_array, read_image_records
-from raymia.report.result import RunResult
+from raymia.records.images import pixels_array, read_image_records
+from raymia.results.result import RunResult
 from raymia.spec import AutoencoderTrainingSpec, DiffusionTrainingSpec, ImageRecordsSpec
-from raymia.spec_file import load_spec, parse_spec
+from raymia.spec.file import load_spec, parse_spec
 
 TRAINING = DiffusionTrainingSpec(steps=8, batch_size=8, warmup=2)
 SMALL = ImageDemoSettings(

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from small_audit import BASE, Models, console, evidence, passages, scores_by_row, write_small_audit
 
-from raymia.audit import run_audit
-from raymia.cli import print_result
-from raymia.spec_file import load_spec
+from raymia.cli.main import print_result
+from raymia.run.audit import run_audit
+from raymia.spec.file import load_spec
 
 RECORDS, COUNT = 8, 2
 

@@ -30,12 +30,12 @@ from small_audit import (
 )
 
 import raymia.engine.run
-from raymia.audit import run_audit
 from raymia.metrics.summary import AttackMetrics
-from raymia.probes.text import NOT_FINITE
-from raymia.report.files import load_run
-from raymia.report.result import RunResult
-from raymia.spec_file import load_spec
+from raymia.questions.text import NOT_FINITE
+from raymia.results.folder import load_run
+from raymia.results.result import RunResult
+from raymia.run.audit import run_audit
+from raymia.spec.file import load_spec
 
 ROOT = Path(__file__).parents[2]
 RECORDS = 24

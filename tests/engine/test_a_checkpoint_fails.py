@@ -13,13 +13,13 @@ import pytest
 from small_audit import BASE, NEIGHBORS, Models, console, passages, reweigh, write_small_audit
 from tiny_models import save_adapter, save_tiny
 
-from raymia.audit import run_audit
 from raymia.engine.stage import MOST_DEATHS
-from raymia.errors import RaymiaError
-from raymia.report.ranking import rank
-from raymia.report.result import RunResult
-from raymia.spec_file import load_spec
-from raymia.status import read_status
+from raymia.results.ranking import rank
+from raymia.results.result import RunResult
+from raymia.run.audit import run_audit
+from raymia.run.status import read_status
+from raymia.spec.file import load_spec
+from raymia.util.errors import RaymiaError
 
 EACH = 3  # members, and as many non-members
 RECORDS = 2 * EACH

@@ -15,9 +15,9 @@ from raymia.engine import blocks
 from raymia.engine.blocks import make_blocks
 from raymia.engine.stage import todo_column
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import resolve_inputs
-from raymia.missing import Missing
-from raymia.plan import Stage, plan_audit
+from raymia.modalities.resolve import resolve_inputs
+from raymia.plan.missing import Missing
+from raymia.plan.planning import Stage, plan_audit
 
 RECORDS = 50
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from small_audit import BASE, Models, console, passages, reweigh, write_small_audit, write_texts
 
-from raymia.audit import run_audit
 from raymia.engine.run import ask_models
-from raymia.errors import InputError, RaymiaError
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import resolve_inputs
-from raymia.spec_file import load_spec
+from raymia.modalities.resolve import resolve_inputs
+from raymia.run.audit import run_audit
+from raymia.spec.file import load_spec
+from raymia.util.errors import InputError, RaymiaError
 
 NOISE = ("Traceback", "ray::", "DataContext", "\x1b[", 'File "')
 

@@ -11,9 +11,9 @@ import pytest
 from ray_fixtures import actors_seen, wait_until
 from small_audit import NEIGHBORS, Models, console, parts, passages, raw_rows, write_small_audit
 
-from raymia.audit import run_audit
-from raymia.report.result import RunResult
-from raymia.spec_file import load_spec
+from raymia.results.result import RunResult
+from raymia.run.audit import run_audit
+from raymia.spec.file import load_spec
 
 EACH = 24
 PER_RECORD = 2 + NEIGHBORS  # itself, in lower case, and the neighbors

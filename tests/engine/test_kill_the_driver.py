@@ -22,13 +22,13 @@ from small_audit import (
     write_small_audit,
 )
 
-from raymia.audit import run_audit
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import resolve_inputs
-from raymia.plan import plan_audit
-from raymia.report.result import RunResult
-from raymia.spec_file import load_spec
-from raymia.status import read_status
+from raymia.modalities.resolve import resolve_inputs
+from raymia.plan.planning import plan_audit
+from raymia.results.result import RunResult
+from raymia.run.audit import run_audit
+from raymia.run.status import read_status
+from raymia.spec.file import load_spec
 
 EACH = 32  # members, and as many non-members
 BLOCK = 1
@@ -60,7 +60,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Path:
     folder = tmp_path_factory.mktemp("killed")
     file = make(folder, models)
     environment, mark = child_environment()
-    command = [sys.executable, "-c", "from raymia.cli import main; main()", "audit", str(file)]
+    command = [sys.executable, "-c", "from raymia.cli.main import main; main()", "audit", str(file)]
     target = load_target_key(file)
     with ended(mark):
         driver = start(command, environment, folder / "output.txt")

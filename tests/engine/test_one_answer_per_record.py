@@ -9,9 +9,9 @@ import pytest
 from ray_fixtures import ensure_local_ray
 from small_audit import NEIGHBORS, Models, console, evidence, passages, write_small_audit
 
-from raymia.audit import run_audit
-from raymia.records import record_id
-from raymia.spec_file import load_spec
+from raymia.records.texts import record_id
+from raymia.run.audit import run_audit
+from raymia.spec.file import load_spec
 
 TOLERANCE = 1e-5
 TEXTS = 32  # of each class

@@ -13,15 +13,15 @@ from ray_fixtures import ensure_local_ray
 from small_audit import BASE, NEIGHBORS, Models, console, passages, reweigh, write_small_audit
 from tiny_models import checkpoint, save_adapter
 
-from raymia.audit import run_audit
-from raymia.engine.pools import in_loading_order, pools_of, streams_of
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import resolve_inputs
-from raymia.models.causal_lm import load_causal_lm
-from raymia.plan import plan_audit
-from raymia.records import record_id
-from raymia.report.result import RunResult
-from raymia.spec_file import load_spec
+from raymia.modalities.resolve import resolve_inputs
+from raymia.models.causal.model import load_causal_lm
+from raymia.plan.planning import plan_audit
+from raymia.plan.pools import in_loading_order, pools_of, streams_of
+from raymia.records.texts import record_id
+from raymia.results.result import RunResult
+from raymia.run.audit import run_audit
+from raymia.spec.file import load_spec
 
 TARGETS = 3
 HALF = 3  # members, and as many non-members

@@ -16,8 +16,8 @@ from raymia.engine.blocks import make_blocks
 from raymia.engine.board import Board
 from raymia.engine.stage import PoolActor, PoolConfig, Task
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import resolve_inputs
-from raymia.plan import plan_audit
+from raymia.modalities.resolve import resolve_inputs
+from raymia.plan.planning import plan_audit
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -13,10 +13,10 @@ import ray
 from ray_fixtures import actors_seen, private_folder
 from small_audit import Models, console, passages, write_small_audit
 
-from raymia.audit import run_audit
 from raymia.engine.cluster import check_store_is_shared
-from raymia.errors import InputError
-from raymia.spec_file import load_spec
+from raymia.run.audit import run_audit
+from raymia.spec.file import load_spec
+from raymia.util.errors import InputError
 
 POOLS = ("paraphraser", "target", "reference")
 TYPES = {"paraphraser": "T4", "target": "A10G", "reference": "A10G"}

@@ -17,20 +17,20 @@ from small_inputs import audit
 from test_stored_scores import METRICS, shuffled, whole
 from tiny_models import PARAPHRASER
 
-import raymia.audit
+import raymia.run.audit
 from raymia.engine.reduce import Tasks, tasks_on
-from raymia.errors import InputError, RaymiaError
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import resolve_inputs
-from raymia.plan import plan_audit
-from raymia.probes.base import Item
-from raymia.report.curves import curves_table
+from raymia.modalities.resolve import resolve_inputs
+from raymia.plan.planning import plan_audit
+from raymia.questions.base import Item
+from raymia.results.curves import curves_table
 from raymia.scoring import reduction
 from raymia.scoring.parts import ScoreParts, score_parts
 from raymia.scoring.reduction import reduce_audit, score_tables
 from raymia.scoring.stored import reduce_scores
 from raymia.scoring.workers import Here
 from raymia.spec import ResourcesSpec
+from raymia.util.errors import InputError, RaymiaError
 
 
 @pytest.fixture
@@ -90,10 +90,10 @@ def test_few_scores_are_reduced_here_and_many_on_ray(answered, monkeypatch):
     inputs, _, plans = answered
     ensure_local_ray()
     console = Console(file=io.StringIO())
-    with raymia.audit._workers(inputs, plans, console) as workers:
+    with raymia.run.audit._workers(inputs, plans, console) as workers:
         assert isinstance(workers, Here)
-    monkeypatch.setattr(raymia.audit, "MOST_HERE", 6 * 6 - 1)
-    with raymia.audit._workers(inputs, plans, console) as workers:
+    monkeypatch.setattr(raymia.run.audit, "MOST_HERE", 6 * 6 - 1)
+    with raymia.run.audit._workers(inputs, plans, console) as workers:
         assert isinstance(workers, Tasks)
         shared = "shared", os.getpid()
 

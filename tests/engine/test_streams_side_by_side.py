@@ -23,17 +23,17 @@ from small_audit import (
     write_small_audit,
 )
 
-from raymia.audit import run_audit
 from raymia.engine.cluster import Cluster
-from raymia.engine.pools import in_loading_order, streams_of
 from raymia.engine.side_by_side import Stream
-from raymia.errors import RaymiaError
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import resolve_inputs
-from raymia.plan import plan_audit
+from raymia.modalities.resolve import resolve_inputs
+from raymia.plan.planning import plan_audit
+from raymia.plan.pools import in_loading_order, streams_of
+from raymia.run.audit import run_audit
+from raymia.run.status import read_status
 from raymia.spec import AuditSpec
-from raymia.spec_file import load_spec
-from raymia.status import read_status
+from raymia.spec.file import load_spec
+from raymia.util.errors import RaymiaError
 
 ANY_GPU: dict[str, Any] = {"gpus": 1}
 FIRST_GPU: dict[str, Any] = {"gpus": 1, "labels": {"raymia/pool": "one"}}

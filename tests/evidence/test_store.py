@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raymia.errors import RaymiaError
 from raymia.evidence.row_index import RowIndex
 from raymia.evidence.store import EvidenceKey, EvidenceStore, row_keys
-from raymia.files import TEMPORARY_PREFIX
-from raymia.probes.text import SUM_SCHEMA, TOKEN_SCHEMA
+from raymia.questions.text import SUM_SCHEMA, TOKEN_SCHEMA
+from raymia.storage.files import TEMPORARY_PREFIX
+from raymia.util.errors import RaymiaError
 
 KEY = EvidenceKey("text.neighbors", {"model": "m", "version": 1, "neighbors": "n"})
 

@@ -27,8 +27,8 @@ from raymia.evidence.upkeep import (
     stored_things,
     verify,
 )
-from raymia.files import TEMPORARY_PREFIX
-from raymia.probes.text import SUM_SCHEMA
+from raymia.questions.text import SUM_SCHEMA
+from raymia.storage.files import TEMPORARY_PREFIX
 
 KEY = EvidenceKey("text.neighbors", {"model": "m", "version": 1, "neighbors": "n"})
 OTHER = EvidenceKey("text.neighbors", {"model": "other", "version": 1, "neighbors": "n"})

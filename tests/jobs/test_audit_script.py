@@ -13,10 +13,10 @@ from small_audit import Models, console, write_small_audit
 
 import raymia
 import raymia.engine.run
-from raymia.audit import run_audit
-from raymia.cli import EXIT_FAILED, EXIT_GATE_FAILED, EXIT_INCOMPLETE, EXIT_WRONG_INPUT
-from raymia.report.gate_result import GateOutcome
-from raymia.spec_file import load_spec
+from raymia.cli.main import EXIT_FAILED, EXIT_GATE_FAILED, EXIT_INCOMPLETE, EXIT_WRONG_INPUT
+from raymia.results.gate_result import GateOutcome
+from raymia.run.audit import run_audit
+from raymia.spec.file import load_spec
 
 SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "audit.py"
 

@@ -1,4 +1,4 @@
-"""What jobs/benchmark.py makes of its timings, and small rounds of it."""
+"""What tools/benchmark.py makes of its timings, and small rounds of it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from benchmarks import adapters, images, pipeline, plans, reductions, texts
+from benchmarks.measure import END, Timing, write_page
+from benchmarks.released import CALLS, STRENGTHS, TIMESTEPS, released_scores
 from ray_fixtures import ensure_local_ray
 from small_audit import BASE, make_models, passages, write_small_audit, write_texts
 
 import raymia
-from raymia.benchmarks import adapters, images, pipeline, plans, reductions, texts
-from raymia.benchmarks.measure import END, Timing, write_page
-from raymia.benchmarks.released import CALLS, STRENGTHS, TIMESTEPS, released_scores
 from raymia.evidence.upkeep import MOST_PARTS
 
 SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "benchmark.py"
@@ -322,7 +322,7 @@ def test_help_loads_nothing_heavy() -> None:
 
     code = (
         "import sys; sys.argv = ['raymia', '--help']\n"
-        "from raymia.cli import main\n"
+        "from raymia.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'ray', 'transformers', 'pyarrow', 'numpy', 'pydantic', 'requests'}\n"

@@ -11,9 +11,9 @@ import pytest
 from small_audit import Models, console, passages, write_small_audit
 
 import raymia
-from raymia.audit import run_audit
-from raymia.cli import EXIT_WRONG_INPUT
-from raymia.spec_file import load_spec
+from raymia.cli.main import EXIT_WRONG_INPUT
+from raymia.run.audit import run_audit
+from raymia.spec.file import load_spec
 
 SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "prepare.py"
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 import raymia
-from raymia.draws import generator
 from raymia.models.image_source import resolve_image_model
 from raymia.spec import ModelSpec
+from raymia.util.draws import generator
 
 SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "train_diffusion.py"
 QUICK = ["--steps", "6", "--warmup", "1", "--batch-size", "4", "--channels", "8", "8"]

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 import raymia
-from raymia.hashing import digest
-from raymia.image_records import read_image_records
 from raymia.models.image_source import resolve_image_model
+from raymia.records.images import read_image_records
 from raymia.spec import ImageRecordsSpec, ModelSpec
+from raymia.util.hashing import digest
 
 SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "train_vae.py"
 

@@ -50,7 +50,7 @@ def test_a_group_counts_once():
 
 
 def test_it_is_the_t_test_of_the_half_that_was_not_fitted_on():
-    from raymia.learning import fit
+    from raymia.metrics.learning import fit
 
     features, is_suspect, is_fitted = made(0.3, np.random.default_rng(2))
     values = fit(features[is_fitted], is_suspect[is_fitted]).decision_function(features)

@@ -7,12 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from raymia.metrics.delong import (
-    auc_difference,
-    auc_variance,
-    auc_variance_of,
-    placements,
-)
+from raymia.metrics.delong import auc_difference, auc_variance, auc_variance_of, placements
 from raymia.metrics.roc import roc_curve
 
 

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from tiny_models import BASE, checkpoint, passages, save_adapter, save_tiny
 from transformers import AutoModelForCausalLM
 
-from raymia.errors import InputError
-from raymia.models.adapters import switchable_method
-from raymia.models.causal_lm import CausalLMFamily, load_causal_lm
+from raymia.models.causal.adapters import switchable_method
+from raymia.models.causal.model import CausalLMFamily, load_causal_lm
 from raymia.models.loaders import CausalLMLoader, load_together, share_base
 from raymia.models.source import fingerprint
+from raymia.util.errors import InputError
 
 TEXTS = passages(4)
 COLUMNS = ("log_prob", "mean_log_prob", "std_log_prob")

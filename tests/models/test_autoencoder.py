@@ -16,11 +16,11 @@ from small_autoencoders import (
     small_kl_autoencoder,
 )
 
-from raymia.errors import InputError, RaymiaError
-from raymia.models.autoencoder import Autoencoder, load_autoencoder
+from raymia.models.autoencoders.model import Autoencoder, load_autoencoder
+from raymia.models.autoencoders.vae import build_autoencoder, load_vae
 from raymia.models.image_source import resolve_image_model
-from raymia.models.vae import build_autoencoder, load_vae
 from raymia.spec import ModelSpec
+from raymia.util.errors import InputError, RaymiaError
 
 KINDS = (*OBJECTIVES, "kl")
 

@@ -11,8 +11,8 @@ from small_autoencoders import draws_of, pictures, small_autoencoder, small_conf
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from raymia.models.vae import MmdConfig, build_autoencoder
-from raymia.models.vae.wasserstein import kernel, squared_mmd
+from raymia.models.autoencoders.vae import MmdConfig, build_autoencoder
+from raymia.models.autoencoders.vae.wasserstein import kernel, squared_mmd
 
 PIXELS, LATENT = 12, 3
 

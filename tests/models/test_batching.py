@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raymia.errors import RaymiaError
 from raymia.models.batching import is_out_of_memory, length_sorted_batches, run_batched
+from raymia.util.errors import RaymiaError
 
 LENGTHS = st.lists(st.integers(0, 200), max_size=60)
 MOST = st.one_of(st.none(), st.integers(1, 5))

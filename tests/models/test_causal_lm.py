@@ -10,9 +10,9 @@ import pytest
 import torch
 from tiny_models import BASE, checkpoint, passages, plain_answer, save_tiny
 
-from raymia.errors import InputError, RaymiaError
-from raymia.models import causal_lm
-from raymia.models.causal_lm import CausalLM, context_length, load_causal_lm
+from raymia.models.causal import model as causal_lm
+from raymia.models.causal.model import CausalLM, context_length, load_causal_lm
+from raymia.util.errors import InputError, RaymiaError
 
 COLUMNS = ("log_prob", "mean_log_prob", "std_log_prob")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from small_image_models import save_pipeline
 
-from raymia.errors import InputError
-from raymia.models.denoiser import Denoiser, load_denoiser
+from raymia.models.denoisers.model import Denoiser, load_denoiser
 from raymia.models.image_source import resolve_image_model
 from raymia.spec import ModelSpec
+from raymia.util.errors import InputError
 
 ALPHAS = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
 SHAPE = (1, 4, 4)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from completions_server import MODEL, SECRET, Manners, completions_server
 
-from raymia.errors import InputError, RaymiaError
-from raymia.models import endpoint_client
-from raymia.models.endpoint import connect, resolve_endpoint
-from raymia.models.endpoint_client import KEY_VARIABLE
-from raymia.probes.base import Item
-from raymia.probes.text import TokenProbe
+from raymia.models.endpoints import client as endpoint_client
+from raymia.models.endpoints.client import KEY_VARIABLE
+from raymia.models.endpoints.model import connect, resolve_endpoint
+from raymia.questions.base import Item
+from raymia.questions.text import TokenProbe
 from raymia.spec import EndpointTarget
+from raymia.util.errors import InputError, RaymiaError
 
 
 @pytest.fixture(scope="module")

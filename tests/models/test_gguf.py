@@ -7,9 +7,9 @@ import importlib.util
 import pytest
 from tiny_models import checkpoint
 
-from raymia.errors import InputError
 from raymia.models.source import fingerprint, resolve_checkpoint
 from raymia.spec import ModelSpec
+from raymia.util.errors import InputError
 
 
 @pytest.fixture

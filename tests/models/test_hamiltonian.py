@@ -8,8 +8,8 @@ import pytest
 import torch
 from small_autoencoders import pictures, small_autoencoder
 
-from raymia.models.vae import RhvaeConfig
-from raymia.models.vae.hamiltonian import (
+from raymia.models.autoencoders.vae import RhvaeConfig
+from raymia.models.autoencoders.vae.hamiltonian import (
     Metric,
     draw_momentum,
     flow,

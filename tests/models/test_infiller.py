@@ -10,12 +10,12 @@ import pytest
 import torch
 from tiny_models import checkpoint, save_tiny
 
-from raymia.draws import stream_key
-from raymia.errors import InputError
 from raymia.models import sampling
-from raymia.models.causal_lm import CausalLM, load_causal_lm
-from raymia.models.infiller import CausalInfiller, InfillRequest, _draw
+from raymia.models.causal.model import CausalLM, load_causal_lm
+from raymia.models.paraphrasers.infiller import CausalInfiller, InfillRequest, _draw
 from raymia.spec import InfillNeighbors
+from raymia.util.draws import stream_key
+from raymia.util.errors import InputError
 
 LEFT, RIGHT = "And the LORD spake unto ", " and said unto him, Go forth"
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import checkpoint, passages, plain_answer
 
-from raymia.errors import InputError
-from raymia.models.causal_lm import load_causal_lm
+from raymia.models.causal.model import load_causal_lm
+from raymia.models.causal.windows import windows
 from raymia.models.source import fingerprint, resolve_checkpoint
-from raymia.models.windows import windows
 from raymia.spec import ModelSpec
+from raymia.util.errors import InputError
 
 CONTEXT = 40
 SETTINGS = {"max_tokens": CONTEXT, "long_texts": "windows"}

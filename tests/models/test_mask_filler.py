@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 from tiny_models import PARAPHRASER, passages
 
-from raymia.draws import stream_key
-from raymia.errors import InputError
 from raymia.models import sampling
-from raymia.models.mask_filler import FillRequest, MaskFiller, load_mask_filler
+from raymia.models.paraphrasers.mask_filler import FillRequest, MaskFiller, load_mask_filler
+from raymia.util.draws import stream_key
+from raymia.util.errors import InputError
 
 
 def requests(count=8, seed=0, spans=2):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from raymia.errors import InputError
 from raymia.models.image_source import resolve_image_model
-from raymia.models.pixel_model import load_pixel_model
-from raymia.probes.base import Item
-from raymia.probes.images import PixelProbe
+from raymia.models.pixels.model import load_pixel_model
+from raymia.questions.base import Item
+from raymia.questions.images import PixelProbe
 from raymia.spec import ModelSpec
+from raymia.util.errors import InputError
 
 PALETTE = np.random.default_rng(0).uniform(-1, 1, (16, 3)).round(3)
 

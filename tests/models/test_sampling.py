@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.stats import chi2_contingency, chisquare
 
-from raymia.draws import stream_key
 from raymia.models.sampling import TOO_CLOSE, CounterSampler, StopAtOwnToken
+from raymia.util.draws import stream_key
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5, 1.5])
 MANY = 20_000
@@ -82,7 +82,7 @@ def test_same_key_draws_the_same_and_another_key_another():
 
 def scores_with_gap(key, gap, vocabulary=8):
     """Logits whose two largest perturbed values are ``gap`` apart."""
-    from raymia.draws import gumbels
+    from raymia.util.draws import gumbels
 
     noise = gumbels(torch.tensor([key]), 0, vocabulary)[0]
     perturbed = torch.full((vocabulary,), -5.0, dtype=torch.float64)

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import BASE, checkpoint, save_adapter, save_tiny
 
-from raymia.errors import InputError, RaymiaError
 from raymia.models.loaders import CausalLMLoader, MaskFillerLoader
 from raymia.models.source import Checkpoint, fingerprint, resolve_checkpoint
 from raymia.spec import ModelSpec
+from raymia.util.errors import InputError, RaymiaError
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.datasets import load_sample_image
 
-from raymia.draws import stream_key, uniforms
-from raymia.errors import InputError
-from raymia.neighbors.images import COLORED, DEFAULT_STRENGTHS, check_perturbation, perturb
+from raymia.perturbations.kinds import COLORED, DEFAULT_STRENGTHS, check_perturbation, perturb
 from raymia.spec.images import Perturbation
+from raymia.util.draws import stream_key, uniforms
+from raymia.util.errors import InputError
 
 KINDS = get_args(Perturbation)
 

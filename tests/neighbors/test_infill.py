@@ -7,12 +7,12 @@ import re
 import pytest
 from tiny_models import passages
 
-from raymia.models.infiller import CausalInfiller
+from raymia.models.paraphrasers.infiller import CausalInfiller
 from raymia.neighbors.drafts import NOTHING_TO_MASK, UNFILLED
 from raymia.neighbors.infill import InfillProbe
 from raymia.neighbors.mask_fill import MaskFillProbe
-from raymia.probes.base import Item
-from raymia.records import record_id
+from raymia.questions.base import Item
+from raymia.records.texts import record_id
 from raymia.spec import InfillNeighbors, MaskFillNeighbors
 
 TEXTS = [" ".join(text.split()[: 14 + 10 * i]) for i, text in enumerate(passages(3))]

@@ -8,12 +8,12 @@ import pytest
 from tiny_models import passages
 
 from raymia.models import sampling
-from raymia.models.mask_filler import MaskFiller
+from raymia.models.paraphrasers.mask_filler import MaskFiller
 from raymia.neighbors.drafts import NOTHING_TO_MASK, UNFILLED
 from raymia.neighbors.mask_fill import MaskFillProbe
 from raymia.neighbors.masking import word_units
-from raymia.probes.base import Item
-from raymia.records import record_id
+from raymia.questions.base import Item
+from raymia.records.texts import record_id
 from raymia.spec import MaskFillNeighbors
 
 TEXTS = [" ".join(text.split()[: 12 + 7 * i]) for i, text in enumerate(passages(4))]

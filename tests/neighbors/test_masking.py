@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raymia.draws import generator
 from raymia.neighbors.masking import choose_spans, mask_text, replace_spans, word_units
+from raymia.util.draws import generator
 
 REPO = {"share": 0.3, "span": 2, "buffer": 1}
 PAPER = {"share": 0.2, "span": 1, "buffer": 0}

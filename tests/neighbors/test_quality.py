@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 
 from raymia.neighbors.drafts import NEIGHBOR_SCHEMA, UNFILLED
-from raymia.neighbors.quality import ReferenceAnswers, edit_distance, neighbor_quality
-from raymia.probes.text import NO_NEIGHBOR, SUM_SCHEMA, TOKEN_SCHEMA
-from raymia.report.wording import neighbor_line
+from raymia.questions.text import NO_NEIGHBOR, SUM_SCHEMA, TOKEN_SCHEMA
+from raymia.results.neighbors import ReferenceAnswers, edit_distance, neighbor_quality
+from raymia.results.wording import neighbor_line
 
 TEXTS = {"a": "one two three four", "b": "five six seven eight", "c": "word"}
 

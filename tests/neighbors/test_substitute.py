@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import passages
 
-from raymia.draws import generator
 from raymia.neighbors.makers import WordListLoader, neighbor_maker
 from raymia.neighbors.substitute import NO_WORD, SubstituteProbe
 from raymia.neighbors.word_list import WORD, WORD_LIST, WordList, load_word_list
-from raymia.probes.base import Item
-from raymia.records import record_id
+from raymia.questions.base import Item
+from raymia.records.texts import record_id
 from raymia.spec import SubstituteNeighbors
+from raymia.util.draws import generator
 
 WORDS = load_word_list()
 TEXTS = passages(6)

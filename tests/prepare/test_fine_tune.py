@@ -11,10 +11,10 @@ import torch
 from tiny_models import BASE, checkpoint, passages
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from raymia.errors import InputError
-from raymia.models.causal_lm import CausalLM, load_causal_lm
+from raymia.models.causal.model import CausalLM, load_causal_lm
 from raymia.prepare.fine_tune import encode_for_training, fine_tune, mean_loss, pad_batch
 from raymia.spec import FineTuneSpec
+from raymia.util.errors import InputError
 
 TEXTS = passages(16)
 HELD_OUT = passages(8, start=100)

@@ -6,18 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from raymia.draws import normals, stream_key
-from raymia.errors import InputError
-from raymia.models.denoiser import Denoiser, load_denoiser
+from raymia.models.denoisers.model import Denoiser, load_denoiser
 from raymia.models.image_source import resolve_image_model
 from raymia.prepare.denoiser_files import fresh_pipeline
-from raymia.prepare.generate_images import (
-    ddim_timesteps,
-    decode_prior,
-    denoise,
-    generate_images,
-)
+from raymia.prepare.generate_images import ddim_timesteps, decode_prior, denoise, generate_images
 from raymia.spec import ModelSpec
+from raymia.util.draws import normals, stream_key
+from raymia.util.errors import InputError
 
 SHAPE = (2, 8, 8)
 

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from raymia.errors import InputError
-from raymia.hashing import digest
-from raymia.image_records import read_image_records
 from raymia.prepare.image_split import split_and_write, write_manifest
+from raymia.records.images import read_image_records
 from raymia.spec import ImageRecordsSpec
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest
 
 
 def pictures(count=20, channels=3, seed=0):

@@ -9,12 +9,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from raymia.errors import InputError
 from raymia.evidence.store import EvidenceStore
-from raymia.models.autoencoder import load_autoencoder
-from raymia.models.denoiser import load_denoiser
+from raymia.models.autoencoders.model import load_autoencoder
+from raymia.models.autoencoders.vae import AutoencoderConfig, build_autoencoder
+from raymia.models.denoisers.model import load_denoiser
 from raymia.models.image_source import ImageCheckpoint, image_fingerprint, resolve_image_model
-from raymia.models.vae import AutoencoderConfig, build_autoencoder
 from raymia.prepare import generate_images, train_denoiser
 from raymia.prepare.denoiser_files import fresh_pipeline
 from raymia.prepare.self_generated import (
@@ -23,6 +22,7 @@ from raymia.prepare.self_generated import (
     make_image_reference,
 )
 from raymia.spec import ModelSpec, SelfGeneratedReference
+from raymia.util.errors import InputError
 
 SHAPE = (1, 8, 8)
 TRAINING = {"steps": 6, "batch_size": 4, "warmup": 1, "learning_rate": 2e-3}

@@ -9,13 +9,13 @@ import pytest
 import torch
 from tiny_models import BASE, checkpoint, passages, save_tiny
 
-from raymia.errors import InputError
 from raymia.evidence.store import EvidenceStore
-from raymia.models.causal_lm import CausalLM, load_causal_lm
+from raymia.models.causal.model import CausalLM, load_causal_lm
 from raymia.models.source import Checkpoint, fingerprint
 from raymia.prepare import self_prompt
 from raymia.prepare.self_prompt import TEXTS_FILE, SelfPromptRecipe, make_reference, write_texts
 from raymia.spec import SelfPromptReference
+from raymia.util.errors import InputError
 
 PROMPTS = tuple(passages(5))
 

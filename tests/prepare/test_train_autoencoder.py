@@ -18,12 +18,12 @@ from small_autoencoders import (
     small_kl_autoencoder,
 )
 
-from raymia.draws import normals, stream_key
-from raymia.errors import InputError, RaymiaError
-from raymia.models.autoencoder import Autoencoder
-from raymia.models.vae import load_vae, read_config
+from raymia.models.autoencoders.model import Autoencoder
+from raymia.models.autoencoders.vae import load_vae, read_config
 from raymia.prepare.train_autoencoder import train_autoencoder, train_like
 from raymia.spec.images import AutoencoderTrainingSpec
+from raymia.util.draws import normals, stream_key
+from raymia.util.errors import InputError, RaymiaError
 
 SHAPE = (3, 16, 16)
 

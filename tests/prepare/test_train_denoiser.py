@@ -12,9 +12,7 @@ import safetensors.torch
 import torch
 from small_image_models import save_pipeline
 
-from raymia.draws import generator, normals, stream_key, uniforms
-from raymia.errors import InputError
-from raymia.models.denoiser import load_denoiser
+from raymia.models.denoisers.model import load_denoiser
 from raymia.models.image_source import resolve_image_model
 from raymia.prepare import train_denoiser as module
 from raymia.prepare.denoiser_files import fresh_pipeline, load_trainable
@@ -23,6 +21,8 @@ from raymia.prepare.train_denoiser import train_denoiser
 from raymia.prepare.training_state import STATE_FILE
 from raymia.spec import ModelSpec
 from raymia.spec.images import DiffusionTrainingSpec
+from raymia.util.draws import generator, normals, stream_key, uniforms
+from raymia.util.errors import InputError
 
 SHAPE = (1, 8, 8)
 

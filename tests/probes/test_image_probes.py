@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from raymia.draws import normals, stream_key
-from raymia.models.denoiser import Denoiser
-from raymia.probes.base import Item, evidence_key
-from raymia.probes.images import (
+from raymia.models.denoisers.model import Denoiser
+from raymia.questions.base import Item, evidence_key
+from raymia.questions.images import (
     CaptionProbe,
     DenoisingProbe,
     Neighborhood,
@@ -19,7 +18,8 @@ from raymia.probes.images import (
     low_pass,
     reduced,
 )
-from raymia.probes.noiseless import CleanProbe, InversionProbe, ProximalProbe
+from raymia.questions.noiseless import CleanProbe, InversionProbe, ProximalProbe
+from raymia.util.draws import normals, stream_key
 
 ALPHAS = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
 SHAPE = (1, 8, 8)
@@ -138,7 +138,7 @@ def test_answers_depend_on_neither_batches_nor_order(batch_images):
 
 
 def test_neighbors_are_the_records_perturbed():
-    from raymia.neighbors.images import perturb
+    from raymia.perturbations.kinds import perturb
 
     (record,) = records(1)
     hood = Neighborhood("blur", (0.5, 1.5))

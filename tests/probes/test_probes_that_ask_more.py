@@ -11,11 +11,11 @@ import torch
 from tiny_models import BASE, checkpoint, passages, save_adapter, save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer, Lfm2Config
 
-from raymia.models.causal_lm import load_causal_lm
-from raymia.models.conditional import answer_after, prefix_tokens
-from raymia.models.perturbed import normals
-from raymia.probes.base import Item
-from raymia.probes.deeper import (
+from raymia.models.causal.conditional import answer_after, prefix_tokens
+from raymia.models.causal.model import load_causal_lm
+from raymia.models.causal.perturbed import normals
+from raymia.questions.base import Item
+from raymia.questions.deeper import (
     TOO_LONG,
     TOO_LONG_WITH_PREFIX,
     TOO_SHORT,
@@ -24,8 +24,8 @@ from raymia.probes.deeper import (
     SampleProbe,
     rest_begins,
 )
-from raymia.probes.text import NO_TOKENS, NOT_FINITE
-from raymia.probes.variants import ONE_WORD, LowercaseProbe, NoiseProbe, SwapProbe, swap_words
+from raymia.questions.text import NO_TOKENS, NOT_FINITE
+from raymia.questions.variants import ONE_WORD, LowercaseProbe, NoiseProbe, SwapProbe, swap_words
 from raymia.spec import NoiseSpec, SamplesSpec, SwapsSpec
 
 TEXTS = [" ".join(text.split()[: 4 + 9 * i]) for i, text in enumerate(passages(6))]
@@ -137,7 +137,7 @@ def test_noise_has_both_signs_and_its_size(base):
     found = rows(probe, base, [Item("r", n, text) for n in (1, 2, 3, 4)])
     ids = torch.tensor([base.encode([text])[0]])
     table = base.model.get_input_embeddings()
-    from raymia.draws import stream_key
+    from raymia.util.draws import stream_key
 
     for n in (1, 2, 3, 4):
         key = stream_key(5, "embedding noise", "r", (n + 1) // 2)

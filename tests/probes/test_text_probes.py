@@ -9,9 +9,9 @@ from tiny_models import BASE, config, passages
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raymia.evidence.store import EvidenceKey
-from raymia.models.causal_lm import CausalLM
-from raymia.probes.base import Item, evidence_key
-from raymia.probes.text import (
+from raymia.models.causal.model import CausalLM
+from raymia.questions.base import Item, evidence_key
+from raymia.questions.text import (
     NO_NEIGHBOR,
     NO_TOKENS,
     NOT_FINITE,

@@ -9,11 +9,11 @@ from made_up_run import made_up_result, made_up_scores
 
 from raymia.metrics import AttackMetrics, Estimate, NotMeasured, measure
 from raymia.metrics.summary import CandidateClaims, ClaimsAtRate, Comparison
-from raymia.report.curves import AttackCurves, draw
 from raymia.report.html import render
-from raymia.report.redaction import redact
-from raymia.report.result import AttackCard, AttackCost, RecordCounts, RunResult, TargetLoss
-from raymia.report.text_result import TextExample, TextPiece
+from raymia.results.curves import AttackCurves, draw
+from raymia.results.redaction import redact
+from raymia.results.result import AttackCard, AttackCost, RecordCounts, RunResult, TargetLoss
+from raymia.results.text_result import TextExample, TextPiece
 from raymia.shift.result import BlindGuess, ShiftCheck
 
 ATTACKS = {"ez@self_prompt": 1.6, "ratio@base": 1.3, "loss": 0.5, "neighbor": 0.4, "zlib": 0.1}

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 
 from raymia.metrics import measure
-from raymia.report.curves import draw
-from raymia.report.result import (
+from raymia.results.curves import draw
+from raymia.results.result import (
     AttackCard,
     Dropped,
     RecordCounts,
@@ -14,7 +14,7 @@ from raymia.report.result import (
     SetAside,
     StageCount,
 )
-from raymia.report.scores import SCORES_SCHEMA
+from raymia.results.scores import SCORES_SCHEMA
 
 
 def made_up_scores(text=str, n_members=60, n_non_members=120):

@@ -7,11 +7,11 @@ from scipy.stats import binom
 
 from raymia.metrics import Estimate
 from raymia.report.charts import band, cost_chart, histogram_chart, loss_chart, steps_chart
-from raymia.report.curves import draw
 from raymia.report.html import render
-from raymia.report.ranking import rank
 from raymia.report.series import find_series, numbered
-from raymia.report.verdict import judge
+from raymia.results.curves import draw
+from raymia.results.ranking import rank
+from raymia.results.verdict import judge
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymia.metrics import roc_curve, tpr_at_fpr
-from raymia.report.curves import BINS, MOST_POINTS, draw, step_points
+from raymia.results.curves import BINS, MOST_POINTS, draw, step_points
 
 FPRS = (0.1, 0.01, 0.001)
 

@@ -5,10 +5,10 @@ from xml.etree import ElementTree
 import pytest
 from made_up_run import made_up_curves, made_up_result, made_up_scores
 
-from raymia.gate import decide_again
 from raymia.report.files import write_run
-from raymia.report.gate_result import GateOutcome
-from raymia.report.junit import junit_xml
+from raymia.results.gate import decide_again
+from raymia.results.gate_result import GateOutcome
+from raymia.results.junit import junit_xml
 
 CONDITIONS = ["ez@self_prompt.auc > 0.5", "loss.auc > 0.99", "loss.tpr@0.1%fpr > 0.5"]
 

@@ -13,13 +13,14 @@ from PIL import Image
 from pydantic import ValidationError
 from test_report_html import ATTACK_ON_READER, Page
 
-from raymia.report.files import load_run, write_run
+from raymia.report.files import write_run
 from raymia.report.html import render
-from raymia.report.image_result import ImageExample, MeanFluctuation, PerturbationChoice
 from raymia.report.pictures import FAINTEST, heat_map, target_pictures
-from raymia.report.result import AttackCard, ReferenceCard
-from raymia.report.verdict import judge
-from raymia.report.wording import chosen_on, exposure, outscores
+from raymia.results.folder import load_run
+from raymia.results.image_result import ImageExample, MeanFluctuation, PerturbationChoice
+from raymia.results.result import AttackCard, ReferenceCard
+from raymia.results.verdict import judge
+from raymia.results.wording import chosen_on, exposure, outscores
 
 
 def picture(shade):

@@ -8,8 +8,8 @@ from made_up_run import made_up_result, made_up_scores
 from rich.console import Console
 
 from raymia.metrics import NotMeasured, measure
-from raymia.report.ranking import rank
 from raymia.report.table import metrics_table
+from raymia.results.ranking import rank
 
 
 def measured(attack, strength, n_non_members=200, fprs=(0.1, 0.01, 0.001)):

@@ -12,8 +12,8 @@ from plotly.offline import get_plotlyjs
 
 from raymia.metrics import NotMeasured
 from raymia.report.html import render
-from raymia.report.result import NeighborQuality, SetAside
-from raymia.report.verdict import judge
+from raymia.results.result import NeighborQuality, SetAside
+from raymia.results.verdict import judge
 
 ATTACK_ON_READER = "<script>alert('x')</script><img src=http://evil.test/a onerror=alert(1)>"
 

@@ -13,13 +13,14 @@ import pytest
 from made_up_run import made_up_result, made_up_scores
 
 import raymia
-from raymia import lease
-from raymia.errors import InputError
-from raymia.files import Folder
-from raymia.report import files
-from raymia.report.files import load_curves, load_run, write_report, write_run
-from raymia.report.result import LONGEST_LIST, ReferenceCard, SetAside
-from raymia.report.text_result import TextExample, TextPiece
+from raymia.report.files import write_report, write_run
+from raymia.results import folder as files
+from raymia.results.folder import load_curves, load_run
+from raymia.results.result import LONGEST_LIST, ReferenceCard, SetAside
+from raymia.results.text_result import TextExample, TextPiece
+from raymia.storage import lease
+from raymia.storage.files import Folder
+from raymia.util.errors import InputError
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -7,8 +7,8 @@ import jsonschema
 import pytest
 from made_up_run import made_up_curves, made_up_result, made_up_scores
 
-from raymia.gate import decide_again
 from raymia.report.files import write_run
+from raymia.results.gate import decide_again
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "metrics.schema.json").read_text())
 

@@ -8,9 +8,9 @@ from made_up_run import made_up_result, made_up_scores
 from scipy.special import comb
 
 from raymia.metrics import Estimate, NotMeasured, measure, roc_curve, tpr_at_fpr
-from raymia.report.chance import chance_of_auc, chance_of_rate
-from raymia.report.result import AttackCard, FailedTarget, RecordCounts, ReferenceCard, RunResult
-from raymia.report.verdict import judge
+from raymia.results.chance import chance_of_auc, chance_of_rate
+from raymia.results.result import AttackCard, FailedTarget, RecordCounts, ReferenceCard, RunResult
+from raymia.results.verdict import judge
 from raymia.shift.result import BlindGuess, ExcessOverBlind, ShiftCheck
 
 

@@ -13,12 +13,12 @@ from small_inputs import audit, write_jsonl
 from tiny_models import BASE, PARAPHRASER
 
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs import resolve_inputs
-from raymia.outcome import Run, sum_up
-from raymia.plan import plan_audit
-from raymia.probes.text import TOKEN_SCHEMA
+from raymia.modalities.resolve import resolve_inputs
+from raymia.plan.planning import plan_audit
+from raymia.questions.text import TOKEN_SCHEMA
 from raymia.report.html import render
-from raymia.report.wording import overlap_lines, shift_line
+from raymia.results.wording import overlap_lines, shift_line
+from raymia.run.outcome import Run, sum_up
 from raymia.scoring.blind import ask_blind
 from raymia.scoring.parts import score_parts
 from raymia.scoring.reduction import reduce_audit

@@ -10,15 +10,15 @@ from records_to_check import austen, some
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from raymia.draws import generator
-from raymia.learning import fold_of, one_thread
 from raymia.metrics.delong import auc_variance, difference_of, placements
+from raymia.metrics.learning import fold_of, one_thread
 from raymia.shift import cross_fitting, texts
 from raymia.shift.cross_fitting import FOLDS, KernelRidge, guess_out_of_fold
 from raymia.shift.images import ImageFeatures
 from raymia.shift.labelings import aucs, p_value, random_labelings, widening
 from raymia.shift.ngrams import characters, ngrams, words
 from raymia.shift.texts import COLUMNS, Markers, TextFeatures
+from raymia.util.draws import generator
 
 DRAWS = generator("tests of the shift gate")
 

@@ -18,14 +18,14 @@ from small_sweep import SWEEP, made_spec, with_evidence, write_sweep_audit
 import raymia
 import raymia.engine.run
 import raymia.engine.sweep
-from raymia.audit import run_audit
-from raymia.cli import app
+from raymia.cli.main import app
 from raymia.evidence.store import EvidenceStore
+from raymia.run.audit import run_audit
+from raymia.run.sweep import run_sweep
 from raymia.scoring.reduction import score_target
 from raymia.spec import AuditSpec
-from raymia.spec_file import load_spec
+from raymia.spec.file import load_spec
 from raymia.sweep.plan import plan_sweep
-from raymia.sweep.run import run_sweep
 from raymia.sweep.space import check_sweep
 
 
@@ -87,8 +87,8 @@ def test_a_setting_achieves_what_an_audit_with_it_does(swept: Any) -> None:
     audit = AuditSpec.model_validate({**spec.model_dump(exclude={"sweep", "targets"}),
                                       "targets": spec.targets, "attacks": attacks})  # fmt: skip
     audit = audit.model_copy(update={"neighbors": neighbors})
-    from raymia.inputs import resolve_inputs
-    from raymia.plan import plan_audit
+    from raymia.modalities.resolve import resolve_inputs
+    from raymia.plan.planning import plan_audit
 
     inputs, store = resolve_inputs(audit), EvidenceStore(spec.store)
     (scores,) = score_target(inputs, store, plan_audit(inputs, store)[0]).values()

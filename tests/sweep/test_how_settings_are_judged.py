@@ -16,7 +16,7 @@ from raymia.attacks import Attack
 from raymia.attacks.base import Scores
 from raymia.evidence.store import EvidenceStore
 from raymia.spec import ObjectiveSpec
-from raymia.spec_file import load_spec
+from raymia.spec.file import load_spec
 from raymia.sweep.content import EvidenceHasher
 from raymia.sweep.evaluate import Evaluated, Place, Setting, Split, evaluate
 from raymia.sweep.judge import judge

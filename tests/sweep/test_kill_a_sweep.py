@@ -12,9 +12,9 @@ from ray_fixtures import child_environment, end_marked, ended, start, wait_until
 from small_audit import console
 from small_sweep import made_spec, with_evidence
 
-from raymia.spec_file import load_spec
+from raymia.run.sweep import run_sweep
+from raymia.spec.file import load_spec
 from raymia.sweep.record import _LIST
-from raymia.sweep.run import run_sweep
 
 SHARES = [n / 100 for n in range(1, 101)]
 BOUNDS = [n / 10 for n in range(1, 41)]
@@ -35,7 +35,7 @@ def test_what_was_tried_before_a_kill_is_not_tried_again(tmp_path: Path) -> None
     with_evidence(spec)
     total = len(SHARES) * len(BOUNDS)
     environment, mark = child_environment()
-    command = [sys.executable, "-c", "from raymia.cli import main; main()", "sweep",
+    command = [sys.executable, "-c", "from raymia.cli.main import main; main()", "sweep",
                str(tmp_path / "audit.yaml")]  # fmt: skip
     with ended(mark):
         driver = start(command, environment, tmp_path / "output.txt")

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 from made_up_sweep import ATTACK_ON_READER, ROWS, result, row
 
-from raymia.sweep.page import parallel_coordinates, render
+from raymia.report.sweep_page import parallel_coordinates, render
 
 
 class Tags(HTMLParser):

@@ -11,13 +11,13 @@ import pytest
 from scipy import stats
 from small_sweep import SWEEP, made_spec, with_evidence, write_sweep_audit
 
-from raymia.errors import InputError
 from raymia.evidence.store import EvidenceStore
 from raymia.spec import AuditSpec
-from raymia.spec_file import load_spec
+from raymia.spec.file import load_spec
 from raymia.sweep.plan import plan_sweep
 from raymia.sweep.queries import with_values
 from raymia.sweep.space import check_sweep
+from raymia.util.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from raymia.attacks.base import MIN_LOSS, Scores, asked, register
 from raymia.attacks.images.base import Filtered, errors
 from raymia.evidence.image import Floats, ImageEvidence, ImageModelEvidence
-from raymia.learning import LEAST_PER_CLASS, fold_of
+from raymia.metrics.learning import LEAST_PER_CLASS, fold_of
 from raymia.metrics.roc import auc, roc_curve
 
 PARTS = 10

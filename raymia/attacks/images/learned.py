@@ -16,7 +16,7 @@ from raymia.attacks.base import Scores, asked, register
 from raymia.attacks.images.base import DENOISER, ImageAttack
 from raymia.attacks.images.fluctuation import Around
 from raymia.evidence.image import ImageEvidence, ImageModelEvidence
-from raymia.learning import LEAST_PER_CLASS, fold_of
+from raymia.metrics.learning import LEAST_PER_CLASS, fold_of
 
 Pictures = npt.NDArray[np.float32]
 
@@ -100,7 +100,7 @@ def cross_fitted(taught: Examples, judged: Pictures, units: list[str], folds: in
     Log-odds, [judged]; NaN where the picture has a NaN, or where fewer than 10 examples of a class
     are left to fit on.
     """
-    from raymia.small_resnet import fit_resnet
+    from raymia.attacks.networks.small_resnet import fit_resnet
 
     usable = np.isfinite(taught.pictures).all(axis=(1, 2, 3))
     order = np.array(

@@ -17,7 +17,7 @@ from raymia.attacks.images.distances import (
 )
 from raymia.attacks.population import MIN_POPULATION
 from raymia.evidence.image import Floats, ImageEvidence, Images
-from raymia.learning import one_thread
+from raymia.metrics.learning import one_thread
 
 RADIUS_SAMPLES = 1_000
 """The radius of Monte-Carlo integration is found from the distances of so many samples."""

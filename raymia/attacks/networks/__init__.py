@@ -1,0 +1,1 @@
+"""Small networks that learned attacks fit."""

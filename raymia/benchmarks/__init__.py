@@ -1,1 +1,0 @@
-"""How fast raymia is: what ``jobs/benchmark.py`` measures."""

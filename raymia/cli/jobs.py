@@ -1,0 +1,54 @@
+"""What the scripts that `ray job submit` runs have in common."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from raymia.cli.main import EXIT_FAILED, exit_code
+from raymia.spec import AuditSpec
+from raymia.util.errors import RaymiaError
+
+WORKING_DIRS = "working_dir_files"
+"""Ray unpacks a job's working directory below a folder of this name, and deletes it afterwards."""
+
+
+def lost_folders(spec: AuditSpec) -> list[str]:
+    """Warn of folders that Ray deletes with the job's working directory."""
+    return [
+        f"{key} is {url}, which is in the job's working directory: Ray deletes it after the job. "
+        f"Give {key} an absolute path that every node shares, or a URL such as s3://bucket/folder"
+        for key, url in (("store", spec.store), ("output", spec.output))
+        if "://" not in url and WORKING_DIRS in Path(url).parts
+    ]
+
+
+@dataclass
+class Ending:
+    """How a job ended: its exit code, and what a person should know."""
+
+    problems: list[str] = field(default_factory=list)
+    code: int = 0
+
+
+@contextmanager
+def ending() -> Iterator[Ending]:
+    """Turn what is raised in the block into problems and an exit code, and print the problems.
+
+    The summary of the job is to be printed afterwards: it then comes last in the job's log.
+    """
+    end = Ending()
+    try:
+        yield end
+    except RaymiaError as error:
+        end.problems, end.code = str(error).splitlines(), exit_code(error)
+    except Exception as error:
+        traceback.print_exc()
+        end.problems, end.code = [f"{type(error).__name__}: {error}"], EXIT_FAILED
+    for problem in end.problems:
+        print(f"raymia: {problem}", file=sys.stderr)
+    sys.stderr.flush()  # the log of a job has both streams

@@ -1,0 +1,339 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raymia.cli.status import status
+from raymia.cli.store import store_app
+from raymia.util.errors import InputError, RaymiaError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from raymia.results.result import RunResult
+    from raymia.sweep.result import SweepResult
+
+app = typer.Typer(
+    help="Measure how much of its training data a generative model gives away.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(store_app, name="store")
+AuditFile = Annotated[Path, typer.Argument(help="the audit file", metavar="AUDIT.YAML")]
+RunFolder = Annotated[str, typer.Argument(help="folder of a run, local or at a URL", metavar="RUN")]
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-if",
+        help="exit with 4 where this is so, as in 'any.tpr@1%fpr > 0.05'; may be repeated",
+        metavar="CONDITION",
+    ),
+]
+
+Redact = Annotated[
+    bool,
+    typer.Option("--redact", help="leave texts and pictures out of report.html and metrics.json"),
+]
+
+EXIT_FAILED = 1
+EXIT_INCOMPLETE = 3
+EXIT_WRONG_INPUT = 2
+EXIT_GATE_FAILED = 4
+EXIT_LEFT_RUNNING = 5
+EXITS_WHEN_STOPPED = (130, 143)
+"""By Ctrl-C, and by SIGTERM."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from raymia import __version__
+
+        print(f"raymia {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="and exit")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def audit(file: AuditFile, fail_if: FailIf = None, redact: Redact = False) -> None:
+    """Run an audit: ask the models for what is missing, score, measure, write the report."""
+    from rich.console import Console
+
+    from raymia.results.gate import with_conditions
+    from raymia.run.audit import run_audit
+    from raymia.spec.file import load_spec
+
+    console = Console()
+    spec = with_conditions(load_spec(file), fail_if or [])
+    if redact:
+        spec = spec.model_copy(update={"report": spec.report.model_copy(update={"redact": True})})
+    print_result(run_audit(spec, console), spec.output, console)
+
+
+@app.command()
+def plan(
+    file: AuditFile,
+    calibrate: Annotated[
+        int | None,
+        typer.Option(
+            min=8, metavar="RECORDS", help="measure on so many records how long the models take"
+        ),
+    ] = None,
+) -> None:
+    """Say what would be asked of which model and what it will take; loads no model.
+
+    Times are known once a run on the store, or --calibrate, has measured them.
+    """
+    from rich.console import Console
+
+    from raymia.cli.plan import print_plan
+
+    print_plan(file, Console(), calibrate)
+
+
+@app.command()
+def sweep(file: AuditFile) -> None:
+    """Try settings of attacks and queries; choose on half the records, judge on the other."""
+    from rich.console import Console
+
+    from raymia.run.sweep import run_sweep
+    from raymia.spec.file import load_spec
+
+    console, spec = Console(), load_spec(file)
+    print_sweep(run_sweep(spec, console), spec.output, console)
+
+
+app.command()(status)
+
+
+@app.command()
+def submit(
+    file: AuditFile,
+    address: Annotated[
+        str, typer.Option(help="of the cluster's dashboard, as `ray dashboard` forwards it")
+    ] = "http://127.0.0.1:8265",
+) -> None:
+    """Run an audit as a job of a cluster, and follow it; Ctrl-C leaves the job running.
+
+    A job of the same audit that runs is followed, and not started twice. One that ended is started
+    again, and goes on from the store. Exits as the job does.
+    """
+    from raymia.engine.package import pack
+    from raymia.engine.submission import Jobs
+
+    package = pack(file)
+    jobs = Jobs(address)
+    name, is_new = jobs.submit(package)
+    print(f"{name}: {'started' if is_new else 'runs already'}; its log:", flush=True)
+    try:
+        code = jobs.follow(name)
+    except KeyboardInterrupt:
+        print(
+            f"\n{name} goes on. To follow it: raymia submit {file} --address {address}\n"
+            f"To stop it: ray job stop {name} --address {address}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(EXIT_LEFT_RUNNING) from None
+    raise typer.Exit(code)
+
+
+class Demo(StrEnum):
+    """What the demo audits."""
+
+    TEXT = "text"
+    IMAGES = "images"
+
+
+@app.command()
+def demo(
+    of: Annotated[
+        Demo, typer.Argument(help="what is audited", metavar="[text|images]")
+    ] = Demo.TEXT,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="where to work; default: raymia-demo, and raymia-demo/images", metavar="[FOLDER]"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="draws other records, and trains anew")] = 0,
+) -> None:
+    """Audit small models that are trained here on real texts or images; no network, no GPU."""
+    from rich.console import Console
+
+    console = Console()
+    if of is Demo.TEXT:
+        from raymia.demo.text import DemoSettings, run_demo
+
+        place = folder or Path("raymia-demo")
+        result, output = run_demo(place, console, DemoSettings(seed=seed))
+    else:
+        from raymia.demo.images import ImageDemoSettings, run_image_demo
+
+        place = folder or Path("raymia-demo", "images")
+        result, output = run_image_demo(place, console, ImageDemoSettings(seed=seed))
+    console.print(f"audit file, to start your own from: {place / 'audit.yaml'}")
+    print_result(result, output, console)
+
+
+@app.command()
+def report(run: RunFolder, redact: Redact = False) -> None:
+    """Write the report of a stored run anew; no model is asked."""
+    from raymia.report.files import write_report
+
+    print(f"report: {write_report(run, redacted=redact)}")
+
+
+@app.command()
+def gate(run: RunFolder, fail_if: FailIf = None) -> None:
+    """Decide conditions on a stored run, by default its own; no model is asked."""
+    from rich.console import Console
+
+    from raymia.results.folder import load_result, write_gate
+    from raymia.results.gate import decide_again, is_open
+    from raymia.storage.lease import held, new_run_id
+
+    load_result(run)  # a folder of no run is refused before a lease is put into it
+    with held(run, new_run_id()):
+        result = load_result(run)
+        result = result.model_copy(update={"gate": decide_again(result, fail_if or [])})
+        write_gate(run, result)
+    print_gate(result, Console())
+    if not is_open(result.gate):
+        raise typer.Exit(EXIT_GATE_FAILED)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="folder of the earlier run", metavar="RUN_A")],
+    b: Annotated[str, typer.Argument(help="folder of the later run", metavar="RUN_B")],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="targets whose names differ; may be repeated", metavar="A=B"),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="also write the comparison here", metavar="FILE")
+    ] = None,
+) -> None:
+    """Say what changed between two runs, and whether it is more than chance."""
+    from rich.console import Console
+
+    from raymia.report.comparison_table import print_comparison
+    from raymia.results.compare import compare_runs, parse_pairs
+    from raymia.results.runs import StoredRun
+
+    comparison = compare_runs(StoredRun.open(a), StoredRun.open(b), parse_pairs(target or []))
+    print_comparison(comparison, Console())
+    if json is not None:
+        from raymia.storage.files import Folder
+
+        content = comparison.model_dump_json(indent=2) + "\n"
+        Folder(str(json.parent)).write(json.name, content.encode())
+
+
+@app.command()
+def attacks() -> None:
+    """List the attacks, with what each needs and costs."""
+    from rich.console import Console
+
+    from raymia.report.attack_table import attack_tables
+
+    Console().print(attack_tables())
+
+
+def print_result(result: RunResult, output: str, console: Console) -> None:
+    """Print the table, the counts and where the report is; exit if that was not all, or if a
+    condition is not passed."""
+    from raymia.records.base import count_reasons
+    from raymia.report.table import metrics_table
+    from raymia.results.wording import neighbor_line, overlap_lines, shift_line
+
+    console.print(metrics_table(result, console.width))
+    for reason, times in count_reasons(result.set_aside).items():
+        console.print(f"set aside: {times:,} x {reason}", highlight=False, markup=False)
+    asked = sum(stage.asked for stage in result.stages)
+    console.print(
+        f"asked the models {asked:,} questions in {result.seconds:,.0f} s; "
+        f"{sum(stage.stored for stage in result.stages):,} answers were stored already; "
+        f"set aside: {result.records.set_aside:,} records; "
+        f"evidence not to be had: {result.dropped_total:,}",
+        highlight=False,
+    )
+    if result.neighbors is not None:
+        console.print(neighbor_line(result.neighbors), highlight=False, markup=False)
+    if result.shift is not None:
+        found = [shift_line(result.shift)] if result.shift.state == "shift" else []
+        for line in [*found, *overlap_lines(result.shift)]:
+            console.print(line, highlight=False, markup=False)
+    for problem in result.problems:
+        console.print(problem, highlight=False, markup=False)
+    console.print(f"report: {output}/report.html", highlight=False, soft_wrap=True)
+    if not result.complete:
+        console.print("the run is incomplete; run it again to go on")
+    if result.gate:
+        print_gate(result, console)
+    if code := result_code(result):
+        raise typer.Exit(code)
+
+
+def print_gate(result: RunResult, console: Console) -> None:
+    """Print what the release gate decided."""
+    from raymia.report.table import gate_table
+
+    console.print(gate_table(result))
+
+
+def print_sweep(result: SweepResult, output: str, console: Console) -> None:
+    """Print the best settings, the counts and where the page is."""
+    from raymia.report.sweep_table import winners_table
+    from raymia.results.folder import SWEEP_FILE
+
+    console.print(winners_table(result))
+    console.print(
+        f"{result.settings:,} settings, {result.tried_now:,} of them tried now; asked the models "
+        f"{result.asked:,} questions in {result.seconds:,.0f} s",
+        highlight=False,
+    )
+    for problem in result.problems:
+        console.print(problem, highlight=False, markup=False)
+    console.print(f"sweep: {output}/{SWEEP_FILE}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; problems a person can mend are printed without a traceback."""
+    try:
+        app()
+    except RaymiaError as error:
+        print("raymia cannot go on:", *str(error).splitlines(), sep="\n  ", file=sys.stderr)
+        sys.exit(exit_code(error))
+    except SystemExit as stop:
+        if stop.code in EXITS_WHEN_STOPPED:
+            print("stopped; what was answered is stored, run it again to go on", file=sys.stderr)
+        raise
+
+
+def exit_code(error: RaymiaError) -> int:
+    """What the process exits with: 2 for wrong input, 1 for what went wrong on the way."""
+    return EXIT_WRONG_INPUT if isinstance(error, InputError) else EXIT_FAILED
+
+
+def result_code(result: RunResult) -> int:
+    """What a run that ended exits with: 3 if something is missing, 4 if its gate is closed."""
+    from raymia.results.gate import is_open
+
+    if not result.succeeded:
+        return EXIT_INCOMPLETE
+    return 0 if is_open(result.gate) else EXIT_GATE_FAILED

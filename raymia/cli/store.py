@@ -1,0 +1,182 @@
+"""`raymia store`: what is in an evidence store, whether it is whole, and what can go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raymia.util.errors import InputError, RaymiaError
+
+if TYPE_CHECKING:
+    from raymia.evidence.store import EvidenceStore
+    from raymia.spec import AuditSpec
+
+store_app = typer.Typer(help="Look after an evidence store.", no_args_is_help=True)
+Store = Annotated[str, typer.Argument(help="folder or URL of the store", metavar="STORE")]
+AuditFiles = Annotated[
+    list[Path] | None, typer.Argument(help="audit files of this store", metavar="[AUDIT.YAML ...]")
+]
+
+
+@store_app.command("ls")
+def list_keys(store: Store, audits: AuditFiles = None) -> None:
+    """List what is stored, key by key; with audit files, what of it they need it for."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from raymia.evidence.upkeep import key_facts, stored_things
+
+    there = _open(store)
+    needed = needed_by(audits or [], store)
+    table = Table(title=f"Evidence store {store}", title_justify="left")
+    table.add_column("key", overflow="fold")
+    table.add_column("model", overflow="fold")
+    table.add_column("probe", overflow="fold")
+    for heading in ("rows", "files", "size", "last written"):
+        table.add_column(heading, justify="right")
+    if audits:
+        table.add_column("needed for", overflow="fold")
+    total = 0
+    for thing in stored_things(there):
+        total += thing.size
+        is_evidence = thing.folder.startswith("evidence/")
+        facts = key_facts(there, thing) if is_evidence else None
+        table.add_row(
+            thing.folder.removeprefix("evidence/"),
+            "" if facts is None else facts.model[:12],
+            "" if facts is None else facts.probe,
+            "" if facts is None else f"{facts.rows:,}",
+            f"{len(thing.files):,}",
+            _size(thing.size),
+            f"{thing.modified:%Y-%m-%d %H:%M}",
+            *([needed.get(thing.folder, "-")] if audits else []),
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"{table.row_count:,} keys, {_size(total)}; times are UTC", highlight=False)
+
+
+@store_app.command()
+def verify(store: Store) -> None:
+    """Read everything that is stored, and say what is damaged, unfinished or misplaced."""
+    from raymia.evidence.upkeep import stored_things
+    from raymia.evidence.upkeep import verify as problems_of
+
+    there = _open(store)
+    things = stored_things(there)
+    problems = [problem for thing in things for problem in problems_of(there, thing)]
+    for problem in problems:
+        print(problem)
+    files = sum(len(thing.files) for thing in things)
+    print(f"read {files:,} files of {len(things):,} keys: {len(problems):,} problems")
+    if problems:
+        raise typer.Exit(1)
+
+
+@store_app.command()
+def gc(
+    store: Store,
+    audits: AuditFiles = None,
+    delete: Annotated[bool, typer.Option("--delete", help="do it; else it is only said")] = False,
+) -> None:
+    """Delete what none of the audit files needs; without any, what killed writers left behind."""
+    from raymia.evidence.upkeep import delete as delete_waste
+    from raymia.evidence.upkeep import find_waste
+
+    there = _open(store)
+    freed = 0
+    for waste in find_waste(there, needed_by(audits, store) if audits else None):
+        what = f"{waste.thing.folder} ({_size(waste.thing.size)})"
+        if waste.kept_because is not None:
+            print(f"kept: {what}: {waste.why}, but {waste.kept_because}")
+            continue
+        freed += waste.thing.size
+        print(f"{'deleted' if delete else 'would delete'}: {what}: {waste.why}")
+        if delete:
+            delete_waste(there, waste)
+    print(f"{_size(freed)} {'freed' if delete else 'would be freed; add --delete to do it'}")
+
+
+@store_app.command()
+def compact(store: Store) -> None:
+    """Merge the parts of each key that has many, as the end of a run does."""
+    from raymia.evidence.upkeep import compact_all, stored_things
+
+    there = _open(store)
+    folders = [t.folder for t in stored_things(there) if t.folder.startswith("evidence/")]
+    compact_all(there, folders, lambda folder, fewer: print(f"{folder}: {fewer:,} files fewer"))
+
+
+def needed_by(audits: Iterable[Path], store: str) -> dict[str, str]:
+    """What of a store audits need, by folder, and what for.
+
+    Raises
+    ------
+    InputError
+        For an audit file of another store, and for whatever `raymia plan` refuses.
+    """
+    from raymia.spec.file import load_spec
+    from raymia.storage.files import Folder
+
+    needed: dict[str, list[str]] = {}
+    for file in audits:
+        spec = load_spec(file)
+        if Folder(spec.store).root != Folder(store).root:
+            raise InputError(f"{file}: its store is {spec.store}, not {store}")
+        for folder, what in _needs(spec, _open(store)):
+            needed.setdefault(folder, []).append(what)
+    return {folder: ", ".join(dict.fromkeys(whats)) for folder, whats in needed.items()}
+
+
+def _needs(spec: AuditSpec, store: EvidenceStore) -> Iterable[tuple[str, str]]:
+    from raymia.modalities.resolve import resolve_inputs
+    from raymia.models.source import Checkpoint
+    from raymia.plan.planning import plan_audit
+    from raymia.prepare.corpus import counts_file
+    from raymia.prepare.self_generated import SelfGeneratedRecipe
+    from raymia.run.sweep import swept_rates
+    from raymia.sweep.plan import plan_sweep
+    from raymia.sweep.record import Tried
+    from raymia.sweep.space import check_sweep
+
+    yield "rates", "plan"
+    inputs = resolve_inputs(spec)
+    plans = plan_audit(inputs, store)
+    if spec.sweep is not None:
+        swept = plan_sweep(check_sweep(spec), store)
+        yield Tried(spec.store, swept.halves, swept_rates(spec)).place, "sweep"
+        plans += [plan for audit in swept.audits for plan in plan_audit(audit.inputs, store)]
+    for plan in plans:
+        for stage in plan.stages:
+            for planned in stage.probes:
+                yield planned.key.folder, stage.name
+        for preparation in plan.preparations:
+            recipe, what = preparation.recipe, f"reference:{preparation.stage_name(plan.name)}"
+            made_from = (
+                recipe.images_key if isinstance(recipe, SelfGeneratedRecipe) else recipe.texts_key
+            )
+            yield f"prepared/{recipe.key}", what
+            yield f"prepared/{made_from}", what
+    for checkpoint in inputs.targets.values():
+        if spec.corpus is not None and isinstance(checkpoint, Checkpoint):
+            yield counts_file(spec.corpus, checkpoint), "corpus"
+
+
+def _open(store: str) -> EvidenceStore:
+    from raymia.evidence.store import EvidenceStore
+
+    try:
+        return EvidenceStore(store)
+    except (ImportError, ValueError) as error:
+        raise RaymiaError(f"{store}: cannot be opened: {error}") from None
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} GB"

@@ -1,0 +1,102 @@
+"""What a job on a cluster needs of an audit: its file, and the files that lie beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from raymia.spec.file import is_url, read_spec, with_paths
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest, digest_file
+
+MOST_BYTES = 100 * 2**20
+"""More does not belong into a job's working directory, which Ray keeps in memory."""
+AUDIT_FILE = "audit.yaml"
+
+
+@dataclass(frozen=True)
+class Package:
+    """The files of an audit that go with its job.
+
+    Attributes
+    ----------
+    files : where each file is, by its name in the job's working directory.
+    digest : hash of the names and contents.
+    """
+
+    files: dict[str, Path]
+    digest: str
+
+    def write(self, folder: Path) -> None:
+        """Copy the files into a folder."""
+        for name, file in self.files.items():
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
+
+
+def pack(audit_file: Path) -> Package:
+    """Gather an audit file and what it names by relative paths.
+
+    Records and other data go along, so that they are found where the audit file says. Weights do
+    not: a cluster reads them from a shared folder, object storage or the hub. Nor can the store and
+    the output be in a working directory, which Ray deletes after the job.
+
+    Raises
+    ------
+    InputError
+        With every problem found.
+    """
+    spec, folder = read_spec(audit_file), audit_file.resolve().parent
+    problems: list[str] = []
+    named: dict[str, Path] = {}
+
+    def data(path: str) -> str:
+        if _is_relative(path):
+            named[path] = folder / path
+        return path
+
+    def weights(path: str) -> str:
+        if path.startswith(("./", "../")) or (_is_relative(path) and (folder / path).exists()):
+            problems.append(
+                f"{audit_file}: {path} is a folder of weights beside the audit file, which a job "
+                "does not carry to the cluster; give an absolute path that every machine sees, an "
+                "s3:// URL or a hub name"
+            )
+        return path
+
+    with_paths(spec, data, weights)
+    for key, path in (("store", spec.store), ("output", spec.output)):
+        named.pop(path, None)
+        if _is_relative(path):
+            problems.append(
+                f"{audit_file}: {key} is {path}, which would be in the job's working directory, "
+                "and Ray deletes that after the job; give an absolute path that every machine "
+                "sees, or a URL such as s3://bucket/folder"
+            )
+    files = {AUDIT_FILE: audit_file}
+    for path, place in named.items():
+        if not place.exists():
+            problems.append(f"{audit_file}: {path}: no such file")
+        elif not place.resolve().is_relative_to(folder):
+            problems.append(
+                f"{audit_file}: {path} is not below the audit file's folder, so a job cannot carry "
+                "it; give an absolute path that every machine sees, or a URL"
+            )
+        inside = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
+        files |= {os.path.relpath(file, folder): file for file in inside}
+    size = sum(file.stat().st_size for file in files.values())
+    if size > MOST_BYTES:
+        problems.append(
+            f"{audit_file}: the files beside it have {size / 2**20:,.0f} MiB, and a job carries "
+            f"{MOST_BYTES / 2**20:.0f}; put them into a shared folder or object storage"
+        )
+    if problems:
+        raise InputError(problems)
+    return Package(files, digest({name: digest_file(file) for name, file in files.items()}))
+
+
+def _is_relative(path: str) -> bool:
+    return not is_url(path) and not Path(path).expanduser().is_absolute()

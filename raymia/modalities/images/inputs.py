@@ -1,0 +1,245 @@
+"""What an audit of images works on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from raymia.attacks import NamedAttack
+from raymia.attacks.images.base import ImageAttack
+from raymia.inputs.base import Inputs, Problems
+from raymia.models.image_source import ImageCheckpoint, resolve_image_model
+from raymia.perturbations.kinds import DEFAULT_STRENGTHS, check_perturbation
+from raymia.records.base import RecordSet, SetAside
+from raymia.records.images import read_image_records, read_other_images, shape_of_first
+from raymia.spec import (
+    AuditSpec,
+    EndpointTarget,
+    ImageNeighbors,
+    ImageRecordsSpec,
+    ModelReference,
+    SamplesTarget,
+    SelfGeneratedReference,
+    ShadowReference,
+    TargetSetSpec,
+)
+from raymia.spec.images import Shape
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest
+
+
+def resolve_images(
+    spec: AuditSpec,
+    places: Sequence[str],
+    given: ImageRecordsSpec,
+    attacks: list[NamedAttack],
+    problems: Problems,
+) -> Inputs:
+    """Read and check everything of an audit of images.
+
+    See :func:`raymia.modalities.resolve.resolve_inputs`.
+
+    The images are cut to the size that the models take, so the models are looked at first.
+    """
+    attempt = problems.attempt
+    targets: dict[str, ImageCheckpoint] = {}
+    for number, target in enumerate(spec.targets):
+        assert not isinstance(target, EndpointTarget | TargetSetSpec), "refused, or expanded"
+        if isinstance(target, SamplesTarget):
+            continue
+        where, on_gpu = f"{places[number]}.model", spec.resources.target.gpus > 0
+        found = attempt(resolve_image_model, target, where, on_gpu=on_gpu)
+        if found is not None:
+            targets[target.name] = found
+    references: dict[str, ImageCheckpoint] = {}
+    for name, reference in spec.references.items():
+        if isinstance(reference, ModelReference | ShadowReference):
+            where, on_gpu = f"references.{name}.model", spec.resources.reference.gpus > 0
+            found = attempt(resolve_image_model, reference, where, on_gpu=on_gpu)
+            if found is not None:
+                references[name] = found
+    shape = attempt(one_shape, {**targets, **references})
+    if shape is None and not problems.found:
+        shape = attempt(shape_of_first, given)
+    if shape is None:
+        problems.refuse()
+        raise ValueError("an audit file has at least one target")
+    records = attempt(read_image_records, given, shape)
+    taken = {} if records is None else dict.fromkeys(records.ids, "a record")
+    aside: list[SetAside] = [] if records is None else list(records.set_aside)
+    shadow_members: dict[str, frozenset[str]] = {}
+    for name, reference in spec.references.items():
+        if isinstance(reference, ShadowReference):
+            members = attempt(
+                read_other_images,
+                reference.members,
+                given,
+                shape,
+                "member of a shadow",
+                {},
+                [],
+                f"references.{name}.members",
+            )
+            shadow_members[name] = frozenset(members or ())
+    population: dict[str, Any] = {}
+    if given.population:
+        what, where = "image of the population", "records.population"
+        population = (
+            attempt(read_other_images, given.population, given, shape, what, taken, aside, where)
+            or {}
+        )
+    attempt(check_bases, spec, targets)
+    samples: dict[str, list[Any]] = {}
+    for number, target in enumerate(spec.targets):
+        if isinstance(target, SamplesTarget):
+            where = f"{places[number]}.samples"
+            generated = attempt(
+                read_other_images, target.samples, given, shape, "sample", {}, [], where
+            )
+            samples[target.name] = list((generated or {}).values())
+            targets[target.name] = of_samples(target, sorted(generated or {}), shape)
+    if isinstance(spec.neighbors, ImageNeighbors):
+        for kind in spec.neighbors.kinds:
+            strengths = spec.neighbors.strengths or DEFAULT_STRENGTHS[kind]
+            attempt(check_perturbation, kind, strengths, shape[0], "neighbors")
+    for where, model in {**targets, **references}.items():
+        attempt(check_timesteps, spec, where, model)
+    left_out = attempt(impossible_on_images, spec, attacks, targets, references) or {}
+    problems.refuse()
+    assert records is not None
+    return Inputs(
+        spec,
+        RecordSet(records.table, aside),
+        attacks,
+        {target.name: targets[target.name] for target in spec.targets},
+        references,
+        population=population,
+        shadow_members=shadow_members,
+        left_out=left_out,
+        shape=shape,
+        samples=samples,
+    )
+
+
+def check_bases(spec: AuditSpec, targets: dict[str, ImageCheckpoint]) -> None:
+    """Refuse to train a base further for a target whose references are always fresh."""
+    fresh = [name for name, target in targets.items() if target.family == "autoencoder"]
+    raise_all(
+        f"references.{name}.base: a self-generated reference of an autoencoder, which {fresh[0]!r} "
+        "is, is a fresh one of the target's architecture; leave out `base`"
+        for name, reference in spec.references.items()
+        if fresh and isinstance(reference, SelfGeneratedReference) and reference.base is not None
+    )
+
+
+def of_samples(target: SamplesTarget, ids: list[str], shape: Shape) -> ImageCheckpoint:
+    """A model of which there are samples alone."""
+    return ImageCheckpoint(
+        path=", ".join(target.samples),
+        family="samples",
+        shape=shape,
+        latent_shape=shape,
+        quantization="none",
+        dtype="float32",
+        fingerprint=digest({"samples": ids}),
+    )
+
+
+def one_shape(models: dict[str, ImageCheckpoint]) -> Shape | None:
+    """The shape of the images that all models take; None without a model.
+
+    Raises
+    ------
+    InputError
+        If they take different ones.
+    """
+    shapes = {name: model.shape for name, model in models.items()}
+    if len({*shapes.values()}) > 1:
+        listed = ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in shapes.items())
+        raise InputError(
+            "targets and references should take images of one shape (channels, height, width), but "
+            f"got: {listed}; audit the others in a file of their own"
+        )
+    return next(iter(shapes.values()), None)
+
+
+def check_timesteps(spec: AuditSpec, name: str, model: ImageCheckpoint) -> None:
+    """Refuse timesteps outside of a model's noise schedule."""
+    if model.family != "denoiser":
+        return
+    probes, last = spec.probes, model.train_timesteps - 1
+    asked = {
+        "denoising.timesteps": probes.denoising.timesteps,
+        "proximal.timesteps": probes.proximal.timesteps,
+        "clean.timesteps": probes.clean.timesteps,
+        "captions.timesteps": probes.captions.timesteps,
+        "inversion.timestep (and one step more)": [
+            probes.inversion.timestep + probes.inversion.step
+        ],
+    }
+    raise_all(
+        f"probes.{key}: {max(timesteps)} is outside of the schedule of {name}, which ends at {last}"
+        for key, timesteps in asked.items()
+        if max(timesteps) > last
+    )
+    if probes.inversion.timestep % probes.inversion.step:
+        raise InputError(
+            f"probes.inversion: timestep {probes.inversion.timestep} should be a multiple of step "
+            f"{probes.inversion.step}"
+        )
+
+
+def raise_all(problems: Iterable[str]) -> None:
+    """Raise an error with all of some problems, if there are any."""
+    found = list(problems)
+    if found:
+        raise InputError(found)
+
+
+def impossible_on_images(
+    spec: AuditSpec,
+    attacks: list[NamedAttack],
+    targets: dict[str, ImageCheckpoint],
+    references: dict[str, ImageCheckpoint],
+) -> dict[tuple[str, str], str]:
+    """Why an attack cannot be run on a target, by target and label; refused where it is named."""
+    reasons: dict[tuple[str, str], str] = {}
+    for name, target in targets.items():
+        for attack in attacks:
+            reason = _why_not(spec, attack, target, references)
+            if reason is not None:
+                reasons[name, attack.label] = reason
+    if spec.attacks is not None:
+        raise_all(
+            f"attacks: {label!r} cannot be run on {target!r}: {reason}"
+            for (target, label), reason in reasons.items()
+        )
+    return reasons
+
+
+def _why_not(
+    spec: AuditSpec,
+    named: NamedAttack,
+    target: ImageCheckpoint,
+    references: dict[str, ImageCheckpoint],
+) -> str | None:
+    attack = named.attack
+    families = attack.runs_on if isinstance(attack, ImageAttack) else frozenset({target.family})
+    if target.family not in families:
+        wanted = " or ".join(sorted(families))
+        return (
+            f"it can be run on models of the kind {wanted}, and this is of the kind {target.family}"
+        )
+    if "captions" in named.attack.asks and not target.is_captioned:
+        return "the model is not conditioned on text"
+    if named.reference is None:
+        return None
+    kind, reference = spec.references[named.reference], references.get(named.reference)
+    if reference is not None and reference.family != target.family:
+        return f"reference {named.reference!r} is of another kind than the target"
+    if isinstance(kind, SelfGeneratedReference) and target.family not in (
+        "denoiser",
+        "autoencoder",
+    ):
+        return "no reference can be made of what this kind of model generates"
+    return None

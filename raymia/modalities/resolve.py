@@ -1,0 +1,82 @@
+"""What an audit works on, resolved and checked before any model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow.compute as pc
+
+from raymia.inputs.attack_list import name_attacks
+from raymia.inputs.base import AnyCheckpoint, Inputs, Problems
+from raymia.inputs.checkpoints import expand_targets
+from raymia.spec import AuditSpec, ImageRecordsSpec
+from raymia.spec.conditions import check_conditions, parse_conditions
+from raymia.storage.files import check_can_write
+from raymia.util.errors import InputError
+
+__all__ = ["AnyCheckpoint", "Inputs", "name_attacks", "resolve_inputs"]
+
+UNFAIR = 1e-6
+"""Counts that a fair coin gives less often were not given by one."""
+
+
+def resolve_inputs(spec: AuditSpec) -> Inputs:
+    """Read and check everything, and report all problems together.
+
+    Raises
+    ------
+    InputError
+        With every problem found.
+    """
+    problems = Problems()
+    written = spec
+    spec, places = expand_targets(spec, problems)
+    if not spec.targets:
+        problems.refuse()
+    for key in ("output", "store"):
+        problems.attempt(check_can_write, getattr(spec, key), key)
+    attacks = problems.attempt(name_attacks, spec) or []
+    if isinstance(spec.records, ImageRecordsSpec):
+        from raymia.modalities.images.inputs import resolve_images
+
+        inputs = resolve_images(spec, places, spec.records, attacks, problems)
+    else:
+        from raymia.modalities.texts.inputs import resolve_texts
+
+        inputs = resolve_texts(spec, places, spec.records, attacks, problems)
+    _check_gate(inputs)
+    _check_coins(inputs)
+    return replace(inputs, written=written)
+
+
+def _check_gate(inputs: Inputs) -> None:
+    """Refuse conditions that no outcome of this audit could decide."""
+    spec = inputs.spec
+    if spec.fail_if and not (inputs.records.count(True) and inputs.records.count(False)):
+        raise InputError(
+            "fail_if: conditions are on what is measured, which takes members and non-members; "
+            "give both under `records`"
+        )
+    labels = {name: [a.label for a in inputs.attacks_on(name)] for name in inputs.targets}
+    check_conditions(parse_conditions(spec.fail_if, "fail_if"), labels, spec.metrics.fprs)
+
+
+def _check_coins(inputs: Inputs) -> None:
+    """Refuse to bound epsilon from coins where the counts say that none were tossed: whoever calls
+    all records members would be right about most, and a target that leaks nothing be refuted."""
+    if inputs.spec.metrics.inclusion != "randomized":
+        return
+    from scipy import stats
+
+    table = inputs.records.table
+    counts = []
+    for kind in (True, False):
+        groups = table.filter(pc.equal(table["is_member"], kind))["group"]
+        counts.append(pc.count_distinct(groups).as_py() + groups.null_count)
+    members, tossed = counts[0], sum(counts)
+    if tossed and stats.binomtest(members, tossed).pvalue < UNFAIR:
+        raise InputError(
+            f"metrics.inclusion: `randomized` says that a fair coin decided for each record, or "
+            f"group, whether it was trained on, but {members:,} of {tossed:,} were; give all that "
+            "coins were tossed for, or leave the key out"
+        )

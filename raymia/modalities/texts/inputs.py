@@ -1,0 +1,143 @@
+"""What an audit of texts works on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raymia.attacks import NamedAttack
+from raymia.inputs.base import Inputs, Problems
+from raymia.inputs.compatibility import impossible_attacks
+from raymia.models.endpoints.model import Endpoint, resolve_endpoint
+from raymia.models.source import Checkpoint, Hashes, resolve_checkpoint
+from raymia.prepare.corpus import check_corpus
+from raymia.records.base import RecordSet, SetAside
+from raymia.records.texts import read_other_texts, read_records
+from raymia.spec import (
+    AuditSpec,
+    EndpointTarget,
+    InfillNeighbors,
+    MaskFillNeighbors,
+    ModelReference,
+    ModelSpec,
+    SelfGeneratedReference,
+    SelfPromptReference,
+    ShadowReference,
+    TargetSpec,
+    TextRecordsSpec,
+)
+
+
+def resolve_texts(
+    spec: AuditSpec,
+    places: Sequence[str],
+    given: TextRecordsSpec,
+    attacks: list[NamedAttack],
+    problems: Problems,
+) -> Inputs:
+    """Read and check everything of an audit of texts.
+
+    See :func:`raymia.modalities.resolve.resolve_inputs`.
+    """
+    attempt = problems.attempt
+    records = attempt(read_records, given)
+    target_gpu = spec.resources.target.gpus > 0
+    reference_gpu = spec.resources.reference.gpus > 0
+    hashes: Hashes = {}
+    resolved: dict[str, Checkpoint | Endpoint | None] = {}
+    for place, target in zip(places, spec.targets, strict=True):
+        if isinstance(target, EndpointTarget):
+            resolved[target.name] = attempt(resolve_endpoint, target, f"{place}.endpoint")
+        elif isinstance(target, TargetSpec):
+            resolved[target.name] = attempt(
+                resolve_checkpoint, target, f"{place}.model", on_gpu=target_gpu, hashes=hashes
+            )
+    references: dict[str, Checkpoint] = {}
+    prompts: dict[str, tuple[str, ...]] = {}
+    taken = {} if records is None else dict.fromkeys(records.ids, "a record")
+    aside: list[SetAside] = [] if records is None else list(records.set_aside)
+    shadow_members: dict[str, frozenset[str]] = {}
+    for name, reference in spec.references.items():
+        where = f"references.{name}"
+        if isinstance(reference, SelfPromptReference):
+            prompts[name] = tuple(
+                (
+                    attempt(
+                        read_other_texts,
+                        reference.prompts,
+                        reference.text_column,
+                        "prompt",
+                        taken,
+                        aside,
+                        f"{where}.prompts",
+                    )
+                    or {}
+                ).values()
+            )
+            base = spec.references[reference.base]
+            if isinstance(base, ModelReference) and base.adapter is not None:
+                problems.found.append(
+                    f"{where}.base: {reference.base!r} has an adapter, and only a plain model can "
+                    "be fine-tuned; merge the adapter into it first"
+                )
+            if isinstance(base, ModelReference) and base.gguf_file is not None:
+                problems.found.append(
+                    f"{where}.base: {reference.base!r} is a GGUF file, and only a model in "
+                    "safetensors can be fine-tuned; give the model that it was made from"
+                )
+            continue
+        assert not isinstance(reference, SelfGeneratedReference), "the spec refuses it"
+        found = attempt(
+            resolve_checkpoint, reference, f"{where}.model", on_gpu=reference_gpu, hashes=hashes
+        )
+        if found is not None:
+            references[name] = found
+        if isinstance(reference, ShadowReference):
+            members = attempt(
+                read_other_texts,
+                reference.members,
+                reference.text_column,
+                "member of a shadow",
+                {},
+                [],
+                f"{where}.members",
+            )
+            shadow_members[name] = frozenset(members or ())
+    column = given.text_column
+    others: dict[str, dict[str, str]] = {"population": {}, "known_members": {}}
+    for key, what in (("population", "text of the population"), ("known_members", "known member")):
+        paths = getattr(given, key)
+        if paths:
+            others[key] = (
+                attempt(read_other_texts, paths, column, what, taken, aside, f"records.{key}") or {}
+            )
+            taken = taken | dict.fromkeys(others[key], f"a {what}")
+    if spec.corpus is not None:
+        attempt(check_corpus, spec.corpus)
+    left_out = attempt(impossible_attacks, spec, attacks, resolved, references) or {}
+    paraphraser = None
+    if isinstance(spec.neighbors, MaskFillNeighbors | InfillNeighbors):
+        model = ModelSpec(
+            model=spec.neighbors.model, revision=spec.neighbors.revision, dtype="float32"
+        )
+        paraphraser = attempt(
+            resolve_checkpoint,
+            model,
+            "neighbors.model",
+            on_gpu=False,
+            encoder_decoder=isinstance(spec.neighbors, MaskFillNeighbors),
+        )
+    problems.refuse()
+    assert records is not None
+    return Inputs(
+        spec,
+        RecordSet(records.table, aside),
+        attacks,
+        {name: target for name, target in resolved.items() if target is not None},
+        references,
+        population=others["population"],
+        known_members=others["known_members"],
+        shadow_members=shadow_members,
+        prompts=prompts,
+        paraphraser=paraphraser,
+        left_out=left_out,
+    )

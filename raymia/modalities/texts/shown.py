@@ -1,0 +1,186 @@
+"""What a run found about texts beyond scores: a few records, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from raymia.attacks import NamedAttack
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs.base import AnyCheckpoint, Inputs
+from raymia.metrics.summary import Metrics
+from raymia.models.source import Checkpoint
+from raymia.plan.planning import Stage, TargetPlan
+from raymia.questions.text import TokenProbe
+from raymia.results.text_result import TextExample, TextPiece
+from raymia.scoring.exposed import Leaders, ScoreColumns, shown_records
+
+MOST_TOKENS = 300
+MOST_CHARACTERS = 2_000
+"""Longer texts are cut, whichever comes first."""
+COLUMNS = ["token_ids", "log_prob", "mean_log_prob", "error"]
+DIGITS = 3
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a model said of one text's tokens; a column that it does not give is empty."""
+
+    token_ids: list[int]
+    log_prob: list[float]
+    mean_log_prob: list[float]
+
+
+def look_at_texts(
+    inputs: Inputs,
+    store: EvidenceStore,
+    plans: Sequence[TargetPlan],
+    scores: ScoreColumns,
+    metrics: Sequence[Metrics],
+) -> list[TextExample]:
+    """Show the records that an auditor looks at first, on at most three targets.
+
+    Which records these are is in :func:`raymia.scoring.exposed.shown_records`. Tokens are compared
+    with the leading attack's reference, with another reference where it has none, or with what the
+    target itself expects at each place.
+
+    Parameters
+    ----------
+    plans : after the run, of targets that have scores.
+    scores : of all targets.
+    metrics : of these scores.
+    """
+    leaders = Leaders(inputs, [plan.name for plan in plans], metrics)
+    examples: list[TextExample] = []
+    for plan in plans:
+        if plan.name in leaders.shown:
+            leader = leaders.on(plan.name, scores)
+            examples += _examples(inputs, store, plan, leader, scores)
+    return examples
+
+
+def _examples(
+    inputs: Inputs,
+    store: EvidenceStore,
+    plan: TargetPlan,
+    leader: NamedAttack,
+    scores: ScoreColumns,
+) -> Iterator[TextExample]:
+    shown = list(shown_records(inputs, plan.name, leader, scores.column(plan.name, leader.label)))
+    ids = [one.card["record_id"] for one in shown]
+    own = _answers(plan.target, store, ids)
+    compared = {name: _answers(stage, store, ids) for name, stage in plan.references.items()}
+    order = dict.fromkeys([leader.reference, *compared])
+    tokenizer = _tokenizer(inputs.targets[plan.name])
+    for one, record in zip(shown, ids, strict=True):
+        text = inputs.records.table["payload"][one.row].as_py()
+        answer = own.get(record)
+        reference = next(
+            (n for n in order if n is not None and _comparable(answer, compared[n].get(record))),
+            None,
+        )
+        typical = None if reference is None else compared[reference][record].log_prob
+        spans = None if tokenizer is None or answer is None else _spans(tokenizer, text, answer)
+        if answer is None or spans is None:
+            pieces = [TextPiece(text=text)]
+        else:
+            pieces = _pieces(text, spans, answer.log_prob, typical or answer.mean_log_prob)
+        kept, cut = cut_to(pieces, MOST_TOKENS, MOST_CHARACTERS)
+        yield TextExample(**one.card, pieces=kept, cut=cut, reference=reference)
+
+
+def _answers(stage: Stage, store: EvidenceStore, ids: Sequence[str]) -> dict[str, _Answer]:
+    """What a stage's model said of the tokens of some records."""
+    asked = [planned.key for planned in stage.probes if planned.key.kind == TokenProbe.kind]
+    table = store.read(asked[0], COLUMNS, records=ids) if asked else None
+    rows: list[dict[str, Any]] = [] if table is None else table.to_pylist()
+    return {
+        row["record_id"]: _Answer(*(row[name] or [] for name in COLUMNS[:3]))
+        for row in rows
+        if row["error"] is None
+    }
+
+
+def _comparable(answer: _Answer | None, other: _Answer | None) -> bool:
+    """Whether two models read a text as the same tokens."""
+    if answer is None or other is None or not answer.token_ids:
+        return False
+    return answer.token_ids == other.token_ids
+
+
+@cache
+def _load_tokenizer(path: str, trust_remote_code: bool, gguf: tuple[tuple[str, Any], ...]) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **dict(gguf))
+
+
+def _tokenizer(checkpoint: AnyCheckpoint) -> Any:
+    """A checkpoint's tokenizer, if it says where in a text its tokens stand; loads no model."""
+    if not isinstance(checkpoint, Checkpoint):
+        return None
+    tokenizer = _load_tokenizer(
+        str(checkpoint.path), checkpoint.trust_remote_code, tuple(checkpoint.gguf.items())
+    )
+    return tokenizer if tokenizer.is_fast else None
+
+
+def _spans(tokenizer: Any, text: str, answer: _Answer) -> list[tuple[int, int]] | None:
+    """Where the first token and the scored ones stand, in characters; None where the tokenizer
+    reads the text as other tokens than those that were scored."""
+    encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
+    scored = len(answer.log_prob)
+    if list(encoded["input_ids"][1 : 1 + scored]) != answer.token_ids:
+        return None
+    return [tuple(span) for span in encoded["offset_mapping"][: 1 + scored]]
+
+
+def _pieces(
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    log_prob: Sequence[float],
+    typical: Sequence[float],
+) -> list[TextPiece]:
+    """Cut a text at the ends of its tokens; what lies between two tokens goes to the later one."""
+    known = len(typical) == len(log_prob)
+    pieces, at = [], 0
+    for place, (_, end) in enumerate(spans):
+        end = max(at, end)
+        if end > at:
+            scored = place > 0
+            pieces.append(
+                TextPiece(
+                    text=text[at:end],
+                    log_prob=_number(log_prob[place - 1]) if scored else None,
+                    typical=_number(typical[place - 1]) if scored and known else None,
+                )
+            )
+        at = end
+    return [*pieces, TextPiece(text=text[at:])] if at < len(text) else pieces
+
+
+def _number(value: float) -> float | None:
+    return round(value, DIGITS) if np.isfinite(value) else None
+
+
+def cut_to(
+    pieces: Sequence[TextPiece], tokens: int, characters: int
+) -> tuple[list[TextPiece], int]:
+    """Keep the beginning of a text.
+
+    Returns
+    -------
+    The pieces that are kept, the last of them cut where need be, and how many characters are not.
+    """
+    kept: list[TextPiece] = []
+    room = characters
+    for piece in pieces[:tokens]:
+        if room == 0:
+            break
+        kept.append(piece.model_copy(update={"text": piece.text[:room]}))
+        room -= len(kept[-1].text)
+    return kept, sum(len(p.text) for p in pieces) - sum(len(p.text) for p in kept)

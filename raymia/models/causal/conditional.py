@@ -1,0 +1,123 @@
+"""What a causal language model says of texts after a prefix that they share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from raymia.models.batching import run_batched, worthwhile_tokens
+from raymia.models.causal.model import CausalLM, Floats
+
+PREFIX_SHARE = 0.5
+"""Most of the model's context that a prefix may take."""
+
+
+@dataclass(frozen=True)
+class ConditionalAnswer:
+    """Log-probabilities of a text's tokens after a prefix.
+
+    Attributes
+    ----------
+    log_prob : float32 [tokens], natural; the first token too, whose context is the prefix.
+    truncated : whether prefix and text were longer than the model's limit, so that the text's end
+        was not scored.
+    """
+
+    log_prob: Floats
+    truncated: bool
+
+
+def prefix_tokens(model: CausalLM, shots: Sequence[str]) -> list[int]:
+    """Tokens of the shots, joined by blank lines.
+
+    Shots are dropped from the end until the prefix takes at most half of the model's context; a
+    single shot longer than that is cut.
+    """
+    limit = None if model.max_tokens is None else int(PREFIX_SHARE * model.max_tokens)
+    for count in range(len(shots), 0, -1):
+        ids = model.encode_beginnings(["\n\n".join(shots[:count]) + "\n\n"])[0]
+        if limit is None or len(ids) <= limit or count == 1:
+            return ids[:limit]
+    raise ValueError("a prefix needs at least one shot")
+
+
+def answer_after(
+    model: CausalLM, prefix: Sequence[int], texts: Sequence[str]
+) -> list[ConditionalAnswer]:
+    """Ask for the log-probability of every token of every text after a prefix.
+
+    The prefix is run once and its key-value cache expanded over each batch. Where an architecture
+    or an adapter keeps no such cache, prefix and text are run together.
+    """
+    full: list[list[int]] = model.tokenizer(list(texts), add_special_tokens=False, verbose=False)[
+        "input_ids"
+    ]
+    room = None if model.max_tokens is None else model.max_tokens - len(prefix)
+    ids = [tokens[:room] for tokens in full]
+    cached = _run_prefix(model, prefix)
+
+    def run(batch: list[int]) -> list[ConditionalAnswer]:
+        answers = _forward(model, prefix, cached, [ids[i] for i in batch])
+        return [
+            ConditionalAnswer(answer, len(full[i]) > len(ids[i]))
+            for i, answer in zip(batch, answers, strict=True)
+        ]
+
+    return run_batched(
+        [len(prefix) + len(tokens) for tokens in ids],
+        run,
+        budget=model.batch_tokens,
+        least=worthwhile_tokens(model.batch_tokens),
+        most=1 if model.one_by_one else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Cached:
+    last: torch.Tensor
+    cache: Any
+
+
+@torch.inference_mode()
+def _run_prefix(model: CausalLM, prefix: Sequence[int]) -> _Cached | None:
+    """The prefix's last hidden state [1, 1, width] and its cache; None where there is no cache."""
+    settings = getattr(model.model, "active_peft_config", None)
+    if settings is not None and settings.is_prompt_learning:
+        return None
+    ids = torch.tensor([list(prefix)], device=model.device)
+    output = model.head.output_of(torch.ones_like(ids), input_ids=ids, use_cache=True)
+    cache = getattr(output, "past_key_values", None)
+    layers = getattr(cache, "layers", [None])
+    if not all(hasattr(layer, "batch_repeat_interleave") for layer in layers):
+        return None  # as in models that mix attention with other layers
+    return _Cached(output[0][:, -1:], cache)
+
+
+@torch.inference_mode()
+def _forward(
+    model: CausalLM, prefix: Sequence[int], cached: _Cached | None, ids: list[list[int]]
+) -> list[Floats]:
+    width = max(1, *(len(tokens) for tokens in ids))
+    device, start = model.device, len(prefix)
+    padded = torch.tensor([t + [0] * (width - len(t)) for t in ids], device=device)
+    lengths = torch.tensor([len(t) for t in ids], device=device)
+    scored = torch.arange(width, device=device)[None, :] < lengths[:, None]
+    before = torch.ones((len(ids), start), dtype=torch.long, device=device)
+    mask = torch.cat([before, scored.long()], dim=1)
+    if cached is None:
+        whole = torch.cat([before * torch.tensor(list(prefix), device=device), padded], dim=1)
+        hidden = model.head.hidden(mask, input_ids=whole)[:, start - 1 : -1]
+    else:
+        cache = copy.deepcopy(cached.cache)
+        cache.batch_repeat_interleave(len(ids))
+        states = model.head.hidden(mask, input_ids=padded, past_key_values=cache, use_cache=True)
+        hidden = torch.cat([cached.last.expand(len(ids), -1, -1), states[:, :-1]], dim=1)
+    log_prob = model.head.log_probs(hidden[scored], padded[scored], moments=False)[0]
+    assert log_prob is not None
+    ends = np.cumsum([len(t) for t in ids])
+    return np.split(log_prob.cpu().numpy(), ends[:-1])

@@ -1,0 +1,89 @@
+"""What a causal language model says of texts whose input embeddings are perturbed by noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from raymia.models.batching import run_batched, worthwhile_tokens
+from raymia.models.causal.model import CausalLM, Floats
+from raymia.util.draws import uniforms
+
+
+@dataclass(frozen=True)
+class NoiseRequest:
+    """One text with Gaussian noise on the embeddings of its tokens.
+
+    Attributes
+    ----------
+    key : of the noise, from :func:`raymia.util.draws.stream_key`.
+    size : standard deviation of the noise, in those of the model's embedding matrix; negative for
+        the same noise with the other sign.
+    """
+
+    text: str
+    key: int
+    size: float
+
+
+def answer_perturbed(
+    model: CausalLM, requests: Sequence[NoiseRequest]
+) -> list[tuple[Floats, bool]]:
+    """Ask for the log-probability of each text's tokens under perturbed input embeddings.
+
+    The noise of a token is a function of (key, position, dimension): two models whose embeddings
+    have the same width are given the same noise, each in its own unit.
+
+    Returns
+    -------
+    Per request: float32 [tokens], natural log-probabilities of the tokens that have a context; and
+    whether the text was longer than the model's limit.
+    """
+    full = model.encode([request.text for request in requests])
+    ids = [tokens[: model.max_tokens] for tokens in full]
+
+    def run(batch: list[int]) -> list[tuple[Floats, bool]]:
+        answers = _forward(model, [requests[i] for i in batch], [ids[i] for i in batch])
+        return [
+            (answer, len(full[i]) > len(ids[i])) for i, answer in zip(batch, answers, strict=True)
+        ]
+
+    return run_batched(
+        [len(tokens) for tokens in ids],
+        run,
+        budget=model.batch_tokens,
+        least=worthwhile_tokens(model.batch_tokens),
+        most=1 if model.one_by_one else None,
+    )
+
+
+def normals(key: int, positions: int, width: int, device: torch.device) -> torch.Tensor:
+    """Standard normal noise, float32 [positions, width]; the first positions of a longer text are
+    the same."""
+    uniform = uniforms(torch.tensor([key], device=device), 0, positions * width)
+    normal = math.sqrt(2) * torch.erfinv(2 * uniform - 1)
+    return normal.reshape(positions, width).float()
+
+
+@torch.inference_mode()
+def _forward(model: CausalLM, requests: list[NoiseRequest], ids: list[list[int]]) -> list[Floats]:
+    width = max(2, *(len(tokens) for tokens in ids))
+    padded = torch.tensor([t + [0] * (width - len(t)) for t in ids], device=model.device)
+    lengths = torch.tensor([len(t) for t in ids], device=model.device)
+    mask = torch.arange(width, device=model.device)[None, :] < lengths[:, None]
+    table = model.model.get_input_embeddings()
+    embedded = table(padded)
+    unit = table.weight.float().std()
+    for row, (request, tokens) in enumerate(zip(requests, ids, strict=True)):
+        noise = normals(request.key, len(tokens), embedded.shape[-1], model.device)
+        embedded[row, : len(tokens)] += (request.size * unit * noise).to(embedded.dtype)
+    hidden = model.head.hidden(mask.long(), inputs_embeds=embedded)[:, :-1]
+    scored = mask[:, 1:]
+    log_prob = model.head.log_probs(hidden[scored], padded[:, 1:][scored], moments=False)[0]
+    assert log_prob is not None
+    ends = np.cumsum([max(0, len(t) - 1) for t in ids])
+    return np.split(log_prob.cpu().numpy(), ends[:-1])

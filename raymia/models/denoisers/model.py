@@ -1,0 +1,274 @@
+"""Diffusion models behind one face: images in, predicted noise out.
+
+Whatever a network predicts (noise, velocity or the clean image), in pixels or in an autoencoder's
+latents, with or without text, it is asked here for the noise, so that every attack on the noise has
+one definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raymia.models.image_source import ImageCheckpoint, network_folder
+from raymia.models.source import read_json
+from raymia.models.whole_weights import load_whole
+from raymia.spec.images import Shape
+from raymia.util.errors import InputError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+AUTOENCODERS = ("vae", "vqvae")
+
+Tensor = torch.Tensor
+
+
+class Denoiser:
+    """A diffusion model's network, noise schedule and, where it has them, autoencoder and text.
+
+    Parameters
+    ----------
+    network : from (x_t, timesteps, condition) to the network's output, [batch, channels, ...].
+    alphas_cumprod : the schedule's cumulative product of 1 - beta, float64 [timesteps].
+    prediction : what the network predicts: "epsilon", "v_prediction" or "sample".
+    shape : channels, height and width of the images.
+    latent_shape : of what the network sees; equal to ``shape`` without an autoencoder.
+    batch_images : largest number of images per forward pass.
+    autoencoder : with ``encode`` to and ``decode`` from what the network sees; None for pixels.
+    embed : from captions to what the network is conditioned on; None for a model without text.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor, Tensor, Any], Tensor],
+        alphas_cumprod: Tensor,
+        *,
+        prediction: str,
+        shape: Shape,
+        latent_shape: Shape,
+        batch_images: int,
+        device: torch.device | None = None,
+        autoencoder: Latents | None = None,
+        embed: Callable[[Sequence[str]], Tensor] | None = None,
+    ) -> None:
+        if prediction not in PREDICTIONS:
+            raise InputError(
+                f"a scheduler's prediction_type should be one of {', '.join(PREDICTIONS)}, but got "
+                f"{prediction!r}"
+            )
+        self.network = network
+        self.device = device or torch.device("cpu")
+        self.alphas_cumprod = alphas_cumprod.to(self.device, torch.float64)
+        self.prediction = prediction
+        self.shape = shape
+        self.latent_shape = latent_shape
+        self.batch_images = batch_images
+        self.autoencoder = autoencoder
+        self.embed = embed
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Tensor:
+        """Take images float32 [batch, channels, height, width] in [0, 1] to what is denoised."""
+        centered = images.to(self.device, torch.float32) * 2 - 1
+        return centered if self.autoencoder is None else self.autoencoder.encode(centered)
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Take what is denoised back to images in [0, 1]."""
+        centered = latents if self.autoencoder is None else self.autoencoder.decode(latents)
+        return (centered / 2 + 0.5).clamp(0, 1)
+
+    def coefficients(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(abar_t) and sqrt(1 - abar_t), float32 [batch, 1, 1, 1] (Ho et al. 2020, eq. 4)."""
+        kept = self.alphas_cumprod[timesteps.to(self.device)].reshape(-1, 1, 1, 1)
+        return kept.sqrt().float(), (1 - kept).sqrt().float()
+
+    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) epsilon."""
+        signal, sigma = self.coefficients(timesteps)
+        return signal * clean + sigma * noise
+
+    @torch.inference_mode()
+    def predict_noise(
+        self, noisy: Tensor, timesteps: Tensor, captions: Sequence[str] | None = None
+    ) -> Tensor:
+        """The noise that the model sees in x_t.
+
+        Parameters
+        ----------
+        noisy : float32 [batch, *latent_shape].
+        timesteps : int64 [batch].
+        captions : of each image, for a model with text; None is the empty caption.
+
+        Returns
+        -------
+        float32 [batch, *latent_shape], whatever the weights' precision.
+        """
+        timesteps = timesteps.to(self.device)
+        condition = None
+        if self.embed is not None:
+            condition = self.embed([""] * len(noisy) if captions is None else captions)
+        output = self.network(noisy, timesteps, condition).float()
+        output = output[:, : noisy.shape[1]]  # a learned variance follows the prediction
+        if self.prediction == "epsilon":
+            return output
+        signal, sigma = self.coefficients(timesteps)
+        if self.prediction == "v_prediction":  # v = signal * noise - sigma * clean
+            return signal * output + sigma * noisy
+        return (noisy - signal * output) / sigma
+
+
+class Latents:
+    """A latent diffusion model's autoencoder, with the scale that the model was trained on."""
+
+    def __init__(self, autoencoder: Any, scale: float, shift: float) -> None:
+        self.autoencoder = autoencoder
+        self.scale, self.shift = scale, shift
+
+    def encode(self, centered: Tensor) -> Tensor:
+        """The mode of the latents' distribution: no draw, so that a record has one latent."""
+        found = self.autoencoder.encode(centered.to(self.autoencoder.dtype))
+        mode: Tensor = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
+        return (mode.float() - self.shift) * self.scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        unscaled = latents / self.scale + self.shift
+        decoded: Tensor = self.autoencoder.decode(unscaled.to(self.autoencoder.dtype)).sample
+        return decoded.float()
+
+
+def load_denoiser(checkpoint: ImageCheckpoint, *, batch_images: int) -> Denoiser:
+    """Load a diffusers pipeline's folder.
+
+    Raises
+    ------
+    InputError
+        For a class that diffusers does not have, or a noise schedule without alphas_cumprod.
+    """
+    import diffusers
+
+    folder = Path(checkpoint.path)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = DTYPES[checkpoint.dtype]
+    name = network_folder(folder)
+    model = _part(folder / name, dtype, **_quantization(checkpoint, dtype))
+    if checkpoint.quantization == "none":
+        # Convolutions are up to a third faster with the channels of a pixel side by side.
+        model = model.to(device, memory_format=torch.channels_last)
+    config = read_json(folder / "scheduler" / "scheduler_config.json", checkpoint.path)
+    scheduler = _of_library(diffusers, config.get("_class_name"), folder).from_config(config)
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    if alphas is None:
+        raise InputError(
+            f"{checkpoint.path}: the schedule of {type(scheduler).__name__} has no alphas_cumprod; "
+            "raymia scores models of the DDPM family, not of flow matching"
+        )
+    embed = None
+    if checkpoint.is_captioned:
+        embed = _text_embedding(folder, device, dtype)
+    return Denoiser(
+        _network(model, dtype),
+        alphas,
+        prediction=getattr(scheduler.config, "prediction_type", "epsilon"),
+        shape=checkpoint.shape,
+        latent_shape=checkpoint.latent_shape,
+        batch_images=batch_images,
+        device=device,
+        autoencoder=_latents(folder, device),
+        embed=embed,
+    )
+
+
+def _of_library(library: Any, name: str | None, folder: Path) -> Any:
+    found = getattr(library, str(name), None)
+    if name is None or found is None:
+        raise InputError(f"{folder}: no class {name!r} in {library.__name__}")
+    return found
+
+
+def _part(folder: Path, dtype: torch.dtype, **options: Any) -> Any:
+    import diffusers
+
+    name = read_json(folder / "config.json", str(folder)).get("_class_name")
+    kind = _of_library(diffusers, name, folder)
+    return load_whole(kind, folder, torch_dtype=dtype, **options).eval()
+
+
+def _quantization(checkpoint: ImageCheckpoint, dtype: torch.dtype) -> dict[str, Any]:
+    if checkpoint.quantization == "none":
+        return {}
+    from diffusers import BitsAndBytesConfig
+
+    if checkpoint.quantization == "int8":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=checkpoint.quantization,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    }
+
+
+def _network(model: Any, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Any], Tensor]:
+    def call(noisy: Tensor, timesteps: Tensor, condition: Any) -> Tensor:
+        if model.training:
+            raise RuntimeError("a model is scored in evaluation mode")
+        return ask_network(model, noisy.to(dtype), timesteps, condition)
+
+    return call
+
+
+def ask_network(model: Any, noisy: Tensor, timesteps: Tensor, condition: Any) -> Tensor:
+    """What a diffusers network predicts of x_t; hides how the networks' calls differ.
+
+    Parameters
+    ----------
+    condition : embedded captions [batch, tokens, width], for a network with text.
+
+    Returns
+    -------
+    [batch, channels, ...]; a learned variance follows the prediction.
+    """
+    options: dict[str, Any] = {}
+    if condition is not None:
+        options["encoder_hidden_states"] = condition
+    classes = getattr(model.config, "num_embeds_ada_norm", None)
+    if classes is not None:  # the class after the last stands for none
+        options["class_labels"] = torch.full_like(timesteps, classes)
+    output: Tensor = model(noisy, timesteps, **options).sample
+    return output
+
+
+def _latents(folder: Path, device: torch.device) -> Latents | None:
+    """The pipeline's autoencoder, in float32: half precision overflows in some of them."""
+    found = [folder / name for name in AUTOENCODERS if (folder / name).is_dir()]
+    if not found:
+        return None
+    autoencoder = _part(found[0], torch.float32).to(device)
+    shift = getattr(autoencoder.config, "shift_factor", None)
+    return Latents(autoencoder, float(autoencoder.config.scaling_factor), float(shift or 0.0))
+
+
+def _text_embedding(
+    folder: Path, device: torch.device, dtype: torch.dtype
+) -> Callable[[Sequence[str]], Tensor]:
+    from transformers import AutoTokenizer, CLIPTextModel
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = load_whole(CLIPTextModel, folder / "text_encoder", dtype=dtype)
+    encoder = encoder.to(device).eval()
+    length = int(encoder.config.max_position_embeddings)
+
+    def embed(captions: Sequence[str]) -> Tensor:
+        unique = list(dict.fromkeys(captions))
+        tokens = tokenizer(
+            unique, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        states: Tensor = encoder(tokens.input_ids.to(device))[0]
+        return states[[unique.index(caption) for caption in captions]]
+
+    return embed

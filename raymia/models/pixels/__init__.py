@@ -1,0 +1,1 @@
+"""Models that predict images pixel by pixel."""

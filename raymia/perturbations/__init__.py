@@ -1,0 +1,1 @@
+"""Perturbations of images, on the device where the model is."""

@@ -1,0 +1,1 @@
+"""What an audit still has to ask of which model, and what that takes."""

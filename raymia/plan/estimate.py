@@ -1,0 +1,148 @@
+"""What an audit will take: time, GPU-hours, memory and money, from rates that were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs.base import Inputs
+from raymia.models.memory import Memory, memory_of
+from raymia.plan.planning import Preparation, Stage, TargetPlan
+from raymia.plan.pools import in_loading_order, pools_of, streams_of
+from raymia.plan.rates import (
+    Rates,
+    items_and_steps,
+    mean_size,
+    preparation_keys,
+    stage_key,
+)
+from raymia.spec import CostsSpec, PoolSpec
+
+CPU = "CPU"
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """What one stage, or one preparation of a reference, will take.
+
+    Attributes
+    ----------
+    seconds : of one actor, all questions together; None where no run has measured it.
+    memory : of one actor; None where the files do not say.
+    pool : where it runs.
+    actors : how many share the work.
+    """
+
+    name: str
+    asked: int
+    seconds: float | None
+    memory: Memory | None
+    pool: PoolSpec
+    actors: int
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether an actor fits its GPU, where both are known."""
+        if self.memory is None:
+            return None
+        return self.memory.fits(self.pool.accelerator_type, self.pool.gpus)
+
+    @property
+    def gpu_hours(self) -> float | None:
+        return None if self.seconds is None else self.seconds * self.pool.gpus / 3600
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an audit will take.
+
+    Attributes
+    ----------
+    preparations, stages : in order; a stage that targets share comes once.
+    wall_seconds : all streams one after another, though a cluster may have room for several; None
+        where a rate is not known. Starting Ray and loading models are not in it.
+    cost : of the actors' machines for as long as they are held; None without prices.
+    """
+
+    preparations: list[StageEstimate]
+    stages: list[StageEstimate]
+    wall_seconds: float | None
+    cost: float | None
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """Of busy actors; None where a rate is not known."""
+        return _total([part.gpu_hours for part in (*self.preparations, *self.stages)])
+
+
+def estimate(inputs: Inputs, plans: Sequence[TargetPlan], store: EvidenceStore) -> Estimate:
+    """Estimate what is left of an audit.
+
+    The rates are those that runs on this store have measured; :func:`calibrate` measures them.
+    """
+    rates, size = Rates(store), mean_size(inputs)
+    reference = inputs.spec.resources.reference
+
+    def of_stage(stage: Stage) -> StageEstimate:
+        rate = rates.get(stage_key(stage)) if stage.asked else None
+        known = None if rate is None else rate.at(size) * stage.asked
+        if not stage.asked:
+            known = 0.0
+        images = inputs.shape is not None
+        batch = stage.pool.batch_images if images else stage.pool.batch_tokens
+        memory = memory_of(stage.loader.checkpoint, batch)
+        return StageEstimate(stage.name, stage.asked, known, memory, stage.pool, stage.pool.actors)
+
+    def of_preparation(plan: TargetPlan, preparation: Preparation) -> StageEstimate:
+        items, steps = items_and_steps(preparation)
+        found = [rates.get(key) for key in preparation_keys(preparation, reference)]
+        seconds = _total([
+            None if rate is None else rate.seconds * count
+            for rate, count in zip(found, (items, steps), strict=True)
+        ])  # fmt: skip
+        name = f"prepare {preparation.stage_name(plan.name)}"
+        return StageEstimate(name, items + steps, seconds, None, reference, 1)
+
+    preparations = [
+        of_preparation(plan, preparation)
+        for plan in plans for preparation in plan.preparations if not preparation.ready
+    ]  # fmt: skip
+    once = {stage.name: stage for plan in plans for stage in plan.stages}
+    stages = {name: of_stage(stage) for name, stage in once.items()}
+    walls = [part.seconds for part in preparations]
+    costs = [_cost([p], p.seconds, inputs.spec.costs) for p in preparations]
+    for stream in streams_of(in_loading_order(inputs, store)):
+        pools = [[stages[s.name] for s in pool.stages] for pool in pools_of(stream)]
+        busy = [_over(_total([s.seconds for s in pool]), pool) for pool in pools]
+        wall = None if None in busy else max((b for b in busy if b is not None), default=0.0)
+        walls.append(wall)
+        largest = [max(pool, key=lambda s: s.actors) for pool in pools]
+        costs.append(_cost(largest, wall, inputs.spec.costs))
+    return Estimate(preparations, list(stages.values()), _total(walls), _total(costs))
+
+
+def _over(seconds: float | None, pool: Sequence[StageEstimate]) -> float | None:
+    return None if seconds is None else seconds / max(stage.actors for stage in pool)
+
+
+def _cost(
+    pools: Sequence[StageEstimate], wall: float | None, costs: CostsSpec | None
+) -> float | None:
+    """Of machines that are held for some seconds."""
+    if wall is None or costs is None:
+        return None
+    total = 0.0
+    for pool in pools:
+        kind = pool.pool.accelerator_type or CPU
+        share = (pool.pool.gpus if pool.pool.gpus else 1.0) * pool.actors
+        price = costs.per_hour.get(kind)
+        if price is None:
+            return None
+        total += price * share * wall / 3600
+    return total
+
+
+def _total(parts: Sequence[float | None]) -> float | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None

@@ -1,0 +1,117 @@
+"""Which models are held by the same actors, and which targets go through one stream.
+
+Models on one base are one pool: its actors hold the base's weights once, with every adapter on it,
+and switch between them. The pool has as many actors as the larger of the roles in it. Roles whose
+pools ask for other machines are not put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs.base import Inputs
+from raymia.models.image_source import ImageCheckpoint
+from raymia.models.loaders import share_base
+from raymia.models.source import Checkpoint
+from raymia.plan.planning import Stage, TargetPlan, plan_audit
+from raymia.spec import PoolSpec
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Stages whose models the same actors hold, in the order in which they are asked."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def name(self) -> str:
+        """That of its first stage, and how many more there are."""
+        more = len(self.stages) - 1
+        return self.stages[0].name + (f" and {more} more" if more else "")
+
+    @property
+    def spec(self) -> PoolSpec:
+        """Where the actors run, and how many there are."""
+        largest: PoolSpec = max((stage.pool for stage in self.stages), key=lambda pool: pool.actors)
+        return largest
+
+    @property
+    def computes(self) -> bool:
+        """Whether its actors hold models, and not a word list or a connection."""
+        return any(
+            isinstance(stage.loader.checkpoint, Checkpoint | ImageCheckpoint)
+            for stage in self.stages
+        )
+
+    def takes(self, stage: Stage) -> bool:
+        """Whether the pool's actors can hold the stage's model too, at the price of an adapter."""
+        return all(
+            share_base(stage.loader, other.loader) and _place(stage.pool) == _place(other.pool)
+            for other in self.stages
+        )
+
+
+def _place(pool: PoolSpec) -> PoolSpec:
+    return pool.model_copy(update={"actors": 1, "most_actors": None, "batch_tokens": 16})
+
+
+def pools_of(stages: Iterable[Stage], pools: Iterable[Pool] = ()) -> list[Pool]:
+    """Put stages into pools, or add them to pools; one that has nothing to ask is left out."""
+    found = list(pools)
+    for stage in stages:
+        if not stage.asked:
+            continue
+        home = next((n for n, pool in enumerate(found) if pool.takes(stage)), None)
+        if home is None:
+            found.append(Pool((stage,)))
+        else:
+            found[home] = Pool((*found[home].stages, stage))
+    return found
+
+
+def loading_order(plans: Sequence[TargetPlan]) -> list[str]:
+    """Targets in the order in which they are asked, so that weights are loaded as seldom as can be.
+
+    Those on one base come together, wherever they stand in the audit file; a base comes where its
+    first target stands.
+    """
+    groups: list[list[TargetPlan]] = []
+    for plan in plans:
+        home = next((g for g in groups if Pool((g[0].target,)).takes(plan.target)), None)
+        if home is None:
+            groups.append([plan])
+        else:
+            home.append(plan)
+    return [plan.name for group in groups for plan in group]
+
+
+def in_loading_order(inputs: Inputs, store: EvidenceStore) -> list[TargetPlan]:
+    """Plans of the targets in their :func:`loading_order`."""
+    plans = plan_audit(inputs, store)
+    order = loading_order(plans)
+    if order == [plan.name for plan in plans]:
+        return plans
+    return plan_audit(inputs.only(order), store)
+
+
+def streams_of(plans: Iterable[TargetPlan]) -> list[list[Stage]]:
+    """Put targets into streams; one joins the targets before it if that takes no further pool.
+
+    Returns
+    -------
+    The stages of each stream, in the order in which a block of records passes them.
+    """
+    streams: list[list[Stage]] = []
+    pools: list[Pool] = []
+    for plan in plans:
+        joined = pools_of(plan.stages, pools)
+        if streams and len(joined) == len(pools):
+            # A target that joins has no neighbors made that the first one has not.
+            streams[-1] += [plan.target, *plan.references.values()]
+            pools = joined
+        else:
+            streams.append(plan.stages)
+            pools = pools_of(plan.stages)
+    return streams

@@ -1,0 +1,97 @@
+"""Token frequencies of a corpus, counted once per tokenizer and kept in the store."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from raymia.evidence.store import EvidenceStore
+from raymia.evidence.text import TokenCounts
+from raymia.models.source import Checkpoint
+from raymia.records.texts import is_unicode, read_texts
+from raymia.spec import CorpusSpec
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest, digest_file
+
+VERSION = 1
+TEXTS_AT_ONCE = 1_000
+TOKENIZER_FILES = (
+    "tokenizer*", "vocab*", "merges*", "special_tokens*", "added_tokens*", "*.model", "*.tiktoken",
+)  # fmt: skip
+
+
+def check_corpus(spec: CorpusSpec) -> None:
+    """Read every file as far as its first row.
+
+    Raises
+    ------
+    InputError
+        If one cannot be read, or has no row.
+    """
+    for path in spec.files:
+        if next(read_texts(path, spec.text_column), None) is None:
+            raise InputError(f"corpus.files: {path} has no rows")
+
+
+def counts_file(spec: CorpusSpec, checkpoint: Checkpoint) -> str:
+    """Where in the store the counts are kept."""
+    key = digest(
+        {
+            "version": VERSION,
+            "corpus": digest([digest(text) for text in _texts(spec)]),
+            "tokenizer": _tokenizer_fingerprint(checkpoint),
+        }
+    )
+    return f"corpus/{key}.npy"
+
+
+def token_counts(spec: CorpusSpec, checkpoint: Checkpoint, store: EvidenceStore) -> TokenCounts:
+    """Count the tokens of a corpus under a checkpoint's tokenizer, every occurrence of each.
+
+    Rows that are no texts are left out.
+
+    Raises
+    ------
+    InputError
+        If the files cannot be read, or have not one text.
+    """
+    name = counts_file(spec, checkpoint)
+    if not store.folder.exists(name):
+        buffer = io.BytesIO()
+        np.save(buffer, _count(spec, checkpoint), allow_pickle=False)
+        store.folder.write(name, buffer.getvalue())
+    return TokenCounts(np.load(io.BytesIO(store.folder.read(name)), allow_pickle=False))
+
+
+def _count(spec: CorpusSpec, checkpoint: Checkpoint) -> np.ndarray:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        checkpoint.path, trust_remote_code=checkpoint.trust_remote_code, **checkpoint.gguf
+    )
+    counts = np.zeros(len(tokenizer), np.int64)
+    texts = _texts(spec)
+    while some := list(islice(texts, TEXTS_AT_ONCE)):
+        for ids in tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]:
+            np.add.at(counts, ids, 1)
+    if not counts.any():
+        raise InputError(f"corpus: not one text in {', '.join(spec.files)}")
+    return counts
+
+
+def _texts(spec: CorpusSpec) -> Iterator[str]:
+    for path in spec.files:
+        for row in read_texts(path, spec.text_column):
+            if isinstance(row.text, str) and row.text.strip() and is_unicode(row.text):
+                yield row.text
+
+
+def _tokenizer_fingerprint(checkpoint: Checkpoint) -> str:
+    folder = Path(checkpoint.path)
+    patterns = TOKENIZER_FILES if checkpoint.gguf_file is None else (checkpoint.gguf_file,)
+    files = {path for pattern in patterns for path in folder.glob(pattern)}
+    return digest({path.name: digest_file(path) for path in sorted(files)})

@@ -1,0 +1,126 @@
+"""Probes for causal language models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from raymia.models.causal.model import CausalLM, Floats, TokenAnswer
+from raymia.questions.base import AboutRecord, Item, variants
+
+NO_NEIGHBOR = "the neighbor could not be made"
+NOT_FINITE = "the model returned a log-probability that is not finite"
+NO_TOKENS = "fewer than two tokens, so no token has a context"
+
+KEY_FIELDS = [("record_id", pa.string()), ("neighbor", pa.int16())]
+TOKEN_SCHEMA = pa.schema(
+    [
+        *KEY_FIELDS,
+        ("token_ids", pa.list_(pa.int32())),
+        ("log_prob", pa.list_(pa.float32())),
+        ("mean_log_prob", pa.list_(pa.float32())),
+        ("std_log_prob", pa.list_(pa.float32())),
+        ("is_top1", pa.list_(pa.bool_())),
+        ("truncated", pa.bool_()),
+        ("error", pa.string()),
+    ]
+)
+SUM_SCHEMA = pa.schema(
+    [
+        *KEY_FIELDS,
+        ("log_prob_sum", pa.float64()),
+        ("token_count", pa.int32()),
+        ("truncated", pa.bool_()),
+        ("error", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TokenProbe(AboutRecord):
+    """The log-probability of each token of the record, with the moments of log p (Min-K%++)."""
+
+    kind: ClassVar[str] = "text.tokens"
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = TOKEN_SCHEMA
+
+    def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
+        answers = model.answer([item.payload for item in items], moments=True)
+        return pa.Table.from_pylist(
+            [_token_row(item, a) for item, a in zip(items, answers, strict=True)],
+            schema=self.schema,
+        )
+
+
+@dataclass(frozen=True)
+class NeighborProbe:
+    """The summed log-probability and the token count of each neighbor.
+
+    ``count`` is not part of the key: the first 10 of 20 neighbors are the same 10.
+    """
+
+    count: int
+    neighbors: str
+    kind: ClassVar[str] = "text.neighbors"
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = SUM_SCHEMA
+    subject: ClassVar[Literal["record", "neighbor"]] = "neighbor"
+    makes_neighbors: ClassVar[bool] = False
+
+    def indices(self) -> range:
+        return variants(self.count)
+
+    def key_parts(self) -> Mapping[str, Any]:
+        return {"neighbors": self.neighbors}
+
+    @property
+    def passes(self) -> int:
+        return 1
+
+    def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
+        made = [item for item in items if item.payload is not None]
+        answers = iter(model.answer([item.payload for item in made], moments=False))
+        rows = [
+            {**row_key(item), "error": NO_NEIGHBOR}
+            if item.payload is None
+            else sum_row(item, (a := next(answers)).log_prob, a.truncated, a.error)
+            for item in items
+        ]
+        return pa.Table.from_pylist(rows, schema=self.schema)
+
+
+def row_key(item: Item) -> dict[str, Any]:
+    """The columns that every row of evidence has."""
+    return {"record_id": item.record_id, "neighbor": item.neighbor}
+
+
+def error_of(*columns: Floats | None) -> str | None:
+    """Why these answers on the tokens of one text are no evidence; None where they are."""
+    present = [column for column in columns if column is not None]
+    if len(present[0]) == 0:
+        return NO_TOKENS
+    return None if all(np.isfinite(column).all() for column in present) else NOT_FINITE
+
+
+def sum_row(
+    item: Item, log_prob: Floats, truncated: bool, error: str | None = None
+) -> dict[str, Any]:
+    """A row of :data:`SUM_SCHEMA`; ``error`` is the model's own, where it gave no answer."""
+    row = {**row_key(item), "truncated": truncated, "error": error or error_of(log_prob)}
+    if row["error"] is None:
+        row["log_prob_sum"] = float(log_prob.sum(dtype=np.float64))
+        row["token_count"] = len(log_prob)
+    return row
+
+
+def _token_row(item: Item, answer: TokenAnswer) -> dict[str, Any]:
+    error = answer.error or error_of(answer.log_prob, answer.mean_log_prob, answer.std_log_prob)
+    row = {**row_key(item), "truncated": answer.truncated, "error": error}
+    if error is None:
+        for column in ("token_ids", "log_prob", "mean_log_prob", "std_log_prob", "is_top1"):
+            row[column] = getattr(answer, column)
+    return row

@@ -1,0 +1,131 @@
+"""Probes that put changed copies of the record itself to a causal language model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from raymia.models.causal.model import CausalLM
+from raymia.models.causal.perturbed import NoiseRequest, answer_perturbed
+from raymia.questions.base import AboutRecord, Item, variants
+from raymia.questions.text import KEY_FIELDS, SUM_SCHEMA, error_of, row_key, sum_row
+from raymia.spec import NoiseSpec, SwapsSpec
+from raymia.util.draws import generator, stream_key
+
+SWAP_SCHEMA = pa.schema(
+    [
+        *KEY_FIELDS,
+        ("log_prob", pa.list_(pa.float32())),
+        ("truncated", pa.bool_()),
+        ("error", pa.string()),
+    ]
+)
+IN_WINDOWS = "longer than the model's context, and noise is not put on windows"
+ONE_WORD = "fewer than two words, so none can change places"
+
+
+@dataclass(frozen=True)
+class LowercaseProbe(AboutRecord):
+    """The summed log-probability and the token count of the record in lower case."""
+
+    kind: ClassVar[str] = "text.lowercase"
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = SUM_SCHEMA
+
+    def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
+        answers = model.answer([item.payload.lower() for item in items], moments=False)
+        rows = [
+            sum_row(item, answer.log_prob, answer.truncated, answer.error)
+            for item, answer in zip(items, answers, strict=True)
+        ]
+        return pa.Table.from_pylist(rows, schema=self.schema)
+
+
+@dataclass(frozen=True)
+class SwapProbe(AboutRecord):
+    """The log-probability of each token of copies of the record in which words changed places.
+
+    PAC's augmentation (arXiv 2405.11930): ``max(1, int(share * words))`` times, two words drawn
+    at random change places. ``count`` is not part of the key: the first 5 copies of 10 are the
+    same 5.
+    """
+
+    spec: SwapsSpec
+    seed: int
+    kind: ClassVar[str] = "text.swaps"
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = SWAP_SCHEMA
+
+    def indices(self) -> range:
+        return variants(self.spec.count)
+
+    def key_parts(self) -> Mapping[str, Any]:
+        return {"seed": self.seed, "share": self.spec.share}
+
+    def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
+        copies = [swap_words(item, self.spec.share, self.seed) for item in items]
+        made = iter(model.answer([copy for copy in copies if copy is not None], moments=False))
+        rows = []
+        for item, copy in zip(items, copies, strict=True):
+            if copy is None:
+                rows.append({**row_key(item), "error": ONE_WORD})
+                continue
+            answer = next(made)
+            error = answer.error or error_of(answer.log_prob)
+            row = {**row_key(item), "truncated": answer.truncated, "error": error}
+            rows.append(row if error else {**row, "log_prob": answer.log_prob})
+        return pa.Table.from_pylist(rows, schema=self.schema)
+
+
+def swap_words(item: Item, share: float, seed: int) -> str | None:
+    """A copy of an item's text with words swapped; None for fewer than two words."""
+    words = item.payload.split()
+    if len(words) < 2:
+        return None
+    draws = generator(seed, "swap words", item.record_id, item.neighbor)
+    for _ in range(max(1, int(share * len(words)))):
+        i, j = draws.choice(len(words), size=2, replace=False)
+        words[i], words[j] = words[j], words[i]
+    return " ".join(words)
+
+
+@dataclass(frozen=True)
+class NoiseProbe(AboutRecord):
+    """The summed log-probability of the record with Gaussian noise on its input embeddings.
+
+    SPV-MIA's paraphrasing in the embedding domain (arXiv 2311.06062, section 4.2): index 2n - 1 is
+    x + z_n and index 2n is x - z_n. A target and a reference of one embedding width share z_n.
+    ``pairs`` is not part of the key.
+    """
+
+    spec: NoiseSpec
+    seed: int
+    kind: ClassVar[str] = "text.noise"
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = SUM_SCHEMA
+
+    def indices(self) -> range:
+        return variants(2 * self.spec.pairs)
+
+    def key_parts(self) -> Mapping[str, Any]:
+        return {"seed": self.seed, "scale": self.spec.scale}
+
+    def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
+        requests = [
+            NoiseRequest(
+                item.payload,
+                stream_key(self.seed, "embedding noise", item.record_id, (item.neighbor + 1) // 2),
+                self.spec.scale if item.neighbor % 2 else -self.spec.scale,
+            )
+            for item in items
+        ]
+        answers = answer_perturbed(model, requests)
+        in_windows = model.long_texts == "windows"
+        rows = [
+            sum_row(item, log_prob, cut, IN_WINDOWS if cut and in_windows else None)
+            for item, (log_prob, cut) in zip(items, answers, strict=True)
+        ]
+        return pa.Table.from_pylist(rows, schema=self.schema)

@@ -1,0 +1,1 @@
+"""Records of every kind: reading, ids, validation, duplicates."""

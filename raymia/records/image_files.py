@@ -1,0 +1,374 @@
+"""Where images are found: folders, tars, and tables that hold images or name them.
+
+Nothing is decoded here, and nothing is written to disk. What a tar's member is called never reaches
+a filesystem. A table may name any file on its own filesystem, as whoever runs an audit may; it
+cannot make raymia reach for another.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from raymia.records.pixels import MAX_BYTES, UnusableImageError, came
+from raymia.records.tables import SUFFIXES as TABLES
+from raymia.records.tables import read_rows, refusals
+from raymia.records.texts import why_no_text
+from raymia.spec import ImageRecordsSpec
+from raymia.storage.files import opened
+from raymia.storage.remote import StorageError, filesystem
+from raymia.util.errors import InputError
+
+TARS = (".tar", ".tar.gz", ".tgz")
+IMAGES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif",
+    ".avif", ".heic", ".heif", ".jp2", ".jxl", ".pgm", ".ppm", ".pnm",
+)  # fmt: skip
+"""Names of images; those of formats that are not read are set aside, not passed over."""
+
+NO_FILE = "no such file"
+CANNOT_OPEN = "a file that cannot be opened"
+OTHER_FILESYSTEM = "on another filesystem than the file that names it"
+NOT_IMAGE_VALUE = "neither the bytes of an image nor a path to one"
+NO_CAPTION = "without a caption"
+LINK = "a link in a tar, which is not followed"
+NO_IMAGE_IN_SAMPLE = "a sample of a tar without an image"
+SEVERAL_IMAGES = "one of several images of one sample; name its suffix as image_column"
+
+Loaded = tuple[bytes, str | None]
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """An image that was found, not yet read or decoded.
+
+    Attributes
+    ----------
+    load : returns its encoded bytes and its caption (None where captions are not asked for);
+        raises UnusableImageError. May be called in another thread.
+    group : value of ``group_column``.
+    """
+
+    where: str
+    load: Callable[[], Loaded]
+    group: Any = None
+
+
+def find_images(
+    path: str, spec: ImageRecordsSpec, *, with_groups: bool = True
+) -> Iterator[FoundImage]:
+    """Yield the images under a path, in a fixed order.
+
+    Parameters
+    ----------
+    path : a folder, searched recursively in the order of names; a .parquet, .jsonl or .csv file of
+        images or of paths relative to the file; or a .tar, in which members that follow each other
+        and are called the same up to the first dot are one sample. Hidden files (``.name``) are
+        passed over.
+    with_groups : whether ``group_column`` is read.
+
+    Raises
+    ------
+    InputError
+        If the path is missing or malformed, or lacks a column or images.
+    """
+    group = spec.group_column if with_groups else None
+    name = path.lower()
+    if name.endswith(TARS):
+        return _tar(path, spec.image_column, spec.caption_column, group)
+    if PurePosixPath(name).suffix in TABLES:
+        return _table(path, spec.image_column, spec.caption_column, group)
+    return _folder(path, spec.caption_column, group)
+
+
+def _caption(value: Any) -> str:
+    reason = NO_CAPTION if value is None else why_no_text(value)
+    if reason is not None:
+        raise UnusableImageError(reason if value is None else f"{NO_CAPTION}: it is {reason}")
+    return str(value)
+
+
+def _decoded_caption(content: bytes) -> str:
+    """The caption that a file holds, without the white space around it."""
+    try:
+        return _caption(content.decode("utf-8-sig").strip())
+    except UnicodeDecodeError:
+        raise UnusableImageError(f"{NO_CAPTION}: it is not UTF-8") from None
+
+
+def _read(fs: Any, name: str) -> bytes:
+    """Read a file, and no more of it than an image may have."""
+    try:
+        if isinstance(fs, LocalFileSystem) and not Path(name).is_file():
+            raise FileNotFoundError
+        content: bytes = fs.cat_file(name, start=0, end=MAX_BYTES + 1)
+        return content
+    except FileNotFoundError:
+        raise UnusableImageError(NO_FILE + came(name)) from None
+    except StorageError:  # the next run may have the image
+        raise
+    except Exception as error:  # each filesystem raises errors of its own
+        raise UnusableImageError(CANNOT_OPEN + came(error or type(error).__name__)) from None
+
+
+# ---------------------------------------------------------------------------- folders
+
+
+def _folder(path: str, caption_suffix: str | None, group: str | None) -> Iterator[FoundImage]:
+    if group is not None:
+        raise InputError(
+            f"{path}: group_column is {group!r}, and a folder of images has no columns; list the "
+            "images and their groups in a CSV, JSONL or Parquet file, or leave out group_column"
+        )
+    with refusals(path, "folder"):
+        fs, root = filesystem(path)
+        names = list(_walk(root)) if isinstance(fs, LocalFileSystem) else fs.find(root)
+        names = [name for name in names if not _is_hidden(name.removeprefix(root))]
+        found = sorted(name for name in names if _is_image(name))
+        if not found:
+            _refuse_folder(path, exists=bool(names) or fs.exists(root), names=names)
+    for name in found:
+        where = path.rstrip("/") + name.removeprefix(root.rstrip("/"))
+        yield FoundImage(where, partial(_load_file, fs, name, caption_suffix))
+
+
+def _refuse_folder(path: str, *, exists: bool, names: list[str]) -> None:
+    if not exists:
+        raise InputError(f"{path}: no such file or folder")
+    kinds = sorted({PurePosixPath(name).suffix or "no suffix" for name in names})
+    raise InputError(
+        f"{path}: no images found here, but files of: {', '.join(kinds[:8]) or 'none'}. Images "
+        "are read from a folder of them, or from files whose names end in .parquet, .jsonl, .csv "
+        f"or {', '.join(TARS)}"
+    )
+
+
+def _walk(root: str) -> Iterator[str]:
+    """All files under a local folder, or the file itself; links are followed, in circles too."""
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    if not Path(root).is_dir():
+        yield from [root] if Path(root).exists() else []
+        return
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=stop):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield from (f"{folder.rstrip('/')}/{name}" for name in files)
+
+
+def _load_file(fs: Any, name: str, caption_suffix: str | None) -> Loaded:
+    content = _read(fs, name)
+    if caption_suffix is None:
+        return content, None
+    beside = f"{name.rpartition('.')[0]}.{caption_suffix.lstrip('.')}"
+    try:
+        caption = _read(fs, beside)
+    except UnusableImageError:
+        raise UnusableImageError(
+            f"{NO_CAPTION}: no file of its name that ends in .{caption_suffix.lstrip('.')}"
+        ) from None
+    return content, _decoded_caption(caption)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGES)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+
+
+# ----------------------------------------------------------------------------- tables
+
+
+def _table(
+    path: str, image_column: str, caption_column: str | None, group: str | None
+) -> Iterator[FoundImage]:
+    columns = {
+        "image_column": image_column,
+        "caption_column": caption_column,
+        "group_column": group,
+    }
+    with refusals(path, "table"):
+        fs, name = filesystem(path)
+    folder = name.rpartition("/")[0]
+    for row in read_rows(path, columns):
+        load = partial(_load_cell, fs, folder, row.values, caption_column is not None)
+        yield FoundImage(row.where, load, row.values.get("group_column"))
+
+
+def _load_cell(fs: Any, folder: str, values: Any, with_caption: bool) -> Loaded:
+    caption = _caption(values["caption_column"]) if with_caption else None
+    value = values["image_column"]
+    if isinstance(value, dict):  # an image as Hugging Face's datasets write it
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if isinstance(value, bytes):
+        return value, caption
+    if isinstance(value, str) and value.strip():
+        return _read(fs, _beside(fs, folder, value)), caption
+    kind = "null" if value is None else "an empty text" if value == "" else type(value).__name__
+    raise UnusableImageError(NOT_IMAGE_VALUE + came(kind))
+
+
+def _beside(fs: Any, folder: str, name: str) -> str:
+    """Where the file is that a table in a folder names."""
+    protocol, _ = fsspec.core.split_protocol(name)
+    if protocol is None:
+        return name if name.startswith("/") else f"{folder}/{name}"
+    if protocol not in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol):
+        raise UnusableImageError(OTHER_FILESYSTEM + came(name))
+    return str(fs._strip_protocol(name))
+
+
+# ------------------------------------------------------------------------------- tars
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header; a damaged one stops the reading, which would take it for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> _Header:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tar.offset}") from None
+
+
+@dataclass
+class _Sample:
+    """What a tar holds under one name.
+
+    Attributes
+    ----------
+    name : of its first image, or of its first member.
+    images : suffix and content of each; None for a link, empty where it is not needed.
+    facts : its .json.
+    """
+
+    name: str = ""
+    images: list[tuple[str, bytes | None]] = field(default_factory=list)
+    caption: bytes | None = None
+    facts: bytes | None = None
+
+
+def _tar(
+    path: str, image_column: str, caption_suffix: str | None, group: str | None
+) -> Iterator[FoundImage]:
+    wanted = image_column.lower().lstrip(".")
+    caption = None if caption_suffix is None else caption_suffix.lower().lstrip(".")
+    try:
+        with (
+            refusals(path, ".tar"),
+            opened(path) as file,
+            tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as tar,
+        ):
+            members = (m for m in tar if not m.isdir() and not _is_hidden(m.name))
+            for _, parts in groupby(members, key=lambda member: _split(member.name)[0]):
+                sample = _Sample()
+                for member in parts:
+                    sample.name = sample.name or member.name
+                    _add(sample, tar, member, wanted, caption, group is not None)
+                load = partial(_load_sample, sample, wanted, caption is not None)
+                where = f"{path} {sample.name}"
+                yield FoundImage(where, load, _group_of(sample, group, where))
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise InputError(f"{path}: not a readable tar, or cut off: {error}") from None
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The sample that a member belongs to, and its suffix: all that follows the first dot."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, suffix = file.partition(".")
+    return f"{folder}{slash}{stem}", suffix.lower()
+
+
+def _add(
+    sample: _Sample,
+    tar: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    wanted: str,
+    caption: str | None,
+    with_facts: bool,
+) -> None:
+    """Read a member of a sample if it may be used; of several images, the first and those named."""
+    suffix = _split(member.name)[1]
+    if _is_image(f".{suffix}"):
+        if not sample.images:
+            sample.name = member.name
+        held = not sample.images or _is_named(suffix, wanted)
+        sample.images.append((suffix, _member(tar, member) if held else b""))
+    elif suffix == caption:
+        sample.caption = _member(tar, member)
+    elif suffix == "json" and with_facts:
+        sample.facts = _member(tar, member)
+
+
+def _is_named(suffix: str, wanted: str) -> bool:
+    return suffix == wanted or suffix.startswith(f"{wanted}.")
+
+
+def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
+    """A member's content; None for links and devices."""
+    if not member.isreg():
+        return None
+    file = tar.extractfile(member) or io.BytesIO()
+    return file.read(MAX_BYTES + 1)
+
+
+def _group_of(sample: _Sample, column: str | None, where: str) -> Any:
+    if column is None or not sample.images:
+        return None
+    if sample.facts is None:
+        raise InputError(
+            f"{where}: group_column is {column!r}, and there is no .json beside this image"
+        )
+    try:
+        facts = json.loads(sample.facts)
+    except ValueError as error:
+        raise InputError(f"{where}: its .json is not valid JSON: {error}") from None
+    if not isinstance(facts, dict) or column not in facts:
+        found = ", ".join(map(str, facts)) if isinstance(facts, dict) else type(facts).__name__
+        raise InputError(
+            f"{where}: no key {column!r} in its .json; found: {found or 'none'}. Name the "
+            "right one as group_column in the audit file"
+        )
+    return facts[column]
+
+
+def _load_sample(sample: _Sample, wanted: str, with_caption: bool) -> Loaded:
+    if not sample.images:
+        raise UnusableImageError(NO_IMAGE_IN_SAMPLE)
+    named = [image for image in sample.images if _is_named(image[0], wanted)] or sample.images
+    if len(named) > 1:
+        suffixes = ", ".join(suffix for suffix, _ in sample.images)
+        raise UnusableImageError(SEVERAL_IMAGES + came(suffixes))
+    _, content = named[0]
+    if content is None:
+        raise UnusableImageError(LINK)
+    if not with_caption:
+        return content, None
+    if sample.caption is None:
+        raise UnusableImageError(f"{NO_CAPTION}: no member of its name has the suffix")
+    return content, _decoded_caption(sample.caption)

@@ -1,0 +1,114 @@
+"""How texts are read: their ids, and what can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from raymia.records.base import (
+    Given,
+    RecordSet,
+    SetAside,
+    gather_others,
+    gather_records,
+    group_name,
+)
+from raymia.records.tables import read_rows
+from raymia.spec import TextRecordsSpec
+from raymia.util.hashing import digest_bytes
+
+SCHEMA = pa.schema(
+    [
+        ("record_id", pa.string()),
+        ("payload", pa.string()),
+        ("is_member", pa.bool_()),
+        ("group", pa.string()),
+    ]
+)
+"""One row per record: content id, text, membership (null for candidates), and the group that it
+belongs to (null for none)."""
+EMPTY = "empty or white space only"
+NOT_TEXT = "not a text"
+NOT_UNICODE = "not valid Unicode: a surrogate without its pair"
+
+
+@dataclass(frozen=True)
+class _Row:
+    where: str
+    text: Any
+    group: Any = None
+
+
+def record_id(payload: str) -> str:
+    """The id of a text record: a hash of its content."""
+    return digest_bytes(payload.encode())
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has no surrogate without its pair, as JSON may spell one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def read_records(spec: TextRecordsSpec) -> RecordSet:
+    """Read members, non-members and candidates; see :func:`gather_records`."""
+    return gather_records(
+        spec, lambda path: _checked_texts(path, spec.text_column, spec.group_column), SCHEMA
+    )
+
+
+def read_other_texts(
+    paths: list[str],
+    column: str,
+    what: str,
+    taken: Mapping[str, str],
+    aside: list[SetAside],
+    where: str,
+) -> dict[str, str]:
+    """Read texts that are none of the records: prompts, a population, known members.
+
+    See :func:`gather_others`, which says what the parameters are.
+
+    Returns
+    -------
+    Texts by record id, in the order of the files.
+    """
+    return gather_others(
+        paths, lambda path: _checked_texts(path, column), what, "a text", taken, aside, where
+    )
+
+
+def _checked_texts(path: str, column: str, group_column: str | None = None) -> Iterator[Given]:
+    for row in read_texts(path, column, group_column):
+        reason = why_no_text(row.text)
+        if reason is not None:
+            yield Given(row.where, reason=reason)
+        else:
+            yield Given(row.where, record_id(row.text), row.text, group_name(row.group))
+
+
+def why_no_text(value: Any) -> str | None:
+    """Why a value is not a text with something in it; None where it is."""
+    if not isinstance(value, str):
+        return f"{NOT_TEXT} but {'null' if value is None else type(value).__name__}"
+    if not value.strip():
+        return EMPTY
+    return None if is_unicode(value) else NOT_UNICODE
+
+
+def read_texts(path: str, column: str, group_column: str | None = None) -> Iterator[_Row]:
+    """Yield the rows of a JSONL, CSV or Parquet file, each with its place (1-based).
+
+    Raises
+    ------
+    InputError
+        If the file is missing, of another format, malformed, or without the column.
+    """
+    for row in read_rows(path, {"text_column": column, "group_column": group_column}):
+        yield _Row(row.where, row.values["text_column"], row.values.get("group_column"))

@@ -1,0 +1,403 @@
+"""Two runs side by side: what changed between them, and whether it is more than chance.
+
+Numbers are compared on the records that both runs have and label alike: the AUC by DeLong's paired
+test, the true positive rate at 1 % false positives by a paired bootstrap. All tests of all targets
+are one family, corrected by Holm's procedure.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from raymia.metrics.comparison import holm
+from raymia.metrics.delong import auc_difference, placements
+from raymia.metrics.paired import rate_difference
+from raymia.metrics.roc import BoolArray, FloatArray
+from raymia.metrics.summary import LEAST_PER_CLASS
+from raymia.results import wording
+from raymia.results.comparison_result import (
+    AttackChange,
+    Change,
+    ComparedRun,
+    Difference,
+    Finding,
+    RecordChanges,
+    RunComparison,
+    TargetChange,
+)
+from raymia.results.ranking import USUAL_FPR
+from raymia.results.runs import StoredRun
+from raymia.util.errors import InputError
+
+LEVEL = 0.05
+CONFIDENCE = 0.95
+LISTED = 20
+"""Ids of records that are named, of each kind of change."""
+FEWEST_RESAMPLES, MOST_RESAMPLES = 2_000, 20_000
+RESAMPLES_PER_TEST = 50
+"""With fewer, not even the smallest p-value would stay within 5 % after the correction."""
+NOT_SETTINGS = ("name", "output", "store")
+
+
+@dataclass(frozen=True)
+class _Records:
+    """The common records, and where they stand in each run's scores.
+
+    Attributes
+    ----------
+    ids : of the records that both runs label alike, members and non-members.
+    is_member : [n_records]
+    """
+
+    ids: pa.Array
+    is_member: BoolArray
+    changes: RecordChanges
+
+
+def compare_runs(
+    a: StoredRun, b: StoredRun, targets: Mapping[str, str] | None = None
+) -> RunComparison:
+    """Compare two runs.
+
+    Parameters
+    ----------
+    a, b : the earlier and the later; differences are the later less the earlier.
+    targets : names in the second run by names in the first, for targets whose names differ; others
+        are matched by name.
+
+    Returns
+    -------
+    RunComparison
+
+    Raises
+    ------
+    InputError
+        If the runs share no record or no target, or a target that is named does not exist.
+    """
+    pairs = _match_targets(a, b, targets or {})
+    records = _common_records(a, b)
+    tests = 2 * sum(len(_in_both(a, b, pair)) for pair in pairs)
+    resamples = min(MOST_RESAMPLES, max(FEWEST_RESAMPLES, RESAMPLES_PER_TEST * tests))
+    changes = {pair: _attack_changes(a, b, pair, records, resamples) for pair in pairs}
+    corrected = _corrected(changes)
+    return RunComparison(
+        a=_compared(a),
+        b=_compared(b),
+        records=records.changes,
+        settings=list(_settings(a, b, pairs)),
+        targets=[_target_change(a, b, pair, corrected[pair]) for pair in pairs],
+        added=[name for name in b.targets if name not in {y for _, y in pairs}],
+        removed=[name for name in a.targets if name not in {x for x, _ in pairs}],
+        max_fpr=USUAL_FPR,
+        confidence=CONFIDENCE,
+        cautions=[
+            *_cautions(a, b, records.changes),
+            *(
+                [
+                    f"{tests:,} tests are so many that true positive rates may differ and not be "
+                    f"shown to: their p-values are no smaller than {2 / (MOST_RESAMPLES + 1):.1g}"
+                ]
+                if tests * RESAMPLES_PER_TEST > MOST_RESAMPLES
+                else []
+            ),
+        ],
+    )
+
+
+def parse_pairs(texts: Sequence[str]) -> dict[str, str]:
+    """Read targets given as `A=B`.
+
+    Raises
+    ------
+    InputError
+    """
+    pairs: dict[str, str] = {}
+    for text in texts:
+        first, separator, second = text.partition("=")
+        if not (first and separator and second):
+            raise InputError(f"--target: expected A=B, names in the two runs, but got {text!r}")
+        if pairs.get(first, second) != second:
+            raise InputError(
+                f"--target: {first!r} is given twice, with {pairs[first]!r} and {second!r}; a "
+                "target of the first run is compared with one of the second: run it once for each"
+            )
+        pairs[first] = second
+    return pairs
+
+
+def _compared(run: StoredRun) -> ComparedRun:
+    return ComparedRun(folder=run.folder, name=run.result.name, created=run.result.created)
+
+
+def _match_targets(a: StoredRun, b: StoredRun, given: Mapping[str, str]) -> list[tuple[str, str]]:
+    problems = []
+    for run, names in ((a, given.keys()), (b, given.values())):
+        for name in names:
+            if name not in run.targets:
+                near = difflib.get_close_matches(name, run.targets, n=1)
+                hint = f" did you mean {near[0]!r}?" if near else ""
+                problems.append(
+                    f"--target: {run.folder} has no target {name!r};{hint} "
+                    f"there are: {', '.join(run.targets)}"
+                )
+    if problems:
+        raise InputError(problems)
+    taken = set(given.values())
+    same = {name: name for name in a.targets if name in b.targets and name not in taken}
+    pairs = [(name, (same | dict(given)).get(name)) for name in a.targets]
+    matched = [(x, y) for x, y in pairs if y is not None]
+    if not matched:
+        raise InputError(
+            f"the runs have no target in common: {a.folder} has {', '.join(a.targets)}, "
+            f"{b.folder} has {', '.join(b.targets)}; say which to compare: --target A=B"
+        )
+    return matched
+
+
+def _labels(run: StoredRun) -> dict[str, bool | None]:
+    """Membership by id of every record of a run; each target and attack has them all."""
+    target = run.targets[0]
+    attack = next(attack for name, attack in run.scored if name == target)
+    table = run.scores(target, attack)
+    pairs = zip(table["record_id"].to_pylist(), table["is_member"].to_pylist(), strict=True)
+    return dict(pairs)
+
+
+def _common_records(a: StoredRun, b: StoredRun) -> _Records:
+    first, second = _labels(a), _labels(b)
+    shared = [record for record in first if record in second]
+    if not shared:
+        raise InputError(
+            f"{a.folder} ({len(first):,} records) and {b.folder} ({len(second):,} records) have no "
+            "record in common, so there is nothing to compare; records are told by their content"
+        )
+    other_label = [record for record in shared if first[record] is not second[record]]
+    lists = {
+        "relabelled": other_label,
+        "added": [record for record in second if record not in first],
+        "removed": [record for record in first if record not in second],
+    }
+    known = [r for r in shared if first[r] is second[r] and first[r] is not None]
+    return _Records(
+        ids=pa.array(known, pa.string()),
+        is_member=np.array([first[record] for record in known], bool),
+        changes=RecordChanges(
+            common=len(shared) - len(other_label),
+            **{name: len(ids) for name, ids in lists.items()},
+            examples={name: ids[:LISTED] for name, ids in lists.items() if ids},
+        ),
+    )
+
+
+def _in_both(a: StoredRun, b: StoredRun, pair: tuple[str, str]) -> list[str]:
+    """Attacks that both runs have on a pair of targets."""
+    there = {attack for target, attack in b.scored if target == pair[1]}
+    return [attack for target, attack in a.scored if target == pair[0] and attack in there]
+
+
+def _attack_changes(
+    a: StoredRun, b: StoredRun, pair: tuple[str, str], records: _Records, resamples: int
+) -> list[AttackChange]:
+    """Each attack that both runs have on a pair of targets; p-values not yet corrected."""
+    changes = []
+    for attack in _in_both(a, b, pair):
+        before = _scores(a, pair[0], attack, records.ids)
+        after = _scores(b, pair[1], attack, records.ids)
+        both = np.isfinite(before) & np.isfinite(after)
+        labels = records.is_member[both]
+        changes.append(_attack_change(attack, before[both], after[both], labels, resamples))
+    return changes
+
+
+def _scores(run: StoredRun, target: str, attack: str, ids: pa.Array) -> FloatArray:
+    """Scores of records in the order of their ids; NaN for none."""
+    table = run.scores(target, attack)
+    rows = pc.index_in(ids, value_set=table["record_id"].combine_chunks())
+    values: FloatArray = table["score"].take(rows).to_numpy()
+    return values
+
+
+def _attack_change(
+    attack: str, before: FloatArray, after: FloatArray, is_member: BoolArray, resamples: int
+) -> AttackChange:
+    n_members = int(np.count_nonzero(is_member))
+    n_non_members = is_member.size - n_members
+    auc = tpr = None
+    if min(n_members, n_non_members) >= LEAST_PER_CLASS:
+        area = auc_difference(after, before, is_member, confidence=CONFIDENCE)
+        auc = Difference(
+            a=placements(before, is_member).auc,
+            b=placements(after, is_member).auc,
+            value=area.value,
+            low=area.low,
+            high=area.high,
+            p_value=area.p_value,
+            p_holm=1.0,
+        )
+        rate = rate_difference(
+            after, before, is_member, USUAL_FPR, confidence=CONFIDENCE, resamples=resamples
+        )
+        if rate is not None:
+            tpr = Difference(
+                a=rate.second,
+                b=rate.first,
+                value=rate.value,
+                low=rate.low,
+                high=rate.high,
+                p_value=rate.p_value,
+                p_holm=1.0,
+            )
+    return AttackChange(
+        attack=attack, n_members=n_members, n_non_members=n_non_members, auc=auc, tpr=tpr
+    )
+
+
+def _corrected(
+    changes: Mapping[tuple[str, str], list[AttackChange]],
+) -> dict[tuple[str, str], list[AttackChange]]:
+    """The same with p-values corrected over everything that was tested."""
+    tested = [
+        (pair, number, name)
+        for pair, entries in changes.items()
+        for number, entry in enumerate(entries)
+        for name in ("auc", "tpr")
+        if getattr(entry, name) is not None
+    ]
+    p_values = [getattr(changes[pair][number], name).p_value for pair, number, name in tested]
+    corrected = {pair: list(entries) for pair, entries in changes.items()}
+    for (pair, number, name), p_holm in zip(tested, holm(np.array(p_values)), strict=True):
+        entry = corrected[pair][number]
+        found = getattr(entry, name).model_copy(update={"p_holm": float(p_holm)})
+        corrected[pair][number] = entry.model_copy(update={name: found})
+    return corrected
+
+
+def _target_change(
+    a: StoredRun, b: StoredRun, pair: tuple[str, str], attacks: list[AttackChange]
+) -> TargetChange:
+    here = [attack for target, attack in a.scored if target == pair[0]]
+    there = [attack for target, attack in b.scored if target == pair[1]]
+    attacks = sorted(attacks, key=_least_changed)
+    finding = _finding(attacks)
+    return TargetChange(
+        a=pair[0],
+        b=pair[1],
+        finding=finding,
+        sentence=_sentence(pair, finding, attacks),
+        attacks=attacks,
+        added=[attack for attack in there if attack not in here],
+        removed=[attack for attack in here if attack not in there],
+    )
+
+
+def _differences(entry: AttackChange) -> list[Difference]:
+    return [found for found in (entry.auc, entry.tpr) if found is not None]
+
+
+def _is_shown(entry: AttackChange) -> bool:
+    return any(found.p_holm <= LEVEL for found in _differences(entry))
+
+
+def _least_changed(entry: AttackChange) -> tuple[bool, bool, float]:
+    """A key by which attacks that changed come first, and of them those whose AUC changed most."""
+    auc = entry.auc
+    return not _is_shown(entry), auc is None, 0.0 if auc is None else -abs(auc.value)
+
+
+def _finding(attacks: Sequence[AttackChange]) -> Finding:
+    found = [difference for entry in attacks for difference in _differences(entry)]
+    if not found:
+        return "not_comparable"
+    signs = {difference.value > 0 for difference in found if difference.p_holm <= LEVEL}
+    if len(signs) == 2:
+        return "mixed"
+    if not signs:
+        return "no_change_shown"
+    return "leaks_more" if signs.pop() else "leaks_less"
+
+
+def _sentence(pair: tuple[str, str], finding: Finding, attacks: Sequence[AttackChange]) -> str:
+    name = pair[1] if pair[0] == pair[1] else f"{pair[1]} ({pair[0]} in the first run)"
+    if finding == "not_comparable":
+        return (
+            f"{name}: cannot be compared: no attack has scores of two members and two non-members "
+            "in both runs"
+        )
+    compared = [entry for entry in attacks if entry.auc is not None]
+    changed = sum(map(_is_shown, compared))
+    what = {
+        "leaks_more": "leaks more in the second run",
+        "leaks_less": "leaks less in the second run",
+        "mixed": "some attacks find more in the second run, and others less",
+        "no_change_shown": "no change is shown",
+    }[finding]
+    counted = f"{changed} of {wording.number_of(len(compared), 'attack')} changed"
+    return f"{name}: {what}: {counted}; {_numbers(compared[0])}"
+
+
+def _numbers(entry: AttackChange) -> str:
+    auc, tpr = entry.auc, entry.tpr
+    assert auc is not None
+    rate = (
+        ""
+        if tpr is None
+        else f", TPR at {wording.budget(USUAL_FPR)} FPR {wording.percent(tpr.a)} to "
+        f"{wording.percent(tpr.b)}"
+    )
+    return (
+        f"most of all {entry.attack}: AUC {auc.a:.3f} to {auc.b:.3f} "
+        f"({auc.value:+.3f} [{auc.low:+.3f}, {auc.high:+.3f}]){rate}"
+    )
+
+
+def _settings(a: StoredRun, b: StoredRun, pairs: Sequence[tuple[str, str]]) -> Iterator[Change]:
+    first, second = (_flat(yaml.safe_load(run.result.audit_yaml)) for run in (a, b))
+    for old, new in pairs:  # what is compared has one path, whatever its name was
+        if old != new:
+            moved = {key: key.replace(f"targets[{old}]", f"targets[{new}]", 1) for key in first}
+            first = {moved[key]: value for key, value in first.items()}
+    for run, found in ((a, first), (b, second)):
+        found |= {f"version of {name}": value for name, value in run.result.versions.items()}
+        found["version of the scoring code"] = run.result.code_version
+    for what in dict.fromkeys([*first, *second]):
+        if what not in NOT_SETTINGS and first.get(what) != second.get(what):
+            yield Change(what=what, a=first.get(what), b=second.get(what))
+
+
+def _flat(value: Any, path: str = "") -> dict[str, str]:
+    """The values of nested mappings by their paths; entries of a list by their name or place."""
+    if isinstance(value, dict) and value:
+        pairs = {f"{path}.{key}" if path else str(key): item for key, item in value.items()}
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        names = [item.get("name") if isinstance(item, dict) else None for item in value]
+        pairs = {
+            f"{path}[{number if name is None else name}]": item
+            for number, (name, item) in enumerate(zip(names, value, strict=True))
+        }
+    else:
+        return {} if value is None or not path else {path: str(value)}
+    return {key: text for place, item in pairs.items() for key, text in _flat(item, place).items()}
+
+
+def _cautions(a: StoredRun, b: StoredRun, records: RecordChanges) -> Iterator[str]:
+    for run in (a, b):
+        if not run.result.complete:
+            yield f"{run.folder}: the run is incomplete; records without scores are left out"
+        if run.result.shift is not None and run.result.shift.state == "shift":
+            yield (
+                f"{run.folder}: members and non-members differ without any model, so that its "
+                "numbers are not the model's, and neither are differences"
+            )
+    if records.relabelled:
+        yield (
+            f"{records.relabelled:,} records are members in one run and not in the other; they are "
+            "left out"
+        )

@@ -1,0 +1,128 @@
+"""Which attack comes first. One rule for the terminal, the report and its verdict.
+
+The attacks on a target are ranked by their true positive rate at 1 % false positives. Where no
+attack resolves 1 %, or the audit did not ask for it, the smallest budget that some attack resolves
+takes its place; where there is none, the AUC alone decides. A budget below 1 % is not used even
+where it is resolvable, because it rests on very few non-members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+from raymia.metrics.roc import allowed_false_positives
+from raymia.metrics.summary import AttackMetrics, Estimate, NotMeasured, TprAtFpr
+from raymia.results.result import AttackCard, RunResult
+
+USUAL_FPR = 0.01
+FEW_FALSE_POSITIVES = 10
+"""Below this many allowed false positives a reader is told on how few a rate rests."""
+
+
+@dataclass(frozen=True)
+class TargetRanking:
+    """The attacks on one target, best first.
+
+    Attributes
+    ----------
+    fpr : float or None
+        The budget of false positives that the attacks are ranked by; none means AUC.
+    """
+
+    target: str
+    fpr: float | None
+    measured: list[AttackMetrics]
+    not_measured: list[NotMeasured]
+
+
+def at_budget(metrics: AttackMetrics, max_fpr: float) -> TprAtFpr | None:
+    """Give what was measured at a budget; none if not asked for."""
+    return next((tpr for tpr in metrics.tpr if tpr.max_fpr == max_fpr), None)
+
+
+def estimate_at(metrics: AttackMetrics, max_fpr: float) -> Estimate | None:
+    """Give the true positive rate at a budget; none if not resolvable or not asked for."""
+    at = at_budget(metrics, max_fpr)
+    return None if at is None else at.estimate
+
+
+def ranking_fpr(measured: Sequence[AttackMetrics]) -> float | None:
+    """Choose the budget to rank by."""
+    resolvable = {tpr.max_fpr for attack in measured for tpr in attack.tpr if tpr.resolvable}
+    if USUAL_FPR in resolvable:
+        return USUAL_FPR
+    return min(resolvable, default=None)
+
+
+def rank(metrics: Sequence[AttackMetrics | NotMeasured]) -> list[TargetRanking]:
+    """Rank the attacks on each target; targets stay in order of first appearance."""
+    rankings = []
+    for target in dict.fromkeys(entry.target for entry in metrics):
+        own = [entry for entry in metrics if entry.target == target]
+        measured = [entry for entry in own if isinstance(entry, AttackMetrics)]
+        fpr = ranking_fpr(measured)
+        rankings.append(
+            TargetRanking(
+                target=target,
+                fpr=fpr,
+                measured=sorted(measured, key=lambda entry: _strength(entry, fpr), reverse=True),
+                not_measured=[entry for entry in own if isinstance(entry, NotMeasured)],
+            )
+        )
+    return rankings
+
+
+def strength_across(rankings: Sequence[TargetRanking]) -> Callable[[TargetRanking], float]:
+    """What the best attacks on several targets, each measured, compare by.
+
+    True positive rates compare only at one budget; without a common one the AUC decides.
+    """
+    fprs = {ranking.fpr for ranking in rankings}
+    common = fprs.pop() if len(fprs) == 1 else None
+
+    def strength(ranking: TargetRanking) -> float:
+        best = ranking.measured[0]
+        estimate = estimate_at(best, common) if common is not None else None
+        return best.auc.value if estimate is None else estimate.value
+
+    return strength
+
+
+def leading(ranking: TargetRanking, combined: Collection[str]) -> AttackMetrics:
+    """The best attack on a target that was measured; a combination of attacks only where it is
+    alone.
+
+    Parameters
+    ----------
+    combined : the attacks that combine others.
+    """
+    single = (attack for attack in ranking.measured if attack.attack not in combined)
+    return next(single, ranking.measured[0])
+
+
+def labels_where(result: RunResult, holds: Callable[[AttackCard], bool]) -> set[str]:
+    """What the attacks are called of which something holds, with every setting and reference."""
+    cards = [card for card in result.attacks if holds(card)]
+    return {label for card in cards for label in card.labels or [card.name]}
+
+
+def by_groups(result: RunResult) -> list[TargetRanking]:
+    """Rank the attacks over groups of records, under headings of their own."""
+    return [
+        replace(ranking, target=f"{ranking.target}, by group")
+        for ranking in rank(result.group_metrics)
+    ]
+
+
+def few_allowed(ranking: TargetRanking) -> list[tuple[float, int]]:
+    """List the budgets that allow so few false positives that a rate at them is rough."""
+    n_non_members = max((attack.n_non_members for attack in ranking.measured), default=0)
+    asked = {tpr.max_fpr for attack in ranking.measured for tpr in attack.tpr}
+    allowed = {fpr: allowed_false_positives(fpr, n_non_members) for fpr in sorted(asked)}
+    return [(fpr, n) for fpr, n in allowed.items() if 0 < n < FEW_FALSE_POSITIVES]
+
+
+def _strength(metrics: AttackMetrics, fpr: float | None) -> tuple[float, float]:
+    estimate = estimate_at(metrics, fpr) if fpr is not None else None
+    return (-1.0 if estimate is None else estimate.value, metrics.auc.value)

@@ -1,0 +1,234 @@
+"""How numbers are put into words, the same in the terminal and in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from raymia.metrics.dataset import DatasetInference
+from raymia.metrics.summary import Estimate, TprAtFpr
+from raymia.results.example import Example
+from raymia.results.image_result import PerturbationChoice
+from raymia.results.result import NeighborQuality, RecordCounts, RunResult
+from raymia.shift.result import ShiftCheck
+
+READ_FIRST = {"self_prompt": "ez", "self_generated": "loss"}
+"""The statistic that found the most members at low false-positive rates in raymia's own small
+studies, by the kind of reference it was taken against."""
+
+
+def percent(rate: float, digits: int = 1) -> str:
+    """Write a rate as a percentage with a fixed number of decimals: 0.943 is 94.3 %."""
+    return f"{100 * rate:.{digits}f} %"
+
+
+def budget(max_fpr: float) -> str:
+    """Write a budget as a percentage with no more decimals than it has: 0.001 is 0.1 %."""
+    return f"{100 * max_fpr:.10g} %"
+
+
+def count(number: int) -> str:
+    """Write a whole number with thousands separated by commas."""
+    return f"{number:,}"
+
+
+def number_of(number: int, what: str) -> str:
+    """Write how many there are of something: "1 member", "2,000 members"."""
+    return f"{count(number)} {what}" + ("" if number == 1 else "s")
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Join parts of a sentence: "a, b and c"."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def audited(counts: RecordCounts) -> str:
+    """Say how many records of each class there are."""
+    parts = [
+        number_of(counts.members, "member"),
+        number_of(counts.non_members, "non-member"),
+    ]
+    if counts.candidates:
+        parts.append(number_of(counts.candidates, "candidate"))
+    return listed(parts)
+
+
+def p_value(value: float) -> str:
+    """Write a p-value: 0.031, or < 0.001."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def epsilon_method(name: str) -> str:
+    """What a lower bound of epsilon rests on, for a person to read."""
+    return {
+        "held_out": "rates on held-out records",
+        "one_run": "one run with coins",
+        "one_run_gaussian": "one run with coins, Gaussian mechanism",
+    }[name]
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as a person would say them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def rate_interval(estimate: Estimate) -> str:
+    """Write an interval of rates in percent, without the sign: [92.7, 95.8]."""
+    return f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def unit_interval(estimate: Estimate, digits: int = 3) -> str:
+    """Write an interval of numbers between 0 and 1: [0.994, 0.998]."""
+    return f"[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def rests_on_few(max_fpr: float, allowed: int) -> str:
+    """Warn of a budget that allows only a few false positives."""
+    non_members = "1 non-member" if allowed == 1 else f"{allowed} non-members"
+    how_far = "" if allowed == 1 else "somewhat "
+    return (
+        f"TPR at {budget(max_fpr)} FPR rests on {non_members}: it is rough, and its interval is "
+        f"{how_far}too narrow."
+    )
+
+
+def not_resolvable(tpr: TprAtFpr) -> str:
+    """Say what it would take to resolve a budget."""
+    return f"not resolvable (needs >= {tpr.needed_non_members:,} non-members)"
+
+
+def first_to_read(statistics: Collection[str], references: Mapping[str, str]) -> str | None:
+    """The attack to read first where nothing can be measured; None where the audit lacks it.
+
+    Parameters
+    ----------
+    statistics : names of the attacks that were run.
+    references : the kind of each reference, by name.
+    """
+    pairs = ((READ_FIRST.get(kind), name) for name, kind in references.items())
+    return next((f"{stat}@{name}" for stat, name in pairs if stat in statistics), None)
+
+
+def read_first(result: RunResult) -> str:
+    """Say whose scores to read where nothing can be measured; what it rests on is in
+    docs/references.md."""
+    ran = {card.name for card in result.attacks}
+    kinds = {card.name: card.kind for card in result.references}
+    pair = first_to_read(ran, kinds)
+    if pair is None:
+        return ""
+    return (
+        f" Read those of {pair} first: in raymia's small studies, where membership was known, "
+        "this pair found the most members at low false-positive rates."
+    )
+
+
+def exposure(example: Example) -> str:
+    """Say where a record stands among its class: "Most exposed of 300 members"."""
+    kind = {True: "member", False: "non-member", None: "candidate"}[example.is_member]
+    if example.of == 1:
+        return f"The only {kind}"
+    everyone = f"{count(example.of)} {kind}s"
+    if example.rank == 1:
+        return f"Most exposed of {everyone}"
+    if example.rank == example.of:
+        return f"Least exposed of {everyone}"
+    return f"Number {count(example.rank)} of {everyone} by exposure"
+
+
+def outscores(example: Example) -> str:
+    """Say how many non-members a record scores above; empty where there are none."""
+    if example.outscored is None:
+        return ""
+    others = "other non-members" if example.is_member is False else "non-members"
+    if example.outscored in (0, 1):
+        return f"above {'all' if example.outscored else 'none'} of the {others}"
+    return f"above {percent(example.outscored)} of the {others}"
+
+
+def chosen_on(choice: PerturbationChoice) -> str:
+    """Say how a perturbation of images was chosen, and what was paid for it."""
+    if choice.fitted_on == "nothing":
+        return (
+            f"Attacks used {choice.perturbation}, the first of those tried: the records of known "
+            "membership that a choice could rest on were too few, and there was no shadow."
+        )
+    tried = f"the best of {len(choice.aucs)}" if len(choice.aucs) > 1 else "the only one tried"
+    where = (
+        "on the shadows, so that no record was spent"
+        if choice.fitted_on == "shadows"
+        else f"on {count(choice.spent)} of the records, which these attacks therefore do not score"
+    )
+    return f"Attacks used {choice.perturbation}, {tried} by PFAMI's mean ratio {where}."
+
+
+def dataset_inference(test: DatasetInference) -> str:
+    """Say what a test of a whole set of records found."""
+    compared = f"{test.n_suspects:,} {test.suspects} against {test.n_non_members:,} non-members"
+    if test.p_value is None:
+        return f"{test.target}: dataset inference needs more records ({compared})."
+    p = f"{test.p_value:.1e}" if test.p_value < 0.001 else f"{test.p_value:.3f}"
+    return (
+        f"{test.target}: dataset inference on the {test.suspects} as a whole: p = {p}, "
+        f"effect {test.effect:.2f} standard deviations ({compared})."
+    )
+
+
+def shift_line(check: ShiftCheck) -> str:
+    """Say whether members and non-members come from one distribution."""
+    guesser = check.strongest
+    if guesser is None:
+        return f"shift between members and non-members was not checked: {check.reason}"
+    area = f"AUC {guesser.auc.value:.3f} {unit_interval(guesser.auc)}"
+    if check.state == "shift":
+        return (
+            f"shift: {guesser.title} tell members from non-members without the model ({area}); "
+            "raw numbers of attacks do not measure leakage"
+        )
+    blind = number_of(len(check.guesses), "guesser")
+    return f"no shift found by {blind} that see no target; the best, on {guesser.title}: {area}"
+
+
+def overlap_lines(check: ShiftCheck) -> list[str]:
+    """Name what stands in members and in non-members; empty where nothing does."""
+    lines = []
+    grams, near = check.ngram_overlap, check.near_duplicates
+    doubt = "their labels are doubtful, and they make attacks look weaker"
+    if near is not None and near.non_members:
+        first = near.pairs[0]
+        lines.append(
+            f"{number_of(near.non_members, 'non-member')} nearly equal to a member, as "
+            f"{first.non_member} is to {first.member} (similarity {first.similarity:.2f}): {doubt}"
+        )
+    if grams is not None and grams.mostly:
+        lines.append(
+            f"{number_of(grams.mostly, 'non-member')} with at least "
+            f"{percent(grams.threshold, 0)} of the n-grams in members, as {grams.records[0]}: "
+            f"{doubt}"
+        )
+    return lines
+
+
+def neighbor_figures(quality: NeighborQuality) -> list[tuple[str, str]]:
+    """Name and write each figure of neighbors that there is."""
+    rates = (
+        ("not made", quality.not_made / max(1, quality.made + quality.not_made)),
+        ("attempts failed", quality.failed_attempts),
+        ("identical to the record", quality.identical),
+        ("masked", quality.masked_share),
+        ("words edited", quality.edit_distance),
+    )
+    figures = [(name, percent(rate)) for name, rate in rates if rate is not None]
+    if quality.log_prob_gap is not None:
+        gap = f"{quality.log_prob_gap:+.3f} nats per token"
+        figures.append((f"log p against the record under {quality.reference}", gap))
+    return figures
+
+
+def neighbor_line(quality: NeighborQuality) -> str:
+    """Write the figures of neighbors in one line."""
+    figures = "; ".join(f"{name} {figure}" for name, figure in neighbor_figures(quality))
+    return f"neighbors ({quality.kind}): {count(quality.made)} made; {figures}"

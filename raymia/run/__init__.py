@@ -1,0 +1,1 @@
+"""The whole run: audit, sweep, calibration, and what is written of it."""

@@ -1,0 +1,93 @@
+"""How long an audit takes, measured on a part of its records."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from dataclasses import replace
+
+from rich.console import Console
+
+from raymia.engine.run import ask_models
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs.base import Inputs
+from raymia.plan.planning import plan_audit
+from raymia.plan.rates import Rates, architecture
+from raymia.records.base import RecordSet
+from raymia.spec import SelfGeneratedReference, SelfPromptReference
+from raymia.util.draws import stream_key
+from raymia.util.errors import RaymiaError
+
+CALIBRATION_STEPS = 32
+"""Optimizer steps for which references are trained where it is only measured how long they take."""
+
+
+def calibrate(inputs: Inputs, store: EvidenceStore, records: int, console: Console) -> None:
+    """Measure the rates on a part of the records; what is answered is thrown away.
+
+    Of targets of one architecture one is asked. References are made of as few texts or images and
+    steps as tell how long they take.
+
+    Parameters
+    ----------
+    records : how many are asked about, and how many texts or images a target writes at least.
+
+    Raises
+    ------
+    RaymiaError
+        If a target failed, so that not all rates were measured.
+    """
+    name = f"calibration-{uuid.uuid4().hex[:12]}"
+    url = f"{store.folder.url.rstrip('/')}/{name}"
+    small = _smaller(inputs, records)
+    try:
+        scratch = EvidenceStore(url)
+        plans = plan_audit(small, scratch)
+        work = ask_models(small, scratch, url, console)
+        Rates(store).keep_run(small, plans, work.lines, scratch)
+        if work.failed:
+            raise RaymiaError(
+                "not all was measured: "
+                + "; ".join(f"target {name}: {why}" for name, why in work.failed.items())
+            )
+    finally:
+        place = store.folder.path(name)
+        if store.folder.fs.exists(place):
+            store.folder.fs.rm(place, recursive=True)
+
+
+def _smaller(inputs: Inputs, records: int) -> Inputs:
+    """The same audit on fewer records, with smaller references and one target per architecture."""
+    table = inputs.records.table
+    ids = inputs.records.ids
+    order = sorted(range(len(ids)), key=lambda n: stream_key("calibration", ids[n]))
+    kept = table.take(sorted(order[:records]))
+    references = {}
+    for name, spec in inputs.spec.references.items():
+        changed = spec
+        if isinstance(spec, SelfPromptReference):
+            # What is written side by side is as fast as in the audit in whole batches alone.
+            texts = min(spec.texts, max(records, spec.generation_batch))
+            steps = math.ceil(texts / spec.fine_tune.batch_size)
+            tune = {"epochs": min(spec.fine_tune.epochs, max(1, CALIBRATION_STEPS // steps))}
+            changed = spec.model_copy(update={
+                "texts": texts,
+                "fine_tune": spec.fine_tune.model_copy(update=tune),
+            })  # fmt: skip
+        elif isinstance(spec, SelfGeneratedReference):
+            steps = min(spec.training.steps, CALIBRATION_STEPS)
+            few = {"steps": steps, "warmup": min(spec.training.warmup, steps - 1)}
+            changed = spec.model_copy(update={
+                "images": min(spec.images, max(records, spec.generation_batch)),
+                "training": spec.training.model_copy(update=few),
+            })  # fmt: skip
+        references[name] = changed
+    seen: dict[str, str] = {}
+    for name, target in inputs.targets.items():
+        seen.setdefault(repr(architecture(target)), name)
+    return replace(
+        inputs,
+        spec=inputs.spec.model_copy(update={"references": references}),
+        records=RecordSet(kept, inputs.records.set_aside),
+        population=dict(list(inputs.population.items())[:records]),
+    ).only(seen.values())

@@ -1,0 +1,331 @@
+"""What a run came to: counts, what could not be had, and everything needed to repeat it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+import pyarrow.compute as pc
+import yaml
+
+from raymia import __version__
+from raymia.attacks import Attack
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs.base import Inputs
+from raymia.inputs.compatibility import identical_models
+from raymia.modalities.images.shown import ImageFindings, look_at_images
+from raymia.modalities.texts.shown import look_at_texts
+from raymia.plan.planning import PlannedProbe, Stage, TargetPlan
+from raymia.questions.text import NO_NEIGHBOR, NeighborProbe, TokenProbe
+from raymia.results.gate import evaluate
+from raymia.results.neighbors import ReferenceAnswers, neighbor_quality
+from raymia.results.redaction import redact
+from raymia.results.result import (
+    AttackCard,
+    Dropped,
+    FailedTarget,
+    NeighborQuality,
+    RecordCounts,
+    ReferenceCard,
+    RunResult,
+    SetAside,
+    StageCount,
+)
+from raymia.results.text_result import TextExample
+from raymia.results.verdict import judge
+from raymia.run.costs import attack_costs, target_losses
+from raymia.scoring.blind import ask_blind, excess_over_blind
+from raymia.scoring.parts import ScoreParts
+from raymia.scoring.reduction import Reduction
+from raymia.scoring.workers import Workers
+from raymia.spec import ModelSpec, SelfGeneratedReference, SelfPromptReference, TextNeighbors
+from raymia.spec.conditions import parse_conditions
+
+Found = TypeVar("Found")
+TRUNCATED = "longer than the model's limit: its end was not scored"
+VERSIONS_OF = ("raymia", "torch", "transformers", "ray", "numpy", "pyarrow")
+VERSIONS_OF_IMAGES = ("diffusers", "kornia", "pillow")
+
+
+class StageWork(Protocol):
+    """What a stage did in this run."""
+
+    done: int
+    failed: int
+    seconds: float
+    asked: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Run:
+    """An audit's run, before it is summed up.
+
+    Attributes
+    ----------
+    before, after : the plans before and after the models were asked.
+    work : what each stage did, by name; empty where no model was asked.
+    failed : targets that could not be asked everything, and why.
+    """
+
+    inputs: Inputs
+    store: EvidenceStore
+    before: list[TargetPlan]
+    after: list[TargetPlan]
+    work: Mapping[str, StageWork]
+    seconds: float
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def scored(self) -> list[TargetPlan]:
+        """The plans, after the run, of the targets that have scores."""
+        return [plan for plan in self.after if plan.name not in self.failed]
+
+
+def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers) -> RunResult:
+    """Sum a run up. It is complete when no answer is missing and no target failed on the way."""
+    records, dropped = run.inputs.records, list(find_dropped(run))
+    failed = [
+        FailedTarget(name=name, reason=reason)
+        for name, reason in {**run.failed, **dict(_without_answers(run, dropped))}.items()
+    ]
+
+    def elsewhere(what: str, function: Callable[..., Found], *arguments: Any) -> Found:
+        """Look at records, evidence or scores where there is room for them."""
+        found: list[Found] = workers.map(what, _call, (function, *arguments), [()])
+        return found[0]
+
+    blind = elsewhere("blind guessers", ask_blind, run.inputs, run.store, run.after)
+    looked_at = run.inputs, run.store, run.scored, scores, reduction.metrics
+    versions, findings, texts = [*VERSIONS_OF], ImageFindings(), list[TextExample]()
+    if run.inputs.shape is not None:
+        versions += VERSIONS_OF_IMAGES
+        findings = elsewhere("pictures", look_at_images, *looked_at)
+    else:
+        texts = elsewhere("shown records", look_at_texts, *looked_at)
+    missing = [
+        f"{stage.name}: {stage.asked} answers are missing"
+        for _, stage in _stages(run)
+        if stage.asked and stage.only_for not in run.failed
+    ]
+    result = RunResult(
+        name=run.inputs.spec.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={name: importlib.metadata.version(name) for name in versions},
+        seed=run.inputs.spec.seed,
+        code_version=__version__,
+        records=RecordCounts(
+            members=records.count(True),
+            non_members=records.count(False),
+            candidates=records.count(None),
+            set_aside=len(records.set_aside),
+        ),
+        set_aside=[
+            SetAside(where=a.where, record_id=a.record_id, reason=a.reason)
+            for a in records.set_aside
+        ],
+        dropped=dropped,
+        dropped_total=len(dropped),
+        stages=list(_stage_counts(run)),
+        references=list(_reference_cards(run)),
+        neighbors=_neighbor_quality(run),
+        attacks=_attack_cards(run.inputs),
+        metrics=reduction.metrics,
+        group_metrics=reduction.group_metrics,
+        split_by_group=reduction.split_by_group,
+        comparisons=reduction.comparisons,
+        claims=reduction.claims,
+        dataset_inference=reduction.dataset_inference,
+        shift=blind.check,
+        excess_over_blind=elsewhere(
+            "excess over blind", excess_over_blind, run.inputs, run.scored, scores, blind
+        ),
+        costs=attack_costs(run.inputs, run.scored),
+        losses=list(target_losses(run.inputs, [plan.name for plan in run.scored], scores)),
+        text_examples=texts,
+        image_examples=findings.examples,
+        perturbation_choices=findings.choices,
+        mean_fluctuations=findings.means,
+        failed=failed,
+        complete=not missing and not run.failed,
+        problems=[
+            *(f"target {one.name} failed and is not ranked: {one.reason}" for one in failed),
+            *missing,
+            *_one_class_only(run.inputs),
+            *run.inputs.left_out_lines(),
+            *identical_models(run.inputs.targets, run.inputs.references),
+            *reduction.group_notes,
+        ],
+        audit_yaml=_audit_yaml(run.inputs),
+        seconds=round(run.seconds, 1),
+    )
+    gate = evaluate(parse_conditions(run.inputs.spec.fail_if), result)
+    result = result.model_copy(update={"verdict": judge(result), "gate": gate})
+    return redact(result) if run.inputs.spec.report.redact else result
+
+
+def _audit_yaml(inputs: Inputs) -> str:
+    """The audit as it was run, and how its targets were written where they were patterns."""
+    content = yaml.safe_dump(inputs.spec.model_dump(mode="json"), sort_keys=False)
+    if inputs.written is None or inputs.written.targets == inputs.spec.targets:
+        return content
+    dumped = inputs.written.model_dump(mode="json", include={"targets"}, exclude_unset=True)
+    lines = yaml.safe_dump(dumped, sort_keys=False).splitlines()
+    return content + "".join(f"# {line}\n" for line in ("as it was written:", *lines))
+
+
+def _call(shared: tuple[Any, ...]) -> Any:
+    function, *arguments = shared
+    return function(*arguments)
+
+
+def find_dropped(run: Run) -> Iterator[Dropped]:
+    """Name evidence that could not be had, and texts that were scored in part."""
+    for _, stage in _stages(run):
+        for planned in stage.probes:
+            yield from _dropped(run, stage, planned)
+
+
+def _dropped(run: Run, stage: Stage, planned: PlannedProbe) -> Iterator[Dropped]:
+    columns = [name for name in ("error", "truncated") if name in planned.probe.schema.names]
+    table = run.store.read(planned.key, columns)
+    if table is None:
+        return
+    told = pc.is_valid(table["error"])
+    if "truncated" in columns:
+        told = pc.or_(told, pc.fill_null(table["truncated"], False))
+    table = table.filter(told)
+    if not table.num_rows:
+        return
+    asked = pc.is_in(table["record_id"], value_set=run.inputs.payloads["record_id"])
+    for row in table.filter(asked).to_pylist():
+        reason = row["error"] or (TRUNCATED if row.get("truncated") else None)
+        # The stage that makes neighbors names those that could not be made.
+        if reason is None or reason == NO_NEIGHBOR:
+            continue
+        if row["neighbor"] in planned.probe.indices():
+            yield Dropped(
+                stage=stage.name,
+                record_id=row["record_id"],
+                neighbor=row["neighbor"] or None,
+                reason=reason,
+            )
+
+
+def _without_answers(run: Run, dropped: Sequence[Dropped]) -> Iterator[tuple[str, str]]:
+    """Targets that answered, but with errors alone, as one does whose weights are not finite."""
+    errors = Counter(d.stage for d in dropped if d.reason != TRUNCATED)
+    for plan in run.scored:
+        if errors[plan.target.name] < run.inputs.records.table.num_rows:
+            continue
+        tables = [run.store.read(planned.key, ["error"]) for planned in plan.target.probes]
+        reasons = Counter(r for t in tables if t is not None for r in t["error"].to_pylist())
+        if reasons and None not in reasons:
+            total, (first, _) = reasons.total(), reasons.most_common(1)[0]
+            yield plan.name, f"every one of its {total:,} answers is an error, as: {first}"
+
+
+def _stages(run: Run) -> Iterator[tuple[Stage, Stage]]:
+    """Each stage before and after the run; stages that targets share come once."""
+    seen: set[str] = set()
+    for earlier, later in zip(run.before, run.after, strict=True):
+        for old, new in zip(earlier.stages, later.stages, strict=True):
+            if new.name not in seen:
+                seen.add(new.name)
+                yield old, new
+
+
+def _stage_counts(run: Run) -> Iterator[StageCount]:
+    for before, after in _stages(run):
+        work = run.work.get(after.name)
+        yield StageCount(
+            name=after.name,
+            kind=after.role,
+            key=" ".join(planned.key.hash for planned in after.probes),
+            asked=0 if work is None else work.done,
+            questions={} if work is None else dict(work.asked),
+            stored=before.stored,
+            seconds=0.0 if work is None else round(work.seconds, 2),
+            failed=0 if work is None else work.failed,
+        )
+
+
+def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
+    """What the references are, and how good those are that were made for this audit."""
+    specs = run.inputs.spec.references
+    for plan in run.after:
+        recipes = {p.reference: p.recipe for p in plan.preparations}
+        for name in plan.references:
+            spec = specs[name]
+            facts = run.store.prepared_facts(recipes[name].key) if name in recipes else None
+            if isinstance(spec, SelfPromptReference | SelfGeneratedReference):
+                base = specs.get(spec.base or "")
+            else:
+                base = spec
+            yield ReferenceCard(
+                target=plan.name,
+                name=name,
+                kind=spec.kind,
+                model=base.model if isinstance(base, ModelSpec) else "",
+                facts=facts or {},
+            )
+
+
+def _neighbor_quality(run: Run) -> NeighborQuality | None:
+    """The figures of the neighbors; they are the same for every target."""
+    plan, spec = next(iter(run.scored), run.after[0]), run.inputs.spec
+    if plan.neighbors is None or not isinstance(spec.neighbors, TextNeighbors):
+        return None
+    columns = ["payload", "masked_share", "attempts", "error"]
+    records = run.inputs.records.table
+    return neighbor_quality(
+        spec.neighbors.kind,
+        run.store.read(plan.neighbors.probes[0].key, columns),
+        dict(zip(*(records[c].to_pylist() for c in ("record_id", "payload")), strict=True)),
+        spec.neighbors.count,
+        _judge_of_neighbors(run, plan),
+    )
+
+
+def _judge_of_neighbors(run: Run, plan: TargetPlan) -> ReferenceAnswers | None:
+    """The first reference that was asked about neighbors: the base, else a model, else another."""
+    keys = {n: {p.key.kind: p.key for p in s.probes} for n, s in plan.references.items()}
+    asked = [
+        name for name, kinds in keys.items() if {TokenProbe.kind, NeighborProbe.kind} <= {*kinds}
+    ]
+    if not asked:
+        return None
+    specs = run.inputs.spec.references
+    name = min(asked, key=lambda n: (n != "base", specs[n].kind != "model"))
+    tokens, neighbors = keys[name][TokenProbe.kind], keys[name][NeighborProbe.kind]
+    return ReferenceAnswers(name, run.store.read(tokens), run.store.read(neighbors))
+
+
+def _attack_cards(inputs: Inputs) -> list[AttackCard]:
+    labels: dict[type[Attack], list[str]] = {}
+    for named in inputs.attacks:
+        if any(named in inputs.attacks_on(target) for target in inputs.targets):
+            labels.setdefault(type(named.attack), []).append(named.label)
+    return [
+        AttackCard(
+            name=kind.name,
+            title=kind.title,
+            source=kind.source,
+            formula=kind.formula,
+            labels=labels[kind],
+            combines=kind.combines,
+            learns=kind.learns or kind.combines,
+        )
+        for kind in sorted(labels, key=lambda kind: kind.name)
+    ]
+
+
+def _one_class_only(inputs: Inputs) -> list[str]:
+    members, others = inputs.records.count(True), inputs.records.count(False)
+    if bool(members) == bool(others):
+        return []
+    given, lacking = ("members", "non-members") if members else ("non-members", "members")
+    return [f"{given} are given and no {lacking}: records are scored, and nothing can be measured"]

@@ -1,0 +1,277 @@
+"""Reading an audit file: YAML to :class:`AuditSpec`, with errors that say where and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from raymia.spec import (
+    AnyTarget,
+    AuditSpec,
+    EndpointTarget,
+    InfillNeighbors,
+    MaskFillNeighbors,
+    ModelSpec,
+    NeighborsSpec,
+    RecordsSpec,
+    ReferenceSpec,
+    SamplesTarget,
+    SelfGeneratedReference,
+    SelfPromptReference,
+    ShadowReference,
+    TargetSetSpec,
+    TargetSpec,
+)
+from raymia.util.errors import InputError
+
+Model = TypeVar("Model", bound=ModelSpec)
+TARGETS = {kind.__name__ for kind in (TargetSpec, TargetSetSpec, EndpointTarget, SamplesTarget)}
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a key written twice, of which the last would win unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f"the key {key!r} is written twice",
+                    node.value[number][0].start_mark,
+                )
+        return super().construct_mapping(node, deep)
+
+
+def load_spec(path: str | Path) -> AuditSpec:
+    """Read and validate an audit file; relative paths in it become absolute.
+
+    Raises
+    ------
+    InputError
+        With every problem found, each naming the key it is about.
+    """
+    return with_absolute_paths(read_spec(path), Path(path).resolve().parent)
+
+
+def read_spec(path: str | Path) -> AuditSpec:
+    """Read and validate an audit file, with the paths that are written in it.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_spec`.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such audit file; `raymia demo` writes one that you can start from"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    try:
+        content = yaml.load(text, _UniqueKeys)
+    except yaml.YAMLError as error:
+        why = str(error).replace("<unicode string>", path.name)
+        raise InputError(f"{path}: not valid YAML: {why}") from None
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path}: the audit file should be a mapping of keys, but it is "
+            f"{'empty' if content is None else f'a {type(content).__name__}'}"
+        )
+    return parse_spec(content, str(path))
+
+
+def parse_spec(content: dict[str, Any], where: str) -> AuditSpec:
+    """Validate an audit given as a mapping; ``where`` stands before each problem."""
+    try:
+        return AuditSpec.model_validate(content)
+    except ValidationError as error:
+        problems = [f"{where}: {_describe(item)}" for item in error.errors()]
+        raise InputError(problems) from None
+
+
+def _describe(error: Any) -> str:
+    loc = tuple(error["loc"])
+    place = f"{_dotted(loc)}: " if loc else ""
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(AuditSpec, loc[:-1])
+        near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{place}unknown key; {hint}Known keys here: {', '.join(sorted(known))}"
+    if error["type"] == "missing":
+        return f"{place}this key is required and missing"
+    message = error["msg"].removeprefix("Value error, ")
+    got = error["input"]
+    said = isinstance(got, dict | list) or (isinstance(got, str) and repr(got) in message)
+    return f"{place}{message}{'' if said else f' (got {got!r})'}"
+
+
+def _dotted(loc: tuple[Any, ...]) -> str:
+    parts: list[str] = []
+    for previous, part in zip((None, *loc), loc, strict=False):
+        if isinstance(part, int):
+            parts.append(f"[{part}]")
+        elif not _is_union_tag(loc, part, previous):
+            parts.append(f".{part}" if parts else str(part))
+    return "".join(parts)
+
+
+def _is_union_tag(loc: tuple[Any, ...], part: Any, previous: Any) -> bool:
+    """Pydantic puts a union's tag into the place: targets.0.TAG.key, references.NAME.TAG.key,
+    neighbors.TAG.key, records.TAG.key."""
+    if loc[0] == "references":
+        return len(loc) > 2 and previous == loc[1] and part in _tags_of(ReferenceSpec)
+    if loc[0] == "targets":
+        return part in TARGETS
+    unions = {"neighbors": NeighborsSpec, "records": RecordsSpec}
+    return previous == loc[0] and part in _tags_of(unions.get(loc[0]))
+
+
+def _tags_of(union: Any) -> set[str]:
+    """What the key ``kind`` may be in the models of a union."""
+    models = [model for model in _unwrap(union) if _is_model(model)]
+    return {tag for model in models for tag in _values(model.model_fields["kind"].annotation)}
+
+
+def _values(literal: Any) -> Iterator[str]:
+    for value in get_args(literal):
+        yield from [value] if isinstance(value, str) else _values(value)
+
+
+def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
+    """Names of the keys that the audit file may have at a place."""
+    options = [model]
+    for part in loc:
+        options = [inner for option in options for inner in _descend(option, part)]
+    return sorted({n for o in options if _is_model(o) for n in o.model_fields})
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _descend(kind: Any, part: Any) -> list[Any]:
+    if _is_model(kind):
+        if part in TARGETS:
+            return [kind] if part == kind.__name__ else []
+        tag = kind.model_fields.get("kind")
+        if tag is not None and part in _values(tag.annotation):
+            return [kind]
+        field = kind.model_fields.get(part)
+        return [] if field is None else _unwrap(field.annotation)
+    if get_origin(kind) is list:
+        return _unwrap(get_args(kind)[0])
+    if get_origin(kind) is dict:
+        return _unwrap(get_args(kind)[1])
+    return []
+
+
+def _unwrap(kind: Any) -> list[Any]:
+    if get_origin(kind) is Annotated:
+        return _unwrap(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        return [inner for option in get_args(kind) for inner in _unwrap(option)]
+    return [kind]
+
+
+def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
+    """Resolve every relative path of a spec against the folder of its audit file."""
+
+    def data(path: str) -> str:
+        return path if is_url(path) else str((folder / Path(path).expanduser()).resolve())
+
+    def weights(path: str) -> str:
+        local = (folder / Path(path).expanduser()).resolve()
+        # A name that is no folder may be a hub name: left as it is, refused later if it is not.
+        return str(local) if not is_url(path) and (local.exists() or _is_local(path)) else path
+
+    return with_paths(spec, data, weights)
+
+
+def with_paths(
+    spec: AuditSpec, data: Callable[[str], str], weights: Callable[[str], str]
+) -> AuditSpec:
+    """Replace every path of a spec.
+
+    Parameters
+    ----------
+    data : given the output, the store and each file or folder that is read or written, returns what
+        should stand there.
+    weights : given each folder or hub name of a model or an adapter, the same.
+    """
+    references: dict[str, Any] = {}
+    for name, reference in spec.references.items():
+        if isinstance(reference, SelfPromptReference):
+            references[name] = reference.model_copy(
+                update={"prompts": [data(p) for p in reference.prompts]}
+            )
+        elif isinstance(reference, SelfGeneratedReference):
+            references[name] = reference
+        else:
+            references[name] = _model_paths(reference, weights)
+            if isinstance(reference, ShadowReference):
+                references[name] = references[name].model_copy(
+                    update={"members": [data(p) for p in reference.members]}
+                )
+    neighbors = spec.neighbors
+    if isinstance(neighbors, MaskFillNeighbors | InfillNeighbors):
+        neighbors = neighbors.model_copy(update={"model": weights(neighbors.model)})
+    records = spec.records.model_copy(
+        update={
+            key: [data(p) for p in getattr(spec.records, key)]
+            for key in ("members", "non_members", "candidates", "population", "known_members")
+            if hasattr(spec.records, key)
+        }
+    )
+    corpus = spec.corpus
+    if corpus is not None:
+        corpus = corpus.model_copy(update={"files": [data(p) for p in corpus.files]})
+    return spec.model_copy(
+        update={
+            "output": data(spec.output),
+            "store": data(spec.store),
+            "records": records,
+            "targets": [_target_paths(target, weights, data) for target in spec.targets],
+            "references": references,
+            "neighbors": neighbors,
+            "corpus": corpus,
+        }
+    )
+
+
+def _target_paths(
+    target: AnyTarget, weights: Callable[[str], str], data: Callable[[str], str]
+) -> AnyTarget:
+    if isinstance(target, EndpointTarget):
+        return target
+    if isinstance(target, SamplesTarget):
+        return target.model_copy(update={"samples": [data(path) for path in target.samples]})
+    if isinstance(target, TargetSetSpec):
+        model = data(target.model) if target.is_glob else target.model and weights(target.model)
+        manifest = None if target.manifest is None else data(target.manifest)
+        patterns = {key: [data(p) for p in getattr(target, key)] for key in ("models", "adapters")}
+        return target.model_copy(update={"model": model, "manifest": manifest, **patterns})
+    return _model_paths(target, weights)
+
+
+def _model_paths(model: Model, resolve: Callable[[str], str]) -> Model:
+    adapter = None if model.adapter is None else resolve(model.adapter)
+    return model.model_copy(update={"model": resolve(model.model), "adapter": adapter})
+
+
+def is_url(path: str) -> bool:
+    return "://" in path
+
+
+def _is_local(path: str) -> bool:
+    return path.startswith(("/", "./", "../", "~"))

@@ -1,0 +1,295 @@
+"""Files on any fsspec filesystem, never seen half-written."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import FileLock
+from fsspec.implementations.local import LocalFileSystem
+
+from raymia.storage.remote import RemoteFile, StorageError, filesystem
+from raymia.util.errors import InputError, RaymiaError
+from raymia.util.hashing import digest
+
+TEMPORARY_PREFIX = ".incomplete-"
+"""Readers pass over names with this prefix; a killed writer leaves nothing else behind."""
+
+
+READ_BYTES = 2**20
+"""What is asked of another machine at a time."""
+DOWNLOADS = 3
+"""How often a file that came in part is asked for."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a folder: its name below the folder, its size, and when it was last written."""
+
+    name: str
+    size: int
+    modified: datetime
+
+
+class Folder:
+    """A folder under any fsspec URL, with atomic writes.
+
+    Parameters
+    ----------
+    url : a local path or an fsspec URL (``s3://bucket/folder``, ``memory://x``).
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.fs, self.root = filesystem(url)
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file so that it is seen whole or not at all."""
+        if not self.is_local:  # an object appears only once its upload is complete
+            self.fs.pipe_file(self.path(name), content)
+            return
+        with self.writing(name) as file:
+            file.write(content)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file that is seen whole when the block ends, and not at all if the block fails.
+
+        What is written for another machine is on this one's disk until then.
+        """
+        if not self.is_local:
+            with tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX) as file:
+                yield file
+                file.flush()
+                self.fs.put_file(file.name, self.path(name))
+            return
+        path = Path(self.path(name))
+        temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException as error:
+            with suppress(OSError):
+                temporary.unlink()
+            if isinstance(error, OSError) and _is_of(path, temporary, error):
+                raise _not_written(path, error) from error
+            raise
+
+    def open(self, name: str) -> IO[bytes]:
+        """See :func:`open_anywhere`."""
+        return open_anywhere(self.fs, self.path(name))
+
+    def remove(self, name: str) -> None:
+        self.fs.rm_file(self.path(name))
+
+    def remove_folder(self, name: str) -> None:
+        """Remove a subfolder with all that is in it; nothing happens where there is none."""
+        if self.exists(name):
+            self.fs.rm(self.path(name), recursive=True)
+
+    def read(self, name: str) -> bytes:
+        content: bytes = self.fs.cat_file(self.path(name))
+        return content
+
+    def exists(self, name: str) -> bool:
+        return bool(self.fs.exists(self.path(name)))
+
+    def names(self, folder: str, suffix: str) -> list[str]:
+        """Names of the complete files in a subfolder, sorted; empty where there is none."""
+        try:
+            # The listing must be fresh: other workers write to the same store.
+            self.fs.invalidate_cache(self.path(folder))
+            entries: list[Any] = self.fs.ls(self.path(folder), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        names = (str(entry).rsplit("/", 1)[-1] for entry in entries)
+        return sorted(n for n in names if n.endswith(suffix) and not n.startswith("."))
+
+    def entries(self, folder: str) -> list[FileEntry]:
+        """All files below a subfolder, incomplete ones too, sorted by name."""
+        root = self.path(folder).rstrip("/")
+        self.fs.invalidate_cache()
+        found = self.fs.find(root, detail=True)
+        start = self.path("")
+        return [
+            FileEntry(str(path).removeprefix(start), int(info["size"] or 0), _modified(info))
+            for path, info in sorted(found.items())
+        ]
+
+    def commit_folder(self, source: Path, name: str, marker: str) -> None:
+        """Move a finished local folder into place; the file ``marker`` proves it complete."""
+        if not (source / marker).is_file():
+            raise ValueError(f"{source} has no {marker}, so it is not a finished folder")
+        if self.is_local:
+            final = Path(self.path(name))
+            staged = final.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+            try:
+                final.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copytree(source, staged)
+                _rename_or_drop(staged, final)
+            except OSError as error:
+                shutil.rmtree(staged, ignore_errors=True)
+                raise _not_written(final, error) from error
+            return
+        for file in sorted(p for p in source.rglob("*") if p.is_file() and p.name != marker):
+            self.fs.put_file(str(file), self.path(f"{name}/{file.relative_to(source)}"))
+        self.fs.put_file(str(source / marker), self.path(f"{name}/{marker}"))
+
+    def local_copy(self, name: str) -> Path:
+        """Return a local path to a folder: the folder itself, or a copy downloaded once."""
+        if self.is_local:
+            return Path(self.path(name))
+        return download_folder(self.fs, self.path(name))
+
+
+def check_can_write(url: str, where: str) -> None:
+    """Refuse a folder that cannot be written to, as far as that is seen without writing.
+
+    Raises
+    ------
+    InputError
+        Naming the key, and what is in the way.
+    """
+    try:
+        folder = Folder(url)
+    except ImportError as error:
+        raise InputError(
+            f"{where}: {url} needs a package that is not installed here: {error}"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{where}: {url} is no folder that can be opened: {error}") from None
+    if not folder.is_local:
+        return
+    path = Path(folder.root)
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not there.is_dir():
+        raise InputError(f"{where}: {url} cannot be a folder, because {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{where}: {url} cannot be written to: no permission to write in {there}")
+
+
+def _is_of(path: Path, temporary: Path, error: OSError) -> bool:
+    """Whether an error is that of writing a file, and not of what the writer reads meanwhile."""
+    named = error.filename  # none where a file object is written to
+    return named is None or Path(os.fsdecode(named)) in (temporary, path, *path.parents)
+
+
+def _not_written(path: Path, error: OSError) -> StorageError:
+    """What is said where a disk is full, read-only, or gone."""
+    why = error.strerror or str(error)
+    return StorageError(f"{path}: cannot be written: {why}; mend that and run it again to go on")
+
+
+def _modified(info: Any) -> datetime:
+    """When a file was last written, under the name that its filesystem has for that."""
+    for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        value = info.get(key)
+        if isinstance(value, datetime):
+            return value.astimezone(UTC)
+        if isinstance(value, int | float):
+            return datetime.fromtimestamp(value, UTC)
+        if isinstance(value, str):
+            return datetime.fromisoformat(value).astimezone(UTC)
+    return datetime.now(UTC)  # not known: as if it were being written
+
+
+@contextmanager
+def opened(url: str) -> Iterator[IO[bytes]]:
+    """Open a file for reading; one of another machine is downloaded whole first, to a temporary
+    place, so that a connection that breaks midway costs a repetition and not the run."""
+    fs, path = filesystem(url)
+    if isinstance(fs, LocalFileSystem):
+        with fs.open(path, "rb") as file:
+            yield file
+        return
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder:
+        copy = Path(folder, "file")
+        _download(fs, path, copy)
+        with copy.open("rb") as file:
+            yield file
+
+
+def open_anywhere(fs: Any, path: str) -> IO[bytes]:
+    """Open a file for reading at any place; nothing is read before it is asked for."""
+    if not isinstance(fs, LocalFileSystem):
+        return io.BufferedReader(RemoteFile(fs, path), READ_BYTES)
+    file: IO[bytes] = fs.open(path, "rb")
+    return file
+
+
+def download_folder(fs: Any, path: str) -> Path:
+    """Download a remote folder once per machine and state of its files.
+
+    Processes of a machine that want the same folder at the same time wait for the first of them.
+    What a killed one leaves behind is never taken for the folder.
+    """
+    listing = fs.find(path)
+    state = {name: str(fs.ukey(name)) for name in listing}
+    target = cache_folder() / digest([path, state])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    ORIGINS[str(target)] = str(fs.unstrip_protocol(path))
+    if target.exists():
+        return target
+    with FileLock(f"{target}.lock"):
+        if not target.exists():
+            staged = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=target.parent))
+            try:
+                for name in listing:
+                    file = staged / str(name).removeprefix(path.rstrip("/")).lstrip("/")
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    _download(fs, name, file)
+                _rename_or_drop(staged, target)
+            except BaseException:
+                shutil.rmtree(staged, ignore_errors=True)
+                raise
+    return target
+
+
+def _download(fs: Any, name: str, file: Path) -> None:
+    """Download one file, and again where what came is not the whole of it."""
+    size = fs.info(name)["size"]
+    for _ in range(DOWNLOADS):
+        fs.get_file(name, str(file))
+        if size is None or file.stat().st_size == size:
+            return
+    raise RaymiaError(
+        f"{fs.unstrip_protocol(name)}: {file.stat().st_size:,} bytes came of {size:,}, "
+        f"{DOWNLOADS} times"
+    )
+
+
+ORIGINS: dict[str, str] = {}
+"""Where each local folder came from that this process downloaded, or found downloaded."""
+
+
+def _rename_or_drop(staged: Path, final: Path) -> None:
+    """Move a finished folder into place, unless another process has finished the same one."""
+    try:
+        staged.rename(final)
+    except OSError:
+        if not final.exists():
+            raise
+        shutil.rmtree(staged)
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``$RAYMIA_CACHE``, or raymia's folder in the user's cache."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "raymia"
+    return Path(os.environ.get("RAYMIA_CACHE", str(default))).expanduser()

@@ -1,0 +1,159 @@
+"""One run at a time writes one output folder.
+
+A run keeps a file in the folder in which it writes the time, again and again. Whoever finds such a
+file watches it: where the time moves on, the run lives, and the newcomer is refused; where it does
+not, the run was killed, and the newcomer takes over. Clocks of different machines are not compared.
+Evidence needs no lease: stores are keyed by content, and any number of runs may write to one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from raymia.storage.files import Folder
+from raymia.storage.remote import StorageError
+from raymia.util.errors import InputError, RaymiaError
+
+LEASE_FILE = "lease.json"
+HEARTBEAT_SECONDS = 5.0
+STALE_SECONDS = 30.0
+"""A run that has not written for so long is dead."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who writes to a folder; ``beat`` is a UTC time that its holder keeps renewing."""
+
+    run: str
+    host: str
+    pid: int
+    beat: str
+
+    def is_dead_here(self) -> bool:
+        """Whether it was a process of this machine that is no more."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def read_holder(folder: Folder) -> Holder | None:
+    """Who holds a folder, or held it when it was killed; None where nobody does."""
+    try:
+        return Holder(**json.loads(folder.read(LEASE_FILE)))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+class Lease:
+    """A folder that one run writes to; see :func:`held`."""
+
+    def __init__(self, folder: Folder, run: str) -> None:
+        self.folder = folder
+        self.run = run
+
+    def beat(self) -> None:
+        holder = Holder(self.run, socket.gethostname(), os.getpid(), now())
+        self.folder.write(LEASE_FILE, json.dumps(asdict(holder)).encode())
+
+    def check(self) -> None:
+        """Refuse to go on where another run has taken over.
+
+        Raises
+        ------
+        RaymiaError
+            Naming it.
+        """
+        holder = read_holder(self.folder)
+        if holder is not None and holder.run != self.run:
+            raise RaymiaError(
+                f"output: {self.folder.url} was taken over by a run of process {holder.pid} on "
+                f"{holder.host}; what this run asked is stored"
+            )
+
+
+@contextmanager
+def held(url: str, run: str, stale_seconds: float = STALE_SECONDS) -> Iterator[Lease]:
+    """Hold a folder while a block runs.
+
+    Raises
+    ------
+    InputError
+        If a run that lives holds it.
+    """
+    lease = Lease(Folder(url), run)
+    _wait_until_free(lease.folder, stale_seconds)
+    lease.beat()
+    time.sleep(0.1 if lease.folder.is_local else 1.0)  # of two that came at once, the later has it
+    with suppress(FileNotFoundError):
+        _refuse_other(lease)
+    stop = threading.Event()
+
+    def keep() -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            with suppress(OSError, StorageError):  # a moment's trouble; the next beat tells
+                holder = read_holder(lease.folder)
+                if holder is None or holder.run == run:
+                    lease.beat()
+
+    thread = threading.Thread(target=keep, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield lease
+    finally:
+        stop.set()
+        thread.join(timeout=10)
+        holder = read_holder(lease.folder)
+        if holder is not None and holder.run == run:
+            with suppress(OSError, StorageError):
+                lease.folder.remove(LEASE_FILE)
+
+
+def _wait_until_free(folder: Folder, stale_seconds: float) -> None:
+    first = read_holder(folder)
+    deadline = time.monotonic() + stale_seconds
+    while first is not None and not first.is_dead_here():
+        if time.monotonic() > deadline:
+            return
+        time.sleep(min(0.5, stale_seconds / 4))
+        holder = read_holder(folder)
+        if holder is None:
+            return
+        if holder.beat != first.beat:
+            raise _other(folder, holder)
+
+
+def _refuse_other(lease: Lease) -> None:
+    holder = read_holder(lease.folder)
+    if holder is not None and holder.run != lease.run:
+        raise _other(lease.folder, holder)
+
+
+def _other(folder: Folder, holder: Holder) -> InputError:
+    return InputError(
+        f"output: a run of process {holder.pid} on {holder.host} is writing to {folder.url}; wait "
+        "for it, see `raymia status`, or give this audit another `output`. The store may be shared"
+    )
+
+
+def new_run_id() -> str:
+    """An id that sorts by time: the UTC time a run began, and what tells it from others."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"

@@ -1,0 +1,27 @@
+"""What raymia says when something a person gave it cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from raymia.util.credentials import hidden
+
+
+class RaymiaError(Exception):
+    """Base of every error that raymia raises on purpose; its text is meant to be read."""
+
+    def __init__(self, message: str) -> None:
+        self.message = hidden(message)
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return self.message  # Ray Data appends its own advice to args
+
+
+class InputError(RaymiaError):
+    """One or more problems in what the user gave, all reported together."""
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        problems = [problems] if isinstance(problems, str) else problems
+        self.problems = [hidden(problem) for problem in problems]
+        super().__init__("\n".join(self.problems))

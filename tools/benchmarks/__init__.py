@@ -1,0 +1,1 @@
+"""How fast raymia is: what ``tools/benchmark.py`` measures."""

@@ -1,0 +1,338 @@
+"""What an audit takes beside its models: plan, streams, store and reduction, with a model that
+answers at once."""
+
+from __future__ import annotations
+
+import gc
+import math
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+import raymia
+from benchmarks.measure import machine_facts, machine_line
+from raymia.evidence.store import EvidenceStore
+from raymia.evidence.upkeep import stored_things
+from raymia.modalities.resolve import resolve_inputs
+from raymia.models.causal.model import TokenAnswer
+from raymia.models.source import Checkpoint
+from raymia.plan.planning import Stage, plan_audit
+from raymia.scoring.parts import score_parts
+from raymia.scoring.reduction import reduce_audit
+from raymia.spec import AuditSpec
+from raymia.spec.file import parse_spec
+
+START = "<!-- made by tools/benchmark.py --pipeline -->"
+LIBRARIES = ("raymia", "ray", "numpy", "pyarrow")
+MODEL = Path(raymia.__file__).parent / "demo" / "assets" / "models" / "base"
+TOKENS = 32
+"""Of each text."""
+DRAWN = 2**22
+"""Tokens whose answers are drawn beforehand; a text's are somewhere among them."""
+WORDS = 20
+ROWS_AT_ONCE = 2**16
+SAMPLE_SECONDS = 0.5
+MEBIBYTE = 2**20
+
+Found = TypeVar("Found")
+
+
+class NullModel:
+    """Answers at once, and the same whenever it is asked about a text."""
+
+    def __init__(self, number: int) -> None:
+        draws = np.random.default_rng(number)
+        self._ids = draws.integers(0, 50_000, DRAWN, np.int32)
+        self._log_prob = -draws.exponential(3.0, DRAWN).astype(np.float32)
+        self._mean = -draws.uniform(1.0, 8.0, DRAWN).astype(np.float32)
+        self._std = draws.uniform(0.5, 3.0, DRAWN).astype(np.float32)
+        self._is_top1 = self._log_prob > -1.0
+
+    def answer(self, texts: Sequence[str], *, moments: bool) -> list[TokenAnswer]:
+        """See :meth:`raymia.models.causal.model.CausalLM.answer`."""
+        del moments  # they come in any case
+        return [self._answer(text) for text in texts]
+
+    def _answer(self, text: str) -> TokenAnswer:
+        start = zlib.crc32(text.encode()) % (DRAWN - TOKENS)
+        own = slice(start, start + TOKENS)
+        return TokenAnswer(
+            self._ids[own],
+            self._log_prob[own],
+            self._mean[own],
+            self._std[own],
+            self._is_top1[own],
+            truncated=False,
+        )
+
+
+@dataclass(frozen=True)
+class NullLoader:
+    """Stands in for the loader of a checkpoint, whose weights are not read."""
+
+    checkpoint: Checkpoint
+    number: int
+
+    def load(self) -> NullModel:
+        return NullModel(self.number)
+
+
+@dataclass
+class Samples:
+    """What was looked at now and then, while something ran.
+
+    Attributes
+    ----------
+    seconds : when, by :func:`time.perf_counter`.
+    memory : anonymous memory of this process in bytes: what it alone holds, without the pages of
+        Ray's object store that it has written.
+    files : Parquet files in the store.
+    """
+
+    store: Path
+    seconds: list[float] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+
+    def take(self) -> None:
+        self.memory.append(anonymous_memory())
+        self.files.append(sum(1 for _ in self.store.glob("evidence/*/*/*.parquet")))
+        self.seconds.append(time.perf_counter())
+
+    def between(self, began: float, ended: float) -> Samples:
+        """Those of some stretch of time."""
+        rows = [n for n, second in enumerate(self.seconds) if began <= second <= ended]
+        return Samples(
+            self.store,
+            [self.seconds[n] for n in rows],
+            [self.memory[n] for n in rows],
+            [self.files[n] for n in rows],
+        )
+
+
+@contextmanager
+def sampled(store: Path) -> Iterator[Samples]:
+    """Look while the block runs."""
+    samples, stop = Samples(store), threading.Event()
+
+    def look() -> None:
+        while not stop.wait(SAMPLE_SECONDS):
+            samples.take()
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        stop.set()
+        thread.join()
+
+
+def anonymous_memory() -> int:
+    """Resident memory of this process that no file stands behind, in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+
+
+def make_audit(records: int, targets: int, block_records: int, folder: Path) -> AuditSpec:
+    """An audit of made-up texts, half of them members, by two attacks on so many checkpoints.
+
+    The checkpoints are the shipped model cut to different lengths, so that each has evidence of its
+    own; none is loaded.
+    """
+    paths = {}
+    for name, first in (("members", 0), ("non_members", records // 2)):
+        paths[name] = str(folder / f"{name}.parquet")
+        stop = records // 2 if name == "members" else records
+        with pq.ParquetWriter(paths[name], pa.schema([("text", pa.string())])) as writer:
+            for start in range(first, stop, ROWS_AT_ONCE):
+                numbers = range(start, min(start + ROWS_AT_ONCE, stop))
+                texts = [
+                    " ".join(f"{n * 7919 + w * 104729:x}" for w in range(WORDS)) for n in numbers
+                ]
+                writer.write_table(pa.table({"text": texts}))
+    content = {
+        "name": "made-up",
+        "output": str(folder / "run"),
+        "store": str(folder / "store"),
+        "records": paths,
+        "targets": [
+            {"name": f"checkpoint-{n}", "model": str(MODEL), "max_tokens": 64 + n}
+            for n in range(targets)
+        ],
+        "attacks": ["loss", "min_k"],
+        "metrics": {"resamples": 100},
+        "resources": {"block_records": block_records},
+    }
+    return parse_spec(content, "benchmark")
+
+
+def _text(number: int) -> str:
+    return " ".join(f"{number * 7919 + word * 104729:x}" for word in range(WORDS))
+
+
+def with_null_models(stages: Sequence[Stage]) -> list[Stage]:
+    """The same stages, with models that answer at once."""
+    found = []
+    for number, stage in enumerate(stages):
+        checkpoint = stage.loader.checkpoint
+        assert isinstance(checkpoint, Checkpoint)
+        found.append(replace(stage, loader=NullLoader(checkpoint, number)))
+    return found
+
+
+def measure(spec: AuditSpec) -> dict[str, Any]:
+    """Take an audit from its files to its metrics.
+
+    Returns
+    -------
+    ``seconds`` of reading the records, of planning with nothing and with everything stored, of
+    starting Ray, of the streams and of the reduction; ``memory`` of this process in MiB; ``files``
+    and ``bytes`` of evidence in the store.
+    """
+    from raymia.engine.blocks import make_blocks
+    from raymia.engine.board import started
+    from raymia.engine.cluster import connected
+    from raymia.engine.machines import machines_for
+    from raymia.engine.reduce import Tasks
+    from raymia.engine.side_by_side import Stream
+    from raymia.engine.stream import run_stream
+    from raymia.plan.pools import streams_of
+
+    quiet, store, resources = Console(file=StringIO()), EvidenceStore(spec.store), spec.resources
+    seconds: dict[str, float] = {}
+    began: dict[str, float] = {}
+
+    def timed(what: str, run: Callable[[], Found]) -> Found:
+        began[what] = time.perf_counter()
+        found = run()
+        seconds[what] = time.perf_counter() - began[what]
+        print(f"{what}: {seconds[what]:,.1f} s", flush=True)
+        return found
+
+    with sampled(Path(spec.store)) as samples:
+        inputs = timed("read", lambda: resolve_inputs(spec))
+        gc.collect()
+        plans = timed("plan", lambda: plan_audit(inputs, store))
+        records, targets = inputs.records.table.num_rows, len(plans)
+        streams = [
+            Stream(number, with_null_models(stages))
+            for number, stages in enumerate(streams_of(plans))
+        ]
+        block = next(make_blocks(streams[0].stages, inputs.payloads, (), resources.block_records))
+
+        def stream() -> None:
+            for one in streams:
+                run_stream(
+                    one,
+                    inputs.payloads,
+                    store_url=spec.store,
+                    block_records=resources.block_records,
+                    cluster=cluster,
+                    machines=machines,
+                    wait_minutes=resources.wait_minutes,
+                    board=board,
+                )
+
+        starting = time.perf_counter()
+        with connected(resources) as cluster, started(quiet) as board:
+            seconds["ray"] = time.perf_counter() - starting
+            machines = partial(
+                machines_for, cluster=cluster, console=quiet, wait_minutes=resources.wait_minutes
+            )
+            timed("stream", stream)
+            after = timed("plan again", lambda: plan_audit(inputs, store))
+            assert sum(plan.asked for plan in after) == 0, "answers are missing"
+            with score_parts(spec.store) as parts:
+                reduction = timed(
+                    "score", lambda: reduce_audit(inputs, store, after, parts, Tasks(board))
+                )
+        assert len(reduction.metrics) == 2 * targets
+        samples.take()
+    streaming = samples.between(began["stream"], began["stream"] + seconds["stream"])
+    evidence = [thing for thing in stored_things(store) if thing.folder.startswith("evidence/")]
+    passed = records * targets
+    return {
+        "records": records,
+        "targets": targets,
+        "block_records": resources.block_records,
+        "tokens": TOKENS,
+        "rounds": 1,
+        "seconds": {what: round(value, 1) for what, value in seconds.items()},
+        "records_per_second": round(passed / seconds["stream"], 1),
+        "memory": {
+            "before_stream": _mebibytes(streaming.memory[0]),
+            "stream_most": _mebibytes(max(streaming.memory)),
+            "stream_end": _mebibytes(streaming.memory[-1]),
+            "slope_per_million": round(slope(streaming) / passed * 1e6 / MEBIBYTE, 1),
+            "most": _mebibytes(max(samples.memory)),
+        },
+        "files": {"most": max(samples.files), "end": samples.files[-1]},
+        "blocks": targets * math.ceil(records / resources.block_records),
+        "evidence_bytes": round(sum(thing.size for thing in evidence) / passed, 1),
+        "block_bytes": round(block.nbytes / block.num_rows, 1),
+    }
+
+
+def slope(samples: Samples) -> float:
+    """By how much memory grew over the whole stretch, by the straight line that fits it best."""
+    line = np.polyfit(samples.seconds, samples.memory, 1)
+    return float(line[0]) * (samples.seconds[-1] - samples.seconds[0])
+
+
+def _mebibytes(size: int) -> float:
+    return round(size / MEBIBYTE, 1)
+
+
+def summary(found: dict[str, Any], load: float) -> dict[str, Any]:
+    """What was measured, and on what."""
+    return {**found, "machine": machine_facts(load, LIBRARIES)}
+
+
+def page_table(found: Mapping[str, Any]) -> str:
+    """The figures in a table."""
+    seconds, memory, files = found["seconds"], found["memory"], found["files"]
+    rows = [
+        ("reading the records", f"{seconds['read']:,.1f} s"),
+        ("plan with nothing stored", f"{seconds['plan']:,.1f} s"),
+        ("starting Ray", f"{seconds['ray']:,.1f} s"),
+        ("streams", f"{seconds['stream']:,.1f} s"),
+        (
+            "records per second, one checkpoint each",
+            f"{found['records_per_second']:,.0f}",
+        ),
+        ("plan with everything stored", f"{seconds['plan again']:,.1f} s"),
+        ("scoring and measuring, 2 attacks", f"{seconds['score']:,.1f} s"),
+        ("driver's memory when the streams begin", f"{memory['before_stream']:,.0f} MiB"),
+        ("the most while they run", f"{memory['stream_most']:,.0f} MiB"),
+        ("when they end", f"{memory['stream_end']:,.0f} MiB"),
+        ("growth per million records and checkpoint", f"{memory['slope_per_million']:,.1f} MiB"),
+        ("the most in the whole run, reading and scoring too", f"{memory['most']:,.0f} MiB"),
+        ("object store, per record of a stream", f"{found['block_bytes']:,.0f} bytes"),
+        ("blocks that were committed", f"{found['blocks']:,}"),
+        ("files of evidence, at most", f"{files['most']:,}"),
+        ("files of evidence, at the end", f"{files['end']:,}"),
+        ("evidence, per record and checkpoint", f"{found['evidence_bytes']:,.0f} bytes"),
+    ]
+    return "\n".join(
+        [
+            f"{found['records']:,} records of {found['tokens']} tokens x {found['targets']} "
+            f"checkpoints, {found['block_records']} records a block; {machine_line(found)}",
+            "",
+            "| what | measured |",
+            "|---|---|",
+            *(f"| {what} | {value} |" for what, value in rows),
+        ]
+    )

@@ -1,0 +1,193 @@
+"""What in docs/ is made from the code: `python tools/make_docs.py DOCS_FOLDER`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from raymia.attacks import registry
+from raymia.perturbations.kinds import DEFAULT_STRENGTHS
+from raymia.report.attack_table import access, label, probes_text, queries_text
+from raymia.results.result import SCHEMA_VERSION, RunResult
+from raymia.spec import AuditSpec
+
+ATTACKS_START = "<!-- made by tools/make_docs.py: attacks on {}s -->"
+STRENGTHS_START = "<!-- made by tools/make_docs.py: default strengths of image perturbations -->"
+END = "<!-- end -->"
+SCHEMA_FILE = "metrics.schema.json"
+
+
+def audit_file_page() -> str:
+    """Every key of the audit file with its type, default and description."""
+    lines = [
+        "# The audit file",
+        "",
+        "Made from `raymia/spec/` by `make docs`. Keys without a default are required. Relative",
+        "paths are relative to the audit file's folder.",
+    ]
+    pending: list[tuple[str, type[BaseModel]]] = [("", AuditSpec)]
+    seen: set[type[BaseModel]] = set()
+    while pending:
+        place, model = pending.pop(0)
+        if model in seen:
+            continue
+        seen.add(model)
+        summary = (model.__doc__ or "").strip().splitlines()[0]
+        lines += ["", f"## {place or 'Top level'}", "", summary, ""]
+        lines += ["| key | type | default | what it is |", "|---|---|---|---|"]
+        for key, field in model.model_fields.items():
+            lines.append(f"| `{key}` | {_type(field)} | {_default(field)} | {_text(field)} |")
+            pending += [(_join(place, key, n), m) for n, m in _models(field.annotation)]
+    return "\n".join(lines) + "\n"
+
+
+def attacks_table(records: str) -> str:
+    """The registered attacks on a kind of records as a Markdown table."""
+    lines = [
+        "| attack | score | source | access | asks | queries per record |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind in registry(records).values():
+        formula = kind.formula.replace("|", "\\|")
+        lines.append(
+            f"| `{label(kind)}` {kind.title} | `{formula}` | {kind.source} | {access(kind)} | "
+            f"{probes_text(kind)} | {queries_text(kind)} |"
+        )
+    return "\n".join(lines)
+
+
+def with_attacks_table(page: str) -> str:
+    """Put the current tables between the markers of a page."""
+    for records in ("text", "image"):
+        page = _with(page, ATTACKS_START.format(records), attacks_table(records))
+    return page
+
+
+def strengths_table() -> str:
+    """The strengths of each perturbation of images that an audit asks about by default."""
+    lines = ["| `kind` | `strengths` |", "|---|---|"]
+    lines += [
+        f"| `{kind}` | {', '.join(f'{strength:g}' for strength in strengths)} |"
+        for kind, strengths in DEFAULT_STRENGTHS.items()
+    ]
+    return "\n".join(lines)
+
+
+def with_strengths_table(page: str) -> str:
+    """Put the current table between the markers of a page."""
+    return _with(page, STRENGTHS_START, strengths_table())
+
+
+def _with(page: str, start: str, table: str) -> str:
+    """Put a table between a marker and the next end.
+
+    Raises
+    ------
+    ValueError
+        If the page lacks a marker: what follows would be lost.
+    """
+    before, marker, rest = page.partition(start)
+    _, end, after = rest.partition(END)
+    if not (marker and end):
+        raise ValueError(f"the page should have {start} and then {END}, but one is missing")
+    return f"{before}{start}\n\n{table}\n\n{END}{after}"
+
+
+def _join(place: str, key: str, suffix: str) -> str:
+    return (f"{place}.{key}" if place else key) + suffix
+
+
+def _models(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The models inside a type, each with what stands after the key to reach it."""
+    origin = get_origin(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield "", annotation
+    elif origin is dict:
+        for suffix, model in _models(get_args(annotation)[1]):
+            yield f".NAME{suffix}", model
+    elif origin is list:
+        for suffix, model in _models(get_args(annotation)[0]):
+            yield f"[]{suffix}", model
+    elif origin is Annotated:
+        yield from _models(get_args(annotation)[0])
+    elif origin in (Union, types.UnionType):
+        models = [found for option in get_args(annotation) for found in _models(option)]
+        for suffix, model in models:
+            yield (suffix or _which(model)) if len(models) > 1 else suffix, model
+
+
+def _which(model: type[BaseModel]) -> str:
+    """What tells a model from others that may stand in its place."""
+    if "kind" not in model.model_fields:
+        return f" (with {next(iter(model.model_fields))})"
+    kinds = _type_name(model.model_fields["kind"].annotation).replace("`", "")
+    return f" (kind: {kinds})"
+
+
+def _type(field: FieldInfo) -> str:
+    return _type_name(field.annotation).replace("|", "or")
+
+
+def _type_name(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(annotation))
+    if origin is Annotated:
+        return _type_name(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return " or ".join(
+            dict.fromkeys(_type_name(a) for a in get_args(annotation) if a is not type(None))
+        )
+    if origin is list:
+        return f"list of {_type_name(get_args(annotation)[0])}"
+    if origin is dict:
+        return f"mapping to {_type_name(get_args(annotation)[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "section"
+    return {str: "text", int: "integer", float: "number", bool: "true or false"}[annotation]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return "its defaults"
+    return "none" if value in (None, {}, []) else f"`{value}`"
+
+
+def _text(field: FieldInfo) -> str:
+    return (field.description or "").replace("|", "\\|")
+
+
+def metrics_schema() -> str:
+    """The JSON schema of ``metrics.json``, from the types that it is written from."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **RunResult.model_json_schema(),
+        "title": f"metrics.json of raymia, schema version {SCHEMA_VERSION}",
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def main(folder: Path) -> None:
+    """Write the pages and the schema."""
+    (folder / "audit-file.md").write_text(audit_file_page(), encoding="utf-8")
+    (folder / SCHEMA_FILE).write_text(metrics_schema(), encoding="utf-8")
+    for name, with_tables in (
+        ("attacks.md", with_attacks_table),
+        ("images.md", with_strengths_table),
+    ):
+        page = folder / name
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
