@@ -48,7 +48,7 @@ class Manners:
     root: str = "/models/tiny"
     asked: Counter = field(default_factory=Counter)
     at_once: int = 0
-    most_at_once: int = 0
+    max_at_once: int = 0
 
 
 class _Model:
@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             manners.asked[body["prompt"]] += 1
             manners.at_once += 1
-            manners.most_at_once = max(manners.most_at_once, manners.at_once)
+            manners.max_at_once = max(manners.max_at_once, manners.at_once)
         try:
             self._complete(manners, body)
         finally:

@@ -63,7 +63,7 @@ def inputs(folder, tiny_gpt2):
 
 def asked(plan):
     """How many questions each stage has, by stage and kind."""
-    return {(s.name, p.key.kind): p.asked for s in plan.stages for p in s.probes}
+    return {(s.name, p.key.kind): p.to_ask for s in plan.stages for p in s.probes}
 
 
 def neighbors_in_store(plan, store):
@@ -93,7 +93,7 @@ NOTHING_STORED = {
 def test_with_an_empty_store_everything_is_asked(inputs, store):
     (plan,) = plan_audit(inputs(), store)
     assert asked(plan) == NOTHING_STORED
-    assert plan.asked == sum(NOTHING_STORED.values())
+    assert plan.to_ask == sum(NOTHING_STORED.values())
     assert [stage.stored for stage in plan.stages] == [0, 0, 0]
 
 
@@ -101,7 +101,7 @@ def test_with_everything_stored_nothing_is_asked(inputs, store):
     (plan,) = plan_audit(inputs(), store)
     answer_all(store, plan)
     (again,) = plan_audit(inputs(), store)
-    assert again.asked == 0
+    assert again.to_ask == 0
     assert [stage.stored for stage in again.stages] == [12, 18, 18]
     assert neighbors_in_store(again, store) == {}
 
@@ -113,7 +113,7 @@ def test_missing_is_needed_minus_stored(inputs, store):
     (again,) = plan_audit(inputs(), store)
     assert again.target.probes[0].missing.by_record() == {ids[4]: [0], ids[5]: [0]}
     assert again.target.probes[0].stored == 4
-    assert again.target.probes[1].asked == 12, "the other questions are not answered by these"
+    assert again.target.probes[1].to_ask == 12, "the other questions are not answered by these"
 
 
 def test_stage_with_everything_stored_has_nothing_to_ask(inputs, store):
@@ -121,8 +121,8 @@ def test_stage_with_everything_stored_has_nothing_to_ask(inputs, store):
     for planned in plan.references["base"].probes:
         answer(store, planned)
     (again,) = plan_audit(inputs(), store)
-    assert again.references["base"].asked == 0
-    assert again.target.asked == 18
+    assert again.references["base"].to_ask == 0
+    assert again.target.to_ask == 18
 
 
 def test_neighbors_are_made_only_where_a_model_is_still_to_be_asked(inputs, store):
@@ -132,8 +132,8 @@ def test_neighbors_are_made_only_where_a_model_is_still_to_be_asked(inputs, stor
         for planned in stage.probes:
             answer(store, planned)
     (again,) = plan_audit(inputs(), store)
-    assert again.neighbors.asked == 0, "the neighbors are not stored, but nobody needs them"
-    assert again.asked == 0
+    assert again.neighbors.to_ask == 0, "the neighbors are not stored, but nobody needs them"
+    assert again.to_ask == 0
 
 
 def test_more_records_ask_only_for_the_new_ones(inputs, store):
@@ -175,7 +175,7 @@ def test_lower_count_asks_for_nothing(inputs, store):
     (plan,) = plan_audit(inputs(), store)
     answer_all(store, plan)
     (again,) = plan_audit(inputs(neighbors={"model": str(PARAPHRASER), "count": 1}), store)
-    assert again.asked == 0
+    assert again.to_ask == 0
 
 
 @pytest.mark.parametrize("change", [{"mask_share": 0.2}, {"top_k": 10}, {"unit": "token"}])
@@ -184,8 +184,8 @@ def test_other_neighbors_are_asked_about_anew(inputs, store, change):
     answer_all(store, plan)
     other = inputs(neighbors={"model": str(PARAPHRASER), "count": 2, **change})
     (again,) = plan_audit(other, store)
-    assert again.target.probes[0].asked == 0, "the records' own evidence is what it was"
-    assert again.target.probes[1].asked == again.neighbors.asked == 12
+    assert again.target.probes[0].to_ask == 0, "the records' own evidence is what it was"
+    assert again.target.probes[1].to_ask == again.neighbors.to_ask == 12
 
 
 def test_other_kinds_of_neighbors_have_keys_and_loaders_of_their_own(inputs, tiny_gpt2):
@@ -209,16 +209,16 @@ def test_other_seed_makes_other_neighbors_and_keeps_the_records_evidence(inputs,
     (plan,) = plan_audit(inputs(), store)
     answer_all(store, plan)
     (again,) = plan_audit(inputs(seed=1), store)
-    assert again.target.probes[0].asked == 0
-    assert again.target.probes[1].asked == 12
+    assert again.target.probes[0].to_ask == 0
+    assert again.target.probes[1].to_ask == 12
 
 
 def test_checkpoint_that_changed_is_asked_anew(inputs, store, second):
     (plan,) = plan_audit(inputs(), store)
     answer_all(store, plan)
     (again,) = plan_audit(inputs(targets=[{"name": "one", "model": str(second)}]), store)
-    assert again.target.asked == 18
-    assert again.references["base"].asked == 0
+    assert again.target.to_ask == 18
+    assert again.references["base"].to_ask == 0
 
 
 def test_copy_of_a_checkpoint_under_another_path_and_name_is_not_asked_again(
@@ -230,7 +230,7 @@ def test_copy_of_a_checkpoint_under_another_path_and_name_is_not_asked_again(
     (again,) = plan_audit(
         inputs(targets=[{"name": "renamed", "model": str(tmp_path / "copy")}]), store
     )
-    assert again.asked == 0
+    assert again.to_ask == 0
 
 
 # --------------------------------------------------------------------- many targets
@@ -264,7 +264,7 @@ def test_target_alone_is_planned_without_regard_to_others(inputs, store, second,
     both = inputs(
         targets=[{"name": "one", "model": str(tiny_gpt2)}, {"name": "two", "model": str(second)}]
     )
-    assert plan_target(both, store, "two").references["base"].asked == 18
+    assert plan_target(both, store, "two").references["base"].to_ask == 18
 
 
 # ---------------------------------------------------------------- what attacks need
@@ -305,7 +305,7 @@ def test_same_model_in_two_roles_is_asked_once_and_about_the_population_too(inpu
     (plan,) = plan_audit(
         inputs(records=records, references=references, attacks=attacks, neighbors=None), store
     )
-    assert [stage.asked for stage in plan.stages] == [RECORDS + 5, 0, 0]
+    assert [stage.to_ask for stage in plan.stages] == [RECORDS + 5, 0, 0]
 
 
 def test_neighbors_key_stands_in_the_key_of_the_answers_on_them(inputs, store):
@@ -323,7 +323,7 @@ def test_stored_neighbors_come_where_a_model_is_still_to_be_asked(inputs, store)
     ids = list(plan.target.probes[0].missing.by_record())
     answer(store, plan.neighbors.probes[0], records=ids[:3])
     (again,) = plan_audit(inputs(), store)
-    assert again.neighbors.asked == 6
+    assert again.neighbors.to_ask == 6
     assert neighbors_in_store(again, store) == {
         (record, n): f"neighbor {n} of {record}" for record in ids[:3] for n in (1, 2)
     }
@@ -358,7 +358,7 @@ def test_reference_to_be_made_is_a_preparation_and_is_asked_everything(prompted,
     assert (preparation.reference, preparation.ready) == ("sp", False)
     assert list(plan.references) == ["sp"], "the base is made from, not asked"
     assert plan.references["sp"].name == "reference:sp:one"
-    assert plan.references["sp"].asked == 6
+    assert plan.references["sp"].to_ask == 6
 
 
 def test_made_reference_has_a_key_of_its_content(prompted, store, tmp_path):
@@ -389,7 +389,7 @@ def test_each_target_has_a_self_prompt_reference_of_its_own(
     )
     first, other = plan_audit(both, store)
     assert first.preparations[0].recipe.key != other.preparations[0].recipe.key
-    assert other.references["sp"].asked == 6
+    assert other.references["sp"].to_ask == 6
 
 
 @pytest.mark.parametrize(

@@ -418,3 +418,15 @@ def test_infillers_path_is_relative_to_the_audit_file(tmp_path):
     content = edited(["neighbors"], {"kind": "infill", "model": "gpt2"})
     (tmp_path / "audit.yaml").write_text(yaml.safe_dump(content))
     assert load_spec(tmp_path / "audit.yaml").neighbors.model == str(tmp_path / "gpt2")
+
+
+def test_earlier_name_of_a_key_goes_on_working_with_a_note(capsys):
+    content = edited(["resources"], {"target": {"most_actors": 3}})
+    assert parse_spec(content, "audit.yaml").resources.target.max_actors == 3
+    assert capsys.readouterr().err == "note: audit.yaml: `most_actors` is now `max_actors`\n"
+
+
+def test_a_key_by_both_of_its_names_is_refused():
+    content = edited(["resources"], {"target": {"most_actors": 3, "max_actors": 3}})
+    [problem] = problems(content)
+    assert problem.startswith("resources.target: most_actors and max_actors are one key")

@@ -72,7 +72,7 @@ def test_the_log_of_a_long_run_is_few_files_and_loses_nothing(url):
     log = EventLog(url, "r1")
     for n in range(200):
         log.write({"event": str(n)})
-    assert len(Folder(url).names("events", ".jsonl")) <= status.MOST_PARTS + 1
+    assert len(Folder(url).names("events", ".jsonl")) <= status.MAX_PARTS + 1
     assert [e["event"] for e in read_events(Folder(url))["r1"]] == [str(n) for n in range(200)]
     log.close()
     assert Folder(url).names("events", ".jsonl") == ["r1.jsonl"]
@@ -92,7 +92,7 @@ def test_a_log_that_was_killed_while_it_merged_repeats_no_event(tmp_path):
 
 
 def test_each_checkpoint_waits_is_prepared_scored_and_done(url, plans):
-    one, two = (sum(s.asked for s in p.stages if s.only_for) for p in plans[:2])
+    one, two = (sum(s.to_ask for s in p.stages if s.only_for) for p in plans[:2])
     with recorded(url, "r1", "mine", ["one", "two", "copy"]) as log:
         watch = Watch(log, plans)
         assert states(url) == dict.fromkeys(("one", "two", "copy"), "waiting")
@@ -103,7 +103,7 @@ def test_each_checkpoint_waits_is_prepared_scored_and_done(url, plans):
         watch.look(lines)
         assert states(url)["one"] == f"scoring 5 of {one}"
         assert states(url)["two"] == "waiting"
-        lines |= {s.name: Line(s.asked, s.asked) for s in plans[0].stages}
+        lines |= {s.name: Line(s.to_ask, s.to_ask) for s in plans[0].stages}
         lines["target:two"] = Line(2, 12, "its weights are gone")
         watch.look(lines)
         assert states(url) == {

@@ -10,7 +10,7 @@ import yaml
 from small_audit import BASE, passages, reweigh, write_texts
 from test_image_outcome import Answered, answer
 
-from raymia.modalities.texts.shown import MOST_CHARACTERS, cut_to
+from raymia.modalities.texts.shown import MAX_CHARACTERS, cut_to
 from raymia.results.text_result import TextPiece
 
 SCRIPT = "<script>alert(1)</script>"
@@ -111,8 +111,8 @@ def test_redacted_run_holds_no_text_and_keeps_the_ids(
 
 def test_long_texts_are_cut_by_tokens_and_by_characters() -> None:
     pieces = [TextPiece(text=f"{n:04}") for n in range(1_000)]
-    assert cut_to(pieces, 300, MOST_CHARACTERS) == (pieces[:300], 2_800)
+    assert cut_to(pieces, 300, MAX_CHARACTERS) == (pieces[:300], 2_800)
     kept, cut = cut_to(pieces, 900, 10)
     assert ("".join(piece.text for piece in kept), cut) == ("0000000100", 3_990)
-    kept, cut = cut_to([TextPiece(text="x" * 20_000)], 300, MOST_CHARACTERS)
-    assert (len(kept[0].text), cut) == (MOST_CHARACTERS, 18_000)
+    kept, cut = cut_to([TextPiece(text="x" * 20_000)], 300, MAX_CHARACTERS)
+    assert (len(kept[0].text), cut) == (MAX_CHARACTERS, 18_000)

@@ -44,7 +44,7 @@ MARK = "RAYMIA_CHAOS_MARK"
 KINDS = ("actor", "raylet", "driver", "mid_write", "disk_full", "s3")
 EACH = 24
 BLOCK = 2
-MOST_RERUNS = 5
+MAX_RERUNS = 5
 S3_FAILURES = 0.1
 """Share of requests that the S3 server answers with an error."""
 START, END = "<!-- made by tools/chaos.py -->", "<!-- end -->"
@@ -129,7 +129,7 @@ class Audit:
         self.file.write_text(yaml.safe_dump(content), encoding="utf-8")
 
     def start(self) -> subprocess.Popen[bytes]:
-        script = Path(__file__).parent / "audit.py"
+        script = Path(__file__).parents[1] / "jobs" / "audit.py"
         with (self.folder / "log.txt").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, str(script), str(self.file)],
@@ -157,7 +157,7 @@ class Audit:
     def missing(self) -> int:
         """What the planner finds that no file answers."""
         spec = load_spec(self.file)
-        return sum(p.asked for p in plan_audit(resolve_inputs(spec), EvidenceStore(spec.store)))
+        return sum(p.to_ask for p in plan_audit(resolve_inputs(spec), EvidenceStore(spec.store)))
 
     def asked(self) -> int:
         return sum(s.asked for s in raymia.load_run(self.folder / "run").result.stages)
@@ -188,7 +188,7 @@ def disturb(
         outcome.exits.append(process.wait())
         repair()
         outcome.hit = outcome.hit or outcome.exits[0] != 0
-        while outcome.exits[-1] != 0 and len(outcome.exits) <= MOST_RERUNS:
+        while outcome.exits[-1] != 0 and len(outcome.exits) <= MAX_RERUNS:
             missing = audit.missing()
             outcome.exits.append(audit.run())
             if outcome.exits[-1] == 0 and audit.asked() != missing:

@@ -32,7 +32,7 @@ from raymia.spec import FineTuneSpec, LoraSpec
 from raymia.spec.file import load_spec
 from raymia.util.draws import generator
 
-LEAST_WORDS = 15
+MIN_WORDS = 15
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def main() -> None:
     least = sum(scale.sizes.values())
     if len(texts) < least:
         raise SystemExit(
-            f"{given.texts}: {len(texts)} different texts of {LEAST_WORDS} words or more, and the "
+            f"{given.texts}: {len(texts)} different texts of {MIN_WORDS} words or more, and the "
             f"study needs {least}"
         )
     results = [
@@ -103,7 +103,7 @@ def read_usable(path: str, column: str) -> list[str]:
     """Texts of some length, each once."""
     rows = (row.text for row in read_texts(path, column))
     return list(
-        dict.fromkeys(t for t in rows if isinstance(t, str) and len(t.split()) >= LEAST_WORDS)
+        dict.fromkeys(t for t in rows if isinstance(t, str) and len(t.split()) >= MIN_WORDS)
     )
 
 

@@ -166,7 +166,7 @@ def build(name: str, parameters: dict[str, Any], where: str, records: str = "tex
 Answer = TypeVar("Answer")
 
 
-def asked(answer: Answer | None) -> Answer:
+def answered(answer: Answer | None) -> Answer:
     """What was answered to a question that the attack asks, which it is always given."""
     if answer is None:
         raise ValueError("this attack was not given the answers to a question it asks")

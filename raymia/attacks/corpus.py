@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from raymia.attacks.base import Attack, Scores, asked, register
+from raymia.attacks.base import Attack, Scores, answered, register
 from raymia.evidence.text import TextEvidence
 
 
@@ -41,7 +41,7 @@ class DcPdd(Attack):
             raise ValueError(f"bound should be above 0, but got {self.bound}")
 
     def score(self, evidence: TextEvidence) -> Scores:
-        counts, tokens = asked(evidence.corpus).counts, evidence.target.tokens
+        counts, tokens = answered(evidence.corpus).counts, evidence.target.tokens
         rarity = -np.log((1.0 + counts) / (counts.sum() + len(counts)))
         return np.array(
             [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raymia.attacks.base import Attack, Scores, asked, register
+from raymia.attacks.base import Attack, Scores, answered, register
 from raymia.evidence.text import TextEvidence
 
 
@@ -36,5 +36,5 @@ class GradNorm(Attack):
             raise ValueError(f"norm should be 'inf' or '2', but got {self.norm!r}")
 
     def score(self, evidence: TextEvidence) -> Scores:
-        norms = asked(evidence.target.gradient)
+        norms = answered(evidence.target.gradient)
         return -(norms.largest if str(self.norm) == "inf" else norms.l2)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raymia.attacks.base import Attack, Scores, asked, register
+from raymia.attacks.base import Attack, Scores, answered, register
 from raymia.evidence.text import TextEvidence
 from raymia.metrics.learning import fit, fold_of
 
@@ -43,7 +43,7 @@ class LearnedCombination(Attack):
             raise ValueError(f"folds should be at least 2, but got {self.folds}")
 
     def score(self, evidence: TextEvidence) -> Scores:
-        records = asked(evidence.labelled)
+        records = answered(evidence.labelled)
         features = np.column_stack(list(records.scores.values()))
         has_any = ~np.isnan(features).all(axis=1)
         known = np.array([label is not None for label in records.is_member])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raymia.attacks.base import MIN_LOSS, Attack, Scores, asked, register
+from raymia.attacks.base import MIN_LOSS, Attack, Scores, answered, register
 from raymia.evidence.text import TextEvidence
 
 
@@ -60,5 +60,5 @@ class Lowercase(Attack):
     asks = ("tokens", "lowercase")
 
     def score(self, evidence: TextEvidence) -> Scores:
-        lowercase = np.maximum(-asked(evidence.target.lowercase), MIN_LOSS)
+        lowercase = np.maximum(-answered(evidence.target.lowercase), MIN_LOSS)
         return evidence.target.tokens.mean() / lowercase

@@ -11,7 +11,7 @@ from raymia.attacks.base import (
     Attack,
     InSpace,
     Scores,
-    asked,
+    answered,
     mean_of_present,
     register,
 )
@@ -38,7 +38,7 @@ class Neighbor(InSpace):
     asks = ("tokens", "neighbors")
 
     def score(self, evidence: TextEvidence) -> Scores:
-        return -variation(self, evidence.target, asked(evidence.target.neighbors).mean_log_prob)
+        return -variation(self, evidence.target, answered(evidence.target.neighbors).mean_log_prob)
 
 
 @register
@@ -58,7 +58,7 @@ class DetectGpt(Attack):
     asks = ("tokens", "neighbors")
 
     def score(self, evidence: TextEvidence) -> Scores:
-        neighbors = asked(evidence.target.neighbors).mean_log_prob
+        neighbors = answered(evidence.target.neighbors).mean_log_prob
         counts = (~np.isnan(neighbors)).sum(axis=1)
         mean = mean_of_present(neighbors)
         variance = mean_of_present((neighbors - mean[:, None]) ** 2)  # over the count
@@ -99,9 +99,9 @@ class Spv(InSpace):
     asks = ("tokens", "neighbors")
 
     def score(self, evidence: TextEvidence) -> Scores:
-        target, reference = evidence.target, asked(evidence.reference)
-        return variation(self, reference, asked(reference.neighbors).mean_log_prob) - variation(
-            self, target, asked(target.neighbors).mean_log_prob
+        target, reference = evidence.target, answered(evidence.reference)
+        return variation(self, reference, answered(reference.neighbors).mean_log_prob) - variation(
+            self, target, answered(target.neighbors).mean_log_prob
         )
 
 
@@ -135,10 +135,10 @@ class SpvEmbedding(InSpace):
     uses_reference = True
 
     def score(self, evidence: TextEvidence) -> Scores:
-        return self._variation(asked(evidence.reference)) - self._variation(evidence.target)
+        return self._variation(answered(evidence.reference)) - self._variation(evidence.target)
 
     def _variation(self, model: ModelEvidence) -> Scores:
-        around = asked(model.noise).mean_log_prob
+        around = answered(model.noise).mean_log_prob
         return variation(self, model, around if self.symmetric else around[:, ::2])
 
 

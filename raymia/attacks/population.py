@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from raymia.attacks.base import Attack, Scores, asked, register
+from raymia.attacks.base import Attack, Scores, answered, register
 from raymia.evidence.text import TextEvidence
 
 MIN_POPULATION = 20
@@ -53,7 +53,7 @@ class Rmia(Attack):
 
     def score(self, evidence: TextEvidence) -> Scores:
         records = self._ratios(evidence)
-        population = self._ratios(asked(evidence.population))
+        population = self._ratios(answered(evidence.population))
         bounds = np.sort(self.gamma * population[~np.isnan(population)])
         if len(bounds) == 0:
             return np.full(len(records), np.nan)
@@ -62,7 +62,7 @@ class Rmia(Attack):
 
     def _ratios(self, evidence: TextEvidence) -> Scores:
         target = np.exp(evidence.target.tokens.mean())
-        reference = np.exp(asked(evidence.reference).tokens.mean())
+        reference = np.exp(answered(evidence.reference).tokens.mean())
         ratios: Scores = target / (((1 + self.a) * reference + 1 - self.a) / 2)
         return ratios
 
@@ -97,7 +97,7 @@ class Quantile(Attack):
 
     def score(self, evidence: TextEvidence) -> Scores:
         return excess_over_quantile(
-            *_covariates(asked(evidence.population)), *_covariates(evidence), self.fpr
+            *_covariates(answered(evidence.population)), *_covariates(evidence), self.fpr
         )
 
 
@@ -140,5 +140,5 @@ def _covariates(evidence: TextEvidence) -> tuple[npt.NDArray[np.float64], Scores
     """What a quantile depends on, [texts, 3], and the target's mean log-probability, [texts]."""
     compressed = [len(zlib.compress(text.encode())) / len(text) for text in evidence.texts]
     lengths = [np.log(len(text)) for text in evidence.texts]
-    reference = asked(evidence.reference).tokens.mean()
+    reference = answered(evidence.reference).tokens.mean()
     return np.column_stack([reference, compressed, lengths]), evidence.target.tokens.mean()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raymia.attacks.base import MIN_LOSS, Attack, Scores, asked, register
+from raymia.attacks.base import MIN_LOSS, Attack, Scores, answered, register
 from raymia.evidence.text import TextEvidence
 
 
@@ -30,7 +30,7 @@ class Recall(Attack):
 
     def score(self, evidence: TextEvidence) -> Scores:
         target = evidence.target
-        return asked(target.prefixed) / np.minimum(target.tokens.mean(), -MIN_LOSS)
+        return answered(target.prefixed) / np.minimum(target.tokens.mean(), -MIN_LOSS)
 
 
 @register
@@ -63,5 +63,5 @@ class ConRecall(Attack):
 
     def score(self, evidence: TextEvidence) -> Scores:
         target = evidence.target
-        contrast = asked(target.prefixed) - self.gamma * asked(target.member_prefixed)
+        contrast = answered(target.prefixed) - self.gamma * answered(target.member_prefixed)
         return contrast / np.minimum(target.tokens.mean(), -MIN_LOSS)

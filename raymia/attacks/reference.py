@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raymia.attacks.base import MIN_LOSS, Attack, InSpace, Scores, asked, register
+from raymia.attacks.base import MIN_LOSS, Attack, InSpace, Scores, answered, register
 from raymia.evidence.text import TextEvidence
 
 
@@ -32,7 +32,7 @@ class Difference(InSpace):
     uses_reference = True
 
     def score(self, evidence: TextEvidence) -> Scores:
-        reference = asked(evidence.reference).tokens.mean()
+        reference = answered(evidence.reference).tokens.mean()
         return self.likelihood(evidence.target.tokens.mean()) - self.likelihood(reference)
 
 
@@ -53,5 +53,5 @@ class Ratio(Attack):
     uses_reference = True
 
     def score(self, evidence: TextEvidence) -> Scores:
-        reference = np.maximum(-asked(evidence.reference).tokens.mean(), MIN_LOSS)
+        reference = np.maximum(-answered(evidence.reference).tokens.mean(), MIN_LOSS)
         return reference / np.maximum(-evidence.target.tokens.mean(), MIN_LOSS)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raymia.attacks.base import Attack, Scores, asked, register
+from raymia.attacks.base import Attack, Scores, answered, register
 from raymia.evidence.text import TextEvidence
 
 
@@ -39,7 +39,7 @@ class Samia(Attack):
             raise ValueError(f"n should be at least 1, but got {self.n}")
 
     def score(self, evidence: TextEvidence) -> Scores:
-        pairs = zip(evidence.texts, asked(evidence.target.samples), strict=True)
+        pairs = zip(evidence.texts, answered(evidence.target.samples), strict=True)
         return np.array([self._recall(text, samples) for text, samples in pairs])
 
     def _recall(self, text: str, samples: list[tuple[int, str]]) -> float:

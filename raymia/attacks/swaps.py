@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from raymia.attacks.base import Attack, Scores, asked, register
+from raymia.attacks.base import Attack, Scores, answered, register
 from raymia.attacks.min_k import count_of
 from raymia.evidence.text import TextEvidence
 
@@ -46,7 +46,7 @@ class Pac(Attack):
     def score(self, evidence: TextEvidence) -> Scores:
         tokens = evidence.target.tokens
         records = tokens.per_record(tokens.log_prob)
-        pairs = zip(records, asked(evidence.target.swaps), strict=True)
+        pairs = zip(records, answered(evidence.target.swaps), strict=True)
         return np.array([self._difference(record, copies) for record, copies in pairs])
 
     def _difference(

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from raymia.attacks.base import Attack, Scores, asked, register
+from raymia.attacks.base import Attack, Scores, answered, register
 from raymia.evidence.text import TextEvidence
 
 Gains = npt.NDArray[np.float64]
@@ -25,7 +25,7 @@ def compared_tokens(evidence: TextEvidence) -> Iterator[tuple[Gains, npt.NDArray
     text into different tokens or cut it off at different lengths, so that the t-th token of one is
     not the t-th of the other.
     """
-    target, reference = evidence.target.tokens, asked(evidence.reference).tokens
+    target, reference = evidence.target.tokens, answered(evidence.reference).tokens
     for (start, end), (ref_start, ref_end) in zip(
         pairwise(target.offsets), pairwise(reference.offsets), strict=True
     ):

@@ -111,7 +111,7 @@ def _kinds(config: dict[str, Any]) -> tuple[Machine, ...] | None:
 
 
 @contextmanager
-def asked_for(demands: Sequence[Demand]) -> Iterator[None]:
+def requested(demands: Sequence[Demand]) -> Iterator[None]:
     """Ask the autoscaler for the places of all actors there may be, by GPU types and labels, so
     that the right machines come up; and no longer when the block ends, however it ends. What other
     threads ask for is asked for with it.

@@ -37,7 +37,7 @@ class Line:
     total: int = 0
     failed: int = 0
     seconds: float = 0.0
-    asked: dict[str, int] = field(default_factory=dict)
+    questions: dict[str, int] = field(default_factory=dict)
     """By the question's name."""
     why_failed: str = ""
     """Of a stage that one target alone has a part in, and that went wrong."""
@@ -80,7 +80,7 @@ class Board:
         line.done += done
         line.failed += failed
         line.seconds += seconds
-        line.asked[question] = line.asked.get(question, 0) + done
+        line.questions[question] = line.questions.get(question, 0) + done
 
     def fail(self, stage: str, why: str) -> None:
         self.lines.setdefault(stage, Line()).why_failed = why

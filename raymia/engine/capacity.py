@@ -17,7 +17,7 @@ from typing import Any
 TYPE_PREFIX = "accelerator_type:"
 """Ray counts a machine's GPU type as a resource of this name."""
 _ANY_PART_OF = 0.001
-_MOST_COMPARED = 8
+_MAX_COMPARED = 8
 _SLACK = 1e-6
 
 
@@ -149,7 +149,7 @@ def _lacking(demand: Demand, machines: Sequence[Machine]) -> str:
 
 
 def _together(demands: Sequence[Demand], machines: Sequence[Machine]) -> Iterable[str]:
-    sizes = range(2, len(demands) + 1) if len(demands) <= _MOST_COMPARED else [len(demands)]
+    sizes = range(2, len(demands) + 1) if len(demands) <= _MAX_COMPARED else [len(demands)]
     for some in (group for size in sizes for group in combinations(demands, size)):
         usable = [m for m in machines if any(m.fits(demand) for demand in some)]
         for resource in sorted({name for demand in some for name in demand.resources}):

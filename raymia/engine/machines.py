@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 
-from raymia.engine.autoscaler import POLL_SECONDS, asked_for, other_kinds, present, say, wait_for
+from raymia.engine.autoscaler import POLL_SECONDS, other_kinds, present, requested, say, wait_for
 from raymia.engine.capacity import Demand, shortages
 from raymia.engine.cluster import Cluster, pool_options, task_options
 from raymia.inputs.base import Inputs
@@ -32,14 +32,14 @@ def demands_of(pools: Sequence[Pool], blocks: int, cluster: Cluster) -> list[Dem
         Demand.of(
             pool.name,
             min(pool.spec.actors, blocks),
-            min(pool.spec.most_actors or pool.spec.actors, blocks),
+            min(pool.spec.max_actors or pool.spec.actors, blocks),
             pool_options(pool.spec, actors, cluster),
         )
         for pool in pools
     ]
 
 
-def most_blocks(inputs: Inputs) -> int:
+def max_blocks(inputs: Inputs) -> int:
     """Blocks of a stream that asks about every record."""
     return math.ceil(len(inputs.payloads) / inputs.spec.resources.block_records)
 
@@ -59,7 +59,7 @@ def refuse_impossible(plans: Sequence[TargetPlan], inputs: Inputs, cluster: Clus
     """
     if cluster.startable is None:
         return
-    resources, blocks = inputs.spec.resources, most_blocks(inputs)
+    resources, blocks = inputs.spec.resources, max_blocks(inputs)
     steps = [demands_of(pools_of(stages), blocks, cluster) for stages in streams_of(plans)]
     steps += [
         [demand_of_task(preparation.stage_name(plan.name), resources.reference, cluster)]
@@ -104,6 +104,6 @@ def machines_for(
     lacking = shortages(demands, present())
     if lacking:
         say(console, f"asking for machines: {lacking[0]}")
-    with asked_for(demands):
+    with requested(demands):
         wait_for(demands, console, 60 * wait_minutes)
         yield

@@ -10,7 +10,7 @@ import ray
 
 from raymia.engine.failures import own_error
 from raymia.evidence.store import PART, EvidenceKey, EvidenceStore
-from raymia.evidence.upkeep import MOST_PARTS, compact, merge_alike
+from raymia.evidence.upkeep import MAX_PARTS, compact, merge_alike
 
 LOGGER = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Merging:
     def after_block(self) -> None:
         """Start to merge if it is time."""
         self._passed += 1
-        if self._passed < MOST_PARTS or self._is_at_work():
+        if self._passed < MAX_PARTS or self._is_at_work():
             return
         self._passed = 0
         self._running = _started(merge_parts, self._store_url, self._folders)
@@ -65,7 +65,7 @@ class Merging:
             self._end()
         store = EvidenceStore(self._store_url)
         for folder in self._folders:
-            if len(store.folder.names(folder, PART)) > MOST_PARTS:
+            if len(store.folder.names(folder, PART)) > MAX_PARTS:
                 ray.get(_started(compact_parts, self._store_url, folder))
 
 

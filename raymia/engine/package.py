@@ -11,7 +11,7 @@ from raymia.spec.file import is_url, read_spec, with_paths
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
 
-MOST_BYTES = 100 * 2**20
+MAX_BYTES = 100 * 2**20
 """More does not belong into a job's working directory, which Ray keeps in memory."""
 AUDIT_FILE = "audit.yaml"
 
@@ -88,10 +88,10 @@ def pack(audit_file: Path) -> Package:
         inside = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
         files |= {os.path.relpath(file, folder): file for file in inside}
     size = sum(file.stat().st_size for file in files.values())
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         problems.append(
             f"{audit_file}: the files beside it have {size / 2**20:,.0f} MiB, and a job carries "
-            f"{MOST_BYTES / 2**20:.0f}; put them into a shared folder or object storage"
+            f"{MAX_BYTES / 2**20:.0f}; put them into a shared folder or object storage"
         )
     if problems:
         raise InputError(problems)

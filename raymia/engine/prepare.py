@@ -18,7 +18,7 @@ from raymia.prepare.self_generated import SelfGeneratedRecipe, make_image_refere
 from raymia.prepare.self_prompt import make_reference
 from raymia.spec import PoolSpec
 
-MOST_THREADS = 8
+MAX_THREADS = 8
 """Small models are slower, not faster, on more threads than this."""
 
 
@@ -83,7 +83,7 @@ def run_tasks(
 
         if not torch.cuda.is_available():
             given = os.cpu_count() if pool.cpus is None else int(pool.cpus)
-            torch.set_num_threads(min(MOST_THREADS, given or 1))
+            torch.set_num_threads(min(MAX_THREADS, given or 1))
         return function()
 
     task = ray.remote(max_retries=2, **task_options(pool, cluster))(with_threads)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from raymia.engine.board import Line, OnLines, started
 from raymia.engine.cluster import Cluster, check_store_is_shared, connected, is_given
-from raymia.engine.machines import Machines, machines_for, most_blocks, refuse_impossible
+from raymia.engine.machines import Machines, machines_for, max_blocks, refuse_impossible
 from raymia.engine.prepare import run_preparation
 from raymia.engine.side_by_side import Stream, run_streams
 from raymia.engine.stream import run_stream
@@ -81,7 +81,7 @@ def ask_models(
         failed |= run_streams(
             streams_of(in_loading_order(inputs.without(failed), store)),
             run,
-            blocks=most_blocks(inputs),
+            blocks=max_blocks(inputs),
             cluster=cluster,
             board=board,
         )

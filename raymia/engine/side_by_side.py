@@ -59,9 +59,9 @@ class Stream:
 
     def waits_for(self, other: Stream) -> bool:
         """Whether it asks about neighbors that the other one makes."""
-        makes = any(stage.role == "neighbors" and stage.asked for stage in other.stages)
+        makes = any(stage.role == "neighbors" and stage.to_ask for stage in other.stages)
         return makes and any(
-            probe.asked and probe.probe.subject == "neighbor"
+            probe.to_ask and probe.probe.subject == "neighbor"
             for stage in self.stages
             for probe in stage.probes
         )
@@ -70,7 +70,7 @@ class Stream:
         """Whether it says what it takes of a cluster, so that others may have the rest."""
         return all(
             (pool.spec.gpus or (pool.spec.cpus and pool.computes and not cluster.is_local))
-            and (pool.spec.most_actors or pool.spec.actors) == pool.spec.actors
+            and (pool.spec.max_actors or pool.spec.actors) == pool.spec.actors
             for pool in self.pools
         )
 

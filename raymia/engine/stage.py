@@ -33,7 +33,7 @@ from raymia.models.source import bring
 from raymia.questions.base import RECORD, Item, Probe
 from raymia.util.errors import RaymiaError
 
-MOST_DEATHS = 3
+MAX_DEATHS = 3
 """How often in a row an actor's process may die while it loads; Ray would start it for ever."""
 RECORD_COLUMNS = ["record_id", "payload", "neighbor", "neighbor_payload"]
 FAILED = pa.field("failed", pa.list_(pa.struct([("target", pa.string()), ("why", pa.string())])))
@@ -106,7 +106,7 @@ class PoolActor:
             torch.set_num_threads(self.config.threads)
         actor = ray.get_runtime_context().get_actor_id()
         died = ray.get(self.board.begin_loading.remote(actor))
-        if died >= MOST_DEATHS:
+        if died >= MAX_DEATHS:
             raise RaymiaError(died_loading(self.config.tasks, died))
         bring(self.config.origins)
         loaded = load_together([task.loader for task in self.config.tasks])

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 STOP_SECONDS = 20.0
 """How long threads that were told to end may take."""
 Found = TypeVar("Found")
-_told: ContextVar[threading.Event] = ContextVar("told")
+_stop: ContextVar[threading.Event] = ContextVar("stop")
 
 
 class StoppedError(Exception):
@@ -34,7 +34,7 @@ class Threads:
         future: Future[Found] = Future()
 
         def run() -> None:
-            _told.set(self._event)
+            _stop.set(self._event)
             try:
                 future.set_result(function(*arguments))
             except BaseException as error:
@@ -57,9 +57,9 @@ def first_done(futures: Collection[Future[Any]], seconds: float) -> set[Future[A
     return wait(futures, timeout=seconds, return_when=FIRST_COMPLETED).done
 
 
-def told() -> threading.Event:
+def stop_requested() -> threading.Event:
     """Set where this thread is told to end; never, for one that nobody tells."""
-    return _told.get(threading.Event())
+    return _stop.get(threading.Event())
 
 
 def pause(seconds: float) -> None:
@@ -70,5 +70,5 @@ def pause(seconds: float) -> None:
     StoppedError
         Where this thread is told to end, at once.
     """
-    if told().wait(seconds):
+    if stop_requested().wait(seconds):
         raise StoppedError

@@ -27,14 +27,14 @@ from raymia.engine.stage import (
     failures_in,
     todo_column,
 )
-from raymia.engine.stopping import StoppedError, told
+from raymia.engine.stopping import StoppedError, stop_requested
 from raymia.evidence.store import EvidenceStore
 from raymia.models.source import origins_of
 from raymia.plan.planning import stored_neighbors
 from raymia.spec import PoolSpec
 from raymia.util.errors import RaymiaError
 
-LEAST_TIMEOUT_SECONDS = 1_800.0
+MIN_TIMEOUT_SECONDS = 1_800.0
 """Ray Data's own: how long nothing may be answered before that is taken for a stall."""
 
 
@@ -89,15 +89,15 @@ def run_stream(
     # The error is raised here; ray.data set its own level when it was imported.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # Waiting for machines to come up, or for a large model to load, is not a stall.
-    context.execution_no_progress_timeout_s = max(LEAST_TIMEOUT_SECONDS, 60 * wait_minutes)
+    context.execution_no_progress_timeout_s = max(MIN_TIMEOUT_SECONDS, 60 * wait_minutes)
     context.execution_options.preserve_order = False
-    context.custom_execution_callback_classes = [EndsWhenTold]
+    context.custom_execution_callback_classes = [EndsWhenStopped]
     actors = sum(pool.spec.actors for pool in pools)
     computing = sum(pool.spec.actors for pool in pools if pool.computes)
     dataset = ray.data.from_arrow_refs(blocks)
     for number, pool in enumerate(pools):
         for stage in pool.stages:
-            board.expect.remote(stage.name, stage.asked)
+            board.expect.remote(stage.name, stage.to_ask)
         later = [
             todo_column(p.key)
             for other in pools[number + 1 :]
@@ -141,7 +141,7 @@ def run_stream(
                 passed += batch.num_rows
                 failed |= failures_in(batch)
                 merging.after_block()
-        if not told().is_set():
+        if not stop_requested().is_set():
             merging.finish()
     except ray.exceptions.RayError as error:
         raise own_error(error) from error
@@ -152,14 +152,14 @@ def run_stream(
             "what was answered is stored, run it again to go on, with a longer "
             "resources.wait_minutes if need be"
         ) from None
-    if told().is_set():
+    if stop_requested().is_set():
         raise StoppedError
     if passed != sent:
         raise RaymiaError(f"{sent} records went into the stream and {passed} came out of it")
     return failed
 
 
-class EndsWhenTold(ExecutionCallback):  # type: ignore[misc]
+class EndsWhenStopped(ExecutionCallback):  # type: ignore[misc]
     """Kills the actors of an execution that fails, or whose thread is told to end.
 
     Ray Data makes one in the thread that asks for an execution, and calls it in the loop of that
@@ -168,7 +168,7 @@ class EndsWhenTold(ExecutionCallback):  # type: ignore[misc]
     """
 
     def __init__(self) -> None:
-        self._told = told()
+        self._stop = stop_requested()
         self._ending: threading.Thread | None = None
 
     def before_execution_starts(self, executor: Any) -> None:
@@ -180,7 +180,7 @@ class EndsWhenTold(ExecutionCallback):  # type: ignore[misc]
         executor.shutdown = kill
 
     def on_execution_step(self, executor: Any) -> None:
-        if self._told.is_set() and self._ending is None:
+        if self._stop.is_set() and self._ending is None:
             # In a thread, since it waits for the loop that calls this.
             self._ending = threading.Thread(target=executor.shutdown, args=(True,), daemon=True)
             self._ending.start()
@@ -188,7 +188,7 @@ class EndsWhenTold(ExecutionCallback):  # type: ignore[misc]
 
 def _strategy(pool: PoolSpec, blocks: int) -> ray.data.ActorPoolStrategy:
     """A pool of a fixed size, or one that grows to the machines that come up."""
-    least, most = (min(n, blocks) for n in (pool.actors, pool.most_actors or pool.actors))
+    least, most = (min(n, blocks) for n in (pool.actors, pool.max_actors or pool.actors))
     if least == most:
         return ray.data.ActorPoolStrategy(size=least)
     return ray.data.ActorPoolStrategy(min_size=least, max_size=most)

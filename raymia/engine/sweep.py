@@ -28,7 +28,7 @@ from raymia.sweep.evaluate import Place, Setting
 from raymia.sweep.work import Case, Source, Terms, Worker, shared_out
 from raymia.util.errors import RaymiaError
 
-LEAST_PER_TRIAL = 25
+MIN_PER_TRIAL = 25
 STAGE = "sweep"
 PLACE = "place"
 OBJECTIVE = "objective"
@@ -137,7 +137,7 @@ def try_settings(
         If a worker failed; what was tried by then is kept.
     """
     expected = len(settings) + sum(search.samples for search in proposed)
-    listed = max(1, min(int(cluster.cpus), -(-len(settings) // LEAST_PER_TRIAL)))
+    listed = max(1, min(int(cluster.cpus), -(-len(settings) // MIN_PER_TRIAL)))
     sources: list[Source] = [*proposed]
     if settings:
         sources += shared_out(settings, listed)

@@ -26,12 +26,12 @@ from raymia.evidence.store import (
     first_of_each,
     part_name,
 )
-from raymia.models.source import check_whole
 from raymia.storage.files import TEMPORARY_PREFIX, FileEntry
+from raymia.storage.safetensors import check_whole
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.hashing import digest
 
-MOST_PARTS = 64
+MAX_PARTS = 64
 """Parts of one key that are left as they are."""
 MERGED_BYTES = 128 * 2**20
 """Parts are merged up to this size, so that merging needs little memory."""
@@ -219,7 +219,7 @@ def _verify_prepared(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
 
 
 def compact(
-    store: EvidenceStore, folder: str, most_parts: int = MOST_PARTS, merged: int = MERGED_BYTES
+    store: EvidenceStore, folder: str, max_parts: int = MAX_PARTS, merged: int = MERGED_BYTES
 ) -> int:
     """Merge a key's parts where there are too many.
 
@@ -228,45 +228,45 @@ def compact(
 
     Parameters
     ----------
-    most_parts : a key with no more is left alone.
+    max_parts : a key with no more is left alone.
     merged : parts are merged up to this many bytes.
 
     Returns
     -------
     How many files there are fewer.
     """
-    if len(store.folder.names(folder, PART)) <= most_parts:
+    if len(store.folder.names(folder, PART)) <= max_parts:
         return 0
     return sum(_merge(store, folder, group) for group in _groups(_whole(store, folder), merged))
 
 
 def merge_alike(
-    store: EvidenceStore, folder: str, most_alike: int = MOST_PARTS, merged: int = MERGED_BYTES
+    store: EvidenceStore, folder: str, max_alike: int = MAX_PARTS, merged: int = MERGED_BYTES
 ) -> int:
     """Merge parts of about one size, of which there are too many, while others are written.
 
     What was merged is larger, and is merged again only with as many of its own size. So a row is
-    written a few times however many come after it, and a key has at most ``most_alike`` parts of
+    written a few times however many come after it, and a key has at most ``max_alike`` parts of
     each of a few sizes, beside those that are large enough.
 
     Parameters
     ----------
-    most_alike : parts of one size that are left as they are.
+    max_alike : parts of one size that are left as they are.
     merged : parts are merged up to this many bytes.
 
     Returns
     -------
     How many files there are fewer.
     """
-    if len(store.folder.names(folder, PART)) <= most_alike:
+    if len(store.folder.names(folder, PART)) <= max_alike:
         return 0
     sizes: dict[int, list[FileEntry]] = {}
     for entry in _whole(store, folder):
-        sizes.setdefault(entry.size.bit_length() // most_alike.bit_length(), []).append(entry)
+        sizes.setdefault(entry.size.bit_length() // max_alike.bit_length(), []).append(entry)
     return sum(
         _merge(store, folder, group)
         for alike in sizes.values()
-        if len(alike) > most_alike
+        if len(alike) > max_alike
         for group in _groups(alike, merged)
     )
 

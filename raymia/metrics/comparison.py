@@ -10,7 +10,7 @@ import numpy as np
 
 from raymia.metrics.delong import Placements, difference_of, placements
 from raymia.metrics.roc import BoolArray, FloatArray
-from raymia.metrics.summary import LEAST_PER_CLASS, Comparison
+from raymia.metrics.summary import MIN_PER_CLASS, Comparison
 
 Place = tuple[str, str]
 """A target and an attack."""
@@ -56,7 +56,7 @@ def compare(
         both = np.isfinite(leader) & np.isfinite(other)
         labels = is_member[both]
         n_members = int(np.count_nonzero(labels))
-        if min(n_members, labels.size - n_members) < LEAST_PER_CLASS:
+        if min(n_members, labels.size - n_members) < MIN_PER_CLASS:
             continue
         if led is None or led[0] != question.leader or not np.array_equal(led[1], both):
             led = question.leader, both, placements(leader[both], labels)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy import stats
 
-from raymia.metrics.learning import LEAST_PER_CLASS, Floats, fit
+from raymia.metrics.learning import MIN_PER_CLASS, Floats, fit
 from raymia.metrics.summary import Result
 
 
@@ -57,7 +57,7 @@ def infer_dataset(
         "n_non_members": np.unique(units[others_tested]).size,
     }
     model = fit(features[is_fitted], is_suspect[is_fitted])
-    if model is None or min(counts.values()) < LEAST_PER_CLASS:
+    if model is None or min(counts.values()) < MIN_PER_CLASS:
         return DatasetInference(
             target=target, suspects=suspects, **counts, p_value=None, effect=None
         )

@@ -22,9 +22,9 @@ from raymia.metrics.intervals import lower_limit, upper_limit
 from raymia.metrics.roc import BoolArray, FloatArray, IntArray
 from raymia.metrics.summary import EpsilonBound
 
-MOST_THRESHOLDS = 1_000
+MAX_THRESHOLDS = 1_000
 """Thresholds tried on the calibration half; more would be near one of them."""
-MOST_GUESSES = 5_000
+MAX_GUESSES = 5_000
 """Records whose membership is guessed in one run: the bounds take time that grows with it."""
 GUESS_COUNTS = 24
 """How many numbers of guesses are tried at each end, on the calibration half."""
@@ -49,7 +49,7 @@ def epsilon_held_out(halves: Halves, *, delta: float, confidence: float) -> Epsi
     if not (halves.can_judge and halves.can_choose):
         return None
     curve = halves.calibration_curve
-    points = _spread(curve.tpr.size - 1, MOST_THRESHOLDS)
+    points = _spread(curve.tpr.size - 1, MAX_THRESHOLDS)
     bounds = epsilon_of_counts(
         np.rint(curve.tpr[points] * curve.n_members),
         curve.n_members,
@@ -87,11 +87,11 @@ def epsilon_of_counts(
 ) -> FloatArray:
     """Give the bound of `epsilon_held_out` for counts, not cut off at 0; -inf for none."""
     side = 0.5 + confidence / 2
-    least_tpr = lower_limit(true_positives, n_members, side)
-    most_fpr = upper_limit(false_positives, n_non_members, side)
+    min_tpr = lower_limit(true_positives, n_members, side)
+    max_fpr = upper_limit(false_positives, n_non_members, side)
     with np.errstate(divide="ignore"):
-        of_members = np.log(np.maximum(least_tpr - delta, 0.0)) - np.log(most_fpr)
-        of_others = np.log(np.maximum(1.0 - most_fpr - delta, 0.0)) - np.log(1.0 - least_tpr)
+        of_members = np.log(np.maximum(min_tpr - delta, 0.0)) - np.log(max_fpr)
+        of_others = np.log(np.maximum(1.0 - max_fpr - delta, 0.0)) - np.log(1.0 - min_tpr)
     return np.asarray(np.maximum(of_members, of_others))
 
 
@@ -139,7 +139,7 @@ def guess(
     draws = np.random.Generator(np.random.Philox(seed))
     chosen_on = _ascending(scores, is_member, calibration, draws)
     judged = _ascending(scores, is_member, ~calibration, draws)
-    most = min(chosen_on.size, judged.size, MOST_GUESSES)
+    most = min(chosen_on.size, judged.size, MAX_GUESSES)
     if not most:
         return None
     tried = np.unique(np.append(0, np.geomspace(1, most, GUESS_COUNTS).astype(np.int64)))

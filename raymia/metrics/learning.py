@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from raymia.util.draws import stream_key
 
-LEAST_PER_CLASS = 10
+MIN_PER_CLASS = 10
 """Records of a class below which nothing is fitted."""
 
 Floats = npt.NDArray[np.float64]
@@ -50,7 +50,7 @@ def fit(features: Floats, labels: npt.NDArray[np.bool_]) -> Any | None:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import RobustScaler
 
-    if min(labels.sum(), (~labels).sum()) < LEAST_PER_CLASS:
+    if min(labels.sum(), (~labels).sum()) < MIN_PER_CLASS:
         return None
     model = make_pipeline(
         SimpleImputer(strategy="median", keep_empty_features=True),

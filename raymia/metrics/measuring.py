@@ -18,7 +18,7 @@ from raymia.metrics.epsilon import (
     guess,
 )
 from raymia.metrics.held_out import Halves, accuracy_held_out, rates_held_out
-from raymia.metrics.summary import LEAST_PER_CLASS, AttackMetrics, Estimate, NotMeasured, TprAtFpr
+from raymia.metrics.summary import MIN_PER_CLASS, AttackMetrics, Estimate, NotMeasured, TprAtFpr
 from raymia.util.hashing import string_hashes
 
 DEFAULT_FPRS = (0.1, 0.01, 0.001)
@@ -182,6 +182,6 @@ def _why_not(scores: roc.FloatArray, n_members: int, n_non_members: int) -> str 
     if infinite:
         return f"{infinite} of {scores.size} scores are infinite"
     for count, kind in ((n_members, "members"), (n_non_members, "non-members")):
-        if count < LEAST_PER_CLASS:
-            return f"at least {LEAST_PER_CLASS} {kind} must have a score; there are {count}"
+        if count < MIN_PER_CLASS:
+            return f"at least {MIN_PER_CLASS} {kind} must have a score; there are {count}"
     return None

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-LEAST_PER_CLASS = 2
+MIN_PER_CLASS = 2
 """A single member or non-member has no spread to take an interval from."""
 
 
@@ -113,8 +113,8 @@ class AttackMetrics(Result):
     kind: Literal["measured"] = "measured"
     target: str = Field(description="name of the checkpoint under audit")
     attack: str = Field(description="name of the attack, statistic@reference where it has one")
-    n_members: int = Field(ge=LEAST_PER_CLASS, description="members with a score")
-    n_non_members: int = Field(ge=LEAST_PER_CLASS, description="non-members with a score")
+    n_members: int = Field(ge=MIN_PER_CLASS, description="members with a score")
+    n_non_members: int = Field(ge=MIN_PER_CLASS, description="non-members with a score")
     n_unscored: int = Field(ge=0, description="members and non-members without a score, left out")
     auc: Estimate = Field(
         description="area under the ROC curve, with DeLong's interval; 0.5 is chance"
@@ -171,8 +171,8 @@ class Comparison(Result):
     attack: str = Field(description="the leading attack")
     other_target: str = Field(description="what it is compared with")
     other_attack: str = Field(description="what it is compared with")
-    n_members: int = Field(ge=LEAST_PER_CLASS, description="members that both scored")
-    n_non_members: int = Field(ge=LEAST_PER_CLASS, description="non-members that both scored")
+    n_members: int = Field(ge=MIN_PER_CLASS, description="members that both scored")
+    n_non_members: int = Field(ge=MIN_PER_CLASS, description="non-members that both scored")
     value: float = Field(description="difference of the AUCs")
     low: float = Field(description="lower end of its interval, for this comparison alone")
     high: float = Field(description="upper end of its interval, for this comparison alone")

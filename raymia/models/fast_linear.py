@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-LEAST_WEIGHTS = 2**14
+MIN_WEIGHTS = 2**14
 """Layers of fewer weights are left to MKL: oneDNN's start takes longer than their products."""
 
 Tensor = torch.Tensor
@@ -68,7 +68,7 @@ FAST: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: FastLinear, Conv1D: F
 
 def _is_worthwhile(given: Tensor, weight: Tensor) -> bool:
     # Not by the number of rows: an answer would depend on how many others are in its batch.
-    return given.dtype == weight.dtype == torch.float32 and weight.numel() >= LEAST_WEIGHTS
+    return given.dtype == weight.dtype == torch.float32 and weight.numel() >= MIN_WEIGHTS
 
 
 def _linear(given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

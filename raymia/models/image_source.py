@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from raymia.models.source import PICKLES, check_whole, locate, read_json
+from raymia.models.source import PICKLES, locate, read_json
 from raymia.spec import ModelSpec
 from raymia.spec.images import Shape
+from raymia.storage.safetensors import check_whole
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
 

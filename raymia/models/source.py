@@ -13,6 +13,7 @@ from typing import Any
 from raymia.spec import LongTexts, ModelSpec
 from raymia.storage.files import ORIGINS, download_folder
 from raymia.storage.remote import filesystem
+from raymia.storage.safetensors import check_whole
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
 
@@ -249,23 +250,6 @@ def _check_weights(path: Path, where: str, weights: str) -> None:
         f"{where}: {path} has no {weights} weights (found: {there}); save the model there with "
         "save_pretrained(folder), or copy the file that is missing"
     )
-
-
-def check_whole(file: Path, where: str) -> None:
-    """Refuse a safetensors file that is shorter than its header says, as a broken download is."""
-    size = file.stat().st_size
-    try:
-        with file.open("rb") as content:
-            length = int.from_bytes(content.read(8), "little")
-            header = json.loads(content.read(length)) if 8 + length <= size else {}
-        ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        ends = []
-    if not ends or size != 8 + length + max(ends):
-        raise InputError(
-            f"{where}: {file} is not a whole safetensors file ({size:,} bytes); copy or download "
-            "it again"
-        )
 
 
 def fingerprint(checkpoint: Checkpoint, hashes: Hashes | None = None) -> str:

@@ -27,7 +27,8 @@ class MaskFillProbe(AboutRecord):
     """The question put to a T5: what could stand in place of these spans?
 
     It has the shape of a probe (:mod:`raymia.questions.base`), so neighbors are made, stored,
-    resumed and planned as evidence is. Each neighbor is a function of (seed, record, neighbor index).
+    resumed and planned as evidence is. Each neighbor is a function of (seed, record, neighbor
+    index).
     """
 
     spec: MaskFillNeighbors

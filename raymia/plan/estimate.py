@@ -35,7 +35,7 @@ class StageEstimate:
     """
 
     name: str
-    asked: int
+    to_ask: int
     seconds: float | None
     memory: Memory | None
     pool: PoolSpec
@@ -85,14 +85,14 @@ def estimate(inputs: Inputs, plans: Sequence[TargetPlan], store: EvidenceStore) 
     reference = inputs.spec.resources.reference
 
     def of_stage(stage: Stage) -> StageEstimate:
-        rate = rates.get(stage_key(stage)) if stage.asked else None
-        known = None if rate is None else rate.at(size) * stage.asked
-        if not stage.asked:
+        rate = rates.get(stage_key(stage)) if stage.to_ask else None
+        known = None if rate is None else rate.at(size) * stage.to_ask
+        if not stage.to_ask:
             known = 0.0
         images = inputs.shape is not None
         batch = stage.pool.batch_images if images else stage.pool.batch_tokens
         memory = memory_of(stage.loader.checkpoint, batch)
-        return StageEstimate(stage.name, stage.asked, known, memory, stage.pool, stage.pool.actors)
+        return StageEstimate(stage.name, stage.to_ask, known, memory, stage.pool, stage.pool.actors)
 
     def of_preparation(plan: TargetPlan, preparation: Preparation) -> StageEstimate:
         items, steps = items_and_steps(preparation)

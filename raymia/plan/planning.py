@@ -48,7 +48,7 @@ class PlannedProbe:
     stored: int
 
     @property
-    def asked(self) -> int:
+    def to_ask(self) -> int:
         return self.missing.count
 
 
@@ -69,8 +69,8 @@ class Stage:
     only_for: str | None = None
 
     @property
-    def asked(self) -> int:
-        return sum(planned.asked for planned in self.probes)
+    def to_ask(self) -> int:
+        return sum(planned.to_ask for planned in self.probes)
 
     @property
     def stored(self) -> int:
@@ -115,8 +115,8 @@ class TargetPlan:
         return [*first, self.target, *self.references.values()]
 
     @property
-    def asked(self) -> int:
-        return sum(stage.asked for stage in self.stages)
+    def to_ask(self) -> int:
+        return sum(stage.to_ask for stage in self.stages)
 
 
 def plan_audit(inputs: Inputs, store: EvidenceStore) -> list[TargetPlan]:
@@ -230,7 +230,7 @@ def plan_target(
 
 def is_missing_anything(plans: list[TargetPlan]) -> bool:
     """Whether a model has to be asked anything, or a reference made."""
-    return any(plan.asked or not all(p.ready for p in plan.preparations) for plan in plans)
+    return any(plan.to_ask or not all(p.ready for p in plan.preparations) for plan in plans)
 
 
 def failed_with(plans: Sequence[TargetPlan], failed: Mapping[str, str]) -> dict[str, str]:

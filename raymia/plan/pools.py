@@ -54,14 +54,14 @@ class Pool:
 
 
 def _place(pool: PoolSpec) -> PoolSpec:
-    return pool.model_copy(update={"actors": 1, "most_actors": None, "batch_tokens": 16})
+    return pool.model_copy(update={"actors": 1, "max_actors": None, "batch_tokens": 16})
 
 
 def pools_of(stages: Iterable[Stage], pools: Iterable[Pool] = ()) -> list[Pool]:
     """Put stages into pools, or add them to pools; one that has nothing to ask is left out."""
     found = list(pools)
     for stage in stages:
-        if not stage.asked:
+        if not stage.to_ask:
             continue
         home = next((n for n, pool in enumerate(found) if pool.takes(stage)), None)
         if home is None:

@@ -24,7 +24,7 @@ from raymia.prepare.self_generated import SelfGeneratedRecipe
 from raymia.spec import PoolSpec, SelfGeneratedReference
 from raymia.util.hashing import digest
 
-LEAST_ITEMS = 8
+MIN_ITEMS = 8
 """Questions or steps below which a rate takes the place of no other: the first are slower."""
 
 
@@ -69,7 +69,7 @@ class Rates:
 
     def keep(self, key: str, rate: Rate) -> None:
         """Keep a rate; one of few questions only where there is none."""
-        if rate.seconds > 0 and (rate.items >= LEAST_ITEMS or self.get(key) is None):
+        if rate.seconds > 0 and (rate.items >= MIN_ITEMS or self.get(key) is None):
             content = {"seconds": rate.seconds, "items": rate.items, "size": rate.size}
             self.folder.write(f"rates/{key}.json", json.dumps(content).encode())
 

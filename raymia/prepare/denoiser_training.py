@@ -16,7 +16,7 @@ from raymia.prepare.training_state import Weights
 from raymia.spec.images import DiffusionTrainingSpec
 from raymia.util.draws import generator, normals, stream_key, uniforms
 
-MOST_GRADIENT = 1.0
+MAX_GRADIENT = 1.0
 """Norm that gradients are cut to."""
 
 SMALLEST_CROP = 0.8
@@ -78,7 +78,7 @@ class Training:
         loss = functional.mse_loss(predicted, self.model.target(clean, noise, timesteps))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), MOST_GRADIENT)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, self.step)
         self.optimizer.step()

@@ -38,7 +38,7 @@ from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_bytes
 
 VERSION = 1
-LEAST_IMAGES = 2
+MIN_IMAGES = 2
 """A batch of a single image has no statistics."""
 
 STATE_EVERY = 10
@@ -138,7 +138,7 @@ def _train(
     measure_on: Images | None,
     checkpoint_every: int | None,
 ) -> dict[str, Any]:
-    problems = problems_of(images, measure_on, network.image_shape, LEAST_IMAGES, checkpoint_every)
+    problems = problems_of(images, measure_on, network.image_shape, MIN_IMAGES, checkpoint_every)
     if problems:
         raise InputError(problems)
     train, held_out = set_apart(images, measure_on, seed)

@@ -44,7 +44,7 @@ none), membership (null for candidates), and the group that it belongs to (null 
 
 _REMOTE_THREADS = 16
 """Reading over a network waits more than it computes."""
-_MOST_THREADS = 8
+_MAX_THREADS = 8
 _CHUNK = 16
 """Images per task. Small images one by one cost more in hand-overs than they gain from threads."""
 
@@ -164,7 +164,7 @@ def _in_order(found: Iterator[FoundImage], shape: Shape, fit: Fit, threads: int)
 
 
 def _threads(path: str) -> int:
-    return _REMOTE_THREADS if "://" in path else min(_MOST_THREADS, os.cpu_count() or 1)
+    return _REMOTE_THREADS if "://" in path else min(_MAX_THREADS, os.cpu_count() or 1)
 
 
 def _given_all(images: list[FoundImage], shape: Shape, fit: Fit) -> list[Given]:

@@ -20,7 +20,7 @@ def estimate_table(found: Estimate, costs: CostsSpec | None) -> RenderableType:
     for heading in ("actors", "busy, each", "GPU-hours", "memory, each"):
         table.add_column(heading, justify="right")
     table.add_column("on its GPU")
-    parts = [part for part in (*found.preparations, *found.stages) if part.asked]
+    parts = [part for part in (*found.preparations, *found.stages) if part.to_ask]
     for part in parts:
         table.add_row(
             part.name,

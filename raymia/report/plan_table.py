@@ -54,14 +54,14 @@ def plan_table(inputs: Inputs, plans: Sequence[TargetPlan], expected: Estimate) 
             shown.add(stage.name)
             checkpoint = stage.loader.checkpoint
             if of_images:
-                amount = f"{sum(p.asked * p.probe.passes for p in stage.probes):,}"
+                amount = f"{sum(p.to_ask * p.probe.passes for p in stage.probes):,}"
             else:
                 unknown = stage.role == "neighbors" or math.isnan(tokens)
-                amount = "-" if unknown else f"{stage.asked * tokens:,.0f}"
+                amount = "-" if unknown else f"{stage.to_ask * tokens:,.0f}"
             table.add_row(
                 stage.name,
                 "no model" if checkpoint is None else checkpoint.label,
-                f"{stage.asked:,}",
+                f"{stage.to_ask:,}",
                 f"{stage.stored:,}",
                 amount,
             )

@@ -25,7 +25,7 @@ from raymia.shift.result import ExcessOverBlind
 
 HISTOGRAMS = 3
 """Leading attacks whose scores are drawn, where one checkpoint is audited; of many, one of each."""
-MOST_CLAIMS = 100
+MAX_CLAIMS = 100
 
 
 @dataclass(frozen=True)
@@ -162,13 +162,13 @@ def _drawn(series: Series, charts: Charts) -> SeriesSection:
 
 def shown_claims(result: RunResult, targets: Sequence[TargetSection]) -> list[CandidateClaims]:
     """What can be claimed: of many checkpoints, by the attack that leads on each."""
-    if len(result.claims) <= MOST_CLAIMS:
+    if len(result.claims) <= MAX_CLAIMS:
         return result.claims
     leading = {(t.name, t.leading.attack) for t in targets if t.leading is not None}
     of_leading = [entry for entry in result.claims if (entry.target, entry.attack) in leading]
     order = {target.name: place for place, target in enumerate(targets)}
     of_leading.sort(key=lambda entry: order[entry.target])
-    return (of_leading or result.claims)[:MOST_CLAIMS]
+    return (of_leading or result.claims)[:MAX_CLAIMS]
 
 
 def contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:

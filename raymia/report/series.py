@@ -13,7 +13,7 @@ from raymia.results.result import TargetLoss
 
 FEWEST = 3
 """Checkpoints that make a series."""
-MOST_LINES = 5
+MAX_LINES = 5
 _NUMBERED = re.compile(r"(?P<name>.*?)[-_.]?(?P<number>\d+)", re.DOTALL)
 
 
@@ -93,7 +93,7 @@ def _series(
         targets=targets,
         lines={
             attack: [found.get(attack) for found in by_name]
-            for attack, _ in leading.most_common(MOST_LINES)
+            for attack, _ in leading.most_common(MAX_LINES)
         },
         held_out=[losses[t].non_members if t in losses else None for t in targets],
         fitted=[losses[t].members if t in losses else None for t in targets],

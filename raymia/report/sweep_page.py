@@ -15,9 +15,9 @@ from raymia.sweep.result import Row, SweepResult, Winner
 
 LISTED = 50
 """Settings of an attack that the page lists; all are in sweep.parquet."""
-MOST_LINES = 1_000
+MAX_LINES = 1_000
 """Settings of an attack that are drawn."""
-MOST_TICKS = 6
+MAX_TICKS = 6
 WIDE = 50
 """Ratio of largest to smallest from which an axis of positive numbers is logarithmic."""
 
@@ -78,7 +78,7 @@ def _group(
         ],
         "measured": len(measured),
     }
-    return group, parallel_coordinates(measured[:MOST_LINES], result)
+    return group, parallel_coordinates(measured[:MAX_LINES], result)
 
 
 def parallel_coordinates(rows: Sequence[Row], result: SweepResult) -> dict[str, Any]:
@@ -140,10 +140,10 @@ def _axis(values: Sequence[Value | None]) -> tuple[list[Any], list[float | None]
         at = [_share(scale(v), *ends) if isinstance(v, int | float) else None for v in values]
         distinct = sorted(set(numbers))
         shown = distinct
-        if len(distinct) > MOST_TICKS:
-            steps = [low + (high - low) * i / (MOST_TICKS - 1) for i in range(MOST_TICKS)]
+        if len(distinct) > MAX_TICKS:
+            steps = [low + (high - low) * i / (MAX_TICKS - 1) for i in range(MAX_TICKS)]
             if wide:
-                steps = [low * (high / low) ** (i / (MOST_TICKS - 1)) for i in range(MOST_TICKS)]
+                steps = [low * (high / low) ** (i / (MAX_TICKS - 1)) for i in range(MAX_TICKS)]
             shown = steps
         return [[_share(scale(v), *ends), wording.value_text(v)] for v in shown], at
     texts = list(dict.fromkeys(str(value) for value in present))
@@ -155,7 +155,7 @@ def _axis(values: Sequence[Value | None]) -> tuple[list[Any], list[float | None]
 
 
 def _ticks_between(low: float, high: float) -> list[Any]:
-    steps = [low + (high - low) * i / (MOST_TICKS - 1) for i in range(MOST_TICKS)]
+    steps = [low + (high - low) * i / (MAX_TICKS - 1) for i in range(MAX_TICKS)]
     return [[_share(step, low, high), f"{step:.3g}"] for step in steps]
 
 

@@ -12,7 +12,7 @@ from raymia.results.ranking import TargetRanking, by_groups, estimate_at, few_al
 from raymia.results.result import RunResult
 from raymia.results.verdict import verdict_of
 
-MOST_FPRS = 3
+MAX_FPRS = 3
 """More columns than this do not fit 100 characters; the rest are in the report."""
 NUMBER_WIDTH = 17
 ATTACK_WIDTH = 23
@@ -67,7 +67,7 @@ def _heading(ranking: TargetRanking) -> Text:
 
 def _ranked(ranking: TargetRanking, width: int) -> Table:
     room = (width - ATTACK_WIDTH - NUMBER_WIDTH - 5) // (NUMBER_WIDTH + 1)
-    fprs = _columns(ranking, min(MOST_FPRS, max(0, room)))
+    fprs = _columns(ranking, min(MAX_FPRS, max(0, room)))
     table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("attack", width=ATTACK_WIDTH, overflow="fold")
     table.add_column("AUC", width=NUMBER_WIDTH + 3, no_wrap=True)

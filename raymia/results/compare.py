@@ -21,7 +21,7 @@ from raymia.metrics.comparison import holm
 from raymia.metrics.delong import auc_difference, placements
 from raymia.metrics.paired import rate_difference
 from raymia.metrics.roc import BoolArray, FloatArray
-from raymia.metrics.summary import LEAST_PER_CLASS
+from raymia.metrics.summary import MIN_PER_CLASS
 from raymia.results import wording
 from raymia.results.comparison_result import (
     AttackChange,
@@ -41,7 +41,7 @@ LEVEL = 0.05
 CONFIDENCE = 0.95
 LISTED = 20
 """Ids of records that are named, of each kind of change."""
-FEWEST_RESAMPLES, MOST_RESAMPLES = 2_000, 20_000
+FEWEST_RESAMPLES, MAX_RESAMPLES = 2_000, 20_000
 RESAMPLES_PER_TEST = 50
 """With fewer, not even the smallest p-value would stay within 5 % after the correction."""
 NOT_SETTINGS = ("name", "output", "store")
@@ -85,7 +85,7 @@ def compare_runs(
     pairs = _match_targets(a, b, targets or {})
     records = _common_records(a, b)
     tests = 2 * sum(len(_in_both(a, b, pair)) for pair in pairs)
-    resamples = min(MOST_RESAMPLES, max(FEWEST_RESAMPLES, RESAMPLES_PER_TEST * tests))
+    resamples = min(MAX_RESAMPLES, max(FEWEST_RESAMPLES, RESAMPLES_PER_TEST * tests))
     changes = {pair: _attack_changes(a, b, pair, records, resamples) for pair in pairs}
     corrected = _corrected(changes)
     return RunComparison(
@@ -103,9 +103,9 @@ def compare_runs(
             *(
                 [
                     f"{tests:,} tests are so many that true positive rates may differ and not be "
-                    f"shown to: their p-values are no smaller than {2 / (MOST_RESAMPLES + 1):.1g}"
+                    f"shown to: their p-values are no smaller than {2 / (MAX_RESAMPLES + 1):.1g}"
                 ]
-                if tests * RESAMPLES_PER_TEST > MOST_RESAMPLES
+                if tests * RESAMPLES_PER_TEST > MAX_RESAMPLES
                 else []
             ),
         ],
@@ -231,7 +231,7 @@ def _attack_change(
     n_members = int(np.count_nonzero(is_member))
     n_non_members = is_member.size - n_members
     auc = tpr = None
-    if min(n_members, n_non_members) >= LEAST_PER_CLASS:
+    if min(n_members, n_non_members) >= MIN_PER_CLASS:
         area = auc_difference(after, before, is_member, confidence=CONFIDENCE)
         auc = Difference(
             a=placements(before, is_member).auc,

@@ -12,7 +12,7 @@ import pyarrow as pa
 from raymia.metrics.roc import BoolArray, FloatArray, IntArray, RocCurve, roc_curve
 from raymia.results.ranking import TargetRanking
 
-MOST_POINTS = 500
+MAX_POINTS = 500
 BINS = 40
 OUTSIDE = 0.005
 """Share of the scores at each end that the first and the last bin take in, however far out."""
@@ -21,7 +21,7 @@ SHOWN_AT_FIRST = 8
 
 
 def step_points(
-    curve: RocCurve, fprs: Sequence[float] = (), most: int = MOST_POINTS
+    curve: RocCurve, fprs: Sequence[float] = (), most: int = MAX_POINTS
 ) -> tuple[IntArray, IntArray]:
     """Choose the points of a curve that are worth drawing as steps.
 

@@ -18,7 +18,7 @@ from raymia.results.result import RunResult
 from raymia.run.outcome import Run, StageWork, sum_up
 from raymia.run.status import EventLog, Watch, recorded
 from raymia.scoring.parts import score_parts
-from raymia.scoring.reduction import MOST_HERE, count_scores, reduce_audit, score_tables
+from raymia.scoring.reduction import MAX_HERE, count_scores, reduce_audit, score_tables
 from raymia.scoring.workers import Here, Workers
 from raymia.spec import AuditSpec
 from raymia.storage.lease import Lease, held, new_run_id
@@ -76,7 +76,7 @@ def _run(
         lease.check()
         write_run(spec.output, result, score_tables(inputs, scored, scores), reduction.curves)
     watch.end(
-        {one.name: one.reason for one in result.failed}, {plan.name: plan.asked for plan in after}
+        {one.name: one.reason for one in result.failed}, {plan.name: plan.to_ask for plan in after}
     )
     return result
 
@@ -84,7 +84,7 @@ def _run(
 @contextmanager
 def _workers(inputs: Inputs, scored: Sequence[TargetPlan], console: Console) -> Iterator[Workers]:
     """Where scores are reduced: here, or on Ray where there are many."""
-    if count_scores(inputs, scored) <= MOST_HERE:
+    if count_scores(inputs, scored) <= MAX_HERE:
         yield Here()
         return
     from raymia.engine.reduce import tasks_on

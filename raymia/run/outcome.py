@@ -57,7 +57,7 @@ class StageWork(Protocol):
     done: int
     failed: int
     seconds: float
-    asked: dict[str, int]
+    questions: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
     else:
         texts = elsewhere("shown records", look_at_texts, *looked_at)
     missing = [
-        f"{stage.name}: {stage.asked} answers are missing"
+        f"{stage.name}: {stage.to_ask} answers are missing"
         for _, stage in _stages(run)
-        if stage.asked and stage.only_for not in run.failed
+        if stage.to_ask and stage.only_for not in run.failed
     ]
     result = RunResult(
         name=run.inputs.spec.name,
@@ -246,7 +246,7 @@ def _stage_counts(run: Run) -> Iterator[StageCount]:
             kind=after.role,
             key=" ".join(planned.key.hash for planned in after.probes),
             asked=0 if work is None else work.done,
-            questions={} if work is None else dict(work.asked),
+            questions={} if work is None else dict(work.questions),
             stored=before.stored,
             seconds=0.0 if work is None else round(work.seconds, 2),
             failed=0 if work is None else work.failed,

@@ -35,7 +35,7 @@ State = Literal["waiting", "preparing", "scoring", "done", "failed"]
 FOLDER = "events"
 PROGRESS_SECONDS = 10.0
 """Between two events that differ in counts alone."""
-MOST_PARTS = 64
+MAX_PARTS = 64
 
 
 class LineLike(Protocol):
@@ -67,7 +67,7 @@ class EventLog:
             name = f"{FOLDER}/{self.run}-{first:06d}.jsonl"
             self._folder.write(name, "".join(f"{x}\n" for x in self._lines[first:]).encode())
             self._parts.append(name)
-            if len(self._parts) > MOST_PARTS:
+            if len(self._parts) > MAX_PARTS:
                 self._merge()
 
     def close(self) -> None:
@@ -171,7 +171,7 @@ class Watch:
         """
         ended = {}
         for plan in self._plans:
-            total = sum(stage.asked + stage.stored for stage in _own(plan))
+            total = sum(stage.to_ask + stage.stored for stage in _own(plan))
             lacks = missing.get(plan.name, 0)
             state: State = "done" if not lacks else "waiting"
             progress = Progress(state, total - lacks, total)
@@ -215,8 +215,8 @@ def progress_of(plan: TargetPlan, lines: Mapping[str, LineLike]) -> Progress:
     lines : by stage name, and by the names of the steps in which a reference is made.
     """
     stages = _own(plan)
-    total = sum(stage.asked + stage.stored for stage in stages)
-    asked = sum(min(lines[s.name].done, s.asked) for s in stages if s.name in lines)
+    total = sum(stage.to_ask + stage.stored for stage in stages)
+    asked = sum(min(lines[s.name].done, s.to_ask) for s in stages if s.name in lines)
     done = sum(stage.stored for stage in stages) + asked
     why = next((lines[s.name].why_failed for s in stages
                 if s.name in lines and lines[s.name].why_failed), "")  # fmt: skip

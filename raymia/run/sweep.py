@@ -153,7 +153,7 @@ def _ask(
             failed[target] = f"target {target} failed and is not swept: {why}"
         left = [target for target in after if target.name not in failed]
         if is_missing_anything(left):
-            missing = sum(target.asked for target in left)
+            missing = sum(target.to_ask for target in left)
             raise RaymiaError(f"{audit.title}: {missing} answers are missing; run the sweep again")
     return asked, failed
 

@@ -13,7 +13,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.comparison import holm
 from raymia.metrics.delong import auc_variance, difference_of, placements
-from raymia.metrics.summary import LEAST_PER_CLASS, Estimate
+from raymia.metrics.summary import MIN_PER_CLASS, Estimate
 from raymia.modalities.base import model_evidence
 from raymia.plan.planning import TargetPlan
 from raymia.records.images import pixels_array
@@ -72,7 +72,7 @@ def excess_over_blind(
         values = parts.column(target, attack)
         both = np.isfinite(guesses) & np.isfinite(values)
         own, other, members = values[both], guesses[both], is_member[both]
-        if min(members.sum(), (~members).sum()) < LEAST_PER_CLASS:
+        if min(members.sum(), (~members).sum()) < MIN_PER_CLASS:
             continue
         of_attack, of_guesser = placements(own, members), placements(other, members)
         beyond = (blind.wider**2 - 1.0) * auc_variance(of_guesser)

@@ -136,7 +136,9 @@ class _OnImages:
             images, answers = self.population
             population = ImageEvidence(images, answers.target, answers.against(named.reference))
         labels = Labels(self.known.is_member, self.known.units)
-        told = attack.learns or (self.inputs.chooses_perturbation and "neighbors" in attack.asks)
+        sees_labels = attack.learns or (
+            self.inputs.chooses_perturbation and "neighbors" in attack.asks
+        )
         return ImageEvidence(
             self.images,
             self.records.target,
@@ -144,7 +146,7 @@ class _OnImages:
             shadows=self.shadows if self.inputs.shows_shadows(attack) else (),
             population=population,
             samples=self.samples if attack.uses_samples else None,
-            labels=labels if told else None,
+            labels=labels if sees_labels else None,
             labelled=self.known.labelled(found) if attack.combines else None,
             chosen=self.chosen,
         )

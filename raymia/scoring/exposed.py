@@ -15,8 +15,8 @@ from raymia.metrics.summary import Metrics
 from raymia.results.ranking import TargetRanking, leading, rank, strength_across
 from raymia.results.wording import first_to_read
 
-MOST_TARGETS = 3
-MOST_EXAMPLES = 4
+MAX_TARGETS = 3
+MAX_EXAMPLES = 4
 
 
 class ScoreColumns(Protocol):
@@ -74,7 +74,7 @@ def _most_exposed(names: Sequence[str], rankings: dict[str, TargetRanking]) -> s
     measured = [r for r in rankings.values() if r.measured]
     measured.sort(key=strength_across(measured), reverse=True)
     first = [ranking.target for ranking in measured]
-    return {*list(dict.fromkeys([*first, *names]))[:MOST_TARGETS]}
+    return {*list(dict.fromkeys([*first, *names]))[:MAX_TARGETS]}
 
 
 def shown_records(
@@ -120,5 +120,5 @@ def choose_rows(values: Scores, classes: dict[bool | None, list[int]]) -> list[i
     suspects = members or candidates
     wanted = [*members[:1], *candidates[:1], *classes[False][:1], *suspects[-1:]]
     wanted += [*members[1:3], *candidates[1:3]]
-    rows = list(dict.fromkeys(wanted))[:MOST_EXAMPLES]
+    rows = list(dict.fromkeys(wanted))[:MAX_EXAMPLES]
     return sorted(rows, key=lambda row: -values[row])

@@ -133,7 +133,7 @@ class Judge:
             metrics = self._measure(values, self.records, names)
         if isinstance(metrics, AttackMetrics):
             kept = self.records.known & np.isfinite(values)
-            scores, is_member = _those(kept, values, self.records.is_member)
+            scores, is_member = _chosen_of(kept, values, self.records.is_member)
             curves = draw(scores, is_member, fprs=self.metrics.fprs, **names)
         if self.records.can_claim:
             claims.append(self._claim(values, self.records, "records", names))
@@ -148,7 +148,7 @@ class Judge:
     def _measure(
         self, values: Scores, labels: Labels, names: Mapping[str, str]
     ) -> AttackMetrics | NotMeasured:
-        scores, is_member, calibration = _those(
+        scores, is_member, calibration = _chosen_of(
             labels.known, values, labels.is_member, labels.calibration
         )
         return measure(
@@ -181,7 +181,7 @@ class Judge:
         )
 
 
-def _those(chosen: BoolArray, *arrays: Any) -> tuple[Any, ...]:
+def _chosen_of(chosen: BoolArray, *arrays: Any) -> tuple[Any, ...]:
     """The chosen entries of arrays; the arrays themselves, not copied, where all are chosen."""
     return arrays if chosen.all() else tuple(values[chosen] for values in arrays)
 

@@ -34,7 +34,7 @@ from raymia.util.errors import RaymiaError
 
 ROWS_AT_ONCE = 2**20
 """Rows of the run's table that are held at once."""
-MOST_HERE = 1_000_000
+MAX_HERE = 1_000_000
 """Scores up to which a reduction is done before Ray would have started."""
 
 

@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
 FOLDS = 5
-MOST_FITTED = 2_500
+MAX_FITTED = 2_500
 """Records that one classifier is fitted on; all are judged."""
 PENALTY = 1.0
 
@@ -68,8 +68,8 @@ def guess_out_of_fold(
         if len(judged) == 0:
             continue
         fitted = others
-        if len(others) > MOST_FITTED:
-            fitted = np.sort(draws.choice(others, MOST_FITTED, replace=False))
+        if len(others) > MAX_FITTED:
+            fitted = np.sort(draws.choice(others, MAX_FITTED, replace=False))
         guesses = classifier.guess(fitted, judged, labelings[fitted])
         places[judged] = (stats.rankdata(guesses, axis=0) - 0.5) / len(judged)
     return places

@@ -23,7 +23,7 @@ from raymia.shift.result import BlindGuess, NearDuplicates, NgramOverlap, ShiftC
 from raymia.shift.texts import Markers, TextFeatures, compressed_sizes, lengths
 from raymia.util.draws import generator
 
-LEAST_UNITS = 25
+MIN_UNITS = 25
 """Members, and non-members, below which nothing is checked; groups count once. Even so few show
 nothing but a gross shift."""
 LABELINGS = 999
@@ -199,10 +199,10 @@ def _too_few(records: KnownRecords) -> str | None:
         units = {records.units[row] for row in rows.tolist()}
         grouped = "" if len(units) == len(rows) else f" in {len(units):,} groups"
         counts.append((len(units), f"{len(rows):,} {name}{grouped}"))
-    if min(count for count, _ in counts) >= LEAST_UNITS:
+    if min(count for count, _ in counts) >= MIN_UNITS:
         return None
     return (
-        f"it takes at least {LEAST_UNITS} members and {LEAST_UNITS} non-members, each group "
+        f"it takes at least {MIN_UNITS} members and {MIN_UNITS} non-members, each group "
         f"counting once; there are {' and '.join(text for _, text in counts)}"
     )
 

@@ -23,8 +23,10 @@ from raymia.spec.sweep import SweepSpec
 class PoolSpec(Strict):
     """An actor pool: how many workers hold the model, and where they may run."""
 
+    RENAMED = {"most_actors": "max_actors"}  # noqa: RUF012
+
     actors: int = Field(default=1, ge=1, description="workers, each with the model in memory")
-    most_actors: int | None = Field(
+    max_actors: int | None = Field(
         default=None,
         ge=1,
         description="lets the pool grow from `actors` to so many, and shrink again; default: fixed",
@@ -48,8 +50,8 @@ class PoolSpec(Strict):
 
     @model_validator(mode="after")
     def _grows(self) -> PoolSpec:
-        if self.most_actors is not None and self.most_actors < self.actors:
-            raise ValueError(f"most_actors is {self.most_actors}, less than actors {self.actors}")
+        if self.max_actors is not None and self.max_actors < self.actors:
+            raise ValueError(f"max_actors is {self.max_actors}, less than actors {self.actors}")
         return self
 
 

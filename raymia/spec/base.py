@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import warnings
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -18,10 +19,31 @@ Paths = Annotated[list[str], BeforeValidator(_as_list)]
 """Files; one alone need not stand in a list."""
 
 
+class RenamedKeyWarning(UserWarning):
+    """A key of the audit file stands there by a name that it no longer has."""
+
+
 class Strict(BaseModel):
-    """Base of every model of the audit file."""
+    """Base of every model of the audit file.
+
+    ``RENAMED`` has the earlier names of keys: they go on working, with a note.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    RENAMED: ClassVar[dict[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_present_names(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        for old, new in cls.RENAMED.items():
+            if old in value and new in value:
+                raise ValueError(f"{old} and {new} are one key; leave out {old}")
+            if old in value:
+                warnings.warn(f"`{old}` is now `{new}`", RenamedKeyWarning, stacklevel=2)
+                value = {new if key == old else key: held for key, held in value.items()}
+        return value
 
 
 def merge_preset(value: Any, presets: dict[str, dict[str, Any]]) -> Any:

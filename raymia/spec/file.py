@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -28,6 +30,7 @@ from raymia.spec import (
     TargetSetSpec,
     TargetSpec,
 )
+from raymia.spec.base import RenamedKeyWarning
 from raymia.util.errors import InputError
 
 Model = TypeVar("Model", bound=ModelSpec)
@@ -92,9 +95,17 @@ def read_spec(path: str | Path) -> AuditSpec:
 
 
 def parse_spec(content: dict[str, Any], where: str) -> AuditSpec:
-    """Validate an audit given as a mapping; ``where`` stands before each problem."""
+    """Validate an audit given as a mapping; ``where`` stands before each problem.
+
+    Keys that stand there by an earlier name are noted on standard error.
+    """
     try:
-        return AuditSpec.model_validate(content)
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always", RenamedKeyWarning)
+            spec = AuditSpec.model_validate(content)
+        for note in dict.fromkeys(str(warning.message) for warning in notes):
+            print(f"note: {where}: {note}", file=sys.stderr)
+        return spec
     except ValidationError as error:
         problems = [f"{where}: {_describe(item)}" for item in error.errors()]
         raise InputError(problems) from None

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-import raymia
 from raymia.evidence.image import ImageModelEvidence
 from raymia.evidence.text import ModelEvidence
 from raymia.util.hashing import DIGEST_HEX_CHARS, digest
 
 ALWAYS_READ = ("tokens", "terms")
-SCORING_CODE = ("attacks", "evidence", "metrics", "learning.py", "small_resnet.py", "sweep")
+SCORING_CODE = ("attacks", "evidence", "metrics", "sweep")
 
 
 class EvidenceHasher:
@@ -74,9 +73,6 @@ class EvidenceHasher:
 def code_digest() -> str:
     """Hash the code that turns evidence into scores and metrics: a result of other code is not
     taken for one of this."""
-    root = Path(raymia.__file__).parent
-    files: list[Path] = []
-    for name in SCORING_CODE:
-        place = root / name
-        files += sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    root = Path(__file__).parents[1]
+    files = [file for room in SCORING_CODE for file in sorted((root / room).rglob("*.py"))]
     return digest({str(f.relative_to(root)): digest(f.read_text(encoding="utf-8")) for f in files})

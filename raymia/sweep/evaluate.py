@@ -17,7 +17,7 @@ from raymia.attacks import Attack, NamedAttack, build
 from raymia.attacks.base import Scores
 from raymia.inputs.base import Inputs
 from raymia.metrics import roc
-from raymia.metrics.learning import LEAST_PER_CLASS, fold_of
+from raymia.metrics.learning import MIN_PER_CLASS, fold_of
 from raymia.metrics.summary import Result
 from raymia.scoring.evidence import units
 from raymia.spec import ObjectiveSpec, Value
@@ -81,13 +81,13 @@ def halve(inputs: Inputs, seed: int, objective: ObjectiveSpec) -> Split:
     problems = []
     for half in ("calibration", "evaluation"):
         members, others = halves.counts(half)
-        needed = LEAST_PER_CLASS
+        needed = MIN_PER_CLASS
         if objective.metric == "tpr":
             needed = max(needed, roc.needed_non_members(objective.fpr))
-        if members < LEAST_PER_CLASS or others < needed:
+        if members < MIN_PER_CLASS or others < needed:
             problems.append(
                 f"sweep: the {half} half has {members:,} members and {others:,} non-members; "
-                f"it takes at least {LEAST_PER_CLASS} and {needed:,}"
+                f"it takes at least {MIN_PER_CLASS} and {needed:,}"
             )
     if problems:
         raise InputError([*problems, "sweep: give more records, or another objective"])
@@ -224,10 +224,10 @@ def _points(scores: Scores, halves: Split, half: str, rates: Sequence[float]) ->
     values, is_member = scores[scored], halves.is_member[scored]
     members = int(is_member.sum())
     others = len(values) - members
-    if min(members, others) < LEAST_PER_CLASS:
+    if min(members, others) < MIN_PER_CLASS:
         raise ValueError(
             f"{members:,} members and {others:,} non-members of the {half} half have a score; "
-            f"it takes {LEAST_PER_CLASS} of each"
+            f"it takes {MIN_PER_CLASS} of each"
         )
     curve = roc.roc_curve(values, is_member)
     return Points(

@@ -79,7 +79,7 @@ def plan_sweep(sweep: Sweep, store: EvidenceStore) -> SweepPlan:
     halves = halve(audits[0].inputs, sweep.spec.seed, sweep.spec.objective)
     plans = [plan_audit(audit.inputs, store) for audit in audits]
     _refuse_idle_keys(sweep, audits, plans)
-    totals = [sum(target.asked for target in targets) for targets in plans]
+    totals = [sum(target.to_ask for target in targets) for targets in plans]
     order = sorted(range(len(audits)), key=lambda number: -totals[number])
     asked, to_prepare = _shares(plans, order)
     settings = _count_settings(sweep, audits, plans)

@@ -17,7 +17,7 @@ from raymia.sweep.queries import QuerySetting, query_settings
 from raymia.util.draws import generator
 from raymia.util.errors import InputError
 
-MOST_SETTINGS = 100_000
+MAX_SETTINGS = 100_000
 Parameters = Mapping[str, Value]
 TIMESTEPS_OF = {
     "terms": "denoising",
@@ -181,9 +181,9 @@ def _expand(
     drawn = {name: space for name, space in spaces.items() if name not in tried}
     draws = sweep.samples if drawn else 1
     number = draws * math.prod(map(len, tried.values()))
-    if number > MOST_SETTINGS:
+    if number > MAX_SETTINGS:
         raise InputError(
-            f"{where}: {number:,} settings are more than the {MOST_SETTINGS:,} that can be tried; "
+            f"{where}: {number:,} settings are more than the {MAX_SETTINGS:,} that can be tried; "
             "name fewer values, or set `search: random`"
         )
     found: dict[str, dict[str, Value]] = {}

@@ -13,7 +13,7 @@ import pytest
 from small_audit import BASE, NEIGHBORS, Models, console, passages, reweigh, write_small_audit
 from tiny_models import save_adapter, save_tiny
 
-from raymia.engine.stage import MOST_DEATHS
+from raymia.engine.stage import MAX_DEATHS
 from raymia.results.ranking import rank
 from raymia.results.result import RunResult
 from raymia.run.audit import run_audit
@@ -143,10 +143,10 @@ def test_a_checkpoint_whose_processes_are_killed_while_they_load_it_is_given_up(
     ((name, reason),) = ((one.name, one.reason) for one in result.failed)
     assert name == "large"
     assert reason.startswith(
-        f"target:large: the process of an actor died {MOST_DEATHS} times in a row while it loaded"
+        f"target:large: the process of an actor died {MAX_DEATHS} times in a row while it loaded"
     )
     assert re.search(r"it takes about \d+\.\d\d GiB and shares the \d+ GiB of its machine", reason)
-    assert notes.read_text() == "x" * MOST_DEATHS
+    assert notes.read_text() == "x" * MAX_DEATHS
     assert scored(tmp_path) == {"tuned"}
 
 

@@ -131,7 +131,7 @@ def test_machines_of_the_right_types_come_up_for_the_pools_and_go_afterwards(
 ) -> None:
     file = audit_file(
         tmp_path, models,
-        target={"gpus": 1, "accelerator_type": "A10G", "actors": 1, "most_actors": 2},
+        target={"gpus": 1, "accelerator_type": "A10G", "actors": 1, "max_actors": 2},
         paraphraser={"gpus": 1, "accelerator_type": "T4", "labels": {"raymia/pool": "paraphraser"}},
     )  # fmt: skip
     content = yaml.safe_load(file.read_text())

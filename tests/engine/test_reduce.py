@@ -92,7 +92,7 @@ def test_few_scores_are_reduced_here_and_many_on_ray(answered, monkeypatch):
     console = Console(file=io.StringIO())
     with raymia.run.audit._workers(inputs, plans, console) as workers:
         assert isinstance(workers, Here)
-    monkeypatch.setattr(raymia.run.audit, "MOST_HERE", 6 * 6 - 1)
+    monkeypatch.setattr(raymia.run.audit, "MAX_HERE", 6 * 6 - 1)
     with raymia.run.audit._workers(inputs, plans, console) as workers:
         assert isinstance(workers, Tasks)
         shared = "shared", os.getpid()

@@ -278,8 +278,8 @@ def test_who_makes_neighbors_is_waited_for_by_who_asks_about_them(
         ({}, False, False),
         ({"cpus": 1}, True, False),
         ({"gpus": 0.5}, True, True),
-        ({"gpus": 1, "actors": 2, "most_actors": 2}, True, True),
-        ({"gpus": 1, "most_actors": 2}, False, False),
+        ({"gpus": 1, "actors": 2, "max_actors": 2}, True, True),
+        ({"gpus": 1, "max_actors": 2}, False, False),
     ],
     ids=["a share of the CPUs", "CPUs", "GPUs", "a size", "growing"],
 )

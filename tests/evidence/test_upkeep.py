@@ -89,7 +89,7 @@ def test_many_parts_become_one_that_holds_the_same(store):
 def test_few_parts_are_left_alone(store):
     for n in range(5):
         store.commit(KEY, rows(f"r{n}"))
-    assert compact(store, KEY.folder, most_parts=5) == 0
+    assert compact(store, KEY.folder, max_parts=5) == 0
     assert len(parts(store)) == 5
 
 
@@ -115,7 +115,7 @@ def test_parts_of_one_size_are_merged_only_with_as_many_others_of_it(local):
     local.write_part = write_part
     for n in range(400):
         local.commit(KEY, rows(*(f"r{n}-{m}" for m in range(100))))
-        merge_alike(local, KEY.folder, most_alike=8)
+        merge_alike(local, KEY.folder, max_alike=8)
         sizes.append(len(parts(local)))
     committed, rewritten = 40_000, sum(written) - 40_000
     assert max(sizes) <= 3 * 8
@@ -128,7 +128,7 @@ def test_parts_that_are_large_enough_are_left_as_they_are(local):
     for n in range(20):
         local.commit(KEY, rows(f"r{n}"))
     size = max(part.size for part in stored_things(local)[0].parts)
-    assert merge_alike(local, KEY.folder, most_alike=8, merged=size) == 0
+    assert merge_alike(local, KEY.folder, max_alike=8, merged=size) == 0
     assert len(parts(local)) == 20
 
 
@@ -142,10 +142,10 @@ def test_a_kill_between_merging_and_deleting_loses_and_repeats_nothing(local, mo
     with monkeypatch.context() as patch:
         patch.setattr(local.folder, "remove", killed)
         with pytest.raises(KeyboardInterrupt):
-            compact(local, KEY.folder, most_parts=4)
+            compact(local, KEY.folder, max_parts=4)
     assert len(parts(local)) == 9
     assert local.read(KEY).num_rows == 8
-    compact(local, KEY.folder, most_parts=4)
+    compact(local, KEY.folder, max_parts=4)
     assert len(parts(local)) == 1
     assert local.read(KEY).num_rows == 8
 
@@ -158,7 +158,7 @@ def test_a_part_that_was_merged_since_it_was_listed_is_read_in_what_it_became(lo
     def opened(name):
         with one_at_a_time:
             if not merged:
-                merged.append(compact(EvidenceStore(local.folder.url), KEY.folder, most_parts=4))
+                merged.append(compact(EvidenceStore(local.folder.url), KEY.folder, max_parts=4))
         return real(name)
 
     monkeypatch.setattr(local.folder, "open", opened)
@@ -192,7 +192,7 @@ random.Random(seed).shuffle(order)
 for turn, n in enumerate(order):
     store.commit(KEY, rows(f"r{{n}}", value=float(n)))
     if turn % 50 == 49:
-        compact(store, KEY.folder, most_parts=8)
+        compact(store, KEY.folder, max_parts=8)
 """
 
 

@@ -19,9 +19,9 @@ from ray_fixtures import ensure_local_ray
 from small_audit import BASE, make_models, passages, write_small_audit, write_texts
 
 import raymia
-from raymia.evidence.upkeep import MOST_PARTS
+from raymia.evidence.upkeep import MAX_PARTS
 
-SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "benchmark.py"
+SCRIPT = Path(raymia.__file__).parent.parent / "tools" / "benchmark.py"
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_one_command_takes_an_audit_through_all_but_a_model_and_its_files_stay_f
     )  # fmt: skip
     found = json.loads((tmp_path / "p.json").read_text())
     assert found["blocks"] == 400
-    assert found["files"]["end"] <= 2 * MOST_PARTS
+    assert found["files"]["end"] <= 2 * MAX_PARTS
     assert found["files"]["most"] < 300
     assert found["records_per_second"] > 0
     assert found["evidence_bytes"] > 4 * found["tokens"]

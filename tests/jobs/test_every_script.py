@@ -1,4 +1,4 @@
-"""Every script of jobs/ finds what it imports; what each does is tested beside this."""
+"""Every script of jobs/ and tools/ finds what it imports; what each does is tested beside this."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-JOBS = Path(__file__).parents[2] / "jobs"
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(
+    str(p.relative_to(ROOT)) for d in ("jobs", "tools") for p in (ROOT / d).glob("*.py")
+)
 
 
-@pytest.mark.parametrize("script", sorted(path.name for path in JOBS.glob("*.py")))
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_script_can_be_read(script):
-    assert runpy.run_path(str(JOBS / script), run_name="read, not run")["__doc__"]
+    assert runpy.run_path(str(ROOT / script), run_name="read, not run")["__doc__"]

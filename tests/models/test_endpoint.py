@@ -70,7 +70,7 @@ def test_every_text_is_asked_once_and_few_at_a_time(server, texts):
     manners.asked.clear()
     model.answer(texts[:12], moments=False)
     assert [manners.asked[text] for text in texts[:12]] == [1] * 12
-    assert 1 < manners.most_at_once <= 3
+    assert 1 < manners.max_at_once <= 3
 
 
 def test_what_another_try_may_mend_is_tried_again(server, texts):

@@ -135,7 +135,7 @@ def test_models_say_the_same_with_it(tmp_path, monkeypatch, products, kind, laye
     base = save_tiny(tmp_path / kind, kind)
     adapter = str(save_adapter(tmp_path / "adapter", base)) if adapted else None
     texts, answers = passages(6), []
-    monkeypatch.setattr(fast_linear, "LEAST_WEIGHTS", 1)
+    monkeypatch.setattr(fast_linear, "MIN_WEIGHTS", 1)
     for gains in (False, True):
         monkeypatch.setattr(fast_linear, "gains_by_onednn", lambda gains=gains: gains)
         model = load_causal_lm(checkpoint(base, adapter=adapter), batch_tokens=1_024)

@@ -192,9 +192,9 @@ def test_batch_size_does_not_matter(some_infiller):
 
 
 def test_model_that_padding_disturbs_is_asked_row_by_row(base, infiller):
-    assert infiller.most_rows is None
+    assert infiller.max_rows is None
     lm = CausalLM(_DropsMask(base.model), base.tokenizer, batch_tokens=4_096)
-    assert CausalInfiller(lm).most_rows == 1
+    assert CausalInfiller(lm).max_rows == 1
 
 
 def test_close_calls_are_what_the_fill_alone_would_be(infiller, monkeypatch):

@@ -138,7 +138,7 @@ def test_shipped_list_is_what_the_job_makes():
     import importlib.util
     from pathlib import Path
 
-    path = Path(__file__).parents[2] / "jobs" / "build_word_list.py"
+    path = Path(__file__).parents[2] / "tools" / "build_word_list.py"
     spec = importlib.util.spec_from_file_location("build_word_list", path)
     job = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(job)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymia.metrics import roc_curve, tpr_at_fpr
-from raymia.results.curves import BINS, MOST_POINTS, draw, step_points
+from raymia.results.curves import BINS, MAX_POINTS, draw, step_points
 
 FPRS = (0.1, 0.01, 0.001)
 
@@ -39,7 +39,7 @@ def test_steps_of_a_short_curve_are_the_curve(records):
 
 def test_long_curve_is_thinned_to_the_limit():
     false_positives, true_positives = step_points(big_curve(), FPRS)
-    assert false_positives.size == true_positives.size <= MOST_POINTS + len(FPRS)
+    assert false_positives.size == true_positives.size <= MAX_POINTS + len(FPRS)
     assert np.all(np.diff(false_positives) > 0)
     assert np.all(np.diff(true_positives) >= 0)
 
@@ -47,7 +47,7 @@ def test_long_curve_is_thinned_to_the_limit():
 def test_low_end_of_a_long_curve_does_not_move():
     curve = big_curve()
     points = step_points(curve)
-    for budget in range(MOST_POINTS // 2):
+    for budget in range(MAX_POINTS // 2):
         exact = round(tpr_at_fpr(curve, budget / curve.n_non_members) * curve.n_members)
         assert height_of_steps(points, budget) == exact
 

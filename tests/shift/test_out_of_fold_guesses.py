@@ -47,7 +47,7 @@ def test_every_record_is_judged_once_by_what_was_fitted_without_its_group():
 
 
 def test_more_records_than_can_be_fitted_are_all_judged(monkeypatch):
-    monkeypatch.setattr(cross_fitting, "MOST_FITTED", 10)
+    monkeypatch.setattr(cross_fitting, "MAX_FITTED", 10)
     spy = Spy()
     guess_out_of_fold(spy, np.zeros((60, 1), bool), np.arange(60) % FOLDS, DRAWS)
     assert all(len(fitted) == 10 == len(set(fitted)) for fitted, _ in spy.seen)

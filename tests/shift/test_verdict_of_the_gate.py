@@ -25,7 +25,7 @@ from raymia.shift.gate import sampled_rows
 
 SEEDS = 20
 # At an error rate of 5 %, more false alarms among 20 have a chance below 2 %.
-MOST_ALARMS = int(binom.ppf(0.98, SEEDS, 0.05))
+MAX_ALARMS = int(binom.ppf(0.98, SEEDS, 0.05))
 
 
 def test_random_splits_of_texts_are_silent():
@@ -33,12 +33,12 @@ def test_random_splits_of_texts_are_silent():
     for seed in range(SEEDS):
         chosen = some(austen(), 120, seed)
         alarms += check(texts(chosen[:60], chosen[60:]), seed).state == "shift"
-    assert alarms <= MOST_ALARMS
+    assert alarms <= MAX_ALARMS
 
 
 def test_random_splits_of_images_are_silent():
     found = [check(images(*split_digits(60, seed)), seed).state for seed in range(SEEDS)]
-    assert found.count("shift") <= MOST_ALARMS
+    assert found.count("shift") <= MAX_ALARMS
     assert "not_checked" not in found
 
 

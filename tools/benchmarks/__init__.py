@@ -1,1 +1,0 @@
-"""How fast raymia is: what ``tools/benchmark.py`` measures."""

@@ -20,7 +20,7 @@ from raymia.plan.planning import plan_audit
 from raymia.spec.file import parse_spec
 
 
-def time_audit(content: dict[str, Any], asked_in: Callable[[pa.Table], int]) -> Timing:
+def time_audit(content: dict[str, Any], count_asked: Callable[[pa.Table], int]) -> Timing:
     """Ask the models of an audit of one target, in a store of its own.
 
     Start-up is all before the first block is stored; what the first block asked does not count.
@@ -28,7 +28,7 @@ def time_audit(content: dict[str, Any], asked_in: Callable[[pa.Table], int]) -> 
     Parameters
     ----------
     content : of the audit file; its store is a local folder.
-    asked_in : from stored answers to what was asked for them.
+    count_asked : from stored answers to what was asked for them.
     """
     inputs = resolve_inputs(parse_spec(content, "benchmark"))
     store = EvidenceStore(inputs.spec.store)
@@ -37,7 +37,7 @@ def time_audit(content: dict[str, Any], asked_in: Callable[[pa.Table], int]) -> 
     started = time.time()
     ask_models(inputs, store, inputs.spec.store, Console(file=StringIO()))
     ended = time.time()
-    steady = steady_state(Path(inputs.spec.store), keys, asked_in)
+    steady = steady_state(Path(inputs.spec.store), keys, count_asked)
     if steady is None:
         block = inputs.spec.resources.block_records
         raise SystemExit(f"give more than {2 * block} records: Ray's first block is start-up")
@@ -46,7 +46,7 @@ def time_audit(content: dict[str, Any], asked_in: Callable[[pa.Table], int]) -> 
 
 
 def steady_state(
-    store: Path, keys: Sequence[EvidenceKey], asked_in: Callable[[pa.Table], int]
+    store: Path, keys: Sequence[EvidenceKey], count_asked: Callable[[pa.Table], int]
 ) -> tuple[int, float] | None:
     """Read from the times of the store's files what was asked after the first block, and how long
     that took; None where that is all there is.
@@ -64,5 +64,5 @@ def steady_state(
     later = [(time, file) for time, _, file in files if time > first]
     if not later:
         return None
-    asked = sum(asked_in(pq.read_table(file)) for _, file in later)
+    asked = sum(count_asked(pq.read_table(file)) for _, file in later)
     return asked, max(later)[0] - first

@@ -254,7 +254,7 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
             )
             timed("stream", stream)
             after = timed("plan again", lambda: plan_audit(inputs, store))
-            assert sum(plan.asked for plan in after) == 0, "answers are missing"
+            assert sum(plan.to_ask for plan in after) == 0, "answers are missing"
             with score_parts(spec.store) as parts:
                 reduction = timed(
                     "score", lambda: reduce_audit(inputs, store, after, parts, Tasks(board))
@@ -274,7 +274,7 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
         "records_per_second": round(passed / seconds["stream"], 1),
         "memory": {
             "before_stream": _mebibytes(streaming.memory[0]),
-            "stream_most": _mebibytes(max(streaming.memory)),
+            "stream_max": _mebibytes(max(streaming.memory)),
             "stream_end": _mebibytes(streaming.memory[-1]),
             "slope_per_million": round(slope(streaming) / passed * 1e6 / MEBIBYTE, 1),
             "most": _mebibytes(max(samples.memory)),
@@ -316,7 +316,7 @@ def page_table(found: Mapping[str, Any]) -> str:
         ("plan with everything stored", f"{seconds['plan again']:,.1f} s"),
         ("scoring and measuring, 2 attacks", f"{seconds['score']:,.1f} s"),
         ("driver's memory when the streams begin", f"{memory['before_stream']:,.0f} MiB"),
-        ("the most while they run", f"{memory['stream_most']:,.0f} MiB"),
+        ("the most while they run", f"{memory['stream_max']:,.0f} MiB"),
         ("when they end", f"{memory['stream_end']:,.0f} MiB"),
         ("growth per million records and checkpoint", f"{memory['slope_per_million']:,.1f} MiB"),
         ("the most in the whole run, reading and scoring too", f"{memory['most']:,.0f} MiB"),

@@ -83,7 +83,7 @@ def measure_one(spec: AuditSpec) -> dict[str, Any]:
     spans(work.lines)
     run_seconds = time.monotonic() - run_started
     prepared = dict(preparations_of(plans, store))
-    taken = {part.name: work.lines[part.name].seconds for part in said.stages if part.asked}
+    taken = {part.name: work.lines[part.name].seconds for part in said.stages if part.to_ask}
     return {
         "name": spec.name,
         "records": len(inputs.records.ids),
@@ -117,7 +117,7 @@ def parts_of(said: Estimate, taken: Mapping[str, float]) -> list[dict[str, Any]]
     """What was said of each part with work to do, and what it took."""
     return [
         {"name": part.name, "said": part.seconds, "taken": taken[part.name]}
-        for part in (*said.preparations, *said.stages) if part.asked
+        for part in (*said.preparations, *said.stages) if part.to_ask
     ]  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def store_made_evidence(inputs: Inputs, store: EvidenceStore) -> int:
     for plan in plan_audit(inputs, store):
         for stage in (plan.target, *plan.references.values()):
             for probe in stage.probes:
-                stored += probe.asked
+                stored += probe.to_ask
                 known = members if stage.role == "target" else {}
                 for block in _blocks(probe):
                     store.commit(probe.key, _answers(probe, stage.name, block, known))

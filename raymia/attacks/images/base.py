@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from raymia.attacks.base import Attack, Scores, asked
+from raymia.attacks.base import Attack, Scores, answered
 from raymia.evidence.image import Floats, Grid, ImageEvidence, ImageModelEvidence
 
 DENOISER, AUTOENCODER, PIXELS = "denoiser", "autoencoder", "pixels"
@@ -153,7 +153,7 @@ def score_of_error(
 ) -> Scores:
     """Score of an error that members have smaller: alone its negative, beside a reference the
     logarithm of the reference's error less that of the target's."""
-    target = error(asked(evidence.target))
+    target = error(answered(evidence.target))
     if evidence.reference is None:
         return -target
     return log_error(error(evidence.reference)) - log_error(target)

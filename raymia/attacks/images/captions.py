@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raymia.attacks.base import Scores, asked, register
+from raymia.attacks.base import Scores, answered, register
 from raymia.attacks.images.base import DENOISER, Filtered, errors
 from raymia.evidence.image import ImageEvidence, ImageModelEvidence
 
@@ -18,13 +18,15 @@ class _OnCaptions(Filtered):
 
     def gap(self, model: ImageModelEvidence) -> Scores:
         """D: the mean error with reduced captions, less that with the full one, [records]."""
-        values = errors(asked(model.captions), "l2", self.low_pass)
+        values = errors(answered(model.captions), "l2", self.low_pass)
         gaps: Scores = (values[:, 1:] - values[:, :1]).mean(axis=(1, 2, 3))
         return gaps
 
     def full(self, model: ImageModelEvidence) -> Scores:
         """The mean error with the full caption, [records]."""
-        means: Scores = errors(asked(model.captions), "l2", self.low_pass)[:, 0].mean(axis=(1, 2))
+        means: Scores = errors(answered(model.captions), "l2", self.low_pass)[:, 0].mean(
+            axis=(1, 2)
+        )
         return means
 
 
@@ -49,7 +51,7 @@ class Clid(_OnCaptions):
     calibrates = True
 
     def score(self, evidence: ImageEvidence) -> Scores:
-        gap = self.gap(asked(evidence.target))
+        gap = self.gap(answered(evidence.target))
         return gap if evidence.reference is None else gap - self.gap(evidence.reference)
 
 
@@ -81,8 +83,8 @@ class ClidMixed(_OnCaptions):
             raise ValueError(f"alpha should be in [0, 1], but got {self.alpha}")
 
     def score(self, evidence: ImageEvidence) -> Scores:
-        target = asked(evidence.target)
-        population = asked(asked(evidence.population).target)
+        target = answered(evidence.target)
+        population = answered(answered(evidence.population).target)
         gap = _scaled(self.gap(target), self.gap(population))
         loss = _scaled(-self.full(target), -self.full(population))
         return self.alpha * gap + (1 - self.alpha) * loss

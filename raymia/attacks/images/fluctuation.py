@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from raymia.attacks.base import MIN_LOSS, Scores, asked, register
+from raymia.attacks.base import MIN_LOSS, Scores, answered, register
 from raymia.attacks.images.base import Filtered, errors
 from raymia.evidence.image import Floats, ImageEvidence, ImageModelEvidence
-from raymia.metrics.learning import LEAST_PER_CLASS, fold_of
+from raymia.metrics.learning import MIN_PER_CLASS, fold_of
 from raymia.metrics.roc import auc, roc_curve
 
 PARTS = 10
@@ -114,7 +114,7 @@ class Pfami(Around):
 
     def score(self, evidence: ImageEvidence) -> Scores:
         perturbation, spent = self.chosen(evidence)
-        scores = self._mean(asked(evidence.target), perturbation)
+        scores = self._mean(answered(evidence.target), perturbation)
         if evidence.reference is not None:
             scores = scores - self._mean(evidence.reference, perturbation)
         return np.where(spent, np.nan, scores)
@@ -166,7 +166,7 @@ def choose_perturbation(evidence: ImageEvidence) -> Choice:
     more; without such a shadow, its AUC for the target on a tenth of the records, drawn by their
     groups. Of equals, the first.
     """
-    target = asked(evidence.target)
+    target = answered(evidence.target)
     names = list(target.neighbors)
     if not names:
         raise ValueError("this attack was not given the answers to a question it asks")
@@ -178,7 +178,7 @@ def choose_perturbation(evidence: ImageEvidence) -> Choice:
             for name in names
         }
         return Choice(_best(aucs), aucs, "shadows", nothing)
-    labels = asked(evidence.labels)
+    labels = answered(evidence.labels)
     known = np.array([label is not None for label in labels.is_member], bool)
     members = np.array([bool(label) for label in labels.is_member], bool)
     tenth = fold_of(labels.units, PARTS, "part that a perturbation is chosen on") == 0
@@ -192,7 +192,7 @@ def choose_perturbation(evidence: ImageEvidence) -> Choice:
 
 
 def _tells(is_member: npt.NDArray[np.bool_]) -> bool:
-    return int(min(is_member.sum(), (~is_member).sum())) >= LEAST_PER_CLASS
+    return int(min(is_member.sum(), (~is_member).sum())) >= MIN_PER_CLASS
 
 
 def _mean_ratio(model: ImageModelEvidence, perturbation: str) -> Scores:

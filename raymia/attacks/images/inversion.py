@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raymia.attacks.base import Scores, asked, register
+from raymia.attacks.base import Scores, answered, register
 from raymia.attacks.images.base import DENOISER, Filtered, mean_error, score_of_error
 from raymia.evidence.image import ImageEvidence, ImageModelEvidence
 
@@ -35,4 +35,4 @@ class SecMi(Filtered):
         return score_of_error(self._error, evidence)
 
     def _error(self, model: ImageModelEvidence) -> Scores:
-        return mean_error(asked(model.inversion), "l2", low_pass=self.low_pass)
+        return mean_error(answered(model.inversion), "l2", low_pass=self.low_pass)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from raymia.attacks.base import Scores, asked, register
+from raymia.attacks.base import Scores, answered, register
 from raymia.attacks.images.base import DENOISER, ImageAttack
 from raymia.attacks.images.fluctuation import Around
 from raymia.evidence.image import ImageEvidence, ImageModelEvidence
-from raymia.metrics.learning import LEAST_PER_CLASS, fold_of
+from raymia.metrics.learning import MIN_PER_CLASS, fold_of
 
 Pictures = npt.NDArray[np.float32]
 
@@ -69,8 +69,8 @@ class OnPictures(ImageAttack):
         picture : what is looked at of a model's answers, [records, channels, height, width]; NaN
             where an answer is missing.
         """
-        labels = asked(evidence.labels)
-        judged = picture(asked(evidence.target))
+        labels = answered(evidence.labels)
+        judged = picture(answered(evidence.target))
         if evidence.shadows:
             shown = [picture(shadow.model) for shadow in evidence.shadows]
             taught = Examples(
@@ -123,7 +123,7 @@ def cross_fitted(taught: Examples, judged: Pictures, units: list[str], folds: in
         others = fold_taught != fold
         here = has_answer & (is_free | (fold_judged == fold))
         teaching = is_member[others & ~stops]
-        if min(teaching.sum(), (~teaching).sum()) < LEAST_PER_CLASS or not here.any():
+        if min(teaching.sum(), (~teaching).sum()) < MIN_PER_CLASS or not here.any():
             continue
         fitted = fit_resnet(pictures[others], is_member[others], stops[others])
         odds[fold, here] = fitted.log_odds(judged[here])
@@ -205,6 +205,6 @@ class SecMiNns(OnPictures):
         beside = [evidence.reference] if evidence.reference is not None else []
 
         def picture(model: ImageModelEvidence) -> Pictures:
-            return np.concatenate([asked(m.inversion_map) for m in (model, *beside)], axis=1)
+            return np.concatenate([answered(m.inversion_map) for m in (model, *beside)], axis=1)
 
         return self.judge(evidence, picture)

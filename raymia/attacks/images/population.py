@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raymia.attacks.base import Scores, asked, register
+from raymia.attacks.base import Scores, answered, register
 from raymia.attacks.images.base import OnLoss, log_error
 from raymia.attacks.population import excess_over_quantile
 from raymia.evidence.image import Floats, ImageEvidence, Images
@@ -49,15 +49,15 @@ class Quantile(OnLoss):
 
     def score(self, evidence: ImageEvidence) -> Scores:
         beside = evidence.reference is not None
-        known, values = self._covariates(asked(evidence.population), beside)
+        known, values = self._covariates(answered(evidence.population), beside)
         return excess_over_quantile(known, values, *self._covariates(evidence, beside), self.fpr)
 
     def _covariates(self, evidence: ImageEvidence, beside: bool) -> tuple[Floats, Scores]:
         """What a quantile depends on, [images, covariates], and minus log loss, [images]."""
         covariates = [image_covariates(evidence.images)]
         if beside:
-            covariates.append(-log_error(self.loss(asked(evidence.reference)))[:, None])
-        return np.hstack(covariates), -log_error(self.loss(asked(evidence.target)))
+            covariates.append(-log_error(self.loss(answered(evidence.reference)))[:, None])
+        return np.hstack(covariates), -log_error(self.loss(answered(evidence.target)))
 
 
 def image_covariates(images: Images) -> Floats:

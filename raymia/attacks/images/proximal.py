@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 
-from raymia.attacks.base import Scores, asked, register
+from raymia.attacks.base import Scores, answered, register
 from raymia.attacks.images.base import DENOISER, Timed, mean_error, score_of_error
 from raymia.evidence.image import Grid, ImageEvidence, ImageModelEvidence
 
@@ -59,7 +59,7 @@ class Pia(_Norm):
     asks = ("proximal",)
 
     def residual(self, model: ImageModelEvidence) -> Grid:
-        return asked(model.proximal)
+        return answered(model.proximal)
 
 
 @register
@@ -83,7 +83,7 @@ class Pian(_Norm):
     asks = ("proximal_normalized",)
 
     def residual(self, model: ImageModelEvidence) -> Grid:
-        return asked(model.proximal_normalized)
+        return answered(model.proximal_normalized)
 
 
 @register
@@ -109,4 +109,4 @@ class SimA(_Norm):
     asks = ("clean",)
 
     def residual(self, model: ImageModelEvidence) -> Grid:
-        return asked(model.clean)
+        return answered(model.clean)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raymia.attacks.base import Scores, asked, register
+from raymia.attacks.base import Scores, answered, register
 from raymia.attacks.images.base import AUTOENCODER, ImageAttack, mean_error, score_of_error
 from raymia.evidence.image import ImageEvidence, ImageModelEvidence
 
@@ -58,4 +58,4 @@ class CoMembership(ImageAttack):
         return score_of_error(self._error, evidence)
 
     def _error(self, model: ImageModelEvidence) -> Scores:
-        return mean_error(asked(model.descent), "squared_error")
+        return mean_error(answered(model.descent), "squared_error")

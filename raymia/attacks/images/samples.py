@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raymia.attacks.base import Scores, asked, register
+from raymia.attacks.base import Scores, answered, register
 from raymia.attacks.images.base import AUTOENCODER, DENOISER, PIXELS, SAMPLES, ImageAttack
 from raymia.attacks.images.distances import (
     ROWS,
@@ -49,7 +49,7 @@ def samples_of(evidence: ImageEvidence) -> Images:
     ValueError
         If there is none, or it has another shape.
     """
-    samples = asked(evidence.samples)
+    samples = answered(evidence.samples)
     check_same_shape(evidence.images, samples, "samples")
     return samples
 
@@ -178,7 +178,7 @@ class OverRepresentation(OnSamples):
             raise ValueError(f"k should be at least 1, but got {self.k}")
 
     def score(self, evidence: ImageEvidence) -> Scores:
-        population = asked(evidence.population).images
+        population = answered(evidence.population).images
         check_same_shape(evidence.images, population, "population")
         return self._log_distance(evidence.images, population) - self._log_distance(
             evidence.images, samples_of(evidence)
@@ -219,7 +219,7 @@ class Logan(OnSamples):
     def score(self, evidence: ImageEvidence) -> Scores:
         from sklearn.ensemble import HistGradientBoostingClassifier
 
-        samples, population = samples_of(evidence), asked(evidence.population).images
+        samples, population = samples_of(evidence), answered(evidence.population).images
         check_same_shape(evidence.images, population, "population")
         if min(len(samples), len(population)) < MIN_POPULATION:
             return np.full(len(evidence.images), np.nan)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from raymia.attacks.base import Scores, asked, register
+from raymia.attacks.base import Scores, answered, register
 from raymia.attacks.gaussian import offline_score, online_score
 from raymia.attacks.images.base import OnLoss, log_error
 from raymia.evidence.image import ImageEvidence
@@ -25,7 +25,7 @@ class _Likelihoods(OnLoss):
         if not evidence.shadows:
             raise ValueError("this attack needs the evidence of shadows")
         return (
-            -log_error(self.loss(asked(evidence.target))),
+            -log_error(self.loss(answered(evidence.target))),
             np.stack([-log_error(self.loss(shadow.model)) for shadow in evidence.shadows]),
             np.stack([shadow.is_in for shadow in evidence.shadows]),
         )

@@ -102,7 +102,7 @@ def look_at_images(
             continue
         evidence, choice = _evidence_around(inputs, store, plan)
         if choice is not None:
-            findings.choices.append(_told(plan.name, choice))
+            findings.choices.append(_choice_card(plan.name, choice))
         if plan.name in leaders.shown:
             leader = leaders.on(plan.name, scores)
             around = _around(inputs, plan, leader, evidence, choice)
@@ -169,7 +169,7 @@ def _around(
     )
 
 
-def _told(target: str, choice: Choice) -> PerturbationChoice:
+def _choice_card(target: str, choice: Choice) -> PerturbationChoice:
     return PerturbationChoice(
         target=target,
         perturbation=choice.perturbation,

@@ -19,8 +19,8 @@ from raymia.questions.text import TokenProbe
 from raymia.results.text_result import TextExample, TextPiece
 from raymia.scoring.exposed import Leaders, ScoreColumns, shown_records
 
-MOST_TOKENS = 300
-MOST_CHARACTERS = 2_000
+MAX_TOKENS = 300
+MAX_CHARACTERS = 2_000
 """Longer texts are cut, whichever comes first."""
 COLUMNS = ["token_ids", "log_prob", "mean_log_prob", "error"]
 DIGITS = 3
@@ -89,7 +89,7 @@ def _examples(
             pieces = [TextPiece(text=text)]
         else:
             pieces = _pieces(text, spans, answer.log_prob, typical or answer.mean_log_prob)
-        kept, cut = cut_to(pieces, MOST_TOKENS, MOST_CHARACTERS)
+        kept, cut = cut_to(pieces, MAX_TOKENS, MAX_CHARACTERS)
         yield TextExample(**one.card, pieces=kept, cut=cut, reference=reference)
 
 

@@ -69,7 +69,7 @@ class CausalInfiller:
         starts = (tokenizer.bos_token_id, tokenizer.eos_token_id)
         self.start = next((token for token in starts if token is not None), None)
         self.padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        self.most_rows = None if self._pads_alike() else 1
+        self.max_rows = None if self._pads_alike() else 1
 
     def fill(self, requests: Sequence[InfillRequest], spec: InfillNeighbors) -> list[str | None]:
         """Draw the fill of each request; None where no candidate is as many whole words.
@@ -118,7 +118,7 @@ class CausalInfiller:
             return self._generate([rows[i] for i in batch], spec)
 
         lengths = [len(row.prefix) + _new_tokens(row.words, spec) for row in rows]
-        answers = run_batched(lengths, run, budget=self.lm.batch_tokens, most=self.most_rows)
+        answers = run_batched(lengths, run, budget=self.lm.batch_tokens, most=self.max_rows)
         fills = []
         for number, (row, (tokens, close_call)) in enumerate(zip(rows, answers, strict=True)):
             if close_call:
