@@ -18,7 +18,7 @@ from rich.console import Console
 
 from raymia.cli.jobs import ending, lost_folders
 from raymia.cli.main import EXIT_INCOMPLETE
-from raymia.engine.run import make_references
+from raymia.engine.on_ray.run import make_references
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.modalities.resolve import resolve_inputs

@@ -132,8 +132,8 @@ def submit(
     A job of the same audit that runs is followed, and not started twice. One that ended is started
     again, and goes on from the store. Exits as the job does.
     """
-    from raymia.engine.package import pack
-    from raymia.engine.submission import Jobs
+    from raymia.engine.on_ray.package import pack
+    from raymia.engine.on_ray.submission import Jobs
 
     package = pack(file)
     jobs = Jobs(address)

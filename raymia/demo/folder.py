@@ -16,7 +16,7 @@ from raymia.spec.file import load_spec
 from raymia.storage.files import Folder
 
 if TYPE_CHECKING:
-    from raymia.engine.cluster import Cluster
+    from raymia.engine.on_ray.cluster import Cluster
 
 AUDIT_FILE = "audit.yaml"
 Section = tuple[str, dict[str, Any]]
@@ -39,7 +39,7 @@ def run_in(
     -------
     The result, and the folder the report is in.
     """
-    from raymia.engine.cluster import connected
+    from raymia.engine.on_ray.cluster import connected
 
     audit_file = folder / AUDIT_FILE
     console.print("starting Ray ...", highlight=False)

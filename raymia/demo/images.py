@@ -33,7 +33,7 @@ from raymia.spec import AutoencoderTrainingSpec, DiffusionTrainingSpec, PoolSpec
 from raymia.storage.files import Folder
 
 if TYPE_CHECKING:
-    from raymia.engine.cluster import Cluster
+    from raymia.engine.on_ray.cluster import Cluster
 
 Images = npt.NDArray[np.uint8]
 
@@ -103,7 +103,7 @@ def make_image_demo(
     A training of the diffusion model that was killed goes on where it was.
     """
     from raymia.engine.board import started
-    from raymia.engine.prepare import reporter, run_tasks
+    from raymia.engine.on_ray.prepare import reporter, run_tasks
 
     images = digits()
     split = split_and_write(images, None, settings.members, settings.members, settings.seed, folder)

@@ -25,7 +25,7 @@ from raymia.spec import FineTuneSpec
 from raymia.util.draws import generator
 
 if TYPE_CHECKING:
-    from raymia.engine.cluster import Cluster
+    from raymia.engine.on_ray.cluster import Cluster
 
 ASSETS = "assets"
 
@@ -53,7 +53,7 @@ def make_demo(folder: Path, settings: DemoSettings, cluster: Cluster, console: C
     """Write records, prompts and models into a folder, fine-tune the target, write the audit
     file."""
     from raymia.engine.board import started
-    from raymia.engine.prepare import reporter, run_task
+    from raymia.engine.on_ray.prepare import reporter, run_task
     from raymia.spec import PoolSpec
 
     texts = audit_passages()

@@ -62,7 +62,7 @@ def _run(
     lines: Mapping[str, StageWork] = {}
     failed: Mapping[str, str] = {}
     if is_missing_anything(before):
-        from raymia.engine.run import ask_models
+        from raymia.engine.on_ray.run import ask_models
 
         work = ask_models(inputs, store, spec.store, console, watch.look)
         lines, failed = work.lines, work.failed
@@ -87,7 +87,7 @@ def _workers(inputs: Inputs, scored: Sequence[TargetPlan], console: Console) -> 
     if count_scores(inputs, scored) <= MAX_HERE:
         yield Here()
         return
-    from raymia.engine.reduce import tasks_on
+    from raymia.engine.on_ray.reduce import tasks_on
 
     with tasks_on(inputs.spec.resources, inputs.spec.store, console) as tasks:
         yield tasks

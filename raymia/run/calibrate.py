@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from raymia.engine.run import ask_models
+from raymia.engine.on_ray.run import ask_models
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.plan.planning import plan_audit

@@ -68,7 +68,7 @@ def _run(
 
         @cache
         def join() -> Any:
-            from raymia.engine.cluster import connected
+            from raymia.engine.on_ray.cluster import connected
 
             return stack.enter_context(connected(spec.resources))
 
@@ -141,7 +141,7 @@ def _ask(
         inputs = audit.inputs.without(failed)
         if not is_missing_anything(plan_audit(inputs, store)):
             continue
-        from raymia.engine.run import ask_models
+        from raymia.engine.on_ray.run import ask_models
 
         join()
         console.print(f"queries: {audit.title}", highlight=False, markup=False)
@@ -181,7 +181,7 @@ def _try(
     proposing = any(not swept.settings for swept in sweep.attacks)
     new: list[str] = []
     if pending or proposing:
-        from raymia.engine.sweep import Proposed, try_settings
+        from raymia.engine.on_ray.sweep import Proposed, try_settings
 
         searches = [
             Proposed(

@@ -29,7 +29,7 @@ from small_audit import (
     write_texts,
 )
 
-import raymia.engine.run
+import raymia.engine.on_ray.run
 from raymia.metrics.summary import AttackMetrics
 from raymia.questions.text import NOT_FINITE
 from raymia.results.folder import load_run
@@ -64,7 +64,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("this run should not ask any model")
 
-    monkeypatch.setattr(raymia.engine.run, "connected", refuse)
+    monkeypatch.setattr(raymia.engine.on_ray.run, "connected", refuse)
     monkeypatch.setattr("ray.init", refuse)
 
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from raymia.engine.capacity import Demand, Machine, matches, one_each, shortages
+from raymia.engine.on_ray.capacity import Demand, Machine, matches, one_each, shortages
 
 A10G = {"CPU": 8.0, "GPU": 1.0, "accelerator_type:A10G": 1.0}
 T4 = {"CPU": 4.0, "GPU": 1.0, "accelerator_type:T4": 1.0}

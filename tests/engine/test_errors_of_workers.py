@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from small_audit import BASE, Models, console, passages, reweigh, write_small_audit, write_texts
 
-from raymia.engine.run import ask_models
+from raymia.engine.on_ray.run import ask_models
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.run.audit import run_audit

@@ -13,7 +13,7 @@ import ray
 from ray_fixtures import actors_seen, private_folder
 from small_audit import Models, console, passages, write_small_audit
 
-from raymia.engine.cluster import check_store_is_shared
+from raymia.engine.on_ray.cluster import check_store_is_shared
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 from raymia.util.errors import InputError

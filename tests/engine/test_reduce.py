@@ -18,7 +18,7 @@ from test_stored_scores import METRICS, shuffled, whole
 from tiny_models import PARAPHRASER
 
 import raymia.run.audit
-from raymia.engine.reduce import Tasks, tasks_on
+from raymia.engine.on_ray.reduce import Tasks, tasks_on
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit

@@ -23,8 +23,8 @@ from small_audit import (
     write_small_audit,
 )
 
-from raymia.engine.cluster import Cluster
-from raymia.engine.side_by_side import Stream
+from raymia.engine.on_ray.cluster import Cluster
+from raymia.engine.on_ray.side_by_side import Stream
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit

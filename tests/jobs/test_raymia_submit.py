@@ -15,7 +15,7 @@ from cluster_head import Head
 from ray_fixtures import free_port, wait_until
 from small_audit import Models, passages, write_small_audit
 
-from raymia.engine.package import AUDIT_FILE, pack
+from raymia.engine.on_ray.package import AUDIT_FILE, pack
 from raymia.util.errors import InputError
 
 EACH = 6

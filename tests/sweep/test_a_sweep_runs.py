@@ -16,8 +16,8 @@ from small_audit import BASE, console, passages, raw_rows, write_texts
 from small_sweep import SWEEP, made_spec, with_evidence, write_sweep_audit
 
 import raymia
-import raymia.engine.run
-import raymia.engine.sweep
+import raymia.engine.on_ray.run
+import raymia.engine.on_ray.sweep
 from raymia.cli.main import app
 from raymia.evidence.store import EvidenceStore
 from raymia.run.audit import run_audit
@@ -34,7 +34,7 @@ def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("this sweep should not ask any model")
 
-    monkeypatch.setattr(raymia.engine.run, "ask_models", refuse)
+    monkeypatch.setattr(raymia.engine.on_ray.run, "ask_models", refuse)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("this sweep should not try anything")
 
-    monkeypatch.setattr(raymia.engine.sweep, "try_settings", refuse)
+    monkeypatch.setattr(raymia.engine.on_ray.sweep, "try_settings", refuse)
 
 
 def rows_of(spec: AuditSpec) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from benchmarks.measure import Timing
-from raymia.engine.run import ask_models
+from raymia.engine.on_ray.run import ask_models
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit

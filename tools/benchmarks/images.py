@@ -36,7 +36,7 @@ from benchmarks.measure import (
 )
 from benchmarks.released import CALLS, released_scores
 from raymia.demo.images import digits
-from raymia.engine.cluster import connected
+from raymia.engine.on_ray.cluster import connected
 from raymia.models.denoisers.model import Denoiser, load_denoiser
 from raymia.models.image_source import ImageCheckpoint, resolve_image_model
 from raymia.models.source import read_json

@@ -204,11 +204,11 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
     """
     from raymia.engine.blocks import make_blocks
     from raymia.engine.board import started
-    from raymia.engine.cluster import connected
-    from raymia.engine.machines import machines_for
-    from raymia.engine.reduce import Tasks
-    from raymia.engine.side_by_side import Stream
-    from raymia.engine.stream import run_stream
+    from raymia.engine.on_ray.cluster import connected
+    from raymia.engine.on_ray.machines import machines_for
+    from raymia.engine.on_ray.reduce import Tasks
+    from raymia.engine.on_ray.side_by_side import Stream
+    from raymia.engine.on_ray.stream import run_stream
     from raymia.plan.pools import streams_of
 
     quiet, store, resources = Console(file=StringIO()), EvidenceStore(spec.store), spec.resources

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmarks.measure import machine_facts
 from raymia.engine.board import Line
-from raymia.engine.run import ask_models
+from raymia.engine.on_ray.run import ask_models
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.estimate import Estimate, estimate

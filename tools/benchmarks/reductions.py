@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from benchmarks.measure import machine_facts, machine_line
-from raymia.engine.reduce import tasks_on
+from raymia.engine.on_ray.reduce import tasks_on
 from raymia.results.scores import SCORES_SCHEMA
 from raymia.scoring.stored import reduce_scores
 from raymia.spec import ResourcesSpec

@@ -146,7 +146,7 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
     ``sweep`` of the whole sweep on that Ray, from reading the files to writing the page; ``again``
     of the same, with all settings known. And how many settings and records there were.
     """
-    from raymia.engine.cluster import connected
+    from raymia.engine.on_ray.cluster import connected
 
     store, quiet = EvidenceStore(spec.store), Console(file=StringIO())
     plan = plan_sweep(check_sweep(spec), store)

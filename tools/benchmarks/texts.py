@@ -29,7 +29,7 @@ from benchmarks.measure import (
     timed,
 )
 from raymia.demo.text import ASSETS, audit_passages
-from raymia.engine.cluster import connected
+from raymia.engine.on_ray.cluster import connected
 from raymia.models.batching import length_sorted_batches, worthwhile_tokens
 from raymia.models.causal.model import CausalLM, load_causal_lm
 from raymia.models.source import resolve_checkpoint

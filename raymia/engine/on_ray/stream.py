@@ -13,11 +13,12 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.exceptions import ExecutionTimeoutError
 
 from raymia.engine.blocks import make_blocks
-from raymia.engine.cluster import Cluster, pool_options, threads_per_actor
-from raymia.engine.failures import own_error
-from raymia.engine.machines import Machines, demands_of
-from raymia.engine.merging import Merging
-from raymia.engine.side_by_side import Stream
+from raymia.engine.on_ray.cluster import Cluster, pool_options, threads_per_actor
+from raymia.engine.on_ray.failures import own_error
+from raymia.engine.on_ray.machines import Machines, demands_of
+from raymia.engine.on_ray.merging import Merging
+from raymia.engine.on_ray.side_by_side import Stream
+from raymia.engine.on_ray.stopping import StoppedError, stop_requested
 from raymia.engine.stage import (
     FAILED,
     RECORD_COLUMNS,
@@ -27,7 +28,6 @@ from raymia.engine.stage import (
     failures_in,
     todo_column,
 )
-from raymia.engine.stopping import StoppedError, stop_requested
 from raymia.evidence.store import EvidenceStore
 from raymia.models.source import origins_of
 from raymia.plan.planning import stored_neighbors
@@ -59,7 +59,7 @@ def run_stream(
     stream : a block passes its stages in their order; a stage that has nothing to ask is left out,
         and stages on one base are one pool (:mod:`raymia.plan.pools`).
     records : columns ``record_id`` and ``payload``; all that the stages were planned with.
-    machines, wait_minutes : see :func:`raymia.engine.machines.machines_for`.
+    machines, wait_minutes : see :func:`raymia.engine.on_ray.machines.machines_for`.
 
     Returns
     -------

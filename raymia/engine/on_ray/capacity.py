@@ -42,8 +42,8 @@ class Demand:
 
     @classmethod
     def of(cls, name: str, actors: int, most: int, options: Mapping[str, Any]) -> Demand:
-        """From Ray's options for one actor, as :func:`raymia.engine.cluster.pool_options` makes
-        them."""
+        """From Ray's options for one actor, as
+        :func:`raymia.engine.on_ray.cluster.pool_options` makes them."""
         needs = {
             "CPU": options.get("num_cpus", 0.0),
             "GPU": options.get("num_gpus", 0.0),

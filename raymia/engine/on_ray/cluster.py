@@ -16,9 +16,9 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raymia.engine.autoscaler import GROUP_LABEL, present, startable
-from raymia.engine.capacity import Demand, Machine
-from raymia.engine.reachable import check_answers
+from raymia.engine.on_ray.autoscaler import GROUP_LABEL, present, startable
+from raymia.engine.on_ray.capacity import Demand, Machine
+from raymia.engine.on_ray.reachable import check_answers
 from raymia.spec import PoolSpec, ResourcesSpec
 from raymia.storage.files import Folder
 from raymia.util.errors import InputError, RaymiaError

@@ -11,11 +11,11 @@ from typing import Any
 from rich.console import Console
 
 from raymia.engine.board import Line, OnLines, started
-from raymia.engine.cluster import Cluster, check_store_is_shared, connected, is_given
-from raymia.engine.machines import Machines, machines_for, max_blocks, refuse_impossible
-from raymia.engine.prepare import run_preparation
-from raymia.engine.side_by_side import Stream, run_streams
-from raymia.engine.stream import run_stream
+from raymia.engine.on_ray.cluster import Cluster, check_store_is_shared, connected, is_given
+from raymia.engine.on_ray.machines import Machines, machines_for, max_blocks, refuse_impossible
+from raymia.engine.on_ray.prepare import run_preparation
+from raymia.engine.on_ray.side_by_side import Stream, run_streams
+from raymia.engine.on_ray.stream import run_stream
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.plan.planning import failed_with, plan_audit
@@ -48,8 +48,8 @@ def ask_models(
 
     Targets whose models share their bases go through one stream, wherever they stand in the audit
     file; several streams run at the same time where the cluster has room for them
-    (:mod:`raymia.engine.side_by_side`), and one after another where it has not. A target that fails
-    does not stop the others.
+    (:mod:`raymia.engine.on_ray.side_by_side`), and one after another where it has not. A target
+    that fails does not stop the others.
 
     Parameters
     ----------

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from raymia.engine.package import AUDIT_FILE, Package
-from raymia.engine.reachable import SECONDS, TOKEN_HELP
+from raymia.engine.on_ray.package import AUDIT_FILE, Package
+from raymia.engine.on_ray.reachable import SECONDS, TOKEN_HELP
 from raymia.util.errors import InputError, RaymiaError
 
 ENTRYPOINT = f"python -m raymia audit {AUDIT_FILE}"

@@ -20,8 +20,8 @@ from ray import tune
 from rich.console import Console
 
 from raymia.engine.board import started
-from raymia.engine.cluster import Cluster
-from raymia.engine.failures import own_error
+from raymia.engine.on_ray.cluster import Cluster
+from raymia.engine.on_ray.failures import own_error
 from raymia.scoring.evidence import TargetEvidence
 from raymia.spec import SpaceSpec
 from raymia.sweep.evaluate import Place, Setting

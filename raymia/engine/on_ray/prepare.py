@@ -7,9 +7,9 @@ from typing import Any
 
 import ray
 
-from raymia.engine.cluster import Cluster, task_options
-from raymia.engine.failures import own_error
-from raymia.engine.machines import Machines, demand_of_task
+from raymia.engine.on_ray.cluster import Cluster, task_options
+from raymia.engine.on_ray.failures import own_error
+from raymia.engine.on_ray.machines import Machines, demand_of_task
 from raymia.evidence.store import EvidenceStore
 from raymia.models.source import bring, origins_of
 from raymia.plan.planning import Preparation

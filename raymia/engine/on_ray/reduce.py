@@ -11,8 +11,8 @@ import ray
 from rich.console import Console
 
 from raymia.engine.board import started
-from raymia.engine.cluster import check_store_is_shared, connected
-from raymia.engine.failures import own_error
+from raymia.engine.on_ray.cluster import check_store_is_shared, connected
+from raymia.engine.on_ray.failures import own_error
 from raymia.spec import ResourcesSpec
 
 Found = TypeVar("Found")

@@ -24,10 +24,10 @@ from typing import Any
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from raymia.engine.capacity import Demand, shortages
-from raymia.engine.cluster import Cluster
-from raymia.engine.machines import demands_of
-from raymia.engine.stopping import Threads, first_done
+from raymia.engine.on_ray.capacity import Demand, shortages
+from raymia.engine.on_ray.cluster import Cluster
+from raymia.engine.on_ray.machines import demands_of
+from raymia.engine.on_ray.stopping import Threads, first_done
 from raymia.plan.planning import Stage
 from raymia.plan.pools import Pool, pools_of
 

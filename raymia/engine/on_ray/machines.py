@@ -9,9 +9,16 @@ from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 
-from raymia.engine.autoscaler import POLL_SECONDS, other_kinds, present, requested, say, wait_for
-from raymia.engine.capacity import Demand, shortages
-from raymia.engine.cluster import Cluster, pool_options, task_options
+from raymia.engine.on_ray.autoscaler import (
+    POLL_SECONDS,
+    other_kinds,
+    present,
+    requested,
+    say,
+    wait_for,
+)
+from raymia.engine.on_ray.capacity import Demand, shortages
+from raymia.engine.on_ray.cluster import Cluster, pool_options, task_options
 from raymia.inputs.base import Inputs
 from raymia.plan.planning import TargetPlan
 from raymia.plan.pools import Pool, pools_of, streams_of
@@ -80,7 +87,7 @@ def machines_for(
 ) -> Iterator[None]:
     """Run a block when the cluster's autoscaler has started the machines for it.
 
-    See :mod:`raymia.engine.autoscaler`; without one, nothing is waited for.
+    See :mod:`raymia.engine.on_ray.autoscaler`; without one, nothing is waited for.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from raymia.engine.failures import own_error
+from raymia.engine.on_ray.failures import own_error
 from raymia.evidence.store import PART, EvidenceKey, EvidenceStore
 from raymia.evidence.upkeep import MAX_PARTS, compact, merge_alike
 

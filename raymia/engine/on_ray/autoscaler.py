@@ -15,8 +15,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from raymia.engine.capacity import Demand, Machine, one_each, shortages
-from raymia.engine.stopping import pause
+from raymia.engine.on_ray.capacity import Demand, Machine, one_each, shortages
+from raymia.engine.on_ray.stopping import pause
 from raymia.util.errors import InputError, RaymiaError
 
 HEAD = "node:__internal_head__"
