@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
 
 import hypothesis
 import pytest
 import torch
+from small_audit import Models, make_models
 from tiny_models import BASE, PARAPHRASER, checkpoint, passages, save_tiny
 
 from raymia.models.causal.model import load_causal_lm
 from raymia.models.paraphrasers.mask_filler import load_mask_filler
+
+if TYPE_CHECKING:
+    from cluster_head import Head
 
 # A shell's background job ignores Ctrl-C, and so would the runs that tests stop with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -63,3 +69,26 @@ def tiny_gpt2(tmp_path_factory):
 def tiny_llama(tmp_path_factory):
     """Folder of a tiny random Llama; read only."""
     return save_tiny(tmp_path_factory.mktemp("models") / "llama", "llama")
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """A target that was fine-tuned on 24 passages, and two that differ from it; read only."""
+    return make_models(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture
+def local_ray() -> None:
+    """The one Ray of the test run."""
+    from ray_fixtures import ensure_local_ray
+
+    ensure_local_ray()
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """A cluster of one machine that takes jobs."""
+    from cluster_head import running_head
+
+    with running_head(tmp_path_factory.mktemp("head") / "output.txt") as head:
+        yield head

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "report"))
-sys.path.insert(0, str(Path(__file__).parent.parent / "sweep"))
-
 from made_up_pages import many_checkpoints, one_checkpoint
 from made_up_sweep import ROWS, result
 

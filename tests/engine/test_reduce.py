@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_scores import METRICS, shuffled, whole
 from ray_fixtures import ensure_local_ray
 from rich.console import Console
 from small_inputs import audit
-from test_stored_scores import METRICS, shuffled, whole
 from tiny_models import PARAPHRASER
 
 import raymia.run.audit

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-import raymia
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "report"))
-
 from made_up_run import made_up_curves, made_up_result, made_up_scores
 
+import raymia
 from raymia.report.files import write_run
 
 SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "compare.py"

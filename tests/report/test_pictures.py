@@ -8,10 +8,10 @@ import re
 
 import numpy as np
 import pytest
+from html_page import ATTACK_ON_READER, Page
 from made_up_run import made_up_curves, made_up_result, made_up_scores
 from PIL import Image
 from pydantic import ValidationError
-from test_report_html import ATTACK_ON_READER, Page
 
 from raymia.report.files import write_run
 from raymia.report.html import render

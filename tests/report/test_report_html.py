@@ -4,9 +4,9 @@ import base64
 import gzip
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
+from html_page import ATTACK_ON_READER, Page
 from made_up_run import made_up_curves, made_up_result, made_up_scores
 from plotly.offline import get_plotlyjs
 
@@ -14,38 +14,6 @@ from raymia.metrics import NotMeasured
 from raymia.report.html import render
 from raymia.results.result import NeighborQuality, SetAside
 from raymia.results.verdict import judge
-
-ATTACK_ON_READER = "<script>alert('x')</script><img src=http://evil.test/a onerror=alert(1)>"
-
-
-class Page(HTMLParser):
-    """Collects the tags, the visible text and the scripts of a page."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.words, self.scripts = [], [], {}
-        self.inside = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self.inside = tag
-        if tag == "script":
-            self.script = dict(attrs).get("id", f"script {len(self.scripts)}")
-            self.scripts[self.script] = ""
-
-    def handle_endtag(self, _tag):
-        self.inside = ""
-
-    def handle_data(self, data):
-        if self.inside == "script":
-            self.scripts[self.script] += data
-        elif self.inside != "style":
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.words).split())
 
 
 @pytest.fixture(scope="module")

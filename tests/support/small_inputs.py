@@ -11,10 +11,15 @@ from raymia.questions.text import SUM_SCHEMA, TOKEN_SCHEMA
 from raymia.spec.file import parse_spec
 
 
-def write_jsonl(path, texts):
-    lines = (json.dumps({"text": text}, ensure_ascii=False) for text in texts)
+def write_rows(path, rows):
+    """Write rows as JSONL and return the file's name."""
+    lines = (json.dumps(row, ensure_ascii=False) for row in rows)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return str(path)
+
+
+def write_jsonl(path, texts):
+    return write_rows(path, ({"text": text} for text in texts))
 
 
 def audit(folder, model, paraphraser, **changes):

@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 CLUSTER_FILE = REPOSITORY / "cluster.yaml"
 RAY_JOB_FILE = REPOSITORY / "jobs" / "rayjob.yaml"
 CONSTRAINTS = REPOSITORY / "jobs" / "constraints.txt"

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "report"))
-
 from made_up_run import made_up_curves, made_up_result, made_up_scores
 
 from raymia import load_run

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "report"))
-
 from made_up_run import made_up_result, made_up_scores
 
 from raymia.metrics.summary import (

@@ -15,7 +15,7 @@ import raymia.spec
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS
 from raymia.spec.file import parse_spec
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_page_on_the_audit_file_is_current() -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_inputs import audit
+from small_inputs import audit, write_rows
 from tiny_models import PARAPHRASER, passages
 
 from raymia.modalities.resolve import resolve_inputs
@@ -19,11 +17,6 @@ from raymia.spec import TextRecordsSpec
 from raymia.util.errors import InputError
 
 
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
 @pytest.fixture
 def inputs(tmp_path, tiny_gpt2):
     """Six documents of two records, one of which is both; one record without a document."""
@@ -31,8 +24,8 @@ def inputs(tmp_path, tiny_gpt2):
     rows = [{"text": t, "doc": f"d{i // 2}"} for i, t in enumerate(texts[:12])]
     rows.append({"text": texts[12], "doc": None})
     records = {
-        "members": write(tmp_path / "m.jsonl", rows[:5]),
-        "non_members": write(tmp_path / "n.jsonl", rows[5:]),
+        "members": write_rows(tmp_path / "m.jsonl", rows[:5]),
+        "non_members": write_rows(tmp_path / "n.jsonl", rows[5:]),
         "group_column": "doc",
     }
     spec = audit(tmp_path / "a", tiny_gpt2, PARAPHRASER, records=records, references=None,
@@ -62,7 +55,9 @@ def test_empty_cell_is_no_group(tmp_path):
 
 
 def test_group_column_that_is_not_there_is_named(tmp_path):
-    spec = TextRecordsSpec(members=write(tmp_path / "m.jsonl", [{"text": "a"}]), group_column="doc")
+    spec = TextRecordsSpec(
+        members=write_rows(tmp_path / "m.jsonl", [{"text": "a"}]), group_column="doc"
+    )
     with pytest.raises(InputError, match=r"no column 'doc'; found: text.*as group_column"):
         read_records(spec)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from small_inputs import audit
-from test_groups import write
+from small_inputs import audit, write_rows
 from tiny_models import PARAPHRASER, passages
 
 from raymia.evidence.store import EvidenceStore
@@ -28,7 +27,7 @@ def inputs_of(folder, model, **changes):
     """Groups of two records of one kind: 2 of members, 20 of non-members, 4 of candidates."""
     texts = iter(passages(2 * sum(GROUPS.values())))
     records = {
-        kind: write(
+        kind: write_rows(
             folder / f"{kind}.jsonl",
             [{"text": next(texts), "doc": f"{kind} {i // 2}"} for i in range(2 * count)],
         )

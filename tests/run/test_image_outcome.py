@@ -4,94 +4,25 @@ from __future__ import annotations
 
 import base64
 import io
-import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from answered_audit import Answered, answer
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from small_image_audit import SHAPE, TIMESTEPS, digits, write_image_audit, write_images
 
-from raymia.evidence.store import EvidenceStore
-from raymia.inputs.base import Inputs
 from raymia.modalities.images.shown import LARGEST_RECORD, look_at_images, png
-from raymia.modalities.resolve import resolve_inputs
 from raymia.perturbations.kinds import perturb
-from raymia.plan.planning import TargetPlan, plan_audit
 from raymia.prepare.denoiser_files import fresh_pipeline
-from raymia.questions.base import Item
-from raymia.results.result import RunResult
-from raymia.run.outcome import Run, sum_up
 from raymia.scoring.exposed import choose_rows
 from raymia.scoring.judge import Judge
 from raymia.scoring.parts import ScoreParts
-from raymia.scoring.reduction import reduce_audit
-from raymia.scoring.workers import Here
-from raymia.spec.file import load_spec
 from raymia.util.draws import stream_key
 
 STRENGTHS = [0.95, 0.85, 0.75]
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A run whose models were asked in this process."""
-
-    inputs: Inputs
-    store: EvidenceStore
-    plans: list[TargetPlan]
-    scores: ScoreParts
-    result: RunResult
-
-    def rows(self, question: str, shadow: str = "") -> dict[tuple[str, int], dict[str, Any]]:
-        """The answers of the first target, or of a shadow, to a question as they are stored."""
-        plan = self.plans[0]
-        stage = plan.references[shadow] if shadow else plan.target
-        (planned,) = (p for p in stage.probes if p.question == question)
-        table = self.store.read(planned.key)
-        assert table is not None
-        return {(row["record_id"], row["neighbor"]): row for row in table.to_pylist()}
-
-    def labels(self) -> dict[str, bool | None]:
-        table = self.inputs.records.table
-        return dict(zip(*(table[c].to_pylist() for c in ("record_id", "is_member")), strict=True))
-
-    def scored(self, attack: str) -> dict[str, float | None]:
-        values = self.scores.column(self.plans[0].name, attack).tolist()
-        found = zip(self.inputs.records.ids, values, strict=True)
-        return {record: None if math.isnan(score) else score for record, score in found}
-
-
-def answer(file: Path, break_record: bool = False) -> Answered:
-    """Run an audit; ``break_record`` leaves the first record without an answer on a neighbor."""
-    inputs = resolve_inputs(load_spec(file))
-    store = EvidenceStore(inputs.spec.store)
-    columns = (inputs.payloads[c].to_pylist() for c in ("record_id", "payload"))
-    payloads = dict(zip(*columns, strict=True))
-    before = plan_audit(inputs, store)
-    for plan in before:
-        for stage in plan.stages:
-            model = stage.loader.load()
-            for planned in stage.probes:
-                items = [Item(r, n, payloads[r]) for r, n in planned.missing.pairs()]
-                if not items:
-                    continue
-                table = planned.probe.ask(model, items)
-                if break_record and planned.question == "neighbors.crop":
-                    rows = table.to_pylist()
-                    rows[0] = {"record_id": rows[0]["record_id"], "neighbor": 1, "error": "broken"}
-                    table = pa.Table.from_pylist(rows, schema=table.schema)
-                store.commit(planned.key, table)
-    plans = plan_audit(inputs, store)
-    scores = ScoreParts(inputs.spec.store, "scores")
-    reduction = reduce_audit(inputs, store, plans, scores, Here())
-    result = sum_up(Run(inputs, store, before, plans, {}, 1.0), reduction, scores, Here())
-    return Answered(inputs, store, plans, scores, result)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from answered_audit import Answered, answer
 from small_audit import BASE, passages, reweigh, write_texts
-from test_image_outcome import Answered, answer
 
 from raymia.modalities.texts.shown import MAX_CHARACTERS, cut_to
 from raymia.results.text_result import TextPiece
