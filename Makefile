@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint types clean docs
+.PHONY: help install demo test test-fast lint types clean docs
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(VENV)/.installed ## make the environment
 
@@ -20,8 +20,11 @@ $(VENV)/.installed: pyproject.toml
 demo: install ## audit a small model trained here; about four minutes on two cores
 	$(BIN)/raymia demo
 
-test: install ## run the tests
-	$(BIN)/pytest
+test: install ## run the tests: those on Ray in one process, the others beside it
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+test-fast: install ## run the tests that need no Ray, no browser and no training
+	$(BIN)/pytest -n 2 -m 'not ray and not browser and not training'
 
 lint: install ## check style
 	$(BIN)/ruff check .

@@ -1,10 +1,17 @@
-"""Fixtures shared by all rooms: the shipped models, and tiny ones; nothing reaches the network."""
+"""Fixtures shared by all rooms, and what follows from the fixtures that a test uses.
+
+A test is marked by what it takes to run it: `ray`, `browser` or `training`. Tests without Ray come
+first, then those that share one Ray, then those that start Rays of their own, so that one start is
+enough for all; of two workers, one has all tests on Ray. Nothing reaches the network.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
@@ -27,6 +34,36 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A machine shared with others has slow moments: time limits are pytest's, not each example's.
 hypothesis.settings.register_profile("raymia", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("raymia")
+
+
+collect_ignore_glob = ["*conftest.py", "support/*"]  # no tests; the examples to run are raymia's
+
+TESTS = Path(__file__).parent
+BY_FIXTURE = {
+    "ray": {"local_ray", "own_ray"},
+    "browser": {"browser"},
+    "training": {"models", "image_models"},
+}
+"""What a test that uses one of the fixtures is marked with."""
+BY_ROOM = {"training": {"demo", "prepare"}}
+"""What all tests of a room are marked with."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        used = set(getattr(item, "fixturenames", ()))
+        room = item.path.relative_to(TESTS).parts[0] if TESTS in item.path.parents else None
+        for mark in BY_FIXTURE:
+            if used & BY_FIXTURE[mark] or room in BY_ROOM.get(mark, ()):
+                item.add_marker(mark)
+        if "ray" in item.keywords:
+            item.add_marker(pytest.mark.xdist_group("ray"))
+    items.sort(key=_rays)
+
+
+def _rays(item: pytest.Item) -> int:
+    used = getattr(item, "fixturenames", ())
+    return 2 if "own_ray" in used else int("local_ray" in used)
 
 
 @pytest.fixture(autouse=True)
@@ -77,12 +114,29 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return make_models(tmp_path_factory.mktemp("models") / "small")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
+def _no_ray_unasked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that starts Ray says so, by the fixtures it uses."""
+    yield
+    if "ray" in sys.modules and request.node.get_closest_marker("ray") is None:
+        assert not sys.modules["ray"].is_initialized(), "this test needs local_ray or own_ray"
+
+
+@pytest.fixture(scope="session")
 def local_ray() -> None:
     """The one Ray of the test run."""
-    from ray_fixtures import ensure_local_ray
+    from ray_fixtures import start_local_ray
 
-    ensure_local_ray()
+    start_local_ray()
+
+
+@pytest.fixture(scope="session")
+def own_ray() -> None:
+    """For tests that start Rays of their own, here or in other processes: the shared one has
+    ended, and none is started again."""
+    import ray
+
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

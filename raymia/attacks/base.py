@@ -126,7 +126,13 @@ def registry(records: str = "text") -> dict[str, type[Attack]]:
 
 
 def build(name: str, parameters: dict[str, Any], where: str, records: str = "text") -> Attack:
-    """Make an attack from its name and parameters, with errors that name the key."""
+    """Make an attack from its name and parameters, with errors that name the key.
+
+    Examples
+    --------
+    >>> build("min_k", {"share": 0.1}, "attacks[0]")
+    MinK(share=0.1)
+    """
     kinds = registry(records)
     if name not in kinds:
         near = difflib.get_close_matches(name, kinds, n=1)
@@ -174,7 +180,13 @@ def answered(answer: Answer | None) -> Answer:
 
 
 def mean_of_present(values: Scores) -> Scores:
-    """Mean over the last axis, NaN entries left out; NaN where nothing is left."""
+    """Mean over the last axis, NaN entries left out; NaN where nothing is left.
+
+    Examples
+    --------
+    >>> mean_of_present(np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, np.nan]])).tolist()
+    [2.0, nan]
+    """
     present = ~np.isnan(values)
     counts = present.sum(axis=-1)
     totals = np.where(present, values, 0.0).sum(axis=-1)

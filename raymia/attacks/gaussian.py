@@ -47,7 +47,15 @@ def online_score(phi: Scores, shadows: Scores, is_in: npt.NDArray[np.bool_], fix
 def offline_score(
     phi: Scores, shadows: Scores, is_in: npt.NDArray[np.bool_], fixed: bool
 ) -> Scores:
-    """LiRA, offline: standard deviations above the shadows without the record."""
+    """LiRA, offline: standard deviations above the shadows without the record.
+
+    Examples
+    --------
+    >>> shadows = np.array([[1.9], [2.1], [0.0], [0.2]])
+    >>> is_in = np.array([[True], [True], [False], [False]])
+    >>> offline_score(np.array([2.0]), shadows, is_in, fixed=False).round(2).tolist()
+    [13.44]
+    """
     mean, variance = moments(shadows, ~is_in, fixed)
     scores: Scores = (phi - mean) / np.sqrt(variance)
     return scores

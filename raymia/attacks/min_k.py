@@ -12,7 +12,13 @@ from raymia.evidence.text import TextEvidence, TokenEvidence
 
 
 def count_of(share: float, values: npt.NDArray[np.floating]) -> int:
-    """How many of the values a share is: rounded down, at least one."""
+    """How many of the values a share is: rounded down, at least one.
+
+    Examples
+    --------
+    >>> [count_of(0.2, np.zeros(length)) for length in (1, 9, 10)]
+    [1, 1, 2]
+    """
     return max(1, int(share * len(values)))
 
 

@@ -117,6 +117,11 @@ def window_sizes(windows: str) -> list[int]:
     ------
     ValueError
         For anything but different whole numbers above 0.
+
+    Examples
+    --------
+    >>> window_sizes("2,3,4")
+    [2, 3, 4]
     """
     try:
         sizes = [int(size) for size in str(windows).split(",")]

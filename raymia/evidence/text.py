@@ -281,6 +281,11 @@ def segment_mean(values: npt.NDArray[np.floating], offsets: npt.NDArray[np.int64
     """Mean of each segment of a ragged array, in float64; NaN for an empty segment.
 
     Each segment is summed by itself, so that a record's mean does not depend on the others.
+
+    Examples
+    --------
+    >>> segment_mean(np.array([-1.0, -3.0, -2.0]), np.array([0, 2, 2, 3])).tolist()
+    [-2.0, nan, -2.0]
     """
     counts = np.diff(offsets)
     means = np.full(len(counts), np.nan)

@@ -37,6 +37,11 @@ def conformal_p_values(candidates: FloatArray, non_members: FloatArray) -> Float
     -------
     ndarray of shape (n_candidates,)
         In (0, 1]; NaN where the candidate has no score or no non-member has one.
+
+    Examples
+    --------
+    >>> conformal_p_values(np.array([2.5, 0.0]), np.array([0.0, 1.0, 2.0, 3.0])).tolist()
+    [0.4, 1.0]
     """
     others = non_members[~np.isnan(non_members)]
     ascending = np.sort(np.where(np.isinf(others), np.inf, others))

@@ -96,6 +96,11 @@ def holm(p_values: FloatArray) -> FloatArray:
     The smallest is multiplied by how many there are, the next by one less, and none may come out
     below one before it. Rejecting those within a level makes any false rejection in the whole
     family no likelier than that level, however the tests depend on each other.
+
+    Examples
+    --------
+    >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
+    [0.03, 0.06, 0.06]
     """
     order = np.argsort(p_values)
     stepped = p_values[order] * np.arange(p_values.size, 0, -1)

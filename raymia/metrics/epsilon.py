@@ -248,6 +248,11 @@ def epsilon_of_gaussian(mu: float, delta: float) -> float:
 
     The root of Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu) = delta (Balle and Wang 2018,
     theorem 8).
+
+    Examples
+    --------
+    >>> round(epsilon_of_gaussian(1.0, 1e-5), 2)
+    4.38
     """
     if mu <= 0.0:
         return 0.0

@@ -43,13 +43,26 @@ def clopper_pearson(hits: float, of: float, confidence: float) -> tuple[float, f
     """Give the two-sided interval of a rate, of equal tails; it holds at least as often as it says.
 
     Counts need not be whole: the beta distribution behind the interval is defined between them.
+
+    Examples
+    --------
+    >>> low, high = clopper_pearson(0, 100, 0.95)
+    >>> low, round(high, 4)
+    (0.0, 0.0362)
     """
     side = 0.5 + _checked(confidence) / 2
     return float(lower_limit(hits, of, side)), float(upper_limit(hits, of, side))
 
 
 def wilson(hits: float, of: float, confidence: float) -> tuple[float, float]:
-    """Give the score interval of a rate (Wilson, JASA 22, 1927)."""
+    """Give the score interval of a rate (Wilson, JASA 22, 1927).
+
+    Examples
+    --------
+    >>> low, high = wilson(95, 100, 0.95)
+    >>> round(low, 4), round(high, 4)
+    (0.8882, 0.9785)
+    """
     z = float(stats.norm.ppf(0.5 + _checked(confidence) / 2))
     rate = hits / of
     center = (rate + z**2 / (2 * of)) / (1 + z**2 / of)
@@ -64,6 +77,12 @@ def mean_of_two_rates(
 
     Newcombe's hybrid of two score intervals (Statistics in Medicine 17, 1998, method 10), of a sum
     rather than a difference.
+
+    Examples
+    --------
+    >>> low, high = mean_of_two_rates((56, 70), (32, 80), 0.95)
+    >>> round(low, 4), round(high, 4)
+    (0.5262, 0.6669)
     """
     low = high = 0.0
     for hits, of in (first, second):
@@ -88,6 +107,12 @@ def auc_interval(
     ----------
     fewest : int
         The smaller of the numbers of members and non-members.
+
+    Examples
+    --------
+    >>> low, high = auc_interval(0.9, 0.02**2, 100, 0.95)
+    >>> round(low, 3), round(high, 3)
+    (0.853, 0.933)
     """
     if variance <= 0.0 or not 0.0 < auc < 1.0:
         return clopper_pearson(auc * fewest, fewest, confidence)

@@ -121,7 +121,13 @@ def roc_curve(scores: NDArray[Any], is_member: NDArray[Any]) -> RocCurve:
 
 
 def auc(curve: RocCurve) -> float:
-    """Area under the curve: the chance that a member outscores a non-member, ties counting half."""
+    """Area under the curve: the chance that a member outscores a non-member, ties counting half.
+
+    Examples
+    --------
+    >>> auc(roc_curve(np.array([3.0, 2.0, 1.0, 0.5]), np.array([True, False, True, False])))
+    0.75
+    """
     heights = (curve.tpr[1:] + curve.tpr[:-1]) / 2
     return float(np.sum(np.diff(curve.fpr) * heights))
 
@@ -145,6 +151,12 @@ def tpr_at_fpr(curve: RocCurve, max_fpr: float) -> float:
     Taking the threshold whose false positive rate lies *nearest* to the budget, as some published
     code does, both overspends the budget and, where many thresholds share the nearest rate, may
     pick the worst of them.
+
+    Examples
+    --------
+    >>> curve = roc_curve(np.array([3.0, 2.0, 1.0, 0.5]), np.array([True, False, True, False]))
+    >>> [tpr_at_fpr(curve, budget) for budget in (0.0, 0.49, 0.5)]
+    [0.5, 0.5, 1.0]
     """
     if not 0.0 <= max_fpr <= 1.0:
         raise ValueError(f"Argument `max_fpr` should be in [0, 1], but got {max_fpr}.")
@@ -158,6 +170,12 @@ def one_minus_equal_error_rate(curve: RocCurve) -> float:
 
     Where no threshold makes the two errors equal, chance decides between the two thresholds next to
     the crossing, as in the AUC, where ties count half. Scores that are all one give 0.5.
+
+    Examples
+    --------
+    >>> curve = roc_curve(np.array([3.0, 2.0, 1.0, 0.5]), np.array([True, False, True, False]))
+    >>> one_minus_equal_error_rate(curve)
+    0.5
     """
     gap = curve.fpr + curve.tpr - 1.0  # from -1 to 1, non-decreasing
     after = int(np.argmax(gap >= 0.0))
@@ -171,6 +189,11 @@ def allowed_false_positives(max_fpr: float, n_non_members: int) -> int:
 
     This is ``floor(max_fpr * n_non_members)`` free of rounding: 0.29 of 100 is 29, though the
     product in floating point is 28.999... .
+
+    Examples
+    --------
+    >>> allowed_false_positives(0.29, 100)
+    29
     """
     allowed = math.floor(max_fpr * n_non_members)
     if (allowed + 1) / n_non_members <= max_fpr:
@@ -181,7 +204,13 @@ def allowed_false_positives(max_fpr: float, n_non_members: int) -> int:
 
 
 def needed_non_members(max_fpr: float) -> int:
-    """Give the smallest number of non-members of which one is no more than `max_fpr`."""
+    """Give the smallest number of non-members of which one is no more than `max_fpr`.
+
+    Examples
+    --------
+    >>> needed_non_members(0.001)
+    1000
+    """
     needed = math.ceil(1.0 / max_fpr)
     if needed > 1 and 1.0 / (needed - 1) <= max_fpr:
         return needed - 1

@@ -58,6 +58,12 @@ def parse_condition(text: str) -> Condition:
     ------
     ValueError
         Saying what was expected, and the nearest metric where one is misspelled.
+
+    Examples
+    --------
+    >>> condition = parse_condition("any.tpr@1%fpr > 0.05")
+    >>> condition.metric, condition.max_fpr, condition.limit
+    ('tpr', 0.01, 0.05)
     """
     parts = _PARTS.fullmatch(text.strip())
     if parts is None:

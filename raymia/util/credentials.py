@@ -13,7 +13,13 @@ _QUERY = re.compile(
 
 def hidden(text: str) -> str:
     """A text without the credentials of the URLs in it: user and password before the host, and
-    values of signing and token parameters, as in presigned URLs."""
+    values of signing and token parameters, as in presigned URLs.
+
+    Examples
+    --------
+    >>> hidden("https://me:secret@host/file?Signature=abc")
+    'https://***@host/file?Signature=***'
+    """
     if "://" not in text:
         return text
     return _QUERY.sub(r"\1***", _USER.sub(r"\1***@", text))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import raymia
 from completions_server import MODEL, SECRET, completions_server
-from ray_fixtures import ensure_local_ray
 from small_audit import BASE, Models, console, passages, raw_rows, scores_by_row, write_small_audit
 
 from raymia.modalities.resolve import resolve_inputs
@@ -27,7 +27,7 @@ def endpoint(url: str, **settings: Any) -> dict[str, Any]:
     return {"name": "api", "endpoint": url, "served_model": MODEL, "retries": 1, **settings}
 
 
-def raymia(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def in_a_process(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", "from raymia.cli.main import main; main()", *arguments],
         capture_output=True, text=True, timeout=120, check=False,
@@ -35,6 +35,7 @@ def raymia(*arguments: str | Path, **environment: str) -> subprocess.CompletedPr
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_an_endpoint_that_dies_midway_and_comes_back(tmp_path: Path, models: Models) -> None:
     texts = passages()
     with completions_server(models.target, key=SECRET) as (url, manners):
@@ -44,7 +45,7 @@ def test_an_endpoint_that_dies_midway_and_comes_back(tmp_path: Path, models: Mod
             resources={"block_records": 4},
         )  # fmt: skip
         manners.answers_left = 1 + 7  # one to see whether it answers, then a block of four and more
-        died = raymia("audit", file, **{KEY_VARIABLE: SECRET})
+        died = in_a_process("audit", file, **{KEY_VARIABLE: SECRET})
         assert died.returncode == 3, died.stderr  # the other target is there
         half = load_result(str(tmp_path / "run"))
         (failed,) = half.failed
@@ -58,7 +59,6 @@ def test_an_endpoint_that_dies_midway_and_comes_back(tmp_path: Path, models: Mod
 
         manners.answers_left, manners.key = None, None
         manners.asked.clear()
-        ensure_local_ray()
         result = run_audit(load_spec(file), console())
         assert sum(manners.asked[text] for text in texts) == 36 - stored
 
@@ -104,7 +104,7 @@ def test_attacks_that_an_endpoint_has_no_answer_for_are_refused_before_anything_
 def test_the_plan_says_what_is_left_out(tmp_path: Path, models: Models) -> None:
     with completions_server(style="strict") as (url, manners):
         file = write_small_audit(tmp_path, models, neighbors=None, targets=[endpoint(url)])
-        done = raymia("plan", file)
+        done = raymia("plan", file, columns=200)
         assert sum(manners.asked[text] for text in passages()) == 0
     assert done.returncode == 0, done.stderr
     printed = " ".join(done.stdout.split())

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from ray_fixtures import ensure_local_ray
 from safetensors.numpy import load_file, save_file
 from small_audit import console, parts, raw_rows, scores_by_row
 from small_image_audit import (
@@ -40,6 +39,8 @@ from raymia.run.audit import run_audit
 from raymia.run.calibrate import calibrate
 from raymia.spec.file import load_spec
 from raymia.util.errors import InputError, RaymiaError
+
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 SELF_GENERATED = {
     "kind": "self_generated", "images": 48, "sampling_steps": 5,
@@ -69,7 +70,6 @@ def image_models(tmp_path_factory: pytest.TempPathFactory) -> ImageModels:
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory, image_models: ImageModels) -> Done:
     """Every attack that needs no population, alone and with a self-generated reference."""
-    ensure_local_ray()
     folder = tmp_path_factory.mktemp("images")
     references = references_of(image_models)
     file = write_image_audit(folder, image_models.denoiser, references=references)
@@ -140,7 +140,6 @@ def test_the_run_is_written_as_that_of_texts_is(first: Done) -> None:
 
 
 def test_an_autoencoder_goes_the_same_way(image_models: ImageModels, tmp_path: Path) -> None:
-    ensure_local_ray()
     file = write_image_audit(
         tmp_path,
         image_models.vae,
@@ -158,7 +157,6 @@ def test_an_autoencoder_goes_the_same_way(image_models: ImageModels, tmp_path: P
 def test_auto_chooses_the_perturbation_on_records_it_does_not_score(
     image_models: ImageModels, tmp_path: Path
 ) -> None:
-    ensure_local_ray()
     images = digits()
     file = write_image_audit(
         tmp_path, image_models.denoiser, attacks=["pfami"],
@@ -183,7 +181,6 @@ def test_a_calibration_measures_each_kind_of_model_and_keeps_no_answer(
     image_models: ImageModels, tmp_path: Path
 ) -> None:
     """The warm-up of 100 steps is longer than what is trained to learn how long a step takes."""
-    ensure_local_ray()
     file = write_image_audit(
         tmp_path, image_models.denoiser, attacks=["loss@self_generated"],
         targets=[{"name": name, "model": str(getattr(image_models, name))}
@@ -206,7 +203,6 @@ def test_a_calibration_measures_each_kind_of_model_and_keeps_no_answer(
 def test_a_calibration_says_which_target_it_could_not_measure(
     image_models: ImageModels, tmp_path: Path
 ) -> None:
-    ensure_local_ray()
     lacking = tmp_path / "lacking"
     shutil.copytree(image_models.denoiser, lacking)
     file = lacking / "unet" / "diffusion_pytorch_model.safetensors"
@@ -285,7 +281,6 @@ def test_evidence_that_was_lost_is_asked_again_and_nothing_else(
 
 @pytest.mark.parametrize("kind", ["ldm", "stable", "dit", "autoencoder_kl", "imagegpt"])
 def test_every_architecture_goes_through_the_same_stream(kind: str, tmp_path: Path) -> None:
-    ensure_local_ray()
     model = tmp_path / "model"
     side = save_model(kind, model)
     draws = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray_fixtures import child_environment, ended, ensure_local_ray, start, wait_until
+from ray_fixtures import child_environment, ended, start, wait_until
 from small_audit import console
 
 import raymia.engine.on_ray.run
@@ -19,6 +19,8 @@ from raymia.records.images import pixels_array, read_image_records
 from raymia.results.result import RunResult
 from raymia.spec import AutoencoderTrainingSpec, DiffusionTrainingSpec, ImageRecordsSpec
 from raymia.spec.file import load_spec, parse_spec
+
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 TRAINING = DiffusionTrainingSpec(steps=8, batch_size=8, warmup=2)
 SMALL = ImageDemoSettings(
@@ -35,7 +37,6 @@ class Done:
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    ensure_local_ray()
     folder = tmp_path_factory.mktemp("demo") / "images"
     result, output = run_image_demo(folder, console(), SMALL)
     assert output == str(folder / "report")

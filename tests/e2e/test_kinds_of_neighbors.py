@@ -14,10 +14,11 @@ from raymia.cli.main import print_result
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 RECORDS, COUNT = 8, 2
 
 
-@pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize(
     "neighbors",
     [

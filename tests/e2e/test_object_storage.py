@@ -24,6 +24,8 @@ from object_store import (
 )
 from small_audit import BASE, Models, passages, write_small_audit, write_texts
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 EACH = 6
 Scores = dict[tuple[str, str, str], float | None]
 

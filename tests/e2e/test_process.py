@@ -14,6 +14,8 @@ from tiny_models import BASE
 
 from raymia import __version__
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 
 def run(*arguments, **environment):
     return subprocess.run(

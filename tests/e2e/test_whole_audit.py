@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from xml.etree import ElementTree
 import jsonschema
 import pyarrow.parquet as pq
 import pytest
-from ray_fixtures import ensure_local_ray
+from command_line import raymia
 from small_audit import (
     ALL_ATTACKS,
     BASE,
@@ -37,6 +35,8 @@ from raymia.results.result import RunResult
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 ROOT = Path(__file__).parents[2]
 RECORDS = 24
 LEARNED = "learned_combination"  # needs more records than these
@@ -53,7 +53,6 @@ class Done:
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Done:
     """The whole audit, with the base and a self-prompt reference."""
-    ensure_local_ray()
     folder = tmp_path_factory.mktemp("first")
     file = write_small_audit(folder, models, self_prompt=True)
     return Done(folder, file, run_audit(load_spec(file), console()))
@@ -125,10 +124,9 @@ def test_conditions_on_a_stored_audit_decide_what_it_exits_with(first: Done) -> 
     file = first.file.with_name("gated.yaml")
     gated = first.file.read_text().replace("output: run", "output: gated")
     file.write_text(gated + "fail_if: ['zlib.auc > 0.999']\n")
-    command = [sys.executable, "-m", "raymia", "audit", file]
     given = {0: [], 4: ["--fail-if", "difference@base.auc > 0.5"]}
     for code, more in given.items():
-        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+        done = raymia("audit", file, *more)
         assert done.returncode == code, done.stderr
         assert "asked the models 0 questions" in done.stdout
         document = ElementTree.parse(first.folder / "gated" / "junit.xml").getroot()
@@ -168,7 +166,6 @@ def test_the_second_run_asks_nothing_and_gives_the_same_scores(first: Done) -> N
     assert again.metrics == first.result.metrics
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_two_targets_share_neighbors_and_base_and_a_broken_one_stops_nothing(
     tmp_path: Path, models: Models
 ) -> None:
@@ -212,7 +209,6 @@ def test_two_targets_share_neighbors_and_base_and_a_broken_one_stops_nothing(
     }  # fmt: skip
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_more_records_ask_only_about_the_new_ones(first: Done, models: Models) -> None:
     texts = passages()
     members = first.folder / "more.jsonl"
@@ -242,7 +238,6 @@ def test_more_records_ask_only_about_the_new_ones(first: Done, models: Models) -
     assert len(after) == (RECORDS + 8) * len(without_reference)
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_candidates_alone_are_scored_and_not_measured(tmp_path: Path, models: Models) -> None:
     write_texts(tmp_path / "candidates.jsonl", passages()[:6])
     file = write_small_audit(

@@ -31,6 +31,8 @@ REFUSES = """
 from pathlib import Path
 from transformers import GPT2LMHeadModel
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 class Refuses(GPT2LMHeadModel):
     def __init__(self, config):
         super().__init__(config)
@@ -81,7 +83,6 @@ def scored(folder: Path) -> set[str]:
     return set(pq.read_table(folder / "run" / "scores.parquet")["target"].to_pylist())
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_the_others_are_scored_and_the_next_run_tries_the_failed_one_again(
     tmp_path: Path, models: Models, refuses: tuple[Path, Path]
 ) -> None:
@@ -122,7 +123,6 @@ def test_the_others_are_scored_and_the_next_run_tries_the_failed_one_again(
     assert scored(tmp_path) == {"bad", "tuned", "again"}
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_a_checkpoint_whose_processes_are_killed_while_they_load_it_is_given_up(
     tmp_path: Path, models: Models
 ) -> None:
@@ -150,7 +150,6 @@ def test_a_checkpoint_whose_processes_are_killed_while_they_load_it_is_given_up(
     assert scored(tmp_path) == {"tuned"}
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_an_adapter_that_does_not_fit_leaves_those_on_the_same_base_alone(
     tmp_path: Path, models: Models
 ) -> None:
@@ -172,7 +171,6 @@ def test_an_adapter_that_does_not_fit_leaves_those_on_the_same_base_alone(
     assert scored(tmp_path) == {"one", "two"}
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_a_reference_that_cannot_be_made_is_its_targets_failure(
     tmp_path: Path, models: Models, refuses: tuple[Path, Path]
 ) -> None:
@@ -194,7 +192,6 @@ def test_a_reference_that_cannot_be_made_is_its_targets_failure(
     assert scored(tmp_path) == {"tuned"}
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_a_checkpoint_that_answers_with_errors_alone_has_failed(
     tmp_path: Path, models: Models
 ) -> None:
@@ -209,7 +206,6 @@ def test_a_checkpoint_that_answers_with_errors_alone_has_failed(
     assert not result.succeeded
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_a_failing_reference_that_targets_share_stops_the_run(
     tmp_path: Path, models: Models, refuses: tuple[Path, Path]
 ) -> None:
@@ -221,7 +217,6 @@ def test_a_failing_reference_that_targets_share_stops_the_run(
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_a_run_of_which_every_checkpoint_fails_says_why_and_writes_no_report(
     tmp_path: Path, models: Models, refuses: tuple[Path, Path]
 ) -> None:

@@ -30,6 +30,8 @@ LAUNCHING = r"Launching (\d+) nodes, type (\w+)"
 MEMORY = 100 * 2**20
 SEEN = """
 import json, logging, ray
+
+pytestmark = pytest.mark.usefixtures("own_ray")
 ray.init(log_to_driver=False, logging_level=logging.ERROR)
 print(json.dumps([n["Labels"].get("ray.io/node-group") for n in ray.nodes() if n["Alive"]]))
 """

@@ -17,6 +17,8 @@ from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 from raymia.util.errors import InputError, RaymiaError
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 NOISE = ("Traceback", "ray::", "DataContext", "\x1b[", 'File "')
 
 
@@ -26,7 +28,6 @@ def assert_readable(error: RaymiaError, printed: Any) -> None:
     assert 'File "' not in printed.err + printed.out
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_a_checkpoint_that_changed_since_the_plan_answers_nothing(
     tmp_path: Path, models: Models, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,7 +52,6 @@ def test_a_checkpoint_that_changed_since_the_plan_answers_nothing(
     assert not list((tmp_path / "store").rglob("*.parquet"))
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_prompts_too_short_for_self_prompting_are_refused(
     tmp_path: Path, models: Models, capfd: pytest.CaptureFixture[str]
 ) -> None:

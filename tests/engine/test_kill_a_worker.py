@@ -15,6 +15,8 @@ from raymia.results.result import RunResult
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 EACH = 24
 PER_RECORD = 2 + NEIGHBORS  # itself, in lower case, and the neighbors
 TOTAL = 2 * EACH * PER_RECORD
@@ -65,7 +67,6 @@ def assert_whole(folder: Path) -> None:
         assert len(rows) == len(set(rows)) == 2 * EACH * per_record
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_killed_actors_are_replaced_and_only_their_block_is_asked_again(
     tmp_path: Path, models: Models
 ) -> None:
@@ -79,7 +80,6 @@ def test_killed_actors_are_replaced_and_only_their_block_is_asked_again(
     assert made <= asked["neighbors"] <= made + 2 * NEIGHBORS
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_the_run_survives_the_death_of_the_progress_board(tmp_path: Path, models: Models) -> None:
     result, _ = audit_with_a_kill(tmp_path, models, ["Board"])
     assert result.complete

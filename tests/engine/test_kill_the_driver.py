@@ -30,6 +30,8 @@ from raymia.run.audit import run_audit
 from raymia.run.status import read_status
 from raymia.spec.file import load_spec
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 EACH = 32  # members, and as many non-members
 BLOCK = 1
 ENOUGH = 10  # answered by the target when the driver is killed
@@ -95,7 +97,6 @@ def test_nothing_half_written_is_seen_and_no_report_pretends(killed: Path) -> No
     assert len(evidence(killed.parent / "store", "neighbors.mask_fill")) >= ENOUGH * NEIGHBORS
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_the_next_run_asks_only_what_is_missing_and_scores_the_same(
     killed: Path, tmp_path: Path, models: Models
 ) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ray_fixtures import ensure_local_ray
 from small_audit import NEIGHBORS, Models, console, evidence, passages, write_small_audit
 
 from raymia.records.texts import record_id
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
+
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 TOLERANCE = 1e-5
 TEXTS = 32  # of each class
@@ -33,7 +34,6 @@ def run(
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Path:
     """All records in one block of 64."""
-    ensure_local_ray()
     texts = passages()
     folder = tmp_path_factory.mktemp("together")
     return run(folder, models, texts[:TEXTS], texts[TEXTS : 2 * TEXTS], block_records=64)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray_fixtures import ensure_local_ray
 from small_audit import BASE, NEIGHBORS, Models, console, passages, reweigh, write_small_audit
 from tiny_models import checkpoint, save_adapter
 
@@ -29,6 +28,8 @@ HALF = 3  # members, and as many non-members
 COUNTED = """
 from pathlib import Path
 from transformers import GPT2LMHeadModel
+
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 class Counted(GPT2LMHeadModel):
     def __init__(self, config):
@@ -82,7 +83,6 @@ def swept(
     tmp_path_factory: pytest.TempPathFactory, models: Models, counted: Path, adapters: list[Path]
 ) -> tuple[Path, RunResult, int]:
     """A sweep over adapters with their base as reference, and how often the base was loaded."""
-    ensure_local_ray()
     loads = counted.parent / "loads.txt"
     loads.unlink(missing_ok=True)
     folder = tmp_path_factory.mktemp("sweep")

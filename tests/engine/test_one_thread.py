@@ -19,8 +19,9 @@ from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit
 
+pytestmark = pytest.mark.usefixtures("local_ray")
 
-@pytest.mark.usefixtures("local_ray")
+
 def test_a_model_is_loaded_and_asked_in_one_thread_whoever_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 from raymia.util.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 POOLS = ("paraphraser", "target", "reference")
 TYPES = {"paraphraser": "T4", "target": "A10G", "reference": "A10G"}
 
@@ -27,7 +29,6 @@ def nodes() -> Iterator[dict[str, str]]:
     """A cluster of a head and one node per pool, of pretended GPU types; node ids by pool."""
     from ray.cluster_utils import Cluster
 
-    ray.shutdown()  # a process has one Ray; the next module starts the shared one again
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_TMPDIR", str(private_folder()))
     memory = {"object_store_memory": 100 * 2**20}

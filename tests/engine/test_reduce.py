@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_scores import METRICS, shuffled, whole
-from ray_fixtures import ensure_local_ray
 from rich.console import Console
 from small_inputs import audit
 from tiny_models import PARAPHRASER
@@ -32,10 +31,11 @@ from raymia.scoring.workers import Here
 from raymia.spec import ResourcesSpec
 from raymia.util.errors import InputError, RaymiaError
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 
 @pytest.fixture
 def tasks(tmp_path):
-    ensure_local_ray()
     console = Console(file=io.StringIO(), width=100)
     with tasks_on(ResourcesSpec(), str(tmp_path), console) as found:
         yield found
@@ -88,7 +88,6 @@ def test_ray_and_this_process_reduce_alike(answered, tasks, monkeypatch):
 
 def test_few_scores_are_reduced_here_and_many_on_ray(answered, monkeypatch):
     inputs, _, plans = answered
-    ensure_local_ray()
     console = Console(file=io.StringIO())
     with raymia.run.audit._workers(inputs, plans, console) as workers:
         assert isinstance(workers, Here)

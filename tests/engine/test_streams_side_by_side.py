@@ -43,6 +43,8 @@ import time
 from pathlib import Path
 from transformers import GPT2LMHeadModel
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 def steps(file):
     return file.stat().st_size if file.exists() else 0
 
@@ -78,7 +80,6 @@ def two_gpus() -> Iterator[None]:
     """A cluster of a head and two nodes with a pretended GPU each, of which one has a label."""
     from ray.cluster_utils import Cluster as Nodes
 
-    ray.shutdown()  # a process has one Ray; the next module starts the shared one again
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_TMPDIR", str(private_folder()))
     memory = {"object_store_memory": 100 * 2**20}

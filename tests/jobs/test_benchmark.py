@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,6 @@ import torch
 from benchmarks import adapters, images, pipeline, plans, reductions, texts
 from benchmarks.measure import END, Timing, write_page
 from benchmarks.released import CALLS, STRENGTHS, TIMESTEPS, released_scores
-from ray_fixtures import ensure_local_ray
 from small_audit import BASE, make_models, passages, write_small_audit, write_texts
 
 import raymia
@@ -35,10 +35,10 @@ def script() -> ModuleType:
     return module
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_one_command_measures_every_way_of_asking_a_language_model(
     script: ModuleType, tmp_path: Path
 ) -> None:
-    ensure_local_ray()
     given = [" ".join(text.split()[:8]) for text in passages()[:80]]
     write_texts(tmp_path / "texts.jsonl", given)
     page = tmp_path / "page.md"
@@ -64,10 +64,10 @@ def test_one_command_measures_every_way_of_asking_a_language_model(
     assert all(f"| {name} |" in content for name in found["ways"])
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_one_command_measures_every_way_of_computing_pfami(
     script: ModuleType, tmp_path: Path
 ) -> None:
-    ensure_local_ray()
     page = tmp_path / "page.md"
     page.write_text(f"before\n{images.START}\nold\n{END}\nafter\n{texts.START}\nkept\n{END}\n")
     script.main(
@@ -101,10 +101,10 @@ def test_one_command_measures_every_way_of_computing_pfami(
     assert all(f"| {name} |" in content for name in found["ways"])
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_one_command_measures_stored_scores_and_has_other_code_check_them(
     script: ModuleType, tmp_path: Path
 ) -> None:
-    ensure_local_ray()
     page = tmp_path / "page.md"
     page.write_text(f"{reductions.START}\nold\n{END}\n")
     script.main(
@@ -140,11 +140,11 @@ def test_one_command_audits_adapters_at_once_and_one_by_one(
     assert ", from 1 of them |" in page.read_text()
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_one_command_takes_an_audit_through_all_but_a_model_and_its_files_stay_few(
     script: ModuleType, tmp_path: Path
 ) -> None:
     """Each of 400 blocks would leave a file."""
-    ensure_local_ray()
     page = tmp_path / "page.md"
     page.write_text(f"{pipeline.START}\nold\n{END}\n")
     script.main(
@@ -171,7 +171,7 @@ sys.stdin.read()
 """
 WATCHES = """
 import json, os, subprocess, sys
-from raymia.benchmarks import reductions
+from benchmarks import reductions
 
 pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 with reductions.watched() as watch:
@@ -191,8 +191,9 @@ def test_memory_of_all_processes_counts_what_they_share_once() -> None:
     In a process of its own: this one may be the parent of a Ray that other tests started.
     """
     done = subprocess.run(
-        [sys.executable, "-c", WATCHES, HOLDS_AND_FORKS], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", WATCHES, HOLDS_AND_FORKS], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=True,
+    )  # fmt: skip
     before, peak, driver_peak, others = json.loads(done.stdout)
     grown = (peak - before) / 2**20
     assert 64 < grown < 126  # 128 and more if the fork counted in full
@@ -288,8 +289,8 @@ def test_the_released_way_computes_what_it_is_said_to(monkeypatch: pytest.Monkey
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_one_command_holds_plans_to_what_is_taken(script: ModuleType, tmp_path: Path) -> None:
-    ensure_local_ray()
     file = write_small_audit(tmp_path, make_models(tmp_path), self_prompt=True)
     page = tmp_path / "page.md"
     page.write_text(f"{plans.START}\nold\n{END}\n")

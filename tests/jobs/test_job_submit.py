@@ -18,6 +18,8 @@ from small_audit import NEIGHBORS, Models, passages, write_small_audit
 
 import raymia
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 REPOSITORY = Path(raymia.__file__).parent.parent
 RAY = str(Path(sys.executable).with_name("ray"))
 RECORDS = 16

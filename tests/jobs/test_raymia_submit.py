@@ -18,6 +18,8 @@ from small_audit import Models, passages, write_small_audit
 from raymia.engine.on_ray.package import AUDIT_FILE, pack
 from raymia.util.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 EACH = 6
 
 

@@ -143,12 +143,12 @@ def overfitted(count=120, seed=0, make=denoiser, strength=0.3):
     shadows = []
     for number in range(8):
         is_in = np.random.default_rng((seed, number)).random(count) < 0.5
-        shadows.append(ImageShadowEvidence(_known(make(number, count), is_in, strength), is_in))
+        shadows.append(ImageShadowEvidence(known(make(number, count), is_in, strength), is_in))
     copies = np.repeat(images[is_member], 20, axis=0).astype(int)
     noise = draws.integers(-8, 9, copies.shape)
     return ImageEvidence(
         images=images,
-        target=_known(make(1_000 + seed, count), is_member, strength),
+        target=known(make(1_000 + seed, count), is_member, strength),
         shadows=shadows,
         population=ImageEvidence(pictures(seed + 77, 600), make(2_000 + seed, 600)),
         samples=np.clip(copies + noise, 0, 255).astype(np.uint8),
@@ -157,7 +157,7 @@ def overfitted(count=120, seed=0, make=denoiser, strength=0.3):
     )
 
 
-def _known(model, is_member, strength):
+def known(model, is_member, strength):
     """The model's answers, smaller on members but for neighbors and reduced captions."""
 
     def shrink(values, share):

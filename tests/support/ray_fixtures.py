@@ -41,18 +41,17 @@ def _remove(folder: Path) -> None:
         time.sleep(0.25)
 
 
-def ensure_local_ray() -> None:
-    """Start the Ray that all in-process tests share, unless it runs."""
-    if not ray.is_initialized():
-        ray.init(
-            address="local",
-            num_cpus=LOCAL_CPUS,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=200 * 2**20,
-            _temp_dir=str(private_folder()),
-        )
+def start_local_ray() -> None:
+    """Start the Ray that all in-process tests share."""
+    ray.init(
+        address="local",
+        num_cpus=LOCAL_CPUS,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=200 * 2**20,
+        _temp_dir=str(private_folder()),
+    )
 
 
 def actors_seen() -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from ray_fixtures import ensure_local_ray
 from small_audit import BASE, console, passages, raw_rows, write_texts
 from small_sweep import SWEEP, made_spec, with_evidence, write_sweep_audit
 
@@ -27,6 +26,8 @@ from raymia.spec import AuditSpec
 from raymia.spec.file import load_spec
 from raymia.sweep.plan import plan_sweep
 from raymia.sweep.space import check_sweep
+
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 @pytest.fixture
@@ -53,7 +54,6 @@ def rows_of(spec: AuditSpec) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A sweep over made-up evidence, run once."""
-    ensure_local_ray()
     spec = made_spec(tmp_path_factory.mktemp("swept"), SWEEP)
     with_evidence(spec)
     return spec, run_sweep(spec, console())
@@ -108,7 +108,7 @@ def test_again_nothing_is_tried_and_all_is_the_same(swept: Any) -> None:
     assert rows_of(spec) == before
 
 
-@pytest.mark.usefixtures("no_models", "local_ray")
+@pytest.mark.usefixtures("no_models")
 def test_one_more_value_is_all_that_is_tried(swept: Any) -> None:
     spec, _ = swept
     more = {**SWEEP, "attacks": {**SWEEP["attacks"], "min_k": {"share": {"grid": [0.1, 0.3, 0.7,
@@ -135,7 +135,7 @@ def test_the_files_say_who_won_and_how_it_was_judged(swept: Any) -> None:
     assert h.calibration_non_members + h.evaluation_non_members == 40
 
 
-@pytest.mark.usefixtures("no_models", "local_ray")
+@pytest.mark.usefixtures("no_models")
 def test_optuna_proposes_the_same_settings_again_and_finds_better_ones(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     sweep = {
@@ -184,7 +184,7 @@ def test_a_job_sums_the_sweep_up_in_its_last_line(
     swept: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec, result = swept
-    script = load_job("sweep")
+    script = load("jobs/sweep.py")
     file = write_sweep_audit(Path(spec.store).parent, SWEEP)
     assert script.main([str(file)]) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -198,9 +198,9 @@ def test_a_job_sums_the_sweep_up_in_its_last_line(
     assert "min_kk" in summary["problems"][0]
 
 
-@pytest.mark.usefixtures("no_models", "local_ray")
+@pytest.mark.usefixtures("no_models")
 def test_the_benchmark_tries_settings_without_a_question(tmp_path: Path) -> None:
-    script = load_job("benchmark")
+    script = load("tools/benchmark.py")
     script.main(["--sweep", "--records", "600", "--settings", "40",
                  "--json", str(tmp_path / "speed.json")])  # fmt: skip
     found = json.loads((tmp_path / "speed.json").read_text())
@@ -208,9 +208,9 @@ def test_the_benchmark_tries_settings_without_a_question(tmp_path: Path) -> None
     assert all(seconds > 0 for name, seconds in found["seconds"].items() if name != "ray")
 
 
-def load_job(name: str) -> ModuleType:
-    file = Path(raymia.__file__).parent.parent / "jobs" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"raymia_{name}_job", file)
+def load(script: str) -> ModuleType:
+    file = Path(raymia.__file__).parent.parent / script
+    spec = importlib.util.spec_from_file_location(f"raymia_{file.stem}_script", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -221,7 +221,6 @@ def load_job(name: str) -> ModuleType:
 # ------------------------------------------------------------------------- real questions
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_models_are_asked_once_for_what_settings_have_in_common(
     tmp_path: Path, tiny_gpt2: Path
 ) -> None:

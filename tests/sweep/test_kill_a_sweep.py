@@ -16,6 +16,8 @@ from raymia.run.sweep import run_sweep
 from raymia.spec.file import load_spec
 from raymia.sweep.record import _LIST
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 SHARES = [n / 100 for n in range(1, 101)]
 BOUNDS = [n / 10 for n in range(1, 41)]
 
@@ -26,7 +28,6 @@ def recorded(folder: Path) -> list[str]:
     return [result.key for file in files for result in _LIST.validate_json(file.read_bytes())]
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_what_was_tried_before_a_kill_is_not_tried_again(tmp_path: Path) -> None:
     sweep: dict[str, Any] = {
         "attacks": {"surp": {"share": {"grid": SHARES}, "max_entropy": {"grid": BOUNDS}}}
