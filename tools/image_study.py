@@ -36,7 +36,6 @@ from raymia.records.images import pixels_array, read_image_records
 from raymia.results.ranking import estimate_at
 from raymia.results.result import RunResult
 from raymia.run.audit import run_audit
-from raymia.scoring.evidence import evidence_on
 from raymia.spec import AutoencoderTrainingSpec, DiffusionTrainingSpec, ImageRecordsSpec
 from raymia.spec.file import load_spec
 from raymia.util.draws import generator
@@ -266,7 +265,7 @@ def budgets(out: Path) -> Iterable[str]:
     inputs, store = resolve_inputs(spec), EvidenceStore(spec.store)
     plan = plan_audit(inputs, store)[-1]
     pfami = next(a for a in inputs.attacks if a.label == "pfami")
-    target = evidence_on(inputs, store, plan).given_to(pfami, {}).target
+    target = inputs.modality.evidence_on(inputs, store, plan).given_to(pfami, {}).target
     own, around = target.terms.loss, target.neighbors["crop"].loss
     labels = np.array(inputs.records.table["is_member"].to_pylist(), bool)
     lines = ["| timesteps | strengths | passes | AUC |", "|---|---|---|---|"]

@@ -133,10 +133,7 @@ def needed_by(audits: Iterable[Path], store: str) -> dict[str, str]:
 
 def _needs(spec: AuditSpec, store: EvidenceStore) -> Iterable[tuple[str, str]]:
     from raymia.modalities.resolve import resolve_inputs
-    from raymia.models.source import Checkpoint
     from raymia.plan.planning import plan_audit
-    from raymia.prepare.corpus import counts_file
-    from raymia.prepare.self_generated import SelfGeneratedRecipe
     from raymia.run.sweep import swept_rates
     from raymia.sweep.plan import plan_sweep
     from raymia.sweep.record import Tried
@@ -155,14 +152,9 @@ def _needs(spec: AuditSpec, store: EvidenceStore) -> Iterable[tuple[str, str]]:
                 yield planned.key.folder, stage.name
         for preparation in plan.preparations:
             recipe, what = preparation.recipe, f"reference:{preparation.stage_name(plan.name)}"
-            made_from = (
-                recipe.images_key if isinstance(recipe, SelfGeneratedRecipe) else recipe.texts_key
-            )
             yield f"prepared/{recipe.key}", what
-            yield f"prepared/{made_from}", what
-    for checkpoint in inputs.targets.values():
-        if spec.corpus is not None and isinstance(checkpoint, Checkpoint):
-            yield counts_file(spec.corpus, checkpoint), "corpus"
+            yield f"prepared/{recipe.material_key}", what
+    yield from inputs.modality.kept_beside(inputs)
 
 
 def _open(store: str) -> EvidenceStore:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raymia.evidence.answers import AnswersByQuestion
 from raymia.evidence.text import LabelledScores
 
 Floats = npt.NDArray[np.float64]
@@ -50,7 +51,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class ImageModelEvidence:
+class ImageModelEvidence(AnswersByQuestion):
     """What one model answered; a question that was not asked is None, or not in the mapping.
 
     Attributes

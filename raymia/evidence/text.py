@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raymia.evidence.answers import AnswersByQuestion
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -86,7 +88,7 @@ class GradientEvidence:
 
 
 @dataclass(frozen=True)
-class ModelEvidence:
+class ModelEvidence(AnswersByQuestion):
     """What one model answered; a question that was not asked is None.
 
     Attributes

@@ -66,7 +66,7 @@ def lacking(kind: type[Attack], spec: AuditSpec) -> str | None:
         (
             kind.uses_population or "prefixed" in kind.asks,
             spec.records.population,
-            f"needs {spec.records.kind}s that are no members and are not scored; name a file of "
+            f"needs {spec.records.what} that are no members and are not scored; name a file of "
             "them as `population` under `records`",
         ),
         (

@@ -9,15 +9,12 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from raymia.attacks import Attack, NamedAttack
-from raymia.models.endpoints.model import Endpoint
-from raymia.models.image_source import ImageCheckpoint
-from raymia.models.source import Checkpoint
+from raymia.inputs.modality import Modality
+from raymia.models.checkpoint import AnyCheckpoint
 from raymia.records.base import RecordSet
-from raymia.spec import AuditSpec, ImageNeighbors
-from raymia.spec.images import Shape
+from raymia.spec import AuditSpec
 from raymia.util.errors import InputError
 
-AnyCheckpoint = Checkpoint | Endpoint | ImageCheckpoint
 Found = TypeVar("Found")
 
 
@@ -27,34 +24,28 @@ class Inputs:
 
     Attributes
     ----------
+    modality : what is different for other kinds of records, and was resolved for this one alone.
     records : the usable records and those set aside.
     attacks : in the order of the audit file.
     targets : checkpoints and endpoints by name.
     references : checkpoints of references that exist already, by name.
-    prompts : usable prompts of each self-prompt reference, by name.
-    paraphraser : the model that makes neighbors, where there is one.
     population, known_members : payloads that are no records, by record id.
     shadow_members : ids of what each shadow was trained on, by its name.
     left_out : why an attack of the default list is not run on a target, by target and label.
-    shape : of the images that are scored; None for texts.
-    samples : images that targets generated of which no more is given, payloads by target.
     written : the audit as the file has it, where targets may be patterns; in ``spec`` each target
         is one checkpoint.
     """
 
     spec: AuditSpec
+    modality: Modality
     records: RecordSet
     attacks: list[NamedAttack]
     targets: Mapping[str, AnyCheckpoint]
-    references: Mapping[str, Checkpoint | ImageCheckpoint]
+    references: Mapping[str, AnyCheckpoint]
     population: Mapping[str, Any]
     shadow_members: dict[str, frozenset[str]]
-    prompts: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    paraphraser: Checkpoint | None = None
-    known_members: Mapping[str, str] = field(default_factory=dict)
+    known_members: Mapping[str, Any] = field(default_factory=dict)
     left_out: dict[tuple[str, str], str] = field(default_factory=dict)
-    shape: Shape | None = None
-    samples: Mapping[str, list[Any]] = field(default_factory=dict)
     written: AuditSpec | None = None
 
     @property
@@ -64,16 +55,10 @@ class Inputs:
         others = [list(self.population), list(self.population.values())]
         return pa.concat_tables([records, pa.table(others, schema=records.schema)])
 
-    @property
-    def chooses_perturbation(self) -> bool:
-        """Whether attacks choose among several perturbations of images."""
-        neighbors = self.spec.neighbors
-        return isinstance(neighbors, ImageNeighbors) and neighbors.kind == "auto"
-
     def shows_shadows(self, attack: Attack) -> bool:
         """Whether an attack is given the evidence of the audit's shadows."""
-        wants = attack.learns or (self.chooses_perturbation and "neighbors" in attack.asks)
-        return attack.uses_shadows or (attack.takes_shadows and wants)
+        takes = attack.takes_shadows and self.modality.tells_labels(self.spec, attack)
+        return attack.uses_shadows or takes
 
     def without(self, targets: Collection[str]) -> Inputs:
         """The same with some targets left out."""

@@ -9,7 +9,7 @@ from typing import Protocol
 from raymia.attacks import NamedAttack
 from raymia.models.endpoints.model import Endpoint
 from raymia.models.source import Checkpoint, read_json
-from raymia.spec import AuditSpec, SelfPromptReference
+from raymia.spec import AuditSpec, MadeReference
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
 
@@ -48,7 +48,7 @@ def impossible_attacks(
                 f"references.{reference}: a self-prompt reference is made from texts that the "
                 f"target writes, and {name!r} is an endpoint, which is asked about given texts only"
                 for reference, kind in spec.references.items()
-                if isinstance(kind, SelfPromptReference)
+                if isinstance(kind, MadeReference)
             ]
     if spec.attacks is not None:
         problems += [
@@ -73,7 +73,7 @@ def _why_not(
         return [f"{target.quantization} weights have no gradient; audit the checkpoint unquantized"]
     if "token_ids" in needs and named.reference is not None:
         kind = spec.references[named.reference]
-        made_from = kind.base if isinstance(kind, SelfPromptReference) else named.reference
+        made_from = kind.base if isinstance(kind, MadeReference) else named.reference
         reference = references.get(made_from)
         if reference is not None and _tokenizers_differ(target, reference):
             return [

@@ -7,14 +7,13 @@ from dataclasses import replace
 import pyarrow.compute as pc
 
 from raymia.inputs.attack_list import name_attacks
-from raymia.inputs.base import AnyCheckpoint, Inputs, Problems
+from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.checkpoints import expand_targets
-from raymia.spec import AuditSpec, ImageRecordsSpec
+from raymia.inputs.modality import modality_of
+from raymia.spec import AuditSpec
 from raymia.spec.conditions import check_conditions, parse_conditions
 from raymia.storage.files import check_can_write
 from raymia.util.errors import InputError
-
-__all__ = ["AnyCheckpoint", "Inputs", "name_attacks", "resolve_inputs"]
 
 UNFAIR = 1e-6
 """Counts that a fair coin gives less often were not given by one."""
@@ -36,14 +35,7 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
     for key in ("output", "store"):
         problems.attempt(check_can_write, getattr(spec, key), key)
     attacks = problems.attempt(name_attacks, spec) or []
-    if isinstance(spec.records, ImageRecordsSpec):
-        from raymia.modalities.images.inputs import resolve_images
-
-        inputs = resolve_images(spec, places, spec.records, attacks, problems)
-    else:
-        from raymia.modalities.texts.inputs import resolve_texts
-
-        inputs = resolve_texts(spec, places, spec.records, attacks, problems)
+    inputs = modality_of(spec.records.kind).resolve(spec, places, attacks, problems)
     _check_gate(inputs)
     _check_coins(inputs)
     return replace(inputs, written=written)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raymia.models.causal.adapters import AdapterError, switchable_method
+from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.model import Endpoint, connect
 from raymia.models.image_source import ImageCheckpoint, image_fingerprint
 from raymia.models.source import Checkpoint, Hashes, fingerprint
@@ -17,7 +18,7 @@ class Loader(Protocol):
     """Loads a model that probes can be put to."""
 
     @property
-    def checkpoint(self) -> Checkpoint | Endpoint | ImageCheckpoint | None:
+    def checkpoint(self) -> AnyCheckpoint | None:
         """The files or the server, and the fingerprint that the planner saw; None where no model is
         loaded."""
 

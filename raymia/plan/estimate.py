@@ -10,13 +10,7 @@ from raymia.inputs.base import Inputs
 from raymia.models.memory import Memory, memory_of
 from raymia.plan.planning import Preparation, Stage, TargetPlan
 from raymia.plan.pools import in_loading_order, pools_of, streams_of
-from raymia.plan.rates import (
-    Rates,
-    items_and_steps,
-    mean_size,
-    preparation_keys,
-    stage_key,
-)
+from raymia.plan.rates import Rates, preparation_keys, stage_key
 from raymia.spec import CostsSpec, PoolSpec
 
 CPU = "CPU"
@@ -81,7 +75,7 @@ def estimate(inputs: Inputs, plans: Sequence[TargetPlan], store: EvidenceStore) 
 
     The rates are those that runs on this store have measured; :func:`calibrate` measures them.
     """
-    rates, size = Rates(store), mean_size(inputs)
+    rates, size = Rates(store), inputs.modality.mean_size(inputs.records)
     reference = inputs.spec.resources.reference
 
     def of_stage(stage: Stage) -> StageEstimate:
@@ -89,13 +83,11 @@ def estimate(inputs: Inputs, plans: Sequence[TargetPlan], store: EvidenceStore) 
         known = None if rate is None else rate.at(size) * stage.to_ask
         if not stage.to_ask:
             known = 0.0
-        images = inputs.shape is not None
-        batch = stage.pool.batch_images if images else stage.pool.batch_tokens
-        memory = memory_of(stage.loader.checkpoint, batch)
+        memory = memory_of(stage.loader.checkpoint, inputs.modality.batch(stage.pool))
         return StageEstimate(stage.name, stage.to_ask, known, memory, stage.pool, stage.pool.actors)
 
     def of_preparation(plan: TargetPlan, preparation: Preparation) -> StageEstimate:
-        items, steps = items_and_steps(preparation)
+        items, steps = preparation.recipe.items, preparation.recipe.steps
         found = [rates.get(key) for key in preparation_keys(preparation, reference)]
         seconds = _total([
             None if rate is None else rate.seconds * count

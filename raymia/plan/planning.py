@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -15,18 +14,16 @@ import pyarrow as pa
 from raymia.attacks import Attack, NamedAttack
 from raymia.evidence.row_index import RowIndex
 from raymia.evidence.store import EvidenceKey, EvidenceStore
-from raymia.inputs.base import AnyCheckpoint, Inputs
-from raymia.modalities.base import Recipe, finished_checkpoint, loader_for, probes_for, recipe_for
+from raymia.inputs.base import Inputs
+from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.loaders import Loader
-from raymia.models.source import Checkpoint
-from raymia.neighbors.makers import NeighborMaker, neighbor_maker
+from raymia.neighbors.makers import NeighborMaker
 from raymia.plan.missing import Missing
+from raymia.prepare.recipe import Recipe
 from raymia.questions.base import Probe, evidence_key
-from raymia.spec import ImageNeighbors, PoolSpec, SelfGeneratedReference, SelfPromptReference
-from raymia.util.errors import InputError
+from raymia.spec import MadeReference, PoolSpec
 
 Role = Literal["neighbors", "target", "reference"]
-TOKEN_SAMPLE = 500
 
 
 @dataclass(frozen=True)
@@ -147,13 +144,9 @@ def plan_target(
     attacks = inputs.attacks_on(name)
     maker: NeighborMaker | None = None
     neighbors_made: tuple[int, str] | None = None
-    # Neighbors of images are made where the model is, without a stage of their own.
-    texts = spec.neighbors is not None and not isinstance(spec.neighbors, ImageNeighbors)
-    if texts and any("neighbors" in a.attack.asks for a in attacks):
-        assert spec.neighbors is not None
-        assert not isinstance(spec.neighbors, ImageNeighbors)
-        budget = resources.paraphraser.batch_tokens
-        maker = neighbor_maker(spec.neighbors, spec.seed, inputs.paraphraser, budget)
+    if any("neighbors" in a.attack.asks for a in attacks):
+        maker = inputs.modality.neighbor_maker(inputs)
+    if maker is not None:
         key = evidence_key(maker.probe, maker.fingerprint)
         neighbors_made = (maker.probe.spec.count, key.hash)
     own = inputs.records.table.num_rows
@@ -176,12 +169,13 @@ def plan_target(
     ) -> Stage:
         probes = []
         asks = [q for attack in attacks for q in attack.asks]
-        for question, probe in probes_for(inputs, asks, checkpoint, neighbors_made):
+        for question, probe in inputs.modality.probes(inputs, asks, checkpoint, neighbors_made):
             asked = len(found) if question.partition(".")[0] in of_population else own
             model = checkpoint.fingerprint
             probes.append(_planned(question, probe, model, found, asked, store, planned))
         planned.update(p.key.hash for p in probes)
-        return Stage(label, role, loader_for(checkpoint, pool), pool, tuple(probes), only_for)
+        loader = inputs.modality.loader(checkpoint, pool)
+        return Stage(label, role, loader, pool, tuple(probes), only_for)
 
     target = stage(
         f"target:{name}",
@@ -200,10 +194,9 @@ def plan_target(
             if a.reference == reference
             or (inputs.shows_shadows(a.attack) and reference in inputs.shadow_members)
         ]
-        kind = spec.references[reference]
         only_for: str | None
-        if isinstance(kind, SelfPromptReference | SelfGeneratedReference):
-            recipe = recipe_for(inputs, reference, kind, name)
+        if isinstance(spec.references[reference], MadeReference):
+            recipe = inputs.modality.recipe(inputs, reference, name)
             ready = store.prepared_facts(recipe.key) is not None
             preparation = Preparation(reference, recipe, ready)
             preparations.append(preparation)
@@ -271,9 +264,7 @@ def failed_with(plans: Sequence[TargetPlan], failed: Mapping[str, str]) -> dict[
 def prepared_checkpoint(preparation: Preparation, store: EvidenceStore) -> AnyCheckpoint:
     """The checkpoint of a prepared reference; before it is made, one without any evidence."""
     recipe = preparation.recipe
-    return finished_checkpoint(
-        recipe, store.prepared_path(recipe.key) if preparation.ready else None
-    )
+    return recipe.finished(store.prepared_path(recipe.key) if preparation.ready else None)
 
 
 def _used_references(inputs: Inputs, attacks: list[NamedAttack]) -> list[str]:
@@ -282,7 +273,7 @@ def _used_references(inputs: Inputs, attacks: list[NamedAttack]) -> list[str]:
         used += inputs.shadow_members
     if any(a.attack.uses_samples for a in attacks):
         specs = inputs.spec.references
-        used += [n for n, kind in specs.items() if isinstance(kind, SelfGeneratedReference)]
+        used += [n for n, kind in specs.items() if isinstance(kind, MadeReference)]
     return list(dict.fromkeys(used))
 
 
@@ -344,34 +335,3 @@ def stored_neighbors(stages: Sequence[Stage], store: EvidenceStore) -> Iterator[
                     "payload": table["payload"].take(pa.array(picked[new])).cast(pa.large_string()),
                 }
             )
-
-
-def tokens_per_record(checkpoint: AnyCheckpoint, texts: pa.ChunkedArray) -> float:
-    """Mean tokens per record, cut to the model's limit, from a sample; loads no model.
-
-    NaN for an endpoint, whose tokenizer is not known, and for a model of images.
-    """
-    if not isinstance(checkpoint, Checkpoint):
-        return math.nan
-    from transformers import AutoConfig, AutoTokenizer
-
-    from raymia.models.causal.model import context_length
-
-    source = {"trust_remote_code": checkpoint.trust_remote_code, **checkpoint.gguf}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, **source)
-        config = AutoConfig.from_pretrained(checkpoint.path, **source)
-    except Exception as error:  # of any kind, by what is damaged or unknown
-        why = str(error).split("\n", 1)[0] or type(error).__name__
-        raise InputError(
-            f"{checkpoint.path}: transformers cannot load its tokenizer and config "
-            f"({type(error).__name__}: {why}); copy the files again, or update transformers"
-        ) from error
-    limits = [checkpoint.max_tokens, context_length(config)]
-    limit = min((n for n in limits if n is not None), default=None)
-    if checkpoint.long_texts == "windows":
-        limit = None
-    step = max(1, len(texts) // TOKEN_SAMPLE)
-    sample = [texts[i].as_py() for i in range(0, len(texts), step)]
-    lengths = [len(ids[:limit]) for ids in tokenizer(sample, verbose=False)["input_ids"]]
-    return sum(lengths) / len(lengths)

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
-from raymia.models.image_source import ImageCheckpoint
 from raymia.models.loaders import share_base
-from raymia.models.source import Checkpoint
 from raymia.plan.planning import Stage, TargetPlan, plan_audit
 from raymia.spec import PoolSpec
 
@@ -40,10 +38,7 @@ class Pool:
     @property
     def computes(self) -> bool:
         """Whether its actors hold models, and not a word list or a connection."""
-        return any(
-            isinstance(stage.loader.checkpoint, Checkpoint | ImageCheckpoint)
-            for stage in self.stages
-        )
+        return any(hasattr(stage.loader.checkpoint, "path") for stage in self.stages)
 
     def takes(self, stage: Stage) -> bool:
         """Whether the pool's actors can hold the stage's model too, at the price of an adapter."""

@@ -8,20 +8,15 @@ says what two hundred will. Texts of another length are answered in proportion t
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
-
-import pyarrow.compute as pc
 
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
-from raymia.models.source import PROVENANCE
+from raymia.models.checkpoint import architecture
 from raymia.plan.planning import Preparation, Stage, TargetPlan
-from raymia.prepare.self_generated import SelfGeneratedRecipe
-from raymia.spec import PoolSpec, SelfGeneratedReference
+from raymia.spec import PoolSpec
 from raymia.util.hashing import digest
 
 MIN_ITEMS = 8
@@ -88,7 +83,7 @@ class Rates:
         work : what its stages did, by name.
         made_in : the store that it wrote to.
         """
-        size = mean_size(inputs)
+        size = inputs.modality.mean_size(inputs.records)
         for stage in (stage for plan in plans for stage in plan.stages):
             line = work.get(stage.name)
             if line is not None and line.done:
@@ -100,7 +95,7 @@ class Rates:
             write, train = preparation_keys(preparation, inputs.spec.resources.reference)
             # A denoiser's training says at which step it ended; others, how many they took.
             steps = int(facts["steps" if "steps" in facts else "step"])
-            items, _ = items_and_steps(preparation)
+            items = preparation.recipe.items
             if "writing_seconds" in facts:
                 self.keep(write, Rate(facts["writing_seconds"] / items, items))
             self.keep(train, Rate(facts["seconds"] / max(1, steps), steps))
@@ -114,55 +109,14 @@ def stage_key(stage: Stage) -> str:
     return digest(["stage", probes, passes, architecture(checkpoint), machine(stage.pool)])
 
 
-def items_and_steps(preparation: Preparation) -> tuple[int, int]:
-    """Texts or images that are written for a reference, and steps that it is trained for."""
-    spec = preparation.recipe.spec
-    if isinstance(spec, SelfGeneratedReference):
-        return spec.images, spec.training.steps
-    per_epoch = math.ceil(spec.texts / spec.fine_tune.batch_size)
-    return spec.texts, math.ceil(per_epoch * spec.fine_tune.epochs)
-
-
-def mean_size(inputs: Inputs) -> float:
-    """Mean characters of the records' texts; 1 for images, which are of one size."""
-    if inputs.shape is not None:
-        return 1.0
-    texts = inputs.records.table["payload"]
-    return max(1.0, float(pc.mean(pc.utf8_length(texts)).as_py() or 1.0))
-
-
 def preparation_keys(preparation: Preparation, pool: PoolSpec) -> tuple[str, str]:
-    """What the rates of writing, per text or image, and of training, per step, are filed under."""
-    recipe = preparation.recipe
-    of = [architecture(recipe.target), machine(pool)]
-    if isinstance(recipe, SelfGeneratedRecipe):
-        made = recipe.spec
-        training = made.training.model_dump(include={"batch_size", "flip", "crop"})
-        return (
-            digest(["generate", made.sampling_steps, made.generation_batch, *of]),
-            digest(["train", training, *of]),
-        )
-    spec = recipe.spec
-    write = [spec.max_tokens - spec.prompt_tokens, spec.generation_batch, spec.top_k is None]
-    tune = spec.fine_tune.model_dump(include={"batch_size", "max_tokens", "lora"})
-    return digest(["write", write, *of]), digest(["tune", tune, architecture(recipe.base), *of])
+    """What the rates of writing, per item, and of training, per step, are filed under."""
+    of = [architecture(preparation.recipe.target), machine(pool)]
+    write, train = preparation.recipe.rate_parts()
+    return digest([*write, *of]), digest([*train, *of])
 
 
 def machine(pool: PoolSpec) -> list[Any]:
     """The kind of machine an actor is on, and what it holds at once."""
     device = pool.accelerator_type or ("GPU" if pool.gpus else "CPU")
     return [device, pool.gpus, pool.batch_tokens, pool.batch_images]
-
-
-def architecture(checkpoint: Any) -> Any:
-    """What says how much a model computes: its config files, quantization and precision."""
-    if checkpoint is None or not hasattr(checkpoint, "quantization"):
-        return type(checkpoint).__name__
-    folders = [Path(checkpoint.path)]
-    if getattr(checkpoint, "adapter", None):
-        folders.append(Path(checkpoint.adapter))
-    wanted = ("config.json", "model_index.json", "adapter_config.json")
-    files = sorted(f for folder in folders for f in folder.rglob("*.json") if f.name in wanted)
-    configs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    hashes = [digest({k: v for k, v in c.items() if k not in PROVENANCE}) for c in configs]
-    return [hashes, checkpoint.quantization, checkpoint.dtype]

@@ -11,7 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
-from raymia.models.image_source import ImageCheckpoint
+from raymia.models.image_source import ImageCheckpoint, image_fingerprint
 from raymia.prepare.fine_tune import Progress
-from raymia.spec import SelfGeneratedReference
+from raymia.prepare.recipe import Report
+from raymia.spec import PoolSpec, SelfGeneratedReference
 from raymia.util.draws import stream_key
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
@@ -52,7 +53,7 @@ class SelfGeneratedRecipe:
     seed: int
 
     @property
-    def images_key(self) -> str:
+    def material_key(self) -> str:
         return digest({"what": "self-generated images", **self._image_parts()})
 
     @property
@@ -79,11 +80,39 @@ class SelfGeneratedRecipe:
             **self.spec.model_dump(exclude={"kind", "base", "training"}),
         }
 
-    def checkpoint_at(self, folder: Path) -> dict[str, Any]:
-        """Fields of the finished reference's checkpoint, without its fingerprint."""
-        fields = {**self.trained.as_dict(), "path": str(folder)}
-        del fields["fingerprint"]
-        return fields
+    @property
+    def items(self) -> int:
+        return self.spec.images
+
+    @property
+    def steps(self) -> int:
+        return self.spec.training.steps
+
+    def rate_parts(self) -> tuple[list[Any], list[Any]]:
+        generate = [self.spec.sampling_steps, self.spec.generation_batch]
+        training = self.spec.training.model_dump(include={"batch_size", "flip", "crop"})
+        return ["generate", *generate], ["train", training]
+
+    def describe(self, target: str) -> str:
+        return (
+            f"{target} generates {self.spec.images:,} images in {self.spec.sampling_steps} steps "
+            f"each, and a model is trained on them for {self.spec.training.steps:,} steps"
+        )
+
+    def make(self, store: EvidenceStore, pool: PoolSpec, report: Report) -> None:
+        make_image_reference(
+            self,
+            store,
+            batch_images=pool.batch_images,
+            on_images=report("generate images"),
+            on_steps=report("train"),
+        )
+
+    def finished(self, folder: Path | None) -> ImageCheckpoint:
+        if folder is None:
+            return replace(self.target, fingerprint=f"to be made: {self.key}")
+        made = replace(self.trained, path=str(folder), fingerprint="")
+        return replace(made, fingerprint=image_fingerprint(made))
 
 
 def make_image_reference(
@@ -114,7 +143,7 @@ def make_image_reference(
     if images is None:
         images, seconds = _generate(recipe, batch_images, on_images)
         _commit_images(recipe, store, images, seconds)
-    written = store.prepared_facts(recipe.images_key) or {}
+    written = store.prepared_facts(recipe.material_key) or {}
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "reference"
         facts = {**written, **_train(recipe, images, out, on_steps)}
@@ -124,9 +153,9 @@ def make_image_reference(
 
 def generated_images(recipe: SelfGeneratedRecipe, store: EvidenceStore) -> Images | None:
     """What the target generated, uint8 [images, channels, height, width]; None before it did."""
-    if store.prepared_facts(recipe.images_key) is None:
+    if store.prepared_facts(recipe.material_key) is None:
         return None
-    table = pq.read_table(store.prepared_path(recipe.images_key) / IMAGES_FILE)
+    table = pq.read_table(store.prepared_path(recipe.material_key) / IMAGES_FILE)
     shape = json.loads(table.schema.metadata[SHAPE])
     pixels = b"".join(table["pixels"].to_pylist())
     return np.frombuffer(pixels, dtype=np.uint8).reshape(-1, *shape).copy()
@@ -211,4 +240,4 @@ def _commit_images(
         pq.write_table(table, folder / IMAGES_FILE)
         facts = {"generated": len(images), "writing_seconds": seconds}
         (folder / PREPARED_MARKER).write_text(json.dumps(facts, indent=2) + "\n")
-        store.commit_prepared(recipe.images_key, folder)
+        store.commit_prepared(recipe.material_key, folder)

@@ -7,10 +7,11 @@ so the fine-tuned base knows the domain as the target does but has not seen the 
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
 from raymia.models.batching import run_batched
 from raymia.models.causal.generation import continue_tokens
 from raymia.models.causal.model import CausalLM, load_causal_lm
-from raymia.models.source import Checkpoint
+from raymia.models.checkpoint import architecture
+from raymia.models.source import Checkpoint, fingerprint
 from raymia.prepare.fine_tune import Progress, fine_tune
-from raymia.spec import SelfPromptReference
+from raymia.prepare.recipe import Report
+from raymia.spec import PoolSpec, SelfPromptReference
 from raymia.util.draws import stream_key
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
@@ -50,7 +53,7 @@ class SelfPromptRecipe:
     seed: int
 
     @property
-    def texts_key(self) -> str:
+    def material_key(self) -> str:
         return digest({"what": "self-prompt texts", **self._text_parts()})
 
     @property
@@ -74,19 +77,47 @@ class SelfPromptRecipe:
             **self.spec.model_dump(exclude=ignored),
         }
 
-    def checkpoint_at(self, folder: Path) -> dict[str, Any]:
-        """Fields of the finished reference's checkpoint, without its fingerprint."""
+    @property
+    def items(self) -> int:
+        return self.spec.texts
+
+    @property
+    def steps(self) -> int:
+        per_epoch = math.ceil(self.spec.texts / self.spec.fine_tune.batch_size)
+        return math.ceil(per_epoch * self.spec.fine_tune.epochs)
+
+    def rate_parts(self) -> tuple[list[Any], list[Any]]:
+        spec = self.spec
+        write = [spec.max_tokens - spec.prompt_tokens, spec.generation_batch, spec.top_k is None]
+        tune = spec.fine_tune.model_dump(include={"batch_size", "max_tokens", "lora"})
+        return ["write", write], ["tune", tune, architecture(self.base)]
+
+    def describe(self, target: str) -> str:
+        return (
+            f"{target} writes {self.spec.texts:,} texts of {self.spec.max_tokens} tokens, and the "
+            f"base is fine-tuned on them for {self.spec.fine_tune.epochs:g} epochs"
+        )
+
+    def make(self, store: EvidenceStore, pool: PoolSpec, report: Report) -> None:
+        make_reference(
+            self,
+            store,
+            batch_tokens=pool.batch_tokens,
+            on_texts=report("write texts"),
+            on_steps=report("fine-tune"),
+        )
+
+    def finished(self, folder: Path | None) -> Checkpoint:
+        if folder is None:
+            return replace(self.base, fingerprint=f"to be made: {self.key}")
         adapted = self.spec.fine_tune.lora is not None
-        return {
-            "path": self.base.path if adapted else str(folder),
-            "adapter": str(folder) if adapted else None,
-            "quantization": self.base.quantization,
-            "dtype": self.base.dtype,
-            "max_tokens": self.base.max_tokens,
-            "trust_remote_code": self.base.trust_remote_code,
-            "long_texts": self.base.long_texts,
-            "stride": self.base.stride,
-        }
+        made = replace(
+            self.base,
+            path=self.base.path if adapted else str(folder),
+            adapter=str(folder) if adapted else None,
+            fingerprint="",
+        )
+        return replace(made, fingerprint=fingerprint(made))
 
 
 def make_reference(
@@ -121,7 +152,7 @@ def make_reference(
             progress=on_steps,
             trust_remote_code=recipe.base.trust_remote_code,
         )
-        written = store.prepared_facts(recipe.texts_key) or {}
+        written = store.prepared_facts(recipe.material_key) or {}
         (out / PREPARED_MARKER).write_text(json.dumps({**written, **facts}, indent=2) + "\n")
         store.commit_prepared(recipe.key, out)
 
@@ -190,9 +221,9 @@ def write_texts(
 
 
 def _stored_texts(recipe: SelfPromptRecipe, store: EvidenceStore) -> list[str] | None:
-    if store.prepared_facts(recipe.texts_key) is None:
+    if store.prepared_facts(recipe.material_key) is None:
         return None
-    folder = store.prepared_path(recipe.texts_key)
+    folder = store.prepared_path(recipe.material_key)
     texts: list[str] = pq.read_table(folder / TEXTS_FILE)["text"].to_pylist()
     return texts
 
@@ -204,4 +235,4 @@ def _commit_texts(
         folder = Path(scratch)
         pq.write_table(pa.table({"text": texts}), folder / TEXTS_FILE)
         (folder / PREPARED_MARKER).write_text(json.dumps(facts, indent=2) + "\n")
-        store.commit_prepared(recipe.texts_key, folder)
+        store.commit_prepared(recipe.material_key, folder)

@@ -22,7 +22,8 @@ from raymia.evidence.image import (
     ImageModelEvidence,
     grid,
 )
-from raymia.inputs.base import AnyCheckpoint, Inputs
+from raymia.inputs.base import Inputs
+from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.image_source import ImageCheckpoint
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS
 from raymia.questions.base import Probe

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raymia.spec import ImageRecordsSpec, TextRecordsSpec
+from raymia.spec import RecordsSection
 from raymia.util.errors import InputError
 
 REPEATED = "a repetition of"
@@ -67,9 +67,7 @@ Read = Callable[[str], Iterator[Given]]
 """Reads what a path holds; an InputError refuses the path."""
 
 
-def gather_records(
-    spec: TextRecordsSpec | ImageRecordsSpec, read: Read, schema: pa.Schema
-) -> RecordSet:
+def gather_records(spec: RecordsSection, read: Read, schema: pa.Schema) -> RecordSet:
     """Read members, non-members and candidates of any kind.
 
     A record that occurs again within its class is set aside as a repetition; one that is both

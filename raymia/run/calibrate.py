@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from dataclasses import replace
 
@@ -11,10 +10,11 @@ from rich.console import Console
 from raymia.engine.on_ray.run import ask_models
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
+from raymia.models.checkpoint import architecture
 from raymia.plan.planning import plan_audit
-from raymia.plan.rates import Rates, architecture
+from raymia.plan.rates import Rates
 from raymia.records.base import RecordSet
-from raymia.spec import SelfGeneratedReference, SelfPromptReference
+from raymia.spec import MadeReference
 from raymia.util.draws import stream_key
 from raymia.util.errors import RaymiaError
 
@@ -62,26 +62,10 @@ def _smaller(inputs: Inputs, records: int) -> Inputs:
     ids = inputs.records.ids
     order = sorted(range(len(ids)), key=lambda n: stream_key("calibration", ids[n]))
     kept = table.take(sorted(order[:records]))
-    references = {}
-    for name, spec in inputs.spec.references.items():
-        changed = spec
-        if isinstance(spec, SelfPromptReference):
-            # What is written side by side is as fast as in the audit in whole batches alone.
-            texts = min(spec.texts, max(records, spec.generation_batch))
-            steps = math.ceil(texts / spec.fine_tune.batch_size)
-            tune = {"epochs": min(spec.fine_tune.epochs, max(1, CALIBRATION_STEPS // steps))}
-            changed = spec.model_copy(update={
-                "texts": texts,
-                "fine_tune": spec.fine_tune.model_copy(update=tune),
-            })  # fmt: skip
-        elif isinstance(spec, SelfGeneratedReference):
-            steps = min(spec.training.steps, CALIBRATION_STEPS)
-            few = {"steps": steps, "warmup": min(spec.training.warmup, steps - 1)}
-            changed = spec.model_copy(update={
-                "images": min(spec.images, max(records, spec.generation_batch)),
-                "training": spec.training.model_copy(update=few),
-            })  # fmt: skip
-        references[name] = changed
+    references = {
+        name: spec.small(records, CALIBRATION_STEPS) if isinstance(spec, MadeReference) else spec
+        for name, spec in inputs.spec.references.items()
+    }
     seen: dict[str, str] = {}
     for name, target in inputs.targets.items():
         seen.setdefault(repr(architecture(target)), name)

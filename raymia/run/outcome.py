@@ -17,38 +17,32 @@ from raymia.attacks import Attack
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.inputs.compatibility import identical_models
-from raymia.modalities.images.shown import ImageFindings, look_at_images
-from raymia.modalities.texts.shown import look_at_texts
 from raymia.plan.planning import PlannedProbe, Stage, TargetPlan
-from raymia.questions.text import NO_NEIGHBOR, NeighborProbe, TokenProbe
+from raymia.questions.text import NO_NEIGHBOR
 from raymia.results.gate import evaluate
-from raymia.results.neighbors import ReferenceAnswers, neighbor_quality
 from raymia.results.redaction import redact
 from raymia.results.result import (
     AttackCard,
     Dropped,
     FailedTarget,
-    NeighborQuality,
     RecordCounts,
     ReferenceCard,
     RunResult,
     SetAside,
     StageCount,
 )
-from raymia.results.text_result import TextExample
 from raymia.results.verdict import judge
 from raymia.run.costs import attack_costs, target_losses
 from raymia.scoring.blind import ask_blind, excess_over_blind
 from raymia.scoring.parts import ScoreParts
 from raymia.scoring.reduction import Reduction
 from raymia.scoring.workers import Workers
-from raymia.spec import ModelSpec, SelfGeneratedReference, SelfPromptReference, TextNeighbors
+from raymia.spec import MadeReference, ModelSpec
 from raymia.spec.conditions import parse_conditions
 
 Found = TypeVar("Found")
 TRUNCATED = "longer than the model's limit: its end was not scored"
 VERSIONS_OF = ("raymia", "torch", "transformers", "ray", "numpy", "pyarrow")
-VERSIONS_OF_IMAGES = ("diffusers", "kornia", "pillow")
 
 
 class StageWork(Protocol):
@@ -100,12 +94,8 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
 
     blind = elsewhere("blind guessers", ask_blind, run.inputs, run.store, run.after)
     looked_at = run.inputs, run.store, run.scored, scores, reduction.metrics
-    versions, findings, texts = [*VERSIONS_OF], ImageFindings(), list[TextExample]()
-    if run.inputs.shape is not None:
-        versions += VERSIONS_OF_IMAGES
-        findings = elsewhere("pictures", look_at_images, *looked_at)
-    else:
-        texts = elsewhere("shown records", look_at_texts, *looked_at)
+    modality = run.inputs.modality
+    findings = elsewhere("shown records", modality.look, *looked_at)
     missing = [
         f"{stage.name}: {stage.to_ask} answers are missing"
         for _, stage in _stages(run)
@@ -114,7 +104,9 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
     result = RunResult(
         name=run.inputs.spec.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={name: importlib.metadata.version(name) for name in versions},
+        versions={
+            name: importlib.metadata.version(name) for name in VERSIONS_OF + modality.libraries
+        },
         seed=run.inputs.spec.seed,
         code_version=__version__,
         records=RecordCounts(
@@ -131,7 +123,9 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         dropped_total=len(dropped),
         stages=list(_stage_counts(run)),
         references=list(_reference_cards(run)),
-        neighbors=_neighbor_quality(run),
+        neighbors=modality.neighbor_quality(
+            run.inputs, run.store, next(iter(run.scored), run.after[0])
+        ),
         attacks=_attack_cards(run.inputs),
         metrics=reduction.metrics,
         group_metrics=reduction.group_metrics,
@@ -145,10 +139,10 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         ),
         costs=attack_costs(run.inputs, run.scored),
         losses=list(target_losses(run.inputs, [plan.name for plan in run.scored], scores)),
-        text_examples=texts,
-        image_examples=findings.examples,
-        perturbation_choices=findings.choices,
-        mean_fluctuations=findings.means,
+        text_examples=findings.text_examples,
+        image_examples=findings.image_examples,
+        perturbation_choices=findings.perturbation_choices,
+        mean_fluctuations=findings.mean_fluctuations,
         failed=failed,
         complete=not missing and not run.failed,
         problems=[
@@ -261,10 +255,7 @@ def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
         for name in plan.references:
             spec = specs[name]
             facts = run.store.prepared_facts(recipes[name].key) if name in recipes else None
-            if isinstance(spec, SelfPromptReference | SelfGeneratedReference):
-                base = specs.get(spec.base or "")
-            else:
-                base = spec
+            base = specs.get(spec.base or "") if isinstance(spec, MadeReference) else spec
             yield ReferenceCard(
                 target=plan.name,
                 name=name,
@@ -272,36 +263,6 @@ def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
                 model=base.model if isinstance(base, ModelSpec) else "",
                 facts=facts or {},
             )
-
-
-def _neighbor_quality(run: Run) -> NeighborQuality | None:
-    """The figures of the neighbors; they are the same for every target."""
-    plan, spec = next(iter(run.scored), run.after[0]), run.inputs.spec
-    if plan.neighbors is None or not isinstance(spec.neighbors, TextNeighbors):
-        return None
-    columns = ["payload", "masked_share", "attempts", "error"]
-    records = run.inputs.records.table
-    return neighbor_quality(
-        spec.neighbors.kind,
-        run.store.read(plan.neighbors.probes[0].key, columns),
-        dict(zip(*(records[c].to_pylist() for c in ("record_id", "payload")), strict=True)),
-        spec.neighbors.count,
-        _judge_of_neighbors(run, plan),
-    )
-
-
-def _judge_of_neighbors(run: Run, plan: TargetPlan) -> ReferenceAnswers | None:
-    """The first reference that was asked about neighbors: the base, else a model, else another."""
-    keys = {n: {p.key.kind: p.key for p in s.probes} for n, s in plan.references.items()}
-    asked = [
-        name for name, kinds in keys.items() if {TokenProbe.kind, NeighborProbe.kind} <= {*kinds}
-    ]
-    if not asked:
-        return None
-    specs = run.inputs.spec.references
-    name = min(asked, key=lambda n: (n != "base", specs[n].kind != "model"))
-    tokens, neighbors = keys[name][TokenProbe.kind], keys[name][NeighborProbe.kind]
-    return ReferenceAnswers(name, run.store.read(tokens), run.store.read(neighbors))
 
 
 def _attack_cards(inputs: Inputs) -> list[AttackCard]:

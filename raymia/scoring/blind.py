@@ -8,22 +8,16 @@ import numpy as np
 import pyarrow as pa
 
 from raymia.attacks.base import Scores
-from raymia.attacks.images.base import mean_error
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.comparison import holm
 from raymia.metrics.delong import auc_variance, difference_of, placements
 from raymia.metrics.summary import MIN_PER_CLASS, Estimate
-from raymia.modalities.base import model_evidence
 from raymia.plan.planning import TargetPlan
-from raymia.records.images import pixels_array
 from raymia.scoring.evidence import units
 from raymia.scoring.parts import ScoreParts
 from raymia.shift.gate import Blind, KnownRecords, check_shift, not_checked, sampled_rows
 from raymia.shift.result import ExcessOverBlind
-
-LOSS_QUESTIONS = ("tokens", "terms")
-"""What a model's loss on the record itself is read from, for texts and for images."""
 
 
 def ask_blind(inputs: Inputs, store: EvidenceStore, plans: Sequence[TargetPlan]) -> Blind:
@@ -109,10 +103,7 @@ def _known_records(
     known = table.take(pa.array(given[chosen]))
     payloads, ids = known["payload"].to_pylist(), known["record_id"].to_pylist()
     unit_of = units(inputs.records)
-    images, texts = None, payloads
-    if inputs.shape is not None:
-        images = pixels_array(payloads, inputs.shape)
-        texts = [payload["caption"] or "" for payload in payloads]
+    texts, images = inputs.modality.for_guessers(payloads)
     return KnownRecords(
         ids=ids,
         is_member=is_member[chosen],
@@ -128,6 +119,7 @@ def _alone(
     inputs: Inputs, store: EvidenceStore, plans: Sequence[TargetPlan], ids: Sequence[str]
 ) -> Iterator[tuple[str, Scores]]:
     """The loss under each reference that exists already, and is no target, as a score."""
+    modality = inputs.modality
     targets = {checkpoint.fingerprint for checkpoint in inputs.targets.values()}
     stages = {name: stage for plan in plans for name, stage in plan.references.items()}
     for name, stage in stages.items():
@@ -138,11 +130,8 @@ def _alone(
         answers = [
             (planned.question, planned.probe, store.read(planned.key))
             for planned in stage.probes
-            if planned.question in LOSS_QUESTIONS
+            if planned.question == modality.loss_question
         ]
         if answers:
-            evidence = model_evidence(checkpoint, answers, ids)
-            if inputs.shape is None:
-                yield name, evidence.tokens.mean()
-            else:
-                yield name, -mean_error(evidence.terms, "loss")
+            evidence = modality.model_evidence(checkpoint, answers, ids)
+            yield name, modality.score_by_loss(evidence)

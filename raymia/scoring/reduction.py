@@ -25,7 +25,7 @@ from raymia.plan.planning import TargetPlan
 from raymia.results.curves import AttackCurves
 from raymia.results.scores import SCORES_SCHEMA
 from raymia.scoring.comparisons import questions_of
-from raymia.scoring.evidence import evidence_on, unit_column
+from raymia.scoring.evidence import unit_column
 from raymia.scoring.ids import NAMED, repeated
 from raymia.scoring.judge import Judge, Judged
 from raymia.scoring.parts import ScoreParts
@@ -121,7 +121,7 @@ def score_target(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> dict
     attack has no score for a record.
     """
     attacks = inputs.attacks_on(plan.name)
-    evidence = evidence_on(inputs, store, plan)
+    evidence = inputs.modality.evidence_on(inputs, store, plan)
     found: dict[str, Scores] = {}
     # What combines the others' scores comes after them, whatever the order of the audit file.
     for named in sorted(attacks, key=lambda named: named.attack.combines):

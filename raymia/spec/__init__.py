@@ -4,7 +4,14 @@ Unknown keys are refused. Relative paths in an audit file are relative to the fi
 :func:`raymia.spec.file.load_spec` makes them absolute.
 """
 
-from raymia.spec.audit import AttackSpec, AuditSpec, MetricsSpec, PoolSpec, ResourcesSpec
+from raymia.spec.audit import (
+    AttackSpec,
+    AuditSpec,
+    MetricsSpec,
+    PoolSpec,
+    ResourcesSpec,
+    learn_kind,
+)
 from raymia.spec.base import Name, Paths, Share, Strict, merge_preset
 from raymia.spec.costs import CostsSpec
 from raymia.spec.images import (
@@ -16,12 +23,12 @@ from raymia.spec.images import (
     ElboSpec,
     Fit,
     ImageNeighbors,
-    ImageRecordsSpec,
     InversionSpec,
     Perturbation,
     SelfGeneratedReference,
     TimestepsSpec,
 )
+from raymia.spec.kinds import MadeReference, NeighborsSection, RecordsSection
 from raymia.spec.models import (
     AnyTarget,
     DType,
@@ -38,7 +45,6 @@ from raymia.spec.neighbors import (
     T5_SPANS,
     InfillNeighbors,
     MaskFillNeighbors,
-    NeighborsSpec,
     SubstituteNeighbors,
     TextNeighbors,
 )
@@ -50,13 +56,13 @@ from raymia.spec.probes import (
     SamplesSpec,
     SwapsSpec,
 )
-from raymia.spec.records import CorpusSpec, RecordsSpec, TextRecordsSpec
+from raymia.spec.records import CorpusSpec, ImageRecordsSpec, TextRecordsSpec
 from raymia.spec.references import (
     SELF_PROMPT_PRESETS,
+    AnyReference,
     FineTuneSpec,
     LoraSpec,
     ModelReference,
-    ReferenceSpec,
     SelfPromptReference,
     ShadowReference,
 )
@@ -68,6 +74,7 @@ __all__ = [
     "MASK_FILL_PRESETS",
     "SELF_PROMPT_PRESETS",
     "T5_SPANS",
+    "AnyReference",
     "AnyTarget",
     "AttackSpec",
     "AuditSpec",
@@ -90,12 +97,13 @@ __all__ = [
     "InversionSpec",
     "LongTexts",
     "LoraSpec",
+    "MadeReference",
     "MaskFillNeighbors",
     "MetricsSpec",
     "ModelReference",
     "ModelSpec",
     "Name",
-    "NeighborsSpec",
+    "NeighborsSection",
     "NoiseSpec",
     "ObjectiveSpec",
     "Paths",
@@ -104,8 +112,7 @@ __all__ = [
     "PrefixSpec",
     "ProbesSpec",
     "Quantization",
-    "RecordsSpec",
-    "ReferenceSpec",
+    "RecordsSection",
     "ReportSpec",
     "ResourcesSpec",
     "SamplesSpec",
@@ -126,5 +133,6 @@ __all__ = [
     "TextRecordsSpec",
     "TimestepsSpec",
     "Value",
+    "learn_kind",
     "merge_preset",
 ]

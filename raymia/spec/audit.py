@@ -9,12 +9,12 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from raymia.spec.base import Name, Share, Strict
 from raymia.spec.conditions import parse_condition
 from raymia.spec.costs import CostsSpec
-from raymia.spec.images import ImageNeighbors, ImageRecordsSpec, SelfGeneratedReference
-from raymia.spec.models import AnyTarget, EndpointTarget, ModelSpec, SamplesTarget, TargetSetSpec
-from raymia.spec.neighbors import NeighborsSpec
+from raymia.spec.kinds import Kinds, MadeReference, NeighborsSection, RecordsSection, tags_of
+from raymia.spec.models import AnyTarget, ModelSpec, TargetSetSpec, TargetSpec
+from raymia.spec.neighbors import NEIGHBORS
 from raymia.spec.probes import ProbesSpec
-from raymia.spec.records import CorpusSpec, RecordsSpec
-from raymia.spec.references import ModelReference, ReferenceSpec, SelfPromptReference
+from raymia.spec.records import RECORDS, CorpusSpec
+from raymia.spec.references import REFERENCES, AnyReference, ModelReference
 from raymia.spec.report import ReportSpec
 from raymia.spec.shift import ShiftSpec
 from raymia.spec.sweep import SweepSpec
@@ -131,12 +131,12 @@ class AuditSpec(Strict):
     output: str = Field(default="raymia-run", description="folder of report, scores and metrics")
     store: str = Field(default="raymia-store", description="folder of the evidence store")
     seed: int = Field(default=0, ge=0, description="every draw is a function of it")
-    records: RecordsSpec = Field(description="the records that are scored")
+    records: Annotated[RecordsSection, RECORDS] = Field(description="the records that are scored")
     targets: list[AnyTarget] = Field(min_length=1, description="the checkpoints under audit")
-    references: dict[Name, ReferenceSpec] = Field(
+    references: dict[Name, Annotated[AnyReference, REFERENCES]] = Field(
         default={}, description="models to compare the targets with, by a name of your choosing"
     )
-    neighbors: NeighborsSpec | None = Field(
+    neighbors: Annotated[NeighborsSection, NEIGHBORS] | None = Field(
         default=None, description="needed by attacks that compare a record with its neighbors"
     )
     probes: ProbesSpec = Field(
@@ -202,7 +202,7 @@ class AuditSpec(Strict):
             )
         for name, reference in self.references.items():
             if (
-                isinstance(reference, SelfPromptReference | SelfGeneratedReference)
+                isinstance(reference, MadeReference)
                 and reference.base is not None
                 and not isinstance(self.references.get(reference.base), ModelReference)
             ):
@@ -215,47 +215,54 @@ class AuditSpec(Strict):
 
     @model_validator(mode="after")
     def _sections_fit_the_records(self) -> AuditSpec:
-        images = isinstance(self.records, ImageRecordsSpec)
-        what = "images" if images else "texts"
-        if self.neighbors is not None and isinstance(self.neighbors, ImageNeighbors) != images:
+        fitting, what = self.records.takes, self.records.what
+        if self.neighbors is not None and not isinstance(self.neighbors, fitting):
             raise ValueError(f"neighbors of kind {self.neighbors.kind} are none of {what}")
         for name, reference in self.references.items():
-            other = SelfPromptReference if images else SelfGeneratedReference
-            if isinstance(reference, other):
+            if isinstance(reference, MadeReference) and not isinstance(reference, fitting):
                 raise ValueError(
                     f"references.{name} is of kind {reference.kind}, and the records are {what}"
                 )
-        if images:
-            _refuse_keys_of_texts(self)
-        elif any(isinstance(target, SamplesTarget) for target in self.targets):
-            raise ValueError("a target of samples is one of images, and the records are texts")
+        for number, target in enumerate(self.targets):
+            if isinstance(target, TargetSpec | TargetSetSpec):
+                continue
+            if not isinstance(target, fitting):
+                raise ValueError(f"targets[{number}]: {target.about}, and the records are {what}")
+        self._models_fit_the_records()
+        if self.corpus is not None and not isinstance(self.corpus, fitting):
+            raise ValueError(f"corpus is for texts, and the records are {what}")
         return self
 
+    def _models_fit_the_records(self) -> None:
+        models: dict[str, Any] = {f"targets[{n}]": t for n, t in enumerate(self.targets)}
+        models |= {f"references.{name}": r for name, r in self.references.items()}
+        for where, model in models.items():
+            given = [k for k in self.records.not_for_models if k in model.model_fields_set]
+            if isinstance(model, ModelSpec) and given:
+                raise ValueError(
+                    f"{where}.{given[0]} is for language models, and the records are "
+                    f"{self.records.what}"
+                )
 
-TEXT_KEYS = (
-    "adapter",
-    "adapters",
-    "gguf_file",
-    "max_tokens",
-    "long_texts",
-    "stride",
-    "trust_remote_code",
-)
-"""Keys of a model that mean nothing for image models."""
 
+def learn_kind(section: type[RecordsSection]) -> str:
+    """Make a kind of records known to audit files, with the neighbors and references it takes.
 
-def _refuse_keys_of_texts(spec: AuditSpec) -> None:
-    models: dict[str, Any] = {f"targets[{n}]": t for n, t in enumerate(spec.targets)}
-    models |= {f"references.{name}": r for name, r in spec.references.items()}
-    for where, model in models.items():
-        if isinstance(model, EndpointTarget):
-            raise ValueError(
-                f"{where}: an endpoint answers about texts, and the records are images"
-            )
-        given = [key for key in TEXT_KEYS if key in model.model_fields_set]
-        if isinstance(model, ModelSpec) and given:
-            raise ValueError(
-                f"{where}.{given[0]} is for language models, and the records are images"
-            )
-    if spec.corpus is not None:
-        raise ValueError("corpus is for texts, and the records are images")
+    Returns
+    -------
+    What the key ``kind`` of the section is.
+    """
+    (kind,) = tags_of(section)
+    sections: dict[Kinds, list[type[Strict]]] = {
+        RECORDS: [section],
+        NEIGHBORS: [s for s in section.takes if issubclass(s, NeighborsSection)],
+        REFERENCES: [s for s in section.takes if issubclass(s, MadeReference)],
+    }
+    new = [
+        (known, s) for known, given in sections.items() for s in given if s not in known.sections
+    ]
+    for known, one in new:
+        known.sections.append(one)
+    if new:
+        AuditSpec.model_rebuild(force=True)
+    return kind

@@ -6,7 +6,7 @@ import difflib
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -20,17 +20,17 @@ from raymia.spec import (
     InfillNeighbors,
     MaskFillNeighbors,
     ModelSpec,
-    NeighborsSpec,
-    RecordsSpec,
-    ReferenceSpec,
     SamplesTarget,
-    SelfGeneratedReference,
     SelfPromptReference,
     ShadowReference,
     TargetSetSpec,
     TargetSpec,
 )
 from raymia.spec.base import RenamedKeyWarning
+from raymia.spec.kinds import Kinds, MadeReference, tags_of
+from raymia.spec.neighbors import NEIGHBORS
+from raymia.spec.records import RECORDS
+from raymia.spec.references import REFERENCES
 from raymia.util.errors import InputError
 
 Model = TypeVar("Model", bound=ModelSpec)
@@ -141,22 +141,11 @@ def _is_union_tag(loc: tuple[Any, ...], part: Any, previous: Any) -> bool:
     """Pydantic puts a union's tag into the place: targets.0.TAG.key, references.NAME.TAG.key,
     neighbors.TAG.key, records.TAG.key."""
     if loc[0] == "references":
-        return len(loc) > 2 and previous == loc[1] and part in _tags_of(ReferenceSpec)
+        return len(loc) > 2 and previous == loc[1] and part in REFERENCES.tags
     if loc[0] == "targets":
         return part in TARGETS
-    unions = {"neighbors": NeighborsSpec, "records": RecordsSpec}
-    return previous == loc[0] and part in _tags_of(unions.get(loc[0]))
-
-
-def _tags_of(union: Any) -> set[str]:
-    """What the key ``kind`` may be in the models of a union."""
-    models = [model for model in _unwrap(union) if _is_model(model)]
-    return {tag for model in models for tag in _values(model.model_fields["kind"].annotation)}
-
-
-def _values(literal: Any) -> Iterator[str]:
-    for value in get_args(literal):
-        yield from [value] if isinstance(value, str) else _values(value)
+    sections = {"neighbors": NEIGHBORS, "records": RECORDS}
+    return previous == loc[0] in sections and part in sections[loc[0]].tags
 
 
 def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
@@ -175,11 +164,10 @@ def _descend(kind: Any, part: Any) -> list[Any]:
     if _is_model(kind):
         if part in TARGETS:
             return [kind] if part == kind.__name__ else []
-        tag = kind.model_fields.get("kind")
-        if tag is not None and part in _values(tag.annotation):
+        if "kind" in kind.model_fields and part in tags_of(kind):
             return [kind]
         field = kind.model_fields.get(part)
-        return [] if field is None else _unwrap(field.annotation)
+        return [] if field is None else _unwrap(Annotated[field.annotation, *field.metadata, ""])
     if get_origin(kind) is list:
         return _unwrap(get_args(kind)[0])
     if get_origin(kind) is dict:
@@ -189,7 +177,8 @@ def _descend(kind: Any, part: Any) -> list[Any]:
 
 def _unwrap(kind: Any) -> list[Any]:
     if get_origin(kind) is Annotated:
-        return _unwrap(get_args(kind)[0])
+        kinds = [one for one in get_args(kind)[1:] if isinstance(one, Kinds)]
+        return list(kinds[0].sections) if kinds else _unwrap(get_args(kind)[0])
     if get_origin(kind) in (Union, types.UnionType):
         return [inner for option in get_args(kind) for inner in _unwrap(option)]
     return [kind]
@@ -226,7 +215,7 @@ def with_paths(
             references[name] = reference.model_copy(
                 update={"prompts": [data(p) for p in reference.prompts]}
             )
-        elif isinstance(reference, SelfGeneratedReference):
+        elif isinstance(reference, MadeReference):
             references[name] = reference
         else:
             references[name] = _model_paths(reference, weights)

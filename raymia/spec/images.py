@@ -1,4 +1,4 @@
-"""What the audit file says of images: records, neighbors, probes, references."""
+"""What the audit file says of images: neighbors, probes, references."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raymia.spec.base import Paths, Share, Strict
+from raymia.spec.base import Share, Strict
+from raymia.spec.kinds import MadeReference, NeighborsSection
 
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""
@@ -17,51 +18,7 @@ Perturbation = Literal[
 ]  # fmt: skip
 
 
-class ImageRecordsSpec(Strict):
-    """Images that are scored.
-
-    A path is a folder of images, a Parquet, JSONL or CSV file with a column of images or of paths
-    to them, or a tar of the WebDataset layout; local or any fsspec URL.
-    """
-
-    kind: Literal["image"] = Field(description="tells images from texts")
-    members: Paths = Field(default=[], description="images the targets were trained on")
-    non_members: Paths = Field(default=[], description="held-out images from the same distribution")
-    candidates: Paths = Field(
-        default=[], description="images whose membership is unknown; scored, not measured"
-    )
-    population: Paths = Field(
-        default=[],
-        description="images that are no members and are not scored: what quantile regression is "
-        "fitted on",
-    )
-    image_column: str = Field(
-        default="image", description="name of the column that holds images, or paths to them"
-    )
-    caption_column: str | None = Field(
-        default=None,
-        description="name of the column of captions, for models that are conditioned on text; in a "
-        "tar, the suffix of the files that hold them, such as `txt`",
-    )
-    group_column: str | None = Field(
-        default=None,
-        description="name of a column that says which records belong together; groups are measured "
-        "beside records",
-    )
-    fit: Fit = Field(
-        default="exact",
-        description="what is done to an image that has another size than the models take: set it "
-        "aside, cut its longer side and scale it, pad it with black, or scale it",
-    )
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        if not (self.members or self.non_members or self.candidates):
-            raise ValueError("give at least one path under members, non_members or candidates")
-        return self
-
-
-class ImageNeighbors(Strict):
+class ImageNeighbors(NeighborsSection):
     """Neighbors of an image: one perturbation at growing strengths; made beside the model.
 
     `auto` makes those of every kind in `among` and lets attacks use the kind that tells members
@@ -169,7 +126,7 @@ class AutoencoderTrainingSpec(Strict):
     learning_rate: float = Field(default=1e-3, gt=0, description="of Adam; constant")
 
 
-class SelfGeneratedReference(Strict):
+class SelfGeneratedReference(MadeReference):
     """A model of the target's kind, trained on images that the target itself generated.
 
     The image side of `self_prompt`: it knows the domain as the target does, and has not seen the
@@ -188,3 +145,11 @@ class SelfGeneratedReference(Strict):
     training: DiffusionTrainingSpec = Field(
         default=DiffusionTrainingSpec(), description="how the reference is trained on them"
     )
+
+    def small(self, items: int, steps: int) -> Self:
+        steps = min(self.training.steps, steps)
+        few = {"steps": steps, "warmup": min(self.training.warmup, steps - 1)}
+        return self.model_copy(update={
+            "images": min(self.images, max(items, self.generation_batch)),
+            "training": self.training.model_copy(update=few),
+        })  # fmt: skip

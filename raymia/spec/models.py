@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -132,6 +132,7 @@ WAYS = ("models", "adapters", "revisions", "manifest")
 class EndpointTarget(Strict):
     """A model under audit behind an OpenAI-compatible completions endpoint; see endpoints.md."""
 
+    about: ClassVar[str] = "an endpoint answers about texts"
     endpoint: str = Field(description="base URL of the API, as https://host/v1")
     served_model: str = Field(min_length=1, description="name that the server knows the model by")
     name: Name = Field(description="what the report calls it")
@@ -163,6 +164,7 @@ class EndpointTarget(Strict):
 class SamplesTarget(Strict):
     """A model of which nothing is to be had but images that it generated, such as a GAN."""
 
+    about: ClassVar[str] = "a target of samples is one of images"
     samples: Paths = Field(min_length=1, description="images that it generated; see records")
     name: Name = Field(description="what the report calls it")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from raymia.spec.base import Share, Strict, merge_preset
+from raymia.spec.base import Share, merge_preset
 from raymia.spec.images import ImageNeighbors
+from raymia.spec.kinds import Kinds, NeighborsSection
 
 # Presets of mask filling; provenance in docs/attacks.md.
 MASK_FILL_PRESETS: dict[str, dict[str, Any]] = {
@@ -21,7 +22,7 @@ T5_SPANS = 99
 """T5 has 100 sentinels; the one after the last span ends the fills."""
 
 
-class MaskFillNeighbors(Strict):
+class MaskFillNeighbors(NeighborsSection):
     """Neighbors of a text: spans are masked at random and filled by a T5 model.
 
     The model runs in float32: lower precision would let batch mates change a neighbor.
@@ -68,7 +69,7 @@ class MaskFillNeighbors(Strict):
         return self
 
 
-class InfillNeighbors(Strict):
+class InfillNeighbors(NeighborsSection):
     """Neighbors of a text: spans are masked at random and filled by a causal language model.
 
     For where no T5 fits. The model proposes continuations of the text before a span, and one is
@@ -103,7 +104,7 @@ class InfillNeighbors(Strict):
     )
 
 
-class SubstituteNeighbors(Strict):
+class SubstituteNeighbors(NeighborsSection):
     """Neighbors of a text: words are replaced by others of like frequency; needs no model.
 
     The cheap control: what an attack gains from neighbors that read well shows against these. The
@@ -116,4 +117,4 @@ class SubstituteNeighbors(Strict):
 
 
 TextNeighbors = MaskFillNeighbors | InfillNeighbors | SubstituteNeighbors
-NeighborsSpec = Annotated[TextNeighbors | ImageNeighbors, Field(discriminator="kind")]
+NEIGHBORS = Kinds(MaskFillNeighbors, InfillNeighbors, SubstituteNeighbors, ImageNeighbors)

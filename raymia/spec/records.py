@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from raymia.spec.base import Paths, Strict
-from raymia.spec.images import ImageRecordsSpec
+from raymia.spec.images import Fit, ImageNeighbors, SelfGeneratedReference
+from raymia.spec.kinds import Kinds, RecordsSection
+from raymia.spec.models import EndpointTarget, SamplesTarget
+from raymia.spec.neighbors import InfillNeighbors, MaskFillNeighbors, SubstituteNeighbors
+from raymia.spec.references import SelfPromptReference
 
 
-class TextRecordsSpec(Strict):
+class CorpusSpec(Strict):
+    """Texts whose token frequencies stand for those of language at large (DC-PDD)."""
+
+    files: Paths = Field(description="JSONL, CSV or Parquet")
+    text_column: str = Field(default="text", description="name of the column that holds the text")
+
+
+class TextRecordsSpec(RecordsSection):
     """Texts that are scored. Paths may be JSONL, CSV or Parquet, local or any fsspec URL."""
+
+    what = "texts"
+    takes = (
+        MaskFillNeighbors,
+        InfillNeighbors,
+        SubstituteNeighbors,
+        SelfPromptReference,
+        EndpointTarget,
+        CorpusSpec,
+    )
 
     kind: Literal["text"] = Field(default="text", description="may be left out")
     members: Paths = Field(default=[], description="files of records the targets were trained on")
@@ -37,18 +58,55 @@ class TextRecordsSpec(Strict):
         "groups are measured beside records",
     )
 
-    @model_validator(mode="after")
-    def _not_empty(self) -> TextRecordsSpec:
-        if not (self.members or self.non_members or self.candidates):
-            raise ValueError("give at least one file under members, non_members or candidates")
-        return self
+
+class ImageRecordsSpec(RecordsSection):
+    """Images that are scored.
+
+    A path is a folder of images, a Parquet, JSONL or CSV file with a column of images or of paths
+    to them, or a tar of the WebDataset layout; local or any fsspec URL.
+    """
+
+    what = "images"
+    takes = (ImageNeighbors, SelfGeneratedReference, SamplesTarget)
+    not_for_models = (
+        "adapter",
+        "adapters",
+        "gguf_file",
+        "max_tokens",
+        "long_texts",
+        "stride",
+        "trust_remote_code",
+    )
+
+    kind: Literal["image"] = Field(description="tells images from texts")
+    members: Paths = Field(default=[], description="images the targets were trained on")
+    non_members: Paths = Field(default=[], description="held-out images from the same distribution")
+    candidates: Paths = Field(
+        default=[], description="images whose membership is unknown; scored, not measured"
+    )
+    population: Paths = Field(
+        default=[],
+        description="images that are no members and are not scored: what quantile regression is "
+        "fitted on",
+    )
+    image_column: str = Field(
+        default="image", description="name of the column that holds images, or paths to them"
+    )
+    caption_column: str | None = Field(
+        default=None,
+        description="name of the column of captions, for models that are conditioned on text; in a "
+        "tar, the suffix of the files that hold them, such as `txt`",
+    )
+    group_column: str | None = Field(
+        default=None,
+        description="name of a column that says which records belong together; groups are measured "
+        "beside records",
+    )
+    fit: Fit = Field(
+        default="exact",
+        description="what is done to an image that has another size than the models take: set it "
+        "aside, cut its longer side and scale it, pad it with black, or scale it",
+    )
 
 
-RecordsSpec = Annotated[TextRecordsSpec | ImageRecordsSpec, Field(discriminator="kind")]
-
-
-class CorpusSpec(Strict):
-    """Texts whose token frequencies stand for those of language at large (DC-PDD)."""
-
-    files: Paths = Field(description="JSONL, CSV or Parquet")
-    text_column: str = Field(default="text", description="name of the column that holds the text")
+RECORDS = Kinds(TextRecordsSpec, ImageRecordsSpec)

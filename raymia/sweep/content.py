@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from raymia.evidence.image import ImageModelEvidence
-from raymia.evidence.text import ModelEvidence
+from raymia.evidence.answers import AnswersByQuestion
 from raymia.util.hashing import DIGEST_HEX_CHARS, digest
 
-ALWAYS_READ = ("tokens", "terms")
 SCORING_CODE = ("attacks", "evidence", "metrics", "sweep")
 
 
@@ -26,15 +24,15 @@ class EvidenceHasher:
         # The value is kept beside its hash, so that no other can take its id.
         self._known: dict[tuple[int, frozenset[str]], tuple[Any, bytes]] = {}
 
-    def digest(self, evidence: Any, asks: Sequence[str]) -> str:
+    def digest(self, evidence: Any, asks: Iterable[str]) -> str:
         """Hash what an attack may look at.
 
         Parameters
         ----------
-        evidence : :class:`raymia.evidence.text.TextEvidence` or ``ImageEvidence``.
-        asks : the attack's questions; answers to others do not count.
+        evidence : as the attack is given it.
+        asks : questions that count; answers to others do not.
         """
-        return self._hash(evidence, frozenset((*asks, *ALWAYS_READ))).hex()[:DIGEST_HEX_CHARS]
+        return self._hash(evidence, frozenset(asks)).hex()[:DIGEST_HEX_CHARS]
 
     def _hash(self, value: Any, asks: frozenset[str]) -> bytes:
         if not isinstance(value, np.ndarray) and type(value) not in (list, tuple):
@@ -54,7 +52,7 @@ class EvidenceHasher:
             hashed.update(np.ascontiguousarray(value).data)
         elif is_dataclass(value):
             for field in fields(value):
-                models = isinstance(value, ModelEvidence | ImageModelEvidence)
+                models = isinstance(value, AnswersByQuestion)
                 if field.compare and not (models and field.name not in asks):
                     hashed.update(field.name.encode())
                     hashed.update(self._hash(getattr(value, field.name), asks))

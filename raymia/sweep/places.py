@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from raymia.evidence.store import EvidenceStore
 from raymia.plan.planning import plan_audit
-from raymia.scoring.evidence import TargetEvidence, evidence_on
+from raymia.scoring.evidence import TargetEvidence
 from raymia.spec import Value
 from raymia.sweep.content import EvidenceHasher
 from raymia.sweep.evaluate import Place
@@ -47,13 +47,18 @@ def read_places(plan: SweepPlan, store: EvidenceStore, failed: Collection[str]) 
         targets = plan_audit(inputs, store)
         places.answers.append(sum(stage.stored for t in targets for stage in t.stages))
         for target in targets:
-            places.evidence[target.name, audit.number] = evidence_on(inputs, store, target)
+            places.evidence[target.name, audit.number] = inputs.modality.evidence_on(
+                inputs, store, target
+            )
     hasher = EvidenceHasher()
     for swept in plan.sweep.attacks:
         read: dict[tuple[str, str], dict[int, Place]] = {}
         for (name, number), known in places.evidence.items():
-            for named in attacks_on(swept, plan.audits[number].inputs, name):
-                content = hasher.digest(known.given_to(named, {}), named.attack.asks)
+            inputs = plan.audits[number].inputs
+            for named in attacks_on(swept, inputs, name):
+                content = hasher.digest(
+                    known.given_to(named, {}), (*named.attack.asks, inputs.modality.loss_question)
+                )
                 place = Place(name, number, swept.key, swept.statistic, named.reference, content)
                 read.setdefault((name, place.label), {})[number] = place
         for (name, _), by_number in read.items():

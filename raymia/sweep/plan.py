@@ -13,7 +13,6 @@ from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.missing import Missing
 from raymia.plan.planning import PlannedProbe, TargetPlan, plan_audit
 from raymia.spec import Value
-from raymia.sweep.content import ALWAYS_READ
 from raymia.sweep.evaluate import Split, halve
 from raymia.sweep.space import Sweep, SweptAttack
 from raymia.util.errors import InputError
@@ -143,7 +142,7 @@ def _values_of(audits: Sequence[Audit], key: str) -> int:
 def _reads(inputs: Inputs, plan: TargetPlan, named: NamedAttack) -> Hashable:
     """What tells the evidence of one attack from another's: keys, and how many answers each."""
     attack = named.attack
-    wanted = {*attack.asks, *ALWAYS_READ}
+    wanted = {*attack.asks, inputs.modality.loss_question}
     beside = [named.reference] if named.reference is not None else []
     if inputs.shows_shadows(attack):
         beside += inputs.shadow_members

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from raymia.spec import AuditSpec, SelfGeneratedReference, SelfPromptReference, SweepSpec, Value
+from raymia.spec import AuditSpec, MadeReference, SweepSpec, Value
 from raymia.util.errors import InputError
 
 ROOTS = ("neighbors", "probes", "references")
@@ -111,7 +111,7 @@ def _section(spec: AuditSpec, key: str, where: str) -> tuple[BaseModel, list[str
     section = spec.references[name] if name else getattr(spec, root)
     if section is None:
         raise InputError(f"{where}: the audit file has no section `{root}`")
-    if name and not isinstance(section, SelfPromptReference | SelfGeneratedReference):
+    if name and not isinstance(section, MadeReference):
         raise InputError(
             f"{where}: {name!r} is a reference of kind {section.kind}, which is not made, so "
             "nothing of it can be swept"

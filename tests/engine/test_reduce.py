@@ -75,7 +75,7 @@ def test_ray_and_this_process_reduce_alike(answered, tasks, monkeypatch):
         with monkeypatch.context() as driver:
             for name in ("read", "write", "column"):
                 driver.setattr(ScoreParts, name, refused)
-            driver.setattr(reduction, "evidence_on", refused)
+            driver.setattr(type(inputs.modality), "evidence_on", refused)
             on_ray = reduce_audit(inputs, store, plans, parts, tasks)
         again = pa.concat_tables(score_tables(inputs, plans, parts))
     assert len(here.metrics) == 6

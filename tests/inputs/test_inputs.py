@@ -162,8 +162,8 @@ def test_everything_is_resolved(made, tiny_gpt2):
     assert list(inputs.references) == ["base"]
     assert inputs.targets["one"].path == str(tiny_gpt2)
     assert inputs.references["base"].fingerprint != inputs.targets["one"].fingerprint
-    assert len(inputs.prompts["self_prompt"]) == 3
-    assert inputs.paraphraser.dtype == "float32"
+    assert len(inputs.modality.prompts["self_prompt"]) == 3
+    assert inputs.modality.paraphraser.dtype == "float32"
 
 
 def test_resolving_loads_no_model(made, monkeypatch):
@@ -204,7 +204,7 @@ def test_prompt_that_is_a_record_is_set_aside_and_not_used(made, tmp_path):
         "sp": {"kind": "self_prompt", "prompts": path},
     }
     inputs = resolve_inputs(made(references=references))
-    assert inputs.prompts["sp"] == (texts[7],)
+    assert inputs.modality.prompts["sp"] == (texts[7],)
     reasons = {a.where.split()[-1]: a.reason for a in inputs.records.set_aside}
     assert reasons["1"] == reasons["3"] == "a prompt that is also a record"
     assert reasons["4"] == "a prompt that is empty or white space only"

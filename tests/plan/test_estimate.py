@@ -14,7 +14,7 @@ from raymia.models.causal.model import load_causal_lm
 from raymia.models.memory import GPU_GIB, Memory, memory_of
 from raymia.plan.estimate import estimate
 from raymia.plan.planning import plan_audit
-from raymia.plan.rates import Rate, Rates, mean_size
+from raymia.plan.rates import Rate, Rates
 
 
 @dataclass
@@ -111,7 +111,7 @@ def test_longer_texts_take_longer_in_proportion(planned):
     inputs, store, plans = planned()
     Rates(store).keep_run(inputs, plans, WORK, store)
     (text, *rest) = inputs.records.table["payload"].to_pylist()
-    assert mean_size(inputs) == pytest.approx(
+    assert inputs.modality.mean_size(inputs.records) == pytest.approx(
         sum(map(len, [text, *rest])) / inputs.records.table.num_rows
     )
     assert Rate(2.0, 10, size=100.0).at(250.0) == 5.0

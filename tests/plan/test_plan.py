@@ -13,13 +13,13 @@ from tiny_models import BASE, PARAPHRASER, passages
 
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
+from raymia.modalities.texts.tokens import tokens_per_record
 from raymia.models.causal.model import CausalLM
 from raymia.plan.planning import (
     plan_audit,
     plan_target,
     prepared_checkpoint,
     stored_neighbors,
-    tokens_per_record,
 )
 from raymia.util.errors import InputError
 
@@ -199,8 +199,8 @@ def test_other_kinds_of_neighbors_have_keys_and_loaders_of_their_own(inputs, tin
         found = inputs(neighbors=section)
         (plan,) = plan_audit(found, EvidenceStore("unused"))
         assert asked(plan)["neighbors", f"neighbors.{kind}"] == 12
-        assert plan.neighbors.loader.checkpoint == found.paraphraser
-        assert (found.paraphraser is None) == (kind == "substitute")
+        assert plan.neighbors.loader.checkpoint == found.modality.paraphraser
+        assert (found.modality.paraphraser is None) == (kind == "substitute")
         keys.add(plan.target.probes[1].key.hash)
     assert len(keys) == 3
 
@@ -400,7 +400,7 @@ def test_recipe_changes_with_what_changes_its_texts(prompted, store, change):
     plain, other = (
         plan_audit(i, store)[0].preparations[0].recipe for i in (prompted(), prompted(**change))
     )
-    assert plain.texts_key != other.texts_key
+    assert plain.material_key != other.material_key
     assert plain.key != other.key
 
 
@@ -409,7 +409,7 @@ def test_recipe_with_other_fine_tuning_keeps_its_texts(prompted, store, second):
     tuned = prompted(fine_tune={**SELF["fine_tune"], "epochs": 2})
     for other in (tuned, prompted(base=second)):
         recipe = plan_audit(other, store)[0].preparations[0].recipe
-        assert plain.texts_key == recipe.texts_key
+        assert plain.material_key == recipe.material_key
         assert plain.key != recipe.key
 
 
@@ -420,7 +420,7 @@ def test_recipe_changes_with_seed_prompts_and_target(prompted, store):
         replace(recipe, prompts=recipe.prompts[::-1]),
         replace(recipe, target=replace(recipe.target, fingerprint="other")),
     ]
-    assert len({recipe.texts_key, *(r.texts_key for r in others)}) == 4
+    assert len({recipe.material_key, *(r.material_key for r in others)}) == 4
     assert len({recipe.key, *(r.key for r in others)}) == 4
 
 

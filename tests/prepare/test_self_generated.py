@@ -13,7 +13,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.models.autoencoders.model import load_autoencoder
 from raymia.models.autoencoders.vae import AutoencoderConfig, build_autoencoder
 from raymia.models.denoisers.model import load_denoiser
-from raymia.models.image_source import ImageCheckpoint, image_fingerprint, resolve_image_model
+from raymia.models.image_source import resolve_image_model
 from raymia.prepare import generate_images, train_denoiser
 from raymia.prepare.denoiser_files import fresh_pipeline
 from raymia.prepare.self_generated import (
@@ -56,8 +56,7 @@ def make(made, store):
 
 
 def checkpoint_of(made, store):
-    found = ImageCheckpoint(**made.checkpoint_at(store.prepared_path(made.key)))
-    return replace(found, fingerprint=image_fingerprint(found))
+    return made.finished(store.prepared_path(made.key))
 
 
 def network(folder):
@@ -144,10 +143,10 @@ def test_keys_are_those_of_all_that_matters(target, base):
         recipe(target, images=7),
         recipe(target, sampling_steps=4),
     ):
-        assert other.images_key != plain.images_key
+        assert other.material_key != plain.material_key
         assert other.key != plain.key
     for other in (recipe(target, base), recipe(target, training={**TRAINING, "steps": 7})):
-        assert other.images_key == plain.images_key
+        assert other.material_key == plain.material_key
         assert other.key != plain.key
     assert recipe(replace(target, path="/elsewhere")).key == plain.key
 

@@ -11,7 +11,7 @@ from tiny_models import BASE, checkpoint, passages, save_tiny
 
 from raymia.evidence.store import EvidenceStore
 from raymia.models.causal.model import CausalLM, load_causal_lm
-from raymia.models.source import Checkpoint, fingerprint
+from raymia.models.source import fingerprint
 from raymia.prepare import self_prompt
 from raymia.prepare.self_prompt import TEXTS_FILE, SelfPromptRecipe, make_reference, write_texts
 from raymia.spec import SelfPromptReference
@@ -170,12 +170,12 @@ def test_made_reference_can_be_loaded_and_is_no_longer_the_base(tmp_path, base, 
     make(made, store)
     facts = store.prepared_facts(made.key)
     assert {"prompts", "prompts_too_short", "train_loss", "held_out_loss"} <= facts.keys()
-    there = Checkpoint(**made.checkpoint_at(store.prepared_path(made.key)))
+    there = made.finished(store.prepared_path(made.key))
     assert (there.adapter is None) == (lora is None)
     model = load_causal_lm(there, batch_tokens=512)
     tuned, plain = (m.answer(PROMPTS[:1], moments=False)[0].log_prob for m in (model, base))
     assert abs(tuned - plain).max() > 1e-3
-    assert fingerprint(there) != made.base.fingerprint
+    assert there.fingerprint != made.base.fingerprint
 
 
 def test_killed_fine_tuning_does_not_ask_the_target_again(tmp_path, monkeypatch):
@@ -189,7 +189,7 @@ def test_killed_fine_tuning_does_not_ask_the_target_again(tmp_path, monkeypatch)
         with pytest.raises(KeyboardInterrupt):
             make(made, store)
     assert store.prepared_facts(made.key) is None
-    stored = pq.read_table(store.prepared_path(made.texts_key) / TEXTS_FILE)["text"].to_pylist()
+    stored = pq.read_table(store.prepared_path(made.material_key) / TEXTS_FILE)["text"].to_pylist()
     assert len(stored) == 8
 
     monkeypatch.setattr(self_prompt, "load_causal_lm", killed)
@@ -214,7 +214,7 @@ def test_killed_writing_leaves_nothing_to_be_taken_for_texts(tmp_path, monkeypat
     monkeypatch.setattr(self_prompt, "write_texts", killed)
     with pytest.raises(KeyboardInterrupt):
         make(made, store)
-    assert store.prepared_facts(made.texts_key) is None
+    assert store.prepared_facts(made.material_key) is None
 
 
 def test_reference_with_other_fine_tuning_is_made_from_the_same_texts(tmp_path, monkeypatch):

@@ -184,7 +184,7 @@ def test_candidates_alone_are_shown_by_the_attack_to_read_first(
     without = ScoreParts(str(tmp_path), "without")
     without.write(run.plans[0].name, {**scores, "pfami": np.full(9, np.nan)})
     findings = look_at_images(run.inputs, run.store, run.plans, without, [])
-    assert {e.attack for e in findings.examples} == {"loss"}
+    assert {e.attack for e in findings.image_examples} == {"loss"}
 
 
 def test_an_autoencoder_has_one_row_without_timesteps(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_the_three_most_exposed_targets_are_shown(network: Path, tmp_path: Path)
         values = np.array(scores, np.float64)
         parts.write(target, {"loss": values})
         metrics.append(judge.judge(values, target=target, attack="loss").metrics)
-    shown = look_at_images(run.inputs, run.store, run.plans, parts, metrics).examples
+    shown = look_at_images(run.inputs, run.store, run.plans, parts, metrics).image_examples
     assert list(dict.fromkeys(e.target for e in shown)) == ["t0", "t1", "t3"]
     assert [e.outscored for e in shown if e.is_member and e.rank == 1] == [0.2, 0.6, 1.0]
 

@@ -154,7 +154,7 @@ def test_key_like_no_other_lists_the_known_ones():
         (["targets", 0, "max_tokens"], 1, "targets[0].max_tokens", "got 1"),
         (["seed"], -1, "seed", "got -1"),
         (["seed"], "lucky", "seed", "got 'lucky'"),
-        (["records"], {}, "records", "at least one file under members, non_members or candidates"),
+        (["records"], {}, "records", "at least one path under members, non_members or candidates"),
         (["fail_if"], ["any.auk > 0.6"], "fail_if[0]", "did you mean 'auc'?"),
         (["neighbors", "count"], 0, "neighbors.count", "got 0"),
         (["neighbors", "mask_share"], 1.0, "neighbors.mask_share", "got 1.0"),

@@ -14,8 +14,6 @@ from raymia.evidence.store import EvidenceStore
 from raymia.models.source import bring, origins_of
 from raymia.plan.planning import Preparation
 from raymia.prepare.fine_tune import Progress
-from raymia.prepare.self_generated import SelfGeneratedRecipe, make_image_reference
-from raymia.prepare.self_prompt import make_reference
 from raymia.spec import PoolSpec
 
 MAX_THREADS = 8
@@ -38,22 +36,8 @@ def run_preparation(
 
     def make() -> None:
         bring(origins)
-        store = EvidenceStore(store_url)
-        if isinstance(recipe, SelfGeneratedRecipe):
-            make_image_reference(
-                recipe,
-                store,
-                batch_images=pool.batch_images,
-                on_images=reporter(board, f"generate images: {name}"),
-                on_steps=reporter(board, f"train: {name}"),
-            )
-            return
-        make_reference(
-            recipe,
-            store,
-            batch_tokens=pool.batch_tokens,
-            on_texts=reporter(board, f"write texts: {name}"),
-            on_steps=reporter(board, f"fine-tune: {name}"),
+        recipe.make(
+            EvidenceStore(store_url), pool, lambda doing: reporter(board, f"{doing}: {name}")
         )
 
     make.__name__ = f"prepare {name}"

@@ -1,1 +1,5 @@
-"""Audits of images."""
+"""Records that are images."""
+
+from raymia.modalities.images.modality import Images
+
+__all__ = ["Images"]

@@ -8,6 +8,7 @@ from typing import Any
 from raymia.attacks import NamedAttack
 from raymia.attacks.images.base import ImageAttack
 from raymia.inputs.base import Inputs, Problems
+from raymia.modalities.images.modality import Images
 from raymia.models.image_source import ImageCheckpoint, resolve_image_model
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS, check_perturbation
 from raymia.records.base import RecordSet, SetAside
@@ -109,6 +110,7 @@ def resolve_images(
     assert records is not None
     return Inputs(
         spec,
+        Images(shape, samples),
         RecordSet(records.table, aside),
         attacks,
         {target.name: targets[target.name] for target in spec.targets},
@@ -116,8 +118,6 @@ def resolve_images(
         population=population,
         shadow_members=shadow_members,
         left_out=left_out,
-        shape=shape,
-        samples=samples,
     )
 
 

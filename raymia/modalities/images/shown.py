@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,30 +15,23 @@ from PIL import Image
 
 from raymia.attacks import NamedAttack
 from raymia.attacks.images.fluctuation import Around, Choice, choose_perturbation, fluctuation
-from raymia.evidence.image import Floats, ImageEvidence, Images
+from raymia.evidence.image import Floats, ImageEvidence
+from raymia.evidence.image import Images as Pixels
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.summary import Metrics
+from raymia.modalities.images.modality import Images, chooses_perturbation
 from raymia.models.image_source import ImageCheckpoint
 from raymia.plan.planning import PlannedProbe, Stage, TargetPlan
 from raymia.questions.base import Item
 from raymia.records.pixels import as_picture
+from raymia.results.findings import Findings
 from raymia.results.image_result import Changes, ImageExample, MeanFluctuation, PerturbationChoice
-from raymia.scoring.evidence import evidence_on
 from raymia.scoring.exposed import Leaders, ScoreColumns, shown_records
 from raymia.spec.images import Shape
 
 LARGEST_RECORD, LARGEST_NEIGHBOR = 256, 128
 """Pixels of the longer side beyond which a picture is scaled down."""
-
-
-@dataclass(frozen=True)
-class ImageFindings:
-    """What the report shows of images; see :mod:`raymia.results.image_result`."""
-
-    examples: list[ImageExample] = field(default_factory=list)
-    choices: list[PerturbationChoice] = field(default_factory=list)
-    means: list[MeanFluctuation] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ def look_at_images(
     plans: Sequence[TargetPlan],
     scores: ScoreColumns,
     metrics: Sequence[Metrics],
-) -> ImageFindings:
+) -> Findings:
     """Take pictures of the records that an auditor looks at first, on the most exposed targets.
 
     Of at most three targets, four records each; which these are is in
@@ -95,20 +88,20 @@ def look_at_images(
     scores : of all targets.
     metrics : of these scores.
     """
-    findings = ImageFindings()
+    findings = Findings()
     leaders = Leaders(inputs, [plan.name for plan in plans], metrics)
     for plan in plans:
-        if plan.name not in leaders.shown and not inputs.chooses_perturbation:
+        if plan.name not in leaders.shown and not chooses_perturbation(inputs.spec):
             continue
         evidence, choice = _evidence_around(inputs, store, plan)
         if choice is not None:
-            findings.choices.append(_choice_card(plan.name, choice))
+            findings.perturbation_choices.append(_choice_card(plan.name, choice))
         if plan.name in leaders.shown:
             leader = leaders.on(plan.name, scores)
             around = _around(inputs, plan, leader, evidence, choice)
-            findings.examples.extend(_examples(inputs, plan.name, leader, scores, around))
+            findings.image_examples.extend(_examples(inputs, plan.name, leader, scores, around))
             if around is not None:
-                findings.means.extend(_mean(inputs, plan.name, around))
+                findings.mean_fluctuations.extend(_mean(inputs, plan.name, around))
     return findings
 
 
@@ -120,7 +113,7 @@ def _evidence_around(
     if not attacks:
         return None, None
     choosing = [attack for attack in attacks if attack.perturbation is None]
-    chooses = bool(choosing) and inputs.chooses_perturbation
+    chooses = bool(choosing) and chooses_perturbation(inputs.spec)
     attack = choosing[0] if choosing else attacks[0]
     shadows = inputs.shadow_members if chooses else {}
     narrow = replace(
@@ -134,7 +127,7 @@ def _evidence_around(
         },
     )
     named = NamedAttack(attack.name, attack, reference=None)
-    evidence: ImageEvidence = evidence_on(inputs, store, narrow).given_to(named, {})
+    evidence: ImageEvidence = inputs.modality.evidence_on(inputs, store, narrow).given_to(named, {})
     return evidence, choose_perturbation(evidence) if chooses else None
 
 
@@ -204,15 +197,20 @@ def _examples(
     inputs: Inputs, target: str, leader: NamedAttack, scores: ScoreColumns, around: _Around | None
 ) -> Iterator[ImageExample]:
     """The records to look at, by falling score."""
-    assert inputs.shape is not None
+    shape = _shape(inputs)
     payloads = inputs.records.table["payload"]
     for shown in shown_records(inputs, target, leader, scores.column(target, leader.label)):
         payload = payloads[shown.row].as_py()
-        picture = png(_pixels(payload, inputs.shape), LARGEST_RECORD)
+        picture = png(_pixels(payload, shape), LARGEST_RECORD)
         example = ImageExample(**shown.card, image=picture)
         if around is not None:
-            example = _with_neighbors(example, shown.row, payload, around, inputs.shape)
+            example = _with_neighbors(example, shown.row, payload, around, shape)
         yield example
+
+
+def _shape(inputs: Inputs) -> Shape:
+    assert isinstance(inputs.modality, Images)
+    return inputs.modality.shape
 
 
 def _with_neighbors(
@@ -222,7 +220,7 @@ def _with_neighbors(
     probe: Any = around.asked.probe
     items = [Item(example.record_id, index, payload) for index in probe.indices()]
     made = probe.images(_OnCpu(shape), items)
-    pixels: Images = (made * 255).round().to(torch.uint8).numpy()
+    pixels: Pixels = (made * 255).round().to(torch.uint8).numpy()
     return example.model_copy(
         update={
             "perturbation": around.perturbation,
@@ -238,11 +236,11 @@ def _changes(values: Floats) -> Changes:
     return [[None if np.isnan(value) else float(value) for value in row] for row in values]
 
 
-def _pixels(payload: Any, shape: Shape) -> Images:
+def _pixels(payload: Any, shape: Shape) -> Pixels:
     return np.frombuffer(payload["pixels"], np.uint8).reshape(shape)
 
 
-def png(pixels: Images, largest: int) -> str:
+def png(pixels: Pixels, largest: int) -> str:
     """A picture as a PNG in base64, pixel by pixel unless a side is larger than ``largest``.
 
     Parameters

@@ -1,1 +1,5 @@
-"""Audits of texts."""
+"""Records that are texts."""
+
+from raymia.modalities.texts.modality import Texts
+
+__all__ = ["Texts"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from raymia.attacks import NamedAttack
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.compatibility import impossible_attacks
+from raymia.modalities.texts.modality import Texts
 from raymia.models.endpoints.model import Endpoint, resolve_endpoint
 from raymia.models.source import Checkpoint, Hashes, resolve_checkpoint
 from raymia.prepare.corpus import check_corpus
@@ -19,7 +20,6 @@ from raymia.spec import (
     MaskFillNeighbors,
     ModelReference,
     ModelSpec,
-    SelfGeneratedReference,
     SelfPromptReference,
     ShadowReference,
     TargetSpec,
@@ -85,7 +85,7 @@ def resolve_texts(
                     "safetensors can be fine-tuned; give the model that it was made from"
                 )
             continue
-        assert not isinstance(reference, SelfGeneratedReference), "the spec refuses it"
+        assert isinstance(reference, ModelSpec), "the spec refuses others"
         found = attempt(
             resolve_checkpoint, reference, f"{where}.model", on_gpu=reference_gpu, hashes=hashes
         )
@@ -130,6 +130,7 @@ def resolve_texts(
     assert records is not None
     return Inputs(
         spec,
+        Texts(prompts, paraphraser),
         RecordSet(records.table, aside),
         attacks,
         {name: target for name, target in resolved.items() if target is not None},
@@ -137,7 +138,5 @@ def resolve_texts(
         population=others["population"],
         known_members=others["known_members"],
         shadow_members=shadow_members,
-        prompts=prompts,
-        paraphraser=paraphraser,
         left_out=left_out,
     )

@@ -11,8 +11,9 @@ import numpy as np
 
 from raymia.attacks import NamedAttack
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs.base import AnyCheckpoint, Inputs
+from raymia.inputs.base import Inputs
 from raymia.metrics.summary import Metrics
+from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.source import Checkpoint
 from raymia.plan.planning import Stage, TargetPlan
 from raymia.questions.text import TokenProbe

@@ -1,0 +1,205 @@
+"""What differs between kinds of records; all else works through this page.
+
+A kind of records is a subclass of :class:`Modality`, registered under the ``kind`` that audit files
+call it by. Those that come with raymia are the folders of :mod:`raymia.modalities`.
+"""
+
+# ruff: noqa: ARG002 (what a hook does by default needs none of what it is given)
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from raymia.spec import PoolSpec, RecordsSection, learn_kind
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raymia.attacks import Attack, NamedAttack
+    from raymia.attacks.base import Scores
+    from raymia.evidence.store import EvidenceStore
+    from raymia.inputs.base import Inputs, Problems
+    from raymia.metrics.summary import Metrics
+    from raymia.models.checkpoint import AnyCheckpoint
+    from raymia.models.loaders import Loader
+    from raymia.neighbors.makers import NeighborMaker
+    from raymia.plan.planning import TargetPlan
+    from raymia.prepare.recipe import Recipe
+    from raymia.questions.base import Probe
+    from raymia.records.base import RecordSet
+    from raymia.results.findings import Findings
+    from raymia.results.result import NeighborQuality
+    from raymia.scoring.evidence import TargetEvidence
+    from raymia.scoring.exposed import ScoreColumns
+    from raymia.shift.images import Images
+    from raymia.spec import AuditSpec
+
+
+class Modality(ABC):
+    """A kind of records, with all that differs from other kinds.
+
+    A subclass is a frozen dataclass whose fields are what was resolved for one audit of its kind.
+    It is sent to workers with the inputs of the audit.
+
+    Class attributes
+    ----------------
+    section : the section ``records`` of the audit file.
+    loss_question : the question that the loss on the record itself is read from.
+    unit : of a stage's amount of work, for a table's heading.
+    libraries : distributions whose versions belong in a report, beside those of every report.
+    """
+
+    section: ClassVar[type[RecordsSection]]
+    loss_question: ClassVar[str]
+    unit: ClassVar[str]
+    libraries: ClassVar[tuple[str, ...]] = ()
+
+    # What the audit file names.
+
+    @classmethod
+    @abstractmethod
+    def resolve(
+        cls,
+        spec: AuditSpec,
+        places: Sequence[str],
+        attacks: list[NamedAttack],
+        problems: Problems,
+    ) -> Inputs:
+        """Read the records, and find and check all models, before one is loaded.
+
+        Parameters
+        ----------
+        places : of the targets in the audit file, for messages.
+        problems : what was found wrong already, to which the rest is added.
+
+        Raises
+        ------
+        InputError
+            With every problem found.
+        """
+
+    # What models are asked.
+
+    @abstractmethod
+    def probes(
+        self,
+        inputs: Inputs,
+        asks: Iterable[str],
+        checkpoint: AnyCheckpoint,
+        neighbors: tuple[int, str] | None,
+    ) -> list[tuple[str, Probe]]:
+        """What a model has to be asked, by question, in order.
+
+        Parameters
+        ----------
+        asks : questions of the attacks.
+        neighbors : how many neighbors a stage makes per record, and the hash of their key.
+        """
+
+    @abstractmethod
+    def loader(self, checkpoint: AnyCheckpoint, pool: PoolSpec) -> Loader:
+        """How an actor of a pool loads a model."""
+
+    def neighbor_maker(self, inputs: Inputs) -> NeighborMaker | None:
+        """What makes the neighbors that the audit file asks for; None where models make them."""
+        return None
+
+    def recipe(self, inputs: Inputs, reference: str, target: str) -> Recipe:
+        """What a reference is made from that a target has a part in."""
+        raise NotImplementedError(f"no reference is made for {self.section.what}")
+
+    # What attacks see.
+
+    @abstractmethod
+    def model_evidence(
+        self,
+        checkpoint: AnyCheckpoint | None,
+        answers: Iterable[tuple[str, Probe, pa.Table | None]],
+        ids: Sequence[str],
+    ) -> Any:
+        """The answers of one model to its questions, as attacks read them."""
+
+    @abstractmethod
+    def evidence_on(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> TargetEvidence:
+        """Read what is stored on one target."""
+
+    @abstractmethod
+    def score_by_loss(self, evidence: Any) -> Scores:
+        """The loss under one model as a score, [records]: higher where the loss is lower.
+
+        Parameters
+        ----------
+        evidence : of :meth:`model_evidence`, answers to the ``loss_question`` among it.
+        """
+
+    @abstractmethod
+    def for_guessers(self, payloads: Sequence[Any]) -> tuple[list[str], Images | None]:
+        """What guessers that see no target look at: a text of each record, and the images."""
+
+    def tells_labels(self, spec: AuditSpec, attack: Attack) -> bool:
+        """Whether an attack is told which records are members."""
+        return attack.learns
+
+    # What it costs.
+
+    def mean_size(self, records: RecordSet) -> float:
+        """What the time for a question is in proportion to; 1 where records are of one size."""
+        return 1.0
+
+    @abstractmethod
+    def batch(self, pool: PoolSpec) -> int:
+        """What is in one forward pass of a pool's models."""
+
+    @abstractmethod
+    def amounts(self, inputs: Inputs, plan: TargetPlan) -> Mapping[str, float | None]:
+        """What is left to do for a target in the ``unit``, by stage; None where it is not known."""
+
+    def kept_beside(self, inputs: Inputs) -> Iterable[tuple[str, str]]:
+        """What an audit keeps in the store beside answers and references: folder, and what for."""
+        return ()
+
+    # What the report shows.
+
+    @abstractmethod
+    def look(
+        self,
+        inputs: Inputs,
+        store: EvidenceStore,
+        plans: Sequence[TargetPlan],
+        scores: ScoreColumns,
+        metrics: Sequence[Metrics],
+    ) -> Findings:
+        """Show the records that an auditor looks at first, on the most exposed targets.
+
+        Parameters
+        ----------
+        plans : after the run, of targets that have scores.
+        scores : of all targets.
+        metrics : of these scores.
+        """
+
+    def neighbor_quality(
+        self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan
+    ) -> NeighborQuality | None:
+        """How good the neighbors are that were made for a target; None where there are none."""
+        return None
+
+
+Kind = TypeVar("Kind", bound=type[Modality])
+_KNOWN: dict[str, type[Modality]] = {}
+
+
+def register(modality: Kind) -> Kind:
+    """Make a kind of records known, to audit files too; a decorator."""
+    kind = learn_kind(modality.section)
+    if kind in _KNOWN:
+        raise ValueError(f"two modalities are of records of kind {kind!r}")
+    _KNOWN[kind] = modality
+    return modality
+
+
+def modality_of(kind: str) -> type[Modality]:
+    """The modality of a kind of records."""
+    return _KNOWN[kind]

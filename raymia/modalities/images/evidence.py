@@ -1,0 +1,78 @@
+"""The evidence on one target of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from raymia.attacks import NamedAttack
+from raymia.attacks.base import Scores
+from raymia.evidence.image import ImageEvidence, ImageShadowEvidence, Labels
+from raymia.evidence.image import Images as Pixels
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs.base import Inputs
+from raymia.modalities.images.modality import Images, chooses_perturbation
+from raymia.plan.planning import TargetPlan
+from raymia.prepare.self_generated import SelfGeneratedRecipe, generated_images
+from raymia.records.images import pixels_array
+from raymia.scoring.evidence import Answers, Known, shadows_of
+
+
+class OnImages:
+    """See :class:`raymia.scoring.evidence.TargetEvidence`."""
+
+    def __init__(
+        self, inputs: Inputs, modality: Images, store: EvidenceStore, plan: TargetPlan
+    ) -> None:
+        attacks = [named.attack for named in inputs.attacks_on(plan.name)]
+        self.spec, self.modality = inputs.spec, modality
+        self.known = Known(inputs)
+        self.images = self._pixels(inputs.records.table["payload"].to_pylist())
+        self.records = Answers(inputs, store, plan, inputs.records.ids)
+        self.population: tuple[Pixels, Answers] | None = None
+        if any(attack.uses_population for attack in attacks):
+            others = self._pixels(list(inputs.population.values()))
+            self.population = (others, Answers(inputs, store, plan, list(inputs.population)))
+        self.shadows = [
+            ImageShadowEvidence(self.records.references[name], is_in)
+            for name, is_in in shadows_of(inputs, plan)
+        ]
+        self.samples: Pixels | None = None
+        if any(attack.uses_samples for attack in attacks):
+            given = modality.samples.get(plan.name)
+            self.samples = _generated(store, plan) if given is None else self._pixels(given)
+        self.shows_shadows = inputs.shows_shadows
+        self.chosen = None
+        if self.spec.neighbors is not None and not chooses_perturbation(self.spec):
+            self.chosen = self.spec.neighbors.kind
+
+    def _pixels(self, payloads: list[Any]) -> Pixels:
+        return pixels_array(payloads, self.modality.shape)
+
+    def given_to(self, named: NamedAttack, found: Mapping[str, Scores]) -> ImageEvidence:
+        attack, population = named.attack, None
+        if attack.uses_population and self.population is not None:
+            images, answers = self.population
+            population = ImageEvidence(images, answers.target, answers.against(named.reference))
+        labels = None
+        if self.modality.tells_labels(self.spec, attack):
+            labels = Labels(self.known.is_member, self.known.units)
+        return ImageEvidence(
+            self.images,
+            self.records.target,
+            self.records.against(named.reference),
+            shadows=self.shadows if self.shows_shadows(attack) else (),
+            population=population,
+            samples=self.samples if attack.uses_samples else None,
+            labels=labels,
+            labelled=self.known.labelled(found) if attack.combines else None,
+            chosen=self.chosen,
+        )
+
+
+def _generated(store: EvidenceStore, plan: TargetPlan) -> Pixels | None:
+    """What the target generated for the first reference that is made of it."""
+    for preparation in plan.preparations:
+        if isinstance(preparation.recipe, SelfGeneratedRecipe):
+            return generated_images(preparation.recipe, store)
+    return None

@@ -1,0 +1,155 @@
+"""All that is different for images.
+
+What a step needs is imported where the step is taken: to be known, a modality loads no library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from raymia.inputs.modality import Modality, register
+from raymia.spec import ImageNeighbors, ImageRecordsSpec, PoolSpec, SelfGeneratedReference
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raymia.attacks import Attack, NamedAttack
+    from raymia.attacks.base import Scores
+    from raymia.evidence.image import ImageModelEvidence
+    from raymia.evidence.store import EvidenceStore
+    from raymia.inputs.base import Inputs, Problems
+    from raymia.metrics.summary import Metrics
+    from raymia.models.checkpoint import AnyCheckpoint
+    from raymia.models.loaders import Loader
+    from raymia.plan.planning import TargetPlan
+    from raymia.prepare.self_generated import SelfGeneratedRecipe
+    from raymia.questions.base import Probe
+    from raymia.results.findings import Findings
+    from raymia.scoring.evidence import TargetEvidence
+    from raymia.scoring.exposed import ScoreColumns
+    from raymia.shift.images import Images as Pixels
+    from raymia.spec import AuditSpec
+    from raymia.spec.images import Shape
+
+
+def chooses_perturbation(spec: AuditSpec) -> bool:
+    """Whether attacks choose among several perturbations."""
+    return isinstance(spec.neighbors, ImageNeighbors) and spec.neighbors.kind == "auto"
+
+
+@register
+@dataclass(frozen=True)
+class Images(Modality):
+    """Images, scored against diffusion models, autoencoders and pixel models.
+
+    Attributes
+    ----------
+    shape : channels, height and width of all images, as the models take them.
+    samples : images that targets generated of which no more is given, payloads by target.
+    """
+
+    section = ImageRecordsSpec
+    loss_question = "terms"
+    unit = "passes of images"
+    libraries = ("diffusers", "kornia", "pillow")
+
+    shape: Shape
+    samples: Mapping[str, list[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def resolve(
+        cls,
+        spec: AuditSpec,
+        places: Sequence[str],
+        attacks: list[NamedAttack],
+        problems: Problems,
+    ) -> Inputs:
+        from raymia.modalities.images.inputs import resolve_images
+
+        assert isinstance(spec.records, ImageRecordsSpec)
+        return resolve_images(spec, places, spec.records, attacks, problems)
+
+    def probes(
+        self,
+        inputs: Inputs,
+        asks: Iterable[str],
+        checkpoint: AnyCheckpoint,
+        neighbors: tuple[int, str] | None,
+    ) -> list[tuple[str, Probe]]:
+        from raymia.questions.on_images import probes_for
+
+        del neighbors  # they are made where the model is
+        return probes_for(inputs, asks, checkpoint)
+
+    def loader(self, checkpoint: AnyCheckpoint, pool: PoolSpec) -> Loader:
+        from raymia.models.image_source import ImageCheckpoint
+        from raymia.models.loaders import ImageModelLoader
+
+        assert isinstance(checkpoint, ImageCheckpoint)
+        return ImageModelLoader(checkpoint, pool.batch_images)
+
+    def recipe(self, inputs: Inputs, reference: str, target: str) -> SelfGeneratedRecipe:
+        from raymia.models.image_source import ImageCheckpoint
+        from raymia.prepare.self_generated import SelfGeneratedRecipe
+
+        spec, maker = inputs.spec.references[reference], inputs.targets[target]
+        assert isinstance(spec, SelfGeneratedReference)
+        base = None if spec.base is None else inputs.references[spec.base]
+        assert isinstance(maker, ImageCheckpoint)
+        assert base is None or isinstance(base, ImageCheckpoint)
+        return SelfGeneratedRecipe(target=maker, base=base, spec=spec, seed=inputs.spec.seed)
+
+    def model_evidence(
+        self,
+        checkpoint: AnyCheckpoint | None,
+        answers: Iterable[tuple[str, Probe, pa.Table | None]],
+        ids: Sequence[str],
+    ) -> ImageModelEvidence:
+        from raymia.models.image_source import ImageCheckpoint
+        from raymia.questions.on_images import model_evidence
+
+        assert isinstance(checkpoint, ImageCheckpoint)
+        return model_evidence(answers, ids, checkpoint.latent_shape)
+
+    def evidence_on(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> TargetEvidence:
+        from raymia.modalities.images.evidence import OnImages
+
+        return OnImages(inputs, self, store, plan)
+
+    def score_by_loss(self, evidence: ImageModelEvidence) -> Scores:
+        from raymia.attacks.images.base import mean_error
+
+        return -mean_error(evidence.terms, "loss")
+
+    def for_guessers(self, payloads: Sequence[Any]) -> tuple[list[str], Pixels | None]:
+        from raymia.records.images import pixels_array
+
+        captions = [payload["caption"] or "" for payload in payloads]
+        return captions, pixels_array(payloads, self.shape)
+
+    def tells_labels(self, spec: AuditSpec, attack: Attack) -> bool:
+        return attack.learns or (chooses_perturbation(spec) and "neighbors" in attack.asks)
+
+    def batch(self, pool: PoolSpec) -> int:
+        return pool.batch_images
+
+    def amounts(self, inputs: Inputs, plan: TargetPlan) -> Mapping[str, float | None]:
+        del inputs
+        return {
+            stage.name: sum(one.to_ask * one.probe.passes for one in stage.probes)
+            for stage in plan.stages
+        }
+
+    def look(
+        self,
+        inputs: Inputs,
+        store: EvidenceStore,
+        plans: Sequence[TargetPlan],
+        scores: ScoreColumns,
+        metrics: Sequence[Metrics],
+    ) -> Findings:
+        from raymia.modalities.images.shown import look_at_images
+
+        return look_at_images(inputs, store, plans, scores, metrics)

@@ -1,0 +1,180 @@
+"""All that is different for texts.
+
+What a step needs is imported where the step is taken: to be known, a modality loads no library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from raymia.inputs.modality import Modality, register
+from raymia.spec import PoolSpec, SelfPromptReference, TextNeighbors, TextRecordsSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raymia.attacks import NamedAttack
+    from raymia.attacks.base import Scores
+    from raymia.evidence.store import EvidenceStore
+    from raymia.evidence.text import ModelEvidence
+    from raymia.inputs.base import Inputs, Problems
+    from raymia.metrics.summary import Metrics
+    from raymia.models.checkpoint import AnyCheckpoint
+    from raymia.models.loaders import Loader
+    from raymia.models.source import Checkpoint
+    from raymia.neighbors.makers import NeighborMaker
+    from raymia.plan.planning import TargetPlan
+    from raymia.prepare.self_prompt import SelfPromptRecipe
+    from raymia.questions.base import Probe
+    from raymia.records.base import RecordSet
+    from raymia.results.findings import Findings
+    from raymia.results.result import NeighborQuality
+    from raymia.scoring.evidence import TargetEvidence
+    from raymia.scoring.exposed import ScoreColumns
+    from raymia.shift.images import Images
+    from raymia.spec import AuditSpec
+
+
+@register
+@dataclass(frozen=True)
+class Texts(Modality):
+    """Texts, scored against language models.
+
+    Attributes
+    ----------
+    prompts : usable prompts of each self-prompt reference, by name.
+    paraphraser : the model that makes neighbors, where there is one.
+    """
+
+    section = TextRecordsSpec
+    loss_question = "tokens"
+    unit = "tokens to score"
+
+    prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    paraphraser: Checkpoint | None = None
+
+    @classmethod
+    def resolve(
+        cls,
+        spec: AuditSpec,
+        places: Sequence[str],
+        attacks: list[NamedAttack],
+        problems: Problems,
+    ) -> Inputs:
+        from raymia.modalities.texts.inputs import resolve_texts
+
+        assert isinstance(spec.records, TextRecordsSpec)
+        return resolve_texts(spec, places, spec.records, attacks, problems)
+
+    def probes(
+        self,
+        inputs: Inputs,
+        asks: Iterable[str],
+        checkpoint: AnyCheckpoint,
+        neighbors: tuple[int, str] | None,
+    ) -> list[tuple[str, Probe]]:
+        from raymia.questions.on_texts import probes_for
+
+        del checkpoint  # every language model is asked the same
+        return probes_for(inputs, asks, neighbors)
+
+    def loader(self, checkpoint: AnyCheckpoint, pool: PoolSpec) -> Loader:
+        from raymia.models.endpoints.model import Endpoint
+        from raymia.models.loaders import CausalLMLoader, EndpointLoader
+        from raymia.models.source import Checkpoint
+
+        if isinstance(checkpoint, Endpoint):
+            return EndpointLoader(checkpoint, pool.actors)
+        assert isinstance(checkpoint, Checkpoint)
+        return CausalLMLoader(checkpoint, pool.batch_tokens)
+
+    def neighbor_maker(self, inputs: Inputs) -> NeighborMaker | None:
+        from raymia.neighbors.makers import neighbor_maker
+
+        neighbors, budget = inputs.spec.neighbors, inputs.spec.resources.paraphraser.batch_tokens
+        assert isinstance(neighbors, TextNeighbors)
+        return neighbor_maker(neighbors, inputs.spec.seed, self.paraphraser, budget)
+
+    def recipe(self, inputs: Inputs, reference: str, target: str) -> SelfPromptRecipe:
+        from raymia.models.source import Checkpoint
+        from raymia.prepare.self_prompt import SelfPromptRecipe
+
+        spec, writer = inputs.spec.references[reference], inputs.targets[target]
+        assert isinstance(spec, SelfPromptReference)
+        base = inputs.references[spec.base]
+        assert isinstance(writer, Checkpoint), "inputs refuse an endpoint that should write"
+        assert isinstance(base, Checkpoint)
+        return SelfPromptRecipe(writer, base, spec, self.prompts[reference], inputs.spec.seed)
+
+    def model_evidence(
+        self,
+        checkpoint: AnyCheckpoint | None,
+        answers: Iterable[tuple[str, Probe, pa.Table | None]],
+        ids: Sequence[str],
+    ) -> ModelEvidence:
+        from raymia.questions.on_texts import model_evidence
+
+        del checkpoint  # every language model answers in the same layout
+        return model_evidence(answers, ids)
+
+    def evidence_on(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> TargetEvidence:
+        from raymia.modalities.texts.evidence import OnTexts
+
+        return OnTexts(inputs, store, plan)
+
+    def score_by_loss(self, evidence: ModelEvidence) -> Scores:
+        return evidence.tokens.mean()
+
+    def for_guessers(self, payloads: Sequence[Any]) -> tuple[list[str], Images | None]:
+        return list(payloads), None
+
+    def mean_size(self, records: RecordSet) -> float:
+        """Mean characters of the records."""
+        import pyarrow.compute as pc
+
+        mean = pc.mean(pc.utf8_length(records.table["payload"])).as_py()
+        return max(1.0, float(mean or 1.0))
+
+    def batch(self, pool: PoolSpec) -> int:
+        return pool.batch_tokens
+
+    def amounts(self, inputs: Inputs, plan: TargetPlan) -> Mapping[str, float | None]:
+        """Tokens; not known of neighbors, nor for an endpoint, whose tokenizer is not."""
+        from raymia.modalities.texts.tokens import tokens_per_record
+
+        each = tokens_per_record(inputs.targets[plan.name], inputs.records.table["payload"])
+        return {
+            stage.name: None if each is None or stage.role == "neighbors" else stage.to_ask * each
+            for stage in plan.stages
+        }
+
+    def kept_beside(self, inputs: Inputs) -> Iterable[tuple[str, str]]:
+        from raymia.models.source import Checkpoint
+        from raymia.prepare.corpus import counts_file
+
+        corpus = inputs.spec.corpus
+        for checkpoint in inputs.targets.values():
+            if corpus is not None and isinstance(checkpoint, Checkpoint):
+                yield counts_file(corpus, checkpoint), "corpus"
+
+    def look(
+        self,
+        inputs: Inputs,
+        store: EvidenceStore,
+        plans: Sequence[TargetPlan],
+        scores: ScoreColumns,
+        metrics: Sequence[Metrics],
+    ) -> Findings:
+        from raymia.modalities.texts.shown import look_at_texts
+        from raymia.results.findings import Findings
+
+        return Findings(text_examples=look_at_texts(inputs, store, plans, scores, metrics))
+
+    def neighbor_quality(
+        self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan
+    ) -> NeighborQuality | None:
+        from raymia.modalities.texts.neighbors import quality
+
+        return quality(inputs, store, plan)

@@ -1,0 +1,101 @@
+"""Sections of the audit file that come in kinds, told apart by their key ``kind``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Union, get_args
+
+from pydantic import Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema
+
+from raymia.spec.base import Paths, Strict
+
+
+class Kinds:
+    """What a section may be. Stands in the annotation of its key, and can be added to.
+
+    Who adds to it rebuilds the model that has the key; see :func:`raymia.spec.audit.learn_kind`.
+    """
+
+    def __init__(self, *sections: type[Strict]) -> None:
+        self.sections = list(sections)
+
+    @property
+    def tags(self) -> set[str]:
+        """What the key ``kind`` may be."""
+        return {tag for section in self.sections for tag in tags_of(section)}
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        union: Any = Union[tuple(self.sections)]  # noqa: UP007
+        return handler.generate_schema(Annotated[union, Field(discriminator="kind")])
+
+
+def tags_of(section: type[Strict]) -> set[str]:
+    """What the key ``kind`` of a section may be."""
+    return set(_values(section.model_fields["kind"].annotation))
+
+
+def _values(literal: Any) -> Iterator[str]:
+    for value in get_args(literal):
+        yield from [value] if isinstance(value, str) else _values(value)
+
+
+class RecordsSection(Strict):
+    """The records of an audit, of some kind.
+
+    Class attributes
+    ----------------
+    what : what one calls them, in the plural.
+    takes : the other sections that fit them: neighbors, references that are made, targets that are
+        not given as weights, a corpus.
+    not_for_models : keys of a model that mean nothing for theirs.
+    """
+
+    what: ClassVar[str]
+    takes: ClassVar[tuple[type[Strict], ...]] = ()
+    not_for_models: ClassVar[tuple[str, ...]] = ()
+
+    kind: str = Field(description="of the records")
+    members: Paths = Field(default=[], description="records the targets were trained on")
+    non_members: Paths = Field(
+        default=[], description="held-out records from the same distribution"
+    )
+    candidates: Paths = Field(
+        default=[], description="records whose membership is unknown; scored, not measured"
+    )
+    population: Paths = Field(
+        default=[], description="records that are no members and are not scored"
+    )
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> RecordsSection:
+        if not (self.members or self.non_members or self.candidates):
+            raise ValueError("give at least one path under members, non_members or candidates")
+        return self
+
+
+class NeighborsSection(Strict):
+    """What makes the neighbors of a record."""
+
+    kind: str = Field(description="of what makes them")
+
+
+class MadeReference(Strict):
+    """A reference that is made, for each target anew, of what the target itself generates."""
+
+    kind: str = Field(description="tells this reference from a model")
+    base: str | None = Field(
+        default=None, description="name of the reference of kind model that is trained further"
+    )
+
+    def small(self, items: int, steps: int) -> MadeReference:
+        """The same with no more work than tells how long it takes.
+
+        Parameters
+        ----------
+        items : that the target generates, at least.
+        steps : optimizer steps, at most.
+        """
+        raise NotImplementedError

@@ -1,0 +1,211 @@
+"""A kind of records of its own: numbers, and models that have a center; nothing else knows it."""
+
+# ruff: noqa: ARG002 (a modality is given more than this one needs)
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from raymia.attacks import Attack, NamedAttack, register
+from raymia.attacks.base import Scores
+from raymia.evidence.answers import AnswersByQuestion
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs import modality
+from raymia.inputs.base import Inputs, Problems
+from raymia.inputs.modality import Modality
+from raymia.plan.planning import TargetPlan
+from raymia.questions.base import AboutRecord, Item
+from raymia.records.base import Given, RecordSet, gather_records
+from raymia.records.tables import read_rows
+from raymia.results.findings import Findings
+from raymia.scoring.evidence import Answers
+from raymia.spec import AuditSpec, PoolSpec, RecordsSection, TargetSpec
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest
+
+SCHEMA = pa.schema(
+    [
+        ("record_id", pa.string()),
+        ("payload", pa.float64()),
+        ("is_member", pa.bool_()),
+        ("group", pa.string()),
+    ]
+)
+
+
+class NumberRecordsSpec(RecordsSection):
+    """Numbers, one to a row of a JSONL file."""
+
+    what = "numbers"
+
+    kind: Literal["number"] = Field(description="tells numbers from texts")
+    number_column: str = Field(default="number", description="name of the column of numbers")
+
+
+def read_numbers(spec: NumberRecordsSpec) -> RecordSet:
+    def read(path: str) -> Iterator[Given]:
+        for row in read_rows(path, {"number_column": spec.number_column}):
+            value = row.values["number_column"]
+            if isinstance(value, float):
+                yield Given(row.where, digest(value), value)
+            else:
+                yield Given(row.where, reason="not a number")
+
+    return gather_records(spec, read, SCHEMA)
+
+
+@dataclass(frozen=True)
+class CenterFile:
+    """A model, before it is loaded."""
+
+    path: str
+    fingerprint: str
+
+    @property
+    def label(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True)
+class CenterLoader:
+    checkpoint: CenterFile
+
+    def load(self) -> float:
+        return float(json.loads(Path(self.checkpoint.path).read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class DistanceProbe(AboutRecord):
+    """How far a number is from a model's center."""
+
+    kind: ClassVar[str] = "number.distance"
+    version: ClassVar[int] = 1
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("record_id", pa.string()),
+            ("neighbor", pa.int16()),
+            ("distance", pa.float64()),
+            ("error", pa.string()),
+        ]
+    )
+
+    def ask(self, model: float, items: Sequence[Item]) -> pa.Table:
+        rows = [
+            {"record_id": i.record_id, "neighbor": i.neighbor, "distance": abs(i.payload - model)}
+            for i in items
+        ]
+        return pa.Table.from_pylist(rows, schema=self.schema)
+
+
+@dataclass(frozen=True)
+class NumberAnswers(AnswersByQuestion):
+    distance: Scores
+
+
+@dataclass(frozen=True)
+class NumberEvidence:
+    numbers: Scores
+    target: NumberAnswers
+
+
+@register
+@dataclass(frozen=True)
+class Near(Attack):
+    """Members are near the center."""
+
+    name = "near"
+    title = "Distance from the center"
+    source = "this test"
+    formula = "-|x - center|"
+    records = ("number",)
+    asks = ("distance",)
+
+    def score(self, evidence: NumberEvidence) -> Scores:
+        return -evidence.target.distance
+
+
+@dataclass(frozen=True)
+class OnNumbers:
+    evidence: NumberEvidence
+
+    def given_to(self, named: NamedAttack, found: Mapping[str, Scores]) -> NumberEvidence:
+        del named, found
+        return self.evidence
+
+
+@modality.register
+@dataclass(frozen=True)
+class Numbers(Modality):
+    section = NumberRecordsSpec
+    loss_question = "distance"
+    unit = "numbers to look at"
+
+    @classmethod
+    def resolve(
+        cls,
+        spec: AuditSpec,
+        places: Sequence[str],
+        attacks: list[NamedAttack],
+        problems: Problems,
+    ) -> Inputs:
+        assert isinstance(spec.records, NumberRecordsSpec)
+        records = problems.attempt(read_numbers, spec.records)
+        targets = {}
+        for place, target in zip(places, spec.targets, strict=True):
+            assert isinstance(target, TargetSpec)
+            found = problems.attempt(_resolve, target.model, place)
+            if found is not None:
+                targets[target.name] = found
+        problems.refuse()
+        assert records is not None
+        return Inputs(
+            spec, cls(), records, attacks, targets, references={}, population={}, shadow_members={}
+        )
+
+    def probes(
+        self, inputs: Inputs, asks: Iterable[str], checkpoint: Any, neighbors: Any
+    ) -> list[tuple[str, Any]]:
+        return [(question, DistanceProbe()) for question in dict.fromkeys(asks)]
+
+    def loader(self, checkpoint: Any, pool: PoolSpec) -> CenterLoader:
+        return CenterLoader(checkpoint)
+
+    def model_evidence(self, checkpoint: Any, answers: Any, ids: Sequence[str]) -> NumberAnswers:
+        ((_, _, table),) = answers
+        found = {} if table is None else {r["record_id"]: r["distance"] for r in table.to_pylist()}
+        return NumberAnswers(np.array([found.get(i, np.nan) for i in ids]))
+
+    def evidence_on(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> OnNumbers:
+        answers = Answers(inputs, store, plan, inputs.records.ids)
+        numbers = inputs.records.table["payload"].to_numpy()
+        return OnNumbers(NumberEvidence(numbers, answers.target))
+
+    def score_by_loss(self, evidence: NumberAnswers) -> Scores:
+        return -evidence.distance
+
+    def for_guessers(self, payloads: Sequence[float]) -> tuple[list[str], None]:
+        return [str(payload) for payload in payloads], None
+
+    def batch(self, pool: PoolSpec) -> int:
+        return 1
+
+    def amounts(self, inputs: Inputs, plan: TargetPlan) -> dict[str, float | None]:
+        return {stage.name: stage.to_ask for stage in plan.stages}
+
+    def look(self, *_: Any) -> Findings:
+        return Findings()
+
+
+def _resolve(path: str, where: str) -> CenterFile:
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{where}.model: {path} is no file with a center")
+    return CenterFile(path, digest(file.read_text(encoding="utf-8")))
