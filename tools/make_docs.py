@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
+import tomllib
 import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import grimp
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+import raymia
 from raymia.attacks import registry
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS
 from raymia.report.attack_table import access, label, probes_text, queries_text
 from raymia.results.result import SCHEMA_VERSION, RunResult
 from raymia.spec import AuditSpec
+from raymia.spec.kinds import Kinds
 
 ATTACKS_START = "<!-- made by tools/make_docs.py: attacks on {}s -->"
+ROOMS_START = "<!-- made by tools/make_docs.py: rooms -->"
 STRENGTHS_START = "<!-- made by tools/make_docs.py: default strengths of image perturbations -->"
 END = "<!-- end -->"
 SCHEMA_FILE = "metrics.schema.json"
+PACKAGE = Path(raymia.__file__).parent
 
 
 def audit_file_page() -> str:
@@ -44,7 +51,8 @@ def audit_file_page() -> str:
         lines += ["| key | type | default | what it is |", "|---|---|---|---|"]
         for key, field in model.model_fields.items():
             lines.append(f"| `{key}` | {_type(field)} | {_default(field)} | {_text(field)} |")
-            pending += [(_join(place, key, n), m) for n, m in _models(field.annotation)]
+            annotation = Annotated[field.annotation, *field.metadata, None]
+            pending += [(_join(place, key, n), m) for n, m in _models(annotation)]
     return "\n".join(lines) + "\n"
 
 
@@ -85,6 +93,46 @@ def with_strengths_table(page: str) -> str:
     return _with(page, STRENGTHS_START, strengths_table())
 
 
+def rooms_table() -> str:
+    """The rooms from top to bottom: what each does, by its own docstring, and what it imports."""
+    layers = [room for layer in _contract()["layers"] for room in layer.split(" | ")]
+    graph = grimp.build_graph(
+        "raymia", include_external_packages=False, exclude_type_checking_imports=True
+    )
+    lines = ["| room | what it does | knows |", "|---|---|---|"]
+    for room in layers:
+        source = (PACKAGE / room / "__init__.py").read_text(encoding="utf-8")
+        first = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0]
+        known = [
+            f"`{other}`" for other in layers
+            if other != room
+            and _imports(graph, room, other)
+        ]  # fmt: skip
+        what = " ".join(first.split()).removesuffix(".")
+        lines.append(f"| `{room}/` | {what} | {', '.join(known) or 'nothing else'} |")
+    return "\n".join(lines)
+
+
+def _contract() -> dict[str, Any]:
+    """The contract on the order of the rooms, as import-linter is given it."""
+    with (PACKAGE.parent / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    found: dict[str, Any] = next(one for one in contracts if one["type"] == "layers")
+    return found
+
+
+def _imports(graph: Any, room: str, other: str) -> bool:
+    """Whether a module of a room imports one of another."""
+    inside = {f"raymia.{room}", *graph.find_descendants(f"raymia.{room}")}
+    there = {f"raymia.{other}", *graph.find_descendants(f"raymia.{other}")}
+    return any(graph.find_modules_directly_imported_by(module) & there for module in inside)
+
+
+def with_rooms_table(page: str) -> str:
+    """Put the current table between the markers of a page."""
+    return _with(page, ROOMS_START, rooms_table())
+
+
 def _with(page: str, start: str, table: str) -> str:
     """Put a table between a marker and the next end.
 
@@ -116,7 +164,9 @@ def _models(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
         for suffix, model in _models(get_args(annotation)[0]):
             yield f"[]{suffix}", model
     elif origin is Annotated:
-        yield from _models(get_args(annotation)[0])
+        plain, *more = get_args(annotation)
+        kinds = next((part for part in more if isinstance(part, Kinds)), None)
+        yield from _models(plain if kinds is None else Union[tuple(kinds.sections)])  # noqa: UP007
     elif origin in (Union, types.UnionType):
         models = [found for option in get_args(annotation) for found in _models(option)]
         for suffix, model in models:
@@ -182,6 +232,7 @@ def main(folder: Path) -> None:
     (folder / "audit-file.md").write_text(audit_file_page(), encoding="utf-8")
     (folder / SCHEMA_FILE).write_text(metrics_schema(), encoding="utf-8")
     for name, with_tables in (
+        ("architecture.md", with_rooms_table),
         ("attacks.md", with_attacks_table),
         ("images.md", with_strengths_table),
     ):

@@ -1,0 +1,1 @@
+"""The evidence store and its upkeep, and evidence laid out for attacks."""

@@ -1,0 +1,1 @@
+"""Model families: what a checkpoint is and can do, loading, memory, answers."""

@@ -1,0 +1,1 @@
+"""Neighbors of texts: questions whose answers are neighbors."""

@@ -1,0 +1,1 @@
+"""What is made before models are asked: references, trained targets, token counts."""

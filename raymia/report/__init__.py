@@ -1,1 +1,1 @@
-"""What a person reads of a run: the HTML report, the terminal table, the files beside them."""
+"""Drawing alone: the HTML report, the pages beside it, and tables for the terminal."""

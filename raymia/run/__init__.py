@@ -1,1 +1,1 @@
-"""The whole run: audit, sweep, calibration, and what is written of it."""
+"""The whole run: audit, sweep, calibration, and what is summed up of it."""

@@ -1,4 +1,4 @@
-"""The shift gate: do members and non-members come from one distribution?
+"""The shift check: do members and non-members come from one distribution?
 
 :func:`raymia.shift.gate.check_shift` asks guessers that never see a target; what they found is a
 :class:`raymia.shift.result.ShiftCheck`.

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from make_docs import END, audit_file_page, metrics_schema, with_attacks_table, with_strengths_table
+from make_docs import (
+    END,
+    audit_file_page,
+    metrics_schema,
+    with_attacks_table,
+    with_rooms_table,
+    with_strengths_table,
+)
 from pydantic import BaseModel
 
 import raymia.spec
@@ -40,6 +47,13 @@ def test_the_table_of_strengths_is_current_and_complete() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| ([-\d., ]+) \|$", page, re.M))
     found = {kind: tuple(map(float, row.split(","))) for kind, row in rows.items()}
     assert found == DEFAULT_STRENGTHS
+
+
+def test_the_rooms_know_what_the_page_says_and_nothing_else() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert page == with_rooms_table(page), "run `make docs`"
+    rooms = {path.parent.name for path in (ROOT / "raymia").glob("*/__init__.py")}
+    assert rooms == set(re.findall(r"^\| `(\w+)/` \|", page, re.M)), "each room stands in a layer"
 
 
 def test_a_page_without_its_markers_is_not_written_over() -> None:
