@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class EvidenceKey:
     kind: str
     parts: Mapping[str, Any]
 
-    @property
+    @cached_property
     def hash(self) -> str:
         return digest({"kind": self.kind, **self.parts})
 

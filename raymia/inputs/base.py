@@ -14,6 +14,7 @@ from raymia.models.checkpoint import AnyCheckpoint
 from raymia.records.base import RecordSet
 from raymia.spec import AuditSpec
 from raymia.util.errors import InputError
+from raymia.util.listing import listed
 
 Found = TypeVar("Found")
 
@@ -73,13 +74,17 @@ class Inputs:
         return [a for a in self.attacks if (target, a.label) not in self.left_out]
 
     def left_out_lines(self) -> list[str]:
-        """What was left out, for a person to read: one line per target and reason."""
+        """What was left out, for a person to read: one line for each reason and the targets that
+        lack the same attacks for it."""
         labels: dict[tuple[str, str], list[str]] = {}
         for (target, label), reason in self.left_out.items():
             labels.setdefault((target, reason), []).append(label)
+        targets: dict[tuple[str, str], list[str]] = {}
+        for (target, reason), names in labels.items():
+            targets.setdefault((", ".join(names), reason), []).append(target)
         return [
-            f"target {target}: left out {', '.join(names)}: {reason}"
-            for (target, reason), names in labels.items()
+            f"target{'s' if len(without) > 1 else ''} {listed(without)}: left out {names}: {reason}"
+            for (names, reason), without in targets.items()
         ]
 
 

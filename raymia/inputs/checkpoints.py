@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -45,7 +46,7 @@ def expand_targets(spec: AuditSpec, problems: Problems) -> tuple[AuditSpec, list
             targets.append(target)
             places.append(f"{where} ({target.name})")
     names = [target.name for target in targets]
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    for name in sorted(name for name, times in Counter(names).items() if times > 1):
         mine = ", ".join(p for p, n in zip(places, names, strict=True) if n == name)
         problems.found.append(
             f"targets: {name!r} would be the name of more than one checkpoint: {mine}; give one of "

@@ -12,10 +12,14 @@ from raymia.models.source import Checkpoint, read_json
 from raymia.spec import AuditSpec, MadeReference
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
+from raymia.util.listing import listed
 
 TOKENIZATION = ("normalizer", "pre_tokenizer", "post_processor", "model")
 """Parts of tokenizer.json that decide which tokens a text becomes. Added tokens are left out: a pad
 token that fine-tuning added changes no text, and attacks compare the tokens of each record."""
+
+Tokenizations = dict[str, str | None]
+"""What is found of tokenizers, by :attr:`raymia.models.source.Checkpoint.tokenizer`."""
 
 Targets = Mapping[str, Checkpoint | Endpoint | None]
 
@@ -35,12 +39,13 @@ def impossible_attacks(
         write.
     """
     reasons: dict[tuple[str, str], str] = {}
+    known: Tokenizations = {}
     problems = []
     for name, target in targets.items():
         if target is None:
             continue
         for attack in attacks:
-            found = _why_not(spec, attack, target, references)
+            found = _why_not(spec, attack, target, references, known)
             if found:
                 reasons[name, attack.label] = "; ".join(found)
         if isinstance(target, Endpoint):
@@ -65,6 +70,7 @@ def _why_not(
     named: NamedAttack,
     target: Checkpoint | Endpoint,
     references: Mapping[str, Checkpoint],
+    known: Tokenizations,
 ) -> list[str]:
     needs = named.attack.needs
     if isinstance(target, Endpoint):
@@ -75,7 +81,7 @@ def _why_not(
         kind = spec.references[named.reference]
         made_from = kind.base if isinstance(kind, MadeReference) else named.reference
         reference = references.get(made_from)
-        if reference is not None and _tokenizers_differ(target, reference):
+        if reference is not None and _tokenizers_differ(target, reference, known):
             return [
                 f"it compares target and reference token by token, and the tokenizer of "
                 f"{named.reference!r} cuts texts otherwise than the target's"
@@ -83,9 +89,14 @@ def _why_not(
     return []
 
 
-def _tokenizers_differ(one: Checkpoint, other: Checkpoint) -> bool:
+def _tokenizers_differ(one: Checkpoint, other: Checkpoint, known: Tokenizations) -> bool:
     """Whether two checkpoints are known to have different tokenizers."""
-    found = {_tokenization(one), _tokenization(other)}
+    found = set()
+    for checkpoint in (one, other):
+        content = checkpoint.tokenizer or checkpoint.path
+        if content not in known:
+            known[content] = _tokenization(checkpoint)
+        found.add(known[content])
     return len(found) > 1 and None not in found
 
 
@@ -109,10 +120,14 @@ def identical_models(
     targets: Mapping[str, HasFingerprint | None], references: Mapping[str, HasFingerprint]
 ) -> list[str]:
     """Say which references are the target itself, with which nothing can be told."""
+    by_content: dict[str, list[str]] = {}
+    for target, one in targets.items():
+        if one is not None:
+            by_content.setdefault(one.fingerprint, []).append(repr(target))
+    equal = {name: by_content.get(other.fingerprint, []) for name, other in references.items()}
     return [
-        f"reference {reference!r} is the same model as target {target!r}: attacks with it can tell "
-        "nothing there"
-        for target, one in targets.items()
-        for reference, other in references.items()
-        if one is not None and one.fingerprint == other.fingerprint
+        f"reference {reference!r} is the same model as target{'s' if len(alike) > 1 else ''} "
+        f"{listed(alike)}: attacks with it can tell nothing there"
+        for reference, alike in equal.items()
+        if alike
     ]

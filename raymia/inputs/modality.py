@@ -153,8 +153,9 @@ class Modality(ABC):
         """What is in one forward pass of a pool's models."""
 
     @abstractmethod
-    def amounts(self, inputs: Inputs, plan: TargetPlan) -> Mapping[str, float | None]:
-        """What is left to do for a target in the ``unit``, by stage; None where it is not known."""
+    def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> Mapping[str, float | None]:
+        """What is left to do in the ``unit``, by stage; None where it is not known. Of a stage that
+        targets share it is that of the first."""
 
     def kept_beside(self, inputs: Inputs) -> Iterable[tuple[str, str]]:
         """What an audit keeps in the store beside answers and references: folder, and what for."""

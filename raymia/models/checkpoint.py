@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from raymia.models.source import PROVENANCE
 from raymia.util.hashing import digest
+from raymia.util.once import Once
 
 
 class AnyCheckpoint(Protocol):
@@ -26,15 +27,29 @@ class AnyCheckpoint(Protocol):
     def fingerprint(self) -> str: ...
 
 
-def architecture(checkpoint: Any) -> Any:
-    """What says how much a model computes: its config files, quantization and precision."""
+def architecture(checkpoint: Any, once: Once | None = None) -> Any:
+    """What says how much a model computes: its config files, quantization and precision.
+
+    Parameters
+    ----------
+    once : of all checkpoints that are looked at together.
+    """
+    once = once or Once()
     if checkpoint is None or not hasattr(checkpoint, "quantization"):
         return type(checkpoint).__name__
     folders = [Path(checkpoint.path)]
     if getattr(checkpoint, "adapter", None):
         folders.append(Path(checkpoint.adapter))
-    wanted = ("config.json", "model_index.json", "adapter_config.json")
-    files = sorted(f for folder in folders for f in folder.rglob("*.json") if f.name in wanted)
-    configs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    hashes = [digest({k: v for k, v in c.items() if k not in PROVENANCE}) for c in configs]
+    files = sorted(file for folder in folders for file in once(_configs, folder))
+    hashes = [once(_config_hash, file) for file in files]
     return [hashes, checkpoint.quantization, checkpoint.dtype]
+
+
+def _configs(folder: Path) -> list[Path]:
+    wanted = ("config.json", "model_index.json", "adapter_config.json")
+    return [file for file in folder.rglob("*.json") if file.name in wanted]
+
+
+def _config_hash(file: Path) -> str:
+    config = json.loads(file.read_text(encoding="utf-8"))
+    return digest({key: value for key, value in config.items() if key not in PROVENANCE})

@@ -18,6 +18,7 @@ from raymia.spec.images import Shape
 from raymia.storage.safetensors import check_whole
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
+from raymia.util.once import Once
 
 Family = Literal["denoiser", "autoencoder", "pixels", "samples"]
 OWN_AUTOENCODER = "raymia.autoencoder"
@@ -67,8 +68,14 @@ class ImageCheckpoint:
         return asdict(self)
 
 
-def resolve_image_model(spec: ModelSpec, where: str, *, on_gpu: bool) -> ImageCheckpoint:
+def resolve_image_model(
+    spec: ModelSpec, where: str, *, on_gpu: bool, once: Once | None = None
+) -> ImageCheckpoint:
     """Find an image model's files, refuse what may not be loaded, and take its fingerprint.
+
+    Parameters
+    ----------
+    once : of all models that are resolved together.
 
     Raises
     ------
@@ -76,12 +83,10 @@ def resolve_image_model(spec: ModelSpec, where: str, *, on_gpu: bool) -> ImageCh
         If the folder is missing or of no family, lacks a part such as the scheduler, or has weights
         in pickle files alone, or damaged.
     """
-    path = locate(spec.model, spec.revision, where)
+    once = once or Once()
+    path = once(locate, spec.model, spec.revision, where=where)
     dtype = spec.dtype if spec.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
-    if (path / "model_index.json").is_file():
-        found = _pipeline(path, where)
-    else:
-        found = _single_model(path, where)
+    found = once(_kind_of_model, path, where=where)
     checkpoint = ImageCheckpoint(
         path=str(path), quantization=spec.quantization, dtype=dtype, **found
     )
@@ -95,26 +100,36 @@ def resolve_image_model(spec: ModelSpec, where: str, *, on_gpu: bool) -> ImageCh
             f"{where}: diffusers quantizes on GPUs alone; give the pool a GPU (gpus under "
             "resources) or leave out quantization"
         )
-    return replace(checkpoint, fingerprint=image_fingerprint(checkpoint))
+    return replace(checkpoint, fingerprint=image_fingerprint(checkpoint, once))
 
 
-def image_fingerprint(checkpoint: ImageCheckpoint) -> str:
+def image_fingerprint(checkpoint: ImageCheckpoint, once: Once | None = None) -> str:
     """Hash everything in a checkpoint that can change an answer; where it lies is no part of it."""
-    folder = Path(checkpoint.path)
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in HASHED)
-    relevant = [p for p in files if p.name not in ("manifest.json", "facts.json", "training.json")]
     return digest(
         {
-            "files": {str(p.relative_to(folder)): _content_hash(p) for p in relevant},
+            "files": (once or Once())(_content_hashes, Path(checkpoint.path)),
             "quantization": checkpoint.quantization,
             "dtype": checkpoint.dtype,
         }
     )
 
 
+def _content_hashes(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in HASHED)
+    relevant = [p for p in files if p.name not in ("manifest.json", "facts.json", "training.json")]
+    return {str(p.relative_to(folder)): _content_hash(p) for p in relevant}
+
+
 def network_folder(path: Path) -> str:
     """The subfolder of a pipeline's denoising network: ``unet`` or ``transformer``."""
     return "transformer" if (path / "transformer").is_dir() else "unet"
+
+
+def _kind_of_model(path: Path, where: str) -> dict[str, Any]:
+    """Fields of the checkpoint that its configs give."""
+    if (path / "model_index.json").is_file():
+        return _pipeline(path, where)
+    return _single_model(path, where)
 
 
 def _pipeline(path: Path, where: str) -> dict[str, Any]:

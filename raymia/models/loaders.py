@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from raymia.models.causal.adapters import AdapterError, switchable_method
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.model import Endpoint, connect
 from raymia.models.image_source import ImageCheckpoint, image_fingerprint
-from raymia.models.source import Checkpoint, Hashes, fingerprint
+from raymia.models.source import Checkpoint, fingerprint
 from raymia.util.errors import RaymiaError
+from raymia.util.once import Once
 
 
 class Loader(Protocol):
@@ -26,7 +28,32 @@ class Loader(Protocol):
         """Load the model on the machine this is called on."""
 
 
-def _check(checkpoint: Checkpoint | ImageCheckpoint, hashes: Hashes | None = None) -> None:
+@dataclass(frozen=True)
+class Sharing:
+    """What models have in common that are served by one copy of the base's weights in memory.
+
+    The base is the same folder in the same quantization and dtype, and what is put on it can be
+    switched: the bare base, and adapters of one :func:`switchable_method`.
+
+    Attributes
+    ----------
+    base : where the base is, and how it is loaded.
+    method : of the adapters; None while there is the bare base alone.
+    """
+
+    base: tuple[Any, ...]
+    method: str | None
+
+    def joined(self, other: Sharing | None) -> Sharing | None:
+        """What both have in common; None where one copy does not serve both."""
+        if other is None or self.base != other.base:
+            return None
+        if None not in (self.method, other.method) and self.method != other.method:
+            return None
+        return Sharing(self.base, self.method or other.method)
+
+
+def _check(checkpoint: Checkpoint | ImageCheckpoint, once: Once | None = None) -> None:
     """Refuse files other than those the plan was made for.
 
     A folder that changed, or another machine's stale copy of it, would file one checkpoint's
@@ -36,7 +63,7 @@ def _check(checkpoint: Checkpoint | ImageCheckpoint, hashes: Hashes | None = Non
         if isinstance(checkpoint, ImageCheckpoint):
             found = image_fingerprint(checkpoint)
         else:
-            found = fingerprint(checkpoint, hashes)
+            found = fingerprint(checkpoint, once)
     except OSError as error:
         found = f"none: {error}"
     if found != checkpoint.fingerprint:
@@ -53,6 +80,16 @@ class CausalLMLoader:
 
     checkpoint: Checkpoint
     batch_tokens: int
+
+    @cached_property
+    def sharing(self) -> Sharing | None:
+        """What it has in common with those that can be held beside it; None where none can."""
+        c = self.checkpoint
+        method = None if c.adapter is None else switchable_method(c.adapter)
+        if c.adapter is not None and method is None:
+            return None
+        base = (c.path, c.gguf_file, c.quantization, c.dtype, c.trust_remote_code)
+        return Sharing(base, method)
 
     def load(self) -> Any:
         from raymia.models.causal.model import load_causal_lm
@@ -108,24 +145,9 @@ class MaskFillerLoader:
         return load_mask_filler(self.checkpoint.path, batch_tokens=self.batch_tokens)
 
 
-def share_base(one: Loader, other: Loader) -> bool:
-    """Whether one copy of the base's weights in memory serves both models.
-
-    It does where the base is the same folder in the same quantization and dtype, and what is put on
-    it can be switched: the bare base, and adapters of one :func:`switchable_method`.
-    """
-    if not isinstance(one, CausalLMLoader) or not isinstance(other, CausalLMLoader):
-        return False
-    if _base(one.checkpoint) != _base(other.checkpoint):
-        return False
-    adapters = {c.adapter for c in (one.checkpoint, other.checkpoint)} - {None}
-    methods = {switchable_method(adapter) for adapter in adapters if adapter is not None}
-    return methods == set() or (len(methods) == 1 and None not in methods)
-
-
-def _base(checkpoint: Checkpoint) -> tuple[Any, ...]:
-    c = checkpoint
-    return c.path, c.gguf_file, c.quantization, c.dtype, c.trust_remote_code
+def sharing_of(loader: Loader) -> Sharing | None:
+    """What models that share the base's weights with this one must have; None where none do."""
+    return loader.sharing if isinstance(loader, CausalLMLoader) else None
 
 
 def load_together(loaders: Sequence[Loader]) -> Callable[[int], Any]:
@@ -141,11 +163,11 @@ def load_together(loaders: Sequence[Loader]) -> Callable[[int], Any]:
         (only,) = loaders
         model = only.load()
         return lambda _: model
-    hashes: Hashes = {}
+    once = Once()
     wrong: dict[int, str] = {}
     for number, loader in enumerate(family):
         try:
-            _check(loader.checkpoint, hashes)
+            _check(loader.checkpoint, once)
         except RaymiaError as error:
             wrong[number] = str(error)
     sound, use = _load_sound(family, wrong)

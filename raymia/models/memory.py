@@ -13,6 +13,7 @@ from typing import Any
 from raymia.models.causal.model import HEAD_CHUNK_BYTES
 from raymia.models.image_source import ImageCheckpoint
 from raymia.models.source import Checkpoint
+from raymia.util.once import Once
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 QUANTIZED_BYTES = {"int8": 1.0, "nf4": 0.516, "fp4": 0.516}
@@ -58,31 +59,39 @@ class Memory:
         return self.total <= size * 2**30 * USABLE * gpus
 
 
-def memory_of(checkpoint: Any, batch: int) -> Memory | None:
+def memory_of(checkpoint: Any, batch: int, once: Once | None = None) -> Memory | None:
     """Estimate what a checkpoint takes; None where no file says, as for an endpoint or GGUF.
 
     Parameters
     ----------
     batch : tokens, or images, per forward pass.
+    once : of all checkpoints that are looked at together.
     """
+    once = once or Once()
     if isinstance(checkpoint, Checkpoint) and checkpoint.gguf_file is None:
         folders = [Path(checkpoint.path)]
         if checkpoint.adapter is not None:
             folders.append(Path(checkpoint.adapter))
-        working = _of_tokens(Path(checkpoint.path), batch, BYTES[checkpoint.dtype])
+        width = once(_width, Path(checkpoint.path))
+        working = batch * width * LIVE_WIDTHS * BYTES[checkpoint.dtype] + 2 * HEAD_CHUNK_BYTES
     elif isinstance(checkpoint, ImageCheckpoint):
         folders = [Path(checkpoint.path)]
-        working = _of_images(checkpoint, batch)
+        working = once(_of_images, checkpoint, batch)
     else:
         return None
-    kept = BYTES[checkpoint.dtype]
-    weights = 0.0
-    for folder in folders:
-        for name, shape in tensors_in(folder):
-            small = QUANTIZED_BYTES.get(checkpoint.quantization)
-            is_linear = len(shape) == 2 and not any(part in name for part in KEPT_WHOLE)
-            weights += math.prod(shape) * (small if small and is_linear else kept)
+    held = (checkpoint.dtype, checkpoint.quantization)
+    weights = sum(once(_weights_in, folder, *held) for folder in folders)
     return Memory(round(weights), round(working))
+
+
+def _weights_in(folder: Path, dtype: str, quantization: str) -> float:
+    """Bytes of a folder's weights as they are held."""
+    kept, small = BYTES[dtype], QUANTIZED_BYTES.get(quantization)
+    weights = 0.0
+    for name, shape in tensors_in(folder):
+        is_linear = len(shape) == 2 and not any(part in name for part in KEPT_WHOLE)
+        weights += math.prod(shape) * (small if small and is_linear else kept)
+    return weights
 
 
 def tensors_in(folder: Path) -> Iterator[tuple[str, list[int]]]:
@@ -96,11 +105,11 @@ def tensors_in(folder: Path) -> Iterator[tuple[str, list[int]]]:
                 yield name, entry["shape"]
 
 
-def _of_tokens(folder: Path, tokens: int, size: float) -> float:
+def _width(folder: Path) -> int:
+    """Of the vectors that a language model passes from layer to layer; 0 where it is not known."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     names = ("hidden_size", "n_embd", "d_model")
-    width = next((config[name] for name in names if name in config), 0)
-    return tokens * width * LIVE_WIDTHS * size + 2 * HEAD_CHUNK_BYTES
+    return int(next((config[name] for name in names if name in config), 0))
 
 
 def _of_images(checkpoint: ImageCheckpoint, images: int) -> float:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from raymia.storage.remote import filesystem
 from raymia.storage.safetensors import check_whole
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
+from raymia.util.once import Once
 
 ALLOWED_FILES = [
     "*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "tokenizer*", "*.tiktoken", "*.py",
 ]  # fmt: skip
-Hashes = dict[Path, str]
-"""Content hash by file."""
+HASHED_BESIDE = 2**20
+"""Bytes of a file from which it is worth a thread to hash it beside others."""
 
 HUB = "hub:"
 """Stands before the name and revision of what came from the model hub."""
@@ -41,6 +43,8 @@ class Checkpoint:
     long_texts, stride : as the audit file has them.
     gguf_file : name of a GGUF file in the folder, which then stands for everything else in it.
     fingerprint : hash of the files' content, the quantization and the precision.
+    tokenizer : hash of the files that say how texts become tokens, and of how many; empty where it
+        was not taken.
     """
 
     path: str
@@ -53,6 +57,7 @@ class Checkpoint:
     stride: int | None = None
     gguf_file: str | None = None
     fingerprint: str = ""
+    tokenizer: str = ""
 
     @property
     def gguf(self) -> dict[str, str]:
@@ -73,7 +78,7 @@ def resolve_checkpoint(
     where: str,
     *,
     on_gpu: bool,
-    hashes: Hashes | None = None,
+    once: Once | None = None,
     encoder_decoder: bool = False,
 ) -> Checkpoint:
     """Find a checkpoint's files, refuse what may not be loaded, and take its fingerprint.
@@ -83,7 +88,7 @@ def resolve_checkpoint(
     spec : the model as the audit file has it.
     where : the key it stands under, for messages.
     on_gpu : whether its pool has GPUs; decides what dtype ``auto`` is.
-    hashes : see :func:`fingerprint`.
+    once : of all checkpoints that are resolved together.
     encoder_decoder : whether the model should be one, as a T5 is.
 
     Raises
@@ -92,16 +97,17 @@ def resolve_checkpoint(
         If a folder is missing, has no config, is of another kind of model, or has weights in pickle
         files alone, or damaged.
     """
-    path = locate(spec.model, spec.revision, where)
+    once = once or Once()
+    path = once(locate, spec.model, spec.revision, where=where)
     if spec.gguf_file is None:
-        check_model_folder(path, where, encoder_decoder)
+        once(check_model_folder, path, encoder_decoder, where=where)
     else:
-        check_gguf(path, spec.gguf_file, where)
+        once(check_gguf, path, spec.gguf_file, where=where)
     adapter = None
     if spec.adapter is not None:
         key = f"{where.removesuffix('.model')}.adapter"
-        adapter = locate(spec.adapter, None, key)
-        check_adapter_folder(adapter, key)
+        adapter = once(locate, spec.adapter, None, where=key)
+        once(check_adapter_folder, adapter, where=key)
     dtype = spec.dtype if spec.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
     checkpoint = Checkpoint(
         path=str(path),
@@ -114,7 +120,11 @@ def resolve_checkpoint(
         stride=spec.stride,
         gguf_file=spec.gguf_file,
     )
-    return replace(checkpoint, fingerprint=fingerprint(checkpoint, hashes))
+    return replace(
+        checkpoint,
+        fingerprint=fingerprint(checkpoint, once),
+        tokenizer=_tokenizer_hash(checkpoint, once),
+    )
 
 
 def locate(name: str, revision: str | None, where: str) -> Path:
@@ -189,7 +199,7 @@ def read_json(path: Path, where: str) -> dict[str, Any]:
     return content
 
 
-def check_model_folder(path: Path, where: str, encoder_decoder: bool = False) -> None:
+def check_model_folder(path: Path, encoder_decoder: bool, where: str) -> None:
     """Refuse a folder without a config or without whole safetensors weights, or of another kind."""
     if not (path / "config.json").is_file():
         found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
@@ -252,7 +262,7 @@ def _check_weights(path: Path, where: str, weights: str) -> None:
     )
 
 
-def fingerprint(checkpoint: Checkpoint, hashes: Hashes | None = None) -> str:
+def fingerprint(checkpoint: Checkpoint, once: Once | None = None) -> str:
     """Hash everything in a checkpoint that can change an answer.
 
     Two copies of the same files have the same fingerprint wherever they lie; a changed weight,
@@ -260,21 +270,19 @@ def fingerprint(checkpoint: Checkpoint, hashes: Hashes | None = None) -> str:
 
     Parameters
     ----------
-    hashes : files that were hashed a moment ago, and this checkpoint's files after the call; so the
-        base of many adapters is read once.
+    once : of all checkpoints that are looked at together, so that the base of many adapters is read
+        once.
     """
-    hashes = {} if hashes is None else hashes
-    files = {f"model/{p.name}": p for p in _model_files(checkpoint)}
+    once = once or Once()
+    files = {f"model/{p.name}": p for p in _model_files(checkpoint, once)}
     if checkpoint.adapter is not None:
-        files |= {f"adapter/{p.name}": p for p in _relevant(Path(checkpoint.adapter))}
-    new = [path for path in files.values() if path not in hashes]
-    with ThreadPoolExecutor(4) as pool:
-        hashes.update(zip(new, pool.map(_content_hash, new), strict=True))
+        files |= {f"adapter/{p.name}": p for p in once(_relevant, Path(checkpoint.adapter))}
+    hashes = _content_hashes(files, once)
     # Named only where they are used: evidence from before there were windows keeps its key.
     windows = {} if checkpoint.long_texts == "cut" else {"windows": checkpoint.stride}
     return digest(
         {
-            "files": {name: hashes[path] for name, path in files.items()},
+            "files": hashes,
             "quantization": checkpoint.quantization,
             "dtype": checkpoint.dtype,
             "max_tokens": checkpoint.max_tokens,
@@ -284,15 +292,35 @@ def fingerprint(checkpoint: Checkpoint, hashes: Hashes | None = None) -> str:
     )
 
 
-def _model_files(checkpoint: Checkpoint) -> list[Path]:
+def _tokenizer_hash(checkpoint: Checkpoint, once: Once) -> str:
+    """Hash what a tokenizer and a context length can depend on: all of the model but weights."""
+    files = {p.name: p for p in _model_files(checkpoint, once) if p.suffix != ".safetensors"}
+    return digest(_content_hashes(files, once))
+
+
+def _content_hashes(files: Mapping[str, Path], once: Once) -> dict[str, str]:
+    """The files' hashes by their names; those of large ones are taken side by side."""
+    large = [
+        path
+        for path in files.values()
+        if not once.knows(_content_hash, path) and path.stat().st_size > HASHED_BESIDE
+    ]
+    if len(large) > 1:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(partial(once, _content_hash), large))
+    return {name: once(_content_hash, path) for name, path in files.items()}
+
+
+def _model_files(checkpoint: Checkpoint, once: Once) -> list[Path]:
     folder = Path(checkpoint.path)
+    relevant = once(_relevant, folder)
     if checkpoint.gguf_file is None:
-        return _relevant(folder)
+        return relevant
     # transformers still takes some tokenizer settings from files that lie beside the GGUF file.
     return sorted(
         [
             folder / checkpoint.gguf_file,
-            *(p for p in _relevant(folder) if p.suffix != ".safetensors"),
+            *(p for p in relevant if p.suffix != ".safetensors"),
         ]
     )
 

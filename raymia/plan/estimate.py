@@ -12,6 +12,7 @@ from raymia.plan.planning import Preparation, Stage, TargetPlan
 from raymia.plan.pools import in_loading_order, pools_of, streams_of
 from raymia.plan.rates import Rates, preparation_keys, stage_key
 from raymia.spec import CostsSpec, PoolSpec
+from raymia.util.once import Once
 
 CPU = "CPU"
 
@@ -76,14 +77,15 @@ def estimate(inputs: Inputs, plans: Sequence[TargetPlan], store: EvidenceStore) 
     The rates are those that runs on this store have measured; :func:`calibrate` measures them.
     """
     rates, size = Rates(store), inputs.modality.mean_size(inputs.records)
+    seen = Once()
     reference = inputs.spec.resources.reference
 
     def of_stage(stage: Stage) -> StageEstimate:
-        rate = rates.get(stage_key(stage)) if stage.to_ask else None
+        rate = seen(rates.get, stage_key(stage, seen)) if stage.to_ask else None
         known = None if rate is None else rate.at(size) * stage.to_ask
         if not stage.to_ask:
             known = 0.0
-        memory = memory_of(stage.loader.checkpoint, inputs.modality.batch(stage.pool))
+        memory = memory_of(stage.loader.checkpoint, inputs.modality.batch(stage.pool), seen)
         return StageEstimate(stage.name, stage.to_ask, known, memory, stage.pool, stage.pool.actors)
 
     def of_preparation(plan: TargetPlan, preparation: Preparation) -> StageEstimate:

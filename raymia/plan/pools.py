@@ -9,19 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
-from raymia.models.loaders import share_base
+from raymia.models.loaders import Sharing, sharing_of
 from raymia.plan.planning import Stage, TargetPlan, plan_audit
 from raymia.spec import PoolSpec
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Stages whose models the same actors hold, in the order in which they are asked."""
+    """Stages whose models the same actors hold, in the order in which they are asked.
+
+    Attributes
+    ----------
+    sharing : what their models have in common; None where the one there is shares with no other.
+    """
 
     stages: tuple[Stage, ...]
+    sharing: Sharing | None
+
+    @classmethod
+    def of(cls, stage: Stage) -> Pool:
+        return cls((stage,), sharing_of(stage.loader))
 
     @property
     def name(self) -> str:
@@ -40,12 +51,13 @@ class Pool:
         """Whether its actors hold models, and not a word list or a connection."""
         return any(hasattr(stage.loader.checkpoint, "path") for stage in self.stages)
 
-    def takes(self, stage: Stage) -> bool:
-        """Whether the pool's actors can hold the stage's model too, at the price of an adapter."""
-        return all(
-            share_base(stage.loader, other.loader) and _place(stage.pool) == _place(other.pool)
-            for other in self.stages
-        )
+    def joined_by(self, stage: Stage) -> Pool | None:
+        """The pool with one more stage; None where its actors cannot hold the stage's model too, at
+        the price of an adapter."""
+        if self.sharing is None or _place(self.stages[0].pool) != _place(stage.pool):
+            return None
+        sharing = self.sharing.joined(sharing_of(stage.loader))
+        return None if sharing is None else Pool((*self.stages, stage), sharing)
 
 
 def _place(pool: PoolSpec) -> PoolSpec:
@@ -58,11 +70,12 @@ def pools_of(stages: Iterable[Stage], pools: Iterable[Pool] = ()) -> list[Pool]:
     for stage in stages:
         if not stage.to_ask:
             continue
-        home = next((n for n, pool in enumerate(found) if pool.takes(stage)), None)
-        if home is None:
-            found.append(Pool((stage,)))
+        for place, pool in enumerate(found):
+            if joined := pool.joined_by(stage):
+                found[place] = joined
+                break
         else:
-            found[home] = Pool((*found[home].stages, stage))
+            found.append(Pool.of(stage))
     return found
 
 
@@ -73,12 +86,16 @@ def loading_order(plans: Sequence[TargetPlan]) -> list[str]:
     first target stands.
     """
     groups: list[list[TargetPlan]] = []
+    on_base: dict[Any, list[list[TargetPlan]]] = {}
     for plan in plans:
-        home = next((g for g in groups if Pool((g[0].target,)).takes(plan.target)), None)
-        if home is None:
-            groups.append([plan])
-        else:
+        sharing = sharing_of(plan.target.loader)
+        near = [] if sharing is None else on_base.setdefault(sharing.base, [])
+        home = next((g for g in near if Pool.of(g[0].target).joined_by(plan.target)), None)
+        if home is not None:
             home.append(plan)
+            continue
+        groups.append([plan])
+        near.append(groups[-1])
     return [plan.name for group in groups for plan in group]
 
 

@@ -18,6 +18,7 @@ from raymia.models.checkpoint import architecture
 from raymia.plan.planning import Preparation, Stage, TargetPlan
 from raymia.spec import PoolSpec
 from raymia.util.hashing import digest
+from raymia.util.once import Once
 
 MIN_ITEMS = 8
 """Questions or steps below which a rate takes the place of no other: the first are slower."""
@@ -101,12 +102,12 @@ class Rates:
             self.keep(train, Rate(facts["seconds"] / max(1, steps), steps))
 
 
-def stage_key(stage: Stage) -> str:
+def stage_key(stage: Stage, once: Once | None = None) -> str:
     """What the rate of a stage is filed under."""
     probes = [(p.question, p.probe.kind, p.probe.version) for p in stage.probes]
     passes = [p.probe.passes for p in stage.probes]
-    checkpoint = stage.loader.checkpoint
-    return digest(["stage", probes, passes, architecture(checkpoint), machine(stage.pool)])
+    model = architecture(stage.loader.checkpoint, once)
+    return digest(["stage", probes, passes, model, machine(stage.pool)])
 
 
 def preparation_keys(preparation: Preparation, pool: PoolSpec) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from raymia.plan.estimate import Estimate, StageEstimate
+from raymia.report.alike import shorten
 from raymia.results.wording import duration
 from raymia.spec import CostsSpec
 
@@ -21,8 +22,8 @@ def estimate_table(found: Estimate, costs: CostsSpec | None) -> RenderableType:
         table.add_column(heading, justify="right")
     table.add_column("on its GPU")
     parts = [part for part in (*found.preparations, *found.stages) if part.to_ask]
-    for part in parts:
-        table.add_row(
+    rows = [
+        (
             part.name,
             str(part.actors),
             UNKNOWN if part.seconds is None else duration(part.seconds / part.actors),
@@ -30,6 +31,10 @@ def estimate_table(found: Estimate, costs: CostsSpec | None) -> RenderableType:
             _memory(part),
             FITS[part.fits],
         )
+        for part in parts
+    ]
+    for row in shorten(rows, names=1):
+        table.add_row(*row)
     return Group(table, *_sums(found, costs)) if parts else Group("nothing is left to ask")
 
 

@@ -12,6 +12,7 @@ from raymia.inputs.compatibility import identical_models
 from raymia.plan.estimate import Estimate
 from raymia.plan.planning import TargetPlan
 from raymia.records.base import count_reasons
+from raymia.report.alike import shorten
 from raymia.report.estimate_table import estimate_table
 
 
@@ -23,27 +24,27 @@ def plan_table(inputs: Inputs, plans: Sequence[TargetPlan], expected: Estimate) 
     table.add_column("model", overflow="fold")
     for heading in ("to ask", "stored", inputs.modality.unit):
         table.add_column(heading, justify="right")
+    amounts = inputs.modality.amounts(inputs, plans)
+    rows: dict[str, tuple[str, ...]] = {}
     notes = []
-    shown: set[str] = set()
     for plan in plans:
         notes += [
             f"{one.stage_name(plan.name)}: {one.recipe.describe(plan.name)}"
             for one in plan.preparations
             if not one.ready
         ]
-        amounts = inputs.modality.amounts(inputs, plan)
         for stage in plan.stages:
-            if stage.name in shown:
-                continue
-            shown.add(stage.name)
             checkpoint, amount = stage.loader.checkpoint, amounts[stage.name]
-            table.add_row(
+            row = (
                 stage.name,
                 "no model" if checkpoint is None else checkpoint.label,
                 f"{stage.to_ask:,}",
                 f"{stage.stored:,}",
                 "-" if amount is None else f"{amount:,.0f}",
             )
+            rows.setdefault(stage.name, row)
+    for cells in shorten(list(rows.values()), names=2):
+        table.add_row(*cells)
     counts = (
         f"{records.count(True):,} members, {records.count(False):,} non-members, "
         f"{records.count(None):,} candidates; {len(records.set_aside):,} set aside; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -195,7 +196,7 @@ class AuditSpec(Strict):
     @model_validator(mode="after")
     def _names_agree(self) -> AuditSpec:
         names = [t.name for t in self.targets if not isinstance(t, TargetSetSpec)]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, times in Counter(names).items() if times > 1)
         if twice:
             raise ValueError(
                 f"target names must be unique; given more than once: {', '.join(twice)}"

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from raymia.models.causal.adapters import switchable_method
 from raymia.models.causal.model import CausalLMFamily, load_causal_lm
-from raymia.models.loaders import CausalLMLoader, load_together, share_base
+from raymia.models.loaders import CausalLMLoader, load_together
 from raymia.models.source import fingerprint
 from raymia.util.errors import InputError
 
@@ -181,6 +181,10 @@ def test_adapter_that_lacks_tensors_is_refused_and_not_left_half_empty(tmp_path,
 def loader(base, adapter=None, **settings):
     there = checkpoint(base, adapter=None if adapter is None else str(adapter), **settings)
     return CausalLMLoader(there, batch_tokens=64)
+
+
+def share_base(one, other):
+    return one.sharing is not None and one.sharing.joined(other.sharing) is not None
 
 
 def test_adapters_of_one_method_share_a_base_and_others_do_not(tmp_path, tiny_gpt2):

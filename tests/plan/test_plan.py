@@ -13,7 +13,7 @@ from tiny_models import BASE, PARAPHRASER, passages
 
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
-from raymia.modalities.texts.tokens import tokens_per_record
+from raymia.modalities.texts.tokens import TokenCounts
 from raymia.models.causal.model import CausalLM
 from raymia.plan.planning import (
     plan_audit,
@@ -432,11 +432,11 @@ def test_tokens_per_record_are_those_the_model_is_given(inputs, base: CausalLM):
     texts = resolved.records.table["payload"]
     counts = [len(ids) for ids in base.encode(texts.to_pylist())]
     target = resolved.targets["one"]
-    assert tokens_per_record(target, texts) == pytest.approx(
+    assert TokenCounts(texts).per_record(target) == pytest.approx(
         sum(min(c, 128) for c in counts) / RECORDS
     )
     cut = replace(target, max_tokens=10)
-    assert tokens_per_record(cut, texts) == 10
+    assert TokenCounts(texts).per_record(cut) == 10
 
 
 @pytest.mark.parametrize(
@@ -454,6 +454,6 @@ def test_a_tokenizer_or_config_that_cannot_be_loaded_is_named(
     (tmp_path / "odd" / file).write_text(content)
     odd = replace(resolved.targets["one"], path=str(tmp_path / "odd"))
     with pytest.raises(InputError) as refused:
-        tokens_per_record(odd, resolved.records.table["payload"])
+        TokenCounts(resolved.records.table["payload"]).per_record(odd)
     assert str(refused.value).startswith(f"{tmp_path / 'odd'}: transformers cannot load")
     assert why in str(refused.value)

@@ -197,8 +197,9 @@ class Numbers(Modality):
     def batch(self, pool: PoolSpec) -> int:
         return 1
 
-    def amounts(self, inputs: Inputs, plan: TargetPlan) -> dict[str, float | None]:
-        return {stage.name: stage.to_ask for stage in plan.stages}
+    def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> dict[str, float | None]:
+        stages = [stage for plan in reversed(plans) for stage in plan.stages]
+        return {stage.name: stage.to_ask for stage in stages}
 
     def look(self, *_: Any) -> Findings:
         return Findings()

@@ -27,6 +27,7 @@ from raymia.spec import (
 from raymia.spec.images import Shape
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
+from raymia.util.once import Once
 
 
 def resolve_images(
@@ -44,19 +45,20 @@ def resolve_images(
     """
     attempt = problems.attempt
     targets: dict[str, ImageCheckpoint] = {}
+    once = Once()
     for number, target in enumerate(spec.targets):
         assert not isinstance(target, EndpointTarget | TargetSetSpec), "refused, or expanded"
         if isinstance(target, SamplesTarget):
             continue
         where, on_gpu = f"{places[number]}.model", spec.resources.target.gpus > 0
-        found = attempt(resolve_image_model, target, where, on_gpu=on_gpu)
+        found = attempt(resolve_image_model, target, where, on_gpu=on_gpu, once=once)
         if found is not None:
             targets[target.name] = found
     references: dict[str, ImageCheckpoint] = {}
     for name, reference in spec.references.items():
         if isinstance(reference, ModelReference | ShadowReference):
             where, on_gpu = f"references.{name}.model", spec.resources.reference.gpus > 0
-            found = attempt(resolve_image_model, reference, where, on_gpu=on_gpu)
+            found = attempt(resolve_image_model, reference, where, on_gpu=on_gpu, once=once)
             if found is not None:
                 references[name] = found
     shape = attempt(one_shape, {**targets, **references})

@@ -135,12 +135,13 @@ class Images(Modality):
     def batch(self, pool: PoolSpec) -> int:
         return pool.batch_images
 
-    def amounts(self, inputs: Inputs, plan: TargetPlan) -> Mapping[str, float | None]:
+    def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> Mapping[str, float | None]:
         del inputs
-        return {
-            stage.name: sum(one.to_ask * one.probe.passes for one in stage.probes)
-            for stage in plan.stages
-        }
+        found: dict[str, float | None] = {}
+        for stage in (stage for plan in plans for stage in plan.stages):
+            passes = sum(one.to_ask * one.probe.passes for one in stage.probes)
+            found.setdefault(stage.name, passes)
+        return found
 
     def look(
         self,

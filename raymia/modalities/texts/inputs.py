@@ -9,7 +9,7 @@ from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.texts.modality import Texts
 from raymia.models.endpoints.model import Endpoint, resolve_endpoint
-from raymia.models.source import Checkpoint, Hashes, resolve_checkpoint
+from raymia.models.source import Checkpoint, resolve_checkpoint
 from raymia.prepare.corpus import check_corpus
 from raymia.records.base import RecordSet, SetAside
 from raymia.records.texts import read_other_texts, read_records
@@ -25,6 +25,7 @@ from raymia.spec import (
     TargetSpec,
     TextRecordsSpec,
 )
+from raymia.util.once import Once
 
 
 def resolve_texts(
@@ -42,14 +43,14 @@ def resolve_texts(
     records = attempt(read_records, given)
     target_gpu = spec.resources.target.gpus > 0
     reference_gpu = spec.resources.reference.gpus > 0
-    hashes: Hashes = {}
+    once = Once()
     resolved: dict[str, Checkpoint | Endpoint | None] = {}
     for place, target in zip(places, spec.targets, strict=True):
         if isinstance(target, EndpointTarget):
             resolved[target.name] = attempt(resolve_endpoint, target, f"{place}.endpoint")
         elif isinstance(target, TargetSpec):
             resolved[target.name] = attempt(
-                resolve_checkpoint, target, f"{place}.model", on_gpu=target_gpu, hashes=hashes
+                resolve_checkpoint, target, f"{place}.model", on_gpu=target_gpu, once=once
             )
     references: dict[str, Checkpoint] = {}
     prompts: dict[str, tuple[str, ...]] = {}
@@ -87,7 +88,7 @@ def resolve_texts(
             continue
         assert isinstance(reference, ModelSpec), "the spec refuses others"
         found = attempt(
-            resolve_checkpoint, reference, f"{where}.model", on_gpu=reference_gpu, hashes=hashes
+            resolve_checkpoint, reference, f"{where}.model", on_gpu=reference_gpu, once=once
         )
         if found is not None:
             references[name] = found
@@ -124,6 +125,7 @@ def resolve_texts(
             model,
             "neighbors.model",
             on_gpu=False,
+            once=once,
             encoder_decoder=isinstance(spec.neighbors, MaskFillNeighbors),
         )
     problems.refuse()

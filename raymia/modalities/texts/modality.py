@@ -140,15 +140,20 @@ class Texts(Modality):
     def batch(self, pool: PoolSpec) -> int:
         return pool.batch_tokens
 
-    def amounts(self, inputs: Inputs, plan: TargetPlan) -> Mapping[str, float | None]:
+    def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> Mapping[str, float | None]:
         """Tokens; not known of neighbors, nor for an endpoint, whose tokenizer is not."""
-        from raymia.modalities.texts.tokens import tokens_per_record
+        from raymia.modalities.texts.tokens import TokenCounts
 
-        each = tokens_per_record(inputs.targets[plan.name], inputs.records.table["payload"])
-        return {
-            stage.name: None if each is None or stage.role == "neighbors" else stage.to_ask * each
-            for stage in plan.stages
-        }
+        counts = TokenCounts(inputs.records.table["payload"])
+        found: dict[str, float | None] = {}
+        for plan in plans:
+            each = counts.per_record(inputs.targets[plan.name])
+            for stage in plan.stages:
+                if each is None or stage.role == "neighbors":
+                    found.setdefault(stage.name, None)
+                else:
+                    found.setdefault(stage.name, stage.to_ask * each)
+        return found
 
     def kept_beside(self, inputs: Inputs) -> Iterable[tuple[str, str]]:
         from raymia.models.source import Checkpoint

@@ -1,0 +1,37 @@
+"""Tables of many targets, of which most rows say the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+MAX_ALIKE = 20
+SHOWN = 3
+
+
+def shorten(rows: Sequence[Sequence[str]], names: int) -> Iterator[Sequence[str]]:
+    """Rows of a table, where of many that say the same the first few stand for all.
+
+    Parameters
+    ----------
+    rows : cells; the first ``names`` of a row say what it is about, as ``target:one``, and the
+        others what is said of it. Rows are alike where the others are equal, and what the first
+        cell has before its colon.
+
+    Yields
+    ------
+    All rows of which 20 or fewer are alike; of others three, and a row that says how many more.
+    """
+
+    def what(row: Sequence[str]) -> tuple[str, ...]:
+        return row[0].partition(":")[0], *row[names:]
+
+    total, seen = Counter(map(what, rows)), Counter[tuple[str, ...]]()
+    for row in rows:
+        kind = what(row)
+        seen[kind] += 1
+        if total[kind] <= MAX_ALIKE or seen[kind] <= SHOWN:
+            yield row
+        elif seen[kind] == SHOWN + 1:
+            more = f"{kind[0]}: {total[kind] - SHOWN:,} more"
+            yield [more, *("" for _ in range(names - 1)), *kind[1:]]
