@@ -51,7 +51,7 @@ def audit_file_page() -> str:
         lines += ["| key | type | default | what it is |", "|---|---|---|---|"]
         for key, field in model.model_fields.items():
             lines.append(f"| `{key}` | {_type(field)} | {_default(field)} | {_text(field)} |")
-            annotation = Annotated[field.annotation, *field.metadata, None]
+            annotation: Any = Annotated[field.annotation, *field.metadata, None]
             pending += [(_join(place, key, n), m) for n, m in _models(annotation)]
     return "\n".join(lines) + "\n"
 

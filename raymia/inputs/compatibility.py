@@ -80,7 +80,7 @@ def _why_not(
     if "token_ids" in needs and named.reference is not None:
         kind = spec.references[named.reference]
         made_from = kind.base if isinstance(kind, MadeReference) else named.reference
-        reference = references.get(made_from)
+        reference = references.get(made_from or "")
         if reference is not None and _tokenizers_differ(target, reference, known):
             return [
                 f"it compares target and reference token by token, and the tokenizer of "
