@@ -4,7 +4,8 @@ Layout under the store's folder::
 
     evidence/<kind>/<key>/key.json         what the key was hashed from, readable
     evidence/<kind>/<key>/<part>.parquet   rows (record_id, neighbor, ...), written then renamed
-    prepared/<key>/                        a reference model that was made, and facts.json
+    prepared/<key>/                        a reference model that was made, facts.json, and the
+                                           hashes of its files in files.sha256
 
 A part is named by the rows it answers, so an answer that is computed twice (a retried task, an
 orphan of a killed run) lands on the same name or repeats rows, and reading drops the repetition.
@@ -29,17 +30,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from raymia.evidence.integrity import proof_of, why_changed, why_impossible
 from raymia.evidence.row_index import Cells, RowIndex
 from raymia.storage.files import TEMPORARY_PREFIX, Folder
 from raymia.storage.remote import StorageError
 from raymia.util.errors import RaymiaError
-from raymia.util.hashing import digest
+from raymia.util.hashing import digest, digest_file
 
 ROW_KEY = ("record_id", "neighbor")
 READ_THREADS = 8
 READ_ATTEMPTS = 50
 PART = ".parquet"
 PREPARED_MARKER = "facts.json"
+PREPARED_HASHES = "files.sha256"
+"""Lines of a hash and a name; models are known by other files, so that it changes no key."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class EvidenceStore:
 
     def __init__(self, url: str) -> None:
         self.folder = Folder(url)
+        self._verified: set[str] = set()
 
     def check(self) -> None:
         """Write a file and remove it.
@@ -93,9 +98,16 @@ class EvidenceStore:
         ----------
         table : rows with columns ``record_id`` (string) and ``neighbor`` (int16) and the payload
             of the key's kind.
+
+        Raises
+        ------
+        RaymiaError
+            If a value is one that no model can have answered.
         """
         if table.num_rows == 0:
             return
+        if (why := why_impossible(table)) is not None:
+            raise RaymiaError(f"{key.kind}: an answer that cannot be, and is not stored: {why}")
         name = f"{key.folder}/key.json"
         if not self.folder.exists(name):
             content = {"kind": key.kind, **key.parts}
@@ -106,7 +118,13 @@ class EvidenceStore:
         """Write rows into a key's folder under the name that they give; returns the name."""
         name = part_name(table)
         buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
+        proof = proof_of(table, folder.rsplit("/", 1)[1])
+        # Without statistics no reader passes over rows that were not verified. Arrow's own copy of
+        # the schema says nothing that Parquet's does not, and is as large as a few rows.
+        options = {"compression": "zstd", "write_statistics": False, "store_schema": False}
+        with pq.ParquetWriter(buffer, table.schema, **options) as writer:
+            writer.add_key_value_metadata(proof)
+            writer.write_table(table)
         self.folder.write(f"{folder}/{name}", buffer.getvalue())
         return name
 
@@ -156,7 +174,7 @@ class EvidenceStore:
                     for name, table in zip(names, pool.map(read, names), strict=True):
                         if table is not None:
                             seen.add(name)
-                            yield name, table
+                            yield name, table.replace_schema_metadata(None)
                 if attempt and seen.issuperset(new):
                     return
         raise RaymiaError(
@@ -170,29 +188,38 @@ class EvidenceStore:
         columns: list[str] | None = None,
         records: Sequence[str] | None = None,
     ) -> pa.Table:
-        """Read one part, or its rows of some records alone.
+        """Read one part, or its rows of some records alone, and verify it.
+
+        Parameters
+        ----------
+        columns : those to read; record_id must be among them where ``records`` is given.
 
         Raises
         ------
         FileNotFoundError
             If it is not there.
         RaymiaError
-            If it is damaged.
+            If it is damaged, belongs to another key, or holds values that cannot be.
         """
-        only = None
-        if records is not None:
-            only = pc.field("record_id").isin(pa.array(records, pa.string()))
         try:
             # Of some columns, no more than these is fetched.
             with self.folder.open(name) if columns else io.BytesIO(self.folder.read(name)) as file:
-                return pq.read_table(file, columns=columns, filters=only)
-        except FileNotFoundError:
+                table = pq.read_table(file, columns=columns)
+            lacking = [column for column in columns or ROW_KEY if column not in table.column_names]
+            why = f"it has no column {', '.join(lacking)}" if lacking else None
+            why = why or why_changed(table, name.split("/")[-2]) or why_impossible(table)
+        except (FileNotFoundError, RaymiaError):
             raise
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException, ValueError, TypeError, KeyError, MemoryError) as error:
+            why = str(error) or type(error).__name__
+        if why is not None:
             raise RaymiaError(
-                f"{self.folder.url}/{name}: damaged evidence file ({error}); "
+                f"{self.folder.url}/{name}: damaged evidence file ({why}); "
                 "delete it and run the audit again: only its rows are asked again"
-            ) from None
+            )
+        if records is None:
+            return table
+        return table.filter(pc.is_in(table["record_id"], pa.array(records, pa.string())))
 
     def present(self, key: EvidenceKey, records: RowIndex, indices: range) -> Cells:
         """Which records have an answer about which index, bool [records, indices]."""
@@ -217,12 +244,51 @@ class EvidenceStore:
         return facts
 
     def prepared_path(self, key: str) -> Path:
-        """A local folder with a prepared model."""
-        return self.folder.local_copy(f"prepared/{key}")
+        """A local folder with a prepared model, verified once by this store object.
+
+        Raises
+        ------
+        RaymiaError
+            If a file is not the one that was made.
+        """
+        path = self.folder.local_copy(f"prepared/{key}")
+        if key not in self._verified and (wrong := list(changed_files(path))):
+            raise RaymiaError(
+                f"{self.folder.url}/prepared/{key}: {', '.join(wrong)}: not as it was made; delete "
+                "the folder, and it is made again"
+            )
+        self._verified.add(key)
+        return path
 
     def commit_prepared(self, key: str, folder: Path) -> None:
         """Move a finished model folder, with its facts.json, into the store."""
+        lines = [f"{digest_file(folder / name)}  {name}\n" for name in _files_in(folder)]
+        (folder / PREPARED_HASHES).write_text("".join(lines), encoding="utf-8")
         self.folder.commit_folder(folder, f"prepared/{key}", PREPARED_MARKER)
+
+
+def changed_files(folder: Path) -> Iterator[str]:
+    """Files of a prepared folder that are not as they were made, are missing, or came later.
+
+    A folder of an earlier version has no hashes, and nothing is found.
+    """
+    try:
+        lines = (folder / PREPARED_HASHES).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError):
+        yield PREPARED_HASHES
+        return
+    made = {name: expected for expected, _, name in (line.partition("  ") for line in lines)}
+    there = _files_in(folder)
+    yield from sorted(made.keys() ^ set(there))
+    yield from (name for name in there if name in made and digest_file(folder / name) != made[name])
+
+
+def _files_in(folder: Path) -> list[str]:
+    files = (file for file in folder.rglob("*") if file.is_file())
+    names = sorted(file.relative_to(folder).as_posix() for file in files)
+    return [name for name in names if name != PREPARED_HASHES]
 
 
 def part_name(table: pa.Table) -> str:

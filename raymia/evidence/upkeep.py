@@ -17,12 +17,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raymia.evidence.integrity import is_signed
 from raymia.evidence.store import (
     PART,
+    PREPARED_HASHES,
     PREPARED_MARKER,
     READ_THREADS,
     ROW_KEY,
     EvidenceStore,
+    changed_files,
     first_of_each,
     part_name,
 )
@@ -172,9 +175,6 @@ def _verify_evidence(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
             return None, []  # merged since
         except RaymiaError as error:
             return None, [str(error)]
-        lacking = [column for column in ROW_KEY if column not in table.column_names]
-        if lacking:
-            return None, [f"{entry.name}: has no column {', '.join(lacking)}"]
         problems = []
         if part_name(table) != entry.name.rsplit("/", 1)[1]:
             problems.append(f"{entry.name}: holds other rows than it is named by")
@@ -194,13 +194,39 @@ def _verify_evidence(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
                 )
 
 
+def unproven(store: EvidenceStore, thing: StoredThing) -> int:
+    """How many files of a key carry nothing that proves them, since an earlier version wrote them.
+
+    A change that leaves such a file readable is not seen.
+    """
+    if thing.folder.startswith("prepared/"):
+        names = {file.name.rsplit("/", 1)[-1] for file in thing.files}
+        return 0 if PREPARED_HASHES in names else len(thing.files)
+    if not thing.folder.startswith("evidence/"):
+        return 0
+
+    def is_proven(entry: FileEntry) -> bool:
+        try:
+            with store.folder.open(entry.name) as file:
+                return is_signed(pq.read_schema(file))
+        except (OSError, pa.ArrowException):
+            return True  # damaged, which `verify` says; or merged since
+
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        return sum(not proven for proven in pool.map(is_proven, thing.parts))
+
+
 def _verify_prepared(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
     names = {file.name.removeprefix(f"{thing.folder}/") for file in thing.files}
     if PREPARED_MARKER not in names:
         if thing.is_older_than(BEING_WRITTEN):
             yield f"{thing.folder}: has no {PREPARED_MARKER}, so it was never finished"
         return
-    folder = store.prepared_path(thing.folder.rsplit("/", 1)[1])
+    folder = store.folder.local_copy(thing.folder)
+    for name in changed_files(folder):
+        yield f"{thing.folder}/{name}: not as it was made; delete the folder to have it made again"
+    if PREPARED_HASHES in names:
+        return
     for name in sorted(names):
         try:
             if name.endswith(".safetensors"):

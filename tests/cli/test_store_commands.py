@@ -39,7 +39,7 @@ def made(tmp_path, tiny_gpt2):
         for stage in plan.stages:
             for planned in stage.probes:
                 answer(store, planned)
-    row = {"record_id": "a", "neighbor": 1, "log_prob_sum": 1.0, "token_count": 3}
+    row = {"record_id": "a", "neighbor": 1, "log_prob_sum": -1.0, "token_count": 3}
     store.commit(OTHER, pa.Table.from_pylist([row], schema=SUM_SCHEMA))
     for path in Path(spec.store).rglob("*"):
         os.utime(path, (time.time() - 2 * 86_400,) * 2)
@@ -130,7 +130,7 @@ def test_an_audit_of_another_store_is_refused(made, tmp_path):
 def test_compact_leaves_one_part_where_there_were_many(made):
     _, spec = made
     store = EvidenceStore(spec.store)
-    row = {"neighbor": 1, "log_prob_sum": 1.0, "token_count": 3}
+    row = {"neighbor": 1, "log_prob_sum": -1.0, "token_count": 3}
     for n in range(80):
         store.commit(OTHER, pa.Table.from_pylist([{"record_id": f"{n}", **row}], schema=SUM_SCHEMA))
     assert f"{OTHER.folder}: 80 files fewer" in run("compact", spec.store).output

@@ -27,7 +27,7 @@ def store(request, tmp_path):
     return EvidenceStore(str(tmp_path / "store") if local else f"memory://{uuid.uuid4().hex}")
 
 
-def rows(*pairs, value=1.0):
+def rows(*pairs, value=-1.0):
     return pa.Table.from_pylist(
         [
             {"record_id": r, "neighbor": n, "log_prob_sum": value, "token_count": 3}
@@ -131,7 +131,7 @@ def test_rows_that_overlap_appear_once(store):
 
 def test_reading_twice_gives_the_same_rows_in_the_same_order(store):
     for number in range(20):
-        store.commit(KEY, rows((f"r{number}", 1), (f"r{number + 1}", 1), value=number))
+        store.commit(KEY, rows((f"r{number}", 1), (f"r{number + 1}", 1), value=-number))
     assert store.read(KEY).equals(store.read(KEY))
     chosen = store.read(KEY, columns=["record_id"])["record_id"].to_pylist()
     assert chosen == store.read(KEY)["record_id"].to_pylist()

@@ -45,7 +45,7 @@ def local(tmp_path):
     return EvidenceStore(str(tmp_path / "store"))
 
 
-def rows(*records, value=1.0):
+def rows(*records, value=-1.0):
     return pa.Table.from_pylist(
         [{"record_id": r, "neighbor": 1, "log_prob_sum": value, "token_count": 3} for r in records],
         schema=SUM_SCHEMA,
@@ -78,7 +78,7 @@ def problems(store):
 
 def test_many_parts_become_one_that_holds_the_same(store):
     for n in range(70):
-        store.commit(KEY, rows(f"r{n}", value=float(n)))
+        store.commit(KEY, rows(f"r{n}", value=-float(n)))
     before = store.read(KEY).sort_by("record_id")
     assert compact(store, KEY.folder) == 69
     assert len(parts(store)) == 1
@@ -190,7 +190,7 @@ store, seed = EvidenceStore(sys.argv[1]), int(sys.argv[2])
 order = list(range(300))
 random.Random(seed).shuffle(order)
 for turn, n in enumerate(order):
-    store.commit(KEY, rows(f"r{{n}}", value=float(n)))
+    store.commit(KEY, rows(f"r{{n}}", value=-float(n)))
     if turn % 50 == 49:
         compact(store, KEY.folder, max_parts=8)
 """
@@ -210,7 +210,7 @@ def test_processes_that_write_merge_and_read_one_store_at_once_lose_nothing(loca
     assert [writer.returncode for writer in writers] == [0, 0]
     table = local.read(KEY)
     assert {row["record_id"]: row["log_prob_sum"] for row in table.to_pylist()} == {
-        f"r{n}": float(n) for n in range(300)
+        f"r{n}": -float(n) for n in range(300)
     }
     assert table.num_rows == 300
     assert len(parts(local)) < 100
@@ -254,7 +254,7 @@ def test_what_is_wrong_with_evidence_is_named(local):
     for says in (
         f"{'0' * 32}{PART}: holds other rows than it is named by",
         f"{'1' * 32}{PART}: damaged evidence file",
-        f"{'2' * 32}{PART}: has no column record_id",
+        f"{'2' * 32}{PART}: damaged evidence file (it has no column record_id)",
         "has the columns record_id, neighbor, log_prob_sum",
         f"{OTHER.folder}/key.json: does not give the key",
         f"{TEMPORARY_PREFIX}x: left by a writer that was killed 24 h ago",
@@ -269,12 +269,13 @@ def test_a_prepared_model_that_is_not_whole_is_named(local, tmp_path):
     (made / "facts.json").write_text("{}")
     (made / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
     local.commit_prepared("k", made)
+    (Path(local.folder.path("prepared/k")) / "model.safetensors").write_bytes(b"\x08")
     unfinished = Path(local.folder.path("prepared/other"))
     unfinished.mkdir()
     (unfinished / "model.safetensors").write_bytes(b"")
     age(unfinished, OLD)
     found = problems(local)
-    assert found[0].startswith("prepared/k/model.safetensors: damaged")
+    assert found[0].startswith("prepared/k/model.safetensors: not as it was made")
     assert found[1:] == ["prepared/other: has no facts.json, so it was never finished"]
 
 

@@ -48,7 +48,7 @@ def run_on(folder, model, members, non_members, told=1.0, **changes):
         for planned in stage.probes:
             rows = []
             for record in planned.missing.by_record():
-                mean = draws.normal() + told * is_member[record] * (stage.role == "target") - 3
+                mean = draws.normal() + told * is_member[record] * (stage.role == "target") - 8
                 log_prob = [mean - 0.1, mean + 0.1]
                 rows.append(
                     {"record_id": record, "neighbor": 0, "truncated": False, "token_ids": [1, 2],
