@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 import raymia
 from raymia.attacks import registry
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS
-from raymia.report.attack_table import access, label, probes_text, queries_text
+from raymia.report.attack_table import access, asks_text, label, queries_text
 from raymia.results.result import SCHEMA_VERSION, RunResult
 from raymia.spec import AuditSpec
 from raymia.spec.kinds import Kinds
@@ -65,8 +65,8 @@ def attacks_table(records: str) -> str:
     for kind in registry(records).values():
         formula = kind.formula.replace("|", "\\|")
         lines.append(
-            f"| `{label(kind)}` {kind.title} | `{formula}` | {kind.source} | {access(kind)} | "
-            f"{probes_text(kind)} | {queries_text(kind)} |"
+            f"| `{label(kind)}` {kind.title} | `{formula}` | {kind.source} | "
+            f"{access(kind, records)} | {asks_text(kind)} | {queries_text(kind, records)} |"
         )
     return "\n".join(lines)
 

@@ -19,7 +19,6 @@ import yaml
 from rich.console import Console
 
 from raymia.attacks import registry
-from raymia.attacks.images.base import SAMPLES, ImageAttack
 from raymia.demo.images import SHAPE, digits
 from raymia.metrics.summary import AttackMetrics
 from raymia.models.autoencoders.vae.config import AutoencoderConfig
@@ -55,7 +54,7 @@ def main() -> int:
 
 def reads_errors(attack: str) -> bool:
     kind = registry("image")[attack.partition("@")[0]]
-    return issubclass(kind, ImageAttack) and bool(kind.asks) and SAMPLES not in kind.families
+    return bool(kind.asks)
 
 
 def prepare(out: Path, seed: int) -> Path:

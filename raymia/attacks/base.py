@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from raymia.evidence.answers import MODEL_NEEDS, answer_names
 from raymia.util.errors import InputError
 
 Scores = npt.NDArray[np.float64]
@@ -25,6 +27,22 @@ MIN_VARIANCE = 1e-6
 """Floor of a variance that is divided by, so that no spread at all gives no infinity."""
 
 
+NEEDS: Mapping[str, str] = {
+    "reference": "runs once with each reference, as ``name@reference``",
+    "reference_if_given": "runs alone, and once more with each reference, as ``name@reference``",
+    "shadows": "reads `evidence.shadows`, the answers of the audit's shadows",
+    "shadows_if_given": "is given the audit's shadows where it has some, and runs without them too",
+    "population": "reads `evidence.population`, the answers on records that are no members",
+    "corpus": "reads `evidence.corpus`, how often each token occurs in a corpus",
+    "generated_images": "reads `evidence.samples`, images that the target generated",
+    "labels": "is fitted on some records, of which it is told which are members, to judge others",
+    "other_scores": "reads `evidence.labelled`, the scores of the audit's other attacks, and which "
+    "records are members",
+    **MODEL_NEEDS,
+}
+"""All that an attack may need beside answers: of the audit, and of the model."""
+
+
 @dataclass(frozen=True)
 class Attack(ABC):
     """Base of every attack; subclasses are dataclasses whose fields are the attack's parameters.
@@ -33,20 +51,11 @@ class Attack(ABC):
     ----------------
     name : what audit files and reports call it.
     title, source, formula : for `raymia attacks` and the report.
-    asks : what it has asked of the target, and of the reference alike: names of the fields of
-        :class:`raymia.evidence.text.ModelEvidence`.
-    records : the kinds of records it can judge, "text" or "image".
-    uses_reference : runs once with each reference, as ``name@reference``.
-    calibrates : runs alone, and once more with each reference, as ``name@reference``.
-    uses_shadows, uses_population, uses_corpus : needs the fields of
-        :class:`raymia.evidence.text.TextEvidence` of these names.
-    combines : reads the scores of the audit's other attacks, and which records are members.
-    takes_shadows : is given the audit's shadows where it has some, and runs without them too.
-    uses_samples : looks at images that the target generated.
-    learns : is fitted on some records, of which it is told which are members, to judge others.
-    needs : what of the target not every endpoint gives; see
-        :data:`raymia.models.endpoints.model.LACKS`.
-    families : of image models it can be run on; see :mod:`raymia.models.image_source`.
+    records : the kinds of records it can judge, as "text" or "image".
+    asks : names of the questions it has asked of the target, and of the reference alike; the
+        answers are fields of :class:`raymia.evidence.text.ModelEvidence`, or in its ``answers``.
+    needs : what else it needs, of :data:`NEEDS`. What its questions need of a model they say
+        themselves.
     """
 
     name: ClassVar[str]
@@ -55,17 +64,12 @@ class Attack(ABC):
     formula: ClassVar[str]
     records: ClassVar[tuple[str, ...]] = ("text",)
     asks: ClassVar[tuple[str, ...]] = ("tokens",)
-    uses_reference: ClassVar[bool] = False
-    calibrates: ClassVar[bool] = False
-    uses_shadows: ClassVar[bool] = False
-    takes_shadows: ClassVar[bool] = False
-    uses_population: ClassVar[bool] = False
-    uses_corpus: ClassVar[bool] = False
-    uses_samples: ClassVar[bool] = False
-    learns: ClassVar[bool] = False
-    combines: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
-    families: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def all_needs(self) -> frozenset[str]:
+        """What it needs with its parameters."""
+        return self.needs
 
     @abstractmethod
     def score(self, evidence: Any) -> Scores:
@@ -112,12 +116,41 @@ _REGISTRY: dict[tuple[str, str], type[Attack]] = {}
 
 
 def register(kind: Kind) -> Kind:
-    """Make an attack known by its name among those on its records; a decorator."""
+    """Make an attack known by its name among those on its records; a decorator.
+
+    Raises
+    ------
+    ValueError
+        If it does not say what it is, asks or needs something that nobody knows, or has the name
+        of another.
+    """
+    for attribute in ("name", "title", "source", "formula"):
+        if not isinstance(getattr(kind, attribute, None), str):
+            raise ValueError(f"attack {kind.__name__}: its {attribute} should be a text")
     for records in kind.records:
+        _check_known(kind, "asks", kind.asks, answer_names(records), f"question on {records}s")
         if (records, kind.name) in _REGISTRY:
             raise ValueError(f"two attacks on {records} records are named {kind.name!r}")
-        _REGISTRY[records, kind.name] = kind
+    _check_known(kind, "needs", kind.needs, NEEDS, "need")
+    _REGISTRY.update({(records, kind.name): kind for records in kind.records})
     return kind
+
+
+def _check_known(
+    kind: type[Attack], attribute: str, given: Any, known: Collection[str], what: str
+) -> None:
+    if isinstance(given, str) or not isinstance(given, Collection):
+        raise ValueError(
+            f"attack {kind.name!r}: {attribute} should be names, as ('name',), but is {given!r}"
+        )
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f" did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"attack {kind.name!r} {attribute} {name!r}, and there is no such {what};{hint} "
+                f"there are: {', '.join(known)}"
+            )
 
 
 def registry(records: str = "text") -> dict[str, type[Attack]]:

@@ -33,8 +33,7 @@ class DcPdd(Attack):
     title = "DC-PDD"
     source = "Zhang et al. 2024, arXiv 2409.14781"
     formula = "mean over first occurrences of min(p(x_t | x_<t) log(1 / f(x_t)), a)"
-    uses_corpus = True
-    needs = frozenset({"tokenizer"})
+    needs = frozenset({"corpus", "tokenizer"})
 
     def __post_init__(self) -> None:
         if not self.bound > 0:

@@ -29,7 +29,6 @@ class GradNorm(Attack):
     source = "Wang et al. 2024, arXiv 2402.17012"
     formula = "-mean over parameters of the norm of the gradient of -mean_t log p(x_t | x_<t)"
     asks = ("gradient",)
-    needs = frozenset({"weights"})
 
     def __post_init__(self) -> None:
         if str(self.norm) not in ("inf", "2"):

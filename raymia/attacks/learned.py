@@ -36,7 +36,7 @@ class LearnedCombination(Attack):
     formula = "cross-fitted log-odds of membership, linear in the other attacks' scores"
     records = ("text", "image")
     asks = ()
-    combines = True
+    needs = frozenset({"other_scores"})
 
     def __post_init__(self) -> None:
         if self.folds < 2:

@@ -95,7 +95,7 @@ class Spv(InSpace):
         "[mean_n q_ref(x~_n) - q_ref(x)] - [mean_n q_target(x~_n) - q_target(x)], "
         "q = exp(mean_t log p)"
     )
-    uses_reference = True
+    needs = frozenset({"reference"})
     asks = ("tokens", "neighbors")
 
     def score(self, evidence: TextEvidence) -> Scores:
@@ -131,8 +131,7 @@ class SpvEmbedding(InSpace):
         "q = exp(mean_t log p)"
     )
     asks = ("tokens", "noise")
-    needs = frozenset({"weights"})
-    uses_reference = True
+    needs = frozenset({"reference"})
 
     def score(self, evidence: TextEvidence) -> Scores:
         return self._variation(answered(evidence.reference)) - self._variation(evidence.target)

@@ -42,8 +42,7 @@ class Rmia(Attack):
         "share of z with r(x) / r(z) > gamma, r = q_target / [((1 + a) q_ref + 1 - a) / 2], "
         "q = exp(mean_t log p)"
     )
-    uses_reference = True
-    uses_population = True
+    needs = frozenset({"reference", "population"})
 
     def __post_init__(self) -> None:
         if not self.gamma > 0:
@@ -88,8 +87,7 @@ class Quantile(Attack):
     title = "Quantile regression"
     source = "Bertran et al. 2023, arXiv 2307.03694"
     formula = "mean_t log p(x_t | x_<t) - Q(x), Q the 1 - fpr quantile for non-members like x"
-    uses_reference = True
-    uses_population = True
+    needs = frozenset({"reference", "population"})
 
     def __post_init__(self) -> None:
         if not 0 < self.fpr < 1:

@@ -26,7 +26,6 @@ class Recall(Attack):
     source = "Xie et al. 2024, arXiv 2406.15968"
     formula = "mean_t log p(x_t | non-members, x_<t) / mean_t log p(x_t | x_<t)"
     asks = ("tokens", "prefixed")
-    needs = frozenset({"prefixes"})
 
     def score(self, evidence: TextEvidence) -> Scores:
         target = evidence.target
@@ -55,7 +54,6 @@ class ConRecall(Attack):
         "mean_t log p(x_t | x_<t)"
     )
     asks = ("tokens", "prefixed", "member_prefixed")
-    needs = frozenset({"prefixes"})
 
     def __post_init__(self) -> None:
         if not self.gamma >= 0:

@@ -29,7 +29,7 @@ class Difference(InSpace):
     title = "Reference difference"
     source = "Carlini et al. 2021, arXiv 2012.07805; Mireshghallah et al. 2022, arXiv 2203.03929"
     formula = "mean_t log p_target(x_t | x_<t) - mean_t log p_ref(x_t | x_<t)"
-    uses_reference = True
+    needs = frozenset({"reference"})
 
     def score(self, evidence: TextEvidence) -> Scores:
         reference = answered(evidence.reference).tokens.mean()
@@ -50,7 +50,7 @@ class Ratio(Attack):
     title = "Reference ratio"
     source = "Carlini et al. 2021, arXiv 2012.07805"
     formula = "mean_t log p_ref(x_t | x_<t) / mean_t log p_target(x_t | x_<t)"
-    uses_reference = True
+    needs = frozenset({"reference"})
 
     def score(self, evidence: TextEvidence) -> Scores:
         reference = np.maximum(-answered(evidence.reference).tokens.mean(), MIN_LOSS)

@@ -32,7 +32,6 @@ class Samia(Attack):
     source = "Kaneko et al. 2024, arXiv 2404.11262"
     formula = "mean_n of the share of the n-grams of x's rest that stand in sample n"
     asks = ("samples",)
-    needs = frozenset({"generation"})
 
     def __post_init__(self) -> None:
         if self.n < 1:

@@ -19,7 +19,7 @@ MAX_PROBABILITY = 1 - 1e-7
 class _Likelihoods(Attack):
     fixed_variance: bool = True
 
-    uses_shadows = True
+    needs = frozenset({"shadows"})
 
 
 @register

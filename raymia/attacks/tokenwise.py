@@ -60,8 +60,7 @@ class Ez(Attack):
         "P / (P + N), P = sum_t max(d_t, 0), N = sum_t max(-d_t, 0), "
         "d_t = log p_target(x_t | x_<t) - log p_ref(x_t | x_<t), t where x_t != argmax p_target"
     )
-    uses_reference = True
-    needs = frozenset({"token_ids"})
+    needs = frozenset({"reference", "token_ids"})
 
     def score(self, evidence: TextEvidence) -> Scores:
         return np.array([_share_moved_up(*tokens) for tokens in compared_tokens(evidence)])
@@ -99,8 +98,7 @@ class Wbc(Attack):
         "mean_w of the share of windows of w tokens where "
         "sum -log p_ref(x_t | x_<t) > sum -log p_target(x_t | x_<t)"
     )
-    uses_reference = True
-    needs = frozenset({"token_ids"})
+    needs = frozenset({"reference", "token_ids"})
 
     def __post_init__(self) -> None:
         window_sizes(self.windows)

@@ -30,7 +30,7 @@ import ray
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.models.loaders import Loader, load_together
 from raymia.models.source import bring
-from raymia.questions.base import RECORD, Item, Probe
+from raymia.questions.base import RECORD, Item, Question, put
 from raymia.util.errors import RaymiaError
 
 MAX_DEATHS = 3
@@ -57,7 +57,7 @@ class Task:
 
     name: str
     loader: Loader
-    probes: tuple[tuple[str, Probe, EvidenceKey], ...]
+    probes: tuple[tuple[str, Question, EvidenceKey], ...]
     target: str | None = None
 
 
@@ -141,7 +141,7 @@ class PoolActor:
             try:
                 model = self._loading.result()(number) if model is None else model
                 started = time.monotonic()
-                answers = probe.ask(model, items)
+                answers = put(probe, model, items)
             except Exception as error:
                 if task.target is None:
                     raise
@@ -200,7 +200,7 @@ def with_failed(block: pa.Table, failed: dict[str, str]) -> pa.Table:
     return block.set_column(block.schema.get_field_index(FAILED.name), FAILED, column)
 
 
-def items_to_ask(block: pa.Table, probe: Probe, key: EvidenceKey) -> list[Item]:
+def items_to_ask(block: pa.Table, probe: Question, key: EvidenceKey) -> list[Item]:
     """The subjects of a block that a probe has not been asked about."""
     items = []
     names = (*RECORD_COLUMNS, todo_column(key))

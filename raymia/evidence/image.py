@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raymia.evidence.answers import AnswersByQuestion
+from raymia.evidence.answers import AnswersByQuestion, holds_answers
 from raymia.evidence.text import LabelledScores
 
 Floats = npt.NDArray[np.float64]
@@ -50,6 +51,7 @@ class Grid:
         return self.values["loss" if "loss" in self.values else "l2"]
 
 
+@holds_answers("image")
 @dataclass(frozen=True)
 class ImageModelEvidence(AnswersByQuestion):
     """What one model answered; a question that was not asked is None, or not in the mapping.
@@ -77,6 +79,12 @@ class ImageModelEvidence(AnswersByQuestion):
     clean: Grid | None = None
     captions: Grid | None = None
     descent: Grid | None = None
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any], count: int) -> Self:
+        """From answers by name; the terms of a model that was not asked for them are NaN."""
+        nothing = Grid((0,), {"l2": np.full((count, 1, 1), np.nan)})
+        return super().of({"terms": nothing, **found}, count)
 
 
 @dataclass(frozen=True)

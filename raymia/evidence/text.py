@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raymia.evidence.answers import AnswersByQuestion
+from raymia.evidence.answers import AnswersByQuestion, holds_answers
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,6 +87,7 @@ class GradientEvidence:
     largest: Floats
 
 
+@holds_answers("text")
 @dataclass(frozen=True)
 class ModelEvidence(AnswersByQuestion):
     """What one model answered; a question that was not asked is None.
@@ -95,11 +96,11 @@ class ModelEvidence(AnswersByQuestion):
     ----------
     tokens : the record's tokens.
     neighbors : the neighbors that a paraphraser made.
-    noise : the record under noise on its embeddings; columns are x + z_1, x - z_1, x + z_2, ...
     lowercase : the record in lower case, mean log-probability per token [records].
     prefixed : the record after texts of the population; as ``lowercase``.
     member_prefixed : the record after known members; as ``lowercase``.
     swaps : per record, the token log-probabilities of each copy with words swapped.
+    noise : the record under noise on its embeddings; columns are x + z_1, x - z_1, x + z_2, ...
     gradient : the gradient of the record's loss.
     samples : per record, what the model wrote when given its beginning, each with the place in the
         record, in characters, from which on the model had not seen it.
@@ -107,11 +108,11 @@ class ModelEvidence(AnswersByQuestion):
 
     tokens: TokenEvidence
     neighbors: NeighborEvidence | None = None
-    noise: NeighborEvidence | None = None
     lowercase: Floats | None = None
     prefixed: Floats | None = None
     member_prefixed: Floats | None = None
     swaps: list[list[npt.NDArray[np.float32]]] | None = None
+    noise: NeighborEvidence | None = None
     gradient: GradientEvidence | None = None
     samples: list[list[tuple[int, str]]] | None = None
 

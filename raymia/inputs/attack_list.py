@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import raymia.attacks
 from raymia.attacks import Attack, NamedAttack
+from raymia.questions.base import Question
+from raymia.questions.registry import questions_of
 from raymia.spec import (
     AttackSpec,
     AuditSpec,
-    ImageRecordsSpec,
     SamplesTarget,
     SelfGeneratedReference,
     ShadowReference,
@@ -39,7 +40,7 @@ def name_attacks(spec: AuditSpec) -> list[NamedAttack]:
             named += with_references(item, spec, f"attacks[{number}]")
         except InputError as error:
             problems += error.problems
-    if named and all(item.attack.combines for item in named):
+    if named and all("other_scores" in item.attack.needs for item in named):
         problems.append(
             f"attacks: {named[0].label!r} combines the scores of other attacks; name them too"
         )
@@ -55,58 +56,45 @@ def lacking(kind: type[Attack], spec: AuditSpec) -> str | None:
     """What an audit file does not give that an attack needs; None where it gives everything."""
     shadows = [r for r in spec.references.values() if isinstance(r, ShadowReference)]
     both_classes = spec.records.members and spec.records.non_members
-    needs = (
-        (kind.uses_reference, spec.references, "needs a reference; add one under `references`"),
-        (kind.uses_shadows, shadows, "needs shadows; add references of `kind: shadow`"),
-        (
-            "neighbors" in kind.asks,
-            spec.neighbors,
-            "compares records with their neighbors; add a section `neighbors`",
-        ),
-        (
-            kind.uses_population or "prefixed" in kind.asks,
+    generated = [r for r in spec.references.values() if isinstance(r, SelfGeneratedReference)]
+    generated_before = [t for t in spec.targets if isinstance(t, SamplesTarget)]
+    needs = {
+        "reference": (spec.references, "needs a reference; add one under `references`"),
+        "shadows": (shadows, "needs shadows; add references of `kind: shadow`"),
+        "population": (
             spec.records.population,
             f"needs {spec.records.what} that are no members and are not scored; name a file of "
             "them as `population` under `records`",
         ),
-        (
-            "member_prefixed" in kind.asks,
-            getattr(spec.records, "known_members", ()),
-            "needs members that are not scored; name a file of them as `known_members` under "
-            "`records`",
-        ),
-        (
-            kind.combines,
+        "other_scores": (
             both_classes,
             "learns from members and non-members; give both under `records`",
         ),
-        (
-            kind.learns,
+        "labels": (
             shadows or both_classes,
             "learns from members and non-members; give both under `records`, or shadows",
         ),
-        (
-            kind.uses_samples,
-            [r for r in spec.references.values() if isinstance(r, SelfGeneratedReference)]
-            + [t for t in spec.targets if isinstance(t, SamplesTarget)],
+        "generated_images": (
+            generated or generated_before,
             "looks at images that the target generates; add a reference of `kind: self_generated`, "
             "or a target of `samples`",
         ),
-        (kind.uses_corpus, spec.corpus, "needs token frequencies; add a section `corpus`"),
+        "corpus": (spec.corpus, "needs token frequencies; add a section `corpus`"),
+    }
+    own = (text for need, (given, text) in needs.items() if need in kind.needs and not given)
+    return next(own, None) or next(
+        (lack for question in _asked(kind, spec) if (lack := question.lacking(spec))), None
     )
-    return next((text for needed, given, text in needs if needed and not given), None)
 
 
 def costs_extra(kind: type[Attack], spec: AuditSpec) -> bool:
     """Whether an attack asks what the audit file did not say it wants to pay for."""
-    if isinstance(spec.records, ImageRecordsSpec):
-        return ("captions" in kind.asks and spec.records.caption_column is None) or (
-            "descent" in kind.asks and spec.probes.descent is None
-        )
-    return any(
-        question in kind.asks and getattr(spec.probes, question) is None
-        for question in ("swaps", "noise", "samples", "gradient")
-    )
+    return any(question.is_extra(spec) for question in _asked(kind, spec))
+
+
+def _asked(kind: type[Attack], spec: AuditSpec) -> list[type[Question]]:
+    """The questions of an attack; where several have one name, the first speaks for them."""
+    return [kinds[0] for kinds in questions_of(kind, spec.records.kind)]
 
 
 def with_references(item: AttackSpec, spec: AuditSpec, where: str) -> list[NamedAttack]:
@@ -126,7 +114,7 @@ def with_references(item: AttackSpec, spec: AuditSpec, where: str) -> list[Named
     lack = lacking(type(attack), spec)
     if lack is not None:
         raise InputError(f"{where}: {statistic!r} {lack}")
-    if not (attack.uses_reference or attack.calibrates):
+    if not attack.needs & {"reference", "reference_if_given"}:
         if reference:
             raise InputError(f"{where}: {statistic!r} uses no reference; write it without @")
         return [NamedAttack(label, attack, None)]
@@ -135,5 +123,6 @@ def with_references(item: AttackSpec, spec: AuditSpec, where: str) -> list[Named
             f"{where}: no reference {reference!r}; there are: {', '.join(spec.references)}"
         )
     chosen = [reference] if reference else list(spec.references)
-    alone = [NamedAttack(label, attack, None)] if attack.calibrates and not reference else []
+    is_alone = "reference_if_given" in attack.needs and not reference
+    alone = [NamedAttack(label, attack, None)] if is_alone else []
     return alone + [NamedAttack(f"{label}@{name}", attack, name) for name in chosen]

@@ -58,8 +58,10 @@ class Inputs:
 
     def shows_shadows(self, attack: Attack) -> bool:
         """Whether an attack is given the evidence of the audit's shadows."""
-        takes = attack.takes_shadows and self.modality.tells_labels(self.spec, attack)
-        return attack.uses_shadows or takes
+        takes = "shadows_if_given" in attack.needs
+        return "shadows" in attack.needs or (
+            takes and self.modality.tells_labels(self.spec, attack)
+        )
 
     def without(self, targets: Collection[str]) -> Inputs:
         """The same with some targets left out."""

@@ -9,6 +9,7 @@ from typing import Protocol
 from raymia.attacks import NamedAttack
 from raymia.models.endpoints.model import Endpoint
 from raymia.models.source import Checkpoint, read_json
+from raymia.questions.registry import families_for, model_needs
 from raymia.spec import AuditSpec, MadeReference
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
@@ -72,10 +73,14 @@ def _why_not(
     references: Mapping[str, Checkpoint],
     known: Tokenizations,
 ) -> list[str]:
-    needs = named.attack.needs
+    needs = model_needs(named.attack, spec.records.kind, target.family)
     if isinstance(target, Endpoint):
-        return [why for need, why in target.lacks.items() if need in needs]
-    if "gradient" in named.attack.asks and target.quantization != "none":
+        lacking = [why for need, why in target.lacks.items() if need in needs]
+        families = families_for(named.attack, spec.records.kind)
+        if not lacking and families is not None and target.family not in families:
+            return [f"an endpoint is not asked {' and '.join(named.attack.asks)}"]
+        return lacking
+    if "gradients" in needs and target.quantization != "none":
         return [f"{target.quantization} weights have no gradient; audit the checkpoint unquantized"]
     if "token_ids" in needs and named.reference is not None:
         kind = spec.references[named.reference]

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from raymia.spec import PoolSpec, RecordsSection, learn_kind
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from raymia.attacks import Attack, NamedAttack
     from raymia.attacks.base import Scores
     from raymia.evidence.store import EvidenceStore
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from raymia.neighbors.makers import NeighborMaker
     from raymia.plan.planning import TargetPlan
     from raymia.prepare.recipe import Recipe
-    from raymia.questions.base import Probe
+    from raymia.questions.base import Question
     from raymia.records.base import RecordSet
     from raymia.results.findings import Findings
     from raymia.results.result import NeighborQuality
@@ -82,21 +80,32 @@ class Modality(ABC):
 
     # What models are asked.
 
-    @abstractmethod
-    def probes(
+    def questions(
         self,
         inputs: Inputs,
         asks: Iterable[str],
         checkpoint: AnyCheckpoint,
         neighbors: tuple[int, str] | None,
-    ) -> list[tuple[str, Probe]]:
-        """What a model has to be asked, by question, in order.
+    ) -> list[tuple[str, Question]]:
+        """What a model has to be asked, each question with its label, in order.
 
         Parameters
         ----------
         asks : questions of the attacks.
         neighbors : how many neighbors a stage makes per record, and the hash of their key.
         """
+        from raymia.questions.base import Setup
+        from raymia.questions.registry import questions_for
+
+        setup = Setup(
+            inputs.spec,
+            checkpoint.family,
+            inputs.population,
+            inputs.known_members,
+            neighbors,
+            getattr(checkpoint, "latent_shape", None),
+        )
+        return questions_for(inputs.spec.records.kind, setup, asks)
 
     @abstractmethod
     def loader(self, checkpoint: AnyCheckpoint, pool: PoolSpec) -> Loader:
@@ -113,15 +122,6 @@ class Modality(ABC):
     # What attacks see.
 
     @abstractmethod
-    def model_evidence(
-        self,
-        checkpoint: AnyCheckpoint | None,
-        answers: Iterable[tuple[str, Probe, pa.Table | None]],
-        ids: Sequence[str],
-    ) -> Any:
-        """The answers of one model to its questions, as attacks read them."""
-
-    @abstractmethod
     def evidence_on(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> TargetEvidence:
         """Read what is stored on one target."""
 
@@ -131,7 +131,7 @@ class Modality(ABC):
 
         Parameters
         ----------
-        evidence : of :meth:`model_evidence`, answers to the ``loss_question`` among it.
+        evidence : as attacks read what a model answered, answers to the ``loss_question`` among it.
         """
 
     @abstractmethod
@@ -140,7 +140,7 @@ class Modality(ABC):
 
     def tells_labels(self, spec: AuditSpec, attack: Attack) -> bool:
         """Whether an attack is told which records are members."""
-        return attack.learns
+        return "labels" in attack.needs
 
     # What it costs.
 

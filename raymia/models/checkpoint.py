@@ -17,11 +17,15 @@ class AnyCheckpoint(Protocol):
     Attributes
     ----------
     label : what plans and reports call it.
+    family : of models that answer the same questions, as "causal".
     fingerprint : hash of all that can change an answer.
     """
 
     @property
     def label(self) -> str: ...
+
+    @property
+    def family(self) -> str: ...
 
     @property
     def fingerprint(self) -> str: ...

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from raymia.spec import LongTexts, ModelSpec
 from raymia.storage.files import ORIGINS, download_folder
@@ -58,6 +58,7 @@ class Checkpoint:
     gguf_file: str | None = None
     fingerprint: str = ""
     tokenizer: str = ""
+    family: ClassVar[str] = "causal"
 
     @property
     def gguf(self) -> dict[str, str]:

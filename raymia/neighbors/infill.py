@@ -11,19 +11,19 @@ import pyarrow as pa
 from raymia.models.paraphrasers.infiller import CausalInfiller, InfillRequest
 from raymia.neighbors.drafts import NEIGHBOR_SCHEMA, Draft, draft_from, fill_drafts
 from raymia.neighbors.masking import Span, mask_text, replace_spans, word_units
-from raymia.questions.base import AboutRecord, Item, variants
+from raymia.questions.base import Item, Question, variants
 from raymia.spec import InfillNeighbors
 from raymia.util.draws import generator, stream_key
 
 
 @dataclass(frozen=True)
-class InfillProbe(AboutRecord):
+class InfillQuestion(Question):
     """The question put to a causal model: what could stand in place of these spans?
 
-    Words are masked as :class:`~raymia.neighbors.mask_fill.MaskFillProbe` masks them, and spans are
-    filled from left to right: the model is shown the text before a span with its fills so far, and
-    judges candidates by the text from the span to the next one, so it never sees a masked word. A
-    fill has as many words as its span. Each neighbor is a function of (seed, record, neighbor
+    Words are masked as :class:`~raymia.neighbors.mask_fill.MaskFillQuestion` masks them, and spans
+    are filled from left to right: the model is shown the text before a span with its fills so far,
+    and judges candidates by the text from the span to the next one, so it never sees a masked word.
+    A fill has as many words as its span. Each neighbor is a function of (seed, record, neighbor
     index).
     """
 

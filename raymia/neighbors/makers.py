@@ -1,4 +1,4 @@
-"""Which probe makes the neighbors that an audit file asks for, and what answers it."""
+"""Which question makes the neighbors that an audit file asks for, and what answers it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from raymia.models.loaders import CausalInfillerLoader, Loader, MaskFillerLoader
 from raymia.models.source import Checkpoint
-from raymia.neighbors.infill import InfillProbe
-from raymia.neighbors.mask_fill import MaskFillProbe
-from raymia.neighbors.substitute import SubstituteProbe
+from raymia.neighbors.infill import InfillQuestion
+from raymia.neighbors.mask_fill import MaskFillQuestion
+from raymia.neighbors.substitute import SubstituteQuestion
 from raymia.neighbors.word_list import WordList, load_word_list
 from raymia.spec import InfillNeighbors, SubstituteNeighbors, TextNeighbors
 from raymia.util.errors import RaymiaError
 
-MakerProbe = MaskFillProbe | InfillProbe | SubstituteProbe
+MakerQuestion = MaskFillQuestion | InfillQuestion | SubstituteQuestion
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class WordListLoader:
 
 @dataclass(frozen=True)
 class NeighborMaker:
-    """A probe that makes neighbors, with the fingerprint and the loader of what answers it."""
+    """A question that makes neighbors, with the fingerprint and the loader of what answers it."""
 
-    probe: MakerProbe
+    probe: MakerQuestion
     fingerprint: str
     loader: Loader
 
@@ -48,11 +48,13 @@ def neighbor_maker(
     """The maker of a kind of neighbors; ``paraphraser`` is None for the kind without a model."""
     if isinstance(spec, SubstituteNeighbors):
         fingerprint = load_word_list().fingerprint
-        return NeighborMaker(SubstituteProbe(spec, seed), fingerprint, WordListLoader(fingerprint))
+        return NeighborMaker(
+            SubstituteQuestion(spec, seed), fingerprint, WordListLoader(fingerprint)
+        )
     if paraphraser is None:
         raise ValueError(f"neighbors of kind {spec.kind} are made by a model, and none was given")
     if isinstance(spec, InfillNeighbors):
         infiller = CausalInfillerLoader(paraphraser, batch_tokens)
-        return NeighborMaker(InfillProbe(spec, seed), paraphraser.fingerprint, infiller)
+        return NeighborMaker(InfillQuestion(spec, seed), paraphraser.fingerprint, infiller)
     filler = MaskFillerLoader(paraphraser, batch_tokens)
-    return NeighborMaker(MaskFillProbe(spec, seed), paraphraser.fingerprint, filler)
+    return NeighborMaker(MaskFillQuestion(spec, seed), paraphraser.fingerprint, filler)

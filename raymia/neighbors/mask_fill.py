@@ -15,7 +15,7 @@ import pyarrow as pa
 from raymia.models.paraphrasers.mask_filler import FillRequest, MaskFiller
 from raymia.neighbors.drafts import NEIGHBOR_SCHEMA, Draft, draft_from, fill_drafts
 from raymia.neighbors.masking import Span, mask_text, replace_spans, word_units
-from raymia.questions.base import AboutRecord, Item, variants
+from raymia.questions.base import Item, Question, variants
 from raymia.spec import MaskFillNeighbors
 from raymia.util.draws import generator, stream_key
 
@@ -23,10 +23,10 @@ _SENTINEL = re.compile(r"<extra_id_\d+>")
 
 
 @dataclass(frozen=True)
-class MaskFillProbe(AboutRecord):
+class MaskFillQuestion(Question):
     """The question put to a T5: what could stand in place of these spans?
 
-    It has the shape of a probe (:mod:`raymia.questions.base`), so neighbors are made, stored,
+    It has the shape of a question (:mod:`raymia.questions.base`), so neighbors are made, stored,
     resumed and planned as evidence is. Each neighbor is a function of (seed, record, neighbor
     index).
     """

@@ -11,7 +11,7 @@ import pyarrow as pa
 from raymia.neighbors.drafts import NEIGHBOR_SCHEMA, neighbor_row
 from raymia.neighbors.masking import replace_spans
 from raymia.neighbors.word_list import WORD, WordList
-from raymia.questions.base import AboutRecord, Item, variants
+from raymia.questions.base import Item, Question, variants
 from raymia.spec import SubstituteNeighbors
 from raymia.util.draws import generator
 
@@ -19,7 +19,7 @@ NO_WORD = "no word to replace"
 
 
 @dataclass(frozen=True)
-class SubstituteProbe(AboutRecord):
+class SubstituteQuestion(Question):
     """A neighbor by word substitution: a function of (seed, record, neighbor index).
 
     ``share`` of a text's words, rounded, and one at least, are chosen at random and replaced

@@ -20,7 +20,7 @@ from raymia.models.loaders import Loader
 from raymia.neighbors.makers import NeighborMaker
 from raymia.plan.missing import Missing
 from raymia.prepare.recipe import Recipe
-from raymia.questions.base import Probe, evidence_key
+from raymia.questions.base import Question, evidence_key
 from raymia.spec import MadeReference, PoolSpec
 
 Role = Literal["neighbors", "target", "reference"]
@@ -39,7 +39,7 @@ class PlannedProbe:
     """
 
     question: str
-    probe: Probe
+    probe: Question
     key: EvidenceKey
     missing: Missing
     stored: int
@@ -151,7 +151,9 @@ def plan_target(
         neighbors_made = (maker.probe.spec.count, key.hash)
     own = inputs.records.table.num_rows
     # The same for every model, so that what two stages ask of one model is the same question.
-    of_population = {q for a in inputs.attacks if a.attack.uses_population for q in a.attack.asks}
+    of_population = {
+        q for a in inputs.attacks if "population" in a.attack.needs for q in a.attack.asks
+    }
     planned = {
         p.key.hash
         for plan in earlier
@@ -169,8 +171,8 @@ def plan_target(
     ) -> Stage:
         probes = []
         asks = [q for attack in attacks for q in attack.asks]
-        for question, probe in inputs.modality.probes(inputs, asks, checkpoint, neighbors_made):
-            asked = len(found) if question.partition(".")[0] in of_population else own
+        for question, probe in inputs.modality.questions(inputs, asks, checkpoint, neighbors_made):
+            asked = len(found) if probe.names & of_population else own
             model = checkpoint.fingerprint
             probes.append(_planned(question, probe, model, found, asked, store, planned))
         planned.update(p.key.hash for p in probes)
@@ -271,7 +273,7 @@ def _used_references(inputs: Inputs, attacks: list[NamedAttack]) -> list[str]:
     used = [a.reference for a in attacks if a.reference is not None]
     if any(inputs.shows_shadows(a.attack) for a in attacks):
         used += inputs.shadow_members
-    if any(a.attack.uses_samples for a in attacks):
+    if any("generated_images" in a.attack.needs for a in attacks):
         specs = inputs.spec.references
         used += [n for n, kind in specs.items() if isinstance(kind, MadeReference)]
     return list(dict.fromkeys(used))
@@ -279,7 +281,7 @@ def _used_references(inputs: Inputs, attacks: list[NamedAttack]) -> list[str]:
 
 def _planned(
     question: str,
-    probe: Probe,
+    probe: Question,
     model: str,
     records: RowIndex,
     asked: int,

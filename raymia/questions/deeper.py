@@ -1,5 +1,5 @@
-"""Probes that ask more of a causal language model than a pass over the record: what it says after
-a prefix, what it would learn, what it writes."""
+"""Questions that ask more of a causal language model than a pass over the record: what it says
+after a prefix, what it would learn, what it writes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,27 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from raymia.models.causal.conditional import answer_after, prefix_tokens
-from raymia.models.causal.generation import continue_tokens
-from raymia.models.causal.gradient import gradient_norms
-from raymia.models.causal.model import CausalLM
-from raymia.questions.base import AboutRecord, Item, variants
-from raymia.questions.text import KEY_FIELDS, NO_TOKENS, NOT_FINITE, SUM_SCHEMA, row_key, sum_row
-from raymia.spec import SamplesSpec
+from raymia.evidence import text as layout
+from raymia.questions.base import (
+    KEY_FIELDS,
+    Item,
+    Question,
+    Setup,
+    register_question,
+    row_key,
+    variants,
+)
+from raymia.questions.text import NO_TOKENS, NOT_FINITE, SUM_SCHEMA, sum_row
+from raymia.spec import AuditSpec, SamplesSpec
 from raymia.util.draws import stream_key
 from raymia.util.hashing import digest
+
+if TYPE_CHECKING:
+    from raymia.models.causal.model import CausalLM
 
 GRADIENT_SCHEMA = pa.schema(
     [
@@ -39,22 +47,42 @@ TOO_LONG = "longer than the model's context"
 TOO_LONG_WITH_PREFIX = "longer than what the prefix leaves of the model's context"
 
 
+@register_question
 @dataclass(frozen=True)
-class PrefixProbe(AboutRecord):
-    """The summed log-probability of the record after other texts (ReCaLL, arXiv 2406.15968).
+class PrefixQuestion(Question):
+    """The summed log-probability of the record after texts of the population (ReCaLL, arXiv
+    2406.15968).
 
     ``shots`` are the texts, in their order; none of them is a record that is scored.
     """
 
     shots: tuple[str, ...]
+    name = "prefixed"
+    section = "prefix"
+    needs = frozenset({"prefixes"})
     kind: ClassVar[str] = "text.prefixed"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = SUM_SCHEMA
+
+    @classmethod
+    def set_up(cls, setup: Setup) -> Sequence[Question]:
+        return [cls(_shots(setup.population, setup.spec.probes.prefix.shots))]
+
+    @classmethod
+    def lacking(cls, spec: AuditSpec) -> str | None:
+        if spec.records.population:
+            return None
+        return (
+            "needs texts that are no members and are not scored; name a file of them as "
+            "`population` under `records`"
+        )
 
     def key_parts(self) -> Mapping[str, Any]:
         return {"shots": digest(list(self.shots))}
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
+        from raymia.models.causal.conditional import answer_after, prefix_tokens
+
         prefix = prefix_tokens(model, self.shots)
         answers = answer_after(model, prefix, [item.payload for item in items])
         rows = [
@@ -63,16 +91,51 @@ class PrefixProbe(AboutRecord):
         ]
         return pa.Table.from_pylist(rows, schema=self.schema)
 
+    def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> layout.Floats:
+        return layout.record_means(table, ids)
 
+
+@register_question
+class MemberPrefixQuestion(PrefixQuestion):
+    """The same after known members (Con-ReCall)."""
+
+    name = "member_prefixed"
+
+    @classmethod
+    def set_up(cls, setup: Setup) -> Sequence[Question]:
+        return [cls(_shots(setup.known_members, setup.spec.probes.prefix.shots))]
+
+    @classmethod
+    def lacking(cls, spec: AuditSpec) -> str | None:
+        if getattr(spec.records, "known_members", ()):
+            return None
+        return (
+            "needs members that are not scored; name a file of them as `known_members` under "
+            "`records`"
+        )
+
+
+@register_question
 @dataclass(frozen=True)
-class GradientProbe(AboutRecord):
+class GradientQuestion(Question):
     """Norms of the gradient of the record's mean loss with respect to the weights."""
 
+    name = "gradient"
+    section = "gradient"
+    needs = frozenset({"weights", "gradients"})
+    access = "weights"
+    cost = "1 backward"
     kind: ClassVar[str] = "text.gradient"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = GRADIENT_SCHEMA
 
+    @classmethod
+    def is_extra(cls, spec: AuditSpec) -> bool:
+        return spec.probes.gradient is None
+
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
+        from raymia.models.causal.gradient import gradient_norms
+
         rows = []
         answers = gradient_norms(model, [item.payload for item in items])
         for item, answer in zip(items, answers, strict=True):
@@ -85,9 +148,13 @@ class GradientProbe(AboutRecord):
                 rows.append({**row, "l2": answer.l2, "largest": answer.largest})
         return pa.Table.from_pylist(rows, schema=self.schema)
 
+    def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> layout.GradientEvidence:
+        return layout.gradient_evidence(table, ids)
 
+
+@register_question
 @dataclass(frozen=True)
-class SampleProbe(AboutRecord):
+class SampleQuestion(Question):
     """What the model writes when it is given the first words of the record (SaMIA).
 
     A sample is at most as long, in tokens, as the rest of the record. ``count`` is not part of the
@@ -96,9 +163,22 @@ class SampleProbe(AboutRecord):
 
     spec: SamplesSpec
     seed: int
+    name = "samples"
+    section = "samples"
+    needs = frozenset({"generation"})
+    access = "generated text"
+    cost = "m written"
     kind: ClassVar[str] = "text.samples"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = SAMPLE_SCHEMA
+
+    @classmethod
+    def set_up(cls, setup: Setup) -> Sequence[Question]:
+        return [cls(setup.spec.probes.samples or SamplesSpec(), setup.seed)]
+
+    @classmethod
+    def is_extra(cls, spec: AuditSpec) -> bool:
+        return spec.probes.samples is None
 
     def indices(self) -> range:
         return variants(self.spec.count)
@@ -112,7 +192,12 @@ class SampleProbe(AboutRecord):
             rows += self._of_one_record(model, list(group))
         return pa.Table.from_pylist(rows, schema=self.schema)
 
+    def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> list[list[tuple[int, str]]]:
+        return layout.sample_evidence(table, ids, self.spec.count)
+
     def _of_one_record(self, model: CausalLM, items: list[Item]) -> list[dict[str, Any]]:
+        from raymia.models.causal.generation import continue_tokens
+
         text = items[0].payload
         start = rest_begins(text, self.spec.prompt_share)
         prompt = model.encode_beginnings([text[:start].rstrip()])[0] if start else []
@@ -144,3 +229,8 @@ def rest_begins(text: str, share: float) -> int:
     words = list(re.finditer(r"\S+", text))
     first = int(share * len(words))
     return words[first].start() if 0 < first < len(words) else 0
+
+
+def _shots(texts: Mapping[str, str], count: int) -> tuple[str, ...]:
+    """The same texts whatever the order of the files: the first by their ids, which are hashes."""
+    return tuple(texts[identifier] for identifier in sorted(texts)[:count])

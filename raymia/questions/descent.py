@@ -1,22 +1,25 @@
-"""The probe that searches an autoencoder's latents for the best reproduction of a record."""
+"""The question that searches an autoencoder's latents for the best reproduction of a record."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
-import torch
 
 from raymia.evidence.image import DESCENT_TERMS
-from raymia.models.autoencoders.model import Autoencoder
-from raymia.questions.base import AboutRecord, Item
-from raymia.questions.images import answer_row, chunks, columns_of, decode_pixels, list_schema
+from raymia.questions.base import Item, Question, Setup, register_question
+from raymia.questions.images import ImageQuestion, list_schema
+from raymia.spec import AuditSpec, DescentSpec
+
+if TYPE_CHECKING:
+    from raymia.models.autoencoders.model import Autoencoder
 
 
+@register_question
 @dataclass(frozen=True)
-class DescentProbe(AboutRecord):
+class DescentQuestion(ImageQuestion):
     """The least squared error that a gradient descent among latents comes to.
 
     Parameters
@@ -26,9 +29,25 @@ class DescentProbe(AboutRecord):
 
     steps: int
     rate: float
+    name = "descent"
+    families = frozenset({"autoencoder"})
+    needs = frozenset({"weights"})
+    access = "weights"
+    cost = "d backward"
+    section = "descent"
+    columns = DESCENT_TERMS
     kind: ClassVar[str] = "image.descent"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = list_schema(DESCENT_TERMS)
+
+    @classmethod
+    def set_up(cls, setup: Setup) -> Sequence[Question]:
+        spec = setup.spec.probes.descent or DescentSpec()
+        return [cls(spec.steps, spec.rate)]
+
+    @classmethod
+    def is_extra(cls, spec: AuditSpec) -> bool:
+        return spec.probes.descent is None
 
     def key_parts(self) -> Mapping[str, Any]:
         return {"steps": self.steps, "rate": self.rate}
@@ -38,6 +57,10 @@ class DescentProbe(AboutRecord):
         return self.steps + 1
 
     def ask(self, model: Autoencoder, items: Sequence[Item]) -> pa.Table:
+        import torch
+
+        from raymia.questions.asking.images import answer_row, chunks, columns_of, decode_pixels
+
         rows: list[dict[str, Any]] = []
         for chunk in chunks(items, model.batch_images):
             images = decode_pixels(chunk, model)

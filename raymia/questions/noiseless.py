@@ -1,43 +1,49 @@
-"""Probes for denoisers that draw no noise: SecMI's, PIA's and SimA's."""
+"""Questions to denoisers that draw no noise: SecMI's, PIA's and SimA's."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import torch
+import pyarrow.compute as pc
 
 from raymia.evidence.image import DISTANCES
-from raymia.models.batching import run_on_images
-from raymia.models.denoisers.model import Denoiser
-from raymia.questions.base import AboutRecord, Item
-from raymia.questions.images import (
-    answer_row,
-    captions_of,
-    chunks,
-    columns_of,
-    decode_pixels,
-    distances,
-    encode,
-    list_schema,
-)
+from raymia.questions.base import Item, Question, Setup, register_question
+from raymia.questions.images import ImageQuestion, list_schema
+from raymia.spec.images import Shape
 
-Tensor = torch.Tensor
-Predict = Callable[[Tensor, int], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from raymia.models.denoisers.model import Denoiser
+    from raymia.questions.asking.images import Predict
 
 MAP = "map"
+DENOISER = frozenset({"denoiser"})
 
 
 @dataclass(frozen=True)
-class _OfTimesteps(AboutRecord, ABC):
-    """Base of probes whose answer is one residual at each of some timesteps."""
+class _OfTimesteps(ImageQuestion):
+    """Base of questions whose answer is one residual at each of some timesteps."""
 
     timesteps: tuple[int, ...]
+    families = DENOISER
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = list_schema(DISTANCES)
+
+    @classmethod
+    def set_up(cls, setup: Setup) -> Sequence[Question]:
+        assert cls.section is not None
+        return [cls(tuple(getattr(setup.spec.probes, cls.section).timesteps))]
+
+    @property
+    def grid_steps(self) -> tuple[int, ...]:
+        return self.timesteps
 
     def key_parts(self) -> Mapping[str, Any]:
         return {"timesteps": list(self.timesteps)}
@@ -51,17 +57,25 @@ class _OfTimesteps(AboutRecord, ABC):
         """The residual at each timestep, each [batch, *latent_shape]."""
 
     def ask(self, model: Denoiser, items: Sequence[Item]) -> pa.Table:
+        import torch
+
+        from raymia.questions.asking.images import ask_without_noise, distances
+
         def answer(clean: Tensor, predict: Predict) -> dict[str, Tensor]:
             found = [distances(r) for r in self.residuals(model, clean, predict)]
             return {c: torch.stack([d[c] for d in found], dim=1) for c in DISTANCES}
 
-        return _ask(model, items, answer, self.schema)
+        return ask_without_noise(model, items, answer, self.schema)
 
 
+@register_question
 @dataclass(frozen=True)
-class CleanProbe(_OfTimesteps):
+class CleanQuestion(_OfTimesteps):
     """The noise that the model sees in the record itself (SimA, arXiv 2509.25003)."""
 
+    name = "clean"
+    cost = "c"
+    section = "clean"
     kind: ClassVar[str] = "image.clean"
 
     def residuals(self, model: Denoiser, clean: Tensor, predict: Predict) -> list[Tensor]:
@@ -69,15 +83,18 @@ class CleanProbe(_OfTimesteps):
         return [predict(clean, t) for t in self.timesteps]
 
 
+@register_question
 @dataclass(frozen=True)
-class ProximalProbe(_OfTimesteps):
+class ProximalQuestion(_OfTimesteps):
     """The change of the predicted noise from t = 0 to t (PIA, arXiv 2305.18355).
 
-    ``eps_0 - eps_theta(sqrt(abar_t) x + sqrt(1 - abar_t) eps_0, t)`` with eps_0 = eps_theta(x, 0);
-    normalized (PIAN), eps_0 is scaled to the mean absolute value of a standard normal.
+    ``eps_0 - eps_theta(sqrt(abar_t) x + sqrt(1 - abar_t) eps_0, t)`` with eps_0 = eps_theta(x, 0).
     """
 
-    normalized: bool = False
+    name = "proximal"
+    cost = "1 + p"
+    section = "proximal"
+    normalized: ClassVar[bool] = False
     kind: ClassVar[str] = "image.proximal"
 
     def key_parts(self) -> Mapping[str, Any]:
@@ -88,6 +105,8 @@ class ProximalProbe(_OfTimesteps):
         return 1 + len(self.timesteps)
 
     def residuals(self, model: Denoiser, clean: Tensor, predict: Predict) -> list[Tensor]:
+        import torch
+
         initial = predict(clean, 0)
         if self.normalized:
             size = initial.abs().flatten(1).mean(1).reshape(-1, 1, 1, 1)
@@ -99,20 +118,42 @@ class ProximalProbe(_OfTimesteps):
         return found
 
 
+@register_question
+class NormalizedProximalQuestion(ProximalQuestion):
+    """The same with eps_0 scaled to the mean absolute value of a standard normal (PIAN)."""
+
+    name = "proximal_normalized"
+    normalized = True
+
+
+@register_question
 @dataclass(frozen=True)
-class InversionProbe(AboutRecord):
+class InversionQuestion(ImageQuestion):
     """The t-error: from x_t of DDIM inversion one step up and one step back (SecMI, 2302.01316).
 
-    The record is taken for x at t = 0 and inverted in steps of ``step`` to ``timestep``. With
-    ``with_map`` the absolute residual is stored too, [channels, height, width] flattened.
+    The record is taken for x at t = 0 and inverted in steps of ``step`` to ``timestep``.
     """
 
     timestep: int
     step: int
-    with_map: bool
+    shape: Shape | None = field(default=None, kw_only=True)
+    name = "inversion"
+    families = DENOISER
+    cost = "i"
+    section = "inversion"
+    with_map: ClassVar[bool] = False
     kind: ClassVar[str] = "image.inversion"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = list_schema((*DISTANCES, MAP))
+
+    @classmethod
+    def set_up(cls, setup: Setup) -> Sequence[Question]:
+        spec = setup.spec.probes.inversion
+        return [cls(spec.timestep, spec.step, shape=setup.latent_shape)]
+
+    @property
+    def grid_steps(self) -> tuple[int, ...]:
+        return (self.timestep,)
 
     def key_parts(self) -> Mapping[str, Any]:
         return {"timestep": self.timestep, "step": self.step, "map": self.with_map}
@@ -122,6 +163,8 @@ class InversionProbe(AboutRecord):
         return self.timestep // self.step + 2
 
     def ask(self, model: Denoiser, items: Sequence[Item]) -> pa.Table:
+        from raymia.questions.asking.images import ask_without_noise, distances, move
+
         def answer(clean: Tensor, predict: Predict) -> dict[str, Tensor]:
             reached = clean
             for t in range(0, self.timestep, self.step):
@@ -133,36 +176,32 @@ class InversionProbe(AboutRecord):
             found = {c: d[:, None] for c, d in distances(residual).items()}
             return {**found, MAP: residual.abs().flatten(1)} if self.with_map else found
 
-        return _ask(model, items, answer, self.schema)
+        return ask_without_noise(model, items, answer, self.schema)
 
 
-def move(model: Denoiser, noisy: Tensor, noise: Tensor, start: int, end: int) -> Tensor:
-    """One deterministic DDIM step between timesteps, up or down (Song et al. 2021, eq. 12)."""
-    signal, sigma = model.coefficients(torch.tensor([start]))
-    to_signal, to_sigma = model.coefficients(torch.tensor([end]))
-    return to_signal * (noisy - sigma * noise) / signal + to_sigma * noise
+@register_question
+class InversionMapQuestion(InversionQuestion):
+    """The same with the absolute residual, [channels, height, width] flattened.
 
+    Parameters
+    ----------
+    shape : of the residual.
+    """
 
-def _ask(
-    model: Denoiser,
-    items: Sequence[Item],
-    answer: Callable[[Tensor, Predict], dict[str, Tensor]],
-    schema: pa.Schema,
-) -> pa.Table:
-    rows: list[dict[str, Any]] = []
-    for chunk in chunks(items, model.batch_images):
-        latents, captions = encode(model, decode_pixels(chunk, model)), captions_of(model, chunk)
+    name = "inversion_map"
+    with_map = True
+    includes = (InversionQuestion,)
 
-        def run(
-            batch: list[int], latents: Tensor = latents, captions: list[str] | None = captions
-        ) -> list[dict[str, Any]]:
-            given = None if captions is None else [captions[n] for n in batch]
-
-            def predict(noisy: Tensor, t: int) -> Tensor:
-                return model.predict_noise(noisy, torch.full((len(noisy),), t), given)
-
-            return columns_of(answer(latents[batch], predict))
-
-        answers = run_on_images(len(chunk), run, budget=model.batch_images)
-        rows += [answer_row(item, found) for item, found in zip(chunk, answers, strict=True)]
-    return pa.Table.from_pylist(rows, schema=schema)
+    def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Residual maps, float32 [records, *shape]; NaN where there is none."""
+        assert self.shape is not None, "models of images have one"
+        maps = np.full((len(ids), *self.shape), np.nan, np.float32)
+        if table is None:
+            return maps
+        usable = table.filter(pc.is_null(table["error"]))
+        rows = {record: n for n, record in enumerate(usable["record_id"].to_pylist())}
+        known = [n for n, record in enumerate(ids) if record in rows]
+        picked = usable[MAP].take(pa.array([rows[ids[n]] for n in known], pa.int64()))
+        flat = picked.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        maps[known] = flat.reshape(len(known), *self.shape)
+        return maps

@@ -1,22 +1,36 @@
-"""Probes for causal language models."""
+"""Questions about the log-probabilities of a text's tokens, and of its neighbors'."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from raymia.models.causal.model import CausalLM, Floats, TokenAnswer
-from raymia.questions.base import AboutRecord, Item, variants
+from raymia.evidence import text as layout
+from raymia.questions.base import (
+    KEY_FIELDS,
+    Item,
+    Question,
+    Setup,
+    register_question,
+    row_key,
+    variants,
+)
+from raymia.spec import AuditSpec
+
+if TYPE_CHECKING:
+    from raymia.models.causal.model import CausalLM, Floats, TokenAnswer
 
 NO_NEIGHBOR = "the neighbor could not be made"
 NOT_FINITE = "the model returned a log-probability that is not finite"
 NO_TOKENS = "fewer than two tokens, so no token has a context"
 
-KEY_FIELDS = [("record_id", pa.string()), ("neighbor", pa.int16())]
+ANY_CAUSAL = frozenset({"causal", "endpoint"})
+"""Families of models that give log-probabilities of a text."""
+
 TOKEN_SCHEMA = pa.schema(
     [
         *KEY_FIELDS,
@@ -40,10 +54,14 @@ SUM_SCHEMA = pa.schema(
 )
 
 
+@register_question
 @dataclass(frozen=True)
-class TokenProbe(AboutRecord):
+class TokenQuestion(Question):
     """The log-probability of each token of the record, with the moments of log p (Min-K%++)."""
 
+    name = "tokens"
+    families = ANY_CAUSAL
+    always_asked = True
     kind: ClassVar[str] = "text.tokens"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = TOKEN_SCHEMA
@@ -55,9 +73,13 @@ class TokenProbe(AboutRecord):
             schema=self.schema,
         )
 
+    def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> layout.TokenEvidence:
+        return layout.token_evidence(table, ids)
 
+
+@register_question
 @dataclass(frozen=True)
-class NeighborProbe:
+class NeighborQuestion(Question):
     """The summed log-probability and the token count of each neighbor.
 
     ``count`` is not part of the key: the first 10 of 20 neighbors are the same 10.
@@ -65,21 +87,28 @@ class NeighborProbe:
 
     count: int
     neighbors: str
+    name = "neighbors"
+    families = ANY_CAUSAL
+    cost = "n"
     kind: ClassVar[str] = "text.neighbors"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = SUM_SCHEMA
     subject: ClassVar[Literal["record", "neighbor"]] = "neighbor"
-    makes_neighbors: ClassVar[bool] = False
+
+    @classmethod
+    def set_up(cls, setup: Setup) -> Sequence[Question]:
+        assert setup.neighbors is not None, "planned where attacks ask about neighbors"
+        return [cls(*setup.neighbors)]
+
+    @classmethod
+    def lacking(cls, spec: AuditSpec) -> str | None:
+        return lacking_neighbors(spec)
 
     def indices(self) -> range:
         return variants(self.count)
 
     def key_parts(self) -> Mapping[str, Any]:
         return {"neighbors": self.neighbors}
-
-    @property
-    def passes(self) -> int:
-        return 1
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
         made = [item for item in items if item.payload is not None]
@@ -92,10 +121,15 @@ class NeighborProbe:
         ]
         return pa.Table.from_pylist(rows, schema=self.schema)
 
+    def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> layout.NeighborEvidence:
+        return layout.neighbor_evidence(table, ids, self.count)
 
-def row_key(item: Item) -> dict[str, Any]:
-    """The columns that every row of evidence has."""
-    return {"record_id": item.record_id, "neighbor": item.neighbor}
+
+def lacking_neighbors(spec: AuditSpec) -> str | None:
+    """What an audit file lacks that has no neighbors of records."""
+    if spec.neighbors is not None:
+        return None
+    return "compares records with their neighbors; add a section `neighbors`"
 
 
 def error_of(*columns: Floats | None) -> str | None:

@@ -1,19 +1,31 @@
-"""Probes that put changed copies of the record itself to a causal language model."""
+"""Questions that put changed copies of the record itself to a causal language model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from raymia.models.causal.model import CausalLM
-from raymia.models.causal.perturbed import NoiseRequest, answer_perturbed
-from raymia.questions.base import AboutRecord, Item, variants
-from raymia.questions.text import KEY_FIELDS, SUM_SCHEMA, error_of, row_key, sum_row
-from raymia.spec import NoiseSpec, SwapsSpec
+from raymia.evidence import text as layout
+from raymia.questions.base import (
+    KEY_FIELDS,
+    Item,
+    Question,
+    Setup,
+    register_question,
+    row_key,
+    variants,
+)
+from raymia.questions.text import ANY_CAUSAL, SUM_SCHEMA, error_of, sum_row
+from raymia.spec import AuditSpec, NoiseSpec, SwapsSpec
 from raymia.util.draws import generator, stream_key
+
+if TYPE_CHECKING:
+    from raymia.models.causal.model import CausalLM
 
 SWAP_SCHEMA = pa.schema(
     [
@@ -27,10 +39,13 @@ IN_WINDOWS = "longer than the model's context, and noise is not put on windows"
 ONE_WORD = "fewer than two words, so none can change places"
 
 
+@register_question
 @dataclass(frozen=True)
-class LowercaseProbe(AboutRecord):
+class LowercaseQuestion(Question):
     """The summed log-probability and the token count of the record in lower case."""
 
+    name = "lowercase"
+    families = ANY_CAUSAL
     kind: ClassVar[str] = "text.lowercase"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = SUM_SCHEMA
@@ -43,9 +58,13 @@ class LowercaseProbe(AboutRecord):
         ]
         return pa.Table.from_pylist(rows, schema=self.schema)
 
+    def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> layout.Floats:
+        return layout.record_means(table, ids)
 
+
+@register_question
 @dataclass(frozen=True)
-class SwapProbe(AboutRecord):
+class SwapQuestion(Question):
     """The log-probability of each token of copies of the record in which words changed places.
 
     PAC's augmentation (arXiv 2405.11930): ``max(1, int(share * words))`` times, two words drawn
@@ -55,9 +74,21 @@ class SwapProbe(AboutRecord):
 
     spec: SwapsSpec
     seed: int
+    name = "swaps"
+    section = "swaps"
+    families = ANY_CAUSAL
+    cost = "s"
     kind: ClassVar[str] = "text.swaps"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = SWAP_SCHEMA
+
+    @classmethod
+    def set_up(cls, setup: Setup) -> Sequence[Question]:
+        return [cls(setup.spec.probes.swaps or SwapsSpec(), setup.seed)]
+
+    @classmethod
+    def is_extra(cls, spec: AuditSpec) -> bool:
+        return spec.probes.swaps is None
 
     def indices(self) -> range:
         return variants(self.spec.count)
@@ -79,6 +110,11 @@ class SwapProbe(AboutRecord):
             rows.append(row if error else {**row, "log_prob": answer.log_prob})
         return pa.Table.from_pylist(rows, schema=self.schema)
 
+    def lay_out(
+        self, table: pa.Table | None, ids: Sequence[str]
+    ) -> list[list[npt.NDArray[np.float32]]]:
+        return layout.swap_evidence(table, ids, self.spec.count)
+
 
 def swap_words(item: Item, share: float, seed: int) -> str | None:
     """A copy of an item's text with words swapped; None for fewer than two words."""
@@ -92,8 +128,9 @@ def swap_words(item: Item, share: float, seed: int) -> str | None:
     return " ".join(words)
 
 
+@register_question
 @dataclass(frozen=True)
-class NoiseProbe(AboutRecord):
+class NoiseQuestion(Question):
     """The summed log-probability of the record with Gaussian noise on its input embeddings.
 
     SPV-MIA's paraphrasing in the embedding domain (arXiv 2311.06062, section 4.2): index 2n - 1 is
@@ -103,9 +140,22 @@ class NoiseProbe(AboutRecord):
 
     spec: NoiseSpec
     seed: int
+    name = "noise"
+    section = "noise"
+    needs = frozenset({"weights"})
+    access = "weights"
+    cost = "2z"
     kind: ClassVar[str] = "text.noise"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = SUM_SCHEMA
+
+    @classmethod
+    def set_up(cls, setup: Setup) -> Sequence[Question]:
+        return [cls(setup.spec.probes.noise or NoiseSpec(), setup.seed)]
+
+    @classmethod
+    def is_extra(cls, spec: AuditSpec) -> bool:
+        return spec.probes.noise is None
 
     def indices(self) -> range:
         return variants(2 * self.spec.pairs)
@@ -114,6 +164,8 @@ class NoiseProbe(AboutRecord):
         return {"seed": self.seed, "scale": self.spec.scale}
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
+        from raymia.models.causal.perturbed import NoiseRequest, answer_perturbed
+
         requests = [
             NoiseRequest(
                 item.payload,
@@ -129,3 +181,6 @@ class NoiseProbe(AboutRecord):
             for item, (log_prob, cut) in zip(items, answers, strict=True)
         ]
         return pa.Table.from_pylist(rows, schema=self.schema)
+
+    def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> layout.NeighborEvidence:
+        return layout.neighbor_evidence(table, ids, len(self.indices()))

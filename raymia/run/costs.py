@@ -24,8 +24,8 @@ def attack_costs(inputs: Inputs, plans: Sequence[TargetPlan]) -> list[AttackCost
         plan = next((p for p in plans if named in inputs.attacks_on(p.name)), None)
         if plan is None:
             continue
-        others = [a for a in inputs.attacks_on(plan.name) if not a.attack.combines]
-        alone = others if named.attack.combines else [named]
+        others = [a for a in inputs.attacks_on(plan.name) if "other_scores" not in a.attack.needs]
+        alone = others if "other_scores" in named.attack.needs else [named]
         of_target, *of_others = _passes(inputs, plan, alone)
         costs.append(AttackCost(attack=named.label, of_target=of_target, of_others=sum(of_others)))
     return costs
@@ -51,9 +51,9 @@ def _of_stage(stage: Stage, attacks: Iterable[Attack]) -> int:
     wanted = [(attack.asks, getattr(attack, "perturbation", None)) for attack in attacks]
     total = 0
     for planned in stage.probes:
-        question, _, perturbation = planned.question.partition(".")
+        names, perturbation = planned.probe.names, planned.question.partition(".")[2]
         if any(
-            question in asks and (own is None or not perturbation or own == perturbation)
+            names.intersection(asks) and (own is None or not perturbation or own == perturbation)
             for asks, own in wanted
         ):
             total += len(planned.probe.indices()) * planned.probe.passes

@@ -277,8 +277,8 @@ def _attack_cards(inputs: Inputs) -> list[AttackCard]:
             source=kind.source,
             formula=kind.formula,
             labels=labels[kind],
-            combines=kind.combines,
-            learns=kind.learns or kind.combines,
+            combines="other_scores" in kind.needs,
+            learns=bool(kind.needs & {"labels", "other_scores"}),
         )
         for kind in sorted(labels, key=lambda kind: kind.name)
     ]

@@ -14,6 +14,7 @@ from raymia.metrics.comparison import holm
 from raymia.metrics.delong import auc_variance, difference_of, placements
 from raymia.metrics.summary import MIN_PER_CLASS, Estimate
 from raymia.plan.planning import TargetPlan
+from raymia.questions.registry import model_evidence
 from raymia.scoring.evidence import units
 from raymia.scoring.parts import ScoreParts
 from raymia.shift.gate import Blind, KnownRecords, check_shift, not_checked, sampled_rows
@@ -133,5 +134,5 @@ def _alone(
             if planned.question == modality.loss_question
         ]
         if answers:
-            evidence = modality.model_evidence(checkpoint, answers, ids)
+            evidence = model_evidence(inputs.spec.records.kind, answers, ids)
             yield name, modality.score_by_loss(evidence)

@@ -16,6 +16,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.evidence.text import LabelledScores
 from raymia.inputs.base import Inputs
 from raymia.plan.planning import Stage, TargetPlan
+from raymia.questions.registry import model_evidence
 from raymia.records.base import RecordSet
 
 
@@ -36,7 +37,7 @@ class Answers:
 
     Attributes
     ----------
-    target : laid out by :meth:`raymia.inputs.modality.Modality.model_evidence`.
+    target : laid out by :func:`raymia.questions.registry.model_evidence`.
     references : the same of each, by name.
     """
 
@@ -45,7 +46,7 @@ class Answers:
     ) -> None:
         def of_stage(stage: Stage) -> Any:
             answers = ((p.question, p.probe, store.read(p.key)) for p in stage.probes)
-            return inputs.modality.model_evidence(stage.loader.checkpoint, answers, ids)
+            return model_evidence(inputs.spec.records.kind, answers, ids)
 
         self.target = of_stage(plan.target)
         self.references = {name: of_stage(stage) for name, stage in plan.references.items()}
@@ -61,7 +62,9 @@ class Known:
     def __init__(self, inputs: Inputs) -> None:
         self.is_member = inputs.records.table["is_member"].to_pylist()
         self.units = units(inputs.records)
-        self.combined = {named.label for named in inputs.attacks if named.attack.combines}
+        self.combined = {
+            named.label for named in inputs.attacks if "other_scores" in named.attack.needs
+        }
 
     def labelled(self, found: Mapping[str, Scores]) -> LabelledScores:
         """The scores of the attacks before one that combines them, and the labels."""

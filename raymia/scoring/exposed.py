@@ -60,7 +60,9 @@ class Leaders:
         attacks = {named.label: named for named in self.inputs.attacks_on(target)}
         ranking = self.rankings.get(target)
         if ranking is not None and ranking.measured:
-            combined = {label for label, named in attacks.items() if named.attack.combines}
+            combined = {
+                label for label, named in attacks.items() if "other_scores" in named.attack.needs
+            }
             return attacks[leading(ranking, combined).attack]
         kinds = {name: spec.kind for name, spec in self.inputs.spec.references.items()}
         hinted = first_to_read({named.attack.name for named in attacks.values()}, kinds)

@@ -97,7 +97,7 @@ def reduce_audit(
     judged = workers.map("measured attacks", _judge_kept, (judge, parts), pairs)
     tests = workers.map("tested sets", _test_kept, (inputs, parts), [(p.name,) for p in plans])
     metrics = [j.metrics for j in judged if j.metrics is not None]
-    combined = {named.label for named in inputs.attacks if named.attack.combines}
+    combined = {named.label for named in inputs.attacks if "other_scores" in named.attack.needs}
     questions = [(asked,) for asked in questions_of(metrics, combined)]
     compared = workers.map("compared attacks", _compare_kept, (judge, parts), questions)
     return Reduction(
@@ -124,7 +124,7 @@ def score_target(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> dict
     evidence = inputs.modality.evidence_on(inputs, store, plan)
     found: dict[str, Scores] = {}
     # What combines the others' scores comes after them, whatever the order of the audit file.
-    for named in sorted(attacks, key=lambda named: named.attack.combines):
+    for named in sorted(attacks, key=lambda named: "other_scores" in named.attack.needs):
         scores = np.asarray(named.attack.score(evidence.given_to(named, found)), np.float64)
         if scores.shape != (inputs.records.table.num_rows,):
             raise RaymiaError(
@@ -145,7 +145,7 @@ def infer_datasets(
     scores : [records] by the attack's label.
     """
     judge = Judge.of(inputs)
-    combined = {named.label for named in inputs.attacks if named.attack.combines}
+    combined = {named.label for named in inputs.attacks if "other_scores" in named.attack.needs}
     columns = [values for label, values in scores.items() if label not in combined]
     of = judge.records
     classes = {"members": of.is_member, "candidates": ~of.known}

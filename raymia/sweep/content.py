@@ -50,10 +50,13 @@ class EvidenceHasher:
         elif isinstance(value, np.ndarray):
             hashed.update(f"{value.dtype.str}{value.shape}".encode())
             hashed.update(np.ascontiguousarray(value).data)
+        elif isinstance(value, AnswersByQuestion):
+            for name, answer in value.read_by(asks).items():
+                hashed.update(name.encode())
+                hashed.update(self._hash(answer, asks))
         elif is_dataclass(value):
             for field in fields(value):
-                models = isinstance(value, AnswersByQuestion)
-                if field.compare and not (models and field.name not in asks):
+                if field.compare:
                     hashed.update(field.name.encode())
                     hashed.update(self._hash(getattr(value, field.name), asks))
         elif isinstance(value, Mapping):

@@ -151,9 +151,11 @@ def _reads(inputs: Inputs, plan: TargetPlan, named: NamedAttack) -> Hashable:
         (stage.name, p.question, p.key.hash, len(p.probe.indices()))
         for stage in stages
         for p in stage.probes
-        if p.question.partition(".")[0] in wanted
+        if p.probe.names & wanted
     )
-    made = tuple(p.recipe.key for p in plan.preparations) if attack.uses_samples else ()
+    made = (
+        tuple(p.recipe.key for p in plan.preparations) if "generated_images" in attack.needs else ()
+    )
     return plan.name, named.label, answers, made
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from raymia.attacks import NamedAttack, registry
 from raymia.inputs.attack_list import name_attacks, with_references
+from raymia.questions.base import registered
 from raymia.spec import AttackSpec, AuditSpec, SpaceSpec, SweepSpec, Value
 from raymia.sweep.queries import QuerySetting, query_settings
 from raymia.util.draws import generator
@@ -19,15 +20,6 @@ from raymia.util.errors import InputError
 
 MAX_SETTINGS = 100_000
 Parameters = Mapping[str, Value]
-TIMESTEPS_OF = {
-    "terms": "denoising",
-    "neighbors": "denoising",
-    "proximal": "proximal",
-    "proximal_normalized": "proximal",
-    "clean": "clean",
-    "captions": "captions",
-}
-"""The section of `probes` whose timesteps a question of images is asked at."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +105,7 @@ def _as_written(spec: AuditSpec) -> list[SweptAttack]:
     kinds, settings = registry(spec.records.kind), dict[str, list[Parameters]]()
     if spec.attacks is None:
         named = [item.attack for item in name_attacks(spec)]
-        settings = {attack.name: [{}] for attack in named if not attack.combines}
+        settings = {attack.name: [{}] for attack in named if "other_scores" not in attack.needs}
     for item in spec.attacks or []:
         if not _combines(kinds, item.attack):
             settings.setdefault(item.attack, []).append(dict(item.parameters))
@@ -122,7 +114,7 @@ def _as_written(spec: AuditSpec) -> list[SweptAttack]:
 
 def _combines(kinds: Mapping[str, Any], attack: str) -> bool:
     kind = kinds.get(attack.partition("@")[0])
-    return kind is not None and kind.combines
+    return kind is not None and "other_scores" in kind.needs
 
 
 def _swept(
@@ -217,14 +209,27 @@ def _wrong_timesteps(sweep: Sweep, queries: QuerySetting) -> list[str]:
     problems = []
     kinds = registry(queries.spec.records.kind)
     for swept in sweep.attacks:
-        question = TIMESTEPS_OF.get(kinds[swept.statistic].asks[-1])
-        if question is None or "timestep" not in swept.spaces:
+        if "timestep" not in swept.spaces:
             continue
-        asked = getattr(queries.spec.probes, question).timesteps
+        section = _section_with_timesteps(kinds[swept.statistic].asks[-1], queries.spec)
+        if section is None:
+            continue
+        asked = getattr(queries.spec.probes, section).timesteps
         wrong = [v for v in swept.spaces["timestep"].values or [] if v not in asked]
         if wrong:
             problems.append(
                 f"sweep.attacks.{swept.key}.timestep: {wrong[0]} is not asked about; "
-                f"probes.{question}.timesteps are {', '.join(map(str, asked))}"
+                f"probes.{section}.timesteps are {', '.join(map(str, asked))}"
             )
     return problems
+
+
+def _section_with_timesteps(question: str, spec: AuditSpec) -> str | None:
+    """The section of `probes` that has the timesteps which a question of images is asked at."""
+    for kind in registered(spec.records.kind):
+        section = kind.section
+        if kind.name == question and hasattr(
+            getattr(spec.probes, section or "", None), "timesteps"
+        ):
+            return section
+    return None

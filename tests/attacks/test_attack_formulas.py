@@ -143,8 +143,8 @@ def test_symmetric_pairs_of_the_paper_are_the_neighbors_of_the_code(pairs):
 ON_TOKENS_AND_NEIGHBORS = [
     name
     for name, kind in registry().items()
-    if not (set(kind.asks) - {"tokens", "neighbors"} or kind.uses_shadows)
-    and not (kind.uses_population or kind.uses_corpus or kind.combines)
+    if set(kind.asks) <= {"tokens", "neighbors"}
+    and not kind.needs & {"shadows", "population", "corpus", "other_scores"}
 ]
 
 

@@ -10,9 +10,10 @@ import pytest
 
 import raymia.attacks
 from raymia.attacks import Attack, build, register, registry
+from raymia.evidence.answers import answer_names
 from raymia.evidence.text import ModelEvidence, TextEvidence, token_evidence
-from raymia.questions.on_texts import QUESTIONS
-from raymia.report.attack_table import COSTS, access, queries_text
+from raymia.questions.registry import costs
+from raymia.report.attack_table import access, queries_text
 from raymia.util.errors import InputError
 
 NAMES = [
@@ -50,7 +51,7 @@ def test_every_attack_says_what_it_is(name):
     ],
 )
 def test_queries_per_record_are_those_of_the_formula(name, queries):
-    assert queries_text(registry()[name]) == queries
+    assert queries_text(registry()[name], "text") == queries
 
 
 @pytest.mark.parametrize(
@@ -66,12 +67,13 @@ def test_queries_per_record_are_those_of_the_formula(name, queries):
     ],
 )
 def test_access_is_the_least_the_formula_needs(name, least):
-    assert access(registry()[name]) == least
+    assert access(registry()[name], "text") == least
 
 
 def test_every_question_an_attack_asks_is_one_that_can_be_put():
-    asked = {question for kind in registry().values() for question in kind.asks}
-    assert asked == set(QUESTIONS) == set(COSTS)
+    for records in ("text", "image"):
+        own = {question for kind in registry(records).values() for question in kind.asks}
+        assert own <= set(answer_names(records)) == set(costs(records))
 
 
 def test_changing_the_listing_changes_no_registry():
@@ -137,7 +139,7 @@ def test_windows_that_are_not_different_sizes_are_refused(windows):
 NEEDS_MORE_THAN_TOKENS = [
     name
     for name, kind in registry().items()
-    if kind.asks != ("tokens",) or kind.uses_reference or kind.uses_shadows or kind.uses_corpus
+    if kind.asks != ("tokens",) or kind.needs & {"reference", "shadows", "corpus"}
 ]
 
 

@@ -33,9 +33,9 @@ NAMES = [
 ]  # fmt: skip
 LEARNED = ["pfami_nns", "secmi_nns"]
 KINDS = registry("image")
-SAMPLE_ONLY = [name for name in NAMES if "samples" in KINDS[name].families]
+SAMPLE_ONLY = [name for name in NAMES if "generated_images" in KINDS[name].needs]
 READ_ERRORS = [name for name in NAMES if name not in SAMPLE_ONLY]
-SHADOWED = [name for name in NAMES if KINDS[name].uses_shadows]
+SHADOWED = [name for name in NAMES if "shadows" in KINDS[name].needs]
 OF_AUTOENCODERS = ["co_membership", "reconstruction"]
 LOGARITHMIC = ["loss", "pia", "pian", "secmi", "sima", *OF_AUTOENCODERS]
 """Attacks that a reference calibrates by the difference of logarithms."""
@@ -55,7 +55,7 @@ def evidence(name, **more):
 
 def test_all_attacks_are_known():
     assert set(KINDS) == {*NAMES, "learned_combination"}
-    calibrated = {name for name, kind in KINDS.items() if kind.calibrates}
+    calibrated = {name for name, kind in KINDS.items() if "reference_if_given" in kind.needs}
     assert calibrated == {*LOGARITHMIC, *LEARNED, "pfami", "clid", "quantile"}
 
 
@@ -65,8 +65,7 @@ def test_every_attack_says_what_it_is(name):
     assert kind.name == name
     assert all((kind.title, kind.source, kind.formula))
     assert kind.__doc__
-    assert kind.families <= {"denoiser", "autoencoder", "pixels", "samples"}
-    assert kind().runs_on == kind.families
+    assert kind().all_needs == kind.needs
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,7 +16,7 @@ from tiny_models import checkpoint, passages, save_tiny
 from raymia.evidence.text import TextEvidence
 from raymia.metrics import measure
 from raymia.models.causal.model import load_causal_lm
-from raymia.questions.text import TokenProbe
+from raymia.questions.text import TokenQuestion
 
 TEXTS = [" ".join(text.split()[:n]) for text, n in zip(passages(4), (4, 30, 11, 60), strict=True)]
 
@@ -108,6 +108,6 @@ def test_budget_of_false_positives_is_never_exceeded_or_interpolated():
 def test_text_of_one_token_is_named_and_not_scored_as_0(model):
     from raymia.questions.base import Item
 
-    (row,) = TokenProbe().ask(model, [Item("r", 0, "I")]).to_pylist()
+    (row,) = TokenQuestion().ask(model, [Item("r", 0, "I")]).to_pylist()
     assert row["error"]
     assert row["log_prob"] is None

@@ -35,6 +35,7 @@ def write(folder: Path, **changes: object) -> AuditSpec:
     content = {
         "records": records,
         "targets": [{"name": "one", "model": "./center.json"}],
+        "attacks": ["near"],
         "output": "run",
         "store": "store",
         **changes,

@@ -13,7 +13,7 @@ from raymia.models.endpoints import client as endpoint_client
 from raymia.models.endpoints.client import KEY_VARIABLE
 from raymia.models.endpoints.model import connect, resolve_endpoint
 from raymia.questions.base import Item
-from raymia.questions.text import TokenProbe
+from raymia.questions.text import TokenQuestion
 from raymia.spec import EndpointTarget
 from raymia.util.errors import InputError, RaymiaError
 
@@ -120,7 +120,7 @@ def test_a_text_that_the_server_refuses_is_an_answer_with_its_reason(server, tex
     model = connected(url)
     manners.longest = 20
     long, short = texts[1], "Just a few words."
-    table = TokenProbe().ask(model, [Item("long", 0, long), Item("short", 0, short)])
+    table = TokenQuestion().ask(model, [Item("long", 0, long), Item("short", 0, short)])
     refused, answered = table.to_pylist()
     assert refused["error"].startswith("refused by the endpoint: ")
     assert "maximum context length is 20" in refused["error"]

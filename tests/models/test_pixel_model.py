@@ -11,7 +11,7 @@ import torch
 from raymia.models.image_source import resolve_image_model
 from raymia.models.pixels.model import load_pixel_model
 from raymia.questions.base import Item
-from raymia.questions.images import PixelProbe
+from raymia.questions.images import PixelQuestion
 from raymia.spec import ModelSpec
 from raymia.util.errors import InputError
 
@@ -61,7 +61,7 @@ def test_an_answer_does_not_depend_on_batches(tmp_path):
     items = [
         Item(f"r{i}", 0, {"pixels": p.tobytes(), "caption": None}) for i, p in enumerate(pixels)
     ]
-    probe = PixelProbe(seed=0, neighborhood=None)
+    probe = PixelQuestion(seed=0, neighborhood=None)
     one, other = (probe.ask(load(tmp_path, n), items)["loss"].to_pylist() for n in (1, 4))
     np.testing.assert_allclose(one, other, rtol=1e-5)
 

@@ -9,8 +9,8 @@ from tiny_models import passages
 
 from raymia.models.paraphrasers.infiller import CausalInfiller
 from raymia.neighbors.drafts import NOTHING_TO_MASK, UNFILLED
-from raymia.neighbors.infill import InfillProbe
-from raymia.neighbors.mask_fill import MaskFillProbe
+from raymia.neighbors.infill import InfillQuestion
+from raymia.neighbors.mask_fill import MaskFillQuestion
 from raymia.questions.base import Item
 from raymia.records.texts import record_id
 from raymia.spec import InfillNeighbors, MaskFillNeighbors
@@ -19,7 +19,9 @@ TEXTS = [" ".join(text.split()[: 14 + 10 * i]) for i, text in enumerate(passages
 
 
 def probe(seed=0, **settings):
-    return InfillProbe(InfillNeighbors(kind="infill", model="m", **{"count": 3, **settings}), seed)
+    return InfillQuestion(
+        InfillNeighbors(kind="infill", model="m", **{"count": 3, **settings}), seed
+    )
 
 
 def items(texts, indices):
@@ -71,7 +73,7 @@ def test_same_words_are_masked_as_for_a_t5():
         def fill(self, requests, **_):
             return [["X"] * request.spans for request in requests]
 
-    for_t5 = MaskFillProbe(MaskFillNeighbors(model="t5"), 0)
+    for_t5 = MaskFillQuestion(MaskFillNeighbors(model="t5"), 0)
     ones = FakeInfiller(lambda _: "X")
     some = items(TEXTS, range(1, 6))
     theirs, ours = for_t5.ask(T5(), some).to_pylist(), ask(probe(), ones, some)

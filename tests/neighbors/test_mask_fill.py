@@ -10,7 +10,7 @@ from tiny_models import passages
 from raymia.models import sampling
 from raymia.models.paraphrasers.mask_filler import MaskFiller
 from raymia.neighbors.drafts import NOTHING_TO_MASK, UNFILLED
-from raymia.neighbors.mask_fill import MaskFillProbe
+from raymia.neighbors.mask_fill import MaskFillQuestion
 from raymia.neighbors.masking import word_units
 from raymia.questions.base import Item
 from raymia.records.texts import record_id
@@ -20,7 +20,7 @@ TEXTS = [" ".join(text.split()[: 12 + 7 * i]) for i, text in enumerate(passages(
 
 
 def probe(seed=0, **settings):
-    return MaskFillProbe(MaskFillNeighbors(model="t5", **{"count": 3, **settings}), seed)
+    return MaskFillQuestion(MaskFillNeighbors(model="t5", **{"count": 3, **settings}), seed)
 
 
 def items(texts, indices):

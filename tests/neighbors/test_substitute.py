@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_models import passages
 
 from raymia.neighbors.makers import WordListLoader, neighbor_maker
-from raymia.neighbors.substitute import NO_WORD, SubstituteProbe
+from raymia.neighbors.substitute import NO_WORD, SubstituteQuestion
 from raymia.neighbors.word_list import WORD, WORD_LIST, WordList, load_word_list
 from raymia.questions.base import Item
 from raymia.records.texts import record_id
@@ -24,7 +24,7 @@ TEXTS = passages(6)
 
 
 def probe(seed=0, **settings):
-    return SubstituteProbe(SubstituteNeighbors(kind="substitute", **settings), seed)
+    return SubstituteQuestion(SubstituteNeighbors(kind="substitute", **settings), seed)
 
 
 def items(texts, indices):

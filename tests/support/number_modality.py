@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,13 +16,13 @@ from pydantic import Field
 
 from raymia.attacks import Attack, NamedAttack, register
 from raymia.attacks.base import Scores
-from raymia.evidence.answers import AnswersByQuestion
+from raymia.evidence.answers import AnswersByQuestion, holds_answers
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs import modality
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.modality import Modality
 from raymia.plan.planning import TargetPlan
-from raymia.questions.base import AboutRecord, Item
+from raymia.questions.base import Item, Question, register_question
 from raymia.records.base import Given, RecordSet, gather_records
 from raymia.records.tables import read_rows
 from raymia.results.findings import Findings
@@ -68,6 +68,7 @@ class CenterFile:
 
     path: str
     fingerprint: str
+    family: ClassVar[str] = "center"
 
     @property
     def label(self) -> str:
@@ -82,10 +83,20 @@ class CenterLoader:
         return float(json.loads(Path(self.checkpoint.path).read_text(encoding="utf-8")))
 
 
+@holds_answers("number")
 @dataclass(frozen=True)
-class DistanceProbe(AboutRecord):
+class NumberAnswers(AnswersByQuestion):
+    distance: Scores
+
+
+@register_question
+@dataclass(frozen=True)
+class DistanceQuestion(Question):
     """How far a number is from a model's center."""
 
+    name = "distance"
+    records = ("number",)
+    families = frozenset({"center"})
     kind: ClassVar[str] = "number.distance"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = pa.schema(
@@ -104,10 +115,9 @@ class DistanceProbe(AboutRecord):
         ]
         return pa.Table.from_pylist(rows, schema=self.schema)
 
-
-@dataclass(frozen=True)
-class NumberAnswers(AnswersByQuestion):
-    distance: Scores
+    def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> Scores:
+        found = {} if table is None else {r["record_id"]: r["distance"] for r in table.to_pylist()}
+        return np.array([found.get(i, np.nan) for i in ids])
 
 
 @dataclass(frozen=True)
@@ -170,18 +180,8 @@ class Numbers(Modality):
             spec, cls(), records, attacks, targets, references={}, population={}, shadow_members={}
         )
 
-    def probes(
-        self, inputs: Inputs, asks: Iterable[str], checkpoint: Any, neighbors: Any
-    ) -> list[tuple[str, Any]]:
-        return [(question, DistanceProbe()) for question in dict.fromkeys(asks)]
-
     def loader(self, checkpoint: Any, pool: PoolSpec) -> CenterLoader:
         return CenterLoader(checkpoint)
-
-    def model_evidence(self, checkpoint: Any, answers: Any, ids: Sequence[str]) -> NumberAnswers:
-        ((_, _, table),) = answers
-        found = {} if table is None else {r["record_id"]: r["distance"] for r in table.to_pylist()}
-        return NumberAnswers(np.array([found.get(i, np.nan) for i in ids]))
 
     def evidence_on(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> OnNumbers:
         answers = Answers(inputs, store, plan, inputs.records.ids)

@@ -42,8 +42,9 @@ from raymia.models.image_source import ImageCheckpoint, resolve_image_model
 from raymia.models.source import read_json
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS
 from raymia.prepare.denoiser_files import fresh_pipeline
+from raymia.questions.asking.images import decode_pixels
 from raymia.questions.base import RECORD, Item
-from raymia.questions.images import DenoisingProbe, Neighborhood, decode_pixels
+from raymia.questions.images import DenoisingQuestion, Neighborhood
 from raymia.records.images import pixels_array, read_image_records
 from raymia.records.pixels import as_picture
 from raymia.spec import ImageRecordsSpec, ModelSpec, ResourcesSpec
@@ -215,8 +216,8 @@ def time_limit(bench: ImageBench) -> Timing:
 
 
 def time_adapter(bench: ImageBench) -> Timing:
-    record = DenoisingProbe(0, None, TIMESTEPS, draws=1, noise="shared")
-    crop = DenoisingProbe(0, Neighborhood("crop", (USED,)), TIMESTEPS, draws=1, noise="shared")
+    record = DenoisingQuestion(0, None, TIMESTEPS, draws=1, noise="shared")
+    crop = DenoisingQuestion(0, Neighborhood("crop", (USED,)), TIMESTEPS, draws=1, noise="shared")
     cropped = [Item(item.record_id, RECORD + 1, item.payload) for item in bench.items]
 
     def run() -> None:

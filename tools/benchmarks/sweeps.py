@@ -19,7 +19,7 @@ from benchmarks.measure import machine_facts, machine_line
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.plan.planning import PlannedProbe, plan_audit
-from raymia.questions.text import SUM_SCHEMA, TOKEN_SCHEMA, NeighborProbe, TokenProbe
+from raymia.questions.text import SUM_SCHEMA, TOKEN_SCHEMA, NeighborQuestion, TokenQuestion
 from raymia.run.sweep import run_sweep
 from raymia.spec import AuditSpec
 from raymia.spec.file import parse_spec
@@ -73,7 +73,7 @@ def _answers(
     block: Sequence[tuple[str, int]],
     is_member: Mapping[str, bool | None],
 ) -> pa.Table:
-    if not isinstance(probe.probe, TokenProbe | NeighborProbe):
+    if not isinstance(probe.probe, TokenQuestion | NeighborQuestion):
         raise ValueError(f"no answers are made up for {probe.question}")
     draws = generator("made evidence", model, *block[0])
     lengths = draws.integers(*TOKENS, size=len(block))
@@ -87,7 +87,7 @@ def _answers(
         "truncated": [False] * len(block),
         "error": [None] * len(block),
     }
-    if isinstance(probe.probe, NeighborProbe):
+    if isinstance(probe.probe, NeighborQuestion):
         columns["log_prob_sum"] = np.add.reduceat(log_prob, offsets[:-1])
         columns["token_count"] = lengths
         return pa.table({n: columns[n] for n in SUM_SCHEMA.names}, schema=SUM_SCHEMA)

@@ -11,12 +11,6 @@ import numpy as np
 from raymia.attacks.base import Attack, Scores, answered
 from raymia.evidence.image import Floats, Grid, ImageEvidence, ImageModelEvidence
 
-DENOISER, AUTOENCODER, PIXELS = "denoiser", "autoencoder", "pixels"
-"""Families of image models; the last predicts pixel by pixel."""
-
-SAMPLES = "samples"
-"""The family of targets of which nothing is to be had but images that they generated."""
-
 MIN_ERROR = 1e-30
 """Floor of an error whose logarithm is taken, so that a perfect answer gives no infinity."""
 
@@ -27,12 +21,6 @@ class ImageAttack(Attack):
 
     records: ClassVar[tuple[str, ...]] = ("image",)
     asks: ClassVar[tuple[str, ...]] = ("terms",)
-    families: ClassVar[frozenset[str]] = frozenset({DENOISER, AUTOENCODER, PIXELS})
-
-    @property
-    def runs_on(self) -> frozenset[str]:
-        """Those of the ``families`` that it can be run on with its parameters."""
-        return self.families
 
 
 @dataclass(frozen=True)
@@ -48,8 +36,8 @@ class Filtered(ImageAttack):
     low_pass: bool = False
 
     @property
-    def runs_on(self) -> frozenset[str]:
-        return self.families & {DENOISER} if self.low_pass else self.families
+    def all_needs(self) -> frozenset[str]:
+        return self.needs | {"denoiser"} if self.low_pass else self.needs
 
 
 @dataclass(frozen=True)
@@ -74,8 +62,8 @@ class Timed(Filtered):
             )
 
     @property
-    def runs_on(self) -> frozenset[str]:
-        return super().runs_on if self.timestep is None else self.families & {DENOISER}
+    def all_needs(self) -> frozenset[str]:
+        return super().all_needs if self.timestep is None else self.needs | {"denoiser"}
 
 
 @dataclass(frozen=True)

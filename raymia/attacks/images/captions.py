@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from raymia.attacks.base import Scores, answered, register
-from raymia.attacks.images.base import DENOISER, Filtered, errors
+from raymia.attacks.images.base import Filtered, errors
 from raymia.evidence.image import ImageEvidence, ImageModelEvidence
 
 
 @dataclass(frozen=True)
 class _OnCaptions(Filtered):
     asks = ("captions",)
-    families = frozenset({DENOISER})
 
     def gap(self, model: ImageModelEvidence) -> Scores:
         """D: the mean error with reduced captions, less that with the full one, [records]."""
@@ -48,7 +47,7 @@ class Clid(_OnCaptions):
     title = "CLiD"
     source = "Zhai et al. 2024, arXiv 2405.14800"
     formula = "D = mean_(t, eps, c*) [||eps - eps_theta(x_t, t, c*)||^2 - (the same for c)]"
-    calibrates = True
+    needs = frozenset({"reference_if_given"})
 
     def score(self, evidence: ImageEvidence) -> Scores:
         gap = self.gap(answered(evidence.target))
@@ -76,7 +75,7 @@ class ClidMixed(_OnCaptions):
     title = "CLiD, mixed with the loss"
     source = "Zhai et al. 2024, arXiv 2405.14800"
     formula = "alpha S(D) + (1 - alpha) S(-L), S robust scaling, L the error with the caption"
-    uses_population = True
+    needs = frozenset({"population"})
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:

@@ -54,7 +54,7 @@ class Around(Filtered):
     perturbation: str | None = None
 
     asks = ("terms", "neighbors")
-    takes_shadows = True
+    needs = frozenset({"shadows_if_given"})
 
     def __post_init__(self) -> None:
         if self.form not in ("ratio", "difference"):
@@ -105,7 +105,7 @@ class Pfami(Around):
     title = "PFAMI, metric"
     source = "Fu et al. 2023, arXiv 2308.12143"
     formula = "mean_(strength, t, eps) [L_t(neighbor) - L_t(x)] / L_t(x)"
-    calibrates = True
+    needs = Around.needs | {"reference_if_given"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

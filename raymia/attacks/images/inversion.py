@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raymia.attacks.base import Scores, answered, register
-from raymia.attacks.images.base import DENOISER, Filtered, mean_error, score_of_error
+from raymia.attacks.images.base import Filtered, mean_error, score_of_error
 from raymia.evidence.image import ImageEvidence, ImageModelEvidence
 
 
@@ -28,8 +28,7 @@ class SecMi(Filtered):
     source = "Duan et al. 2023, arXiv 2302.01316"
     formula = "-||psi(phi(x_t, t), t) - x_t||^2, x_t by DDIM inversion"
     asks = ("inversion",)
-    families = frozenset({DENOISER})
-    calibrates = True
+    needs = frozenset({"reference_if_given"})
 
     def score(self, evidence: ImageEvidence) -> Scores:
         return score_of_error(self._error, evidence)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raymia.attacks.base import Scores, answered, register
-from raymia.attacks.images.base import DENOISER, ImageAttack
+from raymia.attacks.images.base import ImageAttack
 from raymia.attacks.images.fluctuation import Around
 from raymia.evidence.image import ImageEvidence, ImageModelEvidence
 from raymia.metrics.learning import MIN_PER_CLASS, fold_of
@@ -51,9 +51,7 @@ class OnPictures(ImageAttack):
 
     folds: int = 5
 
-    takes_shadows = True
-    learns = True
-    calibrates = True
+    needs = frozenset({"labels", "shadows_if_given", "reference_if_given"})
 
     def __post_init__(self) -> None:
         if self.folds < 2:
@@ -199,7 +197,6 @@ class SecMiNns(OnPictures):
     source = "Duan et al. 2023, arXiv 2302.01316"
     formula = "cross-fitted log-odds of a ResNet on |psi(phi(x_t, t), t) - x_t|"
     asks = ("inversion_map",)
-    families = frozenset({DENOISER})
 
     def score(self, evidence: ImageEvidence) -> Scores:
         beside = [evidence.reference] if evidence.reference is not None else []

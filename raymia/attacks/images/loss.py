@@ -29,7 +29,7 @@ class Loss(OnLoss):
     title = "Loss"
     source = "Matsumoto et al. 2023, arXiv 2302.03262"
     formula = "-mean_(t, eps) ||eps - eps_theta(x_t, t)||^2; for autoencoders the ELBO"
-    calibrates = True
+    needs = frozenset({"reference_if_given"})
 
     def score(self, evidence: ImageEvidence) -> Scores:
         return score_of_error(self.loss, evidence)

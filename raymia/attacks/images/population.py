@@ -39,8 +39,7 @@ class Quantile(OnLoss):
     title = "Quantile regression"
     source = "Tang et al. 2024, arXiv 2312.05140; Bertran et al. 2023, arXiv 2307.03694"
     formula = "-log L(x) - Q(x), Q the 1 - fpr quantile for non-members like x"
-    uses_population = True
-    calibrates = True
+    needs = frozenset({"population", "reference_if_given"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 from raymia.attacks.base import Scores, answered, register
-from raymia.attacks.images.base import DENOISER, Timed, mean_error, score_of_error
+from raymia.attacks.images.base import Timed, mean_error, score_of_error
 from raymia.evidence.image import Grid, ImageEvidence, ImageModelEvidence
 
 
@@ -17,8 +17,7 @@ class _Norm(Timed):
 
     p: int = 4
 
-    families = frozenset({DENOISER})
-    calibrates = True
+    needs = frozenset({"reference_if_given"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

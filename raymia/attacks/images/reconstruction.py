@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raymia.attacks.base import Scores, answered, register
-from raymia.attacks.images.base import AUTOENCODER, ImageAttack, mean_error, score_of_error
+from raymia.attacks.images.base import ImageAttack, mean_error, score_of_error
 from raymia.evidence.image import ImageEvidence, ImageModelEvidence
 
 
@@ -23,8 +23,7 @@ class Reconstruction(ImageAttack):
     title = "Reconstruction"
     source = "Hilprecht et al. 2019, arXiv 1906.03006"
     formula = "-mean_z ||x - decode(z)||^2, z ~ q(z | x)"
-    families = frozenset({AUTOENCODER})
-    calibrates = True
+    needs = frozenset({"autoencoder", "reference_if_given"})
 
     def score(self, evidence: ImageEvidence) -> Scores:
         return score_of_error(self._error, evidence)
@@ -50,9 +49,7 @@ class CoMembership(ImageAttack):
     source = "Liu et al. 2019, ICDM; Chen et al. 2020, arXiv 1909.03935, full access"
     formula = "-min_z ||x - decode(z)||^2"
     asks = ("descent",)
-    needs = frozenset({"weights"})
-    families = frozenset({AUTOENCODER})
-    calibrates = True
+    needs = frozenset({"reference_if_given"})
 
     def score(self, evidence: ImageEvidence) -> Scores:
         return score_of_error(self._error, evidence)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raymia.attacks.base import Scores, answered, register
-from raymia.attacks.images.base import AUTOENCODER, DENOISER, PIXELS, SAMPLES, ImageAttack
+from raymia.attacks.images.base import ImageAttack
 from raymia.attacks.images.distances import (
     ROWS,
     check_same_shape,
@@ -37,8 +37,7 @@ class OnSamples(ImageAttack):
     """Base of attacks on generated images alone, which every family can give."""
 
     asks = ()
-    families = frozenset({DENOISER, AUTOENCODER, PIXELS, SAMPLES})
-    uses_samples = True
+    needs = frozenset({"generated_images"})
 
 
 def samples_of(evidence: ImageEvidence) -> Images:
@@ -171,7 +170,7 @@ class OverRepresentation(OnSamples):
     title = "Over-represented regions"
     source = "Hu and Pang 2021, CCS, 10.1145/3460120.3485338"
     formula = "log d_k(x, population) - log d_k(x, samples)"
-    uses_population = True
+    needs = OnSamples.needs | {"population"}
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -210,7 +209,7 @@ class Logan(OnSamples):
     title = "LOGAN, surrogate"
     source = "Hayes et al. 2019, arXiv 1705.07663"
     formula = "log-odds of a classifier of samples against non-members"
-    uses_population = True
+    needs = OnSamples.needs | {"population"}
 
     def __post_init__(self) -> None:
         if self.components < 1:

@@ -17,7 +17,7 @@ from raymia.evidence.image import ImageEvidence
 class _Likelihoods(OnLoss):
     fixed_variance: bool = True
 
-    uses_shadows = True
+    needs = frozenset({"shadows"})
 
     def statistics(self, evidence: ImageEvidence) -> tuple[Scores, Scores, npt.NDArray[np.bool_]]:
         """phi of the target [records] and of the shadows [shadows, records], and which shadow was

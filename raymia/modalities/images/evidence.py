@@ -30,7 +30,7 @@ class OnImages:
         self.images = self._pixels(inputs.records.table["payload"].to_pylist())
         self.records = Answers(inputs, store, plan, inputs.records.ids)
         self.population: tuple[Pixels, Answers] | None = None
-        if any(attack.uses_population for attack in attacks):
+        if any("population" in attack.needs for attack in attacks):
             others = self._pixels(list(inputs.population.values()))
             self.population = (others, Answers(inputs, store, plan, list(inputs.population)))
         self.shadows = [
@@ -38,7 +38,7 @@ class OnImages:
             for name, is_in in shadows_of(inputs, plan)
         ]
         self.samples: Pixels | None = None
-        if any(attack.uses_samples for attack in attacks):
+        if any("generated_images" in attack.needs for attack in attacks):
             given = modality.samples.get(plan.name)
             self.samples = _generated(store, plan) if given is None else self._pixels(given)
         self.shows_shadows = inputs.shows_shadows
@@ -51,7 +51,7 @@ class OnImages:
 
     def given_to(self, named: NamedAttack, found: Mapping[str, Scores]) -> ImageEvidence:
         attack, population = named.attack, None
-        if attack.uses_population and self.population is not None:
+        if "population" in attack.needs and self.population is not None:
             images, answers = self.population
             population = ImageEvidence(images, answers.target, answers.against(named.reference))
         labels = None
@@ -63,9 +63,9 @@ class OnImages:
             self.records.against(named.reference),
             shadows=self.shadows if self.shows_shadows(attack) else (),
             population=population,
-            samples=self.samples if attack.uses_samples else None,
+            samples=self.samples if "generated_images" in attack.needs else None,
             labels=labels,
-            labelled=self.known.labelled(found) if attack.combines else None,
+            labelled=self.known.labelled(found) if "other_scores" in attack.needs else None,
             chosen=self.chosen,
         )
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from raymia.attacks import NamedAttack
-from raymia.attacks.images.base import ImageAttack
 from raymia.inputs.base import Inputs, Problems
 from raymia.modalities.images.modality import Images
 from raymia.models.image_source import ImageCheckpoint, resolve_image_model
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS, check_perturbation
+from raymia.questions.registry import families_for, model_needs
 from raymia.records.base import RecordSet, SetAside
 from raymia.records.images import read_image_records, read_other_images, shape_of_first
 from raymia.spec import (
@@ -226,13 +226,14 @@ def _why_not(
     references: dict[str, ImageCheckpoint],
 ) -> str | None:
     attack = named.attack
-    families = attack.runs_on if isinstance(attack, ImageAttack) else frozenset({target.family})
-    if target.family not in families:
+    families = families_for(attack, spec.records.kind)
+    if families is not None and target.family not in families:
         wanted = " or ".join(sorted(families))
         return (
             f"it can be run on models of the kind {wanted}, and this is of the kind {target.family}"
         )
-    if "captions" in named.attack.asks and not target.is_captioned:
+    needs = model_needs(attack, spec.records.kind, target.family)
+    if "text_conditioning" in needs and not target.is_captioned:
         return "the model is not conditioned on text"
     if named.reference is None:
         return None

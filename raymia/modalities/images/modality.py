@@ -5,7 +5,7 @@ What a step needs is imported where the step is taken: to be known, a modality l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,6 @@ from raymia.inputs.modality import Modality, register
 from raymia.spec import ImageNeighbors, ImageRecordsSpec, PoolSpec, SelfGeneratedReference
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from raymia.attacks import Attack, NamedAttack
     from raymia.attacks.base import Scores
     from raymia.evidence.image import ImageModelEvidence
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from raymia.models.loaders import Loader
     from raymia.plan.planning import TargetPlan
     from raymia.prepare.self_generated import SelfGeneratedRecipe
-    from raymia.questions.base import Probe
     from raymia.results.findings import Findings
     from raymia.scoring.evidence import TargetEvidence
     from raymia.scoring.exposed import ScoreColumns
@@ -71,18 +68,6 @@ class Images(Modality):
         assert isinstance(spec.records, ImageRecordsSpec)
         return resolve_images(spec, places, spec.records, attacks, problems)
 
-    def probes(
-        self,
-        inputs: Inputs,
-        asks: Iterable[str],
-        checkpoint: AnyCheckpoint,
-        neighbors: tuple[int, str] | None,
-    ) -> list[tuple[str, Probe]]:
-        from raymia.questions.on_images import probes_for
-
-        del neighbors  # they are made where the model is
-        return probes_for(inputs, asks, checkpoint)
-
     def loader(self, checkpoint: AnyCheckpoint, pool: PoolSpec) -> Loader:
         from raymia.models.image_source import ImageCheckpoint
         from raymia.models.loaders import ImageModelLoader
@@ -101,18 +86,6 @@ class Images(Modality):
         assert base is None or isinstance(base, ImageCheckpoint)
         return SelfGeneratedRecipe(target=maker, base=base, spec=spec, seed=inputs.spec.seed)
 
-    def model_evidence(
-        self,
-        checkpoint: AnyCheckpoint | None,
-        answers: Iterable[tuple[str, Probe, pa.Table | None]],
-        ids: Sequence[str],
-    ) -> ImageModelEvidence:
-        from raymia.models.image_source import ImageCheckpoint
-        from raymia.questions.on_images import model_evidence
-
-        assert isinstance(checkpoint, ImageCheckpoint)
-        return model_evidence(answers, ids, checkpoint.latent_shape)
-
     def evidence_on(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> TargetEvidence:
         from raymia.modalities.images.evidence import OnImages
 
@@ -130,7 +103,9 @@ class Images(Modality):
         return captions, pixels_array(payloads, self.shape)
 
     def tells_labels(self, spec: AuditSpec, attack: Attack) -> bool:
-        return attack.learns or (chooses_perturbation(spec) and "neighbors" in attack.asks)
+        return "labels" in attack.needs or (
+            chooses_perturbation(spec) and "neighbors" in attack.asks
+        )
 
     def batch(self, pool: PoolSpec) -> int:
         return pool.batch_images

@@ -24,12 +24,13 @@ class OnTexts:
         self.texts = inputs.records.table["payload"].to_pylist()
         self.records = Answers(inputs, store, plan, inputs.records.ids)
         self.population: tuple[list[str], Answers] | None = None
-        if any(attack.uses_population for attack in attacks):
+        if any("population" in attack.needs for attack in attacks):
             texts = list(inputs.population.values())
             self.population = (texts, Answers(inputs, store, plan, list(inputs.population)))
         self.corpus = None
         checkpoint, corpus = inputs.targets[plan.name], inputs.spec.corpus
-        if corpus and isinstance(checkpoint, Checkpoint) and any(a.uses_corpus for a in attacks):
+        wanted = any("corpus" in attack.needs for attack in attacks)
+        if corpus and isinstance(checkpoint, Checkpoint) and wanted:
             self.corpus = token_counts(corpus, checkpoint, store)
         self.shadows = [
             ShadowEvidence(self.records.references[name], is_in)
@@ -38,15 +39,15 @@ class OnTexts:
 
     def given_to(self, named: NamedAttack, found: Mapping[str, Scores]) -> TextEvidence:
         attack, population = named.attack, None
-        if attack.uses_population and self.population is not None:
+        if "population" in attack.needs and self.population is not None:
             texts, answers = self.population
             population = TextEvidence(texts, answers.target, answers.against(named.reference))
         return TextEvidence(
             self.texts,
             self.records.target,
             self.records.against(named.reference),
-            shadows=self.shadows if attack.uses_shadows else (),
+            shadows=self.shadows if "shadows" in attack.needs else (),
             population=population,
-            corpus=self.corpus if attack.uses_corpus else None,
-            labelled=self.known.labelled(found) if attack.combines else None,
+            corpus=self.corpus if "corpus" in attack.needs else None,
+            labelled=self.known.labelled(found) if "other_scores" in attack.needs else None,
         )

@@ -13,8 +13,6 @@ from raymia.inputs.modality import Modality, register
 from raymia.spec import PoolSpec, SelfPromptReference, TextNeighbors, TextRecordsSpec
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from raymia.attacks import NamedAttack
     from raymia.attacks.base import Scores
     from raymia.evidence.store import EvidenceStore
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from raymia.neighbors.makers import NeighborMaker
     from raymia.plan.planning import TargetPlan
     from raymia.prepare.self_prompt import SelfPromptRecipe
-    from raymia.questions.base import Probe
     from raymia.records.base import RecordSet
     from raymia.results.findings import Findings
     from raymia.results.result import NeighborQuality
@@ -68,18 +65,6 @@ class Texts(Modality):
         assert isinstance(spec.records, TextRecordsSpec)
         return resolve_texts(spec, places, spec.records, attacks, problems)
 
-    def probes(
-        self,
-        inputs: Inputs,
-        asks: Iterable[str],
-        checkpoint: AnyCheckpoint,
-        neighbors: tuple[int, str] | None,
-    ) -> list[tuple[str, Probe]]:
-        from raymia.questions.on_texts import probes_for
-
-        del checkpoint  # every language model is asked the same
-        return probes_for(inputs, asks, neighbors)
-
     def loader(self, checkpoint: AnyCheckpoint, pool: PoolSpec) -> Loader:
         from raymia.models.endpoints.model import Endpoint
         from raymia.models.loaders import CausalLMLoader, EndpointLoader
@@ -107,17 +92,6 @@ class Texts(Modality):
         assert isinstance(writer, Checkpoint), "inputs refuse an endpoint that should write"
         assert isinstance(base, Checkpoint)
         return SelfPromptRecipe(writer, base, spec, self.prompts[reference], inputs.spec.seed)
-
-    def model_evidence(
-        self,
-        checkpoint: AnyCheckpoint | None,
-        answers: Iterable[tuple[str, Probe, pa.Table | None]],
-        ids: Sequence[str],
-    ) -> ModelEvidence:
-        from raymia.questions.on_texts import model_evidence
-
-        del checkpoint  # every language model answers in the same layout
-        return model_evidence(answers, ids)
 
     def evidence_on(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> TargetEvidence:
         from raymia.modalities.texts.evidence import OnTexts

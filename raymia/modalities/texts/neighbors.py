@@ -5,7 +5,7 @@ from __future__ import annotations
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.plan.planning import TargetPlan
-from raymia.questions.text import NeighborProbe, TokenProbe
+from raymia.questions.text import NeighborQuestion, TokenQuestion
 from raymia.results.neighbors import ReferenceAnswers, neighbor_quality
 from raymia.results.result import NeighborQuality
 from raymia.spec import TextNeighbors
@@ -31,11 +31,13 @@ def _judge(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> ReferenceA
     """The first reference that was asked about neighbors: the base, else a model, else another."""
     keys = {n: {p.key.kind: p.key for p in s.probes} for n, s in plan.references.items()}
     asked = [
-        name for name, kinds in keys.items() if {TokenProbe.kind, NeighborProbe.kind} <= {*kinds}
+        name
+        for name, kinds in keys.items()
+        if {TokenQuestion.kind, NeighborQuestion.kind} <= {*kinds}
     ]
     if not asked:
         return None
     specs = inputs.spec.references
     name = min(asked, key=lambda n: (n != "base", specs[n].kind != "model"))
-    tokens, neighbors = keys[name][TokenProbe.kind], keys[name][NeighborProbe.kind]
+    tokens, neighbors = keys[name][TokenQuestion.kind], keys[name][NeighborQuestion.kind]
     return ReferenceAnswers(name, store.read(tokens), store.read(neighbors))

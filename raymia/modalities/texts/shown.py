@@ -16,7 +16,7 @@ from raymia.metrics.summary import Metrics
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.source import Checkpoint
 from raymia.plan.planning import Stage, TargetPlan
-from raymia.questions.text import TokenProbe
+from raymia.questions.text import TokenQuestion
 from raymia.results.text_result import TextExample, TextPiece
 from raymia.scoring.exposed import Leaders, ScoreColumns, shown_records
 
@@ -96,7 +96,7 @@ def _examples(
 
 def _answers(stage: Stage, store: EvidenceStore, ids: Sequence[str]) -> dict[str, _Answer]:
     """What a stage's model said of the tokens of some records."""
-    asked = [planned.key for planned in stage.probes if planned.key.kind == TokenProbe.kind]
+    asked = [planned.key for planned in stage.probes if planned.key.kind == TokenQuestion.kind]
     table = store.read(asked[0], COLUMNS, records=ids) if asked else None
     rows: list[dict[str, Any]] = [] if table is None else table.to_pylist()
     return {

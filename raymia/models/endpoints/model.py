@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -70,6 +70,7 @@ class Endpoint:
     way: int = 0
     gives_token_ids: bool = False
     fingerprint: str = ""
+    family: ClassVar[str] = "endpoint"
 
     @property
     def label(self) -> str:

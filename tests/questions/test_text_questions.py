@@ -17,8 +17,8 @@ from raymia.questions.text import (
     NOT_FINITE,
     SUM_SCHEMA,
     TOKEN_SCHEMA,
-    NeighborProbe,
-    TokenProbe,
+    NeighborQuestion,
+    TokenQuestion,
 )
 
 TEXTS = passages(3)
@@ -42,7 +42,7 @@ def broken():
 
 
 def test_token_rows_hold_the_models_answers(base):
-    rows = TokenProbe().ask(base, items(TEXTS)).to_pylist()
+    rows = TokenQuestion().ask(base, items(TEXTS)).to_pylist()
     for row, answer in zip(rows, base.answer(TEXTS, moments=True), strict=True):
         assert row["token_ids"] == answer.token_ids.tolist()
         assert row["log_prob"] == answer.log_prob.tolist()
@@ -53,7 +53,7 @@ def test_token_rows_hold_the_models_answers(base):
 
 
 def test_neighbor_rows_hold_sum_and_count(base):
-    rows = NeighborProbe(3, "key").ask(base, items(TEXTS, neighbor=2)).to_pylist()
+    rows = NeighborQuestion(3, "key").ask(base, items(TEXTS, neighbor=2)).to_pylist()
     for row, answer in zip(rows, base.answer(TEXTS, moments=False), strict=True):
         assert row["neighbor"] == 2
         assert row["token_count"] == len(answer.log_prob)
@@ -61,13 +61,13 @@ def test_neighbor_rows_hold_sum_and_count(base):
 
 
 def test_tables_have_the_declared_schema(base):
-    assert TokenProbe().ask(base, items(TEXTS)).schema == TOKEN_SCHEMA
-    assert NeighborProbe(3, "key").ask(base, items(TEXTS)).schema == SUM_SCHEMA
+    assert TokenQuestion().ask(base, items(TEXTS)).schema == TOKEN_SCHEMA
+    assert NeighborQuestion(3, "key").ask(base, items(TEXTS)).schema == SUM_SCHEMA
 
 
 @pytest.mark.parametrize("text", ["", "I"])
 def test_text_without_scored_tokens_is_an_error_row(base, text):
-    for probe in (TokenProbe(), NeighborProbe(3, "key")):
+    for probe in (TokenQuestion(), NeighborQuestion(3, "key")):
         rows = probe.ask(base, items([text, TEXTS[0]])).to_pylist()
         assert [r["error"] for r in rows] == [NO_TOKENS, None]
         assert rows[0].get("log_prob") is None
@@ -77,7 +77,7 @@ def test_text_without_scored_tokens_is_an_error_row(base, text):
 def test_answer_that_is_not_finite_is_an_error_row_and_touches_no_other(broken):
     model, poisoned = broken
     clean = [t for t in TEXTS if "Darcy" not in t][:2]
-    for probe in (TokenProbe(), NeighborProbe(3, "key")):
+    for probe in (TokenQuestion(), NeighborQuestion(3, "key")):
         rows = probe.ask(model, items([clean[0], poisoned, clean[1]])).to_pylist()
         assert [r["error"] for r in rows] == [None, NOT_FINITE, None]
         values = rows[1].get("log_prob", rows[1].get("log_prob_sum"))
@@ -93,28 +93,28 @@ def test_infinite_logit_is_an_error_row(base):
             answers[0].log_prob[2] = -np.inf
             return answers
 
-    rows = TokenProbe().ask(Infinite(), items(TEXTS[:2])).to_pylist()
+    rows = TokenQuestion().ask(Infinite(), items(TEXTS[:2])).to_pylist()
     assert [r["error"] for r in rows] == [NOT_FINITE, None]
 
 
 def test_neighbor_that_could_not_be_made_is_an_error_row(base):
     some = [Item("r0", 1, TEXTS[0]), Item("r0", 2, None), Item("r0", 3, TEXTS[1])]
-    rows = NeighborProbe(3, "key").ask(base, some).to_pylist()
+    rows = NeighborQuestion(3, "key").ask(base, some).to_pylist()
     assert [r["error"] for r in rows] == [None, NO_NEIGHBOR, None]
-    alone = NeighborProbe(3, "key").ask(base, some[2:]).to_pylist()[0]
+    alone = NeighborQuestion(3, "key").ask(base, some[2:]).to_pylist()[0]
     assert rows[2]["log_prob_sum"] == pytest.approx(alone["log_prob_sum"], abs=1e-3)
 
 
 def test_block_in_which_no_neighbor_could_be_made_is_error_rows(base):
     """A block of one-word records has no neighbor at all; that stops no run."""
     some = [Item("r0", 1, None), Item("r0", 2, None)]
-    rows = NeighborProbe(2, "key").ask(base, some).to_pylist()
+    rows = NeighborQuestion(2, "key").ask(base, some).to_pylist()
     assert [r["error"] for r in rows] == [NO_NEIGHBOR] * 2
 
 
 def test_cut_text_is_flagged_in_its_row(base):
     long = " ".join(passages(12))
-    for probe in (TokenProbe(), NeighborProbe(3, "key")):
+    for probe in (TokenQuestion(), NeighborQuestion(3, "key")):
         rows = probe.ask(base, items([long, TEXTS[0]])).to_pylist()
         assert [r["truncated"] for r in rows] == [True, False]
 
@@ -123,22 +123,22 @@ def test_cut_text_is_flagged_in_its_row(base):
 
 
 def test_key_changes_with_model_neighbors_and_version(monkeypatch):
-    plain = evidence_key(NeighborProbe(10, "n1"), "model 1")
-    assert evidence_key(NeighborProbe(10, "n1"), "model 2").hash != plain.hash
-    assert evidence_key(NeighborProbe(10, "n2"), "model 1").hash != plain.hash
-    assert evidence_key(TokenProbe(), "model 1").hash != plain.hash
-    monkeypatch.setattr(NeighborProbe, "version", 2)
-    assert evidence_key(NeighborProbe(10, "n1"), "model 1").hash != plain.hash
+    plain = evidence_key(NeighborQuestion(10, "n1"), "model 1")
+    assert evidence_key(NeighborQuestion(10, "n1"), "model 2").hash != plain.hash
+    assert evidence_key(NeighborQuestion(10, "n2"), "model 1").hash != plain.hash
+    assert evidence_key(TokenQuestion(), "model 1").hash != plain.hash
+    monkeypatch.setattr(NeighborQuestion, "version", 2)
+    assert evidence_key(NeighborQuestion(10, "n1"), "model 1").hash != plain.hash
 
 
 def test_count_of_neighbors_is_no_part_of_the_key():
-    keys = [evidence_key(NeighborProbe(count, "n"), "model") for count in (5, 10)]
+    keys = [evidence_key(NeighborQuestion(count, "n"), "model") for count in (5, 10)]
     assert keys[0].hash == keys[1].hash
-    assert NeighborProbe(5, "n").indices() == range(1, 6)
-    assert TokenProbe().indices() == range(1)
+    assert NeighborQuestion(5, "n").indices() == range(1, 6)
+    assert TokenQuestion().indices() == range(1)
 
 
 def test_key_names_its_kind():
-    key = evidence_key(TokenProbe(), "model")
-    assert key == EvidenceKey("text.tokens", {"model": "model", "version": TokenProbe.version})
+    key = evidence_key(TokenQuestion(), "model")
+    assert key == EvidenceKey("text.tokens", {"model": "model", "version": TokenQuestion.version})
     assert key.folder == f"evidence/text.tokens/{key.hash}"

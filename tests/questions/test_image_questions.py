@@ -9,16 +9,21 @@ import pytest
 import torch
 
 from raymia.models.denoisers.model import Denoiser
+from raymia.questions.asking.images import distances, low_pass
 from raymia.questions.base import Item, evidence_key
 from raymia.questions.images import (
-    CaptionProbe,
-    DenoisingProbe,
+    CaptionQuestion,
+    DenoisingQuestion,
     Neighborhood,
-    distances,
-    low_pass,
     reduced,
 )
-from raymia.questions.noiseless import CleanProbe, InversionProbe, ProximalProbe
+from raymia.questions.noiseless import (
+    CleanQuestion,
+    InversionMapQuestion,
+    InversionQuestion,
+    NormalizedProximalQuestion,
+    ProximalQuestion,
+)
 from raymia.util.draws import normals, stream_key
 
 ALPHAS = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
@@ -64,8 +69,10 @@ def noise_of(item: Item, t: int, draw: int, neighbor: int = 0) -> np.ndarray:
     return normals(torch.tensor([key]), int(np.prod(SHAPE)))[0].double().numpy().reshape(SHAPE)
 
 
-def probe(**changes) -> DenoisingProbe:
-    made = DenoisingProbe(seed=0, neighborhood=None, timesteps=TIMESTEPS, draws=2, noise="shared")
+def probe(**changes) -> DenoisingQuestion:
+    made = DenoisingQuestion(
+        seed=0, neighborhood=None, timesteps=TIMESTEPS, draws=2, noise="shared"
+    )
     return replace(made, **changes)
 
 
@@ -163,7 +170,7 @@ def test_a_change_of_anything_that_matters_changes_the_key():
 
 def test_sima_asks_for_the_noise_in_the_clean_image():
     (item,) = records(1)
-    row = CleanProbe(TIMESTEPS).ask(gaussian_denoiser(), [item]).to_pylist()[0]
+    row = CleanQuestion(TIMESTEPS).ask(gaussian_denoiser(), [item]).to_pylist()[0]
     expected = [np.mean(best_noise(clean_of(item), t) ** 4) for t in TIMESTEPS]
     np.testing.assert_allclose(row["l4"], expected, rtol=1e-4)
 
@@ -171,7 +178,8 @@ def test_sima_asks_for_the_noise_in_the_clean_image():
 @pytest.mark.parametrize("normalized", [False, True])
 def test_pia_compares_with_the_noise_seen_at_the_start(normalized):
     (item,) = records(1)
-    row = ProximalProbe(TIMESTEPS, normalized).ask(gaussian_denoiser(), [item]).to_pylist()[0]
+    kind = NormalizedProximalQuestion if normalized else ProximalQuestion
+    row = kind(TIMESTEPS).ask(gaussian_denoiser(), [item]).to_pylist()[0]
     initial = best_noise(clean_of(item), 0)
     if normalized:
         initial = initial * np.sqrt(2 / np.pi) / np.abs(initial).mean()
@@ -185,7 +193,8 @@ def test_pia_compares_with_the_noise_seen_at_the_start(normalized):
 @pytest.mark.parametrize("with_map", [False, True])
 def test_secmi_inverts_goes_one_step_up_and_one_back(with_map):
     (item,) = records(1)
-    row = InversionProbe(100, 20, with_map).ask(gaussian_denoiser(), [item]).to_pylist()[0]
+    kind = InversionMapQuestion if with_map else InversionQuestion
+    row = kind(100, 20).ask(gaussian_denoiser(), [item]).to_pylist()[0]
 
     def move(x, start, end):
         noise, a, b = best_noise(x, start), float(ALPHAS[start]), float(ALPHAS[end])
@@ -216,7 +225,7 @@ def test_an_answer_that_is_not_finite_is_an_error_of_its_record_alone():
     )
     model.encode = lambda images: images * 2 - 1 + 10 * (images[:, :1, :1, :1] > 0.5)
     marked = [np.frombuffer(i.payload["pixels"], np.uint8)[0] > 127 for i in items]
-    rows = CleanProbe((0,)).ask(model, items).to_pylist()
+    rows = CleanQuestion((0,)).ask(model, items).to_pylist()
     assert [row["error"] is not None for row in rows] == marked
     assert 0 < sum(marked) < len(items)
 
@@ -237,7 +246,7 @@ def test_captions_are_reduced_to_none():
         embed=embed,
     )  # fmt: skip
     (record,) = records(1)
-    captions = CaptionProbe(timesteps=(150,), reductions=2, seed=0)
+    captions = CaptionQuestion(timesteps=(150,), reductions=2, seed=0)
     items = [Item("r0", n, record.payload) for n in captions.indices()]
     rows = captions.ask(model, items).to_pylist()
     assert asked == [["a b c d", "a b", ""]]

@@ -19,13 +19,19 @@ from raymia.questions.deeper import (
     TOO_LONG,
     TOO_LONG_WITH_PREFIX,
     TOO_SHORT,
-    GradientProbe,
-    PrefixProbe,
-    SampleProbe,
+    GradientQuestion,
+    PrefixQuestion,
+    SampleQuestion,
     rest_begins,
 )
 from raymia.questions.text import NO_TOKENS, NOT_FINITE
-from raymia.questions.variants import ONE_WORD, LowercaseProbe, NoiseProbe, SwapProbe, swap_words
+from raymia.questions.variants import (
+    ONE_WORD,
+    LowercaseQuestion,
+    NoiseQuestion,
+    SwapQuestion,
+    swap_words,
+)
 from raymia.spec import NoiseSpec, SamplesSpec, SwapsSpec
 
 TEXTS = [" ".join(text.split()[: 4 + 9 * i]) for i, text in enumerate(passages(6))]
@@ -37,12 +43,12 @@ def items(indices, texts=TEXTS):
 
 
 PROBES = {
-    "lowercase": LowercaseProbe(),
-    "prefixed": PrefixProbe(SHOTS),
-    "swaps": SwapProbe(SwapsSpec(count=2), 0),
-    "noise": NoiseProbe(NoiseSpec(pairs=1), 0),
-    "gradient": GradientProbe(),
-    "samples": SampleProbe(SamplesSpec(count=2), 0),
+    "lowercase": LowercaseQuestion(),
+    "prefixed": PrefixQuestion(SHOTS),
+    "swaps": SwapQuestion(SwapsSpec(count=2), 0),
+    "noise": NoiseQuestion(NoiseSpec(pairs=1), 0),
+    "gradient": GradientQuestion(),
+    "samples": SampleQuestion(SamplesSpec(count=2), 0),
 }
 
 
@@ -100,7 +106,7 @@ def test_answer_that_is_not_finite_is_an_error_row(name, tmp_path):
 
 
 def test_lowercase_is_the_answer_on_the_lowered_text(base):
-    found = rows(LowercaseProbe(), base, items([0]))
+    found = rows(LowercaseQuestion(), base, items([0]))
     answers = base.answer([text.lower() for text in TEXTS], moments=False)
     for row, answer in zip(found.values(), answers, strict=True):
         assert row["log_prob_sum"] == pytest.approx(answer.log_prob.astype(float).sum(), abs=1e-5)
@@ -133,7 +139,7 @@ def test_noise_is_gaussian_and_shared_by_longer_texts():
 
 def test_noise_has_both_signs_and_its_size(base):
     """Embeddings are perturbed by hand and put through the whole model."""
-    text, probe = TEXTS[2], NoiseProbe(NoiseSpec(pairs=2, scale=0.3), 5)
+    text, probe = TEXTS[2], NoiseQuestion(NoiseSpec(pairs=2, scale=0.3), 5)
     found = rows(probe, base, [Item("r", n, text) for n in (1, 2, 3, 4)])
     ids = torch.tensor([base.encode([text])[0]])
     table = base.model.get_input_embeddings()
@@ -208,12 +214,12 @@ def test_prefix_takes_at_most_half_of_the_context(tmp_path):
     (answer,) = answer_after(model, whole, [passages(1)[0] * 5])
     assert answer.truncated
     assert len(answer.log_prob) == 128 - len(whole)
-    (row,) = rows(PrefixProbe(SHOTS), model, items([0], [passages(1)[0] * 5])).values()
+    (row,) = rows(PrefixQuestion(SHOTS), model, items([0], [passages(1)[0] * 5])).values()
     assert row["error"] == TOO_LONG_WITH_PREFIX, "its other tokens have no answer to compare"
 
 
 def test_other_shots_have_another_key():
-    assert PrefixProbe(SHOTS).key_parts() != PrefixProbe(SHOTS[::-1]).key_parts()
+    assert PrefixQuestion(SHOTS).key_parts() != PrefixQuestion(SHOTS[::-1]).key_parts()
 
 
 # --------------------------------------------------------------------- gradients
@@ -221,7 +227,7 @@ def test_other_shots_have_another_key():
 
 def test_gradient_norms_are_those_of_a_plain_backward_pass(tiny_gpt2):
     model = load_causal_lm(checkpoint(tiny_gpt2), batch_tokens=512)
-    (row,) = rows(GradientProbe(), model, items([0], TEXTS[1:2])).values()
+    (row,) = rows(GradientQuestion(), model, items([0], TEXTS[1:2])).values()
     assert not any(weight.requires_grad for weight in model.model.parameters())
     plain = load_causal_lm(checkpoint(tiny_gpt2), batch_tokens=512)
     ids = torch.tensor([plain.encode(TEXTS[1:2])[0]])
@@ -248,7 +254,7 @@ def test_rest_begins_at_the_first_word_that_is_not_given(text, rest):
 
 
 def test_samples_differ_and_are_no_longer_than_the_rest(base):
-    probe = SampleProbe(SamplesSpec(count=3, top_k=None), 0)
+    probe = SampleQuestion(SamplesSpec(count=3, top_k=None), 0)
     found = rows(probe, base, items(probe.indices(), TEXTS[3:5]))
     for i, text in enumerate(TEXTS[3:5]):
         samples = [found[f"r{i}", n]["sample"] for n in (1, 2, 3)]
@@ -261,13 +267,13 @@ def test_samples_differ_and_are_no_longer_than_the_rest(base):
 
 def test_record_longer_than_the_context_is_said_to_be(tmp_path):
     model = load_causal_lm(checkpoint(save_tiny(tmp_path / "m")), batch_tokens=2_048)
-    probe = SampleProbe(SamplesSpec(count=2), 0)
+    probe = SampleQuestion(SamplesSpec(count=2), 0)
     found = rows(probe, model, items(probe.indices(), [passages(1)[0] * 5])).values()
     assert {row["error"] for row in found} == {TOO_LONG}
 
 
 def test_model_that_takes_one_text_at_a_time_is_given_one(base, monkeypatch):
-    probe = SampleProbe(SamplesSpec(count=3), 0)
+    probe = SampleQuestion(SamplesSpec(count=3), 0)
     together = rows(probe, base, items(probe.indices(), TEXTS[2:3]))
     sizes, generate = [], base.model.generate
 
