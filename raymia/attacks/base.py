@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from raymia.evidence.answers import MODEL_NEEDS, answer_names
 from raymia.util.errors import InputError
+from raymia.util.plugins import Portable, is_in, on_forget
 
 Scores = npt.NDArray[np.float64]
 
@@ -44,7 +45,7 @@ NEEDS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Attack(ABC):
+class Attack(Portable, ABC):
     """Base of every attack; subclasses are dataclasses whose fields are the attack's parameters.
 
     Class attributes
@@ -124,16 +125,24 @@ def register(kind: Kind) -> Kind:
         If it does not say what it is, asks or needs something that nobody knows, or has the name
         of another.
     """
-    for attribute in ("name", "title", "source", "formula"):
-        if not isinstance(getattr(kind, attribute, None), str):
-            raise ValueError(f"attack {kind.__name__}: its {attribute} should be a text")
+    if not isinstance(getattr(kind, "name", None), str):
+        raise ValueError(f"attack {kind.__name__} should say its name in a text")
     for records in kind.records:
-        _check_known(kind, "asks", kind.asks, answer_names(records), f"question on {records}s")
         if (records, kind.name) in _REGISTRY:
             raise ValueError(f"two attacks on {records} records are named {kind.name!r}")
+        _check_known(kind, "asks", kind.asks, answer_names(records), f"question on {records}s")
     _check_known(kind, "needs", kind.needs, NEEDS, "need")
+    for attribute in ("title", "source", "formula"):
+        if not isinstance(getattr(kind, attribute, None), str):
+            raise ValueError(f"attack {kind.name!r} should say its {attribute} in a text")
     _REGISTRY.update({(records, kind.name): kind for records in kind.records})
     return kind
+
+
+@on_forget
+def _forget(module: str) -> None:
+    for key in [key for key, kind in _REGISTRY.items() if is_in(kind, module)]:
+        del _REGISTRY[key]
 
 
 def _check_known(

@@ -42,6 +42,15 @@ Redact = Annotated[
     typer.Option("--redact", help="leave texts and pictures out of report.html and metrics.json"),
 ]
 
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        help="a file or module that registers attacks and questions; may be repeated",
+        metavar="FILE_OR_MODULE",
+    ),
+]
+
 EXIT_FAILED = 1
 EXIT_INCOMPLETE = 3
 EXIT_WRONG_INPUT = 2
@@ -69,16 +78,18 @@ def options(
 
 
 @app.command()
-def audit(file: AuditFile, fail_if: FailIf = None, redact: Redact = False) -> None:
+def audit(
+    file: AuditFile, fail_if: FailIf = None, redact: Redact = False, plugin: Plugins = None
+) -> None:
     """Run an audit: ask the models for what is missing, score, measure, write the report."""
     from rich.console import Console
 
     from raymia.results.gate import with_conditions
     from raymia.run.audit import run_audit
-    from raymia.spec.file import load_spec
+    from raymia.spec.file import load_spec, with_plugins
 
     console = Console()
-    spec = with_conditions(load_spec(file), fail_if or [])
+    spec = with_plugins(with_conditions(load_spec(file), fail_if or []), plugin or [])
     if redact:
         spec = spec.model_copy(update={"report": spec.report.model_copy(update={"redact": True})})
     print_result(run_audit(spec, console), spec.output, console)
@@ -93,6 +104,7 @@ def plan(
             min=8, metavar="RECORDS", help="measure on so many records how long the models take"
         ),
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Say what would be asked of which model and what it will take; loads no model.
 
@@ -101,19 +113,20 @@ def plan(
     from rich.console import Console
 
     from raymia.cli.plan import print_plan
+    from raymia.spec.file import load_spec, with_plugins
 
-    print_plan(file, Console(), calibrate)
+    print_plan(with_plugins(load_spec(file), plugin or []), Console(), calibrate)
 
 
 @app.command()
-def sweep(file: AuditFile) -> None:
+def sweep(file: AuditFile, plugin: Plugins = None) -> None:
     """Try settings of attacks and queries; choose on half the records, judge on the other."""
     from rich.console import Console
 
     from raymia.run.sweep import run_sweep
-    from raymia.spec.file import load_spec
+    from raymia.spec.file import load_spec, with_plugins
 
-    console, spec = Console(), load_spec(file)
+    console, spec = Console(), with_plugins(load_spec(file), plugin or [])
     print_sweep(run_sweep(spec, console), spec.output, console)
 
 
@@ -245,12 +258,14 @@ def compare(
 
 
 @app.command()
-def attacks() -> None:
+def attacks(plugin: Plugins = None) -> None:
     """List the attacks, with what each needs and costs."""
     from rich.console import Console
 
     from raymia.report.attack_table import attack_tables
+    from raymia.util.plugins import load_plugins
 
+    load_plugins(plugin or [])
     Console().print(attack_tables())
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console, RenderableType
 
 from raymia.evidence.store import EvidenceStore
@@ -13,19 +11,17 @@ from raymia.plan.planning import plan_audit
 from raymia.report.plan_table import plan_table
 from raymia.report.sweep_table import sweep_plan_table
 from raymia.spec import AuditSpec
-from raymia.spec.file import load_spec
 from raymia.sweep.plan import plan_sweep
 from raymia.sweep.space import check_sweep
 
 
-def print_plan(file: Path, console: Console, calibrate: int | None = None) -> None:
-    """Print the plan of an audit file, and of its sweep; loads no model but to calibrate.
+def print_plan(spec: AuditSpec, console: Console, calibrate: int | None = None) -> None:
+    """Print the plan of an audit, and of its sweep; loads no model but to calibrate.
 
     Parameters
     ----------
     calibrate : how many records are asked about to measure how long the models take.
     """
-    spec = load_spec(file)
     if calibrate is not None:
         from raymia.run.calibrate import calibrate as measure_rates
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +81,7 @@ class ImageModelEvidence(AnswersByQuestion):
     descent: Grid | None = None
 
     @classmethod
-    def of(cls, found: Mapping[str, Any], count: int) -> Self:
+    def of(cls, found: Mapping[str, Any], count: int) -> Any:
         """From answers by name; the terms of a model that was not asked for them are NaN."""
         nothing = Grid((0,), {"l2": np.full((count, 1, 1), np.nan)})
         return super().of({"terms": nothing, **found}, count)

@@ -14,22 +14,27 @@ from raymia.spec import (
     ShadowReference,
 )
 from raymia.util.errors import InputError
+from raymia.util.plugins import is_outside, load_plugins
 
 
 def name_attacks(spec: AuditSpec) -> list[NamedAttack]:
     """The attacks an audit runs, each with each reference it can run with.
 
+    Those from outside run where they are named.
+
     Raises
     ------
     InputError
-        For an attack that is unknown, or that the audit file does not give the means for.
+        For a plugin that cannot be loaded, and an attack that is unknown or that the audit file
+        does not give the means for.
     """
+    load_plugins(spec.plugins)
     if spec.attacks is None:
         kinds = raymia.attacks.registry(spec.records.kind)
         wanted = [
             AttackSpec(attack=name)
             for name, kind in kinds.items()
-            if lacking(kind, spec) is None and not costs_extra(kind, spec)
+            if not (is_outside(kind) or lacking(kind, spec) or costs_extra(kind, spec))
         ]
     else:
         wanted = list(spec.attacks)

@@ -27,6 +27,7 @@ from raymia.sweep.result import QueryCount, Row, SweepResult, sweep_table, write
 from raymia.sweep.space import check_sweep
 from raymia.sweep.work import Terms
 from raymia.util.errors import InputError, RaymiaError
+from raymia.util.plugins import load_plugins
 
 
 def run_sweep(spec: AuditSpec, console: Console) -> SweepResult:
@@ -193,7 +194,14 @@ def _try(
             for (_, key), places in found.found.items()
             if not by_key[key].settings
         ]
-        terms = Terms(spec.store, spec.records.kind, plan.halves, rates, sweep.spec.objective)
+        terms = Terms(
+            spec.store,
+            spec.records.kind,
+            plan.halves,
+            rates,
+            sweep.spec.objective,
+            load_plugins(spec.plugins),
+        )
         trials = try_settings(
             list(pending.values()), searches, found.evidence, terms, cluster=join(), console=console
         )

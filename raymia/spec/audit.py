@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from raymia.spec.base import Name, Share, Strict
+from raymia.spec.base import Name, Paths, Share, Strict
 from raymia.spec.conditions import parse_condition
 from raymia.spec.costs import CostsSpec
 from raymia.spec.kinds import Kinds, MadeReference, NeighborsSection, RecordsSection, tags_of
@@ -144,6 +144,11 @@ class AuditSpec(Strict):
         default=ProbesSpec(), description="how models are asked beyond one pass over the record"
     )
     corpus: CorpusSpec | None = Field(default=None, description="for `dc_pdd`")
+    plugins: Paths = Field(
+        default=[],
+        description="files and modules that register attacks and questions of your own, which run "
+        "where `attacks` names them; see CONTRIBUTING.md",
+    )
     attacks: list[AttackSpec] | None = Field(
         default=None,
         min_length=1,

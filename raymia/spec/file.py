@@ -6,7 +6,7 @@ import difflib
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -32,6 +32,7 @@ from raymia.spec.neighbors import NEIGHBORS
 from raymia.spec.records import RECORDS
 from raymia.spec.references import REFERENCES
 from raymia.util.errors import InputError
+from raymia.util.plugins import is_file
 
 Model = TypeVar("Model", bound=ModelSpec)
 TARGETS = {kind.__name__ for kind in (TargetSpec, TargetSetSpec, EndpointTarget, SamplesTarget)}
@@ -198,6 +199,12 @@ def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
     return with_paths(spec, data, weights)
 
 
+def with_plugins(spec: AuditSpec, names: Iterable[str]) -> AuditSpec:
+    """The same with more plugins: files, relative to where one is, and modules."""
+    more = [str(Path(name).resolve()) if is_file(name) else name for name in names]
+    return spec.model_copy(update={"plugins": [*spec.plugins, *more]})
+
+
 def with_paths(
     spec: AuditSpec, data: Callable[[str], str], weights: Callable[[str], str]
 ) -> AuditSpec:
@@ -245,6 +252,7 @@ def with_paths(
             "references": references,
             "neighbors": neighbors,
             "corpus": corpus,
+            "plugins": [data(p) if is_file(p) else p for p in spec.plugins],
         }
     )
 

@@ -13,6 +13,8 @@ from raymia.sweep.content import EvidenceHasher
 from raymia.sweep.evaluate import Place
 from raymia.sweep.plan import SweepPlan, attacks_on, keys_that_matter
 from raymia.sweep.work import Case
+from raymia.util.hashing import digest
+from raymia.util.plugins import code_digest, is_outside
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def read_places(plan: SweepPlan, store: EvidenceStore, failed: Collection[str]) 
                 content = hasher.digest(
                     known.given_to(named, {}), (*named.attack.asks, inputs.modality.loss_question)
                 )
+                if is_outside(type(named.attack)):
+                    content = digest([content, code_digest(type(named.attack))])
                 place = Place(name, number, swept.key, swept.statistic, named.reference, content)
                 read.setdefault((name, place.label), {})[number] = place
         for (name, _), by_number in read.items():

@@ -17,6 +17,7 @@ from raymia.spec import AttackSpec, AuditSpec, SpaceSpec, SweepSpec, Value
 from raymia.sweep.queries import QuerySetting, query_settings
 from raymia.util.draws import generator
 from raymia.util.errors import InputError
+from raymia.util.plugins import load_plugins
 
 MAX_SETTINGS = 100_000
 Parameters = Mapping[str, Value]
@@ -67,6 +68,7 @@ def check_sweep(spec: AuditSpec) -> Sweep:
     sweep = spec.sweep
     if sweep is None:
         raise InputError("sweep: the audit file has no such section; docs/sweeps.md has one")
+    load_plugins(spec.plugins)
     problems: list[str] = []
     if sweep.search == "optuna" and importlib.util.find_spec("optuna") is None:
         problems.append(

@@ -11,6 +11,7 @@ from raymia.scoring.evidence import TargetEvidence
 from raymia.spec import ObjectiveSpec
 from raymia.sweep.evaluate import Evaluated, Setting, Split, evaluate
 from raymia.sweep.record import Tried
+from raymia.util.plugins import Plugin
 
 COMMIT_SECONDS = 1.0
 """What is lost when a worker is killed, at most, beside the setting it was at."""
@@ -48,8 +49,9 @@ class Terms:
 
     Attributes
     ----------
-    records : "text" or "image".
+    records : their kind, "text" or "image".
     rates : false-positive rates of the TPR.
+    plugins : code from outside, which is loaded where the terms arrive.
     """
 
     store_url: str
@@ -57,6 +59,7 @@ class Terms:
     halves: Split
     rates: tuple[float, ...]
     objective: ObjectiveSpec
+    plugins: tuple[Plugin, ...] = ()
 
 
 @dataclass
