@@ -1,0 +1,152 @@
+"""The recipes of CONTRIBUTING.md, as pasted: from a package that is installed, and from files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from tiny_models import passages
+
+from raymia.evidence.store import EvidenceKey, EvidenceStore
+
+PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
+BLOCK = re.compile(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PACKAGE = "my_attacks"
+NEW = ["in_capitals", "top1"]
+EACH = 6
+
+
+def recipes() -> dict[str, str]:
+    """The blocks of code that name a file, by that name."""
+    return dict(BLOCK.findall(PAGE.read_text(encoding="utf-8")))
+
+
+@dataclass
+class Workplace:
+    """Where a contributor works: no checkout, and an audit that names the new attacks."""
+
+    folder: Path
+    path: list[Path] = field(default_factory=list)
+
+    def write(self, name: str, content: str) -> Path:
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content, encoding="utf-8")
+        return file
+
+    def audit(self, model: Path, **changes: object) -> Path:
+        texts = passages(2 * EACH)
+        for name, some in (("members", texts[:EACH]), ("others", texts[EACH:])):
+            self.write(f"{name}.jsonl", "".join(f"{json.dumps({'text': t})}\n" for t in some))
+        content = {
+            "records": {"members": "members.jsonl", "non_members": "others.jsonl"},
+            "targets": [{"name": "one", "model": str(model)}],
+            "attacks": ["loss", *NEW],
+            "metrics": {"resamples": 100},
+            "output": "run",
+            "store": "store",
+            **changes,
+        }
+        return self.write("audit.yaml", yaml.safe_dump(content))
+
+    def run(self, *arguments: str | Path, code: int = 0) -> str:
+        """Run the command line there; what it prints, with white space as one blank each."""
+        paths = [*map(str, self.path), *filter(None, [os.environ.get("PYTHONPATH")])]
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "raymia", *map(str, arguments)],
+            cwd=self.folder, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        return " ".join((done.stdout + done.stderr).split())
+
+    def capitals(self) -> dict[str, object]:
+        """The key of the answers to the new question, of which there is one for each record."""
+        (folder,) = (self.folder / "store" / "evidence" / "text.capitals").iterdir()
+        key = json.loads((folder / "key.json").read_text(encoding="utf-8"))
+        stored = EvidenceStore(str(self.folder / "store")).read(
+            EvidenceKey(key.pop("kind"), key), ["log_prob_sum"]
+        )
+        assert stored is not None
+        assert stored.num_rows == 2 * EACH
+        assert stored["log_prob_sum"].null_count == 0
+        return dict(key)
+
+
+def check_scores(folder: Path) -> None:
+    """The new attacks have a score for each record, from 0 to 1 the one that is a share."""
+    scores = pq.read_table(folder / "run" / "scores.parquet").to_pandas()
+    found = scores[scores["attack"].isin(NEW)]
+    assert sorted(found["attack"].unique()) == NEW
+    assert len(found) == len(NEW) * 2 * EACH
+    assert found["score"].notna().all()
+    assert found[found["attack"] == "top1"]["score"].between(0, 1).all()
+
+
+def test_recipes_are_whole() -> None:
+    assert set(recipes()) == {
+        "top1.py", "capitals.py", f"{PACKAGE}/__init__.py", "pyproject.toml",
+    }  # fmt: skip
+
+
+def check_is_refused_where_it_is_not_known(place: Workplace, file: Path) -> None:
+    assert "no attack 'top1'" in place.run("plan", file, code=2)
+
+
+@pytest.mark.usefixtures("own_ray")
+def test_an_installed_package_has_its_attacks_and_questions_in_audits_that_name_them(
+    tmp_path: Path, tiny_gpt2: Path
+) -> None:
+    source, place = Workplace(tmp_path / "source"), Workplace(tmp_path / "work")
+    for name, content in recipes().items():
+        source.write(f"{PACKAGE}/{name}" if name in ("top1.py", "capitals.py") else name, content)
+    file = place.audit(tiny_gpt2)
+    check_is_refused_where_it_is_not_known(place, file)
+    install(source.folder, tmp_path / "site")
+    place.path.append(tmp_path / "site")
+    listed = place.run("attacks")
+    assert all(name in listed for name in NEW)
+    assert "target 1 + 1" in listed
+    assert "24" in place.run("plan", file)
+    place.run("audit", file)
+    check_scores(place.folder)
+    assert len(str(place.capitals()["code"])) == 32
+    assert "nothing is left to ask" in place.run("plan", file)
+
+
+@pytest.mark.usefixtures("own_ray")
+def test_files_are_plugins_of_the_command_line_and_of_the_audit_file(
+    tmp_path: Path, tiny_gpt2: Path
+) -> None:
+    place = Workplace(tmp_path)
+    for name in ("top1.py", "capitals.py"):
+        place.write(name, recipes()[name])
+    file = place.audit(tiny_gpt2)
+    check_is_refused_where_it_is_not_known(place, file)
+    plugins: Sequence[str] = ("--plugin", "top1.py", "--plugin", "capitals.py")
+    assert all(name in place.run("attacks", *plugins) for name in NEW)
+    place.run("plan", file, *plugins)
+    place.run("audit", file, *plugins)
+    check_scores(place.folder)
+    assert "code" in place.capitals()
+    named = place.audit(tiny_gpt2, plugins=["top1.py", "capitals.py"])
+    assert "nothing is left to ask" in place.run("plan", named)
+
+
+def install(source: Path, folder: Path) -> None:
+    subprocess.run(
+        [
+            sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps",
+            "--no-build-isolation", "--target", folder, source,
+        ],
+        check=True, timeout=120,
+    )  # fmt: skip

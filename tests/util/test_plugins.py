@@ -1,0 +1,206 @@
+"""Code from outside: what is registered when it is loaded, what is refused, how it travels."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from raymia.attacks import registry
+from raymia.evidence.answers import answer_names
+from raymia.questions.base import evidence_key, registered
+from raymia.util import plugins
+from raymia.util.errors import InputError
+
+ATTACK = """
+from dataclasses import dataclass
+from raymia.attacks.base import Attack, register
+
+@register
+@dataclass(frozen=True)
+class Mine(Attack):
+    name, title, source, formula = {name!r}, "t", "s", "f"
+    asks = {asks}
+    needs = frozenset({needs})
+    sign: float = 1.0
+
+    def score(self, evidence):
+        return self.sign * evidence.target.tokens.mean()
+"""
+QUESTION = """
+import pyarrow as pa
+from dataclasses import dataclass
+from raymia.questions.base import Question, register_question
+from raymia.questions.text import SUM_SCHEMA
+
+@register_question
+@dataclass(frozen=True)
+class Backwards(Question):
+    name, kind, version, schema = "backwards", {kind!r}, 1, SUM_SCHEMA
+    words: int = 3
+
+    def ask(self, model, items):
+        return pa.Table.from_pylist([], schema=self.schema)
+
+    def lay_out(self, table, ids):
+        return None
+"""
+
+
+def attack(name: str = "mine", asks: str = "('tokens',)", needs: str = "()") -> str:
+    return ATTACK.format(name=name, asks=asks, needs=needs)
+
+
+def question(kind: str = "text.backwards") -> str:
+    return QUESTION.format(kind=kind)
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    """What a test loads is not another's."""
+    before = {*plugins._loaded}
+    yield
+    for module in {*plugins._loaded} - before:
+        plugins._forget(module)
+
+
+def write(folder: Path, *parts: str, name: str = "own.py") -> str:
+    file = folder / name
+    file.write_text("\n".join(parts), encoding="utf-8")
+    return str(file)
+
+
+def key(name: str = "backwards") -> str:
+    (kind,) = [kind for kind in registered("text") if kind.name == name]
+    return evidence_key(kind(), "a model").hash
+
+
+def test_a_file_registers_what_it_has_once(tmp_path: Path) -> None:
+    file = write(tmp_path, question(), attack(asks="('tokens', 'backwards')"))
+    (plugin,) = plugins.load_plugins([file])
+    assert plugins.load_plugins([file, file]) == (plugin,)
+    assert registry()["mine"].asks == ("tokens", "backwards")
+    assert answer_names("text")[-1] == "backwards"
+    assert "mine" not in registry("image")
+
+
+def test_a_module_registers_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, attack("from_module"), name="a_module_of_mine.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    (plugin,) = plugins.load_plugins(["a_module_of_mine"])
+    assert (plugin.module, plugin.source) == ("a_module_of_mine", None)
+    assert "from_module" in registry()
+
+
+def test_a_file_that_changed_takes_the_place_of_what_it_was(tmp_path: Path) -> None:
+    plugins.load_plugins([write(tmp_path, question(), attack("early"))])
+    first = key()
+    plugins.load_plugins([write(tmp_path, question(), attack("late"))])
+    assert {"early", "late"} & {*registry()} == {"late"}
+    assert key() != first
+
+
+def test_the_key_is_of_the_code_and_not_of_the_place(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    plugins.load_plugins([write(tmp_path / "a", question())])
+    first = key()
+    plugins._forget(plugins.load_plugins([str(tmp_path / "a" / "own.py")])[0].module)
+    plugins.load_plugins([write(tmp_path / "b", question())])
+    assert key() == first
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (attack("loss"), "two attacks on text records are named 'loss'"),
+        (attack(asks="('token',)"), "asks 'token', and there is no such question on texts; did you "
+         "mean 'tokens'? there are: tokens, neighbors"),
+        (attack(asks="'tokens'"), "asks should be names, as ('name',), but is 'tokens'"),
+        (attack(needs="{'referense'}"), "needs 'referense', and there is no such need; did you "
+         "mean 'reference'?"),
+        (attack(asks="('terms',)"), "asks 'terms', and there is no such question on texts"),
+        (attack().replace('"t", "s", "f"', 'None, "s", "f"'), "'mine' should say its title"),
+        (question("text.tokens"), "the kind 'text.tokens' is one of raymia's own"),
+        (question("Text/../x"), "its kind should be of small letters, digits and _"),
+        (question().replace('"backwards", ', '"tokens", '), "two questions on text records"),
+        (question().replace("def lay_out", "def lay"), "give it `lay_out`"),
+        (question().replace("SUM_SCHEMA\n ", "pa.schema([])\n "), "its schema should have"),
+        ("import nothing_of_this_name", "cannot be imported: ModuleNotFoundError: No module named "
+         "'nothing_of_this_name' (line 1)"),
+        ("\n1 +", "not valid Python: invalid syntax (line 2)"),
+        ("\n\nraise RuntimeError('it broke')", "RuntimeError: it broke (line 3)"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_registered_is_refused_and_leaves_nothing(
+    tmp_path: Path, content: str, says: str
+) -> None:
+    first = [attack("before_it")] if "(line" not in says else []
+    known = [{*registry(records)} for records in ("text", "image")], answer_names("text")
+    file = write(tmp_path, *first, content)
+    with pytest.raises(InputError) as refused:
+        plugins.load_plugins([file])
+    (problem,) = refused.value.problems
+    assert problem.startswith(f"plugin {file}: ")
+    assert says in problem
+    assert ([{*registry(r)} for r in ("text", "image")], answer_names("text")) == known
+
+
+def test_all_that_cannot_be_loaded_is_said_together(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        plugins.load_plugins([str(tmp_path / "gone.py"), "no_module_of_this_name"])
+    file, module = refused.value.problems
+    assert "gone.py: the file cannot be read" in file
+    assert "plugin no_module_of_this_name: cannot be imported" in module
+
+
+def elsewhere(content: bytes, code: str, *path: Path) -> str:
+    """What another process prints that is given an object."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import pickle, sys\nsys.path[:0] = {[*map(str, path)]}\n"
+         f"given = pickle.loads({content!r})\n{code}"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def test_a_file_travels_with_its_objects_to_where_it_is_not(tmp_path: Path) -> None:
+    file = write(tmp_path, question(), attack())
+    (plugin,) = plugins.load_plugins([file])
+    (kind,) = [kind for kind in registered("text") if kind.name == "backwards"]
+    sent = kind(words=5), registry()["mine"](sign=-1.0), plugin
+    assert pickle.loads(pickle.dumps(sent)) == sent
+    content, expected = pickle.dumps(sent), key()
+    Path(file).unlink()
+    printed = elsewhere(
+        content,
+        "from raymia.questions.base import evidence_key\n"
+        "asked, attack, plugin = given\n"
+        "print(asked.words, attack.sign, evidence_key(asked, 'a model').hash)\n"
+        "from raymia.attacks import registry\nprint('mine' in registry())",
+    )
+    assert printed.split() == ["5", "-1.0", expected, "True"]
+
+
+def test_a_machine_without_the_same_module_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+    write(tmp_path / "here", attack("travels"), name="a_module_that_travels.py")
+    write(tmp_path / "there", attack("travels"), "# other code", name="a_module_that_travels.py")
+    monkeypatch.syspath_prepend(tmp_path / "here")
+    plugins.load_plugins(["a_module_that_travels"])
+    content = pickle.dumps(registry()["travels"]())
+    assert elsewhere(content, "print(given.name)", tmp_path / "here").split() == ["travels"]
+    assert "this machine has other code" in elsewhere(content, "", tmp_path / "there")
+    assert "install it on every machine" in elsewhere(content, "")
+
+
+def test_code_typed_in_at_a_prompt_has_no_hash() -> None:
+    with pytest.raises(ValueError, match="in no file"):
+        plugins.code_digest(type("Typed", (), {"__module__": "__main__"}))
