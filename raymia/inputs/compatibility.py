@@ -78,7 +78,7 @@ def _why_not(
         lacking = [why for need, why in target.lacks.items() if need in needs]
         families = families_for(named.attack, spec.records.kind)
         if not lacking and families is not None and target.family not in families:
-            return [f"an endpoint is not asked {' and '.join(named.attack.asks)}"]
+            return [f"an endpoint does not answer all that it asks: {', '.join(named.attack.asks)}"]
         return lacking
     if "gradients" in needs and target.quantization != "none":
         return [f"{target.quantization} weights have no gradient; audit the checkpoint unquantized"]

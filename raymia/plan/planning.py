@@ -21,6 +21,7 @@ from raymia.neighbors.makers import NeighborMaker
 from raymia.plan.missing import Missing
 from raymia.prepare.recipe import Recipe
 from raymia.questions.base import Question, evidence_key
+from raymia.questions.registry import asks_about_neighbors
 from raymia.spec import MadeReference, PoolSpec
 
 Role = Literal["neighbors", "target", "reference"]
@@ -144,7 +145,7 @@ def plan_target(
     attacks = inputs.attacks_on(name)
     maker: NeighborMaker | None = None
     neighbors_made: tuple[int, str] | None = None
-    if any("neighbors" in a.attack.asks for a in attacks):
+    if any(asks_about_neighbors(a.attack, spec.records.kind) for a in attacks):
         maker = inputs.modality.neighbor_maker(inputs)
     if maker is not None:
         key = evidence_key(maker.probe, maker.fingerprint)

@@ -142,8 +142,7 @@ class Question(Portable, ABC):
     def lacking(cls, spec: AuditSpec) -> str | None:
         """What an audit file does not give that this question needs, as "needs ...; add ..."; None
         where it gives everything."""
-        del spec
-        return None
+        return lacking_neighbors(spec) if cls.subject == "neighbor" else None
 
     @classmethod
     def is_extra(cls, spec: AuditSpec) -> bool:
@@ -269,6 +268,13 @@ def _forget(module: str) -> None:
 def registered(records: str) -> list[type[Question]]:
     """All questions on a kind of records, those of one name for different families of models."""
     return [kind for kind in _REGISTRY if records in kind.records]
+
+
+def lacking_neighbors(spec: AuditSpec) -> str | None:
+    """What an audit file lacks that has no neighbors of records."""
+    if spec.neighbors is not None:
+        return None
+    return "compares records with their neighbors; add a section `neighbors`"
 
 
 def variants(count: int) -> range:

@@ -16,10 +16,10 @@ from raymia.questions.base import (
     Item,
     Question,
     Setup,
+    lacking_neighbors,
     register_question,
     variants,
 )
-from raymia.questions.text import lacking_neighbors
 from raymia.spec import AuditSpec, ImageNeighbors
 from raymia.util.draws import stream_key
 

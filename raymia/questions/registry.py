@@ -75,6 +75,12 @@ def questions_of(attack: type[Attack], records: str) -> list[list[type[Question]
     return [[kind for kind in kinds if kind.name == name] for name in attack.asks]
 
 
+def asks_about_neighbors(attack: Attack, records: str) -> bool:
+    """Whether a stage has to make neighbors for what an attack asks."""
+    named = questions_of(type(attack), records)
+    return any(kind.subject == "neighbor" for kinds in named for kind in kinds)
+
+
 def families_for(attack: Attack, records: str) -> frozenset[str] | None:
     """The families of models that can answer all that an attack asks; None for any, where it asks
     nothing."""

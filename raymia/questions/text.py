@@ -19,7 +19,6 @@ from raymia.questions.base import (
     row_key,
     variants,
 )
-from raymia.spec import AuditSpec
 
 if TYPE_CHECKING:
     from raymia.models.causal.model import CausalLM, Floats, TokenAnswer
@@ -100,10 +99,6 @@ class NeighborQuestion(Question):
         assert setup.neighbors is not None, "planned where attacks ask about neighbors"
         return [cls(*setup.neighbors)]
 
-    @classmethod
-    def lacking(cls, spec: AuditSpec) -> str | None:
-        return lacking_neighbors(spec)
-
     def indices(self) -> range:
         return variants(self.count)
 
@@ -123,13 +118,6 @@ class NeighborQuestion(Question):
 
     def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> layout.NeighborEvidence:
         return layout.neighbor_evidence(table, ids, self.count)
-
-
-def lacking_neighbors(spec: AuditSpec) -> str | None:
-    """What an audit file lacks that has no neighbors of records."""
-    if spec.neighbors is not None:
-        return None
-    return "compares records with their neighbors; add a section `neighbors`"
 
 
 def error_of(*columns: Floats | None) -> str | None:

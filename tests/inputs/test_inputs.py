@@ -9,6 +9,7 @@ import pytest
 from small_inputs import audit, write_jsonl
 from tiny_models import PARAPHRASER, passages, save_adapter
 
+from raymia.attacks import registry
 from raymia.inputs.attack_list import name_attacks
 from raymia.modalities.resolve import resolve_inputs
 from raymia.util.errors import InputError
@@ -33,20 +34,35 @@ def problems(action, *args):
 
 
 def test_default_is_every_attack_with_every_reference(made):
-    assert labels(made()) == [
+    found = labels(made())
+    assert {
         "detect_gpt", "difference@base", "difference@self_prompt", "ez@base", "ez@self_prompt",
         "fast_detect", "learned_combination", "loss", "lowercase", "min_k", "min_k_plus_plus",
         "neighbor", "ratio@base", "ratio@self_prompt", "spv@base", "spv@self_prompt", "surp",
-        "wbc@base", "wbc@self_prompt",
-        "zlib",
-    ]  # fmt: skip
+        "wbc@base", "wbc@self_prompt", "zlib",
+    } <= {*found}  # fmt: skip
+    kinds = {name.partition("@")[0]: registry()[name.partition("@")[0]] for name in found}
+    assert found == [
+        label
+        for name, kind in kinds.items()
+        for label in (
+            [f"{name}@base", f"{name}@self_prompt"] if "reference" in kind.needs else [name]
+        )
+    ]
+    assert [*kinds] == sorted(kinds)
+    assert not any(kind.needs & {"shadows", "population", "corpus"} for kind in kinds.values())
 
 
 def test_default_is_what_the_file_gives_the_means_for(made):
-    assert labels(made(references=None, neighbors=None)) == [
+    found = labels(made(references=None, neighbors=None))
+    assert {
         "fast_detect", "learned_combination", "loss", "lowercase", "min_k", "min_k_plus_plus",
         "surp", "zlib",
-    ]  # fmt: skip
+    } <= {*found}  # fmt: skip
+    assert not any(
+        "reference" in registry()[name].needs or "neighbors" in registry()[name].asks
+        for name in found
+    )
     assert "neighbor" in labels(made(references=None))
     assert not any(x.startswith("spv") for x in labels(made(references=None)))
     assert not any(x.startswith("spv") for x in labels(made(neighbors=None)))
@@ -57,7 +73,9 @@ def test_attack_that_asks_much_runs_by_default_where_its_section_says_so(made):
     quick = labels(made(neighbors=None, references=None))
     asked = {"swaps": {}, "samples": {"count": 2}, "gradient": {}}
     more = labels(made(neighbors=None, references=None, probes=asked))
-    assert set(more) - set(quick) == {"pac", "samia", "grad_norm"}
+    new = set(more) - set(quick)
+    assert {"pac", "samia", "grad_norm"} <= new
+    assert all({*asked} & {*registry()[name].asks} for name in new)
     assert labels(made(attacks=["pac", "spv_embedding@base"])) == ["pac", "spv_embedding@base"]
 
 
@@ -70,11 +88,15 @@ def test_population_and_known_members_bring_their_attacks(made, tmp_path):
     }
     spec = made(records=records, corpus={"files": write_jsonl(tmp_path / "c.jsonl", texts)})
     new = set(labels(spec)) - set(labels(made()))
-    assert new == {"con_recall", "dc_pdd", "recall"} | {
+    assert new >= {"con_recall", "dc_pdd", "recall"} | {
         f"{name}@{reference}"
         for name in ("rmia", "quantile")
         for reference in ("base", "self_prompt")
     }
+    for kind in (registry()[label.partition("@")[0]] for label in new):
+        assert kind.needs & {"population", "corpus"} or {*kind.asks} & {
+            "prefixed", "member_prefixed",
+        }  # fmt: skip
     inputs = resolve_inputs(spec)
     assert list(inputs.population.values()) == texts[9:12]
     assert list(inputs.known_members.values()) == texts[12:14]

@@ -185,6 +185,20 @@ def test_a_job_takes_the_records_beside_the_audit_and_nothing_else(
     assert (tmp_path / "members.jsonl").read_bytes() == package.files["members.jsonl"].read_bytes()
 
 
+def test_a_job_takes_along_what_the_audit_names_as_plugins_in_files(
+    file: Path, tmp_path: Path
+) -> None:
+    pack(file).write(tmp_path)
+    audit, plugin = tmp_path / AUDIT_FILE, tmp_path / "own.py"
+    content = yaml.safe_load(audit.read_text())
+    audit.write_text(yaml.safe_dump({**content, "plugins": ["own.py", "a_module"]}))
+    plugin.write_text("# an attack")
+    package = pack(audit)
+    assert set(package.files) == {AUDIT_FILE, "members.jsonl", "non_members.jsonl", "own.py"}
+    plugin.write_text("# another")
+    assert pack(audit).digest != package.digest
+
+
 def test_the_id_follows_the_content(file: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
