@@ -187,7 +187,7 @@ def test_a_run_lives_as_long_as_it_renews_its_lease(url):
 CODE = """
 import sys, time
 from raymia.storage.lease import held
-from raymia.status import recorded
+from raymia.run.status import recorded
 with held(sys.argv[1], "r1"), recorded(sys.argv[1], "r1", "mine", ["one"]) as log:
     log.write({"event": "target", "target": "one", "state": "scoring", "done": 3, "total": 9})
     time.sleep(100)
