@@ -11,30 +11,13 @@ import pytest
 import raymia.attacks
 from raymia.attacks import Attack, build, register, registry
 from raymia.evidence.answers import answer_names
-from raymia.evidence.text import ModelEvidence, TextEvidence, token_evidence
 from raymia.questions.registry import costs
 from raymia.report.attack_table import access, queries_text
 from raymia.util.errors import InputError
 
-NAMES = [
-    "con_recall", "dc_pdd", "detect_gpt", "difference", "ez", "fast_detect", "grad_norm",
-    "learned_combination", "lira", "lira_offline", "loss", "lowercase", "min_k", "min_k_plus_plus",
-    "neighbor", "pac", "quantile", "ratio", "recall", "rmia", "samia", "spv", "spv_embedding",
-    "surp", "wbc", "zlib",
-]  # fmt: skip
 
-
-def test_all_attacks_are_known_in_order_of_their_names():
-    assert set(NAMES) <= set(registry()), "an attack that is added needs no line here"
+def test_attacks_are_listed_in_order_of_their_names():
     assert list(registry()) == sorted(registry())
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_attack_says_what_it_is(name):
-    kind = registry()[name]
-    assert kind.name == name
-    assert all((kind.title, kind.source, kind.formula))
-    assert kind.__doc__
 
 
 @pytest.mark.parametrize(
@@ -77,8 +60,9 @@ def test_every_question_an_attack_asks_is_one_that_can_be_put():
 
 
 def test_changing_the_listing_changes_no_registry():
+    before = registry()
     registry().clear()
-    assert set(NAMES) <= set(registry())
+    assert registry() == before != {}
 
 
 def test_second_attack_of_a_name_is_refused():
@@ -104,7 +88,7 @@ def problem(name, **parameters):
 def test_unknown_attack_lists_those_there_are():
     text = problem("mia")
     assert "no attack 'mia'; did you mean 'rmia'?" in text
-    assert all(name in text for name in NAMES)
+    assert all(name in text for name in registry())
 
 
 def test_unknown_parameter_lists_those_there_are():
@@ -134,20 +118,6 @@ def test_windows_that_are_not_different_sizes_are_refused(windows):
     text = problem("wbc", windows=windows)
     assert "windows should be different whole numbers above 0, as '2,3,4'" in text
     assert repr(windows) in text
-
-
-NEEDS_MORE_THAN_TOKENS = [
-    name
-    for name, kind in registry().items()
-    if kind.asks != ("tokens",) or kind.needs & {"reference", "shadows", "corpus"}
-]
-
-
-@pytest.mark.parametrize("name", NEEDS_MORE_THAN_TOKENS)
-def test_attack_without_what_it_needs_says_so(name):
-    evidence = TextEvidence(["t"], ModelEvidence(token_evidence(None, ["r"])))
-    with pytest.raises(ValueError, match=r"not given|shadows"):
-        registry()[name]().score(evidence)
 
 
 def test_attacks_import_no_models_and_no_ray():

@@ -365,52 +365,7 @@ def test_quantile_of_a_small_population_is_not_fitted():
     assert np.isnan(found).all()
 
 
-# ----------------------------------------------------------------------- orientation
-
-
-def like_a_member():
-    """Two records; the target is surer of the first, which nothing else distinguishes."""
-    ids = ["r0", "r1"]
-    target = {"r0": [(-1.0 - 0.2 * t, -2.0, 1.0) for t in range(8)],
-              "r1": [(-3.0 - 0.5 * t, -2.0, 1.0) for t in range(8)]}  # fmt: skip
-    reference = {r: [(-3.0, -2.0, 1.0)] * 8 for r in ids}
-    given = evidence((target, {}), (reference, {}), ids, ["same size text"] * 2, 0)
-    flat = np.array([-3.0, -3.0])
-    model = replace(
-        given.target,
-        noise=NeighborEvidence(np.full((2, 4), -3.2)),
-        lowercase=flat,
-        prefixed=flat,
-        member_prefixed=np.array([-0.9, -2.8]),
-        swaps=[[np.linspace(-6, 0, 20, dtype=np.float32)]] * 2,
-        gradient=GradientEvidence(np.array([0.1, 2.0]), np.array([0.1, 2.0])),
-        samples=[[(0, "same size text")], [(0, "other words")]],
-    )
-    return replace(
-        given,
-        target=model,
-        reference=replace(given.reference, noise=NeighborEvidence(np.full((2, 4), -3.2))),
-        population=population(40),
-        corpus=COUNTS,
-        shadows=[
-            ShadowEvidence(shadow_model(ids, mean), np.array([is_in] * 2))
-            for mean, is_in in ((-1.2, True), (-1.1, True), (-2.6, False), (-2.8, False))
-        ],
-    )
-
-
-def shadow_model(ids, mean):
-    tokens = {r: [(mean, -2.0, 1.0)] * 4 for r in ids}
-    return evidence((tokens, {}), (tokens, {}), ids, ["x"] * 2, 0).target
-
-
 NAMES = sorted({name for name, _, _ in FORMULAS} | {"quantile"})
-
-
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "neighbor"])
-def test_what_looks_like_a_member_scores_higher(name):
-    member, non_member = scores(name, like_a_member())
-    assert member > non_member
 
 
 # ----------------------------------------------------------------------- what is missing

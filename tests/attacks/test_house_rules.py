@@ -1,0 +1,115 @@
+"""What holds of every attack there is, on whatever records."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from known_by_heart import KINDS, NO_ANSWER, given, relabeled, take
+from sklearn.metrics import roc_auc_score
+
+from raymia.attacks import Attack, registry
+
+
+@dataclass(frozen=True)
+class Case:
+    """An attack on a kind of records, alone or beside a reference."""
+
+    records: str
+    kind: type[Attack]
+    beside_a_reference: bool
+
+    @property
+    def learns(self) -> bool:
+        """Whether it is told which records are members."""
+        return bool(self.kind.needs & {"labels", "other_scores"})
+
+    @property
+    def evidence(self) -> Any:
+        return given(self.kind, self.records, self.beside_a_reference)
+
+    @property
+    def scores(self) -> np.ndarray:
+        return _scores(self)
+
+    def score(self, evidence: Any, **parameters: Any) -> np.ndarray:
+        return self.kind(**parameters).score(evidence)
+
+    def __str__(self) -> str:
+        return f"{self.records}-{self.kind.name}{'@reference' * self.beside_a_reference}"
+
+
+@cache
+def _scores(case: Case) -> np.ndarray:
+    """What all rules look at: some attacks take a second to be fitted."""
+    return case.score(case.evidence)
+
+
+CASES = [
+    Case(records, kind, beside)
+    for records in KINDS
+    for kind in registry(records).values()
+    for beside in (
+        (False, True) if "reference_if_given" in kind.needs else ("reference" in kind.needs,)
+    )
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+class TestEveryAttack:
+    def test_says_what_it_is(self, case: Case) -> None:
+        assert all((case.kind.title, case.kind.source, case.kind.formula, case.kind.__doc__))
+        assert case.records in case.kind.records
+        assert registry(case.records)[case.kind.name] is case.kind
+
+    def test_gives_every_record_a_float64_and_those_without_an_answer_nan(self, case: Case) -> None:
+        found = case.scores
+        assert found.dtype == np.float64
+        assert found.shape == (len(KINDS[case.records].is_member),)
+        reads_answers = bool(case.kind.asks) or "other_scores" in case.kind.needs
+        assert np.flatnonzero(~np.isfinite(found)).tolist() == [NO_ANSWER] * reads_answers
+        assert np.isnan(found[NO_ANSWER]) == reads_answers
+
+    def test_scores_members_higher(self, case: Case) -> None:
+        found = case.scores
+        scored = np.isfinite(found)
+        labels = np.array(KINDS[case.records].is_member)
+        assert roc_auc_score(labels[scored], found[scored]) > 0.95
+
+    def test_gives_the_same_evidence_the_same_scores(self, case: Case) -> None:
+        np.testing.assert_array_equal(case.score(case.evidence), case.scores)
+
+    def test_does_not_look_at_the_order_of_records(self, case: Case) -> None:
+        expected = case.scores
+        order = np.random.default_rng(3).permutation(len(expected))
+        found = case.score(take(case.evidence, order))
+        tolerance = 1e-5 if case.learns else 1e-9
+        np.testing.assert_allclose(found, expected[order], rtol=tolerance, atol=tolerance)
+
+    def test_scores_a_record_alone_as_beside_others(self, case: Case) -> None:
+        """LiRA with each record's own variance: one for all is of all by its definition. What is
+        fitted on the others has no score without them."""
+        names = {field.name for field in fields(case.kind)}
+        own = {"fixed_variance": False} if "fixed_variance" in names else {}
+        together = case.score(case.evidence, **own)
+        for row in (0, 1, 2, NO_ANSWER, len(together) - 1):
+            (alone,) = case.score(take(case.evidence, [row]), **own)
+            expected = np.nan if case.learns else together[row]
+            np.testing.assert_allclose(alone, expected, rtol=1e-9, atol=1e-12)
+
+    def test_sees_labels_only_if_it_says_so(self, case: Case) -> None:
+        flipped = case.score(relabeled(case.evidence))
+        assert np.array_equal(flipped, case.scores, equal_nan=True) is not case.learns
+
+    def test_without_any_answer_it_says_what_it_lacks_or_has_no_score(self, case: Case) -> None:
+        found, said = np.array([np.nan]), None
+        try:
+            found = case.score(KINDS[case.records].nothing)
+        except ValueError as error:
+            said = str(error)
+        assert np.isnan(found).all()
+        assert said is None or re.search("not given|shadows", said)
