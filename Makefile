@@ -26,15 +26,16 @@ test: install ## run the tests: those on Ray in one process, the others beside i
 test-fast: install ## run the tests that need no Ray, no browser and no training
 	$(BIN)/pytest -n 2 -m 'not ray and not browser and not training'
 
-lint: install ## check style
+lint: install ## check style, and that arrows between rooms go one way
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: install ## check types
 	$(BIN)/mypy
 
 clean: ## remove the environment and the demo's folder
-	rm -rf $(VENV) raymia-demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) raymia-demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 docs: install ## make the pages of docs/ that come from the code
 	$(BIN)/python tools/make_docs.py docs
