@@ -18,11 +18,11 @@ from rich.console import Console
 
 from raymia.cli.jobs import ending, lost_folders
 from raymia.cli.main import EXIT_INCOMPLETE
-from raymia.engine.on_ray.run import make_references
+from raymia.engine.base import engine
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs.base import Inputs
 from raymia.modalities.resolve import resolve_inputs
-from raymia.plan.planning import plan_audit
+from raymia.plan.planning import AuditPlan, plan_audit
+from raymia.run.asking import make_references
 from raymia.spec.file import load_spec
 
 
@@ -37,22 +37,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spec = load_spec(file)
         for warning in lost_folders(spec):
             print(f"warning: {warning}", flush=True)
-        inputs, store = resolve_inputs(spec), EvidenceStore(spec.store)
-        if not all(made(inputs, store)):
-            failed = make_references(inputs, store, spec.store, Console())
+        store = EvidenceStore(spec.store)
+        plan = plan_audit(resolve_inputs(spec), store)
+        if not all(are_ready(plan)):
+            with engine(spec.resources, spec.store, Console()) as start:
+                executor = start()
+                executor.check(plan)
+                with executor.reporting() as board:
+                    failed = make_references(plan, store, executor, board)
             end.problems = [f"target {name}: {why}" for name, why in failed.items()]
-        ready = sum(made(inputs, store))
-        missing = len(made(inputs, store)) - ready
+            plan = plan.with_made_references()
+        ready = sum(are_ready(plan))
+        missing = len(are_ready(plan)) - ready
         end.code = EXIT_INCOMPLETE if missing else 0
     sums = {"audit_file": file, "ready": ready, "missing": missing, "problems": end.problems}
     print(json.dumps(sums), flush=True)
     return end.code
 
 
-def made(inputs: Inputs, store: EvidenceStore) -> list[bool]:
+def are_ready(plan: AuditPlan) -> list[bool]:
     """Whether each reference is in the store that targets have a part in."""
-    plans = plan_audit(inputs, store)
-    return [preparation.ready for plan in plans for preparation in plan.preparations]
+    return [preparation.ready for target in plan for preparation in target.preparations]
 
 
 if __name__ == "__main__":

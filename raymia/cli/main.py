@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from raymia.results.result import RunResult
+    from raymia.spec import AuditSpec, EngineKind
     from raymia.sweep.result import SweepResult
 
 app = typer.Typer(
@@ -51,6 +52,21 @@ Plugins = Annotated[
     ),
 ]
 
+
+class Engine(StrEnum):
+    """Where the work is done."""
+
+    RAY = "ray"
+    LOCAL = "local"
+
+
+OnEngine = Annotated[
+    Engine | None,
+    typer.Option(
+        "--engine", help="`local` does all in this process, without Ray; default: the audit file's"
+    ),
+]
+
 EXIT_FAILED = 1
 EXIT_INCOMPLETE = 3
 EXIT_WRONG_INPUT = 2
@@ -79,17 +95,20 @@ def options(
 
 @app.command()
 def audit(
-    file: AuditFile, fail_if: FailIf = None, redact: Redact = False, plugin: Plugins = None
+    file: AuditFile,
+    fail_if: FailIf = None,
+    redact: Redact = False,
+    plugin: Plugins = None,
+    engine: OnEngine = None,
 ) -> None:
     """Run an audit: ask the models for what is missing, score, measure, write the report."""
     from rich.console import Console
 
     from raymia.results.gate import with_conditions
     from raymia.run.audit import run_audit
-    from raymia.spec.file import load_spec, with_plugins
 
     console = Console()
-    spec = with_plugins(with_conditions(load_spec(file), fail_if or []), plugin or [])
+    spec = with_conditions(_spec(file, plugin, engine), fail_if or [])
     if redact:
         spec = spec.model_copy(update={"report": spec.report.model_copy(update={"redact": True})})
     print_result(run_audit(spec, console), spec.output, console)
@@ -105,6 +124,7 @@ def plan(
         ),
     ] = None,
     plugin: Plugins = None,
+    engine: OnEngine = None,
 ) -> None:
     """Say what would be asked of which model and what it will take; loads no model.
 
@@ -113,20 +133,18 @@ def plan(
     from rich.console import Console
 
     from raymia.cli.plan import print_plan
-    from raymia.spec.file import load_spec, with_plugins
 
-    print_plan(with_plugins(load_spec(file), plugin or []), Console(), calibrate)
+    print_plan(_spec(file, plugin, engine), Console(), calibrate)
 
 
 @app.command()
-def sweep(file: AuditFile, plugin: Plugins = None) -> None:
+def sweep(file: AuditFile, plugin: Plugins = None, engine: OnEngine = None) -> None:
     """Try settings of attacks and queries; choose on half the records, judge on the other."""
     from rich.console import Console
 
     from raymia.run.sweep import run_sweep
-    from raymia.spec.file import load_spec, with_plugins
 
-    console, spec = Console(), with_plugins(load_spec(file), plugin or [])
+    console, spec = Console(), _spec(file, plugin, engine)
     print_sweep(run_sweep(spec, console), spec.output, console)
 
 
@@ -183,6 +201,7 @@ def demo(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="draws other records, and trains anew")] = 0,
+    engine: OnEngine = None,
 ) -> None:
     """Audit small models that are trained here on real texts or images; no network, no GPU."""
     from rich.console import Console
@@ -192,12 +211,13 @@ def demo(
         from raymia.demo.text import DemoSettings, run_demo
 
         place = folder or Path("raymia-demo")
-        result, output = run_demo(place, console, DemoSettings(seed=seed))
+        result, output = run_demo(place, console, DemoSettings(seed=seed), _name(engine))
     else:
         from raymia.demo.images import ImageDemoSettings, run_image_demo
 
         place = folder or Path("raymia-demo", "images")
-        result, output = run_image_demo(place, console, ImageDemoSettings(seed=seed))
+        settings = ImageDemoSettings(seed=seed)
+        result, output = run_image_demo(place, console, settings, _name(engine))
     console.print(f"audit file, to start your own from: {place / 'audit.yaml'}")
     print_result(result, output, console)
 
@@ -267,6 +287,18 @@ def attacks(plugin: Plugins = None) -> None:
 
     load_plugins(plugin or [])
     Console().print(attack_tables())
+
+
+def _spec(file: Path, plugins: list[str] | None, engine: Engine | None) -> AuditSpec:
+    """An audit file, with what the command line says otherwise."""
+    from raymia.spec import with_engine
+    from raymia.spec.file import load_spec, with_plugins
+
+    return with_plugins(with_engine(load_spec(file), _name(engine)), plugins or [])
+
+
+def _name(engine: Engine | None) -> EngineKind | None:
+    return None if engine is None else engine.value
 
 
 def print_result(result: RunResult, output: str, console: Console) -> None:

@@ -21,6 +21,7 @@ def print_plan(spec: AuditSpec, console: Console, calibrate: int | None = None) 
     Parameters
     ----------
     calibrate : how many records are asked about to measure how long the models take.
+    engine : that they are asked with; default: the audit file's.
     """
     if calibrate is not None:
         from raymia.run.calibrate import calibrate as measure_rates

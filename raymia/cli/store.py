@@ -147,11 +147,11 @@ def _needs(spec: AuditSpec, store: EvidenceStore) -> Iterable[tuple[str, str]]:
 
     yield "rates", "plan"
     inputs = resolve_inputs(spec)
-    plans = plan_audit(inputs, store)
+    plans = list(plan_audit(inputs, store))
     if spec.sweep is not None:
         swept = plan_sweep(check_sweep(spec), store)
         yield Tried(spec.store, swept.halves, swept_rates(spec)).place, "sweep"
-        plans += [plan for audit in swept.audits for plan in plan_audit(audit.inputs, store)]
+        plans += [plan for audit in swept.plans for plan in audit]
     for plan in plans:
         for stage in plan.stages:
             for planned in stage.probes:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from rich.console import Console
 
+from raymia.engine.base import Executor, engine
 from raymia.results.result import RunResult
 from raymia.run.audit import run_audit
-from raymia.spec import ResourcesSpec
+from raymia.spec import DEFAULT_ENGINE, EngineKind, ResourcesSpec, with_engine
 from raymia.spec.file import load_spec
 from raymia.storage.files import Folder
 
-if TYPE_CHECKING:
-    from raymia.engine.on_ray.cluster import Cluster
-
 AUDIT_FILE = "audit.yaml"
+STORE = "store"
 Section = tuple[str, dict[str, Any]]
 """A comment, which may have several lines, and the keys of an audit file that it stands above."""
 
 
 def run_in(
-    folder: Path, console: Console, make: Callable[[Cluster], None]
+    folder: Path, console: Console, make: Callable[[Executor], None], kind: EngineKind | None
 ) -> tuple[RunResult, str]:
     """Make a folder's records, models and audit file, and run the audit.
 
@@ -34,20 +33,20 @@ def run_in(
     Parameters
     ----------
     make : makes the folder, its audit file last, so that one which was left half-made is made anew.
+    kind : the engine that all of it is done with; default: the audit file's.
 
     Returns
     -------
     The result, and the folder the report is in.
     """
-    from raymia.engine.on_ray.cluster import connected
-
     audit_file = folder / AUDIT_FILE
-    console.print("starting Ray ...", highlight=False)
-    with connected(ResourcesSpec()) as cluster:
+    with engine(
+        ResourcesSpec(engine=kind or DEFAULT_ENGINE), str(folder / STORE), console
+    ) as start:
         if not audit_file.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            make(cluster)
-        spec = load_spec(audit_file)
+            make(start())
+        spec = with_engine(load_spec(audit_file), kind)
         return run_audit(spec, console), spec.output
 
 

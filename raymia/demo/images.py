@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
 from raymia.demo.folder import Section, run_in, write_audit_file
+from raymia.engine.base import Executor
+from raymia.engine.board import reporter
 from raymia.models.autoencoders.vae.config import AutoencoderConfig
 from raymia.prepare.denoiser_files import fresh_pipeline
 from raymia.prepare.image_split import (
@@ -29,11 +31,8 @@ from raymia.prepare.image_split import (
 from raymia.prepare.train_autoencoder import train_autoencoder
 from raymia.prepare.train_denoiser import train_denoiser
 from raymia.results.result import RunResult
-from raymia.spec import AutoencoderTrainingSpec, DiffusionTrainingSpec, PoolSpec
+from raymia.spec import AutoencoderTrainingSpec, DiffusionTrainingSpec, EngineKind, PoolSpec
 from raymia.storage.files import Folder
-
-if TYPE_CHECKING:
-    from raymia.engine.on_ray.cluster import Cluster
 
 Images = npt.NDArray[np.uint8]
 
@@ -87,30 +86,26 @@ class ImageDemoSettings:
 
 
 def run_image_demo(
-    folder: Path, console: Console, settings: ImageDemoSettings
+    folder: Path, console: Console, settings: ImageDemoSettings, kind: EngineKind | None = None
 ) -> tuple[RunResult, str]:
     """Train both targets, write the audit file, and run the audit; see :func:`run_in`."""
     return run_in(
-        folder, console, lambda cluster: make_image_demo(folder, settings, cluster, console)
+        folder, console, lambda executor: make_image_demo(folder, settings, executor), kind
     )
 
 
-def make_image_demo(
-    folder: Path, settings: ImageDemoSettings, cluster: Cluster, console: Console
-) -> None:
+def make_image_demo(folder: Path, settings: ImageDemoSettings, executor: Executor) -> None:
     """Write records into a folder, train both targets on the members, write the audit file.
 
     A training of the diffusion model that was killed goes on where it was.
     """
-    from raymia.engine.board import started
-    from raymia.engine.on_ray.prepare import reporter, run_tasks
 
     images = digits()
     split = split_and_write(images, None, settings.members, settings.members, settings.seed, folder)
     write_population(folder / POPULATION, images, split, settings.population)
     members, held_out = split.members, split.held_out
     place, seed = folder.resolve(), settings.seed
-    with started(console) as board:
+    with executor.reporting() as board:
         report_steps, report_epochs = reporter(board, "train: ddpm"), reporter(board, "train: vae")
 
         def train_ddpm() -> None:
@@ -127,7 +122,7 @@ def make_image_demo(
             train_autoencoder(members, config, settings.autoencoder, place / "vae", seed=seed,
                               progress=report_epochs, measure_on=held_out)  # fmt: skip
 
-        run_tasks([train_ddpm, train_vae], ONE_THREAD, cluster)
+        executor.call([train_ddpm, train_vae], ONE_THREAD)
     write_audit_file(folder, sections_of_audit(settings))
 
 

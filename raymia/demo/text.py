@@ -13,19 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 from rich.console import Console
 
 from raymia.demo.folder import Section, run_in, write_audit_file
+from raymia.engine.base import Executor
+from raymia.engine.board import reporter
 from raymia.prepare.fine_tune import fine_tune
 from raymia.results.result import RunResult
-from raymia.spec import FineTuneSpec
+from raymia.spec import EngineKind, FineTuneSpec, PoolSpec
 from raymia.util.draws import generator
-
-if TYPE_CHECKING:
-    from raymia.engine.on_ray.cluster import Cluster
 
 ASSETS = "assets"
 
@@ -44,17 +42,16 @@ class DemoSettings:
     seed: int = 0
 
 
-def run_demo(folder: Path, console: Console, settings: DemoSettings) -> tuple[RunResult, str]:
+def run_demo(
+    folder: Path, console: Console, settings: DemoSettings, kind: EngineKind | None = None
+) -> tuple[RunResult, str]:
     """Fine-tune a target, write the audit file, and run the audit; see :func:`run_in`."""
-    return run_in(folder, console, lambda cluster: make_demo(folder, settings, cluster, console))
+    return run_in(folder, console, lambda executor: make_demo(folder, settings, executor), kind)
 
 
-def make_demo(folder: Path, settings: DemoSettings, cluster: Cluster, console: Console) -> None:
+def make_demo(folder: Path, settings: DemoSettings, executor: Executor) -> None:
     """Write records, prompts and models into a folder, fine-tune the target, write the audit
     file."""
-    from raymia.engine.board import started
-    from raymia.engine.on_ray.prepare import reporter, run_task
-    from raymia.spec import PoolSpec
 
     texts = audit_passages()
     order = generator(settings.seed, "demo").permutation(len(texts))
@@ -73,14 +70,14 @@ def make_demo(folder: Path, settings: DemoSettings, cluster: Cluster, console: C
         copy_asset(f"models/{model}", folder / model)
     target = folder.resolve() / "target"
     base, members, held_out = folder.resolve() / "base", parts["members"], parts["non_members"]
-    with started(console) as board:
+    with executor.reporting() as board:
         report = reporter(board, "fine-tune: target")
 
         def train() -> None:
             fine_tune(base, members, settings.target, target, seed=settings.seed,
                       progress=report, measure_on=held_out)  # fmt: skip
 
-        run_task(train, PoolSpec(), cluster)
+        executor.call([train], PoolSpec())
     write_audit_file(folder, sections_of_audit(settings))
 
 

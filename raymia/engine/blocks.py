@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import ray
 
 from raymia.engine.stage import FAILED, todo_column
 from raymia.plan.missing import lists_of
-from raymia.plan.planning import Stage
+from raymia.plan.stages import Stage
 
 SHELF_ROWS = 2**16
 """Records whose stored neighbors are held at once."""
 
 
+class Keeper(Protocol):
+    """Keeps tables until they are needed."""
+
+    def put(self, table: pa.Table) -> Any:
+        """Keep a table; gives what it is had again by."""
+
+    def get(self, kept: Any) -> pa.Table:
+        """A table that is kept."""
+
+
+class InMemory:
+    """Keeps tables as they are."""
+
+    def put(self, table: pa.Table) -> pa.Table:
+        return table
+
+    def get(self, kept: pa.Table) -> pa.Table:
+        return kept
+
+
 def make_blocks(
-    stages: Sequence[Stage], records: pa.Table, neighbors: Iterable[pa.Table], block_records: int
+    stages: Sequence[Stage],
+    records: pa.Table,
+    neighbors: Iterable[pa.Table],
+    block_records: int,
+    keeper: Keeper | None = None,
 ) -> Iterator[pa.Table]:
     """Cut the records that something is to be asked about into blocks.
 
@@ -25,7 +49,8 @@ def make_blocks(
     ----------
     stages : of one stream.
     records : columns ``record_id`` and ``payload``; those that the stages were planned with.
-    neighbors : see :func:`raymia.plan.planning.stored_neighbors`.
+    neighbors : see :func:`raymia.plan.stages.stored_neighbors`.
+    keeper : of neighbors, of which there may be many times more than records; default: in memory.
 
     Yields
     ------
@@ -50,7 +75,7 @@ def make_blocks(
             *((todo_column(p.key), pa.list_(pa.int16())) for p in probes),
         ]
     )
-    shelves = _Shelves(neighbors, payload_type)
+    shelves = _Shelves(neighbors, payload_type, keeper or InMemory())
     chosen = np.flatnonzero(asked)
     for start in range(0, chosen.size, block_records):
         rows = chosen[start : start + block_records]
@@ -70,22 +95,25 @@ def make_blocks(
 
 
 class _Shelves:
-    """Stored neighbors by the records they are of, in Ray's object store until blocks need them.
+    """Stored neighbors by the records they are of, with a keeper until blocks need them.
 
-    They lie in the store's parts in any order, and there may be many times more of them than
-    records, so that this process holds those of one part and of some thousand records alone.
+    They lie in the store's parts in any order; here are those of one part and of some thousand
+    records alone.
     """
 
-    def __init__(self, neighbors: Iterable[pa.Table], payload_type: pa.DataType) -> None:
+    def __init__(
+        self, neighbors: Iterable[pa.Table], payload_type: pa.DataType, keeper: Keeper
+    ) -> None:
+        self._keeper = keeper
         schema = pa.schema(
             [("row", pa.int64()), ("neighbor", pa.int16()), ("payload", payload_type)]
         )
-        self._kept: dict[int, list[ray.ObjectRef]] = {}
+        self._kept: dict[int, list[Any]] = {}
         for table in (table.select(schema.names).cast(schema) for table in neighbors):
             shelf = table["row"].to_numpy() // SHELF_ROWS
             for number in np.unique(shelf):
                 piece = table.take(pa.array(np.flatnonzero(shelf == number)))
-                self._kept.setdefault(int(number), []).append(ray.put(piece))
+                self._kept.setdefault(int(number), []).append(keeper.put(piece))
         self._next = 0
         self._held = schema.empty_table()
 
@@ -93,7 +121,7 @@ class _Shelves:
         """The neighbors of a range of records, sorted by ``row``; each range comes after the one
         before it, whose neighbors are let go."""
         while self._next * SHELF_ROWS < stop:
-            taken = [ray.get(ref) for ref in self._kept.pop(self._next, ())]
+            taken = [self._keeper.get(kept) for kept in self._kept.pop(self._next, ())]
             self._held = pa.concat_tables([self._held, *taken]).sort_by("row")
             self._next += 1
         rows = self._held["row"].to_numpy()

@@ -1,17 +1,15 @@
-"""Progress and counts: workers report to one actor, the driver draws from it."""
+"""Progress and counts: whoever works reports to a board, and the run draws from it."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-import ray
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -43,30 +41,56 @@ class Line:
     """Of a stage that one target alone has a part in, and that went wrong."""
 
 
+class Board(Protocol):
+    """Counts of all stages, wherever they are kept."""
+
+    def place(self, pool: str) -> None:
+        """Note that a worker of a pool has its place."""
+
+    def begin_loading(self, worker: str) -> int:
+        """Note that a worker loads its models; says how often it began before and did not end."""
+
+    def end_loading(self, worker: str) -> None:
+        """Note that a worker has its models."""
+
+    def expect(self, stage: str, total: int) -> None:
+        """Note that a stage has so much more to do."""
+
+    def set(self, stage: str, done: int, total: int) -> None:
+        """Note how far a stage is."""
+
+    def add(self, stage: str, question: str, done: int, failed: int, seconds: float) -> None:
+        """Note that a stage has done so much more."""
+
+    def fail(self, stage: str, why: str) -> None:
+        """Note that a stage, which one target alone has a part in, went wrong."""
+
+    def snapshot(self) -> dict[str, Line]:
+        """The lines of all stages as they are now, by name."""
+
+
 @dataclass
-class Board:
-    """Counts of all stages; runs as an actor that uses no CPU."""
+class Counts:
+    """A board in this process."""
 
     lines: dict[str, Line] = field(default_factory=dict)
     pools: set[str] = field(default_factory=set)
     loading: dict[str, int] = field(default_factory=dict)
 
     def place(self, pool: str) -> None:
-        """Note that an actor of a pool has its place."""
         self.pools.add(pool)
 
     def placed(self) -> set[str]:
-        """The pools of which an actor has its place, or had it."""
+        """The pools of which a worker has its place, or had it."""
         return self.pools
 
-    def begin_loading(self, actor: str) -> int:
-        """Note that an actor loads its models; says how often it began before and did not end."""
-        unfinished = self.loading.get(actor, 0)
-        self.loading[actor] = unfinished + 1
+    def begin_loading(self, worker: str) -> int:
+        unfinished = self.loading.get(worker, 0)
+        self.loading[worker] = unfinished + 1
         return unfinished
 
-    def end_loading(self, actor: str) -> None:
-        self.loading[actor] = 0
+    def end_loading(self, worker: str) -> None:
+        self.loading[worker] = 0
 
     def expect(self, stage: str, total: int) -> None:
         self.lines.setdefault(stage, Line()).total += total
@@ -86,44 +110,47 @@ class Board:
         self.lines.setdefault(stage, Line()).why_failed = why
 
     def snapshot(self) -> dict[str, Line]:
-        return self.lines
+        # Each step is one of the interpreter's own, so that another thread may count meanwhile.
+        return {
+            name: replace(line, questions=dict(line.questions))
+            for name, line in list(self.lines.items())
+        }
+
+
+def reporter(board: Board, stage: str) -> Callable[[int, int], None]:
+    """A progress callback that writes to a board."""
+
+    def report(done: int, total: int) -> None:
+        board.set(stage, done, total)
+
+    return report
 
 
 @contextmanager
-def started(console: Console, on_lines: OnLines | None = None) -> Iterator[Any]:
-    """Start the board as an actor, draw it while the block runs, and end it.
+def drawn(look: Look, console: Console, on_lines: OnLines | None = None) -> Iterator[None]:
+    """Draw what a board has counted while the block runs.
 
     Parameters
     ----------
+    look : the board's lines; empty where they cannot be had now.
     on_lines : given what the stages have counted, again and again.
     """
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 3}
-    board = ray.remote(**options, name=f"raymia progress {uuid.uuid4().hex[:6]}")(Board).remote()
     stop = threading.Event()
     draw = _draw_bars if console.is_terminal else _print_lines
 
-    def look() -> dict[str, Line]:
-        lines = _snapshot(board)
+    def look_and_tell() -> dict[str, Line]:
+        lines = look()
         if on_lines is not None and lines:
             on_lines(lines)
         return lines
 
-    thread = threading.Thread(target=draw, args=(look, console, stop), daemon=True)
+    thread = threading.Thread(target=draw, args=(look_and_tell, console, stop), daemon=True)
     thread.start()
     try:
-        yield board
+        yield
     finally:
         stop.set()
         thread.join(timeout=10)
-        ray.kill(board)
-
-
-def _snapshot(board: Any) -> dict[str, Line]:
-    try:
-        lines: dict[str, Line] = ray.get(board.snapshot.remote(), timeout=10)
-    except ray.exceptions.RayError:
-        return {}
-    return lines
 
 
 def _draw_bars(look: Look, console: Console, stop: threading.Event) -> None:

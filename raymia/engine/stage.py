@@ -1,4 +1,4 @@
-"""One actor of a pool: holds models, answers probes about blocks of records, commits the answers.
+"""One worker of a pool: holds models, asks them about blocks of records, commits the answers.
 
 A block is an Arrow table, one row per record::
 
@@ -7,7 +7,7 @@ A block is an Arrow table, one row per record::
     todo:<key>                  list: which indices a probe still has to be asked about
     failed                      list: the targets that failed on the way here, and why
 
-An actor commits the answers of a block before it passes the block on, so nothing that was answered
+A worker commits the answers of a block before it passes the block on, so nothing that was answered
 is asked again, wherever the run is killed.
 
 What goes wrong with a model that one target alone has a part in is that target's failure: it is
@@ -20,13 +20,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import ray
 
+from raymia.engine.board import Board
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.models.loaders import Loader, load_together
 from raymia.models.source import bring
@@ -45,7 +45,7 @@ def todo_column(key: EvidenceKey) -> str:
 
 @dataclass(frozen=True)
 class Task:
-    """What an actor asks of one model.
+    """What a worker asks of one model.
 
     Attributes
     ----------
@@ -63,14 +63,13 @@ class Task:
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """What an actor is made from; small, since Ray keeps it to restart the actor.
+    """What a worker is made from; small, since Ray keeps it to start the worker again.
 
     Attributes
     ----------
     key : what the board calls the pool.
     tasks : of models that share their base; one alone need not.
     store_url : the evidence store.
-    threads : torch threads; None leaves them as they are.
     passes_on : columns that later pools need.
     origins : see :func:`raymia.models.source.bring`.
     """
@@ -78,45 +77,52 @@ class PoolConfig:
     key: str
     tasks: tuple[Task, ...]
     store_url: str
-    threads: int | None
     passes_on: tuple[str, ...]
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
-class PoolActor:
-    """The worker of a pool, called by Ray Data with one block at a time."""
+class Worker:
+    """Holds the models of a pool and asks them; it is to be called from one thread alone, since
+    OpenMP keeps threads of its own for each that computes, and where they are more than the cores
+    it no longer lets them spin while they wait.
 
-    def __init__(self, config: PoolConfig, board: Any) -> None:
+    Parameters
+    ----------
+    name : what the board knows the worker by, also where its process is started again.
+    """
+
+    def __init__(self, config: PoolConfig, board: Board, name: str) -> None:
         self.config = config
-        self.board = board
-        self.store = EvidenceStore(config.store_url)
+        self._board = board
+        self._name = name
+        self._store = EvidenceStore(config.store_url)
         self._failed: dict[str, str] = {}
-        board.place.remote(config.key)
-        # One thread loads and asks: OpenMP keeps threads of its own for each that computes, and
-        # where they are more than the cores it no longer lets them spin while they wait.
-        self._thread = ThreadPoolExecutor(1)
-        # Loading in the background makes a failure to load an error of the first block, which Ray
-        # reports with its cause; an error in a constructor it does not.
-        self._loading: Future[Callable[[int], Any]] = self._thread.submit(self._load)
+        self._loaded: Future[Callable[[int], Any]] = Future()
+        board.place(config.key)
+
+    def load(self) -> None:
+        """Load the models. An error is kept, and raised where a model is to be asked."""
+        try:
+            self._loaded.set_result(self._load())
+        except Exception as error:
+            self._loaded.set_exception(error)
 
     def _load(self) -> Callable[[int], Any]:
-        import torch
-
-        if self.config.threads is not None:
-            torch.set_num_threads(self.config.threads)
-        actor = ray.get_runtime_context().get_actor_id()
-        died = ray.get(self.board.begin_loading.remote(actor))
+        died = self._board.begin_loading(self._name)
         if died >= MAX_DEATHS:
             raise RaymiaError(died_loading(self.config.tasks, died))
         bring(self.config.origins)
         loaded = load_together([task.loader for task in self.config.tasks])
-        self.board.end_loading.remote(actor)
+        self._board.end_loading(self._name)
         return loaded
 
-    def __call__(self, block: pa.Table) -> pa.Table:
-        return self._thread.submit(self._pass_on, block).result()
+    def _model(self, number: int) -> Any:
+        if not self._loaded.done():
+            self.load()
+        return self._loaded.result()(number)
 
-    def _pass_on(self, block: pa.Table) -> pa.Table:
+    def pass_on(self, block: pa.Table) -> pa.Table:
+        """Ask what a block lacks, and give it to whoever comes next."""
         failed = failures_in(block)
         for number, task in enumerate(self.config.tasks):
             why = failed.get(task.target or "", self._failed.get(task.target or ""))
@@ -125,7 +131,7 @@ class PoolActor:
                     block = self._ask_all(number, task, block)
                 except _TargetError as error:
                     why = str(error)
-                    self.board.fail.remote(task.name, why)
+                    self._board.fail(task.name, why)
             if why is not None:
                 assert task.target is not None
                 self._failed[task.target] = failed[task.target] = why
@@ -139,17 +145,17 @@ class PoolActor:
             if not items:
                 continue
             try:
-                model = self._loading.result()(number) if model is None else model
+                model = self._model(number) if model is None else model
                 started = time.monotonic()
                 answers = put(probe, model, items)
             except Exception as error:
                 if task.target is None:
                     raise
-                raise _TargetError(_cause(error)) from error
-            self.store.commit(key, answers)
+                raise _TargetError(in_short(error)) from error
+            self._store.commit(key, answers)
             failed = len(items) - answers["error"].null_count
             seconds = time.monotonic() - started
-            self.board.add.remote(task.name, question, len(items), failed, seconds)
+            self._board.add(task.name, question, len(items), failed, seconds)
             if probe.makes_neighbors:
                 block = with_neighbors(block, answers)
         return block
@@ -180,7 +186,8 @@ class _TargetError(Exception):
     """What went wrong with a model that one target alone has a part in."""
 
 
-def _cause(error: BaseException) -> str:
+def in_short(error: BaseException) -> str:
+    """An error on one line, or what a RaymiaError says."""
     text = str(error).strip()
     if isinstance(error, RaymiaError):
         return text

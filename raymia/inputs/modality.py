@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from raymia.models.checkpoint import AnyCheckpoint
     from raymia.models.loaders import Loader
     from raymia.neighbors.makers import NeighborMaker
-    from raymia.plan.planning import TargetPlan
+    from raymia.plan.stages import TargetPlan
     from raymia.prepare.recipe import Recipe
     from raymia.questions.base import Question
     from raymia.records.base import RecordSet

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.models.memory import Memory, memory_of
-from raymia.plan.planning import Preparation, Stage, TargetPlan
-from raymia.plan.pools import in_loading_order, pools_of, streams_of
+from raymia.plan.planning import AuditPlan
+from raymia.plan.pools import pools_of
 from raymia.plan.rates import Rates, preparation_keys, stage_key
+from raymia.plan.stages import Preparation, Stage, TargetPlan
 from raymia.spec import CostsSpec, PoolSpec
 from raymia.util.once import Once
 
@@ -71,7 +72,7 @@ class Estimate:
         return _total([part.gpu_hours for part in (*self.preparations, *self.stages)])
 
 
-def estimate(inputs: Inputs, plans: Sequence[TargetPlan], store: EvidenceStore) -> Estimate:
+def estimate(inputs: Inputs, plans: AuditPlan, store: EvidenceStore) -> Estimate:
     """Estimate what is left of an audit.
 
     The rates are those that runs on this store have measured; :func:`calibrate` measures them.
@@ -106,7 +107,7 @@ def estimate(inputs: Inputs, plans: Sequence[TargetPlan], store: EvidenceStore) 
     stages = {name: of_stage(stage) for name, stage in once.items()}
     walls = [part.seconds for part in preparations]
     costs = [_cost([p], p.seconds, inputs.spec.costs) for p in preparations]
-    for stream in streams_of(in_loading_order(inputs, store)):
+    for stream in plans.streams:
         pools = [[stages[s.name] for s in pool.stages] for pool in pools_of(stream)]
         busy = [_over(_total([s.seconds for s in pool]), pool) for pool in pools]
         wall = None if None in busy else max((b for b in busy if b is not None), default=0.0)

@@ -1,232 +1,305 @@
-"""What an audit still has to ask of which model, and what that costs."""
+"""What an audit still has to ask of which model, and what that costs.
+
+A plan is made once, before anything is asked, and handed on. It looks into the store once for each
+key. What changes while the audit runs, references that get made and answers that come in, is put
+into plans that are made from it, and these look up again only what can have changed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
-from operator import or_
-from typing import Literal
-
-import numpy as np
-import pyarrow as pa
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import overload
 
 from raymia.attacks import Attack, NamedAttack
 from raymia.evidence.row_index import RowIndex
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.models.checkpoint import AnyCheckpoint
-from raymia.models.loaders import Loader
 from raymia.neighbors.makers import NeighborMaker
 from raymia.plan.missing import Missing
+from raymia.plan.pools import loading_order, streams_of
+from raymia.plan.stages import (
+    PlannedProbe,
+    Preparation,
+    Role,
+    Stage,
+    TargetPlan,
+    wanted_neighbors,
+)
 from raymia.prepare.recipe import Recipe
 from raymia.questions.base import Question, evidence_key
 from raymia.questions.registry import asks_about_neighbors
 from raymia.spec import MadeReference, PoolSpec
 
-Role = Literal["neighbors", "target", "reference"]
+
+def plan_audit(inputs: Inputs, store: EvidenceStore) -> AuditPlan:
+    """Subtract what is stored from what the attacks need of every target."""
+    planner = _Planner(inputs, _Lookup(store, RowIndex(inputs.payloads["record_id"])))
+    return AuditPlan(planner, tuple(planner.target(name) for name in inputs.targets))
 
 
-@dataclass(frozen=True)
-class PlannedProbe:
-    """A question, where its answers are stored, and what has no answer yet.
+@dataclass(frozen=True, eq=False)
+class AuditPlan(Sequence[TargetPlan]):
+    """The plans of an audit's targets, in the order of the audit file.
 
-    Attributes
-    ----------
-    question : its name among the questions of :mod:`raymia.questions`; "make" for neighbors.
-    missing : what to ask about, of all records and of the population, in the order of
-        :attr:`raymia.inputs.Inputs.payloads`.
-    stored : how many answers there are already.
+    What several targets ask of one model, each would ask were it alone; in :attr:`targets` the
+    first of them asks it, and for the others it counts as stored.
     """
 
-    question: str
-    probe: Question
-    key: EvidenceKey
-    missing: Missing
-    stored: int
+    _planner: _Planner
+    _alone: tuple[TargetPlan, ...]
 
     @property
-    def to_ask(self) -> int:
-        return self.missing.count
+    def inputs(self) -> Inputs:
+        return self._planner.inputs
 
+    @cached_property
+    def targets(self) -> tuple[TargetPlan, ...]:
+        """In the order of the audit file."""
+        return _in_turn(self._alone)
 
-@dataclass(frozen=True)
-class Stage:
-    """One model and the questions put to it.
+    @cached_property
+    def in_loading_order(self) -> tuple[TargetPlan, ...]:
+        """As they are asked: see :func:`raymia.plan.pools.loading_order`."""
+        order = loading_order(self._alone)
+        if order == [plan.name for plan in self._alone]:
+            return self.targets
+        by_name = {plan.name: plan for plan in self._alone}
+        return _in_turn([by_name[name] for name in order])
 
-    Attributes
-    ----------
-    only_for : the one target that the model matters to; None for a model that targets share.
-    """
-
-    name: str
-    role: Role
-    loader: Loader
-    pool: PoolSpec
-    probes: tuple[PlannedProbe, ...]
-    only_for: str | None = None
-
-    @property
-    def to_ask(self) -> int:
-        return sum(planned.to_ask for planned in self.probes)
+    @cached_property
+    def streams(self) -> list[list[Stage]]:
+        """Stages that records pass one after another: see :func:`raymia.plan.pools.streams_of`."""
+        return streams_of(self.in_loading_order)
 
     @property
-    def stored(self) -> int:
-        return sum(planned.stored for planned in self.probes)
+    def is_missing_anything(self) -> bool:
+        """Whether a model has to be asked anything, or a reference made."""
+        return any(plan.to_ask or not all(p.ready for p in plan.preparations) for plan in self)
+
+    def without(self, targets: Collection[str]) -> AuditPlan:
+        """The same with some targets left out."""
+        if not targets:
+            return self
+        planner = replace(self._planner, inputs=self.inputs.without(targets))
+        return AuditPlan(planner, tuple(p for p in self._alone if p.name not in targets))
+
+    def with_made_references(self) -> AuditPlan:
+        """The same with the references that have been made since; what they were asked is looked
+        up, and nothing else."""
+        return AuditPlan(self._planner, tuple(self._planner.with_made(p) for p in self._alone))
+
+    def as_it_is_now(self) -> AuditPlan:
+        """The same with what has been made and answered since; where nothing was missing, nothing
+        is looked up."""
+        made = self.with_made_references()
+        planner = self._planner.looking_again()
+        return AuditPlan(planner, tuple(planner.looked_at_again(plan) for plan in made._alone))
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @overload
+    def __getitem__(self, place: int) -> TargetPlan: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[TargetPlan]: ...
+
+    def __getitem__(self, place: int | slice) -> TargetPlan | Sequence[TargetPlan]:
+        return self.targets[place]
 
 
-@dataclass(frozen=True)
-class Preparation:
-    """A reference that one target has a part in, and whether it is made."""
-
-    reference: str
-    recipe: Recipe
-    ready: bool
-
-    def stage_name(self, target: str) -> str:
-        return f"{self.reference}:{target}"
-
-
-@dataclass(frozen=True)
-class TargetPlan:
-    """What one target's audit consists of.
-
-    Attributes
-    ----------
-    preparations : references that are made from the target.
-    neighbors : the stage that makes neighbors, where attacks need them.
-    target : the stage of the checkpoint under audit.
-    references : the stages of the references, by name. One whose preparation is not ready has a key
-        that nothing is stored under.
-    """
-
-    name: str
-    preparations: tuple[Preparation, ...]
-    neighbors: Stage | None
-    target: Stage
-    references: dict[str, Stage]
-
-    @property
-    def stages(self) -> list[Stage]:
-        """In the order in which a block of records passes them."""
-        first = [self.neighbors] if self.neighbors else []
-        return [*first, self.target, *self.references.values()]
-
-    @property
-    def to_ask(self) -> int:
-        return sum(stage.to_ask for stage in self.stages)
+def _in_turn(alone: Iterable[TargetPlan]) -> tuple[TargetPlan, ...]:
+    """What an earlier target asks counts as stored for those after it."""
+    asked: set[str] = set()
+    made = Missing.nothing(range(0))
+    plans = []
+    for plan in alone:
+        target = _not_yet(asked, plan.target)
+        references = {name: _not_yet(asked, stage) for name, stage in plan.references.items()}
+        neighbors = plan.neighbors
+        if neighbors is not None:
+            (make,) = neighbors.probes
+            # Neighbors are made only where a model is still to be asked about them.
+            wanted = wanted_neighbors((target, *references.values()))
+            make = replace(make, missing=make.missing & (wanted - made))
+            made = made | make.missing
+            neighbors = replace(neighbors, probes=(make,))
+        plans.append(replace(plan, target=target, references=references, neighbors=neighbors))
+    return tuple(plans)
 
 
-def plan_audit(inputs: Inputs, store: EvidenceStore) -> list[TargetPlan]:
-    """Plan all targets in order; what an earlier target's run will have asked counts as stored."""
-    records = RowIndex(inputs.payloads["record_id"])
-    plans: list[TargetPlan] = []
-    for name in inputs.targets:
-        plans.append(plan_target(inputs, store, name, plans, records))
-    return plans
+def _not_yet(asked: set[str], stage: Stage) -> Stage:
+    """The stage without questions that were asked; those that it asks are added to ``asked``."""
+    probes = tuple(p.as_stored() if p.key.hash in asked else p for p in stage.probes)
+    asked.update(p.key.hash for p in stage.probes)
+    return replace(stage, probes=probes)
 
 
-def plan_target(
-    inputs: Inputs,
-    store: EvidenceStore,
-    name: str,
-    earlier: Sequence[TargetPlan] = (),
-    records: RowIndex | None = None,
-) -> TargetPlan:
-    """Subtract what is stored from what the attacks need.
+@dataclass(frozen=True, eq=False)
+class _Lookup:
+    """What the store has no answer to, looked up once for each key."""
 
-    Parameters
-    ----------
-    earlier : plans of targets that will have been run before this one.
-    records : of all that a model may be asked about; it is made where it is not given.
-    """
-    found = RowIndex(inputs.payloads["record_id"]) if records is None else records
-    spec, resources = inputs.spec, inputs.spec.resources
-    attacks = inputs.attacks_on(name)
-    maker: NeighborMaker | None = None
-    neighbors_made: tuple[int, str] | None = None
-    if any(asks_about_neighbors(a.attack, spec.records.kind) for a in attacks):
-        maker = inputs.modality.neighbor_maker(inputs)
-    if maker is not None:
-        key = evidence_key(maker.probe, maker.fingerprint)
-        neighbors_made = (maker.probe.spec.count, key.hash)
-    own = inputs.records.table.num_rows
-    # The same for every model, so that what two stages ask of one model is the same question.
-    of_population = {
-        q for a in inputs.attacks if "population" in a.attack.needs for q in a.attack.asks
-    }
-    planned = {
-        p.key.hash
-        for plan in earlier
-        for before in (plan.target, *plan.references.values())
-        for p in before.probes
-    }
+    store: EvidenceStore
+    records: RowIndex
+    _known: dict[tuple[str, range, int], Missing] = field(default_factory=dict)
 
-    def stage(
+    def missing(self, key: EvidenceKey, indices: range, asked: int) -> Missing:
+        """Of the first ``asked`` records."""
+        place = key.hash, indices, asked
+        if place not in self._known:
+            cells = ~self.store.present(key, self.records, indices)
+            cells[asked:] = False
+            self._known[place] = Missing.of(self.records.ids, indices, cells)
+        return self._known[place]
+
+
+@dataclass(frozen=True, eq=False)
+class _Planner:
+    """Plans targets, each as if it were alone."""
+
+    inputs: Inputs
+    lookup: _Lookup
+
+    def target(self, name: str) -> TargetPlan:
+        resources, attacks = self.inputs.spec.resources, self.inputs.attacks_on(name)
+        maker = self._maker if self._ask_about_neighbors(a.attack for a in attacks) else None
+        neighbors = None
+        if maker is not None:
+            make = self._planned("make", maker.probe, maker.fingerprint)
+            neighbors = Stage(
+                "neighbors", "neighbors", maker.loader, resources.paraphraser, (make,)
+            )
+        target = self._stage(
+            f"target:{name}",
+            "target",
+            self.inputs.targets[name],
+            resources.target,
+            [a.attack for a in attacks],
+            name,
+        )
+        used = _used_references(self.inputs, attacks)
+        preparations = {n: p for n in used if (p := self._preparation(name, n)) is not None}
+        references = {n: self._reference(name, n, preparations.get(n)) for n in used}
+        return TargetPlan(name, tuple(preparations.values()), neighbors, target, references)
+
+    def with_made(self, plan: TargetPlan) -> TargetPlan:
+        """The plan with the references that were to be made, as far as they are."""
+        made = {
+            p.reference: replace(p, ready=True)
+            for p in plan.preparations
+            if not p.ready and self._is_made(p.recipe)
+        }
+        if not made:
+            return plan
+        references = {n: self._reference(plan.name, n, p) for n, p in made.items()}
+        return replace(
+            plan,
+            preparations=tuple(made.get(p.reference, p) for p in plan.preparations),
+            references={**plan.references, **references},
+        )
+
+    def looking_again(self) -> _Planner:
+        """One that remembers nothing of what the store lacked."""
+        return replace(self, lookup=_Lookup(self.lookup.store, self.lookup.records))
+
+    def looked_at_again(self, plan: TargetPlan) -> TargetPlan:
+        """The plan with what the store lacks now."""
+        neighbors = plan.neighbors
+        return replace(
+            plan,
+            neighbors=None if neighbors is None else self._again(neighbors),
+            target=self._again(plan.target),
+            references={name: self._again(stage) for name, stage in plan.references.items()},
+        )
+
+    def _again(self, stage: Stage) -> Stage:
+        if not stage.to_ask:
+            return stage
+        probes = tuple(
+            self._looked_up(p.question, p.probe, p.key) if p.missing else p for p in stage.probes
+        )
+        return replace(stage, probes=probes)
+
+    @cached_property
+    def _maker(self) -> NeighborMaker | None:
+        """What makes neighbors in a stage of its own; asked for where a question is about them."""
+        return self.inputs.modality.neighbor_maker(self.inputs)
+
+    def _ask_about_neighbors(self, attacks: Iterable[Attack]) -> bool:
+        kind = self.inputs.spec.records.kind
+        return any(asks_about_neighbors(attack, kind) for attack in attacks)
+
+    @cached_property
+    def _of_population(self) -> set[str]:
+        """The questions that are put about the population too: of every model, so that what two
+        stages ask of one model is the same question."""
+        attacks = [a.attack for a in self.inputs.attacks if "population" in a.attack.needs]
+        return {question for attack in attacks for question in attack.asks}
+
+    def _preparation(self, target: str, reference: str) -> Preparation | None:
+        """How a reference is made that the target has a part in; None for another."""
+        if not isinstance(self.inputs.spec.references[reference], MadeReference):
+            return None
+        recipe = self.inputs.modality.recipe(self.inputs, reference, target)
+        return Preparation(reference, recipe, self._is_made(recipe))
+
+    def _is_made(self, recipe: Recipe) -> bool:
+        return self.lookup.store.prepared_facts(recipe.key) is not None
+
+    def _reference(self, target: str, name: str, preparation: Preparation | None) -> Stage:
+        inputs = self.inputs
+        asking = [
+            a.attack
+            for a in inputs.attacks_on(target)
+            if a.reference == name
+            or (inputs.shows_shadows(a.attack) and name in inputs.shadow_members)
+        ]
+        pool = inputs.spec.resources.reference
+        if preparation is None:
+            checkpoint: AnyCheckpoint = inputs.references[name]
+            return self._stage(f"reference:{name}", "reference", checkpoint, pool, asking, None)
+        recipe = preparation.recipe
+        place = self.lookup.store.prepared_path(recipe.key) if preparation.ready else None
+        label = f"reference:{preparation.stage_name(target)}"
+        checkpoint = recipe.finished(place)
+        return self._stage(label, "reference", checkpoint, pool, asking, target)
+
+    def _stage(
+        self,
         label: str,
         role: Role,
         checkpoint: AnyCheckpoint,
         pool: PoolSpec,
-        attacks: list[Attack],
+        attacks: Sequence[Attack],
         only_for: str | None,
     ) -> Stage:
-        probes = []
-        asks = [q for attack in attacks for q in attack.asks]
-        for question, probe in inputs.modality.questions(inputs, asks, checkpoint, neighbors_made):
-            asked = len(found) if probe.names & of_population else own
-            model = checkpoint.fingerprint
-            probes.append(_planned(question, probe, model, found, asked, store, planned))
-        planned.update(p.key.hash for p in probes)
-        loader = inputs.modality.loader(checkpoint, pool)
-        return Stage(label, role, loader, pool, tuple(probes), only_for)
-
-    target = stage(
-        f"target:{name}",
-        "target",
-        inputs.targets[name],
-        resources.target,
-        [a.attack for a in attacks],
-        name,
-    )
-    references: dict[str, Stage] = {}
-    preparations: list[Preparation] = []
-    for reference in _used_references(inputs, attacks):
-        asking = [
-            a.attack
-            for a in attacks
-            if a.reference == reference
-            or (inputs.shows_shadows(a.attack) and reference in inputs.shadow_members)
-        ]
-        only_for: str | None
-        if isinstance(spec.references[reference], MadeReference):
-            recipe = inputs.modality.recipe(inputs, reference, name)
-            ready = store.prepared_facts(recipe.key) is not None
-            preparation = Preparation(reference, recipe, ready)
-            preparations.append(preparation)
-            checkpoint: AnyCheckpoint = prepared_checkpoint(preparation, store)
-            label, only_for = f"reference:{preparation.stage_name(name)}", name
-        else:
-            checkpoint, label = inputs.references[reference], f"reference:{reference}"
-            only_for = None
-        references[reference] = stage(
-            label, "reference", checkpoint, resources.reference, asking, only_for
+        neighbors_made = None
+        if self._ask_about_neighbors(attacks) and self._maker is not None:
+            key = evidence_key(self._maker.probe, self._maker.fingerprint)
+            neighbors_made = (self._maker.probe.spec.count, key.hash)
+        asks = [question for attack in attacks for question in attack.asks]
+        probes = tuple(
+            self._planned(question, probe, checkpoint.fingerprint)
+            for question, probe in self.inputs.modality.questions(
+                self.inputs, asks, checkpoint, neighbors_made
+            )
         )
-    neighbors = None
-    if maker is not None:
-        made = _planned("make", maker.probe, maker.fingerprint, found, own, store, set())
-        # Neighbors are made only where a model is still to be asked about them.
-        wanted = _wanted_neighbors((target, *references.values()))
-        for plan in earlier:
-            if plan.neighbors is not None:
-                wanted -= plan.neighbors.probes[0].missing
-        made = replace(made, missing=made.missing & wanted)
-        neighbors = Stage("neighbors", "neighbors", maker.loader, resources.paraphraser, (made,))
-    return TargetPlan(name, tuple(preparations), neighbors, target, references)
+        loader = self.inputs.modality.loader(checkpoint, pool)
+        return Stage(label, role, loader, pool, probes, only_for)
 
+    def _planned(self, question: str, probe: Question, model: str) -> PlannedProbe:
+        return self._looked_up(question, probe, evidence_key(probe, model))
 
-def is_missing_anything(plans: list[TargetPlan]) -> bool:
-    """Whether a model has to be asked anything, or a reference made."""
-    return any(plan.to_ask or not all(p.ready for p in plan.preparations) for plan in plans)
+    def _looked_up(self, question: str, probe: Question, key: EvidenceKey) -> PlannedProbe:
+        asked: int = self.inputs.records.table.num_rows
+        if probe.names & self._of_population:
+            asked = len(self.lookup.records)
+        indices = probe.indices()
+        missing = self.lookup.missing(key, indices, asked)
+        return PlannedProbe(question, probe, key, missing, asked * len(indices) - missing.count)
 
 
 def failed_with(plans: Sequence[TargetPlan], failed: Mapping[str, str]) -> dict[str, str]:
@@ -264,12 +337,6 @@ def failed_with(plans: Sequence[TargetPlan], failed: Mapping[str, str]) -> dict[
     return found
 
 
-def prepared_checkpoint(preparation: Preparation, store: EvidenceStore) -> AnyCheckpoint:
-    """The checkpoint of a prepared reference; before it is made, one without any evidence."""
-    recipe = preparation.recipe
-    return recipe.finished(store.prepared_path(recipe.key) if preparation.ready else None)
-
-
 def _used_references(inputs: Inputs, attacks: list[NamedAttack]) -> list[str]:
     used = [a.reference for a in attacks if a.reference is not None]
     if any(inputs.shows_shadows(a.attack) for a in attacks):
@@ -278,63 +345,3 @@ def _used_references(inputs: Inputs, attacks: list[NamedAttack]) -> list[str]:
         specs = inputs.spec.references
         used += [n for n, kind in specs.items() if isinstance(kind, MadeReference)]
     return list(dict.fromkeys(used))
-
-
-def _planned(
-    question: str,
-    probe: Question,
-    model: str,
-    records: RowIndex,
-    asked: int,
-    store: EvidenceStore,
-    planned: set[str],
-) -> PlannedProbe:
-    """Look up what is stored about the first ``asked`` records."""
-    key, indices = evidence_key(probe, model), probe.indices()
-    missing = Missing.nothing(indices)
-    if key.hash not in planned:
-        cells = ~store.present(key, records, indices)
-        cells[asked:] = False
-        missing = Missing.of(records.ids, indices, cells)
-    return PlannedProbe(question, probe, key, missing, asked * len(indices) - missing.count)
-
-
-def _wanted_neighbors(stages: Iterable[Stage]) -> Missing:
-    """The neighbors that models are still to be asked about."""
-    probes = (p for stage in stages for p in stage.probes if p.probe.subject == "neighbor")
-    return reduce(or_, (p.missing for p in probes), Missing.nothing(range(0)))
-
-
-def stored_neighbors(stages: Sequence[Stage], store: EvidenceStore) -> Iterator[pa.Table]:
-    """Read stored neighbors that the stages' models are still to be asked about.
-
-    Parameters
-    ----------
-    stages : of one stream, that of the neighbors among them where there is one.
-
-    Yields
-    ------
-    Tables of ``row`` (int64), the record's among :attr:`raymia.inputs.Inputs.payloads`,
-    ``neighbor`` (int16) and ``payload`` (large string), in which each neighbor comes once.
-    """
-    makers = [p for stage in stages for p in stage.probes if p.probe.makes_neighbors]
-    wanted = _wanted_neighbors(stages)
-    for maker in makers:
-        wanted -= maker.missing
-    if not wanted or not makers:
-        return
-    records, left = RowIndex(wanted.ids), wanted.cells.copy()
-    for table in store.parts(makers[0].key, ["payload"]):
-        picked, rows, columns = records.cells_of(table, wanted.indices)
-        _, first = np.unique(rows * len(wanted.indices) + columns, return_index=True)
-        new = first[left[rows[first], columns[first]]]
-        left[rows[new], columns[new]] = False
-        if new.size:
-            yield pa.table(
-                {
-                    "row": rows[new],
-                    "neighbor": (columns[new] + wanted.indices.start).astype(np.int16),
-                    # Offsets of 64 bits: many of them may be put together.
-                    "payload": table["payload"].take(pa.array(picked[new])).cast(pa.large_string()),
-                }
-            )

@@ -11,10 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raymia.evidence.store import EvidenceStore
-from raymia.inputs.base import Inputs
 from raymia.models.loaders import Sharing, sharing_of
-from raymia.plan.planning import Stage, TargetPlan, plan_audit
+from raymia.plan.stages import Stage, TargetPlan
 from raymia.spec import PoolSpec
 
 
@@ -97,15 +95,6 @@ def loading_order(plans: Sequence[TargetPlan]) -> list[str]:
         groups.append([plan])
         near.append(groups[-1])
     return [plan.name for group in groups for plan in group]
-
-
-def in_loading_order(inputs: Inputs, store: EvidenceStore) -> list[TargetPlan]:
-    """Plans of the targets in their :func:`loading_order`."""
-    plans = plan_audit(inputs, store)
-    order = loading_order(plans)
-    if order == [plan.name for plan in plans]:
-        return plans
-    return plan_audit(inputs.only(order), store)
 
 
 def streams_of(plans: Iterable[TargetPlan]) -> list[list[Stage]]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.models.checkpoint import architecture
-from raymia.plan.planning import Preparation, Stage, TargetPlan
+from raymia.plan.stages import Preparation, Stage, TargetPlan
 from raymia.spec import PoolSpec
 from raymia.util.hashing import digest
 from raymia.util.once import Once

@@ -10,7 +10,7 @@ from rich.table import Table
 from raymia.inputs.base import Inputs
 from raymia.inputs.compatibility import identical_models
 from raymia.plan.estimate import Estimate
-from raymia.plan.planning import TargetPlan
+from raymia.plan.stages import TargetPlan
 from raymia.records.base import count_reasons
 from raymia.report.alike import shorten
 from raymia.report.estimate_table import estimate_table

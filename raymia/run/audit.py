@@ -1,21 +1,24 @@
-"""One audit from the audit file to the report."""
+"""One audit from the audit file to the report: resolve, plan, ask, score, measure, write."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 
+from raymia.engine.base import Start, engine
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.modalities.resolve import resolve_inputs
-from raymia.plan.planning import TargetPlan, is_missing_anything, plan_audit
+from raymia.plan.planning import plan_audit
 from raymia.plan.rates import Rates
+from raymia.plan.stages import TargetPlan
 from raymia.report.files import write_run
 from raymia.results.result import RunResult
-from raymia.run.outcome import Run, StageWork, sum_up
+from raymia.run.asking import ask
+from raymia.run.outcome import Run, sum_up
 from raymia.run.status import EventLog, Watch, recorded
 from raymia.scoring.parts import score_parts
 from raymia.scoring.reduction import MAX_HERE, count_scores, reduce_audit, score_tables
@@ -48,46 +51,42 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
     with (
         held(spec.output, run) as lease,
         recorded(spec.output, run, spec.name, list(inputs.targets)) as log,
+        engine(spec.resources, spec.store, console) as start,
     ):
-        return _run(inputs, console, started, lease, log)
+        return _run(inputs, start, started, lease, log)
 
 
-def _run(
-    inputs: Inputs, console: Console, started: float, lease: Lease, log: EventLog
-) -> RunResult:
-    spec = inputs.spec
-    store = EvidenceStore(spec.store)
-    before = plan_audit(inputs, store)
-    watch = Watch(log, before)
-    lines: Mapping[str, StageWork] = {}
-    failed: Mapping[str, str] = {}
-    if is_missing_anything(before):
-        from raymia.engine.on_ray.run import ask_models
+def _run(inputs: Inputs, start: Start, started: float, lease: Lease, log: EventLog) -> RunResult:
+    spec, store = inputs.spec, EvidenceStore(inputs.spec.store)
 
-        work = ask_models(inputs, store, spec.store, console, watch.look)
-        lines, failed = work.lines, work.failed
-        Rates(store).keep_run(inputs, before, lines, store)
-    after = plan_audit(inputs, store)
-    scored = [plan for plan in after if plan.name not in failed]
-    with score_parts(spec.store) as scores, _workers(inputs, scored, console) as workers:
+    plan = plan_audit(inputs, store)
+    watch = Watch(log, plan)
+
+    asked = ask(plan, store, start, watch.look)
+    Rates(store).keep_run(inputs, plan, asked.lines, store)
+
+    scored = [target for target in asked.after if target.name not in asked.failed]
+    with score_parts(spec.store) as scores, _workers(inputs, scored, start) as workers:
         reduction = reduce_audit(inputs, store, scored, scores, workers)
-        run = Run(inputs, store, before, after, lines, time.monotonic() - started, failed)
+        seconds = time.monotonic() - started
+        run = Run(inputs, store, plan, asked.after, asked.lines, seconds, asked.failed)
         result = sum_up(run, reduction, scores, workers)
         lease.check()
         write_run(spec.output, result, score_tables(inputs, scored, scores), reduction.curves)
+
     watch.end(
-        {one.name: one.reason for one in result.failed}, {plan.name: plan.to_ask for plan in after}
+        {target.name: target.reason for target in result.failed},
+        {target.name: target.to_ask for target in asked.after},
     )
     return result
 
 
 @contextmanager
-def _workers(inputs: Inputs, scored: Sequence[TargetPlan], console: Console) -> Iterator[Workers]:
-    """Where scores are reduced: here, or on Ray where there are many."""
+def _workers(inputs: Inputs, scored: Sequence[TargetPlan], start: Start) -> Iterator[Workers]:
+    """Where scores are reduced: here, or by the engine where there are many."""
     if count_scores(inputs, scored) <= MAX_HERE:
         yield Here()
         return
-    from raymia.engine.on_ray.reduce import tasks_on
-
-    with tasks_on(inputs.spec.resources, inputs.spec.store, console) as tasks:
-        yield tasks
+    executor = start()
+    with executor.reporting() as board:
+        yield executor.workers(board)

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from raymia.engine.on_ray.run import ask_models
+from raymia.engine.base import engine
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.models.checkpoint import architecture
 from raymia.plan.planning import plan_audit
 from raymia.plan.rates import Rates
 from raymia.records.base import RecordSet
+from raymia.run.asking import ask
 from raymia.spec import MadeReference
 from raymia.util.draws import stream_key
 from raymia.util.errors import RaymiaError
@@ -42,9 +43,10 @@ def calibrate(inputs: Inputs, store: EvidenceStore, records: int, console: Conso
     small = _smaller(inputs, records)
     try:
         scratch = EvidenceStore(url)
-        plans = plan_audit(small, scratch)
-        work = ask_models(small, scratch, url, console)
-        Rates(store).keep_run(small, plans, work.lines, scratch)
+        plan = plan_audit(small, scratch)
+        with engine(small.spec.resources, url, console) as start:
+            work = ask(plan, scratch, start)
+        Rates(store).keep_run(small, plan, work.lines, scratch)
         if work.failed:
             raise RaymiaError(
                 "not all was measured: "

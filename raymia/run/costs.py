@@ -8,7 +8,7 @@ import numpy as np
 
 from raymia.attacks import Attack, NamedAttack
 from raymia.inputs.base import Inputs
-from raymia.plan.planning import Stage, TargetPlan
+from raymia.plan.stages import Stage, TargetPlan
 from raymia.results.result import AttackCost, TargetLoss
 from raymia.scoring.exposed import ScoreColumns
 

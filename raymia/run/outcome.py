@@ -17,7 +17,7 @@ from raymia.attacks import Attack
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.inputs.compatibility import identical_models
-from raymia.plan.planning import PlannedProbe, Stage, TargetPlan
+from raymia.plan.stages import PlannedProbe, Stage, TargetPlan
 from raymia.questions.text import NO_NEIGHBOR
 from raymia.results.gate import evaluate
 from raymia.results.redaction import redact
@@ -67,8 +67,8 @@ class Run:
 
     inputs: Inputs
     store: EvidenceStore
-    before: list[TargetPlan]
-    after: list[TargetPlan]
+    before: Sequence[TargetPlan]
+    after: Sequence[TargetPlan]
     work: Mapping[str, StageWork]
     seconds: float
     failed: Mapping[str, str] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
-from raymia.plan.planning import TargetPlan
+from raymia.plan.stages import TargetPlan
 from raymia.storage.files import Folder
 from raymia.storage.lease import STALE_SECONDS, Holder, now, read_holder
 from raymia.storage.remote import StorageError

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cache
-from typing import Any
 
 from rich.console import Console
 
 from raymia import __version__
+from raymia.engine.base import Start, engine
 from raymia.evidence.store import EvidenceStore
-from raymia.plan.planning import is_missing_anything, plan_audit
+from raymia.plan.planning import AuditPlan
 from raymia.report.files import write_report
 from raymia.report.sweep_page import render
+from raymia.run.asking import ask
 from raymia.spec import AuditSpec
 from raymia.storage.lease import held, new_run_id
 from raymia.sweep.evaluate import Evaluated, Setting
 from raymia.sweep.judge import judge
 from raymia.sweep.places import Places, read_places
 from raymia.sweep.plan import SweepPlan, plan_sweep
+from raymia.sweep.proposals import Proposed
 from raymia.sweep.record import Tried
 from raymia.sweep.result import QueryCount, Row, SweepResult, sweep_table, write_sweep
 from raymia.sweep.space import check_sweep
-from raymia.sweep.work import Terms
+from raymia.sweep.work import STAGE, Terms
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.plugins import load_plugins
 
@@ -65,17 +66,10 @@ def _run(
     plan: SweepPlan, spec: AuditSpec, console: Console, started: float
 ) -> tuple[SweepResult, list[Row]]:
     store = EvidenceStore(spec.store)
-    with ExitStack() as stack:
-
-        @cache
-        def join() -> Any:
-            from raymia.engine.on_ray.cluster import connected
-
-            return stack.enter_context(connected(spec.resources))
-
-        asked, failed = _ask(plan, spec, store, console, join)
-        found = read_places(plan, store, failed)
-        results, tried_now, settings = _try(plan, spec, found, console, join)
+    with engine(spec.resources, spec.store, console) as start:
+        asked, plans, failed = _ask(plan, store, start, console)
+        found = read_places(plan, plans, store)
+        results, tried_now, settings = _try(plan, spec, found, start)
     rates = swept_rates(spec)
     rows = [
         Row(
@@ -122,45 +116,40 @@ def swept_rates(spec: AuditSpec) -> tuple[float, ...]:
 
 
 def _ask(
-    plan: SweepPlan,
-    spec: AuditSpec,
-    store: EvidenceStore,
-    console: Console,
-    join: Callable[[], Any],
-) -> tuple[list[int], dict[str, str]]:
+    plan: SweepPlan, store: EvidenceStore, start: Start, console: Console
+) -> tuple[list[int], list[AuditPlan], dict[str, str]]:
     """Ask the models everything that is missing, the setting that asks most first.
 
     What it asks counts as stored for the others, as the first neighbors of twenty do for ten.
 
     Returns
     -------
-    How many questions were put for each setting; and why targets failed, by target.
+    How many questions were put for each setting; the plan of each as it is then, without targets
+    that failed; and why those did, by target.
     """
-    asked = [0] * len(plan.audits)
+    asked, plans = [0] * len(plan.audits), list(plan.plans)
     failed: dict[str, str] = {}
     for audit in (plan.audits[number] for number in plan.order):
-        inputs = audit.inputs.without(failed)
-        if not is_missing_anything(plan_audit(inputs, store)):
+        before = plans[audit.number].without(failed).as_it_is_now()
+        plans[audit.number] = before
+        if not before.is_missing_anything:
             continue
-        from raymia.engine.on_ray.run import ask_models
-
-        join()
+        start()
         console.print(f"queries: {audit.title}", highlight=False, markup=False)
-        work = ask_models(inputs, store, spec.store, console)
-        after = plan_audit(inputs, store)
-        stages = {stage.name for target in after for stage in target.stages}
+        work = ask(before, store, start)
+        stages = {stage.name for target in work.after for stage in target.stages}
         asked[audit.number] = sum(line.done for n, line in work.lines.items() if n in stages)
         for target, why in work.failed.items():
             failed[target] = f"target {target} failed and is not swept: {why}"
-        left = [target for target in after if target.name not in failed]
-        if is_missing_anything(left):
+        plans[audit.number] = left = work.after.without(failed)
+        if left.is_missing_anything:
             missing = sum(target.to_ask for target in left)
             raise RaymiaError(f"{audit.title}: {missing} answers are missing; run the sweep again")
-    return asked, failed
+    return asked, [made.without(failed) for made in plans], failed
 
 
 def _try(
-    plan: SweepPlan, spec: AuditSpec, found: Places, console: Console, join: Callable[[], Any]
+    plan: SweepPlan, spec: AuditSpec, found: Places, start: Start
 ) -> tuple[dict[str, Evaluated], int, list[Setting]]:
     """Try every setting that was not tried before.
 
@@ -182,8 +171,6 @@ def _try(
     proposing = any(not swept.settings for swept in sweep.attacks)
     new: list[str] = []
     if pending or proposing:
-        from raymia.engine.on_ray.sweep import Proposed, try_settings
-
         searches = [
             Proposed(
                 tuple(places),
@@ -202,9 +189,12 @@ def _try(
             sweep.spec.objective,
             load_plugins(spec.plugins),
         )
-        trials = try_settings(
-            list(pending.values()), searches, found.evidence, terms, cluster=join(), console=console
-        )
+        executor = start()
+        with executor.reporting() as board:
+            board.expect(STAGE, len(pending) + sum(search.samples for search in searches))
+            trials = executor.try_settings(
+                list(pending.values()), searches, found.evidence, terms, board
+            )
         settings, new = [*settings, *trials.proposed], trials.new
         known = record.read()
     lost = [setting for setting in settings if setting.key not in known]

@@ -13,7 +13,7 @@ from raymia.inputs.base import Inputs
 from raymia.metrics.comparison import holm
 from raymia.metrics.delong import auc_variance, difference_of, placements
 from raymia.metrics.summary import MIN_PER_CLASS, Estimate
-from raymia.plan.planning import TargetPlan
+from raymia.plan.stages import TargetPlan
 from raymia.questions.registry import model_evidence
 from raymia.scoring.evidence import units
 from raymia.scoring.parts import ScoreParts

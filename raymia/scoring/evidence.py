@@ -15,7 +15,7 @@ from raymia.attacks.base import Scores
 from raymia.evidence.store import EvidenceStore
 from raymia.evidence.text import LabelledScores
 from raymia.inputs.base import Inputs
-from raymia.plan.planning import Stage, TargetPlan
+from raymia.plan.stages import Stage, TargetPlan
 from raymia.questions.registry import model_evidence
 from raymia.records.base import RecordSet
 

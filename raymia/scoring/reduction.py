@@ -21,7 +21,7 @@ from raymia.metrics.comparison import Question, compare, corrected
 from raymia.metrics.dataset import DatasetInference, infer_dataset
 from raymia.metrics.learning import fold_of
 from raymia.metrics.summary import CandidateClaims, Comparison, Metrics
-from raymia.plan.planning import TargetPlan
+from raymia.plan.stages import TargetPlan
 from raymia.results.curves import AttackCurves
 from raymia.results.scores import SCORES_SCHEMA
 from raymia.scoring.comparisons import questions_of

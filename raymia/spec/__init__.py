@@ -5,12 +5,15 @@ Unknown keys are refused. Relative paths in an audit file are relative to the fi
 """
 
 from raymia.spec.audit import (
+    DEFAULT_ENGINE,
     AttackSpec,
     AuditSpec,
+    EngineKind,
     MetricsSpec,
     PoolSpec,
     ResourcesSpec,
     learn_kind,
+    with_engine,
 )
 from raymia.spec.base import Name, Paths, Share, Strict, merge_preset
 from raymia.spec.costs import CostsSpec
@@ -71,6 +74,7 @@ from raymia.spec.shift import ShiftSpec
 from raymia.spec.sweep import ObjectiveSpec, SpaceSpec, SweepSpec, Value
 
 __all__ = [
+    "DEFAULT_ENGINE",
     "MASK_FILL_PRESETS",
     "SELF_PROMPT_PRESETS",
     "T5_SPANS",
@@ -88,6 +92,7 @@ __all__ = [
     "DiffusionTrainingSpec",
     "ElboSpec",
     "EndpointTarget",
+    "EngineKind",
     "FineTuneSpec",
     "Fit",
     "GradientSpec",
@@ -135,4 +140,5 @@ __all__ = [
     "Value",
     "learn_kind",
     "merge_preset",
+    "with_engine",
 ]

@@ -20,6 +20,9 @@ from raymia.spec.report import ReportSpec
 from raymia.spec.shift import ShiftSpec
 from raymia.spec.sweep import SweepSpec
 
+EngineKind = Literal["ray", "local"]
+DEFAULT_ENGINE: EngineKind = "ray"
+
 
 class PoolSpec(Strict):
     """An actor pool: how many workers hold the model, and where they may run."""
@@ -57,8 +60,13 @@ class PoolSpec(Strict):
 
 
 class ResourcesSpec(Strict):
-    """The pools of a run."""
+    """Where the work of a run is done, and the pools of a run on Ray."""
 
+    engine: EngineKind = Field(
+        default=DEFAULT_ENGINE,
+        description="`local` does everything in the process itself, one model after another and "
+        "without Ray: pools have one worker, and machines are not chosen",
+    )
     paraphraser: PoolSpec = Field(default=PoolSpec(), description="the pool that makes neighbors")
     target: PoolSpec = Field(default=PoolSpec(), description="the pool that holds a target")
     reference: PoolSpec = Field(
@@ -249,6 +257,14 @@ class AuditSpec(Strict):
                     f"{where}.{given[0]} is for language models, and the records are "
                     f"{self.records.what}"
                 )
+
+
+def with_engine(spec: AuditSpec, engine: EngineKind | None) -> AuditSpec:
+    """The same audit on another engine; None leaves the audit file's."""
+    if engine is None:
+        return spec
+    resources = spec.resources.model_copy(update={"engine": engine})
+    return spec.model_copy(update={"resources": resources})
 
 
 def learn_kind(section: type[RecordsSection]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raymia.evidence.store import EvidenceStore
-from raymia.plan.planning import plan_audit
+from raymia.plan.planning import AuditPlan
 from raymia.scoring.evidence import TargetEvidence
 from raymia.spec import Value
 from raymia.sweep.content import EvidenceHasher
@@ -35,23 +35,21 @@ class Places:
     answers: list[int]
 
 
-def read_places(plan: SweepPlan, store: EvidenceStore, failed: Collection[str]) -> Places:
+def read_places(plan: SweepPlan, plans: Sequence[AuditPlan], store: EvidenceStore) -> Places:
     """Read all evidence. An attack for which two settings of the queries come to the same evidence
     has one place for both.
 
     Parameters
     ----------
-    failed : targets that are left out.
+    plans : of the audits, when they have been asked.
     """
     places = Places({}, {}, {}, [])
-    for audit in plan.audits:
-        inputs = audit.inputs.without(failed)
-        targets = plan_audit(inputs, store)
+    for audit, targets in zip(plan.audits, plans, strict=True):
         places.answers.append(sum(stage.stored for t in targets for stage in t.stages))
         for target in targets:
-            places.evidence[target.name, audit.number] = inputs.modality.evidence_on(
-                inputs, store, target
-            )
+            inputs = targets.inputs
+            known = inputs.modality.evidence_on(inputs, store, target)
+            places.evidence[target.name, audit.number] = known
     hasher = EvidenceHasher()
     for swept in plan.sweep.attacks:
         read: dict[tuple[str, str], dict[int, Place]] = {}

@@ -11,7 +11,8 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.missing import Missing
-from raymia.plan.planning import PlannedProbe, TargetPlan, plan_audit
+from raymia.plan.planning import AuditPlan, plan_audit
+from raymia.plan.stages import PlannedProbe, TargetPlan
 from raymia.spec import Value
 from raymia.sweep.evaluate import Split, halve
 from raymia.sweep.space import Sweep, SweptAttack
@@ -45,6 +46,7 @@ class SweepPlan:
     Attributes
     ----------
     audits : one for each setting of the queries.
+    plans : of the audits, each as if it asked alone.
     halves : of the records.
     order : numbers of the audits in the order in which they ask, the one that asks most first.
     asked : how many questions each audit puts, those before it having put theirs.
@@ -55,6 +57,7 @@ class SweepPlan:
 
     sweep: Sweep
     audits: list[Audit]
+    plans: list[AuditPlan]
     halves: Split
     order: list[int]
     asked: list[int]
@@ -82,7 +85,7 @@ def plan_sweep(sweep: Sweep, store: EvidenceStore) -> SweepPlan:
     order = sorted(range(len(audits)), key=lambda number: -totals[number])
     asked, to_prepare = _shares(plans, order)
     settings = _count_settings(sweep, audits, plans)
-    return SweepPlan(sweep, audits, halves, order, asked, to_prepare, settings)
+    return SweepPlan(sweep, audits, plans, halves, order, asked, to_prepare, settings)
 
 
 def attacks_on(swept: SweptAttack, inputs: Inputs, target: str) -> list[NamedAttack]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from raymia.scoring.evidence import TargetEvidence
 from raymia.spec import ObjectiveSpec
@@ -15,6 +15,9 @@ from raymia.util.plugins import Plugin
 
 COMMIT_SECONDS = 1.0
 """What is lost when a worker is killed, at most, beside the setting it was at."""
+
+STAGE = "sweep"
+"""What the trials are called in progress."""
 
 Case = tuple[str, int]
 """A target, and the number of a setting of the queries."""
@@ -130,6 +133,15 @@ def shared_out(settings: Sequence[Setting], workers: int) -> list[Listed]:
     return [Listed(tuple(settings[number::workers])) for number in range(workers)]
 
 
-def in_memory(evidence: Mapping[Case, TargetEvidence]) -> Callable[[Case], Any]:
-    """Evidence that this process holds."""
-    return evidence.__getitem__
+@dataclass(frozen=True)
+class Trials:
+    """What the workers went through.
+
+    Attributes
+    ----------
+    proposed : what was proposed, each setting once.
+    new : keys of the settings that were tried now.
+    """
+
+    proposed: list[Setting]
+    new: list[str]

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from raymia.cli.main import app
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
-from raymia.plan.planning import is_missing_anything, plan_audit
+from raymia.plan.planning import plan_audit
 from raymia.questions.text import SUM_SCHEMA
 from raymia.run.sweep import swept_rates
 from raymia.spec.file import load_spec
@@ -88,7 +88,7 @@ def test_gc_says_what_it_would_delete_and_deletes_when_told(made):
     done = run("gc", spec.store, file, "--delete")
     assert f"deleted: {OTHER.folder} " in done.output
     assert not there.exists()
-    assert not is_missing_anything(plan_audit(resolve_inputs(spec), EvidenceStore(spec.store)))
+    assert not plan_audit(resolve_inputs(spec), EvidenceStore(spec.store)).is_missing_anything
 
 
 def test_gc_keeps_rates_and_what_a_sweep_asks_and_has_tried(tmp_path):

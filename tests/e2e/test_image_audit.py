@@ -26,7 +26,7 @@ from small_image_audit import (
 )
 from small_image_models import save_model
 
-import raymia.engine.on_ray.run
+import raymia.engine.base
 from raymia.attacks import registry
 from raymia.evidence.store import EvidenceStore
 from raymia.metrics.summary import AttackMetrics
@@ -81,7 +81,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("this run should not ask any model")
 
-    monkeypatch.setattr(raymia.engine.on_ray.run, "ask_models", refuse)
+    monkeypatch.setattr(raymia.engine.base, "executor_of", refuse)
 
 
 def measured(result: RunResult) -> dict[str, AttackMetrics]:

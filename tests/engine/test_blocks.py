@@ -17,7 +17,8 @@ from raymia.engine.stage import todo_column
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.missing import Missing
-from raymia.plan.planning import Stage, plan_audit
+from raymia.plan.planning import plan_audit
+from raymia.plan.stages import Stage
 
 RECORDS = 50
 

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from small_audit import BASE, Models, console, passages, reweigh, write_small_audit, write_texts
 
-from raymia.engine.on_ray.run import ask_models
+from raymia.engine.base import engine
 from raymia.evidence.store import EvidenceStore
+from raymia.inputs.base import Inputs
 from raymia.modalities.resolve import resolve_inputs
+from raymia.plan.planning import plan_audit
+from raymia.run.asking import ask
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 from raymia.util.errors import InputError, RaymiaError
@@ -26,6 +29,13 @@ def assert_readable(error: RaymiaError, printed: Any) -> None:
     assert [noise for noise in NOISE if noise in str(error)] == []
     assert "Traceback" not in printed.err + printed.out
     assert 'File "' not in printed.err + printed.out
+
+
+def ask_all(inputs: Inputs, url: str) -> None:
+    store = EvidenceStore(url)
+    plan = plan_audit(inputs, store)
+    with engine(inputs.spec.resources, url, console()) as start:
+        ask(plan, store, start)
 
 
 def test_a_checkpoint_that_changed_since_the_plan_answers_nothing(
@@ -44,7 +54,7 @@ def test_a_checkpoint_that_changed_since_the_plan_answers_nothing(
     reweigh(models.other, checkpoint, lambda tensor: tensor)
     capfd.readouterr()
     with pytest.raises(RaymiaError) as caught:
-        ask_models(inputs, EvidenceStore(spec.store), spec.store, console())
+        ask_all(inputs, spec.store)
     assert str(caught.value).startswith(
         f"{checkpoint}: these are not the files that the audit was planned with"
     )

@@ -16,7 +16,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.models.causal.model import load_causal_lm
 from raymia.plan.planning import plan_audit
-from raymia.plan.pools import in_loading_order, pools_of, streams_of
+from raymia.plan.pools import pools_of
 from raymia.records.texts import record_id
 from raymia.results.result import RunResult
 from raymia.run.audit import run_audit
@@ -145,8 +145,8 @@ def test_answers_are_those_of_models_loaded_one_by_one(
 def streams(file: Path) -> list[list[list[str]]]:
     """Names of stages by pool by stream."""
     spec = load_spec(file)
-    plans = plan_audit(resolve_inputs(spec), EvidenceStore(spec.store))
-    return [[[s.name for s in p.stages] for p in pools_of(stages)] for stages in streams_of(plans)]
+    plan = plan_audit(resolve_inputs(spec), EvidenceStore(spec.store))
+    return [[[s.name for s in p.stages] for p in pools_of(stages)] for stages in plan.streams]
 
 
 def test_adapters_and_their_base_are_one_pool_and_one_stream(
@@ -166,11 +166,14 @@ def test_targets_on_one_base_come_together_wherever_they_stand_in_the_file(
     file = sweep(tmp_path, models, BASE, [], targets=[first, alone, second, third])
     spec = load_spec(file)
     inputs, store = resolve_inputs(spec), EvidenceStore(spec.store)
-    plans = in_loading_order(inputs, store)
-    assert [plan.name for plan in plans] == ["epoch-0", "epoch-1", "epoch-2", "alone"]
-    assert [
-        [s.name for s in p.stages] for stages in streams_of(plans) for p in pools_of(stages)
-    ] == [
+    plan = plan_audit(inputs, store)
+    assert [target.name for target in plan.in_loading_order] == [
+        "epoch-0",
+        "epoch-1",
+        "epoch-2",
+        "alone",
+    ]
+    assert [[s.name for s in p.stages] for stages in plan.streams for p in pools_of(stages)] == [
         ["neighbors"],
         ["target:epoch-0", "reference:base", "target:epoch-1", "target:epoch-2"],
         ["target:alone"],
@@ -219,7 +222,7 @@ def test_shared_pool_is_as_large_as_the_larger_role(
 ) -> None:
     file = sweep(tmp_path, models, BASE, adapters[:1], resources={"reference": {"actors": 3}})
     spec = load_spec(file)
-    (stages,) = streams_of(plan_audit(resolve_inputs(spec), EvidenceStore(spec.store)))
+    (stages,) = plan_audit(resolve_inputs(spec), EvidenceStore(spec.store)).streams
     assert [pool.spec.actors for pool in pools_of(stages)] == [1, 3]
 
 

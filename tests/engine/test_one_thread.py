@@ -13,8 +13,10 @@ from tiny_models import BASE
 
 from raymia.engine import stage as stage_module
 from raymia.engine.blocks import make_blocks
-from raymia.engine.board import Board
-from raymia.engine.stage import PoolActor, PoolConfig, Task
+from raymia.engine.board import Counts
+from raymia.engine.on_ray.board import RemoteBoard
+from raymia.engine.on_ray.stream import PoolActor
+from raymia.engine.stage import PoolConfig, Task
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit
@@ -46,10 +48,9 @@ def test_a_model_is_loaded_and_asked_in_one_thread_whoever_calls(
         key="target",
         tasks=(Task(stage.name, stage.loader, ((planned.question, planned.probe, planned.key),)),),
         store_url=str(tmp_path / "store"),
-        threads=1,
         passes_on=("record_id",),
     )
-    actor = PoolActor(config, ray.remote(Board).remote())
+    actor = PoolActor(config, RemoteBoard(ray.remote(Counts).remote()), threads=1)
     blocks = list(make_blocks([stage], inputs.records.table, [], 2))
     assert len(blocks) > 1
     for block in blocks:

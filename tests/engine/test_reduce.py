@@ -17,7 +17,8 @@ from small_inputs import audit
 from tiny_models import PARAPHRASER
 
 import raymia.run.audit
-from raymia.engine.on_ray.reduce import Tasks, tasks_on
+from raymia.engine.base import engine
+from raymia.engine.on_ray.reduce import Tasks
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit
@@ -37,8 +38,10 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 @pytest.fixture
 def tasks(tmp_path):
     console = Console(file=io.StringIO(), width=100)
-    with tasks_on(ResourcesSpec(), str(tmp_path), console) as found:
-        yield found
+    with engine(ResourcesSpec(), str(tmp_path), console) as start:
+        executor = start()
+        with executor.reporting() as board:
+            yield executor.workers(board)
 
 
 @pytest.fixture

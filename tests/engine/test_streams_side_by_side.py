@@ -24,11 +24,11 @@ from small_audit import (
 )
 
 from raymia.engine.on_ray.cluster import Cluster
-from raymia.engine.on_ray.side_by_side import Stream
+from raymia.engine.on_ray.side_by_side import may_share
+from raymia.engine.stream import Stream
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit
-from raymia.plan.pools import in_loading_order, streams_of
 from raymia.run.audit import run_audit
 from raymia.run.status import read_status
 from raymia.spec import AuditSpec
@@ -258,8 +258,8 @@ def test_a_target_waits_for_the_neighbors_that_another_ones_stream_makes(
 
 def streams(file: Path) -> list[Stream]:
     spec = load_spec(file)
-    plans = in_loading_order(resolve_inputs(spec), EvidenceStore(spec.store))
-    return [Stream(number, stages) for number, stages in enumerate(streams_of(plans))]
+    plan = plan_audit(resolve_inputs(spec), EvidenceStore(spec.store))
+    return [Stream(number, stages) for number, stages in enumerate(plan.streams)]
 
 
 def test_who_makes_neighbors_is_waited_for_by_who_asks_about_them(
@@ -294,5 +294,5 @@ def test_pools_that_do_not_say_what_they_take_have_the_cluster_to_themselves(
 ) -> None:
     file = audit(tmp_path, models, walkers, "ab", resources={"target": target})
     for stream in streams(file):
-        assert stream.may_share(Cluster(is_local=False)) is on_cluster
-        assert stream.may_share(Cluster(is_local=True)) is here
+        assert may_share(stream, Cluster(is_local=False)) is on_cluster
+        assert may_share(stream, Cluster(is_local=True)) is here

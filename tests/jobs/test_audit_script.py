@@ -13,8 +13,8 @@ from small_audit import Models, console, write_small_audit
 
 import raymia
 from raymia.cli.main import EXIT_FAILED, EXIT_GATE_FAILED, EXIT_INCOMPLETE, EXIT_WRONG_INPUT
-from raymia.engine.on_ray import run
 from raymia.results.gate_result import GateOutcome
+from raymia.run.asking import Asked
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 
@@ -54,7 +54,7 @@ def test_an_incomplete_run_is_summed_up_with_what_it_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = write_small_audit(tmp_path, models, references=None, neighbors=None)
-    monkeypatch.setattr(run, "ask_models", lambda *_: run.Work())
+    monkeypatch.setattr("raymia.run.audit.ask", lambda plan, *_: Asked(plan))
     assert script.main([str(file)]) == EXIT_INCOMPLETE
     summary = last_line(capsys)
     assert summary["complete"] is False
@@ -75,7 +75,7 @@ def test_conditions_are_decided_with_the_codes_of_the_command_line(
     file = write_small_audit(tmp_path, models, references=None, neighbors=None)
     assert script.main([str(file), "--fail-if", "lost.auc > 0.5"]) == EXIT_WRONG_INPUT
     assert "did you mean 'loss'?" in last_line(capsys)["problems"][0]
-    monkeypatch.setattr(run, "ask_models", lambda *_: run.Work())
+    monkeypatch.setattr("raymia.run.audit.ask", lambda plan, *_: Asked(plan))
     assert script.main([str(file), "--fail-if", condition]) == EXIT_INCOMPLETE
     (outcome,) = last_line(capsys)["gate"]
     assert (outcome["condition"], outcome["status"]) == (condition, "not_evaluated")
@@ -97,7 +97,7 @@ def test_a_failure_nobody_foresaw_is_summed_up_after_its_traceback(
         raise ZeroDivisionError("one by none")
 
     file = write_small_audit(tmp_path, models, references=None, neighbors=None)
-    monkeypatch.setattr(run, "ask_models", fail)
+    monkeypatch.setattr("raymia.run.audit.ask", fail)
     assert script.main([str(file)]) == EXIT_FAILED
     printed = capsys.readouterr()
     assert "Traceback" in printed.err

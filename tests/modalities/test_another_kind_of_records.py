@@ -15,7 +15,8 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.estimate import estimate
-from raymia.plan.planning import TargetPlan, plan_audit
+from raymia.plan.planning import plan_audit
+from raymia.plan.stages import TargetPlan
 from raymia.questions.base import Item
 from raymia.report.plan_table import plan_table
 from raymia.run.audit import run_audit

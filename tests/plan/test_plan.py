@@ -15,12 +15,8 @@ from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.modalities.texts.tokens import TokenCounts
 from raymia.models.causal.model import CausalLM
-from raymia.plan.planning import (
-    plan_audit,
-    plan_target,
-    prepared_checkpoint,
-    stored_neighbors,
-)
+from raymia.plan.planning import plan_audit
+from raymia.plan.stages import stored_neighbors
 from raymia.util.errors import InputError
 
 RECORDS, NEIGHBORS = 6, 2
@@ -264,7 +260,8 @@ def test_target_alone_is_planned_without_regard_to_others(inputs, store, second,
     both = inputs(
         targets=[{"name": "one", "model": str(tiny_gpt2)}, {"name": "two", "model": str(second)}]
     )
-    assert plan_target(both, store, "two").references["base"].to_ask == 18
+    (alone,) = plan_audit(both, store).without(["one"])
+    assert alone.references["base"].to_ask == 18
 
 
 # ---------------------------------------------------------------- what attacks need
@@ -371,7 +368,7 @@ def test_made_reference_has_a_key_of_its_content(prompted, store, tmp_path):
     assert after.preparations[0].ready
     key = after.references["sp"].probes[0].key
     assert key != before.references["sp"].probes[0].key
-    made = prepared_checkpoint(after.preparations[0], store)
+    made = after.references["sp"].loader.checkpoint
     assert key.parts["model"] == made.fingerprint
     assert made.path == str(store.prepared_path(recipe.key))
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.modalities.resolve import resolve_inputs
-from raymia.plan.planning import TargetPlan, plan_audit
+from raymia.plan.planning import plan_audit
+from raymia.plan.stages import TargetPlan
 from raymia.questions.base import Item
 from raymia.results.result import RunResult
 from raymia.run.outcome import Run, sum_up

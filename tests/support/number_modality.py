@@ -21,7 +21,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs import modality
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.modality import Modality
-from raymia.plan.planning import TargetPlan
+from raymia.plan.stages import TargetPlan
 from raymia.questions.base import Item, Question, register_question
 from raymia.records.base import Given, RecordSet, gather_records
 from raymia.records.tables import read_rows

@@ -15,8 +15,8 @@ from small_audit import BASE, console, passages, raw_rows, write_texts
 from small_sweep import SWEEP, made_spec, with_evidence, write_sweep_audit
 
 import raymia
-import raymia.engine.on_ray.run
-import raymia.engine.on_ray.sweep
+import raymia.engine.base
+import raymia.run.sweep
 from raymia.cli.main import app
 from raymia.evidence.store import EvidenceStore
 from raymia.run.audit import run_audit
@@ -35,7 +35,7 @@ def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("this sweep should not ask any model")
 
-    monkeypatch.setattr(raymia.engine.on_ray.run, "ask_models", refuse)
+    monkeypatch.setattr(raymia.run.sweep, "ask", refuse)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("this sweep should not try anything")
 
-    monkeypatch.setattr(raymia.engine.on_ray.sweep, "try_settings", refuse)
+    monkeypatch.setattr(raymia.engine.base, "executor_of", refuse)
 
 
 def rows_of(spec: AuditSpec) -> list[dict[str, Any]]:

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from benchmarks.measure import Timing
-from raymia.engine.on_ray.run import ask_models
+from raymia.engine.base import engine
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit
+from raymia.run.asking import ask
 from raymia.spec.file import parse_spec
 
 
@@ -32,10 +33,11 @@ def time_audit(content: dict[str, Any], count_asked: Callable[[pa.Table], int]) 
     """
     inputs = resolve_inputs(parse_spec(content, "benchmark"))
     store = EvidenceStore(inputs.spec.store)
-    (plan,) = plan_audit(inputs, store)
-    keys = [planned.key for planned in plan.target.probes]
+    plan = plan_audit(inputs, store)
+    keys = [planned.key for planned in plan[0].target.probes]
     started = time.time()
-    ask_models(inputs, store, inputs.spec.store, Console(file=StringIO()))
+    with engine(inputs.spec.resources, inputs.spec.store, Console(file=StringIO())) as start:
+        ask(plan, store, start)
     ended = time.time()
     steady = steady_state(Path(inputs.spec.store), keys, count_asked)
     if steady is None:

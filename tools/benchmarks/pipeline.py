@@ -28,7 +28,8 @@ from raymia.evidence.upkeep import stored_things
 from raymia.modalities.resolve import resolve_inputs
 from raymia.models.causal.model import TokenAnswer
 from raymia.models.source import Checkpoint
-from raymia.plan.planning import Stage, plan_audit
+from raymia.plan.planning import plan_audit
+from raymia.plan.stages import Stage
 from raymia.scoring.parts import score_parts
 from raymia.scoring.reduction import reduce_audit
 from raymia.spec import AuditSpec
@@ -203,13 +204,12 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
     and ``bytes`` of evidence in the store.
     """
     from raymia.engine.blocks import make_blocks
-    from raymia.engine.board import started
+    from raymia.engine.on_ray.board import started
     from raymia.engine.on_ray.cluster import connected
     from raymia.engine.on_ray.machines import machines_for
     from raymia.engine.on_ray.reduce import Tasks
-    from raymia.engine.on_ray.side_by_side import Stream
     from raymia.engine.on_ray.stream import run_stream
-    from raymia.plan.pools import streams_of
+    from raymia.engine.stream import Stream
 
     quiet, store, resources = Console(file=StringIO()), EvidenceStore(spec.store), spec.resources
     seconds: dict[str, float] = {}
@@ -228,8 +228,7 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
         plans = timed("plan", lambda: plan_audit(inputs, store))
         records, targets = inputs.records.table.num_rows, len(plans)
         streams = [
-            Stream(number, with_null_models(stages))
-            for number, stages in enumerate(streams_of(plans))
+            Stream(number, with_null_models(stages)) for number, stages in enumerate(plans.streams)
         ]
         block = next(make_blocks(streams[0].stages, inputs.payloads, (), resources.block_records))
 
@@ -253,7 +252,7 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
                 machines_for, cluster=cluster, console=quiet, wait_minutes=resources.wait_minutes
             )
             timed("stream", stream)
-            after = timed("plan again", lambda: plan_audit(inputs, store))
+            after = timed("plan again", plans.as_it_is_now)
             assert sum(plan.to_ask for plan in after) == 0, "answers are missing"
             with score_parts(spec.store) as parts:
                 reduction = timed(

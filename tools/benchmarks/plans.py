@@ -13,12 +13,14 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.measure import machine_facts
+from raymia.engine.base import engine
 from raymia.engine.board import Line
-from raymia.engine.on_ray.run import ask_models
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.estimate import Estimate, estimate
-from raymia.plan.planning import Preparation, TargetPlan, plan_audit
+from raymia.plan.planning import plan_audit
+from raymia.plan.stages import Preparation, TargetPlan
+from raymia.run.asking import ask
 from raymia.run.calibrate import calibrate
 from raymia.spec import AuditSpec
 from raymia.spec.file import load_spec
@@ -79,7 +81,8 @@ def measure_one(spec: AuditSpec) -> dict[str, Any]:
     spans = Spans({part.name: part.actors for part in said.stages})
     print(f"{spec.name}: {said.wall_seconds:.0f} s are said", flush=True)
     run_started = time.monotonic()
-    work = ask_models(inputs, store, spec.store, quiet, spans)
+    with engine(spec.resources, spec.store, quiet) as start:
+        work = ask(plans, store, start, spans)
     spans(work.lines)
     run_seconds = time.monotonic() - run_started
     prepared = dict(preparations_of(plans, store))

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from benchmarks.measure import machine_facts, machine_line
-from raymia.engine.on_ray.reduce import tasks_on
+from raymia.engine.base import engine
 from raymia.results.scores import SCORES_SCHEMA
 from raymia.scoring.stored import reduce_scores
 from raymia.spec import ResourcesSpec
@@ -179,9 +179,12 @@ def measure(made: Made, rounds: int, load: float) -> dict[str, Any]:
     for number in range(rounds):
         with watched() as watch:
             began = time.perf_counter()
-            with tasks_on(ResourcesSpec(), str(made.path.parent), Console(stderr=True)) as tasks:
+            place = str(made.path.parent)
+            with engine(ResourcesSpec(), place, Console(stderr=True)) as start:
+                executor = start()
                 start_up.append(time.perf_counter() - began)
-                reduction = reduce_scores(str(made.path), workers=tasks)
+                with executor.reporting() as board:
+                    reduction = reduce_scores(str(made.path), workers=executor.workers(board))
                 seconds.append(time.perf_counter() - began)
         assert reduction.rows == made.rows
         first: Any = reduction.judged["target 0", "attack 0"].metrics

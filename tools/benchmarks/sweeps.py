@@ -18,7 +18,8 @@ import raymia
 from benchmarks.measure import machine_facts, machine_line
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
-from raymia.plan.planning import PlannedProbe, plan_audit
+from raymia.plan.planning import plan_audit
+from raymia.plan.stages import PlannedProbe
 from raymia.questions.text import SUM_SCHEMA, TOKEN_SCHEMA, NeighborQuestion, TokenQuestion
 from raymia.run.sweep import run_sweep
 from raymia.spec import AuditSpec
@@ -151,7 +152,7 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
     store, quiet = EvidenceStore(spec.store), Console(file=StringIO())
     plan = plan_sweep(check_sweep(spec), store)
     answers = store_made_evidence(plan.audits[0].inputs, store)
-    places = read_places(plan, store, ())
+    places = read_places(plan, [made.as_it_is_now() for made in plan.plans], store)
     by_key = {swept.key: swept for swept in plan.sweep.attacks}
     settings = [
         Setting(place, parameters)

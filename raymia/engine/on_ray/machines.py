@@ -20,8 +20,8 @@ from raymia.engine.on_ray.autoscaler import (
 from raymia.engine.on_ray.capacity import Demand, shortages
 from raymia.engine.on_ray.cluster import Cluster, pool_options, task_options
 from raymia.inputs.base import Inputs
-from raymia.plan.planning import TargetPlan
-from raymia.plan.pools import Pool, pools_of, streams_of
+from raymia.plan.planning import AuditPlan
+from raymia.plan.pools import Pool, pools_of
 from raymia.spec import PoolSpec
 from raymia.util.errors import InputError
 
@@ -56,7 +56,7 @@ def demand_of_task(name: str, pool: PoolSpec, cluster: Cluster) -> Demand:
     return Demand.of(name, 1, 1, task_options(pool, cluster))
 
 
-def refuse_impossible(plans: Sequence[TargetPlan], inputs: Inputs, cluster: Cluster) -> None:
+def refuse_impossible(plan: AuditPlan, cluster: Cluster) -> None:
     """Refuse an audit that the cluster can never hold, as far as the cluster says what it can.
 
     Raises
@@ -66,12 +66,12 @@ def refuse_impossible(plans: Sequence[TargetPlan], inputs: Inputs, cluster: Clus
     """
     if cluster.startable is None:
         return
-    resources, blocks = inputs.spec.resources, max_blocks(inputs)
-    steps = [demands_of(pools_of(stages), blocks, cluster) for stages in streams_of(plans)]
+    resources, blocks = plan.inputs.spec.resources, max_blocks(plan.inputs)
+    steps = [demands_of(pools_of(stages), blocks, cluster) for stages in plan.streams]
     steps += [
-        [demand_of_task(preparation.stage_name(plan.name), resources.reference, cluster)]
-        for plan in plans
-        for preparation in plan.preparations
+        [demand_of_task(preparation.stage_name(target.name), resources.reference, cluster)]
+        for target in plan
+        for preparation in target.preparations
     ]
     joins_alone = not cluster.is_local and not cluster.startable
     deadline = time.monotonic() + (GRACE_SECONDS if joins_alone else 0)

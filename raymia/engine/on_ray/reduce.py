@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import ray
-from rich.console import Console
 
-from raymia.engine.board import started
-from raymia.engine.on_ray.cluster import check_store_is_shared, connected
+from raymia.engine.board import Board
 from raymia.engine.on_ray.failures import own_error
-from raymia.spec import ResourcesSpec
 
 Found = TypeVar("Found")
 RETRIES = 2
@@ -28,7 +24,7 @@ class Tasks:
     small, and so is what comes back: evidence and scores are read and written where the task runs.
     """
 
-    board: Any
+    board: Board
     _put: dict[int, tuple[Any, Any]] = field(default_factory=dict)
 
     def map(
@@ -53,7 +49,7 @@ class Tasks:
             while waiting:
                 ready, waiting = ray.wait(waiting)
                 ray.get(ready)  # the first failure ends the step
-                self.board.set.remote(what, len(jobs) - len(waiting), len(jobs))
+                self.board.set(what, len(jobs) - len(waiting), len(jobs))
             found: list[Found] = ray.get(results)
         except ray.exceptions.RayError as error:
             for unfinished in waiting:
@@ -65,17 +61,3 @@ class Tasks:
         if id(value) not in self._put:
             self._put[id(value)] = value, ray.put(value)  # the value stays, so its id does
         return self._put[id(value)][1]
-
-
-@contextmanager
-def tasks_on(resources: ResourcesSpec, shared_url: str, console: Console) -> Iterator[Tasks]:
-    """Join the cluster named by RAY_ADDRESS, or start Ray here, for the length of the block.
-
-    Parameters
-    ----------
-    shared_url : a folder that every machine must see.
-    """
-    with connected(resources):
-        check_store_is_shared(shared_url)
-        with started(console) as board:
-            yield Tasks(board)

@@ -17,62 +17,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
+from raymia.engine.on_ray.board import RemoteBoard
 from raymia.engine.on_ray.capacity import Demand, shortages
 from raymia.engine.on_ray.cluster import Cluster
 from raymia.engine.on_ray.machines import demands_of
 from raymia.engine.on_ray.stopping import Threads, first_done
-from raymia.plan.planning import Stage
-from raymia.plan.pools import Pool, pools_of
+from raymia.engine.stream import Stream
+from raymia.plan.stages import Stage
 
 POLL_SECONDS = 0.5
 SPARE = {"CPU": 1.0}
 """What Ray's own tasks need beside actors."""
-
-
-@dataclass(frozen=True, eq=False)
-class Stream:
-    """Stages that records pass one after another.
-
-    Attributes
-    ----------
-    number : its place in the order in which streams start.
-    """
-
-    number: int
-    stages: Sequence[Stage]
-
-    @cached_property
-    def pools(self) -> list[Pool]:
-        """That hold the models of the stages that have something to ask."""
-        return pools_of(self.stages)
-
-    def key(self, pool: Pool) -> str:
-        """What a pool is called on the board: two streams may have pools of one name."""
-        return f"{self.number} {pool.name}"
-
-    def waits_for(self, other: Stream) -> bool:
-        """Whether it asks about neighbors that the other one makes."""
-        makes = any(stage.role == "neighbors" and stage.to_ask for stage in other.stages)
-        return makes and any(
-            probe.to_ask and probe.probe.subject == "neighbor"
-            for stage in self.stages
-            for probe in stage.probes
-        )
-
-    def may_share(self, cluster: Cluster) -> bool:
-        """Whether it says what it takes of a cluster, so that others may have the rest."""
-        return all(
-            (pool.spec.gpus or (pool.spec.cpus and pool.computes and not cluster.is_local))
-            and (pool.spec.max_actors or pool.spec.actors) == pool.spec.actors
-            for pool in self.pools
-        )
 
 
 def run_streams(
@@ -81,7 +40,7 @@ def run_streams(
     *,
     blocks: int,
     cluster: Cluster,
-    board: Any,
+    board: RemoteBoard,
 ) -> dict[str, str]:
     """Run streams, several at the same time where there is room.
 
@@ -113,10 +72,19 @@ def run_streams(
     return failed
 
 
+def may_share(stream: Stream, cluster: Cluster) -> bool:
+    """Whether a stream says what it takes of a cluster, so that others may have the rest."""
+    return all(
+        (pool.spec.gpus or (pool.spec.cpus and pool.computes and not cluster.is_local))
+        and (pool.spec.max_actors or pool.spec.actors) == pool.spec.actors
+        for pool in stream.pools
+    )
+
+
 class _Room(ExitStack):
     """Finds out whether a stream has its place; asks Ray for it for one stream at a time."""
 
-    def __init__(self, blocks: int, cluster: Cluster, board: Any) -> None:
+    def __init__(self, blocks: int, cluster: Cluster, board: RemoteBoard) -> None:
         super().__init__()
         self._blocks = blocks
         self._cluster = cluster
@@ -132,7 +100,7 @@ class _Room(ExitStack):
         return found
 
     def _may_start(self, stream: Stream, running: Sequence[Stream]) -> bool:
-        if not all(one.may_share(self._cluster) for one in (stream, *running)):
+        if not all(may_share(one, self._cluster) for one in (stream, *running)):
             return False
         if any(stream.waits_for(other) for other in running):
             return False
@@ -143,7 +111,7 @@ class _Room(ExitStack):
         if known and shortages(together, self._cluster.machines):
             return False
         try:
-            placed = set(ray.get(self._board.placed.remote()))
+            placed = self._board.placed()
         except ray.exceptions.RayError:  # it is being started again; streams go on in turn
             return False
         return placed >= {one.key(pool) for one in running for pool in one.pools}

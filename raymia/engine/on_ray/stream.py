@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -13,24 +14,16 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.exceptions import ExecutionTimeoutError
 
 from raymia.engine.blocks import make_blocks
+from raymia.engine.on_ray.board import RemoteBoard
 from raymia.engine.on_ray.cluster import Cluster, pool_options, threads_per_actor
 from raymia.engine.on_ray.failures import own_error
 from raymia.engine.on_ray.machines import Machines, demands_of
-from raymia.engine.on_ray.merging import Merging
-from raymia.engine.on_ray.side_by_side import Stream
+from raymia.engine.on_ray.merging import TaskMerging
 from raymia.engine.on_ray.stopping import StoppedError, stop_requested
-from raymia.engine.stage import (
-    FAILED,
-    RECORD_COLUMNS,
-    PoolActor,
-    PoolConfig,
-    Task,
-    failures_in,
-    todo_column,
-)
+from raymia.engine.stage import PoolConfig, Worker, failures_in
+from raymia.engine.stream import Stream
 from raymia.evidence.store import EvidenceStore
-from raymia.models.source import origins_of
-from raymia.plan.planning import stored_neighbors
+from raymia.plan.stages import stored_neighbors
 from raymia.spec import PoolSpec
 from raymia.util.errors import RaymiaError
 
@@ -47,7 +40,7 @@ def run_stream(
     cluster: Cluster,
     machines: Machines,
     wait_minutes: float,
-    board: Any,
+    board: RemoteBoard,
 ) -> dict[str, str]:
     """Ask everything that is missing; the answers are in the store when this returns.
 
@@ -73,10 +66,9 @@ def run_stream(
         Where this thread was told to end.
     """
     neighbors = stored_neighbors(stream.stages, EvidenceStore(store_url))
-    pools = stream.pools
-    stages = [stage for pool in pools for stage in pool.stages]
+    pools, stages = stream.pools, stream.asking
     blocks, sent = [], 0
-    for block in make_blocks(stages, records, neighbors, block_records):
+    for block in make_blocks(stages, records, neighbors, block_records, _ObjectStore()):
         blocks.append(ray.put(block))
         sent += block.num_rows
     if not blocks:
@@ -94,47 +86,22 @@ def run_stream(
     context.custom_execution_callback_classes = [EndsWhenStopped]
     actors = sum(pool.spec.actors for pool in pools)
     computing = sum(pool.spec.actors for pool in pools if pool.computes)
+    threads = threads_per_actor(computing, cluster)
     dataset = ray.data.from_arrow_refs(blocks)
-    for number, pool in enumerate(pools):
-        for stage in pool.stages:
-            board.expect.remote(stage.name, stage.to_ask)
-        later = [
-            todo_column(p.key)
-            for other in pools[number + 1 :]
-            for stage in other.stages
-            for p in stage.probes
-            if p.missing
-        ]
-        last = number + 1 == len(pools)
-        config = PoolConfig(
-            key=stream.key(pool),
-            tasks=tuple(
-                Task(
-                    stage.name,
-                    stage.loader,
-                    tuple((p.question, p.probe, p.key) for p in stage.probes if p.missing),
-                    stage.only_for,
-                )
-                for stage in pool.stages
-            ),
-            store_url=store_url,
-            threads=threads_per_actor(computing, cluster),
-            passes_on=("record_id", FAILED.name)
-            if last
-            else (*RECORD_COLUMNS, FAILED.name, *later),
-            origins=origins_of(stage.loader.checkpoint for stage in pool.stages),
-        )
+    for stage in stages:
+        board.expect(stage.name, stage.to_ask)
+    for pool, config in zip(pools, stream.configs(store_url), strict=True):
         dataset = dataset.map_batches(
             _named(pool.name),
             batch_size=block_records,  # a block; Ray Data wants a number for actors on GPUs
             batch_format="pyarrow",
             compute=_strategy(pool.spec, len(blocks)),
-            fn_constructor_args=(config, board),
+            fn_constructor_args=(config, board, threads),
             udf_modifying_row_count=False,
             **pool_options(pool.spec, actors, cluster),
         )
     passed, failed = 0, dict[str, str]()
-    merging = Merging(store_url, [p.key for s in stages for p in s.probes if p.missing])
+    merging = TaskMerging(store_url, stream.keys)
     try:
         with machines(demands_of(pools, len(blocks), cluster)):
             for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -157,6 +124,43 @@ def run_stream(
     if passed != sent:
         raise RaymiaError(f"{sent} records went into the stream and {passed} came out of it")
     return failed
+
+
+class PoolActor:
+    """A worker as an actor, called by Ray Data with one block at a time.
+
+    Parameters
+    ----------
+    threads : torch threads; None leaves them as they are.
+    """
+
+    def __init__(self, config: PoolConfig, board: RemoteBoard, threads: int | None) -> None:
+        self._worker = Worker(config, board, ray.get_runtime_context().get_actor_id())
+        # Loading in the background makes a failure to load an error of the first block, which Ray
+        # reports with its cause; an error in a constructor it does not.
+        self._thread = ThreadPoolExecutor(1)
+        self._thread.submit(self._begin, threads)
+
+    def _begin(self, threads: int | None) -> None:
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)  # of this thread
+        self._worker.load()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return self._thread.submit(self._worker.pass_on, block).result()
+
+
+class _ObjectStore:
+    """Keeps tables in Ray's object store."""
+
+    def put(self, table: pa.Table) -> Any:
+        return ray.put(table)
+
+    def get(self, kept: Any) -> pa.Table:
+        table: pa.Table = ray.get(kept)
+        return table
 
 
 class EndsWhenStopped(ExecutionCallback):  # type: ignore[misc]

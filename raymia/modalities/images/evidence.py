@@ -12,7 +12,7 @@ from raymia.evidence.image import Images as Pixels
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.modalities.images.modality import Images, chooses_perturbation
-from raymia.plan.planning import TargetPlan
+from raymia.plan.stages import TargetPlan
 from raymia.prepare.self_generated import SelfGeneratedRecipe, generated_images
 from raymia.records.images import pixels_array
 from raymia.scoring.evidence import Answers, Known, shadows_of

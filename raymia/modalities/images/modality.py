@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from raymia.metrics.summary import Metrics
     from raymia.models.checkpoint import AnyCheckpoint
     from raymia.models.loaders import Loader
-    from raymia.plan.planning import TargetPlan
+    from raymia.plan.stages import TargetPlan
     from raymia.prepare.self_generated import SelfGeneratedRecipe
     from raymia.results.findings import Findings
     from raymia.scoring.evidence import TargetEvidence

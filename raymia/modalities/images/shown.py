@@ -22,7 +22,7 @@ from raymia.inputs.base import Inputs
 from raymia.metrics.summary import Metrics
 from raymia.modalities.images.modality import Images, chooses_perturbation
 from raymia.models.image_source import ImageCheckpoint
-from raymia.plan.planning import PlannedProbe, Stage, TargetPlan
+from raymia.plan.stages import PlannedProbe, Stage, TargetPlan
 from raymia.questions.base import Item
 from raymia.records.pixels import as_picture
 from raymia.results.findings import Findings

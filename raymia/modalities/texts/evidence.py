@@ -10,7 +10,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.evidence.text import ShadowEvidence, TextEvidence
 from raymia.inputs.base import Inputs
 from raymia.models.source import Checkpoint
-from raymia.plan.planning import TargetPlan
+from raymia.plan.stages import TargetPlan
 from raymia.prepare.corpus import token_counts
 from raymia.scoring.evidence import Answers, Known, shadows_of
 

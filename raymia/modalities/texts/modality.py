@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from raymia.models.loaders import Loader
     from raymia.models.source import Checkpoint
     from raymia.neighbors.makers import NeighborMaker
-    from raymia.plan.planning import TargetPlan
+    from raymia.plan.stages import TargetPlan
     from raymia.prepare.self_prompt import SelfPromptRecipe
     from raymia.records.base import RecordSet
     from raymia.results.findings import Findings

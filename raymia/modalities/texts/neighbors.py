@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
-from raymia.plan.planning import TargetPlan
+from raymia.plan.stages import TargetPlan
 from raymia.questions.text import NeighborQuestion, TokenQuestion
 from raymia.results.neighbors import ReferenceAnswers, neighbor_quality
 from raymia.results.result import NeighborQuality

@@ -15,7 +15,7 @@ from raymia.inputs.base import Inputs
 from raymia.metrics.summary import Metrics
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.source import Checkpoint
-from raymia.plan.planning import Stage, TargetPlan
+from raymia.plan.stages import Stage, TargetPlan
 from raymia.questions.text import TokenQuestion
 from raymia.results.text_result import TextExample, TextPiece
 from raymia.scoring.exposed import Leaders, ScoreColumns, shown_records

@@ -1,0 +1,78 @@
+"""The board as an actor that uses no CPU, which workers on all machines report to."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from raymia.engine.board import Counts, Line, OnLines, drawn
+
+LOOK_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class RemoteBoard:
+    """A :class:`raymia.engine.board.Board` that reports to an actor; may be sent to workers."""
+
+    actor: Any
+
+    def place(self, pool: str) -> None:
+        self.actor.place.remote(pool)
+
+    def placed(self) -> set[str]:
+        """See :meth:`raymia.engine.board.Counts.placed`."""
+        return set(ray.get(self.actor.placed.remote()))
+
+    def begin_loading(self, worker: str) -> int:
+        return int(ray.get(self.actor.begin_loading.remote(worker)))
+
+    def end_loading(self, worker: str) -> None:
+        self.actor.end_loading.remote(worker)
+
+    def expect(self, stage: str, total: int) -> None:
+        self.actor.expect.remote(stage, total)
+
+    def set(self, stage: str, done: int, total: int) -> None:
+        self.actor.set.remote(stage, done, total)
+
+    def add(self, stage: str, question: str, done: int, failed: int, seconds: float) -> None:
+        self.actor.add.remote(stage, question, done, failed, seconds)
+
+    def fail(self, stage: str, why: str) -> None:
+        self.actor.fail.remote(stage, why)
+
+    def snapshot(self) -> dict[str, Line]:
+        lines: dict[str, Line] = ray.get(self.actor.snapshot.remote())
+        return lines
+
+    def look(self) -> dict[str, Line]:
+        """The lines, or none where the actor is being started again."""
+        try:
+            lines: dict[str, Line] = ray.get(self.actor.snapshot.remote(), timeout=LOOK_SECONDS)
+        except ray.exceptions.RayError:
+            return {}
+        return lines
+
+
+@contextmanager
+def started(console: Console, on_lines: OnLines | None = None) -> Iterator[RemoteBoard]:
+    """Start the board as an actor, draw it while the block runs, and end it.
+
+    Parameters
+    ----------
+    on_lines : see :func:`raymia.engine.board.drawn`.
+    """
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 3}
+    name = f"raymia progress {uuid.uuid4().hex[:6]}"
+    board = RemoteBoard(ray.remote(**options, name=name)(Counts).remote())
+    try:
+        with drawn(board.look, console, on_lines):
+            yield board
+    finally:
+        ray.kill(board.actor)

@@ -1,0 +1,124 @@
+"""The work of a run on Ray: on this machine, or on the cluster that RAY_ADDRESS names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from raymia.engine.board import Board, OnLines
+from raymia.engine.on_ray.board import RemoteBoard, started
+from raymia.engine.on_ray.cluster import Cluster, check_store_is_shared, connected, is_given
+from raymia.engine.on_ray.machines import (
+    Machines,
+    demand_of_task,
+    machines_for,
+    max_blocks,
+    refuse_impossible,
+)
+from raymia.engine.on_ray.reduce import Tasks
+from raymia.engine.on_ray.side_by_side import run_streams
+from raymia.engine.on_ray.stream import run_stream
+from raymia.engine.on_ray.sweep import try_settings
+from raymia.engine.on_ray.tasks import run_tasks
+from raymia.engine.prepare import reference_maker
+from raymia.engine.stream import Stream
+from raymia.plan.planning import AuditPlan
+from raymia.plan.stages import Preparation
+from raymia.scoring.evidence import TargetEvidence
+from raymia.spec import PoolSpec, ResourcesSpec
+from raymia.sweep.evaluate import Setting
+from raymia.sweep.proposals import Proposed
+from raymia.sweep.work import Case, Terms, Trials
+
+
+@contextmanager
+def on_ray(resources: ResourcesSpec, store_url: str, console: Console) -> Iterator[RayExecutor]:
+    """Join or start Ray, and check that it can serve an audit."""
+    if not ray.is_initialized():
+        console.print(f"{'joining' if is_given() else 'starting'} Ray ...", highlight=False)
+    with connected(resources) as cluster:
+        pools = resources.paraphraser, resources.target, resources.reference
+        if cluster.gpus and not any(pool.gpus for pool in pools):
+            console.print(
+                f"this cluster has {cluster.gpus:g} GPU and the audit file gives its pools none: "
+                "set gpus under resources.paraphraser, target and reference"
+            )
+        check_store_is_shared(store_url)
+        yield RayExecutor(cluster, resources, store_url, console)
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """See :class:`raymia.engine.base.Executor`."""
+
+    cluster: Cluster
+    resources: ResourcesSpec
+    store_url: str
+    console: Console
+
+    @property
+    def _machines(self) -> Machines:
+        return partial(
+            machines_for,
+            cluster=self.cluster,
+            console=self.console,
+            wait_minutes=self.resources.wait_minutes,
+        )
+
+    def check(self, plan: AuditPlan) -> None:
+        refuse_impossible(plan, self.cluster)
+
+    def reporting(self, on_lines: OnLines | None = None) -> AbstractContextManager[RemoteBoard]:
+        return started(self.console, on_lines)
+
+    def make(self, preparation: Preparation, target: str, pool: PoolSpec, board: Board) -> None:
+        function = reference_maker(preparation, target, pool, self.store_url, board)
+        name = preparation.stage_name(target)
+        with self._machines([demand_of_task(name, pool, self.cluster)]):
+            run_tasks([function], pool, self.cluster)
+
+    def ask(self, plan: AuditPlan, board: Board) -> dict[str, str]:
+        """See :meth:`raymia.engine.base.Executor.ask`. Several streams run at the same time where
+        the cluster has room for them (:mod:`raymia.engine.on_ray.side_by_side`)."""
+        assert isinstance(board, RemoteBoard)
+        records = plan.inputs.payloads
+
+        def run(stream: Stream) -> dict[str, str]:
+            return run_stream(
+                stream,
+                records,
+                store_url=self.store_url,
+                block_records=self.resources.block_records,
+                cluster=self.cluster,
+                machines=self._machines,
+                wait_minutes=self.resources.wait_minutes,
+                board=board,
+            )
+
+        return run_streams(
+            plan.streams, run, blocks=max_blocks(plan.inputs), cluster=self.cluster, board=board
+        )
+
+    def call(self, functions: Sequence[Callable[[], Any]], pool: PoolSpec) -> list[Any]:
+        return run_tasks(functions, pool, self.cluster)
+
+    def workers(self, board: Board) -> Tasks:
+        return Tasks(board)
+
+    def try_settings(
+        self,
+        settings: Sequence[Setting],
+        proposed: Sequence[Proposed],
+        evidence: Mapping[Case, TargetEvidence],
+        terms: Terms,
+        board: Board,
+    ) -> Trials:
+        return try_settings(
+            settings, proposed, evidence, terms, cpus=self.cluster.cpus, board=board
+        )

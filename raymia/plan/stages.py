@@ -1,0 +1,160 @@
+"""Stages of an audit: a model, the questions put to it, and what has no answer yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from raymia.evidence.row_index import RowIndex
+from raymia.evidence.store import EvidenceKey, EvidenceStore
+from raymia.models.loaders import Loader
+from raymia.plan.missing import Missing
+from raymia.prepare.recipe import Recipe
+from raymia.questions.base import Question
+from raymia.spec import PoolSpec
+
+Role = Literal["neighbors", "target", "reference"]
+
+
+@dataclass(frozen=True)
+class PlannedProbe:
+    """A question, where its answers are stored, and what has no answer yet.
+
+    Attributes
+    ----------
+    question : its name among the questions of :mod:`raymia.questions`; "make" for neighbors.
+    missing : what to ask about, of all records and of the population, in the order of
+        :attr:`raymia.inputs.Inputs.payloads`.
+    stored : how many answers there are already.
+    """
+
+    question: str
+    probe: Question
+    key: EvidenceKey
+    missing: Missing
+    stored: int
+
+    @property
+    def to_ask(self) -> int:
+        return self.missing.count
+
+    def as_stored(self) -> PlannedProbe:
+        """The same for whoever comes after one that asks it."""
+        if not self.missing:
+            return self
+        nothing = Missing.nothing(self.missing.indices)
+        return replace(self, missing=nothing, stored=self.stored + self.missing.count)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One model and the questions put to it.
+
+    Attributes
+    ----------
+    only_for : the one target that the model matters to; None for a model that targets share.
+    """
+
+    name: str
+    role: Role
+    loader: Loader
+    pool: PoolSpec
+    probes: tuple[PlannedProbe, ...]
+    only_for: str | None = None
+
+    @property
+    def to_ask(self) -> int:
+        return sum(planned.to_ask for planned in self.probes)
+
+    @property
+    def stored(self) -> int:
+        return sum(planned.stored for planned in self.probes)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A reference that one target has a part in, and whether it is made."""
+
+    reference: str
+    recipe: Recipe
+    ready: bool
+
+    def stage_name(self, target: str) -> str:
+        return f"{self.reference}:{target}"
+
+
+@dataclass(frozen=True)
+class TargetPlan:
+    """What one target's audit consists of.
+
+    Attributes
+    ----------
+    preparations : references that are made from the target.
+    neighbors : the stage that makes neighbors, where attacks need them.
+    target : the stage of the checkpoint under audit.
+    references : the stages of the references, by name. One whose preparation is not ready has a key
+        that nothing is stored under.
+    """
+
+    name: str
+    preparations: tuple[Preparation, ...]
+    neighbors: Stage | None
+    target: Stage
+    references: dict[str, Stage]
+
+    @property
+    def stages(self) -> list[Stage]:
+        """In the order in which a block of records passes them."""
+        first = [self.neighbors] if self.neighbors else []
+        return [*first, self.target, *self.references.values()]
+
+    @property
+    def to_ask(self) -> int:
+        return sum(stage.to_ask for stage in self.stages)
+
+
+def wanted_neighbors(stages: Iterable[Stage]) -> Missing:
+    """The neighbors that models are still to be asked about."""
+    probes = (p for stage in stages for p in stage.probes if p.probe.subject == "neighbor")
+    return reduce(or_, (p.missing for p in probes), Missing.nothing(range(0)))
+
+
+def stored_neighbors(stages: Sequence[Stage], store: EvidenceStore) -> Iterator[pa.Table]:
+    """Read stored neighbors that the stages' models are still to be asked about.
+
+    Parameters
+    ----------
+    stages : of one stream, that of the neighbors among them where there is one.
+
+    Yields
+    ------
+    Tables of ``row`` (int64), the record's among :attr:`raymia.inputs.Inputs.payloads`,
+    ``neighbor`` (int16) and ``payload`` (large string), in which each neighbor comes once.
+    """
+    makers = [p for stage in stages for p in stage.probes if p.probe.makes_neighbors]
+    wanted = wanted_neighbors(stages)
+    for maker in makers:
+        wanted -= maker.missing
+    if not wanted or not makers:
+        return
+    records, left = RowIndex(wanted.ids), wanted.cells.copy()
+    for table in store.parts(makers[0].key, ["payload"]):
+        picked, rows, columns = records.cells_of(table, wanted.indices)
+        _, first = np.unique(rows * len(wanted.indices) + columns, return_index=True)
+        new = first[left[rows[first], columns[first]]]
+        left[rows[new], columns[new]] = False
+        if new.size:
+            yield pa.table(
+                {
+                    "row": rows[new],
+                    "neighbor": (columns[new] + wanted.indices.start).astype(np.int16),
+                    # Offsets of 64 bits: many of them may be put together.
+                    "payload": table["payload"].take(pa.array(picked[new])).cast(pa.large_string()),
+                }
+            )

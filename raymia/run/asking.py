@@ -1,0 +1,102 @@
+"""Asking the models for everything that a plan misses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from raymia.engine.base import Executor, Start
+from raymia.engine.board import Board, Line, OnLines
+from raymia.evidence.store import EvidenceStore
+from raymia.plan.planning import AuditPlan, failed_with
+from raymia.util.errors import RaymiaError
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What there is when the models have been asked.
+
+    Attributes
+    ----------
+    after : the plan, with what is still missing.
+    lines : what each stage did, by name.
+    failed : targets that could not be asked everything, and why.
+    """
+
+    after: AuditPlan
+    lines: Mapping[str, Line] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+def ask(
+    plan: AuditPlan, store: EvidenceStore, start: Start, on_lines: OnLines | None = None
+) -> Asked:
+    """Make the references that are missing, then ask what is missing; nothing where nothing is.
+
+    A target that fails does not stop the others.
+
+    Parameters
+    ----------
+    on_lines : see :func:`raymia.engine.board.drawn`.
+
+    Raises
+    ------
+    RaymiaError
+        If something fails that targets share, or if every target fails.
+    """
+    if not plan.is_missing_anything:
+        return Asked(plan)
+    executor = start()
+    executor.check(plan)
+    with executor.reporting(on_lines) as board:
+        failed = make_references(plan, store, executor, board)
+        plan = plan.with_made_references()
+        failed |= executor.ask(plan.without(failed), board)
+        lines = board.snapshot()
+    after = plan.as_it_is_now()
+    if failed:
+        failed |= failed_with(after, failed)
+        _refuse_if_all_failed(after, failed)
+    return Asked(after, lines, failed)
+
+
+def make_references(
+    plan: AuditPlan, store: EvidenceStore, executor: Executor, board: Board
+) -> dict[str, str]:
+    """Make the references that are missing.
+
+    Returns
+    -------
+    The targets of which one could not be made, and why.
+
+    Raises
+    ------
+    RaymiaError
+        Where the only target fails, and where the store does.
+    """
+    pool, failed = plan.inputs.spec.resources.reference, dict[str, str]()
+    for target in plan:
+        for preparation in target.preparations:
+            # Another target of the same content may have made it in the meantime.
+            if preparation.ready or store.prepared_facts(preparation.recipe.key) is not None:
+                continue
+            try:
+                executor.make(preparation, target.name, pool, board)
+            except RaymiaError as error:
+                if len(plan) == 1:
+                    raise
+                store.check()  # a store that is full or gone is no failure of the target
+                failed[target.name] = f"reference {preparation.reference}: {error}"
+                board.fail(target.target.name, failed[target.name])
+                break
+    return failed
+
+
+def _refuse_if_all_failed(plan: AuditPlan, failed: Mapping[str, str]) -> None:
+    """Raise why targets failed, if none is left to report on."""
+    if len(failed) < len(plan):
+        return
+    one = len(failed) == 1
+    raise RaymiaError(
+        "\n".join(why if one else f"target {name} failed: {why}" for name, why in failed.items())
+    )

@@ -1,0 +1,103 @@
+"""An audit looks into its store once for each key before models are asked, and once after."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from small_audit import Models, console, passages, write_small_audit, write_texts
+
+from raymia.engine.here.executor import LocalExecutor
+from raymia.evidence.store import EvidenceStore
+from raymia.plan import planning
+from raymia.results.result import RunResult
+from raymia.run import audit as audit_module
+from raymia.run.audit import run_audit
+from raymia.spec.file import load_spec
+
+
+class Looks:
+    """How often each key was looked up, and plans were made, before models were asked and after."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.before: Counter[str] = Counter()
+        self.after: Counter[str] = Counter()
+        self.plans = 0
+        present, ask, plan = EvidenceStore.present, LocalExecutor.ask, planning.plan_audit
+        self._now = self.before
+
+        def looked(store, key, *rest):
+            self._now[key.hash] += 1
+            return present(store, key, *rest)
+
+        def asked(executor, *rest):
+            try:
+                return ask(executor, *rest)
+            finally:
+                self._now = self.after
+
+        def planned(*given):
+            self.plans += 1
+            return plan(*given)
+
+        patch.setattr(EvidenceStore, "present", looked)
+        patch.setattr(LocalExecutor, "ask", asked)
+        patch.setattr(audit_module, "plan_audit", planned)
+
+
+@pytest.fixture
+def file(tmp_path: Path, models: Models) -> Path:
+    texts = passages()
+    return write_small_audit(
+        tmp_path, models, members=texts[:4], non_members=texts[24:28], self_prompt=True,
+        resources={"engine": "local"},
+    )  # fmt: skip
+
+
+def run(file: Path, patch: pytest.MonkeyPatch) -> tuple[RunResult, Looks]:
+    with patch.context() as patched:
+        looks = Looks(patched)
+        result = run_audit(load_spec(file), console())
+    assert result.complete
+    assert looks.plans == 1
+    return result, looks
+
+
+def keys(result: RunResult) -> set[str]:
+    return {key for stage in result.stages for key in stage.key.split()}
+
+
+def test_each_key_is_looked_up_once_before_and_once_after(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, looks = run(file, monkeypatch)
+    assert set(looks.before.values()) == {1}
+    assert set(looks.after) == keys(result), "something was missing of each"
+    assert set(looks.after.values()) == {1}
+    # The reference that is made has other keys once it is made; of these nothing is known before.
+    to_be_made = set(looks.before) - set(looks.after)
+    assert len(to_be_made) == len(
+        next(s for s in result.stages if s.name == "reference:self_prompt:tuned").key.split()
+    )
+
+    again, looks = run(file, monkeypatch)
+    assert looks.before == Counter(keys(again)), "each once, and nothing was asked"
+    assert not looks.after
+
+    write_texts(file.parent / "non_members.jsonl", passages()[24:29])
+    more, looks = run(file, monkeypatch)
+    assert looks.before == looks.after == Counter(keys(more))
+
+
+def test_what_is_not_missing_is_not_looked_up_again(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = run(file, monkeypatch)
+    of_target = next(s.key.split() for s in first.stages if s.name == "target:tuned")
+    store = file.parent / "store"
+    for part in [p for key in of_target for p in store.glob(f"evidence/*/{key}/*.parquet")]:
+        part.unlink()
+    _, looks = run(file, monkeypatch)
+    assert looks.before == Counter(keys(first))
+    assert looks.after == Counter(of_target)
