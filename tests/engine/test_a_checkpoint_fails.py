@@ -21,6 +21,8 @@ from raymia.run.status import read_status
 from raymia.spec.file import load_spec
 from raymia.util.errors import RaymiaError
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 EACH = 3  # members, and as many non-members
 RECORDS = 2 * EACH
 OF_TARGET = RECORDS * (2 + NEIGHBORS)  # and in lower case
@@ -30,8 +32,6 @@ REFUSAL = "these weights are not to be had"
 REFUSES = """
 from pathlib import Path
 from transformers import GPT2LMHeadModel
-
-pytestmark = pytest.mark.usefixtures("local_ray")
 
 class Refuses(GPT2LMHeadModel):
     def __init__(self, config):

@@ -18,6 +18,8 @@ import yaml
 from ray_fixtures import child_environment, ended, free_port, start, wait_until
 from small_audit import Models, passages, write_small_audit
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 RAY = str(Path(sys.executable).with_name("ray"))
 HEAD_NODE = "f" * 51 + "00000"
 HEAD_GROUP = "ray.head.default"
@@ -31,7 +33,6 @@ MEMORY = 100 * 2**20
 SEEN = """
 import json, logging, ray
 
-pytestmark = pytest.mark.usefixtures("own_ray")
 ray.init(log_to_driver=False, logging_level=logging.ERROR)
 print(json.dumps([n["Labels"].get("ray.io/node-group") for n in ray.nodes() if n["Alive"]]))
 """

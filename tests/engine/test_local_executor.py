@@ -128,7 +128,7 @@ def test_images_come_to_the_same_scores_and_the_same_evidence(tmp_path: Path) ->
         file = write_image_audit(
             tmp_path / kind, model, references={"self_generated": made},
             probes={"denoising": {"timesteps": TIMESTEPS, "draws": 1}},
-            attacks=["denoising_loss", "difference@self_generated"],
+            attacks=["loss", "loss@self_generated"],
             resources={"block_records": 16, "reference": {"cpus": 1}},
         )  # fmt: skip
         results[kind] = run_with(file, kind)[0]  # type: ignore[arg-type]
@@ -260,7 +260,9 @@ def test_after_a_kill_only_what_is_missing_is_asked(
             for row in pq.read_table(file, columns=["record_id", "neighbor"]).to_pylist()
         )
         assert set(rows.values()) == {1}
-    assert scores_by_row(tmp_path / "run") == scores_by_row(of_texts["local"][0] / "run")
+    scores = scores_by_row(tmp_path / "run")
+    for row, score in scores_by_row(of_texts["local"][0] / "run").items():
+        assert scores[row] == pytest.approx(score, abs=1e-6), "blocks were of another size"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
@@ -300,7 +302,7 @@ def test_a_target_that_fails_is_named_and_the_others_go_on(tmp_path: Path, model
     result, printed = run_with(texts_audit(tmp_path, models, targets=targets), "local")
     cause = f"{bad}: cannot be loaded as a causal language model: not to be had"
     assert {one.name: one.reason for one in result.failed} == {"bad": cause}
-    assert f"target:bad failed: {cause}" in printed.replace("\n", " ")
+    assert f"target:bad failed: {cause}".replace(" ", "") in "".join(printed.split())
     assert not result.complete
     assert asked(result)["target:tuned"] == 2 * EACH * (2 + NEIGHBORS)
     assert {target for target, _, _ in scores_by_row(tmp_path / "run")} == {"tuned"}

@@ -22,14 +22,14 @@ from raymia.results.result import RunResult
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 TARGETS = 3
 HALF = 3  # members, and as many non-members
 
 COUNTED = """
 from pathlib import Path
 from transformers import GPT2LMHeadModel
-
-pytestmark = pytest.mark.usefixtures("local_ray")
 
 class Counted(GPT2LMHeadModel):
     def __init__(self, config):

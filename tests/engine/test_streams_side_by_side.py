@@ -35,6 +35,8 @@ from raymia.spec import AuditSpec
 from raymia.spec.file import load_spec
 from raymia.util.errors import RaymiaError
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 ANY_GPU: dict[str, Any] = {"gpus": 1}
 FIRST_GPU: dict[str, Any] = {"gpus": 1, "labels": {"raymia/pool": "one"}}
 REFUSAL = "these weights are not to be had"
@@ -42,8 +44,6 @@ WALKS = """
 import time
 from pathlib import Path
 from transformers import GPT2LMHeadModel
-
-pytestmark = pytest.mark.usefixtures("own_ray")
 
 def steps(file):
     return file.stat().st_size if file.exists() else 0
