@@ -295,7 +295,7 @@ class _Planner:
 
     def _looked_up(self, question: str, probe: Question, key: EvidenceKey) -> PlannedProbe:
         asked: int = self.inputs.records.table.num_rows
-        if probe.names & self._of_population:
+        if not probe.makes_neighbors and probe.names & self._of_population:
             asked = len(self.lookup.records)
         indices = probe.indices()
         missing = self.lookup.missing(key, indices, asked)
