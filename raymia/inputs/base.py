@@ -107,4 +107,4 @@ class Problems:
     def refuse(self) -> None:
         """Raise an error with everything that was found, if anything was."""
         if self.found:
-            raise InputError(self.found)
+            raise InputError(dict.fromkeys(self.found))

@@ -19,6 +19,7 @@ from raymia.storage.safetensors import check_whole
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
 from raymia.util.once import Once
+from raymia.util.optional import require
 
 Family = Literal["denoiser", "autoencoder", "pixels", "samples"]
 OWN_AUTOENCODER = "raymia.autoencoder"
@@ -87,6 +88,8 @@ def resolve_image_model(
     path = once(locate, spec.model, spec.revision, where=where)
     dtype = spec.dtype if spec.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
     found = once(_kind_of_model, path, where=where)
+    if found["family"] == "denoiser":
+        once(require, "diffusers", "diffusion models", where=where)
     checkpoint = ImageCheckpoint(
         path=str(path), quantization=spec.quantization, dtype=dtype, **found
     )
@@ -100,6 +103,8 @@ def resolve_image_model(
             f"{where}: diffusers quantizes on GPUs alone; give the pool a GPU (gpus under "
             "resources) or leave out quantization"
         )
+    if spec.quantization != "none":
+        once(require, "bitsandbytes", "quantized models", where=where)
     return replace(checkpoint, fingerprint=image_fingerprint(checkpoint, once))
 
 
@@ -185,6 +190,7 @@ def _single_model(path: Path, where: str) -> dict[str, Any]:
     if name == OWN_AUTOENCODER:
         return _of_pixels("autoencoder", *config["image_shape"])
     if name == "AutoencoderKL":
+        require("diffusers", "models of the class AutoencoderKL", where)
         size = int(config["sample_size"])
         return _of_pixels("autoencoder", int(config["in_channels"]), size, size)
     if config.get("model_type") == "imagegpt":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from raymia.storage.safetensors import check_whole
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
 from raymia.util.once import Once
+from raymia.util.optional import require
 
 ALLOWED_FILES = [
     "*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "tokenizer*", "*.tiktoken", "*.py",
@@ -104,11 +104,14 @@ def resolve_checkpoint(
         once(check_model_folder, path, encoder_decoder, where=where)
     else:
         once(check_gguf, path, spec.gguf_file, where=where)
+    if spec.quantization != "none":
+        once(require, "bitsandbytes", "quantized models", where=where)
     adapter = None
     if spec.adapter is not None:
         key = f"{where.removesuffix('.model')}.adapter"
         adapter = once(locate, spec.adapter, None, where=key)
         once(check_adapter_folder, adapter, where=key)
+        once(require, "peft", "adapters", where=key)
     dtype = spec.dtype if spec.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
     checkpoint = Checkpoint(
         path=str(path),
@@ -227,11 +230,7 @@ def check_gguf(path: Path, name: str, where: str) -> None:
     if not (path / name).is_file():
         found = ", ".join(sorted(p.name for p in path.glob("*.gguf"))[:8]) or "no GGUF file"
         raise InputError(f"{where}: no file {name} in {path} (found: {found})")
-    if importlib.util.find_spec("gguf") is None:
-        raise InputError(
-            f"{where}: {name} is read by the package gguf, which is not installed; install "
-            "raymia[gguf]"
-        )
+    require("gguf", "GGUF files", where)
 
 
 def check_adapter_folder(path: Path, where: str) -> None:

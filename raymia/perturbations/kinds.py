@@ -16,6 +16,7 @@ import torch
 from raymia.perturbations.jpeg import compress
 from raymia.util.draws import uniforms
 from raymia.util.errors import InputError
+from raymia.util.optional import require
 
 DEFAULT_STRENGTHS: dict[str, tuple[float, ...]] = {
     "crop": (0.95, 0.9222, 0.8944, 0.8667, 0.8389, 0.8111, 0.7833, 0.7556, 0.7278, 0.7),
@@ -139,6 +140,7 @@ def perturb(images: torch.Tensor, kind: str, strength: float, keys: torch.Tensor
 
 
 def _made(images: torch.Tensor, kind: str, strength: float, keys: torch.Tensor) -> torch.Tensor:
+    require("kornia", "neighbors of images")
     from kornia import enhance, filters
 
     made: torch.Tensor

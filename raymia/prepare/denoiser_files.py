@@ -23,6 +23,7 @@ from raymia.spec.images import Shape
 from raymia.storage.files import TEMPORARY_PREFIX
 from raymia.util.draws import stream_key
 from raymia.util.errors import InputError
+from raymia.util.optional import require
 
 SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "pndm": "PNDMScheduler"}
 LARGEST_GROUPS = 32
@@ -98,6 +99,7 @@ def fresh_pipeline(
     InputError
         For a size the network cannot have, or a scheduler or prediction there is none of.
     """
+    require("diffusers", "diffusion models")
     import diffusers
 
     _check_network(image_shape, channels, attention)
@@ -165,6 +167,7 @@ def load_trainable(pipeline: Path, *, from_weights: bool, seed: int) -> Trainabl
     InputError
         If the folder is no diffusers pipeline that raymia reads.
     """
+    require("diffusers", "diffusion models")
     import diffusers
 
     where = str(pipeline)

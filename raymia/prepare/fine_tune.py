@@ -17,6 +17,7 @@ from raymia.models.whole_weights import load_whole
 from raymia.spec import FineTuneSpec, LoraSpec
 from raymia.util.draws import generator
 from raymia.util.errors import InputError
+from raymia.util.optional import require
 
 HELD_OUT_SHARE = 0.05
 MAX_MEASURED = 256
@@ -162,6 +163,7 @@ def mean_loss(model: CausalLM, texts: Sequence[str]) -> float:
 
 
 def _add_lora(model: Any, spec: LoraSpec) -> Any:
+    require("peft", "adapters")
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(

@@ -10,14 +10,17 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from raymia.records.base import CAME
 from raymia.spec.images import Fit, Shape
+from raymia.util.optional import require
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 4 * MAX_PIXELS + 2**20
@@ -83,6 +86,9 @@ def shape_of(content: bytes) -> Shape:
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
     """An image file's picture, turned upright; what goes wrong with it is told as a reason."""
+    require("PIL", "images")
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     if not content:
         raise UnusableImageError(EMPTY_FILE)
     if len(content) > MAX_BYTES:
@@ -110,6 +116,9 @@ def came(what: object) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep Pillow's warnings to itself: what they are about is set aside or harmless."""
+    require("PIL", "images")
+    from PIL import Image
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -170,6 +179,12 @@ def _fitted(image: Image.Image, shape: Shape, fit: Fit) -> Image.Image:
         return _padded(image, width, height)
     if fit == "crop":
         image = _cropped(image, width, height)
+    return _resized(image, width, height)
+
+
+def _resized(image: Image.Image, width: int, height: int) -> Image.Image:
+    from PIL import Image
+
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
@@ -186,10 +201,13 @@ def _cropped(image: Image.Image, width: int, height: int) -> Image.Image:
 
 def _padded(image: Image.Image, width: int, height: int) -> Image.Image:
     """Scale down what is larger, and put it in the center of a black image."""
+    from PIL import Image
+
     scale = min(width / image.width, height / image.height)
     if scale < 1:
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(size, Image.Resampling.BILINEAR)
+        image = _resized(
+            image, max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        )
     canvas = Image.new(image.mode, (width, height))
     canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
     return canvas
@@ -197,6 +215,9 @@ def _padded(image: Image.Image, width: int, height: int) -> Image.Image:
 
 def as_picture(pixels: npt.NDArray[np.uint8]) -> Image.Image:
     """Pixels uint8 [1 or 3, height, width] as Pillow's image."""
+    require("PIL", "images")
+    from PIL import Image
+
     plane = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
     return Image.fromarray(np.ascontiguousarray(plane))
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raymia.util.optional import require
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
@@ -20,6 +22,7 @@ def roc_figure(target: str, plot: dict[str, Any]) -> go.Figure:
     plot : as `raymia.results.curves.plot_data` gives it; what is not shown at first is a click
         away in the legend.
     """
+    require("plotly", "figures")
     import plotly.graph_objects as go
 
     left, bottom = 0.5 / max(1, plot["nonMembers"]), 0.5 / max(1, plot["members"])

@@ -12,7 +12,6 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from raymia.report.charts import Charts, cost_chart
 from raymia.report.pictures import target_pictures
@@ -31,6 +30,7 @@ from raymia.results.curves import SHOWN_AT_FIRST, AttackCurves
 from raymia.results.ranking import by_groups, few_allowed
 from raymia.results.result import RunResult
 from raymia.results.verdict import TITLES, verdict_of
+from raymia.util.optional import install_command, is_installed
 
 LISTED = 50
 """Set-aside records, dropped evidence and kinds of reason that the page lists one by one."""
@@ -96,6 +96,7 @@ def render_page(template: str, charts: Sequence[dict[str, Any]], **context: Any)
             page_script=_asset("page.js"),
             charts_script=_asset("charts.js"),
             plotly=_packed_plotly(),
+            install_plotly=install_command("plotly"),
             **context,
         )
     )
@@ -110,9 +111,14 @@ def _fact(value: float | int | str) -> str:
 
 
 @cache
-def _packed_plotly() -> Markup:
+def _packed_plotly() -> Markup | None:
     """The plotting library, compressed: a third of its size, and nothing that could end a script
-    element. The page unpacks it once its text stands."""
+    element. The page unpacks it once its text stands, or has no charts where there is no library.
+    """
+    if not is_installed("plotly"):
+        return None
+    from plotly.offline import get_plotlyjs
+
     packed = gzip.compress(get_plotlyjs().encode(), compresslevel=9, mtime=0)
     return Markup(base64.b64encode(packed).decode())
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from rapidfuzz.distance import Levenshtein
 
 from raymia.evidence.text import Floats, neighbor_evidence, token_evidence
 from raymia.results.result import NeighborQuality
+from raymia.util.optional import require
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ def neighbor_quality(
 
 def edit_distance(a: str, b: str) -> float:
     """Words inserted, deleted or replaced between two texts, over the longer one's words."""
+    require("rapidfuzz", "measures of neighbors")
+    from rapidfuzz.distance import Levenshtein
+
     return float(Levenshtein.normalized_distance(a.split(), b.split()))
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from raymia.records.pixels import as_picture
 from raymia.shift.cross_fitting import Rows
@@ -100,6 +99,8 @@ def thumbnails(images: Images) -> Floats:
 
 
 def _thumbnail(image: Images) -> Floats:
+    from PIL import Image
+
     width, height = min(THUMBNAIL, image.shape[2]), min(THUMBNAIL, image.shape[1])
     picture = as_picture(image).resize((width, height), Image.Resampling.BOX)
     return np.asarray(picture, np.float64).ravel()
@@ -107,6 +108,8 @@ def _thumbnail(image: Images) -> Floats:
 
 def small_gray(images: Images) -> Floats:
     """Each image in gray, scaled to 32 by 32, [images, 32, 32]."""
+    from PIL import Image
+
     size = (SCALED, SCALED)
     pictures = (as_picture(image).convert("L") for image in images)
     scaled = [np.asarray(p.resize(size, Image.Resampling.BILINEAR), np.float64) for p in pictures]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import math
@@ -17,6 +16,7 @@ from raymia.spec import AttackSpec, AuditSpec, SpaceSpec, SweepSpec, Value
 from raymia.sweep.queries import QuerySetting, query_settings
 from raymia.util.draws import generator
 from raymia.util.errors import InputError
+from raymia.util.optional import require
 from raymia.util.plugins import load_plugins
 
 MAX_SETTINGS = 100_000
@@ -70,13 +70,10 @@ def check_sweep(spec: AuditSpec) -> Sweep:
         raise InputError("sweep: the audit file has no such section; docs/sweeps.md has one")
     load_plugins(spec.plugins)
     problems: list[str] = []
-    if sweep.search == "optuna" and importlib.util.find_spec("optuna") is None:
-        problems.append(
-            "sweep.search: optuna is not installed here; `pip install 'raymia[sweep]'`, or set "
-            "another search"
-        )
     queries: list[QuerySetting] = []
     try:
+        if sweep.search == "optuna":
+            require("optuna", "searches by optuna", "sweep.search")
         queries = query_settings(spec, sweep)
     except InputError as error:
         problems += error.problems

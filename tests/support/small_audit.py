@@ -81,7 +81,7 @@ def write_texts(path: Path, texts: Sequence[str]) -> str:
 
 def write_small_audit(
     folder: Path,
-    models: Models,
+    models: Models | None,
     *,
     members: Sequence[str] | None = None,
     non_members: Sequence[str] | None = None,
@@ -111,7 +111,7 @@ def write_small_audit(
         "output": "run",
         "store": "store",
         "records": {"members": "members.jsonl", "non_members": "non_members.jsonl"},
-        "targets": [{"name": "tuned", "model": str(models.target)}],
+        "targets": [] if models is None else [{"name": "tuned", "model": str(models.target)}],
         "references": references,
         "neighbors": {"model": str(PARAPHRASER), "count": NEIGHBORS},
         "metrics": {"resamples": 100},

@@ -28,6 +28,7 @@ from raymia.spec.images import Shape
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
 from raymia.util.once import Once
+from raymia.util.optional import require
 
 
 def resolve_images(
@@ -44,6 +45,9 @@ def resolve_images(
     The images are cut to the size that the models take, so the models are looked at first.
     """
     attempt = problems.attempt
+    attempt(require, "PIL", "images")
+    if isinstance(spec.neighbors, ImageNeighbors):
+        attempt(require, "kornia", "neighbors of images", "neighbors")
     targets: dict[str, ImageCheckpoint] = {}
     once = Once()
     for number, target in enumerate(spec.targets):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from raymia.attacks import NamedAttack
 from raymia.attacks.images.fluctuation import Around, Choice, choose_perturbation, fluctuation
@@ -247,6 +246,8 @@ def png(pixels: Pixels, largest: int) -> str:
     ----------
     pixels : uint8 [channels, height, width], one channel or three.
     """
+    from PIL import Image
+
     image = as_picture(pixels)
     image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
     file = io.BytesIO()

@@ -23,9 +23,11 @@ from raymia.spec import (
     SelfPromptReference,
     ShadowReference,
     TargetSpec,
+    TextNeighbors,
     TextRecordsSpec,
 )
 from raymia.util.once import Once
+from raymia.util.optional import require
 
 
 def resolve_texts(
@@ -74,6 +76,8 @@ def resolve_texts(
                     or {}
                 ).values()
             )
+            if reference.fine_tune.lora is not None:
+                attempt(require, "peft", "adapters", f"{where}.fine_tune.lora")
             base = spec.references[reference.base]
             if isinstance(base, ModelReference) and base.adapter is not None:
                 problems.found.append(
@@ -115,6 +119,8 @@ def resolve_texts(
     if spec.corpus is not None:
         attempt(check_corpus, spec.corpus)
     left_out = attempt(impossible_attacks, spec, attacks, resolved, references) or {}
+    if isinstance(spec.neighbors, TextNeighbors):
+        attempt(require, "rapidfuzz", "measures of neighbors", "neighbors")
     paraphraser = None
     if isinstance(spec.neighbors, MaskFillNeighbors | InfillNeighbors):
         model = ModelSpec(

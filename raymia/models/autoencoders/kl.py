@@ -16,6 +16,7 @@ from raymia.models.autoencoders.vae.network import (
 )
 from raymia.models.whole_weights import load_whole
 from raymia.util.errors import InputError
+from raymia.util.optional import require
 
 
 class KlAutoencoder(AutoencoderNetwork):
@@ -71,6 +72,7 @@ def load_kl_autoencoder(folder: Path, dtype: torch.dtype) -> KlAutoencoder:
     InputError
         If diffusers cannot load it, or tensors of the weights are missing.
     """
+    require("diffusers", "models of the class AutoencoderKL")
     from diffusers import AutoencoderKL
 
     try:
@@ -86,6 +88,7 @@ def load_kl_autoencoder(folder: Path, dtype: torch.dtype) -> KlAutoencoder:
 
 def build_kl_autoencoder(folder: Path) -> KlAutoencoder:
     """Make an AutoencoderKL of a checkpoint's config with random weights; in training mode."""
+    require("diffusers", "models of the class AutoencoderKL")
     from diffusers import AutoencoderKL
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from raymia.models.whole_weights import refuse_missing
 from raymia.util.errors import InputError
+from raymia.util.optional import require
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -102,6 +103,7 @@ class AdapterSwitch:
 
 
 def _put_on(model: Any, folder: str, name: str, *, is_first: bool) -> Any:
+    require("peft", "adapters")
     from peft import PeftModel
 
     try:

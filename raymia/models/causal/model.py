@@ -24,6 +24,7 @@ from raymia.models.source import Checkpoint
 from raymia.models.whole_weights import load_whole
 from raymia.spec import LongTexts
 from raymia.util.errors import InputError
+from raymia.util.optional import require
 
 HEAD_CHUNK_BYTES = 16 * 2**20
 """Float32 logits held at once; a [batch, length, vocabulary] tensor never exists."""
@@ -394,6 +395,9 @@ def neutral_generation(config: Any) -> Any:
 
 
 def _quantization(name: str, dtype: torch.dtype) -> Any:
+    if name == "none":
+        return None
+    require("bitsandbytes", "quantized models")
     from transformers import BitsAndBytesConfig
 
     if name in ("nf4", "fp4"):
@@ -403,4 +407,4 @@ def _quantization(name: str, dtype: torch.dtype) -> Any:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    return BitsAndBytesConfig(load_in_8bit=True) if name == "int8" else None
+    return BitsAndBytesConfig(load_in_8bit=True)

@@ -18,6 +18,7 @@ from raymia.models.source import read_json
 from raymia.models.whole_weights import load_whole
 from raymia.spec.images import Shape
 from raymia.util.errors import InputError
+from raymia.util.optional import require
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -148,6 +149,7 @@ def load_denoiser(checkpoint: ImageCheckpoint, *, batch_images: int) -> Denoiser
     InputError
         For a class that diffusers does not have, or a noise schedule without alphas_cumprod.
     """
+    require("diffusers", "diffusion models")
     import diffusers
 
     folder = Path(checkpoint.path)
@@ -200,6 +202,7 @@ def _part(folder: Path, dtype: torch.dtype, **options: Any) -> Any:
 def _quantization(checkpoint: ImageCheckpoint, dtype: torch.dtype) -> dict[str, Any]:
     if checkpoint.quantization == "none":
         return {}
+    require("bitsandbytes", "quantized models")
     from diffusers import BitsAndBytesConfig
 
     if checkpoint.quantization == "int8":

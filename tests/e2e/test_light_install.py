@@ -1,0 +1,111 @@
+"""Texts are audited where nothing but what texts take is installed; what is missing is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from small_audit import BASE, Models, write_small_audit
+from small_image_audit import write_image_audit
+from small_image_models import save_pipeline
+from without_packages import ROOT, raymia_without
+
+
+def listed(name: str) -> set[str]:
+    lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
+    return {Requirement(line).name for line in lines if not line.startswith("#")}
+
+
+NOT_FOR_TEXTS = {"pil", "plotly"} | (listed("all.txt") - listed("text.txt"))
+"""What a light install of texts leaves out, and plotly, without which there are no charts."""
+
+
+def test_the_lists_leave_out_what_the_other_kind_of_record_takes() -> None:
+    assert {"kornia", "diffusers", "pillow", "bitsandbytes", "s3fs"} < NOT_FOR_TEXTS
+    assert {"torch", "ray", "scikit-learn", "transformers"} < listed("text.txt")
+    assert {"torch", "ray", "scikit-learn", "diffusers"} < listed("images.txt")
+
+
+@pytest.mark.usefixtures("own_ray")
+def test_texts_are_planned_audited_and_reported(tmp_path: Path, models: Models) -> None:
+    audit = write_small_audit(tmp_path, models)
+    for command in ("plan", "audit"):
+        done = raymia_without(NOT_FOR_TEXTS, tmp_path, command, audit)
+        assert done.returncode == 0, done.stderr
+    run = tmp_path / "run"
+    result = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert result["complete"]
+    assert {"spv@base", "fast_detect", "learned_combination"} <= {
+        entry["attack"] for entry in result["metrics"]
+    }
+    first = (run / "report.html").read_text(encoding="utf-8")
+    (run / "report.html").unlink()
+    assert raymia_without(NOT_FOR_TEXTS, tmp_path, "report", run).returncode == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert page == first
+    assert "plotly was not installed where it was made" in page
+    assert 'class="plot' not in page
+    assert 'id="charts"' not in page
+
+
+def sentences(audit: Path, missing: set[str]) -> list[str]:
+    """What `raymia plan` says is not installed."""
+    done = raymia_without(missing, audit.parent, "plan", audit)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line.strip() for line in done.stderr.splitlines() if "not installed here" in line]
+    assert all("; install it with `pip install '" in line for line in lines)
+    return [line.partition("; install")[0] for line in lines]
+
+
+def test_what_an_audit_of_texts_lacks_is_said_at_once(tmp_path: Path) -> None:
+    gguf = shutil.copytree(BASE, tmp_path / "gguf")
+    (gguf / "small.gguf").touch()
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}", encoding="utf-8")
+    shutil.copy(BASE / "model.safetensors", adapter / "adapter_model.safetensors")
+    targets = [
+        {"name": "plain", "model": str(BASE)},
+        {"name": "small", "model": str(BASE), "quantization": "nf4"},
+        {"name": "tuned", "model": str(BASE), "adapter": str(adapter)},
+        {"name": "file", "model": str(gguf), "gguf_file": "small.gguf"},
+    ]
+    audit = write_small_audit(
+        tmp_path, None, self_prompt=True, targets=targets, neighbors={"kind": "substitute"},
+    )  # fmt: skip
+    content = yaml.safe_load(audit.read_text(encoding="utf-8"))
+    content["references"]["self_prompt"]["fine_tune"]["lora"] = {}
+    audit.write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert sentences(audit, {"peft", "rapidfuzz", "bitsandbytes", "gguf"}) == [
+        "targets[1].model: bitsandbytes is not installed here, and quantized models need it",
+        "targets[2].adapter: peft is not installed here, and adapters need it",
+        "targets[3].model: gguf is not installed here, and GGUF files need it",
+        "references.self_prompt.fine_tune.lora: peft is not installed here, and adapters need it",
+        "neighbors: rapidfuzz is not installed here, and measures of neighbors need it",
+    ]
+
+
+def test_what_an_audit_of_images_lacks_is_said_at_once(tmp_path: Path) -> None:
+    save_pipeline("ddpm", tmp_path / "ddpm")
+    audit = write_image_audit(tmp_path, tmp_path / "ddpm")
+    assert sentences(audit, {"pil", "pillow", "kornia", "diffusers"}) == [
+        "pillow is not installed here, and images need it",
+        "neighbors: kornia is not installed here, and neighbors of images need it",
+        "targets[0].model: diffusers is not installed here, and diffusion models need it",
+    ]
+
+
+def test_a_search_by_optuna_takes_optuna(tmp_path: Path) -> None:
+    sweep = {"search": "optuna", "attacks": {"min_k": {"share": {"grid": [0.1, 0.2]}}}}
+    audit = write_small_audit(
+        tmp_path, None, targets=[{"name": "plain", "model": str(BASE)}], neighbors=None,
+        sweep=sweep,
+    )  # fmt: skip
+    done = raymia_without({"optuna"}, tmp_path, "sweep", audit)
+    assert done.returncode == 2, done.stderr
+    assert "sweep.search: optuna is not installed here, and searches by optuna need" in done.stderr
