@@ -1,8 +1,9 @@
-"""cluster.yaml and jobs/rayjob.yaml are ones that are accepted, and keep what docs promise."""
+"""cluster.yaml, jobs/rayjob.yaml and the Dockerfile are accepted, and keep what docs promise."""
 
 from __future__ import annotations
 
 import copy
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,18 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.specifiers import SpecifierSet
+
+import raymia
 
 REPOSITORY = Path(__file__).parents[2]
 CLUSTER_FILE = REPOSITORY / "cluster.yaml"
 RAY_JOB_FILE = REPOSITORY / "jobs" / "rayjob.yaml"
 CONSTRAINTS = REPOSITORY / "jobs" / "constraints.txt"
+DOCKERFILE = REPOSITORY / "Dockerfile"
+DOCKERIGNORE = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+YAML = re.compile(r"```yaml\n(.*?)```", re.S)
 POOLS = ("target", "paraphraser", "reference")
 
 
@@ -105,20 +112,71 @@ def test_disks_are_encrypted_and_credentials_are_roles(cluster: dict[str, Any]) 
     assert "AKIA" not in CLUSTER_FILE.read_text(encoding="utf-8")
 
 
-def test_machines_install_pinned_versions_that_fit(cluster: dict[str, Any]) -> None:
-    (setup,) = cluster["setup_commands"]
+# ------------------------------------------------------------------------- the image
+
+
+def test_machines_start_from_the_image_and_run_no_pip(
+    cluster: dict[str, Any], job: dict[str, Any]
+) -> None:
+    assert "setup_commands" not in cluster
+    image = f"registry.example/raymia:{raymia.__version__}"
+    docker = cluster["docker"]
+    assert (docker["head_image"], docker["worker_image"]) == (f"{image}-cpu", f"{image}-gpu")
+    spec = job["spec"]["rayClusterSpec"]
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    (head,), *workers = (
+        [c["image"] for c in group["template"]["spec"]["containers"]] for group in groups
+    )
+    assert head == f"{image}-cpu"
+    assert workers == [[f"{image}-gpu"]] * len(POOLS)
+
+
+def test_the_image_is_rays_own_of_the_pinned_version() -> None:
+    lines = DOCKERFILE.read_text(encoding="utf-8").splitlines()
+    (start,) = (line for line in lines if line.startswith("FROM"))
+    device, pinned = "${DEVICE}", pins()["ray"]
+    assert start == f"FROM rayproject/ray:{pinned}-py311-{device}"
+    ray = next(w for w in map(Requirement, PROJECT["dependencies"]) if w.name == "ray")
+    assert ray.specifier.contains(pinned)
+    assert SpecifierSet(PROJECT["requires-python"]).contains("3.11")
+
+
+def test_the_image_has_every_package_as_pinned_and_raymia_alone_on_top() -> None:
+    text = DOCKERFILE.read_text(encoding="utf-8")
+    packages, own = re.findall(r"^RUN (.*?[^\\])$", text, re.M | re.S)
+    for file in re.findall(r"source=(\S+?),", packages):
+        assert (REPOSITORY / file).is_file()
+        assert f"!{file}" in DOCKERIGNORE or f"!{Path(file).parts[0]}" in DOCKERIGNORE
+    assert "--constraint /tmp/constraints.txt --requirement /tmp/all.txt" in packages
+    assert "--no-deps /tmp/raymia" in own
+    # What the build reads: the project's own description of itself.
+    needed = {"pyproject.toml", "raymia", PROJECT["readme"], *PROJECT["license-files"]}
+    assert {f"!{name}" for name in needed} <= set(DOCKERIGNORE)
+
+
+def test_the_ways_to_build_it_are_those_of_the_files_that_name_it() -> None:
+    for page in (DOCKERFILE, REPOSITORY / "docs" / "clusters.md"):
+        text = page.read_text(encoding="utf-8")
+        for device in ("cpu", "gpu"):
+            tag = f"registry.example/raymia:{raymia.__version__}-{device}"
+            assert f"docker build --build-arg DEVICE={device} --tag {tag} ." in text
+
+
+def test_machines_without_the_image_install_the_same() -> None:
+    """The trial of docs/clusters.md, as Ray takes it."""
+    page = (REPOSITORY / "docs" / "clusters.md").read_text(encoding="utf-8")
+    (shown,) = (yaml.safe_load(b) for b in YAML.findall(page) if "setup_commands" in b)
+    (setup,) = shown["setup_commands"]
     assert "--constraint jobs/constraints.txt" in setup
-    pinned = {}
-    for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            name, version = line.split("==")
-            pinned[name] = version
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    for wanted in [*project["dependencies"], *project["optional-dependencies"]["s3"]]:
-        requirement = Requirement(wanted)
-        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), wanted
-    for image in (cluster["docker"]["head_image"], cluster["docker"]["worker_image"]):
-        assert f":{pinned['ray']}-py311-" in image
+    for image in (shown["docker"]["head_image"], shown["docker"]["worker_image"]):
+        assert image.startswith(f"rayproject/ray:{pins()['ray']}-py311-")
+    content = yaml.safe_load(CLUSTER_FILE.read_text(encoding="utf-8"))
+    check_with_ray({**content, **shown, "docker": {**content["docker"], **shown["docker"]}})
+
+
+def pins() -> dict[str, str]:
+    lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
 
 
 # ------------------------------------------------------------------------- Kubernetes
