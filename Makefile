@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test test-fast lint types clean docs
+.PHONY: help install demo test test-fast test-wheel lint types clean docs requirements
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ test: install ## run the tests: those on Ray in one process, the others beside i
 test-fast: install ## run the tests that need no Ray, no browser and no training
 	$(BIN)/pytest -n 2 -m 'not ray and not browser and not training'
 
+test-wheel: install ## build the wheel, install it elsewhere, and run the demo from it
+	$(BIN)/python tools/check_wheel.py
+
 lint: install ## check style, and that arrows between rooms go one way
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,7 +38,10 @@ types: install ## check types
 	$(BIN)/mypy
 
 clean: ## remove the environment and the demo's folder
-	rm -rf $(VENV) raymia-demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) raymia-demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 docs: install ## make the pages of docs/ that come from the code
 	$(BIN)/python tools/make_docs.py docs
+
+requirements: install ## make the lists of requirements/ from pyproject.toml
+	$(BIN)/python tools/make_requirements.py requirements
