@@ -32,6 +32,7 @@ from raymia.models.loaders import Loader, load_together
 from raymia.models.source import bring
 from raymia.questions.base import RECORD, Item, Question, put
 from raymia.util.errors import RaymiaError
+from raymia.util.once import Once
 
 MAX_DEATHS = 3
 """How often in a row an actor's process may die while it loads; Ray would start it for ever."""
@@ -163,9 +164,7 @@ class Worker:
 
 def died_loading(tasks: Sequence[Task], times: int) -> str:
     """Say of an actor whose process is killed again and again why that may be."""
-    from raymia.models.memory import memory_of
-
-    found = [memory_of(task.loader.checkpoint, _batch(task.loader)) for task in tasks]
+    found = [task.loader.memory(Once()) for task in tasks]
     most = max((memory.total for memory in found if memory is not None), default=None)
     takes = "" if most is None else f"takes about {most / 2**30:.2f} GiB and "
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -176,10 +175,6 @@ def died_loading(tasks: Sequence[Task], times: int) -> str:
         f"{takes}shares the {there:.0f} GiB of its machine with whatever else is there. Give the "
         "pool larger machines or fewer actors on each, or the model a smaller dtype or quantization"
     )
-
-
-def _batch(loader: Loader) -> int:
-    return int(getattr(loader, "batch_tokens", getattr(loader, "batch_images", 0)))
 
 
 class _TargetError(Exception):

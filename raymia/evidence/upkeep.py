@@ -30,7 +30,7 @@ from raymia.evidence.store import (
     part_name,
 )
 from raymia.storage.files import TEMPORARY_PREFIX, FileEntry
-from raymia.storage.safetensors import check_whole
+from raymia.storage.safetensors import read_header
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.hashing import digest
 
@@ -230,7 +230,7 @@ def _verify_prepared(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
     for name in sorted(names):
         try:
             if name.endswith(".safetensors"):
-                check_whole(folder / name, thing.folder)
+                read_header(folder / name, thing.folder)
             elif name.endswith(PART):
                 pq.read_metadata(folder / name)
             elif name.endswith(".json"):

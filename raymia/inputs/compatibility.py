@@ -3,58 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from raymia.attacks import NamedAttack
-from raymia.models.endpoints.model import Endpoint
-from raymia.models.source import Checkpoint, read_json
+from raymia.models.checkpoint import AnyCheckpoint
+from raymia.models.samples.resolver import Samples
 from raymia.questions.registry import families_for, model_needs
-from raymia.spec import AuditSpec, MadeReference
+from raymia.spec import AuditSpec, MadeReference, SelfPromptReference
 from raymia.util.errors import InputError
-from raymia.util.hashing import digest
 from raymia.util.listing import listed
-
-TOKENIZATION = ("normalizer", "pre_tokenizer", "post_processor", "model")
-"""Parts of tokenizer.json that decide which tokens a text becomes. Added tokens are left out: a pad
-token that fine-tuning added changes no text, and attacks compare the tokens of each record."""
-
-Tokenizations = dict[str, str | None]
-"""What is found of tokenizers, by :attr:`raymia.models.source.Checkpoint.tokenizer`."""
-
-Targets = Mapping[str, Checkpoint | Endpoint | None]
 
 
 def impossible_attacks(
     spec: AuditSpec,
     attacks: Sequence[NamedAttack],
-    targets: Targets,
-    references: Mapping[str, Checkpoint],
+    targets: Mapping[str, AnyCheckpoint | None],
+    references: Mapping[str, AnyCheckpoint],
 ) -> dict[tuple[str, str], str]:
     """Why an attack cannot be run on a target, by target and label; refused where it is named.
+
+    Parameters
+    ----------
+    targets, references : as they were resolved; None for one that was refused.
 
     Raises
     ------
     InputError
-        For attacks that the audit file names, and for references that an endpoint would have to
-        write.
+        For attacks that the audit file names, and for texts that a target would have to write that
+        writes none.
     """
     reasons: dict[tuple[str, str], str] = {}
-    known: Tokenizations = {}
     problems = []
     for name, target in targets.items():
         if target is None:
             continue
         for attack in attacks:
-            found = _why_not(spec, attack, target, references, known)
-            if found:
+            if found := why_not(spec, attack, target, references):
                 reasons[name, attack.label] = "; ".join(found)
-        if isinstance(target, Endpoint):
+        if target.capabilities.why_not({"generation"}):
             problems += [
                 f"references.{reference}: a self-prompt reference is made from texts that the "
-                f"target writes, and {name!r} is an endpoint, which is asked about given texts only"
+                f"target writes, and {name!r} is an {target.family}, which is asked about given "
+                "texts only"
                 for reference, kind in spec.references.items()
-                if isinstance(kind, MadeReference)
+                if isinstance(kind, SelfPromptReference)
             ]
     if spec.attacks is not None:
         problems += [
@@ -66,52 +58,48 @@ def impossible_attacks(
     return reasons
 
 
-def _why_not(
+def why_not(
     spec: AuditSpec,
     named: NamedAttack,
-    target: Checkpoint | Endpoint,
-    references: Mapping[str, Checkpoint],
-    known: Tokenizations,
+    target: AnyCheckpoint,
+    references: Mapping[str, AnyCheckpoint],
 ) -> list[str]:
-    needs = model_needs(named.attack, spec.records.kind, target.family)
-    if isinstance(target, Endpoint):
-        lacking = [why for need, why in target.lacks.items() if need in needs]
-        families = families_for(named.attack, spec.records.kind)
-        if not lacking and families is not None and target.family not in families:
-            return [f"an endpoint does not answer all that it asks: {', '.join(named.attack.asks)}"]
-        return lacking
-    if "gradients" in needs and target.quantization != "none":
-        return [f"{target.quantization} weights have no gradient; audit the checkpoint unquantized"]
-    if "token_ids" in needs and named.reference is not None:
-        kind = spec.references[named.reference]
-        made_from = kind.base if isinstance(kind, MadeReference) else named.reference
-        reference = references.get(made_from or "")
-        if reference is not None and _tokenizers_differ(target, reference, known):
-            return [
-                f"it compares target and reference token by token, and the tokenizer of "
-                f"{named.reference!r} cuts texts otherwise than the target's"
-            ]
+    """What an attack asks and needs that its models cannot give; nothing where it can be run."""
+    attack = named.attack
+    families = families_for(attack, spec.records.kind)
+    needs = model_needs(attack, spec.records.kind, target.family)
+    if "generated_images" in needs and not isinstance(target, Samples):
+        needs |= {"generation"}
+    if reasons := target.capabilities.why_not(needs - (families or frozenset())):
+        return reasons
+    if families is not None and target.family not in families:
+        wanted = " or ".join(sorted(families))
+        return [
+            f"it can be run on models of the kind {wanted}, and this is of the kind {target.family}"
+        ]
+    if named.reference is None:
+        return []
+    kind = spec.references[named.reference]
+    if isinstance(kind, MadeReference) and target.capabilities.why_not({"generation"}):
+        return ["no reference can be made of what this kind of model generates"]
+    made_from = kind.base if isinstance(kind, MadeReference) else named.reference
+    reference = None if made_from is None else references.get(made_from)
+    if reference is None:
+        return []
+    if reference.answers_like != target.answers_like:
+        return [f"reference {named.reference!r} is of another kind than the target"]
+    if "token_ids" in needs and _tokenizers_differ(target, reference):
+        return [
+            f"it compares target and reference token by token, and the tokenizer of "
+            f"{named.reference!r} cuts texts otherwise than the target's"
+        ]
     return []
 
 
-def _tokenizers_differ(one: Checkpoint, other: Checkpoint, known: Tokenizations) -> bool:
-    """Whether two checkpoints are known to have different tokenizers."""
-    found = set()
-    for checkpoint in (one, other):
-        content = checkpoint.tokenizer or checkpoint.path
-        if content not in known:
-            known[content] = _tokenization(checkpoint)
-        found.add(known[content])
+def _tokenizers_differ(one: AnyCheckpoint, other: AnyCheckpoint) -> bool:
+    """Whether two models are known to have different tokenizers."""
+    found = {one.tokenization, other.tokenization}
     return len(found) > 1 and None not in found
-
-
-def _tokenization(checkpoint: Checkpoint) -> str | None:
-    """Hash of what decides how texts are tokenized; None where there is no tokenizer.json."""
-    file = Path(checkpoint.path) / "tokenizer.json"
-    if checkpoint.gguf_file is not None or not file.is_file():
-        return None
-    content = read_json(file, checkpoint.label)
-    return digest({part: content.get(part) for part in TOKENIZATION})
 
 
 class HasFingerprint(Protocol):

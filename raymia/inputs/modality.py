@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from raymia.spec import PoolSpec, RecordsSection, learn_kind
+from raymia.spec import RecordsSection, learn_kind
 
 if TYPE_CHECKING:
     from raymia.attacks import Attack, NamedAttack
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from raymia.inputs.base import Inputs, Problems
     from raymia.metrics.summary import Metrics
     from raymia.models.checkpoint import AnyCheckpoint
-    from raymia.models.loaders import Loader
     from raymia.neighbors.makers import NeighborMaker
     from raymia.plan.stages import TargetPlan
     from raymia.prepare.recipe import Recipe
@@ -107,10 +106,6 @@ class Modality(ABC):
         )
         return questions_for(inputs.spec.records.kind, setup, asks)
 
-    @abstractmethod
-    def loader(self, checkpoint: AnyCheckpoint, pool: PoolSpec) -> Loader:
-        """How an actor of a pool loads a model."""
-
     def neighbor_maker(self, inputs: Inputs) -> NeighborMaker | None:
         """What makes the neighbors that the audit file asks for; None where models make them."""
         return None
@@ -147,10 +142,6 @@ class Modality(ABC):
     def mean_size(self, records: RecordSet) -> float:
         """What the time for a question is in proportion to; 1 where records are of one size."""
         return 1.0
-
-    @abstractmethod
-    def batch(self, pool: PoolSpec) -> int:
-        """What is in one forward pass of a pool's models."""
 
     @abstractmethod
     def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> Mapping[str, float | None]:

@@ -1,57 +1,191 @@
-"""What every model that can be asked has in common, whatever its family."""
+"""What every family of models gives: a checkpoint that is resolved from its files' headers.
+
+A family is a folder beside this file, with a ``resolver`` (its checkpoint, and what it can be asked
+or why it is refused), a ``loader`` (what an actor loads it from) and its ``memory``. None of the
+three loads a model, or imports one's library where it is imported.
+"""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Self
 
+from raymia.evidence.answers import MODEL_NEEDS
+from raymia.models.loaders import Loader
 from raymia.models.source import PROVENANCE
+from raymia.spec import PoolSpec
+from raymia.util.errors import RaymiaError
 from raymia.util.hashing import digest
 from raymia.util.once import Once
 
+CONFIGS = ("config.json", "model_index.json", "adapter_config.json")
+"""Names of files that say what a model is made of."""
 
-class AnyCheckpoint(Protocol):
-    """A model that was found, before it is loaded: small, and sent to actors.
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a model gives of :data:`raymia.evidence.answers.MODEL_NEEDS`.
 
     Attributes
     ----------
-    label : what plans and reports call it.
-    family : of models that answer the same questions, as "causal".
-    fingerprint : hash of all that can change an answer.
+    family : of models it is of, for messages.
+    gives : their names.
+    lacks : why it does not give others, for a person to read; for those that are not in it a plain
+        reason is made.
     """
 
-    @property
-    def label(self) -> str: ...
+    family: str
+    gives: frozenset[str]
+    lacks: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = {*self.gives, *self.lacks} - {*MODEL_NEEDS}
+        if unknown or self.gives & {*self.lacks}:
+            raise ValueError(f"{self.family}: gives {self.gives}, and lacks {self.lacks}")
+
+    def why_not(self, wanted: Iterable[str]) -> list[str]:
+        """Why what is wanted is not to be had, a reason for each that is lacking.
+
+        Parameters
+        ----------
+        wanted : their names; others are of no concern here.
+        """
+        missing = {*wanted} - self.gives
+        reasons = (
+            self.lacks.get(name, f"a model of the kind {self.family} does not give {what}")
+            for name, what in MODEL_NEEDS.items()
+            if name in missing
+        )
+        return list(dict.fromkeys(reasons))
+
+
+@dataclass(frozen=True)
+class AnyCheckpoint(ABC):
+    """A model resolved, small, for actors.
+
+    Attributes
+    ----------
+    fingerprint : hash of everything that can change an answer.
+    """
+
+    fingerprint: str = field(default="", kw_only=True)
+
+    family: ClassVar[str]
+    """What plans, reports and attacks call the family."""
+    computes: ClassVar[bool] = True
+    """Whether an actor holds the model itself, and not a connection to it."""
 
     @property
-    def family(self) -> str: ...
+    def answers_like(self) -> str:
+        """The family that it answers as, so that their answers can be compared."""
+        return self.family
 
     @property
-    def fingerprint(self) -> str: ...
+    @abstractmethod
+    def label(self) -> str:
+        """What plans and reports call it."""
+
+    @abstractmethod
+    def loader(self, pool: PoolSpec) -> Loader:
+        """How an actor of a pool loads it."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can be asked."""
+        return Capabilities(self.family, frozenset())
+
+    @property
+    def tokenization(self) -> str | None:
+        """Hash of what decides how texts are cut into tokens; None where that is not known."""
+        return None
+
+    def describe(self) -> str:
+        """A few facts, for a person to read."""
+        return self.family
+
+    def architecture(self, _: Once) -> Any:
+        """See :func:`architecture`."""
+        return type(self).__name__
 
 
-def architecture(checkpoint: Any, once: Once | None = None) -> Any:
+@dataclass(frozen=True)
+class FileCheckpoint(AnyCheckpoint):
+    """A model in a folder.
+
+    Attributes
+    ----------
+    path : the folder.
+    quantization, dtype : what it is loaded in.
+    """
+
+    path: str
+    quantization: str
+    dtype: str
+
+    @property
+    def label(self) -> str:
+        return self.path
+
+    @property
+    def folders(self) -> list[Path]:
+        """All that it is read from."""
+        return [Path(self.path)]
+
+    def architecture(self, once: Once) -> Any:
+        files = sorted(file for folder in self.folders for file in once(_configs, folder))
+        return [[once(_config_hash, file) for file in files], self.quantization, self.dtype]
+
+    @abstractmethod
+    def take_fingerprint(self, once: Once) -> str:
+        """Hash everything in its folders that can change an answer, and what it is loaded with.
+
+        Two copies of the same files have the same fingerprint wherever they lie.
+        """
+
+    def with_fingerprint(self, once: Once | None = None) -> Self:
+        """The same with the fingerprint of the files as they are now."""
+        return replace(self, fingerprint=self.take_fingerprint(once or Once()))
+
+    def check(self, once: Once | None = None) -> None:
+        """Refuse files other than those that the plan was made for.
+
+        A folder that changed, or another machine's stale copy of it, would file one checkpoint's
+        answers under the key of another.
+
+        Raises
+        ------
+        RaymiaError
+            Naming both fingerprints.
+        """
+        try:
+            found = self.take_fingerprint(once or Once())
+        except OSError as error:
+            found = f"none: {error}"
+        if found != self.fingerprint:
+            raise RaymiaError(
+                f"{self.label}: these are not the files that the audit was "
+                f"planned with (fingerprint {found}, expected {self.fingerprint}). Every machine "
+                "must see the same checkpoint, and nothing may write to it during an audit"
+            )
+
+
+def architecture(checkpoint: AnyCheckpoint | None, once: Once | None = None) -> Any:
     """What says how much a model computes: its config files, quantization and precision.
 
     Parameters
     ----------
+    checkpoint : None stands for what is no model.
     once : of all checkpoints that are looked at together.
     """
-    once = once or Once()
-    if checkpoint is None or not hasattr(checkpoint, "quantization"):
-        return type(checkpoint).__name__
-    folders = [Path(checkpoint.path)]
-    if getattr(checkpoint, "adapter", None):
-        folders.append(Path(checkpoint.adapter))
-    files = sorted(file for folder in folders for file in once(_configs, folder))
-    hashes = [once(_config_hash, file) for file in files]
-    return [hashes, checkpoint.quantization, checkpoint.dtype]
+    return "NoneType" if checkpoint is None else checkpoint.architecture(once or Once())
 
 
 def _configs(folder: Path) -> list[Path]:
-    wanted = ("config.json", "model_index.json", "adapter_config.json")
-    return [file for file in folder.rglob("*.json") if file.name in wanted]
+    return [file for file in folder.rglob("*.json") if file.name in CONFIGS]
 
 
 def _config_hash(file: Path) -> str:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from raymia.models.causal.model import HEAD_CHUNK_BYTES
-from raymia.models.image_source import ImageCheckpoint
-from raymia.models.source import Checkpoint
+from raymia.storage.safetensors import read_header
 from raymia.util.once import Once
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
@@ -21,8 +17,11 @@ QUANTIZED_BYTES = {"int8": 1.0, "nf4": 0.516, "fp4": 0.516}
 KEPT_WHOLE = ("embed", "wte", "wpe", "lm_head", "embed_out", "shared", "norm")
 """Parts of names of matrices that bitsandbytes leaves as they are."""
 LIVE_WIDTHS = 14
-"""Vectors as wide as the model that a layer holds per token: residual, queries, keys, values, the
-attention's output, and the inside of the feed-forward, which is about four wide, twice."""
+"""Vectors as wide as the model that a layer of a transformer holds per token: residual, queries,
+keys, values, the attention's output, and the inside of the feed-forward, which is about four wide,
+twice."""
+WIDTHS = ("hidden_size", "n_embd", "d_model")
+"""What configs of transformers call their width."""
 LIVE_MAPS = 12
 """Feature maps of the first width that a convolutional network holds per image."""
 
@@ -59,67 +58,55 @@ class Memory:
         return self.total <= size * 2**30 * USABLE * gpus
 
 
-def memory_of(checkpoint: Any, batch: int, once: Once | None = None) -> Memory | None:
-    """Estimate what a checkpoint takes; None where no file says, as for an endpoint or GGUF.
-
-    Parameters
-    ----------
-    batch : tokens, or images, per forward pass.
-    once : of all checkpoints that are looked at together.
-    """
-    once = once or Once()
-    if isinstance(checkpoint, Checkpoint) and checkpoint.gguf_file is None:
-        folders = [Path(checkpoint.path)]
-        if checkpoint.adapter is not None:
-            folders.append(Path(checkpoint.adapter))
-        width = once(_width, Path(checkpoint.path))
-        working = batch * width * LIVE_WIDTHS * BYTES[checkpoint.dtype] + 2 * HEAD_CHUNK_BYTES
-    elif isinstance(checkpoint, ImageCheckpoint):
-        folders = [Path(checkpoint.path)]
-        working = once(_of_images, checkpoint, batch)
-    else:
-        return None
-    held = (checkpoint.dtype, checkpoint.quantization)
-    weights = sum(once(_weights_in, folder, *held) for folder in folders)
-    return Memory(round(weights), round(working))
+def bytes_of_weights(folders: Iterable[Path], dtype: str, quantization: str, once: Once) -> int:
+    """Bytes that the tensors of folders take once they are loaded."""
+    return round(sum(once(_weights_in, folder, dtype, quantization) for folder in folders))
 
 
 def _weights_in(folder: Path, dtype: str, quantization: str) -> float:
-    """Bytes of a folder's weights as they are held."""
     kept, small = BYTES[dtype], QUANTIZED_BYTES.get(quantization)
-    weights = 0.0
-    for name, shape in tensors_in(folder):
-        is_linear = len(shape) == 2 and not any(part in name for part in KEPT_WHOLE)
-        weights += math.prod(shape) * (small if small and is_linear else kept)
-    return weights
-
-
-def tensors_in(folder: Path) -> Iterator[tuple[str, list[int]]]:
-    """Names and shapes of the tensors in a folder's safetensors files."""
+    total = 0.0
     for file in sorted(folder.rglob("*.safetensors")):
-        with file.open("rb") as opened:
-            (size,) = struct.unpack("<Q", opened.read(8))
-            header = json.loads(opened.read(size))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                yield name, entry["shape"]
+        for name, tensor in read_header(file, str(file)).items():
+            is_linear = len(tensor.shape) == 2 and not any(part in name for part in KEPT_WHOLE)
+            total += math.prod(tensor.shape) * (small if small and is_linear else kept)
+    return total
 
 
-def _width(folder: Path) -> int:
-    """Of the vectors that a language model passes from layer to layer; 0 where it is not known."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    names = ("hidden_size", "n_embd", "d_model")
-    return int(next((config[name] for name in names if name in config), 0))
+def bytes_of_maps(images: int, width: int, height: int, breadth: int, dtype: str) -> int:
+    """Bytes of the feature maps of a convolutional network, whose widest are its first stage's.
+
+    Parameters
+    ----------
+    images : per forward pass.
+    width : channels of the first stage.
+    height, breadth : of what the network sees.
+    """
+    return round(images * width * height * breadth * LIVE_MAPS * BYTES[dtype])
 
 
-def _of_images(checkpoint: ImageCheckpoint, images: int) -> float:
-    """The widest maps are those of the first stage, at the size that the network sees."""
+def first_stage(folder: Path) -> int:
+    """Channels of the first stage of the widest convolutional network in a folder, by its configs;
+    64 at least."""
     width = 64
-    for file in Path(checkpoint.path).rglob("config.json"):
+    for file in folder.rglob("config.json"):
         config = json.loads(file.read_text(encoding="utf-8"))
         stages = config.get("block_out_channels") or config.get("channels") or [width]
         width = max(width, int(stages[0]))
-    height, breadth = checkpoint.latent_shape[-2:]
-    if checkpoint.family == "autoencoder":
-        height, breadth = checkpoint.shape[-2:]
-    return images * width * height * breadth * LIVE_MAPS * BYTES[checkpoint.dtype]
+    return width
+
+
+def transformer_width(folder: Path) -> int:
+    """Of the vectors that a transformer passes from layer to layer; 0 where it is not known."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return int(next((config[name] for name in WIDTHS if name in config), 0))
+
+
+def bytes_of_tokens(tokens: int, width: int, dtype: str) -> int:
+    """Bytes that a layer of a transformer holds.
+
+    Parameters
+    ----------
+    tokens : per forward pass.
+    """
+    return round(tokens * width * LIVE_WIDTHS * BYTES[dtype])

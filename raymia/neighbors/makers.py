@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raymia.models.loaders import CausalInfillerLoader, Loader, MaskFillerLoader
-from raymia.models.source import Checkpoint
+from raymia.models.checkpoint import AnyCheckpoint
+from raymia.models.loaders import Loader
 from raymia.neighbors.infill import InfillQuestion
 from raymia.neighbors.mask_fill import MaskFillQuestion
 from raymia.neighbors.substitute import SubstituteQuestion
 from raymia.neighbors.word_list import WordList, load_word_list
-from raymia.spec import InfillNeighbors, SubstituteNeighbors, TextNeighbors
+from raymia.spec import InfillNeighbors, PoolSpec, SubstituteNeighbors, TextNeighbors
 from raymia.util.errors import RaymiaError
 
 MakerQuestion = MaskFillQuestion | InfillQuestion | SubstituteQuestion
 
 
 @dataclass(frozen=True)
-class WordListLoader:
+class WordListLoader(Loader):
     """Loads the word list that ships with raymia, in place of a model."""
 
     fingerprint: str
@@ -43,7 +43,7 @@ class NeighborMaker:
 
 
 def neighbor_maker(
-    spec: TextNeighbors, seed: int, paraphraser: Checkpoint | None, batch_tokens: int
+    spec: TextNeighbors, seed: int, paraphraser: AnyCheckpoint | None, pool: PoolSpec
 ) -> NeighborMaker:
     """The maker of a kind of neighbors; ``paraphraser`` is None for the kind without a model."""
     if isinstance(spec, SubstituteNeighbors):
@@ -53,8 +53,9 @@ def neighbor_maker(
         )
     if paraphraser is None:
         raise ValueError(f"neighbors of kind {spec.kind} are made by a model, and none was given")
-    if isinstance(spec, InfillNeighbors):
-        infiller = CausalInfillerLoader(paraphraser, batch_tokens)
-        return NeighborMaker(InfillQuestion(spec, seed), paraphraser.fingerprint, infiller)
-    filler = MaskFillerLoader(paraphraser, batch_tokens)
-    return NeighborMaker(MaskFillQuestion(spec, seed), paraphraser.fingerprint, filler)
+    question = (
+        InfillQuestion(spec, seed)
+        if isinstance(spec, InfillNeighbors)
+        else MaskFillQuestion(spec, seed)
+    )
+    return NeighborMaker(question, paraphraser.fingerprint, paraphraser.loader(pool))

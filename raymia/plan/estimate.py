@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
-from raymia.models.memory import Memory, memory_of
+from raymia.models.memory import Memory
 from raymia.plan.planning import AuditPlan
 from raymia.plan.pools import pools_of
 from raymia.plan.rates import Rates, preparation_keys, stage_key
@@ -86,8 +86,8 @@ def estimate(inputs: Inputs, plans: AuditPlan, store: EvidenceStore) -> Estimate
         known = None if rate is None else rate.at(size) * stage.to_ask
         if not stage.to_ask:
             known = 0.0
-        memory = memory_of(stage.loader.checkpoint, inputs.modality.batch(stage.pool), seen)
-        return StageEstimate(stage.name, stage.to_ask, known, memory, stage.pool, stage.pool.actors)
+        memory, pool = stage.loader.memory(seen), stage.pool
+        return StageEstimate(stage.name, stage.to_ask, known, memory, pool, pool.actors)
 
     def of_preparation(plan: TargetPlan, preparation: Preparation) -> StageEstimate:
         items, steps = preparation.recipe.items, preparation.recipe.steps

@@ -180,7 +180,7 @@ class _Planner:
             [a.attack for a in attacks],
             name,
         )
-        used = _used_references(self.inputs, attacks)
+        used = _used_references(self.inputs, name, attacks)
         preparations = {n: p for n in used if (p := self._preparation(name, n)) is not None}
         references = {n: self._reference(name, n, preparations.get(n)) for n in used}
         return TargetPlan(name, tuple(preparations.values()), neighbors, target, references)
@@ -287,7 +287,7 @@ class _Planner:
                 self.inputs, asks, checkpoint, neighbors_made
             )
         )
-        loader = self.inputs.modality.loader(checkpoint, pool)
+        loader = checkpoint.loader(pool)
         return Stage(label, role, loader, pool, probes, only_for)
 
     def _planned(self, question: str, probe: Question, model: str) -> PlannedProbe:
@@ -337,11 +337,12 @@ def failed_with(plans: Sequence[TargetPlan], failed: Mapping[str, str]) -> dict[
     return found
 
 
-def _used_references(inputs: Inputs, attacks: list[NamedAttack]) -> list[str]:
+def _used_references(inputs: Inputs, target: str, attacks: list[NamedAttack]) -> list[str]:
     used = [a.reference for a in attacks if a.reference is not None]
     if any(inputs.shows_shadows(a.attack) for a in attacks):
         used += inputs.shadow_members
-    if any("generated_images" in a.attack.needs for a in attacks):
+    generates = not inputs.targets[target].capabilities.why_not({"generation"})
+    if generates and any("generated_images" in a.attack.needs for a in attacks):
         specs = inputs.spec.references
         used += [n for n, kind in specs.items() if isinstance(kind, MadeReference)]
     return list(dict.fromkeys(used))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raymia.models.loaders import Sharing, sharing_of
+from raymia.models.loaders import Sharing
 from raymia.plan.stages import Stage, TargetPlan
 from raymia.spec import PoolSpec
 
@@ -30,7 +30,7 @@ class Pool:
 
     @classmethod
     def of(cls, stage: Stage) -> Pool:
-        return cls((stage,), sharing_of(stage.loader))
+        return cls((stage,), stage.loader.sharing)
 
     @property
     def name(self) -> str:
@@ -47,14 +47,15 @@ class Pool:
     @property
     def computes(self) -> bool:
         """Whether its actors hold models, and not a word list or a connection."""
-        return any(hasattr(stage.loader.checkpoint, "path") for stage in self.stages)
+        models = [stage.loader.checkpoint for stage in self.stages]
+        return any(model is not None and model.computes for model in models)
 
     def joined_by(self, stage: Stage) -> Pool | None:
         """The pool with one more stage; None where its actors cannot hold the stage's model too, at
         the price of an adapter."""
         if self.sharing is None or _place(self.stages[0].pool) != _place(stage.pool):
             return None
-        sharing = self.sharing.joined(sharing_of(stage.loader))
+        sharing = self.sharing.joined(stage.loader.sharing)
         return None if sharing is None else Pool((*self.stages, stage), sharing)
 
 
@@ -86,7 +87,7 @@ def loading_order(plans: Sequence[TargetPlan]) -> list[str]:
     groups: list[list[TargetPlan]] = []
     on_base: dict[Any, list[list[TargetPlan]]] = {}
     for plan in plans:
-        sharing = sharing_of(plan.target.loader)
+        sharing = plan.target.loader.sharing
         near = [] if sharing is None else on_base.setdefault(sharing.base, [])
         home = next((g for g in near if Pool.of(g[0].target).joined_by(plan.target)), None)
         if home is not None:

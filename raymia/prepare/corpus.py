@@ -11,7 +11,7 @@ import numpy as np
 
 from raymia.evidence.store import EvidenceStore
 from raymia.evidence.text import TokenCounts
-from raymia.models.source import Checkpoint
+from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.records.texts import is_unicode, read_texts
 from raymia.spec import CorpusSpec
 from raymia.util.errors import InputError
@@ -37,7 +37,7 @@ def check_corpus(spec: CorpusSpec) -> None:
             raise InputError(f"corpus.files: {path} has no rows")
 
 
-def counts_file(spec: CorpusSpec, checkpoint: Checkpoint) -> str:
+def counts_file(spec: CorpusSpec, checkpoint: CausalCheckpoint) -> str:
     """Where in the store the counts are kept."""
     key = digest(
         {
@@ -49,7 +49,9 @@ def counts_file(spec: CorpusSpec, checkpoint: Checkpoint) -> str:
     return f"corpus/{key}.npy"
 
 
-def token_counts(spec: CorpusSpec, checkpoint: Checkpoint, store: EvidenceStore) -> TokenCounts:
+def token_counts(
+    spec: CorpusSpec, checkpoint: CausalCheckpoint, store: EvidenceStore
+) -> TokenCounts:
     """Count the tokens of a corpus under a checkpoint's tokenizer, every occurrence of each.
 
     Rows that are no texts are left out.
@@ -67,7 +69,7 @@ def token_counts(spec: CorpusSpec, checkpoint: Checkpoint, store: EvidenceStore)
     return TokenCounts(np.load(io.BytesIO(store.folder.read(name)), allow_pickle=False))
 
 
-def _count(spec: CorpusSpec, checkpoint: Checkpoint) -> np.ndarray:
+def _count(spec: CorpusSpec, checkpoint: CausalCheckpoint) -> np.ndarray:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(
@@ -90,7 +92,7 @@ def _texts(spec: CorpusSpec) -> Iterator[str]:
                 yield row.text
 
 
-def _tokenizer_fingerprint(checkpoint: Checkpoint) -> str:
+def _tokenizer_fingerprint(checkpoint: CausalCheckpoint) -> str:
     folder = Path(checkpoint.path)
     patterns = TOKENIZER_FILES if checkpoint.gguf_file is None else (checkpoint.gguf_file,)
     files = {path for pattern in patterns for path in folder.glob(pattern)}

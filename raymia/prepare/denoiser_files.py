@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import torch
 
-from raymia.models.denoisers.model import PREDICTIONS, Denoiser, ask_network, load_denoiser
-from raymia.models.image_source import HASHED, network_folder, resolve_image_model
+from raymia.models.denoisers.model import Denoiser, ask_network, load_denoiser, load_part
+from raymia.models.denoisers.resolver import PREDICTIONS, DenoiserCheckpoint, network_folder
+from raymia.models.image_source import HASHED, resolve_image_model
 from raymia.models.source import read_json
-from raymia.models.whole_weights import load_whole
 from raymia.prepare.training_files import write_facts
 from raymia.spec import ModelSpec
 from raymia.spec.images import Shape
@@ -174,17 +174,18 @@ def load_trainable(pipeline: Path, *, from_weights: bool, seed: int) -> Trainabl
     checkpoint = resolve_image_model(
         ModelSpec(model=where, dtype="float32"), where, on_gpu=torch.cuda.is_available()
     )
-    if checkpoint.family != "denoiser":
+    if not isinstance(checkpoint, DenoiserCheckpoint):
         raise InputError(f"{where}: a diffusers pipeline is trained here, not an autoencoder")
+    if problems := checkpoint.capabilities.why_not({"generation"}):
+        raise InputError(f"{where}: {problem}" for problem in problems)
     denoiser = load_denoiser(checkpoint, batch_images=1)
-    folder = pipeline / network_folder(pipeline)
-    kind = getattr(diffusers, read_json(folder / "config.json", where)["_class_name"])
     if from_weights:
-        network = load_whole(kind, folder, torch_dtype=torch.float32)
+        network = load_part(pipeline, checkpoint.network, torch.float32)
     else:
+        kind = getattr(diffusers, checkpoint.network.kind)
         with torch.random.fork_rng():
             torch.manual_seed(stream_key(seed, "fresh network"))
-            network = kind.from_config(kind.load_config(folder))
+            network = kind.from_config(kind.load_config(pipeline / checkpoint.network.folder))
     denoiser.network = _no_network  # its memory is the new network's
     return TrainableDenoiser(network.to(denoiser.device), denoiser)
 

@@ -21,7 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
-from raymia.models.image_source import ImageCheckpoint, image_fingerprint
+from raymia.models.autoencoders.resolver import AutoencoderCheckpoint
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
+from raymia.models.image_source import ImageModel
 from raymia.prepare.fine_tune import Progress
 from raymia.prepare.recipe import Report
 from raymia.spec import PoolSpec, SelfGeneratedReference
@@ -47,8 +49,8 @@ class SelfGeneratedRecipe:
         architecture.
     """
 
-    target: ImageCheckpoint
-    base: ImageCheckpoint | None
+    target: ImageModel
+    base: ImageModel | None
     spec: SelfGeneratedReference
     seed: int
 
@@ -68,7 +70,7 @@ class SelfGeneratedRecipe:
         )
 
     @property
-    def trained(self) -> ImageCheckpoint:
+    def trained(self) -> ImageModel:
         """The checkpoint whose architecture, and perhaps weights, are trained."""
         return self.base or self.target
 
@@ -108,11 +110,10 @@ class SelfGeneratedRecipe:
             on_steps=report("train"),
         )
 
-    def finished(self, folder: Path | None) -> ImageCheckpoint:
+    def finished(self, folder: Path | None) -> ImageModel:
         if folder is None:
             return replace(self.target, fingerprint=f"to be made: {self.key}")
-        made = replace(self.trained, path=str(folder), fingerprint="")
-        return replace(made, fingerprint=image_fingerprint(made))
+        return self.trained.in_folder(folder)
 
 
 def make_image_reference(
@@ -133,8 +134,7 @@ def make_image_reference(
     InputError
         For a target that generates nothing, or a base that cannot be trained further.
     """
-    family = recipe.target.family
-    if family == "autoencoder" and recipe.base is not None:
+    if isinstance(recipe.target, AutoencoderCheckpoint) and recipe.base is not None:
         raise InputError(
             "a self-generated reference of an autoencoder is a fresh one of the target's "
             "architecture; leave out `base`"
@@ -168,7 +168,7 @@ def _generate(
     from raymia.prepare import generate_images
 
     spec, target = recipe.spec, recipe.target
-    if target.family == "denoiser":
+    if isinstance(target, DenoiserCheckpoint):
         from raymia.models.denoisers.model import load_denoiser
 
         denoiser = load_denoiser(target, batch_images=batch_images)
@@ -182,7 +182,7 @@ def _generate(
             progress=progress,
         )
         return images, round(time.monotonic() - started, 3)
-    if target.family == "autoencoder":
+    if isinstance(target, AutoencoderCheckpoint):
         from raymia.models.autoencoders.model import load_autoencoder
 
         autoencoder = load_autoencoder(target, batch_images=batch_images)
@@ -207,7 +207,7 @@ def _train(
     folder, training = Path(recipe.trained.path), recipe.spec.training
     # Its own start and order: a target trained with the same seed would be too near a relative.
     seed = stream_key(recipe.seed, "self-generated reference")
-    if recipe.target.family == "denoiser":
+    if isinstance(recipe.target, DenoiserCheckpoint):
         from raymia.prepare.train_denoiser import train_denoiser
 
         return train_denoiser(

@@ -22,8 +22,8 @@ from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
 from raymia.models.batching import run_batched
 from raymia.models.causal.generation import continue_tokens
 from raymia.models.causal.model import CausalLM, load_causal_lm
+from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import architecture
-from raymia.models.source import Checkpoint, fingerprint
 from raymia.prepare.fine_tune import Progress, fine_tune
 from raymia.prepare.recipe import Report
 from raymia.spec import PoolSpec, SelfPromptReference
@@ -46,8 +46,8 @@ class SelfPromptRecipe:
     prompts : texts whose first tokens the target continues; none of them a record.
     """
 
-    target: Checkpoint
-    base: Checkpoint
+    target: CausalCheckpoint
+    base: CausalCheckpoint
     spec: SelfPromptReference
     prompts: tuple[str, ...]
     seed: int
@@ -107,17 +107,12 @@ class SelfPromptRecipe:
             on_steps=report("fine-tune"),
         )
 
-    def finished(self, folder: Path | None) -> Checkpoint:
+    def finished(self, folder: Path | None) -> CausalCheckpoint:
         if folder is None:
             return replace(self.base, fingerprint=f"to be made: {self.key}")
-        adapted = self.spec.fine_tune.lora is not None
-        made = replace(
-            self.base,
-            path=self.base.path if adapted else str(folder),
-            adapter=str(folder) if adapted else None,
-            fingerprint="",
-        )
-        return replace(made, fingerprint=fingerprint(made))
+        if self.spec.fine_tune.lora is None:
+            return replace(self.base, path=str(folder)).with_fingerprint()
+        return replace(self.base, adapter=str(folder)).with_fingerprint()
 
 
 def make_reference(

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import torch
 
 from raymia.models.autoencoders.kl import build_kl_autoencoder
+from raymia.models.autoencoders.resolver import OWN_AUTOENCODER
 from raymia.models.autoencoders.vae import (
     AutoencoderConfig,
     AutoencoderNetwork,
     build_autoencoder,
     read_config,
 )
-from raymia.models.image_source import OWN_AUTOENCODER
 from raymia.models.source import read_json
 from raymia.prepare.autoencoder_training import Training
 from raymia.prepare.fine_tune import MAX_MEASURED, Progress

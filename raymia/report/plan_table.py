@@ -14,6 +14,7 @@ from raymia.plan.stages import TargetPlan
 from raymia.records.base import count_reasons
 from raymia.report.alike import shorten
 from raymia.report.estimate_table import estimate_table
+from raymia.util.listing import listed
 
 
 def plan_table(inputs: Inputs, plans: Sequence[TargetPlan], expected: Estimate) -> RenderableType:
@@ -26,6 +27,7 @@ def plan_table(inputs: Inputs, plans: Sequence[TargetPlan], expected: Estimate) 
         table.add_column(heading, justify="right")
     amounts = inputs.modality.amounts(inputs, plans)
     rows: dict[str, tuple[str, ...]] = {}
+    resolved: dict[str, dict[str, None]] = {}
     notes = []
     for plan in plans:
         notes += [
@@ -43,6 +45,8 @@ def plan_table(inputs: Inputs, plans: Sequence[TargetPlan], expected: Estimate) 
                 "-" if amount is None else f"{amount:,.0f}",
             )
             rows.setdefault(stage.name, row)
+            if checkpoint is not None:
+                resolved.setdefault(checkpoint.describe(), {})[stage.name] = None
     for cells in shorten(list(rows.values()), names=2):
         table.add_row(*cells)
     counts = (
@@ -50,8 +54,9 @@ def plan_table(inputs: Inputs, plans: Sequence[TargetPlan], expected: Estimate) 
         f"{records.count(None):,} candidates; {len(records.set_aside):,} set aside; "
         f"attacks: {', '.join(a.label for a in inputs.attacks)}"
     )
+    facts = (f"{listed([*names])}: {what}" for what, names in resolved.items())
     prepared = (f"to prepare: {note}" for note in notes)
     aside = (f"{n} set aside: {reason}" for reason, n in count_reasons(records.set_aside).items())
     same = identical_models(inputs.targets, inputs.references)
     costs = estimate_table(expected, spec.costs)
-    return Group(counts, *aside, table, *prepared, costs, *inputs.left_out_lines(), *same)
+    return Group(counts, *aside, table, *facts, *prepared, costs, *inputs.left_out_lines(), *same)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import BASE, checkpoint, passages, save_adapter, save_tiny
+from tiny_models import BASE, checkpoint, fingerprint, passages, save_adapter, save_tiny
 from transformers import AutoModelForCausalLM
 
 from raymia.models.causal.adapters import switchable_method
+from raymia.models.causal.loader import CausalLMLoader
 from raymia.models.causal.model import CausalLMFamily, load_causal_lm
-from raymia.models.loaders import CausalLMLoader, load_together
-from raymia.models.source import fingerprint
+from raymia.models.loaders import load_together
 from raymia.util.errors import InputError
 
 TEXTS = passages(4)

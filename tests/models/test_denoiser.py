@@ -140,7 +140,7 @@ def test_weights_in_pickles_are_refused(tmp_path):
     save_pipeline("ddpm", tmp_path)
     weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(InputError, match=r"reads safetensors"):
+    with pytest.raises(InputError, match=r"unpickles no file"):
         resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0]", on_gpu=False)
 
 

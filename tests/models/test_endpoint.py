@@ -11,7 +11,8 @@ from completions_server import MODEL, SECRET, Manners, completions_server
 
 from raymia.models.endpoints import client as endpoint_client
 from raymia.models.endpoints.client import KEY_VARIABLE
-from raymia.models.endpoints.model import connect, resolve_endpoint
+from raymia.models.endpoints.loader import EndpointLoader
+from raymia.models.endpoints.resolver import resolve_endpoint
 from raymia.questions.base import Item
 from raymia.questions.text import TokenQuestion
 from raymia.spec import EndpointTarget
@@ -42,7 +43,7 @@ def resolved(url, **settings):
 
 
 def connected(url, **settings):
-    return connect(resolved(url, **settings), share=1)
+    return EndpointLoader(resolved(url, **settings), actors=1).load()
 
 
 @pytest.mark.parametrize("style", ["vllm", "strict", "writes"])
@@ -101,7 +102,9 @@ def test_requests_keep_the_rate_limit(server, texts):
 
 
 def test_workers_share_the_limits(server):
-    model = connect(resolved(server[0], requests_per_minute=60, parallel_requests=8), share=2)
+    model = EndpointLoader(
+        resolved(server[0], requests_per_minute=60, parallel_requests=8), 2
+    ).load()
     assert (model.parallel, model.client._pace.gap) == (4, 2.0)
 
 
@@ -172,7 +175,7 @@ def test_the_fingerprint_is_of_the_name_and_what_is_said_of_it(server):
     manners.root = "/models/other"
     assert resolved(url).fingerprint != first.fingerprint
     with pytest.raises(RaymiaError, match="otherwise than when the audit was planned"):
-        connect(first, share=1)
+        EndpointLoader(first, actors=1).load()
 
 
 def test_the_key_goes_to_the_server_and_nowhere_else(server, monkeypatch, texts):
@@ -185,7 +188,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(server, monkeypatch, texts)
         resolved(url)
     monkeypatch.setenv(KEY_VARIABLE, SECRET)
     endpoint = resolved(url)
-    model = connect(endpoint, share=1)
+    model = EndpointLoader(endpoint, actors=1).load()
     manners.failures = [418]  # its message quotes the key
     with pytest.raises(RaymiaError) as quoted:
         model.answer(texts[:1], moments=False)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
-from tiny_models import checkpoint
+from tiny_models import checkpoint, fingerprint
 
-from raymia.models.source import fingerprint, resolve_checkpoint
+from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.spec import ModelSpec
 from raymia.util.errors import InputError
 
@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 def resolve(folder, name):
     spec = ModelSpec(model=str(folder), gguf_file=name)
-    return resolve_checkpoint(spec, "targets[0].model", on_gpu=False)
+    return resolve_causal_lm(spec, "targets[0].model", on_gpu=False)
 
 
 def test_file_that_is_not_there_is_named_with_those_that_are(folder):

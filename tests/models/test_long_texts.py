@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import checkpoint, passages, plain_answer
+from tiny_models import checkpoint, fingerprint, passages, plain_answer
 
 from raymia.models.causal.model import load_causal_lm
+from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.models.causal.windows import windows
-from raymia.models.source import fingerprint, resolve_checkpoint
 from raymia.spec import ModelSpec
 from raymia.util.errors import InputError
 
@@ -130,7 +130,7 @@ def test_windows_and_their_stride_are_in_the_fingerprint(tiny_llama):
 
 def test_audit_file_says_what_a_checkpoint_does_with_long_texts(tiny_llama):
     spec = ModelSpec(model=str(tiny_llama), long_texts="windows", stride=30)
-    found = resolve_checkpoint(spec, "targets[0].model", on_gpu=False)
+    found = resolve_causal_lm(spec, "targets[0].model", on_gpu=False)
     assert (found.long_texts, found.stride) == ("windows", 30)
 
 

@@ -8,12 +8,14 @@ import shutil
 import fsspec
 import pytest
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
-from tiny_models import BASE, checkpoint, save_adapter, save_tiny
+from tiny_models import BASE, PARAPHRASER, checkpoint, fingerprint, save_adapter, save_tiny
 
-from raymia.models.loaders import CausalLMLoader, MaskFillerLoader
-from raymia.models.source import Checkpoint, fingerprint, resolve_checkpoint
-from raymia.spec import ModelSpec
+from raymia.models.causal.loader import CausalLMLoader
+from raymia.models.causal.resolver import resolve_causal_lm
+from raymia.models.paraphrasers.resolver import resolve_paraphraser
+from raymia.spec import ModelSpec, PoolSpec, TextNeighbors
 from raymia.util.errors import InputError, RaymiaError
 
 
@@ -29,7 +31,7 @@ def adapter(tmp_path, tiny_gpt2):
 
 def resolve(model, on_gpu=False, **settings):
     spec = ModelSpec(model=str(model), **settings)
-    return resolve_checkpoint(spec, "targets[0].model", on_gpu=on_gpu)
+    return resolve_causal_lm(spec, "targets[0].model", on_gpu=on_gpu)
 
 
 def edit_json(path, **changes):
@@ -302,13 +304,19 @@ def test_loader_loads_what_was_planned(tiny_gpt2):
     assert len(model.answer(["And it came to pass"], moments=True)[0].log_prob) > 1
 
 
-@pytest.mark.parametrize("loader", [CausalLMLoader, MaskFillerLoader])
+@pytest.mark.parametrize("kind", ["target", "mask_fill", "infill"])
 @pytest.mark.parametrize("change", [flip_one_weight, change_tokenizer])
-def test_loader_refuses_files_that_changed_after_planning(folder, loader, change):
-    planned = resolve(folder)
+def test_loader_refuses_files_that_changed_after_planning(tmp_path, kind, change):
+    folder = tmp_path / "model"
+    shutil.copytree(PARAPHRASER if kind == "mask_fill" else BASE, folder)
+    if kind == "target":
+        planned = resolve(folder)
+    else:
+        spec = TypeAdapter(TextNeighbors).validate_python({"kind": kind, "model": str(folder)})
+        planned = resolve_paraphraser(spec, "neighbors.model")
     change(folder)
     with pytest.raises(RaymiaError, match="not the files that the audit was planned with"):
-        loader(planned, batch_tokens=64).load()
+        planned.loader(PoolSpec()).load()
 
 
 def test_loader_refuses_an_adapter_that_changed_after_planning(tiny_gpt2, adapter):
@@ -327,4 +335,4 @@ def test_loader_on_a_machine_without_the_folder_says_so(folder):
 
 def test_loader_refuses_a_checkpoint_without_the_planned_fingerprint():
     with pytest.raises(RaymiaError):
-        CausalLMLoader(Checkpoint(**checkpoint(BASE).as_dict()), batch_tokens=64).load()
+        CausalLMLoader(checkpoint(BASE), batch_tokens=64).load()

@@ -16,7 +16,7 @@ from raymia.neighbors.substitute import NO_WORD, SubstituteQuestion
 from raymia.neighbors.word_list import WORD, WORD_LIST, WordList, load_word_list
 from raymia.questions.base import Item
 from raymia.records.texts import record_id
-from raymia.spec import SubstituteNeighbors
+from raymia.spec import PoolSpec, SubstituteNeighbors
 from raymia.util.draws import generator
 
 WORDS = load_word_list()
@@ -62,7 +62,7 @@ def test_key_holds_what_changes_a_neighbor_and_not_how_many_there_are():
 
 
 def test_word_list_is_in_the_fingerprint_and_checked_on_the_worker():
-    maker = neighbor_maker(probe().spec, 0, None, 16)
+    maker = neighbor_maker(probe().spec, 0, None, PoolSpec())
     assert maker.fingerprint == WORDS.fingerprint
     assert maker.loader.checkpoint is None
     assert maker.loader.load().words == WORDS.words

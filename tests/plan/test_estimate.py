@@ -10,11 +10,13 @@ from tiny_models import BASE, PARAPHRASER, checkpoint
 
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
+from raymia.models.causal.loader import CausalLMLoader
 from raymia.models.causal.model import load_causal_lm
-from raymia.models.memory import GPU_GIB, Memory, memory_of
+from raymia.models.memory import GPU_GIB, Memory
 from raymia.plan.estimate import estimate
 from raymia.plan.planning import plan_audit
 from raymia.plan.rates import Rate, Rates
+from raymia.util.once import Once
 
 
 @dataclass
@@ -132,7 +134,7 @@ def test_few_questions_take_the_place_of_nothing(tmp_path):
 @pytest.mark.parametrize("quantization", ["none", "int8", "nf4"])
 def test_weights_take_what_the_loaded_model_takes(tiny_llama, quantization):
     given = checkpoint(tiny_llama, quantization=quantization)
-    found = memory_of(given, batch=256)
+    found = CausalLMLoader(given, batch_tokens=256).memory(Once())
     loaded = load_causal_lm(given, batch_tokens=256).model.get_memory_footprint(
         return_buffers=False
     )
@@ -140,7 +142,9 @@ def test_weights_take_what_the_loaded_model_takes(tiny_llama, quantization):
 
 
 def test_more_in_a_batch_takes_more(tiny_gpt2):
-    small, large = (memory_of(checkpoint(tiny_gpt2), n) for n in (1_000, 100_000))
+    small, large = (
+        CausalLMLoader(checkpoint(tiny_gpt2), n).memory(Once()) for n in (1_000, 100_000)
+    )
     assert small.weights == large.weights
     assert large.working > small.working
 

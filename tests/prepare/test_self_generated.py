@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from small_image_models import save_model
 
 from raymia.evidence.store import EvidenceStore
 from raymia.models.autoencoders.model import load_autoencoder
@@ -170,9 +171,15 @@ def test_autoencoder_decodes_its_prior_and_a_fresh_one_is_trained_on_that(tmp_pa
     assert load_autoencoder(reference, batch_images=4).shape == SHAPE
 
 
-def test_model_that_generates_nothing_is_refused(tmp_path, target, base):
+def test_model_that_generates_nothing_is_refused(tmp_path, base):
     store = EvidenceStore(str(tmp_path))
+    for kind in ("imagegpt", "autoencoder_kl"):
+        save_model(kind, tmp_path / kind)
+    pixels, autoencoder = (
+        resolve_image_model(ModelSpec(model=str(tmp_path / kind)), kind, on_gpu=False)
+        for kind in ("imagegpt", "autoencoder_kl")
+    )
     with pytest.raises(InputError, match="of the family pixels, which generates no images"):
-        make(recipe(replace(target, family="pixels")), store)
+        make(recipe(pixels), store)
     with pytest.raises(InputError, match="leave out `base`"):
-        make(recipe(replace(target, family="autoencoder"), base), store)
+        make(recipe(autoencoder, base), store)

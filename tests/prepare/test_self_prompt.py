@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -11,7 +9,6 @@ from tiny_models import BASE, checkpoint, passages, save_tiny
 
 from raymia.evidence.store import EvidenceStore
 from raymia.models.causal.model import CausalLM, load_causal_lm
-from raymia.models.source import fingerprint
 from raymia.prepare import self_prompt
 from raymia.prepare.self_prompt import TEXTS_FILE, SelfPromptRecipe, make_reference, write_texts
 from raymia.spec import SelfPromptReference
@@ -21,8 +18,7 @@ PROMPTS = tuple(passages(5))
 
 
 def known(folder, **settings):
-    there = checkpoint(folder, **settings)
-    return replace(there, fingerprint=fingerprint(there))
+    return checkpoint(folder, **settings).with_fingerprint()
 
 
 def recipe(target=BASE, base=BASE, prompts=PROMPTS, seed=0, **settings):

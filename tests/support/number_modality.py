@@ -21,6 +21,8 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs import modality
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.modality import Modality
+from raymia.models.checkpoint import AnyCheckpoint
+from raymia.models.loaders import Loader
 from raymia.plan.stages import TargetPlan
 from raymia.questions.base import Item, Question, register_question
 from raymia.records.base import Given, RecordSet, gather_records
@@ -63,20 +65,23 @@ def read_numbers(spec: NumberRecordsSpec) -> RecordSet:
 
 
 @dataclass(frozen=True)
-class CenterFile:
+class CenterFile(AnyCheckpoint):
     """A model, before it is loaded."""
 
     path: str
-    fingerprint: str
-    family: ClassVar[str] = "center"
+
+    family = "center"
 
     @property
     def label(self) -> str:
         return self.path
 
+    def loader(self, pool: PoolSpec) -> CenterLoader:
+        return CenterLoader(self)
+
 
 @dataclass(frozen=True)
-class CenterLoader:
+class CenterLoader(Loader):
     checkpoint: CenterFile
 
     def load(self) -> float:
@@ -180,9 +185,6 @@ class Numbers(Modality):
             spec, cls(), records, attacks, targets, references={}, population={}, shadow_members={}
         )
 
-    def loader(self, checkpoint: Any, pool: PoolSpec) -> CenterLoader:
-        return CenterLoader(checkpoint)
-
     def evidence_on(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> OnNumbers:
         answers = Answers(inputs, store, plan, inputs.records.ids)
         numbers = inputs.records.table["payload"].to_numpy()
@@ -193,9 +195,6 @@ class Numbers(Modality):
 
     def for_guessers(self, payloads: Sequence[float]) -> tuple[list[str], None]:
         return [str(payload) for payload in payloads], None
-
-    def batch(self, pool: PoolSpec) -> int:
-        return 1
 
     def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> dict[str, float | None]:
         stages = [stage for plan in reversed(plans) for stage in plan.stages]
@@ -209,4 +208,4 @@ def _resolve(path: str, where: str) -> CenterFile:
     file = Path(path)
     if not file.is_file():
         raise InputError(f"{where}.model: {path} is no file with a center")
-    return CenterFile(path, digest(file.read_text(encoding="utf-8")))
+    return CenterFile(path, fingerprint=digest(file.read_text(encoding="utf-8")))

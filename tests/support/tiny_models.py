@@ -21,7 +21,8 @@ from transformers import (
 )
 
 import raymia
-from raymia.models.source import Checkpoint
+from raymia.models.causal.facts import CausalFacts
+from raymia.models.causal.resolver import CausalCheckpoint
 
 ASSETS = Path(raymia.__file__).parent / "demo" / "assets"
 BASE = ASSETS / "models" / "base"
@@ -97,9 +98,14 @@ def save_adapter(folder, base, *, seed=0, method="Lora", **settings):
 def checkpoint(path, **overrides):
     settings = {
         "adapter": None, "quantization": "none", "dtype": "float32", "max_tokens": None,
-        "trust_remote_code": False,
+        "trust_remote_code": False, "facts": CausalFacts("gpt2", 128, 2048, None, "", None),
     }  # fmt: skip
-    return Checkpoint(**{"path": str(path), **settings, **overrides})
+    return CausalCheckpoint(**{"path": str(path), **settings, **overrides})
+
+
+def fingerprint(checkpoint):
+    """That of a checkpoint's files as they are now."""
+    return checkpoint.with_fingerprint().fingerprint
 
 
 @dataclass(frozen=True)

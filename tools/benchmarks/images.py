@@ -38,7 +38,8 @@ from benchmarks.released import CALLS, released_scores
 from raymia.demo.images import digits
 from raymia.engine.on_ray.cluster import connected
 from raymia.models.denoisers.model import Denoiser, load_denoiser
-from raymia.models.image_source import ImageCheckpoint, resolve_image_model
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
+from raymia.models.image_source import resolve_image_model
 from raymia.models.source import read_json
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS
 from raymia.prepare.denoiser_files import fresh_pipeline
@@ -97,7 +98,7 @@ class ImageBench:
     batch_rates : pairs per second of bare calls, by memory layout and batch size.
     """
 
-    checkpoint: ImageCheckpoint
+    checkpoint: DenoiserCheckpoint
     denoiser: Denoiser
     network: Any
     fastest: Any
@@ -134,7 +135,8 @@ def make_bench(model: Path, images: str | None, count: int, folder: Path) -> Ima
     checkpoint = resolve_image_model(spec, "--model", on_gpu=torch.cuda.is_available())
     config = model / "unet" / "config.json"
     kind = read_json(config, "--model")["_class_name"] if config.is_file() else None
-    if kind != "UNet2DModel" or checkpoint.latent_shape != checkpoint.shape:
+    is_latent = checkpoint.latent_shape != checkpoint.shape
+    if not isinstance(checkpoint, DenoiserCheckpoint) or kind != "UNet2DModel" or is_latent:
         raise InputError(
             f"--model: {model} should be an unconditional diffusers pipeline on pixels, with a "
             "UNet2DModel in unet/, as DDPMPipeline saves it"

@@ -27,7 +27,8 @@ from raymia.evidence.store import EvidenceStore
 from raymia.evidence.upkeep import stored_things
 from raymia.modalities.resolve import resolve_inputs
 from raymia.models.causal.model import TokenAnswer
-from raymia.models.source import Checkpoint
+from raymia.models.causal.resolver import CausalCheckpoint
+from raymia.models.loaders import Loader
 from raymia.plan.planning import plan_audit
 from raymia.plan.stages import Stage
 from raymia.scoring.parts import score_parts
@@ -80,10 +81,10 @@ class NullModel:
 
 
 @dataclass(frozen=True)
-class NullLoader:
+class NullLoader(Loader):
     """Stands in for the loader of a checkpoint, whose weights are not read."""
 
-    checkpoint: Checkpoint
+    checkpoint: CausalCheckpoint
     number: int
 
     def load(self) -> NullModel:
@@ -189,7 +190,7 @@ def with_null_models(stages: Sequence[Stage]) -> list[Stage]:
     found = []
     for number, stage in enumerate(stages):
         checkpoint = stage.loader.checkpoint
-        assert isinstance(checkpoint, Checkpoint)
+        assert isinstance(checkpoint, CausalCheckpoint)
         found.append(replace(stage, loader=NullLoader(checkpoint, number)))
     return found
 

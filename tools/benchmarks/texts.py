@@ -32,11 +32,11 @@ from raymia.demo.text import ASSETS, audit_passages
 from raymia.engine.on_ray.cluster import connected
 from raymia.models.batching import length_sorted_batches, worthwhile_tokens
 from raymia.models.causal.model import CausalLM, load_causal_lm
-from raymia.models.source import resolve_checkpoint
+from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.neighbors.makers import neighbor_maker
 from raymia.questions.base import Item
 from raymia.records.texts import read_texts, record_id
-from raymia.spec import AuditSpec, ModelSpec, ResourcesSpec, SubstituteNeighbors
+from raymia.spec import AuditSpec, ModelSpec, PoolSpec, ResourcesSpec, SubstituteNeighbors
 
 LIMIT, FAST, ADAPTER, RAY, HARNESS, ONE = (
     "bare forward pass", "bare, raymia's layers", "raymia in process", "raymia through Ray",
@@ -93,7 +93,7 @@ def make_bench(
     given = audit_passages()[:400] if texts is None else [r.text for r in read_texts(texts, column)]
     usable = list(dict.fromkeys(t for t in given if isinstance(t, str) and t.strip()))
     on_gpu = torch.cuda.is_available()
-    checkpoint = resolve_checkpoint(ModelSpec(model=folder), "--model", on_gpu=on_gpu)
+    checkpoint = resolve_causal_lm(ModelSpec(model=folder), "--model", on_gpu=on_gpu)
     loaded = load_causal_lm(checkpoint, batch_tokens=batch_tokens)
     kept = [t for t, ids in zip(usable, loaded.encode(usable), strict=True) if len(ids) > 1]
     made = make_neighbors(kept, neighbors)
@@ -108,7 +108,7 @@ def make_neighbors(records: Sequence[str], count: int) -> list[str]:
     if not count:
         return []
     spec = SubstituteNeighbors(kind="substitute", count=count)
-    maker = neighbor_maker(spec, AuditSpec.model_fields["seed"].default, None, batch_tokens=0)
+    maker = neighbor_maker(spec, AuditSpec.model_fields["seed"].default, None, PoolSpec())
     items = [Item(record_id(text), i, text) for text in records for i in maker.probe.indices()]
     texts: list[str | None] = maker.probe.ask(maker.loader.load(), items)["payload"].to_pylist()
     return [text for text in texts if text is not None]

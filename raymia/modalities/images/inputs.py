@@ -7,10 +7,12 @@ from typing import Any
 
 from raymia.attacks import NamedAttack
 from raymia.inputs.base import Inputs, Problems
+from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.images.modality import Images
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import ImageCheckpoint, resolve_image_model
+from raymia.models.samples.resolver import Samples
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS, check_perturbation
-from raymia.questions.registry import families_for, model_needs
 from raymia.records.base import RecordSet, SetAside
 from raymia.records.images import read_image_records, read_other_images, shape_of_first
 from raymia.spec import (
@@ -26,7 +28,6 @@ from raymia.spec import (
 )
 from raymia.spec.images import Shape
 from raymia.util.errors import InputError
-from raymia.util.hashing import digest
 from raymia.util.once import Once
 from raymia.util.optional import require
 
@@ -104,14 +105,14 @@ def resolve_images(
                 read_other_images, target.samples, given, shape, "sample", {}, [], where
             )
             samples[target.name] = list((generated or {}).values())
-            targets[target.name] = of_samples(target, sorted(generated or {}), shape)
+            targets[target.name] = Samples.of(target.samples, generated or {}, shape)
     if isinstance(spec.neighbors, ImageNeighbors):
         for kind in spec.neighbors.kinds:
             strengths = spec.neighbors.strengths or DEFAULT_STRENGTHS[kind]
             attempt(check_perturbation, kind, strengths, shape[0], "neighbors")
     for where, model in {**targets, **references}.items():
         attempt(check_timesteps, spec, where, model)
-    left_out = attempt(impossible_on_images, spec, attacks, targets, references) or {}
+    left_out = attempt(impossible_attacks, spec, attacks, targets, references) or {}
     problems.refuse()
     assert records is not None
     return Inputs(
@@ -138,19 +139,6 @@ def check_bases(spec: AuditSpec, targets: dict[str, ImageCheckpoint]) -> None:
     )
 
 
-def of_samples(target: SamplesTarget, ids: list[str], shape: Shape) -> ImageCheckpoint:
-    """A model of which there are samples alone."""
-    return ImageCheckpoint(
-        path=", ".join(target.samples),
-        family="samples",
-        shape=shape,
-        latent_shape=shape,
-        quantization="none",
-        dtype="float32",
-        fingerprint=digest({"samples": ids}),
-    )
-
-
 def one_shape(models: dict[str, ImageCheckpoint]) -> Shape | None:
     """The shape of the images that all models take; None without a model.
 
@@ -171,7 +159,7 @@ def one_shape(models: dict[str, ImageCheckpoint]) -> Shape | None:
 
 def check_timesteps(spec: AuditSpec, name: str, model: ImageCheckpoint) -> None:
     """Refuse timesteps outside of a model's noise schedule."""
-    if model.family != "denoiser":
+    if not isinstance(model, DenoiserCheckpoint):
         return
     probes, last = spec.probes, model.train_timesteps - 1
     asked = {
@@ -200,53 +188,3 @@ def raise_all(problems: Iterable[str]) -> None:
     found = list(problems)
     if found:
         raise InputError(found)
-
-
-def impossible_on_images(
-    spec: AuditSpec,
-    attacks: list[NamedAttack],
-    targets: dict[str, ImageCheckpoint],
-    references: dict[str, ImageCheckpoint],
-) -> dict[tuple[str, str], str]:
-    """Why an attack cannot be run on a target, by target and label; refused where it is named."""
-    reasons: dict[tuple[str, str], str] = {}
-    for name, target in targets.items():
-        for attack in attacks:
-            reason = _why_not(spec, attack, target, references)
-            if reason is not None:
-                reasons[name, attack.label] = reason
-    if spec.attacks is not None:
-        raise_all(
-            f"attacks: {label!r} cannot be run on {target!r}: {reason}"
-            for (target, label), reason in reasons.items()
-        )
-    return reasons
-
-
-def _why_not(
-    spec: AuditSpec,
-    named: NamedAttack,
-    target: ImageCheckpoint,
-    references: dict[str, ImageCheckpoint],
-) -> str | None:
-    attack = named.attack
-    families = families_for(attack, spec.records.kind)
-    if families is not None and target.family not in families:
-        wanted = " or ".join(sorted(families))
-        return (
-            f"it can be run on models of the kind {wanted}, and this is of the kind {target.family}"
-        )
-    needs = model_needs(attack, spec.records.kind, target.family)
-    if "text_conditioning" in needs and not target.is_captioned:
-        return "the model is not conditioned on text"
-    if named.reference is None:
-        return None
-    kind, reference = spec.references[named.reference], references.get(named.reference)
-    if reference is not None and reference.family != target.family:
-        return f"reference {named.reference!r} is of another kind than the target"
-    if isinstance(kind, SelfGeneratedReference) and target.family not in (
-        "denoiser",
-        "autoencoder",
-    ):
-        return "no reference can be made of what this kind of model generates"
-    return None

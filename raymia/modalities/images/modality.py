@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from raymia.inputs.modality import Modality, register
-from raymia.spec import ImageNeighbors, ImageRecordsSpec, PoolSpec, SelfGeneratedReference
+from raymia.spec import ImageNeighbors, ImageRecordsSpec, SelfGeneratedReference
 
 if TYPE_CHECKING:
     from raymia.attacks import Attack, NamedAttack
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from raymia.evidence.store import EvidenceStore
     from raymia.inputs.base import Inputs, Problems
     from raymia.metrics.summary import Metrics
-    from raymia.models.checkpoint import AnyCheckpoint
-    from raymia.models.loaders import Loader
     from raymia.plan.stages import TargetPlan
     from raymia.prepare.self_generated import SelfGeneratedRecipe
     from raymia.results.findings import Findings
@@ -68,22 +66,15 @@ class Images(Modality):
         assert isinstance(spec.records, ImageRecordsSpec)
         return resolve_images(spec, places, spec.records, attacks, problems)
 
-    def loader(self, checkpoint: AnyCheckpoint, pool: PoolSpec) -> Loader:
-        from raymia.models.image_source import ImageCheckpoint
-        from raymia.models.loaders import ImageModelLoader
-
-        assert isinstance(checkpoint, ImageCheckpoint)
-        return ImageModelLoader(checkpoint, pool.batch_images)
-
     def recipe(self, inputs: Inputs, reference: str, target: str) -> SelfGeneratedRecipe:
-        from raymia.models.image_source import ImageCheckpoint
+        from raymia.models.image_source import ImageModel
         from raymia.prepare.self_generated import SelfGeneratedRecipe
 
         spec, maker = inputs.spec.references[reference], inputs.targets[target]
         assert isinstance(spec, SelfGeneratedReference)
         base = None if spec.base is None else inputs.references[spec.base]
-        assert isinstance(maker, ImageCheckpoint)
-        assert base is None or isinstance(base, ImageCheckpoint)
+        assert isinstance(maker, ImageModel), "of samples none is used"
+        assert base is None or isinstance(base, ImageModel)
         return SelfGeneratedRecipe(target=maker, base=base, spec=spec, seed=inputs.spec.seed)
 
     def evidence_on(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> TargetEvidence:
@@ -106,9 +97,6 @@ class Images(Modality):
         return "labels" in attack.needs or (
             chooses_perturbation(spec) and "neighbors" in attack.asks
         )
-
-    def batch(self, pool: PoolSpec) -> int:
-        return pool.batch_images
 
     def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> Mapping[str, float | None]:
         del inputs

@@ -20,7 +20,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.summary import Metrics
 from raymia.modalities.images.modality import Images, chooses_perturbation
-from raymia.models.image_source import ImageCheckpoint
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.plan.stages import PlannedProbe, Stage, TargetPlan
 from raymia.questions.base import Item
 from raymia.records.pixels import as_picture
@@ -152,7 +152,7 @@ def _around(
     asked = next(p for p in plan.target.probes if p.question == f"neighbors.{perturbation}")
     changes = fluctuation(evidence.target, perturbation).mean(axis=-1)
     checkpoint = inputs.targets[plan.name]
-    has_steps = isinstance(checkpoint, ImageCheckpoint) and checkpoint.family == "denoiser"
+    has_steps = isinstance(checkpoint, DenoiserCheckpoint)
     return _Around(
         asked,
         np.moveaxis(changes, 1, 2),

@@ -9,7 +9,7 @@ from raymia.attacks.base import Scores
 from raymia.evidence.store import EvidenceStore
 from raymia.evidence.text import ShadowEvidence, TextEvidence
 from raymia.inputs.base import Inputs
-from raymia.models.source import Checkpoint
+from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.plan.stages import TargetPlan
 from raymia.prepare.corpus import token_counts
 from raymia.scoring.evidence import Answers, Known, shadows_of
@@ -30,7 +30,7 @@ class OnTexts:
         self.corpus = None
         checkpoint, corpus = inputs.targets[plan.name], inputs.spec.corpus
         wanted = any("corpus" in attack.needs for attack in attacks)
-        if corpus and isinstance(checkpoint, Checkpoint) and wanted:
+        if corpus and isinstance(checkpoint, CausalCheckpoint) and wanted:
             self.corpus = token_counts(corpus, checkpoint, store)
         self.shadows = [
             ShadowEvidence(self.records.references[name], is_in)

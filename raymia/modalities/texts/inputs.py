@@ -8,8 +8,10 @@ from raymia.attacks import NamedAttack
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.texts.modality import Texts
-from raymia.models.endpoints.model import Endpoint, resolve_endpoint
-from raymia.models.source import Checkpoint, resolve_checkpoint
+from raymia.models.causal.resolver import resolve_causal_lm
+from raymia.models.checkpoint import AnyCheckpoint
+from raymia.models.endpoints.resolver import resolve_endpoint
+from raymia.models.paraphrasers.resolver import resolve_paraphraser
 from raymia.prepare.corpus import check_corpus
 from raymia.records.base import RecordSet, SetAside
 from raymia.records.texts import read_other_texts, read_records
@@ -46,15 +48,15 @@ def resolve_texts(
     target_gpu = spec.resources.target.gpus > 0
     reference_gpu = spec.resources.reference.gpus > 0
     once = Once()
-    resolved: dict[str, Checkpoint | Endpoint | None] = {}
+    resolved: dict[str, AnyCheckpoint | None] = {}
     for place, target in zip(places, spec.targets, strict=True):
         if isinstance(target, EndpointTarget):
             resolved[target.name] = attempt(resolve_endpoint, target, f"{place}.endpoint")
         elif isinstance(target, TargetSpec):
             resolved[target.name] = attempt(
-                resolve_checkpoint, target, f"{place}.model", on_gpu=target_gpu, once=once
+                resolve_causal_lm, target, f"{place}.model", on_gpu=target_gpu, once=once
             )
-    references: dict[str, Checkpoint] = {}
+    references: dict[str, AnyCheckpoint] = {}
     prompts: dict[str, tuple[str, ...]] = {}
     taken = {} if records is None else dict.fromkeys(records.ids, "a record")
     aside: list[SetAside] = [] if records is None else list(records.set_aside)
@@ -92,7 +94,7 @@ def resolve_texts(
             continue
         assert isinstance(reference, ModelSpec), "the spec refuses others"
         found = attempt(
-            resolve_checkpoint, reference, f"{where}.model", on_gpu=reference_gpu, once=once
+            resolve_causal_lm, reference, f"{where}.model", on_gpu=reference_gpu, once=once
         )
         if found is not None:
             references[name] = found
@@ -123,17 +125,7 @@ def resolve_texts(
         attempt(require, "rapidfuzz", "measures of neighbors", "neighbors")
     paraphraser = None
     if isinstance(spec.neighbors, MaskFillNeighbors | InfillNeighbors):
-        model = ModelSpec(
-            model=spec.neighbors.model, revision=spec.neighbors.revision, dtype="float32"
-        )
-        paraphraser = attempt(
-            resolve_checkpoint,
-            model,
-            "neighbors.model",
-            on_gpu=False,
-            once=once,
-            encoder_decoder=isinstance(spec.neighbors, MaskFillNeighbors),
-        )
+        paraphraser = attempt(resolve_paraphraser, spec.neighbors, "neighbors.model", once=once)
     problems.refuse()
     assert records is not None
     return Inputs(

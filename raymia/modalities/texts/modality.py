@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from raymia.inputs.modality import Modality, register
-from raymia.spec import PoolSpec, SelfPromptReference, TextNeighbors, TextRecordsSpec
+from raymia.spec import SelfPromptReference, TextNeighbors, TextRecordsSpec
 
 if TYPE_CHECKING:
     from raymia.attacks import NamedAttack
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from raymia.evidence.text import ModelEvidence
     from raymia.inputs.base import Inputs, Problems
     from raymia.metrics.summary import Metrics
-    from raymia.models.checkpoint import AnyCheckpoint
-    from raymia.models.loaders import Loader
-    from raymia.models.source import Checkpoint
+    from raymia.models.paraphrasers.resolver import Paraphraser
     from raymia.neighbors.makers import NeighborMaker
     from raymia.plan.stages import TargetPlan
     from raymia.prepare.self_prompt import SelfPromptRecipe
@@ -50,7 +48,7 @@ class Texts(Modality):
     unit = "tokens to score"
 
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    paraphraser: Checkpoint | None = None
+    paraphraser: Paraphraser | None = None
 
     @classmethod
     def resolve(
@@ -65,32 +63,22 @@ class Texts(Modality):
         assert isinstance(spec.records, TextRecordsSpec)
         return resolve_texts(spec, places, spec.records, attacks, problems)
 
-    def loader(self, checkpoint: AnyCheckpoint, pool: PoolSpec) -> Loader:
-        from raymia.models.endpoints.model import Endpoint
-        from raymia.models.loaders import CausalLMLoader, EndpointLoader
-        from raymia.models.source import Checkpoint
-
-        if isinstance(checkpoint, Endpoint):
-            return EndpointLoader(checkpoint, pool.actors)
-        assert isinstance(checkpoint, Checkpoint)
-        return CausalLMLoader(checkpoint, pool.batch_tokens)
-
     def neighbor_maker(self, inputs: Inputs) -> NeighborMaker | None:
         from raymia.neighbors.makers import neighbor_maker
 
-        neighbors, budget = inputs.spec.neighbors, inputs.spec.resources.paraphraser.batch_tokens
-        assert isinstance(neighbors, TextNeighbors)
-        return neighbor_maker(neighbors, inputs.spec.seed, self.paraphraser, budget)
+        spec, pool = inputs.spec, inputs.spec.resources.paraphraser
+        assert isinstance(spec.neighbors, TextNeighbors)
+        return neighbor_maker(spec.neighbors, spec.seed, self.paraphraser, pool)
 
     def recipe(self, inputs: Inputs, reference: str, target: str) -> SelfPromptRecipe:
-        from raymia.models.source import Checkpoint
+        from raymia.models.causal.resolver import CausalCheckpoint
         from raymia.prepare.self_prompt import SelfPromptRecipe
 
         spec, writer = inputs.spec.references[reference], inputs.targets[target]
         assert isinstance(spec, SelfPromptReference)
         base = inputs.references[spec.base]
-        assert isinstance(writer, Checkpoint), "inputs refuse an endpoint that should write"
-        assert isinstance(base, Checkpoint)
+        assert isinstance(writer, CausalCheckpoint), "inputs refuse an endpoint that should write"
+        assert isinstance(base, CausalCheckpoint)
         return SelfPromptRecipe(writer, base, spec, self.prompts[reference], inputs.spec.seed)
 
     def evidence_on(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> TargetEvidence:
@@ -111,9 +99,6 @@ class Texts(Modality):
         mean = pc.mean(pc.utf8_length(records.table["payload"])).as_py()
         return max(1.0, float(mean or 1.0))
 
-    def batch(self, pool: PoolSpec) -> int:
-        return pool.batch_tokens
-
     def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> Mapping[str, float | None]:
         """Tokens; not known of neighbors, nor for an endpoint, whose tokenizer is not."""
         from raymia.modalities.texts.tokens import TokenCounts
@@ -130,12 +115,12 @@ class Texts(Modality):
         return found
 
     def kept_beside(self, inputs: Inputs) -> Iterable[tuple[str, str]]:
-        from raymia.models.source import Checkpoint
+        from raymia.models.causal.resolver import CausalCheckpoint
         from raymia.prepare.corpus import counts_file
 
         corpus = inputs.spec.corpus
         for checkpoint in inputs.targets.values():
-            if corpus is not None and isinstance(checkpoint, Checkpoint):
+            if corpus is not None and isinstance(checkpoint, CausalCheckpoint):
                 yield counts_file(corpus, checkpoint), "corpus"
 
     def look(

@@ -13,8 +13,8 @@ from raymia.attacks import NamedAttack
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.summary import Metrics
+from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import AnyCheckpoint
-from raymia.models.source import Checkpoint
 from raymia.plan.stages import Stage, TargetPlan
 from raymia.questions.text import TokenQuestion
 from raymia.results.text_result import TextExample, TextPiece
@@ -122,7 +122,7 @@ def _load_tokenizer(path: str, trust_remote_code: bool, gguf: tuple[tuple[str, A
 
 def _tokenizer(checkpoint: AnyCheckpoint) -> Any:
     """A checkpoint's tokenizer, if it says where in a text its tokens stand; loads no model."""
-    if not isinstance(checkpoint, Checkpoint):
+    if not isinstance(checkpoint, CausalCheckpoint):
         return None
     tokenizer = _load_tokenizer(
         str(checkpoint.path), checkpoint.trust_remote_code, tuple(checkpoint.gguf.items())

@@ -64,7 +64,9 @@ class KlAutoencoder(AutoencoderNetwork):
         self.vae.save_pretrained(folder)
 
 
-def load_kl_autoencoder(folder: Path, dtype: torch.dtype) -> KlAutoencoder:
+def load_kl_autoencoder(
+    folder: Path, dtype: torch.dtype, variant: str | None = None
+) -> KlAutoencoder:
     """Load an AutoencoderKL; in eval mode, on the CPU, its weights not to be trained.
 
     Raises
@@ -75,8 +77,9 @@ def load_kl_autoencoder(folder: Path, dtype: torch.dtype) -> KlAutoencoder:
     require("diffusers", "models of the class AutoencoderKL")
     from diffusers import AutoencoderKL
 
+    named = {} if variant is None else {"variant": variant}
     try:
-        vae = load_whole(AutoencoderKL, folder, torch_dtype=dtype, local_files_only=True)
+        vae = load_whole(AutoencoderKL, folder, torch_dtype=dtype, local_files_only=True, **named)
     except InputError:
         raise
     except Exception as error:  # diffusers, safetensors and torch each raise their own

@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 
 from raymia.models.autoencoders.kl import load_kl_autoencoder
+from raymia.models.autoencoders.resolver import AutoencoderCheckpoint
 from raymia.models.autoencoders.vae import AutoencoderNetwork, load_vae
 from raymia.models.autoencoders.vae.network import squared_error
 from raymia.models.batching import TOO_LARGE, is_out_of_memory
-from raymia.models.image_source import ImageCheckpoint
-from raymia.models.source import read_json
 from raymia.spec.images import Shape
-from raymia.util.errors import InputError, RaymiaError
+from raymia.util.errors import RaymiaError
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -184,7 +183,7 @@ class Autoencoder:
         return tuple(torch.cat(column) for column in zip(*answers, strict=True))
 
 
-def load_autoencoder(checkpoint: ImageCheckpoint, *, batch_images: int) -> Autoencoder:
+def load_autoencoder(checkpoint: AutoencoderCheckpoint, *, batch_images: int) -> Autoencoder:
     """Load an autoencoder onto the GPU where there is one, else onto the CPU.
 
     Raises
@@ -192,13 +191,11 @@ def load_autoencoder(checkpoint: ImageCheckpoint, *, batch_images: int) -> Autoe
     InputError
         If the files cannot be used, or are of a model that is no autoencoder.
     """
-    if checkpoint.family != "autoencoder":
-        raise InputError(f"{checkpoint.label}: is a {checkpoint.family}, and no autoencoder")
     folder = Path(checkpoint.path)
     dtype: torch.dtype = getattr(torch, checkpoint.dtype)
     network: AutoencoderNetwork
-    if read_json(folder / "config.json", checkpoint.label)["_class_name"] == "AutoencoderKL":
-        network = load_kl_autoencoder(folder, dtype)
+    if checkpoint.objective == "kl":
+        network = load_kl_autoencoder(folder, dtype, checkpoint.variant)
     else:
         own = load_vae(folder)
         own.set_precision(dtype)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +19,16 @@ import torch
 
 from raymia.models.batching import run_batched, worthwhile_tokens
 from raymia.models.causal.adapters import AdapterSwitch
+from raymia.models.causal.facts import context_length
+from raymia.models.causal.memory import HEAD_CHUNK_BYTES
 from raymia.models.causal.windows import Window, windows
-from raymia.models.source import Checkpoint
 from raymia.models.whole_weights import load_whole
 from raymia.spec import LongTexts
 from raymia.util.errors import InputError
 from raymia.util.optional import require
 
-HEAD_CHUNK_BYTES = 16 * 2**20
-"""Float32 logits held at once; a [batch, length, vocabulary] tensor never exists."""
+if TYPE_CHECKING:
+    from raymia.models.causal.resolver import CausalCheckpoint
 
 HEAD_TOLERANCE = 1e-6
 """Relative; both ways run the same operations, so a real difference is larger."""
@@ -291,16 +292,6 @@ def _answers(logits: torch.Tensor, label: torch.Tensor, moments: bool) -> tuple[
     return labelled - log_z, average - log_z, variance.sqrt(), top.indices[:, 0] == label
 
 
-def context_length(config: Any) -> int | None:
-    """The longest input a model was made for; None where its config does not say."""
-    text = config.get_text_config()
-    for name in ("max_position_embeddings", "n_positions", "seq_length"):
-        value = getattr(text, name, None)
-        if isinstance(value, int) and 0 < value < 10**7:
-            return value
-    return None
-
-
 def _context_left(model: Any) -> int | None:
     """The context less what a PEFT method puts before each text (prefixes, prompts)."""
     context = context_length(model.config)
@@ -318,7 +309,9 @@ class CausalLMFamily:
     batch_tokens : padded tokens per forward pass, for each.
     """
 
-    def __init__(self, checkpoints: Sequence[Checkpoint], batch_tokens: Sequence[int]) -> None:
+    def __init__(
+        self, checkpoints: Sequence[CausalCheckpoint], batch_tokens: Sequence[int]
+    ) -> None:
         base, tokenizer = _load_base(checkpoints[0])
         self._adapters = [checkpoint.adapter for checkpoint in checkpoints]
         self._switch = AdapterSwitch(base, self._adapters)
@@ -342,7 +335,7 @@ class CausalLMFamily:
         return self._models[number]
 
 
-def load_causal_lm(checkpoint: Checkpoint, *, batch_tokens: int) -> CausalLM:
+def load_causal_lm(checkpoint: CausalCheckpoint, *, batch_tokens: int) -> CausalLM:
     """Load a checkpoint onto the GPU where there is one, else onto the CPU.
 
     LLM.int8 decides over a whole batch which activation columns it keeps in 16 bits, so a text's
@@ -351,7 +344,7 @@ def load_causal_lm(checkpoint: Checkpoint, *, batch_tokens: int) -> CausalLM:
     return CausalLMFamily([checkpoint], [batch_tokens]).use(0)
 
 
-def _load_base(checkpoint: Checkpoint) -> tuple[Any, Any]:
+def _load_base(checkpoint: CausalCheckpoint) -> tuple[Any, Any]:
     """The model without its adapter, and the tokenizer."""
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -13,16 +13,18 @@ from typing import Any
 
 import torch
 
-from raymia.models.image_source import ImageCheckpoint, network_folder
-from raymia.models.source import read_json
+from raymia.models.denoisers.resolver import (
+    PREDICTIONS,
+    DenoiserCheckpoint,
+    Part,
+    read_scheduler,
+)
 from raymia.models.whole_weights import load_whole
 from raymia.spec.images import Shape
 from raymia.util.errors import InputError
 from raymia.util.optional import require
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
-AUTOENCODERS = ("vae", "vqvae")
 
 Tensor = torch.Tensor
 
@@ -141,65 +143,49 @@ class Latents:
         return decoded.float()
 
 
-def load_denoiser(checkpoint: ImageCheckpoint, *, batch_images: int) -> Denoiser:
+def load_denoiser(checkpoint: DenoiserCheckpoint, *, batch_images: int) -> Denoiser:
     """Load a diffusers pipeline's folder.
 
     Raises
     ------
     InputError
-        For a class that diffusers does not have, or a noise schedule without alphas_cumprod.
+        If tensors of its weights are missing.
     """
-    require("diffusers", "diffusion models")
-    import diffusers
-
     folder = Path(checkpoint.path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[checkpoint.dtype]
-    name = network_folder(folder)
-    model = _part(folder / name, dtype, **_quantization(checkpoint, dtype))
+    model = load_part(folder, checkpoint.network, dtype, **_quantization(checkpoint, dtype)).eval()
     if checkpoint.quantization == "none":
         # Convolutions are up to a third faster with the channels of a pixel side by side.
         model = model.to(device, memory_format=torch.channels_last)
-    config = read_json(folder / "scheduler" / "scheduler_config.json", checkpoint.path)
-    scheduler = _of_library(diffusers, config.get("_class_name"), folder).from_config(config)
-    alphas = getattr(scheduler, "alphas_cumprod", None)
-    if alphas is None:
-        raise InputError(
-            f"{checkpoint.path}: the schedule of {type(scheduler).__name__} has no alphas_cumprod; "
-            "raymia scores models of the DDPM family, not of flow matching"
-        )
+    scheduler = read_scheduler(folder / checkpoint.scheduler_folder, checkpoint.path)
     embed = None
-    if checkpoint.is_captioned:
-        embed = _text_embedding(folder, device, dtype)
+    if checkpoint.text_encoder is not None:
+        embed = _text_embedding(folder, checkpoint.text_encoder, device, dtype)
     return Denoiser(
         _network(model, dtype),
-        alphas,
-        prediction=getattr(scheduler.config, "prediction_type", "epsilon"),
+        scheduler.alphas_cumprod,
+        prediction=checkpoint.prediction,
         shape=checkpoint.shape,
         latent_shape=checkpoint.latent_shape,
         batch_images=batch_images,
         device=device,
-        autoencoder=_latents(folder, device),
+        autoencoder=_latents(folder, checkpoint.autoencoder, device),
         embed=embed,
     )
 
 
-def _of_library(library: Any, name: str | None, folder: Path) -> Any:
-    found = getattr(library, str(name), None)
-    if name is None or found is None:
-        raise InputError(f"{folder}: no class {name!r} in {library.__name__}")
-    return found
-
-
-def _part(folder: Path, dtype: torch.dtype, **options: Any) -> Any:
+def load_part(folder: Path, part: Part, dtype: torch.dtype, **options: Any) -> Any:
+    """A part of a pipeline that diffusers has a class for."""
     import diffusers
 
-    name = read_json(folder / "config.json", str(folder)).get("_class_name")
-    kind = _of_library(diffusers, name, folder)
-    return load_whole(kind, folder, torch_dtype=dtype, **options).eval()
+    kind = getattr(diffusers, part.kind)
+    if part.variant is not None:
+        options["variant"] = part.variant
+    return load_whole(kind, folder / part.folder, torch_dtype=dtype, **options)
 
 
-def _quantization(checkpoint: ImageCheckpoint, dtype: torch.dtype) -> dict[str, Any]:
+def _quantization(checkpoint: DenoiserCheckpoint, dtype: torch.dtype) -> dict[str, Any]:
     if checkpoint.quantization == "none":
         return {}
     require("bitsandbytes", "quantized models")
@@ -246,23 +232,23 @@ def ask_network(model: Any, noisy: Tensor, timesteps: Tensor, condition: Any) ->
     return output
 
 
-def _latents(folder: Path, device: torch.device) -> Latents | None:
+def _latents(folder: Path, part: Part | None, device: torch.device) -> Latents | None:
     """The pipeline's autoencoder, in float32: half precision overflows in some of them."""
-    found = [folder / name for name in AUTOENCODERS if (folder / name).is_dir()]
-    if not found:
+    if part is None:
         return None
-    autoencoder = _part(found[0], torch.float32).to(device)
+    autoencoder = load_part(folder, part, torch.float32).eval().to(device)
     shift = getattr(autoencoder.config, "shift_factor", None)
     return Latents(autoencoder, float(autoencoder.config.scaling_factor), float(shift or 0.0))
 
 
 def _text_embedding(
-    folder: Path, device: torch.device, dtype: torch.dtype
+    folder: Path, part: Part, device: torch.device, dtype: torch.dtype
 ) -> Callable[[Sequence[str]], Tensor]:
     from transformers import AutoTokenizer, CLIPTextModel
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    encoder = load_whole(CLIPTextModel, folder / "text_encoder", dtype=dtype)
+    variant = {} if part.variant is None else {"variant": part.variant}
+    encoder = load_whole(CLIPTextModel, folder / part.folder, dtype=dtype, **variant)
     encoder = encoder.to(device).eval()
     length = int(encoder.config.max_position_embeddings)
 

@@ -8,11 +8,9 @@ from typing import Any
 import torch
 
 from raymia.models.denoisers.model import DTYPES
-from raymia.models.image_source import ImageCheckpoint
-from raymia.models.source import read_json
+from raymia.models.pixels.resolver import PixelCheckpoint, read_palette
 from raymia.models.whole_weights import load_whole
 from raymia.spec.images import Shape
-from raymia.util.errors import InputError
 
 Tensor = torch.Tensor
 
@@ -57,7 +55,7 @@ class PixelModel:
         return -found.mean(dim=1)
 
 
-def load_pixel_model(checkpoint: ImageCheckpoint, *, batch_images: int) -> PixelModel:
+def load_pixel_model(checkpoint: PixelCheckpoint, *, batch_images: int) -> PixelModel:
     """Load an ImageGPT's folder, with the palette from its preprocessor_config.json.
 
     Raises
@@ -67,10 +65,7 @@ def load_pixel_model(checkpoint: ImageCheckpoint, *, batch_images: int) -> Pixel
     """
     from transformers import ImageGPTForCausalImageModeling
 
-    file = Path(checkpoint.path) / "preprocessor_config.json"
-    palette = read_json(file, checkpoint.path).get("clusters")
-    if palette is None:
-        raise InputError(f"{file}: no clusters, the colors that the model's pixels are taken from")
+    palette = read_palette(Path(checkpoint.path), checkpoint.path)
     model = load_whole(
         ImageGPTForCausalImageModeling, checkpoint.path, dtype=DTYPES[checkpoint.dtype]
     )

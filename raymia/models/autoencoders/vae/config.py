@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from raymia.models.image_source import OWN_AUTOENCODER
+from raymia.models.autoencoders.resolver import OWN_AUTOENCODER
 from raymia.models.source import read_json
 from raymia.spec.base import Strict
 from raymia.util.errors import InputError

@@ -1,0 +1,97 @@
+"""How an actor loads a causal language model, and several on one base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from raymia.models.causal.adapters import AdapterError, switchable_method
+from raymia.models.causal.memory import memory
+from raymia.models.loaders import Loader, Sharing
+from raymia.models.memory import Memory
+from raymia.util.errors import RaymiaError
+from raymia.util.once import Once
+
+if TYPE_CHECKING:
+    from raymia.models.causal.resolver import CausalCheckpoint
+
+
+@dataclass(frozen=True)
+class CausalLMLoader(Loader):
+    """Loads a causal language model.
+
+    Attributes
+    ----------
+    batch_tokens : padded tokens per forward pass.
+    """
+
+    checkpoint: CausalCheckpoint
+    batch_tokens: int
+
+    def load(self) -> Any:
+        from raymia.models.causal.model import load_causal_lm
+
+        self.checkpoint.check()
+        return load_causal_lm(self.checkpoint, batch_tokens=self.batch_tokens)
+
+    def memory(self, once: Once) -> Memory | None:
+        return memory(self.checkpoint, self.batch_tokens, once)
+
+    @cached_property
+    def sharing(self) -> Sharing | None:
+        """The base is the same folder in the same quantization and dtype, and what is put on it can
+        be switched: the bare base, and adapters of one :func:`switchable_method`."""
+        c = self.checkpoint
+        method = None if c.adapter is None else switchable_method(c.adapter)
+        if c.adapter is not None and method is None:
+            return None
+        base = (c.path, c.gguf_file, c.quantization, c.dtype, c.trust_remote_code)
+        return Sharing(base, method)
+
+    def load_with(self, others: Sequence[Loader]) -> Callable[[int], Any]:
+        loaders = [self, *(other for other in others if isinstance(other, CausalLMLoader))]
+        if len(loaders) != 1 + len(others):
+            raise ValueError("models that share a base are all causal language models")
+        once = Once()
+        wrong: dict[int, str] = {}
+        for number, loader in enumerate(loaders):
+            try:
+                loader.checkpoint.check(once)
+            except RaymiaError as error:
+                wrong[number] = str(error)
+        sound, use = _load_sound(loaders, wrong)
+
+        def ready(number: int) -> Any:
+            if number in wrong:
+                raise RaymiaError(wrong[number])
+            return use(sound.index(number))
+
+        return ready
+
+
+def _load_sound(
+    loaders: Sequence[CausalLMLoader], wrong: dict[int, str]
+) -> tuple[list[int], Callable[[int], Any]]:
+    """Load those that can be; of what cannot, the reason is added to ``wrong``.
+
+    An adapter that does not fit may leave parts of itself on the base, so the base is loaded anew
+    without it.
+    """
+    from raymia.models.causal.model import CausalLMFamily
+
+    while sound := [number for number in range(len(loaders)) if number not in wrong]:
+        chosen = [loaders[number] for number in sound]
+        try:
+            loaded = CausalLMFamily(
+                [one.checkpoint for one in chosen], [one.batch_tokens for one in chosen]
+            )
+            return sound, loaded.use
+        except AdapterError as error:
+            wrong |= {
+                number: str(error)
+                for number in sound
+                if loaders[number].checkpoint.adapter == error.folder
+            }
+    return [], [].__getitem__

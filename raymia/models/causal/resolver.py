@@ -1,0 +1,195 @@
+"""Causal language models in folders: what they are, from their configs and headers alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from raymia.models.causal.adapters import CONFIG, WEIGHTS
+from raymia.models.causal.facts import CausalFacts, read_facts
+from raymia.models.causal.loader import CausalLMLoader
+from raymia.models.checkpoint import Capabilities, FileCheckpoint
+from raymia.models.source import locate, read_json, weights_in
+from raymia.models.text_source import check_parts, files_of, read_config, text_fingerprint
+from raymia.spec import LongTexts, ModelSpec, PoolSpec
+from raymia.util.errors import InputError
+from raymia.util.once import Once
+from raymia.util.optional import require
+
+GIVES = frozenset(
+    {"moments", "token_ids", "tokenizer", "weights", "gradients", "prefixes", "generation"}
+)
+
+
+@dataclass(frozen=True)
+class CausalCheckpoint(FileCheckpoint):
+    """A causal language model, with or without an adapter.
+
+    Attributes
+    ----------
+    path : folder with config, tokenizer and safetensors (of the base where there is an adapter).
+    adapter : folder of a PEFT adapter, or None.
+    long_texts, stride : as the audit file has them.
+    gguf_file : name of a GGUF file in the folder, which then stands for everything else in it.
+    facts : what configs and headers say of the base.
+    virtual_tokens : tokens that the adapter puts before each text.
+    """
+
+    adapter: str | None
+    facts: CausalFacts
+    max_tokens: int | None
+    trust_remote_code: bool
+    long_texts: LongTexts = "cut"
+    stride: int | None = None
+    gguf_file: str | None = None
+    virtual_tokens: int = 0
+
+    family = "causal"
+
+    @property
+    def gguf(self) -> dict[str, str]:
+        """What transformers is told so that it reads the GGUF file."""
+        return {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
+
+    @property
+    def label(self) -> str:
+        return self.adapter or self.path
+
+    @property
+    def folders(self) -> list[Path]:
+        return [Path(folder) for folder in (self.path, self.adapter) if folder is not None]
+
+    @property
+    def capabilities(self) -> Capabilities:
+        lacks = {}
+        if self.quantization != "none":
+            lacks["gradients"] = (
+                f"{self.quantization} weights have no gradient; audit the checkpoint unquantized"
+            )
+        return Capabilities(self.family, GIVES - {*lacks}, lacks)
+
+    def loader(self, pool: PoolSpec) -> CausalLMLoader:
+        return CausalLMLoader(self, pool.batch_tokens)
+
+    @property
+    def tokenization(self) -> str | None:
+        return self.facts.tokenization
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of a text that are read at once; None where nothing limits them."""
+        made_for = self.facts.context
+        left = None if made_for is None else made_for - self.virtual_tokens
+        return min((n for n in (self.max_tokens, left) if n is not None), default=None)
+
+    def describe(self) -> str:
+        facts = self.facts
+        size = "" if facts.parameters is None else f", {facts.parameters:,} parameters"
+        context = "" if self.context is None else f", context {self.context:,}"
+        return f"{facts.model_type}{size}{context}"
+
+    def take_fingerprint(self, once: Once) -> str:
+        folder = Path(self.path)
+        mine = once(files_of, folder)
+        if self.gguf_file is not None:
+            # transformers still takes some tokenizer settings from files beside the GGUF file.
+            mine = sorted(
+                [folder / self.gguf_file, *(p for p in mine if p.suffix != ".safetensors")]
+            )
+        parts = {f"model/{p.name}": p for p in mine}
+        if self.adapter is not None:
+            parts |= {f"adapter/{p.name}": p for p in once(files_of, Path(self.adapter))}
+        # Named only where they are used: evidence from before there were windows keeps its key.
+        windows = {} if self.long_texts == "cut" else {"windows": self.stride}
+        return text_fingerprint(
+            parts,
+            once,
+            quantization=self.quantization,
+            dtype=self.dtype,
+            max_tokens=self.max_tokens,
+            trust_remote_code=self.trust_remote_code,
+            **windows,
+        )
+
+
+def resolve_causal_lm(
+    spec: ModelSpec, where: str, *, on_gpu: bool, once: Once | None = None
+) -> CausalCheckpoint:
+    """Find a causal language model's files, refuse what may not be loaded, and take its
+    fingerprint.
+
+    Parameters
+    ----------
+    spec : the model as the audit file has it.
+    where : the key it stands under, for messages.
+    on_gpu : whether its pool has GPUs; decides what dtype ``auto`` is.
+    once : of all checkpoints that are resolved together.
+
+    Raises
+    ------
+    InputError
+        If a folder is missing, has no config, is of another kind of model, or has weights in pickle
+        files alone, or damaged.
+    """
+    once = once or Once()
+    path = once(locate, spec.model, spec.revision, where=where)
+    facts = once(_facts, path, spec.gguf_file, spec.trust_remote_code, once, where=where)
+    if spec.quantization != "none":
+        once(require, "bitsandbytes", "quantized models", where=where)
+    adapter, virtual_tokens = None, 0
+    if spec.adapter is not None:
+        key = f"{where.removesuffix('.model')}.adapter"
+        adapter = once(locate, spec.adapter, None, where=key)
+        virtual_tokens = once(_virtual_tokens, adapter, once, where=key)
+        once(require, "peft", "adapters", where=key)
+    checkpoint = CausalCheckpoint(
+        path=str(path),
+        adapter=None if adapter is None else str(adapter),
+        quantization=spec.quantization,
+        dtype=spec.dtype if spec.dtype != "auto" else ("bfloat16" if on_gpu else "float32"),
+        max_tokens=spec.max_tokens,
+        trust_remote_code=spec.trust_remote_code,
+        long_texts=spec.long_texts,
+        stride=spec.stride,
+        gguf_file=spec.gguf_file,
+        facts=facts,
+        virtual_tokens=virtual_tokens,
+    )
+    limit = checkpoint.context
+    if spec.stride is not None and limit is not None and spec.stride >= limit:
+        raise InputError(
+            f"{where.removesuffix('.model')}.stride: {spec.stride} is not less than the {limit} "
+            "tokens that the model reads at once, so the first token of a window would have no "
+            "context; give a smaller stride"
+        )
+    return checkpoint.with_fingerprint(once)
+
+
+def _facts(
+    path: Path, gguf_file: str | None, trust_remote_code: bool, once: Once, where: str
+) -> CausalFacts:
+    if gguf_file is None:
+        read_config(path, where)
+        check_parts(path, where, once)
+    else:
+        _check_gguf(path, gguf_file, where)
+    return read_facts(path, gguf_file, where, once, trust_remote_code=trust_remote_code)
+
+
+def _check_gguf(path: Path, name: str, where: str) -> None:
+    """Refuse a GGUF file that is not there, or that this installation cannot read."""
+    if not (path / name).is_file():
+        raise InputError(
+            f"{where}: no file {name} in {path} (found: "
+            f"{', '.join(sorted(p.name for p in path.glob('*.gguf'))[:8]) or 'no GGUF file'})"
+        )
+    require("gguf", "GGUF files", where)
+
+
+def _virtual_tokens(path: Path, once: Once, where: str) -> int:
+    """Refuse a folder that is no PEFT adapter in safetensors; what one puts before each text."""
+    if not (path / CONFIG).is_file():
+        raise InputError(f"{where}: {path} has no {CONFIG}, so it is no PEFT adapter")
+    config = read_json(path / CONFIG, where)
+    weights_in(path, where, once, WEIGHTS)
+    return int(config.get("num_virtual_tokens") or 0)

@@ -1,0 +1,257 @@
+"""Diffusion models in folders: what they are, from their configs and headers alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from raymia.models.checkpoint import Capabilities
+from raymia.models.denoisers.loader import DenoiserLoader
+from raymia.models.denoisers.networks import NETWORKS, Latent, check_autoencoder, check_network
+from raymia.models.image_source import (
+    CONFIG,
+    DIFFUSERS_WEIGHTS,
+    INDEX,
+    SCHEDULER,
+    TRANSFORMERS_WEIGHTS,
+    ImageFolder,
+    ImageModel,
+    variant_in,
+)
+from raymia.models.source import listed, read_json
+from raymia.spec import PoolSpec
+from raymia.util.errors import InputError
+from raymia.util.optional import require
+
+AUTOENCODERS = ("vae", "vqvae")
+GIVES = frozenset({"weights", "generation", "text_conditioning", "denoiser"})
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+"""What the networks of schedulers can be trained to predict."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model of a pipeline.
+
+    Attributes
+    ----------
+    kind : its class in diffusers or transformers.
+    folder : within the pipeline's; "." for a pipeline that lies flat in its folder.
+    variant : of its weights' file names, as "fp16"; None for plain ones.
+    """
+
+    kind: str
+    folder: str
+    variant: str | None
+
+
+@dataclass(frozen=True)
+class DenoiserCheckpoint(ImageModel):
+    """A diffusers pipeline.
+
+    Attributes
+    ----------
+    network, autoencoder, text_encoder : its parts; the first alone is in every pipeline.
+    parameters : numbers in the network's weights.
+    scheduler : class of its noise schedule, which is described in ``scheduler_folder``.
+    prediction : what the network predicts, one of ``PREDICTIONS``.
+    train_timesteps : length of the noise schedule.
+    classes : that its network is told of images; None for a network without.
+    """
+
+    network: Part
+    autoencoder: Part | None
+    text_encoder: Part | None
+    parameters: int
+    scheduler: str
+    scheduler_folder: str
+    prediction: str
+    train_timesteps: int
+    classes: int | None
+
+    family = "denoiser"
+    what = f"a diffusers pipeline ({INDEX})"
+
+    @classmethod
+    def reads(cls, folder: ImageFolder) -> bool:
+        return (folder.path / INDEX).is_file() or folder.kind in NETWORKS
+
+    @classmethod
+    def resolve(cls, folder: ImageFolder) -> Self:
+        path, where = folder.path, folder.where
+        folder.once(require, "diffusers", "diffusion models", where=where)
+        index = read_json(path / INDEX, where) if (path / INDEX).is_file() else {}
+        network, config, parameters = _network(folder, index)
+        scheduler_folder, scheduler = _scheduler(folder)
+        autoencoder, latent = _autoencoder(folder)
+        text_encoder = _text_encoder(folder, index)
+        check_network(config, latent, is_captioned=text_encoder is not None, where=where, path=path)
+        if folder.quantization != "none" and not folder.on_gpu:
+            raise InputError(
+                f"{where}: diffusers quantizes on GPUs alone; give the pool a GPU (gpus under "
+                "resources) or leave out quantization"
+            )
+        if folder.quantization != "none":
+            folder.once(require, "bitsandbytes", "quantized models", where=where)
+        size = config.get("sample_size")
+        if size is None:
+            raise InputError(f"{where}: {path / network.folder / CONFIG} has no sample_size")
+        height, width = (size, size) if isinstance(size, int) else size
+        channels, height, width = int(config["in_channels"]), int(height), int(width)
+        shape = channels, height, width
+        if latent is not None:
+            shape = latent.image_channels, height * latent.scale, width * latent.scale
+        return cls(
+            path=str(path),
+            shape=shape,
+            latent_shape=(channels, height, width),
+            quantization=folder.quantization,
+            dtype=folder.dtype,
+            network=network,
+            autoencoder=autoencoder,
+            text_encoder=text_encoder,
+            parameters=parameters,
+            scheduler=type(scheduler).__name__,
+            scheduler_folder=scheduler_folder,
+            prediction=getattr(scheduler.config, "prediction_type", "epsilon"),
+            train_timesteps=len(scheduler.alphas_cumprod),
+            classes=config.get("num_embeds_ada_norm"),
+        )
+
+    @property
+    def is_captioned(self) -> bool:
+        """Whether it is conditioned on text."""
+        return self.text_encoder is not None
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether its parts lie in one folder, without subfolders."""
+        return self.network.folder == "."
+
+    @property
+    def capabilities(self) -> Capabilities:
+        lacks = {}
+        if not self.is_captioned:
+            lacks["text_conditioning"] = "the model is not conditioned on text"
+        if self.is_flat:
+            lacks["generation"] = (
+                "a pipeline that lies flat in its folder cannot be trained; load it with "
+                "DDPMPipeline and save_pretrained(folder)"
+            )
+        return Capabilities(self.family, GIVES - {*lacks}, lacks)
+
+    def loader(self, pool: PoolSpec) -> DenoiserLoader:
+        return DenoiserLoader(self, pool.batch_images)
+
+    def describe(self) -> str:
+        return (
+            f"{self.network.kind}, {self.parameters:,} parameters, {self.scheduler} of "
+            f"{self.train_timesteps:,} timesteps, predicts {self.prediction}"
+        )
+
+
+def network_folder(path: Path) -> str:
+    """The subfolder of a pipeline's denoising network: ``unet`` or ``transformer``; "." where the
+    pipeline lies flat in its folder."""
+    found = (name for name in ("transformer", "unet") if (path / name).is_dir())
+    return next(found, "." if (path / CONFIG).is_file() else "unet")
+
+
+def read_scheduler(folder: Path, where: str) -> Any:
+    """The noise schedule that a folder describes, with its ``alphas_cumprod``.
+
+    Raises
+    ------
+    InputError
+        For a class that diffusers does not have, or a schedule of another family than DDPM's.
+    """
+    import diffusers
+
+    config = read_json(folder / SCHEDULER, where)
+    name = str(config.get("_class_name"))
+    kind = getattr(diffusers, name, None)
+    if kind is None:
+        raise InputError(f"{where}: {folder / SCHEDULER}: no class {name!r} in diffusers")
+    scheduler = kind.from_config(config)
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise InputError(
+            f"{where}: {folder} has a {name}, whose schedule has no alphas_cumprod; raymia scores "
+            "models of the DDPM family, and none of flow matching, EDM, VE or consistency"
+        )
+    prediction = getattr(scheduler.config, "prediction_type", "epsilon")
+    if prediction not in PREDICTIONS:
+        raise InputError(
+            f"{where}: {folder / SCHEDULER}: prediction_type should be one of "
+            f"{', '.join(PREDICTIONS)}, but got {prediction!r}"
+        )
+    return scheduler
+
+
+def _network(folder: ImageFolder, index: Mapping[str, Any]) -> tuple[Part, Mapping[str, Any], int]:
+    """The denoising network, its config, and how many parameters it has."""
+    path, where = folder.path, folder.where
+    name = network_folder(path)
+    if not (path / name).is_dir():
+        raise InputError(
+            f"{where}: {path} is a {index.get('_class_name')} without a unet or a transformer "
+            f"(found: {listed(path)}); raymia asks the denoising network of a DDPM"
+        )
+    config = read_json(path / name / CONFIG, where)
+    kind = str(config.get("_class_name"))
+    if kind not in NETWORKS:
+        pipeline = index.get("_class_name") or "a pipeline"
+        raise InputError(
+            f"{where}: {path} is {pipeline}, whose network is a {kind}; raymia knows how to ask "
+            f"{', '.join(NETWORKS)}"
+        )
+    more = [part for part in ("text_encoder_2", "text_encoder_3") if _given(index, part)]
+    if more:
+        raise InputError(
+            f"{where}: {path} is a {index.get('_class_name')} with {' and '.join(more)}; raymia "
+            "asks networks that are conditioned on one text encoder, as Stable Diffusion 1 and 2"
+        )
+    variant, tensors = variant_in(path / name, DIFFUSERS_WEIGHTS, folder)
+    parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
+    return Part(kind, name, variant), config, parameters
+
+
+def _scheduler(folder: ImageFolder) -> tuple[str, Any]:
+    for name in ("scheduler", "."):
+        if (folder.path / name / SCHEDULER).is_file():
+            return name, read_scheduler(folder.path / name, folder.where)
+    raise InputError(
+        f"{folder.where}: {folder.path} has no scheduler/{SCHEDULER}, and without the noise "
+        "schedule nothing can be asked; save the whole pipeline with save_pretrained(folder)"
+    )
+
+
+def _autoencoder(folder: ImageFolder) -> tuple[Part | None, Latent | None]:
+    name = next((name for name in AUTOENCODERS if (folder.path / name).is_dir()), None)
+    if name is None:
+        return None, None
+    file = folder.path / name / CONFIG
+    latent = check_autoencoder(read_json(file, folder.where), file, folder.where)
+    variant, _ = variant_in(file.parent, DIFFUSERS_WEIGHTS, folder)
+    return Part(latent.kind, name, variant), latent
+
+
+def _text_encoder(folder: ImageFolder, index: Mapping[str, Any]) -> Part | None:
+    kind = _given(index, "text_encoder")
+    if kind is None:
+        return None
+    if kind != "CLIPTextModel":
+        raise InputError(
+            f"{folder.where}: {folder.path} is a {index.get('_class_name')}, whose text encoder is "
+            f"a {kind}; raymia reads captions with a CLIPTextModel"
+        )
+    variant, _ = variant_in(folder.path / "text_encoder", TRANSFORMERS_WEIGHTS, folder)
+    return Part(kind, "text_encoder", variant)
+
+
+def _given(index: Mapping[str, Any], part: str) -> str | None:
+    """The class of a part that an index names; None where the pipeline has none."""
+    entry = index.get(part)
+    return str(entry[1]) if isinstance(entry, list) and len(entry) == 2 and entry[0] else None

@@ -1,0 +1,194 @@
+"""Endpoints: what a server says of the model that it serves.
+
+It has no way to give moments of log p over the vocabulary, or weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from raymia.models.checkpoint import AnyCheckpoint, Capabilities
+from raymia.models.endpoints.client import EndpointClient, RefusedError
+from raymia.models.endpoints.completions import (
+    REFUSES_A_TEXT,
+    TOKEN_ID,
+    WAYS,
+    WrongAnswerError,
+    prompt_tokens,
+    wrong,
+)
+from raymia.models.endpoints.loader import EndpointLoader
+from raymia.spec import EndpointTarget, PoolSpec
+from raymia.util.errors import InputError, RaymiaError
+from raymia.util.hashing import digest
+
+CHECK_TEXT = "The quick brown fox jumps over the lazy dog."
+
+NO_WEIGHTS = "an endpoint gives no access to the model's weights"
+LACKS = {
+    "moments": "an endpoint gives no moments of log p over the vocabulary",
+    "weights": NO_WEIGHTS,
+    "gradients": NO_WEIGHTS,
+    "prefixes": "an endpoint is not asked about texts after a shared prefix",
+    "generation": "an endpoint is asked about given texts, and writes none",
+    "tokenizer": "an endpoint gives no tokenizer to count a corpus with",
+}
+NO_IDS = (
+    "this server gives no token ids, by which target and reference are compared token by token "
+    "(vLLM's does)"
+)
+
+
+@dataclass(frozen=True)
+class Endpoint(AnyCheckpoint):
+    """An endpoint that was found to answer; small, for actors. The key is no part of it.
+
+    Attributes
+    ----------
+    way : index into `WAYS` of how it is asked.
+    gives_token_ids : whether it names tokens by their ids.
+    context : tokens of the longest text that it takes; None where it does not say.
+    fingerprint : hash of the address, the served model's name, what ``/models`` says of it, and
+        whether token ids are given. It is a name and not content: weights that are changed behind
+        the same name are not noticed.
+    """
+
+    url: str
+    served_model: str
+    requests_per_minute: int | None
+    parallel_requests: int
+    timeout_seconds: float
+    retries: int
+    way: int = 0
+    gives_token_ids: bool = False
+    context: int | None = None
+
+    family = "endpoint"
+    computes = False
+
+    @property
+    def answers_like(self) -> str:
+        return "causal"
+
+    @property
+    def label(self) -> str:
+        return f"{self.served_model} at {self.url}"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        if self.gives_token_ids:
+            return Capabilities(self.family, frozenset({"token_ids"}), LACKS)
+        return Capabilities(self.family, frozenset(), {**LACKS, "token_ids": NO_IDS})
+
+    def loader(self, pool: PoolSpec) -> EndpointLoader:
+        return EndpointLoader(self, pool.actors)
+
+    def describe(self) -> str:
+        context = "" if self.context is None else f", context {self.context:,}"
+        return f"endpoint{context}{'' if self.gives_token_ids else ', no token ids'}"
+
+    def client(self, *, share: int) -> EndpointClient:
+        """A client of one worker of ``share`` that keep the limits together."""
+        limit = self.requests_per_minute
+        return EndpointClient(
+            self.url,
+            requests_per_minute=None if limit is None else limit / share,
+            timeout_seconds=self.timeout_seconds,
+            retries=self.retries,
+        )
+
+    def described(self, description: Mapping[str, Any]) -> Endpoint:
+        """The same as the server describes it."""
+        fingerprint = digest(
+            {
+                "endpoint": self.url,
+                "served_model": self.served_model,
+                "token_ids": self.gives_token_ids,
+                "described": dict(description),
+            }
+        )
+        context = description.get("max_model_len")
+        return replace(self, fingerprint=fingerprint, context=context)
+
+    def check(self, client: EndpointClient) -> None:
+        """Refuse a server that is not the one that the audit was planned with.
+
+        Raises
+        ------
+        RaymiaError
+            If it describes the model otherwise, or cannot be reached.
+        """
+        if self.described(_description(client, self.served_model)) != self:
+            raise RaymiaError(
+                f"{self.label}: the server describes this model otherwise than when the audit was "
+                "planned; run the audit again"
+            )
+
+
+def resolve_endpoint(spec: EndpointTarget, where: str) -> Endpoint:
+    """Ask an endpoint what it serves and one short text, and take its fingerprint.
+
+    Raises
+    ------
+    InputError
+        If it cannot be reached, does not serve the model, or gives no log-probabilities of a
+        prompt.
+    """
+    endpoint = Endpoint(
+        url=spec.endpoint,
+        served_model=spec.served_model,
+        requests_per_minute=spec.requests_per_minute,
+        parallel_requests=spec.parallel_requests,
+        timeout_seconds=spec.timeout_seconds,
+        retries=spec.retries,
+    )
+    try:
+        client = endpoint.client(share=1)
+        description = _description(client, endpoint.served_model)
+        return _with_way(client, endpoint).described(description)
+    except RaymiaError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _description(client: EndpointClient, model: str) -> dict[str, Any]:
+    """What ``/models`` says of a model; nothing where a server has no such page."""
+    try:
+        listed = client.get("/models")
+    except RefusedError as error:
+        if error.status in (404, 405, 501):
+            return {}
+        raise
+    try:
+        models = {entry["id"]: entry for entry in listed["data"]}
+    except (KeyError, TypeError):
+        raise RaymiaError(
+            f"{client.url}/models: expected a list of models under `data`, got {str(listed)[:200]}"
+        ) from None
+    if model not in models:
+        raise RaymiaError(
+            f"{client.url} serves no model {model!r}; it serves: {', '.join(models) or 'none'}"
+        )
+    # vLLM's other fields, as the time of creation, are new with every request.
+    lasting = ("id", "root", "parent", "owned_by", "max_model_len")
+    return {name: models[model].get(name) for name in lasting}
+
+
+def _with_way(client: EndpointClient, endpoint: Endpoint) -> Endpoint:
+    """Find the first way of `WAYS` that gives a prompt's log-probabilities."""
+    problem: RaymiaError | None = None
+    for way in range(len(WAYS)):
+        asked = replace(endpoint, way=way)
+        try:
+            tokens = prompt_tokens(client, asked, CHECK_TEXT)[0]
+            if len(tokens) < 2:
+                raise wrong(endpoint, f"{len(tokens)} tokens for {CHECK_TEXT!r}")
+            return replace(asked, gives_token_ids=all(t.startswith(TOKEN_ID) for t in tokens))
+        except RefusedError as error:
+            if error.status not in REFUSES_A_TEXT:
+                raise
+            problem = problem or error
+        except WrongAnswerError as error:
+            problem = error
+    raise problem or RaymiaError(f"{endpoint.label}: cannot be asked")

@@ -1,0 +1,102 @@
+"""Models that predict pixel by pixel: what they are, from their configs and headers alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from raymia.models.checkpoint import Capabilities
+from raymia.models.image_source import (
+    CONFIG,
+    TRANSFORMERS_WEIGHTS,
+    ImageFolder,
+    ImageModel,
+    check_unquantized,
+    variant_in,
+)
+from raymia.models.pixels.loader import PixelLoader
+from raymia.models.source import read_json
+from raymia.spec import PoolSpec
+from raymia.util.errors import InputError
+
+PALETTE = "preprocessor_config.json"
+
+
+@dataclass(frozen=True)
+class PixelCheckpoint(ImageModel):
+    """transformers' ImageGPT.
+
+    Attributes
+    ----------
+    colors : of the palette that pixels are taken from.
+    parameters : numbers in its weights.
+    """
+
+    colors: int
+    parameters: int
+
+    family = "pixels"
+    what = "ImageGPT"
+
+    @classmethod
+    def reads(cls, folder: ImageFolder) -> bool:
+        return folder.kind == "imagegpt"
+
+    @classmethod
+    def resolve(cls, folder: ImageFolder) -> Self:
+        check_unquantized(folder, cls.family)
+        config = folder.config or {}
+        _, tensors = variant_in(folder.path, TRANSFORMERS_WEIGHTS, folder)
+        pixels, vocabulary = int(config["n_positions"]), int(config["vocab_size"])
+        side = math.isqrt(pixels)
+        if side * side != pixels:
+            raise InputError(
+                f"{folder.where}: {folder.path / CONFIG} has {pixels} n_positions, and those of a "
+                "square image would be a square number"
+            )
+        colors = read_palette(folder.path, folder.where)
+        if len(colors) + 1 != vocabulary:
+            raise InputError(
+                f"{folder.where}: {folder.path / PALETTE} has {len(colors)} colors, and "
+                f"{CONFIG} a vocabulary of {vocabulary}, of which one starts an image; copy the "
+                "checkpoint's own"
+            )
+        return cls(
+            path=str(folder.path),
+            shape=(3, side, side),
+            latent_shape=(3, side, side),
+            quantization=folder.quantization,
+            dtype=folder.dtype,
+            colors=len(colors),
+            parameters=sum(math.prod(tensor.shape) for tensor in tensors.values()),
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        lacks = {"generation": "an ImageGPT generates no images here"}
+        return Capabilities(self.family, frozenset({"weights"}), lacks)
+
+    def loader(self, pool: PoolSpec) -> PixelLoader:
+        return PixelLoader(self, pool.batch_images)
+
+    def describe(self) -> str:
+        return f"ImageGPT, {self.parameters:,} parameters, {self.colors} colors"
+
+
+def read_palette(folder: Path, where: str) -> list[list[float]]:
+    """The colors that the model's pixels are taken from, in [-1, 1].
+
+    Raises
+    ------
+    InputError
+        If the folder does not say.
+    """
+    colors: list[list[float]] | None = read_json(folder / PALETTE, where).get("clusters")
+    if not colors:
+        raise InputError(
+            f"{where}: {folder / PALETTE}: no clusters, the colors that the model's pixels are "
+            "taken from"
+        )
+    return colors

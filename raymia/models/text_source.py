@@ -1,0 +1,73 @@
+"""What the folders of language models share: their parts, and what they hash to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raymia.models.source import PROVENANCE, content_hashes, listed, read_json, weights_in
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest
+from raymia.util.once import Once
+
+CONFIGS = ("config.json",)
+
+IGNORED = {"training_args.json", "trainer_state.json", "facts.json"}
+SUFFIXES = {".safetensors", ".json", ".model", ".txt", ".tiktoken", ".jinja", ".py"}
+
+
+def read_config(path: Path, where: str) -> dict[str, Any]:
+    """The config of a folder that should hold a whole language model.
+
+    Raises
+    ------
+    InputError
+        If it has none.
+    """
+    if not (path / "config.json").is_file():
+        hint = (
+            "; this is a PEFT adapter: name it as `adapter` and its base as `model`"
+            if (path / "adapter_config.json").is_file()
+            else ""
+        )
+        raise InputError(f"{where}: {path} has no config.json (found: {listed(path)}){hint}")
+    return read_json(path / "config.json", where)
+
+
+def check_parts(path: Path, where: str, once: Once) -> None:
+    """Refuse a folder without whole safetensors weights, or without a tokenizer."""
+    weights_in(path, where, once)
+    if not any(any(path.glob(names)) for names in ("tokenizer*", "vocab*", "*.model")):
+        raise InputError(
+            f"{where}: {path} has no tokenizer; save the base's beside the weights with "
+            "tokenizer.save_pretrained(folder)"
+        )
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Those that can change an answer."""
+    return sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.name not in IGNORED)
+
+
+def text_fingerprint(
+    parts: Mapping[str, Path],
+    once: Once,
+    *,
+    quantization: str,
+    dtype: str,
+    max_tokens: int | None,
+    trust_remote_code: bool,
+    **more: Any,
+) -> str:
+    """Hash the files of a language model, by their names in it, and what it is loaded with."""
+    return digest(
+        {
+            "files": content_hashes(parts, CONFIGS, PROVENANCE, once),
+            "quantization": quantization,
+            "dtype": dtype,
+            "max_tokens": max_tokens,
+            "trust_remote_code": trust_remote_code,
+            **more,
+        }
+    )
