@@ -28,6 +28,9 @@ MIN_VARIANCE = 1e-6
 """Floor of a variance that is divided by, so that no spread at all gives no infinity."""
 
 
+EVERY = "every"
+"""Stands for all kinds of records."""
+
 NEEDS: Mapping[str, str] = {
     "reference": "runs once with each reference, as ``name@reference``",
     "reference_if_given": "runs alone, and once more with each reference, as ``name@reference``",
@@ -52,7 +55,8 @@ class Attack(Portable, ABC):
     ----------------
     name : what audit files and reports call it.
     title, source, formula : for `raymia attacks` and the report.
-    records : the kinds of records it can judge, as "text" or "image".
+    records : the kinds of records it can judge, as "text" or "image"; :data:`EVERY` for one that
+        asks nothing about them.
     asks : names of the questions it has asked of the target, and of the reference alike; the
         answers are fields of :class:`raymia.evidence.text.ModelEvidence`, or in its ``answers``.
     needs : what else it needs, of :data:`NEEDS`. What its questions need of a model they say
@@ -128,9 +132,11 @@ def register(kind: Kind) -> Kind:
     if not isinstance(getattr(kind, "name", None), str):
         raise ValueError(f"attack {kind.__name__} should say its name in a text")
     for records in kind.records:
-        if (records, kind.name) in _REGISTRY:
+        others = (on for on, name in _REGISTRY if name == kind.name)
+        if any(records == on or EVERY in (records, on) for on in others):
             raise ValueError(f"two attacks on {records} records are named {kind.name!r}")
-        _check_known(kind, "asks", kind.asks, answer_names(records), f"question on {records}s")
+        known = [] if records == EVERY else answer_names(records)
+        _check_known(kind, "asks", kind.asks, known, f"question on {records}s")
     _check_known(kind, "needs", kind.needs, NEEDS, "need")
     for attribute in ("title", "source", "formula"):
         if not isinstance(getattr(kind, attribute, None), str):
@@ -164,7 +170,13 @@ def _check_known(
 
 def registry(records: str = "text") -> dict[str, type[Attack]]:
     """All attacks on a kind of records by name, in order of their names."""
-    return {name: kind for (on, name), kind in sorted(_REGISTRY.items()) if on == records}
+    found = {name: kind for (on, name), kind in _REGISTRY.items() if on in (records, EVERY)}
+    return dict(sorted(found.items()))
+
+
+def kinds_of_records() -> list[str]:
+    """The kinds of records that there are attacks on."""
+    return [on for on in dict.fromkeys(on for on, _ in _REGISTRY) if on != EVERY]
 
 
 def build(name: str, parameters: dict[str, Any], where: str, records: str = "text") -> Attack:

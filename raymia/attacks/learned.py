@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raymia.attacks.base import Attack, Scores, answered, register
+from raymia.attacks.base import EVERY, Attack, Scores, answered, register
 from raymia.evidence.text import TextEvidence
 from raymia.metrics.learning import fit, fold_of
 
@@ -34,7 +34,7 @@ class LearnedCombination(Attack):
     title = "Learned combination of all attacks"
     source = "raymia"
     formula = "cross-fitted log-odds of membership, linear in the other attacks' scores"
-    records = ("text", "image")
+    records = (EVERY,)
     asks = ()
     needs = frozenset({"other_scores"})
 

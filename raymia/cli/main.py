@@ -47,7 +47,7 @@ Plugins = Annotated[
     list[str] | None,
     typer.Option(
         "--plugin",
-        help="a file or module that registers attacks and questions; may be repeated",
+        help="a file or module of attacks, questions or kinds of records; may be repeated",
         metavar="FILE_OR_MODULE",
     ),
 ]
@@ -292,9 +292,9 @@ def attacks(plugin: Plugins = None) -> None:
 def _spec(file: Path, plugins: list[str] | None, engine: Engine | None) -> AuditSpec:
     """An audit file, with what the command line says otherwise."""
     from raymia.spec import with_engine
-    from raymia.spec.file import load_spec, with_plugins
+    from raymia.spec.file import load_spec
 
-    return with_plugins(with_engine(load_spec(file), _name(engine)), plugins or [])
+    return with_engine(load_spec(file, plugins or []), _name(engine))
 
 
 def _name(engine: Engine | None) -> EngineKind | None:

@@ -9,8 +9,8 @@ from raymia.questions.registry import questions_of
 from raymia.spec import (
     AttackSpec,
     AuditSpec,
+    MadeReference,
     SamplesTarget,
-    SelfGeneratedReference,
     ShadowReference,
 )
 from raymia.util.errors import InputError
@@ -61,7 +61,7 @@ def lacking(kind: type[Attack], spec: AuditSpec) -> str | None:
     """What an audit file does not give that an attack needs; None where it gives everything."""
     shadows = [r for r in spec.references.values() if isinstance(r, ShadowReference)]
     both_classes = spec.records.members and spec.records.non_members
-    generated = [r for r in spec.references.values() if isinstance(r, SelfGeneratedReference)]
+    generated = [r for r in spec.references.values() if isinstance(r, MadeReference)]
     generated_before = [t for t in spec.targets if isinstance(t, SamplesTarget)]
     needs = {
         "reference": (spec.references, "needs a reference; add one under `references`"),

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from raymia.spec import RecordsSection, learn_kind
+from raymia.util.plugins import Portable, is_in, on_forget
 
 if TYPE_CHECKING:
     from raymia.attacks import Attack, NamedAttack
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from raymia.spec import AuditSpec
 
 
-class Modality(ABC):
+class Modality(Portable, ABC):
     """A kind of records, with all that differs from other kinds.
 
     A subclass is a frozen dataclass whose fields are what was resolved for one audit of its kind.
@@ -190,6 +191,12 @@ def register(modality: Kind) -> Kind:
         raise ValueError(f"two modalities are of records of kind {kind!r}")
     _KNOWN[kind] = modality
     return modality
+
+
+@on_forget
+def _forget(module: str) -> None:
+    for kind in [kind for kind, modality in _KNOWN.items() if is_in(modality, module)]:
+        del _KNOWN[kind]
 
 
 def modality_of(kind: str) -> type[Modality]:

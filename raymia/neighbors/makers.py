@@ -10,10 +10,9 @@ from raymia.neighbors.infill import InfillQuestion
 from raymia.neighbors.mask_fill import MaskFillQuestion
 from raymia.neighbors.substitute import SubstituteQuestion
 from raymia.neighbors.word_list import WordList, load_word_list
+from raymia.questions.base import Question
 from raymia.spec import InfillNeighbors, PoolSpec, SubstituteNeighbors, TextNeighbors
 from raymia.util.errors import RaymiaError
-
-MakerQuestion = MaskFillQuestion | InfillQuestion | SubstituteQuestion
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class WordListLoader(Loader):
 class NeighborMaker:
     """A question that makes neighbors, with the fingerprint and the loader of what answers it."""
 
-    probe: MakerQuestion
+    probe: Question
     fingerprint: str
     loader: Loader
 

@@ -279,7 +279,7 @@ class _Planner:
         neighbors_made = None
         if self._ask_about_neighbors(attacks) and self._maker is not None:
             key = evidence_key(self._maker.probe, self._maker.fingerprint)
-            neighbors_made = (self._maker.probe.spec.count, key.hash)
+            neighbors_made = (len(self._maker.probe.indices()), key.hash)
         asks = [question for attack in attacks for question in attack.asks]
         probes = tuple(
             self._planned(question, probe, checkpoint.fingerprint)

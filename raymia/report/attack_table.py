@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raymia.attacks import Attack, registry
+from raymia.attacks.base import kinds_of_records
 from raymia.questions.base import ACCESS
 from raymia.questions.registry import costs, questions_of
 
@@ -20,8 +21,8 @@ NEEDS_SHOWN = {
 
 
 def attack_tables() -> Group:
-    """Every attack on texts and on images."""
-    return Group(attack_table("text"), attack_table("image"))
+    """Every attack on each kind of records."""
+    return Group(*map(attack_table, kinds_of_records()))
 
 
 def attack_table(records: str) -> Table:

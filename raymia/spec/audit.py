@@ -19,6 +19,7 @@ from raymia.spec.references import REFERENCES, AnyReference, ModelReference
 from raymia.spec.report import ReportSpec
 from raymia.spec.shift import ShiftSpec
 from raymia.spec.sweep import SweepSpec
+from raymia.util.plugins import is_in, on_forget
 
 EngineKind = Literal["ray", "local"]
 DEFAULT_ENGINE: EngineKind = "ray"
@@ -288,3 +289,10 @@ def learn_kind(section: type[RecordsSection]) -> str:
     if new:
         AuditSpec.model_rebuild(force=True)
     return kind
+
+
+@on_forget
+def _forget(module: str) -> None:
+    for known in (RECORDS, NEIGHBORS, REFERENCES):
+        known.sections = [section for section in known.sections if not is_in(section, module)]
+    AuditSpec.model_rebuild(force=True)

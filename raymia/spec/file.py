@@ -7,6 +7,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -32,7 +33,7 @@ from raymia.spec.neighbors import NEIGHBORS
 from raymia.spec.records import RECORDS
 from raymia.spec.references import REFERENCES
 from raymia.util.errors import InputError
-from raymia.util.plugins import is_file
+from raymia.util.plugins import is_file, load_plugins
 
 Model = TypeVar("Model", bound=ModelSpec)
 TARGETS = {kind.__name__ for kind in (TargetSpec, TargetSetSpec, EndpointTarget, SamplesTarget)}
@@ -54,19 +55,30 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_spec(path: str | Path) -> AuditSpec:
+def load_spec(path: str | Path, plugins: Iterable[str] = ()) -> AuditSpec:
     """Read and validate an audit file; relative paths in it become absolute.
+
+    Parameters
+    ----------
+    plugins : files and modules beside those that the audit file names; a file is relative to the
+        working directory.
 
     Raises
     ------
     InputError
         With every problem found, each naming the key it is about.
     """
-    return with_absolute_paths(read_spec(path), Path(path).resolve().parent)
+    more = [str(Path(name).resolve()) if is_file(name) else name for name in plugins]
+    spec = with_absolute_paths(read_spec(path, more), Path(path).resolve().parent)
+    return spec.model_copy(update={"plugins": [*spec.plugins, *more]})
 
 
-def read_spec(path: str | Path) -> AuditSpec:
+def read_spec(path: str | Path, plugins: Iterable[str] = ()) -> AuditSpec:
     """Read and validate an audit file, with the paths that are written in it.
+
+    Parameters
+    ----------
+    plugins : as in :func:`load_spec`.
 
     Raises
     ------
@@ -92,7 +104,19 @@ def read_spec(path: str | Path) -> AuditSpec:
             f"{path}: the audit file should be a mapping of keys, but it is "
             f"{'empty' if content is None else f'a {type(content).__name__}'}"
         )
+    _learn_kind(content, path.resolve().parent, plugins)
     return parse_spec(content, str(path))
+
+
+def _learn_kind(content: dict[str, Any], folder: Path, plugins: Iterable[str]) -> None:
+    """Load all that may register the kind of records, where it is none of those that are known."""
+    records, named = content.get("records"), content.get("plugins")
+    if not isinstance(records, dict) or records.get("kind", "text") in RECORDS.tags:
+        return
+    import_module("raymia.modalities")
+    own = [named] if isinstance(named, str) else named if isinstance(named, list) else []
+    files = [str(folder / name) if is_file(name) else name for name in map(str, own)]
+    load_plugins([*files, *plugins])
 
 
 def parse_spec(content: dict[str, Any], where: str) -> AuditSpec:
@@ -197,12 +221,6 @@ def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
         return str(local) if not is_url(path) and (local.exists() or _is_local(path)) else path
 
     return with_paths(spec, data, weights)
-
-
-def with_plugins(spec: AuditSpec, names: Iterable[str]) -> AuditSpec:
-    """The same with more plugins: files, relative to where one is, and modules."""
-    more = [str(Path(name).resolve()) if is_file(name) else name for name in names]
-    return spec.model_copy(update={"plugins": [*spec.plugins, *more]})
 
 
 def with_paths(

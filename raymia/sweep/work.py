@@ -52,7 +52,7 @@ class Terms:
 
     Attributes
     ----------
-    records : their kind, "text" or "image".
+    records : their kind, as "text".
     rates : false-positive rates of the TPR.
     plugins : code from outside, which is loaded where the terms arrive.
     """

@@ -5,26 +5,39 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from number_modality import NumberEvidence, Numbers
 from rich.console import Console
 
 from raymia.evidence.store import EvidenceStore
-from raymia.inputs.base import Inputs
+from raymia.metrics.summary import AttackMetrics
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.estimate import estimate
 from raymia.plan.planning import plan_audit
-from raymia.plan.stages import TargetPlan
-from raymia.questions.base import Item
 from raymia.report.plan_table import plan_table
 from raymia.run.audit import run_audit
 from raymia.spec import AuditSpec
 from raymia.spec.file import load_spec
+from raymia.spec.records import RECORDS
+from raymia.util import plugins
 from raymia.util.errors import InputError
 
+PLUGIN = Path(__file__).parents[1] / "support" / "number_modality.py"
 MEMBERS, OTHERS = [5.0 + 0.01 * n for n in range(30)], [7.0 + 0.01 * n for n in range(30)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def numbers() -> Iterator[ModuleType]:
+    """The kind of records, which nothing knows before or after these tests."""
+    plugin = plugins.load_plugins([str(PLUGIN)])[-1]
+    yield sys.modules[plugin.module]
+    plugins._forget(plugin.module)
+    assert "number" not in RECORDS.tags
 
 
 def write(folder: Path, **changes: object) -> AuditSpec:
@@ -37,6 +50,7 @@ def write(folder: Path, **changes: object) -> AuditSpec:
         "records": records,
         "targets": [{"name": "one", "model": "./center.json"}],
         "attacks": ["near"],
+        "resources": {"engine": "local"},
         "output": "run",
         "store": "store",
         **changes,
@@ -46,48 +60,65 @@ def write(folder: Path, **changes: object) -> AuditSpec:
     return load_spec(file)
 
 
-def ask(inputs: Inputs, store: EvidenceStore) -> list[TargetPlan]:
-    """Ask everything that is missing, in this process."""
-    payloads = dict(zip(*(column.to_pylist() for column in inputs.payloads), strict=True))
-    for stage in (stage for plan in plan_audit(inputs, store) for stage in plan.stages):
-        model = stage.loader.load()
-        for one in stage.probes:
-            items = [Item(record, index, payloads[record]) for record, index in one.missing.pairs()]
-            store.commit(one.key, one.probe.ask(model, items))
-    return plan_audit(inputs, store)
-
-
-def test_its_records_are_read_and_its_models_found(tmp_path: Path) -> None:
+def test_its_records_are_read_and_its_models_found(tmp_path: Path, numbers: ModuleType) -> None:
     inputs = resolve_inputs(write(tmp_path))
-    assert isinstance(inputs.modality, Numbers)
+    assert isinstance(inputs.modality, numbers.Numbers)
     assert inputs.records.table["payload"].to_pylist() == MEMBERS + OTHERS
     assert [named.label for named in inputs.attacks] == ["near"]
     assert pickle.loads(pickle.dumps(inputs.modality)) == inputs.modality
 
 
 def test_its_audit_is_planned_asked_scored_and_reported(tmp_path: Path) -> None:
-    spec = write(tmp_path)
+    spec = write(
+        tmp_path,
+        references={"averaged": {"kind": "averaged", "numbers": 20}},
+        attacks=["near", "learned_combination"],
+    )
     inputs, store = resolve_inputs(spec), EvidenceStore(spec.store)
     plans = plan_audit(inputs, store)
-    assert [plan.to_ask for plan in plans] == [60]
+    assert [plan.to_ask for plan in plans] == [120]
     console = Console(file=io.StringIO(), width=200)
     console.print(plan_table(inputs, plans, estimate(inputs, plans, store)))
     assert isinstance(console.file, io.StringIO)
-    assert "numbers to look at" in console.file.getvalue()
-    assert [plan.to_ask for plan in ask(inputs, store)] == [0]
+    for says in ("numbers to look at", "20 numbers are drawn around one"):
+        assert says in console.file.getvalue()
     result = run_audit(spec, console)
-    (metrics,) = result.metrics
     assert result.complete
-    assert (metrics.attack, metrics.auc.value) == ("near", 1.0)
+    aucs = {m.attack: m.auc.value for m in result.metrics if isinstance(m, AttackMetrics)}
+    assert aucs.keys() == {"near", "near@averaged", "learned_combination"}
+    assert aucs["near"] == 1.0
+    assert [plan.to_ask for plan in plan_audit(inputs, store)] == [0]
     assert result.shift is not None
-    assert "near" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "near@averaged" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
-def test_its_attacks_see_its_own_evidence(tmp_path: Path) -> None:
-    inputs, store = resolve_inputs(write(tmp_path)), EvidenceStore(str(tmp_path / "store"))
-    (plan,) = ask(inputs, store)
+def test_it_has_sections_of_its_own(tmp_path: Path) -> None:
+    spec = write(tmp_path, neighbors={"kind": "rounded", "digits": 2})
+    assert spec.neighbors is not None
+    assert spec.neighbors.model_dump() == {"kind": "rounded", "digits": 2}
+    with pytest.raises(InputError, match=r"neighbors\.digit: unknown key; did you mean 'digits'"):
+        write(tmp_path, neighbors={"kind": "rounded", "digit": 2})
+
+
+def test_it_comes_from_a_plugin_of_the_audit_file(tmp_path: Path) -> None:
+    write(tmp_path, plugins=[str(PLUGIN)])
+    for command in ("plan", "attacks"):
+        named = "audit.yaml" if command == "plan" else f"--plugin={PLUGIN}"
+        found = subprocess.run(
+            [sys.executable, "-m", "raymia", command, named],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert found.returncode == 0, found.stderr
+        assert ("numbers to look at" if command == "plan" else "near[@REF]") in found.stdout
+
+
+def test_its_attacks_see_its_own_evidence(tmp_path: Path, numbers: ModuleType) -> None:
+    spec = write(tmp_path)
+    run_audit(spec, Console(file=io.StringIO()))
+    inputs, store = resolve_inputs(spec), EvidenceStore(spec.store)
+    (plan,) = plan_audit(inputs, store)
     given = inputs.modality.evidence_on(inputs, store, plan).given_to(inputs.attacks[0], {})
-    assert isinstance(given, NumberEvidence)
+    assert isinstance(given, numbers.NumberEvidence)
     assert given.target.distance[:2] == pytest.approx([0.0, 0.01])
 
 

@@ -440,7 +440,6 @@ def test_tokens_per_record_are_those_the_model_is_given(inputs, base: CausalLM):
     ("file", "content", "why"),
     [
         ("tokenizer.json", "{}", "KeyError: 'added_tokens'"),
-        ("config.json", '{"model_type": "gpt99"}', "model type `gpt99`"),
     ],
 )
 def test_a_tokenizer_or_config_that_cannot_be_loaded_is_named(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +18,28 @@ from pydantic import Field
 from raymia.attacks import Attack, NamedAttack, register
 from raymia.attacks.base import Scores
 from raymia.evidence.answers import AnswersByQuestion, holds_answers
-from raymia.evidence.store import EvidenceStore
+from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
+from raymia.evidence.text import LabelledScores
 from raymia.inputs import modality
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.modality import Modality
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.loaders import Loader
 from raymia.plan.stages import TargetPlan
+from raymia.prepare.recipe import Report
 from raymia.questions.base import Item, Question, register_question
 from raymia.records.base import Given, RecordSet, gather_records
 from raymia.records.tables import read_rows
 from raymia.results.findings import Findings
-from raymia.scoring.evidence import Answers
-from raymia.spec import AuditSpec, PoolSpec, RecordsSection, TargetSpec
+from raymia.scoring.evidence import Answers, Known
+from raymia.spec import (
+    AuditSpec,
+    MadeReference,
+    NeighborsSection,
+    PoolSpec,
+    RecordsSection,
+    TargetSpec,
+)
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
 
@@ -43,10 +53,25 @@ SCHEMA = pa.schema(
 )
 
 
+class RoundedNeighbors(NeighborsSection):
+    """Neighbors of a number: the number with fewer digits."""
+
+    kind: Literal["rounded"] = Field(description="what is done to it")
+    digits: int = Field(default=1, ge=0, description="that are left after the point")
+
+
+class AveragedReference(MadeReference):
+    """A center that lies where numbers do that are drawn around the target's."""
+
+    kind: Literal["averaged"] = Field(description="tells this reference from a model")
+    numbers: int = Field(default=100, ge=1, description="that are drawn")
+
+
 class NumberRecordsSpec(RecordsSection):
     """Numbers, one to a row of a JSONL file."""
 
     what = "numbers"
+    takes = (RoundedNeighbors, AveragedReference)
 
     kind: Literal["number"] = Field(description="tells numbers from texts")
     number_column: str = Field(default="number", description="name of the column of numbers")
@@ -88,6 +113,49 @@ class CenterLoader(Loader):
         return float(json.loads(Path(self.checkpoint.path).read_text(encoding="utf-8")))
 
 
+@dataclass(frozen=True)
+class AveragedRecipe:
+    """How a reference comes about; see :class:`raymia.prepare.recipe.Recipe`."""
+
+    target: CenterFile
+    spec: AveragedReference
+    base: None = None
+    steps: int = 1
+
+    @property
+    def material_key(self) -> str:
+        return digest(["numbers", self.target.fingerprint, self.spec.numbers])
+
+    @property
+    def key(self) -> str:
+        return digest(["center", self.material_key])
+
+    @property
+    def items(self) -> int:
+        return self.spec.numbers
+
+    def rate_parts(self) -> tuple[list[Any], list[Any]]:
+        return ["draw"], ["average"]
+
+    def describe(self, target: str) -> str:
+        return f"{self.spec.numbers} numbers are drawn around {target}"
+
+    def make(self, store: EvidenceStore, pool: PoolSpec, report: Report) -> None:
+        center = CenterLoader(self.target).load()
+        drawn = center + np.random.default_rng(0).normal(size=self.spec.numbers)
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "center.json").write_text(json.dumps(float(drawn.mean())))
+            facts = {"seconds": 1.0, "steps": 1}
+            Path(folder, PREPARED_MARKER).write_text(json.dumps(facts))
+            report("average")(1, 1)
+            store.commit_prepared(self.key, Path(folder))
+
+    def finished(self, folder: Path | None) -> CenterFile:
+        if folder is None:
+            return CenterFile("", f"to be made: {self.key}")
+        return _resolve(str(folder / "center.json"), "reference")
+
+
 @holds_answers("number")
 @dataclass(frozen=True)
 class NumberAnswers(AnswersByQuestion):
@@ -127,8 +195,12 @@ class DistanceQuestion(Question):
 
 @dataclass(frozen=True)
 class NumberEvidence:
+    """What an attack on numbers may look at."""
+
     numbers: Scores
     target: NumberAnswers
+    reference: NumberAnswers | None
+    labelled: LabelledScores | None
 
 
 @register
@@ -142,18 +214,27 @@ class Near(Attack):
     formula = "-|x - center|"
     records = ("number",)
     asks = ("distance",)
+    needs = frozenset({"reference_if_given"})
 
     def score(self, evidence: NumberEvidence) -> Scores:
-        return -evidence.target.distance
+        if evidence.reference is None:
+            return -evidence.target.distance
+        return evidence.reference.distance - evidence.target.distance
 
 
 @dataclass(frozen=True)
 class OnNumbers:
-    evidence: NumberEvidence
+    numbers: Scores
+    answers: Answers
+    known: Known
 
     def given_to(self, named: NamedAttack, found: Mapping[str, Scores]) -> NumberEvidence:
-        del named, found
-        return self.evidence
+        return NumberEvidence(
+            self.numbers,
+            self.answers.target,
+            self.answers.against(named.reference),
+            self.known.labelled(found) if "other_scores" in named.attack.needs else None,
+        )
 
 
 @modality.register
@@ -185,10 +266,15 @@ class Numbers(Modality):
             spec, cls(), records, attacks, targets, references={}, population={}, shadow_members={}
         )
 
+    def recipe(self, inputs: Inputs, reference: str, target: str) -> AveragedRecipe:
+        spec, maker = inputs.spec.references[reference], inputs.targets[target]
+        assert isinstance(spec, AveragedReference)
+        assert isinstance(maker, CenterFile)
+        return AveragedRecipe(maker, spec)
+
     def evidence_on(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> OnNumbers:
         answers = Answers(inputs, store, plan, inputs.records.ids)
-        numbers = inputs.records.table["payload"].to_numpy()
-        return OnNumbers(NumberEvidence(numbers, answers.target))
+        return OnNumbers(inputs.records.table["payload"].to_numpy(), answers, Known(inputs))
 
     def score_by_loss(self, evidence: NumberAnswers) -> Scores:
         return -evidence.distance
