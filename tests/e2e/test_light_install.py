@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from small_audit import BASE, Models, write_small_audit
@@ -30,9 +29,8 @@ def test_the_lists_leave_out_what_the_other_kind_of_record_takes() -> None:
     assert {"torch", "ray", "scikit-learn", "diffusers"} < listed("images.txt")
 
 
-@pytest.mark.usefixtures("own_ray")
 def test_texts_are_planned_audited_and_reported(tmp_path: Path, models: Models) -> None:
-    audit = write_small_audit(tmp_path, models)
+    audit = write_small_audit(tmp_path, models, resources={"engine": "local"})
     for command in ("plan", "audit"):
         done = raymia_without(NOT_FOR_TEXTS, tmp_path, command, audit)
         assert done.returncode == 0, done.stderr
