@@ -25,8 +25,10 @@ from raymia.scoring.reduction import MAX_HERE, count_scores, reduce_audit, score
 from raymia.scoring.workers import Here, Workers
 from raymia.spec import AuditSpec
 from raymia.storage.lease import Lease, held, new_run_id
+from raymia.util.caller import caller_state
 
 
+@caller_state()
 def run_audit(spec: AuditSpec, console: Console) -> RunResult:
     """Run an audit: ask for what is missing, score, measure, and write the report.
 

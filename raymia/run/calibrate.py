@@ -16,6 +16,7 @@ from raymia.plan.rates import Rates
 from raymia.records.base import RecordSet
 from raymia.run.asking import ask
 from raymia.spec import MadeReference
+from raymia.util.caller import caller_state
 from raymia.util.draws import stream_key
 from raymia.util.errors import RaymiaError
 
@@ -23,6 +24,7 @@ CALIBRATION_STEPS = 32
 """Optimizer steps for which references are trained where it is only measured how long they take."""
 
 
+@caller_state()
 def calibrate(inputs: Inputs, store: EvidenceStore, records: int, console: Console) -> None:
     """Measure the rates on a part of the records; what is answered is thrown away.
 

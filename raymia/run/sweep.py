@@ -27,10 +27,12 @@ from raymia.sweep.record import Tried
 from raymia.sweep.result import QueryCount, Row, SweepResult, sweep_table, write_sweep
 from raymia.sweep.space import check_sweep
 from raymia.sweep.work import STAGE, Terms
+from raymia.util.caller import caller_state
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.plugins import load_plugins
 
 
+@caller_state()
 def run_sweep(spec: AuditSpec, console: Console) -> SweepResult:
     """Run the sweep of an audit file, and write its table and its page.
 

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from raymia.engine.on_ray.capacity import Demand, Machine, one_each, shortages
+from raymia.engine.on_ray.ray_private import autoscaler_config, is_refused, is_second_autoscaler
 from raymia.engine.on_ray.stopping import pause
 from raymia.util.errors import InputError, RaymiaError
 
-HEAD = "node:__internal_head__"
 GROUP_LABEL = "ray.io/node-group"
-OPTION = "--autoscaling-config="
 ASK_AGAIN_SECONDS = 5.0
 """Ray Data overwrites what was asked of the autoscaler with what it asks itself."""
 POLL_SECONDS = 1.0
 SAY_SECONDS = 15.0
-STATUS_SECONDS = 15.0
-"""How long a head that has just started may take to say whether it has an autoscaler."""
 REFUSALS = 3
 """How many times in a row an autoscaler has to say that it cannot."""
 _asked: list[Sequence[Demand]] = []
@@ -44,14 +38,6 @@ def present() -> list[Machine]:
     ]
 
 
-def is_second() -> bool:
-    """Whether the cluster has Ray's second autoscaler, as KubeRay's clusters do. It knows labels,
-    and says what it cannot start, but not what it can."""
-    from ray.autoscaler.v2.utils import is_autoscaler_v2
-
-    return bool(is_autoscaler_v2(fetch_from_server=True))
-
-
 def startable() -> tuple[Machine, ...] | None:
     """The kinds of machines that the autoscaler may have at most, those that run included.
 
@@ -59,41 +45,10 @@ def startable() -> tuple[Machine, ...] | None:
     -------
     Empty where no autoscaler is; None where there is one that does not say.
     """
-    from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    if is_second():
+    if is_second_autoscaler() is not False:
         return None
-    deadline = time.monotonic() + STATUS_SECONDS
-    while not (status := _internal_kv_get(DEBUG_AUTOSCALING_STATUS)):
-        if time.monotonic() > deadline:
-            return ()
-        time.sleep(POLL_SECONDS)
-    monitor = json.loads(status).get("monitor_pid")
-    head = next((n["NodeID"] for n in ray.nodes() if n["Alive"] and HEAD in n["Resources"]), None)
-    if monitor is None or head is None:
-        return ()
-    config = ray.get(
-        ray.remote(num_cpus=0)(_configuration)
-        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(head, soft=False))
-        .remote(monitor)
-    )
+    config = autoscaler_config()
     return None if config is None else _kinds(config)
-
-
-def _configuration(monitor: int) -> dict[str, Any] | None:
-    """The autoscaler's file, read where it lies; empty where it has none."""
-    import yaml
-
-    try:
-        arguments = Path(f"/proc/{monitor}/cmdline").read_text().split("\0")
-        named = [a.removeprefix(OPTION) for a in arguments if a.startswith(OPTION)]
-        if not named:
-            return {}
-        content = yaml.safe_load(Path(named[0]).expanduser().read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return None
-    return {key: content.get(key) for key in ("available_node_types", "max_workers")}
 
 
 def _kinds(config: dict[str, Any]) -> tuple[Machine, ...] | None:
@@ -148,7 +103,7 @@ def wait_for(demands: Sequence[Demand], console: Console, seconds: float) -> Non
     said, refusals = 0.0, 0
     while lacking := shortages(demands, present()):
         waited = time.monotonic() - started
-        refusals = refusals + 1 if _is_refused() else 0
+        refusals = refusals + 1 if is_refused() else 0
         if refusals >= REFUSALS:
             raise InputError(
                 [f"resources: {line}, and the autoscaler can start none" for line in lacking]
@@ -171,18 +126,6 @@ def wait_for(demands: Sequence[Demand], console: Console, seconds: float) -> Non
 
 def say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _is_refused() -> bool:
-    """Whether Ray's second autoscaler says that it cannot start what it was asked for."""
-    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
-    from ray.experimental.internal_kv import internal_kv_get_gcs_client
-
-    if not is_second():
-        return False
-    reply = GetClusterStatusReply()
-    reply.ParseFromString(internal_kv_get_gcs_client().get_cluster_status(timeout_s=10))
-    return bool(reply.autoscaling_state.infeasible_cluster_resource_constraints)
 
 
 def _keep_asking(stop: threading.Event) -> None:

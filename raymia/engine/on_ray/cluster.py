@@ -8,8 +8,8 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raymia.engine.on_ray.autoscaler import GROUP_LABEL, present, startable
 from raymia.engine.on_ray.capacity import Demand, Machine
 from raymia.engine.on_ray.reachable import check_answers
+from raymia.engine.on_ray.watchdog import followed
 from raymia.spec import PoolSpec, ResourcesSpec
 from raymia.storage.files import Folder
+from raymia.util.caller import caller_state
 from raymia.util.errors import InputError, RaymiaError
 
 LOCAL = "local"
@@ -127,38 +129,57 @@ def is_given() -> bool:
 def connected(resources: ResourcesSpec) -> Iterator[Cluster]:
     """Join the cluster named by RAY_ADDRESS (a submitted job has it set), or start Ray here.
 
-    A Ray that was started here is stopped at the end; one that was there is left running.
+    A Ray that was started here is stopped at the end; one that was there is left running. What Ray
+    changes in this process is undone.
     """
-    was_running = ray.is_initialized()
-    told_to_stop = threading.Event()
+    with caller_state(), _connected(resources) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _connected(resources: ResourcesSpec) -> Iterator[Cluster]:
     address = os.environ.get("RAY_ADDRESS", LOCAL)
-    if not was_running:
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if address == LOCAL:
-            for name, value in LOCAL_ENVIRONMENT.items():
-                os.environ.setdefault(name, value)
-            options |= {"address": LOCAL, "num_cpus": resources.cpus, "include_dashboard": False}
-        else:
-            check_answers(address)
+    is_local, told_to_stop = address == LOCAL, threading.Event()
+    with ExitStack() as at_the_end:
+        if not ray.is_initialized():
+            mark = at_the_end.enter_context(followed()) if is_local else {}
+            at_the_end.callback(ray.shutdown)
+            _begin(resources, address, mark)
+            _stop_on_sigterm(told_to_stop)
         try:
-            ray.init(**options)
-        except Exception as error:  # a bare Exception where it is too slow to start
-            place = "started here" if address == LOCAL else f"joined at {address}"
-            raise RaymiaError(
-                f"Ray could not be {place}: {str(error).strip() or type(error).__name__}; what was "
-                "answered is stored, run it again once the machine has memory and time to spare"
-            ) from error
-        _stop_on_sigterm(told_to_stop)
+            yield Cluster(is_local, () if is_local else startable())
+        except SystemExit:
+            if told_to_stop.is_set():  # ray.get makes 1 of whatever the program would exit with
+                raise SystemExit(EXIT_TERMINATED) from None
+            raise
+
+
+def _begin(resources: ResourcesSpec, address: str, mark: Mapping[str, str]) -> None:
+    """Start Ray here, or join it.
+
+    Parameters
+    ----------
+    mark : environment variables for Ray's processes alone.
+    """
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == LOCAL:
+        for name, value in LOCAL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        options |= {"address": LOCAL, "num_cpus": resources.cpus, "include_dashboard": False}
+    else:
+        check_answers(address)
+    os.environ.update(mark)
     try:
-        is_local = address == LOCAL
-        yield Cluster(is_local, () if is_local else startable())
-    except SystemExit:
-        if told_to_stop.is_set():  # ray.get makes 1 of whatever the program would exit with
-            raise SystemExit(EXIT_TERMINATED) from None
-        raise
+        ray.init(**options)
+    except Exception as error:  # a bare Exception where it is too slow to start
+        place = "started here" if address == LOCAL else f"joined at {address}"
+        raise RaymiaError(
+            f"Ray could not be {place}: {str(error).strip() or type(error).__name__}; what was "
+            "answered is stored, run it again once the machine has memory and time to spare"
+        ) from error
     finally:
-        if not was_running:
-            ray.shutdown()
+        for name in mark:
+            del os.environ[name]
 
 
 def _stop_on_sigterm(told: threading.Event) -> None:

@@ -35,6 +35,7 @@ from raymia.spec import PoolSpec, ResourcesSpec
 from raymia.sweep.evaluate import Setting
 from raymia.sweep.proposals import Proposed
 from raymia.sweep.work import Case, Terms, Trials
+from raymia.util.caller import silenced
 
 
 @contextmanager
@@ -101,9 +102,9 @@ class RayExecutor:
                 board=board,
             )
 
-        return run_streams(
-            plan.streams, run, blocks=max_blocks(plan.inputs), cluster=self.cluster, board=board
-        )
+        blocks = max_blocks(plan.inputs)
+        with silenced("ray.data"):  # what goes wrong is raised
+            return run_streams(plan.streams, run, blocks=blocks, cluster=self.cluster, board=board)
 
     def call(self, functions: Sequence[Callable[[], Any]], pool: PoolSpec) -> list[Any]:
         return run_tasks(functions, pool, self.cluster)

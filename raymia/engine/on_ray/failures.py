@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import ray
 
 from raymia.util.errors import RaymiaError
+
+WRAPPED = "ray.exceptions.UserCodeException: "
+CHAINED = "\n\nThe above exception was the direct cause of the following exception:\n\n"
 
 
 def own_error(error: BaseException) -> RaymiaError:
@@ -18,4 +23,15 @@ def own_error(error: BaseException) -> RaymiaError:
             return seen
         else:
             seen = getattr(seen, "cause", None) or seen.__cause__
-    return RaymiaError(f"a worker failed: {str(error).strip().splitlines()[-1]}")
+    return _from_text(str(error).strip())
+
+
+def _from_text(text: str) -> RaymiaError:
+    """Ray Data's own exception brings what it is about as a traceback alone."""
+    if WRAPPED in text:
+        before, _, _ = text.rpartition(CHAINED)
+        last = re.search(r"^([\w.]+): (.*)", before.rpartition(CHAINED)[2], re.M | re.S)
+        if last is not None and last[1].startswith("raymia."):
+            return RaymiaError(last[2])
+        text = before or text
+    return RaymiaError(f"a worker failed: {text.splitlines()[-1]}")

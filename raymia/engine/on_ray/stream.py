@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.exceptions import ExecutionTimeoutError
 
 from raymia.engine.blocks import make_blocks
 from raymia.engine.on_ray.board import RemoteBoard
 from raymia.engine.on_ray.cluster import Cluster, pool_options, threads_per_actor
 from raymia.engine.on_ray.failures import own_error
+from raymia.engine.on_ray.killing import Actors, report_to
 from raymia.engine.on_ray.machines import Machines, demands_of
 from raymia.engine.on_ray.merging import TaskMerging
+from raymia.engine.on_ray.ray_private import set_options
 from raymia.engine.on_ray.stopping import StoppedError, stop_requested
 from raymia.engine.stage import PoolConfig, Worker, failures_in
 from raymia.engine.stream import Stream
@@ -73,21 +72,14 @@ def run_stream(
         sent += block.num_rows
     if not blocks:
         return {}
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # Wrapped in Ray Data's own exception, the error of a worker would not reach the driver.
-    context.raise_original_map_exception = True
-    # The error is raised here; ray.data set its own level when it was imported.
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    # Waiting for machines to come up, or for a large model to load, is not a stall.
-    context.execution_no_progress_timeout_s = max(MIN_TIMEOUT_SECONDS, 60 * wait_minutes)
-    context.execution_options.preserve_order = False
-    context.custom_execution_callback_classes = [EndsWhenStopped]
     actors = sum(pool.spec.actors for pool in pools)
     computing = sum(pool.spec.actors for pool in pools if pool.computes)
     threads = threads_per_actor(computing, cluster)
     dataset = ray.data.from_arrow_refs(blocks)
+    # Waiting for machines to come up, or for a large model to load, is not a stall.
+    timeout = max(MIN_TIMEOUT_SECONDS, 60 * wait_minutes)
+    set_options(dataset.context, timeout)  # its own; the caller's stays as it is
+    pool_actors = Actors(dataset.context)
     for stage in stages:
         board.expect(stage.name, stage.to_ask)
     for pool, config in zip(pools, stream.configs(store_url), strict=True):
@@ -96,14 +88,14 @@ def run_stream(
             batch_size=block_records,  # a block; Ray Data wants a number for actors on GPUs
             batch_format="pyarrow",
             compute=_strategy(pool.spec, len(blocks)),
-            fn_constructor_args=(config, board, threads),
+            fn_constructor_args=(config, board, threads, pool_actors.register),
             udf_modifying_row_count=False,
             **pool_options(pool.spec, actors, cluster),
         )
     passed, failed = 0, dict[str, str]()
     merging = TaskMerging(store_url, stream.keys)
     try:
-        with machines(demands_of(pools, len(blocks), cluster)):
+        with machines(demands_of(pools, len(blocks), cluster)), pool_actors.end_with():
             for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
                 passed += batch.num_rows
                 failed |= failures_in(batch)
@@ -111,10 +103,12 @@ def run_stream(
         if not stop_requested().is_set():
             merging.finish()
     except ray.exceptions.RayError as error:
+        if stop_requested().is_set():
+            raise StoppedError from error
         raise own_error(error) from error
     except ExecutionTimeoutError:
         raise RaymiaError(
-            f"nothing was answered for {context.execution_no_progress_timeout_s / 60:.0f} minutes: "
+            f"nothing was answered for {timeout / 60:.0f} minutes: "
             "the machines were lost and none came up for them, or a model takes longer than that; "
             "what was answered is stored, run it again to go on, with a longer "
             "resources.wait_minutes if need be"
@@ -132,9 +126,13 @@ class PoolActor:
     Parameters
     ----------
     threads : torch threads; None leaves them as they are.
+    register : see :func:`raymia.engine.on_ray.killing.report_to`.
     """
 
-    def __init__(self, config: PoolConfig, board: RemoteBoard, threads: int | None) -> None:
+    def __init__(
+        self, config: PoolConfig, board: RemoteBoard, threads: int | None, register: Any
+    ) -> None:
+        report_to(register)
         self._worker = Worker(config, board, ray.get_runtime_context().get_actor_id())
         # Loading in the background makes a failure to load an error of the first block, which Ray
         # reports with its cause; an error in a constructor it does not.
@@ -161,33 +159,6 @@ class _ObjectStore:
     def get(self, kept: Any) -> pa.Table:
         table: pa.Table = ray.get(kept)
         return table
-
-
-class EndsWhenStopped(ExecutionCallback):  # type: ignore[misc]
-    """Kills the actors of an execution that fails, or whose thread is told to end.
-
-    Ray Data makes one in the thread that asks for an execution, and calls it in the loop of that
-    execution, many times a second. By itself it lets actors finish what they are at, and keeps them
-    as long as anybody keeps the error.
-    """
-
-    def __init__(self) -> None:
-        self._stop = stop_requested()
-        self._ending: threading.Thread | None = None
-
-    def before_execution_starts(self, executor: Any) -> None:
-        shutdown = executor.shutdown
-
-        def kill(force: bool, exception: BaseException | None = None) -> None:
-            shutdown(force or exception is not None, exception)
-
-        executor.shutdown = kill
-
-    def on_execution_step(self, executor: Any) -> None:
-        if self._stop.is_set() and self._ending is None:
-            # In a thread, since it waits for the loop that calls this.
-            self._ending = threading.Thread(target=executor.shutdown, args=(True,), daemon=True)
-            self._ending.start()
 
 
 def _strategy(pool: PoolSpec, blocks: int) -> ray.data.ActorPoolStrategy:

@@ -13,17 +13,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from raymia.engine.on_ray.package import AUDIT_FILE, Package
+from raymia.engine.on_ray.ray_private import PACKAGING_LOGGERS
 from raymia.engine.on_ray.reachable import SECONDS, TOKEN_HELP
 from raymia.util.errors import InputError, RaymiaError
 
 ENTRYPOINT = f"python -m raymia audit {AUDIT_FILE}"
 ID_CHARACTERS = 12
-QUIET = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
-"""Loggers that say what is packed, where it is put, and how a connection was closed."""
 RECONNECTS = 30
 RECONNECT_SECONDS = 2.0
 
@@ -46,7 +41,7 @@ class Jobs:
         from ray.job_submission import JobSubmissionClient
 
         self.address = address
-        for name in QUIET:
+        for name in PACKAGING_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
         _check_port(address)
         try:

@@ -7,7 +7,6 @@ a setting. Nothing here asks a model, and no Ray Data runs within a trial, which
 from __future__ import annotations
 
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from raymia.scoring.evidence import TargetEvidence
 from raymia.sweep.evaluate import Setting
 from raymia.sweep.proposals import Proposed
 from raymia.sweep.work import STAGE, Case, Source, Terms, Trials, Worker, shared_out
+from raymia.util.caller import silenced
 from raymia.util.errors import RaymiaError
 
 MIN_PER_TRIAL = 25
@@ -63,8 +63,8 @@ def try_settings(
     )
     for name, value in TUNE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # errors are raised here
-    with tempfile.TemporaryDirectory(prefix="raymia-") as folder:
+    # Errors are raised here.
+    with silenced("ray.tune"), tempfile.TemporaryDirectory(prefix="raymia-") as folder:
         tuner = tune.Tuner(
             tune.with_parameters(_go_through, shared=shared, board=board),
             param_space={"source": tune.grid_search(list(range(len(sources))))},
