@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raymia.models.denoisers.model import PREDICTIONS
+from raymia.models.denoisers.resolver import PREDICTIONS
 from raymia.prepare.denoiser_files import SCHEDULERS, fresh_pipeline
 from raymia.prepare.image_split import write_manifest
 from raymia.prepare.target_job import add_arguments, checked, progress_bar, read_and_split, run_job

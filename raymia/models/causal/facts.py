@@ -46,22 +46,6 @@ OTHER_TASKS = re.compile(
 )
 """Ends of names of classes that are no language models, whatever their weights would load as."""
 
-_POSITIONS = {
-    "camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta",
-    "xlm-roberta-xl", "xmod",
-}  # fmt: skip
-"""Model types whose positions are counted from the one after the padding token's."""
-
-ALWAYS_CAUSAL = {"gpt_neox", "gpt_neox_japanese", "trocr"}
-"""Model types that are decoders whatever ``is_decoder`` says."""
-NEVER_CAUSAL = {"flaubert", "xlm", "xlnet"}
-"""Model types with a language-model head whose positions see those after them."""
-OTHER_TASKS = re.compile(
-    r"For(MaskedLM|PreTraining|NextSentencePrediction|(Sequence|Token|Image|Audio)Classification"
-    r"|QuestionAnswering|MultipleChoice|RewardModel(ing)?)$"
-)
-"""Ends of names of classes that are no language models, whatever their weights would load as."""
-
 _POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings|positions_embed)\.weight$")
 _OTHER_TOWERS = re.compile(r"(^|[._])(vision|visual|image|audio|encoder)")
 
