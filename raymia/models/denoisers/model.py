@@ -177,6 +177,7 @@ def load_denoiser(checkpoint: DenoiserCheckpoint, *, batch_images: int) -> Denoi
 
 def load_part(folder: Path, part: Part, dtype: torch.dtype, **options: Any) -> Any:
     """A part of a pipeline that diffusers has a class for."""
+    require("diffusers", "diffusion models")
     import diffusers
 
     kind = getattr(diffusers, part.kind)
