@@ -9,10 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from raymia.attacks.base import Attack, Scores, answered, register
+from raymia.attacks.quantile import ExcessOverQuantile
 from raymia.evidence.text import TextEvidence
-
-MIN_POPULATION = 20
-"""Texts below which a quantile is not fitted."""
 
 
 @register
@@ -68,7 +66,7 @@ class Rmia(Attack):
 
 @register
 @dataclass(frozen=True)
-class Quantile(Attack):
+class Quantile(ExcessOverQuantile):
     """How far the record is above what a non-member like it would reach (Bertran et al., 2023).
 
     On the population, the 1 - fpr quantile of the target's mean log-probability is fitted as a
@@ -81,62 +79,12 @@ class Quantile(Attack):
     fpr : false-positive rate at which the quantile is taken, in (0, 1).
     """
 
-    fpr: float = 0.01
-
-    name = "quantile"
-    title = "Quantile regression"
     source = "Bertran et al. 2023, arXiv 2307.03694"
     formula = "mean_t log p(x_t | x_<t) - Q(x), Q the 1 - fpr quantile for non-members like x"
     needs = frozenset({"reference", "population"})
 
-    def __post_init__(self) -> None:
-        if not 0 < self.fpr < 1:
-            raise ValueError(f"fpr should be in (0, 1), but got {self.fpr}")
-
-    def score(self, evidence: TextEvidence) -> Scores:
-        return excess_over_quantile(
-            *_covariates(answered(evidence.population)), *_covariates(evidence), self.fpr
-        )
-
-
-def excess_over_quantile(
-    known: npt.NDArray[np.float64],
-    values: Scores,
-    features: npt.NDArray[np.float64],
-    scores: Scores,
-    fpr: float,
-) -> Scores:
-    """How far scores are above the 1 - fpr quantile, which is fitted as a linear function.
-
-    Parameters
-    ----------
-    known, values : what the quantile depends on, [population, covariates], and the population's
-        scores.
-    features, scores : the same of the records.
-
-    Returns
-    -------
-    [records]; NaN where something is not finite, and everywhere if the population has fewer than
-    20 usable rows.
-    """
-    from sklearn.linear_model import QuantileRegressor
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    fitted = np.isfinite(known).all(axis=1) & np.isfinite(values)
-    judged = np.isfinite(features).all(axis=1) & np.isfinite(scores)
-    excess = np.full(len(scores), np.nan)
-    if fitted.sum() < MIN_POPULATION or not judged.any():
-        return excess
-    regressor = QuantileRegressor(quantile=1 - fpr, alpha=0.0)
-    model = make_pipeline(StandardScaler(), regressor).fit(known[fitted], values[fitted])
-    excess[judged] = scores[judged] - model.predict(features[judged])
-    return excess
-
-
-def _covariates(evidence: TextEvidence) -> tuple[npt.NDArray[np.float64], Scores]:
-    """What a quantile depends on, [texts, 3], and the target's mean log-probability, [texts]."""
-    compressed = [len(zlib.compress(text.encode())) / len(text) for text in evidence.texts]
-    lengths = [np.log(len(text)) for text in evidence.texts]
-    reference = answered(evidence.reference).tokens.mean()
-    return np.column_stack([reference, compressed, lengths]), evidence.target.tokens.mean()
+    def covariates(self, evidence: TextEvidence) -> tuple[npt.NDArray[np.float64], Scores]:
+        compressed = [len(zlib.compress(text.encode())) / len(text) for text in evidence.texts]
+        lengths = [np.log(len(text)) for text in evidence.texts]
+        reference = answered(evidence.reference).tokens.mean()
+        return np.column_stack([reference, compressed, lengths]), evidence.target.tokens.mean()

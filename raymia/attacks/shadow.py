@@ -5,26 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from raymia.attacks.base import Attack, Scores, register
-from raymia.attacks.gaussian import offline_score, online_score
-from raymia.evidence.text import ModelEvidence, ShadowEvidence, TextEvidence
+from raymia.attacks.base import Scores, register
+from raymia.attacks.likelihood_ratio import AmongShadows, Offline, Online
+from raymia.evidence.text import ModelEvidence
 
 MAX_PROBABILITY = 1 - 1e-7
 """Probabilities nearer to 1 have no finite logit."""
 
 
 @dataclass(frozen=True)
-class _Likelihoods(Attack):
-    fixed_variance: bool = True
+class _OnLogits(AmongShadows):
+    """The logit of the geometric mean of a record's token probabilities."""
 
-    needs = frozenset({"shadows"})
+    def statistic(self, model: ModelEvidence) -> Scores:
+        q = np.minimum(np.exp(model.tokens.mean()), MAX_PROBABILITY)
+        logits: Scores = np.log(q) - np.log1p(-q)
+        return logits
 
 
 @register
 @dataclass(frozen=True)
-class Lira(_Likelihoods):
+class Lira(Online, _OnLogits):
     """LiRA, online: how much likelier the record is under shadows trained on it (Carlini et al.,
     S&P 2022).
 
@@ -38,18 +40,13 @@ class Lira(_Likelihoods):
         least two shadows of each kind.
     """
 
-    name = "lira"
-    title = "LiRA, online"
     source = "Carlini et al. 2022, arXiv 2112.03570"
     formula = "log N(phi(x); mu_in, s_in) - log N(phi(x); mu_out, s_out), phi = log(q / (1 - q))"
-
-    def score(self, evidence: TextEvidence) -> Scores:
-        return online_score(*_logits(evidence), self.fixed_variance)
 
 
 @register
 @dataclass(frozen=True)
-class LiraOffline(_Likelihoods):
+class LiraOffline(Offline, _OnLogits):
     """LiRA, offline: how far the record is above what shadows without it say (Carlini et al.).
 
     In standard deviations of the shadows that were not trained on the record, which orders records
@@ -60,29 +57,5 @@ class LiraOffline(_Likelihoods):
     fixed_variance : as in `lira`.
     """
 
-    name = "lira_offline"
-    title = "LiRA, offline"
     source = "Carlini et al. 2022, arXiv 2112.03570"
     formula = "[phi(x) - mu_out] / s_out, phi = log(q / (1 - q)), q = exp(mean_t log p)"
-
-    def score(self, evidence: TextEvidence) -> Scores:
-        return offline_score(*_logits(evidence), self.fixed_variance)
-
-
-def _logits(evidence: TextEvidence) -> tuple[Scores, Scores, npt.NDArray[np.bool_]]:
-    """Logits of the target [records] and of the shadows [shadows, records], and which shadow was
-    trained on which record."""
-    if not evidence.shadows:
-        raise ValueError("this attack needs the evidence of shadows")
-    shadows: list[ShadowEvidence] = list(evidence.shadows)
-    return (
-        _logit(evidence.target),
-        np.stack([_logit(shadow.model) for shadow in shadows]),
-        np.stack([shadow.is_in for shadow in shadows]),
-    )
-
-
-def _logit(model: ModelEvidence) -> Scores:
-    q = np.minimum(np.exp(model.tokens.mean()), MAX_PROBABILITY)
-    logits: Scores = np.log(q) - np.log1p(-q)
-    return logits

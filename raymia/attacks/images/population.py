@@ -9,13 +9,13 @@ import numpy as np
 
 from raymia.attacks.base import Scores, answered, register
 from raymia.attacks.images.base import OnLoss, log_error
-from raymia.attacks.population import excess_over_quantile
+from raymia.attacks.quantile import ExcessOverQuantile
 from raymia.evidence.image import Floats, ImageEvidence, Images
 
 
 @register
 @dataclass(frozen=True)
-class Quantile(OnLoss):
+class Quantile(ExcessOverQuantile, OnLoss):
     """How far the record is above what a non-member like it would reach (Bertran et al., 2023; of
     diffusion models Tang et al., ICML 2024).
 
@@ -33,29 +33,18 @@ class Quantile(OnLoss):
     fpr : false-positive rate at which the quantile is taken, in (0, 1).
     """
 
-    fpr: float = 0.01
-
-    name = "quantile"
-    title = "Quantile regression"
     source = "Tang et al. 2024, arXiv 2312.05140; Bertran et al. 2023, arXiv 2307.03694"
     formula = "-log L(x) - Q(x), Q the 1 - fpr quantile for non-members like x"
     needs = frozenset({"population", "reference_if_given"})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.fpr < 1:
-            raise ValueError(f"fpr should be in (0, 1), but got {self.fpr}")
+        OnLoss.__post_init__(self)
+        ExcessOverQuantile.__post_init__(self)
 
-    def score(self, evidence: ImageEvidence) -> Scores:
-        beside = evidence.reference is not None
-        known, values = self._covariates(answered(evidence.population), beside)
-        return excess_over_quantile(known, values, *self._covariates(evidence, beside), self.fpr)
-
-    def _covariates(self, evidence: ImageEvidence, beside: bool) -> tuple[Floats, Scores]:
-        """What a quantile depends on, [images, covariates], and minus log loss, [images]."""
+    def covariates(self, evidence: ImageEvidence) -> tuple[Floats, Scores]:
         covariates = [image_covariates(evidence.images)]
-        if beside:
-            covariates.append(-log_error(self.loss(answered(evidence.reference)))[:, None])
+        if evidence.reference is not None:
+            covariates.append(-log_error(self.loss(evidence.reference))[:, None])
         return np.hstack(covariates), -log_error(self.loss(answered(evidence.target)))
 
 

@@ -15,7 +15,7 @@ from raymia.attacks.images.distances import (
     nearest,
     principal_components,
 )
-from raymia.attacks.population import MIN_POPULATION
+from raymia.attacks.quantile import MIN_POPULATION
 from raymia.evidence.image import Floats, ImageEvidence, Images
 from raymia.metrics.learning import one_thread
 

@@ -4,36 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from raymia.attacks.base import Scores, answered, register
-from raymia.attacks.gaussian import offline_score, online_score
+from raymia.attacks.base import Scores, register
 from raymia.attacks.images.base import OnLoss, log_error
-from raymia.evidence.image import ImageEvidence
+from raymia.attacks.likelihood_ratio import AmongShadows, Offline, Online
+from raymia.evidence.image import ImageModelEvidence
 
 
 @dataclass(frozen=True)
-class _Likelihoods(OnLoss):
-    fixed_variance: bool = True
+class _OnLogLoss(AmongShadows, OnLoss):
+    """Minus the logarithm of the mean loss."""
 
-    needs = frozenset({"shadows"})
-
-    def statistics(self, evidence: ImageEvidence) -> tuple[Scores, Scores, npt.NDArray[np.bool_]]:
-        """phi of the target [records] and of the shadows [shadows, records], and which shadow was
-        trained on which record."""
-        if not evidence.shadows:
-            raise ValueError("this attack needs the evidence of shadows")
-        return (
-            -log_error(self.loss(answered(evidence.target))),
-            np.stack([-log_error(self.loss(shadow.model)) for shadow in evidence.shadows]),
-            np.stack([shadow.is_in for shadow in evidence.shadows]),
-        )
+    def statistic(self, model: ImageModelEvidence) -> Scores:
+        return -log_error(self.loss(model))
 
 
 @register
 @dataclass(frozen=True)
-class Lira(_Likelihoods):
+class Lira(Online, _OnLogLoss):
     """LiRA, online: how much likelier the record's loss is under shadows trained on it (Carlini et
     al., S&P 2022; of diffusion models USENIX 2023).
 
@@ -50,18 +37,13 @@ class Lira(_Likelihoods):
         least two shadows of each kind.
     """
 
-    name = "lira"
-    title = "LiRA, online"
     source = "Carlini et al. 2022, arXiv 2112.03570; 2023, arXiv 2301.13188"
     formula = "log N(phi(x); mu_in, s_in) - log N(phi(x); mu_out, s_out), phi = -log L"
-
-    def score(self, evidence: ImageEvidence) -> Scores:
-        return online_score(*self.statistics(evidence), self.fixed_variance)
 
 
 @register
 @dataclass(frozen=True)
-class LiraOffline(_Likelihoods):
+class LiraOffline(Offline, _OnLogLoss):
     """LiRA, offline: how far the record is above what shadows without it say (Carlini et al.).
 
     In standard deviations of the shadows that were not trained on the record. No score without such
@@ -72,10 +54,5 @@ class LiraOffline(_Likelihoods):
     low_pass, timestep, fixed_variance : as in `lira`.
     """
 
-    name = "lira_offline"
-    title = "LiRA, offline"
     source = "Carlini et al. 2022, arXiv 2112.03570; 2023, arXiv 2301.13188"
     formula = "[phi(x) - mu_out] / s_out, phi = -log L"
-
-    def score(self, evidence: ImageEvidence) -> Scores:
-        return offline_score(*self.statistics(evidence), self.fixed_variance)
