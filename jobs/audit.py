@@ -10,48 +10,37 @@ not passed, 1 for anything else.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from raymia.cli.jobs import ending, lost_folders
-from raymia.cli.main import result_code
+from raymia.cli.jobs import ending, lost_folders, run_job
+from raymia.cli.main import audit, result_code
 from raymia.results.folder import REPORT_FILE
-from raymia.results.gate import with_conditions
 from raymia.results.ranking import rank
 from raymia.results.result import RunResult
-from raymia.run.audit import run_audit
 from raymia.spec import AuditSpec
 from raymia.spec.file import load_spec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the audit, print the summary line, and return the exit code."""
-    parser = argparse.ArgumentParser(description="Run an audit as a Ray job.")
-    parser.add_argument("audit_file", metavar="AUDIT.YAML", help="the audit file")
-    parser.add_argument(
-        "--fail-if",
-        action="append",
-        default=[],
-        metavar="CONDITION",
-        help="exit with 4 where this is so, as in 'any.tpr@1%%fpr > 0.05'; may be repeated",
-    )
-    given = parser.parse_args(arguments)
-    file: str = given.audit_file
+    return run_job(run, arguments, audit)
 
+
+def run(file: Path, **options: Any) -> int:
+    """Run `raymia audit` and sum up how it went."""
     spec: AuditSpec | None = None
     result: RunResult | None = None
     with ending() as end:
-        spec = with_conditions(load_spec(file), given.fail_if)
+        spec = load_spec(file)
         for warning in lost_folders(spec):
             print(f"warning: {warning}", flush=True)
-        result = run_audit(spec, Console())
+        result = audit(file, **options)
         end.problems, end.code = result.problems, result_code(result)
-    print(json.dumps(summary(file, spec, result, end.problems)), flush=True)
+    print(json.dumps(summary(str(file), spec, result, end.problems)), flush=True)
     return end.code
 
 

@@ -8,40 +8,26 @@ The last line of the output is one JSON object that sums the comparison up. The 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-
-from raymia.cli.jobs import ending
-from raymia.report.comparison_table import print_comparison
-from raymia.results.compare import compare_runs, parse_pairs
+from raymia.cli.jobs import ending, run_job
+from raymia.cli.main import compare
 from raymia.results.comparison_result import RunComparison
-from raymia.results.runs import StoredRun
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare the runs, print the summary line, and return the exit code."""
-    parser = argparse.ArgumentParser(description="Compare two runs as a Ray job.")
-    parser.add_argument("a", metavar="RUN_A", help="folder of the earlier run")
-    parser.add_argument("b", metavar="RUN_B", help="folder of the later run")
-    parser.add_argument(
-        "--target",
-        action="append",
-        default=[],
-        metavar="A=B",
-        help="targets whose names differ; may be repeated",
-    )
-    given = parser.parse_args(arguments)
+    return run_job(run, arguments, compare)
+
+
+def run(**given: Any) -> int:
+    """Run `raymia compare` and sum up what it found."""
     comparison: RunComparison | None = None
     with ending() as end:
-        comparison = compare_runs(
-            StoredRun.open(given.a), StoredRun.open(given.b), parse_pairs(given.target)
-        )
-        print_comparison(comparison, Console())
+        comparison = compare(**given)
     print(json.dumps(summary(comparison, end.problems)), flush=True)
     return end.code
 

@@ -9,36 +9,35 @@ was interrupted goes on where it was when it is submitted again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from raymia.cli.jobs import ending, lost_folders
+from raymia.cli.jobs import ending, lost_folders, run_job
+from raymia.cli.main import sweep
 from raymia.results.folder import SWEEP_FILE
-from raymia.run.sweep import run_sweep
 from raymia.spec.file import load_spec
 from raymia.sweep.result import SweepResult
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the sweep, print the summary line, and return the exit code."""
-    parser = argparse.ArgumentParser(description="Run a sweep as a Ray job.")
-    parser.add_argument("audit_file", metavar="AUDIT.YAML", help="the audit file")
-    file: str = parser.parse_args(arguments).audit_file
+    return run_job(run, arguments, sweep)
 
+
+def run(file: Path, **options: Any) -> int:
+    """Run `raymia sweep` and sum up how it went."""
     result: SweepResult | None = None
     page: str | None = None
     with ending() as end:
         spec = load_spec(file)
         for warning in lost_folders(spec):
             print(f"warning: {warning}", flush=True)
-        result = run_sweep(spec, Console())
+        result = sweep(file, **options)
         end.problems, page = result.problems, f"{spec.output}/{SWEEP_FILE}"
-    print(json.dumps(summary(file, result, page, end.problems)), flush=True)
+    print(json.dumps(summary(str(file), result, page, end.problems)), flush=True)
     return end.code
 
 

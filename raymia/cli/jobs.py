@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
+from typing import Any
+
+import typer
 
 from raymia.cli.main import EXIT_FAILED, exit_code
 from raymia.spec import AuditSpec
@@ -15,6 +19,33 @@ from raymia.util.errors import RaymiaError
 
 WORKING_DIRS = "working_dir_files"
 """Ray unpacks a job's working directory below a folder of this name, and deletes it afterwards."""
+
+
+def run_job(
+    job: Callable[..., int],
+    arguments: Sequence[str] | None,
+    command: Callable[..., Any] | None = None,
+) -> int:
+    """Give a job the arguments of its script, and return its exit code.
+
+    Parameters
+    ----------
+    arguments : default: those of this process.
+    command : of the command line, whose arguments and options the script takes; default: those
+        that the job's own signature has.
+    """
+
+    @wraps(command or job)
+    def run(**given: Any) -> None:
+        raise typer.Exit(job(**given))
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(run)
+    try:
+        app(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    raise AssertionError("a command ends by exiting")
 
 
 def lost_folders(spec: AuditSpec) -> list[str]:

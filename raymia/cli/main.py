@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,19 @@ if TYPE_CHECKING:
     from raymia.spec import AuditSpec, EngineKind
     from raymia.sweep.result import SweepResult
 
+
+def _exit_as_found(found: object, **_: object) -> None:
+    """Exit with the code of what a command returned; the scripts of jobs/ look at it themselves."""
+    if found is None:
+        return
+    from raymia.results.result import RunResult
+
+    if isinstance(found, RunResult) and (code := result_code(found)):
+        raise typer.Exit(code)
+
+
 app = typer.Typer(
+    result_callback=_exit_as_found,
     help="Measure how much of its training data a generative model gives away.",
     no_args_is_help=True,
     add_completion=False,
@@ -100,7 +112,7 @@ def audit(
     redact: Redact = False,
     plugin: Plugins = None,
     engine: OnEngine = None,
-) -> None:
+) -> Any:
     """Run an audit: ask the models for what is missing, score, measure, write the report."""
     from rich.console import Console
 
@@ -111,7 +123,9 @@ def audit(
     spec = with_conditions(_spec(file, plugin, engine), fail_if or [])
     if redact:
         spec = spec.model_copy(update={"report": spec.report.model_copy(update={"redact": True})})
-    print_result(run_audit(spec, console), spec.output, console)
+    result = run_audit(spec, console)
+    print_result(result, spec.output, console)
+    return result
 
 
 @app.command()
@@ -138,14 +152,16 @@ def plan(
 
 
 @app.command()
-def sweep(file: AuditFile, plugin: Plugins = None, engine: OnEngine = None) -> None:
+def sweep(file: AuditFile, plugin: Plugins = None, engine: OnEngine = None) -> Any:
     """Try settings of attacks and queries; choose on half the records, judge on the other."""
     from rich.console import Console
 
     from raymia.run.sweep import run_sweep
 
     console, spec = Console(), _spec(file, plugin, engine)
-    print_sweep(run_sweep(spec, console), spec.output, console)
+    result = run_sweep(spec, console)
+    print_sweep(result, spec.output, console)
+    return result
 
 
 app.command()(status)
@@ -202,7 +218,7 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="draws other records, and trains anew")] = 0,
     engine: OnEngine = None,
-) -> None:
+) -> Any:
     """Audit small models that are trained here on real texts or images; no network, no GPU."""
     from rich.console import Console
 
@@ -220,6 +236,7 @@ def demo(
         result, output = run_image_demo(place, console, settings, _name(engine))
     console.print(f"audit file, to start your own from: {place / 'audit.yaml'}")
     print_result(result, output, console)
+    return result
 
 
 @app.command()
@@ -260,7 +277,7 @@ def compare(
     json: Annotated[
         Path | None, typer.Option(help="also write the comparison here", metavar="FILE")
     ] = None,
-) -> None:
+) -> Any:
     """Say what changed between two runs, and whether it is more than chance."""
     from rich.console import Console
 
@@ -275,6 +292,7 @@ def compare(
 
         content = comparison.model_dump_json(indent=2) + "\n"
         Folder(str(json.parent)).write(json.name, content.encode())
+    return comparison
 
 
 @app.command()
@@ -302,8 +320,7 @@ def _name(engine: Engine | None) -> EngineKind | None:
 
 
 def print_result(result: RunResult, output: str, console: Console) -> None:
-    """Print the table, the counts and where the report is; exit if that was not all, or if a
-    condition is not passed."""
+    """Print the table, the counts and where the report is."""
     from raymia.records.base import count_reasons
     from raymia.report.table import metrics_table
     from raymia.results.wording import neighbor_line, overlap_lines, shift_line
@@ -332,8 +349,6 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
         console.print("the run is incomplete; run it again to go on")
     if result.gate:
         print_gate(result, console)
-    if code := result_code(result):
-        raise typer.Exit(code)
 
 
 def print_gate(result: RunResult, console: Console) -> None:

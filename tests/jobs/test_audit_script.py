@@ -15,6 +15,7 @@ import raymia
 from raymia.cli.main import EXIT_FAILED, EXIT_GATE_FAILED, EXIT_INCOMPLETE, EXIT_WRONG_INPUT
 from raymia.results.gate_result import GateOutcome
 from raymia.run.asking import Asked
+from raymia.run import audit
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 
@@ -82,7 +83,7 @@ def test_conditions_are_decided_with_the_codes_of_the_command_line(
     finished = run_audit(load_spec(file), console()).model_copy(
         update={"complete": True, "gate": [GateOutcome(**outcome)]}
     )
-    monkeypatch.setattr(script, "run_audit", lambda *_: finished)
+    monkeypatch.setattr(audit, "run_audit", lambda *_: finished)
     assert script.main([str(file), "--fail-if", condition]) == EXIT_GATE_FAILED
 
 
