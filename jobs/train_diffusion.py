@@ -19,12 +19,20 @@ from typing import Any
 
 from raymia.models.denoisers.resolver import PREDICTIONS
 from raymia.prepare.denoiser_files import SCHEDULERS, fresh_pipeline
-from raymia.prepare.image_split import write_manifest
-from raymia.prepare.target_job import add_arguments, checked, progress_bar, read_and_split, run_job
+from raymia.prepare.target_job import (
+    add_settings,
+    checked,
+    finish,
+    make_parser,
+    progress_bar,
+    read_and_split,
+    run_job,
+)
 from raymia.prepare.train_denoiser import train_denoiser
 from raymia.spec.images import DiffusionTrainingSpec
 
 NUMBERS = ("steps", "batch_size", "learning_rate", "warmup")
+FLAGS = ("flip", "crop")
 LOSSES = "{folder}: training loss {train_loss:.4f}, held-out loss {held_out_loss:.4f} per element"
 
 
@@ -35,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> dict[str, Any]:
     """Do what the arguments say, and return the manifest."""
-    given = {name: getattr(args, name) for name in (*NUMBERS, "ema", "flip", "crop")}
+    given = {name: getattr(args, name) for name in (*NUMBERS, "ema", *FLAGS)}
     settings = checked(lambda: DiffusionTrainingSpec(**given))
     split, set_aside = read_and_split(args, tuple(args.shape), args.caption_column)
     with tempfile.TemporaryDirectory() as scratch:
@@ -65,30 +73,17 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
                 checkpoint_every=args.checkpoint_every or settings.steps,
             )
     architecture = ("channels", "layers", "attention", "scheduler", "train_timesteps")
-    manifest = {
+    model = {
         "pipeline": None if args.pipeline is None else str(args.pipeline),
         "from_weights": args.from_weights,
         "network": None if args.pipeline else {key: getattr(args, key) for key in architecture},
         "prediction_type": facts["prediction_type"],
-        "training": settings.model_dump(),
-        "data": str(args.data),
-        "images_set_aside": set_aside,
-        **split.facts,
-        "parameters": facts["parameters"],
-        "seconds": facts["seconds"],
-        "checkpoints": facts["checkpoints"],
     }
-    write_manifest(args.out, manifest)
-    return manifest
+    return finish(args, model, settings, split, set_aside, facts)
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    training = DiffusionTrainingSpec.model_fields
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0] if __doc__ else None,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add_arguments(parser, "STEPS")
+    parser = make_parser(__doc__, "STEPS")
     add, flag = parser.add_argument, argparse.BooleanOptionalAction
     add("--caption-column", help="of a table; captions are written beside the images")
     add("--pipeline", type=Path, help="folder of a pipeline to train, in place of a fresh one")
@@ -99,12 +94,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--scheduler", choices=tuple(SCHEDULERS), default="ddpm", help="the sampler that is named")
     add("--prediction-type", choices=PREDICTIONS, default="epsilon", help="of the network")
     add("--train-timesteps", type=int, default=1_000, help="of the noise schedule")
-    for name in NUMBERS:
-        default, option = training[name].default, f"--{name.replace('_', '-')}"
-        add(option, type=type(default), default=default, help=training[name].description)
-    add("--ema", type=float, help=training["ema"].description)
-    for name in ("flip", "crop"):
-        add(f"--{name}", action="store_true", help=training[name].description)
+    add_settings(parser, DiffusionTrainingSpec, [*NUMBERS, *FLAGS])
+    add("--ema", type=float, help=DiffusionTrainingSpec.model_fields["ema"].description)
     given = parser.parse_args(arguments)
     if given.from_weights and given.pipeline is None:
         parser.error("--from-weights needs --pipeline")

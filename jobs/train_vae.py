@@ -21,8 +21,15 @@ from raymia.models.autoencoders.vae.config import (
     Objective,
     RhvaeConfig,
 )
-from raymia.prepare.image_split import write_manifest
-from raymia.prepare.target_job import add_arguments, checked, progress_bar, read_and_split, run_job
+from raymia.prepare.target_job import (
+    add_settings,
+    checked,
+    finish,
+    make_parser,
+    progress_bar,
+    read_and_split,
+    run_job,
+)
 from raymia.prepare.train_autoencoder import train_autoencoder
 from raymia.spec.images import AutoencoderTrainingSpec
 
@@ -51,18 +58,8 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
             measure_on=split.held_out,
             checkpoint_every=args.checkpoint_every or settings.epochs,
         )
-    manifest = {
-        "config": config.model_dump(mode="json"),
-        "training": settings.model_dump(),
-        "data": str(args.data),
-        "images_set_aside": set_aside,
-        **split.facts,
-        "parameters": facts["parameters"],
-        "seconds": facts["seconds"],
-        "checkpoints": facts["checkpoints"],
-    }
-    write_manifest(args.out, manifest)
-    return manifest
+    model = {"config": config.model_dump(mode="json")}
+    return finish(args, model, settings, split, set_aside, facts)
 
 
 def _settings(args: argparse.Namespace) -> tuple[AutoencoderConfig, AutoencoderTrainingSpec]:
@@ -83,24 +80,20 @@ def _settings(args: argparse.Namespace) -> tuple[AutoencoderConfig, AutoencoderT
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    fields, training = AutoencoderConfig.model_fields, AutoencoderTrainingSpec.model_fields
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0] if __doc__ else None,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add_arguments(parser, "EPOCHS")
+    parser = make_parser(__doc__, "EPOCHS")
     add = parser.add_argument
     add("--objective", choices=get_args(Objective), required=True, help="what is trained on")
-    for name in ("latent", "beta"):
-        default = fields[name].default
-        add(f"--{name}", type=type(default), default=default, help=fields[name].description)
-    add("--channels", type=int, nargs="+", default=list(fields["channels"].default))
+    add_settings(parser, AutoencoderConfig, ["latent", "beta"])
+    add(
+        "--channels",
+        type=int,
+        nargs="+",
+        default=list(AutoencoderConfig.model_fields["channels"].default),
+    )
     add("--normalization", choices=("batch", "group", "none"), default="batch")
     add("--mmd-weight", type=float, default=MmdConfig().weight, help="of wae_mmd's penalty")
     add("--n-lf", type=int, default=RhvaeConfig().n_lf, help="leapfrog steps of rhvae")
-    for name in ("epochs", "batch_size", "learning_rate"):
-        default, flag = training[name].default, f"--{name.replace('_', '-')}"
-        add(flag, type=type(default), default=default, help=training[name].description)
+    add_settings(parser, AutoencoderTrainingSpec, ["epochs", "batch_size", "learning_rate"])
     return parser.parse_args(arguments)
 
 

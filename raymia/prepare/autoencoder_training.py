@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from raymia.models.autoencoders.model import Autoencoder
 from raymia.models.autoencoders.vae import AutoencoderNetwork
+from raymia.prepare.training_state import Weights
 from raymia.spec.images import AutoencoderTrainingSpec
 from raymia.util.draws import generator, normals, stream_key
 from raymia.util.errors import RaymiaError
@@ -33,6 +38,9 @@ class Training:
     steps_per_epoch : optimizer steps.
     """
 
+    unit: ClassVar[str] = "epoch"
+    mean: Weights | None = None
+
     def __init__(
         self,
         images: Images,
@@ -49,7 +57,32 @@ class Training:
         )
         self.steps_per_epoch = -(-len(images) // settings.batch_size)
 
-    def run_epoch(self) -> None:
+    @property
+    def done(self) -> int:
+        return self.epoch
+
+    @property
+    def total(self) -> int:
+        return self.settings.epochs
+
+    @property
+    def steps(self) -> int:
+        return self.epoch * self.steps_per_epoch
+
+    def go_to(self, steps: int) -> None:
+        self.epoch = steps // self.steps_per_epoch
+
+    def facts(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "steps": self.steps}
+
+    @contextmanager
+    def as_saved(self) -> Iterator[None]:
+        """Finish the network, and put it back in training mode afterwards."""
+        self.finish()
+        yield
+        self.network.train()
+
+    def advance(self) -> None:
         """Train on every image once.
 
         Batches are of equal size, give or take one: a batch of a single image has no statistics.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,8 @@ class Training:
     mean : the running mean of the weights, by parameter; None where none is kept.
     """
 
+    unit: ClassVar[str] = "step"
+
     def __init__(
         self, images: Images, model: TrainableDenoiser, settings: DiffusionTrainingSpec, seed: int
     ) -> None:
@@ -63,7 +66,29 @@ class Training:
         has_latents = model.denoiser.autoencoder is not None
         self._latents = self._all_latents() if has_latents and not is_augmented else None
 
-    def take_step(self) -> None:
+    @property
+    def network(self) -> torch.nn.Module:
+        return self.model.network
+
+    @property
+    def done(self) -> int:
+        return self.step
+
+    @property
+    def total(self) -> int:
+        return self.settings.steps
+
+    @property
+    def steps(self) -> int:
+        return self.step
+
+    def go_to(self, steps: int) -> None:
+        self.step = steps
+
+    def facts(self) -> dict[str, Any]:
+        return {"step": self.step, "prediction_type": self.model.denoiser.prediction}
+
+    def advance(self) -> None:
         """Train on one batch."""
         network, denoiser = self.model.network, self.model.denoiser
         network.train()
@@ -86,7 +111,7 @@ class Training:
         self.step += 1
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def as_saved(self) -> Iterator[None]:
         """Put the running mean, where one is kept, in place of the weights for a while."""
         if self.mean is None:
             yield

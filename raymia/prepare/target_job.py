@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from raymia.prepare.fine_tune import Progress as Report
-from raymia.prepare.image_split import ImageSplit, split_and_write
+from raymia.prepare.image_split import ImageSplit, split_and_write, write_manifest
 from raymia.records.images import pixels_array, read_image_records
 from raymia.spec import ImageRecordsSpec
 from raymia.spec.images import Fit, Shape
@@ -23,13 +23,18 @@ from raymia.util.errors import InputError, RaymiaError
 Made = TypeVar("Made")
 
 
-def add_arguments(parser: argparse.ArgumentParser, unit: str) -> None:
-    """The arguments that every such script takes.
+def make_parser(script: str | None, unit: str) -> argparse.ArgumentParser:
+    """A parser of the arguments that every such script takes.
 
     Parameters
     ----------
+    script : what the script says of itself, which begins with what it does.
     unit : what checkpoints are apart in, "STEPS" or "EPOCHS".
     """
+    parser = argparse.ArgumentParser(
+        description=(script or "").partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     add = parser.add_argument
     add("--data", required=True, help="folder, table or tar of images")
     add("--image-column", default="image", help="of a table")
@@ -41,6 +46,46 @@ def add_arguments(parser: argparse.ArgumentParser, unit: str) -> None:
     add("--checkpoint-every", type=int, metavar=unit, help="the last is saved in any case")
     add("--seed", type=int, default=0, help="of the split, the weights and the training")
     add("--threads", type=int, help="of torch; all cores if not given")
+    return parser
+
+
+def add_settings(
+    parser: argparse.ArgumentParser, settings: type[BaseModel], names: Sequence[str]
+) -> None:
+    """Fields of a section of the audit file as options; a flag for what is false by default."""
+    for name in names:
+        field, option = settings.model_fields[name], f"--{name.replace('_', '-')}"
+        default, text = field.default, field.description
+        if default is False:
+            parser.add_argument(option, action="store_true", help=text)
+        else:
+            parser.add_argument(option, type=type(default), default=default, help=text)
+
+
+def finish(
+    args: argparse.Namespace,
+    model: Mapping[str, Any],
+    settings: BaseModel,
+    split: ImageSplit,
+    set_aside: int,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the manifest of a target that is trained, and return it.
+
+    Parameters
+    ----------
+    model : what is said of the model before the rest.
+    """
+    manifest = {
+        **model,
+        "training": settings.model_dump(),
+        "data": str(args.data),
+        "images_set_aside": set_aside,
+        **split.facts,
+        **{key: facts[key] for key in ("parameters", "seconds", "checkpoints")},
+    }
+    write_manifest(args.out, manifest)
+    return manifest
 
 
 def run_job(

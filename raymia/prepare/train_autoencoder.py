@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +20,17 @@ from raymia.models.autoencoders.vae import (
 )
 from raymia.models.source import read_json
 from raymia.prepare.autoencoder_training import Training
-from raymia.prepare.fine_tune import MAX_MEASURED, Progress
+from raymia.prepare.fine_tune import Progress
 from raymia.prepare.training_files import (
-    CHECKPOINT,
     FACTS_FILE,
     finished,
-    gather_checkpoints,
     problems_of,
-    read_facts,
     set_apart,
     write_facts,
 )
-from raymia.prepare.training_state import STATE_FILE, Progressed, load_state, save_state
+from raymia.prepare.training_loop import run_of, run_training
 from raymia.spec.images import AutoencoderTrainingSpec
 from raymia.util.errors import InputError
-from raymia.util.hashing import digest, digest_bytes
 
 VERSION = 1
 MIN_IMAGES = 2
@@ -142,62 +137,31 @@ def _train(
     if problems:
         raise InputError(problems)
     train, held_out = set_apart(images, measure_on, seed)
-    run = digest(
-        {
-            "version": VERSION,
-            "train": digest_bytes(np.ascontiguousarray(train).tobytes()),
-            "held_out": digest_bytes(np.ascontiguousarray(held_out).tobytes()),
-            "config": config,
-            "settings": settings.model_dump(),
-            "seed": seed,
-            "checkpoint_every": checkpoint_every,
-        }
-    )
-    epochs = settings.epochs
+    parts = {
+        "version": VERSION,
+        "config": config,
+        "settings": settings.model_dump(),
+        "seed": seed,
+        "checkpoint_every": checkpoint_every,
+    }
+    run = run_of(train, held_out, parts)
     done = finished(out, run, last=FACTS_FILE)
     if done is not None:
-        progress(epochs, epochs)
+        progress(settings.epochs, settings.epochs)
         return done
-    training = Training(train, network, settings, seed)
-    saved = load_state(out, run, network, training.optimizer, None)
-    training.epoch = saved.step // training.steps_per_epoch
-    started = time.monotonic()
 
-    def seconds() -> float:
-        return round(saved.seconds + time.monotonic() - started, 3)
-
-    def save(folder: Path) -> None:
-        training.finish()
-        trained_for = seconds()
-        facts = {
-            "images": len(train),
-            "held_out_images": len(held_out),
-            "epoch": training.epoch,
-            "steps": training.epoch * training.steps_per_epoch,
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "train_loss": training.loss_on(train[:MAX_MEASURED]),
-            "held_out_loss": training.loss_on(held_out[:MAX_MEASURED]),
-            "seconds": trained_for,
-            "run": run,
-        }
+    def write(folder: Path, facts: dict[str, Any]) -> None:
         network.save(folder)
         write_facts(folder, facts)
-        network.train()
 
-    progress(training.epoch, epochs)
-    while training.epoch < epochs:
-        training.run_epoch()
-        epoch = training.epoch
-        is_checkpoint = checkpoint_every is not None and epoch % checkpoint_every == 0
-        if checkpoint_every is not None and (is_checkpoint or epoch == epochs):
-            save(out / f"{CHECKPOINT}{epoch}")
-        if epoch < epochs and (is_checkpoint or epoch % STATE_EVERY == 0):
-            now = Progressed(epoch * training.steps_per_epoch, seconds())
-            save_state(out, run, now, network, training.optimizer, None)
-        progress(epoch, epochs)
-    if checkpoint_every is None:
-        save(out)
-    else:
-        gather_checkpoints(out, "epoch")
-    (out / STATE_FILE).unlink(missing_ok=True)
-    return read_facts(out)
+    return run_training(
+        Training(train, network, settings, seed),
+        train,
+        held_out,
+        out,
+        run,
+        write=write,
+        state_every=STATE_EVERY,
+        checkpoint_every=checkpoint_every,
+        progress=progress,
+    )

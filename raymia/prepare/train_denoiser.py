@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,12 @@ import torch
 from raymia.models.image_source import resolve_image_model
 from raymia.prepare.denoiser_files import INDEX, load_trainable, save_trained
 from raymia.prepare.denoiser_training import Training
-from raymia.prepare.fine_tune import MAX_MEASURED, Progress
-from raymia.prepare.training_files import (
-    CHECKPOINT,
-    finished,
-    gather_checkpoints,
-    problems_of,
-    read_facts,
-    set_apart,
-)
-from raymia.prepare.training_state import STATE_FILE, Progressed, load_state, save_state
+from raymia.prepare.fine_tune import Progress
+from raymia.prepare.training_files import finished, problems_of, set_apart
+from raymia.prepare.training_loop import run_of, run_training
 from raymia.spec import ModelSpec
 from raymia.spec.images import DiffusionTrainingSpec
 from raymia.util.errors import InputError
-from raymia.util.hashing import digest, digest_bytes
 
 VERSION = 1
 
@@ -92,69 +83,40 @@ def train_denoiser(
     if problems := problems + _warm_up(settings):
         raise InputError(problems)
     train, held_out = set_apart(images, measure_on, seed)
-    run = digest(
-        {
-            "version": VERSION,
-            "train": digest_bytes(np.ascontiguousarray(train).tobytes()),
-            "held_out": digest_bytes(np.ascontiguousarray(held_out).tobytes()),
-            "pipeline": checkpoint.fingerprint,
-            "settings": settings.model_dump(),
-            "seed": seed,
-            "from_weights": from_weights,
-        }
-    )
+    parts = {
+        "version": VERSION,
+        "pipeline": checkpoint.fingerprint,
+        "settings": settings.model_dump(),
+        "seed": seed,
+        "from_weights": from_weights,
+    }
+    run = run_of(train, held_out, parts)
     done = finished(out, run, last=INDEX)
     if done is not None:
         progress(settings.steps, settings.steps)
         return done
     with torch.random.fork_rng():
         model = load_trainable(pipeline, from_weights=from_weights, seed=seed)
-        training = Training(train, model, settings, seed)
-        saved = load_state(out, run, model.network, training.optimizer, training.mean)
-        training.step = saved.step
-        started = time.monotonic()
 
-        def seconds() -> float:
-            return round(saved.seconds + time.monotonic() - started, 3)
+        def write(folder: Path, facts: dict[str, Any]) -> None:
+            if not math.isfinite(facts["train_loss"]):
+                raise InputError(
+                    f"the training has diverged: its loss is {facts['train_loss']} after "
+                    f"{facts['step']} steps; give a smaller learning_rate or a longer warmup"
+                )
+            save_trained(pipeline, model.network, facts, folder)
 
-        def save(folder: Path) -> None:
-            trained_for = seconds()
-            with training.averaged():
-                loss = training.loss_on(train[:MAX_MEASURED])
-                if not math.isfinite(loss):
-                    raise InputError(
-                        f"the training has diverged: its loss is {loss} after {training.step} "
-                        "steps; give a smaller learning_rate or a longer warmup"
-                    )
-                facts = {
-                    "images": len(train),
-                    "held_out_images": len(held_out),
-                    "step": training.step,
-                    "prediction_type": model.denoiser.prediction,
-                    "parameters": sum(p.numel() for p in model.network.parameters()),
-                    "train_loss": loss,
-                    "held_out_loss": training.loss_on(held_out[:MAX_MEASURED]),
-                    "seconds": trained_for,
-                    "run": run,
-                }
-                save_trained(pipeline, model.network, facts, folder)
-
-        while training.step < settings.steps:
-            training.take_step()
-            step = training.step
-            is_checkpoint = checkpoint_every is not None and step % checkpoint_every == 0
-            if checkpoint_every is not None and (is_checkpoint or step == settings.steps):
-                save(out / f"{CHECKPOINT}{step}")
-            if step < settings.steps and (is_checkpoint or step % STATE_EVERY == 0):
-                now = Progressed(step, seconds())
-                save_state(out, run, now, model.network, training.optimizer, training.mean)
-            progress(step, settings.steps)
-        if checkpoint_every is None:
-            save(out)
-        else:
-            gather_checkpoints(out, "step")
-    (out / STATE_FILE).unlink(missing_ok=True)
-    return read_facts(out)
+        return run_training(
+            Training(train, model, settings, seed),
+            train,
+            held_out,
+            out,
+            run,
+            write=write,
+            state_every=STATE_EVERY,
+            checkpoint_every=checkpoint_every,
+            progress=progress,
+        )
 
 
 def _warm_up(settings: DiffusionTrainingSpec) -> list[str]:
