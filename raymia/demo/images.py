@@ -135,12 +135,12 @@ def digits() -> Images:
     return images
 
 
-def write_population(folder: Path, images: Images, split: ImageSplit, most: int) -> None:
+def write_population(folder: Path, images: Images, split: ImageSplit, max_images: int) -> None:
     """Write the first images that are neither members nor held out as a folder of PNG files."""
     spent = {image.tobytes() for image in (*split.members, *split.held_out)}
     others = [n for n, image in enumerate(images) if image.tobytes() not in spent]
     out = Folder(str(folder))
-    for number in others[:most]:
+    for number in others[:max_images]:
         out.write(f"{number:04}.png", png(images[number]))
 
 

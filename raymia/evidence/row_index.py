@@ -47,8 +47,8 @@ class RowIndex:
         same = pc.fill_null(pc.equal(self.ids.take(pa.array(rows[hit])), given), False)
         doubtful = hit[~same.to_numpy(zero_copy_only=False)]
         if doubtful.size:
-            asked = ids.take(pa.array(doubtful)).cast(pa.large_string())
-            found = pc.fill_null(pc.index_in(asked, value_set=self.ids), -1)
+            unsure = ids.take(pa.array(doubtful)).cast(pa.large_string())
+            found = pc.fill_null(pc.index_in(unsure, value_set=self.ids), -1)
             rows[doubtful] = found.to_numpy(zero_copy_only=False)
         return rows
 

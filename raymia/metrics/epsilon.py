@@ -139,12 +139,12 @@ def guess(
     draws = np.random.Generator(np.random.Philox(seed))
     chosen_on = _ascending(scores, is_member, calibration, draws)
     judged = _ascending(scores, is_member, ~calibration, draws)
-    most = min(chosen_on.size, judged.size, MAX_GUESSES)
-    if not most:
+    max_guesses = min(chosen_on.size, judged.size, MAX_GUESSES)
+    if not max_guesses:
         return None
-    tried = np.unique(np.append(0, np.geomspace(1, most, GUESS_COUNTS).astype(np.int64)))
+    tried = np.unique(np.append(0, np.geomspace(1, max_guesses, GUESS_COUNTS).astype(np.int64)))
     high, low = (grid.ravel() for grid in np.meshgrid(tried, tried))
-    within = (high + low > 0) & (high + low <= most)
+    within = (high + low > 0) & (high + low <= max_guesses)
     high, low = high[within], low[within]
     made, correct = high + low, _correct(chosen_on, high, low)
     # Without delta the bound is a limit of the share of right guesses. What delta takes from it
@@ -235,9 +235,9 @@ def contradicts_gaussian(guesses: Guesses, mu: float, risk: float) -> bool:
     m, g, v = guesses.n_records, guesses.n_guesses, guesses.n_correct
     right, wrong, all_there_is = risk * v / m, risk * (g - v) / m, g / m
     for i in range(v - 1, -1, -1):
-        asked = max(wrong, float(special.ndtr(special.ndtri(min(1.0, right)) - mu)))
-        right += i / (g - i) * (asked - wrong)
-        wrong = asked
+        needed = max(wrong, float(special.ndtr(special.ndtri(min(1.0, right)) - mu)))
+        right += i / (g - i) * (needed - wrong)
+        wrong = needed
         if right + wrong > all_there_is:
             return True
     return False
@@ -264,8 +264,8 @@ def epsilon_of_gaussian(mu: float, delta: float) -> float:
 
     if excess(0.0) <= 0.0:
         return 0.0
-    most = mu * (mu / 2 + 40.0)
-    return float(optimize.brentq(excess, 0.0, most)) if excess(most) < 0.0 else float("inf")
+    high = mu * (mu / 2 + 40.0)
+    return float(optimize.brentq(excess, 0.0, high)) if excess(high) < 0.0 else float("inf")
 
 
 def _epsilon(guesses: Guesses, delta: float, confidence: float) -> float:
@@ -300,9 +300,9 @@ def _correct(ascending: BoolArray, high: IntArray, low: IntArray) -> IntArray:
     return correct
 
 
-def _spread(size: int, most: int) -> IntArray:
+def _spread(size: int, max_size: int) -> IntArray:
     """Places among `size`, all of them or the more of them the nearer to either end."""
-    if size <= most:
+    if size <= max_size:
         return np.arange(size)
-    from_end = np.unique(np.geomspace(1, size, most // 2).astype(np.int64)) - 1
+    from_end = np.unique(np.geomspace(1, size, max_size // 2).astype(np.int64)) - 1
     return np.unique(np.append(from_end, size - 1 - from_end))

@@ -50,7 +50,7 @@ class StageEstimate:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class AuditEstimate:
     """What an audit will take.
 
     Attributes
@@ -72,7 +72,7 @@ class Estimate:
         return _total([part.gpu_hours for part in (*self.preparations, *self.stages)])
 
 
-def estimate(inputs: Inputs, plans: AuditPlan, store: EvidenceStore) -> Estimate:
+def estimate(inputs: Inputs, plans: AuditPlan, store: EvidenceStore) -> AuditEstimate:
     """Estimate what is left of an audit.
 
     The rates are those that runs on this store have measured; :func:`calibrate` measures them.
@@ -114,7 +114,7 @@ def estimate(inputs: Inputs, plans: AuditPlan, store: EvidenceStore) -> Estimate
         walls.append(wall)
         largest = [max(pool, key=lambda s: s.actors) for pool in pools]
         costs.append(_cost(largest, wall, inputs.spec.costs))
-    return Estimate(preparations, list(stages.values()), _total(walls), _total(costs))
+    return AuditEstimate(preparations, list(stages.values()), _total(walls), _total(costs))
 
 
 def _over(seconds: float | None, pool: Sequence[StageEstimate]) -> float | None:

@@ -55,8 +55,8 @@ class Missing:
     @property
     def records(self) -> npt.NDArray[np.bool_]:
         """Of which records something is missing, [records]."""
-        asked: npt.NDArray[np.bool_] = np.any(self.cells, axis=1)
-        return asked
+        missing: npt.NDArray[np.bool_] = np.any(self.cells, axis=1)
+        return missing
 
     def pairs(self) -> Iterator[tuple[str, int]]:
         """Record ids and indices one by one: for few records."""

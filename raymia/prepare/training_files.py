@@ -78,7 +78,7 @@ def problems_of(
     images: Images,
     measure_on: Images | None,
     shape: Sequence[int],
-    least: int,
+    min_images: int,
     checkpoint_every: int | None,
 ) -> list[str]:
     """What of a training's images and checkpoints does not fit.
@@ -86,13 +86,13 @@ def problems_of(
     Parameters
     ----------
     shape : channels, height and width that the model takes.
-    least : images to train on, after some were set apart where none are held out.
+    min_images : images to train on, after some were set apart where none are held out.
     """
     problems = []
     if checkpoint_every is not None and checkpoint_every < 1:
         problems.append(f"checkpoints should be one or more apart, but got {checkpoint_every}")
     for what, given, fewest in (
-        ("images", images, least + (measure_on is None)),
+        ("images", images, min_images + (measure_on is None)),
         ("held-out images", measure_on, 1),
     ):
         if given is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from raymia.plan.estimate import Estimate, StageEstimate
+from raymia.plan.estimate import AuditEstimate, StageEstimate
 from raymia.report.alike import shorten
 from raymia.results.wording import duration
 from raymia.spec import CostsSpec
@@ -14,7 +14,7 @@ UNKNOWN = "?"
 FITS = {True: "fits", False: "does not fit", None: ""}
 
 
-def estimate_table(found: Estimate, costs: CostsSpec | None) -> RenderableType:
+def estimate_table(found: AuditEstimate, costs: CostsSpec | None) -> RenderableType:
     """Time, GPU-hours and memory of each stage, and what the whole costs."""
     table = Table(title="What it will take", title_justify="left")
     table.add_column("stage", no_wrap=True)
@@ -38,7 +38,7 @@ def estimate_table(found: Estimate, costs: CostsSpec | None) -> RenderableType:
     return Group(table, *_sums(found, costs)) if parts else Group("nothing is left to ask")
 
 
-def _sums(found: Estimate, costs: CostsSpec | None) -> list[str]:
+def _sums(found: AuditEstimate, costs: CostsSpec | None) -> list[str]:
     if found.wall_seconds is None:
         return [
             "how long it takes is not known before a run on this store, or `raymia plan "

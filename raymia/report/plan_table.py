@@ -9,7 +9,7 @@ from rich.table import Table
 
 from raymia.inputs.base import Inputs
 from raymia.inputs.compatibility import identical_models
-from raymia.plan.estimate import Estimate
+from raymia.plan.estimate import AuditEstimate
 from raymia.plan.stages import TargetPlan
 from raymia.records.base import count_reasons
 from raymia.report.alike import shorten
@@ -17,7 +17,9 @@ from raymia.report.estimate_table import estimate_table
 from raymia.util.listing import listed
 
 
-def plan_table(inputs: Inputs, plans: Sequence[TargetPlan], expected: Estimate) -> RenderableType:
+def plan_table(
+    inputs: Inputs, plans: Sequence[TargetPlan], expected: AuditEstimate
+) -> RenderableType:
     """What would be asked of which model; loads tokenizers, and no model."""
     spec, records = inputs.spec, inputs.records
     table = Table(title=f"Plan of audit {spec.name}", title_justify="left")

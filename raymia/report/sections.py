@@ -136,8 +136,8 @@ def group_sections(rankings: Sequence[TargetRanking]) -> list[TargetSection]:
 
 def resolved(ranking: TargetRanking) -> list[float]:
     """The budgets of false positives that some attack resolves, in the order of the audit."""
-    asked = dict.fromkeys(tpr.max_fpr for attack in ranking.measured for tpr in attack.tpr)
-    return [fpr for fpr in asked if any(estimate_at(a, fpr) for a in ranking.measured)]
+    budgets = dict.fromkeys(tpr.max_fpr for attack in ranking.measured for tpr in attack.tpr)
+    return [fpr for fpr in budgets if any(estimate_at(a, fpr) for a in ranking.measured)]
 
 
 def most_exposed(targets: Sequence[TargetSection]) -> TargetSection | None:

@@ -83,12 +83,14 @@ def _ranked(ranking: TargetRanking, width: int) -> Table:
     return table
 
 
-def _columns(ranking: TargetRanking, most: int) -> list[float]:
+def _columns(ranking: TargetRanking, max_columns: int) -> list[float]:
     """Choose the budgets to show: the one that ranks, then those next to it in the audit."""
-    asked = sorted({tpr.max_fpr for attack in ranking.measured for tpr in attack.tpr}, reverse=True)
-    centre = asked.index(ranking.fpr) if ranking.fpr in asked else 0
-    start = centre if most == 1 else max(0, min(centre - 1, len(asked) - most))
-    return asked[start : start + most]
+    budgets = sorted(
+        {tpr.max_fpr for attack in ranking.measured for tpr in attack.tpr}, reverse=True
+    )
+    centre = budgets.index(ranking.fpr) if ranking.fpr in budgets else 0
+    start = centre if max_columns == 1 else max(0, min(centre - 1, len(budgets) - max_columns))
+    return budgets[start : start + max_columns]
 
 
 def _rate(attack: AttackMetrics, fpr: float, *, best: bool) -> Text:

@@ -21,12 +21,12 @@ SHOWN_AT_FIRST = 8
 
 
 def step_points(
-    curve: RocCurve, fprs: Sequence[float] = (), most: int = MAX_POINTS
+    curve: RocCurve, fprs: Sequence[float] = (), max_points: int = MAX_POINTS
 ) -> tuple[IntArray, IntArray]:
     """Choose the points of a curve that are worth drawing as steps.
 
     Points inside a horizontal or vertical run are dropped, which changes nothing in the drawing.
-    If more than `most` remain, the first half of them (the low false positive rates) is kept
+    If more than `max_points` remain, the first half of them (the low false positive rates) is kept
     whole, then points evenly spread over the logarithm of the rate, then the points that the
     table's rates at `fprs` are read from. Every point drawn is a point of the curve.
 
@@ -35,7 +35,7 @@ def step_points(
     curve : RocCurve
     fprs : sequence of float
         Budgets whose points must stay.
-    most : int
+    max_points : int
         Most points to return, plus one for each budget.
 
     Returns
@@ -50,11 +50,11 @@ def step_points(
     rises = np.append(True, np.diff(true_positives) > 0)
     rises[-1] = True
     false_positives, true_positives = false_positives[rises], true_positives[rises]
-    if false_positives.size <= most:
+    if false_positives.size <= max_points:
         return false_positives, true_positives
 
-    whole = most // 2
-    spread = np.geomspace(false_positives[whole], false_positives[-1], most - whole)
+    whole = max_points // 2
+    spread = np.geomspace(false_positives[whole], false_positives[-1], max_points - whole)
     rates = false_positives / curve.n_non_members
     keep = np.unique(
         np.concatenate(

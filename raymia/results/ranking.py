@@ -118,8 +118,8 @@ def by_groups(result: RunResult) -> list[TargetRanking]:
 def few_allowed(ranking: TargetRanking) -> list[tuple[float, int]]:
     """List the budgets that allow so few false positives that a rate at them is rough."""
     n_non_members = max((attack.n_non_members for attack in ranking.measured), default=0)
-    asked = {tpr.max_fpr for attack in ranking.measured for tpr in attack.tpr}
-    allowed = {fpr: allowed_false_positives(fpr, n_non_members) for fpr in sorted(asked)}
+    budgets = {tpr.max_fpr for attack in ranking.measured for tpr in attack.tpr}
+    allowed = {fpr: allowed_false_positives(fpr, n_non_members) for fpr in sorted(budgets)}
     return [(fpr, n) for fpr, n in allowed.items() if 0 < n < FEW_FALSE_POSITIVES]
 
 

@@ -68,8 +68,8 @@ class _Case:
         return estimate_at(self.attack, self.fpr)
 
 
-def judge(result: RunResult) -> Verdict:
-    """Judge a run.
+def reach_verdict(result: RunResult) -> Verdict:
+    """Say what a run comes to.
 
     Parameters
     ----------
@@ -101,8 +101,8 @@ def judge(result: RunResult) -> Verdict:
 
 
 def verdict_of(result: RunResult) -> Verdict:
-    """The verdict that a result carries; judged anew where it carries none."""
-    return result.verdict or judge(result)
+    """The verdict that a result carries; reached anew where it carries none."""
+    return result.verdict or reach_verdict(result)
 
 
 def _case(ranking: TargetRanking, chance: Chance) -> _Case:

@@ -31,8 +31,8 @@ from raymia.results.result import (
     SetAside,
     StageCount,
 )
-from raymia.results.verdict import judge
-from raymia.run.costs import attack_costs, target_losses
+from raymia.results.verdict import reach_verdict
+from raymia.run.attack_costs import attack_costs, target_losses
 from raymia.scoring.blind import ask_blind, excess_over_blind
 from raymia.scoring.parts import ScoreParts
 from raymia.scoring.reduction import Reduction
@@ -157,7 +157,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         seconds=round(run.seconds, 1),
     )
     gate = evaluate(parse_conditions(run.inputs.spec.fail_if), result)
-    result = result.model_copy(update={"verdict": judge(result), "gate": gate})
+    result = result.model_copy(update={"verdict": reach_verdict(result), "gate": gate})
     return redact(result) if run.inputs.spec.report.redact else result
 
 

@@ -19,13 +19,13 @@ from raymia.run.asking import ask
 from raymia.spec import AuditSpec
 from raymia.storage.lease import held, new_run_id
 from raymia.sweep.evaluate import Evaluated, Setting
-from raymia.sweep.judge import judge
 from raymia.sweep.places import Places, read_places
 from raymia.sweep.plan import SweepPlan, plan_sweep
 from raymia.sweep.proposals import Proposed
 from raymia.sweep.record import Tried
 from raymia.sweep.result import QueryCount, Row, SweepResult, sweep_table, write_sweep
 from raymia.sweep.space import check_sweep
+from raymia.sweep.winners import find_winners
 from raymia.sweep.work import STAGE, Terms
 from raymia.util.caller import caller_state
 from raymia.util.errors import InputError, RaymiaError
@@ -104,7 +104,7 @@ def _run(
         ],
         settings=len(settings),
         tried_now=tried_now,
-        winners=judge(rows, found.evidence, halves, rates, plan.sweep.spec.objective, spec),
+        winners=find_winners(rows, found.evidence, halves, rates, plan.sweep.spec.objective, spec),
         problems=[*failed.values(), *_problems(rows)],
         seconds=round(time.monotonic() - started, 1),
     )

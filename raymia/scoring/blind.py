@@ -17,7 +17,7 @@ from raymia.plan.stages import TargetPlan
 from raymia.questions.registry import model_evidence
 from raymia.scoring.evidence import units
 from raymia.scoring.parts import ScoreParts
-from raymia.shift.gate import Blind, KnownRecords, check_shift, not_checked, sampled_rows
+from raymia.shift.check import Blind, KnownRecords, check_shift, not_checked, sampled_rows
 from raymia.shift.result import ExcessOverBlind
 
 

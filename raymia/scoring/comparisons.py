@@ -29,16 +29,16 @@ def questions_of(metrics: Sequence[Metrics], combined: Collection[str]) -> list[
     questions = []
     for ranking in rankings:
         leader = (ranking.target, leading(ranking, combined).attack)
-        asked = [
+        compared = [
             Question("attacks", leader, (ranking.target, other.attack))
             for other in ranking.measured
             if other.attack != leader[1]
         ]
         if ranking is strongest:
-            asked += [
+            compared += [
                 Question("targets", leader, (other.target, leader[1]))
                 for other in rankings
                 if other is not strongest and any(m.attack == leader[1] for m in other.measured)
             ]
-        questions.append(asked)
-    return [asked for asked in questions if asked]
+        questions.append(compared)
+    return [some for some in questions if some]

@@ -98,7 +98,7 @@ def reduce_audit(
     tests = workers.map("tested sets", _test_kept, (inputs, parts), [(p.name,) for p in plans])
     metrics = [j.metrics for j in judged if j.metrics is not None]
     combined = {named.label for named in inputs.attacks if "other_scores" in named.attack.needs}
-    questions = [(asked,) for asked in questions_of(metrics, combined)]
+    questions = [(question,) for question in questions_of(metrics, combined)]
     compared = workers.map("compared attacks", _compare_kept, (judge, parts), questions)
     return Reduction(
         metrics=metrics,

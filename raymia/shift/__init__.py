@@ -1,5 +1,5 @@
 """The shift check: do members and non-members come from one distribution?
 
-:func:`raymia.shift.gate.check_shift` asks guessers that never see a target; what they found is a
+:func:`raymia.shift.check.check_shift` asks guessers that never see a target; what they found is a
 :class:`raymia.shift.result.ShiftCheck`.
 """

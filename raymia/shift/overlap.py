@@ -40,13 +40,13 @@ def ngram_overlap(
     ----------
     ids : of the non-members.
     """
-    known, asked = words(members), words(non_members)
-    sizes = np.diff(asked.offsets)
+    inside, outside = words(members), words(non_members)
+    sizes = np.diff(outside.offsets)
     shares = np.full(len(ids), np.nan)
     for n, rows in ((LONG, sizes >= LONG), (SHORT, (sizes >= SHORT) & (sizes < LONG))):
         if rows.any():
-            grams = ngrams(asked, n)
-            found = np.isin(grams.hashes, ngrams(known, n).hashes)
+            grams = ngrams(outside, n)
+            found = np.isin(grams.hashes, ngrams(inside, n).hashes)
             hits = np.bincount(grams.owners, weights=found, minlength=len(ids))
             shares[rows] = hits[rows] / grams.counts[rows]
     long_enough = ~np.isnan(shares)
@@ -68,10 +68,10 @@ def near_duplicate_texts(
     non_member_ids: Sequence[str],
 ) -> NearDuplicates:
     """Find the non-members that nearly are a member: candidates by MinHash, then compared."""
-    known, asked = (ngrams(words(texts), SHINGLE) for texts in (members, non_members))
-    own, others = _by_text(known), _by_text(asked)
+    inside, outside = (ngrams(words(texts), SHINGLE) for texts in (members, non_members))
+    own, others = _by_text(inside), _by_text(outside)
     best: dict[int, tuple[float, int]] = {}
-    for non_member, member in _candidates(known, asked):
+    for non_member, member in _candidates(inside, outside):
         both = len(np.intersect1d(others[non_member], own[member], assume_unique=True))
         similarity = both / (len(others[non_member]) + len(own[member]) - both)
         if similarity >= SIMILAR and similarity > best.get(non_member, (0.0, 0))[0]:
@@ -97,17 +97,17 @@ def near_duplicate_images(
     ----------
     members, non_members : uint8 [images, channels, height, width].
     """
-    known, asked = small_gray(members), small_gray(non_members)
+    inside, outside = small_gray(members), small_gray(non_members)
     own, others = (
-        np.where(perceptual_hashes(g), 1.0, -1.0).astype(np.float32) for g in (known, asked)
+        np.where(perceptual_hashes(g), 1.0, -1.0).astype(np.float32) for g in (inside, outside)
     )
     bits, found = own.shape[1], []
-    known, asked = _directions(known), _directions(asked)
+    inside, outside = _directions(inside), _directions(outside)
     for start in range(0, len(others), _AT_ONCE):
         apart = (bits - others[start : start + _AT_ONCE] @ own.T) / 2
         for row in np.flatnonzero((apart <= BITS_APART).any(axis=1)):
             near = np.flatnonzero(apart[row] <= BITS_APART)
-            correlations = known[near] @ asked[start + row]
+            correlations = inside[near] @ outside[start + row]
             best = int(correlations.argmax())
             if correlations[best] >= SAME_PICTURE:
                 similarity = min(1.0, float(correlations[best]))
@@ -163,10 +163,10 @@ def _by_text(grams: Ngrams) -> list[Hashes]:
     return [np.unique(part) for part in np.split(grams.hashes, np.cumsum(grams.counts)[:-1])]
 
 
-def _candidates(known: Ngrams, asked: Ngrams) -> Iterator[tuple[int, int]]:
+def _candidates(inside: Ngrams, outside: Ngrams) -> Iterator[tuple[int, int]]:
     """Pairs of a non-member and a member that meet most often, a few per non-member."""
-    rows, signatures = _signatures(asked)
-    member_rows, member_signatures = _signatures(known)
+    rows, signatures = _signatures(outside)
+    member_rows, member_signatures = _signatures(inside)
     met: list[Rows] = []
     for band in range(BANDS):
         buckets, own = signatures[:, band], member_signatures[:, band]

@@ -16,7 +16,6 @@ from raymia.spec.audit import (
     with_engine,
 )
 from raymia.spec.base import Name, Paths, Share, Strict, merge_preset
-from raymia.spec.costs import CostsSpec
 from raymia.spec.images import (
     AutoencoderTrainingSpec,
     CaptionsSpec,
@@ -51,6 +50,7 @@ from raymia.spec.neighbors import (
     SubstituteNeighbors,
     TextNeighbors,
 )
+from raymia.spec.prices import CostsSpec
 from raymia.spec.probes import (
     GradientSpec,
     NoiseSpec,

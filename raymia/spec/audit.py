@@ -9,10 +9,10 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from raymia.spec.base import Name, Paths, Share, Strict
 from raymia.spec.conditions import parse_condition
-from raymia.spec.costs import CostsSpec
 from raymia.spec.kinds import Kinds, MadeReference, NeighborsSection, RecordsSection, tags_of
 from raymia.spec.models import AnyTarget, ModelSpec, TargetSetSpec, TargetSpec
 from raymia.spec.neighbors import NEIGHBORS
+from raymia.spec.prices import CostsSpec
 from raymia.spec.probes import ProbesSpec
 from raymia.spec.records import RECORDS, CorpusSpec
 from raymia.spec.references import REFERENCES, AnyReference, ModelReference

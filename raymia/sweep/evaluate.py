@@ -214,8 +214,8 @@ def scores_by_half(attack: Attack, evidence: Any, halves: Split) -> dict[str, Sc
         None if judged else label
         for label, judged in zip(labels.is_member, halves.evaluation, strict=True)
     ]
-    told = replace(evidence, labels=replace(labels, is_member=hidden))
-    return {"calibration": attack.score(told), "evaluation": whole}
+    half = replace(evidence, labels=replace(labels, is_member=hidden))
+    return {"calibration": attack.score(half), "evaluation": whole}
 
 
 def _points(scores: Scores, halves: Split, half: str, rates: Sequence[float]) -> Points:

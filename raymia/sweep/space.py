@@ -213,12 +213,12 @@ def _wrong_timesteps(sweep: Sweep, queries: QuerySetting) -> list[str]:
         section = _section_with_timesteps(kinds[swept.statistic].asks[-1], queries.spec)
         if section is None:
             continue
-        asked = getattr(queries.spec.probes, section).timesteps
-        wrong = [v for v in swept.spaces["timestep"].values or [] if v not in asked]
+        timesteps = getattr(queries.spec.probes, section).timesteps
+        wrong = [v for v in swept.spaces["timestep"].values or [] if v not in timesteps]
         if wrong:
             problems.append(
                 f"sweep.attacks.{swept.key}.timestep: {wrong[0]} is not asked about; "
-                f"probes.{section}.timesteps are {', '.join(map(str, asked))}"
+                f"probes.{section}.timesteps are {', '.join(map(str, timesteps))}"
             )
     return problems
 

@@ -31,7 +31,7 @@ from raymia.attacks import registry
 from raymia.evidence.store import EvidenceStore
 from raymia.metrics.summary import AttackMetrics
 from raymia.modalities.resolve import resolve_inputs
-from raymia.plan.estimate import Estimate, estimate
+from raymia.plan.estimate import AuditEstimate, estimate
 from raymia.plan.planning import plan_audit
 from raymia.results.folder import load_run
 from raymia.results.result import RunResult
@@ -171,7 +171,7 @@ def test_auto_chooses_the_perturbation_on_records_it_does_not_score(
     assert pfami.attack == "pfami"
 
 
-def calibrated(file: Path, folder: Path) -> Estimate:
+def calibrated(file: Path, folder: Path) -> AuditEstimate:
     inputs, store = resolve_inputs(load_spec(file)), EvidenceStore(str(folder / "store"))
     calibrate(inputs, store, 8, console())
     return estimate(inputs, plan_audit(inputs, store), store)

@@ -11,7 +11,7 @@ from raymia.report.html import render
 from raymia.report.series import find_series, numbered
 from raymia.results.curves import draw
 from raymia.results.ranking import rank
-from raymia.results.verdict import judge
+from raymia.results.verdict import reach_verdict
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_checkpoints_stand_most_exposed_first():
     targets = [f"step-{n}" for n in (1, 2, 3, 4)]
     result, curves = made_up_audit(targets, n=100)
     page = render(result, curves)
-    verdicts = {entry.target: entry for entry in judge(result).targets}
+    verdicts = {entry.target: entry for entry in reach_verdict(result).targets}
     assert len({entry.finding for entry in verdicts.values()}) > 1
     severity = ["no_leak_found", "leaks", "leaks_strongly"]
 

@@ -19,7 +19,7 @@ from raymia.report.pictures import FAINTEST, heat_map, target_pictures
 from raymia.results.folder import load_run
 from raymia.results.image_result import ImageExample, MeanFluctuation, PerturbationChoice
 from raymia.results.result import AttackCard, ReferenceCard
-from raymia.results.verdict import judge
+from raymia.results.verdict import reach_verdict
 from raymia.results.wording import chosen_on, exposure, outscores
 
 
@@ -252,6 +252,6 @@ def test_images_without_labels_are_read_by_the_loss_against_what_the_target_gene
     cards = [AttackCard(name=n, title=n, source="s", formula="f") for n in ("loss", "pfami")]
     made = ReferenceCard(target="t", name="own", kind="self_generated", model="")
     plain = made_up_result(made_up_scores()).model_copy(update={"metrics": [], "attacks": cards})
-    said = judge(plain.model_copy(update={"references": [made]})).sentence
+    said = reach_verdict(plain.model_copy(update={"references": [made]})).sentence
     assert "Read those of loss@own first" in said
-    assert "Read those" not in judge(plain.model_copy(update={"references": []})).sentence
+    assert "Read those" not in reach_verdict(plain.model_copy(update={"references": []})).sentence

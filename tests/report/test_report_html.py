@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 from raymia.metrics import NotMeasured
 from raymia.report.html import render
 from raymia.results.result import NeighborQuality, SetAside
-from raymia.results.verdict import judge
+from raymia.results.verdict import reach_verdict
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_figures_of_neighbors_are_shown_where_there_are_neighbors(page):
 
 
 def test_verdict_comes_first(page):
-    verdict = judge(made_up_result(made_up_scores()))
+    verdict = reach_verdict(made_up_result(made_up_scores()))
     assert verdict.finding == "leaks_strongly"
     assert page.text.index(verdict.sentence) < page.text.index("Are members and non-members")
 

@@ -10,7 +10,7 @@ from scipy.special import comb
 from raymia.metrics import Estimate, NotMeasured, measure, roc_curve, tpr_at_fpr
 from raymia.results.chance import chance_of_auc, chance_of_rate
 from raymia.results.result import AttackCard, FailedTarget, RecordCounts, ReferenceCard, RunResult
-from raymia.results.verdict import judge
+from raymia.results.verdict import reach_verdict
 from raymia.shift.result import BlindGuess, ExcessOverBlind, ShiftCheck
 
 
@@ -37,7 +37,7 @@ def audit(strengths, n=150, seed=0, combined=(), **changes):
 
 def test_strong_leak_is_told_with_its_attack_and_numbers():
     result = audit({"tuned/loss": 0.3, "tuned/ratio": 3.0}, n=300)
-    verdict = judge(result)
+    verdict = reach_verdict(result)
     assert verdict.finding == "leaks_strongly"
     held_out = next(m for m in result.metrics if m.attack == "ratio").tpr[1].held_out
     assert verdict.sentence.startswith(
@@ -49,7 +49,7 @@ def test_strong_leak_is_told_with_its_attack_and_numbers():
 
 
 def test_without_held_out_records_the_budget_itself_is_named():
-    verdict = judge(audit({"tuned/loss": 0.3, "tuned/ratio": 3.0}, n=120))
+    verdict = reach_verdict(audit({"tuned/loss": 0.3, "tuned/ratio": 3.0}, n=120))
     assert "while wrongly accusing no more than 1 % of the non-members" in verdict.sentence
 
 
@@ -64,18 +64,18 @@ def test_leak_on_the_records_the_threshold_was_chosen_on_alone_is_no_strong_one(
         tpr = [metrics.tpr[0], at.model_copy(update={"held_out": rate}), metrics.tpr[2]]
         area = metrics.auc.model_copy(update={"low": 0.7})
         changed = metrics.model_copy(update={"tpr": tpr, "auc": area})
-        assert judge(result.model_copy(update={"metrics": [changed]})).finding == finding
+        assert reach_verdict(result.model_copy(update={"metrics": [changed]})).finding == finding
 
 
 def test_weak_leak_is_no_strong_one():
-    verdict = judge(audit({"tuned/loss": 0.55}, n=200))
+    verdict = reach_verdict(audit({"tuned/loss": 0.55}, n=200))
     assert verdict.finding == "leaks"
     assert "strongly" not in verdict.sentence
 
 
 def test_guessing_is_no_leak_and_says_what_would_have_been_missed():
     result = audit({"tuned/loss": 0.0, "tuned/ratio": 0.0})
-    verdict = judge(result)
+    verdict = reach_verdict(result)
     assert verdict.finding == "no_leak_found"
     highest = max(m.auc.high for m in result.metrics)
     assert f"a leak up to an AUC of {highest:.2f}" in verdict.sentence
@@ -84,7 +84,9 @@ def test_guessing_is_no_leak_and_says_what_would_have_been_missed():
 
 def test_audit_of_many_checkpoints_seldom_finds_a_leak_where_there_is_none():
     names = [f"step-{step}/{attack}" for step in range(10) for attack in ("a", "b", "c")]
-    found = [judge(audit(dict.fromkeys(names, 0.0), n=60, seed=s)).finding for s in range(40)]
+    found = [
+        reach_verdict(audit(dict.fromkeys(names, 0.0), n=60, seed=s)).finding for s in range(40)
+    ]
     # At most 5 % of such audits: 8 of 40 would be seen once in 4,000 trials.
     assert found.count("no_leak_found") >= 33
 
@@ -105,7 +107,7 @@ def test_chance_is_that_of_groups_where_groups_were_split():
     """A document is in the training data or is not, and its passages are alike: 600 are not 600."""
     findings = {
         by_group: [
-            judge(in_groups(seed, split_by_group=by_group)).finding for seed in range(60)
+            reach_verdict(in_groups(seed, split_by_group=by_group)).finding for seed in range(60)
         ].count("no_leak_found")
         for by_group in (True, False)
     }
@@ -114,22 +116,22 @@ def test_chance_is_that_of_groups_where_groups_were_split():
 
 
 def test_leak_and_what_was_missed_are_told_by_groups_where_groups_were_split():
-    leak = judge(in_groups(0, shift=2.0))
+    leak = reach_verdict(in_groups(0, shift=2.0))
     assert leak.finding in ("leaks", "leaks_strongly")
     assert any("split by groups" in limit for limit in leak.limits)
-    mixed = judge(in_groups(0, shift=2.0, split_by_group=False))
+    mixed = reach_verdict(in_groups(0, shift=2.0, split_by_group=False))
     assert any("reckoned by records" in limit for limit in mixed.limits)
     none = in_groups(1)
     high = none.group_metrics[0].auc.high
     assert high > none.metrics[0].auc.high
-    assert f"a leak up to an AUC of {high:.2f}" in judge(none).sentence
+    assert f"a leak up to an AUC of {high:.2f}" in reach_verdict(none).sentence
     unknown = none.model_copy(update={"group_metrics": []})
-    assert "a leak up to an AUC of 1.00" in judge(unknown).sentence
+    assert "a leak up to an AUC of 1.00" in reach_verdict(unknown).sentence
 
 
 def test_worst_of_several_checkpoints_is_named_and_they_are_counted():
     strengths = {"step-1/loss": 0.0, "step-2/loss": 1.5, "step-3/loss": 3.5}
-    verdict = judge(audit(strengths))
+    verdict = reach_verdict(audit(strengths))
     assert verdict.sentence.startswith("2 of 3 checkpoints leak, step-3 most: loss names ")
     findings = {entry.target: entry.finding for entry in verdict.targets}
     assert findings["step-1"] == "no_leak_found"
@@ -142,7 +144,7 @@ def test_checkpoint_that_could_not_be_measured_is_not_counted_among_those_withou
         target="three", attack="loss", n_members=0, n_non_members=0, n_unscored=300, reason="none"
     )
     sentences = [
-        judge(result.model_copy(update={"metrics": metrics})).sentence
+        reach_verdict(result.model_copy(update={"metrics": metrics})).sentence
         for metrics in (
             result.metrics, [*result.metrics, nothing], [result.metrics[0], nothing],
         )
@@ -160,12 +162,12 @@ def test_checkpoint_that_could_not_be_measured_is_not_counted_among_those_withou
 
 
 def test_members_that_score_lower_by_more_than_chance_are_a_leak():
-    verdict = judge(audit({"tuned/loss": -1.5, "tuned/zlib": -0.8}))
+    verdict = reach_verdict(audit({"tuned/loss": -1.5, "tuned/zlib": -0.8}))
     assert verdict.finding == "leaks"
     assert verdict.targets[0].attack == "loss"
     assert "loss scores a member below a non-member in" in verdict.sentence
     assert "in the other direction" in verdict.sentence
-    both = judge(audit({"tuned/loss": -1.5, "tuned/zlib": 0.8}))
+    both = reach_verdict(audit({"tuned/loss": -1.5, "tuned/zlib": 0.8}))
     assert both.targets[0].attack == "zlib", "an attack that works as it is comes first"
 
 
@@ -183,13 +185,13 @@ def test_the_attack_that_is_told_of_a_strong_leak_is_the_one_that_is_strong():
         ([rate], "leaks", "rate"),
         ([rate, area], "leaks_strongly", "area"),
     ):
-        verdict = judge(result.model_copy(update={"metrics": metrics}))
+        verdict = reach_verdict(result.model_copy(update={"metrics": metrics}))
         assert (verdict.finding, verdict.targets[0].attack) == (finding, told)
 
 
 def test_combination_of_attacks_does_not_lead():
     strengths = {"tuned/loss": 1.0, "tuned/all": 4.0}
-    verdict = judge(audit(strengths, combined=("all",)))
+    verdict = reach_verdict(audit(strengths, combined=("all",)))
     assert verdict.targets[0].attack == "loss"
     assert "leaks: loss " in verdict.sentence
 
@@ -203,8 +205,8 @@ def test_combination_with_a_setting_or_a_name_of_its_own_does_not_lead_either():
             combines=True,
         )
     )  # fmt: skip
-    assert judge(result).targets[0].attack == "learned(folds=10)"
-    told = judge(result.model_copy(update={"attacks": cards}))
+    assert reach_verdict(result).targets[0].attack == "learned(folds=10)"
+    told = reach_verdict(result.model_copy(update={"attacks": cards}))
     assert told.targets[0].attack == "loss"
 
 
@@ -213,7 +215,7 @@ def test_attack_that_learns_from_records_leaks_by_a_high_auc_alone():
     for strength, finding in ((-1.5, "no_leak_found"), (1.5, "leaks_strongly")):
         result = audit({"tuned/network": strength}, n=300)
         cards = [card.model_copy(update={"learns": True}) for card in result.attacks]
-        assert judge(result.model_copy(update={"attacks": cards})).finding == finding
+        assert reach_verdict(result.model_copy(update={"attacks": cards})).finding == finding
 
 
 def test_leak_that_names_few_members_with_confidence_is_found_by_its_area():
@@ -228,7 +230,7 @@ def test_leak_that_names_few_members_with_confidence_is_found_by_its_area():
             ]
         }
     )
-    verdict = judge(lucky)
+    verdict = reach_verdict(lucky)
     assert verdict.finding == "leaks"
     assert verdict.targets[0].attack == "loss"
     assert "scores a member above a non-member in" in verdict.sentence
@@ -244,15 +246,16 @@ def _with_rate(metrics, rate):
 
 def test_unfinished_audit_has_no_verdict():
     finished = audit({"tuned/loss": 3.0})
-    verdict = judge(finished.model_copy(update={"complete": False}))
+    verdict = reach_verdict(finished.model_copy(update={"complete": False}))
     assert verdict.finding == "incomplete"
+    so_far = reach_verdict(finished).sentence
     assert verdict.sentence == (
-        f"The audit is not finished: some answers are missing. So far: {judge(finished).sentence}"
+        f"The audit is not finished: some answers are missing. So far: {so_far}"
     )
     failed = [FailedTarget(name="other", reason="no weights")]
-    verdict = judge(finished.model_copy(update={"complete": False, "failed": failed}))
+    verdict = reach_verdict(finished.model_copy(update={"complete": False, "failed": failed}))
     assert "not finished: 1 checkpoint failed. So far: tuned leaks" in verdict.sentence
-    nothing = judge(finished.model_copy(update={"complete": False, "metrics": []}))
+    nothing = reach_verdict(finished.model_copy(update={"complete": False, "metrics": []}))
     assert nothing.sentence == "The audit is not finished: some answers are missing."
 
 
@@ -261,7 +264,7 @@ def test_audit_without_labels_is_not_measurable():
         target="tuned", attack="loss", n_members=0, n_non_members=0, n_unscored=0, reason="none"
     )
     for metrics in ([], [nothing]):
-        verdict = judge(audit({"tuned/loss": 1.0}, metrics=metrics))
+        verdict = reach_verdict(audit({"tuned/loss": 1.0}, metrics=metrics))
         assert verdict.finding == "not_measurable"
         assert verdict.sentence.startswith("Nothing could be measured on 150 members and 150 non-")
 
@@ -270,9 +273,9 @@ def test_audit_without_labels_says_whose_scores_to_read():
     ez = AttackCard(name="ez", title="EZ-MIA", source="s", formula="f")
     made = ReferenceCard(target="t", name="prompted", kind="self_prompt", model="base")
     plain = audit({"tuned/loss": 1.0}, metrics=[], attacks=[ez])
-    said = judge(plain.model_copy(update={"references": [made]})).sentence
+    said = reach_verdict(plain.model_copy(update={"references": [made]})).sentence
     assert "Read those of ez@prompted first" in said
-    assert "Read those" not in judge(plain).sentence
+    assert "Read those" not in reach_verdict(plain).sentence
 
 
 def shifted(state="shift", auc=0.7):
@@ -295,7 +298,7 @@ def excess(value, p_value):
 
 
 def test_no_leak_is_claimed_where_the_records_differ_without_a_model():
-    verdict = judge(audit({"tuned/ratio": 3.0}, shift=shifted()))
+    verdict = reach_verdict(audit({"tuned/ratio": 3.0}, shift=shifted()))
     assert verdict.finding == "shift_suspected"
     assert {entry.finding for entry in verdict.targets} == {"shift_suspected"}
     assert "by a bag of words, with an AUC of 0.70 [0.65, 0.75]" in verdict.sentence
@@ -307,7 +310,7 @@ def test_what_an_attack_adds_to_a_shift_is_told_unless_chance_explains_it():
     for value, p_value, told in ((0.2, 0.001, True), (0.2, 0.5, False), (-0.2, 0.001, False)):
         run = audit({"tuned/ratio": 3.0}, shift=shifted())
         run = run.model_copy(update={"excess_over_blind": [excess(value, p_value)]})
-        assert ("ratio on tuned still adds 0.200" in judge(run).sentence) is told
+        assert ("ratio on tuned still adds 0.200" in reach_verdict(run).sentence) is told
 
 
 def test_unchecked_shift_is_a_limit_of_the_verdict_and_a_checked_one_is_not():
@@ -316,13 +319,13 @@ def test_unchecked_shift_is_a_limit_of_the_verdict_and_a_checked_one_is_not():
         (shifted("not_checked"), True),
         (shifted("no_shift_found"), False),
     ):
-        verdict = judge(audit({"tuned/ratio": 3.0}, shift=shift))
+        verdict = reach_verdict(audit({"tuned/ratio": 3.0}, shift=shift))
         assert verdict.finding == "leaks_strongly"
         assert any("was not checked" in limit for limit in verdict.limits) is said
 
 
 def test_rate_on_few_non_members_is_a_limit_of_the_verdict():
-    verdict = judge(made_up_result(made_up_scores()))
+    verdict = reach_verdict(made_up_result(made_up_scores()))
     assert any("rests on 1 non-member" in limit for limit in verdict.limits)
 
 
@@ -354,5 +357,5 @@ def test_chance_of_an_auc_is_that_of_drawn_orders():
 
 
 def test_verdict_stays_with_the_result(result):
-    judged = result.model_copy(update={"verdict": judge(result)})
+    judged = result.model_copy(update={"verdict": reach_verdict(result)})
     assert RunResult.model_validate_json(judged.model_dump_json()).verdict == judged.verdict

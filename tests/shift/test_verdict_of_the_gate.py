@@ -21,7 +21,7 @@ from records_to_check import (
 )
 from scipy.stats import binom
 
-from raymia.shift.gate import sampled_rows
+from raymia.shift.check import sampled_rows
 
 SEEDS = 20
 # At an error rate of 5 %, more false alarms among 20 have a chance below 2 %.

@@ -8,7 +8,7 @@ from sklearn.datasets import load_sample_images
 from small_audit import ASSETS
 from small_image_audit import digits
 
-from raymia.shift.gate import KnownRecords, check_shift
+from raymia.shift.check import KnownRecords, check_shift
 
 EARLY = ("Sense and Sensibility", "Northanger Abbey", "Pride and Prejudice")
 

@@ -19,10 +19,10 @@ from raymia.spec import ObjectiveSpec
 from raymia.spec.file import load_spec
 from raymia.sweep.content import EvidenceHasher
 from raymia.sweep.evaluate import Evaluated, Place, Setting, Split, evaluate
-from raymia.sweep.judge import judge
 from raymia.sweep.places import read_places
 from raymia.sweep.record import Tried
 from raymia.sweep.result import Row
+from raymia.sweep.winners import find_winners
 from raymia.sweep.work import Listed, Terms, Worker
 
 RATES = (0.1,)
@@ -52,7 +52,7 @@ def tried(made: Any, halves: Split, store: Path) -> list[Row]:
 
 def winner(made: Any, halves: Split, store: Path) -> Any:
     rows = tried(made, halves, store)
-    (best,) = judge(rows, made[1].evidence, halves, RATES, AUC, made[2])
+    (best,) = find_winners(rows, made[1].evidence, halves, RATES, AUC, made[2])
     return best
 
 
@@ -254,5 +254,5 @@ def test_a_setting_that_cannot_be_measured_says_why_and_stops_nothing(
     (result,) = Tried(str(tmp_path), halves, RATES).read().values()
     assert result.problem is not None
     assert "of the calibration half have a score" in result.problem
-    assert judge([Row(Setting(place, {"share": 0.1}), result, {}, 0, 0)], places.evidence, halves,
-                 RATES, AUC, made[2]) == []  # fmt: skip
+    rows = [Row(Setting(place, {"share": 0.1}), result, {}, 0, 0)]
+    assert find_winners(rows, places.evidence, halves, RATES, AUC, made[2]) == []

@@ -17,7 +17,7 @@ from raymia.engine.base import engine
 from raymia.engine.board import Line
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
-from raymia.plan.estimate import Estimate, estimate
+from raymia.plan.estimate import AuditEstimate, estimate
 from raymia.plan.planning import plan_audit
 from raymia.plan.stages import Preparation, TargetPlan
 from raymia.run.asking import ask
@@ -116,7 +116,7 @@ def preparations_of(
             yield f"prepare {preparation.stage_name(plan.name)}", seconds(preparation)
 
 
-def parts_of(said: Estimate, taken: Mapping[str, float]) -> list[dict[str, Any]]:
+def parts_of(said: AuditEstimate, taken: Mapping[str, float]) -> list[dict[str, Any]]:
     """What was said of each part with work to do, and what it took."""
     return [
         {"name": part.name, "said": part.seconds, "taken": taken[part.name]}

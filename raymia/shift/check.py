@@ -1,4 +1,4 @@
-"""The gate: every guesser is asked, and the strongest is what attacks have to beat."""
+"""The check: every guesser is asked, and the strongest is what attacks have to beat."""
 
 from __future__ import annotations
 
@@ -114,9 +114,11 @@ def sampled_rows(is_member: Bools, sample: int, seed: int) -> npt.NDArray[np.int
     sample : of each kind, at most.
     """
     kinds = [np.flatnonzero(is_member), np.flatnonzero(~is_member)]
-    most = min(sample, max(NEVER_CUT_BELOW, TIMES_LARGER * min(map(len, kinds))))
+    count = min(sample, max(NEVER_CUT_BELOW, TIMES_LARGER * min(map(len, kinds))))
     draws = generator(seed, "sample of the shift check")
-    kept = [draws.choice(rows, most, replace=False) if len(rows) > most else rows for rows in kinds]
+    kept = [
+        draws.choice(rows, count, replace=False) if len(rows) > count else rows for rows in kinds
+    ]
     return np.sort(np.concatenate(kept))
 
 

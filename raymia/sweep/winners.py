@@ -17,7 +17,7 @@ from raymia.sweep.result import Half, Row, Winner
 from raymia.sweep.work import Case
 
 
-def judge(
+def find_winners(
     rows: Sequence[Row],
     evidence: Mapping[Case, TargetEvidence],
     halves: Split,
