@@ -11,6 +11,7 @@ it takes without any model; and whether an audit takes what `raymia plan` says.
     python tools/benchmark.py --adapters 50                    # one audit of 50; 5 audits of one
     python tools/benchmark.py --pipeline --records 1000000     # a model that answers at once
     python tools/benchmark.py --plan raymia-demo/audit.yaml    # what is said beside what is taken
+    python tools/benchmark.py --plan-targets 5000              # how long it takes to say it
 
 Every round takes the ways in turn, so that a machine with other work slows all alike; the ratios
 are of one round each, and their median and range are what counts.
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measure = measure_pipeline
     elif given.plan:
         measure = measure_plans
+    elif given.plan_targets:
+        measure = measure_many_targets
     found, table, marker = measure(given, load)
     print(table)
     if given.json:
@@ -109,6 +112,7 @@ def parser() -> argparse.ArgumentParser:
         "--plan", type=Path, nargs="+", metavar="AUDIT.yaml",
         help="calibrate, plan and run these audits, in new stores",
     )  # fmt: skip
+    plans.add_argument("--plan-targets", type=int, help="plan audits of so many targets")
     return made
 
 
@@ -182,6 +186,15 @@ def measure_plans(given: argparse.Namespace, load: float) -> tuple[dict[str, Any
 
     found = plans.measure(given.plan, load)
     return found, plans.page_table(found), plans.START
+
+
+def measure_many_targets(given: argparse.Namespace, load: float) -> tuple[dict[str, Any], str, str]:
+    from benchmarks import many_targets
+
+    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+        audits = many_targets.make_audits(given.plan_targets, Path(name))
+        found = many_targets.measure(audits, given.plan_targets, load)
+    return found, many_targets.page_table(found), many_targets.START
 
 
 if __name__ == "__main__":
