@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scipy import stats
 
 from raymia.metrics.learning import MIN_PER_CLASS, Floats, fit
 from raymia.metrics.summary import Result
@@ -51,6 +50,8 @@ def infer_dataset(
     units : [records], the number of a record's group, or one of its own: records of a group are no
         independent draws, and its mean is.
     """
+    from scipy import stats  # slow to import, and the types here are everywhere
+
     suspects_tested, others_tested = ~is_fitted & is_suspect, ~is_fitted & ~is_suspect
     counts = {
         "n_suspects": np.unique(units[suspects_tested]).size,

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymia.attacks.base import Scores
-from raymia.metrics import AttackMetrics, NotMeasured, calibration_half, measure
 from raymia.metrics.claims import claim_candidates
+from raymia.metrics.measuring import calibration_half, measure
 from raymia.metrics.roc import BoolArray, IntArray
-from raymia.metrics.summary import CandidateClaims
+from raymia.metrics.summary import AttackMetrics, CandidateClaims, NotMeasured
 from raymia.results.curves import AttackCurves, draw
 from raymia.spec import MetricsSpec
 

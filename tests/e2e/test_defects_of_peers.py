@@ -14,7 +14,7 @@ from made_answers import evidence, one, scores
 from tiny_models import checkpoint, passages, save_tiny
 
 from raymia.evidence.text import TextEvidence
-from raymia.metrics import measure
+from raymia.metrics.measuring import measure
 from raymia.models.causal.model import load_causal_lm
 from raymia.questions.text import TokenQuestion
 

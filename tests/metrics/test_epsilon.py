@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from raymia.metrics import measure
 from raymia.metrics.epsilon import (
     Guesses,
     contradicts_gaussian,
@@ -20,6 +19,7 @@ from raymia.metrics.epsilon import (
     one_run_p_value,
 )
 from raymia.metrics.held_out import Halves
+from raymia.metrics.measuring import measure
 
 DELTA = 1e-5
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score
 
-from raymia.metrics import calibration_half, measure
 from raymia.metrics.held_out import Halves, accuracy_held_out, precision, rate, rates_held_out
+from raymia.metrics.measuring import calibration_half, measure
 
 
 @st.composite

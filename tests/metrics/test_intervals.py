@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from raymia.metrics import roc_curve, tpr_at_fpr
 from raymia.metrics.intervals import (
     auc_interval,
     clopper_pearson,
@@ -17,6 +16,7 @@ from raymia.metrics.intervals import (
     upper_limit,
     wilson,
 )
+from raymia.metrics.roc import roc_curve, tpr_at_fpr
 
 
 def made_up_audit(seed, n_members, n_non_members, shift=1.0, decimals=None):

@@ -7,8 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from raymia.metrics import auc, one_minus_equal_error_rate, roc_curve, tpr_at_fpr
-from raymia.metrics.roc import allowed_false_positives, needed_non_members
+from raymia.metrics.roc import (
+    allowed_false_positives,
+    auc,
+    needed_non_members,
+    one_minus_equal_error_rate,
+    roc_curve,
+    tpr_at_fpr,
+)
 
 NAN, INF = float("nan"), float("inf")
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from raymia.metrics import AttackMetrics, Estimate, Metrics, NotMeasured, measure
+from raymia.metrics.measuring import measure
+from raymia.metrics.summary import AttackMetrics, Estimate, Metrics, NotMeasured
 
 
 def scores_of(n_members, n_non_members, seed=0):

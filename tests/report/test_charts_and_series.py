@@ -5,7 +5,7 @@ import pytest
 from made_up_pages import ATTACKS, made_up_audit
 from scipy.stats import binom
 
-from raymia.metrics import Estimate
+from raymia.metrics.summary import Estimate
 from raymia.report.charts import band, cost_chart, histogram_chart, loss_chart, steps_chart
 from raymia.report.html import render
 from raymia.report.series import find_series, numbered

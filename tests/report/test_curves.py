@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raymia.metrics import roc_curve, tpr_at_fpr
+from raymia.metrics.roc import roc_curve, tpr_at_fpr
 from raymia.results.curves import BINS, MAX_POINTS, draw, step_points
 
 FPRS = (0.1, 0.01, 0.001)

@@ -7,7 +7,8 @@ import pytest
 from made_up_run import made_up_result, made_up_scores
 from rich.console import Console
 
-from raymia.metrics import NotMeasured, measure
+from raymia.metrics.measuring import measure
+from raymia.metrics.summary import NotMeasured
 from raymia.report.table import metrics_table
 from raymia.results.ranking import rank
 

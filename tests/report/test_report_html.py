@@ -10,7 +10,7 @@ from html_page import ATTACK_ON_READER, Page
 from made_up_run import made_up_curves, made_up_result, made_up_scores
 from plotly.offline import get_plotlyjs
 
-from raymia.metrics import NotMeasured
+from raymia.metrics.summary import NotMeasured
 from raymia.report.html import render
 from raymia.results.result import NeighborQuality, SetAside
 from raymia.results.verdict import reach_verdict

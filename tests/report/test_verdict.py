@@ -7,7 +7,9 @@ import pytest
 from made_up_run import made_up_result, made_up_scores
 from scipy.special import comb
 
-from raymia.metrics import Estimate, NotMeasured, measure, roc_curve, tpr_at_fpr
+from raymia.metrics.measuring import measure
+from raymia.metrics.roc import roc_curve, tpr_at_fpr
+from raymia.metrics.summary import Estimate, NotMeasured
 from raymia.results.chance import chance_of_auc, chance_of_rate
 from raymia.results.result import AttackCard, FailedTarget, RecordCounts, ReferenceCard, RunResult
 from raymia.results.verdict import reach_verdict

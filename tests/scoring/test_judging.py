@@ -9,8 +9,9 @@ from small_inputs import audit, write_rows
 from tiny_models import PARAPHRASER, passages
 
 from raymia.evidence.store import EvidenceStore
-from raymia.metrics import AttackMetrics, NotMeasured, measure
 from raymia.metrics.comparison import Question
+from raymia.metrics.measuring import measure
+from raymia.metrics.summary import AttackMetrics, NotMeasured
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit
 from raymia.run.outcome import Run, sum_up

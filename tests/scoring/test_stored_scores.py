@@ -9,7 +9,7 @@ import pytest
 from made_scores import METRICS, N, shuffled, whole
 
 import raymia.storage.remote
-from raymia.metrics import calibration_half, measure
+from raymia.metrics.measuring import calibration_half, measure
 from raymia.results.scores import SCORES_SCHEMA
 from raymia.scoring import stored
 from raymia.scoring.stored import reduce_scores

@@ -7,8 +7,15 @@ from typing import Any
 import numpy as np
 from made_up_run import made_up_result, made_up_scores
 
-from raymia.metrics import AttackMetrics, Estimate, NotMeasured, measure
-from raymia.metrics.summary import CandidateClaims, ClaimsAtRate, Comparison
+from raymia.metrics.measuring import measure
+from raymia.metrics.summary import (
+    AttackMetrics,
+    CandidateClaims,
+    ClaimsAtRate,
+    Comparison,
+    Estimate,
+    NotMeasured,
+)
 from raymia.report.html import render
 from raymia.results.curves import AttackCurves, draw
 from raymia.results.redaction import redact

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from raymia.metrics import measure
+from raymia.metrics.measuring import measure
 from raymia.results.curves import draw
 from raymia.results.result import (
     AttackCard,
