@@ -68,7 +68,8 @@ class Training:
 
     @property
     def network(self) -> torch.nn.Module:
-        return self.model.network
+        network: torch.nn.Module = self.model.network
+        return network
 
     @property
     def done(self) -> int:

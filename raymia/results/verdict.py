@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from raymia.metrics.summary import AttackMetrics, Estimate
 from raymia.results import wording
@@ -35,14 +36,7 @@ TITLES: dict[Finding, str] = {
     "leaks": "Leaks",
     "leaks_strongly": "Leaks strongly",
 }
-SEVERITY: tuple[Finding, ...] = (
-    "incomplete",
-    "not_measurable",
-    "shift_suspected",
-    "no_leak_found",
-    "leaks",
-    "leaks_strongly",
-)
+SEVERITY: tuple[Finding, ...] = get_args(Finding)
 
 
 @dataclass(frozen=True)
