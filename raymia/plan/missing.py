@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ class Missing:
     cells: Cells
 
     @classmethod
+    @cache
     def nothing(cls, indices: range) -> Missing:
         return cls(pa.array([], pa.large_string()), indices, np.zeros((0, len(indices)), bool))
 

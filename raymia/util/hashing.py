@@ -17,13 +17,13 @@ DIGEST_HEX_CHARS = 32
 _HASHED_AT_ONCE = 2**16
 _PADDED_BYTES = 2**24
 """What strings take at once, filled up to one length; a single longer one is taken alone."""
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def digest(value: Any) -> str:
     """Hash a JSON-serializable value; equal values give equal digests whatever their key order."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return digest_bytes(canonical.encode())
+    return digest_bytes(_CANONICAL.encode(value).encode())
 
 
 def digest_bytes(content: bytes) -> str:
