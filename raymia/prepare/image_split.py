@@ -37,14 +37,11 @@ class ImageSplit:
     Attributes
     ----------
     members, held_out : uint8 [count, channels, height, width]; no image is in both.
-    member_captions, held_out_captions : one per image, or None where there are no captions.
     facts : what the manifest says of the split; JSON-serializable.
     """
 
     members: Images
     held_out: Images
-    member_captions: tuple[str, ...] | None
-    held_out_captions: tuple[str, ...] | None
     facts: Mapping[str, Any]
 
 
@@ -97,8 +94,6 @@ def split_and_write(
     return ImageSplit(
         members=images[inside],
         held_out=images[outside],
-        member_captions=None if captions is None else tuple(captions[i] for i in inside),
-        held_out_captions=None if captions is None else tuple(captions[i] for i in outside),
         facts={
             "members": members,
             "held_out": held_out,

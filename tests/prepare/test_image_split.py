@@ -57,9 +57,9 @@ def test_captions_stay_with_their_images(tmp_path):
     captions = [f"picture {i}" for i in range(len(images))]
     split = split_and_write(images, captions, 8, 5, 0, tmp_path)
     of = {image.tobytes(): caption for image, caption in zip(images, captions, strict=True)}
-    assert split.member_captions == tuple(of[i.tobytes()] for i in split.members)
-    assert split.held_out_captions == tuple(of[i.tobytes()] for i in split.held_out)
-    assert written(tmp_path / "non_members.parquet", "caption") == list(split.held_out_captions)
+    for name, drawn in (("members", split.members), ("non_members", split.held_out)):
+        expected = [of[image.tobytes()] for image in drawn]
+        assert written(tmp_path / f"{name}.parquet", "caption") == expected
 
 
 def test_seed_alone_decides_the_split(tmp_path):
