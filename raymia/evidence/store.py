@@ -229,6 +229,10 @@ class EvidenceStore:
             found[rows, columns] = True
         return found
 
+    def stored_keys(self, kind: str) -> set[str]:
+        """Hashes of the keys of a kind that something is stored under, from one listing."""
+        return set(self.folder.names(f"evidence/{kind}", ""))
+
     def prepared_facts(self, key: str) -> dict[str, Any] | None:
         """The facts of a prepared model; None while it is not finished."""
         name = f"prepared/{key}/{PREPARED_MARKER}"

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import overload
 
+import numpy as np
+
 from raymia.attacks import Attack, NamedAttack
 from raymia.evidence.row_index import RowIndex
 from raymia.evidence.store import EvidenceKey, EvidenceStore
@@ -145,13 +147,20 @@ class _Lookup:
     store: EvidenceStore
     records: RowIndex
     _known: dict[tuple[str, range, int], Missing] = field(default_factory=dict)
+    _stored: dict[str, set[str]] = field(default_factory=dict)
 
-    def missing(self, key: EvidenceKey, indices: range, asked: int) -> Missing:
-        """Of the first ``asked`` records."""
-        place = key.hash, indices, asked
+    def missing(self, key: EvidenceKey, indices: range, count: int) -> Missing:
+        """Of the first ``count`` records."""
+        if key.kind not in self._stored:
+            self._stored[key.kind] = self.store.stored_keys(key.kind)
+        is_stored = key.hash in self._stored[key.kind]
+        # One set for all keys that nothing is stored under: of many targets there are many.
+        place = key.hash if is_stored else "", indices, count
         if place not in self._known:
-            cells = ~self.store.present(key, self.records, indices)
-            cells[asked:] = False
+            cells = np.ones((len(self.records), len(indices)), bool)
+            if is_stored:
+                cells = ~self.store.present(key, self.records, indices)
+            cells[count:] = False
             self._known[place] = Missing.of(self.records.ids, indices, cells)
         return self._known[place]
 
@@ -162,6 +171,9 @@ class _Planner:
 
     inputs: Inputs
     lookup: _Lookup
+    _planned_of: dict[tuple[str, tuple[str, ...]], tuple[PlannedProbe, ...]] = field(
+        default_factory=dict, init=False
+    )
 
     def target(self, name: str) -> TargetPlan:
         resources, attacks = self.inputs.spec.resources, self.inputs.attacks_on(name)
@@ -276,19 +288,26 @@ class _Planner:
         attacks: Sequence[Attack],
         only_for: str | None,
     ) -> Stage:
+        asks = tuple(dict.fromkeys(question for attack in attacks for question in attack.asks))
+        content = checkpoint.fingerprint, asks
+        if content not in self._planned_of:
+            self._planned_of[content] = self._probes(checkpoint, attacks, asks)
+        loader = checkpoint.loader(pool)
+        return Stage(label, role, loader, pool, self._planned_of[content], only_for)
+
+    def _probes(
+        self, checkpoint: AnyCheckpoint, attacks: Sequence[Attack], asks: tuple[str, ...]
+    ) -> tuple[PlannedProbe, ...]:
         neighbors_made = None
         if self._ask_about_neighbors(attacks) and self._maker is not None:
             key = evidence_key(self._maker.probe, self._maker.fingerprint)
             neighbors_made = (len(self._maker.probe.indices()), key.hash)
-        asks = [question for attack in attacks for question in attack.asks]
-        probes = tuple(
+        return tuple(
             self._planned(question, probe, checkpoint.fingerprint)
             for question, probe in self.inputs.modality.questions(
                 self.inputs, asks, checkpoint, neighbors_made
             )
         )
-        loader = checkpoint.loader(pool)
-        return Stage(label, role, loader, pool, probes, only_for)
 
     def _planned(self, question: str, probe: Question, model: str) -> PlannedProbe:
         return self._looked_up(question, probe, evidence_key(probe, model))

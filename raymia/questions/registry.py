@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
+from functools import cache, reduce
 from operator import and_, or_
 from typing import Any
 
@@ -77,7 +77,12 @@ def questions_of(attack: type[Attack], records: str) -> list[list[type[Question]
 
 def asks_about_neighbors(attack: Attack, records: str) -> bool:
     """Whether a stage has to make neighbors for what an attack asks."""
-    named = questions_of(type(attack), records)
+    return _asks_about_neighbors(type(attack), records)
+
+
+@cache
+def _asks_about_neighbors(attack: type[Attack], records: str) -> bool:
+    named = questions_of(attack, records)
     return any(kind.subject == "neighbor" for kinds in named for kind in kinds)
 
 

@@ -14,8 +14,8 @@ from small_audit import Models, console, write_small_audit
 import raymia
 from raymia.cli.main import EXIT_FAILED, EXIT_GATE_FAILED, EXIT_INCOMPLETE, EXIT_WRONG_INPUT
 from raymia.results.gate_result import GateOutcome
-from raymia.run.asking import Asked
 from raymia.run import audit
+from raymia.run.asking import Asked
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 
