@@ -4,7 +4,7 @@ reach."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,10 @@ class ExcessOverQuantile(Attack):
         """What the quantile depends on, [records, covariates], and the statistic, [records]."""
 
     def score(self, evidence: Any) -> Scores:
-        known, values = self.covariates(answered(evidence.population))
+        population = answered(evidence.population)
+        if evidence.reference is None:
+            population = replace(population, reference=None)
+        known, values = self.covariates(population)
         return excess_over_quantile(known, values, *self.covariates(evidence), self.fpr)
 
 

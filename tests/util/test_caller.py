@@ -31,6 +31,7 @@ def quirks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
     monkeypatch.setenv("RAYMIA_TEST_REMOVED", "here")
     with caller_state():
         transformers.utils.logging.set_verbosity_info()
+        transformers.utils.logging.enable_progress_bar()
         diffusers.utils.logging.disable_progress_bar()
         warnings.filterwarnings("ignore", "of the caller")
         signal.signal(signal.SIGTERM, lambda *_: None)
