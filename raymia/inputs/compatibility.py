@@ -9,7 +9,7 @@ from raymia.attacks import NamedAttack
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.samples.resolver import Samples
 from raymia.questions.registry import families_for, model_needs
-from raymia.spec import AuditSpec, MadeReference, SelfPromptReference
+from raymia.spec import AuditSpec, MadeReference
 from raymia.util.errors import InputError
 from raymia.util.listing import listed
 
@@ -29,32 +29,20 @@ def impossible_attacks(
     Raises
     ------
     InputError
-        For attacks that the audit file names, and for texts that a target would have to write that
-        writes none.
+        For attacks that the audit file names.
     """
     reasons: dict[tuple[str, str], str] = {}
-    problems = []
     for name, target in targets.items():
         if target is None:
             continue
         for attack in attacks:
             if found := why_not(spec, attack, target, references):
                 reasons[name, attack.label] = "; ".join(found)
-        if target.capabilities.why_not({"generation"}):
-            problems += [
-                f"references.{reference}: a self-prompt reference is made from texts that the "
-                f"target writes, and {name!r} is an {target.family}, which is asked about given "
-                "texts only"
-                for reference, kind in spec.references.items()
-                if isinstance(kind, SelfPromptReference)
-            ]
-    if spec.attacks is not None:
-        problems += [
+    if reasons and spec.attacks is not None:
+        raise InputError(
             f"attacks: {label!r} cannot be run on {target!r}: {reason}"
             for (target, label), reason in reasons.items()
-        ]
-    if problems:
-        raise InputError(problems)
+        )
     return reasons
 
 

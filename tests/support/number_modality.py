@@ -152,7 +152,7 @@ class AveragedRecipe:
 
     def finished(self, folder: Path | None) -> CenterFile:
         if folder is None:
-            return CenterFile("", f"to be made: {self.key}")
+            return CenterFile("", fingerprint=f"to be made: {self.key}")
         return _resolve(str(folder / "center.json"), "reference")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from raymia.attacks import NamedAttack
 from raymia.inputs.base import Inputs, Problems
@@ -28,6 +28,7 @@ from raymia.spec import (
     TextNeighbors,
     TextRecordsSpec,
 )
+from raymia.util.errors import InputError
 from raymia.util.once import Once
 from raymia.util.optional import require
 
@@ -120,6 +121,7 @@ def resolve_texts(
             taken = taken | dict.fromkeys(others[key], f"a {what}")
     if spec.corpus is not None:
         attempt(check_corpus, spec.corpus)
+    attempt(check_writers, spec, resolved)
     left_out = attempt(impossible_attacks, spec, attacks, resolved, references) or {}
     if isinstance(spec.neighbors, TextNeighbors):
         attempt(require, "rapidfuzz", "measures of neighbors", "neighbors")
@@ -140,3 +142,17 @@ def resolve_texts(
         shadow_members=shadow_members,
         left_out=left_out,
     )
+
+
+def check_writers(spec: AuditSpec, targets: Mapping[str, AnyCheckpoint | None]) -> None:
+    """Refuse references of texts that a target would have to write that writes none."""
+    problems = [
+        f"references.{reference}: a self-prompt reference is made from texts that the target "
+        f"writes, and {name!r} is an {target.family}, which is asked about given texts only"
+        for name, target in targets.items()
+        if target is not None and target.capabilities.why_not({"generation"})
+        for reference, kind in spec.references.items()
+        if isinstance(kind, SelfPromptReference)
+    ]
+    if problems:
+        raise InputError(problems)
