@@ -20,6 +20,7 @@ import hypothesis
 import pytest
 import torch
 from small_audit import Models, make_models
+from small_image_audit import ImageModels, make_image_models
 from tiny_models import BASE, PARAPHRASER, checkpoint, passages, save_tiny
 
 from raymia.models.causal.model import load_causal_lm
@@ -74,7 +75,11 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
+    """Tiny models gain nothing from more threads, and lose much on a busy machine."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.cpu_count", lambda: 1)  # from which raymia takes the number of threads
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -112,6 +117,12 @@ def tiny_llama(tmp_path_factory):
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     """A target that was fine-tuned on 24 passages, and two that differ from it; read only."""
     return make_models(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture(scope="session")
+def image_models(tmp_path_factory: pytest.TempPathFactory) -> ImageModels:
+    """A denoiser and a VAE that know 24 digits by heart, and an untrained one; read only."""
+    return make_image_models(tmp_path_factory.mktemp("models") / "images")
 
 
 @pytest.fixture(autouse=True)

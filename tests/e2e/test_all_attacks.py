@@ -22,15 +22,13 @@ from raymia.results.result import RunResult
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 
-pytestmark = pytest.mark.usefixtures("local_ray")
-
 RECORDS, POPULATION, NEIGHBORS, PAIRS, COPIES, SAMPLES = 12, 24, 2, 1, 2, 2
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, models: Models) -> tuple[Path, RunResult]:
     folder = tmp_path_factory.mktemp("all")
-    texts = passages()
+    texts = passages(28)
     shadow_members = write_texts(folder / "s.jsonl", [*texts[:3], *texts[24:27]])
     shadows = {
         name: {"kind": "shadow", "model": str(model), "members": shadow_members}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +24,6 @@ def endpoint(url: str, **settings: Any) -> dict[str, Any]:
     return {"name": "api", "endpoint": url, "served_model": MODEL, "retries": 1, **settings}
 
 
-def in_a_process(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from raymia.cli.main import main; main()", *arguments],
-        capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "COLUMNS": "200", "HF_HUB_OFFLINE": "1", **environment},
-    )  # fmt: skip
-
-
-@pytest.mark.usefixtures("local_ray")
 def test_an_endpoint_that_dies_midway_and_comes_back(tmp_path: Path, models: Models) -> None:
     texts = passages()
     with completions_server(models.target, key=SECRET) as (url, manners):
@@ -45,7 +33,7 @@ def test_an_endpoint_that_dies_midway_and_comes_back(tmp_path: Path, models: Mod
             resources={"block_records": 4},
         )  # fmt: skip
         manners.answers_left = 1 + 7  # one to see whether it answers, then a block of four and more
-        died = in_a_process("audit", file, **{KEY_VARIABLE: SECRET})
+        died = raymia("audit", file, columns=200, **{KEY_VARIABLE: SECRET})
         assert died.returncode == 3, died.stderr  # the other target is there
         half = load_result(str(tmp_path / "run"))
         (failed,) = half.failed

@@ -20,7 +20,6 @@ from small_image_audit import (
     TIMESTEPS,
     ImageModels,
     digits,
-    make_image_models,
     write_image_audit,
     write_images,
 )
@@ -40,8 +39,6 @@ from raymia.run.calibrate import calibrate
 from raymia.spec.file import load_spec
 from raymia.util.errors import InputError, RaymiaError
 
-pytestmark = pytest.mark.usefixtures("local_ray")
-
 SELF_GENERATED = {
     "kind": "self_generated", "images": 48, "sampling_steps": 5,
     "training": {"steps": 40, "batch_size": 24, "learning_rate": 3e-3, "warmup": 5},
@@ -60,11 +57,6 @@ class Done:
 
 def references_of(models: ImageModels) -> dict[str, Any]:
     return {"self_generated": SELF_GENERATED, "untrained": {"model": str(models.untrained)}}
-
-
-@pytest.fixture(scope="session")
-def image_models(tmp_path_factory: pytest.TempPathFactory) -> ImageModels:
-    return make_image_models(tmp_path_factory.mktemp("image-models"))
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +186,7 @@ def test_a_calibration_measures_each_kind_of_model_and_keeps_no_answer(
         "reference:self_generated:denoiser", "target:vae", "reference:self_generated:vae",
     ]  # fmt: skip
     for part in (*found.preparations, *found.stages):
-        assert part.asked > 0, part.name
+        assert part.to_ask > 0, part.name
         assert part.seconds is not None, part.name
         assert part.seconds > 0, part.name
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["rates"]
@@ -230,12 +222,13 @@ def test_killing_nothing_but_adding_records_asks_only_for_those(
     assert [a.reason for a in result.set_aside] == ["given as member and as non-member"] * 2
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_scores_do_not_depend_on_actors_blocks_or_batches(
     first: Done, image_models: ImageModels, tmp_path: Path
 ) -> None:
     attacks = ["loss", "pfami", "secmi", "pia", "sima"]
     file = write_image_audit(
-        tmp_path, image_models.denoiser, attacks=attacks,
+        tmp_path, image_models.denoiser, attacks=attacks, engine="ray",
         resources={"block_records": 7, "target": {"actors": 2, "batch_images": 5}},
     )  # fmt: skip
     run_audit(load_spec(file), console())

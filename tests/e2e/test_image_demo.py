@@ -13,14 +13,12 @@ import pytest
 from ray_fixtures import child_environment, ended, start, wait_until
 from small_audit import console
 
-import raymia.engine.base
+import raymia.run.audit
 from raymia.demo.images import ImageDemoSettings, digits, run_image_demo, sections_of_audit
 from raymia.records.images import pixels_array, read_image_records
 from raymia.results.result import RunResult
 from raymia.spec import AutoencoderTrainingSpec, DiffusionTrainingSpec, ImageRecordsSpec
 from raymia.spec.file import load_spec, parse_spec
-
-pytestmark = pytest.mark.usefixtures("local_ray")
 
 TRAINING = DiffusionTrainingSpec(steps=8, batch_size=8, warmup=2)
 SMALL = ImageDemoSettings(
@@ -38,7 +36,7 @@ class Done:
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("demo") / "images"
-    result, output = run_image_demo(folder, console(), SMALL)
+    result, output = run_image_demo(folder, console(), SMALL, "local")
     assert output == str(folder / "report")
     return Done(folder, result)
 
@@ -48,7 +46,7 @@ def no_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("this run should not ask any model")
 
-    monkeypatch.setattr(raymia.engine.base, "executor_of", refuse)
+    monkeypatch.setattr(raymia.run.audit, "ask", refuse)
 
 
 def read(path: Path) -> np.ndarray[Any, Any]:
@@ -88,7 +86,7 @@ def test_a_seed_draws_other_members(first: Done, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_questions")
 def test_a_second_run_trains_nothing_and_asks_nothing(first: Done) -> None:
-    again, _ = run_image_demo(first.folder, console(), SMALL)
+    again, _ = run_image_demo(first.folder, console(), SMALL, "local")
     assert again.metrics == first.result.metrics
 
 
@@ -97,7 +95,7 @@ def test_a_folder_left_half_made_goes_on_with_the_models_it_has(first: Done) -> 
     weights = sorted(first.folder.glob("ddpm/**/*.safetensors"))
     before = [(file.stat().st_mtime_ns, file.read_bytes()) for file in weights]
     (first.folder / "audit.yaml").unlink()
-    again, _ = run_image_demo(first.folder, console(), SMALL)
+    again, _ = run_image_demo(first.folder, console(), SMALL, "local")
     assert weights
     assert [(file.stat().st_mtime_ns, file.read_bytes()) for file in weights] == before
     assert again.metrics == first.result.metrics

@@ -14,8 +14,6 @@ from raymia.cli.main import print_result
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 
-pytestmark = pytest.mark.usefixtures("local_ray")
-
 RECORDS, COUNT = 8, 2
 
 
@@ -30,7 +28,7 @@ RECORDS, COUNT = 8, 2
 def test_audit_is_complete_and_says_how_good_its_neighbors_are(
     tmp_path: Path, models: Models, neighbors: dict[str, Any]
 ) -> None:
-    texts = passages()
+    texts = passages(28)
     file = write_small_audit(
         tmp_path, models, members=texts[:4], non_members=texts[24:28], neighbors=neighbors,
         attacks=["neighbor", "spv"],

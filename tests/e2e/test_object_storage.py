@@ -53,10 +53,12 @@ def stored(endpoint: str, models: Models, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
-def audit_file(folder: Path, models: Models, name: str, members: str | None = None) -> Path:
+def audit_file(
+    folder: Path, models: Models, name: str, members: str | None = None, engine: str = "ray"
+) -> Path:
     root = f"s3://{BUCKET}"
     return write_small_audit(
-        folder / name, models, members=[], non_members=[], neighbors=None,
+        folder / name, models, members=[], non_members=[], neighbors=None, engine=engine,
         records={"members": members or f"{root}/records/members.jsonl",
                  "non_members": f"{root}/records/non_members.jsonl"},
         targets=[{"name": "tuned", "model": f"{root}/models/target"}],
@@ -138,7 +140,7 @@ def test_scores_are_the_same_bit_for_bit_when_requests_fail(
 def test_a_store_that_is_down_ends_the_run_with_its_url(
     endpoint: str, stored: Path, models: Models
 ) -> None:
-    file = audit_file(stored, models, "down")
+    file = audit_file(stored, models, "down", engine="local")
     started = time.monotonic()
     with bad_weather(endpoint, share=1) as (proxy, weather):
         done = raymia(file, proxy)
@@ -152,7 +154,7 @@ def test_a_store_that_is_down_ends_the_run_with_its_url(
 
 
 def test_a_bucket_that_is_not_there_is_refused(endpoint: str, stored: Path, models: Models) -> None:
-    file = audit_file(stored, models, "lost")
+    file = audit_file(stored, models, "lost", engine="local")
     file.write_text(file.read_text().replace(f"s3://{BUCKET}/records", "s3://nobody-s/records"))
     done = raymia(file, endpoint)
     assert done.returncode == 2, done.stdout + done.stderr

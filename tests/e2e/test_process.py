@@ -42,7 +42,7 @@ class Folders:
 
 
 def test_ray_that_cannot_start_is_said_without_a_traceback(tmp_path):
-    file = write_small_audit(tmp_path, Folders)
+    file = write_small_audit(tmp_path, Folders, engine="ray")
     done = run("audit", str(file), RAY_TMPDIR=str(file))
     assert done.returncode == 1
     assert "Ray could not be started here: [Errno 20] Not a directory" in done.stderr
@@ -51,7 +51,7 @@ def test_ray_that_cannot_start_is_said_without_a_traceback(tmp_path):
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_run_says_that_it_can_go_on(tmp_path, sent):
-    file = write_small_audit(tmp_path, Folders)
+    file = write_small_audit(tmp_path, Folders, engine="ray")
     driver = subprocess.Popen(
         [sys.executable, "-m", "raymia", "audit", str(file)],
         stdout=subprocess.PIPE,

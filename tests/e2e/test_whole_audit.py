@@ -54,7 +54,7 @@ class Done:
 def first(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Done:
     """The whole audit, with the base and a self-prompt reference."""
     folder = tmp_path_factory.mktemp("first")
-    file = write_small_audit(folder, models, self_prompt=True)
+    file = write_small_audit(folder, models, self_prompt=True, engine="ray")
     return Done(folder, file, run_audit(load_spec(file), console()))
 
 

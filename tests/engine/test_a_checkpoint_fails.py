@@ -68,7 +68,7 @@ def refuses(tmp_path: Path, models: Models) -> tuple[Path, Path]:
 
 
 def audit(folder: Path, models: Models, targets: list[dict[str, Any]], **settings: Any) -> Path:
-    texts = passages()
+    texts = passages(28)
     return write_small_audit(
         folder, models, members=texts[:EACH], non_members=texts[24 : 24 + EACH],
         targets=targets, **settings,
@@ -83,6 +83,7 @@ def scored(folder: Path) -> set[str]:
     return set(pq.read_table(folder / "run" / "scores.parquet")["target"].to_pylist())
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_the_others_are_scored_and_the_next_run_tries_the_failed_one_again(
     tmp_path: Path, models: Models, refuses: tuple[Path, Path]
 ) -> None:
@@ -92,6 +93,7 @@ def test_the_others_are_scored_and_the_next_run_tries_the_failed_one_again(
         [{"name": "bad", "model": str(folder), "trust_remote_code": True},
          {"name": "tuned", "model": str(models.target)},
          {"name": "again", "model": str(folder), "trust_remote_code": True}],
+        engine="ray",
     )  # fmt: skip
     result = run_audit(load_spec(file), console())
     cause = f"{folder}: cannot be loaded as a causal language model: {REFUSAL}"
@@ -123,6 +125,7 @@ def test_the_others_are_scored_and_the_next_run_tries_the_failed_one_again(
     assert scored(tmp_path) == {"bad", "tuned", "again"}
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_a_checkpoint_whose_processes_are_killed_while_they_load_it_is_given_up(
     tmp_path: Path, models: Models
 ) -> None:
@@ -137,7 +140,7 @@ def test_a_checkpoint_whose_processes_are_killed_while_they_load_it_is_given_up(
         tmp_path, models,
         [{"name": "large", "model": str(folder), "trust_remote_code": True},
          {"name": "tuned", "model": str(models.target)}],
-        references=None, neighbors=None,
+        references=None, neighbors=None, engine="ray",
     )  # fmt: skip
     result = run_audit(load_spec(file), console())
     ((name, reason),) = ((one.name, one.reason) for one in result.failed)

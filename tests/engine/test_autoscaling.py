@@ -123,7 +123,7 @@ def cluster(
 def audit_file(folder: Path, models: Models, **resources: Any) -> Path:
     texts = passages()
     return write_small_audit(
-        folder, models, members=texts[:4], non_members=texts[24:28], references=None,
+        folder, models, engine="ray", members=texts[:4], non_members=texts[24:28], references=None,
         resources={"block_records": 2, **resources},
     )  # fmt: skip
 

@@ -46,7 +46,7 @@ def test_a_checkpoint_that_changed_since_the_plan_answers_nothing(
     own = replace(models, target=checkpoint)
     texts = passages()
     file = write_small_audit(
-        tmp_path, own, members=texts[:3], non_members=texts[24:27],
+        tmp_path, own, engine="ray", members=texts[:3], non_members=texts[24:27],
         references=None, neighbors=None,
     )  # fmt: skip
     spec = load_spec(file)
@@ -68,7 +68,7 @@ def test_prompts_too_short_for_self_prompting_are_refused(
     texts = passages()
     prompts = write_texts(tmp_path / "prompts.jsonl", ["It is", "She was"])
     file = write_small_audit(
-        tmp_path, models, members=texts[:3], non_members=texts[24:27], neighbors=None,
+        tmp_path, models, engine="ray", members=texts[:3], non_members=texts[24:27], neighbors=None,
         references={"base": {"model": str(BASE)},
                     "self_prompt": {"kind": "self_prompt", "prompts": prompts}},
     )  # fmt: skip

@@ -28,7 +28,7 @@ def audit_with_a_kill(
     """Run an audit and kill the actors whose class names contain the victims, in their order."""
     texts = passages()
     file = write_small_audit(
-        folder, models, members=texts[:EACH], non_members=texts[EACH : 2 * EACH],
+        folder, models, engine="ray", members=texts[:EACH], non_members=texts[EACH : 2 * EACH],
         references=None, resources={"block_records": 1},
     )  # fmt: skip
     dead: list[int] = []

@@ -37,10 +37,10 @@ BLOCK = 1
 ENOUGH = 10  # answered by the target when the driver is killed
 
 
-def make(folder: Path, models: Models) -> Path:
+def make(folder: Path, models: Models, engine: str) -> Path:
     texts = passages()
     return write_small_audit(
-        folder, models, members=texts[:EACH], non_members=texts[EACH : 2 * EACH],
+        folder, models, engine=engine, members=texts[:EACH], non_members=texts[EACH : 2 * EACH],
         references={"base": {"model": str(BASE)}}, resources={"block_records": BLOCK},
     )  # fmt: skip
 
@@ -60,7 +60,7 @@ def by_name(result: RunResult, what: str) -> dict[str, int]:
 def killed(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Path:
     """An audit whose driver was killed with SIGKILL, and nothing of it lives any more."""
     folder = tmp_path_factory.mktemp("killed")
-    file = make(folder, models)
+    file = make(folder, models, "ray")
     environment, mark = child_environment()
     command = [sys.executable, "-c", "from raymia.cli.main import main; main()", "audit", str(file)]
     target = load_target_key(file)
@@ -124,7 +124,7 @@ def test_the_next_run_asks_only_what_is_missing_and_scores_the_same(
         assert len(count) == records * per_record * models_asked
         assert set(count.values()) == {1}
 
-    undisturbed = make(tmp_path, models)
+    undisturbed = make(tmp_path, models, "local")
     run_audit(load_spec(undisturbed), console())
     scores, expected = scores_by_row(killed.parent / "run"), scores_by_row(tmp_path / "run")
     assert scores.keys() == expected.keys()

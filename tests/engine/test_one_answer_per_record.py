@@ -21,11 +21,18 @@ KINDS = ("text.tokens", "text.neighbors")
 
 
 def run(
-    folder: Path, models: Models, texts: list[str], others: list[str], **resources: object
+    folder: Path,
+    models: Models,
+    texts: list[str],
+    others: list[str],
+    *,
+    engine: str = "local",
+    **resources: object,
 ) -> Path:
     """Audit the target alone, so each kind of evidence has one key; return the store."""
     file = write_small_audit(
-        folder, models, members=texts, non_members=others, references=None, resources=resources,
+        folder, models, members=texts, non_members=others, references=None, engine=engine,
+        resources=resources,
     )  # fmt: skip
     assert run_audit(load_spec(file), console()).complete
     return folder / "store"
@@ -70,7 +77,7 @@ def test_reversed_order_blocks_of_one_and_two_actors(
     texts = passages()
     members, others = texts[:TEXTS], texts[TEXTS : 2 * TEXTS]
     apart = run(
-        tmp_path, models, others[::-1], members[::-1],
+        tmp_path, models, others[::-1], members[::-1], engine="ray",
         block_records=1, target={"actors": 2, "batch_tokens": 128},
     )  # fmt: skip
     assert_same_answers(together, apart, {record_id(text) for text in members + others})

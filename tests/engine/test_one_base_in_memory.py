@@ -74,7 +74,12 @@ def sweep(folder: Path, models: Models, base: Path, adapters: list[Path], **chan
     targets = [{"name": f"epoch-{n}", "adapter": str(a), **model} for n, a in enumerate(adapters)]
     settings = {"targets": targets, "references": {"base": {**model, "max_tokens": 64}}, **changes}
     return write_small_audit(
-        folder, models, members=texts[:HALF], non_members=texts[24 : 24 + HALF], **settings
+        folder,
+        models,
+        engine="ray",
+        members=texts[:HALF],
+        non_members=texts[24 : 24 + HALF],
+        **settings,
     )
 
 

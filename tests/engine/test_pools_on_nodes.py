@@ -67,7 +67,8 @@ def test_each_pool_runs_on_its_own_node_by_gpu_type_label_and_resource(
         "reference": {"gpus": 0.5, "resources": {"reference": 0.5}},
     }  # fmt: skip
     file = write_small_audit(
-        tmp_path, models, members=texts[:4], non_members=texts[24:28], self_prompt=True,
+        tmp_path, models, engine="ray", self_prompt=True,
+        members=texts[:4], non_members=texts[24:28],
         targets=[{"name": "tuned", "model": str(models.target), "dtype": "float32"}],
         resources={**resources, "block_records": 2},
     )  # fmt: skip

@@ -244,7 +244,7 @@ def test_addresses_are_refused_within_seconds_where_nobody_listens() -> None:
 def audit(folder: Path, models: Models, **settings: Any) -> Path:
     texts = passages()
     return write_small_audit(
-        folder, models, members=texts[:3], non_members=texts[24:27],
+        folder, models, engine="ray", members=texts[:3], non_members=texts[24:27],
         **{"neighbors": None, "resources": {"block_records": 2}, **settings},
     )  # fmt: skip
 

@@ -131,7 +131,7 @@ def audit(folder: Path, models: Models, walkers: dict[str, Path], names: str, **
     settings = {"references": None, "neighbors": None, **more}
     resources = {"block_records": 2, "target": ANY_GPU, **settings.pop("resources", {})}
     return write_small_audit(
-        folder, models, members=texts[:3], non_members=texts[24:27], targets=targets,
+        folder, models, engine="ray", members=texts[:3], non_members=texts[24:27], targets=targets,
         resources=resources, **settings,
     )  # fmt: skip
 

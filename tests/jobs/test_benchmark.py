@@ -16,7 +16,7 @@ import torch
 from benchmarks import adapters, images, pipeline, plans, reductions, texts
 from benchmarks.measure import END, Timing, write_page
 from benchmarks.released import CALLS, STRENGTHS, TIMESTEPS, released_scores
-from small_audit import BASE, make_models, passages, write_small_audit, write_texts
+from small_audit import BASE, Models, passages, write_small_audit, write_texts
 
 import raymia
 from raymia.evidence.upkeep import MAX_PARTS
@@ -290,8 +290,10 @@ def test_the_released_way_computes_what_it_is_said_to(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_one_command_holds_plans_to_what_is_taken(script: ModuleType, tmp_path: Path) -> None:
-    file = write_small_audit(tmp_path, make_models(tmp_path), self_prompt=True)
+def test_one_command_holds_plans_to_what_is_taken(
+    script: ModuleType, tmp_path: Path, models: Models
+) -> None:
+    file = write_small_audit(tmp_path, models, self_prompt=True, engine="ray")
     page = tmp_path / "page.md"
     page.write_text(f"{plans.START}\nold\n{END}\n")
     script.main(

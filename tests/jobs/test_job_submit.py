@@ -61,7 +61,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Path:
     kept = tmp_path_factory.mktemp("kept")
     texts = passages()
     write_small_audit(
-        folder, models, members=texts[: RECORDS // 2], non_members=texts[24 : 24 + RECORDS // 2],
+        folder, models, engine="ray", members=texts[: RECORDS // 2],
+        non_members=texts[24 : 24 + RECORDS // 2],
         store=str(kept / "store"), output=str(kept / "run"),
     )  # fmt: skip
     (folder / "jobs").mkdir()

@@ -29,11 +29,10 @@ def prepare(file: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[s
     return code, json.loads(printed.splitlines()[-1]), printed
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_references_are_made_once_and_nothing_is_asked(
     tmp_path: Path, models: Models, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    texts = passages()
+    texts = passages(28)
     file = write_small_audit(
         tmp_path, models, members=texts[:3], non_members=texts[24:27], neighbors=None,
         self_prompt=True, targets=[{"name": "tuned", "model": str(models.target),

@@ -36,7 +36,8 @@ def file(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Path:
     folder, kept = tmp_path_factory.mktemp("audit"), tmp_path_factory.mktemp("kept")
     texts = passages()
     return write_small_audit(
-        folder, models, members=texts[:EACH], non_members=texts[24 : 24 + EACH], neighbors=None,
+        folder, models, engine="ray", neighbors=None,
+        members=texts[:EACH], non_members=texts[24 : 24 + EACH],
         store=str(kept / "store"), output=str(kept / "run"),
     )  # fmt: skip
 

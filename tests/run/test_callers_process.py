@@ -72,7 +72,7 @@ def caller(local_ray: None) -> Iterator[Seen]:  # noqa: ARG001
 def audit(folder: Path, models: Models, **settings: Any) -> Path:
     texts = passages()
     return write_small_audit(
-        folder, models, members=texts[:4], non_members=texts[24:28],
+        folder, models, engine="ray", members=texts[:4], non_members=texts[24:28],
         **{"neighbors": None, **settings},
     )  # fmt: skip
 
@@ -118,7 +118,8 @@ def test_a_calibration(caller: Seen, tmp_path: Path, models: Models) -> None:
 
 @pytest.mark.usefixtures("caller")
 def test_a_sweep(tmp_path: Path) -> None:
-    spec = made_spec(tmp_path, {"attacks": {"min_k": {"share": {"grid": [0.1, 0.3]}}}})
+    sweep = {"attacks": {"min_k": {"share": {"grid": [0.1, 0.3]}}}}
+    spec = made_spec(tmp_path, sweep, engine="ray")
     with_evidence(spec)
     before = seen_with_ray()
     assert run_sweep(spec, console()).tried_now == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,12 @@ class Models:
     broken: Path
 
 
-def passages() -> list[str]:
-    """Passages that no shipped model has seen."""
+@cache
+def passages(words: int | None = None) -> list[str]:
+    """Passages that no shipped model has seen, or the first words of each."""
     table = pq.read_table(ASSETS / "text" / "austen.parquet").to_pylist()
-    return [row["text"] for row in table if row["split"] == "audit"]
+    whole = [row["text"] for row in table if row["split"] == "audit"]
+    return whole if words is None else [" ".join(text.split()[:words]) for text in whole]
 
 
 def make_models(folder: Path) -> Models:
@@ -86,11 +89,13 @@ def write_small_audit(
     members: Sequence[str] | None = None,
     non_members: Sequence[str] | None = None,
     self_prompt: bool = False,
+    engine: str = "local",
     **overrides: Any,
 ) -> Path:
     """Write records and an audit file; what is given replaces whole top-level keys, None drops one.
 
-    By default: 12 members and 12 non-members, one target, the base as reference, 3 neighbors.
+    By default: 12 members and 12 non-members, one target, the base as reference, 3 neighbors; all
+    in this process.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts = passages()
@@ -116,6 +121,7 @@ def write_small_audit(
         "neighbors": {"model": str(PARAPHRASER), "count": NEIGHBORS},
         "metrics": {"resamples": 100},
         **overrides,
+        "resources": {"engine": engine, **overrides.get("resources", {})},
     }
     path = folder / "audit.yaml"
     kept = {key: value for key, value in content.items() if value is not None}

@@ -63,7 +63,7 @@ def make_image_models(folder: Path) -> ImageModels:
     )
     train_autoencoder(
         digits()[:MEMBERS], config,
-        AutoencoderTrainingSpec(epochs=150, batch_size=8, learning_rate=3e-3), models.vae,
+        AutoencoderTrainingSpec(epochs=100, batch_size=8, learning_rate=3e-3), models.vae,
         seed=0, progress=lambda *_: None,
     )  # fmt: skip
     return models
@@ -77,10 +77,11 @@ def write_images(folder: Path, images: Sequence[npt.NDArray[np.uint8]]) -> str:
     return folder.name
 
 
-def write_image_audit(folder: Path, model: Path, **overrides: Any) -> Path:
+def write_image_audit(folder: Path, model: Path, engine: str = "local", **overrides: Any) -> Path:
     """Write images and an audit file; what is given replaces whole top-level keys, None drops one.
 
-    By default: 24 members and 24 non-members, one target, three crops, no reference.
+    By default: 24 members and 24 non-members, one target, three crops, no reference; all in this
+    process.
     """
     folder.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
@@ -103,6 +104,7 @@ def write_image_audit(folder: Path, model: Path, **overrides: Any) -> Path:
         },
         "metrics": {"resamples": 100},
         **overrides,
+        "resources": {"engine": engine, **overrides.get("resources", {})},
     }
     path = folder / "audit.yaml"
     kept = {key: value for key, value in content.items() if value is not None}

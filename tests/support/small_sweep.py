@@ -24,10 +24,15 @@ SWEEP: dict[str, Any] = {
 
 
 def write_sweep_audit(
-    folder: Path, sweep: dict[str, Any] | None, records: int = 80, **changes: Any
+    folder: Path,
+    sweep: dict[str, Any] | None,
+    records: int = 80,
+    engine: str = "local",
+    **changes: Any,
 ) -> Path:
     """An audit file: half the records are members; a base and another model as references, and
-    neighbors that need no model. What is given replaces top-level keys."""
+    neighbors that need no model. What is given replaces top-level keys. By default all is done in
+    this process."""
     folder.mkdir(parents=True, exist_ok=True)
     texts: Sequence[str] = [f"text {n} of a made-up audit" for n in range(records)]
     if not (folder / "target").exists():
@@ -47,6 +52,7 @@ def write_sweep_audit(
         "metrics": {"resamples": 100},
         "sweep": sweep,
         **changes,
+        "resources": {"engine": engine, **changes.get("resources", {})},
     }
     path = folder / "audit.yaml"
     kept = {key: value for key, value in content.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Whole sweeps through Ray Tune: made-up evidence is asked of no model, small models once."""
+"""Whole sweeps: made-up evidence is asked of no model, small models once."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ from raymia.spec import AuditSpec
 from raymia.spec.file import load_spec
 from raymia.sweep.plan import plan_sweep
 from raymia.sweep.space import check_sweep
-
-pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 @pytest.fixture
@@ -198,7 +196,7 @@ def test_a_job_sums_the_sweep_up_in_its_last_line(
     assert "min_kk" in summary["problems"][0]
 
 
-@pytest.mark.usefixtures("no_models")
+@pytest.mark.usefixtures("no_models", "local_ray")
 def test_the_benchmark_tries_settings_without_a_question(tmp_path: Path) -> None:
     script = load("tools/benchmark.py")
     script.main(["--sweep", "--records", "600", "--settings", "40",

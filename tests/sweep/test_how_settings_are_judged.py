@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     sweep = {"attacks": {"min_k": {"share": {"grid": SHARES}}}}
     spec = made_spec(tmp_path_factory.mktemp("made"), sweep, records=400)
     plan = with_evidence(spec)
-    return plan, read_places(plan, EvidenceStore(spec.store), ()), spec
+    return plan, read_places(plan, plan.plans, EvidenceStore(spec.store)), spec
 
 
 def tried(made: Any, halves: Split, store: Path) -> list[Row]:

@@ -13,10 +13,11 @@ from small_audit import console
 from small_sweep import made_spec, with_evidence
 
 from raymia.run.sweep import run_sweep
+from raymia.spec import with_engine
 from raymia.spec.file import load_spec
 from raymia.sweep.record import _LIST
 
-pytestmark = pytest.mark.usefixtures("local_ray")
+pytestmark = pytest.mark.usefixtures("own_ray")
 
 SHARES = [n / 100 for n in range(1, 101)]
 BOUNDS = [n / 10 for n in range(1, 41)]
@@ -32,7 +33,7 @@ def test_what_was_tried_before_a_kill_is_not_tried_again(tmp_path: Path) -> None
     sweep: dict[str, Any] = {
         "attacks": {"surp": {"share": {"grid": SHARES}, "max_entropy": {"grid": BOUNDS}}}
     }
-    spec = made_spec(tmp_path, sweep, records=6000)
+    spec = made_spec(tmp_path, sweep, records=6000, engine="ray")
     with_evidence(spec)
     total = len(SHARES) * len(BOUNDS)
     environment, mark = child_environment()
@@ -52,7 +53,7 @@ def test_what_was_tried_before_a_kill_is_not_tried_again(tmp_path: Path) -> None
     assert 0 < before < total, "the kill came too early or too late"
     assert not list((tmp_path / "run").glob("sweep.*"))
 
-    result = run_sweep(load_spec(tmp_path / "audit.yaml"), console())
+    result = run_sweep(with_engine(load_spec(tmp_path / "audit.yaml"), "local"), console())
     assert result.settings == total
     assert result.tried_now == total - before
     counts = Counter(recorded(tmp_path))
