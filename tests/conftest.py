@@ -15,6 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
+# Workers of Ray import what tests do, of tools/ and of tests/support/.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [
+        *(str(Path(__file__).parents[1] / place) for place in ("tools", "tests/support")),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]
+)
 
 import hypothesis
 import pytest

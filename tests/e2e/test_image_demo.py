@@ -13,7 +13,7 @@ import pytest
 from ray_fixtures import child_environment, ended, start, wait_until
 from small_audit import console
 
-import raymia.run.audit
+import raymia.run.asking
 from raymia.demo.images import ImageDemoSettings, digits, run_image_demo, sections_of_audit
 from raymia.records.images import pixels_array, read_image_records
 from raymia.results.result import RunResult
@@ -46,7 +46,7 @@ def no_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("this run should not ask any model")
 
-    monkeypatch.setattr(raymia.run.audit, "ask", refuse)
+    monkeypatch.setattr(raymia.run.asking, "make_references", refuse)
 
 
 def read(path: Path) -> np.ndarray[Any, Any]:

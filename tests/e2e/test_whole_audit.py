@@ -27,7 +27,7 @@ from small_audit import (
     write_texts,
 )
 
-import raymia.engine.base
+from raymia.engine import base as engine_base
 from raymia.metrics.summary import AttackMetrics
 from raymia.questions.text import NOT_FINITE
 from raymia.results.folder import load_run
@@ -63,7 +63,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("this run should not ask any model")
 
-    monkeypatch.setattr(raymia.engine.base, "executor_of", refuse)
+    monkeypatch.setattr(engine_base, "executor_of", refuse)
     monkeypatch.setattr("ray.init", refuse)
 
 

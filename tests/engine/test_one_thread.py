@@ -50,7 +50,7 @@ def test_a_model_is_loaded_and_asked_in_one_thread_whoever_calls(
         store_url=str(tmp_path / "store"),
         passes_on=("record_id",),
     )
-    actor = PoolActor(config, RemoteBoard(ray.remote(Counts).remote()), threads=1)
+    actor = PoolActor(config, RemoteBoard(ray.remote(Counts).remote()), threads=1, register=None)
     blocks = list(make_blocks([stage], inputs.records.table, [], 2))
     assert len(blocks) > 1
     for block in blocks:

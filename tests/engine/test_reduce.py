@@ -92,10 +92,17 @@ def test_ray_and_this_process_reduce_alike(answered, tasks, monkeypatch):
 def test_few_scores_are_reduced_here_and_many_on_ray(answered, monkeypatch):
     inputs, _, plans = answered
     console = Console(file=io.StringIO())
-    with raymia.run.audit._workers(inputs, plans, console) as workers:
+    spec = inputs.spec
+    with (
+        engine(spec.resources, spec.store, console) as start,
+        raymia.run.audit._workers(inputs, plans, start) as workers,
+    ):
         assert isinstance(workers, Here)
     monkeypatch.setattr(raymia.run.audit, "MAX_HERE", 6 * 6 - 1)
-    with raymia.run.audit._workers(inputs, plans, console) as workers:
+    with (
+        engine(spec.resources, spec.store, console) as start,
+        raymia.run.audit._workers(inputs, plans, start) as workers,
+    ):
         assert isinstance(workers, Tasks)
         shared = "shared", os.getpid()
 

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 import numpy as np, torch
 from transformers import GPT2Config, GPT2LMHeadModel
-from raymia.models.causal_lm import CausalLM
+from raymia.models.causal.model import CausalLM
 
 VOCABULARY, LENGTH, TEXTS = 128_000, 1_024, 8
 

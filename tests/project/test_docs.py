@@ -116,3 +116,22 @@ def test_attacks_and_metrics_import_no_model_code() -> None:
             assert not re.search(
                 r"^\s*(import|from) (torch|transformers|raymia\.models)", text, re.M
             )
+
+
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", *PAGES])
+def test_files_that_a_page_names_are_there(name: str) -> None:
+    page = (ROOT / name).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:raymia|tests|tools|jobs)?/?[\w/]+\.py)`", page))
+    places = (ROOT, ROOT / "raymia", ROOT / "jobs", ROOT / "tools")
+    missing = [file for file in named if not any((place / file).is_file() for place in places)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_tests_that_a_page_names_are_there(name: str) -> None:
+    page = (ROOT / name).read_text(encoding="utf-8")
+    named = set(re.findall(r"`(tests/[\w/.]+)`", page))
+    assert [file for file in named if not (ROOT / file).exists()] == []

@@ -14,6 +14,7 @@ from made_up_run import made_up_result, made_up_scores
 
 import raymia
 from raymia.report.files import write_report, write_run
+from raymia.report.html import render
 from raymia.results import folder as files
 from raymia.results.folder import load_curves, load_run
 from raymia.results.result import LONGEST_LIST, ReferenceCard, SetAside
@@ -52,7 +53,7 @@ def test_failed_rendering_leaves_the_earlier_run_untouched(
     def broken(*_):
         raise RuntimeError("no report")
 
-    monkeypatch.setattr(files, "render", broken)
+    monkeypatch.setattr("raymia.report.files.render", broken)
     with pytest.raises(RuntimeError):
         write_run(folder, made_up_result(scores, created="later"), [scores], curves)
     assert load_run(folder)[0] == result
@@ -149,7 +150,7 @@ def test_a_report_can_be_made_again_without_scores(folder, result, scores, curve
     write_run(folder, result, [scores], curves)
     Folder(folder).remove(files.SCORES_FILE)
     again, drawn = load_curves(folder)
-    assert files.render(again, drawn) == Folder(folder).read(files.REPORT_FILE).decode()
+    assert render(again, drawn) == Folder(folder).read(files.REPORT_FILE).decode()
     for found, given in zip(drawn, curves, strict=True):
         for field in dataclasses.fields(given):
             np.testing.assert_array_equal(
