@@ -10,12 +10,12 @@ ARG PIP_EXTRA_INDEX_URL
 
 # All that raymia needs, in the versions its tests passed with. A change of raymia's own code leaves
 # this layer as it is, so machines that have it download little.
-RUN --mount=type=bind,source=requirements/all.txt,target=/tmp/all.txt \
-    --mount=type=bind,source=jobs/constraints.txt,target=/tmp/constraints.txt \
-    pip install --no-cache-dir --constraint /tmp/constraints.txt --requirement /tmp/all.txt
+RUN --mount=type=bind,source=requirements/all.txt,target=/build/all.txt \
+    --mount=type=bind,source=jobs/constraints.txt,target=/build/constraints.txt \
+    pip install --no-cache-dir --constraint /build/constraints.txt --requirement /build/all.txt
 
 # The build writes beside the sources, so it is given a copy.
-RUN --mount=type=bind,target=/tmp/context \
-    cp -r /tmp/context /tmp/raymia && \
-    pip install --no-cache-dir --no-deps /tmp/raymia && \
-    rm -r /tmp/raymia
+RUN --mount=type=bind,target=/build/context \
+    cp -r /build/context /opt/raymia && \
+    pip install --no-cache-dir --no-deps /opt/raymia && \
+    rm -r /opt/raymia

@@ -147,8 +147,8 @@ def test_the_image_has_every_package_as_pinned_and_raymia_alone_on_top() -> None
     for file in re.findall(r"source=(\S+?),", packages):
         assert (REPOSITORY / file).is_file()
         assert f"!{file}" in DOCKERIGNORE or f"!{Path(file).parts[0]}" in DOCKERIGNORE
-    assert "--constraint /tmp/constraints.txt --requirement /tmp/all.txt" in packages
-    assert "--no-deps /tmp/raymia" in own
+    assert "--constraint /build/constraints.txt --requirement /build/all.txt" in packages
+    assert "--no-deps /opt/raymia" in own
     # What the build reads: the project's own description of itself.
     needed = {"pyproject.toml", "raymia", PROJECT["readme"], *PROJECT["license-files"]}
     assert {f"!{name}" for name in needed} <= set(DOCKERIGNORE)
