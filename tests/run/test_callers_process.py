@@ -129,8 +129,8 @@ def test_a_sweep(tmp_path: Path) -> None:
 ALONE = """
 import logging, os, signal, sys
 signal.signal(signal.SIGTERM, handler := lambda *_: None)
-environment = dict(os.environ)
 import raymia.engine.on_ray.executor
+environment = dict(os.environ)
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 from rich.console import Console
