@@ -30,7 +30,7 @@ from small_audit import Models, make_models
 from small_image_audit import ImageModels, make_image_models
 from tiny_models import BASE, PARAPHRASER, checkpoint, passages, save_tiny
 
-from raymia.models.causal.model import load_causal_lm
+from raymia.models.causal.family import load_causal_lm
 from raymia.models.paraphrasers.mask_filler import load_mask_filler
 
 if TYPE_CHECKING:

@@ -12,6 +12,8 @@ from raymia.storage.safetensors import read_header
 from raymia.util.once import Once
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+PACKED_BYTES = {"I8": 1.0, "U8": 1.0, "I16": 2.0, "I32": 4.0}
+"""Of numbers that are kept as they were saved, by safetensors' names of their types."""
 QUANTIZED_BYTES = {"int8": 1.0, "nf4": 0.516, "fp4": 0.516}
 """Per weight of a linear layer; of 4 bits with doubly quantized scales, one per 64 weights."""
 KEPT_WHOLE = ("embed", "wte", "wpe", "lm_head", "embed_out", "shared", "norm")
@@ -69,7 +71,8 @@ def _weights_in(folder: Path, dtype: str, quantization: str) -> float:
     for file in sorted(folder.rglob("*.safetensors")):
         for name, tensor in read_header(file, str(file)).items():
             is_linear = len(tensor.shape) == 2 and not any(part in name for part in KEPT_WHOLE)
-            total += math.prod(tensor.shape) * (small if small and is_linear else kept)
+            loaded = small if small and is_linear else PACKED_BYTES.get(tensor.dtype, kept)
+            total += math.prod(tensor.shape) * loaded
     return total
 
 

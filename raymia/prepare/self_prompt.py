@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
 from raymia.models.batching import run_batched
+from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.generation import continue_tokens
-from raymia.models.causal.model import CausalLM, load_causal_lm
+from raymia.models.causal.model import CausalLM
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import architecture
 from raymia.prepare.fine_tune import Progress, fine_tune

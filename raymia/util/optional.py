@@ -8,7 +8,7 @@ import re
 
 from raymia.util.errors import InputError
 
-_DISTRIBUTIONS = {"PIL": "pillow"}
+_DISTRIBUTIONS = {"PIL": "pillow", "compressed_tensors": "compressed-tensors"}
 """Names that a package is installed by, where they are not those that it is imported by."""
 
 

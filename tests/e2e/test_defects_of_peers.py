@@ -15,7 +15,7 @@ from tiny_models import checkpoint, passages, save_tiny
 
 from raymia.evidence.text import TextEvidence
 from raymia.metrics.measuring import measure
-from raymia.models.causal.model import load_causal_lm
+from raymia.models.causal.family import load_causal_lm
 from raymia.questions.text import TokenQuestion
 
 TEXTS = [" ".join(text.split()[:n]) for text, n in zip(passages(4), (4, 30, 11, 60), strict=True)]

@@ -14,7 +14,7 @@ from tiny_models import checkpoint, save_adapter
 
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
-from raymia.models.causal.model import load_causal_lm
+from raymia.models.causal.family import load_causal_lm
 from raymia.plan.planning import plan_audit
 from raymia.plan.pools import pools_of
 from raymia.records.texts import record_id

@@ -13,8 +13,8 @@ from tiny_models import BASE, checkpoint, fingerprint, passages, save_adapter, s
 from transformers import AutoModelForCausalLM
 
 from raymia.models.causal.adapters import switchable_method
+from raymia.models.causal.family import CausalLMFamily, load_causal_lm
 from raymia.models.causal.loader import CausalLMLoader
-from raymia.models.causal.model import CausalLMFamily, load_causal_lm
 from raymia.models.loaders import load_together
 from raymia.util.errors import InputError
 

@@ -10,7 +10,8 @@ import torch
 from tiny_models import BASE, checkpoint, config, passages, plain_answer, save_adapter, save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from raymia.models.causal.model import CausalLM, load_causal_lm
+from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.model import CausalLM
 from raymia.util.errors import InputError
 
 TEXTS = passages(6)

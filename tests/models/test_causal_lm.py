@@ -13,7 +13,8 @@ from tiny_models import BASE, checkpoint, passages, plain_answer, save_tiny
 
 from raymia.models.causal import model as causal_lm
 from raymia.models.causal.facts import context_length
-from raymia.models.causal.model import CausalLM, load_causal_lm
+from raymia.models.causal.family import load_causal_lm, neutral_generation
+from raymia.models.causal.model import CausalLM
 from raymia.util.errors import InputError, RaymiaError
 
 COLUMNS = ("log_prob", "mean_log_prob", "std_log_prob")
@@ -265,7 +266,7 @@ def test_other_errors_of_a_model_are_not_taken_for_lack_of_memory(base):
 def test_authors_taste_in_sampling_is_dropped_and_special_tokens_kept(tiny_gpt2):
     model = load(tiny_gpt2)
     model.model.generation_config.update(temperature=0.6, top_p=0.9, repetition_penalty=1.3)
-    neutral = causal_lm.neutral_generation(model.model.generation_config)
+    neutral = neutral_generation(model.model.generation_config)
     assert (neutral.temperature, neutral.top_p) in {(None, None), (1.0, 1.0)}
     assert neutral.repetition_penalty in (None, 1.0)
     assert neutral.eos_token_id == 0

@@ -10,7 +10,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from raymia.models import fast_linear
-from raymia.models.causal.model import load_causal_lm
+from raymia.models.causal.family import load_causal_lm
 from raymia.models.fast_linear import FastConv1D, FastLinear, use_fast_linears
 
 IN, OUT = 96, 192

@@ -11,7 +11,8 @@ import torch
 from tiny_models import checkpoint, save_tiny
 
 from raymia.models import sampling
-from raymia.models.causal.model import CausalLM, load_causal_lm
+from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.model import CausalLM
 from raymia.models.paraphrasers.infiller import CausalInfiller, InfillRequest, _draw
 from raymia.spec import InfillNeighbors
 from raymia.util.draws import stream_key

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import checkpoint, fingerprint, passages, plain_answer
 
-from raymia.models.causal.model import load_causal_lm
+from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.models.causal.windows import windows
 from raymia.spec import ModelSpec

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_models import checkpoint, passages, save_tiny
 from transformers import AutoTokenizer
 
-from raymia.models.causal.model import load_causal_lm
+from raymia.models.causal.family import load_causal_lm
 
 TEXT = "And it came to pass in those days"
 

@@ -10,8 +10,8 @@ from tiny_models import BASE, PARAPHRASER, checkpoint
 
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
+from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.loader import CausalLMLoader
-from raymia.models.causal.model import load_causal_lm
 from raymia.models.memory import GPU_GIB, Memory
 from raymia.plan.estimate import estimate
 from raymia.plan.planning import plan_audit

@@ -11,7 +11,8 @@ import torch
 from tiny_models import BASE, checkpoint, passages
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from raymia.models.causal.model import CausalLM, load_causal_lm
+from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.model import CausalLM
 from raymia.prepare.fine_tune import encode_for_training, fine_tune, mean_loss, pad_batch
 from raymia.spec import FineTuneSpec
 from raymia.util.errors import InputError

@@ -8,7 +8,8 @@ import torch
 from tiny_models import BASE, checkpoint, passages, save_tiny
 
 from raymia.evidence.store import EvidenceStore
-from raymia.models.causal.model import CausalLM, load_causal_lm
+from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.model import CausalLM
 from raymia.prepare import self_prompt
 from raymia.prepare.self_prompt import TEXTS_FILE, SelfPromptRecipe, make_reference, write_texts
 from raymia.spec import SelfPromptReference

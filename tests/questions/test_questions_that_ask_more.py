@@ -12,7 +12,7 @@ from tiny_models import BASE, checkpoint, passages, save_adapter, save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer, Lfm2Config
 
 from raymia.models.causal.conditional import answer_after, prefix_tokens
-from raymia.models.causal.model import load_causal_lm
+from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.perturbed import normals
 from raymia.questions.base import Item
 from raymia.questions.deeper import (

@@ -31,7 +31,8 @@ from benchmarks.measure import (
 from raymia.demo.text import ASSETS, audit_passages
 from raymia.engine.on_ray.cluster import connected
 from raymia.models.batching import length_sorted_batches, worthwhile_tokens
-from raymia.models.causal.model import CausalLM, load_causal_lm
+from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.model import CausalLM
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.neighbors.makers import neighbor_maker
 from raymia.questions.base import Item

@@ -8,7 +8,7 @@ from raymia.attacks import NamedAttack
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.texts.modality import Texts
-from raymia.models.causal.resolver import resolve_causal_lm
+from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import resolve_endpoint
 from raymia.models.paraphrasers.resolver import resolve_paraphraser
@@ -110,6 +110,7 @@ def resolve_texts(
                 f"{where}.members",
             )
             shadow_members[name] = frozenset(members or ())
+    attempt(check_bases, spec, references)
     column = given.text_column
     others: dict[str, dict[str, str]] = {"population": {}, "known_members": {}}
     for key, what in (("population", "text of the population"), ("known_members", "known member")):
@@ -142,6 +143,20 @@ def resolve_texts(
         shadow_members=shadow_members,
         left_out=left_out,
     )
+
+
+def check_bases(spec: AuditSpec, references: Mapping[str, AnyCheckpoint]) -> None:
+    """Refuse to fine-tune weights that were saved quantized."""
+    problems = [
+        f"references.{name}.base: {kind.base!r} was saved quantized ({base.facts.saved_as}), and "
+        "quantized weights cannot be fine-tuned; give the model that it was made from"
+        for name, kind in spec.references.items()
+        if isinstance(kind, SelfPromptReference)
+        and isinstance(base := references.get(kind.base), CausalCheckpoint)
+        and base.facts.saved_as is not None
+    ]
+    if problems:
+        raise InputError(problems)
 
 
 def check_writers(spec: AuditSpec, targets: Mapping[str, AnyCheckpoint | None]) -> None:

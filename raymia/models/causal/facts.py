@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raymia.models.saved_quantization import saved_quantization
 from raymia.models.source import PROVENANCE, content_hashes, read_json, weights_in
 from raymia.models.text_source import CONFIGS, files_of
 from raymia.storage.safetensors import TensorHeader
@@ -59,10 +60,12 @@ class CausalFacts:
     model_type : transformers' name of the architecture.
     context : tokens per text that it was made for; None where nothing limits them.
     vocabulary : how many tokens it gives a probability to.
-    parameters : numbers in its weights, without an adapter's; None of a GGUF file.
+    parameters : numbers in its weights, without an adapter's; None of a GGUF file
+        and of quantized weights.
     tokenizer : hash of all that a tokenizer can depend on.
     tokenization : hash of what decides how texts are cut into tokens; None where no tokenizer.json
         says it.
+    saved_as : how the weights were quantized when they were saved; None where they were not.
     """
 
     model_type: str
@@ -71,6 +74,7 @@ class CausalFacts:
     parameters: int | None
     tokenizer: str
     tokenization: str | None
+    saved_as: str | None = None
 
 
 def context_length(config: Any) -> int | None:
@@ -98,8 +102,9 @@ def read_facts(
     Raises
     ------
     InputError
-        If transformers knows no such architecture, it is none of a causal language model, or its
-        table of positions is shorter than its config says.
+        If transformers knows no such architecture, it is none of a causal language model, its
+        table of positions is shorter than its config says, or its weights were quantized in a way
+        that cannot be read.
     """
     from transformers import AutoConfig
 
@@ -118,16 +123,29 @@ def read_facts(
     if gguf_file is not None:
         return CausalFacts(str(config.model_type), context, vocabulary, None, tokenizer, None)
     _refuse_others(config, path, where)
+    saved_as = saved_quantization(_quantization_in(config), path / "config.json", where, once)
     tensors = weights_in(path, where, once)
     _check_positions(tensors, context, path, where)
     return CausalFacts(
         model_type=str(config.model_type),
         context=context,
         vocabulary=vocabulary,
-        parameters=sum(math.prod(tensor.shape) for tensor in tensors.values()),
+        parameters=_count(tensors) if saved_as is None else None,
         tokenizer=tokenizer,
         tokenization=_tokenization(path, where),
+        saved_as=saved_as,
     )
+
+
+def _count(tensors: Mapping[str, TensorHeader]) -> int:
+    return sum(math.prod(tensor.shape) for tensor in tensors.values())
+
+
+def _quantization_in(config: Any) -> Any:
+    """Where transformers looks for it."""
+    places = (config, config.get_text_config(decoder=True))
+    found = (getattr(place, "quantization_config", None) for place in places)
+    return next((settings for settings in found if settings is not None), None)
 
 
 def _refuse_others(config: Any, path: Path, where: str) -> None:

@@ -31,7 +31,7 @@ class CausalLMLoader(Loader):
     batch_tokens: int
 
     def load(self) -> Any:
-        from raymia.models.causal.model import load_causal_lm
+        from raymia.models.causal.family import load_causal_lm
 
         self.checkpoint.check()
         return load_causal_lm(self.checkpoint, batch_tokens=self.batch_tokens)
@@ -79,7 +79,7 @@ def _load_sound(
     An adapter that does not fit may leave parts of itself on the base, so the base is loaded anew
     without it.
     """
-    from raymia.models.causal.model import CausalLMFamily
+    from raymia.models.causal.family import CausalLMFamily
 
     while sound := [number for number in range(len(loaders)) if number not in wrong]:
         chosen = [loaders[number] for number in sound]

@@ -11,24 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from raymia.models.batching import run_batched, worthwhile_tokens
-from raymia.models.causal.adapters import AdapterSwitch
 from raymia.models.causal.facts import context_length
 from raymia.models.causal.memory import HEAD_CHUNK_BYTES
 from raymia.models.causal.windows import Window, windows
-from raymia.models.whole_weights import load_whole
 from raymia.spec import LongTexts
 from raymia.util.errors import InputError
-from raymia.util.optional import require
-
-if TYPE_CHECKING:
-    from raymia.models.causal.resolver import CausalCheckpoint
 
 HEAD_TOLERANCE = 1e-6
 """Relative; both ways run the same operations, so a real difference is larger."""
@@ -75,7 +69,7 @@ class CausalLM:
     max_tokens : tokens per forward pass of a text; None takes the model's context.
     long_texts : whether longer texts are cut, or read in overlapping windows (:func:`windows`).
     stride : tokens from one window to the next; None takes half of ``max_tokens``.
-    one_by_one : never put two texts in a batch (see :func:`load_causal_lm`).
+    one_by_one : never put two texts in a batch, as LLM.int8 needs it.
     """
 
     def __init__(
@@ -298,106 +292,3 @@ def _context_left(model: Any) -> int | None:
     method = getattr(model, "active_peft_config", None)
     taken = getattr(method, "num_virtual_tokens", None) or 0
     return None if context is None else context - taken
-
-
-class CausalLMFamily:
-    """Causal models on one base, which is in memory once; one of them is ready at a time.
-
-    Parameters
-    ----------
-    checkpoints : of one base, quantization and dtype.
-    batch_tokens : padded tokens per forward pass, for each.
-    """
-
-    def __init__(
-        self, checkpoints: Sequence[CausalCheckpoint], batch_tokens: Sequence[int]
-    ) -> None:
-        base, tokenizer = _load_base(checkpoints[0])
-        self._adapters = [checkpoint.adapter for checkpoint in checkpoints]
-        self._switch = AdapterSwitch(base, self._adapters)
-        self._models = []
-        for checkpoint, budget in zip(checkpoints, batch_tokens, strict=True):
-            self._switch.use(checkpoint.adapter)
-            model = CausalLM(
-                self._switch.model,
-                tokenizer,
-                batch_tokens=budget,
-                max_tokens=checkpoint.max_tokens,
-                long_texts=checkpoint.long_texts,
-                stride=checkpoint.stride,
-                one_by_one=checkpoint.quantization == "int8",
-            )
-            self._models.append(model)
-
-    def use(self, number: int) -> CausalLM:
-        """The model of a checkpoint, ready to be asked; the one before is so no longer."""
-        self._switch.use(self._adapters[number])
-        return self._models[number]
-
-
-def load_causal_lm(checkpoint: CausalCheckpoint, *, batch_tokens: int) -> CausalLM:
-    """Load a checkpoint onto the GPU where there is one, else onto the CPU.
-
-    LLM.int8 decides over a whole batch which activation columns it keeps in 16 bits, so a text's
-    answer would depend on its batch mates: int8 models are asked one text at a time.
-    """
-    return CausalLMFamily([checkpoint], [batch_tokens]).use(0)
-
-
-def _load_base(checkpoint: CausalCheckpoint) -> tuple[Any, Any]:
-    """The model without its adapter, and the tokenizer."""
-    import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    dtype = getattr(torch, checkpoint.dtype)
-    where = checkpoint.path
-    source = {"trust_remote_code": checkpoint.trust_remote_code, **checkpoint.gguf}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **source)
-        model = load_whole(
-            AutoModelForCausalLM,
-            where,
-            dtype=dtype,
-            quantization_config=_quantization(checkpoint.quantization, dtype),
-            device_map="auto" if torch.cuda.is_available() else None,
-            **source,
-        )
-    except InputError:
-        raise
-    except Exception as error:  # transformers, safetensors and bitsandbytes each raise their own
-        raise InputError(
-            f"{where}: cannot be loaded as a causal language model: {error}"
-        ) from error
-    model.eval()
-    model.generation_config = neutral_generation(model.generation_config)
-    return model, tokenizer
-
-
-def neutral_generation(config: Any) -> Any:
-    """Keep a checkpoint's special tokens and drop its taste (temperature, repetition penalty, ...).
-
-    What is sampled must be the model's distribution as the audit file says, not as its authors
-    preferred it for chat.
-    """
-    from transformers import GenerationConfig
-
-    tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-    return GenerationConfig(**{name: getattr(config, name, None) for name in tokens})
-
-
-def _quantization(name: str, dtype: torch.dtype) -> Any:
-    if name == "none":
-        return None
-    require("bitsandbytes", "quantized models")
-    from transformers import BitsAndBytesConfig
-
-    if name in ("nf4", "fp4"):
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=name,
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
-    return BitsAndBytesConfig(load_in_8bit=True)

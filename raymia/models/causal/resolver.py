@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from raymia.models.causal.adapters import CONFIG, WEIGHTS
 from raymia.models.causal.facts import CausalFacts, read_facts
 from raymia.models.causal.loader import CausalLMLoader
 from raymia.models.checkpoint import Capabilities, FileCheckpoint
+from raymia.models.saved_quantization import refuse_twice
 from raymia.models.source import locate, read_json, weights_in
 from raymia.models.text_source import check_parts, files_of, read_config, text_fingerprint
 from raymia.spec import LongTexts, ModelSpec, PoolSpec
@@ -60,11 +62,16 @@ class CausalCheckpoint(FileCheckpoint):
         return [Path(folder) for folder in (self.path, self.adapter) if folder is not None]
 
     @property
+    def weights_are(self) -> str:
+        """How the weights are quantized in memory, or "none"."""
+        return self.facts.saved_as or self.quantization
+
+    @property
     def capabilities(self) -> Capabilities:
         lacks = {}
-        if self.quantization != "none":
+        if self.weights_are != "none":
             lacks["gradients"] = (
-                f"{self.quantization} weights have no gradient; audit the checkpoint unquantized"
+                f"{self.weights_are} weights have no gradient; audit the checkpoint unquantized"
             )
         return Capabilities(self.family, GIVES - {*lacks}, lacks)
 
@@ -86,7 +93,8 @@ class CausalCheckpoint(FileCheckpoint):
         facts = self.facts
         size = "" if facts.parameters is None else f", {facts.parameters:,} parameters"
         context = "" if self.context is None else f", context {self.context:,}"
-        return f"{facts.model_type}{size}{context}"
+        saved = "" if facts.saved_as is None else f", saved as {facts.saved_as}"
+        return f"{facts.model_type}{size}{saved}{context}"
 
     def take_fingerprint(self, once: Once) -> str:
         folder = Path(self.path)
@@ -99,8 +107,11 @@ class CausalCheckpoint(FileCheckpoint):
         parts = {f"model/{p.name}": p for p in mine}
         if self.adapter is not None:
             parts |= {f"adapter/{p.name}": p for p in once(files_of, Path(self.adapter))}
-        # Named only where they are used: evidence from before there were windows keeps its key.
-        windows = {} if self.long_texts == "cut" else {"windows": self.stride}
+        # Named only where they are used: evidence from before there were windows keeps its key, and
+        # that on quantized weights that were read without their scales has another.
+        more: dict[str, Any] = {} if self.long_texts == "cut" else {"windows": self.stride}
+        if self.facts.saved_as is not None:
+            more["saved_as"] = self.facts.saved_as
         return text_fingerprint(
             parts,
             once,
@@ -108,7 +119,7 @@ class CausalCheckpoint(FileCheckpoint):
             dtype=self.dtype,
             max_tokens=self.max_tokens,
             trust_remote_code=self.trust_remote_code,
-            **windows,
+            **more,
         )
 
 
@@ -134,6 +145,7 @@ def resolve_causal_lm(
     once = once or Once()
     path = once(locate, spec.model, spec.revision, where=where)
     facts = once(_facts, path, spec.gguf_file, spec.trust_remote_code, once, where=where)
+    refuse_twice(facts.saved_as, spec.quantization, path, where)
     if spec.quantization != "none":
         once(require, "bitsandbytes", "quantized models", where=where)
     adapter, virtual_tokens = None, 0

@@ -155,7 +155,7 @@ def load_denoiser(checkpoint: DenoiserCheckpoint, *, batch_images: int) -> Denoi
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[checkpoint.dtype]
     model = load_part(folder, checkpoint.network, dtype, **_quantization(checkpoint, dtype)).eval()
-    if checkpoint.quantization == "none":
+    if checkpoint.quantization == "none" and checkpoint.network.saved_as is None:
         # Convolutions are up to a third faster with the channels of a pixel side by side.
         model = model.to(device, memory_format=torch.channels_last)
     scheduler = read_scheduler(folder / checkpoint.scheduler_folder, checkpoint.path)

@@ -21,6 +21,7 @@ from raymia.models.image_source import (
     ImageModel,
     variant_in,
 )
+from raymia.models.saved_quantization import IN_DIFFUSERS, refuse_twice, saved_quantization
 from raymia.models.source import listed, read_json
 from raymia.spec import PoolSpec
 from raymia.util.errors import InputError
@@ -41,11 +42,13 @@ class Part:
     kind : its class in diffusers or transformers.
     folder : within the pipeline's; "." for a pipeline that lies flat in its folder.
     variant : of its weights' file names, as "fp16"; None for plain ones.
+    saved_as : how its weights were quantized when they were saved; None where they were not.
     """
 
     kind: str
     folder: str
     variant: str | None
+    saved_as: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class DenoiserCheckpoint(ImageModel):
         autoencoder, latent = _autoencoder(folder)
         text_encoder = _text_encoder(folder, index)
         check_network(config, latent, is_captioned=text_encoder is not None, where=where, path=path)
+        refuse_twice(network.saved_as, folder.quantization, path, where)
         if folder.quantization != "none" and not folder.on_gpu:
             raise InputError(
                 f"{where}: diffusers quantizes on GPUs alone; give the pool a GPU (gpus under "
@@ -140,6 +144,10 @@ class DenoiserCheckpoint(ImageModel):
             lacks["generation"] = (
                 "a pipeline that lies flat in its folder cannot be trained; load it with "
                 "DDPMPipeline and save_pretrained(folder)"
+            )
+        if self.network.saved_as is not None:
+            lacks["generation"] = (
+                f"{self.network.saved_as} weights cannot be trained; audit the model unquantized"
             )
         return Capabilities(self.family, GIVES - {*lacks}, lacks)
 
@@ -215,7 +223,12 @@ def _network(folder: ImageFolder, index: Mapping[str, Any]) -> tuple[Part, Mappi
         )
     variant, tensors = variant_in(path / name, DIFFUSERS_WEIGHTS, folder)
     parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
-    return Part(kind, name, variant), config, parameters
+    return Part(kind, name, variant, _saved_as(path / name, folder)), config, parameters
+
+
+def _saved_as(part: Path, folder: ImageFolder) -> str | None:
+    settings = read_json(part / CONFIG, folder.where).get("quantization_config")
+    return saved_quantization(settings, part / CONFIG, folder.where, folder.once, IN_DIFFUSERS)
 
 
 def _scheduler(folder: ImageFolder) -> tuple[str, Any]:
@@ -235,7 +248,7 @@ def _autoencoder(folder: ImageFolder) -> tuple[Part | None, Latent | None]:
     file = folder.path / name / CONFIG
     latent = check_autoencoder(read_json(file, folder.where), file, folder.where)
     variant, _ = variant_in(file.parent, DIFFUSERS_WEIGHTS, folder)
-    return Part(latent.kind, name, variant), latent
+    return Part(latent.kind, name, variant, _saved_as(file.parent, folder)), latent
 
 
 def _text_encoder(folder: ImageFolder, index: Mapping[str, Any]) -> Part | None:
@@ -248,7 +261,7 @@ def _text_encoder(folder: ImageFolder, index: Mapping[str, Any]) -> Part | None:
             f"a {kind}; raymia reads captions with a CLIPTextModel"
         )
     variant, _ = variant_in(folder.path / "text_encoder", TRANSFORMERS_WEIGHTS, folder)
-    return Part(kind, "text_encoder", variant)
+    return Part(kind, "text_encoder", variant, _saved_as(folder.path / "text_encoder", folder))
 
 
 def _given(index: Mapping[str, Any], part: str) -> str | None:

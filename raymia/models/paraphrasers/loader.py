@@ -39,7 +39,7 @@ class InfillerLoader(Loader):
     batch_tokens: int
 
     def load(self) -> Any:
-        from raymia.models.causal.model import load_causal_lm
+        from raymia.models.causal.family import load_causal_lm
         from raymia.models.paraphrasers.infiller import CausalInfiller
 
         self.checkpoint.check()

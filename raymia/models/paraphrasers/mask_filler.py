@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from raymia.models.batching import run_batched
-from raymia.models.causal.model import neutral_generation
+from raymia.models.causal.family import neutral_generation
 from raymia.models.sampling import CounterSampler, StopAtOwnToken
 from raymia.models.whole_weights import load_whole
 from raymia.spec import T5_SPANS

@@ -9,6 +9,7 @@ from typing import Final
 from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
 from raymia.models.checkpoint import Capabilities, FileCheckpoint
 from raymia.models.paraphrasers.loader import InfillerLoader, MaskFillerLoader
+from raymia.models.saved_quantization import saved_quantization
 from raymia.models.source import locate
 from raymia.models.text_source import check_parts, files_of, read_config, text_fingerprint
 from raymia.spec import InfillNeighbors, MaskFillNeighbors, ModelSpec, PoolSpec
@@ -104,4 +105,6 @@ def resolve_paraphraser(
             "as T5"
         )
     check_parts(path, where, once)
+    settings = config.get("quantization_config")
+    saved_quantization(settings, path / "config.json", where, once)
     return MaskFillerCheckpoint(str(path)).with_fingerprint(once)

@@ -1,0 +1,127 @@
+"""Loading causal language models: a base once, and what is put on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from raymia.models.causal.adapters import AdapterSwitch
+from raymia.models.causal.model import CausalLM
+from raymia.models.whole_weights import load_whole
+from raymia.util.errors import InputError
+from raymia.util.optional import require
+
+if TYPE_CHECKING:
+    from raymia.models.causal.resolver import CausalCheckpoint
+
+
+class CausalLMFamily:
+    """Causal models on one base, which is in memory once; one of them is ready at a time.
+
+    Parameters
+    ----------
+    checkpoints : of one base, quantization and dtype.
+    batch_tokens : padded tokens per forward pass, for each.
+    """
+
+    def __init__(
+        self, checkpoints: Sequence[CausalCheckpoint], batch_tokens: Sequence[int]
+    ) -> None:
+        base, tokenizer = _load_base(checkpoints[0])
+        self._adapters = [checkpoint.adapter for checkpoint in checkpoints]
+        self._switch = AdapterSwitch(base, self._adapters)
+        self._models = []
+        for checkpoint, budget in zip(checkpoints, batch_tokens, strict=True):
+            self._switch.use(checkpoint.adapter)
+            model = CausalLM(
+                self._switch.model,
+                tokenizer,
+                batch_tokens=budget,
+                max_tokens=checkpoint.max_tokens,
+                long_texts=checkpoint.long_texts,
+                stride=checkpoint.stride,
+                one_by_one=checkpoint.weights_are == "int8",
+            )
+            self._models.append(model)
+
+    def use(self, number: int) -> CausalLM:
+        """The model of a checkpoint, ready to be asked; the one before is so no longer."""
+        self._switch.use(self._adapters[number])
+        return self._models[number]
+
+
+def load_causal_lm(checkpoint: CausalCheckpoint, *, batch_tokens: int) -> CausalLM:
+    """Load a checkpoint onto the GPU where there is one, else onto the CPU.
+
+    LLM.int8 decides over a whole batch which activation columns it keeps in 16 bits, so a text's
+    answer would depend on its batch mates: int8 models are asked one text at a time.
+    """
+    return CausalLMFamily([checkpoint], [batch_tokens]).use(0)
+
+
+def _load_base(checkpoint: CausalCheckpoint) -> tuple[Any, Any]:
+    """The model without its adapter, and the tokenizer."""
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    dtype = getattr(torch, checkpoint.dtype)
+    where = checkpoint.path
+    source: dict[str, Any] = {
+        "trust_remote_code": checkpoint.trust_remote_code,
+        **checkpoint.gguf,
+    }
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **source)
+        model = load_whole(
+            AutoModelForCausalLM,
+            where,
+            dtype=dtype,
+            device_map="auto" if torch.cuda.is_available() else None,
+            **_quantization(checkpoint.quantization, dtype),
+            **source,
+        )
+    except InputError:
+        raise
+    except Exception as error:  # transformers, safetensors and bitsandbytes each raise their own
+        raise InputError(
+            f"{where}: cannot be loaded as a causal language model: {error}"
+        ) from error
+    model.eval()
+    model.generation_config = neutral_generation(model.generation_config)
+    return model, tokenizer
+
+
+def neutral_generation(config: Any) -> Any:
+    """Keep a checkpoint's special tokens and drop its taste (temperature, repetition penalty, ...).
+
+    What is sampled must be the model's distribution as the audit file says, not as its authors
+    preferred it for chat.
+    """
+    from transformers import GenerationConfig
+
+    tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    return GenerationConfig(**{name: getattr(config, name, None) for name in tokens})
+
+
+def _quantization(name: str, dtype: torch.dtype) -> dict[str, Any]:
+    """What transformers is told of a quantization. It is told nothing where none is asked for: None
+    would stand for that of the checkpoint's own config too."""
+    if name == "none":
+        return {}
+    require("bitsandbytes", "quantized models")
+    from transformers import BitsAndBytesConfig
+
+    if name == "int8":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=name,
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    }

@@ -1,0 +1,86 @@
+"""Checkpoints whose weights were saved quantized: how, and what it takes to read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raymia.util.errors import InputError
+from raymia.util.once import Once
+from raymia.util.optional import require
+
+PACKAGES = {
+    "awq": ("gptqmodel",), "bitsandbytes": ("bitsandbytes",),
+    "compressed-tensors": ("compressed_tensors",), "fp8": (), "gptq": ("optimum", "gptqmodel"),
+    "mxfp4": (), "mxfp8": (), "torchao": ("torchao",),
+}  # fmt: skip
+"""Packages that read weights that were saved quantized, by the name that configs have for the
+method. transformers itself reads the others here; methods that it does not know it reads as if the
+weights were whole."""
+IN_DIFFUSERS = frozenset({"bitsandbytes", "torchao"})
+"""Methods of which diffusers reads what it has saved."""
+
+
+def saved_quantization(
+    settings: Any, file: Path, where: str, once: Once, known: frozenset[str] = frozenset(PACKAGES)
+) -> str | None:
+    """How weights were quantized when they were saved, after checking that they can be read.
+
+    Parameters
+    ----------
+    settings : ``quantization_config`` of the config in ``file``, None where it has none.
+    known : methods that can be read.
+
+    Returns
+    -------
+    The method; of bitsandbytes what the audit file calls it: int8, nf4 or fp4. None for weights
+    that are not quantized.
+
+    Raises
+    ------
+    InputError
+        For a method that cannot be read, or not by the packages that are installed.
+    """
+    if settings is None:
+        return None
+    if not isinstance(settings, Mapping):
+        settings = settings.to_dict()
+    method = settings.get("quant_method")
+    kind = _of_bitsandbytes(settings)
+    if kind is not None:
+        method = "bitsandbytes"
+    if method not in known:
+        raise InputError(
+            f"{where}: {file} has a quantization_config with the quant_method {method!r}, and "
+            f"raymia reads weights that were quantized with {', '.join(sorted(known))}; save the "
+            "checkpoint without quantization, or with one of these"
+        )
+    for package in PACKAGES[method]:
+        once(require, package, f"weights that were saved with {method}", where=where)
+    return kind or str(method)
+
+
+def _of_bitsandbytes(settings: Mapping[str, Any]) -> str | None:
+    if settings.get("load_in_8bit"):
+        return "int8"
+    if settings.get("load_in_4bit"):
+        return str(settings.get("bnb_4bit_quant_type", "fp4"))
+    return None
+
+
+def refuse_twice(saved: str | None, asked: str, path: Path, where: str) -> None:
+    """Refuse to quantize what is quantized already.
+
+    Parameters
+    ----------
+    saved : what :func:`saved_quantization` found.
+    asked : ``quantization`` of the audit file.
+    where : the key that the checkpoint stands under.
+    """
+    if saved is not None and asked != "none":
+        raise InputError(
+            f"{where.removesuffix('.model')}.quantization: {path} was saved quantized ({saved}), "
+            f"and is read as it is; leave out {asked!r}, or give the checkpoint that it was made "
+            "from"
+        )

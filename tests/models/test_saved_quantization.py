@@ -1,0 +1,155 @@
+"""Weights that were saved quantized are read with their scales, or refused."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from quantized_models import save_bitsandbytes, save_block_fp8, set_quantization
+from small_image_models import save_pipeline
+from small_inputs import audit
+from tiny_models import BASE, PARAPHRASER, fingerprint, passages, plain_answer, save_tiny
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from raymia.modalities.resolve import resolve_inputs
+from raymia.models.causal.resolver import resolve_causal_lm
+from raymia.models.image_source import resolve_image_model
+from raymia.models.paraphrasers.resolver import resolve_paraphraser
+from raymia.spec import MaskFillNeighbors, ModelSpec, PoolSpec
+from raymia.util.errors import InputError
+
+TEXTS = passages(3)
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@pytest.fixture(scope="module")
+def fp8(tmp_path_factory):
+    return save_block_fp8(tmp_path_factory.mktemp("fp8"))
+
+
+def resolved(folder, **settings):
+    spec = ModelSpec(model=str(folder), **settings)
+    return resolve_causal_lm(spec, "targets[0].model", on_gpu=False)
+
+
+def refusal(resolve, *args, **settings):
+    with pytest.raises(InputError) as caught:
+        resolve(*args, **settings)
+    (problem,) = caught.value.problems
+    return problem
+
+
+def assert_as_transformers(folder, kind):
+    found = resolved(folder)
+    assert found.facts.saved_as == kind
+    assert f"saved as {kind}" in found.describe()
+    model = found.loader(PoolSpec()).load()
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for text, answer in zip(TEXTS, model.answer(TEXTS, moments=False), strict=True):
+        expected = plain_answer(plain, tokenizer, text).log_prob
+        np.testing.assert_allclose(answer.log_prob, expected, rtol=0, atol=1e-5)
+    return model
+
+
+def test_fp8_with_a_scale_for_each_tile_is_read_with_its_scales(fp8):
+    assert_as_transformers(fp8, "fp8")
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_what_bitsandbytes_saved_is_read_as_it_is(tmp_path, kind):
+    model = assert_as_transformers(save_bitsandbytes(tmp_path, kind), kind)
+    assert model.one_by_one == (kind == "int8")
+
+
+def test_quantized_weights_have_no_gradient_and_are_not_fine_tuned(tmp_path, fp8):
+    assert resolved(fp8).capabilities.why_not({"gradients"}) == [
+        "fp8 weights have no gradient; audit the checkpoint unquantized"
+    ]
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(f'{{"text": "{n} and so on and so on"}}\n' for n in range(4)))
+    references = {"base": {"model": str(fp8)},
+                  "own": {"kind": "self_prompt", "prompts": str(prompts)}}  # fmt: skip
+    spec = audit(tmp_path / "a", BASE, PARAPHRASER, references=references, attacks=["ratio"])
+    problem = refusal(resolve_inputs, spec)
+    assert problem.startswith("references.own.base: 'base' was saved quantized (fp8)")
+
+
+def test_answers_without_scales_are_not_taken_for_answers_with_them(tmp_path, fp8):
+    """Evidence that was stored while scales were dropped has a key of its own."""
+    now = resolved(fp8)
+    before = now.__class__(**{**vars(now), "facts": resolved(save_tiny(tmp_path)).facts})
+    assert fingerprint(before) != now.fingerprint
+
+
+@pytest.mark.parametrize("asked", ["nf4", "int8"])
+def test_quantized_weights_are_not_quantized_again(fp8, asked):
+    problem = refusal(resolved, fp8, quantization=asked)
+    assert problem.startswith("targets[0].quantization: ")
+    assert f"was saved quantized (fp8), and is read as it is; leave out '{asked}'" in problem
+
+
+@pytest.mark.parametrize(
+    ("method", "package"),
+    [("gptq", "optimum"), ("awq", "gptqmodel"), ("compressed-tensors", "compressed-tensors"),
+     ("torchao", "torchao")],
+)  # fmt: skip
+def test_package_that_reads_a_method_is_named_where_it_is_missing(tmp_path, method, package):
+    set_quantization(save_tiny(tmp_path), {"quant_method": method})
+    problem = refusal(resolved, tmp_path)
+    assert problem.startswith(f"targets[0].model: {package} is not installed here")
+    assert f"weights that were saved with {method} need it" in problem
+
+
+@pytest.mark.parametrize("method", ["modelopt", "bitnet", None])
+def test_method_that_nobody_reads_is_refused(tmp_path, method):
+    """transformers skips those that it does not know, and reads integers as weights."""
+    set_quantization(save_tiny(tmp_path), {"quant_method": method, "bits": 4})
+    problem = refusal(resolved, tmp_path)
+    assert f"a quantization_config with the quant_method {method!r}" in problem
+
+
+def test_quantized_paraphraser_needs_the_same_packages(tmp_path):
+    shutil.copytree(PARAPHRASER, tmp_path / "t5")
+    set_quantization(tmp_path / "t5", {"quant_method": "gptq"})
+    spec = MaskFillNeighbors(model=str(tmp_path / "t5"))
+    assert "optimum is not installed here" in refusal(resolve_paraphraser, spec, "neighbors.model")
+
+
+# --------------------------------------------------------------------------- images
+
+
+def image_model(folder, **settings):
+    spec = ModelSpec(model=str(folder), **settings)
+    return resolve_image_model(spec, "targets[0].model", on_gpu=True)
+
+
+def test_network_that_was_saved_quantized_is_neither_quantized_again_nor_trained(tmp_path):
+    save_pipeline("ddpm", tmp_path)
+    set_quantization(
+        tmp_path / "unet",
+        {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+    )
+    found = image_model(tmp_path)
+    assert found.network.saved_as == "nf4"
+    assert found.capabilities.why_not({"generation"}) == [
+        "nf4 weights cannot be trained; audit the model unquantized"
+    ]
+    assert "was saved quantized (nf4)" in refusal(image_model, tmp_path, quantization="int8")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_part_of_a_pipeline_in_a_method_that_nobody_reads_is_refused(tmp_path, part):
+    save_pipeline("stable", tmp_path)
+    set_quantization(tmp_path / part, {"quant_method": "modelopt"})
+    problem = refusal(image_model, tmp_path)
+    assert f"{part}/config.json has a quantization_config with the quant_method" in problem
