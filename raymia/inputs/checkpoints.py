@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,9 +18,11 @@ from raymia.records.tables import read_rows
 from raymia.spec import AnyTarget, AuditSpec, ModelSpec, TargetSetSpec, TargetSpec
 from raymia.spec.models import GLOB
 from raymia.storage.files import opened
+from raymia.storage.refusals import refusals
 from raymia.storage.remote import filesystem
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
+from raymia.util.strict_json import parse_json
 
 LONGEST_NAME = 80
 SHOWN = 8
@@ -89,13 +92,11 @@ def _checkpoints(written: TargetSetSpec, where: str) -> list[TargetSpec]:
 
 def _folders(pattern: str, where: str) -> list[str]:
     """The folders that a pattern matches, in natural order, on any fsspec filesystem."""
-    try:
+    with refusals(pattern, "folder", where):
         fs, path = filesystem(pattern)
         fs.invalidate_cache()
         matches = sorted((str(m) for m in fs.glob(path)), key=natural)
         folders = [m for m in matches if fs.isdir(m) and not _last(m).startswith(".")]
-    except (ImportError, OSError, ValueError) as error:
-        raise InputError(f"{where}: {pattern} cannot be looked through: {error}") from None
     if not folders:
         raise InputError(f"{where}: no folder matches {pattern}; {_nearby(fs, path)}")
     return [fs.unstrip_protocol(f) if "://" in pattern else f for f in folders]
@@ -148,14 +149,10 @@ def _revisions(model: str, wanted: Sequence[str], where: str) -> list[str]:
 def _in_manifest(path: str, where: str) -> list[tuple[str, str]]:
     """Names and folders that a training's manifest.json, or a table of name and path, lists."""
     where = f"{where}.manifest"
-    try:
-        with opened(path) as file:
-            start = file.read()
-        content = json.loads(start) if path.endswith(".json") else None
-    except (ImportError, OSError) as error:
-        raise InputError(f"{where}: {path} cannot be read: {error}") from None
-    except ValueError:
-        content = None  # lines of JSON, perhaps
+    content = None
+    if path.endswith(".json"):
+        with refusals(path, ".json", where), opened(path) as file, suppress(json.JSONDecodeError):
+            content = parse_json(file.read())  # or not, where it is lines of JSON
     if isinstance(content, dict) and "path" not in content:
         entries = content.get("checkpoints")
         folders = [str(e["folder"]) for e in entries or [] if isinstance(e, dict) and "folder" in e]
@@ -167,7 +164,12 @@ def _in_manifest(path: str, where: str) -> list[tuple[str, str]]:
         named = list(zip(_short_names([f.split("/") for f in folders]), folders, strict=True))
     else:
         rows = read_rows(path, {"name": "name", "path": "path"})
-        named = [(str(row.values["name"]), str(row.values["path"])) for row in rows]
+        named = []
+        for row in rows:
+            name, folder = row.values["name"], row.values["path"]
+            if row.reason is not None or name is None or folder is None:
+                raise InputError(f"{where}: {row.where}: {row.reason or 'no `name`, or no `path`'}")
+            named.append((str(name), str(folder)))
         if not named:
             raise InputError(f"{where}: {path} has no row; expected columns name and path")
     return [(name, _beside(path, folder)) for name, folder in named]

@@ -8,11 +8,7 @@ cannot make raymia reach for another.
 from __future__ import annotations
 
 import io
-import json
-import lzma
-import os
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,13 +20,15 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from raymia.records.pixels import MAX_BYTES, UnusableImageError, came
-from raymia.records.tables import SUFFIXES as TABLES
-from raymia.records.tables import read_rows, refusals
+from raymia.records.tables import TableRow, is_table, read_rows
 from raymia.records.texts import why_no_text
 from raymia.spec import ImageRecordsSpec
 from raymia.storage.files import opened
+from raymia.storage.refusals import refusals
 from raymia.storage.remote import StorageError, filesystem
+from raymia.storage.shards import is_one_file, is_pattern, matches, walk
 from raymia.util.errors import InputError
+from raymia.util.strict_json import parse_json
 
 TARS = (".tar", ".tar.gz", ".tgz")
 IMAGES = (
@@ -74,9 +72,9 @@ def find_images(
 
     Parameters
     ----------
-    path : a folder, searched recursively in the order of names; a .parquet, .jsonl or .csv file of
-        images or of paths relative to the file; or a .tar, in which members that follow each other
-        and are called the same up to the first dot are one sample. Hidden files (``.name``) are
+    path : a folder, searched recursively in the order of names; a table of images or of paths
+        relative to the file; a .tar, in which members that follow each other and are called the
+        same up to the first dot are one sample; or a pattern of such. Hidden files (``.name``) are
         passed over.
     with_groups : whether ``group_column`` is read.
 
@@ -85,11 +83,18 @@ def find_images(
     InputError
         If the path is missing or malformed, or lacks a column or images.
     """
+    with refusals(path, "pattern"):
+        pattern = is_pattern(path) and not is_one_file(path, False)
+        found = matches(path) if pattern else [path]
+    if pattern:
+        if not found:
+            raise InputError(f"{path}: nothing matches this")
+        return (i for one in found for i in find_images(one, spec, with_groups=with_groups))
     group = spec.group_column if with_groups else None
     name = path.lower()
     if name.endswith(TARS):
         return _tar(path, spec.image_column, spec.caption_column, group)
-    if PurePosixPath(name).suffix in TABLES:
+    if is_table(path):
         return _table(path, spec.image_column, spec.caption_column, group)
     return _folder(path, spec.caption_column, group)
 
@@ -135,8 +140,7 @@ def _folder(path: str, caption_suffix: str | None, group: str | None) -> Iterato
         )
     with refusals(path, "folder"):
         fs, root = filesystem(path)
-        names = list(_walk(root)) if isinstance(fs, LocalFileSystem) else fs.find(root)
-        names = [name for name in names if not _is_hidden(name.removeprefix(root))]
+        names = [name for name in walk(fs, root) if not _is_hidden(name.removeprefix(root))]
         found = sorted(name for name in names if _is_image(name))
         if not found:
             _refuse_folder(path, exists=bool(names) or fs.exists(root), names=names)
@@ -154,26 +158,6 @@ def _refuse_folder(path: str, *, exists: bool, names: list[str]) -> None:
         "are read from a folder of them, or from files whose names end in .parquet, .jsonl, .csv "
         f"or {', '.join(TARS)}"
     )
-
-
-def _walk(root: str) -> Iterator[str]:
-    """All files under a local folder, or the file itself; links are followed, in circles too."""
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    if not Path(root).is_dir():
-        yield from [root] if Path(root).exists() else []
-        return
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True, onerror=stop):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        yield from (f"{folder.rstrip('/')}/{name}" for name in files)
 
 
 def _load_file(fs: Any, name: str, caption_suffix: str | None) -> Loaded:
@@ -213,13 +197,15 @@ def _table(
         fs, name = filesystem(path)
     folder = name.rpartition("/")[0]
     for row in read_rows(path, columns):
-        load = partial(_load_cell, fs, folder, row.values, caption_column is not None)
+        load = partial(_load_cell, fs, folder, row, caption_column is not None)
         yield FoundImage(row.where, load, row.values.get("group_column"))
 
 
-def _load_cell(fs: Any, folder: str, values: Any, with_caption: bool) -> Loaded:
-    caption = _caption(values["caption_column"]) if with_caption else None
-    value = values["image_column"]
+def _load_cell(fs: Any, folder: str, row: TableRow, with_caption: bool) -> Loaded:
+    if row.reason is not None:
+        raise UnusableImageError(row.reason)
+    caption = _caption(row.values["caption_column"]) if with_caption else None
+    value = row.values["image_column"]
     if isinstance(value, dict):  # an image as Hugging Face's datasets write it
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if isinstance(value, bytes):
@@ -278,23 +264,20 @@ def _tar(
 ) -> Iterator[FoundImage]:
     wanted = image_column.lower().lstrip(".")
     caption = None if caption_suffix is None else caption_suffix.lower().lstrip(".")
-    try:
-        with (
-            refusals(path, ".tar"),
-            opened(path) as file,
-            tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as tar,
-        ):
-            members = (m for m in tar if not m.isdir() and not _is_hidden(m.name))
-            for _, parts in groupby(members, key=lambda member: _split(member.name)[0]):
-                sample = _Sample()
-                for member in parts:
-                    sample.name = sample.name or member.name
-                    _add(sample, tar, member, wanted, caption, group is not None)
-                load = partial(_load_sample, sample, wanted, caption is not None)
-                where = f"{path} {sample.name}"
-                yield FoundImage(where, load, _group_of(sample, group, where))
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"{path}: not a readable tar, or cut off: {error}") from None
+    with (
+        refusals(path, "tar"),
+        opened(path) as file,
+        tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as tar,
+    ):
+        members = (m for m in tar if not m.isdir() and not _is_hidden(m.name))
+        for _, parts in groupby(members, key=lambda member: _split(member.name)[0]):
+            sample = _Sample()
+            for member in parts:
+                sample.name = sample.name or member.name
+                _add(sample, tar, member, wanted, caption, group is not None)
+            load = partial(_load_sample, sample, wanted, caption is not None)
+            where = f"{path} {sample.name}"
+            yield FoundImage(where, load, _group_of(sample, group, where))
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -345,7 +328,7 @@ def _group_of(sample: _Sample, column: str | None, where: str) -> Any:
             f"{where}: group_column is {column!r}, and there is no .json beside this image"
         )
     try:
-        facts = json.loads(sample.facts)
+        facts = parse_json(sample.facts)
     except ValueError as error:
         raise InputError(f"{where}: its .json is not valid JSON: {error}") from None
     if not isinstance(facts, dict) or column not in facts:

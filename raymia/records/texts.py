@@ -40,6 +40,7 @@ class _Row:
     where: str
     text: Any
     group: Any = None
+    reason: str | None = None
 
 
 def record_id(payload: str) -> str:
@@ -86,7 +87,7 @@ def read_other_texts(
 
 def _checked_texts(path: str, column: str, group_column: str | None = None) -> Iterator[Given]:
     for row in read_texts(path, column, group_column):
-        reason = why_no_text(row.text)
+        reason = row.reason or why_no_text(row.text)
         if reason is not None:
             yield Given(row.where, reason=reason)
         else:
@@ -103,12 +104,7 @@ def why_no_text(value: Any) -> str | None:
 
 
 def read_texts(path: str, column: str, group_column: str | None = None) -> Iterator[_Row]:
-    """Yield the rows of a JSONL, CSV or Parquet file, each with its place (1-based).
-
-    Raises
-    ------
-    InputError
-        If the file is missing, of another format, malformed, or without the column.
-    """
+    """Yield the rows of tables; see :func:`raymia.records.tables.read_rows`."""
     for row in read_rows(path, {"text_column": column, "group_column": group_column}):
-        yield _Row(row.where, row.values["text_column"], row.values.get("group_column"))
+        values = row.values
+        yield _Row(row.where, values["text_column"], values.get("group_column"), row.reason)

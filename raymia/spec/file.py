@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 import types
 import warnings
@@ -11,7 +12,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from raymia.spec import (
@@ -32,27 +32,13 @@ from raymia.spec.kinds import Kinds, MadeReference, tags_of
 from raymia.spec.neighbors import NEIGHBORS
 from raymia.spec.records import RECORDS
 from raymia.spec.references import REFERENCES
+from raymia.spec.strict_yaml import parse_yaml
+from raymia.storage.refusals import check_is_file, refusals
 from raymia.util.errors import InputError
 from raymia.util.plugins import is_file, load_plugins
 
 Model = TypeVar("Model", bound=ModelSpec)
 TARGETS = {kind.__name__ for kind in (TargetSpec, TargetSetSpec, EndpointTarget, SamplesTarget)}
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a key written twice, of which the last would win unseen."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                raise yaml.constructor.ConstructorError(
-                    None,
-                    None,
-                    f"the key {key!r} is written twice",
-                    node.value[number][0].start_mark,
-                )
-        return super().construct_mapping(node, deep)
 
 
 def load_spec(path: str | Path, plugins: Iterable[str] = ()) -> AuditSpec:
@@ -69,7 +55,9 @@ def load_spec(path: str | Path, plugins: Iterable[str] = ()) -> AuditSpec:
         With every problem found, each naming the key it is about.
     """
     more = [str(Path(name).resolve()) if is_file(name) else name for name in plugins]
-    spec = with_absolute_paths(read_spec(path, more), Path(path).resolve().parent)
+    spec = read_spec(path, more)
+    with refusals(path, "YAML"):
+        spec = with_absolute_paths(spec, Path(path).resolve().parent)
     return spec.model_copy(update={"plugins": [*spec.plugins, *more]})
 
 
@@ -86,19 +74,13 @@ def read_spec(path: str | Path, plugins: Iterable[str] = ()) -> AuditSpec:
         As :func:`load_spec`.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such audit file; `raymia demo` writes one that you can start from"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    try:
-        content = yaml.load(text, _UniqueKeys)
-    except yaml.YAMLError as error:
-        why = str(error).replace("<unicode string>", path.name)
-        raise InputError(f"{path}: not valid YAML: {why}") from None
+    with refusals(path, "YAML"):
+        if not os.path.lexists(path):
+            raise InputError(
+                f"{path}: no such audit file; `raymia demo` writes one that you can start from"
+            )
+        check_is_file(path)
+        content = parse_yaml(path.read_text(encoding="utf-8"), path)
     if not isinstance(content, dict):
         raise InputError(
             f"{path}: the audit file should be a mapping of keys, but it is "
@@ -213,14 +195,27 @@ def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
     """Resolve every relative path of a spec against the folder of its audit file."""
 
     def data(path: str) -> str:
-        return path if is_url(path) else str((folder / Path(path).expanduser()).resolve())
+        return path if is_url(path) else _absolute(folder, path)
 
     def weights(path: str) -> str:
-        local = (folder / Path(path).expanduser()).resolve()
+        if is_url(path):
+            return path
+        local = _absolute(folder, path)
         # A name that is no folder may be a hub name: left as it is, refused later if it is not.
-        return str(local) if not is_url(path) and (local.exists() or _is_local(path)) else path
+        return local if os.path.lexists(local) or _is_local(path) else path
 
     return with_paths(spec, data, weights)
+
+
+def _absolute(folder: Path, path: str) -> str:
+    """A local path from the root on. What it ends in keeps its name, be it a link to a file of
+    another one, as in caches of Hugging Face and DVC."""
+    if "\0" in path:
+        return path  # refused by whoever opens it
+    whole = folder / Path(path).expanduser()
+    if whole.name in ("", ".."):
+        return os.path.realpath(whole)
+    return str(Path(os.path.realpath(whole.parent), whole.name))
 
 
 def with_paths(

@@ -17,12 +17,16 @@ from raymia.spec.references import SelfPromptReference
 class CorpusSpec(Strict):
     """Texts whose token frequencies stand for those of language at large (DC-PDD)."""
 
-    files: Paths = Field(description="JSONL, CSV or Parquet")
+    files: Paths = Field(description="tables, as those of records")
     text_column: str = Field(default="text", description="name of the column that holds the text")
 
 
 class TextRecordsSpec(RecordsSection):
-    """Texts that are scored. Paths may be JSONL, CSV or Parquet, local or any fsspec URL."""
+    """Texts that are scored.
+
+    A path is a table (JSONL, JSON, CSV, TSV, Parquet, or text of one record a line; .gz and .zst
+    too), a folder of tables, or a pattern; local or any fsspec URL.
+    """
 
     what = "texts"
     takes = (
@@ -62,8 +66,8 @@ class TextRecordsSpec(RecordsSection):
 class ImageRecordsSpec(RecordsSection):
     """Images that are scored.
 
-    A path is a folder of images, a Parquet, JSONL or CSV file with a column of images or of paths
-    to them, or a tar of the WebDataset layout; local or any fsspec URL.
+    A path is a folder of images, a table with a column of images or of paths to them, a tar of the
+    WebDataset layout, or a pattern of these; local or any fsspec URL.
     """
 
     what = "images"

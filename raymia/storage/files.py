@@ -17,6 +17,7 @@ from typing import IO, Any
 from filelock import FileLock
 from fsspec.implementations.local import LocalFileSystem
 
+from raymia.storage.refusals import check_is_file
 from raymia.storage.remote import RemoteFile, StorageError, filesystem
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.hashing import digest
@@ -216,7 +217,7 @@ def opened(url: str) -> Iterator[IO[bytes]]:
     place, so that a connection that breaks midway costs a repetition and not the run."""
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
-        with fs.open(path, "rb") as file:
+        with open_anywhere(fs, path) as file:
             yield file
         return
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder:
@@ -230,8 +231,8 @@ def open_anywhere(fs: Any, path: str) -> IO[bytes]:
     """Open a file for reading at any place; nothing is read before it is asked for."""
     if not isinstance(fs, LocalFileSystem):
         return io.BufferedReader(RemoteFile(fs, path), READ_BYTES)
-    file: IO[bytes] = fs.open(path, "rb")
-    return file
+    check_is_file(path)
+    return Path(path).open("rb")
 
 
 def download_folder(fs: Any, path: str) -> Path:

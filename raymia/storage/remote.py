@@ -25,7 +25,10 @@ FINAL = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryErr
 WRITES = frozenset({"pipe_file", "put_file"})
 LOOKS = frozenset({"exists", "isdir", "info", "ukey", "find", "glob", "ls"})
 CALLS = WRITES | LOOKS | frozenset({"cat_file", "get_file", "rm_file", "rm"})
-NETWORK = ("botocore", "aiobotocore", "aiohttp", "requests", "urllib3", "google", "azure", "gcsfs")
+NETWORK = (
+    "botocore", "aiobotocore", "aiohttp", "requests", "urllib3", "google", "azure", "gcsfs",
+    "httpx", "httpcore", "huggingface_hub",
+)  # fmt: skip
 """Packages whose errors are of the network, or of a server, and not all OSErrors."""
 
 
@@ -60,7 +63,7 @@ class Remote:
                     raise self._error(path, "there is no such bucket or folder", error) from None
                 except Exception as error:
                     tries += 1
-                    if not _is_of_the_network(error):
+                    if not is_of_the_network(error):
                         raise
                     if _is_denied(error):
                         raise self._error(path, "access is denied", error) from None
@@ -111,6 +114,8 @@ class RemoteFile(io.RawIOBase):
 
 def filesystem(url: str) -> tuple[Any, str]:
     """The filesystem of a local path or fsspec URL, and the path on it."""
+    if "://" not in url:  # `::` and `?` are letters of a local name
+        return LocalFileSystem(), str(LocalFileSystem._strip_protocol(url))
     protocol, _ = fsspec.core.split_protocol(url)
     options: dict[str, Any] = {}
     if protocol in OBJECT_STORES:
@@ -121,7 +126,8 @@ def filesystem(url: str) -> tuple[Any, str]:
     return (fs if isinstance(fs, LocalFileSystem) else Remote(fs)), path
 
 
-def _is_of_the_network(error: Exception) -> bool:
+def is_of_the_network(error: Exception) -> bool:
+    """Whether an error is one of network or server, or of a file there."""
     return isinstance(error, OSError) or type(error).__module__.split(".")[0] in NETWORK
 
 

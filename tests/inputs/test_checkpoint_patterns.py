@@ -186,7 +186,7 @@ def test_table_of_names_and_paths(made, tmp_path, suffix):
 def test_manifest_that_lists_nothing_is_refused(made, tmp_path):
     write_manifest(tmp_path, {"data": "x"})
     assert "lists no checkpoints" in refused(made({"manifest": f"{tmp_path}/manifest.json"}))
-    assert "cannot be read" in refused(made({"manifest": f"{tmp_path}/gone.csv"}))
+    assert "no such file" in refused(made({"manifest": f"{tmp_path}/gone.csv"}))
 
 
 # ------------------------------------------------------------------------ revisions

@@ -147,7 +147,7 @@ def test_tar_that_is_cut_off_is_refused(tmp_path, mode, share):
     path = write_tar(tmp_path / "m.tar", many, mode)
     content = Path(path).read_bytes()
     Path(path).write_bytes(content[: int(len(content) * share)])
-    assert problem(members=path).startswith(f"{path}: not a readable tar, or cut off")
+    assert problem(members=path).startswith(f"{path}: not a readable tar file, or cut off")
 
 
 @pytest.mark.parametrize("blocks", [2, 3])
@@ -156,7 +156,7 @@ def test_tar_that_is_cut_off_between_members_is_refused(tmp_path, blocks):
     path = write_tar(tmp_path / "m.tar", [(f"{n}.png", encoded(picture(n))) for n in range(3)])
     content = Path(path).read_bytes()[: 1024 * blocks]
     Path(path).write_bytes(content)
-    assert problem(members=path).startswith(f"{path}: not a readable tar, or cut off")
+    assert problem(members=path).startswith(f"{path}: not a readable tar file, or cut off")
 
 
 def test_tar_with_a_damaged_header_is_refused(tmp_path):
@@ -165,7 +165,7 @@ def test_tar_with_a_damaged_header_is_refused(tmp_path):
     content = bytearray(Path(path).read_bytes())
     content[1024:1030] = b"\xff" * 6
     Path(path).write_bytes(content)
-    assert problem(members=path).startswith(f"{path}: not a readable tar, or cut off")
+    assert problem(members=path).startswith(f"{path}: not a readable tar file, or cut off")
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar at all" * 100])

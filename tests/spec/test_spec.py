@@ -296,7 +296,7 @@ def test_missing_file_says_where_to_start(tmp_path):
         (b"just text", "but it is a str"),
         (b"a: [1, 2\nb: 3", "not valid YAML"),
         (b"a: b: c", "not valid YAML"),
-        (b"name: caf\xe9", "cannot be read as UTF-8"),
+        (b"name: caf\xe9", "not UTF-8 text"),
     ],
 )
 def test_file_that_is_no_mapping_is_refused(tmp_path, content, says):
@@ -312,7 +312,7 @@ def test_yaml_error_says_the_line(tmp_path):
 
 
 def test_folder_in_place_of_the_file_is_refused(tmp_path):
-    assert "cannot be read" in refused(tmp_path)
+    assert "it is a folder, and a file is expected" in refused(tmp_path)
 
 
 def test_yaml_may_run_no_code(tmp_path):

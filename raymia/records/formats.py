@@ -1,0 +1,270 @@
+"""File formats: how rows come from one file. What a row means is for others to say.
+
+A row that cannot be had, as one that was cut off, is a row with a reason; an InputError or another
+error of :mod:`raymia.storage.refusals` refuses the file.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raymia.util.errors import InputError
+from raymia.util.strict_json import parse_json
+
+MAX_LINE = 2**26
+"""Characters of a line of JSONL or text, and of a row of CSV; no more is held of a longer one."""
+MAX_ARRAY_BYTES = 2**28
+"""Of a JSON file that is one array, which is parsed at once."""
+COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+_BATCH_ROWS = 64
+_READ_AHEAD = 2**20
+"""Bytes: without it, a whole column of a row group is held in memory."""
+
+TOO_LONG = f"a line of more than {MAX_LINE:,} characters"
+CUT_OFF = "the last line, which is cut off"
+TWICE = "a key that is written twice, of which only one can be meant"
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """Values of one row by the audit file's key that names their column, as ``text_column``.
+
+    Attributes
+    ----------
+    reason : why there are none; they are None then.
+    """
+
+    where: str
+    values: Mapping[str, Any]
+    reason: str | None = None
+
+
+Wanted = Mapping[str, str]
+"""Names of columns by the keys of the audit file that give them."""
+Reader = Callable[[str, IO[bytes], Wanted], Iterator[TableRow]]
+
+
+def format_of(path: str) -> str | None:
+    """The suffix that says how a file is read, as ".jsonl"; None where it is none of ours."""
+    return _suffixes(path)[0]
+
+
+def read_file(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
+    """Yield the rows of an open file, each with its place (1-based).
+
+    Parameters
+    ----------
+    path : whose name says the format.
+    """
+    suffix, compression = _suffixes(path)
+    assert suffix is not None, "whoever opens a file has looked at its name"
+    if compression is not None:
+        file = io.BufferedReader(pa.CompressedInputStream(file, compression))
+    return READERS[suffix](path, file, wanted)
+
+
+def _suffixes(path: str) -> tuple[str | None, str | None]:
+    """The suffix of the format, and the compression."""
+    name = path.partition("?")[0] if "://" in path else path  # a presigned URL goes on
+    pure = PurePosixPath(name.lower())
+    compression = COMPRESSED.get(pure.suffix)
+    suffix = PurePosixPath(pure.stem).suffix if compression else pure.suffix
+    known = suffix in READERS and not (compression and suffix == ".parquet")
+    return (suffix if known else None), compression
+
+
+def _row(where: str, wanted: Wanted, row: Mapping[str, Any]) -> TableRow:
+    return TableRow(where, {key: row.get(name) for key, name in wanted.items()})
+
+
+def _no_row(where: str, wanted: Wanted, reason: str) -> TableRow:
+    return TableRow(where, dict.fromkeys(wanted), reason)
+
+
+def _check_columns(where: str, wanted: Wanted, found: Sequence[str]) -> None:
+    twice = {name for name, times in Counter(found).items() if times > 1}
+    for key, name in wanted.items():
+        if name not in found:
+            raise InputError(
+                f"{where}: no column {name!r}; found: {', '.join(map(str, found)) or 'none'}. "
+                f"Name the right one as {key} in the audit file"
+            )
+        if name in twice:
+            raise InputError(
+                f"{where}: more than one column {name!r}, of which only one can be meant; rename "
+                "the others"
+            )
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str | None]:
+    """The lines of a text with their ends; None for one that is too long."""
+    while line := text.readline(MAX_LINE):
+        if len(line) < MAX_LINE or line[-1] in "\r\n":
+            yield line
+            continue
+        while line and line[-1] not in "\r\n":
+            line = text.readline(MAX_LINE)
+        yield None
+
+
+def _jsonl(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
+    # Bytes that are no UTF-8 are found line by line: a file may be cut within a character.
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape")
+    objects = _Objects(path, wanted)
+    for number, line in enumerate(_lines(text), start=1):
+        where = f"{path} line {number}"
+        if line is None:
+            yield _no_row(where, wanted, TOO_LONG)
+        elif line.strip():
+            last = line[-1] not in "\r\n" and objects.found > 0
+            row = objects.parse(where, line, last=last)
+            yield row
+    objects.check()
+
+
+class _Objects:
+    """The rows of one file of JSON objects; what is no object refuses the file."""
+
+    def __init__(self, path: str, wanted: Wanted) -> None:
+        self.path, self.wanted, self.found = path, wanted, 0
+        self.missing = dict(wanted)
+        self.first: list[str] = []
+        example = ", ".join(f'"{name}": "..."' for name in wanted.values())
+        self.expected = f"each line should be an object such as {{{example}}}"
+
+    def parse(self, where: str, line: str, *, last: bool) -> TableRow:
+        """The row of a line; the last line of a file may be cut off."""
+        try:
+            line.encode()
+            row = parse_json(line, unique_keys=True)
+        except UnicodeEncodeError as error:
+            if last:
+                return _no_row(where, self.wanted, CUT_OFF)
+            raise InputError(
+                f"{self.path}: not UTF-8 text (at {where.removeprefix(self.path).strip()}, "
+                f"character {error.start + 1}); save it as UTF-8"
+            ) from None
+        except json.JSONDecodeError as error:
+            if last:
+                return _no_row(where, self.wanted, CUT_OFF)
+            raise InputError(
+                f"{where}: not valid JSON ({error.msg}, at character {error.pos + 1}); "
+                f"{self.expected}"
+            ) from None
+        except ValueError as error:
+            return _no_row(where, self.wanted, f"JSON that cannot be taken: {error}")
+        return self.take(where, row)
+
+    def take(self, where: str, row: Any) -> TableRow:
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: {self.expected}, but this one is a {type(row).__name__}")
+        self.first = self.first or list(row)
+        self.found += 1
+        for key in [key for key, name in self.missing.items() if name in row]:
+            del self.missing[key]
+        return _row(where, self.wanted, row)
+
+    def check(self) -> None:
+        """Refuse a file none of whose rows has a key; one that lacks it has a null there, which
+        some writers leave out."""
+        if self.found:
+            _check_columns(f"{self.path} line 1", self.missing, self.first)
+
+
+def _json(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
+    """One array of objects; or lines of them, under a name that does not say so."""
+    buffered = file if hasattr(file, "peek") else io.BufferedReader(file)  # type: ignore[type-var]
+    start = buffered.peek(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not start.startswith(b"["):
+        yield from _jsonl(path, buffered, wanted)
+        return
+    content = buffered.read(MAX_ARRAY_BYTES + 1)
+    if len(content) > MAX_ARRAY_BYTES:
+        raise InputError(
+            f"{path}: one JSON array of more than {MAX_ARRAY_BYTES:,} bytes; save it as JSONL, an "
+            "object on each line"
+        )
+    objects = _Objects(path, wanted)
+    objects.expected = objects.expected.replace("each line", "each element")
+    for number, row in enumerate(parse_json(content.decode("utf-8-sig")), start=1):
+        yield objects.take(f"{path} element {number}", row)
+    objects.check()
+
+
+def _csv(path: str, file: IO[bytes], wanted: Wanted, dialect: str = "excel") -> Iterator[TableRow]:
+    csv.field_size_limit(MAX_LINE)
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    reader = csv.DictReader(_short_lines(path, text), dialect=dialect, strict=True)
+    try:
+        _check_columns(path, wanted, list(reader.fieldnames or []))
+        for number, row in enumerate(reader, start=1):
+            where = f"{path} row {number}"
+            if None in row:  # under which DictReader puts what has no column
+                fields, columns = len(row) - 1 + len(row[None]), len(row) - 1
+                raise InputError(
+                    f"{where}: {fields} fields under a header of {columns}; put texts that hold "
+                    "commas between double quotes"
+                )
+            yield _row(where, wanted, row)
+    except csv.Error as error:
+        line = reader.reader.line_num
+        raise InputError(f"{path} near line {line}: not valid CSV: {error}") from None
+
+
+def _short_lines(path: str, text: io.TextIOWrapper) -> Iterable[str]:
+    for number, line in enumerate(_lines(text), start=1):
+        if line is None:
+            raise InputError(f"{path} line {number}: {TOO_LONG}; leave it out, or split its text")
+        yield line
+
+
+def _tsv(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
+    return _csv(path, file, wanted, "excel-tab")
+
+
+def _txt(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
+    """One record a line; an empty line is an empty record, which others set aside."""
+    key, *others = wanted
+    if others:
+        raise InputError(
+            f"{path}: a .txt has one record on each line and no columns, so none for "
+            f"{', '.join(others)}; save it as JSONL or CSV, or leave that key out"
+        )
+    for number, line in enumerate(_lines(io.TextIOWrapper(file, encoding="utf-8-sig")), start=1):
+        where = f"{path} line {number}"
+        if line is None:
+            yield _no_row(where, wanted, TOO_LONG)
+        else:
+            yield TableRow(where, {key: line.removesuffix("\n")})
+
+
+def _parquet(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
+    parquet = pq.ParquetFile(file, buffer_size=_READ_AHEAD)
+    _check_columns(path, wanted, parquet.schema_arrow.names)
+    names = list(dict.fromkeys(wanted.values()))
+    number = 0
+    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=names):
+        for row in batch.to_pylist():
+            number += 1
+            yield _row(f"{path} row {number}", wanted, row)
+
+
+READERS: Mapping[str, Reader] = {
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".txt": _txt,
+    ".parquet": _parquet,
+}
