@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml
 demo: install ## audit a small model trained here; about four minutes on two cores
 	$(BIN)/raymia demo
 
-test: install ## run the tests: those on Ray in one process, the others beside it
+test: install ## run the tests, in two processes
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-fast: install ## run the tests that need no Ray, no browser and no training

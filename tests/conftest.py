@@ -2,7 +2,8 @@
 
 A test is marked by what it takes to run it: `ray`, `browser` or `training`. Tests without Ray come
 first, then those that share one Ray, then those that start Rays of their own, so that one start is
-enough for all; of two workers, one has all tests on Ray. Nothing reaches the network.
+enough for all; of two workers, one has all tests of the shared Ray, and each module that starts a
+Ray of its own is run by one of them. Nothing reaches the network.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ BY_ROOM = {"training": {"demo", "prepare"}}
 """What all tests of a room are marked with."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin that reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
@@ -65,8 +67,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if used & BY_FIXTURE[mark] or room in BY_ROOM.get(mark, ()):
                 item.add_marker(mark)
         if "ray" in item.keywords:
-            item.add_marker(pytest.mark.xdist_group("ray"))
+            item.add_marker(pytest.mark.xdist_group(_group(item, used)))
     items.sort(key=_rays)
+
+
+def _group(item: pytest.Item, used: set[str]) -> str:
+    """Tests that one worker runs, in turn, since they share a Ray."""
+    if "head" in used:
+        return "head"
+    return item.path.stem if "own_ray" in used else "local_ray"
 
 
 def _rays(item: pytest.Item) -> int:

@@ -129,7 +129,7 @@ def test_the_second_run_asks_nothing_and_says_no_credential(endpoint: str, calm:
 def test_scores_are_the_same_bit_for_bit_when_requests_fail(
     endpoint: str, stored: Path, models: Models, calm: Scores
 ) -> None:
-    file = audit_file(stored, models, "storm")
+    file = audit_file(stored, models, "storm", engine="local")
     with bad_weather(endpoint, share=0.1, seed=3) as (proxy, weather):
         done = raymia(file, proxy)
     assert done.returncode == 0, done.stdout + done.stderr

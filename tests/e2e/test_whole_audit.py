@@ -35,8 +35,6 @@ from raymia.results.result import RunResult
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 
-pytestmark = pytest.mark.usefixtures("local_ray")
-
 ROOT = Path(__file__).parents[2]
 RECORDS = 24
 LEARNED = "learned_combination"  # needs more records than these
@@ -54,17 +52,16 @@ class Done:
 def first(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Done:
     """The whole audit, with the base and a self-prompt reference."""
     folder = tmp_path_factory.mktemp("first")
-    file = write_small_audit(folder, models, self_prompt=True, engine="ray")
+    file = write_small_audit(folder, models, self_prompt=True)
     return Done(folder, file, run_audit(load_spec(file), console()))
 
 
 @pytest.fixture
-def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("this run should not ask any model")
 
     monkeypatch.setattr(engine_base, "executor_of", refuse)
-    monkeypatch.setattr("ray.init", refuse)
 
 
 def asked(result: RunResult) -> dict[str, int]:
@@ -152,7 +149,7 @@ def test_a_target_that_was_tuned_on_the_members_gives_them_away(first: Done) -> 
     assert auc["difference@base"] > 0.8
 
 
-@pytest.mark.usefixtures("no_ray")
+@pytest.mark.usefixtures("no_model")
 def test_the_second_run_asks_nothing_and_gives_the_same_scores(first: Done) -> None:
     before = scores_by_row(first.folder / "run")
     started = time.monotonic()

@@ -18,10 +18,9 @@ from raymia.results.ranking import rank
 from raymia.results.result import RunResult
 from raymia.run.audit import run_audit
 from raymia.run.status import read_status
+from raymia.spec import with_engine
 from raymia.spec.file import load_spec
 from raymia.util.errors import RaymiaError
-
-pytestmark = pytest.mark.usefixtures("local_ray")
 
 EACH = 3  # members, and as many non-members
 RECORDS = 2 * EACH
@@ -119,7 +118,7 @@ def test_the_others_are_scored_and_the_next_run_tries_the_failed_one_again(
     ).read_text(encoding="utf-8")
 
     stop.unlink()
-    mended = run_audit(load_spec(file), console())
+    mended = run_audit(with_engine(load_spec(file), "local"), console())
     assert mended.succeeded
     assert {name: n for name, n in asked(mended).items() if n} == {"target:bad": OF_TARGET}
     assert scored(tmp_path) == {"bad", "tuned", "again"}

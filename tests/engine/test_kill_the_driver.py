@@ -32,9 +32,9 @@ from raymia.spec.file import load_spec
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
-EACH = 32  # members, and as many non-members
+EACH = 16  # members, and as many non-members
 BLOCK = 1
-ENOUGH = 10  # answered by the target when the driver is killed
+ENOUGH = 5  # answered by the target when the driver is killed
 
 
 def make(folder: Path, models: Models, engine: str) -> Path:

@@ -282,16 +282,12 @@ def test_an_audit_gives_the_same_answers_without_private_ray(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-@pytest.mark.usefixtures("local_ray")
-@pytest.mark.parametrize("tried", [ray_private.TRIED, NEVER_TRIED], ids=["private", "public"])
+@pytest.mark.usefixtures("local_ray", "without_private_ray")
 def test_a_run_that_is_stopped_ends_at_once_with_its_actors(
     tmp_path: Path,
     models: Models,
     walker: Walker,
-    monkeypatch: pytest.MonkeyPatch,
-    tried: Any,
 ) -> None:
-    monkeypatch.setattr(ray_private, "TRIED", tried)
     (walker.notes / "stay").touch()
     name = f"stopped-{len(actors_seen())}"
     file = audit(tmp_path, models, targets=[{"name": name, **walks(walker)}], references=None)
@@ -311,20 +307,15 @@ def test_a_run_that_is_stopped_ends_at_once_with_its_actors(
     assert run_audit(load_spec(file), console()).succeeded
 
 
-@pytest.mark.usefixtures("local_ray")
-@pytest.mark.parametrize("tried", [ray_private.TRIED, NEVER_TRIED], ids=["private", "public"])
+@pytest.mark.usefixtures("local_ray", "without_private_ray")
 def test_a_run_that_fails_says_why_and_ends_with_its_actors(
     tmp_path: Path,
     models: Models,
     walker: Walker,
     monkeypatch: pytest.MonkeyPatch,
-    tried: Any,
 ) -> None:
     """What is read from the traceback is what is had from the error itself."""
-    monkeypatch.setattr(ray_private, "TRIED", tried)
-    if tried is NEVER_TRIED:
-        options = ray_private.OPTIONS
-        monkeypatch.setitem(options, "raise_original_map_exception", (False, ""))
+    monkeypatch.setitem(ray_private.OPTIONS, "raise_original_map_exception", (False, ""))
     (walker.notes / "refuse").touch()
     name = f"failing-{len(actors_seen())}"
     file = audit(

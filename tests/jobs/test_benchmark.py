@@ -289,11 +289,10 @@ def test_the_released_way_computes_what_it_is_said_to(monkeypatch: pytest.Monkey
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_one_command_holds_plans_to_what_is_taken(
     script: ModuleType, tmp_path: Path, models: Models
 ) -> None:
-    file = write_small_audit(tmp_path, models, self_prompt=True, engine="ray")
+    file = write_small_audit(tmp_path, models, self_prompt=True)
     page = tmp_path / "page.md"
     page.write_text(f"{plans.START}\nold\n{END}\n")
     script.main(

@@ -19,8 +19,8 @@ from raymia.sweep.record import _LIST
 
 pytestmark = pytest.mark.usefixtures("own_ray")
 
-SHARES = [n / 100 for n in range(1, 101)]
-BOUNDS = [n / 10 for n in range(1, 41)]
+SHARES = [n / 50 for n in range(1, 51)]
+BOUNDS = [n / 5 for n in range(1, 21)]
 
 
 def recorded(folder: Path) -> list[str]:
