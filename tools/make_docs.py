@@ -8,6 +8,7 @@ import sys
 import tomllib
 import types
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -201,7 +202,14 @@ def _type_name(annotation: Any) -> str:
         return f"mapping to {_type_name(get_args(annotation)[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
-    return {str: "text", int: "integer", float: "number", bool: "true or false"}[annotation]
+    return {
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "true or false",
+        date: "date",
+        Any: "anything",
+    }[annotation]
 
 
 def _default(field: FieldInfo) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raymia.cli.demo import PLACES, Demo, run
+from raymia.cli.show import show
 from raymia.cli.status import status
 from raymia.cli.store import store_app
 from raymia.util.errors import InputError, RaymiaError
@@ -165,6 +167,7 @@ def sweep(file: AuditFile, plugin: Plugins = None, engine: OnEngine = None) -> A
 
 
 app.command()(status)
+app.command()(show)
 
 
 @app.command()
@@ -198,42 +201,26 @@ def submit(
     raise typer.Exit(code)
 
 
-class Demo(StrEnum):
-    """What the demo audits."""
-
-    TEXT = "text"
-    IMAGES = "images"
-
-
 @app.command()
 def demo(
     of: Annotated[
-        Demo, typer.Argument(help="what is audited", metavar="[text|images]")
+        Demo, typer.Argument(help="what is audited", metavar="[text|chat|images]")
     ] = Demo.TEXT,
     folder: Annotated[
         Path | None,
         typer.Argument(
-            help="where to work; default: raymia-demo, and raymia-demo/images", metavar="[FOLDER]"
+            help="where to work; default: raymia-demo, or a folder in it", metavar="[FOLDER]"
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="draws other records, and trains anew")] = 0,
     engine: OnEngine = None,
 ) -> Any:
-    """Audit small models that are trained here on real texts or images; no network, no GPU."""
+    """Audit small models trained here on real texts, chats or images; no network, no GPU."""
     from rich.console import Console
 
     console = Console()
-    if of is Demo.TEXT:
-        from raymia.demo.text import DemoSettings, run_demo
-
-        place = folder or Path("raymia-demo")
-        result, output = run_demo(place, console, DemoSettings(seed=seed), _name(engine))
-    else:
-        from raymia.demo.images import ImageDemoSettings, run_image_demo
-
-        place = folder or Path("raymia-demo", "images")
-        settings = ImageDemoSettings(seed=seed)
-        result, output = run_image_demo(place, console, settings, _name(engine))
+    place = folder or PLACES[of]
+    result, output = run(of, place, console, seed, _name(engine))
     console.print(f"audit file, to start your own from: {place / 'audit.yaml'}")
     print_result(result, output, console)
     return result

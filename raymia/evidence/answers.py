@@ -17,6 +17,8 @@ MODEL_NEEDS: Mapping[str, str] = {
     "tokenizer": "its tokenizer, to count a corpus with",
     "weights": "its weights, or what is done inside of it",
     "gradients": "gradients, which quantized weights have not",
+    "words": "records of words, which can be changed",
+    "pairs": "records of two answers, of which one was preferred",
     "prefixes": "answers about a text after other texts",
     "generation": "texts that it writes",
     "text_conditioning": "a condition on text",

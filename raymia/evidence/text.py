@@ -62,6 +62,10 @@ class TokenEvidence:
             self._ordered[values] = found[np.lexsort((found, records))]
         return self._ordered[values]
 
+    def sums(self) -> Floats:
+        """Summed log-probability of each record, [records]; NaN without evidence."""
+        return self.mean() * self.counts
+
     def mean(self) -> Floats:
         """Mean log-probability per token of each record, [records]; NaN without evidence."""
         return segment_mean(self.log_prob, self.offsets)
@@ -104,6 +108,7 @@ class ModelEvidence(AnswersByQuestion):
     gradient : the gradient of the record's loss.
     samples : per record, what the model wrote when given its beginning, each with the place in the
         record, in characters, from which on the model had not seen it.
+    other_answer : the other answer of a preference, summed log-probability [records].
     """
 
     tokens: TokenEvidence
@@ -115,6 +120,7 @@ class ModelEvidence(AnswersByQuestion):
     noise: NeighborEvidence | None = None
     gradient: GradientEvidence | None = None
     samples: list[list[tuple[int, str]]] | None = None
+    other_answer: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +179,8 @@ class TextEvidence:
         population; tokens only.
     corpus : token frequencies, for attacks that use a corpus.
     labelled : scores and labels, for attacks that combine.
+    signs : 1 for an answer that was wanted, -1 for one that was not, [records]; None where records
+        do not say it.
     """
 
     texts: Sequence[str]
@@ -182,6 +190,7 @@ class TextEvidence:
     population: TextEvidence | None = None
     corpus: TokenCounts | None = None
     labelled: LabelledScores | None = None
+    signs: Floats | None = None
 
 
 def token_evidence(table: pa.Table | None, record_ids: Sequence[str]) -> TokenEvidence:
@@ -234,6 +243,15 @@ def record_means(table: pa.Table | None, record_ids: Sequence[str]) -> Floats:
     for place, total, tokens in _rows(table, record_ids, "log_prob_sum", "token_count"):
         means[place] = total / tokens
     return means
+
+
+def record_sums(table: pa.Table | None, record_ids: Sequence[str]) -> Floats:
+    """Align a table of summed answers on the records themselves: the sums, [records]; NaN without
+    evidence."""
+    sums = np.full(len(record_ids), np.nan)
+    for place, total in _rows(table, record_ids, "log_prob_sum"):
+        sums[place] = total
+    return sums
 
 
 def swap_evidence(

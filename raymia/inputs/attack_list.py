@@ -71,6 +71,11 @@ def lacking(kind: type[Attack], spec: AuditSpec) -> str | None:
             f"needs {spec.records.what} that are no members and are not scored; name a file of "
             "them as `population` under `records`",
         ),
+        "judged_answers": (
+            getattr(spec.records, "format", None) in ("preference", "unpaired"),
+            "needs answers that were wanted and such that were not; give records with chosen and "
+            "rejected, or with a label",
+        ),
         "other_scores": (
             both_classes,
             "learns from members and non-members; give both under `records`",

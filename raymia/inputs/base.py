@@ -33,6 +33,7 @@ class Inputs:
     population, known_members : payloads that are no records, by record id.
     shadow_members : ids of what each shadow was trained on, by its name.
     left_out : why an attack of the default list is not run on a target, by target and label.
+    assumed : what the audit file does not say of how targets were trained, each as a sentence.
     written : the audit as the file has it, where targets may be patterns; in ``spec`` each target
         is one checkpoint.
     """
@@ -47,6 +48,7 @@ class Inputs:
     shadow_members: dict[str, frozenset[str]]
     known_members: Mapping[str, Any] = field(default_factory=dict)
     left_out: dict[tuple[str, str], str] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
     written: AuditSpec | None = None
 
     @property

@@ -78,6 +78,7 @@ def _checkpoints(written: TargetSetSpec, where: str) -> list[TargetSpec]:
         for name in ModelSpec.model_fields
         if name in written.model_fields_set
     }
+    settings["training"] = written.training
     prefix = f"{written.name}-" if written.name else ""
     targets = []
     for name, value in named:

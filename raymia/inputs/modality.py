@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from raymia.spec import RecordsSection, learn_kind
+from raymia.util.errors import InputError
 from raymia.util.plugins import Portable, is_in, on_forget
 
 if TYPE_CHECKING:
@@ -55,6 +56,17 @@ class Modality(Portable, ABC):
     libraries: ClassVar[tuple[str, ...]] = ()
 
     # What the audit file names.
+
+    @classmethod
+    def settled(cls, spec: AuditSpec) -> AuditSpec:
+        """The audit file with what it leaves for its records to say, before attacks are chosen.
+
+        Raises
+        ------
+        InputError
+            If they leave it open, too.
+        """
+        return spec
 
     @classmethod
     @abstractmethod
@@ -134,6 +146,10 @@ class Modality(Portable, ABC):
     def for_guessers(self, payloads: Sequence[Any]) -> tuple[list[str], Images | None]:
         """What guessers that see no target look at: a text of each record, and the images."""
 
+    def unscored(self, payloads: Sequence[Any]) -> list[str]:
+        """What stands in each record and is not scored; empty where there is no such thing."""
+        return []
+
     def tells_labels(self, spec: AuditSpec, attack: Attack) -> bool:
         """Whether an attack is told which records are members."""
         return "labels" in attack.needs
@@ -172,6 +188,10 @@ class Modality(Portable, ABC):
         scores : of all targets.
         metrics : of these scores.
         """
+
+    def describe_record(self, inputs: Inputs, row: int, target: str) -> Any:
+        """A record as a target reads it, for the terminal."""
+        raise InputError(f"only texts are shown in the terminal, and these are {self.section.what}")
 
     def neighbor_quality(
         self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan

@@ -34,8 +34,10 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
         problems.refuse()
     for key in ("output", "store"):
         problems.attempt(check_can_write, getattr(spec, key), key)
+    modality = modality_of(spec.records.kind)
+    spec = problems.attempt(modality.settled, spec) or spec
     attacks = problems.attempt(name_attacks, spec) or []
-    inputs = modality_of(spec.records.kind).resolve(spec, places, attacks, problems)
+    inputs = modality.resolve(spec, places, attacks, problems)
     _check_gate(inputs)
     _check_coins(inputs)
     return replace(inputs, written=written)

@@ -9,15 +9,16 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from raymia.models.paraphrasers.infiller import CausalInfiller, InfillRequest
-from raymia.neighbors.drafts import NEIGHBOR_SCHEMA, Draft, draft_from, fill_drafts
+from raymia.neighbors.drafts import Draft, draft_from, fill_drafts
 from raymia.neighbors.masking import Span, mask_text, replace_spans, word_units
-from raymia.questions.base import Item, Question, variants
+from raymia.neighbors.parts import MakesNeighbors
+from raymia.questions.base import Item, variants
 from raymia.spec import InfillNeighbors
 from raymia.util.draws import generator, stream_key
 
 
 @dataclass(frozen=True)
-class InfillQuestion(Question):
+class InfillQuestion(MakesNeighbors):
     """The question put to a causal model: what could stand in place of these spans?
 
     Words are masked as :class:`~raymia.neighbors.mask_fill.MaskFillQuestion` masks them, and spans
@@ -31,17 +32,15 @@ class InfillQuestion(Question):
     seed: int
     kind: ClassVar[str] = "neighbors.infill"
     version: ClassVar[int] = 1
-    schema: ClassVar[pa.Schema] = NEIGHBOR_SCHEMA
-    makes_neighbors: ClassVar[bool] = True
 
     def indices(self) -> range:
         return variants(self.spec.count)
 
-    def key_parts(self) -> Mapping[str, Any]:
+    def own_key_parts(self) -> Mapping[str, Any]:
         parts = self.spec.model_dump(exclude={"kind", "model", "revision", "count"})
         return {"seed": self.seed, **parts}
 
-    def ask(self, model: CausalInfiller, items: Sequence[Item]) -> pa.Table:
+    def make(self, model: CausalInfiller, items: Sequence[Item]) -> pa.Table:
         """Make each item's neighbor from its record's text; one row per item, in input order.
 
         A span that no candidate fills fails the attempt (:func:`fill_drafts`).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from raymia.models.causal.training import Training
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.loaders import Loader
 from raymia.neighbors.infill import InfillQuestion
@@ -42,19 +43,26 @@ class NeighborMaker:
 
 
 def neighbor_maker(
-    spec: TextNeighbors, seed: int, paraphraser: AnyCheckpoint | None, pool: PoolSpec
+    spec: TextNeighbors,
+    seed: int,
+    paraphraser: AnyCheckpoint | None,
+    pool: PoolSpec,
+    training: Training | None = None,
 ) -> NeighborMaker:
-    """The maker of a kind of neighbors; ``paraphraser`` is None for the kind without a model."""
+    """The maker of a kind of neighbors; ``paraphraser`` is None for the kind without a model,
+    ``training`` where records are texts."""
     if isinstance(spec, SubstituteNeighbors):
         fingerprint = load_word_list().fingerprint
         return NeighborMaker(
-            SubstituteQuestion(spec, seed), fingerprint, WordListLoader(fingerprint)
+            SubstituteQuestion(spec, seed, training=training),
+            fingerprint,
+            WordListLoader(fingerprint),
         )
     if paraphraser is None:
         raise ValueError(f"neighbors of kind {spec.kind} are made by a model, and none was given")
     question = (
-        InfillQuestion(spec, seed)
+        InfillQuestion(spec, seed, training=training)
         if isinstance(spec, InfillNeighbors)
-        else MaskFillQuestion(spec, seed)
+        else MaskFillQuestion(spec, seed, training=training)
     )
     return NeighborMaker(question, paraphraser.fingerprint, paraphraser.loader(pool))

@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from raymia.models.paraphrasers.mask_filler import FillRequest, MaskFiller
-from raymia.neighbors.drafts import NEIGHBOR_SCHEMA, Draft, draft_from, fill_drafts
+from raymia.neighbors.drafts import Draft, draft_from, fill_drafts
 from raymia.neighbors.masking import Span, mask_text, replace_spans, word_units
-from raymia.questions.base import Item, Question, variants
+from raymia.neighbors.parts import MakesNeighbors
+from raymia.questions.base import Item, variants
 from raymia.spec import MaskFillNeighbors
 from raymia.util.draws import generator, stream_key
 
@@ -23,7 +24,7 @@ _SENTINEL = re.compile(r"<extra_id_\d+>")
 
 
 @dataclass(frozen=True)
-class MaskFillQuestion(Question):
+class MaskFillQuestion(MakesNeighbors):
     """The question put to a T5: what could stand in place of these spans?
 
     It has the shape of a question (:mod:`raymia.questions.base`), so neighbors are made, stored,
@@ -35,17 +36,15 @@ class MaskFillQuestion(Question):
     seed: int
     kind: ClassVar[str] = "neighbors.mask_fill"
     version: ClassVar[int] = 1
-    schema: ClassVar[pa.Schema] = NEIGHBOR_SCHEMA
-    makes_neighbors: ClassVar[bool] = True
 
     def indices(self) -> range:
         return variants(self.spec.count)
 
-    def key_parts(self) -> Mapping[str, Any]:
+    def own_key_parts(self) -> Mapping[str, Any]:
         parts = self.spec.model_dump(exclude={"kind", "preset", "model", "revision", "count"})
         return {"seed": self.seed, **parts}
 
-    def ask(self, model: MaskFiller, items: Sequence[Item]) -> pa.Table:
+    def make(self, model: MaskFiller, items: Sequence[Item]) -> pa.Table:
         """Make each item's neighbor from its record's text; one row per item, in input order.
 
         A fill that is missing or empty fails the attempt (:func:`fill_drafts`).

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from raymia.neighbors.drafts import NEIGHBOR_SCHEMA, neighbor_row
+from raymia.neighbors.drafts import neighbor_row
 from raymia.neighbors.masking import replace_spans
+from raymia.neighbors.parts import MakesNeighbors
 from raymia.neighbors.word_list import WORD, WordList
-from raymia.questions.base import Item, Question, variants
+from raymia.questions.base import Item, variants
 from raymia.spec import SubstituteNeighbors
 from raymia.util.draws import generator
 
@@ -19,7 +20,7 @@ NO_WORD = "no word to replace"
 
 
 @dataclass(frozen=True)
-class SubstituteQuestion(Question):
+class SubstituteQuestion(MakesNeighbors):
     """A neighbor by word substitution: a function of (seed, record, neighbor index).
 
     ``share`` of a text's words, rounded, and one at least, are chosen at random and replaced
@@ -30,16 +31,14 @@ class SubstituteQuestion(Question):
     seed: int
     kind: ClassVar[str] = "neighbors.substitute"
     version: ClassVar[int] = 1
-    schema: ClassVar[pa.Schema] = NEIGHBOR_SCHEMA
-    makes_neighbors: ClassVar[bool] = True
 
     def indices(self) -> range:
         return variants(self.spec.count)
 
-    def key_parts(self) -> Mapping[str, Any]:
+    def own_key_parts(self) -> Mapping[str, Any]:
         return {"seed": self.seed, "share": self.spec.share}
 
-    def ask(self, model: WordList, items: Sequence[Item]) -> pa.Table:
+    def make(self, model: WordList, items: Sequence[Item]) -> pa.Table:
         """Make each item's neighbor from its record's text; one row per item, in input order."""
         return pa.Table.from_pylist([self._row(model, item) for item in items], schema=self.schema)
 

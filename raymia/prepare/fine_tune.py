@@ -13,7 +13,10 @@ import numpy as np
 import torch
 
 from raymia.models.causal.model import CausalLM
+from raymia.models.causal.rendering import TrainedReader
+from raymia.models.causal.training import Training
 from raymia.models.whole_weights import load_whole
+from raymia.records.conversations import NOT_TRAINED
 from raymia.spec import FineTuneSpec, LoraSpec
 from raymia.util.draws import generator
 from raymia.util.errors import InputError
@@ -35,6 +38,7 @@ def fine_tune(
     progress: Progress,
     measure_on: Sequence[str] | None = None,
     trust_remote_code: bool = False,
+    training: Training | None = None,
 ) -> dict[str, Any]:
     """Fine-tune a base on texts and save it, or its LoRA adapter, as safetensors.
 
@@ -48,6 +52,8 @@ def fine_tune(
         computes in bfloat16, and holds a base under LoRA in it.
     measure_on : held-out texts for the held-out loss; default: 5 % of the texts, which are then
         not trained on.
+    training : how ``texts`` are read where they are payloads of other records, and which of their
+        tokens carry the loss; their template ends them.
 
     Returns
     -------
@@ -80,7 +86,10 @@ def fine_tune(
         train = [texts[i] for i in sorted(order[len(held_out) :])]
     else:
         train, held_out = list(texts), list(measure_on)
-    sequences = encode_for_training(train, tokenizer, spec.max_tokens)
+    if training is None:
+        sequences = encode_for_training(train, tokenizer, spec.max_tokens)
+    else:
+        sequences = encode_as_trained(train, tokenizer, training, spec.max_tokens)
     if not sequences:
         raise InputError("no text to fine-tune on has two tokens or more")
 
@@ -114,7 +123,9 @@ def fine_tune(
         steps = trainer.train().global_step
         seconds = round(time.monotonic() - started, 3)
     model.eval()
-    answers = CausalLM(model, tokenizer, batch_tokens=8_192, max_tokens=spec.max_tokens)
+    answers = CausalLM(
+        model, tokenizer, batch_tokens=8_192, max_tokens=spec.max_tokens, training=training
+    )
     facts = {
         "texts": len(sequences),
         "epochs": spec.epochs,
@@ -144,14 +155,29 @@ def encode_for_training(
     return sequences
 
 
+def encode_as_trained(
+    payloads: Sequence[str], tokenizer: Any, training: Training, max_tokens: int
+) -> list[dict[str, list[int]]]:
+    """Tokens and labels of records, cut to ``max_tokens``; those without a label are left out."""
+    sequences = []
+    for record in TrainedReader(tokenizer, training).read(payloads):
+        ids = record.ids[:max_tokens]
+        scored = [] if record.scored is None else record.scored[:max_tokens].tolist()
+        if any(scored):
+            labels = [t if s else NOT_TRAINED for t, s in zip(ids, scored, strict=True)]
+            sequences.append({"input_ids": ids, "labels": labels})
+    return sequences
+
+
 def pad_batch(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     """Pad on the right; padding has no attention and no label, whatever its token."""
     width = max(len(row["input_ids"]) for row in rows)
     ids = [row["input_ids"] for row in rows]
+    labels = [row.get("labels", row["input_ids"]) for row in rows]
     return {
         "input_ids": torch.tensor([t + [0] * (width - len(t)) for t in ids]),
         "attention_mask": torch.tensor([[1] * len(t) + [0] * (width - len(t)) for t in ids]),
-        "labels": torch.tensor([t + [-100] * (width - len(t)) for t in ids]),
+        "labels": torch.tensor([t + [NOT_TRAINED] * (width - len(t)) for t in labels]),
     }
 
 

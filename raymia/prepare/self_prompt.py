@@ -10,7 +10,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
 from raymia.models.batching import run_batched
+from raymia.models.causal.answering import shared_start
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.generation import continue_tokens
 from raymia.models.causal.model import CausalLM
@@ -27,6 +28,7 @@ from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import architecture
 from raymia.prepare.fine_tune import Progress, fine_tune
 from raymia.prepare.recipe import Report
+from raymia.prepare.written_records import beginning_of_text, write_records
 from raymia.spec import PoolSpec, SelfPromptReference
 from raymia.util.draws import stream_key
 from raymia.util.errors import InputError
@@ -130,10 +132,14 @@ def make_reference(
     ask the target for them again.
     """
     texts = _stored_texts(recipe, store)
+    training = recipe.target.training
     if texts is None:
         target = load_causal_lm(recipe.target, batch_tokens=batch_tokens)
         started = time.monotonic()
-        texts, facts = write_texts(target, recipe, on_texts)
+        if training is None or training.format == "text":
+            texts, facts = write_texts(target, recipe, on_texts)
+        else:
+            texts, facts = write_records(target, recipe, training, on_texts)
         facts["writing_seconds"] = round(time.monotonic() - started, 3)
         del target
         _commit_texts(recipe, store, texts, facts)
@@ -147,6 +153,7 @@ def make_reference(
             seed=recipe.seed,
             progress=on_steps,
             trust_remote_code=recipe.base.trust_remote_code,
+            training=training,
         )
         written = store.prepared_facts(recipe.material_key) or {}
         (out / PREPARED_MARKER).write_text(json.dumps({**written, **facts}, indent=2) + "\n")
@@ -167,7 +174,13 @@ def write_texts(
         If no prompt is long enough, or the model's context is too short.
     """
     spec = recipe.spec
-    encoded = [ids[: spec.prompt_tokens] for ids in target.encode(recipe.prompts)]
+    if spec.prompts == "none":
+        begun = beginning_of_text(target)
+        spec = spec.model_copy(update={"prompt_tokens": len(begun)})
+        encoded = [begun]
+    else:
+        encoded = [ids[: spec.prompt_tokens] for ids in target.encode(recipe.prompts)]
+        _refuse_one_beginning(encoded, target.encode(recipe.prompts), spec.prompt_tokens)
     prompts = [ids for ids in encoded if len(ids) == spec.prompt_tokens]
     if not prompts:
         raise InputError(
@@ -214,6 +227,20 @@ def write_texts(
         "texts_empty": len(texts) - len(usable),
     }
     return usable, facts
+
+
+def _refuse_one_beginning(
+    encoded: Sequence[Sequence[int]], whole: Sequence[Sequence[int]], prompt_tokens: int
+) -> None:
+    """Refuse prompts that differ only after what the target is given of them."""
+    if len({tuple(ids) for ids in whole}) < 2 or len({tuple(ids) for ids in encoded}) > 1:
+        return
+    raise InputError(
+        f"self-prompting: all {len(encoded):,} prompts begin with the same {prompt_tokens} tokens, "
+        "so that the target would be asked one thing again and again; they have the first "
+        f"{shared_start(whole)} in common, so make prompt_tokens larger than that, or, where they "
+        "are conversations, give them as records of the format chat"
+    )
 
 
 def _stored_texts(recipe: SelfPromptRecipe, store: EvidenceStore) -> list[str] | None:

@@ -4,7 +4,6 @@ after a prefix, what it would learn, what it writes."""
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -86,7 +85,12 @@ class PrefixQuestion(Question):
         prefix = prefix_tokens(model, self.shots)
         answers = answer_after(model, prefix, [item.payload for item in items])
         rows = [
-            sum_row(item, a.log_prob, a.truncated, TOO_LONG_WITH_PREFIX if a.truncated else None)
+            sum_row(
+                item,
+                a.log_prob,
+                a.truncated,
+                a.error or (TOO_LONG_WITH_PREFIX if a.truncated else None),
+            )
             for item, a in zip(items, answers, strict=True)
         ]
         return pa.Table.from_pylist(rows, schema=self.schema)
@@ -141,7 +145,7 @@ class GradientQuestion(Question):
         for item, answer in zip(items, answers, strict=True):
             row = {**row_key(item), "truncated": answer.truncated}
             if answer.l2 is None or answer.largest is None:
-                rows.append({**row, "error": NO_TOKENS})
+                rows.append({**row, "error": answer.error or NO_TOKENS})
             elif not (math.isfinite(answer.l2) and math.isfinite(answer.largest)):
                 rows.append({**row, "error": NOT_FINITE})
             else:
@@ -198,10 +202,7 @@ class SampleQuestion(Question):
     def _of_one_record(self, model: CausalLM, items: list[Item]) -> list[dict[str, Any]]:
         from raymia.models.causal.generation import continue_tokens
 
-        text = items[0].payload
-        start = rest_begins(text, self.spec.prompt_share)
-        prompt = model.encode_beginnings([text[:start].rstrip()])[0] if start else []
-        length = len(model.encode_beginnings([text])[0])
+        prompt, length, start = model.reader.begun(items[0].payload, self.spec.prompt_share)
         new_tokens = length - len(prompt)
         if not prompt or new_tokens < 1:
             return [{**row_key(item), "error": TOO_SHORT} for item in items]
@@ -221,14 +222,6 @@ class SampleQuestion(Question):
             {**row_key(item), "sample": sample, "start": start}
             for item, sample in zip(items, samples, strict=True)
         ]
-
-
-def rest_begins(text: str, share: float) -> int:
-    """Where the words after the first share of them begin, in characters; 0 where there are none
-    on one of the sides."""
-    words = list(re.finditer(r"\S+", text))
-    first = int(share * len(words))
-    return words[first].start() if 0 < first < len(words) else 0
 
 
 def _shots(texts: Mapping[str, str], count: int) -> tuple[str, ...]:

@@ -88,6 +88,7 @@ class NeighborQuestion(Question):
     neighbors: str
     name = "neighbors"
     families = ANY_CAUSAL
+    needs = frozenset({"words"})
     cost = "n"
     kind: ClassVar[str] = "text.neighbors"
     version: ClassVar[int] = 1

@@ -26,6 +26,7 @@ from raymia.util.draws import generator, stream_key
 
 if TYPE_CHECKING:
     from raymia.models.causal.model import CausalLM
+    from raymia.models.causal.reading import Reader
 
 SWAP_SCHEMA = pa.schema(
     [
@@ -46,12 +47,14 @@ class LowercaseQuestion(Question):
 
     name = "lowercase"
     families = ANY_CAUSAL
+    needs = frozenset({"words"})
     kind: ClassVar[str] = "text.lowercase"
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = SUM_SCHEMA
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
-        answers = model.answer([item.payload.lower() for item in items], moments=False)
+        copies = [model.reader.changed(item.payload, str.lower) for item in items]
+        answers = model.answer(copies, moments=False)
         rows = [
             sum_row(item, answer.log_prob, answer.truncated, answer.error)
             for item, answer in zip(items, answers, strict=True)
@@ -77,6 +80,7 @@ class SwapQuestion(Question):
     name = "swaps"
     section = "swaps"
     families = ANY_CAUSAL
+    needs = frozenset({"words"})
     cost = "s"
     kind: ClassVar[str] = "text.swaps"
     version: ClassVar[int] = 1
@@ -97,7 +101,7 @@ class SwapQuestion(Question):
         return {"seed": self.seed, "share": self.spec.share}
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
-        copies = [swap_words(item, self.spec.share, self.seed) for item in items]
+        copies = [swap_words(item, self.spec.share, self.seed, model.reader) for item in items]
         made = iter(model.answer([copy for copy in copies if copy is not None], moments=False))
         rows = []
         for item, copy in zip(items, copies, strict=True):
@@ -116,16 +120,30 @@ class SwapQuestion(Question):
         return layout.swap_evidence(table, ids, self.spec.count)
 
 
-def swap_words(item: Item, share: float, seed: int) -> str | None:
-    """A copy of an item's text with words swapped; None for fewer than two words."""
-    words = item.payload.split()
-    if len(words) < 2:
-        return None
+def swap_words(item: Item, share: float, seed: int, reader: Reader | None = None) -> str | None:
+    """A copy of an item with words swapped in each part that is scored; None where no part has two
+    words.
+
+    Parameters
+    ----------
+    reader : of the model, which knows what is scored; None takes the payload for a text.
+    """
     draws = generator(seed, "swap words", item.record_id, item.neighbor)
-    for _ in range(max(1, int(share * len(words)))):
-        i, j = draws.choice(len(words), size=2, replace=False)
-        words[i], words[j] = words[j], words[i]
-    return " ".join(words)
+    swapped = False
+
+    def swap(text: str) -> str:
+        nonlocal swapped
+        words = text.split()
+        if len(words) < 2:
+            return text
+        swapped = True
+        for _ in range(max(1, int(share * len(words)))):
+            i, j = draws.choice(len(words), size=2, replace=False)
+            words[i], words[j] = words[j], words[i]
+        return " ".join(words)
+
+    copy = swap(item.payload) if reader is None else reader.changed(item.payload, swap)
+    return copy if swapped else None
 
 
 @register_question
@@ -177,8 +195,8 @@ class NoiseQuestion(Question):
         answers = answer_perturbed(model, requests)
         in_windows = model.long_texts == "windows"
         rows = [
-            sum_row(item, log_prob, cut, IN_WINDOWS if cut and in_windows else None)
-            for item, (log_prob, cut) in zip(items, answers, strict=True)
+            sum_row(item, log_prob, cut, error or (IN_WINDOWS if cut and in_windows else None))
+            for item, (log_prob, cut, error) in zip(items, answers, strict=True)
         ]
         return pa.Table.from_pylist(rows, schema=self.schema)
 

@@ -66,11 +66,17 @@ def read_file(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
     ----------
     path : whose name says the format.
     """
+    suffix, file = unpacked(path, file)
+    return READERS[suffix](path, file, wanted)
+
+
+def unpacked(path: str, file: IO[bytes]) -> tuple[str, IO[bytes]]:
+    """The suffix that says how an open file is read, and its content."""
     suffix, compression = _suffixes(path)
     assert suffix is not None, "whoever opens a file has looked at its name"
     if compression is not None:
         file = io.BufferedReader(pa.CompressedInputStream(file, compression))
-    return READERS[suffix](path, file, wanted)
+    return suffix, file
 
 
 def _suffixes(path: str) -> tuple[str | None, str | None]:

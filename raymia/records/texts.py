@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from raymia.records.base import (
-    Given,
-    RecordSet,
-    SetAside,
-    gather_others,
-    gather_records,
-    group_name,
-)
+from raymia.records.base import Given, group_name
 from raymia.records.tables import read_rows
-from raymia.spec import TextRecordsSpec
 from raymia.util.hashing import digest_bytes
 
 SCHEMA = pa.schema(
@@ -57,35 +49,8 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def read_records(spec: TextRecordsSpec) -> RecordSet:
-    """Read members, non-members and candidates; see :func:`gather_records`."""
-    return gather_records(
-        spec, lambda path: _checked_texts(path, spec.text_column, spec.group_column), SCHEMA
-    )
-
-
-def read_other_texts(
-    paths: list[str],
-    column: str,
-    what: str,
-    taken: Mapping[str, str],
-    aside: list[SetAside],
-    where: str,
-) -> dict[str, str]:
-    """Read texts that are none of the records: prompts, a population, known members.
-
-    See :func:`gather_others`, which says what the parameters are.
-
-    Returns
-    -------
-    Texts by record id, in the order of the files.
-    """
-    return gather_others(
-        paths, lambda path: _checked_texts(path, column), what, "a text", taken, aside, where
-    )
-
-
-def _checked_texts(path: str, column: str, group_column: str | None = None) -> Iterator[Given]:
+def read_checked_texts(path: str, column: str, group_column: str | None = None) -> Iterator[Given]:
+    """Yield the texts of tables, and why a row holds none."""
     for row in read_texts(path, column, group_column):
         reason = row.reason or why_no_text(row.text)
         if reason is not None:

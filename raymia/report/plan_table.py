@@ -61,4 +61,14 @@ def plan_table(
     aside = (f"{n} set aside: {reason}" for reason, n in count_reasons(records.set_aside).items())
     same = identical_models(inputs.targets, inputs.references)
     costs = estimate_table(expected, spec.costs)
-    return Group(counts, *aside, table, *facts, *prepared, costs, *inputs.left_out_lines(), *same)
+    return Group(
+        counts,
+        *aside,
+        table,
+        *facts,
+        *prepared,
+        costs,
+        *inputs.assumed,
+        *inputs.left_out_lines(),
+        *same,
+    )

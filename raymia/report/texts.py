@@ -17,7 +17,7 @@ class Piece:
 
     Attributes
     ----------
-    kind : "rise" or "fall" for its color, "" for none.
+    kind : "rise" or "fall" for its color, "context" and "cut" for what was not scored, "" for none.
     depth : how deep the color is, from 0 to 1 at the largest difference among a target's texts.
     title : its numbers; "" where it was not scored.
     """
@@ -57,6 +57,11 @@ class TargetTexts:
         return found.pop() if len(found) == 1 else ""
 
     @property
+    def has_context(self) -> bool:
+        """Whether any text has parts that no loss was on."""
+        return any(p.kind in ("context", "cut") for e in self.examples for p in e.pieces)
+
+    @property
     def has_colors(self) -> bool:
         """Whether any token is compared with what is typical."""
         return any(example.typical for example in self.examples)
@@ -89,7 +94,7 @@ def difference(piece: TextPiece) -> float | None:
 def _piece(piece: TextPiece, scale: float) -> Piece:
     above = difference(piece)
     if piece.log_prob is None:
-        return Piece(piece.text, "", "0", "")
+        return Piece(piece.text, "" if piece.part == "scored" else piece.part, "0", "")
     title = f"log p {piece.log_prob:.2f}"
     if above is None or piece.typical is None:
         return Piece(piece.text, "", "0", title)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from raymia.metrics.summary import Result
@@ -11,7 +13,12 @@ from raymia.results.example import Example
 class TextPiece(Result):
     """A token of a text, or text that no token was scored for."""
 
-    text: str = Field(description="as it stands in the record")
+    text: str = Field(description="as it stands in the record, or in what the template made of it")
+    part: Literal["scored", "context", "cut"] = Field(
+        default="scored",
+        description="`context` is what the model saw and no loss was on, `cut` what the training "
+        "cut off; of plain texts all is scored but the first token",
+    )
     log_prob: float | None = Field(
         default=None, description="natural, given what is before it; none where it was not scored"
     )

@@ -149,6 +149,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
             *(f"target {one.name} failed and is not ranked: {one.reason}" for one in failed),
             *missing,
             *_one_class_only(run.inputs),
+            *run.inputs.assumed,
             *run.inputs.left_out_lines(),
             *identical_models(run.inputs.targets, run.inputs.references),
             *reduction.group_notes,

@@ -111,6 +111,7 @@ def _known_records(
         units=[unit_of[row] for row in given[chosen].tolist()],
         texts=texts,
         images=images,
+        prompts=inputs.modality.unscored(payloads),
         references=dict(_alone(inputs, store, plans, ids)),
         left_out=len(given) - len(chosen),
     )

@@ -44,6 +44,7 @@ class KnownRecords:
     units : [records], a record's group, or what names it alone: what must not be split.
     texts : [records]; for images their captions, empty where there is none at all.
     images : uint8 [records, channels, height, width]; None for texts.
+    prompts : [records], what stands in them and is not scored; empty where there is no such thing.
     references : for each reference that exists already, the score of the record by the loss under
         it alone, [records]; NaN for none.
     left_out : records beyond the sample.
@@ -56,6 +57,7 @@ class KnownRecords:
     images: Images | None
     references: Mapping[str, Floats]
     left_out: int = 0
+    prompts: Sequence[str] = ()
 
     def at(self, rows: npt.NDArray[np.int64]) -> KnownRecords:
         """Some of the records."""
@@ -67,6 +69,7 @@ class KnownRecords:
             [self.texts[row] for row in places],
             None if self.images is None else self.images[rows],
             {name: scores[rows] for name, scores in self.references.items()},
+            prompts=[self.prompts[row] for row in places] if self.prompts else (),
         )
 
 
@@ -217,6 +220,9 @@ def _guessers(records: KnownRecords) -> Iterator[_Guesser]:
         yield _Guesser("length", "the length of the text", values=lengths(records.texts))
         sizes = compressed_sizes(records.texts)
         yield _Guesser("zlib", "the compressed size of the text", values=sizes)
+        if records.prompts:
+            title = "prompts, which are not scored,"
+            yield _Guesser("prompt", title, _ridge_on(records.prompts))
     else:
         looks = KernelRidge(ImageFeatures(statistics(images)))
         yield _Guesser("statistics", "colors, frequencies and compression", looks)

@@ -72,9 +72,18 @@ from raymia.spec.references import (
 from raymia.spec.report import ReportSpec
 from raymia.spec.shift import ShiftSpec
 from raymia.spec.sweep import ObjectiveSpec, SpaceSpec, SweepSpec, Value
+from raymia.spec.training import (
+    FORMATS,
+    LossOn,
+    Packing,
+    RecordFormat,
+    TrainingSpec,
+    TruncatedSide,
+)
 
 __all__ = [
     "DEFAULT_ENGINE",
+    "FORMATS",
     "MASK_FILL_PRESETS",
     "SELF_PROMPT_PRESETS",
     "T5_SPANS",
@@ -102,6 +111,7 @@ __all__ = [
     "InversionSpec",
     "LongTexts",
     "LoraSpec",
+    "LossOn",
     "MadeReference",
     "MaskFillNeighbors",
     "MetricsSpec",
@@ -111,12 +121,14 @@ __all__ = [
     "NeighborsSection",
     "NoiseSpec",
     "ObjectiveSpec",
+    "Packing",
     "Paths",
     "Perturbation",
     "PoolSpec",
     "PrefixSpec",
     "ProbesSpec",
     "Quantization",
+    "RecordFormat",
     "RecordsSection",
     "ReportSpec",
     "ResourcesSpec",
@@ -137,6 +149,8 @@ __all__ = [
     "TextNeighbors",
     "TextRecordsSpec",
     "TimestepsSpec",
+    "TrainingSpec",
+    "TruncatedSide",
     "Value",
     "learn_kind",
     "merge_preset",

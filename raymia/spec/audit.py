@@ -19,6 +19,7 @@ from raymia.spec.references import REFERENCES, AnyReference, ModelReference
 from raymia.spec.report import ReportSpec
 from raymia.spec.shift import ShiftSpec
 from raymia.spec.sweep import SweepSpec
+from raymia.spec.training import TrainingSpec
 from raymia.util.plugins import is_in, on_forget
 
 EngineKind = Literal["ray", "local"]
@@ -143,6 +144,9 @@ class AuditSpec(Strict):
     seed: int = Field(default=0, ge=0, description="every draw is a function of it")
     records: Annotated[RecordsSection, RECORDS] = Field(description="the records that are scored")
     targets: list[AnyTarget] = Field(min_length=1, description="the checkpoints under audit")
+    training: TrainingSpec | None = Field(
+        default=None, description="how the targets were trained, of those that do not say it"
+    )
     references: dict[Name, Annotated[AnyReference, REFERENCES]] = Field(
         default={}, description="models to compare the targets with, by a name of your choosing"
     )
@@ -246,6 +250,8 @@ class AuditSpec(Strict):
         self._models_fit_the_records()
         if self.corpus is not None and not isinstance(self.corpus, fitting):
             raise ValueError(f"corpus is for texts, and the records are {what}")
+        if self.training is not None and not isinstance(self.training, fitting):
+            raise ValueError(f"training is for texts, and the records are {what}")
         return self
 
     def _models_fit_the_records(self) -> None:

@@ -26,6 +26,7 @@ from raymia.spec import (
     ShadowReference,
     TargetSetSpec,
     TargetSpec,
+    TrainingSpec,
 )
 from raymia.spec.base import RenamedKeyWarning
 from raymia.spec.kinds import Kinds, MadeReference, tags_of
@@ -33,6 +34,7 @@ from raymia.spec.neighbors import NEIGHBORS
 from raymia.spec.records import RECORDS
 from raymia.spec.references import REFERENCES
 from raymia.spec.strict_yaml import parse_yaml
+from raymia.spec.training import BASE_TEMPLATE
 from raymia.storage.refusals import check_is_file, refusals
 from raymia.util.errors import InputError
 from raymia.util.plugins import is_file, load_plugins
@@ -233,7 +235,11 @@ def with_paths(
     for name, reference in spec.references.items():
         if isinstance(reference, SelfPromptReference):
             references[name] = reference.model_copy(
-                update={"prompts": [data(p) for p in reference.prompts]}
+                update={
+                    "prompts": reference.prompts
+                    if reference.prompts == "none"
+                    else [data(p) for p in reference.prompts]
+                }
             )
         elif isinstance(reference, MadeReference):
             references[name] = reference
@@ -258,6 +264,7 @@ def with_paths(
         corpus = corpus.model_copy(update={"files": [data(p) for p in corpus.files]})
     return spec.model_copy(
         update={
+            "training": _training_paths(spec.training, data),
             "output": data(spec.output),
             "store": data(spec.store),
             "records": records,
@@ -281,8 +288,28 @@ def _target_paths(
         model = data(target.model) if target.is_glob else target.model and weights(target.model)
         manifest = None if target.manifest is None else data(target.manifest)
         patterns = {key: [data(p) for p in getattr(target, key)] for key in ("models", "adapters")}
-        return target.model_copy(update={"model": model, "manifest": manifest, **patterns})
-    return _model_paths(target, weights)
+        found = {"model": model, "manifest": manifest, **patterns}
+        return target.model_copy(
+            update={**found, "training": _training_paths(target.training, data)}
+        )
+    return _model_paths(target, weights).model_copy(
+        update={"training": _training_paths(target.training, data)}
+    )
+
+
+def _training_paths(
+    training: TrainingSpec | None, data: Callable[[str], str]
+) -> TrainingSpec | None:
+    if training is None:
+        return None
+    own = {key: getattr(training, key) for key in ("config", "template")}
+    return training.model_copy(
+        update={
+            key: data(path)
+            for key, path in own.items()
+            if path is not None and (key, path) != ("template", BASE_TEMPLATE)
+        }
+    )
 
 
 def _model_paths(model: Model, resolve: Callable[[str], str]) -> Model:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from raymia.spec.base import Name, Paths, Strict
+from raymia.spec.training import TrainingSpec
 
 Quantization = Literal["none", "nf4", "fp4", "int8"]
 LongTexts = Literal["cut", "windows"]
@@ -65,6 +66,9 @@ class TargetSpec(ModelSpec):
     """A checkpoint under audit."""
 
     name: Name = Field(description="what the report calls this checkpoint")
+    training: TrainingSpec | None = Field(
+        default=None, description="how it was trained; default: the audit's `training`"
+    )
 
 
 GLOB = re.compile(r"[*?\[]")
@@ -94,6 +98,9 @@ class TargetSetSpec(ModelSpec):
         default=None,
         description="`manifest.json` of a training, or a CSV or JSONL file with columns name and "
         "path, of adapters where there is a `model`",
+    )
+    training: TrainingSpec | None = Field(
+        default=None, description="how they were trained; default: the audit's `training`"
     )
 
     @property

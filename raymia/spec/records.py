@@ -12,6 +12,7 @@ from raymia.spec.kinds import Kinds, RecordsSection
 from raymia.spec.models import EndpointTarget, SamplesTarget
 from raymia.spec.neighbors import InfillNeighbors, MaskFillNeighbors, SubstituteNeighbors
 from raymia.spec.references import SelfPromptReference
+from raymia.spec.training import RecordFormat, TrainingSpec
 
 
 class CorpusSpec(Strict):
@@ -36,6 +37,7 @@ class TextRecordsSpec(RecordsSection):
         SelfPromptReference,
         EndpointTarget,
         CorpusSpec,
+        TrainingSpec,
     )
 
     kind: Literal["text"] = Field(default="text", description="may be left out")
@@ -54,6 +56,14 @@ class TextRecordsSpec(RecordsSection):
     known_members: Paths = Field(
         default=[],
         description="files of members that are not scored: the second prefix of CON-ReCall",
+    )
+    format: RecordFormat | None = Field(
+        default=None,
+        description="what a record is, where its columns leave it open: a text, a conversation, "
+        "a prompt and its completion, tokens with labels, or a preference; see chat.md",
+    )
+    side: Literal["chosen", "rejected"] = Field(
+        default="chosen", description="which answer of a preference is scored by itself"
     )
     text_column: str = Field(default="text", description="name of the column that holds the text")
     group_column: str | None = Field(
@@ -80,6 +90,7 @@ class ImageRecordsSpec(RecordsSection):
         "long_texts",
         "stride",
         "trust_remote_code",
+        "training",
     )
 
     kind: Literal["image"] = Field(description="tells images from texts")

@@ -69,7 +69,10 @@ class SelfPromptReference(MadeReference):
     preset: Literal["paper", "repo"] | None = Field(
         default=None, description="settings of the SPV-MIA paper or of its released code"
     )
-    prompts: Paths = Field(description="files of texts, none of them a record; see records")
+    prompts: Literal["none"] | Paths = Field(
+        description="files of texts, none of them a record, or of records of the audit's format "
+        "whose answers the target writes anew; `none` has it write the prompts, too"
+    )
     text_column: str = Field(default="text", description="name of the prompts' text column")
     base: str = Field(
         default="base", description="name of the reference of kind model that is fine-tuned"

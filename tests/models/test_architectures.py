@@ -154,9 +154,9 @@ def test_int8_is_asked_one_text_at_a_time(quantized):
     name, model = quantized
     sizes, forward = [], model._forward
 
-    def counted(ids, moments):
+    def counted(ids, *others):
         sizes.append(len(ids))
-        return forward(ids, moments)
+        return forward(ids, *others)
 
     model._forward = counted
     try:

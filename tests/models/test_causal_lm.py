@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_models import BASE, checkpoint, passages, plain_answer, save_tiny
 
-from raymia.models.causal import model as causal_lm
+from raymia.models.causal import head
 from raymia.models.causal.facts import context_length
 from raymia.models.causal.family import load_causal_lm, neutral_generation
 from raymia.models.causal.model import CausalLM
@@ -189,7 +189,7 @@ class Spy:
 def test_head_never_holds_more_logits_than_its_chunk(base, texts, monkeypatch):
     vocabulary = base.model.config.vocab_size
     chunk = 7 * 4 * vocabulary
-    monkeypatch.setattr(causal_lm, "HEAD_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(head, "HEAD_CHUNK_BYTES", chunk)
     model = CausalLM(base.model, base.tokenizer, batch_tokens=4_096)
     spy = model.head.output = Spy(model.head.output)
 
@@ -208,8 +208,8 @@ def test_default_chunk_bounds_float32_logits(base):
     model = CausalLM(base.model, base.tokenizer, batch_tokens=10**6)
     spy = model.head.output = Spy(model.head.output)
     model.answer([" ".join(passages(5))] * 40, moments=False)
-    assert sum(spy.rows) * 4 * 2048 > causal_lm.HEAD_CHUNK_BYTES, "too little to tell"
-    assert max(spy.rows) * 4 * 2048 <= causal_lm.HEAD_CHUNK_BYTES
+    assert sum(spy.rows) * 4 * 2048 > head.HEAD_CHUNK_BYTES, "too little to tell"
+    assert max(spy.rows) * 4 * 2048 <= head.HEAD_CHUNK_BYTES
 
 
 @pytest.mark.parametrize(
@@ -224,12 +224,12 @@ def test_lack_of_memory_makes_batches_smaller_and_changes_no_answer(base, texts,
     model = CausalLM(base.model, base.tokenizer, batch_tokens=4_096)
     forward, seen = model._forward, []
 
-    def short_of_memory(ids, moments):
+    def short_of_memory(ids, *others):
         padded = len(ids) * max(map(len, ids))
         seen.append(padded)
         if padded > 300:
             raise error
-        return forward(ids, moments)
+        return forward(ids, *others)
 
     model._forward = short_of_memory
     assert_same(model.answer(texts, moments=True), base.answer(texts, moments=True))

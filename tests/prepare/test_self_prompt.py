@@ -23,14 +23,16 @@ def known(folder, **settings):
 
 
 def recipe(target=BASE, base=BASE, prompts=PROMPTS, seed=0, **settings):
+    """A recipe; prompts of None are those that the target writes itself."""
     tuning = {"epochs": 1, "batch_size": 4, "max_tokens": 24, "learning_rate": 1e-3}
     spec = SelfPromptReference(
         **{
-            "kind": "self_prompt", "prompts": "p.jsonl", "texts": 8, "prompt_tokens": 4,
+            "kind": "self_prompt", "prompts": "p.jsonl" if prompts else "none",
+            "texts": 8, "prompt_tokens": 4,
             "max_tokens": 20, "fine_tune": tuning, **settings,
         }
     )  # fmt: skip
-    return SelfPromptRecipe(known(target), known(base), spec, tuple(prompts), seed)
+    return SelfPromptRecipe(known(target), known(base), spec, tuple(prompts or ()), seed)
 
 
 def write(model, made):
@@ -221,3 +223,26 @@ def test_reference_with_other_fine_tuning_is_made_from_the_same_texts(tmp_path, 
     monkeypatch.setattr(self_prompt, "load_causal_lm", None)
     make(recipe(fine_tune=tuning), store)
     assert store.prepared_facts(recipe(fine_tune=tuning).key) is not None
+
+
+# ------------------------------------------------------------------ prompts that say one thing
+
+
+def test_prompts_that_all_begin_alike_are_refused_with_how_far_they_do(base):
+    alike = [f"System: be brief and kind. {text}" for text in PROMPTS]
+    shared = len(base.encode(["System: be brief and kind."])[0])
+    with pytest.raises(InputError, match=r"all 5 prompts begin with the same 4 tokens") as refused:
+        write(base, recipe(prompts=alike))
+    found = int(str(refused.value).split("the first ")[1].split()[0])
+    assert shared <= found <= shared + 2
+    assert len(write(base, recipe(prompts=alike, prompt_tokens=found + 1, max_tokens=30))[0]) == 8
+
+
+def test_one_prompt_alone_is_no_mistake(base):
+    assert len(write(base, recipe(prompts=PROMPTS[:1]))[0]) == 8
+
+
+def test_without_prompts_the_target_begins_by_itself(base):
+    texts, facts = write(base, recipe(prompts=None))
+    assert len(texts) == len({*texts}) == 8
+    assert facts["prompts"] == 1

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Lfm2Config
 from raymia.models.causal.conditional import answer_after, prefix_tokens
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.perturbed import normals
+from raymia.models.causal.reading import rest_begins
 from raymia.questions.base import Item
 from raymia.questions.deeper import (
     TOO_LONG,
@@ -22,7 +23,6 @@ from raymia.questions.deeper import (
     GradientQuestion,
     PrefixQuestion,
     SampleQuestion,
-    rest_begins,
 )
 from raymia.questions.text import NO_TOKENS, NOT_FINITE
 from raymia.questions.variants import (

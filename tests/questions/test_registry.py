@@ -34,7 +34,7 @@ def test_each_question_is_put_once_and_tokens_always_and_first() -> None:
         "tokens", "neighbors", "swaps",
     ]  # fmt: skip
     everything = labels("text", answer_names("text"), TEXTS, "causal")
-    assert everything == answer_names("text")[:9]
+    assert everything == answer_names("text")[:10]
     assert labels("image", [], IMAGES, "denoiser") == []
 
 

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from raymia.records import formats
 from raymia.records.formats import CUT_OFF, TOO_LONG
+from raymia.records.structured import read_records
 from raymia.records.tables import NO_TABLE, read_rows
-from raymia.records.texts import EMPTY, read_records
+from raymia.records.texts import EMPTY
 from raymia.spec import TextRecordsSpec
 from raymia.util.errors import InputError
 

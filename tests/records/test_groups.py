@@ -10,7 +10,7 @@ from small_inputs import audit, write_rows
 from tiny_models import PARAPHRASER, passages
 
 from raymia.modalities.resolve import resolve_inputs
-from raymia.records.texts import read_records
+from raymia.records.structured import read_records
 from raymia.scoring.judge import Judge
 from raymia.scoring.reduction import infer_datasets
 from raymia.spec import TextRecordsSpec

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raymia.records.base import CONTRADICTION, REPEATED, SetAside, count_reasons
-from raymia.records.texts import EMPTY, NOT_TEXT, SCHEMA, read_records, record_id
+from raymia.records.structured import read_records
+from raymia.records.texts import EMPTY, NOT_TEXT, SCHEMA, record_id
 from raymia.spec import TextRecordsSpec
 from raymia.util.errors import InputError
 

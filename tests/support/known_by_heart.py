@@ -93,6 +93,7 @@ def _language_model(
         swaps=copies,
         gradient=GradientEvidence(column(1, 2) * less, column(1, 2) * less),
         samples=samples,
+        other_answer=column(-60, -50) - 30.0 * known,
     )
 
 
@@ -121,6 +122,7 @@ def texts_known_by_heart(_families: frozenset[str] | None) -> TextEvidence:
             ),
             corpus=TokenCounts(np.arange(30, dtype=np.int64)),
             labelled=LabelledScores(columns, IS_MEMBER.tolist(), IDS),
+            signs=np.ones(COUNT),
         )
     )
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from raymia.attacks import NamedAttack
 from raymia.attacks.base import Scores
 from raymia.evidence.store import EvidenceStore
-from raymia.evidence.text import ShadowEvidence, TextEvidence
+from raymia.evidence.text import Floats, ShadowEvidence, TextEvidence
 from raymia.inputs.base import Inputs
+from raymia.modalities.texts.resolve_training import tokenizer_of
+from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.resolver import CausalCheckpoint
+from raymia.models.checkpoint import AnyCheckpoint
 from raymia.plan.stages import TargetPlan
 from raymia.prepare.corpus import token_counts
+from raymia.records.conversations import content_of
 from raymia.scoring.evidence import Answers, Known, shadows_of
 
 
@@ -21,14 +27,16 @@ class OnTexts:
     def __init__(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> None:
         attacks = [named.attack for named in inputs.attacks_on(plan.name)]
         self.known = Known(inputs)
-        self.texts = inputs.records.table["payload"].to_pylist()
+        self.signs = _signs(inputs)
+        checkpoint = inputs.targets[plan.name]
+        self.texts = texts_of(checkpoint, inputs.records.table["payload"].to_pylist())
         self.records = Answers(inputs, store, plan, inputs.records.ids)
         self.population: tuple[list[str], Answers] | None = None
         if any("population" in attack.needs for attack in attacks):
-            texts = list(inputs.population.values())
+            texts = texts_of(checkpoint, list(inputs.population.values()))
             self.population = (texts, Answers(inputs, store, plan, list(inputs.population)))
         self.corpus = None
-        checkpoint, corpus = inputs.targets[plan.name], inputs.spec.corpus
+        corpus = inputs.spec.corpus
         wanted = any("corpus" in attack.needs for attack in attacks)
         if corpus and isinstance(checkpoint, CausalCheckpoint) and wanted:
             self.corpus = token_counts(corpus, checkpoint, store)
@@ -50,4 +58,26 @@ class OnTexts:
             population=population,
             corpus=self.corpus if "corpus" in attack.needs else None,
             labelled=self.known.labelled(found) if "other_scores" in attack.needs else None,
+            signs=self.signs if "judged_answers" in attack.needs else None,
         )
+
+
+def _signs(inputs: Inputs) -> Floats | None:
+    """Whether each scored answer was wanted; None where records do not say it."""
+    records = inputs.spec.records
+    kind = getattr(records, "format", None)
+    payloads = inputs.records.table["payload"]
+    if kind == "preference":
+        return np.full(len(payloads), 1.0 if getattr(records, "side", "") == "chosen" else -1.0)
+    if kind == "unpaired":
+        wanted = (content_of(payload)["label"] for payload in payloads.to_pylist())
+        return np.array([1.0 if label else -1.0 for label in wanted])
+    return None
+
+
+def texts_of(checkpoint: AnyCheckpoint, payloads: list[str]) -> list[str]:
+    """The text of each record that was scored on a target."""
+    if not isinstance(checkpoint, CausalCheckpoint) or checkpoint.training is None:
+        return payloads
+    reader = TrainedReader(tokenizer_of(checkpoint), checkpoint.training)
+    return [reader.text(payload) for payload in payloads]

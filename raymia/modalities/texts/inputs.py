@@ -8,13 +8,14 @@ from raymia.attacks import NamedAttack
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.texts.modality import Texts
+from raymia.modalities.texts.trained import Trained
 from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import resolve_endpoint
 from raymia.models.paraphrasers.resolver import resolve_paraphraser
 from raymia.prepare.corpus import check_corpus
 from raymia.records.base import RecordSet, SetAside
-from raymia.records.texts import read_other_texts, read_records
+from raymia.records.structured import read_others, read_records
 from raymia.spec import (
     AuditSpec,
     EndpointTarget,
@@ -22,6 +23,7 @@ from raymia.spec import (
     MaskFillNeighbors,
     ModelReference,
     ModelSpec,
+    RecordFormat,
     SelfPromptReference,
     ShadowReference,
     TargetSpec,
@@ -31,6 +33,9 @@ from raymia.spec import (
 from raymia.util.errors import InputError
 from raymia.util.once import Once
 from raymia.util.optional import require
+
+FIRST = 4_000
+"""Records among which those are chosen that a training is tried on."""
 
 
 def resolve_texts(
@@ -45,7 +50,8 @@ def resolve_texts(
     See :func:`raymia.modalities.resolve.resolve_inputs`.
     """
     attempt = problems.attempt
-    records = attempt(read_records, given)
+    kind = given.format or "text"
+    records = attempt(read_records, given, kind)
     target_gpu = spec.resources.target.gpus > 0
     reference_gpu = spec.resources.reference.gpus > 0
     once = Once()
@@ -65,20 +71,19 @@ def resolve_texts(
     for name, reference in spec.references.items():
         where = f"references.{name}"
         if isinstance(reference, SelfPromptReference):
-            prompts[name] = tuple(
-                (
-                    attempt(
-                        read_other_texts,
-                        reference.prompts,
-                        reference.text_column,
-                        "prompt",
-                        taken,
-                        aside,
-                        f"{where}.prompts",
-                    )
-                    or {}
-                ).values()
-            )
+            prompts[name] = ()
+            if attempt(check_prompts, reference, kind, f"{where}.prompts"):
+                found_prompts = attempt(
+                    read_others,
+                    list(reference.prompts),
+                    kind,
+                    reference.text_column,
+                    "prompt",
+                    taken,
+                    aside,
+                    f"{where}.prompts",
+                )
+                prompts[name] = tuple((found_prompts or {}).values())
             if reference.fine_tune.lora is not None:
                 attempt(require, "peft", "adapters", f"{where}.fine_tune.lora")
             base = spec.references[reference.base]
@@ -101,8 +106,9 @@ def resolve_texts(
             references[name] = found
         if isinstance(reference, ShadowReference):
             members = attempt(
-                read_other_texts,
+                read_others,
                 reference.members,
+                kind,
                 reference.text_column,
                 "member of a shadow",
                 {},
@@ -117,12 +123,19 @@ def resolve_texts(
         paths = getattr(given, key)
         if paths:
             others[key] = (
-                attempt(read_other_texts, paths, column, what, taken, aside, f"records.{key}") or {}
+                attempt(read_others, paths, kind, column, what, taken, aside, f"records.{key}")
+                or {}
             )
             taken = taken | dict.fromkeys(others[key], f"a {what}")
     if spec.corpus is not None:
         attempt(check_corpus, spec.corpus)
     attempt(check_writers, spec, resolved)
+    assumed: list[str] = []
+    training = None
+    if records is not None:
+        payloads = records.table["payload"].slice(0, FIRST).to_pylist()
+        trained = Trained(spec, kind, given, payloads, once)
+        training, assumed = trained.read(places, resolved, references, problems)
     left_out = attempt(impossible_attacks, spec, attacks, resolved, references) or {}
     if isinstance(spec.neighbors, TextNeighbors):
         attempt(require, "rapidfuzz", "measures of neighbors", "neighbors")
@@ -133,7 +146,7 @@ def resolve_texts(
     assert records is not None
     return Inputs(
         spec,
-        Texts(prompts, paraphraser),
+        Texts(prompts, paraphraser, training),
         RecordSet(records.table, aside),
         attacks,
         {name: target for name, target in resolved.items() if target is not None},
@@ -142,6 +155,7 @@ def resolve_texts(
         known_members=others["known_members"],
         shadow_members=shadow_members,
         left_out=left_out,
+        assumed=tuple(assumed),
     )
 
 
@@ -157,6 +171,27 @@ def check_bases(spec: AuditSpec, references: Mapping[str, AnyCheckpoint]) -> Non
     ]
     if problems:
         raise InputError(problems)
+
+
+def check_prompts(reference: SelfPromptReference, kind: RecordFormat, where: str) -> bool:
+    """Whether there are prompts to be read.
+
+    Raises
+    ------
+    InputError
+        If no target can write records of this format.
+    """
+    if kind in ("preference", "unpaired"):
+        raise InputError(
+            f"{where}: a target writes answers, and not which of two is preferred; leave this "
+            "reference out, and compare with the model that the training started from"
+        )
+    if reference.prompts == "none" and kind not in ("text", "chat"):
+        raise InputError(
+            f"{where}: `none` has the target write prompts, and where one ends cannot be told in "
+            f"records of the format {kind}; name files of prompts"
+        )
+    return reference.prompts != "none"
 
 
 def check_writers(spec: AuditSpec, targets: Mapping[str, AnyCheckpoint | None]) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from raymia.evidence.text import ModelEvidence
     from raymia.inputs.base import Inputs, Problems
     from raymia.metrics.summary import Metrics
+    from raymia.models.causal.training import Training
     from raymia.models.paraphrasers.resolver import Paraphraser
     from raymia.neighbors.makers import NeighborMaker
     from raymia.plan.stages import TargetPlan
@@ -41,6 +42,7 @@ class Texts(Modality):
     ----------
     prompts : usable prompts of each self-prompt reference, by name.
     paraphraser : the model that makes neighbors, where there is one.
+    training : how the first target was trained; None where records are plain texts.
     """
 
     section = TextRecordsSpec
@@ -49,6 +51,18 @@ class Texts(Modality):
 
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     paraphraser: Paraphraser | None = None
+    training: Training | None = None
+
+    @classmethod
+    def settled(cls, spec: AuditSpec) -> AuditSpec:
+        """With the format of the records, where they are more than texts."""
+        from raymia.records.structured import format_of_records
+
+        assert isinstance(spec.records, TextRecordsSpec)
+        kind = format_of_records(spec.records)
+        if kind == "text" or spec.records.format is not None:
+            return spec
+        return spec.model_copy(update={"records": spec.records.model_copy(update={"format": kind})})
 
     @classmethod
     def resolve(
@@ -68,7 +82,7 @@ class Texts(Modality):
 
         spec, pool = inputs.spec, inputs.spec.resources.paraphraser
         assert isinstance(spec.neighbors, TextNeighbors)
-        return neighbor_maker(spec.neighbors, spec.seed, self.paraphraser, pool)
+        return neighbor_maker(spec.neighbors, spec.seed, self.paraphraser, pool, self.training)
 
     def recipe(self, inputs: Inputs, reference: str, target: str) -> SelfPromptRecipe:
         from raymia.models.causal.resolver import CausalCheckpoint
@@ -90,7 +104,25 @@ class Texts(Modality):
         return evidence.tokens.mean()
 
     def for_guessers(self, payloads: Sequence[Any]) -> tuple[list[str], Images | None]:
-        return list(payloads), None
+        return [self.text(payload) for payload in payloads], None
+
+    def unscored(self, payloads: Sequence[Any]) -> list[str]:
+        from raymia.models.causal.scored_parts import prompt_text
+
+        found = [prompt_text(payload, self.training) for payload in payloads]
+        return found if any(found) else []
+
+    def text(self, payload: str) -> str:
+        """The words of a record that are scored, as far as it has words."""
+        if self.training is None:
+            return payload
+        if self.training.format == "tokens":
+            from raymia.records.conversations import content_of
+
+            return " ".join(map(str, content_of(payload)["input_ids"]))
+        from raymia.models.causal.scored_parts import scored_text
+
+        return scored_text(payload, self.training)
 
     def mean_size(self, records: RecordSet) -> float:
         """Mean characters of the records."""
@@ -135,6 +167,11 @@ class Texts(Modality):
         from raymia.results.findings import Findings
 
         return Findings(text_examples=look_at_texts(inputs, store, plans, scores, metrics))
+
+    def describe_record(self, inputs: Inputs, row: int, target: str) -> Any:
+        from raymia.modalities.texts.described import described
+
+        return described(inputs, row, target)
 
     def neighbor_quality(
         self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
+from raymia.models.causal.scored_parts import scored_text
+from raymia.neighbors.parts import MakesNeighbors
 from raymia.plan.stages import TargetPlan
 from raymia.questions.text import NeighborQuestion, TokenQuestion
 from raymia.results.neighbors import ReferenceAnswers, neighbor_quality
@@ -16,12 +20,22 @@ def quality(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> NeighborQ
     spec = inputs.spec.neighbors
     if plan.neighbors is None or not isinstance(spec, TextNeighbors):
         return None
+    maker = plan.neighbors.probes[0].probe
+    training = maker.training if isinstance(maker, MakesNeighbors) else None
     columns = ["payload", "masked_share", "attempts", "error"]
     records = inputs.records.table
+    made = store.read(plan.neighbors.probes[0].key, columns)
+    if made is not None and training is not None:
+        texts = [
+            None if p is None else scored_text(p, training) for p in made["payload"].to_pylist()
+        ]
+        place = made.schema.get_field_index("payload")
+        made = made.set_column(place, "payload", pa.array(texts, pa.string()))
+    payloads = [scored_text(payload, training) for payload in records["payload"].to_pylist()]
     return neighbor_quality(
         spec.kind,
-        store.read(plan.neighbors.probes[0].key, columns),
-        dict(zip(*(records[c].to_pylist() for c in ("record_id", "payload")), strict=True)),
+        made,
+        dict(zip(records["record_id"].to_pylist(), payloads, strict=True)),
         spec.count,
         _judge(inputs, store, plan),
     )

@@ -13,6 +13,7 @@ from raymia.attacks import NamedAttack
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.summary import Metrics
+from raymia.modalities.texts.pieces import pieces_of
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.plan.stages import Stage, TargetPlan
@@ -85,8 +86,14 @@ def _examples(
             None,
         )
         typical = None if reference is None else compared[reference][record].log_prob
-        spans = None if tokenizer is None or answer is None else _spans(tokenizer, text, answer)
-        if answer is None or spans is None:
+        training = getattr(inputs.targets[plan.name], "training", None)
+        plain = training is None and tokenizer is not None and answer is not None
+        spans = _spans(tokenizer, text, answer) if plain else None
+        if training is not None and tokenizer is not None:
+            found = [] if answer is None else [*map(_number, answer.log_prob)]
+            usual = [] if answer is None else [*map(_number, typical or answer.mean_log_prob)]
+            pieces = pieces_of(tokenizer, training, text, found, usual)
+        elif answer is None or spans is None:
             pieces = [TextPiece(text=text)]
         else:
             pieces = _pieces(text, spans, answer.log_prob, typical or answer.mean_log_prob)
@@ -130,9 +137,11 @@ def _tokenizer(checkpoint: AnyCheckpoint) -> Any:
     return tokenizer if tokenizer.is_fast else None
 
 
-def _spans(tokenizer: Any, text: str, answer: _Answer) -> list[tuple[int, int]] | None:
+def _spans(tokenizer: Any, text: str, answer: _Answer | None) -> list[tuple[int, int]] | None:
     """Where the first token and the scored ones stand, in characters; None where the tokenizer
     reads the text as other tokens than those that were scored."""
+    if answer is None:
+        return None
     encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
     scored = len(answer.log_prob)
     if list(encoded["input_ids"][1 : 1 + scored]) != answer.token_ids:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 
+from raymia.modalities.texts.resolve_training import tokenizer_of
+from raymia.models.causal.rendering import reader_for
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import AnyCheckpoint
-from raymia.util.errors import InputError
 
 SAMPLE = 500
 """Records that are counted, at least; spread evenly over all."""
@@ -23,7 +26,7 @@ class TokenCounts:
     def __init__(self, texts: pa.ChunkedArray) -> None:
         step = max(1, len(texts) // SAMPLE)
         self._sample = [texts[i].as_py() for i in range(0, len(texts), step)]
-        self._known: dict[tuple[str, bool], list[int]] = {}
+        self._known: dict[tuple[Any, ...], list[int]] = {}
 
     def per_record(self, checkpoint: AnyCheckpoint) -> float | None:
         """The mean over a sample of the records, each cut to the model's limit.
@@ -38,7 +41,7 @@ class TokenCounts:
         if not isinstance(checkpoint, CausalCheckpoint):
             return None
         # By content, so that copies of a tokenizer are loaded once, and other files anew.
-        content = checkpoint.facts.tokenizer, checkpoint.trust_remote_code
+        content = checkpoint.facts.tokenizer, checkpoint.trust_remote_code, checkpoint.training
         if content not in self._known:
             self._known[content] = count_tokens(checkpoint, self._sample)
         lengths, limit = self._known[content], checkpoint.context
@@ -55,15 +58,5 @@ def count_tokens(checkpoint: CausalCheckpoint, texts: list[str]) -> list[int]:
     InputError
         If transformers cannot load the tokenizer.
     """
-    from transformers import AutoTokenizer
-
-    source = {"trust_remote_code": checkpoint.trust_remote_code, **checkpoint.gguf}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, **source)
-    except Exception as error:  # of any kind, by what is damaged or unknown
-        why = str(error).split("\n", 1)[0] or type(error).__name__
-        raise InputError(
-            f"{checkpoint.path}: transformers cannot load its tokenizer ({type(error).__name__}: "
-            f"{why}); copy the files again, or update transformers"
-        ) from error
-    return [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
+    reader = reader_for(tokenizer_of(checkpoint), checkpoint.training)
+    return [len(record.ids) for record in reader.read(texts)]

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from raymia.models.batching import run_batched, worthwhile_tokens
-from raymia.models.causal.model import CausalLM, Floats
+from raymia.models.causal.model import CausalLM, Floats, chosen_of
+from raymia.models.causal.reading import Bools
 
 PREFIX_SHARE = 0.5
 """Most of the model's context that a prefix may take."""
@@ -26,21 +27,23 @@ class ConditionalAnswer:
     log_prob : float32 [tokens], natural; the first token too, whose context is the prefix.
     truncated : whether prefix and text were longer than the model's limit, so that the text's end
         was not scored.
+    error : why the record cannot be read; None where it can.
     """
 
     log_prob: Floats
     truncated: bool
+    error: str | None = None
 
 
 def prefix_tokens(model: CausalLM, shots: Sequence[str]) -> list[int]:
-    """Tokens of the shots, joined by blank lines.
+    """Tokens of the shots: of texts joined by blank lines, of other records one after another.
 
     Shots are dropped from the end until the prefix takes at most half of the model's context; a
     single shot longer than that is cut.
     """
     limit = None if model.max_tokens is None else int(PREFIX_SHARE * model.max_tokens)
     for count in range(len(shots), 0, -1):
-        ids = model.encode_beginnings(["\n\n".join(shots[:count]) + "\n\n"])[0]
+        ids = model.reader.before(shots[:count])
         if limit is None or len(ids) <= limit or count == 1:
             return ids[:limit]
     raise ValueError("a prefix needs at least one shot")
@@ -54,17 +57,20 @@ def answer_after(
     The prefix is run once and its key-value cache expanded over each batch. Where an architecture
     or an adapter keeps no such cache, prefix and text are run together.
     """
-    full: list[list[int]] = model.tokenizer(list(texts), add_special_tokens=False, verbose=False)[
-        "input_ids"
-    ]
+    full = model.reader.read_after(texts)
     room = None if model.max_tokens is None else model.max_tokens - len(prefix)
-    ids = [tokens[:room] for tokens in full]
+    ids = [record.ids[:room] for record in full]
+    wanted = [
+        None if r.scored is None else r.scored[: len(i)] for r, i in zip(full, ids, strict=True)
+    ]
     cached = _run_prefix(model, prefix)
 
     def run(batch: list[int]) -> list[ConditionalAnswer]:
-        answers = _forward(model, prefix, cached, [ids[i] for i in batch])
+        answers = _forward(
+            model, prefix, cached, [ids[i] for i in batch], [wanted[i] for i in batch]
+        )
         return [
-            ConditionalAnswer(answer, len(full[i]) > len(ids[i]))
+            ConditionalAnswer(answer, len(full[i].ids) > len(ids[i]), full[i].error)
             for i, answer in zip(batch, answers, strict=True)
         ]
 
@@ -100,7 +106,11 @@ def _run_prefix(model: CausalLM, prefix: Sequence[int]) -> _Cached | None:
 
 @torch.inference_mode()
 def _forward(
-    model: CausalLM, prefix: Sequence[int], cached: _Cached | None, ids: list[list[int]]
+    model: CausalLM,
+    prefix: Sequence[int],
+    cached: _Cached | None,
+    ids: list[list[int]],
+    wanted: list[Bools | None],
 ) -> list[Floats]:
     width = max(1, *(len(tokens) for tokens in ids))
     device, start = model.device, len(prefix)
@@ -109,6 +119,7 @@ def _forward(
     scored = torch.arange(width, device=device)[None, :] < lengths[:, None]
     before = torch.ones((len(ids), start), dtype=torch.long, device=device)
     mask = torch.cat([before, scored.long()], dim=1)
+    scored, counts = chosen_of(ids, wanted, scored)
     if cached is None:
         whole = torch.cat([before * torch.tensor(list(prefix), device=device), padded], dim=1)
         hidden = model.head.hidden(mask, input_ids=whole)[:, start - 1 : -1]
@@ -119,5 +130,5 @@ def _forward(
         hidden = torch.cat([cached.last.expand(len(ids), -1, -1), states[:, :-1]], dim=1)
     log_prob = model.head.log_probs(hidden[scored], padded[scored], moments=False)[0]
     assert log_prob is not None
-    ends = np.cumsum([len(t) for t in ids])
+    ends = np.cumsum(counts)
     return np.split(log_prob.cpu().numpy(), ends[:-1])

@@ -43,6 +43,7 @@ class CausalLMFamily:
                 long_texts=checkpoint.long_texts,
                 stride=checkpoint.stride,
                 one_by_one=checkpoint.weights_are == "int8",
+                training=checkpoint.training,
             )
             self._models.append(model)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
@@ -20,6 +20,7 @@ def continue_tokens(
     temperature: float,
     top_k: int | None,
     budget: int,
+    ends: Collection[int] = (),
 ) -> list[list[int]]:
     """Sample a continuation of each prompt, up to where the model ends it.
 
@@ -31,6 +32,7 @@ def continue_tokens(
     prompts : token ids, all of one length.
     keys : one per prompt, from :func:`raymia.util.draws.stream_key`.
     budget : tokens of the texts that are written side by side.
+    ends : tokens that end a text, beside the model's own.
 
     Returns
     -------
@@ -39,7 +41,7 @@ def continue_tokens(
 
     def run(batch: list[int]) -> list[list[int]]:
         starts, own = [prompts[i] for i in batch], [keys[i] for i in batch]
-        rows, close_calls = _sample(model, starts, own, new_tokens, temperature, top_k)
+        rows, close_calls = _sample(model, starts, own, new_tokens, temperature, top_k, ends)
         for n, close in enumerate(close_calls):
             if close and len(batch) > 1:
                 rows[n] = run([batch[n]])[0]
@@ -61,11 +63,12 @@ def _sample(
     new_tokens: int,
     temperature: float,
     top_k: int | None,
+    more_ends: Collection[int],
 ) -> tuple[list[list[int]], list[bool]]:
     tokenizer = model.tokenizer
     ids = torch.tensor([list(p) for p in prompts], device=model.device)
     ends = model.model.generation_config.eos_token_id
-    ends = set(ends) if isinstance(ends, list) else {ends}
+    ends = {*(ends if isinstance(ends, list) else [ends]), *more_ends}
     sampler = CounterSampler(list(keys), temperature, top_k)
     output = model.model.generate(
         input_ids=ids,
@@ -75,6 +78,7 @@ def _sample(
         max_new_tokens=new_tokens,
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
         logits_processor=[sampler],
+        **({"eos_token_id": sorted(e for e in ends if e is not None)} if more_ends else {}),
     )
     rows = [_up_to_end(row, ends) for row in output[:, ids.shape[1] :].tolist()]
     return rows, sampler.close_calls.tolist()

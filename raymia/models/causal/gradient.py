@@ -9,6 +9,7 @@ import torch
 
 from raymia.models.batching import is_out_of_memory
 from raymia.models.causal.model import CausalLM
+from raymia.models.causal.reading import Rendered
 from raymia.util.errors import RaymiaError
 
 
@@ -21,11 +22,13 @@ class GradientAnswer:
     l2, largest : mean over the parameter tensors of the L2 norm and of the largest absolute entry;
         None for a text without a token that has a context.
     truncated : whether the text was longer than the model's limit.
+    error : why the record cannot be read; None where it can.
     """
 
     l2: float | None
     largest: float | None
     truncated: bool
+    error: str | None = None
 
 
 def gradient_norms(model: CausalLM, texts: Sequence[str]) -> list[GradientAnswer]:
@@ -40,7 +43,7 @@ def gradient_norms(model: CausalLM, texts: Sequence[str]) -> list[GradientAnswer
     for weight in weights:
         weight.requires_grad_(True)
     try:
-        return [_norms(model, weights, tokens) for tokens in model.encode(list(texts))]
+        return [_norms(model, weights, record) for record in model.reader.read(texts)]
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -53,14 +56,19 @@ def gradient_norms(model: CausalLM, texts: Sequence[str]) -> list[GradientAnswer
             weight.requires_grad_(False)
 
 
-def _norms(model: CausalLM, weights: list[torch.nn.Parameter], full: list[int]) -> GradientAnswer:
-    tokens = full[: model.max_tokens]
-    truncated = len(full) > len(tokens)
-    if len(tokens) < 2:
-        return GradientAnswer(None, None, truncated)
+def _norms(model: CausalLM, weights: list[torch.nn.Parameter], record: Rendered) -> GradientAnswer:
+    tokens = record.ids[: model.max_tokens]
+    truncated = len(record.ids) > len(tokens)
+    wanted = None if record.scored is None else record.scored[1 : len(tokens)]
+    if len(tokens) < 2 or (wanted is not None and not wanted.any()):
+        return GradientAnswer(None, None, truncated, record.error)
     ids = torch.tensor([tokens], device=model.device)
     hidden = model.head.hidden(torch.ones_like(ids), input_ids=ids)[0, :-1]
-    loss = torch.nn.functional.cross_entropy(model.head.logits(hidden), ids[0, 1:])
+    labels = ids[0, 1:]
+    if wanted is not None:
+        chosen = torch.from_numpy(wanted).to(model.device)
+        hidden, labels = hidden[chosen], labels[chosen]
+    loss = torch.nn.functional.cross_entropy(model.head.logits(hidden), labels)
     gradients = torch.autograd.grad(loss, weights, allow_unused=True)
     used = [gradient.detach().float() for gradient in gradients if gradient is not None]
     l2 = torch.stack([gradient.norm() for gradient in used]).mean()

@@ -19,14 +19,15 @@ import torch
 
 from raymia.models.batching import run_batched, worthwhile_tokens
 from raymia.models.causal.facts import context_length
-from raymia.models.causal.memory import HEAD_CHUNK_BYTES
+from raymia.models.causal.head import Head
+from raymia.models.causal.reading import Bools, Reader, Rendered, beginnings
+from raymia.models.causal.rendering import reader_for
+from raymia.models.causal.training import Training
 from raymia.models.causal.windows import Window, windows
 from raymia.spec import LongTexts
 from raymia.util.errors import InputError
 
-HEAD_TOLERANCE = 1e-6
-"""Relative; both ways run the same operations, so a real difference is larger."""
-
+BEYOND_CONTEXT = "what carried a loss is beyond the tokens that the model reads at once"
 Floats = npt.NDArray[np.float32]
 Columns = tuple[Any, ...]
 """token_ids, log_prob, mean_log_prob, std_log_prob, is_top1 of :class:`TokenAnswer`."""
@@ -46,7 +47,8 @@ class TokenAnswer:
         ``-mean_log_prob``.
     is_top1 : bool [tokens], whether the token was the likeliest; None as above.
     truncated : whether the text was longer than the model's limit, so that its end was not scored.
-    error : why a server refused the text; None where it did not.
+    error : why a server refused the text, or why the record cannot be read as the training did;
+        None where neither is so.
     """
 
     token_ids: npt.NDArray[np.int32] | None
@@ -70,6 +72,7 @@ class CausalLM:
     long_texts : whether longer texts are cut, or read in overlapping windows (:func:`windows`).
     stride : tokens from one window to the next; None takes half of ``max_tokens``.
     one_by_one : never put two texts in a batch, as LLM.int8 needs it.
+    training : how records are read; None reads plain texts.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class CausalLM:
         long_texts: LongTexts = "cut",
         stride: int | None = None,
         one_by_one: bool = False,
+        training: Training | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -99,6 +103,8 @@ class CausalLM:
         self.long_texts = long_texts
         self.stride = stride or max(1, (self.max_tokens or 0) // 2)
         self.head = Head(model)
+        self.reader = reader_for(tokenizer, training)
+        self.other_reader = reader_for(tokenizer, None if training is None else training.other_side)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenize as the tokenizer does by default (a BOS where it adds one), uncut."""
@@ -106,32 +112,34 @@ class CausalLM:
         return ids
 
     def encode_beginnings(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokenize texts that something is to follow: without the end that some tokenizers add."""
-        end = self.tokenizer.eos_token_id
-        return [
-            ids[:-1] if ids and ids[-1] == end and not text.endswith(self.tokenizer.eos_token)
-            else ids
-            for ids, text in zip(self.encode(texts), texts, strict=True)
-        ]  # fmt: skip
+        """Tokenize texts that something is to follow: see :func:`beginnings`."""
+        return beginnings(self.tokenizer, texts)
 
-    def answer(self, texts: Sequence[str], *, moments: bool) -> list[TokenAnswer]:
+    def answer(
+        self, texts: Sequence[str], *, moments: bool, reader: Reader | None = None
+    ) -> list[TokenAnswer]:
         """Ask for the log-probability of every token of every text, in input order.
 
         Parameters
         ----------
         texts : the texts; each is answered as if it were alone.
         moments : also ask for the moments of log p and for the top-1 flags.
+        reader : reads them; default: :attr:`reader`.
         """
         if not texts:
             return []
-        full = self.encode(texts)
-        parts = [(tokens, part) for tokens in full for part in self._parts(len(tokens))]
-        ids = [tokens[part.start : part.end] for tokens, part in parts]
+        full = (reader or self.reader).read(texts)
+        parts = [(record, part) for record in full for part in self._parts(len(record.ids))]
+        ids = [record.ids[part.start : part.end] for record, part in parts]
+        wanted = [_wanted(record, part) for record, part in parts]
 
         def run(batch: list[int]) -> list[Columns]:
-            answers = self._forward([ids[i] for i in batch], moments)
+            answers = self._forward([ids[i] for i in batch], [wanted[i] for i in batch], moments)
             # Output o predicts token o + 1, and the first token of a text is not scored.
-            known = [max(0, parts[i][1].scored_from - parts[i][1].start - 1) for i in batch]
+            known = [
+                max(0, parts[i][1].scored_from - parts[i][1].start - 1) if wanted[i] is None else 0
+                for i in batch
+            ]
             return [
                 tuple(c if c is None else c[k:] for c in answer)
                 for k, answer in zip(known, answers, strict=True)
@@ -146,7 +154,7 @@ class CausalLM:
                 least=worthwhile_tokens(self.batch_tokens),
             )
         )
-        return [_whole(len(tokens), self._parts(len(tokens)), answers) for tokens in full]
+        return [_whole(record, self._parts(len(record.ids)), answers) for record in full]
 
     def _parts(self, length: int) -> list[Window]:
         if self.max_tokens is None or length <= self.max_tokens:
@@ -156,7 +164,9 @@ class CausalLM:
         return windows(length, self.max_tokens, self.stride)
 
     @torch.inference_mode()
-    def _forward(self, ids: list[list[int]], moments: bool) -> list[Columns]:
+    def _forward(
+        self, ids: list[list[int]], wanted: list[Bools | None], moments: bool
+    ) -> list[Columns]:
         width = max(len(tokens) for tokens in ids)
         if width < 2:
             empty = np.zeros(0, dtype=np.float32)
@@ -169,9 +179,8 @@ class CausalLM:
         mask = positions[None, :] < lengths[:, None]
         hidden = self.head.hidden(mask.long(), input_ids=padded)[:, :-1]
         labels = padded[:, 1:]
-        scored = mask[:, 1:]
+        scored, counts = chosen_of([t[1:] for t in ids], wanted, mask[:, 1:])
         columns = self.head.log_probs(hidden[scored], labels[scored], moments)
-        counts = [max(0, len(t) - 1) for t in ids]
         token_ids = np.split(labels[scored].cpu().numpy().astype(np.int32), np.cumsum(counts)[:-1])
         split = [
             [None] * len(ids) if c is None else np.split(c.cpu().numpy(), np.cumsum(counts)[:-1])
@@ -180,110 +189,48 @@ class CausalLM:
         return list(zip(token_ids, *split, strict=True))
 
 
-def _whole(length: int, parts: list[Window], answers: Iterator[Columns]) -> TokenAnswer:
-    """Put the answers on a text's windows together."""
+def _wanted(record: Rendered, part: Window) -> Bools | None:
+    """Which tokens of a window are scored, of those that have a context; None for all of them."""
+    if record.scored is None:
+        return None
+    chosen = record.scored[part.start + 1 : part.end].copy()
+    chosen[: max(0, part.scored_from - part.start - 1)] = False
+    return chosen
+
+
+def chosen_of(
+    ids: Sequence[Sequence[int]], wanted: Sequence[Bools | None], there: torch.Tensor
+) -> tuple[torch.Tensor, list[int]]:
+    """Which positions of padded texts are scored, and how many of each text.
+
+    Parameters
+    ----------
+    wanted : for each text, which of its own positions; None for all.
+    there : bool [texts, width], the positions that are no padding.
+    """
+    counts = [len(t) if w is None else int(w.sum()) for t, w in zip(ids, wanted, strict=True)]
+    if all(chosen is None for chosen in wanted):
+        return there, counts
+    mask = there.clone()
+    for row, chosen in enumerate(wanted):
+        if chosen is not None:
+            mask[row, : len(chosen)] &= torch.from_numpy(chosen).to(mask.device)
+    return mask, counts
+
+
+def _whole(record: Rendered, parts: list[Window], answers: Iterator[Columns]) -> TokenAnswer:
+    """Put the answers on a record's windows together."""
     found = [next(answers) for _ in parts]
     columns: Iterator[Any] = (
         None if column[0] is None else column[0] if len(column) == 1 else np.concatenate(column)
         for column in zip(*found, strict=True)
     )
     tokens, log_prob, mean, std, top1 = columns
-    return TokenAnswer(tokens, log_prob, mean, std, top1, truncated=parts[-1].end < length)
-
-
-class Head:
-    """Hidden states first, then the vocabulary in chunks of positions."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.body = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.output = self.body.get_output_embeddings()
-        self.chunked = self.output is not None and self._agrees()
-
-    def hidden(self, mask: torch.Tensor, **inputs: Any) -> torch.Tensor:
-        """Last hidden states [batch, length, width]; the logits themselves where the model's head
-        is more than one linear map.
-
-        Parameters
-        ----------
-        mask : [batch, length]; longer by the cached positions where ``past_key_values`` is given.
-        inputs : ``input_ids`` or ``inputs_embeds``, and whatever else the model takes.
-        """
-        states: torch.Tensor = self.output_of(mask, **inputs)[0]
-        given = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
-        # Adapters that prepend virtual tokens return logits for these too.
-        return states[:, -given.shape[1] :]
-
-    def output_of(self, mask: torch.Tensor, **inputs: Any) -> Any:
-        """The model's own output, whose first entry is what :meth:`hidden` returns."""
-        model = self.body.base_model if self.chunked else self.model
-        return model(attention_mask=mask, **{"use_cache": False, **inputs})
-
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits of hidden states, float32 [..., vocabulary]."""
-        return (self.output(hidden) if self.chunked else hidden).float()
-
-    def log_probs(
-        self, hidden: torch.Tensor, labels: torch.Tensor, moments: bool
-    ) -> tuple[torch.Tensor | None, ...]:
-        """Log-probability of each label, and the moments where asked for; all float32 [tokens]."""
-        vocabulary = self.body.config.get_text_config().vocab_size
-        rows = max(1, HEAD_CHUNK_BYTES // (4 * vocabulary))
-        # Filled in place: small results that are kept between the chunks would keep the allocator
-        # from using the memory of one chunk for the next.
-        count = len(labels)
-        columns = [hidden.new_empty(count, dtype=torch.float32) for _ in range(3 * moments or 1)]
-        if moments:
-            columns.append(hidden.new_empty(count, dtype=torch.bool))
-        for start in range(0, count, rows):
-            part = slice(start, start + rows)
-            logits = self.logits(hidden[part])
-            for column, answer in zip(
-                columns, _answers(logits, labels[part], moments), strict=True
-            ):
-                column[part] = answer
-        return tuple(columns) if moments else (*columns, None, None, None)
-
-    @torch.inference_mode()
-    def _agrees(self) -> bool:
-        """Check that hidden states times the output matrix are this model's logits.
-
-        They are not where an architecture scales or caps its logits, or where a PEFT method adds
-        inputs of its own (prefixes, prompts); such a model is asked for its logits instead.
-        """
-        device = self.model.get_input_embeddings().weight.device
-        vocabulary = self.body.config.get_text_config().vocab_size
-        ids = torch.arange(8, device=device)[None] % vocabulary
-        mask = torch.ones_like(ids)
-        try:
-            states = self.body.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
-            ours = self.output(states).float()
-        except (TypeError, RuntimeError, AttributeError):
-            return False
-        theirs = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
-        if ours.shape != theirs.shape:
-            return False
-        return bool((ours - theirs).abs().max() <= HEAD_TOLERANCE * theirs.abs().max().clamp_min(1))
-
-
-def _answers(logits: torch.Tensor, label: torch.Tensor, moments: bool) -> tuple[torch.Tensor, ...]:
-    """Log-probability and, where asked for, mean and standard deviation of log p and top-1 flag.
-
-    The logits are overwritten: the vocabulary is large and each pass over it is slow.
-    """
-    top = logits.max(-1, keepdim=True)
-    shifted = logits.sub_(top.values)  # log p + log_z
-    labelled = shifted.gather(-1, label[:, None])[:, 0]
-    # A token of probability 0 adds nothing: 0 * -inf is 0 here, not NaN.
-    weights = shifted.clamp_min_(-1e30).exp()
-    z = weights.sum(-1)
-    log_z = z.log()
-    if not moments:
-        return (labelled - log_z,)
-    average = torch.linalg.vecdot(weights, shifted) / z
-    deviation = shifted.sub_(average[:, None])
-    variance = torch.linalg.vecdot(weights.mul_(deviation), deviation) / z
-    return labelled - log_z, average - log_z, variance.sqrt(), top.indices[:, 0] == label
+    truncated = parts[-1].end < len(record.ids)
+    error = record.error
+    if record.scored is not None and error is None and not len(log_prob):
+        error = BEYOND_CONTEXT
+    return TokenAnswer(tokens, log_prob, mean, std, top1, truncated, error)
 
 
 def _context_left(model: Any) -> int | None:

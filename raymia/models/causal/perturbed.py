@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from raymia.models.batching import run_batched, worthwhile_tokens
-from raymia.models.causal.model import CausalLM, Floats
+from raymia.models.causal.model import CausalLM, Floats, chosen_of
+from raymia.models.causal.reading import Bools
 from raymia.util.draws import uniforms
 
 
@@ -32,7 +33,7 @@ class NoiseRequest:
 
 def answer_perturbed(
     model: CausalLM, requests: Sequence[NoiseRequest]
-) -> list[tuple[Floats, bool]]:
+) -> list[tuple[Floats, bool, str | None]]:
     """Ask for the log-probability of each text's tokens under perturbed input embeddings.
 
     The noise of a token is a function of (key, position, dimension): two models whose embeddings
@@ -40,16 +41,22 @@ def answer_perturbed(
 
     Returns
     -------
-    Per request: float32 [tokens], natural log-probabilities of the tokens that have a context; and
-    whether the text was longer than the model's limit.
+    Per request: float32 [tokens], natural log-probabilities of the tokens that have a context and
+    are scored; whether the text was longer than the model's limit; and why it cannot be read.
     """
-    full = model.encode([request.text for request in requests])
-    ids = [tokens[: model.max_tokens] for tokens in full]
+    full = model.reader.read([request.text for request in requests])
+    ids = [record.ids[: model.max_tokens] for record in full]
+    wanted = [
+        None if r.scored is None else r.scored[1 : len(i)] for r, i in zip(full, ids, strict=True)
+    ]
 
-    def run(batch: list[int]) -> list[tuple[Floats, bool]]:
-        answers = _forward(model, [requests[i] for i in batch], [ids[i] for i in batch])
+    def run(batch: list[int]) -> list[tuple[Floats, bool, str | None]]:
+        answers = _forward(
+            model, [requests[i] for i in batch], [ids[i] for i in batch], [wanted[i] for i in batch]
+        )
         return [
-            (answer, len(full[i]) > len(ids[i])) for i, answer in zip(batch, answers, strict=True)
+            (answer, len(full[i].ids) > len(ids[i]), full[i].error)
+            for i, answer in zip(batch, answers, strict=True)
         ]
 
     return run_batched(
@@ -70,7 +77,12 @@ def normals(key: int, positions: int, width: int, device: torch.device) -> torch
 
 
 @torch.inference_mode()
-def _forward(model: CausalLM, requests: list[NoiseRequest], ids: list[list[int]]) -> list[Floats]:
+def _forward(
+    model: CausalLM,
+    requests: list[NoiseRequest],
+    ids: list[list[int]],
+    wanted: list[Bools | None],
+) -> list[Floats]:
     width = max(2, *(len(tokens) for tokens in ids))
     padded = torch.tensor([t + [0] * (width - len(t)) for t in ids], device=model.device)
     lengths = torch.tensor([len(t) for t in ids], device=model.device)
@@ -82,8 +94,8 @@ def _forward(model: CausalLM, requests: list[NoiseRequest], ids: list[list[int]]
         noise = normals(request.key, len(tokens), embedded.shape[-1], model.device)
         embedded[row, : len(tokens)] += (request.size * unit * noise).to(embedded.dtype)
     hidden = model.head.hidden(mask.long(), inputs_embeds=embedded)[:, :-1]
-    scored = mask[:, 1:]
+    scored, counts = chosen_of([t[1:] for t in ids], wanted, mask[:, 1:])
     log_prob = model.head.log_probs(hidden[scored], padded[:, 1:][scored], moments=False)[0]
     assert log_prob is not None
-    ends = np.cumsum([max(0, len(t) - 1) for t in ids])
+    ends = np.cumsum(counts)
     return np.split(log_prob.cpu().numpy(), ends[:-1])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from raymia.models.causal.adapters import CONFIG, WEIGHTS
 from raymia.models.causal.facts import CausalFacts, read_facts
 from raymia.models.causal.loader import CausalLMLoader
+from raymia.models.causal.training import Training
 from raymia.models.checkpoint import Capabilities, FileCheckpoint
 from raymia.models.saved_quantization import refuse_twice
 from raymia.models.source import locate, read_json, weights_in
@@ -19,7 +20,16 @@ from raymia.util.once import Once
 from raymia.util.optional import require
 
 GIVES = frozenset(
-    {"moments", "token_ids", "tokenizer", "weights", "gradients", "prefixes", "generation"}
+    {
+        "moments",
+        "token_ids",
+        "tokenizer",
+        "weights",
+        "gradients",
+        "words",
+        "prefixes",
+        "generation",
+    }
 )
 
 
@@ -35,6 +45,7 @@ class CausalCheckpoint(FileCheckpoint):
     gguf_file : name of a GGUF file in the folder, which then stands for everything else in it.
     facts : what configs and headers say of the base.
     virtual_tokens : tokens that the adapter puts before each text.
+    training : how records are read; None reads plain texts.
     """
 
     adapter: str | None
@@ -45,8 +56,13 @@ class CausalCheckpoint(FileCheckpoint):
     stride: int | None = None
     gguf_file: str | None = None
     virtual_tokens: int = 0
+    training: Training | None = None
 
     family = "causal"
+
+    def read_as(self, training: Training | None, once: Once | None = None) -> CausalCheckpoint:
+        """The same for records that are read as a training did."""
+        return replace(self, training=training).with_fingerprint(once)
 
     @property
     def gguf(self) -> dict[str, str]:
@@ -73,7 +89,12 @@ class CausalCheckpoint(FileCheckpoint):
             lacks["gradients"] = (
                 f"{self.weights_are} weights have no gradient; audit the checkpoint unquantized"
             )
-        return Capabilities(self.family, GIVES - {*lacks}, lacks)
+        if self.training is not None and self.training.format == "tokens":
+            lacks["words"] = "records of tokens have no words that could be changed"
+        gives = GIVES - {*lacks}
+        if self.training is not None and self.training.format == "preference":
+            gives |= {"pairs"}
+        return Capabilities(self.family, gives, lacks)
 
     def loader(self, pool: PoolSpec) -> CausalLMLoader:
         return CausalLMLoader(self, pool.batch_tokens)
@@ -112,6 +133,8 @@ class CausalCheckpoint(FileCheckpoint):
         more: dict[str, Any] = {} if self.long_texts == "cut" else {"windows": self.stride}
         if self.facts.saved_as is not None:
             more["saved_as"] = self.facts.saved_as
+        if self.training is not None:
+            more["training"] = self.training.key_parts()
         return text_fingerprint(
             parts,
             once,

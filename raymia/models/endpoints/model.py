@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raymia.models.causal.model import TokenAnswer
+from raymia.models.causal.reading import PlainReader
 from raymia.models.endpoints.client import EndpointClient, RefusedError
 from raymia.models.endpoints.completions import REFUSES_A_TEXT, TOKEN_ID, prompt_tokens, wrong
 
@@ -26,6 +27,7 @@ class EndpointLM:
         self.endpoint = endpoint
         self.client = client
         self.parallel = parallel
+        self.reader = PlainReader(None)
 
     def answer(self, texts: Sequence[str], *, moments: bool) -> list[TokenAnswer]:
         """Ask for the log-probability of every token of every text, in input order.

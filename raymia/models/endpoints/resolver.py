@@ -79,8 +79,8 @@ class Endpoint(AnyCheckpoint):
     @property
     def capabilities(self) -> Capabilities:
         if self.gives_token_ids:
-            return Capabilities(self.family, frozenset({"token_ids"}), LACKS)
-        return Capabilities(self.family, frozenset(), {**LACKS, "token_ids": NO_IDS})
+            return Capabilities(self.family, frozenset({"token_ids", "words"}), LACKS)
+        return Capabilities(self.family, frozenset({"words"}), {**LACKS, "token_ids": NO_IDS})
 
     def loader(self, pool: PoolSpec) -> EndpointLoader:
         return EndpointLoader(self, pool.actors)

@@ -1,0 +1,36 @@
+"""`raymia show`: one record, as a target reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def show(
+    file: Annotated[Path, typer.Argument(help="the audit file", metavar="AUDIT.YAML")],
+    record: Annotated[str, typer.Option(help="the record's id, or the beginning of it")],
+    target: Annotated[str | None, typer.Option(help="whose tokens; default: the first")] = None,
+) -> None:
+    """Print a record token by token, with what is scored between brackets; loads no model."""
+    from rich.console import Console
+
+    from raymia.modalities.resolve import resolve_inputs
+    from raymia.spec.file import load_spec
+    from raymia.util.errors import InputError
+
+    inputs = resolve_inputs(load_spec(file))
+    name = target or next(iter(inputs.targets))
+    if name not in inputs.targets:
+        raise InputError(f"no target {name!r}; there are: {', '.join(inputs.targets)}")
+    rows = [n for n, one in enumerate(inputs.records.ids) if one.startswith(record)]
+    if len(rows) != 1:
+        found = "no record has" if not rows else f"{len(rows):,} records have"
+        example = inputs.records.ids[0]
+        raise InputError(
+            f"{found} an id that begins with {record!r}; an id is 64 signs, as {example}, and "
+            "stands in scores.parquet and in the report"
+        )
+    shown = inputs.modality.describe_record(inputs, rows[0], name)
+    Console().print(shown, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,286 @@
+"""How targets were trained, as far as it is said, and what is assumed where it is not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from raymia.modalities.texts.training_files import read_training_file
+from raymia.models.causal.rendering import RenderingError, TrainedReader
+from raymia.models.causal.resolver import CausalCheckpoint
+from raymia.models.causal.training import Side, Training
+from raymia.records.conversations import content_of
+from raymia.spec import LossOn, RecordFormat, TrainingSpec
+from raymia.spec.training import BASE_TEMPLATE
+from raymia.storage.files import opened
+from raymia.storage.refusals import refusals
+from raymia.util.errors import InputError
+
+LARGEST_TEMPLATE = 500_000
+"""Characters."""
+TRIED = 40
+"""Records that are rendered before a model is loaded."""
+ADAPTERS_TEMPLATE = "chat_template.jinja"
+TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+
+USUAL: Mapping[RecordFormat, LossOn] = {
+    "text": "all",
+    "chat": "assistant",
+    "completion": "completion",
+    "tokens": "labels",
+    "preference": "completion",
+    "unpaired": "completion",
+}
+MEANINGFUL: Mapping[RecordFormat, tuple[LossOn, ...]] = {
+    "text": ("all",),
+    "chat": ("assistant", "last_assistant", "all"),
+    "completion": ("completion", "assistant", "last_assistant", "all"),
+    "tokens": ("labels", "all"),
+    "preference": ("completion", "assistant", "last_assistant", "all"),
+    "unpaired": ("completion", "assistant", "last_assistant", "all"),
+}
+"""What a loss can be on, by format; the first is the usual one."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """How one target was trained.
+
+    Attributes
+    ----------
+    assumed : what the audit file does not say, each as a sentence.
+    """
+
+    training: Training
+    assumed: tuple[str, ...] = ()
+
+
+def resolve_training(
+    spec: TrainingSpec | None,
+    kind: RecordFormat,
+    side: Side,
+    checkpoint: CausalCheckpoint,
+    payloads: Sequence[str],
+    where: str,
+    *,
+    base: CausalCheckpoint | None = None,
+) -> Resolved | None:
+    """Find out how a target was trained, and try it on a few records.
+
+    Parameters
+    ----------
+    spec : what the audit file says; None says nothing.
+    payloads : of records, of which some are rendered.
+    base : the reference of this name, whose template may be asked for.
+
+    Returns
+    -------
+    None for plain texts of which nothing is said: they are read as the tokenizer does by default.
+
+    Raises
+    ------
+    InputError
+        If there is no template where one is needed, what is said does not go together, or not one
+        of the records that were tried can be rendered.
+    """
+    if spec is None and kind == "text":
+        return None
+    spec = spec or TrainingSpec()
+    program, said = (
+        ("", {}) if spec.config is None else read_training_file(spec.config, kind, where)
+    )
+    own = spec.model_dump(exclude={"config"}, exclude_unset=True)
+    said = {**said, **{key: value for key, value in own.items() if value is not None}}
+    training, assumed = _put_together(said, kind, side)
+    if _are_conversations(kind, payloads):
+        template = _template(said.get("template"), checkpoint, base, where)
+        template = _dated(template, said, where)
+        training = replace(training, template=template)
+    _try(training, checkpoint, payloads, where)
+    told = f", as {program} does by default" if program else ""
+    return Resolved(training, tuple(f"{where}: {line}{told}" for line in assumed))
+
+
+def _put_together(
+    said: Mapping[str, Any], kind: RecordFormat, side: Side
+) -> tuple[Training, list[str]]:
+    assumed = []
+    loss_on = said.get("loss_on")
+    if loss_on is None:
+        loss_on = USUAL[kind]
+        others = [other for other in MEANINGFUL[kind] if other != loss_on]
+        if others and kind != "tokens":
+            assumed.append(
+                f"it is assumed that the loss was on {_IN_WORDS[loss_on]}; say `loss_on` where it "
+                f"was on {' or '.join(_IN_WORDS[other] for other in others)}"
+            )
+    elif loss_on not in MEANINGFUL[kind]:
+        raise InputError(
+            f"training.loss_on: {loss_on} means nothing for records of the format {kind}; there it "
+            f"can be {', '.join(MEANINGFUL[kind])}"
+        )
+    if "max_length" not in said and kind != "tokens":
+        assumed.append("it is assumed that no record was cut; say `max_length` where some were")
+    eos = said.get("eos")
+    if eos is None:
+        eos = kind != "tokens"
+    training = Training(
+        format=kind,
+        loss_on=loss_on,
+        template_arguments=json.dumps(said.get("template_arguments") or {}, sort_keys=True),
+        max_length=said.get("max_length"),
+        truncate=said.get("truncate") or "end",
+        eos=bool(eos),
+        system=said.get("system"),
+        packing=said.get("packing") or "none",
+        side=side,
+    )
+    if training.packing == "joined":
+        assumed.append(
+            "rows held several texts as one: a text that began within a row was predicted after "
+            "another one, which is not known; it is scored by itself"
+        )
+    return training, assumed
+
+
+_IN_WORDS: Mapping[LossOn, str] = {
+    "all": "all tokens",
+    "completion": "the completion alone",
+    "assistant": "the assistant's turns alone",
+    "last_assistant": "its last turn alone",
+    "labels": "the tokens that labels name",
+}
+
+
+def _are_conversations(kind: RecordFormat, payloads: Sequence[str]) -> bool:
+    if kind == "chat":
+        return True
+    if kind in ("text", "tokens") or not payloads:
+        return False
+    content = content_of(payloads[0])
+    return not isinstance(content.get("completion", content.get("chosen")), str)
+
+
+def _template(
+    named: str | None, checkpoint: CausalCheckpoint, base: CausalCheckpoint | None, where: str
+) -> str:
+    if named is not None and named != BASE_TEMPLATE:
+        return _checked(named if "{%" in named or "{{" in named else _read(named, where), where)
+    if named == BASE_TEMPLATE:
+        if base is None:
+            raise InputError(
+                f"{where}.template: `base` is that of the reference `base`, and there is none"
+            )
+        source = base
+    else:
+        source = checkpoint
+    found = own_template(source)
+    if found is None:
+        raise InputError(
+            f"{where}.template: the tokenizer of {source.label} has no chat template; name the one "
+            "that the training used, a file of Jinja, as `template` under `training`"
+        )
+    return _checked(found, where)
+
+
+def own_template(checkpoint: CausalCheckpoint) -> str | None:
+    """The chat template of a checkpoint: of its adapter, where that brings one."""
+    if checkpoint.adapter is not None:
+        beside = Path(checkpoint.adapter) / ADAPTERS_TEMPLATE
+        if beside.is_file():
+            return beside.read_text(encoding="utf-8")
+    tokenizer = tokenizer_of(checkpoint)
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    return None if template is None else str(template)
+
+
+def tokenizer_of(checkpoint: CausalCheckpoint) -> Any:
+    """A checkpoint's tokenizer; loads no model.
+
+    Raises
+    ------
+    InputError
+        If transformers cannot load it.
+    """
+    return _load(checkpoint.path, checkpoint.trust_remote_code, tuple(checkpoint.gguf.items()))
+
+
+@cache
+def _load(path: str, trust_remote_code: bool, gguf: tuple[tuple[str, str], ...]) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            path, trust_remote_code=trust_remote_code, **dict(gguf)
+        )
+    except Exception as error:  # of any kind, by what is damaged or unknown
+        why = str(error).split("\n", 1)[0] or type(error).__name__
+        raise InputError(
+            f"{path}: transformers cannot load its tokenizer ({type(error).__name__}: {why}); copy "
+            "the files again, or update transformers"
+        ) from error
+
+
+def _read(path: str, where: str) -> str:
+    with refusals(path, "template"), opened(path) as file:
+        text: str = file.read().decode()
+    if not text.strip():
+        raise InputError(f"{where}.template: {path} is empty")
+    return text
+
+
+def _checked(template: str, where: str) -> str:
+    if len(template) > LARGEST_TEMPLATE:
+        raise InputError(
+            f"{where}.template: {len(template):,} characters, and at most {LARGEST_TEMPLATE:,} are "
+            "taken for a template"
+        )
+    return template
+
+
+def _dated(template: str, said: Mapping[str, Any], where: str) -> str:
+    """A template that writes the day of the training, and not that on which it is rendered."""
+    if "strftime_now(" not in template or "date_string" in (said.get("template_arguments") or {}):
+        return template
+    day = said.get("date")
+    if day is None:
+        raise InputError(
+            f"{where}: this template writes the day on which it is rendered; say that of the "
+            "training as `date: YYYY-MM-DD` under `training`"
+        )
+    found = TODAY.sub(lambda call: json.dumps(day.strftime(call[2])), template)
+    if "strftime_now(" in found:
+        raise InputError(
+            f"{where}: this template writes the day in a form that it makes up; name a copy of it, "
+            "with the day of the training in it, as `template` under `training`"
+        )
+    return found
+
+
+def _try(
+    training: Training, checkpoint: CausalCheckpoint, payloads: Sequence[str], where: str
+) -> None:
+    """Refuse a training by which no record can be read."""
+    if not payloads:
+        return
+    step = max(1, len(payloads) // TRIED)
+    reader = TrainedReader(tokenizer_of(checkpoint), training)
+    try:
+        read = reader.read(payloads[::step][:TRIED])
+    except RenderingError as error:
+        raise InputError(f"{where}: {error}") from None
+    reasons = Counter(record.error for record in read)
+    if None not in reasons:
+        reason, times = reasons.most_common(1)[0]
+        raise InputError(
+            f"{where}: not one of {len(read)} records that were tried can be read as the training "
+            f"did; {times} of them: {reason}"
+        )

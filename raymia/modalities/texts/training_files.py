@@ -1,0 +1,169 @@
+"""What the files say from which others train: axolotl, LLaMA-Factory, TRL and Transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+from raymia.spec import RecordFormat
+from raymia.storage.files import opened
+from raymia.storage.refusals import refusals
+from raymia.util.errors import InputError
+
+Said = dict[str, Any]
+"""Keys of :class:`raymia.spec.TrainingSpec`."""
+
+OF_TRL = (
+    "assistant_only_loss",
+    "completion_only_loss",
+    "max_length",
+    "packing_strategy",
+    "dataset_text_field",
+    "chat_template_path",
+    "per_device_train_batch_size",
+    "num_train_epochs",
+)
+OF_LLAMA_FACTORY = ("cutoff_len", "train_on_prompt", "mask_history", "neat_packing", "stage")
+OF_AXOLOTL = ("sequence_len", "train_on_inputs", "sample_packing", "micro_batch_size")
+TRL_MAX_LENGTH = 1024
+LLAMA_FACTORY_CUTOFF = 2048
+OWN_TEMPLATES = ("tokenizer_default", "jinja")
+"""What axolotl calls templates that do not come with it."""
+
+
+def read_training_file(path: str, kind: RecordFormat, where: str) -> tuple[str, Said]:
+    """What a training's own file says of how records were read.
+
+    Parameters
+    ----------
+    kind : of the records, which defaults depend on.
+
+    Returns
+    -------
+    What the file is of, and what it says, or leaves at a default that its program is known for.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is of none of these programs.
+    """
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix not in (".yaml", ".yml", ".json"):
+        hint = "; it is a pickle, which is never read" if suffix == ".bin" else ""
+        raise InputError(
+            f"{where}.config: {path} should be a YAML or JSON file of axolotl, LLaMA-Factory, TRL "
+            f"or Transformers{hint}"
+        )
+    with refusals(path, "training"), opened(path) as file:
+        text = file.read().decode()
+    try:
+        content = json.loads(text) if suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{where}.config: {path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{where}.config: {path} should be a mapping of keys")
+    readers = (
+        ("axolotl", OF_AXOLOTL, _axolotl),
+        ("LLaMA-Factory", OF_LLAMA_FACTORY, _llama_factory),
+        ("TRL", OF_TRL, _trl),
+    )
+    for name, keys, read in readers:
+        if any(key in content for key in keys):
+            said = read(content, kind, f"{where}.config: {path}")
+            return name, {key: value for key, value in said.items() if value is not None}
+    known = ", ".join(key for _, keys, _ in readers for key in keys[:2])
+    raise InputError(
+        f"{where}.config: {path} has none of the keys by which a training's file is known, as "
+        f"{known}; found: {', '.join(map(str, content)) or 'none'}"
+    )
+
+
+def _trl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
+    mode = {"keep_start": "end", "keep_end": "start"}
+    assistant = content.get("assistant_only_loss")
+    only = content.get("completion_only_loss")
+    loss_on = None
+    if kind == "chat":
+        loss_on = "assistant" if assistant else "all"
+    elif kind in ("completion", "unpaired"):
+        loss_on = "all" if only is False else "assistant" if assistant else "completion"
+    elif kind == "text":
+        loss_on = "all"
+    packing = "none"
+    if content.get("packing"):
+        strategy = content.get("packing_strategy") or "bfd"
+        packing = "separate" if strategy == "bfd" else "joined"
+    return {
+        "loss_on": loss_on,
+        "max_length": content.get("max_length", TRL_MAX_LENGTH),
+        "truncate": mode.get(content.get("truncation_mode", "keep_start")),
+        "eos": True,
+        "packing": packing,
+        "template": _file_beside(content.get("chat_template_path"), where),
+        "template_arguments": content.get("chat_template_kwargs"),
+    }
+
+
+def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
+    sets = content.get("datasets")
+    first = sets[0] if isinstance(sets, list) and sets and isinstance(sets[0], dict) else {}
+    template = first.get("chat_template") or content.get("chat_template")
+    if template is not None and template not in OWN_TEMPLATES and kind == "chat":
+        raise InputError(
+            f"{where} names axolotl's own template {template!r}; name a file with its Jinja as "
+            "`template` beside `config`, as the tokenizer that the training saved has it"
+        )
+    roles = first.get("roles_to_train", ["assistant"])
+    whole = content.get("train_on_inputs", False) or first.get("type") == "completion"
+    if kind == "chat" and not whole and not {*roles} <= {"assistant", "gpt"}:
+        raise InputError(
+            f"{where}: roles_to_train is {roles}, and raymia scores the assistant's turns or all; "
+            "say `loss_on` beside `config`"
+        )
+    loss_on = {"chat": "assistant", "completion": "completion", "unpaired": "completion"}.get(kind)
+    dropped = content.get("excess_length_strategy", "drop") == "drop"
+    return {
+        "loss_on": "all" if whole else loss_on,
+        "max_length": content.get("sequence_len"),
+        "truncate": "drop" if dropped else "end",
+        "eos": True,
+        "packing": "separate" if content.get("sample_packing") else "none",
+        "template": _file_beside(content.get("chat_template_jinja"), where),
+        "system": content.get("default_system_message"),
+    }
+
+
+def _llama_factory(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
+    del where
+    loss_on: str | None = {"chat": "assistant", "text": "all"}.get(kind, "completion")
+    if kind == "chat" and content.get("mask_history"):
+        loss_on = "last_assistant"
+    if content.get("train_on_prompt"):
+        loss_on = "all"
+    neat = content.get("neat_packing")
+    joined = content.get("packing") or content.get("stage") == "pt"
+    return {
+        "loss_on": None if kind == "tokens" else loss_on,
+        "max_length": content.get("cutoff_len", LLAMA_FACTORY_CUTOFF),
+        "truncate": "end",
+        "eos": True,
+        "packing": "separate" if neat else "joined" if joined and kind == "text" else "none",
+        "system": content.get("default_system"),
+    }
+
+
+def _file_beside(path: Any, where: str) -> str | None:
+    """A template that a file names, which is relative to the file's own folder."""
+    if not path:
+        return None
+    name = str(path)
+    if "{%" in name or "{{" in name:
+        return name
+    if "://" in name or name.startswith("/"):
+        return name
+    own = where.split(".config: ", 1)[-1]
+    return str(PurePosixPath(own).parent / name)

@@ -1,0 +1,133 @@
+"""Records that a model is to answer: what it is given, and what becomes of what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from raymia.models.causal.rendering import RenderingError, TrainedReader
+from raymia.models.causal.training import Training
+from raymia.records.conversations import NOT_TRAINED, content_of, payload_of
+
+QUESTION, ANSWER = "raymia asks this", "raymia answers that"
+"""Contents that no template has in itself."""
+
+
+class Answering:
+    """How a model that was trained so is asked to write a record's answer anew.
+
+    Parameters
+    ----------
+    tokenizer : of the model, from transformers.
+    """
+
+    def __init__(self, tokenizer: Any, training: Training) -> None:
+        self.tokenizer = tokenizer
+        self.training = training
+        self.reader = TrainedReader(tokenizer, training)
+
+    def prompt(self, payload: str) -> list[int]:
+        """What the model is given: all that stands before the record's last answer.
+
+        Raises
+        ------
+        RenderingError
+            If the record has no answer, or the template cannot write what stands before it.
+        """
+        kind, content = self.training.format, content_of(payload)
+        if kind == "chat":
+            return self.reader.prompt_ids(_before_answer(content["messages"]), content.get("tools"))
+        if kind == "completion":
+            return self.reader.prompt_ids(content["prompt"], content.get("tools"))
+        if kind == "tokens":
+            labels = content.get("labels", content["input_ids"])
+            first = next(n for n, label in enumerate(labels) if label != NOT_TRAINED)
+            return list(content["input_ids"][:first])
+        raise RenderingError(f"a record of the format {kind} has no one answer")
+
+    def asked_first(self) -> list[int]:
+        """What a model is given so that it writes the user's turn, too: the template up to it."""
+        begun = self.reader.text_of([{"role": "user", "content": QUESTION}])
+        before, found, _ = begun.partition(QUESTION)
+        if not found:
+            raise RenderingError("the template does not write the user's turn as it stands")
+        ids = self.tokenizer(before, add_special_tokens=False, verbose=False)["input_ids"]
+        return list(ids)
+
+    def asking(self, question: Sequence[int]) -> str | None:
+        """The record of a user's turn that was written, still to be answered; None for an empty
+        one."""
+        text = self._until(question, self.user_end).strip()
+        if not text:
+            return None
+        turns = [{"role": "user", "content": text}, {"role": "assistant", "content": ANSWER}]
+        return payload_of({"messages": turns})
+
+    def answered(self, payload: str, answer: Sequence[int]) -> str | None:
+        """The record with what was written as its answer; None for an empty one."""
+        kind, content = self.training.format, content_of(payload)
+        if kind == "tokens":
+            prompt = self.prompt(payload)
+            labels = [NOT_TRAINED] * len(prompt)
+            whole = {"input_ids": [*prompt, *answer], "labels": [*labels, *answer]}
+            return payload_of(whole) if answer else None
+        is_text = isinstance(content.get("completion"), str)
+        text = self._until(answer, "" if is_text else self.answer_end)
+        if not text.strip():
+            return None
+        if is_text:
+            return payload_of({**content, "completion": text})
+        turn = {"role": "assistant", "content": text.strip()}
+        if kind == "completion":
+            return payload_of({**content, "completion": [turn]})
+        return payload_of({**content, "messages": [*_before_answer(content["messages"]), turn]})
+
+    @cached_property
+    def answer_end(self) -> str:
+        """What the template writes after an answer, as far as it tells that the answer ended."""
+        turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
+        return _first_mark(self.reader.text_of(turns).rpartition(ANSWER)[2])
+
+    @cached_property
+    def user_end(self) -> str:
+        """The same after the user's turn."""
+        turns = [{"role": "user", "content": QUESTION}]
+        rest = self.reader.text_of(turns, add_generation_prompt=True).rpartition(QUESTION)[2]
+        return _first_mark(rest)
+
+    @property
+    def ends(self) -> set[int]:
+        """Tokens that end what is written, beside the model's own."""
+        if self.training.template is None:
+            return set()
+        added = self.tokenizer.added_tokens_encoder
+        return {added[end] for end in (self.answer_end, self.user_end) if end in added}
+
+    def _until(self, ids: Sequence[int], end: str) -> str:
+        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=not end))
+        if end:
+            text = text.partition(end)[0]
+            for token in self.tokenizer.all_special_tokens:
+                text = text.replace(token, "")
+        return text
+
+
+def shared_start(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with."""
+    shortest = min(len(prompt) for prompt in prompts)
+    same = np.array([prompt[:shortest] for prompt in prompts])
+    differing = np.flatnonzero((same != same[0]).any(axis=0))
+    return int(differing[0]) if differing.size else shortest
+
+
+def _before_answer(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The turns before the answer; all of them where the last is still to be answered."""
+    return messages[:-1] if messages[-1]["role"] == "assistant" else messages
+
+
+def _first_mark(text: str) -> str:
+    """The first line of a text that is not empty; a line's end where there is nothing else."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), text)

@@ -1,0 +1,115 @@
+"""What turns a record into tokens, and plain texts, which the tokenizer alone reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A record as a model reads it.
+
+    Attributes
+    ----------
+    ids : its tokens, as the training saw them.
+    scored : bool [tokens], which of them carried a loss; None for all. The first token has no
+        context, and is scored in no case.
+    truncated : whether the training cut the record.
+    error : why it cannot be scored; ``ids`` are empty then.
+    """
+
+    ids: list[int]
+    scored: Bools | None = None
+    truncated: bool = False
+    error: str | None = None
+
+
+class Reader(Protocol):
+    """Turns payloads of records into what a model reads."""
+
+    def read(self, payloads: Sequence[str]) -> list[Rendered]:
+        """The tokens of each payload, and which are scored."""
+
+    def read_after(self, payloads: Sequence[str]) -> list[Rendered]:
+        """The same where other tokens come before: without a token that begins a text."""
+
+    def before(self, payloads: Sequence[str]) -> list[int]:
+        """The tokens of payloads one after another, which others are to follow."""
+
+    def begun(self, payload: str, share: float) -> tuple[list[int], int, int]:
+        """What a model is given of a record so that it writes the rest.
+
+        Parameters
+        ----------
+        share : of a text's words.
+
+        Returns
+        -------
+        Tokens of the beginning; of the whole, a number; and where the rest begins in :meth:`text`,
+        in characters.
+        """
+
+    def text(self, payload: str) -> str:
+        """The text of what is scored."""
+
+    def changed(self, payload: str, change: Callable[[str], str]) -> str:
+        """The payload with the text of what is scored changed, and nothing else."""
+
+
+class PlainReader:
+    """Reads a text as the tokenizer does by default, and scores all of it."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def read(self, payloads: Sequence[str]) -> list[Rendered]:
+        if not payloads:
+            return []
+        ids: list[list[int]] = self.tokenizer(list(payloads), verbose=False)["input_ids"]
+        return [Rendered(tokens) for tokens in ids]
+
+    def read_after(self, payloads: Sequence[str]) -> list[Rendered]:
+        ids: list[list[int]] = self.tokenizer(
+            list(payloads), add_special_tokens=False, verbose=False
+        )["input_ids"]
+        return [Rendered(tokens) for tokens in ids]
+
+    def before(self, payloads: Sequence[str]) -> list[int]:
+        return beginnings(self.tokenizer, ["\n\n".join(payloads) + "\n\n"])[0]
+
+    def begun(self, payload: str, share: float) -> tuple[list[int], int, int]:
+        start = rest_begins(payload, share)
+        prompt = beginnings(self.tokenizer, [payload[:start].rstrip()])[0] if start else []
+        return prompt, len(beginnings(self.tokenizer, [payload])[0]), start
+
+    def text(self, payload: str) -> str:
+        return payload
+
+    def changed(self, payload: str, change: Callable[[str], str]) -> str:
+        return change(payload)
+
+
+def beginnings(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Tokens of texts that something is to follow: without the end that some tokenizers add."""
+    end = tokenizer.eos_token_id
+    encoded: list[list[int]] = tokenizer(list(texts), verbose=False)["input_ids"]
+    return [
+        ids[:-1] if ids and ids[-1] == end and not text.endswith(tokenizer.eos_token) else ids
+        for ids, text in zip(encoded, texts, strict=True)
+    ]
+
+
+def rest_begins(text: str, share: float) -> int:
+    """Where the words after the first share of them begin, in characters; 0 where there are none
+    on one of the sides."""
+    words = list(re.finditer(r"\S+", text))
+    first = int(share * len(words))
+    return words[first].start() if 0 < first < len(words) else 0

@@ -1,0 +1,336 @@
+"""From a record to tokens, and to which of them carried a loss: what the training did.
+
+Rendering is a function of the record, the tokenizer and the training alone. Conversations are
+written by their chat template in the sandbox of transformers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+
+from raymia.models.causal.reading import Bools, PlainReader, Reader, Rendered
+from raymia.models.causal.scored_parts import (
+    Part,
+    changed_parts,
+    scored_parts,
+    scored_text,
+    shared_beginning,
+    split_prompt,
+)
+from raymia.models.causal.training import Training
+from raymia.records.conversations import NOT_TRAINED, content_of
+from raymia.util.errors import RaymiaError
+
+SECONDS_TO_RENDER = 10.0
+LONGEST_RENDERING = 20_000_000
+"""Characters. Both are far beyond any conversation: they stop a template that never ends."""
+GENERATION_MARK = "generation"
+
+Found = TypeVar("Found")
+
+
+class RenderingError(RaymiaError):
+    """A record that its template cannot write, or writes so that no mask can be told."""
+
+
+class TrainedReader:
+    """Reads records as a training did.
+
+    Parameters
+    ----------
+    tokenizer : of the model, from transformers.
+    """
+
+    def __init__(self, tokenizer: Any, training: Training) -> None:
+        self.tokenizer = tokenizer
+        self.training = training
+
+    def read(self, payloads: Sequence[str]) -> list[Rendered]:
+        return [self._read(payload) for payload in payloads]
+
+    def read_after(self, payloads: Sequence[str]) -> list[Rendered]:
+        return [_without_beginning(one, self.tokenizer.bos_token_id) for one in self.read(payloads)]
+
+    def before(self, payloads: Sequence[str]) -> list[int]:
+        first, *others = payloads
+        found = self.read([first])[0].ids
+        for rendered in self.read_after(others):
+            found = [*found, *rendered.ids]
+        return found
+
+    def begun(self, payload: str, share: float) -> tuple[list[int], int, int]:
+        """What is written is the last of the parts that are scored, whatever the share; of tokens
+        all from the first one that is scored."""
+        del share
+        rendered, text = self.read([payload])[0], self.text(payload)
+        if rendered.scored is None or rendered.error is not None:
+            return [], 0, 0
+        places = np.flatnonzero(rendered.scored)
+        length = int(places[-1]) + 1
+        if self.training.format == "tokens":
+            return rendered.ids[: places[0]], length, 0
+        first = int(places[np.flatnonzero(np.diff(places, prepend=-2) > 1)[-1]])
+        last = scored_parts(payload, self.training)[-1:]
+        return rendered.ids[:first], length, len(text) - sum(map(len, last))
+
+    def text(self, payload: str) -> str:
+        if self.training.format != "tokens":
+            text = scored_text(payload, self.training)
+            if text.strip():
+                return text
+        # Tokens have no words, and neither have answers that only call tools.
+        found = self.read([payload])[0]
+        ids = [] if found.scored is None else np.array(found.ids)[found.scored].tolist()
+        return str(self.tokenizer.decode(ids)) or " "
+
+    def changed(self, payload: str, change: Callable[[str], str]) -> str:
+        if self.training.format == "tokens":
+            raise RenderingError("a record of tokens has no words that could be changed")
+        return changed_parts(payload, self.training, change)
+
+    def prompt_ids(self, prompt: Part, tools: Any) -> list[int]:
+        """The tokens of a prompt that is to be answered."""
+        if isinstance(prompt, str):
+            return self._encode(prompt)
+        out = self._apply(self._with_system(prompt), tools, add_generation_prompt=True)
+        return list(out["input_ids"])
+
+    def text_of(self, messages: Sequence[dict[str, Any]], **options: Any) -> str:
+        """What the template writes of messages, with the training's system prompt."""
+        return self._text(self._with_system(messages), None, **options)
+
+    def _read(self, payload: str) -> Rendered:
+        try:
+            ids, scored = self._whole(payload)
+        except RenderingError as error:
+            return Rendered([], error=str(error))
+        limit = self.training.limit
+        truncated = limit is not None and len(ids) > limit
+        if truncated and self.training.truncate == "drop":
+            return Rendered([], error=f"longer than {limit} tokens, so the training left it out")
+        if limit is not None and truncated:
+            part = slice(limit) if self.training.truncate == "end" else slice(-limit, None)
+            ids, scored = ids[part], scored[part]
+        if not scored[1:].any():
+            cut = f" among the {limit} tokens that it was cut to" if truncated else ""
+            return Rendered([], error=f"no token carried a loss{cut}")
+        scored[0] = False
+        return Rendered(ids, scored, truncated)
+
+    def _whole(self, payload: str) -> tuple[list[int], Bools]:
+        """All tokens, and which carried a loss before anything was cut."""
+        kind = self.training.format
+        if kind == "text":
+            return self._all(self._encode(self._ended(payload)))
+        content = content_of(payload)
+        if kind == "tokens":
+            ids = list(content["input_ids"])
+            self._refuse_unknown(ids)
+            labelled = _labelled(content, ids)
+            return ids, labelled if self.training.loss_on == "labels" else np.ones(len(ids), bool)
+        if kind == "chat":
+            return self._conversation(content)
+        tools, side = content.get("tools"), self.training.side
+        ids, scored = self._completion(*split_prompt(content, side), tools)
+        if kind == "preference":
+            # The prompt is what it shares with either answer.
+            prompt, other = split_prompt(content, "rejected" if side == "chosen" else "chosen")
+            _, others = self._completion(prompt, other, tools)
+            if self.training.loss_on == "completion" and others.any():
+                scored[int(np.argmax(others)) :] = True
+        return ids, scored
+
+    def _conversation(self, content: dict[str, Any]) -> tuple[list[int], Bools]:
+        messages, tools = self._with_system(content["messages"]), content.get("tools")
+        if self.training.loss_on == "all":
+            return self._all(self._apply(messages, tools, add_generation_prompt=False)["input_ids"])
+        return self._assistant(messages, tools)
+
+    def _completion(self, prompt: Part, completion: Part, tools: Any) -> tuple[list[int], Bools]:
+        if isinstance(prompt, str) or isinstance(completion, str):
+            before = self.prompt_ids(str(prompt), None)
+            ids = self._encode(self._ended(str(prompt) + str(completion)))
+            turns = None
+        else:
+            before = self.prompt_ids(prompt, tools) if prompt else []
+            whole = self._with_system([*prompt, *completion])
+            if self.training.loss_on in ("assistant", "last_assistant"):
+                ids, turns = self._assistant(whole, tools)
+            else:
+                ids = self._apply(whole, tools, add_generation_prompt=False)["input_ids"]
+                turns = None
+        scored = np.ones(len(ids), bool)
+        if self.training.loss_on != "all":
+            scored[: shared_beginning(before, ids)] = False
+        if turns is not None:
+            scored &= turns
+        return list(ids), scored
+
+    def _assistant(self, messages: list[dict[str, Any]], tools: Any) -> tuple[list[int], Bools]:
+        """The tokens of a conversation, and which of them the assistant's turns are."""
+        if not any(message["role"] == "assistant" for message in messages):
+            raise RenderingError("the conversation has no turn of the assistant")
+        last = self.training.loss_on == "last_assistant"
+        if has_marks(self.training.template):
+            out = self._apply(
+                messages, tools, add_generation_prompt=False, return_assistant_tokens_mask=True
+            )
+            scored = np.array(out["assistant_masks"], bool)
+            if not scored.any():
+                raise RenderingError(
+                    "the template marks what is generated, and marked nothing in this conversation"
+                )
+            if last:
+                scored[: np.flatnonzero(np.diff(scored, prepend=False) & scored)[-1]] = False
+            return list(out["input_ids"]), scored
+        text = self._text(messages, tools)
+        spans = [
+            self._span(messages, number, tools, text)
+            for number, message in enumerate(messages)
+            if message["role"] == "assistant"
+        ]
+        encoded = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        scored = np.zeros(len(encoded["input_ids"]), bool)
+        for start, end in spans[-1:] if last else spans:
+            for place, (begin, stop) in enumerate(encoded["offset_mapping"]):
+                scored[place] |= begin < end and stop > start
+        return list(encoded["input_ids"]), scored
+
+    def _span(
+        self, messages: list[dict[str, Any]], number: int, tools: Any, text: str
+    ) -> tuple[int, int]:
+        """Where the answer of a turn stands in the rendering, in characters.
+
+        It is what comes after the turns before it, rendered to be answered, and ends where the
+        rendering of the turns up to it ends.
+        """
+        before = self._text(messages[:number], tools, add_generation_prompt=True)
+        until = self._text(messages[: number + 1], tools)
+        for prefix, what in ((before, "before"), (until, "up to")):
+            if not text.startswith(prefix):
+                raise RenderingError(
+                    f"the template writes the turns {what} turn {number + 1} otherwise where "
+                    "others follow, so it cannot be told which tokens are the assistant's; name a "
+                    "template with {% generation %} marks as `training.template`, or say "
+                    "`loss_on: all`"
+                )
+        return len(before), len(until)
+
+    def _with_system(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        system = self.training.system
+        if system is None or (messages and messages[0]["role"] == "system"):
+            return list(messages)
+        return [{"role": "system", "content": system}, *messages]
+
+    def _ended(self, text: str) -> str:
+        end = self.tokenizer.eos_token
+        if not self.training.eos or not end or text.endswith(end):
+            return text
+        return text + str(end)
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
+        return ids
+
+    def _all(self, ids: Sequence[int]) -> tuple[list[int], Bools]:
+        return list(ids), np.ones(len(ids), bool)
+
+    def _refuse_unknown(self, ids: Sequence[int]) -> None:
+        known = len(self.tokenizer)
+        if ids and not 0 <= min(ids) <= max(ids) < known:
+            raise RenderingError(
+                f"a token that the tokenizer does not have; it has 0 to {known - 1}, came: "
+                f"{min(ids)} to {max(ids)}"
+            )
+
+    def _text(self, messages: Sequence[dict[str, Any]], tools: Any, **options: Any) -> str:
+        if not messages:
+            return ""
+        return str(self._apply(messages, tools, tokenize=False, **options))
+
+    def _apply(self, messages: Sequence[dict[str, Any]], tools: Any, **options: Any) -> Any:
+        """Write messages by the template, as transformers does; tokens unless it is told not to."""
+
+        def render() -> Any:
+            return self.tokenizer.apply_chat_template(
+                list(messages),
+                tools=tools,
+                chat_template=self.training.template,
+                return_dict=options.get("tokenize", True),
+                tokenizer_kwargs={"verbose": False},
+                **{**self.training.arguments, **options},
+            )
+
+        return within_limits(render)
+
+
+def within_limits(render: Callable[[], Found], seconds: float = SECONDS_TO_RENDER) -> Found:
+    """What a template writes.
+
+    Raises
+    ------
+    RenderingError
+        If it raises, takes too long, or writes too much.
+    """
+    found: list[Found] = []
+    raised: list[Exception] = []
+
+    def run() -> None:
+        try:
+            found.append(render())
+        except Exception as error:  # of any kind, by what the template does
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if raised:
+        why = str(raised[0]).split("\n", 1)[0] or type(raised[0]).__name__
+        raise RenderingError(f"the template cannot write it: {why}") from raised[0]
+    if not found:
+        raise RenderingError(f"the template did not end within {seconds:g} seconds")
+    written = found[0]
+    size = len(written) if isinstance(written, str) else len(written["input_ids"])  # type: ignore[index]
+    if size > LONGEST_RENDERING:
+        raise RenderingError(f"the template wrote {size:,} characters or tokens")
+    return written
+
+
+@cache
+def has_marks(template: str | None) -> bool:
+    """Whether a template marks what the assistant generates."""
+    if template is None:
+        return False
+    import jinja2
+
+    tokens = pairwise(jinja2.Environment().lexer.tokenize(template))
+    return any(
+        before.type == "block_begin" and token.value == GENERATION_MARK for before, token in tokens
+    )
+
+
+def _without_beginning(rendered: Rendered, begin: int | None) -> Rendered:
+    if begin is None or rendered.ids[:1] != [begin] or rendered.scored is None:
+        return rendered
+    return replace(rendered, ids=rendered.ids[1:], scored=rendered.scored[1:])
+
+
+def _labelled(content: dict[str, Any], ids: Sequence[int]) -> Bools:
+    labels = content.get("labels")
+    if labels is None:
+        return np.ones(len(ids), bool)
+    return np.array([label != NOT_TRAINED for label in labels], bool)
+
+
+def reader_for(tokenizer: Any, training: Training | None) -> Reader:
+    """What reads the records of a model that was trained so; None stands for plain texts."""
+    return PlainReader(tokenizer) if training is None else TrainedReader(tokenizer, training)

@@ -1,0 +1,77 @@
+"""How a model was trained, as far as it decides what tokens a record becomes and which of them
+carried a loss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from raymia.spec import LossOn, Packing, RecordFormat, TruncatedSide
+from raymia.util.hashing import digest
+
+VERSION = 1
+"""Of the code that renders; whoever changes what tokens a record becomes raises it."""
+
+Side = Literal["chosen", "rejected"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that rendering a record depends on beside the record and the tokenizer.
+
+    Attributes
+    ----------
+    format : of the records.
+    template : of conversations, as Jinja; None where no record is one.
+    template_arguments : JSON of what else the template is given.
+    side : which answer of a preference is scored.
+    """
+
+    format: RecordFormat
+    loss_on: LossOn
+    template: str | None = None
+    template_arguments: str = "{}"
+    max_length: int | None = None
+    truncate: TruncatedSide = "end"
+    eos: bool = False
+    system: str | None = None
+    packing: Packing = "none"
+    side: Side = "chosen"
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens that a record was cut to; a text that was cut into rows lost none."""
+        return None if self.packing == "joined" else self.max_length
+
+    @property
+    def other_side(self) -> Training:
+        """The same with the other answer of a preference scored."""
+        return replace(self, side="rejected" if self.side == "chosen" else "chosen")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the template is given beside the messages."""
+        found: dict[str, Any] = json.loads(self.template_arguments)
+        return found
+
+    def key_parts(self) -> Mapping[str, Any]:
+        """Everything that changes what tokens a record becomes."""
+        return {
+            "version": VERSION,
+            "format": self.format,
+            "loss_on": self.loss_on,
+            "template": self.template,
+            "template_arguments": self.template_arguments,
+            "max_length": self.limit,
+            "truncate": self.truncate,
+            "eos": self.eos,
+            "system": self.system,
+            "side": self.side,
+        }
+
+    @property
+    def changed_parts(self) -> str:
+        """Hash of what decides which words of a record are changed, where its copies are."""
+        return digest([self.format, self.loss_on, self.side])

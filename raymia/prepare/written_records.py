@@ -1,0 +1,175 @@
+"""Records that a target writes itself: it answers prompts, or writes these, too."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from raymia.models.causal.answering import Answering, shared_start
+from raymia.models.causal.generation import continue_tokens
+from raymia.models.causal.model import CausalLM
+from raymia.models.causal.rendering import RenderingError
+from raymia.models.causal.training import Training
+from raymia.prepare.fine_tune import Progress
+from raymia.spec import SelfPromptReference
+from raymia.util.draws import stream_key
+from raymia.util.errors import InputError
+
+if TYPE_CHECKING:
+    from raymia.prepare.self_prompt import SelfPromptRecipe
+
+SHORTEST_ANSWER = 8
+"""Tokens that a prompt must leave to the answer."""
+
+
+def write_records(
+    target: CausalLM, recipe: SelfPromptRecipe, training: Training, progress: Progress
+) -> tuple[list[str], dict[str, Any]]:
+    """Let the target answer prompts, record i prompt ``i % prompts``, or prompts of its own.
+
+    Returns
+    -------
+    Payloads of records, and facts about them.
+
+    Raises
+    ------
+    InputError
+        If no prompt can be used, all begin with the same tokens and nothing else, or the target
+        writes next to nothing.
+    """
+    spec, answering = recipe.spec, Answering(target.tokenizer, training)
+    writer = _Writer(target, spec, answering, recipe.seed)
+    facts: dict[str, Any] = {}
+    if spec.prompts == "none":
+        first = answering.asked_first() or beginning_of_text(target)
+        questions = writer.write(
+            [first] * spec.texts, "self prompt's question", lambda *_: None, writer.length // 2
+        )
+        asked = [answering.asking(question) for question in questions]
+        payloads = [payload for payload in asked if payload is not None]
+        facts["prompts_empty"] = len(asked) - len(payloads)
+    else:
+        payloads = list(recipe.prompts)
+    usable, reasons = _usable(payloads, answering, writer.longest_prompt)
+    if not usable:
+        said = reasons.most_common(1)
+        why = said[0][0] if said else "the target wrote none"
+        raise InputError(f"self-prompting: not one of {len(payloads)} prompts can be used: {why}")
+    if spec.prompts == "none":
+        chosen = usable
+    else:
+        chosen = [usable[i % len(usable)] for i in range(spec.texts)]
+        _refuse_one_prompt([ids for _, ids in usable])
+    answers = writer.write([ids for _, ids in chosen], "self prompt", progress)
+    records = [
+        answering.answered(payload, answer)
+        for (payload, _), answer in zip(chosen, answers, strict=True)
+    ]
+    written = [record for record in records if record is not None]
+    if len(written) < 2:
+        raise InputError(
+            f"self-prompting: the target wrote {len(written)} usable answers out of "
+            f"{len(records)}; look at the checkpoint, or at the prompts"
+        )
+    lengths = [len(answer) for answer in answers]
+    return written, {
+        **facts,
+        "prompts": len({payload for payload, _ in usable}),
+        "prompts_unusable": sum(reasons.values()),
+        "prompts_begin_with_the_same_tokens": shared_start([ids for _, ids in usable]),
+        "texts_empty": len(records) - len(written),
+        "texts_repeated": len(written) - len({*written}),
+        "mean_tokens_written": round(sum(lengths) / len(lengths), 1),
+        "ended_by_themselves": writer.ended,
+    }
+
+
+class _Writer:
+    """Continues prompts of any lengths; those of one length side by side."""
+
+    def __init__(
+        self, target: CausalLM, spec: SelfPromptReference, answering: Answering, seed: int
+    ) -> None:
+        self.target, self.spec, self.ends, self.seed = target, spec, answering.ends, seed
+        self.length = min(spec.max_tokens, target.max_tokens or spec.max_tokens)
+        self.longest_prompt = self.length - SHORTEST_ANSWER
+        self.ended = 0
+
+    def write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        what: str,
+        progress: Progress,
+        whole: int | None = None,
+    ) -> list[list[int]]:
+        """What the target writes after each prompt; a draw is a function of (seed, what, place).
+
+        Parameters
+        ----------
+        whole : tokens of prompt and what is written together, at most; default: :attr:`length`.
+        """
+        whole = whole or self.length
+        by_length: dict[int, list[int]] = defaultdict(list)
+        for place, prompt in enumerate(prompts):
+            by_length[len(prompt)].append(place)
+        found: dict[int, list[int]] = {}
+        self.ended = 0
+        for length, places in sorted(by_length.items()):
+            for start in range(0, len(places), self.spec.generation_batch):
+                some = places[start : start + self.spec.generation_batch]
+                rows = continue_tokens(
+                    self.target,
+                    [prompts[place] for place in some],
+                    [stream_key(self.seed, what, place) for place in some],
+                    new_tokens=whole - length,
+                    temperature=self.spec.temperature,
+                    top_k=self.spec.top_k,
+                    budget=self.length * self.spec.generation_batch,
+                    ends=self.ends,
+                )
+                found.update(zip(some, rows, strict=True))
+                self.ended += sum(len(row) < whole - length for row in rows)
+                progress(len(found), len(prompts))
+        return [found[place] for place in range(len(prompts))]
+
+
+def _usable(
+    payloads: Sequence[str], answering: Answering, longest: int
+) -> tuple[list[tuple[str, list[int]]], Counter[str]]:
+    """The prompts that leave room for an answer, with their tokens, and why others do not."""
+    usable, reasons = [], Counter[str]()
+    for payload in payloads:
+        try:
+            ids = answering.prompt(payload)
+        except RenderingError as error:
+            reasons[str(error)] += 1
+            continue
+        if not ids:
+            reasons["there is nothing before the answer"] += 1
+        elif len(ids) > longest:
+            reasons[f"longer than the {longest} tokens that leave room for an answer"] += 1
+        else:
+            usable.append((payload, ids))
+    return usable, reasons
+
+
+def _refuse_one_prompt(prompts: Sequence[Sequence[int]]) -> None:
+    if len(prompts) > 1 and len({tuple(prompt) for prompt in prompts}) == 1:
+        raise InputError(
+            f"self-prompting: all {len(prompts):,} prompts are the same {len(prompts[0])} tokens, "
+            "so that the target would be asked one thing again and again; give prompts that differ "
+            "before their last answer, or `prompts: none`"
+        )
+
+
+def beginning_of_text(target: CausalLM) -> list[int]:
+    """What stands for the beginning of a text."""
+    tokenizer = target.tokenizer
+    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if begin is None:
+        raise InputError(
+            "self-prompting: `prompts: none` has the target begin by itself, and its tokenizer has "
+            "no token for the beginning of a text; name files of prompts"
+        )
+    return [int(begin)]

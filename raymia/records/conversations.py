@@ -1,0 +1,186 @@
+"""Records that are more than a text: conversations, completions, tokens and preferences.
+
+Such a record's payload is JSON of its content, in one form however the file spells it; its id is a
+hash of that content and of nothing that a template adds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from raymia.records.texts import is_unicode, why_no_text
+from raymia.spec import RecordFormat
+from raymia.util.hashing import digest_bytes
+
+COLUMNS: Mapping[RecordFormat, tuple[str, ...]] = {
+    "chat": ("messages",),
+    "completion": ("prompt", "completion"),
+    "tokens": ("input_ids",),
+    "preference": ("chosen", "rejected"),
+    "unpaired": ("prompt", "completion", "label"),
+}
+"""Columns that a record of each format must have."""
+OPTIONAL: Mapping[RecordFormat, tuple[str, ...]] = {
+    "chat": ("tools",),
+    "completion": ("tools",),
+    "tokens": ("labels",),
+    "preference": ("prompt", "tools"),
+    "unpaired": ("tools",),
+}
+SHARE_GPT = "conversations"
+"""The column that ShareGPT calls its messages."""
+SHARE_GPT_ROLES = {"human": "user", "gpt": "assistant", "bard": "assistant", "chatgpt": "assistant"}
+NOT_TRAINED = -100
+"""The label of a token without a loss."""
+
+
+def found_format(columns: Iterable[str], text_column: str) -> RecordFormat | None:
+    """The format that the columns of a file say; None where they say none, or more than one."""
+    names = {"messages" if name == SHARE_GPT else name for name in columns}
+    kinds: list[RecordFormat] = [
+        kind
+        for kind in ("chat", "tokens", "preference", "completion")
+        if names.issuperset(COLUMNS[kind])
+    ]
+    if "completion" in kinds and "label" in names:
+        kinds[kinds.index("completion")] = "unpaired"
+    if text_column in names and not {"chat", "tokens", "preference"} & {*kinds}:
+        return "text"
+    return kinds[0] if len(kinds) == 1 and text_column not in names else None
+
+
+def canonical(kind: RecordFormat, row: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """The content of a record in one form, and why it cannot be used; None where it can.
+
+    Parameters
+    ----------
+    row : values by the names of :data:`COLUMNS` and :data:`OPTIONAL`.
+    """
+    content: dict[str, Any] = {}
+    for name in (*COLUMNS[kind], *OPTIONAL[kind]):
+        value = row.get(name)
+        if value is None and name in OPTIONAL[kind]:
+            continue
+        if name == "tools":
+            value, reason = _tools(value)
+        elif name in ("input_ids", "labels"):
+            value, reason = _numbers(value, name)
+        elif name == "label":
+            value, reason = _flag(value)
+        elif name == "messages":
+            value, reason = _messages(value, name)
+        else:
+            value, reason = _text_or_messages(value, name)
+        if reason is not None:
+            return {}, reason
+        if value is not None:
+            content[name] = value
+    return content, _disagrees(kind, content)
+
+
+def payload_of(content: Mapping[str, Any]) -> str:
+    """A record's content as one string; keys keep the order that templates print them in."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def content_id(content: Mapping[str, Any]) -> str:
+    """The id of a record: a hash of its content, whatever the order of its keys."""
+    return digest_bytes(
+        json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+    )
+
+
+def content_of(payload: str) -> dict[str, Any]:
+    """What :func:`payload_of` made a string of."""
+    found: dict[str, Any] = json.loads(payload)
+    return found
+
+
+def _text_or_messages(value: Any, name: str) -> tuple[Any, str | None]:
+    if isinstance(value, str):
+        if name in ("prompt",):
+            return value, None if is_unicode(value) else why_no_text(value)
+        reason = why_no_text(value)
+        return value, None if reason is None else f"{name}: {reason}"
+    return _messages(value, name)
+
+
+def _messages(value: Any, name: str) -> tuple[list[dict[str, Any]], str | None]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return [], f"{name} is a text and no list of messages"
+    if not isinstance(value, Sequence):
+        came = "null" if value is None else type(value).__name__
+        return [], f"{name} should be a list of messages, but is {came}"
+    if not value:
+        return [], f"{name} has no message"
+    found = []
+    for number, message in enumerate(value, start=1):
+        if not isinstance(message, Mapping):
+            return [], f"message {number} of {name} should be an object with role and content"
+        one = {key: held for key, held in message.items() if held is not None}
+        if "role" not in one and "from" in one:
+            one = {_as_chat(key): held for key, held in one.items()}
+            one["role"] = SHARE_GPT_ROLES.get(str(one["role"]), one["role"])
+        role = one.get("role")
+        if not isinstance(role, str) or not role:
+            return [], f"message {number} of {name} has no role"
+        if "content" not in one and not {"tool_calls", "thinking", "reasoning_content"} & {*one}:
+            return [], f"message {number} of {name} has no content"
+        found.append(one)
+    text = json.dumps(found, ensure_ascii=False)
+    return found, None if is_unicode(text) else "not valid Unicode: a surrogate without its pair"
+
+
+def _as_chat(key: str) -> str:
+    return {"from": "role", "value": "content"}.get(key, key)
+
+
+def _tools(value: Any) -> tuple[Any, str | None]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else None
+        except json.JSONDecodeError:
+            return None, "tools is a text, and no JSON"
+    if value is not None and not isinstance(value, list):
+        return None, f"tools should be a list, but is a {type(value).__name__}"
+    return value or None, None
+
+
+def _numbers(value: Any, name: str) -> tuple[list[int], str | None]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        came = "null" if value is None else type(value).__name__
+        return [], f"{name} should be a list of whole numbers, but is {came}"
+    if not all(isinstance(number, int) and not isinstance(number, bool) for number in value):
+        return [], f"{name} should be a list of whole numbers"
+    if not value:
+        return [], f"{name} is empty"
+    return list(value), None
+
+
+def _flag(value: Any) -> tuple[bool, str | None]:
+    if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value), None
+    return False, "label should be true or false"
+
+
+def _disagrees(kind: RecordFormat, content: Mapping[str, Any]) -> str | None:
+    """Why the parts of a record do not go together; None where they do."""
+    if kind == "tokens" and "labels" in content:
+        ids, labels = content["input_ids"], content["labels"]
+        if len(ids) != len(labels):
+            return f"labels of another length than input_ids; came: {len(labels)}, {len(ids)}"
+        if all(label == NOT_TRAINED for label in labels[1:]):
+            return f"every label is {NOT_TRAINED}, so no token was trained on"
+        if any(label not in (NOT_TRAINED, token) for label, token in zip(labels, ids, strict=True)):
+            return f"labels that are neither {NOT_TRAINED} nor the token itself"
+    parts = [content[n] for n in ("prompt", "completion", "chosen", "rejected") if n in content]
+    if len({isinstance(part, str) for part in parts}) > 1:
+        return "some parts are texts and others messages; give all of them as one or the other"
+    if kind == "preference" and content["chosen"] == content["rejected"]:
+        return "chosen and rejected are the same"
+    return None

@@ -1,0 +1,140 @@
+"""How records of any format are read: which format they are of, and their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from raymia.records.base import (
+    Given,
+    RecordSet,
+    SetAside,
+    gather_others,
+    gather_records,
+    group_name,
+)
+from raymia.records.column_names import column_names
+from raymia.records.conversations import (
+    COLUMNS,
+    OPTIONAL,
+    SHARE_GPT,
+    canonical,
+    content_id,
+    found_format,
+    payload_of,
+)
+from raymia.records.tables import read_rows
+from raymia.records.texts import SCHEMA, read_checked_texts
+from raymia.spec import FORMATS, RecordFormat, TextRecordsSpec
+from raymia.util.errors import InputError
+
+FLAT = (".csv", ".tsv", ".txt")
+
+
+def format_of_records(spec: TextRecordsSpec) -> RecordFormat:
+    """The format of an audit's records: as the audit file has it, or as their columns say it.
+
+    Raises
+    ------
+    InputError
+        If the columns leave it open, or not all files are of one format.
+    """
+    if spec.format is not None:
+        return spec.format
+    if "text_column" in spec.model_fields_set:
+        return "text"
+    paths = (*spec.members, *spec.non_members, *spec.candidates)
+    found = {path: _format_of(path, spec.text_column) for path in paths}
+    kinds = {*found.values()}
+    if len(kinds) > 1:
+        each = ", ".join(f"{path} has {kind}" for path, kind in found.items())
+        raise InputError(
+            f"records: files of different formats: {each}; give files of one format, or name it as "
+            "`format` under `records`"
+        )
+    return kinds.pop() if kinds else "text"
+
+
+def read_records(spec: TextRecordsSpec, kind: RecordFormat = "text") -> RecordSet:
+    """Read members, non-members and candidates; see :func:`gather_records`."""
+    return gather_records(
+        spec, lambda path: _checked(path, kind, spec.text_column, spec.group_column), SCHEMA
+    )
+
+
+def read_others(
+    paths: list[str],
+    kind: RecordFormat,
+    column: str,
+    what: str,
+    taken: Mapping[str, str],
+    aside: list[SetAside],
+    where: str,
+) -> dict[str, str]:
+    """Read what is none of the records: a population, known members.
+
+    Parameters
+    ----------
+    column : of texts, where they are texts.
+
+    The others, and what is returned, are those of :func:`gather_others`.
+    """
+    name = "a text" if kind == "text" else f"a record of the format {kind}"
+    return gather_others(
+        paths, lambda path: _checked(path, kind, column), what, name, taken, aside, where
+    )
+
+
+def _checked(
+    path: str, kind: RecordFormat, text_column: str, group_column: str | None = None
+) -> Iterator[Given]:
+    if kind == "text":
+        yield from read_checked_texts(path, text_column, group_column)
+        return
+    for row in read_rows(path, _wanted(path, kind, group_column)):
+        if row.reason is not None:
+            yield Given(row.where, reason=row.reason)
+            continue
+        content, reason = canonical(kind, row.values)
+        if reason is not None:
+            yield Given(row.where, reason=reason)
+        else:
+            group = group_name(row.values.get("group_column"))
+            yield Given(row.where, content_id(content), payload_of(content), group)
+
+
+def _wanted(path: str, kind: RecordFormat, group_column: str | None) -> dict[str, str | None]:
+    """The columns to read, by the names that raymia knows them by."""
+    found = column_names(path)
+    renamed = {"messages": SHARE_GPT} if "messages" not in found and SHARE_GPT in found else {}
+    missing = [name for name in COLUMNS[kind] if renamed.get(name, name) not in found]
+    if missing:
+        raise InputError(
+            f"{path}: records of the format {kind} have {_listed(COLUMNS[kind])}, and here there "
+            f"is no {_listed(missing)}; found: {', '.join(found) or 'no column'}"
+        )
+    if path.partition("?")[0].lower().endswith(FLAT) and kind not in ("completion", "unpaired"):
+        raise InputError(
+            f"{path}: records of the format {kind} are nested, which no such file holds; save them "
+            "as JSONL or Parquet"
+        )
+    names: Sequence[str] = (*COLUMNS[kind], *(n for n in OPTIONAL[kind] if n in found))
+    wanted: dict[str, str | None] = {name: renamed.get(name, name) for name in names}
+    return {**wanted, "group_column": group_column}
+
+
+def _format_of(path: str, text_column: str) -> RecordFormat:
+    found = column_names(path)
+    kind = found_format(found, text_column)
+    if kind is not None:
+        return kind
+    told = {name for columns in COLUMNS.values() for name in columns} | {SHARE_GPT}
+    if not told & {*found}:
+        return "text"  # whose reader says which column is missing
+    raise InputError(
+        f"{path}: its columns leave open what a record is; found: {', '.join(found)}. Name the "
+        f"format as `format` under `records`: {', '.join(FORMATS)}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(repr(name) for name in names)

@@ -1,0 +1,250 @@
+"""Audits of conversations and of preferences, from the audit file to the report."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from chat_templates import WRITES_THE_DAY
+from small_audit import BASE, console, reweigh
+from small_chat_audit import conversation, write_chat_audit
+from transformers import AutoTokenizer
+
+from raymia.cli.plan import audit_plan
+from raymia.evidence.store import EvidenceStore
+from raymia.modalities.resolve import resolve_inputs
+from raymia.plan.planning import plan_audit
+from raymia.run.audit import run_audit
+from raymia.spec.file import load_spec
+from raymia.util.errors import InputError
+
+ATTACKS = ["loss", "zlib", "lowercase", "recall", "pac", "spv@base", "difference@self_prompt"]
+
+
+def lines(path):
+    return Path(path).read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("other")
+    reweigh(BASE, folder, lambda tensor: tensor * 0.97)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, other):
+    folder = tmp_path_factory.mktemp("chat")
+    tune = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3}
+    file = write_chat_audit(
+        folder,
+        attacks=ATTACKS,
+        references={
+            "base": {"model": str(other)},
+            "self_prompt": {"kind": "self_prompt", "prompts": "prompts.jsonl", "texts": 4,
+                            "max_tokens": 80, "fine_tune": tune},
+        },
+        neighbors={"kind": "substitute", "count": 2},
+        probes={"swaps": {"count": 2}},
+    )  # fmt: skip
+    return load_spec(file), run_audit(load_spec(file), console())
+
+
+def test_every_attack_scores_every_conversation(done):
+    _, result = done
+    assert [metrics.attack for metrics in result.metrics if metrics.n_members == 8] == ATTACKS
+    assert result.dropped == []
+    assert result.complete
+
+
+def test_evidence_is_on_the_answers_alone(done):
+    spec, _ = done
+    store = EvidenceStore(spec.store)
+    inputs = resolve_inputs(spec)
+    plan = plan_audit(inputs, store)[0]
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    answers = {
+        one["messages"][1]["content"] + "<|eot|>"
+        for name in ("members", "non_members")
+        for one in map(json.loads, lines(getattr(spec.records, name)[0]))
+    }
+    key = next(p.key for p in plan.target.probes if p.key.kind == "text.tokens")
+    ids = set(inputs.records.ids)
+    rows = [row for row in store.read(key).to_pylist() if row["record_id"] in ids]
+    assert {tokenizer.decode(row["token_ids"]) for row in rows} == answers
+
+
+def test_neighbors_change_the_answer_and_leave_the_question(done):
+    spec, _ = done
+    inputs = resolve_inputs(spec)
+    plan = plan_audit(inputs, EvidenceStore(spec.store))[0]
+    made = EvidenceStore(spec.store).read(plan.neighbors.probes[0].key).to_pylist()
+    payloads = dict(
+        zip(inputs.records.ids, inputs.records.table["payload"].to_pylist(), strict=True)
+    )
+    assert len(made) == 32
+    for row in made:
+        own, changed = (
+            json.loads(p)["messages"] for p in (payloads[row["record_id"]], row["payload"])
+        )
+        assert changed[0] == own[0]
+        assert changed[1] != own[1]
+
+
+def test_the_second_run_asks_nothing_and_another_template_asks_anew(done, tmp_path):
+    spec, _ = done
+    planned = plan_audit(resolve_inputs(spec), EvidenceStore(spec.store))
+    assert not planned.is_missing_anything
+    template = tmp_path / "blank.jinja"
+    template.write_text(Path(spec.training.template).read_text() + " ")
+    other = spec.model_copy(
+        update={"training": spec.training.model_copy(update={"template": str(template)})}
+    )
+    again = plan_audit(resolve_inputs(other), EvidenceStore(spec.store))
+    assert again[0].target.stored == 0
+
+
+def test_the_reference_was_made_of_answers_and_says_so(done):
+    _, result = done
+    (card,) = [card for card in result.references if card.name.startswith("self_prompt")]
+    facts = json.dumps(card.model_dump(mode="json"))
+    for fact in ("prompts_begin_with_the_same_tokens", "ended_by_themselves", "mean_tokens"):
+        assert fact in facts
+
+
+def test_what_is_assumed_stands_in_the_plan_and_in_the_report(done):
+    spec, result = done
+    assumed = "training: it is assumed that no record was cut; say `max_length` where some were"
+    assert assumed in result.problems
+    out = console()
+    out.print(audit_plan(spec), soft_wrap=True)
+    assert assumed in re.sub(r"\s+", " ", out.file.getvalue())
+
+
+def test_the_report_shows_what_was_scored_and_what_was_not(done):
+    spec, result = done
+    pieces = result.text_examples[0].pieces
+    assert pieces[0].part == "context"
+    assert "<|user|>" in pieces[0].text
+    assert any(piece.part == "scored" and piece.log_prob is not None for piece in pieces)
+    page = Path(spec.output, "report.html").read_text(encoding="utf-8")
+    assert '<span class="context">' in page
+
+
+def test_self_prompting_needs_no_prompts(tmp_path, other):
+    file = write_chat_audit(
+        tmp_path,
+        attacks=["difference@from_nothing"],
+        count=4,
+        references={
+            "base": {"model": str(other)},
+            "from_nothing": {"kind": "self_prompt", "prompts": "none", "texts": 4,
+                             "max_tokens": 60, "fine_tune": {"epochs": 1, "batch_size": 4}},
+        },
+    )  # fmt: skip
+    result = run_audit(load_spec(file), console())
+    assert result.complete, result.problems
+    assert [metrics.attack for metrics in result.metrics] == ["difference@from_nothing"]
+
+
+# ------------------------------------------------------------------ preferences
+
+
+def pair(text):
+    question, answer = conversation(text)["messages"]
+    wrong = {"role": "assistant", "content": " ".join(reversed(answer["content"].split()))}
+    return {"prompt": [question], "chosen": [answer], "rejected": [wrong]}
+
+
+def test_pairs_are_scored_by_their_margin_and_its_halves(tmp_path, other):
+    file = write_chat_audit(
+        tmp_path,
+        make=pair,
+        count=6,
+        references={"base": {"model": str(other)}},
+        training={"template": "template.jinja"},
+        attacks=["margin", "reward@base", "reward_of_other@base", "loss"],
+    )
+    result = run_audit(load_spec(file), console())
+    attacks = [metrics.attack for metrics in result.metrics]
+    assert attacks == ["margin", "margin@base", "reward@base", "reward_of_other@base", "loss"]
+    assert result.dropped == []
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def refused(folder, match, **sections):
+    file = write_chat_audit(folder, **sections)
+    with pytest.raises(InputError, match=match):
+        resolve_inputs(load_spec(file))
+
+
+def test_a_tokenizer_without_a_template_says_what_to_write(tmp_path):
+    refused(tmp_path, "has no chat template; name the one that the training used", training={})
+
+
+def test_a_loss_that_means_nothing_for_the_format_is_refused(tmp_path):
+    training = {"template": "template.jinja", "loss_on": "completion"}
+    refused(tmp_path, "means nothing for records of the format chat", training=training)
+
+
+def test_a_template_that_no_record_can_be_read_by_is_refused_before_a_model_is_loaded(tmp_path):
+    (tmp_path / "raises.jinja").write_text("{{ raise_exception('no such role') }}")
+    training = {"template": "raises.jinja"}
+    refused(tmp_path, "not one of 16 records.*no such role", training=training)
+
+
+def test_a_limit_that_leaves_no_answer_is_refused(tmp_path):
+    training = {"template": "template.jinja", "max_length": 4}
+    refused(tmp_path, "no token carried a loss among the 4 tokens", training=training)
+
+
+def test_a_template_that_writes_the_day_writes_that_of_the_training(tmp_path):
+    (tmp_path / "day.jinja").write_text(WRITES_THE_DAY)
+    training = {"template": "day.jinja"}
+    refused(tmp_path, "say that of the training as `date", training=training)
+    dated = {**training, "date": "2025-03-09"}
+    (target,) = resolve_inputs(
+        load_spec(write_chat_audit(tmp_path, training=dated))
+    ).targets.values()
+    assert target.training.template.startswith('{{ "09 Mar 2025" }}')
+    (tmp_path / "day.jinja").write_text("{% set f = '%Y' %}{{ strftime_now(f) }}")
+    refused(tmp_path, "in a form that it makes up", training=dated)
+
+
+def test_targets_that_were_trained_otherwise_share_no_reference(tmp_path):
+    targets = [
+        {"name": "one", "model": str(BASE)},
+        {"name": "two", "model": str(BASE),
+         "training": {"template": "template.jinja", "loss_on": "all"}},
+    ]  # fmt: skip
+    references = {"base": {"model": str(BASE)}}
+    refused(tmp_path, "was trained otherwise than", targets=targets, references=references)
+
+
+def test_a_checkpoints_own_template_is_taken_and_that_of_its_copy_is_the_same(tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(BASE, tmp_path / name)
+        (tmp_path / name / "chat_template.jinja").write_text("{{ messages[0].content }}: "
+            "{% generation %}{{ messages[1].content }}{% endgeneration %}")  # fmt: skip
+    targets = [{"name": name, "model": name} for name in ("one", "two")]
+    file = write_chat_audit(tmp_path, targets=targets, training={"loss_on": "assistant"})
+    one, two = resolve_inputs(load_spec(file)).targets.values()
+    assert one.fingerprint == two.fingerprint
+    assert one.training.template.startswith("{{ messages[0].content }}")
+
+
+def test_the_audit_file_of_plain_texts_is_as_it_was(tmp_path):
+    rows = "".join(json.dumps({"text": f"passage {n} of many words"}) + "\n" for n in range(4))
+    (tmp_path / "m.jsonl").write_text(rows)
+    spec = {"records": {"members": "m.jsonl"}, "targets": [{"name": "t", "model": str(BASE)}]}
+    (tmp_path / "audit.yaml").write_text(yaml.safe_dump(spec))
+    inputs = resolve_inputs(load_spec(tmp_path / "audit.yaml"))
+    assert inputs.targets["t"].training is None
+    assert inputs.spec.records.format is None
+    assert inputs.assumed == ()

@@ -1,0 +1,148 @@
+"""Tokens and labels are those that TRL trains on: as recorded, and live where TRL is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import chat_templates
+import numpy as np
+import pytest
+import torch
+from record_trl_labels import (
+    CHATS,
+    COMPLETIONS,
+    MAX_LENGTH,
+    as_completions,
+    prepared_by_trl,
+)
+from tiny_models import BASE, checkpoint, save_tiny
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.rendering import TrainedReader, has_marks
+from raymia.models.causal.training import Training
+
+RECORDED = json.loads(
+    (Path(chat_templates.__file__).parent / "trl_labels.json").read_text(encoding="utf-8")
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(BASE)
+
+
+def rows_of(kind):
+    if kind == "completion":
+        return as_completions([*CHATS.values()])
+    return [{"messages": turns} for turns in CHATS.values()]
+
+
+def training_of(kind, template, limit):
+    chat = kind != "completion"
+    return Training(
+        "chat" if chat else "completion", kind, template=template, max_length=limit, eos=not chat
+    )
+
+
+def ours(tokenizer, rows, training):
+    """Tokens and labels of each record that can be scored; the first label is no one's."""
+    found = TrainedReader(tokenizer, training).read([json.dumps(row) for row in rows])
+    return [
+        (r.ids, [t if s else -100 for t, s in zip(r.ids, r.scored, strict=True)])
+        for r in found
+        if r.error is None
+    ], [r.error for r in found]
+
+
+def without_first(rows):
+    """The first token has no context, so its label is never learned from; a record of which
+    nothing else was trained on is none."""
+    kept = [(ids, labels[1:]) for ids, labels in rows]
+    return [row for row in kept if any(label != -100 for label in row[1])]
+
+
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case.replace(" ", "-"))
+def test_tokens_and_labels_are_those_recorded(tokenizer, case):
+    name, kind, limit = case.rsplit(" ", 2)
+    limit = None if limit == "None" else int(limit)
+    if name == "plain":
+        rows, template = [*COMPLETIONS.values()], None
+    else:
+        rows, template = rows_of(kind), chat_templates.ALL[name]
+    found, _ = ours(tokenizer, rows, training_of(kind, template, limit))
+    assert without_first(found) == without_first([tuple(row) for row in RECORDED[case]])
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "falcon"])
+def test_the_loss_over_the_evidence_is_that_of_the_training(tmp_path, kind):
+    folder = save_tiny(tmp_path / kind, kind)
+    training = training_of("assistant", chat_templates.MARKED, MAX_LENGTH)
+    model = load_causal_lm(checkpoint(folder, training=training), batch_tokens=256)
+    rows = rows_of("assistant")
+    answers = model.answer([json.dumps(row) for row in rows], moments=False)
+    evidence = np.concatenate([answer.log_prob for answer in answers if answer.error is None])
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    total, count = 0.0, 0
+    for ids, labels in RECORDED[f"marked assistant {MAX_LENGTH}"]:
+        with torch.inference_mode():
+            loss = plain(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
+        learned = sum(label != -100 for label in labels[1:])
+        total, count = total + float(loss) * learned, count + learned
+    assert len(evidence) == count
+    assert -evidence.mean() == pytest.approx(total / count, abs=1e-4)
+
+
+# ------------------------------------------------------------------ TRL itself
+
+
+def trls_templates():
+    trl = pytest.importorskip("trl")
+    folder = Path(trl.__file__).parent / "chat_templates"
+    return {file.stem: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.jinja"))}
+
+
+@pytest.mark.parametrize("limit", [None, MAX_LENGTH])
+def test_every_template_of_trl_gives_the_tokens_and_labels_of_trl(tokenizer, limit):
+    compared = 0
+    for name, template in trls_templates().items():
+        if "strftime_now" in template and "date_string" not in template:
+            continue  # those write the day of today
+        for kind in ("all", "completion", *(["assistant"] if has_marks(template) else [])):
+            rows = rows_of(kind)
+            training = training_of(kind, template, None)
+            usable = [
+                row for row, error in zip(rows, ours(tokenizer, rows, training)[1], strict=True)
+                if error is None
+            ]  # fmt: skip
+            if not usable:
+                continue
+            found, _ = ours(tokenizer, usable, training_of(kind, template, limit))
+            settings = {"assistant_only_loss": True} if kind == "assistant" else {}
+            theirs = prepared_by_trl(tokenizer, usable, template, max_length=limit, **settings)
+            assert without_first(found) == without_first(theirs), (name, kind)
+            compared += kind == "all"
+    assert compared >= 30
+
+
+def test_the_loss_over_the_evidence_is_the_evaluation_loss_of_trls_trainer(tmp_path, tokenizer):
+    pytest.importorskip("trl")
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    folder = save_tiny(tmp_path / "llama", "llama")
+    rows = [row for row in rows_of("assistant") if len(json.dumps(row)) < 400]
+    data = Dataset.from_list(rows)
+    tokenizer.chat_template = chat_templates.MARKED
+    settings = SFTConfig(
+        output_dir=str(tmp_path / "out"), report_to=[], use_cpu=True, assistant_only_loss=True,
+        max_length=96, per_device_eval_batch_size=len(rows), bf16=False,
+    )  # fmt: skip
+    trainer = SFTTrainer(str(folder), settings, train_dataset=data, eval_dataset=data,
+                         processing_class=tokenizer)  # fmt: skip
+    training = training_of("assistant", chat_templates.MARKED, 96)
+    model = load_causal_lm(checkpoint(folder, training=training), batch_tokens=512)
+    answers = model.answer([json.dumps(row) for row in rows], moments=False)
+    evidence = np.concatenate([answer.log_prob for answer in answers])
+    assert -evidence.mean() == pytest.approx(trainer.evaluate()["eval_loss"], abs=1e-4)

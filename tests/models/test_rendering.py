@@ -1,0 +1,241 @@
+"""From a record to tokens and to those that carried a loss."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+from chat_templates import (
+    CHATML,
+    MARKED,
+    NOT_BY_PREFIXES,
+    RAISES,
+    chat,
+)
+from tiny_models import BASE, checkpoint, plain_answer
+from transformers import AutoTokenizer
+
+from raymia.models.causal import rendering
+from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.rendering import TrainedReader, within_limits
+from raymia.models.causal.scored_parts import changed_parts, prompt_text, scored_text
+from raymia.models.causal.training import Training
+
+TURNS = chat("What is a heron?", "A bird that wades.", "And a crane?", "Another, taller bird.")
+CHAT = json.dumps({"messages": TURNS})
+PAIR = json.dumps({"prompt": "What is a heron? ", "completion": "A bird that wades."})
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(BASE)
+
+
+def read(tokenizer, payload, kind="chat", loss_on="assistant", **settings):
+    return TrainedReader(tokenizer, Training(kind, loss_on, **settings)).read([payload])[0]
+
+
+def scored(tokenizer, rendered):
+    assert rendered.error is None
+    ids = np.array(rendered.ids)[rendered.scored]
+    return tokenizer.decode(ids)
+
+
+# ------------------------------------------------------------------ which tokens
+
+
+@pytest.mark.parametrize("template", [CHATML, MARKED])
+def test_answers_alone_are_scored_with_their_ends_by_marks_and_by_prefixes(tokenizer, template):
+    rendered = read(tokenizer, CHAT, template=template)
+    assert scored(tokenizer, rendered) == (
+        "A bird that wades.<|im_end|>\nAnother, taller bird.<|im_end|>\n"
+    )
+    whole = tokenizer.apply_chat_template(TURNS, chat_template=template, tokenize=False)
+    assert tokenizer.decode(rendered.ids) == whole
+
+
+@pytest.mark.parametrize("template", [CHATML, MARKED])
+def test_the_last_answer_alone_is_scored_where_that_was_trained_on(tokenizer, template):
+    rendered = read(tokenizer, CHAT, loss_on="last_assistant", template=template)
+    assert scored(tokenizer, rendered) == "Another, taller bird.<|im_end|>\n"
+
+
+def test_a_completion_is_scored_with_its_end_and_its_prompt_is_not(tokenizer):
+    rendered = read(tokenizer, PAIR, "completion", "completion", eos=True)
+    # The space goes with the word after it, so the prompt alone has other tokens at its end.
+    assert scored(tokenizer, rendered) == " A bird that wades.<|endoftext|>"
+    without = read(tokenizer, PAIR, "completion", "completion")
+    assert scored(tokenizer, without) == " A bird that wades."
+    assert sum(read(tokenizer, PAIR, "completion", "all").scored) > sum(without.scored)
+
+
+def test_labels_say_which_tokens_are_scored(tokenizer):
+    payload = json.dumps({"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]})
+    assert read(tokenizer, payload, "tokens", "labels").scored.tolist() == [
+        False, False, True, True
+    ]  # fmt: skip
+
+
+def test_a_preference_without_a_prompt_begins_with_what_both_answers_share(tokenizer):
+    pair = {"chosen": chat("Hi", "Good day."), "rejected": chat("Hi", "What?")}
+    settings = {"kind": "preference", "loss_on": "completion", "template": CHATML}
+    for side, answer in (("chosen", "Good day."), ("rejected", "What?")):
+        rendered = read(tokenizer, json.dumps(pair), side=side, **settings)
+        assert scored(tokenizer, rendered) == f"{answer}<|im_end|>\n"
+
+
+def test_a_system_prompt_is_put_where_there_is_none(tokenizer):
+    settings = {"template": CHATML, "system": "Be brief."}
+    rendered = read(tokenizer, CHAT, **settings)
+    assert tokenizer.decode(rendered.ids).startswith("<|im_start|>system\nBe brief.")
+    own = json.dumps({"messages": chat("Hi", "Yes?", system="Be long.")})
+    assert "Be brief" not in tokenizer.decode(read(tokenizer, own, **settings).ids)
+
+
+@pytest.mark.parametrize(
+    ("side", "kept"), [("end", slice(52)), ("start", slice(-52, None))], ids=["end", "start"]
+)
+def test_a_long_record_is_cut_as_the_training_cut_it(tokenizer, side, kept):
+    whole = read(tokenizer, CHAT, template=CHATML)
+    cut = read(tokenizer, CHAT, template=CHATML, max_length=52, truncate=side)
+    assert (cut.ids, cut.truncated) == (whole.ids[kept], True)
+    assert cut.scored[1:].tolist() == whole.scored[kept][1:].tolist()
+
+
+def test_a_record_of_which_nothing_was_trained_on_is_no_evidence(tokenizer):
+    cut = read(tokenizer, CHAT, template=CHATML, max_length=5)
+    assert cut.error == "no token carried a loss among the 5 tokens that it was cut to"
+    dropped = read(tokenizer, CHAT, template=CHATML, max_length=5, truncate="drop")
+    assert dropped.error == "longer than 5 tokens, so the training left it out"
+    joined = read(tokenizer, CHAT, template=CHATML, max_length=5, packing="joined")
+    assert joined.error is None
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "reason"),
+    [
+        (NOT_BY_PREFIXES, TURNS, "up to turn 2 otherwise where others follow.*generation"),
+        (RAISES, TURNS, "cannot write it: roles must alternate"),
+        (CHATML, TURNS[:1], "no turn of the assistant"),
+        (MARKED.replace("== 'assistant'", "== 'model'"), TURNS, "marked nothing"),
+    ],
+)
+def test_a_template_by_which_no_mask_can_be_told_says_why(tokenizer, template, messages, reason):
+    rendered = read(tokenizer, json.dumps({"messages": messages}), template=template)
+    assert rendered.ids == []
+    assert re.search(reason, rendered.error)
+
+
+def test_a_mask_by_prefixes_holds_where_one_answer_is_all_there_is(tokenizer):
+    one = json.dumps({"messages": TURNS[:2]})
+    assert read(tokenizer, one, template=NOT_BY_PREFIXES).error is None
+
+
+def test_a_template_that_never_ends_is_given_up(tokenizer, monkeypatch):
+    with pytest.raises(rendering.RenderingError, match=r"did not end within 0\.05 seconds"):
+        within_limits(lambda: time.sleep(2) or "", 0.05)
+    monkeypatch.setattr(rendering, "LONGEST_RENDERING", 10)
+    assert "wrote" in read(tokenizer, CHAT, template=CHATML).error
+
+
+def test_a_template_cannot_leave_its_sandbox(tokenizer):
+    leak = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
+    assert "cannot write it" in read(tokenizer, CHAT, template=leak).error
+
+
+# ------------------------------------------------------------------ words
+
+
+def test_what_is_scored_is_changed_and_nothing_else():
+    training = Training("chat", "assistant", template=CHATML)
+    changed = json.loads(changed_parts(CHAT, training, str.upper))["messages"]
+    assert [m["content"] for m in changed] == [
+        "What is a heron?", "A BIRD THAT WADES.", "And a crane?", "ANOTHER, TALLER BIRD."
+    ]  # fmt: skip
+    assert scored_text(CHAT, training) == "A bird that wades.\n\nAnother, taller bird."
+    assert prompt_text(CHAT, training) == "What is a heron?\n\nAnd a crane?"
+
+
+def test_words_of_a_completion_and_of_one_side_of_a_preference():
+    assert scored_text(PAIR, Training("completion", "completion")) == "A bird that wades."
+    pair = json.dumps({"chosen": "Hi there, sir", "rejected": "Hi there, you"})
+    for side, word in (("chosen", " sir"), ("rejected", " you")):
+        assert scored_text(pair, Training("preference", "completion", side=side)) == word
+
+
+def test_a_plain_text_is_itself():
+    assert scored_text("a b", None) == "a b"
+    assert changed_parts("a b", None, str.upper) == "A B"
+
+
+def test_what_is_to_be_written_again_is_the_last_answer(tokenizer):
+    turns = chat("Hi", "Yes.", "Go on", "One.\n\nTwo.")
+    payload = json.dumps({"messages": turns})
+    reader = TrainedReader(tokenizer, Training("chat", "assistant", template=CHATML))
+    prompt, length, start = reader.begun(payload, 0.5)
+    assert tokenizer.decode(prompt).endswith("Go on<|im_end|>\n<|im_start|>assistant\n")
+    assert reader.text(payload)[start:] == "One.\n\nTwo."
+    assert length == len(reader.read([payload])[0].ids)
+
+
+# ------------------------------------------------------------------ what the model answers
+
+
+@pytest.fixture(scope="module")
+def asked():
+    training = Training("chat", "assistant", template=CHATML)
+    return load_causal_lm(checkpoint(BASE, training=training), batch_tokens=512)
+
+
+def test_scored_tokens_alone_are_answered_and_as_in_the_whole_text(asked, tokenizer):
+    payloads = [CHAT, json.dumps({"messages": TURNS[:2]}), CHAT]
+    text = tokenizer.apply_chat_template(TURNS, chat_template=CHATML, tokenize=False)
+    plain = plain_answer(asked.model, tokenizer, text, asked.max_tokens)
+    rendered = read(tokenizer, CHAT, template=CHATML)
+    wanted = rendered.scored[1:]
+    for answer in (asked.answer(payloads, moments=True)[n] for n in (0, 2)):
+        assert answer.token_ids.tolist() == np.array(rendered.ids)[1:][wanted].tolist()
+        np.testing.assert_allclose(answer.log_prob, plain.log_prob[wanted], atol=1e-5)
+        np.testing.assert_allclose(answer.std_log_prob, plain.std[wanted], atol=1e-5)
+
+
+def test_windows_score_each_scored_token_once(tokenizer):
+    training = Training("chat", "assistant", template=CHATML)
+    settings = {"max_tokens": 24, "long_texts": "windows", "stride": 8, "training": training}
+    model = load_causal_lm(checkpoint(BASE, **settings), batch_tokens=512)
+    rendered = read(tokenizer, CHAT, template=CHATML)
+    (answer,) = model.answer([CHAT], moments=False)
+    assert answer.token_ids.tolist() == np.array(rendered.ids)[rendered.scored].tolist()
+
+
+def test_what_is_beyond_the_models_context_is_said():
+    training = Training("chat", "last_assistant", template=CHATML)
+    model = load_causal_lm(checkpoint(BASE, max_tokens=12, training=training), batch_tokens=512)
+    (answer,) = model.answer([CHAT], moments=True)
+    assert answer.error == "what carried a loss is beyond the tokens that the model reads at once"
+    assert answer.truncated
+
+
+def test_every_part_of_a_training_is_part_of_the_key():
+    plain = checkpoint(BASE).with_fingerprint().fingerprint
+    trainings = [
+        Training("chat", "assistant", template=CHATML),
+        Training("chat", "assistant", template=CHATML + " "),
+        Training("chat", "all", template=CHATML),
+        Training("chat", "assistant", template=CHATML, max_length=90),
+        Training("chat", "assistant", template=CHATML, max_length=90, truncate="start"),
+        Training("chat", "assistant", template=CHATML, system="Be brief."),
+        Training("chat", "assistant", template=CHATML, eos=True),
+        Training("chat", "assistant", template=CHATML, template_arguments='{"a": 1}'),
+        Training("preference", "completion", template=CHATML),
+        Training("preference", "completion", template=CHATML, side="rejected"),
+    ]
+    keys = {checkpoint(BASE).read_as(training).fingerprint for training in trainings}
+    assert len({plain, *keys}) == len(trainings) + 1
+    assert checkpoint(BASE).read_as(None).fingerprint == plain

@@ -1,0 +1,151 @@
+"""Records that are more than a text: found by their columns, in one form, under one id."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from chat_templates import chat
+
+from raymia.records.conversations import canonical, content_id, content_of, found_format
+from raymia.records.structured import format_of_records, read_records
+from raymia.spec import TextRecordsSpec
+from raymia.util.errors import InputError
+
+TALK = chat("What is a heron?", "A bird that wades.")
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def read(folder, rows, **settings):
+    spec = TextRecordsSpec(members=[write(folder / "m.jsonl", rows)], **settings)
+    return read_records(spec, format_of_records(spec))
+
+
+@pytest.mark.parametrize(
+    ("columns", "found"),
+    [
+        (["text", "label"], "text"),
+        (["text", "prompt", "completion"], "text"),
+        (["messages", "tools"], "chat"),
+        (["conversations", "id"], "chat"),
+        (["prompt", "completion"], "completion"),
+        (["prompt", "completion", "label"], "unpaired"),
+        (["input_ids", "labels", "attention_mask"], "tokens"),
+        (["chosen", "rejected"], "preference"),
+        (["prompt", "chosen", "rejected"], "preference"),
+        (["text", "messages"], None),
+        (["messages", "prompt", "completion"], None),
+        (["body"], None),
+    ],
+)
+def test_columns_say_what_a_record_is_or_leave_it_open(columns, found):
+    assert found_format(columns, "text") == found
+
+
+def test_what_the_columns_leave_open_is_asked_for_with_what_was_found(tmp_path):
+    rows = [{"text": "a b", "messages": TALK}]
+    with pytest.raises(InputError, match="leave open what a record is; found: text, messages"):
+        read(tmp_path, rows)
+    assert read(tmp_path, rows, format="chat").table.num_rows == 1
+    assert read(tmp_path, rows, text_column="text").table["payload"].to_pylist() == ["a b"]
+
+
+def test_a_named_format_whose_columns_are_not_there_says_which_are(tmp_path):
+    with pytest.raises(InputError, match="have 'messages', and here there is no 'messages'; found"):
+        read(tmp_path, [{"prompt": "a", "completion": "b"}], format="chat")
+
+
+def test_files_of_two_formats_are_refused(tmp_path):
+    spec = TextRecordsSpec(
+        members=[write(tmp_path / "a.jsonl", [{"messages": TALK}])],
+        non_members=[write(tmp_path / "b.jsonl", [{"prompt": "a", "completion": "b"}])],
+    )
+    with pytest.raises(InputError, match=r"different formats: .*a\.jsonl has chat, .*has compl"):
+        format_of_records(spec)
+
+
+def test_share_gpt_and_messages_are_one_record(tmp_path):
+    share_gpt = [
+        {"from": "human", "value": "What is a heron?"},
+        {"from": "gpt", "value": "A bird that wades."},
+    ]
+    found = read(tmp_path, [{"conversations": share_gpt}, {"messages": TALK}], format="chat")
+    assert found.table.num_rows == 1
+    assert found.set_aside[0].reason.startswith("messages should be a list")  # one column a file
+    alone = read(tmp_path, [{"messages": TALK}])
+    assert found.ids == alone.ids
+
+
+def test_parquet_and_jsonl_give_one_id_whatever_the_order_of_keys(tmp_path):
+    turned = [{"content": m["content"], "role": m["role"], "name": None} for m in TALK]
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.Table.from_pylist([{"messages": turned}]), path)
+    spec = TextRecordsSpec(members=[str(path)])
+    assert read_records(spec, "chat").ids == read(tmp_path, [{"messages": TALK}]).ids
+
+
+def test_the_order_of_keys_stays_for_templates_that_print_them():
+    call = {"name": "weather", "arguments": {"z": 1, "a": 2}}
+    turns = [*TALK[:1], {"role": "assistant", "tool_calls": [{"function": call}]}]
+    content, reason = canonical("chat", {"messages": turns})
+    assert reason is None
+    kept = content["messages"][1]["tool_calls"][0]["function"]["arguments"]
+    assert list(kept) == ["z", "a"]
+    call["arguments"] = {"a": 2, "z": 1}
+    assert content_id(canonical("chat", {"messages": turns})[0]) == content_id(content)
+
+
+def test_one_chat_that_is_member_and_non_member_is_set_aside(tmp_path):
+    other = chat("And a crane?", "Another bird.")
+    spec = TextRecordsSpec(
+        members=[write(tmp_path / "a.jsonl", [{"messages": TALK}, {"messages": other}])],
+        non_members=[write(tmp_path / "b.jsonl", [{"messages": TALK}, {"messages": other[:1]}])],
+    )
+    found = read_records(spec, "chat")
+    assert {one.reason for one in found.set_aside} == {"given as member and as non-member"}
+    assert found.table.num_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "reason"),
+    [
+        ("chat", {"messages": None}, "messages should be a list of messages, but is null"),
+        ("chat", {"messages": []}, "messages has no message"),
+        ("chat", {"messages": "hello"}, "messages is a text and no list"),
+        ("chat", {"messages": [{"content": "a"}]}, "message 1 of messages has no role"),
+        ("chat", {"messages": [{"role": "user"}]}, "message 1 of messages has no content"),
+        ("chat", {"messages": ["a"]}, "should be an object with role and content"),
+        ("completion", {"prompt": "a", "completion": " "}, "completion: empty"),
+        ("completion", {"prompt": "a", "completion": TALK[1:]}, "some parts are texts"),
+        ("tokens", {"input_ids": [1, 2], "labels": [1]}, "labels of another length"),
+        ("tokens", {"input_ids": [1, 2], "labels": [-100, -100]}, "every label is -100"),
+        ("tokens", {"input_ids": [1, 2], "labels": [1, 7]}, "neither -100 nor the token"),
+        ("tokens", {"input_ids": "12"}, "should be a list of whole numbers"),
+        ("preference", {"chosen": "a", "rejected": "a"}, "are the same"),
+        ("unpaired", {"prompt": "a", "completion": "b", "label": "yes"}, "true or false"),
+    ],
+)
+def test_a_record_that_cannot_be_used_is_set_aside_with_the_reason(kind, row, reason):
+    assert reason in (canonical(kind, row)[1] or "")
+
+
+def test_a_conversation_needs_a_file_that_can_hold_one(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text('messages\n"[]"\n')
+    with pytest.raises(InputError, match="nested, which no such file holds"):
+        read_records(TextRecordsSpec(members=[str(path)]), "chat")
+
+
+def test_a_payload_holds_the_whole_record(tmp_path):
+    (payload,) = (
+        read(tmp_path, [{"messages": TALK, "tools": [{"type": "function"}]}])
+        .table["payload"]
+        .to_pylist()
+    )
+    assert content_of(payload) == {"messages": TALK, "tools": [{"type": "function"}]}

@@ -1,0 +1,162 @@
+"""Does it pay to score what was trained? Conversations, several seeds, one table.
+
+    python tools/chat_study.py --out study --chats chats.jsonl --base smollm2 --name plays
+
+For each seed the conversations are split at random into members, non-members and prompts. The base
+is fine-tuned on the members' answers alone: the target. It is audited by what was trained on, with
+references made of answers to real prompts and to prompts of its own; by all tokens; and, flattened
+to plain texts, with a reference of texts that continue their first tokens. An audit that is
+finished is not run again; one that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from raymia.demo.chat import TEMPLATE
+from raymia.metrics.summary import AttackMetrics
+from raymia.modalities.texts.resolve_training import own_template
+from raymia.models.causal.rendering import TrainedReader
+from raymia.models.causal.resolver import resolve_causal_lm
+from raymia.models.causal.training import Training
+from raymia.prepare.fine_tune import fine_tune
+from raymia.records.conversations import payload_of
+from raymia.records.structured import read_records
+from raymia.results.ranking import estimate_at
+from raymia.results.result import RunResult
+from raymia.run.audit import run_audit
+from raymia.spec import FineTuneSpec, LoraSpec, ModelSpec, TextRecordsSpec
+from raymia.spec.file import load_spec
+from raymia.util.draws import generator
+
+SIZES = {"members": 250, "non_members": 250, "prompts": 500}
+LORA = LoraSpec(
+    r=32, alpha=32, dropout=0.0, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]
+)
+TARGET = FineTuneSpec(epochs=4, learning_rate=1e-3, max_tokens=192, lora=LORA)
+REFERENCE = FineTuneSpec(epochs=2, learning_rate=1e-3, max_tokens=192, lora=LORA)
+FPR = 0.01
+WAYS = ("trained", "everything", "flattened")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder to work in")
+    parser.add_argument("--chats", required=True, help="JSONL or Parquet with a column messages")
+    parser.add_argument("--base", type=Path, required=True, help="folder of a Llama-like model")
+    parser.add_argument("--name", default="chats", help="what the table calls them")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    given = parser.parse_args()
+    chats = read_records(TextRecordsSpec(members=[given.chats]), "chat").table["payload"]
+    payloads: list[str] = chats.to_pylist()
+    least = sum(SIZES.values())
+    if len(payloads) < least:
+        raise SystemExit(f"--chats: {len(payloads)} conversations, and the study needs {least}")
+    results = {
+        way: [run_seed(given.out / f"{given.name}-{seed}", payloads, given.base, seed, way)
+              for seed in given.seeds]
+        for way in WAYS
+    }  # fmt: skip
+    table = summary(results)
+    (given.out / f"{given.name}.md").write_text(table, encoding="utf-8")
+    print(table)
+
+
+def run_seed(folder: Path, payloads: Sequence[str], base: Path, seed: int, way: str) -> RunResult:
+    """Split and train once for all ways, and audit in one of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = resolve_causal_lm(ModelSpec(model=str(base)), "--base", on_gpu=False)
+    template = own_template(checkpoint) or TEMPLATE
+    (folder / "template.jinja").write_text(template, encoding="utf-8")
+    training = Training("chat", "assistant", template=template, max_length=TARGET.max_tokens)
+    order, start = generator(seed, "chat study").permutation(len(payloads)), 0
+    parts: dict[str, list[str]] = {}
+    for name, size in SIZES.items():
+        parts[name] = [payloads[i] for i in order[start : start + size]]
+        start += size
+        (folder / f"{name}.jsonl").write_text("\n".join(parts[name]) + "\n", encoding="utf-8")
+        flat = [payload_of({"text": text}) for text in flattened(base, training, parts[name])]
+        (folder / f"{name}-flat.jsonl").write_text("\n".join(flat) + "\n", encoding="utf-8")
+    if not (folder / "target" / "facts.json").exists():
+        fine_tune(base, parts["members"], TARGET, folder / "target", seed=seed,
+                  progress=lambda *_: None, measure_on=parts["non_members"],
+                  training=training)  # fmt: skip
+    file = folder / f"{way}.yaml"
+    content = audit(base.resolve(), seed, way)
+    file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    finished = folder / way / "metrics.json"
+    if finished.exists():
+        found = RunResult.model_validate_json(finished.read_text(encoding="utf-8"))
+        if found.complete:
+            return found
+    return run_audit(load_spec(file), Console())
+
+
+def flattened(base: Path, training: Training, payloads: Sequence[str]) -> list[str]:
+    """Conversations as the template writes them, as plain texts."""
+    from transformers import AutoTokenizer
+
+    reader = TrainedReader(AutoTokenizer.from_pretrained(base), training)
+    return [reader.text_of(json.loads(payload)["messages"]) for payload in payloads]
+
+
+def audit(base: Path, seed: int, way: str) -> dict[str, Any]:
+    """The audit file of one way."""
+    tune = REFERENCE.model_dump(exclude_defaults=True)
+    flat = "-flat" if way == "flattened" else ""
+    made = {"kind": "self_prompt", "texts": SIZES["prompts"], "max_tokens": TARGET.max_tokens,
+            "fine_tune": tune}  # fmt: skip
+    references: dict[str, Any] = {
+        "base": {"model": str(base)},
+        "self_prompt": {**made, "prompts": f"prompts{flat}.jsonl"},
+    }
+    if way == "trained":
+        references["from_nothing"] = {**made, "prompts": "none"}
+    if way == "flattened":
+        references["self_prompt"]["prompt_tokens"] = 32
+    sections: dict[str, Any] = {
+        "name": f"chat-study-{way}",
+        "output": way,
+        "store": "store",
+        "seed": seed,
+        "records": {"members": f"members{flat}.jsonl", "non_members": f"non_members{flat}.jsonl"},
+        "targets": [{"name": "target", "model": str(base), "adapter": "target"}],
+        "references": references,
+        "neighbors": {"kind": "substitute", "count": 4},
+        "attacks": ["loss", "difference", "ez", "wbc", "spv"],
+        "resources": {"engine": "local"},
+    }
+    if way != "flattened":
+        loss_on = "assistant" if way == "trained" else "all"
+        sections["training"] = {"template": "template.jinja", "loss_on": loss_on,
+                                "max_length": TARGET.max_tokens}  # fmt: skip
+    return sections
+
+
+def summary(results: dict[str, list[RunResult]]) -> str:
+    """Mean AUC and TPR over the seeds, with the smallest and the largest AUC."""
+    lines = ["| scored | attack | AUC | least to most | TPR at 1 % FPR |", "|---|---|---|---|---|"]
+    for way, runs in results.items():
+        measured = [m for run in runs for m in run.metrics if isinstance(m, AttackMetrics)]
+        for attack in dict.fromkeys(m.attack for m in measured):
+            own = [m for m in measured if m.attack == attack]
+            areas = [m.auc.value for m in own]
+            found = [one.value for m in own if (one := estimate_at(m, FPR)) is not None]
+            rate = f"{100 * statistics.mean(found):.1f} %" if found else "not resolvable"
+            lines.append(
+                f"| {way} | `{attack}` | {statistics.mean(areas):.3f} | {min(areas):.3f} to "
+                f"{max(areas):.3f} | {rate} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
