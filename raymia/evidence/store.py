@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,10 +31,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from raymia.evidence.integrity import proof_of, why_changed, why_impossible
 from raymia.evidence.row_index import Cells, RowIndex
-from raymia.storage.files import TEMPORARY_PREFIX, Folder
+from raymia.storage.files import TEMPORARY_PREFIX, Folder, cache_folder
 from raymia.storage.remote import StorageError
 from raymia.util.errors import RaymiaError
 from raymia.util.hashing import digest, digest_file
@@ -264,11 +267,41 @@ class EvidenceStore:
         self._verified.add(key)
         return path
 
+    @contextmanager
+    def workplace(self, key: str) -> Iterator[Path]:
+        """A local folder in which what a key names is made, by one process at a time.
+
+        It is removed at the end of the block. What a killed process, or one that failed, has made
+        there stays, and the next finds it: in a store on this machine for whoever shares it, in a
+        remote one for processes of this machine.
+        """
+        root = Path(self.folder.path("")) if self.folder.is_local else cache_folder()
+        folder = root / "training" / key
+        with _lock_of(folder, timeout=-1):
+            folder.mkdir(parents=True, exist_ok=True)
+            yield folder
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def is_in_work(self, folder: str) -> bool:
+        """Whether a process is making something in a workplace of a store on this machine."""
+        try:
+            with _lock_of(Path(self.folder.path(folder)), timeout=0):
+                return False
+        except Timeout:
+            return True
+
     def commit_prepared(self, key: str, folder: Path) -> None:
         """Move a finished model folder, with its facts.json, into the store."""
         lines = [f"{digest_file(folder / name)}  {name}\n" for name in _files_in(folder)]
         (folder / PREPARED_HASHES).write_text("".join(lines), encoding="utf-8")
         self.folder.commit_folder(folder, f"prepared/{key}", PREPARED_MARKER)
+
+
+def _lock_of(workplace: Path, timeout: float) -> FileLock:
+    """Outside of the workplace, which is removed while others wait for it."""
+    lock = workplace.parent.with_name("locks") / workplace.name
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(lock, timeout=timeout)
 
 
 def changed_files(folder: Path) -> Iterator[str]:

@@ -40,7 +40,15 @@ MERGED_BYTES = 128 * 2**20
 """Parts are merged up to this size, so that merging needs little memory."""
 BEING_WRITTEN = timedelta(days=1)
 """Younger files are left alone: somebody may be writing beside them."""
-DEPTHS = {"evidence": 3, "prepared": 2, "corpus": 2, "scores": 2, "sweeps": 2, "rates": 1}
+DEPTHS = {
+    "evidence": 3,
+    "prepared": 2,
+    "training": 2,
+    "corpus": 2,
+    "scores": 2,
+    "sweeps": 2,
+    "rates": 1,
+}
 """Parts of a name that make a key, by room: rates are one, since each is a hundred bytes."""
 
 
@@ -73,8 +81,8 @@ class StoredThing:
     def parts(self) -> list[FileEntry]:
         return [file for file in self.files if file.name.endswith(PART)]
 
-    def is_older_than(self, age: timedelta, now: datetime | None = None) -> bool:
-        return (now or datetime.now(UTC)) - self.modified > age
+    def is_older_than(self, age: timedelta, now: datetime) -> bool:
+        return now - self.modified > age
 
 
 def stored_things(store: EvidenceStore) -> list[StoredThing]:
@@ -144,8 +152,9 @@ def _rows(store: EvidenceStore, thing: StoredThing) -> int:
 
 def verify(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
     """Read everything that a key keeps, and tell what is wrong with it."""
+    now = store.folder.clock() if thing.incomplete else datetime.now(UTC)
     for entry in thing.incomplete:
-        age = datetime.now(UTC) - entry.modified
+        age = now - entry.modified
         if age > BEING_WRITTEN:
             hours = age.total_seconds() / 3600
             yield f"{entry.name}: left by a writer that was killed {hours:.0f} h ago"
@@ -219,7 +228,7 @@ def unproven(store: EvidenceStore, thing: StoredThing) -> int:
 def _verify_prepared(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
     names = {file.name.removeprefix(f"{thing.folder}/") for file in thing.files}
     if PREPARED_MARKER not in names:
-        if thing.is_older_than(BEING_WRITTEN):
+        if thing.is_older_than(BEING_WRITTEN, store.folder.clock()):
             yield f"{thing.folder}: has no {PREPARED_MARKER}, so it was never finished"
         return
     folder = store.folder.local_copy(thing.folder)
@@ -356,21 +365,30 @@ def find_waste(store: EvidenceStore, needed: Collection[str] | None) -> Iterator
     ----------
     needed : folders of what audits need; None leaves everything but what killed writers left.
     """
+    now = store.folder.clock()
     for thing in stored_things(store):
+        if thing.folder.startswith("training/"):
+            made = f"prepared/{thing.folder.partition('/')[2]}"
+            why, is_needed = "left by a training that was killed", made in (needed or ())
+            if store.is_in_work(thing.folder) or (is_needed and not store.folder.exists(made)):
+                continue
+            if thing.is_older_than(BEING_WRITTEN, now):
+                yield Waste(thing, why)
+            continue
         # A folder that is being written is as young as the youngest file in it.
         alone = thing.folder.rsplit("/", 1)[-1].startswith(TEMPORARY_PREFIX)
         left = tuple(
             e
             for e in thing.incomplete
-            if datetime.now(UTC) - (thing.modified if alone else e.modified) > BEING_WRITTEN
+            if now - (thing.modified if alone else e.modified) > BEING_WRITTEN
         )
         if needed is None or thing.folder in needed or not thing.files:
             if left:
                 yield Waste(StoredThing(thing.folder, (), left), "left by a writer that was killed")
             continue
-        minutes = (datetime.now(UTC) - thing.modified).total_seconds() / 60
+        minutes = (now - thing.modified).total_seconds() / 60
         recent = None
-        if not thing.is_older_than(BEING_WRITTEN):
+        if not thing.is_older_than(BEING_WRITTEN, now):
             recent = f"it was written {minutes:.0f} min ago, perhaps by an audit that is running"
         yield Waste(thing, "no given audit needs it", recent)
 

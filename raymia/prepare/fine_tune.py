@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,12 +18,17 @@ from raymia.models.causal.training import Training
 from raymia.models.whole_weights import load_whole
 from raymia.records.conversations import NOT_TRAINED
 from raymia.spec import FineTuneSpec, LoraSpec
+from raymia.storage.files import Folder
 from raymia.util.draws import generator
 from raymia.util.errors import InputError
+from raymia.util.hashing import digest
 from raymia.util.optional import require
 
 HELD_OUT_SHARE = 0.05
 MAX_MEASURED = 256
+SAVE_SECONDS = 60.0
+"""Of a training, which a kill loses at most."""
+RUN_FILE = "run.json"
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
@@ -45,6 +50,10 @@ def fine_tune(
     Each text is one sequence of at most ``spec.max_tokens`` tokens; a text that ends before that
     limit ends with the end-of-text token. AdamW without weight decay, the learning rate falling
     linearly to zero.
+
+    Where the training stands is kept in ``out/training`` once a minute until it is finished: after
+    a kill, the same call goes on, and ends on the same machine with the weights that it would have
+    ended with.
 
     Parameters
     ----------
@@ -69,6 +78,15 @@ def fine_tune(
     )
 
     _quiet()
+    texts = list(texts)
+    parts = {
+        "base": str(base),
+        "texts": texts,
+        "held_out": None if measure_on is None else list(measure_on),
+        "spec": spec.model_dump(),
+        "seed": seed,
+    }
+    kept = KeptTraining(out / "training", digest(parts))
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code)
     on_gpu = torch.cuda.is_available()
     torch.manual_seed(seed)
@@ -93,35 +111,33 @@ def fine_tune(
     if not sequences:
         raise InputError("no text to fine-tune on has two tokens or more")
 
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = TrainingArguments(
-            output_dir=scratch,
-            num_train_epochs=spec.epochs,
-            per_device_train_batch_size=spec.batch_size,
-            learning_rate=spec.learning_rate,
-            lr_scheduler_type="linear",
-            weight_decay=0.0,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            use_cpu=not on_gpu,
-            bf16=on_gpu,
-            seed=seed,
-            data_seed=seed,
-            dataloader_pin_memory=on_gpu,
-        )
-        trainer = Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=sequences,
-            data_collator=pad_batch,
-            callbacks=[_progress_callback(progress)],
-        )
-        trainer.remove_callback(PrinterCallback)
-        started = time.monotonic()
-        steps = trainer.train().global_step
-        seconds = round(time.monotonic() - started, 3)
+    arguments = TrainingArguments(
+        output_dir=str(kept.folder),
+        num_train_epochs=spec.epochs,
+        per_device_train_batch_size=spec.batch_size,
+        learning_rate=spec.learning_rate,
+        lr_scheduler_type="linear",
+        weight_decay=0.0,
+        save_strategy="no",  # the callback says when
+        save_total_limit=1,
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=not on_gpu,
+        bf16=on_gpu,
+        seed=seed,
+        data_seed=seed,
+        dataloader_pin_memory=on_gpu,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=sequences,
+        data_collator=pad_batch,
+        callbacks=[_callback(progress, kept)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    steps = trainer.train(resume_from_checkpoint=kept.last).global_step
     model.eval()
     answers = CausalLM(
         model, tokenizer, batch_tokens=8_192, max_tokens=spec.max_tokens, training=training
@@ -132,12 +148,13 @@ def fine_tune(
         "steps": steps,
         "train_loss": mean_loss(answers, train[:MAX_MEASURED]),
         "held_out_loss": mean_loss(answers, held_out[:MAX_MEASURED]),
-        "seconds": seconds,
+        "seconds": round(kept.seconds, 3),
     }
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / "facts.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(kept.folder, ignore_errors=True)
     return facts
 
 
@@ -202,13 +219,69 @@ def _add_lora(model: Any, spec: LoraSpec) -> Any:
     return get_peft_model(model, config)
 
 
-def _progress_callback(progress: Progress) -> Any:
+class KeptTraining:
+    """Where a training stands, as its trainer saves it, in a folder.
+
+    Parameters
+    ----------
+    folder : what another training left there is removed.
+    run : hash of all that the training is a function of.
+
+    Attributes
+    ----------
+    last : the folder of the last state; None where there is none.
+    """
+
+    def __init__(self, folder: Path, run: str) -> None:
+        self.folder, self._run = folder, run
+        self.last = self._find()
+        self._before = self._facts().get("seconds", 0.0) if self.last else 0.0
+        self._started = self._saved = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Spent so far, with what an earlier process spent on what it saved."""
+        return float(self._before + time.monotonic() - self._started)
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() - self._saved >= SAVE_SECONDS
+
+    def note(self) -> None:
+        """A state was saved."""
+        self._saved = time.monotonic()
+        facts = {"run": self._run, "seconds": self.seconds}
+        Folder(str(self.folder)).write(RUN_FILE, json.dumps(facts).encode())
+
+    def _facts(self) -> dict[str, Any]:
+        try:
+            facts: dict[str, Any] = json.loads((self.folder / RUN_FILE).read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return facts
+
+    def _find(self) -> str | None:
+        if self._facts().get("run") == self._run:
+            # The trainer writes its own state last; a folder without it was cut off.
+            whole = [file.parent for file in self.folder.glob("checkpoint-*/trainer_state.json")]
+            if whole:
+                return str(max(whole, key=lambda path: int(path.name.partition("-")[2])))
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return None
+
+
+def _callback(progress: Progress, kept: KeptTraining) -> Any:
     from transformers import TrainerCallback
 
     class Report(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            del args, control, kwargs
+            del args, kwargs
+            control.should_save = kept.is_due and state.global_step < state.max_steps
             progress(state.global_step, state.max_steps)
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            del args, state, control, kwargs
+            kept.note()
 
     return Report()
 

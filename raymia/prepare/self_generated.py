@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from raymia.models.image_source import ImageModel
 from raymia.prepare.fine_tune import Progress
 from raymia.prepare.recipe import Report
 from raymia.spec import PoolSpec, SelfGeneratedReference
+from raymia.storage.scratch import scratch
 from raymia.util.draws import stream_key
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
@@ -144,8 +144,9 @@ def make_image_reference(
         images, seconds = _generate(recipe, batch_images, on_images)
         _commit_images(recipe, store, images, seconds)
     written = store.prepared_facts(recipe.material_key) or {}
-    with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "reference"
+    with store.workplace(recipe.key) as out:
+        if store.prepared_facts(recipe.key) is not None:
+            return  # by a run beside this one
         facts = {**written, **_train(recipe, images, out, on_steps)}
         (out / PREPARED_MARKER).write_text(json.dumps(facts, indent=2) + "\n")
         store.commit_prepared(recipe.key, out)
@@ -235,8 +236,7 @@ def _commit_images(
 ) -> None:
     table = pa.table({"pixels": pa.array([i.tobytes() for i in images], pa.binary())})
     table = table.replace_schema_metadata({SHAPE: json.dumps(images.shape[1:])})
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+    with scratch() as folder:
         pq.write_table(table, folder / IMAGES_FILE)
         facts = {"generated": len(images), "writing_seconds": seconds}
         (folder / PREPARED_MARKER).write_text(json.dumps(facts, indent=2) + "\n")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from raymia.prepare.fine_tune import Progress, fine_tune
 from raymia.prepare.recipe import Report
 from raymia.prepare.written_records import beginning_of_text, write_records
 from raymia.spec import PoolSpec, SelfPromptReference
+from raymia.storage.scratch import scratch
 from raymia.util.draws import stream_key
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
@@ -143,8 +143,9 @@ def make_reference(
         facts["writing_seconds"] = round(time.monotonic() - started, 3)
         del target
         _commit_texts(recipe, store, texts, facts)
-    with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "reference"
+    with store.workplace(recipe.key) as out:
+        if store.prepared_facts(recipe.key) is not None:
+            return  # by a run beside this one
         facts = fine_tune(
             Path(recipe.base.path),
             texts,
@@ -254,8 +255,7 @@ def _stored_texts(recipe: SelfPromptRecipe, store: EvidenceStore) -> list[str] |
 def _commit_texts(
     recipe: SelfPromptRecipe, store: EvidenceStore, texts: list[str], facts: dict[str, Any]
 ) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+    with scratch() as folder:
         pq.write_table(pa.table({"text": texts}), folder / TEXTS_FILE)
         (folder / PREPARED_MARKER).write_text(json.dumps(facts, indent=2) + "\n")
         store.commit_prepared(recipe.material_key, folder)

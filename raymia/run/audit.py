@@ -19,7 +19,7 @@ from raymia.report.files import write_run
 from raymia.results.result import RunResult
 from raymia.run.asking import ask
 from raymia.run.outcome import Run, sum_up
-from raymia.run.status import EventLog, Watch, recorded
+from raymia.run.status import EventLog, Watch, last_run, recorded
 from raymia.scoring.parts import score_parts
 from raymia.scoring.reduction import MAX_HERE, count_scores, reduce_audit, score_tables
 from raymia.scoring.workers import Here, Workers
@@ -49,7 +49,7 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
     """
     started = time.monotonic()
     inputs = resolve_inputs(spec)
-    run = new_run_id()
+    run = new_run_id(last_run(spec.output))
     with (
         held(spec.output, run) as lease,
         recorded(spec.output, run, spec.name, list(inputs.targets)) as log,

@@ -282,6 +282,12 @@ def read_events(folder: Folder) -> dict[str, list[dict[str, Any]]]:
         return {run: [events[n] for n in sorted(events)] for run, events in sorted(runs.items())}
 
 
+def last_run(output: str) -> str:
+    """The id of the last run that wrote to an output folder; empty where there is none."""
+    names = Folder(output).names(FOLDER, ".jsonl")
+    return max(("-".join(name.removesuffix(".jsonl").split("-")[:2]) for name in names), default="")
+
+
 def _events_in(folder: Folder, name: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(folder.read(name).decode(errors="replace").splitlines(), start=1):
         try:

@@ -134,6 +134,19 @@ class Folder:
             for path, info in sorted(found.items())
         ]
 
+    def clock(self) -> datetime:
+        """The time by the clock that files here are dated by, which may be another machine's; this
+        machine's where nothing can be written."""
+        name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        try:
+            self.write(name, b"")
+            return _modified(self.fs.info(self.path(name)))
+        except (OSError, RaymiaError):
+            return datetime.now(UTC)
+        finally:
+            with suppress(OSError, RaymiaError):
+                self.remove(name)
+
     def commit_folder(self, source: Path, name: str, marker: str) -> None:
         """Move a finished local folder into place; the file ``marker`` proves it complete."""
         if not (source / marker).is_file():

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from raymia.storage.files import Folder
 from raymia.storage.remote import StorageError
@@ -27,6 +27,7 @@ LEASE_FILE = "lease.json"
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 """A run that has not written for so long is dead."""
+STAMP = "%Y%m%dT%H%M%S"
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,16 @@ def _other(folder: Folder, holder: Holder) -> InputError:
     )
 
 
-def new_run_id() -> str:
-    """An id that sorts by time: the UTC time a run began, and what tells it from others."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+def new_run_id(before: str = "") -> str:
+    """An id that sorts by time: the UTC time a run began, and what tells it from others.
+
+    Parameters
+    ----------
+    before : the id of the run before it in the same place. Where the clock has been set back since,
+        the new one is given the second after.
+    """
+    began = datetime.now(UTC)
+    with suppress(ValueError):
+        last = datetime.strptime(before.partition("-")[0], STAMP).replace(tzinfo=UTC)
+        began = max(began, last + timedelta(seconds=1))
+    return f"{began:{STAMP}}-{uuid.uuid4().hex[:6]}"

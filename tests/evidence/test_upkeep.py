@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raymia.evidence import upkeep
 from raymia.evidence.store import PART, EvidenceKey, EvidenceStore, row_keys
 from raymia.evidence.upkeep import (
     BEING_WRITTEN,
@@ -229,7 +231,7 @@ def test_a_key_says_what_it_is_of_and_how_much_it_holds(store):
         "text.neighbors", "m", 'neighbors="n"', 3,
     )  # fmt: skip
     assert (thing.folder, len(thing.parts)) == (KEY.folder, 2)
-    assert not thing.is_older_than(BEING_WRITTEN)
+    assert not thing.is_older_than(BEING_WRITTEN, datetime.now(UTC))
 
 
 def test_a_sound_store_has_no_problem(store):
@@ -316,3 +318,63 @@ def test_what_is_being_written_is_never_waste_and_what_a_killed_writer_left_is(l
     left = {p.name for p in Path(local.folder.path("")).rglob(f"{TEMPORARY_PREFIX}*")}
     assert left == {f"{TEMPORARY_PREFIX}new"}
     assert local.read(KEY).num_rows == 1
+
+
+def test_age_is_told_by_the_clock_that_files_are_dated_by(local, monkeypatch):
+    """This machine's clock is days ahead of the store's, and somebody is writing there."""
+    local.commit(KEY, rows("a"))
+    (Path(local.folder.path(KEY.folder)) / f"{TEMPORARY_PREFIX}new").write_bytes(b"half")
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + 3 * BEING_WRITTEN
+
+    monkeypatch.setattr(upkeep, "datetime", Ahead)
+    (thing,) = stored_things(local)
+    assert not list(verify(local, thing))
+    assert not list(find_waste(local, None))
+    assert [waste.kept_because for waste in find_waste(local, set())] != [None]
+
+
+def interrupted_work(store, key):
+    with store.workplace(key) as place:
+        (place / "state").write_bytes(b"half-way")
+        raise KeyboardInterrupt
+
+
+def test_a_killed_training_is_waste_when_it_is_old_and_nobody_goes_on_with_it(local):
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_work(local, "abc")
+    folder = Path(local.folder.path("training/abc"))
+    local.commit(KEY, rows("a"))
+    assert not list(find_waste(local, None))
+    age(folder, OLD)
+    assert not list(find_waste(local, {KEY.folder, "prepared/abc"})), "an audit would go on with it"
+    with local.workplace("abc") as place:
+        assert (place / "state").read_bytes() == b"half-way"
+        age(folder, OLD)
+        assert not list(find_waste(local, None)), "it is being gone on with"
+        folder.rename(folder.with_name("def"))
+    age(folder.with_name("def"), OLD)
+    (waste,) = find_waste(local, None)
+    assert (waste.thing.folder, waste.kept_because) == ("training/def", None)
+    delete(local, waste)
+    assert not folder.with_name("def").exists()
+
+
+def test_one_process_at_a_time_is_in_a_workplace(local):
+    order = []
+
+    def second():
+        with local.workplace("abc"):
+            order.append("second")
+
+    with local.workplace("abc"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.3)
+        order.append("first")
+    thread.join(30)
+    assert order == ["first", "second"]
+    assert not Path(local.folder.path("training/abc")).exists()

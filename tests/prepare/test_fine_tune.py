@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.model import CausalLM
+from raymia.prepare import fine_tune as fine_tune_module
 from raymia.prepare.fine_tune import encode_for_training, fine_tune, mean_loss, pad_batch
 from raymia.spec import FineTuneSpec
 from raymia.util.errors import InputError
@@ -158,3 +162,66 @@ def test_mean_loss_is_over_tokens_not_over_texts(base):
     tokens = np.concatenate([a.log_prob for a in answers])
     assert mean_loss(base, [short, long]) == pytest.approx(-tokens.mean(), abs=1e-4)
     assert math.isnan(mean_loss(base, ["I"]))
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from raymia.prepare import fine_tune
+from raymia.spec import FineTuneSpec
+
+torch.set_num_threads(1)  # as tests do
+given = json.loads(sys.argv[1])
+fine_tune.SAVE_SECONDS = 0
+
+def progress(done, total):
+    if done == given["last"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+fine_tune.fine_tune(
+    Path(given["base"]), given["texts"], FineTuneSpec(**given["spec"]), Path(given["out"]),
+    seed=0, progress=progress, measure_on=given["held_out"],
+)
+"""
+
+
+@pytest.mark.parametrize(
+    "lora", [None, {"r": 2, "alpha": 4, "dropout": 0.2}], ids=["whole", "LoRA with dropout"]
+)
+def test_a_killed_training_goes_on_and_ends_as_an_undisturbed_one(tmp_path, lora):
+    settings = {"epochs": 3, "batch_size": 8, "learning_rate": 2e-3, "max_tokens": 32, "lora": lora}
+    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    given = {"base": str(BASE), "texts": TEXTS, "held_out": HELD_OUT, "spec": settings,
+             "out": str(killed), "last": 5}  # fmt: skip
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED, json.dumps(given)], check=False, capture_output=True
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert not (killed / "facts.json").exists()
+    # A kill while the trainer was saving leaves a folder without its state.
+    (killed / "training" / "checkpoint-5").mkdir(exist_ok=True)
+    (killed / "training" / "checkpoint-5" / "trainer_state.json").unlink(missing_ok=True)
+    steps = []
+    resumed = tune(killed, progress=lambda done, _: steps.append(done), **settings)
+    assert steps == [5, 6]
+    expected = tune(undisturbed, **settings)
+    names = "adapter_model.safetensors" if lora else "model.safetensors"
+    assert (killed / names).read_bytes() == (undisturbed / names).read_bytes()
+    assert resumed | {"seconds": 0} == expected | {"seconds": 0}
+    assert sorted(p.name for p in killed.iterdir()) == sorted(p.name for p in undisturbed.iterdir())
+
+
+def test_what_another_training_left_is_not_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(fine_tune_module, "SAVE_SECONDS", 0)
+
+    def stop(done, _):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(tmp_path / "out", progress=stop)
+    assert list((tmp_path / "out" / "training").glob("checkpoint-*"))
+    steps = []
+    tune(tmp_path / "out", seed=1, progress=lambda done, _: steps.append(done))
+    assert steps[0] == 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -202,6 +205,30 @@ def test_killed_fine_tuning_does_not_ask_the_target_again(tmp_path, monkeypatch)
     make(made, store)
     assert seen == stored
     assert store.prepared_facts(made.key)["prompts"] == 5
+
+
+def test_a_reference_that_a_run_beside_this_one_makes_is_made_once(tmp_path, monkeypatch):
+    store, made = EvidenceStore(str(tmp_path)), recipe()
+    trained, real = [], self_prompt.fine_tune
+
+    def counted(*args, **kwargs):
+        trained.append(kwargs["seed"])
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(self_prompt, "fine_tune", counted)
+    threads = [threading.Thread(target=make, args=(made, store)) for _ in range(2)]
+    with store.workplace(made.key):  # so that both get there before one is done
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 60
+        while store.prepared_facts(made.material_key) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    for thread in threads:
+        thread.join(60)
+    assert len(trained) == 1
+    assert store.prepared_facts(made.key)["texts"] > 0
+    assert not (tmp_path / "training" / made.key).exists()
 
 
 def test_killed_writing_leaves_nothing_to_be_taken_for_texts(tmp_path, monkeypatch):

@@ -22,9 +22,9 @@ from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit
 from raymia.run import status
-from raymia.run.status import EventLog, Watch, read_events, read_status, recorded
+from raymia.run.status import EventLog, Watch, last_run, read_events, read_status, recorded
 from raymia.storage.files import Folder
-from raymia.storage.lease import LEASE_FILE, held
+from raymia.storage.lease import LEASE_FILE, held, new_run_id
 from raymia.util.errors import InputError, RaymiaError
 
 
@@ -159,6 +159,18 @@ def test_the_last_of_several_runs_is_told(url):
             pass
     assert read_status(url).run == "20260101T000001-a"
     assert len(read_events(Folder(url))) == 2
+
+
+def test_a_run_after_the_clock_went_back_is_the_last_all_the_same(url):
+    assert last_run(url) == ""
+    ahead = "20991231T235959-ffffff"
+    with recorded(url, ahead, "the first", ["one"]):
+        pass
+    then = new_run_id(last_run(url))
+    assert then.startswith("21000101T000000-")
+    with recorded(url, then, "the second", ["one"]):
+        assert read_status(url).audit == "the second"
+    assert list(read_events(Folder(url))) == [ahead, then]
 
 
 @pytest.mark.parametrize("line", ['{"run": "r1"', "[]", '{"run": "r1"}'])
