@@ -85,6 +85,7 @@ def fine_tune(
         "held_out": None if measure_on is None else list(measure_on),
         "spec": spec.model_dump(),
         "seed": seed,
+        "training": None if training is None else training.key_parts(),
     }
     kept = KeptTraining(out / "training", digest(parts))
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code)

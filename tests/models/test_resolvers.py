@@ -14,6 +14,7 @@ import transformers
 from small_image_models import save_model, save_pipeline, unet
 from tiny_models import BASE, PARAPHRASER, checkpoint, save_adapter, save_tiny
 
+from raymia.models.causal.reading import Rendered
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.models.image_source import image_families, resolve_image_model
 from raymia.models.paraphrasers.resolver import resolve_paraphraser
@@ -113,7 +114,7 @@ def test_facts_of_a_language_model_are_what_the_loaded_one_says(tmp_path, no_mod
 def test_text_of_the_whole_context_is_answered(tmp_path, kind):
     """A context that is too long by one token is an index error in the model."""
     model = text_model(save_other(tmp_path, kind)).loader(PoolSpec()).load()
-    model.encode = lambda texts: [[5, 7] * 60 for _ in texts]
+    model.reader.read = lambda texts: [Rendered([5, 7] * 60) for _ in texts]
     (answer,) = model.answer(["a long text"], moments=False)
     assert len(answer.log_prob) == (model.max_tokens or 120) - 1
     assert np.isfinite(answer.log_prob).all()

@@ -210,11 +210,28 @@ def tokenizer_of(checkpoint: CausalCheckpoint) -> Any:
     InputError
         If transformers cannot load it.
     """
-    return _load(checkpoint.path, checkpoint.trust_remote_code, tuple(checkpoint.gguf.items()))
+    source = checkpoint.path, checkpoint.trust_remote_code, tuple(checkpoint.gguf.items())
+    return _load(*source, checkpoint.facts.tokenizer)
 
 
 @cache
-def _load(path: str, trust_remote_code: bool, gguf: tuple[tuple[str, str], ...]) -> Any:
+def _load(
+    path: str, trust_remote_code: bool, gguf: tuple[tuple[str, str], ...], _content: str
+) -> Any:
+    """Load a tokenizer once for its content, which a folder may change."""
+    return load_tokenizer(path, trust_remote_code, gguf)
+
+
+def load_tokenizer(
+    path: str, trust_remote_code: bool, gguf: tuple[tuple[str, str], ...] = ()
+) -> Any:
+    """Load a tokenizer.
+
+    Raises
+    ------
+    InputError
+        If transformers cannot.
+    """
     from transformers import AutoTokenizer
 
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raymia.modalities.texts.resolve_training import tokenizer_of
+from raymia.modalities.texts.resolve_training import load_tokenizer
 from raymia.models.causal.rendering import reader_for
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import AnyCheckpoint
@@ -58,5 +58,6 @@ def count_tokens(checkpoint: CausalCheckpoint, texts: list[str]) -> list[int]:
     InputError
         If transformers cannot load the tokenizer.
     """
-    reader = reader_for(tokenizer_of(checkpoint), checkpoint.training)
+    source = checkpoint.path, checkpoint.trust_remote_code, tuple(checkpoint.gguf.items())
+    reader = reader_for(load_tokenizer(*source), checkpoint.training)
     return [len(record.ids) for record in reader.read(texts)]
