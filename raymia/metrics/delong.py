@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from raymia.metrics.intervals import auc_interval
+from raymia.metrics.intervals import AucSpread, auc_interval
 from raymia.metrics.roc import BoolArray, FloatArray, IntArray, RocCurve
 
 ROUNDING = 1e-12
@@ -84,20 +84,28 @@ def _below(counts: IntArray) -> FloatArray:
     return np.cumsum(counts) - counts / 2
 
 
-def auc_variance(placed: Placements) -> float:
-    """Variance of the AUC; both kinds need two records."""
-    return float(
-        placed.members.var(ddof=1) / placed.members.size
-        + placed.non_members.var(ddof=1) / placed.non_members.size
+def auc_spread(placed: Placements) -> AucSpread:
+    """The parts of the AUC's variance; both kinds need two records."""
+    return AucSpread(
+        float(placed.members.var(ddof=1)) / placed.members.size,
+        float(placed.non_members.var(ddof=1)) / placed.non_members.size,
+        placed.members.size,
+        placed.non_members.size,
     )
 
 
-def auc_variance_of(curve: RocCurve) -> float:
-    """Variance of the AUC of a curve: `auc_variance` without a record being looked at again.
+def auc_variance(placed: Placements) -> float:
+    """Variance of the AUC; both kinds need two records."""
+    return auc_spread(placed).variance
+
+
+def auc_spread_of(curve: RocCurve) -> AucSpread:
+    """The parts of the variance of a curve's AUC: `auc_spread` without a record being looked at
+    again.
 
     Records that share a point of the curve share their placement.
     """
-    variance = 0.0
+    parts = []
     for of_members, size in ((True, curve.n_members), (False, curve.n_non_members)):
         own, other = (curve.tpr, 1.0 - curve.fpr) if of_members else (curve.fpr, curve.tpr)
         weight, spread = np.diff(own), other[1:] + other[:-1]
@@ -109,8 +117,8 @@ def auc_variance_of(curve: RocCurve) -> float:
         spread -= np.sum(weight * spread)
         spread *= spread
         spread *= weight
-        variance += float(np.sum(spread)) / (size - 1)
-    return variance
+        parts.append(float(np.sum(spread)) / (size - 1))
+    return AucSpread(*parts, curve.n_members, curve.n_non_members)
 
 
 def auc_difference(
@@ -158,8 +166,8 @@ def difference_of(
     spread = float(np.sqrt(auc_variance(difference) + beyond))
     if spread < ROUNDING and abs(value) > ROUNDING:
         fewest = min(first.members.size, first.non_members.size)
-        low, high = auc_interval(first.auc, auc_variance(first), fewest, confidence)
-        other_low, other_high = auc_interval(second.auc, auc_variance(second), fewest, confidence)
+        low, high = auc_interval(first.auc, auc_spread(first), confidence)
+        other_low, other_high = auc_interval(second.auc, auc_spread(second), confidence)
         return AucDifference(value, low - other_high, high - other_low, 2.0 ** (1 - fewest))
     if spread < ROUNDING:
         return AucDifference(value, value, value, 1.0)

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from raymia.metrics.intervals import clopper_pearson, lower_limit, mean_of_two_rates, upper_limit
+from raymia.metrics.limits import LADDER, limited
 from raymia.metrics.roc import BoolArray, FloatArray, RocCurve, allowed_false_positives, roc_curve
 from raymia.metrics.summary import HeldOutAccuracy, HeldOutRates, Precision, Rate
 
@@ -97,11 +98,10 @@ def accuracy_held_out(halves: Halves, *, confidence: float) -> HeldOutAccuracy |
     found = _above(halves.members, threshold)
     spared = halves.non_members.size - _above(halves.non_members, threshold)
     of_members, of_others = (found, halves.members.size), (spared, halves.non_members.size)
-    low, high = mean_of_two_rates(of_members, of_others, confidence)
+    levels = [confidence, *(1.0 - 2.0 * error for error in LADDER)]
+    limits = np.transpose([mean_of_two_rates(of_members, of_others, level) for level in levels])
     return HeldOutAccuracy(
-        value=(found / halves.members.size + spared / halves.non_members.size) / 2,
-        low=low,
-        high=high,
+        **limited((found / halves.members.size + spared / halves.non_members.size) / 2, limits),
         threshold=threshold,
         n_members=halves.members.size,
         n_non_members=halves.non_members.size,

@@ -1,22 +1,25 @@
 """Intervals of rates, and of what is made of rates.
 
-How often each holds the truth was measured over 2,000 simulated audits of normal scores, at a
-nominal 95 % (tests/metrics/test_coverage.py): DeLong's for AUC 94 to 96 % from 20 records of each
-kind on (97 % with 10; 93 to 98 % where the AUC is 0.98); Clopper and Pearson's of the rates of a
-held-out threshold 95 to 96 % for TPR, 97 to 98 % for FPR, where hits are few and the interval is
-wider than it must be; Newcombe's for balanced accuracy 95 %; bootstrap percentiles see
-`resampled_tpr`.
+How often each holds the truth is measured in docs/statistics.md, by tools/interval_coverage.py and,
+on fewer made-up audits, by tests/metrics/test_coverage.py.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
-from raymia.metrics.roc import FloatArray, RocCurve, allowed_false_positives
+from raymia.metrics.roc import FloatArray
+
+FEW = 15
+"""Records of a kind below which they do not show how much an AUC scatters."""
+HALVINGS = 40
 
 
 def lower_limit(hits: ArrayLike, of: ArrayLike, confidence: float) -> FloatArray:
@@ -63,11 +66,15 @@ def wilson(hits: float, of: float, confidence: float) -> tuple[float, float]:
     >>> round(low, 4), round(high, 4)
     (0.8882, 0.9785)
     """
-    z = float(stats.norm.ppf(0.5 + _checked(confidence) / 2))
-    rate = hits / of
+    z = stats.norm.ppf(0.5 + _checked(confidence) / 2)
+    low, high = _score_limits(hits / of, of, z)
+    return float(low), float(high)
+
+
+def _score_limits(rate: float, of: float, z: Any) -> tuple[Any, Any]:
     center = (rate + z**2 / (2 * of)) / (1 + z**2 / of)
     reach = z / (1 + z**2 / of) * np.sqrt(rate * (1 - rate) / of + z**2 / (4 * of**2))
-    return max(0.0, float(center - reach)), min(1.0, float(center + reach))
+    return np.maximum(0.0, center - reach), np.minimum(1.0, center + reach)
 
 
 def mean_of_two_rates(
@@ -93,74 +100,108 @@ def mean_of_two_rates(
     return max(0.0, mean - float(np.sqrt(low)) / 2), min(1.0, mean + float(np.sqrt(high)) / 2)
 
 
-def auc_interval(
-    auc: float, variance: float, fewest: int, confidence: float
-) -> tuple[float, float]:
-    """Give the interval of an AUC, within (0, 1).
+@dataclass(frozen=True)
+class AucSpread:
+    """Variance of an AUC by DeLong: what the members at hand and the non-members at hand add to it.
 
-    Normal on the scale of the logit, where the variance is divided by (AUC (1 - AUC))^2 (Pepe, The
-    Statistical Evaluation of Medical Tests for Classification and Prediction, 2003, section 5.2).
-    Where DeLong's variance is 0, as for an AUC of 1 or for scores that are all one, it knows
-    nothing: Clopper and Pearson's interval of `fewest` trials takes its place, which is wide.
-
-    Parameters
+    Attributes
     ----------
-    fewest : int
-        The smaller of the numbers of members and non-members.
+    of_members, of_non_members : the two parts.
+    n_members, n_non_members : how many of each there are.
+    """
+
+    of_members: float
+    of_non_members: float
+    n_members: int
+    n_non_members: int
+
+    @property
+    def variance(self) -> float:
+        return self.of_members + self.of_non_members
+
+    @property
+    def degrees(self) -> float:
+        """Degrees of freedom of the sum (Satterthwaite, Biometrics Bulletin 2, 1946)."""
+        parts = (self.of_members, self.n_members), (self.of_non_members, self.n_non_members)
+        return self.variance**2 / sum(part**2 / (n - 1) for part, n in parts)
+
+    @property
+    def fewest(self) -> int:
+        return min(self.n_members, self.n_non_members)
+
+
+def auc_interval(auc: float, spread: AucSpread, confidence: float) -> tuple[float, float]:
+    """Give the two-sided interval of an AUC; see `auc_limits`.
 
     Examples
     --------
-    >>> low, high = auc_interval(0.9, 0.02**2, 100, 0.95)
+    >>> low, high = auc_interval(0.9, AucSpread(0.0003, 0.0001, 100, 100), 0.95)
     >>> round(low, 3), round(high, 3)
-    (0.853, 0.933)
+    (0.845, 0.936)
     """
-    if variance <= 0.0 or not 0.0 < auc < 1.0:
-        return clopper_pearson(auc * fewest, fewest, confidence)
-    z = float(stats.norm.ppf(0.5 + _checked(confidence) / 2))
-    reach = z * np.sqrt(variance) / (auc * (1.0 - auc))
-    middle = special.logit(auc)
-    return float(special.expit(middle - reach)), float(special.expit(middle + reach))
+    low, high = auc_limits(auc, spread, [(1.0 - _checked(confidence)) / 2])
+    return float(low[0]), float(high[0])
 
 
-def resampled_tpr(curve: RocCurve, max_fpr: float, *, resamples: int, seed: int) -> FloatArray:
-    """Give what resamples of an audit would report as the true positive rate at a budget.
+def auc_limits(auc: float, spread: AucSpread, errors: Sequence[float]) -> FloatArray:
+    """Give lower and upper limits of an AUC: the wider of several, none of which holds everywhere.
 
-    Members and non-members are resampled separately, each to its own number (the stratified
-    bootstrap of Efron and Tibshirani, An Introduction to the Bootstrap, 1993). No record is drawn,
-    because the distribution is known. Let k false positives be allowed among n non-members. A
-    resample is n ranks ``ceil(n U)``, U uniform, rank 1 the highest score, and its (k+1)-th highest
-    rank is ``ceil(n U_k)`` with U_k the (k+1)-th smallest of n uniforms, a Beta(k+1, n-k). At the
-    score of that rank, however many share it, more than k are called members; above it, no more
-    than k. So the best threshold lies just above that score, and of m resampled members each
-    scores above it with the chance that the audit's members do: a binomial number.
+    - DeLong's, on the scale of the logit (Pepe, The Statistical Evaluation of Medical Tests for
+      Classification and Prediction, 2003, section 5.2), with Student's t. It learns the variance
+      from the records, and near 1 a few records of the rarer kind do not show it.
+    - Newcombe's score limits (Statistics in Medicine 25, 2006, 559-573, method 5): the AUCs at
+      which the one at hand would be just as far off as the error allows, with the variance that
+      Hanley and McNeil give for exponential scores. It is there at an AUC of 1 as well.
+    - Where one kind has fewer than 15 records: the score limits of a rate of as many trials. No
+      scores have a larger variance than AUC (1 - AUC) / fewest (van Dantzig 1951).
+    - Where DeLong's variance is 0, as for scores that are all one: Clopper and Pearson's limits of
+      as many trials.
 
-    All attacks on the same records see the same draws for the same seed.
+    Parameters
+    ----------
+    errors : one-sided error rates, in (0, 1).
 
     Returns
     -------
-    ndarray of shape (resamples,)
-
-    Notes
-    -----
-    A percentile interval of these is too narrow where few false positives are allowed. Over 2,000
-    audits of normal scores (1,000 members, 100 to 2,000 non-members, 1 % allowed), one of 95 % held
-    the true rate 68 to 71 % of the time with one false positive allowed, 88 % with two, 92 % with
-    five, 94 to 96 % with ten or more (tests/metrics/test_coverage.py). What it misses mostly lies
-    below it.
+    ndarray of shape (2, n_errors): lower limits, then upper ones.
     """
-    if resamples < 1:
-        raise ValueError(f"Argument `resamples` should be at least 1, but got {resamples}.")
-    if not 0.0 <= max_fpr < 1.0:
-        raise ValueError(f"Argument `max_fpr` should be in [0, 1), but got {max_fpr}.")
-    n, m = curve.n_non_members, curve.n_members
-    allowed = allowed_false_positives(max_fpr, n)
-    of_rank, of_members = np.random.Generator(np.random.Philox(seed)).random((2, resamples))
-    position = special.betaincinv(allowed + 1.0, float(n - allowed), of_rank)
-    rank = np.clip(np.ceil(n * position), 1, n)
-    # The last point with fewer false positives than the rank lies just above its tied scores.
-    false_positives = np.rint(curve.fpr * n)
-    tpr = curve.tpr[np.searchsorted(false_positives, rank, side="left") - 1]
-    return np.asarray(stats.binom.ppf(of_members, m, tpr)) / m
+    side = np.asarray(errors, np.float64)
+    z = stats.norm.isf(side)
+    found = [_newcombe(auc, spread, z)]
+    if spread.variance <= 0.0:
+        hits = auc * spread.fewest
+        found.append(
+            np.stack([lower_limit(hits, spread.fewest, 1.0 - side),
+                      upper_limit(hits, spread.fewest, 1.0 - side)])
+        )  # fmt: skip
+    elif 0.0 < auc < 1.0:
+        reach = stats.t.isf(side, spread.degrees) * math.sqrt(spread.variance) / (auc * (1.0 - auc))
+        middle = special.logit(auc)
+        found.append(special.expit(np.stack([middle - reach, middle + reach])))
+    if spread.fewest < FEW:
+        found.append(np.stack(_score_limits(auc, spread.fewest, z)))
+    low, high = zip(*found, strict=True)
+    return np.stack([np.min(low, axis=0), np.max(high, axis=0)])
+
+
+def _newcombe(auc: float, spread: AucSpread, z: FloatArray) -> FloatArray:
+    m, n = spread.n_members, spread.n_non_members
+    beyond = (m + n) / 2 - 1
+
+    def possible(truth: FloatArray) -> Any:
+        shape = (1.0 - truth) / (2.0 - truth) + truth / (1.0 + truth)
+        variance = truth * (1.0 - truth) * (1.0 + beyond * shape) / (m * n)
+        return np.abs(auc - truth) <= z * np.sqrt(variance)
+
+    limits = []
+    for end in (0.0, 1.0):
+        outside, inside = np.full(z.size, end), np.full(z.size, auc)
+        for _ in range(HALVINGS):
+            middle = (outside + inside) / 2
+            held = possible(middle)
+            outside, inside = np.where(held, outside, middle), np.where(held, middle, inside)
+        limits.append(outside)
+    return np.stack(limits)
 
 
 def percentile_interval(replicates: NDArray[Any], confidence: float) -> tuple[float, float]:

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raymia.metrics import intervals, roc
-from raymia.metrics.delong import auc_variance_of
+from raymia.metrics import roc
+from raymia.metrics.delong import auc_spread_of
 from raymia.metrics.epsilon import (
     epsilon_held_out,
     epsilon_one_run,
@@ -18,7 +18,15 @@ from raymia.metrics.epsilon import (
     guess,
 )
 from raymia.metrics.held_out import Halves, accuracy_held_out, rates_held_out
-from raymia.metrics.summary import MIN_PER_CLASS, AttackMetrics, Estimate, NotMeasured, TprAtFpr
+from raymia.metrics.intervals import auc_limits
+from raymia.metrics.limits import LADDER, limited, tpr_limits
+from raymia.metrics.summary import (
+    MIN_PER_CLASS,
+    AttackMetrics,
+    LimitedEstimate,
+    NotMeasured,
+    TprAtFpr,
+)
 from raymia.util.hashing import string_hashes
 
 DEFAULT_FPRS = (0.1, 0.01, 0.001)
@@ -55,7 +63,6 @@ def measure(
     delta: float = DEFAULT_DELTA,
     randomized: bool = False,
     confidence: float = 0.95,
-    resamples: int = 2000,
     seed: int = 0,
 ) -> AttackMetrics | NotMeasured:
     """Measure one attack against one target on records of known membership.
@@ -83,10 +90,8 @@ def measure(
         is epsilon bounded from this one run as well.
     confidence : float
         Nominal level of the intervals, in (0, 1).
-    resamples : int
-        Bootstrap resamples of the rates on all records.
     seed : int
-        Seed of the bootstrap. The same seed gives the same draws to every attack.
+        Decides in which order records of one score are guessed, for the bounds of epsilon.
 
     Returns
     -------
@@ -133,6 +138,7 @@ def measure(
             reason=reason,
         )
 
+    errors = [(1.0 - confidence) / 2, *LADDER]
     curve = roc.roc_curve(values, labels)
     halves = Halves.split(values, labels, calibration)
 
@@ -140,9 +146,8 @@ def measure(
         resolvable = roc.allowed_false_positives(max_fpr, n_non_members) >= 1
         estimate = None
         if resolvable:
-            drawn = intervals.resampled_tpr(curve, max_fpr, resamples=resamples, seed=seed)
-            low, high = intervals.percentile_interval(drawn, confidence)
-            estimate = Estimate(value=roc.tpr_at_fpr(curve, max_fpr), low=low, high=high)
+            found = tpr_limits(curve, max_fpr, errors)
+            estimate = LimitedEstimate(**limited(roc.tpr_at_fpr(curve, max_fpr), found))
         return TprAtFpr(
             max_fpr=max_fpr,
             resolvable=resolvable,
@@ -159,21 +164,18 @@ def measure(
         if guesses is not None and delta > 0.0:
             epsilon.append(epsilon_one_run_gaussian(guesses, delta=delta, confidence=confidence))
     area = roc.auc(curve)
-    fewest = min(n_members, n_non_members)
-    low, high = intervals.auc_interval(area, auc_variance_of(curve), fewest, confidence)
     return AttackMetrics(
         target=target,
         attack=attack,
         n_members=n_members,
         n_non_members=n_non_members,
         n_unscored=n_unscored,
-        auc=Estimate(value=area, low=low, high=high),
+        auc=LimitedEstimate(**limited(area, auc_limits(area, auc_spread_of(curve), errors))),
         tpr=[at_budget(max_fpr) for max_fpr in fprs],
         balanced_accuracy=accuracy_held_out(halves, confidence=confidence),
         one_minus_eer=roc.one_minus_equal_error_rate(curve),
         epsilon=[bound for bound in epsilon if bound is not None],
         confidence=confidence,
-        resamples=resamples,
     )
 
 

@@ -24,6 +24,21 @@ class Estimate(Result):
     high: float = Field(description="upper end of the interval", allow_inf_nan=False)
 
 
+class Limits(Result):
+    """One-sided limits at the error rates of `raymia.metrics.limits.LADDER`, 5 % first."""
+
+    low: list[float] = Field(description="lower limits at 5 %, a quarter of it, and so on")
+    high: list[float] = Field(description="upper limits at the same error rates")
+
+
+class LimitedEstimate(Estimate):
+    """A measured number with its interval, and with limits for many comparisons."""
+
+    limits: Limits | None = Field(
+        default=None, description="one-sided limits, for a gate; none in runs before they were kept"
+    )
+
+
 class Rate(Estimate):
     """A share of records with its Clopper-Pearson interval."""
 
@@ -60,9 +75,9 @@ class TprAtFpr(Result):
 
     max_fpr: float = Field(gt=0, lt=1, description="budget of false positives, as a rate")
     resolvable: bool = Field(description="whether one false positive is within the budget")
-    estimate: Estimate | None = Field(
-        description="on all records, with percentiles of a stratified bootstrap; none where the "
-        "budget is not resolvable"
+    estimate: LimitedEstimate | None = Field(
+        description="on all records, with an interval that holds the rate of all members at this "
+        "rate of all non-members; none where the budget is not resolvable"
     )
     needed_non_members: int = Field(
         ge=1, description="fewest non-members with which this budget is resolvable"
@@ -74,7 +89,7 @@ class TprAtFpr(Result):
     )
 
 
-class HeldOutAccuracy(Estimate):
+class HeldOutAccuracy(LimitedEstimate):
     """Mean of true positive and true negative rate on records the threshold was not chosen on."""
 
     threshold: float = Field(description="a record that scores above it is called a member")
@@ -116,8 +131,9 @@ class AttackMetrics(Result):
     n_members: int = Field(ge=MIN_PER_CLASS, description="members with a score")
     n_non_members: int = Field(ge=MIN_PER_CLASS, description="non-members with a score")
     n_unscored: int = Field(ge=0, description="members and non-members without a score, left out")
-    auc: Estimate = Field(
-        description="area under the ROC curve, with DeLong's interval; 0.5 is chance"
+    auc: LimitedEstimate = Field(
+        description="area under the ROC curve, with the wider of DeLong's and Newcombe's "
+        "intervals; 0.5 is chance"
     )
     tpr: list[TprAtFpr] = Field(description="true positive rate at each false positive budget")
     balanced_accuracy: HeldOutAccuracy | None = Field(
@@ -134,7 +150,9 @@ class AttackMetrics(Result):
         default=[], description="lower bounds of the target's differential privacy"
     )
     confidence: float = Field(gt=0, lt=1, description="nominal level of every interval")
-    resamples: int = Field(ge=1, description="bootstrap resamples behind the rates of all records")
+    resamples: int | None = Field(
+        default=None, ge=1, description="bootstrap resamples behind the rates, in earlier runs"
+    )
 
     @property
     def below_chance(self) -> bool:

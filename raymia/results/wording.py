@@ -88,10 +88,8 @@ def unit_interval(estimate: Estimate, digits: int = 3) -> str:
 def rests_on_few(max_fpr: float, allowed: int) -> str:
     """Warn of a budget that allows only a few false positives."""
     non_members = "1 non-member" if allowed == 1 else f"{allowed} non-members"
-    how_far = "" if allowed == 1 else "somewhat "
     return (
-        f"TPR at {budget(max_fpr)} FPR rests on {non_members}: it is rough, and its interval is "
-        f"{how_far}too narrow."
+        f"TPR at {budget(max_fpr)} FPR rests on {non_members}: it is rough, as its interval says."
     )
 
 

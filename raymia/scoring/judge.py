@@ -160,7 +160,6 @@ class Judge:
             delta=self.metrics.delta,
             randomized=self.metrics.inclusion == "randomized" and labels.apart,
             confidence=self.metrics.confidence,
-            resamples=self.metrics.resamples,
             seed=self.seed,
             **names,
         )

@@ -94,7 +94,9 @@ class MetricsSpec(Strict):
     )
     confidence: Share = Field(default=0.95, description="nominal level of every interval")
     resamples: int = Field(
-        default=2_000, ge=100, description="bootstrap resamples of TPR on all records"
+        default=2_000,
+        ge=100,
+        description="not used any more; earlier audit files have it",
     )
     priors: list[Share] = Field(
         default=[0.5, 0.1, 0.01],

@@ -85,7 +85,6 @@ def _winner(
             attack=setting.place.label,
             fprs=rates,
             confidence=spec.metrics.confidence,
-            resamples=spec.metrics.resamples,
             seed=spec.seed,
         )
         if not isinstance(metrics, AttackMetrics):

@@ -94,14 +94,14 @@ def test_member_is_the_positive_class():
     """With the other orientation this audit would find every non-member and no member."""
     values = np.array([3.0, 3.0, 3.0, 0.0, 1.0, 1.0, 1.0, 1.0])
     is_member = np.arange(8) < 4
-    found = measure(values, is_member, target="t", attack="a", fprs=(0.25,), resamples=20)
+    found = measure(values, is_member, target="t", attack="a", fprs=(0.25,))
     assert found.tpr[0].estimate.value == 0.75
 
 
 def test_budget_of_false_positives_is_never_exceeded_or_interpolated():
     values = np.array([5.0, 4.0, 2.0, 4.5, 3.0, 1.0])
     is_member = np.array([True, True, True, False, False, False])
-    found = measure(values, is_member, target="t", attack="a", fprs=(0.34, 0.5), resamples=20)
+    found = measure(values, is_member, target="t", attack="a", fprs=(0.34, 0.5))
     assert [t.estimate.value for t in found.tpr] == [pytest.approx(2 / 3)] * 2
 
 

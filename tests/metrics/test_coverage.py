@@ -1,4 +1,4 @@
-"""Over 2,000 made-up audits each, the intervals hold the truth as often as they claim.
+"""Over made-up audits, the intervals hold the truth as often as they claim.
 
 Scores are normal, members' with a higher mean, so every true rate is known. Three standard errors
 of a share of 0.95 in 2,000 are 0.015: an interval that covers within 0.95 +- 0.005 stays between
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from raymia.metrics.delong import auc_variance_of
+from raymia.metrics.delong import auc_spread_of
 from raymia.metrics.held_out import Halves, accuracy_held_out, rates_held_out
-from raymia.metrics.intervals import auc_interval, percentile_interval, resampled_tpr
+from raymia.metrics.intervals import auc_interval
+from raymia.metrics.limits import tpr_limits
 from raymia.metrics.roc import auc, roc_curve
 
 AUDITS = 2_000
@@ -28,20 +29,21 @@ def covered(intervals):
     return np.mean([low <= truth <= high for low, truth, high in intervals])
 
 
-@pytest.mark.parametrize(
-    ("n_members", "n_non_members", "shift"), [(50, 50, 2.0), (100, 100, 1.0), (200, 50, 0.5)]
-)
-def test_auc_by_delong(n_members, n_non_members, shift):
-    truth = stats.norm.cdf(shift / np.sqrt(2))
+AUCS = [(100, 100, 0.9), (1_000, 20, 0.99), (20, 1_000, 0.99), (200, 50, 0.6)]
+
+
+@pytest.mark.parametrize(("n_members", "n_non_members", "truth"), AUCS)
+def test_auc_also_of_unbalanced_sets_near_1(n_members, n_non_members, truth):
+    """DeLong's alone held 0.99 in 80 % of audits with 1,000 : 20."""
+    shift = np.sqrt(2) * stats.norm.ppf(truth)
 
     def interval(scores, is_member):
         curve = roc_curve(scores, is_member)
-        fewest = min(n_members, n_non_members)
-        low, high = auc_interval(auc(curve), auc_variance_of(curve), fewest, 0.95)
+        low, high = auc_interval(auc(curve), auc_spread_of(curve), 0.95)
         return low, truth, high
 
-    made = audits(n_members, n_non_members, shift, seed=1)
-    assert 0.93 <= covered(interval(*audit) for audit in made) <= 0.97
+    made = audits(n_members, n_non_members, shift, seed=1, count=400)
+    assert covered(interval(*audit) for audit in made) >= 0.92
 
 
 def test_tpr_of_a_held_out_threshold_and_what_it_costs_in_false_positives():
@@ -62,26 +64,18 @@ def test_tpr_of_a_held_out_threshold_and_what_it_costs_in_false_positives():
     assert 0.95 <= covered(false) <= 0.99
 
 
-def bootstrap_intervals(n_members, n_non_members, max_fpr, count=AUDITS):
-    truth = stats.norm.sf(stats.norm.isf(max_fpr) - 1.0)
-    found = []
-    made = audits(n_members, n_non_members, 1.0, seed=4, count=count)
-    for seed, audit in enumerate(made):
-        drawn = resampled_tpr(roc_curve(*audit), max_fpr, resamples=400, seed=seed)
-        low, high = percentile_interval(drawn, 0.95)
-        found.append((low, truth, high))
-    return found
+RATES = [(20, 1_000, 0.01, 0.01), (20, 1_000, 0.01, 0.05), (400, 400, 0.01, 0.3),
+         (1_000, 100, 0.01, 0.9), (200, 1_000, 0.1, 0.5)]  # fmt: skip
 
 
-def test_tpr_by_bootstrap_where_ten_false_positives_are_allowed():
-    assert 0.93 <= covered(bootstrap_intervals(1_000, 1_000, 0.01)) <= 0.97
+@pytest.mark.parametrize(("n_members", "n_non_members", "max_fpr", "truth"), RATES)
+def test_tpr_on_all_records_also_where_records_are_few(n_members, n_non_members, max_fpr, truth):
+    """Percentiles of a bootstrap held 1 % in 31 % of audits, and 5 % in 79 %, with 20 : 1,000."""
+    shift = stats.norm.isf(max_fpr) - stats.norm.isf(truth)
 
+    def interval(scores, is_member):
+        low, high = tpr_limits(roc_curve(scores, is_member), max_fpr, [0.025])[:, 0]
+        return low, truth, high
 
-def test_tpr_by_bootstrap_is_too_narrow_where_one_false_positive_is_allowed():
-    """The docstring and the report say so; if this fails, they say too little for it."""
-    found = bootstrap_intervals(500, 100, 0.01, count=400)
-    assert 0.6 <= covered(found) <= 0.8
-    missed = [truth < low for low, truth, high in found if not low <= truth <= high]
-    assert np.mean(missed) > 0.9, (
-        "the truth lies below it: a release gate errs to the side of failing"
-    )
+    made = audits(n_members, n_non_members, shift, seed=4, count=300)
+    assert covered(interval(*audit) for audit in made) >= 0.94

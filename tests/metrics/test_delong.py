@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from raymia.metrics.delong import auc_difference, auc_variance, auc_variance_of, placements
+from raymia.metrics.delong import auc_difference, auc_spread_of, auc_variance, placements
 from raymia.metrics.roc import roc_curve
 
 
@@ -36,7 +36,9 @@ def test_variance_equals_the_sum_over_pairs(seed, n_members, n_non_members, deci
     expected = covariance(pairs(scores, is_member), pairs(scores, is_member))
     assert found.auc == pytest.approx(roc_auc_score(is_member, scores))
     assert auc_variance(found) == pytest.approx(expected, abs=1e-12)
-    assert auc_variance_of(roc_curve(scores, is_member)) == pytest.approx(expected, abs=1e-12)
+    assert auc_spread_of(roc_curve(scores, is_member)).variance == pytest.approx(
+        expected, abs=1e-12
+    )
     np.testing.assert_allclose(found.members, pairs(scores, is_member).mean(axis=1))
     np.testing.assert_allclose(found.non_members, pairs(scores, is_member).mean(axis=0))
 

@@ -15,7 +15,7 @@ def scores_of(n_members, n_non_members, seed=0):
 
 
 def measured(scores, is_member, **settings):
-    settings = {"resamples": 100, "target": "t", "attack": "a", **settings}
+    settings = {"target": "t", "attack": "a", **settings}
     return measure(scores, is_member, **settings)
 
 

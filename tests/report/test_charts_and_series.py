@@ -5,7 +5,7 @@ import pytest
 from made_up_pages import ATTACKS, made_up_audit
 from scipy.stats import binom
 
-from raymia.metrics.summary import Estimate
+from raymia.metrics.summary import LimitedEstimate
 from raymia.report.charts import band, cost_chart, histogram_chart, loss_chart, steps_chart
 from raymia.report.html import render
 from raymia.report.series import find_series, numbered
@@ -68,7 +68,7 @@ def test_attack_is_named_where_none_is_as_strong_for_less():
     result, _ = made_up_audit(["tuned"], n=60)
     areas = {"ez@self_prompt": 0.9, "ratio@base": 0.8, "loss": 0.8, "neighbor": 0.9, "zlib": 0.6}
     measured = [
-        m.model_copy(update={"auc": Estimate(value=areas[m.attack], low=0.5, high=1.0)})
+        m.model_copy(update={"auc": LimitedEstimate(value=areas[m.attack], low=0.5, high=1.0)})
         for m in result.metrics
     ]
     queries = {"ez@self_prompt": 2, "ratio@base": 2, "loss": 1, "neighbor": 11, "zlib": 1}
@@ -89,7 +89,7 @@ def test_histogram_holds_every_score_and_is_none_of_one_value():
 
 def test_checkpoints_stand_most_exposed_first():
     targets = [f"step-{n}" for n in (1, 2, 3, 4)]
-    result, curves = made_up_audit(targets, n=100)
+    result, curves = made_up_audit(targets, n=400)
     page = render(result, curves)
     verdicts = {entry.target: entry for entry in reach_verdict(result).targets}
     assert len({entry.finding for entry in verdicts.values()}) > 1

@@ -17,7 +17,7 @@ def measured(attack, strength, n_non_members=200, fprs=(0.1, 0.01, 0.001)):
     draws = np.random.default_rng(0)
     is_member = np.arange(200 + n_non_members) < 200
     scores = draws.normal(size=is_member.size) + strength * is_member
-    return measure(scores, is_member, target="t", attack=attack, resamples=20, fprs=fprs)
+    return measure(scores, is_member, target="t", attack=attack, fprs=fprs)
 
 
 def printed(result, width=100):

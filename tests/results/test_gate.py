@@ -8,9 +8,9 @@ from made_up_run import made_up_result, made_up_scores
 from raymia.metrics.summary import (
     AttackMetrics,
     EpsilonBound,
-    Estimate,
     HeldOutAccuracy,
     HeldOutRates,
+    LimitedEstimate,
     Rate,
     TprAtFpr,
 )
@@ -23,11 +23,11 @@ from raymia.util.errors import InputError
 
 def measured(target: str, attack: str, low: float, value: float, high: float) -> AttackMetrics:
     limits = {"value": value, "low": low, "high": high}
-    found = Estimate(**limits)
+    found = LimitedEstimate(**limits)
     accuracy = HeldOutAccuracy(**limits, threshold=0.0, n_members=30, n_non_members=60)
     return AttackMetrics(
         target=target, attack=attack, n_members=60, n_non_members=120, n_unscored=0,
-        auc=found, balanced_accuracy=accuracy, one_minus_eer=0.5, confidence=0.95, resamples=100,
+        auc=found, balanced_accuracy=accuracy, one_minus_eer=0.5, confidence=0.95,
         tpr=[
             TprAtFpr(max_fpr=0.01, resolvable=True, estimate=found, needed_non_members=100),
             TprAtFpr(max_fpr=0.001, resolvable=False, estimate=None, needed_non_members=1000),

@@ -105,7 +105,7 @@ def test_records_without_groups_have_a_coin_each(tmp_path, tiny_gpt2):
 def measured(target, attack, strength):
     is_member = np.arange(400) < 200
     scores = stats.norm.ppf((np.arange(400) * 7919 % 400 + 0.5) / 400) + strength * is_member
-    return measure(scores, is_member, target=target, attack=attack, resamples=20)
+    return measure(scores, is_member, target=target, attack=attack)
 
 
 def test_the_leader_is_compared_with_every_other_and_between_targets():

@@ -34,7 +34,6 @@ def expected(table):
             calibration=calibration_half([r["record_id"] for r in rows]),
             target=target,
             attack=attack,
-            resamples=100,
         )
     return found
 
@@ -143,8 +142,8 @@ def test_equal_hashes_of_different_records_are_no_repetition(tmp_path, monkeypat
     monkeypatch.setattr(stored, "string_hashes", poor)
     pq.write_table(whole(), tmp_path / "scores.parquet")
     found = reduce_scores(str(tmp_path / "scores.parquet"), metrics=METRICS)
-    assert {judged.metrics.auc for judged in found.judged.values()} == {
-        metrics.auc for metrics in expected(whole()).values()
+    assert {judged.metrics.auc.value for judged in found.judged.values()} == {
+        metrics.auc.value for metrics in expected(whole()).values()
     }
     table = pa.concat_tables([whole(), whole().slice(5, 1)])
     pq.write_table(table, tmp_path / "scores.parquet")

@@ -66,7 +66,7 @@ def made_up_curves(scores):
 
 def made_up_result(scores, text=str, **changes):
     metrics = [
-        measure(values, is_member, target=target, attack=attack, resamples=50)
+        measure(values, is_member, target=target, attack=attack)
         for (target, attack), (values, is_member) in by_attack(scores).items()
     ]
     fields = {
