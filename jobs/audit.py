@@ -5,7 +5,7 @@
 The last line of the output is one JSON object that sums the run up. The exit code is that of
 `raymia audit`: 0 when every question was answered, 2 for wrong input, 3 when the run is incomplete
 or a checkpoint failed (submit it again to go on), 4 when a condition of `fail_if` or `--fail-if` is
-not passed, 1 for anything else.
+not passed, 6 when conditions are undecided and nothing else closes the gate, 1 for anything else.
 """
 
 from __future__ import annotations

@@ -47,8 +47,26 @@ FailIf = Annotated[
     list[str] | None,
     typer.Option(
         "--fail-if",
-        help="exit with 4 where this is so, as in 'any.tpr@1%fpr > 0.05'; may be repeated",
+        help="close the gate where this is so, as in 'any.tpr@1%fpr > 0.05', 'verdict >= leaks' or "
+        "'members < 500'; may be repeated",
         metavar="CONDITION",
+    ),
+]
+
+
+class WhenUndecided(StrEnum):
+    """What an undecided condition does to the gate."""
+
+    FAIL = "fail"
+    PASS = "pass"
+
+
+Undecided = Annotated[
+    WhenUndecided | None,
+    typer.Option(
+        "--undecided",
+        help="`pass` lets a condition that the records cannot decide open the gate; default: the "
+        "audit file's, which is `fail`",
     ),
 ]
 
@@ -86,6 +104,12 @@ EXIT_INCOMPLETE = 3
 EXIT_WRONG_INPUT = 2
 EXIT_GATE_FAILED = 4
 EXIT_LEFT_RUNNING = 5
+EXIT_GATE_UNDECIDED = 6
+EXIT_CODES = (
+    "Exit codes: 0 done, and the gate is open; 1 something failed on the way; 2 wrong input; "
+    "3 incomplete, or a checkpoint failed; 4 the gate is closed: a condition failed or could not "
+    "be evaluated; 6 the gate is closed only because conditions are undecided."
+)
 EXITS_WHEN_STOPPED = (130, 143)
 """By Ctrl-C, and by SIGTERM."""
 
@@ -107,10 +131,11 @@ def options(
     del version
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def audit(
     file: AuditFile,
     fail_if: FailIf = None,
+    undecided: Undecided = None,
     redact: Redact = False,
     plugin: Plugins = None,
     engine: OnEngine = None,
@@ -122,7 +147,9 @@ def audit(
     from raymia.run.audit import run_audit
 
     console = Console()
-    spec = with_conditions(_spec(file, plugin, engine), fail_if or [])
+    spec = with_conditions(
+        _spec(file, plugin, engine), fail_if or [], undecided.value if undecided else None
+    )
     if redact:
         spec = spec.model_copy(update={"report": spec.report.model_copy(update={"redact": True})})
     result = run_audit(spec, console)
@@ -234,23 +261,40 @@ def report(run: RunFolder, redact: Redact = False) -> None:
     print(f"report: {write_report(run, redacted=redact)}")
 
 
-@app.command()
-def gate(run: RunFolder, fail_if: FailIf = None) -> None:
-    """Decide conditions on a stored run, by default its own; no model is asked."""
+@app.command(epilog=EXIT_CODES)
+def gate(
+    run: RunFolder,
+    fail_if: FailIf = None,
+    undecided: Undecided = None,
+    write: Annotated[
+        bool,
+        typer.Option(
+            "--write", help="put the outcome into the run's report, metrics.json and junit.xml"
+        ),
+    ] = False,
+) -> None:
+    """Decide conditions on a stored run, by default its own; no model is asked.
+
+    The run's files stay as they are unless --write is given.
+    """
     from rich.console import Console
 
-    from raymia.results.folder import load_result, write_gate
-    from raymia.results.gate import decide_again, is_open
-    from raymia.storage.lease import held, new_run_id
+    from raymia.results.folder import load_result
+    from raymia.results.gate import decide_again
 
-    load_result(run)  # a folder of no run is refused before a lease is put into it
-    with held(run, new_run_id()):
-        result = load_result(run)
-        result = result.model_copy(update={"gate": decide_again(result, fail_if or [])})
-        write_gate(run, result)
+    def decided(result: RunResult) -> RunResult:
+        given = {} if undecided is None else {"undecided": undecided.value}
+        result = result.model_copy(update=given)
+        return result.model_copy(update={"gate": decide_again(result, fail_if or [])})
+
+    result = decided(load_result(run))
+    if write:
+        from raymia.report.files import write_gate
+
+        write_gate(run, decided)
     print_gate(result, Console())
-    if not is_open(result.gate):
-        raise typer.Exit(EXIT_GATE_FAILED)
+    if code := gate_code(result):
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -341,7 +385,9 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
 def print_gate(result: RunResult, console: Console) -> None:
     """Print what the release gate decided."""
     from raymia.report.table import gate_table
+    from raymia.results.gate import gate_line
 
+    console.print(gate_line(result), highlight=False, markup=False)
     console.print(gate_table(result))
 
 
@@ -380,9 +426,14 @@ def exit_code(error: RaymiaError) -> int:
 
 
 def result_code(result: RunResult) -> int:
-    """What a run that ended exits with: 3 if something is missing, 4 if its gate is closed."""
+    """What a run that ended exits with: 3 if something is missing, 4 or 6 if its gate is closed."""
+    return gate_code(result) if result.succeeded else EXIT_INCOMPLETE
+
+
+def gate_code(result: RunResult) -> int:
+    """What a gate exits with: 0 if it is open, 6 if it is closed by undecided conditions alone."""
     from raymia.results.gate import is_open
 
-    if not result.succeeded:
-        return EXIT_INCOMPLETE
-    return 0 if is_open(result.gate) else EXIT_GATE_FAILED
+    if is_open(result.gate, result.undecided):
+        return 0
+    return EXIT_GATE_UNDECIDED if is_open(result.gate, "pass") else EXIT_GATE_FAILED

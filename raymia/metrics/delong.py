@@ -105,7 +105,7 @@ def auc_spread_of(curve: RocCurve) -> AucSpread:
 
     Records that share a point of the curve share their placement.
     """
-    parts = []
+    parts: list[float] = []
     for of_members, size in ((True, curve.n_members), (False, curve.n_non_members)):
         own, other = (curve.tpr, 1.0 - curve.fpr) if of_members else (curve.fpr, curve.tpr)
         weight, spread = np.diff(own), other[1:] + other[:-1]
@@ -118,7 +118,7 @@ def auc_spread_of(curve: RocCurve) -> AucSpread:
         spread *= spread
         spread *= weight
         parts.append(float(np.sum(spread)) / (size - 1))
-    return AucSpread(*parts, curve.n_members, curve.n_non_members)
+    return AucSpread(parts[0], parts[1], curve.n_members, curve.n_non_members)
 
 
 def auc_difference(

@@ -19,6 +19,7 @@ from scipy import optimize, special
 
 from raymia.metrics.held_out import Halves
 from raymia.metrics.intervals import lower_limit, upper_limit
+from raymia.metrics.limits import LADDER
 from raymia.metrics.roc import BoolArray, FloatArray, IntArray
 from raymia.metrics.summary import EpsilonBound
 
@@ -59,17 +60,22 @@ def epsilon_held_out(halves: Halves, *, delta: float, confidence: float) -> Epsi
         confidence=confidence,
     )
     threshold = curve.thresholds[points[np.argmax(bounds)] + 1]
-    bound = epsilon_of_counts(
+    counts = (
         int(np.count_nonzero(halves.members > threshold)),
         halves.members.size,
         int(np.count_nonzero(halves.non_members > threshold)),
         halves.non_members.size,
-        delta=delta,
-        confidence=confidence,
     )
+    found = [
+        epsilon_of_counts(*counts, delta=delta, confidence=level)
+        for level in (confidence, *(1.0 - error for error in LADDER))
+    ]
     return EpsilonBound(
         method="held_out",
-        value=max(0.0, float(bound)),
+        value=max(0.0, float(found[0])),
+        chosen_by=max(0.0, float(np.max(bounds))),
+        limits=[max(0.0, float(bound)) for bound in found[1:]],
+        high=_most_shown(counts, delta),
         delta=delta,
         confidence=confidence,
         n_judged=halves.members.size + halves.non_members.size,
@@ -95,6 +101,22 @@ def epsilon_of_counts(
     return np.asarray(np.maximum(of_members, of_others))
 
 
+def _most_shown(counts: tuple[int, int, int, int], delta: float) -> float | None:
+    """The upper limit, at 5 %, of what a threshold shows of epsilon; None for one without end."""
+    true, n_members, false, n_others = counts
+    side = 1.0 - LADDER[0] / 2
+    limits = []
+    for over, under in (
+        (float(upper_limit(true, n_members, side)), float(lower_limit(false, n_others, side))),
+        (1.0 - float(lower_limit(false, n_others, side)),
+         1.0 - float(upper_limit(true, n_members, side))),
+    ):  # fmt: skip
+        if over > delta:
+            limits.append(np.inf if under <= 0.0 else float(np.log((over - delta) / under)))
+    most = max([0.0, *limits])
+    return None if np.isinf(most) else most
+
+
 @dataclass(frozen=True)
 class Guesses:
     """Records whose membership was guessed.
@@ -103,11 +125,13 @@ class Guesses:
     ----------
     n_records : records that a coin decided about, guessed or not.
     n_guesses, n_correct : how many were guessed, and rightly.
+    chosen_by : the bound of epsilon on the half that the numbers of guesses were chosen on.
     """
 
     n_records: int
     n_guesses: int
     n_correct: int
+    chosen_by: float = 0.0
 
 
 def guess(
@@ -165,7 +189,8 @@ def guess(
         if of_this > bound:
             best, bound = int(i), of_this
     found = _correct(judged, high[best : best + 1], low[best : best + 1])
-    return Guesses(int(np.count_nonzero(~calibration)), int(made[best]), int(found[0]))
+    judged_records = int(np.count_nonzero(~calibration))
+    return Guesses(judged_records, int(made[best]), int(found[0]), bound)
 
 
 def epsilon_one_run(guesses: Guesses, *, delta: float, confidence: float) -> EpsilonBound:
@@ -173,6 +198,8 @@ def epsilon_one_run(guesses: Guesses, *, delta: float, confidence: float) -> Eps
     return EpsilonBound(
         method="one_run",
         value=_epsilon(guesses, delta, confidence),
+        chosen_by=guesses.chosen_by,
+        limits=[_epsilon(guesses, delta, 1.0 - error) for error in LADDER],
         delta=delta,
         confidence=confidence,
         n_judged=guesses.n_records,
@@ -212,6 +239,7 @@ def epsilon_one_run_gaussian(guesses: Guesses, *, delta: float, confidence: floa
     return EpsilonBound(
         method="one_run_gaussian",
         value=epsilon_of_gaussian(mu, delta),
+        chosen_by=guesses.chosen_by,
         delta=delta,
         confidence=confidence,
         n_judged=guesses.n_records,

@@ -8,10 +8,31 @@ from functools import cached_property
 
 import numpy as np
 
-from raymia.metrics.intervals import clopper_pearson, lower_limit, mean_of_two_rates, upper_limit
+from raymia.metrics.delong import auc_spread_of
+from raymia.metrics.intervals import (
+    auc_interval,
+    clopper_pearson,
+    lower_limit,
+    mean_of_two_rates,
+    upper_limit,
+)
 from raymia.metrics.limits import LADDER, limited
-from raymia.metrics.roc import BoolArray, FloatArray, RocCurve, allowed_false_positives, roc_curve
-from raymia.metrics.summary import HeldOutAccuracy, HeldOutRates, Precision, Rate
+from raymia.metrics.roc import (
+    BoolArray,
+    FloatArray,
+    RocCurve,
+    allowed_false_positives,
+    auc,
+    roc_curve,
+)
+from raymia.metrics.summary import (
+    MIN_PER_CLASS,
+    HeldOutAccuracy,
+    HeldOutAuc,
+    HeldOutRates,
+    Precision,
+    Rate,
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +67,32 @@ class Halves:
 
         Point i is what a threshold just above the score of point i + 1 comes to.
         """
-        scores = np.concatenate([self.calibration_members, self.calibration_non_members])
-        return roc_curve(scores, np.arange(scores.size) < self.calibration_members.size)
+        return _curve(self.calibration_members, self.calibration_non_members)
+
+
+def auc_held_out(halves: Halves, *, confidence: float) -> HeldOutAuc | None:
+    """Measure the AUC on the half that is judged, and on the other for the choice of an attack.
+
+    Returns
+    -------
+    HeldOutAuc or None
+        None where a half has fewer than two members or non-members.
+    """
+    parts = (halves.calibration_members, halves.calibration_non_members,
+             halves.members, halves.non_members)  # fmt: skip
+    if min(part.size for part in parts) < MIN_PER_CLASS:
+        return None
+    curve = _curve(halves.members, halves.non_members)
+    area = auc(curve)
+    low, high = auc_interval(area, auc_spread_of(curve), confidence)
+    return HeldOutAuc(
+        value=area,
+        low=low,
+        high=high,
+        calibration=auc(halves.calibration_curve),
+        n_members=curve.n_members,
+        n_non_members=curve.n_non_members,
+    )
 
 
 def rates_held_out(
@@ -77,6 +122,10 @@ def rates_held_out(
     return HeldOutRates(
         threshold=threshold,
         n_calibration=chosen_on.size,
+        calibration_tpr=_above(halves.calibration_members, threshold)
+        / halves.calibration_members.size
+        if halves.calibration_members.size
+        else None,
         tpr=tpr,
         fpr=fpr,
         ppv=[precision(tpr, fpr, prior, confidence) for prior in priors],
@@ -134,6 +183,11 @@ def precision(tpr: Rate, fpr: Rate, prior: float, confidence: float) -> Precisio
     )
     value = predictive(tpr.value, fpr.value) if tpr.hits or fpr.hits else None
     return Precision(prior=prior, value=value, low=low, high=high)
+
+
+def _curve(members: FloatArray, non_members: FloatArray) -> RocCurve:
+    scores = np.concatenate([members, non_members])
+    return roc_curve(scores, np.arange(scores.size) < members.size)
 
 
 def _above(scores: FloatArray, threshold: float) -> int:

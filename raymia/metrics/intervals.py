@@ -22,21 +22,22 @@ FEW = 15
 HALVINGS = 40
 
 
-def lower_limit(hits: ArrayLike, of: ArrayLike, confidence: float) -> FloatArray:
+def lower_limit(hits: ArrayLike, of: ArrayLike, confidence: ArrayLike) -> FloatArray:
     """Give Clopper and Pearson's one-sided lower limit of a rate (Biometrika 26, 1934).
 
     Parameters
     ----------
     hits, of : numbers or arrays that broadcast, 0 <= hits <= of
-    confidence : float
+    confidence : float or array
         Chance that the limit is below the rate, at least.
     """
     hits, of = np.asarray(hits, np.float64), np.asarray(of, np.float64)
     some = np.where(hits > 0.0, hits, 1.0)
-    return np.where(hits > 0.0, special.betaincinv(some, of - some + 1.0, 1.0 - confidence), 0.0)
+    error = 1.0 - np.asarray(confidence, np.float64)
+    return np.where(hits > 0.0, special.betaincinv(some, of - some + 1.0, error), 0.0)
 
 
-def upper_limit(hits: ArrayLike, of: ArrayLike, confidence: float) -> FloatArray:
+def upper_limit(hits: ArrayLike, of: ArrayLike, confidence: ArrayLike) -> FloatArray:
     """Give the one-sided upper limit of a rate; see `lower_limit`."""
     hits, of = np.asarray(hits, np.float64), np.asarray(of, np.float64)
     return 1.0 - lower_limit(of - hits, of, confidence)

@@ -17,7 +17,7 @@ from raymia.metrics.epsilon import (
     epsilon_one_run_gaussian,
     guess,
 )
-from raymia.metrics.held_out import Halves, accuracy_held_out, rates_held_out
+from raymia.metrics.held_out import Halves, accuracy_held_out, auc_held_out, rates_held_out
 from raymia.metrics.intervals import auc_limits
 from raymia.metrics.limits import LADDER, limited, tpr_limits
 from raymia.metrics.summary import (
@@ -171,6 +171,8 @@ def measure(
         n_non_members=n_non_members,
         n_unscored=n_unscored,
         auc=LimitedEstimate(**limited(area, auc_limits(area, auc_spread_of(curve), errors))),
+        held_out_auc=auc_held_out(halves, confidence=confidence),
+        above_all=round(roc.tpr_at_fpr(curve, 0.0) * n_members),
         tpr=[at_budget(max_fpr) for max_fpr in fprs],
         balanced_accuracy=accuracy_held_out(halves, confidence=confidence),
         one_minus_eer=roc.one_minus_equal_error_rate(curve),

@@ -65,6 +65,13 @@ class HeldOutRates(Result):
 
     threshold: float = Field(description="a record that scores above it is called a member")
     n_calibration: int = Field(ge=1, description="non-members that the threshold was chosen on")
+    calibration_tpr: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="members of the calibration half above the threshold, by which attacks are "
+        "ranked; none in earlier runs and where there is no such member",
+    )
     tpr: Rate = Field(description="members of the other half that are called members")
     fpr: Rate = Field(description="non-members of the other half that are called members")
     ppv: list[Precision] = Field(description="positive predictive value, one for each prior")
@@ -87,6 +94,14 @@ class TprAtFpr(Result):
         description="threshold chosen on one half, judged on the other; none where the budget is "
         "not resolvable on the half, or the other half lacks members or non-members",
     )
+
+
+class HeldOutAuc(Estimate):
+    """AUC on the half that attacks are not ranked on."""
+
+    calibration: float = Field(ge=0, le=1, description="AUC on the half that they are ranked on")
+    n_members: int = Field(ge=1, description="members that were judged")
+    n_non_members: int = Field(ge=1, description="non-members that were judged")
 
 
 class HeldOutAccuracy(LimitedEstimate):
@@ -117,6 +132,22 @@ class EpsilonBound(Result):
         default=None, ge=0, description="one run: records whose membership was guessed"
     )
     n_correct: int | None = Field(default=None, ge=0, description="one run: right guesses")
+    chosen_by: float | None = Field(
+        default=None,
+        ge=0,
+        description="the bound on the calibration half: of several attacks and methods the one "
+        "with the highest is told of; none in earlier runs",
+    )
+    limits: list[float] | None = Field(
+        default=None,
+        description="the bound at 5 % error, a quarter of it, and so on; none where not kept",
+    )
+    high: float | None = Field(
+        default=None,
+        ge=0,
+        description="held out: the upper limit, at 5 % error, of what this threshold shows; none "
+        "where there is no limit",
+    )
     mu: float | None = Field(
         default=None, ge=0, description="one_run_gaussian: the bound as Gaussian privacy's mu"
     )
@@ -134,6 +165,16 @@ class AttackMetrics(Result):
     auc: LimitedEstimate = Field(
         description="area under the ROC curve, with the wider of DeLong's and Newcombe's "
         "intervals; 0.5 is chance"
+    )
+    held_out_auc: HeldOutAuc | None = Field(
+        default=None,
+        description="AUC on one half, where attacks are ranked on the other; none in earlier runs "
+        "and where a half has fewer than two of a kind",
+    )
+    above_all: int | None = Field(
+        default=None,
+        ge=0,
+        description="members that score above every non-member; none in earlier runs",
     )
     tpr: list[TprAtFpr] = Field(description="true positive rate at each false positive budget")
     balanced_accuracy: HeldOutAccuracy | None = Field(

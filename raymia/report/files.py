@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pyarrow as pa
 
@@ -14,6 +14,7 @@ from raymia.results.folder import (
     load_curves,
     load_result,
     write_folder,
+    write_junit,
     write_metrics,
 )
 from raymia.results.redaction import redact
@@ -55,6 +56,24 @@ def write_report(folder_url: str, *, redacted: bool = False) -> str:
             write_metrics(folder, result)
         folder.write(REPORT_FILE, hidden(render(result, curves, _sweep(folder))).encode())
     return folder.path(REPORT_FILE)
+
+
+def write_gate(folder_url: str, decide: Callable[[RunResult], RunResult]) -> None:
+    """Decide the gate of a stored run, and write what was decided into all files that tell of it:
+    the report, ``junit.xml`` and the metrics.
+
+    Raises
+    ------
+    InputError
+        As `load_curves` does, and while a run is writing to the folder.
+    """
+    folder = Folder(folder_url)
+    with held(folder_url, new_run_id()):
+        result, curves = load_curves(folder_url)
+        result = decide(result)
+        folder.write(REPORT_FILE, hidden(render(result, curves, _sweep(folder))).encode())
+        write_junit(folder_url, result)
+        write_metrics(folder, result)
 
 
 def _sweep(folder: Folder) -> str | None:

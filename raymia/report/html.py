@@ -27,6 +27,7 @@ from raymia.report.sections import (
 from raymia.report.texts import target_texts
 from raymia.results import wording
 from raymia.results.curves import SHOWN_AT_FIRST, AttackCurves
+from raymia.results.gate import gate_line
 from raymia.results.ranking import by_groups, few_allowed
 from raymia.results.result import RunResult
 from raymia.results.verdict import TITLES, verdict_of
@@ -59,6 +60,7 @@ def render(result: RunResult, curves: Sequence[AttackCurves], sweep: str | None 
     exposed = most_exposed(targets)
     context: dict[str, Any] = {
         "run": result,
+        "gate_line": gate_line(result),
         "verdict": verdict,
         "finding_titles": TITLES,
         "targets": targets,

@@ -51,7 +51,8 @@ def gate_table(result: RunResult) -> Table:
         table.add_column(column, overflow="fold")
     for outcome in result.gate:
         status = Text(outcome.status.replace("_", " "))
-        status.stylize("green" if outcome.status == "passed" else "bold red")
+        colors = {"passed": "green", "undecided": "bold yellow"}
+        status.stylize(colors.get(outcome.status, "bold red"))
         table.add_row(status, *map(Text, (outcome.condition, outcome.target, outcome.reason)))
     return table
 

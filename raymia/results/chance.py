@@ -1,21 +1,51 @@
-"""What chance explains of an audit's numbers: how often attacks that guess reach as much."""
+"""What chance explains of an audit's numbers: how often attacks that guess reach as much.
+
+An attack is tested by its AUC, and in the tail: at every budget of false positives that its
+non-members resolve, and by the members above all of them. A few members that stand out are no more
+than a trace in the AUC, and at one budget they may be lost among the false positives it allows. The
+error is divided: half for the AUC, half for the tests of the tail in equal parts.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
-from scipy.stats import nhypergeom, norm
+from scipy.stats import hypergeom, norm
 
 from raymia.metrics.roc import allowed_false_positives
 from raymia.metrics.summary import AttackMetrics
-from raymia.results.ranking import estimate_at, labels_where
+from raymia.results.ranking import labels_where
 from raymia.results.result import RunResult
 
 ERROR_RATE = 0.05
 """Chance, at most, that an audit of checkpoints that leak nothing is said to leak."""
 
 Units = dict[tuple[str, str], AttackMetrics]
+
+
+@dataclass(frozen=True)
+class Test:
+    """One test of one attack.
+
+    Attributes
+    ----------
+    of : what is tested: the AUC, the rate at a budget, or the members above all non-members.
+    max_fpr : the budget; None for the others.
+    p_value : how often an attack that guesses does as well.
+    error : the p-value up to which it is more than chance.
+    """
+
+    of: Literal["area", "rate", "top"]
+    max_fpr: float | None
+    p_value: float
+    error: float
+
+    @property
+    def shows(self) -> bool:
+        return self.p_value <= self.error
 
 
 @dataclass(frozen=True)
@@ -26,13 +56,13 @@ class Chance:
     ----------
     combined, fitted : labels of attacks that combine others, and of those that learn from records.
     units : what chance is reckoned on.
-    limit : p-value of a single test; there are two on each attack, of its AUC and of its rate.
+    error : of all tests of one attack together.
     """
 
     combined: set[str]
     fitted: set[str]
     units: Units
-    limit: float
+    error: float
 
     @classmethod
     def of(cls, result: RunResult) -> Chance:
@@ -45,29 +75,46 @@ class Chance:
             combined,
             labels_where(result, lambda card: card.learns),
             units_of(result),
-            ERROR_RATE / (2 * max(1, tried)),
+            ERROR_RATE / max(1, tried),
         )
 
-    def area_shows(self, attack: AttackMetrics) -> bool:
-        """Whether the AUC is too far from 0.5, to either side, for a guess."""
-        unit = self.units.get((attack.target, attack.attack))
+    def unit(self, attack: AttackMetrics) -> AttackMetrics | None:
+        """An attack as chance dealt it out: on records, or on groups."""
+        return self.units.get((attack.target, attack.attack))
+
+    def shown(self, attack: AttackMetrics, fpr: float | None) -> list[Test]:
+        """The tests that chance does not explain: at budget `fpr` first, then by p-value."""
+        found = [test for test in self.tests(attack) if test.shows]
+        return sorted(found, key=lambda test: (test.max_fpr is None or test.max_fpr != fpr,
+                                               test.of == "area", test.p_value))  # fmt: skip
+
+    def tests(self, attack: AttackMetrics) -> list[Test]:
+        """Test an attack's AUC and its tail; nothing where its units were not measured."""
+        unit = self.unit(attack)
         if unit is None:
-            return False
+            return []
         area = unit.auc.value
         # Where nothing leaks, one that learns from the other folds has an AUC below 0.5 by itself:
         # the more members are in a fold, the fewer are in the others.
         if attack.attack not in self.fitted:
             area = max(area, 1.0 - area)
-        return 2 * chance_of_auc(area, unit.n_members, unit.n_non_members) <= self.limit
+        both_sides = min(1.0, 2 * chance_of_auc(area, unit.n_members, unit.n_non_members))
+        tail = list(_tail(unit))
+        share = self.error / 2 / max(1, len(tail))
+        return [
+            Test("area", None, both_sides, self.error / 2),
+            *(Test("top" if fpr is None else "rate", fpr, p, share) for fpr, p in tail),
+        ]
 
-    def rate_shows(self, attack: AttackMetrics, fpr: float | None) -> bool:
-        """Whether the true positive rate at a budget is too high for a guess."""
-        unit = self.units.get((attack.target, attack.attack))
-        rate = None if unit is None or fpr is None else estimate_at(unit, fpr)
-        if unit is None or fpr is None or rate is None:
-            return False
-        chance = chance_of_rate(rate.value, fpr, unit.n_members, unit.n_non_members)
-        return chance <= self.limit
+
+def _tail(unit: AttackMetrics) -> Iterator[tuple[float | None, float]]:
+    """Each resolved budget, and None for the members above all non-members, with its p-value."""
+    m, n = unit.n_members, unit.n_non_members
+    for at in unit.tpr:
+        if at.estimate is not None:
+            yield at.max_fpr, chance_of_rate(at.estimate.value, at.max_fpr, m, n)
+    if unit.above_all is not None:
+        yield None, chance_of_rate(unit.above_all / m, 0.0, m, n)
 
 
 def chance_of_auc(auc: float, n_members: int, n_non_members: int) -> float:
@@ -76,8 +123,12 @@ def chance_of_auc(auc: float, n_members: int, n_non_members: int) -> float:
     The Mann-Whitney test's normal approximation, one-sided, without correction for ties: those
     make it say more than there is, never less.
     """
-    spread = math.sqrt((n_members + n_non_members + 1) / (12 * n_members * n_non_members))
-    return float(norm.sf((auc - 0.5) / spread))
+    return float(norm.sf((auc - 0.5) / spread_of_chance(n_members, n_non_members)))
+
+
+def spread_of_chance(n_members: int, n_non_members: int) -> float:
+    """Standard deviation of the AUC of an attack that guesses."""
+    return math.sqrt((n_members + n_non_members + 1) / (12 * n_members * n_non_members))
 
 
 def chance_of_rate(tpr: float, max_fpr: float, n_members: int, n_non_members: int) -> float:
@@ -90,8 +141,10 @@ def chance_of_rate(tpr: float, max_fpr: float, n_members: int, n_non_members: in
     if hits == 0:
         return 1.0
     allowed = allowed_false_positives(max_fpr, n_non_members)
-    above = nhypergeom(n_members + n_non_members, n_members, allowed + 1)
-    return float(above.sf(hits - 1))
+    # So many members are above it where the records that are as many as these and the allowed
+    # non-members together hold no more non-members than are allowed.
+    records = n_members + n_non_members
+    return float(hypergeom.cdf(allowed, records, n_non_members, hits + allowed))
 
 
 def units_of(result: RunResult) -> Units:

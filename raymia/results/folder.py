@@ -69,7 +69,7 @@ def write_folder(
     drawn = [curves_table(curves)]
     _write_table(folder, CURVES_FILE, CURVES_SCHEMA.with_metadata(label), drawn)
     folder.write(REPORT_FILE, hidden(page).encode())
-    write_gate(folder_url, result)
+    write_junit(folder_url, result)
     write_metrics(folder, result)
 
 
@@ -78,7 +78,7 @@ def write_metrics(folder: Folder, result: RunResult) -> None:
     folder.write(METRICS_FILE, hidden(result.shortened().model_dump_json(indent=2)).encode())
 
 
-def write_gate(folder_url: str, result: RunResult) -> None:
+def write_junit(folder_url: str, result: RunResult) -> None:
     """Write what the release gate decided as ``junit.xml``; remove that of an earlier run."""
     folder = Folder(folder_url)
     if result.gate:

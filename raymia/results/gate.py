@@ -1,55 +1,43 @@
 """The release gate: whether a model leaks more than its makers allow.
 
-A condition says what must not be so: `spv@self_prompt.tpr@1%fpr > 0.05`. What is compared is the
-lower confidence limit, so a condition fails where the leak is shown, not where chance may have made
-it. A condition that cannot be evaluated does not pass: a gate that opens because nothing could be
-measured is no gate.
+A condition says what must not be so: `spv@self_prompt.tpr@1%fpr > 0.05`. Its outcome on a
+checkpoint is one of
+
+- *failed*: the lower limit of some attack is over the number;
+- *passed*: the upper limits of all attacks are within it;
+- *undecided*: neither. More records would decide it;
+- *not evaluated*: nothing was measured that could.
+
+Lower limits are corrected for every attack on every checkpoint that the condition matches, so that
+chance makes no checkpoint fail with more than 5 %. Upper limits are corrected for the checkpoints
+alone: all attacks must be within the number, and the strongest is no easier to miss among many
+(intersection-union; Berger, Technometrics 24, 1982).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from raymia.metrics.roc import allowed_false_positives
-from raymia.metrics.summary import AttackMetrics, Estimate, Metrics, NotMeasured
+from raymia.metrics.summary import AttackMetrics, Metrics
 from raymia.results import wording
-from raymia.results.gate_result import GateOutcome
-from raymia.results.ranking import FEW_FALSE_POSITIVES, at_budget
+from raymia.results.gate_figures import Figure, Levels, figure_of
+from raymia.results.gate_result import GateOutcome, GateStatus
 from raymia.results.result import RunResult
+from raymia.results.verdict import verdict_of
 from raymia.spec import AuditSpec
-from raymia.spec.conditions import Condition, check_conditions, parse_conditions
+from raymia.spec.conditions import FINDINGS, Condition, check_conditions, parse_conditions
 from raymia.util.errors import InputError
 
-
-@dataclass(frozen=True)
-class _Finding:
-    """What one attack says to a condition.
-
-    Attributes
-    ----------
-    low, high : limits of the interval; high is None for a bound that has none.
-    text : the figure in words; where there is none (low is None), why.
-    """
-
-    attack: str
-    text: str
-    low: float | None = None
-    high: float | None = None
+ERROR_RATE = 0.05
+"""Chance, at most, that a condition fails a checkpoint wrongly, and that it passes one wrongly."""
+Undecided = Literal["fail", "pass"]
 
 
 def evaluate(conditions: Iterable[Condition], result: RunResult) -> list[GateOutcome]:
     """Decide each condition on each target that it is about."""
-    failed = [target.name for target in result.failed]
-    targets = dict.fromkeys([*(entry.target for entry in result.metrics), *failed])
-    return [
-        _outcome(condition, target, result)
-        for condition in conditions
-        for target in [name for name in targets if fnmatchcase(name, condition.targets)]
-        or [condition.targets]
-    ]
+    return [outcome for condition in conditions for outcome in _outcomes(condition, result)]
 
 
 def decide_again(result: RunResult, texts: Sequence[str]) -> list[GateOutcome]:
@@ -77,7 +65,9 @@ def decide_again(result: RunResult, texts: Sequence[str]) -> list[GateOutcome]:
     return evaluate(conditions, result)
 
 
-def with_conditions(spec: AuditSpec, texts: Sequence[str]) -> AuditSpec:
+def with_conditions(
+    spec: AuditSpec, texts: Sequence[str], undecided: Undecided | None = None
+) -> AuditSpec:
     """Add conditions of the command line to those of the audit file.
 
     Raises
@@ -86,37 +76,167 @@ def with_conditions(spec: AuditSpec, texts: Sequence[str]) -> AuditSpec:
         For what is no condition.
     """
     parse_conditions(texts)
-    return spec.model_copy(update={"fail_if": list(dict.fromkeys([*spec.fail_if, *texts]))})
+    given = {} if undecided is None else {"undecided": undecided}
+    return spec.model_copy(
+        update={"fail_if": list(dict.fromkeys([*spec.fail_if, *texts])), **given}
+    )
 
 
-def is_open(outcomes: Iterable[GateOutcome]) -> bool:
-    """Whether every condition is passed."""
-    return all(outcome.status == "passed" for outcome in outcomes)
+def is_open(outcomes: Iterable[GateOutcome], undecided: Undecided = "fail") -> bool:
+    """Whether nothing closes the gate."""
+    opening = {"passed", "undecided"} if undecided == "pass" else {"passed"}
+    return all(outcome.status in opening for outcome in outcomes)
 
 
-def _outcome(condition: Condition, target: str, result: RunResult) -> GateOutcome:
-    own = [entry for entry in result.metrics if entry.target == target]
-    found = [_find(condition, e) for e in own if fnmatchcase(e.attack, condition.attacks)]
-    status: Literal["passed", "failed", "not_evaluated"] = "not_evaluated"
-    if why_not := list(_why_nothing_counts(target, found, result)):
-        reason = "; ".join(why_not)
-    elif over := [f for f in found if f.low is not None and condition.is_met(f.low)]:
-        status, reason = "failed", _failure(condition, over, len(found))
-    elif lacking := [f"{f.attack}: {f.text}" for f in found if f.low is None]:
-        reason = "; ".join(lacking)
-    else:
-        status, reason = "passed", _pass(condition, found)
-    return GateOutcome(condition=condition.text, target=target, status=status, reason=reason)
+def gate_line(result: RunResult) -> str:
+    """The gate in one line: "gate: closed, 3 of 12 conditions failed, 1 undecided"."""
+    state = "open" if is_open(result.gate, result.undecided) else "closed"
+    total = len(result.gate)
+    words: dict[GateStatus, str] = {
+        "failed": "failed", "undecided": "undecided", "not_evaluated": "not evaluated",
+        "passed": "passed",
+    }  # fmt: skip
+    counts = [(sum(o.status == status for o in result.gate), w) for status, w in words.items()]
+    parts = [f"{number} of {total} {word}" for number, word in counts if number]
+    return f"gate: {state}, {', '.join(parts)}"
 
 
-def _why_nothing_counts(target: str, found: Sequence[_Finding], result: RunResult) -> Iterator[str]:
+def _outcomes(condition: Condition, result: RunResult) -> Iterator[GateOutcome]:
+    if condition.metric in ("members", "non_members"):
+        yield _on_counts(condition, result)
+        return
+    entries = result.metrics
+    by_group = condition.by_group or result.split_by_group
+    if by_group and condition.is_of_attacks:
+        entries = result.group_metrics
+    failed = [target.name for target in result.failed]
+    named = dict.fromkeys([*(entry.target for entry in result.metrics), *failed])
+    targets = [name for name in named if fnmatchcase(name, condition.targets)]
+    matched = {
+        target: [
+            entry
+            for entry in entries
+            if entry.target == target and fnmatchcase(entry.attack, condition.attacks)
+        ]
+        for target in targets or [condition.targets]
+    }
+    levels = Levels(
+        ERROR_RATE / max(1, sum(len(found) for found in matched.values())),
+        ERROR_RATE / max(1, len(targets)),
+    )
+    for target, found in matched.items():
+        status, reason = _decide(condition, target, found, levels, result)
+        if by_group and condition.is_of_attacks and status != "not_evaluated":
+            reason = f"by group, {reason}"
+        yield GateOutcome(condition=condition.text, target=target, status=status, reason=reason)
+
+
+def _on_counts(condition: Condition, result: RunResult) -> GateOutcome:
+    number = getattr(result.records, condition.metric)
+    what = wording.number_of(number, condition.metric.removesuffix("s").replace("_", "-"))
+    met = condition.is_met(number)
+    reason = f"there are {what}, {'fewer than' if met else 'at least'} {condition.limit:,.0f}"
+    status: GateStatus = "failed" if met else "passed"
+    return GateOutcome(condition=condition.text, target="*", status=status, reason=reason)
+
+
+def _decide(
+    condition: Condition,
+    target: str,
+    found: Sequence[Metrics],
+    levels: Levels,
+    result: RunResult,
+) -> tuple[GateStatus, str]:
+    why_not = list(_why_nothing_counts(condition, target, found, result))
+    if why_not:
+        return "not_evaluated", "; ".join(why_not)
+    if condition.metric == "verdict":
+        return _on_verdict(condition, target, result)
+    if condition.metric == "epsilon":
+        levels = Levels(levels.high, levels.high)
+    figures = [figure_of(condition, entry, levels) for entry in found]
+    if condition.metric == "epsilon":
+        figures = _chosen_bound(figures)
+    over = [f for f in figures if f.low is not None and condition.is_met(f.low)]
+    if over:
+        worst = max(over, key=lambda figure: figure.low or 0.0)
+        relation = "at least" if condition.or_equal else "above"
+        more = f"; so is that of {len(over) - 1} more of {len(figures)} attacks" if over[1:] else ""
+        return "failed", (
+            f"{worst.text}: the lower limit{_corrected(levels)}, {worst.low:.3f}, is {relation} "
+            f"{condition.limit:g}{more}"
+        )
+    lacking = [figure.text for figure in figures if figure.state == "not_measured"]
+    if lacking:
+        return "not_evaluated", "; ".join(lacking)
+    open_ = [f for f in figures if f.high is None or condition.is_met(f.high)]
+    if open_:
+        return "undecided", _undecided(condition, open_, figures, levels)
+    highest = max(figures, key=lambda figure: figure.high or 0.0)
+    most = f", the highest of {len(figures)} attacks" if figures[1:] else ""
+    relation = "below" if condition.or_equal else "not above"
+    return "passed", (
+        f"{highest.text}: the upper limit{most}, {highest.high:.3f}, is {relation} "
+        f"{condition.limit:g}"
+    )
+
+
+def _chosen_bound(figures: Sequence[Figure]) -> list[Figure]:
+    """Of bounds of epsilon the lower limit of the one that was chosen on other records counts; all
+    upper limits do."""
+    best = max(figures, key=lambda figure: figure.chosen_by, default=None)
+    return [f if f is best or f.state != "measured" else f.without_low() for f in figures]
+
+
+def _corrected(levels: Levels) -> str:
+    if levels.low >= ERROR_RATE:
+        return ""
+    return f" for {round(ERROR_RATE / levels.low)} comparisons"
+
+
+def _undecided(
+    condition: Condition, open_: Sequence[Figure], figures: Sequence[Figure], levels: Levels
+) -> str:
+    """Why it is neither, and how many records would decide it."""
+    worst = max(open_, key=lambda figure: 2.0 if figure.high is None else figure.high)
+    others = f"; so are {len(open_) - 1} more of {len(figures)} attacks" if open_[1:] else ""
+    if worst.state == "unlimited":
+        return f"{worst.text}{others}"
+    more = worst.records_needed(condition.limit, condition.max_fpr, levels)
+    needed = (
+        "; no number of records decides it while the figure is that near"
+        if more is None
+        else f"; about {wording.count(more)} members and as many non-members would decide it if "
+        "the figure stays"
+    )
+    return (
+        f"{worst.text}: {condition.limit:g} lies between the lower limit and the upper one"
+        f"{_corrected(levels)}{others}{needed}"
+    )
+
+
+def _on_verdict(condition: Condition, target: str, result: RunResult) -> tuple[GateStatus, str]:
+    found = {one.target: one.finding for one in verdict_of(result).targets}.get(target)
+    if found in FINDINGS:
+        met = condition.is_met(float(FINDINGS.index(found)))
+        return "failed" if met else "passed", f"the verdict is {found.replace('_', ' ')}"
+    if found == "no_leak_found":
+        return "passed", "no leak was found"
+    return "not_evaluated", f"the verdict is {(found or 'none').replace('_', ' ')}"
+
+
+def _why_nothing_counts(
+    condition: Condition, target: str, found: Sequence[Metrics], result: RunResult
+) -> Iterator[str]:
     """What makes every figure on a target worthless as a verdict."""
     failures = [failed.reason for failed in result.failed if failed.name == target]
     if failures:
         yield f"the target failed: {failures[0]}"
     elif not result.metrics:
         yield "nothing was measured: it takes members and non-members"
-    elif not found:
+    elif condition.by_group and not result.group_metrics:
+        yield "the run has no groups"
+    elif not found and condition.is_of_attacks:
         yield "the attack was not run on this target"
     if not result.complete:
         yield "the run is incomplete: run it again to go on, and decide then"
@@ -125,77 +245,3 @@ def _why_nothing_counts(target: str, found: Sequence[_Finding], result: RunResul
             "members and non-members differ without any model, so that no figure says what the "
             "model gives away; split one set of records at random"
         )
-
-
-def _find(condition: Condition, entry: Metrics) -> _Finding:
-    if isinstance(entry, NotMeasured):
-        return _Finding(entry.attack, f"not measured, {entry.reason}")
-    if condition.max_fpr is not None:
-        return _find_rate(entry, condition.max_fpr)
-    if condition.metric == "epsilon":
-        return _find_epsilon(entry)
-    if condition.metric == "auc":
-        return _of_estimate(entry.attack, "AUC", entry.auc)
-    if entry.balanced_accuracy is None:
-        why = "no balanced accuracy: a half of the records lacks members or non-members"
-        return _Finding(entry.attack, why)
-    return _of_estimate(entry.attack, "balanced accuracy", entry.balanced_accuracy)
-
-
-def _find_rate(entry: AttackMetrics, max_fpr: float) -> _Finding:
-    """The rate on all records: a threshold chosen on one half may come to several times the budget
-    on the other, and of many attacks the gate would fail by the one whose threshold did."""
-    at = at_budget(entry, max_fpr)
-    name = f"TPR at {wording.budget(max_fpr)} FPR"
-    if at is None:
-        return _Finding(entry.attack, f"{name} was not measured")
-    if at.estimate is None:
-        return _Finding(entry.attack, f"{name} is {wording.not_resolvable(at)}")
-    allowed = allowed_false_positives(max_fpr, entry.n_non_members)
-    few = f", which rests on {wording.number_of(allowed, 'non-member')}"
-    return _of_estimate(
-        entry.attack, name, at.estimate, few if allowed < FEW_FALSE_POSITIVES else ""
-    )
-
-
-def _find_epsilon(entry: AttackMetrics) -> _Finding:
-    """The highest of the lower bounds; each holds with its own confidence."""
-    if not entry.epsilon:
-        return _Finding(entry.attack, "no bound on epsilon was measured")
-    best = max(entry.epsilon, key=lambda bound: bound.value)
-    text = f"epsilon is at least {best.value:.3f} ({best.method.replace('_', ' ')})"
-    return _Finding(entry.attack, text, low=best.value)
-
-
-def _of_estimate(attack: str, name: str, estimate: Estimate, more: str = "") -> _Finding:
-    text = f"{name} {estimate.value:.3f} {wording.unit_interval(estimate)}{more}"
-    return _Finding(attack, text, low=estimate.low, high=estimate.high)
-
-
-def _failure(condition: Condition, over: Sequence[_Finding], n_attacks: int) -> str:
-    worst = max(over, key=_low)
-    relation = "at least" if condition.or_equal else "above"
-    others = f"; so is that of {len(over) - 1} more of {n_attacks} attacks" if over[1:] else ""
-    return (
-        f"{worst.attack}: {worst.text}: the lower limit is {relation} {condition.limit:g}{others}"
-    )
-
-
-def _pass(condition: Condition, found: Sequence[_Finding]) -> str:
-    worst = max(found, key=_low)
-    most = f", the highest of {len(found)} attacks," if found[1:] else ""
-    relation = "below" if condition.or_equal else "not above"
-    highest = max((f.high for f in found if f.high is not None), default=0.0)
-    ruled_out = (
-        f"; an upper limit is {highest:.3f}, so more than {condition.limit:g} is not ruled out"
-        if highest > condition.limit
-        else ""
-    )
-    return (
-        f"{worst.attack}: {worst.text}: the lower limit{most} is {relation} "
-        f"{condition.limit:g}{ruled_out}"
-    )
-
-
-def _low(finding: _Finding) -> float:
-    return -1.0 if finding.low is None else finding.low

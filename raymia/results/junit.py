@@ -12,13 +12,26 @@ _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 """Characters that XML 1.0 cannot hold, not even escaped."""
 
 
+PROBLEMS = {
+    "failed": ("failure", "leak"),
+    "undecided": ("failure", "undecided"),
+    "not_evaluated": ("error", "not evaluated"),
+}
+"""Element and type of what closes the gate."""
+
+
 def junit_xml(result: RunResult) -> bytes:
     """Write the outcomes of a gate as JUnit XML.
 
-    Each condition on each target is a test case. One that is met is a ``failure``; one that could
-    not be evaluated is an ``error``, so that a build fails by either and says by which.
+    Each condition on each target is a test case. One that is met is a ``failure`` of the type
+    ``leak``; one that is undecided is a ``failure`` of the type ``undecided``, or ``skipped`` where
+    undecided conditions do not close the gate; one that could not be evaluated is an ``error``. So
+    a build fails where the gate is closed, and says by which.
     """
+    skips = result.undecided == "pass"
+    undecided = sum(outcome.status == "undecided" for outcome in result.gate)
     failed = sum(outcome.status == "failed" for outcome in result.gate)
+    failed += 0 if skips else undecided
     errors = sum(outcome.status == "not_evaluated" for outcome in result.gate)
     counts = {
         "tests": str(len(result.gate)),
@@ -31,16 +44,21 @@ def junit_xml(result: RunResult) -> bytes:
     suite = ElementTree.SubElement(
         root,
         "testsuite",
-        {"name": _text(result.name), **counts, "skipped": "0", "timestamp": _text(when)},
+        {
+            "name": _text(result.name),
+            **counts,
+            "skipped": str(undecided * skips),
+            "timestamp": _text(when),
+        },
     )
     for outcome in result.gate:
-        _add_case(suite, outcome, result.name)
+        _add_case(suite, outcome, result.name, skips)
     ElementTree.indent(root)
     document: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return document + b"\n"
 
 
-def _add_case(suite: ElementTree.Element, outcome: GateOutcome, name: str) -> None:
+def _add_case(suite: ElementTree.Element, outcome: GateOutcome, name: str, skips: bool) -> None:
     names = {"classname": f"{name}.{outcome.target}", "name": f"not {outcome.condition}"}
     case = ElementTree.SubElement(
         suite, "testcase", {key: _text(value) for key, value in names.items()} | {"time": "0.000"}
@@ -48,12 +66,11 @@ def _add_case(suite: ElementTree.Element, outcome: GateOutcome, name: str) -> No
     if outcome.status == "passed":
         ElementTree.SubElement(case, "system-out").text = _text(outcome.reason)
         return
-    is_met = outcome.status == "failed"
-    problem = ElementTree.SubElement(
-        case,
-        "failure" if is_met else "error",
-        {"type": "leak" if is_met else "not evaluated", "message": _text(outcome.reason)},
-    )
+    if outcome.status == "undecided" and skips:
+        ElementTree.SubElement(case, "skipped", {"message": _text(f"undecided: {outcome.reason}")})
+        return
+    tag, kind = PROBLEMS[outcome.status]
+    problem = ElementTree.SubElement(case, tag, {"type": kind, "message": _text(outcome.reason)})
     problem.text = _text(f"{outcome.target}: {outcome.condition}\n{outcome.reason}")
 
 

@@ -1,9 +1,12 @@
 """Which attack comes first. One rule for the terminal, the report and its verdict.
 
-The attacks on a target are ranked by their true positive rate at 1 % false positives. Where no
-attack resolves 1 %, or the audit did not ask for it, the smallest budget that some attack resolves
-takes its place; where there is none, the AUC alone decides. A budget below 1 % is not used even
-where it is resolvable, because it rests on very few non-members.
+The attacks on a target are ranked on one half of the records, the calibration half, by their true
+positive rate at 1 % false positives there. The numbers of the first are then read off the other
+half: the best of twenty attacks looks better than it is on the records that made it the best, and
+not on others. Where no attack resolves 1 % on that half, or the audit did not ask for it, the
+smallest budget that some attack resolves takes its place; where there is none, the AUC alone
+decides. A budget below 1 % is not used even where it is resolvable, because it rests on very few
+non-members. Runs of earlier versions are ranked on all records.
 """
 
 from __future__ import annotations
@@ -49,10 +52,33 @@ def estimate_at(metrics: AttackMetrics, max_fpr: float) -> Estimate | None:
 
 def ranking_fpr(measured: Sequence[AttackMetrics]) -> float | None:
     """Choose the budget to rank by."""
-    resolvable = {tpr.max_fpr for attack in measured for tpr in attack.tpr if tpr.resolvable}
+    resolvable = {
+        at.max_fpr
+        for attack in measured
+        for at in attack.tpr
+        if (at.resolvable if attack.held_out_auc is None else rate_on_calibration(at) is not None)
+    }
     if USUAL_FPR in resolvable:
         return USUAL_FPR
     return min(resolvable, default=None)
+
+
+def rate_on_calibration(at: TprAtFpr) -> float | None:
+    """The true positive rate on the calibration half; none if not resolvable there."""
+    return None if at.held_out is None else at.held_out.calibration_tpr
+
+
+def held_out_rate(metrics: AttackMetrics, max_fpr: float | None) -> Estimate | None:
+    """The rate to tell of an attack: on records that it was not ranked on, or else on all."""
+    at = None if max_fpr is None else at_budget(metrics, max_fpr)
+    if at is None:
+        return None
+    return at.estimate if at.held_out is None else at.held_out.tpr
+
+
+def held_out_area(metrics: AttackMetrics) -> Estimate:
+    """The AUC to tell of an attack: on records that it was not ranked on, or on all."""
+    return metrics.auc if metrics.held_out_auc is None else metrics.held_out_auc
 
 
 def rank(metrics: Sequence[AttackMetrics | NotMeasured]) -> list[TargetRanking]:
@@ -124,5 +150,9 @@ def few_allowed(ranking: TargetRanking) -> list[tuple[float, int]]:
 
 
 def _strength(metrics: AttackMetrics, fpr: float | None) -> tuple[float, float]:
-    estimate = estimate_at(metrics, fpr) if fpr is not None else None
+    at = at_budget(metrics, fpr) if fpr is not None else None
+    if metrics.held_out_auc is not None:
+        rate = None if at is None else rate_on_calibration(at)
+        return (-1.0 if rate is None else rate, metrics.held_out_auc.calibration)
+    estimate = None if at is None else at.estimate
     return (-1.0 if estimate is None else estimate.value, metrics.auc.value)

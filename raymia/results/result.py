@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -215,6 +215,9 @@ class RunResult(Result):
     )
     gate: list[GateOutcome] = Field(
         default=[], description="the conditions of `fail_if` on each target; none without any"
+    )
+    undecided: Literal["fail", "pass"] = Field(
+        default="fail", description="whether undecided conditions close the gate"
     )
     redacted: bool = Field(
         default=False, description="whether the content of the examples was left out"

@@ -1,12 +1,14 @@
 """From the numbers of a run to a verdict: one rule for the report, the terminal and metrics.json.
 
 A checkpoint leaks if a single attack, no combination, tells members from non-members by more than
-chance explains, and leaks strongly if the lower limit of such an attack's interval is high as well.
-An AUC below 0.5 tells as much as one above: the attack's sign may be wrong for the model, but what
-it reads is there. What chance explains is computed from the counts, and corrected for every attack
-on every checkpoint that was tried, so that an audit of many does not find a leak by trying often
-enough. Where guessers that never saw a model tell members from non-members, no number is a leak's,
-and the verdict is that instead.
+chance explains: by its AUC, by its rate at any budget, or by the members above all non-members. It
+leaks strongly if the lower limit of such an attack is high as well. The attack that is told of is
+chosen on one half of the records, and its numbers are from the other half. An AUC below
+0.5 tells as much as one above: the attack's sign may be wrong for the model, but what it reads is
+there. What chance explains is computed from the counts, and corrected for every attack on every
+checkpoint that was tried, so that an audit of many does not find a leak by trying often enough.
+Where guessers that never saw a model tell members from non-members, no number is a leak's, and the
+verdict is that instead.
 """
 
 from __future__ import annotations
@@ -15,11 +17,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from raymia.metrics.summary import AttackMetrics, Estimate
+from raymia.metrics.intervals import lower_limit
+from raymia.metrics.limits import at_error
+from raymia.metrics.summary import AttackMetrics
 from raymia.results import wording
-from raymia.results.chance import ERROR_RATE, Chance, units_of
-from raymia.results.ranking import TargetRanking, at_budget, estimate_at, few_allowed, leading, rank
+from raymia.results.chance import ERROR_RATE, Chance, Test
+from raymia.results.ranking import (
+    TargetRanking,
+    at_budget,
+    few_allowed,
+    held_out_area,
+    held_out_rate,
+    leading,
+    rank,
+)
 from raymia.results.result import RunResult
+from raymia.results.telling import not_ruled_out, power_lines, what_it_does
 from raymia.results.verdict_result import Finding, TargetVerdict, Verdict
 from raymia.shift.result import ExcessOverBlind
 
@@ -45,21 +58,15 @@ class _Case:
 
     Attributes
     ----------
-    by_rate : whether the true positive rate shows the leak, rather than the AUC alone.
+    fpr : the budget that attacks are ranked by.
+    shown : what chance does not explain of the attack; the first is told.
     """
 
     target: str
     finding: Finding
     attack: AttackMetrics | None = None
     fpr: float | None = None
-    by_rate: bool = False
-
-    @property
-    def rate(self) -> Estimate | None:
-        """The true positive rate that is judged; none where no budget can be resolved."""
-        if self.attack is None or self.fpr is None:
-            return None
-        return estimate_at(self.attack, self.fpr)
+    shown: tuple[Test, ...] = ()
 
 
 def reach_verdict(result: RunResult) -> Verdict:
@@ -72,7 +79,7 @@ def reach_verdict(result: RunResult) -> Verdict:
     """
     rankings = rank(result.metrics)
     chance = Chance.of(result)
-    cases = [_case(ranking, chance) for ranking in rankings]
+    cases = [_case(ranking, chance, len(rankings)) for ranking in rankings]
     if result.shift is not None and result.shift.state == "shift":
         cases = [
             case if case.attack is None else replace(case, finding="shift_suspected")
@@ -81,7 +88,7 @@ def reach_verdict(result: RunResult) -> Verdict:
     finding = _overall(result, cases)
     return Verdict(
         finding=finding,
-        sentence=_sentence(result, finding, cases),
+        sentence=_sentence(result, finding, cases, rankings),
         limits=list(_limits(result, finding, cases, rankings)),
         targets=[
             TargetVerdict(
@@ -99,36 +106,42 @@ def verdict_of(result: RunResult) -> Verdict:
     return result.verdict or reach_verdict(result)
 
 
-def _case(ranking: TargetRanking, chance: Chance) -> _Case:
-    """Judge one checkpoint by the attack that shows most: a strong one first, and by rate before by
-    AUC."""
+def _case(ranking: TargetRanking, chance: Chance, n_targets: int) -> _Case:
+    """Judge one checkpoint by the attack that shows most: a strong one first, and by the rate that
+    attacks are ranked by before other parts of the tail, and those before the AUC."""
     if not ranking.measured:
         return _Case(ranking.target, "not_measurable")
     single = [a for a in ranking.measured if a.attack not in chance.combined] or ranking.measured
-    by_rate = [a for a in single if chance.rate_shows(a, ranking.fpr)]
-    by_area = sorted((a for a in single if chance.area_shows(a)), key=_area, reverse=True)
-    shown = [*by_rate, *by_area]
-    if not shown:
+    found = [(a, shown) for a in single if (shown := tuple(chance.shown(a, ranking.fpr)))]
+    if not found:
         leader = leading(ranking, chance.combined)
         return _Case(ranking.target, "no_leak_found", leader, ranking.fpr)
-    strong = [a for a in shown if _is_strong(a, ranking.fpr)]
-    best = (strong or shown)[0]
-    return _Case(
-        ranking.target,
-        "leaks_strongly" if strong else "leaks",
-        best,
-        ranking.fpr,
-        by_rate=any(attack is best for attack in by_rate),
-    )
+    found.sort(key=lambda pair: _place(pair[0], pair[1], ranking.fpr))
+    strong = [pair for pair in found if _is_strong(pair[0], ranking.fpr, chance, n_targets)]
+    best, shown = (strong or found)[0]
+    finding: Finding = "leaks_strongly" if strong else "leaks"
+    return _Case(ranking.target, finding, best, ranking.fpr, shown)
 
 
-def _area(attack: AttackMetrics) -> tuple[bool, float]:
-    """A key: the higher the AUC the stronger, then, below 0.5, the lower."""
-    return attack.auc.value >= 0.5, abs(attack.auc.value - 0.5)
+def _place(
+    attack: AttackMetrics, shown: Sequence[Test], fpr: float | None
+) -> tuple[int, bool, float]:
+    """A key of which the lowest is told first; those that it does not tell apart stay in the order
+    of the ranking. Of those that show an AUC alone, the higher the stronger, then, below 0.5, the
+    lower."""
+    first = shown[0]
+    if first.of != "area":
+        return (0 if first.of == "rate" and first.max_fpr == fpr else 1, False, 0.0)
+    area = attack.auc.value if attack.held_out_auc is None else attack.held_out_auc.calibration
+    return 2, area < 0.5, -abs(area - 0.5)
 
 
-def _is_strong(attack: AttackMetrics, fpr: float | None) -> bool:
-    if attack.auc.low >= STRONG_AUC:
+def _is_strong(attack: AttackMetrics, fpr: float | None, chance: Chance, n_targets: int) -> bool:
+    """Half of the error is for the AUC of every attack that was tried, half for the rate of the one
+    attack on each checkpoint that was chosen on other records."""
+    limits = attack.auc.limits
+    area = attack.auc.low if limits is None else at_error(limits.low, chance.error / 2)
+    if area is not None and area >= STRONG_AUC:
         return True
     at = None if fpr is None or fpr > STRONG_FPR else at_budget(attack, fpr)
     if at is None or at.estimate is None:
@@ -137,7 +150,9 @@ def _is_strong(attack: AttackMetrics, fpr: float | None) -> bool:
         return at.estimate.low >= STRONG_LIFT * at.max_fpr
     # On other records a threshold's false positive rate may come out above its budget.
     accused = max(at.max_fpr, at.held_out.fpr.value)
-    return at.held_out.tpr.low >= STRONG_LIFT * accused
+    tpr = at.held_out.tpr
+    low = float(lower_limit(tpr.hits, tpr.of, 1.0 - ERROR_RATE / 2 / n_targets))
+    return low >= STRONG_LIFT * accused
 
 
 def _overall(result: RunResult, cases: Sequence[_Case]) -> Finding:
@@ -146,13 +161,15 @@ def _overall(result: RunResult, cases: Sequence[_Case]) -> Finding:
     return max((case.finding for case in cases), key=SEVERITY.index, default="not_measurable")
 
 
-def _sentence(result: RunResult, finding: Finding, cases: Sequence[_Case]) -> str:
+def _sentence(
+    result: RunResult, finding: Finding, cases: Sequence[_Case], rankings: Sequence[TargetRanking]
+) -> str:
     if finding == "incomplete":
         why = "some answers are missing"
         if result.failed:
             why = f"{wording.number_of(len(result.failed), 'checkpoint')} failed"
         so_far = max((case.finding for case in cases), key=SEVERITY.index, default=None)
-        rest = "" if so_far is None else f" So far: {_sentence(result, so_far, cases)}"
+        rest = "" if so_far is None else f" So far: {_sentence(result, so_far, cases, rankings)}"
         return f"The audit is not finished: {why}.{rest}"
     if finding == "not_measurable":
         return (
@@ -162,18 +179,9 @@ def _sentence(result: RunResult, finding: Finding, cases: Sequence[_Case]) -> st
     if finding == "shift_suspected":
         return _shift_sentence(result)
     if finding == "no_leak_found":
-        units = units_of(result)
-        missed = [
-            max(m.auc.high, unit.auc.high if unit else 1.0)
-            for m in result.metrics
-            if isinstance(m, AttackMetrics)
-            for unit in [units.get((m.target, m.attack))]
-        ]
-        highest = max(0.5, *missed)
         return (
             f"No leak was found{_among(cases)} with {wording.audited(result.records)}: no attack "
-            f"did better than chance explains, and a leak up to an AUC of {highest:.2f} (0.5 is "
-            "guessing) would have been missed."
+            f"did better than chance explains. {not_ruled_out(result, rankings)}"
         )
     leaking = [case for case in cases if case.finding == finding]
     worst = max(leaking, key=_strength)
@@ -184,7 +192,7 @@ def _sentence(result: RunResult, finding: Finding, cases: Sequence[_Case]) -> st
         any_leak = sum(case.finding in ("leaks", "leaks_strongly") for case in cases)
         verb = "leaks" if any_leak == 1 else "leak"
         subject = f"{any_leak} of {len(cases)} checkpoints {verb}, {worst.target} most"
-    return f"{subject}: {_what_it_does(worst, worst.attack)}."
+    return f"{subject}: {what_it_does(worst.attack, worst.shown[0], worst.fpr)}."
 
 
 def _among(cases: Sequence[_Case]) -> str:
@@ -223,40 +231,11 @@ def adds_to_blind(entry: ExcessOverBlind) -> bool:
     return entry.excess.value > 0 and entry.corrected_p_value <= ERROR_RATE
 
 
-def _what_it_does(case: _Case, attack: AttackMetrics) -> str:
-    at = None if case.fpr is None else at_budget(attack, case.fpr)
-    if case.by_rate and at is not None and at.estimate is not None:
-        area = f"(AUC {attack.auc.value:.3f} {wording.unit_interval(attack.auc)})"
-        if at.held_out is None:
-            accusing = f"no more than {wording.budget(at.max_fpr)}"
-            rate = at.estimate
-        else:
-            accusing = f"{wording.percent(at.held_out.fpr.value)}"
-            rate = at.held_out.tpr
-        return (
-            f"{attack.attack} names {wording.percent(rate.value)} {wording.rate_interval(rate)} of "
-            f"the members while wrongly accusing {accusing} of the non-members {area}"
-        )
-    if attack.auc.value < 0.5:
-        turned = Estimate(
-            value=1.0 - attack.auc.value, low=1.0 - attack.auc.high, high=1.0 - attack.auc.low
-        )
-        return (
-            f"{attack.attack} scores a member below a non-member in "
-            f"{wording.percent(turned.value)} {wording.rate_interval(turned)} of pairs, where "
-            "guessing does in 50 %: what it reads gives members away, though in the other direction"
-        )
-    pairs = f"{wording.percent(attack.auc.value)} {wording.rate_interval(attack.auc)}"
-    return (
-        f"{attack.attack} scores a member above a non-member in {pairs} of pairs, where guessing "
-        "does in 50 %, though it names few members with confidence"
-    )
-
-
 def _strength(case: _Case) -> tuple[float, float]:
     assert case.attack is not None
-    rate = case.rate
-    return (-1.0 if rate is None or not case.by_rate else rate.value, case.attack.auc.value)
+    by_rate = case.shown[0].of == "rate" and case.shown[0].max_fpr == case.fpr
+    rate = held_out_rate(case.attack, case.fpr) if by_rate else None
+    return (-1.0 if rate is None else rate.value, held_out_area(case.attack).value)
 
 
 def _limits(
@@ -276,6 +255,8 @@ def _limits(
             "This is no proof of privacy: other attacks, more records or more knowledge of the "
             "training data may find what these attacks did not."
         )
+        fprs = {ranking.fpr for ranking in rankings if ranking.measured}
+        limits += power_lines(Chance.of(result), fprs.pop() if len(fprs) == 1 else None)
     if finding in ("leaks", "leaks_strongly"):
         limits.append(
             "It is a statement about these records as a whole. It does not prove of any one record "
@@ -300,13 +281,25 @@ def _limits(
             "and intervals are too narrow."
         )
     if measured and len(_tried(rankings)) > 1:
-        limits.append(
-            f"The leading attack is the best of {len(_tried(rankings))} on these very records, so "
-            "its number is slightly flattered; what chance explains is corrected for that."
-        )
+        limits.append(_how_it_was_chosen(rankings))
     few = {few for ranking in rankings for few in few_allowed(ranking) if few[0] == ranking.fpr}
     limits += [wording.rests_on_few(*pair) for pair in sorted(few)[:1]]
     return limits
+
+
+def _how_it_was_chosen(rankings: Sequence[TargetRanking]) -> str:
+    tried = f"the best of {len(_tried(rankings))}"
+    every = [attack for ranking in rankings for attack in ranking.measured]
+    if all(attack.held_out_auc is not None for attack in every):
+        return (
+            f"The leading attack is {tried} on one half of the records. Its rates and its AUC here "
+            "are those of the other half, so that the choice does not flatter it. What chance "
+            "explains is corrected for every attack that was tried."
+        )
+    return (
+        f"The leading attack is {tried} on these very records, so its number is flattered; what "
+        "chance explains is corrected for that."
+    )
 
 
 def _tried(rankings: Sequence[TargetRanking]) -> set[str]:

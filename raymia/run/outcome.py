@@ -144,6 +144,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         perturbation_choices=findings.perturbation_choices,
         mean_fluctuations=findings.mean_fluctuations,
         failed=failed,
+        undecided=run.inputs.spec.undecided,
         complete=not missing and not run.failed,
         problems=[
             *(f"target {one.name} failed and is not ranked: {one.reason}" for one in failed),
@@ -157,8 +158,9 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         audit_yaml=_audit_yaml(run.inputs),
         seconds=round(run.seconds, 1),
     )
+    result = result.model_copy(update={"verdict": reach_verdict(result)})
     gate = evaluate(parse_conditions(run.inputs.spec.fail_if), result)
-    result = result.model_copy(update={"verdict": reach_verdict(result), "gate": gate})
+    result = result.model_copy(update={"gate": gate})
     return redact(result) if run.inputs.spec.report.redact else result
 
 

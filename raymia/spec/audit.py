@@ -179,6 +179,10 @@ class AuditSpec(Strict):
         default=ShiftSpec(),
         description="whether members and non-members come from one distribution",
     )
+    undecided: Literal["fail", "pass"] = Field(
+        default="fail",
+        description="whether the release gate is closed (`fail`) where a condition is undecided",
+    )
     fail_if: list[FailIf] = Field(
         default=[],
         description="the release gate: `[TARGET:]ATTACK.METRIC > NUMBER`, as in "

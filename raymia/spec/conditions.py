@@ -1,4 +1,8 @@
-"""Conditions of the release gate: `[TARGET:]ATTACK.METRIC > NUMBER`, what must not be so."""
+"""Conditions of the release gate: what must not be so.
+
+`[TARGET:]ATTACK.METRIC > NUMBER`, with `by group` behind it for the figures of groups of records;
+`[TARGET:]verdict >= leaks`; and `members < NUMBER` or `non_members < NUMBER`.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,17 @@ from typing import Literal
 from raymia.util.errors import InputError
 
 METRICS = ("auc", "balanced_accuracy", "epsilon", "tpr@1%fpr")
+FINDINGS = ("leaks", "leaks_strongly")
+"""Verdicts that a condition may name, in the order of what they say."""
+COUNTS = ("members", "non_members")
 FORM = (
     "[TARGET:]ATTACK.METRIC > NUMBER, where METRIC is auc, balanced_accuracy, epsilon or tpr@1%fpr "
-    "(any budget of metrics.fprs), as in spv@self_prompt.tpr@1%fpr > 0.05"
+    "(any budget of metrics.fprs), as in spv@self_prompt.tpr@1%fpr > 0.05; or "
+    "[TARGET:]verdict >= leaks; or members < NUMBER"
 )
-_PARTS = re.compile(r"(?P<subject>[^<>]+?)\s*(?P<operator>>=|>)\s*(?P<limit>[^<>=\s]+)")
+_PARTS = re.compile(
+    r"(?P<subject>[^<>]+?)\s*(?P<operator>>=|>|<)\s*(?P<limit>[^<>=\s]+)(?P<group>\s+by\s+group)?"
+)
 _SUBJECT = re.compile(
     r"(?:(?P<targets>[^:]+):\s*)?(?P<attacks>.+?)"
     r"\.(?P<metric>auc|balanced_accuracy|epsilon|tpr@(?P<budget>[^%@]+)%\s*fpr)",
@@ -34,21 +44,33 @@ class Condition:
     ----------
     text : as it was written.
     targets, attacks : names, or patterns with ``*`` and ``?``.
+    metric : what is compared; `verdict` with one of `FINDINGS`, by its place among them.
     max_fpr : budget of a true positive rate; None for another metric.
     or_equal : whether reaching the limit is enough.
+    by_group : whether the figures are those of groups of records.
     """
 
     text: str
     targets: str
     attacks: str
-    metric: Literal["auc", "balanced_accuracy", "epsilon", "tpr"]
+    metric: Literal[
+        "auc", "balanced_accuracy", "epsilon", "tpr", "verdict", "members", "non_members"
+    ]
     max_fpr: float | None
     or_equal: bool
     limit: float
+    by_group: bool = False
 
-    def is_met(self, lower: float) -> bool:
-        """Whether a lower confidence limit is over the condition's own."""
-        return lower >= self.limit if self.or_equal else lower > self.limit
+    @property
+    def is_of_attacks(self) -> bool:
+        """Whether it compares figures of attacks."""
+        return self.metric not in ("verdict", *COUNTS)
+
+    def is_met(self, figure: float) -> bool:
+        """Whether a figure is so that the gate fails."""
+        if self.metric in COUNTS:
+            return figure < self.limit
+        return figure >= self.limit if self.or_equal else figure > self.limit
 
 
 def parse_condition(text: str) -> Condition:
@@ -68,6 +90,10 @@ def parse_condition(text: str) -> Condition:
     parts = _PARTS.fullmatch(text.strip())
     if parts is None:
         raise ValueError(f"{text!r} is no condition; expected {FORM}")
+    if (other := _of_no_attack(text.strip(), parts)) is not None:
+        return other
+    if parts["operator"] == "<":
+        raise ValueError(f"{text!r} is no condition; expected {FORM}")
     subject = _SUBJECT.fullmatch(parts["subject"])
     if subject is None:
         raise ValueError(f"{text!r}: {_wrong_metric(parts['subject'])}expected {FORM}")
@@ -82,7 +108,24 @@ def parse_condition(text: str) -> Condition:
         max_fpr=max_fpr,
         or_equal=parts["operator"] == ">=",
         limit=_limit(text, metric, parts["limit"]),
+        by_group=parts["group"] is not None,
     )
+
+
+def _of_no_attack(text: str, parts: re.Match[str]) -> Condition | None:
+    """A condition on a verdict or on a number of records."""
+    targets, _, name = parts["subject"].rpartition(":")
+    name, targets = name.strip(), targets.strip() or "*"
+    if name == "verdict":
+        if parts["limit"] not in FINDINGS or parts["operator"] == "<" or parts["group"]:
+            raise ValueError(f"{text!r}: expected [TARGET:]verdict >= {' or '.join(FINDINGS)}")
+        place = float(FINDINGS.index(parts["limit"]))
+        return Condition(text, targets, "*", "verdict", None, parts["operator"] == ">=", place)
+    if name in COUNTS and parts["operator"] == "<":
+        if not parts["limit"].isdigit() or targets != "*" or parts["group"]:
+            raise ValueError(f"{text!r}: expected {name} < NUMBER, a whole number of records")
+        return Condition(text, "*", "*", name, None, False, float(parts["limit"]))  # type: ignore[arg-type]  # one of COUNTS
+    return None
 
 
 def parse_conditions(texts: Iterable[str], where: str = "--fail-if") -> list[Condition]:

@@ -16,6 +16,7 @@ from small_audit import NEIGHBORS, Models, write_small_audit
 
 from raymia.report.files import write_run
 from raymia.results.comparison_result import RunComparison
+from raymia.results.folder import load_result
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +101,37 @@ def test_the_gate_of_a_stored_run_decides_the_exit_code(stored_run: Path) -> Non
                   "--fail-if", "base:loss.auc > 0.99")  # fmt: skip
     assert shut.returncode == 4
     assert "Traceback" not in shut.stderr
-    assert shut.stdout.count("failed") == 2
-    assert shut.stdout.count("passed") == 1
-    document = ElementTree.parse(stored_run / "junit.xml").getroot()
-    assert document.attrib.items() >= {"tests": "3", "failures": "2", "errors": "0"}.items()
+    assert "gate: closed, 2 of 3 failed, 1 of 3 passed" in shut.stdout
     assert raymia("gate", stored_run, "--fail-if", "loss.auc > 0.99").returncode == 0
-    unresolved = raymia("gate", stored_run, "--fail-if", "loss.tpr@0.1%fpr > 0.9")
-    assert unresolved.returncode == 4
-    assert "not evaluated" in unresolved.stdout
+    unresolved = ("gate", stored_run, "--fail-if", "loss.tpr@0.1%fpr > 0.9")
+    closed = raymia(*unresolved)
+    assert closed.returncode == 6
+    assert "gate: closed, 2 of 2 undecided" in closed.stdout
+    assert raymia(*unresolved, "--undecided", "pass").returncode == 0
+
+
+def test_a_gate_leaves_the_files_of_a_run_alone_until_it_is_told_to_write(stored_run: Path) -> None:
+    names = ("report.html", "metrics.json")
+    before = [(stored_run / name).read_bytes() for name in names]
+    condition = ("gate", stored_run, "--fail-if", "base:loss.auc > 0.99")
+    assert raymia(*condition).returncode == 0
+    assert [(stored_run / name).read_bytes() for name in names] == before
+    assert not (stored_run / "junit.xml").exists()
+    assert raymia(*condition, "--write").returncode == 0
+    document = ElementTree.parse(stored_run / "junit.xml").getroot()
+    assert document.attrib.items() >= {"tests": "1", "failures": "0", "errors": "0"}.items()
+    (stored,) = load_result(str(stored_run)).gate
+    assert (stored.condition, stored.status) == ("base:loss.auc > 0.99", "passed")
+    assert "base:loss.auc &gt; 0.99" in (stored_run / "report.html").read_text()
+    for name, content in zip(names, before, strict=True):
+        (stored_run / name).write_bytes(content)
+    (stored_run / "junit.xml").unlink()
+
+
+def test_the_exit_codes_of_a_gate_are_in_its_help() -> None:
+    for command in ("gate", "audit"):
+        told = " ".join(raymia(command, "--help").stdout.replace("│", " ").split())
+        assert "6 the gate is closed only because conditions are undecided" in told
 
 
 def test_a_gate_without_a_sound_condition_is_wrong_input(stored_run: Path) -> None:

@@ -10,7 +10,12 @@ from raymia.results.gate import decide_again
 from raymia.results.gate_result import GateOutcome
 from raymia.results.junit import junit_xml
 
-CONDITIONS = ["ez@self_prompt.auc > 0.5", "loss.auc > 0.99", "loss.tpr@0.1%fpr > 0.5"]
+CONDITIONS = [
+    "ez@self_prompt.auc > 0.5",
+    "loss.auc > 0.99",
+    "loss.tpr@0.1%fpr > 0.5",
+    "zlib.auc > 0.5",
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +37,28 @@ def test_every_condition_on_every_target_is_a_test_case(gated):
         for condition in CONDITIONS
         for target in ("tuned", "base")
     ]
-    kinds = [[child.tag for child in case] for case in cases]
-    assert kinds == 2 * [["failure"]] + 2 * [["system-out"]] + 2 * [["error"]]
+    kinds = [[(child.tag, child.get("type")) for child in case] for case in cases]
+    assert kinds == (
+        2 * [[("failure", "leak")]]
+        + 2 * [[("system-out", None)]]
+        + 2 * [[("failure", "undecided")]]
+        + 2 * [[("error", "not evaluated")]]
+    )
+
+
+def test_an_undecided_condition_is_skipped_where_it_does_not_close_the_gate(gated):
+    root = ElementTree.fromstring(junit_xml(gated.model_copy(update={"undecided": "pass"})))
+    assert (root.get("failures"), root[0].get("skipped")) == ("2", "2")
+    skipped = root.findall(".//skipped")
+    assert len(skipped) == 2
+    assert skipped[0].get("message").startswith("undecided: loss: TPR at 0.1 % FPR is not resolv")
 
 
 def test_counts_and_attributes_are_those_of_junit(gated):
     root = ElementTree.fromstring(junit_xml(gated))
     for element in (root, root[0]):
         assert {k: element.get(k) for k in ("tests", "failures", "errors", "time")} == {
-            "tests": "6", "failures": "2", "errors": "2", "time": "75.000",
+            "tests": "8", "failures": "4", "errors": "2", "time": "75.000",
         }  # fmt: skip
     assert set(root[0].attrib) == {
         "name", "tests", "failures", "errors", "skipped", "time", "timestamp",

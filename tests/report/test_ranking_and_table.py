@@ -90,7 +90,7 @@ def test_run_without_metrics_prints():
 
 @pytest.mark.parametrize(("width", "budgets"), [(100, 3), (80, 1), (64, 1), (50, 0)])
 def test_narrow_terminal_keeps_the_attacks_and_drops_budgets(width, budgets):
-    result = made_up_result(made_up_scores())
+    result = made_up_result(made_up_scores(n_non_members=400))
     attacks = [entry for entry in result.metrics if entry.kind == "measured"]
     lines = printed(result, width).splitlines()
     heading = next(line for line in lines if line.strip().startswith("attack"))

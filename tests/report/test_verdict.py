@@ -9,7 +9,7 @@ from scipy.special import comb
 
 from raymia.metrics.measuring import measure
 from raymia.metrics.roc import roc_curve, tpr_at_fpr
-from raymia.metrics.summary import Estimate, NotMeasured
+from raymia.metrics.summary import Estimate, LimitedEstimate, NotMeasured
 from raymia.results.chance import chance_of_auc, chance_of_rate
 from raymia.results.result import AttackCard, FailedTarget, RecordCounts, ReferenceCard, RunResult
 from raymia.results.verdict import reach_verdict
@@ -50,9 +50,11 @@ def test_strong_leak_is_told_with_its_attack_and_numbers():
     assert verdict.targets[0].attack == "ratio"
 
 
-def test_without_held_out_records_the_budget_itself_is_named():
-    verdict = reach_verdict(audit({"tuned/loss": 0.3, "tuned/ratio": 3.0}, n=120))
-    assert "while wrongly accusing no more than 1 % of the non-members" in verdict.sentence
+def test_where_a_half_does_not_resolve_one_percent_the_next_budget_is_told():
+    result = audit({"tuned/loss": 0.3, "tuned/ratio": 3.0}, n=120)
+    held_out = next(m for m in result.metrics if m.attack == "ratio").tpr[0].held_out
+    accused = f"while wrongly accusing {100 * held_out.fpr.value:.1f} % of the non-members"
+    assert accused in reach_verdict(result).sentence
 
 
 def test_leak_on_the_records_the_threshold_was_chosen_on_alone_is_no_strong_one():
@@ -60,11 +62,11 @@ def test_leak_on_the_records_the_threshold_was_chosen_on_alone_is_no_strong_one(
     (metrics,) = result.metrics
     at = metrics.tpr[1]
     assert at.estimate.low >= 0.1
-    weak = at.held_out.tpr.model_copy(update={"low": 0.09})
+    weak = at.held_out.tpr.model_copy(update={"hits": at.held_out.tpr.of // 10})
     held_out = at.held_out.model_copy(update={"tpr": weak})
     for rate, finding in ((at.held_out, "leaks_strongly"), (held_out, "leaks")):
         tpr = [metrics.tpr[0], at.model_copy(update={"held_out": rate}), metrics.tpr[2]]
-        area = metrics.auc.model_copy(update={"low": 0.7})
+        area = metrics.auc.model_copy(update={"low": 0.7, "limits": None})
         changed = metrics.model_copy(update={"tpr": tpr, "auc": area})
         assert reach_verdict(result.model_copy(update={"metrics": [changed]})).finding == finding
 
@@ -80,7 +82,11 @@ def test_guessing_is_no_leak_and_says_what_would_have_been_missed():
     verdict = reach_verdict(result)
     assert verdict.finding == "no_leak_found"
     highest = max(m.auc.high for m in result.metrics)
-    assert f"a leak up to an AUC of {highest:.2f}" in verdict.sentence
+    most = max(m.tpr[0].estimate.high for m in result.metrics)
+    assert verdict.sentence.endswith(
+        f"Not ruled out are an AUC of up to {highest:.2f} (0.5 is guessing) and {100 * most:.1f} % "
+        "of the members named at 10 % FPR."
+    )
     assert "no proof of privacy" in verdict.limits[0]
 
 
@@ -126,9 +132,9 @@ def test_leak_and_what_was_missed_are_told_by_groups_where_groups_were_split():
     none = in_groups(1)
     high = none.group_metrics[0].auc.high
     assert high > none.metrics[0].auc.high
-    assert f"a leak up to an AUC of {high:.2f}" in reach_verdict(none).sentence
+    assert f"an AUC of up to {high:.2f}" in reach_verdict(none).sentence
     unknown = none.model_copy(update={"group_metrics": []})
-    assert "a leak up to an AUC of 1.00" in reach_verdict(unknown).sentence
+    assert "an AUC of up to 1.00" in reach_verdict(unknown).sentence
 
 
 def test_worst_of_several_checkpoints_is_named_and_they_are_counted():
@@ -177,10 +183,11 @@ def test_the_attack_that_is_told_of_a_strong_leak_is_the_one_that_is_strong():
     result = audit({"tuned/rate": 2.0, "tuned/area": 1.9}, n=300, seed=1)
     by_name = {metrics.attack: metrics for metrics in result.metrics}
     at = by_name["rate"].tpr[1]
-    weak = at.held_out.model_copy(update={"tpr": at.held_out.tpr.model_copy(update={"low": 0.09})})
+    few = at.held_out.tpr.model_copy(update={"hits": at.held_out.tpr.of // 10})
+    weak = at.held_out.model_copy(update={"tpr": few})
     tpr = [by_name["rate"].tpr[0], at.model_copy(update={"held_out": weak})]
     rate = by_name["rate"].model_copy(
-        update={"tpr": tpr, "auc": Estimate(value=0.75, low=0.7, high=0.8)}
+        update={"tpr": tpr, "auc": LimitedEstimate(value=0.75, low=0.7, high=0.8)}
     )
     area = _with_rate(by_name["area"], 0.05)
     for metrics, finding, told in (
@@ -221,21 +228,45 @@ def test_attack_that_learns_from_records_leaks_by_a_high_auc_alone():
 
 
 def test_leak_that_names_few_members_with_confidence_is_found_by_its_area():
-    """At one false positive of 150, another attack leads by luck."""
     result = audit({"tuned/luck": 0.0, "tuned/loss": 0.9}, seed=3)
-    rates = {m.attack: m.tpr[1].estimate.value for m in result.metrics}
-    lucky = result.model_copy(
-        update={
-            "metrics": [
-                m if m.attack == "luck" else _with_rate(m, rates["luck"] / 2)
-                for m in result.metrics
-            ]
-        }
-    )
-    verdict = reach_verdict(lucky)
+    metrics = [_without_a_tail(m) for m in result.metrics]
+    verdict = reach_verdict(result.model_copy(update={"metrics": metrics}))
     assert verdict.finding == "leaks"
     assert verdict.targets[0].attack == "loss"
     assert "scores a member above a non-member in" in verdict.sentence
+
+
+def test_a_rate_that_was_not_shown_to_be_low_is_not_called_low():
+    """By groups, 60 of them, a rate cannot be resolved; on records it is a third."""
+    (loss,) = audit({"tuned/loss": 1.5}, n=400).metrics
+    (by_group,) = audit({"tuned/loss": 2.0}, n=30).metrics
+    grouped = audit(
+        {}, metrics=[loss], group_metrics=[_without_a_tail(by_group)], split_by_group=True
+    )
+    rate = loss.tpr[1].estimate
+    sentence = reach_verdict(grouped).sentence
+    assert "few members" not in sentence
+    assert f"at 1 % FPR it names {100 * rate.value:.1f} %" in sentence
+    low = rate.model_copy(update={"value": 0.02, "high": 0.06})
+    tpr = [loss.tpr[0], loss.tpr[1].model_copy(update={"estimate": low}), loss.tpr[2]]
+    few = grouped.model_copy(update={"metrics": [loss.model_copy(update={"tpr": tpr})]})
+    assert "though it names few members at 1 % FPR: 2.0 %" in reach_verdict(few).sentence
+    none = [at.model_copy(update={"estimate": None, "held_out": None}) for at in loss.tpr]
+    untested = grouped.model_copy(update={"metrics": [loss.model_copy(update={"tpr": none})]})
+    assert "could not be tested" in reach_verdict(untested).sentence
+
+
+def _without_a_tail(metrics):
+    """An attack of the same AUC whose rates are what guessing reaches."""
+    tpr = [
+        at
+        if at.estimate is None
+        else at.model_copy(
+            update={"estimate": at.estimate.model_copy(update={"value": at.max_fpr})}
+        )
+        for at in metrics.tpr
+    ]
+    return metrics.model_copy(update={"tpr": tpr, "above_all": 0})
 
 
 def _with_rate(metrics, rate):
@@ -327,8 +358,8 @@ def test_unchecked_shift_is_a_limit_of_the_verdict_and_a_checked_one_is_not():
 
 
 def test_rate_on_few_non_members_is_a_limit_of_the_verdict():
-    verdict = reach_verdict(made_up_result(made_up_scores()))
-    assert any("rests on 1 non-member" in limit for limit in verdict.limits)
+    verdict = reach_verdict(made_up_result(made_up_scores(n_non_members=290)))
+    assert any("rests on 2 non-members" in limit for limit in verdict.limits)
 
 
 @pytest.mark.parametrize(("members", "others", "fpr"), [(4, 5, 0.2), (3, 6, 0.34), (5, 3, 0.34)])

@@ -1,0 +1,159 @@
+"""What one attack says to a condition of the release gate: a figure with its limits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from raymia.metrics.limits import LADDER, at_error
+from raymia.metrics.summary import (
+    AttackMetrics,
+    EpsilonBound,
+    LimitedEstimate,
+    Metrics,
+    NotMeasured,
+)
+from raymia.results import wording
+from raymia.results.ranking import at_budget
+from raymia.spec.conditions import Condition
+
+TOO_MANY = 1_000
+"""Times the records at hand from which on it is not said how many would decide."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Error rates of the lower and of the upper limits that a condition looks at."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The figure of one attack.
+
+    Attributes
+    ----------
+    state : `unlimited` where it has no limits that could decide, `not_measured` where there is
+        none at all.
+    text : the figure in words, with the attack's name; where there is none, why.
+    low, high : one-sided limits at the condition's levels; None for none.
+    chosen_by : what it is chosen by among bounds of epsilon.
+    records : members or non-members, the fewer.
+    """
+
+    state: Literal["measured", "unlimited", "not_measured"]
+    text: str
+    value: float = 0.0
+    low: float | None = None
+    high: float | None = None
+    chosen_by: float = 0.0
+    records: int = 0
+
+    def without_low(self) -> Figure:
+        return replace(self, low=None)
+
+    def records_needed(self, limit: float, max_fpr: float | None, levels: Levels) -> int | None:
+        """How many records of each kind would decide, if the figure stays: intervals shrink with
+        the root of their number. None where it is too near."""
+        above = self.value > limit
+        edge, apart = (self.low if above else self.high), abs(self.value - limit)
+        if edge is None or apart * math.sqrt(TOO_MANY) <= abs(self.value - edge):
+            return None
+        needed: float = self.records * max(1.0, ((self.value - edge) / apart) ** 2)
+        if max_fpr is not None:
+            # With fewer, all of them may be below the threshold.
+            needed = max(needed, math.log(levels.low) / math.log1p(-max_fpr))
+        digits = max(0, math.floor(math.log10(needed)) - 1)
+        unit: int = 10**digits
+        return math.ceil(needed / unit) * unit
+
+
+def figure_of(condition: Condition, entry: Metrics, levels: Levels) -> Figure:
+    """Read the figure that a condition compares off an attack's metrics."""
+    if isinstance(entry, NotMeasured):
+        return Figure("not_measured", f"{entry.attack}: not measured, {entry.reason}")
+    if condition.metric == "epsilon":
+        return _epsilon(entry, levels)
+    if condition.max_fpr is not None:
+        return _rate(entry, condition.max_fpr, levels)
+    if condition.metric == "auc":
+        return _limited(entry, "AUC", entry.auc, levels)
+    if entry.balanced_accuracy is None:
+        why = "no balanced accuracy: a half of the records lacks members or non-members"
+        return Figure("not_measured", f"{entry.attack}: {why}")
+    return _limited(entry, "balanced accuracy", entry.balanced_accuracy, levels)
+
+
+def _rate(entry: AttackMetrics, max_fpr: float, levels: Levels) -> Figure:
+    """The rate on all records, whose limits hold that of all members at exactly this budget: a
+    threshold chosen on one half may come to several times the budget on the other."""
+    at = at_budget(entry, max_fpr)
+    name = f"TPR at {wording.budget(max_fpr)} FPR"
+    if at is None:
+        return Figure("not_measured", f"{entry.attack}: {name} was not measured")
+    if at.estimate is None:
+        return Figure("unlimited", f"{entry.attack}: {name} is {wording.not_resolvable(at)}")
+    return _limited(entry, name, at.estimate, levels)
+
+
+def _limited(entry: AttackMetrics, name: str, estimate: LimitedEstimate, levels: Levels) -> Figure:
+    text = f"{entry.attack}: {name} {estimate.value:.3f}"
+    if estimate.limits is None:
+        return Figure(
+            "unlimited",
+            f"{text}: an earlier version of raymia measured it and kept no limits that a gate can "
+            "rest on; run the audit again, which asks no model for what the store still has",
+        )
+    low, high = at_error(estimate.limits.low, levels.low), at_error(
+        estimate.limits.high, levels.high
+    )  # fmt: skip
+    if low is None or high is None:
+        many = "the condition compares more figures than limits are kept for; name fewer"
+        return Figure("unlimited", f"{text}: {many}")
+    return Figure(
+        "measured",
+        f"{text} [{low:.3f}, {high:.3f}]",
+        value=estimate.value,
+        low=low,
+        high=high,
+        records=min(entry.n_members, entry.n_non_members),
+    )
+
+
+def _epsilon(entry: AttackMetrics, levels: Levels) -> Figure:
+    """The bound that was the highest on the calibration half, and what the held-out one rules out.
+
+    It is chosen on other records, so the number of attacks and methods needs no correction; that of
+    checkpoints does.
+    """
+    if not entry.epsilon:
+        return Figure("not_measured", f"{entry.attack}: no bound on epsilon was measured")
+    best = max(entry.epsilon, key=lambda bound: (bound.chosen_by or 0.0, bound.value))
+    low = _bound_at(best, levels.high)
+    text = f"{entry.attack}: epsilon is at least {best.value:.3f} ({best.method.replace('_', ' ')})"
+    if best.chosen_by is None or low is None:
+        return Figure(
+            "unlimited",
+            f"{text}: it was not kept at the error that so many checkpoints ask for; decide on one "
+            "checkpoint at a time, or run the audit again",
+        )
+    held_out = [bound.high for bound in entry.epsilon if bound.method == "held_out"]
+    return Figure(
+        "measured",
+        text,
+        value=best.value,
+        low=low,
+        # It is kept at 5 % alone, which is enough for one checkpoint.
+        high=held_out[0] if held_out and levels.high >= LADDER[0] else None,
+        chosen_by=best.chosen_by,
+        records=min(entry.n_members, entry.n_non_members),
+    )
+
+
+def _bound_at(bound: EpsilonBound, error: float) -> float | None:
+    if bound.limits is not None:
+        return at_error(bound.limits, error)
+    return bound.value if error >= 1.0 - bound.confidence - 1e-9 else None

@@ -1,0 +1,116 @@
+"""What is told of a leak, and of none: the sentences of the verdict that carry numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from raymia.metrics.summary import AttackMetrics, Estimate
+from raymia.results import wording
+from raymia.results.chance import Chance, Test, units_of
+from raymia.results.power import power_of_auc, power_of_rate
+from raymia.results.ranking import (
+    TargetRanking,
+    at_budget,
+    estimate_at,
+    held_out_area,
+    held_out_rate,
+)
+from raymia.results.result import RunResult
+
+GIVEN_AUCS, GIVEN_RATES = (0.55, 0.6), (0.02, 0.05, 0.1)
+"""Leaks of which it is said how often they would be found."""
+FEW_NAMED = 0.1
+"""Where the upper limit of a rate is below it, an attack names few members."""
+
+
+def not_ruled_out(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
+    """The largest of the upper limits: the strongest of the attacks is below it as surely as the
+    limit of that one attack is above it."""
+    units = [units_of(result).get((m.target, m.attack)) for r in rankings for m in r.measured]
+    highest = max((1.0 if unit is None else unit.auc.high for unit in units), default=1.0)
+    text = f"Not ruled out are an AUC of up to {max(0.5, highest):.2f} (0.5 is guessing)"
+    fprs = {ranking.fpr for ranking in rankings if ranking.measured}
+    fpr = fprs.pop() if len(fprs) == 1 else None
+    rates = [None if unit is None or fpr is None else estimate_at(unit, fpr) for unit in units]
+    if fpr is None or any(rate is None for rate in rates):
+        return f"{text}; rates at few false positives cannot be bounded with so few."
+    most = max(rate.high for rate in rates if rate is not None)
+    named = "groups" if result.split_by_group else "members"
+    return f"{text} and {wording.percent(most)} of the {named} named at {wording.budget(fpr)} FPR."
+
+
+def what_it_does(attack: AttackMetrics, test: Test, fpr: float | None) -> str:
+    """Say what a leaking attack does, by the test that shows it.
+
+    Parameters
+    ----------
+    fpr : the budget that attacks are ranked by.
+    """
+    area = held_out_area(attack)
+    if test.of == "rate" and test.max_fpr is not None:
+        rate = held_out_rate(attack, test.max_fpr)
+        at = at_budget(attack, test.max_fpr)
+        if at is not None and rate is not None:
+            accusing = f"no more than {wording.budget(at.max_fpr)}"
+            if at.held_out is not None:
+                accusing = wording.percent(at.held_out.fpr.value)
+            return (
+                f"{attack.attack} names {wording.percent(rate.value)} "
+                f"{wording.rate_interval(rate)} of the members while wrongly accusing {accusing} "
+                f"of the non-members (AUC {area.value:.3f} {wording.unit_interval(area)})"
+            )
+    if test.of == "top" and attack.above_all is not None:
+        return (
+            f"{attack.attack} scores {wording.count(attack.above_all)} of "
+            f"{wording.number_of(attack.n_members, 'member')} above every one of "
+            f"{wording.number_of(attack.n_non_members, 'non-member')}, where guessing would do so "
+            f"with a chance of {test.p_value:.1e} (AUC {area.value:.3f} "
+            f"{wording.unit_interval(area)})"
+        )
+    if attack.auc.value < 0.5:
+        turned = Estimate(value=1.0 - area.value, low=1.0 - area.high, high=1.0 - area.low)
+        return (
+            f"{attack.attack} scores a member below a non-member in "
+            f"{wording.percent(turned.value)} {wording.rate_interval(turned)} of pairs, where "
+            "guessing does in 50 %: what it reads gives members away, though in the other direction"
+        )
+    return (
+        f"{attack.attack} scores a member above a non-member in {wording.percent(area.value)} "
+        f"{wording.rate_interval(area)} of pairs, where guessing does in 50 %"
+        f"{_how_many_it_names(attack, fpr)}"
+    )
+
+
+def _how_many_it_names(attack: AttackMetrics, fpr: float | None) -> str:
+    """What is known of a rate that no test called more than chance: not that it is low."""
+    at = None if fpr is None else at_budget(attack, fpr)
+    rate = None if at is None else at.estimate
+    if at is None or rate is None:
+        return "; how many members it names with few false positives could not be tested"
+    name = f"at {wording.budget(at.max_fpr)} FPR"
+    interval = wording.rate_interval(rate)
+    if rate.high <= FEW_NAMED:
+        return f", though it names few members {name}: {wording.percent(rate.value)} {interval}"
+    return f"; {name} it names {wording.percent(rate.value)} {interval} of them"
+
+
+def power_lines(chance: Chance, fpr: float | None) -> Iterator[str]:
+    """How often given leaks would be found in an audit of as many records."""
+    units = list(chance.units.values())
+    if not units:
+        return
+    unit = max(units, key=lambda unit: min(unit.n_members, unit.n_non_members))
+    sizes = unit.n_members, unit.n_non_members
+    parts = [
+        f"an AUC of {auc:.2f} in {wording.percent(power_of_auc(auc, *sizes, chance.error / 2), 0)}"
+        for auc in GIVEN_AUCS
+    ]
+    tail = [test for test in chance.tests(unit) if test.of == "rate" and test.max_fpr == fpr]
+    parts += [
+        f"{wording.percent(rate, 0)} named at {wording.budget(test.max_fpr)} FPR in "
+        f"{wording.percent(power_of_rate(rate, test.max_fpr, *sizes, test.error), 0)}"
+        for test in tail
+        for rate in GIVEN_RATES
+        if test.max_fpr is not None and rate > test.max_fpr
+    ]
+    yield f"Of such audits, a leak would be found with {wording.listed(parts)}."
