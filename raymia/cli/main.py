@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raymia.cli.demo import PLACES, Demo, run
+from raymia.cli.gate import EXIT_CODES, FailIf, RunFolder, Undecided, gate, gate_code, print_gate
 from raymia.cli.show import show
 from raymia.cli.status import status
 from raymia.cli.store import store_app
@@ -42,34 +43,6 @@ app = typer.Typer(
 )
 app.add_typer(store_app, name="store")
 AuditFile = Annotated[Path, typer.Argument(help="the audit file", metavar="AUDIT.YAML")]
-RunFolder = Annotated[str, typer.Argument(help="folder of a run, local or at a URL", metavar="RUN")]
-FailIf = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--fail-if",
-        help="close the gate where this is so, as in 'any.tpr@1%fpr > 0.05', 'verdict >= leaks' or "
-        "'members < 500'; may be repeated",
-        metavar="CONDITION",
-    ),
-]
-
-
-class WhenUndecided(StrEnum):
-    """What an undecided condition does to the gate."""
-
-    FAIL = "fail"
-    PASS = "pass"
-
-
-Undecided = Annotated[
-    WhenUndecided | None,
-    typer.Option(
-        "--undecided",
-        help="`pass` lets a condition that the records cannot decide open the gate; default: the "
-        "audit file's, which is `fail`",
-    ),
-]
-
 Redact = Annotated[
     bool,
     typer.Option("--redact", help="leave texts and pictures out of report.html and metrics.json"),
@@ -102,14 +75,7 @@ OnEngine = Annotated[
 EXIT_FAILED = 1
 EXIT_INCOMPLETE = 3
 EXIT_WRONG_INPUT = 2
-EXIT_GATE_FAILED = 4
 EXIT_LEFT_RUNNING = 5
-EXIT_GATE_UNDECIDED = 6
-EXIT_CODES = (
-    "Exit codes: 0 done, and the gate is open; 1 something failed on the way; 2 wrong input; "
-    "3 incomplete, or a checkpoint failed; 4 the gate is closed: a condition failed or could not "
-    "be evaluated; 6 the gate is closed only because conditions are undecided."
-)
 EXITS_WHEN_STOPPED = (130, 143)
 """By Ctrl-C, and by SIGTERM."""
 
@@ -195,6 +161,7 @@ def sweep(file: AuditFile, plugin: Plugins = None, engine: OnEngine = None) -> A
 
 app.command()(status)
 app.command()(show)
+app.command(epilog=EXIT_CODES)(gate)
 
 
 @app.command()
@@ -261,42 +228,6 @@ def report(run: RunFolder, redact: Redact = False) -> None:
     print(f"report: {write_report(run, redacted=redact)}")
 
 
-@app.command(epilog=EXIT_CODES)
-def gate(
-    run: RunFolder,
-    fail_if: FailIf = None,
-    undecided: Undecided = None,
-    write: Annotated[
-        bool,
-        typer.Option(
-            "--write", help="put the outcome into the run's report, metrics.json and junit.xml"
-        ),
-    ] = False,
-) -> None:
-    """Decide conditions on a stored run, by default its own; no model is asked.
-
-    The run's files stay as they are unless --write is given.
-    """
-    from rich.console import Console
-
-    from raymia.results.folder import load_result
-    from raymia.results.gate import decide_again
-
-    def decided(result: RunResult) -> RunResult:
-        given = {} if undecided is None else {"undecided": undecided.value}
-        result = result.model_copy(update=given)
-        return result.model_copy(update={"gate": decide_again(result, fail_if or [])})
-
-    result = decided(load_result(run))
-    if write:
-        from raymia.report.files import write_gate
-
-        write_gate(run, decided)
-    print_gate(result, Console())
-    if code := gate_code(result):
-        raise typer.Exit(code)
-
-
 @app.command()
 def compare(
     a: Annotated[str, typer.Argument(help="folder of the earlier run", metavar="RUN_A")],
@@ -354,7 +285,7 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
     """Print the table, the counts and where the report is."""
     from raymia.records.base import count_reasons
     from raymia.report.table import metrics_table
-    from raymia.results.wording import neighbor_line, overlap_lines, shift_line
+    from raymia.results.wording import evidence_lost, neighbor_line, overlap_lines, shift_line
 
     console.print(metrics_table(result, console.width))
     for reason, times in count_reasons(result.set_aside).items():
@@ -364,13 +295,13 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
         f"asked the models {asked:,} questions in {result.seconds:,.0f} s; "
         f"{sum(stage.stored for stage in result.stages):,} answers were stored already; "
         f"set aside: {result.records.set_aside:,} records; "
-        f"evidence not to be had: {result.dropped_total:,}",
+        f"{evidence_lost(result)}",
         highlight=False,
     )
     if result.neighbors is not None:
         console.print(neighbor_line(result.neighbors), highlight=False, markup=False)
     if result.shift is not None:
-        found = [shift_line(result.shift)] if result.shift.state == "shift" else []
+        found = [shift_line(result.shift)] if result.shift.level != "none" else []
         for line in [*found, *overlap_lines(result.shift)]:
             console.print(line, highlight=False, markup=False)
     for problem in result.problems:
@@ -380,15 +311,6 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
         console.print("the run is incomplete; run it again to go on")
     if result.gate:
         print_gate(result, console)
-
-
-def print_gate(result: RunResult, console: Console) -> None:
-    """Print what the release gate decided."""
-    from raymia.report.table import gate_table
-    from raymia.results.gate import gate_line
-
-    console.print(gate_line(result), highlight=False, markup=False)
-    console.print(gate_table(result))
 
 
 def print_sweep(result: SweepResult, output: str, console: Console) -> None:
@@ -428,12 +350,3 @@ def exit_code(error: RaymiaError) -> int:
 def result_code(result: RunResult) -> int:
     """What a run that ended exits with: 3 if something is missing, 4 or 6 if its gate is closed."""
     return gate_code(result) if result.succeeded else EXIT_INCOMPLETE
-
-
-def gate_code(result: RunResult) -> int:
-    """What a gate exits with: 0 if it is open, 6 if it is closed by undecided conditions alone."""
-    from raymia.results.gate import is_open
-
-    if is_open(result.gate, result.undecided):
-        return 0
-    return EXIT_GATE_UNDECIDED if is_open(result.gate, "pass") else EXIT_GATE_FAILED

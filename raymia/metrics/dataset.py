@@ -52,6 +52,11 @@ def infer_dataset(
     """
     from scipy import stats  # slow to import, and the types here are everywhere
 
+    # An infinite score is a fault of its attack; a record without a score says nothing.
+    features = np.where(np.isinf(features), np.nan, features)
+    scored = ~np.isnan(features).all(axis=1)
+    features, is_suspect = features[scored], is_suspect[scored]
+    is_fitted, units = is_fitted[scored], units[scored]
     suspects_tested, others_tested = ~is_fitted & is_suspect, ~is_fitted & ~is_suspect
     counts = {
         "n_suspects": np.unique(units[suspects_tested]).size,

@@ -148,6 +148,7 @@ def _environment() -> jinja2.Environment:
         "chosen_on": wording.chosen_on,
         "dataset_inference": wording.dataset_inference,
         "duration": wording.duration,
+        "evidence_lost": wording.evidence_lost,
         "epsilon_method": wording.epsilon_method,
         "exposure": wording.exposure,
         "fact": _fact,

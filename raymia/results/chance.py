@@ -57,12 +57,15 @@ class Chance:
     combined, fitted : labels of attacks that combine others, and of those that learn from records.
     units : what chance is reckoned on.
     error : of all tests of one attack together.
+    shares : how many independent members, and non-members, there seem to be, as shares of all:
+        below 1 where some are nearly copies of others and are in no groups.
     """
 
     combined: set[str]
     fitted: set[str]
     units: Units
     error: float
+    shares: tuple[float, float] = (1.0, 1.0)
 
     @classmethod
     def of(cls, result: RunResult) -> Chance:
@@ -76,6 +79,7 @@ class Chance:
             labels_where(result, lambda card: card.learns),
             units_of(result),
             ERROR_RATE / max(1, tried),
+            _independent(result),
         )
 
     def unit(self, attack: AttackMetrics) -> AttackMetrics | None:
@@ -88,6 +92,13 @@ class Chance:
         return sorted(found, key=lambda test: (test.max_fpr is None or test.max_fpr != fpr,
                                                test.of == "area", test.p_value))  # fmt: skip
 
+    def sizes(self, unit: AttackMetrics) -> tuple[int, int]:
+        """How many independent members and non-members an attack was measured on."""
+        return (
+            max(1, int(unit.n_members * self.shares[0])),
+            max(1, int(unit.n_non_members * self.shares[1])),
+        )
+
     def tests(self, attack: AttackMetrics) -> list[Test]:
         """Test an attack's AUC and its tail; nothing where its units were not measured."""
         unit = self.unit(attack)
@@ -98,8 +109,9 @@ class Chance:
         # the more members are in a fold, the fewer are in the others.
         if attack.attack not in self.fitted:
             area = max(area, 1.0 - area)
-        both_sides = min(1.0, 2 * chance_of_auc(area, unit.n_members, unit.n_non_members))
-        tail = list(_tail(unit))
+        sizes = self.sizes(unit)
+        both_sides = min(1.0, 2 * chance_of_auc(area, *sizes))
+        tail = list(_tail(unit, *sizes))
         share = self.error / 2 / max(1, len(tail))
         return [
             Test("area", None, both_sides, self.error / 2),
@@ -107,14 +119,20 @@ class Chance:
         ]
 
 
-def _tail(unit: AttackMetrics) -> Iterator[tuple[float | None, float]]:
+def _independent(result: RunResult) -> tuple[float, float]:
+    copies = None if result.shift is None else result.shift.copies
+    if copies is None or result.split_by_group:
+        return 1.0, 1.0
+    return copies.share_of_members, copies.share_of_non_members
+
+
+def _tail(unit: AttackMetrics, m: int, n: int) -> Iterator[tuple[float | None, float]]:
     """Each resolved budget, and None for the members above all non-members, with its p-value."""
-    m, n = unit.n_members, unit.n_non_members
     for at in unit.tpr:
         if at.estimate is not None:
             yield at.max_fpr, chance_of_rate(at.estimate.value, at.max_fpr, m, n)
     if unit.above_all is not None:
-        yield None, chance_of_rate(unit.above_all / m, 0.0, m, n)
+        yield None, chance_of_rate(unit.above_all / unit.n_members, 0.0, m, n)
 
 
 def chance_of_auc(auc: float, n_members: int, n_non_members: int) -> float:

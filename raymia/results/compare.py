@@ -391,7 +391,7 @@ def _cautions(a: StoredRun, b: StoredRun, records: RecordChanges) -> Iterator[st
     for run in (a, b):
         if not run.result.complete:
             yield f"{run.folder}: the run is incomplete; records without scores are left out"
-        if run.result.shift is not None and run.result.shift.state == "shift":
+        if run.result.shift is not None and run.result.shift.level == "stop":
             yield (
                 f"{run.folder}: members and non-members differ without any model, so that its "
                 "numbers are not the model's, and neither are differences"

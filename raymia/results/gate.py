@@ -32,6 +32,10 @@ from raymia.util.errors import InputError
 
 ERROR_RATE = 0.05
 """Chance, at most, that a condition fails a checkpoint wrongly, and that it passes one wrongly."""
+EXPLAINED = (
+    "members and non-members differ without any model, and this attack is not far stronger than a "
+    "guess that sees none; see docs/shift.md"
+)
 Undecided = Literal["fail", "pass"]
 
 
@@ -154,7 +158,13 @@ def _decide(
         return _on_verdict(condition, target, result)
     if condition.metric == "epsilon":
         levels = Levels(levels.high, levels.high)
-    figures = [figure_of(condition, entry, levels) for entry in found]
+    blind = _explained_by_guesses(result)
+    figures = [
+        figure_of(condition, entry, levels)
+        if (entry.target, entry.attack) not in blind
+        else Figure("not_measured", f"{entry.attack}: {EXPLAINED}")
+        for entry in found
+    ]
     if condition.metric == "epsilon":
         figures = _chosen_bound(figures)
     over = [f for f in figures if f.low is not None and condition.is_met(f.low)]
@@ -186,6 +196,14 @@ def _chosen_bound(figures: Sequence[Figure]) -> list[Figure]:
     upper limits do."""
     best = max(figures, key=lambda figure: figure.chosen_by, default=None)
     return [f if f is best or f.state != "measured" else f.without_low() for f in figures]
+
+
+def _explained_by_guesses(result: RunResult) -> set[tuple[str, str]]:
+    """The attacks whose figures may be the records' and not the model's."""
+    if result.shift is None or result.shift.level != "stop":
+        return set()
+    stronger = {(e.target, e.attack) for e in result.excess_over_blind if e.is_far_stronger}
+    return {(entry.target, entry.attack) for entry in result.metrics} - stronger
 
 
 def _corrected(levels: Levels) -> str:
@@ -240,8 +258,3 @@ def _why_nothing_counts(
         yield "the attack was not run on this target"
     if not result.complete:
         yield "the run is incomplete: run it again to go on, and decide then"
-    if result.shift is not None and result.shift.state == "shift":
-        yield (
-            "members and non-members differ without any model, so that no figure says what the "
-            "model gives away; split one set of records at random"
-        )

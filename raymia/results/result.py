@@ -16,6 +16,8 @@ from raymia.results.verdict_result import Verdict
 from raymia.shift.result import ExcessOverBlind, ShiftCheck
 
 SCHEMA_VERSION = 2
+TRUNCATED = "longer than the model's limit: its end was not scored"
+"""Reason of what is listed with dropped evidence, and was scored in part."""
 LONGEST_LIST = 10_000
 """Set-aside records and dropped evidence beyond this many are counted but not written out."""
 

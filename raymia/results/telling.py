@@ -100,7 +100,7 @@ def power_lines(chance: Chance, fpr: float | None) -> Iterator[str]:
     if not units:
         return
     unit = max(units, key=lambda unit: min(unit.n_members, unit.n_non_members))
-    sizes = unit.n_members, unit.n_non_members
+    sizes = chance.sizes(unit)
     parts = [
         f"an AUC of {auc:.2f} in {wording.percent(power_of_auc(auc, *sizes, chance.error / 2), 0)}"
         for auc in GIVEN_AUCS

@@ -13,8 +13,8 @@ verdict is that instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 from raymia.metrics.intervals import lower_limit
@@ -79,12 +79,8 @@ def reach_verdict(result: RunResult) -> Verdict:
     """
     rankings = rank(result.metrics)
     chance = Chance.of(result)
-    cases = [_case(ranking, chance, len(rankings)) for ranking in rankings]
-    if result.shift is not None and result.shift.state == "shift":
-        cases = [
-            case if case.attack is None else replace(case, finding="shift_suspected")
-            for case in cases
-        ]
+    measurable = _measurable(result)
+    cases = [_case(ranking, chance, len(rankings), measurable) for ranking in rankings]
     finding = _overall(result, cases)
     return Verdict(
         finding=finding,
@@ -106,13 +102,30 @@ def verdict_of(result: RunResult) -> Verdict:
     return result.verdict or reach_verdict(result)
 
 
-def _case(ranking: TargetRanking, chance: Chance, n_targets: int) -> _Case:
+def _measurable(result: RunResult) -> set[tuple[str, str]] | None:
+    """The attacks that a shift leaves something to measure; None for all of them."""
+    if result.shift is None or result.shift.level != "stop":
+        return None
+    return {(e.target, e.attack) for e in result.excess_over_blind if e.is_far_stronger}
+
+
+def _case(
+    ranking: TargetRanking,
+    chance: Chance,
+    n_targets: int,
+    measurable: set[tuple[str, str]] | None,
+) -> _Case:
     """Judge one checkpoint by the attack that shows most: a strong one first, and by the rate that
     attacks are ranked by before other parts of the tail, and those before the AUC."""
     if not ranking.measured:
         return _Case(ranking.target, "not_measurable")
     single = [a for a in ranking.measured if a.attack not in chance.combined] or ranking.measured
     found = [(a, shown) for a in single if (shown := tuple(chance.shown(a, ranking.fpr)))]
+    if measurable is not None:
+        found = [(a, shown) for a, shown in found if (a.target, a.attack) in measurable]
+    if not found and measurable is not None:
+        leader = leading(ranking, chance.combined)
+        return _Case(ranking.target, "shift_suspected", leader, ranking.fpr)
     if not found:
         leader = leading(ranking, chance.combined)
         return _Case(ranking.target, "no_leak_found", leader, ranking.fpr)
@@ -248,7 +261,8 @@ def _limits(
     if finding == "shift_suspected":
         limits.append(
             "It does not show that nothing leaks. Take non-members from where the members came "
-            "from, split at random, and audit again."
+            "from, split at random, and audit again; if they were split at random, say so with "
+            "`records: {split: randomized}`."
         )
     if finding == "no_leak_found":
         limits.append(
@@ -262,12 +276,19 @@ def _limits(
             "It is a statement about these records as a whole. It does not prove of any one record "
             "that the model was trained on it."
         )
+        if result.shift is not None and result.shift.level == "stop":
+            limits.append(
+                "Members and non-members can be told apart without any model as well. The attack "
+                "that is told of is far stronger than the best such guess, which explains less "
+                "than half of it, but its numbers are too high by what it owes to that difference."
+            )
         if result.shift is None or result.shift.state == "not_checked":
             limits.append(
                 "Whether members and non-members differ in more than training was not checked; "
                 "where they do, part of what attacks find is not the model's."
             )
     measured = any(case.attack is not None for case in cases)
+    limits += _on_records(result, measured)
     if measured and result.split_by_group:
         limits.append(
             "Members and non-members were split by groups, so what chance explains is reckoned by "
@@ -285,6 +306,24 @@ def _limits(
     few = {few for ranking in rankings for few in few_allowed(ranking) if few[0] == ranking.fpr}
     limits += [wording.rests_on_few(*pair) for pair in sorted(few)[:1]]
     return limits
+
+
+def _on_records(result: RunResult, measured: bool) -> Iterator[str]:
+    """What a reader must know of how records were split and copied."""
+    check = result.shift
+    if check is None or not measured:
+        return
+    if check.split == "randomized":
+        yield "The audit file states that members and non-members were split at random."
+    if check.level == "note":
+        yield wording.shift_note(check)
+    copies = check.copies
+    if copies is not None and copies.groups and not result.split_by_group:
+        yield (
+            f"{wording.copies_line(copies)}. They are no independent evidence: what chance "
+            "explains is reckoned with fewer records because of them, but intervals and the p of "
+            "dataset inference are not corrected. Give them as groups (`group_column`)."
+        )
 
 
 def _how_it_was_chosen(rankings: Sequence[TargetRanking]) -> str:

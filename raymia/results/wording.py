@@ -8,8 +8,8 @@ from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import Estimate, TprAtFpr
 from raymia.results.example import Example
 from raymia.results.image_result import PerturbationChoice
-from raymia.results.result import NeighborQuality, RecordCounts, RunResult
-from raymia.shift.result import ShiftCheck
+from raymia.results.result import TRUNCATED, NeighborQuality, RecordCounts, RunResult
+from raymia.shift.result import CopiesWithin, ShiftCheck
 
 READ_FIRST = {"self_prompt": "ez", "self_generated": "loss"}
 """The statistic that found the most members at low false-positive rates in raymia's own small
@@ -166,6 +166,8 @@ def chosen_on(choice: PerturbationChoice) -> str:
 def dataset_inference(test: DatasetInference) -> str:
     """Say what a test of a whole set of records found."""
     compared = f"{test.n_suspects:,} {test.suspects} against {test.n_non_members:,} non-members"
+    if not (test.n_suspects or test.n_non_members):
+        return f"{test.target}: dataset inference compared nothing, because no record has a score."
     if test.p_value is None:
         return f"{test.target}: dataset inference needs more records ({compared})."
     p = f"{test.p_value:.1e}" if test.p_value < 0.001 else f"{test.p_value:.3f}"
@@ -181,18 +183,56 @@ def shift_line(check: ShiftCheck) -> str:
     if guesser is None:
         return f"shift between members and non-members was not checked: {check.reason}"
     area = f"AUC {guesser.auc.value:.3f} {unit_interval(guesser.auc)}"
-    if check.state == "shift":
+    if check.level == "stop":
         return (
             f"shift: {guesser.title} tell members from non-members without the model ({area}); "
-            "raw numbers of attacks do not measure leakage"
+            "attacks that are not far stronger do not measure leakage"
         )
+    if check.level == "note":
+        return shift_note(check).rstrip(".")
     blind = number_of(len(check.guesses), "guesser")
     return f"no shift found by {blind} that see no target; the best, on {guesser.title}: {area}"
 
 
+def shift_note(check: ShiftCheck) -> str:
+    """Say of an alarm that stops nothing what it was, and why it does not."""
+    guesser = check.strongest
+    if guesser is None:
+        return ""
+    why = (
+        "the audit file states that the split was random, and then it is chance"
+        if check.split == "randomized"
+        else "it is small, or no more than an unlucky random split would show now and then, and "
+        "too little to explain a strong attack"
+    )
+    return (
+        f"Note: {guesser.title} tell members from non-members a little without the model (AUC "
+        f"{guesser.auc.value:.3f} {unit_interval(guesser.auc)}, p = "
+        f"{p_value(guesser.corrected_p_value)}); {why}."
+    )
+
+
+def copies_line(copies: CopiesWithin) -> str:
+    """Count records that are nearly copies of others of their side."""
+    parts = []
+    if copies.members:
+        parts.append(f"{number_of(copies.members, 'member')} nearly copy another member")
+    if copies.non_members:
+        many = number_of(copies.non_members, "non-member")
+        parts.append(f"{many} nearly copy another non-member")
+    return f"{listed(parts)}, in {number_of(copies.groups, 'cluster')}"
+
+
 def overlap_lines(check: ShiftCheck) -> list[str]:
-    """Name what stands in members and in non-members; empty where nothing does."""
+    """Name what stands in members and in non-members, and copies on one side; empty where nothing
+    does."""
     lines = []
+    if check.copies is not None and check.copies.groups:
+        first = listed(check.copies.proposed[0][:3])
+        lines.append(
+            f"{copies_line(check.copies)}, as {first}; each cluster should be a group "
+            "(`group_column`): its records are no independent evidence"
+        )
     grams, near = check.ngram_overlap, check.near_duplicates
     doubt = "their labels are doubtful, and they make attacks look weaker"
     if near is not None and near.non_members:
@@ -208,6 +248,13 @@ def overlap_lines(check: ShiftCheck) -> list[str]:
             f"{doubt}"
         )
     return lines
+
+
+def evidence_lost(result: RunResult) -> str:
+    """Count evidence that could not be had, and apart from it records that were cut and scored."""
+    cut = sum(entry.reason == TRUNCATED for entry in result.dropped)
+    lost = f"evidence not to be had: {result.dropped_total - cut:,}"
+    return f"{lost}; cut at the model's limit and scored: {cut:,}" if cut else lost
 
 
 def neighbor_figures(quality: NeighborQuality) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from raymia.questions.text import NO_NEIGHBOR
 from raymia.results.gate import evaluate
 from raymia.results.redaction import redact
 from raymia.results.result import (
+    TRUNCATED,
     AttackCard,
     Dropped,
     FailedTarget,
@@ -41,7 +42,6 @@ from raymia.spec import MadeReference, ModelSpec
 from raymia.spec.conditions import parse_conditions
 
 Found = TypeVar("Found")
-TRUNCATED = "longer than the model's limit: its end was not scored"
 VERSIONS_OF = ("raymia", "torch", "transformers", "ray", "numpy", "pyarrow")
 
 

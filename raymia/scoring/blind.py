@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -35,12 +36,16 @@ def ask_blind(inputs: Inputs, store: EvidenceStore, plans: Sequence[TargetPlan])
         labels = inputs.records.table["is_member"].drop_null().to_numpy()
         off = "it is switched off in the audit file"
         return Blind(not_checked(labels.astype(np.bool_), spec.error_rate, off), {})
-    return check_shift(
+    found = check_shift(
         _known_records(inputs, store, plans),
         error_rate=spec.error_rate,
         seed=inputs.spec.seed,
         confidence=inputs.spec.metrics.confidence,
     )
+    if inputs.spec.records.split is None:
+        return found
+    stated = found.check.model_copy(update={"split": inputs.spec.records.split})
+    return replace(found, check=stated)
 
 
 def excess_over_blind(

@@ -68,7 +68,12 @@ class Known:
 
     def labelled(self, found: Mapping[str, Scores]) -> LabelledScores:
         """The scores of the attacks before one that combines them, and the labels."""
-        published = {label: s for label, s in found.items() if label not in self.combined}
+        # An infinite score is a fault of its attack, and no number to learn from.
+        published = {
+            label: np.where(np.isinf(s), np.nan, s)
+            for label, s in found.items()
+            if label not in self.combined
+        }
         return LabelledScores(published, self.is_member, self.units)
 
 

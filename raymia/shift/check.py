@@ -15,11 +15,12 @@ from raymia.metrics.comparison import holm
 from raymia.metrics.delong import auc_variance, placements
 from raymia.metrics.learning import fold_of, one_thread
 from raymia.metrics.summary import Estimate
+from raymia.shift.copies import copied_images, copied_texts, copies_within
 from raymia.shift.cross_fitting import FOLDS, Classifier, KernelRidge, guess_out_of_fold
 from raymia.shift.images import ImageFeatures, Images, png_size, statistics, thumbnails
 from raymia.shift.labelings import aucs, p_value, random_labelings, widening
 from raymia.shift.overlap import near_duplicate_images, near_duplicate_texts, ngram_overlap
-from raymia.shift.result import BlindGuess, NearDuplicates, NgramOverlap, ShiftCheck
+from raymia.shift.result import BlindGuess, CopiesWithin, NearDuplicates, NgramOverlap, ShiftCheck
 from raymia.shift.texts import Markers, TextFeatures, compressed_sizes, lengths
 from raymia.util.draws import generator
 
@@ -156,6 +157,7 @@ def check_shift(
             if (guessed := _guess(guesser, records, labelings, seed, confidence)) is not None
         ]
         overlap, duplicates = _overlaps(records)
+        copies = _copies(records)
     corrected = holm(np.array([one.guess.p_value for one in found])).tolist()
     guesses = [
         one.guess.model_copy(update={"corrected_p_value": p})
@@ -177,6 +179,7 @@ def check_shift(
             guesses=[guesses[n] for n in order],
             ngram_overlap=overlap,
             near_duplicates=duplicates,
+            copies=copies,
         ),
         {records.ids[row]: float(s) for row, s in zip(best.rows, best.scores, strict=True)},
         best.wider,
@@ -276,6 +279,7 @@ def _guess(
         auc=_estimate(own, is_member, confidence, wider),
         p_value=p,
         corrected_p_value=p,
+        null_spread=float(of_labelings[1:].std()),
     )
     return _Guessed(guess, rows, own, wider)
 
@@ -285,6 +289,18 @@ def _estimate(scores: Floats, is_member: Bools, confidence: float, wider: float)
     reach = float(stats.norm.ppf(0.5 + confidence / 2)) * math.sqrt(auc_variance(placed)) * wider
     area = placed.auc
     return Estimate(value=area, low=max(0.0, area - reach), high=min(1.0, area + reach))
+
+
+def _copies(records: KnownRecords) -> CopiesWithin:
+    sides = [records.at(np.flatnonzero(records.is_member == kind)) for kind in (True, False)]
+    return copies_within(
+        [
+            copied_texts(side.texts) if side.images is None else copied_images(side.images)
+            for side in sides
+        ],
+        [side.ids for side in sides],
+        [len(side.ids) for side in sides],
+    )
 
 
 def _overlaps(records: KnownRecords) -> tuple[NgramOverlap | None, NearDuplicates]:

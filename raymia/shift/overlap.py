@@ -26,7 +26,7 @@ VERIFIED = 3
 BITS_APART = 8
 SAME_PICTURE = 0.98
 """Of the 1.6 million pairs of digits that scikit-learn ships, 9 are within both."""
-_AT_ONCE = 1_000
+AT_ONCE = 1_000
 
 Rows = npt.NDArray[np.int64]
 
@@ -69,7 +69,7 @@ def near_duplicate_texts(
 ) -> NearDuplicates:
     """Find the non-members that nearly are a member: candidates by MinHash, then compared."""
     inside, outside = (ngrams(words(texts), SHINGLE) for texts in (members, non_members))
-    own, others = _by_text(inside), _by_text(outside)
+    own, others = by_text(inside), by_text(outside)
     best: dict[int, tuple[float, int]] = {}
     for non_member, member in _candidates(inside, outside):
         both = len(np.intersect1d(others[non_member], own[member], assume_unique=True))
@@ -102,9 +102,9 @@ def near_duplicate_images(
         np.where(perceptual_hashes(g), 1.0, -1.0).astype(np.float32) for g in (inside, outside)
     )
     bits, found = own.shape[1], []
-    inside, outside = _directions(inside), _directions(outside)
-    for start in range(0, len(others), _AT_ONCE):
-        apart = (bits - others[start : start + _AT_ONCE] @ own.T) / 2
+    inside, outside = directions(inside), directions(outside)
+    for start in range(0, len(others), AT_ONCE):
+        apart = (bits - others[start : start + AT_ONCE] @ own.T) / 2
         for row in np.flatnonzero((apart <= BITS_APART).any(axis=1)):
             near = np.flatnonzero(apart[row] <= BITS_APART)
             correlations = inside[near] @ outside[start + row]
@@ -121,7 +121,7 @@ def near_duplicate_images(
     )
 
 
-def _directions(gray: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def directions(gray: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Centered and scaled to length 1, so that products are correlations; 0 for one color."""
     flat = gray.reshape(len(gray), -1)
     flat = flat - flat.mean(axis=1, keepdims=True)
@@ -158,18 +158,18 @@ def near_duplicates(
     )
 
 
-def _by_text(grams: Ngrams) -> list[Hashes]:
+def by_text(grams: Ngrams) -> list[Hashes]:
     """The distinct n-grams of each text."""
     return [np.unique(part) for part in np.split(grams.hashes, np.cumsum(grams.counts)[:-1])]
 
 
 def _candidates(inside: Ngrams, outside: Ngrams) -> Iterator[tuple[int, int]]:
     """Pairs of a non-member and a member that meet most often, a few per non-member."""
-    rows, signatures = _signatures(outside)
-    member_rows, member_signatures = _signatures(inside)
+    rows, outer = signatures(outside)
+    member_rows, inner = signatures(inside)
     met: list[Rows] = []
     for band in range(BANDS):
-        buckets, own = signatures[:, band], member_signatures[:, band]
+        buckets, own = outer[:, band], inner[:, band]
         order = np.argsort(own, kind="stable")
         first = np.searchsorted(own[order], buckets, "left")
         last = np.searchsorted(own[order], buckets, "right")
@@ -186,7 +186,7 @@ def _candidates(inside: Ngrams, outside: Ngrams) -> Iterator[tuple[int, int]]:
             yield non_member, member
 
 
-def _signatures(grams: Ngrams) -> tuple[Rows, Hashes]:
+def signatures(grams: Ngrams) -> tuple[Rows, Hashes]:
     """The texts that have n-grams, and the bucket of each in every band."""
     rows = np.flatnonzero(grams.counts)
     if not len(rows):

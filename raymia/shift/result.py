@@ -5,11 +5,20 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field
+from scipy.stats import norm
 
 from raymia.metrics.summary import Estimate, Result
 
 ShiftState = Literal["no_shift_found", "shift", "not_checked"]
 
+ShiftLevel = Literal["none", "note", "stop"]
+
+STRONG_P_VALUE, LARGE_EXCESS = 0.001, 0.05
+"""A shift stops an audit where its p-value is below the one, after a correction for the number of
+guessers, and the AUC of the best is above 0.5 by the other."""
+TIMES_STRONGER = 2.0
+"""How much further from 0.5 an attack's AUC has to be than the best guesser's, so that what the
+guesser sees is no more than half of it."""
 LISTED = 50
 """Pairs and records beyond this many are counted but not named."""
 
@@ -41,6 +50,22 @@ class BlindGuess(Result):
     corrected_p_value: float = Field(
         gt=0, le=1, description="the same after Holm's correction over all guessers"
     )
+    null_spread: float | None = Field(
+        default=None,
+        ge=0,
+        description="standard deviation of its AUC over random labelings; none in earlier runs",
+    )
+
+    @property
+    def tail(self) -> float:
+        """The p-value by a normal approximation, which may be smaller than one in the number of
+        labelings."""
+        spread = self.null_spread
+        if spread is None:
+            spread = (self.auc.high - self.auc.low) / 4
+        if spread <= 0.0:
+            return self.p_value if self.auc.value <= 0.5 else 0.0
+        return self.sides * float(norm.sf((self.auc.value - 0.5) / spread))
 
     @property
     def label(self) -> str:
@@ -78,6 +103,24 @@ class NearDuplicates(Result):
     pairs: list[NearDuplicate] = Field(description="the first 50, the most similar first")
 
 
+class CopiesWithin(Result):
+    """Members that are nearly copies of other members, and non-members likewise."""
+
+    members: int = Field(ge=0, description="members with a near-copy among members")
+    non_members: int = Field(ge=0, description="non-members with one among non-members")
+    share_of_members: float = Field(
+        gt=0,
+        le=1,
+        description="how many independent members there seem to be, as a share of all: n^2 over "
+        "the sum of the squared sizes of clusters of copies",
+    )
+    share_of_non_members: float = Field(gt=0, le=1, description="the same of non-members")
+    groups: int = Field(ge=0, description="clusters of copies, which should be groups")
+    proposed: list[list[str]] = Field(
+        description="ids of the first 50 clusters, the largest first; 50 ids of each at most"
+    )
+
+
 class ShiftCheck(Result):
     """Whether members and non-members come from one distribution, as far as blind guessers see.
 
@@ -105,10 +148,30 @@ class ShiftCheck(Result):
     )
     ngram_overlap: NgramOverlap | None = Field(default=None, description="none for images")
     near_duplicates: NearDuplicates | None = Field(default=None, description="none if not checked")
+    copies: CopiesWithin | None = Field(
+        default=None, description="none in earlier runs, and if not checked"
+    )
+    split: Literal["unknown", "randomized"] = Field(
+        default="unknown", description="what the audit file says of how the records were split"
+    )
 
     @property
     def strongest(self) -> BlindGuess | None:
         return self.guesses[0] if self.guesses else None
+
+    @property
+    def level(self) -> ShiftLevel:
+        """`stop` where a shift is strong and large: then attacks that are not far stronger than
+        the best guesser are not measured by it. `note` where it is neither, or where the records
+        are stated to be split at random: then chance is the likelier cause."""
+        if self.state != "shift":
+            return "none"
+        best = self.strongest
+        if best is None:
+            return "stop"
+        strong = best.tail * len(self.guesses) < STRONG_P_VALUE
+        large = best.auc.value - 0.5 >= LARGE_EXCESS
+        return "stop" if strong and large and self.split == "unknown" else "note"
 
 
 class ExcessOverBlind(Result):
@@ -129,3 +192,9 @@ class ExcessOverBlind(Result):
         ge=0, le=1, description="the same after Holm's correction over all targets and attacks"
     )
     confidence: float = Field(gt=0, lt=1, description="nominal level of the interval")
+
+    @property
+    def is_far_stronger(self) -> bool:
+        """Whether a guess explains less than half of the attack, and chance not the rest."""
+        beyond = self.attack_auc - 0.5 > TIMES_STRONGER * abs(self.guesser_auc - 0.5)
+        return beyond and self.excess.value > 0 and self.corrected_p_value <= 0.05

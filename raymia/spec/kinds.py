@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Union, get_args
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args
 
 from pydantic import Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema
@@ -67,6 +67,11 @@ class RecordsSection(Strict):
     )
     population: Paths = Field(
         default=[], description="records that are no members and are not scored"
+    )
+    split: Literal["randomized"] | None = Field(
+        default=None,
+        description="`randomized` states that members and non-members are a random split of one "
+        "set of records; it is printed, and an alarm of the shift check is then a note",
     )
 
     @model_validator(mode="after")

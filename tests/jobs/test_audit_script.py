@@ -12,7 +12,8 @@ import pytest
 from small_audit import Models, console, write_small_audit
 
 import raymia
-from raymia.cli.main import EXIT_FAILED, EXIT_GATE_FAILED, EXIT_INCOMPLETE, EXIT_WRONG_INPUT
+from raymia.cli.gate import EXIT_GATE_FAILED
+from raymia.cli.main import EXIT_FAILED, EXIT_INCOMPLETE, EXIT_WRONG_INPUT
 from raymia.results.gate_result import GateOutcome
 from raymia.run import audit
 from raymia.run.asking import Asked

@@ -6,6 +6,7 @@ from scipy import stats
 
 from raymia.metrics.measuring import measure
 from raymia.results.chance import Chance
+from raymia.results.gate import decide_again
 from raymia.results.power import power_of_auc, power_of_rate
 from raymia.results.ranking import held_out_area, held_out_rate, rank
 from raymia.results.result import AttackCard, RecordCounts, RunResult
@@ -132,3 +133,22 @@ def test_what_is_not_ruled_out_is_above_the_truth_in_nineteen_of_twenty_audits()
         metrics = made_up(draws, 100, 100, 8, shift)
         wrong += max(m.auc.high for m in metrics) < 0.53
     assert wrong <= 2
+
+
+def test_epsilon_is_not_shown_where_nothing_leaks():
+    """The highest bound of eight attacks and two methods is above 0 in every third audit."""
+    draws, shown, highest, audits = np.random.default_rng(11), 0, 0, 30
+    for _ in range(audits):
+        is_member = draws.random(300) < 0.5
+        metrics = [
+            measure(
+                draws.normal(size=300), is_member, target="t", attack=str(n), randomized=True,
+                delta=0.0, calibration=np.arange(300) < 150, fprs=(),
+            )
+            for n in range(8)
+        ]  # fmt: skip
+        (outcome,) = decide_again(run_of(metrics, 150, 150), ["any.epsilon > 0"])
+        shown += outcome.status == "failed"
+        highest += max(bound.value for m in metrics for bound in m.epsilon) > 0
+    assert shown <= stats.binom.isf(1e-3, audits, 0.05)
+    assert highest > shown

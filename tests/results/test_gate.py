@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from made_up_run import made_up_result, made_up_scores
 
-from raymia.cli.main import gate_code
+from raymia.cli.gate import gate_code
 from raymia.metrics.limits import LADDER
 from raymia.metrics.summary import (
     AttackMetrics,

@@ -1,0 +1,91 @@
+"""Near-copies within one side are found, proposed as groups, and count as what they are."""
+
+import numpy as np
+import pytest
+from records_to_check import austen, photographs, some
+
+from raymia.metrics.dataset import infer_dataset
+from raymia.metrics.measuring import measure
+from raymia.results.chance import Chance
+from raymia.results.result import RecordCounts, RunResult
+from raymia.results.wording import overlap_lines
+from raymia.shift.copies import copied_images, copied_texts, copies_within
+from raymia.shift.result import ShiftCheck
+
+
+def check_of(clusters, sizes):
+    ids = [[f"{kind}{n}" for n in range(size)] for kind, size in zip("mn", sizes, strict=True)]
+    return ShiftCheck(
+        state="no_shift_found", error_rate=0.05, n_members=sizes[0], n_non_members=sizes[1],
+        copies=copies_within(clusters, ids, sizes),
+    )  # fmt: skip
+
+
+def test_copies_of_texts_are_found_and_proposed_as_groups():
+    passages = some(austen(), 60)
+    passages[7] = f"{passages[3]} indeed"
+    passages[9] = f"so {passages[3]}"
+    passages[20] = passages[50] + " so"
+    clusters = copied_texts(passages)
+    assert clusters == [[3, 7, 9], [20, 50]]
+    found = check_of([clusters, []], [60, 60]).copies
+    assert (found.members, found.non_members, found.groups) == (5, 0, 2)
+    assert found.proposed == [["m3", "m7", "m9"], ["m20", "m50"]]
+    assert found.share_of_members == pytest.approx(60 / (55 + 9 + 4))
+    assert found.share_of_non_members == 1.0
+    line = overlap_lines(check_of([clusters, []], [60, 60]))[0]
+    assert line.startswith("5 members nearly copy another member, in 2 clusters, as m3, m7 and m9")
+
+
+def test_copies_of_images_are_found():
+    pictures = photographs(0, 12, side=64)
+    copied = np.concatenate([pictures, np.clip(pictures[:2].astype(int) + 3, 0, 255)])
+    found = copied_images(copied.astype(np.uint8))
+    assert [0, 12] in found
+    assert [1, 13] in found
+
+
+def test_texts_too_short_to_compare_are_no_copies():
+    assert copied_texts(["a b", "a b", ""]) == []
+
+
+def test_copies_do_not_make_a_leak_where_there_is_none():
+    """Forty members and forty others, each ten times, of an attack that guesses."""
+    draws, found = np.random.default_rng(0), {True: 0, False: 0}
+    sizes, audits = [400, 400], 60
+    clusters = [[list(range(10 * n, 10 * n + 10)) for n in range(40)] for _ in sizes]
+    is_member = np.arange(800) < 400
+    for _ in range(audits):
+        scores = np.repeat(draws.normal(size=80), 10) + 0.01 * draws.normal(size=800)
+        metrics = measure(scores, is_member, target="t", attack="a", fprs=(0.1,))
+        for known in found:
+            run = RunResult(
+                name="n", created="", versions={}, seed=0, code_version="", metrics=[metrics],
+                records=RecordCounts(members=400, non_members=400, candidates=0, set_aside=0),
+                shift=check_of(clusters if known else [[], []], sizes),
+                complete=True, audit_yaml="", seconds=0.0,
+            )  # fmt: skip
+            found[known] += bool(Chance.of(run).shown(metrics, 0.1))
+    assert found[True] <= 8, "more has a chance below 1 % at an error of 5 %"
+    assert found[False] >= 20, "as single records they are called a leak"
+
+
+def test_dataset_inference_on_a_target_without_scores_says_nothing():
+    """Its weights are not finite: no record has a score, and none was measured."""
+    is_suspect, is_fitted = np.arange(400) < 200, np.arange(400) % 2 == 0
+    features = np.full((400, 3), np.nan)
+    found = infer_dataset(
+        features, is_suspect, is_fitted, np.arange(400), target="t", suspects="members"
+    )
+    assert (found.p_value, found.n_suspects, found.n_non_members) == (None, 0, 0)
+
+
+def test_an_infinite_score_does_not_stop_dataset_inference():
+    draws = np.random.default_rng(1)
+    is_suspect, is_fitted = np.arange(400) < 200, np.arange(400) % 2 == 0
+    features = draws.normal(size=(400, 3)) + 0.5 * is_suspect[:, None]
+    features[5, 0], features[9, 1] = np.inf, -np.inf
+    found = infer_dataset(
+        features, is_suspect, is_fitted, np.arange(400), target="t", suspects="members"
+    )
+    assert found.p_value < 0.01
