@@ -23,6 +23,19 @@ FEW_NAMED = 0.1
 """Where the upper limit of a rate is below it, an attack names few members."""
 
 
+def untested(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
+    """Count what was measured on records and not on the groups that chance dealt out."""
+    units = units_of(result)
+    measured = [(attack.target, attack.attack) for r in rankings for attack in r.measured]
+    lacking = sum(place not in units for place in measured)
+    if not lacking:
+        return ""
+    return (
+        f" {wording.count(lacking)} of {wording.number_of(len(measured), 'attack')} could not be "
+        "tested, because groups with a score are too few."
+    )
+
+
 def not_ruled_out(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
     """The largest of the upper limits: the strongest of the attacks is below it as surely as the
     limit of that one attack is above it."""

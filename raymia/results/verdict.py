@@ -32,7 +32,7 @@ from raymia.results.ranking import (
     rank,
 )
 from raymia.results.result import RunResult
-from raymia.results.telling import not_ruled_out, power_lines, what_it_does
+from raymia.results.telling import not_ruled_out, power_lines, untested, what_it_does
 from raymia.results.verdict_result import Finding, TargetVerdict, Verdict
 from raymia.shift.result import ExcessOverBlind
 
@@ -194,7 +194,8 @@ def _sentence(
     if finding == "no_leak_found":
         return (
             f"No leak was found{_among(cases)} with {wording.audited(result.records)}: no attack "
-            f"did better than chance explains. {not_ruled_out(result, rankings)}"
+            f"did better than chance explains.{untested(result, rankings)} "
+            f"{not_ruled_out(result, rankings)}"
         )
     leaking = [case for case in cases if case.finding == finding]
     worst = max(leaking, key=_strength)

@@ -135,6 +135,8 @@ def test_leak_and_what_was_missed_are_told_by_groups_where_groups_were_split():
     assert f"an AUC of up to {high:.2f}" in reach_verdict(none).sentence
     unknown = none.model_copy(update={"group_metrics": []})
     assert "an AUC of up to 1.00" in reach_verdict(unknown).sentence
+    assert "1 of 1 attack could not be tested" in reach_verdict(unknown).sentence
+    assert "could not be tested" not in reach_verdict(none).sentence
 
 
 def test_worst_of_several_checkpoints_is_named_and_they_are_counted():
