@@ -120,8 +120,12 @@ def test_the_metrics_follow_the_published_schema(first: Done) -> None:
 def test_conditions_on_a_stored_audit_decide_what_it_exits_with(first: Done) -> None:
     file = first.file.with_name("gated.yaml")
     gated = first.file.read_text().replace("output: run", "output: gated")
-    file.write_text(gated + "fail_if: ['zlib.auc > 0.999']\n")
-    given = {0: [], 4: ["--fail-if", "members < 1000"]}
+    file.write_text(gated + "fail_if: ['members < 3']\n")
+    given = {
+        0: [],
+        6: ["--fail-if", "zlib.auc > 0.999"],  # so few records do not rule it out
+        4: ["--fail-if", "members < 1000"],
+    }
     for code, more in given.items():
         done = raymia("audit", file, *more)
         assert done.returncode == code, done.stderr
