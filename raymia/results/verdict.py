@@ -322,8 +322,9 @@ def _on_records(result: RunResult, measured: bool) -> Iterator[str]:
     if copies is not None and copies.groups and not result.split_by_group:
         yield (
             f"{wording.copies_line(copies)}. They are no independent evidence: what chance "
-            "explains is reckoned with fewer records because of them, but intervals and the p of "
-            "dataset inference are not corrected. Give them as groups (`group_column`)."
+            "explains is reckoned with fewer records because of them, and dataset inference counts "
+            "a cluster once, but intervals are not corrected. Give them as groups "
+            "(`group_column`)."
         )
 
 

@@ -36,7 +36,7 @@ from raymia.results.verdict import reach_verdict
 from raymia.run.attack_costs import attack_costs, target_losses
 from raymia.scoring.blind import ask_blind, excess_over_blind
 from raymia.scoring.parts import ScoreParts
-from raymia.scoring.reduction import Reduction
+from raymia.scoring.reduction import Reduction, infer_with_copies
 from raymia.scoring.workers import Workers
 from raymia.spec import MadeReference, ModelSpec
 from raymia.spec.conditions import parse_conditions
@@ -93,6 +93,12 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         return found[0]
 
     blind = elsewhere("blind guessers", ask_blind, run.inputs, run.store, run.after)
+    tests = reduction.dataset_inference
+    if blind.clusters:
+        names = [plan.name for plan in run.scored]
+        tests = elsewhere(
+            "sets with copies", infer_with_copies, run.inputs, names, scores, blind.clusters
+        )
     looked_at = run.inputs, run.store, run.scored, scores, reduction.metrics
     modality = run.inputs.modality
     findings = elsewhere("shown records", modality.look, *looked_at)
@@ -132,7 +138,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         split_by_group=reduction.split_by_group,
         comparisons=reduction.comparisons,
         claims=reduction.claims,
-        dataset_inference=reduction.dataset_inference,
+        dataset_inference=tests,
         shift=blind.check,
         excess_over_blind=elsewhere(
             "excess over blind", excess_over_blind, run.inputs, run.scored, scores, blind

@@ -6,7 +6,7 @@ any machine; what it gives back is small. Scores stay in :class:`raymia.scoring.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,13 +136,18 @@ def score_target(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> dict
 
 
 def infer_datasets(
-    inputs: Inputs, target: str, scores: dict[str, Scores]
+    inputs: Inputs,
+    target: str,
+    scores: dict[str, Scores],
+    clusters: Mapping[str, str] | None = None,
 ) -> list[DatasetInference]:
     """Test members, and candidates, as whole sets against the non-members of one target.
 
     Parameters
     ----------
     scores : [records] by the attack's label.
+    clusters : of near-copies, by record id. Copies without a group stay together, and count once:
+        what was fitted on one knows the others.
     """
     judge = Judge.of(inputs)
     combined = {named.label for named in inputs.attacks if "other_scores" in named.attack.needs}
@@ -155,6 +160,13 @@ def infer_datasets(
         return []
     features = np.column_stack(columns)
     names = unit_column(inputs.records).combine_chunks()
+    if clusters:
+        ids = inputs.records.table["record_id"].to_pylist()
+        together = [
+            clusters.get(record, name) if name == record else name
+            for record, name in zip(ids, names.to_pylist(), strict=True)
+        ]
+        names = pa.array(together, pa.string())
     fitted = fold_of(names.to_pylist(), 2, "half of dataset inference") == 0
     units = names.dictionary_encode().indices.to_numpy()
     return [
@@ -167,6 +179,17 @@ def infer_datasets(
             suspects=name,
         )
         for name, rows in suspects.items()
+    ]
+
+
+def infer_with_copies(
+    inputs: Inputs, targets: Sequence[str], parts: ScoreParts, clusters: Mapping[str, str]
+) -> list[DatasetInference]:
+    """Test the sets of all targets again, where near-copies were found among the records."""
+    return [
+        test
+        for target in targets
+        for test in infer_datasets(inputs, target, parts.read(target), clusters)
     ]
 
 

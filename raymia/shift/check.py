@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -83,11 +83,13 @@ class Blind:
     scores : of the strongest guesser by record id, a higher one for a member; empty where nothing
         was checked.
     wider : how much more its AUC scatters than DeLong's standard deviation says, at least 1.
+    clusters : a name for each cluster of near-copies on one side, by record id.
     """
 
     check: ShiftCheck
     scores: Mapping[str, float]
     wider: float = 1.0
+    clusters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def check_shift(
             if (guessed := _guess(guesser, records, labelings, seed, confidence)) is not None
         ]
         overlap, duplicates = _overlaps(records)
-        copies = _copies(records)
+        copies, clusters = _copies(records)
     corrected = holm(np.array([one.guess.p_value for one in found])).tolist()
     guesses = [
         one.guess.model_copy(update={"corrected_p_value": p})
@@ -183,6 +185,7 @@ def check_shift(
         ),
         {records.ids[row]: float(s) for row, s in zip(best.rows, best.scores, strict=True)},
         best.wider,
+        clusters,
     )
 
 
@@ -291,16 +294,21 @@ def _estimate(scores: Floats, is_member: Bools, confidence: float, wider: float)
     return Estimate(value=area, low=max(0.0, area - reach), high=min(1.0, area + reach))
 
 
-def _copies(records: KnownRecords) -> CopiesWithin:
+def _copies(records: KnownRecords) -> tuple[CopiesWithin, dict[str, str]]:
+    """Near-copies within members and within non-members, and the cluster of each."""
     sides = [records.at(np.flatnonzero(records.is_member == kind)) for kind in (True, False)]
-    return copies_within(
-        [
-            copied_texts(side.texts) if side.images is None else copied_images(side.images)
-            for side in sides
-        ],
-        [side.ids for side in sides],
-        [len(side.ids) for side in sides],
-    )
+    clusters = [
+        copied_texts(side.texts) if side.images is None else copied_images(side.images)
+        for side in sides
+    ]
+    ids = [side.ids for side in sides]
+    names = {
+        own[row]: f"copies of {own[cluster[0]]}"
+        for own, found in zip(ids, clusters, strict=True)
+        for cluster in found
+        for row in cluster
+    }
+    return copies_within(clusters, ids, [len(own) for own in ids]), names
 
 
 def _overlaps(records: KnownRecords) -> tuple[NgramOverlap | None, NearDuplicates]:

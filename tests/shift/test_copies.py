@@ -1,6 +1,9 @@
 """Near-copies within one side are found, proposed as groups, and count as what they are."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from records_to_check import austen, photographs, some
 
@@ -9,8 +12,10 @@ from raymia.metrics.measuring import measure
 from raymia.results.chance import Chance
 from raymia.results.result import RecordCounts, RunResult
 from raymia.results.wording import overlap_lines
+from raymia.scoring.reduction import infer_datasets
 from raymia.shift.copies import copied_images, copied_texts, copies_within
 from raymia.shift.result import ShiftCheck
+from raymia.spec import MetricsSpec
 
 
 def check_of(clusters, sizes):
@@ -68,6 +73,35 @@ def test_copies_do_not_make_a_leak_where_there_is_none():
             found[known] += bool(Chance.of(run).shown(metrics, 0.1))
     assert found[True] <= 8, "more has a chance below 1 % at an error of 5 %"
     assert found[False] >= 20, "as single records they are called a leak"
+
+
+def test_dataset_inference_counts_a_cluster_of_copies_once():
+    """Eighty texts, each ten times, of attacks that guess."""
+    draws, size = np.random.default_rng(2), 800
+    ids = [f"r{n}" for n in range(size)]
+    clusters = {name: f"copies of r{n // 10}" for n, name in enumerate(ids)}
+    table = pa.table(
+        {
+            "record_id": ids,
+            "group": pa.nulls(size, pa.string()),
+            "is_member": np.arange(size) < size // 2,
+        }
+    )
+    inputs = SimpleNamespace(
+        records=SimpleNamespace(table=table), attacks=[],
+        spec=SimpleNamespace(metrics=MetricsSpec(), seed=0),
+    )  # fmt: skip
+    found = {True: 0, False: 0}
+    for _ in range(30):
+        scores = {
+            name: np.repeat(draws.normal(size=80), 10) + 0.01 * draws.normal(size=size)
+            for name in ("one", "two", "three")
+        }
+        for known in found:
+            (test,) = infer_datasets(inputs, "t", scores, clusters if known else None)
+            found[known] += test.p_value <= 0.05
+    assert found[True] <= 6, "more has a chance below 1 % at an error of 5 %"
+    assert found[False] >= 10, "as single records they are found in every third audit or more"
 
 
 def test_dataset_inference_on_a_target_without_scores_says_nothing():
