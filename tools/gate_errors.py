@@ -16,7 +16,7 @@ from scipy import stats
 
 from raymia.metrics.limits import LADDER, limited, tpr_limits
 from raymia.metrics.roc import roc_curve, tpr_at_fpr
-from raymia.metrics.summary import AttackMetrics, LimitedEstimate, TprAtFpr
+from raymia.metrics.summary import AttackMetrics, LimitedEstimate, Metrics, TprAtFpr
 from raymia.results.gate import decide_again
 from raymia.results.result import RecordCounts, RunResult
 
@@ -31,7 +31,7 @@ def release(draws: np.random.Generator, truth: float, size: int, attacks: int) -
     """An audit of one checkpoint with as many members as non-members."""
     is_member = np.arange(2 * size) < size
     shift = stats.norm.isf(MAX_FPR) - stats.norm.isf(truth) if truth else -50.0
-    metrics = []
+    metrics: list[Metrics] = []
     for number in range(attacks):
         curve = roc_curve(draws.normal(size=2 * size) + shift * is_member, is_member)
         limits = tpr_limits(curve, MAX_FPR, [0.025, *LADDER])

@@ -228,9 +228,9 @@ def overlap_lines(check: ShiftCheck) -> list[str]:
     does."""
     lines = []
     if check.copies is not None and check.copies.groups:
-        first = listed(check.copies.proposed[0][:3])
+        named = listed(check.copies.proposed[0][:3])
         lines.append(
-            f"{copies_line(check.copies)}, as {first}; each cluster should be a group "
+            f"{copies_line(check.copies)}, as {named}; each cluster should be a group "
             "(`group_column`): its records are no independent evidence"
         )
     grams, near = check.ngram_overlap, check.near_duplicates
