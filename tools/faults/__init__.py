@@ -1,0 +1,1 @@
+"""Ways of breaking an audit, for tools/chaos.py."""

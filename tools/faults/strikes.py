@@ -1,0 +1,259 @@
+"""What is broken while an audit runs, and when."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from faults.audits import Audit, other_file, raymia_command
+from faults.machines import Machines, actors, processes
+from raymia.storage.files import TEMPORARY_PREFIX
+
+FROZEN_SECONDS = (5.0, 40.0)
+"""Ray takes a machine for dead that does not answer for some 20."""
+IN_TRAINING = "ray::"
+"""A task's process names what it runs; trainings are tasks, and actors of pools are not."""
+
+
+@dataclass
+class Moment:
+    """What there is to break while an audit runs.
+
+    Attributes
+    ----------
+    seconds : that the undisturbed run took.
+    wrong : what a strike found that should not be.
+    repair : done before the audit is run again.
+    """
+
+    audit: Audit
+    process: subprocess.Popen[bytes]
+    machines: Machines
+    draws: random.Random
+    seconds: float
+    wrong: list[str] = field(default_factory=list)
+    repair: list[Callable[[], object]] = field(default_factory=list)
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def wait(self) -> None:
+        """For a while, at the end of which the audit is likely still at work."""
+        deadline = time.monotonic() + self.draws.uniform(0.2, 0.9) * self.seconds
+        while self.is_running and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def wait_for(self, condition: Callable[[], bool]) -> bool:
+        """Whether something came true while the audit ran."""
+        while self.is_running:
+            if condition():
+                return True
+            time.sleep(0.01)
+        return False
+
+
+def actor(at: Moment) -> bool:
+    """An actor of a pool is killed."""
+    at.wait()
+    victims = actors()
+    if not victims or not at.is_running:
+        return False
+    os.kill(at.draws.choice(victims), signal.SIGKILL)
+    return True
+
+
+def frozen_actor(at: Moment) -> bool:
+    """An actor of a pool stands still for a while."""
+    at.wait()
+    victims = actors()
+    if not victims or not at.is_running:
+        return False
+    _freeze(at, at.draws.choice(victims))
+    return True
+
+
+def raylet(at: Moment) -> bool:
+    """A machine is lost, and another comes."""
+    at.wait()
+    was_running = at.is_running
+    at.machines.lose_one(at.draws)
+    return was_running
+
+
+def frozen_raylet(at: Moment) -> bool:
+    """A machine does not answer for a while, so that Ray may take it for dead."""
+    at.wait()
+    was_running = at.is_running
+    _freeze(at, at.draws.choice(at.machines.raylets()))
+    at.repair.append(at.machines.mend)
+    return was_running
+
+
+def head(at: Moment) -> bool:
+    """The cluster's head is lost, and with it the cluster; another comes."""
+    at.wait()
+    was_running = at.is_running
+    at.machines.lose_head()
+    at.repair.append(at.machines.mend)
+    return was_running
+
+
+def driver(at: Moment) -> bool:
+    """The driver is killed."""
+    at.wait()
+    was_running = at.is_running
+    at.process.kill()
+    return was_running
+
+
+def mid_write(at: Moment) -> bool:
+    """The driver and all actors are killed while a part of evidence is being written."""
+    return _kill_all_when(at, lambda: any(_temporary(at.audit.folder / "store" / "evidence")))
+
+
+def scores(at: Moment) -> bool:
+    """The driver is killed while scores, metrics or the report are being written."""
+
+    def is_scoring() -> bool:
+        run = at.audit.folder / "run"
+        return any((at.audit.folder / "store" / "scores").glob("*/*")) or any(_temporary(run))
+
+    if not at.wait_for(is_scoring):
+        return False
+    time.sleep(at.draws.uniform(0, 0.5))
+    was_running = at.is_running
+    at.process.kill()
+    return was_running
+
+
+def training(at: Moment) -> bool:
+    """The driver and all workers are killed while a reference is trained."""
+    if not at.wait_for(lambda: any((at.audit.folder / "store" / "training").glob("*/*"))):
+        return False
+    time.sleep(at.draws.uniform(0, 0.3) * at.seconds)
+    return _kill_all_when(at, lambda: True)
+
+
+def part_deleted(at: Moment) -> bool:
+    """Somebody deletes a part of evidence while the audit runs."""
+    at.wait()
+    parts = _parts(at)
+    if not parts or not at.is_running:
+        return False
+    at.draws.choice(parts).unlink(missing_ok=True)
+    return True
+
+
+def part_cut(at: Moment) -> bool:
+    """A part of evidence loses its second half while the audit runs; it has to be named."""
+    at.wait()
+    parts = _parts(at)
+    if not parts or not at.is_running:
+        return False
+    part = at.draws.choice(parts)
+    with suppress(FileNotFoundError):
+        os.truncate(part, part.stat().st_size // 2)
+
+    def mend() -> None:
+        if part.exists() and at.process.returncode == 0:
+            at.wrong.append(f"the run succeeded with {part.name} cut")
+        if at.process.returncode != 0 and part.name not in at.audit.log():
+            at.wrong.append(f"the run failed without naming {part.name}")
+        part.unlink(missing_ok=True)
+
+    at.repair.append(mend)
+    return True
+
+
+def second_audit(at: Moment) -> bool:
+    """Another audit file asks the same of the same store, beside this one."""
+    file = other_file(at.audit, output="second")
+    time.sleep(at.draws.uniform(0, 0.5) * at.seconds)
+    was_running = at.is_running
+    other = at.audit.start(file)
+
+    def compare() -> None:
+        if other.wait() != 0:
+            at.wrong.append(f"the second audit ended with {other.returncode}")
+        elif at.process.returncode == 0 and at.audit.scores("second") != at.audit.scores():
+            at.wrong.append("the second audit has other scores")
+
+    at.repair.append(compare)
+    return was_running
+
+
+def same_file(at: Moment) -> bool:
+    """The same audit file is run beside itself: one of the two is refused."""
+    time.sleep(at.draws.uniform(0, 0.5) * at.seconds)
+    was_running = at.is_running
+    other = at.audit.start()
+
+    def compare() -> None:
+        codes = sorted((at.process.wait(), other.wait()))
+        if codes not in ([0, 2], [0, 0]):  # the second may begin when the first has ended
+            at.wrong.append(f"the two runs of one file ended with {codes}")
+
+    at.repair.append(compare)
+    return was_running
+
+
+def upkeep(at: Moment) -> bool:
+    """The store is compacted and cleaned while the audit runs, and who does it is killed."""
+    was_running = at.is_running
+    store = at.audit.folder / "store"
+    commands = (("compact", store), ("gc", store, at.audit.file, "--delete"))
+    while at.is_running:
+        for command in commands:
+            cleaner = subprocess.Popen(
+                raymia_command("store", *command), stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            with suppress(subprocess.TimeoutExpired):
+                cleaner.wait(at.draws.uniform(0.5, 5))
+            cleaner.kill()
+            cleaner.wait()
+    return was_running
+
+
+STRIKES: dict[str, Callable[[Moment], bool]] = {
+    strike.__name__: strike
+    for strike in (
+        actor, frozen_actor, raylet, frozen_raylet, head, driver, mid_write, scores, training,
+        part_deleted, part_cut, second_audit, same_file, upkeep,
+    )
+}  # fmt: skip
+
+
+def _freeze(at: Moment, pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(at.draws.uniform(*FROZEN_SECONDS))
+        os.kill(pid, signal.SIGCONT)
+
+
+def _kill_all_when(at: Moment, condition: Callable[[], bool]) -> bool:
+    if not at.wait_for(condition):
+        return False
+    at.process.kill()
+    for victim in processes(IN_TRAINING):
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+    return True
+
+
+def _temporary(folder: Path) -> Iterator[str]:
+    for _, _, names in os.walk(folder):
+        yield from (name for name in names if name.startswith(TEMPORARY_PREFIX))
+
+
+def _parts(at: Moment) -> list[Path]:
+    found = (at.audit.folder / "store" / "evidence").glob("*/*/*.parquet")
+    return sorted(part for part in found if not part.name.startswith(TEMPORARY_PREFIX))
