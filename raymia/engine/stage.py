@@ -30,7 +30,8 @@ from raymia.engine.board import Board
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.models.loaders import Loader, load_together
 from raymia.models.source import bring
-from raymia.questions.base import RECORD, Item, Question, put
+from raymia.questions.base import RECORD, Item, Question
+from raymia.questions.put import put
 from raymia.util.errors import RaymiaError
 from raymia.util.once import Once
 

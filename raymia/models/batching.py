@@ -112,6 +112,11 @@ def run_on_images(
     return run_batched([1] * count, run, budget=budget, alone=TOO_LARGE)
 
 
+def is_lost_device(error: BaseException) -> bool:
+    """Tell whether an exception says that a device answers no more, whatever it is asked."""
+    return isinstance(error, torch.AcceleratorError) or "cuda error" in str(error).lower()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an exception says that a device, or the machine, has no memory left."""
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):

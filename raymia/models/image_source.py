@@ -12,17 +12,29 @@ from typing import Any, ClassVar, Self
 
 import raymia.models
 from raymia.models.checkpoint import AnyCheckpoint, FileCheckpoint
-from raymia.models.source import PROVENANCE, content_hashes, listed, locate, read_json, weights_in
+from raymia.models.fit import Described, check_fit, read_transformers_config
+from raymia.models.source import (
+    PROVENANCE,
+    config_hash,
+    content_hashes,
+    listed,
+    locate,
+    read_json,
+    weights_in,
+)
 from raymia.spec import ModelSpec
 from raymia.spec.images import Shape
-from raymia.storage.safetensors import TensorHeader
+from raymia.storage.safetensors import TensorHeader, read_header
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
+from raymia.util.listing import listed as named
 from raymia.util.once import Once
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
 DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS = "diffusion_pytorch_model", "model"
 """What the names of weights' files begin with."""
+WHOLE = "model.diffusion_model."
+"""What the names of tensors begin with in files that hold a whole pipeline."""
 HASHED = {".safetensors", ".json", ".txt", ".model"}
 IGNORED = {"manifest.json", "facts.json", "training.json"}
 NO_CONTENT = PROVENANCE | {"_diffusers_version"}
@@ -77,6 +89,7 @@ def variant_in(
     name = re.compile(rf"{stem}(\.(?P<variant>[\w]+))?(-\d+-of-\d+)?\.safetensors")
     found = [match for file in part.iterdir() if (match := name.fullmatch(file.name))]
     variants = {match["variant"] for match in found}
+    refuse_beside(part, {match[0] for match in found}, folder)
     if len(variants) > 1 and None not in variants:
         raise InputError(
             f"{folder.where}: {part} has its weights in several variants and none is plain: "
@@ -89,6 +102,50 @@ def variant_in(
         if any(part.glob(pattern)):
             tensors |= weights_in(part, folder.where, folder.once, pattern)
     return variant, tensors or weights_in(part, folder.where, folder.once, f"{stem}.safetensors")
+
+
+def refuse_beside(part: Path, known: set[str], folder: ImageFolder) -> None:
+    """Refuse weights beside a part's own, as those of a LoRA, which nobody loads.
+
+    Parameters
+    ----------
+    known : names of the files of the part's own.
+    """
+    beside = sorted(
+        file.name
+        for file in part.glob("*.safetensors")
+        if file.name not in known and not _is_whole_pipeline(file, folder)
+    )
+    if beside:
+        raise InputError(
+            f"{folder.where}: {part} holds {named(beside)} beside the weights that are loaded, and "
+            "the model would be scored without; fuse a LoRA into its pipeline (fuse_lora) and save "
+            "that, and take out what does not belong to the model"
+        )
+
+
+def _is_whole_pipeline(file: Path, folder: ImageFolder) -> bool:
+    """Whether a file is the pipeline once more, in the layout of Stable Diffusion's authors."""
+    tensors = folder.once(read_header, file, where=folder.where)
+    return any(name.startswith(WHOLE) for name in tensors)
+
+
+def check_part(part: Path, kind: str, folder: ImageFolder, stem: str = DIFFUSERS_WEIGHTS) -> None:
+    """Refuse weights that are not those that a part's config describes.
+
+    Parameters
+    ----------
+    part : a folder within that of a model.
+    kind : its class in diffusers, or the class of transformers that loads it.
+    stem : of the names of its weights' files, by which the library is known.
+    """
+    in_diffusers = stem == DIFFUSERS_WEIGHTS
+    read = read_json if in_diffusers else read_transformers_config
+    config: Any = folder.once(read, part / CONFIG if in_diffusers else part, where=folder.where)
+    _, tensors = variant_in(part, stem, folder)
+    hashed = config_hash(part, folder.once)
+    model = Described(kind, hashed, frozenset(tensors.items()), config)
+    check_fit(model, part, folder.where, folder.once)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from raymia.storage.safetensors import TensorHeader
 from raymia.util.errors import InputError
+from raymia.util.listing import FEW, listed
 from raymia.util.once import Once
 from raymia.util.optional import require
 
@@ -61,6 +63,13 @@ def saved_quantization(
     return kind or str(method)
 
 
+def quantization_in(config: Any) -> Any:
+    """``quantization_config`` of a config of transformers, wherever transformers looks for it."""
+    places = (config, config.get_text_config(decoder=True))
+    found = (getattr(place, "quantization_config", None) for place in places)
+    return next((settings for settings in found if settings is not None), None)
+
+
 def _of_bitsandbytes(settings: Mapping[str, Any]) -> str | None:
     if settings.get("load_in_8bit"):
         return "int8"
@@ -83,4 +92,27 @@ def refuse_twice(saved: str | None, asked: str, path: Path, where: str) -> None:
             f"{where.removesuffix('.model')}.quantization: {path} was saved quantized ({saved}), "
             f"and is read as it is; leave out {asked!r}, or give the checkpoint that it was made "
             "from"
+        )
+
+
+def refuse_unscaled(tensors: Mapping[str, TensorHeader], path: Path, where: str) -> None:
+    """Refuse float8 without a scale beside it: transformers reads it as if its scale were 1.
+
+    Raises
+    ------
+    InputError
+        Naming the first of the tensors.
+    """
+    scaled = {name.rpartition(".")[0] for name in tensors if "scale" in name.rpartition(".")[2]}
+    bare = [
+        name
+        for name, tensor in sorted(tensors.items())
+        if tensor.dtype.startswith("F8_")
+        and "scale" not in name
+        and name.rpartition(".")[0] not in scaled
+    ]
+    if bare:
+        raise InputError(
+            f"{where}: {path}: {len(bare):,} of its tensors are float8 and have no scale beside "
+            f"them ({listed(bare, FEW)}); copy the whole checkpoint again"
         )

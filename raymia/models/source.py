@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,8 @@ from raymia.storage.remote import filesystem
 from raymia.storage.safetensors import TensorHeader, read_header
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
+from raymia.util.listing import FEW
+from raymia.util.listing import listed as named
 from raymia.util.once import Once
 
 ALLOWED_FILES = [
@@ -26,6 +29,11 @@ HUB = "hub:"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
 PROVENANCE = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype"})
 """Keys of config.json that record where a model came from and not what it computes."""
+
+WEIGHTS = "model.safetensors"
+"""What transformers calls a model's weights; an index of shards is named after it."""
+COPIES = re.compile(r"consolidated.*\.safetensors|model\.\w+(-\d+-of-\d+)?\.safetensors")
+"""Names of the same weights in another layout or precision, as they are published beside them."""
 
 
 def content_hashes(
@@ -50,6 +58,16 @@ def content_hashes(
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda call: once(_content_hash, *call), large))
     return {name: once(_content_hash, *call) for name, call in calls.items()}
+
+
+def config_hash(folder: Path, once: Once) -> str:
+    """Hash of what a folder's config.json says of the model."""
+    return once(_content_hash, folder / "config.json", PROVENANCE)
+
+
+def file_hash(file: Path, once: Once) -> str:
+    """Hash of a file's bytes."""
+    return once(_content_hash, file, None)
 
 
 def _content_hash(path: Path, ignored: frozenset[str] | None) -> str:
@@ -163,6 +181,64 @@ def weights_in(
         f"{where}: {folder} has no {pattern} weights (found: {listed(folder)}); save the model "
         "there with save_pretrained(folder), or copy the file that is missing"
     )
+
+
+def model_weights_in(folder: Path, where: str, once: Once) -> dict[str, TensorHeader]:
+    """The tensors that transformers loads from a folder, by name.
+
+    Raises
+    ------
+    InputError
+        If there are none, a shard or a part of it is missing, or files of weights lie beside those
+        that are loaded.
+    """
+    whole, index = folder / WEIGHTS, folder / f"{WEIGHTS}.index.json"
+    found = weights_in(folder, where, once)
+    if whole.is_file():
+        loaded = {WEIGHTS}
+        found = once(read_header, whole, where=where)
+    elif index.is_file():
+        places = _weight_map(index, where)
+        loaded = set(places.values())
+        lost = sorted(name for name in loaded if not (folder / name).is_file())
+        if lost:
+            raise InputError(
+                f"{where}: {folder} lacks {len(lost)} of the {len(loaded)} files that {index.name} "
+                f"lists ({named(lost, FEW)}); copy or download the whole folder"
+            )
+        found = {}
+        for name in sorted(loaded):
+            found |= once(read_header, folder / name, where=where)
+        if lost := sorted(places.keys() - found.keys()):
+            raise InputError(
+                f"{where}: {index} lists {len(lost)} tensors that its files do not hold "
+                f"({named(lost, FEW)}); copy or download the whole folder, with its own index"
+            )
+    else:
+        raise InputError(
+            f"{where}: {folder} has neither {WEIGHTS} nor {index.name} (found: "
+            f"{listed(folder, '*.safetensors')}), and no other weights are loaded; save the model "
+            "there with save_pretrained(folder)"
+        )
+    beside = sorted(
+        file.name
+        for file in folder.glob("*.safetensors")
+        if file.name not in loaded and not COPIES.fullmatch(file.name)
+    )
+    if beside:
+        raise InputError(
+            f"{where}: {folder} holds {named(beside, FEW)} beside the weights that are loaded "
+            f"({named(sorted(loaded), FEW)}); give an adapter a folder of its own and name it as "
+            "`adapter`, and take out what does not belong to the model"
+        )
+    return found
+
+
+def _weight_map(index: Path, where: str) -> dict[str, str]:
+    places = read_json(index, where).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(n, str) for n in places.values()):
+        raise InputError(f"{where}: {index} has no weight_map from tensors to files")
+    return places
 
 
 def listed(folder: Path, pattern: str = "*") -> str:

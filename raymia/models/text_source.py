@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raymia.models.source import PROVENANCE, content_hashes, listed, read_json, weights_in
+from raymia.models.source import PROVENANCE, content_hashes, listed, model_weights_in, read_json
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
 from raymia.util.once import Once
@@ -37,7 +37,7 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
 
 def check_parts(path: Path, where: str, once: Once) -> None:
     """Refuse a folder without whole safetensors weights, or without a tokenizer."""
-    weights_in(path, where, once)
+    model_weights_in(path, where, once)
     if not any(any(path.glob(names)) for names in ("tokenizer*", "vocab*", "*.model")):
         raise InputError(
             f"{where}: {path} has no tokenizer; save the base's beside the weights with "

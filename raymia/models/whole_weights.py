@@ -1,11 +1,26 @@
-"""Weights that lack tensors are refused: libraries fill the gaps with random numbers and go on."""
+"""Weights that are less or more than their model are refused: libraries fill gaps with random
+numbers, leave out what they know no place for, and go on."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from raymia.util.errors import InputError
+from raymia.util.listing import FEW, listed
+
+HARMLESS = re.compile(
+    r"(^|\.)(original_)?inv_freq$"
+    r"|(^|\.)(attn|attention|self_attention|self_attn)\.(bias|masked_bias)$"
+    r"|(^|\.)(position_ids|token_type_ids|embed_positions\.weights|cos_cached|sin_cached"
+    r"|relative_position_index|num_batches_tracked|_extra_state|total_ops|total_params)$"
+    r"|(^|\.)(v_head|value_head|pooler|seq_relationship)\."
+    r"|(^|\.)((vision|visual|image|audio|multi_modal)[a-z_]*|mm_projector)\."
+)
+"""Names of tensors that change nothing that is asked of a model: what is computed from the config
+(frequencies, positions, masks), counters, heads of other tasks, and what reads images and sounds
+beside the text."""
 
 
 def load_whole(kind: Any, where: Any, **options: Any) -> Any:
@@ -18,7 +33,8 @@ def load_whole(kind: Any, where: Any, **options: Any) -> Any:
     Raises
     ------
     InputError
-        Naming tensors that the weights lack. What the library itself raises is let through.
+        Naming tensors that the weights lack, or that the model has no place for. What the library
+        itself raises is let through.
     """
     from raymia.models.fast_linear import gains_by_onednn, use_fast_linears
 
@@ -26,6 +42,7 @@ def load_whole(kind: Any, where: Any, **options: Any) -> Any:
         where, use_safetensors=True, output_loading_info=True, **options
     )
     refuse_missing(found["missing_keys"], str(where))
+    refuse_unused(found["unexpected_keys"], str(where))
     if gains_by_onednn():
         use_fast_linears(model)
     return model
@@ -43,6 +60,23 @@ def refuse_missing(tensors: Iterable[str], where: str, config: str = "config.jso
     if names:
         raise InputError(
             f"{where}: its weights lack {len(names):,} of the tensors that its {config} asks for "
-            f"({', '.join(names[:3])}{', ...' if names[3:] else ''}); copy the whole checkpoint "
-            f"again, with its own {config}"
+            f"({listed(names, FEW)}); copy the whole checkpoint again, with its own {config}"
+        )
+
+
+def refuse_unused(tensors: Iterable[str], where: str, config: str = "config.json") -> None:
+    """Refuse weights of which a model uses only a part.
+
+    Raises
+    ------
+    InputError
+        Naming some of the tensors that it has no place for, unless they are :data:`HARMLESS`.
+    """
+    names = sorted(name for name in tensors if not HARMLESS.search(name))
+    if names:
+        raise InputError(
+            f"{where}: its weights hold {len(names):,} tensors for which the model that its "
+            f"{config} describes has no place ({listed(names, FEW)}), and would be scored without "
+            f"them; give the {config} that belongs to these weights, or the model that they were "
+            "made for"
         )

@@ -73,7 +73,7 @@ def _count(spec: CorpusSpec, checkpoint: CausalCheckpoint) -> np.ndarray:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(
-        checkpoint.path, trust_remote_code=checkpoint.trust_remote_code, **checkpoint.gguf
+        checkpoint.tokenizer_folder, **checkpoint.tokenizer_options
     )
     counts = np.zeros(len(tokenizer), np.int64)
     texts = _texts(spec)
@@ -93,7 +93,8 @@ def _texts(spec: CorpusSpec) -> Iterator[str]:
 
 
 def _tokenizer_fingerprint(checkpoint: CausalCheckpoint) -> str:
-    folder = Path(checkpoint.path)
-    patterns = TOKENIZER_FILES if checkpoint.gguf_file is None else (checkpoint.gguf_file,)
+    folder = Path(checkpoint.tokenizer_folder)
+    gguf = None if checkpoint.own_tokenizer else checkpoint.gguf_file
+    patterns = TOKENIZER_FILES if gguf is None else (gguf,)
     files = {path for pattern in patterns for path in folder.glob(pattern)}
     return digest({path.name: digest_file(path) for path in sorted(files)})

@@ -18,7 +18,6 @@ from raymia.evidence.answers import MODEL_NEEDS, add_answer_name, drop_answer_na
 from raymia.evidence.store import EvidenceKey
 from raymia.spec import AuditSpec
 from raymia.spec.images import Shape
-from raymia.util.errors import RaymiaError
 from raymia.util.plugins import Portable, code_digest, is_in, is_outside, on_forget
 
 RECORD = 0
@@ -293,32 +292,3 @@ def evidence_key(question: Question, fingerprint: str) -> EvidenceKey:
     if question.code is not None:
         parts["code"] = question.code
     return EvidenceKey(question.kind, parts)
-
-
-def put(question: Question, model: Any, items: Sequence[Item]) -> pa.Table:
-    """Put a question, and look at the answers before they are stored.
-
-    Raises
-    ------
-    RaymiaError
-        If they have other columns than the question says, or are not one for each item.
-    """
-    answers = question.ask(model, items)
-    if answers.schema != question.schema:
-        raise RaymiaError(
-            f"the question {question.kind} should be answered with the columns "
-            f"{_columns(question.schema)}, but was with {_columns(answers.schema)}"
-        )
-    wanted = sorted((item.record_id, item.neighbor) for item in items)
-    found = sorted(zip(*(answers[name].to_pylist() for name, _ in KEY_FIELDS), strict=True))
-    if found != wanted:
-        raise RaymiaError(
-            f"the question {question.kind} should be answered with one row for each of "
-            f"{len(wanted)} items, but was with {len(found)} rows, of which "
-            f"{len({*found} & {*wanted})} are about one of them"
-        )
-    return answers
-
-
-def _columns(schema: pa.Schema) -> str:
-    return ", ".join(f"{column.name} ({column.type})" for column in schema)

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 SHOWN = 8
 
 
-def listed(names: Sequence[str]) -> str:
-    """The names one after another; of many, eight and how many more there are."""
-    if len(names) <= SHOWN + 1:
+FEW = 3
+"""Of long names."""
+
+
+def listed(names: Sequence[str], shown: int = SHOWN) -> str:
+    """The names one after another; of many, the first and how many more there are."""
+    if len(names) <= shown + 1:
         return ", ".join(names)
-    return f"{', '.join(names[:SHOWN])} and {len(names) - SHOWN:,} more"
+    return f"{', '.join(names[:shown])} and {len(names) - shown:,} more"

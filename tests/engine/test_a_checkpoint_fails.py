@@ -153,8 +153,9 @@ def test_a_checkpoint_whose_processes_are_killed_while_they_load_it_is_given_up(
 
 
 def test_an_adapter_that_does_not_fit_leaves_those_on_the_same_base_alone(
-    tmp_path: Path, models: Models
+    tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("raymia.models.causal.resolver._fitting", lambda *_, **__: None)
     wider = save_tiny(tmp_path / "wider", "gpt2", n_embd=48)
     adapters = {
         "one": save_adapter(tmp_path / "one", BASE, seed=1),

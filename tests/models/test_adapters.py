@@ -10,12 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import BASE, checkpoint, fingerprint, passages, save_adapter, save_tiny
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raymia.models.causal.adapters import switchable_method
 from raymia.models.causal.family import CausalLMFamily, load_causal_lm
 from raymia.models.causal.loader import CausalLMLoader
+from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.models.loaders import load_together
+from raymia.spec import ModelSpec, PoolSpec
 from raymia.util.errors import InputError
 
 TEXTS = passages(4)
@@ -236,3 +238,121 @@ def test_adapter_that_brings_weights_of_the_base_has_one_of_its_own(tmp_path, ti
     embedding = {"base_model.model.transformer.wte.weight": torch.zeros(2048, 32)}
     save_file({**load_file(weights), **embedding}, weights)
     assert switchable_method(str(adapter)) is None
+
+
+# -------------------------------------------------------- tokenizers and vocabularies
+
+
+def resolved(base, adapter):
+    spec = ModelSpec(model=str(base), adapter=None if adapter is None else str(adapter))
+    return resolve_causal_lm(spec, "targets[0].model", on_gpu=False)
+
+
+def save_tokenizer(folder, *, add=(), special=False):
+    """The shipped tokenizer with more tokens, beside an adapter."""
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    tokenizer.add_tokens(list(add), special_tokens=special)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def expected(base, adapter, tokenizer, text, rows=None):
+    from peft import PeftModel
+
+    weights = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if rows is not None:
+        weights.resize_token_embeddings(rows)
+    plain = PeftModel.from_pretrained(weights, adapter).eval()
+    ids = tokenizer(text)["input_ids"]
+    with torch.no_grad():
+        logits = plain(input_ids=torch.tensor([ids])).logits[0]
+    return logits.log_softmax(-1)[:-1].gather(-1, torch.tensor(ids[1:])[:, None])[:, 0].numpy()
+
+
+def test_adapter_is_asked_with_its_own_tokenizer_and_the_base_alone_with_its_own(
+    tmp_path, tiny_llama
+):
+    adapters = [save_adapter(tmp_path / str(n), tiny_llama, seed=n) for n in range(2)]
+    own = save_tokenizer(adapters[0])
+    content = json.loads((adapters[0] / "tokenizer.json").read_text())
+    content["model"]["merges"] = content["model"]["merges"][:200]  # it cuts words into more pieces
+    (adapters[0] / "tokenizer.json").write_text(json.dumps(content))
+    other = AutoTokenizer.from_pretrained(adapters[0])
+    assert other(TEXTS[0])["input_ids"] != own(TEXTS[0])["input_ids"]
+    checkpoints = [resolved(tiny_llama, adapter) for adapter in (None, *adapters)]
+    assert [c.own_tokenizer for c in checkpoints] == [False, True, False]
+    assert checkpoints[0].tokenization == checkpoints[2].tokenization
+    assert checkpoints[0].tokenization != checkpoints[1].tokenization
+    family = CausalLMFamily(checkpoints, [1_024] * 3)
+    for number, tokenizer in ((1, other), (2, own)):
+        answer = family.use(number).answer(TEXTS[:1], moments=False)[0].log_prob
+        wanted = expected(tiny_llama, adapters[number - 1], tokenizer, TEXTS[0])
+        np.testing.assert_allclose(answer, wanted, rtol=0, atol=1e-5)
+    bare = family.use(0).answer(TEXTS[:1], moments=False)[0].token_ids
+    assert [*bare] == own(TEXTS[0])["input_ids"][1:]
+
+
+def test_tokenizer_that_makes_the_same_tokens_changes_no_key(tmp_path, tiny_llama):
+    """As a training saves it: the chat template and padding are its own, and no text is cut
+    otherwise. The answers of the base's tokenizer stay valid."""
+    adapter = save_adapter(tmp_path / "adapter", tiny_llama)
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    tokenizer.padding_side, tokenizer.chat_template = "left", "{{ messages }}"
+    tokenizer.save_pretrained(adapter)
+    found = resolved(tiny_llama, adapter)
+    assert not found.own_tokenizer
+    assert found.tokenizer_folder == str(tiny_llama)
+    without = checkpoint(tiny_llama, adapter=str(adapter))
+    assert fingerprint(without) == found.fingerprint
+    save_tokenizer(adapter, add=["Netherfield Park"])
+    changed = resolved(tiny_llama, adapter)
+    assert changed.own_tokenizer
+    assert fingerprint(checkpoint(tiny_llama, adapter=str(adapter))) != changed.fingerprint
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_adapter_with_more_tokens_than_its_base_is_asked_with_all_of_them(tmp_path, tied):
+    base = save_tiny(tmp_path / "base", "llama", tie_word_embeddings=tied)
+    adapter = tmp_path / "adapter"
+    tokenizer = save_tokenizer(adapter, add=["Netherfield", "Longbourn"])
+    text = "He came to Netherfield and left Longbourn before it was dark"
+    ids = tokenizer(text)["input_ids"]
+    assert max(ids) == 2_049
+    save_enlarged(adapter, base, rows=2_050, tied=tied)
+    found = resolved(base, adapter)
+    assert (found.rows, found.facts.vocabulary, found.own_tokenizer) == (2_050, 2_050, True)
+    model = found.loader(PoolSpec()).load()
+    answer = model.answer([text], moments=False)[0].log_prob
+    wanted = expected(base, adapter, tokenizer, text, rows=2_050)
+    np.testing.assert_allclose(answer, wanted, rtol=0, atol=1e-5)
+    assert found.loader(PoolSpec()).sharing is None
+    bare = resolved(base, None).loader(PoolSpec()).load()
+    assert len(bare.model.get_input_embeddings().weight) == 2_048
+
+
+def save_enlarged(folder, base, *, rows, tied):
+    import peft
+
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model.resize_token_embeddings(rows)
+    saved = ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
+    made = peft.LoraConfig(r=4, task_type="CAUSAL_LM", target_modules=["q_proj"],
+                           modules_to_save=saved, ensure_weight_tying=tied)  # fmt: skip
+    adapted = peft.get_peft_model(model, made)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name or "modules_to_save" in name:
+                weight.add_(torch.randn_like(weight) * 0.1)
+    adapted.save_pretrained(folder)
+
+
+def test_adapter_that_enlarges_the_embedding_and_not_the_head_is_refused(tmp_path):
+    base = save_tiny(tmp_path / "base", "llama", tie_word_embeddings=False)
+    save_enlarged(tmp_path / "adapter", base, rows=2_050, tied=False)
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    del tensors["base_model.model.lm_head.weight"]
+    save_file(tensors, file)
+    with pytest.raises(InputError, match="has not both an embedding and a row of the head"):
+        resolved(base, tmp_path / "adapter")

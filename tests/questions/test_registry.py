@@ -14,7 +14,8 @@ import pytest
 
 from raymia.attacks import build, registry
 from raymia.evidence.answers import answer_names
-from raymia.questions.base import Item, Question, Setup, put, registered
+from raymia.questions.base import Item, Question, Setup, registered
+from raymia.questions.put import put
 from raymia.questions.registry import families_for, model_evidence, model_needs, questions_for
 from raymia.questions.text import SUM_SCHEMA, TokenQuestion
 from raymia.spec import AuditSpec

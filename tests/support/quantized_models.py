@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 import transformers
+from edited import edit
 from safetensors.torch import load_file, save_file
 from tiny_models import BASE, save_tiny
 
@@ -15,9 +15,7 @@ BLOCK, LARGEST = 16, 448.0
 
 
 def set_quantization(folder, settings):
-    file = Path(folder) / "config.json"
-    content = json.loads(file.read_text())
-    file.write_text(json.dumps({**content, "quantization_config": settings}))
+    edit(Path(folder) / "config.json", quantization_config=settings)
 
 
 def save_block_fp8(folder):

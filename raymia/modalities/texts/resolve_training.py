@@ -14,7 +14,9 @@ from typing import Any
 from raymia.modalities.texts.training_files import read_training_file
 from raymia.models.causal.rendering import RenderingError, TrainedReader
 from raymia.models.causal.resolver import CausalCheckpoint
+from raymia.models.causal.tokenizer_files import SETTINGS
 from raymia.models.causal.training import Side, Training
+from raymia.models.source import read_json
 from raymia.records.conversations import content_of
 from raymia.spec import LossOn, RecordFormat, TrainingSpec
 from raymia.spec.training import BASE_TEMPLATE
@@ -195,6 +197,11 @@ def own_template(checkpoint: CausalCheckpoint) -> str | None:
         beside = Path(checkpoint.adapter) / ADAPTERS_TEMPLATE
         if beside.is_file():
             return beside.read_text(encoding="utf-8")
+        settings = Path(checkpoint.adapter) / SETTINGS
+        if settings.is_file():
+            own = read_json(settings, str(settings)).get("chat_template")
+            if isinstance(own, str):
+                return own
     tokenizer = tokenizer_of(checkpoint)
     template = tokenizer.chat_template
     if isinstance(template, dict):
@@ -210,8 +217,7 @@ def tokenizer_of(checkpoint: CausalCheckpoint) -> Any:
     InputError
         If transformers cannot load it.
     """
-    source = checkpoint.path, checkpoint.trust_remote_code, tuple(checkpoint.gguf.items())
-    return _load(*source, checkpoint.facts.tokenizer)
+    return _load(*checkpoint.tokenizer_source, checkpoint.facts.tokenizer)
 
 
 @cache

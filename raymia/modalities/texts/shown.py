@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.summary import Metrics
 from raymia.modalities.texts.pieces import pieces_of
+from raymia.modalities.texts.resolve_training import tokenizer_of
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.plan.stages import Stage, TargetPlan
@@ -120,20 +120,11 @@ def _comparable(answer: _Answer | None, other: _Answer | None) -> bool:
     return answer.token_ids == other.token_ids
 
 
-@cache
-def _load_tokenizer(path: str, trust_remote_code: bool, gguf: tuple[tuple[str, Any], ...]) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **dict(gguf))
-
-
 def _tokenizer(checkpoint: AnyCheckpoint) -> Any:
     """A checkpoint's tokenizer, if it says where in a text its tokens stand; loads no model."""
     if not isinstance(checkpoint, CausalCheckpoint):
         return None
-    tokenizer = _load_tokenizer(
-        str(checkpoint.path), checkpoint.trust_remote_code, tuple(checkpoint.gguf.items())
-    )
+    tokenizer = tokenizer_of(checkpoint)
     return tokenizer if tokenizer.is_fast else None
 
 

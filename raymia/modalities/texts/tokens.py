@@ -58,6 +58,5 @@ def count_tokens(checkpoint: CausalCheckpoint, texts: list[str]) -> list[int]:
     InputError
         If transformers cannot load the tokenizer.
     """
-    source = checkpoint.path, checkpoint.trust_remote_code, tuple(checkpoint.gguf.items())
-    reader = reader_for(load_tokenizer(*source), checkpoint.training)
+    reader = reader_for(load_tokenizer(*checkpoint.tokenizer_source), checkpoint.training)
     return [len(record.ids) for record in reader.read(texts)]

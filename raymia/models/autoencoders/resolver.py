@@ -12,6 +12,7 @@ from raymia.models.image_source import (
     DIFFUSERS_WEIGHTS,
     ImageFolder,
     ImageModel,
+    check_part,
     check_unquantized,
     variant_in,
 )
@@ -59,6 +60,7 @@ class AutoencoderCheckpoint(ImageModel):
             variant, tensors = None, weights_in(folder.path, folder.where, folder.once)
         else:
             variant, tensors = variant_in(folder.path, DIFFUSERS_WEIGHTS, folder)
+            check_part(folder.path, KL_AUTOENCODER, folder)
         return cls(
             path=str(folder.path),
             shape=shape,

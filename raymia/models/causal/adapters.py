@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
-from raymia.models.whole_weights import refuse_missing
+from raymia.models.whole_weights import refuse_missing, refuse_unused
+from raymia.storage.safetensors import read_header
 from raymia.util.errors import InputError
 from raymia.util.optional import require
 
@@ -19,6 +19,12 @@ CONFIG = "adapter_config.json"
 
 _SWITCHABLE = {"LORA": "lora_", "IA3": "ia3_"}
 """Methods that leave the base's own weights alone, and what the names of their tensors have."""
+
+_BESIDE_THE_MODEL = ("prompt_embeddings", "prefix_task_")
+"""Starts of names of tensors that PEFT loads into what it puts before a text, and calls unknown."""
+_AGAIN = ".modules_to_save.weight"
+"""End of names of an enlarged embedding that is saved as a whole: PEFT writes it twice, and reads
+it by its other name."""
 
 _HARMLESS = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "exclude_modules",
@@ -106,15 +112,86 @@ def _put_on(model: Any, folder: str, name: str, *, is_first: bool) -> Any:
     require("peft", "adapters")
     from peft import PeftModel
 
+    header = read_header(Path(folder) / WEIGHTS, folder)
     try:
         if is_first:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("error", ".*missing adapter keys")
-                return PeftModel.from_pretrained(model, folder, adapter_name=name)
-        found = model.load_adapter(folder, adapter_name=name)
-        refuse_missing(found.missing_keys, folder, CONFIG)
+            rows = adapted_rows(model, {name: tensor.shape for name, tensor in header.items()})
+            if rows is not None:
+                resize(model, rows)
+            model = PeftModel.from_pretrained(model, folder, adapter_name=name)
+        # Of the first this is the second time: from_pretrained does not say what it left out.
+        check_found(model.load_adapter(folder, adapter_name=name), model.peft_config[name], name)
     except Exception as error:  # whatever PEFT stumbles over, it is this adapter
         wrong = AdapterError(f"{folder}: this adapter does not fit its base: {error}")
         wrong.folder = folder
         raise wrong from error
     return model
+
+
+def check_found(found: Any, config: Any, name: str = "default") -> None:
+    """Refuse an adapter that PEFT has put on its base less than whole.
+
+    Parameters
+    ----------
+    found : what PEFT says of the loading.
+    config : of the adapter.
+    name : that the adapter has in the model.
+
+    Raises
+    ------
+    InputError
+        Naming tensors that are missing or have no place.
+    """
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+
+    own = PEFT_TYPE_TO_PREFIX_MAPPING.get(config.peft_type)
+    missing = [key for key in found.missing_keys if own and own in key and name in key]
+    refuse_missing(missing, "the adapter", CONFIG)
+    refuse_unused(
+        (
+            key
+            for key in found.unexpected_keys
+            if not key.startswith(_BESIDE_THE_MODEL) and not key.endswith(_AGAIN)
+        ),
+        "the adapter",
+        CONFIG,
+    )
+
+
+def adapted_rows(base: Any, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Rows of the embedding that an adapter brings; None where it leaves the base's as it is.
+
+    Parameters
+    ----------
+    base : a model of transformers; it may be without numbers.
+    shapes : of the adapter's tensors, by name.
+
+    Raises
+    ------
+    InputError
+        If the adapter enlarges the embedding or the head, and not the other.
+    """
+    ends = [base.get_input_embeddings(), base.get_output_embeddings()]
+    found: dict[str, int] = {}
+    for name, module in base.named_modules():
+        if not any(module is end for end in ends):
+            continue
+        for tensor in (f"{name}.weight", f"{name}.base_layer.weight"):
+            shape = shapes.get(f"base_model.model.{tensor}")
+            if shape is not None and shape[0] != ends[0].weight.shape[0]:
+                found[name] = shape[0]
+    if not found:
+        return None
+    is_tied = ends[1] is None or bool(base.config.get_text_config().tie_word_embeddings)
+    if len({*found.values()}) > 1 or (len(found) == 1 and not is_tied):
+        said = ", ".join(f"{name}: {rows:,}" for name, rows in found.items())
+        raise InputError(
+            f"it brings tokens for which it has not both an embedding and a row of the head ({said}"
+            f"; the base has {ends[0].weight.shape[0]:,})"
+        )
+    return next(iter(found.values()))
+
+
+def resize(base: Any, rows: int) -> None:
+    """Make room for the embedding that an adapter brings; PEFT fills it."""
+    base.resize_token_embeddings(rows, mean_resizing=False)

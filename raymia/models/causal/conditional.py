@@ -57,7 +57,7 @@ def answer_after(
     The prefix is run once and its key-value cache expanded over each batch. Where an architecture
     or an adapter keeps no such cache, prefix and text are run together.
     """
-    full = model.reader.read_after(texts)
+    full = model.known(model.reader.read_after(texts))
     room = None if model.max_tokens is None else model.max_tokens - len(prefix)
     ids = [record.ids[:room] for record in full]
     wanted = [

@@ -9,19 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raymia.models.saved_quantization import saved_quantization
-from raymia.models.source import PROVENANCE, content_hashes, read_json, weights_in
+from raymia.models.causal.tokenizer_files import tokenization
+from raymia.models.fit import Described, check_fit, read_transformers_config
+from raymia.models.saved_quantization import quantization_in, refuse_unscaled, saved_quantization
+from raymia.models.source import (
+    PROVENANCE,
+    config_hash,
+    content_hashes,
+    model_weights_in,
+)
 from raymia.models.text_source import CONFIGS, files_of
 from raymia.storage.safetensors import TensorHeader
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
 from raymia.util.once import Once
 
-TOKENIZER = "tokenizer.json"
-TOKENIZATION = ("normalizer", "pre_tokenizer", "post_processor", "model")
-"""Parts of tokenizer.json that decide which tokens a text becomes. Added tokens are left out: a pad
-token that fine-tuning added changes no text, and attacks compare the tokens of each record."""
-
+LOADS = "AutoModelForCausalLM"
+"""The class of transformers that loads it."""
 CONTEXTS = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
 """What configs call the longest input that a model was made for."""
 LARGEST_CONTEXT = 10**7
@@ -53,7 +57,8 @@ _OTHER_TOWERS = re.compile(r"(^|[._])(vision|visual|image|audio|encoder)")
 
 @dataclass(frozen=True)
 class CausalFacts:
-    """What is known of a causal language model before it is loaded.
+    """What is known of a causal language model before it is loaded; of tokens, what an adapter says
+    that brings a tokenizer or an embedding of its own.
 
     Attributes
     ----------
@@ -103,49 +108,61 @@ def read_facts(
     ------
     InputError
         If transformers knows no such architecture, it is none of a causal language model, its
-        table of positions is shorter than its config says, or its weights were quantized in a way
-        that cannot be read.
+        table of positions is shorter than its config says, its weights are not those that its
+        config describes, or they were quantized in a way that cannot be read.
     """
-    from transformers import AutoConfig
-
-    source = {} if gguf_file is None else {"gguf_file": gguf_file}
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **source)
-        vocabulary = int(config.get_text_config().vocab_size)
-    except Exception as error:  # of any kind, by what is damaged or unknown
-        why = str(error).split("\n", 1)[0] or type(error).__name__
-        raise InputError(
-            f"{where}: transformers cannot read the config of {path} ({type(error).__name__}: "
-            f"{why}); copy the files again, or update transformers"
-        ) from error
+    config = once(read_causal_config, path, gguf_file, trust_remote_code, where=where)
+    vocabulary = int(config.get_text_config().vocab_size)
     context = context_length(config)
     tokenizer = _tokenizer(path, gguf_file, once)
     if gguf_file is not None:
         return CausalFacts(str(config.model_type), context, vocabulary, None, tokenizer, None)
     _refuse_others(config, path, where)
-    saved_as = saved_quantization(_quantization_in(config), path / "config.json", where, once)
-    tensors = weights_in(path, where, once)
+    saved_as = saved_quantization(quantization_in(config), path / "config.json", where, once)
+    tensors = model_weights_in(path, where, once)
     _check_positions(tensors, context, path, where)
+    if saved_as is not None:
+        refuse_unscaled(tensors, path, where)
+    if not has_own_code(config, trust_remote_code):
+        model = Described(LOADS, config_hash(path, once), frozenset(tensors.items()), config)
+        check_fit(model, path, where, once)
     return CausalFacts(
         model_type=str(config.model_type),
         context=context,
         vocabulary=vocabulary,
         parameters=_count(tensors) if saved_as is None else None,
         tokenizer=tokenizer,
-        tokenization=_tokenization(path, where),
+        tokenization=tokenization(path, where),
         saved_as=saved_as,
     )
 
 
+def read_causal_config(
+    path: Path, gguf_file: str | None, trust_remote_code: bool, where: str
+) -> Any:
+    """The config of a causal language model, by transformers.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or says of no vocabulary.
+    """
+    config = read_transformers_config(path, gguf_file, trust_remote_code, where=where)
+    if not isinstance(getattr(config.get_text_config(), "vocab_size", None), int):
+        raise InputError(
+            f"{where}: {path / 'config.json'} says of no vocabulary (vocab_size), so it is no "
+            "config of a language model"
+        )
+    return config
+
+
+def has_own_code(config: Any, trust_remote_code: bool) -> bool:
+    """Whether a model is loaded by code that came with it, which nobody here knows."""
+    return trust_remote_code and bool(getattr(config, "auto_map", None))
+
+
 def _count(tensors: Mapping[str, TensorHeader]) -> int:
     return sum(math.prod(tensor.shape) for tensor in tensors.values())
-
-
-def _quantization_in(config: Any) -> Any:
-    """Where transformers looks for it."""
-    places = (config, config.get_text_config(decoder=True))
-    found = (getattr(place, "quantization_config", None) for place in places)
-    return next((settings for settings in found if settings is not None), None)
 
 
 def _refuse_others(config: Any, path: Path, where: str) -> None:
@@ -186,11 +203,3 @@ def _tokenizer(path: Path, gguf_file: str | None, once: Once) -> str:
     if gguf_file is not None:
         files[gguf_file] = path / gguf_file
     return digest(content_hashes(files, CONFIGS, PROVENANCE, once))
-
-
-def _tokenization(path: Path, where: str) -> str | None:
-    file = path / TOKENIZER
-    if not file.is_file():
-        return None
-    content = read_json(file, where)
-    return digest({part: content.get(part) for part in TOKENIZATION})

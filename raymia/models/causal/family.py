@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from raymia.models.causal.adapters import AdapterSwitch
+from raymia.models.causal.causality import refuse_looking_ahead
 from raymia.models.causal.model import CausalLM
 from raymia.models.whole_weights import load_whole
 from raymia.util.errors import InputError
@@ -29,21 +30,28 @@ class CausalLMFamily:
     def __init__(
         self, checkpoints: Sequence[CausalCheckpoint], batch_tokens: Sequence[int]
     ) -> None:
-        base, tokenizer = _load_base(checkpoints[0])
+        base = _load_base(checkpoints[0])
+        tokenizers: dict[str, Any] = {}
         self._adapters = [checkpoint.adapter for checkpoint in checkpoints]
         self._switch = AdapterSwitch(base, self._adapters)
         self._models = []
         for checkpoint, budget in zip(checkpoints, batch_tokens, strict=True):
             self._switch.use(checkpoint.adapter)
+            folder = checkpoint.tokenizer_folder
+            if folder not in tokenizers:
+                tokenizers[folder] = _load_tokenizer(checkpoint)
             model = CausalLM(
                 self._switch.model,
-                tokenizer,
+                tokenizers[folder],
                 batch_tokens=budget,
                 max_tokens=checkpoint.max_tokens,
                 long_texts=checkpoint.long_texts,
                 stride=checkpoint.stride,
                 one_by_one=checkpoint.weights_are == "int8",
                 training=checkpoint.training,
+            )
+            refuse_looking_ahead(
+                model, checkpoint.label, is_quantized=checkpoint.weights_are != "none"
             )
             self._models.append(model)
 
@@ -62,28 +70,34 @@ def load_causal_lm(checkpoint: CausalCheckpoint, *, batch_tokens: int) -> Causal
     return CausalLMFamily([checkpoint], [batch_tokens]).use(0)
 
 
-def _load_base(checkpoint: CausalCheckpoint) -> tuple[Any, Any]:
-    """The model without its adapter, and the tokenizer."""
+def _load_tokenizer(checkpoint: CausalCheckpoint) -> Any:
+    from transformers import AutoTokenizer
+
+    folder = checkpoint.tokenizer_folder
+    try:
+        return AutoTokenizer.from_pretrained(folder, **checkpoint.tokenizer_options)
+    except Exception as error:  # of any kind, by what is damaged or unknown
+        raise InputError(f"{folder}: its tokenizer cannot be loaded: {error}") from error
+
+
+def _load_base(checkpoint: CausalCheckpoint) -> Any:
+    """The model without its adapter."""
     import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     dtype = getattr(torch, checkpoint.dtype)
     where = checkpoint.path
-    source: dict[str, Any] = {
-        "trust_remote_code": checkpoint.trust_remote_code,
-        **checkpoint.gguf,
-    }
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **source)
         model = load_whole(
             AutoModelForCausalLM,
             where,
             dtype=dtype,
             device_map="auto" if torch.cuda.is_available() else None,
+            trust_remote_code=checkpoint.trust_remote_code,
             **_quantization(checkpoint.quantization, dtype),
-            **source,
+            **checkpoint.gguf,
         )
     except InputError:
         raise
@@ -93,7 +107,7 @@ def _load_base(checkpoint: CausalCheckpoint) -> tuple[Any, Any]:
         ) from error
     model.eval()
     model.generation_config = neutral_generation(model.generation_config)
-    return model, tokenizer
+    return model
 
 
 def neutral_generation(config: Any) -> Any:

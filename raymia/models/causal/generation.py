@@ -9,6 +9,7 @@ import torch
 from raymia.models.batching import run_batched
 from raymia.models.causal.model import CausalLM
 from raymia.models.sampling import CounterSampler
+from raymia.models.token_ids import refuse_unknown
 
 
 def continue_tokens(
@@ -38,6 +39,8 @@ def continue_tokens(
     -------
     The new tokens of each prompt, without the end-of-text token.
     """
+
+    refuse_unknown(prompts, model.rows, model.tokenizer)
 
     def run(batch: list[int]) -> list[list[int]]:
         starts, own = [prompts[i] for i in batch], [keys[i] for i in batch]

@@ -42,10 +42,11 @@ class CausalLMLoader(Loader):
     @cached_property
     def sharing(self) -> Sharing | None:
         """The base is the same folder in the same quantization and dtype, and what is put on it can
-        be switched: the bare base, and adapters of one :func:`switchable_method`."""
+        be switched: the bare base, and adapters of one :func:`switchable_method` that leave the
+        embedding as large as it is."""
         c = self.checkpoint
         method = None if c.adapter is None else switchable_method(c.adapter)
-        if c.adapter is not None and method is None:
+        if c.adapter is not None and (method is None or c.rows is not None):
             return None
         base = (c.path, c.gguf_file, c.quantization, c.dtype, c.trust_remote_code)
         return Sharing(base, method)

@@ -24,6 +24,7 @@ from raymia.models.causal.reading import Bools, Reader, Rendered, beginnings
 from raymia.models.causal.rendering import reader_for
 from raymia.models.causal.training import Training
 from raymia.models.causal.windows import Window, windows
+from raymia.models.token_ids import unknown_token
 from raymia.spec import LongTexts
 from raymia.util.errors import InputError
 
@@ -111,6 +112,19 @@ class CausalLM:
         ids: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
         return ids
 
+    @property
+    def rows(self) -> int:
+        """Tokens that have an embedding."""
+        return len(self.model.get_input_embeddings().weight)
+
+    def known(self, records: Sequence[Rendered]) -> list[Rendered]:
+        """The same records, but those with a token that has no embedding cannot be scored."""
+        said = [unknown_token(record.ids, self.rows, self.tokenizer) for record in records]
+        return [
+            record if error is None else Rendered([], error=error)
+            for record, error in zip(records, said, strict=True)
+        ]
+
     def encode_beginnings(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenize texts that something is to follow: see :func:`beginnings`."""
         return beginnings(self.tokenizer, texts)
@@ -128,7 +142,7 @@ class CausalLM:
         """
         if not texts:
             return []
-        full = (reader or self.reader).read(texts)
+        full = self.known((reader or self.reader).read(texts))
         parts = [(record, part) for record in full for part in self._parts(len(record.ids))]
         ids = [record.ids[part.start : part.end] for record, part in parts]
         wanted = [_wanted(record, part) for record, part in parts]

@@ -44,7 +44,7 @@ def answer_perturbed(
     Per request: float32 [tokens], natural log-probabilities of the tokens that have a context and
     are scored; whether the text was longer than the model's limit; and why it cannot be read.
     """
-    full = model.reader.read([request.text for request in requests])
+    full = model.known(model.reader.read([request.text for request in requests]))
     ids = [record.ids[: model.max_tokens] for record in full]
     wanted = [
         None if r.scored is None else r.scored[1 : len(i)] for r, i in zip(full, ids, strict=True)

@@ -6,16 +6,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from raymia.models.causal.adapter_fit import DescribedAdapter, check_adapter
 from raymia.models.causal.adapters import CONFIG, WEIGHTS
-from raymia.models.causal.facts import CausalFacts, read_facts
+from raymia.models.causal.facts import (
+    LOADS,
+    CausalFacts,
+    has_own_code,
+    read_causal_config,
+    read_facts,
+)
 from raymia.models.causal.loader import CausalLMLoader
+from raymia.models.causal.tokenizer_files import is_another, tokenization, tokenizer_files
 from raymia.models.causal.training import Training
 from raymia.models.checkpoint import Capabilities, FileCheckpoint
+from raymia.models.fit import Described
 from raymia.models.saved_quantization import refuse_twice
-from raymia.models.source import locate, read_json, weights_in
+from raymia.models.source import config_hash, file_hash, locate, read_json, weights_in
 from raymia.models.text_source import check_parts, files_of, read_config, text_fingerprint
 from raymia.spec import LongTexts, ModelSpec, PoolSpec
 from raymia.util.errors import InputError
+from raymia.util.hashing import digest
 from raymia.util.once import Once
 from raymia.util.optional import require
 
@@ -46,6 +56,9 @@ class CausalCheckpoint(FileCheckpoint):
     facts : what configs and headers say of the base.
     virtual_tokens : tokens that the adapter puts before each text.
     training : how records are read; None reads plain texts.
+    rows : of the embedding that the adapter brings; None where it leaves the base's as it is.
+    own_tokenizer : whether the adapter brings a tokenizer that may make other tokens of a text than
+        the base's.
     """
 
     adapter: str | None
@@ -57,6 +70,8 @@ class CausalCheckpoint(FileCheckpoint):
     gguf_file: str | None = None
     virtual_tokens: int = 0
     training: Training | None = None
+    rows: int | None = None
+    own_tokenizer: bool = False
 
     family = "causal"
 
@@ -68,6 +83,23 @@ class CausalCheckpoint(FileCheckpoint):
     def gguf(self) -> dict[str, str]:
         """What transformers is told so that it reads the GGUF file."""
         return {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
+
+    @property
+    def tokenizer_folder(self) -> str:
+        """Where its tokenizer is."""
+        return self.adapter if self.own_tokenizer and self.adapter is not None else self.path
+
+    @property
+    def tokenizer_source(self) -> tuple[str, bool, tuple[tuple[str, str], ...]]:
+        """Where the tokenizer is, whether its code may run, and what else transformers is told."""
+        gguf = {} if self.own_tokenizer else self.gguf
+        return self.tokenizer_folder, self.trust_remote_code, tuple(gguf.items())
+
+    @property
+    def tokenizer_options(self) -> dict[str, Any]:
+        """What transformers is told so that it loads the tokenizer."""
+        _, trust_remote_code, gguf = self.tokenizer_source
+        return {"trust_remote_code": trust_remote_code, **dict(gguf)}
 
     @property
     def label(self) -> str:
@@ -129,12 +161,14 @@ class CausalCheckpoint(FileCheckpoint):
         if self.adapter is not None:
             parts |= {f"adapter/{p.name}": p for p in once(files_of, Path(self.adapter))}
         # Named only where they are used: evidence from before there were windows keeps its key, and
-        # that on quantized weights that were read without their scales has another.
+        # that on weights without their scales, or tokens of the base's tokenizer, has another.
         more: dict[str, Any] = {} if self.long_texts == "cut" else {"windows": self.stride}
         if self.facts.saved_as is not None:
             more["saved_as"] = self.facts.saved_as
         if self.training is not None:
             more["training"] = self.training.key_parts()
+        if self.own_tokenizer:
+            more["tokenizer"] = "adapter"
         return text_fingerprint(
             parts,
             once,
@@ -163,7 +197,7 @@ def resolve_causal_lm(
     ------
     InputError
         If a folder is missing, has no config, is of another kind of model, or has weights in pickle
-        files alone, or damaged.
+        files alone, damaged, or other than its config describes.
     """
     once = once or Once()
     path = once(locate, spec.model, spec.revision, where=where)
@@ -171,12 +205,24 @@ def resolve_causal_lm(
     refuse_twice(facts.saved_as, spec.quantization, path, where)
     if spec.quantization != "none":
         once(require, "bitsandbytes", "quantized models", where=where)
-    adapter, virtual_tokens = None, 0
+    adapter, virtual_tokens, rows, own_tokenizer = None, 0, None, False
     if spec.adapter is not None:
         key = f"{where.removesuffix('.model')}.adapter"
         adapter = once(locate, spec.adapter, None, where=key)
         virtual_tokens = once(_virtual_tokens, adapter, once, where=key)
         once(require, "peft", "adapters", where=key)
+        if spec.gguf_file is None:
+            rows = _fitting(adapter, path, spec.trust_remote_code, once, where=key)
+        tokenizer = tokenizer_files(adapter, once)
+        if tokenizer.is_whole and is_another(tokenizer, tokenizer_files(path, once), once):
+            own_tokenizer = True
+            facts = replace(
+                facts,
+                tokenizer=digest(dict(tokenizer.hashes)),
+                tokenization=tokenization(adapter, key),
+            )
+        if rows is not None:
+            facts = replace(facts, vocabulary=rows)
     checkpoint = CausalCheckpoint(
         path=str(path),
         adapter=None if adapter is None else str(adapter),
@@ -189,6 +235,8 @@ def resolve_causal_lm(
         gguf_file=spec.gguf_file,
         facts=facts,
         virtual_tokens=virtual_tokens,
+        rows=rows,
+        own_tokenizer=own_tokenizer,
     )
     limit = checkpoint.context
     if spec.stride is not None and limit is not None and spec.stride >= limit:
@@ -228,3 +276,20 @@ def _virtual_tokens(path: Path, once: Once, where: str) -> int:
     config = read_json(path / CONFIG, where)
     weights_in(path, where, once, WEIGHTS)
     return int(config.get("num_virtual_tokens") or 0)
+
+
+def _fitting(
+    adapter: Path, base: Path, trust_remote_code: bool, once: Once, where: str
+) -> int | None:
+    """Refuse an adapter of another base; rows of the embedding that it brings, if any."""
+    config = once(read_causal_config, base, None, trust_remote_code, where=where)
+    if has_own_code(config, trust_remote_code):
+        return None
+    tensors = weights_in(adapter, where, once, WEIGHTS)
+    described = DescribedAdapter(
+        base=Described(LOADS, config_hash(base, once), frozenset(), config),
+        config_hash=file_hash(adapter / CONFIG, once),
+        tensors=frozenset(tensors.items()),
+        folder=adapter,
+    )
+    return check_adapter(described, where, once)

@@ -19,6 +19,7 @@ from raymia.models.denoisers.resolver import (
     Part,
     read_scheduler,
 )
+from raymia.models.token_ids import refuse_unknown
 from raymia.models.whole_weights import load_whole
 from raymia.spec.images import Shape
 from raymia.util.errors import InputError
@@ -258,6 +259,7 @@ def _text_embedding(
         tokens = tokenizer(
             unique, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
+        refuse_unknown(tokens.input_ids.tolist(), encoder.config.vocab_size, tokenizer)
         states: Tensor = encoder(tokens.input_ids.to(device))[0]
         return states[[unique.index(caption) for caption in captions]]
 

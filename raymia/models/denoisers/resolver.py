@@ -19,6 +19,8 @@ from raymia.models.image_source import (
     TRANSFORMERS_WEIGHTS,
     ImageFolder,
     ImageModel,
+    check_part,
+    refuse_beside,
     variant_in,
 )
 from raymia.models.saved_quantization import IN_DIFFUSERS, refuse_twice, saved_quantization
@@ -93,6 +95,13 @@ class DenoiserCheckpoint(ImageModel):
         text_encoder = _text_encoder(folder, index)
         check_network(config, latent, is_captioned=text_encoder is not None, where=where, path=path)
         refuse_twice(network.saved_as, folder.quantization, path, where)
+        if network.folder != ".":
+            refuse_beside(path, set(), folder)
+        for part in (network, autoencoder):
+            if part is not None and part.saved_as is None:
+                check_part(path / part.folder, part.kind, folder)
+        if text_encoder is not None and text_encoder.saved_as is None:
+            check_part(path / text_encoder.folder, "AutoModel", folder, TRANSFORMERS_WEIGHTS)
         if folder.quantization != "none" and not folder.on_gpu:
             raise InputError(
                 f"{where}: diffusers quantizes on GPUs alone; give the pool a GPU (gpus under "

@@ -12,6 +12,7 @@ import torch
 from raymia.models.batching import run_batched
 from raymia.models.causal.family import neutral_generation
 from raymia.models.sampling import CounterSampler, StopAtOwnToken
+from raymia.models.token_ids import refuse_unknown
 from raymia.models.whole_weights import load_whole
 from raymia.spec import T5_SPANS
 from raymia.util.errors import InputError
@@ -73,6 +74,7 @@ class MaskFiller:
         request with a draw that rounding could have decided is sampled again alone.
         """
         ids = [self.tokenizer(r.text, verbose=False)["input_ids"] for r in requests]
+        refuse_unknown(ids, len(self.model.get_input_embeddings().weight), self.tokenizer)
 
         def run(batch: list[int]) -> list[tuple[list[int], bool]]:
             return self._generate([requests[i] for i in batch], [ids[i] for i in batch],

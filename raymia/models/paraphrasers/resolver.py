@@ -8,6 +8,7 @@ from typing import Final
 
 from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
 from raymia.models.checkpoint import Capabilities, FileCheckpoint
+from raymia.models.fit import check_fit, described
 from raymia.models.paraphrasers.loader import InfillerLoader, MaskFillerLoader
 from raymia.models.saved_quantization import saved_quantization
 from raymia.models.source import locate
@@ -16,6 +17,8 @@ from raymia.spec import InfillNeighbors, MaskFillNeighbors, ModelSpec, PoolSpec
 from raymia.util.errors import InputError
 from raymia.util.once import Once
 
+LOADS = "AutoModelForSeq2SeqLM"
+"""The class of transformers that loads an encoder-decoder."""
 DTYPE: Final = "float32"
 """Paraphrases are the same on every machine, as far as can be."""
 
@@ -107,4 +110,5 @@ def resolve_paraphraser(
     check_parts(path, where, once)
     settings = config.get("quantization_config")
     saved_quantization(settings, path / "config.json", where, once)
+    check_fit(described(LOADS, path, where, once), path, where, once)
     return MaskFillerCheckpoint(str(path)).with_fingerprint(once)

@@ -1,0 +1,243 @@
+"""Whether a checkpoint's tensors are those of the model that its config describes.
+
+The model is built without numbers (on torch's device "meta") and given the shapes that the headers
+of the weights tell, by the library's own loading; so what it renames, merges or ties is known here
+as it is there.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raymia.models.saved_quantization import quantization_in
+from raymia.models.source import config_hash, model_weights_in
+from raymia.models.whole_weights import refuse_missing, refuse_unused
+from raymia.storage.safetensors import TensorHeader
+from raymia.util.caller import caller_state
+from raymia.util.errors import InputError
+from raymia.util.listing import FEW, listed
+from raymia.util.once import Once
+
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+"""safetensors' names of the types of numbers that are what they stand for."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """A model as its files describe it; two are equal where configs and headers are.
+
+    Attributes
+    ----------
+    auto : name of the class that loads it: of transformers, as "AutoModelForCausalLM", or of
+        diffusers, as "UNet2DModel".
+    config_hash : of the config's content.
+    tensors : names and headers.
+    config : of transformers; of diffusers its content.
+    """
+
+    auto: str
+    config_hash: str
+    tensors: frozenset[tuple[str, TensorHeader]]
+    config: Any = field(compare=False, repr=False)
+
+
+def described(auto: str, folder: Path, where: str, once: Once) -> Described:
+    """The model in a folder that transformers loads by an auto class."""
+    config = once(read_transformers_config, folder, where=where)
+    tensors = model_weights_in(folder, where, once)
+    return Described(auto, config_hash(folder, once), frozenset(tensors.items()), config)
+
+
+def read_transformers_config(
+    folder: Path, gguf_file: str | None = None, trust_remote_code: bool = False, *, where: str
+) -> Any:
+    """A folder's config, by transformers.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    source = {} if gguf_file is None else {"gguf_file": gguf_file}
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **source)
+    except Exception as error:  # of any kind, by what is damaged or unknown
+        raise InputError(
+            f"{where}: transformers cannot read the config of {folder} ({type(error).__name__}: "
+            f"{in_short(error)}); copy the files again, or update transformers"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """What does not fit; empty where all does.
+
+    Attributes
+    ----------
+    missing, unused : names of tensors.
+    shapes : a sentence for each tensor of another shape.
+    unscaled : tensors that the model takes as they are, and that are integers or float8.
+    unbuildable : why no model can be built from the config.
+    """
+
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    shapes: tuple[str, ...] = ()
+    unscaled: tuple[str, ...] = ()
+    unbuildable: str | None = None
+
+
+def check_fit(described: Described, folder: Path, where: str, once: Once) -> None:
+    """Refuse weights that are not those of the model that the config describes.
+
+    Raises
+    ------
+    InputError
+        Naming the tensors that are missing, too many, or of another shape.
+    """
+    compare = _in_diffusers if isinstance(described.config, Mapping) else _in_transformers
+    found = once(compare, described)
+    place = f"{where}: {folder}"
+    if found.unbuildable is not None:
+        raise InputError(
+            f"{place}: no {described.auto} can be built from what its config.json describes: "
+            f"{found.unbuildable}"
+        )
+    if found.unscaled:
+        raise InputError(
+            f"{place}: {len(found.unscaled):,} of its tensors are integers or float8, and no "
+            f"quantization_config in its config.json says how they are scaled "
+            f"({listed(found.unscaled, FEW)}); copy the checkpoint's own config.json"
+        )
+    if found.shapes:
+        raise InputError(
+            f"{place}: {len(found.shapes):,} of its tensors have other shapes than its config.json "
+            f"says ({listed(found.shapes, FEW)}); copy the checkpoint's own config.json"
+        )
+    refuse_missing(found.missing, place)
+    refuse_unused(found.unused, place)
+
+
+@contextmanager
+def in_silence() -> Iterator[None]:
+    """Let libraries say nothing, and leave them as they were."""
+    import transformers
+
+    with caller_state():
+        warnings.simplefilter("ignore")
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        yield
+
+
+def build_hollow(described: Described, **changes: Any) -> Any:
+    """The model that a config describes, without numbers.
+
+    Parameters
+    ----------
+    changes : of the config.
+    """
+    import torch
+    import transformers
+
+    with torch.device("meta"):
+        return getattr(transformers, described.auto).from_config(described.config, **changes)
+
+
+def hollow(tensors: Mapping[str, TensorHeader]) -> dict[str, Any]:
+    """Tensors without numbers, of the shapes and types that headers tell."""
+    import torch
+
+    known = {
+        "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+        "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I8": torch.int8,
+    }  # fmt: skip
+    return {
+        name: torch.empty(tensor.shape, dtype=known.get(tensor.dtype, torch.uint8), device="meta")
+        for name, tensor in tensors.items()
+    }
+
+
+def _in_transformers(described: Described) -> Misfit:
+    tensors, config = dict(described.tensors), described.config
+    is_quantized = quantization_in(config) is not None
+    with in_silence():
+        try:
+            kind = type(build_hollow(described))
+            model, found = _load(kind, config, tensors)
+        except Exception as error:  # of any kind, by what the config says
+            # Quantized weights may be read by their numbers, or on a GPU: left to loading.
+            return Misfit(unbuildable=None if is_quantized else in_short(error))
+        plain = {name: tensor for name, tensor in tensors.items() if tensor.dtype in FLOATS}
+        lost: set[str] = set()
+        if not is_quantized and len(plain) < len(tensors):
+            lost = _load(kind, config, plain)[1]["missing_keys"] - found["missing_keys"]
+    state = model.state_dict()
+    return Misfit(
+        missing=tuple(sorted(found["missing_keys"])),
+        unused=tuple(sorted(found["unexpected_keys"])),
+        shapes=tuple(
+            f"{name} is {_by(given)} and should be {_by(wanted)}"
+            for name, given, wanted in sorted(found["mismatched_keys"])
+        ),
+        unscaled=tuple(sorted(name for name in lost if state[name].is_floating_point())),
+    )
+
+
+def _in_diffusers(described: Described) -> Misfit:
+    import diffusers
+    import torch
+
+    with in_silence():
+        try:
+            with torch.device("meta"):
+                model = getattr(diffusers, described.auto).from_config(dict(described.config))
+        except Exception as error:  # of any kind, by what the config says
+            return Misfit(unbuildable=in_short(error))
+        given, wanted = hollow(dict(described.tensors)), model.state_dict()
+        # Parts of attention layers had other names once, which diffusers changes as it loads them.
+        getattr(model, "_fix_state_dict_keys_on_load", lambda _: None)(given)
+    floats = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    both = sorted(given.keys() & wanted.keys())
+    return Misfit(
+        missing=tuple(sorted(wanted.keys() - given.keys())),
+        unused=tuple(sorted(given.keys() - wanted.keys())),
+        shapes=tuple(
+            f"{name} is {_by(given[name].shape)} and should be {_by(wanted[name].shape)}"
+            for name in both
+            if given[name].shape != wanted[name].shape
+        ),
+        unscaled=tuple(
+            name
+            for name in both
+            if wanted[name].is_floating_point() and given[name].dtype not in floats
+        ),
+    )
+
+
+def _load(kind: Any, config: Any, tensors: Mapping[str, TensorHeader]) -> tuple[Any, Any]:
+    """Have transformers load tensors without numbers; the model, and what is said of them."""
+    return kind.from_pretrained(  # type: ignore[no-any-return]
+        None,
+        config=config,
+        state_dict=hollow(tensors),
+        device_map="meta",
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "one number"
+
+
+def in_short(error: Exception) -> str:
+    """The first line of what an error says."""
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__

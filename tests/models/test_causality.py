@@ -1,0 +1,61 @@
+"""A model that sees the tokens that it should predict is refused when it is loaded."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from tiny_models import BASE, checkpoint, save_adapter, save_tiny
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from raymia.models.causal.causality import refuse_looking_ahead
+from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.model import CausalLM
+from raymia.util.errors import InputError
+
+SMALL = {"vocab_size": 2048, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+         "intermediate_size": 64, "initializer_range": 0.3}  # fmt: skip
+ENCODERS = {
+    "BERT": transformers.BertConfig(**SMALL),
+    "RoBERTa": transformers.RobertaConfig(**SMALL),
+    "ELECTRA": transformers.ElectraConfig(**SMALL),
+    "EmbeddingGemma": transformers.Gemma3TextConfig(
+        **SMALL, num_key_value_heads=1, head_dim=16, use_bidirectional_attention=True
+    ),
+}
+
+
+def asked(config, dtype=torch.float32):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).to(dtype).eval()
+    return CausalLM(model, AutoTokenizer.from_pretrained(BASE), batch_tokens=64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_model_that_looks_ahead_is_refused_with_how_much(kind, dtype):
+    model = asked(ENCODERS[kind], dtype)
+    with pytest.raises(InputError, match="here: this is no causal language model: with another"):
+        refuse_looking_ahead(model, "here", is_quantized=False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "falcon-alibi", "gemma2", "cohere"])
+def test_causal_models_are_loaded_in_any_precision(tmp_path, kind, dtype):
+    folder = save_tiny(tmp_path, kind)
+    assert load_causal_lm(checkpoint(folder, dtype=dtype), batch_tokens=64).max_tokens == 128
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_quantized_models_are_no_less_causal(quantization):
+    assert load_causal_lm(checkpoint(BASE, quantization=quantization), batch_tokens=64)
+
+
+def test_checkpoint_that_looks_ahead_is_refused_by_its_folder(tmp_path):
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(ENCODERS["EmbeddingGemma"]).save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(BASE).save_pretrained(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", tmp_path / "base")
+    for settings, label in (({}, "base"), ({"adapter": str(adapter)}, "adapter")):
+        with pytest.raises(InputError, match=f"/{label}: this is no causal language model"):
+            load_causal_lm(checkpoint(tmp_path / "base", **settings), batch_tokens=64)

@@ -1,0 +1,282 @@
+"""Checkpoints of many kinds, what raymia does with each, and the table of it in the docs.
+
+    PYTHONPATH=. python tests/support/checkpoint_kinds.py    # writes the table
+
+The test of the table says when it is out of date.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from edited import edit, reweigh
+from quantized_models import save_bitsandbytes, save_block_fp8, set_quantization
+from safetensors.torch import load_file, save_file
+from small_image_models import save_model, save_pipeline
+from tiny_models import BASE, save_adapter, save_tiny
+
+from raymia.models.causal.resolver import resolve_causal_lm
+from raymia.models.image_source import resolve_image_model
+from raymia.spec import ModelSpec
+from raymia.util.errors import InputError
+
+PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
+START, END = "<!-- made by tests/support/checkpoint_kinds.py -->\n", "<!-- end -->\n"
+WIDTH = 160
+"""Letters of a reason in the table."""
+
+Made = dict[str, Any]
+"""Of :class:`ModelSpec`, beside the folder."""
+
+
+def llama(folder: Path, **settings: Any) -> Made:
+    save_tiny(folder, "llama", **settings)
+    return {}
+
+
+def by(save: Callable[..., Any], *given: Any, **made: Any) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        save(folder, *given)
+        return made
+
+    return make
+
+
+def resaved(folder: Path, dtype: str = "float32", **options: Any) -> Made:
+    save_tiny(folder, "llama")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.to(getattr(torch, dtype)).save_pretrained(folder, **options)
+    return {}
+
+
+def adapted(folder: Path, deeper: int = 2, **settings: Any) -> Made:
+    save_tiny(folder / "base", "llama")
+    save_tiny(folder / "other", "llama", num_hidden_layers=deeper)
+    save_adapter(folder / "adapter", folder / "other", **settings)
+    return {"model": str(folder / "base"), "adapter": str(folder / "adapter")}
+
+
+def with_tokenizer(folder: Path) -> Made:
+    made = adapted(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(BASE)
+    tokenizer.add_tokens(["Netherfield"])
+    tokenizer.save_pretrained(folder / "adapter")
+    return made
+
+
+def changed(
+    change: Callable[[dict[str, torch.Tensor]], Any] = lambda _: None, **config: Any
+) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        save_tiny(folder, "llama")
+        reweigh(folder / "model.safetensors", change)
+        edit(folder / "config.json", layer_types=None, **config)
+        return {}
+
+    return make
+
+
+def saved_with(method: str) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        set_quantization(save_tiny(folder, "llama"), {"quant_method": method})
+        return {}
+
+    return make
+
+
+def without(file: str) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        resaved(folder, max_shard_size="100KB")
+        (folder / next(p.name for p in sorted(folder.glob(file)))).unlink()
+        return {}
+
+    return make
+
+
+def untokenized(folder: Path) -> Made:
+    llama(folder)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    return {}
+
+
+def pickled(folder: Path) -> Made:
+    llama(folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    return {}
+
+
+def beside(folder: Path) -> Made:
+    llama(folder)
+    save_adapter(folder / "adapter", folder)
+    for file in (folder / "adapter").glob("adapter_*"):
+        shutil.copy(file, folder)
+    shutil.rmtree(folder / "adapter")
+    return {}
+
+
+def other(config: Any, **changes: Any) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        transformers.AutoTokenizer.from_pretrained(BASE).save_pretrained(folder)
+        edit(folder / "config.json", **changes)
+        return {}
+
+    return make
+
+
+def low_rank(tensors: dict[str, torch.Tensor]) -> None:
+    for letter in "AB":
+        tensors[f"model.layers.0.self_attn.q_proj.lora_{letter}.weight"] = torch.ones(4, 32)
+
+
+def integers(tensors: dict[str, torch.Tensor]) -> None:
+    tensors |= {n: (t * 9).to(torch.int8) for n, t in tensors.items() if "_proj" in n}
+
+
+def pipeline(kind: str, part: str = "", **changes: Any) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        save_pipeline(kind, folder)
+        if changes:
+            edit(next((folder / part).glob("*.json")), **changes)
+        return {}
+
+    return make
+
+
+def variant(folder: Path) -> Made:
+    saved = save_pipeline("ddpm", folder / "plain").pipeline
+    saved.save_pretrained(folder / "fp16", variant="fp16")
+    return {"model": str(folder / "fp16")}
+
+
+def flat(folder: Path) -> Made:
+    saved = save_pipeline("ddpm", folder / "whole").pipeline
+    for part in (saved.unet, saved.scheduler):
+        part.save_pretrained(folder / "flat")
+    return {"model": str(folder / "flat")}
+
+
+def lora_file(folder: Path) -> Made:
+    save_pipeline("ddpm", folder)
+    save_file({"unet.to_q.lora.up.weight": torch.ones(4, 4)}, folder / "lora.safetensors")
+    return {}
+
+
+def single(kind: str) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        save_model(kind, folder)
+        return {}
+
+    return make
+
+
+BERT = transformers.BertConfig(
+    vocab_size=2048, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+    intermediate_size=32,
+)  # fmt: skip
+
+TEXTS: dict[str, Callable[[Path], Made]] = {
+    "one file": llama,
+    "shards with their index": lambda folder: resaved(folder, max_shard_size="100KB"),
+    "bfloat16": lambda folder: resaved(folder, "bfloat16"),
+    "old rotary frequencies, masks, a value head beside": changed(
+        lambda t: t.update({"v_head.summary.weight": torch.ones(1), "model.layers.0.self_attn."
+                            "rotary_emb.inv_freq": torch.ones(8)})
+    ),
+    "block-wise FP8": by(save_block_fp8),
+    "saved by bitsandbytes, nf4": by(save_bitsandbytes, "nf4"),
+    "GPTQ": saved_with("gptq"),
+    "AWQ": saved_with("awq"),
+    "compressed-tensors": saved_with("compressed-tensors"),
+    "torchao": saved_with("torchao"),
+    "another quantization": saved_with("modelopt"),
+    "FP8, and `quantization: nf4`": by(save_block_fp8, quantization="nf4"),
+    "integers without scales": changed(integers),
+    "LoRA": adapted,
+    "DoRA": lambda folder: adapted(folder, use_dora=True),
+    "(IA)3": lambda folder: adapted(folder, method="IA3"),
+    "prefix tuning": lambda folder: adapted(folder, method="PrefixTuning", num_virtual_tokens=4),
+    "LoRA with a tokenizer of its own": with_tokenizer,
+    "LoRA of a deeper base": lambda folder: adapted(folder, deeper=4),
+    "LoRA's tensors among the weights": changed(low_rank),
+    "LoRA in the folder of the weights": beside,
+    "fewer layers in the config": changed(num_hidden_layers=1),
+    "more layers in the config": changed(num_hidden_layers=3),
+    "other widths in the config": changed(intermediate_size=48),
+    "a shard missing": without("model-*.safetensors"),
+    "no tokenizer": untokenized,
+    "pickles alone": pickled,
+    "encoder (BERT)": other(BERT),
+    "classifier": other(BERT, architectures=["BertForSequenceClassification"]),
+}  # fmt: skip
+IMAGES: dict[str, Callable[[Path], Made]] = {
+    "DDPM, DDIM or PNDM": pipeline("ddpm"),
+    "latent diffusion": pipeline("ldm"),
+    "Stable Diffusion 1 and 2": pipeline("stable"),
+    "DiT": pipeline("dit"),
+    "weights saved as fp16 variant": variant,
+    "a UNet and its schedule in one folder": flat,
+    "AutoencoderKL": single("autoencoder_kl"),
+    "ImageGPT": single("imagegpt"),
+    "a LoRA in the pipeline's folder": lora_file,
+    "inpainting": pipeline("stable", "unet", in_channels=9),
+    "SDXL": pipeline("stable", "unet", addition_embed_type="text_time"),
+    "class-conditional UNet": pipeline("ddpm", "unet", num_class_embeds=10),
+    "flow matching": pipeline("ddpm", "scheduler", _class_name="FlowMatchEulerDiscreteScheduler"),
+    "another network": pipeline("dit", "transformer", _class_name="PixArtTransformer2DModel"),
+}
+
+
+def outcome(resolve: Any, make: Callable[[Path], Made], folder: Path) -> str:
+    """What is done with a checkpoint: read, or refused and why."""
+    spec = ModelSpec(**{"model": str(folder), **make(folder)})
+    try:
+        found = resolve(spec, "model", on_gpu=False)
+        saved = re.search(r", saved as [^,]*", found.describe())
+        return f"read{saved[0] if saved else ''}"
+    except InputError as error:
+        said = error.problems[0].split(": ", 1)[1]
+    if " is not installed here" in said:
+        return f"read where {said.split(' is not')[0]} is installed"
+    said = re.sub(r"(, (which|whose|and) |; | \().*", "", said.replace(f"{folder}", "FOLDER"))
+    for inside in ("/base", "/adapter", "/other"):
+        said = said.replace(f"FOLDER{inside}", "FOLDER")
+    return f"refused: {said.replace('FOLDER: ', '').replace('FOLDER', 'the folder')[:WIDTH]}"
+
+
+def rows() -> Iterator[tuple[str, str, str]]:
+    kinds = (("texts", resolve_causal_lm, TEXTS), ("images", resolve_image_model, IMAGES))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for records, resolve, makers in kinds:
+            for name, make in makers.items():
+                with tempfile.TemporaryDirectory() as scratch:
+                    yield records, name, outcome(resolve, make, Path(scratch).resolve() / "there")
+
+
+def table() -> str:
+    lines = [f"| {' | '.join(row)} |\n" for row in rows()]
+    return "".join(["| of | checkpoint | what is done |\n", "|---|---|---|\n", *lines])
+
+
+def written() -> str:
+    """The table that the page has."""
+    return PAGE.read_text().split(START, 1)[1].split(END, 1)[0]
+
+
+if __name__ == "__main__":
+    before, _, rest = PAGE.read_text().partition(START)
+    after = rest.partition(END)[2]
+    sys.exit(PAGE.write_text(f"{before}{START}\n{table()}\n{END}{after}") and None)
