@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import grimp
+import input_matrix
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -26,6 +27,7 @@ from raymia.spec.kinds import Kinds
 
 ATTACKS_START = "<!-- made by tools/make_docs.py: attacks on {}s -->"
 ROOMS_START = "<!-- made by tools/make_docs.py: rooms -->"
+INPUT_START = "<!-- made by tools/make_docs.py: input -->"
 STRENGTHS_START = "<!-- made by tools/make_docs.py: default strengths of image perturbations -->"
 END = "<!-- end -->"
 SCHEMA_FILE = "metrics.schema.json"
@@ -92,6 +94,11 @@ def strengths_table() -> str:
 def with_strengths_table(page: str) -> str:
     """Put the current table between the markers of a page."""
     return _with(page, STRENGTHS_START, strengths_table())
+
+
+def with_input_tables(page: str) -> str:
+    """Put the current tables between the markers of a page."""
+    return _with(page, INPUT_START, input_matrix.tables())
 
 
 def rooms_table() -> str:
@@ -243,6 +250,7 @@ def main(folder: Path) -> None:
         ("architecture.md", with_rooms_table),
         ("attacks.md", with_attacks_table),
         ("images.md", with_strengths_table),
+        ("input.md", with_input_tables),
     ):
         page = folder / name
         page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")

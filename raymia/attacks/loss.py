@@ -49,8 +49,9 @@ class Lowercase(Attack):
     """Mean log-probability over the mean loss of the record in lower case (Carlini et al., 2021).
 
     Minus the ratio of the two losses: a model that knows a text by heart loses most when it is
-    spelled in another way. The loss in lower case is at least 1e-6. A record without capitals
-    scores -1. No score without a scored token.
+    spelled in another way. The loss in lower case is at least 1e-6. A record without capitals is
+    its own lower case and scores exactly -1, whatever the model knows: where many are, the attack
+    tells nothing of these. No score without a scored token.
     """
 
     name = "lowercase"

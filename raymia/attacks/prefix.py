@@ -17,7 +17,8 @@ class Recall(Attack):
 
     The prefix is made of texts of `records.population`, none of which is scored; taken from the
     scored non-members, as in released code, it would leak their labels. The record's mean loss is
-    at least 1e-6. After a prefix the first token counts too. No score without a scored token, or
+    at least 1e-6. After a prefix the first token counts too; an end that the tokenizer adds counts
+    on both sides. No score without a scored token, or
     for a record longer than what the prefix leaves of the context.
     """
 

@@ -19,7 +19,8 @@ class Pac(Attack):
 
     The polarized distance of a text is the mean of its highest token log-probabilities minus the
     mean of its lowest, ``max(1, int(share * tokens))`` of each. Released code has the sign the
-    other way. No score without a scored token, or for a record of one word.
+    other way, and joins the words by single blanks; here what is between them stays. No score
+    without a scored token, or for a record of one word.
 
     Parameters
     ----------

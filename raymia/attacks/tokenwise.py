@@ -47,7 +47,9 @@ class Ez(Attack):
     code gives 0 to those records, which are the surest members, and to those with fewer than two
     error tokens, which a target that knows its members by heart predicts entirely. Here the latter
     are compared on all their tokens: a text that the target alone knows scores close to 1, and one
-    so easy that the reference knows it as well does not. 0.5 where no token moved.
+    so easy that the reference knows it as well does not. 0.5 where no token moved. The released
+    code also leaves out the first token that is scored, as if it were a beginning of text; here it
+    counts as the others do.
 
     No score without a scored token, or where target and reference cut the text into different
     tokens.
@@ -81,8 +83,9 @@ class Wbc(Attack):
 
     For each size the share of the windows, one starting at each token, whose summed loss is higher
     under the reference than under the target; then the mean over the sizes. Sizes longer than the
-    text are left out. No score where that leaves none, or where target and reference cut the text
-    into different tokens.
+    text are left out; released code takes the whole text as one window for each of these, so that
+    a short text is decided by its sum, many times over. No score where that leaves none, or where
+    target and reference cut the text into different tokens.
 
     Parameters
     ----------

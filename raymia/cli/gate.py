@@ -66,7 +66,7 @@ def gate(
     """
     from rich.console import Console
 
-    from raymia.results.folder import load_result
+    from raymia.results.folder import check_fit, load_result
     from raymia.results.gate import decide_again
 
     def decided(result: RunResult) -> RunResult:
@@ -75,6 +75,7 @@ def gate(
         return result.model_copy(update={"gate": decide_again(result, fail_if or [])})
 
     result = decided(load_result(run))
+    check_fit(run)
     if write:
         from raymia.report.files import write_gate
 

@@ -45,7 +45,7 @@ app.add_typer(store_app, name="store")
 AuditFile = Annotated[Path, typer.Argument(help="the audit file", metavar="AUDIT.YAML")]
 Redact = Annotated[
     bool,
-    typer.Option("--redact", help="leave texts and pictures out of report.html and metrics.json"),
+    typer.Option("--redact", help="leave out texts, pictures, paths, and ids made of texts alone"),
 ]
 
 Plugins = Annotated[

@@ -11,6 +11,7 @@ from raymia.plan.planning import plan_audit
 from raymia.report.plan_table import plan_table
 from raymia.report.sweep_table import sweep_plan_table
 from raymia.spec import AuditSpec
+from raymia.storage.files import check_can_write
 from raymia.sweep.plan import plan_sweep
 from raymia.sweep.space import check_sweep
 
@@ -37,4 +38,6 @@ def audit_plan(spec: AuditSpec) -> RenderableType:
     """The plan of an audit as a table for the terminal."""
     inputs, store = resolve_inputs(spec), EvidenceStore(spec.store)
     plans = plan_audit(inputs, store)
+    if plans.is_missing_anything:
+        check_can_write(spec.store, "store")
     return plan_table(inputs, plans, estimate(inputs, plans, store))

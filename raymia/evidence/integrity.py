@@ -23,6 +23,7 @@ from raymia.util.hashing import DIGEST_HEX_CHARS
 
 KEY, ROWS, COLUMNS = b"raymia.key", b"raymia.rows", b"raymia.columns"
 
+ROW_KEY = ("record_id", "neighbor")
 NEVER_POSITIVE = {"log_prob", "mean_log_prob", "log_prob_sum"}
 NEVER_NEGATIVE = {"std_log_prob", "token_count", "l2", "l4", "low_l2", "low_l4"}
 OWN_LENGTH = {"map"}
@@ -46,6 +47,34 @@ def proof_of(table: pa.Table, key: str) -> dict[str, str]:
 def is_signed(schema: pa.Schema) -> bool:
     """Whether a table of this schema carries anything that could prove it."""
     return any(name in (schema.metadata or {}) for name in (KEY, ROWS, COLUMNS))
+
+
+_SCHEMAS: dict[str, pa.Schema] = {}
+
+
+def learn_schema(kind: str, schema: pa.Schema) -> None:
+    """Make known which columns the evidence of a kind has."""
+    _SCHEMAS[kind] = schema
+
+
+def why_other_schema(table: pa.Table, kind: str, columns: Sequence[str] | None) -> str | None:
+    """Which column of a table is not as in evidence of its kind; None where all are, or where
+    nobody knows the kind.
+
+    Parameters
+    ----------
+    columns : those that were asked for; None for all.
+    """
+    schema = _SCHEMAS.get(kind)
+    wanted = columns or (ROW_KEY if schema is None else schema.names)
+    if lacking := [name for name in wanted if name not in table.column_names]:
+        return f"it has no column {', '.join(lacking)}"
+    known = {} if schema is None else {field.name: field.type for field in schema}
+    for column in table.schema:
+        expected = known.get(column.name, column.type)
+        if _name(column.type) != _name(expected):
+            return f"its column {column.name} is of {column.type}, and {expected} is expected"
+    return None
 
 
 def why_changed(table: pa.Table, key: str) -> str | None:

@@ -33,14 +33,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from raymia.evidence.integrity import proof_of, why_changed, why_impossible
+from raymia.evidence.integrity import (
+    ROW_KEY,
+    proof_of,
+    why_changed,
+    why_impossible,
+    why_other_schema,
+)
 from raymia.evidence.row_index import Cells, RowIndex
 from raymia.storage.files import TEMPORARY_PREFIX, Folder, cache_folder
 from raymia.storage.remote import StorageError
 from raymia.util.errors import RaymiaError
 from raymia.util.hashing import digest, digest_file
+from raymia.util.strict_json import parse_json
 
-ROW_KEY = ("record_id", "neighbor")
 READ_THREADS = 8
 READ_ATTEMPTS = 50
 PART = ".parquet"
@@ -208,9 +214,12 @@ class EvidenceStore:
             # Of some columns, no more than these is fetched.
             with self.folder.open(name) if columns else io.BytesIO(self.folder.read(name)) as file:
                 table = pq.read_table(file, columns=columns)
-            lacking = [column for column in columns or ROW_KEY if column not in table.column_names]
-            why = f"it has no column {', '.join(lacking)}" if lacking else None
-            why = why or why_changed(table, name.split("/")[-2]) or why_impossible(table)
+            kind, key = name.split("/")[-3:-1]
+            why = (
+                why_other_schema(table, kind, columns)
+                or why_changed(table, key)
+                or why_impossible(table)
+            )
         except (FileNotFoundError, RaymiaError):
             raise
         except (OSError, pa.ArrowException, ValueError, TypeError, KeyError, MemoryError) as error:
@@ -242,7 +251,7 @@ class EvidenceStore:
         if not self.folder.exists(name):
             return None
         try:
-            facts: dict[str, Any] = json.loads(self.folder.read(name))
+            facts: dict[str, Any] = parse_json(self.folder.read(name))
         except ValueError as error:
             raise RaymiaError(
                 f"{self.folder.url}/{name}: not valid JSON ({error}); delete the folder "

@@ -17,13 +17,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raymia.evidence.integrity import is_signed
+from raymia.evidence.integrity import ROW_KEY, is_signed
 from raymia.evidence.store import (
     PART,
     PREPARED_HASHES,
     PREPARED_MARKER,
     READ_THREADS,
-    ROW_KEY,
     EvidenceStore,
     changed_files,
     first_of_each,
@@ -33,6 +32,7 @@ from raymia.storage.files import TEMPORARY_PREFIX, FileEntry
 from raymia.storage.safetensors import read_header
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.hashing import digest
+from raymia.util.strict_json import parse_json
 
 MAX_PARTS = 64
 """Parts of one key that are left as they are."""
@@ -127,8 +127,8 @@ def key_facts(store: EvidenceStore, thing: StoredThing) -> KeyFacts:
     """Read a key's facts, and the footers of its parts."""
     rows = _rows(store, thing)
     try:
-        content = json.loads(store.folder.read(f"{thing.folder}/key.json"))
-    except (FileNotFoundError, ValueError):
+        content = parse_json(store.folder.read(f"{thing.folder}/key.json"))
+    except (OSError, ValueError):
         return KeyFacts(thing.folder.split("/")[1], "", "", rows)
     others = {k: v for k, v in content.items() if k not in ("kind", "model", "version")}
     probe = ", ".join(f"{k}={json.dumps(v)}" for k, v in sorted(others.items()) if v)
@@ -138,7 +138,7 @@ def key_facts(store: EvidenceStore, thing: StoredThing) -> KeyFacts:
 def _rows(store: EvidenceStore, thing: StoredThing) -> int:
     def count(entry: FileEntry) -> int:
         try:
-            with store.folder.fs.open(store.folder.path(entry.name), "rb") as file:
+            with store.folder.open(entry.name) as file:
                 return int(pq.read_metadata(file).num_rows)
         except (OSError, pa.ArrowInvalid):
             return 0  # damaged, which `verify` says; or merged since
@@ -170,12 +170,12 @@ def verify(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
 def _verify_evidence(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
     name = f"{thing.folder}/key.json"
     try:
-        if digest(json.loads(store.folder.read(name))) != thing.folder.rsplit("/", 1)[1]:
+        if digest(parse_json(store.folder.read(name))) != thing.folder.rsplit("/", 1)[1]:
             yield f"{name}: does not give the key that its folder is named by"
     except FileNotFoundError:
         yield f"{name}: is missing, so that nobody can tell what the answers are of"
-    except ValueError as error:
-        yield f"{name}: not valid JSON: {error}"
+    except (OSError, ValueError) as error:
+        yield f"{name}: no readable JSON: {error}"
 
     def look(entry: FileEntry) -> tuple[pa.Schema | None, list[str]]:
         try:
@@ -243,7 +243,7 @@ def _verify_prepared(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
             elif name.endswith(PART):
                 pq.read_metadata(folder / name)
             elif name.endswith(".json"):
-                json.loads((folder / name).read_text(encoding="utf-8"))
+                parse_json((folder / name).read_bytes())
         except (OSError, ValueError, RaymiaError) as error:
             yield (
                 f"{thing.folder}/{name}: damaged ({error}); delete the folder to have it made again"

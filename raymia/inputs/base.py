@@ -13,6 +13,7 @@ from raymia.inputs.modality import Modality
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.records.base import RecordSet
 from raymia.spec import AuditSpec
+from raymia.storage.refusals import sentence
 from raymia.util.errors import InputError
 from raymia.util.listing import listed
 
@@ -104,7 +105,10 @@ class Problems:
             return action(*args, **kwargs)
         except InputError as error:
             self.found += error.problems
-            return None
+        except (OSError, RecursionError) as error:  # of a file that nobody looked at before
+            named = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+            self.found.append(f"{named}{sentence(error, 'readable')}")
+        return None
 
     def refuse(self) -> None:
         """Raise an error with everything that was found, if anything was."""

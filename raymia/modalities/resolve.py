@@ -12,7 +12,7 @@ from raymia.inputs.checkpoints import expand_targets
 from raymia.inputs.modality import modality_of
 from raymia.spec import AuditSpec
 from raymia.spec.conditions import check_conditions, parse_conditions
-from raymia.storage.files import check_can_write
+from raymia.storage.files import check_can_open, check_can_write
 from raymia.util.errors import InputError
 
 UNFAIR = 1e-6
@@ -32,8 +32,8 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
     spec, places = expand_targets(spec, problems)
     if not spec.targets:
         problems.refuse()
-    for key in ("output", "store"):
-        problems.attempt(check_can_write, getattr(spec, key), key)
+    problems.attempt(check_can_write, spec.output, "output")
+    problems.attempt(check_can_open, spec.store, "store")  # written to where something is missing
     modality = modality_of(spec.records.kind)
     spec = problems.attempt(modality.settled, spec) or spec
     attacks = problems.attempt(name_attacks, spec) or []

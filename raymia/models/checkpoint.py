@@ -7,7 +7,6 @@ three loads a model, or imports one's library where it is imported.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,9 +15,9 @@ from typing import Any, ClassVar, Self
 
 from raymia.evidence.answers import MODEL_NEEDS
 from raymia.models.loaders import Loader
-from raymia.models.source import PROVENANCE
+from raymia.models.source import PROVENANCE, read_json
 from raymia.spec import PoolSpec
-from raymia.util.errors import RaymiaError
+from raymia.util.errors import InputError, RaymiaError
 from raymia.util.hashing import digest
 from raymia.util.once import Once
 
@@ -163,7 +162,7 @@ class FileCheckpoint(AnyCheckpoint):
         """
         try:
             found = self.take_fingerprint(once or Once())
-        except OSError as error:
+        except (OSError, InputError) as error:
             found = f"none: {error}"
         if found != self.fingerprint:
             raise RaymiaError(
@@ -189,5 +188,5 @@ def _configs(folder: Path) -> list[Path]:
 
 
 def _config_hash(file: Path) -> str:
-    config = json.loads(file.read_text(encoding="utf-8"))
+    config = read_json(file)
     return digest({key: value for key, value in config.items() if key not in PROVENANCE})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from raymia.models.source import read_json
 from raymia.storage.safetensors import read_header
 from raymia.util.once import Once
 
@@ -93,7 +93,7 @@ def first_stage(folder: Path) -> int:
     64 at least."""
     width = 64
     for file in folder.rglob("config.json"):
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_json(file)
         stages = config.get("block_out_channels") or config.get("channels") or [width]
         width = max(width, int(stages[0]))
     return width
@@ -101,7 +101,7 @@ def first_stage(folder: Path) -> int:
 
 def transformer_width(folder: Path) -> int:
     """Of the vectors that a transformer passes from layer to layer; 0 where it is not known."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     return int(next((config[name] for name in WIDTHS if name in config), 0))
 
 

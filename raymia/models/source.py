@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raymia.storage.files import ORIGINS, download_folder
+from raymia.storage.refusals import refusals
 from raymia.storage.remote import filesystem
 from raymia.storage.safetensors import TensorHeader, read_header
 from raymia.util.errors import InputError
@@ -17,6 +18,8 @@ from raymia.util.hashing import digest, digest_file
 from raymia.util.listing import FEW
 from raymia.util.listing import listed as named
 from raymia.util.once import Once
+from raymia.util.regular_files import check_is_file
+from raymia.util.strict_json import parse_json
 
 ALLOWED_FILES = [
     "*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "tokenizer*", "*.tiktoken", "*.py",
@@ -73,22 +76,25 @@ def file_hash(file: Path, once: Once) -> str:
 def _content_hash(path: Path, ignored: frozenset[str] | None) -> str:
     if ignored is None:
         return digest_file(path)
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path)
     return digest({key: value for key, value in config.items() if key not in ignored})
 
 
 def locate(name: str, revision: str | None, where: str) -> Path:
     """Return the local folder of a checkpoint: a path, an fsspec URL, or a hub name."""
-    if "://" in name:
-        fs, path = filesystem(name)
-        if not fs.exists(path):
-            raise InputError(f"{where}: no such folder: {name}")
-        return download_folder(fs, path)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    if folder.is_file():
-        raise InputError(f"{where}: {name} is a file; give the folder of the checkpoint")
+    with refusals(name, "folder", where):
+        if "://" in name:
+            fs, path = filesystem(name)
+            if not fs.exists(path):
+                raise InputError(f"{where}: no such folder: {name}")
+            return download_folder(fs, path)
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            return folder.resolve()
+        if os.path.lexists(folder) and folder.exists():
+            raise InputError(f"{where}: {name} is a file; give the folder of the checkpoint")
+        if os.path.lexists(folder):
+            raise InputError(f"{where}: {name} is a link to what is not there: {folder.readlink()}")
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:
         raise InputError(f"{where}: no such folder: {name}")
     return _from_hub(name, revision, where)
@@ -128,25 +134,31 @@ def bring(origins: Mapping[str, str]) -> None:
             download_folder(*filesystem(origin))
 
 
-def read_json(path: Path, where: str) -> dict[str, Any]:
+def read_json(path: Path, where: str = "") -> dict[str, Any]:
     """Read a config file.
+
+    Parameters
+    ----------
+    where : the key of the audit file that names its folder.
 
     Raises
     ------
     InputError
         If it is missing, or no JSON object.
     """
+    named = f"{where}: {path}" if where else f"{path}"
+    with refusals(path, "JSON", where):
+        if not os.path.lexists(path):
+            raise InputError(f"{named} is missing")
+        check_is_file(path)
+        content = path.read_bytes()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{where}: {path} is missing") from None
+        found = parse_json(content)
     except ValueError as error:
-        raise InputError(f"{where}: {path} is not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(
-            f"{where}: {path} should hold an object, but it holds a {type(content).__name__}"
-        )
-    return content
+        raise InputError(f"{named} is not valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{named} should hold an object, but it holds a {type(found).__name__}")
+    return found
 
 
 def weights_in(

@@ -167,7 +167,8 @@ def write_texts(
     """Let the target continue the first tokens of the prompts.
 
     Text i continues prompt ``i % prompts`` with draws that are a function of (seed, i). Prompts
-    that have fewer tokens than ``prompt_tokens`` are left out and counted.
+    that have fewer tokens than ``prompt_tokens``, without the end that some tokenizers add, are
+    left out and counted.
 
     Raises
     ------
@@ -180,8 +181,9 @@ def write_texts(
         spec = spec.model_copy(update={"prompt_tokens": len(begun)})
         encoded = [begun]
     else:
-        encoded = [ids[: spec.prompt_tokens] for ids in target.encode(recipe.prompts)]
-        _refuse_one_beginning(encoded, target.encode(recipe.prompts), spec.prompt_tokens)
+        whole = target.encode_beginnings(recipe.prompts)
+        encoded = [ids[: spec.prompt_tokens] for ids in whole]
+        _refuse_one_beginning(encoded, whole, spec.prompt_tokens)
     prompts = [ids for ids in encoded if len(ids) == spec.prompt_tokens]
     if not prompts:
         raise InputError(

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import pyarrow as pa
 
 from raymia.evidence.answers import MODEL_NEEDS, add_answer_name, drop_answer_name, holder_of
+from raymia.evidence.integrity import learn_schema
 from raymia.evidence.store import EvidenceKey
 from raymia.spec import AuditSpec
 from raymia.spec.images import Shape
@@ -235,6 +236,7 @@ def register_question(kind: Kind) -> Kind:
         kind.code = code_digest(kind)
     for records in kind.records:
         add_answer_name(records, kind.name)
+    learn_schema(kind.kind, schema)
     _REGISTRY.append(kind)
     return kind
 

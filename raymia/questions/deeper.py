@@ -60,7 +60,7 @@ class PrefixQuestion(Question):
     section = "prefix"
     needs = frozenset({"prefixes"})
     kind: ClassVar[str] = "text.prefixed"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     schema: ClassVar[pa.Schema] = SUM_SCHEMA
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -71,8 +72,9 @@ class SwapQuestion(Question):
     """The log-probability of each token of copies of the record in which words changed places.
 
     PAC's augmentation (arXiv 2405.11930): ``max(1, int(share * words))`` times, two words drawn
-    at random change places. ``count`` is not part of the key: the first 5 copies of 10 are the
-    same 5.
+    at random change places. The space between them stays as it is; released code puts one blank
+    for each, so that of a text with line breaks it measures these. ``count`` is not part of the
+    key: the first 5 copies of 10 are the same 5.
     """
 
     spec: SwapsSpec
@@ -83,7 +85,7 @@ class SwapQuestion(Question):
     needs = frozenset({"words"})
     cost = "s"
     kind: ClassVar[str] = "text.swaps"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     schema: ClassVar[pa.Schema] = SWAP_SCHEMA
 
     @classmethod
@@ -121,8 +123,8 @@ class SwapQuestion(Question):
 
 
 def swap_words(item: Item, share: float, seed: int, reader: Reader | None = None) -> str | None:
-    """A copy of an item with words swapped in each part that is scored; None where no part has two
-    words.
+    """A copy of an item with words swapped in each part that is scored, and what is between them
+    left where it is; None where no part has two words.
 
     Parameters
     ----------
@@ -133,14 +135,16 @@ def swap_words(item: Item, share: float, seed: int, reader: Reader | None = None
 
     def swap(text: str) -> str:
         nonlocal swapped
-        words = text.split()
+        pieces = re.split(r"(\s+)", text)  # words and what is between them, in turn
+        words = [place for place, piece in enumerate(pieces) if piece and not piece.isspace()]
         if len(words) < 2:
             return text
         swapped = True
         for _ in range(max(1, int(share * len(words)))):
             i, j = draws.choice(len(words), size=2, replace=False)
-            words[i], words[j] = words[j], words[i]
-        return " ".join(words)
+            one, other = words[i], words[j]
+            pieces[one], pieces[other] = pieces[other], pieces[one]
+        return "".join(pieces)
 
     copy = swap(item.payload) if reader is None else reader.changed(item.payload, swap)
     return copy if swapped else None

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import pyarrow.parquet as pq
 
-from raymia.records.formats import MAX_ARRAY_BYTES, format_of, unpacked
+from raymia.records.formats import MAX_ARRAY_BYTES, MAX_LINE, format_of, unpacked
 from raymia.records.tables import is_table
 from raymia.storage.files import opened
 from raymia.storage.refusals import refusals
@@ -59,10 +59,10 @@ def _objects(file: IO[bytes]) -> Iterator[Any]:
         if beginning == "[":
             yield from json.loads("[" + text.read(MAX_ARRAY_BYTES))
             return
-        line = beginning + text.readline()
+        line = beginning + text.readline(MAX_LINE)
         while line:
             if line.strip():
                 yield json.loads(line)
-            line = text.readline()
+            line = text.readline(MAX_LINE)
     except (ValueError, RecursionError):
         return

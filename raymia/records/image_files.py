@@ -37,6 +37,8 @@ IMAGES = (
 )  # fmt: skip
 """Names of images; those of formats that are not read are set aside, not passed over."""
 
+_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"GIF8")
+
 NO_FILE = "no such file"
 CANNOT_OPEN = "a file that cannot be opened"
 OTHER_FILESYSTEM = "on another filesystem than the file that names it"
@@ -114,12 +116,12 @@ def _decoded_caption(content: bytes) -> str:
         raise UnusableImageError(f"{NO_CAPTION}: it is not UTF-8") from None
 
 
-def _read(fs: Any, name: str) -> bytes:
+def _read(fs: Any, name: str, most: int = MAX_BYTES + 1) -> bytes:
     """Read a file, and no more of it than an image may have."""
     try:
         if isinstance(fs, LocalFileSystem) and not Path(name).is_file():
             raise FileNotFoundError
-        content: bytes = fs.cat_file(name, start=0, end=MAX_BYTES + 1)
+        content: bytes = fs.cat_file(name, start=0, end=most)
         return content
     except FileNotFoundError:
         raise UnusableImageError(NO_FILE + came(name)) from None
@@ -141,7 +143,7 @@ def _folder(path: str, caption_suffix: str | None, group: str | None) -> Iterato
     with refusals(path, "folder"):
         fs, root = filesystem(path)
         names = [name for name in walk(fs, root) if not _is_hidden(name.removeprefix(root))]
-        found = sorted(name for name in names if _is_image(name))
+        found = sorted(n for n in names if _is_image(n) or _is_image_without_suffix(fs, n))
         if not found:
             _refuse_folder(path, exists=bool(names) or fs.exists(root), names=names)
     for name in found:
@@ -172,6 +174,17 @@ def _load_file(fs: Any, name: str, caption_suffix: str | None) -> Loaded:
             f"{NO_CAPTION}: no file of its name that ends in .{caption_suffix.lstrip('.')}"
         ) from None
     return content, _decoded_caption(caption)
+
+
+def _is_image_without_suffix(fs: Any, name: str) -> bool:
+    """Whether a file whose name does not say what it is begins as an image does."""
+    if PurePosixPath(name).suffix:
+        return False
+    try:
+        start = _read(fs, name, 32)
+    except UnusableImageError:
+        return False
+    return start.startswith(_BEGINNINGS) or start[8:12] == b"WEBP" or start[4:12] == b"ftypavif"
 
 
 def _is_image(name: str) -> bool:

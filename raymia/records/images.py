@@ -27,7 +27,7 @@ from raymia.records.base import (
 from raymia.records.image_files import FoundImage, find_images
 from raymia.records.pixels import UnusableImageError, quiet, shape_of, to_pixels
 from raymia.spec import ImageRecordsSpec
-from raymia.spec.images import Fit, Shape
+from raymia.spec.images import Shape
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest_bytes
 
@@ -142,7 +142,7 @@ def _reader(
     def read(path: str) -> Iterator[Given]:
         nonlocal looked_at
         found = find_images(path, spec, with_groups=with_groups)
-        for given in _in_order(found, shape, spec.fit, _threads(path)):
+        for given in _in_order(found, shape, spec, _threads(path)):
             yield given
             looked_at += 1
             if progress is not None:
@@ -151,12 +151,14 @@ def _reader(
     return read
 
 
-def _in_order(found: Iterator[FoundImage], shape: Shape, fit: Fit, threads: int) -> Iterator[Given]:
+def _in_order(
+    found: Iterator[FoundImage], shape: Shape, spec: ImageRecordsSpec, threads: int
+) -> Iterator[Given]:
     """Decode images side by side, and no further ahead than keeps the threads busy."""
     waiting: deque[Future[list[Given]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         while chunk := list(islice(found, _CHUNK)):
-            waiting.append(pool.submit(_given_all, chunk, shape, fit))
+            waiting.append(pool.submit(_given_all, chunk, shape, spec))
             if len(waiting) > threads:
                 yield from waiting.popleft().result()
         while waiting:
@@ -167,15 +169,15 @@ def _threads(path: str) -> int:
     return _REMOTE_THREADS if "://" in path else min(_MAX_THREADS, os.cpu_count() or 1)
 
 
-def _given_all(images: list[FoundImage], shape: Shape, fit: Fit) -> list[Given]:
-    return [_given(image, shape, fit) for image in images]
+def _given_all(images: list[FoundImage], shape: Shape, spec: ImageRecordsSpec) -> list[Given]:
+    return [_given(image, shape, spec) for image in images]
 
 
-def _given(image: FoundImage, shape: Shape, fit: Fit) -> Given:
+def _given(image: FoundImage, shape: Shape, spec: ImageRecordsSpec) -> Given:
     where = _printable(image.where)
     try:
         content, caption = image.load()
-        pixels = to_pixels(content, shape, fit)
+        pixels = to_pixels(content, shape, spec.fit, spec.sixteen_bit)
     except UnusableImageError as unusable:
         return Given(where, reason=_printable(str(unusable)))
     payload = {"pixels": pixels, "caption": caption}

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raymia.records.base import CAME
-from raymia.spec.images import Fit, Shape
+from raymia.spec.images import Deep, Fit, Shape
 from raymia.util.optional import require
 
 if TYPE_CHECKING:
@@ -26,16 +26,17 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 4 * MAX_PIXELS + 2**20
 """More than the largest image takes without compression."""
 
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "AVIF")
 """What Pillow may take a file for; some of its other readers start programs."""
 
 EMPTY_FILE = "an empty file"
-NOT_AN_IMAGE = "not an image that can be read: PNG, JPEG, BMP, WebP, TIFF or GIF"
+NOT_AN_IMAGE = "not an image that can be read: PNG, JPEG, BMP, WebP, TIFF, GIF or AVIF"
 DAMAGED = "a damaged or truncated image; copy it again"
 GIGANTIC = f"of more than {MAX_PIXELS // 10**6} million pixels; scale it down first"
 TOO_SMALL = "less than 2 pixels wide or high"
 ANIMATED = "animated, or of more than one page; save one frame as an image of its own"
 TOO_DEEP = "of more than 8 bits per channel; convert it first"
+OF_16_BITS = "of 16 bits per channel; set sixteen_bit, or convert it first"
 OTHER_COLORS = "in other colors than grey or RGB; convert it first"
 TRANSPARENT = "not fully opaque; flatten it onto a background first"
 COLORED = "in color, and the models take grey images; convert it first"
@@ -47,7 +48,7 @@ class UnusableImageError(Exception):
     """An image that is set aside; its text is the reason."""
 
 
-def to_pixels(content: bytes, shape: Shape, fit: Fit) -> bytes:
+def to_pixels(content: bytes, shape: Shape, fit: Fit, deep: Deep = "set_aside") -> bytes:
     """Decode an image file and bring it to the size and channels that models take.
 
     Parameters
@@ -57,6 +58,7 @@ def to_pixels(content: bytes, shape: Shape, fit: Fit) -> bytes:
     fit : what is done to another size. ``crop`` cuts the longer side about the center to the
         aspect, then scales; ``pad`` scales down what is larger, then puts it in the center of a
         black image; ``stretch`` scales. Scaling is Pillow's bilinear, antialiased filter.
+    deep : what is done to 16 bits per channel.
 
     Returns
     -------
@@ -67,7 +69,7 @@ def to_pixels(content: bytes, shape: Shape, fit: Fit) -> bytes:
     UnusableImageError
         With what was expected and what came.
     """
-    with _opened(content) as upright:
+    with _opened(content, deep) as upright:
         return _raw(_fitted(_channels(upright, shape[0]), shape, fit))
 
 
@@ -84,7 +86,7 @@ def shape_of(content: bytes) -> Shape:
 
 
 @contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image]:
+def _opened(content: bytes, deep: Deep = "high_byte") -> Iterator[Image.Image]:
     """An image file's picture, turned upright; what goes wrong with it is told as a reason."""
     require("PIL", "images")
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -94,9 +96,11 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
     if len(content) > MAX_BYTES:
         raise UnusableImageError(GIGANTIC + came(f"a file of more than {MAX_BYTES:,} bytes"))
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _check_header(image)
-            yield ImageOps.exif_transpose(image)
+        Image.init()
+        known = [name for name in FORMATS if name in Image.OPEN]  # AVIF is not in every Pillow
+        with Image.open(io.BytesIO(content), formats=known) as image:
+            _check_header(image, deep)
+            yield _of_8_bits(ImageOps.exif_transpose(image))
     except (UnusableImageError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -125,7 +129,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _check_header(image: Image.Image) -> None:
+def _check_header(image: Image.Image, deep: Deep) -> None:
     """Refuse what can be refused before pixels are decoded."""
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -135,16 +139,31 @@ def _check_header(image: Image.Image) -> None:
     # A camera's JPEG with previews (MPO) has frames too, and its first one is the picture.
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise UnusableImageError(ANIMATED)
-    if image.mode == "F" or image.mode.startswith("I") or _is_16_bit(image):
+    if _is_16_bit(image):
+        if deep == "set_aside":
+            raise UnusableImageError(OF_16_BITS + came(f"mode {image.mode}"))
+    elif image.mode == "F" or image.mode.startswith("I"):
         raise UnusableImageError(TOO_DEEP + came(f"mode {image.mode}"))
-    if image.mode not in _GREY + _COLOR:
+    elif image.mode not in _GREY + _COLOR:
         raise UnusableImageError(OTHER_COLORS + came(f"mode {image.mode}"))
 
 
 def _is_16_bit(image: Image.Image) -> bool:
-    """Whether Pillow would drop the lower 8 of 16 bits, as it does with 16-bit RGB, unasked."""
+    """Whether Pillow would drop the lower 8 of 16 bits, as it does with 16-bit RGB, unasked; or
+    has them all, as of grey."""
     tiles: list[Any] = getattr(image, "tile", [])
-    return image.format in ("PNG", "TIFF") and any(";16" in str(tile[3]) for tile in tiles)
+    return image.format in ("PNG", "TIFF") and (
+        image.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in tiles)
+    )
+
+
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    """The higher byte of a grey image of 16 bits; others are of 8 already."""
+    if not image.mode.startswith("I;16"):
+        return image
+    from PIL import Image
+
+    return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
 
 
 def _channels(image: Image.Image, channels: int) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raymia.records.base import Given, group_name
+from raymia.records.base import CAME, Given, group_name
 from raymia.records.tables import read_rows
 from raymia.util.hashing import digest_bytes
 
@@ -24,6 +24,9 @@ SCHEMA = pa.schema(
 belongs to (null for none)."""
 EMPTY = "empty or white space only"
 NOT_TEXT = "not a text"
+MAX_TEXT = 4_000_000
+"""Characters: about a million tokens. To cut one that long into tokens takes a gigabyte."""
+TOO_LONG = f"of more than {MAX_TEXT:,} characters; split it into several records"
 NOT_UNICODE = "not valid Unicode: a surrogate without its pair"
 
 
@@ -65,6 +68,8 @@ def why_no_text(value: Any) -> str | None:
         return f"{NOT_TEXT} but {'null' if value is None else type(value).__name__}"
     if not value.strip():
         return EMPTY
+    if len(value) > MAX_TEXT:
+        return TOO_LONG + CAME + f"{len(value):,}"
     return None if is_unicode(value) else NOT_UNICODE
 
 

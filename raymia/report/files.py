@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 
 import pyarrow as pa
+import yaml
 
+from raymia.evidence.secret import secret_of
 from raymia.report.html import render
 from raymia.results.curves import AttackCurves
+from raymia.results.disguise import Disguise
 from raymia.results.folder import (
     REPORT_FILE,
+    SCORES_FILE,
     SWEEP_FILE,
+    disguise_scores,
     load_curves,
     load_result,
     write_folder,
@@ -40,7 +46,8 @@ def write_report(folder_url: str, *, redacted: bool = False) -> str:
 
     Parameters
     ----------
-    redacted : leave the content of records out of the report, and out of the metrics for good.
+    redacted : leave the content of records out of the report, and out of the metrics for good, and
+        call records and files by other names, in the scores too.
 
     Raises
     ------
@@ -51,8 +58,8 @@ def write_report(folder_url: str, *, redacted: bool = False) -> str:
     folder = Folder(folder_url)
     with held(folder_url, new_run_id()):
         result, curves = load_curves(folder_url)
-        if redacted:
-            result = redact(result)
+        if redacted and not result.redacted:
+            result = _redacted(folder, result)
             write_metrics(folder, result)
         folder.write(REPORT_FILE, hidden(render(result, curves, _sweep(folder))).encode())
     return folder.path(REPORT_FILE)
@@ -74,6 +81,17 @@ def write_gate(folder_url: str, decide: Callable[[RunResult], RunResult]) -> Non
         folder.write(REPORT_FILE, hidden(render(result, curves, _sweep(folder))).encode())
         write_junit(folder_url, result)
         write_metrics(folder, result)
+
+
+def _redacted(folder: Folder, result: RunResult) -> RunResult:
+    """A stored run's result, redacted; its scores are written anew."""
+    store = yaml.safe_load(result.audit_yaml).get("store")
+    secret = secrets.token_bytes() if store is None else secret_of(Folder(store))
+    disguise = Disguise.of_audit(secret, result.audit_yaml)
+    result = redact(result, disguise)
+    if not folder.exists(SCORES_FILE):
+        return result
+    return disguise_scores(folder, result, disguise)
 
 
 def _sweep(folder: Folder) -> str | None:

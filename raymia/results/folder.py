@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
@@ -12,12 +12,15 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from raymia.results.curves import CURVES_SCHEMA, AttackCurves, curves_of, curves_table
+from raymia.results.disguise import Disguise
 from raymia.results.junit import junit_xml
 from raymia.results.result import SCHEMA_VERSION, RunResult
 from raymia.results.scores import SCORES_SCHEMA, check_scores
 from raymia.storage.files import Folder
 from raymia.util.credentials import hidden
 from raymia.util.errors import InputError
+from raymia.util.hashing import digest
+from raymia.util.strict_json import parse_json
 
 REPORT_FILE = "report.html"
 METRICS_FILE = "metrics.json"
@@ -26,6 +29,9 @@ CURVES_FILE = "curves.parquet"
 JUNIT_FILE = "junit.xml"
 SWEEP_FILE = "sweep.html"
 """The page of a sweep, which the report points to where there is one."""
+ROWS_AT_ONCE = 100_000
+MEASURED_METADATA = b"raymia.measured"
+"""Key of the Parquet metadata that has a hash of what was measured from the scores."""
 RUN_METADATA = b"raymia.run"
 """Key of the Parquet metadata that says which run scores and curves are of."""
 
@@ -64,8 +70,8 @@ def write_folder(
         If a column of `scores` is missing or of another type.
     """
     folder = Folder(folder_url)
+    result = write_scores(folder, result, scores)
     label = {RUN_METADATA: _run_label(result)}
-    _write_table(folder, SCORES_FILE, SCORES_SCHEMA.with_metadata(label), map(check_scores, scores))
     drawn = [curves_table(curves)]
     _write_table(folder, CURVES_FILE, CURVES_SCHEMA.with_metadata(label), drawn)
     folder.write(REPORT_FILE, hidden(page).encode())
@@ -73,9 +79,75 @@ def write_folder(
     write_metrics(folder, result)
 
 
+def write_scores(folder: Folder, result: RunResult, scores: Iterable[pa.Table]) -> RunResult:
+    """Write ``scores.parquet``, which says what was measured from it; returns the result with its
+    hash."""
+    label = {RUN_METADATA: _run_label(result), MEASURED_METADATA: _measured(_content(result))}
+    schema = SCORES_SCHEMA.with_metadata(label)
+    _write_table(folder, SCORES_FILE, schema, map(check_scores, scores))
+    return result.model_copy(update={"scores_sha256": _scores_hash(folder)})
+
+
+def disguise_scores(folder: Folder, result: RunResult, disguise: Disguise) -> RunResult:
+    """Write ``scores.parquet`` anew, with other ids of records."""
+    with _reading(folder.path(SCORES_FILE), "scores"), _open(folder, SCORES_FILE) as file:
+        batches = pq.ParquetFile(file).iter_batches(batch_size=ROWS_AT_ONCE)
+        tables = (disguise.scores(pa.Table.from_batches([batch])) for batch in batches)
+        return write_scores(folder, result, tables)
+
+
+def check_fit(folder_url: str) -> None:
+    """Refuse metrics and scores of which one was changed, or is of another run.
+
+    Raises
+    ------
+    InputError
+        Saying which. Runs of earlier versions say nothing of each other, and are let through, as
+        are metrics without scores beside them.
+    """
+    folder = Folder(folder_url)
+    if not folder.exists(SCORES_FILE):
+        return
+    content = folder.read(METRICS_FILE)
+    expected = parse_json(content).get("scores_sha256")
+    if expected is None:
+        return
+    again = "run the audit again, which asks no model for what the store still has"
+    where = folder.path(SCORES_FILE)
+    if _scores_hash(folder) != expected:
+        raise InputError(
+            f"{where}: not the file that {METRICS_FILE} beside it was measured from; {again}"
+        )
+    with _reading(where, "scores"), _open(folder, SCORES_FILE) as file:
+        measured = (pq.read_schema(file).metadata or {}).get(MEASURED_METADATA)
+    if measured != _measured(content):
+        raise InputError(
+            f"{folder.path(METRICS_FILE)}: its metrics are not those that were measured from "
+            f"{SCORES_FILE} beside it; {again}"
+        )
+
+
+def _scores_hash(folder: Folder) -> str:
+    hashed = hashlib.sha256()
+    with _open(folder, SCORES_FILE) as file:
+        for piece in iter(lambda: file.read(2**20), b""):
+            hashed.update(piece)
+    return hashed.hexdigest()
+
+
+def _measured(metrics: bytes) -> bytes:
+    """Hash of what a ``metrics.json`` has measured, which a gate or a redaction does not change."""
+    content = parse_json(metrics)
+    return digest([content[key] for key in ("metrics", "group_metrics")]).encode()
+
+
+def _content(result: RunResult) -> bytes:
+    return hidden(result.shortened().model_dump_json(indent=2)).encode()
+
+
 def write_metrics(folder: Folder, result: RunResult) -> None:
     """Write ``metrics.json``."""
-    folder.write(METRICS_FILE, hidden(result.shortened().model_dump_json(indent=2)).encode())
+    folder.write(METRICS_FILE, _content(result))
 
 
 def write_junit(folder_url: str, result: RunResult) -> None:
@@ -137,6 +209,7 @@ def load_curves(folder_url: str) -> tuple[RunResult, list[AttackCurves]]:
     """
     folder = Folder(folder_url)
     result = load_result(folder_url)
+    check_fit(folder_url)
     cast = CURVES_SCHEMA
     table = _read_table(folder, CURVES_FILE, "curves", result, lambda found: found.cast(cast))
     return result, curves_of(table)
@@ -155,7 +228,7 @@ def load_result(folder_url: str) -> RunResult:
     with _open(folder, METRICS_FILE) as file:
         content = file.read()
     try:
-        version = json.loads(content).get("schema_version")
+        version = parse_json(content).get("schema_version")
         if version == SCHEMA_VERSION:
             return RunResult.model_validate_json(content)
     except (ValueError, AttributeError) as error:

@@ -222,7 +222,14 @@ class RunResult(Result):
         default="fail", description="whether undecided conditions close the gate"
     )
     redacted: bool = Field(
-        default=False, description="whether the content of the examples was left out"
+        default=False,
+        description="whether the content of the examples was left out, and records and files have "
+        "other names",
+    )
+    scores_sha256: str | None = Field(
+        default=None,
+        description="hash of the scores.parquet that this was measured from; none in runs before "
+        "it was kept",
     )
     complete: bool = Field(description="whether all evidence that was asked for is there")
     problems: list[str] = Field(default=[], description="what a reader must know first")

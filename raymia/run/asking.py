@@ -9,6 +9,7 @@ from raymia.engine.base import Executor, Start
 from raymia.engine.board import Board, Line, OnLines
 from raymia.evidence.store import EvidenceStore
 from raymia.plan.planning import AuditPlan, failed_with
+from raymia.storage.files import check_can_write
 from raymia.util.errors import RaymiaError
 
 
@@ -41,11 +42,14 @@ def ask(
 
     Raises
     ------
+    InputError
+        If something is missing, and the store cannot be written to.
     RaymiaError
         If something fails that targets share, or if every target fails.
     """
     if not plan.is_missing_anything:
         return Asked(plan)
+    check_can_write(store.folder.url, "store")
     executor = start()
     executor.check(plan)
     with executor.reporting(on_lines) as board:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from raymia.engine.base import Start, engine
+from raymia.evidence.secret import secret_of
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.modalities.resolve import resolve_inputs
@@ -16,6 +17,7 @@ from raymia.plan.planning import plan_audit
 from raymia.plan.rates import Rates
 from raymia.plan.stages import TargetPlan
 from raymia.report.files import write_run
+from raymia.results.disguise import Disguise
 from raymia.results.result import RunResult
 from raymia.run.asking import ask
 from raymia.run.outcome import Run, sum_up
@@ -24,6 +26,7 @@ from raymia.scoring.parts import score_parts
 from raymia.scoring.reduction import MAX_HERE, count_scores, reduce_audit, score_tables
 from raymia.scoring.workers import Here, Workers
 from raymia.spec import AuditSpec
+from raymia.storage.files import can_write
 from raymia.storage.lease import Lease, held, new_run_id
 from raymia.util.caller import caller_state
 
@@ -68,13 +71,17 @@ def _run(inputs: Inputs, start: Start, started: float, lease: Lease, log: EventL
     Rates(store).keep_run(inputs, plan, asked.lines, store)
 
     scored = [target for target in asked.after if target.name not in asked.failed]
-    with score_parts(spec.store) as scores, _workers(inputs, scored, start) as workers:
+    room = spec.store if can_write(spec.store) else spec.output
+    with score_parts(room) as scores, _workers(inputs, scored, start) as workers:
         reduction = reduce_audit(inputs, store, scored, scores, workers)
         seconds = time.monotonic() - started
         run = Run(inputs, store, plan, asked.after, asked.lines, seconds, asked.failed)
         result = sum_up(run, reduction, scores, workers)
         lease.check()
-        write_run(spec.output, result, score_tables(inputs, scored, scores), reduction.curves)
+        tables = score_tables(inputs, scored, scores)
+        if result.redacted:
+            tables = map(Disguise(secret_of(store.folder)).scores, tables)
+        write_run(spec.output, result, tables, reduction.curves)
 
     watch.end(
         {target.name: target.reason for target in result.failed},

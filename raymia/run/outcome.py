@@ -14,11 +14,13 @@ import yaml
 
 from raymia import __version__
 from raymia.attacks import Attack
+from raymia.evidence.secret import secret_of
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.inputs.compatibility import identical_models
 from raymia.plan.stages import PlannedProbe, Stage, TargetPlan
 from raymia.questions.text import NO_NEIGHBOR
+from raymia.results.disguise import Disguise
 from raymia.results.gate import evaluate
 from raymia.results.redaction import redact
 from raymia.results.result import (
@@ -167,7 +169,10 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
     result = result.model_copy(update={"verdict": reach_verdict(result)})
     gate = evaluate(parse_conditions(run.inputs.spec.fail_if), result)
     result = result.model_copy(update={"gate": gate})
-    return redact(result) if run.inputs.spec.report.redact else result
+    if not run.inputs.spec.report.redact:
+        return result
+    secret = secret_of(run.store.folder)
+    return redact(result, Disguise.of_audit(secret, result.audit_yaml))
 
 
 def _audit_yaml(inputs: Inputs) -> str:

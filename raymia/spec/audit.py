@@ -96,6 +96,7 @@ class MetricsSpec(Strict):
     resamples: int = Field(
         default=2_000,
         ge=100,
+        le=1_000_000,
         description="not used any more; earlier audit files have it",
     )
     priors: list[Share] = Field(

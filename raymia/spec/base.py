@@ -19,6 +19,11 @@ Paths = Annotated[list[str], BeforeValidator(_as_list)]
 """Files; one alone need not stand in a list."""
 
 
+MOST = 2**31 - 1
+"""No count, size or time of an audit is larger."""
+MOST_SEED = 2**63 - 1
+
+
 class RenamedKeyWarning(UserWarning):
     """A key of the audit file stands there by a name that it no longer has."""
 
@@ -29,7 +34,9 @@ class Strict(BaseModel):
     ``RENAMED`` has the earlier names of keys: they go on working, with a note.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
     RENAMED: ClassVar[dict[str, str]] = {}
 
     @model_validator(mode="before")
@@ -37,6 +44,10 @@ class Strict(BaseModel):
     def _by_present_names(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        for key, number in value.items():
+            most = MOST_SEED if key == "seed" else MOST
+            if isinstance(number, int) and abs(number) > most:
+                raise ValueError(f"{key} is a number without sense here; {most:,} is the most")
         for old, new in cls.RENAMED.items():
             if old in value and new in value:
                 raise ValueError(f"{old} and {new} are one key; leave out {old}")

@@ -35,9 +35,10 @@ from raymia.spec.records import RECORDS
 from raymia.spec.references import REFERENCES
 from raymia.spec.strict_yaml import parse_yaml
 from raymia.spec.training import BASE_TEMPLATE
-from raymia.storage.refusals import check_is_file, refusals
+from raymia.storage.refusals import refusals
 from raymia.util.errors import InputError
 from raymia.util.plugins import is_file, load_plugins
+from raymia.util.regular_files import check_is_file
 
 Model = TypeVar("Model", bound=ModelSpec)
 TARGETS = {kind.__name__ for kind in (TargetSpec, TargetSetSpec, EndpointTarget, SamplesTarget)}

@@ -12,6 +12,7 @@ from raymia.spec.kinds import MadeReference, NeighborsSection
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""
 Fit = Literal["exact", "crop", "pad", "stretch"]
+Deep = Literal["set_aside", "high_byte"]
 Perturbation = Literal[
     "crop", "brightness", "contrast", "saturation", "hue", "rotation", "perspective",
     "downsampling", "jpeg", "blur",

@@ -47,12 +47,19 @@ class ModelSpec(Strict):
         ge=1,
         description="tokens from one window to the next; default: half of what is read at once",
     )
+    window_bos: bool = Field(
+        default=False,
+        description="begin windows after the first with the tokenizer's beginning-of-text token, "
+        "as texts of the training began",
+    )
     trust_remote_code: bool = Field(
         default=False, description="run Python code that comes with the checkpoint; know the source"
     )
 
     @model_validator(mode="after")
     def _stride_belongs_to_windows(self) -> Self:
+        if self.window_bos and self.long_texts != "windows":
+            raise ValueError("`window_bos` is of windows; add `long_texts: windows`")
         if self.stride is None:
             return self
         if self.long_texts != "windows":
@@ -149,7 +156,7 @@ class EndpointTarget(Strict):
     parallel_requests: int = Field(
         default=8, ge=1, description="requests under way at a time, of all actors together"
     )
-    timeout_seconds: float = Field(default=60, gt=0, description="to wait for one answer")
+    timeout_seconds: float = Field(default=60, gt=0, description="to wait for one whole answer")
     retries: int = Field(
         default=6, ge=0, description="further tries, with growing pauses, before the run stops"
     )

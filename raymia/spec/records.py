@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from raymia.spec.base import Paths, Strict
-from raymia.spec.images import Fit, ImageNeighbors, SelfGeneratedReference
+from raymia.spec.images import Deep, Fit, ImageNeighbors, SelfGeneratedReference
 from raymia.spec.kinds import Kinds, RecordsSection
 from raymia.spec.models import EndpointTarget, SamplesTarget
 from raymia.spec.neighbors import InfillNeighbors, MaskFillNeighbors, SubstituteNeighbors
@@ -89,6 +89,7 @@ class ImageRecordsSpec(RecordsSection):
         "max_tokens",
         "long_texts",
         "stride",
+        "window_bos",
         "trust_remote_code",
         "training",
     )
@@ -121,6 +122,11 @@ class ImageRecordsSpec(RecordsSection):
         default="exact",
         description="what is done to an image that has another size than the models take: set it "
         "aside, cut its longer side and scale it, pad it with black, or scale it",
+    )
+    sixteen_bit: Deep = Field(
+        default="set_aside",
+        description="what is done to an image of 16 bits per channel: set it aside, or take the "
+        "higher 8, as Pillow and OpenCV do",
     )
 
 

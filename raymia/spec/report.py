@@ -13,5 +13,6 @@ class ReportSpec(Strict):
     redact: bool = Field(
         default=False,
         description="true leaves texts and pictures of records out of report.html and "
-        "metrics.json; ids and scores stay",
+        "metrics.json, and calls files and records by other names, which depend on a secret of the "
+        "store; scores stay",
     )

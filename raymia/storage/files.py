@@ -17,10 +17,11 @@ from typing import IO, Any
 from filelock import FileLock
 from fsspec.implementations.local import LocalFileSystem
 
-from raymia.storage.refusals import check_is_file
+from raymia.storage.refusals import refusals
 from raymia.storage.remote import RemoteFile, StorageError, filesystem
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.hashing import digest
+from raymia.util.regular_files import check_is_file
 
 TEMPORARY_PREFIX = ".incomplete-"
 """Readers pass over names with this prefix; a killed writer leaves nothing else behind."""
@@ -106,6 +107,8 @@ class Folder:
             self.fs.rm(self.path(name), recursive=True)
 
     def read(self, name: str) -> bytes:
+        if self.is_local:
+            check_is_file(self.path(name))
         content: bytes = self.fs.cat_file(self.path(name))
         return content
 
@@ -173,14 +176,49 @@ class Folder:
         return download_folder(self.fs, self.path(name))
 
 
-def check_can_write(url: str, where: str) -> None:
-    """Refuse a folder that cannot be written to, as far as that is seen without writing.
+def check_can_open(url: str, where: str) -> None:
+    """Refuse what can be no folder, as far as that is seen without writing.
 
     Raises
     ------
     InputError
         Naming the key, and what is in the way.
     """
+    there = _nearest(url, where)
+    if there is not None and not there.is_dir():
+        raise InputError(f"{where}: {url} cannot be a folder, because {there} is a file")
+
+
+def check_can_write(url: str, where: str) -> None:
+    """Refuse a folder that cannot be written to, as far as that is seen without writing.
+
+    Raises
+    ------
+    InputError
+        As :func:`check_can_open`, and where there is no permission.
+    """
+    check_can_open(url, where)
+    there = _nearest(url, where)
+    if there is not None and not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{where}: {url} cannot be written to: no permission to write in {there}")
+
+
+def can_write(url: str) -> bool:
+    """Whether a folder can be written to; of another machine's that is tried."""
+    try:
+        check_can_write(url, "")
+        folder = Folder(url)
+        if not folder.is_local:
+            name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+            folder.write(name, b"x")
+            folder.remove(name)
+    except (OSError, RaymiaError):
+        return False
+    return True
+
+
+def _nearest(url: str, where: str) -> Path | None:
+    """The folder itself, or the nearest above it that is there; None for another machine's."""
     try:
         folder = Folder(url)
     except ImportError as error:
@@ -190,13 +228,10 @@ def check_can_write(url: str, where: str) -> None:
     except ValueError as error:
         raise InputError(f"{where}: {url} is no folder that can be opened: {error}") from None
     if not folder.is_local:
-        return
+        return None
     path = Path(folder.root)
-    there = next(parent for parent in (path, *path.parents) if parent.exists())
-    if not there.is_dir():
-        raise InputError(f"{where}: {url} cannot be a folder, because {there} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{where}: {url} cannot be written to: no permission to write in {there}")
+    with refusals(url, "folder", where):
+        return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
 def _is_of(path: Path, temporary: Path, error: OSError) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from raymia.storage.refusals import refusals
 from raymia.util.errors import InputError
+from raymia.util.regular_files import check_is_file
+from raymia.util.strict_json import parse_json
 
 
 @dataclass(frozen=True)
@@ -25,16 +27,20 @@ def read_header(file: Path, where: str) -> dict[str, TensorHeader]:
     InputError
         If its header says nothing, or it is shorter than that says, as a broken download is.
     """
-    size = file.stat().st_size
-    try:
+    with refusals(file, "safetensors", where):
+        check_is_file(file)
+        size = file.stat().st_size
         with file.open("rb") as content:
             length = int.from_bytes(content.read(8), "little")
-            header = json.loads(content.read(length)) if 8 + length <= size else {}
-        header.pop("__metadata__", None)
-        end = max(int(entry["data_offsets"][1]) for entry in header.values())
+            header = content.read(length) if 8 + length <= size else b""
+    try:
+        entries = parse_json(header, unique_keys=True)
+        entries.pop("__metadata__", None)
+        offsets = [[*map(_count, entry["data_offsets"])] for entry in entries.values()]
+        end = max(end for start, end in offsets)
         found = {
-            name: TensorHeader(str(entry["dtype"]), tuple(int(n) for n in entry["shape"]))
-            for name, entry in header.items()
+            name: TensorHeader(str(entry["dtype"]), tuple(map(_count, entry["shape"])))
+            for name, entry in entries.items()
         }
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         found, length, end = {}, 0, 0
@@ -44,3 +50,9 @@ def read_header(file: Path, where: str) -> dict[str, TensorHeader]:
             "it again"
         )
     return found
+
+
+def _count(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError(f"a number of elements or bytes is expected, but got {value!r}")

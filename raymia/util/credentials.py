@@ -1,14 +1,21 @@
-"""Keeping what opens a door out of everything that is written or said."""
+"""Keeping what opens a door, or takes over a terminal, out of what is written or said."""
 
 from __future__ import annotations
 
 import re
 
-_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@\"'<>]+@", re.IGNORECASE)
+_END = r"\s\"'<>"
+_USER = re.compile(rf"(\b[a-z][a-z0-9+.-]*://)[^/{_END}@]+@", re.IGNORECASE)
+_PASSWORD = re.compile(rf"(\b[a-z][a-z0-9+.-]*://)[^/{_END}@:]*:[^{_END}]*@", re.IGNORECASE)
+"""With a slash or an @ in it, which should be written as %2F and %40, and seldom is."""
+_TOKEN = re.compile(rf"(\bhttps?://)(?![a-z0-9-]+(?:\.[a-z0-9-]+)*(?::\d+)?/)[^{_END}]*@")
+"""The same without a colon, where what is before the slash is not written as hosts are."""
 _QUERY = re.compile(
-    r"([?&](?:amp;)?[\w-]*(?:signature|credential|token|key|keyid|secret|password|sig)=)[^&\s\"'<>]+",
+    rf"([?&](?:amp;)?[\w-]*(?:signature|credential|token|key|keyid|secret|password|sig)=)[^&{_END}]+",
     re.IGNORECASE,
 )
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""All but the line break and the tab; and what turns the direction of writing."""
 
 
 def hidden(text: str) -> str:
@@ -22,4 +29,18 @@ def hidden(text: str) -> str:
     """
     if "://" not in text:
         return text
-    return _QUERY.sub(r"\1***", _USER.sub(r"\1***@", text))
+    for before_host in (_USER, _PASSWORD, _TOKEN):
+        text = before_host.sub(r"\1***@", text)
+    return _QUERY.sub(r"\1***", text)
+
+
+def sayable(text: str) -> str:
+    """A text as it may be said: :func:`hidden`, and with a question mark for each control
+    character, by which a server's or a file's words could take over a terminal.
+
+    Examples
+    --------
+    >>> sayable("\x1b[2J")
+    '?[2J'
+    """
+    return _CONTROLS.sub("?", hidden(text))

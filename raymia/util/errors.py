@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from raymia.util.credentials import hidden
+from raymia.util.credentials import sayable
 
 
 class RaymiaError(Exception):
     """Base of every error that raymia raises on purpose; its text is meant to be read."""
 
     def __init__(self, message: str) -> None:
-        self.message = hidden(message)
+        self.message = sayable(message)
         super().__init__(self.message)
 
     def __str__(self) -> str:
@@ -23,5 +23,5 @@ class InputError(RaymiaError):
 
     def __init__(self, problems: str | Iterable[str]) -> None:
         problems = [problems] if isinstance(problems, str) else problems
-        self.problems = [hidden(problem) for problem in problems]
+        self.problems = [sayable(problem) for problem in problems]
         super().__init__("\n".join(self.problems))

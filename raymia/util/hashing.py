@@ -12,6 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raymia.util.regular_files import check_is_file
+
 DIGEST_HEX_CHARS = 32
 """128 bits: a collision among 10^12 keys has a probability below 10^-14."""
 _HASHED_AT_ONCE = 2**16
@@ -33,6 +35,7 @@ def digest_bytes(content: bytes) -> str:
 
 def digest_file(path: Path) -> str:
     """Hash a file's content without reading it into memory at once."""
+    check_is_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST_HEX_CHARS]
 

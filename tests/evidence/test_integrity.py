@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from pathlib import Path
@@ -255,3 +256,49 @@ def test_a_prepared_model_of_an_earlier_version_is_used_as_it_is(store, made):
     (folder / PREPARED_HASHES).unlink()
     (folder / "part" / "config.json").write_text("{ }")
     assert EvidenceStore(store.folder.url).prepared_path("k") == folder
+
+
+# -------------------------------------------------------------------------- schema
+
+
+def changed_schema(name, values, type_):
+    plain = table(tokens("a"))
+    return plain.set_column(plain.schema.get_field_index(name), name, pa.array(values, type_))
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (changed_schema("log_prob", ["x"], pa.string()), "log_prob is of string"),
+        (changed_schema("log_prob", [-1.0], pa.float32()), "log_prob is of float"),
+        (changed_schema("is_top1", [[1, 0, 0]], pa.list_(pa.int32())), "is_top1 is of list"),
+        (changed_schema("record_id", [7], pa.int64()), "record_id is of int64"),
+        (changed_schema("error", [7], pa.int64()), "error is of int64"),
+        (table(tokens("a")).drop_columns(["mean_log_prob"]), "no column mean_log_prob"),
+        (pa.table({"x": [1]}), "no column record_id, neighbor"),
+    ],
+)
+def test_evidence_of_another_schema_is_refused(store, other, says):
+    store.commit(KEY, table(tokens("a")))
+    pq.write_table(other, Path(store.folder.path(f"{KEY.folder}/{'f' * 32}.parquet")))
+    with pytest.raises(RaymiaError, match="damaged evidence file .*" + says):
+        store.read(KEY)
+    assert any(says in problem for problem in problems(store))
+
+
+def test_evidence_of_a_kind_that_nobody_knows_has_any_columns(store):
+    key = EvidenceKey("text.unheard", {"model": "m"})
+    store.commit(key, pa.table({"record_id": ["a"], "neighbor": [0], "x": [1.5]}))
+    assert store.read(key).to_pylist() == [{"record_id": "a", "neighbor": 0, "x": 1.5}]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_evidence_that_is_no_file_is_refused_and_not_waited_for(store, make):
+    store.commit(KEY, table(tokens("a")))
+    for name in (f"{'f' * 32}.parquet", "key.json"):
+        Path(store.folder.path(f"{KEY.folder}/{name}")).unlink(missing_ok=True)
+        make(Path(store.folder.path(f"{KEY.folder}/{name}")))
+    with pytest.raises(RaymiaError, match="and a file is expected"):
+        store.read(KEY)
+    assert problems(store)

@@ -65,8 +65,9 @@ def test_lists_nulls_and_errors_are_read_as_committed(store):
         ],
         schema=TOKEN_SCHEMA,
     )  # fmt: skip
-    store.commit(KEY, table)
-    assert store.read(KEY).equals(table)
+    key = EvidenceKey("text.tokens", {"model": "m"})
+    store.commit(key, table)
+    assert store.read(key).equals(table)
 
 
 def test_parts_are_read_together(store):

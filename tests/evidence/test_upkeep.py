@@ -248,6 +248,9 @@ def test_what_is_wrong_with_evidence_is_named(local):
     (folder / f"{'1' * 32}{PART}").write_bytes(part.read_bytes()[:-9])
     pq.write_table(rows("b").drop(["record_id"]), folder / f"{'2' * 32}{PART}")
     local.commit(KEY, rows("b").drop(["token_count"]))
+    unheard = EvidenceKey("text.unheard", {"model": "m"})
+    local.commit(unheard, rows("a"))
+    local.commit(unheard, rows("b").drop(["token_count"]))
     (other / "key.json").write_text(json.dumps({"kind": "text.neighbors", "model": "x"}))
     (folder / f"{TEMPORARY_PREFIX}x").write_bytes(b"half")
     age(folder / f"{TEMPORARY_PREFIX}x", OLD)
@@ -257,12 +260,13 @@ def test_what_is_wrong_with_evidence_is_named(local):
         f"{'0' * 32}{PART}: holds other rows than it is named by",
         f"{'1' * 32}{PART}: damaged evidence file",
         f"{'2' * 32}{PART}: damaged evidence file (it has no column record_id)",
+        "damaged evidence file (it has no column token_count)",
         "has the columns record_id, neighbor, log_prob_sum",
         f"{OTHER.folder}/key.json: does not give the key",
         f"{TEMPORARY_PREFIX}x: left by a writer that was killed 24 h ago",
     ):
         assert says in found, found
-    assert len(problems(local)) == 6
+    assert len(problems(local)) == 7
 
 
 def test_a_prepared_model_that_is_not_whole_is_named(local, tmp_path):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tiny_models import checkpoint, fingerprint, passages, plain_answer
 
 from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.model import CausalLM
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.models.causal.windows import windows
 from raymia.spec import ModelSpec
@@ -23,16 +27,17 @@ def load(folder, **settings):
     return load_causal_lm(checkpoint(folder, **settings), batch_tokens=256)
 
 
-def by_hand(model, text, context, stride):
+def by_hand(model, text, context, stride, lead=()):
     """One token at a time: which tokens its window has before it, and what the model then says."""
     ids = model.encode([text])[0]
     found = []
     for t in range(1, len(ids)):
         steps = max(0, -(-(t + 1 - context) // stride))
         end = min(context + steps * stride, len(ids))
-        start = end - context if end > context else 0
+        start = end - (context - len(lead)) if end > context else 0
+        window = [*(lead if start else ()), *ids[start:t]]
         with torch.no_grad():
-            logits = model.model(input_ids=torch.tensor([ids[start:t]])).logits[0, -1]
+            logits = model.model(input_ids=torch.tensor([window])).logits[0, -1]
         found.append(float(logits.float().log_softmax(-1)[ids[t]]))
     return found
 
@@ -149,3 +154,37 @@ def test_stride_that_cannot_be_is_refused_in_the_audit_file(settings, message):
 def test_stride_beyond_the_context_is_refused(tiny_llama):
     with pytest.raises(InputError, match="stride: 128 is not less than the 128 tokens"):
         load(tiny_llama, long_texts="windows", stride=128)
+
+
+# ------------------------------------------------------- windows that begin as texts do
+
+
+def test_windows_that_begin_with_a_bos_are_the_definition(tiny_llama):
+    model = load(tiny_llama, **SETTINGS, stride=9, window_bos=True)
+    text = " ".join(passages(3))
+    (ids,) = model.encode([text])
+    expected = by_hand(model, text, CONTEXT, 9, [model.tokenizer.bos_token_id])
+    assert len(ids) > 2 * CONTEXT
+    answer = model.answer([text], moments=True)[0]
+    assert answer.token_ids.tolist() == ids[1:]
+    np.testing.assert_allclose(answer.log_prob, expected, rtol=0, atol=1e-5)
+    assert len(answer.mean_log_prob) == len(answer.is_top1) == len(ids) - 1
+    assert not answer.truncated
+
+
+def test_windows_that_begin_with_a_bos_have_a_fingerprint_of_their_own(tiny_llama):
+    plain, begun = (
+        ModelSpec(model=str(tiny_llama), long_texts="windows", window_bos=b) for b in (False, True)
+    )
+    found = [resolve_causal_lm(spec, "targets[0].model", on_gpu=False) for spec in (plain, begun)]
+    assert found[0].fingerprint != found[1].fingerprint
+
+
+def test_a_bos_belongs_to_windows_and_takes_a_tokenizer_that_has_one(tiny_llama):
+    with pytest.raises(ValidationError, match="add `long_texts: windows`"):
+        ModelSpec(model="m", window_bos=True)
+    with pytest.raises(InputError, match="stride: 39 is not less than the 39 tokens"):
+        load(tiny_llama, **SETTINGS, stride=CONTEXT - 1, window_bos=True)
+    model = load(tiny_llama, **SETTINGS).model
+    with pytest.raises(InputError, match="has no beginning-of-text token"):
+        CausalLM(model, SimpleNamespace(bos_token_id=None), batch_tokens=64, window_bos=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from small_inputs import answer, audit, write_jsonl
-from tiny_models import BASE, PARAPHRASER, passages
+from tiny_models import BASE, PARAPHRASER, checkpoint, passages
 
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
-from raymia.modalities.texts.tokens import TokenCounts
+from raymia.modalities.texts.tokens import TokenCounts, count_tokens
 from raymia.models.causal.model import CausalLM
 from raymia.plan.planning import plan_audit
 from raymia.plan.stages import stored_neighbors
@@ -434,6 +434,13 @@ def test_tokens_per_record_are_those_the_model_is_given(inputs, base: CausalLM):
     )
     cut = replace(target, max_tokens=10)
     assert TokenCounts(texts).per_record(cut) == 10
+
+
+def test_the_tokens_of_a_very_long_text_are_counted_at_its_start(tiny_gpt2, monkeypatch):
+    target = checkpoint(tiny_gpt2)
+    whole = count_tokens(target, ["one two three four " * 500])
+    monkeypatch.setattr("raymia.modalities.texts.tokens.COUNTED", 1_900)
+    assert count_tokens(target, ["one two three four " * 500]) == pytest.approx(whole, rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_models import BASE, checkpoint, passages, save_tiny
+from tiny_models import BASE, checkpoint, passages, save_tiny, with_an_end
 
 from raymia.evidence.store import EvidenceStore
 from raymia.models.causal.family import load_causal_lm
@@ -105,6 +105,14 @@ def test_prompts_that_are_too_short_are_left_out_and_counted(base, written):
     texts, facts = write(base, recipe(prompts=("Yes", *PROMPTS, "No")))
     assert texts == written
     assert facts == {"prompts": 5, "prompts_too_short": 2, "texts_empty": 0}
+
+
+def test_a_prompt_that_is_long_enough_by_an_added_end_alone_is_too_short(base, monkeypatch):
+    """A model that is given an end of text to go on from writes another text."""
+    monkeypatch.setattr(base, "tokenizer", with_an_end(base.tokenizer))
+    (short,) = base.encode(["Yes, sir"])
+    _, facts = write(base, recipe(prompts=("Yes, sir", *PROMPTS), prompt_tokens=len(short)))
+    assert facts["prompts_too_short"] == 1
 
 
 def test_no_prompt_long_enough_is_refused_with_what_to_do(base):

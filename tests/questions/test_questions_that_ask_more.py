@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import BASE, checkpoint, passages, save_adapter, save_tiny
+from tiny_models import BASE, checkpoint, passages, save_adapter, save_tiny, with_an_end
 from transformers import AutoModelForCausalLM, AutoTokenizer, Lfm2Config
 
 from raymia.models.causal.conditional import answer_after, prefix_tokens
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.perturbed import normals
-from raymia.models.causal.reading import rest_begins
+from raymia.models.causal.reading import PlainReader, rest_begins
 from raymia.questions.base import Item
 from raymia.questions.deeper import (
     TOO_LONG,
@@ -120,6 +121,16 @@ def test_swapped_copy_has_the_same_words_in_another_order():
     assert copy != swap_words(Item("r", 2, text), 0.3, 0)
     assert copy == swap_words(Item("r", 1, text), 0.3, 0)
     assert copy != swap_words(Item("r", 1, text), 0.3, 1)
+
+
+def test_what_is_between_words_stays_where_it_is():
+    """Joined by blanks, copies would measure the line breaks and not the words."""
+    text = "  one\ttwo\n\nthree   four\u00a0five\r\nsix \n"
+    copy = swap_words(Item("r", 1, text), 0.5, 0)
+    assert re.sub(r"\S+", "w", copy) == re.sub(r"\S+", "w", text)
+    assert Counter(copy.split()) == Counter(text.split())
+    assert copy != text
+    assert swap_words(Item("r", 1, " \n alone\t"), 0.5, 0) is None
 
 
 def test_every_pair_of_words_changes_places_equally_often():
@@ -288,10 +299,26 @@ def test_model_that_takes_one_text_at_a_time_is_given_one(base, monkeypatch):
 
 
 def test_end_that_a_tokenizer_adds_is_not_put_before_what_follows(base, monkeypatch):
-    plain = base.encode(["One two"])[0]
-    end = base.tokenizer.eos_token_id
-    monkeypatch.setattr(base, "encode", lambda texts: [[*plain, end] for _ in texts])
-    assert base.encode_beginnings(["One two"]) == [plain]
+    monkeypatch.setattr(base, "tokenizer", with_an_end(base.tokenizer))
+    (whole,) = base.encode(["One two"])
+    assert whole[-1] == base.tokenizer.eos_token_id
+    assert base.encode_beginnings(["One two"]) == [whole[:-1]]
+
+
+def test_after_a_prefix_the_same_tokens_are_scored_as_without_it(base, monkeypatch):
+    """ReCaLL compares the two: an end that is added counts on both sides or on neither."""
+    texts = ["One two three", "I", passages(1)[0]]
+    assert [record.ids for record in base.reader.read_after(texts)] == base.encode(texts)
+    monkeypatch.setattr(base, "tokenizer", with_an_end(base.tokenizer))
+    monkeypatch.setattr(base, "reader", PlainReader(base.tokenizer))
+    for whole, scored in zip(base.encode(texts), base.reader.read_after(texts), strict=True):
+        assert whole[0] == whole[-1] == base.tokenizer.eos_token_id
+        assert scored.ids == whole[1:]
+    answers = base.answer(texts, moments=False)
+    prefix = prefix_tokens(base, SHOTS[:1])
+    assert prefix[-1] != base.tokenizer.eos_token_id
+    for plain, after in zip(answers, answer_after(base, prefix, texts), strict=True):
+        assert len(plain.log_prob) == len(after.log_prob)
 
 
 def test_model_without_an_expandable_cache_is_run_together_with_the_prefix(tmp_path):

@@ -21,6 +21,7 @@ from raymia.records.structured import read_records
 from raymia.records.tables import NO_TABLE, read_rows
 from raymia.records.texts import EMPTY
 from raymia.spec import TextRecordsSpec
+from raymia.util.credentials import sayable
 from raymia.util.errors import InputError
 
 TEXTS = ["one", "two, with a comma", 'three "quoted"\nlines', "vier, größer"]
@@ -41,7 +42,7 @@ def problem(path, **columns):
     with pytest.raises(InputError) as caught:
         rows(path, **columns)
     (found,) = caught.value.problems
-    assert found.startswith(str(path))
+    assert found.startswith(sayable(str(path)))
     return found
 
 

@@ -47,6 +47,30 @@ def test_slash_at_the_end_of_a_folder_is_no_part_of_places(tmp_path):
         assert read(members=str(path)).set_aside[0].where == f"{tmp_path}/1.png"
 
 
+def test_images_without_a_suffix_are_found_by_how_they_begin(tmp_path):
+    """As stores that are keyed by content keep them; beside others or alone."""
+    blobs = {"PNG": "0", "BMP": "1", "TIFF": "2"}
+    for kind, name in blobs.items():
+        (tmp_path / name).write_bytes(encoded(picture(int(name)), kind))
+    (tmp_path / "notes").write_text("no image")
+    (tmp_path / "empty").touch()
+    assert found(read(members=str(tmp_path))) == EXPECTED
+    (tmp_path / "0").write_bytes(encoded(PICTURES[0], "PNG")[:40])
+    save(tmp_path / "3.png", PICTURES[0])
+    records = read(members=str(tmp_path))
+    assert (records.table.num_rows, len(records.set_aside)) == (3, 1)
+
+
+def test_a_pattern_means_the_folders_tables_and_tars_that_match_it(tmp_path):
+    for number, folder in enumerate(("a/train", "b/train", "b/test")):
+        save(tmp_path / folder / "0.png", PICTURES[number])
+    assert found(read(members=str(tmp_path / "*" / "train"))) == EXPECTED[:2]
+    write_csv(tmp_path / "1.csv", "b/test/0.png")
+    write_csv(tmp_path / "0.csv", "a/train/0.png")
+    assert found(read(members=str(tmp_path / "?.csv"))) == [EXPECTED[0], EXPECTED[2]]
+    assert problem(members=str(tmp_path / "*.tar")).endswith("*.tar: nothing matches this")
+
+
 def test_celeba_as_it_is_unpacked(tmp_path):
     for number in range(3):
         save(tmp_path / "img_align_celeba" / f"{number:06d}.jpg", picture(number, (178, 218)))

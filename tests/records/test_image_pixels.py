@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 from small_images import encoded, picture, png_header, raw
 
 from raymia.records.pixels import (
@@ -20,12 +20,14 @@ from raymia.records.pixels import (
     GIGANTIC,
     MAX_BYTES,
     NOT_AN_IMAGE,
+    OF_16_BITS,
     OTHER_COLORS,
     TOO_DEEP,
     TOO_SMALL,
     TRANSPARENT,
     UnusableImageError,
     quiet,
+    shape_of,
     to_pixels,
 )
 
@@ -236,11 +238,36 @@ def test_other_color_spaces(mode):
 )
 def test_grey_of_more_than_8_bits(kind, dtype):
     found = why(encoded(Image.fromarray(np.ones((8, 8), dtype)), kind))
-    assert found.startswith(f"{TOO_DEEP}; came: mode ")
+    reason = TOO_DEEP if dtype is np.float32 else OF_16_BITS
+    assert found.startswith(f"{reason}; came: mode ")
 
 
 def test_16_bit_color_is_not_cut_to_8_bits_unasked():
-    assert why(png_of_16_bit_rgb()).startswith(TOO_DEEP)
+    assert why(png_of_16_bit_rgb()).startswith(OF_16_BITS)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_the_higher_byte_of_16_bits_is_taken_on_request(kind):
+    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1021
+    content = encoded(Image.fromarray(deep), kind)
+    expected = (deep >> 8).astype(np.uint8)
+    assert to_pixels(content, (1, 8, 8), "exact", "high_byte") == expected.tobytes()
+    assert to_pixels(png_of_16_bit_rgb(), (3, 8, 8), "exact", "high_byte") == b"\x12" * 192
+    assert shape_of(content) == (1, 8, 8)
+
+
+def test_deeper_than_16_bits_is_set_aside_on_request_too():
+    content = encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF")
+    with pytest.raises(UnusableImageError, match="of more than 8 bits"):
+        to_pixels(content, (1, 8, 8), "exact", "high_byte")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_avif_is_read():
+    image = picture(3)
+    content = encoded(image, "AVIF")
+    with Image.open(io.BytesIO(content)) as decoded:
+        assert to_pixels(content, (3, 8, 8), "exact") == raw(decoded.convert("RGB"))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1)])

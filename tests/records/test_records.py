@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from raymia.records.base import CONTRADICTION, REPEATED, SetAside, count_reasons
 from raymia.records.structured import read_records
-from raymia.records.texts import EMPTY, NOT_TEXT, SCHEMA, record_id
+from raymia.records.texts import EMPTY, NOT_TEXT, SCHEMA, TOO_LONG, record_id
 from raymia.spec import TextRecordsSpec
 from raymia.util.errors import InputError
 
@@ -138,6 +138,13 @@ def test_unusable_rows_are_set_aside_with_place_and_reason(tmp_path):
         (f"{path} line 8", f"{NOT_TEXT} but list"),
         (f"{path} line 9", f"{NOT_TEXT} but dict"),
     ]
+
+
+def test_a_text_that_is_too_long_is_set_aside(tmp_path, monkeypatch):
+    monkeypatch.setattr("raymia.records.texts.MAX_TEXT", 10)
+    records = read(members=write(tmp_path / "m.jsonl", ["x" * 10, "y" * 11]))
+    assert payloads(records, True) == ["x" * 10]
+    assert [a.reason for a in records.set_aside] == [f"{TOO_LONG}; came: 11"]
 
 
 def test_short_row_of_csv_is_set_aside(tmp_path):

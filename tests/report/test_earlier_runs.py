@@ -12,7 +12,7 @@ from raymia.results.gate import decide_again
 from raymia.results.runs import StoredRun
 from raymia.results.verdict import reach_verdict
 
-SINCE = {"limits", "held_out_auc", "above_all", "calibration_tpr", "chosen_by",
+SINCE = {"limits", "scores_sha256", "held_out_auc", "above_all", "calibration_tpr", "chosen_by",
          "undecided", "copies", "split", "null_spread"}  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import hashlib
 import json
 import re
 
@@ -31,6 +32,12 @@ def test_nothing_is_loaded_from_anywhere(page):
     assert len(policies) == 1
     assert "default-src 'none'" in policies[0]
     assert "http" not in policies[0]
+    (allowed,) = re.findall(r"script-src ([^;]*);", policies[0])
+    assert "unsafe" not in allowed
+    packed = gzip.decompress(base64.b64decode(page.scripts["plotly"])).decode()
+    run = [text for name, text in page.scripts.items() if name.startswith("script")] + [packed]
+    hashes = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in run]
+    assert allowed.split() == [f"'sha256-{value}'" for value in hashes]
 
 
 def test_report_points_to_a_sweep_where_there_is_one(result, curves, page):

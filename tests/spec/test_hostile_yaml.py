@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from raymia.spec.file import load_spec
 from raymia.spec.strict_yaml import parse_yaml
+from raymia.util.credentials import sayable
 from raymia.util.errors import InputError
 
 GOOD = """
@@ -24,7 +25,7 @@ metrics: {resamples: 100}
 def refused(path):
     with pytest.raises(InputError) as caught:
         load_spec(path)
-    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).startswith(sayable(str(path)))
     return str(caught.value)
 
 
@@ -71,6 +72,32 @@ def test_a_date_is_a_text(tmp_path):
 def test_merged_keys_are_taken(tmp_path):
     text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}"
     assert parse_yaml(text, tmp_path)["b"] == {"x": 1, "y": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (f"seed: {10**400}", "seed is a number without sense"),
+        (f"seed: {-(10**30)}", "seed is a number without sense"),
+        (f"metrics: {{resamples: {10**12}}}", "resamples is a number without sense"),
+        ("metrics: {resamples: 100000000}", "metrics.resamples"),
+        ("metrics: {confidence: .nan}", "metrics.confidence"),
+        ("metrics: {fprs: [.inf]}", "metrics.fprs"),
+        ("shift: {error_rate: .nan}", "shift.error_rate"),
+        (f"probes: {{swaps: {{count: {10**18}}}}}", "count is a number without sense"),
+        ("resources: {wait_minutes: .inf}", "resources.wait_minutes"),
+    ],
+)
+def test_numbers_without_sense_are_refused(tmp_path, text, says):
+    body = GOOD if not text.startswith("metrics") else GOOD.replace("metrics:", "shift: {} #")
+    found = refused_text(tmp_path, body + text + "\n")
+    assert says in found
+    assert len(found) < 500
+
+
+def test_a_large_seed_is_taken(tmp_path):
+    (tmp_path / "audit.yaml").write_text(f"{GOOD}seed: {2**63 - 1}\n")
+    assert load_spec(tmp_path / "audit.yaml").seed == 2**63 - 1
 
 
 @pytest.mark.timeout(20)

@@ -18,6 +18,7 @@ from raymia.metrics.summary import (
 )
 from raymia.report.html import render
 from raymia.results.curves import AttackCurves, draw
+from raymia.results.disguise import Disguise
 from raymia.results.redaction import redact
 from raymia.results.result import AttackCard, AttackCost, RecordCounts, RunResult, TargetLoss
 from raymia.results.text_result import TextExample, TextPiece
@@ -32,7 +33,7 @@ WORDS = f"It is a truth {SECRET} , that a single man in possession of a good for
 def one_checkpoint(redacted: bool = False) -> str:
     """The report on one checkpoint."""
     result, curves = made_up_audit(["tuned"], n=250)
-    return render(redact(result) if redacted else result, curves)
+    return render(redact(result, Disguise(b"secret")) if redacted else result, curves)
 
 
 def many_checkpoints(count: int) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -60,6 +62,16 @@ def config(kind, **overrides):
         "granite": lambda: GraniteConfig(**{**_LLAMA, **wide, "logits_scaling": 8.0, **overrides}),
     }
     return kinds[kind]()
+
+
+def with_an_end(tokenizer):
+    """A tokenizer that puts an end of text after each text, as T5's and some of Llama's do, and
+    before it, as a beginning."""
+    ends = copy.deepcopy(tokenizer)
+    ends._tokenizer.post_processor = TemplateProcessing(
+        single="<end> $A <end>", special_tokens=[("<end>", tokenizer.eos_token_id)]
+    )
+    return ends
 
 
 def save_tiny(folder, kind="gpt2", *, seed=0, **overrides):

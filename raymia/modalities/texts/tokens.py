@@ -10,9 +10,12 @@ from raymia.modalities.texts.resolve_training import load_tokenizer
 from raymia.models.causal.rendering import reader_for
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import AnyCheckpoint
+from raymia.util.pieces import pieces
 
 SAMPLE = 500
 """Records that are counted, at least; spread evenly over all."""
+COUNTED = 100_000
+"""Characters of a text that are cut into tokens; the rest counts as these do."""
 
 
 class TokenCounts:
@@ -51,7 +54,7 @@ class TokenCounts:
 
 
 def count_tokens(checkpoint: CausalCheckpoint, texts: list[str]) -> list[int]:
-    """Tokens of each text, uncut.
+    """Tokens of each text, uncut; of one that is longer than what is counted, in proportion.
 
     Raises
     ------
@@ -59,4 +62,10 @@ def count_tokens(checkpoint: CausalCheckpoint, texts: list[str]) -> list[int]:
         If transformers cannot load the tokenizer.
     """
     reader = reader_for(load_tokenizer(*checkpoint.tokenizer_source), checkpoint.training)
-    return [len(record.ids) for record in reader.read(texts)]
+    if checkpoint.training is not None:  # a payload is no text that could be cut
+        return [len(record.ids) for piece in pieces(texts) for record in reader.read(piece)]
+    counts = [len(record.ids) for record in reader.read([text[:COUNTED] for text in texts])]
+    return [
+        round(count * max(1.0, len(text) / COUNTED))
+        for count, text in zip(counts, texts, strict=True)
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from raymia.models.autoencoders.vae.network import (
     normal_divergence,
     squared_error,
 )
+from raymia.models.source import read_json
 from raymia.models.whole_weights import load_whole
 from raymia.util.errors import InputError
 from raymia.util.optional import require
@@ -94,5 +94,5 @@ def build_kl_autoencoder(folder: Path) -> KlAutoencoder:
     require("diffusers", "models of the class AutoencoderKL")
     from diffusers import AutoencoderKL
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     return KlAutoencoder(AutoencoderKL.from_config(config)).train()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
+from raymia.models.source import read_json
 from raymia.models.whole_weights import refuse_missing, refuse_unused
 from raymia.storage.safetensors import read_header
 from raymia.util.errors import InputError
@@ -48,7 +48,7 @@ def switchable_method(adapter: str) -> str | None:
     replicated layers, an enlarged embedding) or the model's inputs (prefixes, prompts). A setting
     that is not known to be harmless counts as such a change.
     """
-    config = json.loads((Path(adapter) / CONFIG).read_text(encoding="utf-8"))
+    config = read_json(Path(adapter) / CONFIG)
     method = config.get("peft_type")
     settings = {key: value for key, value in config.items() if value and key not in _HARMLESS}
     plain = all(value in _HARMLESS_IF.get(key, ()) for key, value in settings.items())

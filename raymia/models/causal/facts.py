@@ -168,6 +168,11 @@ def _count(tensors: Mapping[str, TensorHeader]) -> int:
 def _refuse_others(config: Any, path: Path, where: str) -> None:
     """Refuse what is no causal language model, by its config."""
     kind, classes = config.model_type, config.architectures or ()
+    if not isinstance(classes, list | tuple):
+        raise InputError(
+            f"{where}: {path}/config.json: `architectures` should be a list of names, but is "
+            f"{classes!r}"
+        )
     why = None
     if getattr(config, "is_encoder_decoder", False):
         why = "it has an encoder, and raymia scores decoders alone"

@@ -47,6 +47,7 @@ class CausalLMFamily:
                 max_tokens=checkpoint.max_tokens,
                 long_texts=checkpoint.long_texts,
                 stride=checkpoint.stride,
+                window_bos=checkpoint.window_bos,
                 one_by_one=checkpoint.weights_are == "int8",
                 training=checkpoint.training,
             )

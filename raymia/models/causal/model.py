@@ -20,7 +20,7 @@ import torch
 from raymia.models.batching import run_batched, worthwhile_tokens
 from raymia.models.causal.facts import context_length
 from raymia.models.causal.head import Head
-from raymia.models.causal.reading import Bools, Reader, Rendered, beginnings
+from raymia.models.causal.reading import Bools, Reader, Rendered, beginnings, encoded
 from raymia.models.causal.rendering import reader_for
 from raymia.models.causal.training import Training
 from raymia.models.causal.windows import Window, windows
@@ -72,6 +72,7 @@ class CausalLM:
     max_tokens : tokens per forward pass of a text; None takes the model's context.
     long_texts : whether longer texts are cut, or read in overlapping windows (:func:`windows`).
     stride : tokens from one window to the next; None takes half of ``max_tokens``.
+    window_bos : whether later windows begin as texts do, with the tokenizer's BOS.
     one_by_one : never put two texts in a batch, as LLM.int8 needs it.
     training : how records are read; None reads plain texts.
     """
@@ -85,6 +86,7 @@ class CausalLM:
         max_tokens: int | None = None,
         long_texts: LongTexts = "cut",
         stride: int | None = None,
+        window_bos: bool = False,
         one_by_one: bool = False,
         training: Training | None = None,
     ) -> None:
@@ -95,9 +97,15 @@ class CausalLM:
         self.device = model.get_input_embeddings().weight.device
         limits = [max_tokens, _context_left(model)]
         self.max_tokens = min((n for n in limits if n is not None), default=None)
-        if stride is not None and self.max_tokens is not None and stride >= self.max_tokens:
+        self._lead = [tokenizer.bos_token_id] if window_bos else []
+        if self._lead == [None]:
             raise InputError(
-                f"stride: {stride} is not less than the {self.max_tokens} tokens that the model "
+                "window_bos: this tokenizer has no beginning-of-text token; leave the key out"
+            )
+        room = None if self.max_tokens is None else self.max_tokens - len(self._lead)
+        if stride is not None and room is not None and stride >= room:
+            raise InputError(
+                f"stride: {stride} is not less than the {room} tokens that the model "
                 "reads at once, so the first token of a window would have no context; give a "
                 "smaller stride"
             )
@@ -109,8 +117,7 @@ class CausalLM:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenize as the tokenizer does by default (a BOS where it adds one), uncut."""
-        ids: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
-        return ids
+        return encoded(self.tokenizer, texts)
 
     @property
     def rows(self) -> int:
@@ -144,14 +151,16 @@ class CausalLM:
             return []
         full = self.known((reader or self.reader).read(texts))
         parts = [(record, part) for record in full for part in self._parts(len(record.ids))]
-        ids = [record.ids[part.start : part.end] for record, part in parts]
+        ids = [
+            self._lead[: part.lead] + record.ids[part.start : part.end] for record, part in parts
+        ]
         wanted = [_wanted(record, part) for record, part in parts]
 
         def run(batch: list[int]) -> list[Columns]:
             answers = self._forward([ids[i] for i in batch], [wanted[i] for i in batch], moments)
             # Output o predicts token o + 1, and the first token of a text is not scored.
             known = [
-                max(0, parts[i][1].scored_from - parts[i][1].start - 1) if wanted[i] is None else 0
+                max(0, parts[i][1].scored_from - _first(parts[i][1])) if wanted[i] is None else 0
                 for i in batch
             ]
             return [
@@ -175,7 +184,7 @@ class CausalLM:
             return [Window(0, length, 0)]
         if self.long_texts == "cut":
             return [Window(0, self.max_tokens, 0)]
-        return windows(length, self.max_tokens, self.stride)
+        return windows(length, self.max_tokens, self.stride, len(self._lead))
 
     @torch.inference_mode()
     def _forward(
@@ -207,9 +216,14 @@ def _wanted(record: Rendered, part: Window) -> Bools | None:
     """Which tokens of a window are scored, of those that have a context; None for all of them."""
     if record.scored is None:
         return None
-    chosen = record.scored[part.start + 1 : part.end].copy()
-    chosen[: max(0, part.scored_from - part.start - 1)] = False
+    chosen = record.scored[_first(part) : part.end].copy()
+    chosen[: max(0, part.scored_from - _first(part))] = False
     return chosen
+
+
+def _first(part: Window) -> int:
+    """The first token of a window that has a context: what is before it in the window."""
+    return part.start + 1 - part.lead
 
 
 def chosen_of(

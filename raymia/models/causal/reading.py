@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from raymia.util.pieces import pieces
+
 Bools = npt.NDArray[np.bool_]
 
 
@@ -71,16 +73,15 @@ class PlainReader:
         self.tokenizer = tokenizer
 
     def read(self, payloads: Sequence[str]) -> list[Rendered]:
-        if not payloads:
-            return []
-        ids: list[list[int]] = self.tokenizer(list(payloads), verbose=False)["input_ids"]
-        return [Rendered(tokens) for tokens in ids]
+        return [Rendered(tokens) for tokens in encoded(self.tokenizer, payloads)]
 
     def read_after(self, payloads: Sequence[str]) -> list[Rendered]:
-        ids: list[list[int]] = self.tokenizer(
-            list(payloads), add_special_tokens=False, verbose=False
-        )["input_ids"]
-        return [Rendered(tokens) for tokens in ids]
+        """An end that the tokenizer adds stays: what is scored is the same as without a prefix."""
+        bare = encoded(self.tokenizer, payloads, add_special_tokens=False)
+        whole = encoded(self.tokenizer, payloads)
+        return [
+            Rendered(_without_beginning(ids, own)) for ids, own in zip(whole, bare, strict=True)
+        ]
 
     def before(self, payloads: Sequence[str]) -> list[int]:
         return beginnings(self.tokenizer, ["\n\n".join(payloads) + "\n\n"])[0]
@@ -100,11 +101,27 @@ class PlainReader:
 def beginnings(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Tokens of texts that something is to follow: without the end that some tokenizers add."""
     end = tokenizer.eos_token_id
-    encoded: list[list[int]] = tokenizer(list(texts), verbose=False)["input_ids"]
     return [
         ids[:-1] if ids and ids[-1] == end and not text.endswith(tokenizer.eos_token) else ids
-        for ids, text in zip(encoded, texts, strict=True)
+        for ids, text in zip(encoded(tokenizer, texts), texts, strict=True)
     ]
+
+
+def encoded(tokenizer: Any, texts: Sequence[str], **options: Any) -> list[list[int]]:
+    """Tokens of texts, uncut."""
+    return [
+        ids
+        for piece in pieces(texts)
+        for ids in tokenizer(piece, verbose=False, **options)["input_ids"]
+    ]
+
+
+def _without_beginning(whole: list[int], own: list[int]) -> list[int]:
+    """The tokens of a text from its own first one on; its own alone where it has others with what
+    the tokenizer adds."""
+    added = len(whole) - len(own)
+    starts = (n for n in range(added + 1) if whole[n : n + len(own)] == own)
+    return whole[start:] if own and (start := next(starts, None)) is not None else own
 
 
 def rest_begins(text: str, share: float) -> int:

@@ -51,7 +51,7 @@ class CausalCheckpoint(FileCheckpoint):
     ----------
     path : folder with config, tokenizer and safetensors (of the base where there is an adapter).
     adapter : folder of a PEFT adapter, or None.
-    long_texts, stride : as the audit file has them.
+    long_texts, stride, window_bos : as the audit file has them.
     gguf_file : name of a GGUF file in the folder, which then stands for everything else in it.
     facts : what configs and headers say of the base.
     virtual_tokens : tokens that the adapter puts before each text.
@@ -67,6 +67,7 @@ class CausalCheckpoint(FileCheckpoint):
     trust_remote_code: bool
     long_texts: LongTexts = "cut"
     stride: int | None = None
+    window_bos: bool = False
     gguf_file: str | None = None
     virtual_tokens: int = 0
     training: Training | None = None
@@ -163,6 +164,8 @@ class CausalCheckpoint(FileCheckpoint):
         # Named only where they are used: evidence from before there were windows keeps its key, and
         # that on weights without their scales, or tokens of the base's tokenizer, has another.
         more: dict[str, Any] = {} if self.long_texts == "cut" else {"windows": self.stride}
+        if self.window_bos:
+            more["window_bos"] = True
         if self.facts.saved_as is not None:
             more["saved_as"] = self.facts.saved_as
         if self.training is not None:
@@ -232,6 +235,7 @@ def resolve_causal_lm(
         trust_remote_code=spec.trust_remote_code,
         long_texts=spec.long_texts,
         stride=spec.stride,
+        window_bos=spec.window_bos,
         gguf_file=spec.gguf_file,
         facts=facts,
         virtual_tokens=virtual_tokens,
@@ -275,7 +279,10 @@ def _virtual_tokens(path: Path, once: Once, where: str) -> int:
         raise InputError(f"{where}: {path} has no {CONFIG}, so it is no PEFT adapter")
     config = read_json(path / CONFIG, where)
     weights_in(path, where, once, WEIGHTS)
-    return int(config.get("num_virtual_tokens") or 0)
+    count = config.get("num_virtual_tokens") or 0
+    if not isinstance(count, int):
+        raise InputError(f"{where}: {path / CONFIG}: `num_virtual_tokens` is {count!r}, no number")
+    return count
 
 
 def _fitting(

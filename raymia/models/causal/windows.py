@@ -14,27 +14,31 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens ``start`` to ``end`` of a text, of which those from ``scored_from`` are scored."""
+    """Tokens ``start`` to ``end`` of a text, of which those from ``scored_from`` are scored; after
+    ``lead`` tokens that begin a text."""
 
     start: int
     end: int
     scored_from: int
+    lead: int = 0
 
 
-def windows(length: int, context: int, stride: int) -> list[Window]:
+def windows(length: int, context: int, stride: int, lead: int = 0) -> list[Window]:
     """Cover a text so that each token but the first is scored once.
 
-    After the first window a token has at least ``context - stride`` tokens before it in its window.
+    After the first window a token has at least ``context - stride`` tokens before it in its window,
+    those that lead it among them.
 
     Parameters
     ----------
     length : tokens of the text, more than ``context``.
     context : tokens per window.
     stride : how many tokens a window scores that the one before did not read; from 1 to
-        ``context - 1``.
+        ``context - lead - 1``.
+    lead : tokens that each window after the first begins with, and that are none of the text.
     """
     found = [Window(0, context, 0)]
     while (scored := found[-1].end) < length:
         end = min(scored + stride, length)
-        found.append(Window(end - context, end, scored))
+        found.append(Window(end - (context - lead), end, scored, lead))
     return found

@@ -6,11 +6,14 @@ import os
 import random
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import requests
 
+from raymia.models.endpoints.answers import TooLongError, body_of, within
 from raymia.util.errors import RaymiaError
+from raymia.util.strict_json import parse_json
 
 KEY_VARIABLE = "RAYMIA_ENDPOINT_KEY"
 RETRIED = {408, 429, 500, 502, 503, 504}
@@ -68,7 +71,7 @@ class EndpointClient:
     ----------
     url : the base, to which paths are added.
     requests_per_minute : of this client, tries included; None sets no limit.
-    timeout_seconds : to connect, and between two bytes of an answer.
+    timeout_seconds : for one answer, from the first byte that is sent to the last that comes.
     retries : further tries after a lost connection, a timeout, or a status of `RETRIED`.
     """
 
@@ -108,14 +111,18 @@ class EndpointClient:
             self._pace.wait()
             wait: float | None = None
             try:
-                response = self._session().request(
-                    method, self.url + path, json=body, timeout=self.timeout, allow_redirects=False
+                session = self._session()
+                response, content = within(
+                    self.timeout, partial(self._ask, session, method, path, body)
                 )
+            except TooLongError as error:
+                raise RaymiaError(f"{self.url}{path}: {error}, which is no answer") from None
             except requests.RequestException as error:
                 failure = type(error).__name__
+                del self._local.session  # it may still be busy with this
             else:
                 if response.status_code not in RETRIED:
-                    return self._json(response, path)
+                    return self._json(response, content, path)
                 failure = f"status {response.status_code}"
                 wait = _retry_after(response)
             if number < self.retries:
@@ -128,6 +135,15 @@ class EndpointClient:
             "`timeout_seconds` and `requests_per_minute` are keys of the target"
         )
 
+    def _ask(
+        self, session: requests.Session, method: str, path: str, body: dict[str, Any] | None
+    ) -> tuple[requests.Response, bytes]:
+        response = session.request(
+            method, self.url + path, json=body, timeout=self.timeout, allow_redirects=False,
+            stream=True, headers={"Accept-Encoding": "gzip, deflate"},
+        )  # fmt: skip
+        return response, body_of(response)
+
     def _session(self) -> requests.Session:
         if not hasattr(self._local, "session"):  # a Session is not made for many threads
             self._local.session = requests.Session()
@@ -135,24 +151,24 @@ class EndpointClient:
         session: requests.Session = self._local.session
         return session
 
-    def _json(self, response: requests.Response, path: str) -> Any:
+    def _json(self, response: requests.Response, content: bytes, path: str) -> Any:
         where, status = f"{self.url}{path}", response.status_code
         if status in (401, 403):  # its words may quote the key
             state = "is not accepted" if self.key else "is not set in the environment here"
             raise RefusedError(f"{where}: status {status}; {KEY_VARIABLE} {state}", status)
         if status != 200:
-            raise RefusedError(f"{where}: status {status}: {self._words(response)}", status)
+            raise RefusedError(f"{where}: status {status}: {self._words(content)}", status)
         try:
-            return response.json()
-        except requests.JSONDecodeError:
+            return parse_json(content)
+        except ValueError:
             kind = response.headers.get("Content-Type", "no content type")
             raise RaymiaError(
-                f"{where}: expected JSON, got {kind}: {self._words(response)!r}; `endpoint` should "
+                f"{where}: expected JSON, got {kind}: {self._words(content)!r}; `endpoint` should "
                 "be the address of an OpenAI-compatible API, which mostly ends in /v1"
             ) from None
 
-    def _words(self, response: requests.Response) -> str:
-        text = " ".join(response.text.split())
+    def _words(self, content: bytes) -> str:
+        text = " ".join(content[: 20 * SHOWN].decode(errors="replace").split())
         return (text.replace(self.key, "***") if self.key else text)[:SHOWN]
 
 

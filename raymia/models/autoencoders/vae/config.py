@@ -29,8 +29,8 @@ class MmdConfig(Strict):
     weight: float = Field(
         default=3.0,
         gt=0,
-        description="of the squared discrepancy; pythae's `reg_weight` is multiplied by the batch "
-        "size, so that its default, 0.03, is 3 at batches of 100",
+        description="of the squared discrepancy; pythae 0.1.2 weighs the same by its `reg_weight`, "
+        "0.03 by default",
     )
 
 

@@ -1,0 +1,171 @@
+"""What is passed on names no file, and no record by what can be guessed."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from made_up_run import made_up_curves, made_up_result, made_up_scores
+
+from raymia.cli.main import compare, gate, report
+from raymia.evidence.secret import SECRET_FILE, secret_of
+from raymia.report.files import write_report, write_run
+from raymia.results.disguise import Disguise
+from raymia.results.folder import load_run
+from raymia.results.redaction import redact
+from raymia.results.result import Dropped, FailedTarget, ReferenceCard, SetAside
+from raymia.storage.files import Folder
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest_bytes
+
+FOLDER = "/home/ada/patients of 2026"
+ID = digest_bytes(b"a text that is easily guessed")
+SPEC = {
+    "name": "reviews",
+    "records": {
+        "members": [f"{FOLDER}/surgery.jsonl", "s3://clinic/surgery"],
+        "non_members": ["~/others.csv"],
+    },
+    "targets": [{"name": "tuned", "model": f"{FOLDER}/models/tuned"}, {"model": "org/model"}],
+}
+
+
+def leaky(**more):
+    return made_up_result(
+        made_up_scores(),
+        audit_yaml=yaml.safe_dump(SPEC | more),
+        records={"members": 60, "non_members": 60, "candidates": 0, "set_aside": 3},
+        set_aside=[
+            SetAside(where=f"{FOLDER}/surgery.jsonl line 3", record_id=ID, reason="empty"),
+            SetAside(
+                where="s3://clinic/surgery/part one.jsonl row 4",
+                record_id=None,
+                reason=f"a repetition of {FOLDER}/surgery.jsonl line 1",
+            ),
+            SetAside(
+                where=f"{FOLDER}/pictures/surgery 1.png",
+                record_id=None,
+                reason="no such file; came: surgery 2.png",
+            ),
+        ],
+        dropped=[Dropped(stage="tuned", record_id=ID, neighbor=None, reason=f"lost {ID}")],
+        dropped_total=1,
+        references=[
+            ReferenceCard(
+                target="tuned", name="base", kind="base", model=f"{FOLDER}/models/surgery"
+            )
+        ],
+        failed=[FailedTarget(name="x", reason="/tmp/surgery/x.safetensors: damaged")],
+        problems=[f"file://{FOLDER}/surgery: gone", "see s3://clinic/surgery/x, and ask"],
+    )
+
+
+def redacted(result, secret=b"secret"):
+    return redact(result, Disguise.of_audit(secret, result.audit_yaml))
+
+
+def test_no_path_and_no_id_that_can_be_guessed_is_left():
+    told = redacted(leaky()).model_dump_json()
+    for word in ("surgery", "ada", "patients", "clinic", "others.csv", ID, "/tmp"):
+        assert word not in told
+    for word in ("org/model", "tuned", " line 3", " row 4", "a repetition of", "damaged"):
+        assert word in told
+
+
+def test_the_same_secret_gives_the_same_names_and_another_gives_others():
+    one, same, other = (redacted(leaky(), secret) for secret in (b"1", b"1", b"2"))
+    assert one == same
+    assert one.dropped[0].record_id != other.dropped[0].record_id
+    assert one.set_aside[0].record_id == one.dropped[0].record_id
+    assert one.set_aside[0].where != other.set_aside[0].where
+    assert redact(one, Disguise(b"2")) is one
+
+
+def test_formulas_and_sources_stay_as_they_are():
+    assert redacted(leaky()).attacks == leaky().attacks
+
+
+def test_scores_are_called_by_the_same_names(tmp_path):
+    store, run, scores = tmp_path / "store", tmp_path / "run", made_up_scores()
+    store.mkdir()
+    write_run(str(run), leaky(store=str(store)), [scores], made_up_curves(scores))
+    write_report(str(run), redacted=True)
+    secret = (store / SECRET_FILE).read_bytes()
+    read, table = load_run(str(run))
+    ids = scores["record_id"].to_pylist()
+    assert table["record_id"].to_pylist() == [Disguise(secret).id(one) for one in ids]
+    others, expected = (t.drop_columns(["record_id"]).to_pandas() for t in (table, scores))
+    assert others.equals(expected)
+    assert read.dropped[0].record_id == Disguise(secret).id(ID)
+    before = (run / "metrics.json").read_bytes()
+    write_report(str(run), redacted=True)
+    assert (run / "metrics.json").read_bytes() == before
+    for file in run.iterdir():
+        assert secret not in file.read_bytes()
+
+
+def test_the_secret_of_a_store_is_drawn_once_and_is_its_owners_alone(tmp_path):
+    store = Folder(str(tmp_path))
+    assert secret_of(store) == secret_of(store)
+    assert len(secret_of(store)) == 32
+    assert (tmp_path / SECRET_FILE).stat().st_mode & 0o077 == 0
+
+
+def test_a_store_that_is_gone_is_not_made_for_its_secret(tmp_path):
+    gone = Folder(str(tmp_path / "gone"))
+    assert secret_of(gone) != secret_of(gone)
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_column_of_ids_is_keyed_as_each_is():
+    column, disguise = pa.chunked_array([["a", "b"], ["a"]]), Disguise(b"s")
+    assert disguise.ids(column).to_pylist() == [disguise.id(one) for one in "aba"]
+
+
+# ------------------------------------------------------------------ scores and metrics
+
+
+@pytest.fixture
+def run(tmp_path):
+    scores = made_up_scores()
+    write_run(str(tmp_path / "run"), made_up_result(scores), [scores], made_up_curves(scores))
+    return tmp_path / "run"
+
+
+def refused(run, says):
+    """By all three commands that read a run."""
+    for command in (
+        lambda: report(str(run)),
+        lambda: gate(str(run), ["any.auc > 0.5"]),
+        lambda: compare(str(run), str(run)),
+    ):
+        with pytest.raises(InputError, match=says):
+            command()
+
+
+def test_scores_that_were_changed_are_refused(run):
+    table = pq.read_table(run / "scores.parquet")
+    place = table.schema.get_field_index("score")
+    changed = pa.array([1.0] * table.num_rows, pa.float64())
+    pq.write_table(table.set_column(place, "score", changed), run / "scores.parquet")
+    refused(run, "not the file that metrics.json beside it was measured from")
+
+
+def test_metrics_that_were_changed_are_refused(run):
+    content = json.loads((run / "metrics.json").read_text())
+    content["metrics"] = content["metrics"][1:]
+    (run / "metrics.json").write_text(json.dumps(content))
+    refused(run, r"its metrics are not those that were measured from scores\.parquet")
+
+
+def test_runs_that_know_nothing_of_their_scores_and_runs_without_scores_are_read(run):
+    (run / "scores.parquet").rename(run / "elsewhere")
+    assert write_report(str(run))
+    content = json.loads((run / "metrics.json").read_text())
+    del content["scores_sha256"]
+    (run / "metrics.json").write_text(json.dumps(content))
+    (run / "elsewhere").rename(run / "scores.parquet")
+    assert write_report(str(run))
