@@ -127,6 +127,10 @@ class Modality(Portable, ABC):
         """What a reference is made from that a target has a part in."""
         raise NotImplementedError(f"no reference is made for {self.section.what}")
 
+    def reference_for(self, inputs: Inputs, name: str, target: str) -> AnyCheckpoint:
+        """A reference that exists already, as it is asked about the records of a target's audit."""
+        return inputs.references[name]
+
     # What attacks see.
 
     @abstractmethod
@@ -192,6 +196,12 @@ class Modality(Portable, ABC):
     def describe_record(self, inputs: Inputs, row: int, target: str) -> Any:
         """A record as a target reads it, for the terminal."""
         raise InputError(f"only texts are shown in the terminal, and these are {self.section.what}")
+
+    def facts_of_made(
+        self, inputs: Inputs, store: EvidenceStore, recipe: Recipe
+    ) -> Mapping[str, float]:
+        """What a reader of the report should know of what a target generated for a reference."""
+        return {}
 
     def neighbor_quality(
         self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan

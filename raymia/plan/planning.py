@@ -271,7 +271,10 @@ class _Planner:
         ]
         pool = inputs.spec.resources.reference
         if preparation is None:
-            checkpoint: AnyCheckpoint = inputs.references[name]
+            checkpoint = inputs.modality.reference_for(inputs, name, target)
+            if checkpoint is not inputs.references[name]:
+                own = f"reference:{name}:{target}"
+                return self._stage(own, "reference", checkpoint, pool, asking, target)
             return self._stage(f"reference:{name}", "reference", checkpoint, pool, asking, None)
         recipe = preparation.recipe
         place = self.lookup.store.prepared_path(recipe.key) if preparation.ready else None

@@ -131,7 +131,7 @@ def make_reference(
     The texts are committed on their own first, so a run that is killed while it fine-tunes does not
     ask the target for them again.
     """
-    texts = _stored_texts(recipe, store)
+    texts = stored_texts(recipe, store)
     training = recipe.target.training
     if texts is None:
         target = load_causal_lm(recipe.target, batch_tokens=batch_tokens)
@@ -246,7 +246,8 @@ def _refuse_one_beginning(
     )
 
 
-def _stored_texts(recipe: SelfPromptRecipe, store: EvidenceStore) -> list[str] | None:
+def stored_texts(recipe: SelfPromptRecipe, store: EvidenceStore) -> list[str] | None:
+    """What the target wrote, as payloads; None where it has not yet."""
     if store.prepared_facts(recipe.material_key) is None:
         return None
     folder = store.prepared_path(recipe.material_key)

@@ -52,10 +52,12 @@ class PrefixQuestion(Question):
     """The summed log-probability of the record after texts of the population (ReCaLL, arXiv
     2406.15968).
 
-    ``shots`` are the texts, in their order; none of them is a record that is scored.
+    ``shots`` are the texts, in their order; none of them is a record that is scored. Of other
+    records ``as_text`` takes the words that are scored alone.
     """
 
     shots: tuple[str, ...]
+    as_text: bool = False
     name = "prefixed"
     section = "prefix"
     needs = frozenset({"prefixes"})
@@ -65,7 +67,8 @@ class PrefixQuestion(Question):
 
     @classmethod
     def set_up(cls, setup: Setup) -> Sequence[Question]:
-        return [cls(_shots(setup.population, setup.spec.probes.prefix.shots))]
+        spec = setup.spec.probes.prefix
+        return [cls(_shots(setup.population, spec.shots), spec.as_text)]
 
     @classmethod
     def lacking(cls, spec: AuditSpec) -> str | None:
@@ -77,12 +80,13 @@ class PrefixQuestion(Question):
         )
 
     def key_parts(self) -> Mapping[str, Any]:
-        return {"shots": digest(list(self.shots))}
+        shots = {"shots": digest(list(self.shots))}
+        return {**shots, "as_text": True} if self.as_text else shots
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
         from raymia.models.causal.conditional import answer_after, prefix_tokens
 
-        prefix = prefix_tokens(model, self.shots)
+        prefix = prefix_tokens(model, self.shots, as_text=self.as_text)
         answers = answer_after(model, prefix, [item.payload for item in items])
         rows = [
             sum_row(
@@ -107,7 +111,8 @@ class MemberPrefixQuestion(PrefixQuestion):
 
     @classmethod
     def set_up(cls, setup: Setup) -> Sequence[Question]:
-        return [cls(_shots(setup.known_members, setup.spec.probes.prefix.shots))]
+        spec = setup.spec.probes.prefix
+        return [cls(_shots(setup.known_members, spec.shots), spec.as_text)]
 
     @classmethod
     def lacking(cls, spec: AuditSpec) -> str | None:

@@ -263,7 +263,7 @@ def _stage_counts(run: Run) -> Iterator[StageCount]:
 
 def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
     """What the references are, and how good those are that were made for this audit."""
-    specs = run.inputs.spec.references
+    specs, modality = run.inputs.spec.references, run.inputs.modality
     for plan in run.after:
         recipes = {p.reference: p.recipe for p in plan.preparations}
         for name in plan.references:
@@ -275,7 +275,9 @@ def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
                 name=name,
                 kind=spec.kind,
                 model=base.model if isinstance(base, ModelSpec) else "",
-                facts=facts or {},
+                facts={**facts, **modality.facts_of_made(run.inputs, run.store, recipes[name])}
+                if facts
+                else {},
             )
 
 

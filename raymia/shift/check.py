@@ -227,7 +227,7 @@ def _guessers(records: KnownRecords) -> Iterator[_Guesser]:
         sizes = compressed_sizes(records.texts)
         yield _Guesser("zlib", "the compressed size of the text", values=sizes)
         if records.prompts:
-            title = "prompts, which are not scored,"
+            title = "prompts (which are not scored)"
             yield _Guesser("prompt", title, _ridge_on(records.prompts))
     else:
         looks = KernelRidge(ImageFeatures(statistics(images)))

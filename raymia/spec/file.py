@@ -282,7 +282,9 @@ def _target_paths(
     target: AnyTarget, weights: Callable[[str], str], data: Callable[[str], str]
 ) -> AnyTarget:
     if isinstance(target, EndpointTarget):
-        return target
+        tokenizer = None if target.tokenizer is None else weights(target.tokenizer)
+        training = _training_paths(target.training, data)
+        return target.model_copy(update={"tokenizer": tokenizer, "training": training})
     if isinstance(target, SamplesTarget):
         return target.model_copy(update={"samples": [data(path) for path in target.samples]})
     if isinstance(target, TargetSetSpec):

@@ -150,6 +150,14 @@ class EndpointTarget(Strict):
     endpoint: str = Field(description="base URL of the API, as https://host/v1")
     served_model: str = Field(min_length=1, description="name that the server knows the model by")
     name: Name = Field(description="what the report calls it")
+    tokenizer: str | None = Field(
+        default=None,
+        description="folder or hub name of the served model's tokenizer, for records that are more "
+        "than texts, which are sent as its tokens",
+    )
+    training: TrainingSpec | None = Field(
+        default=None, description="how it was trained; default: the audit's `training`"
+    )
     requests_per_minute: int | None = Field(
         default=None, ge=1, description="at most, by all actors together; default: no limit"
     )

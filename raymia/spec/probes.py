@@ -19,6 +19,11 @@ class PrefixSpec(Strict):
     """Texts that are put before a record, from `records.population` and `records.known_members`."""
 
     shots: int = Field(default=10, ge=1, description="how many; fewer where the context is short")
+    as_text: bool = Field(
+        default=False,
+        description="of records that a template writes, put the scored words alone before a "
+        "record, as plain text, and not whole conversations",
+    )
 
 
 class SwapsSpec(Strict):

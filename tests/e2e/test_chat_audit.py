@@ -15,6 +15,7 @@ from small_chat_audit import conversation, write_chat_audit
 from transformers import AutoTokenizer
 
 from raymia.cli.plan import audit_plan
+from raymia.cli.show import show
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit
@@ -114,6 +115,7 @@ def test_the_reference_was_made_of_answers_and_says_so(done):
     facts = json.dumps(card.model_dump(mode="json"))
     for fact in ("prompts_begin_with_the_same_tokens", "ended_by_themselves", "mean_tokens"):
         assert fact in facts
+    assert 0 <= card.facts["ngrams_shared_with_members"] < 0.5
 
 
 def test_what_is_assumed_stands_in_the_plan_and_in_the_report(done):
@@ -133,6 +135,30 @@ def test_the_report_shows_what_was_scored_and_what_was_not(done):
     assert any(piece.part == "scored" and piece.log_prob is not None for piece in pieces)
     page = Path(spec.output, "report.html").read_text(encoding="utf-8")
     assert '<span class="context">' in page
+
+
+def test_a_record_is_shown_with_what_is_scored_between_brackets(tmp_path, capsys):
+    file = write_chat_audit(tmp_path, count=2)
+    inputs = resolve_inputs(load_spec(file))
+    show(file, inputs.records.ids[1][:12], None)
+    turns = json.loads(inputs.records.table["payload"][1].as_py())["messages"]
+    printed = capsys.readouterr().out
+    question, answer = (turn["content"] for turn in turns)
+    assert f"<|user|>\n\n{question}<|eot|><|assistant|>\n\n\u27e6{answer}<|eot|>\u27e7" in printed
+    assert re.search(r"\d+ tokens, of which \d+ are scored; 0 more were cut off", printed)
+    with pytest.raises(InputError, match="4 records have an id that begins with ''"):
+        show(file, "", None)
+    with pytest.raises(InputError, match="no record has an id that begins with 'zz'"):
+        show(file, "zz", None)
+
+
+def test_what_a_training_cut_off_is_shown_as_that(tmp_path, capsys):
+    training = {"template": "template.jinja", "max_length": 40}
+    file = write_chat_audit(tmp_path, count=2, training=training)
+    show(file, resolve_inputs(load_spec(file)).records.ids[0], None)
+    printed = capsys.readouterr().out
+    assert "40 tokens, of which" in printed
+    assert not printed.rstrip().endswith("\u27e7")
 
 
 def test_self_prompting_needs_no_prompts(tmp_path, other):
@@ -217,14 +243,37 @@ def test_a_template_that_writes_the_day_writes_that_of_the_training(tmp_path):
     refused(tmp_path, "in a form that it makes up", training=dated)
 
 
-def test_targets_that_were_trained_otherwise_share_no_reference(tmp_path):
-    targets = [
-        {"name": "one", "model": str(BASE)},
-        {"name": "two", "model": str(BASE),
-         "training": {"template": "template.jinja", "loss_on": "all"}},
-    ]  # fmt: skip
-    references = {"base": {"model": str(BASE)}}
-    refused(tmp_path, "was trained otherwise than", targets=targets, references=references)
+OTHERWISE = [
+    {"name": "one", "model": str(BASE)},
+    {"name": "two", "model": str(BASE),
+     "training": {"template": "template.jinja", "loss_on": "all"}},
+]  # fmt: skip
+
+
+def test_each_target_is_compared_with_references_that_read_as_it_was_trained(tmp_path, other):
+    file = write_chat_audit(
+        tmp_path,
+        count=4,
+        targets=OTHERWISE,
+        references={"base": {"model": str(other)}},
+        attacks=["ez@base", "difference@base"],
+    )
+    inputs = resolve_inputs(load_spec(file))
+    plans = plan_audit(inputs, EvidenceStore(str(tmp_path / "store")))
+    stages = [stage.name for plan in plans for stage in plan.references.values()]
+    assert stages == ["reference:base", "reference:base:two"]
+    result = run_audit(load_spec(file), console())
+    assert result.complete, result.problems
+    assert {(m.target, m.attack, m.n_members) for m in result.metrics} == {
+        (target, attack, 4)
+        for target in ("one", "two")
+        for attack in ("ez@base", "difference@base")
+    }
+
+
+def test_neighbors_serve_targets_that_were_trained_on_the_same_parts_alone(tmp_path):
+    neighbors = {"kind": "substitute", "count": 2}
+    refused(tmp_path, "on other parts of the records", targets=OTHERWISE, neighbors=neighbors)
 
 
 def test_a_checkpoints_own_template_is_taken_and_that_of_its_copy_is_the_same(tmp_path):

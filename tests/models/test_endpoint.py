@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import time
 
 import numpy as np
 import pytest
+from chat_templates import CHATML, chat
 from completions_server import MODEL, SECRET, Manners, completions_server
+from tiny_models import BASE, checkpoint
 
+from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.training import Training
 from raymia.models.endpoints import client as endpoint_client
 from raymia.models.endpoints.client import KEY_VARIABLE
 from raymia.models.endpoints.loader import EndpointLoader
@@ -196,3 +201,49 @@ def test_the_key_goes_to_the_server_and_nowhere_else(server, monkeypatch, texts)
     assert isinstance(pickle.loads(pickle.dumps(quoted.value)), type(quoted.value))
     seen = [caught.value, wrong.value, quoted.value, endpoint, pickle.dumps(endpoint)]
     assert not any(SECRET in str(thing) for thing in seen)
+
+
+# ------------------------------------------------------------------ conversations
+
+TURNS = (chat("Hi", "Good day."), chat("What is a heron?", "A bird.", "And?", "It wades."))
+CHATS = [json.dumps({"messages": turns}) for turns in TURNS]
+TRAINED = Training("chat", "assistant", template=CHATML)
+
+
+def chatting(url):
+    return EndpointLoader(resolved(url, tokenizer=str(BASE)).read_as(TRAINED), actors=1).load()
+
+
+@pytest.mark.parametrize("style", ["vllm", "strict", "writes"])
+def test_conversations_are_sent_as_tokens_and_their_answers_alone_are_scored(server, style):
+    url, manners = server
+    manners.style = style
+    at_hand = load_causal_lm(checkpoint(BASE, training=TRAINED), batch_tokens=512)
+    expected = at_hand.answer(CHATS, moments=False)
+    for ours, theirs in zip(chatting(url).answer(CHATS, moments=False), expected, strict=True):
+        np.testing.assert_allclose(ours.log_prob, theirs.log_prob, atol=1e-5)
+        np.testing.assert_array_equal(ours.token_ids, theirs.token_ids)
+
+
+def test_a_server_that_adds_a_template_of_its_own_is_refused(server):
+    url, manners = server
+    model = chatting(url)
+    manners.wrong = "own_template"
+    with pytest.raises(RaymiaError, match="puts a template of its own around a prompt"):
+        model.answer(CHATS, moments=False)
+
+
+def test_a_conversation_that_cannot_be_rendered_is_answered_with_the_reason(server):
+    url, _ = server
+    (answer,) = chatting(url).answer([json.dumps({"messages": chat("Hi")})], moments=False)
+    assert "no turn of the assistant" in answer.error
+
+
+def test_how_records_are_read_is_part_of_what_an_endpoint_is_filed_under(server):
+    url, _ = server
+    plain, told = resolved(url), resolved(url, tokenizer=str(BASE))
+    assert plain.fingerprint == told.fingerprint
+    read = told.read_as(TRAINED)
+    assert read.fingerprint not in (plain.fingerprint, told.read_as(None).fingerprint)
+    assert told.read_as(None).fingerprint == plain.fingerprint
+    read.check(read.client(share=1))

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from chat_templates import (
     CHATML,
     MARKED,
@@ -19,6 +20,7 @@ from tiny_models import BASE, checkpoint, plain_answer
 from transformers import AutoTokenizer
 
 from raymia.models.causal import rendering
+from raymia.models.causal.conditional import answer_after, prefix_tokens
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.rendering import TrainedReader, within_limits
 from raymia.models.causal.scored_parts import changed_parts, prompt_text, scored_text
@@ -132,6 +134,18 @@ def test_a_template_by_which_no_mask_can_be_told_says_why(tokenizer, template, m
     assert re.search(reason, rendered.error)
 
 
+def test_a_turn_that_the_template_passes_over_is_no_turn_that_was_trained_on(tokenizer):
+    knows_two = CHATML.replace("{{ m.content }}", "{% if m.role in ['user', 'assistant'] %}"
+                               "{{ m.content }}{% endif %}")  # fmt: skip
+    odd = [{"role": "narrator", "content": "It rained."}, *TURNS[:2]]
+    payload = json.dumps({"messages": odd})
+    assert (
+        "nothing of turns of the role 'narrator'"
+        in read(tokenizer, payload, template=knows_two).error
+    )
+    assert read(tokenizer, payload, template=CHATML).error is None
+
+
 def test_a_mask_by_prefixes_holds_where_one_answer_is_all_there_is(tokenizer):
     one = json.dumps({"messages": TURNS[:2]})
     assert read(tokenizer, one, template=NOT_BY_PREFIXES).error is None
@@ -239,3 +253,25 @@ def test_every_part_of_a_training_is_part_of_the_key():
     keys = {checkpoint(BASE).read_as(training).fingerprint for training in trainings}
     assert len({plain, *keys}) == len(trainings) + 1
     assert checkpoint(BASE).read_as(None).fingerprint == plain
+
+
+def test_a_prefix_is_whole_conversations_or_the_words_of_their_answers(asked):
+    other = json.dumps({"messages": chat("Which?", "That one.")})
+    whole = asked.tokenizer.decode(prefix_tokens(asked, [other]))
+    assert whole.startswith("<|im_start|>user\nWhich?<|im_end|>\n")
+    assert whole.endswith("That one.<|im_end|>\n")
+    words = asked.tokenizer.decode(prefix_tokens(asked, [other], as_text=True))
+    assert words == "That one.\n\n"
+
+
+def test_after_a_prefix_the_same_tokens_are_scored(asked):
+    prefix = prefix_tokens(asked, [json.dumps({"messages": chat("Which?", "That one.")})])
+    (answer,) = answer_after(asked, prefix, [CHAT])
+    (alone,) = asked.answer([CHAT], moments=False)
+    assert len(answer.log_prob) == len(alone.log_prob)
+    rendered = asked.reader.read([CHAT])[0]
+    joined = torch.tensor([[*prefix, *rendered.ids]])
+    with torch.inference_mode():
+        log_prob = asked.model(joined).logits[0, :-1].log_softmax(-1)
+    own = log_prob.gather(-1, joined[0, 1:, None])[len(prefix) - 1 :, 0]
+    np.testing.assert_allclose(answer.log_prob, own.numpy()[rendered.scored], atol=1e-4)

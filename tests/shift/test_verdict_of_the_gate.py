@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from records_to_check import (
 )
 from scipy.stats import binom
 
+from raymia.results.wording import shift_line
 from raymia.shift.check import sampled_rows
 
 SEEDS = 20
@@ -184,3 +186,13 @@ def test_an_author_per_group_is_no_shift_if_groups_are_split_at_random():
     units = [f"group {n // 4}" for n in range(240)]
     assert check(texts(marked[:120], marked[120:])).state == "shift"
     assert check(texts(marked[:120], marked[120:], units)).state == "no_shift_found"
+
+
+def test_a_shift_in_prompts_alone_is_named_as_that():
+    answers = some(austen(), 120)
+    prompts = [*some(austen(), 60, 1), *some(king_james(), 60)]
+    found = check(replace(texts(answers[:60], answers[60:]), prompts=prompts))
+    assert found.state == "shift"
+    assert found.strongest.name == "prompt"
+    assert "prompts (which are not scored)" in shift_line(found)
+    assert guess(found, "text").corrected_p_value > 0.05

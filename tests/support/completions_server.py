@@ -33,7 +33,8 @@ class Manners:
     retry_after : header of those failures.
     answers_left : completions until it drops every connection; None never does.
     longest : tokens of the longest text that it takes.
-    wrong : what is wrong with its completions: "html", "no_logprobs", "no_echo", "other_model".
+    wrong : what is wrong with its completions: "html", "no_logprobs", "no_echo", "other_model", and
+        "own_template", which puts tokens before those of a prompt.
     has_models_page : whether there is a /models.
     """
 
@@ -55,6 +56,9 @@ class _Model:
     def __init__(self, folder):
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = load_whole(AutoModelForCausalLM, folder, dtype=torch.float32).eval()
+
+    def encode(self, text):
+        return self.tokenizer(text)["input_ids"]
 
     @torch.no_grad()
     def logprobs(self, ids, name):
@@ -110,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         manners = self.server.manners
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
-            manners.asked[body["prompt"]] += 1
+            manners.asked[str(body["prompt"])] += 1
             manners.at_once += 1
             manners.max_at_once = max(manners.max_at_once, manners.at_once)
         try:
@@ -143,14 +147,19 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(200, *self._answer(manners, body)) if self._fits(manners, body) else None
 
     def _fits(self, manners, body):
-        count = len(self.server.model.tokenizer(body["prompt"])["input_ids"])
+        count = len(self._ids(body["prompt"]))
         if count > manners.longest:
             self._send(400, {"error": f"maximum context length is {manners.longest}"})
         return count <= manners.longest
 
+    def _ids(self, prompt):
+        return prompt if isinstance(prompt, list) else self.server.model.encode(prompt)
+
     def _answer(self, manners, body):
         model = self.server.model
-        ids = model.tokenizer(body["prompt"])["input_ids"]
+        ids = self._ids(body["prompt"])
+        if manners.wrong == "own_template":
+            ids = [7, 8, *ids]
         prompt_tokens = len(ids)
         if body["max_tokens"] > 0:
             ids = [*ids, 5]  # what it writes is not the prompt's

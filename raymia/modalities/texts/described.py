@@ -11,6 +11,7 @@ from raymia.modalities.texts.pieces import pieces_of, rendered_whole
 from raymia.modalities.texts.resolve_training import tokenizer_of
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.training import Training
+from raymia.models.endpoints.resolver import Endpoint
 from raymia.util.errors import InputError
 
 OPEN, CLOSE = "\u27e6", "\u27e7"
@@ -21,7 +22,10 @@ STYLES = {"scored": "bold green", "context": "dim", "cut": "dim strike"}
 def described(inputs: Inputs, row: int, target: str) -> Text:
     """A record as a target reads it."""
     checkpoint = inputs.targets[target]
-    if not isinstance(checkpoint, CausalCheckpoint):
+    known = isinstance(checkpoint, CausalCheckpoint) or (
+        isinstance(checkpoint, Endpoint) and checkpoint.tokenizer is not None
+    )
+    if not known or not isinstance(checkpoint, CausalCheckpoint | Endpoint):
         raise InputError(f"{target!r} is an {checkpoint.family}, whose tokens are not known")
     training = checkpoint.training or Training("text", "all")
     table, tokenizer = inputs.records.table, tokenizer_of(checkpoint)

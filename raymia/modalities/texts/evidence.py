@@ -15,6 +15,7 @@ from raymia.modalities.texts.resolve_training import tokenizer_of
 from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import AnyCheckpoint
+from raymia.models.endpoints.resolver import Endpoint
 from raymia.plan.stages import TargetPlan
 from raymia.prepare.corpus import token_counts
 from raymia.records.conversations import content_of
@@ -77,7 +78,7 @@ def _signs(inputs: Inputs) -> Floats | None:
 
 def texts_of(checkpoint: AnyCheckpoint, payloads: list[str]) -> list[str]:
     """The text of each record that was scored on a target."""
-    if not isinstance(checkpoint, CausalCheckpoint) or checkpoint.training is None:
+    if not isinstance(checkpoint, CausalCheckpoint | Endpoint) or checkpoint.training is None:
         return payloads
     reader = TrainedReader(tokenizer_of(checkpoint), checkpoint.training)
     return [reader.text(payload) for payload in payloads]

@@ -10,6 +10,7 @@ from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.texts.modality import Texts
 from raymia.modalities.texts.trained import Trained
 from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
+from raymia.models.causal.training import Training
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import resolve_endpoint
 from raymia.models.paraphrasers.resolver import resolve_paraphraser
@@ -131,11 +132,12 @@ def resolve_texts(
         attempt(check_corpus, spec.corpus)
     attempt(check_writers, spec, resolved)
     assumed: list[str] = []
-    training = None
+    training: Training | None = None
+    otherwise: dict[tuple[str, str], CausalCheckpoint] = {}
     if records is not None:
         payloads = records.table["payload"].slice(0, FIRST).to_pylist()
         trained = Trained(spec, kind, given, payloads, once)
-        training, assumed = trained.read(places, resolved, references, problems)
+        training, otherwise, assumed = trained.read(places, resolved, references, problems)
     left_out = attempt(impossible_attacks, spec, attacks, resolved, references) or {}
     if isinstance(spec.neighbors, TextNeighbors):
         attempt(require, "rapidfuzz", "measures of neighbors", "neighbors")
@@ -146,7 +148,7 @@ def resolve_texts(
     assert records is not None
     return Inputs(
         spec,
-        Texts(prompts, paraphraser, training),
+        Texts(prompts, paraphraser, training, otherwise),
         RecordSet(records.table, aside),
         attacks,
         {name: target for name, target in resolved.items() if target is not None},

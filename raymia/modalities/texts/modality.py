@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from raymia.evidence.text import ModelEvidence
     from raymia.inputs.base import Inputs, Problems
     from raymia.metrics.summary import Metrics
+    from raymia.models.causal.resolver import CausalCheckpoint
     from raymia.models.causal.training import Training
+    from raymia.models.checkpoint import AnyCheckpoint
     from raymia.models.paraphrasers.resolver import Paraphraser
     from raymia.neighbors.makers import NeighborMaker
     from raymia.plan.stages import TargetPlan
+    from raymia.prepare.recipe import Recipe
     from raymia.prepare.self_prompt import SelfPromptRecipe
     from raymia.records.base import RecordSet
     from raymia.results.findings import Findings
@@ -43,6 +46,8 @@ class Texts(Modality):
     prompts : usable prompts of each self-prompt reference, by name.
     paraphraser : the model that makes neighbors, where there is one.
     training : how the first target was trained; None where records are plain texts.
+    read_otherwise : references by their name and a target's, for targets that were trained
+        otherwise than the first.
     """
 
     section = TextRecordsSpec
@@ -52,6 +57,7 @@ class Texts(Modality):
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     paraphraser: Paraphraser | None = None
     training: Training | None = None
+    read_otherwise: Mapping[tuple[str, str], CausalCheckpoint] = field(default_factory=dict)
 
     @classmethod
     def settled(cls, spec: AuditSpec) -> AuditSpec:
@@ -90,10 +96,13 @@ class Texts(Modality):
 
         spec, writer = inputs.spec.references[reference], inputs.targets[target]
         assert isinstance(spec, SelfPromptReference)
-        base = inputs.references[spec.base]
+        base = self.reference_for(inputs, spec.base, target)
         assert isinstance(writer, CausalCheckpoint), "inputs refuse an endpoint that should write"
         assert isinstance(base, CausalCheckpoint)
         return SelfPromptRecipe(writer, base, spec, self.prompts[reference], inputs.spec.seed)
+
+    def reference_for(self, inputs: Inputs, name: str, target: str) -> AnyCheckpoint:
+        return self.read_otherwise.get((name, target), inputs.references[name])
 
     def evidence_on(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> TargetEvidence:
         from raymia.modalities.texts.evidence import OnTexts
@@ -172,6 +181,13 @@ class Texts(Modality):
         from raymia.modalities.texts.described import described
 
         return described(inputs, row, target)
+
+    def facts_of_made(
+        self, inputs: Inputs, store: EvidenceStore, recipe: Recipe
+    ) -> Mapping[str, float]:
+        from raymia.modalities.texts.written import shared_with_members
+
+        return shared_with_members(self, inputs, store, recipe)
 
     def neighbor_quality(
         self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan

@@ -16,6 +16,7 @@ from raymia.models.causal.rendering import RenderingError, TrainedReader
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.tokenizer_files import SETTINGS
 from raymia.models.causal.training import Side, Training
+from raymia.models.endpoints.resolver import Endpoint
 from raymia.models.source import read_json
 from raymia.records.conversations import content_of
 from raymia.spec import LossOn, RecordFormat, TrainingSpec
@@ -67,7 +68,7 @@ def resolve_training(
     spec: TrainingSpec | None,
     kind: RecordFormat,
     side: Side,
-    checkpoint: CausalCheckpoint,
+    checkpoint: CausalCheckpoint | Endpoint,
     payloads: Sequence[str],
     where: str,
     *,
@@ -170,18 +171,20 @@ def _are_conversations(kind: RecordFormat, payloads: Sequence[str]) -> bool:
 
 
 def _template(
-    named: str | None, checkpoint: CausalCheckpoint, base: CausalCheckpoint | None, where: str
+    named: str | None,
+    checkpoint: CausalCheckpoint | Endpoint,
+    base: CausalCheckpoint | None,
+    where: str,
 ) -> str:
     if named is not None and named != BASE_TEMPLATE:
         return _checked(named if "{%" in named or "{{" in named else _read(named, where), where)
+    source: CausalCheckpoint | Endpoint = checkpoint
     if named == BASE_TEMPLATE:
         if base is None:
             raise InputError(
                 f"{where}.template: `base` is that of the reference `base`, and there is none"
             )
         source = base
-    else:
-        source = checkpoint
     found = own_template(source)
     if found is None:
         raise InputError(
@@ -191,9 +194,9 @@ def _template(
     return _checked(found, where)
 
 
-def own_template(checkpoint: CausalCheckpoint) -> str | None:
+def own_template(checkpoint: CausalCheckpoint | Endpoint) -> str | None:
     """The chat template of a checkpoint: of its adapter, where that brings one."""
-    if checkpoint.adapter is not None:
+    if isinstance(checkpoint, CausalCheckpoint) and checkpoint.adapter is not None:
         beside = Path(checkpoint.adapter) / ADAPTERS_TEMPLATE
         if beside.is_file():
             return beside.read_text(encoding="utf-8")
@@ -209,7 +212,7 @@ def own_template(checkpoint: CausalCheckpoint) -> str | None:
     return None if template is None else str(template)
 
 
-def tokenizer_of(checkpoint: CausalCheckpoint) -> Any:
+def tokenizer_of(checkpoint: CausalCheckpoint | Endpoint) -> Any:
     """A checkpoint's tokenizer; loads no model.
 
     Raises
@@ -217,6 +220,9 @@ def tokenizer_of(checkpoint: CausalCheckpoint) -> Any:
     InputError
         If transformers cannot load it.
     """
+    if isinstance(checkpoint, Endpoint):
+        source = str(checkpoint.tokenizer), False, ()
+        return _load(*source, checkpoint.tokenizer_hash)
     return _load(*checkpoint.tokenizer_source, checkpoint.facts.tokenizer)
 
 
@@ -289,7 +295,7 @@ def _dated(template: str, said: Mapping[str, Any], where: str) -> str:
 
 
 def _try(
-    training: Training, checkpoint: CausalCheckpoint, payloads: Sequence[str], where: str
+    training: Training, checkpoint: CausalCheckpoint | Endpoint, payloads: Sequence[str], where: str
 ) -> None:
     """Refuse a training by which no record can be read."""
     if not payloads:

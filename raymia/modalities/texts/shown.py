@@ -16,6 +16,7 @@ from raymia.modalities.texts.pieces import pieces_of
 from raymia.modalities.texts.resolve_training import tokenizer_of
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import AnyCheckpoint
+from raymia.models.endpoints.resolver import Endpoint
 from raymia.plan.stages import Stage, TargetPlan
 from raymia.questions.text import TokenQuestion
 from raymia.results.text_result import TextExample, TextPiece
@@ -122,6 +123,8 @@ def _comparable(answer: _Answer | None, other: _Answer | None) -> bool:
 
 def _tokenizer(checkpoint: AnyCheckpoint) -> Any:
     """A checkpoint's tokenizer, if it says where in a text its tokens stand; loads no model."""
+    if isinstance(checkpoint, Endpoint) and checkpoint.tokenizer is not None:
+        return tokenizer_of(checkpoint)
     if not isinstance(checkpoint, CausalCheckpoint):
         return None
     tokenizer = tokenizer_of(checkpoint)

@@ -10,6 +10,7 @@ from raymia.modalities.texts.resolve_training import resolve_training
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.training import Training
 from raymia.models.checkpoint import AnyCheckpoint
+from raymia.models.endpoints.resolver import Endpoint
 from raymia.spec import AuditSpec, EndpointTarget, RecordFormat, TargetSpec, TextRecordsSpec
 from raymia.util.once import Once
 
@@ -35,21 +36,29 @@ class Trained:
         targets: dict[str, AnyCheckpoint | None],
         references: dict[str, AnyCheckpoint],
         problems: Problems,
-    ) -> tuple[Training | None, list[str]]:
-        """Put into targets and references how they read records; say how the first target does,
-        and what is assumed of any."""
+    ) -> tuple[Training | None, dict[tuple[str, str], CausalCheckpoint], list[str]]:
+        """Put into targets and references how they read records.
+
+        Returns
+        -------
+        How the first target was trained; the references as they read records for targets that were
+        trained otherwise, by their name and the target's; and what is assumed of any.
+        """
         assumed: list[str] = []
         found: dict[str, Training | None] = {}
         base = references.get("base")
         for place, written in zip(places, self.spec.targets, strict=True):
             name, checkpoint = written.name, targets.get(written.name)
-            if isinstance(written, EndpointTarget) and self.kind != "text":
-                problems.found.append(
-                    f"{place}: an endpoint is sent texts, and these records are of the format "
-                    f"{self.kind}; audit the checkpoint itself"
-                )
-            if not isinstance(checkpoint, CausalCheckpoint) or not isinstance(written, TargetSpec):
+            if isinstance(written, EndpointTarget) and written.tokenizer is None:
+                if self.kind != "text" or (written.training or self.spec.training) is not None:
+                    problems.found.append(
+                        f"{place}.tokenizer: records of the format {self.kind}, read as a training "
+                        "did, are sent to an endpoint as tokens; name the served model's tokenizer"
+                    )
                 continue
+            if not isinstance(checkpoint, CausalCheckpoint | Endpoint):
+                continue
+            assert isinstance(written, TargetSpec | EndpointTarget)
             own = written.training
             one = problems.attempt(
                 resolve_training,
@@ -66,13 +75,21 @@ class Trained:
                 assumed += one.assumed
                 targets[name] = checkpoint.read_as(one.training, self.once)
         training = next(iter(found.values()), None)
-        if len({*found.values()}) > 1 and (references or self.spec.neighbors is not None):
+        scored = {None if own is None else own.changed_parts for own in found.values()}
+        if len(scored) > 1 and self.spec.neighbors is not None:
             other = next(name for name, own in found.items() if own != training)
             problems.found.append(
-                f"training: {other!r} was trained otherwise than {next(iter(found))!r}, and what "
-                "they are compared with can read records in one way alone; audit them apart"
+                f"training: {other!r} was trained on other parts of the records than "
+                f"{next(iter(found))!r}, and neighbors change one choice of parts alone; audit "
+                "them apart"
             )
+        otherwise = {
+            (name, target): reference.read_as(own, self.once)
+            for name, reference in references.items()
+            for target, own in found.items()
+            if isinstance(reference, CausalCheckpoint) and own != training
+        }
         for name, reference in references.items():
             if isinstance(reference, CausalCheckpoint) and training is not None:
                 references[name] = reference.read_as(training, self.once)
-        return training, list(dict.fromkeys(assumed))
+        return training, otherwise, list(dict.fromkeys(assumed))

@@ -12,7 +12,7 @@ import torch
 
 from raymia.models.batching import run_batched, worthwhile_tokens
 from raymia.models.causal.model import CausalLM, Floats, chosen_of
-from raymia.models.causal.reading import Bools
+from raymia.models.causal.reading import Bools, PlainReader
 
 PREFIX_SHARE = 0.5
 """Most of the model's context that a prefix may take."""
@@ -35,15 +35,22 @@ class ConditionalAnswer:
     error: str | None = None
 
 
-def prefix_tokens(model: CausalLM, shots: Sequence[str]) -> list[int]:
+def prefix_tokens(model: CausalLM, shots: Sequence[str], *, as_text: bool = False) -> list[int]:
     """Tokens of the shots: of texts joined by blank lines, of other records one after another.
 
     Shots are dropped from the end until the prefix takes at most half of the model's context; a
     single shot longer than that is cut.
+
+    Parameters
+    ----------
+    as_text : take the text of what is scored of each shot, whatever kind of record it is.
     """
+    reader = PlainReader(model.tokenizer) if as_text else model.reader
+    if as_text:
+        shots = [model.reader.text(shot) for shot in shots]
     limit = None if model.max_tokens is None else int(PREFIX_SHARE * model.max_tokens)
     for count in range(len(shots), 0, -1):
-        ids = model.reader.before(shots[:count])
+        ids = reader.before(shots[:count])
         if limit is None or len(ids) <= limit or count == 1:
             return ids[:limit]
     raise ValueError("a prefix needs at least one shot")

@@ -114,7 +114,7 @@ def read_facts(
     config = once(read_causal_config, path, gguf_file, trust_remote_code, where=where)
     vocabulary = int(config.get_text_config().vocab_size)
     context = context_length(config)
-    tokenizer = _tokenizer(path, gguf_file, once)
+    tokenizer = tokenizer_hash(path, gguf_file, once)
     if gguf_file is not None:
         return CausalFacts(str(config.model_type), context, vocabulary, None, tokenizer, None)
     _refuse_others(config, path, where)
@@ -202,7 +202,7 @@ def _check_positions(
             )
 
 
-def _tokenizer(path: Path, gguf_file: str | None, once: Once) -> str:
+def tokenizer_hash(path: Path, gguf_file: str | None, once: Once) -> str:
     """Hash of all that a tokenizer can depend on."""
     files = {file.name: file for file in once(files_of, path) if file.suffix != ".safetensors"}
     if gguf_file is not None:

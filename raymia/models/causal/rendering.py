@@ -24,7 +24,7 @@ from raymia.models.causal.scored_parts import (
     shared_beginning,
     split_prompt,
 )
-from raymia.models.causal.training import Training
+from raymia.models.causal.training import NO_WORDS, Training
 from raymia.records.conversations import NOT_TRAINED, content_of
 from raymia.util.errors import RaymiaError
 
@@ -32,6 +32,7 @@ SECONDS_TO_RENDER = 10.0
 LONGEST_RENDERING = 20_000_000
 """Characters. Both are far beyond any conversation: they stop a template that never ends."""
 GENERATION_MARK = "generation"
+USUAL_ROLES = {"system", "developer", "user", "assistant", "tool"}
 
 Found = TypeVar("Found")
 
@@ -92,7 +93,7 @@ class TrainedReader:
 
     def changed(self, payload: str, change: Callable[[str], str]) -> str:
         if self.training.format == "tokens":
-            raise RenderingError("a record of tokens has no words that could be changed")
+            raise RenderingError(NO_WORDS)
         return changed_parts(payload, self.training, change)
 
     def prompt_ids(self, prompt: Part, tools: Any) -> list[int]:
@@ -149,6 +150,7 @@ class TrainedReader:
 
     def _conversation(self, content: dict[str, Any]) -> tuple[list[int], Bools]:
         messages, tools = self._with_system(content["messages"]), content.get("tools")
+        self._refuse_unwritten(messages, tools)
         if self.training.loss_on == "all":
             return self._all(self._apply(messages, tools, add_generation_prompt=False)["input_ids"])
         return self._assistant(messages, tools)
@@ -161,6 +163,7 @@ class TrainedReader:
         else:
             before = self.prompt_ids(prompt, tools) if prompt else []
             whole = self._with_system([*prompt, *completion])
+            self._refuse_unwritten(whole, tools)
             if self.training.loss_on in ("assistant", "last_assistant"):
                 ids, turns = self._assistant(whole, tools)
             else:
@@ -224,6 +227,20 @@ class TrainedReader:
                     "`loss_on: all`"
                 )
         return len(before), len(until)
+
+    def _refuse_unwritten(self, messages: Sequence[dict[str, Any]], tools: Any) -> None:
+        """Refuse turns of a role that the template passes over without a word."""
+        odd = [message for message in messages if message["role"] not in USUAL_ROLES]
+        if not odd:
+            return
+        text = self._text(messages, tools)
+        for message in odd:
+            content = message.get("content")
+            if isinstance(content, str) and content.strip() not in text:
+                raise RenderingError(
+                    f"the template writes nothing of turns of the role {message['role']!r}; name "
+                    "the template that the training used, or give the turns the roles it knows"
+                )
 
     def _with_system(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         system = self.training.system

@@ -17,7 +17,7 @@ from raymia.models.causal.facts import (
 )
 from raymia.models.causal.loader import CausalLMLoader
 from raymia.models.causal.tokenizer_files import is_another, tokenization, tokenizer_files
-from raymia.models.causal.training import Training
+from raymia.models.causal.training import NO_WORDS, Training
 from raymia.models.checkpoint import Capabilities, FileCheckpoint
 from raymia.models.fit import Described
 from raymia.models.saved_quantization import refuse_twice
@@ -123,7 +123,7 @@ class CausalCheckpoint(FileCheckpoint):
                 f"{self.weights_are} weights have no gradient; audit the checkpoint unquantized"
             )
         if self.training is not None and self.training.format == "tokens":
-            lacks["words"] = "records of tokens have no words that could be changed"
+            lacks["words"] = NO_WORDS
         gives = GIVES - {*lacks}
         if self.training is not None and self.training.format == "preference":
             gives |= {"pairs"}

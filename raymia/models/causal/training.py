@@ -15,6 +15,7 @@ VERSION = 1
 """Of the code that renders; whoever changes what tokens a record becomes raises it."""
 
 Side = Literal["chosen", "rejected"]
+NO_WORDS = "records of tokens have no words that could be changed"
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ class WrongAnswerError(RaymiaError):
 
 
 def prompt_tokens(
-    client: EndpointClient, endpoint: Endpoint, text: str
+    client: EndpointClient, endpoint: Endpoint, text: str | list[int]
 ) -> tuple[list[str], list[float], list[dict[str, float]]]:
-    """Names, log-probabilities and likeliest tokens at each position of a text."""
+    """Names, log-probabilities and likeliest tokens at each position of a text, or of tokens."""
     way = WAYS[endpoint.way]
     body = {"model": endpoint.served_model, "prompt": text, "echo": True, "logprobs": 1,
             "temperature": 0, **way}  # fmt: skip

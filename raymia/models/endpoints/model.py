@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raymia.models.causal.model import TokenAnswer
-from raymia.models.causal.reading import PlainReader
+from raymia.models.causal.reading import PlainReader, Reader, Rendered
+from raymia.models.causal.rendering import reader_for
 from raymia.models.endpoints.client import EndpointClient, RefusedError
 from raymia.models.endpoints.completions import REFUSES_A_TEXT, TOKEN_ID, prompt_tokens, wrong
 
@@ -27,7 +28,12 @@ class EndpointLM:
         self.endpoint = endpoint
         self.client = client
         self.parallel = parallel
-        self.reader = PlainReader(None)
+        self.reader: Reader = PlainReader(None)
+        if endpoint.training is not None:
+            from transformers import AutoTokenizer
+
+            tokenizer = AutoTokenizer.from_pretrained(endpoint.tokenizer)
+            self.reader = reader_for(tokenizer, endpoint.training)
 
     def answer(self, texts: Sequence[str], *, moments: bool) -> list[TokenAnswer]:
         """Ask for the log-probability of every token of every text, in input order.
@@ -49,17 +55,47 @@ class EndpointLM:
             return list(pool.map(self._answer, texts))
 
     def _answer(self, text: str) -> TokenAnswer:
+        rendered = None if self.endpoint.training is None else self.reader.read([text])[0]
         try:
-            return _ask(self.client, self.endpoint, text)
+            if rendered is None:
+                return _ask(self.client, self.endpoint, text)
+            if rendered.error is not None:
+                return _no_answer(rendered.error)
+            return _scored(_ask(self.client, self.endpoint, rendered.ids), rendered, self.endpoint)
         except RefusedError as error:
             if error.status not in REFUSES_A_TEXT:
                 raise
-            nothing = np.zeros(0, np.float32)
-            return TokenAnswer(nothing.astype(np.int32), nothing, None, None, None, False,
-                               error=f"refused by the endpoint: {error}")  # fmt: skip
+            return _no_answer(f"refused by the endpoint: {error}")
 
 
-def _ask(client: EndpointClient, endpoint: Endpoint, text: str) -> TokenAnswer:
+def _no_answer(error: str) -> TokenAnswer:
+    nothing = np.zeros(0, np.float32)
+    return TokenAnswer(nothing.astype(np.int32), nothing, None, None, None, False, error=error)
+
+
+def _scored(answer: TokenAnswer, rendered: Rendered, endpoint: Endpoint) -> TokenAnswer:
+    """What was answered about the tokens that carried a loss.
+
+    Raises
+    ------
+    RaymiaError
+        If the server answered about other tokens than it was sent, as one does that puts a template
+        of its own around them.
+    """
+    sent = np.array(rendered.ids[1:], np.int32)
+    same = len(sent) == len(answer.log_prob)
+    if not same or (answer.token_ids is not None and not np.array_equal(answer.token_ids, sent)):
+        raise wrong(
+            endpoint,
+            f"{len(answer.log_prob) + 1} tokens for the {len(rendered.ids)} that it was sent; a "
+            "server that puts a template of its own around a prompt cannot be audited",
+        )
+    chosen = np.ones(len(sent), bool) if rendered.scored is None else rendered.scored[1:]
+    top1 = None if answer.is_top1 is None else answer.is_top1[chosen]
+    return TokenAnswer(sent[chosen], answer.log_prob[chosen], None, None, top1, answer.truncated)
+
+
+def _ask(client: EndpointClient, endpoint: Endpoint, text: str | list[int]) -> TokenAnswer:
     tokens, log_probs, tops = prompt_tokens(client, endpoint, text)
     # The first token has no context, whatever the server says of it.
     log_prob = np.array(log_probs[1:], np.float32)

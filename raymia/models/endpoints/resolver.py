@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from raymia.models.causal.facts import tokenizer_hash
+from raymia.models.causal.training import NO_WORDS, Training
 from raymia.models.checkpoint import AnyCheckpoint, Capabilities
 from raymia.models.endpoints.client import EndpointClient, RefusedError
 from raymia.models.endpoints.completions import (
@@ -20,9 +22,11 @@ from raymia.models.endpoints.completions import (
     wrong,
 )
 from raymia.models.endpoints.loader import EndpointLoader
+from raymia.models.source import locate
 from raymia.spec import EndpointTarget, PoolSpec
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.hashing import digest
+from raymia.util.once import Once
 
 CHECK_TEXT = "The quick brown fox jumps over the lazy dog."
 
@@ -50,6 +54,10 @@ class Endpoint(AnyCheckpoint):
     way : index into `WAYS` of how it is asked.
     gives_token_ids : whether it names tokens by their ids.
     context : tokens of the longest text that it takes; None where it does not say.
+    tokenizer, tokenizer_hash : folder of the served model's tokenizer, and hash of its content,
+        where records are sent as tokens.
+    training : how records are read; None sends texts.
+    description : what ``/models`` says of it.
     fingerprint : hash of the address, the served model's name, what ``/models`` says of it, and
         whether token ids are given. It is a name and not content: weights that are changed behind
         the same name are not noticed.
@@ -64,6 +72,10 @@ class Endpoint(AnyCheckpoint):
     way: int = 0
     gives_token_ids: bool = False
     context: int | None = None
+    tokenizer: str | None = None
+    tokenizer_hash: str = ""
+    training: Training | None = None
+    description: tuple[tuple[str, Any], ...] = ()
 
     family = "endpoint"
     computes = False
@@ -78,9 +90,10 @@ class Endpoint(AnyCheckpoint):
 
     @property
     def capabilities(self) -> Capabilities:
-        if self.gives_token_ids:
-            return Capabilities(self.family, frozenset({"token_ids", "words"}), LACKS)
-        return Capabilities(self.family, frozenset({"words"}), {**LACKS, "token_ids": NO_IDS})
+        lacks = dict(LACKS) if self.gives_token_ids else {**LACKS, "token_ids": NO_IDS}
+        if self.training is not None and self.training.format == "tokens":
+            lacks["words"] = NO_WORDS
+        return Capabilities(self.family, frozenset({"token_ids", "words"}) - {*lacks}, lacks)
 
     def loader(self, pool: PoolSpec) -> EndpointLoader:
         return EndpointLoader(self, pool.actors)
@@ -101,8 +114,13 @@ class Endpoint(AnyCheckpoint):
 
     def described(self, description: Mapping[str, Any]) -> Endpoint:
         """The same as the server describes it."""
+        # Named only where tokens are sent: evidence on texts keeps its key.
+        read = {}
+        if self.training is not None:
+            read = {"training": self.training.key_parts(), "tokenizer": self.tokenizer_hash}
         fingerprint = digest(
             {
+                **read,
                 "endpoint": self.url,
                 "served_model": self.served_model,
                 "token_ids": self.gives_token_ids,
@@ -110,7 +128,12 @@ class Endpoint(AnyCheckpoint):
             }
         )
         context = description.get("max_model_len")
-        return replace(self, fingerprint=fingerprint, context=context)
+        said = tuple(sorted(description.items()))
+        return replace(self, fingerprint=fingerprint, context=context, description=said)
+
+    def read_as(self, training: Training | None, _: Once | None = None) -> Endpoint:
+        """The same for records that are read as a training did."""
+        return replace(self, training=training).described(dict(self.description))
 
     def check(self, client: EndpointClient) -> None:
         """Refuse a server that is not the one that the audit was planned with.
@@ -144,6 +167,11 @@ def resolve_endpoint(spec: EndpointTarget, where: str) -> Endpoint:
         timeout_seconds=spec.timeout_seconds,
         retries=spec.retries,
     )
+    if spec.tokenizer is not None:
+        once = Once()
+        folder = locate(spec.tokenizer, None, where=f"{where.removesuffix('.endpoint')}.tokenizer")
+        content = tokenizer_hash(folder, None, once)
+        endpoint = replace(endpoint, tokenizer=str(folder), tokenizer_hash=content)
     try:
         client = endpoint.client(share=1)
         description = _description(client, endpoint.served_model)
