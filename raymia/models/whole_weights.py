@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from raymia.util.caller import silenced
 from raymia.util.errors import InputError
 from raymia.util.listing import FEW, listed
 
@@ -38,9 +39,10 @@ def load_whole(kind: Any, where: Any, **options: Any) -> Any:
     """
     from raymia.models.fast_linear import gains_by_onednn, use_fast_linears
 
-    model, found = kind.from_pretrained(
-        where, use_safetensors=True, output_loading_info=True, **options
-    )
+    with silenced("bitsandbytes"):  # it tells of kernels that nothing here needs
+        model, found = kind.from_pretrained(
+            where, use_safetensors=True, output_loading_info=True, **options
+        )
     refuse_missing(found["missing_keys"], str(where))
     refuse_unused(found["unexpected_keys"], str(where))
     if gains_by_onednn():

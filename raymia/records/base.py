@@ -195,7 +195,7 @@ def count_reasons(aside: Sequence[HasReason]) -> dict[str, int]:
         counts[short] += 1
         shared[short] = reason if shared.get(short, reason) == reason else short
     return {
-        short if short == REPEATED else shared[short]: count
+        f"{REPEATED} another record" if short == REPEATED else shared[short]: count
         for short, count in counts.most_common()
     }
 

@@ -218,8 +218,14 @@ def _why(error: Exception, plugin: Plugin) -> str:
     if isinstance(error, SyntaxError):
         return f"not valid Python: {error.msg} (line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == plugin.name]
-    place = f" (line {lines[-1]})" if lines else ""
+    own = (Path(__file__).parents[1], Path(importlib.__file__).parent)
+    lines = [f"line {frame.lineno}" for frame in frames if frame.filename == plugin.name] or [
+        f"{path.name} line {frame.lineno}"
+        for frame in frames
+        if (path := Path(frame.filename)).exists()
+        and not any(path.is_relative_to(folder) for folder in own)
+    ]
+    place = f" ({lines[-1]})" if lines else ""
     if isinstance(error, ValueError):  # what registering refuses says it by itself
         return f"{error}{place}"
     return f"cannot be imported: {type(error).__name__}: {error}{place}"

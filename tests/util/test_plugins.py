@@ -158,6 +158,15 @@ def test_all_that_cannot_be_loaded_is_said_together(tmp_path: Path) -> None:
     assert "plugin no_module_of_this_name: cannot be imported" in module
 
 
+def test_where_a_module_goes_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_attacks").mkdir()
+    (tmp_path / "broken_attacks" / "__init__.py").write_text("from broken_attacks import inner\n")
+    (tmp_path / "broken_attacks" / "inner.py").write_text("\nraise TypeError('boom')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"TypeError: boom \(inner.py line 2\)$"):
+        plugins.load_plugins(["broken_attacks"])
+
+
 def elsewhere(content: bytes, code: str, *path: Path) -> str:
     """What another process prints that is given an object."""
     done = subprocess.run(
