@@ -191,6 +191,7 @@ def test_an_array_that_is_too_long_is_refused(tmp_path, monkeypatch):
         ("m.tsv", b"text\tid\na\t1\t2\n"),
         ("m.jsonl", '{"text": "a"}'.encode("utf-16")),
     ],
+    ids=["gz cut", "zst cut", "not gz", "no end", "not objects", "one object", "odd row", "utf-16"],
 )
 def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, name, content):
     path = tmp_path / name
