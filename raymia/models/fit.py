@@ -16,7 +16,7 @@ from typing import Any
 
 from raymia.models.saved_quantization import quantization_in
 from raymia.models.source import config_hash, model_weights_in
-from raymia.models.whole_weights import refuse_missing, refuse_unused
+from raymia.models.whole_weights import LOADING, refuse_missing, refuse_unused
 from raymia.storage.safetensors import TensorHeader
 from raymia.util.caller import caller_state
 from raymia.util.errors import InputError
@@ -127,10 +127,10 @@ def check_fit(described: Described, folder: Path, where: str, once: Once) -> Non
 
 @contextmanager
 def in_silence() -> Iterator[None]:
-    """Let libraries say nothing, and leave them as they were."""
+    """Let libraries say nothing, and leave them as they were; no other thread builds meanwhile."""
     import transformers
 
-    with caller_state():
+    with LOADING, caller_state():
         warnings.simplefilter("ignore")
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()

@@ -4,6 +4,7 @@ numbers, leave out what they know no place for, and go on."""
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,9 @@ from raymia.util.caller import silenced
 from raymia.util.errors import InputError
 from raymia.util.listing import FEW, listed
 
+LOADING = threading.RLock()
+"""Held while a library builds a model: transformers changes its own classes meanwhile, and of two
+threads that do so at once, one keeps the other's changes."""
 HARMLESS = re.compile(
     r"(^|\.)(original_)?inv_freq$"
     r"|(^|\.)(attn|attention|self_attention|self_attn)\.(bias|masked_bias)$"
@@ -39,7 +43,7 @@ def load_whole(kind: Any, where: Any, **options: Any) -> Any:
     """
     from raymia.models.fast_linear import gains_by_onednn, use_fast_linears
 
-    with silenced("bitsandbytes"):  # it tells of kernels that nothing here needs
+    with LOADING, silenced("bitsandbytes"):  # it tells of kernels that nothing here needs
         model, found = kind.from_pretrained(
             where, use_safetensors=True, output_loading_info=True, **options
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 
 import pytest
 import torch
@@ -289,6 +290,25 @@ def test_models_of_one_config_are_built_once(tmp_path, tiny_llama, monkeypatch):
         adapter = save_adapter(tmp_path / f"adapter-{number}", tiny_llama, seed=number)
         resolved(folders[0], once, adapter=str(adapter))
     assert len(built) == 2, "one for the adapters"
+
+
+def test_models_that_threads_load_at_once_are_whole(tmp_path):
+    """transformers keeps no head that is tied where two threads build models at the same time."""
+    folder = save_tiny(tmp_path, "gpt2")
+    wrong = []
+
+    def load():
+        try:
+            resolved(folder).loader(PoolSpec()).load()
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=load) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
 
 
 # ------------------------------------------------------------------------------- images
