@@ -35,10 +35,10 @@ def write_run(
     result: RunResult,
     scores: Iterable[pa.Table],
     curves: Sequence[AttackCurves],
-) -> None:
+) -> RunResult:
     """Draw the report, and write a run's folder; see :func:`raymia.results.folder.write_folder`."""
     page = render(result, curves, _sweep(Folder(folder_url)))
-    write_folder(folder_url, result, scores, curves, page)
+    return write_folder(folder_url, result, scores, curves, page)
 
 
 def write_report(folder_url: str, *, redacted: bool = False) -> str:

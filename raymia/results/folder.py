@@ -42,7 +42,7 @@ def write_folder(
     scores: Iterable[pa.Table],
     curves: Sequence[AttackCurves],
     page: str,
-) -> None:
+) -> RunResult:
     """Write ``scores.parquet``, ``curves.parquet``, ``report.html`` and ``metrics.json``; with a
     gate ``junit.xml``.
 
@@ -64,6 +64,10 @@ def write_folder(
     page : str
         The report.
 
+    Returns
+    -------
+    The result, with the hash of its scores.
+
     Raises
     ------
     ValueError
@@ -77,6 +81,7 @@ def write_folder(
     folder.write(REPORT_FILE, hidden(page).encode())
     write_junit(folder_url, result)
     write_metrics(folder, result)
+    return result
 
 
 def write_scores(folder: Folder, result: RunResult, scores: Iterable[pa.Table]) -> RunResult:

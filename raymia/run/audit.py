@@ -81,7 +81,7 @@ def _run(inputs: Inputs, start: Start, started: float, lease: Lease, log: EventL
         tables = score_tables(inputs, scored, scores)
         if result.redacted:
             tables = map(Disguise(secret_of(store.folder)).scores, tables)
-        write_run(spec.output, result, tables, reduction.curves)
+        result = write_run(spec.output, result, tables, reduction.curves)
 
     watch.end(
         {target.name: target.reason for target in result.failed},

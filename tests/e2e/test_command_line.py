@@ -65,7 +65,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_one(audit_file: Path) 
 def test_the_demo_says_what_it_can_be_of() -> None:
     done = raymia("demo", "poems")
     assert done.returncode == 2
-    assert "'poems' is not one of 'text', 'images'" in done.stderr
+    assert "'poems' is not one of 'text', 'chat', 'images'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -57,10 +57,19 @@ def test_a_job_is_followed_to_its_end_and_submitted_again_goes_on_from_the_store
     assert head.token not in first.stdout + first.stderr + again.stdout + again.stderr
 
 
+WAITS = """
+import os, time
+from pathlib import Path
+if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+    while not Path("{file}").exists(): time.sleep(0.1)
+    raise ValueError("it was let go")
+"""
+
+
 def test_a_job_that_runs_is_followed_and_ctrl_c_leaves_it_running_and_its_exit_code_is_passed_on(
     head: Head, file: Path, tmp_path: Path
 ) -> None:
-    """It waits for a pipe to open, so it runs for as long as the test wants; then it fails."""
+    """Its plugin waits for a file, so it runs for as long as the test wants; then it fails."""
     content = yaml.safe_load(file.read_text())
     content |= {"store": str(tmp_path / "store"), "output": str(tmp_path / "run")}
     folder = tmp_path / "long"
@@ -68,9 +77,9 @@ def test_a_job_that_runs_is_followed_and_ctrl_c_leaves_it_running_and_its_exit_c
     for name in ("members.jsonl", "non_members.jsonl"):
         (folder / name).write_bytes((file.parent / name).read_bytes())
     slow = folder / "audit.yaml"
-    pipe = tmp_path / "more.jsonl"
-    subprocess.run(["mkfifo", str(pipe)], check=True)
-    content["records"]["candidates"] = [str(pipe)]
+    go_on = tmp_path / "go-on"
+    (folder / "waits.py").write_text(WAITS.format(file=go_on))
+    content["plugins"] = ["waits.py"]
     slow.write_text(yaml.safe_dump(content))
     submit = [sys.executable, "-m", "raymia", "submit", str(slow), "--address", head.address]
     output = (tmp_path / "output.txt").open("w+")
@@ -94,10 +103,11 @@ def test_a_job_that_runs_is_followed_and_ctrl_c_leaves_it_running_and_its_exit_c
     assert f"To stop it: ray job stop {name} --address {head.address}" in said()
     assert "Traceback" not in said()
     assert second.poll() is None
-    pipe.open("w").close()
+    go_on.touch()
     printed, _ = second.communicate(timeout=200)
     assert second.returncode == 2, printed  # as the job's own
-    assert f"raymia cannot go on:\n  {pipe}: " in printed
+    assert "raymia cannot go on:\n  plugin " in printed
+    assert "waits.py: it was let go (line 6)" in printed
     assert "Traceback" not in printed
 
 

@@ -26,6 +26,7 @@ from raymia.shift.result import BlindGuess, ShiftCheck
 
 ATTACKS = {"ez@self_prompt": 1.6, "ratio@base": 1.3, "loss": 0.5, "neighbor": 0.4, "zlib": 0.1}
 SCRIPT = "<script>document.title = 'taken over'</script>"
+DISGUISED_BY = b"secret"
 SECRET = "universally acknowledged"
 WORDS = f"It is a truth {SECRET} , that a single man in possession of a good fortune must".split()
 
@@ -33,7 +34,7 @@ WORDS = f"It is a truth {SECRET} , that a single man in possession of a good for
 def one_checkpoint(redacted: bool = False) -> str:
     """The report on one checkpoint."""
     result, curves = made_up_audit(["tuned"], n=250)
-    return render(redact(result, Disguise(b"secret")) if redacted else result, curves)
+    return render(redact(result, Disguise(DISGUISED_BY)) if redacted else result, curves)
 
 
 def many_checkpoints(count: int) -> str:
