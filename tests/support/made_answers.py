@@ -41,8 +41,9 @@ TARGET, REFERENCE = made_answers(1), made_answers(2)
 
 def evidence(target=TARGET, reference=REFERENCE, ids=IDS, texts=TEXTS, count=COUNT):
     return TextEvidence(
-        texts, model_evidence(ids, *target, count), model_evidence(ids, *reference, count)
-    )
+        texts, model_evidence(ids, *target, count), model_evidence(ids, *reference, count),
+        signs=np.array([-1.0 if record.endswith("1") else 1.0 for record in ids]),
+    )  # fmt: skip
 
 
 def scores(name, given_evidence=None, **parameters):
