@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file, save_file
 from small_audit import console, parts, raw_rows, scores_by_row
 from small_image_audit import (
     MEMBERS,
@@ -193,20 +191,18 @@ def test_a_calibration_measures_each_kind_of_model_and_keeps_no_answer(
 
 
 def test_a_calibration_says_which_target_it_could_not_measure(
-    image_models: ImageModels, tmp_path: Path
+    image_models: ImageModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lacking = tmp_path / "lacking"
-    shutil.copytree(image_models.denoiser, lacking)
-    file = lacking / "unet" / "diffusion_pytorch_model.safetensors"
-    weights = load_file(file)
-    del weights["conv_in.weight"]
-    save_file(weights, file, {"format": "pt"})
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise InputError("too large for this GPU")
+
+    monkeypatch.setattr("raymia.models.denoisers.model.load_denoiser", refuse)
     audit = write_image_audit(
-        tmp_path, lacking, attacks=["loss"],
-        targets=[{"name": "lacking", "model": str(lacking)},
+        tmp_path, image_models.denoiser, attacks=["loss"],
+        targets=[{"name": "lacking", "model": str(image_models.denoiser)},
                  {"name": "vae", "model": str(image_models.vae)}],
     )  # fmt: skip
-    with pytest.raises(RaymiaError, match=r"(?s)not all was measured: target lacking.*conv_in"):
+    with pytest.raises(RaymiaError, match=r"(?s)not all was measured: target lacking.*too large"):
         calibrated(audit, tmp_path)
 
 
