@@ -27,7 +27,7 @@ LOOKS = frozenset({"exists", "isdir", "info", "ukey", "find", "glob", "ls"})
 CALLS = WRITES | LOOKS | frozenset({"cat_file", "get_file", "rm_file", "rm"})
 NETWORK = (
     "botocore", "aiobotocore", "aiohttp", "requests", "urllib3", "google", "azure", "gcsfs",
-    "httpx", "httpcore", "huggingface_hub",
+    "httpx", "httpx2", "httpcore", "httpcore2", "huggingface_hub",
 )  # fmt: skip
 """Packages whose errors are of the network, or of a server, and not all OSErrors."""
 
