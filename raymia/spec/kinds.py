@@ -103,4 +103,4 @@ class MadeReference(Strict):
         items : that the target generates, at least.
         steps : optimizer steps, at most.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} should say what less work of it is")

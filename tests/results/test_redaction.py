@@ -58,7 +58,7 @@ def leaky(**more):
                 target="tuned", name="base", kind="base", model=f"{FOLDER}/models/surgery"
             )
         ],
-        failed=[FailedTarget(name="x", reason="/tmp/surgery/x.safetensors: damaged")],
+        failed=[FailedTarget(name="x", reason="/scans/surgery/x.safetensors: damaged")],
         problems=[f"file://{FOLDER}/surgery: gone", "see s3://clinic/surgery/x, and ask"],
     )
 
@@ -69,7 +69,7 @@ def redacted(result, secret=b"secret"):
 
 def test_no_path_and_no_id_that_can_be_guessed_is_left():
     told = redacted(leaky()).model_dump_json()
-    for word in ("surgery", "ada", "patients", "clinic", "others.csv", ID, "/tmp"):
+    for word in ("surgery", "ada", "patients", "clinic", "others.csv", ID, "/scans"):
         assert word not in told
     for word in ("org/model", "tuned", " line 3", " row 4", "a repetition of", "damaged"):
         assert word in told
