@@ -62,22 +62,18 @@ class Moment:
 
 def actor(at: Moment) -> bool:
     """An actor of a pool is killed."""
-    at.wait()
-    victims = actors()
-    if not victims or not at.is_running:
-        return False
-    os.kill(at.draws.choice(victims), signal.SIGKILL)
-    return True
+    victim = _an_actor(at)
+    if victim is not None:
+        os.kill(victim, signal.SIGKILL)
+    return victim is not None
 
 
 def frozen_actor(at: Moment) -> bool:
     """An actor of a pool stands still for a while."""
-    at.wait()
-    victims = actors()
-    if not victims or not at.is_running:
-        return False
-    _freeze(at, at.draws.choice(victims))
-    return True
+    victim = _an_actor(at)
+    if victim is not None:
+        _freeze(at, victim)
+    return victim is not None
 
 
 def raylet(at: Moment) -> bool:
@@ -230,6 +226,13 @@ STRIKES: dict[str, Callable[[Moment], bool]] = {
         part_deleted, part_cut, second_audit, same_file, upkeep,
     )
 }  # fmt: skip
+
+
+def _an_actor(at: Moment) -> int | None:
+    """The process of one, after a while; None where the audit has ended by then, or has none."""
+    at.wait()
+    victims = actors()
+    return at.draws.choice(victims) if victims and at.is_running else None
 
 
 def _freeze(at: Moment, pid: int) -> None:
