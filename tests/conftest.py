@@ -143,10 +143,21 @@ def image_models(tmp_path_factory: pytest.TempPathFactory) -> ImageModels:
 
 @pytest.fixture(autouse=True)
 def _no_ray_unasked(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test that starts Ray says so, by the fixtures it uses."""
+    """A test that starts Ray says so, by the fixtures it uses; the others run without one.
+
+    A worker may be given such tests when it has run those of the shared Ray, which then ends.
+    """
+    if request.node.get_closest_marker("ray") is not None:
+        yield
+        return
+    if _ray_runs():
+        sys.modules["ray"].shutdown()
     yield
-    if "ray" in sys.modules and request.node.get_closest_marker("ray") is None:
-        assert not sys.modules["ray"].is_initialized(), "this test needs local_ray or own_ray"
+    assert not _ray_runs(), "this test needs local_ray or own_ray"
+
+
+def _ray_runs() -> bool:
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
 @pytest.fixture(scope="session")
