@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raymia.cli.jobs import ending, lost_folders, run_job
+from raymia.cli.jobs import ending, read_job_file, run_job
 from raymia.cli.main import audit, result_code
 from raymia.results.folder import REPORT_FILE
 from raymia.results.ranking import rank
 from raymia.results.result import RunResult
 from raymia.spec import AuditSpec
-from raymia.spec.file import load_spec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,9 +34,7 @@ def run(file: Path, **options: Any) -> int:
     spec: AuditSpec | None = None
     result: RunResult | None = None
     with ending() as end:
-        spec = load_spec(file)
-        for warning in lost_folders(spec):
-            print(f"warning: {warning}", flush=True)
+        spec = read_job_file(file, **options)
         result = audit(file, **options)
         end.problems, end.code = result.problems, result_code(result)
     print(json.dumps(summary(str(file), spec, result, end.problems)), flush=True)

@@ -9,38 +9,35 @@ every reference is there, 2 for wrong input, 3 when some could not be made, 1 fo
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 
-from raymia.cli.jobs import ending, lost_folders
-from raymia.cli.main import EXIT_INCOMPLETE
-from raymia.engine.base import engine
+from raymia.cli.jobs import ending, read_job_file, run_job
+from raymia.cli.main import EXIT_INCOMPLETE, AuditFile, OnEngine, Plugins
+from raymia.engine.base import engine as engine_of
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import AuditPlan, plan_audit
 from raymia.run.asking import make_references
-from raymia.spec.file import load_spec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make what is missing, print the summary line, and return the exit code."""
-    parser = argparse.ArgumentParser(description="Make the references of an audit.")
-    parser.add_argument("audit_file", metavar="AUDIT.YAML", help="the audit file")
-    file: str = parser.parse_args(arguments).audit_file
+    return run_job(run, arguments)
 
+
+def run(file: AuditFile, plugin: Plugins = None, engine: OnEngine = None) -> int:
+    """Make the references of an audit that are missing, and sum up how it went."""
     ready, missing = 0, 0
     with ending() as end:
-        spec = load_spec(file)
-        for warning in lost_folders(spec):
-            print(f"warning: {warning}", flush=True)
+        spec = read_job_file(file, plugin, engine)
         store = EvidenceStore(spec.store)
         plan = plan_audit(resolve_inputs(spec), store)
         if not all(are_ready(plan)):
-            with engine(spec.resources, spec.store, Console()) as start:
+            with engine_of(spec.resources, spec.store, Console()) as start:
                 executor = start()
                 executor.check(plan)
                 with executor.reporting() as board:
@@ -50,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ready = sum(are_ready(plan))
         missing = len(are_ready(plan)) - ready
         end.code = EXIT_INCOMPLETE if missing else 0
-    sums = {"audit_file": file, "ready": ready, "missing": missing, "problems": end.problems}
+    sums = {"audit_file": str(file), "ready": ready, "missing": missing, "problems": end.problems}
     print(json.dumps(sums), flush=True)
     return end.code
 

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raymia.cli.jobs import ending, lost_folders, run_job
+from raymia.cli.jobs import ending, read_job_file, run_job
 from raymia.cli.main import sweep
 from raymia.results.folder import SWEEP_FILE
-from raymia.spec.file import load_spec
 from raymia.sweep.result import SweepResult
 
 
@@ -32,9 +31,7 @@ def run(file: Path, **options: Any) -> int:
     result: SweepResult | None = None
     page: str | None = None
     with ending() as end:
-        spec = load_spec(file)
-        for warning in lost_folders(spec):
-            print(f"warning: {warning}", flush=True)
+        spec = read_job_file(file, **options)
         result = sweep(file, **options)
         end.problems, page = result.problems, f"{spec.output}/{SWEEP_FILE}"
     print(json.dumps(summary(str(file), result, page, end.problems)), flush=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from raymia.cli.main import EXIT_FAILED, exit_code
+from raymia.cli.main import EXIT_FAILED, Engine, exit_code, read_audit_file
 from raymia.spec import AuditSpec
 from raymia.util.errors import RaymiaError
 
@@ -46,6 +46,21 @@ def run_job(
     except SystemExit as stop:
         return int(stop.code or 0)
     raise AssertionError("a command ends by exiting")
+
+
+def read_job_file(
+    file: Path, plugin: list[str] | None = None, engine: Engine | None = None, **_: Any
+) -> AuditSpec:
+    """Read a job's audit file as its command does; warns of folders that will be lost.
+
+    Parameters
+    ----------
+    plugin, engine : options of the command; its others are of no concern here.
+    """
+    spec = read_audit_file(file, plugin, engine)
+    for warning in lost_folders(spec):
+        print(f"warning: {warning}", flush=True)
+    return spec
 
 
 def lost_folders(spec: AuditSpec) -> list[str]:

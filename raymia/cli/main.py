@@ -114,7 +114,7 @@ def audit(
 
     console = Console()
     spec = with_conditions(
-        _spec(file, plugin, engine), fail_if or [], undecided.value if undecided else None
+        read_audit_file(file, plugin, engine), fail_if or [], undecided.value if undecided else None
     )
     if redact:
         spec = spec.model_copy(update={"report": spec.report.model_copy(update={"redact": True})})
@@ -143,7 +143,7 @@ def plan(
 
     from raymia.cli.plan import print_plan
 
-    print_plan(_spec(file, plugin, engine), Console(), calibrate)
+    print_plan(read_audit_file(file, plugin, engine), Console(), calibrate)
 
 
 @app.command()
@@ -153,7 +153,7 @@ def sweep(file: AuditFile, plugin: Plugins = None, engine: OnEngine = None) -> A
 
     from raymia.run.sweep import run_sweep
 
-    console, spec = Console(), _spec(file, plugin, engine)
+    console, spec = Console(), read_audit_file(file, plugin, engine)
     result = run_sweep(spec, console)
     print_sweep(result, spec.output, console)
     return result
@@ -269,7 +269,7 @@ def attacks(plugin: Plugins = None) -> None:
     Console().print(attack_tables())
 
 
-def _spec(file: Path, plugins: list[str] | None, engine: Engine | None) -> AuditSpec:
+def read_audit_file(file: Path, plugins: list[str] | None, engine: Engine | None) -> AuditSpec:
     """An audit file, with what the command line says otherwise."""
     from raymia.spec import with_engine
     from raymia.spec.file import load_spec

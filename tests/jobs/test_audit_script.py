@@ -13,6 +13,7 @@ from small_audit import Models, console, write_small_audit
 
 import raymia
 from raymia.cli.gate import EXIT_GATE_FAILED
+from raymia.cli.jobs import lost_folders
 from raymia.cli.main import EXIT_FAILED, EXIT_INCOMPLETE, EXIT_WRONG_INPUT
 from raymia.results.gate_result import GateOutcome
 from raymia.run import audit
@@ -109,11 +110,11 @@ def test_a_failure_nobody_foresaw_is_summed_up_after_its_traceback(
 
 
 def test_folders_that_ray_deletes_after_the_job_are_warned_of(
-    script: ModuleType, tmp_path: Path, models: Models
+    tmp_path: Path, models: Models
 ) -> None:
     lost = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123"
     file = write_small_audit(lost, models, output="s3://bucket/run")
-    (warning,) = script.lost_folders(load_spec(file))
+    (warning,) = lost_folders(load_spec(file))
     assert warning.startswith(f"store is {lost}/store, which is in the job's working directory")
     kept = write_small_audit(tmp_path / "kept", models)
-    assert script.lost_folders(load_spec(kept)) == []
+    assert lost_folders(load_spec(kept)) == []

@@ -27,6 +27,7 @@ from raymia.spec.records import RECORDS
 from raymia.util import plugins
 from raymia.util.errors import InputError
 
+JOB = Path(__file__).parents[2] / "jobs" / "prepare.py"
 PLUGIN = Path(__file__).parents[1] / "support" / "number_modality.py"
 MEMBERS, OTHERS = [5.0 + 0.01 * n for n in range(30)], [7.0 + 0.01 * n for n in range(30)]
 
@@ -110,6 +111,17 @@ def test_it_comes_from_a_plugin_of_the_audit_file(tmp_path: Path) -> None:
         )  # fmt: skip
         assert found.returncode == 0, found.stderr
         assert ("numbers to look at" if command == "plan" else "near[@REF]") in found.stdout
+
+
+def test_a_job_takes_the_plugin_as_its_command_does(tmp_path: Path) -> None:
+    write(tmp_path, references={"averaged": {"kind": "averaged"}}, attacks=["near@averaged"])
+    found = subprocess.run(
+        [sys.executable, JOB, "audit.yaml", f"--plugin={PLUGIN}", "--engine=local"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    sums = json.loads(found.stdout.splitlines()[-1])
+    assert (sums["ready"], sums["missing"], sums["problems"]) == (1, 0, [])
 
 
 def test_its_attacks_see_its_own_evidence(tmp_path: Path, numbers: ModuleType) -> None:
