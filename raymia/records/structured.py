@@ -127,8 +127,8 @@ def _format_of(path: str, text_column: str) -> RecordFormat:
     kind = found_format(found, text_column)
     if kind is not None:
         return kind
-    told = {name for columns in COLUMNS.values() for name in columns} | {SHARE_GPT}
-    if not told & {*found}:
+    known = {name for columns in COLUMNS.values() for name in columns} | {SHARE_GPT}
+    if not known & {*found}:
         return "text"  # whose reader says which column is missing
     raise InputError(
         f"{path}: its columns leave open what a record is; found: {', '.join(found)}. Name the "

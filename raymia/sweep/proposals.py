@@ -29,7 +29,7 @@ class Proposed:
     spaces: Mapping[str, SpaceSpec]
     samples: int
     seed: int
-    _told: Callable[[float | None], None] = field(default=lambda _: None, init=False)
+    _tell_of_last: Callable[[float | None], None] = field(default=lambda _: None, init=False)
 
     def settings(self) -> Iterator[Setting]:
         import optuna
@@ -46,11 +46,11 @@ class Proposed:
             trial = study.ask(fixed_distributions=domains)
             chosen = dict(trial.params)
             place = self.places[chosen.pop(PLACE, 0)]
-            self._told = partial(_tell, study, trial)
+            self._tell_of_last = partial(_tell, study, trial)
             yield Setting(place, chosen)
 
     def tell(self, objective: float | None) -> None:
-        self._told(objective)
+        self._tell_of_last(objective)
 
 
 def _tell(study: Any, trial: Any, objective: float | None) -> None:

@@ -139,17 +139,17 @@ def connected(resources: ResourcesSpec) -> Iterator[Cluster]:
 @contextmanager
 def _connected(resources: ResourcesSpec) -> Iterator[Cluster]:
     address = os.environ.get("RAY_ADDRESS", LOCAL)
-    is_local, told_to_stop = address == LOCAL, threading.Event()
+    is_local, terminated = address == LOCAL, threading.Event()
     with ExitStack() as at_the_end:
         if not ray.is_initialized():
             mark = at_the_end.enter_context(followed()) if is_local else {}
             at_the_end.callback(ray.shutdown)
             _begin(resources, address, mark)
-            _stop_on_sigterm(told_to_stop)
+            _stop_on_sigterm(terminated)
         try:
             yield Cluster(is_local, () if is_local else startable())
         except SystemExit:
-            if told_to_stop.is_set():  # ray.get makes 1 of whatever the program would exit with
+            if terminated.is_set():  # ray.get makes 1 of whatever the program would exit with
                 raise SystemExit(EXIT_TERMINATED) from None
             raise
 
@@ -182,12 +182,12 @@ def _begin(resources: ResourcesSpec, address: str, mark: Mapping[str, str]) -> N
             del os.environ[name]
 
 
-def _stop_on_sigterm(told: threading.Event) -> None:
+def _stop_on_sigterm(terminated: threading.Event) -> None:
     """Let SIGTERM, which schedulers send, end the program as an exception would: Ray's own handler
     aborts it with a stack dump."""
 
     def stop(*_: object) -> None:
-        told.set()
+        terminated.set()
         sys.exit(EXIT_TERMINATED)
 
     if threading.current_thread() is threading.main_thread():

@@ -106,8 +106,8 @@ def resolve_training(
         template = _dated(template, said, where)
         training = replace(training, template=template)
     _try(training, checkpoint, payloads, where)
-    told = f", as {program} does by default" if program else ""
-    return Resolved(training, tuple(f"{where}: {line}{told}" for line in assumed))
+    by_whom = f", as {program} does by default" if program else ""
+    return Resolved(training, tuple(f"{where}: {line}{by_whom}" for line in assumed))
 
 
 def _put_together(

@@ -90,9 +90,9 @@ def check_network(
     """
     kind = str(config["_class_name"])
     network = f"{where}: {path}: its network, a {kind},"
-    for key, told in ADDED.items():
+    for key, what in ADDED.items():
         if config.get(key) is not None:
-            raise InputError(f"{network} is told {told} ({key}: {config[key]})")
+            raise InputError(f"{network} is told {what} ({key}: {config[key]})")
     if kind == "Transformer2DModel" and config.get("norm_type") != "ada_norm_zero":
         raise InputError(
             f"{network} is none of a DiT's (norm_type: {config.get('norm_type')}), as PixArt's is"
