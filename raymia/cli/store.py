@@ -34,7 +34,7 @@ def list_keys(store: Store, audits: AuditFiles = None) -> None:
     table = Table(title=f"Evidence store {store}", title_justify="left")
     table.add_column("key", overflow="fold")
     table.add_column("model", overflow="fold")
-    table.add_column("probe", overflow="fold")
+    table.add_column("question", overflow="fold")
     for heading in ("rows", "files", "size", "last written"):
         table.add_column(heading, justify="right")
     if audits:
@@ -47,7 +47,7 @@ def list_keys(store: Store, audits: AuditFiles = None) -> None:
         table.add_row(
             thing.folder.removeprefix("evidence/"),
             "" if facts is None else facts.model[:12],
-            "" if facts is None else facts.probe,
+            "" if facts is None else facts.question,
             "" if facts is None else f"{facts.rows:,}",
             f"{len(thing.files):,}",
             _size(thing.size),
@@ -154,7 +154,7 @@ def _needs(spec: AuditSpec, store: EvidenceStore) -> Iterable[tuple[str, str]]:
         plans += [plan for audit in swept.plans for plan in audit]
     for plan in plans:
         for stage in plan.stages:
-            for planned in stage.probes:
+            for planned in stage.questions:
                 yield planned.key.folder, stage.name
         for preparation in plan.preparations:
             recipe, what = preparation.recipe, f"reference:{preparation.stage_name(plan.name)}"

@@ -56,13 +56,13 @@ def make_blocks(
     ------
     Tables of at most ``block_records`` rows, in the order of the records.
     """
-    probes = [planned for stage in stages for planned in stage.probes if planned.missing]
-    if not probes:
+    asking = [planned for stage in stages for planned in stage.questions if planned.missing]
+    if not asking:
         return
     asked = np.zeros(records.num_rows, bool)
-    probes[0].missing.check_is_about(records["record_id"])
-    for planned in probes:
-        planned.missing.check_is_about(probes[0].missing.ids)
+    asking[0].missing.check_is_about(records["record_id"])
+    for planned in asking:
+        planned.missing.check_is_about(asking[0].missing.ids)
         asked |= planned.missing.records
     payload_type = records.schema.field("payload").type
     schema = pa.schema(
@@ -72,7 +72,7 @@ def make_blocks(
             ("neighbor", pa.list_(pa.int16())),
             ("neighbor_payload", pa.list_(payload_type)),
             FAILED,
-            *((todo_column(p.key), pa.list_(pa.int16())) for p in probes),
+            *((todo_column(p.key), pa.list_(pa.int16())) for p in asking),
         ]
     )
     shelves = _Shelves(neighbors, payload_type, keeper or InMemory())
@@ -89,7 +89,7 @@ def make_blocks(
             lists_of(known["neighbor"].combine_chunks(), counts),
             lists_of(known["payload"].combine_chunks(), counts),
             pa.array([[]] * rows.size, FAILED.type),
-            *(p.missing.lists(rows) for p in probes),
+            *(p.missing.lists(rows) for p in asking),
         ]
         yield pa.table(columns, schema=schema).combine_chunks()
 

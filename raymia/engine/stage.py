@@ -4,7 +4,7 @@ A block is an Arrow table, one row per record::
 
     record_id, payload          the record
     neighbor, neighbor_payload  lists: the neighbors that are known so far
-    todo:<key>                  list: which indices a probe still has to be asked about
+    todo:<key>                  list: which indices a question still has to be asked about
     failed                      list: the targets that failed on the way here, and why
 
 A worker commits the answers of a block before it passes the block on, so nothing that was answered
@@ -53,13 +53,13 @@ class Task:
     ----------
     name : of the stage, shown in progress and reports, as ``target:epoch-3``.
     loader : how to load the model.
-    probes : the questions: their names, and the keys that their answers are stored under.
+    questions : each with its label, and the key that its answers are stored under.
     target : the one target that the model matters to; None for a model that targets share.
     """
 
     name: str
     loader: Loader
-    probes: tuple[tuple[str, Question, EvidenceKey], ...]
+    questions: tuple[tuple[str, Question, EvidenceKey], ...]
     target: str | None = None
 
 
@@ -142,14 +142,14 @@ class Worker:
     def _ask_all(self, number: int, task: Task, block: pa.Table) -> pa.Table:
         """Ask, commit, report; the block comes back with the neighbors that were made."""
         model = None
-        for question, probe, key in task.probes:
-            items = items_to_ask(block, probe, key)
+        for label, question, key in task.questions:
+            items = items_to_ask(block, question, key)
             if not items:
                 continue
             try:
                 model = self._model(number) if model is None else model
                 started = time.monotonic()
-                answers = put(probe, model, items)
+                answers = put(question, model, items)
             except Exception as error:
                 if task.target is None:
                     raise
@@ -157,8 +157,8 @@ class Worker:
             self._store.commit(key, answers)
             failed = len(items) - answers["error"].null_count
             seconds = time.monotonic() - started
-            self._board.add(task.name, question, len(items), failed, seconds)
-            if probe.makes_neighbors:
+            self._board.add(task.name, label, len(items), failed, seconds)
+            if question.makes_neighbors:
                 block = with_neighbors(block, answers)
         return block
 
@@ -203,8 +203,8 @@ def with_failed(block: pa.Table, failed: dict[str, str]) -> pa.Table:
     return block.set_column(block.schema.get_field_index(FAILED.name), FAILED, column)
 
 
-def items_to_ask(block: pa.Table, probe: Question, key: EvidenceKey) -> list[Item]:
-    """The subjects of a block that a probe has not been asked about."""
+def items_to_ask(block: pa.Table, question: Question, key: EvidenceKey) -> list[Item]:
+    """The subjects of a block that a question has not been asked about."""
     items = []
     names = (*RECORD_COLUMNS, todo_column(key))
     for record, payload, indices, payloads, todo in zip(
@@ -212,7 +212,7 @@ def items_to_ask(block: pa.Table, probe: Question, key: EvidenceKey) -> list[Ite
     ):
         known = dict(zip(indices, payloads, strict=True))
         for index in todo:
-            own = index == RECORD or probe.subject == "record"
+            own = index == RECORD or question.subject == "record"
             items.append(Item(record, index, payload if own else known[index]))
     return items
 

@@ -10,7 +10,7 @@ from raymia.engine.stage import FAILED, RECORD_COLUMNS, PoolConfig, Task, todo_c
 from raymia.evidence.store import EvidenceKey
 from raymia.models.source import origins_of
 from raymia.plan.pools import Pool, pools_of
-from raymia.plan.stages import PlannedProbe, Stage
+from raymia.plan.stages import PlannedQuestion, Stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +48,9 @@ class Stream:
         """Whether it asks about neighbors that the other one makes."""
         makes = any(stage.role == "neighbors" and stage.to_ask for stage in other.stages)
         return makes and any(
-            probe.to_ask and probe.probe.subject == "neighbor"
+            planned.to_ask and planned.question.subject == "neighbor"
             for stage in self.stages
-            for probe in stage.probes
+            for planned in stage.questions
         )
 
     def configs(self, store_url: str) -> list[PoolConfig]:
@@ -62,7 +62,7 @@ class Stream:
                     Task(
                         stage.name,
                         stage.loader,
-                        tuple((p.question, p.probe, p.key) for p in _missing(stage)),
+                        tuple((p.label, p.question, p.key) for p in _missing(stage)),
                         stage.only_for,
                     )
                     for stage in pool.stages
@@ -83,5 +83,5 @@ class Stream:
         return *RECORD_COLUMNS, FAILED.name, *todo
 
 
-def _missing(stage: Stage) -> list[PlannedProbe]:
-    return [planned for planned in stage.probes if planned.missing]
+def _missing(stage: Stage) -> list[PlannedQuestion]:
+    return [planned for planned in stage.questions if planned.missing]

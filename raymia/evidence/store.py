@@ -62,8 +62,8 @@ class EvidenceKey:
     Attributes
     ----------
     kind : the table's kind and folder, as ``text.tokens``.
-    parts : everything that can change an answer: the model's fingerprint, the probe's parameters,
-        the neighbors' key, the version of the scoring code.
+    parts : everything that can change an answer: the model's fingerprint, the parameters of the
+        question, the neighbors' key, the version of the scoring code.
     """
 
     kind: str

@@ -119,7 +119,7 @@ class KeyFacts:
 
     kind: str
     model: str
-    probe: str
+    question: str
     rows: int
 
 
@@ -131,8 +131,8 @@ def key_facts(store: EvidenceStore, thing: StoredThing) -> KeyFacts:
     except (OSError, ValueError):
         return KeyFacts(thing.folder.split("/")[1], "", "", rows)
     others = {k: v for k, v in content.items() if k not in ("kind", "model", "version")}
-    probe = ", ".join(f"{k}={json.dumps(v)}" for k, v in sorted(others.items()) if v)
-    return KeyFacts(str(content.get("kind")), str(content.get("model", "")), probe, rows)
+    question = ", ".join(f"{k}={json.dumps(v)}" for k, v in sorted(others.items()) if v)
+    return KeyFacts(str(content.get("kind")), str(content.get("model", "")), question, rows)
 
 
 def _rows(store: EvidenceStore, thing: StoredThing) -> int:

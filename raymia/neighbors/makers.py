@@ -37,7 +37,7 @@ class WordListLoader(Loader):
 class NeighborMaker:
     """A question that makes neighbors, with the fingerprint and the loader of what answers it."""
 
-    probe: Question
+    question: Question
     fingerprint: str
     loader: Loader
 
@@ -49,7 +49,7 @@ def neighbor_maker(
     pool: PoolSpec,
     training: Training | None = None,
 ) -> NeighborMaker:
-    """The maker of a kind of neighbors; ``paraphraser`` is None for the kind without a model,
+    """The maker of a kind of neighbors; ``paraphraser`` is None for the kind without a model, and
     ``training`` where records are texts."""
     if isinstance(spec, SubstituteNeighbors):
         fingerprint = load_word_list().fingerprint

@@ -1,4 +1,4 @@
-"""What a probe has not been asked about yet, of many records at a byte each, or less."""
+"""What a question has not been asked about yet, of many records at a byte each, or less."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Missing:
     Attributes
     ----------
     ids : strings [records], shared by all that one plan says of them.
-    indices : that the probe is asked about.
+    indices : that the question is asked about.
     cells : bool [records, indices], true where there is no answer.
     """
 
@@ -115,7 +115,7 @@ class Missing:
             )
 
     def _over(self, indices: range) -> Cells:
-        """The cells with columns for other indices; indices that the probe has not are false."""
+        """The cells with columns for other indices; indices that the question has not are false."""
         if indices == self.indices:
             return self.cells
         cells = np.zeros((len(self.ids), len(indices)), bool)

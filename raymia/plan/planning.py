@@ -23,7 +23,7 @@ from raymia.neighbors.makers import NeighborMaker
 from raymia.plan.missing import Missing
 from raymia.plan.pools import loading_order, streams_of
 from raymia.plan.stages import (
-    PlannedProbe,
+    PlannedQuestion,
     Preparation,
     Role,
     Stage,
@@ -123,21 +123,21 @@ def _in_turn(alone: Iterable[TargetPlan]) -> tuple[TargetPlan, ...]:
         references = {name: _not_yet(asked, stage) for name, stage in plan.references.items()}
         neighbors = plan.neighbors
         if neighbors is not None:
-            (make,) = neighbors.probes
+            (make,) = neighbors.questions
             # Neighbors are made only where a model is still to be asked about them.
             wanted = wanted_neighbors((target, *references.values()))
             make = replace(make, missing=make.missing & (wanted - made))
             made = made | make.missing
-            neighbors = replace(neighbors, probes=(make,))
+            neighbors = replace(neighbors, questions=(make,))
         plans.append(replace(plan, target=target, references=references, neighbors=neighbors))
     return tuple(plans)
 
 
 def _not_yet(asked: set[str], stage: Stage) -> Stage:
     """The stage without questions that were asked; those that it asks are added to ``asked``."""
-    probes = tuple(p.as_stored() if p.key.hash in asked else p for p in stage.probes)
-    asked.update(p.key.hash for p in stage.probes)
-    return replace(stage, probes=probes)
+    questions = tuple(p.as_stored() if p.key.hash in asked else p for p in stage.questions)
+    asked.update(p.key.hash for p in stage.questions)
+    return replace(stage, questions=questions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +171,7 @@ class _Planner:
 
     inputs: Inputs
     lookup: _Lookup
-    _planned_of: dict[tuple[str, tuple[str, ...]], tuple[PlannedProbe, ...]] = field(
+    _planned_of: dict[tuple[str, tuple[str, ...]], tuple[PlannedQuestion, ...]] = field(
         default_factory=dict, init=False
     )
 
@@ -180,7 +180,7 @@ class _Planner:
         maker = self._maker if self._ask_about_neighbors(a.attack for a in attacks) else None
         neighbors = None
         if maker is not None:
-            make = self._planned("make", maker.probe, maker.fingerprint)
+            make = self._planned("make", maker.question, maker.fingerprint)
             neighbors = Stage(
                 "neighbors", "neighbors", maker.loader, resources.paraphraser, (make,)
             )
@@ -230,10 +230,10 @@ class _Planner:
     def _again(self, stage: Stage) -> Stage:
         if not stage.to_ask:
             return stage
-        probes = tuple(
-            self._looked_up(p.question, p.probe, p.key) if p.missing else p for p in stage.probes
+        questions = tuple(
+            self._looked_up(p.label, p.question, p.key) if p.missing else p for p in stage.questions
         )
-        return replace(stage, probes=probes)
+        return replace(stage, questions=questions)
 
     @cached_property
     def _maker(self) -> NeighborMaker | None:
@@ -294,34 +294,34 @@ class _Planner:
         asks = tuple(dict.fromkeys(question for attack in attacks for question in attack.asks))
         content = checkpoint.fingerprint, asks
         if content not in self._planned_of:
-            self._planned_of[content] = self._probes(checkpoint, attacks, asks)
+            self._planned_of[content] = self._asked_of(checkpoint, attacks, asks)
         loader = checkpoint.loader(pool)
         return Stage(label, role, loader, pool, self._planned_of[content], only_for)
 
-    def _probes(
+    def _asked_of(
         self, checkpoint: AnyCheckpoint, attacks: Sequence[Attack], asks: tuple[str, ...]
-    ) -> tuple[PlannedProbe, ...]:
+    ) -> tuple[PlannedQuestion, ...]:
         neighbors_made = None
         if self._ask_about_neighbors(attacks) and self._maker is not None:
-            key = evidence_key(self._maker.probe, self._maker.fingerprint)
-            neighbors_made = (len(self._maker.probe.indices()), key.hash)
+            key = evidence_key(self._maker.question, self._maker.fingerprint)
+            neighbors_made = (len(self._maker.question.indices()), key.hash)
         return tuple(
-            self._planned(question, probe, checkpoint.fingerprint)
-            for question, probe in self.inputs.modality.questions(
+            self._planned(label, question, checkpoint.fingerprint)
+            for label, question in self.inputs.modality.questions(
                 self.inputs, asks, checkpoint, neighbors_made
             )
         )
 
-    def _planned(self, question: str, probe: Question, model: str) -> PlannedProbe:
-        return self._looked_up(question, probe, evidence_key(probe, model))
+    def _planned(self, label: str, question: Question, model: str) -> PlannedQuestion:
+        return self._looked_up(label, question, evidence_key(question, model))
 
-    def _looked_up(self, question: str, probe: Question, key: EvidenceKey) -> PlannedProbe:
+    def _looked_up(self, label: str, question: Question, key: EvidenceKey) -> PlannedQuestion:
         asked: int = self.inputs.records.table.num_rows
-        if not probe.makes_neighbors and probe.names & self._of_population:
+        if not question.makes_neighbors and question.names & self._of_population:
             asked = len(self.lookup.records)
-        indices = probe.indices()
+        indices = question.indices()
         missing = self.lookup.missing(key, indices, asked)
-        return PlannedProbe(question, probe, key, missing, asked * len(indices) - missing.count)
+        return PlannedQuestion(label, question, key, missing, asked * len(indices) - missing.count)
 
 
 def failed_with(plans: Sequence[TargetPlan], failed: Mapping[str, str]) -> dict[str, str]:
@@ -338,7 +338,7 @@ def failed_with(plans: Sequence[TargetPlan], failed: Mapping[str, str]) -> dict[
         planned.key.hash
         for plan in plans
         for stage in plan.stages
-        for planned in stage.probes
+        for planned in stage.questions
         if planned.missing
     }
     lacking = {
@@ -347,12 +347,12 @@ def failed_with(plans: Sequence[TargetPlan], failed: Mapping[str, str]) -> dict[
         if plan.name in failed
         for stage in plan.stages
         if stage.only_for is not None
-        for planned in stage.probes
+        for planned in stage.questions
         if planned.key.hash in missing
     }
     found = {}
     for plan in plans:
-        keys = [planned.key.hash for stage in plan.stages for planned in stage.probes]
+        keys = [planned.key.hash for stage in plan.stages for planned in stage.questions]
         cause = next((lacking[key] for key in keys if key in lacking), None)
         if plan.name not in failed and cause is not None:
             found[plan.name] = f"it needs what {cause} failed to answer: {failed[cause]}"

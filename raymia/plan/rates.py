@@ -104,10 +104,10 @@ class Rates:
 
 def stage_key(stage: Stage, once: Once | None = None) -> str:
     """What the rate of a stage is filed under."""
-    probes = [(p.question, p.probe.kind, p.probe.version) for p in stage.probes]
-    passes = [p.probe.passes for p in stage.probes]
+    questions = [(p.label, p.question.kind, p.question.version) for p in stage.questions]
+    passes = [p.question.passes for p in stage.questions]
     model = architecture(stage.loader.checkpoint, once)
-    return digest(["stage", probes, passes, model, machine(stage.pool)])
+    return digest(["stage", questions, passes, model, machine(stage.pool)])
 
 
 def preparation_keys(preparation: Preparation, pool: PoolSpec) -> tuple[str, str]:

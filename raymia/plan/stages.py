@@ -23,19 +23,19 @@ Role = Literal["neighbors", "target", "reference"]
 
 
 @dataclass(frozen=True)
-class PlannedProbe:
+class PlannedQuestion:
     """A question, where its answers are stored, and what has no answer yet.
 
     Attributes
     ----------
-    question : its name among the questions of :mod:`raymia.questions`; "make" for neighbors.
+    label : what plans and reports call the question; "make" for neighbors.
     missing : what to ask about, of all records and of the population, in the order of
         :attr:`raymia.inputs.Inputs.payloads`.
     stored : how many answers there are already.
     """
 
-    question: str
-    probe: Question
+    label: str
+    question: Question
     key: EvidenceKey
     missing: Missing
     stored: int
@@ -44,7 +44,7 @@ class PlannedProbe:
     def to_ask(self) -> int:
         return self.missing.count
 
-    def as_stored(self) -> PlannedProbe:
+    def as_stored(self) -> PlannedQuestion:
         """The same for whoever comes after one that asks it."""
         if not self.missing:
             return self
@@ -65,16 +65,16 @@ class Stage:
     role: Role
     loader: Loader
     pool: PoolSpec
-    probes: tuple[PlannedProbe, ...]
+    questions: tuple[PlannedQuestion, ...]
     only_for: str | None = None
 
     @property
     def to_ask(self) -> int:
-        return sum(planned.to_ask for planned in self.probes)
+        return sum(planned.to_ask for planned in self.questions)
 
     @property
     def stored(self) -> int:
-        return sum(planned.stored for planned in self.probes)
+        return sum(planned.stored for planned in self.questions)
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ class TargetPlan:
 
 def wanted_neighbors(stages: Iterable[Stage]) -> Missing:
     """The neighbors that models are still to be asked about."""
-    probes = (p for stage in stages for p in stage.probes if p.probe.subject == "neighbor")
-    return reduce(or_, (p.missing for p in probes), Missing.nothing(range(0)))
+    about = (p for stage in stages for p in stage.questions if p.question.subject == "neighbor")
+    return reduce(or_, (p.missing for p in about), Missing.nothing(range(0)))
 
 
 def stored_neighbors(stages: Sequence[Stage], store: EvidenceStore) -> Iterator[pa.Table]:
@@ -137,7 +137,7 @@ def stored_neighbors(stages: Sequence[Stage], store: EvidenceStore) -> Iterator[
     Tables of ``row`` (int64), the record's among :attr:`raymia.inputs.Inputs.payloads`,
     ``neighbor`` (int16) and ``payload`` (large string), in which each neighbor comes once.
     """
-    makers = [p for stage in stages for p in stage.probes if p.probe.makes_neighbors]
+    makers = [p for stage in stages for p in stage.questions if p.question.makes_neighbors]
     wanted = wanted_neighbors(stages)
     for maker in makers:
         wanted -= maker.missing

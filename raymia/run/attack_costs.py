@@ -50,13 +50,13 @@ def _of_stage(stage: Stage, attacks: Iterable[Attack]) -> int:
     """Passes per record of the questions that some attacks put to a stage's model."""
     wanted = [(attack.asks, getattr(attack, "perturbation", None)) for attack in attacks]
     total = 0
-    for planned in stage.probes:
-        names, perturbation = planned.probe.names, planned.question.partition(".")[2]
+    for planned in stage.questions:
+        names, perturbation = planned.question.names, planned.label.partition(".")[2]
         if any(
             names.intersection(asks) and (own is None or not perturbation or own == perturbation)
             for asks, own in wanted
         ):
-            total += len(planned.probe.indices()) * planned.probe.passes
+            total += len(planned.question.indices()) * planned.question.passes
     return total
 
 

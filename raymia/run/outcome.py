@@ -18,7 +18,7 @@ from raymia.evidence.secret import secret_of
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.inputs.compatibility import identical_models
-from raymia.plan.stages import PlannedProbe, Stage, TargetPlan
+from raymia.plan.stages import PlannedQuestion, Stage, TargetPlan
 from raymia.questions.text import NO_NEIGHBOR
 from raymia.results.disguise import Disguise
 from raymia.results.gate import evaluate
@@ -193,19 +193,19 @@ def _call(shared: tuple[Any, ...]) -> Any:
 def find_dropped(run: Run) -> Iterator[Dropped]:
     """Name evidence that could not be had, and texts that were scored in part."""
     for _, stage in _stages(run):
-        for planned in stage.probes:
+        for planned in stage.questions:
             yield from _dropped(run, stage, planned)
 
 
-def _dropped(run: Run, stage: Stage, planned: PlannedProbe) -> Iterator[Dropped]:
-    columns = [name for name in ("error", "truncated") if name in planned.probe.schema.names]
+def _dropped(run: Run, stage: Stage, planned: PlannedQuestion) -> Iterator[Dropped]:
+    columns = [name for name in ("error", "truncated") if name in planned.question.schema.names]
     table = run.store.read(planned.key, columns)
     if table is None:
         return
-    told = pc.is_valid(table["error"])
+    is_named = pc.is_valid(table["error"])
     if "truncated" in columns:
-        told = pc.or_(told, pc.fill_null(table["truncated"], False))
-    table = table.filter(told)
+        is_named = pc.or_(is_named, pc.fill_null(table["truncated"], False))
+    table = table.filter(is_named)
     if not table.num_rows:
         return
     asked = pc.is_in(table["record_id"], value_set=run.inputs.payloads["record_id"])
@@ -214,7 +214,7 @@ def _dropped(run: Run, stage: Stage, planned: PlannedProbe) -> Iterator[Dropped]
         # The stage that makes neighbors names those that could not be made.
         if reason is None or reason == NO_NEIGHBOR:
             continue
-        if row["neighbor"] in planned.probe.indices():
+        if row["neighbor"] in planned.question.indices():
             yield Dropped(
                 stage=stage.name,
                 record_id=row["record_id"],
@@ -229,7 +229,7 @@ def _without_answers(run: Run, dropped: Sequence[Dropped]) -> Iterator[tuple[str
     for plan in run.scored:
         if errors[plan.target.name] < run.inputs.records.table.num_rows:
             continue
-        tables = [run.store.read(planned.key, ["error"]) for planned in plan.target.probes]
+        tables = [run.store.read(planned.key, ["error"]) for planned in plan.target.questions]
         reasons = Counter(r for t in tables if t is not None for r in t["error"].to_pylist())
         if reasons and None not in reasons:
             total, (first, _) = reasons.total(), reasons.most_common(1)[0]
@@ -252,7 +252,7 @@ def _stage_counts(run: Run) -> Iterator[StageCount]:
         yield StageCount(
             name=after.name,
             kind=after.role,
-            key=" ".join(planned.key.hash for planned in after.probes),
+            key=" ".join(planned.key.hash for planned in after.questions),
             asked=0 if work is None else work.done,
             questions={} if work is None else dict(work.questions),
             stored=before.stored,

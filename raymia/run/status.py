@@ -142,7 +142,7 @@ class Watch:
     def __init__(self, log: EventLog, plans: Sequence[TargetPlan]) -> None:
         self._log = log
         self._plans = plans
-        self._told: dict[str, Progress] = {}
+        self._written: dict[str, Progress] = {}
         self._last = time.monotonic()
         self._same_as = _asked_as_another(plans)
         self.look({})
@@ -155,9 +155,10 @@ class Watch:
         news = {
             name: progress
             for name, progress in found.items()
-            if name not in self._told
-            or (self._told[name].state, self._told[name].why) != (progress.state, progress.why)
-            or (due and self._told[name] != progress)
+            if name not in self._written
+            or (self._written[name].state, self._written[name].why)
+            != (progress.state, progress.why)
+            or (due and self._written[name] != progress)
         }
         self._tell(news)
 
@@ -178,14 +179,14 @@ class Watch:
             if plan.name in failed:
                 progress = replace(progress, state="failed", why=failed[plan.name])
             ended[plan.name] = progress
-        self._tell({n: p for n, p in ended.items() if self._told.get(n) != p})
+        self._tell({n: p for n, p in ended.items() if self._written.get(n) != p})
 
     def _tell(self, news: Mapping[str, Progress]) -> None:
         if not news:
             return
         with suppress(OSError, StorageError):  # what cannot be told now is told next time
             self._log.write(*(progress.as_event(name) for name, progress in news.items()))
-            self._told |= news
+            self._written |= news
             self._last = time.monotonic()
 
 
@@ -194,7 +195,7 @@ def _asked_as_another(plans: Sequence[TargetPlan]) -> dict[str, str]:
     asked: dict[str, str] = {}
     same: dict[str, str] = {}
     for plan in plans:
-        for planned in plan.target.probes:
+        for planned in plan.target.questions:
             if planned.key.hash in asked:
                 same[plan.name] = asked[planned.key.hash]
             elif planned.missing:

@@ -135,9 +135,9 @@ def _alone(
         if not of_kind_model or checkpoint is None or checkpoint.fingerprint in targets:
             continue
         answers = [
-            (planned.question, planned.probe, store.read(planned.key))
-            for planned in stage.probes
-            if planned.question == modality.loss_question
+            (planned.label, planned.question, store.read(planned.key))
+            for planned in stage.questions
+            if planned.label == modality.loss_question
         ]
         if answers:
             evidence = model_evidence(inputs.spec.records.kind, answers, ids)

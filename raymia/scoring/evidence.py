@@ -45,7 +45,7 @@ class Answers:
         self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan, ids: Sequence[str]
     ) -> None:
         def of_stage(stage: Stage) -> Any:
-            answers = ((p.question, p.probe, store.read(p.key)) for p in stage.probes)
+            answers = ((p.label, p.question, store.read(p.key)) for p in stage.questions)
             return model_evidence(inputs.spec.records.kind, answers, ids)
 
         self.target = of_stage(plan.target)

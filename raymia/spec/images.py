@@ -1,4 +1,4 @@
-"""What the audit file says of images: neighbors, probes, references."""
+"""What the audit file says of images: neighbors, questions, references."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class InversionSpec(Strict):
 
 
 class TimestepsSpec(Strict):
-    """At which timesteps a probe that draws no noise is asked."""
+    """At which timesteps a question that draws no noise is asked."""
 
     timesteps: Timesteps = Field(default=[100, 200, 300], description="of the noise schedule")
 

@@ -12,7 +12,7 @@ from raymia.inputs.base import Inputs
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.missing import Missing
 from raymia.plan.planning import AuditPlan, plan_audit
-from raymia.plan.stages import PlannedProbe, TargetPlan
+from raymia.plan.stages import PlannedQuestion, TargetPlan
 from raymia.spec import Value
 from raymia.sweep.evaluate import Split, halve
 from raymia.sweep.space import Sweep, SweptAttack
@@ -151,10 +151,10 @@ def _reads(inputs: Inputs, plan: TargetPlan, named: NamedAttack) -> Hashable:
         beside += inputs.shadow_members
     stages = [plan.target, *(plan.references[name] for name in beside if name in plan.references)]
     answers = tuple(
-        (stage.name, p.question, p.key.hash, len(p.probe.indices()))
+        (stage.name, p.label, p.key.hash, len(p.question.indices()))
         for stage in stages
-        for p in stage.probes
-        if p.probe.names & wanted
+        for p in stage.questions
+        if p.question.names & wanted
     )
     made = (
         tuple(p.recipe.key for p in plan.preparations) if "generated_images" in attack.needs else ()
@@ -170,18 +170,18 @@ def _shares(
     made: set[str] = set()
     asked, prepared = [0] * len(plans), [0] * len(plans)
     for number in order:
-        for probe in _probes(plans[number]):
-            before = seen.get(probe.key.hash, Missing.nothing(range(0)))
-            asked[number] += (probe.missing - before).count
-            seen[probe.key.hash] = before | probe.missing
+        for planned in _planned(plans[number]):
+            before = seen.get(planned.key.hash, Missing.nothing(range(0)))
+            asked[number] += (planned.missing - before).count
+            seen[planned.key.hash] = before | planned.missing
         keys = {p.recipe.key for t in plans[number] for p in t.preparations if not p.ready}
         prepared[number] = len(keys - made)
         made |= keys
     return asked, prepared
 
 
-def _probes(audit: Sequence[TargetPlan]) -> Iterator[PlannedProbe]:
-    return (probe for plan in audit for stage in plan.stages for probe in stage.probes)
+def _planned(audit: Sequence[TargetPlan]) -> Iterator[PlannedQuestion]:
+    return (planned for plan in audit for stage in plan.stages for planned in stage.questions)
 
 
 def _count_settings(

@@ -37,7 +37,7 @@ def made(tmp_path, tiny_gpt2):
     store = EvidenceStore(spec.store)
     for plan in plan_audit(resolve_inputs(spec), store):
         for stage in plan.stages:
-            for planned in stage.probes:
+            for planned in stage.questions:
                 answer(store, planned)
     row = {"record_id": "a", "neighbor": 1, "log_prob_sum": -1.0, "token_count": 3}
     store.commit(OTHER, pa.Table.from_pylist([row], schema=SUM_SCHEMA))

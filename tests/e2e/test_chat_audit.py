@@ -73,7 +73,7 @@ def test_evidence_is_on_the_answers_alone(done):
         for name in ("members", "non_members")
         for one in map(json.loads, lines(getattr(spec.records, name)[0]))
     }
-    key = next(p.key for p in plan.target.probes if p.key.kind == "text.tokens")
+    key = next(p.key for p in plan.target.questions if p.key.kind == "text.tokens")
     ids = set(inputs.records.ids)
     rows = [row for row in store.read(key).to_pylist() if row["record_id"] in ids]
     assert {tokenizer.decode(row["token_ids"]) for row in rows} == answers
@@ -83,7 +83,7 @@ def test_neighbors_change_the_answer_and_leave_the_question(done):
     spec, _ = done
     inputs = resolve_inputs(spec)
     plan = plan_audit(inputs, EvidenceStore(spec.store))[0]
-    made = EvidenceStore(spec.store).read(plan.neighbors.probes[0].key).to_pylist()
+    made = EvidenceStore(spec.store).read(plan.neighbors.questions[0].key).to_pylist()
     payloads = dict(
         zip(inputs.records.ids, inputs.records.table["payload"].to_pylist(), strict=True)
     )

@@ -41,12 +41,12 @@ def records(count: int = RECORDS) -> pa.Table:
 def lacking(stages: list[Stage], cells: dict[str, np.ndarray], ids: pa.Array) -> list[Stage]:
     """The target's stage, with something missing of each question."""
     (target,) = (stage for stage in stages if stage.role == "target")
-    probes = []
-    for planned in target.probes:
-        indices = planned.probe.indices()
-        missing = Missing.of(ids, indices, cells[planned.question])
-        probes.append(replace(planned, missing=missing))
-    return [replace(target, probes=tuple(probes))]
+    questions = []
+    for planned in target.questions:
+        indices = planned.question.indices()
+        missing = Missing.of(ids, indices, cells[planned.label])
+        questions.append(replace(planned, missing=missing))
+    return [replace(target, questions=tuple(questions))]
 
 
 def shuffled(known: dict[tuple[int, int], str], draws: random.Random) -> list[pa.Table]:
@@ -87,9 +87,9 @@ def test_blocks_hold_what_is_missing_and_what_is_known(
         found = dict(zip(row["neighbor"], row["neighbor_payload"], strict=True))
         assert found == {index: text for (r, index), text in known.items() if r == number}
         assert row["failed"] == []
-        for planned in stage.probes:
-            first = planned.probe.indices().start
-            own = [int(c) + first for c in np.flatnonzero(cells[planned.question][number])]
+        for planned in stage.questions:
+            first = planned.question.indices().start
+            own = [int(c) + first for c in np.flatnonzero(cells[planned.label][number])]
             assert row[todo_column(planned.key)] == own
     assert all(column.num_chunks == 1 for block in made for column in block.columns)
 

@@ -83,7 +83,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Path:
 def load_target_key(file: Path) -> str:
     spec = load_spec(file)
     plan = plan_audit(resolve_inputs(spec), EvidenceStore(spec.store))[0]
-    (tokens,) = (p for p in plan.target.probes if p.question == "tokens")
+    (tokens,) = (p for p in plan.target.questions if p.label == "tokens")
     return tokens.key.hash
 
 

@@ -123,7 +123,7 @@ def test_answers_are_those_of_models_loaded_one_by_one(
     seen = []
     for stage, adapter in zip(stages, [*adapters, None], strict=True):
         assert stage.to_ask == 0, "the evidence lies under the keys of each checkpoint alone"
-        table = store.read(stage.probes[0].key)
+        table = store.read(stage.questions[0].key)
         assert table is not None
         answers = {row["record_id"]: row for row in table.to_pylist()}
         alone = load_causal_lm(

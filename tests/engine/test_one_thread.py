@@ -32,7 +32,7 @@ def test_a_model_is_loaded_and_asked_in_one_thread_whoever_calls(
     store = EvidenceStore(str(tmp_path / "store"))
     (plan,) = plan_audit(inputs, store)
     stage = plan.target
-    (planned,) = stage.probes
+    (planned,) = stage.questions
     seen: list[tuple[str, int]] = []
 
     def noting(name, function):
@@ -43,10 +43,10 @@ def test_a_model_is_loaded_and_asked_in_one_thread_whoever_calls(
         return noted
 
     monkeypatch.setattr(stage_module, "load_together", noting("load", stage_module.load_together))
-    monkeypatch.setattr(type(planned.probe), "ask", noting("ask", type(planned.probe).ask))
+    monkeypatch.setattr(type(planned.question), "ask", noting("ask", type(planned.question).ask))
     config = PoolConfig(
         key="target",
-        tasks=(Task(stage.name, stage.loader, ((planned.question, planned.probe, planned.key),)),),
+        tasks=(Task(stage.name, stage.loader, ((planned.label, planned.question, planned.key),)),),
         store_url=str(tmp_path / "store"),
         passes_on=("record_id",),
     )

@@ -59,9 +59,9 @@ def answered(tmp_path, tiny_gpt2):
     payloads = dict(zip(*columns, strict=True))
     for plan in plan_audit(inputs, store):
         model = plan.target.loader.load()
-        for planned in plan.target.probes:
+        for planned in plan.target.questions:
             items = [Item(r, n, payloads[r]) for r, n in planned.missing.pairs()]
-            store.commit(planned.key, planned.probe.ask(model, items))
+            store.commit(planned.key, planned.question.ask(model, items))
     return inputs, store, plan_audit(inputs, store)
 
 

@@ -141,7 +141,7 @@ def commits(spec: AuditSpec) -> dict[str, tuple[float, float]]:
     store = EvidenceStore(spec.store)
     found = {}
     for plan in plan_audit(resolve_inputs(spec), store):
-        folders = [Path(spec.store, probe.key.folder) for probe in plan.target.probes]
+        folders = [Path(spec.store, planned.key.folder) for planned in plan.target.questions]
         times = [f.stat().st_mtime for folder in folders for f in folder.glob("*.parquet")]
         found[plan.name] = min(times), max(times)
     return found

@@ -227,7 +227,7 @@ def test_a_key_says_what_it_is_of_and_how_much_it_holds(store):
     store.commit(KEY, rows("c"))
     (thing,) = stored_things(store)
     facts = key_facts(store, thing)
-    assert (facts.kind, facts.model, facts.probe, facts.rows) == (
+    assert (facts.kind, facts.model, facts.question, facts.rows) == (
         "text.neighbors", "m", 'neighbors="n"', 3,
     )  # fmt: skip
     assert (thing.folder, len(thing.parts)) == (KEY.folder, 2)

@@ -66,8 +66,8 @@ def test_what_is_stored_takes_no_time(planned):
     inputs, store, plans = planned()
     Rates(store).keep_run(inputs, plans, WORK, store)
     for stage in plans[0].stages:
-        for probe in stage.probes:
-            answer(store, probe, inputs.records.ids[:3])
+        for one in stage.questions:
+            answer(store, one, inputs.records.ids[:3])
     found = estimate(inputs, plan_audit(inputs, store), store)
     assert {s.name: s.seconds for s in found.stages} == pytest.approx(
         {"neighbors": 12.0, "target:one": 4.5, "reference:base": 0.75}

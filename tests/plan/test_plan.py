@@ -59,12 +59,12 @@ def inputs(folder, tiny_gpt2):
 
 def asked(plan):
     """How many questions each stage has, by stage and kind."""
-    return {(s.name, p.key.kind): p.to_ask for s in plan.stages for p in s.probes}
+    return {(s.name, p.key.kind): p.to_ask for s in plan.stages for p in s.questions}
 
 
 def neighbors_in_store(plan, store):
     """Payloads of the stored neighbors that are still to be asked about; each comes once."""
-    ids = next((p.missing.ids for s in plan.stages for p in s.probes if p.missing), [])
+    ids = next((p.missing.ids for s in plan.stages for p in s.questions if p.missing), [])
     rows = [row for table in stored_neighbors(plan.stages, store) for row in table.to_pylist()]
     found = {(str(ids[row["row"]]), row["neighbor"]): row["payload"] for row in rows}
     assert len(found) == len(rows)
@@ -73,7 +73,7 @@ def neighbors_in_store(plan, store):
 
 def answer_all(store, plan):
     for stage in plan.stages:
-        for planned in stage.probes:
+        for planned in stage.questions:
             answer(store, planned)
 
 
@@ -105,16 +105,16 @@ def test_with_everything_stored_nothing_is_asked(inputs, store):
 def test_missing_is_needed_minus_stored(inputs, store):
     (plan,) = plan_audit(inputs(), store)
     ids = inputs().records.table["record_id"].to_pylist()
-    answer(store, plan.target.probes[0], records=ids[:4])
+    answer(store, plan.target.questions[0], records=ids[:4])
     (again,) = plan_audit(inputs(), store)
-    assert again.target.probes[0].missing.by_record() == {ids[4]: [0], ids[5]: [0]}
-    assert again.target.probes[0].stored == 4
-    assert again.target.probes[1].to_ask == 12, "the other questions are not answered by these"
+    assert again.target.questions[0].missing.by_record() == {ids[4]: [0], ids[5]: [0]}
+    assert again.target.questions[0].stored == 4
+    assert again.target.questions[1].to_ask == 12, "the other questions are not answered by these"
 
 
 def test_stage_with_everything_stored_has_nothing_to_ask(inputs, store):
     (plan,) = plan_audit(inputs(), store)
-    for planned in plan.references["base"].probes:
+    for planned in plan.references["base"].questions:
         answer(store, planned)
     (again,) = plan_audit(inputs(), store)
     assert again.references["base"].to_ask == 0
@@ -125,7 +125,7 @@ def test_neighbors_are_made_only_where_a_model_is_still_to_be_asked(inputs, stor
     """They are paraphrases by a slow model: none is made to be thrown away."""
     (plan,) = plan_audit(inputs(), store)
     for stage in (plan.target, plan.references["base"]):
-        for planned in stage.probes:
+        for planned in stage.questions:
             answer(store, planned)
     (again,) = plan_audit(inputs(), store)
     assert again.neighbors.to_ask == 0, "the neighbors are not stored, but nobody needs them"
@@ -144,11 +144,11 @@ def test_more_records_ask_only_for_the_new_ones(inputs, store):
     assert set(asked(again).values()) == {2, 4}
     ids = more.records.table["record_id"].to_pylist()
     new = {i for i in ids if i not in inputs_ids(plan)}
-    assert set(again.target.probes[0].missing.by_record()) == new
+    assert set(again.target.questions[0].missing.by_record()) == new
 
 
 def inputs_ids(plan):
-    return set(plan.target.probes[0].missing.by_record())
+    return set(plan.target.questions[0].missing.by_record())
 
 
 def test_higher_count_asks_only_for_the_new_neighbors(inputs, store):
@@ -163,7 +163,7 @@ def test_higher_count_asks_only_for_the_new_neighbors(inputs, store):
         ("reference:base", "text.tokens"): 0,
         ("reference:base", "text.neighbors"): 18,
     }
-    missing = again.target.probes[1].missing.by_record()
+    missing = again.target.questions[1].missing.by_record()
     assert {tuple(indices) for indices in missing.values()} == {(3, 4, 5)}
 
 
@@ -180,8 +180,8 @@ def test_other_neighbors_are_asked_about_anew(inputs, store, change):
     answer_all(store, plan)
     other = inputs(neighbors={"model": str(PARAPHRASER), "count": 2, **change})
     (again,) = plan_audit(other, store)
-    assert again.target.probes[0].to_ask == 0, "the records' own evidence is what it was"
-    assert again.target.probes[1].to_ask == again.neighbors.to_ask == 12
+    assert again.target.questions[0].to_ask == 0, "the records' own evidence is what it was"
+    assert again.target.questions[1].to_ask == again.neighbors.to_ask == 12
 
 
 def test_other_kinds_of_neighbors_have_keys_and_loaders_of_their_own(inputs, tiny_gpt2):
@@ -197,7 +197,7 @@ def test_other_kinds_of_neighbors_have_keys_and_loaders_of_their_own(inputs, tin
         assert asked(plan)["neighbors", f"neighbors.{kind}"] == 12
         assert plan.neighbors.loader.checkpoint == found.modality.paraphraser
         assert (found.modality.paraphraser is None) == (kind == "substitute")
-        keys.add(plan.target.probes[1].key.hash)
+        keys.add(plan.target.questions[1].key.hash)
     assert len(keys) == 3
 
 
@@ -205,8 +205,8 @@ def test_other_seed_makes_other_neighbors_and_keeps_the_records_evidence(inputs,
     (plan,) = plan_audit(inputs(), store)
     answer_all(store, plan)
     (again,) = plan_audit(inputs(seed=1), store)
-    assert again.target.probes[0].to_ask == 0
-    assert again.target.probes[1].to_ask == 12
+    assert again.target.questions[0].to_ask == 0
+    assert again.target.questions[1].to_ask == 12
 
 
 def test_checkpoint_that_changed_is_asked_anew(inputs, store, second):
@@ -253,7 +253,7 @@ def test_second_target_does_not_ask_what_the_first_will_have_asked(
 def test_reference_that_is_the_target_itself_is_asked_once(inputs, store, tiny_gpt2):
     same = inputs(references={"base": {"model": str(tiny_gpt2)}})
     (plan,) = plan_audit(same, store)
-    assert plan.target.probes[0].key.hash == plan.references["base"].probes[0].key.hash
+    assert plan.target.questions[0].key.hash == plan.references["base"].questions[0].key.hash
 
 
 def test_target_alone_is_planned_without_regard_to_others(inputs, store, second, tiny_gpt2):
@@ -280,8 +280,8 @@ def test_without_reference_attacks_no_reference_is_asked(inputs, store):
 
 def test_reference_is_asked_about_neighbors_only_where_an_attack_compares_them(inputs, store):
     (plan,) = plan_audit(inputs(attacks=["neighbor", "difference"]), store)
-    assert [p.key.kind for p in plan.references["base"].probes] == ["text.tokens"]
-    assert [p.key.kind for p in plan.target.probes] == ["text.tokens", "text.neighbors"]
+    assert [p.key.kind for p in plan.references["base"].questions] == ["text.tokens"]
+    assert [p.key.kind for p in plan.target.questions] == ["text.tokens", "text.neighbors"]
 
 
 def test_stages_stand_in_the_order_a_record_passes_them(inputs, store):
@@ -307,9 +307,9 @@ def test_same_model_in_two_roles_is_asked_once_and_about_the_population_too(inpu
 
 def test_neighbors_key_stands_in_the_key_of_the_answers_on_them(inputs, store):
     (plan,) = plan_audit(inputs(), store)
-    made = plan.neighbors.probes[0].key.hash
-    assert plan.target.probes[1].key.parts["neighbors"] == made
-    assert plan.references["base"].probes[1].key.parts["neighbors"] == made
+    made = plan.neighbors.questions[0].key.hash
+    assert plan.target.questions[1].key.parts["neighbors"] == made
+    assert plan.references["base"].questions[1].key.parts["neighbors"] == made
 
 
 # -------------------------------------------------------------------- stored neighbors
@@ -317,15 +317,15 @@ def test_neighbors_key_stands_in_the_key_of_the_answers_on_them(inputs, store):
 
 def test_stored_neighbors_come_where_a_model_is_still_to_be_asked(inputs, store):
     (plan,) = plan_audit(inputs(), store)
-    ids = list(plan.target.probes[0].missing.by_record())
-    answer(store, plan.neighbors.probes[0], records=ids[:3])
+    ids = list(plan.target.questions[0].missing.by_record())
+    answer(store, plan.neighbors.questions[0], records=ids[:3])
     (again,) = plan_audit(inputs(), store)
     assert again.neighbors.to_ask == 6
     assert neighbors_in_store(again, store) == {
         (record, n): f"neighbor {n} of {record}" for record in ids[:3] for n in (1, 2)
     }
-    answer(store, again.target.probes[1], records=ids[:1])
-    answer(store, again.references["base"].probes[1], records=ids[:2])
+    answer(store, again.target.questions[1], records=ids[:1])
+    answer(store, again.references["base"].questions[1], records=ids[:2])
     (third,) = plan_audit(inputs(), store)
     assert {record for record, _ in neighbors_in_store(third, store)} == {ids[1], ids[2]}
 
@@ -366,8 +366,8 @@ def test_made_reference_has_a_key_of_its_content(prompted, store, tmp_path):
     store.commit_prepared(recipe.key, tmp_path / "made")
     (after,) = plan_audit(prompted(), store)
     assert after.preparations[0].ready
-    key = after.references["sp"].probes[0].key
-    assert key != before.references["sp"].probes[0].key
+    key = after.references["sp"].questions[0].key
+    assert key != before.references["sp"].questions[0].key
     made = after.references["sp"].loader.checkpoint
     assert key.parts["model"] == made.fingerprint
     assert made.path == str(store.prepared_path(recipe.key))

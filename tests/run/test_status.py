@@ -135,7 +135,7 @@ def test_what_is_stored_is_done_before_anything_is_asked(url, tmp_path, tiny_gpt
     store = EvidenceStore(spec.store)
     inputs = resolve_inputs(spec)
     for stage in plan_audit(inputs, store)[0].stages:
-        for planned in stage.probes:
+        for planned in stage.questions:
             answer(store, planned)
     Watch(EventLog(url, "r1"), plan_audit(inputs, store))
     (event,) = read_events(Folder(url))["r1"]

@@ -45,7 +45,7 @@ def run_on(folder, model, members, non_members, told=1.0, **changes):
     draws = np.random.default_rng(0)
     before = plan_audit(inputs, store)
     for stage in before[0].stages:
-        for planned in stage.probes:
+        for planned in stage.questions:
             rows = []
             for record in planned.missing.by_record():
                 mean = draws.normal() + told * is_member[record] * (stage.role == "target") - 8

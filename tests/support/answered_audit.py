@@ -37,7 +37,7 @@ class Answered:
         """The answers of the first target, or of a shadow, to a question as they are stored."""
         plan = self.plans[0]
         stage = plan.references[shadow] if shadow else plan.target
-        (planned,) = (p for p in stage.probes if p.question == question)
+        (planned,) = (p for p in stage.questions if p.label == question)
         table = self.store.read(planned.key)
         assert table is not None
         return {(row["record_id"], row["neighbor"]): row for row in table.to_pylist()}
@@ -62,12 +62,12 @@ def answer(file: Path, break_record: bool = False) -> Answered:
     for plan in before:
         for stage in plan.stages:
             model = stage.loader.load()
-            for planned in stage.probes:
+            for planned in stage.questions:
                 items = [Item(r, n, payloads[r]) for r, n in planned.missing.pairs()]
                 if not items:
                     continue
-                table = planned.probe.ask(model, items)
-                if break_record and planned.question == "neighbors.crop":
+                table = planned.question.ask(model, items)
+                if break_record and planned.label == "neighbors.crop":
                     rows = table.to_pylist()
                     rows[0] = {"record_id": rows[0]["record_id"], "neighbor": 1, "error": "broken"}
                     table = pa.Table.from_pylist(rows, schema=table.schema)

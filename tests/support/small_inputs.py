@@ -48,13 +48,13 @@ def audit(folder, model, paraphraser, **changes):
 
 
 def answer(store, planned, records=None):
-    """Store made-up answers to what is missing of a planned probe, of some records or of all."""
+    """Store made-up answers to what is missing of a planned question, of some records or of all."""
     rows = [
         {"record_id": record, "neighbor": index, "payload": f"neighbor {index} of {record}"}
         for record, index in planned.missing.pairs()
         if records is None or record in records
     ]
-    kind = planned.probe.kind
+    kind = planned.question.kind
     if kind == "neighbors.mask_fill":
         store.commit(planned.key, pa.Table.from_pylist(rows))
         return

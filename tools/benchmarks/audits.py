@@ -34,7 +34,7 @@ def time_audit(content: dict[str, Any], count_asked: Callable[[pa.Table], int]) 
     inputs = resolve_inputs(parse_spec(content, "benchmark"))
     store = EvidenceStore(inputs.spec.store)
     plan = plan_audit(inputs, store)
-    keys = [planned.key for planned in plan[0].target.probes]
+    keys = [planned.key for planned in plan[0].target.questions]
     started = time.time()
     with engine(inputs.spec.resources, inputs.spec.store, Console(file=StringIO())) as start:
         ask(plan, store, start)
@@ -55,7 +55,7 @@ def steady_state(
 
     Parameters
     ----------
-    keys : of the probes, in the order in which a block is asked.
+    keys : of the questions, in the order in which a block is asked.
     """
     files = [
         (file.stat().st_mtime_ns / 1e9, place, file)

@@ -19,7 +19,7 @@ from benchmarks.measure import machine_facts, machine_line
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.plan.planning import plan_audit
-from raymia.plan.stages import PlannedProbe
+from raymia.plan.stages import PlannedQuestion
 from raymia.questions.text import SUM_SCHEMA, TOKEN_SCHEMA, NeighborQuestion, TokenQuestion
 from raymia.run.sweep import run_sweep
 from raymia.spec import AuditSpec
@@ -55,27 +55,27 @@ def store_made_evidence(inputs: Inputs, store: EvidenceStore) -> int:
     stored = 0
     for plan in plan_audit(inputs, store):
         for stage in (plan.target, *plan.references.values()):
-            for probe in stage.probes:
-                stored += probe.to_ask
+            for planned in stage.questions:
+                stored += planned.to_ask
                 known = members if stage.role == "target" else {}
-                for block in _blocks(probe):
-                    store.commit(probe.key, _answers(probe, stage.name, block, known))
+                for block in _blocks(planned):
+                    store.commit(planned.key, _answers(planned, stage.name, block, known))
     return stored
 
 
-def _blocks(probe: PlannedProbe) -> list[list[tuple[str, int]]]:
-    pairs = list(probe.missing.pairs())
+def _blocks(planned: PlannedQuestion) -> list[list[tuple[str, int]]]:
+    pairs = list(planned.missing.pairs())
     return [pairs[start : start + BLOCK] for start in range(0, len(pairs), BLOCK)]
 
 
 def _answers(
-    probe: PlannedProbe,
+    planned: PlannedQuestion,
     model: str,
     block: Sequence[tuple[str, int]],
     is_member: Mapping[str, bool | None],
 ) -> pa.Table:
-    if not isinstance(probe.probe, TokenQuestion | NeighborQuestion):
-        raise ValueError(f"no answers are made up for {probe.question}")
+    if not isinstance(planned.question, TokenQuestion | NeighborQuestion):
+        raise ValueError(f"no answers are made up for {planned.label}")
     draws = generator("made evidence", model, *block[0])
     lengths = draws.integers(*TOKENS, size=len(block))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -88,7 +88,7 @@ def _answers(
         "truncated": [False] * len(block),
         "error": [None] * len(block),
     }
-    if isinstance(probe.probe, NeighborQuestion):
+    if isinstance(planned.question, NeighborQuestion):
         columns["log_prob_sum"] = np.add.reduceat(log_prob, offsets[:-1])
         columns["token_count"] = lengths
         return pa.table({n: columns[n] for n in SUM_SCHEMA.names}, schema=SUM_SCHEMA)

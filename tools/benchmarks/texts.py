@@ -110,8 +110,8 @@ def make_neighbors(records: Sequence[str], count: int) -> list[str]:
         return []
     spec = SubstituteNeighbors(kind="substitute", count=count)
     maker = neighbor_maker(spec, AuditSpec.model_fields["seed"].default, None, PoolSpec())
-    items = [Item(record_id(text), i, text) for text in records for i in maker.probe.indices()]
-    texts: list[str | None] = maker.probe.ask(maker.loader.load(), items)["payload"].to_pylist()
+    items = [Item(record_id(text), i, text) for text in records for i in maker.question.indices()]
+    texts: list[str | None] = maker.question.ask(maker.loader.load(), items)["payload"].to_pylist()
     return [text for text in texts if text is not None]
 
 

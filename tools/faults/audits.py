@@ -99,7 +99,7 @@ class Audit:
         """Answers that lie in more than one file."""
         store, twice = self.store, 0
         for plan in plan_audit(resolve_inputs(load_spec(self.file)), store):
-            for key in (p.key for stage in plan.stages for p in stage.probes):
+            for key in (p.key for stage in plan.stages for p in stage.questions):
                 names = store.folder.names(key.folder, ".parquet")
                 parts = [store.read_part(f"{key.folder}/{name}") for name in names]
                 keys = [pair for part in parts for pair in row_keys(part)]

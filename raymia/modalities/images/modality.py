@@ -102,7 +102,7 @@ class Images(Modality):
         del inputs
         found: dict[str, float | None] = {}
         for stage in (stage for plan in plans for stage in plan.stages):
-            passes = sum(one.to_ask * one.probe.passes for one in stage.probes)
+            passes = sum(one.to_ask * one.question.passes for one in stage.questions)
             found.setdefault(stage.name, passes)
         return found
 

@@ -21,7 +21,7 @@ from raymia.inputs.base import Inputs
 from raymia.metrics.summary import Metrics
 from raymia.modalities.images.modality import Images, chooses_perturbation
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
-from raymia.plan.stages import PlannedProbe, Stage, TargetPlan
+from raymia.plan.stages import PlannedQuestion, Stage, TargetPlan
 from raymia.questions.base import Item
 from raymia.records.pixels import as_picture
 from raymia.results.findings import Findings
@@ -35,7 +35,7 @@ LARGEST_RECORD, LARGEST_NEIGHBOR = 256, 128
 
 @dataclass(frozen=True)
 class _OnCpu:
-    """All that a probe wants of a model to make neighbors."""
+    """All that a question wants of a model to make neighbors."""
 
     shape: Shape
     device: str = "cpu"
@@ -53,19 +53,19 @@ class _Around:
     spent : bool [records], those that the perturbation was chosen on.
     """
 
-    asked: PlannedProbe
+    asked: PlannedQuestion
     changes: Floats
     timesteps: list[int]
     spent: npt.NDArray[np.bool_]
 
     @property
     def perturbation(self) -> str:
-        return self.asked.question.partition(".")[2]
+        return self.asked.label.partition(".")[2]
 
     @property
     def strengths(self) -> list[float]:
-        probe: Any = self.asked.probe
-        return [float(strength) for strength in probe.neighborhood.strengths]
+        question: Any = self.asked.question
+        return [float(strength) for strength in question.neighborhood.strengths]
 
 
 def look_at_images(
@@ -132,8 +132,8 @@ def _evidence_around(
 
 def _about_neighbors(stage: Stage) -> Stage:
     """A stage with those of its questions alone that its loss around a record is read from."""
-    wanted = (p for p in stage.probes if p.question.partition(".")[0] in Around.asks)
-    return replace(stage, probes=tuple(wanted))
+    wanted = (p for p in stage.questions if p.label.partition(".")[0] in Around.asks)
+    return replace(stage, questions=tuple(wanted))
 
 
 def _around(
@@ -149,7 +149,7 @@ def _around(
     own = leader.attack.perturbation if isinstance(leader.attack, Around) else None
     audits = evidence.chosen if choice is None else choice.perturbation
     perturbation = own or audits or next(iter(evidence.target.neighbors))
-    asked = next(p for p in plan.target.probes if p.question == f"neighbors.{perturbation}")
+    asked = next(p for p in plan.target.questions if p.label == f"neighbors.{perturbation}")
     changes = fluctuation(evidence.target, perturbation).mean(axis=-1)
     checkpoint = inputs.targets[plan.name]
     has_steps = isinstance(checkpoint, DenoiserCheckpoint)
@@ -215,10 +215,10 @@ def _shape(inputs: Inputs) -> Shape:
 def _with_neighbors(
     example: ImageExample, row: int, payload: Any, around: _Around, shape: Shape
 ) -> ImageExample:
-    """An example with its neighbors as the probe makes them, and the loss around it."""
-    probe: Any = around.asked.probe
-    items = [Item(example.record_id, index, payload) for index in probe.indices()]
-    made = probe.images(_OnCpu(shape), items)
+    """An example with its neighbors as the question makes them, and the loss around it."""
+    question: Any = around.asked.question
+    items = [Item(example.record_id, index, payload) for index in question.indices()]
+    made = question.images(_OnCpu(shape), items)
     pixels: Pixels = (made * 255).round().to(torch.uint8).numpy()
     return example.model_copy(
         update={

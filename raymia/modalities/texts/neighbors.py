@@ -20,11 +20,11 @@ def quality(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> NeighborQ
     spec = inputs.spec.neighbors
     if plan.neighbors is None or not isinstance(spec, TextNeighbors):
         return None
-    maker = plan.neighbors.probes[0].probe
+    maker = plan.neighbors.questions[0].question
     training = maker.training if isinstance(maker, MakesNeighbors) else None
     columns = ["payload", "masked_share", "attempts", "error"]
     records = inputs.records.table
-    made = store.read(plan.neighbors.probes[0].key, columns)
+    made = store.read(plan.neighbors.questions[0].key, columns)
     if made is not None and training is not None:
         texts = [
             None if p is None else scored_text(p, training) for p in made["payload"].to_pylist()
@@ -43,7 +43,7 @@ def quality(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> NeighborQ
 
 def _judge(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> ReferenceAnswers | None:
     """The first reference that was asked about neighbors: the base, else a model, else another."""
-    keys = {n: {p.key.kind: p.key for p in s.probes} for n, s in plan.references.items()}
+    keys = {n: {p.key.kind: p.key for p in s.questions} for n, s in plan.references.items()}
     asked = [
         name
         for name, kinds in keys.items()

@@ -104,7 +104,7 @@ def _examples(
 
 def _answers(stage: Stage, store: EvidenceStore, ids: Sequence[str]) -> dict[str, _Answer]:
     """What a stage's model said of the tokens of some records."""
-    asked = [planned.key for planned in stage.probes if planned.key.kind == TokenQuestion.kind]
+    asked = [planned.key for planned in stage.questions if planned.key.kind == TokenQuestion.kind]
     table = store.read(asked[0], COLUMNS, records=ids) if asked else None
     rows: list[dict[str, Any]] = [] if table is None else table.to_pylist()
     return {
