@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from raymia.results.gate_result import GateOutcome, GateStatus
 
 MAX_ALIKE = 20
 SHOWN = 3
@@ -35,3 +38,24 @@ def shorten(rows: Sequence[Sequence[str]], names: int) -> Iterator[Sequence[str]
         elif seen[kind] == SHOWN + 1:
             more = f"{kind[0]}: {total[kind] - SHOWN:,} more"
             yield [more, *("" for _ in range(names - 1)), *kind[1:]]
+
+
+@dataclass(frozen=True)
+class GateRow:
+    """What the release gate decided for one condition, in the same words on some targets."""
+
+    status: GateStatus
+    condition: str
+    targets: tuple[str, ...]
+    reason: str
+
+
+def gate_rows(outcomes: Iterable[GateOutcome]) -> list[GateRow]:
+    """The outcomes of a gate, those together that differ in the target alone."""
+    targets: dict[tuple[GateStatus, str, str], list[str]] = {}
+    for one in outcomes:
+        targets.setdefault((one.status, one.condition, one.reason), []).append(one.target)
+    return [
+        GateRow(status, condition, tuple(names), reason)
+        for (status, condition, reason), names in targets.items()
+    ]

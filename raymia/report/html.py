@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from raymia.report.alike import gate_rows
 from raymia.report.charts import Charts, cost_chart
 from raymia.report.pictures import target_pictures
 from raymia.report.sections import (
@@ -62,6 +63,8 @@ def render(result: RunResult, curves: Sequence[AttackCurves], sweep: str | None 
     context: dict[str, Any] = {
         "run": result,
         "gate_line": gate_line(result),
+        "gate_rows": gate_rows(result.gate),
+        "below_chance": wording.BELOW_CHANCE,
         "verdict": verdict,
         "finding_titles": TITLES,
         "targets": targets,

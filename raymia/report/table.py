@@ -7,10 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from raymia.metrics.summary import AttackMetrics, Estimate
+from raymia.report.alike import gate_rows
 from raymia.results import wording
 from raymia.results.ranking import TargetRanking, by_groups, estimate_at, few_allowed, rank
 from raymia.results.result import RunResult
 from raymia.results.verdict import verdict_of
+from raymia.util.listing import listed
 
 MAX_FPRS = 3
 """More columns than this do not fit 100 characters; the rest are in the report."""
@@ -45,15 +47,15 @@ def metrics_table(result: RunResult, width: int = 100) -> Table:
 
 
 def gate_table(result: RunResult) -> Table:
-    """Lay out what the release gate decided: a row for each condition and target."""
+    """Lay out what the release gate decided; targets of which the same is said share a row."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in ("gate", "condition", "target", "why"):
         table.add_column(column, overflow="fold")
-    for outcome in result.gate:
-        status = Text(outcome.status.replace("_", " "))
+    for row in gate_rows(result.gate):
+        status = Text(row.status.replace("_", " "))
         colors = {"passed": "green", "undecided": "bold yellow"}
-        status.stylize(colors.get(outcome.status, "bold red"))
-        table.add_row(status, *map(Text, (outcome.condition, outcome.target, outcome.reason)))
+        status.stylize(colors.get(row.status, "bold red"))
+        table.add_row(status, *map(Text, (row.condition, ", ".join(row.targets), row.reason)))
     return table
 
 
@@ -122,10 +124,14 @@ def _notes(ranking: TargetRanking) -> list[Text]:
         if not tpr.resolvable
     }
     notes += [f"{wording.budget(fpr)} FPR: {why}." for fpr, why in unresolved.items()]
-    notes += [
-        f"{attack.attack}: {attack.n_unscored:,} records have no score and are left out."
-        for attack in ranking.measured
-        if attack.n_unscored
-    ]
-    notes += [f"{entry.attack}: not measured, {entry.reason}." for entry in ranking.not_measured]
+    said: dict[str, list[str]] = {}
+    for attack in ranking.measured:
+        if attack.below_chance:
+            said.setdefault(f"{wording.BELOW_CHANCE}.", []).append(attack.attack)
+        if attack.n_unscored:
+            lack = f"{attack.n_unscored:,} records have no score and are left out."
+            said.setdefault(lack, []).append(attack.attack)
+    for entry in ranking.not_measured:
+        said.setdefault(f"not measured, {entry.reason}.", []).append(entry.attack)
+    notes += [f"{listed(attacks)}: {what}" for what, attacks in said.items()]
     return [Text(note, style="dim") for note in notes]

@@ -29,12 +29,13 @@ from raymia.results.verdict import verdict_of
 from raymia.spec import AuditSpec
 from raymia.spec.conditions import FINDINGS, Condition, check_conditions, parse_conditions
 from raymia.util.errors import InputError
+from raymia.util.listing import listed
 
 ERROR_RATE = 0.05
 """Chance, at most, that a condition fails a checkpoint wrongly, and that it passes one wrongly."""
 EXPLAINED = (
-    "members and non-members differ without any model, and this attack is not far stronger than a "
-    "guess that sees none; see docs/shift.md"
+    "members and non-members differ without any model, and a guess that sees none is not far "
+    "weaker; see docs/shift.md"
 )
 Undecided = Literal["fail", "pass"]
 
@@ -162,7 +163,7 @@ def _decide(
     figures = [
         figure_of(condition, entry, levels)
         if (entry.target, entry.attack) not in blind
-        else Figure("not_measured", f"{entry.attack}: {EXPLAINED}")
+        else Figure("not_measured", entry.attack, EXPLAINED)
         for entry in found
     ]
     if condition.metric == "epsilon":
@@ -176,9 +177,9 @@ def _decide(
             f"{worst.text}: the lower limit{_corrected(levels)}, {worst.low:.3f}, is {relation} "
             f"{condition.limit:g}{more}"
         )
-    lacking = [figure.text for figure in figures if figure.state == "not_measured"]
+    lacking = [figure for figure in figures if figure.state == "not_measured"]
     if lacking:
-        return "not_evaluated", "; ".join(lacking)
+        return "not_evaluated", "; ".join(_why_lacking(lacking))
     open_ = [f for f in figures if f.high is None or condition.is_met(f.high)]
     if open_:
         return "undecided", _undecided(condition, open_, figures, levels)
@@ -189,6 +190,14 @@ def _decide(
         f"{highest.text}: the upper limit{most}, {highest.high:.3f}, is {relation} "
         f"{condition.limit:g}"
     )
+
+
+def _why_lacking(figures: Sequence[Figure]) -> Iterator[str]:
+    """Why there are no figures: each reason once, with the attacks that lack one for it."""
+    attacks: dict[str, list[str]] = {}
+    for figure in figures:
+        attacks.setdefault(figure.words, []).append(figure.attack)
+    return (f"{listed(names)}: {why}" for why, names in attacks.items())
 
 
 def _chosen_bound(figures: Sequence[Figure]) -> list[Figure]:

@@ -38,19 +38,26 @@ class Figure:
     ----------
     state : `unlimited` where it has no limits that could decide, `not_measured` where there is
         none at all.
-    text : the figure in words, with the attack's name; where there is none, why.
+    attack : what it is of.
+    words : the figure in words; where there is none, why.
     low, high : one-sided limits at the condition's levels; None for none.
     chosen_by : what it is chosen by among bounds of epsilon.
     records : members or non-members, the fewer.
     """
 
     state: Literal["measured", "unlimited", "not_measured"]
-    text: str
+    attack: str
+    words: str
     value: float = 0.0
     low: float | None = None
     high: float | None = None
     chosen_by: float = 0.0
     records: int = 0
+
+    @property
+    def text(self) -> str:
+        """What to say of the attack."""
+        return f"{self.attack}: {self.words}"
 
     def without_low(self) -> Figure:
         return replace(self, low=None)
@@ -74,7 +81,7 @@ class Figure:
 def figure_of(condition: Condition, entry: Metrics, levels: Levels) -> Figure:
     """Read the figure that a condition compares off an attack's metrics."""
     if isinstance(entry, NotMeasured):
-        return Figure("not_measured", f"{entry.attack}: not measured, {entry.reason}")
+        return Figure("not_measured", entry.attack, f"not measured, {entry.reason}")
     if condition.metric == "epsilon":
         return _epsilon(entry, levels)
     if condition.max_fpr is not None:
@@ -83,7 +90,7 @@ def figure_of(condition: Condition, entry: Metrics, levels: Levels) -> Figure:
         return _limited(entry, "AUC", entry.auc, levels)
     if entry.balanced_accuracy is None:
         why = "no balanced accuracy: a half of the records lacks members or non-members"
-        return Figure("not_measured", f"{entry.attack}: {why}")
+        return Figure("not_measured", entry.attack, why)
     return _limited(entry, "balanced accuracy", entry.balanced_accuracy, levels)
 
 
@@ -93,18 +100,19 @@ def _rate(entry: AttackMetrics, max_fpr: float, levels: Levels) -> Figure:
     at = at_budget(entry, max_fpr)
     name = f"TPR at {wording.budget(max_fpr)} FPR"
     if at is None:
-        return Figure("not_measured", f"{entry.attack}: {name} was not measured")
+        return Figure("not_measured", entry.attack, f"{name} was not measured")
     if at.estimate is None:
-        return Figure("unlimited", f"{entry.attack}: {name} is {wording.not_resolvable(at)}")
+        return Figure("unlimited", entry.attack, f"{name} is {wording.not_resolvable(at)}")
     return _limited(entry, name, at.estimate, levels)
 
 
 def _limited(entry: AttackMetrics, name: str, estimate: LimitedEstimate, levels: Levels) -> Figure:
-    text = f"{entry.attack}: {name} {estimate.value:.3f}"
+    words = f"{name} {estimate.value:.3f}"
     if estimate.limits is None:
         return Figure(
             "unlimited",
-            f"{text}: an earlier version of raymia measured it and kept no limits that a gate can "
+            entry.attack,
+            f"{words}: an earlier version of raymia measured it and kept no limits that a gate can "
             "rest on; run the audit again, which asks no model for what the store still has",
         )
     low, high = at_error(estimate.limits.low, levels.low), at_error(
@@ -112,10 +120,11 @@ def _limited(entry: AttackMetrics, name: str, estimate: LimitedEstimate, levels:
     )  # fmt: skip
     if low is None or high is None:
         many = "the condition compares more figures than limits are kept for; name fewer"
-        return Figure("unlimited", f"{text}: {many}")
+        return Figure("unlimited", entry.attack, f"{words}: {many}")
     return Figure(
         "measured",
-        f"{text} [{low:.3f}, {high:.3f}]",
+        entry.attack,
+        f"{words} [{low:.3f}, {high:.3f}]",
         value=estimate.value,
         low=low,
         high=high,
@@ -130,20 +139,22 @@ def _epsilon(entry: AttackMetrics, levels: Levels) -> Figure:
     checkpoints does.
     """
     if not entry.epsilon:
-        return Figure("not_measured", f"{entry.attack}: no bound on epsilon was measured")
+        return Figure("not_measured", entry.attack, "no bound on epsilon was measured")
     best = max(entry.epsilon, key=lambda bound: (bound.chosen_by or 0.0, bound.value))
     low = _bound_at(best, levels.high)
-    text = f"{entry.attack}: epsilon is at least {best.value:.3f} ({best.method.replace('_', ' ')})"
+    words = f"epsilon is at least {best.value:.3f} ({best.method.replace('_', ' ')})"
     if best.chosen_by is None or low is None:
         return Figure(
             "unlimited",
-            f"{text}: it was not kept at the error that so many checkpoints ask for; decide on one "
-            "checkpoint at a time, or run the audit again",
+            entry.attack,
+            f"{words}: it was not kept at the error that so many checkpoints ask for; decide on "
+            "one checkpoint at a time, or run the audit again",
         )
     held_out = [bound.high for bound in entry.epsilon if bound.method == "held_out"]
     return Figure(
         "measured",
-        text,
+        entry.attack,
+        words,
         value=best.value,
         low=low,
         # It is kept at 5 % alone, which is enough for one checkpoint.

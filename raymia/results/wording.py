@@ -15,6 +15,8 @@ READ_FIRST = {"self_prompt": "ez", "self_generated": "loss"}
 """The statistic that found the most members at low false-positive rates in raymia's own small
 studies, by the kind of reference it was taken against."""
 
+BELOW_CHANCE = "AUC below chance: members score lower than non-members"
+
 
 def percent(rate: float, digits: int = 1) -> str:
     """Write a rate as a percentage with a fixed number of decimals: 0.943 is 94.3 %."""

@@ -9,7 +9,9 @@ from rich.console import Console
 
 from raymia.metrics.measuring import measure
 from raymia.metrics.summary import NotMeasured
-from raymia.report.table import metrics_table
+from raymia.report.alike import gate_rows
+from raymia.report.table import gate_table, metrics_table
+from raymia.results.gate_result import GateOutcome
 from raymia.results.ranking import rank
 
 
@@ -78,6 +80,35 @@ def test_the_ranking_budget_is_among_the_columns():
     fprs = (0.5, 0.4, 0.3, 0.2, 0.1, 0.01)
     result = made_up_result(made_up_scores(), metrics=[measured("a", 1.0, fprs=fprs)])
     assert "TPR@1 % FPR" in printed(result)
+
+
+def test_attacks_that_score_members_lower_are_named_below_the_table():
+    metrics = [
+        measured(name, strength) for name, strength in (("a", -3.0), ("b", 3.0), ("c", -2.0))
+    ]
+    text = printed(made_up_result(made_up_scores(), metrics=metrics))
+    assert "c, a: AUC below chance: members score lower than non-members." in text
+    assert "AUC below" not in printed(made_up_result(made_up_scores(), metrics=metrics[1:2]))
+
+
+def test_targets_share_a_row_of_the_gate_where_the_same_is_said_of_them():
+    reason = "a: TPR at 0.1 % FPR is not resolvable (needs >= 1,000 non-members)"
+    said = [
+        ("one", "undecided", reason),
+        ("two", "passed", "no leak"),
+        ("three", "undecided", reason),
+    ]
+    gate = [
+        GateOutcome(condition="any.tpr@0.1%fpr > 0.5", target=target, status=status, reason=why)
+        for target, status, why in said
+    ]
+    assert [(row.targets, row.status) for row in gate_rows(gate)] == [
+        (("one", "three"), "undecided"),
+        (("two",), "passed"),
+    ]
+    console = Console(width=200, file=io.StringIO())
+    console.print(gate_table(made_up_result(made_up_scores()).model_copy(update={"gate": gate})))
+    assert console.file.getvalue().count(reason) == 1
 
 
 def test_run_without_metrics_prints():

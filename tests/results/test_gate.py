@@ -271,6 +271,13 @@ def test_records_that_differ_without_the_model_do_not_pass(run):
     assert statuses(checked("no_shift_found"), "step-9:weak.auc > 0.9") == ["passed"]
 
 
+def test_a_reason_that_several_attacks_share_is_given_once(run):
+    shift = ShiftCheck(state="shift", error_rate=0.05, n_members=60, n_non_members=120)
+    (outcome,) = decide_again(run.model_copy(update={"shift": shift}), ["step-9:any.auc > 0.9"])
+    assert outcome.reason.startswith("strong@ref, weak: members and non-members differ")
+    assert outcome.reason.count("without any model") == 1
+
+
 def test_an_attack_left_out_on_a_target_does_not_pass(run):
     fewer = run.model_copy(update={"metrics": run.metrics[:3]})
     assert statuses(fewer, "weak.auc > 0.9") == ["passed", "not_evaluated"]
