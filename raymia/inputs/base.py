@@ -78,6 +78,10 @@ class Inputs:
         """The attacks that are run on a target."""
         return [a for a in self.attacks if (target, a.label) not in self.left_out]
 
+    def runs(self, attack: NamedAttack) -> bool:
+        """Whether an attack is run on any target."""
+        return any((target, attack.label) not in self.left_out for target in self.targets)
+
     def left_out_lines(self) -> list[str]:
         """What was left out, for a person to read: one line for each reason and the targets that
         lack the same attacks for it."""

@@ -47,7 +47,7 @@ class AuditPlan(Sequence[TargetPlan]):
     """The plans of an audit's targets, in the order of the audit file.
 
     What several targets ask of one model, each would ask were it alone; in :attr:`targets` the
-    first of them asks it, and for the others it counts as stored.
+    first of them asks it, and for the others it counts as shared.
     """
 
     _planner: _Planner
@@ -114,7 +114,7 @@ class AuditPlan(Sequence[TargetPlan]):
 
 
 def _in_turn(alone: Iterable[TargetPlan]) -> tuple[TargetPlan, ...]:
-    """What an earlier target asks counts as stored for those after it."""
+    """What an earlier target asks is shared by those after it."""
     asked: set[str] = set()
     made = Missing.nothing(range(0))
     plans = []
@@ -135,7 +135,7 @@ def _in_turn(alone: Iterable[TargetPlan]) -> tuple[TargetPlan, ...]:
 
 def _not_yet(asked: set[str], stage: Stage) -> Stage:
     """The stage without questions that were asked; those that it asks are added to ``asked``."""
-    questions = tuple(p.as_stored() if p.key.hash in asked else p for p in stage.questions)
+    questions = tuple(p.asked_before() if p.key.hash in asked else p for p in stage.questions)
     asked.update(p.key.hash for p in stage.questions)
     return replace(stage, questions=questions)
 

@@ -32,6 +32,7 @@ class PlannedQuestion:
     missing : what to ask about, of all records and of the population, in the order of
         :attr:`raymia.inputs.Inputs.payloads`.
     stored : how many answers there are already.
+    shared : how many an earlier stage of the audit asks for, which has the same key.
     """
 
     label: str
@@ -39,17 +40,18 @@ class PlannedQuestion:
     key: EvidenceKey
     missing: Missing
     stored: int
+    shared: int = 0
 
     @property
     def to_ask(self) -> int:
         return self.missing.count
 
-    def as_stored(self) -> PlannedQuestion:
+    def asked_before(self) -> PlannedQuestion:
         """The same for whoever comes after one that asks it."""
         if not self.missing:
             return self
         nothing = Missing.nothing(self.missing.indices)
-        return replace(self, missing=nothing, stored=self.stored + self.missing.count)
+        return replace(self, missing=nothing, shared=self.missing.count)
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,15 @@ class Stage:
     @property
     def stored(self) -> int:
         return sum(planned.stored for planned in self.questions)
+
+    @property
+    def shared(self) -> int:
+        return sum(planned.shared for planned in self.questions)
+
+    @property
+    def not_asked(self) -> int:
+        """Answers that it need not ask for: they are stored, or an earlier stage asks for them."""
+        return self.stored + self.shared
 
 
 @dataclass(frozen=True)

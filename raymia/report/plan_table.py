@@ -25,7 +25,10 @@ def plan_table(
     table = Table(title=f"Plan of audit {spec.name}", title_justify="left")
     table.add_column("stage", no_wrap=True)
     table.add_column("model", overflow="fold")
-    for heading in ("to ask", "stored", inputs.modality.unit):
+    # One model may have two parts, and is asked once: a target that is a reference as well.
+    shares = any(stage.shared for plan in plans for stage in plan.stages)
+    above = ["asked above"] * shares
+    for heading in ("to ask", "stored", *above, inputs.modality.unit):
         table.add_column(heading, justify="right")
     amounts = inputs.modality.amounts(inputs, plans)
     rows: dict[str, tuple[str, ...]] = {}
@@ -44,6 +47,7 @@ def plan_table(
                 "no model" if checkpoint is None else checkpoint.label,
                 f"{stage.to_ask:,}",
                 f"{stage.stored:,}",
+                *([f"{stage.shared:,}"] * shares),
                 "-" if amount is None else f"{amount:,.0f}",
             )
             rows.setdefault(stage.name, row)
@@ -54,7 +58,7 @@ def plan_table(
     counts = (
         f"{records.count(True):,} members, {records.count(False):,} non-members, "
         f"{records.count(None):,} candidates; {len(records.set_aside):,} set aside; "
-        f"attacks: {', '.join(a.label for a in inputs.attacks)}"
+        f"attacks: {', '.join(a.label for a in inputs.attacks if inputs.runs(a))}"
     )
     facts = (f"{listed([*names])}: {what}" for what, names in resolved.items())
     prepared = (f"to prepare: {note}" for note in notes)

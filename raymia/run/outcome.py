@@ -284,7 +284,7 @@ def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
 def _attack_cards(inputs: Inputs) -> list[AttackCard]:
     labels: dict[type[Attack], list[str]] = {}
     for named in inputs.attacks:
-        if any(named in inputs.attacks_on(target) for target in inputs.targets):
+        if inputs.runs(named):
             labels.setdefault(type(named.attack), []).append(named.label)
     return [
         AttackCard(

@@ -172,7 +172,7 @@ class Watch:
         """
         ended = {}
         for plan in self._plans:
-            total = sum(stage.to_ask + stage.stored for stage in _own(plan))
+            total = sum(stage.to_ask + stage.not_asked for stage in _own(plan))
             lacks = missing.get(plan.name, 0)
             state: State = "done" if not lacks else "waiting"
             progress = Progress(state, total - lacks, total)
@@ -216,9 +216,9 @@ def progress_of(plan: TargetPlan, lines: Mapping[str, LineLike]) -> Progress:
     lines : by stage name, and by the names of the steps in which a reference is made.
     """
     stages = _own(plan)
-    total = sum(stage.to_ask + stage.stored for stage in stages)
+    total = sum(stage.to_ask + stage.not_asked for stage in stages)
     asked = sum(min(lines[s.name].done, s.to_ask) for s in stages if s.name in lines)
-    done = sum(stage.stored for stage in stages) + asked
+    done = sum(stage.not_asked for stage in stages) + asked
     why = next((lines[s.name].why_failed for s in stages
                 if s.name in lines and lines[s.name].why_failed), "")  # fmt: skip
     if why:

@@ -45,7 +45,7 @@ def read_places(plan: SweepPlan, plans: Sequence[AuditPlan], store: EvidenceStor
     """
     places = Places({}, {}, {}, [])
     for audit, targets in zip(plan.audits, plans, strict=True):
-        places.answers.append(sum(stage.stored for t in targets for stage in t.stages))
+        places.answers.append(sum(stage.not_asked for t in targets for stage in t.stages))
         for target in targets:
             inputs = targets.inputs
             known = inputs.modality.evidence_on(inputs, store, target)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from small_inputs import answer, audit, write_jsonl
 from tiny_models import BASE, PARAPHRASER, checkpoint, passages
 
@@ -15,8 +17,10 @@ from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.modalities.texts.tokens import TokenCounts, count_tokens
 from raymia.models.causal.model import CausalLM
+from raymia.plan.estimate import estimate
 from raymia.plan.planning import plan_audit
 from raymia.plan.stages import stored_neighbors
+from raymia.report.plan_table import plan_table
 from raymia.util.errors import InputError
 
 RECORDS, NEIGHBORS = 6, 2
@@ -247,13 +251,35 @@ def test_second_target_does_not_ask_what_the_first_will_have_asked(
         ("reference:base", "text.tokens"): 0,
         ("reference:base", "text.neighbors"): 0,
     }
-    assert other.references["base"].stored == 18
+    assert (other.references["base"].stored, other.references["base"].shared) == (0, 18)
 
 
 def test_reference_that_is_the_target_itself_is_asked_once(inputs, store, tiny_gpt2):
     same = inputs(references={"base": {"model": str(tiny_gpt2)}})
     (plan,) = plan_audit(same, store)
     assert plan.target.questions[0].key.hash == plan.references["base"].questions[0].key.hash
+
+
+def test_the_plan_says_apart_what_is_stored_and_what_is_asked_above(inputs, store, tiny_gpt2):
+    found = inputs(references={"base": {"model": str(tiny_gpt2)}})
+    text = printed(found, store)
+    row = next(line for line in text.splitlines() if "reference:base" in line)
+    assert "asked above" in text
+    assert [cell.strip() for cell in row.split("│")[3:6]] == ["0", "0", "18"]
+    assert "asked above" not in printed(inputs(), store)
+
+
+def test_the_plan_names_the_attacks_that_run_and_no_others(inputs, store):
+    found = inputs()
+    cannot = replace(found, left_out={("one", found.attacks[0].label): "it has no weights"})
+    assert "set aside; attacks: neighbor, spv@base\n" in printed(cannot, store)
+
+
+def printed(found, store):
+    plans = plan_audit(found, store)
+    console = Console(width=200, file=io.StringIO())
+    console.print(plan_table(found, plans, estimate(found, plans, store)))
+    return console.file.getvalue()
 
 
 def test_target_alone_is_planned_without_regard_to_others(inputs, store, second, tiny_gpt2):
