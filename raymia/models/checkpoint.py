@@ -15,13 +15,13 @@ from typing import Any, ClassVar, Self
 
 from raymia.evidence.answers import MODEL_NEEDS
 from raymia.models.loaders import Loader
-from raymia.models.source import PROVENANCE, read_json
+from raymia.models.source import ADAPTER_CONFIG, PROVENANCE, read_json
 from raymia.spec import PoolSpec
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.hashing import digest
 from raymia.util.once import Once
 
-CONFIGS = ("config.json", "model_index.json", "adapter_config.json")
+CONFIGS = ("config.json", "model_index.json", ADAPTER_CONFIG)
 """Names of files that say what a model is made of."""
 
 

@@ -33,6 +33,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
 PROVENANCE = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype"})
 """Keys of config.json that record where a model came from and not what it computes."""
 
+ADAPTER_CONFIG = "adapter_config.json"
 WEIGHTS = "model.safetensors"
 """What transformers calls a model's weights; an index of shards is named after it."""
 COPIES = re.compile(r"consolidated.*\.safetensors|model\.\w+(-\d+-of-\d+)?\.safetensors")
@@ -229,8 +230,8 @@ def model_weights_in(folder: Path, where: str, once: Once) -> dict[str, TensorHe
     else:
         raise InputError(
             f"{where}: {folder} has neither {WEIGHTS} nor {index.name} (found: "
-            f"{listed(folder, '*.safetensors')}), and no other weights are loaded; save the model "
-            "there with save_pretrained(folder)"
+            f"{listed(folder, '*.safetensors')}), and no other weights are loaded; "
+            f"{adapter_hint(folder) or 'save the model there with save_pretrained(folder)'}"
         )
     beside = sorted(
         file.name
@@ -244,6 +245,13 @@ def model_weights_in(folder: Path, where: str, once: Once) -> dict[str, TensorHe
             "`adapter`, and take out what does not belong to the model"
         )
     return found
+
+
+def adapter_hint(folder: Path) -> str:
+    """What to do about an adapter that stands where a model should; empty for another folder."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return ""
+    return "this is a PEFT adapter: name it as `adapter` and its base as `model`"
 
 
 def _weight_map(index: Path, where: str) -> dict[str, str]:

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raymia.models.source import PROVENANCE, content_hashes, listed, model_weights_in, read_json
+from raymia.models.source import (
+    PROVENANCE,
+    adapter_hint,
+    content_hashes,
+    listed,
+    model_weights_in,
+    read_json,
+)
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
 from raymia.util.once import Once
@@ -26,12 +33,9 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
         If it has none.
     """
     if not (path / "config.json").is_file():
-        hint = (
-            "; this is a PEFT adapter: name it as `adapter` and its base as `model`"
-            if (path / "adapter_config.json").is_file()
-            else ""
-        )
-        raise InputError(f"{where}: {path} has no config.json (found: {listed(path)}){hint}")
+        hint = adapter_hint(path)
+        more = f"; {hint}" if hint else ""
+        raise InputError(f"{where}: {path} has no config.json (found: {listed(path)}){more}")
     return read_json(path / "config.json", where)
 
 

@@ -196,6 +196,12 @@ def test_adapter_in_place_of_a_model_says_how_to_name_both(adapter):
     assert "`model`" in text
 
 
+def test_adapter_with_its_bases_config_says_the_same(adapter, tiny_gpt2):
+    shutil.copy(tiny_gpt2 / "config.json", adapter)
+    text = problem(adapter)
+    assert "this is a PEFT adapter: name it as `adapter` and its base as `model`" in text
+
+
 def test_model_in_place_of_an_adapter_is_refused_under_its_own_key(tiny_gpt2):
     text = problem(tiny_gpt2, adapter=str(tiny_gpt2))
     assert text.startswith("targets[0].adapter: ")

@@ -8,14 +8,13 @@ from typing import Any
 
 from safetensors import safe_open
 
-from raymia.models.source import read_json
+from raymia.models.source import ADAPTER_CONFIG, read_json
 from raymia.models.whole_weights import refuse_missing, refuse_unused
 from raymia.storage.safetensors import read_header
 from raymia.util.errors import InputError
 from raymia.util.optional import require
 
 WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 
 _SWITCHABLE = {"LORA": "lora_", "IA3": "ia3_"}
 """Methods that leave the base's own weights alone, and what the names of their tensors have."""
@@ -48,7 +47,7 @@ def switchable_method(adapter: str) -> str | None:
     replicated layers, an enlarged embedding) or the model's inputs (prefixes, prompts). A setting
     that is not known to be harmless counts as such a change.
     """
-    config = read_json(Path(adapter) / CONFIG)
+    config = read_json(Path(adapter) / ADAPTER_CONFIG)
     method = config.get("peft_type")
     settings = {key: value for key, value in config.items() if value and key not in _HARMLESS}
     plain = all(value in _HARMLESS_IF.get(key, ()) for key, value in settings.items())
@@ -146,7 +145,7 @@ def check_found(found: Any, config: Any, name: str = "default") -> None:
 
     own = PEFT_TYPE_TO_PREFIX_MAPPING.get(config.peft_type)
     missing = [key for key in found.missing_keys if own and own in key and name in key]
-    refuse_missing(missing, "the adapter", CONFIG)
+    refuse_missing(missing, "the adapter", ADAPTER_CONFIG)
     refuse_unused(
         (
             key
@@ -154,7 +153,7 @@ def check_found(found: Any, config: Any, name: str = "default") -> None:
             if not key.startswith(_BESIDE_THE_MODEL) and not key.endswith(_AGAIN)
         ),
         "the adapter",
-        CONFIG,
+        ADAPTER_CONFIG,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raymia.models.causal.adapter_fit import DescribedAdapter, check_adapter
-from raymia.models.causal.adapters import CONFIG, WEIGHTS
+from raymia.models.causal.adapters import WEIGHTS
 from raymia.models.causal.facts import (
     LOADS,
     CausalFacts,
@@ -21,7 +21,14 @@ from raymia.models.causal.training import NO_WORDS, Training
 from raymia.models.checkpoint import Capabilities, FileCheckpoint
 from raymia.models.fit import Described
 from raymia.models.saved_quantization import refuse_twice
-from raymia.models.source import config_hash, file_hash, locate, read_json, weights_in
+from raymia.models.source import (
+    ADAPTER_CONFIG,
+    config_hash,
+    file_hash,
+    locate,
+    read_json,
+    weights_in,
+)
 from raymia.models.text_source import check_parts, files_of, read_config, text_fingerprint
 from raymia.spec import LongTexts, ModelSpec, PoolSpec
 from raymia.util.errors import InputError
@@ -275,13 +282,15 @@ def _check_gguf(path: Path, name: str, where: str) -> None:
 
 def _virtual_tokens(path: Path, once: Once, where: str) -> int:
     """Refuse a folder that is no PEFT adapter in safetensors; what one puts before each text."""
-    if not (path / CONFIG).is_file():
-        raise InputError(f"{where}: {path} has no {CONFIG}, so it is no PEFT adapter")
-    config = read_json(path / CONFIG, where)
+    if not (path / ADAPTER_CONFIG).is_file():
+        raise InputError(f"{where}: {path} has no {ADAPTER_CONFIG}, so it is no PEFT adapter")
+    config = read_json(path / ADAPTER_CONFIG, where)
     weights_in(path, where, once, WEIGHTS)
     count = config.get("num_virtual_tokens") or 0
     if not isinstance(count, int):
-        raise InputError(f"{where}: {path / CONFIG}: `num_virtual_tokens` is {count!r}, no number")
+        raise InputError(
+            f"{where}: {path / ADAPTER_CONFIG}: `num_virtual_tokens` is {count!r}, no number"
+        )
     return count
 
 
@@ -295,7 +304,7 @@ def _fitting(
     tensors = weights_in(adapter, where, once, WEIGHTS)
     described = DescribedAdapter(
         base=Described(LOADS, config_hash(base, once), frozenset(), config),
-        config_hash=file_hash(adapter / CONFIG, once),
+        config_hash=file_hash(adapter / ADAPTER_CONFIG, once),
         tensors=frozenset(tensors.items()),
         folder=adapter,
     )
