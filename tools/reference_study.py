@@ -24,7 +24,7 @@ from rich.console import Console
 
 from raymia.demo.text import audit_passages, copy_asset, write_jsonl
 from raymia.prepare.fine_tune import fine_tune
-from raymia.records.texts import read_texts
+from raymia.records.texts import texts_among
 from raymia.results.ranking import estimate_at
 from raymia.results.result import RunResult
 from raymia.run.audit import run_audit
@@ -101,10 +101,8 @@ def main() -> None:
 
 def read_usable(path: str, column: str) -> list[str]:
     """Texts of some length, each once."""
-    rows = (row.text for row in read_texts(path, column))
-    return list(
-        dict.fromkeys(t for t in rows if isinstance(t, str) and len(t.split()) >= MIN_WORDS)
-    )
+    long = (text for text in texts_among(path, column) if len(text.split()) >= MIN_WORDS)
+    return list(dict.fromkeys(long))
 
 
 def run_seed(

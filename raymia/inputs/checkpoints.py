@@ -168,8 +168,9 @@ def _in_manifest(path: str, where: str) -> list[tuple[str, str]]:
         named = []
         for row in rows:
             name, folder = row.values["name"], row.values["path"]
-            if row.reason is not None or name is None or folder is None:
-                raise InputError(f"{where}: {row.where}: {row.reason or 'no `name`, or no `path`'}")
+            why = row.why_not("name", "path")
+            if why is not None or name is None or folder is None:
+                raise InputError(f"{where}: {row.where}: {why or 'no `name`, or no `path`'}")
             named.append((str(name), str(folder)))
         if not named:
             raise InputError(f"{where}: {path} has no row; expected columns name and path")

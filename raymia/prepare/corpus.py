@@ -12,7 +12,8 @@ import numpy as np
 from raymia.evidence.store import EvidenceStore
 from raymia.evidence.text import TokenCounts
 from raymia.models.causal.resolver import CausalCheckpoint
-from raymia.records.texts import is_unicode, read_texts
+from raymia.records.tables import read_rows
+from raymia.records.texts import is_unicode, texts_among
 from raymia.spec import CorpusSpec
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
@@ -33,7 +34,7 @@ def check_corpus(spec: CorpusSpec) -> None:
         If one cannot be read, or has no row.
     """
     for path in spec.files:
-        if next(read_texts(path, spec.text_column), None) is None:
+        if next(read_rows(path, {"text_column": spec.text_column}), None) is None:
             raise InputError(f"corpus.files: {path} has no rows")
 
 
@@ -87,9 +88,9 @@ def _count(spec: CorpusSpec, checkpoint: CausalCheckpoint) -> np.ndarray:
 
 def _texts(spec: CorpusSpec) -> Iterator[str]:
     for path in spec.files:
-        for row in read_texts(path, spec.text_column):
-            if isinstance(row.text, str) and row.text.strip() and is_unicode(row.text):
-                yield row.text
+        for text in texts_among(path, spec.text_column):
+            if text.strip() and is_unicode(text):
+                yield text
 
 
 def _tokenizer_fingerprint(checkpoint: CausalCheckpoint) -> str:

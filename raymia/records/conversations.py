@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from raymia.records.texts import is_unicode, why_no_text
+from raymia.records.texts import NOT_UNICODE, is_unicode, why_no_text
 from raymia.spec import RecordFormat
 from raymia.util.hashing import digest_bytes
 
@@ -100,8 +100,8 @@ def content_of(payload: str) -> dict[str, Any]:
 
 def _text_or_messages(value: Any, name: str) -> tuple[Any, str | None]:
     if isinstance(value, str):
-        if name in ("prompt",):
-            return value, None if is_unicode(value) else why_no_text(value)
+        if name == "prompt":  # which may be empty
+            return value, None if is_unicode(value) else NOT_UNICODE
         reason = why_no_text(value)
         return value, None if reason is None else f"{name}: {reason}"
     return _messages(value, name)
@@ -133,7 +133,7 @@ def _messages(value: Any, name: str) -> tuple[list[dict[str, Any]], str | None]:
             return [], f"message {number} of {name} has no content"
         found.append(one)
     text = json.dumps(found, ensure_ascii=False)
-    return found, None if is_unicode(text) else "not valid Unicode: a surrogate without its pair"
+    return found, None if is_unicode(text) else NOT_UNICODE
 
 
 def _as_chat(key: str) -> str:

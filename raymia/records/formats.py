@@ -11,7 +11,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -42,11 +42,19 @@ class TableRow:
     Attributes
     ----------
     reason : why there are none; they are None then.
+    lacks : of JSON, the columns that the row has no key for, by the same names; their values are
+        None, as some writers leave out what is null.
     """
 
     where: str
     values: Mapping[str, Any]
     reason: str | None = None
+    lacks: Mapping[str, str] = field(default_factory=dict)
+
+    def why_not(self, *keys: str) -> str | None:
+        """Why there is nothing under one of some keys, not even null; None where there is."""
+        lacking = (f"no key {self.lacks[key]!r}" for key in keys if key in self.lacks)
+        return self.reason or next(lacking, None)
 
 
 Wanted = Mapping[str, str]
@@ -178,7 +186,9 @@ class _Objects:
         self.found += 1
         for key in [key for key, name in self.missing.items() if name in row]:
             del self.missing[key]
-        return _row(where, self.wanted, row)
+        lacks = {key: name for key, name in self.wanted.items() if name not in row}
+        values = {key: row.get(name) for key, name in self.wanted.items()}
+        return TableRow(where, values, lacks=lacks)
 
     def check(self) -> None:
         """Refuse a file none of whose rows has a key; one that lacks it has a null there, which
@@ -207,12 +217,23 @@ def _json(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
     objects.check()
 
 
+def _has_semicolons(header: Sequence[str]) -> bool:
+    """Whether a header that was read with commas seems to have semicolons in their place."""
+    return len(header) == 1 and ";" in header[0]
+
+
 def _csv(path: str, file: IO[bytes], wanted: Wanted, dialect: str = "excel") -> Iterator[TableRow]:
     csv.field_size_limit(MAX_LINE)
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     reader = csv.DictReader(_short_lines(path, text), dialect=dialect, strict=True)
     try:
-        _check_columns(path, wanted, list(reader.fieldnames or []))
+        names = list(reader.fieldnames or [])
+        if _has_semicolons(names) and dialect == "excel" and names[0] not in wanted.values():
+            raise InputError(
+                f"{path}: its header has semicolons between its fields ({names[0]}), and a CSV is "
+                "read with commas; save it with commas, or as JSONL"
+            )
+        _check_columns(path, wanted, names)
         for number, row in enumerate(reader, start=1):
             where = f"{path} row {number}"
             if None in row:  # under which DictReader puts what has no column

@@ -215,8 +215,8 @@ def _table(
 
 
 def _load_cell(fs: Any, folder: str, row: TableRow, with_caption: bool) -> Loaded:
-    if row.reason is not None:
-        raise UnusableImageError(row.reason)
+    if (reason := row.why_not("image_column")) is not None:
+        raise UnusableImageError(reason)
     caption = _caption(row.values["caption_column"]) if with_caption else None
     value = row.values["image_column"]
     if isinstance(value, dict):  # an image as Hugging Face's datasets write it

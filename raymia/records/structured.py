@@ -91,10 +91,9 @@ def _checked(
         yield from read_checked_texts(path, text_column, group_column)
         return
     for row in read_rows(path, _wanted(path, kind, group_column)):
-        if row.reason is not None:
-            yield Given(row.where, reason=row.reason)
-            continue
-        content, reason = canonical(kind, row.values)
+        reason = row.why_not(*COLUMNS[kind])
+        if reason is None:
+            content, reason = canonical(kind, row.values)
         if reason is not None:
             yield Given(row.where, reason=reason)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -30,14 +29,6 @@ TOO_LONG = f"of more than {MAX_TEXT:,} characters; split it into several records
 NOT_UNICODE = "not valid Unicode: a surrogate without its pair"
 
 
-@dataclass(frozen=True)
-class _Row:
-    where: str
-    text: Any
-    group: Any = None
-    reason: str | None = None
-
-
 def record_id(payload: str) -> str:
     """The id of a text record: a hash of its content."""
     return digest_bytes(payload.encode())
@@ -53,13 +44,23 @@ def is_unicode(text: str) -> bool:
 
 
 def read_checked_texts(path: str, column: str, group_column: str | None = None) -> Iterator[Given]:
-    """Yield the texts of tables, and why a row holds none."""
-    for row in read_texts(path, column, group_column):
-        reason = row.reason or why_no_text(row.text)
+    """Yield the texts of tables, and why a row holds none; see
+    :func:`raymia.records.tables.read_rows`."""
+    for row in read_rows(path, {"text_column": column, "group_column": group_column}):
+        text = row.values["text_column"]
+        reason = row.why_not("text_column") or why_no_text(text)
         if reason is not None:
             yield Given(row.where, reason=reason)
         else:
-            yield Given(row.where, record_id(row.text), row.text, group_name(row.group))
+            group = group_name(row.values.get("group_column"))
+            yield Given(row.where, record_id(text), text, group)
+
+
+def texts_among(path: str, column: str) -> Iterator[str]:
+    """Yield the texts of tables, whatever is in them; other values are passed over."""
+    for row in read_rows(path, {"text_column": column}):
+        if isinstance(row.values["text_column"], str):
+            yield row.values["text_column"]
 
 
 def why_no_text(value: Any) -> str | None:
@@ -71,10 +72,3 @@ def why_no_text(value: Any) -> str | None:
     if len(value) > MAX_TEXT:
         return TOO_LONG + CAME + f"{len(value):,}"
     return None if is_unicode(value) else NOT_UNICODE
-
-
-def read_texts(path: str, column: str, group_column: str | None = None) -> Iterator[_Row]:
-    """Yield the rows of tables; see :func:`raymia.records.tables.read_rows`."""
-    for row in read_rows(path, {"text_column": column, "group_column": group_column}):
-        values = row.values
-        yield _Row(row.where, values["text_column"], values.get("group_column"), row.reason)

@@ -109,6 +109,26 @@ def test_a_key_that_a_row_lacks_is_a_null_there(tmp_path):
     )
 
 
+@pytest.mark.parametrize("lines", ['{"id": 1}\n{"text": "a"}\n', '[{"id": 1}, {"text": "a"}]'])
+def test_a_record_whose_row_has_no_key_for_it_is_set_aside_saying_so(tmp_path, lines):
+    path = tmp_path / ("m.json" if lines[0] == "[" else "m.jsonl")
+    path.write_text(lines)
+    (aside,) = read_records(TextRecordsSpec(members=str(path))).set_aside
+    assert aside.reason == "no key 'text'"
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text('{"id": 1}\n{"messages": [{"role": "user", "content": "a"}]}\n')
+    (aside,) = read_records(TextRecordsSpec(members=str(chats)), "chat").set_aside
+    assert aside.reason == "no key 'messages'"
+
+
+def test_semicolons_between_the_fields_of_a_csv_are_named(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("id;text\n1;one, or two\n")
+    assert "its header has semicolons between its fields (id;text)" in problem(path)
+    path.write_text("id;text\na\n")
+    assert rows(path, text_column="id;text") == [("row 1", "a")], "a name may hold one"
+
+
 @pytest.mark.parametrize("end", [b'{"text": "cut in the mi', b'{"text": "caf\xc3', b'{"te'])
 def test_a_last_line_that_is_cut_off_is_one_bad_record(tmp_path, end):
     path = tmp_path / "m.jsonl"

@@ -36,7 +36,7 @@ from raymia.models.causal.model import CausalLM
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.neighbors.makers import neighbor_maker
 from raymia.questions.base import Item
-from raymia.records.texts import read_texts, record_id
+from raymia.records.texts import record_id, texts_among
 from raymia.spec import AuditSpec, ModelSpec, PoolSpec, ResourcesSpec, SubstituteNeighbors
 
 LIMIT, FAST, ADAPTER, RAY, HARNESS, ONE = (
@@ -91,8 +91,8 @@ def make_bench(
 ) -> TextBench:
     """Load the model; the shipped base and Austen's passages where none is given."""
     folder = model or str(Path(raymia.__file__).parent / "demo" / ASSETS / "models" / "base")
-    given = audit_passages()[:400] if texts is None else [r.text for r in read_texts(texts, column)]
-    usable = list(dict.fromkeys(t for t in given if isinstance(t, str) and t.strip()))
+    given = audit_passages()[:400] if texts is None else texts_among(texts, column)
+    usable = list(dict.fromkeys(t for t in given if t.strip()))
     on_gpu = torch.cuda.is_available()
     checkpoint = resolve_causal_lm(ModelSpec(model=folder), "--model", on_gpu=on_gpu)
     loaded = load_causal_lm(checkpoint, batch_tokens=batch_tokens)

@@ -32,14 +32,6 @@ TRIED = 40
 ADAPTERS_TEMPLATE = "chat_template.jinja"
 TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
-USUAL: Mapping[RecordFormat, LossOn] = {
-    "text": "all",
-    "chat": "assistant",
-    "completion": "completion",
-    "tokens": "labels",
-    "preference": "completion",
-    "unpaired": "completion",
-}
 MEANINGFUL: Mapping[RecordFormat, tuple[LossOn, ...]] = {
     "text": ("all",),
     "chat": ("assistant", "last_assistant", "all"),
@@ -116,8 +108,7 @@ def _put_together(
     assumed = []
     loss_on = said.get("loss_on")
     if loss_on is None:
-        loss_on = USUAL[kind]
-        others = [other for other in MEANINGFUL[kind] if other != loss_on]
+        loss_on, *others = MEANINGFUL[kind]
         if others and kind != "tokens":
             assumed.append(
                 f"it is assumed that the loss was on {_IN_WORDS[loss_on]}; say `loss_on` where it "
