@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from raymia.evidence.answers import MODEL_NEEDS, answer_names
 from raymia.util.errors import InputError
-from raymia.util.plugins import Portable, is_in, on_forget
+from raymia.util.plugins import Portable, is_in, on_forget, origin
 
 Scores = npt.NDArray[np.float64]
 
@@ -133,9 +133,12 @@ def register(kind: Kind) -> Kind:
     if not isinstance(getattr(kind, "name", None), str):
         raise ValueError(f"attack {kind.__name__} should say its name in a text")
     for records in kind.records:
-        others = (on for on, name in _REGISTRY if name == kind.name)
-        if any(records == on or EVERY in (records, on) for on in others):
-            raise ValueError(f"two attacks on {records} records are named {kind.name!r}")
+        for (on, name), other in _REGISTRY.items():
+            if name == kind.name and (records == on or EVERY in (records, on)):
+                raise ValueError(
+                    f"two attacks on {records} records are named {name!r}: one of {origin(other)}, "
+                    f"and one of {origin(kind)}; rename one"
+                )
         known = [] if records == EVERY else answer_names(records)
         _check_known(kind, "asks", kind.asks, known, f"question on {records}s")
     _check_known(kind, "needs", kind.needs, NEEDS, "need")
@@ -192,7 +195,10 @@ def build(name: str, parameters: dict[str, Any], where: str, records: str = "tex
     if name not in kinds:
         near = difflib.get_close_matches(name, kinds, n=1)
         hint = f" did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"{where}: no attack {name!r};{hint} there are: {', '.join(kinds)}")
+        raise InputError(
+            f"{where}: no attack {name!r};{hint} there are: {', '.join(kinds)}. One of your own "
+            "is known where its file or module is named, as --plugin or under `plugins`"
+        )
     kind = kinds[name]
     known = [f.name for f in fields(kind)]
     unknown = sorted(set(parameters) - set(known))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from raymia.spec import RecordsSection, learn_kind
 from raymia.util.errors import InputError
-from raymia.util.plugins import Portable, is_in, on_forget
+from raymia.util.plugins import Portable, is_in, on_forget, origin
 
 if TYPE_CHECKING:
     from raymia.attacks import Attack, NamedAttack
@@ -218,7 +218,10 @@ def register(modality: Kind) -> Kind:
     """Make a kind of records known, to audit files too; a decorator."""
     kind = learn_kind(modality.section)
     if kind in _KNOWN:
-        raise ValueError(f"two modalities are of records of kind {kind!r}")
+        raise ValueError(
+            f"two modalities are of records of kind {kind!r}: one of {origin(_KNOWN[kind])}, and "
+            f"one of {origin(modality)}; rename one"
+        )
     _KNOWN[kind] = modality
     return modality
 

@@ -19,7 +19,7 @@ from raymia.evidence.integrity import learn_schema
 from raymia.evidence.store import EvidenceKey
 from raymia.spec import AuditSpec
 from raymia.spec.images import Shape
-from raymia.util.plugins import Portable, code_digest, is_in, is_outside, on_forget
+from raymia.util.plugins import Portable, code_digest, is_in, is_outside, on_forget, origin
 
 RECORD = 0
 """Neighbor index of the record itself; its neighbors are numbered from 1."""
@@ -247,7 +247,10 @@ def _check_is_new(kind: type[Question], records: str, title: str) -> None:
         if records not in other.records:
             continue
         if other.name == kind.name and other.families & kind.families:
-            raise ValueError(f"two questions on {records} records are named {kind.name!r}")
+            raise ValueError(
+                f"two questions on {records} records are named {kind.name!r}: one of "
+                f"{origin(other)}, and one of {origin(kind)}; rename one"
+            )
         if is_outside(kind) and other.name == kind.name and not is_outside(other):
             raise ValueError(f"{title} has the name of one of raymia's own on {records} records")
     if is_outside(kind) and (

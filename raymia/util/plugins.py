@@ -105,6 +105,14 @@ def code_digest(kind: type) -> str:
     return digest(sorted(found))
 
 
+def origin(kind: type) -> str:
+    """Where a class comes from, for messages: raymia, a plugin's file, or a module."""
+    if not is_outside(kind):
+        return OWN
+    plugin = _loaded.get(kind.__module__)
+    return kind.__module__ if plugin is None else plugin.name
+
+
 def on_forget(function: Forget) -> Forget:
     """Have a function called with the name of a module of which nothing is to stay registered; a
     decorator."""

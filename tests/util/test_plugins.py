@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -117,7 +118,7 @@ def test_the_key_is_of_the_code_and_not_of_the_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (attack("loss"), "two attacks on text records are named 'loss'"),
+        (attack("loss"), "two attacks on text records are named 'loss': one of raymia, and one of"),
         (attack(asks="('token',)"), "asks 'token', and there is no such question on texts; did you "
          "mean 'tokens'? there are: tokens, neighbors"),
         (attack(asks="'tokens'"), "asks should be names, as ('name',), but is 'tokens'"),
@@ -148,6 +149,14 @@ def test_what_cannot_be_registered_is_refused_and_leaves_nothing(
     assert problem.startswith(f"plugin {file}: ")
     assert says in problem
     assert ([{*registry(r)} for r in ("text", "image")], answer_names("text")) == known
+
+
+def test_two_plugins_whose_attacks_have_one_name_are_both_named(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.py", tmp_path / "second.py"
+    for file in (first, second):
+        shutil.copy(write(tmp_path, attack("mine")), file)
+    with pytest.raises(InputError, match=f"one of {first}, and one of {second}; rename one"):
+        plugins.load_plugins([str(first), str(second)])
 
 
 def test_all_that_cannot_be_loaded_is_said_together(tmp_path: Path) -> None:
