@@ -7,7 +7,7 @@ import json
 import sys
 import tomllib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -51,6 +51,9 @@ def audit_file_page() -> str:
         seen.add(model)
         summary = (model.__doc__ or "").strip().splitlines()[0]
         lines += ["", f"## {place or 'Top level'}", "", summary, ""]
+        if not model.model_fields:
+            lines.append("It has no keys: `{}` asks for it.")
+            continue
         lines += ["| key | type | default | what it is |", "|---|---|---|---|"]
         for key, field in model.model_fields.items():
             lines.append(f"| `{key}` | {_type(field)} | {_default(field)} | {_text(field)} |")
@@ -178,13 +181,17 @@ def _models(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
     elif origin in (Union, types.UnionType):
         models = [found for option in get_args(annotation) for found in _models(option)]
         for suffix, model in models:
-            yield (suffix or _which(model)) if len(models) > 1 else suffix, model
+            others = [other for _, other in models if other is not model]
+            yield (suffix or _which(model, others)) if others else suffix, model
 
 
-def _which(model: type[BaseModel]) -> str:
-    """What tells a model from others that may stand in its place."""
+def _which(model: type[BaseModel], others: Sequence[type[BaseModel]]) -> str:
+    """What tells a model from others that may stand in its place: its kind, or its first key that
+    none of them has."""
     if "kind" not in model.model_fields:
-        return f" (with {next(iter(model.model_fields))})"
+        taken = {key for other in others for key in other.model_fields}
+        own = (key for key in model.model_fields if key not in taken)
+        return f" (with {next(own, next(iter(model.model_fields)))})"
     kinds = _type_name(model.model_fields["kind"].annotation).replace("`", "")
     return f" (kind: {kinds})"
 

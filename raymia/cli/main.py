@@ -109,10 +109,15 @@ def audit(
     """Run an audit: ask the models for what is missing, score, measure, write the report."""
     from rich.console import Console
 
+    console = Console()
+    # Said before what takes seconds to import.
+    console.print(
+        f"reading {file}, its records, and what its models' files say of them",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
     from raymia.results.gate import with_conditions
     from raymia.run.audit import run_audit
 
-    console = Console()
     spec = with_conditions(
         read_audit_file(file, plugin, engine), fail_if or [], undecided.value if undecided else None
     )

@@ -74,6 +74,7 @@ def test_a_missing_audit_file_is_refused(command: str, tmp_path: Path) -> None:
     done = raymia(command, tmp_path / "none.yaml")
     assert done.returncode == 2
     assert "none.yaml: no such audit file" in done.stderr
+    assert done.stdout.startswith("reading ") == (command == "audit")
     assert "Traceback" not in done.stderr
 
 

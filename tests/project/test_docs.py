@@ -28,6 +28,9 @@ ROOT = Path(__file__).parents[2]
 def test_the_page_on_the_audit_file_is_current() -> None:
     page = (ROOT / "docs" / "audit-file.md").read_text(encoding="utf-8")
     assert page == audit_file_page(), "run `make docs`"
+    headings = re.findall(r"^## (.+)$", page, re.M)
+    assert len(headings) == len({*headings}), "no two sections have one name"
+    assert not re.search(r"^\|---.*\n(?!\|)", page, re.M), "no table is empty"
 
 
 def test_the_schema_of_the_metrics_is_current() -> None:
