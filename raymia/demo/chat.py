@@ -108,6 +108,8 @@ def sections_of_audit(settings: ChatDemoSettings) -> list[Section]:
     return [
         ("One audit. Relative paths are relative to this file's folder.",
          {"name": "chat-demo", "output": "report", "store": "store", "seed": settings.seed}),
+        ("Texts of the most exposed records are shown: those of the demo are nobody's secret.",
+         {"report": {"texts": True}}),
         ("Conversations: a column `messages`, as the training had it.",
          {"records": {"members": "members.jsonl", "non_members": "non_members.jsonl"}}),
         ("How the target was trained: its template, and which tokens carried a loss. Look at a\n"

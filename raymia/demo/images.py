@@ -154,6 +154,8 @@ def sections_of_audit(settings: ImageDemoSettings) -> Sequence[Section]:
     return [
         ("One audit. Relative paths are relative to this file's folder.",
          {"name": "demo-images", "output": "report", "store": "store", "seed": settings.seed}),
+        ("Pictures of the most exposed records are shown: those of the demo are nobody's secret.",
+         {"report": {"pictures": True}}),
         ("Known members, held-out non-members, and images that are neither and are not scored:\n"
          "folders, Parquet, CSV, JSONL or tars, local or any fsspec URL.",
          {"records": records}),

@@ -107,6 +107,8 @@ def sections_of_audit(settings: DemoSettings) -> list[Section]:
     return [
         ("One audit. Relative paths are relative to this file's folder.",
          {"name": "demo", "output": "report", "store": "store", "seed": settings.seed}),
+        ("Texts of the most exposed records are shown: those of the demo are nobody's secret.",
+         {"report": {"texts": True}}),
         ("Known members and held-out non-members: JSONL, CSV or Parquet, local or any fsspec URL.",
          {"records": {"members": "members.jsonl", "non_members": "non_members.jsonl"}}),
         ("The checkpoints under audit: local folders or hub names, with `adapter` and\n"

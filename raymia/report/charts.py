@@ -15,8 +15,9 @@ from scipy.stats import beta
 from raymia.metrics.roc import FloatArray, IntArray
 from raymia.metrics.summary import AttackMetrics
 from raymia.report.series import Series
+from raymia.results import wording
 from raymia.results.curves import SHOWN_AT_FIRST, AttackCurves, plot_data
-from raymia.results.ranking import TargetRanking
+from raymia.results.ranking import TargetRanking, at_budget
 
 Chart = dict[str, Any]
 MANY_TARGETS = 4
@@ -59,6 +60,55 @@ def roc_chart(
             low, high = band(np.array(curve["tp"]), curve["members"], leader.confidence)
             curve["low"], curve["high"] = _short(low), _short(high)
     return {"kind": "roc", **data} if data["curves"] else None
+
+
+def leaders_chart(leaders: Sequence[AttackMetrics], curves: Sequence[AttackCurves]) -> Chart | None:
+    """ROC curves of several checkpoints over each other, by the attack that leads on each; the
+    first has a band."""
+    drawn = {(entry.target, entry.attack): entry for entry in curves}
+    one = len({leader.target for leader in leaders}) == 1
+    lines: list[Chart] = []
+    for leader in leaders:
+        entry = drawn.get((leader.target, leader.attack))
+        if entry is None:
+            continue
+        line: Chart = {
+            "name": leader.attack if one else f"{leader.target}: {leader.attack}",
+            "members": entry.n_members,
+            "nonMembers": entry.n_non_members,
+            "fp": entry.false_positives.tolist(),
+            "tp": entry.true_positives.tolist(),
+            "shown": len(lines) < SHOWN_AT_FIRST,
+        }
+        if leader is leaders[0]:
+            low, high = band(entry.true_positives, entry.n_members, leader.confidence)
+            line["low"], line["high"] = _short(low), _short(high)
+        lines.append(line)
+    if not lines:
+        return None
+    return {
+        "kind": "roc",
+        "first": True,
+        "curves": lines,
+        "members": max(line["members"] for line in lines),
+        "nonMembers": max(line["nonMembers"] for line in lines),
+    }
+
+
+def first_histogram(
+    leader: AttackMetrics | None, fpr: float | None, curves: Sequence[AttackCurves]
+) -> Chart | None:
+    """Scores by a leading attack, with the threshold that was chosen on the calibration half."""
+    if leader is None:
+        return None
+    place = (leader.target, leader.attack)
+    entry = next((entry for entry in curves if (entry.target, entry.attack) == place), None)
+    chart = None if entry is None else histogram_chart(entry)
+    at = None if fpr is None else at_budget(leader, fpr)
+    if chart is not None and at is not None and at.held_out is not None:
+        chart["threshold"] = _short([at.held_out.threshold])[0]
+        chart["budget"] = f"threshold for {wording.budget(at.max_fpr)} FPR"
+    return chart
 
 
 def band(hits: IntArray, of: int, confidence: float) -> tuple[FloatArray, FloatArray]:

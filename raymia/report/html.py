@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from raymia.report.alike import gate_rows
 from raymia.report.charts import Charts, cost_chart
+from raymia.report.first_screen import first_screen
 from raymia.report.pictures import target_pictures
 from raymia.report.sections import (
     contents,
@@ -29,7 +30,7 @@ from raymia.report.sections import (
 from raymia.report.texts import target_texts
 from raymia.results import wording
 from raymia.results.curves import SHOWN_AT_FIRST, AttackCurves
-from raymia.results.gate import gate_line
+from raymia.results.gate import gate_line, is_open
 from raymia.results.ranking import by_groups, few_allowed
 from raymia.results.result import RunResult
 from raymia.results.verdict import TITLES, verdict_of
@@ -60,12 +61,15 @@ def render(result: RunResult, curves: Sequence[AttackCurves], sweep: str | None 
     verdict = verdict_of(result)
     targets = target_sections(result, verdict, curves, charts)
     exposed = most_exposed(targets)
+    first = first_screen(result, targets, curves, charts)
     context: dict[str, Any] = {
         "run": result,
         "gate_line": gate_line(result),
         "gate_rows": gate_rows(result.gate),
         "below_chance": wording.BELOW_CHANCE,
+        "gate_open": is_open(result.gate, result.undecided),
         "verdict": verdict,
+        "first": first,
         "finding_titles": TITLES,
         "targets": targets,
         "by_groups": group_sections(by_groups(result)),

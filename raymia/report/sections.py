@@ -71,7 +71,8 @@ class SeriesSection:
 def target_sections(
     result: RunResult, verdict: Verdict, curves: Sequence[AttackCurves], charts: Charts
 ) -> list[TargetSection]:
-    """One section for each checkpoint, the most exposed first."""
+    """One section for each checkpoint, the most exposed first: by what was found, then by the lower
+    limits of its leading attack, so that a rate that rests on one record puts nothing first."""
     rankings = rank(result.metrics)
     judged = {entry.target: entry for entry in verdict.targets}
     queries = {cost.attack: cost.of_target + cost.of_others for cost in result.costs}
@@ -86,15 +87,18 @@ def target_sections(
         for ranking in rankings
     }
 
+    fprs = {ranking.fpr for ranking in rankings if ranking.measured}
+    common = fprs.pop() if len(fprs) == 1 else None  # rates at two budgets do not compare
+
     def order(ranking: TargetRanking) -> tuple[int, float, float]:
         leader = leaders[ranking.target]
         rate = None
-        if leader is not None and ranking.fpr is not None:
-            rate = estimate_at(leader, ranking.fpr)
+        if leader is not None and common is not None:
+            rate = estimate_at(leader, common)
         return (
             SEVERITY.index(judged[ranking.target].finding),
-            -1.0 if rate is None else rate.value,
-            -1.0 if leader is None else leader.auc.value,
+            -1.0 if rate is None else rate.low,
+            -1.0 if leader is None else leader.auc.low,
         )
 
     sections = []
@@ -177,11 +181,11 @@ def contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     one = len(targets) == 1
     records = "The most exposed records" if context["texts"] else "Pictures"
     there = (
-        ("shift", "Comparability", True),
+        ("series", "Over training", bool(context["series"])),
         ("attacks", "Attacks" if one else "Checkpoints", bool(targets)),
         ("groups", "Groups", bool(context["by_groups"])),
         ("sets", "Whole sets", bool(run.dataset_inference)),
-        ("series", "Over training", bool(context["series"])),
+        ("shift", "Comparability", True),
         ("cost", "Strength against cost", context["cost_chart"] is not None),
         ("records", records, bool(context["texts"] or context["pictures"])),
         ("distributions", "Scores", one and bool(targets[0].histograms)),

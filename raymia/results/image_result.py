@@ -20,7 +20,7 @@ class ImageExample(Example):
     """One image of a target, with what is around it."""
 
     image: Png | None = Field(
-        description="the record, a PNG in base64, at most 256 pixels a side; none where redacted"
+        description="the record, a PNG in base64, at most 256 pixels a side; none where left out"
     )
     perturbation: str | None = Field(
         default=None, description="what makes the neighbors; none where no attack uses them"

@@ -7,12 +7,29 @@ from typing import Any
 import yaml
 
 from raymia.results.disguise import Disguise
+from raymia.results.image_result import ImageExample
 from raymia.results.result import RunResult
+from raymia.results.text_result import TextExample
 
 PUBLIC = frozenset({"attacks", "versions", "created", "stages"})
 """What names no record and no file; the keys of evidence are among it."""
 _REPETITION = "a repetition of "
 _CAME = "; came: "
+
+
+def without_content(result: RunResult, *, texts: bool, pictures: bool) -> RunResult:
+    """Leave out texts and pictures that the audit does not ask for; ids, scores and changes stay.
+
+    Parameters
+    ----------
+    texts, pictures : whether the audit asks for them.
+    """
+    bare: dict[str, Any] = {}
+    if not texts and result.text_examples:
+        bare["text_examples"] = [_without_text(example) for example in result.text_examples]
+    if not pictures and result.image_examples:
+        bare["image_examples"] = [_without_picture(example) for example in result.image_examples]
+    return result.model_copy(update={**bare, "content_left_out": True}) if bare else result
 
 
 def redact(result: RunResult, disguise: Disguise) -> RunResult:
@@ -23,11 +40,7 @@ def redact(result: RunResult, disguise: Disguise) -> RunResult:
     """
     if result.redacted:
         return result
-    content: dict[str, Any] = result.model_dump()
-    for example in content["text_examples"]:
-        example |= {"pieces": [], "cut": 0}
-    for example in content["image_examples"]:
-        example |= {"image": None, "neighbors": []}
+    content: dict[str, Any] = without_content(result, texts=False, pictures=False).model_dump()
     for one in content["set_aside"]:
         one["where"] = disguise.place(one["where"])
         one["reason"] = _reason(one["reason"], disguise)
@@ -37,6 +50,14 @@ def redact(result: RunResult, disguise: Disguise) -> RunResult:
     for key in content.keys() - PUBLIC:
         content[key] = disguise.everything(content[key])
     return RunResult.model_validate({**content, "redacted": True})
+
+
+def _without_text(example: TextExample) -> TextExample:
+    return example.model_copy(update={"pieces": [], "cut": 0})
+
+
+def _without_picture(example: ImageExample) -> ImageExample:
+    return example.model_copy(update={"image": None, "neighbors": []})
 
 
 def _reason(reason: str, disguise: Disguise) -> str:

@@ -226,6 +226,11 @@ class RunResult(Result):
         description="whether the content of the examples was left out, and records and files have "
         "other names",
     )
+    content_left_out: bool = Field(
+        default=False,
+        description="whether texts or pictures of the examples were left out, as the audit did not "
+        "ask for them or is redacted",
+    )
     scores_sha256: str | None = Field(
         default=None,
         description="hash of the scores.parquet that this was measured from; none in runs before "

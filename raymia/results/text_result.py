@@ -31,7 +31,7 @@ class TextExample(Example):
     """One text of a target, cut where it is long."""
 
     pieces: list[TextPiece] = Field(
-        default=[], description="the text from its beginning; none where it was redacted"
+        default=[], description="the text from its beginning; none where it is left out"
     )
     cut: int = Field(default=0, ge=0, description="characters after the pieces, left out")
     reference: str | None = Field(

@@ -22,7 +22,7 @@ from raymia.plan.stages import PlannedQuestion, Stage, TargetPlan
 from raymia.questions.text import NO_NEIGHBOR
 from raymia.results.disguise import Disguise
 from raymia.results.gate import evaluate
-from raymia.results.redaction import redact
+from raymia.results.redaction import redact, without_content
 from raymia.results.result import (
     TRUNCATED,
     AttackCard,
@@ -168,8 +168,11 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
     )
     result = result.model_copy(update={"verdict": reach_verdict(result)})
     gate = evaluate(parse_conditions(run.inputs.spec.fail_if), result)
-    result = result.model_copy(update={"gate": gate})
-    if not run.inputs.spec.report.redact:
+    shown = run.inputs.spec.report
+    result = without_content(
+        result.model_copy(update={"gate": gate}), texts=shown.texts, pictures=shown.pictures
+    )
+    if not shown.redact:
         return result
     secret = secret_of(run.store.folder)
     return redact(result, Disguise.of_audit(secret, result.audit_yaml))

@@ -145,7 +145,7 @@ def test_redacted_report_holds_no_text_of_a_record(open_page: Any, tmp_path: Pat
     file = tmp_path / "redacted.html"
     file.write_text(one_checkpoint(redacted=True), encoding="utf-8")
     page = open_page(file).page
-    assert page.locator(".text").count() == 0
+    assert page.locator("div.text").count() == 0
     assert SECRET not in page.content()
     assert "document.title = " not in page.content()
     record = "exposed0" * 4

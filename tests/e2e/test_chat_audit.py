@@ -51,6 +51,7 @@ def done(tmp_path_factory, other):
         },
         neighbors={"kind": "substitute", "count": 2},
         probes={"swaps": {"count": 2}},
+        report={"texts": True},
     )  # fmt: skip
     return load_spec(file), run_audit(load_spec(file), console())
 

@@ -98,7 +98,7 @@ def test_checkpoints_stand_most_exposed_first():
     def exposure(target):
         verdict = verdicts[target]
         (led,) = (m for m in result.metrics if (m.target, m.attack) == (target, verdict.attack))
-        return severity.index(verdict.finding), led.tpr[1].estimate.value
+        return severity.index(verdict.finding), led.tpr[1].estimate.low, led.auc.low
 
     expected = sorted(targets, key=exposure, reverse=True)
     assert sorted(targets, key=lambda t: page.index(f'<td data-value="{t}">')) == expected

@@ -11,6 +11,7 @@ from answered_audit import Answered, answer
 from small_audit import BASE, passages, reweigh, write_texts
 
 from raymia.modalities.texts.shown import MAX_CHARACTERS, cut_to
+from raymia.report.html import render
 from raymia.results.text_result import TextPiece
 
 SCRIPT = "<script>alert(1)</script>"
@@ -28,6 +29,7 @@ def write_audit(folder: Path, other: Path, **changes: object) -> Path:
         "references": {"base": {"model": str(other)}},
         "attacks": ["difference@base", "loss"],
         "store": "store", "output": "run", "metrics": {"resamples": 100},
+        "report": {"texts": True},
         **changes,
     }  # fmt: skip
     file = folder / "audit.yaml"
@@ -96,10 +98,26 @@ def test_loss_is_that_of_the_attack_of_this_name(run: Answered) -> None:
         assert value == pytest.approx(sum(own) / len(own))
 
 
+def test_texts_are_left_out_unless_they_are_asked_for(
+    run: Answered, other: Path, tmp_path: Path
+) -> None:
+    bare = answer(write_audit(tmp_path, other, report={})).result
+    assert bare.content_left_out
+    shown = [(e.record_id, e.score, e.rank) for e in run.result.text_examples]
+    assert [(e.record_id, e.score, e.rank) for e in bare.text_examples] == shown
+    assert all(e.pieces == [] for e in bare.text_examples)
+    page, full = render(bare, []), render(run.result, [])
+    pieces = {piece.text for e in run.result.text_examples for piece in e.pieces}
+    telling = [text for text in pieces if len(text) > 8 and f">{text}<" in full]
+    assert telling
+    assert not [text for text in telling if f">{text}<" in page]
+    assert "report: {texts: true}" in page
+
+
 def test_redacted_run_holds_no_text_and_calls_records_by_other_ids(
     run: Answered, other: Path, tmp_path: Path
 ) -> None:
-    redacted = answer(write_audit(tmp_path, other, report={"redact": True})).result
+    redacted = answer(write_audit(tmp_path, other, report={"redact": True, "texts": True})).result
     assert redacted.redacted
     ids = [example.record_id for example in redacted.text_examples]
     shown = [example.record_id for example in run.result.text_examples]

@@ -103,6 +103,7 @@ def write_image_audit(folder: Path, model: Path, engine: str = "local", **overri
             "clean": {"timesteps": TIMESTEPS},
         },
         "metrics": {"resamples": 100},
+        "report": {"pictures": True},
         **overrides,
         "resources": {"engine": engine, **overrides.get("resources", {})},
     }

@@ -78,7 +78,9 @@
     const rule = { type: "line", layer: "between" };
     const resolution = 1 / chart.nonMembers, start = Math.max(left, bottom);
     const rows = chart.curves.length;
-    return [[...bands, ...traces], frame(at, at.narrow ? 370 + 20 * rows : Math.max(460, 80 + 21 * rows), {
+    const height = at.narrow ? 370 + 20 * rows : chart.first ? 380 : Math.max(460, 80 + 21 * rows);
+    return [[...bands, ...traces], frame(at, height, {
+      ...(chart.first && rows < 4 ? { legend: { x: 0.98, y: 0.02, xanchor: "right", yanchor: "bottom" } } : {}),
       xaxis: logAxis(at, "False positive rate", left), yaxis: logAxis(at, "True positive rate", bottom),
       shapes: [
         { ...rule, x0: start, y0: start, x1: 1, y1: 1, line: { color: at.ink, width: 1, dash: "dot" } },
@@ -102,9 +104,20 @@
           `${name}: ${tell(share[i], count, all, name)}<br>score ${number(chart.edges[i])} to ${number(chart.edges[i + 1])}`), ""],
       };
     };
+    const cut = chart.threshold === undefined ? {} : {
+      shapes: [{
+        type: "line", yref: "paper", y0: 0, y1: 1, x0: chart.threshold, x1: chart.threshold,
+        line: { color: at.ink, width: 1, dash: "dash" },
+      }],
+      annotations: [{
+        x: chart.threshold, y: 1, yref: "paper", yanchor: "top", xanchor: "left", showarrow: false,
+        text: plain(chart.budget), font: { size: 11 },
+      }],
+    };
     return [
       [side(chart.nonMembers, "non-members", at.colors[0]), side(chart.members, "members", at.colors[1])],
-      frame(at, 300, {
+      frame(at, chart.threshold === undefined ? 300 : 380, {
+        ...cut,
         title: { ...heading(chart.name), y: 0.98, yref: "container", yanchor: "top" }, margin: { l: 62, r: 20, t: 56, b: 50 },
         xaxis: axis(at, "Score, higher for members"),
         yaxis: axis(at, "Share of the class", { tickformat: ".0%", rangemode: "tozero" }),

@@ -1,0 +1,210 @@
+"""The first screen: the picture that proves the verdict, and four cards beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from raymia.metrics.summary import AttackMetrics
+from raymia.report.charts import Charts, first_histogram, leaders_chart
+from raymia.report.sections import TargetSection
+from raymia.results import wording
+from raymia.results.chance import Chance
+from raymia.results.curves import AttackCurves
+from raymia.results.ranking import at_budget, estimate_at, held_out_area, held_out_rate
+from raymia.results.result import RunResult
+from raymia.results.telling import power_lines
+from raymia.results.verdict_result import Finding
+
+PLAIN_ATTACK = "loss"
+"""What the leading attack is compared with: it takes nothing but the model."""
+LEAKING: frozenset[Finding] = frozenset({"leaks", "leaks_strongly"})
+USUAL_NON_MEMBERS = 100
+"""Fewest with which a rate at 1 % false positives can be told."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A question that every reader has, and what the audit says to it."""
+
+    question: str
+    lines: list[str]
+
+
+@dataclass(frozen=True)
+class FirstScreen:
+    """What stands above everything else.
+
+    Attributes
+    ----------
+    target : the checkpoint that is drawn: the most exposed.
+    roc, histogram : numbers of charts; none where there is nothing to draw.
+    """
+
+    target: str | None
+    cards: list[Card]
+    roc: int | None
+    histogram: int | None
+
+
+def first_screen(
+    result: RunResult,
+    targets: Sequence[TargetSection],
+    curves: Sequence[AttackCurves],
+    charts: Charts,
+) -> FirstScreen:
+    """Lay out the first screen of a report.
+
+    Parameters
+    ----------
+    targets : the most exposed first.
+    """
+    leading = [target for target in targets if target.leading is not None]
+    exposed = leading[0] if leading else None
+    cards = [
+        Card("Who could be named?", list(_named(exposed))),
+        Card("How sure is that?", list(_sure(result, exposed))),
+        Card("Compared with what?", list(_compared(result, exposed))),
+        Card("What to do next", list(_next(result, targets))),
+    ]
+    cards = [card for card in cards if card.lines]
+    if exposed is None:
+        return FirstScreen(None, cards, None, None)
+    return FirstScreen(
+        exposed.name,
+        cards,
+        charts.add(leaders_chart(_drawn(leading), curves)),
+        charts.add(first_histogram(exposed.leading, exposed.ranking.fpr, curves)),
+    )
+
+
+def _drawn(leading: Sequence[TargetSection]) -> list[AttackMetrics]:
+    """The leading attack of each checkpoint; of a single one the plain attack beside it."""
+    drawn = [target.leading for target in leading if target.leading is not None]
+    if len(leading) == 1:
+        measured = leading[0].ranking.measured
+        drawn += [a for a in measured if a.attack == PLAIN_ATTACK and a is not drawn[0]]
+    return drawn
+
+
+def _named(exposed: TargetSection | None) -> Iterator[str]:
+    attack = None if exposed is None else exposed.leading
+    if exposed is None or attack is None:
+        yield "Nothing was measured."
+        return
+    finding = exposed.finding
+    if finding == "shift_suspected":
+        yield "That cannot be told: members and non-members differ without any model."
+        return
+    at = None if exposed.ranking.fpr is None else at_budget(attack, exposed.ranking.fpr)
+    rate = None if at is None else held_out_rate(attack, at.max_fpr)
+    if at is None or rate is None:
+        yield (
+            f"With {wording.number_of(attack.n_non_members, 'non-member')}, no share of members "
+            "at few false accusations can be told."
+        )
+        return
+    named = f"{attack.attack} names {wording.percent(rate.value)} of the members"
+    if at.held_out is None:
+        yield f"{named} at {wording.budget(at.max_fpr)} false accusations."
+    else:
+        tpr, fpr = at.held_out.tpr, at.held_out.fpr
+        yield (
+            f"{named}: {wording.count(tpr.hits)} of {wording.count(tpr.of)}, on records that did "
+            "not choose its threshold."
+        )
+        yield (
+            f"It wrongly accuses {wording.count(fpr.hits)} of "
+            f"{wording.number_of(fpr.of, 'non-member')}."
+        )
+    if finding == "no_leak_found":
+        yield "That is no more than chance explains."
+
+
+def _sure(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:
+    attack = None if exposed is None else exposed.leading
+    if exposed is None or attack is None or exposed.finding == "shift_suspected":
+        return
+    level = wording.budget(attack.confidence)
+    rate = held_out_rate(attack, exposed.ranking.fpr)
+    if rate is not None:
+        yield (
+            f"That share is between {wording.percent(rate.low)} and {wording.percent(rate.high)} "
+            f"({level} interval)."
+        )
+    area = held_out_area(attack)
+    yield f"The AUC is {area.value:.3f} {wording.unit_interval(area)}; guessing has 0.5."
+    chance = Chance.of(result)
+    if exposed.finding in LEAKING:
+        shown = chance.shown(attack, exposed.ranking.fpr)
+        if shown:
+            yield (
+                f"The chance that guessing does as well is {_chance(shown[0].p_value)}. The limit "
+                f"was {_chance(shown[0].error)}, because {_tried(result)} tried."
+            )
+    elif exposed.finding == "no_leak_found":
+        yield from power_lines(chance, exposed.ranking.fpr)
+
+
+def _chance(p: float) -> str:
+    return f"{p:.1e}" if p < 0.001 else f"{p:.4f}".rstrip("0")
+
+
+def _tried(result: RunResult) -> str:
+    tried = sum(isinstance(entry, AttackMetrics) for entry in result.metrics)
+    return "one attack was" if tried == 1 else f"{wording.count(tried)} measurements were"
+
+
+def _compared(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:
+    attack = None if exposed is None else exposed.leading
+    if exposed is None or attack is None:
+        return
+    fpr = exposed.ranking.fpr
+    guessing = "an AUC of 0.5" if fpr is None else f"{wording.budget(fpr)} of the members"
+    yield f"Guessing: {guessing}."
+    plain = next((a for a in exposed.ranking.measured if a.attack == PLAIN_ATTACK), None)
+    if plain is not None and plain is not attack:
+        rate = None if fpr is None else estimate_at(plain, fpr)
+        of = f"an AUC of {plain.auc.value:.3f}"
+        if rate is not None:
+            of = f"{wording.percent(rate.value)} {wording.rate_interval(rate)}"
+        yield f"The loss alone, which needs no reference: {of}."
+    guesser = None if result.shift is None else result.shift.strongest
+    if guesser is not None:
+        yield (
+            f"The best guess that sees no model: an AUC of {guesser.auc.value:.3f} "
+            f"{wording.unit_interval(guesser.auc)} ({guesser.title})."
+        )
+    else:
+        yield "Whether members and non-members differ without a model was not checked."
+
+
+def _next(result: RunResult, targets: Sequence[TargetSection]) -> Iterator[str]:
+    if not result.complete:
+        yield "Run the same audit again. Only what is missing is asked."
+    findings = {target.finding for target in targets}
+    if findings & LEAKING:
+        if result.text_examples or result.image_examples:
+            yield "Look at the most exposed records below: are any of them sensitive or repeated?"
+        clear = [target.name for target in targets if target.finding == "no_leak_found"]
+        if clear:
+            yield f"No leak was found in {wording.listed(clear[:3])}{_and_others(clear[3:])}."
+        yield (
+            "To leak less: fewer epochs, repeated records removed, or training with differential "
+            "privacy. Then audit the new checkpoint."
+        )
+    elif "shift_suspected" in findings:
+        yield (
+            "Take non-members from where the members came from, split at random. If they were, "
+            "write `records: {split: randomized}`. See docs/shift.md."
+        )
+    elif "no_leak_found" in findings:
+        if not result.references:
+            yield "Add a reference. The strongest attacks compare the target with another model."
+        yield "Add records, if a leak that is not ruled out would matter."
+    elif result.records.non_members < USUAL_NON_MEMBERS:
+        yield f"Give at least {USUAL_NON_MEMBERS} non-members, for rates at 1 % false accusations."
+
+
+def _and_others(names: Sequence[str]) -> str:
+    return f" and {wording.number_of(len(names), 'other checkpoint')}" if names else ""
