@@ -25,6 +25,7 @@ from raymia.util.hashing import digest
 from raymia.util.strict_json import parse_json
 
 LONGEST_NAME = 80
+WEIGHTS = ".safetensors"
 SHOWN = 8
 """Names of what is there instead, in an error."""
 
@@ -72,7 +73,8 @@ def _checkpoints(written: TargetSetSpec, where: str) -> list[TargetSpec]:
         for pattern in written.adapters or written.models or [written.model]:
             found += _folders(pattern, f"{where}.{key}s" if not written.is_glob else where)
         paths = list(dict.fromkeys(found))
-        named = list(zip(_short_names([p.split("/") for p in paths]), paths, strict=True))
+        parts = [path.removesuffix(WEIGHTS).split("/") for path in paths]
+        named = list(zip(_short_names(parts), paths, strict=True))
     settings: dict[str, Any] = {
         name: getattr(written, name)
         for name in ModelSpec.model_fields
@@ -92,14 +94,17 @@ def _checkpoints(written: TargetSetSpec, where: str) -> list[TargetSpec]:
 
 
 def _folders(pattern: str, where: str) -> list[str]:
-    """The folders that a pattern matches, in natural order, on any fsspec filesystem."""
-    with refusals(pattern, "folder", where):
+    """The folders that a pattern matches, in natural order, on any fsspec filesystem; files, where
+    it is one of a kind of files."""
+    kind = "file" if pattern.endswith(WEIGHTS) else "folder"
+    with refusals(pattern, kind, where):
         fs, path = filesystem(pattern)
         fs.invalidate_cache()
         matches = sorted((str(m) for m in fs.glob(path)), key=natural)
-        folders = [m for m in matches if fs.isdir(m) and not _last(m).startswith(".")]
+        is_one = fs.isfile if kind == "file" else fs.isdir
+        folders = [m for m in matches if is_one(m) and not _last(m).startswith(".")]
     if not folders:
-        raise InputError(f"{where}: no folder matches {pattern}; {_nearby(fs, path)}")
+        raise InputError(f"{where}: no {kind} matches {pattern}; {_nearby(fs, path)}")
     return [fs.unstrip_protocol(f) if "://" in pattern else f for f in folders]
 
 

@@ -142,12 +142,16 @@ def build_hollow(described: Described, **changes: Any) -> Any:
 
     Parameters
     ----------
-    changes : of the config.
+    changes : of the config, for a model of transformers.
     """
     import torch
     import transformers
 
     with torch.device("meta"):
+        if isinstance(described.config, Mapping):
+            import diffusers
+
+            return getattr(diffusers, described.auto).from_config(dict(described.config))
         return getattr(transformers, described.auto).from_config(described.config, **changes)
 
 
@@ -192,13 +196,11 @@ def _in_transformers(described: Described) -> Misfit:
 
 
 def _in_diffusers(described: Described) -> Misfit:
-    import diffusers
     import torch
 
     with in_silence():
         try:
-            with torch.device("meta"):
-                model = getattr(diffusers, described.auto).from_config(dict(described.config))
+            model = build_hollow(described)
         except Exception as error:  # of any kind, by what the config says
             return Misfit(unbuildable=in_short(error))
         given, wanted = hollow(dict(described.tensors)), model.state_dict()

@@ -50,6 +50,7 @@ class ImageFolder:
     where : the key it stands under in the audit file, for messages.
     dtype, quantization : that it is to be loaded in.
     config : of a single model; None where the folder has none.
+    adapter : as the audit file has it; None for the model alone.
     """
 
     path: Path
@@ -59,6 +60,12 @@ class ImageFolder:
     on_gpu: bool
     config: dict[str, Any] | None
     once: Once = field(default_factory=Once)
+    adapter: str | None = None
+
+    @property
+    def where_adapter(self) -> str:
+        """The key that the adapter stands under."""
+        return f"{self.where.removesuffix('.model')}.adapter"
 
     @property
     def kind(self) -> str:
@@ -119,8 +126,8 @@ def refuse_beside(part: Path, known: set[str], folder: ImageFolder) -> None:
     if beside:
         raise InputError(
             f"{folder.where}: {part} holds {named(beside)} beside the weights that are loaded, and "
-            "the model would be scored without; fuse a LoRA into its pipeline (fuse_lora) and save "
-            "that, and take out what does not belong to the model"
+            "the model would be scored without; name a LoRA as `adapter`, by its file in another "
+            "place, and take out what does not belong to the model"
         )
 
 
@@ -131,7 +138,15 @@ def _is_whole_pipeline(file: Path, folder: ImageFolder) -> bool:
 
 
 def check_part(part: Path, kind: str, folder: ImageFolder, stem: str = DIFFUSERS_WEIGHTS) -> None:
-    """Refuse weights that are not those that a part's config describes.
+    """Refuse weights that are not those that a part's config describes; see
+    :func:`describe_part`."""
+    check_fit(describe_part(part, kind, folder, stem), part, folder.where, folder.once)
+
+
+def describe_part(
+    part: Path, kind: str, folder: ImageFolder, stem: str = DIFFUSERS_WEIGHTS
+) -> Described:
+    """A part of a model as its config and headers describe it.
 
     Parameters
     ----------
@@ -143,9 +158,7 @@ def check_part(part: Path, kind: str, folder: ImageFolder, stem: str = DIFFUSERS
     read = read_json if in_diffusers else read_transformers_config
     config: Any = folder.once(read, part / CONFIG if in_diffusers else part, where=folder.where)
     _, tensors = variant_in(part, stem, folder)
-    hashed = config_hash(part, folder.once)
-    model = Described(kind, hashed, frozenset(tensors.items()), config)
-    check_fit(model, part, folder.where, folder.once)
+    return Described(kind, config_hash(part, folder.once), frozenset(tensors.items()), config)
 
 
 @dataclass(frozen=True)
@@ -169,6 +182,7 @@ class ImageModel(FileCheckpoint, ImageCheckpoint):
 
     what: ClassVar[str]
     """Which folders are of the family, for messages."""
+    takes_adapters: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -229,9 +243,14 @@ def resolve_image_model(
     path = once(locate, spec.model, spec.revision, where=where)
     dtype = spec.dtype if spec.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
     config = read_json(path / CONFIG, where) if (path / CONFIG).is_file() else None
-    folder = ImageFolder(path, where, dtype, spec.quantization, on_gpu, config, once)
+    folder = ImageFolder(path, where, dtype, spec.quantization, on_gpu, config, once, spec.adapter)
     for family in image_families():
         if family.reads(folder):
+            if spec.adapter is not None and not family.takes_adapters:
+                raise InputError(
+                    f"{folder.where_adapter}: adapters are read on diffusion models, and {path} is "
+                    f"of the family {family.family}"
+                )
             return family.resolve(folder).with_fingerprint(once)
     known = "; ".join(family.what for family in image_families())
     if config is None:

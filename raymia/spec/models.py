@@ -23,7 +23,11 @@ class ModelSpec(Strict):
         description="local folder, fsspec URL of a folder, or hub name; the base of the adapter"
     )
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
-    adapter: str | None = Field(default=None, description="PEFT adapter folder, or hub name")
+    adapter: str | None = Field(
+        default=None,
+        description="PEFT adapter folder, or hub name; of an image model also a LoRA of diffusers "
+        "or a `.safetensors` file of kohya's scripts",
+    )
     gguf_file: str | None = Field(
         default=None, description="name of a GGUF file in the folder, read by raymia[gguf]"
     )
@@ -96,7 +100,9 @@ class TargetSetSpec(ModelSpec):
         default=[], description="patterns of folders or fsspec URLs, as `runs/*/checkpoint-*`"
     )
     adapters: Paths = Field(
-        default=[], description="patterns of folders of PEFT adapters, whose base is `model`"
+        default=[],
+        description="patterns of what `adapter` names, folders or `*.safetensors`, whose base is "
+        "`model`",
     )
     revisions: Paths = Field(
         default=[], description="revisions of the hub model, or patterns of its tags and branches"

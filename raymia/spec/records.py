@@ -83,8 +83,6 @@ class ImageRecordsSpec(RecordsSection):
     what = "images"
     takes = (ImageNeighbors, SelfGeneratedReference, SamplesTarget)
     not_for_models = (
-        "adapter",
-        "adapters",
         "gguf_file",
         "max_tokens",
         "long_texts",

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import small_loras
 import torch
 import transformers
 from edited import edit, reweigh
@@ -168,6 +169,25 @@ def flat(folder: Path) -> Made:
     return {"model": str(folder / "flat")}
 
 
+def image_adapter(how: str, **renamed: str) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        pipe = save_pipeline("stable", folder / "base").pipeline
+        unet = small_loras.adapted(pipe.unet, small_loras.UNET, 1, use_dora=how == "dora")
+        place = folder / "lora.safetensors"
+        if how == "kohya":
+            small_loras.save_by_kohya(place, unet)
+        else:
+            place = small_loras.save_by_diffusers(folder, unet) / "pytorch_lora_weights.safetensors"
+        tensors = load_file(place)
+        for old, new in renamed.items():
+            tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
+        if renamed:
+            save_file(tensors, place)
+        return {"model": str(folder / "base"), "adapter": str(place)}
+
+    return make
+
+
 def lora_file(folder: Path) -> Made:
     save_pipeline("ddpm", folder)
     save_file({"unet.to_q.lora.up.weight": torch.ones(4, 4)}, folder / "lora.safetensors")
@@ -230,6 +250,11 @@ IMAGES: dict[str, Callable[[Path], Made]] = {
     "a UNet and its schedule in one folder": flat,
     "AutoencoderKL": single("autoencoder_kl"),
     "ImageGPT": single("imagegpt"),
+    "LoRA of diffusers": image_adapter("diffusers"),
+    "DoRA of diffusers": image_adapter("dora"),
+    "LoRA of kohya's scripts": image_adapter("kohya"),
+    "LoRA of a deeper base": image_adapter("kohya", down_blocks_0="down_blocks_7"),
+    "LoHa of kohya's scripts": image_adapter("kohya", lora_down="hada_w1_a"),
     "a LoRA in the pipeline's folder": lora_file,
     "inpainting": pipeline("stable", "unet", in_channels=9),
     "SDXL": pipeline("stable", "unet", addition_embed_type="text_time"),

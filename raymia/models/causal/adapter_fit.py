@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raymia.models.causal.adapters import AdapterError, adapted_rows, check_found, resize
+from raymia.models.causal.adapters import adapted_rows, check_found, resize
 from raymia.models.fit import Described, build_hollow, hollow, in_short, in_silence
+from raymia.models.one_base import AdapterError
 from raymia.storage.safetensors import TensorHeader
 from raymia.util.caller import silenced
 from raymia.util.once import Once

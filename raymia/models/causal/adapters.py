@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from raymia.models.one_base import AdapterError
 from raymia.models.source import ADAPTER_CONFIG, read_json
 from raymia.models.whole_weights import refuse_missing, refuse_unused
 from raymia.storage.safetensors import read_header
@@ -63,12 +64,6 @@ def switchable_method(adapter: str) -> str | None:
     return " ".join([method, *sorted(saved), *sorted(feedforward)]) if own else None
 
 
-class AdapterError(InputError):
-    """An adapter that cannot be put on its base; ``folder`` is that of the adapter."""
-
-    folder = ""
-
-
 class AdapterSwitch:
     """A base and what is put on it, of which one is active at a time.
 
@@ -122,7 +117,7 @@ def _put_on(model: Any, folder: str, name: str, *, is_first: bool) -> Any:
         check_found(model.load_adapter(folder, adapter_name=name), model.peft_config[name], name)
     except Exception as error:  # whatever PEFT stumbles over, it is this adapter
         wrong = AdapterError(f"{folder}: this adapter does not fit its base: {error}")
-        wrong.folder = folder
+        wrong.adapter = folder
         raise wrong from error
     return model
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from raymia.models.causal.adapters import AdapterError, switchable_method
+from raymia.models.causal.adapters import switchable_method
 from raymia.models.causal.memory import memory
 from raymia.models.loaders import Loader, Sharing
 from raymia.models.memory import Memory
-from raymia.util.errors import RaymiaError
+from raymia.models.one_base import load_on_one_base
 from raymia.util.once import Once
 
 if TYPE_CHECKING:
@@ -55,44 +55,11 @@ class CausalLMLoader(Loader):
         loaders = [self, *(other for other in others if isinstance(other, CausalLMLoader))]
         if len(loaders) != 1 + len(others):
             raise ValueError("models that share a base are all causal language models")
-        once = Once()
-        wrong: dict[int, str] = {}
-        for number, loader in enumerate(loaders):
-            try:
-                loader.checkpoint.check(once)
-            except RaymiaError as error:
-                wrong[number] = str(error)
-        sound, use = _load_sound(loaders, wrong)
-
-        def ready(number: int) -> Any:
-            if number in wrong:
-                raise RaymiaError(wrong[number])
-            return use(sound.index(number))
-
-        return ready
+        return load_on_one_base(loaders, _load)
 
 
-def _load_sound(
-    loaders: Sequence[CausalLMLoader], wrong: dict[int, str]
-) -> tuple[list[int], Callable[[int], Any]]:
-    """Load those that can be; of what cannot, the reason is added to ``wrong``.
-
-    An adapter that does not fit may leave parts of itself on the base, so the base is loaded anew
-    without it.
-    """
+def _load(loaders: Sequence[CausalLMLoader]) -> Callable[[int], Any]:
     from raymia.models.causal.family import CausalLMFamily
 
-    while sound := [number for number in range(len(loaders)) if number not in wrong]:
-        chosen = [loaders[number] for number in sound]
-        try:
-            loaded = CausalLMFamily(
-                [one.checkpoint for one in chosen], [one.batch_tokens for one in chosen]
-            )
-            return sound, loaded.use
-        except AdapterError as error:
-            wrong |= {
-                number: str(error)
-                for number in sound
-                if loaders[number].checkpoint.adapter == error.folder
-            }
-    return [], [].__getitem__
+    checkpoints = [loader.checkpoint for loader in loaders]
+    return CausalLMFamily(checkpoints, [loader.batch_tokens for loader in loaders]).use

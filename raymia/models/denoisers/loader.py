@@ -1,13 +1,15 @@
-"""How an actor loads a diffusion model."""
+"""How an actor loads a diffusion model, and several on one base."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raymia.models.denoisers.memory import memory
-from raymia.models.loaders import Loader
+from raymia.models.loaders import Loader, Sharing
 from raymia.models.memory import Memory
+from raymia.models.one_base import load_on_one_base
 from raymia.util.once import Once
 
 if TYPE_CHECKING:
@@ -34,3 +36,23 @@ class DenoiserLoader(Loader):
 
     def memory(self, once: Once) -> Memory | None:
         return memory(self.checkpoint, self.batch_images, once)
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """The base is the same folder in the same quantization and dtype; LoRAs and DoRAs of any
+        shape can be switched on it."""
+        c = self.checkpoint
+        return Sharing((c.path, c.quantization, c.dtype), None if c.adapter is None else "LORA")
+
+    def load_with(self, others: Sequence[Loader]) -> Callable[[int], Any]:
+        loaders = [self, *(other for other in others if isinstance(other, DenoiserLoader))]
+        if len(loaders) != 1 + len(others):
+            raise ValueError("models that share a base are all diffusion models")
+        return load_on_one_base(loaders, _load)
+
+
+def _load(loaders: Sequence[DenoiserLoader]) -> Callable[[int], Any]:
+    from raymia.models.denoisers.model import DenoiserFamily
+
+    checkpoints = [loader.checkpoint for loader in loaders]
+    return DenoiserFamily(checkpoints, [loader.batch_images for loader in loaders]).use

@@ -8,11 +8,13 @@ one definition.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from raymia.models.denoisers.lora import LoraSwitch
 from raymia.models.denoisers.resolver import (
     PREDICTIONS,
     DenoiserCheckpoint,
@@ -72,6 +74,12 @@ class Denoiser:
         self.batch_images = batch_images
         self.autoencoder = autoencoder
         self.embed = embed
+
+    def with_batches(self, images: int) -> Denoiser:
+        """The same model, asked about so many images at a time."""
+        other = copy(self)
+        other.batch_images = images
+        return other
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
@@ -144,36 +152,66 @@ class Latents:
         return decoded.float()
 
 
-def load_denoiser(checkpoint: DenoiserCheckpoint, *, batch_images: int) -> Denoiser:
-    """Load a diffusers pipeline's folder.
+class DenoiserFamily:
+    """Diffusion models on one base, which is in memory once; one of them is ready at a time.
+
+    Parameters
+    ----------
+    checkpoints : of one folder, quantization and dtype.
+    batch_images : per forward pass, at most, for each.
 
     Raises
     ------
+    AdapterError
+        Naming an adapter that cannot be put on the base.
     InputError
-        If tensors of its weights are missing.
+        If tensors of the base's weights are missing.
     """
-    folder = Path(checkpoint.path)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = DTYPES[checkpoint.dtype]
-    model = load_part(folder, checkpoint.network, dtype, **_quantization(checkpoint, dtype)).eval()
-    if checkpoint.quantization == "none" and checkpoint.network.saved_as is None:
-        # Convolutions are up to a third faster with the channels of a pixel side by side.
-        model = model.to(device, memory_format=torch.channels_last)
-    scheduler = read_scheduler(folder / checkpoint.scheduler_folder, checkpoint.path)
-    embed = None
-    if checkpoint.text_encoder is not None:
-        embed = _text_embedding(folder, checkpoint.text_encoder, device, dtype)
-    return Denoiser(
-        _network(model, dtype),
-        scheduler.alphas_cumprod,
-        prediction=checkpoint.prediction,
-        shape=checkpoint.shape,
-        latent_shape=checkpoint.latent_shape,
-        batch_images=batch_images,
-        device=device,
-        autoencoder=_latents(folder, checkpoint.autoencoder, device),
-        embed=embed,
-    )
+
+    def __init__(
+        self, checkpoints: Sequence[DenoiserCheckpoint], batch_images: Sequence[int]
+    ) -> None:
+        first = checkpoints[0]
+        folder = Path(first.path)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = DTYPES[first.dtype]
+        network = load_part(folder, first.network, dtype, **_quantization(first, dtype)).eval()
+        if first.quantization == "none" and first.network.saved_as is None:
+            # Convolutions are up to a third faster with the channels of a pixel side by side.
+            network = network.to(device, memory_format=torch.channels_last)
+        parts, embed = {"": network}, None
+        if first.text_encoder is not None:
+            encoder = _text_encoder(folder, first.text_encoder, dtype).to(device)
+            parts[first.text_encoder.folder] = encoder
+            embed = _text_embedding(folder, encoder)
+        self._switch = LoraSwitch(parts)
+        for checkpoint in checkpoints:
+            if checkpoint.adapter is not None:
+                self._switch.put_on(checkpoint.adapter, checkpoint.placed)
+        model = Denoiser(
+            _network(network, dtype),
+            read_scheduler(folder / first.scheduler_folder, first.path).alphas_cumprod,
+            prediction=first.prediction,
+            shape=first.shape,
+            latent_shape=first.latent_shape,
+            batch_images=batch_images[0],
+            device=device,
+            autoencoder=_latents(folder, first.autoencoder, device),
+            embed=embed,
+        )
+        self._adapters = [checkpoint.adapter for checkpoint in checkpoints]
+        self._models = [model.with_batches(images) for images in batch_images]
+
+    def use(self, number: int) -> Denoiser:
+        """The model of a checkpoint, ready to be asked; the one before is so no longer."""
+        self._switch.use(self._adapters[number])
+        return self._models[number]
+
+
+def load_denoiser(checkpoint: DenoiserCheckpoint, *, batch_images: int) -> Denoiser:
+    """Load a diffusers pipeline's folder, with its adapter where it has one; see
+    :class:`DenoiserFamily`."""
+    return DenoiserFamily([checkpoint], [batch_images]).use(0)
 
 
 def load_part(folder: Path, part: Part, dtype: torch.dtype, **options: Any) -> Any:
@@ -243,15 +281,17 @@ def _latents(folder: Path, part: Part | None, device: torch.device) -> Latents |
     return Latents(autoencoder, float(autoencoder.config.scaling_factor), float(shift or 0.0))
 
 
-def _text_embedding(
-    folder: Path, part: Part, device: torch.device, dtype: torch.dtype
-) -> Callable[[Sequence[str]], Tensor]:
-    from transformers import AutoTokenizer, CLIPTextModel
+def _text_encoder(folder: Path, part: Part, dtype: torch.dtype) -> Any:
+    from transformers import CLIPTextModel
+
+    variant = {} if part.variant is None else {"variant": part.variant}
+    return load_whole(CLIPTextModel, folder / part.folder, dtype=dtype, **variant).eval()
+
+
+def _text_embedding(folder: Path, encoder: Any) -> Callable[[Sequence[str]], Tensor]:
+    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    variant = {} if part.variant is None else {"variant": part.variant}
-    encoder = load_whole(CLIPTextModel, folder / part.folder, dtype=dtype, **variant)
-    encoder = encoder.to(device).eval()
     length = int(encoder.config.max_position_embeddings)
 
     def embed(captions: Sequence[str]) -> Tensor:
@@ -260,7 +300,7 @@ def _text_embedding(
             unique, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
         refuse_unknown(tokens.input_ids.tolist(), encoder.config.vocab_size, tokenizer)
-        states: Tensor = encoder(tokens.input_ids.to(device))[0]
+        states: Tensor = encoder(tokens.input_ids.to(encoder.device))[0]
         return states[[unique.index(caption) for caption in captions]]
 
     return embed

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from raymia.models.checkpoint import Capabilities
 from raymia.models.denoisers.loader import DenoiserLoader
+from raymia.models.denoisers.lora_files import BY_PEFT, locate_adapter
+from raymia.models.denoisers.lora_fit import Placed, place_adapter
 from raymia.models.denoisers.networks import NETWORKS, Latent, check_autoencoder, check_network
 from raymia.models.image_source import (
     CONFIG,
@@ -20,13 +22,16 @@ from raymia.models.image_source import (
     ImageFolder,
     ImageModel,
     check_part,
+    describe_part,
     refuse_beside,
     variant_in,
 )
 from raymia.models.saved_quantization import IN_DIFFUSERS, refuse_twice, saved_quantization
-from raymia.models.source import listed, read_json
+from raymia.models.source import ADAPTER_CONFIG, file_hash, listed, read_json
 from raymia.spec import PoolSpec
 from raymia.util.errors import InputError
+from raymia.util.hashing import digest
+from raymia.util.once import Once
 from raymia.util.optional import require
 
 AUTOENCODERS = ("vae", "vqvae")
@@ -65,6 +70,8 @@ class DenoiserCheckpoint(ImageModel):
     prediction : what the network predicts, one of ``PREDICTIONS``.
     train_timesteps : length of the noise schedule.
     classes : that its network is told of images; None for a network without.
+    adapter : file of a LoRA on it, or None.
+    placed : what the adapter changes.
     """
 
     network: Part
@@ -76,8 +83,11 @@ class DenoiserCheckpoint(ImageModel):
     prediction: str
     train_timesteps: int
     classes: int | None
+    adapter: str | None = None
+    placed: tuple[Placed, ...] = ()
 
     family = "denoiser"
+    takes_adapters = True
     what = f"a diffusers pipeline ({INDEX})"
 
     @classmethod
@@ -132,7 +142,34 @@ class DenoiserCheckpoint(ImageModel):
             prediction=getattr(scheduler.config, "prediction_type", "epsilon"),
             train_timesteps=len(scheduler.alphas_cumprod),
             classes=config.get("num_embeds_ada_norm"),
-        )
+        )._with_adapter(folder)
+
+    def _with_adapter(self, folder: ImageFolder) -> Self:
+        """The same with the adapter that the audit file names."""
+        if folder.adapter is None:
+            return self
+        where = folder.where_adapter
+        folder.once(require, "peft", "adapters", where=where)
+        file = folder.once(locate_adapter, folder.adapter, where=where)
+        parts = {"": describe_part(folder.path / self.network.folder, self.network.kind, folder)}
+        for part in (self.text_encoder,):
+            if part is not None:
+                place = folder.path / part.folder
+                parts[part.folder] = describe_part(place, "AutoModel", folder, TRANSFORMERS_WEIGHTS)
+        placed = place_adapter(file, parts, where, folder.once)
+        return replace(self, adapter=str(file), placed=placed)
+
+    def take_fingerprint(self, once: Once) -> str:
+        base = super().take_fingerprint(once)
+        if self.adapter is None:
+            return base
+        file = Path(self.adapter)
+        beside = [file.parent / ADAPTER_CONFIG] if file.name == BY_PEFT else []
+        return digest({"base": base, "adapter": [file_hash(f, once) for f in (file, *beside)]})
+
+    @property
+    def label(self) -> str:
+        return self.adapter or self.path
 
     @property
     def is_captioned(self) -> bool:
@@ -158,14 +195,19 @@ class DenoiserCheckpoint(ImageModel):
             lacks["generation"] = (
                 f"{self.network.saved_as} weights cannot be trained; audit the model unquantized"
             )
+        if self.adapter is not None:
+            lacks["generation"] = (
+                "references are trained as whole networks, and not as adapters of one"
+            )
         return Capabilities(self.family, GIVES - {*lacks}, lacks)
 
     def loader(self, pool: PoolSpec) -> DenoiserLoader:
         return DenoiserLoader(self, pool.batch_images)
 
     def describe(self) -> str:
+        on = f" with a LoRA on {len(self.placed):,} of its modules" if self.adapter else ""
         return (
-            f"{self.network.kind}, {self.parameters:,} parameters, {self.scheduler} of "
+            f"{self.network.kind}{on}, {self.parameters:,} parameters, {self.scheduler} of "
             f"{self.train_timesteps:,} timesteps, predicts {self.prediction}"
         )
 

@@ -1,0 +1,246 @@
+"""Low-rank adapters of diffusion models in files: where they lie and what they hold; nothing is
+loaded but the numbers by which they are scaled.
+
+The same weights are written in several ways: by diffusers (with what PEFT was told in the header),
+by PEFT itself (with a config beside them) and by kohya's scripts (names with underscores alone, and
+the scale as a tensor). Here they become one list of changed modules, each by the name it has in the
+file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from raymia.models.source import ADAPTER_CONFIG, PICKLES, listed, locate, read_json
+from raymia.storage.safetensors import read_header
+from raymia.util.errors import InputError
+from raymia.util.listing import FEW
+from raymia.util.listing import listed as named
+
+BY_DIFFUSERS, BY_PEFT = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
+IN_HEADER = "lora_adapter_metadata"
+"""Where in a file's header diffusers writes what PEFT was told."""
+
+_TENSOR = re.compile(
+    r"(?P<module>.+?)(?:"
+    r"(?:\.lora_A|\.lora\.down|_lora\.down|\.lora_linear_layer\.down|\.lora_down)\.(?P<down>weight)"
+    r"|(?:\.lora_B|\.lora\.up|_lora\.up|\.lora_linear_layer\.up|\.lora_up)\.(?P<up>weight)"
+    r"|(?:\.lora_B|\.lora\.up)\.(?P<bias>bias)"
+    r"|\.(?P<magnitude>lora_magnitude_vector(?:\.weight)?|dora_scale)"
+    r"|\.(?P<alpha>alpha))"
+)
+"""A tensor's module and what it is to that."""
+KOHYA = {
+    "lora_unet_": "", "lora_transformer_": "", "lora_te_": "text_encoder",
+    "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2", "lora_te3_": "text_encoder_3",
+}  # fmt: skip
+"""Parts of a pipeline by what kohya's names begin with; "" is the denoising network."""
+DOTTED = {
+    "unet.": "", "transformer.": "", "base_model.model.": "", "text_encoder.": "text_encoder",
+    "text_encoder_2.": "text_encoder_2", "text_encoder_3.": "text_encoder_3",
+}  # fmt: skip
+LEAVES_THE_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
+"""Values of ``init_lora_weights`` that change no weight of the base."""
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """What a file holds for one module, whose weight it changes by scale * up @ down.
+
+    Attributes
+    ----------
+    part : of the pipeline: "" for the denoising network, or "text_encoder" and the like.
+    module : its name as the file has it, without what stands for the part.
+    tensors : names of its tensors in the file by what they are: "down", "up", "bias", "magnitude".
+    shapes : of these.
+    scale : of the product.
+    """
+
+    part: str
+    module: str
+    tensors: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        return self.shapes["down"][0]
+
+
+def locate_adapter(name: str, where: str) -> Path:
+    """The file of an adapter that an audit file names by itself or by its folder.
+
+    Raises
+    ------
+    InputError
+        If there is none in safetensors, or several.
+    """
+    if name.endswith(".safetensors") and "://" not in name:
+        file = Path(name).expanduser()
+        if not file.is_file():
+            raise InputError(f"{where}: no such file: {name}")
+        return file.resolve()
+    folder = locate(name, None, where)
+    for known in (BY_DIFFUSERS, BY_PEFT):
+        if (folder / known).is_file():
+            return folder / known
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(
+            f"{where}: {folder} holds {len(found)} files of weights "
+            f"({named([file.name for file in found], FEW)}) and none is called {BY_DIFFUSERS}; "
+            "name the file itself"
+        )
+    pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
+    if pickles:
+        raise InputError(
+            f"{where}: {folder} has its adapter in {named(pickles, FEW)} only, and raymia "
+            "unpickles no file it was given; save it with save_lora_weights, which writes "
+            "safetensors"
+        )
+    raise InputError(
+        f"{where}: {folder} holds no adapter in safetensors (found: {listed(folder)}); an adapter "
+        f"of a diffusion model is {BY_DIFFUSERS}, {BY_PEFT} with {ADAPTER_CONFIG}, or a file of "
+        "kohya's scripts, named by itself"
+    )
+
+
+def read_low_rank(file: Path, where: str) -> tuple[LowRank, ...]:
+    """The modules that an adapter changes, sorted by name.
+
+    Raises
+    ------
+    InputError
+        Naming tensors that are none of a low-rank adapter's, or lack their other half, or what its
+        config says that cannot be done to a base that is shared.
+    """
+    header = read_header(file, where)
+    found: dict[str, dict[str, str]] = {}
+    unknown = []
+    for name in header:
+        match = _TENSOR.fullmatch(name)
+        if match is None:
+            unknown.append(name)
+            continue
+        role = next(role for role, text in match.groupdict().items() if text and role != "module")
+        found.setdefault(match["module"], {})[role] = name
+    place = f"{where}: {file}"
+    if unknown:
+        raise InputError(
+            f"{place}: {len(unknown):,} of its tensors are none of a LoRA's or DoRA's "
+            f"({named(sorted(unknown), FEW)}); raymia reads those that diffusers, PEFT and kohya's "
+            "scripts write. Fuse an adapter of another method into its base, and audit that"
+        )
+    halves = sorted(
+        next(iter(tensors.values()))
+        for tensors in found.values()
+        if not {"down", "up"} <= tensors.keys()
+    )
+    if halves:
+        raise InputError(
+            f"{place}: {len(halves):,} of its modules lack one of the two matrices "
+            f"({named(halves, FEW)}); copy the file again"
+        )
+    told = _told(file, where)
+    read = tuple(
+        _low_rank(file, module, found[module], header, told, place) for module in sorted(found)
+    )
+    for part in {one.part for one in read}:
+        plain = [one for one in read if one.part == part and "magnitude" not in one.tensors]
+        if plain and len(plain) < sum(one.part == part for one in read):
+            raise InputError(
+                f"{place}: {len(plain):,} of its modules are a LoRA's and others a DoRA's "
+                f"({named([one.tensors['down'] for one in plain], FEW)} have no magnitude); fuse "
+                "the adapter into its base, and audit that"
+            )
+    return read
+
+
+def _low_rank(
+    file: Path,
+    module: str,
+    tensors: dict[str, str],
+    header: Mapping[str, Any],
+    told: Mapping[str, Mapping[str, Any]],
+    place: str,
+) -> LowRank:
+    starts = KOHYA if module.startswith("lora_") else DOTTED
+    start = next((start for start in starts if module.startswith(start)), "")
+    part, name = starts.get(start, ""), module.removeprefix(start)
+    shapes = {role: header[tensor].shape for role, tensor in tensors.items()}
+    rank = shapes["down"][0] if shapes["down"] else 0
+    if rank < 1 or len(shapes["up"]) < 2 or shapes["up"][1] != rank:
+        raise InputError(
+            f"{place}: {module}: matrices of {list(shapes['down'])} and {list(shapes['up'])} have "
+            "no rank in common; copy the file again"
+        )
+    alpha = tensors.pop("alpha", None)
+    if alpha is not None:
+        shapes.pop("alpha")
+        scale = _number(file, alpha) / rank
+    else:
+        scale = _scale(told.get(part, {}), name, rank)
+    if not math.isfinite(scale):
+        raise InputError(f"{place}: {module}: its scale is {scale}; copy the file again")
+    return LowRank(part, name, tensors, shapes, scale)
+
+
+def _number(file: Path, tensor: str) -> float:
+    with safe_open(file, framework="pt") as content:
+        return float(content.get_tensor(tensor).flatten()[0])
+
+
+def _told(file: Path, where: str) -> dict[str, dict[str, Any]]:
+    """What PEFT was told of each part, where the file or the config beside it says so."""
+    config: dict[str, Any] = {}
+    if file.name == BY_PEFT:
+        config = read_json(file.parent / ADAPTER_CONFIG, where)
+        told = {"": config}
+    else:
+        with safe_open(file, framework="pt") as content:
+            written = (content.metadata() or {}).get(IN_HEADER)
+        entries = json.loads(written) if written else {}
+        told = {}
+        for key, value in entries.items():
+            start = next((start for start in DOTTED if key.startswith(start)), "")
+            told.setdefault(DOTTED.get(start, ""), {})[key.removeprefix(start)] = value
+    for settings in told.values():
+        _refuse_other_methods(settings, f"{where}: {file}")
+    return told
+
+
+def _refuse_other_methods(settings: Mapping[str, Any], place: str) -> None:
+    method, start = settings.get("peft_type", "LORA"), settings.get("init_lora_weights")
+    if method != "LORA":
+        raise InputError(
+            f"{place}: it is a {method} adapter, and raymia reads LoRA and DoRA of diffusion "
+            "models; fuse it into its base, and audit that"
+        )
+    if start not in LEAVES_THE_BASE or settings.get("bias", "none") != "none":
+        setting = "bias" if start in LEAVES_THE_BASE else "init_lora_weights"
+        raise InputError(
+            f"{place}: it changes the weights of its base beside the adapter ({setting}: "
+            f"{settings[setting]!r}); fuse it into its base, and audit that"
+        )
+
+
+def _scale(told: Mapping[str, Any], module: str, rank: int) -> float:
+    """The scale that PEFT gives a module; 1 where nobody says."""
+    if "lora_alpha" not in told:
+        return 1.0
+    alpha = float(told["lora_alpha"])
+    for pattern, own in (told.get("alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            alpha = float(own)
+            break
+    return alpha / (math.sqrt(rank) if told.get("use_rslora") else rank)

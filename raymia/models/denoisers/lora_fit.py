@@ -1,0 +1,123 @@
+"""Which modules of a pipeline an adapter changes, and whether they have its shapes; the pipeline is
+built without numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from raymia.models.denoisers.lora_files import LowRank, read_low_rank
+from raymia.models.fit import Described, build_hollow, in_silence
+from raymia.models.one_base import AdapterError
+from raymia.util.listing import FEW, listed
+from raymia.util.once import Once
+
+OTHER_NAMES = {"_q_proj": "_to_q", "_k_proj": "_to_k", "_v_proj": "_to_v", "_out_proj": "_to_out"}
+"""Ends of names of a text encoder's modules, and what diffusers once called them in adapters."""
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Modules that can have an adapter, with the shapes of their weights."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Low-rank weights, and the module of the base that they change."""
+
+    weights: LowRank
+    path: str
+
+
+def place_adapter(
+    file: Path, parts: Mapping[str, Described], where: str, once: Once
+) -> tuple[Placed, ...]:
+    """Find the module of each of an adapter's weights.
+
+    Parameters
+    ----------
+    parts : of the base, by the names of :class:`LowRank`.
+
+    Raises
+    ------
+    AdapterError
+        Naming modules that the base does not have, or that have another shape there.
+    InputError
+        If the file is no adapter's.
+    """
+    found = once(read_low_rank, file, where=where)
+    shapes = {part: dict(once(adaptable, described)) for part, described in parts.items()}
+    names = {part: _names(part, paths) for part, paths in shapes.items()}
+    placed, lost, wrong = [], [], []
+    for weights in found:
+        path = names.get(weights.part, {}).get(_flat(weights.module))
+        if path is None:
+            lost.append(weights.tensors["down"])
+        elif why := _misfit(weights, shapes[weights.part][path]):
+            wrong.append(f"{weights.tensors['down']}: {why}")
+        else:
+            placed.append(Placed(weights, path))
+    if lost:
+        raise AdapterError(
+            f"{where}: {file}: this adapter does not fit its base: {len(lost):,} of its "
+            f"{len(found):,} modules are not in the base ({listed(lost, FEW)}); give the base that "
+            "it was trained on"
+        )
+    if wrong:
+        raise AdapterError(
+            f"{where}: {file}: this adapter does not fit its base: {len(wrong):,} of its "
+            f"{len(found):,} modules have another shape there ({listed(wrong, FEW)}); give the "
+            "base that it was trained on"
+        )
+    return tuple(placed)
+
+
+def adaptable(described: Described) -> Shapes:
+    """The linear layers and convolutions of a model, without numbers."""
+    from torch import nn
+
+    with in_silence():
+        model = build_hollow(described)
+    return tuple(
+        (name, tuple(module.weight.shape))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    )
+
+
+def _flat(name: str) -> str:
+    return name.replace(".processor.", ".").replace(".", "_")
+
+
+def _names(part: str, paths: Mapping[str, object]) -> dict[str, str]:
+    """Modules by all names that adapters have for them, with underscores alone."""
+    others = _of_text_encoder if part else _of_network
+    found = {name: path for path in paths for name in others(_flat(path))}
+    return found | {_flat(path): path for path in paths}
+
+
+def _of_network(name: str) -> Iterator[str]:
+    if name.endswith("_to_out_0"):  # which was once a module of its own
+        yield name.removesuffix("_0")
+
+
+def _of_text_encoder(name: str) -> Iterator[str]:
+    # transformers once had a text_model within the encoder, and files name it still.
+    own = name.removeprefix("text_model_")
+    for start in ("", "text_model_"):
+        yield start + own
+        for end, other in OTHER_NAMES.items():
+            if own.endswith(end):
+                yield start + own.removesuffix(end) + other
+
+
+def _misfit(weights: LowRank, shape: tuple[int, ...]) -> str | None:
+    """Why weights cannot be added to those of a module of a shape; None where they can."""
+    down, up, rank = weights.shapes["down"], weights.shapes["up"], weights.rank
+    by = [1] * (len(shape) - 2)
+    if list(down) != [rank, *shape[1:]] or list(up) != [shape[0], rank, *by]:
+        return f"matrices of {list(up)} and {list(down)} for a weight of {list(shape)}"
+    for role in ("bias", "magnitude"):
+        own = weights.shapes.get(role, shape[:1])
+        if max(own, default=1) != shape[0] or sorted(own)[:-1] != [1] * (len(own) - 1):
+            return f"a {role} of {list(own)} for a weight of {list(shape)}"
+    return None

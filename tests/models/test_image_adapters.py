@@ -1,0 +1,301 @@
+"""LoRAs on diffusion models: read as they were saved, refused where they do not fit, one base for
+all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import diffusers
+import pyarrow.parquet as pq
+import pytest
+import torch
+from edited import edit
+from safetensors.torch import load_file, save_file
+from small_audit import console
+from small_image_audit import digits, write_image_audit, write_images
+from small_image_models import save_model, save_pipeline
+from small_loras import TEXT, UNET, adapted, save_by_diffusers, save_by_kohya, save_by_peft
+
+from raymia.evidence.store import EvidenceStore
+from raymia.inputs.base import Problems
+from raymia.inputs.checkpoints import expand_targets
+from raymia.modalities.resolve import resolve_inputs
+from raymia.models.denoisers import model as denoisers
+from raymia.models.image_source import resolve_image_model
+from raymia.models.loaders import load_together
+from raymia.plan.planning import plan_audit
+from raymia.plan.pools import pools_of
+from raymia.run.audit import run_audit
+from raymia.spec import AuditSpec, ModelSpec, PoolSpec
+from raymia.spec.file import load_spec
+from raymia.util.errors import InputError, RaymiaError
+
+TIMESTEPS = torch.tensor([10, 200, 700])
+CAPTIONS = ["a cat", "", "a dog on a mat"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "base"
+    save_pipeline("stable", folder)
+    return folder
+
+
+def opened(base: Path) -> diffusers.StableDiffusionPipeline:
+    return diffusers.StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
+
+
+def resolved(base: Path, adapter: Path | None = None):
+    spec = ModelSpec(model=str(base), adapter=None if adapter is None else str(adapter))
+    return resolve_image_model(spec, "targets[0].model", on_gpu=False)
+
+
+def noisy(latent_shape) -> torch.Tensor:
+    return torch.randn(3, *latent_shape, generator=torch.Generator().manual_seed(0))
+
+
+def answered(model) -> torch.Tensor:
+    return model.predict_noise(noisy(model.latent_shape), TIMESTEPS, CAPTIONS)
+
+
+def loaded(checkpoint):
+    return checkpoint.loader(PoolSpec()).load()
+
+
+@torch.inference_mode()
+def plainly(pipeline, unet=None) -> torch.Tensor:
+    """What diffusers' own parts answer."""
+    tokens = pipeline.tokenizer(CAPTIONS, padding="max_length", max_length=12, return_tensors="pt")
+    states = pipeline.text_encoder(tokens.input_ids).last_hidden_state
+    network = unet or pipeline.unet
+    return network(noisy((4, 8, 8)), TIMESTEPS, encoder_hidden_states=states).sample
+
+
+FORMATS = ["diffusers", "diffusers, nothing told", "dora", "kohya", "peft", "rank-stabilized"]
+
+
+@pytest.mark.parametrize("how", FORMATS)
+def test_a_lora_answers_as_the_model_that_was_trained(how, base, tmp_path):
+    pipeline = opened(base)
+    place, unet, encoder = tmp_path / "lora", pipeline.unet, None
+    if how == "peft":
+        ranks = {"rank_pattern": {"to_q": 2}, "alpha_pattern": {"conv1": 5}}
+        _, unet = save_by_peft(place, unet, seed=3, r=4, lora_alpha=6, **ranks)
+    else:
+        settings = {"dora": {"use_dora": True}, "rank-stabilized": {"use_rslora": True}}.get(
+            how, {}
+        )
+        alpha = 4 if "nothing" in how else 8  # what nobody is told of is the rank
+        unet = adapted(unet, UNET, seed=1, lora_alpha=alpha, **settings)
+        if how in ("diffusers", "kohya"):
+            encoder = adapted(pipeline.text_encoder, TEXT, seed=2)
+        if how == "kohya":
+            place = save_by_kohya(tmp_path / "mine-000010.safetensors", unet, encoder)
+        else:
+            save_by_diffusers(place, unet, encoder, told="nothing" not in how)
+    found = answered(loaded(resolved(base, place)))
+    torch.testing.assert_close(found, plainly(pipeline, unet.eval()), atol=1e-5, rtol=1e-4)
+    assert (found - answered(loaded(resolved(base)))).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("how", ["diffusers", "kohya"])
+def test_a_lora_answers_as_diffusers_fuses_it_into_its_base(how, base, tmp_path):
+    pipeline = opened(base)
+    unet = adapted(pipeline.unet, ["to_q", "to_out.0"], seed=1)
+    if how == "kohya":
+        place = save_by_kohya(tmp_path / "mine.safetensors", unet)
+    else:
+        place = save_by_diffusers(tmp_path / "lora", unet)
+    fused = opened(base)
+    fused.load_lora_weights(str(place))
+    fused.fuse_lora()
+    found = answered(loaded(resolved(base, place)))
+    torch.testing.assert_close(found, plainly(fused), atol=1e-5, rtol=1e-4)
+
+
+def test_one_base_serves_its_adapters_and_itself(base, tmp_path, monkeypatch):
+    places = [
+        save_by_diffusers(tmp_path / "a", adapted(opened(base).unet, UNET, seed=1)),
+        save_by_kohya(tmp_path / "b.safetensors", adapted(opened(base).unet, ["to_k"], 2, r=2)),
+        save_by_diffusers(tmp_path / "c", adapted(opened(base).unet, ["conv2"], 3, use_dora=True)),
+    ]
+    checkpoints = [resolved(base, place) for place in (*places, None)]
+    alone = [answered(loaded(checkpoint)) for checkpoint in checkpoints]
+    parts = []
+    real = denoisers.load_part
+    monkeypatch.setattr(denoisers, "load_part", lambda *a, **k: parts.append(a[1]) or real(*a, **k))
+    use = load_together([checkpoint.loader(PoolSpec()) for checkpoint in checkpoints])
+    assert [part.folder for part in parts] == ["unet", "vae"]
+    for number in (2, 0, 3, 1, 3, 2):
+        torch.testing.assert_close(answered(use(number)), alone[number], atol=1e-6, rtol=1e-5)
+    assert all((alone[3] - other).abs().max() > 1e-3 for other in alone[:3])
+
+
+def test_an_adapter_that_was_changed_since_fails_alone(base, tmp_path):
+    places = [
+        save_by_diffusers(tmp_path / name, adapted(opened(base).unet, ["to_q"], seed))
+        for seed, name in enumerate("ab")
+    ]
+    checkpoints = [resolved(base, place) for place in places]
+    whole = answered(loaded(checkpoints[1]))
+    file = places[0] / "pytorch_lora_weights.safetensors"
+    save_file({name: value * 2 for name, value in load_file(file).items()}, file)
+    use = load_together([checkpoint.loader(PoolSpec()) for checkpoint in checkpoints])
+    with pytest.raises(RaymiaError, match="not the files that the audit was planned with"):
+        use(0)
+    torch.testing.assert_close(answered(use(1)), whole)
+
+
+def test_a_fingerprint_is_that_of_base_and_adapter_wherever_they_lie(base, tmp_path):
+    place = save_by_diffusers(tmp_path / "a", adapted(opened(base).unet, ["to_q"], seed=1))
+    other = save_by_diffusers(tmp_path / "b", adapted(opened(base).unet, ["to_q"], seed=2))
+    shutil.copytree(place, tmp_path / "copy")
+    prints = [resolved(base, p).fingerprint for p in (place, tmp_path / "copy", other, None)]
+    assert prints[0] == prints[1]
+    assert len({*prints}) == 3
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def refusal(base: Path, adapter: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        resolved(base, adapter)
+    (problem,) = caught.value.problems
+    assert problem.startswith("targets[0].adapter: ")
+    return problem
+
+
+def test_an_adapter_of_another_base_is_refused_by_the_names_of_its_modules(base, tmp_path):
+    pipeline = opened(base)
+    place = save_by_kohya(tmp_path / "lora.safetensors", adapted(pipeline.unet, ["to_q"], seed=1))
+    renamed = {n.replace("down_blocks_0", "down_blocks_7"): v for n, v in load_file(place).items()}
+    save_file(renamed, place)
+    said = refusal(base, place)
+    assert "does not fit its base: 2 of its 8 modules are not in the base" in said
+    assert "lora_unet_down_blocks_7_attentions_0_transformer_blocks_0_attn1_to_q" in said
+
+
+def test_an_adapter_of_another_shape_is_refused_with_both(base, tmp_path):
+    unet = adapted(opened(base).unet, ["attn2.to_k"], seed=1)
+    place = save_by_diffusers(tmp_path, unet) / "pytorch_lora_weights.safetensors"
+    tensors = load_file(place)
+    wide = {n: torch.ones(4, 24) if "down.weight" in n else v for n, v in tensors.items()}
+    save_file(wide, place)
+    said = refusal(base, place)
+    assert "4 of its 4 modules have another shape there" in said
+    assert "matrices of [64, 4] and [4, 24] for a weight of [64, 16]" in said
+
+
+@pytest.mark.parametrize(
+    ("tensor", "why"),
+    [
+        ("lora_unet_mid_block_attentions_0_proj_in.hada_w1_a", "1 of its tensors are none of a "),
+        ("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "1 of its modules lack "),
+        ("lora_unet_mid_block_nowhere.alpha", "1 of its modules lack one of the two matrices"),
+    ],
+)  # fmt: skip
+def test_a_kohya_file_with_unknown_keys_is_refused_by_their_names(tensor, why, base, tmp_path):
+    unet = adapted(opened(base).unet, ["to_q"], seed=1)
+    place = save_by_kohya(tmp_path / "lora.safetensors", unet, **{tensor: torch.ones(4, 4)})
+    said = refusal(base, place)
+    assert why in said
+    assert tensor in said
+
+
+def test_an_adapter_of_an_encoder_that_the_base_lacks_is_refused(base, tmp_path):
+    name = "lora_te2_text_model_encoder_layers_0_mlp_fc1"
+    down, up = torch.ones(4, 16), torch.ones(32, 4)
+    halves = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+    unet = adapted(opened(base).unet, ["to_q"], seed=1)
+    said = refusal(base, save_by_kohya(tmp_path / "lora.safetensors", unet, **halves))
+    assert f"1 of its 9 modules are not in the base ({name}.lora_down.weight)" in said
+
+
+def test_an_adapter_that_changes_the_base_beside_itself_is_refused(base, tmp_path):
+    place, _ = save_by_peft(tmp_path, opened(base).unet, seed=1, r=4)
+    edit(place / "adapter_config.json", init_lora_weights="pissa")
+    assert "changes the weights of its base beside the adapter (init_lora_weights" in refusal(
+        base, place
+    )
+
+
+def test_a_folder_without_one_adapter_says_what_is_there(base, tmp_path):
+    assert "holds no adapter in safetensors (found: nothing)" in refusal(base, tmp_path)
+    torch.save({}, tmp_path / "pytorch_lora_weights.bin")
+    assert "raymia unpickles no file it was given" in refusal(base, tmp_path)
+    for name in ("one", "two"):
+        save_by_kohya(tmp_path / f"{name}.safetensors", adapted(opened(base).unet, ["to_q"], 1))
+    assert "holds 2 files of weights (one.safetensors, two.safetensors)" in refusal(base, tmp_path)
+    assert "no such file" in refusal(base, tmp_path / "three.safetensors")
+
+
+def test_an_adapter_of_an_autoencoder_is_refused_with_its_family(base, tmp_path):
+    save_model("autoencoder_kl", tmp_path / "vae")
+    place = save_by_diffusers(tmp_path / "lora", adapted(opened(base).unet, ["to_q"], 1))
+    assert "is of the family autoencoder" in refusal(tmp_path / "vae", place)
+
+
+def test_a_lora_in_a_pipelines_folder_says_how_to_name_it(tmp_path):
+    save_pipeline("stable", tmp_path)
+    save_by_diffusers(tmp_path, adapted(opened(tmp_path).unet, ["to_q"], 1))
+    with pytest.raises(InputError, match="name a LoRA as `adapter`, by its file in another place"):
+        resolved(tmp_path)
+
+
+# ---------------------------------------------------------------- in an audit
+
+
+def test_files_of_kohyas_scripts_are_named_by_a_pattern(tmp_path):
+    for step in (10, 2):
+        (tmp_path / f"mine-{step}.safetensors").touch()
+    targets = [{"model": "base", "adapters": f"{tmp_path}/*.safetensors"}]
+    spec = AuditSpec.model_validate(
+        {"name": "n", "targets": targets, "records": {"kind": "image", "members": ["a"]},
+         "output": str(tmp_path / "o"), "store": str(tmp_path / "s")}
+    )  # fmt: skip
+    problems = Problems()
+    found, _ = expand_targets(spec, problems)
+    assert not problems.found
+    assert [target.name for target in found.targets] == ["mine-2", "mine-10"]
+    assert found.targets[0].adapter == f"{tmp_path}/mine-2.safetensors"
+
+
+def test_an_audit_of_adapters_scores_them_as_fused_models_from_one_pool(tmp_path):
+    from raymia.prepare.denoiser_files import fresh_pipeline
+
+    fresh_pipeline(tmp_path / "base", (1, 8, 8), channels=(8, 16), attention=False)
+    pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path / "base")
+    targets = [{"name": "base", "model": str(tmp_path / "base")}]
+    for seed in (1, 2):
+        unet = diffusers.UNet2DModel.from_pretrained(tmp_path / "base" / "unet")
+        place, model = save_by_peft(tmp_path / f"lora-{seed}", unet, seed=seed, r=4)
+        targets.append({**targets[0], "name": place.name, "adapter": str(place)})
+    fused = diffusers.DDPMPipeline(model.merge_and_unload(), pipeline.scheduler)
+    fused.save_pretrained(tmp_path / "fused")
+    targets.append({"name": "fused", "model": str(tmp_path / "fused")})
+    records = {
+        "kind": "image",
+        "members": [write_images(tmp_path / "in", digits()[:4])],
+        "non_members": [write_images(tmp_path / "out", digits()[4:8])],
+    }
+    file = write_image_audit(
+        tmp_path, tmp_path / "base", targets=targets, records=records, neighbors=None,
+        attacks=["loss", "pia", "sima"],
+    )  # fmt: skip
+    spec = load_spec(file)
+    plan = plan_audit(resolve_inputs(spec), EvidenceStore(spec.store))
+    pools = [pool for stages in plan.streams for pool in pools_of(stages)]
+    assert [[stage.name for stage in pool.stages] for pool in pools] == [
+        ["target:base", "target:lora-1", "target:lora-2"], ["target:fused"],
+    ]  # fmt: skip
+    run_audit(spec, console())
+
+    rows = pq.read_table(Path(spec.output) / "scores.parquet").to_pylist()
+    scores = {target["name"]: {} for target in targets}
+    for row in rows:
+        scores[row["target"]][row["record_id"], row["attack"]] = row["score"]
+    assert scores["lora-2"] == pytest.approx(scores["fused"], rel=1e-3)
+    for one, other in (("lora-2", "base"), ("lora-2", "lora-1")):
+        assert scores[one] != pytest.approx(scores[other], rel=1e-2)
