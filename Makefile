@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test test-fast test-wheel lint types clean docs requirements
+.PHONY: help install demo test test-fast test-slow test-wheel lint types clean docs requirements
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,7 +24,10 @@ test: install ## run the tests, in two processes
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-fast: install ## run the tests that need no Ray, no browser and no training
-	$(BIN)/pytest -n 2 -m 'not ray and not browser and not training'
+	$(BIN)/pytest -n 2 -m 'not ray and not browser and not training and not slow'
+
+test-slow: install ## run the tests that `test` leaves out: of the benchmarks
+	$(BIN)/pytest -m slow
 
 test-wheel: install ## build the wheel, install it elsewhere, and run the demo from it
 	$(BIN)/python tools/check_wheel.py

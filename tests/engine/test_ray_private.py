@@ -25,6 +25,7 @@ from raymia.engine.on_ray import ray_private
 from raymia.engine.on_ray.autoscaler import startable
 from raymia.engine.on_ray.reachable import check_answers
 from raymia.run.audit import run_audit
+from raymia.spec import with_engine
 from raymia.spec.file import load_spec
 from raymia.util.errors import InputError, RaymiaError
 
@@ -263,20 +264,20 @@ def actors_of(pool: str) -> set[str]:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_an_audit_gives_the_same_answers_without_private_ray(
+def test_an_audit_gives_the_same_answers_without_private_ray_as_in_one_process(
     tmp_path: Path,
     models: Models,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     neighbors = {"kind": "substitute", "count": 2}
-    with_it = audit(tmp_path / "with", models, neighbors=neighbors)
-    assert run_audit(load_spec(with_it), console()).succeeded
+    here = audit(tmp_path / "here", models, neighbors=neighbors)
+    assert run_audit(with_engine(load_spec(here), "local"), console()).succeeded
     assert caplog.messages == []
     monkeypatch.setattr(ray_private, "TRIED", NEVER_TRIED)
     without = audit(tmp_path / "without", models, neighbors=neighbors)
     assert run_audit(load_spec(without), console()).succeeded
-    scores = scores_by_row(tmp_path / "with" / "run")
+    scores = scores_by_row(tmp_path / "here" / "run")
     assert len(scores) > 50
     assert scores == scores_by_row(tmp_path / "without" / "run")
     assert [record.levelno for record in caplog.records] == [logging.WARNING]

@@ -64,6 +64,7 @@ def test_one_command_measures_every_way_of_asking_a_language_model(
     assert all(f"| {name} |" in content for name in found["ways"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_one_command_measures_every_way_of_computing_pfami(
     script: ModuleType, tmp_path: Path
@@ -121,6 +122,7 @@ def test_one_command_measures_stored_scores_and_has_other_code_check_them(
     assert not list(tmp_path.glob("*/scores.parquet"))
 
 
+@pytest.mark.slow
 def test_one_command_audits_adapters_at_once_and_one_by_one(
     script: ModuleType, tmp_path: Path
 ) -> None:
@@ -140,6 +142,7 @@ def test_one_command_audits_adapters_at_once_and_one_by_one(
     assert ", from 1 of them |" in page.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_one_command_takes_an_audit_through_all_but_a_model_and_its_files_stay_few(
     script: ModuleType, tmp_path: Path
