@@ -25,6 +25,8 @@ from raymia.storage.files import Folder
 from raymia.util.caller import caller_state
 from raymia.util.errors import InputError, RaymiaError
 
+STARTS = 2
+"""Tries to start Ray here."""
 LOCAL = "local"
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
@@ -170,7 +172,7 @@ def _begin(resources: ResourcesSpec, address: str, mark: Mapping[str, str]) -> N
         check_answers(address)
     os.environ.update(mark)
     try:
-        ray.init(**options)
+        _init(options, tries=STARTS if address == LOCAL else 1)
     except Exception as error:  # a bare Exception where it is too slow to start
         place = "started here" if address == LOCAL else f"joined at {address}"
         raise RaymiaError(
@@ -180,6 +182,18 @@ def _begin(resources: ResourcesSpec, address: str, mark: Mapping[str, str]) -> N
     finally:
         for name in mark:
             del os.environ[name]
+
+
+def _init(options: Mapping[str, Any], tries: int) -> None:
+    """Start or join Ray. Ray gives up a start after 30 seconds, which a busy machine may take."""
+    for left in reversed(range(tries)):
+        try:
+            ray.init(**options)
+            return
+        except Exception:
+            ray.shutdown()
+            if not left:
+                raise
 
 
 def _stop_on_sigterm(terminated: threading.Event) -> None:
