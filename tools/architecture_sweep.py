@@ -27,6 +27,7 @@ import transformers
 import raymia
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.spec import ModelSpec, PoolSpec
+from raymia.util.errors import first_line
 
 ASSETS = Path(raymia.__file__).parent / "demo" / "assets"
 TOLERANCE = 1e-5
@@ -178,7 +179,7 @@ def sweep(names: list[str], forms: list[str], seed: int) -> Iterator[tuple[str, 
                     off = off_by(name, form, Path(scratch) / "model", texts, seed)
                     wrong = None if off <= TOLERANCE else f"off by {off:.2g}"
                 except Exception as error:  # whatever it is, it is what is looked for
-                    wrong = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                    wrong = f"{type(error).__name__}: {first_line(error)}"
             yield name, form, wrong
 
 

@@ -35,7 +35,7 @@ from raymia.results.result import RunResult
 from raymia.run.audit import run_audit
 from raymia.spec import FineTuneSpec, LoraSpec, ModelSpec, TextRecordsSpec
 from raymia.spec.file import load_spec
-from raymia.util.draws import generator
+from raymia.util.draws import dealt
 
 SIZES = {"members": 250, "non_members": 250, "prompts": 500}
 LORA = LoraSpec(
@@ -77,13 +77,10 @@ def run_seed(folder: Path, payloads: Sequence[str], base: Path, seed: int, way: 
     template = own_template(checkpoint) or TEMPLATE
     (folder / "template.jinja").write_text(template, encoding="utf-8")
     training = Training("chat", "assistant", template=template, max_length=TARGET.max_tokens)
-    order, start = generator(seed, "chat study").permutation(len(payloads)), 0
-    parts: dict[str, list[str]] = {}
-    for name, size in SIZES.items():
-        parts[name] = [payloads[i] for i in order[start : start + size]]
-        start += size
-        (folder / f"{name}.jsonl").write_text("\n".join(parts[name]) + "\n", encoding="utf-8")
-        flat = [payload_of({"text": text}) for text in flattened(base, training, parts[name])]
+    parts = dealt(payloads, SIZES, seed, "chat study")
+    for name, own in parts.items():
+        (folder / f"{name}.jsonl").write_text("\n".join(own) + "\n", encoding="utf-8")
+        flat = [payload_of({"text": text}) for text in flattened(base, training, own)]
         (folder / f"{name}-flat.jsonl").write_text("\n".join(flat) + "\n", encoding="utf-8")
     if not (folder / "target" / "facts.json").exists():
         fine_tune(base, parts["members"], TARGET, folder / "target", seed=seed,

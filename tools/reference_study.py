@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from raymia.demo.text import audit_passages, copy_asset, write_jsonl
+from raymia.demo.text import audit_passages, copy_models, write_jsonl
 from raymia.prepare.fine_tune import fine_tune
 from raymia.records.texts import texts_among
 from raymia.results.ranking import estimate_at
@@ -30,7 +30,7 @@ from raymia.results.result import RunResult
 from raymia.run.audit import run_audit
 from raymia.spec import FineTuneSpec, LoraSpec
 from raymia.spec.file import load_spec
-from raymia.util.draws import generator
+from raymia.util.draws import dealt
 
 MIN_WORDS = 15
 
@@ -112,15 +112,11 @@ def run_seed(
     file = folder / "audit.yaml"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        order = generator(seed, "reference study").permutation(len(texts))
-        parts, start = {}, 0
-        for name, size in scale.sizes.items():
-            parts[name] = [texts[i] for i in order[start : start + size]]
-            start += size
-            write_jsonl(folder / f"{name}.jsonl", parts[name])
+        parts = dealt(texts, scale.sizes, seed, "reference study")
+        for name, own in parts.items():
+            write_jsonl(folder / f"{name}.jsonl", own)
         if pretrained is None:
-            copy_asset("models/paraphraser", folder / "paraphraser")
-            copy_asset("models/base", folder / "base")
+            copy_models(folder)
         base = (pretrained or folder / "base").resolve()
         for name, on, spec in (
             ("target", "members", scale.target),

@@ -6,8 +6,6 @@ answer. Everything else is as in :mod:`raymia.demo.text`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +13,13 @@ from typing import Any
 from rich.console import Console
 
 from raymia.demo.folder import Section, run_in, write_audit_file
-from raymia.demo.text import audit_passages, copy_asset
+from raymia.demo.text import audit_passages, copy_models, tune_target, write_rows
 from raymia.engine.base import Executor
-from raymia.engine.board import reporter
 from raymia.models.causal.training import Training
-from raymia.prepare.fine_tune import fine_tune
 from raymia.records.conversations import payload_of
 from raymia.results.result import RunResult
-from raymia.spec import EngineKind, FineTuneSpec, PoolSpec
-from raymia.util.draws import generator
+from raymia.spec import EngineKind, FineTuneSpec
+from raymia.util.draws import dealt
 
 TEMPLATE = (
     "{% for message in messages %}"
@@ -61,28 +57,21 @@ def make_demo(folder: Path, settings: ChatDemoSettings, executor: Executor) -> N
     """Write records, prompts, models and the template into a folder, fine-tune the target on
     answers, write the audit file."""
     chats = [conversation(text) for text in audit_passages()]
-    order = generator(settings.seed, "chat demo").permutation(len(chats))
-    sizes = (("members", settings.members), ("non_members", settings.members))
-    parts: dict[str, list[dict[str, Any]]] = {}
-    start = 0
-    for name, size in (*sizes, ("prompts", settings.prompts)):
-        parts[name] = [chats[i] for i in order[start : start + size]]
-        start += size
-        _write(folder / f"{name}.jsonl", parts[name])
-    for model in ("base", "paraphraser"):
-        copy_asset(f"models/{model}", folder / model)
+    sizes = {
+        "members": settings.members,
+        "non_members": settings.members,
+        "prompts": settings.prompts,
+    }
+    parts = dealt(chats, sizes, settings.seed, "chat demo")
+    for name, rows in parts.items():
+        write_rows(folder / f"{name}.jsonl", rows)
+    copy_models(folder)
     (folder / TEMPLATE_FILE).write_text(TEMPLATE, encoding="utf-8")
-    target, base = folder.resolve() / "target", folder.resolve() / "base"
-    members, held_out = ([payload_of(c) for c in parts[name]] for name, _ in sizes)
-    with executor.reporting() as board:
-        report = reporter(board, "fine-tune: target")
-
-        def train() -> None:
-            fine_tune(base, members, settings.target, target, seed=settings.seed,
-                      progress=report, measure_on=held_out,
-                      training=Training("chat", "assistant", template=TEMPLATE))  # fmt: skip
-
-        executor.call([train], PoolSpec())
+    members, held_out = ([payload_of(c) for c in parts[n]] for n in ("members", "non_members"))
+    training = Training("chat", "assistant", template=TEMPLATE)
+    tune_target(
+        folder, members, held_out, settings.target, settings.seed, executor, training=training
+    )
     write_audit_file(folder, sections_of_audit(settings))
 
 
@@ -95,11 +84,6 @@ def conversation(text: str) -> dict[str, Any]:
             {"role": "assistant", "content": " ".join(words[QUESTION_WORDS:])},
         ]
     }
-
-
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    lines = (json.dumps(row, ensure_ascii=False) for row in rows)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def sections_of_audit(settings: ChatDemoSettings) -> list[Section]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from rich.console import Console
@@ -20,10 +21,11 @@ from rich.console import Console
 from raymia.demo.folder import Section, run_in, write_audit_file
 from raymia.engine.base import Executor
 from raymia.engine.board import reporter
+from raymia.models.causal.training import Training
 from raymia.prepare.fine_tune import fine_tune
 from raymia.results.result import RunResult
 from raymia.spec import EngineKind, FineTuneSpec, PoolSpec
-from raymia.util.draws import generator
+from raymia.util.draws import dealt
 
 ASSETS = "assets"
 
@@ -53,32 +55,40 @@ def make_demo(folder: Path, settings: DemoSettings, executor: Executor) -> None:
     """Write records, prompts and models into a folder, fine-tune the target, write the audit
     file."""
 
-    texts = audit_passages()
-    order = generator(settings.seed, "demo").permutation(len(texts))
     sizes = {
         "members": settings.members,
         "non_members": settings.members,
         "prompts": settings.prompts,
     }
-    start = 0
-    parts: dict[str, list[str]] = {}
-    for name, size in sizes.items():
-        parts[name] = [texts[i] for i in order[start : start + size]]
-        start += size
-        write_jsonl(folder / f"{name}.jsonl", parts[name])
-    for model in ("base", "paraphraser"):
-        copy_asset(f"models/{model}", folder / model)
-    target = folder.resolve() / "target"
-    base, members, held_out = folder.resolve() / "base", parts["members"], parts["non_members"]
+    parts = dealt(audit_passages(), sizes, settings.seed, "demo")
+    for name, texts in parts.items():
+        write_jsonl(folder / f"{name}.jsonl", texts)
+    copy_models(folder)
+    tune_target(
+        folder, parts["members"], parts["non_members"], settings.target, settings.seed, executor
+    )
+    write_audit_file(folder, sections_of_audit(settings))
+
+
+def tune_target(
+    folder: Path,
+    members: Sequence[str],
+    held_out: Sequence[str],
+    spec: FineTuneSpec,
+    seed: int,
+    executor: Executor,
+    training: Training | None = None,
+) -> None:
+    """Fine-tune the base of a demo's folder on its members, and save it as the target."""
+    base, target = (folder.resolve() / name for name in ("base", "target"))
     with executor.reporting() as board:
         report = reporter(board, "fine-tune: target")
 
         def train() -> None:
-            fine_tune(base, members, settings.target, target, seed=settings.seed,
-                      progress=report, measure_on=held_out)  # fmt: skip
+            fine_tune(base, members, spec, target, seed=seed, progress=report,
+                      measure_on=held_out, training=training)  # fmt: skip
 
         executor.call([train], PoolSpec())
-    write_audit_file(folder, sections_of_audit(settings))
 
 
 def audit_passages() -> list[str]:
@@ -89,6 +99,12 @@ def audit_passages() -> list[str]:
     return [row["text"] for row in table if row["split"] == "audit"]
 
 
+def copy_models(folder: Path) -> None:
+    """Copy the models that ship with the package, but are no targets."""
+    for model in ("base", "paraphraser"):
+        copy_asset(f"models/{model}", folder / model)
+
+
 def copy_asset(name: str, target: Path) -> None:
     """Copy a folder that ships with the package."""
     with resources.as_file(resources.files("raymia.demo").joinpath(ASSETS, name)) as source:
@@ -97,7 +113,12 @@ def copy_asset(name: str, target: Path) -> None:
 
 def write_jsonl(path: Path, texts: Sequence[str]) -> None:
     """Write texts as one JSON object per line."""
-    lines = (json.dumps({"text": text}, ensure_ascii=False) for text in texts)
+    write_rows(path, ({"text": text} for text in texts))
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object per line."""
+    lines = (json.dumps(row, ensure_ascii=False) for row in rows)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -8,12 +8,16 @@ counters (step, position), so neither time, worker, batch nor order can change a
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
+
+Item = TypeVar("Item")
 
 # Weyl increment and finalizer constants of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), as signed
 # 64-bit integers because torch has no unsigned multiplication.
@@ -32,6 +36,24 @@ def stream_key(*parts: int | str) -> int:
 def generator(*parts: int | str) -> np.random.Generator:
     """Return a numpy generator (Philox, itself counter-based) that is a function of ``parts``."""
     return np.random.Generator(np.random.Philox(key=stream_key(*parts) % 2**64))
+
+
+def dealt(
+    items: Sequence[Item], sizes: Mapping[str, int], *parts: int | str
+) -> dict[str, list[Item]]:
+    """Deal items out at random, into named lists of given sizes.
+
+    Parameters
+    ----------
+    parts : what the draw is for.
+
+    Examples
+    --------
+    >>> sorted(sum(dealt("abc", {"members": 1, "others": 2}, 0, "example").values(), []))
+    ['a', 'b', 'c']
+    """
+    places = iter(generator(*parts).permutation(len(items)).tolist())
+    return {name: [items[i] for i in islice(places, size)] for name, size in sizes.items()}
 
 
 def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ import yaml
 
 import raymia
 from raymia.demo.images import digits
-from raymia.demo.text import audit_passages, copy_asset, write_jsonl
+from raymia.demo.text import audit_passages, copy_models, write_jsonl
 from raymia.evidence.store import EvidenceStore, row_keys
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit
@@ -109,8 +109,7 @@ class Audit:
 
 def _texts(folder: Path) -> dict[str, Any]:
     texts = audit_passages()
-    for model in ("base", "paraphraser"):
-        copy_asset(f"models/{model}", folder / model)
+    copy_models(folder)
     write_jsonl(folder / "members.jsonl", texts[:EACH])
     write_jsonl(folder / "non_members.jsonl", texts[EACH : 2 * EACH])
     return {
