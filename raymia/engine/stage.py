@@ -32,7 +32,7 @@ from raymia.models.loaders import Loader, load_together
 from raymia.models.source import bring
 from raymia.questions.base import RECORD, Item, Question
 from raymia.questions.put import put
-from raymia.util.errors import RaymiaError
+from raymia.util.errors import RaymiaError, first_line
 from raymia.util.once import Once
 
 MAX_DEATHS = 3
@@ -187,7 +187,7 @@ def in_short(error: BaseException) -> str:
     text = str(error).strip()
     if isinstance(error, RaymiaError):
         return text
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    return f"{type(error).__name__}: {first_line(error)}" if text else type(error).__name__
 
 
 def failures_in(block: pa.Table) -> dict[str, str]:

@@ -19,7 +19,7 @@ from raymia.models.source import config_hash, model_weights_in
 from raymia.models.whole_weights import LOADING, refuse_missing, refuse_unused
 from raymia.storage.safetensors import TensorHeader
 from raymia.util.caller import caller_state
-from raymia.util.errors import InputError
+from raymia.util.errors import InputError, first_line
 from raymia.util.listing import FEW, listed
 from raymia.util.once import Once
 
@@ -71,7 +71,7 @@ def read_transformers_config(
     except Exception as error:  # of any kind, by what is damaged or unknown
         raise InputError(
             f"{where}: transformers cannot read the config of {folder} ({type(error).__name__}: "
-            f"{in_short(error)}); copy the files again, or update transformers"
+            f"{first_line(error)}); copy the files again, or update transformers"
         ) from error
 
 
@@ -178,7 +178,7 @@ def _in_transformers(described: Described) -> Misfit:
             model, found = _load(kind, config, tensors)
         except Exception as error:  # of any kind, by what the config says
             # Quantized weights may be read by their numbers, or on a GPU: left to loading.
-            return Misfit(unbuildable=None if is_quantized else in_short(error))
+            return Misfit(unbuildable=None if is_quantized else first_line(error))
         plain = {name: tensor for name, tensor in tensors.items() if tensor.dtype in FLOATS}
         lost: set[str] = set()
         if not is_quantized and len(plain) < len(tensors):
@@ -202,7 +202,7 @@ def _in_diffusers(described: Described) -> Misfit:
         try:
             model = build_hollow(described)
         except Exception as error:  # of any kind, by what the config says
-            return Misfit(unbuildable=in_short(error))
+            return Misfit(unbuildable=first_line(error))
         given, wanted = hollow(dict(described.tensors)), model.state_dict()
         # Parts of attention layers had other names once, which diffusers changes as it loads them.
         getattr(model, "_fix_state_dict_keys_on_load", lambda _: None)(given)
@@ -238,8 +238,3 @@ def _load(kind: Any, config: Any, tensors: Mapping[str, TensorHeader]) -> tuple[
 
 def _by(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape)) or "one number"
-
-
-def in_short(error: Exception) -> str:
-    """The first line of what an error says."""
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -71,11 +71,7 @@ def token_counts(
 
 
 def _count(spec: CorpusSpec, checkpoint: CausalCheckpoint) -> np.ndarray:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(
-        checkpoint.tokenizer_folder, **checkpoint.tokenizer_options
-    )
+    tokenizer = checkpoint.tokenizer_source.load()
     counts = np.zeros(len(tokenizer), np.int64)
     texts = _texts(spec)
     while some := list(islice(texts, TEXTS_AT_ONCE)):

@@ -7,6 +7,11 @@ from collections.abc import Iterable
 from raymia.util.credentials import sayable
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its type where it says nothing."""
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__
+
+
 class RaymiaError(Exception):
     """Base of every error that raymia raises on purpose; its text is meant to be read."""
 

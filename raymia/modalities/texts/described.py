@@ -8,10 +8,10 @@ from rich.text import Text
 
 from raymia.inputs.base import Inputs
 from raymia.modalities.texts.pieces import pieces_of, rendered_whole
-from raymia.modalities.texts.resolve_training import tokenizer_of
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.training import Training
 from raymia.models.endpoints.resolver import Endpoint
+from raymia.models.tokenizers import tokenizer_of
 from raymia.util.errors import InputError
 
 OPEN, CLOSE = "\u27e6", "\u27e7"

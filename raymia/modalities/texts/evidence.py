@@ -11,11 +11,11 @@ from raymia.attacks.base import Scores
 from raymia.evidence.store import EvidenceStore
 from raymia.evidence.text import Floats, ShadowEvidence, TextEvidence
 from raymia.inputs.base import Inputs
-from raymia.modalities.texts.resolve_training import tokenizer_of
 from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import Endpoint
+from raymia.models.tokenizers import tokenizer_of
 from raymia.plan.stages import TargetPlan
 from raymia.prepare.corpus import token_counts
 from raymia.records.conversations import content_of

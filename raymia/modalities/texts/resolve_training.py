@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from raymia.models.causal.tokenizer_files import SETTINGS
 from raymia.models.causal.training import Side, Training
 from raymia.models.endpoints.resolver import Endpoint
 from raymia.models.source import read_json
+from raymia.models.tokenizers import tokenizer_of
 from raymia.records.conversations import content_of
 from raymia.spec import LossOn, RecordFormat, TrainingSpec
 from raymia.spec.training import BASE_TEMPLATE
@@ -201,52 +201,6 @@ def own_template(checkpoint: CausalCheckpoint | Endpoint) -> str | None:
     if isinstance(template, dict):
         template = template.get("default")
     return None if template is None else str(template)
-
-
-def tokenizer_of(checkpoint: CausalCheckpoint | Endpoint) -> Any:
-    """A checkpoint's tokenizer; loads no model.
-
-    Raises
-    ------
-    InputError
-        If transformers cannot load it.
-    """
-    if isinstance(checkpoint, Endpoint):
-        source = str(checkpoint.tokenizer), False, ()
-        return _load(*source, checkpoint.tokenizer_hash)
-    return _load(*checkpoint.tokenizer_source, checkpoint.facts.tokenizer)
-
-
-@cache
-def _load(
-    path: str, trust_remote_code: bool, gguf: tuple[tuple[str, str], ...], _content: str
-) -> Any:
-    """Load a tokenizer once for its content, which a folder may change."""
-    return load_tokenizer(path, trust_remote_code, gguf)
-
-
-def load_tokenizer(
-    path: str, trust_remote_code: bool, gguf: tuple[tuple[str, str], ...] = ()
-) -> Any:
-    """Load a tokenizer.
-
-    Raises
-    ------
-    InputError
-        If transformers cannot.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(
-            path, trust_remote_code=trust_remote_code, **dict(gguf)
-        )
-    except Exception as error:  # of any kind, by what is damaged or unknown
-        why = str(error).split("\n", 1)[0] or type(error).__name__
-        raise InputError(
-            f"{path}: transformers cannot load its tokenizer ({type(error).__name__}: {why}); copy "
-            "the files again, or update transformers"
-        ) from error
 
 
 def _read(path: str, where: str) -> str:

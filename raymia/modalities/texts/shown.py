@@ -13,10 +13,10 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.summary import Metrics
 from raymia.modalities.texts.pieces import pieces_of
-from raymia.modalities.texts.resolve_training import tokenizer_of
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import Endpoint
+from raymia.models.tokenizers import tokenizer_of
 from raymia.plan.stages import Stage, TargetPlan
 from raymia.questions.text import TokenQuestion
 from raymia.results.text_result import TextExample, TextPiece

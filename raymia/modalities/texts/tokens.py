@@ -6,7 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from raymia.modalities.texts.resolve_training import load_tokenizer
 from raymia.models.causal.rendering import reader_for
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import AnyCheckpoint
@@ -61,7 +60,7 @@ def count_tokens(checkpoint: CausalCheckpoint, texts: list[str]) -> list[int]:
     InputError
         If transformers cannot load the tokenizer.
     """
-    reader = reader_for(load_tokenizer(*checkpoint.tokenizer_source), checkpoint.training)
+    reader = reader_for(checkpoint.tokenizer_source.load(), checkpoint.training)
     if checkpoint.training is not None:  # a payload is no text that could be cut
         return [len(record.ids) for piece in pieces(texts) for record in reader.read(piece)]
     counts = [len(record.ids) for record in reader.read([text[:COUNTED] for text in texts])]

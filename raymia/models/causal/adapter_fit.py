@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raymia.models.causal.adapters import adapted_rows, check_found, resize
-from raymia.models.fit import Described, build_hollow, hollow, in_short, in_silence
+from raymia.models.fit import Described, build_hollow, hollow, in_silence
 from raymia.models.one_base import AdapterError
 from raymia.storage.safetensors import TensorHeader
 from raymia.util.caller import silenced
+from raymia.util.errors import first_line
 from raymia.util.once import Once
 
 NEEDS_NUMBERS = "meta tensor"
@@ -94,5 +95,5 @@ def _compare(described: DescribedAdapter) -> AdapterFit:
         except Exception as error:  # whatever PEFT stumbles over, it is this adapter
             if NEEDS_NUMBERS in str(error):
                 return AdapterFit(rows)
-            return AdapterFit(why_not=in_short(error))
+            return AdapterFit(why_not=first_line(error))
     return AdapterFit(rows)

@@ -10,6 +10,7 @@ import torch
 from raymia.models.causal.adapters import AdapterSwitch
 from raymia.models.causal.causality import refuse_looking_ahead
 from raymia.models.causal.model import CausalLM
+from raymia.models.tokenizers import TokenizerSource
 from raymia.models.whole_weights import load_whole
 from raymia.util.errors import InputError
 from raymia.util.optional import require
@@ -31,18 +32,18 @@ class CausalLMFamily:
         self, checkpoints: Sequence[CausalCheckpoint], batch_tokens: Sequence[int]
     ) -> None:
         base = _load_base(checkpoints[0])
-        tokenizers: dict[str, Any] = {}
+        tokenizers: dict[TokenizerSource, Any] = {}
         self._adapters = [checkpoint.adapter for checkpoint in checkpoints]
         self._switch = AdapterSwitch(base, self._adapters)
         self._models = []
         for checkpoint, budget in zip(checkpoints, batch_tokens, strict=True):
             self._switch.use(checkpoint.adapter)
-            folder = checkpoint.tokenizer_folder
-            if folder not in tokenizers:
-                tokenizers[folder] = _load_tokenizer(checkpoint)
+            source = checkpoint.tokenizer_source
+            if source not in tokenizers:
+                tokenizers[source] = source.load()
             model = CausalLM(
                 self._switch.model,
-                tokenizers[folder],
+                tokenizers[source],
                 batch_tokens=budget,
                 max_tokens=checkpoint.max_tokens,
                 long_texts=checkpoint.long_texts,
@@ -69,16 +70,6 @@ def load_causal_lm(checkpoint: CausalCheckpoint, *, batch_tokens: int) -> Causal
     answer would depend on its batch mates: int8 models are asked one text at a time.
     """
     return CausalLMFamily([checkpoint], [batch_tokens]).use(0)
-
-
-def _load_tokenizer(checkpoint: CausalCheckpoint) -> Any:
-    from transformers import AutoTokenizer
-
-    folder = checkpoint.tokenizer_folder
-    try:
-        return AutoTokenizer.from_pretrained(folder, **checkpoint.tokenizer_options)
-    except Exception as error:  # of any kind, by what is damaged or unknown
-        raise InputError(f"{folder}: its tokenizer cannot be loaded: {error}") from error
 
 
 def _load_base(checkpoint: CausalCheckpoint) -> Any:

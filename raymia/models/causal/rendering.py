@@ -26,7 +26,7 @@ from raymia.models.causal.scored_parts import (
 )
 from raymia.models.causal.training import NO_WORDS, Training
 from raymia.records.conversations import NOT_TRAINED, content_of
-from raymia.util.errors import RaymiaError
+from raymia.util.errors import RaymiaError, first_line
 
 SECONDS_TO_RENDER = 10.0
 LONGEST_RENDERING = 20_000_000
@@ -311,7 +311,7 @@ def within_limits(render: Callable[[], Found], seconds: float = SECONDS_TO_RENDE
     thread.start()
     thread.join(seconds)
     if raised:
-        why = str(raised[0]).split("\n", 1)[0] or type(raised[0]).__name__
+        why = first_line(raised[0])
         raise RenderingError(f"the template cannot write it: {why}") from raised[0]
     if not found:
         raise RenderingError(f"the template did not end within {seconds:g} seconds")

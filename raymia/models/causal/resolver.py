@@ -30,6 +30,7 @@ from raymia.models.source import (
     weights_in,
 )
 from raymia.models.text_source import check_parts, files_of, read_config, text_fingerprint
+from raymia.models.tokenizers import TokenizerSource
 from raymia.spec import LongTexts, ModelSpec, PoolSpec
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
@@ -98,16 +99,14 @@ class CausalCheckpoint(FileCheckpoint):
         return self.adapter if self.own_tokenizer and self.adapter is not None else self.path
 
     @property
-    def tokenizer_source(self) -> tuple[str, bool, tuple[tuple[str, str], ...]]:
-        """Where the tokenizer is, whether its code may run, and what else transformers is told."""
-        gguf = {} if self.own_tokenizer else self.gguf
-        return self.tokenizer_folder, self.trust_remote_code, tuple(gguf.items())
+    def tokenizer_source(self) -> TokenizerSource:
+        gguf_file = None if self.own_tokenizer else self.gguf_file
+        return TokenizerSource(self.tokenizer_folder, self.trust_remote_code, gguf_file)
 
     @property
-    def tokenizer_options(self) -> dict[str, Any]:
-        """What transformers is told so that it loads the tokenizer."""
-        _, trust_remote_code, gguf = self.tokenizer_source
-        return {"trust_remote_code": trust_remote_code, **dict(gguf)}
+    def tokenizer_content(self) -> str:
+        """Hash of all that the tokenizer can depend on."""
+        return self.facts.tokenizer
 
     @property
     def label(self) -> str:

@@ -30,10 +30,7 @@ class EndpointLM:
         self.parallel = parallel
         self.reader: Reader = PlainReader(None)
         if endpoint.training is not None:
-            from transformers import AutoTokenizer
-
-            tokenizer = AutoTokenizer.from_pretrained(endpoint.tokenizer)
-            self.reader = reader_for(tokenizer, endpoint.training)
+            self.reader = reader_for(endpoint.tokenizer_source.load(), endpoint.training)
 
     def answer(self, texts: Sequence[str], *, moments: bool) -> list[TokenAnswer]:
         """Ask for the log-probability of every token of every text, in input order.

@@ -23,6 +23,7 @@ from raymia.models.endpoints.completions import (
 )
 from raymia.models.endpoints.loader import EndpointLoader
 from raymia.models.source import locate
+from raymia.models.tokenizers import TokenizerSource
 from raymia.spec import EndpointTarget, PoolSpec
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.hashing import digest
@@ -83,6 +84,16 @@ class Endpoint(AnyCheckpoint):
     @property
     def answers_like(self) -> str:
         return "causal"
+
+    @property
+    def tokenizer_source(self) -> TokenizerSource:
+        assert self.tokenizer is not None, "records are sent as tokens where there is a tokenizer"
+        return TokenizerSource(self.tokenizer)
+
+    @property
+    def tokenizer_content(self) -> str:
+        """Hash of all that the tokenizer can depend on."""
+        return self.tokenizer_hash
 
     @property
     def label(self) -> str:
