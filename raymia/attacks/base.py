@@ -39,7 +39,6 @@ NEEDS: Mapping[str, str] = {
     "population": "reads `evidence.population`, the answers on records that are no members",
     "corpus": "reads `evidence.corpus`, how often each token occurs in a corpus",
     "judged_answers": "reads `evidence.signs`, whether the scored answer was wanted or not",
-    "generated_images": "reads `evidence.samples`, images that the target generated",
     "labels": "is fitted on some records, of which it is told which are members, to judge others",
     "other_scores": "reads `evidence.labelled`, the scores of the audit's other attacks, and which "
     "records are members",

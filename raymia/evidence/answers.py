@@ -20,12 +20,15 @@ MODEL_NEEDS: Mapping[str, str] = {
     "words": "records of words, which can be changed",
     "pairs": "records of two answers, of which one was preferred",
     "prefixes": "answers about a text after other texts",
-    "generation": "texts that it writes",
+    "generation": "texts or images that it generates",
+    "generated_images": "images that it generated, which attacks read as `evidence.samples`",
     "text_conditioning": "a condition on text",
     "denoiser": "that it is a diffusion model",
     "autoencoder": "that it is an autoencoder",
 }
 """What attacks and questions may need of a model that not every model gives."""
+MADE_BY: Mapping[str, str] = {"generated_images": "generation"}
+"""What a model need not give that can make it, and what lets it."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def lacking(kind: type[Attack], spec: AuditSpec) -> str | None:
             "them as `population` under `records`",
         ),
         "judged_answers": (
-            getattr(spec.records, "format", None) in ("preference", "unpaired"),
+            spec.records.are_judged,
             "needs answers that were wanted and such that were not; give records with chosen and "
             "rejected, or with a label",
         ),

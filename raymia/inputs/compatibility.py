@@ -7,7 +7,6 @@ from typing import Protocol
 
 from raymia.attacks import NamedAttack
 from raymia.models.checkpoint import AnyCheckpoint
-from raymia.models.samples.resolver import Samples
 from raymia.questions.registry import families_for, model_needs
 from raymia.spec import AuditSpec, MadeReference
 from raymia.util.errors import InputError
@@ -56,8 +55,6 @@ def why_not(
     attack = named.attack
     families = families_for(attack, spec.records.kind)
     needs = model_needs(attack, spec.records.kind, target.family)
-    if "generated_images" in needs and not isinstance(target, Samples):
-        needs |= {"generation"}
     if reasons := target.capabilities.why_not(needs - (families or frozenset())):
         return reasons
     if families is not None and target.family not in families:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from raymia.evidence.answers import MODEL_NEEDS
+from raymia.evidence.answers import MADE_BY, MODEL_NEEDS
 from raymia.models.loaders import Loader
 from raymia.models.source import ADAPTER_CONFIG, PROVENANCE, read_json
 from raymia.spec import PoolSpec
@@ -53,7 +53,7 @@ class Capabilities:
         ----------
         wanted : their names; others are of no concern here.
         """
-        missing = {*wanted} - self.gives
+        missing = {MADE_BY.get(name, name) for name in {*wanted} - self.gives} - self.gives
         reasons = (
             self.lacks.get(name, f"a model of the kind {self.family} does not give {what}")
             for name, what in MODEL_NEEDS.items()

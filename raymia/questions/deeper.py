@@ -21,7 +21,7 @@ from raymia.questions.base import (
     row_key,
     variants,
 )
-from raymia.questions.text import NO_TOKENS, NOT_FINITE, SUM_SCHEMA, sum_row
+from raymia.questions.text import NO_TOKENS, NOT_FINITE, SUM_SCHEMA, sum_table
 from raymia.spec import AuditSpec, SamplesSpec
 from raymia.util.draws import stream_key
 from raymia.util.hashing import digest
@@ -88,16 +88,7 @@ class PrefixQuestion(Question):
 
         prefix = prefix_tokens(model, self.shots, as_text=self.as_text)
         answers = answer_after(model, prefix, [item.payload for item in items])
-        rows = [
-            sum_row(
-                item,
-                a.log_prob,
-                a.truncated,
-                a.error or (TOO_LONG_WITH_PREFIX if a.truncated else None),
-            )
-            for item, a in zip(items, answers, strict=True)
-        ]
-        return pa.Table.from_pylist(rows, schema=self.schema)
+        return sum_table(items, answers, TOO_LONG_WITH_PREFIX)
 
     def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> layout.Floats:
         return layout.record_means(table, ids)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from raymia.evidence import text as layout
 from raymia.questions.base import Item, Question, register_question
-from raymia.questions.text import SUM_SCHEMA, sum_row
+from raymia.questions.text import SUM_SCHEMA, sum_table
 from raymia.spec import AuditSpec
 
 if TYPE_CHECKING:
@@ -33,18 +33,14 @@ class OtherAnswerQuestion(Question):
 
     @classmethod
     def lacking(cls, spec: AuditSpec) -> str | None:
-        if getattr(spec.records, "format", None) == "preference":
+        if spec.records.are_pairs:
             return None
         return "compares two answers; give records with columns chosen and rejected"
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
         payloads = [item.payload for item in items]
         answers = model.answer(payloads, moments=False, reader=model.other_reader)
-        rows = [
-            sum_row(item, answer.log_prob, answer.truncated, answer.error)
-            for item, answer in zip(items, answers, strict=True)
-        ]
-        return pa.Table.from_pylist(rows, schema=self.schema)
+        return sum_table(items, answers)
 
     def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> layout.Floats:
         return layout.record_sums(table, ids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -21,7 +21,7 @@ from raymia.questions.base import (
 )
 
 if TYPE_CHECKING:
-    from raymia.models.causal.model import CausalLM, Floats, TokenAnswer
+    from raymia.models.causal.model import CausalLM, Floats, LogProbs, TokenAnswer
 
 NO_NEIGHBOR = "the neighbor could not be made"
 NOT_FINITE = "the model returned a log-probability that is not finite"
@@ -112,7 +112,7 @@ class NeighborQuestion(Question):
         rows = [
             {**row_key(item), "error": NO_NEIGHBOR}
             if item.payload is None
-            else sum_row(item, (a := next(answers)).log_prob, a.truncated, a.error)
+            else sum_row(item, next(answers))
             for item in items
         ]
         return pa.Table.from_pylist(rows, schema=self.schema)
@@ -129,14 +129,26 @@ def error_of(*columns: Floats | None) -> str | None:
     return None if all(np.isfinite(column).all() for column in present) else NOT_FINITE
 
 
-def sum_row(
-    item: Item, log_prob: Floats, truncated: bool, error: str | None = None
-) -> dict[str, Any]:
-    """A row of :data:`SUM_SCHEMA`; ``error`` is the model's own, where it gave no answer."""
-    row = {**row_key(item), "truncated": truncated, "error": error or error_of(log_prob)}
-    if row["error"] is None:
-        row["log_prob_sum"] = float(log_prob.sum(dtype=np.float64))
-        row["token_count"] = len(log_prob)
+def sum_table(
+    items: Sequence[Item], answers: Iterable[LogProbs | TokenAnswer], cut: str | None = None
+) -> pa.Table:
+    """The answers on items, one each, as a table of :data:`SUM_SCHEMA`.
+
+    Parameters
+    ----------
+    cut : why there is no answer on a record that was cut off; None where there is one.
+    """
+    rows = [sum_row(item, answer, cut) for item, answer in zip(items, answers, strict=True)]
+    return pa.Table.from_pylist(rows, schema=SUM_SCHEMA)
+
+
+def sum_row(item: Item, answer: LogProbs | TokenAnswer, cut: str | None = None) -> dict[str, Any]:
+    """A row of :func:`sum_table`."""
+    error = answer.error or (cut if answer.truncated else None) or error_of(answer.log_prob)
+    row = {**row_key(item), "truncated": answer.truncated, "error": error}
+    if error is None:
+        row["log_prob_sum"] = float(answer.log_prob.sum(dtype=np.float64))
+        row["token_count"] = len(answer.log_prob)
     return row
 
 

@@ -21,7 +21,7 @@ from raymia.questions.base import (
     row_key,
     variants,
 )
-from raymia.questions.text import ANY_CAUSAL, SUM_SCHEMA, error_of, sum_row
+from raymia.questions.text import ANY_CAUSAL, SUM_SCHEMA, error_of, sum_table
 from raymia.spec import AuditSpec, NoiseSpec, SwapsSpec
 from raymia.util.draws import generator, stream_key
 
@@ -55,12 +55,7 @@ class LowercaseQuestion(Question):
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
         copies = [model.reader.changed(item.payload, str.lower) for item in items]
-        answers = model.answer(copies, moments=False)
-        rows = [
-            sum_row(item, answer.log_prob, answer.truncated, answer.error)
-            for item, answer in zip(items, answers, strict=True)
-        ]
-        return pa.Table.from_pylist(rows, schema=self.schema)
+        return sum_table(items, model.answer(copies, moments=False))
 
     def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> layout.Floats:
         return layout.record_means(table, ids)
@@ -196,13 +191,8 @@ class NoiseQuestion(Question):
             )
             for item in items
         ]
-        answers = answer_perturbed(model, requests)
-        in_windows = model.long_texts == "windows"
-        rows = [
-            sum_row(item, log_prob, cut, error or (IN_WINDOWS if cut and in_windows else None))
-            for item, (log_prob, cut, error) in zip(items, answers, strict=True)
-        ]
-        return pa.Table.from_pylist(rows, schema=self.schema)
+        cut = IN_WINDOWS if model.long_texts == "windows" else None
+        return sum_table(items, answer_perturbed(model, requests), cut)
 
     def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> layout.NeighborEvidence:
         return layout.neighbor_evidence(table, ids, len(self.indices()))

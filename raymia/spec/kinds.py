@@ -74,6 +74,16 @@ class RecordsSection(Strict):
         "set of records; it is printed, and an alarm of the shift check is then a note",
     )
 
+    @property
+    def are_judged(self) -> bool:
+        """Whether each says of its answer that it was wanted, or that it was not."""
+        return False
+
+    @property
+    def are_pairs(self) -> bool:
+        """Whether each has two answers, of which one was preferred."""
+        return False
+
     @model_validator(mode="after")
     def _not_empty(self) -> RecordsSection:
         if not (self.members or self.non_members or self.candidates):

@@ -72,6 +72,14 @@ class TextRecordsSpec(RecordsSection):
         "groups are measured beside records",
     )
 
+    @property
+    def are_judged(self) -> bool:
+        return self.are_pairs or self.format == "unpaired"
+
+    @property
+    def are_pairs(self) -> bool:
+        return self.format == "preference"
+
 
 class ImageRecordsSpec(RecordsSection):
     """Images that are scored.

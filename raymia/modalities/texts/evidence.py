@@ -20,6 +20,7 @@ from raymia.plan.stages import TargetPlan
 from raymia.prepare.corpus import token_counts
 from raymia.records.conversations import content_of
 from raymia.scoring.evidence import Answers, Known, shadows_of
+from raymia.spec import TextRecordsSpec
 
 
 class OnTexts:
@@ -65,15 +66,14 @@ class OnTexts:
 
 def _signs(inputs: Inputs) -> Floats | None:
     """Whether each scored answer was wanted; None where records do not say it."""
-    records = inputs.spec.records
-    kind = getattr(records, "format", None)
-    payloads = inputs.records.table["payload"]
-    if kind == "preference":
-        return np.full(len(payloads), 1.0 if getattr(records, "side", "") == "chosen" else -1.0)
-    if kind == "unpaired":
-        wanted = (content_of(payload)["label"] for payload in payloads.to_pylist())
-        return np.array([1.0 if label else -1.0 for label in wanted])
-    return None
+    records, payloads = inputs.spec.records, inputs.records.table["payload"]
+    assert isinstance(records, TextRecordsSpec)
+    if not records.are_judged:
+        return None
+    if records.are_pairs:
+        return np.full(len(payloads), 1.0 if records.side == "chosen" else -1.0)
+    wanted = (content_of(payload)["label"] for payload in payloads.to_pylist())
+    return np.array([1.0 if label else -1.0 for label in wanted])
 
 
 def texts_of(checkpoint: AnyCheckpoint, payloads: list[str]) -> list[str]:

@@ -11,28 +11,11 @@ import numpy as np
 import torch
 
 from raymia.models.batching import run_batched, worthwhile_tokens
-from raymia.models.causal.model import CausalLM, Floats, chosen_of
+from raymia.models.causal.model import CausalLM, Floats, LogProbs, chosen_of
 from raymia.models.causal.reading import Bools, PlainReader
 
 PREFIX_SHARE = 0.5
 """Most of the model's context that a prefix may take."""
-
-
-@dataclass(frozen=True)
-class ConditionalAnswer:
-    """Log-probabilities of a text's tokens after a prefix.
-
-    Attributes
-    ----------
-    log_prob : float32 [tokens], natural; the first token too, whose context is the prefix.
-    truncated : whether prefix and text were longer than the model's limit, so that the text's end
-        was not scored.
-    error : why the record cannot be read; None where it can.
-    """
-
-    log_prob: Floats
-    truncated: bool
-    error: str | None = None
 
 
 def prefix_tokens(model: CausalLM, shots: Sequence[str], *, as_text: bool = False) -> list[int]:
@@ -56,10 +39,9 @@ def prefix_tokens(model: CausalLM, shots: Sequence[str], *, as_text: bool = Fals
     raise ValueError("a prefix needs at least one shot")
 
 
-def answer_after(
-    model: CausalLM, prefix: Sequence[int], texts: Sequence[str]
-) -> list[ConditionalAnswer]:
-    """Ask for the log-probability of every token of every text after a prefix.
+def answer_after(model: CausalLM, prefix: Sequence[int], texts: Sequence[str]) -> list[LogProbs]:
+    """Ask for the log-probability of every token of every text after a prefix: of the first too,
+    whose context is the prefix.
 
     The prefix is run once and its key-value cache expanded over each batch. Where an architecture
     or an adapter keeps no such cache, prefix and text are run together.
@@ -72,12 +54,12 @@ def answer_after(
     ]
     cached = _run_prefix(model, prefix)
 
-    def run(batch: list[int]) -> list[ConditionalAnswer]:
+    def run(batch: list[int]) -> list[LogProbs]:
         answers = _forward(
             model, prefix, cached, [ids[i] for i in batch], [wanted[i] for i in batch]
         )
         return [
-            ConditionalAnswer(answer, len(full[i].ids) > len(ids[i]), full[i].error)
+            LogProbs(answer, len(full[i].ids) > len(ids[i]), full[i].error)
             for i, answer in zip(batch, answers, strict=True)
         ]
 

@@ -61,6 +61,22 @@ class TokenAnswer:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class LogProbs:
+    """What a causal model says of a text's tokens under a condition, and no more of each.
+
+    Attributes
+    ----------
+    log_prob : float32 [tokens], natural.
+    truncated : whether the text was longer than the model's limit, so that its end was not scored.
+    error : why the record cannot be read; None where it can.
+    """
+
+    log_prob: Floats
+    truncated: bool
+    error: str | None = None
+
+
 class CausalLM:
     """A causal language model ready to answer.
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from raymia.models.batching import run_batched, worthwhile_tokens
-from raymia.models.causal.model import CausalLM, Floats, chosen_of
+from raymia.models.causal.model import CausalLM, Floats, LogProbs, chosen_of
 from raymia.models.causal.reading import Bools
 from raymia.util.draws import uniforms
 
@@ -31,18 +31,12 @@ class NoiseRequest:
     size: float
 
 
-def answer_perturbed(
-    model: CausalLM, requests: Sequence[NoiseRequest]
-) -> list[tuple[Floats, bool, str | None]]:
-    """Ask for the log-probability of each text's tokens under perturbed input embeddings.
+def answer_perturbed(model: CausalLM, requests: Sequence[NoiseRequest]) -> list[LogProbs]:
+    """Ask for the log-probability of each text's tokens that have a context and are scored, under
+    perturbed input embeddings.
 
     The noise of a token is a function of (key, position, dimension): two models whose embeddings
     have the same width are given the same noise, each in its own unit.
-
-    Returns
-    -------
-    Per request: float32 [tokens], natural log-probabilities of the tokens that have a context and
-    are scored; whether the text was longer than the model's limit; and why it cannot be read.
     """
     full = model.known(model.reader.read([request.text for request in requests]))
     ids = [record.ids[: model.max_tokens] for record in full]
@@ -50,12 +44,12 @@ def answer_perturbed(
         None if r.scored is None else r.scored[1 : len(i)] for r, i in zip(full, ids, strict=True)
     ]
 
-    def run(batch: list[int]) -> list[tuple[Floats, bool, str | None]]:
+    def run(batch: list[int]) -> list[LogProbs]:
         answers = _forward(
             model, [requests[i] for i in batch], [ids[i] for i in batch], [wanted[i] for i in batch]
         )
         return [
-            (answer, len(full[i].ids) > len(ids[i]), full[i].error)
+            LogProbs(answer, len(full[i].ids) > len(ids[i]), full[i].error)
             for i, answer in zip(batch, answers, strict=True)
         ]
 

@@ -45,7 +45,7 @@ class Samples(ImageCheckpoint):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(self.family, frozenset())
+        return Capabilities(self.family, frozenset({"generated_images"}))
 
     def loader(self, _: PoolSpec) -> NothingToLoad:
         return NothingToLoad(self)
