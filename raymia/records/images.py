@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from raymia.records.base import (
     Given,
+    Others,
     RecordSet,
-    SetAside,
     gather_others,
     gather_records,
     group_name,
@@ -84,18 +84,11 @@ def read_image_records(
 
 
 def read_other_images(
-    paths: list[str],
-    spec: ImageRecordsSpec,
-    shape: Shape,
-    what: str,
-    taken: Mapping[str, str],
-    aside: list[SetAside],
-    where: str,
+    paths: Sequence[str], spec: ImageRecordsSpec, shape: Shape, others: Others
 ) -> dict[str, dict[str, Any]]:
     """Read images that are none of the records: a population, the members of a shadow.
 
-    See :func:`raymia.records.base.gather_others`, which says what the parameters are. Columns and
-    fit are those of the records.
+    See :func:`raymia.records.base.gather_others`. Columns and fit are those of the records.
 
     Returns
     -------
@@ -104,7 +97,7 @@ def read_other_images(
     _check_channels(shape)
     read = _reader(spec, shape, with_groups=False)
     with quiet():
-        return gather_others(paths, read, what, "an image", taken, aside, where)
+        return gather_others(paths, read, "an image", others)
 
 
 def shape_of_first(spec: ImageRecordsSpec) -> Shape:

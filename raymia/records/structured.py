@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from raymia.records.base import (
     Given,
+    Others,
     RecordSet,
-    SetAside,
     gather_others,
     gather_records,
     group_name,
@@ -62,26 +62,16 @@ def read_records(spec: TextRecordsSpec, kind: RecordFormat = "text") -> RecordSe
 
 
 def read_others(
-    paths: list[str],
-    kind: RecordFormat,
-    column: str,
-    what: str,
-    taken: Mapping[str, str],
-    aside: list[SetAside],
-    where: str,
+    paths: Sequence[str], kind: RecordFormat, column: str, others: Others
 ) -> dict[str, str]:
-    """Read what is none of the records: a population, known members.
+    """Read what is none of the records; see :func:`gather_others`.
 
     Parameters
     ----------
     column : of texts, where they are texts.
-
-    The others, and what is returned, are those of :func:`gather_others`.
     """
     name = "a text" if kind == "text" else f"a record of the format {kind}"
-    return gather_others(
-        paths, lambda path: _checked(path, kind, column), what, name, taken, aside, where
-    )
+    return gather_others(paths, lambda path: _checked(path, kind, column), name, others)
 
 
 def _checked(

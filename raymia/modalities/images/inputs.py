@@ -13,7 +13,7 @@ from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import ImageCheckpoint, resolve_image_model
 from raymia.models.samples.resolver import Samples
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS, check_perturbation
-from raymia.records.base import RecordSet, SetAside
+from raymia.records.base import Others, RecordSet, SetAside
 from raymia.records.images import read_image_records, read_other_images, shape_of_first
 from raymia.spec import (
     AuditSpec,
@@ -78,32 +78,19 @@ def resolve_images(
     shadow_members: dict[str, frozenset[str]] = {}
     for name, reference in spec.references.items():
         if isinstance(reference, ShadowReference):
-            members = attempt(
-                read_other_images,
-                reference.members,
-                given,
-                shape,
-                "member of a shadow",
-                {},
-                [],
-                f"references.{name}.members",
-            )
+            others = Others("member of a shadow", f"references.{name}.members")
+            members = attempt(read_other_images, reference.members, given, shape, others)
             shadow_members[name] = frozenset(members or ())
     population: dict[str, Any] = {}
     if given.population:
-        what, where = "image of the population", "records.population"
-        population = (
-            attempt(read_other_images, given.population, given, shape, what, taken, aside, where)
-            or {}
-        )
+        others = Others("image of the population", "records.population", taken, aside)
+        population = attempt(read_other_images, given.population, given, shape, others) or {}
     attempt(check_bases, spec, targets)
     samples: dict[str, list[Any]] = {}
     for number, target in enumerate(spec.targets):
         if isinstance(target, SamplesTarget):
-            where = f"{places[number]}.samples"
-            generated = attempt(
-                read_other_images, target.samples, given, shape, "sample", {}, [], where
-            )
+            others = Others("sample", f"{places[number]}.samples")
+            generated = attempt(read_other_images, target.samples, given, shape, others)
             samples[target.name] = list((generated or {}).values())
             targets[target.name] = Samples.of(target.samples, generated or {}, shape)
     if isinstance(spec.neighbors, ImageNeighbors):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from raymia.attacks import NamedAttack
 from raymia.inputs.base import Inputs, Problems
@@ -15,9 +15,10 @@ from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import resolve_endpoint
 from raymia.models.paraphrasers.resolver import resolve_paraphraser
 from raymia.prepare.corpus import check_corpus
-from raymia.records.base import RecordSet, SetAside
+from raymia.records.base import Others, RecordSet, SetAside
 from raymia.records.structured import read_others, read_records
 from raymia.spec import (
+    AnyReference,
     AuditSpec,
     EndpointTarget,
     InfillNeighbors,
@@ -53,81 +54,33 @@ def resolve_texts(
     attempt = problems.attempt
     kind = given.format or "text"
     records = attempt(read_records, given, kind)
-    target_gpu = spec.resources.target.gpus > 0
-    reference_gpu = spec.resources.reference.gpus > 0
     once = Once()
-    resolved: dict[str, AnyCheckpoint | None] = {}
-    for place, target in zip(places, spec.targets, strict=True):
-        if isinstance(target, EndpointTarget):
-            resolved[target.name] = attempt(resolve_endpoint, target, f"{place}.endpoint")
-        elif isinstance(target, TargetSpec):
-            resolved[target.name] = attempt(
-                resolve_causal_lm, target, f"{place}.model", on_gpu=target_gpu, once=once
-            )
-    references: dict[str, AnyCheckpoint] = {}
-    prompts: dict[str, tuple[str, ...]] = {}
+    resolved = _targets(spec, places, once, problems)
+    references = _references(spec, once, problems)
     taken = {} if records is None else dict.fromkeys(records.ids, "a record")
     aside: list[SetAside] = [] if records is None else list(records.set_aside)
+    prompts: dict[str, tuple[str, ...]] = {}
     shadow_members: dict[str, frozenset[str]] = {}
     for name, reference in spec.references.items():
-        where = f"references.{name}"
         if isinstance(reference, SelfPromptReference):
             prompts[name] = ()
-            if attempt(check_prompts, reference, kind, f"{where}.prompts"):
-                found_prompts = attempt(
-                    read_others,
-                    list(reference.prompts),
-                    kind,
-                    reference.text_column,
-                    "prompt",
-                    taken,
-                    aside,
-                    f"{where}.prompts",
-                )
-                prompts[name] = tuple((found_prompts or {}).values())
-            if reference.fine_tune.lora is not None:
-                attempt(require, "peft", "adapters", f"{where}.fine_tune.lora")
-            base = spec.references[reference.base]
-            if isinstance(base, ModelReference) and base.adapter is not None:
-                problems.found.append(
-                    f"{where}.base: {reference.base!r} has an adapter, and only a plain model can "
-                    "be fine-tuned; merge the adapter into it first"
-                )
-            if isinstance(base, ModelReference) and base.gguf_file is not None:
-                problems.found.append(
-                    f"{where}.base: {reference.base!r} is a GGUF file, and only a model in "
-                    "safetensors can be fine-tuned; give the model that it was made from"
-                )
-            continue
-        assert isinstance(reference, ModelSpec), "the spec refuses others"
-        found = attempt(
-            resolve_causal_lm, reference, f"{where}.model", on_gpu=reference_gpu, once=once
-        )
-        if found is not None:
-            references[name] = found
-        if isinstance(reference, ShadowReference):
-            members = attempt(
-                read_others,
-                reference.members,
-                kind,
-                reference.text_column,
-                "member of a shadow",
-                {},
-                [],
-                f"{where}.members",
-            )
-            shadow_members[name] = frozenset(members or ())
+            if attempt(check_prompts, reference, kind, f"references.{name}.prompts"):
+                others = Others("prompt", f"references.{name}.prompts", taken, aside)
+                column = reference.text_column
+                read = attempt(read_others, reference.prompts, kind, column, others)
+                prompts[name] = tuple((read or {}).values())
+        elif isinstance(reference, ShadowReference):
+            others = Others("member of a shadow", f"references.{name}.members")
+            column = reference.text_column
+            read = attempt(read_others, reference.members, kind, column, others)
+            shadow_members[name] = frozenset(read or ())
     attempt(check_bases, spec, references)
-    column = given.text_column
-    others: dict[str, dict[str, str]] = {"population": {}, "known_members": {}}
+    unscored: dict[str, dict[str, str]] = {"population": {}, "known_members": {}}
     for key, what in (("population", "text of the population"), ("known_members", "known member")):
-        paths = getattr(given, key)
-        if paths:
-            others[key] = (
-                attempt(read_others, paths, kind, column, what, taken, aside, f"records.{key}")
-                or {}
-            )
-            taken = taken | dict.fromkeys(others[key], f"a {what}")
+        if paths := getattr(given, key):
+            others = Others(what, f"records.{key}", taken, aside)
+            unscored[key] = attempt(read_others, paths, kind, given.text_column, others) or {}
+            taken = taken | dict.fromkeys(unscored[key], f"a {what}")
     if spec.corpus is not None:
         attempt(check_corpus, spec.corpus)
     attempt(check_writers, spec, resolved)
@@ -153,26 +106,77 @@ def resolve_texts(
         attacks,
         {name: target for name, target in resolved.items() if target is not None},
         references,
-        population=others["population"],
-        known_members=others["known_members"],
+        population=unscored["population"],
+        known_members=unscored["known_members"],
         shadow_members=shadow_members,
         left_out=left_out,
         assumed=tuple(assumed),
     )
 
 
+def _targets(
+    spec: AuditSpec, places: Sequence[str], once: Once, problems: Problems
+) -> dict[str, AnyCheckpoint | None]:
+    """The targets by name; None for one that was refused."""
+    on_gpu = spec.resources.target.gpus > 0
+    found: dict[str, AnyCheckpoint | None] = {}
+    for place, target in zip(places, spec.targets, strict=True):
+        if isinstance(target, EndpointTarget):
+            found[target.name] = problems.attempt(resolve_endpoint, target, f"{place}.endpoint")
+        elif isinstance(target, TargetSpec):
+            found[target.name] = problems.attempt(
+                resolve_causal_lm, target, f"{place}.model", on_gpu=on_gpu, once=once
+            )
+    return found
+
+
+def _references(spec: AuditSpec, once: Once, problems: Problems) -> dict[str, AnyCheckpoint]:
+    """The references that exist already, by name, without those that were refused."""
+    on_gpu = spec.resources.reference.gpus > 0
+    found: dict[str, AnyCheckpoint] = {}
+    for name, reference in spec.references.items():
+        where = f"references.{name}"
+        if isinstance(reference, SelfPromptReference):
+            if reference.fine_tune.lora is not None:
+                problems.attempt(require, "peft", "adapters", f"{where}.fine_tune.lora")
+            continue
+        assert isinstance(reference, ModelSpec), "the spec refuses others"
+        checkpoint = problems.attempt(
+            resolve_causal_lm, reference, f"{where}.model", on_gpu=on_gpu, once=once
+        )
+        if checkpoint is not None:
+            found[name] = checkpoint
+    return found
+
+
 def check_bases(spec: AuditSpec, references: Mapping[str, AnyCheckpoint]) -> None:
-    """Refuse to fine-tune weights that were saved quantized."""
+    """Refuse to fine-tune what is no plain model in safetensors."""
     problems = [
-        f"references.{name}.base: {kind.base!r} was saved quantized ({base.facts.saved_as}), and "
-        "quantized weights cannot be fine-tuned; give the model that it was made from"
-        for name, kind in spec.references.items()
-        if isinstance(kind, SelfPromptReference)
-        and isinstance(base := references.get(kind.base), CausalCheckpoint)
-        and base.facts.saved_as is not None
+        f"references.{name}.base: {made.base!r} {why}"
+        for name, made in spec.references.items()
+        if isinstance(made, SelfPromptReference)
+        for why in _why_not_tuned(spec.references[made.base], references.get(made.base))
     ]
     if problems:
         raise InputError(problems)
+
+
+def _why_not_tuned(base: AnyReference, checkpoint: AnyCheckpoint | None) -> Iterator[str]:
+    if isinstance(base, ModelReference) and base.adapter is not None:
+        yield (
+            "has an adapter, and only a plain model can be fine-tuned; merge the adapter into it "
+            "first"
+        )
+    if isinstance(base, ModelReference) and base.gguf_file is not None:
+        yield (
+            "is a GGUF file, and only a model in safetensors can be fine-tuned; give the model "
+            "that it was made from"
+        )
+    if isinstance(checkpoint, CausalCheckpoint) and checkpoint.facts.saved_as is not None:
+        yield (
+            f"was saved quantized ({checkpoint.facts.saved_as}), and quantized weights cannot be "
+            "fine-tuned; give the model that it was made from"
+        )
 
 
 def check_prompts(reference: SelfPromptReference, kind: RecordFormat, where: str) -> bool:
