@@ -18,7 +18,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -41,7 +40,7 @@ from raymia.evidence.integrity import (
     why_other_schema,
 )
 from raymia.evidence.row_index import Cells, RowIndex
-from raymia.storage.files import TEMPORARY_PREFIX, Folder, cache_folder
+from raymia.storage.files import Folder, cache_folder
 from raymia.storage.remote import StorageError
 from raymia.util.errors import RaymiaError
 from raymia.util.hashing import digest, digest_file
@@ -93,10 +92,8 @@ class EvidenceStore:
         RaymiaError
             If the store cannot be written to.
         """
-        name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
         try:
-            self.folder.write(name, b"x")
-            self.folder.remove(name)
+            self.folder.try_writing()
         except (OSError, StorageError) as error:
             raise RaymiaError(f"store: {self.folder.url} cannot be written to: {error}") from None
 

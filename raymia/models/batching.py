@@ -24,7 +24,7 @@ def worthwhile_tokens(budget: int) -> int:
 
 
 def length_sorted_batches(
-    lengths: Sequence[int], budget: int, most: int | None, least: int | None = None
+    lengths: Sequence[int], budget: int, max_rows: int | None, min_tokens: int | None = None
 ) -> Iterator[list[int]]:
     """Yield lists of indices, the longest first, so that padding is small and a lack of memory
     shows at once.
@@ -33,28 +33,30 @@ def length_sorted_batches(
     ----------
     lengths : tokens per sequence.
     budget : padded tokens per batch; a sequence longer than the budget is a batch of its own.
-    most : largest number of sequences per batch; None sets no limit.
-    least : a batch of so many padded tokens is ended before more than an eighth of it is padding;
-        None never ends one for that.
+    max_rows : largest number of sequences per batch; None sets no limit.
+    min_tokens : a batch of so many padded tokens is ended before more than an eighth of it is
+        padding; None never ends one for that.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     start = 0
     while start < len(order):
         rows = max(1, budget // max(1, lengths[order[start]]))
-        rows = min(rows, most) if most is not None else rows
-        if least is not None:
-            rows = _without_much_padding([lengths[i] for i in order[start : start + rows]], least)
+        rows = min(rows, max_rows) if max_rows is not None else rows
+        if min_tokens is not None:
+            rows = _without_much_padding(
+                [lengths[i] for i in order[start : start + rows]], min_tokens
+            )
         yield order[start : start + rows]
         start += rows
 
 
-def _without_much_padding(lengths: list[int], least: int) -> int:
+def _without_much_padding(lengths: list[int], min_tokens: int) -> int:
     """How many of these sequences, the longest first, make a batch."""
     used = 0
     for rows, length in enumerate(lengths, start=1):
         used += length
         padded = rows * lengths[0]
-        if padded - used > MAX_PADDING * padded and (rows - 1) * lengths[0] >= least:
+        if padded - used > MAX_PADDING * padded and (rows - 1) * lengths[0] >= min_tokens:
             return rows - 1
     return len(lengths)
 
@@ -64,8 +66,8 @@ def run_batched(
     run: Callable[[list[int]], Sequence[Answer]],
     *,
     budget: int,
-    most: int | None = None,
-    least: int | None = None,
+    max_rows: int | None = None,
+    min_tokens: int | None = None,
     alone: str = "out of memory on one sequence of {} tokens; give the model a smaller "
     "max_tokens, a quantization, or a larger device",
 ) -> list[Answer]:
@@ -82,7 +84,7 @@ def run_batched(
     pending = list(range(len(lengths)))
     while pending:
         batch_lengths = [lengths[i] for i in pending]
-        for batch in length_sorted_batches(batch_lengths, budget, most, least):
+        for batch in length_sorted_batches(batch_lengths, budget, max_rows, min_tokens):
             indices = [pending[i] for i in batch]
             try:
                 results = run(indices)

@@ -17,11 +17,9 @@ import pyarrow.compute as pc
 
 from raymia.spec import RecordsSection
 from raymia.util.errors import InputError
+from raymia.util.reasons import CAME, REPEATED
 
-REPEATED = "a repetition of"
 CONTRADICTION = "given as member and as non-member"
-CAME = "; came: "
-"""Stands in a reason before what is of one record alone; reasons are counted up to it."""
 _ROWS_PER_BATCH = 4096
 
 
@@ -116,23 +114,30 @@ def gather_records(spec: RecordsSection, read: Read, schema: pa.Schema) -> Recor
     return RecordSet(_table(kept, schema), aside)
 
 
-def gather_others(
-    paths: list[str],
-    read: Read,
-    what: str,
-    kind: str,
-    taken: Mapping[str, str],
-    aside: list[SetAside],
-    where: str,
-) -> dict[str, Any]:
-    """Read what is none of the records: a population, known members.
+@dataclass(frozen=True)
+class Others:
+    """What is none of the records, as a population: what it is called, and what it must not be.
+
+    Attributes
+    ----------
+    what : what one of them is called, as "prompt".
+    where : the key of the audit file.
+    taken : what none of them may be, by record id, as "a record".
+    aside : what cannot be used is added to it.
+    """
+
+    what: str
+    where: str
+    taken: Mapping[str, str] = field(default_factory=dict)
+    aside: list[SetAside] = field(default_factory=list)
+
+
+def gather_others(paths: Sequence[str], read: Read, kind: str, others: Others) -> dict[str, Any]:
+    """Read what is none of the records.
 
     Parameters
     ----------
-    what, kind : what it is called in messages, as "prompt", and what that is, as "a text".
-    taken : what it must not be, by record id, as "a record".
-    aside : what cannot be used is added to it.
-    where : the key of the audit file.
+    kind : what a payload is, as "a text".
 
     Returns
     -------
@@ -143,6 +148,7 @@ def gather_others(
     InputError
         For files that cannot be read (all of them together), or when not one payload can be used.
     """
+    what, taken, aside = others.what, others.taken, others.aside
     one = f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
     payloads: dict[str, Any] = {}
     problems: list[str] = []
@@ -169,7 +175,7 @@ def gather_others(
         raise InputError(problems)
     if not payloads:
         raise InputError(
-            f"{where}: not one usable {what} in {', '.join(paths)} "
+            f"{others.where}: not one usable {what} in {', '.join(paths)} "
             f"({_counted(aside[before:]) or 'no rows'}); {one} is {kind} that is not among the "
             "records"
         )

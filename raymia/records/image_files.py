@@ -116,12 +116,12 @@ def _decoded_caption(content: bytes) -> str:
         raise UnusableImageError(f"{NO_CAPTION}: it is not UTF-8") from None
 
 
-def _read(fs: Any, name: str, most: int = MAX_BYTES + 1) -> bytes:
+def _read(fs: Any, name: str, max_bytes: int = MAX_BYTES + 1) -> bytes:
     """Read a file, and no more of it than an image may have."""
     try:
         if isinstance(fs, LocalFileSystem) and not Path(name).is_file():
             raise FileNotFoundError
-        content: bytes = fs.cat_file(name, start=0, end=most)
+        content: bytes = fs.cat_file(name, start=0, end=max_bytes)
         return content
     except FileNotFoundError:
         raise UnusableImageError(NO_FILE + came(name)) from None

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from raymia.records.base import CAME
 from raymia.spec.images import Deep, Fit, Shape
 from raymia.util.optional import require
+from raymia.util.reasons import CAME
 
 if TYPE_CHECKING:
     from PIL import Image

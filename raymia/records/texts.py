@@ -7,9 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from raymia.records.base import CAME, Given, group_name
+from raymia.records.base import Given, group_name
 from raymia.records.tables import read_rows
 from raymia.util.hashing import digest_bytes
+from raymia.util.reasons import CAME
 
 SCHEMA = pa.schema(
     [

@@ -10,11 +10,10 @@ from raymia.results.disguise import Disguise
 from raymia.results.image_result import ImageExample
 from raymia.results.result import RunResult
 from raymia.results.text_result import TextExample
+from raymia.util.reasons import CAME, REPEATED
 
 PUBLIC = frozenset({"attacks", "versions", "created", "stages"})
 """What names no record and no file; the keys of evidence are among it."""
-_REPETITION = "a repetition of "
-_CAME = "; came: "
 
 
 def without_content(result: RunResult, *, texts: bool, pictures: bool) -> RunResult:
@@ -62,6 +61,6 @@ def _without_picture(example: ImageExample) -> ImageExample:
 
 def _reason(reason: str, disguise: Disguise) -> str:
     """Why a record was set aside, without what came, which may be of its content."""
-    if reason.startswith(_REPETITION):
-        return _REPETITION + disguise.place(reason.removeprefix(_REPETITION))
-    return reason.partition(_CAME)[0]
+    if reason.startswith(f"{REPEATED} "):
+        return f"{REPEATED} {disguise.place(reason.removeprefix(f'{REPEATED} '))}"
+    return reason.partition(CAME)[0]

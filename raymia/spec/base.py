@@ -19,9 +19,9 @@ Paths = Annotated[list[str], BeforeValidator(_as_list)]
 """Files; one alone need not stand in a list."""
 
 
-MOST = 2**31 - 1
+MAX_NUMBER = 2**31 - 1
 """No count, size or time of an audit is larger."""
-MOST_SEED = 2**63 - 1
+MAX_SEED = 2**63 - 1
 
 
 class RenamedKeyWarning(UserWarning):
@@ -45,9 +45,9 @@ class Strict(BaseModel):
         if not isinstance(value, dict):
             return value
         for key, number in value.items():
-            most = MOST_SEED if key == "seed" else MOST
-            if isinstance(number, int) and abs(number) > most:
-                raise ValueError(f"{key} is a number without sense here; {most:,} is the most")
+            largest = MAX_SEED if key == "seed" else MAX_NUMBER
+            if isinstance(number, int) and abs(number) > largest:
+                raise ValueError(f"{key} is a number without sense here; {largest:,} is the most")
         for old, new in cls.RENAMED.items():
             if old in value and new in value:
                 raise ValueError(f"{old} and {new} are one key; leave out {old}")

@@ -94,6 +94,12 @@ class Folder:
                 raise _not_written(path, error) from error
             raise
 
+    def try_writing(self) -> None:
+        """Write a file and remove it; raises as both do."""
+        name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        self.write(name, b"x")
+        self.remove(name)
+
     def open(self, name: str) -> IO[bytes]:
         """See :func:`open_anywhere`."""
         return open_anywhere(self.fs, self.path(name))
@@ -209,9 +215,7 @@ def can_write(url: str) -> bool:
         check_can_write(url, "")
         folder = Folder(url)
         if not folder.is_local:
-            name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-            folder.write(name, b"x")
-            folder.remove(name)
+            folder.try_writing()
     except (OSError, RaymiaError):
         return False
     return True

@@ -44,7 +44,9 @@ def test_batch_that_is_large_enough_has_little_padding(lengths, least):
 
 @given(LENGTHS, st.integers(1, 1_000), MOST)
 def test_answers_come_back_in_input_order(lengths, budget, most):
-    answers = run_batched(lengths, lambda batch: [f"#{i}" for i in batch], budget=budget, most=most)
+    answers = run_batched(
+        lengths, lambda batch: [f"#{i}" for i in batch], budget=budget, max_rows=most
+    )
     assert answers == [f"#{i}" for i in range(len(lengths))]
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from small_images import encoded, picture, pixels, png_header, raw, read, reasons
 
-from raymia.records.base import CONTRADICTION, REPEATED, SetAside
+from raymia.records.base import CONTRADICTION, Others, SetAside
 from raymia.records.images import (
     SCHEMA,
     image_id,
@@ -21,6 +21,7 @@ from raymia.records.images import (
 from raymia.records.pixels import GIGANTIC, NOT_AN_IMAGE, TOO_SMALL
 from raymia.spec import ImageRecordsSpec
 from raymia.util.errors import InputError
+from raymia.util.reasons import REPEATED
 
 SHAPE = (3, 8, 8)
 
@@ -200,7 +201,7 @@ def others(paths, taken=(), **given):
     what = "image of the population"
     taken = dict.fromkeys(taken, "a record")
     where = "records.population"
-    return read_other_images(paths, spec, SHAPE, what, taken, aside, where), aside
+    return read_other_images(paths, spec, SHAPE, Others(what, where, taken, aside)), aside
 
 
 def test_others_are_payloads_by_id(tmp_path):

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raymia.records.base import CONTRADICTION, REPEATED, SetAside, count_reasons
+from raymia.records.base import CONTRADICTION, SetAside, count_reasons
 from raymia.records.structured import read_records
 from raymia.records.texts import EMPTY, NOT_TEXT, SCHEMA, TOO_LONG, record_id
 from raymia.spec import TextRecordsSpec
 from raymia.util.errors import InputError
+from raymia.util.reasons import REPEATED
 
 STRANGE = [
     "plain",

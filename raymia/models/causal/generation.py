@@ -54,7 +54,7 @@ def continue_tokens(
         [len(prompt) + new_tokens for prompt in prompts],
         run,
         budget=budget,
-        most=1 if model.one_by_one else None,
+        max_rows=1 if model.one_by_one else None,
     )
 
 

@@ -189,8 +189,8 @@ class CausalLM:
                 [len(tokens) for tokens in ids],
                 run,
                 budget=self.batch_tokens,
-                most=1 if self.one_by_one else None,
-                least=worthwhile_tokens(self.batch_tokens),
+                max_rows=1 if self.one_by_one else None,
+                min_tokens=worthwhile_tokens(self.batch_tokens),
             )
         )
         return [_whole(record, self._parts(len(record.ids)), answers) for record in full]

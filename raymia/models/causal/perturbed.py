@@ -57,8 +57,8 @@ def answer_perturbed(model: CausalLM, requests: Sequence[NoiseRequest]) -> list[
         [len(tokens) for tokens in ids],
         run,
         budget=model.batch_tokens,
-        least=worthwhile_tokens(model.batch_tokens),
-        most=1 if model.one_by_one else None,
+        min_tokens=worthwhile_tokens(model.batch_tokens),
+        max_rows=1 if model.one_by_one else None,
     )
 
 

@@ -118,7 +118,7 @@ class CausalInfiller:
             return self._generate([rows[i] for i in batch], spec)
 
         lengths = [len(row.prefix) + _new_tokens(row.words, spec) for row in rows]
-        answers = run_batched(lengths, run, budget=self.lm.batch_tokens, most=self.max_rows)
+        answers = run_batched(lengths, run, budget=self.lm.batch_tokens, max_rows=self.max_rows)
         fills = []
         for number, (row, (tokens, close_call)) in enumerate(zip(rows, answers, strict=True)):
             if close_call:
