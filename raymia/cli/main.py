@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raymia.cli.demo import PLACES, Demo, run
+from raymia.cli.export import export
 from raymia.cli.gate import EXIT_CODES, FailIf, RunFolder, Undecided, gate, gate_code, print_gate
 from raymia.cli.show import show
 from raymia.cli.status import status
@@ -167,6 +168,7 @@ def sweep(file: AuditFile, plugin: Plugins = None, engine: OnEngine = None) -> A
 app.command()(status)
 app.command()(show)
 app.command(epilog=EXIT_CODES)(gate)
+app.command()(export)
 
 
 @app.command()

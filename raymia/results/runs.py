@@ -15,6 +15,7 @@ from raymia.metrics.roc import RocCurve, roc_curve
 from raymia.metrics.summary import Metrics
 from raymia.results import folder as files
 from raymia.results.curves import AttackCurves
+from raymia.results.flat import metrics_rows
 from raymia.results.ranking import rank
 from raymia.results.result import RunResult
 from raymia.util.errors import InputError
@@ -111,24 +112,46 @@ class StoredRun:
         table = files.load_scores(self.folder, self.result, target, attack)
         return table if as_ == "arrow" else table.to_pandas()
 
-    def metrics(self, target: str | None = None, attack: str | None = None) -> list[Metrics]:
+    @overload
+    def metrics(
+        self, target: str | None = ..., attack: str | None = ..., as_: Literal["objects"] = ...
+    ) -> list[Metrics]: ...
+    @overload
+    def metrics(
+        self, target: str | None = ..., attack: str | None = ..., *, as_: Literal["pandas"]
+    ) -> pd.DataFrame: ...
+    def metrics(
+        self,
+        target: str | None = None,
+        attack: str | None = None,
+        as_: Literal["objects", "pandas"] = "objects",
+    ) -> Any:
         """What the attacks achieved, of one target or attack or of all; best first per target.
+
+        Returns
+        -------
+        list of Metrics, or pandas.DataFrame
+            One for each attack on each target; the columns are those of
+            `raymia.results.flat.metrics_rows`.
 
         Raises
         ------
         InputError
             As `scores` does.
         """
+        if as_ not in ("objects", "pandas"):
+            raise InputError(f"metrics come as_='objects' or 'pandas', but got {as_!r}")
         check_known("target", target, self.targets, self.folder)
         check_known("attack", attack, self.attacks, self.folder)
         entries: list[Metrics] = []
         for ranking in rank(self.result.metrics):
             entries += [*ranking.measured, *ranking.not_measured]
-        return [
+        chosen = [
             entry
             for entry in entries
             if target in (None, entry.target) and attack in (None, entry.attack)
         ]
+        return chosen if as_ == "objects" else metrics_rows(chosen).to_pandas()
 
     def roc(self, attack: str, target: str | None = None) -> RocCurve:
         """The ROC curve of an attack; the target may be left out where there is one.

@@ -1,0 +1,171 @@
+"""A stored run in the forms that papers, model cards and other tools take."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from raymia.metrics.summary import AttackMetrics
+from raymia.report.notebook import NotebookRun
+from raymia.results import wording
+from raymia.results.flat import metrics_rows
+from raymia.results.gate import gate_line
+from raymia.results.ranking import by_groups, estimate_at, held_out_area, held_out_rate, rank
+from raymia.results.verdict import TITLES, verdict_of
+from raymia.util.errors import InputError
+from raymia.util.optional import require
+
+MARKDOWN_SPECIAL = "\\`*_{}[]<>#|"
+
+
+def export(run: NotebookRun, form: str) -> bytes:
+    """Write what a run found in another form.
+
+    Parameters
+    ----------
+    form : one of `FORMS`: every number as ``csv`` or ``parquet``; a table of the attacks as
+        ``markdown`` or ``latex``; ``model-card``, a section in Markdown.
+    """
+    return FORMS[form](run)
+
+
+def _csv(run: NotebookRun) -> bytes:
+    content: str = metrics_rows(run.result.metrics).to_pandas().to_csv(index=False)
+    return content.encode()
+
+
+def _parquet(run: NotebookRun) -> bytes:
+    import pyarrow.parquet as pq
+
+    content = io.BytesIO()
+    pq.write_table(metrics_rows(run.result.metrics), content)
+    return content.getvalue()
+
+
+def _shown(run: NotebookRun) -> list[dict[str, str]]:
+    """The attacks as a reader sees them, best first within a target."""
+    rows = []
+    for ranking in [*rank(run.result.metrics), *by_groups(run.result)]:
+        for attack in ranking.measured:
+            row = {
+                "Checkpoint": ranking.target,
+                "Attack": attack.attack,
+                "AUC": f"{attack.auc.value:.3f} {wording.unit_interval(attack.auc)}",
+            }
+            for at in attack.tpr:
+                estimate = estimate_at(attack, at.max_fpr)
+                row[f"TPR at {wording.budget(at.max_fpr)} FPR"] = (
+                    "not resolvable"
+                    if estimate is None
+                    else f"{wording.percent(estimate.value)} {wording.rate_interval(estimate)}"
+                )
+            row["Members / non-members"] = (
+                f"{wording.count(attack.n_members)} / {wording.count(attack.n_non_members)}"
+            )
+            rows.append(row)
+    return rows
+
+
+def _markdown(run: NotebookRun) -> bytes:
+    return "".join(f"{line}\n" for line in _markdown_table(_shown(run))).encode()
+
+
+def _markdown_table(rows: list[dict[str, str]]) -> list[str]:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[_escaped(row.get(column, "")) for column in columns] for row in rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown shows as it is written."""
+    one_line = " ".join(text.split())
+    return "".join(f"\\{sign}" if sign in MARKDOWN_SPECIAL else sign for sign in one_line)
+
+
+def _latex(run: NotebookRun) -> bytes:
+    import pandas as pd
+
+    content: str = pd.DataFrame(_shown(run)).to_latex(index=False, escape=True, na_rep="")
+    return content.encode()
+
+
+def _model_card(run: NotebookRun) -> bytes:
+    """A section for a model card: what was audited, by what, what it came to, what that does not
+    prove, and how to repeat it."""
+    result = run.result
+    verdict = verdict_of(result)
+    lines = [
+        "## Training-data leakage",
+        "",
+        f"**{TITLES[verdict.finding]}.** {_escaped(verdict.sentence)}",
+        "",
+        f"Membership-inference audit of {result.created[:10]} with "
+        f"{wording.audited(result.records)}, by raymia {result.versions.get('raymia', '')}. "
+        "Each row is the attack that leads on a checkpoint. Brackets are 95 % intervals.",
+        "",
+        *_markdown_table(_leading(run)),
+        "",
+        "What this does not prove:",
+        "",
+        *(f"- {_escaped(limit)}" for limit in verdict.limits),
+    ]
+    if result.gate:
+        lines += ["", f"Release {gate_line(result)}."]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _leading(run: NotebookRun) -> list[dict[str, str]]:
+    judged = {entry.target: entry for entry in verdict_of(run.result).targets}
+    rows = []
+    for ranking in rank(run.result.metrics):
+        entry = judged[ranking.target]
+        leader = next((a for a in ranking.measured if a.attack == entry.attack), None)
+        row = {"Checkpoint": ranking.target, "Verdict": TITLES[entry.finding]}
+        rows.append(row if leader is None else row | _figures(leader, ranking.fpr))
+    return rows
+
+
+def _figures(leader: AttackMetrics, fpr: float | None) -> dict[str, str]:
+    area = held_out_area(leader)
+    row = {
+        "Attack": leader.attack,
+        "AUC": f"{area.value:.3f} {wording.unit_interval(area)}",
+    }
+    rate = held_out_rate(leader, fpr)
+    if fpr is not None and rate is not None:
+        row[f"Members named at {wording.budget(fpr)} FPR"] = (
+            f"{wording.percent(rate.value)} {wording.rate_interval(rate)}"
+        )
+    return row
+
+
+FORMS: Mapping[str, Callable[[NotebookRun], bytes]] = {
+    "csv": _csv,
+    "parquet": _parquet,
+    "markdown": _markdown,
+    "latex": _latex,
+    "model-card": _model_card,
+}
+
+
+def draw(run: NotebookRun, target: str | None, form: str) -> bytes:
+    """The ROC curves of a target as ``svg`` or ``png``.
+
+    Raises
+    ------
+    InputError
+        As `NotebookRun.plot` does, and where what makes pictures of charts is not installed.
+    """
+    require("kaleido", "pictures of charts")
+    figure = run.plot(target)
+    try:
+        content: Any = figure.to_image(format=form, width=900, height=600)
+    except Exception as error:  # of the browser, of many kinds
+        raise InputError(
+            f"{run.folder}: kaleido could not draw the picture ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no reason given'}); it takes Chrome "
+            "or Chromium: install one, or name it in the variable BROWSER_PATH"
+        ) from error
+    return bytes(content)

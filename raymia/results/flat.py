@@ -1,0 +1,82 @@
+"""What attacks achieved as one flat table, for spreadsheets, notebooks and other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from raymia.metrics.summary import AttackMetrics, Estimate, Metrics
+from raymia.results.ranking import rank
+from raymia.results.wording import budget
+
+
+def metrics_rows(metrics: Iterable[Metrics]) -> pa.Table:
+    """One row for each attack on each target, best first within a target.
+
+    Returns
+    -------
+    pyarrow.Table
+        ``target``, ``attack``, counts, ``auc`` with ``auc_low`` and ``auc_high``; for each budget
+        of false positives ``tpr@1%fpr`` with its limits on all records, and ``held_out_tpr@1%fpr``
+        with its limits and ``held_out_fpr@1%fpr`` on those that did not choose the threshold;
+        ``balanced_accuracy``, ``one_minus_eer``, ``epsilon`` (the bound that the calibration half
+        chose); ``not_measured``: why a row has no numbers. Rates are between 0 and 1.
+    """
+    metrics = list(metrics)
+    fprs = sorted(
+        {at.max_fpr for m in metrics if isinstance(m, AttackMetrics) for at in m.tpr}, reverse=True
+    )
+    names = list(_row(None, fprs))
+    rows: list[dict[str, Any]] = []
+    for ranking in rank(metrics):
+        rows += [_counts(m) | _row(m, fprs) | {"not_measured": None} for m in ranking.measured]
+        rows += [_counts(m) | {"not_measured": m.reason} for m in ranking.not_measured]
+    return pa.Table.from_pylist(
+        rows,
+        schema=pa.schema(
+            [
+                ("target", pa.string()),
+                ("attack", pa.string()),
+                *((name, pa.int64()) for name in ("n_members", "n_non_members", "n_unscored")),
+                *((name, pa.float64()) for name in names),
+                ("not_measured", pa.string()),
+            ]
+        ),
+    )
+
+
+def _counts(entry: Metrics) -> dict[str, Any]:
+    return {
+        "target": entry.target,
+        "attack": entry.attack,
+        "n_members": entry.n_members,
+        "n_non_members": entry.n_non_members,
+        "n_unscored": entry.n_unscored,
+    }
+
+
+def _row(attack: AttackMetrics | None, fprs: Iterable[float]) -> dict[str, float | None]:
+    """The numbers of an attack by their columns; nothing but columns without one."""
+    row = _estimate("auc", None if attack is None else attack.auc)
+    at = {} if attack is None else {tpr.max_fpr: tpr for tpr in attack.tpr}
+    for fpr in fprs:
+        found = at.get(fpr)
+        held = None if found is None else found.held_out
+        name = f"@{budget(fpr).replace(' ', '')}fpr"
+        row |= _estimate(f"tpr{name}", None if found is None else found.estimate)
+        row |= _estimate(f"held_out_tpr{name}", None if held is None else held.tpr)
+        row[f"held_out_fpr{name}"] = None if held is None else held.fpr.value
+    row |= _estimate("balanced_accuracy", None if attack is None else attack.balanced_accuracy)
+    row["one_minus_eer"] = None if attack is None else attack.one_minus_eer
+    bounds = [] if attack is None else attack.epsilon
+    best = max(bounds, key=lambda b: (b.chosen_by or 0.0, b.value), default=None)
+    row["epsilon"] = None if best is None else best.value
+    return row
+
+
+def _estimate(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    if estimate is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

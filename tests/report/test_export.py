@@ -1,0 +1,127 @@
+"""A stored run in other forms: every number as it stands in metrics.json, every sign as it is."""
+
+from __future__ import annotations
+
+import io
+import shutil
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from made_up_run import made_up_curves, made_up_result, made_up_scores
+from typer.testing import CliRunner
+
+from raymia import load_run
+from raymia.cli.main import app
+from raymia.metrics.summary import AttackMetrics
+from raymia.report.export import FORMS, draw, export
+from raymia.report.files import write_run
+from raymia.results.verdict import reach_verdict
+from raymia.util.errors import InputError
+
+ODD = "a_b & 50 % | <b> #1"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    scores = made_up_scores()
+    result = made_up_result(scores)
+    result = result.model_copy(update={"verdict": reach_verdict(result)})
+    write_run(str(folder), result, [scores], made_up_curves(scores))
+    return load_run(folder)
+
+
+def check_numbers(table: pd.DataFrame, run) -> None:
+    assert len(table) == len(run.result.metrics)
+    for entry in run.result.metrics:
+        ((_, row),) = table[
+            (table["target"] == entry.target) & (table["attack"] == entry.attack)
+        ].iterrows()
+        assert row["n_members"] == entry.n_members
+        if not isinstance(entry, AttackMetrics):
+            assert row["not_measured"] == entry.reason
+            assert pd.isna(row["auc"])
+            continue
+        assert row["auc"] == entry.auc.value
+        assert (row["auc_low"], row["auc_high"]) == (entry.auc.low, entry.auc.high)
+        for at in entry.tpr:
+            name = f"{100 * at.max_fpr:g}%fpr"
+            assert pd.isna(row[f"tpr@{name}"]) == (at.estimate is None)
+            if at.estimate is not None:
+                assert row[f"tpr@{name}"] == at.estimate.value
+                assert row[f"tpr@{name}_low"] == at.estimate.low
+            if at.held_out is not None:
+                assert row[f"held_out_tpr@{name}"] == at.held_out.tpr.value
+                assert row[f"held_out_fpr@{name}"] == at.held_out.fpr.value
+        assert row["one_minus_eer"] == entry.one_minus_eer
+
+
+def test_csv_parquet_and_pandas_have_every_number_bit_for_bit(run):
+    check_numbers(run.metrics(as_="pandas"), run)
+    check_numbers(pq.read_table(io.BytesIO(export(run, "parquet"))).to_pandas(), run)
+    written = io.BytesIO(export(run, "csv"))
+    check_numbers(pd.read_csv(written, float_precision="round_trip"), run)
+
+
+def test_of_one_attack_there_is_one_row_for_each_target(run):
+    table = run.metrics(attack="loss", as_="pandas")
+    assert list(table["attack"]) == ["loss"] * 2
+    with pytest.raises(InputError, match="as_='objects' or 'pandas'"):
+        run.metrics(as_="polars")
+
+
+def test_signs_that_mean_something_are_escaped(tmp_path):
+    scores = made_up_scores(lambda text: text if text != "tuned" else ODD)
+    result = made_up_result(scores)
+    write_run(str(tmp_path), result, [scores], made_up_curves(scores))
+    odd = load_run(tmp_path)
+    lines = export(odd, "markdown").decode().splitlines()
+    unescaped = [line.replace("\\|", "").count("|") for line in lines]
+    assert len(set(unescaped)) == 1
+    assert "a\\_b & 50 % \\| \\<b\\> \\#1" in lines[2]
+    latex = export(odd, "latex").decode()
+    assert "a\\_b \\& 50 \\% | <b> \\#1" in latex
+    assert latex.startswith("\\begin{tabular}")
+
+
+def test_a_model_card_has_the_verdict_the_leading_attack_and_what_is_not_proven(run):
+    card = export(run, "model-card").decode()
+    verdict = run.result.verdict
+    assert card.startswith("## ")
+    for judged in verdict.targets:
+        assert f"| {judged.target} |" in card
+    plain = card.replace("\\", "")
+    assert verdict.sentence in plain
+    assert verdict.limits
+    assert all(f"- {limit}" in plain for limit in verdict.limits)
+
+
+def test_the_command_writes_files_and_prints_texts(run, tmp_path):
+    def call(*arguments):
+        return CliRunner().invoke(app, ["export", run.folder, *arguments])
+
+    for form in FORMS:
+        file = tmp_path / "deep" / f"file.{form}"
+        done = call("--to", form, "--out", str(file))
+        assert done.exit_code == 0, done.output
+        assert file.read_bytes() == export(run, form)
+    assert call("--to", "csv").stdout == export(run, "csv").decode()
+    assert "name a file with --out" in str(call("--to", "parquet").exception)
+    assert "--target goes with" in str(call("--to", "csv", "--target", "tuned").exception)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="kaleido draws in a browser")
+def test_curves_are_drawn_as_a_picture_of_one_target(run, monkeypatch):
+    monkeypatch.setenv("BROWSER_PATH", shutil.which("chromium"))
+    picture = draw(run, "tuned", "svg").decode()
+    assert picture.startswith("<svg")
+    assert "ez@self_prompt" in picture
+    with pytest.raises(InputError, match="say which target"):
+        draw(run, None, "svg")
+
+
+def test_without_a_browser_the_reason_says_what_to_install(run, monkeypatch):
+    monkeypatch.setenv("BROWSER_PATH", "/nowhere/chromium")
+    with pytest.raises(InputError, match=r"kaleido could not draw.*BROWSER_PATH"):
+        draw(run, "tuned", "svg")
