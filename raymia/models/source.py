@@ -109,7 +109,7 @@ def _from_hub(name: str, revision: str | None, where: str) -> Path:
         path = Path(snapshot_download(name, revision=revision, allow_patterns=ALLOWED_FILES))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise InputError(
-            f"{where}: {name!r} is no folder here and could not be had from the model hub "
+            f"{where}: {name!r} is no folder on this machine, and the model hub did not give it "
             f"({type(error).__name__}); give the path of a local folder, or check the name, the "
             "network and HF_TOKEN"
         ) from None

@@ -172,7 +172,7 @@ def _decide(
     if over:
         worst = max(over, key=lambda figure: figure.low or 0.0)
         relation = "at least" if condition.or_equal else "above"
-        more = f"; so is that of {len(over) - 1} more of {len(figures)} attacks" if over[1:] else ""
+        more = _others(over, figures)
         return "failed", (
             f"{worst.text}: the lower limit{_corrected(levels)}, {worst.low:.3f}, is {relation} "
             f"{condition.limit:g}{more}"
@@ -221,12 +221,17 @@ def _corrected(levels: Levels) -> str:
     return f" for {round(ERROR_RATE / levels.low)} comparisons"
 
 
+def _others(such: Sequence[Figure], figures: Sequence[Figure]) -> str:
+    """Count the attacks of which the same is to be said."""
+    return f"; the same holds of {len(such) - 1} more of {len(figures)} attacks" if such[1:] else ""
+
+
 def _undecided(
     condition: Condition, open_: Sequence[Figure], figures: Sequence[Figure], levels: Levels
 ) -> str:
     """Why it is neither, and how many records would decide it."""
     worst = max(open_, key=lambda figure: 2.0 if figure.high is None else figure.high)
-    others = f"; so are {len(open_) - 1} more of {len(figures)} attacks" if open_[1:] else ""
+    others = _others(open_, figures)
     if worst.state == "unlimited":
         return f"{worst.text}{others}"
     more = worst.records_needed(condition.limit, condition.max_fpr, levels)

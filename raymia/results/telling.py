@@ -18,7 +18,7 @@ from raymia.results.ranking import (
 from raymia.results.result import RunResult
 
 GIVEN_AUCS, GIVEN_RATES = (0.55, 0.6), (0.02, 0.05, 0.1)
-"""Leaks of which it is said how often they would be found."""
+"""Leaks of which it is said how often an audit finds them."""
 FEW_NAMED = 0.1
 """Where the upper limit of a rate is below it, an attack names few members."""
 
@@ -41,7 +41,7 @@ def not_ruled_out(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
     limit of that one attack is above it."""
     units = [units_of(result).get((m.target, m.attack)) for r in rankings for m in r.measured]
     highest = max((1.0 if unit is None else unit.auc.high for unit in units), default=1.0)
-    text = f"Not ruled out are an AUC of up to {max(0.5, highest):.2f} (0.5 is guessing)"
+    text = f"Not ruled out: an AUC of up to {max(0.5, highest):.2f} (0.5 is guessing)"
     fprs = {ranking.fpr for ranking in rankings if ranking.measured}
     fpr = fprs.pop() if len(fprs) == 1 else None
     rates = [None if unit is None or fpr is None else estimate_at(unit, fpr) for unit in units]
@@ -120,10 +120,10 @@ def power_lines(chance: Chance, fpr: float | None) -> Iterator[str]:
     ]
     tail = [test for test in chance.tests(unit) if test.of == "rate" and test.max_fpr == fpr]
     parts += [
-        f"{wording.percent(rate, 0)} named at {wording.budget(test.max_fpr)} FPR in "
+        f"{wording.percent(rate, 0)} of members named at {wording.budget(test.max_fpr)} FPR in "
         f"{wording.percent(power_of_rate(rate, test.max_fpr, *sizes, test.error), 0)}"
         for test in tail
         for rate in GIVEN_RATES
         if test.max_fpr is not None and rate > test.max_fpr
     ]
-    yield f"Of such audits, a leak would be found with {wording.listed(parts)}."
+    yield f"How often an audit of this size finds a leak: {wording.listed(parts)}."

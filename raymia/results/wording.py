@@ -253,9 +253,9 @@ def overlap_lines(check: ShiftCheck) -> list[str]:
 
 
 def evidence_lost(result: RunResult) -> str:
-    """Count evidence that could not be had, and apart from it records that were cut and scored."""
+    """Count questions without an answer, and apart from them records that were cut and scored."""
     cut = sum(entry.reason == TRUNCATED for entry in result.dropped)
-    lost = f"evidence not to be had: {result.dropped_total - cut:,}"
+    lost = f"questions without an answer: {result.dropped_total - cut:,}"
     return f"{lost}; cut at the model's limit and scored: {cut:,}" if cut else lost
 
 

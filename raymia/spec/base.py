@@ -47,7 +47,7 @@ class Strict(BaseModel):
         for key, number in value.items():
             largest = MAX_SEED if key == "seed" else MAX_NUMBER
             if isinstance(number, int) and abs(number) > largest:
-                raise ValueError(f"{key} is a number without sense here; {largest:,} is the most")
+                raise ValueError(f"{key} should be a number of at most {largest:,}")
         for old, new in cls.RENAMED.items():
             if old in value and new in value:
                 raise ValueError(f"{old} and {new} are one key; leave out {old}")

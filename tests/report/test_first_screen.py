@@ -60,7 +60,7 @@ def test_where_nothing_leaks_nobody_is_said_to_be_named():
     screen, _ = laid_out(result, curves)
     assert "no more than chance explains" in said(screen, "Who")
     assert "chance that guessing does as well" not in said(screen, "How sure")
-    assert "a leak would be found with" in said(screen, "How sure")
+    assert "How often an audit of this size finds a leak: an AUC of" in said(screen, "How sure")
     assert "fewer epochs" not in said(screen, "What to do")
 
 

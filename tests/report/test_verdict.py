@@ -84,7 +84,7 @@ def test_guessing_is_no_leak_and_says_what_would_have_been_missed():
     highest = max(m.auc.high for m in result.metrics)
     most = max(m.tpr[0].estimate.high for m in result.metrics)
     assert verdict.sentence.endswith(
-        f"Not ruled out are an AUC of up to {highest:.2f} (0.5 is guessing) and {100 * most:.1f} % "
+        f"Not ruled out: an AUC of up to {highest:.2f} (0.5 is guessing) and {100 * most:.1f} % "
         "of the members named at 10 % FPR."
     )
     assert "no proof of privacy" in verdict.limits[0]

@@ -91,7 +91,7 @@ def test_a_failure_names_the_worst_attack_with_its_figures(run):
     (outcome,) = decided(run, "step-3:any.tpr@1%fpr > 0.005").values()
     assert outcome.reason == (
         "strong@ref: TPR at 1 % FPR 0.300 [0.200, 0.400]: the lower limit for 2 comparisons, "
-        "0.200, is above 0.005; so is that of 1 more of 2 attacks"
+        "0.200, is above 0.005; the same holds of 1 more of 2 attacks"
     )
 
 
