@@ -8,9 +8,8 @@ from raymia.attacks import NamedAttack
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.texts.modality import Texts
-from raymia.modalities.texts.trained import Trained
+from raymia.modalities.texts.trained import AsTrained, as_trained
 from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
-from raymia.models.causal.training import Training
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import resolve_endpoint
 from raymia.models.paraphrasers.resolver import resolve_paraphraser
@@ -84,14 +83,11 @@ def resolve_texts(
     if spec.corpus is not None:
         attempt(check_corpus, spec.corpus)
     attempt(check_writers, spec, resolved)
-    assumed: list[str] = []
-    training: Training | None = None
-    otherwise: dict[tuple[str, str], CausalCheckpoint] = {}
+    read_as = AsTrained(resolved, references)
     if records is not None:
         payloads = records.table["payload"].slice(0, FIRST).to_pylist()
-        trained = Trained(spec, kind, given, payloads, once)
-        training, otherwise, assumed = trained.read(places, resolved, references, problems)
-    left_out = attempt(impossible_attacks, spec, attacks, resolved, references) or {}
+        read_as = as_trained(read_as, spec, places, payloads, once, problems)
+    left_out = attempt(impossible_attacks, spec, attacks, read_as.targets, read_as.references) or {}
     if isinstance(spec.neighbors, TextNeighbors):
         attempt(require, "rapidfuzz", "measures of neighbors", "neighbors")
     paraphraser = None
@@ -101,16 +97,16 @@ def resolve_texts(
     assert records is not None
     return Inputs(
         spec,
-        Texts(prompts, paraphraser, training, otherwise),
+        Texts(prompts, paraphraser, read_as.training, read_as.otherwise),
         RecordSet(records.table, aside),
         attacks,
-        {name: target for name, target in resolved.items() if target is not None},
-        references,
+        {name: target for name, target in read_as.targets.items() if target is not None},
+        read_as.references,
         population=unscored["population"],
         known_members=unscored["known_members"],
         shadow_members=shadow_members,
         left_out=left_out,
-        assumed=tuple(assumed),
+        assumed=read_as.assumed,
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from raymia.inputs.base import Problems
 from raymia.modalities.texts.resolve_training import resolve_training
@@ -11,85 +11,97 @@ from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.training import Training
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import Endpoint
-from raymia.spec import AuditSpec, EndpointTarget, RecordFormat, TargetSpec, TextRecordsSpec
+from raymia.spec import AuditSpec, EndpointTarget, TargetSpec, TextRecordsSpec
 from raymia.util.once import Once
 
 
 @dataclass(frozen=True)
-class Trained:
-    """Finds out how each target was trained, so that targets and references read records alike.
+class AsTrained:
+    """Targets and references that read records as the targets were trained.
 
     Attributes
     ----------
-    payloads : of some records, on which it is tried.
+    targets, references : by name.
+    training : how the first target was trained; None for plain texts.
+    otherwise : the references as they read records for targets that were trained otherwise than
+        the first, by their name and the target's.
+    assumed : what the audit file does not say of any target's training, each as a sentence.
     """
 
-    spec: AuditSpec
-    kind: RecordFormat
-    given: TextRecordsSpec
-    payloads: list[str]
-    once: Once
+    targets: Mapping[str, AnyCheckpoint | None]
+    references: Mapping[str, AnyCheckpoint]
+    training: Training | None = None
+    otherwise: Mapping[tuple[str, str], CausalCheckpoint] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
 
-    def read(
-        self,
-        places: Sequence[str],
-        targets: dict[str, AnyCheckpoint | None],
-        references: dict[str, AnyCheckpoint],
-        problems: Problems,
-    ) -> tuple[Training | None, dict[tuple[str, str], CausalCheckpoint], list[str]]:
-        """Put into targets and references how they read records.
 
-        Returns
-        -------
-        How the first target was trained; the references as they read records for targets that were
-        trained otherwise, by their name and the target's; and what is assumed of any.
-        """
-        assumed: list[str] = []
-        found: dict[str, Training | None] = {}
-        base = references.get("base")
-        for place, written in zip(places, self.spec.targets, strict=True):
-            name, checkpoint = written.name, targets.get(written.name)
-            if isinstance(written, EndpointTarget) and written.tokenizer is None:
-                if self.kind != "text" or (written.training or self.spec.training) is not None:
-                    problems.found.append(
-                        f"{place}.tokenizer: records of the format {self.kind}, read as a training "
-                        "did, are sent to an endpoint as tokens; name the served model's tokenizer"
-                    )
-                continue
-            if not isinstance(checkpoint, CausalCheckpoint | Endpoint):
-                continue
-            assert isinstance(written, TargetSpec | EndpointTarget)
-            own = written.training
-            one = problems.attempt(
-                resolve_training,
-                own or self.spec.training,
-                self.kind,
-                self.given.side,
-                checkpoint,
-                self.payloads,
-                "training" if own is None else f"{place}.training",
-                base=base if isinstance(base, CausalCheckpoint) else None,
-            )
-            found[name] = None if one is None else one.training
-            if one is not None:
-                assumed += one.assumed
-                targets[name] = checkpoint.read_as(one.training, self.once)
-        training = next(iter(found.values()), None)
-        scored = {None if own is None else own.changed_parts for own in found.values()}
-        if len(scored) > 1 and self.spec.neighbors is not None:
-            other = next(name for name, own in found.items() if own != training)
-            problems.found.append(
-                f"training: {other!r} was trained on other parts of the records than "
-                f"{next(iter(found))!r}, and neighbors change one choice of parts alone; audit "
-                "them apart"
-            )
-        otherwise = {
-            (name, target): reference.read_as(own, self.once)
-            for name, reference in references.items()
-            for target, own in found.items()
-            if isinstance(reference, CausalCheckpoint) and own != training
-        }
-        for name, reference in references.items():
-            if isinstance(reference, CausalCheckpoint) and training is not None:
-                references[name] = reference.read_as(training, self.once)
-        return training, otherwise, list(dict.fromkeys(assumed))
+def as_trained(
+    given: AsTrained,
+    spec: AuditSpec,
+    places: Sequence[str],
+    payloads: Sequence[str],
+    once: Once,
+    problems: Problems,
+) -> AsTrained:
+    """Find out how each target was trained, so that targets and references read records alike.
+
+    Parameters
+    ----------
+    given : the targets and references as they read plain texts.
+    places : of the targets in the audit file.
+    payloads : of some records, on which it is tried.
+    """
+    records = spec.records
+    assert isinstance(records, TextRecordsSpec)
+    kind = records.format or "text"
+    base = given.references.get("base")
+    found: dict[str, Training | None] = {}
+    assumed: list[str] = []
+    targets = dict(given.targets)
+    for place, written in zip(places, spec.targets, strict=True):
+        checkpoint = given.targets.get(written.name)
+        if isinstance(written, EndpointTarget) and written.tokenizer is None:
+            if kind != "text" or (written.training or spec.training) is not None:
+                problems.found.append(
+                    f"{place}.tokenizer: records of the format {kind}, read as a training did, are "
+                    "sent to an endpoint as tokens; name the served model's tokenizer"
+                )
+            continue
+        if not isinstance(checkpoint, CausalCheckpoint | Endpoint):
+            continue
+        assert isinstance(written, TargetSpec | EndpointTarget)
+        own = written.training
+        one = problems.attempt(
+            resolve_training,
+            own or spec.training,
+            kind,
+            records.side,
+            checkpoint,
+            payloads,
+            "training" if own is None else f"{place}.training",
+            base=base if isinstance(base, CausalCheckpoint) else None,
+        )
+        found[written.name] = None if one is None else one.training
+        if one is not None:
+            assumed += one.assumed
+            targets[written.name] = checkpoint.read_as(one.training, once)
+    training = next(iter(found.values()), None)
+    scored = {None if own is None else own.changed_parts for own in found.values()}
+    if len(scored) > 1 and spec.neighbors is not None:
+        other = next(name for name, own in found.items() if own != training)
+        problems.found.append(
+            f"training: {other!r} was trained on other parts of the records than "
+            f"{next(iter(found))!r}, and neighbors change one choice of parts alone; audit them "
+            "apart"
+        )
+    models = {n: r for n, r in given.references.items() if isinstance(r, CausalCheckpoint)}
+    otherwise = {
+        (name, target): reference.read_as(own, once)
+        for name, reference in models.items()
+        for target, own in found.items()
+        if own != training
+    }
+    references = dict(given.references)
+    if training is not None:
+        references |= {name: model.read_as(training, once) for name, model in models.items()}
+    return AsTrained(targets, references, training, otherwise, tuple(dict.fromkeys(assumed)))
