@@ -45,11 +45,12 @@ class Moment:
     def is_running(self) -> bool:
         return self.process.poll() is None
 
-    def wait(self) -> None:
-        """For a while, at the end of which the audit is likely still at work."""
+    def wait(self) -> bool:
+        """For a while, at the end of which the audit is likely still at work; whether it is."""
         deadline = time.monotonic() + self.draws.uniform(0.2, 0.9) * self.seconds
         while self.is_running and time.monotonic() < deadline:
             time.sleep(0.05)
+        return self.is_running
 
     def wait_for(self, condition: Callable[[], bool]) -> bool:
         """Whether something came true while the audit ran."""
@@ -78,16 +79,14 @@ def frozen_actor(at: Moment) -> bool:
 
 def raylet(at: Moment) -> bool:
     """A machine is lost, and another comes."""
-    at.wait()
-    was_running = at.is_running
+    was_running = at.wait()
     at.machines.lose_one(at.draws)
     return was_running
 
 
 def frozen_raylet(at: Moment) -> bool:
     """A machine does not answer for a while, so that Ray may take it for dead."""
-    at.wait()
-    was_running = at.is_running
+    was_running = at.wait()
     _freeze(at, at.draws.choice(at.machines.raylets()))
     at.repair.append(at.machines.mend)
     return was_running
@@ -95,8 +94,7 @@ def frozen_raylet(at: Moment) -> bool:
 
 def head(at: Moment) -> bool:
     """The cluster's head is lost, and with it the cluster; another comes."""
-    at.wait()
-    was_running = at.is_running
+    was_running = at.wait()
     at.machines.lose_head()
     at.repair.append(at.machines.mend)
     return was_running
@@ -104,8 +102,7 @@ def head(at: Moment) -> bool:
 
 def driver(at: Moment) -> bool:
     """The driver is killed."""
-    at.wait()
-    was_running = at.is_running
+    was_running = at.wait()
     at.process.kill()
     return was_running
 
