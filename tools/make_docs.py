@@ -24,6 +24,7 @@ from raymia.report.attack_table import access, asks_text, label, queries_text
 from raymia.results.result import SCHEMA_VERSION, RunResult
 from raymia.spec import AuditSpec
 from raymia.spec.kinds import Kinds
+from raymia.spec.target_training import TargetTrainingSpec
 
 ATTACKS_START = "<!-- made by tools/make_docs.py: attacks on {}s -->"
 ROOMS_START = "<!-- made by tools/make_docs.py: rooms -->"
@@ -34,15 +35,24 @@ SCHEMA_FILE = "metrics.schema.json"
 PACKAGE = Path(raymia.__file__).parent
 
 
-def audit_file_page() -> str:
-    """Every key of the audit file with its type, default and description."""
+FILES: dict[str, type[BaseModel]] = {"audit": AuditSpec, "training": TargetTrainingSpec}
+"""What is written by hand in YAML, by what it describes; each has a page."""
+
+
+def page_name(what: str) -> str:
+    """The page on a file of :data:`FILES`."""
+    return f"{what}-file.md"
+
+
+def file_page(what: str) -> str:
+    """Every key of a file of :data:`FILES` with its type, default and description."""
     lines = [
-        "# The audit file",
+        f"# The {what} file",
         "",
         "Made from `raymia/spec/` by `make docs`. Keys without a default are required. Relative",
-        "paths are relative to the audit file's folder.",
+        f"paths are relative to the {what} file's folder.",
     ]
-    pending: list[tuple[str, type[BaseModel]]] = [("", AuditSpec)]
+    pending: list[tuple[str, type[BaseModel]]] = [("", FILES[what])]
     seen: set[type[BaseModel]] = set()
     while pending:
         place, model = pending.pop(0)
@@ -251,7 +261,8 @@ def metrics_schema() -> str:
 
 def main(folder: Path) -> None:
     """Write the pages and the schema."""
-    (folder / "audit-file.md").write_text(audit_file_page(), encoding="utf-8")
+    for what in FILES:
+        (folder / page_name(what)).write_text(file_page(what), encoding="utf-8")
     (folder / SCHEMA_FILE).write_text(metrics_schema(), encoding="utf-8")
     for name, with_tables in (
         ("architecture.md", with_rooms_table),

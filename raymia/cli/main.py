@@ -15,6 +15,7 @@ from raymia.cli.gate import EXIT_CODES, FailIf, RunFolder, Undecided, gate, gate
 from raymia.cli.show import show
 from raymia.cli.status import status
 from raymia.cli.store import store_app
+from raymia.cli.train import print_training_plan, train
 from raymia.util.errors import InputError, RaymiaError
 
 if TYPE_CHECKING:
@@ -143,11 +144,17 @@ def plan(
 ) -> None:
     """Say what would be asked of which model and what it will take; loads no model.
 
-    Times are known once a run on the store, or --calibrate, has measured them.
+    Times are known once a run on the store, or --calibrate, has measured them. Of a training file
+    it says what would be trained.
     """
     from rich.console import Console
 
     from raymia.cli.plan import print_plan
+    from raymia.spec.training_file import is_training_file
+
+    if is_training_file(file):
+        print_training_plan(file, Console())
+        return
 
     print_plan(read_audit_file(file, plugin, engine), Console(), calibrate)
 
@@ -165,6 +172,7 @@ def sweep(file: AuditFile, plugin: Plugins = None, engine: OnEngine = None) -> A
     return result
 
 
+app.command()(train)
 app.command()(status)
 app.command()(show)
 app.command(epilog=EXIT_CODES)(gate)

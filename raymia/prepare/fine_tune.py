@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,8 @@ from raymia.models.causal.model import CausalLM
 from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.training import Training
 from raymia.models.whole_weights import load_whole
-from raymia.records.conversations import NOT_TRAINED
+from raymia.prepare.trainer import KeptTraining, Progress, quiet, run_trainer, training_row
 from raymia.spec import FineTuneSpec, LoraSpec
-from raymia.storage.files import Folder
 from raymia.util.draws import generator
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
@@ -26,11 +23,6 @@ from raymia.util.optional import require
 
 HELD_OUT_SHARE = 0.05
 MAX_MEASURED = 256
-SAVE_SECONDS = 60.0
-"""Of a training, which a kill loses at most."""
-RUN_FILE = "run.json"
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
 
 
 def fine_tune(
@@ -69,15 +61,9 @@ def fine_tune(
     The facts of the training, also in ``out/facts.json``: texts, steps, seconds, and the losses in
     nats per token, on at most 256 texts each.
     """
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        PrinterCallback,
-        Trainer,
-        TrainingArguments,
-    )
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    _quiet()
+    quiet()
     texts = list(texts)
     parts = {
         "base": str(base),
@@ -112,34 +98,14 @@ def fine_tune(
     if not sequences:
         raise InputError("no text to fine-tune on has two tokens or more")
 
-    arguments = TrainingArguments(
-        output_dir=str(kept.folder),
-        num_train_epochs=spec.epochs,
-        per_device_train_batch_size=spec.batch_size,
-        learning_rate=spec.learning_rate,
-        lr_scheduler_type="linear",
-        weight_decay=0.0,
-        save_strategy="no",  # the callback says when
-        save_total_limit=1,
-        logging_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=not on_gpu,
-        bf16=on_gpu,
-        seed=seed,
-        data_seed=seed,
-        dataloader_pin_memory=on_gpu,
-    )
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=sequences,
-        data_collator=pad_batch,
-        callbacks=[_callback(progress, kept)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    steps = trainer.train(resume_from_checkpoint=kept.last).global_step
-    model.eval()
+    options = {
+        "num_train_epochs": spec.epochs,
+        "per_device_train_batch_size": spec.batch_size,
+        "learning_rate": spec.learning_rate,
+        "lr_scheduler_type": "linear",
+        "weight_decay": 0.0,
+    }
+    steps = run_trainer(model, sequences, options, kept, seed=seed, progress=progress)
     answers = CausalLM(
         model, tokenizer, batch_tokens=8_192, max_tokens=spec.max_tokens, training=training
     )
@@ -155,7 +121,7 @@ def fine_tune(
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / "facts.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(kept.folder, ignore_errors=True)
+    kept.remove()
     return facts
 
 
@@ -177,26 +143,8 @@ def encode_as_trained(
     payloads: Sequence[str], tokenizer: Any, training: Training, max_tokens: int
 ) -> list[dict[str, list[int]]]:
     """Tokens and labels of records, cut to ``max_tokens``; those without a label are left out."""
-    sequences = []
-    for record in TrainedReader(tokenizer, training).read(payloads):
-        ids = record.ids[:max_tokens]
-        scored = [] if record.scored is None else record.scored[:max_tokens].tolist()
-        if any(scored):
-            labels = [t if s else NOT_TRAINED for t, s in zip(ids, scored, strict=True)]
-            sequences.append({"input_ids": ids, "labels": labels})
-    return sequences
-
-
-def pad_batch(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    """Pad on the right; padding has no attention and no label, whatever its token."""
-    width = max(len(row["input_ids"]) for row in rows)
-    ids = [row["input_ids"] for row in rows]
-    labels = [row.get("labels", row["input_ids"]) for row in rows]
-    return {
-        "input_ids": torch.tensor([t + [0] * (width - len(t)) for t in ids]),
-        "attention_mask": torch.tensor([[1] * len(t) + [0] * (width - len(t)) for t in ids]),
-        "labels": torch.tensor([t + [NOT_TRAINED] * (width - len(t)) for t in labels]),
-    }
+    read = TrainedReader(tokenizer, training).read(payloads)
+    return [row for record in read if (row := training_row(record, max_tokens)) is not None]
 
 
 def mean_loss(model: CausalLM, texts: Sequence[str]) -> float:
@@ -218,77 +166,3 @@ def _add_lora(model: Any, spec: LoraSpec) -> Any:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
-
-
-class KeptTraining:
-    """Where a training stands, as its trainer saves it, in a folder.
-
-    Parameters
-    ----------
-    folder : what another training left there is removed.
-    run : hash of all that the training is a function of.
-
-    Attributes
-    ----------
-    last : the folder of the last state; None where there is none.
-    """
-
-    def __init__(self, folder: Path, run: str) -> None:
-        self.folder, self._run = folder, run
-        self.last = self._find()
-        self._before = self._facts().get("seconds", 0.0) if self.last else 0.0
-        self._started = self._saved = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Spent so far, with what an earlier process spent on what it saved."""
-        return float(self._before + time.monotonic() - self._started)
-
-    @property
-    def is_due(self) -> bool:
-        return time.monotonic() - self._saved >= SAVE_SECONDS
-
-    def note(self) -> None:
-        """A state was saved."""
-        self._saved = time.monotonic()
-        facts = {"run": self._run, "seconds": self.seconds}
-        Folder(str(self.folder)).write(RUN_FILE, json.dumps(facts).encode())
-
-    def _facts(self) -> dict[str, Any]:
-        try:
-            facts: dict[str, Any] = json.loads((self.folder / RUN_FILE).read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return facts
-
-    def _find(self) -> str | None:
-        if self._facts().get("run") == self._run:
-            # The trainer writes its own state last; a folder without it was cut off.
-            whole = [file.parent for file in self.folder.glob("checkpoint-*/trainer_state.json")]
-            if whole:
-                return str(max(whole, key=lambda path: int(path.name.partition("-")[2])))
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return None
-
-
-def _callback(progress: Progress, kept: KeptTraining) -> Any:
-    from transformers import TrainerCallback
-
-    class Report(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            del args, kwargs
-            control.should_save = kept.is_due and state.global_step < state.max_steps
-            progress(state.global_step, state.max_steps)
-
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            del args, state, control, kwargs
-            kept.note()
-
-    return Report()
-
-
-def _quiet() -> None:
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()

@@ -12,7 +12,7 @@ import torch
 
 from raymia.models.batching import run_on_images
 from raymia.models.denoisers.model import Denoiser
-from raymia.prepare.fine_tune import Progress
+from raymia.prepare.trainer import Progress
 from raymia.util.draws import normals, stream_key
 from raymia.util.errors import InputError
 

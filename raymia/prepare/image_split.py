@@ -89,7 +89,7 @@ def split_and_write(
         name: parquet(images[rows], None if captions is None else [captions[i] for i in rows])
         for name, rows in places.items()
     }
-    _write(out, contents)
+    write_split(out, contents, "images")
     inside, outside = places.values()
     return ImageSplit(
         members=images[inside],
@@ -112,11 +112,22 @@ def write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:
     Folder(str(out)).write(MANIFEST_FILE, content.encode())
 
 
-def _write(out: Path, contents: Mapping[str, bytes]) -> None:
+def write_split(out: Path, contents: Mapping[str, bytes], what: str) -> None:
+    """Write the files of a split by their names, unless a folder holds those of another.
+
+    Parameters
+    ----------
+    what : is in them, in the plural.
+
+    Raises
+    ------
+    InputError
+        Naming the file that holds others.
+    """
     for name, content in contents.items():
         if (out / name).is_file() and (out / name).read_bytes() != content:
             raise InputError(
-                f"{out / name} holds other images than these settings draw; remove the folder, or "
+                f"{out / name} holds other {what} than these settings draw; remove the folder, or "
                 "name another"
             )
     for name, content in contents.items():

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from raymia.evidence.store import EvidenceStore
 from raymia.models.checkpoint import AnyCheckpoint
-from raymia.prepare.fine_tune import Progress
+from raymia.prepare.trainer import Progress
 from raymia.spec import PoolSpec
 
 Report = Callable[[str], Progress]

@@ -23,8 +23,8 @@ from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
 from raymia.models.autoencoders.resolver import AutoencoderCheckpoint
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import ImageModel
-from raymia.prepare.fine_tune import Progress
 from raymia.prepare.recipe import Report
+from raymia.prepare.trainer import Progress
 from raymia.spec import PoolSpec, SelfGeneratedReference
 from raymia.storage.scratch import scratch
 from raymia.util.draws import stream_key

@@ -25,8 +25,9 @@ from raymia.models.causal.generation import continue_tokens
 from raymia.models.causal.model import CausalLM
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import architecture
-from raymia.prepare.fine_tune import Progress, fine_tune
+from raymia.prepare.fine_tune import fine_tune
 from raymia.prepare.recipe import Report
+from raymia.prepare.trainer import Progress
 from raymia.prepare.written_records import beginning_of_text, write_records
 from raymia.spec import PoolSpec, SelfPromptReference
 from raymia.storage.scratch import scratch

@@ -13,8 +13,8 @@ import torch
 from pydantic import BaseModel, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from raymia.prepare.fine_tune import Progress as Report
 from raymia.prepare.image_split import ImageSplit, split_and_write, write_manifest
+from raymia.prepare.trainer import Progress as Report
 from raymia.records.images import pixels_array, read_image_records
 from raymia.spec import ImageRecordsSpec
 from raymia.spec.images import Fit, Shape

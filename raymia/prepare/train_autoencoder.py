@@ -20,7 +20,7 @@ from raymia.models.autoencoders.vae import (
 )
 from raymia.models.source import read_json
 from raymia.prepare.autoencoder_training import Training
-from raymia.prepare.fine_tune import Progress
+from raymia.prepare.trainer import Progress
 from raymia.prepare.training_files import (
     FACTS_FILE,
     finished,

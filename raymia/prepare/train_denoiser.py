@@ -13,7 +13,7 @@ import torch
 from raymia.models.image_source import resolve_image_model
 from raymia.prepare.denoiser_files import INDEX, load_trainable, save_trained
 from raymia.prepare.denoiser_training import Training
-from raymia.prepare.fine_tune import Progress
+from raymia.prepare.trainer import Progress
 from raymia.prepare.training_files import finished, problems_of, set_apart
 from raymia.prepare.training_loop import run_of, run_training
 from raymia.spec import ModelSpec

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from raymia.prepare.fine_tune import MAX_MEASURED, Progress
+from raymia.prepare.fine_tune import MAX_MEASURED
+from raymia.prepare.trainer import Progress
 from raymia.prepare.training_files import CHECKPOINT, gather_checkpoints, read_facts
 from raymia.prepare.training_state import (
     STATE_FILE,

@@ -11,7 +11,7 @@ from raymia.models.causal.generation import continue_tokens
 from raymia.models.causal.model import CausalLM
 from raymia.models.causal.rendering import RenderingError
 from raymia.models.causal.training import Training
-from raymia.prepare.fine_tune import Progress
+from raymia.prepare.trainer import Progress
 from raymia.spec import SelfPromptReference
 from raymia.util.draws import stream_key
 from raymia.util.errors import InputError

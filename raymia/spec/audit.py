@@ -145,6 +145,12 @@ class AuditSpec(Strict):
     output: str = Field(default="raymia-run", description="folder of report, scores and metrics")
     store: str = Field(default="raymia-store", description="folder of the evidence store")
     seed: int = Field(default=0, ge=0, description="every draw is a function of it")
+    from_training: str | None = Field(
+        default=None,
+        description="`manifest.json` of `raymia train`, or its folder: records, targets, "
+        "`training` and the reference `base` are those of the training, where this file does not "
+        "say otherwise",
+    )
     records: Annotated[RecordsSection, RECORDS] = Field(description="the records that are scored")
     targets: list[AnyTarget] = Field(min_length=1, description="the checkpoints under audit")
     training: TrainingSpec | None = Field(

@@ -8,6 +8,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -29,18 +30,22 @@ from raymia.spec import (
     TrainingSpec,
 )
 from raymia.spec.base import RenamedKeyWarning
+from raymia.spec.from_training import with_training
 from raymia.spec.kinds import Kinds, MadeReference, tags_of
+from raymia.spec.methods import METHODS
 from raymia.spec.neighbors import NEIGHBORS
 from raymia.spec.records import RECORDS
 from raymia.spec.references import REFERENCES
 from raymia.spec.strict_yaml import parse_yaml
 from raymia.spec.training import BASE_TEMPLATE
+from raymia.storage.manifest import is_manifest
 from raymia.storage.refusals import refusals
 from raymia.util.errors import InputError
 from raymia.util.plugins import is_file, load_plugins
 from raymia.util.regular_files import check_is_file
 
 Model = TypeVar("Model", bound=ModelSpec)
+Spec = TypeVar("Spec", bound=BaseModel)
 TARGETS = {kind.__name__ for kind in (TargetSpec, TargetSetSpec, EndpointTarget, SamplesTarget)}
 
 
@@ -77,20 +82,34 @@ def read_spec(path: str | Path, plugins: Iterable[str] = ()) -> AuditSpec:
         As :func:`load_spec`.
     """
     path = Path(path)
+    content = read_mapping(path, "audit file", "`raymia demo` writes one that you can start from")
+    folder = path.resolve().parent
+    if is_manifest(content):
+        content = {"from_training": path.name}
+    content = with_training(content, folder, str(path))
+    _learn_kind(content, folder, plugins)
+    return parse_spec(content, str(path))
+
+
+def read_mapping(path: Path, what: str, hint: str) -> dict[str, Any]:
+    """The keys of a YAML file.
+
+    Parameters
+    ----------
+    what : the file is, as "audit file".
+    hint : what to do where it is not there.
+    """
     with refusals(path, "YAML"):
         if not os.path.lexists(path):
-            raise InputError(
-                f"{path}: no such audit file; `raymia demo` writes one that you can start from"
-            )
+            raise InputError(f"{path}: no such {what}; {hint}")
         check_is_file(path)
         content = parse_yaml(path.read_text(encoding="utf-8"), path)
     if not isinstance(content, dict):
         raise InputError(
-            f"{path}: the audit file should be a mapping of keys, but it is "
+            f"{path}: the {what} should be a mapping of keys, but it is "
             f"{'empty' if content is None else f'a {type(content).__name__}'}"
         )
-    _learn_kind(content, path.resolve().parent, plugins)
-    return parse_spec(content, str(path))
+    return content
 
 
 def _learn_kind(content: dict[str, Any], folder: Path, plugins: Iterable[str]) -> None:
@@ -109,23 +128,28 @@ def parse_spec(content: dict[str, Any], where: str) -> AuditSpec:
 
     Keys that stand there by an earlier name are noted on standard error.
     """
+    return parse_as(AuditSpec, content, where)
+
+
+def parse_as(model: type[Spec], content: dict[str, Any], where: str) -> Spec:
+    """Validate a mapping as a file of some kind; see :func:`parse_spec`."""
     try:
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always", RenamedKeyWarning)
-            spec = AuditSpec.model_validate(content)
+            spec = model.model_validate(content)
         for note in dict.fromkeys(str(warning.message) for warning in notes):
             print(f"note: {where}: {note}", file=sys.stderr)
         return spec
     except ValidationError as error:
-        problems = [f"{where}: {_describe(item)}" for item in error.errors()]
+        problems = [f"{where}: {_describe(model, item)}" for item in error.errors()]
         raise InputError(problems) from None
 
 
-def _describe(error: Any) -> str:
+def _describe(model: type[BaseModel], error: Any) -> str:
     loc = tuple(error["loc"])
     place = f"{_dotted(loc)}: " if loc else ""
     if error["type"] == "extra_forbidden":
-        known = _fields_at(AuditSpec, loc[:-1])
+        known = _fields_at(model, loc[:-1])
         near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{place}unknown key; {hint}Known keys here: {', '.join(sorted(known))}"
@@ -149,12 +173,12 @@ def _dotted(loc: tuple[Any, ...]) -> str:
 
 def _is_union_tag(loc: tuple[Any, ...], part: Any, previous: Any) -> bool:
     """Pydantic puts a union's tag into the place: targets.0.TAG.key, references.NAME.TAG.key,
-    neighbors.TAG.key, records.TAG.key."""
+    neighbors.TAG.key, records.TAG.key, method.TAG.key."""
     if loc[0] == "references":
         return len(loc) > 2 and previous == loc[1] and part in REFERENCES.tags
     if loc[0] == "targets":
         return part in TARGETS
-    sections = {"neighbors": NEIGHBORS, "records": RECORDS}
+    sections = {"neighbors": NEIGHBORS, "records": RECORDS, "method": METHODS}
     return previous == loc[0] in sections and part in sections[loc[0]].tags
 
 
@@ -196,18 +220,21 @@ def _unwrap(kind: Any) -> list[Any]:
 
 def with_absolute_paths(spec: AuditSpec, folder: Path) -> AuditSpec:
     """Resolve every relative path of a spec against the folder of its audit file."""
+    return with_paths(spec, partial(absolute_data, folder), partial(absolute_weights, folder))
 
-    def data(path: str) -> str:
-        return path if is_url(path) else _absolute(folder, path)
 
-    def weights(path: str) -> str:
-        if is_url(path):
-            return path
-        local = _absolute(folder, path)
-        # A name that is no folder may be a hub name: left as it is, refused later if it is not.
-        return local if os.path.lexists(local) or _is_local(path) else path
+def absolute_data(folder: Path, path: str) -> str:
+    """The path of a file or folder that is named in a file of a folder."""
+    return path if is_url(path) else _absolute(folder, path)
 
-    return with_paths(spec, data, weights)
+
+def absolute_weights(folder: Path, path: str) -> str:
+    """The path of a model that is named in a file of a folder, or its name in the hub."""
+    if is_url(path):
+        return path
+    local = _absolute(folder, path)
+    # A name that is no folder may be a hub name: left as it is, refused later if it is not.
+    return local if os.path.lexists(local) or _is_local(path) else path
 
 
 def _absolute(folder: Path, path: str) -> str:
@@ -265,7 +292,7 @@ def with_paths(
         corpus = corpus.model_copy(update={"files": [data(p) for p in corpus.files]})
     return spec.model_copy(
         update={
-            "training": _training_paths(spec.training, data),
+            "training": training_paths(spec.training, data),
             "output": data(spec.output),
             "store": data(spec.store),
             "records": records,
@@ -283,7 +310,7 @@ def _target_paths(
 ) -> AnyTarget:
     if isinstance(target, EndpointTarget):
         tokenizer = None if target.tokenizer is None else weights(target.tokenizer)
-        training = _training_paths(target.training, data)
+        training = training_paths(target.training, data)
         return target.model_copy(update={"tokenizer": tokenizer, "training": training})
     if isinstance(target, SamplesTarget):
         return target.model_copy(update={"samples": [data(path) for path in target.samples]})
@@ -293,16 +320,17 @@ def _target_paths(
         patterns = {key: [data(p) for p in getattr(target, key)] for key in ("models", "adapters")}
         found = {"model": model, "manifest": manifest, **patterns}
         return target.model_copy(
-            update={**found, "training": _training_paths(target.training, data)}
+            update={**found, "training": training_paths(target.training, data)}
         )
     return _model_paths(target, weights).model_copy(
-        update={"training": _training_paths(target.training, data)}
+        update={"training": training_paths(target.training, data)}
     )
 
 
-def _training_paths(
+def training_paths(
     training: TrainingSpec | None, data: Callable[[str], str]
 ) -> TrainingSpec | None:
+    """Replace every path of what is said of a training; see :func:`with_paths`."""
     if training is None:
         return None
     own = {key: getattr(training, key) for key in ("config", "template")}

@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.model import CausalLM
-from raymia.prepare import fine_tune as fine_tune_module
-from raymia.prepare.fine_tune import encode_for_training, fine_tune, mean_loss, pad_batch
+from raymia.prepare import trainer
+from raymia.prepare.fine_tune import encode_for_training, fine_tune, mean_loss
+from raymia.prepare.trainer import pad_batch
 from raymia.spec import FineTuneSpec
 from raymia.util.errors import InputError
 
@@ -168,12 +169,12 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
-from raymia.prepare import fine_tune
+from raymia.prepare import fine_tune, trainer
 from raymia.spec import FineTuneSpec
 
 torch.set_num_threads(1)  # as tests do
 given = json.loads(sys.argv[1])
-fine_tune.SAVE_SECONDS = 0
+trainer.SAVE_SECONDS = 0
 
 def progress(done, total):
     if done == given["last"]:
@@ -213,7 +214,7 @@ def test_a_killed_training_goes_on_and_ends_as_an_undisturbed_one(tmp_path, lora
 
 
 def test_what_another_training_left_is_not_gone_on_with(tmp_path, monkeypatch):
-    monkeypatch.setattr(fine_tune_module, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(trainer, "SAVE_SECONDS", 0)
 
     def stop(done, _):
         if done == 4:

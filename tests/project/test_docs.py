@@ -10,8 +10,10 @@ import pytest
 import yaml
 from make_docs import (
     END,
-    audit_file_page,
+    FILES,
+    file_page,
     metrics_schema,
+    page_name,
     with_attacks_table,
     with_rooms_table,
     with_strengths_table,
@@ -20,17 +22,30 @@ from pydantic import BaseModel
 
 import raymia.spec
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS
-from raymia.spec.file import parse_spec
+from raymia.spec.file import parse_as, parse_spec
+from raymia.spec.target_training import TargetTrainingSpec
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_page_on_the_audit_file_is_current() -> None:
-    page = (ROOT / "docs" / "audit-file.md").read_text(encoding="utf-8")
-    assert page == audit_file_page(), "run `make docs`"
+@pytest.mark.parametrize("what", FILES)
+def test_the_page_on_a_file_that_is_written_by_hand_is_current(what: str) -> None:
+    page = (ROOT / "docs" / page_name(what)).read_text(encoding="utf-8")
+    assert page == file_page(what), "run `make docs`"
+    assert "|  |" not in page, "every key is described"
     headings = re.findall(r"^## (.+)$", page, re.M)
     assert len(headings) == len({*headings}), "no two sections have one name"
     assert not re.search(r"^\|---.*\n(?!\|)", page, re.M), "no table is empty"
+
+
+def test_the_page_on_training_shows_files_that_parse() -> None:
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.S)]
+    assert any("base" in block for block in blocks)
+    for block in blocks:
+        if "from_training" not in block:
+            parse_as(TargetTrainingSpec, {"output": "o", "base": "b", "records": {"files": "f"}}
+                     | block, "docs/training.md")  # fmt: skip
 
 
 def test_the_schema_of_the_metrics_is_current() -> None:

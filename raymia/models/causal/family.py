@@ -88,7 +88,7 @@ def _load_base(checkpoint: CausalCheckpoint) -> Any:
             dtype=dtype,
             device_map="auto" if torch.cuda.is_available() else None,
             trust_remote_code=checkpoint.trust_remote_code,
-            **_quantization(checkpoint.quantization, dtype),
+            **quantization_options(checkpoint.quantization, dtype),
             **checkpoint.gguf,
         )
     except InputError:
@@ -114,7 +114,7 @@ def neutral_generation(config: Any) -> Any:
     return GenerationConfig(**{name: getattr(config, name, None) for name in tokens})
 
 
-def _quantization(name: str, dtype: torch.dtype) -> dict[str, Any]:
+def quantization_options(name: str, dtype: torch.dtype) -> dict[str, Any]:
     """What transformers is told of a quantization. It is told nothing where none is asked for: None
     would stand for that of the checkpoint's own config too."""
     if name == "none":

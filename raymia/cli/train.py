@@ -1,0 +1,50 @@
+"""`raymia train`: train a language model whose members are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+TrainingFile = Annotated[Path, typer.Argument(help="the training file", metavar="TRAINING.YAML")]
+
+
+def train(file: TrainingFile) -> Any:
+    """Train a language model on members that are known, and write what an audit reads.
+
+    Run it again after a kill: it goes on, and ends as it would have ended. Audit what it made with
+    `raymia audit FOLDER/manifest.json`.
+    """
+    from rich.console import Console
+
+    from raymia.report.training_table import trained_table
+    from raymia.run.train import run_training
+    from raymia.spec.training_file import load_training
+
+    console, spec = Console(), load_training(file)
+    manifest = run_training(spec)
+    console.print(trained_table(manifest))
+    console.print(f"manifest: {spec.output}/manifest.json", highlight=False, soft_wrap=True)
+    return manifest
+
+
+def print_training_plan(file: Path, console: Console) -> None:
+    """Print the plan of a training; loads no model."""
+    from raymia.modalities.texts.target_training import resolve_target_training
+    from raymia.plan.training import estimate_training
+    from raymia.report.training_table import training_plan_table
+    from raymia.spec.training_file import load_training
+
+    spec = load_training(file)
+    found = resolve_target_training(spec)
+    expected = estimate_training(found.plan, found.counted, found.tokens)
+    console.print(
+        training_plan_table(
+            spec.name, found.plan, found.counted, expected, found.set_aside, found.assumed
+        )
+    )

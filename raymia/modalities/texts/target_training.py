@@ -1,0 +1,198 @@
+"""What a training file names, resolved and checked before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from raymia.inputs.base import Problems
+from raymia.modalities.texts.resolve_training import resolve_training
+from raymia.models.causal.rendering import TrainedReader
+from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
+from raymia.models.causal.training import Training
+from raymia.models.tokenizers import tokenizer_of
+from raymia.prepare.text_split import Record, TextSplit, draw_members
+from raymia.prepare.train_target import TargetTraining
+from raymia.prepare.tuning import Counted, check_method
+from raymia.records.base import RecordSet, SetAside
+from raymia.records.structured import format_of_records, read_records
+from raymia.spec import ModelSpec, RecordFormat, TextRecordsSpec
+from raymia.spec.methods import PrefixMethod, PTuningMethod
+from raymia.spec.target_training import TargetTrainingSpec, TrainedRecordsSpec
+from raymia.storage.files import check_can_write
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest
+from raymia.util.pieces import pieces
+
+FIRST = 4_000
+"""Records among which those are chosen that the training is tried on."""
+
+
+@dataclass(frozen=True)
+class ResolvedTraining:
+    """Everything that a training file names.
+
+    Attributes
+    ----------
+    kind : format of the records.
+    assumed : what the file does not say of how records are read, each as a sentence.
+    tokens : of the members, padding left out, for one pass over them.
+    """
+
+    spec: TargetTrainingSpec
+    plan: TargetTraining
+    split: TextSplit
+    kind: RecordFormat
+    counted: Counted
+    set_aside: tuple[SetAside, ...]
+    assumed: tuple[str, ...]
+    tokens: int
+
+
+def resolve_target_training(spec: TargetTrainingSpec) -> ResolvedTraining:
+    """Read and check everything of a training, and report all problems together.
+
+    Raises
+    ------
+    InputError
+        With every problem found.
+    """
+    problems = Problems()
+    attempt = problems.attempt
+    attempt(check_can_write, spec.output, "output")
+    if "://" in spec.output:
+        problems.found.append(f"output: {spec.output} should be a folder of this machine")
+    model = ModelSpec(**spec.base.model_dump())
+    base = attempt(resolve_causal_lm, model, "base.model", on_gpu=False)
+    counted = None if base is None else attempt(check_method, spec.method, base, "method")
+    given = _as_audited(spec.records)
+    kind = attempt(format_of_records, given)
+    records = None if kind is None else attempt(read_records, given, kind)
+    problems.refuse()
+    assert base is not None
+    assert counted is not None
+    assert kind is not None
+    assert records is not None
+
+    payloads = records.table["payload"].slice(0, FIRST).to_pylist()
+    read = resolve_training(spec.training, kind, spec.records.side, base, payloads, "training")
+    assert read is not None, "a training that is said is resolved"
+    assumed = tuple(one for one in read.assumed if "no record was cut" not in one)
+    training = _within_context(read.training, base, spec)
+    usable = _usable(records, base, training)
+    split = _split(spec, usable)
+    batch = spec.trainer.per_device_train_batch_size * spec.trainer.gradient_accumulation_steps
+    if len(split.members) < batch:
+        raise InputError(
+            f"trainer: {len(split.members):,} members are fewer than one step takes ({batch:,} = "
+            "per_device_train_batch_size x gradient_accumulation_steps); give more records, or "
+            "make either smaller"
+        )
+    plan = TargetTraining(
+        base=base,
+        method=spec.method,
+        trainer=spec.trainer,
+        training=training,
+        members=split.members,
+        held_out=split.held_out,
+        seed=spec.seed,
+        out=Path(spec.output),
+        run=_run(spec, base, training, split),
+    )
+    return ResolvedTraining(
+        spec, plan, split, kind, counted, tuple(usable.set_aside), assumed, usable.tokens(split)
+    )
+
+
+def _as_audited(records: TrainedRecordsSpec) -> TextRecordsSpec:
+    """The section of an audit that reads the same records."""
+    columns = {
+        key: getattr(records, key)
+        for key in ("format", "side", "text_column", "group_column")
+        if key in records.model_fields_set
+    }
+    if records.files:
+        return TextRecordsSpec(candidates=records.files, **columns)
+    return TextRecordsSpec(members=records.members, non_members=records.held_out, **columns)
+
+
+def _within_context(
+    training: Training, base: CausalCheckpoint, spec: TargetTrainingSpec
+) -> Training:
+    """The training with the length that records are cut to, which the model has room for."""
+    context = base.facts.context
+    if context is None:
+        return training
+    method = spec.method
+    virtual = method.num_virtual_tokens if isinstance(method, PrefixMethod | PTuningMethod) else 0
+    room = context - virtual
+    wanted = training.max_length
+    if room < 2 or (wanted is not None and wanted > room):
+        beside = f", {virtual} of them virtual" if virtual else ""
+        raise InputError(
+            f"training.max_length: {wanted or 2:,} tokens do not fit the base, which reads "
+            f"{context:,}{beside}; {max(room, 0):,} is the most"
+        )
+    return replace(training, max_length=wanted or room)
+
+
+@dataclass(frozen=True)
+class _Usable:
+    """Records that the training can read, by class, and those that it cannot."""
+
+    records: list[tuple[bool | None, Record]]
+    texts: list[str]
+    lengths: dict[str, int]
+    set_aside: list[SetAside]
+
+    def tokens(self, split: TextSplit) -> int:
+        return sum(self.lengths[record.id] for record in split.members)
+
+
+def _usable(records: RecordSet, base: CausalCheckpoint, training: Training) -> _Usable:
+    reader = TrainedReader(tokenizer_of(base), training)
+    found = _Usable([], [], {}, list(records.set_aside))
+    rows: list[dict[str, Any]] = records.table.to_pylist()
+    reads = [one for piece in pieces([r["payload"] for r in rows]) for one in reader.read(piece)]
+    for row, read in zip(rows, reads, strict=True):
+        record = Record(row["record_id"], row["payload"], row["group"])
+        if read.error is not None:
+            found.set_aside.append(SetAside(record.id, record.id, read.error))
+            continue
+        found.records.append((row["is_member"], record))
+        found.texts.append(reader.text(record.payload))
+        found.lengths[record.id] = len(read.ids)
+    return found
+
+
+def _split(spec: TargetTrainingSpec, usable: _Usable) -> TextSplit:
+    if spec.records.files:
+        return draw_members([r for _, r in usable.records], usable.texts, spec.split, spec.seed)
+    members, held_out = (
+        tuple(record for is_member, record in usable.records if is_member is side)
+        for side in (True, False)
+    )
+    for side, key in ((members, "members"), (held_out, "held_out")):
+        if not side:
+            reasons = sorted({one.reason for one in usable.set_aside})
+            raise InputError(
+                f"records.{key}: not one record that can be trained on ({'; '.join(reasons)})"
+            )
+    return TextSplit(members, held_out)
+
+
+def _run(
+    spec: TargetTrainingSpec, base: CausalCheckpoint, training: Training, split: TextSplit
+) -> str:
+    return digest(
+        {
+            "base": base.fingerprint,
+            "method": spec.method.model_dump(),
+            "trainer": spec.trainer.model_dump(),
+            "training": training.key_parts(),
+            "members": [record.id for record in split.members],
+            "held_out": [record.id for record in split.held_out],
+            "seed": spec.seed,
+        }
+    )

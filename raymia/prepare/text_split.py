@@ -1,0 +1,135 @@
+"""Members and held-out records of a language model that is trained here, as an audit reads them."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raymia.records.conversations import content_of
+from raymia.shift.copies import copied_texts, linked
+from raymia.spec import RecordFormat
+from raymia.spec.target_training import SplitSpec
+from raymia.util.draws import generator
+from raymia.util.errors import InputError
+
+GROUP_COLUMN = "group"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record that can be trained on.
+
+    Attributes
+    ----------
+    id, payload : as audits have them.
+    group : that it is trained on together with; None for none.
+    """
+
+    id: str
+    payload: str
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class TextSplit:
+    """Which records are trained on, and which are held out.
+
+    Attributes
+    ----------
+    near_repetitions : records that were put together because they are nearly alike.
+    """
+
+    members: tuple[Record, ...]
+    held_out: tuple[Record, ...]
+    near_repetitions: int = 0
+
+
+def draw_members(
+    records: Sequence[Record], texts: Sequence[str], spec: SplitSpec, seed: int
+) -> TextSplit:
+    """Draw at random which records are trained on; records that belong together stay together.
+
+    Who belongs together is of one group, or nearly alike. Which goes where is a function of the
+    seed and of the records, whatever their order.
+
+    Parameters
+    ----------
+    texts : what is compared of each record.
+
+    Raises
+    ------
+    InputError
+        If none would be trained on, or none held out.
+    """
+    order = sorted(range(len(records)), key=lambda row: records[row].id)
+    records, texts = [records[row] for row in order], [texts[row] for row in order]
+    units, alike = _units(records, texts, spec)
+    drawn = generator(seed, "text split").permutation(len(units)).tolist()
+    inside: set[int] = set()
+    if spec.inclusion == "randomized":
+        coins = generator(seed, "inclusion").random(len(units)) < 0.5
+        inside = {row for unit, coin in zip(units, coins, strict=True) if coin for row in unit}
+    else:
+        wanted = round(spec.members * len(records))
+        for number in drawn:
+            if len(inside) + len(units[number]) <= wanted:
+                inside |= {*units[number]}
+    if not inside or len(inside) == len(records):
+        raise InputError(
+            f"split: of {len(records):,} records in {len(units):,} groups, {len(inside):,} would "
+            "be trained on; some must be, and some held out: give more records, smaller groups, or "
+            "another share as `members`"
+        )
+    grouped = _grouped(records, units)
+    return TextSplit(
+        tuple(one for row, one in enumerate(grouped) if row in inside),
+        tuple(one for row, one in enumerate(grouped) if row not in inside),
+        alike,
+    )
+
+
+def written(records: Iterable[Record], kind: RecordFormat, *, grouped: bool) -> bytes:
+    """Records as JSONL, which every format can be written in.
+
+    Parameters
+    ----------
+    grouped : whether they have a column of groups.
+    """
+    lines = []
+    for record in records:
+        is_text = kind == "text"
+        row: dict[str, Any] = {"text": record.payload} if is_text else content_of(record.payload)
+        if grouped:
+            row[GROUP_COLUMN] = record.group
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    return "".join(lines).encode()
+
+
+def _units(
+    records: Sequence[Record], texts: Sequence[str], spec: SplitSpec
+) -> tuple[list[list[int]], int]:
+    """Rows that belong together, and how many do because they are nearly alike."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row, record in enumerate(records):
+        if record.group is not None:
+            groups[record.group].append(row)
+    alike = copied_texts(texts) if spec.near_repetitions == "together" else []
+    together = [*groups.values(), *alike]
+    pairs = [(rows[0], other) for rows in together for other in rows[1:]]
+    units = linked(pairs)
+    alone = {*range(len(records))} - {row for unit in units for row in unit}
+    return sorted([*units, *([row] for row in alone)]), sum(map(len, alike))
+
+
+def _grouped(records: Sequence[Record], units: Sequence[Sequence[int]]) -> list[Record]:
+    """Records with the name of their unit, where it has others."""
+    found = list(records)
+    for unit in units:
+        names = sorted({records[row].group or "" for row in unit} - {""})
+        name = names[0] if names else records[unit[0]].id if len(unit) > 1 else None
+        for row in unit:
+            found[row] = Record(records[row].id, records[row].payload, name)
+    return found

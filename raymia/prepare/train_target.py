@@ -1,0 +1,262 @@
+"""Training a language model whose members are known, and its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raymia.models.causal.model import CausalLM
+from raymia.models.causal.rendering import TrainedReader
+from raymia.models.causal.resolver import CausalCheckpoint
+from raymia.models.causal.training import Training
+from raymia.prepare.fine_tune import MAX_MEASURED, mean_loss
+from raymia.prepare.text_split import Record
+from raymia.prepare.trainer import (
+    KeptTraining,
+    Progress,
+    quiet,
+    run_trainer,
+    trained_parameters,
+    training_row,
+)
+from raymia.prepare.tuning import check_passes, load_to_train, measured
+from raymia.spec.methods import Method
+from raymia.spec.target_training import TrainerSpec
+from raymia.storage.files import Folder
+from raymia.storage.scratch import scratch
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest_file
+
+CHECKPOINT = "checkpoint-"
+FACTS_FILE = "facts.json"
+STATE_FOLDER = "training"
+BATCH_TOKENS = 8_192
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TargetTraining:
+    """Everything that a training is a function of.
+
+    Attributes
+    ----------
+    base : read as the training reads records.
+    out : the folder of the checkpoints.
+    run : hash of all the rest, by content.
+    """
+
+    base: CausalCheckpoint
+    method: Method
+    trainer: TrainerSpec
+    training: Training
+    members: tuple[Record, ...]
+    held_out: tuple[Record, ...]
+    seed: int
+    out: Path
+    run: str
+
+    @property
+    def steps(self) -> int:
+        """Steps of the optimizer, unless it is stopped early."""
+        return total_steps(self.trainer, len(self.members))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What transformers' TrainingArguments are told."""
+        own = self.trainer.model_dump(
+            exclude={
+                "warmup_ratio", "warmup_steps", "max_steps", "save_strategy", "save_steps",
+                "early_stopping_patience", "early_stopping_threshold",
+            }
+        )  # fmt: skip
+        # A number below one is a share of the steps to transformers.
+        own["warmup_steps"] = self.trainer.warmup_steps or self.trainer.warmup_ratio
+        return {**own, "max_steps": self.trainer.max_steps or -1}
+
+
+def total_steps(trainer: TrainerSpec, members: int) -> int:
+    """Steps of the optimizer for a number of members."""
+    if trainer.max_steps is not None:
+        return trainer.max_steps
+    return math.ceil(trainer.num_train_epochs * steps_per_epoch(trainer, members))
+
+
+def steps_per_epoch(trainer: TrainerSpec, members: int) -> int:
+    """Steps of the optimizer for one pass over the members; the last may have fewer records."""
+    batches = math.ceil(members / trainer.per_device_train_batch_size)
+    return math.ceil(batches / trainer.gradient_accumulation_steps)
+
+
+def train_target(plan: TargetTraining, progress: Progress) -> tuple[list[Facts], Facts]:
+    """Train, from where it was stopped, and keep checkpoints.
+
+    Returns
+    -------
+    The facts of each checkpoint, in order, and those of the training.
+
+    Raises
+    ------
+    InputError
+        If the folder has checkpoints of another training.
+    RaymiaError
+        If the loss is no number at some step.
+    """
+    quiet()
+    kept = KeptTraining(plan.out / STATE_FOLDER, plan.run)
+    tokenizer = plan.base.tokenizer_source.load()
+    model = load_to_train(plan.base, plan.method, plan.seed)
+    rows = encode(plan.members, tokenizer, plan.training)
+    check_passes(model, plan.method, rows[0])
+    checkpoints = Checkpoints(plan, model, tokenizer)
+    steps = run_trainer(
+        model,
+        rows,
+        plan.options,
+        kept,
+        seed=plan.seed,
+        progress=progress,
+        after_step=checkpoints.after_step,
+    )
+    facts = {
+        "steps": steps,
+        "stopped_early": steps < plan.steps,
+        "trainable_parameters": sum(p.numel() for p in trained_parameters(model).values()),
+        "seconds": round(kept.seconds, 3),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+    }
+    return checkpoints.facts, facts
+
+
+def finish(plan: TargetTraining) -> None:
+    """Remove where the training stood; what it made is complete."""
+    shutil.rmtree(plan.out / STATE_FOLDER, ignore_errors=True)
+
+
+def encode(
+    records: Sequence[Record], tokenizer: Any, training: Training
+) -> list[dict[str, list[int]]]:
+    """Tokens of records as the training reads them, and labels, -100 where there is no loss."""
+    rows = []
+    payloads = [record.payload for record in records]
+    for record, read in zip(
+        records, TrainedReader(tokenizer, training).read(payloads), strict=True
+    ):
+        row = training_row(read)
+        if row is None:
+            raise InputError(f"record {record.id}: {read.error or 'no token carries a loss'}")
+        rows.append(row)
+    return rows
+
+
+class Checkpoints:
+    """Checkpoints of a training: when they are kept, what is said of each, when they end it.
+
+    What was kept before a kill is found again, so that the training goes on as if undisturbed.
+    """
+
+    def __init__(self, plan: TargetTraining, model: Any, tokenizer: Any) -> None:
+        self._plan, self._model, self._tokenizer = plan, model, tokenizer
+        self._known = {int(facts["step"]): facts for facts in kept_checkpoints(plan.out, plan.run)}
+        self._last = 0
+
+    @property
+    def facts(self) -> list[Facts]:
+        """Those of the checkpoints that the training has come to, in order."""
+        return [self._known[step] for step in sorted(self._known) if step <= self._last]
+
+    def after_step(self, step: int, epoch: float) -> bool | None:
+        """See :data:`raymia.prepare.trainer.AfterStep`."""
+        self._last = step
+        if not self._is_due(step):
+            return None
+        if step not in self._known:
+            # What is trained next must not depend on whether this was kept before a kill.
+            with torch.random.fork_rng():
+                self._known[step] = self._keep(step, epoch)
+        return not self._should_stop()
+
+    def _is_due(self, step: int) -> bool:
+        trainer = self._plan.trainer
+        per_epoch = steps_per_epoch(trainer, len(self._plan.members))
+        every = {"epoch": per_epoch, "steps": trainer.save_steps, "no": None}[trainer.save_strategy]
+        return step >= self._plan.steps or (every is not None and step % every == 0)
+
+    def _should_stop(self) -> bool:
+        patience = self._plan.trainer.early_stopping_patience
+        losses = [facts["held_out_loss"] for facts in self.facts]
+        if patience is None or any(loss is None for loss in losses):
+            return False
+        best, since = math.inf, 0
+        for loss in losses:
+            is_better = loss < best - self._plan.trainer.early_stopping_threshold
+            best, since = (loss, 0) if is_better else (best, since + 1)
+        return since >= patience
+
+    def _keep(self, step: int, epoch: float) -> Facts:
+        plan, model = self._plan, self._model
+        answers = CausalLM(
+            model, self._tokenizer, batch_tokens=BATCH_TOKENS, training=plan.training
+        )
+        with measured(model):
+            losses = {
+                f"{name}_loss": _number(mean_loss(answers, [r.payload for r in records]))
+                for name, records in (
+                    ("train", plan.members[:MAX_MEASURED]),
+                    ("held_out", plan.held_out[:MAX_MEASURED]),
+                )
+            }
+            facts = {
+                "folder": f"{CHECKPOINT}{step}",
+                "step": step,
+                "epoch": round(epoch, 6),
+                **losses,
+                "run": plan.run,
+            }
+            with scratch() as folder:
+                model.save_pretrained(folder)
+                self._tokenizer.save_pretrained(folder)
+                (folder / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+                Folder(str(plan.out)).commit_folder(folder, f"{CHECKPOINT}{step}", FACTS_FILE)
+        return facts
+
+
+def kept_checkpoints(out: Path, run: str) -> list[Facts]:
+    """The facts of the checkpoints in a folder.
+
+    Raises
+    ------
+    InputError
+        If one is of another training.
+    """
+    found = []
+    for file in sorted(out.glob(f"{CHECKPOINT}*/{FACTS_FILE}")):
+        facts: Facts = json.loads(file.read_text("utf-8"))
+        if facts.get("run") != run:
+            raise InputError(
+                f"{file.parent} is of a training with other records, settings, seed or base; "
+                "remove the folder, or name another as `output`"
+            )
+        found.append(facts)
+    return found
+
+
+def hashes(out: Path, checkpoints: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Hashes of the weights and configs of checkpoints, by name."""
+    return {
+        f"{facts['folder']}/{file.name}": digest_file(file)
+        for facts in checkpoints
+        for file in sorted((out / facts["folder"]).iterdir())
+        if file.suffix in (".safetensors", ".json", ".jinja")
+    }
+
+
+def _number(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None

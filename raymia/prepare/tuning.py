@@ -1,0 +1,224 @@
+"""What of a language model is trained: its weights, or an adapter of PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raymia.models.causal.facts import LOADS, has_own_code, read_causal_config
+from raymia.models.causal.family import quantization_options
+from raymia.models.causal.resolver import CausalCheckpoint
+from raymia.models.fit import Described, build_hollow, in_silence
+from raymia.models.whole_weights import load_whole
+from raymia.prepare.trainer import pad_batch
+from raymia.spec.methods import Ia3Method, LowRank, Method, PrefixMethod
+from raymia.util.caller import silenced
+from raymia.util.errors import InputError, first_line
+from raymia.util.listing import listed
+from raymia.util.optional import require
+
+TRAINED_ON = frozenset({"nf4", "fp4", "int8"})
+"""Quantizations that gradients pass through, so that an adapter can be trained on them."""
+NEEDS_NUMBERS = "meta tensor"
+"""In errors of methods that compute with the base's weights when they are set up."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Numbers in the weights; None where they cannot be told without loading them.
+
+    Attributes
+    ----------
+    trained, all : those that are trained, and all with the base's.
+    """
+
+    trained: int | None
+    all: int | None
+
+
+def check_method(method: Method, base: CausalCheckpoint, where: str) -> Counted:
+    """Refuse a method that the base cannot be trained by; loads nothing.
+
+    Raises
+    ------
+    InputError
+        For quantized weights that cannot be trained, layers that are not there, and whatever PEFT
+        does not take.
+    """
+    saved_as = base.facts.saved_as
+    if saved_as is not None and (method.peft is None or saved_as not in TRAINED_ON):
+        raise InputError(
+            f"base.model: {base.path} was saved quantized ({saved_as}), and "
+            + (
+                "quantized weights cannot be trained themselves; give the model that it was made "
+                "from, or a method that trains an adapter"
+                if method.peft is None
+                else f"no gradient passes through such weights, as it does through "
+                f"{listed(sorted(TRAINED_ON))}; give the model that it was made from"
+            )
+        )
+    if method.peft is not None:
+        require("peft", "adapters", where)
+    if method.quantized:
+        require("bitsandbytes", "quantized models", where)
+    with in_silence(), silenced("bitsandbytes"):  # which PEFT imports
+        config = read_causal_config(Path(base.path), None, base.trust_remote_code, "base.model")
+        if has_own_code(config, base.trust_remote_code):
+            return Counted(None, None)
+        model = build_hollow(Described(LOADS, "", frozenset(), config))
+        _check_layers(method, model, where)
+        if method.quantized and saved_as is None and not _quantizable(model):
+            raise InputError(
+                f"{where}: bitsandbytes quantizes no layer of a {base.facts.model_type}, so that "
+                "it would be LoRA on whole weights; take `lora`"
+            )
+        try:
+            if method.peft is not None:
+                with torch.device("meta"):
+                    model = _adapted(model, method, low_cpu_mem_usage=True)
+        except Exception as error:  # whatever PEFT stumbles over
+            if NEEDS_NUMBERS in str(error):
+                return Counted(None, None)
+            raise InputError(
+                f"{where}: PEFT cannot train a {base.facts.model_type} by {method.kind}: "
+                f"{first_line(error)}; name `target_modules` among the layers "
+                f"{listed(_layers(model), 12)}, or take another method"
+            ) from None
+        return Counted(
+            sum(one.numel() for one in model.parameters() if one.requires_grad),
+            sum(one.numel() for one in model.parameters()),
+        )
+
+
+def load_to_train(base: CausalCheckpoint, method: Method, seed: int) -> Any:
+    """The base with what is trained on it.
+
+    Weights that are trained are in float32; a GPU holds a base under an adapter in bfloat16.
+    """
+    from transformers import AutoModelForCausalLM
+
+    on_gpu, is_adapter = torch.cuda.is_available(), method.peft is not None
+    dtype = torch.bfloat16 if on_gpu and is_adapter else torch.float32
+    is_quantized = method.quantized or base.facts.saved_as is not None
+    quantization = "nf4" if method.quantized and base.facts.saved_as is None else "none"
+    torch.manual_seed(seed)
+    model = load_whole(
+        AutoModelForCausalLM,
+        base.path,
+        dtype=dtype,
+        device_map={"": 0} if on_gpu and is_quantized else None,
+        trust_remote_code=base.trust_remote_code,
+        **quantization_options(quantization, dtype),
+    )
+    if is_quantized:
+        from peft import prepare_model_for_kbit_training
+
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    torch.manual_seed(seed)  # the adapter's, whatever loading drew
+    return _adapted(model, method) if is_adapter else model
+
+
+def check_passes(model: Any, method: Method, row: Mapping[str, list[int]]) -> None:
+    """Refuse a model that cannot be trained on a record, whatever is in the way.
+
+    Raises
+    ------
+    InputError
+        Naming the method, and what the model says.
+    """
+    batch = {name: table.to(model.device) for name, table in pad_batch([row]).items()}
+    model.train()
+    with torch.random.fork_rng():
+        try:
+            model(**batch).loss.backward()
+        except Exception as error:  # of any kind, by what does not go together
+            raise InputError(
+                f"method: a {model.config.model_type} cannot be trained by {method.kind}: "
+                f"{first_line(error)}; take another method"
+            ) from error
+    model.zero_grad()
+
+
+@contextmanager
+def measured(model: Any) -> Iterator[None]:
+    """A model that is being trained as it answers, for a while.
+
+    bitsandbytes lays weights of 4 bits out anew once they are asked on a CPU, and could not train
+    on them further; so those layers are left as they are.
+    """
+    was_training = model.training
+    model.eval()
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.train()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _adapted(model: Any, method: Method, **options: Any) -> Any:
+    import peft
+
+    assert method.peft is not None
+    settings = method.settings
+    if isinstance(method, PrefixMethod):
+        settings |= _shared_head(model.config)
+    config = getattr(peft, method.peft)(task_type="CAUSAL_LM", **settings)
+    return peft.get_peft_model(model, config, **options)
+
+
+def _shared_head(config: Any) -> dict[str, int]:
+    """Heads and width of a prefix where all heads share keys and values, which PEFT does not see
+    in the configs that say it as `multi_query`."""
+    if not getattr(config, "multi_query", False) or getattr(
+        config, "new_decoder_architecture", False
+    ):
+        return {}
+    return {
+        "num_attention_heads": 1,
+        "token_dim": config.hidden_size // config.num_attention_heads,
+    }
+
+
+def _quantizable(model: Any) -> bool:
+    """Whether bitsandbytes quantizes a layer: those of subclasses it leaves as they are."""
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    return any(
+        type(module) is torch.nn.Linear or isinstance(module, Conv1D)
+        for module in model.modules()
+        if module is not head
+    )
+
+
+def _check_layers(method: Method, model: Any, where: str) -> None:
+    if not isinstance(method, LowRank | Ia3Method):
+        return
+    names = [name for name, _ in model.named_modules()]
+    missing = [
+        one
+        for one in method.target_modules or []
+        if not any(name == one or name.endswith(f".{one}") for name in names)
+    ]
+    if missing:
+        raise InputError(
+            f"{where}.target_modules: the model has no layer {listed(missing)}; its layers end in "
+            f"{listed(_layers(model), 12)}"
+        )
+
+
+def _layers(model: Any) -> list[str]:
+    """Last parts of the names of the layers with a matrix."""
+    found = {
+        name.rpartition(".")[2]: None
+        for name, module in model.named_modules()
+        if name and getattr(getattr(module, "weight", None), "ndim", 0) == 2
+    }
+    return list(found)

@@ -1,0 +1,59 @@
+"""A training, before and after it, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from raymia.plan.training import TrainingEstimate
+from raymia.prepare.train_target import TargetTraining
+from raymia.prepare.tuning import Counted
+from raymia.records.base import HasReason, count_reasons
+from raymia.results.wording import duration
+
+
+def training_plan_table(
+    name: str,
+    plan: TargetTraining,
+    counted: Counted,
+    expected: TrainingEstimate,
+    aside: Sequence[HasReason],
+    assumed: Sequence[str],
+) -> RenderableType:
+    """What would be trained on what, and what it will take."""
+    table = Table(title=f"Plan of training {name}", title_justify="left", show_header=False)
+    shown = "-" if counted.trained is None else f"{counted.trained:,} of {counted.all:,}"
+    rows = {
+        "base": f"{plan.base.label} ({plan.base.describe()})",
+        "method": plan.method.kind,
+        "trained weights": shown,
+        "records": f"{len(plan.members):,} members, {len(plan.held_out):,} held out",
+        "loss": f"on {plan.training.loss_on}; at most {plan.training.max_length} tokens a record",
+        "steps": f"{expected.steps:,} ({expected.steps_per_epoch:,} an epoch)",
+        "memory": "-" if expected.memory is None else f"about {expected.memory / 2**30:,.2f} GiB",
+        "time": "-" if expected.seconds is None else f"{duration(expected.seconds)} at least, here",
+        "output": str(plan.out),
+    }
+    for what, value in rows.items():
+        table.add_row(what, value)
+    lost = (f"{n} set aside: {reason}" for reason, n in count_reasons(aside).items())
+    return Group(table, *lost, *assumed)
+
+
+def trained_table(manifest: Mapping[str, Any]) -> RenderableType:
+    """The checkpoints of a training with their losses."""
+    table = Table(title=f"Training {manifest['name']}", title_justify="left")
+    table.add_column("checkpoint")
+    for heading in ("epoch", "loss of members", "held-out loss"):
+        table.add_column(heading, justify="right")
+    for one in manifest["checkpoints"]:
+        losses = (one["train_loss"], one["held_out_loss"])
+        table.add_row(
+            one["folder"],
+            f"{one['epoch']:g}",
+            *("-" if loss is None else f"{loss:.3f}" for loss in losses),
+        )
+    return table

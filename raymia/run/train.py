@@ -1,0 +1,182 @@
+"""One training from the training file to the manifest: resolve, split, train, seal."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import raymia
+from raymia.modalities.texts.target_training import ResolvedTraining, resolve_target_training
+from raymia.prepare.image_split import write_split
+from raymia.prepare.target_job import progress_bar
+from raymia.prepare.text_split import GROUP_COLUMN, written
+from raymia.prepare.train_target import Facts, finish, hashes, kept_checkpoints, train_target
+from raymia.spec.target_training import TargetTrainingSpec
+from raymia.storage.files import Folder
+from raymia.storage.lease import held, new_run_id
+from raymia.storage.manifest import MANIFEST_FILE, read_manifest, write_manifest
+from raymia.util.caller import caller_state
+from raymia.util.errors import InputError
+from raymia.util.hashing import digest, digest_bytes
+
+FILES = {"members": "members.jsonl", "non_members": "non_members.jsonl"}
+TEMPLATE_FILE = "chat_template.jinja"
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "opacus")
+VERSION = 1
+"""Of the manifest."""
+
+
+@caller_state()
+def run_training(spec: TargetTrainingSpec) -> dict[str, Any]:
+    """Train, and write records, checkpoints and manifest; a finished training is left as it is.
+
+    Returns
+    -------
+    The manifest.
+
+    Raises
+    ------
+    InputError
+        For anything wrong in what was given, before a model is loaded.
+    RaymiaError
+        If the training comes apart.
+    """
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries among themselves
+    warnings.filterwarnings("ignore", module="peft")
+    resolved = resolve_target_training(spec)
+    plan = resolved.plan
+    before = _finished(plan.out, plan.run)
+    if before is not None:
+        return before
+    kept_checkpoints(plan.out, plan.run)
+    with held(spec.output, new_run_id()):
+        files = _write_records(resolved)
+        with progress_bar(f"{spec.name}: {spec.method.kind}", plan.steps) as progress:
+            checkpoints, facts = train_target(plan, progress)
+        files |= hashes(plan.out, checkpoints)
+        manifest = write_manifest(plan.out, _manifest(resolved, files, checkpoints, facts))
+        finish(plan)
+    return manifest
+
+
+def _finished(out: Path, run: str) -> dict[str, Any] | None:
+    if not (out / MANIFEST_FILE).is_file():
+        return None
+    manifest = read_manifest(out / MANIFEST_FILE, "output")
+    if manifest["run"] != run:
+        raise InputError(
+            f"output: {out} holds a training with other records, settings, seed or base; remove "
+            "the folder, or name another"
+        )
+    return manifest
+
+
+def _write_records(resolved: ResolvedTraining) -> dict[str, str]:
+    """Write what an audit reads; returns the hashes of the files."""
+    split, kind = resolved.split, resolved.kind
+    grouped = _is_grouped(resolved)
+    contents = {
+        FILES["members"]: written(split.members, kind, grouped=grouped),
+        FILES["non_members"]: written(split.held_out, kind, grouped=grouped),
+    }
+    write_split(resolved.plan.out, contents, "records")
+    template = resolved.plan.training.template
+    if template is not None:
+        contents[TEMPLATE_FILE] = template.encode()
+        Folder(str(resolved.plan.out)).write(TEMPLATE_FILE, contents[TEMPLATE_FILE])
+    return {name: digest_bytes(content) for name, content in contents.items()}
+
+
+def _manifest(
+    resolved: ResolvedTraining,
+    files: Mapping[str, str],
+    checkpoints: list[Facts],
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    spec, plan, split = resolved.spec, resolved.plan, resolved.split
+    base = plan.base
+    records: dict[str, Any] = {
+        **{key: [name] for key, name in FILES.items()},
+        "format": resolved.kind,
+        "side": spec.records.side,
+    }
+    if spec.records.files:
+        records["split"] = "randomized"
+    if _is_grouped(resolved):
+        records["group_column"] = GROUP_COLUMN
+    return {
+        "version": VERSION,
+        "name": spec.name,
+        "run": plan.run,
+        "code": code_facts(),
+        "base": {
+            **spec.base.model_dump(),
+            "fingerprint": base.fingerprint,
+            "parameters": base.facts.parameters,
+        },
+        "quantization": "nf4" if plan.method.quantized and not base.facts.saved_as else "none",
+        "method": spec.method.model_dump(),
+        "trainer": spec.trainer.model_dump(),
+        "seed": spec.seed,
+        "records": records,
+        "split": {
+            **spec.split.model_dump(),
+            "members": len(split.members),
+            "held_out": len(split.held_out),
+            "near_repetitions": split.near_repetitions,
+            "set_aside": len(resolved.set_aside),
+            "members_hash": digest(sorted(r.id for r in split.members)),
+            "held_out_hash": digest(sorted(r.id for r in split.held_out)),
+        },
+        "training": _training_section(resolved),
+        **facts,
+        "checkpoints": [
+            {key: value for key, value in one.items() if key != "run"} for one in checkpoints
+        ],
+        "files": dict(files),
+    }
+
+
+def _training_section(resolved: ResolvedTraining) -> dict[str, Any]:
+    """What an audit says as `training` so that it reads records as this training did."""
+    own = resolved.plan.training
+    section: dict[str, Any] = {
+        "loss_on": own.loss_on,
+        "truncate": own.truncate,
+        "eos": own.eos,
+        "packing": own.packing,
+    }
+    if own.max_length is not None:
+        section["max_length"] = own.max_length
+    if own.system is not None:
+        section["system"] = own.system
+    if own.template is not None:
+        section["template"] = TEMPLATE_FILE
+    if own.arguments:
+        section["template_arguments"] = own.arguments
+    return section
+
+
+def _is_grouped(resolved: ResolvedTraining) -> bool:
+    split = resolved.split
+    return any(record.group is not None for record in (*split.members, *split.held_out))
+
+
+def code_facts() -> dict[str, Any]:
+    """Versions and a hash of the code that trains."""
+    package = Path(raymia.__file__).parent
+    sources = sorted(
+        file for room in ("prepare", "models", "records") for file in (package / room).rglob("*.py")
+    )
+    content = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
+    found = {"raymia": raymia.__version__, "hash": content[:32]}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,68 @@
+"""What an audit file need not say where it names the manifest of a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from raymia.storage.manifest import read_manifest
+
+KEY = "from_training"
+
+
+def with_training(content: dict[str, Any], folder: Path, where: str) -> dict[str, Any]:
+    """Put what a training's manifest says below what the audit file says, key by key.
+
+    Parameters
+    ----------
+    content : of the audit file.
+    folder : of the audit file.
+
+    Raises
+    ------
+    InputError
+        If the manifest was edited, or what it vouches for was changed.
+    """
+    named = content.get(KEY)
+    if not isinstance(named, str):
+        return content
+    path = (folder / Path(named).expanduser()).resolve()
+    if path.is_dir():
+        path = path / "manifest.json"
+    manifest = read_manifest(path, f"{where}: {KEY}")
+    said = {key: value for key, value in content.items() if key != KEY}
+    return _laid_over(_sections(manifest, path), said)
+
+
+def _sections(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What an audit of a training's checkpoints consists of."""
+    records, training = dict(manifest["records"]), dict(manifest["training"])
+    for key in ("members", "non_members"):
+        records[key] = [str(path.parent / name) for name in records[key]]
+    if "template" in training:
+        training["template"] = str(path.parent / training["template"])
+    base = manifest["base"]
+    base = {key: base[key] for key in ("model", "revision", "trust_remote_code") if base.get(key)}
+    if manifest["quantization"] != "none":
+        base["quantization"] = manifest["quantization"]
+    own = base if manifest["method"]["kind"] != "full" else {}
+    if base.get("trust_remote_code"):
+        own = {"trust_remote_code": True, **own}
+    sections = {
+        "name": manifest["name"],
+        "records": records,
+        "training": training,
+        "targets": [{"manifest": str(path), **own}],
+        "references": {"base": base},
+    }
+    if manifest["split"].get("inclusion") is not None:
+        sections["metrics"] = {"inclusion": manifest["split"]["inclusion"]}
+    return sections
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = {**below, **above}
+    for key in ("records", "training", "references", "metrics"):
+        if isinstance(below.get(key), dict) and isinstance(above.get(key), dict):
+            merged[key] = {**below[key], **above[key]}
+    return merged

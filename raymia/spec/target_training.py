@@ -1,0 +1,167 @@
+"""The training file: how a language model is trained whose members are known."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from raymia.spec.base import Name, Paths, Share, Strict
+from raymia.spec.methods import METHODS, LoraMethod, Method
+from raymia.spec.training import RecordFormat, TrainingSpec
+
+Schedule = Literal[
+    "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
+]
+
+
+class TrainedBaseSpec(Strict):
+    """The model that is trained further, in transformers format."""
+
+    model: str = Field(description="local folder, fsspec URL of a folder, or hub name")
+    revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
+    trust_remote_code: bool = Field(
+        default=False, description="run Python code that comes with the checkpoint; know the source"
+    )
+
+
+class TrainedRecordsSpec(Strict):
+    """What is trained on: one set that is split at random, or members and held-out records."""
+
+    files: Paths = Field(
+        default=[], description="records of which some, drawn at random, are trained on"
+    )
+    members: Paths = Field(default=[], description="records that are trained on, all of them")
+    held_out: Paths = Field(default=[], description="records that are not, from the same source")
+    format: RecordFormat | None = Field(
+        default=None, description="what a record is, where its columns leave it open; see chat.md"
+    )
+    side: Literal["chosen", "rejected"] = Field(
+        default="chosen", description="which answer of a preference is trained on"
+    )
+    text_column: str = Field(default="text", description="name of the column that holds the text")
+    group_column: str | None = Field(
+        default=None,
+        description="name of a column that says which records belong together; a group is trained "
+        "on as a whole or not at all",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> TrainedRecordsSpec:
+        if bool(self.files) == bool(self.members) or bool(self.members) != bool(self.held_out):
+            raise ValueError("give either `files`, to be split, or both `members` and `held_out`")
+        return self
+
+
+class SplitSpec(Strict):
+    """How members are drawn from `records.files`."""
+
+    members: Share = Field(default=0.5, description="share of the records that are trained on")
+    inclusion: Literal["randomized"] | None = Field(
+        default=None,
+        description="`randomized` tosses a fair coin of its own for each record or group; audits "
+        "then bound epsilon from this one training",
+    )
+    near_repetitions: Literal["together", "apart"] = Field(
+        default="together",
+        description="whether records that are nearly alike are trained on together or not at all",
+    )
+
+    @model_validator(mode="after")
+    def _coins_are_fair(self) -> SplitSpec:
+        if self.inclusion is not None and self.members != 0.5:
+            raise ValueError("coins are fair: leave out `members`, or `inclusion`")
+        return self
+
+
+class TrainerSpec(Strict):
+    """Options of the training, by the names of transformers' TrainingArguments."""
+
+    learning_rate: float = Field(default=5e-5, gt=0, description="at its highest")
+    lr_scheduler_type: Schedule = Field(default="linear", description="how the rate falls")
+    warmup_ratio: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the steps in which the rate grows"
+    )
+    warmup_steps: int = Field(default=0, ge=0, description="steps in which the rate grows")
+    num_train_epochs: float = Field(default=3, gt=0, description="passes over the members")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="optimizer steps, whatever the epochs"
+    )
+    per_device_train_batch_size: int = Field(
+        default=8, ge=1, description="records that are computed at a time"
+    )
+    gradient_accumulation_steps: int = Field(
+        default=1, ge=1, description="such batches for one step of the optimizer"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="of AdamW")
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="of AdamW")
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="of AdamW")
+    adam_epsilon: float = Field(default=1e-8, gt=0, description="of AdamW")
+    max_grad_norm: float = Field(
+        default=1.0, ge=0, description="length that gradients are cut to; 0 cuts none"
+    )
+    save_strategy: Literal["epoch", "steps", "no"] = Field(
+        default="epoch", description="when a checkpoint is kept; the last is in any case"
+    )
+    save_steps: int | None = Field(
+        default=None, ge=1, description="optimizer steps from one to the next, with `steps`"
+    )
+    early_stopping_patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="stop after so many checkpoints that are no better on held-out records",
+    )
+    early_stopping_threshold: float = Field(
+        default=0.0, ge=0, description="nats per token by which a checkpoint is better"
+    )
+
+    @model_validator(mode="after")
+    def _go_together(self) -> TrainerSpec:
+        if self.warmup_ratio and self.warmup_steps:
+            raise ValueError("give either `warmup_ratio` or `warmup_steps`")
+        if (self.save_strategy == "steps") != (self.save_steps is not None):
+            raise ValueError("`save_strategy: steps` and `save_steps` belong together")
+        if self.early_stopping_patience is not None and self.save_strategy == "no":
+            raise ValueError(
+                "`early_stopping_patience` compares checkpoints; give a `save_strategy`"
+            )
+        return self
+
+
+class TargetTrainingSpec(Strict):
+    """One training: base, records, method, options."""
+
+    name: Name = Field(default="target", description="name of the training")
+    output: str = Field(description="folder of checkpoints, records and `manifest.json`")
+    seed: int = Field(default=0, ge=0, description="of the split, the weights and the order")
+    base: TrainedBaseSpec = Field(description="the model that is trained further")
+    records: TrainedRecordsSpec = Field(description="what is trained on, and what is held out")
+    split: SplitSpec = Field(default=SplitSpec(), description="how members are drawn")
+    training: TrainingSpec = Field(
+        default=TrainingSpec(),
+        description="how records become tokens, and which carry a loss; as in the audit file",
+    )
+    method: Annotated[Method, METHODS] = Field(
+        default=LoraMethod(), description="what of the model is trained"
+    )
+    trainer: TrainerSpec = Field(default=TrainerSpec(), description="options of the training")
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _name_is_a_method(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @field_validator("base", mode="before")
+    @classmethod
+    def _name_is_a_base(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fits(self) -> TargetTrainingSpec:
+        if self.training.packing not in (None, "none"):
+            raise ValueError(
+                "training.packing: each record is trained on in a row of its own; leave it out"
+            )
+        if self.records.members and self.split != SplitSpec():
+            raise ValueError("split: members and held-out records are given; leave it out")
+        return self

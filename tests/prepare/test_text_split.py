@@ -1,0 +1,92 @@
+"""Members are drawn at random, and what belongs together stays together."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tiny_models import passages
+
+from raymia.prepare.text_split import Record, draw_members, written
+from raymia.spec.target_training import SplitSpec
+from raymia.util.errors import InputError
+
+TEXTS = passages(40)
+
+
+def draw(texts=TEXTS, groups=None, seed=0, **spec):
+    groups = groups or [None] * len(texts)
+    records = [Record(f"{n:03}", t, g) for n, (t, g) in enumerate(zip(texts, groups, strict=True))]
+    return draw_members(records, texts, SplitSpec(**spec), seed)
+
+
+def ids(records):
+    return {record.id for record in records}
+
+
+def test_each_record_is_on_one_side_and_the_share_is_kept():
+    split = draw(members=0.25)
+    assert (len(split.members), len(split.held_out)) == (10, 30)
+    assert not ids(split.members) & ids(split.held_out)
+    assert {r.group for r in (*split.members, *split.held_out)} == {None}
+
+
+def test_which_is_where_is_a_function_of_the_seed_and_not_of_the_order():
+    assert draw() == draw()
+    assert ids(draw(seed=1).members) != ids(draw().members)
+    records = [Record(f"{n:03}", text) for n, text in enumerate(TEXTS)]
+    turned = draw_members(records[::-1], TEXTS[::-1], SplitSpec(), 0)
+    assert turned == draw()
+
+
+def test_over_many_seeds_each_record_is_as_often_a_member_as_another():
+    times = {f"{n:03}": 0 for n in range(12)}
+    for seed in range(200):
+        for one in draw(TEXTS[:12], seed=seed).members:
+            times[one.id] += 1
+    assert all(70 < count < 130 for count in times.values()), times  # 4.2 standard deviations
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_groups_and_near_repetitions_stay_together(seed):
+    again = TEXTS[0].rsplit(" ", 1)[0] + " again"  # nearly the first, which is of group a
+    texts = [*TEXTS[:20], again]
+    groups = ["a", "a", "b", "b", "b", *[None] * 16]
+    split = draw(texts, groups, seed)
+    inside = ids(split.members)
+    for unit in ({"000", "001", "020"}, {"002", "003", "004"}):
+        assert unit <= inside or not unit & inside
+    assert split.near_repetitions == 2
+    named = {r.id: r.group for r in (*split.members, *split.held_out)}
+    assert (named["000"], named["020"], named["002"], named["005"]) == ("a", "a", "b", None)
+
+
+def test_near_repetitions_may_be_drawn_apart():
+    again = TEXTS[0].rsplit(" ", 1)[0] + " again"
+    sides = set()
+    for seed in range(20):
+        split = draw([TEXTS[0], again, *TEXTS[1:6]], seed=seed, near_repetitions="apart")
+        sides.add({"000", "001"} <= ids(split.members) or not {"000", "001"} & ids(split.members))
+        assert split.near_repetitions == 0
+    assert sides == {True, False}
+
+
+def test_coins_are_tossed_for_each_by_itself():
+    sizes = {len(draw(seed=seed, inclusion="randomized").members) for seed in range(12)}
+    assert len(sizes) > 3
+
+
+@pytest.mark.parametrize(
+    ("groups", "spec"), [(["a"] * 40, {}), (None, {"members": 0.001}), (None, {"members": 0.999})]
+)
+def test_a_side_without_records_is_refused(groups, spec):
+    with pytest.raises(InputError, match="some must be, and some held out"):
+        draw(groups=groups, **spec)
+
+
+def test_records_are_written_as_they_were_given():
+    chat = json.dumps({"messages": [{"role": "user", "content": "ä"}]}, ensure_ascii=False)
+    lines = written([Record("1", chat, "g")], "chat", grouped=True).decode().splitlines()
+    assert json.loads(lines[0]) == {**json.loads(chat), "group": "g"}
+    (line,) = written([Record("1", "a\nb")], "text", grouped=False).decode().splitlines()
+    assert json.loads(line) == {"text": "a\nb"}

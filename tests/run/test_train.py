@@ -1,0 +1,461 @@
+"""A training: its checkpoints are what an audit scores, and a kill changes none of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chat_templates import TRIMMED_AND_MARKED
+from command_line import raymia
+from small_chat_audit import conversation
+from small_training import rows_of, tiny, train, write_training
+from tiny_models import passages
+
+from raymia.modalities.resolve import resolve_inputs
+from raymia.modalities.texts.target_training import resolve_target_training
+from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.rendering import TrainedReader
+from raymia.prepare import train_target, trainer
+from raymia.prepare.fine_tune import mean_loss
+from raymia.run import train as run_train
+from raymia.spec.file import load_spec
+from raymia.spec.training_file import load_training
+from raymia.storage.manifest import MANIFEST_FILE, write_manifest
+from raymia.util.errors import InputError, RaymiaError
+
+ARCHITECTURES = ("gpt2", "gptj", "falcon", "llama")
+METHODS = ("full", "lora", "prefix", "p_tuning", "ia3")
+CASES = [
+    *((kind, method, 32) for kind in ARCHITECTURES for method in METHODS),
+    ("gpt2", "dora", 32), ("llama", "dora", 32),
+    ("gpt2", "qlora", 64), ("gptj", "qlora", 64), ("llama", "qlora", 64),
+]  # fmt: skip
+
+
+def payloads(inputs, is_member):
+    table = inputs.records.table.to_pylist()
+    return [row["payload"] for row in table if row["is_member"] is is_member]
+
+
+@pytest.mark.parametrize(("kind", "method", "width"), CASES)
+def test_every_method_ends_in_a_checkpoint_that_an_audit_scores_and_tells_from_the_base(
+    tmp_path, kind, method, width
+):
+    manifest = train(write_training(tmp_path, tiny(kind, width), method))
+    inputs = resolve_inputs(load_spec(tmp_path / "out" / MANIFEST_FILE))
+    assert (inputs.records.count(True), inputs.records.count(False)) == (12, 12)
+    assert inputs.assumed == ()
+    ((name, target),) = inputs.targets.items()
+    assert name == manifest["checkpoints"][0]["folder"]
+    model = load_causal_lm(target, batch_tokens=1_024)
+    # bitsandbytes has another kernel for asking than for training
+    close = {"abs": 2e-2 if method == "qlora" else 2e-3}
+    for is_member, key in ((True, "train_loss"), (False, "held_out_loss")):
+        found = mean_loss(model, payloads(inputs, is_member))
+        assert found == pytest.approx(manifest["checkpoints"][0][key], **close)
+    texts = payloads(inputs, True)[:2]
+    base = load_causal_lm(inputs.references["base"], batch_tokens=1_024)
+    for own, other in zip(
+        model.answer(texts, moments=False), base.answer(texts, moments=False), strict=True
+    ):
+        assert np.isfinite(own.log_prob).all()
+        assert np.abs(own.log_prob - other.log_prob).max() > 1e-3, "nothing was trained"
+
+
+# ------------------------------------------------------------------------------ kills
+
+
+def weights(folder):
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*.safetensors"))
+    }
+
+
+@contextmanager
+def stopping_after(step, monkeypatch):
+    """Have a training end at a step as a kill would, with what it had written by then."""
+
+    @contextmanager
+    def bar(*_):
+        def progress(done, _total):
+            if done == step:
+                raise KeyboardInterrupt
+
+        yield progress
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_train, "progress_bar", bar)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+def facts_of(manifest):
+    return [manifest["checkpoints"], manifest["files"], manifest["steps"]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "width"),
+    [
+        ("gpt2", "full", 32),
+        ("llama", {"kind": "lora", "r": 2, "lora_dropout": 0.3}, 32),
+        ("gptj", "p_tuning", 32),
+        ("falcon", "prefix", 32),
+        ("gpt2", "qlora", 64),
+    ],
+    ids=str,
+)
+def test_three_kills_change_nothing(tmp_path, monkeypatch, kind, method, width):
+    monkeypatch.setattr(trainer, "SAVE_SECONDS", 0)
+    options = {"max_steps": 7, "gradient_accumulation_steps": 2, "warmup_ratio": 0.3,
+               "lr_scheduler_type": "cosine", "weight_decay": 0.1,
+               "per_device_train_batch_size": 2, "save_strategy": "steps",
+               "save_steps": 2}  # fmt: skip
+    undisturbed = train(write_training(tmp_path / "whole", tiny(kind, width), method,
+                                       trainer=options))  # fmt: skip
+    file = write_training(tmp_path / "killed", tiny(kind, width), method, trainer=options)
+    for step in (1, 2, 5):
+        with stopping_after(step, monkeypatch):
+            train(file)
+        assert not (tmp_path / "killed" / "out" / MANIFEST_FILE).exists()
+    resumed = train(file)
+    assert [one["step"] for one in resumed["checkpoints"]] == [2, 4, 6, 7]
+    assert facts_of(resumed) == facts_of(undisturbed)
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+
+
+KILLED = """
+import os, signal, sys
+from contextlib import contextmanager
+from pathlib import Path
+import torch
+from raymia.prepare import trainer
+from raymia.run import train
+from raymia.spec.training_file import load_training
+
+torch.set_num_threads(1)  # as tests do
+trainer.SAVE_SECONDS = 0
+
+@contextmanager
+def bar(*_):
+    yield lambda done, total: done == 3 and os.kill(os.getpid(), signal.SIGKILL)
+
+train.progress_bar = bar
+train.run_training(load_training(Path(sys.argv[1])))
+"""
+
+
+def test_a_process_that_is_killed_is_gone_on_with_by_another(tmp_path):
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}
+    file = write_training(tmp_path / "killed", tiny("gpt2"), "p_tuning", trainer=options)
+    child = subprocess.run([sys.executable, "-c", KILLED, file], check=False, capture_output=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    resumed = train(file)
+    whole = train(write_training(tmp_path / "whole", tiny("gpt2"), "p_tuning", trainer=options))
+    assert facts_of(resumed) == facts_of(whole)
+
+
+def test_a_finished_training_is_left_as_it_is(tmp_path, monkeypatch):
+    file = write_training(tmp_path, tiny("gpt2"))
+    manifest = train(file)
+    monkeypatch.setattr(run_train, "train_target", None)
+    assert train(file) == manifest
+    assert not (tmp_path / "out" / "training").exists()
+
+
+@pytest.mark.parametrize("stage", ["finished", "stopped"])
+def test_a_folder_of_another_training_is_refused(tmp_path, monkeypatch, stage):
+    options = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1}
+    file = write_training(tmp_path, tiny("gpt2"), trainer=options)
+    if stage == "finished":
+        train(file)
+    else:
+        with stopping_after(2, monkeypatch):
+            train(file)
+    before = weights(tmp_path / "out")
+    file = write_training(tmp_path, tiny("gpt2"), trainer={**options, "learning_rate": 0.02})
+    with pytest.raises(InputError, match="other records, settings, seed or base"):
+        train(file)
+    assert weights(tmp_path / "out") == before
+
+
+# -------------------------------------------------------------------- what is trained
+
+
+def chats(count, **more):
+    return [{**conversation(text), **more} for text in passages(count)]
+
+
+def test_the_mask_of_the_training_is_that_of_the_audit_token_by_token(tmp_path, monkeypatch):
+    (tmp_path / "template.jinja").write_text(TRIMMED_AND_MARKED, encoding="utf-8")
+    rows = chats(20)
+    for row in rows[::3]:  # of several turns, the last of which ends the record
+        row["messages"] = [*row["messages"], {"role": "user", "content": "And?"},
+                           {"role": "assistant", "content": "No more."}]  # fmt: skip
+    trained = []
+    original = train_target.run_trainer
+
+    def spy(model, rows, *given, **options):
+        trained.extend(rows)
+        return original(model, rows, *given, **options)
+
+    monkeypatch.setattr(train_target, "run_trainer", spy)
+    train(write_training(tmp_path, tiny("llama"), rows=rows, training={
+        "template": "template.jinja", "loss_on": "assistant", "max_length": 60,
+    }))  # fmt: skip
+    shutil.move(tmp_path / "out", tmp_path / "elsewhere")  # the manifest names all relative to it
+    inputs = resolve_inputs(load_spec(tmp_path / "elsewhere" / MANIFEST_FILE))
+    (target,) = inputs.targets.values()
+    model = load_causal_lm(target, batch_tokens=1_024)
+    records = TrainedReader(model.tokenizer, target.training).read(payloads(inputs, True))
+    assert len(records) == len(trained) == 10
+    for record, row in zip(records, trained, strict=True):
+        assert record.ids == row["input_ids"]
+        scored = [label != -100 for label in row["labels"]]
+        assert record.scored.tolist() == scored
+        assert 0 < sum(scored) < len(scored)
+    answers = model.answer(payloads(inputs, True), moments=False)
+    assert [len(a.log_prob) for a in answers] == [sum(r.scored) for r in records]
+
+
+@pytest.mark.parametrize(
+    ("rows", "training"),
+    [
+        ([{"prompt": t[:20], "completion": t[20:]} for t in passages(16)], {}),
+        ([{"prompt": t[:9], "chosen": t[9:], "rejected": "No."} for t in passages(16)], {}),
+        ([{"input_ids": [n + 5, 7, 9, n], "labels": [-100, 7, -100, n]} for n in range(16)], {}),
+        (rows_of(passages(16)), {"eos": False}),
+    ],
+    ids=["completion", "preference", "tokens", "text without end"],
+)
+def test_every_format_is_trained_on_and_audited_as_it_was(tmp_path, rows, training):
+    manifest = train(write_training(tmp_path, tiny("gpt2"), rows=rows, training=training))
+    inputs = resolve_inputs(load_spec(tmp_path / "out" / MANIFEST_FILE))
+    (target,) = inputs.targets.values()
+    model = load_causal_lm(target, batch_tokens=1_024)
+    found = mean_loss(model, payloads(inputs, True))
+    assert found == pytest.approx(manifest["checkpoints"][0]["train_loss"], abs=2e-3)
+    assert inputs.records.count(True) == 8
+
+
+def test_a_record_that_cannot_be_read_is_set_aside_and_is_no_member(tmp_path):
+    rows = rows_of([*(text[:120] for text in passages(12)), " ".join(passages(3))])
+    found = resolve_target_training(load_training(write_training(
+        tmp_path, tiny("gpt2"), rows=rows, training={"max_length": 100, "truncate": "drop"}
+    )))  # fmt: skip
+    assert [one.reason for one in found.set_aside] == [
+        "longer than 100 tokens, so the training left it out"
+    ]
+    assert len(found.split.members) + len(found.split.held_out) == 12
+
+
+def test_what_is_not_said_of_the_length_is_what_the_model_reads(tmp_path):
+    def length(method):
+        file = write_training(tmp_path, tiny("gpt2"), method, training={})
+        return resolve_target_training(load_training(file)).plan.training.max_length
+
+    assert (length("lora"), length("prefix")) == (128, 124)
+
+
+def test_the_training_stops_where_held_out_records_are_no_better(tmp_path, monkeypatch):
+    options = {"max_steps": 12, "learning_rate": 0.2, "save_strategy": "steps", "save_steps": 1,
+               "early_stopping_patience": 2}  # fmt: skip
+    manifest = train(write_training(tmp_path / "a", tiny("gpt2"), "full", trainer=options))
+    losses = [one["held_out_loss"] for one in manifest["checkpoints"]]
+    assert manifest["stopped_early"]
+    assert len(losses) < 12
+    assert min(losses) == losses[-3]
+    file = write_training(tmp_path / "b", tiny("gpt2"), "full", trainer=options)
+    with stopping_after(len(losses), monkeypatch):  # it had stopped, and nobody was told
+        train(file)
+    assert facts_of(train(file)) == facts_of(manifest)
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_says_where(tmp_path):
+    options = {"learning_rate": 1e30, "max_steps": 9, "max_grad_norm": 0}
+    file = write_training(tmp_path, tiny("gpt2"), "full", trainer=options)
+    with pytest.raises(RaymiaError, match=r"step [2-4]: the loss is (nan|inf).*learning_rate"):
+        train(file)
+    assert not (tmp_path / "out" / MANIFEST_FILE).exists()
+
+
+# ------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"trainer": {"per_device_train_batch_size": 13}}, "12 members are fewer than one step"),
+        ({"method": {"kind": "lora", "target_modules": ["q_proj"]}},
+         "no layer q_proj; its layers end in .*c_attn"),
+        ({"method": {"kind": "lora", "rank": 3}}, "method.rank: unknown key"),
+        ({"trainer": {"lr": 3}}, "trainer.lr: unknown key"),
+        ({"training": {"max_length": 500}}, "max_length: 500 tokens do not fit the base"),
+        ({"training": {"packing": "joined"}}, "a row of its own"),
+        ({"split": {"members": 0.01}}, "0 would be trained on"),
+        ({"records": {"members": "records.jsonl"}}, "both `members` and `held_out`"),
+        ({"base": Path("/nowhere")}, "base.model: no such folder: /nowhere"),
+        ({"records": {"files": "absent.jsonl"}}, "absent.jsonl: no such file"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_named_before_anything_is_written(tmp_path, sections, message):
+    file = write_training(tmp_path, **{"base": tiny("gpt2"), **sections})
+    with pytest.raises(InputError, match=message):
+        train(file)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "quantization", "message"),
+    [
+        ("full", {"quant_method": "bitsandbytes", "load_in_4bit": True,
+                  "bnb_4bit_quant_type": "nf4"}, r"saved quantized \(nf4\).*an adapter"),
+        ("lora", {"quant_method": "fp8", "weight_block_size": [32, 32]},
+         r"saved quantized \(fp8\), and no gradient passes"),
+    ],
+)  # fmt: skip
+def test_weights_that_cannot_be_trained_are_refused(tmp_path, method, quantization, message):
+    base = shutil.copytree(tiny("llama"), tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "quantization_config": quantization}))
+    with pytest.raises(InputError, match=message):
+        train(write_training(tmp_path / "t", base, method))
+
+
+def test_a_model_that_would_not_be_quantized_is_no_qlora(tmp_path):
+    with pytest.raises(InputError, match="quantizes no layer of a falcon"):
+        train(write_training(tmp_path, tiny("falcon"), "qlora"))
+
+
+# -------------------------------------------------------------- manifest and commands
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    train(write_training(folder, tiny("llama"), trainer={"max_steps": None, "num_train_epochs": 2}))
+    return folder
+
+
+def in_manifest(change):
+    def edit(out):
+        path = out / MANIFEST_FILE
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return edit
+
+
+def append(name):
+    def edit(out):
+        (file,) = out.glob(name)
+        file.write_bytes(file.read_bytes() + b"\n")
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (in_manifest(lambda m: m["checkpoints"][0].update(held_out_loss=1.0)), "was edited"),
+        (in_manifest(lambda m: m["training"].update(loss_on="all", eos=False)), "was edited"),
+        (in_manifest(lambda m: m.pop("seal")), "was edited"),
+        (append("non_members.jsonl"), "non_members.jsonl is not the file"),
+        (append("checkpoint-3/adapter_model.safetensors"), "adapter_model.* is not the file"),
+        (lambda out: (out / "members.jsonl").unlink(), "members.jsonl is not there"),
+    ],
+)
+@pytest.mark.parametrize("way", ["alone", "in an audit file"])
+def test_what_was_edited_is_refused(trained, tmp_path, edit, message, way):
+    shutil.copytree(trained / "out", tmp_path / "out")
+    edit(tmp_path / "out")
+    file = tmp_path / "out" / MANIFEST_FILE
+    if way == "in an audit file":
+        file = tmp_path / "audit.yaml"
+        file.write_text("from_training: out\n")
+    with pytest.raises(InputError, match=message):
+        load_spec(file)
+
+
+def test_checkpoints_that_are_listed_by_an_edited_manifest_are_refused(trained, tmp_path):
+    shutil.copytree(trained / "out", tmp_path / "out")
+    in_manifest(lambda m: m["checkpoints"].pop())(tmp_path / "out")
+    file = tmp_path / "audit.yaml"
+    file.write_text(
+        "records: {members: out/members.jsonl}\n"
+        f"targets: [{{manifest: out/manifest.json, model: {tiny('llama')}}}]\n"
+    )
+    with pytest.raises(InputError, match="was edited after the training"):
+        resolve_inputs(load_spec(file))
+
+
+def test_an_audit_file_says_otherwise_key_by_key(trained, tmp_path):
+    file = tmp_path / "audit.yaml"
+    file.write_text(
+        f"from_training: {trained / 'out'}\n"
+        "name: mine\n"
+        "training: {max_length: 9}\n"
+        "references: {other: {model: gpt2}}\n"
+    )
+    spec = load_spec(file)
+    assert (spec.name, spec.training.max_length, spec.training.loss_on) == ("mine", 9, "all")
+    assert {*spec.references} == {"base", "other"}
+    assert spec.records.split == "randomized"
+
+
+def test_the_manifest_says_all_of_the_training(trained):
+    manifest = json.loads((trained / "out" / MANIFEST_FILE).read_text())
+    assert [(one["step"], one["epoch"]) for one in manifest["checkpoints"]] == [(3, 1), (6, 2)]
+    assert all(math.isfinite(one["train_loss"]) for one in manifest["checkpoints"])
+    assert manifest["trainable_parameters"] == 2 * (32 + 32 + 32 + 16) * 2
+    assert manifest["split"]["members"] == manifest["split"]["held_out"] == 12
+    assert manifest["trainer"]["num_train_epochs"] == 2
+    assert {"raymia", "hash", "torch", "transformers", "peft"} <= {*manifest["code"]}
+    rest = {key: value for key, value in manifest.items() if key not in ("kind", "seal")}
+    assert write_manifest(trained / "again", rest) == manifest
+
+
+def test_the_command_trains_and_audits_with_no_more_than_the_manifest(tmp_path):
+    file = write_training(tmp_path, tiny("gpt2"), "full", trainer={"max_steps": 1})
+    planned = raymia("plan", file)
+    assert planned.returncode == 0, planned.stderr
+    for said in (
+        "12 members, 12 held out",
+        "95,104 of 95,104",
+        "1 (3 an epoch)",
+        "GiB",
+        "at least",
+    ):
+        assert said in planned.stdout
+    assert not (tmp_path / "out").exists()
+    done = raymia("train", file)
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint-1" in done.stdout
+    audited = raymia("audit", tmp_path / "out" / MANIFEST_FILE, "--engine", "local")
+    assert audited.returncode == 0, audited.stderr
+    result = json.loads((tmp_path / "out" / "raymia-run" / "metrics.json").read_text())
+    assert (result["records"]["members"], result["records"]["non_members"]) == (12, 12)
+    assert {one["target"] for one in result["metrics"]} == {"checkpoint-1"}
+    refused = raymia("train", tmp_path / "absent.yaml")
+    assert refused.returncode == 2
+    assert "no such training file" in refused.stderr
+
+
+def test_the_job_says_in_its_last_line_how_it_ended(tmp_path, capsys):
+    import runpy
+
+    script = runpy.run_path(str(Path(__file__).parents[2] / "jobs" / "train_lm.py"))
+    file = write_training(tmp_path, tiny("gpt2"), trainer={"max_steps": 1})
+    assert script["main"]([str(file)]) == 0
+    sums = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (sums["steps"], sums["problems"]) == (1, [])
+    assert script["main"]([str(tmp_path / "absent.yaml")]) == 2
