@@ -7,7 +7,6 @@ was trained on, so the model knows the domain as the target does but has not see
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
-from raymia.models.autoencoders.resolver import AutoencoderCheckpoint
-from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import ImageModel
+from raymia.prepare.image_families import Images, family_of
 from raymia.prepare.recipe import Report
 from raymia.prepare.trainer import Progress
 from raymia.spec import PoolSpec, SelfGeneratedReference
@@ -34,8 +31,6 @@ from raymia.util.hashing import digest
 VERSION = 1
 IMAGES_FILE = "images.parquet"
 SHAPE = b"shape"
-
-Images = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -134,10 +129,11 @@ def make_image_reference(
     InputError
         For a target that generates nothing, or a base that cannot be trained further.
     """
-    if isinstance(recipe.target, AutoencoderCheckpoint) and recipe.base is not None:
+    family = family_of(recipe.target)
+    if recipe.base is not None and not family.trains_further:
         raise InputError(
-            "a self-generated reference of an autoencoder is a fresh one of the target's "
-            "architecture; leave out `base`"
+            f"a self-generated reference of {recipe.target.label} is a fresh "
+            f"{recipe.target.family} of its architecture; leave out `base`"
         )
     images = generated_images(recipe, store)
     if images is None:
@@ -147,7 +143,9 @@ def make_image_reference(
     with store.workplace(recipe.key) as out:
         if store.prepared_facts(recipe.key) is not None:
             return  # by a run beside this one
-        facts = {**written, **_train(recipe, images, out, on_steps)}
+        # Its own start and order: a target trained with the same seed would be too near a relative.
+        seed = stream_key(recipe.seed, "self-generated reference")
+        facts = {**written, **family.train(recipe, images, out, seed, on_steps)}
         (out / PREPARED_MARKER).write_text(json.dumps(facts, indent=2) + "\n")
         store.commit_prepared(recipe.key, out)
 
@@ -166,69 +164,11 @@ def _generate(
     recipe: SelfGeneratedRecipe, batch_images: int, progress: Progress
 ) -> tuple[Images, float]:
     """Images, and the seconds that they took once the target was loaded."""
-    from raymia.prepare import generate_images
-
-    spec, target = recipe.spec, recipe.target
-    if isinstance(target, DenoiserCheckpoint):
-        from raymia.models.denoisers.model import load_denoiser
-
-        denoiser = load_denoiser(target, batch_images=batch_images)
-        started = time.monotonic()
-        images = generate_images.generate_images(
-            denoiser,
-            spec.images,
-            seed=recipe.seed,
-            steps=spec.sampling_steps,
-            batch=spec.generation_batch,
-            progress=progress,
-        )
-        return images, round(time.monotonic() - started, 3)
-    if isinstance(target, AutoencoderCheckpoint):
-        from raymia.models.autoencoders.model import load_autoencoder
-
-        autoencoder = load_autoencoder(target, batch_images=batch_images)
-        started = time.monotonic()
-        images = generate_images.decode_prior(
-            autoencoder,
-            spec.images,
-            seed=recipe.seed,
-            batch=spec.generation_batch,
-            progress=progress,
-        )
-        return images, round(time.monotonic() - started, 3)
-    raise InputError(
-        f"{target.path} is of the family {target.family}, which generates no images here; leave "
-        "out the reference of `kind: self_generated`"
-    )
-
-
-def _train(
-    recipe: SelfGeneratedRecipe, images: Images, out: Path, progress: Progress
-) -> dict[str, Any]:
-    folder, training = Path(recipe.trained.path), recipe.spec.training
-    # Its own start and order: a target trained with the same seed would be too near a relative.
-    seed = stream_key(recipe.seed, "self-generated reference")
-    if isinstance(recipe.target, DenoiserCheckpoint):
-        from raymia.prepare.train_denoiser import train_denoiser
-
-        return train_denoiser(
-            images,
-            folder,
-            training,
-            out,
-            seed=seed,
-            progress=progress,
-            from_weights=recipe.base is not None,
-        )
-    from raymia.prepare.train_autoencoder import train_like
-    from raymia.spec.images import AutoencoderTrainingSpec
-
-    settings = AutoencoderTrainingSpec(
-        epochs=math.ceil(training.steps * training.batch_size / len(images)),
-        batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
-    )
-    return train_like(folder, images, settings, out, seed=seed, progress=progress)
+    family = family_of(recipe.target)
+    model = family.load(recipe.target, batch_images)
+    started = time.monotonic()
+    images = family.generate(model, recipe.spec, recipe.seed, progress)
+    return images, round(time.monotonic() - started, 3)
 
 
 def _commit_images(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -14,8 +14,9 @@ from raymia.evidence.store import EvidenceStore
 from raymia.models.autoencoders.model import load_autoencoder
 from raymia.models.autoencoders.vae import AutoencoderConfig, build_autoencoder
 from raymia.models.denoisers.model import load_denoiser
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import resolve_image_model
-from raymia.prepare import generate_images, train_denoiser
+from raymia.prepare import generate_images, image_families, train_denoiser
 from raymia.prepare.denoiser_files import fresh_pipeline
 from raymia.prepare.self_generated import (
     SelfGeneratedRecipe,
@@ -183,3 +184,34 @@ def test_model_that_generates_nothing_is_refused(tmp_path, base):
         make(recipe(pixels), store)
     with pytest.raises(InputError, match="leave out `base`"):
         make(recipe(autoencoder, base), store)
+
+
+class GreyCheckpoint(DenoiserCheckpoint):
+    family = "grey"
+
+
+class Grey(image_families.ImageFamily):
+    """Generates one grey, and learns nothing."""
+
+    def load(self, checkpoint, _):
+        return checkpoint.shape
+
+    def generate(self, model, spec, *_):
+        return np.full((spec.images, *model), 7, np.uint8)
+
+    def train(self, _, images, out, *__):
+        (out / "grey.txt").write_text(str(images.mean()))
+        return {"steps": 1}
+
+
+def test_another_family_generates_and_is_trained_by_one_class(target, tmp_path, monkeypatch):
+    grey = GreyCheckpoint(**{f.name: getattr(target, f.name) for f in fields(target)})
+    store = EvidenceStore(str(tmp_path / "store"))
+    with pytest.raises(InputError, match="of the family grey, which generates no images here"):
+        make(recipe(grey), store)
+    monkeypatch.setitem(image_families._FAMILIES, "grey", Grey())
+    made = recipe(grey)
+    make(made, store)
+    assert (generated_images(made, store) == 7).all()
+    assert store.prepared_facts(made.key)["steps"] == 1
+    assert (store.prepared_path(made.key) / "grey.txt").read_text() == "7.0"

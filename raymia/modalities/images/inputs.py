@@ -13,6 +13,7 @@ from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import ImageCheckpoint, resolve_image_model
 from raymia.models.samples.resolver import Samples
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS, check_perturbation
+from raymia.prepare.image_families import is_always_fresh
 from raymia.records.base import Others, RecordSet, SetAside
 from raymia.records.images import read_image_records, read_other_images, shape_of_first
 from raymia.spec import (
@@ -117,10 +118,10 @@ def resolve_images(
 
 def check_bases(spec: AuditSpec, targets: dict[str, ImageCheckpoint]) -> None:
     """Refuse to train a base further for a target whose references are always fresh."""
-    fresh = [name for name, target in targets.items() if target.family == "autoencoder"]
+    fresh = [name for name, target in targets.items() if is_always_fresh(target.family)]
     raise_all(
-        f"references.{name}.base: a self-generated reference of an autoencoder, which {fresh[0]!r} "
-        "is, is a fresh one of the target's architecture; leave out `base`"
+        f"references.{name}.base: a self-generated reference of {fresh[0]!r} is a fresh "
+        f"{targets[fresh[0]].family} of its architecture; leave out `base`"
         for name, reference in spec.references.items()
         if fresh and isinstance(reference, SelfGeneratedReference) and reference.base is not None
     )

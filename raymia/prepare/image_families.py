@@ -1,0 +1,165 @@
+"""What each family of models of images does for a self-generated reference: its models generate,
+and another is trained as they were."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from raymia.models.autoencoders.resolver import AutoencoderCheckpoint
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
+from raymia.models.image_source import ImageModel
+from raymia.spec import SelfGeneratedReference
+from raymia.util.errors import InputError
+
+if TYPE_CHECKING:
+    from raymia.prepare.trainer import Progress
+    from raymia.prepare.self_generated import SelfGeneratedRecipe
+
+Images = npt.NDArray[np.uint8]
+"""[images, channels, height, width]."""
+
+
+class ImageFamily(ABC):
+    """A family whose models generate images, and can be trained here."""
+
+    trains_further = True
+    """Whether a reference may go on from the weights of a base."""
+
+    @abstractmethod
+    def load(self, checkpoint: Any, batch_images: int) -> Any:
+        """Load a model that is to generate."""
+
+    @abstractmethod
+    def generate(
+        self, model: Any, spec: SelfGeneratedReference, seed: int, progress: Progress
+    ) -> Images:
+        """What a loaded model generates."""
+
+    @abstractmethod
+    def train(
+        self,
+        recipe: SelfGeneratedRecipe,
+        images: Images,
+        out: Path,
+        seed: int,
+        progress: Progress,
+    ) -> dict[str, Any]:
+        """Train a model on images, save it in a folder, and return the facts of the training."""
+
+
+Kind = TypeVar("Kind", bound=type[ImageFamily])
+_FAMILIES: dict[str, ImageFamily] = {}
+
+
+def generates(family: str) -> Callable[[Kind], Kind]:
+    """Make known what a family does; a decorator."""
+
+    def decorate(kind: Kind) -> Kind:
+        _FAMILIES[family] = kind()
+        return kind
+
+    return decorate
+
+
+def family_of(target: ImageModel) -> ImageFamily:
+    """What the family of a target does.
+
+    Raises
+    ------
+    InputError
+        If its models generate nothing.
+    """
+    if target.family not in _FAMILIES:
+        raise InputError(
+            f"{target.path} is of the family {target.family}, which generates no images here; "
+            "leave out the reference of `kind: self_generated`"
+        )
+    return _FAMILIES[target.family]
+
+
+def is_always_fresh(family: str) -> bool:
+    """Whether a reference of a family is never trained further from a base."""
+    return family in _FAMILIES and not _FAMILIES[family].trains_further
+
+
+@generates(DenoiserCheckpoint.family)
+class Denoisers(ImageFamily):
+    """Diffusion models, which are trained further or from the beginning."""
+
+    def load(self, checkpoint: DenoiserCheckpoint, batch_images: int) -> Any:
+        from raymia.models.denoisers.model import load_denoiser
+
+        return load_denoiser(checkpoint, batch_images=batch_images)
+
+    def generate(
+        self, model: Any, spec: SelfGeneratedReference, seed: int, progress: Progress
+    ) -> Images:
+        from raymia.prepare.generate_images import generate_images
+
+        return generate_images(
+            model, spec.images, seed=seed, steps=spec.sampling_steps,
+            batch=spec.generation_batch, progress=progress,
+        )  # fmt: skip
+
+    def train(
+        self,
+        recipe: SelfGeneratedRecipe,
+        images: Images,
+        out: Path,
+        seed: int,
+        progress: Progress,
+    ) -> dict[str, Any]:
+        from raymia.prepare.train_denoiser import train_denoiser
+
+        return train_denoiser(
+            images, Path(recipe.trained.path), recipe.spec.training, out, seed=seed,
+            progress=progress, from_weights=recipe.base is not None,
+        )  # fmt: skip
+
+
+@generates(AutoencoderCheckpoint.family)
+class Autoencoders(ImageFamily):
+    """Autoencoders, of which a reference is a fresh one of the target's architecture."""
+
+    trains_further = False
+
+    def load(self, checkpoint: AutoencoderCheckpoint, batch_images: int) -> Any:
+        from raymia.models.autoencoders.model import load_autoencoder
+
+        return load_autoencoder(checkpoint, batch_images=batch_images)
+
+    def generate(
+        self, model: Any, spec: SelfGeneratedReference, seed: int, progress: Progress
+    ) -> Images:
+        from raymia.prepare.generate_images import decode_prior
+
+        return decode_prior(
+            model, spec.images, seed=seed, batch=spec.generation_batch, progress=progress
+        )
+
+    def train(
+        self,
+        recipe: SelfGeneratedRecipe,
+        images: Images,
+        out: Path,
+        seed: int,
+        progress: Progress,
+    ) -> dict[str, Any]:
+        from raymia.prepare.train_autoencoder import train_like
+        from raymia.spec import AutoencoderTrainingSpec
+
+        training = recipe.spec.training
+        settings = AutoencoderTrainingSpec(
+            epochs=math.ceil(training.steps * training.batch_size / len(images)),
+            batch_size=training.batch_size,
+            learning_rate=training.learning_rate,
+        )
+        folder = Path(recipe.trained.path)
+        return train_like(folder, images, settings, out, seed=seed, progress=progress)
