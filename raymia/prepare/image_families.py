@@ -19,8 +19,8 @@ from raymia.spec import SelfGeneratedReference
 from raymia.util.errors import InputError
 
 if TYPE_CHECKING:
-    from raymia.prepare.trainer import Progress
     from raymia.prepare.self_generated import SelfGeneratedRecipe
+    from raymia.prepare.trainer import Progress
 
 Images = npt.NDArray[np.uint8]
 """[images, channels, height, width]."""
