@@ -36,13 +36,13 @@ class Grid:
 
     Attributes
     ----------
-    timesteps : of the noise schedule; (0,) for a model that has none.
+    timesteps : of the noise schedule, or shares of it; (0,) for a model that has none.
     values : per column, float64 [records, timesteps, draws], or [records, neighbors, timesteps,
         draws] on neighbors. The columns are :data:`DISTANCES`, :data:`ELBO_TERMS`,
         :data:`DESCENT_TERMS` or :data:`PIXEL_TERMS`.
     """
 
-    timesteps: tuple[int, ...]
+    timesteps: tuple[float, ...]
     values: Mapping[str, Floats]
 
     @property
@@ -148,7 +148,7 @@ def grid(
     table: pa.Table | None,
     record_ids: Sequence[str],
     columns: Sequence[str],
-    timesteps: Sequence[int],
+    timesteps: Sequence[float],
     draws: int,
     indices: range | None = None,
 ) -> Grid:

@@ -33,8 +33,8 @@ class Described:
 
     Attributes
     ----------
-    auto : name of the class that loads it: of transformers, as "AutoModelForCausalLM", or of
-        diffusers, as "UNet2DModel".
+    auto : name of the class that loads it: of transformers, as "AutoModelForCausalLM" or
+        "CLIPTextModel", or of diffusers, as "UNet2DModel".
     config_hash : of the config's content.
     tensors : names and headers.
     config : of transformers; of diffusers its content.
@@ -152,7 +152,10 @@ def build_hollow(described: Described, **changes: Any) -> Any:
             import diffusers
 
             return getattr(diffusers, described.auto).from_config(dict(described.config))
-        return getattr(transformers, described.auto).from_config(described.config, **changes)
+        kind = getattr(transformers, described.auto)
+        if not hasattr(kind, "from_config"):  # a model's own class
+            return kind(described.config)
+        return kind.from_config(described.config, **changes)
 
 
 def hollow(tensors: Mapping[str, TensorHeader]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from raymia.models.denoisers.captions import Condition
 from raymia.models.denoisers.model import Denoiser, ask_network, load_denoiser, load_part
 from raymia.models.denoisers.resolver import PREDICTIONS, DenoiserCheckpoint, network_folder
 from raymia.models.image_source import HASHED, resolve_image_model
@@ -40,33 +41,24 @@ class TrainableDenoiser:
     Attributes
     ----------
     network : diffusers' module, in float32, on the device of ``denoiser``.
-    denoiser : the pipeline as it was found, for its noise schedule, its autoencoder and its text
+    denoiser : the pipeline as it was found, for its path to noise, its autoencoder and its text
         encoder; its own network is not kept.
+    checkpoint : the pipeline.
     """
 
     network: Any
     denoiser: Denoiser
+    checkpoint: DenoiserCheckpoint
 
     def __call__(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """What the network predicts of x_t, without a caption or class where it takes one."""
-        empty = None
+        empty: Condition = {}
         if self.denoiser.embed is not None:
             with torch.no_grad():
-                empty = self.denoiser.embed([""]).float().expand(len(noisy), -1, -1)
-        return ask_network(self.network, noisy, timesteps, empty)[:, : noisy.shape[1]]
-
-    def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the network should predict of x_t, by the scheduler's ``prediction_type``.
-
-        The velocity is v = sqrt(abar_t) epsilon - sqrt(1 - abar_t) x_0 (Salimans and Ho, 2022,
-        appendix D).
-        """
-        if self.denoiser.prediction == "epsilon":
-            return noise
-        if self.denoiser.prediction == "sample":
-            return clean
-        signal, sigma = self.denoiser.coefficients(timesteps)
-        return signal * noise - sigma * clean
+                empty = self.denoiser.embed([""] * len(noisy))
+            empty = {name: value.float() for name, value in empty.items()}
+        output = ask_network(self.network, self.checkpoint, noisy, timesteps, empty)
+        return output[:, : noisy.shape[1]]
 
 
 def fresh_pipeline(
@@ -187,7 +179,7 @@ def load_trainable(pipeline: Path, *, from_weights: bool, seed: int) -> Trainabl
             torch.manual_seed(stream_key(seed, "fresh network"))
             network = kind.from_config(kind.load_config(pipeline / checkpoint.network.folder))
     denoiser.network = _no_network  # its memory is the new network's
-    return TrainableDenoiser(network.to(denoiser.device), denoiser)
+    return TrainableDenoiser(network.to(denoiser.device), denoiser, checkpoint)
 
 
 def _no_network(*_: Any) -> Tensor:

@@ -87,7 +87,7 @@ class Training:
         self.step = steps
 
     def facts(self) -> dict[str, Any]:
-        return {"step": self.step, "prediction_type": self.model.denoiser.prediction}
+        return {"step": self.step, "prediction_type": self.model.denoiser.path.prediction}
 
     def advance(self) -> None:
         """Train on one batch."""
@@ -98,10 +98,10 @@ class Training:
         draws = torch.Generator().manual_seed(stream_key(self.seed, "step", self.step))
         clean = self._batch(draws)
         noise = torch.randn(clean.shape, generator=draws).to(clean.device)
-        schedule = len(denoiser.alphas_cumprod)
+        schedule = denoiser.path.timesteps
         timesteps = torch.randint(schedule, (len(clean),), generator=draws).to(clean.device)
-        predicted = self.model(denoiser.add_noise(clean, noise, timesteps), timesteps)
-        loss = functional.mse_loss(predicted, self.model.target(clean, noise, timesteps))
+        predicted = self.model(denoiser.path.add_noise(clean, noise, timesteps), timesteps)
+        loss = functional.mse_loss(predicted, denoiser.path.target(clean, noise, timesteps))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
@@ -141,10 +141,10 @@ class Training:
             for quarter in range(MEASURED_TIMESTEPS):
                 keys = torch.tensor([stream_key(self.seed, "measure", i, quarter) for i in rows])
                 shares = (quarter + uniforms(keys, 1, 1)[:, 0]) / MEASURED_TIMESTEPS
-                timesteps = (shares * len(denoiser.alphas_cumprod)).long().to(clean.device)
+                timesteps = (shares * denoiser.path.timesteps).long().to(clean.device)
                 noise = normals(keys, clean[0].numel()).reshape(clean.shape).to(clean.device)
-                predicted = self.model(denoiser.add_noise(clean, noise, timesteps), timesteps)
-                wanted = self.model.target(clean, noise, timesteps)
+                predicted = self.model(denoiser.path.add_noise(clean, noise, timesteps), timesteps)
+                wanted = denoiser.path.target(clean, noise, timesteps)
                 total += float((predicted - wanted).square().flatten(1).mean(1).double().sum())
         return round(total / (len(images) * MEASURED_TIMESTEPS), 6)
 

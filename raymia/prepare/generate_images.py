@@ -45,7 +45,7 @@ def generate_images(
         If there are more steps than the model has timesteps, or it generates something that is
         not finite.
     """
-    timesteps = ddim_timesteps(len(model.alphas_cumprod), steps)
+    timesteps = ddim_timesteps(model.path.timesteps, steps)
 
     def images_of(noise: torch.Tensor) -> torch.Tensor:
         return model.decode(denoise(model, noise.to(model.device), timesteps))
@@ -116,14 +116,14 @@ def denoise(model: Denoiser, noise: torch.Tensor, timesteps: list[int]) -> torch
     """
     current = noise
     for now, after in zip(timesteps, [*timesteps[1:], None], strict=True):
-        rows = torch.full((len(current),), now, device=current.device)
+        rows = model.at(now, len(current))
         predicted = model.predict_noise(current, rows)
-        signal, sigma = model.coefficients(rows)
+        signal, sigma = model.path.coefficients(rows)
         clean = (current - sigma * predicted) / signal
         if model.autoencoder is None:
             clean = clean.clamp(-1, 1)
         if after is None:
             return clean
-        signal, sigma = model.coefficients(torch.full_like(rows, after))
+        signal, sigma = model.path.coefficients(model.at(after, len(current)))
         current = signal * clean + sigma * predicted
     return current

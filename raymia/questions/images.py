@@ -21,6 +21,7 @@ from raymia.questions.base import (
     variants,
 )
 from raymia.spec import AuditSpec, ImageNeighbors
+from raymia.spec.images import Step
 from raymia.util.draws import stream_key
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class ImageQuestion(Question):
     columns: ClassVar[Sequence[str]] = DISTANCES
 
     @property
-    def grid_steps(self) -> tuple[int, ...]:
+    def grid_steps(self) -> tuple[Step, ...]:
         """Timesteps of the answers; (0,) for a model that has none."""
         return (0,)
 
@@ -157,11 +158,12 @@ class DenoisingQuestion(TermsQuestion):
     """The denoising error at each timestep and noise draw (PFAMI, arXiv 2308.12143, section 4).
 
     The residual is ``epsilon - epsilon_theta(x_t, t)``, x_t = sqrt(abar_t) x + sqrt(1 - abar_t)
-    epsilon. A record and its neighbors, the target and its references are given the same noise,
-    unless ``noise`` is "independent", which gives each neighbor its own.
+    epsilon; in flow matching it is that of the velocity, ``epsilon - x - v_theta(x_s, s)``, x_s =
+    (1 - s) x + s epsilon. A record and its neighbors, the target and its references are given the
+    same noise, unless ``noise`` is "independent", which gives each neighbor its own.
     """
 
-    timesteps: tuple[int, ...]
+    timesteps: tuple[Step, ...]
     draws: int
     noise: str
     families = frozenset({"denoiser"})
@@ -177,7 +179,7 @@ class DenoisingQuestion(TermsQuestion):
         return cls(setup.seed, neighborhood, tuple(spec.timesteps), spec.draws, spec.noise)
 
     @property
-    def grid_steps(self) -> tuple[int, ...]:
+    def grid_steps(self) -> tuple[Step, ...]:
         return self.timesteps
 
     @property
@@ -197,7 +199,7 @@ class DenoisingQuestion(TermsQuestion):
 
         steps = [(t, draw) for t in self.timesteps for draw in range(self.draws)]
 
-        def key(item: Item, t: int, draw: int) -> int:
+        def key(item: Item, t: Step, draw: int) -> int:
             own = item.neighbor if self.noise == "independent" else RECORD
             return stream_key(self.seed, "noise", item.record_id, own, t, draw)
 
@@ -226,7 +228,7 @@ class CaptionQuestion(ImageQuestion):
     the last is the empty caption. All are given the same noise.
     """
 
-    timesteps: tuple[int, ...]
+    timesteps: tuple[Step, ...]
     reductions: int
     seed: int
     name = "captions"
@@ -251,7 +253,7 @@ class CaptionQuestion(ImageQuestion):
         return range(RECORD, RECORD + 1 + self.reductions)
 
     @property
-    def grid_steps(self) -> tuple[int, ...]:
+    def grid_steps(self) -> tuple[Step, ...]:
         return self.timesteps
 
     @property
@@ -274,7 +276,7 @@ class CaptionQuestion(ImageQuestion):
 
         steps = [(t, 0) for t in self.timesteps]
 
-        def key(item: Item, t: int, draw: int) -> int:
+        def key(item: Item, t: Step, draw: int) -> int:
             return stream_key(self.seed, "noise", item.record_id, RECORD, t, draw)
 
         rows: list[dict[str, Any]] = []

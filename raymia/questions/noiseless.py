@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 from raymia.evidence.image import DISTANCES
 from raymia.questions.base import Item, Question, Setup, register_question
 from raymia.questions.images import ImageQuestion, list_schema
-from raymia.spec.images import Shape
+from raymia.spec.images import Shape, Step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ DENOISER = frozenset({"denoiser"})
 class _OfTimesteps(ImageQuestion):
     """Base of questions whose answer is one residual at each of some timesteps."""
 
-    timesteps: tuple[int, ...]
+    timesteps: tuple[Step, ...]
     families = DENOISER
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = list_schema(DISTANCES)
@@ -42,7 +43,7 @@ class _OfTimesteps(ImageQuestion):
         return [cls(tuple(getattr(setup.spec.probes, cls.section).timesteps))]
 
     @property
-    def grid_steps(self) -> tuple[int, ...]:
+    def grid_steps(self) -> tuple[Step, ...]:
         return self.timesteps
 
     def key_parts(self) -> Mapping[str, Any]:
@@ -88,7 +89,8 @@ class CleanQuestion(_OfTimesteps):
 class ProximalQuestion(_OfTimesteps):
     """The change of the predicted noise from t = 0 to t (PIA, arXiv 2305.18355).
 
-    ``eps_0 - eps_theta(sqrt(abar_t) x + sqrt(1 - abar_t) eps_0, t)`` with eps_0 = eps_theta(x, 0).
+    ``eps_0 - eps_theta(sqrt(abar_t) x + sqrt(1 - abar_t) eps_0, t)`` with eps_0 = eps_theta(x, 0);
+    in flow matching the residual is that of the velocity, and eps_0 is what is seen at s = 0.01.
     """
 
     name = "proximal"
@@ -107,14 +109,15 @@ class ProximalQuestion(_OfTimesteps):
     def residuals(self, model: Denoiser, clean: Tensor, predict: Predict) -> list[Tensor]:
         import torch
 
-        initial = predict(clean, 0)
+        initial = predict(clean, model.path.first)
         if self.normalized:
             size = initial.abs().flatten(1).mean(1).reshape(-1, 1, 1, 1)
             initial = initial * (2 / torch.pi) ** 0.5 / size
         found = []
         for t in self.timesteps:
-            steps = torch.full((len(clean),), t)
-            found.append(initial - predict(model.add_noise(clean, initial, steps), t))
+            steps = model.at(t, len(clean))
+            seen = predict(model.path.add_noise(clean, initial, steps), t)
+            found.append(model.path.residual(initial, seen, steps))
         return found
 
 
@@ -134,8 +137,8 @@ class InversionQuestion(ImageQuestion):
     The record is taken for x at t = 0 and inverted in steps of ``step`` to ``timestep``.
     """
 
-    timestep: int
-    step: int
+    timestep: Step
+    step: Step
     shape: Shape | None = field(default=None, kw_only=True)
     name = "inversion"
     families = DENOISER
@@ -152,7 +155,7 @@ class InversionQuestion(ImageQuestion):
         return [cls(spec.timestep, spec.step, shape=setup.latent_shape)]
 
     @property
-    def grid_steps(self) -> tuple[int, ...]:
+    def grid_steps(self) -> tuple[Step, ...]:
         return (self.timestep,)
 
     def key_parts(self) -> Mapping[str, Any]:
@@ -160,18 +163,26 @@ class InversionQuestion(ImageQuestion):
 
     @property
     def passes(self) -> int:
-        return self.timestep // self.step + 2
+        return len(self.way) + 1
+
+    @property
+    def way(self) -> list[Step]:
+        """The timesteps from the record to where the error is measured, and one step further."""
+        return [n * self.step for n in range(round(self.timestep / self.step))] + [
+            self.timestep,
+            self.timestep + self.step,
+        ]
 
     def ask(self, model: Denoiser, items: Sequence[Item]) -> pa.Table:
         from raymia.questions.asking.images import ask_without_noise, distances, move
 
         def answer(clean: Tensor, predict: Predict) -> dict[str, Tensor]:
             reached = clean
-            for t in range(0, self.timestep, self.step):
-                reached = move(model, reached, predict(reached, t), t, t + self.step)
-            up = self.timestep + self.step
-            further = move(model, reached, predict(reached, self.timestep), self.timestep, up)
-            back = move(model, further, predict(further, up), up, self.timestep)
+            *way, last, up = self.way
+            for t, after in pairwise([*way, last]):
+                reached = move(model, reached, predict(reached, t), t, after)
+            further = move(model, reached, predict(reached, last), last, up)
+            back = move(model, further, predict(further, up), up, last)
             residual = back - reached
             found = {c: d[:, None] for c, d in distances(residual).items()}
             return {**found, MAP: residual.abs().flatten(1)} if self.with_map else found

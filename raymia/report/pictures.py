@@ -104,7 +104,7 @@ def largest(maps: Iterable[Changes]) -> float:
     return max(changes, default=0.0)
 
 
-def heat_map(changes: Changes, timesteps: Sequence[int], scale: float) -> HeatMap:
+def heat_map(changes: Changes, timesteps: Sequence[float], scale: float) -> HeatMap:
     """Write relative changes in percent, and color them.
 
     Parameters

@@ -29,7 +29,7 @@ class ImageExample(Example):
     neighbors: list[Png] = Field(
         default=[], description="one for each strength, at most 128 pixels a side"
     )
-    timesteps: list[int] = Field(
+    timesteps: list[int | float] = Field(
         default=[], description="rows of the fluctuation; none for a model without timesteps"
     )
     fluctuation: Changes = Field(
@@ -59,7 +59,7 @@ class MeanFluctuation(Result):
     target: str = Field(description="name of the checkpoint under audit")
     perturbation: str = Field(description="what makes the neighbors")
     strengths: list[float] = Field(description="of the perturbation")
-    timesteps: list[int] = Field(description="rows; none for a model without timesteps")
+    timesteps: list[int | float] = Field(description="rows; none for a model without timesteps")
     members: Changes = Field(description="mean over members; empty without any")
     non_members: Changes = Field(description="mean over non-members; empty without any")
     n_members: int = Field(ge=0, description="members in the mean")

@@ -50,7 +50,11 @@ class ImageNeighbors(NeighborsSection):
         return self.among if self.kind == "auto" else [self.kind]
 
 
-Timesteps = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Step = int | float
+"""A place on a model's path to noise: a timestep, which is whole, or a share of the path."""
+Timestep = Annotated[int, Field(ge=0)]
+Place = Timestep | Share
+Timesteps = Annotated[list[Place], Field(min_length=1)]
 
 
 class DenoisingSpec(Strict):
@@ -58,7 +62,7 @@ class DenoisingSpec(Strict):
 
     timesteps: Timesteps = Field(
         default=[50, 100, 150, 200, 250, 300, 350, 400, 450, 500],
-        description="of the model's noise schedule",
+        description="of the model's noise schedule, or shares of it",
     )
     draws: int = Field(default=1, ge=1, le=1000, description="noise draws per timestep")
     noise: Literal["shared", "independent"] = Field(
@@ -71,14 +75,36 @@ class DenoisingSpec(Strict):
 class InversionSpec(Strict):
     """The error of a step up and a step back after DDIM inversion (SecMI)."""
 
-    timestep: int = Field(default=100, ge=1, description="where the error is measured")
-    step: int = Field(default=10, ge=1, description="timesteps from one step to the next")
+    timestep: Place = Field(
+        default=100, description="where the error is measured, or a share of the noise schedule"
+    )
+    step: Place = Field(
+        default=10, description="from one step to the next, a share where `timestep` is one"
+    )
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> Self:
+        if isinstance(self.timestep, int) != isinstance(self.step, int):
+            raise ValueError("`timestep` and `step` should both be timesteps, or both be shares")
+        count = self.timestep / self.step if self.step else 0
+        if count < 1 or abs(count - round(count)) > 1e-6:
+            raise ValueError(
+                f"timestep {self.timestep} should be a multiple of step {self.step}, at least one"
+            )
+        return self
+
+    @property
+    def steps(self) -> int:
+        """How many there are on the way."""
+        return round(self.timestep / self.step)
 
 
 class TimestepsSpec(Strict):
     """At which timesteps a question that draws no noise is asked."""
 
-    timesteps: Timesteps = Field(default=[100, 200, 300], description="of the noise schedule")
+    timesteps: Timesteps = Field(
+        default=[100, 200, 300], description="of the noise schedule, or shares of it"
+    )
 
 
 class ElboSpec(Strict):
@@ -100,7 +126,9 @@ class CaptionsSpec(Strict):
     reductions: int = Field(
         default=4, ge=1, le=20, description="reduced captions, the empty one among them"
     )
-    timesteps: Timesteps = Field(default=[200, 400, 600], description="of the noise schedule")
+    timesteps: Timesteps = Field(
+        default=[200, 400, 600], description="of the noise schedule, or shares of it"
+    )
 
 
 class DiffusionTrainingSpec(Strict):

@@ -26,7 +26,7 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
-def stream_key(*parts: int | str) -> int:
+def stream_key(*parts: float | str) -> int:
     """Hash what a stream of draws is for into a signed 64-bit key."""
     joined = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     content = hashlib.blake2b(joined.encode(), digest_size=8).digest()

@@ -8,6 +8,7 @@ import torch
 from small_image_models import save_pipeline
 
 from raymia.models.denoisers.model import Denoiser, load_denoiser
+from raymia.models.denoisers.path import Diffusion
 from raymia.models.image_source import resolve_image_model
 from raymia.spec import ModelSpec
 from raymia.util.errors import InputError
@@ -29,7 +30,7 @@ def knows_the_noise(prediction: str, clean: torch.Tensor, noise: torch.Tensor) -
         }[prediction]
 
     return Denoiser(
-        network, ALPHAS, prediction=prediction, shape=SHAPE, latent_shape=SHAPE, batch_images=8
+        network, Diffusion(ALPHAS, prediction), shape=SHAPE, latent_shape=SHAPE, batch_images=8
     )
 
 
@@ -38,7 +39,7 @@ def test_whatever_a_network_predicts_its_noise_comes_out(prediction):
     clean, noise = torch.randn(1, *SHAPE), torch.randn(1, *SHAPE)
     model = knows_the_noise(prediction, clean, noise)
     timesteps = torch.tensor([20, 300, 900])
-    noisy = model.add_noise(clean.expand(3, *SHAPE), noise.expand(3, *SHAPE), timesteps)
+    noisy = model.path.add_noise(clean.expand(3, *SHAPE), noise.expand(3, *SHAPE), timesteps)
     found = model.predict_noise(noisy, timesteps)
     torch.testing.assert_close(found, noise.expand(3, *SHAPE), atol=2e-5, rtol=0)
 
@@ -48,7 +49,7 @@ def test_a_learned_variance_is_cut_off():
         return torch.cat([noisy, noisy * 7], dim=1)
 
     model = Denoiser(
-        network, ALPHAS, prediction="epsilon", shape=SHAPE, latent_shape=SHAPE, batch_images=8
+        network, Diffusion(ALPHAS, "epsilon"), shape=SHAPE, latent_shape=SHAPE, batch_images=8
     )
     noisy = torch.randn(2, *SHAPE)
     assert torch.equal(model.predict_noise(noisy, torch.tensor([1, 2])), noisy)
@@ -56,10 +57,7 @@ def test_a_learned_variance_is_cut_off():
 
 def test_an_unknown_prediction_is_refused():
     with pytest.raises(InputError, match="prediction_type should be one of"):
-        Denoiser(
-            lambda *_: torch.zeros(1), ALPHAS, prediction="flow", shape=SHAPE, latent_shape=SHAPE,
-            batch_images=8,
-        )  # fmt: skip
+        Diffusion(ALPHAS, "flow")
 
 
 @pytest.mark.parametrize("kind", ["ddpm", "ddim", "pndm", "ldm", "stable", "dit"])

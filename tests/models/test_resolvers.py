@@ -221,12 +221,11 @@ def test_facts_of_a_pipeline_are_what_the_loaded_one_says(tmp_path, no_models, k
     assert found.network.kind == type(network).__name__
     assert found.parameters == sum(p.numel() for p in network.parameters())
     assert found.scheduler == type(saved.scheduler).__name__
-    assert found.train_timesteps == len(loaded.alphas_cumprod)
-    assert found.prediction == loaded.prediction
+    assert found.train_timesteps == loaded.path.timesteps
+    assert found.prediction == loaded.path.prediction
     assert (found.shape, found.latent_shape) == (loaded.shape, loaded.latent_shape)
     assert found.is_captioned == (loaded.embed is not None)
     assert (found.autoencoder is None) == (loaded.autoencoder is None)
-    assert found.classes == network.config.get("num_embeds_ada_norm")
     assert found.describe().startswith(f"{found.network.kind}, {found.parameters:,} parameters")
 
 
@@ -256,14 +255,16 @@ def test_every_family_of_images_has_a_name_of_its_own():
         ("stable", "unet", {"in_channels": 9}, "takes 9 channels, and the pipeline's latents have "
          "4; it is made for inpainting"),
         ("stable", "unet", {"in_channels": 8}, "takes 8 channels"),
-        ("stable", "unet", {"addition_embed_type": "text_time"}, "SDXL"),
+        ("stable", "unet", {"addition_embed_type": "image"}, "more than a caption and the image's"),
         ("stable", "unet", {"time_cond_proj_dim": 256}, "latent consistency"),
         ("stable", "unet", {"num_class_embeds": 1000}, "is told a class of each image"),
         ("ddpm", "unet", {"out_channels": 3}, "takes 1 channels and gives 3"),
-        ("dit", "transformer", {"_class_name": "PixArtTransformer2DModel"}, "is DiTPipeline, whose "
-         "network is a PixArtTransformer2DModel"),
+        ("dit", "transformer", {"_class_name": "HunyuanDiT2DModel"}, "is DiTPipeline, whose "
+         "network is a HunyuanDiT2DModel; raymia knows how to ask those of UNet, Stable Diffusion"),
+        ("dit", "transformer", {"_class_name": "PixArtTransformer2DModel"}, "is conditioned on text"
+         ", and the pipeline has no text_encoder"),
         ("dit", "transformer", {"_class_name": "Transformer2DModel",
-                                "norm_type": "ada_norm_single"}, "as PixArt's is"),
+                                "norm_type": "ada_norm_single"}, "which tells PixArt's apart"),
         ("stable", "vae", {"_class_name": "AutoencoderDC"}, "has the class AutoencoderDC"),
         ("stable", "vae", {"latents_mean": [0.0] * 4}, "channel by channel"),
     ],
@@ -282,9 +283,9 @@ def test_network_that_wants_more_than_an_image_is_refused(
     ("changes", "why"),
     [
         ({"text_encoder": [None, None]}, "conditioned on text, and the pipeline has no "),
-        ({"text_encoder": ["transformers", "T5EncoderModel"]}, "text encoder is a T5EncoderModel"),
+        ({"text_encoder": ["transformers", "T5EncoderModel"]}, "whose text_encoder is a T5"),
         ({"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
-          "_class_name": "StableDiffusionXLPipeline"}, "is a StableDiffusionXLPipeline with text_"),
+          "_class_name": "StableDiffusionXLPipeline"}, "with text_encoder_2, and raymia"),
     ],
 )  # fmt: skip
 def test_pipeline_that_is_conditioned_otherwise_is_refused(tmp_path, no_models, changes, why):
@@ -297,7 +298,7 @@ def test_pipeline_that_is_conditioned_otherwise_is_refused(tmp_path, no_models, 
 @pytest.mark.parametrize(
     "name",
     ["EDMEulerScheduler", "ScoreSdeVeScheduler", "CMStochasticIterativeScheduler",
-     "FlowMatchEulerDiscreteScheduler", "KarrasVeScheduler"],
+     "KarrasVeScheduler"],
 )  # fmt: skip
 def test_schedule_of_another_family_is_refused_by_its_class(tmp_path, no_models, name):
     save_pipeline("ddpm", tmp_path)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from raymia.models.denoisers.model import Denoiser, load_denoiser
+from raymia.models.denoisers.path import Diffusion
 from raymia.models.image_source import resolve_image_model
 from raymia.prepare.denoiser_files import fresh_pipeline
 from raymia.prepare.generate_images import ddim_timesteps, decode_prior, denoise, generate_images
@@ -37,7 +38,7 @@ def gaussian_denoiser(mean=0.3, deviation=0.2, prediction="epsilon", count=100, 
         return (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
 
     return Denoiser(
-        network, alphas, prediction=prediction, shape=SHAPE, latent_shape=SHAPE, batch_images=8,
+        network, Diffusion(alphas, prediction), shape=SHAPE, latent_shape=SHAPE, batch_images=8,
         autoencoder=latents,
     )  # fmt: skip
 

@@ -156,7 +156,7 @@ def test_loss_is_the_error_of_what_the_audit_asks(tmp_path, untrained):
         for quarter in range(4):
             key = torch.tensor([stream_key(3, "measure", i, quarter)])
             t = int((quarter + float(uniforms(key, 1, 1))) / 4 * 1000)
-            kept = float(model.alphas_cumprod[t])
+            kept = float(model.path.alphas_cumprod[t])
             noise = normals(key, 64).reshape(1, *SHAPE)
             noisy = math.sqrt(kept) * clean[i : i + 1] + math.sqrt(1 - kept) * noise
             predicted = model.predict_noise(noisy, torch.tensor([t]))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from raymia.models.denoisers.model import Denoiser
+from raymia.models.denoisers.path import Diffusion
 from raymia.questions.asking.images import distances, low_pass
 from raymia.questions.base import Item, evidence_key
 from raymia.questions.images import (
@@ -46,7 +47,7 @@ def gaussian_denoiser(batch_images: int = 16) -> Denoiser:
         return torch.from_numpy(np.stack(rows)).float()
 
     return Denoiser(
-        network, ALPHAS, prediction="epsilon", shape=SHAPE, latent_shape=SHAPE,
+        network, Diffusion(ALPHAS, "epsilon"), shape=SHAPE, latent_shape=SHAPE,
         batch_images=batch_images,
     )  # fmt: skip
 
@@ -115,7 +116,7 @@ def test_a_record_and_its_neighbors_share_their_noise_unless_told_otherwise():
         return torch.zeros_like(noisy)
 
     model = Denoiser(
-        network, ALPHAS, prediction="epsilon", shape=SHAPE, latent_shape=SHAPE, batch_images=16
+        network, Diffusion(ALPHAS, "epsilon"), shape=SHAPE, latent_shape=SHAPE, batch_images=16
     )
     probe(neighborhood=hood, timesteps=(150,), draws=1).ask(model, items)
     probe(neighborhood=hood, timesteps=(150,), draws=1, noise="independent").ask(model, items)
@@ -221,7 +222,7 @@ def test_an_answer_that_is_not_finite_is_an_error_of_its_record_alone():
         return found
 
     model = Denoiser(
-        network, ALPHAS, prediction="epsilon", shape=SHAPE, latent_shape=SHAPE, batch_images=2
+        network, Diffusion(ALPHAS, "epsilon"), shape=SHAPE, latent_shape=SHAPE, batch_images=2
     )
     model.encode = lambda images: images * 2 - 1 + 10 * (images[:, :1, :1, :1] > 0.5)
     marked = [np.frombuffer(i.payload["pixels"], np.uint8)[0] > 127 for i in items]
@@ -235,14 +236,14 @@ def test_captions_are_reduced_to_none():
     asked: list[list[str]] = []
 
     def network(noisy, _, condition):
-        return noisy * condition.reshape(-1, 1, 1, 1)
+        return noisy * condition["words"].reshape(-1, 1, 1, 1)
 
     def embed(captions):
         asked.append(list(captions))
-        return torch.tensor([float(len(c.split())) for c in captions])
+        return {"words": torch.tensor([float(len(c.split())) for c in captions])}
 
     model = Denoiser(
-        network, ALPHAS, prediction="epsilon", shape=SHAPE, latent_shape=SHAPE, batch_images=16,
+        network, Diffusion(ALPHAS, "epsilon"), shape=SHAPE, latent_shape=SHAPE, batch_images=16,
         embed=embed,
     )  # fmt: skip
     (record,) = records(1)

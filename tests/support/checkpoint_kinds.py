@@ -22,6 +22,7 @@ import transformers
 from edited import edit, reweigh
 from quantized_models import save_bitsandbytes, save_block_fp8, set_quantization
 from safetensors.torch import load_file, save_file
+from small_families import save_family
 from small_image_models import save_model, save_pipeline
 from tiny_models import BASE, save_adapter, save_tiny
 
@@ -169,6 +170,14 @@ def flat(folder: Path) -> Made:
     return {"model": str(folder / "flat")}
 
 
+def family(kind: str) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        save_family(kind, folder)
+        return {}
+
+    return make
+
+
 def image_adapter(how: str, **renamed: str) -> Callable[[Path], Made]:
     def make(folder: Path) -> Made:
         pipe = save_pipeline("stable", folder / "base").pipeline
@@ -206,6 +215,11 @@ BERT = transformers.BertConfig(
     vocab_size=2048, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
     intermediate_size=32,
 )  # fmt: skip
+
+FAMILIES = {
+    "SDXL": "sdxl", "PixArt": "pixart", "Stable Diffusion 3": "sd3", "FLUX.1": "flux",
+    "AuraFlow": "aura_flow", "flow matching in pixels": "flow_in_pixels",
+}  # fmt: skip
 
 TEXTS: dict[str, Callable[[Path], Made]] = {
     "one file": llama,
@@ -257,10 +271,10 @@ IMAGES: dict[str, Callable[[Path], Made]] = {
     "LoHa of kohya's scripts": image_adapter("kohya", lora_down="hada_w1_a"),
     "a LoRA in the pipeline's folder": lora_file,
     "inpainting": pipeline("stable", "unet", in_channels=9),
-    "SDXL": pipeline("stable", "unet", addition_embed_type="text_time"),
+    **{name: family(kind) for name, kind in FAMILIES.items()},
     "class-conditional UNet": pipeline("ddpm", "unet", num_class_embeds=10),
-    "flow matching": pipeline("ddpm", "scheduler", _class_name="FlowMatchEulerDiscreteScheduler"),
-    "another network": pipeline("dit", "transformer", _class_name="PixArtTransformer2DModel"),
+    "EDM": pipeline("ddpm", "scheduler", _class_name="EDMEulerScheduler"),
+    "another network": pipeline("dit", "transformer", _class_name="HunyuanDiT2DModel"),
 }
 
 

@@ -38,7 +38,8 @@ from benchmarks.released import CALLS, released_scores
 from raymia.demo.images import digits
 from raymia.engine.on_ray.cluster import connected
 from raymia.models.denoisers.model import Denoiser, load_denoiser
-from raymia.models.denoisers.resolver import DenoiserCheckpoint
+from raymia.models.denoisers.path import Diffusion
+from raymia.models.denoisers.resolver import FLOW, DenoiserCheckpoint
 from raymia.models.image_source import resolve_image_model
 from raymia.models.source import read_json
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS
@@ -136,9 +137,14 @@ def make_bench(model: Path, images: str | None, count: int, folder: Path) -> Ima
     config = model / "unet" / "config.json"
     kind = read_json(config, "--model")["_class_name"] if config.is_file() else None
     is_latent = checkpoint.latent_shape != checkpoint.shape
-    if not isinstance(checkpoint, DenoiserCheckpoint) or kind != "UNet2DModel" or is_latent:
+    is_plain = kind == "UNet2DModel" and not is_latent
+    if (
+        not isinstance(checkpoint, DenoiserCheckpoint)
+        or not is_plain
+        or checkpoint.prediction == FLOW
+    ):
         raise InputError(
-            f"--model: {model} should be an unconditional diffusers pipeline on pixels, with a "
+            f"--model: {model} should be an unconditional DDPM of diffusers on pixels, with a "
             "UNet2DModel in unet/, as DDPMPipeline saves it"
         )
     if images is None:
@@ -252,7 +258,9 @@ def pairs_asked(answers: pa.Table) -> int:
 
 def time_released(bench: ImageBench) -> Timing:
     images = decode_pixels(bench.items, bench.denoiser) * 2 - 1
-    alphas = bench.denoiser.alphas_cumprod
+    path = bench.denoiser.path
+    assert isinstance(path, Diffusion), "others are refused"
+    alphas = path.alphas_cumprod
     return timed(CALLS * len(bench.items), lambda: released_scores(bench.network, alphas, images))
 
 

@@ -47,18 +47,17 @@ class Timed(Filtered):
     Parameters
     ----------
     low_pass : as in :class:`Filtered`.
-    timestep : of the noise schedule, one of those that the audit asks about; None takes the mean
-        over all. Denoisers only.
+    timestep : of the noise schedule, or a share of it, one of those that the audit asks about; None
+        takes the mean over all. Denoisers only.
     """
 
-    timestep: int | None = None
+    timestep: float | None = None
 
     def __post_init__(self) -> None:
-        is_whole = isinstance(self.timestep, int) and not isinstance(self.timestep, bool)
-        if self.timestep is not None and not (is_whole and self.timestep >= 0):
+        if self.timestep is not None and not _is_place(self.timestep):
             raise ValueError(
-                "timestep should be a whole number, at least 0, or be left out for all, "
-                f"but got {self.timestep!r}"
+                "timestep should be a whole number, at least 0, or a share between 0 and 1, or be "
+                f"left out for all, but got {self.timestep!r}"
             )
 
     @property
@@ -79,6 +78,12 @@ class OnLoss(Timed):
         """Mean over timesteps and draws of the denoising error, of the negative ELBO, or of the
         negative log-likelihood, [records]."""
         return mean_error(model.terms, "loss", self.timestep, self.low_pass)
+
+
+def _is_place(timestep: object) -> bool:
+    if isinstance(timestep, float):
+        return 0 < timestep < 1
+    return isinstance(timestep, int) and not isinstance(timestep, bool) and timestep >= 0
 
 
 def errors(answers: Grid, column: str, low_pass: bool = False) -> Floats:
@@ -104,7 +109,7 @@ def errors(answers: Grid, column: str, low_pass: bool = False) -> Floats:
 
 
 def mean_error(
-    answers: Grid, column: str, timestep: int | None = None, low_pass: bool = False
+    answers: Grid, column: str, timestep: float | None = None, low_pass: bool = False
 ) -> Scores:
     """Mean over draws, at one timestep or over all; NaN where any is missing.
 

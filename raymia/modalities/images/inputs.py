@@ -164,11 +164,6 @@ def check_timesteps(spec: AuditSpec, name: str, model: ImageCheckpoint) -> None:
         for key, timesteps in asked.items()
         if max(timesteps) > last
     )
-    if probes.inversion.timestep % probes.inversion.step:
-        raise InputError(
-            f"probes.inversion: timestep {probes.inversion.timestep} should be a multiple of step "
-            f"{probes.inversion.step}"
-        )
 
 
 def raise_all(problems: Iterable[str]) -> None:

@@ -55,7 +55,7 @@ class _Around:
 
     asked: PlannedQuestion
     changes: Floats
-    timesteps: list[int]
+    timesteps: list[float]
     spent: npt.NDArray[np.bool_]
 
     @property

@@ -3,11 +3,12 @@ built without numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from raymia.models.denoisers.lora_files import LowRank, read_low_rank
+from raymia.models.denoisers.original_names import original_name
 from raymia.models.fit import Described, build_hollow, in_silence
 from raymia.models.one_base import AdapterError
 from raymia.util.listing import FEW, listed
@@ -90,14 +91,18 @@ def _flat(name: str) -> str:
 
 def _names(part: str, paths: Mapping[str, object]) -> dict[str, str]:
     """Modules by all names that adapters have for them, with underscores alone."""
-    others = _of_text_encoder if part else _of_network
-    found = {name: path for path in paths for name in others(_flat(path))}
+    if part:
+        found = {name: path for path in paths for name in _of_text_encoder(_flat(path))}
+    else:
+        found = {_flat(name): path for path in paths for name in _of_network(path, [*paths])}
     return found | {_flat(path): path for path in paths}
 
 
-def _of_network(name: str) -> Iterator[str]:
-    if name.endswith("_to_out_0"):  # which was once a module of its own
-        yield name.removesuffix("_0")
+def _of_network(path: str, paths: Sequence[str]) -> Iterator[str]:
+    if path.endswith(".to_out.0"):  # which was once a module of its own
+        yield path.removesuffix(".0")
+    if (original := original_name(path, paths)) is not None:
+        yield original
 
 
 def _of_text_encoder(name: str) -> Iterator[str]:

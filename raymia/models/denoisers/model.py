@@ -7,24 +7,25 @@ one definition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from pathlib import Path
+from pathlib import Path as Folder
 from typing import Any
 
 import torch
 
+from raymia.models.denoisers.captions import Captions, Condition, TextEncoder, load_text_encoder
 from raymia.models.denoisers.lora import LoraSwitch
+from raymia.models.denoisers.path import Diffusion, Flow, Path
 from raymia.models.denoisers.resolver import (
-    PREDICTIONS,
+    FLOW,
     DenoiserCheckpoint,
     Part,
+    prediction_of,
     read_scheduler,
 )
-from raymia.models.token_ids import refuse_unknown
 from raymia.models.whole_weights import load_whole
 from raymia.spec.images import Shape
-from raymia.util.errors import InputError
 from raymia.util.optional import require
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,13 +34,12 @@ Tensor = torch.Tensor
 
 
 class Denoiser:
-    """A diffusion model's network, noise schedule and, where it has them, autoencoder and text.
+    """A diffusion model's network, path to noise and, where it has them, autoencoder and text.
 
     Parameters
     ----------
     network : from (x_t, timesteps, condition) to the network's output, [batch, channels, ...].
-    alphas_cumprod : the schedule's cumulative product of 1 - beta, float64 [timesteps].
-    prediction : what the network predicts: "epsilon", "v_prediction" or "sample".
+    path : from images to noise.
     shape : channels, height and width of the images.
     latent_shape : of what the network sees; equal to ``shape`` without an autoencoder.
     batch_images : largest number of images per forward pass.
@@ -49,26 +49,19 @@ class Denoiser:
 
     def __init__(
         self,
-        network: Callable[[Tensor, Tensor, Any], Tensor],
-        alphas_cumprod: Tensor,
+        network: Callable[[Tensor, Tensor, Condition], Tensor],
+        path: Path,
         *,
-        prediction: str,
         shape: Shape,
         latent_shape: Shape,
         batch_images: int,
         device: torch.device | None = None,
         autoencoder: Latents | None = None,
-        embed: Callable[[Sequence[str]], Tensor] | None = None,
+        embed: Callable[[Sequence[str]], Condition] | None = None,
     ) -> None:
-        if prediction not in PREDICTIONS:
-            raise InputError(
-                f"a scheduler's prediction_type should be one of {', '.join(PREDICTIONS)}, but got "
-                f"{prediction!r}"
-            )
         self.network = network
         self.device = device or torch.device("cpu")
-        self.alphas_cumprod = alphas_cumprod.to(self.device, torch.float64)
-        self.prediction = prediction
+        self.path = path
         self.shape = shape
         self.latent_shape = latent_shape
         self.batch_images = batch_images
@@ -93,15 +86,9 @@ class Denoiser:
         centered = latents if self.autoencoder is None else self.autoencoder.decode(latents)
         return (centered / 2 + 0.5).clamp(0, 1)
 
-    def coefficients(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(abar_t) and sqrt(1 - abar_t), float32 [batch, 1, 1, 1] (Ho et al. 2020, eq. 4)."""
-        kept = self.alphas_cumprod[timesteps.to(self.device)].reshape(-1, 1, 1, 1)
-        return kept.sqrt().float(), (1 - kept).sqrt().float()
-
-    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) epsilon."""
-        signal, sigma = self.coefficients(timesteps)
-        return signal * clean + sigma * noise
+    def at(self, step: float, rows: int) -> Tensor:
+        """A place on the path, a timestep or a share of it, as timesteps [rows]."""
+        return torch.full((rows,), self.path.timestep(step), device=self.device)
 
     @torch.inference_mode()
     def predict_noise(
@@ -112,7 +99,7 @@ class Denoiser:
         Parameters
         ----------
         noisy : float32 [batch, *latent_shape].
-        timesteps : int64 [batch].
+        timesteps : [batch]; whole but in flow matching.
         captions : of each image, for a model with text; None is the empty caption.
 
         Returns
@@ -120,17 +107,12 @@ class Denoiser:
         float32 [batch, *latent_shape], whatever the weights' precision.
         """
         timesteps = timesteps.to(self.device)
-        condition = None
+        condition: Condition = {}
         if self.embed is not None:
             condition = self.embed([""] * len(noisy) if captions is None else captions)
         output = self.network(noisy, timesteps, condition).float()
         output = output[:, : noisy.shape[1]]  # a learned variance follows the prediction
-        if self.prediction == "epsilon":
-            return output
-        signal, sigma = self.coefficients(timesteps)
-        if self.prediction == "v_prediction":  # v = signal * noise - sigma * clean
-            return signal * output + sigma * noisy
-        return (noisy - signal * output) / sigma
+        return self.path.noise_in(noisy, output, timesteps)
 
 
 class Latents:
@@ -172,32 +154,33 @@ class DenoiserFamily:
         self, checkpoints: Sequence[DenoiserCheckpoint], batch_images: Sequence[int]
     ) -> None:
         first = checkpoints[0]
-        folder = Path(first.path)
+        folder = Folder(first.path)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = DTYPES[first.dtype]
         network = load_part(folder, first.network, dtype, **_quantization(first, dtype)).eval()
         if first.quantization == "none" and first.network.saved_as is None:
             # Convolutions are up to a third faster with the channels of a pixel side by side.
             network = network.to(device, memory_format=torch.channels_last)
-        parts, embed = {"": network}, None
-        if first.text_encoder is not None:
-            encoder = _text_encoder(folder, first.text_encoder, dtype).to(device)
-            parts[first.text_encoder.folder] = encoder
-            embed = _text_embedding(folder, encoder)
-        self._switch = LoraSwitch(parts)
+        encoders = {
+            part.folder: load_text_encoder(folder, part, dtype, device)
+            for part in first.text_encoders
+        }
+        self._switch = LoraSwitch(
+            {"": network, **{name: encoder.model for name, encoder in encoders.items()}}
+        )
         for checkpoint in checkpoints:
             if checkpoint.adapter is not None:
                 self._switch.put_on(checkpoint.adapter, checkpoint.placed)
+        self._captions = _captions(first, encoders)
         model = Denoiser(
-            _network(network, dtype),
-            read_scheduler(folder / first.scheduler_folder, first.path).alphas_cumprod,
-            prediction=first.prediction,
+            _network(network, dtype, first),
+            load_path(folder / first.scheduler_folder, first.path),
             shape=first.shape,
             latent_shape=first.latent_shape,
             batch_images=batch_images[0],
             device=device,
             autoencoder=_latents(folder, first.autoencoder, device),
-            embed=embed,
+            embed=self._captions,
         )
         self._adapters = [checkpoint.adapter for checkpoint in checkpoints]
         self._models = [model.with_batches(images) for images in batch_images]
@@ -205,6 +188,8 @@ class DenoiserFamily:
     def use(self, number: int) -> Denoiser:
         """The model of a checkpoint, ready to be asked; the one before is so no longer."""
         self._switch.use(self._adapters[number])
+        if self._captions is not None:
+            self._captions.forget()
         return self._models[number]
 
 
@@ -214,7 +199,7 @@ def load_denoiser(checkpoint: DenoiserCheckpoint, *, batch_images: int) -> Denoi
     return DenoiserFamily([checkpoint], [batch_images]).use(0)
 
 
-def load_part(folder: Path, part: Part, dtype: torch.dtype, **options: Any) -> Any:
+def load_part(folder: Folder, part: Part, dtype: torch.dtype, **options: Any) -> Any:
     """A part of a pipeline that diffusers has a class for."""
     require("diffusers", "diffusion models")
     import diffusers
@@ -242,65 +227,56 @@ def _quantization(checkpoint: DenoiserCheckpoint, dtype: torch.dtype) -> dict[st
     }
 
 
-def _network(model: Any, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Any], Tensor]:
-    def call(noisy: Tensor, timesteps: Tensor, condition: Any) -> Tensor:
+def load_path(folder: Folder, where: str) -> Path:
+    """The path to noise of the scheduler in a folder."""
+    scheduler = read_scheduler(folder, where)
+    prediction = prediction_of(scheduler)
+    if prediction == FLOW:
+        return Flow(int(scheduler.config.num_train_timesteps))
+    return Diffusion(scheduler.alphas_cumprod, prediction)
+
+
+def _captions(
+    checkpoint: DenoiserCheckpoint, encoders: Mapping[str, TextEncoder]
+) -> Captions | None:
+    read, asked = checkpoint.face.read, checkpoint.asked
+    if read is None:
+        return None
+    return Captions(lambda captions: read(encoders, captions, asked))
+
+
+def _network(
+    model: Any, dtype: torch.dtype, checkpoint: DenoiserCheckpoint
+) -> Callable[[Tensor, Tensor, Condition], Tensor]:
+    def call(noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         if model.training:
             raise RuntimeError("a model is scored in evaluation mode")
-        return ask_network(model, noisy.to(dtype), timesteps, condition)
+        return ask_network(model, checkpoint, noisy.to(dtype), timesteps, condition)
 
     return call
 
 
-def ask_network(model: Any, noisy: Tensor, timesteps: Tensor, condition: Any) -> Tensor:
+def ask_network(
+    model: Any, checkpoint: DenoiserCheckpoint, noisy: Tensor, timesteps: Tensor, given: Condition
+) -> Tensor:
     """What a diffusers network predicts of x_t; hides how the networks' calls differ.
 
     Parameters
     ----------
-    condition : embedded captions [batch, tokens, width], for a network with text.
+    checkpoint : that the network is of, or made like.
+    given : embedded captions, for a network with text.
 
     Returns
     -------
     [batch, channels, ...]; a learned variance follows the prediction.
     """
-    options: dict[str, Any] = {}
-    if condition is not None:
-        options["encoder_hidden_states"] = condition
-    classes = getattr(model.config, "num_embeds_ada_norm", None)
-    if classes is not None:  # the class after the last stands for none
-        options["class_labels"] = torch.full_like(timesteps, classes)
-    output: Tensor = model(noisy, timesteps, **options).sample
-    return output
+    return checkpoint.face.ask(model, noisy, timesteps, given, checkpoint.asked)
 
 
-def _latents(folder: Path, part: Part | None, device: torch.device) -> Latents | None:
+def _latents(folder: Folder, part: Part | None, device: torch.device) -> Latents | None:
     """The pipeline's autoencoder, in float32: half precision overflows in some of them."""
     if part is None:
         return None
     autoencoder = load_part(folder, part, torch.float32).eval().to(device)
     shift = getattr(autoencoder.config, "shift_factor", None)
     return Latents(autoencoder, float(autoencoder.config.scaling_factor), float(shift or 0.0))
-
-
-def _text_encoder(folder: Path, part: Part, dtype: torch.dtype) -> Any:
-    from transformers import CLIPTextModel
-
-    variant = {} if part.variant is None else {"variant": part.variant}
-    return load_whole(CLIPTextModel, folder / part.folder, dtype=dtype, **variant).eval()
-
-
-def _text_embedding(folder: Path, encoder: Any) -> Callable[[Sequence[str]], Tensor]:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    length = int(encoder.config.max_position_embeddings)
-
-    def embed(captions: Sequence[str]) -> Tensor:
-        unique = list(dict.fromkeys(captions))
-        tokens = tokenizer(
-            unique, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
-        refuse_unknown(tokens.input_ids.tolist(), encoder.config.vocab_size, tokenizer)
-        states: Tensor = encoder(tokens.input_ids.to(encoder.device))[0]
-        return states[[unique.index(caption) for caption in captions]]
-
-    return embed

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raymia.models.denoisers.faces import FACES, SDXL, Face, face_of
 from raymia.util.errors import InputError
 
-CAPTIONED = "UNet2DConditionModel"
-NETWORKS = ("UNet2DModel", CAPTIONED, "DiTTransformer2DModel", "Transformer2DModel")
 KL, VQ, TINY = "AutoencoderKL", "VQModel", "AutoencoderTiny"
 
 ADDED = {
     "class_embed_type": "a class of each image, and records have none",
     "num_class_embeds": "a class of each image, and records have none",
-    "addition_embed_type": "more than a caption, as SDXL's is the size and crop of each image",
+    "addition_embed_type": "more than a caption and the image's size",
     "encoder_hid_dim_type": "another embedding than of a caption",
     "time_cond_proj_dim": "a guidance scale, as a latent consistency model's is",
 }
@@ -33,12 +32,14 @@ class Latent:
     channels : of a latent.
     image_channels : of an image.
     scale : how many times smaller a latent is, in height and in width.
+    sample_size : of the images that it was trained on; None where nobody says.
     """
 
     kind: str
     channels: int
     image_channels: int
     scale: int
+    sample_size: int | None
 
 
 def check_autoencoder(config: Mapping[str, Any], file: Path, where: str) -> Latent:
@@ -70,12 +71,33 @@ def check_autoencoder(config: Mapping[str, Any], file: Path, where: str) -> Late
         channels=int(own or config["latent_channels"]),
         image_channels=int(config["in_channels"]),
         scale=2 ** (len(config["block_out_channels"]) - 1),
+        sample_size=size if isinstance(size := config.get("sample_size"), int) else None,
     )
+
+
+def check_face(config: Mapping[str, Any], index: Mapping[str, Any], path: Path, where: str) -> Face:
+    """The family of a pipeline's network.
+
+    Raises
+    ------
+    InputError
+        Naming what it is, for one that nobody here knows how to ask.
+    """
+    face = face_of(config)
+    if face is None:
+        pipeline = index.get("_class_name") or "a pipeline"
+        known = ", ".join(dict.fromkeys(face.name for face in FACES.values()))
+        raise InputError(
+            f"{where}: {path} is {pipeline}, whose network is a {config.get('_class_name')}; "
+            f"raymia knows how to ask those of {known}"
+        )
+    return face
 
 
 def check_network(
     config: Mapping[str, Any],
     latent: Latent | None,
+    face: Face,
     *,
     is_captioned: bool,
     where: str,
@@ -90,24 +112,25 @@ def check_network(
     """
     kind = str(config["_class_name"])
     network = f"{where}: {path}: its network, a {kind},"
-    for key, what in ADDED.items():
-        if config.get(key) is not None:
-            raise InputError(f"{network} is told {what} ({key}: {config[key]})")
+    for key, told in ADDED.items():
+        is_known = key == "addition_embed_type" and face.name == SDXL
+        if config.get(key) is not None and not is_known:
+            raise InputError(f"{network} is told {told} ({key}: {config[key]})")
     if kind == "Transformer2DModel" and config.get("norm_type") != "ada_norm_zero":
         raise InputError(
-            f"{network} is none of a DiT's (norm_type: {config.get('norm_type')}), as PixArt's is"
+            f"{network} is none of a DiT's (norm_type: {config.get('norm_type')}); save the "
+            "pipeline again with a newer diffusers, which tells PixArt's apart"
         )
-    if kind == CAPTIONED and not is_captioned:
+    if face.encoders and not is_captioned:
         raise InputError(
             f"{network} is conditioned on text, and the pipeline has no text_encoder; save the "
             "whole pipeline with save_pretrained(folder)"
         )
-    taken, given = (
-        int(config["in_channels"]),
-        int(config.get("out_channels") or config["in_channels"]),
-    )
-    seen = taken if latent is None else latent.channels
-    if taken != seen:
+    taken = int(config["in_channels"])
+    given = int(config.get("out_channels") or taken)
+    tokens = face.packs**2
+    seen = taken // tokens if latent is None else latent.channels
+    if taken != seen * tokens:
         made_for = "inpainting" if taken == 2 * seen + 1 else "images with a further image"
         raise InputError(
             f"{network} takes {taken} channels, and the pipeline's latents have {seen}; it is made "

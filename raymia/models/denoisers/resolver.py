@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from raymia.models.checkpoint import Capabilities
+from raymia.models.denoisers.faces import FACES, Asked, Face, face_of
 from raymia.models.denoisers.loader import DenoiserLoader
 from raymia.models.denoisers.lora_files import BY_PEFT, locate_adapter
 from raymia.models.denoisers.lora_fit import Placed, place_adapter
-from raymia.models.denoisers.networks import NETWORKS, Latent, check_autoencoder, check_network
+from raymia.models.denoisers.networks import (
+    Latent,
+    check_autoencoder,
+    check_face,
+    check_network,
+)
 from raymia.models.image_source import (
     CONFIG,
     DIFFUSERS_WEIGHTS,
@@ -31,13 +37,17 @@ from raymia.models.source import ADAPTER_CONFIG, file_hash, listed, read_json
 from raymia.spec import PoolSpec
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
+from raymia.util.listing import listed as named
 from raymia.util.once import Once
 from raymia.util.optional import require
 
 AUTOENCODERS = ("vae", "vqvae")
+ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
 GIVES = frozenset({"weights", "generation", "text_conditioning", "denoiser"})
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
-"""What the networks of schedulers can be trained to predict."""
+"""What the networks of DDPM's family can be trained to predict."""
+FLOW = "flow"
+"""What those of flow matching predict: the velocity from an image to noise."""
 
 
 @dataclass(frozen=True)
@@ -64,25 +74,25 @@ class DenoiserCheckpoint(ImageModel):
 
     Attributes
     ----------
-    network, autoencoder, text_encoder : its parts; the first alone is in every pipeline.
+    network, autoencoder, text_encoders : its parts; the first alone is in every pipeline.
+    asked : how its captions are read and its network is asked.
     parameters : numbers in the network's weights.
     scheduler : class of its noise schedule, which is described in ``scheduler_folder``.
-    prediction : what the network predicts, one of ``PREDICTIONS``.
+    prediction : what the network predicts, one of ``PREDICTIONS`` or ``FLOW``.
     train_timesteps : length of the noise schedule.
-    classes : that its network is told of images; None for a network without.
     adapter : file of a LoRA on it, or None.
     placed : what the adapter changes.
     """
 
     network: Part
     autoencoder: Part | None
-    text_encoder: Part | None
+    text_encoders: tuple[Part, ...]
+    asked: Asked
     parameters: int
     scheduler: str
     scheduler_folder: str
     prediction: str
     train_timesteps: int
-    classes: int | None
     adapter: str | None = None
     placed: tuple[Placed, ...] = ()
 
@@ -92,7 +102,7 @@ class DenoiserCheckpoint(ImageModel):
 
     @classmethod
     def reads(cls, folder: ImageFolder) -> bool:
-        return (folder.path / INDEX).is_file() or folder.kind in NETWORKS
+        return (folder.path / INDEX).is_file() or folder.kind in FACES
 
     @classmethod
     def resolve(cls, folder: ImageFolder) -> Self:
@@ -100,18 +110,22 @@ class DenoiserCheckpoint(ImageModel):
         folder.once(require, "diffusers", "diffusion models", where=where)
         index = read_json(path / INDEX, where) if (path / INDEX).is_file() else {}
         network, config, parameters = _network(folder, index)
-        scheduler_folder, scheduler = _scheduler(folder)
+        face = check_face(config, index, path, where)
+        scheduler_folder, scheduler = _scheduler(folder, face)
         autoencoder, latent = _autoencoder(folder)
-        text_encoder = _text_encoder(folder, index)
-        check_network(config, latent, is_captioned=text_encoder is not None, where=where, path=path)
+        text_encoders = _text_encoders(folder, index, face)
+        check_network(
+            config, latent, face, is_captioned=bool(text_encoders), where=where, path=path
+        )
         refuse_twice(network.saved_as, folder.quantization, path, where)
         if network.folder != ".":
             refuse_beside(path, set(), folder)
         for part in (network, autoencoder):
             if part is not None and part.saved_as is None:
                 check_part(path / part.folder, part.kind, folder)
-        if text_encoder is not None and text_encoder.saved_as is None:
-            check_part(path / text_encoder.folder, "AutoModel", folder, TRANSFORMERS_WEIGHTS)
+        for part in text_encoders:
+            if part.saved_as is None:
+                check_part(path / part.folder, part.kind, folder, TRANSFORMERS_WEIGHTS)
         if folder.quantization != "none" and not folder.on_gpu:
             raise InputError(
                 f"{where}: diffusers quantizes on GPUs alone; give the pool a GPU (gpus under "
@@ -120,10 +134,13 @@ class DenoiserCheckpoint(ImageModel):
         if folder.quantization != "none":
             folder.once(require, "bitsandbytes", "quantized models", where=where)
         size = config.get("sample_size")
+        if size is None and latent is not None and latent.sample_size is not None:
+            size = latent.sample_size // latent.scale
         if size is None:
             raise InputError(f"{where}: {path / network.folder / CONFIG} has no sample_size")
         height, width = (size, size) if isinstance(size, int) else size
         channels, height, width = int(config["in_channels"]), int(height), int(width)
+        channels //= face.packs**2
         shape = channels, height, width
         if latent is not None:
             shape = latent.image_channels, height * latent.scale, width * latent.scale
@@ -135,13 +152,13 @@ class DenoiserCheckpoint(ImageModel):
             dtype=folder.dtype,
             network=network,
             autoencoder=autoencoder,
-            text_encoder=text_encoder,
+            text_encoders=text_encoders,
+            asked=Asked(config, str(index.get("_class_name")), shape[1:]),
             parameters=parameters,
             scheduler=type(scheduler).__name__,
             scheduler_folder=scheduler_folder,
-            prediction=getattr(scheduler.config, "prediction_type", "epsilon"),
-            train_timesteps=len(scheduler.alphas_cumprod),
-            classes=config.get("num_embeds_ada_norm"),
+            prediction=prediction_of(scheduler),
+            train_timesteps=int(scheduler.config.num_train_timesteps),
         )._with_adapter(folder)
 
     def _with_adapter(self, folder: ImageFolder) -> Self:
@@ -152,10 +169,9 @@ class DenoiserCheckpoint(ImageModel):
         folder.once(require, "peft", "adapters", where=where)
         file = folder.once(locate_adapter, folder.adapter, where=where)
         parts = {"": describe_part(folder.path / self.network.folder, self.network.kind, folder)}
-        for part in (self.text_encoder,):
-            if part is not None:
-                place = folder.path / part.folder
-                parts[part.folder] = describe_part(place, "AutoModel", folder, TRANSFORMERS_WEIGHTS)
+        for part in self.text_encoders:
+            place = folder.path / part.folder
+            parts[part.folder] = describe_part(place, part.kind, folder, TRANSFORMERS_WEIGHTS)
         placed = place_adapter(file, parts, where, folder.once)
         return replace(self, adapter=str(file), placed=placed)
 
@@ -174,7 +190,14 @@ class DenoiserCheckpoint(ImageModel):
     @property
     def is_captioned(self) -> bool:
         """Whether it is conditioned on text."""
-        return self.text_encoder is not None
+        return bool(self.text_encoders)
+
+    @property
+    def face(self) -> Face:
+        """The family of its network."""
+        found = face_of(self.asked.config)
+        assert found is not None, "others are refused"
+        return found
 
     @property
     def is_flat(self) -> bool:
@@ -235,18 +258,31 @@ def read_scheduler(folder: Path, where: str) -> Any:
     if kind is None:
         raise InputError(f"{where}: {folder / SCHEDULER}: no class {name!r} in diffusers")
     scheduler = kind.from_config(config)
+    if _is_flow(scheduler):
+        return scheduler
     if not hasattr(scheduler, "alphas_cumprod"):
         raise InputError(
             f"{where}: {folder} has a {name}, whose schedule has no alphas_cumprod; raymia scores "
-            "models of the DDPM family, and none of flow matching, EDM, VE or consistency"
+            "models of the DDPM family and of flow matching, and none of EDM, VE or consistency"
         )
-    prediction = getattr(scheduler.config, "prediction_type", "epsilon")
+    prediction = prediction_of(scheduler)
     if prediction not in PREDICTIONS:
         raise InputError(
             f"{where}: {folder / SCHEDULER}: prediction_type should be one of "
             f"{', '.join(PREDICTIONS)}, but got {prediction!r}"
         )
     return scheduler
+
+
+def _is_flow(scheduler: Any) -> bool:
+    """Whether a scheduler goes the straight path of flow matching."""
+    is_named = type(scheduler).__name__.startswith("FlowMatch")
+    return is_named or getattr(scheduler.config, "prediction_type", None) == "flow_prediction"
+
+
+def prediction_of(scheduler: Any) -> str:
+    """What the network of a scheduler predicts."""
+    return FLOW if _is_flow(scheduler) else getattr(scheduler.config, "prediction_type", "epsilon")
 
 
 def _network(folder: ImageFolder, index: Mapping[str, Any]) -> tuple[Part, Mapping[str, Any], int]:
@@ -260,18 +296,6 @@ def _network(folder: ImageFolder, index: Mapping[str, Any]) -> tuple[Part, Mappi
         )
     config = read_json(path / name / CONFIG, where)
     kind = str(config.get("_class_name"))
-    if kind not in NETWORKS:
-        pipeline = index.get("_class_name") or "a pipeline"
-        raise InputError(
-            f"{where}: {path} is {pipeline}, whose network is a {kind}; raymia knows how to ask "
-            f"{', '.join(NETWORKS)}"
-        )
-    more = [part for part in ("text_encoder_2", "text_encoder_3") if _given(index, part)]
-    if more:
-        raise InputError(
-            f"{where}: {path} is a {index.get('_class_name')} with {' and '.join(more)}; raymia "
-            "asks networks that are conditioned on one text encoder, as Stable Diffusion 1 and 2"
-        )
     variant, tensors = variant_in(path / name, DIFFUSERS_WEIGHTS, folder)
     parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
     return Part(kind, name, variant, _saved_as(path / name, folder)), config, parameters
@@ -282,10 +306,16 @@ def _saved_as(part: Path, folder: ImageFolder) -> str | None:
     return saved_quantization(settings, part / CONFIG, folder.where, folder.once, IN_DIFFUSERS)
 
 
-def _scheduler(folder: ImageFolder) -> tuple[str, Any]:
+def _scheduler(folder: ImageFolder, face: Face) -> tuple[str, Any]:
     for name in ("scheduler", "."):
         if (folder.path / name / SCHEDULER).is_file():
-            return name, read_scheduler(folder.path / name, folder.where)
+            scheduler = read_scheduler(folder.path / name, folder.where)
+            if face.is_flow is not None and face.is_flow != _is_flow(scheduler):
+                raise InputError(
+                    f"{folder.where}: {folder.path / name} has a {type(scheduler).__name__}, and "
+                    f"{face.name} was trained by flow matching; copy the pipeline's own scheduler"
+                )
+            return name, scheduler
     raise InputError(
         f"{folder.where}: {folder.path} has no scheduler/{SCHEDULER}, and without the noise "
         "schedule nothing can be asked; save the whole pipeline with save_pretrained(folder)"
@@ -302,17 +332,33 @@ def _autoencoder(folder: ImageFolder) -> tuple[Part | None, Latent | None]:
     return Part(latent.kind, name, variant, _saved_as(file.parent, folder)), latent
 
 
-def _text_encoder(folder: ImageFolder, index: Mapping[str, Any]) -> Part | None:
-    kind = _given(index, "text_encoder")
-    if kind is None:
-        return None
-    if kind != "CLIPTextModel":
+def _text_encoders(folder: ImageFolder, index: Mapping[str, Any], face: Face) -> tuple[Part, ...]:
+    """The text encoders of a pipeline, as its family needs them."""
+    pipeline, parts = f"{folder.path} is a {index.get('_class_name')}", []
+    more = [p for p in ENCODERS if _given(index, p) and p not in face.encoders]
+    if more:
         raise InputError(
-            f"{folder.where}: {folder.path} is a {index.get('_class_name')}, whose text encoder is "
-            f"a {kind}; raymia reads captions with a CLIPTextModel"
+            f"{folder.where}: {pipeline} with {named(more)}, and raymia asks {face.name} "
+            f"with {named([*face.encoders]) or 'no text encoder'}"
         )
-    variant, _ = variant_in(folder.path / "text_encoder", TRANSFORMERS_WEIGHTS, folder)
-    return Part(kind, "text_encoder", variant, _saved_as(folder.path / "text_encoder", folder))
+    for name, kinds in face.encoders.items():
+        kind = _given(index, name)
+        if kind is None:
+            continue  # its network is looked at next
+        if kind not in kinds:
+            raise InputError(
+                f"{folder.where}: {pipeline}, whose {name} is a {kind}; raymia reads captions of "
+                f"{face.name} with a {' or '.join(kinds)} there"
+            )
+        variant, _ = variant_in(folder.path / name, TRANSFORMERS_WEIGHTS, folder)
+        parts.append(Part(kind, name, variant, _saved_as(folder.path / name, folder)))
+    lost = [p for p in face.encoders if not _given(index, p) and p not in face.optional]
+    if parts and lost:
+        raise InputError(
+            f"{folder.where}: {pipeline} without {named(lost)}, which {face.name} reads captions "
+            "with; save the whole pipeline with save_pretrained(folder)"
+        )
+    return tuple(parts)
 
 
 def _given(index: Mapping[str, Any], part: str) -> str | None:

@@ -12,13 +12,14 @@ import torch
 from raymia.evidence.image import DISTANCES
 from raymia.models.batching import run_on_images
 from raymia.questions.base import RECORD, Item, row_key
+from raymia.spec.images import Step
 from raymia.util.draws import normals, stream_key
 
 if TYPE_CHECKING:
     from raymia.models.denoisers.model import Denoiser
 
 Tensor = torch.Tensor
-Predict = Callable[[Tensor, int], Tensor]
+Predict = Callable[[Tensor, Step], Tensor]
 
 NOT_FINITE = "the model returned a number that is not finite"
 LOW_PASS_RADIUS = 5
@@ -85,8 +86,8 @@ def denoising_rows(
     items: Sequence[Item],
     latents: Tensor,
     captions: Sequence[str] | None,
-    steps: Sequence[tuple[int, int]],
-    key: Callable[[Item, int, int], int],
+    steps: Sequence[tuple[Step, int]],
+    key: Callable[[Item, Step, int], int],
 ) -> list[dict[str, Any]]:
     """The distances of each item's residual at each (timestep, draw), as rows.
 
@@ -97,16 +98,16 @@ def denoising_rows(
 
     def run(batch: list[int]) -> list[dict[str, float]]:
         places = [work[i][0] for i in batch]
-        timesteps = torch.tensor([work[i][1][0] for i in batch])
+        timesteps = torch.cat([model.at(work[i][1][0], 1) for i in batch])
         keys = [key(items[n], *work[i][1]) for n, i in zip(places, batch, strict=True)]
         unique = list(dict.fromkeys(keys))
         noise = normals(torch.tensor(unique).to(model.device), count)
         order = {k: n for n, k in enumerate(unique)}
         noise = noise[[order[k] for k in keys]].reshape(len(batch), *model.latent_shape)
-        noisy = model.add_noise(latents[places], noise, timesteps)
+        noisy = model.path.add_noise(latents[places], noise, timesteps)
         given = None if captions is None else [captions[n] for n in places]
-        residual = noise - model.predict_noise(noisy, timesteps, given)
-        return columns_of(distances(residual))
+        seen = model.predict_noise(noisy, timesteps, given)
+        return columns_of(distances(model.path.residual(noise, seen, timesteps)))
 
     answers = run_on_images(len(work), run, budget=model.batch_images)
     per_item: list[dict[str, list[float]]] = [{c: [] for c in DISTANCES} for _ in items]
@@ -152,10 +153,11 @@ def answer_row(item: Item, answer: Mapping[str, Any]) -> dict[str, Any]:
     return {**row_key(item), **lists, "error": None}
 
 
-def move(model: Denoiser, noisy: Tensor, noise: Tensor, start: int, end: int) -> Tensor:
-    """One deterministic DDIM step between timesteps, up or down (Song et al. 2021, eq. 12)."""
-    signal, sigma = model.coefficients(torch.tensor([start]))
-    to_signal, to_sigma = model.coefficients(torch.tensor([end]))
+def move(model: Denoiser, noisy: Tensor, noise: Tensor, start: Step, end: Step) -> Tensor:
+    """One deterministic DDIM step between timesteps, up or down (Song et al. 2021, eq. 12); on the
+    path of a flow it is Euler's step along the velocity."""
+    signal, sigma = model.path.coefficients(model.at(start, 1))
+    to_signal, to_sigma = model.path.coefficients(model.at(end, 1))
     return to_signal * (noisy - sigma * noise) / signal + to_sigma * noise
 
 
@@ -181,8 +183,8 @@ def ask_without_noise(
         ) -> list[dict[str, Any]]:
             given = None if captions is None else [captions[n] for n in batch]
 
-            def predict(noisy: Tensor, t: int) -> Tensor:
-                return model.predict_noise(noisy, torch.full((len(noisy),), t), given)
+            def predict(noisy: Tensor, t: Step) -> Tensor:
+                return model.predict_noise(noisy, model.at(t, len(noisy)), given)
 
             return columns_of(answer(latents[batch], predict))
 

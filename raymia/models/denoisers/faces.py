@@ -1,0 +1,235 @@
+"""The families of denoising networks: what each reads captions with, and how it is asked.
+
+One row per family, so that what differs is seen at a glance; a new family is a new row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from raymia.models.denoisers.captions import Condition, TextEncoder
+
+Encoders = Mapping[str, "TextEncoder"]
+"""Text encoders by their part of the pipeline."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What of a pipeline decides how captions are read and the network is asked.
+
+    Attributes
+    ----------
+    config : of the network.
+    pipeline : its class.
+    size : height and width of the images, in pixels.
+    """
+
+    config: Mapping[str, Any]
+    pipeline: str
+    size: tuple[int, int]
+
+
+Read = Callable[[Encoders, Sequence[str], Asked], "Condition"]
+Ask = Callable[[Any, "Tensor", "Tensor", "Condition", Asked], "Tensor"]
+
+
+@dataclass(frozen=True)
+class Face:
+    """A family of networks.
+
+    Attributes
+    ----------
+    name : that people know.
+    ask : from the network, x_t, timesteps [batch], the condition to the network's output.
+    encoders : classes of the text encoders that it needs, by part of the pipeline.
+    optional : parts that a pipeline may leave out.
+    read : from captions to the condition; None for networks without text.
+    is_flow : whether it was trained by flow matching; None where its scheduler says.
+    packs : pixels of a latent, in height and in width, that make one token of the network.
+    """
+
+    name: str
+    ask: Ask
+    encoders: Mapping[str, tuple[str, ...]]
+    optional: frozenset[str] = frozenset()
+    read: Read | None = None
+    is_flow: bool | None = None
+    packs: int = 1
+
+
+# ------------------------------------------------------------------ from captions
+
+
+def _last_states(encoders: Encoders, captions: Sequence[str], _: Asked) -> Condition:
+    return {"encoder_hidden_states": encoders["text_encoder"](captions)[0]}
+
+
+def _two_clips(encoders: Encoders, captions: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+    """States before the last layer side by side, and what each CLIP says of the whole caption."""
+    import torch
+
+    said = [encoders[part](captions) for part in ("text_encoder", "text_encoder_2")]
+    return torch.cat([one.hidden_states[-2] for one in said], dim=-1), [one[0] for one in said]
+
+
+def _with_sizes(encoders: Encoders, captions: Sequence[str], asked: Asked) -> Condition:
+    states, pooled = _two_clips(encoders, captions)
+    # Original size, upper left corner of the crop, and size: of an image that was not cut.
+    sizes = states.new_tensor([[*asked.size, 0, 0, *asked.size]]).expand(len(captions), -1)
+    return {"encoder_hidden_states": states, "text_embeds": pooled[1], "time_ids": sizes}
+
+
+def _t5_of_pixart(encoders: Encoders, captions: Sequence[str], asked: Asked) -> Condition:
+    encoder = encoders["text_encoder"]
+    length = 300 if asked.pipeline == "PixArtSigmaPipeline" else 120
+    tokens, mask = encoder.tokens([caption.lower().strip() for caption in captions], length)
+    states = encoder.model(tokens, attention_mask=mask)[0]
+    found = {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+    if _takes_sizes(asked.config):
+        height, width = asked.size
+        size = states.new_tensor([[height, width]]).expand(len(captions), -1)
+        found |= {"resolution": size, "aspect_ratio": size[:, :1] / size[:, 1:]}
+    return found
+
+
+def _takes_sizes(config: Mapping[str, Any]) -> bool:
+    said = config.get("use_additional_conditions")
+    return config.get("sample_size") == 128 if said is None else bool(said)
+
+
+def _clips_and_t5(encoders: Encoders, captions: Sequence[str], asked: Asked) -> Condition:
+    import torch
+
+    states, pooled = _two_clips(encoders, captions)
+    if "text_encoder_3" in encoders:
+        encoder = encoders["text_encoder_3"]
+        more = encoder.model(encoder.tokens(captions, 256)[0])[0]
+    else:
+        more = states.new_zeros(len(captions), 256, int(asked.config["joint_attention_dim"]))
+    states = torch.nn.functional.pad(states, (0, more.shape[-1] - states.shape[-1]))
+    return {
+        "encoder_hidden_states": torch.cat([states, more], dim=-2),
+        "pooled_projections": torch.cat(pooled, dim=-1),
+    }
+
+
+def _pooled_and_t5(encoders: Encoders, captions: Sequence[str], _: Asked) -> Condition:
+    encoder = encoders["text_encoder_2"]
+    return {
+        "encoder_hidden_states": encoder.model(encoder.tokens(captions, 512)[0])[0],
+        "pooled_projections": encoders["text_encoder"](captions).pooler_output,
+    }
+
+
+def _masked_t5(encoders: Encoders, captions: Sequence[str], _: Asked) -> Condition:
+    encoder = encoders["text_encoder"]
+    tokens, mask = encoder.tokens(captions, 256)
+    states = encoder.model(tokens, attention_mask=mask)[0]
+    return {"encoder_hidden_states": states * mask[..., None].to(states.dtype)}
+
+
+# ------------------------------------------------------------------ to the network
+
+
+def _plainly(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: Asked) -> Tensor:
+    output: Tensor = network(noisy, timestep=times, **given).sample
+    return output
+
+
+def _without_class(network: Any, noisy: Tensor, times: Tensor, _: Condition, by: Asked) -> Tensor:
+    import torch
+
+    # The class after the last stands for none.
+    none = torch.full_like(times, int(by.config["num_embeds_ada_norm"]))
+    output: Tensor = network(noisy, times, class_labels=none).sample
+    return output
+
+
+def _with_added(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: Asked) -> Tensor:
+    own = {name: given[name] for name in given if name.startswith("encoder_")}
+    added = {name: given[name] for name in given if name not in own}
+    if not added:
+        added = {"resolution": None, "aspect_ratio": None}  # type: ignore[dict-item]
+    output: Tensor = network(noisy, timestep=times, added_cond_kwargs=added, **own).sample
+    return output
+
+
+def _by_share(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: Asked) -> Tensor:
+    output: Tensor = network(noisy, timestep=(times / 1000).to(noisy.dtype), **given).sample
+    return output
+
+
+def _packed(network: Any, noisy: Tensor, times: Tensor, given: Condition, by: Asked) -> Tensor:
+    """Two by two pixels of a latent are a token, with its place in the image."""
+    import torch
+
+    batch, channels, height, width = noisy.shape
+    rows, columns = height // 2, width // 2
+    tokens = noisy.reshape(batch, channels, rows, 2, columns, 2).permute(0, 2, 4, 1, 3, 5)
+    places = noisy.new_zeros(rows, columns, 3)
+    places[..., 1] += torch.arange(rows, device=noisy.device)[:, None]
+    places[..., 2] += torch.arange(columns, device=noisy.device)
+    if by.config.get("guidance_embeds"):
+        given = {**given, "guidance": noisy.new_ones(batch)}  # as it was trained
+    output: Tensor = network(
+        tokens.reshape(batch, rows * columns, channels * 4),
+        timestep=(times / 1000).to(noisy.dtype),
+        txt_ids=noisy.new_zeros(given["encoder_hidden_states"].shape[1], 3),
+        img_ids=places.reshape(rows * columns, 3),
+        **given,
+    ).sample
+    output = output.reshape(batch, rows, columns, -1, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return output.reshape(batch, -1, height, width)
+
+
+CLIP, CLIP_2 = ("CLIPTextModel",), ("CLIPTextModelWithProjection",)
+T5 = ("T5EncoderModel", "UMT5EncoderModel")
+SDXL = "SDXL"
+
+FACES = {
+    "UNet2DModel": Face("UNet", _plainly, {}),
+    "UNet2DConditionModel": Face(
+        "Stable Diffusion", _plainly, {"text_encoder": CLIP}, read=_last_states
+    ),
+    SDXL: Face(
+        SDXL, _with_added, {"text_encoder": CLIP, "text_encoder_2": CLIP_2}, read=_with_sizes
+    ),
+    "DiTTransformer2DModel": Face("DiT", _without_class, {}),
+    "Transformer2DModel": Face("DiT", _without_class, {}),
+    "PixArtTransformer2DModel": Face(
+        "PixArt", _with_added, {"text_encoder": T5}, read=_t5_of_pixart
+    ),
+    "SD3Transformer2DModel": Face(
+        "Stable Diffusion 3",
+        _plainly,
+        {"text_encoder": CLIP_2, "text_encoder_2": CLIP_2, "text_encoder_3": T5},
+        optional=frozenset({"text_encoder_3"}),
+        read=_clips_and_t5,
+        is_flow=True,
+    ),
+    "FluxTransformer2DModel": Face(
+        "FLUX.1",
+        _packed,
+        {"text_encoder": CLIP, "text_encoder_2": T5},
+        read=_pooled_and_t5,
+        is_flow=True,
+        packs=2,
+    ),
+    "AuraFlowTransformer2DModel": Face(
+        "AuraFlow", _by_share, {"text_encoder": T5}, read=_masked_t5, is_flow=True
+    ),
+}
+"""Families by the class of their network; SDXL's is that of Stable Diffusion, told more."""
+
+
+def face_of(config: Mapping[str, Any]) -> Face | None:
+    """The family of a network by its config; None for one that nobody here knows how to ask."""
+    kind = str(config.get("_class_name"))
+    if kind == "UNet2DConditionModel" and config.get("addition_embed_type") == "text_time":
+        kind = SDXL
+    return FACES.get(kind)

@@ -1,0 +1,179 @@
+"""Families of diffusion models: each answers as diffusers' own call, or is refused by its name."""
+
+from __future__ import annotations
+
+import re
+
+import diffusers
+import pytest
+import torch
+from edited import edit
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from small_families import FAMILIES, save_family, table, written
+from small_loras import adapted, save_by_kohya
+from torch import nn
+
+from raymia.models.denoisers.model import load_denoiser
+from raymia.models.denoisers.original_names import original_name
+from raymia.models.image_source import resolve_image_model
+from raymia.spec import ModelSpec
+from raymia.util.errors import InputError
+
+CAPTIONS = ["a cat", "", "a dog on a mat"]
+TIMESTEPS = torch.tensor([10, 200, 700])
+
+
+def resolved(folder, **settings):
+    spec = ModelSpec(model=str(folder), **settings)
+    return resolve_image_model(spec, "targets[0].model", on_gpu=False)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_family_answers_as_diffusers_own_call(kind, tmp_path):
+    family = save_family(kind, tmp_path)
+    checkpoint = resolved(tmp_path)
+    model = load_denoiser(checkpoint, batch_images=4)
+    images = torch.rand(3, *checkpoint.shape)
+    latents = model.encode(images)
+    assert latents.shape[1:] == checkpoint.latent_shape
+    assert model.decode(latents).shape == images.shape
+    times = TIMESTEPS.float() if family.is_flow else TIMESTEPS
+    found = model.predict_noise(latents, times, CAPTIONS)
+    expected = family.output(latents, times, CAPTIONS)
+    if family.is_flow:
+        share = (times / 1000).reshape(-1, 1, 1, 1)
+        expected = latents + (1 - share) * expected
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    alone = model.predict_noise(latents[2:], times[2:], CAPTIONS[2:])
+    torch.testing.assert_close(alone, found[2:], atol=1e-5, rtol=1e-4)
+    if checkpoint.is_captioned:
+        other = model.predict_noise(latents, times, ["a mat"] * 3)
+        assert (other - found).abs().max() > 1e-5, "no caption was read"
+
+
+def test_the_table_of_families_is_what_is_read():
+    """If this fails, `PYTHONPATH=. python tests/support/small_families.py` writes it anew."""
+    assert table().split("\n") == [*written().strip("\n").split("\n"), ""]
+
+
+def test_every_text_encoder_of_sdxl_and_flux_is_read(tmp_path):
+    for kind, parts in (("sdxl", 2), ("flux", 2), ("sd3", 3), ("sd3_without_t5", 2)):
+        save_family(kind, tmp_path / kind)
+        assert len(resolved(tmp_path / kind).text_encoders) == parts
+
+
+# ---------------------------------------------------------------------- adapters
+
+ORIGINALLY = {
+    "down_blocks_1_attentions_0": "input_blocks_3_1", "mid_block_attentions_0": "middle_block_1",
+    "up_blocks_0_attentions_0": "output_blocks_0_1",
+    "up_blocks_0_attentions_1": "output_blocks_1_1",
+}  # fmt: skip
+
+
+def test_a_lora_of_kohyas_scripts_on_sdxl_answers_as_diffusers_fuses_it(tmp_path):
+    pipeline = save_family("sdxl", tmp_path / "base").pipeline
+    place = save_by_kohya(tmp_path / "l.safetensors", adapted(pipeline.unet, ["to_q", "to_v"], 1))
+    tensors = load_file(place)
+    for name, original in ORIGINALLY.items():
+        tensors = {key.replace(name, original): value for key, value in tensors.items()}
+    assert not any("attentions" in key for key in tensors)
+    save_file(tensors, place)
+    fused = diffusers.StableDiffusionXLPipeline.from_pretrained(tmp_path / "base")
+    fused.load_lora_weights(str(place))
+    fused.fuse_lora()
+    fused.unload_lora_weights()
+    fused.save_pretrained(tmp_path / "fused")
+    model, other, bare = (
+        load_denoiser(resolved(tmp_path / base, **more), batch_images=4)
+        for base, more in (("base", {"adapter": str(place)}), ("fused", {}), ("base", {}))
+    )
+    noisy = torch.randn(3, *model.latent_shape)
+    found, expected, before = (
+        m.predict_noise(noisy, TIMESTEPS, CAPTIONS) for m in (model, other, bare)
+    )
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert (found - before).abs().max() > 1e-3
+
+
+def test_original_names_are_those_that_diffusers_reads():
+    """Of all modules of a UNet that attends at some resolutions and not at others."""
+    network = diffusers.UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, layers_per_block=2,
+        block_out_channels=(8, 8, 8), norm_num_groups=4, cross_attention_dim=8,
+        attention_head_dim=4, down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * 2),
+        up_block_types=(*("CrossAttnUpBlock2D",) * 2, "UpBlock2D"),
+    )  # fmt: skip
+    paths = [n for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    # Of what lies beside the blocks, and of projections of the time, diffusers knows other names.
+    paths = [p for p in paths if "blocks" in p or "mid_block" in p]
+    names = {p: original_name(p, paths).replace(".", "_") for p in paths if "emb" not in p}
+    assert len({*names.values()}) == len(names)
+    halves = ("lora_down", "lora_up")
+    file = {f"lora_unet_{n}.{h}.weight": torch.ones(1, 1) for n in names.values() for h in halves}
+    read, _ = diffusers.StableDiffusionXLPipeline.lora_state_dict(file, unet_config=network.config)
+    found = {_path(key) for key in read if key.endswith(".down.weight")}
+    assert found == {*names}
+
+
+def _path(key: str) -> str:
+    key = re.sub(r"(_lora|\.lora)\.down\.weight$", "", key.removeprefix("unet."))
+    return key.replace(".processor", "").replace(".to_out", ".to_out.0")
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets"),
+    [
+        ("sd3", ["to_q", "to_add_out"]),
+        ("flux", ["to_k", "proj_mlp"]),
+        ("pixart", ["proj_in", "linear_1"]),
+    ],
+)
+def test_a_lora_of_a_transformer_answers_as_it_was_trained(kind, targets, tmp_path):
+    family = save_family(kind, tmp_path / "base")
+    model = load_denoiser(resolved(tmp_path / "base"), batch_images=4)
+    times = TIMESTEPS.float() if family.is_flow else TIMESTEPS
+    noisy = torch.randn(3, *model.latent_shape)
+    before = model.predict_noise(noisy, times, CAPTIONS)
+    adapted(family.pipeline.transformer, targets, seed=1, lora_alpha=4)  # as the rank
+    states = get_peft_model_state_dict(family.pipeline.transformer)
+    (tmp_path / "lora").mkdir()
+    save_file(
+        {f"transformer.{name}": value.contiguous() for name, value in states.items()},
+        tmp_path / "lora" / "pytorch_lora_weights.safetensors",
+    )
+    checkpoint = resolved(tmp_path / "base", adapter=str(tmp_path / "lora"))
+    found = load_denoiser(checkpoint, batch_images=4).predict_noise(noisy, times, CAPTIONS)
+    output = family.output(noisy, times, CAPTIONS)
+    share = (times / 1000).reshape(-1, 1, 1, 1)
+    expected = noisy + (1 - share) * output if family.is_flow else output
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert (found - before).abs().max() > 1e-4
+
+
+# ---------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "changes", "why"),
+    [
+        ("sd3", "model_index.json", {"text_encoder_2": [None, None]}, "StableDiffusion3Pipeline "
+         "without text_encoder_2, which Stable Diffusion 3 reads captions with"),
+        ("flux", "model_index.json", {"text_encoder_2": ["transformers", "Gemma2Model"]}, "FluxPipe"
+         "line, whose text_encoder_2 is a Gemma2Model; raymia reads captions of FLUX.1 with a T5"),
+        ("sd3", "scheduler/scheduler_config.json", {"_class_name": "DDPMScheduler"}, "Stable "
+         "Diffusion 3 was trained by flow matching"),
+        ("flux", "transformer/config.json", {"in_channels": 32}, "takes 32 channels, and the "
+         "pipeline's latents have 4"),
+        ("flux", "transformer/config.json", {"_class_name": "Flux2Transformer2DModel"}, "whose "
+         "network is a Flux2Transformer2DModel"),
+        ("sdxl", "unet/config.json", {"time_cond_proj_dim": 256}, "a guidance scale"),
+    ],
+)  # fmt: skip
+def test_what_a_family_lacks_is_refused_by_its_name(kind, part, changes, why, tmp_path):
+    save_family(kind, tmp_path)
+    edit(tmp_path / part, **changes)
+    with pytest.raises(InputError) as caught:
+        resolved(tmp_path)
+    assert why in caught.value.problems[0]

@@ -1,0 +1,132 @@
+"""What flow-matching models are asked, against Gaussian data, whose best velocity is known exactly;
+the derivation is in docs/images.md."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from test_image_questions import MEAN, SHAPE, SPREAD, clean_of, noise_of, records
+
+from raymia.models.denoisers.model import Denoiser
+from raymia.models.denoisers.path import Diffusion, Flow
+from raymia.questions.images import DenoisingQuestion, Neighborhood
+from raymia.questions.noiseless import (
+    CleanQuestion,
+    InversionQuestion,
+    NormalizedProximalQuestion,
+    ProximalQuestion,
+)
+
+SHARES = (0.05, 0.3, 0.9)
+
+
+def velocity(noisy: np.ndarray, s: float) -> np.ndarray:
+    """E[epsilon - x | x_s] for elements that are independent and normal with MEAN and SPREAD."""
+    variance = (1 - s) ** 2 * SPREAD**2 + s**2
+    away = noisy - (1 - s) * MEAN
+    return s * away / variance - (MEAN + (1 - s) * SPREAD**2 * away / variance)
+
+
+def noise_seen(noisy: np.ndarray, s: float) -> np.ndarray:
+    """E[epsilon | x_s]."""
+    return s * (noisy - (1 - s) * MEAN) / ((1 - s) ** 2 * SPREAD**2 + s**2)
+
+
+def gaussian_flow(batch_images: int = 16) -> Denoiser:
+    def network(noisy, timesteps, _):
+        rows = [
+            velocity(x.double().numpy(), float(t) / 1000)
+            for x, t in zip(noisy, timesteps, strict=True)
+        ]
+        return torch.from_numpy(np.stack(rows)).float()
+
+    return Denoiser(network, Flow(1000), shape=SHAPE, latent_shape=SHAPE, batch_images=batch_images)
+
+
+def question(**changes) -> DenoisingQuestion:
+    given = {"seed": 0, "neighborhood": None, "timesteps": SHARES, "draws": 2, "noise": "shared"}
+    return DenoisingQuestion(**given | changes)
+
+
+def asked(of, items=None, batch_images=16):
+    return of.ask(gaussian_flow(batch_images), items or records(3)).to_pylist()
+
+
+def squares(residuals) -> list[float]:
+    return [float(np.mean(r**2)) for r in residuals]
+
+
+def test_the_error_is_that_of_the_velocity():
+    for item, row in zip(records(3), asked(question()), strict=True):
+        expected, clean = [], clean_of(item)
+        for s in SHARES:
+            for draw in range(2):
+                noise = noise_of(item, s, draw)
+                expected.append(noise - clean - velocity((1 - s) * clean + s * noise, s))
+        np.testing.assert_allclose(row["l2"], squares(expected), rtol=1e-4)
+
+
+@pytest.mark.parametrize("s", [0.1, 0.5, 0.9])
+def test_the_mean_error_over_draws_is_the_closed_form(s):
+    """E|r|^2 = ((1 - s) sigma^2 / V)^2 + (s / V)^2 mean (x - m)^2, V = (1 - s)^2 sigma^2 + s^2."""
+    (item,), draws = records(1), 1000
+    (row,) = asked(question(timesteps=(s,), draws=draws), [item], batch_images=256)
+    variance = (1 - s) ** 2 * SPREAD**2 + s**2
+    expected = ((1 - s) * SPREAD**2 / variance) ** 2
+    expected += (s / variance) ** 2 * np.mean((clean_of(item) - MEAN) ** 2)
+    assert abs(np.mean(row["l2"]) - expected) < 4 * np.std(row["l2"]) / np.sqrt(draws)
+
+
+def test_neighbors_are_asked_with_the_noise_of_their_record():
+    (record,) = records(1)
+    own = question(timesteps=(0.3,), draws=1)
+    around = question(timesteps=(0.3,), draws=1, neighborhood=Neighborhood("contrast", (1.0,)))
+    neighbor = type(record)(record.record_id, 1, record.payload)
+    (alone,), (beside,) = asked(own, [record]), asked(around, [neighbor])
+    np.testing.assert_allclose(alone["l2"], beside["l2"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [ProximalQuestion, NormalizedProximalQuestion])
+def test_the_proximal_error_is_that_of_the_velocity_along_the_noise_first_seen(kind):
+    for item, row in zip(records(3), asked(kind(SHARES)), strict=True):
+        clean = clean_of(item)
+        first = noise_seen(clean, 0.01)
+        if kind is NormalizedProximalQuestion:
+            first = first * np.sqrt(2 / np.pi) / np.abs(first).mean()
+        expected = [first - clean - velocity((1 - s) * clean + s * first, s) for s in SHARES]
+        np.testing.assert_allclose(row["l2"], squares(expected), rtol=1e-3)
+
+
+def test_the_noise_seen_in_the_record_is_the_score_times_the_share():
+    for item, row in zip(records(3), asked(CleanQuestion(SHARES)), strict=True):
+        expected = [noise_seen(clean_of(item), s) for s in SHARES]
+        np.testing.assert_allclose(row["l2"], squares(expected), rtol=1e-4)
+
+
+def test_the_inversion_goes_along_the_velocity_by_eulers_steps():
+    for item, row in zip(records(3), asked(InversionQuestion(0.1, 0.02)), strict=True):
+        reached = clean_of(item)
+        for n in range(5):
+            reached = reached + 0.02 * velocity(reached, 0.02 * n)
+        further = reached + 0.02 * velocity(reached, 0.1)
+        back = further - 0.02 * velocity(further, 0.12)
+        np.testing.assert_allclose(row["l2"], squares([back - reached]), rtol=1e-2)
+
+
+def test_timesteps_are_shares_of_a_thousand():
+    whole = asked(question(timesteps=(50, 300), draws=1))
+    for item, row in zip(records(3), whole, strict=True):
+        expected = []
+        for t in (50, 300):
+            clean, noise, s = clean_of(item), noise_of(item, t, 0), t / 1000
+            expected.append(noise - clean - velocity((1 - s) * clean + s * noise, s))
+        np.testing.assert_allclose(row["l2"], squares(expected), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("steps", "share", "timestep"), [(1000, 0.15, 150), (200, 0.999, 199)])
+def test_a_share_is_a_timestep_of_whatever_schedule(steps, share, timestep):
+    alphas = torch.linspace(0.99, 0.01, steps, dtype=torch.float64)
+    assert Diffusion(alphas, "epsilon").timestep(share) == timestep
+    assert Diffusion(alphas, "epsilon").timestep(timestep) == timestep
+    assert Flow(steps).timestep(share) == pytest.approx(share * steps)
