@@ -17,6 +17,7 @@ from raymia.cli.status import status
 from raymia.cli.store import store_app
 from raymia.cli.train import print_training_plan, train
 from raymia.util.errors import InputError, RaymiaError
+from raymia.util.threads import spin_briefly
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -346,6 +347,7 @@ def print_sweep(result: SweepResult, output: str, console: Console) -> None:
 
 def main() -> None:
     """Run the command line; problems a person can mend are printed without a traceback."""
+    spin_briefly()
     try:
         app()
     except RaymiaError as error:

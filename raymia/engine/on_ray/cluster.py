@@ -24,6 +24,7 @@ from raymia.spec import PoolSpec, ResourcesSpec
 from raymia.storage.files import Folder
 from raymia.util.caller import caller_state
 from raymia.util.errors import InputError, RaymiaError
+from raymia.util.threads import BRIEF_SPINS
 
 STARTS = 2
 """Tries to start Ray here."""
@@ -34,9 +35,7 @@ LOCAL_ENVIRONMENT = {
     # Ray logs an error for each actor of a data set that has arguments at all.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Threads that spin while they wait take the cores from each other: on two busy cores scoring
-    # takes twice as long. Threads that do not spin at all are slower where cores are free.
-    "GOMP_SPINCOUNT": "1000",
+    **BRIEF_SPINS,
     # An actor asks its models in a thread, whose memory glibc gives back to the system and takes
     # again with every batch.
     "MALLOC_ARENA_MAX": "1",
