@@ -6,19 +6,19 @@ answer. Everything else is as in :mod:`raymia.demo.text`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from raymia.demo.folder import Section, run_in, write_audit_file
-from raymia.demo.text import audit_passages, copy_models, tune_target, write_rows
+from raymia.demo.text import DemoSettings, audit_passages, copy_models, tune_target, write_rows
 from raymia.engine.base import Executor
 from raymia.models.causal.training import Training
 from raymia.records.conversations import payload_of
 from raymia.results.result import RunResult
-from raymia.spec import EngineKind, FineTuneSpec
+from raymia.spec import EngineKind
 from raymia.util.draws import dealt
 
 TEMPLATE = (
@@ -32,17 +32,12 @@ QUESTION_WORDS = 8
 
 
 @dataclass(frozen=True)
-class ChatDemoSettings:
+class ChatDemoSettings(DemoSettings):
     """Sizes of the demo; the defaults take about three minutes on two cores."""
 
     members: int = 300
     prompts: int = 1_000
-    target: FineTuneSpec = field(default_factory=lambda: FineTuneSpec(epochs=3, learning_rate=1e-3))
     texts: int = 1_000
-    reference: FineTuneSpec = field(
-        default_factory=lambda: FineTuneSpec(epochs=2, learning_rate=5e-4)
-    )
-    seed: int = 0
 
 
 def run_chat_demo(
@@ -57,12 +52,7 @@ def make_demo(folder: Path, settings: ChatDemoSettings, executor: Executor) -> N
     """Write records, prompts, models and the template into a folder, fine-tune the target on
     answers, write the audit file."""
     chats = [conversation(text) for text in audit_passages()]
-    sizes = {
-        "members": settings.members,
-        "non_members": settings.members,
-        "prompts": settings.prompts,
-    }
-    parts = dealt(chats, sizes, settings.seed, "chat demo")
+    parts = dealt(chats, settings.sizes, settings.seed, "chat demo")
     for name, rows in parts.items():
         write_rows(folder / f"{name}.jsonl", rows)
     copy_models(folder)

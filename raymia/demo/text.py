@@ -43,6 +43,15 @@ class DemoSettings:
     )
     seed: int = 0
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Records of each file."""
+        return {
+            "members": self.members,
+            "non_members": self.members,
+            "prompts": self.prompts,
+        }
+
 
 def run_demo(
     folder: Path, console: Console, settings: DemoSettings, kind: EngineKind | None = None
@@ -55,12 +64,7 @@ def make_demo(folder: Path, settings: DemoSettings, executor: Executor) -> None:
     """Write records, prompts and models into a folder, fine-tune the target, write the audit
     file."""
 
-    sizes = {
-        "members": settings.members,
-        "non_members": settings.members,
-        "prompts": settings.prompts,
-    }
-    parts = dealt(audit_passages(), sizes, settings.seed, "demo")
+    parts = dealt(audit_passages(), settings.sizes, settings.seed, "demo")
     for name, texts in parts.items():
         write_jsonl(folder / f"{name}.jsonl", texts)
     copy_models(folder)
