@@ -158,6 +158,12 @@ def build_hollow(described: Described, **changes: Any) -> Any:
         return kind.from_config(described.config, **changes)
 
 
+def needs_numbers(error: Exception) -> bool:
+    """Whether an error is of code that computes with weights, which a hollow model has not: what it
+    would have come to is seen when the model is loaded."""
+    return "meta tensor" in str(error)
+
+
 def hollow(tensors: Mapping[str, TensorHeader]) -> dict[str, Any]:
     """Tensors without numbers, of the shapes and types that headers tell."""
     import torch

@@ -13,7 +13,7 @@ import torch
 from raymia.models.causal.facts import LOADS, has_own_code, read_causal_config
 from raymia.models.causal.family import quantization_options
 from raymia.models.causal.resolver import CausalCheckpoint
-from raymia.models.fit import Described, build_hollow, in_silence
+from raymia.models.fit import Described, build_hollow, in_silence, needs_numbers
 from raymia.models.whole_weights import load_whole
 from raymia.prepare.trainer import pad_batch
 from raymia.spec.methods import Ia3Method, LowRank, Method, PrefixMethod
@@ -24,8 +24,6 @@ from raymia.util.optional import require
 
 TRAINED_ON = frozenset({"nf4", "fp4", "int8"})
 """Quantizations that gradients pass through, so that an adapter can be trained on them."""
-NEEDS_NUMBERS = "meta tensor"
-"""In errors of methods that compute with the base's weights when they are set up."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def check_method(method: Method, base: CausalCheckpoint, where: str) -> Counted:
                 with torch.device("meta"):
                     model = _adapted(model, method, low_cpu_mem_usage=True)
         except Exception as error:  # whatever PEFT stumbles over
-            if NEEDS_NUMBERS in str(error):
+            if needs_numbers(error):  # as some methods do when they are set up
                 return Counted(None, None)
             raise InputError(
                 f"{where}: PEFT cannot train a {base.facts.model_type} by {method.kind}: "

@@ -8,6 +8,7 @@ from raymia.attacks import NamedAttack
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.texts.modality import Texts
+from raymia.modalities.texts.resolve_training import FIRST
 from raymia.modalities.texts.trained import AsTrained, as_trained
 from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
 from raymia.models.checkpoint import AnyCheckpoint
@@ -34,9 +35,6 @@ from raymia.spec import (
 from raymia.util.errors import InputError
 from raymia.util.once import Once
 from raymia.util.optional import require
-
-FIRST = 4_000
-"""Records among which those are chosen that a training is tried on."""
 
 
 def resolve_texts(

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from raymia.util.errors import InputError
 
 LARGEST_TEMPLATE = 500_000
 """Characters."""
-TRIED = 40
-"""Records that are rendered before a model is loaded."""
+FIRST, TRIED = 4_000, 40
+"""Records among which some are chosen, and how many of them are rendered before a model is
+loaded."""
 ADAPTERS_TEMPLATE = "chat_template.jinja"
 TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
@@ -49,11 +50,11 @@ class Resolved:
 
     Attributes
     ----------
-    assumed : what the audit file does not say, each as a sentence.
+    assumed : what is not said, each as a sentence, by the key that would say it.
     """
 
     training: Training
-    assumed: tuple[str, ...] = ()
+    assumed: Mapping[str, str] = field(default_factory=dict)
 
 
 def resolve_training(
@@ -99,18 +100,18 @@ def resolve_training(
         training = replace(training, template=template)
     _try(training, checkpoint, payloads, where)
     by_whom = f", as {program} does by default" if program else ""
-    return Resolved(training, tuple(f"{where}: {line}{by_whom}" for line in assumed))
+    return Resolved(training, {key: f"{where}: {line}{by_whom}" for key, line in assumed.items()})
 
 
 def _put_together(
     said: Mapping[str, Any], kind: RecordFormat, side: Side
-) -> tuple[Training, list[str]]:
-    assumed = []
+) -> tuple[Training, dict[str, str]]:
+    assumed = {}
     loss_on = said.get("loss_on")
     if loss_on is None:
         loss_on, *others = MEANINGFUL[kind]
         if others and kind != "tokens":
-            assumed.append(
+            assumed["loss_on"] = (
                 f"it is assumed that the loss was on {_IN_WORDS[loss_on]}; say `loss_on` where it "
                 f"was on {' or '.join(_IN_WORDS[other] for other in others)}"
             )
@@ -120,7 +121,9 @@ def _put_together(
             f"can be {', '.join(MEANINGFUL[kind])}"
         )
     if "max_length" not in said and kind != "tokens":
-        assumed.append("it is assumed that no record was cut; say `max_length` where some were")
+        assumed["max_length"] = (
+            "it is assumed that no record was cut; say `max_length` where some were"
+        )
     eos = said.get("eos")
     if eos is None:
         eos = kind != "tokens"
@@ -136,7 +139,7 @@ def _put_together(
         side=side,
     )
     if training.packing == "joined":
-        assumed.append(
+        assumed["packing"] = (
             "rows held several texts as one: a text that began within a row was predicted after "
             "another one, which is not known; it is scored by itself"
         )

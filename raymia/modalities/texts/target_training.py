@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raymia.inputs.base import Problems
-from raymia.modalities.texts.resolve_training import resolve_training
+from raymia.modalities.texts.resolve_training import FIRST, resolve_training
 from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
 from raymia.models.causal.training import Training
@@ -24,9 +24,6 @@ from raymia.storage.files import check_can_write
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
 from raymia.util.pieces import pieces
-
-FIRST = 4_000
-"""Records among which those are chosen that the training is tried on."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,8 @@ def resolve_target_training(spec: TargetTrainingSpec) -> ResolvedTraining:
     payloads = records.table["payload"].slice(0, FIRST).to_pylist()
     read = resolve_training(spec.training, kind, spec.records.side, base, payloads, "training")
     assert read is not None, "a training that is said is resolved"
-    assumed = tuple(one for one in read.assumed if "no record was cut" not in one)
+    # What is not cut by the file is cut to what the base has room for.
+    assumed = tuple(line for key, line in read.assumed.items() if key != "max_length")
     training = _within_context(read.training, base, spec)
     usable = _usable(records, base, training)
     split = _split(spec, usable)

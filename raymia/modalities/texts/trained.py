@@ -83,7 +83,7 @@ def as_trained(
         )
         found[written.name] = None if one is None else one.training
         if one is not None:
-            assumed += one.assumed
+            assumed += one.assumed.values()
             targets[written.name] = checkpoint.read_as(one.training, once)
     training = next(iter(found.values()), None)
     scored = {None if own is None else own.changed_parts for own in found.values()}

@@ -11,16 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raymia.models.causal.adapters import adapted_rows, check_found, resize
-from raymia.models.fit import Described, build_hollow, hollow, in_silence
+from raymia.models.fit import Described, build_hollow, hollow, in_silence, needs_numbers
 from raymia.models.one_base import AdapterError
 from raymia.storage.safetensors import TensorHeader
 from raymia.util.caller import silenced
 from raymia.util.errors import first_line
 from raymia.util.once import Once
-
-NEEDS_NUMBERS = "meta tensor"
-"""In errors of methods that compute with the base's weights when they are set up; whether these fit
-is seen when they are loaded."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ def _compare(described: DescribedAdapter) -> AdapterFit:
                 adapted = get_peft_model(model, config, low_cpu_mem_usage=True)
             check_found(set_peft_model_state_dict(adapted, hollow(tensors)), config)
         except Exception as error:  # whatever PEFT stumbles over, it is this adapter
-            if NEEDS_NUMBERS in str(error):
+            if needs_numbers(error):  # as some methods do when they are set up
                 return AdapterFit(rows)
             return AdapterFit(why_not=first_line(error))
     return AdapterFit(rows)
