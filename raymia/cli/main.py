@@ -304,7 +304,7 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
     from raymia.results.wording import evidence_lost, neighbor_line, overlap_lines, shift_line
 
     console.print(metrics_table(result, console.width))
-    for reason, times in count_reasons(result.set_aside).items():
+    for reason, times in count_reasons(one.reason for one in result.set_aside).items():
         console.print(f"set aside: {times:,} x {reason}", highlight=False, markup=False)
     asked = sum(stage.asked for stage in result.stages)
     console.print(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from raymia.util.reasons import CAME
+
 
 def unknown_token(tokens: Sequence[int], rows: int, tokenizer: Any) -> str | None:
     """Say which token of a text is not among a model's embeddings; None where all are.
@@ -17,8 +19,8 @@ def unknown_token(tokens: Sequence[int], rows: int, tokenizer: Any) -> str | Non
     if largest < rows:
         return None
     return (
-        f"it has the token {largest} ({tokenizer.decode([largest])!r}), and the model has "
-        f"embeddings for {rows:,} alone"
+        f"it has a token for which the model, which has {rows:,} embeddings, has none{CAME}"
+        f"{largest} ({tokenizer.decode([largest])!r})"
     )
 
 

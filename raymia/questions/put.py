@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from raymia.questions.base import KEY_FIELDS, Item, Question, row_key
 from raymia.util.errors import RaymiaError
+from raymia.util.reasons import CAME
 
 LONGEST_ERROR = 300
 """Letters of an error that is kept as a record's answer."""
@@ -65,7 +66,7 @@ def _ask(
             tables, failed = _ask(question, model, records[:half])
             others, more = _ask(question, model, records[half:])
             return tables + others, failed + more
-        text = f"{type(error).__name__}: {error}"[:LONGEST_ERROR]
+        text = f"{type(error).__name__}{CAME}{error}"[:LONGEST_ERROR]
         rows = [{**row_key(item), "error": text} for item in items]
         return [pa.Table.from_pylist(rows, schema=question.schema)], [error]
 

@@ -8,9 +8,9 @@ cannot be used is refused. How texts are read is in :mod:`raymia.records.texts`,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -182,21 +182,14 @@ def gather_others(paths: Sequence[str], read: Read, kind: str, others: Others) -
     return payloads
 
 
-class HasReason(Protocol):
-    """A record that was set aside, here or in a run's result."""
-
-    @property
-    def reason(self) -> str: ...
-
-
-def count_reasons(aside: Sequence[HasReason]) -> dict[str, int]:
-    """How many records were set aside for each reason, the most frequent first.
+def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
+    """How often each reason was given, the most frequent first.
 
     What a reason says of one record alone is left out, unless it is the same of all.
     """
     shared: dict[str, str] = {}
     counts: Counter[str] = Counter()
-    for reason in (a.reason for a in aside):
+    for reason in reasons:
         short = REPEATED if reason.startswith(REPEATED) else reason.partition(CAME)[0]
         counts[short] += 1
         shared[short] = reason if shared.get(short, reason) == reason else short
@@ -206,8 +199,9 @@ def count_reasons(aside: Sequence[HasReason]) -> dict[str, int]:
     }
 
 
-def _counted(aside: Sequence[HasReason]) -> str:
-    return ", ".join(f"{n} x {reason}" for reason, n in count_reasons(aside).items())
+def _counted(aside: Iterable[SetAside]) -> str:
+    counts = count_reasons(one.reason for one in aside)
+    return ", ".join(f"{n} x {reason}" for reason, n in counts.items())
 
 
 def group_name(value: Any) -> str | None:

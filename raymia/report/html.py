@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from raymia.records.base import count_reasons
 from raymia.report.alike import gate_rows
 from raymia.report.charts import Charts, cost_chart
 from raymia.report.first_screen import first_screen
@@ -86,8 +86,10 @@ def render(result: RunResult, curves: Sequence[AttackCurves], sweep: str | None 
         "texts": target_texts(result),
         "pictures": target_pictures(result),
         "titles": {card.name: card.title for card in result.attacks},
-        "set_aside_reasons": _tally(entry.reason for entry in result.set_aside),
-        "dropped_reasons": _tally(f"{entry.stage}: {entry.reason}" for entry in result.dropped),
+        "set_aside_reasons": list(count_reasons(e.reason for e in result.set_aside).items()),
+        "dropped_reasons": list(
+            count_reasons(f"{e.stage}: {e.reason}" for e in result.dropped).items()
+        ),
         "listed": LISTED,
         "shown_at_first": SHOWN_AT_FIRST,
         "sweep": sweep,
@@ -111,10 +113,6 @@ def render_page(template: str, charts: Sequence[dict[str, Any]], **context: Any)
             **context,
         )
     )
-
-
-def _tally(reasons: Iterable[str]) -> list[tuple[str, int]]:
-    return Counter(reasons).most_common()
 
 
 def _fact(value: float | int | str) -> str:

@@ -62,7 +62,8 @@ def plan_table(
     )
     facts = (f"{listed([*names])}: {what}" for what, names in resolved.items())
     prepared = (f"to prepare: {note}" for note in notes)
-    aside = (f"{n} set aside: {reason}" for reason, n in count_reasons(records.set_aside).items())
+    reasons = count_reasons(one.reason for one in records.set_aside)
+    aside = (f"{n} set aside: {reason}" for reason, n in reasons.items())
     same = identical_models(inputs.targets, inputs.references)
     costs = estimate_table(expected, spec.costs)
     return Group(

@@ -11,7 +11,7 @@ from rich.table import Table
 from raymia.plan.training import TrainingEstimate
 from raymia.prepare.train_target import TargetTraining
 from raymia.prepare.tuning import Counted
-from raymia.records.base import HasReason, count_reasons
+from raymia.records.base import SetAside, count_reasons
 from raymia.results.wording import duration
 
 
@@ -20,7 +20,7 @@ def training_plan_table(
     plan: TargetTraining,
     counted: Counted,
     expected: TrainingEstimate,
-    aside: Sequence[HasReason],
+    aside: Sequence[SetAside],
     assumed: Sequence[str],
 ) -> RenderableType:
     """What would be trained on what, and what it will take."""
@@ -39,7 +39,8 @@ def training_plan_table(
     }
     for what, value in rows.items():
         table.add_row(what, value)
-    lost = (f"{n} set aside: {reason}" for reason, n in count_reasons(aside).items())
+    counts = count_reasons(one.reason for one in aside)
+    lost = (f"{n} set aside: {reason}" for reason, n in counts.items())
     return Group(table, *lost, *assumed)
 
 

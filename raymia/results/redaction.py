@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -14,6 +15,11 @@ from raymia.util.reasons import CAME, REPEATED
 
 PUBLIC = frozenset({"attacks", "versions", "created", "stages"})
 """What names no record and no file; the keys of evidence are among it."""
+_EARLIER = re.compile(
+    r"(refused by the endpoint|the template cannot write it|\w+(?:Error|Exception)): "
+    r"|(it has the token) \d"
+)
+"""Reasons without an answer as stores have them from before what came stood at their end."""
 
 
 def without_content(result: RunResult, *, texts: bool, pictures: bool) -> RunResult:
@@ -43,6 +49,11 @@ def redact(result: RunResult, disguise: Disguise) -> RunResult:
     for one in content["set_aside"]:
         one["where"] = disguise.place(one["where"])
         one["reason"] = _reason(one["reason"], disguise)
+    for one in content["dropped"]:
+        one["reason"] = _reason(one["reason"], disguise)
+    for one in (*content["failed"], *content["gate"]):  # which may quote a question's error
+        one["reason"] = one["reason"].partition(CAME)[0]
+    content["problems"] = [problem.partition(CAME)[0] for problem in content["problems"]]
     content["audit_yaml"] = yaml.safe_dump(
         disguise.everything(yaml.safe_load(result.audit_yaml)), sort_keys=False
     )
@@ -60,7 +71,9 @@ def _without_picture(example: ImageExample) -> ImageExample:
 
 
 def _reason(reason: str, disguise: Disguise) -> str:
-    """Why a record was set aside, without what came, which may be of its content."""
+    """Why a record was set aside or has no answer, without what came, which may be of its
+    content."""
     if reason.startswith(f"{REPEATED} "):
         return f"{REPEATED} {disguise.place(reason.removeprefix(f'{REPEATED} '))}"
-    return reason.partition(CAME)[0]
+    earlier = _EARLIER.match(reason)
+    return (earlier[1] or earlier[2]) if earlier else reason.partition(CAME)[0]

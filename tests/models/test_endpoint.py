@@ -130,7 +130,7 @@ def test_a_text_that_the_server_refuses_is_an_answer_with_its_reason(server, tex
     long, short = texts[1], "Just a few words."
     table = TokenQuestion().ask(model, [Item("long", 0, long), Item("short", 0, short)])
     refused, answered = table.to_pylist()
-    assert refused["error"].startswith("refused by the endpoint: ")
+    assert refused["error"].startswith("refused by the endpoint; came: ")
     assert "maximum context length is 20" in refused["error"]
     assert refused["log_prob"] is None
     assert answered["error"] is None

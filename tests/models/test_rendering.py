@@ -123,7 +123,7 @@ def test_a_record_of_which_nothing_was_trained_on_is_no_evidence(tokenizer):
     ("template", "messages", "reason"),
     [
         (NOT_BY_PREFIXES, TURNS, "up to turn 2 otherwise where others follow.*generation"),
-        (RAISES, TURNS, "cannot write it: roles must alternate"),
+        (RAISES, TURNS, "cannot write it; came: roles must alternate"),
         (CHATML, TURNS[:1], "no turn of the assistant"),
         (MARKED.replace("== 'assistant'", "== 'model'"), TURNS, "marked nothing"),
     ],
@@ -140,7 +140,7 @@ def test_a_turn_that_the_template_passes_over_is_no_turn_that_was_trained_on(tok
     odd = [{"role": "narrator", "content": "It rained."}, *TURNS[:2]]
     payload = json.dumps({"messages": odd})
     assert (
-        "nothing of turns of the role 'narrator'"
+        "nothing of turns of a role; name the template"
         in read(tokenizer, payload, template=knows_two).error
     )
     assert read(tokenizer, payload, template=CHATML).error is None

@@ -210,15 +210,14 @@ def test_every_row_is_a_record_or_set_aside(tmp_path_factory, rows):
 
 def test_reasons_are_counted_the_most_frequent_first():
     reasons = [EMPTY, f"{REPEATED} x line 1", f"{REPEATED} x line 2"]
-    aside = [SetAside("w", None, reason) for reason in reasons]
-    assert list(count_reasons(aside).items()) == [
+    assert list(count_reasons(reasons).items()) == [
         (f"{REPEATED} another record", 2), (EMPTY, 1),
     ]  # fmt: skip
 
 
 def test_what_came_is_left_out_of_counts_unless_all_had_the_same():
     def counts(*reasons):
-        return count_reasons([SetAside("w", None, reason) for reason in reasons])
+        return count_reasons(reasons)
 
     assert counts("too large; came: 5", "too large; came: 6", "other") == {
         "too large": 2,

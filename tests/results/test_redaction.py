@@ -20,6 +20,7 @@ from raymia.results.result import Dropped, FailedTarget, ReferenceCard, SetAside
 from raymia.storage.files import Folder
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest_bytes
+from raymia.util.reasons import CAME
 
 FOLDER = "/home/ada/patients of 2026"
 ID = digest_bytes(b"a text that is easily guessed")
@@ -31,6 +32,17 @@ SPEC = {
     },
     "targets": [{"name": "tuned", "model": f"{FOLDER}/models/tuned"}, {"model": "org/model"}],
 }
+
+
+NO_ANSWER = (
+    f"refused by the endpoint{CAME}status 400: surgery is too long",
+    f"ValueError{CAME}no surgery",
+    "refused by the endpoint: status 400: surgery is too long",
+    "RuntimeError: no surgery\nof a patient",
+    "the template cannot write it: surgery must alternate",
+    "it has the token 7 ('surgery'), and the model has embeddings for 5 alone",
+)
+"""Errors that quote records, as they are written now and as earlier versions stored them."""
 
 
 def leaky(**more):
@@ -51,14 +63,20 @@ def leaky(**more):
                 reason="no such file; came: surgery 2.png",
             ),
         ],
-        dropped=[Dropped(stage="tuned", record_id=ID, neighbor=None, reason=f"lost {ID}")],
-        dropped_total=1,
+        dropped=[
+            Dropped(stage="tuned", record_id=ID, neighbor=None, reason=reason)
+            for reason in (f"lost {ID}", *NO_ANSWER)
+        ],
+        dropped_total=1 + len(NO_ANSWER),
         references=[
             ReferenceCard(
                 target="tuned", name="base", kind="base", model=f"{FOLDER}/models/surgery"
             )
         ],
-        failed=[FailedTarget(name="x", reason="/scans/surgery/x.safetensors: damaged")],
+        failed=[
+            FailedTarget(name="x", reason="/scans/surgery/x.safetensors: damaged"),
+            FailedTarget(name="y", reason=f"all 3 answers are an error, as: {NO_ANSWER[0]}"),
+        ],
         problems=[f"file://{FOLDER}/surgery: gone", "see s3://clinic/surgery/x, and ask"],
     )
 
@@ -71,6 +89,8 @@ def test_no_path_and_no_id_that_can_be_guessed_is_left():
     told = redacted(leaky()).model_dump_json()
     for word in ("surgery", "ada", "patients", "clinic", "others.csv", ID, "/scans"):
         assert word not in told
+    for word in ("refused by the endpoint", "RuntimeError", "the template cannot write it"):
+        assert word in told
     for word in ("org/model", "tuned", " line 3", " row 4", "a repetition of", "damaged"):
         assert word in told
 

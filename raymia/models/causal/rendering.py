@@ -27,6 +27,7 @@ from raymia.models.causal.scored_parts import (
 from raymia.models.causal.training import NO_WORDS, Training
 from raymia.records.conversations import NOT_TRAINED, content_of
 from raymia.util.errors import RaymiaError, first_line
+from raymia.util.reasons import CAME
 
 SECONDS_TO_RENDER = 10.0
 LONGEST_RENDERING = 20_000_000
@@ -238,8 +239,9 @@ class TrainedReader:
             content = message.get("content")
             if isinstance(content, str) and content.strip() not in text:
                 raise RenderingError(
-                    f"the template writes nothing of turns of the role {message['role']!r}; name "
-                    "the template that the training used, or give the turns the roles it knows"
+                    "the template writes nothing of turns of a role; name the template that the "
+                    "training used, or give these turns a role that it knows"
+                    f"{CAME}{message['role']!r}"
                 )
 
     def _with_system(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -312,7 +314,7 @@ def within_limits(render: Callable[[], Found], seconds: float = SECONDS_TO_RENDE
     thread.join(seconds)
     if raised:
         why = first_line(raised[0])
-        raise RenderingError(f"the template cannot write it: {why}") from raised[0]
+        raise RenderingError(f"the template cannot write it{CAME}{why}") from raised[0]
     if not found:
         raise RenderingError(f"the template did not end within {seconds:g} seconds")
     written = found[0]

@@ -13,6 +13,7 @@ from raymia.models.causal.reading import PlainReader, Reader, Rendered
 from raymia.models.causal.rendering import reader_for
 from raymia.models.endpoints.client import EndpointClient, RefusedError
 from raymia.models.endpoints.completions import REFUSES_A_TEXT, TOKEN_ID, prompt_tokens, wrong
+from raymia.util.reasons import CAME
 
 if TYPE_CHECKING:
     from raymia.models.endpoints.resolver import Endpoint
@@ -62,7 +63,7 @@ class EndpointLM:
         except RefusedError as error:
             if error.status not in REFUSES_A_TEXT:
                 raise
-            return _no_answer(f"refused by the endpoint: {error}")
+            return _no_answer(f"refused by the endpoint{CAME}{error}")
 
 
 def _no_answer(error: str) -> TokenAnswer:
