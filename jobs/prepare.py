@@ -13,8 +13,6 @@ import json
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from raymia.cli.jobs import ending, read_job_file, run_job
 from raymia.cli.main import EXIT_INCOMPLETE, AuditFile, OnEngine, Plugins
 from raymia.engine.base import engine as engine_of
@@ -22,6 +20,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import AuditPlan, plan_audit
 from raymia.run.asking import make_references
+from raymia.util.terminal import terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +36,7 @@ def run(file: AuditFile, plugin: Plugins = None, engine: OnEngine = None) -> int
         store = EvidenceStore(spec.store)
         plan = plan_audit(resolve_inputs(spec), store)
         if not all(are_ready(plan)):
-            with engine_of(spec.resources, spec.store, Console()) as start:
+            with engine_of(spec.resources, spec.store, terminal()) as start:
                 executor = start()
                 executor.check(plan)
                 with executor.reporting() as board:

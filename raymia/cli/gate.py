@@ -64,10 +64,9 @@ def gate(
 
     The run's files stay as they are unless --write is given.
     """
-    from rich.console import Console
-
     from raymia.results.folder import check_fit, load_result
     from raymia.results.gate import decide_again
+    from raymia.util.terminal import terminal
 
     def decided(result: RunResult) -> RunResult:
         given = {} if undecided is None else {"undecided": undecided.value}
@@ -80,7 +79,7 @@ def gate(
         from raymia.report.files import write_gate
 
         write_gate(run, decided)
-    print_gate(result, Console())
+    print_gate(result, terminal())
     if code := gate_code(result):
         raise typer.Exit(code)
 

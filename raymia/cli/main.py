@@ -110,9 +110,9 @@ def audit(
     engine: OnEngine = None,
 ) -> Any:
     """Run an audit: ask the models for what is missing, score, measure, write the report."""
-    from rich.console import Console
+    from raymia.util.terminal import terminal
 
-    console = Console()
+    console = terminal()
     # Said before what takes seconds to import.
     console.print(
         f"reading {file}, its records, and what its models' files say of them",
@@ -148,26 +148,24 @@ def plan(
     Times are known once a run on the store, or --calibrate, has measured them. Of a training file
     it says what would be trained.
     """
-    from rich.console import Console
-
     from raymia.cli.plan import print_plan
     from raymia.spec.training_file import is_training_file
+    from raymia.util.terminal import terminal
 
     if is_training_file(file):
-        print_training_plan(file, Console())
+        print_training_plan(file, terminal())
         return
 
-    print_plan(read_audit_file(file, plugin, engine), Console(), calibrate)
+    print_plan(read_audit_file(file, plugin, engine), terminal(), calibrate)
 
 
 @app.command()
 def sweep(file: AuditFile, plugin: Plugins = None, engine: OnEngine = None) -> Any:
     """Try settings of attacks and queries; choose on half the records, judge on the other."""
-    from rich.console import Console
-
     from raymia.run.sweep import run_sweep
+    from raymia.util.terminal import terminal
 
-    console, spec = Console(), read_audit_file(file, plugin, engine)
+    console, spec = terminal(), read_audit_file(file, plugin, engine)
     result = run_sweep(spec, console)
     print_sweep(result, spec.output, console)
     return result
@@ -226,9 +224,9 @@ def demo(
     engine: OnEngine = None,
 ) -> Any:
     """Audit small models trained here on real texts, chats or images; no network, no GPU."""
-    from rich.console import Console
+    from raymia.util.terminal import terminal
 
-    console = Console()
+    console = terminal()
     place = folder or PLACES[of]
     result, output = run(of, place, console, seed, _name(engine))
     console.print(f"audit file, to start your own from: {place / 'audit.yaml'}")
@@ -257,14 +255,13 @@ def compare(
     ] = None,
 ) -> Any:
     """Say what changed between two runs, and whether it is more than chance."""
-    from rich.console import Console
-
     from raymia.report.comparison_table import print_comparison
     from raymia.results.compare import compare_runs, parse_pairs
     from raymia.results.runs import StoredRun
+    from raymia.util.terminal import terminal
 
     comparison = compare_runs(StoredRun.open(a), StoredRun.open(b), parse_pairs(target or []))
-    print_comparison(comparison, Console())
+    print_comparison(comparison, terminal())
     if json is not None:
         from raymia.storage.files import Folder
 
@@ -276,13 +273,12 @@ def compare(
 @app.command()
 def attacks(plugin: Plugins = None) -> None:
     """List the attacks, with what each needs and costs."""
-    from rich.console import Console
-
     from raymia.report.attack_table import attack_tables
     from raymia.util.plugins import load_plugins
+    from raymia.util.terminal import terminal
 
     load_plugins(plugin or [])
-    Console().print(attack_tables())
+    terminal().print(attack_tables())
 
 
 def read_audit_file(file: Path, plugins: list[str] | None, engine: Engine | None) -> AuditSpec:

@@ -14,11 +14,10 @@ def show(
     target: Annotated[str | None, typer.Option(help="whose tokens; default: the first")] = None,
 ) -> None:
     """Print a record token by token, with what is scored between brackets; loads no model."""
-    from rich.console import Console
-
     from raymia.modalities.resolve import resolve_inputs
     from raymia.spec.file import load_spec
     from raymia.util.errors import InputError
+    from raymia.util.terminal import terminal
 
     inputs = resolve_inputs(load_spec(file))
     name = target or next(iter(inputs.targets))
@@ -33,4 +32,4 @@ def show(
             "stands in scores.parquet and in the report"
         )
     shown = inputs.modality.describe_record(inputs, rows[0], name)
-    Console().print(shown, highlight=False, markup=False, soft_wrap=True)
+    terminal().print(shown, highlight=False, markup=False, soft_wrap=True)

@@ -23,17 +23,17 @@ def status(
     ] = False,
 ) -> None:
     """Say where each checkpoint is, while the audit runs and afterwards; starts nothing."""
-    from rich.console import Console
     from rich.live import Live
 
     from raymia.run.status import read_status
+    from raymia.util.terminal import terminal
 
     output = run
     if run.endswith((".yaml", ".yml")):
         from raymia.spec.file import load_spec
 
         output = load_spec(run).output
-    console = Console()
+    console = terminal()
     if not follow:
         console.print(_table(output))
         return

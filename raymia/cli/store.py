@@ -24,10 +24,10 @@ AuditFiles = Annotated[
 @store_app.command("ls")
 def list_keys(store: Store, audits: AuditFiles = None) -> None:
     """List what is stored, key by key; with audit files, what of it they need it for."""
-    from rich.console import Console
     from rich.table import Table
 
     from raymia.evidence.upkeep import key_facts, stored_things
+    from raymia.util.terminal import terminal
 
     there = _open(store)
     needed = needed_by(audits or [], store)
@@ -54,7 +54,7 @@ def list_keys(store: Store, audits: AuditFiles = None) -> None:
             f"{thing.modified:%Y-%m-%d %H:%M}",
             *([needed.get(thing.folder, "-")] if audits else []),
         )
-    console = Console()
+    console = terminal()
     console.print(table)
     console.print(f"{table.row_count:,} keys, {_size(total)}; times are UTC", highlight=False)
 

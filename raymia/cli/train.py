@@ -10,7 +10,6 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-
 TrainingFile = Annotated[Path, typer.Argument(help="the training file", metavar="TRAINING.YAML")]
 
 
@@ -20,13 +19,12 @@ def train(file: TrainingFile) -> Any:
     Run it again after a kill: it goes on, and ends as it would have ended. Audit what it made with
     `raymia audit FOLDER/manifest.json`.
     """
-    from rich.console import Console
-
     from raymia.report.training_table import trained_table
     from raymia.run.train import run_training
     from raymia.spec.training_file import load_training
+    from raymia.util.terminal import terminal
 
-    console, spec = Console(), load_training(file)
+    console, spec = terminal(), load_training(file)
     manifest = run_training(spec)
     console.print(trained_table(manifest))
     console.print(f"manifest: {spec.output}/manifest.json", highlight=False, soft_wrap=True)

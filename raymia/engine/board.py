@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -24,7 +24,8 @@ from rich.progress import (
 OnLines = Callable[[dict[str, "Line"]], None]
 Look = Callable[[], dict[str, "Line"]]
 POLL_SECONDS = 0.5
-LOG_SECONDS = 15.0
+FIRST_LOG_SECONDS, LOG_SECONDS = 15.0, 60.0
+"""Where the output is no terminal."""
 
 
 @dataclass
@@ -177,10 +178,11 @@ def _draw_bars(look: Look, console: Console, stop: threading.Event) -> None:
 
 
 def _print_lines(look: Look, console: Console, stop: threading.Event) -> None:
+    """Print a line for all stages together, the first one soon and then one a minute."""
     started: dict[str, float] = {}
     printed: dict[str, int] = {}
     failed: set[str] = set()
-    last, ended = time.monotonic(), False
+    due, ended = time.monotonic() + FIRST_LOG_SECONDS, False
     while not ended:
         ended = stop.wait(POLL_SECONDS)
         now = time.monotonic()
@@ -188,19 +190,41 @@ def _print_lines(look: Look, console: Console, stop: threading.Event) -> None:
         for stage, line in lines.items():
             if line.done:
                 started.setdefault(stage, now)
-        if now - last < LOG_SECONDS and not ended:
-            continue
-        last = now
-        for stage, line in lines.items():
             if line.why_failed and stage not in failed:
                 failed.add(stage)
                 console.print(f"{stage} failed: {line.why_failed}", highlight=False, markup=False)
-            if printed.get(stage) == line.done or not line.total:
-                continue
-            printed[stage] = line.done
-            left = ""
-            elapsed = now - started.get(stage, now)
-            if 0 < line.done < line.total and elapsed > 1:
-                left = f", about {elapsed / line.done * (line.total - line.done):.0f} s left"
-            console.print(f"{stage}: {line.done} of {line.total}{left}", highlight=False)
+        if now < due and not ended:
+            continue
+        due = now + LOG_SECONDS
+        news = {s: line for s, line in lines.items() if line.total and printed.get(s) != line.done}
+        printed |= {stage: line.done for stage, line in news.items()}
+        if news:
+            elapsed = {stage: now - began for stage, began in started.items()}
+            console.print(_all_in_one(news, elapsed), highlight=False, markup=False)
         sys.stdout.flush()
+
+
+def _all_in_one(lines: Mapping[str, Line], elapsed: Mapping[str, float]) -> str:
+    """How far the stages are, and when the slowest of them will be done.
+
+    >>> _all_in_one({"a": Line(50, 200), "b": Line(5, 5)}, {"a": 60.0, "b": 9.0})
+    'a 50 of 200, b 5 of 5; about 3 min left'
+    """
+    told = ", ".join(f"{stage} {line.done:,} of {line.total:,}" for stage, line in lines.items())
+    left = [
+        elapsed[stage] / line.done * (line.total - line.done)
+        for stage, line in lines.items()
+        if 0 < line.done < line.total and elapsed.get(stage, 0.0) > 1
+    ]
+    return f"{told}; about {_in_words(max(left))} left" if left else told
+
+
+def _in_words(seconds: float) -> str:
+    """A time to wait for, to the minute or to the hour's tenth.
+
+    >>> _in_words(40), _in_words(180), _in_words(9_000)
+    ('40 s', '3 min', '2.5 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5_400 else f"{seconds / 3_600:.1f} h"
