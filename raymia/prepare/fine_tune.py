@@ -16,6 +16,7 @@ from raymia.models.causal.training import Training
 from raymia.models.whole_weights import load_whole
 from raymia.prepare.trainer import KeptTraining, Progress, quiet, run_trainer, training_row
 from raymia.spec import FineTuneSpec, LoraSpec
+from raymia.util.caller import silenced
 from raymia.util.draws import generator
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
@@ -156,7 +157,8 @@ def mean_loss(model: CausalLM, texts: Sequence[str]) -> float:
 
 def _add_lora(model: Any, spec: LoraSpec) -> Any:
     require("peft", "adapters")
-    from peft import LoraConfig, get_peft_model
+    with silenced("bitsandbytes"):  # which PEFT imports
+        from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
         r=spec.r,
