@@ -13,7 +13,6 @@ from raymia.results.ranking import (
     at_budget,
     estimate_at,
     held_out_area,
-    held_out_rate,
 )
 from raymia.results.result import RunResult
 
@@ -53,43 +52,47 @@ def not_ruled_out(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
 
 
 def what_it_does(attack: AttackMetrics, test: Test, fpr: float | None) -> str:
-    """Say what a leaking attack does, by the test that shows it.
+    """Say in one or two sentences what a leaking attack does, by the test that shows it.
 
     Parameters
     ----------
     fpr : the budget that attacks are ranked by.
     """
     area = held_out_area(attack)
+    overall = f" AUC {area.value:.3f} {wording.unit_interval(area)}."
     if test.of == "rate" and test.max_fpr is not None:
-        rate = held_out_rate(attack, test.max_fpr)
         at = at_budget(attack, test.max_fpr)
-        if at is not None and rate is not None:
-            accusing = f"no more than {wording.budget(at.max_fpr)}"
-            if at.held_out is not None:
-                accusing = wording.percent(at.held_out.fpr.value)
+        if at is not None and at.held_out is not None:
+            tpr, fpr = at.held_out.tpr, at.held_out.fpr
             return (
-                f"{attack.attack} names {wording.percent(rate.value)} "
-                f"{wording.rate_interval(rate)} of the members while wrongly accusing {accusing} "
-                f"of the non-members (AUC {area.value:.3f} {wording.unit_interval(area)})"
+                f"{attack.attack} names {wording.count(tpr.hits)} of "
+                f"{wording.number_of(tpr.of, 'member')} ({wording.percent(tpr.value)} "
+                f"{wording.rate_interval(tpr)}) and wrongly accuses {wording.count(fpr.hits)} of "
+                f"{wording.number_of(fpr.of, 'non-member')}.{overall}"
+            )
+        if at is not None and at.estimate is not None:
+            return (
+                f"{attack.attack} names {wording.percent(at.estimate.value)} "
+                f"{wording.rate_interval(at.estimate)} of the members and wrongly accuses no more "
+                f"than {wording.budget(at.max_fpr)} of the non-members.{overall}"
             )
     if test.of == "top" and attack.above_all is not None:
         return (
             f"{attack.attack} scores {wording.count(attack.above_all)} of "
             f"{wording.number_of(attack.n_members, 'member')} above every one of "
-            f"{wording.number_of(attack.n_non_members, 'non-member')}, where guessing would do so "
-            f"with a chance of {test.p_value:.1e} (AUC {area.value:.3f} "
-            f"{wording.unit_interval(area)})"
+            f"{wording.number_of(attack.n_non_members, 'non-member')}. The chance that guessing "
+            f"does so is {test.p_value:.1e}.{overall}"
         )
     if attack.auc.value < 0.5:
         turned = Estimate(value=1.0 - area.value, low=1.0 - area.high, high=1.0 - area.low)
         return (
             f"{attack.attack} scores a member below a non-member in "
-            f"{wording.percent(turned.value)} {wording.rate_interval(turned)} of pairs, where "
-            "guessing does in 50 %: what it reads gives members away, though in the other direction"
+            f"{wording.percent(turned.value)} {wording.rate_interval(turned)} of pairs; guessing "
+            "does in 50 %. What it reads gives members away, though in the other direction."
         )
     return (
         f"{attack.attack} scores a member above a non-member in {wording.percent(area.value)} "
-        f"{wording.rate_interval(area)} of pairs, where guessing does in 50 %"
+        f"{wording.rate_interval(area)} of pairs; guessing does in 50 %. "
         f"{_how_many_it_names(attack, fpr)}"
     )
 
@@ -99,12 +102,12 @@ def _how_many_it_names(attack: AttackMetrics, fpr: float | None) -> str:
     at = None if fpr is None else at_budget(attack, fpr)
     rate = None if at is None else at.estimate
     if at is None or rate is None:
-        return "; how many members it names with few false positives could not be tested"
+        return "How many members it names with few false positives could not be tested."
     name = f"at {wording.budget(at.max_fpr)} FPR"
     interval = wording.rate_interval(rate)
     if rate.high <= FEW_NAMED:
-        return f", though it names few members {name}: {wording.percent(rate.value)} {interval}"
-    return f"; {name} it names {wording.percent(rate.value)} {interval} of them"
+        return f"It names few members {name}: {wording.percent(rate.value)} {interval}."
+    return f"It names {wording.percent(rate.value)} {interval} of the members {name}."
 
 
 def power_lines(chance: Chance, fpr: float | None) -> Iterator[str]:

@@ -193,7 +193,7 @@ def _sentence(
         return _shift_sentence(result)
     if finding == "no_leak_found":
         return (
-            f"No leak was found{_among(cases)} with {wording.audited(result.records)}: no attack "
+            f"No leak was found{_among(cases)} with {wording.audited(result.records)}. No attack "
             f"did better than chance explains.{untested(result, rankings)} "
             f"{not_ruled_out(result, rankings)}"
         )
@@ -201,12 +201,12 @@ def _sentence(
     worst = max(leaking, key=_strength)
     assert worst.attack is not None
     how = "strongly" if finding == "leaks_strongly" else ""
-    subject = f"{worst.target} leaks{' ' + how if how else ''}"
+    subject = f"{worst.target} leaks{' ' + how if how else ''}."
     if len(cases) > 1:
         any_leak = sum(case.finding in ("leaks", "leaks_strongly") for case in cases)
         verb = "leaks" if any_leak == 1 else "leak"
-        subject = f"{any_leak} of {len(cases)} checkpoints {verb}, {worst.target} most"
-    return f"{subject}: {what_it_does(worst.attack, worst.shown[0], worst.fpr)}."
+        subject = f"{any_leak} of {len(cases)} checkpoints {verb}. The worst is {worst.target}:"
+    return f"{subject} {what_it_does(worst.attack, worst.shown[0], worst.fpr)}"
 
 
 def _among(cases: Sequence[_Case]) -> str:
@@ -223,20 +223,20 @@ def _shift_sentence(result: RunResult) -> str:
     by = ""
     if guesser is not None:
         by = (
-            f" by {guesser.title}, with an AUC of {guesser.auc.value:.2f} "
+            f": the best guess, by {guesser.title}, has an AUC of {guesser.auc.value:.2f} "
             f"{wording.unit_interval(guesser.auc, 2)}"
         )
     adding = [e for e in result.excess_over_blind if adds_to_blind(e)]
-    more = "no attack adds to the AUC of the best such guess by more than chance explains"
+    more = "No attack is stronger than that guess by more than chance explains."
     if adding:
         best = max(adding, key=lambda entry: entry.excess.value)
         more = (
-            f"to the AUC of the best such guess {best.attack} on {best.target} still adds "
-            f"{best.excess.value:.3f} {wording.unit_interval(best.excess)}"
+            f"Beyond that guess, {best.attack} on {best.target} gains {best.excess.value:.3f} of "
+            f"AUC {wording.unit_interval(best.excess)}."
         )
     return (
-        f"Members and non-members can be told apart without any model{by}, so the attacks' "
-        f"numbers do not measure leakage; {more}."
+        f"Members and non-members differ without any model{by}. So the attacks' numbers do not "
+        f"measure leakage. {more}"
     )
 
 

@@ -43,9 +43,10 @@ def test_strong_leak_is_told_with_its_attack_and_numbers():
     assert verdict.finding == "leaks_strongly"
     held_out = next(m for m in result.metrics if m.attack == "ratio").tpr[1].held_out
     assert verdict.sentence.startswith(
-        f"tuned leaks strongly: ratio names {100 * held_out.tpr.value:.1f} % "
-        f"[{100 * held_out.tpr.low:.1f}, {100 * held_out.tpr.high:.1f}] of the members while "
-        f"wrongly accusing {100 * held_out.fpr.value:.1f} % of the non-members"
+        f"tuned leaks strongly. ratio names {held_out.tpr.hits} of {held_out.tpr.of} members "
+        f"({100 * held_out.tpr.value:.1f} % "
+        f"[{100 * held_out.tpr.low:.1f}, {100 * held_out.tpr.high:.1f}]) and wrongly accuses "
+        f"{held_out.fpr.hits} of {held_out.fpr.of} non-members. AUC "
     )
     assert verdict.targets[0].attack == "ratio"
 
@@ -53,7 +54,7 @@ def test_strong_leak_is_told_with_its_attack_and_numbers():
 def test_where_a_half_does_not_resolve_one_percent_the_next_budget_is_told():
     result = audit({"tuned/loss": 0.3, "tuned/ratio": 3.0}, n=120)
     held_out = next(m for m in result.metrics if m.attack == "ratio").tpr[0].held_out
-    accused = f"while wrongly accusing {100 * held_out.fpr.value:.1f} % of the non-members"
+    accused = f"and wrongly accuses {held_out.fpr.hits} of {held_out.fpr.of} non-members."
     assert accused in reach_verdict(result).sentence
 
 
@@ -142,7 +143,7 @@ def test_leak_and_what_was_missed_are_told_by_groups_where_groups_were_split():
 def test_worst_of_several_checkpoints_is_named_and_they_are_counted():
     strengths = {"step-1/loss": 0.0, "step-2/loss": 1.5, "step-3/loss": 3.5}
     verdict = reach_verdict(audit(strengths))
-    assert verdict.sentence.startswith("2 of 3 checkpoints leak, step-3 most: loss names ")
+    assert verdict.sentence.startswith("2 of 3 checkpoints leak. The worst is step-3: loss names ")
     findings = {entry.target: entry.finding for entry in verdict.targets}
     assert findings["step-1"] == "no_leak_found"
     assert findings["step-3"] == "leaks_strongly"
@@ -204,7 +205,7 @@ def test_combination_of_attacks_does_not_lead():
     strengths = {"tuned/loss": 1.0, "tuned/all": 4.0}
     verdict = reach_verdict(audit(strengths, combined=("all",)))
     assert verdict.targets[0].attack == "loss"
-    assert "leaks: loss " in verdict.sentence
+    assert "leaks. loss " in verdict.sentence
 
 
 def test_combination_with_a_setting_or_a_name_of_its_own_does_not_lead_either():
@@ -336,8 +337,8 @@ def test_no_leak_is_claimed_where_the_records_differ_without_a_model():
     verdict = reach_verdict(audit({"tuned/ratio": 3.0}, shift=shifted()))
     assert verdict.finding == "shift_suspected"
     assert {entry.finding for entry in verdict.targets} == {"shift_suspected"}
-    assert "by a bag of words, with an AUC of 0.70 [0.65, 0.75]" in verdict.sentence
-    assert "no attack adds to the AUC" in verdict.sentence
+    assert "a bag of words alone has an AUC of 0.70 [0.65, 0.75]" in verdict.sentence
+    assert "No attack is stronger than that guess" in verdict.sentence
     assert "not show that nothing leaks" in verdict.limits[0]
 
 
@@ -345,7 +346,7 @@ def test_what_an_attack_adds_to_a_shift_is_told_unless_chance_explains_it():
     for value, p_value, told in ((0.2, 0.001, True), (0.2, 0.5, False), (-0.2, 0.001, False)):
         run = audit({"tuned/ratio": 3.0}, shift=shifted())
         run = run.model_copy(update={"excess_over_blind": [excess(value, p_value)]})
-        assert ("ratio on tuned still adds 0.200" in reach_verdict(run).sentence) is told
+        assert ("ratio on tuned gains 0.200 of AUC" in reach_verdict(run).sentence) is told
 
 
 def test_unchecked_shift_is_a_limit_of_the_verdict_and_a_checked_one_is_not():
