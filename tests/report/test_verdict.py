@@ -249,11 +249,11 @@ def test_a_rate_that_was_not_shown_to_be_low_is_not_called_low():
     rate = loss.tpr[1].estimate
     sentence = reach_verdict(grouped).sentence
     assert "few members" not in sentence
-    assert f"at 1 % FPR it names {100 * rate.value:.1f} %" in sentence
+    assert f"It names {100 * rate.value:.1f} %" in sentence
     low = rate.model_copy(update={"value": 0.02, "high": 0.06})
     tpr = [loss.tpr[0], loss.tpr[1].model_copy(update={"estimate": low}), loss.tpr[2]]
     few = grouped.model_copy(update={"metrics": [loss.model_copy(update={"tpr": tpr})]})
-    assert "though it names few members at 1 % FPR: 2.0 %" in reach_verdict(few).sentence
+    assert "It names few members at 1 % FPR: 2.0 %" in reach_verdict(few).sentence
     none = [at.model_copy(update={"estimate": None, "held_out": None}) for at in loss.tpr]
     untested = grouped.model_copy(update={"metrics": [loss.model_copy(update={"tpr": none})]})
     assert "could not be tested" in reach_verdict(untested).sentence
@@ -337,7 +337,7 @@ def test_no_leak_is_claimed_where_the_records_differ_without_a_model():
     verdict = reach_verdict(audit({"tuned/ratio": 3.0}, shift=shifted()))
     assert verdict.finding == "shift_suspected"
     assert {entry.finding for entry in verdict.targets} == {"shift_suspected"}
-    assert "a bag of words alone has an AUC of 0.70 [0.65, 0.75]" in verdict.sentence
+    assert "the best guess, by a bag of words, has an AUC of 0.70 [0.65, 0.75]" in verdict.sentence
     assert "No attack is stronger than that guess" in verdict.sentence
     assert "not show that nothing leaks" in verdict.limits[0]
 
