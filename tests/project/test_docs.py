@@ -98,7 +98,7 @@ def test_every_key_of_the_audit_file_is_described() -> None:
 
 SHOWN = [
     pytest.param(name, block, id=f"{name}-{number}")
-    for name in ("README.md", "docs/images.md", "docs/reading-the-report.md")
+    for name in ("README.md", "docs/first-audit.md", "docs/images.md", "docs/reading-the-report.md")
     for number, block in enumerate(
         re.findall(r"```yaml\n(.*?)```", (ROOT / name).read_text("utf-8"), re.S)
     )
@@ -146,6 +146,29 @@ def test_files_that_a_page_names_are_there(name: str) -> None:
     places = (ROOT, ROOT / "raymia", ROOT / "jobs", ROOT / "tools")
     missing = [file for file in named if not any((place / file).is_file() for place in places)]
     assert missing == []
+
+
+def anchors(page: str) -> set[str]:
+    """What a link into a page can point to: its headings, as they are written in addresses."""
+    headings = re.findall(r"^#+ (.*)$", page, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", *PAGES])
+def test_links_between_pages_lead_somewhere(name: str) -> None:
+    page = (ROOT / name).read_text(encoding="utf-8")
+    outside = re.sub(r"```.*?```", "", page, flags=re.S)
+    dead = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", outside):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        file = (ROOT / name).parent / path if path else ROOT / name
+        if not file.exists() or (
+            anchor and anchor not in anchors(file.read_text(encoding="utf-8"))
+        ):
+            dead.append(link)
+    assert dead == []
 
 
 @pytest.mark.parametrize("name", PAGES)
