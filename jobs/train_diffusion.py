@@ -3,6 +3,8 @@
     python jobs/train_diffusion.py --data images/ --shape 3 64 64 --members 1000 --held-out 1000 \\
         --channels 64 128 128 --steps 20000 --checkpoint-every 5000 --out targets/ddpm
 
+With `--objective flow` the same network is trained by flow matching.
+
 The folder then has `members.parquet` and `non_members.parquet`, which an audit file names as its
 records, `checkpoint-STEP/` folders, which it names as targets, and `manifest.json`. A run that was
 interrupted goes on when the same command is given again.
@@ -17,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raymia.models.denoisers.resolver import PREDICTIONS
+from raymia.models.denoisers.resolver import FLOW
 from raymia.prepare.denoiser_files import SCHEDULERS, fresh_pipeline
 from raymia.prepare.target_job import (
     add_settings,
@@ -33,6 +35,8 @@ from raymia.spec.images import DiffusionTrainingSpec
 
 NUMBERS = ("steps", "batch_size", "learning_rate", "warmup")
 FLAGS = ("flip", "crop")
+OBJECTIVES = {"epsilon": "epsilon", "v": "v_prediction", "sample": "sample", "flow": FLOW}
+"""What networks are trained to predict, by what diffusers calls it."""
 LOSSES = "{folder}: training loss {train_loss:.4f}, held-out loss {held_out_loss:.4f} per element"
 
 
@@ -56,7 +60,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
                 channels=args.channels,
                 layers=args.layers,
                 scheduler=args.scheduler,
-                prediction_type=args.prediction_type,
+                prediction_type=OBJECTIVES[args.objective],
                 train_timesteps=args.train_timesteps,
                 attention=args.attention,
             )
@@ -92,7 +96,12 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--layers", type=int, default=1, help="residual blocks per resolution")
     add("--attention", action=flag, default=True, help="in the lowest resolution")
     add("--scheduler", choices=tuple(SCHEDULERS), default="ddpm", help="the sampler that is named")
-    add("--prediction-type", choices=PREDICTIONS, default="epsilon", help="of the network")
+    add(
+        "--objective",
+        choices=tuple(OBJECTIVES),
+        default="epsilon",
+        help="what the network learns to predict; flow is the velocity of flow matching",
+    )
     add("--train-timesteps", type=int, default=1_000, help="of the noise schedule")
     add_settings(parser, DiffusionTrainingSpec, [*NUMBERS, *FLAGS])
     add("--ema", type=float, help=DiffusionTrainingSpec.model_fields["ema"].description)

@@ -15,7 +15,12 @@ import torch
 
 from raymia.models.denoisers.captions import Condition
 from raymia.models.denoisers.model import Denoiser, ask_network, load_denoiser, load_part
-from raymia.models.denoisers.resolver import PREDICTIONS, DenoiserCheckpoint, network_folder
+from raymia.models.denoisers.resolver import (
+    FLOW,
+    PREDICTIONS,
+    DenoiserCheckpoint,
+    network_folder,
+)
 from raymia.models.image_source import HASHED, resolve_image_model
 from raymia.models.source import read_json
 from raymia.prepare.training_files import write_facts
@@ -68,15 +73,16 @@ def fresh_pipeline(
     channels: Sequence[int] = (32, 64),
     layers: int = 1,
     scheduler: Literal["ddpm", "ddim", "pndm"] = "ddpm",
-    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon",
+    prediction_type: Literal["epsilon", "v_prediction", "sample", "flow"] = "epsilon",
     train_timesteps: int = 1_000,
     attention: bool = True,
     seed: int = 0,
 ) -> None:
-    """Save an untrained pipeline of the DDPM family: a UNet2DModel and a scheduler.
+    """Save an untrained pipeline: a UNet2DModel and a scheduler.
 
     DDPM, DDIM and PNDM have the same network and training; what differs is the sampler that the
-    folder names.
+    folder names. A flow has the same network and the scheduler of flow matching, which diffusers
+    has no pipeline for in pixels.
 
     Parameters
     ----------
@@ -97,10 +103,12 @@ def fresh_pipeline(
     _check_network(image_shape, channels, attention)
     for name, value, known in (
         ("scheduler", scheduler, tuple(SCHEDULERS)),
-        ("prediction_type", prediction_type, PREDICTIONS),
+        ("prediction_type", prediction_type, (*PREDICTIONS, FLOW)),
     ):
         if value not in known:
             raise InputError(f"{name} should be one of {', '.join(known)}, but got {value!r}")
+    if prediction_type == FLOW and scheduler != "ddpm":
+        raise InputError(f"scheduler: {scheduler} goes the path of a DDPM, and not that of a flow")
     plain = len(channels) - 1
     down = ("DownBlock2D",) * plain + ("AttnDownBlock2D" if attention else "DownBlock2D",)
     up = ("AttnUpBlock2D" if attention else "UpBlock2D", *("UpBlock2D",) * plain)
@@ -118,8 +126,11 @@ def fresh_pipeline(
             attention_head_dim=HEAD_CHANNELS,
             add_attention=attention,
         )
-    kind = getattr(diffusers, SCHEDULERS[scheduler])
-    made = kind(num_train_timesteps=train_timesteps, prediction_type=prediction_type)
+    if prediction_type == FLOW:
+        made = diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=train_timesteps)
+    else:
+        kind = getattr(diffusers, SCHEDULERS[scheduler])
+        made = kind(num_train_timesteps=train_timesteps, prediction_type=prediction_type)
     diffusers.DDPMPipeline(network, made).save_pretrained(out)
     if scheduler != "ddpm":  # the pipelines differ in name and sampler only
         index = json.loads((out / INDEX).read_text(encoding="utf-8"))

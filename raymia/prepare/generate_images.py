@@ -116,7 +116,7 @@ def denoise(model: Denoiser, noise: torch.Tensor, timesteps: list[int]) -> torch
     """
     current = noise
     for now, after in zip(timesteps, [*timesteps[1:], None], strict=True):
-        rows = model.at(now, len(current))
+        rows = model.at([now] * len(current))
         predicted = model.predict_noise(current, rows)
         signal, sigma = model.path.coefficients(rows)
         clean = (current - sigma * predicted) / signal
@@ -124,6 +124,6 @@ def denoise(model: Denoiser, noise: torch.Tensor, timesteps: list[int]) -> torch
             clean = clean.clamp(-1, 1)
         if after is None:
             return clean
-        signal, sigma = model.path.coefficients(model.at(after, len(current)))
+        signal, sigma = model.path.coefficients(model.at([after] * len(current)))
         current = signal * clean + sigma * predicted
     return current

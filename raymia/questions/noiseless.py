@@ -115,7 +115,7 @@ class ProximalQuestion(_OfTimesteps):
             initial = initial * (2 / torch.pi) ** 0.5 / size
         found = []
         for t in self.timesteps:
-            steps = model.at(t, len(clean))
+            steps = model.at([t] * len(clean))
             seen = predict(model.path.add_noise(clean, initial, steps), t)
             found.append(model.path.residual(initial, seen, steps))
         return found

@@ -96,7 +96,7 @@ def test_interrupted_run_goes_on_with_the_same_command(script, tmp_path, images,
 
 
 def test_pipeline_is_trained_further(script, tmp_path, images):
-    assert run(script, images, tmp_path / "first", "--prediction-type", "v_prediction") == 0
+    assert run(script, images, tmp_path / "first", "--objective", "v") == 0
     first = tmp_path / "first" / "checkpoint-6"
     assert run(script, images, tmp_path / "more", "--pipeline", str(first), "--from-weights") == 0
     manifest = json.loads((tmp_path / "more" / "manifest.json").read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from edited import edit
@@ -17,7 +18,10 @@ from torch import nn
 from raymia.models.denoisers.model import load_denoiser
 from raymia.models.denoisers.original_names import original_name
 from raymia.models.image_source import resolve_image_model
+from raymia.prepare.generate_images import generate_images
+from raymia.prepare.train_denoiser import train_denoiser
 from raymia.spec import ModelSpec
+from raymia.spec.images import DiffusionTrainingSpec
 from raymia.util.errors import InputError
 
 CAPTIONS = ["a cat", "", "a dog on a mat"]
@@ -61,6 +65,22 @@ def test_every_text_encoder_of_sdxl_and_flux_is_read(tmp_path):
     for kind, parts in (("sdxl", 2), ("flux", 2), ("sd3", 3), ("sd3_without_t5", 2)):
         save_family(kind, tmp_path / kind)
         assert len(resolved(tmp_path / kind).text_encoders) == parts
+
+
+@pytest.mark.parametrize("kind", ["sdxl", "pixart", "sd3", "flux"])
+def test_a_family_generates_and_is_trained_as_a_reference_is(kind, tmp_path):
+    save_family(kind, tmp_path / "target")
+    target = load_denoiser(resolved(tmp_path / "target"), batch_images=4)
+    settings = {"steps": 3, "batch": 2, "seed": 0, "progress": lambda *_: None}
+    images = generate_images(target, 4, **settings)
+    training = DiffusionTrainingSpec(steps=2, batch_size=2, warmup=1)
+    out = tmp_path / "reference"
+    train_denoiser(
+        images, tmp_path / "target", training, out, seed=0, progress=lambda *_: None,
+        measure_on=images[:2], from_weights=True,
+    )  # fmt: skip
+    reference = load_denoiser(resolved(out), batch_images=4)
+    assert not np.array_equal(generate_images(reference, 4, **settings), images)
 
 
 # ---------------------------------------------------------------------- adapters

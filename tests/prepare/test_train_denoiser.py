@@ -109,7 +109,8 @@ def test_fresh_networks_are_functions_of_the_seed(tmp_path):
         ({"channels": (8, 12)}, "multiple of 8 for attention, but got 12"),
         ({"channels": ()}, "channels should be one positive number or more"),
         ({"scheduler": "euler"}, "scheduler should be one of ddpm, ddim, pndm, but got 'euler'"),
-        ({"prediction_type": "flow"}, "prediction_type should be one of .* but got 'flow'"),
+        ({"prediction_type": "x"}, "prediction_type should be one of .* but got 'x'"),
+        ({"prediction_type": "flow", "scheduler": "pndm"}, "pndm goes the path of a DDPM"),
     ],
 )
 def test_network_that_cannot_be_is_refused(tmp_path, options, message):
@@ -120,7 +121,7 @@ def test_network_that_cannot_be_is_refused(tmp_path, options, message):
 # ------------------------------------------------------------------------------ learning
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample", "flow"])
 def test_loss_falls_whatever_is_predicted_and_the_pipeline_can_be_loaded(tmp_path, prediction):
     import diffusers
 
@@ -163,6 +164,26 @@ def test_loss_is_the_error_of_what_the_audit_asks(tmp_path, untrained):
             errors.append(float((predicted - noise).square().mean()))
     trained = Training(images, load_trainable(tmp_path, from_weights=True, seed=0), settings(), 3)
     assert trained.loss_on(images) == pytest.approx(np.mean(errors), rel=1e-4)
+
+
+def test_loss_of_a_flow_is_that_of_the_velocity_that_the_audit_asks(tmp_path):
+    images = pictures(3)
+    fresh_pipeline(tmp_path, SHAPE, channels=(8, 16), attention=False, prediction_type="flow")
+    model = load_denoiser(
+        resolve_image_model(ModelSpec(model=str(tmp_path)), "m", on_gpu=False), batch_images=8
+    )
+    clean = torch.from_numpy(images).float() / 255 * 2 - 1
+    errors = []
+    for i in range(3):
+        for quarter in range(4):
+            key = torch.tensor([stream_key(3, "measure", i, quarter)])
+            s = int((quarter + float(uniforms(key, 1, 1))) / 4 * 1000) / 1000
+            noise = normals(key, 64).reshape(1, *SHAPE)
+            noisy = (1 - s) * clean[i : i + 1] + s * noise
+            seen = model.predict_noise(noisy, torch.tensor([s * 1000]))
+            errors.append(float(((noise - seen) / (1 - s)).square().mean()))
+    trained = Training(images, load_trainable(tmp_path, from_weights=True, seed=0), settings(), 3)
+    assert trained.loss_on(images) == pytest.approx(np.mean(errors), rel=1e-3)
 
 
 def test_one_step_is_adamw_on_the_gradient_of_the_squared_error(untrained):

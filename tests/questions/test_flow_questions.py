@@ -10,6 +10,7 @@ from test_image_questions import MEAN, SHAPE, SPREAD, clean_of, noise_of, record
 
 from raymia.models.denoisers.model import Denoiser
 from raymia.models.denoisers.path import Diffusion, Flow
+from raymia.prepare.generate_images import generate_images
 from raymia.questions.images import DenoisingQuestion, Neighborhood
 from raymia.questions.noiseless import (
     CleanQuestion,
@@ -112,6 +113,15 @@ def test_the_inversion_goes_along_the_velocity_by_eulers_steps():
         further = reached + 0.02 * velocity(reached, 0.1)
         back = further - 0.02 * velocity(further, 0.12)
         np.testing.assert_allclose(row["l2"], squares([back - reached]), rtol=1e-2)
+
+
+def test_what_the_best_flow_generates_is_distributed_as_its_data():
+    images = generate_images(
+        gaussian_flow(64), 200, seed=0, steps=50, batch=100, progress=lambda *_: None
+    )
+    values = images.astype(float) / 255 * 2 - 1
+    assert abs(values.mean() - MEAN) < 0.02
+    assert abs(values.std() - SPREAD) < 0.03
 
 
 def test_timesteps_are_shares_of_a_thousand():

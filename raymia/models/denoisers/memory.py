@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raymia.models.memory import Memory, bytes_of_maps, bytes_of_weights, first_stage
+from raymia.models.memory import (
+    Memory,
+    bytes_of_maps,
+    bytes_of_tokens,
+    bytes_of_weights,
+    first_stage,
+)
 from raymia.util.once import Once
 
 if TYPE_CHECKING:
@@ -21,5 +27,11 @@ def memory(checkpoint: DenoiserCheckpoint, images: int, once: Once) -> Memory:
     """
     weights = bytes_of_weights(checkpoint.folders, checkpoint.dtype, checkpoint.quantization, once)
     height, breadth = checkpoint.latent_shape[-2:]
+    config = checkpoint.asked.config
+    if "block_out_channels" not in config and config.get("num_attention_heads"):
+        side = int(config.get("patch_size") or 1) * checkpoint.face.packs
+        tokens = images * (height // side) * (breadth // side)
+        inner = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
+        return Memory(weights, bytes_of_tokens(tokens, inner, checkpoint.dtype))
     width = once(first_stage, Path(checkpoint.path))
     return Memory(weights, bytes_of_maps(images, width, height, breadth, checkpoint.dtype))

@@ -86,9 +86,9 @@ class Denoiser:
         centered = latents if self.autoencoder is None else self.autoencoder.decode(latents)
         return (centered / 2 + 0.5).clamp(0, 1)
 
-    def at(self, step: float, rows: int) -> Tensor:
-        """A place on the path, a timestep or a share of it, as timesteps [rows]."""
-        return torch.full((rows,), self.path.timestep(step), device=self.device)
+    def at(self, steps: Sequence[float]) -> Tensor:
+        """Places on the path, timesteps or shares of it, as timesteps [places]."""
+        return torch.tensor([self.path.timestep(step) for step in steps], device=self.device)
 
     @torch.inference_mode()
     def predict_noise(

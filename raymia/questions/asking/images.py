@@ -98,7 +98,7 @@ def denoising_rows(
 
     def run(batch: list[int]) -> list[dict[str, float]]:
         places = [work[i][0] for i in batch]
-        timesteps = torch.cat([model.at(work[i][1][0], 1) for i in batch])
+        timesteps = model.at([work[i][1][0] for i in batch])
         keys = [key(items[n], *work[i][1]) for n, i in zip(places, batch, strict=True)]
         unique = list(dict.fromkeys(keys))
         noise = normals(torch.tensor(unique).to(model.device), count)
@@ -156,8 +156,8 @@ def answer_row(item: Item, answer: Mapping[str, Any]) -> dict[str, Any]:
 def move(model: Denoiser, noisy: Tensor, noise: Tensor, start: Step, end: Step) -> Tensor:
     """One deterministic DDIM step between timesteps, up or down (Song et al. 2021, eq. 12); on the
     path of a flow it is Euler's step along the velocity."""
-    signal, sigma = model.path.coefficients(model.at(start, 1))
-    to_signal, to_sigma = model.path.coefficients(model.at(end, 1))
+    signal, sigma = model.path.coefficients(model.at([start]))
+    to_signal, to_sigma = model.path.coefficients(model.at([end]))
     return to_signal * (noisy - sigma * noise) / signal + to_sigma * noise
 
 
@@ -184,7 +184,7 @@ def ask_without_noise(
             given = None if captions is None else [captions[n] for n in batch]
 
             def predict(noisy: Tensor, t: Step) -> Tensor:
-                return model.predict_noise(noisy, model.at(t, len(noisy)), given)
+                return model.predict_noise(noisy, model.at([t] * len(noisy)), given)
 
             return columns_of(answer(latents[batch], predict))
 
