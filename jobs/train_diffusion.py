@@ -19,8 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raymia.models.denoisers.resolver import FLOW
-from raymia.prepare.denoiser_files import SCHEDULERS, fresh_pipeline
+from raymia.prepare.denoiser_files import SCHEDULERS, Prediction, fresh_pipeline
 from raymia.prepare.target_job import (
     add_settings,
     checked,
@@ -35,7 +34,9 @@ from raymia.spec.images import DiffusionTrainingSpec
 
 NUMBERS = ("steps", "batch_size", "learning_rate", "warmup")
 FLAGS = ("flip", "crop")
-OBJECTIVES = {"epsilon": "epsilon", "v": "v_prediction", "sample": "sample", "flow": FLOW}
+OBJECTIVES: dict[str, Prediction] = {
+    "epsilon": "epsilon", "v": "v_prediction", "sample": "sample", "flow": "flow",
+}  # fmt: skip
 """What networks are trained to predict, by what diffusers calls it."""
 LOSSES = "{folder}: training loss {train_loss:.4f}, held-out loss {held_out_loss:.4f} per element"
 

@@ -32,6 +32,7 @@ from raymia.util.errors import InputError
 from raymia.util.optional import require
 
 SCHEDULERS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "pndm": "PNDMScheduler"}
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 LARGEST_GROUPS = 32
 HEAD_CHANNELS = 8
 INDEX = "model_index.json"
@@ -73,7 +74,7 @@ def fresh_pipeline(
     channels: Sequence[int] = (32, 64),
     layers: int = 1,
     scheduler: Literal["ddpm", "ddim", "pndm"] = "ddpm",
-    prediction_type: Literal["epsilon", "v_prediction", "sample", "flow"] = "epsilon",
+    prediction_type: Prediction = "epsilon",
     train_timesteps: int = 1_000,
     attention: bool = True,
     seed: int = 0,
