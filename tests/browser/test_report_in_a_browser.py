@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_pages import DISGUISED_BY, SCRIPT, SECRET, one_checkpoint
+from made_up_pages import DISGUISED_BY, SCRIPT, SECRET, gated_checkpoints, one_checkpoint
 
 from raymia.results.disguise import Disguise
+from raymia.results.verdict import reach_verdict
 
 CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
 
@@ -196,6 +197,39 @@ def test_headings_come_in_order_and_every_picture_has_words(one: Path, open_page
     assert all(below - above <= 1 for above, below in itertools.pairwise(levels))
     for plot in opened.page.locator(".plot").all():
         assert plot.get_attribute("aria-label")
+
+
+def test_three_questions_are_answered_within_two_clicks(many: Path, open_page: Any) -> None:
+    """Which checkpoints may ship, by which attack and how sure, and which records are worst."""
+    result, _ = gated_checkpoints(60)
+    may_ship = {outcome.target for outcome in result.gate if outcome.status == "passed"}
+    assert may_ship
+    page = open_page(many, 1280).page
+    gate = page.get_by_role("region", name="Release gate")
+    assert gate.get_by_text("Gate: closed").is_visible()
+    if not gate.locator("table").is_visible():
+        gate.locator("summary").click()
+    passed = gate.locator("tr", has=page.locator(".tag.passed")).locator("td:nth-child(3)")
+    names = {n.strip() for cell in passed.all() for n in (cell.text_content() or "").split(",")}
+    assert names == may_ship
+
+    page = open_page(many, 1280).page
+    leading = reach_verdict(result)
+    worst = re.search(r"The worst is (\S+): (\S+) names", leading.sentence)
+    assert worst is not None
+    screen = page.viewport_size["height"]
+    for place in ("#verdict", ".card >> nth=1"):
+        box = page.locator(place).bounding_box()
+        assert box["y"] + 40 < screen, f"{place} is on the first screen"
+    assert worst[2] in page.locator(".card").first.text_content()
+    assert "95 % interval" in page.locator(".card >> nth=1").text_content()
+
+    page.get_by_role("link", name="The most exposed records").click()
+    first = page.locator("#records figure").first
+    assert "Most exposed of 100 members" in first.text_content()
+    page.wait_for_function(
+        "() => document.querySelector('#records').getBoundingClientRect().top < innerHeight"
+    )
 
 
 def test_sixty_checkpoints_are_there_in_seconds_and_drawn_when_opened(

@@ -19,14 +19,17 @@ from raymia.metrics.summary import (
 from raymia.report.html import render
 from raymia.results.curves import AttackCurves, draw
 from raymia.results.disguise import Disguise
+from raymia.results.gate import evaluate
 from raymia.results.redaction import redact
 from raymia.results.result import AttackCard, AttackCost, RecordCounts, RunResult, TargetLoss
 from raymia.results.text_result import TextExample, TextPiece
 from raymia.shift.result import BlindGuess, ShiftCheck
+from raymia.spec.conditions import parse_conditions
 
 ATTACKS = {"ez@self_prompt": 1.6, "ratio@base": 1.3, "loss": 0.5, "neighbor": 0.4, "zlib": 0.1}
 SCRIPT = "<script>document.title = 'taken over'</script>"
 DISGUISED_BY = b"secret"
+CONDITION = "ez@self_prompt.auc > 0.8"
 SECRET = "universally acknowledged"
 WORDS = f"It is a truth {SECRET} , that a single man in possession of a good fortune must".split()
 
@@ -39,7 +42,14 @@ def one_checkpoint(redacted: bool = False) -> str:
 
 def many_checkpoints(count: int) -> str:
     """The report on the checkpoints of one training, which leak more and more."""
-    return render(*made_up_audit([f"step-{500 * (n + 1)}" for n in range(count)], n=100))
+    return render(*gated_checkpoints(count))
+
+
+def gated_checkpoints(count: int) -> tuple[RunResult, list[AttackCurves]]:
+    """The checkpoints of one training, some of which the gate lets pass."""
+    result, curves = made_up_audit([f"step-{500 * (n + 1)}" for n in range(count)], n=100)
+    gate = evaluate(parse_conditions([CONDITION]), result)
+    return result.model_copy(update={"gate": gate}), curves
 
 
 def made_up_audit(targets: list[str], n: int) -> tuple[RunResult, list[AttackCurves]]:
