@@ -26,7 +26,7 @@ def requirement_lists(pyproject: Path = ROOT / "pyproject.toml") -> dict[str, st
     extras: dict[str, list[str]] = project["optional-dependencies"]
     whole = set(project["dependencies"])
     core = whole - {package for extra in LEFT_OUT_BY for package in extras[extra]}
-    others = {package for extra in ("gguf", "s3", "sweep") for package in extras[extra]}
+    others = {package for extra in ("gguf", "s3", "sweep", "train") for package in extras[extra]}
     lists = {
         "text.txt": core | set(extras["text"]),
         "images.txt": core | set(extras["images"]),

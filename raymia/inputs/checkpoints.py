@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from raymia.inputs.base import Problems
 from raymia.records.tables import read_rows
-from raymia.spec import AnyTarget, AuditSpec, ModelSpec, TargetSetSpec, TargetSpec
+from raymia.spec import AnyTarget, AuditSpec, ClaimSpec, ModelSpec, TargetSetSpec, TargetSpec
 from raymia.spec.models import GLOB
 from raymia.storage.files import opened
 from raymia.storage.manifest import check_seal, is_manifest
@@ -61,8 +61,9 @@ def expand_targets(spec: AuditSpec, problems: Problems) -> tuple[AuditSpec, list
 
 
 def _checkpoints(written: TargetSetSpec, where: str) -> list[TargetSpec]:
+    claims: Mapping[str, ClaimSpec] = {}
     if written.manifest is not None:
-        named = _in_manifest(written.manifest, where)
+        named, claims = _in_manifest(written.manifest, where)
         key = "adapter" if written.model else "model"
     elif written.revisions:
         revisions = _revisions(written.model, written.revisions, f"{where}.revisions")
@@ -86,7 +87,8 @@ def _checkpoints(written: TargetSetSpec, where: str) -> list[TargetSpec]:
     targets = []
     for name, value in named:
         try:
-            targets.append(TargetSpec(**{**settings, key: value, "name": _fit(prefix + name)}))
+            own = {key: value, "name": _fit(prefix + name), "claim": claims.get(value)}
+            targets.append(TargetSpec(**{**settings, **own}))
         except ValidationError as error:
             raise InputError(
                 f"{where}: {name!r} cannot name a checkpoint: {error.errors()[0]['msg']}"
@@ -153,10 +155,11 @@ def _revisions(model: str, wanted: Sequence[str], where: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _in_manifest(path: str, where: str) -> list[tuple[str, str]]:
-    """Names and folders that a training's manifest.json, or a table of name and path, lists."""
+def _in_manifest(path: str, where: str) -> tuple[list[tuple[str, str]], dict[str, ClaimSpec]]:
+    """Names and folders that a training's manifest.json, or a table of name and path, lists; and
+    what a private training claims of each folder."""
     where = f"{where}.manifest"
-    content = None
+    content, claims = None, {}
     if path.endswith(".json"):
         with refusals(path, ".json", where), opened(path) as file, suppress(json.JSONDecodeError):
             content = parse_json(file.read())  # or not, where it is lines of JSON
@@ -171,6 +174,12 @@ def _in_manifest(path: str, where: str) -> list[tuple[str, str]]:
                 f"`folder`, and got: {', '.join(content) or 'nothing'}"
             )
         named = list(zip(_short_names([f.split("/") for f in folders]), folders, strict=True))
+        if is_manifest(content):
+            claims = {
+                _beside(path, entry["folder"]): ClaimSpec(**entry["privacy"])
+                for entry in entries or []
+                if "privacy" in entry
+            }
     else:
         rows = read_rows(path, {"name": "name", "path": "path"})
         named = []
@@ -182,7 +191,7 @@ def _in_manifest(path: str, where: str) -> list[tuple[str, str]]:
             named.append((str(name), str(folder)))
         if not named:
             raise InputError(f"{where}: {path} has no row; expected columns name and path")
-    return [(name, _beside(path, folder)) for name, folder in named]
+    return [(name, _beside(path, folder)) for name, folder in named], claims
 
 
 def _beside(manifest: str, folder: str) -> str:

@@ -10,7 +10,7 @@ from raymia.inputs.attack_list import name_attacks
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.checkpoints import expand_targets
 from raymia.inputs.modality import modality_of
-from raymia.spec import AuditSpec
+from raymia.spec import AuditSpec, TargetSpec
 from raymia.spec.conditions import check_conditions, parse_conditions
 from raymia.storage.files import check_can_open, check_can_write
 from raymia.util.errors import InputError
@@ -40,6 +40,7 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
     inputs = modality.resolve(spec, places, attacks, problems)
     _check_gate(inputs)
     _check_coins(inputs)
+    _check_claims(inputs)
     return replace(inputs, written=written)
 
 
@@ -53,6 +54,22 @@ def _check_gate(inputs: Inputs) -> None:
         )
     labels = {name: [a.label for a in inputs.attacks_on(name)] for name in inputs.targets}
     check_conditions(parse_conditions(spec.fail_if, "fail_if"), labels, spec.metrics.fprs)
+
+
+def _check_claims(inputs: Inputs) -> None:
+    """Refuse claims that a bound at the audit's delta could not refute."""
+    delta = inputs.spec.metrics.delta
+    problems = [
+        f"metrics.delta: {delta:g} is less than the {target.claim.delta:g} at which the training "
+        f"of {target.name!r} claims its epsilon, so that no bound could speak against it; say "
+        f"`delta: {target.claim.delta:g}`"
+        for target in inputs.spec.targets
+        if isinstance(target, TargetSpec)
+        and target.claim is not None
+        and target.claim.delta > delta
+    ]
+    if problems:
+        raise InputError(problems)
 
 
 def _check_coins(inputs: Inputs) -> None:

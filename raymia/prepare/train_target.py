@@ -17,6 +17,7 @@ from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.training import Training
 from raymia.prepare.fine_tune import MAX_MEASURED, mean_loss
+from raymia.prepare.private import Privacy, check_private, private_trainer
 from raymia.prepare.text_split import Record
 from raymia.prepare.trainer import (
     KeptTraining,
@@ -51,6 +52,7 @@ class TargetTraining:
     base : read as the training reads records.
     out : the folder of the checkpoints.
     run : hash of all the rest, by content.
+    privacy : of a private training.
     """
 
     base: CausalCheckpoint
@@ -62,6 +64,7 @@ class TargetTraining:
     seed: int
     out: Path
     run: str
+    privacy: Privacy | None = None
 
     @property
     def steps(self) -> int:
@@ -79,7 +82,12 @@ class TargetTraining:
         )  # fmt: skip
         # A number below one is a share of the steps to transformers.
         own["warmup_steps"] = self.trainer.warmup_steps or self.trainer.warmup_ratio
-        return {**own, "max_steps": self.trainer.max_steps or -1}
+        own["max_steps"] = self.trainer.max_steps or -1
+        if self.privacy is not None:  # a batch is a whole step, and gradients are cut one by one
+            own |= {
+                "max_steps": self.steps, "gradient_accumulation_steps": 1, "max_grad_norm": 0.0
+            }  # fmt: skip
+        return own
 
 
 def total_steps(trainer: TrainerSpec, members: int) -> int:
@@ -87,6 +95,11 @@ def total_steps(trainer: TrainerSpec, members: int) -> int:
     if trainer.max_steps is not None:
         return trainer.max_steps
     return math.ceil(trainer.num_train_epochs * steps_per_epoch(trainer, members))
+
+
+def step_size(trainer: TrainerSpec) -> int:
+    """Records of one step of the optimizer."""
+    return trainer.per_device_train_batch_size * trainer.gradient_accumulation_steps
 
 
 def steps_per_epoch(trainer: TrainerSpec, members: int) -> int:
@@ -115,6 +128,10 @@ def train_target(plan: TargetTraining, progress: Progress) -> tuple[list[Facts],
     model = load_to_train(plan.base, plan.method, plan.seed)
     rows = encode(plan.members, tokenizer, plan.training)
     check_passes(model, plan.method, rows[0])
+    private: dict[str, Any] = {}
+    if plan.privacy is not None:
+        check_private(model, plan.method, rows)
+        private["trainer_class"] = private_trainer(plan.privacy, plan.seed)
     checkpoints = Checkpoints(plan, model, tokenizer)
     steps = run_trainer(
         model,
@@ -124,6 +141,7 @@ def train_target(plan: TargetTraining, progress: Progress) -> tuple[list[Facts],
         seed=plan.seed,
         progress=progress,
         after_step=checkpoints.after_step,
+        **private,
     )
     facts = {
         "steps": steps,
@@ -172,7 +190,7 @@ class Checkpoints:
         """Those of the checkpoints that the training has come to, in order."""
         return [self._known[step] for step in sorted(self._known) if step <= self._last]
 
-    def after_step(self, step: int, epoch: float) -> bool | None:
+    def after_step(self, step: int) -> bool | None:
         """See :data:`raymia.prepare.trainer.AfterStep`."""
         self._last = step
         if not self._is_due(step):
@@ -180,7 +198,7 @@ class Checkpoints:
         if step not in self._known:
             # What is trained next must not depend on whether this was kept before a kill.
             with torch.random.fork_rng():
-                self._known[step] = self._keep(step, epoch)
+                self._known[step] = self._keep(step)
         return not self._should_stop()
 
     def _is_due(self, step: int) -> bool:
@@ -188,6 +206,12 @@ class Checkpoints:
         per_epoch = steps_per_epoch(trainer, len(self._plan.members))
         every = {"epoch": per_epoch, "steps": trainer.save_steps, "no": None}[trainer.save_strategy]
         return step >= self._plan.steps or (every is not None and step % every == 0)
+
+    def _spent(self, step: int) -> Facts:
+        privacy = self._plan.privacy
+        if privacy is None:
+            return {}
+        return {"privacy": {"epsilon": privacy.spent(step), "delta": privacy.spec.delta}}
 
     def _should_stop(self) -> bool:
         patience = self._plan.trainer.early_stopping_patience
@@ -200,7 +224,7 @@ class Checkpoints:
             best, since = (loss, 0) if is_better else (best, since + 1)
         return since >= patience
 
-    def _keep(self, step: int, epoch: float) -> Facts:
+    def _keep(self, step: int) -> Facts:
         plan, model = self._plan, self._model
         answers = CausalLM(
             model, self._tokenizer, batch_tokens=BATCH_TOKENS, training=plan.training
@@ -216,8 +240,9 @@ class Checkpoints:
             facts = {
                 "folder": f"{CHECKPOINT}{step}",
                 "step": step,
-                "epoch": round(epoch, 6),
+                "epoch": round(step / steps_per_epoch(plan.trainer, len(plan.members)), 6),
                 **losses,
+                **self._spent(step),
                 "run": plan.run,
             }
             with scratch() as folder:

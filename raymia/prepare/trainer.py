@@ -34,8 +34,8 @@ Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 Rows = Sequence[Mapping[str, list[int]]]
 """Tokens of records as ``input_ids``, and their ``labels`` where not all carry a loss."""
-AfterStep = Callable[[int, float], bool | None]
-"""Called with the step and the epoch that are behind: None where it did nothing, True where it
+AfterStep = Callable[[int], bool | None]
+"""Called with the steps that are behind: None where it did nothing, True where it
 kept a checkpoint, False to end the training."""
 
 
@@ -103,7 +103,7 @@ def run_trainer(
     *,
     seed: int,
     progress: Progress,
-    after_step: AfterStep = lambda _step, _epoch: None,
+    after_step: AfterStep = lambda _steps: None,
     trainer_class: Callable[[type], type] = lambda kind: kind,
 ) -> int:
     """Train a model from where it was stopped to the end; returns the steps of the optimizer.
@@ -191,6 +191,21 @@ def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
     return {name: one for name, one in model.named_parameters() if one.requires_grad}
 
 
+def check_finite(loss: torch.Tensor, steps: int, learning_rate: float) -> None:
+    """Refuse to go on after a loss that is no number.
+
+    Parameters
+    ----------
+    steps : that are behind it.
+    """
+    if not torch.isfinite(loss):
+        raise RaymiaError(
+            f"step {steps + 1}: the loss is {float(loss)}, so the training has come apart; try a "
+            f"smaller learning_rate (a tenth of {learning_rate:g}), more warmup_steps, or a "
+            "smaller max_grad_norm, and look for records of one token again and again"
+        )
+
+
 def _trainer() -> Any:
     from transformers import Trainer
 
@@ -213,13 +228,7 @@ def _trainer() -> Any:
 
         def training_step(self, *given: Any, **options: Any) -> torch.Tensor:
             loss: torch.Tensor = super().training_step(*given, **options)
-            if not torch.isfinite(loss):
-                raise RaymiaError(
-                    f"step {self.state.global_step + 1}: the loss is {float(loss)}, so the "
-                    "training has come apart; try a smaller learning_rate (a tenth of "
-                    f"{self.args.learning_rate:g}), more warmup_steps, or a smaller max_grad_norm, "
-                    "and look for records of one token again and again"
-                )
+            check_finite(loss, self.state.global_step, self.args.learning_rate)
             return loss
 
     return Resumable
@@ -231,7 +240,7 @@ def _callback(progress: Progress, kept: KeptTraining, after_step: AfterStep) -> 
     class Report(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             del args, kwargs
-            done = after_step(state.global_step, state.epoch)
+            done = after_step(state.global_step)
             control.should_training_stop |= done is False
             is_last = done is False or state.global_step >= state.max_steps
             control.should_save = not is_last and (done is True or kept.is_due)

@@ -11,6 +11,7 @@ from raymia.report.notebook import NotebookRun
 from raymia.results import wording
 from raymia.results.flat import metrics_rows
 from raymia.results.gate import gate_line
+from raymia.results.privacy import broken
 from raymia.results.ranking import by_groups, estimate_at, held_out_area, held_out_rate, rank
 from raymia.results.verdict import TITLES, verdict_of
 from raymia.util.errors import InputError
@@ -99,6 +100,7 @@ def _model_card(run: NotebookRun) -> bytes:
     lines = [
         "## Training-data leakage",
         "",
+        *(f"**{_escaped(line)}**\n" for line in broken(result.privacy)),
         f"**{TITLES[verdict.finding]}.** {_escaped(verdict.sentence)}",
         "",
         f"Membership-inference audit of {result.created[:10]} with "

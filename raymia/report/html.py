@@ -31,6 +31,7 @@ from raymia.report.texts import target_texts
 from raymia.results import wording
 from raymia.results.curves import SHOWN_AT_FIRST, AttackCurves
 from raymia.results.gate import gate_line, is_open
+from raymia.results.privacy import broken, claim_lines
 from raymia.results.ranking import by_groups, few_allowed
 from raymia.results.result import RunResult
 from raymia.results.verdict import TITLES, verdict_of
@@ -64,6 +65,8 @@ def render(result: RunResult, curves: Sequence[AttackCurves], sweep: str | None 
     first = first_screen(result, targets, curves, charts)
     context: dict[str, Any] = {
         "run": result,
+        "broken_claims": broken(result.privacy),
+        "claim_lines": claim_lines(result.privacy),
         "gate_line": gate_line(result),
         "gate_rows": gate_rows(result.gate),
         "below_chance": wording.BELOW_CHANCE,

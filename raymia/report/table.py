@@ -9,6 +9,7 @@ from rich.text import Text
 from raymia.metrics.summary import AttackMetrics, Estimate
 from raymia.report.alike import gate_rows
 from raymia.results import wording
+from raymia.results.privacy import broken, claim_lines
 from raymia.results.ranking import TargetRanking, by_groups, estimate_at, few_allowed, rank
 from raymia.results.result import RunResult
 from raymia.results.verdict import verdict_of
@@ -32,7 +33,11 @@ def metrics_table(result: RunResult, width: int = 100) -> Table:
         interval, and what could not be resolved or measured. True positive rates are in percent.
     """
     blocks = Table.grid()
+    for line in broken(result.privacy):
+        blocks.add_row(Text(line, style="bold red"))
     blocks.add_row(Text(verdict_of(result).sentence, style="bold"))
+    for line in claim_lines(result.privacy):
+        blocks.add_row(Text(line))
     blocks.add_row("")
     for ranking in [*rank(result.metrics), *by_groups(result)]:
         blocks.add_row(_heading(ranking))

@@ -40,9 +40,18 @@ EXPLAINED = (
 Undecided = Literal["fail", "pass"]
 
 
-def evaluate(conditions: Iterable[Condition], result: RunResult) -> list[GateOutcome]:
-    """Decide each condition on each target that it is about."""
-    return [outcome for condition in conditions for outcome in _outcomes(condition, result)]
+def evaluate(
+    conditions: Iterable[Condition], result: RunResult, error_rate: float = ERROR_RATE
+) -> list[GateOutcome]:
+    """Decide each condition on each target that it is about.
+
+    Parameters
+    ----------
+    error_rate : of each condition.
+    """
+    return [
+        outcome for condition in conditions for outcome in _outcomes(condition, result, error_rate)
+    ]
 
 
 def decide_again(result: RunResult, texts: Sequence[str]) -> list[GateOutcome]:
@@ -106,7 +115,7 @@ def gate_line(result: RunResult) -> str:
     return f"gate: {state}, {', '.join(parts)}"
 
 
-def _outcomes(condition: Condition, result: RunResult) -> Iterator[GateOutcome]:
+def _outcomes(condition: Condition, result: RunResult, error_rate: float) -> Iterator[GateOutcome]:
     if condition.metric in ("members", "non_members"):
         yield _on_counts(condition, result)
         return
@@ -126,8 +135,8 @@ def _outcomes(condition: Condition, result: RunResult) -> Iterator[GateOutcome]:
         for target in targets or [condition.targets]
     }
     levels = Levels(
-        ERROR_RATE / max(1, sum(len(found) for found in matched.values())),
-        ERROR_RATE / max(1, len(targets)),
+        error_rate / max(1, sum(len(found) for found in matched.values())),
+        error_rate / max(1, len(targets)),
     )
     for target, found in matched.items():
         status, reason = _decide(condition, target, found, levels, result)

@@ -21,3 +21,16 @@ class GateOutcome(Result):
         "within; undecided: neither; not_evaluated: nothing was measured that could show either"
     )
     reason: str = Field(description="with the figures it rests on, for a person to read")
+
+
+class PrivacyClaim(Result):
+    """What a private training claims of one checkpoint, and what the audit shows."""
+
+    target: str = Field(description="name of the checkpoint under audit")
+    epsilon: float = Field(description="that no attack can show more than, for each record")
+    delta: float = Field(description="chance that epsilon is no bound")
+    status: GateStatus = Field(
+        description="failed: the audit shows a larger epsilon, so that the training is broken; "
+        "passed: it shows a smaller one; undecided and not_evaluated as of the release gate"
+    )
+    reason: str = Field(description="with the bound it rests on, for a person to read")

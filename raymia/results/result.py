@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import CandidateClaims, Comparison, Metrics, Result
-from raymia.results.gate_result import GateOutcome
+from raymia.results.gate_result import GateOutcome, PrivacyClaim
 from raymia.results.image_result import ImageExample, MeanFluctuation, PerturbationChoice
 from raymia.results.text_result import TextExample
 from raymia.results.verdict_result import Verdict
@@ -214,6 +214,9 @@ class RunResult(Result):
     )
     failed: list[FailedTarget] = Field(
         default=[], description="checkpoints that failed; they have no scores, or empty ones"
+    )
+    privacy: list[PrivacyClaim] = Field(
+        default=[], description="what trainings claim of epsilon, and what the audit shows of it"
     )
     gate: list[GateOutcome] = Field(
         default=[], description="the conditions of `fail_if` on each target; none without any"

@@ -22,6 +22,7 @@ from raymia.plan.stages import PlannedQuestion, Stage, TargetPlan
 from raymia.questions.text import NO_NEIGHBOR
 from raymia.results.disguise import Disguise
 from raymia.results.gate import evaluate
+from raymia.results.privacy import claims_of
 from raymia.results.redaction import redact, without_content
 from raymia.results.result import (
     TRUNCATED,
@@ -167,10 +168,15 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         seconds=round(run.seconds, 1),
     )
     result = result.model_copy(update={"verdict": reach_verdict(result)})
-    gate = evaluate(parse_conditions(run.inputs.spec.fail_if), result)
+    decided = {
+        "gate": evaluate(parse_conditions(run.inputs.spec.fail_if), result),
+        "privacy": claims_of(run.inputs.spec, result),
+    }
     shown = run.inputs.spec.report
     result = without_content(
-        result.model_copy(update={"gate": gate}), texts=shown.texts, pictures=shown.pictures
+        result.model_copy(update=decided),
+        texts=shown.texts,
+        pictures=shown.pictures,
     )
     if not shown.redact:
         return result

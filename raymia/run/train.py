@@ -46,7 +46,9 @@ def run_training(spec: TargetTrainingSpec) -> dict[str, Any]:
         If the training comes apart.
     """
     warnings.simplefilter("ignore", FutureWarning)  # of libraries among themselves
-    warnings.filterwarnings("ignore", module="peft")
+    for name in ("opacus", "peft"):
+        warnings.filterwarnings("ignore", module=name)
+    warnings.filterwarnings("ignore", message="Full backward hook is firing")
     resolved = resolve_target_training(spec)
     plan = resolved.plan
     before = _finished(plan.out, plan.run)
@@ -122,6 +124,7 @@ def _manifest(
         "method": spec.method.model_dump(),
         "trainer": spec.trainer.model_dump(),
         "seed": spec.seed,
+        "privacy": None if plan.privacy is None else plan.privacy.facts(),
         "records": records,
         "split": {
             **spec.split.model_dump(),

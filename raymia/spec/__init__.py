@@ -33,6 +33,7 @@ from raymia.spec.images import (
 from raymia.spec.kinds import MadeReference, NeighborsSection, RecordsSection
 from raymia.spec.models import (
     AnyTarget,
+    ClaimSpec,
     DType,
     EndpointTarget,
     LongTexts,
@@ -93,6 +94,7 @@ __all__ = [
     "AuditSpec",
     "AutoencoderTrainingSpec",
     "CaptionsSpec",
+    "ClaimSpec",
     "CorpusSpec",
     "CostsSpec",
     "DType",

@@ -55,9 +55,12 @@ def _sections(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
         "targets": [{"manifest": str(path), **own}],
         "references": {"base": base},
     }
+    metrics = {}
     if manifest["split"].get("inclusion") is not None:
-        sections["metrics"] = {"inclusion": manifest["split"]["inclusion"]}
-    return sections
+        metrics["inclusion"] = manifest["split"]["inclusion"]
+    if manifest["privacy"] is not None:  # a bound at a smaller delta could not refute the claim
+        metrics["delta"] = manifest["privacy"]["delta"]
+    return {**sections, "metrics": metrics} if metrics else sections
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

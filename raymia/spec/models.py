@@ -73,12 +73,22 @@ class ModelSpec(Strict):
         return self
 
 
+class ClaimSpec(Strict):
+    """What a training claims to keep of each record (differential privacy)."""
+
+    epsilon: float = Field(gt=0, description="that no attack can show more than")
+    delta: float = Field(ge=0, lt=1, description="chance that epsilon is no bound")
+
+
 class TargetSpec(ModelSpec):
     """A checkpoint under audit."""
 
     name: Name = Field(description="what the report calls this checkpoint")
     training: TrainingSpec | None = Field(
         default=None, description="how it was trained; default: the audit's `training`"
+    )
+    claim: ClaimSpec | None = Field(
+        default=None, description="what its training claims; a manifest of `raymia train` says it"
     )
 
 

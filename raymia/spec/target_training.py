@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from raymia.spec.base import Name, Paths, Share, Strict
-from raymia.spec.methods import METHODS, LoraMethod, Method
+from raymia.spec.methods import METHODS, LoraMethod, Method, PrefixMethod, PTuningMethod
 from raymia.spec.training import RecordFormat, TrainingSpec
 
 Schedule = Literal[
@@ -128,6 +128,17 @@ class TrainerSpec(Strict):
         return self
 
 
+class DpSpec(Strict):
+    """DP-SGD: gradients of each record are cut to one length, and noise is added (opacus)."""
+
+    epsilon: float = Field(gt=0, description="budget of the whole training, for each record")
+    delta: Share = Field(description="chance that the budget is no bound; far below 1 / members")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="length of a record's gradient")
+    accountant: Literal["prv", "rdp"] = Field(
+        default="prv", description="how opacus reckons the noise; `prv` needs the least"
+    )
+
+
 class TargetTrainingSpec(Strict):
     """One training: base, records, method, options."""
 
@@ -145,6 +156,7 @@ class TargetTrainingSpec(Strict):
         default=LoraMethod(), description="what of the model is trained"
     )
     trainer: TrainerSpec = Field(default=TrainerSpec(), description="options of the training")
+    dp: DpSpec | None = Field(default=None, description="private training, of raymia[train]")
 
     @field_validator("method", mode="before")
     @classmethod
@@ -162,6 +174,8 @@ class TargetTrainingSpec(Strict):
             raise ValueError(
                 "training.packing: each record is trained on in a row of its own; leave it out"
             )
+        if self.dp is not None and isinstance(self.method, PrefixMethod | PTuningMethod):
+            raise ValueError("dp: virtual tokens are of all records; take another method")
         if self.records.members and self.split != SplitSpec():
             raise ValueError("split: members and held-out records are given; leave it out")
         return self

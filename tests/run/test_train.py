@@ -8,15 +8,23 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from chat_templates import TRIMMED_AND_MARKED
 from command_line import raymia
 from small_chat_audit import conversation
-from small_training import rows_of, tiny, train, write_training
+from small_training import (
+    facts_of,
+    rows_of,
+    stopping_after,
+    tiny,
+    train,
+    weights,
+    write_training,
+)
 from tiny_models import passages
 
 from raymia.modalities.resolve import resolve_inputs
@@ -71,35 +79,6 @@ def test_every_method_ends_in_a_checkpoint_that_an_audit_scores_and_tells_from_t
 
 
 # ------------------------------------------------------------------------------ kills
-
-
-def weights(folder):
-    return {
-        str(file.relative_to(folder)): file.read_bytes()
-        for file in sorted(folder.rglob("*.safetensors"))
-    }
-
-
-@contextmanager
-def stopping_after(step, monkeypatch):
-    """Have a training end at a step as a kill would, with what it had written by then."""
-
-    @contextmanager
-    def bar(*_):
-        def progress(done, _total):
-            if done == step:
-                raise KeyboardInterrupt
-
-        yield progress
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_train, "progress_bar", bar)
-        with pytest.raises(KeyboardInterrupt):
-            yield
-
-
-def facts_of(manifest):
-    return [manifest["checkpoints"], manifest["files"], manifest["steps"]]
 
 
 @pytest.mark.parametrize(
@@ -459,3 +438,64 @@ def test_the_job_says_in_its_last_line_how_it_ended(tmp_path, capsys):
     sums = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (sums["steps"], sums["problems"]) == (1, [])
     assert script["main"]([str(tmp_path / "absent.yaml")]) == 2
+
+
+# ------------------------------------------------------------------------ claims of privacy
+
+
+@pytest.fixture(scope="module")
+def by_heart(tmp_path_factory):
+    """A training that learned its members by heart."""
+    folder = tmp_path_factory.mktemp("by heart")
+    options = {"max_steps": 60, "per_device_train_batch_size": 16, "save_strategy": "no"}
+    rows = rows_of(text[:60] for text in passages(120))
+    train(write_training(folder, tiny("gpt2"), "full", rows=rows, trainer=options))
+    return folder / "out"
+
+
+def audited(folder, out, epsilon, **sections):
+    file = folder / "audit.yaml"
+    target = {"name": "t", "model": str(out / "checkpoint-60"),
+              "claim": {"epsilon": epsilon, "delta": 1e-5}}  # fmt: skip
+    content = {"from_training": str(out), "targets": [target], "attacks": ["loss"],
+               "resources": {"engine": "local"}, **sections}  # fmt: skip
+    file.write_text(yaml.safe_dump(content))
+    return raymia("audit", file)
+
+
+def test_a_training_that_claims_privacy_and_has_none_is_the_first_line(tmp_path, by_heart):
+    done = audited(tmp_path, by_heart, 1.0)
+    line = "The training of t is broken: it claims an epsilon of 1 at a delta of 1e-05"
+    table = done.stdout[done.stdout.index("The training of t") :]
+    assert line in table, done.stderr
+    page = (tmp_path / "raymia-run" / "report.html").read_text()
+    assert page.index(line) < page.index('id="verdict"')
+    result = json.loads((tmp_path / "raymia-run" / "metrics.json").read_text())
+    (claim,) = result["privacy"]
+    assert claim["status"] == "failed"
+    bound = max(one["value"] for one in result["metrics"][0]["epsilon"])
+    assert f"epsilon is at least {bound:.3f}" in claim["reason"]
+
+
+def test_a_claim_that_holds_stands_beside_its_bound(tmp_path, by_heart):
+    done = audited(tmp_path, by_heart, 40.0)
+    assert "is broken" not in done.stdout
+    assert "t claims an epsilon of 40 at a delta of 1e-05 for each record" in done.stdout
+
+
+def test_a_claim_that_no_bound_could_refute_is_refused(tmp_path, by_heart):
+    done = audited(tmp_path, by_heart, 1.0, metrics={"delta": 1e-6})
+    assert done.returncode == 2
+    assert "metrics.delta: 1e-06 is less than the 1e-05" in done.stderr
+
+
+def test_the_claim_of_each_checkpoint_is_read_from_the_manifest(trained, tmp_path):
+    rest = json.loads((trained / "out" / MANIFEST_FILE).read_text())
+    for number, one in enumerate(rest["checkpoints"]):
+        one["privacy"] = {"epsilon": 1.0 + number, "delta": 1e-3}
+    rest = {key: value for key, value in rest.items() if key != "seal"}
+    shutil.copytree(trained / "out", tmp_path / "out")
+    write_manifest(tmp_path / "out", {**rest, "privacy": {"delta": 1e-3}})
+    spec = resolve_inputs(load_spec(tmp_path / "out" / MANIFEST_FILE)).spec
+    assert [target.claim.epsilon for target in spec.targets] == [1.0, 2.0]
+    assert spec.metrics.delta == 1e-3

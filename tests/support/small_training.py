@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import pytest
 import yaml
 from tiny_models import passages, save_tiny
 
+from raymia.run import train as run_train
 from raymia.run.train import run_training
 from raymia.spec.training_file import load_training
 
@@ -65,3 +68,34 @@ def write_training(
 
 def train(file: Path) -> dict[str, Any]:
     return run_training(load_training(file))
+
+
+def weights(folder):
+    """What is in the files of weights below a folder."""
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*.safetensors"))
+    }
+
+
+@contextmanager
+def stopping_after(step, monkeypatch):
+    """Have a training end at a step as a kill would, with what it had written by then."""
+
+    @contextmanager
+    def bar(*_):
+        def progress(done, _total):
+            if done == step:
+                raise KeyboardInterrupt
+
+        yield progress
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_train, "progress_bar", bar)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+def facts_of(manifest):
+    """What of a manifest is the same whenever the training was stopped."""
+    return [manifest["checkpoints"], manifest["files"], manifest["steps"]]

@@ -12,8 +12,9 @@ from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
 from raymia.models.causal.training import Training
 from raymia.models.tokenizers import tokenizer_of
+from raymia.prepare.private import plan_privacy
 from raymia.prepare.text_split import Record, TextSplit, draw_members
-from raymia.prepare.train_target import TargetTraining
+from raymia.prepare.train_target import TargetTraining, step_size, total_steps
 from raymia.prepare.tuning import Counted, check_method
 from raymia.records.base import RecordSet, SetAside
 from raymia.records.structured import format_of_records, read_records
@@ -80,13 +81,17 @@ def resolve_target_training(spec: TargetTrainingSpec) -> ResolvedTraining:
     training = _within_context(read.training, base, spec)
     usable = _usable(records, base, training)
     split = _split(spec, usable)
-    batch = spec.trainer.per_device_train_batch_size * spec.trainer.gradient_accumulation_steps
+    batch = step_size(spec.trainer)
     if len(split.members) < batch:
         raise InputError(
             f"trainer: {len(split.members):,} members are fewer than one step takes ({batch:,} = "
             "per_device_train_batch_size x gradient_accumulation_steps); give more records, or "
             "make either smaller"
         )
+    privacy = None
+    if spec.dp is not None:
+        steps = total_steps(spec.trainer, len(split.members))
+        privacy = plan_privacy(spec.dp, len(split.members), batch, steps)
     plan = TargetTraining(
         base=base,
         method=spec.method,
@@ -97,6 +102,7 @@ def resolve_target_training(spec: TargetTrainingSpec) -> ResolvedTraining:
         seed=spec.seed,
         out=Path(spec.output),
         run=_run(spec, base, training, split),
+        privacy=privacy,
     )
     return ResolvedTraining(
         spec, plan, split, kind, counted, tuple(usable.set_aside), assumed, usable.tokens(split)
@@ -192,5 +198,6 @@ def _run(
             "members": [record.id for record in split.members],
             "held_out": [record.id for record in split.held_out],
             "seed": spec.seed,
+            **({} if spec.dp is None else {"dp": spec.dp.model_dump()}),
         }
     )
