@@ -17,8 +17,8 @@ from raymia.models.source import (
     PROVENANCE,
     config_hash,
     content_hashes,
-    listed,
     locate,
+    names_in,
     read_json,
     weights_in,
 )
@@ -27,7 +27,7 @@ from raymia.spec.images import Shape
 from raymia.storage.safetensors import TensorHeader, read_header
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
-from raymia.util.listing import listed as named
+from raymia.util.listing import listed
 from raymia.util.once import Once
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
@@ -125,9 +125,9 @@ def refuse_beside(part: Path, known: set[str], folder: ImageFolder) -> None:
     )
     if beside:
         raise InputError(
-            f"{folder.where}: {part} holds {named(beside)} beside the weights that are loaded, and "
-            "the model would be scored without; name a LoRA as `adapter`, by its file in another "
-            "place, and take out what does not belong to the model"
+            f"{folder.where}: {part} holds {listed(beside)} beside the weights that are loaded, "
+            "and the model would be scored without; name a LoRA as `adapter`, by its file in "
+            "another place, and take out what does not belong to the model"
         )
 
 
@@ -256,7 +256,7 @@ def resolve_image_model(
     if config is None:
         raise InputError(
             f"{where}: {path} has neither {INDEX} (a diffusers pipeline) nor {CONFIG} (a single "
-            f"model); found: {listed(path)}"
+            f"model); found: {names_in(path)}"
         )
     raise InputError(
         f"{where}: {path} is a {folder.kind}, and images are scored against these: {known}"

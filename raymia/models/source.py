@@ -15,8 +15,7 @@ from raymia.storage.remote import filesystem
 from raymia.storage.safetensors import TensorHeader, read_header
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
-from raymia.util.listing import FEW
-from raymia.util.listing import listed as named
+from raymia.util.listing import FEW, listed
 from raymia.util.once import Once
 from raymia.util.regular_files import check_is_file
 from raymia.util.strict_json import parse_json
@@ -192,7 +191,7 @@ def weights_in(
             "safetensors"
         )
     raise InputError(
-        f"{where}: {folder} has no {pattern} weights (found: {listed(folder)}); save the model "
+        f"{where}: {folder} has no {pattern} weights (found: {names_in(folder)}); save the model "
         "there with save_pretrained(folder), or copy the file that is missing"
     )
 
@@ -218,7 +217,7 @@ def model_weights_in(folder: Path, where: str, once: Once) -> dict[str, TensorHe
         if lost:
             raise InputError(
                 f"{where}: {folder} lacks {len(lost)} of the {len(loaded)} files that {index.name} "
-                f"lists ({named(lost, FEW)}); copy or download the whole folder"
+                f"lists ({listed(lost, FEW)}); copy or download the whole folder"
             )
         found = {}
         for name in sorted(loaded):
@@ -226,12 +225,12 @@ def model_weights_in(folder: Path, where: str, once: Once) -> dict[str, TensorHe
         if lost := sorted(places.keys() - found.keys()):
             raise InputError(
                 f"{where}: {index} lists {len(lost)} tensors that its files do not hold "
-                f"({named(lost, FEW)}); copy or download the whole folder, with its own index"
+                f"({listed(lost, FEW)}); copy or download the whole folder, with its own index"
             )
     else:
         raise InputError(
             f"{where}: {folder} has neither {WEIGHTS} nor {index.name} (found: "
-            f"{listed(folder, '*.safetensors')}), and no other weights are loaded; "
+            f"{names_in(folder, '*.safetensors')}), and no other weights are loaded; "
             f"{adapter_hint(folder) or 'save the model there with save_pretrained(folder)'}"
         )
     beside = sorted(
@@ -241,8 +240,8 @@ def model_weights_in(folder: Path, where: str, once: Once) -> dict[str, TensorHe
     )
     if beside:
         raise InputError(
-            f"{where}: {folder} holds {named(beside, FEW)} beside the weights that are loaded "
-            f"({named(sorted(loaded), FEW)}); give an adapter a folder of its own and name it as "
+            f"{where}: {folder} holds {listed(beside, FEW)} beside the weights that are loaded "
+            f"({listed(sorted(loaded), FEW)}); give an adapter a folder of its own and name it as "
             "`adapter`, and take out what does not belong to the model"
         )
     return found
@@ -262,6 +261,6 @@ def _weight_map(index: Path, where: str) -> dict[str, str]:
     return places
 
 
-def listed(folder: Path, pattern: str = "*") -> str:
+def names_in(folder: Path, pattern: str = "*") -> str:
     """The first names in a folder, for messages."""
     return ", ".join(sorted(p.name for p in folder.glob(pattern))[:8]) or "nothing"

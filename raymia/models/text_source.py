@@ -10,8 +10,8 @@ from raymia.models.source import (
     PROVENANCE,
     adapter_hint,
     content_hashes,
-    listed,
     model_weights_in,
+    names_in,
     read_json,
 )
 from raymia.util.errors import InputError
@@ -35,7 +35,7 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
     if not (path / "config.json").is_file():
         hint = adapter_hint(path)
         more = f"; {hint}" if hint else ""
-        raise InputError(f"{where}: {path} has no config.json (found: {listed(path)}){more}")
+        raise InputError(f"{where}: {path} has no config.json (found: {names_in(path)}){more}")
     return read_json(path / "config.json", where)
 
 

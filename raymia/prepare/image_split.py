@@ -14,9 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raymia.prepare.split_files import write_split
 from raymia.records.images import image_id
 from raymia.records.pixels import as_picture
 from raymia.storage.files import Folder
+from raymia.storage.manifest import MANIFEST_FILE
 from raymia.util.draws import generator
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
@@ -25,7 +27,6 @@ Images = npt.NDArray[np.uint8]
 
 MEMBERS_FILE = "members.parquet"
 NON_MEMBERS_FILE = "non_members.parquet"
-MANIFEST_FILE = "manifest.json"
 IMAGE_COLUMN = "image"
 CAPTION_COLUMN = "caption"
 
@@ -110,28 +111,6 @@ def write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:
     """Write ``manifest.json``; seen whole or not at all."""
     content = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
     Folder(str(out)).write(MANIFEST_FILE, content.encode())
-
-
-def write_split(out: Path, contents: Mapping[str, bytes], what: str) -> None:
-    """Write the files of a split by their names, unless a folder holds those of another.
-
-    Parameters
-    ----------
-    what : is in them, in the plural.
-
-    Raises
-    ------
-    InputError
-        Naming the file that holds others.
-    """
-    for name, content in contents.items():
-        if (out / name).is_file() and (out / name).read_bytes() != content:
-            raise InputError(
-                f"{out / name} holds other {what} than these settings draw; remove the folder, or "
-                "name another"
-            )
-    for name, content in contents.items():
-        Folder(str(out)).write(name, content)
 
 
 def png(image: Images) -> bytes:

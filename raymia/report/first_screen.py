@@ -188,7 +188,7 @@ def _next(result: RunResult, targets: Sequence[TargetSection]) -> Iterator[str]:
             yield "Look at the most exposed records below: are any of them sensitive or repeated?"
         clear = [target.name for target in targets if target.finding == "no_leak_found"]
         if clear:
-            yield f"No leak was found in {wording.listed(clear[:3])}{_and_others(clear[3:])}."
+            yield f"No leak was found in {wording.joined(clear[:3])}{_and_others(clear[3:])}."
         yield (
             "To leak less: fewer epochs, repeated records removed, or training with differential "
             "privacy. Then audit the new checkpoint."

@@ -129,4 +129,4 @@ def power_lines(chance: Chance, fpr: float | None) -> Iterator[str]:
         for rate in GIVEN_RATES
         if test.max_fpr is not None and rate > test.max_fpr
     ]
-    yield f"How often an audit of this size finds a leak: {wording.listed(parts)}."
+    yield f"How often an audit of this size finds a leak: {wording.joined(parts)}."

@@ -38,7 +38,7 @@ def number_of(number: int, what: str) -> str:
     return f"{count(number)} {what}" + ("" if number == 1 else "s")
 
 
-def listed(parts: Sequence[str]) -> str:
+def joined(parts: Sequence[str]) -> str:
     """Join parts of a sentence: "a, b and c"."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
@@ -51,7 +51,7 @@ def audited(counts: RecordCounts) -> str:
     ]
     if counts.candidates:
         parts.append(number_of(counts.candidates, "candidate"))
-    return listed(parts)
+    return joined(parts)
 
 
 def p_value(value: float) -> str:
@@ -222,7 +222,7 @@ def copies_line(copies: CopiesWithin) -> str:
     if copies.non_members:
         many = number_of(copies.non_members, "non-member")
         parts.append(f"{many} nearly copy another non-member")
-    return f"{listed(parts)}, in {number_of(copies.groups, 'cluster')}"
+    return f"{joined(parts)}, in {number_of(copies.groups, 'cluster')}"
 
 
 def overlap_lines(check: ShiftCheck) -> list[str]:
@@ -230,7 +230,7 @@ def overlap_lines(check: ShiftCheck) -> list[str]:
     does."""
     lines = []
     if check.copies is not None and check.copies.groups:
-        named = listed(check.copies.proposed[0][:3])
+        named = joined(check.copies.proposed[0][:3])
         lines.append(
             f"{copies_line(check.copies)}, as {named}; each cluster should be a group "
             "(`group_column`): its records are no independent evidence"

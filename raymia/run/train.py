@@ -11,7 +11,7 @@ from typing import Any
 
 import raymia
 from raymia.modalities.texts.target_training import ResolvedTraining, resolve_target_training
-from raymia.prepare.image_split import write_split
+from raymia.prepare.split_files import write_split
 from raymia.prepare.target_job import progress_bar
 from raymia.prepare.text_split import GROUP_COLUMN, written
 from raymia.prepare.train_target import Facts, finish, hashes, kept_checkpoints, train_target

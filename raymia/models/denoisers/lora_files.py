@@ -19,11 +19,10 @@ from typing import Any
 
 from safetensors import safe_open
 
-from raymia.models.source import ADAPTER_CONFIG, PICKLES, listed, locate, read_json
+from raymia.models.source import ADAPTER_CONFIG, PICKLES, locate, names_in, read_json
 from raymia.storage.safetensors import read_header
 from raymia.util.errors import InputError
-from raymia.util.listing import FEW
-from raymia.util.listing import listed as named
+from raymia.util.listing import FEW, listed
 
 BY_DIFFUSERS, BY_PEFT = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 IN_HEADER = "lora_adapter_metadata"
@@ -98,20 +97,20 @@ def locate_adapter(name: str, where: str) -> Path:
     if found:
         raise InputError(
             f"{where}: {folder} holds {len(found)} files of weights "
-            f"({named([file.name for file in found], FEW)}) and none is called {BY_DIFFUSERS}; "
+            f"({listed([file.name for file in found], FEW)}) and none is called {BY_DIFFUSERS}; "
             "name the file itself"
         )
     pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
     if pickles:
         raise InputError(
-            f"{where}: {folder} has its adapter in {named(pickles, FEW)} only, and raymia "
+            f"{where}: {folder} has its adapter in {listed(pickles, FEW)} only, and raymia "
             "unpickles no file it was given; save it with save_lora_weights, which writes "
             "safetensors"
         )
     raise InputError(
-        f"{where}: {folder} holds no adapter in safetensors (found: {listed(folder)}); an adapter "
-        f"of a diffusion model is {BY_DIFFUSERS}, {BY_PEFT} with {ADAPTER_CONFIG}, or a file of "
-        "kohya's scripts, named by itself"
+        f"{where}: {folder} holds no adapter in safetensors (found: {names_in(folder)}); an "
+        f"adapter of a diffusion model is {BY_DIFFUSERS}, {BY_PEFT} with {ADAPTER_CONFIG}, or a "
+        "file of kohya's scripts, named by itself"
     )
 
 
@@ -138,8 +137,8 @@ def read_low_rank(file: Path, where: str) -> tuple[LowRank, ...]:
     if unknown:
         raise InputError(
             f"{place}: {len(unknown):,} of its tensors are none of a LoRA's or DoRA's "
-            f"({named(sorted(unknown), FEW)}); raymia reads those that diffusers, PEFT and kohya's "
-            "scripts write. Fuse an adapter of another method into its base, and audit that"
+            f"({listed(sorted(unknown), FEW)}); raymia reads those that diffusers, PEFT and "
+            "kohya's scripts write. Fuse an adapter of another method into its base, and audit that"
         )
     halves = sorted(
         next(iter(tensors.values()))
@@ -149,7 +148,7 @@ def read_low_rank(file: Path, where: str) -> tuple[LowRank, ...]:
     if halves:
         raise InputError(
             f"{place}: {len(halves):,} of its modules lack one of the two matrices "
-            f"({named(halves, FEW)}); copy the file again"
+            f"({listed(halves, FEW)}); copy the file again"
         )
     told = _told(file, where)
     read = tuple(
@@ -160,7 +159,7 @@ def read_low_rank(file: Path, where: str) -> tuple[LowRank, ...]:
         if plain and len(plain) < sum(one.part == part for one in read):
             raise InputError(
                 f"{place}: {len(plain):,} of its modules are a LoRA's and others a DoRA's "
-                f"({named([one.tensors['down'] for one in plain], FEW)} have no magnitude); fuse "
+                f"({listed([one.tensors['down'] for one in plain], FEW)} have no magnitude); fuse "
                 "the adapter into its base, and audit that"
             )
     return read

@@ -33,11 +33,11 @@ from raymia.models.image_source import (
     variant_in,
 )
 from raymia.models.saved_quantization import IN_DIFFUSERS, refuse_twice, saved_quantization
-from raymia.models.source import ADAPTER_CONFIG, file_hash, listed, read_json
+from raymia.models.source import ADAPTER_CONFIG, file_hash, names_in, read_json
 from raymia.spec import PoolSpec
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
-from raymia.util.listing import listed as named
+from raymia.util.listing import listed
 from raymia.util.once import Once
 from raymia.util.optional import require
 
@@ -292,7 +292,7 @@ def _network(folder: ImageFolder, index: Mapping[str, Any]) -> tuple[Part, Mappi
     if not (path / name).is_dir():
         raise InputError(
             f"{where}: {path} is a {index.get('_class_name')} without a unet or a transformer "
-            f"(found: {listed(path)}); raymia asks the denoising network of a DDPM"
+            f"(found: {names_in(path)}); raymia asks the denoising network of a DDPM"
         )
     config = read_json(path / name / CONFIG, where)
     kind = str(config.get("_class_name"))
@@ -338,8 +338,8 @@ def _text_encoders(folder: ImageFolder, index: Mapping[str, Any], face: Face) ->
     more = [p for p in ENCODERS if _given(index, p) and p not in face.encoders]
     if more:
         raise InputError(
-            f"{folder.where}: {pipeline} with {named(more)}, and raymia asks {face.name} "
-            f"with {named([*face.encoders]) or 'no text encoder'}"
+            f"{folder.where}: {pipeline} with {listed(more)}, and raymia asks {face.name} "
+            f"with {listed([*face.encoders]) or 'no text encoder'}"
         )
     for name, kinds in face.encoders.items():
         kind = _given(index, name)
@@ -355,7 +355,7 @@ def _text_encoders(folder: ImageFolder, index: Mapping[str, Any], face: Face) ->
     lost = [p for p in face.encoders if not _given(index, p) and p not in face.optional]
     if parts and lost:
         raise InputError(
-            f"{folder.where}: {pipeline} without {named(lost)}, which {face.name} reads captions "
+            f"{folder.where}: {pipeline} without {listed(lost)}, which {face.name} reads captions "
             "with; save the whole pipeline with save_pretrained(folder)"
         )
     return tuple(parts)
