@@ -63,12 +63,13 @@ def what_it_does(attack: AttackMetrics, test: Test, fpr: float | None) -> str:
     if test.of == "rate" and test.max_fpr is not None:
         at = at_budget(attack, test.max_fpr)
         if at is not None and at.held_out is not None:
-            tpr, fpr = at.held_out.tpr, at.held_out.fpr
+            named, accused = at.held_out.tpr, at.held_out.fpr
             return (
-                f"{attack.attack} names {wording.count(tpr.hits)} of "
-                f"{wording.number_of(tpr.of, 'member')} ({wording.percent(tpr.value)} "
-                f"{wording.rate_interval(tpr)}) and wrongly accuses {wording.count(fpr.hits)} of "
-                f"{wording.number_of(fpr.of, 'non-member')}.{overall}"
+                f"{attack.attack} names {wording.count(named.hits)} of "
+                f"{wording.number_of(named.of, 'member')} ({wording.percent(named.value)} "
+                f"{wording.rate_interval(named)}) and wrongly accuses "
+                f"{wording.count(accused.hits)} of "
+                f"{wording.number_of(accused.of, 'non-member')}.{overall}"
             )
         if at is not None and at.estimate is not None:
             return (
