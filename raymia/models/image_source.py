@@ -33,8 +33,11 @@ from raymia.util.once import Once
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
 DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS = "diffusion_pytorch_model", "model"
 """What the names of weights' files begin with."""
-WHOLE = "model.diffusion_model."
-"""What the names of tensors begin with in files that hold a whole pipeline."""
+ORIGINALS = ("model.diffusion_model.", "model.double_layers.", "double_blocks.", "encoder.down.")
+"""What the names of tensors begin with in files that hold a pipeline, its network or its
+autoencoder once more, in the layout of their authors."""
+EXAMPLES = {"sd_xl_offset_example-lora_1.0.safetensors"}
+"""Files that are published in a base's folder and are none of it: SDXL's example of a LoRA."""
 HASHED = {".safetensors", ".json", ".txt", ".model"}
 IGNORED = {"manifest.json", "facts.json", "training.json"}
 NO_CONTENT = PROVENANCE | {"_diffusers_version"}
@@ -121,7 +124,7 @@ def refuse_beside(part: Path, known: set[str], folder: ImageFolder) -> None:
     beside = sorted(
         file.name
         for file in part.glob("*.safetensors")
-        if file.name not in known and not _is_whole_pipeline(file, folder)
+        if file.name not in known | EXAMPLES and not _is_original(file, folder)
     )
     if beside:
         raise InputError(
@@ -131,10 +134,11 @@ def refuse_beside(part: Path, known: set[str], folder: ImageFolder) -> None:
         )
 
 
-def _is_whole_pipeline(file: Path, folder: ImageFolder) -> bool:
-    """Whether a file is the pipeline once more, in the layout of Stable Diffusion's authors."""
-    tensors = folder.once(read_header, file, where=folder.where)
-    return any(name.startswith(WHOLE) for name in tensors)
+def _is_original(file: Path, folder: ImageFolder) -> bool:
+    """Whether a file is what lies in the folder once more, in the layout of its authors."""
+    names = folder.once(read_header, file, where=folder.where)
+    is_adapter = any("lora" in name or "hada" in name or "lokr" in name for name in names)
+    return not is_adapter and any(name.startswith(ORIGINALS) for name in names)
 
 
 def check_part(part: Path, kind: str, folder: ImageFolder, stem: str = DIFFUSERS_WEIGHTS) -> None:

@@ -20,9 +20,10 @@ from raymia.models.denoisers.original_names import original_name
 from raymia.models.image_source import resolve_image_model
 from raymia.prepare.generate_images import generate_images
 from raymia.prepare.train_denoiser import train_denoiser
-from raymia.spec import ModelSpec
+from raymia.spec import ModelSpec, PoolSpec
 from raymia.spec.images import DiffusionTrainingSpec
 from raymia.util.errors import InputError
+from raymia.util.once import Once
 
 CAPTIONS = ["a cat", "", "a dog on a mat"]
 TIMESTEPS = torch.tensor([10, 200, 700])
@@ -173,6 +174,20 @@ def test_a_lora_of_a_transformer_answers_as_it_was_trained(kind, targets, tmp_pa
 
 
 # ---------------------------------------------------------------------- refusals
+
+
+def test_what_is_published_once_more_beside_a_pipeline_is_no_adapter_and_takes_no_memory(tmp_path):
+    save_family("flux", tmp_path)
+    before = resolved(tmp_path).loader(PoolSpec()).memory(Once())
+    tensors = {"flux1-dev": "double_blocks.0.img_attn.qkv.weight", "ae": "encoder.down.0.weight",
+               "sd_xl_offset_example-lora_1.0": "lora_unet_mid_block.alpha"}  # fmt: skip
+    for name, tensor in tensors.items():
+        save_file({tensor: torch.ones(64, 64)}, tmp_path / f"{name}.safetensors")
+    assert resolved(tmp_path).loader(PoolSpec()).memory(Once()) == before
+    adapter = {"double_blocks.0.processor.qkv_lora1.down.weight": torch.ones(4, 4)}
+    save_file(adapter, tmp_path / "mine.safetensors")
+    with pytest.raises(InputError, match=r"holds mine\.safetensors beside the weights"):
+        resolved(tmp_path)
 
 
 @pytest.mark.parametrize(

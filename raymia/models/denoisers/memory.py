@@ -25,7 +25,9 @@ def memory(checkpoint: DenoiserCheckpoint, images: int, once: Once) -> Memory:
     ----------
     images : per forward pass.
     """
-    weights = bytes_of_weights(checkpoint.folders, checkpoint.dtype, checkpoint.quantization, once)
+    parts = (checkpoint.network, checkpoint.autoencoder, *checkpoint.text_encoders)
+    folders = [Path(checkpoint.path) / part.folder for part in parts if part is not None]
+    weights = bytes_of_weights(folders, checkpoint.dtype, checkpoint.quantization, once)
     height, breadth = checkpoint.latent_shape[-2:]
     config = checkpoint.asked.config
     if "block_out_channels" not in config and config.get("num_attention_heads"):
