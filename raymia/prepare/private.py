@@ -10,6 +10,7 @@ take the noise off again.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,14 +85,16 @@ def plan_privacy(spec: DpSpec, members: int, batch: int, steps: int) -> Privacy:
         )
     rate = batch / members
     try:
-        noise = get_noise_multiplier(
-            target_epsilon=spec.epsilon,
-            target_delta=spec.delta,
-            sample_rate=rate,
-            steps=steps,
-            accountant=spec.accountant,
-            epsilon_tolerance=min(0.01, spec.epsilon / 100),
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that another search would need a little less noise
+            noise = get_noise_multiplier(
+                target_epsilon=spec.epsilon,
+                target_delta=spec.delta,
+                sample_rate=rate,
+                steps=steps,
+                accountant=spec.accountant,
+                epsilon_tolerance=min(0.01, spec.epsilon / 100),
+            )
     except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise InputError(
             f"dp.epsilon: no noise keeps {steps:,} steps, each of a share of {rate:.3g} of the "
@@ -303,4 +306,6 @@ def _epsilon(spec: DpSpec, noise: float, rate: float, steps: int) -> float:
 
     accountant = create_accountant(mechanism=spec.accountant)
     accountant.history = [(noise, rate, steps)]
-    return float(accountant.get_epsilon(delta=spec.delta))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that another search would find a little less
+        return float(accountant.get_epsilon(delta=spec.delta))

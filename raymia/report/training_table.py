@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from raymia.plan.training import TrainingEstimate
+from raymia.prepare.private import Privacy
 from raymia.prepare.train_target import TargetTraining
 from raymia.prepare.tuning import Counted
 from raymia.records.base import SetAside, count_reasons
@@ -33,6 +34,7 @@ def training_plan_table(
         "records": f"{len(plan.members):,} members, {len(plan.held_out):,} held out",
         "loss": f"on {plan.training.loss_on}; at most {plan.training.max_length} tokens a record",
         "steps": f"{expected.steps:,} ({expected.steps_per_epoch:,} an epoch)",
+        "privacy": "-" if plan.privacy is None else _private(plan.privacy),
         "memory": "-" if expected.memory is None else f"about {expected.memory / 2**30:,.2f} GiB",
         "time": "-" if expected.seconds is None else f"{duration(expected.seconds)} at least, here",
         "output": str(plan.out),
@@ -42,6 +44,14 @@ def training_plan_table(
     counts = count_reasons(one.reason for one in aside)
     lost = (f"{n} set aside: {reason}" for reason, n in counts.items())
     return Group(table, *lost, *assumed)
+
+
+def _private(privacy: Privacy) -> str:
+    spec = privacy.spec
+    return (
+        f"epsilon {privacy.spent(privacy.steps):.3g} of {spec.epsilon:g} at a delta of "
+        f"{spec.delta:g}; noise of {privacy.noise_multiplier:.3g} x {spec.max_grad_norm:g}"
+    )
 
 
 def trained_table(manifest: Mapping[str, Any]) -> RenderableType:

@@ -87,7 +87,6 @@ def test_every_method_ends_in_a_checkpoint_that_an_audit_scores_and_tells_from_t
         ("gpt2", "full", 32),
         ("llama", {"kind": "lora", "r": 2, "lora_dropout": 0.3}, 32),
         ("gptj", "p_tuning", 32),
-        ("falcon", "prefix", 32),
         ("gpt2", "qlora", 64),
     ],
     ids=str,
