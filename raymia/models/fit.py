@@ -158,6 +158,22 @@ def build_hollow(described: Described, **changes: Any) -> Any:
         return kind.from_config(described.config, **changes)
 
 
+def is_quantizable(described: Described) -> bool:
+    """Whether bitsandbytes quantizes anything of a language model: it leaves the head as it is, and
+    layers of a kind of their own, such as all of Falcon's."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    with in_silence():
+        model = build_hollow(described)
+    head = model.get_output_embeddings()
+    return any(
+        type(module) is torch.nn.Linear or isinstance(module, Conv1D)
+        for module in model.modules()
+        if module is not head
+    )
+
+
 def needs_numbers(error: Exception) -> bool:
     """Whether an error is of code that computes with weights, which a hollow model has not: what it
     would have come to is seen when the model is loaded."""

@@ -47,11 +47,20 @@ def load_whole(kind: Any, where: Any, **options: Any) -> Any:
         model, found = kind.from_pretrained(
             where, use_safetensors=True, output_loading_info=True, **options
         )
+    if options.get("quantization_config") is not None and not _is_quantized(model):
+        raise InputError(
+            f"{where}: bitsandbytes quantized no layer of this model, so that the whole weights "
+            "would be asked; leave out `quantization`"
+        )
     refuse_missing(found["missing_keys"], str(where))
     refuse_unused(found["unexpected_keys"], str(where))
     if gains_by_onednn():
         use_fast_linears(model)
     return model
+
+
+def _is_quantized(model: Any) -> bool:
+    return any(type(part).__module__.startswith("bitsandbytes.") for part in model.modules())
 
 
 def refuse_missing(tensors: Iterable[str], where: str, config: str = "config.json") -> None:

@@ -13,7 +13,13 @@ import torch
 from raymia.models.causal.facts import LOADS, has_own_code, read_causal_config
 from raymia.models.causal.family import quantization_options
 from raymia.models.causal.resolver import CausalCheckpoint
-from raymia.models.fit import Described, build_hollow, in_silence, needs_numbers
+from raymia.models.fit import (
+    Described,
+    build_hollow,
+    in_silence,
+    is_quantizable,
+    needs_numbers,
+)
 from raymia.models.whole_weights import load_whole
 from raymia.prepare.trainer import pad_batch
 from raymia.spec.methods import Ia3Method, LowRank, Method, PrefixMethod
@@ -68,9 +74,10 @@ def check_method(method: Method, base: CausalCheckpoint, where: str) -> Counted:
         config = read_causal_config(Path(base.path), None, base.trust_remote_code, "base.model")
         if has_own_code(config, base.trust_remote_code):
             return Counted(None, None)
-        model = build_hollow(Described(LOADS, "", frozenset(), config))
+        hollow = Described(LOADS, "", frozenset(), config)
+        model = build_hollow(hollow)
         _check_layers(method, model, where)
-        if method.quantized and saved_as is None and not _quantizable(model):
+        if method.quantized and saved_as is None and not is_quantizable(hollow):
             raise InputError(
                 f"{where}: bitsandbytes quantizes no layer of a {base.facts.model_type}, so that "
                 "it would be LoRA on whole weights; take `lora`"
@@ -182,18 +189,6 @@ def _shared_head(config: Any) -> dict[str, int]:
         "num_attention_heads": 1,
         "token_dim": config.hidden_size // config.num_attention_heads,
     }
-
-
-def _quantizable(model: Any) -> bool:
-    """Whether bitsandbytes quantizes a layer: those of subclasses it leaves as they are."""
-    from transformers.pytorch_utils import Conv1D
-
-    head = model.get_output_embeddings()
-    return any(
-        type(module) is torch.nn.Linear or isinstance(module, Conv1D)
-        for module in model.modules()
-        if module is not head
-    )
 
 
 def _check_layers(method: Method, model: Any, where: str) -> None:

@@ -117,7 +117,8 @@ def test_a_token_that_is_missing_or_wrong_is_said(head: Head, file: Path, token:
     environment = head.without_token(**shown)
     submitted = raymia(environment, "submit", file, "--address", head.address)
     started = time.monotonic()
-    joined = raymia({**environment, "RAY_ADDRESS": head.joining}, "audit", fresh(file, token))
+    own = fresh(file, "wrong" if token else "missing")
+    joined = raymia({**environment, "RAY_ADDRESS": head.joining}, "audit", own)
     seconds = time.monotonic() - started
     for done, place in ((submitted, head.address), (joined, head.joining)):
         assert done.returncode == 2, done.stdout + done.stderr
@@ -171,6 +172,7 @@ def test_what_the_cluster_can_never_hold_is_refused_within_a_minute(head: Head, 
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert joining.stdout is not None
+    assert joining.stdout.readline().startswith("reading ")
     assert joining.stdout.readline() == "joining Ray ...\n"
     started = time.monotonic()
     _, errors = joining.communicate(timeout=120)

@@ -153,3 +153,25 @@ def test_part_of_a_pipeline_in_a_method_that_nobody_reads_is_refused(tmp_path, p
     set_quantization(tmp_path / part, {"quant_method": "modelopt"})
     problem = refusal(image_model, tmp_path)
     assert f"{part}/config.json has a quantization_config with the quant_method" in problem
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_model_of_which_nothing_would_be_quantized_is_refused(tmp_path, quantization):
+    """Falcon's layers are a class of their own, which bitsandbytes leaves as they are."""
+    folder = save_tiny(tmp_path / "falcon", "falcon")
+    assert resolved(folder)
+    said = refusal(resolved, folder, quantization=quantization)
+    assert "targets[0].model: bitsandbytes quantizes no layer of a falcon" in said
+    for kind in ("gpt2", "llama"):
+        assert resolved(save_tiny(tmp_path / kind, kind), quantization=quantization)
+
+
+def test_what_was_not_quantized_at_load_is_refused_too(tmp_path):
+    from raymia.models.causal.family import quantization_options
+    from raymia.models.whole_weights import load_whole
+
+    options = quantization_options("nf4", torch.float32)
+    with pytest.raises(InputError, match="quantized no layer"):
+        load_whole(AutoModelForCausalLM, save_tiny(tmp_path / "falcon", "falcon"), **options)
+    model = load_whole(AutoModelForCausalLM, save_tiny(tmp_path / "llama", "llama"), **options)
+    assert type(model.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"

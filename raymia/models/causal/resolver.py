@@ -19,7 +19,7 @@ from raymia.models.causal.loader import CausalLMLoader
 from raymia.models.causal.tokenizer_files import is_another, tokenization, tokenizer_files
 from raymia.models.causal.training import NO_WORDS, Training
 from raymia.models.checkpoint import Capabilities, FileCheckpoint
-from raymia.models.fit import Described
+from raymia.models.fit import Described, is_quantizable
 from raymia.models.saved_quantization import refuse_twice
 from raymia.models.source import (
     ADAPTER_CONFIG,
@@ -214,6 +214,7 @@ def resolve_causal_lm(
     refuse_twice(facts.saved_as, spec.quantization, path, where)
     if spec.quantization != "none":
         once(require, "bitsandbytes", "quantized models", where=where)
+        once(_refuse_unquantizable, path, spec.gguf_file, spec.trust_remote_code, once, where=where)
     adapter, virtual_tokens, rows, own_tokenizer = None, 0, None, False
     if spec.adapter is not None:
         key = f"{where.removesuffix('.model')}.adapter"
@@ -308,3 +309,16 @@ def _fitting(
         folder=adapter,
     )
     return check_adapter(described, where, once)
+
+
+def _refuse_unquantizable(
+    path: Path, gguf_file: str | None, trust_remote_code: bool, once: Once, *, where: str
+) -> None:
+    config = once(read_causal_config, path, gguf_file, trust_remote_code, where=where)
+    if has_own_code(config, trust_remote_code):
+        return  # seen when it is loaded
+    if not once(is_quantizable, Described(LOADS, config_hash(path, once), frozenset(), config)):
+        raise InputError(
+            f"{where}: bitsandbytes quantizes no layer of a {config.model_type}, so that the whole "
+            "weights would be asked; leave out `quantization`"
+        )
