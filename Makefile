@@ -26,7 +26,7 @@ test: install ## run the tests, in two processes
 test-fast: install ## run the tests that need no Ray, no browser and no training
 	$(BIN)/pytest -n 2 -m 'not ray and not browser and not training and not slow'
 
-test-slow: install ## run the tests that `test` leaves out: of the benchmarks
+test-slow: install ## run the long tests that `test` leaves out
 	$(BIN)/pytest -m slow
 
 test-wheel: install ## build the wheel, install it elsewhere, and run the demo from it

@@ -128,6 +128,7 @@ def audit_file(folder: Path, models: Models, **resources: Any) -> Path:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cluster", [1], indirect=True)
 def test_machines_of_the_right_types_come_up_for_the_pools_and_go_afterwards(
     cluster: Growing, tmp_path: Path, models: Models
@@ -171,6 +172,7 @@ def test_what_no_group_can_hold_is_refused_at_once(
     assert cluster.up() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cluster", [2], indirect=True)
 def test_what_the_autoscaler_says_it_cannot_start_is_refused(
     cluster: Growing, tmp_path: Path, models: Models

@@ -80,6 +80,7 @@ def test_killed_actors_are_replaced_and_only_their_block_is_asked_again(
     assert made <= asked["neighbors"] <= made + 2 * NEIGHBORS
 
 
+@pytest.mark.slow
 def test_the_run_survives_the_death_of_the_progress_board(tmp_path: Path, models: Models) -> None:
     result, _ = audit_with_a_kill(tmp_path, models, ["Counts"])
     assert result.complete

@@ -190,6 +190,7 @@ def test_a_target_that_fails_beside_another_leaves_it_alone(
     assert {stage.name: stage.asked for stage in result.stages} == {"target:c": 0, "target:b": 12}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_gpus")
 def test_what_targets_share_ends_all_of_them_when_it_fails(
     tmp_path: Path, models: Models, walkers: dict[str, Path]
@@ -237,6 +238,7 @@ def test_ctrl_c_ends_all_streams_and_the_next_run_goes_on(
     assert {stage.name: stage.asked for stage in result.stages} == {"target:a": 12, "target:b": 12}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_gpus")
 def test_a_target_waits_for_the_neighbors_that_another_ones_stream_makes(
     tmp_path: Path, models: Models, walkers: dict[str, Path]

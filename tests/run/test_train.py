@@ -46,6 +46,10 @@ CASES = [
     ("gpt2", "dora", 32), ("llama", "dora", 32),
     ("gpt2", "qlora", 64), ("gptj", "qlora", 64), ("llama", "qlora", 64),
 ]  # fmt: skip
+OFTEN = [
+    (kind, method, width) for kind, method, width in CASES if kind == "gpt2" or method == "lora"
+]
+"""Each method, and each architecture; `make test-slow` has each with each."""
 
 
 def payloads(inputs, is_member):
@@ -53,7 +57,10 @@ def payloads(inputs, is_member):
     return [row["payload"] for row in table if row["is_member"] is is_member]
 
 
-@pytest.mark.parametrize(("kind", "method", "width"), CASES)
+@pytest.mark.parametrize(
+    ("kind", "method", "width"),
+    [pytest.param(*case, marks=() if case in OFTEN else pytest.mark.slow) for case in CASES],
+)
 def test_every_method_ends_in_a_checkpoint_that_an_audit_scores_and_tells_from_the_base(
     tmp_path, kind, method, width
 ):
@@ -84,10 +91,10 @@ def test_every_method_ends_in_a_checkpoint_that_an_audit_scores_and_tells_from_t
 @pytest.mark.parametrize(
     ("kind", "method", "width"),
     [
-        ("gpt2", "full", 32),
+        pytest.param("gpt2", "full", 32, marks=pytest.mark.slow),
         ("llama", {"kind": "lora", "r": 2, "lora_dropout": 0.3}, 32),
-        ("gptj", "p_tuning", 32),
-        ("gpt2", "qlora", 64),
+        pytest.param("gptj", "p_tuning", 32, marks=pytest.mark.slow),
+        pytest.param("gpt2", "qlora", 64, marks=pytest.mark.slow),
     ],
     ids=str,
 )
