@@ -192,7 +192,8 @@ def _print_lines(look: Look, console: Console, stop: threading.Event) -> None:
                 started.setdefault(stage, now)
             if line.why_failed and stage not in failed:
                 failed.add(stage)
-                console.print(f"{stage} failed: {line.why_failed}", highlight=False, markup=False)
+                why = f"{stage} failed: {line.why_failed}"
+                console.print(why, highlight=False, markup=False, soft_wrap=True)
         if now < due and not ended:
             continue
         due = now + LOG_SECONDS
@@ -200,7 +201,8 @@ def _print_lines(look: Look, console: Console, stop: threading.Event) -> None:
         printed |= {stage: line.done for stage, line in news.items()}
         if news:
             elapsed = {stage: now - began for stage, began in started.items()}
-            console.print(_all_in_one(news, elapsed), highlight=False, markup=False)
+            told = _all_in_one(news, elapsed)
+            console.print(told, highlight=False, markup=False, soft_wrap=True)
         sys.stdout.flush()
 
 

@@ -26,7 +26,7 @@ def printed(monkeypatch: pytest.MonkeyPatch, steps: list[dict[str, Line]], every
             gone.set()
         return left.pop(0) if len(left) > 1 else left[0]
 
-    with drawn(look, Console(file=shown, width=200, emoji=False)):
+    with drawn(look, Console(file=shown, width=20, emoji=False)):
         assert gone.wait(30)
         time.sleep(0.05)
     return shown.getvalue()
