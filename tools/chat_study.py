@@ -37,7 +37,7 @@ from raymia.spec import FineTuneSpec, LoraSpec, ModelSpec, TextRecordsSpec
 from raymia.spec.file import load_spec
 from raymia.util.draws import dealt
 
-SIZES = {"members": 250, "non_members": 250, "prompts": 500}
+SIZES = {"members": 250, "non_members": 250, "prompts": 250}
 LORA = LoraSpec(
     r=32, alpha=32, dropout=0.0, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]
 )
@@ -127,7 +127,7 @@ def audit(base: Path, seed: int, way: str) -> dict[str, Any]:
         "records": {"members": f"members{flat}.jsonl", "non_members": f"non_members{flat}.jsonl"},
         "targets": [{"name": "target", "model": str(base), "adapter": "target"}],
         "references": references,
-        "neighbors": {"kind": "substitute", "count": 4},
+        "neighbors": {"kind": "substitute", "count": 2},
         "attacks": ["loss", "difference", "ez", "wbc", "spv"],
         "resources": {"engine": "local"},
     }
