@@ -22,7 +22,7 @@ import yaml
 from rich.console import Console
 
 from raymia.demo.chat import TEMPLATE
-from raymia.metrics.summary import AttackMetrics
+from raymia.metrics.summary import AttackMetrics, Estimate
 from raymia.modalities.texts.resolve_training import own_template
 from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.resolver import resolve_causal_lm
@@ -139,20 +139,32 @@ def audit(base: Path, seed: int, way: str) -> dict[str, Any]:
 
 
 def summary(results: dict[str, list[RunResult]]) -> str:
-    """Mean AUC and TPR over the seeds, with the smallest and the largest AUC."""
-    lines = ["| scored | attack | AUC | least to most | TPR at 1 % FPR |", "|---|---|---|---|---|"]
+    """Mean AUC and TPR over the seeds, and the lowest and highest end of the seeds' intervals."""
+    lines = ["| scored | attack | AUC | TPR at 1 % FPR |", "|---|---|---|---|"]
     for way, runs in results.items():
         measured = [m for run in runs for m in run.metrics if isinstance(m, AttackMetrics)]
         for attack in dict.fromkeys(m.attack for m in measured):
             own = [m for m in measured if m.attack == attack]
-            areas = [m.auc.value for m in own]
-            found = [one.value for m in own if (one := estimate_at(m, FPR)) is not None]
-            rate = f"{100 * statistics.mean(found):.1f} %" if found else "not resolvable"
-            lines.append(
-                f"| {way} | `{attack}` | {statistics.mean(areas):.3f} | {min(areas):.3f} to "
-                f"{max(areas):.3f} | {rate} |"
-            )
+            rates = [estimate_at(m, FPR) for m in own]
+            areas = over_seeds([m.auc for m in own], "{:.3f}")
+            found = over_seeds([rate for rate in rates if rate is not None], "{:.1%}")
+            lines.append(f"| {way} | `{attack}` | {areas} | {found} |")
     return "\n".join(lines) + "\n"
+
+
+def over_seeds(estimates: Sequence[Estimate], form: str) -> str:
+    """The mean, with the widest reach of the intervals."""
+    if not estimates:
+        return "not resolvable"
+    mean, low, high = (
+        form.format(number)
+        for number in (
+            statistics.mean(one.value for one in estimates),
+            min(one.low for one in estimates),
+            max(one.high for one in estimates),
+        )
+    )
+    return f"{mean} [{low}, {high}]"
 
 
 if __name__ == "__main__":
