@@ -115,6 +115,7 @@ def test_the_demo_as_it_is_run_writes_a_valid_audit_file() -> None:
     parse_spec(content, "audit.yaml")
 
 
+@pytest.mark.slow
 def test_the_demo_ends_when_it_is_told_to_while_it_trains(tmp_path: Path) -> None:
     environment, mark = child_environment()
     command = [sys.executable, "-m", "raymia", "demo", "images", str(tmp_path / "images")]

@@ -17,7 +17,7 @@ from raymia.spec.file import load_spec
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
-EACH = 24
+EACH = 12
 PER_RECORD = 2 + NEIGHBORS  # itself, in lower case, and the neighbors
 TOTAL = 2 * EACH * PER_RECORD
 

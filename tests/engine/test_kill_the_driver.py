@@ -32,7 +32,7 @@ from raymia.spec.file import load_spec
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
-EACH = 16  # members, and as many non-members
+EACH = 10  # members, and as many non-members
 BLOCK = 1
 ENOUGH = 5  # answered by the target when the driver is killed
 

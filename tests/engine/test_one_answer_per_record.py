@@ -15,7 +15,7 @@ from raymia.spec.file import load_spec
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 TOLERANCE = 1e-5
-TEXTS = 32  # of each class
+TEXTS = 12  # of each class
 ALONE = 3
 KINDS = ("text.tokens", "text.neighbors")
 
@@ -38,10 +38,16 @@ def run(
     return folder / "store"
 
 
+def of_all_lengths() -> list[str]:
+    return [
+        " ".join(text.split()[: 4 + 3 * i]) for i, text in enumerate(passages(None)[: 2 * TEXTS])
+    ]
+
+
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Path:
     """All records in one block of 64."""
-    texts = passages()
+    texts = of_all_lengths()
     folder = tmp_path_factory.mktemp("together")
     return run(folder, models, texts[:TEXTS], texts[TEXTS : 2 * TEXTS], block_records=64)
 
@@ -74,7 +80,7 @@ def assert_same_answers(one: Path, other: Path, records: set[str]) -> None:
 def test_reversed_order_blocks_of_one_and_two_actors(
     together: Path, tmp_path: Path, models: Models
 ) -> None:
-    texts = passages()
+    texts = of_all_lengths()
     members, others = texts[:TEXTS], texts[TEXTS : 2 * TEXTS]
     apart = run(
         tmp_path, models, others[::-1], members[::-1], engine="ray",
@@ -84,6 +90,6 @@ def test_reversed_order_blocks_of_one_and_two_actors(
 
 
 def test_a_record_that_is_alone(together: Path, tmp_path: Path, models: Models) -> None:
-    texts = passages()
+    texts = of_all_lengths()
     alone = run(tmp_path, models, [texts[ALONE]], [texts[TEXTS + ALONE]], block_records=1)
     assert_same_answers(together, alone, {record_id(texts[ALONE]), record_id(texts[TEXTS + ALONE])})

@@ -210,6 +210,7 @@ def test_what_targets_share_ends_all_of_them_when_it_fails(
         wait_until(lambda n=name: set(actors_of(n)) == {"DEAD"}, 60, f"the actors of {name} go")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_gpus")
 def test_ctrl_c_ends_all_streams_and_the_next_run_goes_on(
     tmp_path: Path, models: Models, walkers: dict[str, Path]

@@ -36,6 +36,7 @@ def script() -> ModuleType:
 
 
 @pytest.mark.usefixtures("local_ray")
+@pytest.mark.slow
 def test_one_command_measures_every_way_of_asking_a_language_model(
     script: ModuleType, tmp_path: Path
 ) -> None:
@@ -292,6 +293,7 @@ def test_the_released_way_computes_what_it_is_said_to(monkeypatch: pytest.Monkey
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_command_holds_plans_to_what_is_taken(
     script: ModuleType, tmp_path: Path, models: Models
 ) -> None:

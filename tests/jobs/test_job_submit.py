@@ -95,6 +95,7 @@ def test_a_job_runs_the_audit_and_prints_its_summary_last(first: Job) -> None:
     assert "warning:" not in first.output
 
 
+@pytest.mark.slow
 def test_a_job_that_is_submitted_again_asks_nothing(head: Head, folder: Path, first: Job) -> None:
     assert first.code == 0, first.output
     again = submit(head, REPOSITORY, str(folder / "audit.yaml"))  # as from a clone

@@ -103,10 +103,11 @@ def trls_templates():
     return {file.stem: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.jinja"))}
 
 
-@pytest.mark.parametrize("limit", [None, MAX_LENGTH])
-def test_every_template_of_trl_gives_the_tokens_and_labels_of_trl(tokenizer, limit):
+@pytest.mark.parametrize(("limit", "each"), [(None, 1), (MAX_LENGTH, 6)])
+def test_templates_of_trl_give_the_tokens_and_labels_of_trl(tokenizer, limit, each):
+    """All of them whole; where a record is cut does not hang on the template: some of them."""
     compared = 0
-    for name, template in trls_templates().items():
+    for name, template in list(trls_templates().items())[::each]:
         if "strftime_now" in template and "date_string" not in template:
             continue  # those write the day of today
         for kind in ("all", "completion", *(["assistant"] if has_marks(template) else [])):
@@ -123,7 +124,7 @@ def test_every_template_of_trl_gives_the_tokens_and_labels_of_trl(tokenizer, lim
             theirs = prepared_by_trl(tokenizer, usable, template, max_length=limit, **settings)
             assert without_first(found) == without_first(theirs), (name, kind)
             compared += kind == "all"
-    assert compared >= 30
+    assert compared >= 30 // each
 
 
 def test_the_loss_over_the_evidence_is_the_evaluation_loss_of_trls_trainer(tmp_path, tokenizer):

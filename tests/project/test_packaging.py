@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from check_wheel import check_wheel
 from make_requirements import requirement_lists
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -54,6 +57,21 @@ def test_every_package_of_an_install_is_pinned_for_clusters() -> None:
         assert wanted.specifier.contains(pinned[canonicalize_name(wanted.name)]), line
 
 
+def test_the_wheel_holds_the_files_of_raymia_and_nothing_else(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path),
+    ]
+    subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    check_wheel(wheel)  # exits with what is missing
+
+
 def test_one_version_everywhere() -> None:
     assert PROJECT["version"] == raymia.__version__
     assert loaded("CITATION.cff")["version"] == raymia.__version__
@@ -74,10 +92,10 @@ def test_commits_are_checked_by_the_linters_of_the_gate() -> None:
         assert f"$(BIN)/{command.removesuffix(' --force-exclude')}" in gate
 
 
-def test_the_host_runs_the_gate() -> None:
+def test_the_host_runs_the_gate_and_what_it_leaves_out() -> None:
     workflow = loaded(".github/workflows/ci.yml")
-    (job,) = workflow["jobs"].values()
-    assert {"run": ".ci/run"} in job["steps"]
+    commands = {job: steps["steps"][-1]["run"] for job, steps in workflow["jobs"].items()}
+    assert commands == {"gate": ".ci/run", "wheel": "make test-wheel", "slow": "make test-slow"}
     assert workflow["permissions"] == {"contents": "read"}
 
 

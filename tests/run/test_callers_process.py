@@ -83,6 +83,7 @@ def test_an_audit_that_succeeds(caller: Seen, tmp_path: Path, models: Models) ->
     assert seen_with_ray() == caller
 
 
+@pytest.mark.slow
 def test_an_audit_that_fails(caller: Seen, tmp_path: Path, models: Models) -> None:
     walker = make_walker(models.target, tmp_path)
     (walker.notes / "refuse").touch()
@@ -148,6 +149,7 @@ print("as it was")
 
 
 @pytest.mark.usefixtures("own_ray")
+@pytest.mark.slow
 def test_an_audit_that_starts_ray_itself(tmp_path: Path, models: Models) -> None:
     file = audit(tmp_path, models, references=None)
     environment, mark = child_environment()

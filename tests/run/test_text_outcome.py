@@ -19,7 +19,7 @@ LONG = "so it went on and on, 😀 " * 400
 
 
 def write_audit(folder: Path, other: Path, **changes: object) -> Path:
-    texts = passages()
+    texts = passages(None)
     content = {
         "records": {
             "members": write_texts(folder / "members.jsonl", [*texts[:5], f"{SCRIPT} {texts[5]}"]),

@@ -22,6 +22,7 @@ ASSETS = Path(raymia.__file__).parent / "demo" / "assets"
 BASE = ASSETS / "models" / "base"
 PARAPHRASER = ASSETS / "models" / "paraphraser"
 NEIGHBORS = 3
+WORDS = 16
 ALL_ATTACKS = {
     "loss", "lowercase", "zlib", "min_k", "min_k_plus_plus", "surp", "fast_detect",
     "neighbor", "detect_gpt",
@@ -40,8 +41,8 @@ class Models:
 
 
 @cache
-def passages(words: int | None = None) -> list[str]:
-    """Passages that no shipped model has seen, or the first words of each."""
+def passages(words: int | None = WORDS) -> list[str]:
+    """The first words of passages that no shipped model has seen, or the whole of them."""
     table = pq.read_table(ASSETS / "text" / "austen.parquet").to_pylist()
     whole = [row["text"] for row in table if row["split"] == "audit"]
     return whole if words is None else [" ".join(text.split()[:words]) for text in whole]
