@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -25,6 +26,9 @@ MAX_LINE = 2**26
 """Characters of a line of JSONL or text, and of a row of CSV; no more is held of a longer one."""
 MAX_ARRAY_BYTES = 2**28
 """Of a JSON file that is one array, which is parsed at once."""
+LOOKED_AT = 50
+"""Objects of JSON that are asked for their keys; some writers leave out what is null."""
+DIALECTS = {".csv": "excel", ".tsv": "excel-tab"}
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 _BATCH_ROWS = 64
 _READ_AHEAD = 2**20
@@ -44,12 +48,14 @@ class TableRow:
     reason : why there are none; they are None then.
     lacks : of JSON, the columns that the row has no key for, by the same names; their values are
         None, as some writers leave out what is null.
+    has : of JSON, all of its keys.
     """
 
     where: str
     values: Mapping[str, Any]
     reason: str | None = None
     lacks: Mapping[str, str] = field(default_factory=dict)
+    has: Sequence[str] = ()
 
     def why_not(self, *keys: str) -> str | None:
         """Why there is nothing under one of some keys, not even null; None where there is."""
@@ -74,11 +80,30 @@ def read_file(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
     ----------
     path : whose name says the format.
     """
-    suffix, file = unpacked(path, file)
+    suffix, file = _unpacked(path, file)
     return READERS[suffix](path, file, wanted)
 
 
-def unpacked(path: str, file: IO[bytes]) -> tuple[str, IO[bytes]]:
+def columns_in(path: str, file: IO[bytes]) -> list[str]:
+    """The columns of an open file; of JSON, the keys of its first objects, as far as they can be
+    read. None of a file whose rows have no names."""
+    suffix, file = _unpacked(path, file)
+    if suffix == ".txt":
+        return []
+    if suffix == ".parquet":
+        return list(pq.ParquetFile(file).schema_arrow.names)
+    names: dict[str, None] = {}
+    try:
+        if suffix in DIALECTS:
+            return list(_dict_reader(path, file, DIALECTS[suffix]).fieldnames or [])
+        for row in islice(READERS[suffix](path, file, {}), LOOKED_AT):
+            names |= dict.fromkeys(row.has)
+    except (InputError, csv.Error, ValueError, RecursionError):
+        pass  # which whoever reads the rows says
+    return list(names)
+
+
+def _unpacked(path: str, file: IO[bytes]) -> tuple[str, IO[bytes]]:
     """The suffix that says how an open file is read, and its content."""
     suffix, compression = _suffixes(path)
     assert suffix is not None, "whoever opens a file has looked at its name"
@@ -188,7 +213,7 @@ class _Objects:
             del self.missing[key]
         lacks = {key: name for key, name in self.wanted.items() if name not in row}
         values = {key: row.get(name) for key, name in self.wanted.items()}
-        return TableRow(where, values, lacks=lacks)
+        return TableRow(where, values, lacks=lacks, has=tuple(row))
 
     def check(self) -> None:
         """Refuse a file none of whose rows has a key; one that lacks it has a null there, which
@@ -222,13 +247,23 @@ def _has_semicolons(header: Sequence[str]) -> bool:
     return len(header) == 1 and ";" in header[0]
 
 
-def _csv(path: str, file: IO[bytes], wanted: Wanted, dialect: str = "excel") -> Iterator[TableRow]:
+def _dict_reader(path: str, file: IO[bytes], dialect: str) -> csv.DictReader[str]:
     csv.field_size_limit(MAX_LINE)
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    reader = csv.DictReader(_short_lines(path, text), dialect=dialect, strict=True)
+    return csv.DictReader(_short_lines(path, text), dialect=dialect, strict=True)
+
+
+def _csv(
+    path: str, file: IO[bytes], wanted: Wanted, dialect: str = DIALECTS[".csv"]
+) -> Iterator[TableRow]:
+    reader = _dict_reader(path, file, dialect)
     try:
         names = list(reader.fieldnames or [])
-        if _has_semicolons(names) and dialect == "excel" and names[0] not in wanted.values():
+        if (
+            _has_semicolons(names)
+            and dialect == DIALECTS[".csv"]
+            and names[0] not in wanted.values()
+        ):
             raise InputError(
                 f"{path}: its header has semicolons between its fields ({names[0]}), and a CSV is "
                 "read with commas; save it with commas, or as JSONL"
@@ -256,7 +291,7 @@ def _short_lines(path: str, text: io.TextIOWrapper) -> Iterable[str]:
 
 
 def _tsv(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
-    return _csv(path, file, wanted, "excel-tab")
+    return _csv(path, file, wanted, DIALECTS[".tsv"])
 
 
 def _txt(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from raymia.records.base import (
     Given,
@@ -12,7 +12,6 @@ from raymia.records.base import (
     gather_records,
     group_name,
 )
-from raymia.records.column_names import column_names
 from raymia.records.conversations import (
     COLUMNS,
     OPTIONAL,
@@ -22,7 +21,7 @@ from raymia.records.conversations import (
     found_format,
     payload_of,
 )
-from raymia.records.tables import read_rows
+from raymia.records.tables import column_names, read_rows
 from raymia.records.texts import SCHEMA, read_checked_texts
 from raymia.spec import FORMATS, RecordFormat, TextRecordsSpec
 from raymia.util.errors import InputError
@@ -59,6 +58,16 @@ def read_records(spec: TextRecordsSpec, kind: RecordFormat = "text") -> RecordSe
     return gather_records(
         spec, lambda path: _checked(path, kind, spec.text_column, spec.group_column), SCHEMA
     )
+
+
+def places_of(spec: TextRecordsSpec, kind: RecordFormat, ids: Collection[str]) -> dict[str, str]:
+    """Where records stand in their files, by id; these are read again."""
+    found: dict[str, str] = {}
+    for path in (*spec.members, *spec.non_members, *spec.candidates) if ids else ():
+        for given in _checked(path, kind, spec.text_column, spec.group_column):
+            if given.record_id in ids:
+                found.setdefault(given.record_id, given.where)
+    return found
 
 
 def read_others(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from raymia.records.formats import READERS, TableRow, format_of, read_file
+from raymia.records.formats import READERS, TableRow, columns_in, format_of, read_file
 from raymia.storage.files import opened
 from raymia.storage.refusals import refusals
 from raymia.storage.shards import files_of, is_one_file
 from raymia.util.errors import InputError
 
-__all__ = ["TableRow", "is_table", "read_rows"]
+__all__ = ["TableRow", "column_names", "is_table", "read_rows"]
 
 LISTED = f"{', '.join(READERS)} (those of lines also compressed, with .gz or .zst after it)"
 NO_TABLE = "a file of another kind in a folder of records"
@@ -49,6 +49,24 @@ def read_rows(path: str, columns: Mapping[str, str | None]) -> Iterator[TableRow
             yield TableRow(file, dict.fromkeys(wanted), NO_TABLE)
         else:
             yield from _rows_of(file, wanted)
+
+
+def column_names(path: str) -> list[str]:
+    """The columns of a table by its first file, as :func:`read_rows` reads it; none where its rows
+    have no names, or there is no such file.
+
+    Raises
+    ------
+    InputError
+        If it cannot be opened.
+    """
+    with refusals(path, "folder"):
+        files = [path] if is_one_file(path, is_table(path)) else files_of(path)[1]
+    first = next((file for file in files if is_table(file)), None)
+    if first is None:
+        return []
+    with refusals(first, format_of(first) or "table"), opened(first) as file:
+        return columns_in(first, file)
 
 
 def _rows_of(path: str, wanted: Mapping[str, str]) -> Iterator[TableRow]:

@@ -11,6 +11,7 @@ from chat_templates import chat
 
 from raymia.records.conversations import canonical, content_id, content_of, found_format
 from raymia.records.structured import format_of_records, read_records
+from raymia.records.tables import column_names
 from raymia.spec import TextRecordsSpec
 from raymia.util.errors import InputError
 
@@ -46,6 +47,25 @@ def read(folder, rows, **settings):
 )
 def test_columns_say_what_a_record_is_or_leave_it_open(columns, found):
     assert found_format(columns, "text") == found
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("m.csv", "\ufeffprompt,completion\n", ["prompt", "completion"]),
+        ("m.tsv", "a,b\tc\n", ["a,b", "c"]),
+        ("m.csv", '"never closed\n', []),
+        ("m.txt", "prompt\n", []),
+        ("m.jsonl", '\n{"a": 1}\n{"b": 2}\n{"c":', ["a", "b"]),
+        ("m.jsonl", '["a"]\n', []),
+        ("m.json", '{"a": 1}\n', ["a"]),
+        ("m.json", ' [{"a": 1}, {"a": 1, "b": 2}]', ["a", "b"]),
+        ("m.json", '[{"a": 1}', []),
+    ],
+)
+def test_the_columns_of_a_file_are_those_that_its_rows_are_read_by(tmp_path, name, content, found):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert column_names(str(tmp_path / name)) == found
 
 
 def test_what_the_columns_leave_open_is_asked_for_with_what_was_found(tmp_path):

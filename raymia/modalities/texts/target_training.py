@@ -17,7 +17,7 @@ from raymia.prepare.text_split import Record, TextSplit, draw_members
 from raymia.prepare.train_target import TargetTraining, step_size, total_steps
 from raymia.prepare.tuning import Counted, check_method
 from raymia.records.base import RecordSet, SetAside
-from raymia.records.structured import format_of_records, read_records
+from raymia.records.structured import format_of_records, places_of, read_records
 from raymia.spec import ModelSpec, RecordFormat, TextRecordsSpec
 from raymia.spec.methods import PrefixMethod, PTuningMethod
 from raymia.spec.target_training import TargetTrainingSpec, TrainedRecordsSpec
@@ -80,6 +80,9 @@ def resolve_target_training(spec: TargetTrainingSpec) -> ResolvedTraining:
     assumed = tuple(line for key, line in read.assumed.items() if key != "max_length")
     training = _within_context(read.training, base, spec)
     usable = _usable(records, base, training)
+    places = places_of(given, kind, usable.unread)
+    unread = (SetAside(places[name], name, reason) for name, reason in usable.unread.items())
+    set_aside = (*records.set_aside, *unread)
     split = _split(spec, usable)
     batch = step_size(spec.trainer)
     if len(split.members) < batch:
@@ -105,7 +108,7 @@ def resolve_target_training(spec: TargetTrainingSpec) -> ResolvedTraining:
         privacy=privacy,
     )
     return ResolvedTraining(
-        spec, plan, split, kind, counted, tuple(usable.set_aside), assumed, usable.tokens(split)
+        spec, plan, split, kind, counted, set_aside, assumed, usable.tokens(split)
     )
 
 
@@ -143,12 +146,12 @@ def _within_context(
 
 @dataclass(frozen=True)
 class _Usable:
-    """Records that the training can read, by class, and those that it cannot."""
+    """Records that the training can read, by class, and why it cannot read others, by id."""
 
     records: list[tuple[bool | None, Record]]
     texts: list[str]
     lengths: dict[str, int]
-    set_aside: list[SetAside]
+    unread: dict[str, str]
 
     def tokens(self, split: TextSplit) -> int:
         return sum(self.lengths[record.id] for record in split.members)
@@ -156,13 +159,13 @@ class _Usable:
 
 def _usable(records: RecordSet, base: CausalCheckpoint, training: Training) -> _Usable:
     reader = TrainedReader(tokenizer_of(base), training)
-    found = _Usable([], [], {}, list(records.set_aside))
+    found = _Usable([], [], {}, {})
     rows: list[dict[str, Any]] = records.table.to_pylist()
     reads = [one for piece in pieces([r["payload"] for r in rows]) for one in reader.read(piece)]
     for row, read in zip(rows, reads, strict=True):
         record = Record(row["record_id"], row["payload"], row["group"])
         if read.error is not None:
-            found.set_aside.append(SetAside(record.id, record.id, read.error))
+            found.unread[record.id] = read.error
             continue
         found.records.append((row["is_member"], record))
         found.texts.append(reader.text(record.payload))
@@ -179,7 +182,7 @@ def _split(spec: TargetTrainingSpec, usable: _Usable) -> TextSplit:
     )
     for side, key in ((members, "members"), (held_out, "held_out")):
         if not side:
-            reasons = sorted({one.reason for one in usable.set_aside})
+            reasons = sorted({*usable.unread.values()})
             raise InputError(
                 f"records.{key}: not one record that can be trained on ({'; '.join(reasons)})"
             )
