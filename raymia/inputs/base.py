@@ -82,6 +82,14 @@ class Inputs:
         """Whether an attack is run on any target."""
         return any((target, attack.label) not in self.left_out for target in self.targets)
 
+    def also_as(self, reference: str) -> list[str]:
+        """The targets that a reference is itself, as far as their content says."""
+        return [
+            name
+            for name, target in self.targets.items()
+            if self.modality.reference_for(self, reference, name).fingerprint == target.fingerprint
+        ]
+
     def left_out_lines(self) -> list[str]:
         """What was left out, for a person to read: one line for each reason and the targets that
         lack the same attacks for it."""

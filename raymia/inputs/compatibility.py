@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from raymia.attacks import NamedAttack
 from raymia.models.checkpoint import AnyCheckpoint
@@ -11,6 +11,9 @@ from raymia.questions.registry import families_for, model_needs
 from raymia.spec import AuditSpec, MadeReference
 from raymia.util.errors import InputError
 from raymia.util.listing import listed
+
+if TYPE_CHECKING:
+    from raymia.inputs.base import Inputs
 
 
 def impossible_attacks(
@@ -87,22 +90,9 @@ def _tokenizers_differ(one: AnyCheckpoint, other: AnyCheckpoint) -> bool:
     return len(found) > 1 and None not in found
 
 
-class HasFingerprint(Protocol):
-    """A model whose content is known by its hash."""
-
-    @property
-    def fingerprint(self) -> str: ...
-
-
-def identical_models(
-    targets: Mapping[str, HasFingerprint | None], references: Mapping[str, HasFingerprint]
-) -> list[str]:
+def identical_models(inputs: Inputs) -> list[str]:
     """Say which references are the target itself, with which nothing can be told."""
-    by_content: dict[str, list[str]] = {}
-    for target, one in targets.items():
-        if one is not None:
-            by_content.setdefault(one.fingerprint, []).append(repr(target))
-    equal = {name: by_content.get(other.fingerprint, []) for name, other in references.items()}
+    equal = {name: [repr(target) for target in inputs.also_as(name)] for name in inputs.references}
     return [
         f"reference {reference!r} is the same model as target{'s' if len(alike) > 1 else ''} "
         f"{listed(alike)}: attacks with it can tell nothing there"

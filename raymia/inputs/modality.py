@@ -150,6 +150,11 @@ class Modality(Portable, ABC):
     def for_guessers(self, payloads: Sequence[Any]) -> tuple[list[str], Images | None]:
         """What guessers that see no target look at: a text of each record, and the images."""
 
+    def readings(self) -> Mapping[str, Modality]:
+        """This kind of records, once for each choice of parts that targets are scored on, by a name
+        of the choice; once alone where all are scored on the same."""
+        return {"": self}
+
     def unscored(self, payloads: Sequence[Any]) -> list[str]:
         """What stands in each record and is not scored; empty where there is no such thing."""
         return []

@@ -64,7 +64,7 @@ def plan_table(
     prepared = (f"to prepare: {note}" for note in notes)
     reasons = count_reasons(one.reason for one in records.set_aside)
     aside = (f"{n} set aside: {reason}" for reason, n in reasons.items())
-    same = identical_models(inputs.targets, inputs.references)
+    same = identical_models(inputs)
     costs = estimate_table(expected, spec.costs)
     return Group(
         counts,

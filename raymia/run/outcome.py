@@ -39,7 +39,7 @@ from raymia.results.verdict import reach_verdict
 from raymia.run.attack_costs import attack_costs, target_losses
 from raymia.scoring.blind import ask_blind, excess_over_blind
 from raymia.scoring.parts import ScoreParts
-from raymia.scoring.reduction import Reduction, infer_with_copies
+from raymia.scoring.reduction import Reduction, infer_all_datasets
 from raymia.scoring.workers import Workers
 from raymia.spec import MadeReference, ModelSpec
 from raymia.spec.conditions import parse_conditions
@@ -96,12 +96,8 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         return found[0]
 
     blind = elsewhere("blind guessers", ask_blind, run.inputs, run.store, run.after)
-    tests = reduction.dataset_inference
-    if blind.clusters:
-        names = [plan.name for plan in run.scored]
-        tests = elsewhere(
-            "sets with copies", infer_with_copies, run.inputs, names, scores, blind.clusters
-        )
+    names = [plan.name for plan in run.scored]
+    tests = infer_all_datasets(run.inputs, names, scores, blind.clusters, workers)
     looked_at = run.inputs, run.store, run.scored, scores, reduction.metrics
     modality = run.inputs.modality
     findings = elsewhere("shown records", modality.look, *looked_at)
@@ -147,7 +143,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
             "excess over blind", excess_over_blind, run.inputs, run.scored, scores, blind
         ),
         costs=attack_costs(run.inputs, run.scored),
-        losses=list(target_losses(run.inputs, [plan.name for plan in run.scored], scores)),
+        losses=list(target_losses(run.inputs, names, scores)),
         text_examples=findings.text_examples,
         image_examples=findings.image_examples,
         perturbation_choices=findings.perturbation_choices,
@@ -161,7 +157,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
             *_one_class_only(run.inputs),
             *run.inputs.assumed,
             *run.inputs.left_out_lines(),
-            *identical_models(run.inputs.targets, run.inputs.references),
+            *identical_models(run.inputs),
             *reduction.group_notes,
         ],
         audit_yaml=_audit_yaml(run.inputs),

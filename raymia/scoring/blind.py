@@ -109,14 +109,19 @@ def _known_records(
     known = table.take(pa.array(given[chosen]))
     payloads, ids = known["payload"].to_pylist(), known["record_id"].to_pylist()
     unit_of = units(inputs.records)
-    texts, images = inputs.modality.for_guessers(payloads)
+    readings = inputs.modality.readings()
+    seen = {choice: own.for_guessers(payloads) for choice, own in readings.items()}
+    # The fewest words: records that are copies in them are so in what a target is scored on.
+    least = min(seen, key=lambda choice: sum(map(len, seen[choice][0])))
+    texts, images = seen.pop(least)
     return KnownRecords(
         ids=ids,
         is_member=is_member[chosen],
         units=[unit_of[row] for row in given[chosen].tolist()],
         texts=texts,
         images=images,
-        prompts=inputs.modality.unscored(payloads),
+        prompts=readings[least].unscored(payloads),
+        otherwise={choice: own for choice, (own, _) in seen.items() if own != texts},
         references=dict(_alone(inputs, store, plans, ids)),
         left_out=len(given) - len(chosen),
     )
@@ -125,20 +130,24 @@ def _known_records(
 def _alone(
     inputs: Inputs, store: EvidenceStore, plans: Sequence[TargetPlan], ids: Sequence[str]
 ) -> Iterator[tuple[str, Scores]]:
-    """The loss under each reference that exists already, and is no target, as a score."""
-    modality = inputs.modality
-    targets = {checkpoint.fingerprint for checkpoint in inputs.targets.values()}
-    stages = {name: stage for plan in plans for name, stage in plan.references.items()}
-    for name, stage in stages.items():
-        checkpoint = inputs.references.get(name)
-        of_kind_model = inputs.spec.references[name].kind == "model"
-        if not of_kind_model or checkpoint is None or checkpoint.fingerprint in targets:
+    """The loss under each reference that exists already, and is no target, as a score; once for
+    each way in which targets have it read."""
+    modality, kinds = inputs.modality, inputs.spec.references
+    blind = {n for n in inputs.references if kinds[n].kind == "model" and not inputs.also_as(n)}
+    found: dict[str, set[str]] = {}
+    stages = [(plan.name, *named) for plan in plans for named in plan.references.items()]
+    for target, name, stage in stages:
+        if name not in blind:
             continue
+        content = modality.reference_for(inputs, name, target).fingerprint
+        read_so = found.setdefault(name, set())
+        label = f"{name}, read as for {target}" if read_so else name
         answers = [
             (planned.label, planned.question, store.read(planned.key))
             for planned in stage.questions
-            if planned.label == modality.loss_question
+            if planned.label == modality.loss_question and content not in read_so
         ]
         if answers:
+            read_so.add(content)
             evidence = model_evidence(inputs.spec.records.kind, answers, ids)
-            yield name, modality.score_by_loss(evidence)
+            yield label, modality.score_by_loss(evidence)

@@ -63,7 +63,6 @@ class Reduction:
     group_metrics: list[Metrics]
     split_by_group: bool
     group_notes: list[str]
-    dataset_inference: list[DatasetInference]
     curves: list[AttackCurves]
     comparisons: list[Comparison]
     claims: list[CandidateClaims]
@@ -76,7 +75,7 @@ def reduce_audit(
     parts: ScoreParts,
     workers: Workers,
 ) -> Reduction:
-    """Score every target, measure every attack, and test sets of records.
+    """Score every target and measure every attack.
 
     Afterwards the scores are in ``parts``.
 
@@ -95,7 +94,6 @@ def reduce_audit(
     judge = Judge.of(inputs)
     pairs = [(plan.name, named.label) for plan in plans for named in inputs.attacks_on(plan.name)]
     judged = workers.map("measured attacks", _judge_kept, (judge, parts), pairs)
-    tests = workers.map("tested sets", _test_kept, (inputs, parts), [(p.name,) for p in plans])
     metrics = [j.metrics for j in judged if j.metrics is not None]
     combined = {named.label for named in inputs.attacks if "other_scores" in named.attack.needs}
     questions = [(question,) for question in questions_of(metrics, combined)]
@@ -105,7 +103,6 @@ def reduce_audit(
         group_metrics=[j.group_metrics for j in judged if j.group_metrics is not None],
         split_by_group=judge.groups is not None and judge.groups.hold_all,
         group_notes=[] if judge.groups is None else judge.groups.notes,
-        dataset_inference=[test for found in tests for test in found],
         curves=[j.curves for j in judged if j.curves is not None],
         comparisons=corrected([entry for found in compared for entry in found]),
         claims=[claim for j in judged for claim in j.claims],
@@ -182,15 +179,17 @@ def infer_datasets(
     ]
 
 
-def infer_with_copies(
-    inputs: Inputs, targets: Sequence[str], parts: ScoreParts, clusters: Mapping[str, str]
+def infer_all_datasets(
+    inputs: Inputs,
+    targets: Sequence[str],
+    parts: ScoreParts,
+    clusters: Mapping[str, str],
+    workers: Workers,
 ) -> list[DatasetInference]:
-    """Test the sets of all targets again, where near-copies were found among the records."""
-    return [
-        test
-        for target in targets
-        for test in infer_datasets(inputs, target, parts.read(target), clusters)
-    ]
+    """Test the sets of all targets, whose scores are in ``parts``; see :func:`infer_datasets`."""
+    shared = inputs, parts, clusters
+    tests = workers.map("tested sets", _test_kept, shared, [(name,) for name in targets])
+    return [test for found in tests for test in found]
 
 
 def score_tables(
@@ -249,6 +248,8 @@ def _compare_kept(shared: tuple[Judge, ScoreParts], questions: list[Question]) -
     )
 
 
-def _test_kept(shared: tuple[Inputs, ScoreParts], target: str) -> list[DatasetInference]:
-    inputs, parts = shared
-    return infer_datasets(inputs, target, parts.read(target))
+def _test_kept(
+    shared: tuple[Inputs, ScoreParts, Mapping[str, str]], target: str
+) -> list[DatasetInference]:
+    inputs, parts, clusters = shared
+    return infer_datasets(inputs, target, parts.read(target), clusters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -45,6 +45,7 @@ class KnownRecords:
     units : [records], a record's group, or what names it alone: what must not be split.
     texts : [records]; for images their captions, empty where there is none at all.
     images : uint8 [records, channels, height, width]; None for texts.
+    otherwise : [records], the same of what else targets are scored on, by a name of the choice.
     prompts : [records], what stands in them and is not scored; empty where there is no such thing.
     references : for each reference that exists already, the score of the record by the loss under
         it alone, [records]; NaN for none.
@@ -59,6 +60,7 @@ class KnownRecords:
     references: Mapping[str, Floats]
     left_out: int = 0
     prompts: Sequence[str] = ()
+    otherwise: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def at(self, rows: npt.NDArray[np.int64]) -> KnownRecords:
         """Some of the records."""
@@ -71,6 +73,7 @@ class KnownRecords:
             None if self.images is None else self.images[rows],
             {name: scores[rows] for name, scores in self.references.items()},
             prompts=[self.prompts[row] for row in places] if self.prompts else (),
+            otherwise={on: [own[row] for row in places] for on, own in self.otherwise.items()},
         )
 
 
@@ -221,11 +224,10 @@ def _too_few(records: KnownRecords) -> str | None:
 def _guessers(records: KnownRecords) -> Iterator[_Guesser]:
     images = records.images
     if images is None:
-        yield _Guesser("text", "words, characters and lengths", _ridge_on(records.texts))
-        yield _Guesser("markers", "single words", Markers(records.texts))
-        yield _Guesser("length", "the length of the text", values=lengths(records.texts))
-        sizes = compressed_sizes(records.texts)
-        yield _Guesser("zlib", "the compressed size of the text", values=sizes)
+        yield from _on_texts(records.texts)
+        for choice, texts in records.otherwise.items():
+            for one in _on_texts(texts):
+                yield replace(one, name=f"{one.name}:{choice}", title=f"{one.title} of {choice}")
         if records.prompts:
             title = "prompts (which are not scored)"
             yield _Guesser("prompt", title, _ridge_on(records.prompts))
@@ -240,6 +242,14 @@ def _guessers(records: KnownRecords) -> Iterator[_Guesser]:
         yield _Guesser("png", "the size as a PNG", values=sizes)
     for name, scores in records.references.items():
         yield _Guesser(f"loss@{name}", f"the loss under {name} alone", values=scores)
+
+
+def _on_texts(texts: Sequence[str]) -> Iterator[_Guesser]:
+    yield _Guesser("text", "words, characters and lengths", _ridge_on(texts))
+    yield _Guesser("markers", "single words", Markers(texts))
+    yield _Guesser("length", "the length of the text", values=lengths(texts))
+    sizes = compressed_sizes(texts)
+    yield _Guesser("zlib", "the compressed size of the text", values=sizes)
 
 
 def _ridge_on(texts: Sequence[str]) -> KernelRidge:

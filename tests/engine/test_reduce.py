@@ -26,7 +26,7 @@ from raymia.questions.base import Item
 from raymia.results.curves import curves_table
 from raymia.scoring import reduction
 from raymia.scoring.parts import ScoreParts, score_parts
-from raymia.scoring.reduction import reduce_audit, score_tables
+from raymia.scoring.reduction import infer_all_datasets, reduce_audit, score_tables
 from raymia.scoring.stored import reduce_scores
 from raymia.scoring.workers import Here
 from raymia.spec import ResourcesSpec
@@ -69,6 +69,7 @@ def test_ray_and_this_process_reduce_alike(answered, tasks, monkeypatch):
     inputs, store, plans = answered
     with score_parts(inputs.spec.store) as parts:
         here = reduce_audit(inputs, store, plans, parts, Here())
+        tests = infer_all_datasets(inputs, [plan.name for plan in plans], parts, {}, Here())
         rows = pa.concat_tables(score_tables(inputs, plans, parts))
 
     def refused(*_, **__):
@@ -80,6 +81,8 @@ def test_ray_and_this_process_reduce_alike(answered, tasks, monkeypatch):
                 driver.setattr(ScoreParts, name, refused)
             driver.setattr(type(inputs.modality), "evidence_on", refused)
             on_ray = reduce_audit(inputs, store, plans, parts, tasks)
+            names = [plan.name for plan in plans]
+            assert infer_all_datasets(inputs, names, parts, {}, tasks) == tests
         again = pa.concat_tables(score_tables(inputs, plans, parts))
     assert len(here.metrics) == 6
     assert curves_table(on_ray.curves).equals(curves_table(here.curves))

@@ -95,7 +95,7 @@ def resolve_texts(
     assert records is not None
     return Inputs(
         spec,
-        Texts(prompts, paraphraser, read_as.training, read_as.otherwise),
+        Texts(prompts, paraphraser, read_as.training, read_as.on_other_parts, read_as.otherwise),
         RecordSet(records.table, aside),
         attacks,
         {name: target for name, target in read_as.targets.items() if target is not None},

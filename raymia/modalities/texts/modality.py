@@ -6,7 +6,7 @@ What a step needs is imported where the step is taken: to be known, a modality l
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from raymia.inputs.modality import Modality, register
@@ -46,6 +46,8 @@ class Texts(Modality):
     prompts : usable prompts of each self-prompt reference, by name.
     paraphraser : the model that makes neighbors, where there is one.
     training : how the first target was trained; None where records are plain texts.
+    on_other_parts : trainings of targets that are scored on other parts of the records, one for
+        each choice of parts.
     read_otherwise : references by their name and a target's, for targets that were trained
         otherwise than the first.
     """
@@ -57,6 +59,7 @@ class Texts(Modality):
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     paraphraser: Paraphraser | None = None
     training: Training | None = None
+    on_other_parts: tuple[Training, ...] = ()
     read_otherwise: Mapping[tuple[str, str], CausalCheckpoint] = field(default_factory=dict)
 
     @classmethod
@@ -114,6 +117,14 @@ class Texts(Modality):
 
     def for_guessers(self, payloads: Sequence[Any]) -> tuple[list[str], Images | None]:
         return [self.text(payload) for payload in payloads], None
+
+    def readings(self) -> Mapping[str, Modality]:
+        from raymia.modalities.texts.resolve_training import IN_WORDS
+
+        trainings = (self.training, *self.on_other_parts)
+        if len(trainings) == 1:
+            return {"": self}
+        return {IN_WORDS[t.loss_on]: replace(self, training=t) for t in trainings if t is not None}
 
     def unscored(self, payloads: Sequence[Any]) -> list[str]:
         from raymia.models.causal.scored_parts import prompt_text

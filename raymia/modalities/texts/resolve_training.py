@@ -112,8 +112,8 @@ def _put_together(
         loss_on, *others = MEANINGFUL[kind]
         if others and kind != "tokens":
             assumed["loss_on"] = (
-                f"it is assumed that the loss was on {_IN_WORDS[loss_on]}; say `loss_on` where it "
-                f"was on {' or '.join(_IN_WORDS[other] for other in others)}"
+                f"it is assumed that the loss was on {IN_WORDS[loss_on]}; say `loss_on` where it "
+                f"was on {' or '.join(IN_WORDS[other] for other in others)}"
             )
     elif loss_on not in MEANINGFUL[kind]:
         raise InputError(
@@ -146,7 +146,7 @@ def _put_together(
     return training, assumed
 
 
-_IN_WORDS: Mapping[LossOn, str] = {
+IN_WORDS: Mapping[LossOn, str] = {
     "all": "all tokens",
     "completion": "the completion alone",
     "assistant": "the assistant's turns alone",

@@ -14,6 +14,9 @@ from raymia.models.endpoints.resolver import Endpoint
 from raymia.spec import AuditSpec, EndpointTarget, TargetSpec, TextRecordsSpec
 from raymia.util.once import Once
 
+PLAIN = Training("text", "all")
+"""As texts are scored of whose training nothing is said."""
+
 
 @dataclass(frozen=True)
 class AsTrained:
@@ -23,6 +26,7 @@ class AsTrained:
     ----------
     targets, references : by name.
     training : how the first target was trained; None for plain texts.
+    on_other_parts : a training for each other choice of what is scored.
     otherwise : the references as they read records for targets that were trained otherwise than
         the first, by their name and the target's.
     assumed : what the audit file does not say of any target's training, each as a sentence.
@@ -31,6 +35,7 @@ class AsTrained:
     targets: Mapping[str, AnyCheckpoint | None]
     references: Mapping[str, AnyCheckpoint]
     training: Training | None = None
+    on_other_parts: tuple[Training, ...] = ()
     otherwise: Mapping[tuple[str, str], CausalCheckpoint] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
 
@@ -86,11 +91,13 @@ def as_trained(
             assumed += one.assumed.values()
             targets[written.name] = checkpoint.read_as(one.training, once)
     training = next(iter(found.values()), None)
-    scored = {None if own is None else own.changed_parts for own in found.values()}
-    if len(scored) > 1 and spec.neighbors is not None:
-        other = next(name for name, own in found.items() if own != training)
+    parts: dict[str, str] = {}
+    for name, how in found.items():
+        parts.setdefault((how or PLAIN).changed_parts, name)
+    others = [*parts.values()][1:]
+    if others and spec.neighbors is not None:
         problems.found.append(
-            f"training: {other!r} was trained on other parts of the records than "
+            f"training: {others[0]!r} was trained on other parts of the records than "
             f"{next(iter(found))!r}, and neighbors change one choice of parts alone; audit them "
             "apart"
         )
@@ -104,4 +111,6 @@ def as_trained(
     references = dict(given.references)
     if training is not None:
         references |= {name: model.read_as(training, once) for name, model in models.items()}
-    return AsTrained(targets, references, training, otherwise, tuple(dict.fromkeys(assumed)))
+    on_other_parts = tuple(how for name in others if (how := found[name]) is not None)
+    said = tuple(dict.fromkeys(assumed))
+    return AsTrained(targets, references, training, on_other_parts, otherwise, said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
@@ -33,6 +34,7 @@ def shared_with_members(
     members = table.filter(pc.equal(table["is_member"], True))["payload"].slice(0, LOOKED_AT)
     if not written or not len(members):
         return {}
+    texts = replace(texts, training=recipe.target.training)
     own = [texts.text(payload) for payload in written[:LOOKED_AT]]
     known = [texts.text(payload) for payload in members.to_pylist()]
     share = ngram_overlap(known, own, [str(n) for n in range(len(own))]).mean_share
