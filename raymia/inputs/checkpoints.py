@@ -18,7 +18,7 @@ from raymia.records.tables import read_rows
 from raymia.spec import AnyTarget, AuditSpec, ClaimSpec, ModelSpec, TargetSetSpec, TargetSpec
 from raymia.spec.models import GLOB
 from raymia.storage.files import opened
-from raymia.storage.manifest import check_seal, is_manifest
+from raymia.storage.manifest import check_seal, is_manifest, is_sealed
 from raymia.storage.refusals import refusals
 from raymia.storage.remote import filesystem
 from raymia.util.errors import InputError
@@ -164,7 +164,7 @@ def _in_manifest(path: str, where: str) -> tuple[list[tuple[str, str]], dict[str
         with refusals(path, ".json", where), opened(path) as file, suppress(json.JSONDecodeError):
             content = parse_json(file.read())  # or not, where it is lines of JSON
     if isinstance(content, dict) and "path" not in content:
-        if is_manifest(content):
+        if is_sealed(content):
             check_seal(content, path, where)
         entries = content.get("checkpoints")
         folders = [str(e["folder"]) for e in entries or [] if isinstance(e, dict) and "folder" in e]

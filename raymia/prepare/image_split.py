@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,6 @@ import pyarrow.parquet as pq
 from raymia.prepare.split_files import write_split
 from raymia.records.images import image_id
 from raymia.records.pixels import as_picture
-from raymia.storage.files import Folder
-from raymia.storage.manifest import MANIFEST_FILE
 from raymia.util.draws import generator
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
@@ -105,12 +102,6 @@ def split_and_write(
             "held_out_hash": digest(sorted(ids[i] for i in outside)),
         },
     )
-
-
-def write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:
-    """Write ``manifest.json``; seen whole or not at all."""
-    content = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    Folder(str(out)).write(MANIFEST_FILE, content.encode())
 
 
 def png(image: Images) -> bytes:

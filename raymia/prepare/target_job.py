@@ -13,11 +13,12 @@ import torch
 from pydantic import BaseModel, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from raymia.prepare.image_split import ImageSplit, split_and_write, write_manifest
+from raymia.prepare.image_split import ImageSplit, split_and_write
 from raymia.prepare.trainer import Progress as Report
 from raymia.records.images import pixels_array, read_image_records
 from raymia.spec import ImageRecordsSpec
 from raymia.spec.images import Fit, Shape
+from raymia.storage.manifest import OF_IMAGES, write_manifest
 from raymia.util.errors import InputError, RaymiaError
 
 Made = TypeVar("Made")
@@ -84,8 +85,7 @@ def finish(
         **split.facts,
         **{key: facts[key] for key in ("parameters", "seconds", "checkpoints")},
     }
-    write_manifest(args.out, manifest)
-    return manifest
+    return write_manifest(args.out, manifest, OF_IMAGES)
 
 
 def run_job(

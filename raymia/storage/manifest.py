@@ -1,6 +1,6 @@
 """The manifest of a training: sealed when it is written, so that what was edited is refused.
 
-The seal is a hash of all the rest, and the manifest has hashes of the files beside it. It shows
+The seal is a hash of all the rest, and that of texts has hashes of the files beside it. It shows
 what was changed by mistake or in passing; who means to deceive can seal anew.
 """
 
@@ -17,7 +17,7 @@ from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
 from raymia.util.strict_json import parse_json
 
-KIND = "raymia training"
+KIND, OF_IMAGES = "raymia training", "raymia training of images"
 MANIFEST_FILE = "manifest.json"
 SEAL = "seal"
 FILES = "files"
@@ -29,9 +29,15 @@ def is_manifest(content: Mapping[str, Any]) -> bool:
     return content.get("kind") == KIND
 
 
-def write_manifest(out: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+def is_sealed(content: Mapping[str, Any]) -> bool:
+    """Whether this is what :func:`write_manifest` writes; those of images were once written without
+    a seal, and without a kind."""
+    return content.get("kind") in (KIND, OF_IMAGES)
+
+
+def write_manifest(out: Path, content: Mapping[str, Any], kind: str = KIND) -> dict[str, Any]:
     """Seal a manifest and write it; seen whole or not at all."""
-    whole = {"kind": KIND, **content}
+    whole = {"kind": kind, **content}
     sealed = {**whole, SEAL: digest(whole)}
     text = json.dumps(sealed, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     Folder(str(out)).write(MANIFEST_FILE, text.encode())

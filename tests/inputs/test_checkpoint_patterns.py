@@ -16,10 +16,10 @@ from tiny_models import PARAPHRASER, save_adapter
 from raymia.inputs.base import Problems
 from raymia.inputs.checkpoints import expand_targets
 from raymia.modalities.resolve import resolve_inputs
-from raymia.prepare.image_split import write_manifest
 from raymia.run.outcome import _audit_yaml
 from raymia.spec import TargetSetSpec
 from raymia.spec.file import load_spec, parse_spec
+from raymia.storage.manifest import KIND, OF_IMAGES, write_manifest
 from raymia.util.errors import InputError
 
 
@@ -160,11 +160,25 @@ def test_adapters_of_one_base(made, tmp_path, tiny_gpt2):
 
 def test_manifest_of_a_training_names_its_checkpoints(made, tmp_path):
     listed = [{"folder": f"checkpoint-{n}", "epoch": n} for n in (50, 100)]
-    write_manifest(tmp_path, {"data": "x", "checkpoints": listed})
+    write_manifest(tmp_path, {"data": "é", "checkpoints": listed}, OF_IMAGES)
     targets, _ = expanded(made({"name": "vae", "manifest": f"{tmp_path}/manifest.json"}))
     assert {name: t.model for name, t in targets.items()} == {
         f"vae-checkpoint-{n}": f"{tmp_path}/checkpoint-{n}" for n in (50, 100)
     }
+
+
+@pytest.mark.parametrize("kind", [KIND, OF_IMAGES])
+def test_manifest_that_was_edited_is_refused_and_one_that_was_never_sealed_is_read(
+    made, tmp_path, kind
+):
+    whole = write_manifest(tmp_path, {"checkpoints": [{"folder": "checkpoint-50"}]}, kind)
+    entry = {"manifest": f"{tmp_path}/manifest.json"}
+    for key in ("seal", "checkpoints"):
+        edited = {**whole, key: [{"folder": "another"}]}
+        (tmp_path / "manifest.json").write_text(json.dumps(edited))
+        assert "was edited after the training" in refused(made(entry))
+    (tmp_path / "manifest.json").write_text(json.dumps({"checkpoints": whole["checkpoints"]}))
+    assert [t.model for t in expanded(made(entry))[0].values()] == [f"{tmp_path}/checkpoint-50"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from raymia.prepare.image_split import split_and_write, write_manifest
+from raymia.prepare.image_split import split_and_write
 from raymia.records.images import read_image_records
 from raymia.spec import ImageRecordsSpec
 from raymia.util.errors import InputError
@@ -97,12 +96,6 @@ def test_other_arrays_are_refused(tmp_path, images):
 def test_missing_captions_are_refused(tmp_path):
     with pytest.raises(InputError, match="20 images have 2 captions"):
         split_and_write(pictures(), ["one", "two"], 8, 5, 0, tmp_path)
-
-
-def test_manifest_is_json(tmp_path):
-    write_manifest(tmp_path / "new", {"epochs": 3, "name": "á"})
-    written_one = json.loads((tmp_path / "new" / "manifest.json").read_text("utf-8"))
-    assert written_one == {"epochs": 3, "name": "á"}
 
 
 def test_same_split_is_written_again_and_another_is_refused(tmp_path):
