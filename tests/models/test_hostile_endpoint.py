@@ -76,6 +76,10 @@ def test_a_byte_now_and_then_is_no_answer(place, monkeypatch):
     with pytest.raises(RaymiaError, match=r"no answer in 2 tries \(last: Timeout\)"):
         asked(lambda: drip(DRIPS[place]), timeout=0.2, retries=1)
     assert time.monotonic() - started < 3
+    left = [thread for thread in threading.enumerate() if thread.name == answers.THREADS]
+    for thread in left:
+        thread.join(2)
+    assert not [thread for thread in left if thread.is_alive()]
 
 
 def endless(before, piece):

@@ -17,6 +17,8 @@ _AT_ONCE = 2**16
 _GZIP_OR_ZLIB = 47
 """What tells zlib to find out by the header."""
 
+THREADS = "waits for an endpoint"
+
 Found = TypeVar("Found")
 
 
@@ -24,8 +26,8 @@ class TooLongError(requests.RequestException):
     """An answer that does not end."""
 
 
-def within(seconds: float, call: Callable[[], Found]) -> Found:
-    """What a call returns, if it does so in time; else it is left to itself.
+def within(seconds: float, call: Callable[[], Found], end: Callable[[], None]) -> Found:
+    """What a call returns, if it does so in time; else ``end`` makes it fail where it waits.
 
     Raises
     ------
@@ -40,10 +42,11 @@ def within(seconds: float, call: Callable[[], Found]) -> Found:
         except BaseException as error:
             found.set_exception(error)
 
-    Thread(target=run, daemon=True).start()
+    Thread(target=run, name=THREADS, daemon=True).start()
     try:
         return found.result(seconds)
     except TimeoutError:
+        end()
         raise requests.Timeout(f"not the whole answer in {seconds:g} s") from None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import requests
 
 from raymia.models.endpoints.answers import TooLongError, body_of, within
+from raymia.models.endpoints.connections import EndedAtWill
 from raymia.util.errors import RaymiaError
 from raymia.util.strict_json import parse_json
 
@@ -111,15 +112,14 @@ class EndpointClient:
             self._pace.wait()
             wait: float | None = None
             try:
-                session = self._session()
-                response, content = within(
-                    self.timeout, partial(self._ask, session, method, path, body)
-                )
+                session, connections = self._session()
+                ask = partial(self._ask, session, method, path, body)
+                response, content = within(self.timeout, ask, connections.end)
             except TooLongError as error:
                 raise RaymiaError(f"{self.url}{path}: {error}, which is no answer") from None
             except requests.RequestException as error:
                 failure = type(error).__name__
-                del self._local.session  # it may still be busy with this
+                del self._local.session  # its thread may not have come to its end
             else:
                 if response.status_code not in RETRIED:
                     return self._json(response, content, path)
@@ -144,12 +144,16 @@ class EndpointClient:
         )  # fmt: skip
         return response, body_of(response)
 
-    def _session(self) -> requests.Session:
+    def _session(self) -> tuple[requests.Session, EndedAtWill]:
+        """A session, and what ends its connections."""
         if not hasattr(self._local, "session"):  # a Session is not made for many threads
-            self._local.session = requests.Session()
-            self._local.session.auth = _Bearer(self.key)
-        session: requests.Session = self._local.session
-        return session
+            session, connections = requests.Session(), EndedAtWill()
+            session.auth = _Bearer(self.key)
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, connections)
+            self._local.session = session, connections
+        found: tuple[requests.Session, EndedAtWill] = self._local.session
+        return found
 
     def _json(self, response: requests.Response, content: bytes, path: str) -> Any:
         where, status = f"{self.url}{path}", response.status_code
