@@ -18,7 +18,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -281,12 +281,33 @@ class EvidenceStore:
         there stays, and the next finds it: in a store on this machine for whoever shares it, in a
         remote one for processes of this machine.
         """
-        root = Path(self.folder.path("")) if self.folder.is_local else cache_folder()
-        folder = root / "training" / key
+        folder = self._shared / "training" / key
         with _lock_of(folder, timeout=-1):
             folder.mkdir(parents=True, exist_ok=True)
             yield folder
             shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def turn(self, name: str, waiting: Callable[[], None]) -> Iterator[bool]:
+        """One process at a time is in a block of a name, of those that share the store as in
+        :meth:`workplace`; whether this one had to wait, which it says before it does."""
+        lock = _lock_of(self._shared / "turns" / name, timeout=0)
+        waited = False
+        try:
+            lock.acquire()
+        except Timeout:
+            waiting()
+            waited = True
+            lock.acquire(timeout=-1)
+        try:
+            yield waited
+        finally:
+            lock.release()
+
+    @property
+    def _shared(self) -> Path:
+        """A folder of this machine's processes that work on one store."""
+        return Path(self.folder.path("")) if self.folder.is_local else cache_folder()
 
     def is_in_work(self, folder: str) -> bool:
         """Whether a process is making something in a workplace of a store on this machine."""

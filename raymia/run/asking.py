@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from rich.console import Console
 
 from raymia.engine.base import Executor, Start
 from raymia.engine.board import Board, Line, OnLines
@@ -11,6 +14,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.plan.planning import AuditPlan, failed_with
 from raymia.storage.files import check_can_write
 from raymia.util.errors import RaymiaError
+from raymia.util.hashing import digest
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,34 @@ def ask(
         failed |= failed_with(after, failed)
         _refuse_if_all_failed(after, failed)
     return Asked(after, lines, failed)
+
+
+@contextmanager
+def in_turn(plan: AuditPlan, store: EvidenceStore, console: Console) -> Iterator[AuditPlan]:
+    """The plan of a run whose turn it is to ask: of runs that would put the same questions to the
+    same targets, one asks, and the next finds what it was answered.
+
+    Raises
+    ------
+    InputError
+        If something is missing, and the store cannot be written to.
+    """
+    if not plan.is_missing_anything:
+        yield plan
+        return
+    check_can_write(store.folder.url, "store")
+    keys = sorted({planned.key.hash for one in plan for planned in one.target.questions})
+
+    def waiting() -> None:
+        console.print(
+            f"another run asks the same targets the same; waiting for it ({store.folder.url})",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+    with store.turn(digest(keys), waiting) as waited:
+        yield plan.as_it_is_now() if waited else plan
 
 
 def make_references(

@@ -13,15 +13,15 @@ from raymia.evidence.secret import secret_of
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.modalities.resolve import resolve_inputs
-from raymia.plan.planning import plan_audit
+from raymia.plan.planning import AuditPlan, plan_audit
 from raymia.plan.rates import Rates
 from raymia.plan.stages import TargetPlan
 from raymia.report.files import write_run
 from raymia.results.disguise import Disguise
 from raymia.results.result import RunResult
-from raymia.run.asking import ask
+from raymia.run.asking import Asked, ask, in_turn
 from raymia.run.outcome import Run, sum_up
-from raymia.run.status import EventLog, Watch, last_run, recorded
+from raymia.run.status import Watch, last_run, recorded
 from raymia.scoring.parts import score_parts
 from raymia.scoring.reduction import MAX_HERE, count_scores, reduce_audit, score_tables
 from raymia.scoring.workers import Here, Workers
@@ -58,17 +58,24 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
         recorded(spec.output, run, spec.name, list(inputs.targets)) as log,
         engine(spec.resources, spec.store, console) as start,
     ):
-        return _run(inputs, start, started, lease, log)
+        store = EvidenceStore(spec.store)
+        with in_turn(plan_audit(inputs, store), store, console) as plan:
+            watch = Watch(log, plan)
+            asked = ask(plan, store, start, watch.look)
+        Rates(store).keep_run(inputs, plan, asked.lines, store)
+        result = _score_and_write(plan, asked, store, start, started, lease)
+        watch.end(
+            {target.name: target.reason for target in result.failed},
+            {target.name: target.to_ask for target in asked.after},
+        )
+        return result
 
 
-def _run(inputs: Inputs, start: Start, started: float, lease: Lease, log: EventLog) -> RunResult:
-    spec, store = inputs.spec, EvidenceStore(inputs.spec.store)
-
-    plan = plan_audit(inputs, store)
-    watch = Watch(log, plan)
-
-    asked = ask(plan, store, start, watch.look)
-    Rates(store).keep_run(inputs, plan, asked.lines, store)
+def _score_and_write(
+    plan: AuditPlan, asked: Asked, store: EvidenceStore, start: Start, started: float, lease: Lease
+) -> RunResult:
+    """Score, measure and write what was asked."""
+    inputs, spec = plan.inputs, plan.inputs.spec
 
     scored = [target for target in asked.after if target.name not in asked.failed]
     room = spec.store if can_write(spec.store) else spec.output
@@ -81,13 +88,7 @@ def _run(inputs: Inputs, start: Start, started: float, lease: Lease, log: EventL
         tables = score_tables(inputs, scored, scores)
         if result.redacted:
             tables = map(Disguise(secret_of(store.folder)).scores, tables)
-        result = write_run(spec.output, result, tables, reduction.curves)
-
-    watch.end(
-        {target.name: target.reason for target in result.failed},
-        {target.name: target.to_ask for target in asked.after},
-    )
-    return result
+        return write_run(spec.output, result, tables, reduction.curves)
 
 
 @contextmanager
