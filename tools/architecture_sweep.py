@@ -40,7 +40,7 @@ SMALL: dict[str, Any] = {
     "n_positions": 256, "max_seq_len": 256, "rotary_dim": 8, "num_experts": 4,
     "num_local_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2,
     "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "q_lora_rank": 8,
-    "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16,
+    "kv_lora_rank": 8, "qk_rope_head_dim": 16, "qk_nope_head_dim": 8, "v_head_dim": 16,
     "n_group": 1, "topk_group": 1, "state_size": 8, "bos_token_id": 0, "eos_token_id": 0,
     "pad_token_id": 0, "initializer_range": 0.2, "word_embed_proj_dim": 32,
     "attention_dropout": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
@@ -55,12 +55,15 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "cohere": {}, "cohere2": {}, "granite": {"logits_scaling": 8.0}, "granitemoe": {}, "olmo": {},
     "olmo2": {}, "olmoe": {}, "stablelm": {}, "starcoder2": {}, "glm": {}, "glm4": {},
     "nemotron": {}, "persimmon": {}, "biogpt": {}, "smollm3": {}, "helium": {}, "exaone4": {},
-    "ernie4_5": {}, "arcee": {}, "seed_oss": {}, "deepseek_v3": {"first_k_dense_replace": 1},
+    "ernie4_5": {}, "arcee": {}, "seed_oss": {}, "deepseek_v2": {"first_k_dense_replace": 1},
+    "deepseek_v3": {"first_k_dense_replace": 1},
     "mamba": {}, "falcon_mamba": {}, "bert-generation": {}, "xglm": {},
 }  # fmt: skip
 """transformers' names, with what else each needs to be small."""
 Given = dict[str, Any]
 """What the audit file says of a checkpoint beside its folder."""
+FUSED = {"gate_proj", "up_proj", "down_proj"}
+"""Of experts that transformers holds as one tensor: PEFT takes all of these or none."""
 FEW = ("gpt2", "llama", "gemma2", "falcon", "qwen3_moe", "mamba")
 
 
@@ -123,6 +126,8 @@ def linears(model: Any) -> list[str]:
         if isinstance(module, kinds) and module is not head
     }
     unfit = {"out_proj"} if "mamba" in model.config.model_type else set()
+    if any(name.endswith("gate_up_proj") for name, _ in model.named_parameters()):
+        unfit |= FUSED
     return sorted(names - unfit)[:3]
 
 
