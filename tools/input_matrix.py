@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from raymia.records.images import read_image_records
-from raymia.records.structured import read_records
+from raymia.records.structured import format_of_records, read_records
 from raymia.records.texts import MAX_TEXT
 from raymia.spec import ImageRecordsSpec, TextRecordsSpec
 from raymia.spec.file import load_spec
@@ -52,6 +52,10 @@ def _file(what: str, name: str, content: bytes | str, good: int = 1) -> Case:
     return Case(what, name, _bytes(name, content), good)
 
 
+def _rows(what: str, *rows: dict[str, Any]) -> Case:
+    return _file(what, "m.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
 def _parquet(what: str, values: list[str | None], names: list[str], good: int = 1) -> Case:
     table = pa.Table.from_arrays([pa.array(values, pa.string()) for _ in names], names=names)
     buffer = io.BytesIO()
@@ -60,6 +64,10 @@ def _parquet(what: str, values: list[str | None], names: list[str], good: int = 
 
 
 GOOD = '{"text": "good"}\n'
+TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+SHARE_GPT = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+TOKENS = {"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}
+PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
 TEXTS = {
     "JSONL (`.jsonl`, `.ndjson`; `.gz`, `.zst`)": [
         _file("an object on each line", "m.jsonl", GOOD),
@@ -105,6 +113,19 @@ TEXTS = {
         _parquet("no such column", ["good"], ["body"]),
         _parquet("two columns of the name", ["good"], ["text", "text"]),
         _file("a damaged file", "m.parquet", b"PAR1 no more"),
+    ],
+    "More than a text (JSONL and Parquet; completions also as CSV)": [
+        _rows("a conversation", {"messages": TURNS}),
+        _rows("one as ShareGPT has it: it becomes one of messages", {"conversations": SHARE_GPT}),
+        _rows("a prompt and its completion", {"prompt": "a", "completion": "b"}),
+        _rows("two answers, one preferred", PAIR),
+        _rows("an answer that is liked or not", {"prompt": "a", "completion": "b", "label": True}),
+        _rows("tokens and labels", TOKENS),
+        _rows("no messages", {"messages": TURNS}, {"messages": []}),
+        _rows("messages that are no list", {"messages": TURNS}, {"messages": "hello"}),
+        _rows("labels for other tokens", TOKENS, {"input_ids": [5, 6], "labels": [5]}),
+        _rows("two answers that are one", PAIR, {**PAIR, "chosen": "c"}),
+        _rows("columns that leave open what it is", {"text": "a", "messages": TURNS}),
     ],
     "Which files": [
         Case("a folder of tables", "d", lambda f: _in_folder(f, "b.jsonl", "_SUCCESS")),
@@ -212,7 +233,8 @@ def _tried(case: Case, read: Callable[[str], tuple[int, list[str]]]) -> str:
 
 
 def _read_texts(path: str) -> tuple[int, list[str]]:
-    found = read_records(TextRecordsSpec(members=[path]))
+    spec = TextRecordsSpec(members=[path])
+    found = read_records(spec, format_of_records(spec))
     return found.table.num_rows, [one.reason for one in found.set_aside]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,14 @@ method. transformers itself reads the others here; methods that it does not know
 weights were whole."""
 IN_DIFFUSERS = frozenset({"bitsandbytes", "torchao"})
 """Methods of which diffusers reads what it has saved."""
+
+_WHOLE_NUMBERS = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "F4"})
+_BLOCKS = "_blocks"
+_WEIGHTS = re.compile(rf"(^|\.)(q?weight|weight_packed|weight_qdata|\w+{_BLOCKS})$")
+"""Names of weights among integers, which are also zeros, orders of columns and shapes: of
+bitsandbytes and int8, GPTQ and AWQ, compressed-tensors, torchao, and MXFP4."""
+_SCALE = re.compile(r"(absmax|SCB|(?<!input_)scale[^.]*)$")
+"""Names of scales of weights, which those of inputs are not."""
 
 
 def saved_quantization(
@@ -96,23 +105,35 @@ def refuse_twice(saved: str | None, asked: str, path: Path, where: str) -> None:
 
 
 def refuse_unscaled(tensors: Mapping[str, TensorHeader], path: Path, where: str) -> None:
-    """Refuse float8 without a scale beside it: transformers reads it as if its scale were 1.
+    """Refuse quantized weights without a scale beside them: some are read as if it were 1, and
+    others with numbers that are drawn.
 
     Raises
     ------
     InputError
         Naming the first of the tensors.
     """
-    scaled = {name.rpartition(".")[0] for name in tensors if "scale" in name.rpartition(".")[2]}
+    scales = {name for name in tensors if _SCALE.search(name)}
+    scaled = {name.rpartition(".")[0] for name in scales}
+    packed = (name for name, tensor in sorted(tensors.items()) if _is_packed(name, tensor))
     bare = [
         name
-        for name, tensor in sorted(tensors.items())
-        if tensor.dtype.startswith("F8_")
-        and "scale" not in name
-        and name.rpartition(".")[0] not in scaled
+        for name in packed
+        if not (
+            f"{name.removesuffix(_BLOCKS)}_scales" in scales
+            if name.endswith(_BLOCKS)
+            else {name, name.rpartition(".")[0]} & scaled
+        )
     ]
     if bare:
         raise InputError(
-            f"{where}: {path}: {len(bare):,} of its tensors are float8 and have no scale beside "
+            f"{where}: {path}: {len(bare):,} of its tensors are quantized and have no scale beside "
             f"them ({listed(bare, FEW)}); copy the whole checkpoint again"
         )
+
+
+def _is_packed(name: str, tensor: TensorHeader) -> bool:
+    """Whether a tensor is of weights that mean nothing without a scale."""
+    if tensor.dtype.startswith("F8_"):
+        return _SCALE.search(name) is None
+    return tensor.dtype in _WHOLE_NUMBERS and _WEIGHTS.search(name) is not None

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
-from tiny_models import checkpoint, fingerprint
+from small_gguf import save_gguf
+from tiny_models import checkpoint, fingerprint, save_adapter, save_tiny
 
+from raymia.models.causal.loader import CausalLMLoader
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.spec import ModelSpec
 from raymia.util.errors import InputError
+from raymia.util.once import Once
 
 
 @pytest.fixture
@@ -18,8 +21,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def resolve(folder, name):
-    spec = ModelSpec(model=str(folder), gguf_file=name)
+def resolve(folder, name, **settings):
+    spec = ModelSpec(model=str(folder), gguf_file=name, **settings)
     return resolve_causal_lm(spec, "targets[0].model", on_gpu=False)
 
 
@@ -44,3 +47,43 @@ def test_fingerprint_is_of_the_files_content(folder):
     assert fingerprint(there) == before
     (folder / "small.Q4_1.gguf").write_bytes(b"GGUF two")
     assert fingerprint(there) != before
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return save_gguf(tmp_path_factory.mktemp("gguf"))
+
+
+def adapter_of(folder, **settings):
+    base = save_tiny(folder / "base", "llama", vocab_size=64, **settings)
+    return save_adapter(folder / "adapter", base)
+
+
+def with_adapter(base, adapter):
+    return resolve(base, "small.gguf", adapter=str(adapter))
+
+
+def test_an_adapter_that_fits_the_model_in_the_file_is_taken(llama, tmp_path):
+    assert with_adapter(llama, adapter_of(tmp_path)).facts.vocabulary == 64
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"num_hidden_layers": 3}, "for which the model that its adapter_config.json describes"),
+        ({"hidden_size": 64, "head_dim": 32}, "size mismatch"),
+    ],
+)
+def test_an_adapter_of_another_base_is_refused_before_the_file_is_loaded(
+    llama, tmp_path, settings, said
+):
+    with pytest.raises(InputError, match=r"targets.0..adapter: .*does not fit its base") as caught:
+        with_adapter(llama, adapter_of(tmp_path, **settings))
+    assert said in str(caught.value)
+
+
+def test_what_it_takes_in_memory_is_that_of_its_numbers_unpacked(llama):
+    found = CausalLMLoader(resolve(llama, "small.gguf"), batch_tokens=100).memory(Once())
+    layer = 2 * 32 + 2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32
+    assert found.weights == 4 * (2 * 64 * 32 + 32 + 2 * layer)
+    assert found.working > 100 * 32 * 4

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from edited import edit, reweigh
 
 from raymia.models.image_source import resolve_image_model
 from raymia.models.pixels.model import load_pixel_model
@@ -79,3 +80,29 @@ def test_weights_that_lack_a_layer_are_refused(tmp_path):
     file.write_text(json.dumps({**json.loads(file.read_text()), "n_layer": 2}))
     with pytest.raises(InputError, match=r"its weights lack \d+ of the tensors .*h\.1\."):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"n_layer": 2}, "of the tensors that its config.json asks for"),
+        ({"n_embd": 32}, "of its tensors have other shapes"),
+        ({"n_inner": 8}, "of its tensors have other shapes"),
+        ({"n_head": 5}, "no ImageGPTForCausalImageModeling can be built"),
+    ],
+)
+def test_weights_of_another_model_than_the_config_describes_are_refused_before_loading(
+    tmp_path, changes, said
+):
+    save(tmp_path)
+    edit(tmp_path / "config.json", **changes)
+    with pytest.raises(InputError) as caught:
+        resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0].model", on_gpu=False)
+    assert said in str(caught.value)
+
+
+def test_a_lora_among_the_weights_is_refused_before_loading(tmp_path):
+    save(tmp_path)
+    reweigh(tmp_path / "model.safetensors", lambda t: t.update({"lora_A.weight": torch.ones(2, 2)}))
+    with pytest.raises(InputError, match=r"hold 1 tensors for which the model .* has no place"):
+        resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0].model", on_gpu=False)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from quantized_models import save_bitsandbytes, save_block_fp8, set_quantization
+from safetensors.torch import load_file, save_file
 from small_image_models import save_pipeline
 from small_inputs import audit
 from tiny_models import BASE, PARAPHRASER, fingerprint, passages, plain_answer, save_tiny
@@ -18,8 +19,11 @@ from raymia.modalities.resolve import resolve_inputs
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.models.image_source import resolve_image_model
 from raymia.models.paraphrasers.resolver import resolve_paraphraser
+from raymia.models.saved_quantization import refuse_unscaled
+from raymia.models.source import model_weights_in
 from raymia.spec import MaskFillNeighbors, ModelSpec, PoolSpec
 from raymia.util.errors import InputError
+from raymia.util.once import Once
 
 TEXTS = passages(3)
 
@@ -108,6 +112,50 @@ def test_package_that_reads_a_method_is_named_where_it_is_missing(tmp_path, meth
     problem = refusal(resolved, tmp_path)
     assert problem.startswith(f"targets[0].model: {package} is not installed here")
     assert f"weights that were saved with {method} need it" in problem
+
+
+def save_packed(folder, method, packed, scale, kept=True):
+    """A tiny model of which one layer's weights are packed, as a method names its tensors."""
+    save_tiny(folder, "llama")
+    tensors = load_file(folder / "model.safetensors")
+    layer = "model.layers.0.mlp.up_proj"
+    own = tensors.pop(f"{layer}.weight")
+    tensors[f"{layer}.{packed}"] = own.to(torch.int32 if packed != "weight" else torch.int8)
+    tensors[f"{layer}.qzeros"] = torch.zeros(1, 8, dtype=torch.int32)
+    if kept:
+        tensors[f"{layer}.{scale}"] = torch.ones(1, 64)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    set_quantization(folder, {"quant_method": method})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("method", "packed", "scale"),
+    [
+        ("gptq", "qweight", "scales"),
+        ("awq", "qweight", "scales"),
+        ("compressed-tensors", "weight_packed", "weight_scale"),
+        ("compressed-tensors", "weight", "weight_scale"),
+        ("torchao", "weight_qdata", "weight_scale"),
+        ("bitsandbytes", "weight", "SCB"),
+        ("mxfp4", "gate_blocks", "gate_scales"),
+    ],
+)
+def test_packed_weights_without_their_scale_are_refused_whatever_packages_are_here(
+    tmp_path, method, packed, scale
+):
+    bare = save_packed(tmp_path / "bare", method, packed, scale, kept=False)
+    problem = refusal(resolved, bare)
+    assert "1 of its tensors are quantized and have no scale beside them" in problem
+    assert f"mlp.up_proj.{packed}" in problem
+    whole = save_packed(tmp_path / "whole", method, packed, scale)
+    refuse_unscaled(model_weights_in(whole, "here", Once()), whole, "here")
+
+
+def test_a_scale_of_inputs_or_of_another_weight_is_none(tmp_path):
+    for packed, scale in (("weight", "input_scale"), ("up_blocks", "down_scales")):
+        folder = save_packed(tmp_path / packed, "compressed-tensors", packed, scale)
+        assert "have no scale beside them" in refusal(resolved, folder)
 
 
 @pytest.mark.parametrize("method", ["modelopt", "bitnet", None])

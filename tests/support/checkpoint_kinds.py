@@ -23,6 +23,7 @@ from edited import edit, reweigh
 from quantized_models import save_bitsandbytes, save_block_fp8, set_quantization
 from safetensors.torch import load_file, save_file
 from small_families import save_family
+from small_gguf import save_gguf
 from small_image_models import save_model, save_pipeline
 from tiny_models import BASE, save_adapter, save_tiny
 
@@ -211,6 +212,40 @@ def single(kind: str) -> Callable[[Path], Made]:
     return make
 
 
+def without_scales(folder: Path) -> Made:
+    save_tiny(folder, "llama")
+    reweigh(folder / "model.safetensors", pack)
+    set_quantization(folder, {"quant_method": "gptq"})
+    return {}
+
+
+def pack(tensors: dict[str, torch.Tensor]) -> None:
+    for name in [name for name in tensors if "_proj" in name]:
+        packed = tensors.pop(name).to(torch.int32)
+        tensors[name.replace("weight", "qweight")] = packed
+
+
+def on_gguf(folder: Path, **settings: Any) -> Made:
+    save_gguf(folder / "base")
+    save_tiny(folder / "other", "llama", vocab_size=64, **settings)
+    save_adapter(folder / "adapter", folder / "other")
+    return {"model": str(folder / "base"), "adapter": str(folder / "adapter"),
+            "gguf_file": "small.gguf"}  # fmt: skip
+
+
+def own_code(folder: Path, **made: bool) -> Made:
+    save_tiny(folder, "llama")
+    edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "own.Own"})
+    (folder / "own.py").write_text("from transformers import LlamaForCausalLM as Own\n")
+    return {"trust_remote_code": True, **made}
+
+
+def deeper_imagegpt(folder: Path) -> Made:
+    save_model("imagegpt", folder)
+    edit(folder / "config.json", n_layer=3)
+    return {}
+
+
 BERT = transformers.BertConfig(
     vocab_size=2048, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
     intermediate_size=32,
@@ -235,6 +270,7 @@ TEXTS: dict[str, Callable[[Path], Made]] = {
     "AWQ": saved_with("awq"),
     "compressed-tensors": saved_with("compressed-tensors"),
     "torchao": saved_with("torchao"),
+    "GPTQ without its scales": without_scales,
     "another quantization": saved_with("modelopt"),
     "FP8, and `quantization: nf4`": by(save_block_fp8, quantization="nf4"),
     "integers without scales": changed(integers),
@@ -244,6 +280,11 @@ TEXTS: dict[str, Callable[[Path], Made]] = {
     "prefix tuning": lambda folder: adapted(folder, method="PrefixTuning", num_virtual_tokens=4),
     "LoRA with a tokenizer of its own": with_tokenizer,
     "LoRA of a deeper base": lambda folder: adapted(folder, deeper=4),
+    "GGUF": by(save_gguf, gguf_file="small.gguf"),
+    "LoRA on GGUF": on_gguf,
+    "LoRA of a deeper base on GGUF": lambda folder: on_gguf(folder, num_hidden_layers=4),
+    "code of its own, allowed": own_code,
+    "code of its own, not allowed": lambda folder: own_code(folder, trust_remote_code=False),
     "LoRA's tensors among the weights": changed(low_rank),
     "LoRA in the folder of the weights": beside,
     "fewer layers in the config": changed(num_hidden_layers=1),
@@ -264,6 +305,7 @@ IMAGES: dict[str, Callable[[Path], Made]] = {
     "a UNet and its schedule in one folder": flat,
     "AutoencoderKL": single("autoencoder_kl"),
     "ImageGPT": single("imagegpt"),
+    "ImageGPT, more layers in the config": deeper_imagegpt,
     "LoRA of diffusers": image_adapter("diffusers"),
     "DoRA of diffusers": image_adapter("dora"),
     "LoRA of kohya's scripts": image_adapter("kohya"),

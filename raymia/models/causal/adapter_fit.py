@@ -91,5 +91,14 @@ def _compare(described: DescribedAdapter) -> AdapterFit:
         except Exception as error:  # whatever PEFT stumbles over, it is this adapter
             if needs_numbers(error):  # as some methods do when they are set up
                 return AdapterFit(rows)
-            return AdapterFit(why_not=first_line(error))
+            return AdapterFit(why_not=_in_words(error))
     return AdapterFit(rows)
+
+
+def _in_words(error: Exception) -> str:
+    """What PEFT stumbled over, in a sentence: torch lists shapes after a first line without any."""
+    shapes = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+    if not shapes:
+        return first_line(error)
+    others = f", and {len(shapes) - 1:,} more" if len(shapes) > 1 else ""
+    return f"{shapes[0].rstrip('.')}{others}"

@@ -71,6 +71,8 @@ class CausalFacts:
     tokenization : hash of what decides how texts are cut into tokens; None where no tokenizer.json
         says it.
     saved_as : how the weights were quantized when they were saved; None where they were not.
+    own_code : whether code that came with it loads it, so that no model was built to compare its
+        tensors with.
     """
 
     model_type: str
@@ -80,6 +82,7 @@ class CausalFacts:
     tokenizer: str
     tokenization: str | None
     saved_as: str | None = None
+    own_code: bool = False
 
 
 def context_length(config: Any) -> int | None:
@@ -118,12 +121,13 @@ def read_facts(
     if gguf_file is not None:
         return CausalFacts(str(config.model_type), context, vocabulary, None, tokenizer, None)
     _refuse_others(config, path, where)
-    saved_as = saved_quantization(quantization_in(config), path / "config.json", where, once)
     tensors = model_weights_in(path, where, once)
-    _check_positions(tensors, context, path, where)
-    if saved_as is not None:
+    if quantization_in(config) is not None:
         refuse_unscaled(tensors, path, where)
-    if not has_own_code(config, trust_remote_code):
+    saved_as = saved_quantization(quantization_in(config), path / "config.json", where, once)
+    _check_positions(tensors, context, path, where)
+    own_code = has_own_code(config, trust_remote_code)
+    if not own_code:
         model = Described(LOADS, config_hash(path, once), frozenset(tensors.items()), config)
         check_fit(model, path, where, once)
     return CausalFacts(
@@ -134,6 +138,7 @@ def read_facts(
         tokenizer=tokenizer,
         tokenization=tokenization(path, where),
         saved_as=saved_as,
+        own_code=own_code,
     )
 
 

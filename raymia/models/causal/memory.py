@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raymia.models.memory import Memory, bytes_of_tokens, bytes_of_weights, transformer_width
+from raymia.models.memory import (
+    BYTES,
+    Memory,
+    bytes_of_tokens,
+    bytes_of_weights,
+    transformer_width,
+)
 from raymia.util.once import Once
 
 if TYPE_CHECKING:
@@ -15,16 +21,30 @@ HEAD_CHUNK_BYTES = 16 * 2**20
 """Float32 logits held at once; a [batch, length, vocabulary] tensor never exists."""
 
 
-def memory(checkpoint: CausalCheckpoint, tokens: int, once: Once) -> Memory | None:
-    """Estimate what an actor holds; None of a GGUF file, whose headers are not read.
+def memory(checkpoint: CausalCheckpoint, tokens: int, once: Once) -> Memory:
+    """Estimate what an actor holds.
 
     Parameters
     ----------
     tokens : per forward pass.
     """
-    if checkpoint.gguf_file is not None:
-        return None
-    weights = bytes_of_weights(checkpoint.folders, checkpoint.dtype, checkpoint.quantization, once)
-    width = once(transformer_width, Path(checkpoint.path))
+    folders, numbers = checkpoint.folders, 0
+    if checkpoint.gguf_file is None:
+        width = once(transformer_width, Path(checkpoint.path))
+    else:  # transformers unpacks it as it is loaded
+        file, folders = folders[0] / checkpoint.gguf_file, folders[1:]
+        width, numbers = once(_in_gguf, file)
+    weights = bytes_of_weights(folders, checkpoint.dtype, checkpoint.quantization, once)
+    weights += round(numbers * BYTES[checkpoint.dtype])
     working = bytes_of_tokens(tokens, width, checkpoint.dtype)
     return Memory(weights, working + 2 * HEAD_CHUNK_BYTES)
+
+
+def _in_gguf(file: Path) -> tuple[int, int]:
+    """Width of the model in a GGUF file, and how many numbers its tensors have."""
+    from gguf import GGUFReader
+
+    reader = GGUFReader(file)
+    widths = (f for name, f in reader.fields.items() if name.endswith(".embedding_length"))
+    width = next((int(field.parts[field.data[0]][0]) for field in widths), 0)
+    return width, sum(int(tensor.n_elements) for tensor in reader.tensors)

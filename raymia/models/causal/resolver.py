@@ -154,7 +154,8 @@ class CausalCheckpoint(FileCheckpoint):
         size = "" if facts.parameters is None else f", {facts.parameters:,} parameters"
         context = "" if self.context is None else f", context {self.context:,}"
         saved = "" if facts.saved_as is None else f", saved as {facts.saved_as}"
-        return f"{facts.model_type}{size}{saved}{context}"
+        own = ", by code of its own: compared with its weights when it is loaded"
+        return f"{facts.model_type}{size}{saved}{context}{own if facts.own_code else ''}"
 
     def take_fingerprint(self, once: Once) -> str:
         folder = Path(self.path)
@@ -221,8 +222,7 @@ def resolve_causal_lm(
         adapter = once(locate, spec.adapter, None, where=key)
         virtual_tokens = once(_virtual_tokens, adapter, once, where=key)
         once(require, "peft", "adapters", where=key)
-        if spec.gguf_file is None:
-            rows = _fitting(adapter, path, spec.trust_remote_code, once, where=key)
+        rows = _fitting(adapter, path, spec.gguf_file, spec.trust_remote_code, once, where=key)
         tokenizer = tokenizer_files(adapter, once)
         if tokenizer.is_whole and is_another(tokenizer, tokenizer_files(path, once), once):
             own_tokenizer = True
@@ -295,15 +295,20 @@ def _virtual_tokens(path: Path, once: Once, where: str) -> int:
 
 
 def _fitting(
-    adapter: Path, base: Path, trust_remote_code: bool, once: Once, where: str
+    adapter: Path,
+    base: Path,
+    gguf_file: str | None,
+    trust_remote_code: bool,
+    once: Once,
+    where: str,
 ) -> int | None:
     """Refuse an adapter of another base; rows of the embedding that it brings, if any."""
-    config = once(read_causal_config, base, None, trust_remote_code, where=where)
+    config = once(read_causal_config, base, gguf_file, trust_remote_code, where=where)
     if has_own_code(config, trust_remote_code):
         return None
     tensors = weights_in(adapter, where, once, WEIGHTS)
     described = DescribedAdapter(
-        base=Described(LOADS, config_hash(base, once), frozenset(), config),
+        base=_without_weights(base, gguf_file, config, once),
         config_hash=file_hash(adapter / ADAPTER_CONFIG, once),
         tensors=frozenset(tensors.items()),
         folder=adapter,
@@ -317,8 +322,14 @@ def _refuse_unquantizable(
     config = once(read_causal_config, path, gguf_file, trust_remote_code, where=where)
     if has_own_code(config, trust_remote_code):
         return  # seen when it is loaded
-    if not once(is_quantizable, Described(LOADS, config_hash(path, once), frozenset(), config)):
+    if not once(is_quantizable, _without_weights(path, gguf_file, config, once)):
         raise InputError(
             f"{where}: bitsandbytes quantizes no layer of a {config.model_type}, so that the whole "
             "weights would be asked; leave out `quantization`"
         )
+
+
+def _without_weights(path: Path, gguf_file: str | None, config: Any, once: Once) -> Described:
+    """A model as its config describes it, of which no tensor is compared."""
+    content = config_hash(path, once) if gguf_file is None else file_hash(path / gguf_file, once)
+    return Described(LOADS, content, frozenset(), config)

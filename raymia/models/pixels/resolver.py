@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Self
 
 from raymia.models.checkpoint import Capabilities
+from raymia.models.fit import check_fit
 from raymia.models.image_source import (
     CONFIG,
     TRANSFORMERS_WEIGHTS,
     ImageFolder,
     ImageModel,
     check_unquantized,
-    variant_in,
+    describe_part,
 )
 from raymia.models.pixels.loader import PixelLoader
 from raymia.models.source import read_json
@@ -22,6 +23,8 @@ from raymia.spec import PoolSpec
 from raymia.util.errors import InputError
 
 PALETTE = "preprocessor_config.json"
+LOADS = "ImageGPTForCausalImageModeling"
+"""The class of transformers that loads it."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class PixelCheckpoint(ImageModel):
     def resolve(cls, folder: ImageFolder) -> Self:
         check_unquantized(folder, cls.family)
         config = folder.config or {}
-        _, tensors = variant_in(folder.path, TRANSFORMERS_WEIGHTS, folder)
+        described = describe_part(folder.path, LOADS, folder, TRANSFORMERS_WEIGHTS)
+        check_fit(described, folder.path, folder.where, folder.once)
         pixels, vocabulary = int(config["n_positions"]), int(config["vocab_size"])
         side = math.isqrt(pixels)
         if side * side != pixels:
@@ -70,7 +74,7 @@ class PixelCheckpoint(ImageModel):
             quantization=folder.quantization,
             dtype=folder.dtype,
             colors=len(colors),
-            parameters=sum(math.prod(tensor.shape) for tensor in tensors.values()),
+            parameters=sum(math.prod(tensor.shape) for _, tensor in described.tensors),
         )
 
     @property
