@@ -75,6 +75,23 @@ OnEngine = Annotated[
     ),
 ]
 
+
+class Tracker(StrEnum):
+    """Where runs are logged to."""
+
+    MLFLOW = "mlflow"
+    WANDB = "wandb"
+
+
+LogTo = Annotated[
+    Tracker | None,
+    typer.Option(
+        "--log-to",
+        help="also log the numbers, the settings and the report to an experiment tracker, the one "
+        "that its own environment names (MLFLOW_TRACKING_URI, WANDB_MODE); no text or picture",
+    ),
+]
+
 EXIT_FAILED = 1
 EXIT_INCOMPLETE = 3
 EXIT_WRONG_INPUT = 2
@@ -108,6 +125,7 @@ def audit(
     redact: Redact = False,
     plugin: Plugins = None,
     engine: OnEngine = None,
+    log_to: LogTo = None,
 ) -> Any:
     """Run an audit: ask the models for what is missing, score, measure, write the report."""
     from raymia.util.terminal import terminal
@@ -126,8 +144,15 @@ def audit(
     )
     if redact:
         spec = spec.model_copy(update={"report": spec.report.model_copy(update={"redact": True})})
+    if log_to is not None:
+        from raymia.report.trackers import check_tracker, log_run
+
+        check_tracker(log_to.value)
     result = run_audit(spec, console)
     print_result(result, spec.output, console)
+    if log_to is not None:
+        place = log_run(spec.output, log_to.value)
+        console.print(f"logged: {place}", highlight=False, markup=False, soft_wrap=True)
     return result
 
 
@@ -297,16 +322,22 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
     """Print the table, the counts and where the report is."""
     from raymia.records.base import count_reasons
     from raymia.report.table import metrics_table
-    from raymia.results.wording import evidence_lost, neighbor_line, overlap_lines, shift_line
+    from raymia.results.wording import (
+        evidence_lost,
+        neighbor_line,
+        number_of,
+        overlap_lines,
+        shift_line,
+    )
 
     console.print(metrics_table(result, console.width))
     for reason, times in count_reasons(one.reason for one in result.set_aside).items():
         console.print(f"set aside: {times:,} x {reason}", highlight=False, markup=False)
     asked = sum(stage.asked for stage in result.stages)
     console.print(
-        f"asked the models {asked:,} questions in {result.seconds:,.0f} s; "
-        f"{sum(stage.stored for stage in result.stages):,} answers were stored already; "
-        f"set aside: {result.records.set_aside:,} records; "
+        f"asked the models {number_of(asked, 'question')} in {result.seconds:,.0f} s; "
+        f"answers that were stored already: {sum(stage.stored for stage in result.stages):,}; "
+        f"set aside: {number_of(result.records.set_aside, 'record')}; "
         f"{evidence_lost(result)}",
         highlight=False,
     )

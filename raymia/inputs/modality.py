@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from raymia.prepare.recipe import Recipe
     from raymia.questions.base import Question
     from raymia.records.base import RecordSet
+    from raymia.results.extraction import Extraction
     from raymia.results.findings import Findings
     from raymia.results.result import NeighborQuality
     from raymia.scoring.evidence import TargetEvidence
@@ -212,6 +213,12 @@ class Modality(Portable, ABC):
         self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan
     ) -> NeighborQuality | None:
         """How good the neighbors are that were made for a target; None where there are none."""
+        return None
+
+    def extraction(
+        self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan
+    ) -> Extraction | None:
+        """How many records a target writes on word for word; None where it was not let write."""
         return None
 
 

@@ -184,7 +184,8 @@ class SampleQuestion(Question):
         return variants(self.spec.count)
 
     def key_parts(self) -> Mapping[str, Any]:
-        return {"seed": self.seed, **self.spec.model_dump(exclude={"count"})}
+        no_part = {"count", "extracted_words"}
+        return {"seed": self.seed, **self.spec.model_dump(exclude=no_part)}
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
         rows: list[dict[str, Any]] = []

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from raymia.report.listing import Listing
 from raymia.results import wording
 from raymia.results.comparison_result import AttackChange, Difference, RunComparison, TargetChange
 
@@ -18,10 +17,8 @@ LISTED = 30
 
 def print_comparison(comparison: RunComparison, console: Console) -> None:
     """Print what changed: records and settings first, then each target."""
-    for line in _heading(comparison):
-        console.print(line, highlight=False, markup=False)
-    if comparison.settings:
-        console.print(_settings(comparison))
+    for line in (*_heading(comparison), *_settings(comparison)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for target in comparison.targets:
         console.print(Text(target.sentence, style="bold"))
         if target.attacks:
@@ -54,43 +51,41 @@ def _heading(comparison: RunComparison) -> Iterator[str]:
         yield f"caution: {caution}"
 
 
-def _settings(comparison: RunComparison) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in ("what differs", "A", "B"):
-        table.add_column(column, overflow="fold")
+def _settings(comparison: RunComparison) -> Iterator[str]:
+    """What differs, a line each."""
     for change in comparison.settings[:LISTED]:
-        table.add_row(*(Text(text or "-") for text in (change.what, change.a, change.b)))
+        yield f"{change.what}: A has {change.a or 'none'}, B has {change.b or 'none'}"
     rest = len(comparison.settings) - LISTED
     if rest > 0:
-        table.add_row(f"... and {rest} more", "", "")
-    return table
+        yield f"and {rest} more that differ"
 
 
-def _attacks(target: TargetChange, max_fpr: float) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("attack", max_width=23, overflow="fold")
-    rate = f"TPR@{wording.budget(max_fpr)}"
-    for name in ("AUC A, B", "B - A", "p", f"{rate} A, B", "B - A", "p"):
-        table.add_column(name)
-    for entry in target.attacks:
-        table.add_row(Text(entry.attack), *_cells(entry))
-    return table
+def _attacks(target: TargetChange, max_fpr: float) -> Listing:
+    return Listing(
+        ("attack", "", "A", "B", "B - A", "p"),
+        [row for entry in target.attacks for row in _rows(entry, max_fpr)],
+    )
 
 
-def _cells(entry: AttackChange) -> list[Text]:
-    auc, tpr = entry.auc, entry.tpr
+def _rows(entry: AttackChange, max_fpr: float) -> Iterator[tuple[Text, list[Text]]]:
+    """One row for the AUC, and one for the rate."""
+    auc, tpr, name = entry.auc, entry.tpr, Text(entry.attack)
     if auc is None:
-        return [Text("too few records", style="dim"), *[Text("")] * 5]
-    first = [f"{auc.a:.3f} {auc.b:.3f}", f"{auc.value:+.3f} [{auc.low:+.3f}, {auc.high:+.3f}]"]
+        yield name, [Text("too few records", style="dim")]
+        return
+    numbers = ("AUC", f"{auc.a:.3f}", f"{auc.b:.3f}", _interval(auc, 1.0, 3))
+    yield name, [*map(Text, numbers), _p_value(auc)]
+    rate = f"TPR@{wording.budget(max_fpr)}"
     if tpr is None:
-        second = [Text("not resolvable", style="dim"), Text(""), Text("")]
-    else:
-        texts = [
-            f"{100 * tpr.a:.1f} {100 * tpr.b:.1f}",
-            f"{100 * tpr.value:+.1f} [{100 * tpr.low:+.1f}, {100 * tpr.high:+.1f}]",
-        ]
-        second = [*map(Text, texts), _p_value(tpr)]
-    return [*map(Text, first), _p_value(auc), *second]
+        yield Text(), [Text(f"{rate} not resolvable", style="dim")]
+        return
+    numbers = (rate, f"{100 * tpr.a:.1f}", f"{100 * tpr.b:.1f}", _interval(tpr, 100.0, 1))
+    yield Text(), [*map(Text, numbers), _p_value(tpr)]
+
+
+def _interval(found: Difference, unit: float, digits: int) -> str:
+    value, low, high = (f"{unit * x:+.{digits}f}" for x in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
 
 
 def _p_value(difference: Difference) -> Text:

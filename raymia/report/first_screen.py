@@ -9,7 +9,7 @@ from raymia.metrics.summary import AttackMetrics
 from raymia.report.charts import Charts, first_histogram, leaders_chart
 from raymia.report.sections import TargetSection
 from raymia.results import wording
-from raymia.results.chance import Chance
+from raymia.results.chance import Chance, Test
 from raymia.results.curves import AttackCurves
 from raymia.results.ranking import at_budget, estimate_at, held_out_area, held_out_rate
 from raymia.results.result import RunResult
@@ -62,7 +62,7 @@ def first_screen(
     leading = [target for target in targets if target.leading is not None]
     exposed = leading[0] if leading else None
     cards = [
-        Card("Who could be named?", list(_named(exposed))),
+        Card("Who could be named?", list(_named(result, exposed))),
         Card("How sure is that?", list(_sure(result, exposed))),
         Card("Compared with what?", list(_compared(result, exposed))),
         Card("What to do next", list(_next(result, targets))),
@@ -87,7 +87,7 @@ def _drawn(leading: Sequence[TargetSection]) -> list[AttackMetrics]:
     return drawn
 
 
-def _named(exposed: TargetSection | None) -> Iterator[str]:
+def _named(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:
     attack = None if exposed is None else exposed.leading
     if exposed is None or attack is None:
         yield "Nothing was measured."
@@ -100,8 +100,9 @@ def _named(exposed: TargetSection | None) -> Iterator[str]:
     rate = None if at is None else held_out_rate(attack, at.max_fpr)
     if at is None or rate is None:
         yield (
-            f"With {wording.number_of(attack.n_non_members, 'non-member')}, no share of members "
-            "at few false accusations can be told."
+            "How many members are named at few false accusations could not be measured on "
+            f"{wording.number_of(attack.n_members, 'member')} and "
+            f"{wording.number_of(attack.n_non_members, 'non-member')}."
         )
         return
     named = f"{attack.attack} names {wording.percent(rate.value)} of the members"
@@ -117,7 +118,11 @@ def _named(exposed: TargetSection | None) -> Iterator[str]:
             f"It wrongly accuses {wording.count(fpr.hits)} of "
             f"{wording.number_of(fpr.of, 'non-member')}."
         )
-    if finding == "no_leak_found":
+    tests = Chance.of(result).tests(attack)
+    of_rate = [test for test in tests if test.of == "rate" and test.max_fpr == at.max_fpr]
+    if not of_rate:
+        yield "Whether that is more than chance explains could not be tested."
+    elif not of_rate[0].shows:
         yield "That is no more than chance explains."
 
 
@@ -139,8 +144,9 @@ def _sure(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:
         shown = chance.shown(attack, exposed.ranking.fpr)
         if shown:
             yield (
-                f"The chance that guessing does as well is {_chance(shown[0].p_value)}. The limit "
-                f"was {_chance(shown[0].error)}, because {_tried(result)} tried."
+                f"The chance that guessing reaches {_reached(shown[0])} is "
+                f"{_chance(shown[0].p_value)}. The limit was {_chance(shown[0].error)}, because "
+                f"{_tried(chance)} tried."
             )
     elif exposed.finding == "no_leak_found":
         yield from power_lines(chance, exposed.ranking.fpr)
@@ -150,9 +156,16 @@ def _chance(p: float) -> str:
     return f"{p:.1e}" if p < 0.001 else f"{p:.4f}".rstrip("0")
 
 
-def _tried(result: RunResult) -> str:
-    tried = sum(isinstance(entry, AttackMetrics) for entry in result.metrics)
-    return "one attack was" if tried == 1 else f"{wording.count(tried)} measurements were"
+def _reached(test: Test) -> str:
+    if test.max_fpr is not None:
+        return f"such a rate at {wording.budget(test.max_fpr)} false accusations"
+    return "such an AUC" if test.of == "area" else "as many members above all non-members"
+
+
+def _tried(chance: Chance) -> str:
+    if chance.tried == 1:
+        return "one attack was"
+    return f"{wording.count(chance.tried)} attacks, over all checkpoints, were"
 
 
 def _compared(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:

@@ -22,6 +22,7 @@ from raymia.report.sections import (
     contents,
     drawn_series,
     group_sections,
+    groups_overlaid,
     most_exposed,
     resolved,
     shown_claims,
@@ -75,7 +76,8 @@ def render(result: RunResult, curves: Sequence[AttackCurves], sweep: str | None 
         "first": first,
         "finding_titles": TITLES,
         "targets": targets,
-        "by_groups": group_sections(by_groups(result)),
+        "by_groups": group_sections(by_groups(result), curves, charts),
+        "groups_roc": groups_overlaid(by_groups(result), curves, charts),
         "series": drawn_series(result, targets, charts),
         "overview_budgets": list(
             dict.fromkeys(fpr for target in targets for fpr in resolved(target.ranking))
@@ -169,6 +171,7 @@ def _environment() -> jinja2.Environment:
         "count": wording.count,
         "chosen_on": wording.chosen_on,
         "dataset_inference": wording.dataset_inference,
+        "extraction": wording.extraction,
         "duration": wording.duration,
         "evidence_lost": wording.evidence_lost,
         "epsilon_method": wording.epsilon_method,

@@ -11,6 +11,7 @@ from raymia.report.charts import (
     MANY_TARGETS,
     Charts,
     histogram_chart,
+    leaders_chart,
     loss_chart,
     roc_chart,
     steps_chart,
@@ -133,9 +134,30 @@ def target_sections(
     return sections
 
 
-def group_sections(rankings: Sequence[TargetRanking]) -> list[TargetSection]:
-    """Sections of groups of records: numbers alone."""
-    return [TargetSection(name=ranking.target, ranking=ranking) for ranking in rankings]
+def group_sections(
+    rankings: Sequence[TargetRanking], curves: Sequence[AttackCurves], charts: Charts
+) -> list[TargetSection]:
+    """Sections of groups of records: numbers, and of a single checkpoint the curves."""
+    alone = len(rankings) == 1
+    sections = []
+    for ranking in rankings:
+        own = [entry for entry in curves if entry.target == ranking.target]
+        leader = next(iter(ranking.measured), None)
+        drawn = roc_chart(ranking, own, leader, many=False) if alone else None
+        sections.append(TargetSection(ranking.target, ranking, roc=charts.add(drawn)))
+    return sections
+
+
+def groups_overlaid(
+    rankings: Sequence[TargetRanking], curves: Sequence[AttackCurves], charts: Charts
+) -> int | None:
+    """The groups of several checkpoints on one ROC, each by the attack that leads on them; None
+    where there is one checkpoint or nothing to draw."""
+    measured = [ranking for ranking in rankings if ranking.measured]
+    if len(rankings) == 1:
+        return None
+    leaders = [r.measured[0].model_copy(update={"target": r.target}) for r in measured]
+    return charts.add(leaders_chart(leaders, curves))
 
 
 def resolved(ranking: TargetRanking) -> list[float]:
@@ -184,6 +206,7 @@ def contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("series", "Over training", bool(context["series"])),
         ("attacks", "Attacks" if one else "Checkpoints", bool(targets)),
         ("groups", "Groups", bool(context["by_groups"])),
+        ("extraction", "Extraction", bool(run.extractions)),
         ("sets", "Whole sets", bool(run.dataset_inference)),
         ("shift", "Comparability", True),
         ("cost", "Strength against cost", context["cost_chart"] is not None),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from raymia.report.listing import Listing
 from raymia.report.sweep_wording import (
     figure,
     halves_text,
@@ -23,27 +23,21 @@ def winners_table(result: SweepResult) -> RenderableType:
     """The best setting of each attack, by target."""
     parts: list[RenderableType] = []
     for target in dict.fromkeys(winner.target for winner in result.winners):
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-        table.add_column("attack", overflow="fold")
-        table.add_column("best setting", overflow="fold")
-        table.add_column("of", justify="right")
-        table.add_column("chosen on", min_width=20)
-        table.add_column("judged on", min_width=20)
-        table.add_column("optimism", justify="right")
+        rows: list[tuple[Text, list[Text]]] = []
         notes = []
         for winner in (w for w in result.winners if w.target == target):
-            table.add_row(
-                Text(winner.label),
-                Text(setting_text(winner.parameters, winner.queries)),
+            numbers = (
                 f"{winner.tried:,}",
-                Text(figure(winner.objective("calibration", result), result.objective)),
-                Text(
-                    figure(winner.objective("evaluation", result), result.objective), style="bold"
-                ),
+                figure(winner.objective("calibration", result), result.objective),
+                figure(winner.objective("evaluation", result), result.objective),
                 optimism_text(winner, result),
             )
+            rows.append((Text(winner.label), [*map(Text, numbers)]))
+            best = setting_text(winner.parameters, winner.queries)
+            notes.append(Text(f"best setting of {winner.label}: {best}"))
             if text := held_out_text(winner, result):
                 notes.append(Text(f"{winner.label}: {text}", style="dim"))
+        table = Listing(("attack", "tried", "chosen on", "judged on", "optimism"), rows)
         parts += [
             Text.assemble((target, "bold"), (f"  {objective_name(result.objective)}", "dim")),
             table,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from raymia.metrics.summary import AttackMetrics, Estimate
 from raymia.report.alike import gate_rows
+from raymia.report.listing import GAP, Listing
 from raymia.results import wording
 from raymia.results.privacy import broken, claim_lines
 from raymia.results.ranking import TargetRanking, by_groups, estimate_at, few_allowed, rank
@@ -21,47 +22,42 @@ NUMBER_WIDTH = 17
 ATTACK_WIDTH = 23
 
 
-def metrics_table(result: RunResult, width: int = 100) -> Table:
+def metrics_table(result: RunResult, width: int = 100) -> Group:
     """Lay out the verdict and the metrics of a run for a terminal ``width`` columns wide.
 
     The attacks and AUC are always shown, and as many budgets as there is room for.
 
     Returns
     -------
-    rich.table.Table
+    rich.console.Group
         The verdict, then one block for each target: attacks best first, each number with its
         interval, and what could not be resolved or measured. True positive rates are in percent.
     """
-    blocks = Table.grid()
-    for line in broken(result.privacy):
-        blocks.add_row(Text(line, style="bold red"))
-    blocks.add_row(Text(verdict_of(result).sentence, style="bold"))
-    for line in claim_lines(result.privacy):
-        blocks.add_row(Text(line))
-    blocks.add_row("")
+    blocks: list[RenderableType] = [Text(line, style="bold red") for line in broken(result.privacy)]
+    blocks.append(Text(verdict_of(result).sentence, style="bold"))
+    blocks += map(Text, claim_lines(result.privacy))
+    blocks.append("")
     for ranking in [*rank(result.metrics), *by_groups(result)]:
-        blocks.add_row(_heading(ranking))
+        blocks.append(_heading(ranking))
         if ranking.measured:
-            blocks.add_row(_ranked(ranking, width))
-        for note in _notes(ranking):
-            blocks.add_row(note)
-        blocks.add_row("")
-    for test in result.dataset_inference:
-        blocks.add_row(Text(wording.dataset_inference(test), style="dim"))
-    return blocks
+            blocks.append(_ranked(ranking, width))
+        blocks += [*_notes(ranking), ""]
+    blocks += [Text(f"{wording.extraction(one)}.") for one in result.extractions]
+    blocks += [Text(wording.dataset_inference(t), style="dim") for t in result.dataset_inference]
+    return Group(*blocks)
 
 
-def gate_table(result: RunResult) -> Table:
-    """Lay out what the release gate decided; targets of which the same is said share a row."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in ("gate", "condition", "target", "why"):
-        table.add_column(column, overflow="fold")
+def gate_table(result: RunResult) -> Group:
+    """Lay out what the release gate decided: each outcome with its condition and the targets that
+    it is the same of, and under it why."""
+    lines: list[RenderableType] = []
     for row in gate_rows(result.gate):
-        status = Text(row.status.replace("_", " "))
         colors = {"passed": "green", "undecided": "bold yellow"}
-        status.stylize(colors.get(row.status, "bold red"))
-        table.add_row(status, *map(Text, (row.condition, ", ".join(row.targets), row.reason)))
-    return table
+        status = (row.status.replace("_", " "), colors.get(row.status, "bold red"))
+        targets = "" if row.targets == ("*",) else f" on {', '.join(row.targets)}"
+        lines.append(Text.assemble(status, f": {row.condition}{targets}"))
+        lines.append(Padding(Text(row.reason, style="dim"), (0, 0, 0, 4)))
+    return Group(*lines)
 
 
 def _heading(ranking: TargetRanking) -> Text:
@@ -73,22 +69,22 @@ def _heading(ranking: TargetRanking) -> Text:
     return heading
 
 
-def _ranked(ranking: TargetRanking, width: int) -> Table:
-    room = (width - ATTACK_WIDTH - NUMBER_WIDTH - 5) // (NUMBER_WIDTH + 1)
+def _ranked(ranking: TargetRanking, width: int) -> Listing:
+    room = (width - ATTACK_WIDTH - NUMBER_WIDTH - 5) // (NUMBER_WIDTH + GAP)
     fprs = _columns(ranking, min(MAX_FPRS, max(0, room)))
-    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("attack", width=ATTACK_WIDTH, overflow="fold")
-    table.add_column("AUC", width=NUMBER_WIDTH + 3, no_wrap=True)
-    for fpr in fprs:
-        table.add_column(f"TPR@{wording.budget(fpr)} FPR", width=NUMBER_WIDTH)
-    for attack in ranking.measured:
-        area = attack.auc
-        table.add_row(
-            Text(attack.attack),
-            _number(f"{area.value:.3f}", wording.unit_interval(area)),
-            *(_rate(attack, fpr, best=fpr == ranking.fpr) for fpr in fprs),
-        )
-    return table
+    return Listing(
+        ("attack", "AUC", *(f"TPR@{wording.budget(fpr)} FPR" for fpr in fprs)),
+        [
+            (
+                Text(attack.attack),
+                (
+                    _number(f"{attack.auc.value:.3f}", wording.unit_interval(attack.auc)),
+                    *(_rate(attack, fpr, best=fpr == ranking.fpr) for fpr in fprs),
+                ),
+            )
+            for attack in ranking.measured
+        ],
+    )
 
 
 def _columns(ranking: TargetRanking, max_columns: int) -> list[float]:
@@ -134,8 +130,10 @@ def _notes(ranking: TargetRanking) -> list[Text]:
         if attack.below_chance:
             said.setdefault(f"{wording.BELOW_CHANCE}.", []).append(attack.attack)
         if attack.n_unscored:
-            lack = f"{attack.n_unscored:,} records have no score and are left out."
-            said.setdefault(lack, []).append(attack.attack)
+            lack = wording.number_of(attack.n_unscored, "record")
+            one = attack.n_unscored == 1
+            left_out = "has no score and is" if one else "have no score and are"
+            said.setdefault(f"{lack} {left_out} left out.", []).append(attack.attack)
     for entry in ranking.not_measured:
         said.setdefault(f"not measured, {entry.reason}.", []).append(entry.attack)
     notes += [f"{listed(attacks)}: {what}" for what, attacks in said.items()]

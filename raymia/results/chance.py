@@ -59,6 +59,8 @@ class Chance:
     error : of all tests of one attack together.
     shares : how many independent members, and non-members, there seem to be, as shares of all:
         below 1 where some are nearly copies of others and are in no groups.
+    by_groups : whether the units are groups.
+    tried : attacks on checkpoints that the error is divided among.
     """
 
     combined: set[str]
@@ -66,6 +68,8 @@ class Chance:
     units: Units
     error: float
     shares: tuple[float, float] = (1.0, 1.0)
+    by_groups: bool = False
+    tried: int = 1
 
     @classmethod
     def of(cls, result: RunResult) -> Chance:
@@ -80,6 +84,8 @@ class Chance:
             units_of(result),
             ERROR_RATE / max(1, tried),
             _independent(result),
+            result.split_by_group,
+            tried,
         )
 
     def unit(self, attack: AttackMetrics) -> AttackMetrics | None:

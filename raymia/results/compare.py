@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +21,7 @@ from raymia.metrics.delong import auc_difference, placements
 from raymia.metrics.paired import rate_difference
 from raymia.metrics.roc import BoolArray, FloatArray
 from raymia.metrics.summary import MIN_PER_CLASS
-from raymia.results import wording
+from raymia.results.changes import finding_of, least_changed, sentence_of
 from raymia.results.comparison_result import (
     AttackChange,
     Change,
@@ -35,9 +34,9 @@ from raymia.results.comparison_result import (
 )
 from raymia.results.ranking import USUAL_FPR
 from raymia.results.runs import StoredRun
+from raymia.results.settings import by_path
 from raymia.util.errors import InputError
 
-LEVEL = 0.05
 CONFIDENCE = 0.95
 LISTED = 20
 """Ids of records that are named, of each kind of change."""
@@ -285,81 +284,26 @@ def _target_change(
 ) -> TargetChange:
     here = [attack for target, attack in a.scored if target == pair[0]]
     there = [attack for target, attack in b.scored if target == pair[1]]
-    attacks = sorted(attacks, key=_least_changed)
-    finding = _finding(attacks)
+    attacks = sorted(attacks, key=least_changed)
+    shifted = any(_is_shifted(run) for run in (a, b))
+    finding: Finding = "not_comparable" if shifted else finding_of(attacks)
     return TargetChange(
         a=pair[0],
         b=pair[1],
         finding=finding,
-        sentence=_sentence(pair, finding, attacks),
+        sentence=sentence_of(pair, finding, attacks, shifted),
         attacks=attacks,
         added=[attack for attack in there if attack not in here],
         removed=[attack for attack in here if attack not in there],
     )
 
 
-def _differences(entry: AttackChange) -> list[Difference]:
-    return [found for found in (entry.auc, entry.tpr) if found is not None]
-
-
-def _is_shown(entry: AttackChange) -> bool:
-    return any(found.p_holm <= LEVEL for found in _differences(entry))
-
-
-def _least_changed(entry: AttackChange) -> tuple[bool, bool, float]:
-    """A key by which attacks that changed come first, and of them those whose AUC changed most."""
-    auc = entry.auc
-    return not _is_shown(entry), auc is None, 0.0 if auc is None else -abs(auc.value)
-
-
-def _finding(attacks: Sequence[AttackChange]) -> Finding:
-    found = [difference for entry in attacks for difference in _differences(entry)]
-    if not found:
-        return "not_comparable"
-    signs = {difference.value > 0 for difference in found if difference.p_holm <= LEVEL}
-    if len(signs) == 2:
-        return "mixed"
-    if not signs:
-        return "no_change_shown"
-    return "leaks_more" if signs.pop() else "leaks_less"
-
-
-def _sentence(pair: tuple[str, str], finding: Finding, attacks: Sequence[AttackChange]) -> str:
-    name = pair[1] if pair[0] == pair[1] else f"{pair[1]} ({pair[0]} in the first run)"
-    if finding == "not_comparable":
-        return (
-            f"{name}: cannot be compared: no attack has scores of two members and two non-members "
-            "in both runs"
-        )
-    compared = [entry for entry in attacks if entry.auc is not None]
-    changed = sum(map(_is_shown, compared))
-    what = {
-        "leaks_more": "leaks more in the second run",
-        "leaks_less": "leaks less in the second run",
-        "mixed": "some attacks find more in the second run, and others less",
-        "no_change_shown": "no change is shown",
-    }[finding]
-    counted = f"{changed} of {wording.number_of(len(compared), 'attack')} changed"
-    return f"{name}: {what}: {counted}; {_numbers(compared[0])}"
-
-
-def _numbers(entry: AttackChange) -> str:
-    auc, tpr = entry.auc, entry.tpr
-    assert auc is not None
-    rate = (
-        ""
-        if tpr is None
-        else f", TPR at {wording.budget(USUAL_FPR)} FPR {wording.percent(tpr.a)} to "
-        f"{wording.percent(tpr.b)}"
-    )
-    return (
-        f"most of all {entry.attack}: AUC {auc.a:.3f} to {auc.b:.3f} "
-        f"({auc.value:+.3f} [{auc.low:+.3f}, {auc.high:+.3f}]){rate}"
-    )
+def _is_shifted(run: StoredRun) -> bool:
+    return run.result.shift is not None and run.result.shift.level == "stop"
 
 
 def _settings(a: StoredRun, b: StoredRun, pairs: Sequence[tuple[str, str]]) -> Iterator[Change]:
-    first, second = (_flat(yaml.safe_load(run.result.audit_yaml)) for run in (a, b))
+    first, second = (by_path(yaml.safe_load(run.result.audit_yaml)) for run in (a, b))
     for old, new in pairs:  # what is compared has one path, whatever its name was
         if old != new:
             moved = {key: key.replace(f"targets[{old}]", f"targets[{new}]", 1) for key in first}
@@ -372,26 +316,11 @@ def _settings(a: StoredRun, b: StoredRun, pairs: Sequence[tuple[str, str]]) -> I
             yield Change(what=what, a=first.get(what), b=second.get(what))
 
 
-def _flat(value: Any, path: str = "") -> dict[str, str]:
-    """The values of nested mappings by their paths; entries of a list by their name or place."""
-    if isinstance(value, dict) and value:
-        pairs = {f"{path}.{key}" if path else str(key): item for key, item in value.items()}
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        names = [item.get("name") if isinstance(item, dict) else None for item in value]
-        pairs = {
-            f"{path}[{number if name is None else name}]": item
-            for number, (name, item) in enumerate(zip(names, value, strict=True))
-        }
-    else:
-        return {} if value is None or not path else {path: str(value)}
-    return {key: text for place, item in pairs.items() for key, text in _flat(item, place).items()}
-
-
 def _cautions(a: StoredRun, b: StoredRun, records: RecordChanges) -> Iterator[str]:
     for run in (a, b):
         if not run.result.complete:
             yield f"{run.folder}: the run is incomplete; records without scores are left out"
-        if run.result.shift is not None and run.result.shift.level == "stop":
+        if _is_shifted(run):
             yield (
                 f"{run.folder}: members and non-members differ without any model, so that its "
                 "numbers are not the model's, and neither are differences"

@@ -20,9 +20,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from raymia.metrics.intervals import lower_limit, upper_limit
 from raymia.metrics.summary import AttackMetrics, Metrics
 from raymia.results import wording
-from raymia.results.gate_figures import Figure, Levels, figure_of
+from raymia.results.gate_figures import TOO_MANY, Figure, Levels, figure_of
 from raymia.results.gate_result import GateOutcome, GateStatus
 from raymia.results.result import RunResult
 from raymia.results.verdict import verdict_of
@@ -120,8 +121,8 @@ def _outcomes(condition: Condition, result: RunResult, error_rate: float) -> Ite
         yield _on_counts(condition, result)
         return
     entries = result.metrics
-    by_group = condition.by_group or result.split_by_group
-    if by_group and condition.is_of_attacks:
+    by_group = _is_of_groups(condition, result)
+    if by_group:
         entries = result.group_metrics
     failed = [target.name for target in result.failed]
     named = dict.fromkeys([*(entry.target for entry in result.metrics), *failed])
@@ -140,16 +141,33 @@ def _outcomes(condition: Condition, result: RunResult, error_rate: float) -> Ite
     )
     for target, found in matched.items():
         status, reason = _decide(condition, target, found, levels, result)
-        if by_group and condition.is_of_attacks and status != "not_evaluated":
+        if by_group and status != "not_evaluated":
             reason = f"by group, {reason}"
         yield GateOutcome(condition=condition.text, target=target, status=status, reason=reason)
 
 
+def _is_of_groups(condition: Condition, result: RunResult) -> bool:
+    return condition.is_of_attacks and (condition.by_group or result.split_by_group)
+
+
 def _on_counts(condition: Condition, result: RunResult) -> GateOutcome:
+    """Records without a score say nothing of a model, so of the checkpoint with the fewest counts
+    the attack that scored most."""
     number = getattr(result.records, condition.metric)
-    what = wording.number_of(number, condition.metric.removesuffix("s").replace("_", "-"))
-    met = condition.is_met(number)
-    reason = f"there are {what}, {'fewer than' if met else 'at least'} {condition.limit:,.0f}"
+    scored: dict[str, int] = {}
+    for entry in result.metrics:
+        most = max(scored.get(entry.target, 0), getattr(entry, f"n_{condition.metric}"))
+        scored[entry.target] = most
+    fewest = min(scored.values(), default=number)
+    kind = condition.metric.removesuffix("s").replace("_", "-")
+    what = f"there are {wording.number_of(number, kind)}"
+    if fewest < number:
+        where = min(scored, key=lambda target: scored[target])
+        what = (
+            f"{wording.number_of(fewest, kind)} of {wording.count(number)} have a score on {where}"
+        )
+    met = condition.is_met(fewest)
+    reason = f"{what}, {'fewer than' if met else 'at least'} {condition.limit:,.0f}"
     status: GateStatus = "failed" if met else "passed"
     return GateOutcome(condition=condition.text, target="*", status=status, reason=reason)
 
@@ -166,6 +184,8 @@ def _decide(
         return "not_evaluated", "; ".join(why_not)
     if condition.metric == "verdict":
         return _on_verdict(condition, target, result)
+    if condition.metric == "extraction":
+        return _on_extraction(condition, target, result, levels.high)
     if condition.metric == "epsilon":
         levels = Levels(levels.high, levels.high)
     blind = _explained_by_guesses(result)
@@ -191,7 +211,9 @@ def _decide(
         return "not_evaluated", "; ".join(_why_lacking(lacking))
     open_ = [f for f in figures if f.high is None or condition.is_met(f.high)]
     if open_:
-        return "undecided", _undecided(condition, open_, figures, levels)
+        return "undecided", _undecided(
+            condition, open_, figures, levels, _is_of_groups(condition, result)
+        )
     highest = max(figures, key=lambda figure: figure.high or 0.0)
     most = f", the highest of {len(figures)} attacks" if figures[1:] else ""
     relation = "below" if condition.or_equal else "not above"
@@ -236,23 +258,36 @@ def _others(such: Sequence[Figure], figures: Sequence[Figure]) -> str:
 
 
 def _undecided(
-    condition: Condition, open_: Sequence[Figure], figures: Sequence[Figure], levels: Levels
+    condition: Condition,
+    open_: Sequence[Figure],
+    figures: Sequence[Figure],
+    levels: Levels,
+    by_group: bool,
 ) -> str:
     """Why it is neither, and how many records would decide it."""
     worst = max(open_, key=lambda figure: 2.0 if figure.high is None else figure.high)
     others = _others(open_, figures)
     if worst.state == "unlimited":
         return f"{worst.text}{others}"
+    if worst.high is None:
+        return f"{worst.text}: nothing that was measured gives it an upper limit{others}"
+    if worst.low is None:
+        return (
+            f"{worst.text}: the upper limit, {worst.high:.3f}, is above {condition.limit:g}, and "
+            f"no lower limit that counts is{others}"
+        )
     more = worst.records_needed(condition.limit, condition.max_fpr, levels)
+    records = "groups of members and as many of" if by_group else "members and as many"
     needed = (
-        "; no number of records decides it while the figure is that near"
+        f"more than {TOO_MANY:,} times as many records would be needed while the figure is that "
+        "near"
         if more is None
-        else f"; about {wording.count(more)} members and as many non-members would decide it if "
-        "the figure stays"
+        else f"about {wording.count(more)} {records} non-members would decide it if the figure "
+        "stays"
     )
     return (
         f"{worst.text}: {condition.limit:g} lies between the lower limit and the upper one"
-        f"{_corrected(levels)}{others}{needed}"
+        f"{_corrected(levels)}{others}; {needed}"
     )
 
 
@@ -264,6 +299,27 @@ def _on_verdict(condition: Condition, target: str, result: RunResult) -> tuple[G
     if found == "no_leak_found":
         return "passed", "no leak was found"
     return "not_evaluated", f"the verdict is {(found or 'none').replace('_', ' ')}"
+
+
+def _on_extraction(
+    condition: Condition, target: str, result: RunResult, error: float
+) -> tuple[GateStatus, str]:
+    """By limits of the share of members that hold for all checkpoints together."""
+    found = {one.target: one for one in result.extractions}.get(target)
+    if found is None:
+        return "not_evaluated", "the checkpoint was not let write; run the attack `samia` on it"
+    share = found.members
+    if share is None:
+        return "not_evaluated", f"no member that was sampled goes on for {found.words} words"
+    if result.split_by_group:
+        why = "groups were split, and extraction counts records, which are not independent"
+        return "not_evaluated", why
+    low = float(lower_limit(share.hits, share.of, 1.0 - error))
+    high = float(upper_limit(share.hits, share.of, 1.0 - error))
+    said = f"{wording.extraction(found)}; the share of members is between {low:.3f} and {high:.3f}"
+    if condition.is_met(low):
+        return "failed", said
+    return ("undecided" if condition.is_met(high) else "passed"), said
 
 
 def _why_nothing_counts(

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 from raymia.results.gate_result import GateOutcome
 from raymia.results.result import RunResult
+from raymia.spec.conditions import COUNTS, parse_condition
 
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot hold, not even escaped."""
@@ -24,9 +25,10 @@ def junit_xml(result: RunResult) -> bytes:
     """Write the outcomes of a gate as JUnit XML.
 
     Each condition on each target is a test case. One that is met is a ``failure`` of the type
-    ``leak``; one that is undecided is a ``failure`` of the type ``undecided``, or ``skipped`` where
-    undecided conditions do not close the gate; one that could not be evaluated is an ``error``. So
-    a build fails where the gate is closed, and says by which.
+    ``leak``, or ``too few records`` where it is on their number. One that is undecided is a
+    ``failure`` of the type ``undecided``, or ``skipped`` where undecided conditions do not close
+    the gate. One that could not be evaluated is an ``error``. So a build fails where the gate is
+    closed, and says by which.
     """
     skips = result.undecided == "pass"
     undecided = sum(outcome.status == "undecided" for outcome in result.gate)
@@ -70,6 +72,8 @@ def _add_case(suite: ElementTree.Element, outcome: GateOutcome, name: str, skips
         ElementTree.SubElement(case, "skipped", {"message": _text(f"undecided: {outcome.reason}")})
         return
     tag, kind = PROBLEMS[outcome.status]
+    if outcome.status == "failed" and parse_condition(outcome.condition).metric in COUNTS:
+        kind = "too few records"
     problem = ElementTree.SubElement(case, tag, {"type": kind, "message": _text(outcome.reason)})
     problem.text = _text(f"{outcome.target}: {outcome.condition}\n{outcome.reason}")
 

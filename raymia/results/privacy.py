@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from raymia.metrics.summary import AttackMetrics
 from raymia.results.gate import ERROR_RATE, evaluate
 from raymia.results.gate_result import GateStatus, PrivacyClaim
 from raymia.results.result import RunResult
@@ -41,16 +42,34 @@ def claims_of(spec: AuditSpec, result: RunResult) -> list[PrivacyClaim]:
             limit=claim.epsilon,
         )
         (outcome,) = evaluate([condition], result, ERROR_RATE / len(claimed))
+        status, reason = outcome.status, outcome.reason
+        smallest = min(_deltas(result, name), default=claim.delta)
+        if smallest < claim.delta and status != "not_evaluated":
+            status, reason = (
+                "not_evaluated",
+                (
+                    f"the bounds of epsilon are for a delta of {smallest:g}, which is smaller; "
+                    f"write `metrics: {{delta: {claim.delta:g}}}` and audit again"
+                ),
+            )
         found.append(
             PrivacyClaim(
                 target=name,
                 epsilon=claim.epsilon,
                 delta=claim.delta,
-                status=outcome.status,
-                reason=outcome.reason,
+                status=status,
+                reason=reason,
             )
         )
     return found
+
+
+def _deltas(result: RunResult, target: str) -> Iterator[float]:
+    """The deltas that a target's bounds are for: one of a smaller delta than a claim's is no bound
+    of what is claimed."""
+    for entry in result.metrics:
+        if isinstance(entry, AttackMetrics) and entry.target == target:
+            yield from (bound.delta for bound in entry.epsilon)
 
 
 def broken(claims: Iterable[PrivacyClaim]) -> list[str]:

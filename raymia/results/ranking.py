@@ -133,10 +133,15 @@ def labels_where(result: RunResult, holds: Callable[[AttackCard], bool]) -> set[
     return {label for card in cards for label in card.labels or [card.name]}
 
 
+def of_groups_of(target: str) -> str:
+    """What headings and curves call the groups of records that a target was measured on."""
+    return f"{target}, by group"
+
+
 def by_groups(result: RunResult) -> list[TargetRanking]:
     """Rank the attacks over groups of records, under headings of their own."""
     return [
-        replace(ranking, target=f"{ranking.target}, by group")
+        replace(ranking, target=of_groups_of(ranking.target))
         for ranking in rank(result.group_metrics)
     ]
 

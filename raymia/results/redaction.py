@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -35,6 +36,19 @@ def without_content(result: RunResult, *, texts: bool, pictures: bool) -> RunRes
     if not pictures and result.image_examples:
         bare["image_examples"] = [_without_picture(example) for example in result.image_examples]
     return result.model_copy(update={**bare, "content_left_out": True}) if bare else result
+
+
+def without_quotes(result: RunResult) -> RunResult:
+    """Leave out of reasons and problems what came from records, which they may quote."""
+
+    def cut(entries: Iterable[Any]) -> list[Any]:
+        return [one.model_copy(update={"reason": one.reason.partition(CAME)[0]}) for one in entries]
+
+    lists = {
+        name: cut(getattr(result, name)) for name in ("set_aside", "dropped", "failed", "gate")
+    }
+    problems = [problem.partition(CAME)[0] for problem in result.problems]
+    return result.model_copy(update={**lists, "problems": problems})
 
 
 def redact(result: RunResult, disguise: Disguise) -> RunResult:

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import CandidateClaims, Comparison, Metrics, Result
+from raymia.results.extraction import Extraction
 from raymia.results.gate_result import GateOutcome, PrivacyClaim
 from raymia.results.image_result import ImageExample, MeanFluctuation, PerturbationChoice
 from raymia.results.text_result import TextExample
@@ -184,6 +185,9 @@ class RunResult(Result):
     )
     claims: list[CandidateClaims] = Field(
         default=[], description="what may be claimed of candidates, for each target and attack"
+    )
+    extractions: list[Extraction] = Field(
+        default=[], description="records that targets write on word for word; none without samples"
     )
     dataset_inference: list[DatasetInference] = Field(
         default=[], description="tests of whole sets of records against the non-members"

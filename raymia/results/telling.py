@@ -13,6 +13,7 @@ from raymia.results.ranking import (
     at_budget,
     estimate_at,
     held_out_area,
+    labels_where,
 )
 from raymia.results.result import RunResult
 
@@ -35,34 +36,58 @@ def untested(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
     )
 
 
+def nothing_measured(result: RunResult) -> str:
+    """Say of a run without a number that can be judged what it lacks."""
+    on = wording.audited(result.records)
+    if any(isinstance(entry, AttackMetrics) for entry in result.metrics):
+        return f"No attack could be tested on {on}, because groups with a score are too few."
+    if wording.has_no_scores(result):
+        return f"Nothing could be measured on {on}: no member and no non-member has a score."
+    return f"Nothing could be measured on {on}; the scores are kept."
+
+
 def not_ruled_out(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
     """The largest of the upper limits: the strongest of the attacks is below it as surely as the
-    limit of that one attack is above it."""
+    limit of that one attack is above it. An AUC below 0.5 tells as much as one above."""
     units = [units_of(result).get((m.target, m.attack)) for r in rankings for m in r.measured]
+    known = [unit for unit in units if unit is not None]
     highest = max((1.0 if unit is None else unit.auc.high for unit in units), default=1.0)
-    text = f"Not ruled out: an AUC of up to {max(0.5, highest):.2f} (0.5 is guessing)"
+    lowest = min((unit.auc.low for unit in known if not _is_fitted(unit, result)), default=0.5)
+    text = f"Not ruled out: an AUC of up to {max(0.5, highest):.2f}"
+    if 1.0 - lowest > highest:
+        text += f", or down to {lowest:.2f}"
+    text += " (0.5 is guessing)"
     fprs = {ranking.fpr for ranking in rankings if ranking.measured}
-    fpr = fprs.pop() if len(fprs) == 1 else None
+    # At the largest of the budgets: not all are resolved everywhere.
+    fpr = max((f for f in fprs if f is not None), default=None)
     rates = [None if unit is None or fpr is None else estimate_at(unit, fpr) for unit in units]
     if fpr is None or any(rate is None for rate in rates):
-        return f"{text}; rates at few false positives cannot be bounded with so few."
+        return f"{text}; rates at few false positives could not be bounded."
     most = max(rate.high for rate in rates if rate is not None)
     named = "groups" if result.split_by_group else "members"
     return f"{text} and {wording.percent(most)} of the {named} named at {wording.budget(fpr)} FPR."
 
 
-def what_it_does(attack: AttackMetrics, test: Test, fpr: float | None) -> str:
+def what_it_does(
+    attack: AttackMetrics, test: Test, fpr: float | None, unit: AttackMetrics | None = None
+) -> str:
     """Say in one or two sentences what a leaking attack does, by the test that shows it.
 
     Parameters
     ----------
     fpr : the budget that attacks are ranked by.
+    unit : the attack as it was tested, of groups where groups were split; default: of records.
     """
-    area = held_out_area(attack)
+    area = _area_to_tell(attack)
     overall = f" AUC {area.value:.3f} {wording.unit_interval(area)}."
     if test.of == "rate" and test.max_fpr is not None:
         at = at_budget(attack, test.max_fpr)
-        if at is not None and at.held_out is not None:
+        # A half may by bad luck show less than guessing does of what all records show.
+        if (
+            at is not None
+            and at.held_out is not None
+            and (at.held_out.tpr.value > at.held_out.fpr.value)
+        ):
             named, accused = at.held_out.tpr, at.held_out.fpr
             return (
                 f"{attack.attack} names {wording.count(named.hits)} of "
@@ -74,14 +99,16 @@ def what_it_does(attack: AttackMetrics, test: Test, fpr: float | None) -> str:
         if at is not None and at.estimate is not None:
             return (
                 f"{attack.attack} names {wording.percent(at.estimate.value)} "
-                f"{wording.rate_interval(at.estimate)} of the members and wrongly accuses no more "
-                f"than {wording.budget(at.max_fpr)} of the non-members.{overall}"
+                f"{wording.rate_interval(at.estimate)} of the members on all records, and wrongly "
+                f"accuses no more than {wording.budget(at.max_fpr)} of the non-members.{overall}"
             )
-    if test.of == "top" and attack.above_all is not None:
+    tested = attack if unit is None else unit
+    if test.of == "top" and tested.above_all is not None:
+        in_groups = tested is not attack
         return (
-            f"{attack.attack} scores {wording.count(attack.above_all)} of "
-            f"{wording.number_of(attack.n_members, 'member')} above every one of "
-            f"{wording.number_of(attack.n_non_members, 'non-member')}. The chance that guessing "
+            f"{attack.attack} scores {wording.count(tested.above_all)} of "
+            f"{_counted(tested.n_members, 'member', in_groups)} above every one of "
+            f"{_counted(tested.n_non_members, 'non-member', in_groups)}. The chance that guessing "
             f"does so is {test.p_value:.1e}.{overall}"
         )
     if attack.auc.value < 0.5:
@@ -98,6 +125,27 @@ def what_it_does(attack: AttackMetrics, test: Test, fpr: float | None) -> str:
     )
 
 
+def _counted(number: int, what: str, in_groups: bool) -> str:
+    """Count records, or groups of them: "3 members", "1 group of members"."""
+    return (
+        f"{wording.number_of(number, 'group')} of {what}s"
+        if in_groups
+        else wording.number_of(number, what)
+    )
+
+
+def _area_to_tell(attack: AttackMetrics) -> Estimate:
+    """The AUC on the half that did not choose the attack; that on all records, where the two are
+    on different sides of 0.5, since it is the one that was tested."""
+    held_out = held_out_area(attack)
+    same_side = (held_out.value - 0.5) * (attack.auc.value - 0.5) > 0
+    return held_out if same_side else attack.auc
+
+
+def _is_fitted(attack: AttackMetrics, result: RunResult) -> bool:
+    return attack.attack in labels_where(result, lambda card: card.learns)
+
+
 def _how_many_it_names(attack: AttackMetrics, fpr: float | None) -> str:
     """What is known of a rate that no test called more than chance: not that it is low."""
     at = None if fpr is None else at_budget(attack, fpr)
@@ -107,8 +155,9 @@ def _how_many_it_names(attack: AttackMetrics, fpr: float | None) -> str:
     name = f"at {wording.budget(at.max_fpr)} FPR"
     interval = wording.rate_interval(rate)
     if rate.high <= FEW_NAMED:
-        return f"It names few members {name}: {wording.percent(rate.value)} {interval}."
-    return f"It names {wording.percent(rate.value)} {interval} of the members {name}."
+        few = f"{wording.percent(rate.value)} {interval}"
+        return f"On all records it names few members {name}: {few}."
+    return f"On all records it names {wording.percent(rate.value)} {interval} of members {name}."
 
 
 def power_lines(chance: Chance, fpr: float | None) -> Iterator[str]:
@@ -118,13 +167,14 @@ def power_lines(chance: Chance, fpr: float | None) -> Iterator[str]:
         return
     unit = max(units, key=lambda unit: min(unit.n_members, unit.n_non_members))
     sizes = chance.sizes(unit)
+    named = "groups" if chance.by_groups else "members"
     parts = [
         f"an AUC of {auc:.2f} in {wording.percent(power_of_auc(auc, *sizes, chance.error / 2), 0)}"
         for auc in GIVEN_AUCS
     ]
     tail = [test for test in chance.tests(unit) if test.of == "rate" and test.max_fpr == fpr]
     parts += [
-        f"{wording.percent(rate, 0)} of members named at {wording.budget(test.max_fpr)} FPR in "
+        f"{wording.percent(rate, 0)} of {named} named at {wording.budget(test.max_fpr)} FPR in "
         f"{wording.percent(power_of_rate(rate, test.max_fpr, *sizes, test.error), 0)}"
         for test in tail
         for rate in GIVEN_RATES

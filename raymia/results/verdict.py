@@ -13,7 +13,7 @@ verdict is that instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -25,6 +25,7 @@ from raymia.results.chance import ERROR_RATE, Chance, Test
 from raymia.results.ranking import (
     TargetRanking,
     at_budget,
+    by_groups,
     few_allowed,
     held_out_area,
     held_out_rate,
@@ -32,7 +33,13 @@ from raymia.results.ranking import (
     rank,
 )
 from raymia.results.result import RunResult
-from raymia.results.telling import not_ruled_out, power_lines, untested, what_it_does
+from raymia.results.telling import (
+    not_ruled_out,
+    nothing_measured,
+    power_lines,
+    untested,
+    what_it_does,
+)
 from raymia.results.verdict_result import Finding, TargetVerdict, Verdict
 from raymia.shift.result import ExcessOverBlind
 
@@ -123,12 +130,12 @@ def _case(
     found = [(a, shown) for a in single if (shown := tuple(chance.shown(a, ranking.fpr)))]
     if measurable is not None:
         found = [(a, shown) for a, shown in found if (a.target, a.attack) in measurable]
-    if not found and measurable is not None:
-        leader = leading(ranking, chance.combined)
-        return _Case(ranking.target, "shift_suspected", leader, ranking.fpr)
     if not found:
-        leader = leading(ranking, chance.combined)
-        return _Case(ranking.target, "no_leak_found", leader, ranking.fpr)
+        none: Finding = "shift_suspected"
+        if measurable is None:
+            tested = any(chance.unit(attack) is not None for attack in single)
+            none = "no_leak_found" if tested else "not_measurable"
+        return _Case(ranking.target, none, leading(ranking, chance.combined), ranking.fpr)
     found.sort(key=lambda pair: _place(pair[0], pair[1], ranking.fpr))
     strong = [pair for pair in found if _is_strong(pair[0], ranking.fpr, chance, n_targets)]
     best, shown = (strong or found)[0]
@@ -185,16 +192,15 @@ def _sentence(
         rest = "" if so_far is None else f" So far: {_sentence(result, so_far, cases, rankings)}"
         return f"The audit is not finished: {why}.{rest}"
     if finding == "not_measurable":
-        return (
-            f"Nothing could be measured on {wording.audited(result.records)}; the scores are kept."
-            + wording.read_first(result)
-        )
+        return f"{nothing_measured(result)}{wording.read_first(result)}"
     if finding == "shift_suspected":
         return _shift_sentence(result)
     if finding == "no_leak_found":
+        combined = Chance.of(result).combined
+        alone = " by itself" if any(m.attack in combined for m in result.metrics) else ""
         return (
-            f"No leak was found{_among(cases)} with {wording.audited(result.records)}. No attack "
-            f"did better than chance explains.{untested(result, rankings)} "
+            f"No leak was found{_among(cases)} with {wording.audited(result.records)}. No attack"
+            f"{alone} did better than chance explains.{untested(result, rankings)} "
             f"{not_ruled_out(result, rankings)}"
         )
     leaking = [case for case in cases if case.finding == finding]
@@ -204,14 +210,18 @@ def _sentence(
     subject = f"{worst.target} leaks{' ' + how if how else ''}."
     if len(cases) > 1:
         any_leak = sum(case.finding in ("leaks", "leaks_strongly") for case in cases)
+        unjudged = sum(case.finding in ("not_measurable", "shift_suspected") for case in cases)
         verb = "leaks" if any_leak == 1 else "leak"
-        subject = f"{any_leak} of {len(cases)} checkpoints {verb}. The worst is {worst.target}:"
-    return f"{subject} {what_it_does(worst.attack, worst.shown[0], worst.fpr)}"
+        rest = f"; {wording.count(unjudged)} could not be judged" if unjudged else ""
+        subject = f"{any_leak} of {len(cases)} checkpoints {verb}{rest}."
+        subject += f" The worst is {worst.target}:"
+    unit = Chance.of(result).unit(worst.attack)
+    return f"{subject} {what_it_does(worst.attack, worst.shown[0], worst.fpr, unit)}"
 
 
 def _among(cases: Sequence[_Case]) -> str:
     """Say in which checkpoints nothing was found: not in those that could not be measured."""
-    measured = sum(case.attack is not None for case in cases)
+    measured = sum(case.finding != "not_measurable" for case in cases)
     if measured == len(cases):
         return "" if measured == 1 else f" in any of {measured} checkpoints"
     which = "the only one" if measured == 1 else f"any of the {measured}"
@@ -227,7 +237,9 @@ def _shift_sentence(result: RunResult) -> str:
             f"{wording.unit_interval(guesser.auc, 2)}"
         )
     adding = [e for e in result.excess_over_blind if adds_to_blind(e)]
-    more = "No attack is stronger than that guess by more than chance explains."
+    more = "No attack was compared with that guess."
+    if result.excess_over_blind:
+        more = "No attack is stronger than that guess by more than chance explains."
     if adding:
         best = max(adding, key=lambda entry: entry.excess.value)
         more = (
@@ -294,7 +306,12 @@ def _limits(
         limits.append(
             "Members and non-members were split by groups, so what chance explains is reckoned by "
             "groups. Intervals take records for independent: where those of a group are alike they "
-            "are too narrow, and those in the table of groups are the ones to read."
+            "are too narrow"
+            + (
+                ", and those in the table of groups are the ones to read."
+                if any(ranking.measured for ranking in by_groups(result))
+                else "."
+            )
         )
     elif measured and result.group_metrics:
         limits.append(
@@ -303,7 +320,7 @@ def _limits(
             "and intervals are too narrow."
         )
     if measured and len(_tried(rankings)) > 1:
-        limits.append(_how_it_was_chosen(rankings))
+        limits.append(_how_it_was_chosen(rankings, cases, Chance.of(result).combined))
     few = {few for ranking in rankings for few in few_allowed(ranking) if few[0] == ranking.fpr}
     limits += [wording.rests_on_few(*pair) for pair in sorted(few)[:1]]
     return limits
@@ -322,20 +339,30 @@ def _on_records(result: RunResult, measured: bool) -> Iterator[str]:
     if copies is not None and copies.groups and not result.split_by_group:
         yield (
             f"{wording.copies_line(copies)}. They are no independent evidence: what chance "
-            "explains is reckoned with fewer records because of them, and dataset inference counts "
-            "a cluster once, but intervals are not corrected. Give them as groups "
-            "(`group_column`)."
+            "explains is reckoned with fewer records because of them"
+            + (", and dataset inference counts a cluster once" * bool(result.dataset_inference))
+            + ", but intervals are not corrected. Give them as groups (`group_column`)."
         )
 
 
-def _how_it_was_chosen(rankings: Sequence[TargetRanking]) -> str:
+def _how_it_was_chosen(
+    rankings: Sequence[TargetRanking], cases: Sequence[_Case], combined: Collection[str]
+) -> str:
     tried = f"the best of {len(_tried(rankings))}"
     every = [attack for ranking in rankings for attack in ranking.measured]
     if all(attack.held_out_auc is not None for attack in every):
+        corrected = "What chance explains is corrected for every attack that was tried."
+        firsts = {r.target: leading(r, combined) for r in rankings if r.measured}
+        if any(c.attack is not None and c.attack is not firsts[c.target] for c in cases):
+            return (
+                "The attacks are ranked on one half of the records. Where the first of them shows "
+                "no leak, or a weaker one than another, the other leads. That choice saw all "
+                f"records, so its numbers may be a little too high. {corrected}"
+            )
         return (
-            f"The leading attack is {tried} on one half of the records. Its rates and its AUC here "
-            "are those of the other half, so that the choice does not flatter it. What chance "
-            "explains is corrected for every attack that was tried."
+            f"The leading attack is {tried} on one half of the records. Its numbers here are those "
+            "of the other half, unless they are said to be of all records, so that the choice does "
+            f"not flatter them. {corrected}"
         )
     return (
         f"The leading attack is {tried} on these very records, so its number is flattered; what "

@@ -24,7 +24,10 @@ class TargetVerdict(Result):
 
     target: str = Field(description="name of the checkpoint under audit")
     finding: Finding = Field(description="what was found")
-    attack: str | None = Field(description="the attack it rests on; none where nothing is measured")
+    attack: str | None = Field(
+        description="the attack it rests on; of those that nothing could be tested by, the first; "
+        "none where nothing is measured"
+    )
 
 
 class Verdict(Result):

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import Estimate, TprAtFpr
 from raymia.results.example import Example
+from raymia.results.extraction import Extraction
 from raymia.results.image_result import PerturbationChoice
 from raymia.results.result import TRUNCATED, NeighborQuality, RecordCounts, RunResult
 from raymia.shift.result import CopiesWithin, ShiftCheck
@@ -16,10 +17,18 @@ READ_FIRST = {"self_prompt": "ez", "self_generated": "loss"}
 studies, by the kind of reference it was taken against."""
 
 BELOW_CHANCE = "AUC below chance: members score lower than non-members"
+MOST_DIGITS = 4
+"""Decimals of a percentage, at most."""
 
 
 def percent(rate: float, digits: int = 1) -> str:
-    """Write a rate as a percentage with a fixed number of decimals: 0.943 is 94.3 %."""
+    """Write a rate as a percentage: 0.943 is 94.3 %.
+
+    It has as many decimals as are asked for, and more where none or all would be said of what is
+    some: 0.0003 is 0.03 %, and 0.9999 is 99.99 %.
+    """
+    while digits < MOST_DIGITS and 0 < rate < 1 and round(100 * rate, digits) in (0, 100):
+        digits += 1
     return f"{100 * rate:.{digits}f} %"
 
 
@@ -118,11 +127,19 @@ def read_first(result: RunResult) -> str:
     ran = {card.name for card in result.attacks}
     kinds = {card.name: card.kind for card in result.references}
     pair = first_to_read(ran, kinds)
-    if pair is None:
+    if pair is None or has_no_scores(result):
         return ""
     return (
         f" Read those of {pair} first: in raymia's small studies, where membership was known, "
         "this pair found the most members at low false-positive rates."
+    )
+
+
+def has_no_scores(result: RunResult) -> bool:
+    """Whether there are members or non-members, and not one of them has a score."""
+    return bool(result.metrics) and all(
+        entry.n_unscored > 0 and entry.n_members + entry.n_non_members == 0
+        for entry in result.metrics
     )
 
 
@@ -179,6 +196,25 @@ def dataset_inference(test: DatasetInference) -> str:
     )
 
 
+def extraction(found: Extraction) -> str:
+    """Say how many records a checkpoint writes on word for word."""
+    parts = [
+        f"{count(share.hits)} of {number_of(share.of, kind)} ({percent(share.value)} "
+        f"{rate_interval(share)})"
+        for kind, share in (("member", found.members), ("non-member", found.non_members))
+        if share is not None
+    ]
+    if not parts:
+        return (
+            f"{found.target} wrote on no record: none that was sampled goes on for "
+            f"{number_of(found.words, 'word')}"
+        )
+    return (
+        f"{found.target}, given their beginning, writes on {joined(parts)} for "
+        f"{number_of(found.words, 'word')} as they go on"
+    )
+
+
 def shift_line(check: ShiftCheck) -> str:
     """Say whether members and non-members come from one distribution."""
     guesser = check.strongest
@@ -187,13 +223,14 @@ def shift_line(check: ShiftCheck) -> str:
     area = f"AUC {guesser.auc.value:.3f} {unit_interval(guesser.auc)}"
     if check.level == "stop":
         return (
-            f"shift: {guesser.title} tell members from non-members without the model ({area}); "
-            "attacks that are not far stronger do not measure leakage"
+            f"shift: members can be told from non-members without the model, by {guesser.title} "
+            f"({area}); attacks that are not far stronger do not measure leakage"
         )
     if check.level == "note":
         return shift_note(check).rstrip(".")
     blind = number_of(len(check.guesses), "guesser")
-    return f"no shift found by {blind} that see no target; the best, on {guesser.title}: {area}"
+    best = f"the best, by {guesser.title}: {area}"
+    return f"no shift was found by {blind} that saw no target; {best}"
 
 
 def shift_note(check: ShiftCheck) -> str:
@@ -208,7 +245,7 @@ def shift_note(check: ShiftCheck) -> str:
         "too little to explain a strong attack"
     )
     return (
-        f"Note: {guesser.title} tell members from non-members a little without the model (AUC "
+        f"Note: members can be told from non-members without the model, by {guesser.title} (AUC "
         f"{guesser.auc.value:.3f} {unit_interval(guesser.auc)}, p = "
         f"{p_value(guesser.corrected_p_value)}); {why}."
     )

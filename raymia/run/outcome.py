@@ -21,6 +21,7 @@ from raymia.inputs.compatibility import identical_models
 from raymia.plan.stages import PlannedQuestion, Stage, TargetPlan
 from raymia.questions.text import NO_NEIGHBOR
 from raymia.results.disguise import Disguise
+from raymia.results.extraction import Extraction
 from raymia.results.gate import evaluate
 from raymia.results.privacy import claims_of
 from raymia.results.redaction import redact, without_content
@@ -137,6 +138,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         split_by_group=reduction.split_by_group,
         comparisons=reduction.comparisons,
         claims=reduction.claims,
+        extractions=list(_extractions(run)),
         dataset_inference=tests,
         shift=blind.check,
         excess_over_blind=elsewhere(
@@ -188,6 +190,13 @@ def _audit_yaml(inputs: Inputs) -> str:
     dumped = inputs.written.model_dump(mode="json", include={"targets"}, exclude_unset=True)
     lines = yaml.safe_dump(dumped, sort_keys=False).splitlines()
     return content + "".join(f"# {line}\n" for line in ("as it was written:", *lines))
+
+
+def _extractions(run: Run) -> Iterator[Extraction]:
+    for plan in run.scored:
+        found = run.inputs.modality.extraction(run.inputs, run.store, plan)
+        if found is not None:
+            yield found
 
 
 def _call(shared: tuple[Any, ...]) -> Any:

@@ -16,6 +16,7 @@ from raymia.metrics.measuring import calibration_half, measure
 from raymia.metrics.roc import BoolArray, IntArray
 from raymia.metrics.summary import AttackMetrics, CandidateClaims, NotMeasured
 from raymia.results.curves import AttackCurves, draw
+from raymia.results.ranking import of_groups_of
 from raymia.spec import MetricsSpec
 
 if TYPE_CHECKING:
@@ -91,13 +92,14 @@ class Judged:
     ----------
     metrics : None where members or non-members are not given.
     group_metrics : None where there are no groups to measure.
-    curves : None where nothing could be measured.
+    curves, group_curves : of records and of groups; None where nothing could be measured.
     claims : about candidates; of records, and of groups where there are some.
     """
 
     metrics: AttackMetrics | NotMeasured | None
     group_metrics: AttackMetrics | NotMeasured | None
     curves: AttackCurves | None
+    group_curves: AttackCurves | None
     claims: list[CandidateClaims]
 
 
@@ -126,24 +128,30 @@ class Judge:
         ----------
         values : float64 [records]; NaN for none.
         """
-        metrics, curves, of_groups = None, None, None
+        metrics, curves, of_groups, group_curves = None, None, None, None
         claims = []
         names = {"target": target, "attack": attack}
         if self.records.can_measure:
             metrics = self._measure(values, self.records, names)
         if isinstance(metrics, AttackMetrics):
-            kept = self.records.known & np.isfinite(values)
-            scores, is_member = _chosen_of(kept, values, self.records.is_member)
-            curves = draw(scores, is_member, fprs=self.metrics.fprs, **names)
+            curves = self._draw(values, self.records, names)
         if self.records.can_claim:
             claims.append(self._claim(values, self.records, "records", names))
         if self.groups is not None:
             means, labels = self.groups.means(values), self.groups.labels
             if labels.can_measure:
                 of_groups = self._measure(means, labels, names)
+            if isinstance(of_groups, AttackMetrics):
+                by_group = {**names, "target": of_groups_of(target)}
+                group_curves = self._draw(means, labels, by_group)
             if labels.can_claim:
                 claims.append(self._claim(means, labels, "groups", names))
-        return Judged(metrics, of_groups, curves, claims)
+        return Judged(metrics, of_groups, curves, group_curves, claims)
+
+    def _draw(self, values: Scores, labels: Labels, names: Mapping[str, str]) -> AttackCurves:
+        kept = labels.known & np.isfinite(values)
+        scores, is_member = _chosen_of(kept, values, labels.is_member)
+        return draw(scores, is_member, fprs=self.metrics.fprs, **names)
 
     def _measure(
         self, values: Scores, labels: Labels, names: Mapping[str, str]

@@ -103,7 +103,7 @@ def reduce_audit(
         group_metrics=[j.group_metrics for j in judged if j.group_metrics is not None],
         split_by_group=judge.groups is not None and judge.groups.hold_all,
         group_notes=[] if judge.groups is None else judge.groups.notes,
-        curves=[j.curves for j in judged if j.curves is not None],
+        curves=[c for j in judged for c in (j.curves, j.group_curves) if c is not None],
         comparisons=corrected([entry for found in compared for entry in found]),
         claims=[claim for j in judged for claim in j.claims],
     )

@@ -1,7 +1,8 @@
 """Conditions of the release gate: what must not be so.
 
 `[TARGET:]ATTACK.METRIC > NUMBER`, with `by group` behind it for the figures of groups of records;
-`[TARGET:]verdict >= leaks`; and `members < NUMBER` or `non_members < NUMBER`.
+`[TARGET:]verdict >= leaks`; `[TARGET:]extraction > NUMBER`, the share of members that a checkpoint
+writes on word for word; and `members < NUMBER` or `non_members < NUMBER`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ COUNTS = ("members", "non_members")
 FORM = (
     "[TARGET:]ATTACK.METRIC > NUMBER, where METRIC is auc, balanced_accuracy, epsilon or tpr@1%fpr "
     "(any budget of metrics.fprs), as in spv@self_prompt.tpr@1%fpr > 0.05; or "
-    "[TARGET:]verdict >= leaks; or members < NUMBER"
+    "[TARGET:]verdict >= leaks; or [TARGET:]extraction > NUMBER; or members < NUMBER"
 )
 _PARTS = re.compile(
     r"(?P<subject>[^<>]+?)\s*(?P<operator>>=|>|<)\s*(?P<limit>[^<>=\s]+)(?P<group>\s+by\s+group)?"
@@ -54,7 +55,14 @@ class Condition:
     targets: str
     attacks: str
     metric: Literal[
-        "auc", "balanced_accuracy", "epsilon", "tpr", "verdict", "members", "non_members"
+        "auc",
+        "balanced_accuracy",
+        "epsilon",
+        "tpr",
+        "verdict",
+        "extraction",
+        "members",
+        "non_members",
     ]
     max_fpr: float | None
     or_equal: bool
@@ -64,7 +72,7 @@ class Condition:
     @property
     def is_of_attacks(self) -> bool:
         """Whether it compares figures of attacks."""
-        return self.metric not in ("verdict", *COUNTS)
+        return self.metric not in ("verdict", "extraction", *COUNTS)
 
     def is_met(self, figure: float) -> bool:
         """Whether a figure is so that the gate fails."""
@@ -113,7 +121,7 @@ def parse_condition(text: str) -> Condition:
 
 
 def _of_no_attack(text: str, parts: re.Match[str]) -> Condition | None:
-    """A condition on a verdict or on a number of records."""
+    """A condition on a verdict, on extraction or on a number of records."""
     targets, _, name = parts["subject"].rpartition(":")
     name, targets = name.strip(), targets.strip() or "*"
     if name == "verdict":
@@ -121,6 +129,9 @@ def _of_no_attack(text: str, parts: re.Match[str]) -> Condition | None:
             raise ValueError(f"{text!r}: expected [TARGET:]verdict >= {' or '.join(FINDINGS)}")
         place = float(FINDINGS.index(parts["limit"]))
         return Condition(text, targets, "*", "verdict", None, parts["operator"] == ">=", place)
+    if name == "extraction" and parts["operator"] != "<" and not parts["group"]:
+        limit, or_equal = _limit(text, name, parts["limit"]), parts["operator"] == ">="
+        return Condition(text, targets, "*", "extraction", None, or_equal, limit)
     if name in COUNTS and parts["operator"] == "<":
         if not parts["limit"].isdigit() or targets != "*" or parts["group"]:
             raise ValueError(f"{text!r}: expected {name} < NUMBER, a whole number of records")

@@ -49,6 +49,11 @@ class SamplesSpec(Strict):
     prompt_share: Share = Field(default=0.5, description="share of the record's words it is given")
     temperature: float = Field(default=1.0, gt=0, description="of the sampling")
     top_k: int | None = Field(default=50, ge=1, description="sample among the k likeliest tokens")
+    extracted_words: int = Field(
+        default=20,
+        ge=1,
+        description="a record is extracted where a text goes on as it does for so many words",
+    )
 
 
 class GradientSpec(Strict):

@@ -8,7 +8,11 @@ import re
 
 from raymia.util.errors import InputError
 
-_DISTRIBUTIONS = {"PIL": "pillow", "compressed_tensors": "compressed-tensors"}
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "compressed_tensors": "compressed-tensors",
+    "mlflow": "mlflow-skinny",
+}
 """Names that a package is installed by, where they are not those that it is imported by."""
 
 

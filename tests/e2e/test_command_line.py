@@ -169,7 +169,7 @@ def test_the_report_of_a_stored_run_is_written_anew(stored_run: Path) -> None:
 def test_two_stored_runs_are_compared(stored_run: Path, tmp_path: Path) -> None:
     done = raymia("compare", stored_run, stored_run, "--json", tmp_path / "c.json")
     assert done.returncode == 0, done.stderr
-    assert "tuned: no change is shown: 0 of 2 attacks changed" in done.stdout
+    assert "tuned: no change is shown; " in done.stdout
     comparison = RunComparison.model_validate_json((tmp_path / "c.json").read_text())
     assert comparison.records.common == 180
     (tmp_path / "file").write_text("a file")

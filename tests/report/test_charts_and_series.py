@@ -1,16 +1,26 @@
 """What the page draws is what was measured."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_up_pages import ATTACKS, made_up_audit
 from scipy.stats import binom
 
 from raymia.metrics.summary import LimitedEstimate
-from raymia.report.charts import band, cost_chart, histogram_chart, loss_chart, steps_chart
+from raymia.report.charts import (
+    Charts,
+    band,
+    cost_chart,
+    histogram_chart,
+    loss_chart,
+    steps_chart,
+)
 from raymia.report.html import render
+from raymia.report.sections import group_sections, groups_overlaid
 from raymia.report.series import find_series, numbered
 from raymia.results.curves import draw
-from raymia.results.ranking import rank
+from raymia.results.ranking import by_groups, of_groups_of, rank
 from raymia.results.verdict import reach_verdict
 
 
@@ -103,3 +113,37 @@ def test_checkpoints_stand_most_exposed_first():
     expected = sorted(targets, key=exposure, reverse=True)
     assert sorted(targets, key=lambda t: page.index(f'<td data-value="{t}">')) == expected
     assert page.count("ez@self_prompt") > len(ATTACKS)
+
+
+def grouped(targets):
+    """An audit of groups of two records, with what is drawn of records and of groups."""
+    result, curves = made_up_audit(targets, n=60)
+    drawn = [replace(entry, target=of_groups_of(entry.target)) for entry in curves]
+    return result.model_copy(update={"group_metrics": result.metrics}), curves, drawn
+
+
+def test_groups_of_several_checkpoints_lie_over_each_other_on_one_roc():
+    result, curves, drawn = grouped(["one", "two"])
+    charts = Charts()
+    number = groups_overlaid(by_groups(result), [*curves, *drawn], charts)
+    chart = charts.all[number]
+    leaders = {r.target: r.measured[0].attack for r in by_groups(result)}
+    assert {line["name"] for line in chart["curves"]} == {
+        f"{target}: {attack}" for target, attack in leaders.items()
+    }
+    assert all(target.endswith(", by group") for target in leaders)
+    assert 'aria-label="ROC curves over groups' in render(result, [*curves, *drawn])
+
+
+def test_groups_of_one_checkpoint_are_drawn_with_all_attacks():
+    result, curves, drawn = grouped(["one"])
+    charts = Charts()
+    assert groups_overlaid(by_groups(result), drawn, charts) is None
+    (section,) = group_sections(by_groups(result), drawn, charts)
+    assert {line["name"] for line in charts.all[section.roc]["curves"]} == set(ATTACKS)
+    assert 'aria-label="ROC curves of one, by group' in render(result, [*curves, *drawn])
+
+
+def test_runs_from_before_groups_were_drawn_have_their_numbers_alone():
+    result, curves, _ = grouped(["one", "two"])
+    assert groups_overlaid(by_groups(result), curves, Charts()) is None

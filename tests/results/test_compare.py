@@ -10,7 +10,9 @@ from made_up_run import made_up_curves, made_up_result, made_up_scores
 from raymia import load_run
 from raymia.metrics.delong import auc_difference
 from raymia.report.files import write_run
+from raymia.results.changes import finding_of
 from raymia.results.compare import compare_runs, parse_pairs
+from raymia.results.comparison_result import AttackChange, Difference
 from raymia.shift.result import ShiftCheck
 from raymia.util.errors import InputError
 
@@ -63,7 +65,10 @@ def test_an_attack_that_finds_more_is_told_with_its_numbers(stored):
     assert loss.auc.b - loss.auc.a == pytest.approx(expected.value)
     assert loss.tpr.a == before.metrics("tuned", "loss")[0].tpr[1].estimate.value
     assert loss.tpr.b == after.metrics("tuned", "loss")[0].tpr[1].estimate.value
-    assert "tuned: leaks more in the second run: 1 of 2 attacks changed" in tuned.sentence
+    assert tuned.sentence.startswith(
+        "tuned: leaks more in the second run, as 1 of 2 attacks shows; loss: AUC "
+    )
+    assert base.sentence.startswith("base: no change is shown; ")
     assert f"AUC {loss.auc.a:.3f} to {loss.auc.b:.3f}" in tuned.sentence
 
 
@@ -186,9 +191,32 @@ def test_an_attack_without_scores_is_not_compared(stored):
 
 def test_unfinished_runs_and_shift_are_cautioned_about(stored):
     check = ShiftCheck(state="shift", error_rate=0.05, n_members=60, n_non_members=120)
-    cautions = compare_runs(stored("a", complete=False), stored("b", shift=check)).cautions
+    found = compare_runs(stored("a", complete=False), stored("b", shift=check))
+    cautions = found.cautions
+    assert {target.finding for target in found.targets} == {"not_comparable"}
+    assert "leakage cannot be compared" in found.targets[0].sentence
     assert "the run is incomplete" in cautions[0]
     assert "members and non-members differ without any model" in cautions[1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "finding"),
+    [
+        (0.6, 0.8, "leaks_more"), (0.8, 0.6, "leaks_less"),
+        (0.4, 0.2, "leaks_more"), (0.2, 0.4, "leaks_less"),
+        (0.48, 0.7, "leaks_more"), (0.7, 0.48, "leaks_less"),
+        (0.3, 0.72, "mixed"), (0.72, 0.3, "mixed"),
+    ],
+)  # fmt: skip
+def test_it_is_the_distance_of_an_auc_from_guessing_that_leaks(before, after, finding):
+    auc = Difference(
+        a=before, b=after, value=after - before, low=after - before - 0.01,
+        high=after - before + 0.01, p_value=1e-6, p_holm=1e-6,
+    )  # fmt: skip
+    entry = AttackChange(attack="loss", n_members=99, n_non_members=99, auc=auc, tpr=None)
+    assert finding_of([entry]) == finding
+    unshown = entry.model_copy(update={"auc": auc.model_copy(update={"p_holm": 0.5})})
+    assert finding_of([unshown]) == "no_change_shown"
 
 
 def test_runs_without_a_common_record_are_refused(stored):

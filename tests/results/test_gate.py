@@ -101,7 +101,7 @@ def test_undecided_says_how_many_records_would_decide_it(run):
     # Twice as far from the limit as the interval reaches: four times the 60 members.
     assert "about 240 members and as many non-members would decide it" in outcome.reason
     (near,) = decided(run, "step-3:strong@ref.auc > 0.3").values()
-    assert "no number of records decides it while the figure is that near" in near.reason
+    assert "more than 1,000 times as many records would be needed" in near.reason
     (rate,) = decided(run, "step-9:weak.tpr@1%fpr > 0.02").values()
     assert "about 300 members" in rate.reason, "0.99^300 is 5 %: fewer may all be below it"
 
@@ -155,6 +155,15 @@ def test_the_exit_code_tells_undecided_from_failed(run):
     assert codes == [4, 6, 0, 0]
 
 
+def test_where_nothing_could_be_tested_no_verdict_opens_the_gate(run):
+    """Groups were split, and none has a score: that is not that no leak was found."""
+    untested = run.model_copy(update={"group_metrics": [], "split_by_group": True})
+    outcomes = decide_again(untested, ["verdict >= leaks"])
+    assert {(o.status, o.reason) for o in outcomes} == {
+        ("not_evaluated", "the verdict is not measurable")
+    }
+
+
 def test_a_verdict_can_be_a_condition():
     result = made_up_result(made_up_scores(n_members=300, n_non_members=400))
     finding = {one.target: one.finding for one in reach_verdict(result).targets}["tuned"]
@@ -174,6 +183,21 @@ def test_a_least_number_of_records_can_be_a_condition(run):
     assert (enough.status, enough.reason) == ("passed", "there are 120 non-members, at least 100")
 
 
+def test_records_without_a_score_do_not_count(run):
+    """Of the checkpoint with the fewest, by the attack that scored most."""
+    few = [m.model_copy(update={"n_members": 30}) for m in run.metrics[2:]]
+    lacking = run.model_copy(
+        update={
+            "metrics": [*run.metrics[:2], few[0], few[1].model_copy(update={"n_members": 40})],
+            "records": run.records.model_copy(update={"members": 60}),
+        }
+    )
+    (outcome,) = decide_again(lacking, ["members < 50"])
+    assert (outcome.status, outcome.reason) == (
+        "failed", "40 members of 60 have a score on step-9, fewer than 50",
+    )  # fmt: skip
+
+
 def test_figures_of_groups_count_where_that_is_said_or_groups_were_split(run):
     groups = [m.model_copy(update={"n_members": 6}) for m in (
         measured("step-3", "strong@ref", 0.0, 0.2, 0.9),
@@ -186,6 +210,7 @@ def test_figures_of_groups_count_where_that_is_said_or_groups_were_split(run):
     assert statuses(grouped, "step-3:any.auc > 0.1") == ["failed"]
     split = grouped.model_copy(update={"split_by_group": True})
     assert statuses(split, "step-3:any.auc > 0.1") == ["undecided"], "records are not independent"
+    assert "groups of members and as many of non-members would decide it" in outcome.reason
     (none,) = decide_again(run, ["step-3:any.auc > 0.1 by group"])
     assert (none.status, none.reason) == ("not_evaluated", "the run has no groups")
 
@@ -218,6 +243,12 @@ def test_the_bound_of_epsilon_is_the_one_that_was_chosen_on_other_records(run):
     assert statuses(judged, "any.epsilon > 1.1") == ["failed"]
     assert statuses(judged, "any.epsilon > 1.5") == ["undecided"], "1.8 is the best of three"
     assert statuses(judged, "any.epsilon > 2.6") == ["passed"]
+    (unbounded,) = decide_again(judged, ["any.epsilon > 1.5"])
+    assert "lies between" not in unbounded.reason, "the bound that was not chosen has no lower one"
+    assert "the upper limit, 2.500, is above 1.5" in unbounded.reason
+    one_run = metrics[0].model_copy(update={"epsilon": bounds[1:]})
+    (open_,) = decide_again(run.model_copy(update={"metrics": [one_run]}), ["any.epsilon > 2"])
+    assert open_.reason.endswith("nothing that was measured gives it an upper limit")
     (outcome,) = decide_again(judged, ["strong@ref.epsilon > 1.1"])
     assert "epsilon is at least 1.200 (one run)" in outcome.reason
     assert statuses(run, "step-3:any.epsilon > 2") == ["not_evaluated"]  # no bound

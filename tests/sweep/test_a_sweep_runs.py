@@ -163,7 +163,7 @@ def test_optuna_proposes_the_same_settings_again_and_finds_better_ones(tmp_path:
 def test_commands_plan_and_show_a_sweep(swept: Any) -> None:
     from typer.testing import CliRunner
 
-    spec, _ = swept
+    spec, result = swept
     file = str(Path(spec.store).parent / "audit.yaml")
     write_sweep_audit(Path(file).parent, SWEEP)
     shown = CliRunner().invoke(app, ["plan", file], env={"COLUMNS": "120"})
@@ -171,10 +171,12 @@ def test_commands_plan_and_show_a_sweep(swept: Any) -> None:
     assert "15 settings of min_k, spv on 3 settings of the queries, by AUC" in " ".join(
         shown.output.split()
     )
-    found = CliRunner().invoke(app, ["sweep", file], env={"COLUMNS": "120"})
+    found = CliRunner().invoke(app, ["sweep", file], env={"COLUMNS": "80"})
     assert found.exit_code == 0, found.output
     assert "15 settings, 0 of them tried now; asked the models 0 questions" in found.output
     assert "optimism" in found.output
+    for winner in result.winners:
+        assert f"best setting of {winner.label}: " in found.output
 
 
 @pytest.mark.usefixtures("no_models", "no_trials")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from raymia.prepare.recipe import Recipe
     from raymia.prepare.self_prompt import SelfPromptRecipe
     from raymia.records.base import RecordSet
+    from raymia.results.extraction import Extraction
     from raymia.results.findings import Findings
     from raymia.results.result import NeighborQuality
     from raymia.scoring.evidence import TargetEvidence
@@ -206,3 +207,10 @@ class Texts(Modality):
         from raymia.modalities.texts.neighbors import quality
 
         return quality(inputs, store, plan)
+
+    def extraction(
+        self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan
+    ) -> Extraction | None:
+        from raymia.modalities.texts.extraction import extracted
+
+        return extracted(inputs, store, plan)
