@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test test-fast test-slow test-wheel lint types clean docs requirements
+.PHONY: help install demo test test-fast test-slow test-wheel lint types clean docs site requirements
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,10 @@ clean: ## remove the environment and the demo's folder
 
 docs: install ## make the pages of docs/ that come from the code
 	$(BIN)/python tools/make_docs.py docs
+
+site: install ## build the pages of docs/ as a site, in site/
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 requirements: install ## make the lists of requirements/ from pyproject.toml
 	$(BIN)/python tools/make_requirements.py requirements
