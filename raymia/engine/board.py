@@ -39,7 +39,7 @@ class Line:
     questions: dict[str, int] = field(default_factory=dict)
     """By the question's name."""
     why_failed: str = ""
-    """Of a stage that one target alone has a part in, and that went wrong."""
+    """Why a stage that one target alone has a part in went wrong; empty where it did not."""
 
 
 class Board(Protocol):

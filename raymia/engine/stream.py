@@ -27,17 +27,17 @@ class Stream:
 
     @cached_property
     def pools(self) -> list[Pool]:
-        """That hold the models of the stages that have something to ask, in their order."""
+        """The pools of the stages that still ask something, in the order of the stages."""
         return pools_of(self.stages)
 
     @property
     def asking(self) -> list[Stage]:
-        """The stages that have something to ask, in the order in which a block passes them."""
+        """The stages that still ask something, in the order in which a block passes them."""
         return [stage for pool in self.pools for stage in pool.stages]
 
     @property
     def keys(self) -> list[EvidenceKey]:
-        """That answers are to be stored under."""
+        """The keys that answers are stored under."""
         return [planned.key for stage in self.asking for planned in _missing(stage)]
 
     def key(self, pool: Pool) -> str:

@@ -70,7 +70,7 @@ class StoredThing:
 
     @property
     def size(self) -> int:
-        """In bytes, incomplete files too."""
+        """The size in bytes, with incomplete files."""
         return sum(file.size for file in (*self.files, *self.incomplete))
 
     @property

@@ -47,7 +47,7 @@ class Capabilities:
             raise ValueError(f"{self.family}: gives {self.gives}, and lacks {self.lacks}")
 
     def why_not(self, wanted: Iterable[str]) -> list[str]:
-        """Why what is wanted is not to be had, a reason for each that is lacking.
+        """The reasons why a model lacks what is wanted, one for each thing.
 
         Parameters
         ----------

@@ -50,7 +50,7 @@ def check_parts(path: Path, where: str, once: Once) -> None:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Those that can change an answer."""
+    """The files that can change an answer."""
     return sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.name not in IGNORED)
 
 

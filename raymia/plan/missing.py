@@ -55,7 +55,7 @@ class Missing:
 
     @property
     def records(self) -> npt.NDArray[np.bool_]:
-        """Of which records something is missing, [records]."""
+        """Whether something is missing of each record, [records]."""
         missing: npt.NDArray[np.bool_] = np.any(self.cells, axis=1)
         return missing
 
@@ -73,7 +73,7 @@ class Missing:
         return found
 
     def lists(self, rows: npt.NDArray[np.int64] | slice) -> pa.Array:
-        """Of some rows, the indices that are missing: an Arrow list of int16 for each."""
+        """The indices that are missing of some rows: an Arrow list of int16 for each."""
         cells = self.cells[rows]
         return lists_of(
             pa.array((np.nonzero(cells)[1] + self.indices.start).astype(np.int16)),

@@ -28,7 +28,7 @@ class Recipe(Protocol):
 
     @property
     def key(self) -> str:
-        """Of the finished reference in the store."""
+        """The key of the finished reference in the store."""
 
     @property
     def material_key(self) -> str:
@@ -46,7 +46,7 @@ class Recipe(Protocol):
         """What the time for one item, and for one step, depends on beside target and machine."""
 
     def describe(self, target: str) -> str:
-        """In words, what will be done; ``target`` is the target's name."""
+        """What will be done, in words; ``target`` is the target's name."""
 
     def make(self, store: EvidenceStore, pool: PoolSpec, report: Report) -> None:
         """Make the reference and commit it to the store; loads models on this machine."""

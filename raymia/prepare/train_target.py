@@ -187,7 +187,7 @@ class Checkpoints:
 
     @property
     def facts(self) -> list[Facts]:
-        """Those of the checkpoints that the training has come to, in order."""
+        """The checkpoints that the training has come to, in order."""
         return [self._known[step] for step in sorted(self._known) if step <= self._last]
 
     def after_step(self, step: int) -> bool | None:

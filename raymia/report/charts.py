@@ -226,5 +226,5 @@ def cost_chart(measured: Sequence[AttackMetrics], queries: Mapping[str, int]) ->
 
 
 def _short(values: Any) -> list[float]:
-    """As few digits as a drawing needs."""
+    """Numbers with as few digits as a drawing needs."""
     return [float(f"{value:.{DIGITS}g}") if math.isfinite(value) else 0.0 for value in values]

@@ -125,7 +125,7 @@ def _tags(result: RunResult) -> Iterator[tuple[str, str]]:
     yield "verdict_sentence", verdict.sentence
     yield "complete", str(result.complete).lower()
     for entry in verdict.targets:
-        yield f"verdict/{entry.target}", entry.finding
+        yield f"finding/{entry.target}", entry.finding
     if result.gate:
         yield "gate", "open" if is_open(result.gate, result.undecided) else "closed"
         yield "gate_line", gate_line(result)

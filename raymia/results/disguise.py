@@ -36,7 +36,7 @@ class Disguise:
 
     @classmethod
     def of_audit(cls, secret: bytes, audit_yaml: str) -> Disguise:
-        """That for what an audit file names."""
+        """The disguise of an audit, which knows what its file names."""
         named = {text for text in _texts(yaml.safe_load(audit_yaml)) if is_path(text)}
         folders = {str(folder) for path in named for folder in PurePosixPath(path).parents}
         paths = named | {folder for folder in folders if folder.count("/") > 1}

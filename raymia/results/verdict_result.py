@@ -16,7 +16,7 @@ Finding = Literal[
     "leaks",
     "leaks_strongly",
 ]
-"""In the order of what they say of a leak."""
+"""Findings, in the order of what they say of a leak."""
 
 
 class TargetVerdict(Result):

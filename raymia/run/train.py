@@ -27,7 +27,7 @@ FILES = {"members": "members.jsonl", "non_members": "non_members.jsonl"}
 TEMPLATE_FILE = "chat_template.jinja"
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "opacus")
 VERSION = 1
-"""Of the manifest."""
+"""Version of the manifest."""
 
 
 @caller_state()

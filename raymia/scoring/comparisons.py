@@ -1,4 +1,4 @@
-"""Which attacks of an audit are compared with which."""
+"""The pairs of attacks that an audit compares."""
 
 from __future__ import annotations
 

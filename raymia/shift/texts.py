@@ -17,7 +17,7 @@ COLUMNS = 2**18
 DEVIATIONS = 3
 _AT_ONCE = 100
 CHARACTERS_READ = 4_000
-"""Of each text, by the classifier; the rest of a long text says little more."""
+"""Characters of each text that the classifier reads; the rest of a long text says little more."""
 
 
 class TextFeatures:

@@ -15,7 +15,7 @@ stand for billions."""
 
 
 _MERGE = "tag:yaml.org,2002:merge"
-"""Of the key ``<<``, which stands for those of another mapping."""
+"""Tag of the key ``<<``, which stands for the keys of another mapping."""
 
 
 class _Strict(yaml.SafeLoader):

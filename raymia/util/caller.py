@@ -15,9 +15,9 @@ from contextlib import ExitStack, contextmanager
 
 Restore = Callable[[], None]
 LIBRARIES = ("accelerate", "diffusers", "huggingface_hub", "optuna", "peft", "ray", "transformers")
-"""Whose loggers are kept."""
+"""Packages whose loggers are kept as they were."""
 VERBOSE = ("diffusers", "transformers")
-"""Which have a verbosity and progress bars that can be turned off."""
+"""Packages whose verbosity and progress bars can be turned off."""
 
 
 @contextmanager

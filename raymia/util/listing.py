@@ -8,7 +8,7 @@ SHOWN = 8
 
 
 FEW = 3
-"""Of long names."""
+"""Most long names in a list."""
 
 
 def listed(names: Sequence[str], shown: int = SHOWN) -> str:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 MAX_DEPTH = 100
-"""Of what holds what: more would overflow the stack of whoever goes through it."""
+"""Deepest nesting; more would overflow the stack of whoever goes through it."""
 
 
 def parse_json(text: str | bytes, *, unique_keys: bool = False) -> Any:

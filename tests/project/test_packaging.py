@@ -21,6 +21,8 @@ import raymia
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+NOT_OF_USERS = {"all", "dev", "docs"}
+"""Extras that stand for others, or that maintainers alone take."""
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 FIELDS = {"markdown", "textarea", "input", "dropdown", "checkboxes"}
 
@@ -38,12 +40,12 @@ def test_the_whole_has_what_kinds_of_records_take_in_the_same_versions() -> None
     for extra in ("text", "images", "quantized"):
         assert set(EXTRAS[extra]) <= set(PROJECT["dependencies"]), extra
     (everything,) = EXTRAS["all"]
-    assert Requirement(everything).extras == EXTRAS.keys() - {"all", "dev"}
+    assert Requirement(everything).extras == EXTRAS.keys() - NOT_OF_USERS
 
 
 def test_the_page_on_installing_names_all_that_can_be_left_out_or_added() -> None:
     page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
-    for extra in EXTRAS.keys() - {"all", "dev"}:
+    for extra in EXTRAS.keys() - NOT_OF_USERS:
         for requirement in EXTRAS[extra]:
             assert re.search(rf"\| {Requirement(requirement).name} \|", page), requirement
 

@@ -10,6 +10,7 @@ import yaml
 from made_up_run import made_up_curves, made_up_result, made_up_scores
 
 from raymia.report.files import write_run
+from raymia.results.verdict import reach_verdict
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +51,8 @@ def test_the_python_that_a_page_shows_runs(block, tmp_path, monkeypatch):
     names = {"tuned": "target", "ez@self_prompt": "ez@base"}
     scores = made_up_scores(lambda text: names.get(text, text))
     scores = scores.filter([name == "target" for name in scores["target"].to_pylist()])
-    write_run(str(tmp_path / "report"), made_up_result(scores), [scores], made_up_curves(scores))
+    result = made_up_result(scores)
+    judged = result.model_copy(update={"verdict": reach_verdict(result)})
+    write_run(str(tmp_path / "report"), judged, [scores], made_up_curves(scores))
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "page", "exec"), {})

@@ -59,7 +59,7 @@ def test_where_nothing_leaks_nobody_is_said_to_be_named():
     result, curves = audit(0.0)
     screen, _ = laid_out(result, curves)
     assert "no more than chance explains" in said(screen, "Who")
-    assert "chance that guessing does as well" not in said(screen, "How sure")
+    assert "chance that guessing reaches" not in said(screen, "How sure")
     assert "How often an audit of this size finds a leak: an AUC of" in said(screen, "How sure")
     assert "fewer epochs" not in said(screen, "What to do")
 
@@ -67,7 +67,7 @@ def test_where_nothing_leaks_nobody_is_said_to_be_named():
 def test_few_non_members_have_no_rate():
     result, curves = audit(0.5, n=8)
     screen, charts = laid_out(result, curves)
-    assert "With 8 non-members" in said(screen, "Who")
+    assert "and 8 non-members" in said(screen, "Who")
     assert "%" not in said(screen, "Who")
     assert "threshold" not in charts[screen.histogram]
 

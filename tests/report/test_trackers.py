@@ -13,6 +13,7 @@ from raymia.results.result import Dropped
 from raymia.results.text_result import TextExample, TextPiece
 from raymia.results.verdict import reach_verdict
 from raymia.util.errors import InputError, RaymiaError
+from raymia.util.reasons import CAME
 
 SECRET = "correct-horse"
 AUDIT = f"""
@@ -31,7 +32,7 @@ def result(scores):
         scores,
         audit_yaml=AUDIT,
         dropped=[
-            Dropped(stage="target", record_id="a", neighbor=None, reason=f"no answer: got {TEXT}")
+            Dropped(stage="target", record_id="a", neighbor=None, reason=f"no answer{CAME}{TEXT}")
         ],
         text_examples=[
             TextExample(

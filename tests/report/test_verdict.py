@@ -114,8 +114,8 @@ def test_leak_and_what_was_missed_are_told_by_groups_where_groups_were_split():
     assert high > none.metrics[0].auc.high
     assert f"an AUC of up to {high:.2f}" in reach_verdict(none).sentence
     unknown = none.model_copy(update={"group_metrics": []})
-    assert "an AUC of up to 1.00" in reach_verdict(unknown).sentence
-    assert "1 of 1 attack could not be tested" in reach_verdict(unknown).sentence
+    assert reach_verdict(unknown).finding == "not_measurable"
+    assert "No attack could be tested" in reach_verdict(unknown).sentence
     assert "could not be tested" not in reach_verdict(none).sentence
 
 
@@ -228,11 +228,11 @@ def test_a_rate_that_was_not_shown_to_be_low_is_not_called_low():
     rate = loss.tpr[1].estimate
     sentence = reach_verdict(grouped).sentence
     assert "few members" not in sentence
-    assert f"It names {100 * rate.value:.1f} %" in sentence
+    assert f"On all records it names {100 * rate.value:.1f} %" in sentence
     low = rate.model_copy(update={"value": 0.02, "high": 0.06})
     tpr = [loss.tpr[0], loss.tpr[1].model_copy(update={"estimate": low}), loss.tpr[2]]
     few = grouped.model_copy(update={"metrics": [loss.model_copy(update={"tpr": tpr})]})
-    assert "It names few members at 1 % FPR: 2.0 %" in reach_verdict(few).sentence
+    assert "On all records it names few members at 1 % FPR: 2.0 %" in reach_verdict(few).sentence
     none = [at.model_copy(update={"estimate": None, "held_out": None}) for at in loss.tpr]
     untested = grouped.model_copy(update={"metrics": [loss.model_copy(update={"tpr": none})]})
     assert "could not be tested" in reach_verdict(untested).sentence
@@ -294,7 +294,8 @@ def test_audit_without_labels_says_whose_scores_to_read():
 
 
 def test_no_leak_is_claimed_where_the_records_differ_without_a_model():
-    verdict = reach_verdict(audit({"tuned/ratio": 3.0}, shift=shifted()))
+    run = audit({"tuned/ratio": 3.0}, shift=shifted(), excess_over_blind=[excess(0.2, 0.5)])
+    verdict = reach_verdict(run)
     assert verdict.finding == "shift_suspected"
     assert {entry.finding for entry in verdict.targets} == {"shift_suspected"}
     assert "the best guess, by a bag of words, has an AUC of 0.70 [0.65, 0.75]" in verdict.sentence

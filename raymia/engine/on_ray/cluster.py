@@ -62,14 +62,14 @@ class Cluster:
 
     @property
     def machines(self) -> list[Machine]:
-        """Those that are there, and those that may be."""
+        """The machines that are there, and those that may be started."""
         names = {kind.name for kind in self.startable or ()}
         running = [m for m in present() if m.labels.get(GROUP_LABEL) not in names]
         return [*(self.startable or ()), *running]
 
     @property
     def cpus(self) -> float:
-        """Of the machines that are there."""
+        """CPUs of the machines that are there."""
         return sum(machine.resources.get("CPU", 0.0) for machine in present())
 
     @property
