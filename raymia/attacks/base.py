@@ -88,11 +88,13 @@ class Attack(Portable, ABC):
 
 @dataclass(frozen=True)
 class NamedAttack:
-    """An attack as it stands in the report: ``statistic`` or ``statistic@reference``."""
+    """An attack as it stands in the report: ``statistic`` or ``statistic@reference``, and behind it
+    ``+neighbors`` where the audit file has neighbors by name."""
 
     label: str
     attack: Attack
     reference: str | None
+    neighbors: str = ""
 
 
 @dataclass(frozen=True)

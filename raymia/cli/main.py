@@ -341,8 +341,8 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
         f"{evidence_lost(result)}",
         highlight=False,
     )
-    if result.neighbors is not None:
-        console.print(neighbor_line(result.neighbors), highlight=False, markup=False)
+    for name, quality in result.kinds_of_neighbors.items():
+        console.print(neighbor_line(quality, name), highlight=False, markup=False)
     if result.shift is not None:
         found = [shift_line(result.shift)] if result.shift.level != "none" else []
         for line in [*found, *overlap_lines(result.shift)]:

@@ -30,6 +30,7 @@ from raymia.engine.board import Board
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.models.loaders import Loader, load_together
 from raymia.models.source import bring
+from raymia.plan.stages import number_in_block
 from raymia.questions.base import RECORD, Item, Question
 from raymia.questions.put import put
 from raymia.util.errors import RaymiaError, first_line
@@ -159,7 +160,7 @@ class Worker:
             seconds = time.monotonic() - started
             self._board.add(task.name, label, len(items), failed, seconds)
             if question.makes_neighbors:
-                block = with_neighbors(block, answers)
+                block = with_neighbors(block, answers, question)
         return block
 
 
@@ -213,16 +214,17 @@ def items_to_ask(block: pa.Table, question: Question, key: EvidenceKey) -> list[
         known = dict(zip(indices, payloads, strict=True))
         for index in todo:
             own = index == RECORD or question.subject == "record"
-            items.append(Item(record, index, payload if own else known[index]))
+            subject = payload if own else known[number_in_block(question, index)]
+            items.append(Item(record, index, subject))
     return items
 
 
-def with_neighbors(block: pa.Table, made: pa.Table) -> pa.Table:
+def with_neighbors(block: pa.Table, made: pa.Table, question: Question) -> pa.Table:
     """Add neighbors that were just made to the lists of their records."""
     names = ("record_id", "neighbor", "payload")
     new: dict[str, list[tuple[int, Any]]] = {}
     for record, index, payload in zip(*(made[n].to_pylist() for n in names), strict=True):
-        new.setdefault(record, []).append((index, payload))
+        new.setdefault(record, []).append((number_in_block(question, index), payload))
     indices = block["neighbor"].to_pylist()
     payloads = block["neighbor_payload"].to_pylist()
     for row, record in enumerate(block["record_id"].to_pylist()):

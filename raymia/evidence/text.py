@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -99,7 +99,8 @@ class ModelEvidence(AnswersByQuestion):
     Attributes
     ----------
     tokens : the record's tokens.
-    neighbors : the neighbors that a paraphraser made.
+    neighbors : the neighbors that a paraphraser made; of several kinds of them, those that the
+        attack runs with.
     lowercase : the record in lower case, mean log-probability per token [records].
     prefixed : the record after texts of the population; as ``lowercase``.
     member_prefixed : the record after known members; as ``lowercase``.
@@ -121,6 +122,13 @@ class ModelEvidence(AnswersByQuestion):
     gradient: GradientEvidence | None = None
     samples: list[list[tuple[int, str]]] | None = None
     other_answer: Floats | None = None
+
+    def with_neighbors(self, name: str) -> Self:
+        """The same with the neighbors of one name alone, where they have names."""
+        laid_out: Any = self.neighbors  # a mapping where the questions have a name each
+        if not isinstance(laid_out, Mapping):
+            return self
+        return replace(self, neighbors=laid_out.get(name))
 
 
 @dataclass(frozen=True)

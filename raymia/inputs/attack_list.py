@@ -5,13 +5,14 @@ from __future__ import annotations
 import raymia.attacks
 from raymia.attacks import Attack, NamedAttack
 from raymia.questions.base import Question
-from raymia.questions.registry import questions_of
+from raymia.questions.registry import asks_about_neighbors, questions_of
 from raymia.spec import (
     AttackSpec,
     AuditSpec,
     MadeReference,
     SamplesTarget,
     ShadowReference,
+    text_neighbors,
 )
 from raymia.util.errors import InputError
 from raymia.util.plugins import is_outside, load_plugins
@@ -108,14 +109,16 @@ def _asked(kind: type[Attack], spec: AuditSpec) -> list[type[Question]]:
 
 
 def with_references(item: AttackSpec, spec: AuditSpec, where: str) -> list[NamedAttack]:
-    """An attack, alone or with each reference it can run with.
+    """An attack, alone or with each reference it can run with, and with each kind of neighbors
+    where they have names.
 
     Raises
     ------
     InputError
         For an attack that is unknown, or that the audit file does not give the means for.
     """
-    statistic, _, reference = item.attack.partition("@")
+    written, _, neighbors = item.attack.partition("+")
+    statistic, _, reference = written.partition("@")
     attack = raymia.attacks.build(statistic, dict(item.parameters), where, spec.records.kind)
     label = item.name or statistic
     if item.name is None and item.parameters:
@@ -124,15 +127,42 @@ def with_references(item: AttackSpec, spec: AuditSpec, where: str) -> list[Named
     lack = lacking(type(attack), spec)
     if lack is not None:
         raise InputError(f"{where}: {statistic!r} {lack}")
+    hoods = _neighbor_names(attack, neighbors, spec, where)
     if not attack.needs & {"reference", "reference_if_given"}:
         if reference:
             raise InputError(f"{where}: {statistic!r} uses no reference; write it without @")
-        return [NamedAttack(label, attack, None)]
+        return [_named(label, attack, None, hood) for hood in hoods]
     if reference and reference not in spec.references:
         raise InputError(
             f"{where}: no reference {reference!r}; there are: {', '.join(spec.references)}"
         )
     chosen = [reference] if reference else list(spec.references)
     is_alone = "reference_if_given" in attack.needs and not reference
-    alone = [NamedAttack(label, attack, None)] if is_alone else []
-    return alone + [NamedAttack(f"{label}@{name}", attack, name) for name in chosen]
+    pairs = [
+        *([(label, None)] if is_alone else []),
+        *((f"{label}@{name}", name) for name in chosen),
+    ]
+    return [_named(full, attack, name, hood) for full, name in pairs for hood in hoods]
+
+
+def statistic_of(attack: str) -> str:
+    """The statistic of an attack as an audit file names it, as `statistic@reference+neighbors`."""
+    return attack.partition("+")[0].partition("@")[0]
+
+
+def _named(label: str, attack: Attack, reference: str | None, neighbors: str) -> NamedAttack:
+    return NamedAttack(f"{label}+{neighbors}" if neighbors else label, attack, reference, neighbors)
+
+
+def _neighbor_names(attack: Attack, given: str, spec: AuditSpec, where: str) -> list[str]:
+    """The names of neighbors that an attack runs with; "" for one that has none to choose from."""
+    names = list(text_neighbors(spec.neighbors))
+    choice = [name for name in names if name]
+    if not choice or not asks_about_neighbors(attack, spec.records.kind):
+        if given:
+            why = "uses no neighbors" if choice else "has one kind of neighbors, without a name"
+            raise InputError(f"{where}: {attack.name!r} {why}; write it without +")
+        return [""]
+    if given and given not in choice:
+        raise InputError(f"{where}: no neighbors {given!r}; there are: {', '.join(choice)}")
+    return [given] if given else choice

@@ -98,14 +98,14 @@ class Modality(Portable, ABC):
         inputs: Inputs,
         asks: Iterable[str],
         checkpoint: AnyCheckpoint,
-        neighbors: tuple[int, str] | None,
+        neighbors: Mapping[str, tuple[int, str, int]],
     ) -> list[tuple[str, Question]]:
         """What a model has to be asked, each question with its label, in order.
 
         Parameters
         ----------
         asks : questions of the attacks.
-        neighbors : how many neighbors a stage makes per record, and the hash of their key.
+        neighbors : see :class:`raymia.questions.base.Setup`.
         """
         from raymia.questions.base import Setup
         from raymia.questions.registry import questions_for
@@ -120,9 +120,10 @@ class Modality(Portable, ABC):
         )
         return questions_for(inputs.spec.records.kind, setup, asks)
 
-    def neighbor_maker(self, inputs: Inputs) -> NeighborMaker | None:
-        """What makes the neighbors that the audit file asks for; None where models make them."""
-        return None
+    def neighbor_makers(self, inputs: Inputs) -> Mapping[str, NeighborMaker]:
+        """What makes the neighbors that the audit file asks for, by their names there, "" for one
+        kind without a name; nothing where models make them."""
+        return {}
 
     def recipe(self, inputs: Inputs, reference: str, target: str) -> Recipe:
         """What a reference is made from that a target has a part in."""
@@ -209,11 +210,11 @@ class Modality(Portable, ABC):
         """What a reader of the report should know of what a target generated for a reference."""
         return {}
 
-    def neighbor_quality(
+    def neighbor_qualities(
         self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan
-    ) -> NeighborQuality | None:
-        """How good the neighbors are that were made for a target; None where there are none."""
-        return None
+    ) -> Mapping[str, NeighborQuality]:
+        """How good the neighbors are that were made for a target, by their names."""
+        return {}
 
     def extraction(
         self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from raymia.models.causal.training import Training
 from raymia.models.checkpoint import AnyCheckpoint
@@ -48,21 +49,23 @@ def neighbor_maker(
     paraphraser: AnyCheckpoint | None,
     pool: PoolSpec,
     training: Training | None = None,
+    place: int = 0,
 ) -> NeighborMaker:
     """The maker of a kind of neighbors; ``paraphraser`` is None for the kind without a model, and
-    ``training`` where records are texts."""
+    ``training`` where records are texts; ``place`` is its own among the audit file's."""
+    whose: Any = {"training": training, "place": place}
     if isinstance(spec, SubstituteNeighbors):
         fingerprint = load_word_list().fingerprint
         return NeighborMaker(
-            SubstituteQuestion(spec, seed, training=training),
+            SubstituteQuestion(spec, seed, **whose),
             fingerprint,
             WordListLoader(fingerprint),
         )
     if paraphraser is None:
         raise ValueError(f"neighbors of kind {spec.kind} are made by a model, and none was given")
     question = (
-        InfillQuestion(spec, seed, training=training)
+        InfillQuestion(spec, seed, **whose)
         if isinstance(spec, InfillNeighbors)
-        else MaskFillQuestion(spec, seed, training=training)
+        else MaskFillQuestion(spec, seed, **whose)
     )
     return NeighborMaker(question, paraphraser.fingerprint, paraphraser.loader(pool))

@@ -22,11 +22,17 @@ class MakesNeighbors(Question):
     Attributes
     ----------
     training : which parts of a record are scored; None where records are texts.
+    place : among the names of neighbors in the audit file.
     """
 
     training: Training | None = field(default=None, kw_only=True)
+    place: int = field(default=0, kw_only=True)
     schema: ClassVar[pa.Schema] = NEIGHBOR_SCHEMA
     makes_neighbors: ClassVar[bool] = True
+
+    @property
+    def neighbors_place(self) -> int:
+        return self.place
 
     @abstractmethod
     def make(self, model: Any, items: Sequence[Item]) -> pa.Table:

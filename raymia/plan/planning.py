@@ -14,7 +14,7 @@ from typing import overload
 
 import numpy as np
 
-from raymia.attacks import Attack, NamedAttack
+from raymia.attacks import NamedAttack
 from raymia.evidence.row_index import RowIndex
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.inputs.base import Inputs
@@ -34,6 +34,7 @@ from raymia.prepare.recipe import Recipe
 from raymia.questions.base import Question, evidence_key
 from raymia.questions.registry import asks_about_neighbors
 from raymia.spec import MadeReference, PoolSpec
+from raymia.util.errors import InputError
 
 
 def plan_audit(inputs: Inputs, store: EvidenceStore) -> AuditPlan:
@@ -59,12 +60,12 @@ class AuditPlan(Sequence[TargetPlan]):
 
     @cached_property
     def targets(self) -> tuple[TargetPlan, ...]:
-        """In the order of the audit file."""
+        """The plans in the order of the audit file."""
         return _in_turn(self._alone)
 
     @cached_property
     def in_loading_order(self) -> tuple[TargetPlan, ...]:
-        """As they are asked: see :func:`raymia.plan.pools.loading_order`."""
+        """The plans as they are asked: see :func:`raymia.plan.pools.loading_order`."""
         order = loading_order(self._alone)
         if order == [plan.name for plan in self._alone]:
             return self.targets
@@ -116,20 +117,23 @@ class AuditPlan(Sequence[TargetPlan]):
 def _in_turn(alone: Iterable[TargetPlan]) -> tuple[TargetPlan, ...]:
     """What an earlier target asks is shared by those after it."""
     asked: set[str] = set()
-    made = Missing.nothing(range(0))
+    made: dict[int, Missing] = {}
     plans = []
     for plan in alone:
         target = _not_yet(asked, plan.target)
         references = {name: _not_yet(asked, stage) for name, stage in plan.references.items()}
-        neighbors = plan.neighbors
-        if neighbors is not None:
-            (make,) = neighbors.questions
+        makers = []
+        for maker in plan.made_first:
+            (make,) = maker.questions
+            kind = make.question.neighbors_place
             # Neighbors are made only where a model is still to be asked about them.
-            wanted = wanted_neighbors((target, *references.values()))
-            make = replace(make, missing=make.missing & (wanted - made))
-            made = made | make.missing
-            neighbors = replace(neighbors, questions=(make,))
-        plans.append(replace(plan, target=target, references=references, neighbors=neighbors))
+            wanted = wanted_neighbors((target, *references.values()), kind)
+            before = made.get(kind, Missing.nothing(range(0)))
+            make = replace(make, missing=make.missing & (wanted - before))
+            made[kind] = before | make.missing
+            makers.append(replace(maker, questions=(make,)))
+        plan = replace(plan, target=target, references=references, made_first=tuple(makers))
+        plans.append(plan)
     return tuple(plans)
 
 
@@ -150,7 +154,7 @@ class _Lookup:
     _stored: dict[str, set[str]] = field(default_factory=dict)
 
     def missing(self, key: EvidenceKey, indices: range, count: int) -> Missing:
-        """Of the first ``count`` records."""
+        """What is missing of the first ``count`` records."""
         if key.kind not in self._stored:
             self._stored[key.kind] = self.store.stored_keys(key.kind)
         is_stored = key.hash in self._stored[key.kind]
@@ -171,31 +175,31 @@ class _Planner:
 
     inputs: Inputs
     lookup: _Lookup
-    _planned_of: dict[tuple[str, tuple[str, ...]], tuple[PlannedQuestion, ...]] = field(
-        default_factory=dict, init=False
+    _planned_of: dict[tuple[str, tuple[str, ...], tuple[str, ...]], tuple[PlannedQuestion, ...]] = (
+        field(default_factory=dict, init=False)
     )
 
     def target(self, name: str) -> TargetPlan:
         resources, attacks = self.inputs.spec.resources, self.inputs.attacks_on(name)
-        maker = self._maker if self._ask_about_neighbors(a.attack for a in attacks) else None
-        neighbors = None
-        if maker is not None:
+        made_first = []
+        for kind in self._neighbors_of(attacks):
+            maker = self._makers[kind]
             make = self._planned("make", maker.question, maker.fingerprint)
-            neighbors = Stage(
-                "neighbors", "neighbors", maker.loader, resources.paraphraser, (make,)
-            )
+            label = f"neighbors:{kind}" if kind else "neighbors"
+            pool = resources.paraphraser
+            made_first.append(Stage(label, "neighbors", maker.loader, pool, (make,)))
         target = self._stage(
             f"target:{name}",
             "target",
             self.inputs.targets[name],
             resources.target,
-            [a.attack for a in attacks],
+            attacks,
             name,
         )
         used = _used_references(self.inputs, name, attacks)
         preparations = {n: p for n in used if (p := self._preparation(name, n)) is not None}
         references = {n: self._reference(name, n, preparations.get(n)) for n in used}
-        return TargetPlan(name, tuple(preparations.values()), neighbors, target, references)
+        return TargetPlan(name, tuple(preparations.values()), tuple(made_first), target, references)
 
     def with_made(self, plan: TargetPlan) -> TargetPlan:
         """The plan with the references that were to be made, as far as they are."""
@@ -219,10 +223,9 @@ class _Planner:
 
     def looked_at_again(self, plan: TargetPlan) -> TargetPlan:
         """The plan with what the store lacks now."""
-        neighbors = plan.neighbors
         return replace(
             plan,
-            neighbors=None if neighbors is None else self._again(neighbors),
+            made_first=tuple(map(self._again, plan.made_first)),
             target=self._again(plan.target),
             references={name: self._again(stage) for name, stage in plan.references.items()},
         )
@@ -236,13 +239,26 @@ class _Planner:
         return replace(stage, questions=questions)
 
     @cached_property
-    def _maker(self) -> NeighborMaker | None:
-        """What makes neighbors in a stage of its own; asked for where a question is about them."""
-        return self.inputs.modality.neighbor_maker(self.inputs)
+    def _makers(self) -> Mapping[str, NeighborMaker]:
+        """What makes neighbors in stages of their own, by the names of the neighbors; asked for
+        where a question is about them."""
+        found = self.inputs.modality.neighbor_makers(self.inputs)
+        first: dict[str, str] = {}
+        for name, maker in found.items():
+            other = first.setdefault(evidence_key(maker.question, maker.fingerprint).hash, name)
+            if other != name:
+                raise InputError(
+                    f"neighbors.{name}: they are those of neighbors.{other}, or the first of them; "
+                    "leave one of the two out, and to compare counts sweep "
+                    f"`neighbors.{other}.count`"
+                )
+        return found
 
-    def _ask_about_neighbors(self, attacks: Iterable[Attack]) -> bool:
+    def _neighbors_of(self, attacks: Iterable[NamedAttack]) -> tuple[str, ...]:
+        """The names of the neighbors that attacks ask about, in the order of the audit file."""
         kind = self.inputs.spec.records.kind
-        return any(asks_about_neighbors(attack, kind) for attack in attacks)
+        used = {a.neighbors for a in attacks if asks_about_neighbors(a.attack, kind)}
+        return tuple(name for name in self._makers if name in used) if used else ()
 
     @cached_property
     def _of_population(self) -> set[str]:
@@ -264,7 +280,7 @@ class _Planner:
     def _reference(self, target: str, name: str, preparation: Preparation | None) -> Stage:
         inputs = self.inputs
         asking = [
-            a.attack
+            a
             for a in inputs.attacks_on(target)
             if a.reference == name
             or (inputs.shows_shadows(a.attack) and name in inputs.shadow_members)
@@ -288,27 +304,29 @@ class _Planner:
         role: Role,
         checkpoint: AnyCheckpoint,
         pool: PoolSpec,
-        attacks: Sequence[Attack],
+        attacks: Sequence[NamedAttack],
         only_for: str | None,
     ) -> Stage:
-        asks = tuple(dict.fromkeys(question for attack in attacks for question in attack.asks))
-        content = checkpoint.fingerprint, asks
+        asks = tuple(dict.fromkeys(question for a in attacks for question in a.attack.asks))
+        content = checkpoint.fingerprint, asks, self._neighbors_of(attacks)
         if content not in self._planned_of:
-            self._planned_of[content] = self._asked_of(checkpoint, attacks, asks)
+            self._planned_of[content] = self._asked_of(checkpoint, asks, content[2])
         loader = checkpoint.loader(pool)
         return Stage(label, role, loader, pool, self._planned_of[content], only_for)
 
     def _asked_of(
-        self, checkpoint: AnyCheckpoint, attacks: Sequence[Attack], asks: tuple[str, ...]
+        self, checkpoint: AnyCheckpoint, asks: tuple[str, ...], neighbors: tuple[str, ...]
     ) -> tuple[PlannedQuestion, ...]:
-        neighbors_made = None
-        if self._ask_about_neighbors(attacks) and self._maker is not None:
-            key = evidence_key(self._maker.question, self._maker.fingerprint)
-            neighbors_made = (len(self._maker.question.indices()), key.hash)
+        made = {}
+        for name in neighbors:
+            maker = self._makers[name]
+            key = evidence_key(maker.question, maker.fingerprint)
+            question = maker.question
+            made[name] = (len(question.indices()), key.hash, question.neighbors_place)
         return tuple(
             self._planned(label, question, checkpoint.fingerprint)
             for label, question in self.inputs.modality.questions(
-                self.inputs, asks, checkpoint, neighbors_made
+                self.inputs, asks, checkpoint, made
             )
         )
 

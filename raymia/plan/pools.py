@@ -34,7 +34,7 @@ class Pool:
 
     @property
     def name(self) -> str:
-        """That of its first stage, and how many more there are."""
+        """The name of its first stage, and how many more there are."""
         more = len(self.stages) - 1
         return self.stages[0].name + (f" and {more} more" if more else "")
 
@@ -110,8 +110,9 @@ def streams_of(plans: Iterable[TargetPlan]) -> list[list[Stage]]:
     for plan in plans:
         joined = pools_of(plan.stages, pools)
         if streams and len(joined) == len(pools):
-            # A target that joins has no neighbors made that the first one has not.
-            streams[-1] += [plan.target, *plan.references.values()]
+            # A target that joins has no neighbors made that were not asked for before.
+            made = {stage.name for stage in streams[-1] if stage.role == "neighbors"}
+            streams[-1] += [s for s in plan.stages if s.name not in made]
             pools = joined
         else:
             streams.append(plan.stages)

@@ -20,6 +20,8 @@ from raymia.questions.base import Question
 from raymia.spec import PoolSpec
 
 Role = Literal["neighbors", "target", "reference"]
+PER_KIND = 1_024
+"""More than there can be neighbors of one kind per record."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class TargetPlan:
     Attributes
     ----------
     preparations : references that are made from the target.
-    neighbors : the stage that makes neighbors, where attacks need them.
+    made_first : the stages that make neighbors, where attacks need them: one for each kind.
     target : the stage of the checkpoint under audit.
     references : the stages of the references, by name. One whose preparation is not ready has a key
         that nothing is stored under.
@@ -115,24 +117,33 @@ class TargetPlan:
 
     name: str
     preparations: tuple[Preparation, ...]
-    neighbors: Stage | None
+    made_first: tuple[Stage, ...]
     target: Stage
     references: dict[str, Stage]
 
     @property
+    def neighbors(self) -> Stage | None:
+        """The stage that makes the first kind of neighbors."""
+        return next(iter(self.made_first), None)
+
+    @property
     def stages(self) -> list[Stage]:
-        """In the order in which a block of records passes them."""
-        first = [self.neighbors] if self.neighbors else []
-        return [*first, self.target, *self.references.values()]
+        """All stages, in the order in which a block of records passes them."""
+        return [*self.made_first, self.target, *self.references.values()]
 
     @property
     def to_ask(self) -> int:
         return sum(stage.to_ask for stage in self.stages)
 
 
-def wanted_neighbors(stages: Iterable[Stage]) -> Missing:
-    """The neighbors that models are still to be asked about."""
-    about = (p for stage in stages for p in stage.questions if p.question.subject == "neighbor")
+def wanted_neighbors(stages: Iterable[Stage], place: int = 0) -> Missing:
+    """The neighbors of the kind at a place that models are still to be asked about."""
+    about = (
+        p
+        for stage in stages
+        for p in stage.questions
+        if p.question.subject == "neighbor" and p.question.neighbors_place == place
+    )
     return reduce(or_, (p.missing for p in about), Missing.nothing(range(0)))
 
 
@@ -146,15 +157,31 @@ def stored_neighbors(stages: Sequence[Stage], store: EvidenceStore) -> Iterator[
     Yields
     ------
     Tables of ``row`` (int64), the record's among :attr:`raymia.inputs.Inputs.payloads`,
-    ``neighbor`` (int16) and ``payload`` (large string), in which each neighbor comes once.
+    ``neighbor`` (int16) and ``payload`` (large string), in which each neighbor comes once. Its
+    number is that of :func:`number_in_block`.
     """
     makers = [p for stage in stages for p in stage.questions if p.question.makes_neighbors]
-    wanted = wanted_neighbors(stages)
+    kinds = dict.fromkeys(maker.question.neighbors_place for maker in makers)
+    for kind in kinds:
+        own = [maker for maker in makers if maker.question.neighbors_place == kind]
+        yield from _stored(own, wanted_neighbors(stages, kind), store)
+
+
+def number_in_block(question: Question, index: int) -> int:
+    """What a block calls a neighbor: its index, with the place of its kind among the kinds."""
+    return question.neighbors_place * PER_KIND + index
+
+
+def _stored(
+    makers: Sequence[PlannedQuestion], wanted: Missing, store: EvidenceStore
+) -> Iterator[pa.Table]:
+    """The stored neighbors of one kind."""
     for maker in makers:
         wanted -= maker.missing
-    if not wanted or not makers:
+    if not wanted:
         return
     records, left = RowIndex(wanted.ids), wanted.cells.copy()
+    first_number = number_in_block(makers[0].question, wanted.indices.start)
     for table in store.parts(makers[0].key, ["payload"]):
         picked, rows, columns = records.cells_of(table, wanted.indices)
         _, first = np.unique(rows * len(wanted.indices) + columns, return_index=True)
@@ -164,7 +191,7 @@ def stored_neighbors(stages: Sequence[Stage], store: EvidenceStore) -> Iterator[
             yield pa.table(
                 {
                     "row": rows[new],
-                    "neighbor": (columns[new] + wanted.indices.start).astype(np.int16),
+                    "neighbor": (columns[new] + first_number).astype(np.int16),
                     # Offsets of 64 bits: many of them may be put together.
                     "payload": table["payload"].take(pa.array(picked[new])).cast(pa.large_string()),
                 }

@@ -61,7 +61,8 @@ class Setup:
     spec : the audit file.
     family : of the model that is asked, as "causal" or "denoiser".
     population, known_members : payloads that are no records, by record id.
-    neighbors : how many a stage makes per record, and the hash of their key; None without one.
+    neighbors : of the neighbors that stages make, by their names in the audit file: how many per
+        record, the hash of their key, and their place among the names.
     latent_shape : of what the network of a model of images sees.
     """
 
@@ -69,7 +70,7 @@ class Setup:
     family: str = "causal"
     population: Mapping[str, Any] = field(default_factory=dict)
     known_members: Mapping[str, Any] = field(default_factory=dict)
-    neighbors: tuple[int, str] | None = None
+    neighbors: Mapping[str, tuple[int, str, int]] = field(default_factory=dict)
     latent_shape: Shape | None = None
 
     @property
@@ -164,6 +165,12 @@ class Question(Portable, ABC):
     def indices(self) -> range:
         """Neighbor indices that are asked about for each record."""
         return range(RECORD, RECORD + 1)
+
+    @property
+    def neighbors_place(self) -> int:
+        """Whose neighbors it makes or is about, where an audit has several kinds of them: their
+        place among their names. No part of a key."""
+        return 0
 
     def key_parts(self) -> Mapping[str, Any]:
         """Everything that changes an answer but the model itself and the code."""

@@ -81,11 +81,14 @@ class TokenQuestion(Question):
 class NeighborQuestion(Question):
     """The summed log-probability and the token count of each neighbor.
 
-    ``count`` is not part of the key: the first 10 of 20 neighbors are the same 10.
+    ``count`` is not part of the key: the first 10 of 20 neighbors are the same 10. Nor is what the
+    audit file calls them, and its place there.
     """
 
     count: int
     neighbors: str
+    place: int = 0
+    of: str = ""
     name = "neighbors"
     families = ANY_CAUSAL
     needs = frozenset({"words"})
@@ -97,8 +100,16 @@ class NeighborQuestion(Question):
 
     @classmethod
     def set_up(cls, setup: Setup) -> Sequence[Question]:
-        assert setup.neighbors is not None, "planned where attacks ask about neighbors"
-        return [cls(*setup.neighbors)]
+        assert setup.neighbors, "planned where attacks ask about neighbors"
+        return [cls(*made, of=name) for name, made in setup.neighbors.items()]
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}.{self.of}" if self.of else self.name
+
+    @property
+    def neighbors_place(self) -> int:
+        return self.place
 
     def indices(self) -> range:
         return variants(self.count)

@@ -169,6 +169,11 @@ class RunResult(Result):
     neighbors: NeighborQuality | None = Field(
         default=None, description="how good the neighbors are; none where no attack uses them"
     )
+    neighbors_by_name: dict[str, NeighborQuality] = Field(
+        default={},
+        description="the same of each kind, where the audit file has neighbors by name; the first "
+        "of them is in `neighbors` too",
+    )
     attacks: list[AttackCard] = Field(default=[], description="attacks used")
     metrics: list[Metrics] = Field(description="one entry for each target and attack")
     group_metrics: list[Metrics] = Field(
@@ -264,6 +269,13 @@ class RunResult(Result):
             if listed > total:
                 raise ValueError(f"{what} lists {listed} entries, but the total is {total}")
         return self
+
+    @property
+    def kinds_of_neighbors(self) -> dict[str, NeighborQuality]:
+        """How good the neighbors are, by name; "" for one kind without a name."""
+        if self.neighbors_by_name or self.neighbors is None:
+            return self.neighbors_by_name
+        return {"": self.neighbors}
 
     @property
     def succeeded(self) -> bool:

@@ -312,7 +312,8 @@ def neighbor_figures(quality: NeighborQuality) -> list[tuple[str, str]]:
     return figures
 
 
-def neighbor_line(quality: NeighborQuality) -> str:
-    """Write the figures of neighbors in one line."""
+def neighbor_line(quality: NeighborQuality, name: str = "") -> str:
+    """Write the figures of neighbors, with a name or without, in one line."""
     figures = "; ".join(f"{name} {figure}" for name, figure in neighbor_figures(quality))
-    return f"neighbors ({quality.kind}): {count(quality.made)} made; {figures}"
+    named = f"neighbors {name} ({quality.kind})" if name else f"neighbors ({quality.kind})"
+    return f"{named}: {count(quality.made)} made; {figures}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from raymia.attacks import Attack, NamedAttack
+from raymia.attacks import NamedAttack
 from raymia.inputs.base import Inputs
 from raymia.plan.stages import Stage, TargetPlan
 from raymia.results.result import AttackCost, TargetLoss
@@ -33,27 +33,30 @@ def attack_costs(inputs: Inputs, plans: Sequence[TargetPlan]) -> list[AttackCost
 
 def _passes(inputs: Inputs, plan: TargetPlan, attacks: Sequence[NamedAttack]) -> Iterator[int]:
     """Passes through the target, and through each reference and shadow."""
-    yield _of_stage(plan.target, [named.attack for named in attacks])
+    yield _of_stage(plan.target, attacks)
     for name, stage in plan.references.items():
         is_shadow = name in inputs.shadow_members
         yield _of_stage(
             stage,
             [
-                named.attack
+                named
                 for named in attacks
                 if named.reference == name or (is_shadow and inputs.shows_shadows(named.attack))
             ],
         )
 
 
-def _of_stage(stage: Stage, attacks: Iterable[Attack]) -> int:
+def _of_stage(stage: Stage, attacks: Iterable[NamedAttack]) -> int:
     """Passes per record of the questions that some attacks put to a stage's model."""
-    wanted = [(attack.asks, getattr(attack, "perturbation", None)) for attack in attacks]
+    wanted = [
+        (named.attack.asks, named.neighbors or getattr(named.attack, "perturbation", None))
+        for named in attacks
+    ]
     total = 0
     for planned in stage.questions:
-        names, perturbation = planned.question.names, planned.label.partition(".")[2]
+        names, variant = planned.question.names, planned.label.partition(".")[2]
         if any(
-            names.intersection(asks) and (own is None or not perturbation or own == perturbation)
+            names.intersection(asks) and (own is None or not variant or own == variant)
             for asks, own in wanted
         ):
             total += len(planned.question.indices()) * planned.question.passes

@@ -102,6 +102,9 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
     looked_at = run.inputs, run.store, run.scored, scores, reduction.metrics
     modality = run.inputs.modality
     findings = elsewhere("shown records", modality.look, *looked_at)
+    qualities = dict(
+        modality.neighbor_qualities(run.inputs, run.store, next(iter(run.scored), run.after[0]))
+    )
     missing = [
         f"{stage.name}: {stage.to_ask} answers are missing"
         for _, stage in _stages(run)
@@ -129,9 +132,8 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         dropped_total=len(dropped),
         stages=list(_stage_counts(run)),
         references=list(_reference_cards(run)),
-        neighbors=modality.neighbor_quality(
-            run.inputs, run.store, next(iter(run.scored), run.after[0])
-        ),
+        neighbors=next(iter(qualities.values()), None),
+        neighbors_by_name=qualities if qualities.keys() - {""} else {},
         attacks=_attack_cards(run.inputs),
         metrics=reduction.metrics,
         group_metrics=reduction.group_metrics,

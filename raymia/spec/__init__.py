@@ -48,8 +48,10 @@ from raymia.spec.neighbors import (
     T5_SPANS,
     InfillNeighbors,
     MaskFillNeighbors,
+    NamedNeighbors,
     SubstituteNeighbors,
     TextNeighbors,
+    text_neighbors,
 )
 from raymia.spec.prices import CostsSpec
 from raymia.spec.probes import (
@@ -120,6 +122,7 @@ __all__ = [
     "ModelReference",
     "ModelSpec",
     "Name",
+    "NamedNeighbors",
     "NeighborsSection",
     "NoiseSpec",
     "ObjectiveSpec",
@@ -156,5 +159,6 @@ __all__ = [
     "Value",
     "learn_kind",
     "merge_preset",
+    "text_neighbors",
     "with_engine",
 ]

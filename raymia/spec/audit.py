@@ -11,7 +11,7 @@ from raymia.spec.base import Name, Paths, Share, Strict
 from raymia.spec.conditions import parse_condition
 from raymia.spec.kinds import Kinds, MadeReference, NeighborsSection, RecordsSection, tags_of
 from raymia.spec.models import AnyTarget, ModelSpec, TargetSetSpec, TargetSpec
-from raymia.spec.neighbors import NEIGHBORS
+from raymia.spec.neighbors import NEIGHBORS, with_kinds
 from raymia.spec.prices import CostsSpec
 from raymia.spec.probes import ProbesSpec
 from raymia.spec.records import RECORDS, CorpusSpec
@@ -122,7 +122,8 @@ class AttackSpec(Strict):
     """One attack, by name, with its own parameters where the defaults do not serve."""
 
     attack: str = Field(
-        description="name from `raymia attacks`, `name@reference` for one reference"
+        description="name from `raymia attacks`, `name@reference` for one reference, "
+        "`name@reference+neighbors` for one kind of neighbors where they have names"
     )
     name: Name | None = Field(default=None, description="what the report calls it")
     parameters: dict[str, float | int | str | bool] = Field(
@@ -160,7 +161,9 @@ class AuditSpec(Strict):
         default={}, description="models to compare the targets with, by a name of your choosing"
     )
     neighbors: Annotated[NeighborsSection, NEIGHBORS] | None = Field(
-        default=None, description="needed by attacks that compare a record with its neighbors"
+        default=None,
+        description="needed by attacks that compare a record with its neighbors; of texts also "
+        "several sections, each under a name of your choosing",
     )
     probes: ProbesSpec = Field(
         default=ProbesSpec(), description="how models are asked beyond one pass over the record"
@@ -215,7 +218,7 @@ class AuditSpec(Strict):
     @field_validator("neighbors", mode="before")
     @classmethod
     def _mask_fill_by_default(cls, value: Any) -> Any:
-        return {"kind": "mask_fill", **value} if isinstance(value, dict) else value
+        return with_kinds(value)
 
     @field_validator("attacks", mode="before")
     @classmethod

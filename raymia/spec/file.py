@@ -22,6 +22,7 @@ from raymia.spec import (
     InfillNeighbors,
     MaskFillNeighbors,
     ModelSpec,
+    NamedNeighbors,
     SamplesTarget,
     SelfPromptReference,
     ShadowReference,
@@ -31,7 +32,7 @@ from raymia.spec import (
 )
 from raymia.spec.base import RenamedKeyWarning
 from raymia.spec.from_training import with_training
-from raymia.spec.kinds import Kinds, MadeReference, tags_of
+from raymia.spec.kinds import Kinds, MadeReference, NeighborsSection, tags_of
 from raymia.spec.methods import METHODS
 from raymia.spec.neighbors import NEIGHBORS
 from raymia.spec.records import RECORDS
@@ -173,11 +174,13 @@ def _dotted(loc: tuple[Any, ...]) -> str:
 
 def _is_union_tag(loc: tuple[Any, ...], part: Any, previous: Any) -> bool:
     """Pydantic puts a union's tag into the place: targets.0.TAG.key, references.NAME.TAG.key,
-    neighbors.TAG.key, records.TAG.key, method.TAG.key."""
+    neighbors.TAG.key, neighbors.named.by_name.NAME.TAG.key, records.TAG.key, method.TAG.key."""
     if loc[0] == "references":
         return len(loc) > 2 and previous == loc[1] and part in REFERENCES.tags
     if loc[0] == "targets":
         return part in TARGETS
+    if loc[:3] == ("neighbors", "named", "by_name"):  # which the file need not have
+        return part in ("named", "by_name") or (previous == loc[3] and part in NEIGHBORS.tags)
     sections = {"neighbors": NEIGHBORS, "records": RECORDS, "method": METHODS}
     return previous == loc[0] in sections and part in sections[loc[0]].tags
 
@@ -277,9 +280,7 @@ def with_paths(
                 references[name] = references[name].model_copy(
                     update={"members": [data(p) for p in reference.members]}
                 )
-    neighbors = spec.neighbors
-    if isinstance(neighbors, MaskFillNeighbors | InfillNeighbors):
-        neighbors = neighbors.model_copy(update={"model": weights(neighbors.model)})
+    neighbors = _neighbor_paths(spec.neighbors, weights)
     records = spec.records.model_copy(
         update={
             key: [data(p) for p in getattr(spec.records, key)]
@@ -303,6 +304,17 @@ def with_paths(
             "plugins": [data(p) if is_file(p) else p for p in spec.plugins],
         }
     )
+
+
+def _neighbor_paths(
+    neighbors: NeighborsSection | None, weights: Callable[[str], str]
+) -> NeighborsSection | None:
+    if isinstance(neighbors, NamedNeighbors):
+        by_name = {name: _neighbor_paths(one, weights) for name, one in neighbors.by_name.items()}
+        return neighbors.model_copy(update={"by_name": by_name})
+    if isinstance(neighbors, MaskFillNeighbors | InfillNeighbors):
+        return neighbors.model_copy(update={"model": weights(neighbors.model)})
+    return neighbors
 
 
 def _target_paths(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from raymia.spec.base import Share, merge_preset
+from raymia.spec.base import Name, Share, merge_preset
 from raymia.spec.images import ImageNeighbors
 from raymia.spec.kinds import Kinds, NeighborsSection
 
@@ -18,6 +18,8 @@ MASK_FILL_PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+MOST_NAMES = 16
+"""Kinds of neighbors in one audit."""
 T5_SPANS = 99
 """T5 has 100 sentinels; the one after the last span ends the fills."""
 
@@ -117,4 +119,41 @@ class SubstituteNeighbors(NeighborsSection):
 
 
 TextNeighbors = MaskFillNeighbors | InfillNeighbors | SubstituteNeighbors
-NEIGHBORS = Kinds(MaskFillNeighbors, InfillNeighbors, SubstituteNeighbors, ImageNeighbors)
+
+
+class NamedNeighbors(NeighborsSection):
+    """Neighbors of texts of several kinds, each by a name of your choosing.
+
+    In the audit file the names stand under `neighbors` themselves, each with a section of its own.
+    """
+
+    kind: Literal["named"] = Field(description="may be left out")
+    by_name: dict[Name, Annotated[TextNeighbors, Field(discriminator="kind")]] = Field(
+        min_length=1,
+        max_length=MOST_NAMES,
+        description="a section of neighbors for each name; may be left out",
+    )
+
+
+NEIGHBORS = Kinds(
+    MaskFillNeighbors, InfillNeighbors, SubstituteNeighbors, ImageNeighbors, NamedNeighbors
+)
+
+
+def with_kinds(value: Any) -> Any:
+    """A section of neighbors as it is written, with what may be left out of it."""
+    if not isinstance(value, dict):
+        return value
+    if value and "kind" not in value and all(isinstance(one, dict) for one in value.values()):
+        value = {"kind": "named", "by_name": value}
+    by_name = value.get("by_name")
+    if value.get("kind") == "named" and isinstance(by_name, dict):
+        return {**value, "by_name": {name: with_kinds(one) for name, one in by_name.items()}}
+    return {"kind": "mask_fill", **value}
+
+
+def text_neighbors(section: NeighborsSection | None) -> dict[str, TextNeighbors]:
+    """The sections of neighbors of texts by their names; one that has none is called ""."""
+    if isinstance(section, NamedNeighbors):
+        return dict(section.by_name)
+    return {"": section} if isinstance(section, TextNeighbors) else {}

@@ -10,7 +10,12 @@ from raymia.spec.base import Paths, Strict
 from raymia.spec.images import Deep, Fit, ImageNeighbors, SelfGeneratedReference
 from raymia.spec.kinds import Kinds, RecordsSection
 from raymia.spec.models import EndpointTarget, SamplesTarget
-from raymia.spec.neighbors import InfillNeighbors, MaskFillNeighbors, SubstituteNeighbors
+from raymia.spec.neighbors import (
+    InfillNeighbors,
+    MaskFillNeighbors,
+    NamedNeighbors,
+    SubstituteNeighbors,
+)
 from raymia.spec.references import SelfPromptReference
 from raymia.spec.training import RecordFormat, TrainingSpec
 
@@ -33,6 +38,7 @@ class TextRecordsSpec(RecordsSection):
     takes = (
         MaskFillNeighbors,
         InfillNeighbors,
+        NamedNeighbors,
         SubstituteNeighbors,
         SelfPromptReference,
         EndpointTarget,

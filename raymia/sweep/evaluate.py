@@ -105,6 +105,7 @@ class Place:
     swept : the attack as the audit file names it.
     attack : the statistic.
     evidence : hash of what the attack reads.
+    neighbors : name of the neighbors that it runs with; "" where they have none.
     """
 
     target: str
@@ -113,10 +114,13 @@ class Place:
     attack: str
     reference: str | None
     evidence: str
+    neighbors: str = ""
 
     @property
     def label(self) -> str:
-        return self.attack if self.reference is None else f"{self.attack}@{self.reference}"
+        reference = "" if self.reference is None else f"@{self.reference}"
+        neighbors = f"+{self.neighbors}" if self.neighbors else ""
+        return f"{self.attack}{reference}{neighbors}"
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,8 @@ class Setting:
     def named(self, records: str) -> NamedAttack:
         """The attack with these parameters."""
         attack = build(self.place.attack, dict(self.parameters), self.place.swept, records)
-        return NamedAttack(self.place.label, attack, self.place.reference)
+        place = self.place
+        return NamedAttack(place.label, attack, place.reference, place.neighbors)
 
 
 class Points(Result):

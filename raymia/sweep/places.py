@@ -61,7 +61,10 @@ def read_places(plan: SweepPlan, plans: Sequence[AuditPlan], store: EvidenceStor
                 )
                 if is_outside(type(named.attack)):
                     content = digest([content, code_digest(type(named.attack))])
-                place = Place(name, number, swept.key, swept.statistic, named.reference, content)
+                place = Place(
+                    name, number, swept.key, swept.statistic, named.reference, content,
+                    named.neighbors,
+                )  # fmt: skip
                 read.setdefault((name, place.label), {})[number] = place
         for (name, _), by_number in read.items():
             contents = {number: place.evidence for number, place in by_number.items()}

@@ -154,12 +154,18 @@ def _reads(inputs: Inputs, plan: TargetPlan, named: NamedAttack) -> Hashable:
         (stage.name, p.label, p.key.hash, len(p.question.indices()))
         for stage in stages
         for p in stage.questions
-        if p.question.names & wanted
+        if p.question.names & wanted and _is_read(p, named)
     )
     made = (
         tuple(p.recipe.key for p in plan.preparations) if "generated_images" in attack.needs else ()
     )
     return plan.name, named.label, answers, made
+
+
+def _is_read(planned: PlannedQuestion, named: NamedAttack) -> bool:
+    """Whether an attack reads the answers, which may be about other neighbors than its own."""
+    about = planned.label.partition(".")[2] if planned.question.subject == "neighbor" else ""
+    return about == "" or about == named.neighbors
 
 
 def _shares(

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from raymia.spec import AuditSpec, MadeReference, SweepSpec, Value
+from raymia.spec import AuditSpec, MadeReference, NamedNeighbors, SweepSpec, Value
 from raymia.util.errors import InputError
 
 ROOTS = ("neighbors", "probes", "references")
@@ -108,10 +108,12 @@ def _section(spec: AuditSpec, key: str, where: str) -> tuple[BaseModel, list[str
     root, name = _root(spec, key, where)
     rest = key.removeprefix(f"{root}.{name}." if name else f"{root}.")
     path = rest.split(".")
-    section = spec.references[name] if name else getattr(spec, root)
+    section = spec.references[name] if root == "references" else getattr(spec, root)
     if section is None:
         raise InputError(f"{where}: the audit file has no section `{root}`")
-    if name and not isinstance(section, MadeReference):
+    if isinstance(section, NamedNeighbors):
+        path = ["by_name", name, *path]
+    if root == "references" and not isinstance(section, MadeReference):
         raise InputError(
             f"{where}: {name!r} is a reference of kind {section.kind}, which is not made, so "
             "nothing of it can be swept"
@@ -124,7 +126,7 @@ def _section(spec: AuditSpec, key: str, where: str) -> tuple[BaseModel, list[str
 
 
 def _root(spec: AuditSpec, key: str, where: str) -> tuple[str, str]:
-    """The section at the top, and the reference's name under `references`."""
+    """The section at the top, and the name under `references`, or under `neighbors` with names."""
     root, _, rest = key.partition(".")
     if root not in ROOTS or not rest:
         near = difflib.get_close_matches(root, ROOTS, n=1)
@@ -133,15 +135,18 @@ def _root(spec: AuditSpec, key: str, where: str) -> tuple[str, str]:
             f"{where}: keys that can be swept start with "
             f"{', '.join(f'{name}.' for name in ROOTS)} as neighbors.count does{hint}"
         )
-    if root != "references":
+    named: Mapping[str, Any]
+    if root == "references":
+        named, what = spec.references, "no such reference"
+    elif root == "neighbors" and isinstance(spec.neighbors, NamedNeighbors):
+        named, what = spec.neighbors.by_name, "no such neighbors"
+    else:
         return root, ""
-    names = [name for name in spec.references if rest.startswith(f"{name}.")]
+    names = [name for name in named if rest.startswith(f"{name}.")]
     if not names:
-        near = difflib.get_close_matches(rest.partition(".")[0], spec.references, n=1)
+        near = difflib.get_close_matches(rest.partition(".")[0], named, n=1)
         hint = f" did you mean {near[0]!r}?" if near else ""
-        raise InputError(
-            f"{where}: no such reference;{hint} there are: {', '.join(spec.references) or 'none'}"
-        )
+        raise InputError(f"{where}: {what};{hint} there are: {', '.join(named) or 'none'}")
     return root, max(names, key=len)
 
 
@@ -149,6 +154,8 @@ def _unknown(section: BaseModel, path: list[str]) -> str:
     """Say which key a path gets lost at, and what there is instead."""
     known, part = sorted(type(section).model_fields), path[0]
     inner = getattr(section, part, None)
+    if isinstance(inner, Mapping) and len(path) > 2:  # sections by name
+        return _unknown(inner[path[1]], path[2:])
     if part in known and len(path) > 1 and isinstance(inner, BaseModel):
         return _unknown(inner, path[1:])
     near = difflib.get_close_matches(path[-1] if part in known else part, known, n=1, cutoff=0.5)

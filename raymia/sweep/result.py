@@ -113,16 +113,21 @@ def sweep_table(rows: Sequence[Row], rates: Sequence[float], objective: Objectiv
 
     Returns
     -------
-    Table with columns target, attack, reference, ``query.KEY`` for each swept key, and
-    ``parameter.NAME`` for each swept parameter (null where the attack has none of that name),
-    objective (on the calibration half), ``calibration.auc``, ``calibration.tpr@RATE``, the same of
-    ``evaluation``, numbers of records of each half, queries_asked, answers, problem.
+    Table with columns target, attack, reference, neighbors (where they have names), ``query.KEY``
+    for each swept key, and ``parameter.NAME`` for each swept parameter (null where the attack has
+    none of that name), objective (on the calibration half), ``calibration.auc``,
+    ``calibration.tpr@RATE``, the same of ``evaluation``, numbers of records of each half,
+    queries_asked, answers, problem.
     """
     columns: dict[str, Any] = {
         "target": pa.array([row.setting.place.target for row in rows], pa.string()),
         "attack": pa.array([row.setting.place.attack for row in rows], pa.string()),
         "reference": pa.array([row.setting.place.reference for row in rows], pa.string()),
     }
+    if any(row.setting.place.neighbors for row in rows):
+        columns["neighbors"] = pa.array(
+            [row.setting.place.neighbors or None for row in rows], pa.string()
+        )
     for key in _names(row.queries for row in rows):
         columns[f"query.{key}"] = _column([row.queries.get(key) for row in rows])
     for name in _names(row.setting.parameters for row in rows):

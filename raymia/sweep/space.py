@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raymia.attacks import NamedAttack, registry
-from raymia.inputs.attack_list import name_attacks, with_references
+from raymia.inputs.attack_list import name_attacks, statistic_of, with_references
 from raymia.questions.base import registered
 from raymia.spec import AttackSpec, AuditSpec, SpaceSpec, SweepSpec, Value
 from raymia.sweep.queries import QuerySetting, query_settings
@@ -29,7 +29,8 @@ class SweptAttack:
 
     Attributes
     ----------
-    key : as the audit file names it, ``statistic`` or ``statistic@reference``.
+    key : as the audit file names it, ``statistic`` or ``statistic@reference``, and ``+neighbors``
+        where they have names.
     spaces : of the parameters that are swept; empty for an attack that is run as it is.
     settings : the parameters to try; empty where Optuna proposes them.
     """
@@ -40,7 +41,7 @@ class SweptAttack:
 
     @property
     def statistic(self) -> str:
-        return self.key.partition("@")[0]
+        return statistic_of(self.key)
 
     def named(self, spec: AuditSpec) -> list[NamedAttack]:
         """The attack with each reference it can run with."""
@@ -112,7 +113,7 @@ def _as_written(spec: AuditSpec) -> list[SweptAttack]:
 
 
 def _combines(kinds: Mapping[str, Any], attack: str) -> bool:
-    kind = kinds.get(attack.partition("@")[0])
+    kind = kinds.get(statistic_of(attack))
     return kind is not None and "other_scores" in kind.needs
 
 

@@ -26,7 +26,7 @@ TEXTS = {**IMAGES, "records": {"members": ["x"]}}
 
 
 def labels(records: str, asks: Sequence[str], spec: dict[str, object], family: str) -> list[str]:
-    setup = Setup(AuditSpec.model_validate(spec), family, neighbors=(3, "a key"))
+    setup = Setup(AuditSpec.model_validate(spec), family, neighbors={"": (3, "a key", 0)})
     return [label for label, _ in questions_for(records, setup, asks)]
 
 

@@ -49,13 +49,14 @@ class OnTexts:
 
     def given_to(self, named: NamedAttack, found: Mapping[str, Scores]) -> TextEvidence:
         attack, population = named.attack, None
+        reference = self.records.against(named.reference)
         if "population" in attack.needs and self.population is not None:
             texts, answers = self.population
             population = TextEvidence(texts, answers.target, answers.against(named.reference))
         return TextEvidence(
             self.texts,
-            self.records.target,
-            self.records.against(named.reference),
+            self.records.target.with_neighbors(named.neighbors),
+            None if reference is None else reference.with_neighbors(named.neighbors),
             shadows=self.shadows if "shadows" in attack.needs else (),
             population=population,
             corpus=self.corpus if "corpus" in attack.needs else None,

@@ -29,8 +29,8 @@ from raymia.spec import (
     SelfPromptReference,
     ShadowReference,
     TargetSpec,
-    TextNeighbors,
     TextRecordsSpec,
+    text_neighbors,
 )
 from raymia.util.errors import InputError
 from raymia.util.once import Once
@@ -86,16 +86,21 @@ def resolve_texts(
         payloads = records.table["payload"].slice(0, FIRST).to_pylist()
         read_as = as_trained(read_as, spec, places, payloads, once, problems)
     left_out = attempt(impossible_attacks, spec, attacks, read_as.targets, read_as.references) or {}
-    if isinstance(spec.neighbors, TextNeighbors):
+    sections = text_neighbors(spec.neighbors)
+    if sections:
         attempt(require, "rapidfuzz", "measures of neighbors", "neighbors")
-    paraphraser = None
-    if isinstance(spec.neighbors, MaskFillNeighbors | InfillNeighbors):
-        paraphraser = attempt(resolve_paraphraser, spec.neighbors, "neighbors.model", once=once)
+    paraphrasers = {}
+    for name, section in sections.items():
+        if isinstance(section, MaskFillNeighbors | InfillNeighbors):
+            where = f"neighbors.{name}.model" if name else "neighbors.model"
+            found = attempt(resolve_paraphraser, section, where, once=once)
+            if found is not None:
+                paraphrasers[name] = found
     problems.refuse()
     assert records is not None
     return Inputs(
         spec,
-        Texts(prompts, paraphraser, read_as.training, read_as.on_other_parts, read_as.otherwise),
+        Texts(prompts, paraphrasers, read_as.training, read_as.on_other_parts, read_as.otherwise),
         RecordSet(records.table, aside),
         attacks,
         {name: target for name, target in read_as.targets.items() if target is not None},

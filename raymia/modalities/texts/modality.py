@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from raymia.inputs.modality import Modality, register
-from raymia.spec import SelfPromptReference, TextNeighbors, TextRecordsSpec
+from raymia.spec import SelfPromptReference, TextRecordsSpec, text_neighbors
 
 if TYPE_CHECKING:
     from raymia.attacks import NamedAttack
@@ -45,7 +45,7 @@ class Texts(Modality):
     Attributes
     ----------
     prompts : usable prompts of each self-prompt reference, by name.
-    paraphraser : the model that makes neighbors, where there is one.
+    paraphrasers : the models that make neighbors, by the names of the neighbors.
     training : how the first target was trained; None where records are plain texts.
     on_other_parts : trainings of targets that are scored on other parts of the records, one for
         each choice of parts.
@@ -58,7 +58,7 @@ class Texts(Modality):
     unit = "tokens to score"
 
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    paraphraser: Paraphraser | None = None
+    paraphrasers: Mapping[str, Paraphraser] = field(default_factory=dict)
     training: Training | None = None
     on_other_parts: tuple[Training, ...] = ()
     read_otherwise: Mapping[tuple[str, str], CausalCheckpoint] = field(default_factory=dict)
@@ -87,12 +87,21 @@ class Texts(Modality):
         assert isinstance(spec.records, TextRecordsSpec)
         return resolve_texts(spec, places, spec.records, attacks, problems)
 
-    def neighbor_maker(self, inputs: Inputs) -> NeighborMaker | None:
+    @property
+    def paraphraser(self) -> Paraphraser | None:
+        """The model that makes the first kind of neighbors that a model makes."""
+        return next(iter(self.paraphrasers.values()), None)
+
+    def neighbor_makers(self, inputs: Inputs) -> Mapping[str, NeighborMaker]:
         from raymia.neighbors.makers import neighbor_maker
 
         spec, pool = inputs.spec, inputs.spec.resources.paraphraser
-        assert isinstance(spec.neighbors, TextNeighbors)
-        return neighbor_maker(spec.neighbors, spec.seed, self.paraphraser, pool, self.training)
+        return {
+            name: neighbor_maker(
+                section, spec.seed, self.paraphrasers.get(name), pool, self.training, place
+            )
+            for place, (name, section) in enumerate(text_neighbors(spec.neighbors).items())
+        }
 
     def recipe(self, inputs: Inputs, reference: str, target: str) -> SelfPromptRecipe:
         from raymia.models.causal.resolver import CausalCheckpoint
@@ -201,12 +210,12 @@ class Texts(Modality):
 
         return shared_with_members(self, inputs, store, recipe)
 
-    def neighbor_quality(
+    def neighbor_qualities(
         self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan
-    ) -> NeighborQuality | None:
-        from raymia.modalities.texts.neighbors import quality
+    ) -> Mapping[str, NeighborQuality]:
+        from raymia.modalities.texts.neighbors import qualities
 
-        return quality(inputs, store, plan)
+        return qualities(inputs, store, plan)
 
     def extraction(
         self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan

@@ -8,23 +8,37 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.models.causal.scored_parts import scored_text
 from raymia.neighbors.parts import MakesNeighbors
-from raymia.plan.stages import TargetPlan
+from raymia.plan.stages import PlannedQuestion, TargetPlan
 from raymia.questions.text import NeighborQuestion, TokenQuestion
 from raymia.results.neighbors import ReferenceAnswers, neighbor_quality
 from raymia.results.result import NeighborQuality
-from raymia.spec import TextNeighbors
+from raymia.spec import TextNeighbors, text_neighbors
 
 
-def quality(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> NeighborQuality | None:
-    """The figures of the neighbors; they are the same for every target."""
-    spec = inputs.spec.neighbors
-    if plan.neighbors is None or not isinstance(spec, TextNeighbors):
-        return None
-    maker = plan.neighbors.questions[0].question
+def qualities(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> dict[str, NeighborQuality]:
+    """The figures of each kind of neighbors; they are the same for every target."""
+    sections = text_neighbors(inputs.spec.neighbors)
+    by_place = dict(enumerate(sections))
+    found = {}
+    for stage in plan.made_first:
+        (make,) = stage.questions
+        name = by_place[make.question.neighbors_place]
+        found[name] = _quality(inputs, store, plan, make, sections[name])
+    return found
+
+
+def _quality(
+    inputs: Inputs,
+    store: EvidenceStore,
+    plan: TargetPlan,
+    make: PlannedQuestion,
+    spec: TextNeighbors,
+) -> NeighborQuality:
+    maker = make.question
     training = maker.training if isinstance(maker, MakesNeighbors) else None
     columns = ["payload", "masked_share", "attempts", "error"]
     records = inputs.records.table
-    made = store.read(plan.neighbors.questions[0].key, columns)
+    made = store.read(make.key, columns)
     if made is not None and training is not None:
         texts = [
             None if p is None else scored_text(p, training) for p in made["payload"].to_pylist()
@@ -37,13 +51,22 @@ def quality(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> NeighborQ
         made,
         dict(zip(records["record_id"].to_pylist(), payloads, strict=True)),
         spec.count,
-        _judge(inputs, store, plan),
+        _judge(inputs, store, plan, maker.neighbors_place),
     )
 
 
-def _judge(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> ReferenceAnswers | None:
+def _judge(
+    inputs: Inputs, store: EvidenceStore, plan: TargetPlan, place: int
+) -> ReferenceAnswers | None:
     """The first reference that was asked about neighbors: the base, else a model, else another."""
-    keys = {n: {p.key.kind: p.key for p in s.questions} for n, s in plan.references.items()}
+    keys = {
+        name: {
+            p.key.kind: p.key
+            for p in stage.questions
+            if p.question.subject != "neighbor" or p.question.neighbors_place == place
+        }
+        for name, stage in plan.references.items()
+    }
     asked = [
         name
         for name, kinds in keys.items()
