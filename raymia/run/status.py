@@ -35,6 +35,8 @@ State = Literal["waiting", "preparing", "scoring", "done", "failed"]
 FOLDER = "events"
 PROGRESS_SECONDS = 10.0
 """Between two events that differ in counts alone."""
+STOPPED = "stopped"
+"""Why a run ended that was stopped by Ctrl-C or SIGTERM."""
 MAX_PARTS = 64
 
 
@@ -96,11 +98,17 @@ def recorded(output: str, run: str, audit: str, targets: Sequence[str]) -> Itera
         yield log
     except BaseException as error:
         with suppress(OSError, StorageError):  # where the disk is full, what failed first is told
-            log.write({"event": "run_ended", "why": str(error) or type(error).__name__})
+            log.write({"event": "run_ended", "why": _why(error)})
             log.close()
         raise
     log.write({"event": "run_ended"})
     log.close()
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt | SystemExit):  # by Ctrl-C, and by SIGTERM
+        return STOPPED
+    return str(error) or type(error).__name__
 
 
 # ------------------------------------------------------------------ from counts to events
@@ -263,6 +271,8 @@ class RunStatus:
         """One line on the run as a whole."""
         seconds = (datetime.now(UTC) - self.last_sign).total_seconds()
         ago = f"{max(0, seconds):,.0f} s ago"
+        if self.ended and self.why == STOPPED:
+            return f"stopped {ago}; run the audit again to go on"
         if self.ended:
             return f"ended {ago}" + (f" with an error: {self.why}" if self.why else "")
         if self.is_dead:

@@ -153,6 +153,15 @@ def test_a_run_that_fails_says_why(url):
     assert "with an error: the store is full" in found.summary()
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143)])
+def test_a_run_that_was_stopped_says_so_and_no_error(url, stop):
+    with pytest.raises(type(stop)), recorded(url, "r1", "mine", ["one"]):
+        raise stop
+    summary = read_status(url).summary()
+    assert summary.startswith("stopped 0 s ago")
+    assert "error" not in summary
+
+
 def test_the_last_of_several_runs_is_told(url):
     for run in ("20260101T000000-b", "20260101T000001-a"):
         with recorded(url, run, "mine", ["one"]):
