@@ -3,7 +3,8 @@
     python jobs/train_diffusion.py --data images/ --shape 3 64 64 --members 1000 --held-out 1000 \\
         --channels 64 128 128 --steps 20000 --checkpoint-every 5000 --out targets/ddpm
 
-With `--objective flow` the same network is trained by flow matching.
+With `--objective flow` the same network is trained by flow matching, and with `--dp-epsilon` and
+`--dp-delta` by DP-SGD.
 
 The folder then has `members.parquet` and `non_members.parquet`, which an audit file names as its
 records, `checkpoint-STEP/` folders, which it names as targets, and `manifest.json`. A run that was
@@ -25,6 +26,7 @@ from raymia.prepare.target_job import (
     checked,
     finish,
     make_parser,
+    privacy_of,
     progress_bar,
     read_and_split,
     run_job,
@@ -50,6 +52,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     """Do what the arguments say, and return the manifest."""
     given = {name: getattr(args, name) for name in (*NUMBERS, "ema", *FLAGS)}
     settings = checked(lambda: DiffusionTrainingSpec(**given))
+    dp = privacy_of(args)
     split, set_aside = read_and_split(args, tuple(args.shape), args.caption_column)
     with tempfile.TemporaryDirectory() as scratch:
         pipeline = args.pipeline
@@ -76,6 +79,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
                 measure_on=split.held_out,
                 from_weights=args.from_weights,
                 checkpoint_every=args.checkpoint_every or settings.steps,
+                dp=dp,
             )
     architecture = ("channels", "layers", "attention", "scheduler", "train_timesteps")
     model = {
@@ -84,7 +88,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
         "network": None if args.pipeline else {key: getattr(args, key) for key in architecture},
         "prediction_type": facts["prediction_type"],
     }
-    return finish(args, model, settings, split, set_aside, facts)
+    return finish(args, model, settings, split, set_aside, facts, dp)
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

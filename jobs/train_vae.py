@@ -5,7 +5,8 @@
 
 The folder then has `members.parquet` and `non_members.parquet`, which an audit file names as its
 records, `checkpoint-EPOCH/` folders, which it names as targets, and `manifest.json`. A run that was
-interrupted goes on when the same command is given again.
+interrupted goes on when the same command is given again. With `--dp-epsilon` and `--dp-delta` it is
+trained by DP-SGD, which `--normalization batch` does not go with.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from raymia.prepare.target_job import (
     checked,
     finish,
     make_parser,
+    privacy_of,
     progress_bar,
     read_and_split,
     run_job,
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(args: argparse.Namespace) -> dict[str, Any]:
     """Do what the arguments say, and return the manifest."""
     config, settings = checked(lambda: _settings(args))
+    dp = privacy_of(args)
     split, set_aside = read_and_split(args, config.image_shape)
     with progress_bar(f"{config.objective}: epochs", settings.epochs) as progress:
         facts = train_autoencoder(
@@ -57,9 +60,10 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
             progress=progress,
             measure_on=split.held_out,
             checkpoint_every=args.checkpoint_every or settings.epochs,
+            dp=dp,
         )
     model = {"config": config.model_dump(mode="json")}
-    return finish(args, model, settings, split, set_aside, facts)
+    return finish(args, model, settings, split, set_aside, facts, dp)
 
 
 def _settings(args: argparse.Namespace) -> tuple[AutoencoderConfig, AutoencoderTrainingSpec]:

@@ -15,14 +15,7 @@ from raymia.attacks.base import MIN_VARIANCE, Attack, Scores, answered
 @dataclass(frozen=True)
 class AmongShadows(Attack):
     """Base of attacks that compare the target with shadows: models trained as it was, on known
-    records.
-
-    Parameters
-    ----------
-    fixed_variance : one variance for all records, and 1 where no record has two shadows of a kind.
-    """
-
-    fixed_variance: bool = True
+    records."""
 
     needs = frozenset({"shadows"})
 
@@ -48,7 +41,19 @@ class AmongShadows(Attack):
 
 
 @dataclass(frozen=True)
-class Online(AmongShadows):
+class _Normal(AmongShadows):
+    """Base of attacks for which a statistic is normal over shadows.
+
+    Parameters
+    ----------
+    fixed_variance : one variance for all records, and 1 where no record has two shadows of a kind.
+    """
+
+    fixed_variance: bool = True
+
+
+@dataclass(frozen=True)
+class Online(_Normal):
     """LiRA, online: log-likelihood under shadows with the record, less that under the others."""
 
     name = "lira"
@@ -62,7 +67,7 @@ class Online(AmongShadows):
 
 
 @dataclass(frozen=True)
-class Offline(AmongShadows):
+class Offline(_Normal):
     """LiRA, offline: standard deviations above the shadows without the record."""
 
     name = "lira_offline"
@@ -91,18 +96,25 @@ def moments(shadows: Scores, chosen: npt.NDArray[np.bool_], fixed: bool) -> tupl
     >>> [part.round(2).tolist() for part in moments(shadows, without, fixed=False)]
     [[0.1], [0.02]]
     """
-    used = chosen & ~np.isnan(shadows)
-    counts = used.sum(axis=0)
-    values = np.where(used, shadows, 0.0)
-    enough = np.where(counts > 0, counts, np.nan)
-    mean = values.sum(axis=0) / enough
-    squares = np.where(used, (shadows - mean) ** 2, 0.0).sum(axis=0)
+    mean, squares, counts = spread(shadows, chosen)
     if fixed:
         free = np.nansum(np.maximum(counts - 1, 0))
         variance = np.full(len(mean), squares[counts > 0].sum() / free if free else 1.0)
     else:
         variance = squares / np.where(counts > 1, counts - 1, np.nan)
     return mean, np.maximum(variance, MIN_VARIANCE)
+
+
+def spread(
+    shadows: Scores, chosen: npt.NDArray[np.bool_]
+) -> tuple[Scores, Scores, npt.NDArray[np.int64]]:
+    """Mean, sum of squares around it, and count over the chosen shadows, [records]; see
+    :func:`moments`."""
+    used = chosen & ~np.isnan(shadows)
+    counts = used.sum(axis=0)
+    mean = np.where(used, shadows, 0.0).sum(axis=0) / np.where(counts > 0, counts, np.nan)
+    squares = np.where(used, (shadows - mean) ** 2, 0.0).sum(axis=0)
+    return mean, squares, counts
 
 
 def log_normal(x: Scores, mean: Scores, variance: Scores) -> Scores:

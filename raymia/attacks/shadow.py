@@ -8,6 +8,7 @@ import numpy as np
 
 from raymia.attacks.base import Scores, register
 from raymia.attacks.likelihood_ratio import AmongShadows, Offline, Online
+from raymia.attacks.student_ratio import StudentOffline, StudentOnline
 from raymia.evidence.text import ModelEvidence
 
 MAX_PROBABILITY = 1 - 1e-7
@@ -59,3 +60,38 @@ class LiraOffline(Offline, _OnLogits):
 
     source = "Carlini et al. 2022, arXiv 2112.03570"
     formula = "[phi(x) - mu_out] / s_out, phi = log(q / (1 - q)), q = exp(mean_t log p)"
+
+
+@register
+@dataclass(frozen=True)
+class LiraT(StudentOnline, _OnLogits):
+    """LiRA, online, for few shadows: each record's variance is drawn to that of all records.
+
+    As `lira`, with Student's t distribution in place of the normal one: what a handful of shadows
+    say of a record's variance is weighed against a prior that is estimated on all records, and the
+    record's mean is taken as uncertain as it is. No score without a shadow of each kind.
+
+    Parameters
+    ----------
+    prior_degrees, prior_variance : the prior's weight, in shadows, and its variance; default: the
+        likeliest for all records.
+    """
+
+    source = "raymia, after Carlini et al. 2022; such priors: Brännvall 2026, arXiv 2603.11799"
+    formula = "log t(phi(x); mu_in, v_in) - log t(phi(x); mu_out, v_out), phi = log(q / (1 - q))"
+
+
+@register
+@dataclass(frozen=True)
+class LiraTOffline(StudentOffline, _OnLogits):
+    """LiRA, offline, for few shadows: how far the record is above what shadows without it say.
+
+    As `lira_offline`, by Student's t distribution as in `lira_t`. No score without such a shadow.
+
+    Parameters
+    ----------
+    prior_degrees, prior_variance : as in `lira_t`.
+    """
+
+    source = "raymia, after Carlini et al. 2022; such priors: Brännvall 2026, arXiv 2603.11799"
+    formula = "log P / (1 - P), P = P(t < phi(x); mu_out, v_out), phi = log(q / (1 - q))"

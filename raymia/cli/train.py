@@ -28,11 +28,30 @@ def train(file: TrainingFile) -> Any:
     manifest = run_training(spec)
     console.print(trained_table(manifest))
     console.print(f"manifest: {spec.output}/manifest.json", highlight=False, soft_wrap=True)
+    if spec.shadows is not None:
+        train_shadows(file)
+    return manifest
+
+
+def train_shadows(file: TrainingFile) -> Any:
+    """Train the shadows that a training file asks for, and not the target."""
+    from raymia.run.shadows import run_shadows
+    from raymia.spec.training_file import load_training
+    from raymia.util.terminal import terminal
+
+    console, spec = terminal(), load_training(file)
+    manifest = run_shadows(spec, console)
+    console.print(
+        f"{len(manifest['shadows'])} shadows: {spec.output}/shadows/manifest.json",
+        highlight=False,
+        soft_wrap=True,
+    )
     return manifest
 
 
 def print_training_plan(file: Path, console: Console) -> None:
     """Print the plan of a training; loads no model."""
+    from raymia.modalities.texts.shadow_training import shadow_trainings
     from raymia.modalities.texts.target_training import resolve_target_training
     from raymia.plan.training import estimate_training
     from raymia.report.training_table import training_plan_table
@@ -40,9 +59,16 @@ def print_training_plan(file: Path, console: Console) -> None:
 
     spec = load_training(file)
     found = resolve_target_training(spec)
-    expected = estimate_training(found.plan, found.counted, found.tokens)
+    shadows = [] if spec.shadows is None else shadow_trainings(found)
+    expected = estimate_training(
+        found.plan,
+        found.counted,
+        found.tokens,
+        shadows=[shadow.plan for shadow in shadows],
+        costs=spec.costs,
+    )
     console.print(
         training_plan_table(
-            spec.name, found.plan, found.counted, expected, found.set_aside, found.assumed
+            spec, found.plan, found.counted, expected, found.set_aside, found.assumed
         )
     )

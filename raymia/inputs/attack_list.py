@@ -58,14 +58,24 @@ def name_attacks(spec: AuditSpec) -> list[NamedAttack]:
     return named
 
 
-def lacking(kind: type[Attack], spec: AuditSpec) -> str | None:
-    """What an audit file does not give that an attack needs; None where it gives everything."""
+def lacking(kind: type[Attack], spec: AuditSpec, named: str | None = None) -> str | None:
+    """What an audit file does not give that an attack needs; None where it gives everything.
+
+    Parameters
+    ----------
+    named : the reference that it is asked for with, if any.
+    """
     shadows = [r for r in spec.references.values() if isinstance(r, ShadowReference)]
     both_classes = spec.records.members and spec.records.non_members
     generated = [r for r in spec.references.values() if isinstance(r, MadeReference)]
     generated_before = [t for t in spec.targets if isinstance(t, SamplesTarget)]
     needs = {
-        "reference": (spec.references, "needs a reference; add one under `references`"),
+        "reference": (
+            named or _compared_with(spec),
+            "needs a reference that is no shadow; add one under `references`"
+            if shadows
+            else "needs a reference; add one under `references`",
+        ),
         "shadows": (shadows, "needs shadows; add references of `kind: shadow`"),
         "population": (
             spec.records.population,
@@ -98,6 +108,12 @@ def lacking(kind: type[Attack], spec: AuditSpec) -> str | None:
     )
 
 
+def _compared_with(spec: AuditSpec) -> list[str]:
+    """References that attacks run with where they name none: shadows have attacks of their own, and
+    were trained on half of the records."""
+    return [n for n, one in spec.references.items() if not isinstance(one, ShadowReference)]
+
+
 def costs_extra(kind: type[Attack], spec: AuditSpec) -> bool:
     """Whether an attack asks what the audit file did not say it wants to pay for."""
     return any(question.is_extra(spec) for question in _asked(kind, spec))
@@ -124,7 +140,7 @@ def with_references(item: AttackSpec, spec: AuditSpec, where: str) -> list[Named
     if item.name is None and item.parameters:
         settings = ",".join(f"{k}={v}" for k, v in sorted(item.parameters.items()))
         label = f"{statistic}({settings})"
-    lack = lacking(type(attack), spec)
+    lack = lacking(type(attack), spec, reference)
     if lack is not None:
         raise InputError(f"{where}: {statistic!r} {lack}")
     hoods = _neighbor_names(attack, neighbors, spec, where)
@@ -136,7 +152,7 @@ def with_references(item: AttackSpec, spec: AuditSpec, where: str) -> list[Named
         raise InputError(
             f"{where}: no reference {reference!r}; there are: {', '.join(spec.references)}"
         )
-    chosen = [reference] if reference else list(spec.references)
+    chosen = [reference] if reference else _compared_with(spec)
     is_alone = "reference_if_given" in attack.needs and not reference
     pairs = [
         *([(label, None)] if is_alone else []),

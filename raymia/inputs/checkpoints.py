@@ -62,8 +62,9 @@ def expand_targets(spec: AuditSpec, problems: Problems) -> tuple[AuditSpec, list
 
 def _checkpoints(written: TargetSetSpec, where: str) -> list[TargetSpec]:
     claims: Mapping[str, ClaimSpec] = {}
+    trained_by: str | None = None
     if written.manifest is not None:
-        named, claims = _in_manifest(written.manifest, where)
+        named, claims, trained_by = _in_manifest(written.manifest, where)
         key = "adapter" if written.model else "model"
     elif written.revisions:
         revisions = _revisions(written.model, written.revisions, f"{where}.revisions")
@@ -88,6 +89,7 @@ def _checkpoints(written: TargetSetSpec, where: str) -> list[TargetSpec]:
     for name, value in named:
         try:
             own = {key: value, "name": _fit(prefix + name), "claim": claims.get(value)}
+            own["trained_by"] = trained_by
             targets.append(TargetSpec(**{**settings, **own}))
         except ValidationError as error:
             raise InputError(
@@ -155,17 +157,21 @@ def _revisions(model: str, wanted: Sequence[str], where: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _in_manifest(path: str, where: str) -> tuple[list[tuple[str, str]], dict[str, ClaimSpec]]:
-    """Names and folders that a training's manifest.json, or a table of name and path, lists; and
-    what a private training claims of each folder."""
+def _in_manifest(
+    path: str, where: str
+) -> tuple[list[tuple[str, str]], dict[str, ClaimSpec], str | None]:
+    """Names and folders that a training's manifest.json, or a table of name and path, lists; what a
+    private training claims of each folder; and the manifest, where it is one of `raymia train`."""
     where = f"{where}.manifest"
-    content, claims = None, {}
+    content, claims, trained_by = None, {}, None
     if path.endswith(".json"):
         with refusals(path, ".json", where), opened(path) as file, suppress(json.JSONDecodeError):
             content = parse_json(file.read())  # or not, where it is lines of JSON
     if isinstance(content, dict) and "path" not in content:
         if is_sealed(content):
             check_seal(content, path, where)
+        if is_manifest(content) and "://" not in path:
+            trained_by = path
         entries = content.get("checkpoints")
         folders = [str(e["folder"]) for e in entries or [] if isinstance(e, dict) and "folder" in e]
         if not folders or len(folders) != len(entries or []):
@@ -174,12 +180,11 @@ def _in_manifest(path: str, where: str) -> tuple[list[tuple[str, str]], dict[str
                 f"`folder`, and got: {', '.join(content) or 'nothing'}"
             )
         named = list(zip(_short_names([f.split("/") for f in folders]), folders, strict=True))
-        if is_manifest(content):
-            claims = {
-                _beside(path, entry["folder"]): ClaimSpec(**entry["privacy"])
-                for entry in entries or []
-                if "privacy" in entry
-            }
+        claims = {
+            _beside(path, entry["folder"]): ClaimSpec(**entry["privacy"])
+            for entry in entries or []
+            if "privacy" in entry
+        }
     else:
         rows = read_rows(path, {"name": "name", "path": "path"})
         named = []
@@ -191,7 +196,7 @@ def _in_manifest(path: str, where: str) -> tuple[list[tuple[str, str]], dict[str
             named.append((str(name), str(folder)))
         if not named:
             raise InputError(f"{where}: {path} has no row; expected columns name and path")
-    return [(name, _beside(path, folder)) for name, folder in named], claims
+    return [(name, _beside(path, folder)) for name, folder in named], claims, trained_by
 
 
 def _beside(manifest: str, folder: str) -> str:

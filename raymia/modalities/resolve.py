@@ -10,6 +10,7 @@ from raymia.inputs.attack_list import name_attacks
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.checkpoints import expand_targets
 from raymia.inputs.modality import modality_of
+from raymia.inputs.shadow_folders import expand_shadows
 from raymia.spec import AuditSpec, TargetSpec
 from raymia.spec.conditions import check_conditions, parse_conditions
 from raymia.storage.files import check_can_open, check_can_write
@@ -29,7 +30,7 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
     """
     problems = Problems()
     written = spec
-    spec, places = expand_targets(spec, problems)
+    spec, places = expand_targets(expand_shadows(spec, problems), problems)
     if not spec.targets:
         problems.refuse()
     problems.attempt(check_can_write, spec.output, "output")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raymia.models.memory import bytes_of_tokens, bytes_of_weights, transformer_width
 from raymia.models.source import read_json
 from raymia.prepare.train_target import TargetTraining, steps_per_epoch
 from raymia.prepare.tuning import Counted
+from raymia.spec import CostsSpec
 from raymia.util.once import Once
 
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
@@ -32,29 +34,62 @@ class TrainingEstimate:
     steps, steps_per_epoch : of the optimizer.
     memory : bytes, about; None where the weights cannot be counted.
     seconds : at least, as matrices are multiplied here; None where the weights cannot be counted.
+    shadow_seconds : of all shadows together; None without.
+    cost : at least, of this machine for as long; None without its price.
     """
 
     steps: int
     steps_per_epoch: int
     memory: int | None
     seconds: float | None
+    shadow_seconds: float | None = None
+    cost: float | None = None
+
+    @property
+    def hours(self) -> float | None:
+        """Of the machine, for the target and its shadows one after another."""
+        return None if self.seconds is None else (self.seconds + (self.shadow_seconds or 0)) / 3600
 
 
-def estimate_training(plan: TargetTraining, counted: Counted, tokens: int) -> TrainingEstimate:
+def estimate_training(
+    plan: TargetTraining,
+    counted: Counted,
+    tokens: int,
+    *,
+    shadows: Sequence[TargetTraining] = (),
+    costs: CostsSpec | None = None,
+) -> TrainingEstimate:
     """Reckon what a training takes; loads no model.
 
     Parameters
     ----------
     tokens : of the members, for one pass over them.
+    shadows : that are trained as well.
+    costs : prices, of which one may be this machine's.
     """
     per_epoch = steps_per_epoch(plan.trainer, len(plan.members))
     if counted.trained is None or counted.all is None:
         return TrainingEstimate(plan.steps, per_epoch, None, None)
-    passes = PASSES[plan.method.peft is None]
-    work = passes * counted.all * tokens * plan.steps / per_epoch
-    return TrainingEstimate(
-        plan.steps, per_epoch, _memory(plan, counted.trained, tokens), work / _speed()
+    # A step takes as many records in a shadow as in the target.
+    step = PASSES[plan.method.peft is None] * counted.all * tokens / per_epoch / _speed()
+    seconds = step * plan.steps
+    others = step * sum(one.steps for one in shadows) if shadows else None
+    found = TrainingEstimate(
+        plan.steps, per_epoch, _memory(plan, counted.trained, tokens), seconds, others
     )
+    price = None if costs is None else costs.per_hour.get(_machine(costs))
+    hours = found.hours
+    return found if price is None or hours is None else replace(found, cost=price * hours)
+
+
+def _machine(costs: CostsSpec) -> str:
+    """What the prices call this machine: the GPU type that its GPU's name has, or the CPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "CPU"
+    name = torch.cuda.get_device_name()
+    return next((kind for kind in costs.per_hour if kind != "CPU" and kind in name), name)
 
 
 def _memory(plan: TargetTraining, trained: int, tokens: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -12,6 +12,8 @@ import torch
 
 from raymia.models.autoencoders.model import Autoencoder
 from raymia.models.autoencoders.vae import AutoencoderNetwork
+from raymia.prepare.private import Privacy
+from raymia.prepare.private_images import PrivateSteps
 from raymia.prepare.training_state import Weights
 from raymia.spec.images import AutoencoderTrainingSpec
 from raymia.util.draws import generator, normals, stream_key
@@ -23,6 +25,11 @@ MEASURING_DRAWS = 4
 Images = npt.NDArray[np.uint8]
 
 
+def steps_per_epoch(images: int, settings: AutoencoderTrainingSpec) -> int:
+    """Steps of the optimizer for one pass over the images."""
+    return -(-images // settings.batch_size)
+
+
 class Training:
     """A network that is being trained.
 
@@ -31,6 +38,7 @@ class Training:
     Parameters
     ----------
     images : uint8 [count, channels, height, width], two or more.
+    privacy : of a private training; an epoch is then as many steps as one pass over the images has.
 
     Attributes
     ----------
@@ -47,6 +55,7 @@ class Training:
         network: AutoencoderNetwork,
         settings: AutoencoderTrainingSpec,
         seed: int,
+        privacy: Privacy | None = None,
     ) -> None:
         self.images, self.settings, self.seed = images, settings, seed
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -55,7 +64,13 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=0.0
         )
-        self.steps_per_epoch = -(-len(images) // settings.batch_size)
+        self.steps_per_epoch = steps_per_epoch(len(images), settings)
+        self._private: PrivateSteps | None = None
+        if privacy is not None:
+            self._private = PrivateSteps(self.network, self.optimizer, privacy, len(images), seed)
+            self._private.check(
+                self._first_losses, "take `--normalization group`, or train without `dp`"
+            )
 
     @property
     def done(self) -> int:
@@ -73,7 +88,8 @@ class Training:
         self.epoch = steps // self.steps_per_epoch
 
     def facts(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "steps": self.steps}
+        spent = {} if self._private is None else self._private.spent(self.steps)
+        return {"epoch": self.epoch, "steps": self.steps, **spent}
 
     @contextmanager
     def as_saved(self) -> Iterator[None]:
@@ -93,6 +109,9 @@ class Training:
             If the loss is no longer finite.
         """
         self.network.train()
+        if self._private is not None:
+            self._advance_privately(self._private)
+            return
         order = generator(self.seed, "order", self.epoch).permutation(len(self.images))
         # Drawn on the CPU, so that a seed means the same on every device.
         random = torch.Generator().manual_seed(stream_key(self.seed, "noise", self.epoch))
@@ -106,6 +125,31 @@ class Training:
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
         self.epoch += 1
+
+    def _advance_privately(self, private: PrivateSteps) -> None:
+        """Take as many private steps as an epoch has."""
+        for step in range(self.steps, self.steps + self.steps_per_epoch):
+            rows = private.samples.of(step)
+            random = torch.Generator().manual_seed(stream_key(self.seed, "noise of a step", step))
+            noise = torch.randn((len(rows), self.network.noise_size), generator=random)
+            self._step_privately(private, step, rows, noise.to(self.device))
+        self.epoch += 1
+
+    def _step_privately(
+        self, private: PrivateSteps, step: int, rows: Sequence[int], noise: torch.Tensor
+    ) -> None:
+        def losses(start: int, end: int) -> torch.Tensor:
+            images = self._tensor(self.images[rows[start:end]])
+            return self.network.losses(images, noise[start:end])
+
+        private.take(step, len(rows), self.settings.batch_size, losses)
+
+    def _first_losses(self, numbers: Sequence[int]) -> torch.Tensor:
+        """Losses of the first two images, at noise that is always the same."""
+        random = torch.Generator().manual_seed(stream_key(self.seed, "private check"))
+        noise = torch.randn((2, self.network.noise_size), generator=random).to(self.device)
+        chosen = list(numbers)
+        return self.network.losses(self._tensor(self.images[chosen]), noise[chosen])
 
     def finish(self) -> None:
         """Put the network in eval mode, with what it keeps of the images it was trained on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -13,6 +13,8 @@ import torch
 from torch.nn import functional
 
 from raymia.prepare.denoiser_files import TrainableDenoiser
+from raymia.prepare.private import Privacy
+from raymia.prepare.private_images import PrivateSteps
 from raymia.prepare.training_state import Weights
 from raymia.spec.images import DiffusionTrainingSpec
 from raymia.util.draws import generator, normals, stream_key, uniforms
@@ -36,6 +38,7 @@ class Training:
     Parameters
     ----------
     images : uint8 [N, C, H, W], in the order that the seed's draws refer to.
+    privacy : of a private training.
 
     Attributes
     ----------
@@ -46,7 +49,12 @@ class Training:
     unit: ClassVar[str] = "step"
 
     def __init__(
-        self, images: Images, model: TrainableDenoiser, settings: DiffusionTrainingSpec, seed: int
+        self,
+        images: Images,
+        model: TrainableDenoiser,
+        settings: DiffusionTrainingSpec,
+        seed: int,
+        privacy: Privacy | None = None,
     ) -> None:
         self.images, self.model, self.settings, self.seed = images, model, settings, seed
         self.step = 0
@@ -65,6 +73,10 @@ class Training:
         is_augmented = settings.flip or settings.crop
         has_latents = model.denoiser.autoencoder is not None
         self._latents = self._all_latents() if has_latents and not is_augmented else None
+        self._private: PrivateSteps | None = None
+        if privacy is not None:
+            self._private = PrivateSteps(self.network, self.optimizer, privacy, len(images), seed)
+            self._private.check(self._first_losses, "take another network, or train without `dp`")
 
     @property
     def network(self) -> torch.nn.Module:
@@ -87,7 +99,8 @@ class Training:
         self.step = steps
 
     def facts(self) -> dict[str, Any]:
-        return {"step": self.step, "prediction_type": self.model.denoiser.path.prediction}
+        spent = {} if self._private is None else self._private.spent(self.step)
+        return {"step": self.step, "prediction_type": self.model.denoiser.path.prediction, **spent}
 
     def advance(self) -> None:
         """Train on one batch."""
@@ -96,20 +109,54 @@ class Training:
         torch.manual_seed(stream_key(self.seed, "dropout", self.step))
         # Drawn on the CPU, so that a seed means the same on every device.
         draws = torch.Generator().manual_seed(stream_key(self.seed, "step", self.step))
-        clean = self._batch(draws)
-        noise = torch.randn(clean.shape, generator=draws).to(clean.device)
-        schedule = denoiser.path.timesteps
-        timesteps = torch.randint(schedule, (len(clean),), generator=draws).to(clean.device)
-        predicted = self.model(denoiser.path.add_noise(clean, noise, timesteps), timesteps)
-        loss = functional.mse_loss(predicted, denoiser.path.target(clean, noise, timesteps))
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, self.step)
-        self.optimizer.step()
+        if self._private is not None:
+            self._advance_privately(self._private, draws)
+        else:
+            clean, noise, timesteps = self._drawn(self._batch(self._rows(), draws), draws)
+            predicted = self.model(denoiser.path.add_noise(clean, noise, timesteps), timesteps)
+            loss = functional.mse_loss(predicted, denoiser.path.target(clean, noise, timesteps))
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
+            self.optimizer.step()
         self._update_mean()
         self.step += 1
+
+    def _advance_privately(self, private: PrivateSteps, draws: torch.Generator) -> None:
+        """Take a private step; gradients are cut image by image, and not once more as a whole."""
+        rows = np.array(private.samples.of(self.step), dtype=np.int64)
+        drawn = self._drawn(self._batch(rows, draws), draws) if len(rows) else ()
+
+        def losses(start: int, end: int) -> Tensor:
+            clean, noise, timesteps = (part[start:end] for part in drawn)
+            return self._losses(clean, noise, timesteps)
+
+        private.take(self.step, len(rows), self.settings.batch_size, losses)
+
+    def _drawn(self, clean: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Images of a step with their noise and timesteps."""
+        noise = torch.randn(clean.shape, generator=draws).to(clean.device)
+        schedule = self.model.denoiser.path.timesteps
+        timesteps = torch.randint(schedule, (len(clean),), generator=draws).to(clean.device)
+        return clean, noise, timesteps
+
+    def _losses(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Mean squared error of each image, [images]."""
+        path = self.model.denoiser.path
+        predicted = self.model(path.add_noise(clean, noise, timesteps), timesteps)
+        error = predicted - path.target(clean, noise, timesteps)
+        return error.square().flatten(1).mean(1)
+
+    def _first_losses(self, numbers: Sequence[int]) -> Tensor:
+        """Losses of the first two images, at draws that are always the same."""
+        draws = torch.Generator().manual_seed(stream_key(self.seed, "private check"))
+        rows = np.arange(2) % len(self.images)
+        chosen = torch.tensor(list(numbers))
+        clean, noise, timesteps = self._drawn(self._batch(rows, draws), draws)
+        chosen = chosen.to(clean.device)
+        return self._losses(clean[chosen], noise[chosen], timesteps[chosen])
 
     @contextmanager
     def as_saved(self) -> Iterator[None]:
@@ -148,10 +195,13 @@ class Training:
                 total += float((predicted - wanted).square().flatten(1).mean(1).double().sum())
         return round(total / (len(images) * MEASURED_TIMESTEPS), 6)
 
-    def _batch(self, draws: torch.Generator) -> Tensor:
-        """What the network sees of the step's images, before noise."""
+    def _rows(self) -> npt.NDArray[np.int64]:
+        """The images of the step."""
         first = self.step * self.settings.batch_size
-        rows = np.array([self._row(first + n) for n in range(self.settings.batch_size)])
+        return np.array([self._row(first + n) for n in range(self.settings.batch_size)])
+
+    def _batch(self, rows: npt.NDArray[np.int64], draws: torch.Generator) -> Tensor:
+        """What the network sees of images, before noise."""
         if self._latents is not None:
             return self._latents[torch.from_numpy(rows)]
         images = torch.from_numpy(self.images[rows]).float() / 255

@@ -1,4 +1,4 @@
-"""DP-SGD for language models, by opacus, inside the trainer that trains all others.
+"""DP-SGD by opacus, whatever is trained: budget, samples, gradients of single records.
 
 One step takes a Poisson sample of the members: each is in it by a draw of its own, as the
 accountant reckons (Abadi et al., CCS 2016). Its gradients are computed a few records at a time, cut
@@ -9,17 +9,18 @@ take the noise off again.
 
 from __future__ import annotations
 
-import inspect
+import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from raymia.prepare.trainer import check_finite, pad_batch, trained_parameters
-from raymia.spec.methods import Method
+from raymia.prepare.trainer import trained_parameters
 from raymia.spec.target_training import DpSpec
 from raymia.util.draws import generator, stream_key
 from raymia.util.errors import InputError, first_line
@@ -28,8 +29,12 @@ from raymia.util.optional import require
 
 CLOSE = 1e-3
 """Of a parameter's gradient: what rounding may make of one record's beside others."""
+NOTHING = 1e-5
+"""Of a record's whole gradient: what rounding makes of a parameter that has none, as a bias before
+a normalization."""
 
-Batch = Mapping[str, torch.Tensor]
+Losses = Callable[[Sequence[int]], torch.Tensor]
+"""The losses of records with these numbers, [records]."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Privacy:
         }
 
 
+@cache
 def plan_privacy(spec: DpSpec, members: int, batch: int, steps: int) -> Privacy:
     """Find the noise that keeps a training within its budget.
 
@@ -104,19 +110,23 @@ def plan_privacy(spec: DpSpec, members: int, batch: int, steps: int) -> Privacy:
     return Privacy(spec, float(noise), rate, batch, steps)
 
 
-def check_private(model: Any, method: Method, rows: Sequence[Mapping[str, list[int]]]) -> None:
+def check_gradients(model: torch.nn.Module, losses: Losses, what: str, instead: str) -> None:
     """Refuse a model of which opacus does not find each record's own gradients.
 
     Two records are computed together and apart; what opacus says of each has to be what it has
     alone.
+
+    Parameters
+    ----------
+    losses : of two records, by the numbers 0 and 1; the same whenever they are asked for.
+    what : the model is, in words.
+    instead : what to do.
 
     Raises
     ------
     InputError
         Naming the layers.
     """
-    from opacus.grad_sample.grad_sample_module import GradSampleHooks
-
     own = trained_parameters(model)
     kinds = {name: type(module).__name__ for name, module in model.named_modules()}
     buffered = [
@@ -128,108 +138,105 @@ def check_private(model: Any, method: Method, rows: Sequence[Mapping[str, list[i
     if buffered:
         raise InputError(
             f"dp: {_each(buffered)} keep numbers of the records beside their weights, which no "
-            "noise is added to; train without `dp`, or by a method that leaves them alone"
+            f"noise is added to; {instead}"
         )
     _prepare(model)
     alone = []
-    for row in rows[:2]:
+    for number in (0, 1):
         model.zero_grad()
-        torch.autograd.backward(_losses(model, _on(model, pad_batch([row]))).sum())
+        torch.autograd.backward(losses([number]).sum())
         alone.append({n: None if p.grad is None else p.grad.clone() for n, p in own.items()})
     model.zero_grad()
-    hooks = GradSampleHooks(model, loss_reduction="sum", strict=False)
+    least = [NOTHING * _length(each.values()) for each in alone]
     try:
-        torch.autograd.backward(_losses(model, _on(model, pad_batch(rows[:2]))).sum())
+        with each_apart(model):
+            torch.autograd.backward(losses([0, 1]).sum())
+            found = {name: getattr(one, "grad_sample", None) for name, one in own.items()}
         wrong = [
             f"{name} ({kinds.get(name.rpartition('.')[0], '?')})"
-            for name, one in own.items()
-            if not _is_apart(getattr(one, "grad_sample", None), [each[name] for each in alone])
+            for name in own
+            if not _is_apart(found[name], [each[name] for each in alone], least)
         ]
     except Exception as error:  # of any kind, by what a layer does
         raise InputError(
-            f"dp: opacus cannot compute the gradients of each record of a "
-            f"{model.config.model_type} that is trained by {method.kind}: {first_line(error)}; "
-            f"{_instead(method)}"
+            f"dp: opacus cannot compute the gradients of each record of {what}: "
+            f"{first_line(error)}; {instead}"
         ) from error
     finally:
-        hooks.cleanup()
         model.zero_grad()
     if wrong:
         raise InputError(
             f"dp: opacus does not tell the gradients of one record from those of others in "
-            f"{_each(wrong)}; {_instead(method)}"
+            f"{_each(wrong)}; {instead}"
         )
 
 
-def private_trainer(privacy: Privacy, seed: int) -> Callable[[type], type]:
-    """What makes a trainer's class one of private trainings."""
+@contextmanager
+def each_apart(model: torch.nn.Module) -> Iterator[None]:
+    """While the block runs, opacus keeps the gradients of single records.
 
-    def private(kind: Any) -> type:
-        from opacus.grad_sample.grad_sample_module import GradSampleHooks
-        from opacus.optimizers import DPOptimizer
-        from torch.utils.data import DataLoader
+    It takes the inputs of convolutions to lie in memory row by row, which they do not after
+    diffusers' attention, and would find wrong gradients.
+    """
+    from opacus.grad_sample.grad_sample_module import GradSampleHooks
 
-        class Private(kind):  # type: ignore[misc]
-            def get_train_dataloader(self) -> Any:
-                samples = PoissonSamples(
-                    len(self.train_dataset), privacy.sample_rate, privacy.steps, seed
-                )
-                return DataLoader(
-                    self.train_dataset, batch_sampler=samples, collate_fn=self.data_collator
-                )
+    def laid_out(_module: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(one.contiguous() for one in inputs)
 
-            private: Any
-            optimizer: Any
+    kinds = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+    convolutions = [module for module in model.modules() if isinstance(module, kinds)]
+    with ExitStack() as stack:
+        for module in convolutions:
+            stack.callback(module.register_forward_pre_hook(laid_out).remove)
+        hooks = GradSampleHooks(model, loss_reduction="sum", strict=False)
+        stack.callback(hooks.cleanup)
+        yield
 
-            def create_optimizer(self, *given: Any, **options: Any) -> Any:
-                self.hooks = GradSampleHooks(self.model, loss_reduction="sum", strict=False)
-                plain = super().create_optimizer(*given, **options)
-                self.optimizer = self.private = DPOptimizer(
-                    plain,
-                    noise_multiplier=privacy.noise_multiplier,
-                    max_grad_norm=privacy.spec.max_grad_norm,
-                    expected_batch_size=privacy.expected_batch,
-                )
-                return self.optimizer
 
-            def training_step(self, model: Any, inputs: Batch, *_: Any) -> torch.Tensor:
-                model.train()
-                private, step = self.private, self.state.global_step
-                private.zero_grad()
-                count = len(inputs["input_ids"])
-                total = torch.zeros((), device=self.args.device)
-                size = self.args.per_device_train_batch_size
-                starts = range(0, count, size)
-                for start in starts:
-                    part = {name: table[start : start + size] for name, table in inputs.items()}
-                    with self.compute_loss_context_manager():
-                        losses = _losses(model, _on(self.model, part))
-                    torch.autograd.backward(losses.sum())
-                    total += losses.detach().sum()
-                    if start != starts[-1]:
-                        private.signal_skip_step(True)
-                        private.step()
-                        private.zero_grad()
-                if not count:
-                    for one in private.params:
-                        one.grad_sample = one.new_zeros((0, *one.shape))
-                        one.grad = torch.zeros_like(one)
-                key = stream_key(seed, "noise", step) % 2**63
-                private.generator = torch.Generator(self.args.device).manual_seed(key)
-                mean = total / max(1, count)
-                check_finite(mean, step, self.args.learning_rate)
-                return mean
+def add_gradients(private: Any, losses: Iterable[torch.Tensor], pieces: int) -> torch.Tensor:
+    """Sum the cut gradients of one step, piece by piece, for the optimizer to go by.
 
-            def train(self, *given: Any, **options: Any) -> Any:
-                try:
-                    return super().train(*given, **options)
-                finally:
-                    if hasattr(self, "hooks"):
-                        self.hooks.cleanup()
+    Parameters
+    ----------
+    private : opacus' optimizer.
+    losses : of the records of each piece, computed when it is asked for.
+    pieces : how many there are; without any, the step is noise alone.
 
-        return Private
+    Returns
+    -------
+    The sum of the losses.
+    """
+    total = torch.zeros(())
+    private.zero_grad()
+    for number, one in enumerate(losses, 1):
+        torch.autograd.backward(one.sum())
+        total += one.detach().sum().cpu()
+        if number < pieces:
+            private.signal_skip_step(True)
+            private.step()
+            private.zero_grad()
+    if not pieces:
+        for one in private.params:
+            one.grad_sample = one.new_zeros((0, *one.shape))
+            one.grad = torch.zeros_like(one)
+    return total
 
-    return private
+
+def noise_of(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """What the noise of a step is drawn by."""
+    return torch.Generator(device).manual_seed(stream_key(seed, "noise", step) % 2**63)
+
+
+def private_optimizer(plain: torch.optim.Optimizer, privacy: Privacy) -> Any:
+    """Opacus' optimizer around one that there is."""
+    from opacus.optimizers import DPOptimizer
+
+    return DPOptimizer(
+        plain,
+        noise_multiplier=privacy.noise_multiplier,
+        max_grad_norm=privacy.spec.max_grad_norm,
+        expected_batch_size=privacy.expected_batch,
+    )
 
 
 class PoissonSamples:
@@ -242,31 +249,13 @@ class PoissonSamples:
         return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.steps):
-            draws = generator(self.seed, "Poisson sample", step).random(self.rows)
-            yield np.flatnonzero(draws < self.rate).tolist()
+        return map(self.of, range(self.steps))
 
-
-def _losses(model: Any, batch: Batch) -> torch.Tensor:
-    """The loss of each record, in nats per token, [records]."""
-    given = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    if "position_ids" in inspect.signature(_innermost(model).forward).parameters:
-        # Made by the model they are one row for all records, whose gradients would be one.
-        rows, width = batch["input_ids"].shape
-        places = torch.arange(width, device=batch["input_ids"].device)
-        given["position_ids"] = places.expand(rows, width)
-    logits = model(**given, use_cache=False).logits[:, :-1].float()
-    labels = batch["labels"][:, 1:]
-    losses = torch.nn.functional.cross_entropy(
-        logits.transpose(1, 2), labels, reduction="none", ignore_index=-100
-    )
-    counts = (labels != -100).sum(1)
-    total: torch.Tensor = losses.sum(1) / counts.clamp(min=1)
-    return total
-
-
-def _innermost(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    def of(self, step: int) -> list[int]:
+        """The rows of a step."""
+        draws = generator(self.seed, "Poisson sample", step).random(self.rows)
+        found: list[int] = np.flatnonzero(draws < self.rate).tolist()
+        return found
 
 
 def _prepare(model: Any) -> None:
@@ -277,24 +266,21 @@ def _prepare(model: Any) -> None:
             module.eval()
 
 
-def _is_apart(found: Any, alone: Sequence[torch.Tensor | None]) -> bool:
+def _length(gradients: Iterable[torch.Tensor | None]) -> float:
+    """Of a record's whole gradient."""
+    return math.sqrt(sum(float(one.norm()) ** 2 for one in gradients if one is not None))
+
+
+def _is_apart(found: Any, alone: Sequence[torch.Tensor | None], least: Sequence[float]) -> bool:
     if all(one is None for one in alone):
         return found is None or not bool(found.any())
     if not isinstance(found, torch.Tensor) or len(found) != len(alone):
         return False
     return all(
         one is not None
-        and bool((got - one).norm() <= CLOSE * max(float(one.norm()), float(found.norm())))
-        for got, one in zip(found, alone, strict=True)
+        and float((got - one).norm()) <= CLOSE * max(float(one.norm()), float(found.norm())) + rest
+        for got, one, rest in zip(found, alone, least, strict=True)
     )
-
-
-def _on(model: Any, batch: Batch) -> Batch:
-    return {name: table.to(model.device) for name, table in batch.items()}
-
-
-def _instead(method: Method) -> str:
-    return f"take {'`lora`' if method.kind == 'full' else '`lora` or `full`'}, or leave out `dp`"
 
 
 def _each(names: Sequence[str]) -> str:

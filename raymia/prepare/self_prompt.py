@@ -26,7 +26,9 @@ from raymia.models.causal.model import CausalLM
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import architecture
 from raymia.prepare.fine_tune import fine_tune
+from raymia.prepare.own_recipe import OwnRecipe, train_alike
 from raymia.prepare.recipe import Report
+from raymia.prepare.train_target import step_size, total_steps
 from raymia.prepare.trainer import Progress
 from raymia.prepare.written_records import beginning_of_text, write_records
 from raymia.spec import PoolSpec, SelfPromptReference
@@ -48,6 +50,7 @@ class SelfPromptRecipe:
     target : the checkpoint that writes the texts.
     base : the checkpoint that is fine-tuned on them.
     prompts : texts whose first tokens the target continues; none of them a record.
+    own : the recipe of the target, where the base is fine-tuned by it.
     """
 
     target: CausalCheckpoint
@@ -55,6 +58,7 @@ class SelfPromptRecipe:
     spec: SelfPromptReference
     prompts: tuple[str, ...]
     seed: int
+    own: OwnRecipe | None = None
 
     @property
     def material_key(self) -> str:
@@ -66,10 +70,24 @@ class SelfPromptRecipe:
             {
                 "what": "self-prompt reference",
                 "base": self.base.fingerprint,
-                "fine_tune": self.spec.fine_tune.model_dump(),
+                **self._tuned_by(),
                 **self._text_parts(),
             }
         )
+
+    def _tuned_by(self) -> Mapping[str, Any]:
+        if self.own is None:
+            return {"fine_tune": self.spec.fine_tune.model_dump()}
+        training = self.target.training
+        read = None if training is None else training.key_parts()
+        return {"own": self.own.key_parts(), "training": read}
+
+    @property
+    def _adapts(self) -> bool:
+        """Whether an adapter is trained, and not all weights."""
+        if self.own is None:
+            return self.spec.fine_tune.lora is not None
+        return self.own.method.peft is not None
 
     def _text_parts(self) -> Mapping[str, Any]:
         ignored = {"kind", "preset", "prompts", "text_column", "base", "fine_tune"}
@@ -87,19 +105,24 @@ class SelfPromptRecipe:
 
     @property
     def steps(self) -> int:
+        if self.own is not None:
+            return total_steps(self.own.trainer, self.spec.texts)
         per_epoch = math.ceil(self.spec.texts / self.spec.fine_tune.batch_size)
         return math.ceil(per_epoch * self.spec.fine_tune.epochs)
 
     def rate_parts(self) -> tuple[list[Any], list[Any]]:
         spec = self.spec
         write = [spec.max_tokens - spec.prompt_tokens, spec.generation_batch, spec.top_k is None]
-        tune = spec.fine_tune.model_dump(include={"batch_size", "max_tokens", "lora"})
+        tune: Any = spec.fine_tune.model_dump(include={"batch_size", "max_tokens", "lora"})
+        if self.own is not None:
+            tune = [self.own.method.kind, step_size(self.own.trainer), spec.max_tokens]
         return ["write", write], ["tune", tune, architecture(self.base)]
 
     def describe(self, target: str) -> str:
+        how = f"{self.spec.fine_tune.epochs:g} epochs" if self.own is None else self.own.describe()
         return (
             f"{target} writes {self.spec.texts:,} texts of {self.spec.max_tokens} tokens, and the "
-            f"base is fine-tuned on them for {self.spec.fine_tune.epochs:g} epochs"
+            f"base is fine-tuned on them for {how}"
         )
 
     def make(self, store: EvidenceStore, pool: PoolSpec, report: Report) -> None:
@@ -114,7 +137,7 @@ class SelfPromptRecipe:
     def finished(self, folder: Path | None) -> CausalCheckpoint:
         if folder is None:
             return replace(self.base, fingerprint=f"to be made: {self.key}")
-        if self.spec.fine_tune.lora is None:
+        if not self._adapts:
             return replace(self.base, path=str(folder)).with_fingerprint()
         return replace(self.base, adapter=str(folder)).with_fingerprint()
 
@@ -147,16 +170,20 @@ def make_reference(
     with store.workplace(recipe.key) as out:
         if store.prepared_facts(recipe.key) is not None:
             return  # by a run beside this one
-        facts = fine_tune(
-            Path(recipe.base.path),
-            texts,
-            recipe.spec.fine_tune,
-            out,
-            seed=recipe.seed,
-            progress=on_steps,
-            trust_remote_code=recipe.base.trust_remote_code,
-            training=training,
-        )
+        if recipe.own is not None:
+            plan = recipe.own.plan(recipe.base, texts, training, recipe.seed, out, recipe.key)
+            facts = train_alike(plan, on_steps)
+        else:
+            facts = fine_tune(
+                Path(recipe.base.path),
+                texts,
+                recipe.spec.fine_tune,
+                out,
+                seed=recipe.seed,
+                progress=on_steps,
+                trust_remote_code=recipe.base.trust_remote_code,
+                training=training,
+            )
         written = store.prepared_facts(recipe.material_key) or {}
         (out / PREPARED_MARKER).write_text(json.dumps({**written, **facts}, indent=2) + "\n")
         store.commit_prepared(recipe.key, out)

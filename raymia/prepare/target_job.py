@@ -18,6 +18,7 @@ from raymia.prepare.trainer import Progress as Report
 from raymia.records.images import pixels_array, read_image_records
 from raymia.spec import ImageRecordsSpec
 from raymia.spec.images import Fit, Shape
+from raymia.spec.target_training import DpSpec
 from raymia.storage.manifest import OF_IMAGES, write_manifest
 from raymia.util.errors import InputError, RaymiaError
 
@@ -47,7 +48,29 @@ def make_parser(script: str | None, unit: str) -> argparse.ArgumentParser:
     add("--checkpoint-every", type=int, metavar=unit, help="the last is saved in any case")
     add("--seed", type=int, default=0, help="of the split, the weights and the training")
     add("--threads", type=int, help="of torch; all cores if not given")
+    private = parser.add_argument_group("private training, by opacus of raymia[train]")
+    for name, field in DpSpec.model_fields.items():
+        kind = {"choices": get_args(field.annotation)} if name == "accountant" else {"type": float}
+        private.add_argument(f"--dp-{name.replace('_', '-')}", help=field.description, **kind)
     return parser
+
+
+def privacy_of(args: argparse.Namespace) -> DpSpec | None:
+    """What a script is asked for of a private training; None where it is not asked for one.
+
+    Raises
+    ------
+    InputError
+        If a budget lacks its epsilon or delta, or is none.
+    """
+    given = {name: getattr(args, f"dp_{name}") for name in DpSpec.model_fields}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        return None
+    lacking = [f"--dp-{name}" for name in ("epsilon", "delta") if name not in given]
+    if lacking:
+        raise InputError(f"a private training needs {' and '.join(lacking)}, too")
+    return checked(lambda: DpSpec(**given))
 
 
 def add_settings(
@@ -70,6 +93,7 @@ def finish(
     split: ImageSplit,
     set_aside: int,
     facts: Mapping[str, Any],
+    dp: DpSpec | None = None,
 ) -> dict[str, Any]:
     """Write the manifest of a target that is trained, and return it.
 
@@ -80,6 +104,7 @@ def finish(
     manifest = {
         **model,
         "training": settings.model_dump(),
+        **({} if dp is None else {"privacy": {**dp.model_dump(), "unit": "record"}}),
         "data": str(args.data),
         "images_set_aside": set_aside,
         **split.facts,

@@ -73,10 +73,7 @@ def draw_members(
         coins = generator(seed, "inclusion").random(len(units)) < 0.5
         inside = {row for unit, coin in zip(units, coins, strict=True) if coin for row in unit}
     else:
-        wanted = round(spec.members * len(records))
-        for number in drawn:
-            if len(inside) + len(units[number]) <= wanted:
-                inside |= {*units[number]}
+        inside = _filled(units, drawn, round(spec.members * len(records)))
     if not inside or len(inside) == len(records):
         raise InputError(
             f"split: of {len(records):,} records in {len(units):,} groups, {len(inside):,} would "
@@ -89,6 +86,44 @@ def draw_members(
         tuple(one for row, one in enumerate(grouped) if row not in inside),
         alike,
     )
+
+
+def draw_halves(records: Sequence[Record], count: int, seed: int) -> list[TextSplit]:
+    """Draw random halves for shadows; records of one group stay together.
+
+    Halves come in pairs, the second of what the first left out, so that each record is in exactly
+    half of them. A pair is a function of the seed, its number and the records: more shadows leave
+    those before them as they are.
+
+    Parameters
+    ----------
+    count : an even number.
+
+    Raises
+    ------
+    InputError
+        If no half can be drawn, as of a single group.
+    """
+    records = sorted(records, key=lambda record: record.id)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row, record in enumerate(records):
+        groups[f"group {record.group}" if record.group else f"record {record.id}"].append(row)
+    units = sorted(groups.values())
+    splits = []
+    for pair in range(count // 2):
+        order = generator(seed, "shadows", pair).permutation(len(units)).tolist()
+        inside = _filled(units, order, len(records) // 2)
+        if not inside:
+            raise InputError(
+                f"shadows: of {len(records):,} records in {len(units):,} groups no half can be "
+                "drawn; give more records, or smaller groups"
+            )
+        first, second = (
+            tuple(one for row, one in enumerate(records) if (row in inside) is side)
+            for side in (True, False)
+        )
+        splits += [TextSplit(first, second), TextSplit(second, first)]
+    return splits
 
 
 def written(records: Iterable[Record], kind: RecordFormat, *, grouped: bool) -> bytes:
@@ -106,6 +141,15 @@ def written(records: Iterable[Record], kind: RecordFormat, *, grouped: bool) -> 
             row[GROUP_COLUMN] = record.group
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     return "".join(lines).encode()
+
+
+def _filled(units: Sequence[Sequence[int]], order: Iterable[int], wanted: int) -> set[int]:
+    """Rows of units that are taken in an order, each that there is still room for."""
+    inside: set[int] = set()
+    for number in order:
+        if len(inside) + len(units[number]) <= wanted:
+            inside |= {*units[number]}
+    return inside
 
 
 def _units(

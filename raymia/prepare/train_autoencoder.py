@@ -19,7 +19,8 @@ from raymia.models.autoencoders.vae import (
     read_config,
 )
 from raymia.models.source import read_json
-from raymia.prepare.autoencoder_training import Training
+from raymia.prepare.autoencoder_training import Training, steps_per_epoch
+from raymia.prepare.private_images import plan_images
 from raymia.prepare.trainer import Progress
 from raymia.prepare.training_files import (
     FACTS_FILE,
@@ -30,6 +31,7 @@ from raymia.prepare.training_files import (
 )
 from raymia.prepare.training_loop import run_of, run_training
 from raymia.spec.images import AutoencoderTrainingSpec
+from raymia.spec.target_training import DpSpec
 from raymia.util.errors import InputError
 
 VERSION = 1
@@ -52,6 +54,7 @@ def train_autoencoder(
     progress: Progress,
     measure_on: Images | None = None,
     checkpoint_every: int | None = None,
+    dp: DpSpec | None = None,
 ) -> dict[str, Any]:
     """Train one of raymia's own autoencoders on images and save it.
 
@@ -69,6 +72,7 @@ def train_autoencoder(
         not trained on.
     checkpoint_every : epochs; the autoencoder is then saved every so many and after the last, in
         ``out/checkpoint-EPOCH`` each, and not in ``out`` itself.
+    dp : of a private training, each step of which takes a Poisson sample of the images.
 
     Returns
     -------
@@ -88,7 +92,7 @@ def train_autoencoder(
         network = build_autoencoder(config)
     what = config.to_json()
     return _train(
-        images, network, what, settings, out, seed, progress, measure_on, checkpoint_every
+        images, network, what, settings, out, seed, progress, measure_on, checkpoint_every, dp
     )
 
 
@@ -132,8 +136,11 @@ def _train(
     progress: Progress,
     measure_on: Images | None,
     checkpoint_every: int | None,
+    dp: DpSpec | None = None,
 ) -> dict[str, Any]:
     problems = problems_of(images, measure_on, network.image_shape, MIN_IMAGES, checkpoint_every)
+    if dp is not None and network.not_private is not None:
+        problems.append(f"dp: {network.not_private}; take the objective vae or beta_vae")
     if problems:
         raise InputError(problems)
     train, held_out = set_apart(images, measure_on, seed)
@@ -143,6 +150,7 @@ def _train(
         "settings": settings.model_dump(),
         "seed": seed,
         "checkpoint_every": checkpoint_every,
+        **({} if dp is None else {"dp": dp.model_dump()}),
     }
     run = run_of(train, held_out, parts)
     done = finished(out, run, last=FACTS_FILE)
@@ -150,12 +158,15 @@ def _train(
         progress(settings.epochs, settings.epochs)
         return done
 
+    steps = settings.epochs * steps_per_epoch(len(train), settings)
+    privacy = plan_images(dp, len(train), settings.batch_size, steps)
+
     def write(folder: Path, facts: dict[str, Any]) -> None:
         network.save(folder)
         write_facts(folder, facts)
 
     return run_training(
-        Training(train, network, settings, seed),
+        Training(train, network, settings, seed, privacy),
         train,
         held_out,
         out,

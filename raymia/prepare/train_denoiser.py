@@ -13,11 +13,13 @@ import torch
 from raymia.models.image_source import resolve_image_model
 from raymia.prepare.denoiser_files import INDEX, load_trainable, save_trained
 from raymia.prepare.denoiser_training import Training
+from raymia.prepare.private_images import plan_images
 from raymia.prepare.trainer import Progress
 from raymia.prepare.training_files import finished, problems_of, set_apart
 from raymia.prepare.training_loop import run_of, run_training
 from raymia.spec import ModelSpec
 from raymia.spec.images import DiffusionTrainingSpec
+from raymia.spec.target_training import DpSpec
 from raymia.util.errors import InputError
 
 VERSION = 1
@@ -39,6 +41,7 @@ def train_denoiser(
     measure_on: Images | None = None,
     from_weights: bool = False,
     checkpoint_every: int | None = None,
+    dp: DpSpec | None = None,
 ) -> dict[str, Any]:
     """Train the network of a diffusers pipeline on images and save the pipeline with it.
 
@@ -63,6 +66,7 @@ def train_denoiser(
     from_weights : train the pipeline's weights further, rather than a fresh network.
     checkpoint_every : steps; the pipeline is then saved every so many and after the last, in
         ``out/checkpoint-STEP`` each, and not in ``out`` itself.
+    dp : of a private training, each step of which takes a Poisson sample of the images.
 
     Returns
     -------
@@ -89,12 +93,14 @@ def train_denoiser(
         "settings": settings.model_dump(),
         "seed": seed,
         "from_weights": from_weights,
+        **({} if dp is None else {"dp": dp.model_dump()}),
     }
     run = run_of(train, held_out, parts)
     done = finished(out, run, last=INDEX)
     if done is not None:
         progress(settings.steps, settings.steps)
         return done
+    privacy = plan_images(dp, len(train), settings.batch_size, settings.steps)
     with torch.random.fork_rng():
         model = load_trainable(pipeline, from_weights=from_weights, seed=seed)
 
@@ -107,7 +113,7 @@ def train_denoiser(
             save_trained(pipeline, model.network, facts, folder)
 
         return run_training(
-            Training(train, model, settings, seed),
+            Training(train, model, settings, seed, privacy),
             train,
             held_out,
             out,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,14 @@ from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.training import Training
 from raymia.prepare.fine_tune import MAX_MEASURED, mean_loss
-from raymia.prepare.private import Privacy, check_private, private_trainer
+from raymia.prepare.preferences import Preferences
+from raymia.prepare.private import Privacy
+from raymia.prepare.private_trainer import check_private, private_trainer
 from raymia.prepare.text_split import Record
 from raymia.prepare.trainer import (
     KeptTraining,
     Progress,
+    Rows,
     quiet,
     run_trainer,
     trained_parameters,
@@ -41,6 +44,7 @@ STATE_FOLDER = "training"
 BATCH_TOKENS = 8_192
 
 Facts = dict[str, Any]
+Measure = Callable[[], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class TargetTraining:
     out : the folder of the checkpoints.
     run : hash of all the rest, by content.
     privacy : of a private training.
+    beta : of a training on preferences by DPO.
     """
 
     base: CausalCheckpoint
@@ -65,6 +70,7 @@ class TargetTraining:
     out: Path
     run: str
     privacy: Privacy | None = None
+    beta: float | None = None
 
     @property
     def steps(self) -> int:
@@ -126,13 +132,24 @@ def train_target(plan: TargetTraining, progress: Progress) -> tuple[list[Facts],
     kept = KeptTraining(plan.out / STATE_FOLDER, plan.run)
     tokenizer = plan.base.tokenizer_source.load()
     model = load_to_train(plan.base, plan.method, plan.seed)
-    rows = encode(plan.members, tokenizer, plan.training)
+    rows: Rows = encode(plan.members, tokenizer, plan.training)
     check_passes(model, plan.method, rows[0])
-    private: dict[str, Any] = {}
+    other: dict[str, Any] = {}
+    measure = _likelihood(plan, model, tokenizer)
     if plan.privacy is not None:
         check_private(model, plan.method, rows)
-        private["trainer_class"] = private_trainer(plan.privacy, plan.seed)
-    checkpoints = Checkpoints(plan, model, tokenizer)
+        other["trainer_class"] = private_trainer(plan.privacy, plan.seed)
+    if plan.beta is not None:
+        preferences = Preferences(plan.beta, tokenizer, plan.training)
+        rows = preferences.rows(plan.members, model)
+        held_out = preferences.rows(plan.held_out[:MAX_MEASURED], model)
+        other["trainer_class"] = preferences.trainer()
+
+        def measure() -> tuple[float, float]:
+            own = rows[:MAX_MEASURED]
+            return preferences.loss_on(own, model), preferences.loss_on(held_out, model)
+
+    checkpoints = Checkpoints(plan, model, tokenizer, measure)
     steps = run_trainer(
         model,
         rows,
@@ -141,7 +158,7 @@ def train_target(plan: TargetTraining, progress: Progress) -> tuple[list[Facts],
         seed=plan.seed,
         progress=progress,
         after_step=checkpoints.after_step,
-        **private,
+        **other,
     )
     facts = {
         "steps": steps,
@@ -151,6 +168,21 @@ def train_target(plan: TargetTraining, progress: Progress) -> tuple[list[Facts],
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
     }
     return checkpoints.facts, facts
+
+
+def _likelihood(plan: TargetTraining, model: Any, tokenizer: Any) -> Measure:
+    """Nats per token that carried a loss."""
+
+    def measure() -> tuple[float, float]:
+        answers = CausalLM(model, tokenizer, batch_tokens=BATCH_TOKENS, training=plan.training)
+        with measured(model):
+            own, held_out = (
+                mean_loss(answers, [record.payload for record in records[:MAX_MEASURED]])
+                for records in (plan.members, plan.held_out)
+            )
+        return own, held_out
+
+    return measure
 
 
 def finish(plan: TargetTraining) -> None:
@@ -178,10 +210,15 @@ class Checkpoints:
     """Checkpoints of a training: when they are kept, what is said of each, when they end it.
 
     What was kept before a kill is found again, so that the training goes on as if undisturbed.
+
+    Parameters
+    ----------
+    measure : says the losses of members and of held-out records.
     """
 
-    def __init__(self, plan: TargetTraining, model: Any, tokenizer: Any) -> None:
+    def __init__(self, plan: TargetTraining, model: Any, tokenizer: Any, measure: Measure) -> None:
         self._plan, self._model, self._tokenizer = plan, model, tokenizer
+        self._measure = measure
         self._known = {int(facts["step"]): facts for facts in kept_checkpoints(plan.out, plan.run)}
         self._last = 0
 
@@ -226,22 +263,14 @@ class Checkpoints:
 
     def _keep(self, step: int) -> Facts:
         plan, model = self._plan, self._model
-        answers = CausalLM(
-            model, self._tokenizer, batch_tokens=BATCH_TOKENS, training=plan.training
-        )
+        own, held_out = self._measure()
         with measured(model):
-            losses = {
-                f"{name}_loss": _number(mean_loss(answers, [r.payload for r in records]))
-                for name, records in (
-                    ("train", plan.members[:MAX_MEASURED]),
-                    ("held_out", plan.held_out[:MAX_MEASURED]),
-                )
-            }
             facts = {
                 "folder": f"{CHECKPOINT}{step}",
                 "step": step,
                 "epoch": round(step / steps_per_epoch(plan.trainer, len(plan.members)), 6),
-                **losses,
+                "train_loss": _number(own),
+                "held_out_loss": _number(held_out),
                 **self._spent(step),
                 "run": plan.run,
             }

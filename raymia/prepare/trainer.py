@@ -32,7 +32,7 @@ TRAINED_FILE = "trained.safetensors"
 STATE_FILE = "trainer_state.json"
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
-Rows = Sequence[Mapping[str, list[int]]]
+Rows = Sequence[Mapping[str, Any]]
 """Tokens of records as ``input_ids``, and their ``labels`` where not all carry a loss."""
 AfterStep = Callable[[int], bool | None]
 """Called with the steps that are behind: None where it did nothing, True where it

@@ -41,9 +41,9 @@ def gather_checkpoints(out: Path, unit: str) -> None:
     """
     folders = sorted(out.glob(f"{CHECKPOINT}*"), key=lambda p: int(p.name.removeprefix(CHECKPOINT)))
     each = [read_facts(folder) for folder in folders]
-    kept = (unit, "train_loss", "held_out_loss")
+    kept = (unit, "train_loss", "held_out_loss", "privacy")
     checkpoints = [
-        {"folder": folder.name, **{key: facts[key] for key in kept}}
+        {"folder": folder.name, **{key: facts[key] for key in kept if key in facts}}
         for folder, facts in zip(folders, each, strict=True)
     ]
     write_facts(out, {**each[-1], "checkpoints": checkpoints})

@@ -14,10 +14,11 @@ from raymia.prepare.train_target import TargetTraining
 from raymia.prepare.tuning import Counted
 from raymia.records.base import SetAside, count_reasons
 from raymia.results.wording import duration
+from raymia.spec.target_training import TargetTrainingSpec
 
 
 def training_plan_table(
-    name: str,
+    spec: TargetTrainingSpec,
     plan: TargetTraining,
     counted: Counted,
     expected: TrainingEstimate,
@@ -25,7 +26,7 @@ def training_plan_table(
     assumed: Sequence[str],
 ) -> RenderableType:
     """What would be trained on what, and what it will take."""
-    table = Table(title=f"Plan of training {name}", title_justify="left", show_header=False)
+    table = Table(title=f"Plan of training {spec.name}", title_justify="left", show_header=False)
     shown = "-" if counted.trained is None else f"{counted.trained:,} of {counted.all:,}"
     rows = {
         "base": f"{plan.base.label} ({plan.base.describe()})",
@@ -39,6 +40,22 @@ def training_plan_table(
         "time": "-" if expected.seconds is None else f"{duration(expected.seconds)} at least, here",
         "output": str(plan.out),
     }
+    if spec.shadows is not None:
+        half = (len(plan.members) + len(plan.held_out)) // 2
+        time = expected.shadow_seconds
+        rows["shadows"] = (
+            f"{spec.shadows.count}, each on half of the records, about {half:,}; "
+            f"engine {spec.shadows.engine}"
+            + ("" if time is None else f"; {duration(time)} at least, one after another")
+        )
+    if expected.hours is not None:
+        rows["machine hours"] = f"{expected.hours:,.2f} at least"
+    if spec.costs is not None:
+        rows["cost"] = (
+            "this machine has no price under costs.per_hour"
+            if expected.cost is None
+            else f"{expected.cost:,.2f} {spec.costs.currency} at least"
+        )
     for what, value in rows.items():
         table.add_row(what, value)
     counts = count_reasons(one.reason for one in aside)

@@ -15,6 +15,7 @@ from raymia.prepare.split_files import write_split
 from raymia.prepare.target_job import progress_bar
 from raymia.prepare.text_split import GROUP_COLUMN, written
 from raymia.prepare.train_target import Facts, finish, hashes, kept_checkpoints, train_target
+from raymia.prepare.trainer import Progress
 from raymia.spec.target_training import TargetTrainingSpec
 from raymia.storage.files import Folder
 from raymia.storage.lease import held, new_run_id
@@ -45,28 +46,41 @@ def run_training(spec: TargetTrainingSpec) -> dict[str, Any]:
     RaymiaError
         If the training comes apart.
     """
+    resolved = resolve_target_training(spec)
+    before = finished(resolved)
+    if before is not None:
+        return before
+    with progress_bar(f"{spec.name}: {spec.method.kind}", resolved.plan.steps) as progress:
+        return train_resolved(resolved, progress)
+
+
+def train_resolved(resolved: ResolvedTraining, progress: Progress) -> dict[str, Any]:
+    """Train what is resolved and not finished; see :func:`run_training`."""
     warnings.simplefilter("ignore", FutureWarning)  # of libraries among themselves
     for name in ("opacus", "peft"):
         warnings.filterwarnings("ignore", module=name)
     warnings.filterwarnings("ignore", message="Full backward hook is firing")
-    resolved = resolve_target_training(spec)
     plan = resolved.plan
-    before = _finished(plan.out, plan.run)
-    if before is not None:
-        return before
-    kept_checkpoints(plan.out, plan.run)
-    with held(spec.output, new_run_id()):
+    with held(str(plan.out), new_run_id()):
         files = _write_records(resolved)
-        with progress_bar(f"{spec.name}: {spec.method.kind}", plan.steps) as progress:
-            checkpoints, facts = train_target(plan, progress)
+        checkpoints, facts = train_target(plan, progress)
         files |= hashes(plan.out, checkpoints)
         manifest = write_manifest(plan.out, _manifest(resolved, files, checkpoints, facts))
         finish(plan)
     return manifest
 
 
-def _finished(out: Path, run: str) -> dict[str, Any] | None:
+def finished(resolved: ResolvedTraining) -> dict[str, Any] | None:
+    """The manifest of a training that is finished; None for one that is not.
+
+    Raises
+    ------
+    InputError
+        If the folder holds another training.
+    """
+    out, run = resolved.plan.out, resolved.plan.run
     if not (out / MANIFEST_FILE).is_file():
+        kept_checkpoints(out, run)
         return None
     manifest = read_manifest(out / MANIFEST_FILE, "output")
     if manifest["run"] != run:
@@ -123,6 +137,7 @@ def _manifest(
         "quantization": "nf4" if plan.method.quantized and not base.facts.saved_as else "none",
         "method": spec.method.model_dump(),
         "trainer": spec.trainer.model_dump(),
+        "dpo": None if spec.dpo is None else spec.dpo.model_dump(),
         "seed": spec.seed,
         "privacy": None if plan.privacy is None else plan.privacy.facts(),
         "records": records,

@@ -70,6 +70,7 @@ from raymia.spec.references import (
     LoraSpec,
     ModelReference,
     SelfPromptReference,
+    ShadowFolder,
     ShadowReference,
 )
 from raymia.spec.report import ReportSpec
@@ -141,6 +142,7 @@ __all__ = [
     "SamplesTarget",
     "SelfGeneratedReference",
     "SelfPromptReference",
+    "ShadowFolder",
     "ShadowReference",
     "Share",
     "ShiftSpec",

@@ -25,6 +25,7 @@ from raymia.spec import (
     NamedNeighbors,
     SamplesTarget,
     SelfPromptReference,
+    ShadowFolder,
     ShadowReference,
     TargetSetSpec,
     TargetSpec,
@@ -272,6 +273,8 @@ def with_paths(
                     else [data(p) for p in reference.prompts]
                 }
             )
+        elif isinstance(reference, ShadowFolder):
+            references[name] = reference.model_copy(update={"folder": data(reference.folder)})
         elif isinstance(reference, MadeReference):
             references[name] = reference
         else:
@@ -334,8 +337,9 @@ def _target_paths(
         return target.model_copy(
             update={**found, "training": training_paths(target.training, data)}
         )
+    trained_by = None if target.trained_by is None else data(target.trained_by)
     return _model_paths(target, weights).model_copy(
-        update={"training": training_paths(target.training, data)}
+        update={"training": training_paths(target.training, data), "trained_by": trained_by}
     )
 
 

@@ -48,13 +48,16 @@ def _sections(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
     own = base if manifest["method"]["kind"] != "full" else {}
     if base.get("trust_remote_code"):
         own = {"trust_remote_code": True, **own}
-    sections = {
+    sections: dict[str, Any] = {
         "name": manifest["name"],
         "records": records,
         "training": training,
         "targets": [{"manifest": str(path), **own}],
         "references": {"base": base},
     }
+    shadows = path.parent / "shadows"
+    if (shadows / path.name).is_file():
+        sections["references"]["shadow"] = {"kind": "shadows", "folder": str(shadows)}
     metrics = {}
     if manifest["split"].get("inclusion") is not None:
         metrics["inclusion"] = manifest["split"]["inclusion"]

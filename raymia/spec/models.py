@@ -90,6 +90,12 @@ class TargetSpec(ModelSpec):
     claim: ClaimSpec | None = Field(
         default=None, description="what its training claims; a manifest of `raymia train` says it"
     )
+    trained_by: str | None = Field(
+        default=None,
+        description="`manifest.json` of the training by `raymia train` that made it: references "
+        "that it writes the texts of are then fine-tuned as it was; default: of a `manifest` "
+        "under `targets`, that",
+    )
 
 
 GLOB = re.compile(r"[*?\[]")

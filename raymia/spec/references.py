@@ -30,6 +30,13 @@ class ShadowReference(ModelSpec):
     text_column: str = Field(default="text", description="name of the members' column, for texts")
 
 
+class ShadowFolder(Strict):
+    """The shadows of `raymia train`, each a reference NAME-00, NAME-01, ... of kind shadow."""
+
+    kind: Literal["shadows"] = Field(description="tells them from other references")
+    folder: str = Field(description="folder `shadows` of a training, with its manifest.json")
+
+
 class LoraSpec(Strict):
     """Fine-tune a LoRA adapter instead of all weights."""
 
@@ -88,7 +95,9 @@ class SelfPromptReference(MadeReference):
     )
     generation_batch: int = Field(default=64, ge=1, description="texts written side by side")
     fine_tune: FineTuneSpec = Field(
-        default=FineTuneSpec(), description="how the base is fine-tuned on the texts"
+        default=FineTuneSpec(),
+        description="how the base is fine-tuned on the texts; not said, and the target's training "
+        "by `raymia train` known, as the target was",
     )
 
     @model_validator(mode="before")
@@ -107,5 +116,7 @@ class SelfPromptReference(MadeReference):
         })  # fmt: skip
 
 
-AnyReference = ModelReference | ShadowReference | MadeReference
-REFERENCES = Kinds(ModelReference, SelfPromptReference, SelfGeneratedReference, ShadowReference)
+AnyReference = ModelReference | ShadowReference | ShadowFolder | MadeReference
+REFERENCES = Kinds(
+    ModelReference, SelfPromptReference, SelfGeneratedReference, ShadowReference, ShadowFolder
+)

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from raymia.spec.audit import EngineKind
 from raymia.spec.base import Name, Paths, Share, Strict
 from raymia.spec.methods import METHODS, LoraMethod, Method, PrefixMethod, PTuningMethod
+from raymia.spec.prices import CostsSpec
 from raymia.spec.training import RecordFormat, TrainingSpec
 
 Schedule = Literal[
@@ -139,6 +141,37 @@ class DpSpec(Strict):
     )
 
 
+class DpoSpec(Strict):
+    """Direct preference optimization, in place of the likelihood of one answer."""
+
+    beta: float = Field(
+        default=0.1, gt=0, description="how much a preference weighs against staying near the base"
+    )
+
+
+class ShadowsSpec(Strict):
+    """Shadows: models trained as the target is, each on a random half of its records."""
+
+    count: int = Field(
+        ge=2, le=1_000, description="how many, an even number: a half and the other half, in turn"
+    )
+    engine: EngineKind = Field(
+        default="local",
+        description="`local` trains one after another, `ray` side by side; `output` is then a "
+        "folder that all machines share",
+    )
+    cpus: float | None = Field(
+        default=None, gt=0, description="of each, on Ray; default: all of a machine"
+    )
+    gpus: float = Field(default=0, ge=0, description="of each; fractions share a GPU")
+
+    @model_validator(mode="after")
+    def _in_pairs(self) -> ShadowsSpec:
+        if self.count % 2:
+            raise ValueError(f"count is {self.count}; give an even number, as {self.count + 1}")
+        return self
+
+
 class TargetTrainingSpec(Strict):
     """One training: base, records, method, options."""
 
@@ -156,7 +189,12 @@ class TargetTrainingSpec(Strict):
         default=LoraMethod(), description="what of the model is trained"
     )
     trainer: TrainerSpec = Field(default=TrainerSpec(), description="options of the training")
+    dpo: DpoSpec | None = Field(
+        default=None, description="train on which of two answers was preferred, by DPO"
+    )
     dp: DpSpec | None = Field(default=None, description="private training, of raymia[train]")
+    shadows: ShadowsSpec | None = Field(default=None, description="models for LiRA, beside it")
+    costs: CostsSpec | None = Field(default=None, description="prices, for `raymia plan`")
 
     @field_validator("method", mode="before")
     @classmethod
@@ -176,6 +214,16 @@ class TargetTrainingSpec(Strict):
             )
         if self.dp is not None and isinstance(self.method, PrefixMethod | PTuningMethod):
             raise ValueError("dp: virtual tokens are of all records; take another method")
+        if self.dpo is not None:
+            self._fits_preferences()
         if self.records.members and self.split != SplitSpec():
             raise ValueError("split: members and held-out records are given; leave it out")
         return self
+
+    def _fits_preferences(self) -> None:
+        if self.dp is not None:
+            raise ValueError("dpo: a private training is on one answer; leave out `dp` or `dpo`")
+        if self.records.side != "chosen":
+            raise ValueError("dpo: it is trained on both answers; leave out `records.side`")
+        if isinstance(self.method, PrefixMethod | PTuningMethod):
+            raise ValueError("dpo: the base has no virtual tokens; take another method")

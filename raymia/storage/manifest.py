@@ -18,6 +18,13 @@ from raymia.util.hashing import digest, digest_file
 from raymia.util.strict_json import parse_json
 
 KIND, OF_IMAGES = "raymia training", "raymia training of images"
+SHADOWS_KIND = "raymia shadows"
+EXPECTED = {
+    KIND: "`raymia train` (kind: 'raymia training'); list checkpoints of other trainings as "
+    "`manifest` under `targets`",
+    SHADOWS_KIND: "shadows (kind: 'raymia shadows'); name the folder `shadows` of a training",
+}
+"""What a manifest of a kind is, and what to do where one is of another."""
 MANIFEST_FILE = "manifest.json"
 SEAL = "seal"
 FILES = "files"
@@ -44,25 +51,9 @@ def write_manifest(out: Path, content: Mapping[str, Any], kind: str = KIND) -> d
     return sealed
 
 
-def read_manifest(path: Path, where: str) -> dict[str, Any]:
-    """Read a manifest, and check it and the files that it vouches for.
-
-    Raises
-    ------
-    InputError
-        If it is none, was edited, or a file beside it is not what it was.
-    """
-    with refusals(path, ".json", where):
-        try:
-            content = parse_json(path.read_bytes(), unique_keys=True)
-        except ValueError as error:
-            raise InputError(f"{where}: {path}: not valid JSON: {error}") from None
-    if not isinstance(content, dict) or not is_manifest(content):
-        raise InputError(
-            f"{where}: {path} is no manifest of `raymia train` (kind: {KIND!r}); list checkpoints "
-            "of other trainings as `manifest` under `targets`"
-        )
-    check_seal(content, path, where)
+def read_manifest(path: Path, where: str, kind: str = KIND) -> dict[str, Any]:
+    """Read a manifest, and check it and the files that it vouches for; see :func:`read_sealed`."""
+    content = read_sealed(path, where, kind)
     changed = [
         f"{where}: {path}: {name} is {said}; train again, or copy the whole folder again"
         for name, expected in content[FILES].items()
@@ -70,6 +61,29 @@ def read_manifest(path: Path, where: str) -> dict[str, Any]:
     ]
     if changed:
         raise InputError(changed)
+    return content
+
+
+def read_sealed(path: Path, where: str, kind: str = KIND) -> dict[str, Any]:
+    """Read a manifest, and check it alone.
+
+    Parameters
+    ----------
+    kind : that it should be of.
+
+    Raises
+    ------
+    InputError
+        If it is none, or was edited.
+    """
+    with refusals(path, ".json", where):
+        try:
+            content = parse_json(path.read_bytes(), unique_keys=True)
+        except ValueError as error:
+            raise InputError(f"{where}: {path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict) or content.get("kind") != kind:
+        raise InputError(f"{where}: {path} is no manifest of {EXPECTED[kind]}")
+    check_seal(content, path, where)
     return content
 
 

@@ -92,10 +92,11 @@ class TestEveryAttack:
         np.testing.assert_allclose(found, expected[order], rtol=tolerance, atol=tolerance)
 
     def test_scores_a_record_alone_as_beside_others(self, case: Case) -> None:
-        """LiRA with each record's own variance: one for all is of all by its definition. What is
-        fitted on the others has no score without them."""
+        """LiRA with each record's own variance, or with a prior that is given: one for all is of
+        all by its definition. What is fitted on the others has no score without them."""
         names = {field.name for field in fields(case.kind)}
-        own = {"fixed_variance": False} if "fixed_variance" in names else {}
+        told = {"fixed_variance": False, "prior_degrees": 4.0, "prior_variance": 1.0}
+        own = {name: value for name, value in told.items() if name in names}
         together = case.score(case.evidence, **own)
         for row in (0, 1, 2, NO_ANSWER, len(together) - 1):
             (alone,) = case.score(take(case.evidence, [row]), **own)

@@ -115,7 +115,12 @@ def test_shadow_knows_what_it_was_trained_on(made, tmp_path, tiny_gpt2):
         "members": write_jsonl(tmp_path / "s.jsonl", [texts[0], texts[4], "not a record"]),
     }
     spec = made(references={"s1": shadow}, neighbors=None)
-    assert {"lira", "lira_offline", "difference@s1"} <= set(labels(spec))
+    found = labels(spec)
+    assert {"lira", "lira_offline", "lira_t", "lira_t_offline"} <= set(found)
+    assert not [label for label in found if "@" in label], "a shadow is a reference by name alone"
+    assert labels(made(references={"s1": shadow}, neighbors=None, attacks=["difference@s1"]))
+    with pytest.raises(InputError, match="needs a reference that is no shadow"):
+        name_attacks(made(references={"s1": shadow}, neighbors=None, attacks=["difference"]))
     inputs = resolve_inputs(spec)
     ids = inputs.records.ids
     assert {ids[0], ids[4]} < inputs.shadow_members["s1"]

@@ -13,7 +13,8 @@ from small_training import facts_of, stopping_after, tiny, train, weights, write
 
 from raymia.modalities.texts.target_training import resolve_target_training
 from raymia.prepare import trainer
-from raymia.prepare.private import PoissonSamples, Privacy, check_private, plan_privacy
+from raymia.prepare.private import PoissonSamples, Privacy, plan_privacy
+from raymia.prepare.private_trainer import check_private
 from raymia.prepare.train_target import encode, train_target
 from raymia.prepare.tuning import load_to_train
 from raymia.spec.target_training import DpSpec

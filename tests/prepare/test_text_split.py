@@ -7,7 +7,7 @@ import json
 import pytest
 from tiny_models import passages
 
-from raymia.prepare.text_split import Record, draw_members, written
+from raymia.prepare.text_split import Record, draw_halves, draw_members, written
 from raymia.spec.target_training import SplitSpec
 from raymia.util.errors import InputError
 
@@ -90,3 +90,44 @@ def test_records_are_written_as_they_were_given():
     assert json.loads(lines[0]) == {**json.loads(chat), "group": "g"}
     (line,) = written([Record("1", "a\nb")], "text", grouped=False).decode().splitlines()
     assert json.loads(line) == {"text": "a\nb"}
+
+
+# ------------------------------------------------------------------------------ shadows
+
+
+def of(split):
+    return {record.id for record in split.members}
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_each_record_is_in_half_of_the_shadows_and_each_shadow_has_half(count):
+    records = [Record(f"{n:03}", text) for n, text in enumerate(TEXTS)]
+    halves = draw_halves(records, count, 0)
+    assert [len(half.members) for half in halves] == [20] * count
+    assert all(of(half) | {r.id for r in half.held_out} == {r.id for r in records}
+               for half in halves)  # fmt: skip
+    for record in records:
+        assert sum(record.id in of(half) for half in halves) == count // 2
+    assert draw_halves(records[::-1], count, 0) == halves
+    assert draw_halves(records, count + 2, 0)[:count] == halves
+    assert len({frozenset(of(half)) for half in halves}) == count
+
+
+def test_over_many_shadows_two_records_are_together_as_often_as_apart():
+    records = [Record(f"{n:03}", text) for n, text in enumerate(TEXTS[:12])]
+    halves = draw_halves(records, 800, 3)
+    for other in ("001", "007", "011"):
+        together = sum(("000" in of(half)) == (other in of(half)) for half in halves)
+        assert abs(together / 800 - 5 / 11) < 0.08  # 4 standard deviations of 400 pairs are 0.1
+
+
+def test_a_group_is_on_one_side_of_every_shadow():
+    records = [Record(f"{n:03}", text, "g" if n % 3 == 0 else None) for n, text in enumerate(TEXTS)]
+    group = {record.id for record in records if record.group}
+    for half in draw_halves(records, 6, 0):
+        assert group <= of(half) or not group & of(half)
+
+
+def test_one_group_alone_has_no_half():
+    with pytest.raises(InputError, match="shadows: of 4 records in 1 groups no half"):
+        draw_halves([Record(str(n), "t", "g") for n in range(4)], 2, 0)

@@ -249,7 +249,7 @@ def test_augmented_images_are_mirrored_halves_and_parts(untrained):
     def batch(**changes):
         model = load_trainable(untrained, from_weights=True, seed=0)
         training = Training(images, model, settings(**changes), 0)
-        return training._batch(torch.Generator().manual_seed(0)), training
+        return training._batch(training._rows(), torch.Generator().manual_seed(0)), training
 
     plain, training = batch()
     order = [training._row(n) for n in range(8)]

@@ -27,9 +27,9 @@ def tune_by_dpo(
     order = np.random.default_rng(0)
     for _ in range(epochs):
         for some in np.array_split(order.permutation(len(payloads)), len(payloads) // 4):
-            margins = torch.stack([_margin(model, sides, i) for i in some])
+            margins = torch.stack([margin_of(model, sides, i) for i in some])
             with torch.no_grad():
-                margins -= torch.stack([_margin(fixed, sides, i) for i in some])
+                margins -= torch.stack([margin_of(fixed, sides, i) for i in some])
             optimizer.zero_grad()
             (-torch.nn.functional.logsigmoid(0.5 * margins)).mean().backward()
             optimizer.step()
@@ -38,7 +38,8 @@ def tune_by_dpo(
     return out
 
 
-def _margin(model, sides, place):
+def margin_of(model, sides, place):
+    """How much likelier a model finds the first side of a pair, in nats."""
     return _log_prob(model, sides[0][place]) - _log_prob(model, sides[1][place])
 
 

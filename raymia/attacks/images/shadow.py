@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from raymia.attacks.base import Scores, register
 from raymia.attacks.images.base import OnLoss, log_error
 from raymia.attacks.likelihood_ratio import AmongShadows, Offline, Online
+from raymia.attacks.student_ratio import StudentOffline, StudentOnline
 from raymia.evidence.image import ImageModelEvidence
 
 
@@ -56,3 +57,45 @@ class LiraOffline(Offline, _OnLogLoss):
 
     source = "Carlini et al. 2022, arXiv 2112.03570; 2023, arXiv 2301.13188"
     formula = "[phi(x) - mu_out] / s_out, phi = -log L"
+
+
+@register
+@dataclass(frozen=True)
+class LiraT(StudentOnline, _OnLogLoss):
+    """LiRA, online, for few shadows: each record's variance is drawn to that of all records.
+
+    As `lira`, with Student's t distribution in place of the normal one; on texts it is the same.
+
+    Parameters
+    ----------
+    low_pass, timestep : as in `lira`.
+    prior_degrees, prior_variance : the prior's weight, in shadows, and its variance; default: the
+        likeliest for all records.
+    """
+
+    source = "raymia, after Carlini et al. 2022; such priors: Brännvall 2026, arXiv 2603.11799"
+    formula = "log t(phi(x); mu_in, v_in) - log t(phi(x); mu_out, v_out), phi = -log L"
+
+    def __post_init__(self) -> None:
+        OnLoss.__post_init__(self)
+        StudentOnline.__post_init__(self)
+
+
+@register
+@dataclass(frozen=True)
+class LiraTOffline(StudentOffline, _OnLogLoss):
+    """LiRA, offline, for few shadows: how far the record is above what shadows without it say.
+
+    As `lira_offline`, by Student's t distribution as in `lira_t`.
+
+    Parameters
+    ----------
+    low_pass, timestep, prior_degrees, prior_variance : as in `lira_t`.
+    """
+
+    source = "raymia, after Carlini et al. 2022; such priors: Brännvall 2026, arXiv 2603.11799"
+    formula = "log P / (1 - P), P = P(t < phi(x); mu_out, v_out), phi = -log L"
+
+    def __post_init__(self) -> None:
+        OnLoss.__post_init__(self)
+        StudentOffline.__post_init__(self)

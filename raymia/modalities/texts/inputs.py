@@ -15,6 +15,7 @@ from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import resolve_endpoint
 from raymia.models.paraphrasers.resolver import resolve_paraphraser
 from raymia.prepare.corpus import check_corpus
+from raymia.prepare.own_recipe import OwnRecipe
 from raymia.records.base import Others, RecordSet, SetAside
 from raymia.records.structured import read_others, read_records
 from raymia.spec import (
@@ -81,6 +82,7 @@ def resolve_texts(
     if spec.corpus is not None:
         attempt(check_corpus, spec.corpus)
     attempt(check_writers, spec, resolved)
+    recipes = _recipes(spec, places, problems) if prompts else {}
     read_as = AsTrained(resolved, references)
     if records is not None:
         payloads = records.table["payload"].slice(0, FIRST).to_pylist()
@@ -100,7 +102,14 @@ def resolve_texts(
     assert records is not None
     return Inputs(
         spec,
-        Texts(prompts, paraphrasers, read_as.training, read_as.on_other_parts, read_as.otherwise),
+        Texts(
+            prompts,
+            paraphrasers,
+            read_as.training,
+            read_as.on_other_parts,
+            read_as.otherwise,
+            recipes,
+        ),
         RecordSet(records.table, aside),
         attacks,
         {name: target for name, target in read_as.targets.items() if target is not None},
@@ -126,6 +135,21 @@ def _targets(
             found[target.name] = problems.attempt(
                 resolve_causal_lm, target, f"{place}.model", on_gpu=on_gpu, once=once
             )
+    return found
+
+
+def _recipes(spec: AuditSpec, places: Sequence[str], problems: Problems) -> dict[str, OwnRecipe]:
+    """How targets were trained whose manifests are known, by name."""
+    found: dict[str, OwnRecipe] = {}
+    read: dict[str, OwnRecipe | None] = {}
+    for place, target in zip(places, spec.targets, strict=True):
+        if isinstance(target, TargetSpec) and target.trained_by is not None:
+            if target.trained_by not in read:
+                where = f"{place}.trained_by"
+                read[target.trained_by] = problems.attempt(OwnRecipe.read, target.trained_by, where)
+            recipe = read[target.trained_by]
+            if recipe is not None:
+                found[target.name] = recipe
     return found
 
 

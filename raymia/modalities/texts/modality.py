@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from raymia.models.paraphrasers.resolver import Paraphraser
     from raymia.neighbors.makers import NeighborMaker
     from raymia.plan.stages import TargetPlan
+    from raymia.prepare.own_recipe import OwnRecipe
     from raymia.prepare.recipe import Recipe
     from raymia.prepare.self_prompt import SelfPromptRecipe
     from raymia.records.base import RecordSet
@@ -51,6 +52,7 @@ class Texts(Modality):
         each choice of parts.
     read_otherwise : references by their name and a target's, for targets that were trained
         otherwise than the first.
+    recipes : how targets were trained whose manifests are known, by name.
     """
 
     section = TextRecordsSpec
@@ -62,6 +64,7 @@ class Texts(Modality):
     training: Training | None = None
     on_other_parts: tuple[Training, ...] = ()
     read_otherwise: Mapping[tuple[str, str], CausalCheckpoint] = field(default_factory=dict)
+    recipes: Mapping[str, OwnRecipe] = field(default_factory=dict)
 
     @classmethod
     def settled(cls, spec: AuditSpec) -> AuditSpec:
@@ -112,7 +115,9 @@ class Texts(Modality):
         base = self.reference_for(inputs, spec.base, target)
         assert isinstance(writer, CausalCheckpoint), "inputs refuse an endpoint that should write"
         assert isinstance(base, CausalCheckpoint)
-        return SelfPromptRecipe(writer, base, spec, self.prompts[reference], inputs.spec.seed)
+        said = {"fine_tune", "preset"} & spec.model_fields_set
+        own = None if said else self.recipes.get(target)
+        return SelfPromptRecipe(writer, base, spec, self.prompts[reference], inputs.spec.seed, own)
 
     def reference_for(self, inputs: Inputs, name: str, target: str) -> AnyCheckpoint:
         return self.read_otherwise.get((name, target), inputs.references[name])

@@ -72,6 +72,11 @@ def resolve_target_training(spec: TargetTrainingSpec) -> ResolvedTraining:
     assert counted is not None
     assert kind is not None
     assert records is not None
+    if spec.dpo is not None and kind != "preference":
+        raise InputError(
+            f"dpo: it takes records with columns chosen and rejected, and these are of the format "
+            f"{kind}; leave out `dpo`, or give preferences"
+        )
 
     payloads = records.table["payload"].slice(0, FIRST).to_pylist()
     read = resolve_training(spec.training, kind, spec.records.side, base, payloads, "training")
@@ -79,15 +84,39 @@ def resolve_target_training(spec: TargetTrainingSpec) -> ResolvedTraining:
     # What is not cut by the file is cut to what the base has room for.
     assumed = tuple(line for key, line in read.assumed.items() if key != "max_length")
     training = _within_context(read.training, base, spec)
-    usable = _usable(records, base, training)
+    usable = _usable(records, base, training, both=spec.dpo is not None)
     places = places_of(given, kind, usable.unread)
     unread = (SetAside(places[name], name, reason) for name, reason in usable.unread.items())
     set_aside = (*records.set_aside, *unread)
     split = _split(spec, usable)
+    plan = plan_training(spec, base, training, split)
+    return ResolvedTraining(
+        spec, plan, split, kind, counted, set_aside, assumed, usable.tokens(split)
+    )
+
+
+def plan_training(
+    spec: TargetTrainingSpec,
+    base: CausalCheckpoint,
+    training: Training,
+    split: TextSplit,
+    what: str = "trainer",
+) -> TargetTraining:
+    """A training of a split.
+
+    Parameters
+    ----------
+    what : stands before what is wrong.
+
+    Raises
+    ------
+    InputError
+        If the members are too few, or the privacy cannot be had.
+    """
     batch = step_size(spec.trainer)
     if len(split.members) < batch:
         raise InputError(
-            f"trainer: {len(split.members):,} members are fewer than one step takes ({batch:,} = "
+            f"{what}: {len(split.members):,} members are fewer than one step takes ({batch:,} = "
             "per_device_train_batch_size x gradient_accumulation_steps); give more records, or "
             "make either smaller"
         )
@@ -95,7 +124,7 @@ def resolve_target_training(spec: TargetTrainingSpec) -> ResolvedTraining:
     if spec.dp is not None:
         steps = total_steps(spec.trainer, len(split.members))
         privacy = plan_privacy(spec.dp, len(split.members), batch, steps)
-    plan = TargetTraining(
+    return TargetTraining(
         base=base,
         method=spec.method,
         trainer=spec.trainer,
@@ -106,9 +135,7 @@ def resolve_target_training(spec: TargetTrainingSpec) -> ResolvedTraining:
         out=Path(spec.output),
         run=_run(spec, base, training, split),
         privacy=privacy,
-    )
-    return ResolvedTraining(
-        spec, plan, split, kind, counted, set_aside, assumed, usable.tokens(split)
+        beta=None if spec.dpo is None else spec.dpo.beta,
     )
 
 
@@ -157,15 +184,27 @@ class _Usable:
         return sum(self.lengths[record.id] for record in split.members)
 
 
-def _usable(records: RecordSet, base: CausalCheckpoint, training: Training) -> _Usable:
+def _usable(
+    records: RecordSet, base: CausalCheckpoint, training: Training, *, both: bool
+) -> _Usable:
+    """The records that a training can read.
+
+    Parameters
+    ----------
+    both : whether it reads both answers of a preference.
+    """
     reader = TrainedReader(tokenizer_of(base), training)
+    other = TrainedReader(tokenizer_of(base), training.other_side) if both else reader
     found = _Usable([], [], {}, {})
     rows: list[dict[str, Any]] = records.table.to_pylist()
-    reads = [one for piece in pieces([r["payload"] for r in rows]) for one in reader.read(piece)]
-    for row, read in zip(rows, reads, strict=True):
+    split = [*pieces([r["payload"] for r in rows])]
+    reads = [one for piece in split for one in reader.read(piece)]
+    others = [one for piece in split for one in other.read(piece)] if both else reads
+    for row, read, beside in zip(rows, reads, others, strict=True):
         record = Record(row["record_id"], row["payload"], row["group"])
-        if read.error is not None:
-            found.unread[record.id] = read.error
+        error = read.error or beside.error
+        if error is not None:
+            found.unread[record.id] = error
             continue
         found.records.append((row["is_member"], record))
         found.texts.append(reader.text(record.payload))
@@ -202,5 +241,6 @@ def _run(
             "held_out": [record.id for record in split.held_out],
             "seed": spec.seed,
             **({} if spec.dp is None else {"dp": spec.dp.model_dump()}),
+            **({} if spec.dpo is None else {"dpo": spec.dpo.model_dump()}),
         }
     )

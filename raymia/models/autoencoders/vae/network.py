@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -23,8 +24,10 @@ class AutoencoderNetwork(nn.Module, ABC):
     image_shape : channels, height and width.
     latent_shape : of one image's latents.
     noise_size : standard normal numbers that one draw of the loss takes; 0 where it draws none.
+    not_private : why it cannot be trained privately; None where it can.
     """
 
+    not_private: ClassVar[str | None] = None
     image_shape: tuple[int, int, int]
     latent_shape: tuple[int, ...]
     noise_size: int
@@ -65,8 +68,12 @@ class AutoencoderNetwork(nn.Module, ABC):
         random : a generator on the CPU, so that a seed draws the same noise on every device.
         """
         noise = torch.randn((len(images), self.noise_size), generator=random).to(images.device)
+        return self.losses(images, noise).mean()
+
+    def losses(self, images: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """One draw of the loss on each image, [images]."""
         reconstruction, divergence = self.terms(images, self.posterior(images), noise)
-        return (reconstruction + divergence).mean()
+        return reconstruction + divergence
 
     def finish(self, images: torch.Tensor) -> None:
         """Keep what answers take from the images that were trained on; called before saving."""

@@ -61,6 +61,9 @@ class RiemannianAutoencoder(ConvolutionalAutoencoder):
     back to training mode drops them.
     """
 
+    not_private = (
+        "an rhvae keeps encodings of images that it was trained on, which no noise is added to"
+    )
     centroids: torch.Tensor
     matrices: torch.Tensor
 

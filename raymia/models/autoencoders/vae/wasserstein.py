@@ -26,6 +26,10 @@ class WassersteinAutoencoder(ConvolutionalAutoencoder):
     model of this width, so the term is a function of the image.
     """
 
+    not_private = (
+        "the penalty of wae_mmd compares all latents of a batch, so that no image has a loss of "
+        "its own"
+    )
     prior: torch.Tensor
     prior_mean: torch.Tensor
 

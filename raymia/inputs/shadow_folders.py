@@ -1,0 +1,66 @@
+"""From a folder of shadows in an audit file to the references they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from raymia.inputs.base import Problems
+from raymia.spec import AnyReference, AuditSpec, ShadowFolder, ShadowReference
+from raymia.storage.manifest import MANIFEST_FILE, SEAL, SHADOWS_KIND, read_manifest
+from raymia.util.errors import InputError
+
+
+def expand_shadows(spec: AuditSpec, problems: Problems) -> AuditSpec:
+    """Put shadows into the place of the folders that hold them, each by NAME-NUMBER.
+
+    What cannot be read is added to the problems and left out.
+    """
+    references: dict[str, AnyReference] = {}
+    for name, reference in spec.references.items():
+        if not isinstance(reference, ShadowFolder):
+            found: dict[str, AnyReference] = {name: reference}
+        else:
+            where = f"references.{name}.folder"
+            found = dict(problems.attempt(_shadows, name, reference.folder, where) or {})
+        for one in {*found} & {*references}:
+            problems.found.append(
+                f"references.{name}: {one!r} would be the name of two references; rename one"
+            )
+        references |= found
+    return spec.model_copy(update={"references": references})
+
+
+def _shadows(name: str, folder: str, where: str) -> dict[str, ShadowReference]:
+    if "://" in folder:
+        raise InputError(f"{where}: {folder} should be a folder of this machine")
+    path = Path(folder)
+    if path.name == MANIFEST_FILE:
+        path = path.parent
+    listed = read_manifest(path / MANIFEST_FILE, where, SHADOWS_KIND)["shadows"]
+    found = {}
+    for number, one in enumerate(listed):
+        own = path / one["folder"]
+        manifest = read_manifest(own / MANIFEST_FILE, where)
+        if manifest[SEAL] != one[SEAL]:
+            raise InputError(
+                f"{where}: {own} is another training than the shadows' manifest has; train the "
+                "shadows again, or copy the whole folder again"
+            )
+        found[f"{name}-{number:02}"] = _shadow(own, manifest, one["checkpoint"])
+    return found
+
+
+def _shadow(folder: Path, manifest: dict[str, Any], checkpoint: str) -> ShadowReference:
+    """The last checkpoint of a shadow, read as the targets of its kind are."""
+    base, weights = manifest["base"], str(folder / checkpoint)
+    own: dict[str, Any] = {"model": weights}
+    if manifest["method"]["kind"] != "full":
+        own = {"model": base["model"], "revision": base["revision"], "adapter": weights}
+        own["quantization"] = manifest["quantization"]
+    return ShadowReference(
+        kind="shadow",
+        trust_remote_code=base["trust_remote_code"],
+        members=[str(folder / file) for file in manifest["records"]["members"]],
+        **own,
+    )

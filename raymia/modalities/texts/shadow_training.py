@@ -1,0 +1,59 @@
+"""The shadows of a training: the same training, on random halves of its records."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from raymia.modalities.texts.target_training import ResolvedTraining, plan_training
+from raymia.prepare.text_split import TextSplit, draw_halves
+from raymia.spec.target_training import SplitSpec, TargetTrainingSpec
+from raymia.util.draws import generator
+
+FOLDER = "shadows"
+"""Below the folder of the training."""
+
+
+def shadow_name(number: int) -> str:
+    """What a shadow is called, and its folder."""
+    return f"shadow-{number:02}"
+
+
+def shadow_trainings(resolved: ResolvedTraining) -> list[ResolvedTraining]:
+    """The trainings of the shadows that a training file asks for.
+
+    The halves are drawn of all records that the target was drawn from, and each shadow has a seed
+    of its own. Only the last checkpoint of each is kept, unless checkpoints are compared to stop.
+
+    Raises
+    ------
+    InputError
+        If the file asks for none, or a half is too small to train on.
+    """
+    spec = resolved.spec
+    assert spec.shadows is not None, "the caller looks"
+    pool = (*resolved.split.members, *resolved.split.held_out)
+    halves = draw_halves(pool, spec.shadows.count, spec.seed)
+    return [_shadow(resolved, number, half) for number, half in enumerate(halves)]
+
+
+def _shadow(resolved: ResolvedTraining, number: int, half: TextSplit) -> ResolvedTraining:
+    spec, name = resolved.spec, shadow_name(number)
+    trainer = spec.trainer
+    if trainer.early_stopping_patience is None:
+        trainer = trainer.model_copy(update={"save_strategy": "no", "save_steps": None})
+    records = spec.records
+    given = records.files or [*records.members, *records.held_out]
+    own: TargetTrainingSpec = spec.model_copy(
+        update={
+            "name": f"{spec.name[:60]}-{name}",
+            "output": str(Path(spec.output) / FOLDER / name),
+            "seed": int(generator(spec.seed, "seed of a shadow", number).integers(2**31)),
+            "records": records.model_copy(update={"files": given, "members": [], "held_out": []}),
+            "split": SplitSpec(near_repetitions=spec.split.near_repetitions),
+            "trainer": trainer,
+            "shadows": None,
+        }
+    )
+    plan = plan_training(own, resolved.plan.base, resolved.plan.training, half, "shadows")
+    return replace(resolved, spec=own, plan=plan, split=half)

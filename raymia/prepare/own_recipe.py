@@ -1,0 +1,150 @@
+"""The recipe that a target was trained by, for the references that it writes the texts of."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from raymia.spec.methods import METHODS, Method
+from raymia.spec.target_training import TrainerSpec
+from raymia.storage.manifest import read_sealed
+from raymia.util.draws import generator
+from raymia.util.errors import InputError
+
+if TYPE_CHECKING:
+    from raymia.models.causal.resolver import CausalCheckpoint
+    from raymia.models.causal.training import Training
+    from raymia.prepare.train_target import TargetTraining
+    from raymia.prepare.trainer import Progress
+
+METHOD: TypeAdapter[Method] = TypeAdapter(Annotated[Method, METHODS])
+
+
+@dataclass(frozen=True)
+class OwnRecipe:
+    """How a target was trained, as far as others can be trained likewise.
+
+    Attributes
+    ----------
+    trainer : keeps the last checkpoint alone.
+    """
+
+    method: Method
+    trainer: TrainerSpec
+
+    @classmethod
+    def read(cls, manifest: str, where: str) -> OwnRecipe:
+        """That of a manifest.
+
+        Raises
+        ------
+        InputError
+            If it is no manifest of `raymia train`, was edited, or is of another version.
+        """
+        content = read_sealed(Path(manifest), where)
+        try:
+            trainer = TrainerSpec(**content["trainer"])
+            method = METHOD.validate_python(content["method"])
+        except (ValidationError, KeyError, TypeError):
+            raise InputError(
+                f"{where}: {manifest} is of another version of raymia, whose options are not "
+                "known here; say `fine_tune` under the reference"
+            ) from None
+        if trainer.early_stopping_patience is None:
+            trainer = trainer.model_copy(update={"save_strategy": "no", "save_steps": None})
+        return cls(method, trainer)
+
+    def key_parts(self) -> Mapping[str, Any]:
+        """Everything that a reference is a function of."""
+        return {"method": self.method.model_dump(), "trainer": self.trainer.model_dump()}
+
+    def describe(self) -> str:
+        """In words, for the plan."""
+        trainer = self.trainer
+        how_long = (
+            f"{trainer.max_steps:,} steps"
+            if trainer.max_steps is not None
+            else f"{trainer.num_train_epochs:g} epochs"
+        )
+        return f"{how_long}, by the target's own recipe ({self.method.kind})"
+
+    def plan(
+        self,
+        base: CausalCheckpoint,
+        payloads: Sequence[str],
+        training: Training | None,
+        seed: int,
+        out: Path,
+        run: str,
+    ) -> TargetTraining:
+        """The training of a reference on payloads, of which 5 % are held out; those that it cannot
+        read are left out.
+
+        Parameters
+        ----------
+        training : how they are read; default: as whole texts.
+
+        Raises
+        ------
+        InputError
+            If there are fewer than one step takes.
+        """
+        from raymia.models.causal.rendering import TrainedReader
+        from raymia.models.causal.training import Training
+        from raymia.models.tokenizers import tokenizer_of
+        from raymia.prepare.fine_tune import HELD_OUT_SHARE
+        from raymia.prepare.text_split import Record
+        from raymia.prepare.train_target import TargetTraining, step_size
+
+        training = training or Training("text", "all", eos=True)
+        read = TrainedReader(tokenizer_of(base), training).read(payloads)
+        payloads = [one for one, as_read in zip(payloads, read, strict=True) if not as_read.error]
+        order = generator(seed, "held out").permutation(len(payloads)).tolist()
+        held_out = {*order[: max(1, int(HELD_OUT_SHARE * len(payloads)))]}
+        records = [Record(f"{number:09}", payload) for number, payload in enumerate(payloads)]
+        members = tuple(one for n, one in enumerate(records) if n not in held_out)
+        if len(members) < step_size(self.trainer):
+            raise InputError(
+                f"self-prompting: {len(members):,} texts are fewer than one step of the target's "
+                f"own training takes ({step_size(self.trainer):,}); give more `texts`, or say "
+                "`fine_tune`"
+            )
+        return TargetTraining(
+            base=base,
+            method=self.method,
+            trainer=self.trainer,
+            training=training,
+            members=members,
+            held_out=tuple(one for n, one in enumerate(records) if n in held_out),
+            seed=seed,
+            out=out,
+            run=run,
+        )
+
+
+def train_alike(plan: TargetTraining, progress: Progress) -> dict[str, Any]:
+    """Train a reference, and leave its last checkpoint alone in the folder of the plan."""
+    from raymia.prepare.train_target import FACTS_FILE, train_target
+
+    checkpoints, facts = train_target(plan, progress)
+    last = checkpoints[-1]
+    for folder in [*plan.out.iterdir()]:
+        if folder.is_dir() and folder.name != last["folder"]:
+            shutil.rmtree(folder)
+    for file in [*(plan.out / last["folder"]).iterdir()]:
+        file.replace(plan.out / file.name)
+    (plan.out / last["folder"]).rmdir()
+    (plan.out / FACTS_FILE).unlink()
+    return {
+        "texts": len(plan.members),
+        "epochs": last["epoch"],
+        "steps": facts["steps"],
+        "train_loss": last["train_loss"],
+        "held_out_loss": last["held_out_loss"],
+        "seconds": facts["seconds"],
+    }

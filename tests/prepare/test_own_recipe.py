@@ -1,0 +1,119 @@
+"""A self-prompt reference is fine-tuned as its target was, where `raymia train` trained that."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from small_training import tiny, train, weights, write_training
+from tiny_models import passages
+
+from raymia.evidence.store import EvidenceStore
+from raymia.modalities.resolve import resolve_inputs
+from raymia.prepare import trainer
+from raymia.prepare.self_prompt import make_reference
+from raymia.spec.file import load_spec
+from raymia.storage.manifest import MANIFEST_FILE
+from raymia.util.errors import InputError
+
+OPTIONS = {"max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 0.02,
+           "lr_scheduler_type": "constant", "weight_decay": 0.1}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["lora", "full"])
+def trained(tmp_path_factory, request):
+    folder = tmp_path_factory.mktemp("trained")
+    return train(write_training(folder, tiny("gpt2"), request.param, trainer=OPTIONS)), folder
+
+
+def recipe_of(folder, to=None, **reference):
+    """The recipe of the reference in an audit of the target."""
+    to = to or folder
+    lines = (json.dumps({"text": text}) + "\n" for text in passages(40)[30:])
+    (to / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
+    whole = {"kind": "self_prompt", "prompts": "prompts.jsonl", "texts": 12, "prompt_tokens": 4,
+             "max_tokens": 20, **reference}  # fmt: skip
+    content = {"from_training": str(folder / "out"), "attacks": ["difference@own"],
+               "references": {"own": whole}, "resources": {"engine": "local"}}  # fmt: skip
+    file = to / "audit.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    inputs = resolve_inputs(load_spec(file))
+    (target,) = inputs.targets
+    return inputs.modality.recipe(inputs, "own", target)
+
+
+def make(recipe, store):
+    make_reference(recipe, store, batch_tokens=512, on_texts=lambda *_: None,
+                   on_steps=lambda *_: None)  # fmt: skip
+    return store.prepared_path(recipe.key), store.prepared_facts(recipe.key)
+
+
+def test_the_reference_has_the_method_and_the_steps_of_the_target(trained, tmp_path):
+    manifest, folder = trained
+    recipe = recipe_of(folder)
+    kind = manifest["method"]["kind"]
+    assert recipe.own.method.model_dump() == manifest["method"]
+    assert recipe.steps == 3
+    assert f"3 steps, by the target's own recipe ({kind})" in recipe.describe("t")
+    made, facts = make(recipe, EvidenceStore(str(tmp_path / "store")))
+    assert (facts["steps"], facts["texts"]) == (3, 11)
+    assert not [*made.glob("checkpoint-*")]
+    checkpoint = recipe.finished(made)
+    assert (checkpoint.adapter is None) is (kind == "full")
+    own = json.loads((made / "adapter_config.json").read_text()) if kind != "full" else {}
+    assert own.get("r") == manifest["method"].get("r")
+
+
+def test_what_the_audit_says_comes_first(trained):
+    _, folder = trained
+    said = recipe_of(folder, fine_tune={"epochs": 1})
+    assert said.own is None
+    assert said.key != recipe_of(folder).key
+    assert said.material_key == recipe_of(folder).material_key
+
+
+def test_another_recipe_is_another_reference(trained, tmp_path):
+    manifest, folder = trained
+    options = {**OPTIONS, "learning_rate": 0.03}
+    train(write_training(tmp_path, tiny("gpt2"), manifest["method"], trainer=options))
+    assert recipe_of(tmp_path).key != recipe_of(folder).key
+
+
+def test_a_kill_changes_nothing(trained, tmp_path, monkeypatch):
+    _, folder = trained
+    monkeypatch.setattr(trainer, "SAVE_SECONDS", 0)
+    recipe = recipe_of(folder)
+    whole, _ = make(recipe, EvidenceStore(str(tmp_path / "whole")))
+    store = EvidenceStore(str(tmp_path / "killed"))
+
+    def dying(done, _total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_reference(recipe, store, batch_tokens=512, on_texts=lambda *_: None, on_steps=dying)
+    again, _ = make(recipe, store)
+    assert weights(again) == weights(whole)
+
+
+def test_too_few_texts_for_a_step_are_refused(trained, tmp_path):
+    _, folder = trained
+    with pytest.raises(InputError, match="3 texts are fewer than one step of the target's own"):
+        make(recipe_of(folder, to=tmp_path, texts=4), EvidenceStore(str(tmp_path / "store")))
+
+
+def test_a_manifest_that_was_edited_is_refused(trained, tmp_path):
+    manifest, folder = trained
+    changed = {**manifest, "trainer": {**manifest["trainer"], "learning_rate": 1.0}}
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(changed))
+    target = {"name": "t", "model": str(folder / "out" / manifest["checkpoints"][0]["folder"]),
+              "trained_by": str(tmp_path / MANIFEST_FILE)}  # fmt: skip
+    if manifest["method"]["kind"] != "full":
+        target = {**target, "adapter": target["model"], "model": str(tiny("gpt2"))}
+    content = {"records": {"members": str(folder / "out" / "members.jsonl")}, "targets": [target],
+               "references": {"base": {"model": str(tiny("gpt2"))},
+                              "own": {"kind": "self_prompt", "prompts": "none"}}}  # fmt: skip
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=r"trained_by: .* was edited after the training"):
+        resolve_inputs(load_spec(tmp_path / "a.yaml"))
