@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
+os.environ.setdefault(
+    "TRITON_INTERPRET", "1"
+)  # read when triton is imported: kernels without a GPU
 # Workers of Ray import what tests do, of tools/ and of tests/support/.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [

@@ -83,6 +83,7 @@ class EvidenceStore:
     def __init__(self, url: str) -> None:
         self.folder = Folder(url)
         self._verified: set[str] = set()
+        self._described: set[str] = set()
 
     def check(self) -> None:
         """Write a file and remove it.
@@ -115,9 +116,10 @@ class EvidenceStore:
         if (why := why_impossible(table)) is not None:
             raise RaymiaError(f"{key.kind}: an answer that cannot be, and is not stored: {why}")
         name = f"{key.folder}/key.json"
-        if not self.folder.exists(name):
+        if key.folder not in self._described and not self.folder.exists(name):
             content = {"kind": key.kind, **key.parts}
             self.folder.write(name, json.dumps(content, indent=2, sort_keys=True).encode())
+        self._described.add(key.folder)
         self.write_part(key.folder, table)
 
     def write_part(self, folder: str, table: pa.Table) -> str:

@@ -66,6 +66,13 @@ class FastConv1D(Conv1D):  # type: ignore[misc]
 FAST: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: FastLinear, Conv1D: FastConv1D}
 
 
+def linear(given: Tensor, weight: Tensor) -> Tensor:
+    """``given @ weight.T`` of float32, as a linear layer of this machine computes it."""
+    if weight.device.type == "cpu" and gains_by_onednn() and _is_worthwhile(given, weight):
+        return _product(given, weight)
+    return nn.functional.linear(given, weight)
+
+
 def _is_worthwhile(given: Tensor, weight: Tensor) -> bool:
     # Not by the number of rows: an answer would depend on how many others are in its batch.
     return given.dtype == weight.dtype == torch.float32 and weight.numel() >= MIN_WEIGHTS

@@ -11,6 +11,7 @@ from tiny_models import BASE, checkpoint, config, passages, plain_answer, save_a
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.fold import After
 from raymia.models.causal.model import CausalLM
 from raymia.util.errors import InputError
 
@@ -35,14 +36,14 @@ def assert_is_the_definition(model, texts=TEXTS, tolerance=1e-5):
 @pytest.mark.parametrize("kind", ["gpt2", "gptj", "falcon", "falcon-alibi", "llama"])
 def test_plain_heads_are_computed_in_chunks_and_are_the_definition(tmp_path, kind):
     model = load(save_tiny(tmp_path / kind, kind))
-    assert model.head.chunked
+    assert model.head.after == After()
     assert_is_the_definition(model)
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "cohere", "granite"])
 def test_scaled_and_capped_logits_are_the_models_own(tmp_path, kind):
     model = load(save_tiny(tmp_path / kind, kind))
-    assert not model.head.chunked, f"{kind} scales or caps its logits"
+    assert model.head.after not in (None, After()), f"{kind} scales or caps its logits"
     assert_is_the_definition(model)
 
 
@@ -83,7 +84,7 @@ def test_adapter_answers_as_the_merged_model_does(tmp_path, tiny_llama, lora):
 
 def test_lora_keeps_the_chunked_head(tmp_path, tiny_gpt2):
     adapter = save_adapter(tmp_path / "adapter", tiny_gpt2)
-    assert load(tiny_gpt2, adapter=str(adapter)).head.chunked
+    assert load(tiny_gpt2, adapter=str(adapter)).head.after == After()
 
 
 @pytest.mark.parametrize("method", ["PrefixTuningConfig", "PromptTuningConfig"])
@@ -98,6 +99,7 @@ def test_adapters_with_inputs_of_their_own_are_answered_with_them(tmp_path, tiny
         adapted = peft.get_peft_model(weights, made)
     adapted.save_pretrained(tmp_path / "adapter")
     model = load(tiny_gpt2, adapter=str(tmp_path / "adapter"))
+    assert model.head.after == After()
     text = "And it came to pass in those days"
     ids = model.encode([text])[0]
     with torch.no_grad():

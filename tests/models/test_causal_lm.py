@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_models import BASE, checkpoint, passages, plain_answer, save_tiny
 
-from raymia.models.causal import head
+from raymia.models.causal import tiles
 from raymia.models.causal.facts import context_length
 from raymia.models.causal.family import load_causal_lm, neutral_generation
 from raymia.models.causal.model import CausalLM
@@ -175,41 +175,38 @@ def test_no_texts_have_no_answers(base):
 # ------------------------------------------------------------------------- memory
 
 
-class Spy:
-    """Stands where the output layer stands and notes how much it is asked for at once."""
+@pytest.fixture
+def asked_rows(base):
+    """How many rows the output layer is asked for at once, call by call."""
+    rows = []
 
-    def __init__(self, layer):
-        self.layer, self.rows = layer, []
+    def note(_layer, _given, output):
+        if output.shape[-1] == base.model.config.vocab_size:
+            rows.append(output.shape[:-1].numel())
 
-    def __call__(self, states):
-        self.rows.append(states.shape[0] if states.dim() == 2 else states.shape[:-1].numel())
-        return self.layer(states)
+    hook = base.model.get_output_embeddings().register_forward_hook(note)
+    yield rows
+    hook.remove()
 
 
-def test_head_never_holds_more_logits_than_its_chunk(base, texts, monkeypatch):
+def test_head_never_holds_more_logits_than_its_tile(base, texts, monkeypatch, asked_rows):
     vocabulary = base.model.config.vocab_size
-    chunk = 7 * 4 * vocabulary
-    monkeypatch.setattr(head, "HEAD_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(tiles, "CACHED_BYTES", 7 * 4 * vocabulary)
     model = CausalLM(base.model, base.tokenizer, batch_tokens=4_096)
-    spy = model.head.output = Spy(model.head.output)
-
-    def no_logits(*_, **__):
-        raise AssertionError("asked for logits of the whole batch")
-
-    monkeypatch.setattr(base.model, "forward", no_logits)
+    asked_rows.clear()
     answers = model.answer(texts[:12], moments=True)
     monkeypatch.undo()
-    assert max(spy.rows) * 4 * vocabulary <= chunk
-    assert sum(spy.rows) == sum(len(a.log_prob) for a in answers), "padding went through the head"
+    assert max(asked_rows) == 7
+    assert sum(asked_rows) == sum(len(a.log_prob) for a in answers), "padding was asked for"
     assert_same(answers, base.answer(texts[:12], moments=True))
 
 
-def test_default_chunk_bounds_float32_logits(base):
+def test_default_tile_bounds_float32_logits(base, asked_rows):
     model = CausalLM(base.model, base.tokenizer, batch_tokens=10**6)
-    spy = model.head.output = Spy(model.head.output)
+    asked_rows.clear()
     model.answer([" ".join(passages(5))] * 40, moments=False)
-    assert sum(spy.rows) * 4 * 2048 > head.HEAD_CHUNK_BYTES, "too little to tell"
-    assert max(spy.rows) * 4 * 2048 <= head.HEAD_CHUNK_BYTES
+    assert sum(asked_rows) * 4 * 2048 > tiles.CACHED_BYTES, "too little to tell"
+    assert max(asked_rows) * 4 * 2048 <= tiles.CACHED_BYTES
 
 
 @pytest.mark.parametrize(

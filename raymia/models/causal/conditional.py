@@ -85,12 +85,12 @@ def _run_prefix(model: CausalLM, prefix: Sequence[int]) -> _Cached | None:
     if settings is not None and settings.is_prompt_learning:
         return None
     ids = torch.tensor([list(prefix)], device=model.device)
-    output = model.head.output_of(torch.ones_like(ids), input_ids=ids, use_cache=True)
+    states, output = model.head.output_of(torch.ones_like(ids), input_ids=ids, use_cache=True)
     cache = getattr(output, "past_key_values", None)
     layers = getattr(cache, "layers", [None])
     if not all(hasattr(layer, "batch_repeat_interleave") for layer in layers):
         return None  # as in models that mix attention with other layers
-    return _Cached(output[0][:, -1:], cache)
+    return _Cached(states[:, -1:], cache)
 
 
 @torch.inference_mode()
@@ -117,7 +117,6 @@ def _forward(
         cache.batch_repeat_interleave(len(ids))
         states = model.head.hidden(mask, input_ids=padded, past_key_values=cache, use_cache=True)
         hidden = torch.cat([cached.last.expand(len(ids), -1, -1), states[:, :-1]], dim=1)
-    log_prob = model.head.log_probs(hidden[scored], padded[scored], moments=False)[0]
-    assert log_prob is not None
+    log_prob = model.head.log_probs(hidden[scored], padded[scored], moments=False).log_prob
     ends = np.cumsum(counts)
     return np.split(log_prob.cpu().numpy(), ends[:-1])

@@ -1,107 +1,236 @@
-"""A causal model's output layer, asked for a few positions at a time."""
+"""A causal model's output layer: what enters it, and what is asked of its logits."""
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
+from torch import nn
 
-from raymia.models.causal.memory import HEAD_CHUNK_BYTES
+from raymia.models.causal.fold import After, Columns, Fold, TorchFold
+from raymia.models.causal.tiles import Tile, tile_of, whole_rows
+from raymia.models.fast_linear import FastLinear, linear
 
+LOG = logging.getLogger(__name__)
 HEAD_TOLERANCE = 1e-6
 """Relative; both ways run the same operations, so a real difference is larger."""
+PROBED = 8
+"""Tokens by which it is found out what a model does after its output layer."""
+TRIED_COLUMNS = 512
+"""Of the vocabulary, for choosing among what may be done."""
+MATRICES = (nn.Linear, FastLinear)
+"""Layers that are a matrix and a bias and nothing else, so that a part of the rows is enough."""
+
+Tensor = torch.Tensor
 
 
 class Head:
-    """Hidden states first, then the vocabulary in chunks of positions."""
+    """Hidden states first, then tiles of [tokens x vocabulary].
+
+    What enters the output layer is taken where it enters it, from the model's own forward pass,
+    so adapters and architectures may do before it whatever they do. What a model does with the
+    products afterwards (nothing, one factor, a cap) is found out by trying the numbers of its
+    config.
+
+    Attributes
+    ----------
+    after : what follows the output layer; None where it is nothing of these. Such a model is asked
+        for its logits.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.body = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.output = self.body.get_output_embeddings()
-        self.chunked = self.output is not None and self._agrees()
+        self.after = None if self.output is None else self._what_follows()
 
-    def hidden(self, mask: torch.Tensor, **inputs: Any) -> torch.Tensor:
-        """Last hidden states [batch, length, width]; the logits themselves where the model's head
-        is more than one linear map.
+    def hidden(self, mask: Tensor, **inputs: Any) -> Tensor:
+        """What enters the output layer [batch, length, width]; the logits themselves where it is
+        not known what follows.
 
         Parameters
         ----------
         mask : [batch, length]; longer by the cached positions where ``past_key_values`` is given.
         inputs : ``input_ids`` or ``inputs_embeds``, and whatever else the model takes.
         """
-        states: torch.Tensor = self.output_of(mask, **inputs)[0]
+        return self.output_of(mask, **inputs)[0]
+
+    def output_of(self, mask: Tensor, **inputs: Any) -> tuple[Tensor, Any]:
+        """What :meth:`hidden` returns, and the model's own output."""
         given = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
-        # Adapters that prepend virtual tokens return logits for these too.
-        return states[:, -given.shape[1] :]
+        asked = {"attention_mask": mask, "use_cache": False, **inputs}
+        if self.after is None:
+            output = self.model(**asked)
+            states = output.logits
+        else:
+            with _taken(self.output) as entering:
+                output = self.model(**asked)
+            states = entering[-1]
+        # Adapters that prepend virtual tokens run the output layer on these too.
+        return states[:, -given.shape[1] :], output
 
-    def output_of(self, mask: torch.Tensor, **inputs: Any) -> Any:
-        """The model's own output, whose first entry is what :meth:`hidden` returns."""
-        model = self.body.base_model if self.chunked else self.model
-        return model(attention_mask=mask, **{"use_cache": False, **inputs})
-
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         """Logits of hidden states, float32 [..., vocabulary]."""
-        return (self.output(hidden) if self.chunked else hidden).float()
+        if self.after is None:
+            return hidden.float()
+        return self.after.of(self.output(hidden).float())
 
-    def log_probs(
-        self, hidden: torch.Tensor, labels: torch.Tensor, moments: bool
-    ) -> tuple[torch.Tensor | None, ...]:
-        """Log-probability of each label, and the moments where asked for; all float32 [tokens]."""
-        vocabulary = self.body.config.get_text_config().vocab_size
-        rows = max(1, HEAD_CHUNK_BYTES // (4 * vocabulary))
-        # Filled in place: small results that are kept between the chunks would keep the allocator
-        # from using the memory of one chunk for the next.
+    def log_probs(self, hidden: Tensor, labels: Tensor, moments: bool) -> Columns:
+        """Log-probability of each label, and the moments where asked for.
+
+        Parameters
+        ----------
+        hidden : [tokens, width], of the tokens that are scored.
+        labels : int64 [tokens].
+        """
+        after = self.after or After()
+        fold = fold_for(hidden.device)
+        tile = self._tile(hidden, fold.copies)
         count = len(labels)
-        columns = [hidden.new_empty(count, dtype=torch.float32) for _ in range(3 * moments or 1)]
-        if moments:
-            columns.append(hidden.new_empty(count, dtype=torch.bool))
-        for start in range(0, count, rows):
-            part = slice(start, start + rows)
-            logits = self.logits(hidden[part])
+        # Filled in place: small results that are kept between the tiles would keep the allocator
+        # from using the memory of one tile for the next.
+        kinds = [torch.float32] * 3 + [torch.bool] if moments else [torch.float32]
+        kept = [hidden.new_empty(count, dtype=kind) for kind in kinds]
+        for start in range(0, count, tile.rows):
+            part = slice(start, start + tile.rows)
+            answers = fold(labels[part], after, moments=moments)
+            self._add_tiles(answers, hidden[part], tile.columns)
+            found = answers.columns()
             for column, answer in zip(
-                columns, _answers(logits, labels[part], moments), strict=True
+                kept, (found.log_prob, found.mean, found.std, found.is_top1), strict=False
             ):
+                assert answer is not None
                 column[part] = answer
-        return tuple(columns) if moments else (*columns, None, None, None)
+        return Columns(*kept)
+
+    def _add_tiles(self, fold: Fold, hidden: Tensor, columns: int) -> None:
+        """Give a fold all columns of some tokens."""
+        matrix = None if self.after is None else self._matrix()
+        if self.after is None:
+            fold.add(hidden.to(torch.float32, copy=True), None, 0)
+        elif matrix is None or (columns >= len(matrix) and matrix.dtype == torch.float32):
+            fold.add(self.output(hidden).float(), None, 0)
+        else:
+            bias = self.output.bias
+            for start in range(0, len(matrix), columns):
+                part = slice(start, start + columns)
+                products = product(hidden, matrix[part])
+                fold.add(products, None if bias is None else bias[part], start)
+
+    def _matrix(self) -> Tensor | None:
+        """The output layer's weights [vocabulary, width]; None where it is not only a matrix."""
+        plain = type(self.output) in MATRICES and "forward" not in vars(self.output)
+        return self.output.weight if plain else None
+
+    def _tile(self, hidden: Tensor, copies: int) -> Tile:
+        device = hidden.device.type
+        matrix = None if self.after is None else self._matrix()
+        if matrix is None:
+            return whole_rows(device, self.body.config.get_text_config().vocab_size)
+        vocabulary, width = matrix.shape
+        return tile_of(device, vocabulary, width, matrix.itemsize, copies=copies)
 
     @torch.inference_mode()
-    def _agrees(self) -> bool:
-        """Check that hidden states times the output matrix are this model's logits.
-
-        They are not where an architecture scales or caps its logits, or where a PEFT method adds
-        inputs of its own (prefixes, prompts); such a model is asked for its logits instead.
-        """
+    def _what_follows(self) -> After | None:
+        """Find out what this model does after its output layer, by what it says of a few tokens."""
         device = self.model.get_input_embeddings().weight.device
-        vocabulary = self.body.config.get_text_config().vocab_size
-        ids = torch.arange(8, device=device)[None] % vocabulary
-        mask = torch.ones_like(ids)
+        config = self.body.config.get_text_config()
+        ids = torch.arange(PROBED, device=device)[None] % config.vocab_size
+        asked = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
         try:
-            states = self.body.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
-            ours = self.output(states).float()
-        except (TypeError, RuntimeError, AttributeError):
-            return False
-        theirs = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
-        if ours.shape != theirs.shape:
-            return False
-        return bool((ours - theirs).abs().max() <= HEAD_TOLERANCE * theirs.abs().max().clamp_min(1))
+            with _taken(self.output) as entering:
+                self.model(**asked)
+            products = self.output(entering[-1])
+        except (TypeError, RuntimeError, AttributeError, IndexError):
+            return None
+        theirs = self.model(**asked).logits
+        if products.shape != theirs.shape:
+            return None
+        if _gap(products, theirs, After()) == 0:
+            return After()
+        few = products[..., :TRIED_COLUMNS], theirs[..., :TRIED_COLUMNS]
+        best = min(_candidates(config), key=lambda after: _gap(*few, after))
+        return best if _gap(products, theirs, best) <= HEAD_TOLERANCE else None
 
 
-def _answers(logits: torch.Tensor, label: torch.Tensor, moments: bool) -> tuple[torch.Tensor, ...]:
-    """Log-probability and, where asked for, mean and standard deviation of log p and top-1 flag.
+@contextmanager
+def _taken(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Keep what enters a layer in the list, and do not run the layer."""
+    entering: list[Tensor] = []
 
-    The logits are overwritten: the vocabulary is large and each pass over it is slow.
-    """
-    top = logits.max(-1, keepdim=True)
-    shifted = logits.sub_(top.values)  # log p + log_z
-    labelled = shifted.gather(-1, label[:, None])[:, 0]
-    # A token of probability 0 adds nothing: 0 * -inf is 0 here, not NaN.
-    weights = shifted.clamp_min_(-1e30).exp()
-    z = weights.sum(-1)
-    log_z = z.log()
-    if not moments:
-        return (labelled - log_z,)
-    average = torch.linalg.vecdot(weights, shifted) / z
-    deviation = shifted.sub_(average[:, None])
-    variance = torch.linalg.vecdot(weights.mul_(deviation), deviation) / z
-    return labelled - log_z, average - log_z, variance.sqrt(), top.indices[:, 0] == label
+    def take(states: Tensor, *_: Any, **__: Any) -> Tensor:
+        entering.append(states)
+        return states[..., :1]
+
+    before = vars(layer).get("forward")
+    layer.forward = take
+    try:
+        yield entering
+    finally:
+        if before is None:
+            del layer.forward
+        else:
+            layer.forward = before
+
+
+def _candidates(config: Any) -> Iterator[After]:
+    """What may follow: nothing, or one number of the config as a factor, a divisor, or a cap."""
+    yield After()
+    numbers = {
+        float(value)
+        for value in config.to_dict().values()
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    }
+    for number in sorted(numbers - {1.0}):
+        yield After("multiply", number)
+        yield After("divide", number)
+        yield After("cap", number)
+
+
+def _gap(products: Tensor, theirs: Tensor, after: After) -> float:
+    """Relative difference, in the model's precision or in float32, as models do either."""
+    scale = theirs.float().abs().max().clamp_min(1)
+    gaps = (
+        (after.of(given).float() - theirs.float()).abs().max() / scale
+        for given in (products, products.float())
+    )
+    found = [float(gap) for gap in gaps]
+    finite = [gap for gap in found if gap == gap]
+    return min(finite, default=float("inf"))
+
+
+def product(hidden: Tensor, matrix: Tensor) -> Tensor:
+    """``hidden @ matrix.T`` in float32 from its first sum on, whatever the precision of the two."""
+    if matrix.dtype == torch.float32:
+        return linear(hidden.float(), matrix)
+    if matrix.device.type == "cuda":
+        return torch.mm(hidden.to(matrix.dtype), matrix.t(), out_dtype=torch.float32)
+    return linear(hidden.float(), matrix.float())
+
+
+def fold_for(device: torch.device) -> type[TorchFold] | type[Any]:
+    """The fastest fold that there is for a device."""
+    return (_triton_fold() if device.type == "cuda" else None) or TorchFold
+
+
+@cache
+def _triton_fold() -> type[Any] | None:
+    """The Triton kernel, where it runs; it takes Triton and a C compiler."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    from raymia.models.causal.fold_triton import TritonFold
+
+    labels = torch.zeros(1, dtype=torch.int64, device="cuda")
+    try:
+        fold = TritonFold(labels, After(), moments=True)
+        fold.add(torch.zeros((1, 2), device="cuda"), None, 0)
+        fold.columns()
+    except Exception as error:  # whatever a compiler raises
+        LOG.warning("Triton's kernels do not run here (%s): torch's are used, slower", error)
+        return None
+    return TritonFold

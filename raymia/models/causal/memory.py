@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from raymia.models.causal.tiles import DEVICE_BYTES
 from raymia.models.memory import (
     BYTES,
     Memory,
@@ -16,9 +17,6 @@ from raymia.util.once import Once
 
 if TYPE_CHECKING:
     from raymia.models.causal.resolver import CausalCheckpoint
-
-HEAD_CHUNK_BYTES = 16 * 2**20
-"""Float32 logits held at once; a [batch, length, vocabulary] tensor never exists."""
 
 
 def memory(checkpoint: CausalCheckpoint, tokens: int, once: Once) -> Memory:
@@ -37,7 +35,7 @@ def memory(checkpoint: CausalCheckpoint, tokens: int, once: Once) -> Memory:
     weights = bytes_of_weights(folders, checkpoint.dtype, checkpoint.quantization, once)
     weights += round(numbers * BYTES[checkpoint.dtype])
     working = bytes_of_tokens(tokens, width, checkpoint.dtype)
-    return Memory(weights, working + 2 * HEAD_CHUNK_BYTES)
+    return Memory(weights, working + DEVICE_BYTES)
 
 
 def _in_gguf(file: Path) -> tuple[int, int]:

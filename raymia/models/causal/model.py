@@ -219,11 +219,13 @@ class CausalLM:
         hidden = self.head.hidden(mask.long(), input_ids=padded)[:, :-1]
         labels = padded[:, 1:]
         scored, counts = chosen_of([t[1:] for t in ids], wanted, mask[:, 1:])
-        columns = self.head.log_probs(hidden[scored], labels[scored], moments)
-        token_ids = np.split(labels[scored].cpu().numpy().astype(np.int32), np.cumsum(counts)[:-1])
-        split = [
-            [None] * len(ids) if c is None else np.split(c.cpu().numpy(), np.cumsum(counts)[:-1])
-            for c in columns
+        columns = self.head.log_probs(hidden[scored], labels[scored], moments).fetched()
+        ends = np.cumsum(counts)[:-1]
+        split = [[None] * len(ids) if c is None else np.split(c, ends) for c in columns]
+        followed = [np.asarray(tokens[1:], np.int32) for tokens in ids]
+        token_ids = [
+            tokens if chosen is None else tokens[chosen]
+            for tokens, chosen in zip(followed, wanted, strict=True)
         ]
         return list(zip(token_ids, *split, strict=True))
 

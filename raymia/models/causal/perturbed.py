@@ -89,7 +89,6 @@ def _forward(
         embedded[row, : len(tokens)] += (request.size * unit * noise).to(embedded.dtype)
     hidden = model.head.hidden(mask.long(), inputs_embeds=embedded)[:, :-1]
     scored, counts = chosen_of([t[1:] for t in ids], wanted, mask[:, 1:])
-    log_prob = model.head.log_probs(hidden[scored], padded[:, 1:][scored], moments=False)[0]
-    assert log_prob is not None
+    log_prob = model.head.log_probs(hidden[scored], padded[:, 1:][scored], moments=False).log_prob
     ends = np.cumsum(counts)
     return np.split(log_prob.cpu().numpy(), ends[:-1])

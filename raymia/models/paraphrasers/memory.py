@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raymia.models.causal.memory import HEAD_CHUNK_BYTES
+from raymia.models.causal.tiles import DEVICE_BYTES
 from raymia.models.memory import Memory, bytes_of_tokens, bytes_of_weights, transformer_width
 from raymia.util.once import Once
 
@@ -23,4 +23,4 @@ def memory(checkpoint: Paraphraser, tokens: int, once: Once) -> Memory:
     weights = bytes_of_weights(checkpoint.folders, checkpoint.dtype, checkpoint.quantization, once)
     width = once(transformer_width, Path(checkpoint.path))
     working = bytes_of_tokens(tokens, width, checkpoint.dtype)
-    return Memory(weights, working + 2 * HEAD_CHUNK_BYTES)
+    return Memory(weights, working + DEVICE_BYTES)

@@ -1,0 +1,137 @@
+"""How often dear things are done, which no change may raise: counts, since seconds are noisy."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from fsspec.implementations.memory import MemoryFileSystem
+from tiny_models import passages
+
+from raymia.evidence.store import EvidenceKey, EvidenceStore
+from raymia.models.causal import head
+from raymia.models.causal.fold import After, TorchFold
+from raymia.models.causal.model import CausalLM
+from raymia.models.causal.tiles import Tile, tile_of
+from raymia.models.denoisers.model import Denoiser
+from raymia.models.denoisers.path import Flow
+from raymia.questions.asking import images
+from raymia.questions.base import Item
+from raymia.questions.images import DenoisingAroundQuestion, Neighborhood
+from raymia.questions.text import SUM_SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "width"), [(151_936, 4_096), (262_144, 2_304), (32_000, 768)]
+)
+def test_a_gpu_reads_the_output_matrix_twice_for_8192_tokens(vocabulary, width):
+    for copies in (TorchFold.copies, 1):
+        tile = tile_of("cuda", vocabulary, width, 2, copies=copies)
+        assert -(-8_192 // tile.rows) == 2
+        assert tile.columns >= 6_144, "products too narrow for a GPU"
+
+
+def test_each_part_of_the_matrix_is_multiplied_once_for_the_tokens_of_a_tile(base, monkeypatch):
+    """Of a matrix that is not in float32, by parts of the vocabulary."""
+    asked = []
+
+    def noting(hidden, matrix):
+        asked.append((len(hidden), len(matrix)))
+        return product(hidden, matrix)
+
+    product = head.product
+    monkeypatch.setattr(head, "product", noting)
+    monkeypatch.setattr(head, "tile_of", lambda *_, **__: Tile(16, 800))
+    model = CausalLM(base.model, base.tokenizer, batch_tokens=4_096)
+    hidden = torch.randn((40, base.model.config.hidden_size))
+    with torch.inference_mode():
+        found = model.head.log_probs(hidden, torch.arange(40), moments=True)
+    assert asked == [(rows, part) for rows in (16, 16, 8) for part in (800, 800, 448)]
+    monkeypatch.undo()
+    with torch.inference_mode():
+        whole = model.head.log_probs(hidden, torch.arange(40), moments=True)
+    np.testing.assert_allclose(found.std.numpy(), whole.std.numpy(), rtol=0, atol=1e-5)
+    assert found.is_top1.tolist() == whole.is_top1.tolist()
+
+
+def test_a_batch_is_fetched_from_the_device_in_one_copy(base, monkeypatch):
+    copies, fetch = [], torch.Tensor.cpu
+
+    def noting(tensor, *given, **named):
+        copies.append(tensor.shape)
+        return fetch(tensor, *given, **named)
+
+    model = CausalLM(base.model, base.tokenizer, batch_tokens=10**6)
+    batches = []
+    handle = base.model.register_forward_hook(lambda *_: batches.append(1))
+    monkeypatch.setattr(torch.Tensor, "cpu", noting)
+    answers = model.answer(passages(12), moments=True)
+    handle.remove()
+    assert len(copies) == len(batches)
+    assert {rows for rows, _ in copies} == {4}
+    assert sum(tokens for _, tokens in copies) == sum(len(a.log_prob) for a in answers)
+
+
+def test_the_head_is_told_once_what_follows_it(base):
+    """Loading asks the model twice about a few tokens, and answering not at all."""
+    calls = []
+    handle = base.model.register_forward_hook(lambda *_: calls.append(1))
+    model = CausalLM(base.model, base.tokenizer, batch_tokens=10**6)
+    loading = len(calls)
+    model.answer(passages(1), moments=True)
+    handle.remove()
+    assert model.head.after == After()
+    assert (loading, len(calls) - loading) == (2, 1)
+
+
+def test_a_block_is_one_request_to_a_store_that_is_far(monkeypatch):
+    asked, inside = Counter(), []
+    for name in ("pipe_file", "exists", "ls", "info", "cat_file", "mv", "rm_file"):
+        call = getattr(MemoryFileSystem, name)
+
+        def noting(self, *given, _call=call, _name=name, **named):
+            asked[_name] += not inside  # a call may make others
+            inside.append(_name)
+            try:
+                return _call(self, *given, **named)
+            finally:
+                inside.pop()
+
+        monkeypatch.setattr(MemoryFileSystem, name, noting)
+    store = EvidenceStore("memory://counts")
+    key = EvidenceKey("text.neighbors", {"model": "m", "version": 1})
+    for record in ("first", "second", "third"):
+        before = asked.copy()
+        row = {"record_id": record, "neighbor": 1, "log_prob_sum": -1.0, "token_count": 3}
+        store.commit(key, sum_table_of(row))
+    assert asked - before == {"pipe_file": 1}
+
+
+def sum_table_of(row):
+    return pa.Table.from_pylist([row], schema=SUM_SCHEMA)
+
+
+def test_noise_that_ten_strengths_share_is_drawn_once(monkeypatch):
+    """Of each record at each timestep, and the network is asked in whole batches."""
+    drawn, batches = [], []
+
+    def noting(keys, count):
+        drawn.extend(keys.tolist())
+        return normals(keys, count)
+
+    def network(noisy, _timesteps, _condition):
+        batches.append(len(noisy))
+        return noisy
+
+    normals = images.normals
+    monkeypatch.setattr(images, "normals", noting)
+    hood = Neighborhood("brightness", tuple(0.9 + 0.02 * n for n in range(10)))
+    model = Denoiser(network, Flow(1_000), shape=(1, 4, 4), latent_shape=(1, 4, 4), batch_images=20)
+    records = [Item(f"r{n}", i, {"pixels": bytes(16)}) for n in range(4) for i in range(1, 11)]
+    question = DenoisingAroundQuestion(7, hood, (0.2, 0.5, 0.8), 1, "shared")
+    question.ask(model, records)
+    assert len(drawn) == len(set(drawn)) == 4 * 3
+    assert batches == [20] * 6

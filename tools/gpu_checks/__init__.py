@@ -1,0 +1,1 @@
+"""What jobs/gpu_check.py checks and measures on one GPU."""
