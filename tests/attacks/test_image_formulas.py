@@ -57,6 +57,38 @@ def calibrated(statistic):
     return lambda given, i: math.log(statistic(given.reference, i) / statistic(given.target, i))
 
 
+def curve(model, i, column):
+    return [average(draws) for draws in model.terms.values[column][i].tolist()]
+
+
+def peak_of_gap(column):
+    def score(given, i):
+        both = zip(curve(given.reference, i, column), curve(given.target, i, column), strict=True)
+        return max(math.log(reference / target) for reference, target in both)
+
+    return score
+
+
+def size_as_png(image):
+    """Bytes of the channels, each as a gray PNG."""
+    size = 0
+    for channel in image:
+        file = io.BytesIO()
+        Image.fromarray(channel).save(file, format="PNG")
+        size += len(file.getvalue())
+    return size
+
+
+def per_byte(column="l2", timestep=None):
+    def score(given, i):
+        loss = average(over(given.target.terms, column, i, timestep))
+        if given.reference is not None:
+            loss -= average(over(given.reference.terms, column, i, timestep))
+        return -loss / size_as_png(given.images[i])
+
+    return score
+
+
 def fluctuation(model, i, around, column, form, strengths):
     """Mean change over the strengths, timesteps and draws."""
     own, others = model.terms.values[column][i], model.neighbors[around].values[column][i]
@@ -178,6 +210,10 @@ FORMULAS = [
     *both("pian", {}, error("proximal_normalized", "l4")),
     *both("sima", {}, error("clean", "l4")),
     *both("sima", {"timestep": 200, "low_pass": True}, error("clean", "low_l4", 200)),
+    ("peak_error", {}, ALONE, lambda given, i: -max(curve(given.target, i, "l2"))),
+    ("peak_error", {"low_pass": True}, GIVEN, peak_of_gap("low_l2")),
+    ("loss_per_byte", {}, ALONE, per_byte()),
+    ("loss_per_byte", {"timestep": 100, "low_pass": True}, GIVEN, per_byte("low_l2", 100)),
     ("pfami", {}, ALONE, pfami()),
     ("pfami", {}, GIVEN, pfami(reference=True)),
     ("pfami", {"strengths": "one"}, ALONE, pfami(strengths=[2])),
@@ -194,6 +230,7 @@ FORMULAS = [
 ]
 OF_AUTOENCODERS = [
     ("loss", {}, calibrated(error("terms", "loss"))),
+    ("loss_per_byte", {}, per_byte("loss")),
     ("reconstruction", {}, calibrated(error("terms", "reconstruction"))),
     ("co_membership", {}, calibrated(error("descent", "squared_error"))),
     ("pfami", {}, pfami(column="loss", reference=True)),
@@ -281,12 +318,8 @@ def covariates(given):
             for k in range(len(c) - 1)
             for j in range(len(c[0]))
         ]
-        size = 0
-        for channel in image:
-            file = io.BytesIO()
-            Image.fromarray(channel).save(file, format="PNG")
-            size += len(file.getvalue())
-        row = [average(flat), statistics.pstdev(flat), average(steps), size / len(gray[0]) ** 2]
+        share = size_as_png(image) / len(gray[0]) ** 2
+        row = [average(flat), statistics.pstdev(flat), average(steps), share]
         if given.reference is not None:
             row.append(-math.log(average(over(given.reference.terms, "l2", i))))
         rows.append(row)

@@ -8,9 +8,14 @@ import pytest
 import torch
 from test_image_questions import MEAN, SHAPE, SPREAD, clean_of, noise_of, records
 
+from raymia.attacks.images.base import png_bytes
+from raymia.attacks.images.loss import LossPerByte
+from raymia.attacks.images.path import PeakError
+from raymia.evidence.image import ImageEvidence, ImageModelEvidence
 from raymia.models.denoisers.model import Denoiser
 from raymia.models.denoisers.path import Diffusion, Flow
 from raymia.prepare.generate_images import generate_images
+from raymia.questions.base import Item
 from raymia.questions.images import DenoisingQuestion, Neighborhood
 from raymia.questions.noiseless import (
     CleanQuestion,
@@ -77,6 +82,27 @@ def test_the_mean_error_over_draws_is_the_closed_form(s):
     expected = ((1 - s) * SPREAD**2 / variance) ** 2
     expected += (s / variance) ** 2 * np.mean((clean_of(item) - MEAN) ** 2)
     assert abs(np.mean(row["l2"]) - expected) < 4 * np.std(row["l2"]) / np.sqrt(draws)
+
+
+def test_the_curve_of_errors_has_its_peak_where_the_path_says_nothing_of_the_velocity():
+    """sigma^2 / V on a record as far from the mean as records are: 1 + sigma^2 at its peak."""
+    near, far = (round((MEAN + sign * SPREAD + 1) / 2 * 255) for sign in (-1, 1))
+    pixels = np.array([near, far] * (np.prod(SHAPE) // 2), np.uint8)
+    record = Item("typical", 0, {"pixels": pixels.tobytes(), "caption": ""})
+    peak = SPREAD**2 / (1 + SPREAD**2)
+    asked_at = (0.04, peak, 0.3, 0.6)
+    of = question(timesteps=asked_at, draws=400)
+    terms = of.lay_out(of.ask(gaussian_flow(256), [record]), ["typical"])
+    curve = terms.loss.mean(axis=-1)[0]
+    expected = [SPREAD**2 / ((1 - s) ** 2 * SPREAD**2 + s**2) for s in asked_at]
+    np.testing.assert_allclose(curve, expected, rtol=0.03)
+    given = ImageEvidence(pixels.reshape(1, *SHAPE), ImageModelEvidence(terms))
+    assert asked_at[int(curve.argmax())] == peak
+    np.testing.assert_allclose(PeakError().score(given), -(1 + SPREAD**2), rtol=0.03)
+    bytes_of_it = png_bytes(given.images[0])
+    np.testing.assert_allclose(
+        LossPerByte().score(given), -np.mean(expected) / bytes_of_it, rtol=0.03
+    )
 
 
 def test_neighbors_are_asked_with_the_noise_of_their_record():

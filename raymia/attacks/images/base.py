@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from raymia.attacks.base import Attack, Scores, answered
-from raymia.evidence.image import Floats, Grid, ImageEvidence, ImageModelEvidence
+from raymia.evidence.image import Floats, Grid, ImageEvidence, ImageModelEvidence, Images
 
 MIN_ERROR = 1e-30
 """Floor of an error whose logarithm is taken, so that a perfect answer gives no infinity."""
@@ -150,3 +151,15 @@ def score_of_error(
     if evidence.reference is None:
         return -target
     return log_error(error(evidence.reference)) - log_error(target)
+
+
+def png_bytes(image: Images) -> int:
+    """The size of an image's channels as gray PNG files, uint8 [channels, height, width]."""
+    from PIL import Image
+
+    size = 0
+    for channel in image:
+        file = io.BytesIO()
+        Image.fromarray(channel).save(file, "png")
+        size += file.tell()
+    return size

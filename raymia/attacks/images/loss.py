@@ -1,11 +1,13 @@
-"""The attack on the model's loss alone."""
+"""Attacks on the model's loss alone, and on what of it the image's complexity explains."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raymia.attacks.base import Scores, register
-from raymia.attacks.images.base import OnLoss, score_of_error
+import numpy as np
+
+from raymia.attacks.base import Scores, answered, register
+from raymia.attacks.images.base import OnLoss, png_bytes, score_of_error
 from raymia.evidence.image import ImageEvidence
 
 
@@ -33,3 +35,33 @@ class Loss(OnLoss):
 
     def score(self, evidence: ImageEvidence) -> Scores:
         return score_of_error(self.loss, evidence)
+
+
+@register
+@dataclass(frozen=True)
+class LossPerByte(OnLoss):
+    """Mean loss over the size of the image's channels as gray PNG files, in bytes.
+
+    What `zlib` is on texts: an image that compresses badly has a larger loss whoever has seen it.
+    The idea is that of Rao and Moyer (2026) for flows. Theirs is another loss, of the mean velocity
+    over the draws, where this is the mean that `loss` has; and which compression they take is not
+    known here. With a reference, the reference's loss less the target's is divided, since the size
+    would cancel in a ratio. No score where a model has no answer.
+
+    Parameters
+    ----------
+    low_pass : take the error after FreMIA's low-pass; denoisers only.
+    timestep : one of those that the audit asks about; default: all. Denoisers only.
+    """
+
+    name = "loss_per_byte"
+    title = "Loss over complexity"
+    source = "raymia, after Rao and Moyer 2026, arXiv 2603.13421"
+    formula = "-L(x) / bytes(PNG(x)); @REF [L_ref(x) - L(x)] / bytes(PNG(x))"
+    needs = frozenset({"reference_if_given"})
+
+    def score(self, evidence: ImageEvidence) -> Scores:
+        excess = self.loss(answered(evidence.target))
+        if evidence.reference is not None:
+            excess = excess - self.loss(evidence.reference)
+        return -excess / np.array([png_bytes(image) for image in evidence.images], np.float64)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 
 from raymia.attacks.base import Scores, answered, register
-from raymia.attacks.images.base import OnLoss, log_error
+from raymia.attacks.images.base import OnLoss, log_error, png_bytes
 from raymia.attacks.quantile import ExcessOverQuantile
 from raymia.evidence.image import Floats, ImageEvidence, Images
 
@@ -61,7 +60,7 @@ def image_covariates(images: Images) -> Floats:
     difference of pixels that are next to each other, 0 for a single pixel; and the bytes per pixel
     of the image's channels as gray PNG files.
     """
-    rows = [(*_energies(image / 255), _compressed(image)) for image in images]
+    rows = [(*_energies(image / 255), png_bytes(image) / image[0].size) for image in images]
     return np.array(rows, np.float64).reshape(-1, 4)
 
 
@@ -69,14 +68,3 @@ def _energies(image: Floats) -> tuple[float, float, float]:
     steps = np.concatenate([np.diff(image, axis=axis).ravel() for axis in (1, 2)])
     energy = float((steps**2).mean()) if len(steps) else 0.0
     return float(image.mean()), float(image.std()), energy
-
-
-def _compressed(image: Images) -> float:
-    from PIL import Image
-
-    size = 0
-    for channel in image:
-        file = io.BytesIO()
-        Image.fromarray(channel).save(file, "png")
-        size += file.tell()
-    return float(size / image[0].size)
