@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import re
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -24,6 +25,7 @@ from raymia.models.source import (
 )
 from raymia.spec import ModelSpec
 from raymia.spec.images import Shape
+from raymia.spec.models import WeightedAdapter
 from raymia.storage.safetensors import TensorHeader, read_header
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
@@ -53,7 +55,8 @@ class ImageFolder:
     where : the key it stands under in the audit file, for messages.
     dtype, quantization : that it is to be loaded in.
     config : of a single model; None where the folder has none.
-    adapter : as the audit file has it; None for the model alone.
+    adapters : as the audit file has them; none for the model alone.
+    in_a_list : whether it has them in a list.
     """
 
     path: Path
@@ -63,12 +66,17 @@ class ImageFolder:
     on_gpu: bool
     config: dict[str, Any] | None
     once: Once = field(default_factory=Once)
-    adapter: str | None = None
+    adapters: Sequence[WeightedAdapter] = ()
+    in_a_list: bool = False
 
     @property
     def where_adapter(self) -> str:
         """The key that the adapter stands under."""
         return f"{self.where.removesuffix('.model')}.adapter"
+
+    def where_one(self, number: int) -> str:
+        """The key that one of the adapters stands under."""
+        return f"{self.where_adapter}[{number}].path" if self.in_a_list else self.where_adapter
 
     @property
     def kind(self) -> str:
@@ -247,10 +255,13 @@ def resolve_image_model(
     path = once(locate, spec.model, spec.revision, where=where)
     dtype = spec.dtype if spec.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
     config = read_json(path / CONFIG, where) if (path / CONFIG).is_file() else None
-    folder = ImageFolder(path, where, dtype, spec.quantization, on_gpu, config, once, spec.adapter)
+    folder = ImageFolder(
+        path, where, dtype, spec.quantization, on_gpu, config, once,
+        adapters=spec.adapters_on_it, in_a_list=isinstance(spec.adapter, list),
+    )  # fmt: skip
     for family in image_families():
         if family.reads(folder):
-            if spec.adapter is not None and not family.takes_adapters:
+            if folder.adapters and not family.takes_adapters:
                 raise InputError(
                     f"{folder.where_adapter}: adapters are read on diffusion models, and {path} is "
                     f"of the family {family.family}"

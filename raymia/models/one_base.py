@@ -16,10 +16,10 @@ class AdapterError(InputError):
 
 
 class OnBase(Protocol):
-    """A model that is a base, or an adapter on one."""
+    """A model that is a base, or has adapters on one."""
 
     @property
-    def adapter(self) -> str | None: ...
+    def adapter_places(self) -> tuple[str, ...]: ...
 
     def check(self, once: Once | None = None) -> None: ...
 
@@ -81,6 +81,6 @@ def _load_sound(
             wrong |= {
                 number: str(error)
                 for number in sound
-                if loaders[number].checkpoint.adapter == error.adapter
+                if error.adapter in loaders[number].checkpoint.adapter_places
             }
     return [], [].__getitem__

@@ -35,6 +35,7 @@ from raymia.spec.base import RenamedKeyWarning
 from raymia.spec.from_training import with_training
 from raymia.spec.kinds import Kinds, MadeReference, NeighborsSection, tags_of
 from raymia.spec.methods import METHODS
+from raymia.spec.models import ONE_ADAPTER, SEVERAL_ADAPTERS
 from raymia.spec.neighbors import NEIGHBORS
 from raymia.spec.records import RECORDS
 from raymia.spec.references import REFERENCES
@@ -48,6 +49,7 @@ from raymia.util.regular_files import check_is_file
 
 Model = TypeVar("Model", bound=ModelSpec)
 Spec = TypeVar("Spec", bound=BaseModel)
+ADAPTER_TAGS = (ONE_ADAPTER, SEVERAL_ADAPTERS)
 TARGETS = {kind.__name__ for kind in (TargetSpec, TargetSetSpec, EndpointTarget, SamplesTarget)}
 
 
@@ -175,7 +177,10 @@ def _dotted(loc: tuple[Any, ...]) -> str:
 
 def _is_union_tag(loc: tuple[Any, ...], part: Any, previous: Any) -> bool:
     """Pydantic puts a union's tag into the place: targets.0.TAG.key, references.NAME.TAG.key,
-    neighbors.TAG.key, neighbors.named.by_name.NAME.TAG.key, records.TAG.key, method.TAG.key."""
+    neighbors.TAG.key, neighbors.named.by_name.NAME.TAG.key, records.TAG.key, method.TAG.key, and
+    within a model adapter.TAG."""
+    if part in ADAPTER_TAGS:
+        return True
     if loc[0] == "references":
         return len(loc) > 2 and previous == loc[1] and part in REFERENCES.tags
     if loc[0] == "targets":
@@ -190,6 +195,8 @@ def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
     """Names of the keys that the audit file may have at a place."""
     options = [model]
     for part in loc:
+        if part in ADAPTER_TAGS:
+            continue
         options = [inner for option in options for inner in _descend(option, part)]
     return sorted({n for o in options if _is_model(o) for n in o.model_fields})
 
@@ -360,7 +367,11 @@ def training_paths(
 
 
 def _model_paths(model: Model, resolve: Callable[[str], str]) -> Model:
-    adapter = None if model.adapter is None else resolve(model.adapter)
+    adapter = model.adapter
+    if isinstance(adapter, str):
+        adapter = resolve(adapter)
+    elif adapter is not None:
+        adapter = [one.model_copy(update={"path": resolve(one.path)}) for one in adapter]
     return model.model_copy(update={"model": resolve(model.model), "adapter": adapter})
 
 

@@ -16,6 +16,28 @@ LongTexts = Literal["cut", "windows"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+class WeightedAdapter(Strict):
+    """One of several adapters that are on a model of images at once."""
+
+    path: str = Field(description="what `adapter` names where it is one")
+    weight: float = Field(default=1.0, description="what its change of the base is multiplied by")
+
+
+ONE_ADAPTER, SEVERAL_ADAPTERS = "one adapter", "several adapters"
+"""Tags by which pydantic tells what `adapter` holds."""
+
+
+def _count_of_adapters(value: Any) -> str:
+    return SEVERAL_ADAPTERS if isinstance(value, list) else ONE_ADAPTER
+
+
+Adapter = Annotated[
+    Annotated[str, Tag(ONE_ADAPTER)]
+    | Annotated[list[WeightedAdapter], Field(min_length=1), Tag(SEVERAL_ADAPTERS)],
+    Discriminator(_count_of_adapters),
+]
+
+
 class ModelSpec(Strict):
     """A checkpoint in transformers format, or a GGUF file."""
 
@@ -23,10 +45,10 @@ class ModelSpec(Strict):
         description="local folder, fsspec URL of a folder, or hub name; the base of the adapter"
     )
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
-    adapter: str | None = Field(
+    adapter: Adapter | None = Field(
         default=None,
         description="PEFT adapter folder, or hub name; of an image model also a LoRA of diffusers "
-        "or a `.safetensors` file of kohya's scripts",
+        "or a `.safetensors` file of kohya's scripts, or several at once",
     )
     gguf_file: str | None = Field(
         default=None, description="name of a GGUF file in the folder, read by raymia[gguf]"
@@ -59,6 +81,13 @@ class ModelSpec(Strict):
     trust_remote_code: bool = Field(
         default=False, description="run Python code that comes with the checkpoint; know the source"
     )
+
+    @property
+    def adapters_on_it(self) -> list[WeightedAdapter]:
+        """What ``adapter`` names, one or several, in order."""
+        if isinstance(self.adapter, str):
+            return [WeightedAdapter(path=self.adapter)]
+        return self.adapter or []
 
     @model_validator(mode="after")
     def _stride_belongs_to_windows(self) -> Self:

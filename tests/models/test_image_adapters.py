@@ -16,11 +16,13 @@ from small_audit import console
 from small_image_audit import digits, write_image_audit, write_images
 from small_image_models import save_model, save_pipeline
 from small_loras import TEXT, UNET, adapted, save_by_diffusers, save_by_kohya, save_by_peft
+from tiny_models import save_tiny
 
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Problems
 from raymia.inputs.checkpoints import expand_targets
 from raymia.modalities.resolve import resolve_inputs
+from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.models.denoisers import model as denoisers
 from raymia.models.image_source import resolve_image_model
 from raymia.models.loaders import load_together
@@ -28,7 +30,7 @@ from raymia.plan.planning import plan_audit
 from raymia.plan.pools import pools_of
 from raymia.run.audit import run_audit
 from raymia.spec import AuditSpec, ModelSpec, PoolSpec
-from raymia.spec.file import load_spec
+from raymia.spec.file import load_spec, parse_spec, with_absolute_paths
 from raymia.util.errors import InputError, RaymiaError
 
 TIMESTEPS = torch.tensor([10, 200, 700])
@@ -46,8 +48,12 @@ def opened(base: Path) -> diffusers.StableDiffusionPipeline:
     return diffusers.StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
 
 
-def resolved(base: Path, adapter: Path | None = None):
-    spec = ModelSpec(model=str(base), adapter=None if adapter is None else str(adapter))
+def resolved(base: Path, adapter: Path | dict[Path, float] | None = None):
+    if isinstance(adapter, dict):
+        named = [{"path": str(path), "weight": weight} for path, weight in adapter.items()]
+    else:
+        named = None if adapter is None else str(adapter)
+    spec = ModelSpec(model=str(base), adapter=named)
     return resolve_image_model(spec, "targets[0].model", on_gpu=False)
 
 
@@ -154,6 +160,109 @@ def test_a_fingerprint_is_that_of_base_and_adapter_wherever_they_lie(base, tmp_p
     prints = [resolved(base, p).fingerprint for p in (place, tmp_path / "copy", other, None)]
     assert prints[0] == prints[1]
     assert len({*prints}) == 3
+
+
+# ---------------------------------------------------------------- several at once
+
+
+@pytest.fixture(scope="module")
+def three(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Of other modules, ranks and formats."""
+    folder, pipeline = tmp_path_factory.mktemp("loras"), opened(base)
+    unet, encoder = adapted(pipeline.unet, UNET, 1), adapted(pipeline.text_encoder, TEXT, 2)
+    return [
+        save_by_diffusers(folder / "a", unet, encoder),
+        save_by_kohya(
+            folder / "b.safetensors", adapted(opened(base).unet, ["to_q", "to_k"], 3, r=2)
+        ),
+        save_by_diffusers(folder / "c", adapted(opened(base).unet, ["to_q", "conv2"], 4)),
+    ]
+
+
+@pytest.mark.parametrize("weights", [(0.7, -0.3, 0.0), (1.0, 1.0, 1.0), (0.0, 2.0, 0.5)], ids=str)
+def test_adapters_with_weights_answer_as_diffusers_sets_them(weights, base, three):
+    pipeline = opened(base)
+    for name, place in zip("abc", three, strict=True):
+        pipeline.load_lora_weights(str(place), adapter_name=name)
+    pipeline.set_adapters([*"abc"], [*weights])
+    found = answered(loaded(resolved(base, dict(zip(three, weights, strict=True)))))
+    torch.testing.assert_close(found, plainly(pipeline), atol=1e-4, rtol=1e-4)
+
+
+def test_sums_of_adapters_share_the_base_with_each_of_them(base, three):
+    ways = [{three[0]: 0.5, three[1]: 2.0}, three[1], {three[1]: 0.25}, None]
+    checkpoints = [resolved(base, way) for way in ways]
+    alone = [answered(loaded(checkpoint)) for checkpoint in checkpoints]
+    use = load_together([checkpoint.loader(PoolSpec()) for checkpoint in checkpoints])
+    for number in (2, 0, 1, 3, 0, 2):
+        torch.testing.assert_close(answered(use(number)), alone[number], atol=1e-6, rtol=1e-5)
+    assert "with 2 LoRAs on " in checkpoints[0].describe()
+    assert checkpoints[0].label.startswith("0.5 x ")
+
+
+def test_a_fingerprint_is_that_of_the_weights_too_and_one_adapter_keeps_its_own(base, three):
+    one, two, _ = three
+    prints = [
+        resolved(base, way).fingerprint
+        for way in (one, {one: 1.0}, {one: 0.5}, {one: 1.0, two: 0.5}, {one: 0.5, two: 1.0})
+    ]
+    assert prints[0] == prints[1]
+    assert len({*prints}) == 4
+
+
+def test_one_of_several_that_cannot_be_put_on_fails_all_that_it_is_part_of(base, three, tmp_path):
+    place = save_by_diffusers(tmp_path / "d", adapted(opened(base).unet, ["to_v"], 5))
+    checkpoints = [resolved(base, {three[0]: 1.0, place: 1.0}), resolved(base, three[0])]
+    whole = answered(loaded(checkpoints[1]))
+    file = place / "pytorch_lora_weights.safetensors"
+    save_file({name: value * 2 for name, value in load_file(file).items()}, file)
+    use = load_together([checkpoint.loader(PoolSpec()) for checkpoint in checkpoints])
+    with pytest.raises(RaymiaError, match="not the files that the audit was planned with"):
+        use(0)
+    torch.testing.assert_close(answered(use(1)), whole)
+
+
+def test_one_of_several_is_refused_by_its_own_key(base, three, tmp_path):
+    def said(*paths: Path) -> str:
+        named = [{"path": str(path)} for path in paths]
+        with pytest.raises(InputError) as caught:
+            resolve_image_model(
+                ModelSpec(model=str(base), adapter=named), "targets[0].model", on_gpu=False
+            )
+        return caught.value.problems[0]
+
+    nowhere = tmp_path / "none.safetensors"
+    assert said(three[0], nowhere) == f"targets[0].adapter[1].path: no such file: {nowhere}"
+    assert said(three[1], three[1]).endswith("is on the model already; give it one weight")
+
+
+def test_a_list_of_adapters_is_read_from_the_audit_file_with_errors_by_their_keys(tmp_path):
+    def read(adapter: object) -> AuditSpec:
+        return parse_spec(
+            {"name": "n", "targets": [{"name": "t", "model": "base", "adapter": adapter}],
+             "records": {"kind": "image", "members": ["a"]}, "output": "o", "store": "s"}, "a.yaml",
+        )  # fmt: skip
+
+    spec = with_absolute_paths(read([{"path": "./a", "weight": 0.5}, {"path": "./b"}]), tmp_path)
+    found = [(Path(one.path).name, one.weight) for one in spec.targets[0].adapter]
+    assert found == [("a", 0.5), ("b", 1.0)]
+    assert all(Path(one.path).parent == tmp_path for one in spec.targets[0].adapter)
+    for adapter, problem in (
+        ([{"path": "a", "wieght": 2}], "adapter[0].wieght: unknown key; did you mean 'weight'?"),
+        ([{"path": "a", "weight": "x"}], "adapter[0].weight: "),
+        ([], "adapter: List should have at least 1 item"),
+        (3, "adapter: Input should be a valid string (got 3)"),
+    ):
+        with pytest.raises(InputError) as caught:
+            read(adapter)
+        assert caught.value.problems[0].startswith(f"a.yaml: targets[0].{problem}")
+
+
+def test_a_language_model_refuses_a_list_of_adapters(tmp_path):
+    save_tiny(tmp_path)
+    spec = ModelSpec(model=str(tmp_path), adapter=[{"path": "a"}, {"path": "b", "weight": 2}])
+    with pytest.raises(InputError, match="a language model has one adapter, and 2 are listed"):
+        resolve_causal_lm(spec, "targets[0].model", on_gpu=False)
 
 
 # ---------------------------------------------------------------- what is refused

@@ -113,6 +113,10 @@ class CausalCheckpoint(FileCheckpoint):
         return self.adapter or self.path
 
     @property
+    def adapter_places(self) -> tuple[str, ...]:
+        return () if self.adapter is None else (self.adapter,)
+
+    @property
     def folders(self) -> list[Path]:
         return [Path(folder) for folder in (self.path, self.adapter) if folder is not None]
 
@@ -219,6 +223,11 @@ def resolve_causal_lm(
     adapter, virtual_tokens, rows, own_tokenizer = None, 0, None, False
     if spec.adapter is not None:
         key = f"{where.removesuffix('.model')}.adapter"
+        if not isinstance(spec.adapter, str):
+            raise InputError(
+                f"{key}: a language model has one adapter, and {len(spec.adapter)} are listed; "
+                "merge them with PEFT (add_weighted_adapter), and name the merged one"
+            )
         adapter = once(locate, spec.adapter, None, where=key)
         virtual_tokens = once(_virtual_tokens, adapter, once, where=key)
         once(require, "peft", "adapters", where=key)

@@ -42,7 +42,7 @@ class DenoiserLoader(Loader):
         """The base is the same folder in the same quantization and dtype; LoRAs and DoRAs of any
         shape can be switched on it."""
         c = self.checkpoint
-        return Sharing((c.path, c.quantization, c.dtype), None if c.adapter is None else "LORA")
+        return Sharing((c.path, c.quantization, c.dtype), "LORA" if c.adapters else None)
 
     def load_with(self, others: Sequence[Loader]) -> Callable[[int], Any]:
         loaders = [self, *(other for other in others if isinstance(other, DenoiserLoader))]

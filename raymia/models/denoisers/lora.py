@@ -1,4 +1,4 @@
-"""Low-rank adapters on a pipeline that is in memory once, of which one is active at a time."""
+"""Low-rank adapters on a pipeline that is in memory once, of which some are active at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from raymia.models.denoisers.lora_fit import Placed
+from raymia.models.denoisers.lora_fit import Placed, PutOn
 from raymia.models.one_base import AdapterError
 from raymia.util.caller import silenced
 from raymia.util.optional import require
@@ -57,17 +57,19 @@ class LoraSwitch:
             wrong.adapter = file
             raise wrong from error
 
-    def use(self, file: str | None) -> None:
-        """Make one adapter active; None is the bare base."""
+    def use(self, adapters: Sequence[PutOn]) -> None:
+        """Make adapters active together, each by its weight; none is the bare base."""
         if not self._names:
             return
         from peft.tuners.tuners_utils import BaseTunerLayer
 
+        names = [self._names[one.file] for one in adapters]
         for part in self._parts.values():
             for layer in part.modules():
                 if isinstance(layer, BaseTunerLayer):
-                    active = [] if file is None else [self._names[file]]
-                    layer.set_adapter(active, inference_mode=True)
+                    for one, name in zip(adapters, names, strict=True):
+                        layer.set_scale(name, one.weight)
+                    layer.set_adapter(names, inference_mode=True)
 
 
 def _inject(model: Any, name: str, changes: Sequence[Placed]) -> None:

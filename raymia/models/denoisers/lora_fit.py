@@ -29,6 +29,22 @@ class Placed:
     path: str
 
 
+@dataclass(frozen=True)
+class PutOn:
+    """An adapter on a pipeline.
+
+    Attributes
+    ----------
+    file : it is read from.
+    weight : of its change, beside the scale that the file gives it.
+    placed : what it changes.
+    """
+
+    file: str
+    weight: float
+    placed: tuple[Placed, ...]
+
+
 def place_adapter(
     file: Path, parts: Mapping[str, Described], where: str, once: Once
 ) -> tuple[Placed, ...]:

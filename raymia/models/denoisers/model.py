@@ -169,8 +169,8 @@ class DenoiserFamily:
             {"": network, **{name: encoder.model for name, encoder in encoders.items()}}
         )
         for checkpoint in checkpoints:
-            if checkpoint.adapter is not None:
-                self._switch.put_on(checkpoint.adapter, checkpoint.placed)
+            for one in checkpoint.adapters:
+                self._switch.put_on(one.file, one.placed)
         self._captions = _captions(first, encoders)
         model = Denoiser(
             _network(network, dtype, first),
@@ -182,7 +182,7 @@ class DenoiserFamily:
             autoencoder=_latents(folder, first.autoencoder, device),
             embed=self._captions,
         )
-        self._adapters = [checkpoint.adapter for checkpoint in checkpoints]
+        self._adapters = [checkpoint.adapters for checkpoint in checkpoints]
         self._models = [model.with_batches(images) for images in batch_images]
 
     def use(self, number: int) -> Denoiser:

@@ -12,7 +12,7 @@ from raymia.models.checkpoint import Capabilities
 from raymia.models.denoisers.faces import FACES, Asked, Face, face_of
 from raymia.models.denoisers.loader import DenoiserLoader
 from raymia.models.denoisers.lora_files import BY_PEFT, locate_adapter
-from raymia.models.denoisers.lora_fit import Placed, place_adapter
+from raymia.models.denoisers.lora_fit import PutOn, place_adapter
 from raymia.models.denoisers.networks import (
     Latent,
     check_autoencoder,
@@ -80,8 +80,7 @@ class DenoiserCheckpoint(ImageModel):
     scheduler : class of its noise schedule, which is described in ``scheduler_folder``.
     prediction : what the network predicts, one of ``PREDICTIONS`` or ``FLOW``.
     train_timesteps : length of the noise schedule.
-    adapter : file of a LoRA on it, or None.
-    placed : what the adapter changes.
+    adapters : LoRAs on it.
     """
 
     network: Part
@@ -93,8 +92,7 @@ class DenoiserCheckpoint(ImageModel):
     scheduler_folder: str
     prediction: str
     train_timesteps: int
-    adapter: str | None = None
-    placed: tuple[Placed, ...] = ()
+    adapters: tuple[PutOn, ...] = ()
 
     family = "denoiser"
     takes_adapters = True
@@ -159,33 +157,46 @@ class DenoiserCheckpoint(ImageModel):
             scheduler_folder=scheduler_folder,
             prediction=prediction_of(scheduler),
             train_timesteps=int(scheduler.config.num_train_timesteps),
-        )._with_adapter(folder)
+        )._with_adapters(folder)
 
-    def _with_adapter(self, folder: ImageFolder) -> Self:
-        """The same with the adapter that the audit file names."""
-        if folder.adapter is None:
+    def _with_adapters(self, folder: ImageFolder) -> Self:
+        """The same with the adapters that the audit file names."""
+        if not folder.adapters:
             return self
-        where = folder.where_adapter
-        folder.once(require, "peft", "adapters", where=where)
-        file = folder.once(locate_adapter, folder.adapter, where=where)
+        folder.once(require, "peft", "adapters", where=folder.where_adapter)
         parts = {"": describe_part(folder.path / self.network.folder, self.network.kind, folder)}
         for part in self.text_encoders:
             place = folder.path / part.folder
             parts[part.folder] = describe_part(place, part.kind, folder, TRANSFORMERS_WEIGHTS)
-        placed = place_adapter(file, parts, where, folder.once)
-        return replace(self, adapter=str(file), placed=placed)
+        put_on: list[PutOn] = []
+        for number, one in enumerate(folder.adapters):
+            where = folder.where_one(number)
+            file = folder.once(locate_adapter, one.path, where=where)
+            if str(file) in [other.file for other in put_on]:
+                raise InputError(f"{where}: {file} is on the model already; give it one weight")
+            placed = place_adapter(file, parts, where, folder.once)
+            put_on.append(PutOn(str(file), one.weight, placed))
+        return replace(self, adapters=tuple(put_on))
 
     def take_fingerprint(self, once: Once) -> str:
         base = super().take_fingerprint(once)
-        if self.adapter is None:
+        if not self.adapters:
             return base
-        file = Path(self.adapter)
-        beside = [file.parent / ADAPTER_CONFIG] if file.name == BY_PEFT else []
-        return digest({"base": base, "adapter": [file_hash(f, once) for f in (file, *beside)]})
+        content = [_adapter_content(Path(one.file), once) for one in self.adapters]
+        weights = [one.weight for one in self.adapters]
+        if weights == [1]:
+            return digest({"base": base, "adapter": content[0]})
+        return digest({"base": base, "adapters": content, "weights": weights})
+
+    @property
+    def adapter_places(self) -> tuple[str, ...]:
+        return tuple(one.file for one in self.adapters)
 
     @property
     def label(self) -> str:
-        return self.adapter or self.path
+        weighted = len(self.adapters) > 1
+        named = [f"{one.weight:g} x {one.file}" if weighted else one.file for one in self.adapters]
+        return " + ".join(named) or self.path
 
     @property
     def is_captioned(self) -> bool:
@@ -218,7 +229,7 @@ class DenoiserCheckpoint(ImageModel):
             lacks["generation"] = (
                 f"{self.network.saved_as} weights cannot be trained; audit the model unquantized"
             )
-        if self.adapter is not None:
+        if self.adapters:
             lacks["generation"] = (
                 "references are trained as whole networks, and not as adapters of one"
             )
@@ -228,11 +239,19 @@ class DenoiserCheckpoint(ImageModel):
         return DenoiserLoader(self, pool.batch_images)
 
     def describe(self) -> str:
-        on = f" with a LoRA on {len(self.placed):,} of its modules" if self.adapter else ""
+        changed = len({(p.weights.part, p.path) for one in self.adapters for p in one.placed})
+        loras = "a LoRA" if len(self.adapters) == 1 else f"{len(self.adapters)} LoRAs"
+        on = f" with {loras} on {changed:,} of its modules" if self.adapters else ""
         return (
             f"{self.network.kind}{on}, {self.parameters:,} parameters, {self.scheduler} of "
             f"{self.train_timesteps:,} timesteps, predicts {self.prediction}"
         )
+
+
+def _adapter_content(file: Path, once: Once) -> list[str]:
+    """Hashes of an adapter's file, and of the config that PEFT puts beside it."""
+    beside = [file.parent / ADAPTER_CONFIG] if file.name == BY_PEFT else []
+    return [file_hash(f, once) for f in (file, *beside)]
 
 
 def network_folder(path: Path) -> str:
