@@ -65,6 +65,7 @@ class ImageModelEvidence(AnswersByQuestion):
     inversion_map : its absolute residual, float32 [records, channels, height, width].
     proximal, proximal_normalized : PIA's and PIAN's error at each timestep, one draw.
     clean : the predicted noise itself on the record without noise, at each timestep (SimA).
+    averaged : the predicted noise averaged over draws, at each timestep (SimA-MC).
     captions : denoising errors with reduced captions, [records, captions, timesteps, draws]; the
         first is the full caption, the last the empty one.
     descent : squared error of the best reproduction that a search among latents found.
@@ -77,6 +78,7 @@ class ImageModelEvidence(AnswersByQuestion):
     proximal: Grid | None = None
     proximal_normalized: Grid | None = None
     clean: Grid | None = None
+    averaged: Grid | None = None
     captions: Grid | None = None
     descent: Grid | None = None
 

@@ -60,13 +60,13 @@ class _OfTimesteps(ImageQuestion):
     def ask(self, model: Denoiser, items: Sequence[Item]) -> pa.Table:
         import torch
 
-        from raymia.questions.asking.images import ask_without_noise, distances
+        from raymia.questions.asking.images import ask_of_latents, distances
 
-        def answer(clean: Tensor, predict: Predict) -> dict[str, Tensor]:
+        def answer(clean: Tensor, _: Sequence[Item], predict: Predict) -> dict[str, Tensor]:
             found = [distances(r) for r in self.residuals(model, clean, predict)]
             return {c: torch.stack([d[c] for d in found], dim=1) for c in DISTANCES}
 
-        return ask_without_noise(model, items, answer, self.schema)
+        return ask_of_latents(model, items, answer, self.schema)
 
 
 @register_question
@@ -174,9 +174,9 @@ class InversionQuestion(ImageQuestion):
         ]
 
     def ask(self, model: Denoiser, items: Sequence[Item]) -> pa.Table:
-        from raymia.questions.asking.images import ask_without_noise, distances, move
+        from raymia.questions.asking.images import ask_of_latents, distances, move
 
-        def answer(clean: Tensor, predict: Predict) -> dict[str, Tensor]:
+        def answer(clean: Tensor, _: Sequence[Item], predict: Predict) -> dict[str, Tensor]:
             reached = clean
             *way, last, up = self.way
             for t, after in pairwise([*way, last]):
@@ -187,7 +187,7 @@ class InversionQuestion(ImageQuestion):
             found = {c: d[:, None] for c, d in distances(residual).items()}
             return {**found, MAP: residual.abs().flatten(1)} if self.with_map else found
 
-        return ask_without_noise(model, items, answer, self.schema)
+        return ask_of_latents(model, items, answer, self.schema)
 
 
 @register_question

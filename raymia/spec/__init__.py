@@ -18,6 +18,7 @@ from raymia.spec.audit import (
 from raymia.spec.base import Name, Paths, Share, Strict, merge_preset
 from raymia.spec.images import (
     AutoencoderTrainingSpec,
+    AveragedSpec,
     CaptionsSpec,
     DenoisingSpec,
     DescentSpec,
@@ -96,6 +97,7 @@ __all__ = [
     "AttackSpec",
     "AuditSpec",
     "AutoencoderTrainingSpec",
+    "AveragedSpec",
     "CaptionsSpec",
     "ClaimSpec",
     "CorpusSpec",

@@ -107,6 +107,17 @@ class TimestepsSpec(Strict):
     )
 
 
+class AveragedSpec(Strict):
+    """The noise that a diffusion model sees on average over draws (SimA-MC)."""
+
+    timesteps: Timesteps = Field(
+        default=[100, 200, 300], description="of the noise schedule, or shares of it"
+    )
+    pairs: int = Field(
+        default=8, ge=1, le=1000, description="of draws per timestep, a draw and its opposite"
+    )
+
+
 class ElboSpec(Strict):
     """The terms of the evidence lower bound of an autoencoder."""
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from raymia.spec.base import Share, Strict
 from raymia.spec.images import (
+    AveragedSpec,
     CaptionsSpec,
     DenoisingSpec,
     DescentSpec,
@@ -81,4 +82,5 @@ class ProbesSpec(Strict):
     )
     proximal: TimestepsSpec = Field(default=TimestepsSpec(), description="for `pia` and `pian`")
     clean: TimestepsSpec = Field(default=TimestepsSpec(), description="for `sima`")
+    averaged: AveragedSpec | None = Field(default=None, description="for `sima_mc`")
     captions: CaptionsSpec = Field(default=CaptionsSpec(), description="for `clid`")

@@ -210,6 +210,7 @@ FORMULAS = [
     *both("pian", {}, error("proximal_normalized", "l4")),
     *both("sima", {}, error("clean", "l4")),
     *both("sima", {"timestep": 200, "low_pass": True}, error("clean", "low_l4", 200)),
+    *both("sima_mc", {}, error("averaged", "l4")),
     ("peak_error", {}, ALONE, lambda given, i: -max(curve(given.target, i, "l2"))),
     ("peak_error", {"low_pass": True}, GIVEN, peak_of_gap("low_l2")),
     ("loss_per_byte", {}, ALONE, per_byte()),

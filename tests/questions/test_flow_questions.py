@@ -15,6 +15,7 @@ from raymia.evidence.image import ImageEvidence, ImageModelEvidence
 from raymia.models.denoisers.model import Denoiser
 from raymia.models.denoisers.path import Diffusion, Flow
 from raymia.prepare.generate_images import generate_images
+from raymia.questions.averaged import AveragedQuestion
 from raymia.questions.base import Item
 from raymia.questions.images import DenoisingQuestion, Neighborhood
 from raymia.questions.noiseless import (
@@ -129,6 +130,27 @@ def test_the_noise_seen_in_the_record_is_the_score_times_the_share():
     for item, row in zip(records(3), asked(CleanQuestion(SHARES)), strict=True):
         expected = [noise_seen(clean_of(item), s) for s in SHARES]
         np.testing.assert_allclose(row["l2"], squares(expected), rtol=1e-4)
+
+
+def test_the_noise_seen_on_average_is_the_slope_of_the_density_at_the_record():
+    """s (1 - s) (x - m) / V, whatever the draws: opposite draws cancel in a linear model."""
+    for pairs in (1, 3):
+        rows = asked(AveragedQuestion(SHARES, pairs, seed=0))
+        for item, row in zip(records(3), rows, strict=True):
+            expected = [noise_seen((1 - s) * clean_of(item), s) for s in SHARES]
+            np.testing.assert_allclose(row["l2"], squares(expected), rtol=1e-4)
+
+
+def test_the_residual_of_the_mean_velocity_is_the_noise_seen_on_average():
+    """||x + mean v||^2 (1 - s)^2, over a draw and its opposite."""
+    (row,) = asked(AveragedQuestion(SHARES, 1, seed=0), records(1))
+    (item,) = records(1)
+    expected, clean = [], clean_of(item)
+    for s in SHARES:
+        noise = noise_of(item, s, 0)
+        both = [velocity((1 - s) * clean + sign * s * noise, s) for sign in (1, -1)]
+        expected.append((1 - s) * (clean + np.mean(both, axis=0)))
+    np.testing.assert_allclose(row["l2"], squares(expected), rtol=1e-4)
 
 
 def test_the_inversion_goes_along_the_velocity_by_eulers_steps():

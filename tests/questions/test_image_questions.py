@@ -11,6 +11,7 @@ import torch
 from raymia.models.denoisers.model import Denoiser
 from raymia.models.denoisers.path import Diffusion
 from raymia.questions.asking.images import distances, low_pass
+from raymia.questions.averaged import AveragedQuestion
 from raymia.questions.base import Item, evidence_key
 from raymia.questions.images import (
     CaptionQuestion,
@@ -268,3 +269,19 @@ def test_the_low_pass_keeps_low_frequencies_and_a_fifth_of_the_others():
     named = distances(residual)
     torch.testing.assert_close(named["low_l2"], (low_pass(residual) ** 2).mean((1, 2, 3)))
     torch.testing.assert_close(named["l4"], (residual**4).mean((1, 2, 3)))
+
+
+def test_the_noise_seen_on_average_is_asked_along_the_path_in_batches_of_any_size():
+    """sqrt(abar (1 - abar)) (x - m) / V, as a pair of opposite draws cancels."""
+    rows = [
+        AveragedQuestion(TIMESTEPS, 2, seed=0).ask(gaussian_denoiser(size), records(3)).to_pylist()
+        for size in (1, 16)
+    ]
+    for item, *both in zip(records(3), *rows, strict=True):
+        expected = [
+            np.mean(best_noise(np.sqrt(float(ALPHAS[t])) * clean_of(item), t) ** 2)
+            for t in TIMESTEPS
+        ]
+        for row in both:
+            np.testing.assert_allclose(row["l2"], expected, rtol=1e-4)
+    assert AveragedQuestion(TIMESTEPS, 2, seed=0).passes == 12

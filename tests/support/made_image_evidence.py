@@ -44,6 +44,7 @@ def denoiser(seed, count=COUNT):
         proximal_normalized=errors(draws, count, steps, 1),
         clean=errors(draws, count, steps, 1),
         captions=errors(draws, count, 3, steps, DRAWS),
+        averaged=errors(draws, count, steps, 1),
     )
 
 

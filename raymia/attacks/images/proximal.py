@@ -109,3 +109,32 @@ class SimA(_Norm):
 
     def residual(self, model: ImageModelEvidence) -> Grid:
         return answered(model.clean)
+
+
+@register
+@dataclass(frozen=True)
+class SimAMc(_Norm):
+    """Norm of the noise that the model sees on average over noisy versions of the record (2025).
+
+    The predicted noise is averaged over the draws before its norm is taken: what a draw adds goes,
+    and what is left points away from what the model knows near the record. Each draw is used with
+    its opposite, where the authors' are independent; then it is also the residual of the mean
+    velocity of Rao and Moyer (2026), up to a factor at each timestep (docs/images.md). Averaged
+    over timesteps, or one. With a reference, the difference of the logarithms. No score where a
+    model has no answer.
+
+    Parameters
+    ----------
+    low_pass : take the prediction after FreMIA's low-pass.
+    timestep : one of those that the audit asks about; default: all.
+    p : of the norm, 2 or 4.
+    """
+
+    name = "sima_mc"
+    title = "SimA, Monte Carlo"
+    source = "after Rao et al. 2025, arXiv 2509.25003"
+    formula = "-||mean_eps eps_theta(x_t, t)||_p^p, draws in pairs of eps and -eps"
+    asks = ("averaged",)
+
+    def residual(self, model: ImageModelEvidence) -> Grid:
+        return answered(model.averaged)

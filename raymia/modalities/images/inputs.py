@@ -159,6 +159,8 @@ def check_timesteps(spec: AuditSpec, name: str, model: ImageCheckpoint) -> None:
             probes.inversion.timestep + probes.inversion.step
         ],
     }
+    if probes.averaged is not None:
+        asked["averaged.timesteps"] = probes.averaged.timesteps
     raise_all(
         f"probes.{key}: {max(timesteps)} is outside of the schedule of {name}, which ends at {last}"
         for key, timesteps in asked.items()

@@ -161,32 +161,35 @@ def move(model: Denoiser, noisy: Tensor, noise: Tensor, start: Step, end: Step) 
     return to_signal * (noisy - sigma * noise) / signal + to_sigma * noise
 
 
-def ask_without_noise(
+def ask_of_latents(
     model: Denoiser,
     items: Sequence[Item],
-    answer: Callable[[Tensor, Predict], dict[str, Tensor]],
+    answer: Callable[[Tensor, Sequence[Item], Predict], dict[str, Tensor]],
     schema: pa.Schema,
 ) -> pa.Table:
-    """Put a question that draws no noise.
+    """Put a question whose answer on a record is made of several passes, one after another.
 
     Parameters
     ----------
-    answer : given the records, as the network sees them, and the network, returns the columns of
-        the answers.
+    answer : given the records, as the network sees them and as items, and the network, returns the
+        columns of the answers.
     """
     rows: list[dict[str, Any]] = []
     for chunk in chunks(items, model.batch_images):
         latents, captions = encode(model, decode_pixels(chunk, model)), captions_of(model, chunk)
 
         def run(
-            batch: list[int], latents: Tensor = latents, captions: list[str] | None = captions
+            batch: list[int],
+            chunk: Sequence[Item] = chunk,
+            latents: Tensor = latents,
+            captions: list[str] | None = captions,
         ) -> list[dict[str, Any]]:
             given = None if captions is None else [captions[n] for n in batch]
 
             def predict(noisy: Tensor, t: Step) -> Tensor:
                 return model.predict_noise(noisy, model.at([t] * len(noisy)), given)
 
-            return columns_of(answer(latents[batch], predict))
+            return columns_of(answer(latents[batch], [chunk[n] for n in batch], predict))
 
         answers = run_on_images(len(chunk), run, budget=model.batch_images)
         rows += [answer_row(item, found) for item, found in zip(chunk, answers, strict=True)]
