@@ -21,7 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from raymia.records.pixels import MAX_BYTES, UnusableImageError, came
 from raymia.records.tables import TableRow, is_table, read_rows
-from raymia.records.texts import why_no_text
+from raymia.records.told import Told, told_of
 from raymia.spec import ImageRecordsSpec
 from raymia.storage.files import opened
 from raymia.storage.refusals import refusals
@@ -43,7 +43,6 @@ NO_FILE = "no such file"
 CANNOT_OPEN = "a file that cannot be opened"
 OTHER_FILESYSTEM = "on another filesystem than the file that names it"
 NOT_IMAGE_VALUE = "neither the bytes of an image nor a path to one"
-NO_CAPTION = "without a caption"
 LINK = "a link in a tar, which is not followed"
 NO_IMAGE_IN_SAMPLE = "a sample of a tar without an image"
 SEVERAL_IMAGES = "one of several images of one sample; name its suffix as image_column"
@@ -57,7 +56,7 @@ class FoundImage:
 
     Attributes
     ----------
-    load : returns its encoded bytes and its caption (None where captions are not asked for);
+    load : returns its encoded bytes and its caption or class (None where neither is asked for);
         raises UnusableImageError. May be called in another thread.
     group : value of ``group_column``.
     """
@@ -92,28 +91,13 @@ def find_images(
         if not found:
             raise InputError(f"{path}: nothing matches this")
         return (i for one in found for i in find_images(one, spec, with_groups=with_groups))
-    group = spec.group_column if with_groups else None
+    group, told = spec.group_column if with_groups else None, told_of(spec)
     name = path.lower()
     if name.endswith(TARS):
-        return _tar(path, spec.image_column, spec.caption_column, group)
+        return _tar(path, spec.image_column, told, group)
     if is_table(path):
-        return _table(path, spec.image_column, spec.caption_column, group)
-    return _folder(path, spec.caption_column, group)
-
-
-def _caption(value: Any) -> str:
-    reason = NO_CAPTION if value is None else why_no_text(value)
-    if reason is not None:
-        raise UnusableImageError(reason if value is None else f"{NO_CAPTION}: it is {reason}")
-    return str(value)
-
-
-def _decoded_caption(content: bytes) -> str:
-    """The caption that a file holds, without the white space around it."""
-    try:
-        return _caption(content.decode("utf-8-sig").strip())
-    except UnicodeDecodeError:
-        raise UnusableImageError(f"{NO_CAPTION}: it is not UTF-8") from None
+        return _table(path, spec.image_column, told, group)
+    return _folder(path, told, group)
 
 
 def _read(fs: Any, name: str, max_bytes: int = MAX_BYTES + 1) -> bytes:
@@ -134,7 +118,7 @@ def _read(fs: Any, name: str, max_bytes: int = MAX_BYTES + 1) -> bytes:
 # ---------------------------------------------------------------------------- folders
 
 
-def _folder(path: str, caption_suffix: str | None, group: str | None) -> Iterator[FoundImage]:
+def _folder(path: str, told: Told | None, group: str | None) -> Iterator[FoundImage]:
     if group is not None:
         raise InputError(
             f"{path}: group_column is {group!r}, and a folder of images has no columns; list the "
@@ -148,7 +132,7 @@ def _folder(path: str, caption_suffix: str | None, group: str | None) -> Iterato
             _refuse_folder(path, exists=bool(names) or fs.exists(root), names=names)
     for name in found:
         where = path.rstrip("/") + name.removeprefix(root.rstrip("/"))
-        yield FoundImage(where, partial(_load_file, fs, name, caption_suffix))
+        yield FoundImage(where, partial(_load_file, fs, name, told))
 
 
 def _refuse_folder(path: str, *, exists: bool, names: list[str]) -> None:
@@ -162,18 +146,17 @@ def _refuse_folder(path: str, *, exists: bool, names: list[str]) -> None:
     )
 
 
-def _load_file(fs: Any, name: str, caption_suffix: str | None) -> Loaded:
+def _load_file(fs: Any, name: str, told: Told | None) -> Loaded:
     content = _read(fs, name)
-    if caption_suffix is None:
+    if told is None:
         return content, None
-    beside = f"{name.rpartition('.')[0]}.{caption_suffix.lstrip('.')}"
     try:
-        caption = _read(fs, beside)
+        found = _read(fs, f"{name.rpartition('.')[0]}.{told.suffix}")
     except UnusableImageError:
         raise UnusableImageError(
-            f"{NO_CAPTION}: no file of its name that ends in .{caption_suffix.lstrip('.')}"
+            f"{told.lack}: no file of its name that ends in .{told.suffix}"
         ) from None
-    return content, _decoded_caption(caption)
+    return content, told.within(found)
 
 
 def _is_image_without_suffix(fs: Any, name: str) -> bool:
@@ -199,25 +182,23 @@ def _is_hidden(name: str) -> bool:
 
 
 def _table(
-    path: str, image_column: str, caption_column: str | None, group: str | None
+    path: str, image_column: str, told: Told | None, group: str | None
 ) -> Iterator[FoundImage]:
-    columns = {
-        "image_column": image_column,
-        "caption_column": caption_column,
-        "group_column": group,
-    }
+    columns = {"image_column": image_column, "group_column": group}
+    if told is not None:
+        columns[told.key] = told.column
     with refusals(path, "table"):
         fs, name = filesystem(path)
     folder = name.rpartition("/")[0]
     for row in read_rows(path, columns):
-        load = partial(_load_cell, fs, folder, row, caption_column is not None)
+        load = partial(_load_cell, fs, folder, row, told)
         yield FoundImage(row.where, load, row.values.get("group_column"))
 
 
-def _load_cell(fs: Any, folder: str, row: TableRow, with_caption: bool) -> Loaded:
+def _load_cell(fs: Any, folder: str, row: TableRow, told: Told | None) -> Loaded:
     if (reason := row.why_not("image_column")) is not None:
         raise UnusableImageError(reason)
-    caption = _caption(row.values["caption_column"]) if with_caption else None
+    caption = None if told is None else told.of(row.values[told.key])
     value = row.values["image_column"]
     if isinstance(value, dict):  # an image as Hugging Face's datasets write it
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
@@ -273,10 +254,10 @@ class _Sample:
 
 
 def _tar(
-    path: str, image_column: str, caption_suffix: str | None, group: str | None
+    path: str, image_column: str, told: Told | None, group: str | None
 ) -> Iterator[FoundImage]:
     wanted = image_column.lower().lstrip(".")
-    caption = None if caption_suffix is None else caption_suffix.lower().lstrip(".")
+    caption = None if told is None else told.suffix.lower()
     with (
         refusals(path, "tar"),
         opened(path) as file,
@@ -288,7 +269,7 @@ def _tar(
             for member in parts:
                 sample.name = sample.name or member.name
                 _add(sample, tar, member, wanted, caption, group is not None)
-            load = partial(_load_sample, sample, wanted, caption is not None)
+            load = partial(_load_sample, sample, wanted, told)
             where = f"{path} {sample.name}"
             yield FoundImage(where, load, _group_of(sample, group, where))
 
@@ -353,7 +334,7 @@ def _group_of(sample: _Sample, column: str | None, where: str) -> Any:
     return facts[column]
 
 
-def _load_sample(sample: _Sample, wanted: str, with_caption: bool) -> Loaded:
+def _load_sample(sample: _Sample, wanted: str, told: Told | None) -> Loaded:
     if not sample.images:
         raise UnusableImageError(NO_IMAGE_IN_SAMPLE)
     named = [image for image in sample.images if _is_named(image[0], wanted)] or sample.images
@@ -363,8 +344,8 @@ def _load_sample(sample: _Sample, wanted: str, with_caption: bool) -> Loaded:
     _, content = named[0]
     if content is None:
         raise UnusableImageError(LINK)
-    if not with_caption:
+    if told is None:
         return content, None
     if sample.caption is None:
-        raise UnusableImageError(f"{NO_CAPTION}: no member of its name has the suffix")
-    return content, _decoded_caption(sample.caption)
+        raise UnusableImageError(f"{told.lack}: no member of its name has the suffix")
+    return content, told.within(sample.caption)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raymia.spec.base import Paths, Strict
 from raymia.spec.images import Deep, Fit, ImageNeighbors, SelfGeneratedReference
@@ -125,6 +125,11 @@ class ImageRecordsSpec(RecordsSection):
         description="name of the column of captions, for models that are conditioned on text; in a "
         "tar, the suffix of the files that hold them, such as `txt`",
     )
+    class_column: str | None = Field(
+        default=None,
+        description="name of the column of classes, whole numbers from 0 on, for models that are "
+        "conditioned on one; as `caption_column`, and in its place",
+    )
     group_column: str | None = Field(
         default=None,
         description="name of a column that says which records belong together; groups are measured "
@@ -140,6 +145,15 @@ class ImageRecordsSpec(RecordsSection):
         description="what is done to an image of 16 bits per channel: set it aside, or take the "
         "higher 8, as Pillow and OpenCV do",
     )
+
+    @model_validator(mode="after")
+    def _one_thing_is_told(self) -> Self:
+        if self.caption_column is not None and self.class_column is not None:
+            raise ValueError(
+                "give either `caption_column` or `class_column`; audit models of the other kind in "
+                "a file of their own"
+            )
+        return self
 
 
 RECORDS = Kinds(TextRecordsSpec, ImageRecordsSpec)

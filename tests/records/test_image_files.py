@@ -14,12 +14,12 @@ from small_images import captions, encoded, found, picture, problem, raw, read, 
 
 from raymia.records.image_files import (
     CANNOT_OPEN,
-    NO_CAPTION,
     NO_FILE,
     NOT_IMAGE_VALUE,
     OTHER_FILESYSTEM,
 )
 from raymia.records.pixels import NOT_AN_IMAGE
+from raymia.records.told import NO_CAPTION, NO_CLASS
 
 PICTURES = [picture(seed) for seed in range(3)]
 EXPECTED = [raw(image) for image in PICTURES]
@@ -307,7 +307,19 @@ def test_rows_without_a_caption_are_set_aside(tmp_path):
     assert all(reason.startswith(f"{NO_CAPTION}: it is ") for reason in reasons(records)[1:])
 
 
-@pytest.mark.parametrize("key", ["image_column", "caption_column", "group_column"])
+def test_a_class_is_a_whole_number_from_0_on(tmp_path):
+    given = [3, "4", 5.0, True, -1, "six", None, 7.5]
+    rows = [{"image": f"{n}.png", "label": label} for n, label in enumerate(given)]
+    for number, row in enumerate(rows):
+        save(tmp_path / row["image"], picture(number))
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    records = read(members=str(tmp_path / "m.jsonl"), class_column="label")
+    assert captions(records) == ["3", "4", "5"]
+    assert len(reasons(records)) == 5
+    assert {reason.split(":")[0] for reason in reasons(records)} == {NO_CLASS}
+
+
+@pytest.mark.parametrize("key", ["image_column", "caption_column", "class_column", "group_column"])
 def test_missing_column_is_refused_with_the_key_that_names_it(tmp_path, key):
     path = write_csv(tmp_path / "m.csv", "0.png")
     said = problem(members=path, **{key: "none"})

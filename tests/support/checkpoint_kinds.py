@@ -24,7 +24,7 @@ from quantized_models import save_bitsandbytes, save_block_fp8, set_quantization
 from safetensors.torch import load_file, save_file
 from small_families import save_family
 from small_gguf import save_gguf
-from small_image_models import save_model, save_pipeline
+from small_image_models import save_model, save_pipeline, save_with_classes
 from tiny_models import BASE, save_adapter, save_tiny
 
 from raymia.models.causal.resolver import resolve_causal_lm
@@ -156,6 +156,11 @@ def pipeline(kind: str, part: str = "", **changes: Any) -> Callable[[Path], Made
         return {}
 
     return make
+
+
+def classes(folder: Path) -> Made:
+    save_with_classes(folder, count=10)
+    return {}
 
 
 def variant(folder: Path) -> Made:
@@ -314,7 +319,7 @@ IMAGES: dict[str, Callable[[Path], Made]] = {
     "a LoRA in the pipeline's folder": lora_file,
     "inpainting": pipeline("stable", "unet", in_channels=9),
     **{name: family(kind) for name, kind in FAMILIES.items()},
-    "class-conditional UNet": pipeline("ddpm", "unet", num_class_embeds=10),
+    "class-conditional UNet": classes,
     "EDM": pipeline("ddpm", "scheduler", _class_name="EDMEulerScheduler"),
     "another network": pipeline("dit", "transformer", _class_name="HunyuanDiT2DModel"),
 }

@@ -39,6 +39,16 @@ def unet(channels: int = 1, size: int = 16, seed: int = 0) -> Any:
     ).eval()  # fmt: skip
 
 
+def save_with_classes(folder: Path, count: int) -> Any:
+    """Save a DDPM that is told one of so many classes; its network."""
+    import diffusers
+
+    config = {key: value for key, value in unet().config.items() if not key.startswith("_")}
+    network = diffusers.UNet2DModel(**{**config, "num_class_embeds": count}).eval()
+    diffusers.DDPMPipeline(network, diffusers.DDPMScheduler()).save_pretrained(folder)
+    return network
+
+
 def save_pipeline(kind: str, folder: Path) -> SavedPipeline:
     """Save a pipeline of a kind: ddpm, ddim, pndm, ldm, stable or dit."""
     import diffusers

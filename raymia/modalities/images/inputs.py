@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pyarrow.compute as pc
+
 from raymia.attacks import NamedAttack
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.compatibility import impossible_attacks
@@ -86,6 +88,10 @@ def resolve_images(
     if given.population:
         others = Others("image of the population", "records.population", taken, aside)
         population = attempt(read_other_images, given.population, given, shape, others) or {}
+    captions = [payload["caption"] for payload in population.values()]
+    if records is not None:
+        captions += pc.struct_field(records.table["payload"], "caption").to_pylist()
+    attempt(check_classes, given, {**targets, **references}, captions)
     attempt(check_bases, spec, targets)
     samples: dict[str, list[Any]] = {}
     for number, target in enumerate(spec.targets):
@@ -113,6 +119,35 @@ def resolve_images(
         population=population,
         shadow_members=shadow_members,
         left_out=left_out,
+    )
+
+
+def check_classes(
+    given: ImageRecordsSpec, models: dict[str, ImageCheckpoint], captions: Sequence[str]
+) -> None:
+    """Refuse models that are told a class where records have none, or none that they know, and
+    models that are told a caption where records have a class."""
+    denoisers = {name: m for name, m in models.items() if isinstance(m, DenoiserCheckpoint)}
+    known = {name: model.classes for name, model in denoisers.items() if model.classes}
+    if given.class_column is None:
+        raise_all(
+            f"records.class_column: {name} is told one of {count} classes with each image; name "
+            "the column of their numbers"
+            for name, count in known.items()
+        )
+        return
+    raise_all(
+        f"records.class_column: {name} is conditioned on text, and records with a class have no "
+        "caption; audit it in a file of its own"
+        for name, model in denoisers.items()
+        if model.is_captioned
+    )
+    highest = max(map(int, captions), default=0)
+    raise_all(
+        f"records.class_column: the highest class of a record is {highest}, and {name} knows "
+        f"{count}, from 0 to {count - 1}"
+        for name, count in known.items()
+        if highest >= count
     )
 
 

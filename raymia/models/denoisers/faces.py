@@ -133,6 +133,17 @@ def _masked_t5(encoders: Encoders, captions: Sequence[str], _: Asked) -> Conditi
     return {"encoder_hidden_states": states * mask[..., None].to(states.dtype)}
 
 
+def _classes(_: Encoders, captions: Sequence[str], asked: Asked) -> Condition:
+    import torch
+
+    # The caption of a record that has a class is its number; see raymia.records.image_files.Told.
+    known = int(asked.config["num_class_embeds"])
+    numbers = [int(caption) for caption in captions]
+    if max(numbers) >= known:
+        raise ValueError(f"class {max(numbers)} is none of the {known} of the network")
+    return {"class_labels": torch.tensor(numbers)}
+
+
 # ------------------------------------------------------------------ to the network
 
 
@@ -147,6 +158,11 @@ def _without_class(network: Any, noisy: Tensor, times: Tensor, _: Condition, by:
     # The class after the last stands for none.
     none = torch.full_like(times, int(by.config["num_embeds_ada_norm"]))
     output: Tensor = network(noisy, times, class_labels=none).sample
+    return output
+
+
+def _with_class(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: Asked) -> Tensor:
+    output: Tensor = network(noisy, times, given["class_labels"].to(noisy.device)).sample
     return output
 
 
@@ -190,9 +206,11 @@ def _packed(network: Any, noisy: Tensor, times: Tensor, given: Condition, by: As
 CLIP, CLIP_2 = ("CLIPTextModel",), ("CLIPTextModelWithProjection",)
 T5 = ("T5EncoderModel", "UMT5EncoderModel")
 SDXL = "SDXL"
+OF_CLASSES = "UNet with classes"
 
 FACES = {
     "UNet2DModel": Face("UNet", _plainly, {}),
+    OF_CLASSES: Face(OF_CLASSES, _with_class, {}, read=_classes),
     "UNet2DConditionModel": Face(
         "Stable Diffusion", _plainly, {"text_encoder": CLIP}, read=_last_states
     ),
@@ -224,7 +242,8 @@ FACES = {
         "AuraFlow", _by_share, {"text_encoder": T5}, read=_masked_t5, is_flow=True
     ),
 }
-"""Families by the class of their network; SDXL's is that of Stable Diffusion, told more."""
+"""Families by the class of their network; those that are told more have a name of their own
+in its place."""
 
 
 def face_of(config: Mapping[str, Any]) -> Face | None:
@@ -232,4 +251,7 @@ def face_of(config: Mapping[str, Any]) -> Face | None:
     kind = str(config.get("_class_name"))
     if kind == "UNet2DConditionModel" and config.get("addition_embed_type") == "text_time":
         kind = SDXL
+    is_numbered = config.get("num_class_embeds") is not None and not config.get("class_embed_type")
+    if kind == "UNet2DModel" and is_numbered:
+        kind = OF_CLASSES
     return FACES.get(kind)

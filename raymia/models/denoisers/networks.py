@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raymia.models.denoisers.faces import FACES, SDXL, Face, face_of
+from raymia.models.denoisers.faces import FACES, OF_CLASSES, SDXL, Face, face_of
 from raymia.util.errors import InputError
 
 KL, VQ, TINY = "AutoencoderKL", "VQModel", "AutoencoderTiny"
 
 ADDED = {
-    "class_embed_type": "a class of each image, and records have none",
-    "num_class_embeds": "a class of each image, and records have none",
+    "class_embed_type": "a class of each image in another way than by its number",
+    "num_class_embeds": "a class of each image beside its caption",
     "addition_embed_type": "more than a caption and the image's size",
     "encoder_hid_dim_type": "another embedding than of a caption",
     "time_cond_proj_dim": "a guidance scale, as a latent consistency model's is",
 }
 """Keys of a UNet's config that say that it is told something that raymia has not."""
+KNOWN = ((SDXL, "addition_embed_type"), (OF_CLASSES, "num_class_embeds"))
+"""Those that a family is told."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def check_network(
     kind = str(config["_class_name"])
     network = f"{where}: {path}: its network, a {kind},"
     for key, told in ADDED.items():
-        is_known = key == "addition_embed_type" and face.name == SDXL
+        is_known = (face.name, key) in KNOWN
         if config.get(key) is not None and not is_known:
             raise InputError(f"{network} is told {told} ({key}: {config[key]})")
     if kind == "Transformer2DModel" and config.get("norm_type") != "ada_norm_zero":

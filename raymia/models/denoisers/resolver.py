@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from raymia.models.checkpoint import Capabilities
-from raymia.models.denoisers.faces import FACES, Asked, Face, face_of
+from raymia.models.denoisers.faces import FACES, OF_CLASSES, Asked, Face, face_of
 from raymia.models.denoisers.loader import DenoiserLoader
 from raymia.models.denoisers.lora_files import BY_PEFT, locate_adapter
 from raymia.models.denoisers.lora_fit import PutOn, place_adapter
@@ -204,6 +204,11 @@ class DenoiserCheckpoint(ImageModel):
         return bool(self.text_encoders)
 
     @property
+    def classes(self) -> int:
+        """How many there are that it is told one of; 0 for a model that is told none."""
+        return int(self.asked.config["num_class_embeds"]) if self.face.name == OF_CLASSES else 0
+
+    @property
     def face(self) -> Face:
         """The family of its network."""
         found = face_of(self.asked.config)
@@ -220,6 +225,8 @@ class DenoiserCheckpoint(ImageModel):
         lacks = {}
         if not self.is_captioned:
             lacks["text_conditioning"] = "the model is not conditioned on text"
+        if self.classes:
+            lacks["generation"] = "it generates images of a class, and no reference is made of such"
         if self.is_flat:
             lacks["generation"] = (
                 "a pipeline that lies flat in its folder cannot be trained; load it with "

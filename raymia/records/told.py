@@ -1,0 +1,71 @@
+"""What models are told of an image beside its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from raymia.records.pixels import UnusableImageError
+from raymia.records.texts import why_no_text
+from raymia.spec import ImageRecordsSpec
+
+NO_CAPTION = "without a caption"
+NO_CLASS = "without a class"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What models are told of an image: its caption, or its class.
+
+    Attributes
+    ----------
+    key : of the audit file, which names the column.
+    column : or the suffix of the files that hold it.
+    lack : what an image is without it.
+    """
+
+    key: str
+    column: str
+    lack: str
+
+    @property
+    def suffix(self) -> str:
+        """The column as the suffix of a file, without the dot."""
+        return self.column.lstrip(".")
+
+    def of(self, value: Any) -> str:
+        """The caption, or the digits of the class."""
+        if value is None:
+            raise UnusableImageError(self.lack)
+        if self.key == "class_column":
+            value = _class_number(value)
+            reason = "no whole number from 0 on" if value is None else None
+        else:
+            reason = why_no_text(value)
+        if reason is not None:
+            raise UnusableImageError(f"{self.lack}: it is {reason}")
+        return str(value)
+
+    def within(self, content: bytes) -> str:
+        """That which a file holds, without the white space around it."""
+        try:
+            return self.of(content.decode("utf-8-sig").strip())
+        except UnicodeDecodeError:
+            raise UnusableImageError(f"{self.lack}: it is not UTF-8") from None
+
+
+def _class_number(value: Any) -> int | None:
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 20:
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and type(value) is not bool and value >= 0 else None
+
+
+def told_of(spec: ImageRecordsSpec) -> Told | None:
+    """What the audit file says of it; None where models are told nothing."""
+    if spec.caption_column is not None:
+        return Told("caption_column", spec.caption_column, NO_CAPTION)
+    if spec.class_column is not None:
+        return Told("class_column", spec.class_column, NO_CLASS)
+    return None
