@@ -210,7 +210,6 @@ OF_CLASSES = "UNet with classes"
 
 FACES = {
     "UNet2DModel": Face("UNet", _plainly, {}),
-    OF_CLASSES: Face(OF_CLASSES, _with_class, {}, read=_classes),
     "UNet2DConditionModel": Face(
         "Stable Diffusion", _plainly, {"text_encoder": CLIP}, read=_last_states
     ),
@@ -241,6 +240,7 @@ FACES = {
     "AuraFlowTransformer2DModel": Face(
         "AuraFlow", _by_share, {"text_encoder": T5}, read=_masked_t5, is_flow=True
     ),
+    OF_CLASSES: Face(OF_CLASSES, _with_class, {}, read=_classes),
 }
 """Families by the class of their network; those that are told more have a name of their own
 in its place."""
