@@ -47,7 +47,8 @@ def load_whole(kind: Any, where: Any, **options: Any) -> Any:
         model, found = kind.from_pretrained(
             where, use_safetensors=True, output_loading_info=True, **options
         )
-    if options.get("quantization_config") is not None and not _is_quantized(model):
+    asked = options.get("quantization_config") is not None and "gguf_file" not in options
+    if asked and not _is_quantized(model):
         raise InputError(
             f"{where}: bitsandbytes quantized no layer of this model, so that the whole weights "
             "would be asked; leave out `quantization`"

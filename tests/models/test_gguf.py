@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
+import torch
 from small_gguf import save_gguf
 from tiny_models import checkpoint, fingerprint, save_adapter, save_tiny
 
+from raymia.models.causal.family import _load_base
 from raymia.models.causal.loader import CausalLMLoader
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.spec import ModelSpec
@@ -87,3 +89,26 @@ def test_what_it_takes_in_memory_is_that_of_its_numbers_unpacked(llama):
     layer = 2 * 32 + 2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32
     assert found.weights == 4 * (2 * 64 * 32 + 32 + 2 * layer)
     assert found.working > 100 * 32 * 4
+
+
+def test_a_packed_file_is_unpacked_and_asks_the_hub_for_no_kernel(tmp_path, monkeypatch):
+    """transformers would run code from there, and answer otherwise where it can be had."""
+
+    def asked():
+        raise AssertionError("a kernel of the model hub")
+
+    kernels = pytest.importorskip("transformers.quantizers.quantizer_gguf")
+    monkeypatch.setattr(kernels, "get_gguf_kernel", asked)
+    found = {}
+    for name in ("plain", "packed"):
+        folder = save_gguf(tmp_path / name, packed=name == "packed")
+        model = _load_base(resolve(folder, "small.gguf"))
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        with torch.no_grad():
+            found[name] = model(input_ids=torch.arange(9)[None]).logits
+    assert (found["plain"] - found["packed"]).abs().max() < 0.1 * found["plain"].abs().max()
+
+
+def test_quantization_on_top_of_a_file_is_refused_before_it_is_loaded(llama):
+    with pytest.raises(InputError, match=r"targets\[0\].quantization: .*leave out 'nf4'"):
+        resolve(llama, "small.gguf", quantization="nf4")

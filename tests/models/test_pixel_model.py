@@ -13,8 +13,9 @@ from raymia.models.image_source import resolve_image_model
 from raymia.models.pixels.model import load_pixel_model
 from raymia.questions.base import Item
 from raymia.questions.images import PixelQuestion
-from raymia.spec import ModelSpec
+from raymia.spec import ModelSpec, PoolSpec
 from raymia.util.errors import InputError
+from raymia.util.once import Once
 
 PALETTE = np.random.default_rng(0).uniform(-1, 1, (16, 3)).round(3)
 
@@ -106,3 +107,11 @@ def test_a_lora_among_the_weights_is_refused_before_loading(tmp_path):
     reweigh(tmp_path / "model.safetensors", lambda t: t.update({"lora_A.weight": torch.ones(2, 2)}))
     with pytest.raises(InputError, match=r"hold 1 tensors for which the model .* has no place"):
         resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0].model", on_gpu=False)
+
+
+def test_what_it_takes_in_memory_is_known_before_loading(tmp_path):
+    numbers = sum(weight.numel() for weight in save(tmp_path).parameters())
+    there = resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0]", on_gpu=False)
+    few, many = (there.loader(PoolSpec(batch_images=n)).memory(Once()) for n in (2, 20))
+    assert few.weights == many.weights == 4 * numbers
+    assert many.working == 10 * few.working > 0

@@ -286,6 +286,7 @@ TEXTS: dict[str, Callable[[Path], Made]] = {
     "LoRA with a tokenizer of its own": with_tokenizer,
     "LoRA of a deeper base": lambda folder: adapted(folder, deeper=4),
     "GGUF": by(save_gguf, gguf_file="small.gguf"),
+    "GGUF, and `quantization: nf4`": by(save_gguf, gguf_file="small.gguf", quantization="nf4"),
     "LoRA on GGUF": on_gguf,
     "LoRA of a deeper base on GGUF": lambda folder: on_gguf(folder, num_hidden_layers=4),
     "code of its own, allowed": own_code,
@@ -330,7 +331,7 @@ def outcome(resolve: Any, make: Callable[[Path], Made], folder: Path) -> str:
     spec = ModelSpec(**{"model": str(folder), **make(folder)})
     try:
         found = resolve(spec, "model", on_gpu=False)
-        saved = re.search(r", saved as [^,]*", found.describe())
+        saved = re.search(r", (saved as|by code of its own) ?[^,]*", found.describe())
         return f"read{saved[0] if saved else ''}"
     except InputError as error:
         said = error.problems[0].split(": ", 1)[1]

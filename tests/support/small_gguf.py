@@ -18,8 +18,9 @@ def save_gguf(
     width: int = 32,
     layers: int = 2,
     vocabulary: int = 64,
+    packed: bool = False,
 ) -> Path:
-    """Write a Llama of random numbers; returns its folder."""
+    """Write a Llama of random numbers, its matrices packed to 8 bits or not; returns its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(folder / name, "llama")
     for key, value in {
@@ -34,7 +35,11 @@ def save_gguf(
 
     def add(tensor: str, *shape: int) -> None:
         numbers: Any = draws.normal(size=shape).astype(np.float32)
-        writer.add_tensor(f"{tensor}.weight", numbers)
+        if packed and len(shape) == 2:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(f"{tensor}.weight", gguf.quantize(numbers, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(f"{tensor}.weight", numbers)
 
     for end in ("token_embd", "output"):
         add(end, vocabulary, width)

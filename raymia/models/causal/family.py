@@ -89,7 +89,7 @@ def _load_base(checkpoint: CausalCheckpoint) -> Any:
             device_map="auto" if torch.cuda.is_available() else None,
             trust_remote_code=checkpoint.trust_remote_code,
             **quantization_options(checkpoint.quantization, dtype),
-            **checkpoint.gguf,
+            **gguf_options(checkpoint.gguf_file),
         )
     except InputError:
         raise
@@ -112,6 +112,20 @@ def neutral_generation(config: Any) -> Any:
 
     tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     return GenerationConfig(**{name: getattr(config, name, None) for name in tokens})
+
+
+def gguf_options(name: str | None) -> dict[str, Any]:
+    """What transformers is told so that it reads a GGUF file, all of it unpacked. Left to itself it
+    keeps weights packed where it can have kernels from the model hub: that is code which nobody
+    allowed, and other answers on machines that have them."""
+    if name is None:
+        return {}
+    import transformers
+
+    told: dict[str, Any] = {"gguf_file": name}
+    if hasattr(transformers, "GgufConfig"):  # earlier ones unpack in any case
+        told["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    return told
 
 
 def quantization_options(name: str, dtype: torch.dtype) -> dict[str, Any]:

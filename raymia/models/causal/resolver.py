@@ -89,11 +89,6 @@ class CausalCheckpoint(FileCheckpoint):
         return replace(self, training=training).with_fingerprint(once)
 
     @property
-    def gguf(self) -> dict[str, str]:
-        """What transformers is told so that it reads the GGUF file."""
-        return {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
-
-    @property
     def tokenizer_folder(self) -> str:
         """Where its tokenizer is."""
         return self.adapter if self.own_tokenizer and self.adapter is not None else self.path
@@ -217,9 +212,15 @@ def resolve_causal_lm(
     path = once(locate, spec.model, spec.revision, where=where)
     facts = once(_facts, path, spec.gguf_file, spec.trust_remote_code, once, where=where)
     refuse_twice(facts.saved_as, spec.quantization, path, where)
+    if spec.gguf_file is not None and spec.quantization != "none":
+        raise InputError(
+            f"{where.removesuffix('.model')}.quantization: {path / spec.gguf_file} is unpacked as "
+            f"it is read, and is not quantized anew; leave out {spec.quantization!r}, or give the "
+            "model in safetensors"
+        )
     if spec.quantization != "none":
         once(require, "bitsandbytes", "quantized models", where=where)
-        once(_refuse_unquantizable, path, spec.gguf_file, spec.trust_remote_code, once, where=where)
+        once(_refuse_unquantizable, path, spec.trust_remote_code, once, where=where)
     adapter, virtual_tokens, rows, own_tokenizer = None, 0, None, False
     if spec.adapter is not None:
         key = f"{where.removesuffix('.model')}.adapter"
@@ -325,13 +326,11 @@ def _fitting(
     return check_adapter(described, where, once)
 
 
-def _refuse_unquantizable(
-    path: Path, gguf_file: str | None, trust_remote_code: bool, once: Once, *, where: str
-) -> None:
-    config = once(read_causal_config, path, gguf_file, trust_remote_code, where=where)
+def _refuse_unquantizable(path: Path, trust_remote_code: bool, once: Once, *, where: str) -> None:
+    config = once(read_causal_config, path, None, trust_remote_code, where=where)
     if has_own_code(config, trust_remote_code):
         return  # seen when it is loaded
-    if not once(is_quantizable, _without_weights(path, gguf_file, config, once)):
+    if not once(is_quantizable, _without_weights(path, None, config, once)):
         raise InputError(
             f"{where}: bitsandbytes quantizes no layer of a {config.model_type}, so that the whole "
             "weights would be asked; leave out `quantization`"
