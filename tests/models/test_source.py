@@ -15,8 +15,10 @@ from tiny_models import BASE, PARAPHRASER, checkpoint, fingerprint, save_adapter
 from raymia.models.causal.loader import CausalLMLoader
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.models.paraphrasers.resolver import resolve_paraphraser
+from raymia.models.text_source import files_of, text_fingerprint
 from raymia.spec import ModelSpec, PoolSpec, TextNeighbors
 from raymia.util.errors import InputError, RaymiaError
+from raymia.util.once import Once
 
 
 @pytest.fixture
@@ -95,6 +97,19 @@ def test_settings_all_have_fingerprints_of_their_own(tiny_gpt2, adapter):
     settings = [{}, {"quantization": "nf4"}, {"quantization": "int8"}, {"dtype": "float16"},
                 {"max_tokens": 64}, {"adapter": str(adapter)}]  # fmt: skip
     assert len({fingerprint(checkpoint(tiny_gpt2, **s)) for s in settings}) == len(settings)
+
+
+def test_answers_of_16_bits_are_not_those_of_before_logits_were_kept_in_32(tiny_gpt2):
+    def before(one):
+        files = {f"model/{file.name}": file for file in files_of(tiny_gpt2)}
+        return text_fingerprint(
+            files, Once(), quantization="none", dtype=one.dtype, max_tokens=None,
+            trust_remote_code=False,
+        )  # fmt: skip
+
+    found = {dtype: checkpoint(tiny_gpt2, dtype=dtype) for dtype in ("float32", "bfloat16")}
+    assert fingerprint(found["float32"]) == before(found["float32"])
+    assert fingerprint(found["bfloat16"]) != before(found["bfloat16"])
 
 
 def test_changed_adapter_changes_the_fingerprint(tiny_gpt2, adapter):

@@ -168,7 +168,8 @@ class CausalCheckpoint(FileCheckpoint):
         if self.adapter is not None:
             parts |= {f"adapter/{p.name}": p for p in once(files_of, Path(self.adapter))}
         # Named only where they are used: evidence from before there were windows keeps its key, and
-        # that on weights without their scales, or tokens of the base's tokenizer, has another.
+        # that on weights without their scales, on tokens of the base's tokenizer, or on logits that
+        # were rounded to 16 bits, has another.
         more: dict[str, Any] = {} if self.long_texts == "cut" else {"windows": self.stride}
         if self.window_bos:
             more["window_bos"] = True
@@ -178,6 +179,8 @@ class CausalCheckpoint(FileCheckpoint):
             more["training"] = self.training.key_parts()
         if self.own_tokenizer:
             more["tokenizer"] = "adapter"
+        if self.dtype != "float32":
+            more["logits"] = "float32"
         return text_fingerprint(
             parts,
             once,
