@@ -52,7 +52,6 @@ class PixelCheckpoint(ImageModel):
         check_unquantized(folder, cls.family)
         config = folder.config or {}
         described = describe_part(folder.path, LOADS, folder, TRANSFORMERS_WEIGHTS)
-        check_fit(described, folder.path, folder.where, folder.once)
         pixels, vocabulary = int(config["n_positions"]), int(config["vocab_size"])
         side = math.isqrt(pixels)
         if side * side != pixels:
@@ -67,6 +66,7 @@ class PixelCheckpoint(ImageModel):
                 f"{CONFIG} a vocabulary of {vocabulary}, of which one starts an image; copy the "
                 "checkpoint's own"
             )
+        check_fit(described, folder.path, folder.where, folder.once)
         return cls(
             path=str(folder.path),
             shape=(3, side, side),
