@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
+# Ray gives way to whatever else runs, and beside a busy test its actors would hardly run at all.
+os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault(
     "TRITON_INTERPRET", "1"
 )  # read when triton is imported: kernels without a GPU

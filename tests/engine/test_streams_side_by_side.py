@@ -152,6 +152,7 @@ def actors_of(name: str) -> list[str]:
     return [a["State"] for a in actors_seen() if name in a["ActorClassName"]]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_gpus")
 def test_two_targets_are_asked_at_once_on_two_gpus_and_in_turn_on_one(
     tmp_path: Path, models: Models, walkers: dict[str, Path]
