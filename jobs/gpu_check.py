@@ -5,7 +5,7 @@
 Random weights of real shapes are made on the GPU. What was found stands in gpu_check.json and
 gpu_check.md, written part by part, so a run that is cut keeps what it has. A part that fails is
 written down as failed and the next goes on; the exit code is then 1. `--tiny` goes through the same
-lines with models of a few thousand weights, on a CPU too.
+lines on the CPU, with models of a few thousand weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available() and not given.tiny:
         print("there is no GPU here; --tiny goes through all parts on a CPU", file=sys.stderr)
         return 2
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cpu" if given.tiny else "cuda")
     facts = machine_facts(0.0, ("raymia", "torch", "transformers", "ray"))
     facts["card"] = torch.cuda.get_device_name() if device.type == "cuda" else "none"
     journal = Journal(given.out, facts, given.minutes)
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--out", type=Path, default=Path("gpu-check"), help="folder for what is found"
     )
-    made.add_argument("--tiny", action="store_true", help="small models, on a CPU too")
+    made.add_argument("--tiny", action="store_true", help="small models, on the CPU")
     made.add_argument("--no-ray", action="store_true", help="the pools in this process, one by one")
     return made
 

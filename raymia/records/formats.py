@@ -11,6 +11,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import PurePosixPath
@@ -93,13 +94,12 @@ def columns_in(path: str, file: IO[bytes]) -> list[str]:
     if suffix == ".parquet":
         return list(pq.ParquetFile(file).schema_arrow.names)
     names: dict[str, None] = {}
-    try:
+    # What cannot be parsed is said by whoever reads the rows.
+    with suppress(InputError, csv.Error, ValueError, RecursionError):
         if suffix in DIALECTS:
             return list(_dict_reader(path, file, DIALECTS[suffix]).fieldnames or [])
         for row in islice(READERS[suffix](path, file, {}), LOOKED_AT):
             names |= dict.fromkeys(row.has)
-    except (InputError, csv.Error, ValueError, RecursionError):
-        pass  # which whoever reads the rows says
     return list(names)
 
 
