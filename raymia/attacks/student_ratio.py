@@ -26,7 +26,7 @@ import numpy.typing as npt
 from raymia.attacks.base import MIN_VARIANCE, Scores
 from raymia.attacks.likelihood_ratio import AmongShadows, spread
 
-FEWEST_DEGREES, MOST_DEGREES = 0.5, 1e4
+MIN_DEGREES, MAX_DEGREES = 0.5, 1e4
 """Between which the prior's degrees of freedom are looked for; with the most of them all records
 have one variance."""
 
@@ -138,7 +138,7 @@ def likeliest_prior(squares: Scores, free: npt.NDArray[np.int64]) -> Prior:
     order = np.lexsort((free[used], squares[used]))
     q, d = squares[used][order], free[used][order].astype(float)
     if len(q) == 0:
-        return Prior(MOST_DEGREES, 1.0)
+        return Prior(MAX_DEGREES, 1.0)
     pooled = max(float(q.sum() / d.sum()), MIN_VARIANCE)
     kinds, counts = np.unique(d, return_counts=True)
 
@@ -157,7 +157,7 @@ def likeliest_prior(squares: Scores, free: npt.NDArray[np.int64]) -> Prior:
         np.log([4.0, pooled]),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(np.log(FEWEST_DEGREES), np.log(MOST_DEGREES)), (np.log(pooled * 1e-6), None)],
+        bounds=[(np.log(MIN_DEGREES), np.log(MAX_DEGREES)), (np.log(pooled * 1e-6), None)],
     )
     degrees, variance = np.exp(found.x)
     return Prior(float(degrees), float(variance))

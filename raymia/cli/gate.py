@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -32,15 +31,8 @@ FailIf = Annotated[
 ]
 
 
-class WhenUndecided(StrEnum):
-    """What an undecided condition does to the gate."""
-
-    FAIL = "fail"
-    PASS = "pass"
-
-
 Undecided = Annotated[
-    WhenUndecided | None,
+    Literal["fail", "pass"] | None,
     typer.Option(
         "--undecided",
         help="`pass` lets a condition that the records cannot decide open the gate; default: the "
@@ -69,7 +61,7 @@ def gate(
     from raymia.util.terminal import terminal
 
     def decided(result: RunResult) -> RunResult:
-        given = {} if undecided is None else {"undecided": undecided.value}
+        given = {} if undecided is None else {"undecided": undecided}
         result = result.model_copy(update=given)
         return result.model_copy(update={"gate": decide_again(result, fail_if or [])})
 

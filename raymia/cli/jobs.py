@@ -13,8 +13,8 @@ from typing import Any
 
 import typer
 
-from raymia.cli.main import EXIT_FAILED, Engine, exit_code, read_audit_file
-from raymia.spec import AuditSpec
+from raymia.cli.main import EXIT_FAILED, exit_code, read_audit_file
+from raymia.spec import AuditSpec, EngineKind
 from raymia.util.errors import RaymiaError
 
 WORKING_DIRS = "working_dir_files"
@@ -49,7 +49,7 @@ def run_job(
 
 
 def read_job_file(
-    file: Path, plugin: list[str] | None = None, engine: Engine | None = None, **_: Any
+    file: Path, plugin: list[str] | None = None, engine: EngineKind | None = None, **_: Any
 ) -> AuditSpec:
     """Read a job's audit file as its command does; warns of folders that will be lost.
 

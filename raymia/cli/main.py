@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -61,30 +60,16 @@ Plugins = Annotated[
 ]
 
 
-class Engine(StrEnum):
-    """Where the work is done."""
-
-    RAY = "ray"
-    LOCAL = "local"
-
-
 OnEngine = Annotated[
-    Engine | None,
+    Literal["ray", "local"] | None,
     typer.Option(
         "--engine", help="`local` does all in this process, without Ray; default: the audit file's"
     ),
 ]
 
 
-class Tracker(StrEnum):
-    """Where runs are logged to."""
-
-    MLFLOW = "mlflow"
-    WANDB = "wandb"
-
-
 LogTo = Annotated[
-    Tracker | None,
+    Literal["mlflow", "wandb"] | None,
     typer.Option(
         "--log-to",
         help="also log the numbers, the settings and the report to an experiment tracker, the one "
@@ -139,19 +124,17 @@ def audit(
     from raymia.results.gate import with_conditions
     from raymia.run.audit import run_audit
 
-    spec = with_conditions(
-        read_audit_file(file, plugin, engine), fail_if or [], undecided.value if undecided else None
-    )
+    spec = with_conditions(read_audit_file(file, plugin, engine), fail_if or [], undecided)
     if redact:
         spec = spec.model_copy(update={"report": spec.report.model_copy(update={"redact": True})})
     if log_to is not None:
         from raymia.report.trackers import check_tracker, log_run
 
-        check_tracker(log_to.value)
+        check_tracker(log_to)
     result = run_audit(spec, console)
     print_result(result, spec.output, console)
     if log_to is not None:
-        place = log_run(spec.output, log_to.value)
+        place = log_run(spec.output, log_to)
         console.print(f"logged: {place}", highlight=False, markup=False, soft_wrap=True)
     return result
 
@@ -253,7 +236,7 @@ def demo(
 
     console = terminal()
     place = folder or PLACES[of]
-    result, output = run(of, place, console, seed, _name(engine))
+    result, output = run(of, place, console, seed, engine)
     console.print(f"audit file, to start your own from: {place / 'audit.yaml'}")
     print_result(result, output, console)
     return result
@@ -306,16 +289,12 @@ def attacks(plugin: Plugins = None) -> None:
     terminal().print(attack_tables())
 
 
-def read_audit_file(file: Path, plugins: list[str] | None, engine: Engine | None) -> AuditSpec:
+def read_audit_file(file: Path, plugins: list[str] | None, engine: EngineKind | None) -> AuditSpec:
     """An audit file, with what the command line says otherwise."""
     from raymia.spec import with_engine
     from raymia.spec.file import load_spec
 
-    return with_engine(load_spec(file, plugins or []), _name(engine))
-
-
-def _name(engine: Engine | None) -> EngineKind | None:
-    return None if engine is None else engine.value
+    return with_engine(load_spec(file, plugins or []), engine)
 
 
 def print_result(result: RunResult, output: str, console: Console) -> None:

@@ -19,9 +19,9 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from raymia.records.conditioning import Condition, condition_of
 from raymia.records.pixels import MAX_BYTES, UnusableImageError, came
 from raymia.records.tables import TableRow, is_table, read_rows
-from raymia.records.told import Told, told_of
 from raymia.spec import ImageRecordsSpec
 from raymia.storage.files import opened
 from raymia.storage.refusals import refusals
@@ -91,13 +91,13 @@ def find_images(
         if not found:
             raise InputError(f"{path}: nothing matches this")
         return (i for one in found for i in find_images(one, spec, with_groups=with_groups))
-    group, told = spec.group_column if with_groups else None, told_of(spec)
+    group, condition = spec.group_column if with_groups else None, condition_of(spec)
     name = path.lower()
     if name.endswith(TARS):
-        return _tar(path, spec.image_column, told, group)
+        return _tar(path, spec.image_column, condition, group)
     if is_table(path):
-        return _table(path, spec.image_column, told, group)
-    return _folder(path, told, group)
+        return _table(path, spec.image_column, condition, group)
+    return _folder(path, condition, group)
 
 
 def _read(fs: Any, name: str, max_bytes: int = MAX_BYTES + 1) -> bytes:
@@ -118,7 +118,7 @@ def _read(fs: Any, name: str, max_bytes: int = MAX_BYTES + 1) -> bytes:
 # ---------------------------------------------------------------------------- folders
 
 
-def _folder(path: str, told: Told | None, group: str | None) -> Iterator[FoundImage]:
+def _folder(path: str, condition: Condition | None, group: str | None) -> Iterator[FoundImage]:
     if group is not None:
         raise InputError(
             f"{path}: group_column is {group!r}, and a folder of images has no columns; list the "
@@ -132,7 +132,7 @@ def _folder(path: str, told: Told | None, group: str | None) -> Iterator[FoundIm
             _refuse_folder(path, exists=bool(names) or fs.exists(root), names=names)
     for name in found:
         where = path.rstrip("/") + name.removeprefix(root.rstrip("/"))
-        yield FoundImage(where, partial(_load_file, fs, name, told))
+        yield FoundImage(where, partial(_load_file, fs, name, condition))
 
 
 def _refuse_folder(path: str, *, exists: bool, names: list[str]) -> None:
@@ -146,17 +146,17 @@ def _refuse_folder(path: str, *, exists: bool, names: list[str]) -> None:
     )
 
 
-def _load_file(fs: Any, name: str, told: Told | None) -> Loaded:
+def _load_file(fs: Any, name: str, condition: Condition | None) -> Loaded:
     content = _read(fs, name)
-    if told is None:
+    if condition is None:
         return content, None
     try:
-        found = _read(fs, f"{name.rpartition('.')[0]}.{told.suffix}")
+        found = _read(fs, f"{name.rpartition('.')[0]}.{condition.suffix}")
     except UnusableImageError:
         raise UnusableImageError(
-            f"{told.lack}: no file of its name that ends in .{told.suffix}"
+            f"{condition.lack}: no file of its name that ends in .{condition.suffix}"
         ) from None
-    return content, told.within(found)
+    return content, condition.within(found)
 
 
 def _is_image_without_suffix(fs: Any, name: str) -> bool:
@@ -182,23 +182,23 @@ def _is_hidden(name: str) -> bool:
 
 
 def _table(
-    path: str, image_column: str, told: Told | None, group: str | None
+    path: str, image_column: str, condition: Condition | None, group: str | None
 ) -> Iterator[FoundImage]:
     columns = {"image_column": image_column, "group_column": group}
-    if told is not None:
-        columns[told.key] = told.column
+    if condition is not None:
+        columns[condition.key] = condition.column
     with refusals(path, "table"):
         fs, name = filesystem(path)
     folder = name.rpartition("/")[0]
     for row in read_rows(path, columns):
-        load = partial(_load_cell, fs, folder, row, told)
+        load = partial(_load_cell, fs, folder, row, condition)
         yield FoundImage(row.where, load, row.values.get("group_column"))
 
 
-def _load_cell(fs: Any, folder: str, row: TableRow, told: Told | None) -> Loaded:
+def _load_cell(fs: Any, folder: str, row: TableRow, condition: Condition | None) -> Loaded:
     if (reason := row.why_not("image_column")) is not None:
         raise UnusableImageError(reason)
-    caption = None if told is None else told.of(row.values[told.key])
+    caption = None if condition is None else condition.of(row.values[condition.key])
     value = row.values["image_column"]
     if isinstance(value, dict):  # an image as Hugging Face's datasets write it
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
@@ -254,10 +254,10 @@ class _Sample:
 
 
 def _tar(
-    path: str, image_column: str, told: Told | None, group: str | None
+    path: str, image_column: str, condition: Condition | None, group: str | None
 ) -> Iterator[FoundImage]:
     wanted = image_column.lower().lstrip(".")
-    caption = None if told is None else told.suffix.lower()
+    caption = None if condition is None else condition.suffix.lower()
     with (
         refusals(path, "tar"),
         opened(path) as file,
@@ -269,7 +269,7 @@ def _tar(
             for member in parts:
                 sample.name = sample.name or member.name
                 _add(sample, tar, member, wanted, caption, group is not None)
-            load = partial(_load_sample, sample, wanted, told)
+            load = partial(_load_sample, sample, wanted, condition)
             where = f"{path} {sample.name}"
             yield FoundImage(where, load, _group_of(sample, group, where))
 
@@ -334,7 +334,7 @@ def _group_of(sample: _Sample, column: str | None, where: str) -> Any:
     return facts[column]
 
 
-def _load_sample(sample: _Sample, wanted: str, told: Told | None) -> Loaded:
+def _load_sample(sample: _Sample, wanted: str, condition: Condition | None) -> Loaded:
     if not sample.images:
         raise UnusableImageError(NO_IMAGE_IN_SAMPLE)
     named = [image for image in sample.images if _is_named(image[0], wanted)] or sample.images
@@ -344,8 +344,8 @@ def _load_sample(sample: _Sample, wanted: str, told: Told | None) -> Loaded:
     _, content = named[0]
     if content is None:
         raise UnusableImageError(LINK)
-    if told is None:
+    if condition is None:
         return content, None
     if sample.caption is None:
-        raise UnusableImageError(f"{told.lack}: no member of its name has the suffix")
-    return content, told.within(sample.caption)
+        raise UnusableImageError(f"{condition.lack}: no member of its name has the suffix")
+    return content, condition.within(sample.caption)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from scripts import load_script
 from small_audit import Models, console, write_small_audit
 
-import raymia
 from raymia.cli.gate import EXIT_GATE_FAILED
 from raymia.cli.jobs import lost_folders
 from raymia.cli.main import EXIT_FAILED, EXIT_INCOMPLETE, EXIT_WRONG_INPUT
@@ -21,17 +20,10 @@ from raymia.run.asking import Asked
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 
-SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "audit.py"
-
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("raymia_audit_job", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("jobs/audit.py")
 
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

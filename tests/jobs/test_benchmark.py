@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -16,23 +15,15 @@ import torch
 from benchmarks import adapters, images, pipeline, plans, reductions, texts
 from benchmarks.measure import END, Timing, write_page
 from benchmarks.released import CALLS, STRENGTHS, TIMESTEPS, released_scores
+from scripts import load_script
 from small_audit import BASE, Models, passages, write_small_audit, write_texts
 
-import raymia
 from raymia.evidence.upkeep import MAX_PARTS
-
-SCRIPT = Path(raymia.__file__).parent.parent / "tools" / "benchmark.py"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("raymia_benchmark_job", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tools/benchmark.py")
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 from made_up_run import made_up_curves, made_up_result, made_up_scores
+from scripts import load_script
 
-import raymia
 from raymia.report.files import write_run
-
-SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "compare.py"
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("raymia_compare_job", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("jobs/compare.py")
 
 
 def test_the_last_line_sums_the_comparison_up(script, tmp_path, capsys):

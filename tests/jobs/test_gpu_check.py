@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from gpu_checks.parts import Journal, Part, Setting
-
-import raymia
-
-SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "gpu_check.py"
+from scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("raymia_gpu_check", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("jobs/gpu_check.py")
 
 
 def test_every_part_runs_and_is_written_down(script, tmp_path):

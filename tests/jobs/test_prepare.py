@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts import load_script
 from small_audit import Models, console, passages, write_small_audit
 
-import raymia
 from raymia.cli.main import EXIT_WRONG_INPUT
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 
-SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "prepare.py"
-
 
 def prepare(file: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any], str]:
-    spec = importlib.util.spec_from_file_location("raymia_prepare_job", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("jobs/prepare.py")
     code = script.main([str(file)])
     printed = capsys.readouterr().out
     return code, json.loads(printed.splitlines()[-1]), printed

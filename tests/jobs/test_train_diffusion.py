@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from scripts import load_script
 
-import raymia
 from raymia.models.image_source import resolve_image_model
 from raymia.spec import ModelSpec
 from raymia.util.draws import generator
 
-SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "train_diffusion.py"
 QUICK = ["--steps", "6", "--warmup", "1", "--batch-size", "4", "--channels", "8", "8"]
 
 
@@ -35,10 +32,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("raymia_train_diffusion", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("jobs/train_diffusion.py")
 
 
 def run(script, images, out, *more):

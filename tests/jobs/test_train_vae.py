@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -11,24 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import load_script
 
-import raymia
 from raymia.models.image_source import resolve_image_model
 from raymia.records.images import read_image_records
 from raymia.spec import ImageRecordsSpec, ModelSpec
 from raymia.util.hashing import digest
 
-SCRIPT = Path(raymia.__file__).parent.parent / "jobs" / "train_vae.py"
-
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("raymia_train_vae_job", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("jobs/train_vae.py")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripts import load_script
 from tiny_models import passages
 
 from raymia.neighbors.makers import WordListLoader, neighbor_maker
@@ -135,14 +136,10 @@ def test_list_has_no_word_twice_and_begins_with_the_commonest():
 
 
 def test_shipped_list_is_what_the_job_makes():
-    import importlib.util
-    from pathlib import Path
-
-    path = Path(__file__).parents[2] / "tools" / "build_word_list.py"
-    spec = importlib.util.spec_from_file_location("build_word_list", path)
-    job = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(job)
-    assert job.common_words() == WORD_LIST.read_text(encoding="utf-8").split()
+    assert (
+        load_script("tools/build_word_list.py").common_words()
+        == WORD_LIST.read_text(encoding="utf-8").split()
+    )
 
 
 @pytest.mark.parametrize("rank", [1, 2, 15, 40, 1_000, 4_000])

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from small_images import captions, encoded, found, picture, problem, raw, read, reasons, save
 
+from raymia.records.conditioning import NO_CAPTION, NO_CLASS
 from raymia.records.image_files import (
     CANNOT_OPEN,
     NO_FILE,
@@ -19,7 +20,6 @@ from raymia.records.image_files import (
     OTHER_FILESYSTEM,
 )
 from raymia.records.pixels import NOT_AN_IMAGE
-from raymia.records.told import NO_CAPTION, NO_CLASS
 
 PICTURES = [picture(seed) for seed in range(3)]
 EXPECTED = [raw(image) for image in PICTURES]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from small_images import captions, encoded, found, picture, problem, raw, read, reasons, save
 
+from raymia.records.conditioning import NO_CAPTION
 from raymia.records.image_files import LINK, NO_IMAGE_IN_SAMPLE, SEVERAL_IMAGES
-from raymia.records.told import NO_CAPTION
 
 PICTURES = [picture(seed) for seed in range(3)]
 EXPECTED = [raw(image) for image in PICTURES]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from scripts import load_script
 from small_audit import BASE, console, passages, raw_rows, write_texts
 from small_sweep import SWEEP, made_spec, with_evidence, write_sweep_audit
 
@@ -184,7 +183,7 @@ def test_a_job_sums_the_sweep_up_in_its_last_line(
     swept: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec, result = swept
-    script = load("jobs/sweep.py")
+    script = load_script("jobs/sweep.py")
     file = write_sweep_audit(Path(spec.store).parent, SWEEP)
     assert script.main([str(file)]) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -200,22 +199,12 @@ def test_a_job_sums_the_sweep_up_in_its_last_line(
 
 @pytest.mark.usefixtures("no_models", "local_ray")
 def test_the_benchmark_tries_settings_without_a_question(tmp_path: Path) -> None:
-    script = load("tools/benchmark.py")
+    script = load_script("tools/benchmark.py")
     script.main(["--sweep", "--records", "600", "--settings", "40",
                  "--json", str(tmp_path / "speed.json")])  # fmt: skip
     found = json.loads((tmp_path / "speed.json").read_text())
     assert (found["settings"], found["records"], found["queries"]) == (40, 600, 0)
     assert all(seconds > 0 for name, seconds in found["seconds"].items() if name != "ray")
-
-
-def load(script: str) -> ModuleType:
-    file = Path(raymia.__file__).parent.parent / script
-    spec = importlib.util.spec_from_file_location(f"raymia_{file.stem}_script", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # ------------------------------------------------------------------------- real questions

@@ -125,13 +125,13 @@ def resolve_images(
 def check_classes(
     given: ImageRecordsSpec, models: dict[str, ImageCheckpoint], captions: Sequence[str]
 ) -> None:
-    """Refuse models that are told a class where records have none, or none that they know, and
-    models that are told a caption where records have a class."""
+    """Refuse models of classes where records have none, or none that they know, and models of
+    captions where records have classes."""
     denoisers = {name: m for name, m in models.items() if isinstance(m, DenoiserCheckpoint)}
     known = {name: model.classes for name, model in denoisers.items() if model.classes}
     if given.class_column is None:
         raise_all(
-            f"records.class_column: {name} is told one of {count} classes with each image; name "
+            f"records.class_column: {name} takes one of {count} classes with each image; name "
             "the column of their numbers"
             for name, count in known.items()
         )

@@ -115,17 +115,17 @@ def neutral_generation(config: Any) -> Any:
 
 
 def gguf_options(name: str | None) -> dict[str, Any]:
-    """What transformers is told so that it reads a GGUF file, all of it unpacked. Left to itself it
+    """What transformers needs so that it reads a GGUF file, all of it unpacked. Left to itself it
     keeps weights packed where it can have kernels from the model hub: that is code which nobody
     allowed, and other answers on machines that have them."""
     if name is None:
         return {}
     import transformers
 
-    told: dict[str, Any] = {"gguf_file": name}
+    options: dict[str, Any] = {"gguf_file": name}
     if hasattr(transformers, "GgufConfig"):  # earlier ones unpack in any case
-        told["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    return told
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    return options
 
 
 def quantization_options(name: str, dtype: torch.dtype) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def _masked_t5(encoders: Encoders, captions: Sequence[str], _: Asked) -> Conditi
 def _classes(_: Encoders, captions: Sequence[str], asked: Asked) -> Condition:
     import torch
 
-    # The caption of a record that has a class is its number; see raymia.records.image_files.Told.
+    # The caption of a record that has a class is its number; see raymia.records.conditioning.
     known = int(asked.config["num_class_embeds"])
     numbers = [int(caption) for caption in captions]
     if max(numbers) >= known:
@@ -242,7 +242,7 @@ FACES = {
     ),
     OF_CLASSES: Face(OF_CLASSES, _with_class, {}, read=_classes),
 }
-"""Families by the class of their network; those that are told more have a name of their own
+"""Families by the class of their network; those that take more conditions have a name of their own
 in its place."""
 
 

@@ -1,7 +1,7 @@
 """Low-rank adapters of diffusion models in files: where they lie and what they hold; nothing is
 loaded but the numbers by which they are scaled.
 
-The same weights are written in several ways: by diffusers (with what PEFT was told in the header),
+The same weights are written in several ways: by diffusers (with PEFT's config in the header),
 by PEFT itself (with a config beside them) and by kohya's scripts (names with underscores alone, and
 the scale as a tensor). Here they become one list of changed modules, each by the name it has in the
 file.
@@ -26,7 +26,7 @@ from raymia.util.listing import FEW, listed
 
 BY_DIFFUSERS, BY_PEFT = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 IN_HEADER = "lora_adapter_metadata"
-"""Where in a file's header diffusers writes what PEFT was told."""
+"""Where in a file's header diffusers writes PEFT's config."""
 
 _TENSOR = re.compile(
     r"(?P<module>.+?)(?:"
@@ -150,9 +150,9 @@ def read_low_rank(file: Path, where: str) -> tuple[LowRank, ...]:
             f"{place}: {len(halves):,} of its modules lack one of the two matrices "
             f"({listed(halves, FEW)}); copy the file again"
         )
-    told = _told(file, where)
+    configs = _peft_configs(file, where)
     read = tuple(
-        _low_rank(file, module, found[module], header, told, place) for module in sorted(found)
+        _low_rank(file, module, found[module], header, configs, place) for module in sorted(found)
     )
     for part in {one.part for one in read}:
         plain = [one for one in read if one.part == part and "magnitude" not in one.tensors]
@@ -170,7 +170,7 @@ def _low_rank(
     module: str,
     tensors: dict[str, str],
     header: Mapping[str, Any],
-    told: Mapping[str, Mapping[str, Any]],
+    configs: Mapping[str, Mapping[str, Any]],
     place: str,
 ) -> LowRank:
     starts = KOHYA if module.startswith("lora_") else DOTTED
@@ -188,7 +188,7 @@ def _low_rank(
         shapes.pop("alpha")
         scale = _number(file, alpha) / rank
     else:
-        scale = _scale(told.get(part, {}), name, rank)
+        scale = _scale(configs.get(part, {}), name, rank)
     if not math.isfinite(scale):
         raise InputError(f"{place}: {module}: its scale is {scale}; copy the file again")
     return LowRank(part, name, tensors, shapes, scale)
@@ -199,23 +199,23 @@ def _number(file: Path, tensor: str) -> float:
         return float(content.get_tensor(tensor).flatten()[0])
 
 
-def _told(file: Path, where: str) -> dict[str, dict[str, Any]]:
-    """What PEFT was told of each part, where the file or the config beside it says so."""
+def _peft_configs(file: Path, where: str) -> dict[str, dict[str, Any]]:
+    """PEFT's config of each part, where the file or the config beside it says so."""
     config: dict[str, Any] = {}
     if file.name == BY_PEFT:
         config = read_json(file.parent / ADAPTER_CONFIG, where)
-        told = {"": config}
+        configs = {"": config}
     else:
         with safe_open(file, framework="pt") as content:
             written = (content.metadata() or {}).get(IN_HEADER)
         entries = json.loads(written) if written else {}
-        told = {}
+        configs = {}
         for key, value in entries.items():
             start = next((start for start in DOTTED if key.startswith(start)), "")
-            told.setdefault(DOTTED.get(start, ""), {})[key.removeprefix(start)] = value
-    for settings in told.values():
+            configs.setdefault(DOTTED.get(start, ""), {})[key.removeprefix(start)] = value
+    for settings in configs.values():
         _refuse_other_methods(settings, f"{where}: {file}")
-    return told
+    return configs
 
 
 def _refuse_other_methods(settings: Mapping[str, Any], place: str) -> None:
@@ -233,13 +233,13 @@ def _refuse_other_methods(settings: Mapping[str, Any], place: str) -> None:
         )
 
 
-def _scale(told: Mapping[str, Any], module: str, rank: int) -> float:
+def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
     """The scale that PEFT gives a module; 1 where nobody says."""
-    if "lora_alpha" not in told:
+    if "lora_alpha" not in config:
         return 1.0
-    alpha = float(told["lora_alpha"])
-    for pattern, own in (told.get("alpha_pattern") or {}).items():
+    alpha = float(config["lora_alpha"])
+    for pattern, own in (config.get("alpha_pattern") or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):
             alpha = float(own)
             break
-    return alpha / (math.sqrt(rank) if told.get("use_rslora") else rank)
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

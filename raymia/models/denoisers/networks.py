@@ -19,9 +19,9 @@ ADDED = {
     "encoder_hid_dim_type": "another embedding than of a caption",
     "time_cond_proj_dim": "a guidance scale, as a latent consistency model's is",
 }
-"""Keys of a UNet's config that say that it is told something that raymia has not."""
+"""Keys of a UNet's config that say that it is conditioned on what raymia has not."""
 KNOWN = ((SDXL, "addition_embed_type"), (OF_CLASSES, "num_class_embeds"))
-"""Those that a family is told."""
+"""Those that a family takes."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What models are told of an image beside its pixels."""
+"""What a generation is conditioned on, as a record has it: a caption, or a class."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ NO_CLASS = "without a class"
 
 
 @dataclass(frozen=True)
-class Told:
-    """What models are told of an image: its caption, or its class.
+class Condition:
+    """What of an image models are conditioned on: its caption, or its class.
 
     Attributes
     ----------
@@ -62,10 +62,10 @@ def _class_number(value: Any) -> int | None:
     return value if isinstance(value, int) and type(value) is not bool and value >= 0 else None
 
 
-def told_of(spec: ImageRecordsSpec) -> Told | None:
-    """What the audit file says of it; None where models are told nothing."""
+def condition_of(spec: ImageRecordsSpec) -> Condition | None:
+    """What the audit file names; None where it names neither captions nor classes."""
     if spec.caption_column is not None:
-        return Told("caption_column", spec.caption_column, NO_CAPTION)
+        return Condition("caption_column", spec.caption_column, NO_CAPTION)
     if spec.class_column is not None:
-        return Told("class_column", spec.class_column, NO_CLASS)
+        return Condition("class_column", spec.class_column, NO_CLASS)
     return None
