@@ -214,7 +214,8 @@ def _wrong_metric(subject: str) -> str:
     if subject.lower() in METRICS:
         return f"{subject} of which attack? "
     named = subject.partition("tpr")[1] or subject.rpartition(".")[2]
-    near = difflib.get_close_matches(named, METRICS, n=1, cutoff=0.4)
+    known = METRICS if "." in subject else (*METRICS, "verdict", "extraction", *COUNTS)
+    near = difflib.get_close_matches(named, known, n=1, cutoff=0.4)
     return f"no metric {named!r}; did you mean {near[0]!r}? " if near else ""
 
 
