@@ -78,7 +78,7 @@ def test_the_class_is_read_from_its_column_and_is_part_of_the_record(tmp_path):
 
 @pytest.mark.usefixtures("network")
 def test_without_a_column_of_classes_the_model_is_refused_before_it_is_loaded(tmp_path):
-    with pytest.raises(InputError, match=r"records.class_column: target is told one of 4 classes"):
+    with pytest.raises(InputError, match=r"records.class_column: target takes one of 4 classes"):
         resolve_inputs(load_spec(audit_file(tmp_path, "0123")))
 
 
