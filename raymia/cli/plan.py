@@ -9,7 +9,6 @@ from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.estimate import estimate
 from raymia.plan.planning import plan_audit
 from raymia.report.plan_table import plan_table
-from raymia.report.sweep_table import sweep_plan_table
 from raymia.spec import AuditSpec
 from raymia.storage.files import check_can_write
 from raymia.sweep.plan import plan_sweep
@@ -22,7 +21,6 @@ def print_plan(spec: AuditSpec, console: Console, calibrate: int | None = None) 
     Parameters
     ----------
     calibrate : how many records are asked about to measure how long the models take.
-    engine : that they are asked with; default: the audit file's.
     """
     if calibrate is not None:
         from raymia.run.calibrate import calibrate as measure_rates
@@ -30,6 +28,8 @@ def print_plan(spec: AuditSpec, console: Console, calibrate: int | None = None) 
         measure_rates(resolve_inputs(spec), EvidenceStore(spec.store), calibrate, console)
     console.print(audit_plan(spec))
     if spec.sweep is not None:
+        from raymia.report.sweep_table import sweep_plan_table
+
         sweep = plan_sweep(check_sweep(spec), EvidenceStore(spec.store))
         console.print(sweep_plan_table(spec.name, sweep))
 

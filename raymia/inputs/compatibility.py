@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raymia.attacks import NamedAttack
@@ -34,11 +35,14 @@ def impossible_attacks(
         For attacks that the audit file names.
     """
     reasons: dict[tuple[str, str], str] = {}
+    asked: dict[str, list[_Asked]] = {}
     for name, target in targets.items():
         if target is None:
             continue
-        for attack in attacks:
-            if found := why_not(spec, attack, target, references):
+        if target.family not in asked:
+            asked[target.family] = [_Asked.of(attack, spec, target.family) for attack in attacks]
+        for attack in asked[target.family]:
+            if found := _why_not(spec, attack, target, references):
                 reasons[name, attack.label] = "; ".join(found)
     if reasons and spec.attacks is not None:
         raise InputError(
@@ -48,16 +52,30 @@ def impossible_attacks(
     return reasons
 
 
-def why_not(
+@dataclass(frozen=True)
+class _Asked:
+    """What an attack asks of models of one family."""
+
+    label: str
+    reference: str | None
+    families: frozenset[str] | None
+    needs: frozenset[str]
+
+    @classmethod
+    def of(cls, named: NamedAttack, spec: AuditSpec, family: str) -> _Asked:
+        kind = spec.records.kind
+        families = families_for(named.attack, kind)
+        return cls(named.label, named.reference, families, model_needs(named.attack, kind, family))
+
+
+def _why_not(
     spec: AuditSpec,
-    named: NamedAttack,
+    attack: _Asked,
     target: AnyCheckpoint,
     references: Mapping[str, AnyCheckpoint],
 ) -> list[str]:
     """What an attack asks and needs that its models cannot give; nothing where it can be run."""
-    attack = named.attack
-    families = families_for(attack, spec.records.kind)
-    needs = model_needs(attack, spec.records.kind, target.family)
+    families, needs = attack.families, attack.needs
     if reasons := target.capabilities.why_not(needs - (families or frozenset())):
         return reasons
     if families is not None and target.family not in families:
@@ -65,21 +83,21 @@ def why_not(
         return [
             f"it can be run on models of the kind {wanted}, and this is of the kind {target.family}"
         ]
-    if named.reference is None:
+    if attack.reference is None:
         return []
-    kind = spec.references[named.reference]
+    kind = spec.references[attack.reference]
     if isinstance(kind, MadeReference) and target.capabilities.why_not({"generation"}):
         return ["no reference can be made of what this kind of model generates"]
-    made_from = kind.base if isinstance(kind, MadeReference) else named.reference
+    made_from = kind.base if isinstance(kind, MadeReference) else attack.reference
     reference = None if made_from is None else references.get(made_from)
     if reference is None:
         return []
     if reference.answers_like != target.answers_like:
-        return [f"reference {named.reference!r} is of another kind than the target"]
+        return [f"reference {attack.reference!r} is of another kind than the target"]
     if "token_ids" in needs and _tokenizers_differ(target, reference):
         return [
             f"it compares target and reference token by token, and the tokenizer of "
-            f"{named.reference!r} cuts texts otherwise than the target's"
+            f"{attack.reference!r} cuts texts otherwise than the target's"
         ]
     return []
 

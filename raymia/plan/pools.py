@@ -107,14 +107,16 @@ def streams_of(plans: Iterable[TargetPlan]) -> list[list[Stage]]:
     """
     streams: list[list[Stage]] = []
     pools: list[Pool] = []
+    made: set[str] = set()
     for plan in plans:
         joined = pools_of(plan.stages, pools)
         if streams and len(joined) == len(pools):
             # A target that joins has no neighbors made that were not asked for before.
-            made = {stage.name for stage in streams[-1] if stage.role == "neighbors"}
-            streams[-1] += [s for s in plan.stages if s.name not in made]
+            streams[-1] += [stage for stage in plan.stages if stage.name not in made]
             pools = joined
         else:
             streams.append(plan.stages)
             pools = pools_of(plan.stages)
+            made = set()
+        made |= {stage.name for stage in plan.stages if stage.role == "neighbors"}
     return streams

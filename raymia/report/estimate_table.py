@@ -7,8 +7,8 @@ from rich.table import Table
 
 from raymia.plan.estimate import AuditEstimate, StageEstimate
 from raymia.report.alike import shorten
-from raymia.results.wording import duration
 from raymia.spec import CostsSpec
+from raymia.util.durations import duration
 
 UNKNOWN = "?"
 FITS = {True: "fits", False: "does not fit", None: ""}

@@ -36,6 +36,7 @@ from raymia.results.privacy import broken, claim_lines
 from raymia.results.ranking import by_groups, few_allowed
 from raymia.results.result import RunResult
 from raymia.results.verdict import TITLES, verdict_of
+from raymia.util.durations import duration
 from raymia.util.optional import install_command, is_installed
 
 LISTED = 50
@@ -172,7 +173,7 @@ def _environment() -> jinja2.Environment:
         "chosen_on": wording.chosen_on,
         "dataset_inference": wording.dataset_inference,
         "extraction": wording.extraction,
-        "duration": wording.duration,
+        "duration": duration,
         "evidence_lost": wording.evidence_lost,
         "epsilon_method": wording.epsilon_method,
         "exposure": wording.exposure,

@@ -13,8 +13,8 @@ from raymia.prepare.private import Privacy
 from raymia.prepare.train_target import TargetTraining
 from raymia.prepare.tuning import Counted
 from raymia.records.base import SetAside, count_reasons
-from raymia.results.wording import duration
 from raymia.spec.target_training import TargetTrainingSpec
+from raymia.util.durations import duration
 
 
 def training_plan_table(

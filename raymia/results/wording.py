@@ -77,15 +77,6 @@ def epsilon_method(name: str) -> str:
     }[name]
 
 
-def duration(seconds: float) -> str:
-    """Write seconds as a person would say them."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
 def rate_interval(estimate: Estimate) -> str:
     """Write an interval of rates in percent, without the sign: [92.7, 95.8]."""
     return f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"

@@ -331,7 +331,8 @@ def outcome(resolve: Any, make: Callable[[Path], Made], folder: Path) -> str:
     spec = ModelSpec(**{"model": str(folder), **make(folder)})
     try:
         found = resolve(spec, "model", on_gpu=False)
-        saved = re.search(r", (saved as|by code of its own) ?[^,]*", found.describe())
+        told = r", (saved as|by code of its own|by transformers' own code) ?[^,]*"
+        saved = re.search(told, found.describe())
         return f"read{saved[0] if saved else ''}"
     except InputError as error:
         said = error.problems[0].split(": ", 1)[1]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from raymia.models.causal.tokenizer_files import tokenization
 from raymia.models.fit import Described, check_fit, read_transformers_config
@@ -72,7 +72,8 @@ class CausalFacts:
         says it.
     saved_as : how the weights were quantized when they were saved; None where they were not.
     own_code : whether code that came with it loads it, so that no model was built to compare its
-        tensors with.
+        tensors with; or is left out, and transformers' own class of this name loads it. None where
+        it came with no code.
     """
 
     model_type: str
@@ -82,7 +83,7 @@ class CausalFacts:
     tokenizer: str
     tokenization: str | None
     saved_as: str | None = None
-    own_code: bool = False
+    own_code: Literal["loads", "left_out"] | None = None
 
 
 def context_length(config: Any) -> int | None:
@@ -126,8 +127,8 @@ def read_facts(
         refuse_unscaled(tensors, path, where)
     saved_as = saved_quantization(quantization_in(config), path / "config.json", where, once)
     _check_positions(tensors, context, path, where)
-    own_code = has_own_code(config, trust_remote_code)
-    if not own_code:
+    own_code = code_of_its_own(config, trust_remote_code)
+    if own_code != "loads":
         model = Described(LOADS, config_hash(path, once), frozenset(tensors.items()), config)
         check_fit(model, path, where, once)
     return CausalFacts(
@@ -161,9 +162,11 @@ def read_causal_config(
     return config
 
 
-def has_own_code(config: Any, trust_remote_code: bool) -> bool:
-    """Whether a model is loaded by code that came with it, which nobody here knows."""
-    return trust_remote_code and bool(getattr(config, "auto_map", None))
+def code_of_its_own(config: Any, trust_remote_code: bool) -> Literal["loads", "left_out"] | None:
+    """What becomes of the code that came with a model, which nobody here knows."""
+    if not getattr(config, "auto_map", None):
+        return None
+    return "loads" if trust_remote_code else "left_out"
 
 
 def _count(tensors: Mapping[str, TensorHeader]) -> int:

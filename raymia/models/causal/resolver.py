@@ -11,7 +11,7 @@ from raymia.models.causal.adapters import WEIGHTS
 from raymia.models.causal.facts import (
     LOADS,
     CausalFacts,
-    has_own_code,
+    code_of_its_own,
     read_causal_config,
     read_facts,
 )
@@ -153,8 +153,12 @@ class CausalCheckpoint(FileCheckpoint):
         size = "" if facts.parameters is None else f", {facts.parameters:,} parameters"
         context = "" if self.context is None else f", context {self.context:,}"
         saved = "" if facts.saved_as is None else f", saved as {facts.saved_as}"
-        own = ", by code of its own: compared with its weights when it is loaded"
-        return f"{facts.model_type}{size}{saved}{context}{own if facts.own_code else ''}"
+        code = {
+            "loads": ", by code of its own: compared with its weights when it is loaded",
+            "left_out": ", by transformers' own code: the code that came with it is not run",
+            None: "",
+        }
+        return f"{facts.model_type}{size}{saved}{context}{code[facts.own_code]}"
 
     def take_fingerprint(self, once: Once) -> str:
         folder = Path(self.path)
@@ -317,7 +321,7 @@ def _fitting(
 ) -> int | None:
     """Refuse an adapter of another base; rows of the embedding that it brings, if any."""
     config = once(read_causal_config, base, gguf_file, trust_remote_code, where=where)
-    if has_own_code(config, trust_remote_code):
+    if code_of_its_own(config, trust_remote_code) == "loads":
         return None
     tensors = weights_in(adapter, where, once, WEIGHTS)
     described = DescribedAdapter(
@@ -331,7 +335,7 @@ def _fitting(
 
 def _refuse_unquantizable(path: Path, trust_remote_code: bool, once: Once, *, where: str) -> None:
     config = once(read_causal_config, path, None, trust_remote_code, where=where)
-    if has_own_code(config, trust_remote_code):
+    if code_of_its_own(config, trust_remote_code) == "loads":
         return  # seen when it is loaded
     if not once(is_quantizable, _without_weights(path, None, config, once)):
         raise InputError(
