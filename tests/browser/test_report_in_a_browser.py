@@ -97,6 +97,25 @@ def test_point_of_a_roc_curve_says_what_it_is(one: Path, open_page: Any) -> None
     assert re.search(r"TPR [\d.]+ % \(\d+ of 250 members\)", said)
 
 
+def test_every_row_of_a_table_is_one_line_of_cells_that_are_all_seen(
+    one: Path, many: Path, open_page: Any
+) -> None:
+    for file in (one, many):
+        page = open_page(file).page
+        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        broken = page.evaluate(
+            """[...document.querySelectorAll('tr')].filter((row) =>
+                new Set([...row.cells].map((cell) => cell.getBoundingClientRect().top)).size > 1
+            ).map((row) => row.innerText)"""
+        )
+        assert broken == []
+        hidden = page.evaluate(
+            """[...document.querySelectorAll('.wide:has(.ranked)')]
+                .map((box) => box.scrollWidth - box.clientWidth).filter((pixels) => pixels > 0)"""
+        )
+        assert hidden == []
+
+
 def test_table_sorts_by_click(one: Path, open_page: Any) -> None:
     page = open_page(one).page
     before = [float(value) for value in rows(page, 1)]
