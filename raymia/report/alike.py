@@ -10,6 +10,7 @@ from raymia.results.gate_result import GateOutcome, GateStatus
 
 MAX_ALIKE = 20
 SHOWN = 3
+WORST_FIRST: Sequence[GateStatus] = ("failed", "not_evaluated", "undecided", "passed")
 
 
 def shorten(rows: Sequence[Sequence[str]], names: int) -> Iterator[Sequence[str]]:
@@ -51,11 +52,12 @@ class GateRow:
 
 
 def gate_rows(outcomes: Iterable[GateOutcome]) -> list[GateRow]:
-    """The outcomes of a gate, those together that differ in the target alone."""
+    """The outcomes of a gate, the worst first; those together that differ in the target alone."""
     targets: dict[tuple[GateStatus, str, str], list[str]] = {}
     for one in outcomes:
         targets.setdefault((one.status, one.condition, one.reason), []).append(one.target)
-    return [
+    rows = [
         GateRow(status, condition, tuple(names), reason)
         for (status, condition, reason), names in targets.items()
     ]
+    return sorted(rows, key=lambda row: WORST_FIRST.index(row.status))

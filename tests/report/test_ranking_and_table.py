@@ -91,18 +91,20 @@ def test_attacks_that_score_members_lower_are_named_below_the_table():
     assert "AUC below" not in printed(made_up_result(made_up_scores(), metrics=metrics[1:2]))
 
 
-def test_targets_share_a_row_of_the_gate_where_the_same_is_said_of_them():
+def test_rows_of_the_gate_have_the_worst_first_and_targets_of_which_the_same_is_said():
     reason = "a: TPR at 0.1 % FPR is not resolvable (needs >= 1,000 non-members)"
     said = [
         ("one", "undecided", reason),
         ("two", "passed", "no leak"),
         ("three", "undecided", reason),
+        ("four", "failed", "a leak"),
     ]
     gate = [
         GateOutcome(condition="any.tpr@0.1%fpr > 0.5", target=target, status=status, reason=why)
         for target, status, why in said
     ]
     assert [(row.targets, row.status) for row in gate_rows(gate)] == [
+        (("four",), "failed"),
         (("one", "three"), "undecided"),
         (("two",), "passed"),
     ]
