@@ -15,6 +15,8 @@ from raymia.results.disguise import Disguise
 from raymia.results.verdict import reach_verdict
 
 CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
+A4_WITHIN_MARGINS = 717
+"""Pixels of a page's width, at 96 to an inch."""
 
 
 def rows(page: Any, column: int) -> list[str]:
@@ -173,8 +175,10 @@ def test_redacted_report_holds_no_text_of_a_record(open_page: Any, tmp_path: Pat
     assert page.get_by_text(Disguise(DISGUISED_BY).id(record)[:12]).is_visible()
 
 
-def test_print_opens_everything_and_draws_it_in_black_on_white(many: Path, open_page: Any) -> None:
-    opened = open_page(many, 800, "dark")
+def test_print_opens_everything_and_draws_it_in_black_on_white_within_the_paper(
+    many: Path, open_page: Any
+) -> None:
+    opened = open_page(many, 1280, "dark")
     opened.library()
     closed = opened.page.locator("details:not([open])").count()
     assert closed > 60
@@ -187,6 +191,11 @@ def test_print_opens_everything_and_draws_it_in_black_on_white(many: Path, open_
         "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
     )
     assert colors == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
+    right = opened.page.evaluate(
+        """Math.max(...[...document.querySelectorAll('.main-svg, table')]
+            .map((drawn) => drawn.getBoundingClientRect().right))"""
+    )
+    assert right <= A4_WITHIN_MARGINS
     opened.page.emulate_media(media="screen", color_scheme="dark")
     opened.page.wait_for_function(
         "(closed) => document.querySelectorAll('details:not([open])').length === closed",

@@ -104,13 +104,15 @@
           `${name}: ${tell(share[i], count, all, name)}<br>score ${number(chart.edges[i])} to ${number(chart.edges[i + 1])}`), ""],
       };
     };
+    const first = chart.edges[0], last = chart.edges[chart.edges.length - 1];
     const cut = chart.threshold === undefined ? {} : {
       shapes: [{
         type: "line", yref: "paper", y0: 0, y1: 1, x0: chart.threshold, x1: chart.threshold,
         line: { color: at.ink, width: 1, dash: "dash" },
       }],
       annotations: [{
-        x: chart.threshold, y: 1, yref: "paper", yanchor: "top", xanchor: "left", showarrow: false,
+        x: chart.threshold, y: 1, yref: "paper", yanchor: "top", showarrow: false,
+        xanchor: 2 * chart.threshold > first + last ? "right" : "left",
         text: plain(chart.budget), font: { size: 11 },
       }],
     };
@@ -119,7 +121,7 @@
       frame(at, chart.threshold === undefined ? 300 : 380, {
         ...cut,
         title: { ...heading(chart.name), y: 0.98, yref: "container", yanchor: "top" }, margin: { l: 62, r: 20, t: 56, b: 50 },
-        xaxis: axis(at, "Score, higher for members"),
+        xaxis: axis(at, "Score, higher for members", { range: [first, last] }),
         yaxis: axis(at, "Share of the class", { tickformat: ".0%", rangemode: "tozero" }),
         legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
       }),
@@ -267,8 +269,10 @@
   function draw(element) {
     const chart = charts[element.dataset.chart], at = look(element);
     const [traces, layout] = kinds[chart.kind](chart, at);
+    // A chart that is drawn keeps its width.
+    if (drawn.has(element)) Plotly.purge(element);
     drawn.add(element);
-    return Plotly.react(element, traces, layout, {
+    return Plotly.newPlot(element, traces, layout, {
       responsive: true, displaylogo: false, displayModeBar: at.narrow ? false : "hover",
       showSendToCloud: false, plotlyServerURL: "",  // plotly offers to upload the scores otherwise
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
