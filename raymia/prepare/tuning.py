@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from raymia.models.causal.facts import LOADS, has_own_code, read_causal_config
+from raymia.models.causal.facts import LOADS, code_of_its_own, read_causal_config
 from raymia.models.causal.family import quantization_options
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.fit import (
@@ -72,7 +72,7 @@ def check_method(method: Method, base: CausalCheckpoint, where: str) -> Counted:
         require("bitsandbytes", "quantized models", where)
     with in_silence(), silenced("bitsandbytes"):  # which PEFT imports
         config = read_causal_config(Path(base.path), None, base.trust_remote_code, "base.model")
-        if has_own_code(config, base.trust_remote_code):
+        if code_of_its_own(config, base.trust_remote_code) == "loads":
             return Counted(None, None)
         hollow = Described(LOADS, "", frozenset(), config)
         model = build_hollow(hollow)
