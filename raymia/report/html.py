@@ -187,7 +187,7 @@ def _environment() -> jinja2.Environment:
         "percent": wording.percent,
         "rate_interval": wording.rate_interval,
         "resolved": resolved,
-        "rests_on_few": lambda few: wording.rests_on_few(*few),
+        "rests_on_few": lambda few, negatives: wording.rests_on_few(few[0], few[1], negatives),
         "shift_line": wording.shift_line,
         "unit_interval": wording.unit_interval,
     }

@@ -65,7 +65,9 @@ def _heading(ranking: TargetRanking) -> Text:
     if ranking.measured:
         members = max(attack.n_members for attack in ranking.measured)
         non_members = max(attack.n_non_members for attack in ranking.measured)
-        heading.append(f"  {members:,} members, {non_members:,} non-members", style="not bold dim")
+        groups = "groups of " if ranking.by_group else ""
+        counts = f"  {members:,} {groups}members, {non_members:,} {ranking.negatives[1]}"
+        heading.append(counts, style="not bold dim")
     return heading
 
 
@@ -117,9 +119,9 @@ def _notes(ranking: TargetRanking) -> list[Text]:
         by = "AUC" if ranking.fpr is None else f"TPR at {wording.budget(ranking.fpr)} FPR"
         level = wording.budget(ranking.measured[0].confidence)
         notes.append(f"Ranked by {by}. TPR in percent; brackets: {level} intervals.")
-    notes += [wording.rests_on_few(fpr, allowed) for fpr, allowed in few_allowed(ranking)]
+    notes += [wording.rests_on_few(*few, ranking.negatives) for few in few_allowed(ranking)]
     unresolved = {
-        tpr.max_fpr: wording.not_resolvable(tpr)
+        tpr.max_fpr: wording.not_resolvable(tpr, ranking.negatives)
         for attack in ranking.measured
         for tpr in attack.tpr
         if not tpr.resolvable

@@ -31,12 +31,20 @@ class TargetRanking:
     ----------
     fpr : float or None
         The budget of false positives that the attacks are ranked by; none means AUC.
+    by_group : whether what is scored is groups of records.
     """
 
     target: str
     fpr: float | None
     measured: list[AttackMetrics]
     not_measured: list[NotMeasured]
+    by_group: bool = False
+
+    @property
+    def negatives(self) -> tuple[str, str]:
+        """What one of those is called that may be accused wrongly, and several."""
+        one = "group of non-members" if self.by_group else "non-member"
+        return one, one.replace("group", "groups") if self.by_group else f"{one}s"
 
 
 def at_budget(metrics: AttackMetrics, max_fpr: float) -> TprAtFpr | None:
@@ -141,7 +149,7 @@ def of_groups_of(target: str) -> str:
 def by_groups(result: RunResult) -> list[TargetRanking]:
     """Rank the attacks over groups of records, under headings of their own."""
     return [
-        replace(ranking, target=of_groups_of(ranking.target))
+        replace(ranking, target=of_groups_of(ranking.target), by_group=True)
         for ranking in rank(result.group_metrics)
     ]
 

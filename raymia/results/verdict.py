@@ -321,8 +321,13 @@ def _limits(
         )
     if measured and len(_tried(rankings)) > 1:
         limits.append(_how_it_was_chosen(rankings, cases, Chance.of(result).combined))
-    few = {few for ranking in rankings for few in few_allowed(ranking) if few[0] == ranking.fpr}
-    limits += [wording.rests_on_few(*pair) for pair in sorted(few)[:1]]
+    few = {
+        (*few, ranking.negatives)
+        for ranking in rankings
+        for few in few_allowed(ranking)
+        if few[0] == ranking.fpr
+    }
+    limits += [wording.rests_on_few(*one) for one in sorted(few)[:1]]
     return limits
 
 

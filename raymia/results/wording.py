@@ -17,6 +17,7 @@ READ_FIRST = {"self_prompt": "ez", "self_generated": "loss"}
 studies, by the kind of reference it was taken against."""
 
 BELOW_CHANCE = "AUC below chance: members score lower than non-members"
+NEGATIVES = ("non-member", "non-members")
 MOST_DIGITS = 4
 """Decimals of a percentage, at most."""
 
@@ -87,17 +88,20 @@ def unit_interval(estimate: Estimate, digits: int = 3) -> str:
     return f"[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
-def rests_on_few(max_fpr: float, allowed: int) -> str:
-    """Warn of a budget that allows only a few false positives."""
-    non_members = "1 non-member" if allowed == 1 else f"{allowed} non-members"
-    return (
-        f"TPR at {budget(max_fpr)} FPR rests on {non_members}: it is rough, as its interval says."
-    )
+def rests_on_few(max_fpr: float, allowed: int, negatives: tuple[str, str] = NEGATIVES) -> str:
+    """Warn of a budget that allows only a few false positives.
+
+    Parameters
+    ----------
+    negatives : what one of those is called that may be accused wrongly, and several.
+    """
+    few = f"{allowed} {negatives[allowed != 1]}"
+    return f"TPR at {budget(max_fpr)} FPR rests on {few}: it is rough, as its interval says."
 
 
-def not_resolvable(tpr: TprAtFpr) -> str:
+def not_resolvable(tpr: TprAtFpr, negatives: tuple[str, str] = NEGATIVES) -> str:
     """Say what it would take to resolve a budget."""
-    return f"not resolvable (needs >= {tpr.needed_non_members:,} non-members)"
+    return f"not resolvable (needs >= {tpr.needed_non_members:,} {negatives[1]})"
 
 
 def first_to_read(statistics: Collection[str], references: Mapping[str, str]) -> str | None:

@@ -131,3 +131,11 @@ def test_narrow_terminal_keeps_the_attacks_and_drops_budgets(width, budgets):
     assert budgets == 0 or "TPR@1 % FPR" in heading
     assert all(any(entry.attack in line for line in lines) for entry in attacks)
     assert all(len(line.rstrip()) <= width for line in lines)
+
+
+def test_groups_are_not_called_records():
+    result = made_up_result(made_up_scores(n_non_members=200))
+    text = printed(result.model_copy(update={"metrics": [], "group_metrics": result.metrics}))
+    assert "groups of members, 200 groups of non-members" in text
+    assert "TPR at 1 % FPR rests on 2 groups of non-members" in text
+    assert "(needs >= 1,000 groups of non-members)" in text
