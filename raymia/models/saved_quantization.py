@@ -79,6 +79,28 @@ def quantization_in(config: Any) -> Any:
     return next((settings for settings in found if settings is not None), None)
 
 
+def rounds_inputs(settings: Any) -> bool:
+    """Whether layers round what enters them to whole numbers of 8 bits, as LLM.int8, W8A8 of
+    compressed-tensors and dynamic activations of torchao do: a last digit that another batch
+    changes then moves answers by as much as such a step.
+
+    Parameters
+    ----------
+    settings : ``quantization_config`` of a config that :func:`saved_quantization` accepts.
+    """
+    if settings is None:
+        return False
+    if not isinstance(settings, Mapping):
+        settings = settings.to_dict()
+    groups = settings.get("config_groups") or {}
+    of_inputs = (group.get("input_activations") or {} for group in groups.values())
+    return (
+        bool(settings.get("load_in_8bit"))
+        or any(one.get("type", "int") == "int" for one in of_inputs if one)
+        or "Int8DynamicActivation" in str(settings.get("quant_type"))
+    )
+
+
 def _of_bitsandbytes(settings: Mapping[str, Any]) -> str | None:
     if settings.get("load_in_8bit"):
         return "int8"

@@ -19,7 +19,7 @@ from raymia.modalities.resolve import resolve_inputs
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.models.image_source import resolve_image_model
 from raymia.models.paraphrasers.resolver import resolve_paraphraser
-from raymia.models.saved_quantization import refuse_unscaled
+from raymia.models.saved_quantization import refuse_unscaled, rounds_inputs
 from raymia.models.source import model_weights_in
 from raymia.spec import MaskFillNeighbors, ModelSpec, PoolSpec
 from raymia.util.errors import InputError
@@ -223,3 +223,34 @@ def test_what_was_not_quantized_at_load_is_refused_too(tmp_path):
         load_whole(AutoModelForCausalLM, save_tiny(tmp_path / "falcon", "falcon"), **options)
     model = load_whole(AutoModelForCausalLM, save_tiny(tmp_path / "llama", "llama"), **options)
     assert type(model.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+
+
+WEIGHTS = {"num_bits": 8, "type": "int", "strategy": "channel"}
+INPUTS = {"num_bits": 8, "strategy": "token", "dynamic": True}
+
+
+@pytest.mark.parametrize(
+    ("settings", "rounds"),
+    [
+        (None, False),
+        ({"quant_method": "fp8", "activation_scheme": "dynamic"}, False),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, True),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, False),
+        (
+            {"config_groups": {"g": {"weights": WEIGHTS, "input_activations": None}}},
+            False,
+        ),
+        (
+            {"config_groups": {"g": {"weights": WEIGHTS, "input_activations": INPUTS}}},
+            True,
+        ),
+        (
+            {"config_groups": {"g": {"input_activations": {**INPUTS, "type": "float"}}}},
+            False,
+        ),
+        ({"quant_type": {"default": {"_type": "Int8WeightOnlyConfig"}}}, False),
+        ({"quant_type": {"default": {"_type": "Int8DynamicActivationInt8WeightConfig"}}}, True),
+    ],
+)
+def test_models_that_round_what_enters_a_layer_to_whole_numbers_are_known(settings, rounds):
+    assert rounds_inputs(settings) == rounds

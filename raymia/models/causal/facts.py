@@ -11,7 +11,12 @@ from typing import Any, Literal
 
 from raymia.models.causal.tokenizer_files import tokenization
 from raymia.models.fit import Described, check_fit, read_transformers_config
-from raymia.models.saved_quantization import quantization_in, refuse_unscaled, saved_quantization
+from raymia.models.saved_quantization import (
+    quantization_in,
+    refuse_unscaled,
+    rounds_inputs,
+    saved_quantization,
+)
 from raymia.models.source import (
     PROVENANCE,
     config_hash,
@@ -74,6 +79,7 @@ class CausalFacts:
     own_code : whether code that came with it loads it, so that no model was built to compare its
         tensors with; or is left out, and transformers' own class of this name loads it. None where
         it came with no code.
+    rounds_inputs : whether its layers round what enters them to whole numbers.
     """
 
     model_type: str
@@ -84,6 +90,7 @@ class CausalFacts:
     tokenization: str | None
     saved_as: str | None = None
     own_code: Literal["loads", "left_out"] | None = None
+    rounds_inputs: bool = False
 
 
 def context_length(config: Any) -> int | None:
@@ -140,6 +147,7 @@ def read_facts(
         tokenization=tokenization(path, where),
         saved_as=saved_as,
         own_code=own_code,
+        rounds_inputs=rounds_inputs(quantization_in(config)),
     )
 
 

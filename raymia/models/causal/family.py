@@ -49,7 +49,7 @@ class CausalLMFamily:
                 long_texts=checkpoint.long_texts,
                 stride=checkpoint.stride,
                 window_bos=checkpoint.window_bos,
-                one_by_one=checkpoint.weights_are == "int8",
+                one_by_one=checkpoint.one_by_one,
                 training=checkpoint.training,
             )
             refuse_looking_ahead(
@@ -66,8 +66,7 @@ class CausalLMFamily:
 def load_causal_lm(checkpoint: CausalCheckpoint, *, batch_tokens: int) -> CausalLM:
     """Load a checkpoint onto the GPU where there is one, else onto the CPU.
 
-    LLM.int8 decides over a whole batch which activation columns it keeps in 16 bits, so a text's
-    answer would depend on its batch mates: int8 models are asked one text at a time.
+    See :attr:`CausalCheckpoint.one_by_one` for those that are asked one text at a time.
     """
     return CausalLMFamily([checkpoint], [batch_tokens]).use(0)
 

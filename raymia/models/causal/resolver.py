@@ -121,6 +121,13 @@ class CausalCheckpoint(FileCheckpoint):
         return self.facts.saved_as or self.quantization
 
     @property
+    def one_by_one(self) -> bool:
+        """Whether it is asked one text at a time, because a text's answer depends on its batch:
+        LLM.int8 decides over all of it which activation columns it keeps in 16 bits, and what
+        rounds inputs to whole numbers makes a step of what rounding changes in the last digit."""
+        return self.quantization == "int8" or self.facts.rounds_inputs
+
+    @property
     def capabilities(self) -> Capabilities:
         lacks = {}
         if self.weights_are != "none":
