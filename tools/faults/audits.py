@@ -45,6 +45,7 @@ class Audit:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self.folder, self.address = folder, address
+        self.path: Path | None = None
         self.file = folder / "audit.yaml"
         content = {"name": folder.name, "output": "run", "store": "store"}
         self.write({**content, **VARIANTS[variant](folder), **changes})
@@ -62,11 +63,16 @@ class Audit:
         return EvidenceStore(load_spec(self.file).store)
 
     def start(self, file: Path | None = None) -> subprocess.Popen[bytes]:
-        """Start the audit, or another of the same folder; its output is added to the log."""
+        """Start the audit, or another of the same folder, with `path` before others where Python
+        looks for modules; its output is added to the log."""
+        env = {**os.environ, "RAY_ADDRESS": self.address}
+        if self.path is not None:
+            found = (str(self.path), os.environ.get("PYTHONPATH"))
+            env["PYTHONPATH"] = os.pathsep.join(place for place in found if place)
         with (self.folder / "log.txt").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, str(JOB), str(file or self.file)],
-                env={**os.environ, "RAY_ADDRESS": self.address}, stdout=log, stderr=log,
+                env=env, stdout=log, stderr=log,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
 

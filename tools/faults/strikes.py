@@ -18,6 +18,7 @@ from raymia.storage.files import TEMPORARY_PREFIX
 
 FROZEN_SECONDS = (5.0, 40.0)
 """Ray takes a machine for dead that does not answer for some 20."""
+CLOCK_BACK = Path(__file__).parent / "clock_back"
 IN_TRAINING = "ray::"
 """A task's process names what it runs; trainings are tasks, and actors of pools are not."""
 
@@ -104,6 +105,14 @@ def driver(at: Moment) -> bool:
     """The driver is killed."""
     was_running = at.wait()
     at.process.kill()
+    return was_running
+
+
+def clock(at: Moment) -> bool:
+    """The driver is killed, and takes it to be two hours earlier when it is run again."""
+    was_running = at.wait()
+    at.process.kill()
+    at.audit.path = CLOCK_BACK
     return was_running
 
 
@@ -219,8 +228,8 @@ def upkeep(at: Moment) -> bool:
 STRIKES: dict[str, Callable[[Moment], bool]] = {
     strike.__name__: strike
     for strike in (
-        actor, frozen_actor, raylet, frozen_raylet, head, driver, mid_write, scores, training,
-        part_deleted, part_cut, second_audit, same_file, upkeep,
+        actor, frozen_actor, raylet, frozen_raylet, head, driver, clock, mid_write, scores,
+        training, part_deleted, part_cut, second_audit, same_file, upkeep,
     )
 }  # fmt: skip
 
