@@ -177,7 +177,7 @@ def is_quantizable(described: Described) -> bool:
 def needs_numbers(error: Exception) -> bool:
     """Whether an error is of code that computes with weights, which a hollow model has not: what it
     would have come to is seen when the model is loaded."""
-    return "meta tensor" in str(error)
+    return any(words in str(error) for words in ("meta tensor", "meta device", "register_meta"))
 
 
 def hollow(tensors: Mapping[str, TensorHeader]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def save_adapter(folder, base, *, seed=0, method="Lora", **settings):
                 weight.normal_(0, 0.1)
             elif "ia3_" in name:
                 weight.uniform_(0.5, 1.5)
-            elif "modules_to_save" in name or "prompt_encoder" in name:
+            elif weight.requires_grad:
                 weight.add_(torch.randn_like(weight) * 0.1)
     adapted.save_pretrained(folder)
     return Path(folder)

@@ -87,7 +87,7 @@ def _compare(described: DescribedAdapter) -> AdapterFit:
             config = PeftConfig.from_pretrained(str(described.folder))
             with torch.device("meta"):
                 adapted = get_peft_model(model, config, low_cpu_mem_usage=True)
-            check_found(set_peft_model_state_dict(adapted, hollow(tensors)), config)
+            check_found(set_peft_model_state_dict(adapted, hollow(tensors)), adapted)
         except Exception as error:  # whatever PEFT stumbles over, it is this adapter
             if needs_numbers(error):  # as some methods do when they are set up
                 return AdapterFit(rows)

@@ -114,7 +114,7 @@ def _put_on(model: Any, folder: str, name: str, *, is_first: bool) -> Any:
                 resize(model, rows)
             model = PeftModel.from_pretrained(model, folder, adapter_name=name)
         # Of the first this is the second time: from_pretrained does not say what it left out.
-        check_found(model.load_adapter(folder, adapter_name=name), model.peft_config[name], name)
+        check_found(model.load_adapter(folder, adapter_name=name), model, name)
     except Exception as error:  # whatever PEFT stumbles over, it is this adapter
         wrong = AdapterError(f"{folder}: this adapter does not fit its base: {error}")
         wrong.adapter = folder
@@ -122,14 +122,14 @@ def _put_on(model: Any, folder: str, name: str, *, is_first: bool) -> Any:
     return model
 
 
-def check_found(found: Any, config: Any, name: str = "default") -> None:
+def check_found(found: Any, model: Any, name: str = "default") -> None:
     """Refuse an adapter that PEFT has put on its base less than whole.
 
     Parameters
     ----------
     found : what PEFT says of the loading.
-    config : of the adapter.
-    name : that the adapter has in the model.
+    model : of PEFT; what several of its layers share is saved once, and found by one of its names.
+    name : that the adapter has in it.
 
     Raises
     ------
@@ -138,8 +138,12 @@ def check_found(found: Any, config: Any, name: str = "default") -> None:
     """
     from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
-    own = PEFT_TYPE_TO_PREFIX_MAPPING.get(config.peft_type)
-    missing = [key for key in found.missing_keys if own and own in key and name in key]
+    own = PEFT_TYPE_TO_PREFIX_MAPPING.get(model.peft_config[name].peft_type)
+    missing = {key for key in found.missing_keys if own and own in key and name in key}
+    if missing:
+        there = dict(model.named_parameters(remove_duplicate=False))
+        loaded = {id(there[key]) for key in there.keys() - missing}
+        missing = {key for key in missing if key not in there or id(there[key]) not in loaded}
     refuse_missing(missing, "the adapter", ADAPTER_CONFIG)
     refuse_unused(
         (
