@@ -29,6 +29,15 @@ HASHED_BESIDE = 2**20
 HUB = "hub:"
 """Stands before the name and revision of what came from the model hub."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
+OTHERWISE_SAVED = {
+    "pytorch_model_fsdp*": "FSDP saved it in shards; put them together: `accelerate merge-weights "
+    "{folder}/{name} {folder}`",
+    "global_step*": "DeepSpeed saved it in shards; put them together: `python zero_to_fp32.py . . "
+    "--safe_serialization` in that folder",
+    "*.gguf": "name the file as `gguf_file: {name}`",
+    "checkpoint-*": "name a checkpoint of the training, such as {folder}/{name}",
+}
+"""What is in folders of models whose weights stand elsewhere, and what to do about it."""
 PROVENANCE = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype"})
 """Keys of config.json that record where a model came from and not what it computes."""
 
@@ -191,9 +200,17 @@ def weights_in(
             "safetensors"
         )
     raise InputError(
-        f"{where}: {folder} has no {pattern} weights (found: {names_in(folder)}); save the model "
-        "there with save_pretrained(folder), or copy the file that is missing"
+        f"{where}: {folder} has no {pattern} weights (found: {names_in(folder)}); "
+        f"{_otherwise_saved(folder)}"
     )
+
+
+def _otherwise_saved(folder: Path) -> str:
+    """What to do about a folder without weights that can be read as they are."""
+    for names, hint in OTHERWISE_SAVED.items():
+        for found in sorted(folder.glob(names)):
+            return hint.format(folder=folder, name=found.name)
+    return "save the model there with save_pretrained(folder), or copy the file that is missing"
 
 
 def model_weights_in(folder: Path, where: str, once: Once) -> dict[str, TensorHeader]:

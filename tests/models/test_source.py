@@ -258,6 +258,23 @@ def test_folder_without_weights_is_refused(folder):
     assert "save_pretrained(folder)" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("pytorch_model_fsdp_0", "accelerate merge-weights"),
+        ("global_step100", "zero_to_fp32.py . . --safe_serialization"),
+        ("checkpoint-40", "name a checkpoint of the training, such as "),
+        ("model.Q4_K_M.gguf", "gguf_file: model.Q4_K_M.gguf"),
+    ],
+)
+def test_folder_whose_weights_stand_elsewhere_says_what_to_do(folder, name, hint):
+    (folder / "model.safetensors").unlink()
+    (folder / name).mkdir()
+    text = problem(folder)
+    assert hint in text
+    assert "save_pretrained" not in text
+
+
 def test_folder_without_tokenizer_is_refused(folder):
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").unlink()
