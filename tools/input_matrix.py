@@ -63,6 +63,29 @@ def _parquet(what: str, values: list[str | None], names: list[str], good: int = 
     return _file(what, "m.parquet", buffer.getvalue(), good)
 
 
+def _arrow(what: str, name: str) -> Case:
+    return _file(what, "m.arrow", _arrow_stream(name))
+
+
+def _arrow_stream(name: str) -> bytes:
+    table, out = pa.table({name: ["good"]}), pa.BufferOutputStream()
+    with pa.ipc.new_stream(out, table.schema) as stream:
+        stream.write_table(table)
+    content: bytes = out.getvalue().to_pybytes()
+    return content
+
+
+def _saved_by_datasets(folder: Path, *names: str) -> None:
+    """What `datasets` leaves, with one row of each."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "data-00000-of-00001.arrow").write_bytes(_arrow_stream("text"))
+        (folder / name / "state.json").write_text('{\n"_split": null}')
+        (folder / name / "dataset_info.json").write_text("{\n}")
+    if names[1:]:
+        (folder / "d" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+
+
 GOOD = '{"text": "good"}\n'
 TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 SHARE_GPT = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
@@ -113,6 +136,13 @@ TEXTS = {
         _parquet("no such column", ["good"], ["body"]),
         _parquet("two columns of the name", ["good"], ["text", "text"]),
         _file("a damaged file", "m.parquet", b"PAR1 no more"),
+    ],
+    "Arrow (`.arrow`, `.feather`), as `datasets` saves it": [
+        _arrow("a column of texts", "text"),
+        _arrow("no such column", "body"),
+        _file("a file that is cut off", "m.arrow", b"\xff\xff\xff\xff\x10"),
+        Case("a folder of `save_to_disk`", "d", lambda f: _saved_by_datasets(f, "d")),
+        Case("a folder of splits", "d", lambda f: _saved_by_datasets(f, "d/train", "d/test")),
     ],
     "More than a text (JSONL and Parquet; completions also as CSV)": [
         _rows("a conversation", {"messages": TURNS}),

@@ -31,6 +31,9 @@ LOOKED_AT = 50
 """Objects of JSON that are asked for their keys; some writers leave out what is null."""
 DIALECTS = {".csv": "excel", ".tsv": "excel-tab"}
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+ARROW = (".arrow", ".feather")
+_ARROW_FILE = b"ARROW1"
+"""How a file of Arrow's begins, and no stream does."""
 _BATCH_ROWS = 64
 _READ_AHEAD = 2**20
 """Bytes: without it, a whole column of a row group is held in memory."""
@@ -93,6 +96,8 @@ def columns_in(path: str, file: IO[bytes]) -> list[str]:
         return []
     if suffix == ".parquet":
         return list(pq.ParquetFile(file).schema_arrow.names)
+    if suffix in ARROW:
+        return list(_opened_arrow(file)[0].names)
     names: dict[str, None] = {}
     # What cannot be parsed is said by whoever reads the rows.
     with suppress(InputError, csv.Error, ValueError, RecursionError):
@@ -118,7 +123,8 @@ def _suffixes(path: str) -> tuple[str | None, str | None]:
     pure = PurePosixPath(name.lower())
     compression = COMPRESSED.get(pure.suffix)
     suffix = PurePosixPath(pure.stem).suffix if compression else pure.suffix
-    known = suffix in READERS and not (compression and suffix == ".parquet")
+    packed = {".parquet", *ARROW}  # within
+    known = suffix in READERS and not (compression and suffix in packed)
     return (suffix if known else None), compression
 
 
@@ -321,6 +327,31 @@ def _parquet(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
             yield _row(f"{path} row {number}", wanted, row)
 
 
+def _arrow(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
+    """A table of Arrow's, as `datasets` saves it (a stream) or Feather (a file)."""
+    schema, batches = _opened_arrow(file)
+    _check_columns(path, wanted, schema.names)
+    names = list(dict.fromkeys(wanted.values()))
+    number = 0
+    for batch in batches:
+        chosen = batch.select(names)
+        chosen.validate(full=True)  # reading a damaged one would end the process
+        for start in range(0, chosen.num_rows, _BATCH_ROWS):
+            for row in chosen.slice(start, _BATCH_ROWS).to_pylist():
+                number += 1
+                yield _row(f"{path} row {number}", wanted, row)
+
+
+def _opened_arrow(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    begins = file.read(len(_ARROW_FILE))
+    file.seek(0)
+    if begins == _ARROW_FILE:
+        reader = pa.ipc.open_file(file)
+        return reader.schema, map(reader.get_batch, range(reader.num_record_batches))
+    stream = pa.ipc.open_stream(file)
+    return stream.schema, iter(stream)
+
+
 READERS: Mapping[str, Reader] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
@@ -329,4 +360,6 @@ READERS: Mapping[str, Reader] = {
     ".tsv": _tsv,
     ".txt": _txt,
     ".parquet": _parquet,
+    ".arrow": _arrow,
+    ".feather": _arrow,
 }

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from raymia.records.formats import READERS, TableRow, columns_in, format_of, read_file
+from raymia.records.formats import ARROW, READERS, TableRow, columns_in, format_of, read_file
 from raymia.storage.files import opened
 from raymia.storage.refusals import refusals
 from raymia.storage.shards import files_of, is_one_file
 from raymia.util.errors import InputError
+from raymia.util.listing import listed
 
 __all__ = ["TableRow", "column_names", "is_table", "read_rows"]
 
+SPLITS = "dataset_dict.json"
+DESCRIBED = ("dataset_info.json", "state.json")
+"""What `datasets` saves beside the table of a dataset, and beside the folders of its splits."""
 LISTED = f"{', '.join(READERS)} (those of lines also compressed, with .gz or .zst after it)"
 NO_TABLE = "a file of another kind in a folder of records"
 
@@ -41,7 +45,7 @@ def read_rows(path: str, columns: Mapping[str, str | None]) -> Iterator[TableRow
     wanted = {key: name for key, name in columns.items() if name is not None}
     with refusals(path, "folder"):
         one = is_one_file(path, is_table(path))
-        is_folder, files = (False, [path]) if one else files_of(path)
+        is_folder, files = (False, [path]) if one else _files_of(path)
     if not one and not any(is_table(file) for file in files):
         _refuse(path, files)
     for file in files:
@@ -61,12 +65,28 @@ def column_names(path: str) -> list[str]:
         If it cannot be opened.
     """
     with refusals(path, "folder"):
-        files = [path] if is_one_file(path, is_table(path)) else files_of(path)[1]
+        files = [path] if is_one_file(path, is_table(path)) else _files_of(path)[1]
     first = next((file for file in files if is_table(file)), None)
     if first is None:
         return []
     with refusals(first, format_of(first) or "table"), opened(first) as file:
         return columns_in(first, file)
+
+
+def _files_of(path: str) -> tuple[bool, list[str]]:
+    """The same as :func:`files_of`, less what describes tables that `datasets` saved."""
+    is_folder, files = files_of(path)
+    folders = {file.rpartition("/")[0] for file in files if file.endswith(ARROW)}
+    for file in files:
+        folder, _, name = file.rpartition("/")
+        splits = sorted(one.removeprefix(f"{folder}/") for one in folders if one != folder)
+        if name == SPLITS and splits:
+            raise InputError(
+                f"{folder} holds the splits of a dataset: {listed(splits)}; name one of them, as "
+                f"{folder}/{splits[0]}"
+            )
+    described = {f"{folder}/{name}" for folder in folders for name in DESCRIBED}
+    return is_folder, [file for file in files if file not in described]
 
 
 def _rows_of(path: str, wanted: Mapping[str, str]) -> Iterator[TableRow]:

@@ -64,6 +64,8 @@ def sentence(error: Exception, kind: str) -> str | None:
         return "nested too deeply to be read"
     if isinstance(error, json.JSONDecodeError):
         return f"not valid JSON: {error}"
+    if isinstance(error, MemoryError):
+        return f"a damaged {kind} file, or one that is read at once and does not fit into memory"
     if isinstance(error, DAMAGED):
         return f"not a readable {kind} file, or cut off: {error}"
     if isinstance(error, UNREADABLE) or is_of_the_network(error):

@@ -64,6 +64,14 @@ def zstd(content):
     return b"".join(pa.Codec("zstd").compress(piece).to_pybytes() for piece in pieces)
 
 
+def arrow(writer):
+    table, out = pa.table({"id": [1, 2, 3, 4], "text": TEXTS}), pa.BufferOutputStream()
+    with writer(out, table.schema) as stream:
+        for batch in table.to_batches(max_chunksize=3):
+            stream.write_batch(batch)
+    return out.getvalue().to_pybytes()
+
+
 WRITTEN = {
     "m.jsonl": lines(),
     "m.NDJSON": lines(),
@@ -75,6 +83,8 @@ WRITTEN = {
     "m.jsonl.zst": zstd(lines()),
     "m.json.gz": gzip.compress(json.dumps([{"text": text} for text in TEXTS]).encode()),
     "m.csv.zst": zstd(table(TEXTS, ",")),
+    "m.arrow": arrow(pa.ipc.new_stream),
+    "m.feather": arrow(pa.ipc.new_file),
 }
 
 
@@ -210,9 +220,15 @@ def test_an_array_that_is_too_long_is_refused(tmp_path, monkeypatch):
         ("m.json", b'{"text":\n"pretty"}\n'),
         ("m.tsv", b"text\tid\na\t1\t2\n"),
         ("m.jsonl", '{"text": "a"}'.encode("utf-16")),
+        ("m.arrow", WRITTEN["m.arrow"][:-60]),
+        ("m.feather", WRITTEN["m.feather"][:-60]),
+        ("m.arrow", b""),
     ],
-    ids=["gz cut", "zst cut", "not gz", "no end", "not objects", "one object", "odd row", "utf-16"],
-)
+    ids=[
+        "gz cut", "zst cut", "not gz", "no end", "not objects", "one object", "odd row", "utf-16",
+        "stream cut", "file cut", "no stream",
+    ],
+)  # fmt: skip
 def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
@@ -250,6 +266,20 @@ def test_a_pattern_on_another_filesystem(tmp_path):
     (one, _), two = rows(f"memory://{tmp_path.name}/*.jsonl")
     assert (one, two[1]) == (f"memory:///{tmp_path.name}/a.jsonl line 1", "b")
     assert texts(f"memory://{tmp_path.name}") == ["a", "b"]
+
+
+def test_a_folder_that_datasets_saved_is_the_table_in_it_and_one_of_splits_is_not(tmp_path):
+    from datasets import Dataset, DatasetDict
+
+    saved = Dataset.from_dict({"text": [*reversed(TEXTS)], "document": ["a", "a", "b", "b"]})
+    chosen = saved.filter(lambda row: row["document"] == "b").select([1, 0])
+    chosen.save_to_disk(tmp_path / "one", num_shards=2)
+    assert texts(tmp_path / "one") == TEXTS[:2]
+    assert "found: text, document" in problem(tmp_path / "one", group_column="author")
+    DatasetDict(train=saved, test=chosen).save_to_disk(tmp_path / "all")
+    with pytest.raises(InputError, match=r"all holds the splits of a dataset: test, train; name"):
+        rows(tmp_path / "all")
+    assert texts(tmp_path / "all" / "test") == TEXTS[:2]
 
 
 @pytest.mark.parametrize(
