@@ -14,6 +14,12 @@ from raymia.records.texts import NOT_UNICODE, is_unicode, why_no_text
 from raymia.spec import RecordFormat
 from raymia.util.hashing import digest_bytes
 
+LOSS_MASKS = ("loss_mask", "completion_mask", "assistant_masks")
+"""Columns of tokens that are 0 where no loss was; the latter two are TRL's. They become labels."""
+OTHER_MASKS = frozenset({"attention_mask", "special_tokens_mask"})
+"""Columns of tokens that end as masks of losses do, and are none."""
+PACKED = ("seq_lengths", "position_ids")
+"""Columns of tokens by which rows are known that hold several records."""
 COLUMNS: Mapping[RecordFormat, tuple[str, ...]] = {
     "chat": ("messages",),
     "completion": ("prompt", "completion"),
@@ -25,7 +31,7 @@ COLUMNS: Mapping[RecordFormat, tuple[str, ...]] = {
 OPTIONAL: Mapping[RecordFormat, tuple[str, ...]] = {
     "chat": ("tools",),
     "completion": ("tools",),
-    "tokens": ("labels",),
+    "tokens": ("labels", *LOSS_MASKS, *PACKED),
     "preference": ("prompt", "tools"),
     "unpaired": ("tools",),
 }
@@ -65,7 +71,7 @@ def canonical(kind: RecordFormat, row: Mapping[str, Any]) -> tuple[dict[str, Any
             continue
         if name == "tools":
             value, reason = _tools(value)
-        elif name in ("input_ids", "labels"):
+        elif name in ("input_ids", "labels", *LOSS_MASKS, *PACKED):
             value, reason = _numbers(value, name)
         elif name == "label":
             value, reason = _flag(value)
@@ -77,7 +83,19 @@ def canonical(kind: RecordFormat, row: Mapping[str, Any]) -> tuple[dict[str, Any
             return {}, reason
         if value is not None:
             content[name] = value
-    return content, _disagrees(kind, content)
+    reason = _disagrees(kind, content)
+    return (_labelled(content) if kind == "tokens" and reason is None else content), reason
+
+
+def _labelled(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Tokens and their labels, which masks change."""
+    ids = content["input_ids"]
+    masks = [content[name] for name in LOSS_MASKS if name in content]
+    if not masks:
+        return {name: content[name] for name in ("input_ids", "labels") if name in content}
+    given = zip(content.get("labels", ids), *masks, strict=True)
+    labels = [label if all(carried) else NOT_TRAINED for label, *carried in given]
+    return {"input_ids": ids, "labels": labels}
 
 
 def payload_of(content: Mapping[str, Any]) -> str:
@@ -131,9 +149,18 @@ def _messages(value: Any, name: str) -> tuple[list[dict[str, Any]], str | None]:
             return [], f"message {number} of {name} has no role"
         if "content" not in one and not {"tool_calls", "thinking", "reasoning_content"} & {*one}:
             return [], f"message {number} of {name} has no content"
+        if (kind := _other_than_text(one.get("content"))) is not None:
+            return [], f"message {number} of {name} holds a part of the type {kind!r}, not text"
         found.append(one)
     text = json.dumps(found, ensure_ascii=False)
     return found, None if is_unicode(text) else NOT_UNICODE
+
+
+def _other_than_text(content: Any) -> str | None:
+    """The type of a part of a message that is no text, such as an image."""
+    parts = content if isinstance(content, list) else []
+    kinds = (part.get("type", "text") for part in parts if isinstance(part, Mapping))
+    return next((str(kind) for kind in kinds if kind != "text"), None)
 
 
 def _as_chat(key: str) -> str:
@@ -155,11 +182,12 @@ def _numbers(value: Any, name: str) -> tuple[list[int], str | None]:
     if not isinstance(value, Sequence) or isinstance(value, str):
         came = "null" if value is None else type(value).__name__
         return [], f"{name} should be a list of whole numbers, but is {came}"
-    if not all(isinstance(number, int) and not isinstance(number, bool) for number in value):
+    flags = name in LOSS_MASKS
+    if not all(isinstance(one, int) and (flags or not isinstance(one, bool)) for one in value):
         return [], f"{name} should be a list of whole numbers"
     if not value:
         return [], f"{name} is empty"
-    return list(value), None
+    return list(map(int, value)), None
 
 
 def _flag(value: Any) -> tuple[bool, str | None]:
@@ -168,16 +196,34 @@ def _flag(value: Any) -> tuple[bool, str | None]:
     return False, "label should be true or false"
 
 
+def _unlike_tokens(content: Mapping[str, Any]) -> str | None:
+    """Why a row of tokens cannot be used; None where it can."""
+    ids = content["input_ids"]
+    for name in ("labels", *LOSS_MASKS):
+        if len(content.get(name, ids)) != len(ids):
+            return (
+                f"{name} of another length than input_ids; came: {len(content[name])}, {len(ids)}"
+            )
+    for name in LOSS_MASKS:
+        if not {*content.get(name, ())} <= {0, 1}:
+            return f"{name} should hold 0 and 1 alone"
+    if len(content.get("seq_lengths", ())) > 1 or 0 in content.get("position_ids", ())[1:]:
+        return "a packed row of several records; give the records as they were before"
+    labels = _labelled(content).get("labels")
+    if labels is None:
+        return None
+    if any(label not in (NOT_TRAINED, token) for label, token in zip(labels, ids, strict=True)):
+        return f"labels that are neither {NOT_TRAINED} nor the token itself"
+    if all(label == NOT_TRAINED for label in labels[1:]):
+        masked = " or masked" if {*LOSS_MASKS} & {*content} else ""
+        return f"every label is {NOT_TRAINED}{masked}, so no token was trained on"
+    return None
+
+
 def _disagrees(kind: RecordFormat, content: Mapping[str, Any]) -> str | None:
     """Why the parts of a record do not go together; None where they do."""
-    if kind == "tokens" and "labels" in content:
-        ids, labels = content["input_ids"], content["labels"]
-        if len(ids) != len(labels):
-            return f"labels of another length than input_ids; came: {len(labels)}, {len(ids)}"
-        if all(label == NOT_TRAINED for label in labels[1:]):
-            return f"every label is {NOT_TRAINED}, so no token was trained on"
-        if any(label not in (NOT_TRAINED, token) for label, token in zip(labels, ids, strict=True)):
-            return f"labels that are neither {NOT_TRAINED} nor the token itself"
+    if kind == "tokens":
+        return _unlike_tokens(content)
     parts = [content[n] for n in ("prompt", "completion", "chosen", "rejected") if n in content]
     if len({isinstance(part, str) for part in parts}) > 1:
         return "some parts are texts and others messages; give all of them as one or the other"

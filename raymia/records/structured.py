@@ -14,7 +14,9 @@ from raymia.records.base import (
 )
 from raymia.records.conversations import (
     COLUMNS,
+    LOSS_MASKS,
     OPTIONAL,
+    OTHER_MASKS,
     SHARE_GPT,
     canonical,
     content_id,
@@ -114,6 +116,13 @@ def _wanted(path: str, kind: RecordFormat, group_column: str | None) -> dict[str
         raise InputError(
             f"{path}: records of the format {kind} are nested, which no such file holds; save them "
             "as JSONL or Parquet"
+        )
+    masks = [name for name in found if name.endswith(("mask", "masks"))]
+    unknown = sorted({*masks} - {*LOSS_MASKS} - OTHER_MASKS)
+    if kind == "tokens" and unknown:
+        raise InputError(
+            f"{path}: {_listed(unknown)} may say which tokens carried a loss, and is not known; "
+            "call it loss_mask if it is 0 where none did, or leave it out"
         )
     names: Sequence[str] = (*COLUMNS[kind], *(n for n in OPTIONAL[kind] if n in found))
     wanted: dict[str, str | None] = {name: renamed.get(name, name) for name in names}

@@ -18,6 +18,12 @@ from raymia.util.errors import InputError
 TALK = chat("What is a heron?", "A bird that wades.")
 
 
+PICTURE = {
+    "role": "user",
+    "content": [{"type": "text", "text": "what is this?"}, {"type": "image", "image": "a.png"}],
+}
+
+
 def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
@@ -147,12 +153,41 @@ def test_one_chat_that_is_member_and_non_member_is_set_aside(tmp_path):
         ("tokens", {"input_ids": [1, 2], "labels": [-100, -100]}, "every label is -100"),
         ("tokens", {"input_ids": [1, 2], "labels": [1, 7]}, "neither -100 nor the token"),
         ("tokens", {"input_ids": "12"}, "should be a list of whole numbers"),
+        ("tokens", {"input_ids": [1, 2], "loss_mask": [1]}, "loss_mask of another length"),
+        ("tokens", {"input_ids": [1, 2], "loss_mask": [1, 0.5]}, "a list of whole numbers"),
+        ("tokens", {"input_ids": [1, 2], "loss_mask": [1, 2]}, "should hold 0 and 1 alone"),
+        ("tokens", {"input_ids": [1, 2], "completion_mask": [1, 0]}, "every label is -100 or mas"),
+        ("tokens", {"input_ids": [1, 2, 3], "seq_lengths": [1, 2]}, "a packed row of several"),
+        ("tokens", {"input_ids": [1, 2, 3], "position_ids": [0, 1, 0]}, "a packed row of several"),
+        ("chat", {"messages": [PICTURE]}, "message 1 of messages holds a part of the type 'image'"),
         ("preference", {"chosen": "a", "rejected": "a"}, "are the same"),
         ("unpaired", {"prompt": "a", "completion": "b", "label": "yes"}, "true or false"),
     ],
 )
 def test_a_record_that_cannot_be_used_is_set_aside_with_the_reason(kind, row, reason):
     assert reason in (canonical(kind, row)[1] or "")
+
+
+@pytest.mark.parametrize(
+    ("masks", "labels"),
+    [
+        ({}, None),
+        ({"attention_mask": [1, 1, 1, 1], "seq_lengths": [4], "position_ids": [0, 1, 2, 3]}, None),
+        ({"assistant_masks": [0, 1, 1, 0]}, [-100, 6, 7, -100]),
+        ({"completion_mask": [False, False, True, True]}, [-100, -100, 7, 8]),
+        ({"loss_mask": [1, 1, 0, 1], "labels": [-100, 6, 7, 8]}, [-100, 6, -100, 8]),
+        ({"completion_mask": [0, 1, 1, 1], "assistant_masks": [1, 1, 0, 1]}, [-100, 6, -100, 8]),
+    ],
+)
+def test_masks_of_tokens_become_labels(tmp_path, masks, labels):
+    (payload,) = read(tmp_path, [{"input_ids": [5, 6, 7, 8], **masks}]).table["payload"].to_pylist()
+    said = {} if labels is None else {"labels": labels}
+    assert content_of(payload) == {"input_ids": [5, 6, 7, 8], **said}
+
+
+def test_a_mask_of_which_nobody_knows_what_it_says_is_refused(tmp_path):
+    with pytest.raises(InputError, match="'prompt_mask' may say which tokens carried a loss"):
+        read(tmp_path, [{"input_ids": [5, 6], "prompt_mask": [1, 0]}])
 
 
 def test_a_conversation_needs_a_file_that_can_hold_one(tmp_path):
