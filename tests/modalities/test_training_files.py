@@ -69,6 +69,21 @@ def test_a_template_that_a_file_names_lies_beside_it(tmp_path):
     ("content", "name", "reason"),
     [
         ({**AXOLOTL, "chat_template": "chatml"}, "c.yaml", "axolotl's own template 'chatml'"),
+        (
+            {**AXOLOTL, "datasets": [{"message_field_training": "train"}]},
+            "c.yaml",
+            "message_field_training chooses tokens that no `loss_on` names",
+        ),
+        (
+            {**AXOLOTL, "datasets": [{"train_on_eos": "last"}]},
+            "c.yaml",
+            "train_on_eos chooses tokens",
+        ),
+        (
+            {**AXOLOTL, "datasets": [{"type": "chat_template"}, {"type": "completion"}]},
+            "c.yaml",
+            "its 2 datasets are not read alike",
+        ),
         ({**AXOLOTL, "datasets": [{"roles_to_train": ["user"]}]}, "c.yaml", "roles_to_train is"),
         ({"learning": 1}, "c.yaml", "has none of the keys.*found: learning"),
         ([1], "c.json", "should be a mapping"),

@@ -31,6 +31,8 @@ OF_LLAMA_FACTORY = ("cutoff_len", "train_on_prompt", "mask_history", "neat_packi
 OF_AXOLOTL = ("sequence_len", "train_on_inputs", "sample_packing", "micro_batch_size")
 TRL_MAX_LENGTH = 1024
 LLAMA_FACTORY_CUTOFF = 2048
+AXOLOTL_BY_TURN = ("message_field_training", "message_field_training_detail", "train_on_eot")
+"""By which axolotl's conversations say themselves what carries a loss."""
 OWN_TEMPLATES = ("tokenizer_default", "jinja")
 """What axolotl calls templates that do not come with it."""
 
@@ -117,6 +119,22 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
             f"{where} names axolotl's own template {template!r}; name a file with its Jinja as "
             "`template` beside `config`, as the tokenizer that the training saved has it"
         )
+    told = [key for key in AXOLOTL_BY_TURN if first.get(key)]
+    if kind == "chat" and (told or first.get("train_on_eos", "turn") != "turn"):
+        raise InputError(
+            f"{where}: {' and '.join(told) or 'train_on_eos'} chooses tokens that no `loss_on` "
+            "names; give the records as axolotl prepared them (dataset_prepared_path), which are "
+            "tokens with labels, without `config`"
+        )
+    if (
+        isinstance(sets, list)
+        and sets[1:]
+        and any(_of_loss(one) != _of_loss(first) for one in sets)
+    ):
+        raise InputError(
+            f"{where}: its {len(sets)} datasets are not read alike; audit the records of one of "
+            "them, with a file that names that one alone"
+        )
     roles = first.get("roles_to_train", ["assistant"])
     whole = content.get("train_on_inputs", False) or first.get("type") == "completion"
     if kind == "chat" and not whole and not {*roles} <= {"assistant", "gpt"}:
@@ -135,6 +153,13 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
         "template": _file_beside(content.get("chat_template_jinja"), where),
         "system": content.get("default_system_message"),
     }
+
+
+def _of_loss(dataset: Any) -> list[Any]:
+    """What axolotl says of how the records of one dataset are read."""
+    if not isinstance(dataset, dict):
+        return []
+    return [dataset.get(key) for key in ("type", "chat_template", "roles_to_train", "train_on_eos")]
 
 
 def _llama_factory(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
