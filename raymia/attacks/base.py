@@ -40,6 +40,8 @@ NEEDS: Mapping[str, str] = {
     "corpus": "reads `evidence.corpus`, how often each token occurs in a corpus",
     "judged_answers": "reads `evidence.signs`, whether the scored answer was wanted or not",
     "labels": "is fitted on some records, of which it is told which are members, to judge others",
+    "units": "is fitted on some records to judge others, and reads `evidence.units`, what must not "
+    "be split between the two",
     "other_scores": "reads `evidence.labelled`, the scores of the audit's other attacks, and which "
     "records are members",
     **MODEL_NEEDS,

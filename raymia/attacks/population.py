@@ -51,17 +51,23 @@ class Rmia(Attack):
     def score(self, evidence: TextEvidence) -> Scores:
         records = self._ratios(evidence)
         population = self._ratios(answered(evidence.population))
-        bounds = np.sort(self.gamma * population[~np.isnan(population)])
-        if len(bounds) == 0:
-            return np.full(len(records), np.nan)
-        shares = np.searchsorted(bounds, records, side="left") / len(bounds)
-        return np.where(np.isnan(records), np.nan, shares)
+        return dominated_share(records, population, self.gamma)
 
     def _ratios(self, evidence: TextEvidence) -> Scores:
         target = np.exp(evidence.target.tokens.mean())
         reference = np.exp(answered(evidence.reference).tokens.mean())
         ratios: Scores = target / (((1 + self.a) * reference + 1 - self.a) / 2)
         return ratios
+
+
+def dominated_share(records: Scores, population: Scores, gamma: float) -> Scores:
+    """Which share of the population's ratios is more than gamma times smaller, [records]; NaN where
+    a record has no ratio, or nothing of the population has one."""
+    bounds = np.sort(gamma * population[~np.isnan(population)])
+    if len(bounds) == 0:
+        return np.full(len(records), np.nan)
+    shares = np.searchsorted(bounds, records, side="left") / len(bounds)
+    return np.where(np.isnan(records), np.nan, shares)
 
 
 @register

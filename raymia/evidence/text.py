@@ -187,6 +187,7 @@ class TextEvidence:
         population; tokens only.
     corpus : token frequencies, for attacks that use a corpus.
     labelled : scores and labels, for attacks that combine.
+    units : [records], the record's group, or its id where it has none, for attacks that are fitted.
     signs : 1 for an answer that was wanted, -1 for one that was not, [records]; None where records
         do not say it.
     """
@@ -198,6 +199,7 @@ class TextEvidence:
     population: TextEvidence | None = None
     corpus: TokenCounts | None = None
     labelled: LabelledScores | None = None
+    units: Sequence[str] | None = None
     signs: Floats | None = None
 
 

@@ -74,6 +74,11 @@ class Inputs:
         """The same with some of the targets, in another order."""
         return replace(self, targets={name: self.targets[name] for name in targets})
 
+    def without_reference(self, target: str, reference: str, why: str) -> Inputs:
+        """The same without the attacks on a target that run with a reference."""
+        own = {(target, a.label): why for a in self.attacks_on(target) if a.reference == reference}
+        return replace(self, left_out={**self.left_out, **own})
+
     def attacks_on(self, target: str) -> list[NamedAttack]:
         """The attacks that are run on a target."""
         return [a for a in self.attacks if (target, a.label) not in self.left_out]

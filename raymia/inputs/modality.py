@@ -205,9 +205,14 @@ class Modality(Portable, ABC):
         raise InputError(f"only texts are shown in the terminal, and these are {self.section.what}")
 
     def facts_of_made(
-        self, inputs: Inputs, store: EvidenceStore, recipe: Recipe
+        self, inputs: Inputs, store: EvidenceStore, recipe: Recipe, facts: Mapping[str, Any]
     ) -> Mapping[str, float]:
-        """What a reader of the report should know of what a target generated for a reference."""
+        """What a reader of the report should know of what a target generated for a reference.
+
+        Parameters
+        ----------
+        facts : what its training said.
+        """
         return {}
 
     def neighbor_qualities(

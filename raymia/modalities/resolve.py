@@ -11,10 +11,12 @@ from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.checkpoints import expand_targets
 from raymia.inputs.modality import modality_of
 from raymia.inputs.shadow_folders import expand_shadows
+from raymia.results.deletions import retrained
 from raymia.spec import AuditSpec, TargetSpec
 from raymia.spec.conditions import check_conditions, parse_conditions
 from raymia.storage.files import check_can_open, check_can_write
 from raymia.util.errors import InputError
+from raymia.util.listing import listed
 
 UNFAIR = 1e-6
 """Counts that a fair coin gives less often were not given by one."""
@@ -42,6 +44,7 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
     _check_gate(inputs)
     _check_coins(inputs)
     _check_claims(inputs)
+    _check_deletions(inputs)
     return replace(inputs, written=written)
 
 
@@ -71,6 +74,19 @@ def _check_claims(inputs: Inputs) -> None:
     ]
     if problems:
         raise InputError(problems)
+
+
+def _check_deletions(inputs: Inputs) -> None:
+    """Refuse models that were trained again without the members of none."""
+    names = listed([*inputs.targets])
+    wrong = [
+        f"targets: without_members_of of {after!r} is {before!r}, and should be the name of "
+        f"another target of the audit; there are: {names}"
+        for after, before in retrained(inputs.spec).items()
+        if before == after or before not in inputs.targets
+    ]
+    if wrong:
+        raise InputError(wrong)
 
 
 def _check_coins(inputs: Inputs) -> None:

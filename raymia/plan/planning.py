@@ -89,6 +89,18 @@ class AuditPlan(Sequence[TargetPlan]):
         planner = replace(self._planner, inputs=self.inputs.without(targets))
         return AuditPlan(planner, tuple(p for p in self._alone if p.name not in targets))
 
+    def without_reference(self, target: str, reference: str, why: str) -> AuditPlan:
+        """The same without the attacks on a target that run with a reference.
+
+        Parameters
+        ----------
+        why : it cannot be made.
+        """
+        inputs = self.inputs.without_reference(target, reference, why)
+        planner = replace(self._planner, inputs=inputs)
+        alone = (planner.target(p.name) if p.name == target else p for p in self._alone)
+        return AuditPlan(planner, tuple(alone))
+
     def with_made_references(self) -> AuditPlan:
         """The same with the references that have been made since; what they were asked is looked
         up, and nothing else."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from raymia.models.memory import bytes_of_tokens, bytes_of_weights, transformer_width
 from raymia.models.source import read_json
-from raymia.prepare.train_target import TargetTraining, steps_per_epoch
+from raymia.prepare.train_target import TargetTraining
 from raymia.prepare.tuning import Counted
 from raymia.spec import CostsSpec
 from raymia.util.once import Once
@@ -67,7 +67,7 @@ def estimate_training(
     shadows : that are trained as well.
     costs : prices, of which one may be this machine's.
     """
-    per_epoch = steps_per_epoch(plan.trainer, len(plan.members))
+    per_epoch = plan.steps_per_epoch
     if counted.trained is None or counted.all is None:
         return TrainingEstimate(plan.steps, per_epoch, None, None)
     # A step takes as many records in a shadow as in the target.
@@ -99,7 +99,7 @@ def _memory(plan: TargetTraining, trained: int, tokens: int) -> int:
     weights = bytes_of_weights([folder], "float32", quantization, Once())
     config = read_json(folder / "config.json")
     layers = int(next((config[name] for name in LAYERS if name in config), 1))
-    batch = plan.trainer.per_device_train_batch_size * max(1, tokens // len(plan.members))
+    batch = plan.trainer.per_device_train_batch_size * max(1, tokens // plan.rows)
     live = layers * bytes_of_tokens(batch, transformer_width(folder), "float32")
     logits = 3 * 4 * batch * plan.base.facts.vocabulary
     return weights + 4 * ADAM * trained + live + logits

@@ -61,7 +61,7 @@ class OwnRecipe:
 
     def key_parts(self) -> Mapping[str, Any]:
         """Everything that a reference is a function of."""
-        return {"method": self.method.model_dump(), "trainer": self.trainer.model_dump()}
+        return {"method": self.method.model_dump(), "trainer": self.trainer.key_parts()}
 
     def describe(self) -> str:
         """In words, for the plan."""
@@ -98,21 +98,29 @@ class OwnRecipe:
         from raymia.models.causal.training import Training
         from raymia.models.tokenizers import tokenizer_of
         from raymia.prepare.fine_tune import HELD_OUT_SHARE
+        from raymia.prepare.packing import filled
         from raymia.prepare.text_split import Record
         from raymia.prepare.train_target import TargetTraining, step_size
 
         training = training or Training("text", "all", eos=True)
         read = TrainedReader(tokenizer_of(base), training).read(payloads)
-        payloads = [one for one, as_read in zip(payloads, read, strict=True) if not as_read.error]
-        order = generator(seed, "held out").permutation(len(payloads)).tolist()
-        held_out = {*order[: max(1, int(HELD_OUT_SHARE * len(payloads)))]}
-        records = [Record(f"{number:09}", payload) for number, payload in enumerate(payloads)]
+        usable = [(one, as_read) for one, as_read in zip(payloads, read, strict=True)
+                  if not as_read.error]  # fmt: skip
+        order = generator(seed, "held out").permutation(len(usable)).tolist()
+        held_out = {*order[: max(1, int(HELD_OUT_SHARE * len(usable)))]}
+        records = [Record(f"{number:09}", payload) for number, (payload, _) in enumerate(usable)]
         members = tuple(one for n, one in enumerate(records) if n not in held_out)
-        if len(members) < step_size(self.trainer):
+        packing = None
+        if self.trainer.packing:
+            lengths = [len(read.ids) for n, (_, read) in enumerate(usable) if n not in held_out]
+            packing = filled(lengths, training.max_length or max(lengths, default=0))
+        rows = len(members if packing is None else packing)
+        if rows < step_size(self.trainer):
+            packed = "" if packing is None else f", packed into {rows:,} rows,"
             raise InputError(
-                f"self-prompting: {len(members):,} texts are fewer than one step of the target's "
-                f"own training takes ({step_size(self.trainer):,}); give more `texts`, or say "
-                "`fine_tune`"
+                f"self-prompting: {len(members):,} texts{packed} are fewer than one step of the "
+                f"target's own training takes ({step_size(self.trainer):,}); give more `texts`, or "
+                "say `fine_tune`"
             )
         return TargetTraining(
             base=base,
@@ -124,6 +132,7 @@ class OwnRecipe:
             seed=seed,
             out=out,
             run=run,
+            packing=packing,
         )
 
 

@@ -27,6 +27,7 @@ from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import architecture
 from raymia.prepare.fine_tune import fine_tune
 from raymia.prepare.own_recipe import OwnRecipe, train_alike
+from raymia.prepare.quality import perplexities
 from raymia.prepare.recipe import Report
 from raymia.prepare.train_target import step_size, total_steps
 from raymia.prepare.trainer import Progress
@@ -34,7 +35,7 @@ from raymia.prepare.written_records import beginning_of_text, write_records
 from raymia.spec import PoolSpec, SelfPromptReference
 from raymia.storage.scratch import scratch
 from raymia.util.draws import stream_key
-from raymia.util.errors import InputError
+from raymia.util.errors import InputError, NothingWrittenError
 from raymia.util.hashing import digest
 
 VERSION = 2
@@ -106,9 +107,16 @@ class SelfPromptRecipe:
     @property
     def steps(self) -> int:
         if self.own is not None:
-            return total_steps(self.own.trainer, self.spec.texts)
+            return total_steps(self.own.trainer, self._rows(self.own))
         per_epoch = math.ceil(self.spec.texts / self.spec.fine_tune.batch_size)
         return math.ceil(per_epoch * self.spec.fine_tune.epochs)
+
+    def _rows(self, own: OwnRecipe) -> int:
+        """Of the training, about, as if no text ended early."""
+        training = self.target.training
+        if not own.trainer.packing or training is None or training.max_length is None:
+            return self.spec.texts
+        return math.ceil(self.spec.texts / max(1, training.max_length // self.spec.max_tokens))
 
     def rate_parts(self) -> tuple[list[Any], list[Any]]:
         spec = self.spec
@@ -137,9 +145,13 @@ class SelfPromptRecipe:
     def finished(self, folder: Path | None) -> CausalCheckpoint:
         if folder is None:
             return replace(self.base, fingerprint=f"to be made: {self.key}")
+        return self.trained(folder).with_fingerprint()
+
+    def trained(self, folder: Path) -> CausalCheckpoint:
+        """The base as it was trained into a folder."""
         if not self._adapts:
-            return replace(self.base, path=str(folder)).with_fingerprint()
-        return replace(self.base, adapter=str(folder)).with_fingerprint()
+            return replace(self.base, path=str(folder))
+        return replace(self.base, adapter=str(folder))
 
 
 def make_reference(
@@ -165,6 +177,7 @@ def make_reference(
         else:
             texts, facts = write_records(target, recipe, training, on_texts)
         facts["writing_seconds"] = round(time.monotonic() - started, 3)
+        facts |= perplexities(target, recipe, "target_")
         del target
         _commit_texts(recipe, store, texts, facts)
     with store.workplace(recipe.key) as out:
@@ -184,6 +197,10 @@ def make_reference(
                 trust_remote_code=recipe.base.trust_remote_code,
                 training=training,
             )
+        for whose, checkpoint in (("base_", recipe.base), ("", recipe.trained(out))):
+            model = load_causal_lm(checkpoint, batch_tokens=batch_tokens)
+            facts |= perplexities(model, recipe, whose)
+            del model
         written = store.prepared_facts(recipe.material_key) or {}
         (out / PREPARED_MARKER).write_text(json.dumps({**written, **facts}, indent=2) + "\n")
         store.commit_prepared(recipe.key, out)
@@ -248,7 +265,7 @@ def write_texts(
     texts = run_batched([length] * spec.texts, run, budget=length * spec.generation_batch)
     usable = [text for text in texts if text.strip()]
     if len(usable) < 2:
-        raise InputError(
+        raise NothingWrittenError(
             f"self-prompting: the target wrote {len(usable)} usable texts out of {len(texts)}; "
             "look at the checkpoint, or at the prompts"
         )

@@ -17,6 +17,7 @@ from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.training import Training
 from raymia.prepare.fine_tune import MAX_MEASURED, mean_loss
+from raymia.prepare.packing import Packed, check_packing
 from raymia.prepare.preferences import Preferences
 from raymia.prepare.private import Privacy
 from raymia.prepare.private_trainer import check_private, private_trainer
@@ -58,6 +59,7 @@ class TargetTraining:
     run : hash of all the rest, by content.
     privacy : of a private training.
     beta : of a training on preferences by DPO.
+    packing : which members stand in each row, by number; None where each has a row of its own.
     """
 
     base: CausalCheckpoint
@@ -71,11 +73,21 @@ class TargetTraining:
     run: str
     privacy: Privacy | None = None
     beta: float | None = None
+    packing: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def rows(self) -> int:
+        """That are trained on in one pass over the members."""
+        return len(self.members if self.packing is None else self.packing)
 
     @property
     def steps(self) -> int:
         """Steps of the optimizer, unless it is stopped early."""
-        return total_steps(self.trainer, len(self.members))
+        return total_steps(self.trainer, self.rows)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.trainer, self.rows)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -83,7 +95,7 @@ class TargetTraining:
         own = self.trainer.model_dump(
             exclude={
                 "warmup_ratio", "warmup_steps", "max_steps", "save_strategy", "save_steps",
-                "early_stopping_patience", "early_stopping_threshold",
+                "early_stopping_patience", "early_stopping_threshold", "packing",
             }
         )  # fmt: skip
         # A number below one is a share of the steps to transformers.
@@ -96,21 +108,21 @@ class TargetTraining:
         return own
 
 
-def total_steps(trainer: TrainerSpec, members: int) -> int:
-    """Steps of the optimizer for a number of members."""
+def total_steps(trainer: TrainerSpec, rows: int) -> int:
+    """Steps of the optimizer for a number of rows."""
     if trainer.max_steps is not None:
         return trainer.max_steps
-    return math.ceil(trainer.num_train_epochs * steps_per_epoch(trainer, members))
+    return math.ceil(trainer.num_train_epochs * steps_per_epoch(trainer, rows))
 
 
 def step_size(trainer: TrainerSpec) -> int:
-    """Records of one step of the optimizer."""
+    """Rows of one step of the optimizer: records, where each has a row of its own."""
     return trainer.per_device_train_batch_size * trainer.gradient_accumulation_steps
 
 
-def steps_per_epoch(trainer: TrainerSpec, members: int) -> int:
-    """Steps of the optimizer for one pass over the members; the last may have fewer records."""
-    batches = math.ceil(members / trainer.per_device_train_batch_size)
+def steps_per_epoch(trainer: TrainerSpec, rows: int) -> int:
+    """Steps of the optimizer for one pass over the rows; the last may have fewer."""
+    batches = math.ceil(rows / trainer.per_device_train_batch_size)
     return math.ceil(batches / trainer.gradient_accumulation_steps)
 
 
@@ -134,6 +146,9 @@ def train_target(plan: TargetTraining, progress: Progress) -> tuple[list[Facts],
     model = load_to_train(plan.base, plan.method, plan.seed)
     rows: Rows = encode(plan.members, tokenizer, plan.training)
     check_passes(model, plan.method, rows[0])
+    if plan.packing is not None:
+        check_packing(model, rows)
+        rows = Packed(rows, plan.packing)
     other: dict[str, Any] = {}
     measure = _likelihood(plan, model, tokenizer)
     if plan.privacy is not None:
@@ -240,8 +255,8 @@ class Checkpoints:
 
     def _is_due(self, step: int) -> bool:
         trainer = self._plan.trainer
-        per_epoch = steps_per_epoch(trainer, len(self._plan.members))
-        every = {"epoch": per_epoch, "steps": trainer.save_steps, "no": None}[trainer.save_strategy]
+        epoch = self._plan.steps_per_epoch
+        every = {"epoch": epoch, "steps": trainer.save_steps, "no": None}[trainer.save_strategy]
         return step >= self._plan.steps or (every is not None and step % every == 0)
 
     def _spent(self, step: int) -> Facts:
@@ -268,7 +283,7 @@ class Checkpoints:
             facts = {
                 "folder": f"{CHECKPOINT}{step}",
                 "step": step,
-                "epoch": round(step / steps_per_epoch(plan.trainer, len(plan.members)), 6),
+                "epoch": round(step / plan.steps_per_epoch, 6),
                 "train_loss": _number(own),
                 "held_out_loss": _number(held_out),
                 **self._spent(step),

@@ -162,20 +162,31 @@ def training_row(record: Rendered, max_tokens: int | None = None) -> dict[str, l
     return {"input_ids": ids, "labels": labels}
 
 
-def pad_batch(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, torch.Tensor]:
-    """Pad on the right; padding has no attention and no label, whatever its token."""
+def pad_batch(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Any]:
+    """Pad on the right; padding has no attention and no label, whatever its token.
+
+    Rows of several records have positions instead of a mask, by which transformers keeps attention
+    within each; padding is behind all of them, and so no one sees it.
+    """
     width = max((len(row["input_ids"]) for row in rows), default=1)
     ids = [row["input_ids"] for row in rows]
     labels = [row.get("labels", row["input_ids"]) for row in rows]
+    other: dict[str, Any] = {}
     padded = {
         "input_ids": [t + [0] * (width - len(t)) for t in ids],
-        "attention_mask": [[1] * len(t) + [0] * (width - len(t)) for t in ids],
         "labels": [t + [NOT_TRAINED] * (width - len(t)) for t in labels],
     }
-    return {
+    if any("position_ids" in row for row in rows):
+        places = [row["position_ids"] for row in rows]
+        padded["position_ids"] = [t + [0] * (width - len(t)) for t in places]
+        other["use_cache"] = False  # with a cache transformers does not look at the positions
+    else:
+        padded["attention_mask"] = [[1] * len(t) + [0] * (width - len(t)) for t in ids]
+    tensors = {
         name: torch.tensor(table, dtype=torch.long).reshape(len(rows), width)
         for name, table in padded.items()
     }
+    return {**tensors, **other}
 
 
 def quiet() -> None:

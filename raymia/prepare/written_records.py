@@ -14,7 +14,7 @@ from raymia.models.causal.training import Training
 from raymia.prepare.trainer import Progress
 from raymia.spec import SelfPromptReference
 from raymia.util.draws import stream_key
-from raymia.util.errors import InputError
+from raymia.util.errors import InputError, NothingWrittenError
 
 if TYPE_CHECKING:
     from raymia.prepare.self_prompt import SelfPromptRecipe
@@ -68,7 +68,7 @@ def write_records(
     ]
     written = [record for record in records if record is not None]
     if len(written) < 2:
-        raise InputError(
+        raise NothingWrittenError(
             f"self-prompting: the target wrote {len(written)} usable answers out of "
             f"{len(records)}; look at the checkpoint, or at the prompts"
         )

@@ -31,6 +31,7 @@ from raymia.report.sections import (
 from raymia.report.texts import target_texts
 from raymia.results import wording
 from raymia.results.curves import SHOWN_AT_FIRST, AttackCurves
+from raymia.results.deletions import deletion_lines
 from raymia.results.gate import gate_line, is_open
 from raymia.results.privacy import broken, claim_lines
 from raymia.results.ranking import by_groups, few_allowed
@@ -68,7 +69,7 @@ def render(result: RunResult, curves: Sequence[AttackCurves], sweep: str | None 
     context: dict[str, Any] = {
         "run": result,
         "broken_claims": broken(result.privacy),
-        "claim_lines": claim_lines(result.privacy),
+        "claim_lines": [*claim_lines(result.privacy), *deletion_lines(result.deletions)],
         "gate_line": gate_line(result),
         "gate_rows": gate_rows(result.gate),
         "below_chance": wording.BELOW_CHANCE,

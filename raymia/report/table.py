@@ -10,6 +10,7 @@ from raymia.metrics.summary import AttackMetrics, Estimate
 from raymia.report.alike import gate_rows
 from raymia.report.listing import GAP, Listing
 from raymia.results import wording
+from raymia.results.deletions import deletion_lines
 from raymia.results.privacy import broken, claim_lines
 from raymia.results.ranking import TargetRanking, by_groups, estimate_at, few_allowed, rank
 from raymia.results.result import RunResult
@@ -35,7 +36,7 @@ def metrics_table(result: RunResult, width: int = 100) -> Group:
     """
     blocks: list[RenderableType] = [Text(line, style="bold red") for line in broken(result.privacy)]
     blocks.append(Text(verdict_of(result).sentence, style="bold"))
-    blocks += map(Text, claim_lines(result.privacy))
+    blocks += map(Text, [*claim_lines(result.privacy), *deletion_lines(result.deletions)])
     blocks.append("")
     for ranking in [*rank(result.metrics), *by_groups(result)]:
         blocks.append(_heading(ranking))

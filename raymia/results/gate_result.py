@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from raymia.metrics.summary import Result
+from raymia.metrics.summary import Comparison, Estimate, Result
 
 GateStatus = Literal["passed", "failed", "undecided", "not_evaluated"]
 
@@ -21,6 +21,20 @@ class GateOutcome(Result):
         "within; undecided: neither; not_evaluated: nothing was measured that could show either"
     )
     reason: str = Field(description="with the figures it rests on, for a person to read")
+
+
+class Deletion(Result):
+    """A model that was trained again without the members, beside the one that was trained on them,
+    by the attack that leads there."""
+
+    target: str = Field(description="name of the checkpoint that was trained again")
+    before: str = Field(description="name of the checkpoint that was trained on the members")
+    attack: str = Field(description="the attack that leads on that one")
+    n_removed: int = Field(ge=0, description="members that both scored")
+    n_non_members: int = Field(ge=0, description="non-members that both scored")
+    auc_before: Estimate = Field(description="of members against non-members, before")
+    auc_after: Estimate = Field(description="the same after; 0.5 says that they are alike")
+    difference: Comparison = Field(description="of the two, on the records that both scored")
 
 
 class PrivacyClaim(Result):

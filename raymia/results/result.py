@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import CandidateClaims, Comparison, Metrics, Result
 from raymia.results.extraction import Extraction
-from raymia.results.gate_result import GateOutcome, PrivacyClaim
+from raymia.results.gate_result import Deletion, GateOutcome, PrivacyClaim
 from raymia.results.image_result import ImageExample, MeanFluctuation, PerturbationChoice
 from raymia.results.text_result import TextExample
 from raymia.results.verdict_result import Verdict
@@ -223,6 +223,9 @@ class RunResult(Result):
     )
     failed: list[FailedTarget] = Field(
         default=[], description="checkpoints that failed; they have no scores, or empty ones"
+    )
+    deletions: list[Deletion] = Field(
+        default=[], description="models that were trained again without the members"
     )
     privacy: list[PrivacyClaim] = Field(
         default=[], description="what trainings claim of epsilon, and what the audit shows of it"

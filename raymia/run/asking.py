@@ -13,7 +13,7 @@ from raymia.engine.board import Board, Line, OnLines
 from raymia.evidence.store import EvidenceStore
 from raymia.plan.planning import AuditPlan, failed_with
 from raymia.storage.files import check_can_write
-from raymia.util.errors import RaymiaError
+from raymia.util.errors import NothingWrittenError, RaymiaError
 from raymia.util.hashing import digest
 
 
@@ -34,7 +34,12 @@ class Asked:
 
 
 def ask(
-    plan: AuditPlan, store: EvidenceStore, start: Start, on_lines: OnLines | None = None
+    plan: AuditPlan,
+    store: EvidenceStore,
+    start: Start,
+    on_lines: OnLines | None = None,
+    *,
+    leave_out: bool = False,
 ) -> Asked:
     """Make the references that are missing, then ask what is missing; nothing where nothing is.
 
@@ -43,6 +48,8 @@ def ask(
     Parameters
     ----------
     on_lines : see :func:`raymia.engine.board.drawn`.
+    leave_out : the attacks with a reference that cannot be made, since the target writes nothing,
+        where others are left.
 
     Raises
     ------
@@ -57,7 +64,7 @@ def ask(
     executor = start()
     executor.check(plan)
     with executor.reporting(on_lines) as board:
-        failed = make_references(plan, store, executor, board)
+        plan, failed = make_references(plan, store, executor, board, leave_out=leave_out)
         plan = plan.with_made_references()
         failed |= executor.ask(plan.without(failed), board)
         lines = board.snapshot()
@@ -97,13 +104,14 @@ def in_turn(plan: AuditPlan, store: EvidenceStore, console: Console) -> Iterator
 
 
 def make_references(
-    plan: AuditPlan, store: EvidenceStore, executor: Executor, board: Board
-) -> dict[str, str]:
+    plan: AuditPlan, store: EvidenceStore, executor: Executor, board: Board, *, leave_out: bool
+) -> tuple[AuditPlan, dict[str, str]]:
     """Make the references that are missing.
 
     Returns
     -------
-    The targets of which one could not be made, and why.
+    The plan, without the attacks that were left out, and the targets of which a reference could not
+    be made, with the reason.
 
     Raises
     ------
@@ -119,13 +127,18 @@ def make_references(
             try:
                 executor.make(preparation, target.name, pool, board)
             except RaymiaError as error:
+                if leave_out and isinstance(error, NothingWrittenError):
+                    less = plan.without_reference(target.name, preparation.reference, str(error))
+                    if any(a.attack.asks for a in less.inputs.attacks_on(target.name)):
+                        plan = less
+                        continue
                 if len(plan) == 1:
                     raise
                 store.check()  # a store that is full or gone is no failure of the target
                 failed[target.name] = f"reference {preparation.reference}: {error}"
                 board.fail(target.target.name, failed[target.name])
                 break
-    return failed
+    return plan, failed
 
 
 def _refuse_if_all_failed(plan: AuditPlan, failed: Mapping[str, str]) -> None:

@@ -61,7 +61,7 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
         store = EvidenceStore(spec.store)
         with in_turn(plan_audit(inputs, store), store, console) as plan:
             watch = Watch(log, plan)
-            asked = ask(plan, store, start, watch.look)
+            asked = ask(plan, store, start, watch.look, leave_out=True)
         Rates(store).keep_run(inputs, plan, asked.lines, store)
         result = _score_and_write(plan, asked, store, start, started, lease)
         watch.end(
@@ -75,7 +75,7 @@ def _score_and_write(
     plan: AuditPlan, asked: Asked, store: EvidenceStore, start: Start, started: float, lease: Lease
 ) -> RunResult:
     """Score, measure and write what was asked."""
-    inputs, spec = plan.inputs, plan.inputs.spec
+    inputs, spec = asked.after.inputs, plan.inputs.spec
 
     scored = [target for target in asked.after if target.name not in asked.failed]
     room = spec.store if can_write(spec.store) else spec.output

@@ -20,11 +20,13 @@ from raymia.inputs.base import Inputs
 from raymia.inputs.compatibility import identical_models
 from raymia.plan.stages import PlannedQuestion, Stage, TargetPlan
 from raymia.questions.text import NO_NEIGHBOR
+from raymia.results.deletions import deletions_of
 from raymia.results.disguise import Disguise
 from raymia.results.extraction import Extraction
 from raymia.results.gate import evaluate
 from raymia.results.privacy import claims_of
 from raymia.results.redaction import redact, without_content
+from raymia.results.references import reference_lines
 from raymia.results.result import (
     TRUNCATED,
     AttackCard,
@@ -110,6 +112,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         for _, stage in _stages(run)
         if stage.to_ask and stage.only_for not in run.failed
     ]
+    references = list(_reference_cards(run))
     result = RunResult(
         name=run.inputs.spec.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -131,7 +134,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         dropped=dropped,
         dropped_total=len(dropped),
         stages=list(_stage_counts(run)),
-        references=list(_reference_cards(run)),
+        references=references,
         neighbors=next(iter(qualities.values()), None),
         neighbors_by_name=qualities if qualities.keys() - {""} else {},
         attacks=_attack_cards(run.inputs),
@@ -162,6 +165,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
             *run.inputs.assumed,
             *run.inputs.left_out_lines(),
             *identical_models(run.inputs),
+            *reference_lines(references),
             *reduction.group_notes,
         ],
         audit_yaml=_audit_yaml(run.inputs),
@@ -171,6 +175,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
     decided = {
         "gate": evaluate(parse_conditions(run.inputs.spec.fail_if), result),
         "privacy": claims_of(run.inputs.spec, result),
+        "deletions": deletions_of(run.inputs.spec, result),
     }
     shown = run.inputs.spec.report
     result = without_content(
@@ -253,13 +258,15 @@ def _without_answers(run: Run, dropped: Sequence[Dropped]) -> Iterator[tuple[str
 
 
 def _stages(run: Run) -> Iterator[tuple[Stage, Stage]]:
-    """Each stage before and after the run; stages that targets share come once."""
+    """Each stage before and after the run; stages that targets share come once, and those that
+    were left out on the way not at all."""
     seen: set[str] = set()
     for earlier, later in zip(run.before, run.after, strict=True):
-        for old, new in zip(earlier.stages, later.stages, strict=True):
+        before = {stage.name: stage for stage in earlier.stages}
+        for new in later.stages:
             if new.name not in seen:
                 seen.add(new.name)
-                yield old, new
+                yield before[new.name], new
 
 
 def _stage_counts(run: Run) -> Iterator[StageCount]:
@@ -284,16 +291,18 @@ def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
         recipes = {p.reference: p.recipe for p in plan.preparations}
         for name in plan.references:
             spec = specs[name]
-            facts = run.store.prepared_facts(recipes[name].key) if name in recipes else None
+            recipe = recipes.get(name)
+            facts = None if recipe is None else run.store.prepared_facts(recipe.key)
+            if recipe is not None and facts:
+                own = modality.facts_of_made(run.inputs, run.store, recipe, facts)
+                facts = {**facts, **own}
             base = specs.get(spec.base or "") if isinstance(spec, MadeReference) else spec
             yield ReferenceCard(
                 target=plan.name,
                 name=name,
                 kind=spec.kind,
                 model=base.model if isinstance(base, ModelSpec) else "",
-                facts={**facts, **modality.facts_of_made(run.inputs, run.store, recipes[name])}
-                if facts
-                else {},
+                facts=facts or {},
             )
 
 

@@ -77,10 +77,12 @@ class Known:
         return LabelledScores(published, self.is_member, self.units)
 
 
-def shadows_of(inputs: Inputs, plan: TargetPlan) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    """The shadows that were asked, each with which records it was trained on."""
+def shadows_of(
+    inputs: Inputs, plan: TargetPlan, ids: Sequence[str]
+) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """The shadows that were asked, each with which of some records it was trained on."""
     return [
-        (name, np.array([i in members for i in inputs.records.ids]))
+        (name, np.array([i in members for i in ids], bool))
         for name, members in inputs.shadow_members.items()
         if name in plan.references
     ]

@@ -23,6 +23,7 @@ from raymia.metrics.learning import fold_of
 from raymia.metrics.summary import CandidateClaims, Comparison, Metrics
 from raymia.plan.stages import TargetPlan
 from raymia.results.curves import AttackCurves
+from raymia.results.deletions import retrained
 from raymia.results.scores import SCORES_SCHEMA
 from raymia.scoring.comparisons import questions_of
 from raymia.scoring.evidence import unit_column
@@ -96,7 +97,8 @@ def reduce_audit(
     judged = workers.map("measured attacks", _judge_kept, (judge, parts), pairs)
     metrics = [j.metrics for j in judged if j.metrics is not None]
     combined = {named.label for named in inputs.attacks if "other_scores" in named.attack.needs}
-    questions = [(question,) for question in questions_of(metrics, combined)]
+    asked = questions_of(metrics, combined, retrained(inputs.spec))
+    questions = [(question,) for question in asked]
     compared = workers.map("compared attacks", _compare_kept, (judge, parts), questions)
     return Reduction(
         metrics=metrics,

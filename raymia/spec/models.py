@@ -125,6 +125,11 @@ class TargetSpec(ModelSpec):
         "that it writes the texts of are then fine-tuned as it was; default: of a `manifest` "
         "under `targets`, that",
     )
+    without_members_of: Name | None = Field(
+        default=None,
+        description="name of the target that was trained on the members, where this one was "
+        "trained again without them; the report holds the two beside each other",
+    )
 
 
 GLOB = re.compile(r"[*?\[]")

@@ -95,6 +95,11 @@ class TrainerSpec(Strict):
     gradient_accumulation_steps: int = Field(
         default=1, ge=1, description="such batches for one step of the optimizer"
     )
+    packing: bool = Field(
+        default=False,
+        description="several records in a row of `max_length` tokens, none of which sees another, "
+        "as TRL's `bfd`; rows are what a batch is counted in",
+    )
     weight_decay: float = Field(default=0.0, ge=0, description="of AdamW")
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="of AdamW")
     adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="of AdamW")
@@ -116,6 +121,10 @@ class TrainerSpec(Strict):
     early_stopping_threshold: float = Field(
         default=0.0, ge=0, description="nats per token by which a checkpoint is better"
     )
+
+    def key_parts(self) -> dict[str, Any]:
+        """Everything that a training is a function of."""
+        return self.model_dump(exclude=None if self.packing else {"packing"})
 
     @model_validator(mode="after")
     def _go_together(self) -> TrainerSpec:
@@ -210,8 +219,11 @@ class TargetTrainingSpec(Strict):
     def _fits(self) -> TargetTrainingSpec:
         if self.training.packing not in (None, "none"):
             raise ValueError(
-                "training.packing: each record is trained on in a row of its own; leave it out"
+                "training.packing: each record is trained on in a row of its own; for several in a "
+                "row, none of which sees another, say `trainer: {packing: true}`"
             )
+        if self.trainer.packing:
+            self._fits_packing()
         if self.dp is not None and isinstance(self.method, PrefixMethod | PTuningMethod):
             raise ValueError("dp: virtual tokens are of all records; take another method")
         if self.dpo is not None:
@@ -219,6 +231,19 @@ class TargetTrainingSpec(Strict):
         if self.records.members and self.split != SplitSpec():
             raise ValueError("split: members and held-out records are given; leave it out")
         return self
+
+    def _fits_packing(self) -> None:
+        if isinstance(self.method, PrefixMethod | PTuningMethod):
+            raise ValueError(
+                "trainer.packing: virtual tokens stand before a row, and not before each record of "
+                "it; leave it out, or take another method"
+            )
+        for section in ("dp", "dpo"):
+            if getattr(self, section) is not None:
+                raise ValueError(
+                    f"trainer.packing: with `{section}` each record has a row of its own; leave "
+                    "out one of the two"
+                )
 
     def _fits_preferences(self) -> None:
         if self.dp is not None:

@@ -30,3 +30,7 @@ class InputError(RaymiaError):
         problems = [problems] if isinstance(problems, str) else problems
         self.problems = [sayable(problem) for problem in problems]
         super().__init__("\n".join(self.problems))
+
+
+class NothingWrittenError(InputError):
+    """A target wrote nothing, or next to nothing, that a reference could be made of."""

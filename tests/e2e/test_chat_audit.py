@@ -117,6 +117,8 @@ def test_the_reference_was_made_of_answers_and_says_so(done):
     for fact in ("prompts_begin_with_the_same_tokens", "ended_by_themselves", "mean_tokens"):
         assert fact in facts
     assert 0 <= card.facts["ngrams_shared_with_members"] < 0.5
+    for fact in ("perplexity_on_written_text", "perplexity_on_domain_text", "written_twice"):
+        assert fact in card.facts
 
 
 def test_what_is_assumed_stands_in_the_plan_and_in_the_report(done):

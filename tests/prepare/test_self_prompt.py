@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from importlib import resources
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +15,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.model import CausalLM
 from raymia.prepare import self_prompt
+from raymia.prepare.quality import GENERAL, general_texts, perplexities
 from raymia.prepare.self_prompt import TEXTS_FILE, SelfPromptRecipe, make_reference, write_texts
 from raymia.spec import SelfPromptReference
 from raymia.util.errors import InputError
@@ -281,3 +283,45 @@ def test_without_prompts_the_target_begins_by_itself(base):
     texts, facts = write(base, recipe(prompts=None))
     assert len(texts) == len({*texts}) == 8
     assert facts["prompts"] == 1
+
+
+# --------------------------------------------------------------------------- quality
+
+
+def test_the_sheet_has_perplexities_where_no_member_is(tmp_path):
+    """Of the reference, of its base and of the target, and equal to what the formula says."""
+    store, made = EvidenceStore(str(tmp_path)), recipe(fine_tune={"epochs": 1, "batch_size": 4})
+    make(made, store)
+    facts = store.prepared_facts(made.key)
+    for whose in ("", "base_", "target_"):
+        assert {f"{whose}perplexity_on_domain_text", f"{whose}perplexity_on_general_text"} <= {
+            *facts
+        }
+    assert facts["base_perplexity_on_domain_text"] == facts["target_perplexity_on_domain_text"]
+    loaded = made.finished(store.prepared_path(made.key))
+    model = load_causal_lm(loaded, batch_tokens=512)
+
+    def perplexity(texts, shown):
+        """By transformers alone, over the tokens after the first ones."""
+        losses = []
+        for text in texts:
+            ids = torch.tensor([model.encode([text])[0][: model.max_tokens]])
+            logits = model.model(ids).logits[0, :-1].log_softmax(-1)
+            losses += (-logits.gather(1, ids[0, 1:, None])[:, 0])[max(0, shown - 1) :].tolist()
+        return torch.tensor(losses).mean().exp().item()
+
+    with torch.no_grad():
+        domain, general = perplexity(PROMPTS, shown=4), perplexity(general_texts(), shown=1)
+    assert facts["perplexity_on_domain_text"] == pytest.approx(domain, rel=1e-3)
+    assert facts["perplexity_on_general_text"] == pytest.approx(general, rel=1e-3)
+
+
+def test_the_domain_is_left_out_where_the_target_wrote_its_own_prompts(base):
+    facts = perplexities(base, recipe(prompts=None))
+    assert [*facts] == ["perplexity_on_general_text"]
+
+
+def test_general_text_is_none_that_a_model_of_raymia_was_trained_on():
+    every_tenth = pq.read_table(resources.files("raymia") / GENERAL)["text"].to_pylist()[9::10]
+    assert len(set(general_texts())) == 64
+    assert {*general_texts()} <= {*every_tenth}

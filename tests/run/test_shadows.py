@@ -13,7 +13,8 @@ import pytest
 import torch
 import yaml
 from rich.console import Console
-from small_training import tiny, weights, write_training
+from small_training import rows_of, tiny, weights, write_training
+from tiny_models import passages
 
 from raymia.cli.train import print_training_plan, train_shadows
 from raymia.modalities.resolve import resolve_inputs
@@ -83,15 +84,25 @@ def test_an_audit_of_the_target_reads_its_shadows_by_itself(trained):
         pairs = zip(matrix["record_id"], matrix[name], strict=True)
         assert inputs.shadow_members[name] == {record for record, is_in in pairs if is_in}
     labels = [attack.label for attack in inputs.attacks]
-    assert {"lira", "lira_offline", "lira_t", "lira_t_offline", "ratio@base"} <= {*labels}
+    own = {"lira", "lira_offline", "lira_t", "lira_t_offline", "learned_shadows", "ratio@base"}
+    assert own <= {*labels}
     assert not [label for label in labels if "@shadow" in label], "each shadow would be one more"
 
 
+ATTACKS = [
+    "lira_t", "lira", "ratio@s-01", "loss", "rmia_shadows", "quantile_shadows", "learned_shadows"
+]  # fmt: skip
+
+
 def audit_with(folder, shadows, **reference):
+    population = folder / "population.jsonl"
+    others = rows_of(passages(54)[24:])
+    population.write_text("".join(json.dumps(row) + "\n" for row in others), encoding="utf-8")
     content = {
         "from_training": str(shadows.parent),
         "references": {"s": {"kind": "shadows", "folder": str(shadows), **reference}},
-        "attacks": ["lira_t", "lira", "ratio@s-01", "loss"],
+        "attacks": ATTACKS,
+        "records": {"population": str(population)},
         "resources": {"engine": "local"},
     }
     file = folder / "audit.yaml"
@@ -104,9 +115,7 @@ def test_attacks_score_every_record_by_the_shadows(tmp_path, trained):
     shutil.move(shadows, tmp_path / "t" / "kept")
     file = audit_with(tmp_path, tmp_path / "t" / "kept")
     result = run_audit(load_spec(file), Console(quiet=True))
-    assert {one.attack: one.n_members for one in result.metrics} == dict.fromkeys(
-        ["lira_t", "lira", "ratio@s-01", "loss"], 12
-    )
+    assert {one.attack: one.n_members for one in result.metrics} == dict.fromkeys(ATTACKS, 12)
 
 
 # ------------------------------------------------------------------------------- kills

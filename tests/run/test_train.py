@@ -15,6 +15,7 @@ import pytest
 import yaml
 from chat_templates import TRIMMED_AND_MARKED
 from command_line import raymia
+from rich.console import Console
 from small_chat_audit import conversation
 from small_training import (
     facts_of,
@@ -33,7 +34,9 @@ from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.rendering import TrainedReader
 from raymia.prepare import train_target, trainer
 from raymia.prepare.fine_tune import mean_loss
+from raymia.results.deletions import deletion_lines
 from raymia.run import train as run_train
+from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 from raymia.spec.training_file import load_training
 from raymia.storage.manifest import MANIFEST_FILE, write_manifest
@@ -284,7 +287,13 @@ def test_a_loss_that_is_no_number_ends_the_training_and_says_where(tmp_path):
         ({"method": {"kind": "lora", "rank": 3}}, "method.rank: unknown key"),
         ({"trainer": {"lr": 3}}, "trainer.lr: unknown key"),
         ({"training": {"max_length": 500}}, "max_length: 500 tokens do not fit the base"),
-        ({"training": {"packing": "joined"}}, "a row of its own"),
+        ({"training": {"packing": "joined"}}, r"a row of its own.*trainer: \{packing: true\}"),
+        ({"trainer": {"packing": True, "per_device_train_batch_size": 12},
+          "training": {"max_length": 128}},
+         r"12 members, packed into \d+ rows, are fewer than one step takes \(12"),
+        ({"trainer": {"packing": True}, "method": {"kind": "prefix", "num_virtual_tokens": 4}},
+         "trainer.packing: virtual tokens stand before a row"),
+        ({"trainer": {"packing": True}, "dpo": {"beta": 0.1}}, "with `dpo` each record has a row"),
         ({"split": {"members": 0.01}}, "0 would be trained on"),
         ({"records": {"members": "records.jsonl"}}, "both `members` and `held_out`"),
         ({"base": Path("/nowhere")}, "base.model: no such folder: /nowhere"),
@@ -487,6 +496,42 @@ def test_a_claim_that_holds_stands_beside_its_bound(tmp_path, by_heart):
     done = audited(tmp_path, by_heart, 40.0)
     assert "is broken" not in done.stdout
     assert "t claims an epsilon of 40 at a delta of 1e-05 for each record" in done.stdout
+
+
+def before_and_after(folder, out, **after):
+    before = {"name": "before", "model": str(out / "checkpoint-60")}
+    targets = [{"name": "after", "model": str(tiny("gpt2")), **after}, before]
+    content = {"from_training": str(out), "targets": targets, "attacks": ["loss"],
+               "resources": {"engine": "local"}}  # fmt: skip
+    file = folder / "audit.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return load_spec(file)
+
+
+def test_a_model_that_was_trained_again_without_the_members_is_held_beside_the_one_before(
+    tmp_path, by_heart
+):
+    """The base stands for it: it has seen none of them."""
+    spec = before_and_after(tmp_path, by_heart, without_members_of="before")
+    result = run_audit(spec, Console(quiet=True))
+    (one,) = result.deletions
+    assert (one.target, one.before, one.attack) == ("after", "before", "loss")
+    assert one.auc_before.low > 0.9
+    assert one.auc_after.low < 0.5 < one.auc_after.high
+    moved = one.auc_before.value - one.auc_after.value
+    assert one.difference.value == pytest.approx(moved)
+    assert one.difference.low > 0.2
+    (line,) = deletion_lines(result.deletions)
+    assert "after, trained again without the members of before: the removed records score" in line
+    page = Path(spec.output, "report.html").read_text(encoding="utf-8")
+    assert "trained again without the members of before" in page
+
+
+@pytest.mark.parametrize("name", ["after", "nobody"])
+def test_a_model_that_was_trained_again_names_another_target(tmp_path, by_heart, name):
+    spec = before_and_after(tmp_path, by_heart, without_members_of=name)
+    with pytest.raises(InputError, match=f"of 'after' is '{name}'.*there are: after, before"):
+        resolve_inputs(spec)
 
 
 def test_a_claim_that_no_bound_could_refute_is_refused(tmp_path, by_heart):

@@ -126,6 +126,20 @@ def test_the_leader_is_compared_with_every_other_and_between_targets():
     ]
 
 
+def test_a_model_that_was_trained_again_is_compared_with_the_one_before():
+    """By the attack that leads there, also where a third target is the strongest."""
+    metrics = [
+        *(measured("before", attack, by) for attack, by in (("loss", 1.0), ("zlib", 2.0))),
+        *(measured("after", attack, by) for attack, by in (("loss", 0.1), ("zlib", 0.0))),
+        measured("other", "loss", 4.0),
+    ]
+    before, *_ = questions_of(metrics, set(), {"after": "before"})
+    assert before == [
+        Question("attacks", ("before", "zlib"), ("before", "loss")),
+        Question("targets", ("before", "zlib"), ("after", "zlib")),
+    ]
+
+
 def test_nothing_measured_is_nothing_compared():
     assert questions_of([], set()) == []
 

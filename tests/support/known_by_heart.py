@@ -119,7 +119,15 @@ def texts_known_by_heart(_families: frozenset[str] | None) -> TextEvidence:
             population=TextEvidence(
                 others,
                 *(_language_model(seed, others, np.zeros(50, bool), None) for seed in (31, 32)),
+                shadows=[
+                    ShadowEvidence(
+                        _language_model(40 + n, others, np.zeros(50, bool), None),
+                        np.zeros(50, bool),
+                    )
+                    for n in range(SHADOWS)
+                ],
             ),
+            units=IDS,
             corpus=TokenCounts(np.arange(30, dtype=np.int64)),
             labelled=LabelledScores(columns, IS_MEMBER.tolist(), IDS),
             signs=np.ones(COUNT),

@@ -35,7 +35,7 @@ class OnImages:
             self.population = (others, Answers(inputs, store, plan, list(inputs.population)))
         self.shadows = [
             ImageShadowEvidence(self.records.references[name], is_in)
-            for name, is_in in shadows_of(inputs, plan)
+            for name, is_in in shadows_of(inputs, plan, inputs.records.ids)
         ]
         self.samples: Pixels | None = None
         if any("generated_images" in attack.needs for attack in attacks):

@@ -44,7 +44,12 @@ class OnTexts:
             self.corpus = token_counts(corpus, checkpoint, store)
         self.shadows = [
             ShadowEvidence(self.records.references[name], is_in)
-            for name, is_in in shadows_of(inputs, plan)
+            for name, is_in in shadows_of(inputs, plan, inputs.records.ids)
+        ]
+        self.shadows_on_population = [
+            ShadowEvidence(self.population[1].references[name], is_in)
+            for name, is_in in shadows_of(inputs, plan, list(inputs.population))
+            if self.population is not None
         ]
 
     def given_to(self, named: NamedAttack, found: Mapping[str, Scores]) -> TextEvidence:
@@ -52,7 +57,12 @@ class OnTexts:
         reference = self.records.against(named.reference)
         if "population" in attack.needs and self.population is not None:
             texts, answers = self.population
-            population = TextEvidence(texts, answers.target, answers.against(named.reference))
+            population = TextEvidence(
+                texts,
+                answers.target,
+                answers.against(named.reference),
+                shadows=self.shadows_on_population if "shadows" in attack.needs else (),
+            )
         return TextEvidence(
             self.texts,
             self.records.target.with_neighbors(named.neighbors),
@@ -61,6 +71,7 @@ class OnTexts:
             population=population,
             corpus=self.corpus if "corpus" in attack.needs else None,
             labelled=self.known.labelled(found) if "other_scores" in attack.needs else None,
+            units=self.known.units if "units" in attack.needs else None,
             signs=self.signs if "judged_answers" in attack.needs else None,
         )
 

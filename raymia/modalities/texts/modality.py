@@ -209,11 +209,11 @@ class Texts(Modality):
         return described(inputs, row, target)
 
     def facts_of_made(
-        self, inputs: Inputs, store: EvidenceStore, recipe: Recipe
+        self, inputs: Inputs, store: EvidenceStore, recipe: Recipe, facts: Mapping[str, Any]
     ) -> Mapping[str, float]:
-        from raymia.modalities.texts.written import shared_with_members
+        from raymia.modalities.texts.written import facts_of_written
 
-        return shared_with_members(self, inputs, store, recipe)
+        return facts_of_written(self, inputs, store, recipe, facts)
 
     def neighbor_qualities(
         self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan

@@ -55,5 +55,6 @@ def _shadow(resolved: ResolvedTraining, number: int, half: TextSplit) -> Resolve
             "shadows": None,
         }
     )
-    plan = plan_training(own, resolved.plan.base, resolved.plan.training, half, "shadows")
+    base, training = resolved.plan.base, resolved.plan.training
+    plan = plan_training(own, base, training, half, resolved.lengths, "shadows")
     return replace(resolved, spec=own, plan=plan, split=half)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
 from raymia.models.causal.training import Training
 from raymia.models.tokenizers import tokenizer_of
+from raymia.prepare.packing import filled
 from raymia.prepare.private import plan_privacy
 from raymia.prepare.text_split import Record, TextSplit, draw_members
 from raymia.prepare.train_target import TargetTraining, step_size, total_steps
 from raymia.prepare.tuning import Counted, check_method
 from raymia.records.base import RecordSet, SetAside
 from raymia.records.structured import format_of_records, places_of, read_records
-from raymia.spec import ModelSpec, RecordFormat, TextRecordsSpec
+from raymia.spec import ModelSpec, Packing, RecordFormat, TextRecordsSpec
 from raymia.spec.methods import PrefixMethod, PTuningMethod
 from raymia.spec.target_training import TargetTrainingSpec, TrainedRecordsSpec
 from raymia.storage.files import check_can_write
@@ -36,6 +38,7 @@ class ResolvedTraining:
     kind : format of the records.
     assumed : what the file does not say of how records are read, each as a sentence.
     tokens : of the members, padding left out, for one pass over them.
+    lengths : tokens of each record, by id.
     """
 
     spec: TargetTrainingSpec
@@ -46,6 +49,7 @@ class ResolvedTraining:
     set_aside: tuple[SetAside, ...]
     assumed: tuple[str, ...]
     tokens: int
+    lengths: Mapping[str, int]
 
 
 def resolve_target_training(spec: TargetTrainingSpec) -> ResolvedTraining:
@@ -89,9 +93,9 @@ def resolve_target_training(spec: TargetTrainingSpec) -> ResolvedTraining:
     unread = (SetAside(places[name], name, reason) for name, reason in usable.unread.items())
     set_aside = (*records.set_aside, *unread)
     split = _split(spec, usable)
-    plan = plan_training(spec, base, training, split)
+    plan = plan_training(spec, base, training, split, usable.lengths)
     return ResolvedTraining(
-        spec, plan, split, kind, counted, set_aside, assumed, usable.tokens(split)
+        spec, plan, split, kind, counted, set_aside, assumed, usable.tokens(split), usable.lengths
     )
 
 
@@ -100,12 +104,14 @@ def plan_training(
     base: CausalCheckpoint,
     training: Training,
     split: TextSplit,
+    lengths: Mapping[str, int],
     what: str = "trainer",
 ) -> TargetTraining:
     """A training of a split.
 
     Parameters
     ----------
+    lengths : tokens of each record, by id.
     what : stands before what is wrong.
 
     Raises
@@ -114,11 +120,17 @@ def plan_training(
         If the members are too few, or the privacy cannot be had.
     """
     batch = step_size(spec.trainer)
-    if len(split.members) < batch:
+    packing = None
+    if spec.trainer.packing:
+        assert training.max_length is not None, "it is what the base has room for"
+        packing = filled([lengths[record.id] for record in split.members], training.max_length)
+    rows = len(split.members if packing is None else packing)
+    if rows < batch:
+        packed = "" if packing is None else f", packed into {rows:,} rows,"
         raise InputError(
-            f"{what}: {len(split.members):,} members are fewer than one step takes ({batch:,} = "
-            "per_device_train_batch_size x gradient_accumulation_steps); give more records, or "
-            "make either smaller"
+            f"{what}: {len(split.members):,} members{packed} are fewer than one step takes "
+            f"({batch:,} = per_device_train_batch_size x gradient_accumulation_steps); give more "
+            "records, or make either smaller"
         )
     privacy = None
     if spec.dp is not None:
@@ -136,6 +148,7 @@ def plan_training(
         run=_run(spec, base, training, split),
         privacy=privacy,
         beta=None if spec.dpo is None else spec.dpo.beta,
+        packing=packing,
     )
 
 
@@ -156,7 +169,14 @@ def _within_context(
 ) -> Training:
     """The training with the length that records are cut to, which the model has room for."""
     context = base.facts.context
+    packing: Packing = "separate" if spec.trainer.packing else "none"
+    training = replace(training, packing=packing)
     if context is None:
+        if spec.trainer.packing and training.max_length is None:
+            raise InputError(
+                "trainer.packing: the base does not say how long a text it reads; say how long "
+                "rows are, as training.max_length"
+            )
         return training
     method = spec.method
     virtual = method.num_virtual_tokens if isinstance(method, PrefixMethod | PTuningMethod) else 0
@@ -235,7 +255,7 @@ def _run(
         {
             "base": base.fingerprint,
             "method": spec.method.model_dump(),
-            "trainer": spec.trainer.model_dump(),
+            "trainer": spec.trainer.key_parts(),
             "training": training.key_parts(),
             "members": [record.id for record in split.members],
             "held_out": [record.id for record in split.held_out],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
@@ -12,6 +13,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.prepare.recipe import Recipe
 from raymia.prepare.self_prompt import SelfPromptRecipe, stored_texts
+from raymia.shift.alike import commonest_beginning, repetition, told_apart
 from raymia.shift.overlap import ngram_overlap
 
 if TYPE_CHECKING:
@@ -19,23 +21,53 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 2_000
 """Members, and texts that were written, at most."""
+COMPARED = 300
+"""Texts of each kind that are told apart, at most."""
+HALF = 0.5
+"""Of a text's words in fours that stood in it before: then it repeats itself."""
 DIGITS = 4
 
 
-def shared_with_members(
-    texts: Texts, inputs: Inputs, store: EvidenceStore, recipe: Recipe
+def facts_of_written(
+    texts: Texts, inputs: Inputs, store: EvidenceStore, recipe: Recipe, facts: Mapping[str, Any]
 ) -> Mapping[str, float]:
-    """Which share of the n-grams of what was written stands in a member, word for word: what the
-    target recites would be learned by the reference, too."""
+    """The quality of what was written: its perplexity, what the target recites of members, which
+    the reference would learn, too, how well it is told from non-members, and how often the target
+    repeats itself.
+
+    Parameters
+    ----------
+    facts : of the reference's training.
+    """
     if not isinstance(recipe, SelfPromptRecipe):
         return {}
-    written = stored_texts(recipe, store)
-    table = inputs.records.table
-    members = table.filter(pc.equal(table["is_member"], True))["payload"].slice(0, LOOKED_AT)
-    if not written or not len(members):
+    written = (stored_texts(recipe, store) or [])[:LOOKED_AT]
+    if not written:
         return {}
+    table = inputs.records.table
     texts = replace(texts, training=recipe.target.training)
-    own = [texts.text(payload) for payload in written[:LOOKED_AT]]
-    known = [texts.text(payload) for payload in members.to_pylist()]
-    share = ngram_overlap(known, own, [str(n) for n in range(len(own))]).mean_share
-    return {} if share is None else {"ngrams_shared_with_members": round(share, DIGITS)}
+
+    def of_records(is_member: bool, most: int) -> list[str]:
+        payloads = table.filter(pc.equal(table["is_member"], is_member))["payload"].slice(0, most)
+        return [texts.text(payload) for payload in payloads.to_pylist()]
+
+    own = [texts.text(payload) for payload in written]
+    members = of_records(True, LOOKED_AT)
+    shared = None
+    if members:
+        shared = ngram_overlap(members, own, [str(n) for n in range(len(own))]).mean_share
+    repeating = sum(share >= HALF for share in repetition(own)) / len(own)
+    answers = texts.training is not None and texts.training.format != "text"
+    found = {
+        "perplexity_on_written_text": _perplexity(facts.get("held_out_loss")),
+        "written_told_from_non_members": told_apart(own[:COMPARED], of_records(False, COMPARED)),
+        "written_repeats_itself": repeating,
+        "written_twice": 1 - len(set(own)) / len(own),
+        "answers_begin_alike": commonest_beginning(own) if answers else None,
+        "ngrams_shared_with_members": shared,
+    }
+    return {name: round(value, DIGITS) for name, value in found.items() if value is not None}
+
+
+def _perplexity(loss: Any) -> float | None:
+    return math.exp(loss) if isinstance(loss, float) and loss < math.log(1e300) else None
