@@ -40,7 +40,7 @@ def run(file: AuditFile, plugin: Plugins = None, engine: OnEngine = None) -> int
                 executor = start()
                 executor.check(plan)
                 with executor.reporting() as board:
-                    failed = make_references(plan, store, executor, board)
+                    _, failed = make_references(plan, store, executor, board)
             end.problems = [f"target {name}: {why}" for name, why in failed.items()]
             plan = plan.with_made_references()
         ready = sum(are_ready(plan))

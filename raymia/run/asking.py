@@ -104,9 +104,18 @@ def in_turn(plan: AuditPlan, store: EvidenceStore, console: Console) -> Iterator
 
 
 def make_references(
-    plan: AuditPlan, store: EvidenceStore, executor: Executor, board: Board, *, leave_out: bool
+    plan: AuditPlan,
+    store: EvidenceStore,
+    executor: Executor,
+    board: Board,
+    *,
+    leave_out: bool = False,
 ) -> tuple[AuditPlan, dict[str, str]]:
     """Make the references that are missing.
+
+    Parameters
+    ----------
+    leave_out : see :func:`ask`.
 
     Returns
     -------
