@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.model import CausalLM
 from raymia.models.causal.reading import PlainReader
 from raymia.prepare.fine_tune import MAX_MEASURED
@@ -51,6 +53,16 @@ def perplexities(model: CausalLM, recipe: SelfPromptRecipe, whose: str = "") -> 
     return {
         f"{whose}perplexity_on_{what}": value for what, value in found.items() if value is not None
     }
+
+
+def reference_perplexities(recipe: SelfPromptRecipe, folder: Path, batch_tokens: int) -> Facts:
+    """Those of a reference that was trained into a folder, and of its base."""
+    found: Facts = {}
+    for whose, checkpoint in (("base_", recipe.base), ("", recipe.trained(folder))):
+        model = load_causal_lm(checkpoint, batch_tokens=batch_tokens)
+        found |= perplexities(model, recipe, whose)
+        del model
+    return found
 
 
 def _on_domain(model: CausalLM, recipe: SelfPromptRecipe) -> float | None:

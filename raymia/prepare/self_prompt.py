@@ -27,7 +27,7 @@ from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import architecture
 from raymia.prepare.fine_tune import fine_tune
 from raymia.prepare.own_recipe import OwnRecipe, train_alike
-from raymia.prepare.quality import perplexities
+from raymia.prepare.quality import perplexities, reference_perplexities
 from raymia.prepare.recipe import Report
 from raymia.prepare.train_target import step_size, total_steps
 from raymia.prepare.trainer import Progress
@@ -197,10 +197,7 @@ def make_reference(
                 trust_remote_code=recipe.base.trust_remote_code,
                 training=training,
             )
-        for whose, checkpoint in (("base_", recipe.base), ("", recipe.trained(out))):
-            model = load_causal_lm(checkpoint, batch_tokens=batch_tokens)
-            facts |= perplexities(model, recipe, whose)
-            del model
+        facts |= reference_perplexities(recipe, out, batch_tokens)
         written = store.prepared_facts(recipe.material_key) or {}
         (out / PREPARED_MARKER).write_text(json.dumps({**written, **facts}, indent=2) + "\n")
         store.commit_prepared(recipe.key, out)

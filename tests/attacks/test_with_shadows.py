@@ -135,17 +135,19 @@ def test_the_classifier_learns_from_shadows_on_other_records():
         return [*own, *(np.array(own) - mean)]
 
     folds = fold_of(IDS, 5, "fold of a learned attack")
-    expected = []
-    for n in range(RECORDS):
-        pairs = [(k, m) for k in range(SHADOWS) for m in range(RECORDS) if folds[m] != folds[n]]
-        taught = np.array([row(OF_SHADOWS[k][m], m, k) for k, m in pairs])
-        middle = np.median(taught, axis=0)
-        scale = np.subtract(*np.percentile(taught, [75, 25], axis=0))
-        learned = LogisticRegression(C=0.1, max_iter=5_000).fit(
-            (taught - middle) / scale, [IS_IN[k, m] for k, m in pairs]
-        )
-        judged = (np.array([row(TARGET[n], n, None)]) - middle) / scale
-        expected += learned.decision_function(judged).tolist()
+    pairs = [(k, m) for k in range(SHADOWS) for m in range(RECORDS)]
+    rows = np.array([row(OF_SHADOWS[k][m], m, k) for k, m in pairs])
+    known = np.array([IS_IN[k, m] for k, m in pairs])
+    expected = np.zeros(RECORDS)
+    for fold in range(5):
+        learnt = np.array([folds[m] != fold for _, m in pairs])
+        middle = np.median(rows[learnt], axis=0)
+        scale = np.subtract(*np.percentile(rows[learnt], [75, 25], axis=0))
+        learned = LogisticRegression(C=0.1, max_iter=5_000)
+        learned.fit((rows[learnt] - middle) / scale, known[learnt])
+        for n in np.flatnonzero(folds == fold):
+            own = (np.array([row(TARGET[n], n, None)]) - middle) / scale
+            expected[n] = learned.decision_function(own)[0]
     assert score("learned_shadows") == pytest.approx(expected, abs=1e-3)
 
 
