@@ -38,7 +38,7 @@ from raymia.spec.file import load_spec
 from raymia.spec.target_training import DpSpec, TargetTrainingSpec
 from raymia.util.draws import dealt
 
-RECORDS, BATCH, DELTA = 1_000, 64, 1e-4
+RECORDS, BATCH, DELTA = 400, 32, 1e-4
 """Half of the records are members; a step takes a batch of them on average."""
 FORGOTTEN = 1.0
 """The epsilon that a training without noise is audited against."""
@@ -46,10 +46,10 @@ EPSILONS = (1.0, 4.0, 10.0, math.inf)
 LORA = {"kind": "lora", "r": 16, "lora_alpha": 32}
 TEXTS: dict[str, Any] = {
     "per_device_train_batch_size": 16, "gradient_accumulation_steps": BATCH // 16,
-    "num_train_epochs": 12, "save_strategy": "no",
+    "num_train_epochs": 10, "save_strategy": "no",
 }  # fmt: skip
-DIFFUSION = DiffusionTrainingSpec(steps=500, batch_size=BATCH, learning_rate=2e-3, warmup=20)
-AUTOENCODER = AutoencoderTrainingSpec(epochs=80, batch_size=BATCH, learning_rate=2e-3)
+DIFFUSION = DiffusionTrainingSpec(steps=250, batch_size=BATCH, learning_rate=2e-3, warmup=20)
+AUTOENCODER = AutoencoderTrainingSpec(epochs=40, batch_size=BATCH, learning_rate=2e-3)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def language_model(method: str | dict[str, Any], rate: float) -> Callable[..., T
 
 def unet(out: Path, dp: DpSpec | None) -> Trained:
     """A small UNet on scikit-learn's digits."""
-    fresh_pipeline(out / "fresh", SHAPE, channels=(16, 32), train_timesteps=200)
+    fresh_pipeline(out / "fresh", SHAPE, channels=(8, 16), train_timesteps=200)
     split = split_and_write(digits(), None, RECORDS // 2, RECORDS // 2, 0, out)
     facts = train_denoiser(
         split.members, out / "fresh", DIFFUSION, out / "trained", seed=0, dp=dp,
@@ -141,7 +141,7 @@ def unet(out: Path, dp: DpSpec | None) -> Trained:
 def vae(out: Path, dp: DpSpec | None) -> Trained:
     """A small VAE on scikit-learn's digits."""
     config = AutoencoderConfig(
-        objective="vae", image_shape=SHAPE, latent=8, channels=(16, 32), normalization="group"
+        objective="vae", image_shape=SHAPE, latent=8, channels=(8, 16), normalization="group"
     )
     split = split_and_write(digits(), None, RECORDS // 2, RECORDS // 2, 0, out)
     facts = train_autoencoder(
