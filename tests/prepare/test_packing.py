@@ -76,7 +76,7 @@ def test_the_loss_of_packed_rows_is_that_of_the_records(kind):
             logits.transpose(1, 2), labels, ignore_index=NOT_TRAINED
         )
         loss.backward()
-        return float(loss), [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        return loss.item(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
     loss, apart = gradients(ROWS)
     together, in_rows = gradients([*Packed(ROWS, ((0, 2), (1,)))])
