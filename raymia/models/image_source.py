@@ -196,6 +196,11 @@ class ImageModel(FileCheckpoint, ImageCheckpoint):
     """Which folders are of the family, for messages."""
     takes_adapters: ClassVar[bool] = False
 
+    @property
+    def trained_as(self) -> str:
+        """As what references of it are trained."""
+        return self.family
+
     @classmethod
     @abstractmethod
     def reads(cls, folder: ImageFolder) -> bool:

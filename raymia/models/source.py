@@ -127,7 +127,11 @@ def _from_hub(name: str, revision: str | None, where: str) -> Path:
 
 def origins_of(checkpoints: Iterable[Any]) -> dict[str, str]:
     """Where the folders of checkpoints came from, as far as they were downloaded, by folder."""
-    paths = [getattr(c, key, None) for c in checkpoints for key in ("path", "adapter")]
+    paths = [
+        path
+        for c in checkpoints
+        for path in (getattr(c, "path", None), *getattr(c, "adapter_places", ()))
+    ]
     places = [place for path in paths if path for place in (path, str(Path(path).parent))]
     return {place: ORIGINS[place] for place in places if place in ORIGINS}
 

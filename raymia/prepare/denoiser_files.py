@@ -14,15 +14,21 @@ from typing import Any, Literal
 import torch
 
 from raymia.models.denoisers.captions import Condition
-from raymia.models.denoisers.model import Denoiser, ask_network, load_denoiser, load_part
+from raymia.models.denoisers.model import (
+    DTYPES,
+    Denoiser,
+    ask_network,
+    load_denoiser,
+    load_part,
+)
 from raymia.models.denoisers.resolver import (
-    FLOW,
-    PREDICTIONS,
     DenoiserCheckpoint,
     network_folder,
 )
+from raymia.models.denoisers.schedules import FLOW, PREDICTIONS
 from raymia.models.image_source import HASHED, resolve_image_model
 from raymia.models.source import read_json
+from raymia.prepare.denoiser_lora import LoraSettings, put_lora_on
 from raymia.prepare.training_files import write_facts
 from raymia.spec import ModelSpec
 from raymia.spec.images import Shape
@@ -46,24 +52,40 @@ class TrainableDenoiser:
 
     Attributes
     ----------
-    network : diffusers' module, in float32, on the device of ``denoiser``.
+    network : diffusers' module, on the device of ``denoiser``.
+    trained : the parameters of it that are trained, in float32.
+    dtype : of the network's other weights.
     denoiser : the pipeline as it was found, for its path to noise, its autoencoder and its text
         encoder; its own network is not kept.
     checkpoint : the pipeline.
     """
 
     network: Any
+    trained: torch.nn.Module
+    dtype: torch.dtype
     denoiser: Denoiser
     checkpoint: DenoiserCheckpoint
 
-    def __call__(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """What the network predicts of x_t, without a caption or class where it takes one."""
-        empty: Condition = {}
+    def __call__(
+        self, noisy: Tensor, timesteps: Tensor, captions: Sequence[str] | None = None
+    ) -> Tensor:
+        """What the network predicts of x_t, in float32.
+
+        Parameters
+        ----------
+        captions : of each image, for a network that takes them; None is the empty caption.
+        """
+        given: Condition = {}
         if self.denoiser.embed is not None:
             with torch.no_grad():
-                empty = self.denoiser.embed([""] * len(noisy))
-            empty = {name: value.float() for name, value in empty.items()}
-        output = ask_network(self.network, self.checkpoint, noisy, timesteps, empty)
+                given = self.denoiser.embed([""] * len(noisy) if captions is None else captions)
+            given = {
+                name: value.to(self.dtype) if value.is_floating_point() else value
+                for name, value in given.items()
+            }
+        output = ask_network(
+            self.network, self.checkpoint, noisy.to(self.dtype), timesteps, given
+        ).float()
         return output[:, : noisy.shape[1]]
 
 
@@ -158,13 +180,12 @@ def _check_network(shape: Shape, channels: Sequence[int], attention: bool) -> No
         raise InputError(problems)
 
 
-def load_trainable(pipeline: Path, *, from_weights: bool, seed: int) -> TrainableDenoiser:
-    """Load a pipeline with its network in float32, ready to be trained.
+def resolve_trainable(pipeline: Path, *, is_frozen: bool = False) -> DenoiserCheckpoint:
+    """The pipeline in a folder, if its network can be trained.
 
     Parameters
     ----------
-    from_weights : whether training goes on from the pipeline's weights; otherwise the network is
-        made anew from its config, by the seed.
+    is_frozen : whether an adapter is trained on it; a GPU then holds it in bfloat16.
 
     Raises
     ------
@@ -172,26 +193,59 @@ def load_trainable(pipeline: Path, *, from_weights: bool, seed: int) -> Trainabl
         If the folder is no diffusers pipeline that raymia reads.
     """
     require("diffusers", "diffusion models")
-    import diffusers
-
     where = str(pipeline)
     checkpoint = resolve_image_model(
-        ModelSpec(model=where, dtype="float32"), where, on_gpu=torch.cuda.is_available()
+        ModelSpec(model=where, dtype="auto" if is_frozen else "float32"),
+        where,
+        on_gpu=torch.cuda.is_available(),
     )
     if not isinstance(checkpoint, DenoiserCheckpoint):
         raise InputError(f"{where}: a diffusers pipeline is trained here, not an autoencoder")
     if problems := checkpoint.capabilities.why_not({"generation"}):
         raise InputError(f"{where}: {problem}" for problem in problems)
+    return checkpoint
+
+
+def load_trainable(
+    pipeline: Path,
+    *,
+    from_weights: bool,
+    seed: int,
+    lora: LoraSettings | None = None,
+) -> TrainableDenoiser:
+    """Load a pipeline with its network ready to be trained.
+
+    Parameters
+    ----------
+    from_weights : whether training goes on from the pipeline's weights; otherwise the network is
+        made anew from its config, by the seed.
+    lora : that is trained on the pipeline's weights, in place of the network.
+
+    Raises
+    ------
+    InputError
+        As :func:`resolve_trainable`.
+    """
+    checkpoint = resolve_trainable(pipeline, is_frozen=lora is not None)
+    import diffusers
+
+    dtype = torch.float32
     denoiser = load_denoiser(checkpoint, batch_images=1)
-    if from_weights:
-        network = load_part(pipeline, checkpoint.network, torch.float32)
+    if lora is not None:
+        dtype = DTYPES[checkpoint.dtype]
+        network = load_part(pipeline, checkpoint.network, dtype)
+        trained = put_lora_on(network, lora, stream_key(seed, "fresh adapter"))
+    elif from_weights:
+        trained = network = load_part(pipeline, checkpoint.network, dtype)
     else:
         kind = getattr(diffusers, checkpoint.network.kind)
         with torch.random.fork_rng():
             torch.manual_seed(stream_key(seed, "fresh network"))
             network = kind.from_config(kind.load_config(pipeline / checkpoint.network.folder))
+        trained = network
     denoiser.network = _no_network  # its memory is the new network's
-    return TrainableDenoiser(network.to(denoiser.device), denoiser, checkpoint)
+    network.to(denoiser.device)
+    return TrainableDenoiser(network, trained, dtype, denoiser, checkpoint)
 
 
 def _no_network(*_: Any) -> Tensor:

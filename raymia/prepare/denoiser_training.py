@@ -12,15 +12,20 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from raymia.prepare.captioned import Captioned
 from raymia.prepare.denoiser_files import TrainableDenoiser
 from raymia.prepare.private import Privacy
 from raymia.prepare.private_images import PrivateSteps
 from raymia.prepare.training_state import Weights
 from raymia.spec.images import DiffusionTrainingSpec
 from raymia.util.draws import generator, normals, stream_key, uniforms
+from raymia.util.errors import InputError
 
 MAX_GRADIENT = 1.0
 """Norm that gradients are cut to."""
+
+DIVERGED = 1e3
+"""A loss per element that no training comes back from."""
 
 SMALLEST_CROP = 0.8
 """Share of the sides that a crop for augmentation keeps at least."""
@@ -37,7 +42,7 @@ class Training:
 
     Parameters
     ----------
-    images : uint8 [N, C, H, W], in the order that the seed's draws refer to.
+    images : in the order that the seed's draws refer to.
     privacy : of a private training.
 
     Attributes
@@ -50,23 +55,24 @@ class Training:
 
     def __init__(
         self,
-        images: Images,
+        images: Images | Captioned,
         model: TrainableDenoiser,
         settings: DiffusionTrainingSpec,
         seed: int,
         privacy: Privacy | None = None,
     ) -> None:
-        self.images, self.model, self.settings, self.seed = images, model, settings, seed
+        self.images = Captioned.of(images)
+        self.model, self.settings, self.seed = model, settings, seed
         self.step = 0
         self.optimizer = torch.optim.AdamW(
-            model.network.parameters(),
+            model.trained.parameters(),
             lr=settings.learning_rate,
             betas=(0.95, 0.999),
             weight_decay=1e-6,
         )
         self.mean: Weights | None = None
         if settings.ema is not None:
-            parameters = model.network.named_parameters()
+            parameters = model.trained.named_parameters()
             self.mean = {name: value.detach().clone() for name, value in parameters}
         self._epoch = -1
         self._order = np.zeros(0, dtype=np.int64)
@@ -80,8 +86,8 @@ class Training:
 
     @property
     def network(self) -> torch.nn.Module:
-        network: torch.nn.Module = self.model.network
-        return network
+        """What is trained of the network."""
+        return self.model.trained
 
     @property
     def done(self) -> int:
@@ -114,12 +120,15 @@ class Training:
         if self._private is not None:
             self._advance_privately(self._private, draws)
         else:
-            clean, noise, timesteps = self._drawn(self._batch(self._rows(), draws), draws)
-            predicted = self.model(denoiser.path.add_noise(clean, noise, timesteps), timesteps)
+            rows = self._rows()
+            clean, noise, timesteps = self._drawn(self._batch(rows, draws), draws)
+            noisy = denoiser.path.add_noise(clean, noise, timesteps)
+            predicted = self.model(noisy, timesteps, self.images.told(rows))
             loss = functional.mse_loss(predicted, denoiser.path.target(clean, noise, timesteps))
+            refuse_divergence(float(loss.detach()), self.step + 1)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT)
             self.optimizer.step()
         self._update_mean()
         self.step += 1
@@ -131,7 +140,7 @@ class Training:
 
         def losses(start: int, end: int) -> Tensor:
             clean, noise, timesteps = (part[start:end] for part in drawn)
-            return self._losses(clean, noise, timesteps)
+            return self._losses(clean, noise, timesteps, self.images.told(rows[start:end]))
 
         private.take(self.step, len(rows), self.settings.batch_size, losses)
 
@@ -142,10 +151,12 @@ class Training:
         timesteps = torch.randint(schedule, (len(clean),), generator=draws).to(clean.device)
         return clean, noise, timesteps
 
-    def _losses(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    def _losses(
+        self, clean: Tensor, noise: Tensor, timesteps: Tensor, captions: Sequence[str] | None
+    ) -> Tensor:
         """Mean squared error of each image, [images]."""
         path = self.model.denoiser.path
-        predicted = self.model(path.add_noise(clean, noise, timesteps), timesteps)
+        predicted = self.model(path.add_noise(clean, noise, timesteps), timesteps, captions)
         error = predicted - path.target(clean, noise, timesteps)
         return error.square().flatten(1).mean(1)
 
@@ -156,7 +167,8 @@ class Training:
         chosen = torch.tensor(list(numbers))
         clean, noise, timesteps = self._drawn(self._batch(rows, draws), draws)
         chosen = chosen.to(clean.device)
-        return self._losses(clean[chosen], noise[chosen], timesteps[chosen])
+        captions = self.images.told(rows[list(numbers)])
+        return self._losses(clean[chosen], noise[chosen], timesteps[chosen], captions)
 
     @contextmanager
     def as_saved(self) -> Iterator[None]:
@@ -164,7 +176,7 @@ class Training:
         if self.mean is None:
             yield
             return
-        parameters = dict(self.model.network.named_parameters())
+        parameters = dict(self.network.named_parameters())
         current = {name: value.detach().clone() for name, value in parameters.items()}
         _put(self.mean, parameters)
         try:
@@ -173,7 +185,7 @@ class Training:
             _put(current, parameters)
 
     @torch.no_grad()
-    def loss_on(self, images: Images) -> float:
+    def loss_on(self, images: Images | Captioned) -> float:
         """Mean squared error per element over four timesteps of each image, one in each quarter.
 
         Timesteps and noise of the i-th image are a function of the seed and i: losses on members
@@ -181,16 +193,18 @@ class Training:
         """
         network, denoiser = self.model.network, self.model.denoiser
         network.eval()
-        total = 0.0
+        given, total = Captioned.of(images), 0.0
         for start in range(0, len(images), self.settings.batch_size):
             rows = range(start, min(start + self.settings.batch_size, len(images)))
-            clean = self._encode(images[rows.start : rows.stop])
+            part = given[rows.start : rows.stop]
+            clean = self._encode(part.pixels)
             for quarter in range(MEASURED_TIMESTEPS):
                 keys = torch.tensor([stream_key(self.seed, "measure", i, quarter) for i in rows])
                 shares = (quarter + uniforms(keys, 1, 1)[:, 0]) / MEASURED_TIMESTEPS
                 timesteps = (shares * denoiser.path.timesteps).long().to(clean.device)
                 noise = normals(keys, clean[0].numel()).reshape(clean.shape).to(clean.device)
-                predicted = self.model(denoiser.path.add_noise(clean, noise, timesteps), timesteps)
+                noisy = denoiser.path.add_noise(clean, noise, timesteps)
+                predicted = self.model(noisy, timesteps, part.captions)
                 wanted = denoiser.path.target(clean, noise, timesteps)
                 total += float((predicted - wanted).square().flatten(1).mean(1).double().sum())
         return round(total / (len(images) * MEASURED_TIMESTEPS), 6)
@@ -204,7 +218,7 @@ class Training:
         """What the network sees of images, before noise."""
         if self._latents is not None:
             return self._latents[torch.from_numpy(rows)]
-        images = torch.from_numpy(self.images[rows]).float() / 255
+        images = torch.from_numpy(self.images.pixels[rows]).float() / 255
         if self.settings.flip:
             mirrored = torch.rand(len(images), generator=draws) < 0.5
             images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
@@ -226,7 +240,8 @@ class Training:
     def _all_latents(self) -> Tensor:
         size = self.settings.batch_size
         starts = range(0, len(self.images), size)
-        return torch.cat([self._encode(self.images[start : start + size]) for start in starts])
+        pixels = self.images.pixels
+        return torch.cat([self._encode(pixels[start : start + size]) for start in starts])
 
     @torch.no_grad()
     def _update_mean(self) -> None:
@@ -235,8 +250,24 @@ class Training:
             return
         grown = (1 + self.step) / (10 + self.step) if self.step else 0.0
         decay = min(self.settings.ema, grown)
-        for name, value in self.model.network.named_parameters():
+        for name, value in self.network.named_parameters():
             self.mean[name].lerp_(value, 1 - decay)
+
+
+def refuse_divergence(loss: float, step: int) -> None:
+    """Stop a training that has come apart.
+
+    Raises
+    ------
+    InputError
+        With the step, and what to try.
+    """
+    if not loss < DIVERGED:  # NaN is not, either
+        raise InputError(
+            f"step {step}: the training has diverged: its loss is {loss:.4g}, and that of a "
+            "network that predicts nothing is about 1; give a smaller learning_rate, as a tenth, "
+            "or a longer warmup, and train in another folder"
+        )
 
 
 def learning_rate(settings: DiffusionTrainingSpec, step: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from raymia.models.batching import run_on_images
 from raymia.models.denoisers.model import Denoiser
 from raymia.prepare.trainer import Progress
+from raymia.spec.images import Sampler
 from raymia.util.draws import normals, stream_key
 from raymia.util.errors import InputError
 
@@ -23,17 +24,29 @@ Images = npt.NDArray[np.uint8]
 
 
 def generate_images(
-    model: Denoiser, count: int, *, seed: int, steps: int, batch: int, progress: Progress
+    model: Denoiser,
+    count: int,
+    *,
+    seed: int,
+    steps: int,
+    batch: int,
+    progress: Progress,
+    captions: Sequence[str] = (),
+    sampler: Sampler = "ddim",
+    guidance: float = 1.0,
 ) -> Images:
-    """Generate images by DDIM without noise on the way (Song et al., 2021, eq. 12, eta = 0).
+    """Generate images by DDIM (Song et al., 2021, eq. 12), along the path of any model.
 
-    Image i starts from noise that is a function of (seed, i), so that it is the same in any batch
-    and among any number, up to rounding. A model with text is given the empty caption.
+    The noise of image i is a function of (seed, i) and the step, so that it is the same in any
+    batch and among any number, up to rounding.
 
     Parameters
     ----------
     steps : of the sampler, evenly spaced from the last timestep on.
     batch : images side by side; fewer where memory is short.
+    captions : of the images in turn, of a model of classes their numbers; none is the empty one.
+    sampler : "ddim" without noise on the way (eta = 0), "ddpm" with that of DDPM (eta = 1).
+    guidance : scale of classifier-free guidance (Ho and Salimans, 2022), 1 for the captions alone.
 
     Returns
     -------
@@ -47,8 +60,23 @@ def generate_images(
     """
     timesteps = ddim_timesteps(model.path.timesteps, steps)
 
-    def images_of(noise: torch.Tensor) -> torch.Tensor:
-        return model.decode(denoise(model, noise.to(model.device), timesteps))
+    def images_of(noise: torch.Tensor, numbers: list[int]) -> torch.Tensor:
+        told = [captions[i % len(captions)] for i in numbers] if captions else None
+
+        def seen(current: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            predicted = model.predict_noise(current, rows, told)
+            if told is None or guidance == 1:
+                return predicted
+            without = model.predict_noise(current, rows)
+            return without + guidance * (predicted - without)
+
+        def drawn(step: int) -> torch.Tensor:
+            keys = torch.tensor([stream_key(seed, "on the way", i, step) for i in numbers])
+            return normals(keys, noise[0].numel()).reshape(noise.shape).to(model.device)
+
+        start = noise.to(model.device)
+        fresh = drawn if sampler == "ddpm" else None
+        return model.decode(denoise(model, start, timesteps, seen, fresh))
 
     return _from_noise(images_of, model.latent_shape, count, seed, batch, progress)
 
@@ -61,14 +89,14 @@ def decode_prior(
     As :func:`generate_images`: image i is a function of (seed, i).
     """
 
-    def images_of(noise: torch.Tensor) -> torch.Tensor:
+    def images_of(noise: torch.Tensor, _: list[int]) -> torch.Tensor:
         return model.generate(noise.to(model.device))
 
     return _from_noise(images_of, model.latent_shape, count, seed, batch, progress)
 
 
 def _from_noise(
-    images_of: Callable[[torch.Tensor], torch.Tensor],
+    images_of: Callable[[torch.Tensor, list[int]], torch.Tensor],
     shape: tuple[int, ...],
     count: int,
     seed: int,
@@ -80,7 +108,7 @@ def _from_noise(
     def run(numbers: list[int]) -> list[Images]:
         nonlocal done
         keys = torch.tensor([stream_key(seed, "generate", i) for i in numbers])
-        images = images_of(normals(keys, math.prod(shape)).reshape(-1, *shape))
+        images = images_of(normals(keys, math.prod(shape)).reshape(-1, *shape), numbers)
         if not bool(torch.isfinite(images).all()):
             raise InputError(
                 "the model generates values that are not finite; look at the checkpoint, or at its "
@@ -108,22 +136,41 @@ def ddim_timesteps(schedule: int, steps: int) -> list[int]:
 
 
 @torch.inference_mode()
-def denoise(model: Denoiser, noise: torch.Tensor, timesteps: list[int]) -> torch.Tensor:
+def denoise(
+    model: Denoiser,
+    noise: torch.Tensor,
+    timesteps: list[int],
+    seen: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    fresh: Callable[[int], torch.Tensor] | None = None,
+) -> torch.Tensor:
     """Take noise [batch, *latent_shape] to what the model denoises, step by step.
 
     Each step predicts the clean image from the predicted noise, cut to its range [-1, 1] where it
     is an image and no latent, and takes both to the next timestep.
+
+    Parameters
+    ----------
+    seen : the noise that is predicted of (x_t, timesteps); default: the model's, without a caption.
+    fresh : noise of a step, by its number, for a part of the noise that is kept: as much as
+        x_t would have been given on its way from the next timestep to this one (eta = 1 there).
     """
-    current = noise
-    for now, after in zip(timesteps, [*timesteps[1:], None], strict=True):
+    current, predict = noise, seen or model.predict_noise
+    for number, (now, after) in enumerate(zip(timesteps, [*timesteps[1:], None], strict=True)):
         rows = model.at([now] * len(current))
-        predicted = model.predict_noise(current, rows)
+        predicted = predict(current, rows)
         signal, sigma = model.path.coefficients(rows)
         clean = (current - sigma * predicted) / signal
         if model.autoencoder is None:
             clean = clean.clamp(-1, 1)
         if after is None:
             return clean
-        signal, sigma = model.path.coefficients(model.at([after] * len(current)))
-        current = signal * clean + sigma * predicted
+        new_signal, new_sigma = model.path.coefficients(model.at([after] * len(current)))
+        if fresh is None:
+            current = new_signal * clean + new_sigma * predicted
+            continue
+        # The variance of x_after given x_now and x_0 (Ho et al., 2020, eq. 7), on any path.
+        kept = (signal * new_sigma / (new_signal * sigma)).clamp(max=1)
+        current = new_signal * clean + new_sigma * (
+            kept * predicted + (1 - kept**2).sqrt() * fresh(number)
+        )
     return current

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from raymia.models.autoencoders.resolver import AutoencoderCheckpoint
-from raymia.models.denoisers.resolver import DenoiserCheckpoint
+from raymia.models.denoisers.resolver import ADAPTER, DenoiserCheckpoint
 from raymia.models.image_source import ImageModel
-from raymia.spec import SelfGeneratedReference
 from raymia.util.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,9 +36,7 @@ class ImageFamily(ABC):
         """Load a model that is to generate."""
 
     @abstractmethod
-    def generate(
-        self, model: Any, spec: SelfGeneratedReference, seed: int, progress: Progress
-    ) -> Images:
+    def generate(self, model: Any, recipe: SelfGeneratedRecipe, progress: Progress) -> Images:
         """What a loaded model generates."""
 
     @abstractmethod
@@ -76,17 +73,17 @@ def family_of(target: ImageModel) -> ImageFamily:
     InputError
         If its models generate nothing.
     """
-    if target.family not in _FAMILIES:
+    if target.trained_as not in _FAMILIES:
         raise InputError(
             f"{target.path} is of the family {target.family}, which generates no images here; "
             "leave out the reference of `kind: self_generated`"
         )
-    return _FAMILIES[target.family]
+    return _FAMILIES[target.trained_as]
 
 
-def is_always_fresh(family: str) -> bool:
+def is_always_fresh(trained_as: str) -> bool:
     """Whether a reference of a family is never trained further from a base."""
-    return family in _FAMILIES and not _FAMILIES[family].trains_further
+    return trained_as in _FAMILIES and not _FAMILIES[trained_as].trains_further
 
 
 @generates(DenoiserCheckpoint.family)
@@ -98,14 +95,14 @@ class Denoisers(ImageFamily):
 
         return load_denoiser(checkpoint, batch_images=batch_images)
 
-    def generate(
-        self, model: Any, spec: SelfGeneratedReference, seed: int, progress: Progress
-    ) -> Images:
+    def generate(self, model: Any, recipe: SelfGeneratedRecipe, progress: Progress) -> Images:
         from raymia.prepare.generate_images import generate_images
 
+        spec = recipe.spec
         return generate_images(
-            model, spec.images, seed=seed, steps=spec.sampling_steps,
-            batch=spec.generation_batch, progress=progress,
+            model, spec.images, seed=recipe.seed, steps=spec.sampling_steps,
+            batch=spec.generation_batch, progress=progress, captions=recipe.captions,
+            sampler=spec.sampler, guidance=spec.guidance,
         )  # fmt: skip
 
     def train(
@@ -116,12 +113,33 @@ class Denoisers(ImageFamily):
         seed: int,
         progress: Progress,
     ) -> dict[str, Any]:
+        from raymia.prepare.captioned import Captioned, cycled
         from raymia.prepare.train_denoiser import train_denoiser
 
+        captions = cycled(recipe.captions, len(images)) if recipe.captions else None
         return train_denoiser(
-            images, Path(recipe.trained.path), recipe.spec.training, out, seed=seed,
-            progress=progress, from_weights=recipe.base is not None,
+            Captioned(images, captions), Path(recipe.trained.path), recipe.spec.training, out,
+            seed=seed, progress=progress, from_weights=recipe.base is not None,
+            lora=self.lora(recipe),
         )  # fmt: skip
+
+    def lora(self, recipe: SelfGeneratedRecipe) -> Mapping[str, Any] | None:
+        """The LoRA that is trained in place of a network."""
+        del recipe
+        return None
+
+
+@generates(ADAPTER)
+class Adapters(Denoisers):
+    """Diffusion models with an adapter; a reference is a fresh one of its shape on its base."""
+
+    trains_further = False
+
+    def lora(self, recipe: SelfGeneratedRecipe) -> Mapping[str, Any]:
+        from raymia.models.denoisers.lora import peft_settings
+
+        assert isinstance(recipe.target, DenoiserCheckpoint), "others have no adapters"
+        return peft_settings(recipe.target.placed)
 
 
 @generates(AutoencoderCheckpoint.family)
@@ -135,13 +153,12 @@ class Autoencoders(ImageFamily):
 
         return load_autoencoder(checkpoint, batch_images=batch_images)
 
-    def generate(
-        self, model: Any, spec: SelfGeneratedReference, seed: int, progress: Progress
-    ) -> Images:
+    def generate(self, model: Any, recipe: SelfGeneratedRecipe, progress: Progress) -> Images:
         from raymia.prepare.generate_images import decode_prior
 
+        spec = recipe.spec
         return decode_prior(
-            model, spec.images, seed=seed, batch=spec.generation_batch, progress=progress
+            model, spec.images, seed=recipe.seed, batch=spec.generation_batch, progress=progress
         )
 
     def train(

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,14 @@ from raymia.util.errors import InputError
 from raymia.util.hashing import digest
 
 Images = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.int64]
+Value = TypeVar("Value")
 
 MEMBERS_FILE = "members.parquet"
 NON_MEMBERS_FILE = "non_members.parquet"
 IMAGE_COLUMN = "image"
 CAPTION_COLUMN = "caption"
+GROUP_COLUMN = "group"
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,17 @@ class ImageSplit:
     Attributes
     ----------
     members, held_out : uint8 [count, channels, height, width]; no image is in both.
+    member_captions, held_out_captions : one per image; None where none are given.
     facts : what the manifest says of the split; JSON-serializable.
+    records : what an audit says of the files that are written.
     """
 
     members: Images
     held_out: Images
+    member_captions: tuple[str, ...] | None
+    held_out_captions: tuple[str, ...] | None
     facts: Mapping[str, Any]
+    records: Mapping[str, Any]
 
 
 def split_and_write(
@@ -50,13 +58,15 @@ def split_and_write(
     held_out: int,
     seed: int,
     out: Path,
+    groups: Sequence[str | None] | None = None,
 ) -> ImageSplit:
     """Draw members and held-out images, and write them to ``members.parquet`` and
     ``non_members.parquet``.
 
     Both are drawn without replacement from one shuffle, so they come from one distribution. Of
     images with equal pixels only the first can be drawn: its copy among the held-out images would
-    be a member. Which image goes where is a function of the seed and of the images' order.
+    be a member. Which image goes where is a function of the seed and of the images' order. Images
+    of one group go to one side, so that there may be more of them than are wanted.
 
     Parameters
     ----------
@@ -64,6 +74,7 @@ def split_and_write(
     captions : one per image; the files then have a column ``caption`` beside ``image``.
     members, held_out : how many of each.
     out : the folder; it is made where it is missing.
+    groups : of each image, None for one that is alone; the files then have a column ``group``.
 
     Raises
     ------
@@ -81,27 +92,73 @@ def split_and_write(
             f"{len(distinct)} distinct images ({len(ids)} in all); give at least one of each, and "
             "no more than there are"
         )
-    drawn = distinct[generator(seed, "image split").permutation(len(distinct))]
-    places = {MEMBERS_FILE: drawn[:members], NON_MEMBERS_FILE: drawn[members:][:held_out]}
+    draws = generator(seed, "image split")
+    if groups is None:
+        drawn = distinct[draws.permutation(len(distinct))]
+        inside, outside = drawn[:members], drawn[members:][:held_out]
+    else:
+        inside, outside = _whole_groups(distinct, groups, members, held_out, draws)
     contents = {
-        name: parquet(images[rows], None if captions is None else [captions[i] for i in rows])
-        for name, rows in places.items()
+        name: parquet(images[rows], _at(captions, rows), _at(groups, rows))
+        for name, rows in ((MEMBERS_FILE, inside), (NON_MEMBERS_FILE, outside))
     }
     write_split(out, contents, "images")
-    inside, outside = places.values()
     return ImageSplit(
         members=images[inside],
         held_out=images[outside],
+        member_captions=_at(captions, inside),
+        held_out_captions=_at(captions, outside),
         facts={
-            "members": members,
-            "held_out": held_out,
+            "members": len(inside),
+            "held_out": len(outside),
             "seed": seed,
             "image_shape": list(shape),
             "repeated_images_left_out": len(ids) - len(distinct),
             "members_hash": digest(sorted(ids[i] for i in inside)),
             "held_out_hash": digest(sorted(ids[i] for i in outside)),
         },
+        records={
+            "kind": "image",
+            "members": [MEMBERS_FILE],
+            "non_members": [NON_MEMBERS_FILE],
+            "split": "randomized",
+            **({} if captions is None else {"caption_column": CAPTION_COLUMN}),
+            **({} if groups is None else {"group_column": GROUP_COLUMN}),
+        },
     )
+
+
+def _whole_groups(
+    distinct: Rows,
+    groups: Sequence[str | None],
+    members: int,
+    held_out: int,
+    draws: np.random.Generator,
+) -> tuple[Rows, Rows]:
+    """Rows of members and of held-out images, group by group until there are enough of each."""
+    units: dict[str, list[int]] = {}
+    for row in distinct:
+        name = groups[row]
+        units.setdefault(f"image {row}" if name is None else f"group {name}", []).append(int(row))
+    names, sides = list(units), []
+    order = iter(draws.permutation(len(names)))
+    for wanted in (members, held_out):
+        rows: list[int] = []
+        while len(rows) < wanted:
+            number = next(order, None)
+            if number is None:
+                raise InputError(
+                    f"{members} members and {held_out} held-out images are wanted of "
+                    f"{len(distinct)} distinct images in {len(names)} groups, none of them on both "
+                    "sides; give fewer of each, or smaller groups"
+                )
+            rows += units[names[number]]
+        sides.append(np.array(rows, dtype=np.int64))
+    return sides[0], sides[1]
+
+
+def _at(values: Sequence[Value] | None, rows: Rows) -> tuple[Value, ...] | None:
+    return None if values is None else tuple(values[row] for row in rows)
 
 
 def png(image: Images) -> bytes:
@@ -111,10 +168,16 @@ def png(image: Images) -> bytes:
     return content.getvalue()
 
 
-def parquet(images: Images, captions: Sequence[str] | None) -> bytes:
+def parquet(
+    images: Images,
+    captions: Sequence[str] | None,
+    groups: Sequence[str | None] | None = None,
+) -> bytes:
     columns = {IMAGE_COLUMN: pa.array([png(image) for image in images], type=pa.binary())}
     if captions is not None:
         columns[CAPTION_COLUMN] = pa.array(captions, type=pa.string())
+    if groups is not None:
+        columns[GROUP_COLUMN] = pa.array(groups, type=pa.string())
     content = io.BytesIO()
     pq.write_table(pa.table(columns), content)
     return content.getvalue()

@@ -29,6 +29,10 @@ from raymia.util.errors import InputError
 from raymia.util.hashing import digest
 
 VERSION = 1
+LATER = {"sampler", "guidance"}
+"""Settings that were added to the first ones."""
+CAPTIONS = {"prompts", "prompt_column", "instance_prompt"}
+"""Settings that say where captions are."""
 IMAGES_FILE = "images.parquet"
 SHAPE = b"shape"
 
@@ -41,13 +45,16 @@ class SelfGeneratedRecipe:
     ----------
     target : the checkpoint that generates the images.
     base : the checkpoint that is trained further on them; None for a fresh model of the target's
-        architecture.
+        architecture, or a fresh adapter of the target's shape.
+    captions : that the images are generated of, in turn, of a model of classes their numbers; none
+        for a target that takes none, or the empty one.
     """
 
     target: ImageModel
     base: ImageModel | None
     spec: SelfGeneratedReference
     seed: int
+    captions: tuple[str, ...] = ()
 
     @property
     def material_key(self) -> str:
@@ -74,7 +81,10 @@ class SelfGeneratedRecipe:
             "version": VERSION,
             "seed": self.seed,
             "target": self.target.fingerprint,
-            **self.spec.model_dump(exclude={"kind", "base", "training"}),
+            **self.spec.model_dump(exclude={"kind", "base", "training", *LATER, *CAPTIONS}),
+            # Where they say nothing new, keys are those from before there were these settings.
+            **self.spec.model_dump(include=LATER, exclude_defaults=True),
+            **({"captions": digest(self.captions)} if self.captions else {}),
         }
 
     @property
@@ -86,14 +96,17 @@ class SelfGeneratedRecipe:
         return self.spec.training.steps
 
     def rate_parts(self) -> tuple[list[Any], list[Any]]:
-        generate = [self.spec.sampling_steps, self.spec.generation_batch]
+        generate: list[Any] = [self.spec.sampling_steps, self.spec.generation_batch]
+        if self.spec.guidance != 1:
+            generate.append("guided")
         training = self.spec.training.model_dump(include={"batch_size", "flip", "crop"})
         return ["generate", *generate], ["train", training]
 
     def describe(self, target: str) -> str:
+        what = "model" if self.target.trained_as == self.target.family else "LoRA of its shape"
         return (
             f"{target} generates {self.spec.images:,} images in {self.spec.sampling_steps} steps "
-            f"each, and a model is trained on them for {self.spec.training.steps:,} steps"
+            f"each, and a {what} is trained on them for {self.spec.training.steps:,} steps"
         )
 
     def make(self, store: EvidenceStore, pool: PoolSpec, report: Report) -> None:
@@ -167,7 +180,7 @@ def _generate(
     family = family_of(recipe.target)
     model = family.load(recipe.target, batch_images)
     started = time.monotonic()
-    images = family.generate(model, recipe.spec, recipe.seed, progress)
+    images = family.generate(model, recipe, progress)
     return images, round(time.monotonic() - started, 3)
 
 

@@ -15,23 +15,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from raymia.prepare.image_split import ImageSplit, split_and_write
 from raymia.prepare.trainer import Progress as Report
+from raymia.records.image_files import find_images
 from raymia.records.images import pixels_array, read_image_records
+from raymia.records.pixels import UnusableImageError, quiet, shape_of
 from raymia.spec import ImageRecordsSpec
 from raymia.spec.images import Fit, Shape
 from raymia.spec.target_training import DpSpec
 from raymia.storage.manifest import OF_IMAGES, write_manifest
 from raymia.util.errors import InputError, RaymiaError
+from raymia.util.listing import FEW, listed
 
 Made = TypeVar("Made")
 
 
-def make_parser(script: str | None, unit: str) -> argparse.ArgumentParser:
+def make_parser(
+    script: str | None, unit: str, *, of_a_base: bool = False
+) -> argparse.ArgumentParser:
     """A parser of the arguments that every such script takes.
 
     Parameters
     ----------
     script : what the script says of itself, which begins with what it does.
     unit : what checkpoints are apart in, "STEPS" or "EPOCHS".
+    of_a_base : whether a model that there is already says which images it takes; it is not trained
+        privately.
     """
     parser = argparse.ArgumentParser(
         description=(script or "").partition("\n")[0],
@@ -42,12 +49,16 @@ def make_parser(script: str | None, unit: str) -> argparse.ArgumentParser:
     add("--image-column", default="image", help="of a table")
     add("--fit", choices=get_args(Fit), default="exact", help="what is done to other sizes")
     add("--out", type=Path, required=True, help="folder for everything that is written")
-    add("--shape", type=int, nargs=3, required=True, metavar=("CHANNELS", "HEIGHT", "WIDTH"))
+    if not of_a_base:
+        shape = ("CHANNELS", "HEIGHT", "WIDTH")
+        add("--shape", type=int, nargs=3, required=True, metavar=shape)
     add("--members", type=int, required=True, help="images to train on")
     add("--held-out", type=int, required=True, help="images that are not trained on")
     add("--checkpoint-every", type=int, metavar=unit, help="the last is saved in any case")
     add("--seed", type=int, default=0, help="of the split, the weights and the training")
     add("--threads", type=int, help="of torch; all cores if not given")
+    if of_a_base:
+        return parser
     private = parser.add_argument_group("private training, by opacus of raymia[train]")
     for name, field in DpSpec.model_fields.items():
         kind = {"choices": get_args(field.annotation)} if name == "accountant" else {"type": float}
@@ -107,6 +118,7 @@ def finish(
         **({} if dp is None else {"privacy": {**dp.model_dump(), "unit": "record"}}),
         "data": str(args.data),
         "images_set_aside": set_aside,
+        "records": dict(split.records),
         **split.facts,
         **{key: facts[key] for key in ("parameters", "seconds", "checkpoints")},
     }
@@ -150,24 +162,68 @@ def checked(make: Callable[[], Made]) -> Made:
 
 
 def read_and_split(
-    args: argparse.Namespace, shape: Shape, caption_column: str | None = None
+    args: argparse.Namespace,
+    shape: Shape,
+    caption_column: str | None = None,
+    *,
+    group_column: str | None = None,
+    one_caption: str | None = None,
+    enlarges: bool = True,
 ) -> tuple[ImageSplit, int]:
-    """Members and held-out images, and how many could not be used."""
+    """Members and held-out images, and how many could not be used.
+
+    Parameters
+    ----------
+    one_caption : of all images, in place of a column.
+    enlarges : whether images that are smaller than the shape may be scaled up.
+
+    Raises
+    ------
+    InputError
+        If images cannot be read or split, or would have to be scaled up.
+    """
     spec = ImageRecordsSpec(
         kind="image",
         candidates=[str(args.data)],
         image_column=args.image_column,
         caption_column=caption_column,
+        group_column=group_column,
         fit=args.fit,
     )
+    if not enlarges and args.fit != "exact":  # which sets other sizes aside
+        _refuse_small(spec, shape)
     records = read_image_records(spec, shape)
     payloads = records.table["payload"].to_pylist()
-    captions = None
+    captions = None if one_caption is None else [one_caption] * len(payloads)
     if caption_column is not None:
         captions = [payload["caption"] or "" for payload in payloads]
     images = pixels_array(payloads, shape)
-    split = split_and_write(images, captions, args.members, args.held_out, args.seed, args.out)
+    groups = None if group_column is None else records.table["group"].to_pylist()
+    split = split_and_write(
+        images, captions, args.members, args.held_out, args.seed, args.out, groups
+    )
     return split, len(records.set_aside)
+
+
+def _refuse_small(spec: ImageRecordsSpec, shape: Shape) -> None:
+    _, height, width = shape
+    small, total = [], 0
+    with quiet():
+        for path in spec.candidates:
+            for found in find_images(path, spec, with_groups=False):
+                try:
+                    _, own_height, own_width = shape_of(found.load()[0])
+                except UnusableImageError:
+                    continue  # set aside when it is read
+                total += 1
+                if own_height < height or own_width < width:
+                    small.append(f"{found.where} {own_height} x {own_width}")
+    if small:
+        raise InputError(
+            f"{len(small):,} of {total:,} images are smaller than the {height} x {width} pixels "
+            f"that the model is trained on ({listed(small, FEW)}), and would be scaled up; take "
+            "them out, or give --upscale"
+        )
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from raymia.models.image_source import resolve_image_model
-from raymia.prepare.denoiser_files import INDEX, load_trainable, save_trained
-from raymia.prepare.denoiser_training import Training
+from raymia.models.denoisers.lora_files import BY_DIFFUSERS
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
+from raymia.prepare.captioned import Captioned
+from raymia.prepare.denoiser_files import INDEX, load_trainable, resolve_trainable, save_trained
+from raymia.prepare.denoiser_lora import LoraSettings, save_lora
+from raymia.prepare.denoiser_training import Training, refuse_divergence
 from raymia.prepare.private_images import plan_images
 from raymia.prepare.trainer import Progress
 from raymia.prepare.training_files import finished, problems_of, set_apart
 from raymia.prepare.training_loop import run_of, run_training
-from raymia.spec import ModelSpec
 from raymia.spec.images import DiffusionTrainingSpec
 from raymia.spec.target_training import DpSpec
 from raymia.util.errors import InputError
@@ -31,25 +32,26 @@ Images = npt.NDArray[np.uint8]
 
 
 def train_denoiser(
-    images: Images,
+    images: Images | Captioned,
     pipeline: Path,
     settings: DiffusionTrainingSpec,
     out: Path,
     *,
     seed: int,
     progress: Progress,
-    measure_on: Images | None = None,
+    measure_on: Images | Captioned | None = None,
     from_weights: bool = False,
     checkpoint_every: int | None = None,
     dp: DpSpec | None = None,
+    lora: LoraSettings | None = None,
 ) -> dict[str, Any]:
     """Train the network of a diffusers pipeline on images and save the pipeline with it.
 
     The network learns what the scheduler says it predicts (Ho et al., 2020, eq. 14, for the
     noise), at timesteps drawn uniformly. AdamW, gradients cut to a norm of 1, the learning rate
     rising linearly and falling to zero along a cosine. Images are gone through in a new order
-    each epoch. Latent pipelines are trained on their autoencoder's latents; those with text or
-    classes without either. Weights are in float32.
+    each epoch. Latent pipelines are trained on their autoencoder's latents; those with text on the
+    captions of the images, or on the empty one. Weights that are trained are in float32.
 
     Order, noise and augmentation are functions of (seed, step), and where the training stands is
     kept in ``out/training.safetensors`` until it is finished: after a kill, the same call goes on,
@@ -58,7 +60,7 @@ def train_denoiser(
 
     Parameters
     ----------
-    images : uint8 [N, C, H, W].
+    images : uint8 [N, C, H, W], or these with captions or classes.
     pipeline : folder of the pipeline, as :func:`fresh_pipeline` writes one.
     out : folder that the trained pipeline is saved in.
     measure_on : held-out images for the held-out loss; default: 5 % of the images, which are then
@@ -67,6 +69,8 @@ def train_denoiser(
     checkpoint_every : steps; the pipeline is then saved every so many and after the last, in
         ``out/checkpoint-STEP`` each, and not in ``out`` itself.
     dp : of a private training, each step of which takes a Poisson sample of the images.
+    lora : train a LoRA on the pipeline's weights, and save it alone; see
+        :func:`raymia.prepare.denoiser_lora.lora_settings`.
 
     Returns
     -------
@@ -79,14 +83,16 @@ def train_denoiser(
     InputError
         If images and pipeline do not fit, ``out`` holds another training, or the loss diverges.
     """
-    where = str(pipeline)
-    checkpoint = resolve_image_model(
-        ModelSpec(model=where, dtype="float32"), where, on_gpu=torch.cuda.is_available()
+    checkpoint = resolve_trainable(pipeline, is_frozen=lora is not None)
+    given = Captioned.of(images)
+    others = None if measure_on is None else Captioned.of(measure_on)
+    problems = problems_of(
+        given.pixels, others and others.pixels, checkpoint.shape, 1, checkpoint_every
     )
-    problems = problems_of(images, measure_on, checkpoint.shape, 1, checkpoint_every)
-    if problems := problems + _warm_up(settings):
+    problems += [*_warm_up(settings), *_told(checkpoint, given, others)]
+    if problems:
         raise InputError(problems)
-    train, held_out = set_apart(images, measure_on, seed)
+    train, held_out = set_apart(given, others, seed)
     parts = {
         "version": VERSION,
         "pipeline": checkpoint.fingerprint,
@@ -94,23 +100,25 @@ def train_denoiser(
         "seed": seed,
         "from_weights": from_weights,
         **({} if dp is None else {"dp": dp.model_dump()}),
+        **({} if lora is None else {"lora": lora}),
     }
-    run = run_of(train, held_out, parts)
-    done = finished(out, run, last=INDEX)
+    if train.captions is not None:
+        parts["captions"] = [train.captions_hash, held_out.captions_hash]
+    run = run_of(train.pixels, held_out.pixels, parts)
+    done = finished(out, run, last=INDEX if lora is None else BY_DIFFUSERS)
     if done is not None:
         progress(settings.steps, settings.steps)
         return done
     privacy = plan_images(dp, len(train), settings.batch_size, settings.steps)
     with torch.random.fork_rng():
-        model = load_trainable(pipeline, from_weights=from_weights, seed=seed)
+        model = load_trainable(pipeline, from_weights=from_weights, seed=seed, lora=lora)
 
         def write(folder: Path, facts: dict[str, Any]) -> None:
-            if not math.isfinite(facts["train_loss"]):
-                raise InputError(
-                    f"the training has diverged: its loss is {facts['train_loss']} after "
-                    f"{facts['step']} steps; give a smaller learning_rate or a longer warmup"
-                )
-            save_trained(pipeline, model.network, facts, folder)
+            refuse_divergence(facts["train_loss"], facts["step"])
+            if lora is None:
+                save_trained(pipeline, model.network, facts, folder)
+            else:
+                save_lora(model.network, checkpoint.network.folder, facts, folder)
 
         return run_training(
             Training(train, model, settings, seed, privacy),
@@ -123,6 +131,27 @@ def train_denoiser(
             checkpoint_every=checkpoint_every,
             progress=progress,
         )
+
+
+def _told(
+    checkpoint: DenoiserCheckpoint, train: Captioned, held_out: Captioned | None
+) -> list[str]:
+    """What of the captions does not fit the pipeline."""
+    problems = []
+    given = [part.captions is not None for part in (train, held_out) if part is not None]
+    if len({*given}) > 1:
+        problems.append("captions: members and held-out images should both have some, or neither")
+    if given[0] and not (checkpoint.is_captioned or checkpoint.classes):
+        problems.append(
+            f"captions: {checkpoint.path} has no text encoder, so that it cannot be told one; "
+            "leave them out"
+        )
+    if checkpoint.classes and not given[0]:
+        problems.append(
+            f"classes: {checkpoint.path} is told one of {checkpoint.classes} with each image, and "
+            "none is given"
+        )
+    return problems
 
 
 def _warm_up(settings: DiffusionTrainingSpec) -> list[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from raymia.prepare.captioned import Captioned
 from raymia.prepare.fine_tune import HELD_OUT_SHARE
 from raymia.storage.files import Folder
 from raymia.util.draws import generator
@@ -19,6 +20,7 @@ FACTS_FILE = "facts.json"
 CHECKPOINT = "checkpoint-"
 
 Images = npt.NDArray[np.uint8]
+Pictures = TypeVar("Pictures", Images, Captioned)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -107,7 +109,9 @@ def problems_of(
     return problems
 
 
-def set_apart(images: Images, measure_on: Images | None, seed: int) -> tuple[Images, Images]:
+def set_apart(
+    images: Pictures, measure_on: Pictures | None, seed: int
+) -> tuple[Pictures, Pictures]:
     """Images to train on and images to measure on; a share of the former where none are given."""
     if measure_on is not None:
         return images, measure_on

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import torch
 
 from raymia.prepare.fine_tune import MAX_MEASURED
 from raymia.prepare.trainer import Progress
-from raymia.prepare.training_files import CHECKPOINT, gather_checkpoints, read_facts
+from raymia.prepare.training_files import CHECKPOINT, Pictures, gather_checkpoints, read_facts
 from raymia.prepare.training_state import (
     STATE_FILE,
     Progressed,
@@ -25,9 +25,10 @@ from raymia.prepare.training_state import (
 from raymia.util.hashing import digest, digest_bytes
 
 Images = npt.NDArray[np.uint8]
+Given = TypeVar("Given", contravariant=True)
 
 
-class Training(Protocol):
+class Training(Protocol[Given]):
     """A network that is being trained.
 
     Attributes
@@ -67,7 +68,7 @@ class Training(Protocol):
     def facts(self) -> dict[str, Any]:
         """What is said of it beside losses and time."""
 
-    def loss_on(self, images: Images) -> float:
+    def loss_on(self, images: Given) -> float:
         """Mean loss, of the network as it is saved."""
 
 
@@ -84,9 +85,9 @@ def run_of(train: Images, held_out: Images, parts: Mapping[str, Any]) -> str:
 
 
 def run_training(
-    training: Training,
-    train: Images,
-    held_out: Images,
+    training: Training[Pictures],
+    train: Pictures,
+    held_out: Pictures,
     out: Path,
     run: str,
     *,

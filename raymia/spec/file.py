@@ -24,6 +24,7 @@ from raymia.spec import (
     ModelSpec,
     NamedNeighbors,
     SamplesTarget,
+    SelfGeneratedReference,
     SelfPromptReference,
     ShadowFolder,
     ShadowReference,
@@ -41,7 +42,7 @@ from raymia.spec.records import RECORDS
 from raymia.spec.references import REFERENCES
 from raymia.spec.strict_yaml import parse_yaml
 from raymia.spec.training import BASE_TEMPLATE
-from raymia.storage.manifest import is_manifest
+from raymia.storage.manifest import is_sealed
 from raymia.storage.refusals import refusals
 from raymia.util.errors import InputError
 from raymia.util.plugins import is_file, load_plugins
@@ -88,7 +89,7 @@ def read_spec(path: str | Path, plugins: Iterable[str] = ()) -> AuditSpec:
     path = Path(path)
     content = read_mapping(path, "audit file", "`raymia demo` writes one that you can start from")
     folder = path.resolve().parent
-    if is_manifest(content):
+    if is_sealed(content):
         content = {"from_training": path.name}
     content = with_training(content, folder, str(path))
     _learn_kind(content, folder, plugins)
@@ -272,7 +273,10 @@ def with_paths(
     """
     references: dict[str, Any] = {}
     for name, reference in spec.references.items():
-        if isinstance(reference, SelfPromptReference):
+        if isinstance(reference, SelfGeneratedReference):
+            prompts = [data(path) for path in reference.prompts]
+            references[name] = reference.model_copy(update={"prompts": prompts})
+        elif isinstance(reference, SelfPromptReference):
             references[name] = reference.model_copy(
                 update={
                     "prompts": reference.prompts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from raymia.storage.manifest import read_manifest
+from raymia.storage.manifest import OF_IMAGES, read_training
 
 KEY = "from_training"
 
@@ -29,9 +29,10 @@ def with_training(content: dict[str, Any], folder: Path, where: str) -> dict[str
     path = (folder / Path(named).expanduser()).resolve()
     if path.is_dir():
         path = path / "manifest.json"
-    manifest = read_manifest(path, f"{where}: {KEY}")
+    manifest = read_training(path, f"{where}: {KEY}")
     said = {key: value for key, value in content.items() if key != KEY}
-    return _laid_over(_sections(manifest, path), said)
+    sections = _of_images if manifest["kind"] == OF_IMAGES else _sections
+    return _laid_over(sections(manifest, path), said)
 
 
 def _sections(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -64,6 +65,20 @@ def _sections(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
     if manifest["privacy"] is not None:  # a bound at a smaller delta could not refute the claim
         metrics["delta"] = manifest["privacy"]["delta"]
     return {**sections, "metrics": metrics} if metrics else sections
+
+
+def _of_images(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What an audit of the checkpoints of a training of images consists of."""
+    records = dict(manifest["records"])
+    for key in ("members", "non_members"):
+        records[key] = [str(path.parent / name) for name in records[key]]
+    sections: dict[str, Any] = {"records": records, "targets": [{"manifest": str(path)}]}
+    if "base" in manifest:  # of LoRAs
+        base = {"model": manifest["base"]["model"]}
+        sections["targets"][0] |= base
+        sections["references"] = {"base": base}
+    deltas = {one["privacy"]["delta"] for one in manifest["checkpoints"] if "privacy" in one}
+    return {**sections, "metrics": {"delta": max(deltas)}} if deltas else sections
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

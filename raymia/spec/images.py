@@ -6,13 +6,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raymia.spec.base import Share, Strict
+from raymia.spec.base import Paths, Share, Strict
 from raymia.spec.kinds import MadeReference, NeighborsSection
 
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""
 Fit = Literal["exact", "crop", "pad", "stretch"]
 Deep = Literal["set_aside", "high_byte"]
+Sampler = Literal["ddim", "ddpm"]
 Perturbation = Literal[
     "crop", "brightness", "contrast", "saturation", "hue", "rotation", "perspective",
     "downsampling", "jpeg", "blur",
@@ -180,11 +181,34 @@ class SelfGeneratedReference(MadeReference):
         "model of the target's architecture",
     )
     images: int = Field(default=1_000, ge=2, description="how many images the target generates")
-    sampling_steps: int = Field(default=50, ge=1, description="DDIM steps per image")
+    prompts: Paths = Field(
+        default=[],
+        description="files of captions that are none of a record's, which a target that takes "
+        "captions generates images of, in turn: a line each, or tables",
+    )
+    prompt_column: str = Field(default="caption", description="name of the prompts' column")
+    instance_prompt: str | None = Field(
+        default=None, description="one caption for all images, as that of a DreamBooth training"
+    )
+    sampler: Sampler = Field(
+        default="ddim", description="`ddpm` draws noise on the way, `ddim` does not"
+    )
+    guidance: float = Field(
+        default=1.0,
+        ge=0,
+        description="how far captions pull, by classifier-free guidance; 1 is the model itself",
+    )
+    sampling_steps: int = Field(default=50, ge=1, description="steps of the sampler per image")
     generation_batch: int = Field(default=64, ge=1, description="images generated side by side")
     training: DiffusionTrainingSpec = Field(
         default=DiffusionTrainingSpec(), description="how the reference is trained on them"
     )
+
+    @model_validator(mode="after")
+    def _captions_are_given_once(self) -> Self:
+        if self.prompts and self.instance_prompt is not None:
+            raise ValueError("give either `prompts` or `instance_prompt`")
+        return self
 
     def small(self, items: int, steps: int) -> Self:
         steps = min(self.training.steps, steps)

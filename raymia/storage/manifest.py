@@ -64,6 +64,27 @@ def read_manifest(path: Path, where: str, kind: str = KIND) -> dict[str, Any]:
     return content
 
 
+def read_training(path: Path, where: str) -> dict[str, Any]:
+    """Read the manifest of a training of texts or of images; see :func:`read_manifest`.
+
+    Raises
+    ------
+    InputError
+        If it is none, was edited, or is of images and from before it said what they are.
+    """
+    content = _parsed(path, where)
+    if content.get("kind") != OF_IMAGES:
+        return read_manifest(path, where)
+    check_seal(content, path, where)
+    if "records" not in content:
+        raise InputError(
+            f"{where}: {path} does not say where its images are, as manifests do now; name "
+            "members.parquet and non_members.parquet beside it under `records`, and it as "
+            "`manifest` under `targets`"
+        )
+    return content
+
+
 def read_sealed(path: Path, where: str, kind: str = KIND) -> dict[str, Any]:
     """Read a manifest, and check it alone.
 
@@ -76,15 +97,21 @@ def read_sealed(path: Path, where: str, kind: str = KIND) -> dict[str, Any]:
     InputError
         If it is none, or was edited.
     """
+    content = _parsed(path, where)
+    if content.get("kind") != kind:
+        raise InputError(f"{where}: {path} is no manifest of {EXPECTED[kind]}")
+    check_seal(content, path, where)
+    return content
+
+
+def _parsed(path: Path, where: str) -> dict[str, Any]:
+    """The keys of a JSON file; none of one that holds something else."""
     with refusals(path, ".json", where):
         try:
             content = parse_json(path.read_bytes(), unique_keys=True)
         except ValueError as error:
             raise InputError(f"{where}: {path}: not valid JSON: {error}") from None
-    if not isinstance(content, dict) or content.get("kind") != kind:
-        raise InputError(f"{where}: {path} is no manifest of {EXPECTED[kind]}")
-    check_seal(content, path, where)
-    return content
+    return content if isinstance(content, dict) else {}
 
 
 def check_seal(content: Mapping[str, Any], path: Path | str, where: str) -> None:

@@ -98,7 +98,6 @@ def test_captions_and_classes_are_not_mixed(tmp_path):
 
 
 @pytest.mark.usefixtures("network")
-def test_no_reference_is_made_of_what_such_a_model_generates(tmp_path):
+def test_such_a_model_is_told_no_captions(tmp_path):
     lacks = resolved(tmp_path / "model").capabilities.lacks
-    assert "generates images of a class" in lacks["generation"]
     assert "not conditioned on text" in lacks["text_conditioning"]

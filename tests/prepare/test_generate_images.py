@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from raymia.models.denoisers.model import Denoiser, load_denoiser
-from raymia.models.denoisers.path import Diffusion
+from raymia.models.denoisers.path import Diffusion, Flow
 from raymia.models.image_source import resolve_image_model
 from raymia.prepare.denoiser_files import fresh_pipeline
 from raymia.prepare.generate_images import ddim_timesteps, decode_prior, denoise, generate_images
@@ -28,6 +28,13 @@ def gaussian_denoiser(mean=0.3, deviation=0.2, prediction="epsilon", count=100, 
     E[x_0 | x_t] = mean + a s^2 (x_t - a mean) / (a^2 s^2 + 1 - a^2), with a = sqrt(abar_t).
     """
     alphas = torch.cumprod(1 - betas(count), 0)
+    path = Flow(count) if prediction == "flow" else Diffusion(alphas, prediction)
+
+    def flow(noisy, timesteps, _):
+        share = (timesteps / count).float().reshape(-1, 1, 1, 1)
+        gain = (1 - share) * deviation**2 / ((1 - share) ** 2 * deviation**2 + share**2)
+        clean = mean + gain * (noisy - (1 - share) * mean)
+        return (noisy - clean) / share
 
     def network(noisy, timesteps, _):
         kept = alphas[timesteps].float().reshape(-1, 1, 1, 1)
@@ -38,15 +45,16 @@ def gaussian_denoiser(mean=0.3, deviation=0.2, prediction="epsilon", count=100, 
         return (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
 
     return Denoiser(
-        network, Diffusion(alphas, prediction), shape=SHAPE, latent_shape=SHAPE, batch_images=8,
-        autoencoder=latents,
+        flow if prediction == "flow" else network, path, shape=SHAPE, latent_shape=SHAPE,
+        batch_images=8, autoencoder=latents,
     )  # fmt: skip
 
 
-def generate(model, count, *, batch=64, seed=0, steps=20, progress=None):
+def generate(model, count, *, batch=64, seed=0, steps=20, progress=None, **more):
     return generate_images(
-        model, count, seed=seed, steps=steps, batch=batch, progress=progress or (lambda *_: None)
-    )
+        model, count, seed=seed, steps=steps, batch=batch,
+        progress=progress or (lambda *_: None), **more,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +82,25 @@ def test_steps_are_those_of_diffusers(is_latent):
     theirs.set_timesteps(20)
     assert theirs.timesteps.tolist() == ddim_timesteps(100, 20)
     noise = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
-    expected = noise
-    for t in theirs.timesteps:
-        predicted = model.predict_noise(expected, t.repeat(3))
-        expected = theirs.step(predicted, t, expected, eta=0.0).prev_sample
-    assert torch.allclose(denoise(model, noise, ddim_timesteps(100, 20)), expected, atol=1e-4)
+    drawn = torch.randn(20, 3, *SHAPE, generator=torch.Generator().manual_seed(1))
+    for eta, fresh in ((0.0, None), (1.0, lambda step: drawn[step])):
+        expected = noise
+        for number, t in enumerate(theirs.timesteps):
+            predicted = model.predict_noise(expected, t.repeat(3))
+            last = number == 19  # which ends without noise here
+            expected = theirs.step(
+                predicted, t, expected, eta=eta * (not last), variance_noise=drawn[number] * eta
+            ).prev_sample
+        found = denoise(model, noise, ddim_timesteps(100, 20), fresh=fresh)
+        assert torch.allclose(found, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "sample"])
-def test_images_have_the_distribution_that_the_model_knows(prediction):
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "flow"])
+def test_images_have_the_distribution_that_the_model_knows(prediction, sampler):
     """Pixels are normal with mean 0.3 and deviation 0.2 in [-1, 1], halved in [0, 1]."""
     model = gaussian_denoiser(prediction=prediction, count=1000)
-    values = generate(model, 200, batch=200, steps=1000).astype(float) / 255
+    values = generate(model, 200, batch=200, steps=1000, sampler=sampler).astype(float) / 255
     assert values.mean() == pytest.approx(0.65, abs=0.005)
     assert values.std() == pytest.approx(0.1, rel=0.03)
 
@@ -110,11 +125,39 @@ def test_batches_and_number_change_no_image(unet):
     assert whole.shape == (7, *SHAPE)
 
 
-def test_images_are_functions_of_the_seed_and_differ(unet):
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_captions_are_the_images_in_turn_and_guidance_leads_away_from_the_empty_one(guidance):
+    """One step from s = 0.9 ends at (x - 0.9 e) / 0.1, with e what is predicted."""
+    ends = []
+
+    class Told(Denoiser):
+        def predict_noise(self, noisy, timesteps, captions=None):
+            del timesteps
+            numbers = [float(caption) for caption in captions or ["0.5"] * len(noisy)]
+            return torch.tensor(numbers).reshape(-1, 1, 1, 1).expand_as(noisy)
+
+        def decode(self, latents):
+            ends.append(latents)
+            return latents.clamp(0, 1)
+
+    model = Told(
+        lambda *_: None, Flow(10), shape=SHAPE, latent_shape=SHAPE, batch_images=8,
+        autoencoder=object(),
+    )  # fmt: skip
+    generate(model, 3, steps=1, captions=["1", "2"], guidance=guidance)
+    keys = torch.tensor([stream_key(0, "generate", i) for i in range(3)])
+    noise = normals(keys, 2 * 8 * 8).reshape(3, *SHAPE)
+    seen = 0.5 + guidance * (torch.tensor([1.0, 2.0, 1.0]) - 0.5)
+    expected = (noise - 0.9 * seen.reshape(-1, 1, 1, 1)) / 0.1
+    torch.testing.assert_close(ends[0], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_images_are_functions_of_the_seed_and_differ(unet, sampler):
     torch.manual_seed(3)
-    one = generate(unet, 3, steps=4)
+    one = generate(unet, 3, steps=4, sampler=sampler)
     torch.manual_seed(4)
-    assert np.array_equal(one, generate(unet, 3, steps=4))
+    assert np.array_equal(one, generate(unet, 3, steps=4, sampler=sampler))
     assert not np.array_equal(one, generate(unet, 3, steps=4, seed=1))
     assert not np.array_equal(one[0], one[1])
 

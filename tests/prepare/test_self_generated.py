@@ -196,8 +196,8 @@ class Grey(image_families.ImageFamily):
     def load(self, checkpoint, _):
         return checkpoint.shape
 
-    def generate(self, model, spec, *_):
-        return np.full((spec.images, *model), 7, np.uint8)
+    def generate(self, model, recipe, *_):
+        return np.full((recipe.spec.images, *model), 7, np.uint8)
 
     def train(self, _, images, out, *__):
         (out / "grey.txt").write_text(str(images.mean()))

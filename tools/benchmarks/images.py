@@ -39,7 +39,8 @@ from raymia.demo.images import digits
 from raymia.engine.on_ray.cluster import connected
 from raymia.models.denoisers.model import Denoiser, load_denoiser
 from raymia.models.denoisers.path import Diffusion
-from raymia.models.denoisers.resolver import FLOW, DenoiserCheckpoint
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
+from raymia.models.denoisers.schedules import FLOW
 from raymia.models.image_source import resolve_image_model
 from raymia.models.source import read_json
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS

@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 from raymia.attacks import NamedAttack
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.compatibility import impossible_attacks
+from raymia.modalities.images.generation import check_generation, read_prompts, record_id_of
 from raymia.modalities.images.modality import Images
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import ImageCheckpoint, resolve_image_model
 from raymia.models.samples.resolver import Samples
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS, check_perturbation
-from raymia.prepare.image_families import is_always_fresh
 from raymia.records.base import Others, RecordSet, SetAside
 from raymia.records.images import read_image_records, read_other_images, shape_of_first
 from raymia.spec import (
@@ -85,6 +85,7 @@ def resolve_images(
             members = attempt(read_other_images, reference.members, given, shape, others)
             shadow_members[name] = frozenset(members or ())
     population: dict[str, Any] = {}
+    prompts: dict[str, tuple[str, ...]] = {}
     if given.population:
         others = Others("image of the population", "records.population", taken, aside)
         population = attempt(read_other_images, given.population, given, shape, others) or {}
@@ -92,7 +93,11 @@ def resolve_images(
     if records is not None:
         captions += pc.struct_field(records.table["payload"], "caption").to_pylist()
     attempt(check_classes, given, {**targets, **references}, captions)
-    attempt(check_bases, spec, targets)
+    for name, reference in spec.references.items():
+        if isinstance(reference, SelfGeneratedReference):
+            known = {record_id_of(caption): "a record's" for caption in captions if caption}
+            prompts[name] = attempt(read_prompts, reference, name, known, aside) or ()
+    attempt(check_generation, spec, targets, references)
     samples: dict[str, list[Any]] = {}
     for number, target in enumerate(spec.targets):
         if isinstance(target, SamplesTarget):
@@ -111,7 +116,7 @@ def resolve_images(
     assert records is not None
     return Inputs(
         spec,
-        Images(shape, samples),
+        Images(shape, samples, prompts),
         RecordSet(records.table, aside),
         attacks,
         {target.name: targets[target.name] for target in spec.targets},
@@ -148,17 +153,6 @@ def check_classes(
         f"{count}, from 0 to {count - 1}"
         for name, count in known.items()
         if highest >= count
-    )
-
-
-def check_bases(spec: AuditSpec, targets: dict[str, ImageCheckpoint]) -> None:
-    """Refuse to train a base further for a target whose references are always fresh."""
-    fresh = [name for name, target in targets.items() if is_always_fresh(target.family)]
-    raise_all(
-        f"references.{name}.base: a self-generated reference of {fresh[0]!r} is a fresh "
-        f"{targets[fresh[0]].family} of its architecture; leave out `base`"
-        for name, reference in spec.references.items()
-        if fresh and isinstance(reference, SelfGeneratedReference) and reference.base is not None
     )
 
 

@@ -43,6 +43,7 @@ class Images(Modality):
     ----------
     shape : channels, height and width of all images, as the models take them.
     samples : images that targets generated of which no more is given, payloads by target.
+    prompts : captions that targets generate images of, by the reference that is made of them.
     """
 
     section = ImageRecordsSpec
@@ -52,6 +53,7 @@ class Images(Modality):
 
     shape: Shape
     samples: Mapping[str, list[Any]] = field(default_factory=dict)
+    prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def resolve(
@@ -67,15 +69,18 @@ class Images(Modality):
         return resolve_images(spec, places, spec.records, attacks, problems)
 
     def recipe(self, inputs: Inputs, reference: str, target: str) -> SelfGeneratedRecipe:
+        from raymia.modalities.images.generation import has_adapter, told
         from raymia.models.image_source import ImageModel
         from raymia.prepare.self_generated import SelfGeneratedRecipe
 
         spec, maker = inputs.spec.references[reference], inputs.targets[target]
         assert isinstance(spec, SelfGeneratedReference)
-        base = None if spec.base is None else inputs.references[spec.base]
         assert isinstance(maker, ImageModel), "of samples none is used"
+        # The base of an adapter is the target's own, whether it is named or not.
+        base = None if spec.base is None or has_adapter(maker) else inputs.references[spec.base]
         assert base is None or isinstance(base, ImageModel)
-        return SelfGeneratedRecipe(target=maker, base=base, spec=spec, seed=inputs.spec.seed)
+        captions = told(maker, spec, self.prompts.get(reference, ()))
+        return SelfGeneratedRecipe(maker, base, spec, inputs.spec.seed, captions)
 
     def evidence_on(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> TargetEvidence:
         from raymia.modalities.images.evidence import OnImages

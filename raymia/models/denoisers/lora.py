@@ -77,6 +77,15 @@ def _inject(model: Any, name: str, changes: Sequence[Placed]) -> None:
     with silenced("bitsandbytes"):  # which PEFT imports
         from peft import LoraConfig, inject_adapter_in_model
 
+    config = LoraConfig(**peft_settings(changes), inference_mode=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # of another adapter
+        inject_adapter_in_model(config, model, name)
+
+
+def peft_settings(changes: Sequence[Placed]) -> dict[str, Any]:
+    """Keys of PEFT's config under which it puts layers where an adapter has some, and of their
+    shapes; JSON-serializable."""
     rank, scale = (
         Counter(values).most_common(1)[0][0]
         for values in zip(*((c.weights.rank, c.weights.scale) for c in changes), strict=True)
@@ -87,19 +96,15 @@ def _inject(model: Any, name: str, changes: Sequence[Placed]) -> None:
         for c in changes
         if (c.weights.rank, c.weights.scale) != (rank, scale)
     }
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=scale * rank,
-        rank_pattern=ranks,
-        alpha_pattern=alphas,
-        target_modules="|".join(re.escape(c.path) for c in changes),
-        use_dora="magnitude" in changes[0].weights.tensors,
-        lora_bias=any("bias" in c.weights.tensors for c in changes),
-        inference_mode=True,
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # of another adapter
-        inject_adapter_in_model(config, model, name)
+    return {
+        "r": rank,
+        "lora_alpha": scale * rank,
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
+        "target_modules": "|".join(re.escape(c.path) for c in changes),
+        "use_dora": "magnitude" in changes[0].weights.tensors,
+        "lora_bias": any("bias" in c.weights.tensors for c in changes),
+    }
 
 
 def _exactly(change: Placed) -> str:

@@ -18,12 +18,10 @@ from raymia.models.denoisers.captions import Captions, Condition, TextEncoder, l
 from raymia.models.denoisers.lora import LoraSwitch
 from raymia.models.denoisers.path import Diffusion, Flow, Path
 from raymia.models.denoisers.resolver import (
-    FLOW,
     DenoiserCheckpoint,
     Part,
-    prediction_of,
-    read_scheduler,
 )
+from raymia.models.denoisers.schedules import FLOW, prediction_of, read_scheduler
 from raymia.models.whole_weights import load_whole
 from raymia.spec.images import Shape
 from raymia.util.optional import require

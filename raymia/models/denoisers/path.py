@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import torch
 
-from raymia.models.denoisers.resolver import FLOW, PREDICTIONS
+from raymia.models.denoisers.schedules import FLOW, PREDICTIONS
 from raymia.util.errors import InputError
 
 Tensor = torch.Tensor

@@ -12,13 +12,14 @@ from raymia.models.checkpoint import Capabilities
 from raymia.models.denoisers.faces import FACES, OF_CLASSES, Asked, Face, face_of
 from raymia.models.denoisers.loader import DenoiserLoader
 from raymia.models.denoisers.lora_files import BY_PEFT, locate_adapter
-from raymia.models.denoisers.lora_fit import PutOn, place_adapter
+from raymia.models.denoisers.lora_fit import Placed, PutOn, place_adapter
 from raymia.models.denoisers.networks import (
     Latent,
     check_autoencoder,
     check_face,
     check_network,
 )
+from raymia.models.denoisers.schedules import is_flow, prediction_of, read_scheduler
 from raymia.models.image_source import (
     CONFIG,
     DIFFUSERS_WEIGHTS,
@@ -35,6 +36,7 @@ from raymia.models.image_source import (
 from raymia.models.saved_quantization import IN_DIFFUSERS, refuse_twice, saved_quantization
 from raymia.models.source import ADAPTER_CONFIG, file_hash, names_in, read_json
 from raymia.spec import PoolSpec
+from raymia.spec.models import WeightedAdapter
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
 from raymia.util.listing import listed
@@ -42,12 +44,10 @@ from raymia.util.once import Once
 from raymia.util.optional import require
 
 AUTOENCODERS = ("vae", "vqvae")
+ADAPTER = "adapter"
+"""What a model with one is trained as."""
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
 GIVES = frozenset({"weights", "generation", "text_conditioning", "denoiser"})
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
-"""What the networks of DDPM's family can be trained to predict."""
-FLOW = "flow"
-"""What those of flow matching predict: the velocity from an image to noise."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,25 @@ class DenoiserCheckpoint(ImageModel):
         return " + ".join(named) or self.path
 
     @property
+    def placed(self) -> tuple[Placed, ...]:
+        """What its adapters change, one after the other."""
+        return tuple(placed for one in self.adapters for placed in one.placed)
+
+    @property
+    def trained_as(self) -> str:
+        return ADAPTER if self.adapters else self.family
+
+    def in_folder(self, folder: Path) -> Self:
+        """As of any model; of one with an adapter, the base with the adapter in the folder."""
+        if not self.adapters:
+            return super().in_folder(folder)
+        there = ImageFolder(
+            Path(self.path), self.path, self.dtype, self.quantization, on_gpu=True, config=None,
+            adapters=[WeightedAdapter(path=str(folder))],
+        )  # fmt: skip
+        return type(self).resolve(there).with_fingerprint()
+
+    @property
     def is_captioned(self) -> bool:
         """Whether it is conditioned on text."""
         return bool(self.text_encoders)
@@ -225,8 +244,6 @@ class DenoiserCheckpoint(ImageModel):
         lacks = {}
         if not self.is_captioned:
             lacks["text_conditioning"] = "the model is not conditioned on text"
-        if self.classes:
-            lacks["generation"] = "it generates images of a class, and no reference is made of such"
         if self.is_flat:
             lacks["generation"] = (
                 "a pipeline that lies flat in its folder cannot be trained; load it with "
@@ -236,9 +253,14 @@ class DenoiserCheckpoint(ImageModel):
             lacks["generation"] = (
                 f"{self.network.saved_as} weights cannot be trained; audit the model unquantized"
             )
-        if self.adapters:
+        if len(self.adapters) > 1:
             lacks["generation"] = (
-                "references are trained as whole networks, and not as adapters of one"
+                f"a reference is trained as one adapter, and it has {len(self.adapters)}; merge "
+                "them into one, or fuse them into the base"
+            )
+        elif parts := {one.weights.part for one in self.placed} - {""}:
+            lacks["generation"] = (
+                f"its adapter changes {listed(sorted(parts))}, and text encoders are not trained"
             )
         return Capabilities(self.family, GIVES - {*lacks}, lacks)
 
@@ -268,49 +290,6 @@ def network_folder(path: Path) -> str:
     return next(found, "." if (path / CONFIG).is_file() else "unet")
 
 
-def read_scheduler(folder: Path, where: str) -> Any:
-    """The noise schedule that a folder describes, with its ``alphas_cumprod``.
-
-    Raises
-    ------
-    InputError
-        For a class that diffusers does not have, or a schedule of another family than DDPM's.
-    """
-    import diffusers
-
-    config = read_json(folder / SCHEDULER, where)
-    name = str(config.get("_class_name"))
-    kind = getattr(diffusers, name, None)
-    if kind is None:
-        raise InputError(f"{where}: {folder / SCHEDULER}: no class {name!r} in diffusers")
-    scheduler = kind.from_config(config)
-    if _is_flow(scheduler):
-        return scheduler
-    if not hasattr(scheduler, "alphas_cumprod"):
-        raise InputError(
-            f"{where}: {folder} has a {name}, whose schedule has no alphas_cumprod; raymia scores "
-            "models of the DDPM family and of flow matching, and none of EDM, VE or consistency"
-        )
-    prediction = prediction_of(scheduler)
-    if prediction not in PREDICTIONS:
-        raise InputError(
-            f"{where}: {folder / SCHEDULER}: prediction_type should be one of "
-            f"{', '.join(PREDICTIONS)}, but got {prediction!r}"
-        )
-    return scheduler
-
-
-def _is_flow(scheduler: Any) -> bool:
-    """Whether a scheduler goes the straight path of flow matching."""
-    is_named = type(scheduler).__name__.startswith("FlowMatch")
-    return is_named or getattr(scheduler.config, "prediction_type", None) == "flow_prediction"
-
-
-def prediction_of(scheduler: Any) -> str:
-    """What the network of a scheduler predicts."""
-    return FLOW if _is_flow(scheduler) else getattr(scheduler.config, "prediction_type", "epsilon")
-
-
 def _network(folder: ImageFolder, index: Mapping[str, Any]) -> tuple[Part, Mapping[str, Any], int]:
     """The denoising network, its config, and how many parameters it has."""
     path, where = folder.path, folder.where
@@ -336,7 +315,7 @@ def _scheduler(folder: ImageFolder, face: Face) -> tuple[str, Any]:
     for name in ("scheduler", "."):
         if (folder.path / name / SCHEDULER).is_file():
             scheduler = read_scheduler(folder.path / name, folder.where)
-            if face.is_flow is not None and face.is_flow != _is_flow(scheduler):
+            if face.is_flow is not None and face.is_flow != is_flow(scheduler):
                 raise InputError(
                     f"{folder.where}: {folder.path / name} has a {type(scheduler).__name__}, and "
                     f"{face.name} was trained by flow matching; copy the pipeline's own scheduler"

@@ -1,0 +1,58 @@
+"""The noise schedules of pipelines, and what networks predict by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from raymia.models.image_source import SCHEDULER
+from raymia.models.source import read_json
+from raymia.util.errors import InputError
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+"""What the networks of DDPM's family can be trained to predict."""
+FLOW = "flow"
+"""What those of flow matching predict: the velocity from an image to noise."""
+
+
+def read_scheduler(folder: Path, where: str) -> Any:
+    """The noise schedule that a folder describes, with its ``alphas_cumprod``.
+
+    Raises
+    ------
+    InputError
+        For a class that diffusers does not have, or a schedule of another family than DDPM's.
+    """
+    import diffusers
+
+    config = read_json(folder / SCHEDULER, where)
+    name = str(config.get("_class_name"))
+    kind = getattr(diffusers, name, None)
+    if kind is None:
+        raise InputError(f"{where}: {folder / SCHEDULER}: no class {name!r} in diffusers")
+    scheduler = kind.from_config(config)
+    if is_flow(scheduler):
+        return scheduler
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise InputError(
+            f"{where}: {folder} has a {name}, whose schedule has no alphas_cumprod; raymia scores "
+            "models of the DDPM family and of flow matching, and none of EDM, VE or consistency"
+        )
+    prediction = prediction_of(scheduler)
+    if prediction not in PREDICTIONS:
+        raise InputError(
+            f"{where}: {folder / SCHEDULER}: prediction_type should be one of "
+            f"{', '.join(PREDICTIONS)}, but got {prediction!r}"
+        )
+    return scheduler
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether a scheduler goes the straight path of flow matching."""
+    is_named = type(scheduler).__name__.startswith("FlowMatch")
+    return is_named or getattr(scheduler.config, "prediction_type", None) == "flow_prediction"
+
+
+def prediction_of(scheduler: Any) -> str:
+    """What the network of a scheduler predicts."""
+    return FLOW if is_flow(scheduler) else getattr(scheduler.config, "prediction_type", "epsilon")

@@ -1,0 +1,139 @@
+"""LoRAs of diffusion models that are trained: put on a network, saved as diffusers saves them."""
+
+from __future__ import annotations
+
+import difflib
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raymia.models.denoisers.lora_files import BY_DIFFUSERS
+from raymia.models.denoisers.lora_fit import adaptable
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
+from raymia.models.image_source import ImageFolder, describe_part
+from raymia.prepare.training_files import write_facts
+from raymia.spec.methods import LowRank
+from raymia.storage.files import TEMPORARY_PREFIX
+from raymia.util.caller import silenced
+from raymia.util.errors import InputError
+from raymia.util.listing import listed
+from raymia.util.optional import require
+
+USUAL = (
+    "to_q", "to_k", "to_v", "to_out.0",
+    "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
+)  # fmt: skip
+"""Modules that diffusers' own scripts put a LoRA on: attention, in some transformers also that of
+the caption's tokens."""
+SHOWN = 12
+
+LoraSettings = Mapping[str, Any]
+"""Keys of PEFT's LoraConfig; JSON-serializable."""
+
+
+def lora_settings(method: LowRank, base: DenoiserCheckpoint) -> dict[str, Any]:
+    """A LoRA of a network as PEFT's config says it; loads no weights.
+
+    Raises
+    ------
+    InputError
+        Naming modules that the network does not have, with the names that are near.
+    """
+    require("peft", "adapters")
+    names = _modules(base)
+    wanted = method.target_modules or [one for one in USUAL if _has(names, one)]
+    what = f"target_modules: the {base.network.kind} of {base.path}"
+    if not wanted:
+        raise InputError(
+            f"{what} has no attention as others do ({listed(USUAL, 4)}); name some of its modules, "
+            f"which end in {listed(_ends(names), SHOWN)}"
+        )
+    missing = [one for one in wanted if not _has(names, one)]
+    if missing:
+        raise InputError(f"{what} has no {one!r}; {_near(one, names)}" for one in missing)
+    return {**method.settings, "target_modules": list(wanted)}
+
+
+def put_lora_on(network: Any, settings: LoraSettings, seed: int) -> torch.nn.Module:
+    """Freeze a network and put a fresh LoRA on it, which changes nothing yet.
+
+    Returns
+    -------
+    The parameters of the LoRA alone, in float32.
+    """
+    with silenced("bitsandbytes"):  # which PEFT imports
+        from peft import LoraConfig, inject_adapter_in_model
+
+    network.requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = LoraConfig(**settings, init_lora_weights="gaussian")
+        inject_adapter_in_model(config, network)
+    return _Adapter(network)
+
+
+def save_lora(network: Any, part: str, facts: dict[str, Any], out: Path) -> None:
+    """Save the LoRA of a network as diffusers' scripts do; whole, or not to be taken for one.
+
+    Parameters
+    ----------
+    part : of a pipeline that the network is, "unet" or "transformer".
+    """
+    import diffusers
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft.utils import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(network)
+    if part == "unet":
+        state, kind = convert_state_dict_to_diffusers(state), diffusers.StableDiffusionPipeline
+    else:  # all pipelines with a transformer write one format
+        kind = diffusers.StableDiffusion3Pipeline
+    given = {
+        f"{part}_lora_layers": {name: value.contiguous() for name, value in state.items()},
+        f"{part}_lora_adapter_metadata": network.peft_config["default"].to_dict(),
+    }
+    staged = out / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    staged.mkdir(parents=True)
+    kind.save_lora_weights(staged, **given)
+    write_facts(out, facts)
+    (staged / BY_DIFFUSERS).rename(out / BY_DIFFUSERS)
+    staged.rmdir()
+
+
+class _Adapter(torch.nn.Module):
+    """What is trained of a network under an adapter."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+                self.register_parameter(name.replace(".", "/"), parameter)
+
+
+def _modules(base: DenoiserCheckpoint) -> list[str]:
+    folder = Path(base.path)
+    there = ImageFolder(folder, base.path, base.dtype, "none", on_gpu=True, config=None)
+    described = describe_part(folder / base.network.folder, base.network.kind, there)
+    return [name for name, _ in adaptable(described)]
+
+
+def _has(names: Iterable[str], wanted: str) -> bool:
+    return any(name == wanted or name.endswith(f".{wanted}") for name in names)
+
+
+def _ends(names: Iterable[str]) -> list[str]:
+    """What a name can end in that stands for a kind of modules."""
+    parts = [name.split(".") for name in names]
+    ends = [".".join(p[-2:]) if p[-1].isdecimal() and len(p) > 1 else p[-1] for p in parts]
+    return list(dict.fromkeys(ends))
+
+
+def _near(wanted: str, names: list[str]) -> str:
+    ends = _ends(names)
+    if near := difflib.get_close_matches(wanted, [*ends, *names], n=3, cutoff=0.5):
+        return f"near it are {listed(near)}"
+    return f"its modules end in {listed(ends, SHOWN)}"

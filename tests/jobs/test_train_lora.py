@@ -1,0 +1,143 @@
+"""The script that trains a LoRA: what it writes, that an audit reads it, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+from scripts import load_script
+from small_image_models import save_model
+
+from raymia.modalities.resolve import resolve_inputs
+from raymia.prepare.image_split import png
+from raymia.spec.file import load_spec
+from raymia.util.draws import generator
+
+QUICK = ["--steps", "4", "--warmup", "1", "--batch-size", "2", "--rank", "2", "--alpha", "4"]
+CAPTIONED = ["--caption-column", "text"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "base"
+    save_model("stable", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Twelve images of six groups, one of them of another size."""
+    draws = generator(0, "images")
+    images = [png(draws.integers(0, 256, (3, 16, 16), dtype=np.uint8)) for _ in range(11)]
+    images.append(png(draws.integers(0, 256, (3, 20, 12), dtype=np.uint8)))
+    columns = {
+        "image": images,
+        "text": [["a cat", "a dog", "a mat"][n % 3] for n in range(12)],
+        "author": [f"author {n // 2}" for n in range(12)],
+    }
+    file = tmp_path_factory.mktemp("data") / "images.parquet"
+    pq.write_table(pa.table(columns), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def script():
+    return load_script("jobs/train_lora.py")
+
+
+def run(script, base, table, out, *more):
+    return script.main(
+        ["--base", str(base), "--data", str(table), "--out", str(out), "--members", "4",
+         "--held-out", "3", *QUICK, *more]
+    )  # fmt: skip
+
+
+def rows_of(folder):
+    return [pq.read_table(folder / f"{n}.parquet").to_pylist() for n in ("members", "non_members")]
+
+
+def test_an_audit_reads_the_split_and_the_checkpoints(script, base, table, tmp_path, capsys):
+    more = ["--group-column", "author", "--checkpoint-every", "3"]
+    assert run(script, base, table, tmp_path, *CAPTIONED, *more) == 0
+    assert "checkpoint-4: training loss" in capsys.readouterr().out
+    members, others = rows_of(tmp_path)
+    assert (len(members), len(others)) == (4, 4)  # of whole groups
+    groups = [{row["group"] for row in rows} for rows in (members, others)]
+    assert not groups[0] & groups[1]
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert (manifest["members"], manifest["held_out"]) == (4, 4)
+    assert manifest["images_set_aside"] == 1
+    assert manifest["prediction_type"] == "epsilon"
+    assert manifest["method"]["r"] == 2
+    assert "to_out.0" in manifest["method"]["target_modules"]
+    assert all({"train_loss", "held_out_loss"} <= one.keys() for one in manifest["checkpoints"])
+    inputs = resolve_inputs(load_spec(tmp_path / "manifest.json"))
+    assert [*inputs.targets] == ["checkpoint-3", "checkpoint-4"]
+    assert all(len(target.adapters) == 1 for target in inputs.targets.values())
+    assert inputs.references["base"].path == str(base)
+    assert inputs.records.table.num_rows == 8
+    assert inputs.spec.records.caption_column == "caption"
+    assert inputs.spec.records.group_column == "group"
+    audit = {"from_training": "manifest.json", "attacks": ["loss@base"], "references": {}}
+    (tmp_path / "audit.yaml").write_text(yaml.safe_dump(audit))
+    assert [a.label for a in resolve_inputs(load_spec(tmp_path / "audit.yaml")).attacks] == [
+        "loss@base"
+    ]
+
+
+def test_epochs_are_of_the_members_and_the_prompt_is_each_images_caption(
+    script, base, table, tmp_path
+):
+    prompt = "a cat on a mat"
+    assert run(script, base, table, tmp_path, "--instance-prompt", prompt, "--epochs", "1.5") == 0
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["training"]["steps"] == 3
+    assert manifest["instance_prompt"] == prompt
+    assert {row["caption"] for rows in rows_of(tmp_path) for row in rows} == {prompt}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    for number, size in enumerate([(16, 16), (32, 32), (12, 40), (9, 9)]):
+        Image.new("RGB", size, (number * 20, 0, 0)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([*CAPTIONED, "--batch-size", "5"], "a step takes 5 images, and 4 are trained on"),
+        ([*CAPTIONED, "--target-modules", "to_qq"], "no 'to_qq'; near it are to_q"),
+        ([*CAPTIONED, "--instance-prompt", "x"], "an image is trained on with one caption"),
+        ([], "is conditioned on captions; name their column as --caption-column"),
+        ([*CAPTIONED, "--rank", "0"], "r: Input should be greater than or equal to 1"),
+        ([*CAPTIONED, "--members", "60"], "60 members and 3 held-out images are wanted"),
+        ([*CAPTIONED, "--group-column", "author", "--members", "9"], "in 6 groups"),
+        ([*CAPTIONED, "--learning-rate", "1e9", "--steps", "9"], "has diverged"),
+    ],
+)
+def test_wrong_input_is_said_in_one_line(script, base, table, tmp_path, capsys, more, message):
+    assert run(script, base, table, tmp_path, *more) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert message in said[-1]
+
+
+def test_a_base_without_a_text_encoder_is_told_no_caption(script, table, tmp_path, capsys):
+    save_model("ddpm", tmp_path / "ddpm")
+    assert run(script, tmp_path / "ddpm", table, tmp_path / "out", *CAPTIONED) == 2
+    assert "has no text encoder" in capsys.readouterr().err
+
+
+def test_small_images_are_named_unless_they_may_be_scaled_up(script, base, small, tmp_path, capsys):
+    fitted = ["--fit", "crop", "--instance-prompt", "a cat", "--members", "2", "--held-out", "2"]
+    assert run(script, base, small, tmp_path, *fitted) == 2
+    said = capsys.readouterr().err
+    assert "2 of 4 images are smaller than the 16 x 16 pixels" in said
+    assert "3.png 9 x 9" in said
+    assert run(script, base, small, tmp_path, *fitted, "--upscale") == 0

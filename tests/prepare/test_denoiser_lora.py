@@ -1,0 +1,200 @@
+"""Training a LoRA of a diffusion model: what it learns, what it saves, and that a kill changes
+nothing."""
+
+from __future__ import annotations
+
+import json
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from small_families import save_family
+from small_image_models import save_model, save_pipeline
+
+from raymia.models.denoisers.lora_files import BY_DIFFUSERS
+from raymia.models.denoisers.model import load_denoiser
+from raymia.models.image_source import resolve_image_model
+from raymia.prepare import train_denoiser as module
+from raymia.prepare.captioned import Captioned
+from raymia.prepare.denoiser_files import resolve_trainable
+from raymia.prepare.denoiser_lora import lora_settings
+from raymia.prepare.train_denoiser import train_denoiser
+from raymia.prepare.training_state import STATE_FILE
+from raymia.spec import ModelSpec
+from raymia.spec.images import DiffusionTrainingSpec
+from raymia.spec.methods import DoraMethod, LoraMethod
+from raymia.util.draws import generator
+from raymia.util.errors import InputError
+
+CAPTIONS = ("a cat", "a dog", "a cat on a mat", "", "dog", "mat")
+PIXELS = generator(0, "images").integers(0, 256, (6, 3, 16, 16), dtype=np.uint8)
+MEMBERS, HELD_OUT = Captioned(PIXELS[:4], CAPTIONS[:4]), Captioned(PIXELS[4:], CAPTIONS[4:])
+LORA = LoraMethod(r=2, lora_alpha=4)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "base"
+    save_pipeline("stable", folder)
+    return folder
+
+
+def train(base, out, members=MEMBERS, *, method=LORA, seed=0, progress=None, **options):
+    changes = {k: options.pop(k) for k in list(options) if k in DiffusionTrainingSpec.model_fields}
+    quick = {"steps": 4, "batch_size": 2, "learning_rate": 3e-2, "warmup": 1, **changes}
+    return train_denoiser(
+        members,
+        base,
+        DiffusionTrainingSpec(**quick),
+        out,
+        seed=seed,
+        progress=progress or (lambda *_: None),
+        lora=lora_settings(method, resolve_trainable(base, is_frozen=True)),
+        **{"measure_on": HELD_OUT, **options},
+    )
+
+
+def weights(folder):
+    return load_file(folder / BY_DIFFUSERS)
+
+
+def resolved(base, adapter=None):
+    named = None if adapter is None else str(adapter)
+    return resolve_image_model(ModelSpec(model=str(base), adapter=named), "m", on_gpu=False)
+
+
+def answered(base, adapter=None, captions=("a cat", "dog")):
+    model = load_denoiser(resolved(base, adapter), batch_images=4)
+    noisy = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(1))
+    return model.predict_noise(noisy, model.at([100, 700]), captions)
+
+
+PIPELINES = {
+    "stable": diffusers.StableDiffusionPipeline,
+    "sd3_without_t5": diffusers.StableDiffusion3Pipeline,
+    "flux_schnell": diffusers.FluxPipeline,
+}
+
+
+@pytest.mark.parametrize("kind", [*PIPELINES])
+def test_it_is_read_by_diffusers_as_it_is_here(kind, tmp_path):
+    save = save_pipeline if kind == "stable" else save_family
+    save(kind, tmp_path / "base")
+    train(tmp_path / "base", tmp_path / "out")
+    opened = PIPELINES[kind].from_pretrained(tmp_path / "base")
+    opened.load_lora_weights(str(tmp_path / "out"))
+    opened.fuse_lora()
+    opened.unload_lora_weights()
+    opened.save_pretrained(tmp_path / "fused")
+    bare, here, there = (
+        answered(tmp_path / folder, adapter)
+        for folder, adapter in (("base", None), ("base", tmp_path / "out"), ("fused", None))
+    )
+    torch.testing.assert_close(here, there, atol=1e-4, rtol=1e-4)
+    assert (here - bare).abs().max() > 1e-2
+
+
+def test_it_has_the_shape_that_was_asked_for_in_the_file_and_in_its_header(tmp_path, base):
+    method = DoraMethod(kind="dora", r=3, lora_alpha=6, target_modules=["to_q", "ff.net.2"])
+    train(base, tmp_path, method=method)
+    placed = resolved(base, tmp_path).adapters[0].placed
+    assert {one.path.rpartition("transformer_blocks.0.")[2] for one in placed} == {
+        "attn1.to_q", "attn2.to_q", "ff.net.2",
+    }  # fmt: skip
+    assert {(one.weights.rank, one.weights.scale) for one in placed} == {(3, 2.0)}
+    assert all("magnitude" in one.weights.tensors for one in placed)
+    with safe_open(tmp_path / BY_DIFFUSERS, framework="pt") as file:
+        header = json.loads(file.metadata()["lora_adapter_metadata"])
+    assert header["unet.lora_alpha"] == 6
+
+
+def test_loss_falls_on_members_and_is_said_of_both_at_each_checkpoint(tmp_path, base):
+    facts = train(base, tmp_path, steps=40, warmup=4, batch_size=4, checkpoint_every=20)
+    losses = [checkpoint["train_loss"] for checkpoint in facts["checkpoints"]]
+    assert losses[1] < losses[0]
+    assert all(checkpoint["held_out_loss"] > 0 for checkpoint in facts["checkpoints"])
+    assert facts["parameters"] == sum(
+        v.numel() for v in weights(tmp_path / "checkpoint-40").values()
+    )
+    assert facts["prediction_type"] == "epsilon"
+    assert not (tmp_path / STATE_FILE).exists()
+
+
+def test_a_killed_training_ends_with_the_same_weights(tmp_path, base, monkeypatch):
+    monkeypatch.setattr(module, "STATE_EVERY", 3)
+
+    def stop(done, _):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    options = {"steps": 6, "ema": 0.9, "flip": True, "method": LoraMethod(r=2, lora_dropout=0.2)}
+    whole = train(base, tmp_path / "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        train(base, tmp_path / "killed", progress=stop, **options)
+    assert (tmp_path / "killed" / STATE_FILE).exists()
+    killed = train(base, tmp_path / "killed", **options)
+    assert {**whole, "seconds": 0} == {**killed, "seconds": 0}
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert train(base, tmp_path / "whole", **options) == whole  # which trains nothing
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"members": Captioned(PIXELS[:4], CAPTIONS[2:])},
+        {"method": LoraMethod(r=2, lora_alpha=8)},
+        {"seed": 1},
+    ],
+    ids=["captions", "alpha", "seed"],
+)
+def test_another_training_is_not_taken_for_it(tmp_path, base, changes):
+    train(base, tmp_path)
+    with pytest.raises(InputError, match="is of a training with other images, settings, seed"):
+        train(base, tmp_path, **changes)
+
+
+def test_captions_are_what_it_is_trained_on(tmp_path, base):
+    train(base, tmp_path / "own")
+    train(base, tmp_path / "others", Captioned(PIXELS[:4], CAPTIONS[2:]))
+    first, second = weights(tmp_path / "own"), weights(tmp_path / "others")
+    assert not all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
+
+
+def test_a_training_that_diverges_stops_with_the_step_and_what_to_try(tmp_path, base):
+    with pytest.raises(InputError, match=r"step \d+: .* diverged.* smaller learning_rate"):
+        train(base, tmp_path, learning_rate=1e6, steps=8)
+    assert not (tmp_path / BY_DIFFUSERS).exists()
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        (["to_q", "to_kk"], r"no 'to_kk'; near it are to_k"),
+        (["attn1.to_w"], r"no 'attn1.to_w'; near it are .*attn1"),
+        (["query_key_value"], r"no 'query_key_value'; its modules end in conv_in, .*to_q"),
+    ],
+)
+def test_modules_that_are_not_there_are_told_the_nearest(base, modules, message):
+    with pytest.raises(InputError, match=message):
+        lora_settings(LoraMethod(target_modules=modules), resolve_trainable(base))
+
+
+def test_a_network_without_attention_wants_modules_named(tmp_path):
+    save_model("ddpm", tmp_path)
+    with pytest.raises(InputError, match=r"no attention as others do .* name some of its modules"):
+        lora_settings(LORA, resolve_trainable(tmp_path))
+
+
+def test_what_cannot_be_told_a_caption_is_refused(tmp_path):
+    save_model("ddpm", tmp_path / "base")
+    grey = Captioned(PIXELS[:4, :1], CAPTIONS[:4])
+    with pytest.raises(InputError, match="has no text encoder, so that it cannot be told one"):
+        train(tmp_path / "base", tmp_path / "out", grey, measure_on=grey,
+              method=LoraMethod(target_modules=["conv1"]))  # fmt: skip
+    with pytest.raises(InputError, match="members and held-out images should both have some"):
+        train(tmp_path / "base", tmp_path / "out", grey, measure_on=grey.pixels,
+              method=LoraMethod(target_modules=["conv1"]))  # fmt: skip
