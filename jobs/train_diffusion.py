@@ -22,6 +22,7 @@ from typing import Any
 
 from raymia.prepare.denoiser_files import SCHEDULERS, Prediction, fresh_pipeline
 from raymia.prepare.target_job import (
+    Drawn,
     add_settings,
     checked,
     finish,
@@ -29,6 +30,7 @@ from raymia.prepare.target_job import (
     privacy_of,
     progress_bar,
     read_and_split,
+    records_of,
     run_job,
 )
 from raymia.prepare.train_denoiser import train_denoiser
@@ -53,7 +55,8 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(args, name) for name in (*NUMBERS, "ema", *FLAGS)}
     settings = checked(lambda: DiffusionTrainingSpec(**given))
     dp = privacy_of(args)
-    split, set_aside = read_and_split(args, tuple(args.shape), args.caption_column)
+    records = records_of(args, args.caption_column)
+    split, set_aside = read_and_split(records, tuple(args.shape), Drawn.of(args))
     with tempfile.TemporaryDirectory() as scratch:
         pipeline = args.pipeline
         if pipeline is None:
@@ -88,7 +91,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
         "network": None if args.pipeline else {key: getattr(args, key) for key in architecture},
         "prediction_type": facts["prediction_type"],
     }
-    return finish(args, model, settings, split, set_aside, facts, dp)
+    return finish(args.out, str(args.data), model, settings, split, set_aside, facts, dp)
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -12,42 +12,29 @@ The folder then has `members.parquet` and `non_members.parquet`, which an audit 
 records, and in `checkpoint-STEP/` the LoRA as diffusers saves it, beside `manifest.json`, which it
 names as targets: `{manifest: targets/lora/manifest.json, model: base}`. `raymia audit` takes the
 manifest by itself, too. A run that was interrupted goes on when the same command is given again.
+`raymia train` does the same by a file of records of `kind: image`.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from raymia.models.denoisers.resolver import DenoiserCheckpoint
-from raymia.prepare.captioned import Captioned
-from raymia.prepare.denoiser_files import resolve_trainable
-from raymia.prepare.denoiser_lora import lora_settings
-from raymia.prepare.target_job import (
-    add_settings,
-    checked,
-    finish,
-    make_parser,
-    progress_bar,
-    read_and_split,
-    run_job,
-)
-from raymia.prepare.train_denoiser import train_denoiser
+from raymia.prepare.target_job import add_settings, checked, make_parser, run_job
+from raymia.prepare.train_lora import run_lora_training
+from raymia.spec.image_training import LoraTrainingSpec, TrainedImagesSpec
 from raymia.spec.images import DiffusionTrainingSpec
-from raymia.spec.methods import DoraMethod, LoraMethod, LowRank
-from raymia.util.errors import InputError
+from raymia.spec.methods import DoraMethod, LowRank
 
-NUMBERS = ("steps", "batch_size", "learning_rate", "warmup")
-FLAGS = ("flip", "crop")
+TRAINING = ("steps", "batch_size", "learning_rate", "warmup", "ema", "flip", "crop")
+IMAGES = ("image_column", "caption_column", "instance_prompt", "group_column", "fit", "upscale")
 OF_METHOD = {
-    "rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout",
-    "target_modules": "target_modules", "rslora": "use_rslora",
+    "rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "rslora": "use_rslora",
+    "target_modules": "target_modules",
 }  # fmt: skip
-"""Keys of the LoRA by its options."""
+"""Keys of the method by its options."""
 LOSSES = "{folder}: training loss {train_loss:.4f}, held-out loss {held_out_loss:.4f} per element"
 
 
@@ -58,114 +45,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> dict[str, Any]:
     """Do what the arguments say, and return the manifest."""
-    method = _method(args)
-    base = resolve_trainable(args.base, is_frozen=True)
-    _check_captions(args, base)
-    lora = lora_settings(method, base)
-    settings = _settings(args)
-    split, set_aside = read_and_split(
-        args,
-        base.shape,
-        args.caption_column,
-        group_column=args.group_column,
-        one_caption=args.instance_prompt,
-        enlarges=args.upscale,
-    )
-    members = Captioned(split.members, split.member_captions)
-    if len(members) < settings.batch_size:
-        raise InputError(
-            f"batch_size: a step takes {settings.batch_size} images, and {len(members)} are "
-            "trained on; give more members, or a smaller --batch-size"
-        )
-    if args.epochs is not None:
-        steps = math.ceil(args.epochs * len(members) / settings.batch_size)
-        settings = checked(
-            lambda: DiffusionTrainingSpec(**{**settings.model_dump(), "steps": steps})
-        )
-    with progress_bar("steps", settings.steps) as progress:
-        facts = train_denoiser(
-            members,
-            args.base,
-            settings,
-            args.out,
-            seed=args.seed,
-            progress=progress,
-            measure_on=Captioned(split.held_out, split.held_out_captions),
-            checkpoint_every=args.checkpoint_every or settings.steps,
-            lora=lora,
-        )
-    model = {
-        "base": {
-            "model": str(args.base.resolve()),
-            "fingerprint": base.fingerprint,
-            "parameters": base.parameters,
+    skipped = () if args.epochs is None else ("steps",)
+    content = {
+        "output": str(args.out),
+        "seed": args.seed,
+        "base": str(args.base),
+        "records": {"kind": "image", "files": args.data, **{n: getattr(args, n) for n in IMAGES}},
+        "split": {"members": args.members, "held_out": args.held_out},
+        "method": {
+            "kind": "dora" if args.dora else "lora",
+            **{key: getattr(args, option) for option, key in OF_METHOD.items()},
         },
-        "method": {"kind": method.kind, **lora},
-        "instance_prompt": args.instance_prompt,
-        "captions": {
-            "column": args.caption_column,
-            "without": sum(not caption for caption in split.member_captions or ()),
-        },
-        "prediction_type": facts["prediction_type"],
+        "training": {name: getattr(args, name) for name in TRAINING if name not in skipped},
+        "epochs": args.epochs,
+        "checkpoint_every": args.checkpoint_every,
     }
-    return finish(args, model, settings, split, set_aside, facts)
-
-
-def _method(args: argparse.Namespace) -> LowRank:
-    kind: type[LowRank] = DoraMethod if args.dora else LoraMethod
-    given = {key: getattr(args, option) for option, key in OF_METHOD.items()}
-    return checked(lambda: kind(kind="dora" if args.dora else "lora", **given))
-
-
-def _settings(args: argparse.Namespace) -> DiffusionTrainingSpec:
-    given = {name: getattr(args, name) for name in (*NUMBERS, "ema", *FLAGS)}
-    return checked(lambda: DiffusionTrainingSpec(**given))
-
-
-def _check_captions(args: argparse.Namespace, base: DenoiserCheckpoint) -> None:
-    """Refuse captions where the base is told none, and none where it is told some."""
-    given = [
-        option
-        for option, value in (
-            ("--caption-column", args.caption_column),
-            ("--instance-prompt", args.instance_prompt),
-        )
-        if value is not None
-    ]
-    if len(given) > 1:
-        raise InputError(
-            f"{' and '.join(given)} are given, and an image is trained on with one caption; leave "
-            "one of them out"
-        )
-    if given and not base.is_captioned:
-        raise InputError(
-            f"{given[0]}: {base.path} has no text encoder, so that it cannot be told a caption; "
-            "leave it out, or give a base that has one"
-        )
-    if not given and base.is_captioned:
-        raise InputError(
-            f"{base.path} is conditioned on captions; name their column as --caption-column, or "
-            "give one --instance-prompt for all images, which may be empty"
-        )
+    return run_lora_training(checked(lambda: LoraTrainingSpec.model_validate(content)))
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__, "STEPS", of_a_base=True)
     add = parser.add_argument
-    add("--base", type=Path, required=True, help="folder of the pipeline that is adapted")
-    add("--caption-column", help="of a table, or suffix of the files beside images, such as txt")
-    add("--instance-prompt", help="one caption for all images")
-    add("--group-column", help="of a table; images of one group are all members or all held out")
-    add("--upscale", action="store_true", help="scale images up that are smaller than the base's")
-    fields = LowRank.model_fields
+    add("--base", required=True, help=LoraTrainingSpec.model_fields["base"].description)
+    for name in ("caption_column", "instance_prompt", "group_column"):
+        field = TrainedImagesSpec.model_fields[name]
+        add(f"--{name.replace('_', '-')}", help=field.description)
+    add_settings(parser, TrainedImagesSpec, ["upscale"])
     for option in ("rank", "alpha", "dropout"):
-        field = fields[OF_METHOD[option]]
+        field = LowRank.model_fields[OF_METHOD[option]]
         add(f"--{option}", type=type(field.default), default=field.default, help=field.description)
     add("--target-modules", nargs="+", help="names of layers, or ends of them; default: attention")
-    add("--rslora", action="store_true", help=fields["use_rslora"].description)
+    add("--rslora", action="store_true", help=LowRank.model_fields["use_rslora"].description)
     add("--dora", action="store_true", help=DoraMethod.__doc__)
-    add_settings(parser, DiffusionTrainingSpec, [*NUMBERS, *FLAGS])
-    add("--epochs", type=float, help="passes over the members, in place of --steps")
+    add_settings(parser, DiffusionTrainingSpec, [name for name in TRAINING if name != "ema"])
+    add("--epochs", type=float, help=LoraTrainingSpec.model_fields["epochs"].description)
     add("--ema", type=float, help=DiffusionTrainingSpec.model_fields["ema"].description)
     return parser.parse_args(arguments)
 

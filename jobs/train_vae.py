@@ -23,6 +23,7 @@ from raymia.models.autoencoders.vae.config import (
     RhvaeConfig,
 )
 from raymia.prepare.target_job import (
+    Drawn,
     add_settings,
     checked,
     finish,
@@ -30,6 +31,7 @@ from raymia.prepare.target_job import (
     privacy_of,
     progress_bar,
     read_and_split,
+    records_of,
     run_job,
 )
 from raymia.prepare.train_autoencoder import train_autoencoder
@@ -49,7 +51,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     """Do what the arguments say, and return the manifest."""
     config, settings = checked(lambda: _settings(args))
     dp = privacy_of(args)
-    split, set_aside = read_and_split(args, config.image_shape)
+    split, set_aside = read_and_split(records_of(args), config.image_shape, Drawn.of(args))
     with progress_bar(f"{config.objective}: epochs", settings.epochs) as progress:
         facts = train_autoencoder(
             split.members,
@@ -63,7 +65,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
             dp=dp,
         )
     model = {"config": config.model_dump(mode="json")}
-    return finish(args, model, settings, split, set_aside, facts, dp)
+    return finish(args.out, str(args.data), model, settings, split, set_aside, facts, dp)
 
 
 def _settings(args: argparse.Namespace) -> tuple[AutoencoderConfig, AutoencoderTrainingSpec]:

@@ -23,6 +23,7 @@ from raymia.perturbations.kinds import DEFAULT_STRENGTHS
 from raymia.report.attack_table import access, asks_text, label, queries_text
 from raymia.results.result import SCHEMA_VERSION, RunResult
 from raymia.spec import AuditSpec
+from raymia.spec.image_training import LoraTrainingSpec
 from raymia.spec.kinds import Kinds
 from raymia.spec.target_training import TargetTrainingSpec
 
@@ -35,13 +36,17 @@ SCHEMA_FILE = "metrics.schema.json"
 PACKAGE = Path(raymia.__file__).parent
 
 
-FILES: dict[str, type[BaseModel]] = {"audit": AuditSpec, "training": TargetTrainingSpec}
+FILES: dict[str, type[BaseModel]] = {
+    "audit": AuditSpec,
+    "training": TargetTrainingSpec,
+    "LoRA training": LoraTrainingSpec,
+}
 """What is written by hand in YAML, by what it describes; each has a page."""
 
 
 def page_name(what: str) -> str:
     """The page on a file of :data:`FILES`."""
-    return f"{what}-file.md"
+    return f"{what.lower().replace(' ', '-')}-file.md"
 
 
 def file_page(what: str) -> str:

@@ -1,4 +1,4 @@
-"""`raymia train`: train a language model whose members are known."""
+"""`raymia train`: train a model whose members are known."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ TrainingFile = Annotated[Path, typer.Argument(help="the training file", metavar=
 
 
 def train(file: TrainingFile) -> Any:
-    """Train a language model on members that are known, and write what an audit reads.
+    """Train a model on members that are known, and write what an audit reads.
 
-    Run it again after a kill: it goes on, and ends as it would have ended. Audit what it made with
+    It is a language model, or, where the records are images, a LoRA of a diffusion model. Run it
+    again after a kill: it goes on, and ends as it would have ended. Audit what it made with
     `raymia audit FOLDER/manifest.json`.
     """
+    from raymia.prepare.train_lora import run_lora_training
     from raymia.report.training_table import trained_table
     from raymia.run.train import run_training
-    from raymia.spec.training_file import load_training
+    from raymia.spec.image_training import LoraTrainingSpec
+    from raymia.spec.training_file import load_any_training
     from raymia.util.terminal import terminal
 
-    console, spec = terminal(), load_training(file)
-    manifest = run_training(spec)
+    console, spec = terminal(), load_any_training(file)
+    is_lora = isinstance(spec, LoraTrainingSpec)
+    manifest = run_lora_training(spec) if is_lora else run_training(spec)
     console.print(trained_table(manifest))
     console.print(f"manifest: {spec.output}/manifest.json", highlight=False, soft_wrap=True)
-    if spec.shadows is not None:
+    if not is_lora and spec.shadows is not None:
         train_shadows(file)
     return manifest
 
@@ -54,10 +58,15 @@ def print_training_plan(file: Path, console: Console) -> None:
     from raymia.modalities.texts.shadow_training import shadow_trainings
     from raymia.modalities.texts.target_training import resolve_target_training
     from raymia.plan.training import estimate_training
-    from raymia.report.training_table import training_plan_table
-    from raymia.spec.training_file import load_training
+    from raymia.prepare.train_lora import resolve_lora
+    from raymia.report.training_table import lora_plan_table, training_plan_table
+    from raymia.spec.image_training import LoraTrainingSpec
+    from raymia.spec.training_file import load_any_training
 
-    spec = load_training(file)
+    spec = load_any_training(file)
+    if isinstance(spec, LoraTrainingSpec):
+        console.print(lora_plan_table(resolve_lora(spec)))
+        return
     found = resolve_target_training(spec)
     shadows = [] if spec.shadows is None else shadow_trainings(found)
     expected = estimate_training(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -55,6 +56,17 @@ def lora_settings(method: LowRank, base: DenoiserCheckpoint) -> dict[str, Any]:
     if missing:
         raise InputError(f"{what} has no {one!r}; {_near(one, names)}" for one in missing)
     return {**method.settings, "target_modules": list(wanted)}
+
+
+def lora_weights(method: LowRank, base: DenoiserCheckpoint) -> int:
+    """How many numbers a LoRA has; loads nothing."""
+    wanted = lora_settings(method, base)["target_modules"]
+    per_layer = (
+        method.r * (shape[0] + math.prod(shape[1:])) + (shape[0] if method.kind == "dora" else 0)
+        for name, shape in _modules(base).items()
+        if any(_has([name], one) for one in wanted)
+    )
+    return sum(per_layer)
 
 
 def put_lora_on(network: Any, settings: LoraSettings, seed: int) -> torch.nn.Module:
@@ -114,11 +126,12 @@ class _Adapter(torch.nn.Module):
                 self.register_parameter(name.replace(".", "/"), parameter)
 
 
-def _modules(base: DenoiserCheckpoint) -> list[str]:
+def _modules(base: DenoiserCheckpoint) -> dict[str, tuple[int, ...]]:
+    """Modules that can have a LoRA, with the shapes of their weights."""
     folder = Path(base.path)
     there = ImageFolder(folder, base.path, base.dtype, "none", on_gpu=True, config=None)
     described = describe_part(folder / base.network.folder, base.network.kind, there)
-    return [name for name, _ in adaptable(described)]
+    return dict(adaptable(described))
 
 
 def _has(names: Iterable[str], wanted: str) -> bool:
@@ -132,7 +145,7 @@ def _ends(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(ends))
 
 
-def _near(wanted: str, names: list[str]) -> str:
+def _near(wanted: str, names: Iterable[str]) -> str:
     ends = _ends(names)
     if near := difflib.get_close_matches(wanted, [*ends, *names], n=3, cutoff=0.5):
         return f"near it are {listed(near)}"

@@ -57,7 +57,7 @@ def split_and_write(
     members: int,
     held_out: int,
     seed: int,
-    out: Path,
+    out: Path | None,
     groups: Sequence[str | None] | None = None,
 ) -> ImageSplit:
     """Draw members and held-out images, and write them to ``members.parquet`` and
@@ -73,7 +73,7 @@ def split_and_write(
     images : uint8 [count, channels, height, width], of 1 or 3 channels.
     captions : one per image; the files then have a column ``caption`` beside ``image``.
     members, held_out : how many of each.
-    out : the folder; it is made where it is missing.
+    out : the folder; it is made where it is missing. None writes nothing.
     groups : of each image, None for one that is alone; the files then have a column ``group``.
 
     Raises
@@ -102,7 +102,8 @@ def split_and_write(
         name: parquet(images[rows], _at(captions, rows), _at(groups, rows))
         for name, rows in ((MEMBERS_FILE, inside), (NON_MEMBERS_FILE, outside))
     }
-    write_split(out, contents, "images")
+    if out is not None:
+        write_split(out, contents, "images")
     return ImageSplit(
         members=images[inside],
         held_out=images[outside],

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -98,7 +99,8 @@ def add_settings(
 
 
 def finish(
-    args: argparse.Namespace,
+    out: Path,
+    data: str,
     model: Mapping[str, Any],
     settings: BaseModel,
     split: ImageSplit,
@@ -110,19 +112,20 @@ def finish(
 
     Parameters
     ----------
+    data : where the images are from.
     model : what is said of the model before the rest.
     """
     manifest = {
         **model,
         "training": settings.model_dump(),
         **({} if dp is None else {"privacy": {**dp.model_dump(), "unit": "record"}}),
-        "data": str(args.data),
+        "data": data,
         "images_set_aside": set_aside,
         "records": dict(split.records),
         **split.facts,
         **{key: facts[key] for key in ("parameters", "seconds", "checkpoints")},
     }
-    return write_manifest(args.out, manifest, OF_IMAGES)
+    return write_manifest(out, manifest, OF_IMAGES)
 
 
 def run_job(
@@ -161,12 +164,43 @@ def checked(make: Callable[[], Made]) -> Made:
         ) from None
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What of the images is drawn.
+
+    Attributes
+    ----------
+    members, held_out : images on each side.
+    out : the folder that they are written in; None for nowhere.
+    """
+
+    members: int
+    held_out: int
+    seed: int
+    out: Path | None
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Drawn:
+        """What a script is asked for."""
+        return cls(args.members, args.held_out, args.seed, args.out)
+
+
+def records_of(args: argparse.Namespace, caption_column: str | None = None) -> ImageRecordsSpec:
+    """The images that a script is given."""
+    return ImageRecordsSpec(
+        kind="image",
+        candidates=[str(args.data)],
+        image_column=args.image_column,
+        caption_column=caption_column,
+        fit=args.fit,
+    )
+
+
 def read_and_split(
-    args: argparse.Namespace,
+    spec: ImageRecordsSpec,
     shape: Shape,
-    caption_column: str | None = None,
+    drawn: Drawn,
     *,
-    group_column: str | None = None,
     one_caption: str | None = None,
     enlarges: bool = True,
 ) -> tuple[ImageSplit, int]:
@@ -182,25 +216,17 @@ def read_and_split(
     InputError
         If images cannot be read or split, or would have to be scaled up.
     """
-    spec = ImageRecordsSpec(
-        kind="image",
-        candidates=[str(args.data)],
-        image_column=args.image_column,
-        caption_column=caption_column,
-        group_column=group_column,
-        fit=args.fit,
-    )
-    if not enlarges and args.fit != "exact":  # which sets other sizes aside
+    if not enlarges and spec.fit != "exact":  # which sets other sizes aside
         _refuse_small(spec, shape)
     records = read_image_records(spec, shape)
     payloads = records.table["payload"].to_pylist()
     captions = None if one_caption is None else [one_caption] * len(payloads)
-    if caption_column is not None:
+    if spec.caption_column is not None:
         captions = [payload["caption"] or "" for payload in payloads]
     images = pixels_array(payloads, shape)
-    groups = None if group_column is None else records.table["group"].to_pylist()
+    groups = None if spec.group_column is None else records.table["group"].to_pylist()
     split = split_and_write(
-        images, captions, args.members, args.held_out, args.seed, args.out, groups
+        images, captions, drawn.members, drawn.held_out, drawn.seed, drawn.out, groups
     )
     return split, len(records.set_aside)
 
@@ -222,7 +248,7 @@ def _refuse_small(spec: ImageRecordsSpec, shape: Shape) -> None:
         raise InputError(
             f"{len(small):,} of {total:,} images are smaller than the {height} x {width} pixels "
             f"that the model is trained on ({listed(small, FEW)}), and would be scaled up; take "
-            "them out, or give --upscale"
+            "them out, or say `upscale`"
         )
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from raymia.plan.training import TrainingEstimate
 from raymia.prepare.private import Privacy
+from raymia.prepare.train_lora import ResolvedLora
 from raymia.prepare.train_target import TargetTraining
 from raymia.prepare.tuning import Counted
 from raymia.records.base import SetAside, count_reasons
@@ -71,17 +72,37 @@ def _private(privacy: Privacy) -> str:
     )
 
 
+def lora_plan_table(plan: ResolvedLora) -> RenderableType:
+    """What LoRA would be trained on which images."""
+    spec, lora = plan.spec, plan.lora
+    modules = ", ".join(lora["target_modules"])
+    table = Table(title=f"Plan of training {spec.name}", title_justify="left", show_header=False)
+    rows = {
+        "base": f"{plan.base.label} ({plan.base.describe()})",
+        "method": f"{spec.method.kind}, rank {lora['r']}, alpha {lora['lora_alpha']}, on {modules}",
+        "trained weights": f"{plan.trained_weights:,}",
+        "images": f"{len(plan.split.members):,} members, {len(plan.split.held_out):,} held out, "
+        f"{plan.set_aside:,} that could not be used",
+        "steps": f"{plan.settings.steps:,} of {plan.settings.batch_size:,} images each",
+        "output": spec.output,
+    }
+    for what, value in rows.items():
+        table.add_row(what, value)
+    return table
+
+
 def trained_table(manifest: Mapping[str, Any]) -> RenderableType:
     """The checkpoints of a training with their losses."""
     table = Table(title=f"Training {manifest['name']}", title_justify="left")
     table.add_column("checkpoint")
-    for heading in ("epoch", "loss of members", "held-out loss"):
+    unit = "epoch" if "epoch" in manifest["checkpoints"][0] else "step"
+    for heading in (unit, "loss of members", "held-out loss"):
         table.add_column(heading, justify="right")
     for one in manifest["checkpoints"]:
         losses = (one["train_loss"], one["held_out_loss"])
         table.add_row(
             one["folder"],
-            f"{one['epoch']:g}",
+            f"{one[unit]:g}",
             *("-" if loss is None else f"{loss:.3f}" for loss in losses),
         )
     return table

@@ -10,7 +10,10 @@ from raymia.spec.base import Strict
 from raymia.spec.kinds import Kinds
 
 TargetModules = list[str] | None
-TARGET_MODULES = "names of the layers that are changed, or ends of them; default: PEFT's choice"
+TARGET_MODULES = (
+    "names of the layers that are changed, or ends of them; default: PEFT's choice, of images "
+    "attention"
+)
 
 
 class Method(Strict):

@@ -1,4 +1,4 @@
-"""Reading a training file: YAML to :class:`TargetTrainingSpec`."""
+"""Reading a training file: YAML to :class:`TargetTrainingSpec` or :class:`LoraTrainingSpec`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from raymia.spec.file import (
     read_mapping,
     training_paths,
 )
+from raymia.spec.image_training import LoraTrainingSpec
 from raymia.spec.target_training import TargetTrainingSpec
 from raymia.storage.refusals import refusals
 from raymia.util.errors import InputError
@@ -28,18 +29,43 @@ def is_training_file(path: Path) -> bool:
 
 
 def load_training(path: str | Path) -> TargetTrainingSpec:
-    """Read and validate a training file; relative paths in it become absolute.
+    """Read and validate a training file of texts; relative paths in it become absolute.
 
     Raises
     ------
     InputError
         With every problem found, each naming the key it is about.
     """
+    spec = load_any_training(path)
+    if isinstance(spec, LoraTrainingSpec):
+        raise InputError(f"{path}: records.kind: it is of images, and texts are expected")
+    return spec
+
+
+def load_any_training(path: str | Path) -> TargetTrainingSpec | LoraTrainingSpec:
+    """Read and validate a training file of texts or of images; see :func:`load_training`."""
     path = Path(path)
     content = read_mapping(path, "training file", "docs/training.md shows one to start from")
-    spec = parse_as(TargetTrainingSpec, content, str(path))
+    records = content.get("records")
+    is_of_images = isinstance(records, dict) and records.get("kind") == "image"
     with refusals(path, "YAML"):
-        return with_absolute_paths(spec, path.resolve().parent)
+        folder = path.resolve().parent
+    if is_of_images:
+        lora = parse_as(LoraTrainingSpec, content, str(path))
+        return _images_with_absolute_paths(lora, folder)
+    return with_absolute_paths(parse_as(TargetTrainingSpec, content, str(path)), folder)
+
+
+def _images_with_absolute_paths(spec: LoraTrainingSpec, folder: Path) -> LoraTrainingSpec:
+    data = partial(absolute_data, folder)
+    files = [data(path) for path in spec.records.files]
+    return spec.model_copy(
+        update={
+            "output": data(spec.output),
+            "base": absolute_weights(folder, spec.base),
+            "records": spec.records.model_copy(update={"files": files}),
+        }
+    )
 
 
 def with_absolute_paths(spec: TargetTrainingSpec, folder: Path) -> TargetTrainingSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
@@ -10,13 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
+from rich.console import Console
 from scripts import load_script
 from small_image_models import save_model
 
+from raymia.cli.train import print_training_plan, train
 from raymia.modalities.resolve import resolve_inputs
 from raymia.prepare.image_split import png
 from raymia.spec.file import load_spec
 from raymia.util.draws import generator
+from raymia.util.errors import InputError
 
 QUICK = ["--steps", "4", "--warmup", "1", "--batch-size", "2", "--rank", "2", "--alpha", "4"]
 CAPTIONED = ["--caption-column", "text"]
@@ -97,8 +101,38 @@ def test_epochs_are_of_the_members_and_the_prompt_is_each_images_caption(
     assert run(script, base, table, tmp_path, "--instance-prompt", prompt, "--epochs", "1.5") == 0
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["training"]["steps"] == 3
-    assert manifest["instance_prompt"] == prompt
+    assert manifest["captions"]["instance_prompt"] == prompt
     assert {row["caption"] for rows in rows_of(tmp_path) for row in rows} == {prompt}
+
+
+def test_raymia_train_does_the_same_by_a_file_which_plan_reads_without_writing(
+    script, base, table, tmp_path
+):
+    assert run(script, base, table, tmp_path / "script", *CAPTIONED) == 0
+    file = tmp_path / "training.yaml"
+    content = {
+        "name": "target",
+        "output": "file",
+        "base": str(base),
+        "records": {"kind": "image", "files": str(table), "caption_column": "text"},
+        "split": {"members": 4, "held_out": 3},
+        "method": {"kind": "lora", "r": 2, "lora_alpha": 4},
+        "training": {"steps": 4, "warmup": 1, "batch_size": 2},
+    }
+    file.write_text(yaml.safe_dump(content))
+    said = Console(file=io.StringIO(), width=200)
+    print_training_plan(file, said)
+    shown = said.file.getvalue()
+    assert "4 members, 3 held out, 1 that could not be used" in shown
+    assert not (tmp_path / "file").exists()
+    manifest = train(file)
+    assert f"{manifest['parameters']:,}" in shown
+    by_script = json.loads((tmp_path / "script" / "manifest.json").read_text())
+    once = {"seconds": 0, "seal": ""}
+    assert {**manifest, **once} == {**by_script, **once}
+    file.write_text(yaml.safe_dump({**content, "epochs": 2}))
+    with pytest.raises(InputError, match=r"give either `epochs` or `training.steps`"):
+        train(file)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +149,7 @@ def small(tmp_path_factory):
         ([*CAPTIONED, "--batch-size", "5"], "a step takes 5 images, and 4 are trained on"),
         ([*CAPTIONED, "--target-modules", "to_qq"], "no 'to_qq'; near it are to_q"),
         ([*CAPTIONED, "--instance-prompt", "x"], "an image is trained on with one caption"),
-        ([], "is conditioned on captions; name their column as --caption-column"),
+        ([], "is conditioned on captions; name their column as `caption_column`"),
         ([*CAPTIONED, "--rank", "0"], "r: Input should be greater than or equal to 1"),
         ([*CAPTIONED, "--members", "60"], "60 members and 3 held-out images are wanted"),
         ([*CAPTIONED, "--group-column", "author", "--members", "9"], "in 6 groups"),
