@@ -138,15 +138,17 @@ def _has(names: Iterable[str], wanted: str) -> bool:
     return any(name == wanted or name.endswith(f".{wanted}") for name in names)
 
 
-def _ends(names: Iterable[str]) -> list[str]:
-    """What a name can end in that stands for a kind of modules."""
-    parts = [name.split(".") for name in names]
-    ends = [".".join(p[-2:]) if p[-1].isdecimal() and len(p) > 1 else p[-1] for p in parts]
+def _ends(names: Iterable[str], parts: int = 1) -> list[str]:
+    """What names end in that stand for a kind of modules: so many parts, and one more where the
+    last is a number."""
+    split = [name.split(".") for name in names]
+    ends = [".".join(p[-parts - p[-1].isdecimal() :]) for p in split]
     return list(dict.fromkeys(ends))
 
 
 def _near(wanted: str, names: Iterable[str]) -> str:
     ends = _ends(names)
-    if near := difflib.get_close_matches(wanted, [*ends, *names], n=3, cutoff=0.5):
+    alike = _ends(names, wanted.count(".") + 1)
+    if near := difflib.get_close_matches(wanted, [*dict.fromkeys(alike + ends)], n=3, cutoff=0.5):
         return f"near it are {listed(near)}"
     return f"its modules end in {listed(ends, SHOWN)}"

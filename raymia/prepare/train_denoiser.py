@@ -87,7 +87,11 @@ def train_denoiser(
     given = Captioned.of(images)
     others = None if measure_on is None else Captioned.of(measure_on)
     problems = problems_of(
-        given.pixels, others and others.pixels, checkpoint.shape, 1, checkpoint_every
+        given.pixels,
+        None if others is None else others.pixels,
+        checkpoint.shape,
+        1,
+        checkpoint_every,
     )
     problems += [*_warm_up(settings), *_told(checkpoint, given, others)]
     if problems:

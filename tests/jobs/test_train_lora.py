@@ -70,11 +70,11 @@ def test_an_audit_reads_the_split_and_the_checkpoints(script, base, table, tmp_p
     assert run(script, base, table, tmp_path, *CAPTIONED, *more) == 0
     assert "checkpoint-4: training loss" in capsys.readouterr().out
     members, others = rows_of(tmp_path)
-    assert (len(members), len(others)) == (4, 4)  # of whole groups
+    assert (len(members), len(others)) == (5, 4)  # of whole groups, one of them of one image
     groups = [{row["group"] for row in rows} for rows in (members, others)]
     assert not groups[0] & groups[1]
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert (manifest["members"], manifest["held_out"]) == (4, 4)
+    assert (manifest["members"], manifest["held_out"]) == (5, 4)
     assert manifest["images_set_aside"] == 1
     assert manifest["prediction_type"] == "epsilon"
     assert manifest["method"]["r"] == 2
@@ -84,7 +84,7 @@ def test_an_audit_reads_the_split_and_the_checkpoints(script, base, table, tmp_p
     assert [*inputs.targets] == ["checkpoint-3", "checkpoint-4"]
     assert all(len(target.adapters) == 1 for target in inputs.targets.values())
     assert inputs.references["base"].path == str(base)
-    assert inputs.records.table.num_rows == 8
+    assert inputs.records.table.num_rows == 9
     assert inputs.spec.records.caption_column == "caption"
     assert inputs.spec.records.group_column == "group"
     audit = {"from_training": "manifest.json", "attacks": ["loss@base"], "references": {}}
@@ -152,7 +152,10 @@ def small(tmp_path_factory):
         ([], "is conditioned on captions; name their column as `caption_column`"),
         ([*CAPTIONED, "--rank", "0"], "r: Input should be greater than or equal to 1"),
         ([*CAPTIONED, "--members", "60"], "60 members and 3 held-out images are wanted"),
-        ([*CAPTIONED, "--group-column", "author", "--members", "9"], "in 6 groups"),
+        (
+            [*CAPTIONED, "--group-column", "author", "--members", "10", "--held-out", "1"],
+            "11 distinct images in 6 groups",
+        ),
         ([*CAPTIONED, "--learning-rate", "1e9", "--steps", "9"], "has diverged"),
     ],
 )
