@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 
-from raymia.models.denoisers.lora_files import BY_DIFFUSERS
+from raymia.models.denoisers.lora_files import BY_DIFFUSERS, IN_HEADER
 from raymia.models.denoisers.lora_fit import adaptable
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import ImageFolder, describe_part
 from raymia.prepare.training_files import write_facts
 from raymia.spec.methods import LowRank
-from raymia.storage.files import TEMPORARY_PREFIX
+from raymia.storage.files import Folder
+from raymia.storage.safetensors import with_ordered_metadata
 from raymia.util.caller import silenced
 from raymia.util.errors import InputError
 from raymia.util.listing import listed
@@ -94,25 +96,22 @@ def save_lora(network: Any, part: str, facts: dict[str, Any], out: Path) -> None
     ----------
     part : of a pipeline that the network is, "unet" or "transformer".
     """
-    import diffusers
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
     state = get_peft_model_state_dict(network)
-    if part == "unet":
-        state, kind = convert_state_dict_to_diffusers(state), diffusers.StableDiffusionPipeline
-    else:  # all pipelines with a transformer write one format
-        kind = diffusers.StableDiffusion3Pipeline
-    given = {
-        f"{part}_lora_layers": {name: value.contiguous() for name, value in state.items()},
-        f"{part}_lora_adapter_metadata": network.peft_config["default"].to_dict(),
+    if part == "unet":  # whose modules have names of their own; transformers have PEFT's
+        state = convert_state_dict_to_diffusers(state)
+    config = {
+        f"{part}.{key}": sorted(value) if isinstance(value, set) else value
+        for key, value in network.peft_config["default"].to_dict().items()
     }
-    staged = out / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-    staged.mkdir(parents=True)
-    kind.save_lora_weights(staged, **given)
+    content = safetensors.torch.save(
+        {f"{part}.{name}": value.detach().cpu().contiguous() for name, value in state.items()},
+        metadata={"format": "pt", IN_HEADER: json.dumps(config, indent=2, sort_keys=True)},
+    )
     write_facts(out, facts)
-    (staged / BY_DIFFUSERS).rename(out / BY_DIFFUSERS)
-    staged.rmdir()
+    Folder(str(out)).write(BY_DIFFUSERS, with_ordered_metadata(content))
 
 
 class _Adapter(torch.nn.Module):
