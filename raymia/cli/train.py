@@ -28,11 +28,10 @@ def train(file: TrainingFile) -> Any:
     from raymia.util.terminal import terminal
 
     console, spec = terminal(), load_any_training(file)
-    is_lora = isinstance(spec, LoraTrainingSpec)
-    manifest = run_lora_training(spec) if is_lora else run_training(spec)
+    manifest = run_lora_training(spec) if isinstance(spec, LoraTrainingSpec) else run_training(spec)
     console.print(trained_table(manifest))
     console.print(f"manifest: {spec.output}/manifest.json", highlight=False, soft_wrap=True)
-    if not is_lora and spec.shadows is not None:
+    if not isinstance(spec, LoraTrainingSpec) and spec.shadows is not None:
         train_shadows(file)
     return manifest
 

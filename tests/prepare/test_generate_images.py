@@ -101,16 +101,16 @@ def test_steps_are_those_of_diffusers(is_latent):
         ("epsilon", "ddim", 1000),
         ("sample", "ddim", 1000),
         ("flow", "ddim", 500),
-        ("epsilon", "ddpm", 250),
+        ("epsilon", "ddpm", 1000),
         ("flow", "ddpm", 250),
     ],
 )
 def test_images_have_the_distribution_that_the_model_knows(prediction, sampler, steps):
     """Pixels are normal with mean 0.3 and deviation 0.2 in [-1, 1], halved in [0, 1]."""
     model = gaussian_denoiser(prediction=prediction, count=1000)
-    values = generate(model, 100, batch=100, steps=steps, sampler=sampler).astype(float) / 255
+    values = generate(model, 50, batch=50, steps=steps, sampler=sampler).astype(float) / 255
     assert values.mean() == pytest.approx(0.65, abs=0.005)
-    assert values.std() == pytest.approx(0.1, rel=0.03)
+    assert values.std() == pytest.approx(0.1, rel=0.04)
 
 
 def test_timesteps_begin_with_the_last_and_are_all_different():

@@ -218,7 +218,7 @@ def test_an_audit_scores_with_it_and_asks_nothing_again(base, adapter, tmp_path)
     assert made.captions == ("a dog on a mat", "the cat")
     assert any("is also a record's" in aside.reason for aside in inputs.records.set_aside)
     result = run_audit(spec, console())
-    assert {m.label for m in result.targets[0].metrics} == {"loss", "loss@base", "loss@gen"}
+    assert {found.attack for found in result.metrics} == {"loss", "loss@base", "loss@gen"}
     assert not plan_audit(resolve_inputs(spec), EvidenceStore(spec.store)).is_missing_anything
 
 
