@@ -54,7 +54,8 @@ def gate(
 ) -> None:
     """Decide conditions on a stored run, by default its own; no model is asked.
 
-    The run's files stay as they are unless --write is given.
+    The run's files stay as they are unless --write is given: then what is decided is the run's own
+    conditions and the given ones, and its files tell of all of them.
     """
     from raymia.results.folder import check_fit, load_result
     from raymia.results.gate import decide_again
@@ -63,15 +64,18 @@ def gate(
     def decided(result: RunResult) -> RunResult:
         given = {} if undecided is None else {"undecided": undecided}
         result = result.model_copy(update=given)
-        return result.model_copy(update={"gate": decide_again(result, fail_if or [])})
+        own = [outcome.condition for outcome in result.gate] if write else []
+        return result.model_copy(update={"gate": decide_again(result, [*own, *(fail_if or [])])})
 
     result = decided(load_result(run))
-    check_fit(run)
+    unconfirmed = check_fit(run)
     if write:
         from raymia.report.files import write_gate
 
         write_gate(run, decided)
     print_gate(result, terminal())
+    if unconfirmed is not None:
+        terminal().print(f"note: {unconfirmed}", markup=False, highlight=False)
     if code := gate_code(result):
         raise typer.Exit(code)
 

@@ -98,6 +98,19 @@ class Chance:
         return sorted(found, key=lambda test: (test.max_fpr is None or test.max_fpr != fpr,
                                                test.of == "area", test.p_value))  # fmt: skip
 
+    def can_show(self, attack: AttackMetrics) -> bool:
+        """Whether chance does not explain an attack that makes no mistake."""
+        unit = self.unit(attack)
+        if unit is None:
+            return False
+        sizes = self.sizes(unit)
+        budgets = [at.max_fpr for at in unit.tpr if at.estimate is not None]
+        budgets += [0.0] * (unit.above_all is not None)
+        share = self.error / 2 / max(1, len(budgets))
+        return 2 * chance_of_auc(1.0, *sizes) <= self.error / 2 or any(
+            chance_of_rate(1.0, fpr, *sizes) <= share for fpr in budgets
+        )
+
     def sizes(self, unit: AttackMetrics) -> tuple[int, int]:
         """How many independent members and non-members an attack was measured on."""
         return (

@@ -101,22 +101,25 @@ def disguise_scores(folder: Folder, result: RunResult, disguise: Disguise) -> Ru
         return write_scores(folder, result, tables)
 
 
-def check_fit(folder_url: str) -> None:
+def check_fit(folder_url: str) -> str | None:
     """Refuse metrics and scores of which one was changed, or is of another run.
+
+    Returns
+    -------
+    Why the two could not be compared, as a sentence; None where they were.
 
     Raises
     ------
     InputError
-        Saying which. Runs of earlier versions say nothing of each other, and are let through, as
-        are metrics without scores beside them.
+        Saying which.
     """
     folder = Folder(folder_url)
     if not folder.exists(SCORES_FILE):
-        return
+        return f"{SCORES_FILE} is not beside {METRICS_FILE}, whose numbers nothing confirms"
     content = folder.read(METRICS_FILE)
     expected = parse_json(content).get("scores_sha256")
     if expected is None:
-        return
+        return f"{METRICS_FILE} does not say which {SCORES_FILE} it is of: nothing confirms it"
     again = "run the audit again, which asks no model for what the store still has"
     where = folder.path(SCORES_FILE)
     if _scores_hash(folder) != expected:
@@ -130,6 +133,7 @@ def check_fit(folder_url: str) -> None:
             f"{folder.path(METRICS_FILE)}: its metrics are not those that were measured from "
             f"{SCORES_FILE} beside it; {again}"
         )
+    return None
 
 
 def _scores_hash(folder: Folder) -> str:

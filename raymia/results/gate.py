@@ -26,7 +26,7 @@ from raymia.results import wording
 from raymia.results.gate_figures import TOO_MANY, Figure, Levels, figure_of
 from raymia.results.gate_result import GateOutcome, GateStatus
 from raymia.results.result import RunResult
-from raymia.results.verdict import verdict_of
+from raymia.results.verdict import reach_verdict
 from raymia.spec import AuditSpec
 from raymia.spec.conditions import FINDINGS, Condition, check_conditions, parse_conditions
 from raymia.util.errors import InputError
@@ -63,7 +63,8 @@ def decide_again(result: RunResult, texts: Sequence[str]) -> list[GateOutcome]:
     InputError
         For what is no condition, or is on what the run did not measure; and without a condition.
     """
-    conditions = parse_conditions(texts or dict.fromkeys(o.condition for o in result.gate))
+    own = (outcome.condition for outcome in result.gate)
+    conditions = parse_conditions([*dict.fromkeys(texts or own)])
     if not conditions:
         raise InputError(
             f"audit {result.name!r} has no conditions; give one: --fail-if 'any.tpr@1%fpr > 0.05'"
@@ -113,7 +114,8 @@ def gate_line(result: RunResult) -> str:
     }  # fmt: skip
     counts = [(sum(o.status == status for o in result.gate), w) for status, w in words.items()]
     parts = [f"{number} of {total} {word}" for number, word in counts if number]
-    return f"gate: {state}, {', '.join(parts)}"
+    lets = "; undecided ones are let pass" if result.undecided == "pass" else ""
+    return f"gate: {state}, {', '.join(parts)}{lets}"
 
 
 def _outcomes(condition: Condition, result: RunResult, error_rate: float) -> Iterator[GateOutcome]:
@@ -292,7 +294,7 @@ def _undecided(
 
 
 def _on_verdict(condition: Condition, target: str, result: RunResult) -> tuple[GateStatus, str]:
-    found = {one.target: one.finding for one in verdict_of(result).targets}.get(target)
+    found = {one.target: one.finding for one in reach_verdict(result).targets}.get(target)
     if found in FINDINGS:
         met = condition.is_met(float(FINDINGS.index(found)))
         return "failed" if met else "passed", f"the verdict is {found.replace('_', ' ')}"

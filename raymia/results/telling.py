@@ -40,7 +40,19 @@ def nothing_measured(result: RunResult) -> str:
     """Say of a run without a number that can be judged what it lacks."""
     on = wording.audited(result.records)
     if any(isinstance(entry, AttackMetrics) for entry in result.metrics):
-        return f"No attack could be tested on {on}, because groups with a score are too few."
+        chance = Chance.of(result)
+        unit = max(chance.units.values(), key=lambda u: u.n_members + u.n_non_members, default=None)
+        if unit is None:
+            return f"No attack could be tested on {on}, because groups with a score are too few."
+        groups = chance.by_groups
+        counts = (
+            f"{_counted(unit.n_members, 'member', groups)} and "
+            f"{_counted(unit.n_non_members, 'non-member', groups)}"
+        )
+        return (
+            f"No leak could have been found: with {counts} and "
+            f"{wording.number_of(chance.tried, 'attack')}, chance explains whatever an attack does."
+        )
     if wording.has_no_scores(result):
         return f"Nothing could be measured on {on}: no member and no non-member has a score."
     return f"Nothing could be measured on {on}; the scores are kept."

@@ -133,7 +133,7 @@ def _case(
     if not found:
         none: Finding = "shift_suspected"
         if measurable is None:
-            tested = any(chance.unit(attack) is not None for attack in single)
+            tested = any(chance.can_show(attack) for attack in single)
             none = "no_leak_found" if tested else "not_measurable"
         return _Case(ranking.target, none, leading(ranking, chance.combined), ranking.fpr)
     found.sort(key=lambda pair: _place(pair[0], pair[1], ranking.fpr))
@@ -300,6 +300,11 @@ def _limits(
                 "Whether members and non-members differ in more than training was not checked; "
                 "where they do, part of what attacks find is not the model's."
             )
+        if all(m.auc.high < 0.5 for ranking in rankings for m in ranking.measured):
+            limits.append(
+                "Every attack scores members below non-members. That is what exchanged files look "
+                "like: see whether `members` names the records that were trained on."
+            )
     measured = any(case.attack is not None for case in cases)
     limits += _on_records(result, measured)
     if measured and result.split_by_group:
@@ -319,8 +324,9 @@ def _limits(
             "explains is reckoned by records: where those of a group are alike it explains more, "
             "and intervals are too narrow."
         )
-    if measured and len(_tried(rankings)) > 1:
-        limits.append(_how_it_was_chosen(rankings, cases, Chance.of(result).combined))
+    combined = Chance.of(result).combined
+    if measured and len(_tried(rankings, combined)) > 1:
+        limits.append(_how_it_was_chosen(rankings, cases, combined))
     few = {
         (*few, ranking.negatives)
         for ranking in rankings
@@ -353,7 +359,7 @@ def _on_records(result: RunResult, measured: bool) -> Iterator[str]:
 def _how_it_was_chosen(
     rankings: Sequence[TargetRanking], cases: Sequence[_Case], combined: Collection[str]
 ) -> str:
-    tried = f"the best of {len(_tried(rankings))}"
+    tried = f"the best of {len(_tried(rankings, combined))}"
     every = [attack for ranking in rankings for attack in ranking.measured]
     if all(attack.held_out_auc is not None for attack in every):
         corrected = "What chance explains is corrected for every attack that was tried."
@@ -375,5 +381,7 @@ def _how_it_was_chosen(
     )
 
 
-def _tried(rankings: Sequence[TargetRanking]) -> set[str]:
-    return {attack.attack for ranking in rankings for attack in ranking.measured}
+def _tried(rankings: Sequence[TargetRanking], combined: Collection[str]) -> set[str]:
+    """The attacks that may lead: combinations of others do not, where there are others."""
+    every = {attack.attack for ranking in rankings for attack in ranking.measured}
+    return every - {*combined} or every

@@ -17,6 +17,8 @@ READ_FIRST = {"self_prompt": "ez", "self_generated": "loss"}
 studies, by the kind of reference it was taken against."""
 
 BELOW_CHANCE = "AUC below chance: members score lower than non-members"
+NO_CHANCE = 0.6
+"""Lower limit of a blind guess's AUC above which no random split of an audit's size is to blame."""
 NEGATIVES = ("non-member", "non-members")
 MOST_DIGITS = 4
 """Decimals of a percentage, at most."""
@@ -234,11 +236,16 @@ def shift_note(check: ShiftCheck) -> str:
     if guesser is None:
         return ""
     why = (
-        "the audit file states that the split was random, and then it is chance"
-        if check.split == "randomized"
-        else "it is small, or no more than an unlucky random split would show now and then, and "
-        "too little to explain a strong attack"
+        "it is small, or no more than an unlucky random split would show now and then, and too "
+        "little to explain a strong attack"
     )
+    if check.split == "randomized":
+        why = "the audit file states that the split was random, and then it is chance"
+        if guesser.auc.low > NO_CHANCE:
+            why = (
+                "the audit file states that the split was random, which hardly ever gives such a "
+                "guess: see how the two were chosen before you trust a number here"
+            )
     return (
         f"Note: members can be told from non-members without the model, by {guesser.title} (AUC "
         f"{guesser.auc.value:.3f} {unit_interval(guesser.auc)}, p = "

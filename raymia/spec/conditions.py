@@ -132,8 +132,9 @@ def _of_no_attack(text: str, parts: re.Match[str]) -> Condition | None:
     if name == "extraction" and parts["operator"] != "<" and not parts["group"]:
         limit, or_equal = _limit(text, name, parts["limit"]), parts["operator"] == ">="
         return Condition(text, targets, "*", "extraction", None, or_equal, limit)
-    if name in COUNTS and parts["operator"] == "<":
-        if not parts["limit"].isdigit() or targets != "*" or parts["group"]:
+    if name in COUNTS:
+        is_below = parts["operator"] == "<"
+        if not is_below or not parts["limit"].isdigit() or targets != "*" or parts["group"]:
             raise ValueError(f"{text!r}: expected {name} < NUMBER, a whole number of records")
         return Condition(text, "*", "*", name, None, False, float(parts["limit"]))  # type: ignore[arg-type]  # one of COUNTS
     return None

@@ -124,9 +124,22 @@ def test_a_gate_leaves_the_files_of_a_run_alone_until_it_is_told_to_write(stored
     (stored,) = load_result(str(stored_run)).gate
     assert (stored.condition, stored.status) == ("base:loss.auc > 0.99", "passed")
     assert "base:loss.auc &gt; 0.99" in (stored_run / "report.html").read_text()
+    assert (
+        raymia("gate", stored_run, "--fail-if", "base:loss.auc > 0.01", "--write").returncode == 4
+    )
+    assert len(load_result(str(stored_run)).gate) == 2, "what was decided before stays"
     for name, content in zip(names, before, strict=True):
         (stored_run / name).write_bytes(content)
     (stored_run / "junit.xml").unlink()
+
+
+def test_a_gate_on_metrics_without_scores_says_that_nothing_confirms_them(stored_run: Path) -> None:
+    scores = stored_run / "scores.parquet"
+    scores.rename(scores.with_suffix(".away"))
+    told = raymia("gate", stored_run, "--fail-if", "loss.auc > 0.99").stdout
+    scores.with_suffix(".away").rename(scores)
+    assert "note: scores.parquet is not beside metrics.json" in told
+    assert "note:" not in raymia("gate", stored_run, "--fail-if", "loss.auc > 0.99").stdout
 
 
 def test_the_exit_codes_of_a_gate_are_in_its_help() -> None:

@@ -141,7 +141,7 @@ def test_undecided_opens_the_gate_only_where_that_is_wanted(run):
     gated = run.model_copy(update={"gate": outcomes})
     assert gate_line(gated) == "gate: closed, 1 of 2 failed, 1 of 2 undecided"
     opened = gated.model_copy(update={"gate": undecided, "undecided": "pass"})
-    assert gate_line(opened) == "gate: open, 1 of 1 undecided"
+    assert gate_line(opened) == "gate: open, 1 of 1 undecided; undecided ones are let pass"
 
 
 def test_the_exit_code_tells_undecided_from_failed(run):
@@ -171,6 +171,19 @@ def test_a_verdict_can_be_a_condition():
     assert statuses(result, "tuned:verdict >= leaks") == ["failed"]
     assert statuses(result, "tuned:verdict > leaks") == ["failed"]
     assert statuses(result, "verdict > leaks_strongly") == ["passed", "passed"]
+
+
+def test_a_verdict_that_somebody_wrote_is_reached_anew():
+    result = made_up_result(made_up_scores(n_members=300, n_non_members=400))
+    verdict = reach_verdict(result)
+    kind = [one.model_copy(update={"finding": "no_leak_found"}) for one in verdict.targets]
+    edited = result.model_copy(update={"verdict": verdict.model_copy(update={"targets": kind})})
+    assert "failed" in statuses(edited, "verdict >= leaks")
+
+
+def test_too_few_records_to_show_any_leak_do_not_pass():
+    few = made_up_result(made_up_scores(n_members=3, n_non_members=3))
+    assert {*statuses(few, "verdict >= leaks")} == {"not_evaluated"}
 
 
 def test_a_least_number_of_records_can_be_a_condition(run):
@@ -365,6 +378,7 @@ def test_what_a_run_does_not_measure_is_refused_with_the_nearest_name(run, condi
         ("any.auc > 60", "from 0 to 1 (5 % is 0.05), but got 60"),
         ("verdict >= bad", "expected [TARGET:]verdict >= leaks or leaks_strongly"),
         ("members < many", "expected members < NUMBER, a whole number of records"),
+        ("members > 400", "expected members < NUMBER, a whole number of records"),
         ("any.epsilon > -1", "a number of at least 0, but got -1"),
         ("any.epsilon > nan", "but got nan"),
     ],

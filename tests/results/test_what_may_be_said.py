@@ -142,6 +142,7 @@ TEST = DatasetInference(
     target="tuned", suspects="members", n_suspects=9, n_non_members=9, p_value=0.5, effect=0.1
 )
 FEW = audit({"tuned/loss": 0.0}, n=8)
+TINY = audit({"tuned/loss": 9.0}, n=3)
 OLD = of(TWO, metrics=[changed(m, held_out_auc=None, above_all=None) for m in TWO.metrics])
 TURNED = audit({"tuned/loss": -1.5})
 BY_TOP = audit({"tuned/loss": 0.0}, n=600)
@@ -186,6 +187,7 @@ ROWS = [
     ("_limits", "This is no proof of privacy", [NONE], [LEAK, STOPPED, NO_SCORES, UNTESTED]),
     ("_limits", "It does not show that nothing leaks", [STOPPED], [NONE, LEAK, NOTED]),
     ("_limits", "does not prove of any one record", [LEAK], [NONE, NO_SCORES, STOPPED]),
+    ("_limits", "Every attack scores members below non-members", [TURNED], [LEAK, TWO, NONE]),
     ("_limits", "differ in more than training was not checked", [LEAK], [CLEAR, NOTED, NONE]),
     ("_limits", "The attack that is told of is far stronger than the best such guess",
      [of(STOPPED, excess_over_blind=[excess(0.28, 0.001).model_copy(update={
@@ -196,6 +198,8 @@ ROWS = [
      [of(LEAK, group_metrics=GROUPS)], [LEAK, SPLIT]),
     ("_on_records", "states that members and non-members were split at random", [STATED],
      [NOTED, STOPPED, CLEAR]),
+    ("_on_records", "which hardly ever gives such a guess", [STATED],
+     [NOTED, of(LEAK, shift=shifted(auc=0.53).model_copy(update={"split": "randomized"}))]),
     ("_on_records", "They are no independent evidence", [COPIED],
      [CLEAR, of(COPIED, split_by_group=True, group_metrics=GROUPS)]),
     ("_on_records", "dataset inference counts a cluster once",
@@ -210,6 +214,10 @@ ROWS = [
      [NO_LEAK_IN_GROUPS, NONE, UNTESTED]),
     ("nothing_measured", "No attack could be tested on 150 members", [UNTESTED],
      [NO_LEAK_IN_GROUPS, NONE, NOTHING]),
+    ("nothing_measured", "No leak could have been found: with 3 members and 3 non-members and 1 "
+     "attack, chance explains whatever an attack does", [TINY], [NONE, FEW, UNTESTED]),
+    ("nothing_measured", "with 3 groups of members and 3 groups of non-members and 1 attack",
+     [of(LEAK, split_by_group=True, group_metrics=TINY.metrics)], [TINY, SPLIT, UNTESTED]),
     ("nothing_measured", "no member and no non-member has a score", [NO_SCORES],
      [NOTHING, NONE, UNTESTED]),
     ("nothing_measured", "the scores are kept", [NOTHING, of(NONE, metrics=[])],
