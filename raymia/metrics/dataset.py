@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
@@ -24,6 +26,9 @@ class DatasetInference(Result):
     n_suspects: int = Field(ge=0, description="suspects that are compared; a group counts once")
     n_non_members: int = Field(
         ge=0, description="non-members that are compared; a group counts once"
+    )
+    has_groups: bool = Field(
+        default=False, description="whether some of them are groups of several records"
     )
     p_value: float | None = Field(
         description="none where there are too few records, or nothing to compare"
@@ -62,25 +67,26 @@ def infer_dataset(
         "n_suspects": np.unique(units[suspects_tested]).size,
         "n_non_members": np.unique(units[others_tested]).size,
     }
+    has_groups = np.unique(units[~is_fitted]).size < np.count_nonzero(~is_fitted)
+    told: dict[str, Any] = {
+        "target": target,
+        "suspects": suspects,
+        **counts,
+        "has_groups": bool(has_groups),
+    }
     model = fit(features[is_fitted], is_suspect[is_fitted])
     if model is None or min(counts.values()) < MIN_PER_CLASS:
-        return DatasetInference(
-            target=target, suspects=suspects, **counts, p_value=None, effect=None
-        )
+        return DatasetInference(**told, p_value=None, effect=None)
     above, below = (
         _means(model.decision_function(features[rows]), units[rows])
         for rows in (suspects_tested, others_tested)
     )
     test = stats.ttest_ind(above, below, equal_var=False, alternative="greater")
     if not np.isfinite(test.pvalue):  # all values are one
-        return DatasetInference(
-            target=target, suspects=suspects, **counts, p_value=None, effect=None
-        )
+        return DatasetInference(**told, p_value=None, effect=None)
     spread = np.sqrt((above.var(ddof=1) + below.var(ddof=1)) / 2)
     return DatasetInference(
-        target=target,
-        suspects=suspects,
-        **counts,
+        **told,
         p_value=float(test.pvalue),
         effect=float((above.mean() - below.mean()) / spread) if spread > 0 else 0.0,
     )

@@ -334,7 +334,7 @@ def _why_nothing_counts(
     elif not result.metrics:
         yield "nothing was measured: it takes members and non-members"
     elif condition.by_group and not result.group_metrics:
-        yield "the run has no groups"
+        yield "no group was measured: the run has none, or each mixes members and others"
     elif not found and condition.is_of_attacks:
         yield "the attack was not run on this target"
     if not result.complete:

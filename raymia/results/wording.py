@@ -181,7 +181,11 @@ def chosen_on(choice: PerturbationChoice) -> str:
 
 def dataset_inference(test: DatasetInference) -> str:
     """Say what a test of a whole set of records found."""
-    compared = f"{test.n_suspects:,} {test.suspects} against {test.n_non_members:,} non-members"
+    compared = (
+        f"{number_of(test.n_suspects, test.suspects.removesuffix('s'))} against "
+        f"{number_of(test.n_non_members, 'non-member')}"
+        + (", a group of records counted once" if test.has_groups else "")
+    )
     if not (test.n_suspects or test.n_non_members):
         return f"{test.target}: dataset inference compared nothing, because no record has a score."
     if test.p_value is None:

@@ -241,7 +241,9 @@ def _group_notes(mixed: list[str], without: int) -> list[str]:
     notes = []
     if mixed:
         named = ", ".join(map(repr, mixed[:NAMED])) + (", ..." if len(mixed) > NAMED else "")
-        notes.append(f"{len(mixed)} groups mix members and others and are not measured: {named}")
+        which = "1 group mixes" if len(mixed) == 1 else f"{len(mixed)} groups mix"
+        notes.append(f"{which} members and others, not measured as groups: {named}")
     if without:
-        notes.append(f"{without} records have no group and count in no group")
+        which = "1 record has" if without == 1 else f"{without:,} records have"
+        notes.append(f"{which} no group, and no part in what is said of groups")
     return notes
