@@ -106,13 +106,12 @@ def _model_card(run: NotebookRun) -> bytes:
         f"Membership-inference audit of {result.created[:10]} with "
         f"{wording.audited(result.records)}, by raymia {result.versions.get('raymia', '')}. "
         "Each row is the attack that leads on a checkpoint. Brackets are 95 % intervals.",
-        "",
-        *_markdown_table(_leading(run)),
-        "",
-        "What this does not prove:",
-        "",
-        *(f"- {_escaped(limit)}" for limit in verdict.limits),
     ]
+    if leading := _leading(run):
+        lines += ["", *_markdown_table(leading)]
+    if verdict.limits:
+        lines += ["", "What this does not prove:", ""]
+        lines += [f"- {_escaped(limit)}" for limit in verdict.limits]
     if result.gate:
         lines += ["", f"Release {gate_line(result)}."]
     return ("\n".join(lines) + "\n").encode()

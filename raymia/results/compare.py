@@ -174,6 +174,12 @@ def _common_records(a: StoredRun, b: StoredRun) -> _Records:
     first, second = _labels(a), _labels(b)
     shared = [record for record in first if record in second]
     if not shared:
+        disguised = [run.folder for run in (a, b) if run.result.redacted]
+        if len(disguised) == 1:
+            raise InputError(
+                f"{disguised[0]} is redacted and the other run is not: ids of its records are "
+                "disguised, so they cannot be matched; redact both, or neither"
+            )
         raise InputError(
             f"{a.folder} ({len(first):,} records) and {b.folder} ({len(second):,} records) have no "
             "record in common, so there is nothing to compare; records are told by their content"

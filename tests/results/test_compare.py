@@ -226,6 +226,14 @@ def test_runs_without_a_common_record_are_refused(stored):
         compare_runs(stored("a"), stored("b", with_column(scores, "record_id", ids)))
 
 
+def test_a_redacted_run_and_one_that_is_not_are_refused_for_that(stored):
+    scores = made_up_scores()
+    ids = [f"s{name}" for name in scores["record_id"].to_pylist()]
+    redacted = stored("b", with_column(scores, "record_id", ids), redacted=True)
+    with pytest.raises(InputError, match="b is redacted and the other run is not"):
+        compare_runs(stored("a"), redacted)
+
+
 def test_runs_without_a_common_target_are_refused_with_what_to_do(stored):
     scores = made_up_scores()
     names = [f"{name}-2" for name in scores["target"].to_pylist()]
