@@ -10,6 +10,7 @@ it takes without any model; and whether an audit takes what `raymia plan` says.
     python tools/benchmark.py --reduce                         # 10 million records x 5 attacks
     python tools/benchmark.py --adapters 50                    # one audit of 50; 5 audits of one
     python tools/benchmark.py --pipeline --records 1000000     # a model that answers at once
+    python tools/benchmark.py --simulated                      # devices that sleep, a slow store
     python tools/benchmark.py --plan raymia-demo/audit.yaml    # what is said beside what is taken
     python tools/benchmark.py --plan-targets 5000              # how long it takes to say it
 
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measure = measure_adapters
     elif given.pipeline:
         measure = measure_pipeline
+    elif given.simulated:
+        measure = measure_simulated
     elif given.plan:
         measure = measure_plans
     elif given.plan_targets:
@@ -104,6 +107,9 @@ def parser() -> argparse.ArgumentParser:
     pipeline = made.add_argument_group("all but the model")
     pipeline.add_argument(
         "--pipeline", action="store_true", help="measure an audit whose model answers at once"
+    )
+    pipeline.add_argument(
+        "--simulated", action="store_true", help="measure how busy simulated devices are kept"
     )
     pipeline.add_argument("--checkpoints", type=int, default=3)
     pipeline.add_argument("--block-records", type=int, default=512)
@@ -179,6 +185,14 @@ def measure_pipeline(given: argparse.Namespace, load: float) -> tuple[dict[str, 
         )
         found = pipeline.summary(pipeline.measure(spec), load)
     return found, pipeline.page_table(found), pipeline.START
+
+
+def measure_simulated(given: argparse.Namespace, load: float) -> tuple[dict[str, Any], str, str]:
+    from benchmarks import simulated
+
+    del given
+    found = simulated.summary(simulated.measure(), load)
+    return found, simulated.page_table(found), simulated.START
 
 
 def measure_plans(given: argparse.Namespace, load: float) -> tuple[dict[str, Any], str, str]:

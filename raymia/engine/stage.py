@@ -7,8 +7,9 @@ A block is an Arrow table, one row per record::
     todo:<key>                  list: which indices a question still has to be asked about
     failed                      list: the targets that failed on the way here, and why
 
-A worker commits the answers of a block before it passes the block on, so nothing that was answered
-is asked again, wherever the run is killed.
+A worker commits the answers of a block before it passes the block on, and asks about the next block
+meanwhile. So nothing waits for the store, and where the run is killed, no more than these two are
+asked again.
 
 What goes wrong with a model that one target alone has a part in is that target's failure: it is
 written into the block, the target is asked no more, and the block goes on to the others. What goes
@@ -19,14 +20,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from raymia.engine.board import Board
+from raymia.engine.commits import Commits
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.models.loaders import Loader, load_together
 from raymia.models.source import bring
@@ -36,8 +39,11 @@ from raymia.questions.put import put
 from raymia.util.errors import RaymiaError, first_line
 from raymia.util.once import Once
 
+BLOCKS_AT_ONCE = 2
+"""That a worker holds: one that it asks about, and one whose answers are being committed."""
 MAX_DEATHS = 3
 """How often in a row an actor's process may die while it loads; Ray would start it for ever."""
+Passed = Callable[[], pa.Table]
 RECORD_COLUMNS = ["record_id", "payload", "neighbor", "neighbor_payload"]
 FAILED = pa.field("failed", pa.list_(pa.struct([("target", pa.string()), ("why", pa.string())])))
 
@@ -85,7 +91,7 @@ class PoolConfig:
 
 
 class Worker:
-    """Holds the models of a pool and asks them; it is to be called from one thread alone, since
+    """Holds the models of a pool and asks them; it is to be asked from one thread alone, since
     OpenMP keeps threads of its own for each that computes, and where they are more than the cores
     it no longer lets them spin while they wait.
 
@@ -98,7 +104,7 @@ class Worker:
         self.config = config
         self._board = board
         self._name = name
-        self._store = EvidenceStore(config.store_url)
+        self._commits = Commits(EvidenceStore(config.store_url))
         self._failed: dict[str, str] = {}
         self._loaded: Future[Callable[[int], Any]] = Future()
         board.place(config.key)
@@ -124,24 +130,56 @@ class Worker:
             self.load()
         return self._loaded.result()(number)
 
-    def pass_on(self, block: pa.Table) -> pa.Table:
-        """Ask what a block lacks, and give it to whoever comes next."""
-        failed = failures_in(block)
+    def pass_on(self, blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Ask what blocks lack; each is given to whoever comes next when the one after it has been
+        asked about."""
+        before: Passed | None = None
+        for block in blocks:
+            passed = self.ask(block)
+            if before is not None:
+                yield before()
+            before = passed
+        if before is not None:
+            yield before()
+
+    def ask(self, block: pa.Table) -> Passed:
+        """Ask what a block lacks, and have the answers committed.
+
+        Returns
+        -------
+        Gives the block to whoever comes next, once its answers are in the store; it may be called
+        from any thread, and raises an error of the store.
+        """
+        failed, commits = failures_in(block), list[Future[None]]()
         for number, task in enumerate(self.config.tasks):
             why = failed.get(task.target or "", self._failed.get(task.target or ""))
             if why is None:
                 try:
-                    block = self._ask_all(number, task, block)
+                    block = self._ask_all(number, task, block, commits)
                 except _TargetError as error:
                     why = str(error)
                     self._board.fail(task.name, why)
             if why is not None:
                 assert task.target is not None
                 self._failed[task.target] = failed[task.target] = why
-        return with_failed(block, failed).select(list(self.config.passes_on))
+        block = with_failed(block, failed).select(list(self.config.passes_on))
 
-    def _ask_all(self, number: int, task: Task, block: pa.Table) -> pa.Table:
-        """Ask, commit, report; the block comes back with the neighbors that were made."""
+        def passed() -> pa.Table:
+            for commit in commits:
+                commit.result()
+            return block
+
+        return passed
+
+    def close(self) -> None:
+        """Wait until all that was answered is committed."""
+        self._commits.close()
+
+    def _ask_all(
+        self, number: int, task: Task, block: pa.Table, commits: list[Future[None]]
+    ) -> pa.Table:
+        """Ask, and have it committed and reported; the block comes back with the neighbors that
+        were made."""
         model = None
         for label, question, key in task.questions:
             items = items_to_ask(block, question, key)
@@ -155,10 +193,10 @@ class Worker:
                 if task.target is None:
                     raise
                 raise _TargetError(in_short(error)) from error
-            self._store.commit(key, answers)
-            failed = len(items) - answers["error"].null_count
             seconds = time.monotonic() - started
-            self._board.add(task.name, label, len(items), failed, seconds)
+            failed = len(items) - answers["error"].null_count
+            report = partial(self._board.add, task.name, label, len(items), failed, seconds)
+            commits.append(self._commits.add(key, answers, report))
             if question.makes_neighbors:
                 block = with_neighbors(block, answers, question)
         return block

@@ -75,7 +75,10 @@ class ResourcesSpec(Strict):
         default=PoolSpec(), description="the pool that holds a reference, and makes one"
     )
     block_records: int = Field(
-        default=32, ge=1, description="records per block: what is asked again after a kill, at most"
+        default=32,
+        ge=1,
+        description="records per block; after a kill at most two blocks of each worker are asked "
+        "again",
     )
     cpus: int | None = Field(default=None, ge=1, description="CPUs of a Ray started for this audit")
     wait_minutes: float = Field(

@@ -1,6 +1,9 @@
-"""One stream in this process: block by block through the pools, one after another."""
+"""One stream in this process: blocks through the pools, one after another."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack, closing
 
 import pyarrow as pa
 
@@ -29,13 +32,15 @@ def run_stream(
     failed: dict[str, str] = {}
     for stage in stream.asking:
         board.expect(stage.name, stage.to_ask)
-    workers = [Worker(config, board, config.key) for config in stream.configs(store_url)]
     neighbors = stored_neighbors(stream.stages, EvidenceStore(store_url))
     merging = Merging(store_url, stream.keys)
-    for block in make_blocks(stream.asking, records, neighbors, block_records):
-        for worker in workers:
-            block = worker.pass_on(block)
-        failed |= failures_in(block)
-        merging.after_block()
+    blocks: Iterable[pa.Table] = make_blocks(stream.asking, records, neighbors, block_records)
+    with ExitStack() as stack:
+        for config in stream.configs(store_url):
+            worker = stack.enter_context(closing(Worker(config, board, config.key)))
+            blocks = worker.pass_on(blocks)
+        for block in blocks:
+            failed |= failures_in(block)
+            merging.after_block()
     merging.finish()
     return failed

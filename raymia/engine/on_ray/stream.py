@@ -19,7 +19,7 @@ from raymia.engine.on_ray.machines import Machines, demands_of
 from raymia.engine.on_ray.merging import TaskMerging
 from raymia.engine.on_ray.ray_private import set_options
 from raymia.engine.on_ray.stopping import StoppedError, stop_requested
-from raymia.engine.stage import PoolConfig, Worker, failures_in
+from raymia.engine.stage import BLOCKS_AT_ONCE, PoolConfig, Worker, failures_in
 from raymia.engine.stream import Stream
 from raymia.evidence.store import EvidenceStore
 from raymia.plan.stages import stored_neighbors
@@ -121,7 +121,7 @@ def run_stream(
 
 
 class PoolActor:
-    """A worker as an actor, called by Ray Data with one block at a time.
+    """A worker as an actor, called by Ray Data from as many threads as it may hold blocks.
 
     Parameters
     ----------
@@ -147,7 +147,8 @@ class PoolActor:
         self._worker.load()
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        return self._thread.submit(self._worker.pass_on, block).result()
+        passed = self._thread.submit(self._worker.ask, block).result()
+        return passed()
 
 
 class _ObjectStore:
@@ -164,9 +165,10 @@ class _ObjectStore:
 def _strategy(pool: PoolSpec, blocks: int) -> ray.data.ActorPoolStrategy:
     """A pool of a fixed size, or one that grows to the machines that come up."""
     least, most = (min(n, blocks) for n in (pool.actors, pool.max_actors or pool.actors))
-    if least == most:
-        return ray.data.ActorPoolStrategy(size=least)
-    return ray.data.ActorPoolStrategy(min_size=least, max_size=most)
+    size = {"size": least} if least == most else {"min_size": least, "max_size": most}
+    return ray.data.ActorPoolStrategy(
+        **size, max_concurrent_calls_per_actor=BLOCKS_AT_ONCE, enable_true_multi_threading=True
+    )
 
 
 def _named(pool: str) -> type[PoolActor]:

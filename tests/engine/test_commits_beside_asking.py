@@ -1,0 +1,166 @@
+"""Answers are committed by another thread while a model is asked what comes next."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from raymia.engine import stage as stage_module
+from raymia.engine.board import Counts
+from raymia.engine.stage import FAILED, RECORD_COLUMNS, PoolConfig, Task, Worker, todo_column
+from raymia.evidence.store import EvidenceKey
+from raymia.questions.base import RECORD, Item, Question
+from raymia.questions.text import SUM_SCHEMA
+from raymia.util.errors import RaymiaError
+
+FIRST, SECOND = (EvidenceKey("text.neighbors", {"model": name}) for name in ("m", "n"))
+SOON = 20.0
+"""Seconds after which a test that waits has failed."""
+
+
+@dataclass(frozen=True)
+class Sums(Question):
+    """A sum for each text; the model is told which records it is asked about."""
+
+    name = "sums"
+    kind = "text.neighbors"
+    version = 1
+    schema = SUM_SCHEMA
+
+    def ask(self, model: Any, items: Sequence[Item]) -> pa.Table:
+        model([item.record_id for item in items])
+        rows = [
+            {"record_id": i.record_id, "neighbor": i.neighbor, "log_prob_sum": -1.0,
+             "token_count": 3}
+            for i in items
+        ]  # fmt: skip
+        return pa.Table.from_pylist(rows, schema=SUM_SCHEMA)
+
+    def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> Any:
+        raise NotImplementedError
+
+
+def block(record: str) -> pa.Table:
+    """One record that both keys lack."""
+    todo = pa.array([[RECORD]], pa.list_(pa.int16()))
+    columns = {"record_id": [record], "payload": ["text"], "neighbor": pa.array([[]], todo.type),
+               "neighbor_payload": pa.array([[]], pa.list_(pa.string())),
+               **{todo_column(key): todo for key in (FIRST, SECOND)}}  # fmt: skip
+    return pa.table(columns).append_column(FAILED, pa.array([[]], FAILED.type))
+
+
+@dataclass
+class Far:
+    """A store whose commits end when they may, as those of one that is far away do."""
+
+    fails_on: str = ""
+    begun: threading.Event = field(default_factory=threading.Event)
+    may_end: threading.Event = field(default_factory=threading.Event)
+    committed: list[tuple[str, str]] = field(default_factory=list)
+
+    def commit(self, key: EvidenceKey, table: pa.Table) -> None:
+        self.begun.set()
+        assert self.may_end.wait(SOON)
+        (record,) = table["record_id"].to_pylist()
+        if record == self.fails_on:
+            raise RaymiaError("the bucket is gone")
+        self.committed.append((key.parts["model"], record))
+
+
+@dataclass
+class Made:
+    store: Far = field(default_factory=Far)
+    board: Counts = field(default_factory=Counts)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    def worker(self, key: EvidenceKey, *later: EvidenceKey) -> Worker:
+        """One that notes whom it is asked about, and commits to the store that is far away."""
+        name = key.parts["model"]
+        passes_on = (*RECORD_COLUMNS, FAILED.name, *(todo_column(one) for one in later))
+        task = Task(name, name, (("sums", Sums(), key),))  # type: ignore[arg-type]
+        return Worker(PoolConfig(name, (task,), "unused", passes_on), self.board, name)
+
+    def load(self, loaders: Sequence[str]) -> Any:
+        (name,) = loaders
+        return lambda _: lambda records: self.asked.extend((name, record) for record in records)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
+    found = Made()
+    monkeypatch.setattr(stage_module, "EvidenceStore", lambda _: found.store)
+    monkeypatch.setattr(stage_module, "load_together", found.load)
+    yield found
+    found.store.may_end.set()
+
+
+def records(passed: pa.Table) -> list[str]:
+    return list(passed["record_id"].to_pylist())
+
+
+def test_a_model_is_asked_about_the_next_block_while_the_store_takes_the_one_before(
+    made: Made,
+) -> None:
+    worker = made.worker(FIRST)
+    first = worker.ask(block("a"))
+    assert made.store.begun.wait(SOON)
+    second = worker.ask(block("b"))
+    assert made.asked == [("m", "a"), ("m", "b")]
+    assert made.store.committed == []
+    made.store.may_end.set()
+    assert [records(passed()) for passed in (first, second)] == [["a"], ["b"]]
+    assert made.store.committed == [("m", "a"), ("m", "b")]
+
+
+def test_a_block_is_passed_on_and_counted_only_when_its_answers_are_stored(made: Made) -> None:
+    passed = made.worker(FIRST).ask(block("a"))
+    assert made.store.begun.wait(SOON)
+    with ThreadPoolExecutor(1) as whoever_comes_next:
+        given = whoever_comes_next.submit(passed)
+        assert not given.done()
+        assert "m" not in made.board.lines
+        made.store.may_end.set()
+        assert records(given.result(SOON)) == ["a"]
+    assert made.board.lines["m"].done == 1
+
+
+def test_pools_in_one_process_hold_two_blocks_each_and_lose_none(made: Made) -> None:
+    """The second is asked about what the first has stored, and each block is asked about once."""
+    made.store.may_end.set()
+    blocks = made.worker(FIRST, SECOND).pass_on(block(name) for name in "abcd")
+    assert [records(one)[0] for one in made.worker(SECOND).pass_on(blocks)] == list("abcd")
+    assert made.asked == [
+        ("m", "a"), ("m", "b"), ("n", "a"), ("m", "c"), ("n", "b"), ("m", "d"), ("n", "c"),
+        ("n", "d"),
+    ]  # fmt: skip
+    assert sorted(made.store.committed) == sorted(made.asked)
+    assert {name: line.done for name, line in made.board.lines.items()} == {"m": 4, "n": 4}
+
+
+def test_an_error_of_the_store_is_raised_for_its_block_and_nothing_is_stored_after_it(
+    made: Made,
+) -> None:
+    made.store.fails_on = "b"
+    made.store.may_end.set()
+    worker = made.worker(FIRST)
+    first, second, third = (worker.ask(block(name)) for name in "abc")
+    assert records(first()) == ["a"]
+    for passed in (second, third):
+        with pytest.raises(RaymiaError, match="the bucket is gone"):
+            passed()
+    assert made.store.committed == [("m", "a")]
+    assert made.board.lines["m"].done == 1
+
+
+def test_what_was_answered_is_stored_when_a_worker_is_closed(made: Made) -> None:
+    worker = made.worker(FIRST)
+    worker.ask(block("a"))
+    made.store.may_end.set()
+    worker.close()
+    assert made.store.committed == [("m", "a")]
