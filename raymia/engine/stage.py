@@ -21,7 +21,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -95,6 +96,8 @@ class Worker:
     OpenMP keeps threads of its own for each that computes, and where they are more than the cores
     it no longer lets them spin while they wait.
 
+    Blocks are prepared in other threads, as far as no device is needed.
+
     Parameters
     ----------
     name : what the board knows the worker by, also where its process is started again.
@@ -107,6 +110,7 @@ class Worker:
         self._commits = Commits(EvidenceStore(config.store_url))
         self._failed: dict[str, str] = {}
         self._loaded: Future[Callable[[int], Any]] = Future()
+        self._asked: Any = None
         board.place(config.key)
 
     def load(self) -> None:
@@ -130,17 +134,46 @@ class Worker:
             self.load()
         return self._loaded.result()(number)
 
+    def prepare(self, block: pa.Table) -> None:
+        """Do what can be done about a block while the model is asked about another; before it is
+        asked about, and from another thread.
+
+        A model that was never asked is left alone, since a tokenizer may change when it is first
+        called, and so are models that share a base, of which one is ready at a time.
+        """
+        if self._asked is None or self._failed:
+            return
+        (task,) = self.config.tasks
+        for _, question, key in task.questions:
+            with suppress(Exception):  # it comes again, where the question is put
+                question.prepare(self._asked, items_to_ask(block, question, key))
+
     def pass_on(self, blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Ask what blocks lack; each is given to whoever comes next when the one after it has been
-        asked about."""
+        asked about, and prepared while the one before it is."""
         before: Passed | None = None
-        for block in blocks:
+        for block in self._prepared(blocks):
             passed = self.ask(block)
             if before is not None:
                 yield before()
             before = passed
         if before is not None:
             yield before()
+
+    def _prepared(self, blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        with ThreadPoolExecutor(1, "prepares") as thread:
+            before: Future[pa.Table] | None = None
+            for block in blocks:
+                preparing = thread.submit(self._prepare, block)
+                if before is not None:
+                    yield before.result()
+                before = preparing
+            if before is not None:
+                yield before.result()
+
+    def _prepare(self, block: pa.Table) -> pa.Table:
+        self.prepare(block)
+        return block
 
     def ask(self, block: pa.Table) -> Passed:
         """Ask what a block lacks, and have the answers committed.
@@ -194,6 +227,8 @@ class Worker:
                     raise
                 raise _TargetError(in_short(error)) from error
             seconds = time.monotonic() - started
+            if len(self.config.tasks) == 1:
+                self._asked = model
             failed = len(items) - answers["error"].null_count
             report = partial(self._board.add, task.name, label, len(items), failed, seconds)
             commits.append(self._commits.add(key, answers, report))

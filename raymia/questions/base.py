@@ -181,6 +181,10 @@ class Question(Portable, ABC):
         """Passes through the model per item, as far as that is a fixed number."""
         return 1
 
+    def prepare(self, model: Any, items: Sequence[Item]) -> None:
+        """Do what needs no device, as tokenizing, before the question is put; it is called from
+        another thread, while the model is asked something else, or not at all."""
+
     @abstractmethod
     def ask(self, model: Any, items: Sequence[Item]) -> pa.Table:
         """Put the question; one row per item, with an answer or with an error."""

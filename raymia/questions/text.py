@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from raymia.evidence import text as layout
@@ -65,12 +66,11 @@ class TokenQuestion(Question):
     version: ClassVar[int] = 1
     schema: ClassVar[pa.Schema] = TOKEN_SCHEMA
 
+    def prepare(self, model: CausalLM, items: Sequence[Item]) -> None:
+        model.prepare([item.payload for item in items])
+
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
-        answers = model.answer([item.payload for item in items], moments=True)
-        return pa.Table.from_pylist(
-            [_token_row(item, a) for item, a in zip(items, answers, strict=True)],
-            schema=self.schema,
-        )
+        return token_table(items, model.answer([item.payload for item in items], moments=True))
 
     def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> layout.TokenEvidence:
         return layout.token_evidence(table, ids)
@@ -116,6 +116,9 @@ class NeighborQuestion(Question):
 
     def key_parts(self) -> Mapping[str, Any]:
         return {"neighbors": self.neighbors}
+
+    def prepare(self, model: CausalLM, items: Sequence[Item]) -> None:
+        model.prepare([item.payload for item in items if item.payload is not None])
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
         made = [item for item in items if item.payload is not None]
@@ -163,10 +166,28 @@ def sum_row(item: Item, answer: LogProbs | TokenAnswer, cut: str | None = None) 
     return row
 
 
-def _token_row(item: Item, answer: TokenAnswer) -> dict[str, Any]:
-    error = answer.error or error_of(answer.log_prob, answer.mean_log_prob, answer.std_log_prob)
-    row = {**row_key(item), "truncated": answer.truncated, "error": error}
-    if error is None:
-        for column in ("token_ids", "log_prob", "mean_log_prob", "std_log_prob", "is_top1"):
-            row[column] = getattr(answer, column)
-    return row
+def token_table(items: Sequence[Item], answers: Sequence[TokenAnswer]) -> pa.Table:
+    """The answers on items, one each, as a table of :data:`TOKEN_SCHEMA`."""
+    errors = [a.error or error_of(a.log_prob, a.mean_log_prob, a.std_log_prob) for a in answers]
+    columns: dict[str, Any] = {
+        **{name: [row_key(item)[name] for item in items] for name, _ in KEY_FIELDS},
+        "truncated": [answer.truncated for answer in answers],
+        "error": errors,
+    }
+    for field in (field for field in TOKEN_SCHEMA if pa.types.is_list(field.type)):
+        found = [
+            getattr(answer, field.name) if error is None else None
+            for answer, error in zip(answers, errors, strict=True)
+        ]
+        columns[field.name] = _lists(found, field.type)
+    return pa.table(columns, TOKEN_SCHEMA)
+
+
+def _lists(arrays: Sequence[npt.NDArray[Any] | None], kind: pa.ListType) -> pa.Array:
+    """One list for each array, null for each None; no value becomes an object on the way."""
+    lengths = [0 if array is None else len(array) for array in arrays]
+    there = [array for array in arrays if array is not None]
+    values = pa.array(np.concatenate(there) if there else [], kind.value_type)
+    missing = pa.array([array is None for array in arrays], pa.bool_())
+    offsets = pa.array(np.cumsum([0, *lengths]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, values, type=kind, mask=missing)

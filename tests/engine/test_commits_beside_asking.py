@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +20,8 @@ from raymia.questions.text import SUM_SCHEMA
 from raymia.util.errors import RaymiaError
 
 FIRST, SECOND = (EvidenceKey("text.neighbors", {"model": name}) for name in ("m", "n"))
+PREPARED: list[tuple[str, str]] = []
+"""Records that a question was prepared for, each with the thread's name."""
 SOON = 20.0
 """Seconds after which a test that waits has failed."""
 
@@ -32,6 +34,12 @@ class Sums(Question):
     kind = "text.neighbors"
     version = 1
     schema = SUM_SCHEMA
+
+    def prepare(self, model: Any, items: Sequence[Item]) -> None:
+        assert callable(model)
+        PREPARED.extend((item.record_id, threading.current_thread().name) for item in items)
+        if PREPARED[-1][0] == "bad":
+            raise ValueError("it comes again where the question is put")
 
     def ask(self, model: Any, items: Sequence[Item]) -> pa.Table:
         model([item.record_id for item in items])
@@ -93,6 +101,7 @@ class Made:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
+    PREPARED.clear()
     found = Made()
     monkeypatch.setattr(stage_module, "EvidenceStore", lambda _: found.store)
     monkeypatch.setattr(stage_module, "load_together", found.load)
@@ -130,13 +139,14 @@ def test_a_block_is_passed_on_and_counted_only_when_its_answers_are_stored(made:
     assert made.board.lines["m"].done == 1
 
 
-def test_pools_in_one_process_hold_two_blocks_each_and_lose_none(made: Made) -> None:
-    """The second is asked about what the first has stored, and each block is asked about once."""
+def test_pools_in_one_process_are_asked_about_each_block_once_and_in_turn(made: Made) -> None:
+    """The second is asked about what the first has stored, one block beside the one that is being
+    prepared."""
     made.store.may_end.set()
     blocks = made.worker(FIRST, SECOND).pass_on(block(name) for name in "abcd")
     assert [records(one)[0] for one in made.worker(SECOND).pass_on(blocks)] == list("abcd")
     assert made.asked == [
-        ("m", "a"), ("m", "b"), ("n", "a"), ("m", "c"), ("n", "b"), ("m", "d"), ("n", "c"),
+        ("m", "a"), ("m", "b"), ("m", "c"), ("n", "a"), ("m", "d"), ("n", "b"), ("n", "c"),
         ("n", "d"),
     ]  # fmt: skip
     assert sorted(made.store.committed) == sorted(made.asked)
@@ -164,3 +174,24 @@ def test_what_was_answered_is_stored_when_a_worker_is_closed(made: Made) -> None
     made.store.may_end.set()
     worker.close()
     assert made.store.committed == [("m", "a")]
+
+
+def test_blocks_are_prepared_in_another_thread_once_the_model_was_asked(made: Made) -> None:
+    """What goes wrong there is left to whoever asks."""
+    made.store.may_end.set()
+    names = ["a", "b", "c", "bad"]
+    passed = made.worker(FIRST).pass_on(block(name) for name in names)
+    assert [records(one)[0] for one in passed] == names
+    assert [record for record, _ in PREPARED] == ["c", "bad"]
+    assert all(thread.startswith("prepares") for _, thread in PREPARED)
+
+
+def test_models_that_share_a_base_are_not_prepared_for(made: Made) -> None:
+    worker = made.worker(FIRST)
+    (task,) = worker.config.tasks
+    worker.config = replace(worker.config, tasks=(task, task))
+    made.store.may_end.set()
+    worker._loaded.set_result(lambda _: lambda _: None)
+    worker.ask(block("a"))()
+    worker.prepare(block("b"))
+    assert PREPARED == []

@@ -87,6 +87,23 @@ def test_the_head_is_told_once_what_follows_it(base):
     assert (loading, len(calls) - loading) == (2, 1)
 
 
+def test_a_text_that_was_prepared_is_tokenized_once(base, monkeypatch):
+    read = []
+    model = CausalLM(base.model, base.tokenizer, batch_tokens=10**6)
+    texts, whole = passages(6), model.reader.read
+    monkeypatch.setattr(model.reader, "read", lambda given: read.extend(given) or whole(given))
+    expected = model.answer(texts, moments=False)
+    read.clear()
+    model.prepare(texts[:4])
+    found = model.answer([*texts, texts[0]], moments=False)
+    assert sorted(read) == sorted(texts)
+    for one, other in zip(found, [*expected, expected[0]], strict=True):
+        np.testing.assert_allclose(one.log_prob, other.log_prob, rtol=0, atol=1e-5)
+    read.clear()
+    model.answer(texts[:1], moments=False)
+    assert read == texts[:1], "what was prepared is taken once, so that it is not kept for ever"
+
+
 def test_a_block_is_one_request_to_a_store_that_is_far(monkeypatch):
     asked, inside = Counter(), []
     for name in ("pipe_file", "exists", "ls", "info", "cat_file", "mv", "rm_file"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -142,3 +144,23 @@ def test_key_names_its_kind():
     key = evidence_key(TokenQuestion(), "model")
     assert key == EvidenceKey("text.tokens", {"model": "model", "version": TokenQuestion.version})
     assert key.folder == f"evidence/text.tokens/{key.hash}"
+
+
+def test_lists_of_answers_are_null_where_there_is_an_error_or_a_server_said_nothing(base):
+    class Server:
+        def answer(self, texts, *, moments):
+            return [
+                replace(answer, mean_log_prob=None, std_log_prob=None, error=error)
+                for answer, error in zip(
+                    base.answer(texts, moments=moments), (None, "refused", None), strict=True
+                )
+            ]
+
+    table = TokenQuestion().ask(Server(), items(TEXTS))
+    table.validate(full=True)
+    assert table["token_ids"].null_count == 1
+    assert table["mean_log_prob"].null_count == table["std_log_prob"].null_count == 3
+    assert table["log_prob"][1].as_py() is None
+    assert table["log_prob"][2].as_py() == base.answer(TEXTS, moments=False)[2].log_prob.tolist()
+    nothing = TokenQuestion().ask(base, [])
+    assert (nothing.num_rows, nothing.schema) == (0, TOKEN_SCHEMA)

@@ -67,7 +67,7 @@ class Device(CausalLM):
     def __init__(self, tokenizer: Any, rate: float, batch_tokens: int, log: Path) -> None:
         self.tokenizer, self.batch_tokens, self.one_by_one = tokenizer, batch_tokens, False
         self.reader = PlainReader(tokenizer)
-        self.max_tokens, self._lead = None, []
+        self.max_tokens, self._lead, self._prepared = None, [], {}
         self._rate, self._log = rate, log
         self._drawn = -np.random.default_rng(0).exponential(3.0, 2**12).astype(np.float32)
 
@@ -117,7 +117,7 @@ class DeviceLoader(Loader):
 def make_audit(records: int, block_records: int, store: str, folder: Path) -> AuditSpec:
     """An audit of made-up texts on a target and two references, each of which is a pool."""
     draws = np.random.default_rng(0)
-    words = np.array("the of river stone before a quiet morning walked to every house in".split())
+    words = np.array((__doc__ or "").split())
     texts = [f"{n} {' '.join(row)}" for n, row in enumerate(draws.choice(words, (records, WORDS)))]
     halves = {"members": texts[::2], "non_members": texts[1::2]}
     for name, half in halves.items():

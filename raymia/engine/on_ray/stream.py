@@ -147,6 +147,7 @@ class PoolActor:
         self._worker.load()
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        self._worker.prepare(block)
         passed = self._thread.submit(self._worker.ask, block).result()
         return passed()
 

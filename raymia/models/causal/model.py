@@ -129,6 +129,7 @@ class CausalLM:
         self.stride = stride or max(1, (self.max_tokens or 0) // 2)
         self.head = Head(model)
         self.reader = reader_for(tokenizer, training)
+        self._prepared: dict[str, Rendered] = {}
         self.other_reader = reader_for(tokenizer, None if training is None else training.other_side)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -152,6 +153,17 @@ class CausalLM:
         """Tokenize texts that something is to follow: see :func:`beginnings`."""
         return beginnings(self.tokenizer, texts)
 
+    def prepare(self, texts: Sequence[str]) -> None:
+        """Tokenize texts that it is about to be asked about, while it is asked about others."""
+        self._prepared.update(zip(texts, self.reader.read(texts), strict=True))
+
+    def _read(self, texts: Sequence[str]) -> list[Rendered]:
+        """Tokenize texts that were not prepared; what was prepared is taken once."""
+        lacking = [text for text in texts if text not in self._prepared]
+        found = dict(zip(lacking, self.reader.read(lacking), strict=True))
+        found |= {text: self._prepared.pop(text) for text in set(texts) - found.keys()}
+        return [found[text] for text in texts]
+
     def answer(
         self, texts: Sequence[str], *, moments: bool, reader: Reader | None = None
     ) -> list[TokenAnswer]:
@@ -165,7 +177,7 @@ class CausalLM:
         """
         if not texts:
             return []
-        full = self.known((reader or self.reader).read(texts))
+        full = self.known(self._read(texts) if reader is None else reader.read(texts))
         parts = [(record, part) for record in full for part in self._parts(len(record.ids))]
         ids = [
             self._lead[: part.lead] + record.ids[part.start : part.end] for record, part in parts

@@ -33,6 +33,9 @@ class EndpointLM:
         if endpoint.training is not None:
             self.reader = reader_for(endpoint.tokenizer_source.load(), endpoint.training)
 
+    def prepare(self, texts: Sequence[str]) -> None:
+        """Nothing: the server tokenizes, or a text is rendered when it is sent."""
+
     def answer(self, texts: Sequence[str], *, moments: bool) -> list[TokenAnswer]:
         """Ask for the log-probability of every token of every text, in input order.
 
