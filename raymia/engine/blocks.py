@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,7 +40,7 @@ def make_blocks(
     stages: Sequence[Stage],
     records: pa.Table,
     neighbors: Iterable[pa.Table],
-    block_records: int,
+    block_records: int | Callable[[], int],
     keeper: Keeper | None = None,
 ) -> Iterator[pa.Table]:
     """Cut the records that something is to be asked about into blocks.
@@ -50,11 +50,12 @@ def make_blocks(
     stages : of one stream.
     records : columns ``record_id`` and ``payload``; those that the stages were planned with.
     neighbors : see :func:`raymia.plan.stages.stored_neighbors`.
+    block_records : rows of a block; what is called says it before each.
     keeper : of neighbors, of which there may be many times more than records; default: in memory.
 
     Yields
     ------
-    Tables of at most ``block_records`` rows, in the order of the records.
+    Tables of at most so many rows, in the order of the records.
     """
     asking = [planned for stage in stages for planned in stage.questions if planned.missing]
     if not asking:
@@ -77,8 +78,9 @@ def make_blocks(
     )
     shelves = _Shelves(neighbors, payload_type, keeper or InMemory())
     chosen = np.flatnonzero(asked)
-    for start in range(0, chosen.size, block_records):
-        rows = chosen[start : start + block_records]
+    while chosen.size:
+        count = block_records() if callable(block_records) else block_records
+        rows, chosen = chosen[:count], chosen[count:]
         first, stop = int(rows[0]), int(rows[-1]) + 1
         own = records.slice(first, stop - first).filter(pa.array(asked[first:stop]))
         known = shelves.of(first, stop)

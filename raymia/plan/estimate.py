@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.models.memory import Memory
+from raymia.plan.blocks import BlockSize, BlockSizes
 from raymia.plan.planning import AuditPlan
 from raymia.plan.pools import pools_of
 from raymia.plan.rates import Rates, preparation_keys, stage_key
@@ -59,12 +60,14 @@ class AuditEstimate:
     wall_seconds : all streams one after another, though a cluster may have room for several; None
         where a rate is not known. Starting Ray and loading models are not in it.
     cost : of the actors' machines for as long as they are held; None without prices.
+    blocks : what a block is, of each stream that asks something.
     """
 
     preparations: list[StageEstimate]
     stages: list[StageEstimate]
     wall_seconds: float | None
     cost: float | None
+    blocks: list[BlockSize]
 
     @property
     def gpu_hours(self) -> float | None:
@@ -114,7 +117,9 @@ def estimate(inputs: Inputs, plans: AuditPlan, store: EvidenceStore) -> AuditEst
         walls.append(wall)
         largest = [max(pool, key=lambda s: s.actors) for pool in pools]
         costs.append(_cost(largest, wall, inputs.spec.costs))
-    return AuditEstimate(preparations, list(stages.values()), _total(walls), _total(costs))
+    sizes = BlockSizes(inputs, plans.streams, store)
+    blocks = [sizes.of(stream) for stream in plans.streams if pools_of(stream)]
+    return AuditEstimate(preparations, list(stages.values()), _total(walls), _total(costs), blocks)
 
 
 def _over(seconds: float | None, pool: Sequence[StageEstimate]) -> float | None:

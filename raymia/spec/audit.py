@@ -74,11 +74,11 @@ class ResourcesSpec(Strict):
     reference: PoolSpec = Field(
         default=PoolSpec(), description="the pool that holds a reference, and makes one"
     )
-    block_records: int = Field(
-        default=32,
-        ge=1,
+    block_records: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto",
         description="records per block; after a kill at most two blocks of each worker are asked "
-        "again",
+        "again. `auto` makes blocks of 2 to 10 seconds, as soon as a run, or `raymia plan "
+        "--calibrate`, has measured how long models like these take, and of 32 records until then",
     )
     cpus: int | None = Field(default=None, ge=1, description="CPUs of a Ray started for this audit")
     wait_minutes: float = Field(

@@ -125,3 +125,13 @@ def test_a_block_travels_without_the_records_beside_it(stages: list[Stage]) -> N
         held = ray.experimental.get_object_locations([reference])[reference]
         sizes.append(held["object_size"])
     assert max(sizes) < 20_000
+
+
+def test_how_large_a_block_is_may_change_from_one_to_the_next(stages: list[Stage]) -> None:
+    everything = {"tokens": np.ones((RECORDS, 1), bool), "neighbors": np.ones((RECORDS, 2), bool)}
+    ids = records()["record_id"].combine_chunks().cast(pa.large_string())
+    sizes = iter([1, 2, 100])
+    asking = lacking(stages, everything, ids)
+    made = list(make_blocks(asking, records(), (), lambda: next(sizes)))
+    assert [block.num_rows for block in made] == [1, 2, RECORDS - 3]
+    assert pa.concat_tables(made)["record_id"].to_pylist() == ids.to_pylist()

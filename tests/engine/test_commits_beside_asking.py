@@ -177,12 +177,12 @@ def test_what_was_answered_is_stored_when_a_worker_is_closed(made: Made) -> None
 
 
 def test_blocks_are_prepared_in_another_thread_once_the_model_was_asked(made: Made) -> None:
-    """What goes wrong there is left to whoever asks."""
+    """The second may come too early or not. What goes wrong there is left to whoever asks."""
     made.store.may_end.set()
     names = ["a", "b", "c", "bad"]
     passed = made.worker(FIRST).pass_on(block(name) for name in names)
     assert [records(one)[0] for one in passed] == names
-    assert [record for record, _ in PREPARED] == ["c", "bad"]
+    assert [record for record, _ in PREPARED if record != "b"] == ["c", "bad"]
     assert all(thread.startswith("prepares") for _, thread in PREPARED)
 
 

@@ -213,6 +213,8 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
     from raymia.engine.stream import Stream
 
     quiet, store, resources = Console(file=StringIO()), EvidenceStore(spec.store), spec.resources
+    block_records = resources.block_records
+    assert isinstance(block_records, int)
     seconds: dict[str, float] = {}
     began: dict[str, float] = {}
 
@@ -231,7 +233,7 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
         streams = [
             Stream(number, with_null_models(stages)) for number, stages in enumerate(plans.streams)
         ]
-        block = next(make_blocks(streams[0].stages, inputs.payloads, (), resources.block_records))
+        block = next(make_blocks(streams[0].stages, inputs.payloads, (), block_records))
 
         def stream() -> None:
             for one in streams:
@@ -239,7 +241,7 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
                     one,
                     inputs.payloads,
                     store_url=spec.store,
-                    block_records=resources.block_records,
+                    block_records=block_records,
                     cluster=cluster,
                     machines=machines,
                     wait_minutes=resources.wait_minutes,
@@ -267,7 +269,7 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
     return {
         "records": records,
         "targets": targets,
-        "block_records": resources.block_records,
+        "block_records": block_records,
         "tokens": TOKENS,
         "rounds": 1,
         "seconds": {what: round(value, 1) for what, value in seconds.items()},
@@ -280,7 +282,7 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
             "most": _mebibytes(max(samples.memory)),
         },
         "files": {"most": max(samples.files), "end": samples.files[-1]},
-        "blocks": targets * math.ceil(records / resources.block_records),
+        "blocks": targets * math.ceil(records / block_records),
         "evidence_bytes": round(sum(thing.size for thing in evidence) / passed, 1),
         "block_bytes": round(block.nbytes / block.num_rows, 1),
     }

@@ -69,6 +69,8 @@ class Device(CausalLM):
         self.reader = PlainReader(tokenizer)
         self.max_tokens, self._lead, self._prepared = None, [], {}
         self._rate, self._log = rate, log
+        self._busy, self._last = 0.0, 0.0
+        self._first: float | None = None
         self._drawn = -np.random.default_rng(0).exponential(3.0, 2**12).astype(np.float32)
 
     @property
@@ -170,7 +172,7 @@ def run_on_ray(streams: Sequence[Stream], inputs: Inputs, spec: AuditSpec) -> No
         for stream in streams:
             run_stream(
                 stream, inputs.payloads, store_url=spec.store,
-                block_records=resources.block_records, cluster=cluster, machines=machines,
+                block_records=_records(spec), cluster=cluster, machines=machines,
                 wait_minutes=resources.wait_minutes, board=board,
             )  # fmt: skip
 
@@ -180,8 +182,13 @@ def run_here(streams: Sequence[Stream], inputs: Inputs, spec: AuditSpec) -> None
     for stream in streams:
         here.run_stream(
             stream, inputs.payloads, store_url=spec.store,
-            block_records=spec.resources.block_records, board=Counts(),
+            block_records=_records(spec), board=Counts(),
         )  # fmt: skip
+
+
+def _records(spec: AuditSpec) -> int:
+    assert isinstance(spec.resources.block_records, int)
+    return spec.resources.block_records
 
 
 ENGINES = {"ray": run_on_ray, "local": run_here}

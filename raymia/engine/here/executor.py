@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -17,6 +18,8 @@ from raymia.engine.here.stream import run_stream
 from raymia.engine.prepare import MAX_THREADS, reference_maker, training_threads
 from raymia.engine.stage import in_short
 from raymia.engine.stream import Stream
+from raymia.evidence.store import EvidenceStore
+from raymia.plan.blocks import BlockSizes
 from raymia.plan.planning import AuditPlan
 from raymia.plan.stages import Preparation
 from raymia.scoring.evidence import TargetEvidence
@@ -68,6 +71,7 @@ class LocalExecutor:
         same time, those on one base once; they are let go when the stream ends."""
         failed: dict[str, str] = {}
         records = plan.inputs.payloads
+        sizes = BlockSizes(plan.inputs, plan.streams, EvidenceStore(self.store_url), board.snapshot)
         with _threads(min(MAX_THREADS, os.cpu_count() or 1)):
             for number, stages in enumerate(plan.streams):
                 with _own_errors():
@@ -75,7 +79,7 @@ class LocalExecutor:
                         Stream(number, stages),
                         records,
                         store_url=self.store_url,
-                        block_records=self.resources.block_records,
+                        block_records=partial(sizes.records, stages),
                         board=board,
                     )
                 _let_go()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 
 import pyarrow as pa
@@ -17,13 +17,19 @@ from raymia.plan.stages import stored_neighbors
 
 
 def run_stream(
-    stream: Stream, records: pa.Table, *, store_url: str, block_records: int, board: Board
+    stream: Stream,
+    records: pa.Table,
+    *,
+    store_url: str,
+    block_records: int | Callable[[], int],
+    board: Board,
 ) -> dict[str, str]:
     """Ask everything that is missing; the answers are in the store when this returns.
 
     Parameters
     ----------
     records : columns ``record_id`` and ``payload``; all that the stages were planned with.
+    block_records : see :func:`raymia.engine.blocks.make_blocks`.
 
     Returns
     -------

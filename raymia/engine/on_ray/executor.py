@@ -28,6 +28,8 @@ from raymia.engine.on_ray.sweep import try_settings
 from raymia.engine.on_ray.tasks import run_tasks
 from raymia.engine.prepare import reference_maker
 from raymia.engine.stream import Stream
+from raymia.evidence.store import EvidenceStore
+from raymia.plan.blocks import BlockSizes, Lines
 from raymia.plan.planning import AuditPlan
 from raymia.plan.stages import Preparation
 from raymia.scoring.evidence import TargetEvidence
@@ -73,7 +75,11 @@ class RayExecutor:
         )
 
     def check(self, plan: AuditPlan) -> None:
-        refuse_impossible(plan, self.cluster)
+        refuse_impossible(plan, self._sizes(plan), self.cluster)
+
+    def _sizes(self, plan: AuditPlan, board: Board | None = None) -> BlockSizes:
+        lines: Lines = dict if board is None else board.snapshot
+        return BlockSizes(plan.inputs, plan.streams, EvidenceStore(self.store_url), lines)
 
     def reporting(self, on_lines: OnLines | None = None) -> AbstractContextManager[RemoteBoard]:
         return started(self.console, on_lines)
@@ -88,21 +94,21 @@ class RayExecutor:
         """See :meth:`raymia.engine.base.Executor.ask`. Several streams run at the same time where
         the cluster has room for them (:mod:`raymia.engine.on_ray.side_by_side`)."""
         assert isinstance(board, RemoteBoard)
-        records = plan.inputs.payloads
+        records, sizes = plan.inputs.payloads, self._sizes(plan, board)
 
         def run(stream: Stream) -> dict[str, str]:
             return run_stream(
                 stream,
                 records,
                 store_url=self.store_url,
-                block_records=self.resources.block_records,
+                block_records=sizes.records(stream.stages),
                 cluster=self.cluster,
                 machines=self._machines,
                 wait_minutes=self.resources.wait_minutes,
                 board=board,
             )
 
-        blocks = max_blocks(plan.inputs)
+        blocks = max_blocks(plan.inputs, sizes)
         with silenced("ray.data"):  # what goes wrong is raised
             return run_streams(plan.streams, run, blocks=blocks, cluster=self.cluster, board=board)
 

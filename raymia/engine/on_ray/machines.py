@@ -20,6 +20,7 @@ from raymia.engine.on_ray.autoscaler import (
 from raymia.engine.on_ray.capacity import Demand, shortages
 from raymia.engine.on_ray.cluster import Cluster, pool_options, task_options
 from raymia.inputs.base import Inputs
+from raymia.plan.blocks import BlockSizes
 from raymia.plan.planning import AuditPlan
 from raymia.plan.pools import Pool, pools_of
 from raymia.spec import PoolSpec
@@ -46,9 +47,9 @@ def demands_of(pools: Sequence[Pool], blocks: int, cluster: Cluster) -> list[Dem
     ]
 
 
-def max_blocks(inputs: Inputs) -> int:
+def max_blocks(inputs: Inputs, sizes: BlockSizes) -> int:
     """Blocks of a stream that asks about every record."""
-    return math.ceil(len(inputs.payloads) / inputs.spec.resources.block_records)
+    return math.ceil(len(inputs.payloads) / sizes.smallest())
 
 
 def demand_of_task(name: str, pool: PoolSpec, cluster: Cluster) -> Demand:
@@ -56,7 +57,7 @@ def demand_of_task(name: str, pool: PoolSpec, cluster: Cluster) -> Demand:
     return Demand.of(name, 1, 1, task_options(pool, cluster))
 
 
-def refuse_impossible(plan: AuditPlan, cluster: Cluster) -> None:
+def refuse_impossible(plan: AuditPlan, sizes: BlockSizes, cluster: Cluster) -> None:
     """Refuse an audit that the cluster can never hold, as far as the cluster says what it can.
 
     Raises
@@ -66,7 +67,7 @@ def refuse_impossible(plan: AuditPlan, cluster: Cluster) -> None:
     """
     if cluster.startable is None:
         return
-    resources, blocks = plan.inputs.spec.resources, max_blocks(plan.inputs)
+    resources, blocks = plan.inputs.spec.resources, max_blocks(plan.inputs, sizes)
     steps = [demands_of(pools_of(stages), blocks, cluster) for stages in plan.streams]
     steps += [
         [demand_of_task(preparation.stage_name(target.name), resources.reference, cluster)]

@@ -1,0 +1,96 @@
+"""How many records a block has where the audit file leaves it open, and what a plan says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from small_inputs import audit
+from tiny_models import BASE, PARAPHRASER
+
+from raymia.evidence.store import EvidenceStore
+from raymia.modalities.resolve import resolve_inputs
+from raymia.plan.blocks import FIRST_RECORDS, MOST_RECORDS, BlockSize, BlockSizes, block_size
+from raymia.plan.estimate import estimate
+from raymia.plan.planning import plan_audit
+from raymia.plan.pools import pools_of
+from raymia.plan.rates import Rates
+from raymia.report.estimate_table import estimate_table
+
+
+@dataclass
+class Line:
+    done: int
+    seconds: float
+
+
+@pytest.fixture
+def planned(tmp_path, tiny_gpt2):
+    def make(**resources):
+        spec = audit(
+            tmp_path / "a", tiny_gpt2, PARAPHRASER, attacks=["loss", "neighbor", "difference@base"],
+            references={"base": {"model": str(BASE)}}, resources=resources,
+        )  # fmt: skip
+        inputs, store = resolve_inputs(spec), EvidenceStore(str(tmp_path / "store"))
+        return inputs, store, plan_audit(inputs, store)
+
+    return make
+
+
+def said(found):
+    console = Console(file=StringIO(), width=200)
+    console.print(estimate_table(found, None))
+    return console.file.getvalue()
+
+
+WORK = {"neighbors": Line(12, 12.0), "target:one": Line(18, 9.0), "reference:base": Line(12, 0.6)}
+"""Of six records: the paraphraser takes 2 s for one."""
+
+
+def test_until_anything_was_measured_a_block_is_small_and_the_plan_says_so(planned):
+    inputs, store, plans = planned()
+    found = estimate(inputs, plans, store)
+    assert found.blocks == [BlockSize(FIRST_RECORDS, None)]
+    assert f"blocks of {FIRST_RECORDS} records; how long one takes is not known" in said(found)
+
+
+def test_a_block_takes_its_seconds_of_the_slowest_pool_and_the_plan_says_so(planned):
+    inputs, store, plans = planned()
+    Rates(store).keep_run(inputs, plans, WORK, store)
+    found = estimate(inputs, plans, store)
+    assert found.blocks == [BlockSize(1, pytest.approx(2.0))]
+    assert "blocks of 1 record, each about 2.0 s of an actor of the slowest pool" in said(found)
+
+
+def test_the_audit_file_has_the_last_word(planned):
+    inputs, store, plans = planned(block_records=3)
+    Rates(store).keep_run(inputs, plans, WORK, store)
+    assert estimate(inputs, plans, store).blocks == [BlockSize(3, pytest.approx(6.0))]
+
+
+def test_what_this_run_takes_counts_and_not_what_an_earlier_one_took(planned):
+    inputs, store, plans = planned()
+    Rates(store).keep_run(inputs, plans, WORK, store)
+    lines = {"neighbors": Line(0, 0.0)}
+    sizes = BlockSizes(inputs, plans.streams, store, lambda: lines)
+    (stream,) = plans.streams
+    assert sizes.records(stream) == sizes.smallest() == 1
+    lines["neighbors"] = Line(8, 0.08)  # a hundredth of what they took
+    assert sizes.of(stream) == BlockSize(1, pytest.approx(1.5))  # the target's three questions
+    lines["target:one"] = Line(9, 0.09)
+    assert sizes.of(stream).records == 40  # the reference's, a twentieth of a second for a record
+
+
+@pytest.mark.parametrize("actors", [1, 4])
+@pytest.mark.parametrize("seconds", [1e-7, 1e-3, 0.02, 0.7, 3.0, 19.0, 60.0])
+def test_a_block_takes_two_to_twenty_seconds_unless_one_record_takes_more(planned, seconds, actors):
+    _, _, plans = planned(paraphraser={"actors": actors})
+    pools = pools_of(plans.streams[0])
+    size = block_size(None, pools, lambda stage: seconds / 2 * (stage.name == "neighbors"))
+    assert size.seconds == pytest.approx(size.records * seconds)
+    if size.records in (1, MOST_RECORDS):
+        assert size.records == (1 if seconds > 1 else MOST_RECORDS)
+    else:
+        assert 1.9 <= size.seconds <= 20
