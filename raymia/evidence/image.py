@@ -68,6 +68,7 @@ class ImageModelEvidence(AnswersByQuestion):
     averaged : the predicted noise averaged over draws, at each timestep (SimA-MC).
     captions : denoising errors with reduced captions, [records, captions, timesteps, draws]; the
         first is the full caption, the last the empty one.
+    other_captions : the same with captions of other images.
     descent : squared error of the best reproduction that a search among latents found.
     """
 
@@ -80,6 +81,7 @@ class ImageModelEvidence(AnswersByQuestion):
     clean: Grid | None = None
     averaged: Grid | None = None
     captions: Grid | None = None
+    other_captions: Grid | None = None
     descent: Grid | None = None
 
     @classmethod

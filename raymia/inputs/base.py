@@ -35,6 +35,7 @@ class Inputs:
     shadow_members : ids of what each shadow was trained on, by its name.
     left_out : why an attack of the default list is not run on a target, by target and label.
     assumed : what the audit file does not say of how targets were trained, each as a sentence.
+    noted : what else one should know of records and models before scores are read, likewise.
     written : the audit as the file has it, where targets may be patterns; in ``spec`` each target
         is one checkpoint.
     """
@@ -50,6 +51,7 @@ class Inputs:
     known_members: Mapping[str, Any] = field(default_factory=dict)
     left_out: dict[tuple[str, str], str] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
+    noted: tuple[str, ...] = ()
     written: AuditSpec | None = None
 
     @property

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 import raymia.models
 from raymia.models.checkpoint import AnyCheckpoint, FileCheckpoint
 from raymia.models.fit import Described, check_fit, read_transformers_config
+from raymia.models.single_file import refuse_single_file
 from raymia.models.source import (
     PROVENANCE,
     config_hash,
@@ -257,6 +258,7 @@ def resolve_image_model(
         in pickle files alone, or damaged.
     """
     once = once or Once()
+    refuse_single_file(spec.model, where)
     path = once(locate, spec.model, spec.revision, where=where)
     dtype = spec.dtype if spec.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
     config = read_json(path / CONFIG, where) if (path / CONFIG).is_file() else None

@@ -107,7 +107,8 @@ class Question(Portable, ABC):
     access : what an auditor must be able to get from a model to put it; of :data:`ACCESS`.
     cost : queries per record in the audit file's own counts: n neighbors, s swaps or strengths of a
         perturbation, z pairs of noise, m samples, t timesteps and draws or latent draws, i steps of
-        the inversion and back, p, c and k timesteps, r reduced captions, d steps of a search.
+        the inversion and back, p, c and k timesteps, r reduced captions, o captions of others, d
+        steps of a search.
     section : of `probes` in the audit file that sets it up, where there is one.
     always_asked : asked of every model that is asked at all.
     includes : classes it is a subclass of whose answers its own contain; they are not asked beside

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from raymia.spec import RecordsSection
 from raymia.util.errors import InputError
+from raymia.util.listing import listed
 from raymia.util.reasons import CAME, REPEATED
 
 CONTRADICTION = "given as member and as non-member"
@@ -34,14 +35,27 @@ class SetAside:
 
 @dataclass(frozen=True)
 class RecordSet:
-    """The usable records of an audit and those set aside."""
+    """The usable records of an audit and those set aside.
+
+    Attributes
+    ----------
+    remarks : places of records that are used, by what one should know of them.
+    """
 
     table: pa.Table
     set_aside: list[SetAside] = field(default_factory=list)
+    remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def ids(self) -> list[str]:
         return list(self.table["record_id"].to_pylist())
+
+    def remark_lines(self) -> list[str]:
+        """The remarks, each as a sentence that says how many records it is of, and of which."""
+        return [
+            f"records: {len(places):,} {remark}{CAME}{listed(places)}"
+            for remark, places in self.remarks.items()
+        ]
 
     def count(self, is_member: bool | None) -> int:
         column = self.table["is_member"]
@@ -52,13 +66,15 @@ class RecordSet:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What was read at a place: a payload under its id, or the reason why it cannot be used."""
+    """What was read at a place: a payload under its id and remarks on it, or the reason why it
+    cannot be used."""
 
     where: str
     record_id: str = ""
     payload: Any = None
     group: str | None = None
     reason: str | None = None
+    remarks: tuple[str, ...] = ()
 
 
 Read = Callable[[str], Iterator[Given]]
@@ -111,7 +127,11 @@ def gather_records(spec: RecordsSection, read: Read, schema: pa.Schema) -> Recor
                 f"records.{name}: not one usable record in {', '.join(paths)}"
                 + (f" (set aside: {reasons})" if reasons else " (no rows)")
             )
-    return RecordSet(_table(kept, schema), aside)
+    remarks: dict[str, list[str]] = {}
+    for row in (row for rows in kept.values() for row in rows.values()):
+        for remark in row.remarks:
+            remarks.setdefault(remark, []).append(row.where)
+    return RecordSet(_table(kept, schema), aside, remarks)
 
 
 @dataclass(frozen=True)

@@ -9,61 +9,32 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
 from raymia.records.conditioning import Condition, condition_of
+from raymia.records.found_image import FoundImage, Loaded, is_hidden, is_image, read_image
+from raymia.records.image_folders import TARS, images_in_folder
 from raymia.records.pixels import MAX_BYTES, UnusableImageError, came
 from raymia.records.tables import TableRow, is_table, read_rows
 from raymia.spec import ImageRecordsSpec
 from raymia.storage.files import opened
 from raymia.storage.refusals import refusals
-from raymia.storage.remote import StorageError, filesystem
-from raymia.storage.shards import is_one_file, is_pattern, matches, walk
+from raymia.storage.remote import filesystem
+from raymia.storage.shards import is_one_file, is_pattern, matches
 from raymia.util.errors import InputError
 from raymia.util.strict_json import parse_json
 
-TARS = (".tar", ".tar.gz", ".tgz")
-IMAGES = (
-    ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif",
-    ".avif", ".heic", ".heif", ".jp2", ".jxl", ".pgm", ".ppm", ".pnm",
-)  # fmt: skip
-"""Names of images; those of formats that are not read are set aside, not passed over."""
-
-_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"GIF8")
-
-NO_FILE = "no such file"
-CANNOT_OPEN = "a file that cannot be opened"
 OTHER_FILESYSTEM = "on another filesystem than the file that names it"
 NOT_IMAGE_VALUE = "neither the bytes of an image nor a path to one"
 LINK = "a link in a tar, which is not followed"
 NO_IMAGE_IN_SAMPLE = "a sample of a tar without an image"
 SEVERAL_IMAGES = "one of several images of one sample; name its suffix as image_column"
-
-Loaded = tuple[bytes, str | None]
-
-
-@dataclass(frozen=True)
-class FoundImage:
-    """An image that was found, not yet read or decoded.
-
-    Attributes
-    ----------
-    load : returns its encoded bytes and its caption or class (None where neither is asked for);
-        raises UnusableImageError. May be called in another thread.
-    group : value of ``group_column``.
-    """
-
-    where: str
-    load: Callable[[], Loaded]
-    group: Any = None
 
 
 def find_images(
@@ -97,85 +68,7 @@ def find_images(
         return _tar(path, spec.image_column, condition, group)
     if is_table(path):
         return _table(path, spec.image_column, condition, group)
-    return _folder(path, condition, group)
-
-
-def _read(fs: Any, name: str, max_bytes: int = MAX_BYTES + 1) -> bytes:
-    """Read a file, and no more of it than an image may have."""
-    try:
-        if isinstance(fs, LocalFileSystem) and not Path(name).is_file():
-            raise FileNotFoundError
-        content: bytes = fs.cat_file(name, start=0, end=max_bytes)
-        return content
-    except FileNotFoundError:
-        raise UnusableImageError(NO_FILE + came(name)) from None
-    except StorageError:  # the next run may have the image
-        raise
-    except Exception as error:  # each filesystem raises errors of its own
-        raise UnusableImageError(CANNOT_OPEN + came(error or type(error).__name__)) from None
-
-
-# ---------------------------------------------------------------------------- folders
-
-
-def _folder(path: str, condition: Condition | None, group: str | None) -> Iterator[FoundImage]:
-    if group is not None:
-        raise InputError(
-            f"{path}: group_column is {group!r}, and a folder of images has no columns; list the "
-            "images and their groups in a CSV, JSONL or Parquet file, or leave out group_column"
-        )
-    with refusals(path, "folder"):
-        fs, root = filesystem(path)
-        names = [name for name in walk(fs, root) if not _is_hidden(name.removeprefix(root))]
-        found = sorted(n for n in names if _is_image(n) or _is_image_without_suffix(fs, n))
-        if not found:
-            _refuse_folder(path, exists=bool(names) or fs.exists(root), names=names)
-    for name in found:
-        where = path.rstrip("/") + name.removeprefix(root.rstrip("/"))
-        yield FoundImage(where, partial(_load_file, fs, name, condition))
-
-
-def _refuse_folder(path: str, *, exists: bool, names: list[str]) -> None:
-    if not exists:
-        raise InputError(f"{path}: no such file or folder")
-    kinds = sorted({PurePosixPath(name).suffix or "no suffix" for name in names})
-    raise InputError(
-        f"{path}: no images found here, but files of: {', '.join(kinds[:8]) or 'none'}. Images "
-        "are read from a folder of them, or from files whose names end in .parquet, .jsonl, .csv "
-        f"or {', '.join(TARS)}"
-    )
-
-
-def _load_file(fs: Any, name: str, condition: Condition | None) -> Loaded:
-    content = _read(fs, name)
-    if condition is None:
-        return content, None
-    try:
-        found = _read(fs, f"{name.rpartition('.')[0]}.{condition.suffix}")
-    except UnusableImageError:
-        raise UnusableImageError(
-            f"{condition.lack}: no file of its name that ends in .{condition.suffix}"
-        ) from None
-    return content, condition.within(found)
-
-
-def _is_image_without_suffix(fs: Any, name: str) -> bool:
-    """Whether a file whose name does not say what it is begins as an image does."""
-    if PurePosixPath(name).suffix:
-        return False
-    try:
-        start = _read(fs, name, 32)
-    except UnusableImageError:
-        return False
-    return start.startswith(_BEGINNINGS) or start[8:12] == b"WEBP" or start[4:12] == b"ftypavif"
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGES)
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+    return images_in_folder(path, spec, condition, group)
 
 
 # ----------------------------------------------------------------------------- tables
@@ -205,7 +98,7 @@ def _load_cell(fs: Any, folder: str, row: TableRow, condition: Condition | None)
     if isinstance(value, bytes):
         return value, caption
     if isinstance(value, str) and value.strip():
-        return _read(fs, _beside(fs, folder, value)), caption
+        return read_image(fs, _beside(fs, folder, value)), caption
     kind = "null" if value is None else "an empty text" if value == "" else type(value).__name__
     raise UnusableImageError(NOT_IMAGE_VALUE + came(kind))
 
@@ -263,7 +156,7 @@ def _tar(
         opened(path) as file,
         tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as tar,
     ):
-        members = (m for m in tar if not m.isdir() and not _is_hidden(m.name))
+        members = (m for m in tar if not m.isdir() and not is_hidden(m.name))
         for _, parts in groupby(members, key=lambda member: _split(member.name)[0]):
             sample = _Sample()
             for member in parts:
@@ -291,7 +184,7 @@ def _add(
 ) -> None:
     """Read a member of a sample if it may be used; of several images, the first and those named."""
     suffix = _split(member.name)[1]
-    if _is_image(f".{suffix}"):
+    if is_image(f".{suffix}"):
         if not sample.images:
             sample.name = member.name
         held = not sample.images or _is_named(suffix, wanted)

@@ -24,10 +24,11 @@ from raymia.records.base import (
     gather_records,
     group_name,
 )
-from raymia.records.image_files import FoundImage, find_images
-from raymia.records.pixels import UnusableImageError, quiet, shape_of, to_pixels
+from raymia.records.found_image import FoundImage
+from raymia.records.image_files import find_images
+from raymia.records.pixels import Preparation, UnusableImageError, quiet, shape_of, to_pixels
 from raymia.spec import ImageRecordsSpec
-from raymia.spec.images import Shape
+from raymia.spec.images import Deep, Shape
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest_bytes
 
@@ -59,13 +60,18 @@ def image_id(pixels: bytes, shape: Shape, caption: str | None) -> str:
 
 
 def read_image_records(
-    spec: ImageRecordsSpec, shape: Shape, progress: Progress | None = None
+    spec: ImageRecordsSpec,
+    shape: Shape,
+    progress: Progress | None = None,
+    *,
+    prepared: Preparation | None = None,
 ) -> RecordSet:
     """Read members, non-members and candidates; see :func:`raymia.records.base.gather_records`.
 
     Parameters
     ----------
     shape : channels (1 or 3), height and width that the models take.
+    prepared : how; None for as the spec's ``fit`` says.
 
     Returns
     -------
@@ -78,13 +84,19 @@ def read_image_records(
         usable image.
     """
     _check_channels(shape)
-    read = _reader(spec, shape, with_groups=True, progress=progress)
+    how = prepared or Preparation(spec.fit)
+    read = _reader(spec, shape, how, with_groups=True, progress=progress)
     with quiet():
         return gather_records(spec, read, SCHEMA)
 
 
 def read_other_images(
-    paths: Sequence[str], spec: ImageRecordsSpec, shape: Shape, others: Others
+    paths: Sequence[str],
+    spec: ImageRecordsSpec,
+    shape: Shape,
+    others: Others,
+    *,
+    prepared: Preparation | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Read images that are none of the records: a population, the members of a shadow.
 
@@ -95,7 +107,7 @@ def read_other_images(
     Payloads ``{"pixels": bytes, "caption": str | None}`` by record id, in the order of the files.
     """
     _check_channels(shape)
-    read = _reader(spec, shape, with_groups=False)
+    read = _reader(spec, shape, prepared or Preparation(spec.fit), with_groups=False)
     with quiet():
         return gather_others(paths, read, "an image", others)
 
@@ -128,14 +140,19 @@ def _check_channels(shape: Shape) -> None:
 
 
 def _reader(
-    spec: ImageRecordsSpec, shape: Shape, *, with_groups: bool, progress: Progress | None = None
+    spec: ImageRecordsSpec,
+    shape: Shape,
+    how: Preparation,
+    *,
+    with_groups: bool,
+    progress: Progress | None = None,
 ) -> Callable[[str], Iterator[Given]]:
     looked_at = 0
 
     def read(path: str) -> Iterator[Given]:
         nonlocal looked_at
         found = find_images(path, spec, with_groups=with_groups)
-        for given in _in_order(found, shape, spec, _threads(path)):
+        for given in _in_order(found, shape, how, spec.sixteen_bit, _threads(path)):
             yield given
             looked_at += 1
             if progress is not None:
@@ -145,13 +162,13 @@ def _reader(
 
 
 def _in_order(
-    found: Iterator[FoundImage], shape: Shape, spec: ImageRecordsSpec, threads: int
+    found: Iterator[FoundImage], shape: Shape, how: Preparation, deep: Deep, threads: int
 ) -> Iterator[Given]:
     """Decode images side by side, and no further ahead than keeps the threads busy."""
     waiting: deque[Future[list[Given]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         while chunk := list(islice(found, _CHUNK)):
-            waiting.append(pool.submit(_given_all, chunk, shape, spec))
+            waiting.append(pool.submit(_given_all, chunk, shape, how, deep))
             if len(waiting) > threads:
                 yield from waiting.popleft().result()
         while waiting:
@@ -162,19 +179,26 @@ def _threads(path: str) -> int:
     return _REMOTE_THREADS if "://" in path else min(_MAX_THREADS, os.cpu_count() or 1)
 
 
-def _given_all(images: list[FoundImage], shape: Shape, spec: ImageRecordsSpec) -> list[Given]:
-    return [_given(image, shape, spec) for image in images]
+def _given_all(images: list[FoundImage], shape: Shape, how: Preparation, deep: Deep) -> list[Given]:
+    return [_given(image, shape, how, deep) for image in images]
 
 
-def _given(image: FoundImage, shape: Shape, spec: ImageRecordsSpec) -> Given:
+def _given(image: FoundImage, shape: Shape, how: Preparation, deep: Deep) -> Given:
     where = _printable(image.where)
     try:
         content, caption = image.load()
-        pixels = to_pixels(content, shape, spec.fit, spec.sixteen_bit)
+        prepared = to_pixels(content, shape, how, deep)
     except UnusableImageError as unusable:
         return Given(where, reason=_printable(str(unusable)))
-    payload = {"pixels": pixels, "caption": caption}
-    return Given(where, image_id(pixels, shape, caption), payload, group_name(image.group))
+    payload = {"pixels": prepared.pixels, "caption": caption}
+    identifier = image_id(prepared.pixels, shape, caption)
+    remarks = (*image.remarks, enlarged(shape)) if prepared.is_enlarged else image.remarks
+    return Given(where, identifier, payload, group_name(image.group), remarks=remarks)
+
+
+def enlarged(shape: Shape) -> str:
+    """What is said of images that were scaled up."""
+    return f"smaller than {shape[2]} x {shape[1]} pixels (width x height), and scaled up"
 
 
 def _printable(text: str) -> str:

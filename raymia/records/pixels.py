@@ -10,11 +10,13 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from raymia.spec.how_trained import Interpolation
 from raymia.spec.images import Deep, Fit, Shape
 from raymia.util.optional import require
 from raymia.util.reasons import CAME
@@ -44,25 +46,51 @@ COLORED = "in color, and the models take grey images; convert it first"
 _GREY, _COLOR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA")
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """How images of another size are brought to that which models take.
+
+    Attributes
+    ----------
+    fit : what is done. ``crop`` cuts the longer side about the center to the aspect, then scales;
+        ``pad`` scales down what is larger, then puts it in the center of a black image; ``stretch``
+        scales; ``scale_and_cut`` scales the shorter side, then cuts the rest about the center, as
+        torchvision's Resize and CenterCrop in the trainers of diffusers.
+    interpolation : of the scaling, Pillow's, antialiased.
+    """
+
+    fit: Fit | Literal["scale_and_cut"] = "exact"
+    interpolation: Interpolation = "bilinear"
+
+
 class UnusableImageError(Exception):
     """An image that is set aside; its text is the reason."""
 
 
-def to_pixels(content: bytes, shape: Shape, fit: Fit, deep: Deep = "set_aside") -> bytes:
+@dataclass(frozen=True)
+class Prepared:
+    """An image as models take it.
+
+    Attributes
+    ----------
+    pixels : uint8 [channels, height, width] as raw bytes. Grey becomes RGB for models of color
+        images.
+    is_enlarged : whether it was scaled up.
+    """
+
+    pixels: bytes
+    is_enlarged: bool
+
+
+def to_pixels(content: bytes, shape: Shape, how: Preparation, deep: Deep = "set_aside") -> Prepared:
     """Decode an image file and bring it to the size and channels that models take.
 
     Parameters
     ----------
     content : of the file.
     shape : channels (1 or 3), height and width.
-    fit : what is done to another size. ``crop`` cuts the longer side about the center to the
-        aspect, then scales; ``pad`` scales down what is larger, then puts it in the center of a
-        black image; ``stretch`` scales. Scaling is Pillow's bilinear, antialiased filter.
+    how : what is done to another size.
     deep : what is done to 16 bits per channel.
-
-    Returns
-    -------
-    uint8 [channels, height, width] as raw bytes. Grey becomes RGB for models of color images.
 
     Raises
     ------
@@ -70,7 +98,9 @@ def to_pixels(content: bytes, shape: Shape, fit: Fit, deep: Deep = "set_aside") 
         With what was expected and what came.
     """
     with _opened(content, deep) as upright:
-        return _raw(_fitted(_channels(upright, shape[0]), shape, fit))
+        pixels = _raw(_fitted(_channels(upright, shape[0]), shape, how))
+        smaller = upright.height < shape[1] or upright.width < shape[2]
+        return Prepared(pixels, is_enlarged=smaller and how.fit != "pad")
 
 
 def shape_of(content: bytes) -> Shape:
@@ -185,8 +215,8 @@ def _channels(image: Image.Image, channels: int) -> Image.Image:
     return image.getchannel(0)
 
 
-def _fitted(image: Image.Image, shape: Shape, fit: Fit) -> Image.Image:
-    _, height, width = shape
+def _fitted(image: Image.Image, shape: Shape, how: Preparation) -> Image.Image:
+    (_, height, width), fit = shape, how.fit
     if image.size == (width, height):
         return image
     if fit == "exact":
@@ -194,17 +224,35 @@ def _fitted(image: Image.Image, shape: Shape, fit: Fit) -> Image.Image:
             f"not of the models' {width} x {height} pixels (width x height), and `fit` is exact; "
             "crop, pad or stretch would change it" + came(f"{image.width} x {image.height}")
         )
+    if fit == "scale_and_cut":
+        return _scaled_and_cut(image, width, height, how.interpolation)
     if fit == "pad":
         return _padded(image, width, height)
     if fit == "crop":
         image = _cropped(image, width, height)
-    return _resized(image, width, height)
+    return _resized(image, width, height, how.interpolation)
 
 
-def _resized(image: Image.Image, width: int, height: int) -> Image.Image:
+def _resized(
+    image: Image.Image, width: int, height: int, interpolation: Interpolation = "bilinear"
+) -> Image.Image:
     from PIL import Image
 
-    return image.resize((width, height), Image.Resampling.BILINEAR)
+    return image.resize((width, height), Image.Resampling[interpolation.upper()])
+
+
+def _scaled_and_cut(
+    image: Image.Image, width: int, height: int, interpolation: Interpolation
+) -> Image.Image:
+    """Scale until one side fits and the other is not shorter, and cut that about the center; what
+    is rounded is rounded as torchvision does."""
+    if width * image.height >= height * image.width:
+        wide, high = width, int(width * image.height / image.width)
+    else:
+        wide, high = int(height * image.width / image.height), height
+    image = _resized(image, wide, high, interpolation)
+    left, top = round((wide - width) / 2), round((high - height) / 2)
+    return image.crop((left, top, left + width, top + height))
 
 
 def _cropped(image: Image.Image, width: int, height: int) -> Image.Image:

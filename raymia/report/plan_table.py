@@ -74,6 +74,7 @@ def plan_table(
         *prepared,
         costs,
         *inputs.assumed,
+        *inputs.noted,
         *inputs.left_out_lines(),
         *same,
     )

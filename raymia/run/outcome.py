@@ -163,6 +163,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
             *missing,
             *_one_class_only(run.inputs),
             *run.inputs.assumed,
+            *run.inputs.noted,
             *run.inputs.left_out_lines(),
             *identical_models(run.inputs),
             *reference_lines(references),

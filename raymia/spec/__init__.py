@@ -16,6 +16,7 @@ from raymia.spec.audit import (
     with_engine,
 )
 from raymia.spec.base import Name, Paths, Share, Strict, merge_preset
+from raymia.spec.how_trained import AnyTraining, ImageTrainingSpec
 from raymia.spec.images import (
     AutoencoderTrainingSpec,
     AveragedSpec,
@@ -94,6 +95,7 @@ __all__ = [
     "T5_SPANS",
     "AnyReference",
     "AnyTarget",
+    "AnyTraining",
     "AttackSpec",
     "AuditSpec",
     "AutoencoderTrainingSpec",
@@ -114,6 +116,7 @@ __all__ = [
     "GradientSpec",
     "ImageNeighbors",
     "ImageRecordsSpec",
+    "ImageTrainingSpec",
     "InfillNeighbors",
     "InversionSpec",
     "LongTexts",

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from raymia.spec.base import Name, Paths, Share, Strict
 from raymia.spec.conditions import parse_condition
+from raymia.spec.how_trained import AnyTraining, with_trainings_of_images
 from raymia.spec.kinds import Kinds, MadeReference, NeighborsSection, RecordsSection, tags_of
 from raymia.spec.models import AnyTarget, ModelSpec, TargetSetSpec, TargetSpec
 from raymia.spec.neighbors import NEIGHBORS, with_kinds
@@ -19,7 +20,6 @@ from raymia.spec.references import REFERENCES, AnyReference, ModelReference
 from raymia.spec.report import ReportSpec
 from raymia.spec.shift import ShiftSpec
 from raymia.spec.sweep import SweepSpec
-from raymia.spec.training import TrainingSpec
 from raymia.util.plugins import is_in, on_forget
 
 EngineKind = Literal["ray", "local"]
@@ -157,7 +157,7 @@ class AuditSpec(Strict):
     )
     records: Annotated[RecordsSection, RECORDS] = Field(description="the records that are scored")
     targets: list[AnyTarget] = Field(min_length=1, description="the checkpoints under audit")
-    training: TrainingSpec | None = Field(
+    training: AnyTraining | None = Field(
         default=None, description="how the targets were trained, of those that do not say it"
     )
     references: dict[Name, Annotated[AnyReference, REFERENCES]] = Field(
@@ -202,6 +202,11 @@ class AuditSpec(Strict):
         "`any.tpr@1%fpr > 0.05`; see docs/reading-the-report.md",
     )
     report: ReportSpec = Field(default=ReportSpec(), description="what the report holds")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trainings_are_of_the_records(cls, value: Any) -> Any:
+        return with_trainings_of_images(value)
 
     @field_validator("records", mode="before")
     @classmethod
@@ -269,8 +274,14 @@ class AuditSpec(Strict):
         self._models_fit_the_records()
         if self.corpus is not None and not isinstance(self.corpus, fitting):
             raise ValueError(f"corpus is for texts, and the records are {what}")
-        if self.training is not None and not isinstance(self.training, fitting):
-            raise ValueError(f"training is for texts, and the records are {what}")
+        said = {"training": self.training}
+        said |= {
+            f"targets[{n}].training": getattr(t, "training", None)
+            for n, t in enumerate(self.targets)
+        }
+        for where, training in said.items():
+            if training is not None and not isinstance(training, fitting):
+                raise ValueError(f"{where} is none of {what}, which the records are")
         return self
 
     def _models_fit_the_records(self) -> None:

@@ -30,10 +30,10 @@ from raymia.spec import (
     ShadowReference,
     TargetSetSpec,
     TargetSpec,
-    TrainingSpec,
 )
-from raymia.spec.base import RenamedKeyWarning
+from raymia.spec.base import RenamedKeyWarning, Strict
 from raymia.spec.from_training import with_training
+from raymia.spec.how_trained import TRAININGS
 from raymia.spec.kinds import Kinds, MadeReference, NeighborsSection, tags_of
 from raymia.spec.methods import METHODS
 from raymia.spec.models import ONE_ADAPTER, SEVERAL_ADAPTERS
@@ -50,6 +50,7 @@ from raymia.util.regular_files import check_is_file
 
 Model = TypeVar("Model", bound=ModelSpec)
 Spec = TypeVar("Spec", bound=BaseModel)
+Training = TypeVar("Training", bound=Strict)
 ADAPTER_TAGS = (ONE_ADAPTER, SEVERAL_ADAPTERS)
 TARGETS = {kind.__name__ for kind in (TargetSpec, TargetSetSpec, EndpointTarget, SamplesTarget)}
 
@@ -179,8 +180,8 @@ def _dotted(loc: tuple[Any, ...]) -> str:
 def _is_union_tag(loc: tuple[Any, ...], part: Any, previous: Any) -> bool:
     """Pydantic puts a union's tag into the place: targets.0.TAG.key, references.NAME.TAG.key,
     neighbors.TAG.key, neighbors.named.by_name.NAME.TAG.key, records.TAG.key, method.TAG.key, and
-    within a model adapter.TAG."""
-    if part in ADAPTER_TAGS:
+    within a model adapter.TAG, and within it or the whole file training.TAG."""
+    if part in (*ADAPTER_TAGS, *TRAININGS):
         return True
     if loc[0] == "references":
         return len(loc) > 2 and previous == loc[1] and part in REFERENCES.tags
@@ -208,7 +209,7 @@ def _is_model(kind: Any) -> bool:
 
 def _descend(kind: Any, part: Any) -> list[Any]:
     if _is_model(kind):
-        if part in TARGETS:
+        if part in TARGETS or part in TRAININGS:
             return [kind] if part == kind.__name__ else []
         if "kind" in kind.model_fields and part in tags_of(kind):
             return [kind]
@@ -354,16 +355,15 @@ def _target_paths(
     )
 
 
-def training_paths(
-    training: TrainingSpec | None, data: Callable[[str], str]
-) -> TrainingSpec | None:
+def training_paths(training: Training | None, data: Callable[[str], str]) -> Training | None:
     """Replace every path of what is said of a training; see :func:`with_paths`."""
     if training is None:
         return None
-    own = {key: getattr(training, key) for key in ("config", "template")}
+    keys = ("config", "template", "prior_preservation")
+    own = {key: getattr(training, key, None) for key in keys}
     return training.model_copy(
         update={
-            key: data(path)
+            key: [data(one) for one in path] if isinstance(path, list) else data(path)
             for key, path in own.items()
             if path is not None and (key, path) != ("template", BASE_TEMPLATE)
         }

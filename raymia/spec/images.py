@@ -133,13 +133,16 @@ class DescentSpec(Strict):
 
 
 class CaptionsSpec(Strict):
-    """How captions are reduced for CLiD."""
+    """With which captions, beside its own, models are asked about a record."""
 
     reductions: int = Field(
         default=4, ge=1, le=20, description="reduced captions, the empty one among them"
     )
     timesteps: Timesteps = Field(
         default=[200, 400, 600], description="of the noise schedule, or shares of it"
+    )
+    others: int = Field(
+        default=2, ge=1, le=20, description="captions of the population in its own's place"
     )
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from raymia.spec.base import Name, Paths, Strict
+from raymia.spec.how_trained import AnyTraining
 from raymia.spec.training import TrainingSpec
 
 Quantization = Literal["none", "nf4", "fp4", "int8"]
@@ -113,7 +114,7 @@ class TargetSpec(ModelSpec):
     """A checkpoint under audit."""
 
     name: Name = Field(description="what the report calls this checkpoint")
-    training: TrainingSpec | None = Field(
+    training: AnyTraining | None = Field(
         default=None, description="how it was trained; default: the audit's `training`"
     )
     claim: ClaimSpec | None = Field(
@@ -162,7 +163,7 @@ class TargetSetSpec(ModelSpec):
         description="`manifest.json` of a training, or a CSV or JSONL file with columns name and "
         "path, of adapters where there is a `model`",
     )
-    training: TrainingSpec | None = Field(
+    training: AnyTraining | None = Field(
         default=None, description="how they were trained; default: the audit's `training`"
     )
 

@@ -83,4 +83,6 @@ class ProbesSpec(Strict):
     proximal: TimestepsSpec = Field(default=TimestepsSpec(), description="for `pia` and `pian`")
     clean: TimestepsSpec = Field(default=TimestepsSpec(), description="for `sima`")
     averaged: AveragedSpec | None = Field(default=None, description="for `sima_mc`")
-    captions: CaptionsSpec = Field(default=CaptionsSpec(), description="for `clid`")
+    captions: CaptionsSpec = Field(
+        default=CaptionsSpec(), description="for `clid`, `uncaptioned` and `pairing`"
+    )

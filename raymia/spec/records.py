@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from raymia.spec.base import Paths, Strict
+from raymia.spec.how_trained import ImageTrainingSpec
 from raymia.spec.images import Deep, Fit, ImageNeighbors, SelfGeneratedReference
 from raymia.spec.kinds import Kinds, RecordsSection
 from raymia.spec.models import EndpointTarget, SamplesTarget
@@ -95,7 +96,7 @@ class ImageRecordsSpec(RecordsSection):
     """
 
     what = "images"
-    takes = (ImageNeighbors, SelfGeneratedReference, SamplesTarget)
+    takes = (ImageNeighbors, SelfGeneratedReference, SamplesTarget, ImageTrainingSpec)
     not_for_models = (
         "gguf_file",
         "max_tokens",
@@ -103,7 +104,6 @@ class ImageRecordsSpec(RecordsSection):
         "stride",
         "window_bos",
         "trust_remote_code",
-        "training",
     )
 
     kind: Literal["image"] = Field(description="tells images from texts")
@@ -122,13 +122,20 @@ class ImageRecordsSpec(RecordsSection):
     )
     caption_column: str | None = Field(
         default=None,
-        description="name of the column of captions, for models that are conditioned on text; in a "
-        "tar, the suffix of the files that hold them, such as `txt`",
+        description="name of the column of captions, for models that are conditioned on text, also "
+        "of a `metadata.jsonl` in a folder; in a folder or tar, the suffix of the files that hold "
+        "them, such as `txt`",
     )
     class_column: str | None = Field(
         default=None,
         description="name of the column of classes, whole numbers from 0 on, for models that are "
         "conditioned on one; as `caption_column`, and in its place",
+    )
+    folder_prompts: bool = Field(
+        default=False,
+        description="whether folders are called as kohya's scripts read them: of `10_name` images "
+        "are seen ten times an epoch, and `name` is the caption of those without a file of their "
+        "own",
     )
     group_column: str | None = Field(
         default=None,
@@ -148,10 +155,11 @@ class ImageRecordsSpec(RecordsSection):
 
     @model_validator(mode="after")
     def _one_thing_is_told(self) -> Self:
-        if self.caption_column is not None and self.class_column is not None:
+        captions = self.caption_column is not None or self.folder_prompts
+        if captions and self.class_column is not None:
             raise ValueError(
                 "give either `caption_column` or `class_column`; audit models of the other kind in "
-                "a file of their own"
+                "a file of their own, and `folder_prompts` where there are captions"
             )
         return self
 

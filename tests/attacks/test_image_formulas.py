@@ -122,6 +122,23 @@ def caption_gap(model, i, column):
     return average(gaps)
 
 
+def without_caption(model, i, column):
+    return average(model.captions.values[column][i, -1].ravel())
+
+
+def pair_gap(model, i):
+    own, others = model.captions.values["l2"][i, 0], model.other_captions.values["l2"][i]
+    return average(others.ravel()) - average(own.ravel())
+
+
+def pairing(*, reference=False):
+    def score(given, i):
+        found = pair_gap(given.target, i)
+        return found - pair_gap(given.reference, i) if reference else found
+
+    return score
+
+
 def clid(column="l2", reference=False):
     def score(given, i):
         found = caption_gap(given.target, i, column)
@@ -222,6 +239,10 @@ FORMULAS = [
     ("pfami", {"perturbation": "blur", "low_pass": True}, ALONE, pfami("blur", "low_l2")),
     ("clid", {}, ALONE, clid()),
     ("clid", {"low_pass": True}, GIVEN, clid("low_l2", reference=True)),
+    *both("uncaptioned", {}, lambda model, i: without_caption(model, i, "l2")),
+    *both("uncaptioned", {"low_pass": True}, lambda model, i: without_caption(model, i, "low_l2")),
+    ("pairing", {}, ALONE, pairing()),
+    ("pairing", {}, GIVEN, pairing(reference=True)),
     ("clid_mixed", {}, ALONE, clid_mixed(0.9)),
     ("clid_mixed", {"alpha": 0.3}, ALONE, clid_mixed(0.3)),
     ("lira", {}, ALONE, lira(True)),

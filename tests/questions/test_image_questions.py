@@ -13,12 +13,13 @@ from raymia.models.denoisers.path import Diffusion
 from raymia.questions.asking.images import distances, low_pass
 from raymia.questions.averaged import AveragedQuestion
 from raymia.questions.base import Item, evidence_key
-from raymia.questions.images import (
+from raymia.questions.captions import (
+    NO_OTHER,
     CaptionQuestion,
-    DenoisingQuestion,
-    Neighborhood,
+    OtherCaptionQuestion,
     reduced,
 )
+from raymia.questions.images import DenoisingQuestion, Neighborhood
 from raymia.questions.noiseless import (
     CleanQuestion,
     InversionMapQuestion,
@@ -232,9 +233,8 @@ def test_an_answer_that_is_not_finite_is_an_error_of_its_record_alone():
     assert 0 < sum(marked) < len(items)
 
 
-def test_captions_are_reduced_to_none():
-    assert [reduced("a b c d", 1 - n / 4) for n in range(5)] == ["a b c d", "a b c", "a b", "a", ""]
-    asked: list[list[str]] = []
+def counting_words(asked, prompt=None):
+    """A model whose answer is how many words a caption has; what it is asked with is kept."""
 
     def network(noisy, _, condition):
         return noisy * condition["words"].reshape(-1, 1, 1, 1)
@@ -243,12 +243,52 @@ def test_captions_are_reduced_to_none():
         asked.append(list(captions))
         return {"words": torch.tensor([float(len(c.split())) for c in captions])}
 
-    model = Denoiser(
+    return Denoiser(
         network, Diffusion(ALPHAS, "epsilon"), shape=SHAPE, latent_shape=SHAPE, batch_images=16,
-        embed=embed,
+        embed=embed, prompt=prompt,
     )  # fmt: skip
+
+
+def test_a_model_with_one_caption_for_all_is_asked_with_that_and_its_first_words():
+    asked: list[list[str]] = []
+    model, (record,) = counting_words(asked, "one two"), records(1)
+    probe(timesteps=(150,), draws=1).ask(model, [record])
+    captions = CaptionQuestion(timesteps=(150,), seed=0, reductions=2)
+    captions.ask(model, [Item("r0", n, record.payload) for n in captions.indices()])
+    assert asked == [["one two"], ["one two", "one", ""]]
+
+
+def test_captions_of_others_are_a_function_of_the_record_and_never_its_own():
+    asked: list[list[str]] = []
+    model, items = counting_words(asked), records(6)
+    question = OtherCaptionQuestion((150,), 0, ("a b c d", "x", "y z", "u v w"), others=2)
+    about = [Item(i.record_id, n, i.payload) for i in items for n in question.indices()]
+    rows = question.ask(model, about).to_pylist()
+    (captions,) = asked
+    assert "a b c d" not in captions
+    pairs = [*zip(captions[::2], captions[1::2], strict=True)]
+    assert all(first != second for first, second in pairs)
+    assert len({*pairs}) > 1
+    question.ask(model, about[4:2:-1])
+    assert asked[1] == captions[4:2:-1]
+    words = {"x": 1, "y z": 2, "u v w": 3}
+    for item, caption, row in zip(about, captions, rows, strict=True):
+        kept, noise = float(ALPHAS[150]), noise_of(item, 150, 0)
+        noisy = np.sqrt(kept) * clean_of(item) + np.sqrt(1 - kept) * noise
+        assert row["l2"][0] == pytest.approx(
+            np.mean((noise - words[caption] * noisy) ** 2), rel=1e-4
+        )
+    alone = OtherCaptionQuestion((150,), 0, ("a b c d",), others=1)
+    (row,) = alone.ask(model, [Item("r0", 1, items[0].payload)]).to_pylist()
+    assert (row["l2"], row["error"]) == (None, NO_OTHER)
+
+
+def test_captions_are_reduced_to_none():
+    assert [reduced("a b c d", 1 - n / 4) for n in range(5)] == ["a b c d", "a b c", "a b", "a", ""]
+    asked: list[list[str]] = []
+    model = counting_words(asked)
     (record,) = records(1)
-    captions = CaptionQuestion(timesteps=(150,), reductions=2, seed=0)
+    captions = CaptionQuestion(timesteps=(150,), seed=0, reductions=2)
     items = [Item("r0", n, record.payload) for n in captions.indices()]
     rows = captions.ask(model, items).to_pylist()
     assert asked == [["a b c d", "a b", ""]]

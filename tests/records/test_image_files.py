@@ -13,12 +13,8 @@ import pytest
 from small_images import captions, encoded, found, picture, problem, raw, read, reasons, save
 
 from raymia.records.conditioning import NO_CAPTION, NO_CLASS
-from raymia.records.image_files import (
-    CANNOT_OPEN,
-    NO_FILE,
-    NOT_IMAGE_VALUE,
-    OTHER_FILESYSTEM,
-)
+from raymia.records.found_image import CANNOT_OPEN, NO_FILE
+from raymia.records.image_files import NOT_IMAGE_VALUE, OTHER_FILESYSTEM
 from raymia.records.pixels import NOT_AN_IMAGE
 
 PICTURES = [picture(seed) for seed in range(3)]

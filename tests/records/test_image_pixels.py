@@ -25,25 +25,30 @@ from raymia.records.pixels import (
     TOO_DEEP,
     TOO_SMALL,
     TRANSPARENT,
+    Preparation,
     UnusableImageError,
     quiet,
     shape_of,
     to_pixels,
 )
 
-FITS = ["exact", "crop", "pad", "stretch"]
+FITS = ["exact", "crop", "pad", "stretch", "scale_and_cut"]
 
 
 def made(image, shape=None, fit="exact", kind="PNG", **options):
     """Pixels [channels, height, width] of an image that was saved and read."""
     content = image if isinstance(image, bytes) else encoded(image, kind, **options)
     shape = shape or (3, image.height, image.width)
-    return np.frombuffer(to_pixels(content, shape, fit), np.uint8).reshape(shape)
+    return np.frombuffer(pixels(content, shape, fit), np.uint8).reshape(shape)
+
+
+def pixels(content, shape, fit="exact", deep="set_aside"):
+    return to_pixels(content, shape, Preparation(fit), deep).pixels
 
 
 def why(content, shape=(3, 8, 8), fit="exact"):
     with pytest.raises(UnusableImageError) as caught:
-        to_pixels(content, shape, fit)
+        pixels(content, shape, fit)
     return str(caught.value)
 
 
@@ -85,7 +90,7 @@ def test_lossless_formats_give_the_pixels_that_were_saved(kind, options, mode):
 
 def test_jpeg_gives_what_it_decodes_to():
     content = encoded(picture(2), "JPEG")
-    assert to_pixels(content, (3, 8, 8), "exact") == raw(Image.open(io.BytesIO(content)))
+    assert pixels(content, (3, 8, 8), "exact") == raw(Image.open(io.BytesIO(content)))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
@@ -145,7 +150,7 @@ def test_transparent_palette_entry_counts_only_where_it_is_used():
     unused.putpalette(image.getpalette())
     used = encoded(image, transparency=int(np.asarray(image)[0, 0]))
     assert why(used) == TRANSPARENT
-    assert to_pixels(encoded(unused, transparency=5), (3, 8, 8), "exact")
+    assert pixels(encoded(unused, transparency=5), (3, 8, 8), "exact")
 
 
 def test_transparent_grey_counts_only_where_it_is_used():
@@ -251,15 +256,15 @@ def test_the_higher_byte_of_16_bits_is_taken_on_request(kind):
     deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1021
     content = encoded(Image.fromarray(deep), kind)
     expected = (deep >> 8).astype(np.uint8)
-    assert to_pixels(content, (1, 8, 8), "exact", "high_byte") == expected.tobytes()
-    assert to_pixels(png_of_16_bit_rgb(), (3, 8, 8), "exact", "high_byte") == b"\x12" * 192
+    assert pixels(content, (1, 8, 8), "exact", "high_byte") == expected.tobytes()
+    assert pixels(png_of_16_bit_rgb(), (3, 8, 8), "exact", "high_byte") == b"\x12" * 192
     assert shape_of(content) == (1, 8, 8)
 
 
 def test_deeper_than_16_bits_is_set_aside_on_request_too():
     content = encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF")
     with pytest.raises(UnusableImageError, match="of more than 8 bits"):
-        to_pixels(content, (1, 8, 8), "exact", "high_byte")
+        pixels(content, (1, 8, 8), "exact", "high_byte")
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
@@ -267,7 +272,7 @@ def test_avif_is_read():
     image = picture(3)
     content = encoded(image, "AVIF")
     with Image.open(io.BytesIO(content)) as decoded:
-        assert to_pixels(content, (3, 8, 8), "exact") == raw(decoded.convert("RGB"))
+        assert pixels(content, (3, 8, 8), "exact") == raw(decoded.convert("RGB"))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1)])

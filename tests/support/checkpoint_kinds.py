@@ -209,6 +209,31 @@ def lora_file(folder: Path) -> Made:
     return {}
 
 
+def one_file(*names: str, as_adapter: bool = False) -> Callable[[Path], Made]:
+    """Tensors of these names in a file, given as a model or as an adapter of one."""
+
+    def make(folder: Path) -> Made:
+        save_pipeline("stable", folder / "base")
+        place = folder / "one.safetensors"
+        save_file({name: torch.ones(2, 16) for name in names}, place)
+        made = {"model": str(folder / "base"), "adapter": str(place)}
+        return made if as_adapter else {"model": str(place)}
+
+    return make
+
+
+def another(pipeline_kind: str, network: str) -> Callable[[Path], Made]:
+    """A pipeline of a family that raymia does not ask."""
+
+    def make(folder: Path) -> Made:
+        save_pipeline("dit", folder)
+        edit(folder / "model_index.json", _class_name=pipeline_kind)
+        edit(folder / "transformer" / "config.json", _class_name=network)
+        return {}
+
+    return make
+
+
 def single(kind: str) -> Callable[[Path], Made]:
     def make(folder: Path) -> Made:
         save_model(kind, folder)
@@ -323,6 +348,15 @@ IMAGES: dict[str, Callable[[Path], Made]] = {
     "class-conditional UNet": classes,
     "EDM": pipeline("ddpm", "scheduler", _class_name="EDMEulerScheduler"),
     "another network": pipeline("dit", "transformer", _class_name="HunyuanDiT2DModel"),
+    "Lumina": another("LuminaPipeline", "LuminaNextDiT2DModel"),
+    "Lumina 2": another("Lumina2Pipeline", "Lumina2Transformer2DModel"),
+    "Sana": another("SanaPipeline", "SanaTransformer2DModel"),
+    "one file, Stable Diffusion 1 and 2": one_file("cond_stage_model.a", "model.diffusion_model.b"),
+    "one file, SDXL": one_file("conditioner.embedders.0.a", "model.diffusion_model.b"),
+    "one file, FLUX.1's network alone": one_file("double_blocks.0.a"),
+    "one file, a LoRA": one_file("lora_unet_a.lora_down.weight", "lora_unet_a.lora_up.weight"),
+    "textual inversion": one_file("<word>", as_adapter=True),
+    "textual inversion of SDXL": one_file("clip_l", "clip_g", as_adapter=True),
 }
 
 

@@ -45,6 +45,7 @@ def denoiser(seed, count=COUNT):
         clean=errors(draws, count, steps, 1),
         captions=errors(draws, count, 3, steps, DRAWS),
         averaged=errors(draws, count, steps, 1),
+        other_captions=errors(draws, count, 2, steps, DRAWS),
     )
 
 
@@ -159,7 +160,8 @@ def overfitted(count=120, seed=0, make=denoiser, strength=0.3):
 
 
 def known(model, is_member, strength):
-    """The model's answers, smaller on members but for neighbors and reduced captions."""
+    """The model's answers, smaller on members but for neighbors and other captions; a little
+    smaller without a caption."""
 
     def shrink(values, share):
         factors = np.where(is_member, share, 1.0)
@@ -169,9 +171,18 @@ def known(model, is_member, strength):
     others = change_grids(model, lambda values: shrink(values, 1.0))
     captions = None
     if model.captions is not None:
+        share = np.where(is_member, (1 + strength) / 2, 1.0)[:, None, None, None]
         columns = {
-            name: np.concatenate([known.captions.values[name][:, :1], values[:, 1:]], axis=1)
+            name: np.concatenate(
+                [known.captions.values[name][:, :1], values[:, 1:-1], values[:, -1:] * share],
+                axis=1,
+            )
             for name, values in others.captions.values.items()
         }
         captions = Grid(model.captions.timesteps, columns)
-    return replace(known, neighbors=others.neighbors, captions=captions)
+    return replace(
+        known,
+        neighbors=others.neighbors,
+        captions=captions,
+        other_captions=others.other_captions,
+    )

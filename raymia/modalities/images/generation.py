@@ -22,15 +22,19 @@ def has_adapter(target: ImageCheckpoint) -> bool:
 def told(
     target: ImageModel, spec: SelfGeneratedReference, prompts: Sequence[str]
 ) -> tuple[str, ...]:
-    """The captions that a target generates images of, in turn: those that are given, or of a model
-    of classes each of them. None of a model that is told nothing."""
+    """The captions that a target generates images of, in turn: those that are given, else the one
+    that it is asked with; or of a model of classes each of them. None of a model that is told
+    nothing."""
     if not isinstance(target, DenoiserCheckpoint):
         return ()
     if target.classes:
         return tuple(str(number) for number in range(target.classes))
     if not target.is_captioned:
         return ()
-    return tuple(prompts) if spec.instance_prompt is None else (spec.instance_prompt,)
+    if prompts:
+        return tuple(prompts)
+    prompt = spec.instance_prompt or target.asked.prompt
+    return (prompt,) if prompt else ()
 
 
 def read_prompts(
@@ -119,7 +123,8 @@ def _problems(
     given = next((key for key in ("prompts", "instance_prompt") if getattr(spec, key)), None)
     if given is not None and denoisers and not captioned:
         yield f"{given}: no target is conditioned on captions; leave it out"
-    adapted = [name for name in captioned if has_adapter(denoisers[name])]
+    untold = [name for name in captioned if not denoisers[name].asked.prompt]
+    adapted = [name for name in untold if has_adapter(denoisers[name])]
     if spec.instance_prompt is None and not spec.prompts and adapted:
         yield (
             f"prompts: {adapted[0]!r} is an adapter on a model of captions, and there is none to "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow.compute as pc
@@ -12,11 +14,21 @@ from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.images.generation import check_generation, read_prompts, record_id_of
 from raymia.modalities.images.modality import Images
+from raymia.modalities.images.prior import prior_lines
+from raymia.modalities.images.trained import (
+    assumed_of,
+    facts_of,
+    preparation_of,
+    read_as_trained,
+    references_as_trained,
+    said_of,
+)
+from raymia.models.denoisers.long_captions import cut_captions
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import ImageCheckpoint, resolve_image_model
 from raymia.models.samples.resolver import Samples
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS, check_perturbation
-from raymia.records.base import Others, RecordSet, SetAside
+from raymia.records.base import Others, SetAside
 from raymia.records.images import read_image_records, read_other_images, shape_of_first
 from raymia.spec import (
     AuditSpec,
@@ -69,26 +81,36 @@ def resolve_images(
             found = attempt(resolve_image_model, reference, where, on_gpu=on_gpu, once=once)
             if found is not None:
                 references[name] = found
+    said = said_of(spec, places)
+    has_captions = given.caption_column is not None or given.folder_prompts
+    for name, one in said.items():
+        if name in targets:
+            asked = attempt(read_as_trained, targets[name], one, name, has_captions=has_captions)
+            targets[name] = asked or targets[name]
+    read_references = attempt(references_as_trained, references, targets)
+    references, otherwise = read_references or (references, {})
+    prepared = attempt(preparation_of, given, said)
     shape = attempt(one_shape, {**targets, **references})
     if shape is None and not problems.found:
         shape = attempt(shape_of_first, given)
     if shape is None:
         problems.refuse()
         raise ValueError("an audit file has at least one target")
-    records = attempt(read_image_records, given, shape)
+    read = partial(read_other_images, spec=given, shape=shape, prepared=prepared)
+    records = attempt(read_image_records, given, shape, prepared=prepared)
     taken = {} if records is None else dict.fromkeys(records.ids, "a record")
     aside: list[SetAside] = [] if records is None else list(records.set_aside)
     shadow_members: dict[str, frozenset[str]] = {}
     for name, reference in spec.references.items():
         if isinstance(reference, ShadowReference):
             others = Others("member of a shadow", f"references.{name}.members")
-            members = attempt(read_other_images, reference.members, given, shape, others)
+            members = attempt(read, reference.members, others=others)
             shadow_members[name] = frozenset(members or ())
     population: dict[str, Any] = {}
     prompts: dict[str, tuple[str, ...]] = {}
     if given.population:
         others = Others("image of the population", "records.population", taken, aside)
-        population = attempt(read_other_images, given.population, given, shape, others) or {}
+        population = attempt(read, given.population, others=others) or {}
     captions = [payload["caption"] for payload in population.values()]
     if records is not None:
         captions += pc.struct_field(records.table["payload"], "caption").to_pylist()
@@ -102,7 +124,7 @@ def resolve_images(
     for number, target in enumerate(spec.targets):
         if isinstance(target, SamplesTarget):
             others = Others("sample", f"{places[number]}.samples")
-            generated = attempt(read_other_images, target.samples, given, shape, others)
+            generated = attempt(read, target.samples, others=others)
             samples[target.name] = list((generated or {}).values())
             targets[target.name] = Samples.of(target.samples, generated or {}, shape)
     if isinstance(spec.neighbors, ImageNeighbors):
@@ -111,19 +133,34 @@ def resolve_images(
             attempt(check_perturbation, kind, strengths, shape[0], "neighbors")
     for where, model in {**targets, **references}.items():
         attempt(check_timesteps, spec, where, model)
+    prior = None
+    if records is not None:
+        prior = attempt(prior_lines, said, records, read)
     left_out = attempt(impossible_attacks, spec, attacks, targets, references) or {}
     problems.refuse()
     assert records is not None
+    models = {**targets, **references}
+    denoisers = {n: m for n, m in models.items() if isinstance(m, DenoiserCheckpoint)}
+    trained = {name: one for name, one in said.items() if name in targets}
+    assumed = [line for n, one in trained.items() for line in assumed_of(one, n, targets[n], given)]
+    noted = [
+        *(line for one in trained.values() for line in facts_of(one, given)),
+        *(prior or ()),
+        *records.remark_lines(),
+        *cut_captions(denoisers, captions),
+    ]
     return Inputs(
         spec,
-        Images(shape, samples, prompts),
-        RecordSet(records.table, aside),
+        Images(shape, samples, prompts, otherwise),
+        replace(records, set_aside=aside),
         attacks,
         {target.name: targets[target.name] for target in spec.targets},
         references,
         population=population,
         shadow_members=shadow_members,
         left_out=left_out,
+        assumed=tuple(dict.fromkeys(assumed)),
+        noted=tuple(dict.fromkeys(noted)),
     )
 
 

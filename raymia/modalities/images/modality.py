@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from raymia.evidence.store import EvidenceStore
     from raymia.inputs.base import Inputs, Problems
     from raymia.metrics.summary import Metrics
+    from raymia.models.checkpoint import AnyCheckpoint
+    from raymia.models.image_source import ImageCheckpoint
     from raymia.plan.stages import TargetPlan
     from raymia.prepare.self_generated import SelfGeneratedRecipe
     from raymia.results.findings import Findings
@@ -44,6 +46,8 @@ class Images(Modality):
     shape : channels, height and width of all images, as the models take them.
     samples : images that targets generated of which no more is given, payloads by target.
     prompts : captions that targets generate images of, by the reference that is made of them.
+    read_otherwise : references as they are asked for targets that were trained otherwise than the
+        first, by their name and the target's.
     """
 
     section = ImageRecordsSpec
@@ -54,6 +58,7 @@ class Images(Modality):
     shape: Shape
     samples: Mapping[str, list[Any]] = field(default_factory=dict)
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    read_otherwise: Mapping[tuple[str, str], ImageCheckpoint] = field(default_factory=dict)
 
     @classmethod
     def resolve(
@@ -77,10 +82,14 @@ class Images(Modality):
         assert isinstance(spec, SelfGeneratedReference)
         assert isinstance(maker, ImageModel), "of samples none is used"
         # The base of an adapter is the target's own, whether it is named or not.
-        base = None if spec.base is None or has_adapter(maker) else inputs.references[spec.base]
+        own = spec.base is None or has_adapter(maker)
+        base = None if own else self.reference_for(inputs, str(spec.base), target)
         assert base is None or isinstance(base, ImageModel)
         captions = told(maker, spec, self.prompts.get(reference, ()))
         return SelfGeneratedRecipe(maker, base, spec, inputs.spec.seed, captions)
+
+    def reference_for(self, inputs: Inputs, name: str, target: str) -> AnyCheckpoint:
+        return self.read_otherwise.get((name, target), inputs.references[name])
 
     def evidence_on(self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> TargetEvidence:
         from raymia.modalities.images.evidence import OnImages

@@ -11,7 +11,7 @@ from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.training import Training
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import Endpoint
-from raymia.spec import AuditSpec, EndpointTarget, TargetSpec, TextRecordsSpec
+from raymia.spec import AuditSpec, EndpointTarget, ImageTrainingSpec, TargetSpec, TextRecordsSpec
 from raymia.util.once import Once
 
 PLAIN = Training("text", "all")
@@ -75,10 +75,11 @@ def as_trained(
         if not isinstance(checkpoint, CausalCheckpoint | Endpoint):
             continue
         assert isinstance(written, TargetSpec | EndpointTarget)
-        own = written.training
+        own, whole = written.training, written.training or spec.training
+        assert not isinstance(whole, ImageTrainingSpec), "refused: the records are texts"
         one = problems.attempt(
             resolve_training,
-            own or spec.training,
+            whole,
             kind,
             records.side,
             checkpoint,

@@ -66,10 +66,15 @@ def load_text_encoder(
     variant = {} if part.variant is None else {"variant": part.variant}
     kind = getattr(transformers, part.kind)
     model = load_whole(kind, folder / part.folder, dtype=dtype, **variant).eval()
+    return TextEncoder(model.to(device), load_tokenizer(folder, part))
+
+
+def load_tokenizer(folder: Path, part: Part) -> Any:
+    """The tokenizer of a text encoder, which lies beside it."""
+    import transformers
+
     beside = part.folder.replace("text_encoder", "tokenizer")
-    return TextEncoder(
-        model.to(device), transformers.AutoTokenizer.from_pretrained(folder / beside)
-    )
+    return transformers.AutoTokenizer.from_pretrained(folder / beside)
 
 
 class Captions:

@@ -6,7 +6,7 @@ One row per family, so that what differs is seen at a glance; a new family is a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,12 +27,24 @@ class Asked:
     config : of the network.
     pipeline : its class.
     size : height and width of the images, in pixels.
+    prompt : the one caption of all images; None where each has its own, or none has.
+    is_resized : whether the size is another than the one the network is made for.
     """
 
     config: Mapping[str, Any]
     pipeline: str
     size: tuple[int, int]
+    prompt: str | None = None
+    is_resized: bool = False
 
+    def key_parts(self) -> Mapping[str, Any]:
+        """What changes its answers and stands in none of its files."""
+        parts: dict[str, Any] = {} if self.prompt is None else {"prompt": self.prompt}
+        return {**parts, "size": list(self.size)} if self.is_resized else parts
+
+
+LENGTH, LENGTH_OF_FLUX = 256, 512
+"""Tokens that the T5 of Stable Diffusion 3 and AuraFlow reads, and that of FLUX.1."""
 
 Read = Callable[[Encoders, Sequence[str], Asked], "Condition"]
 Ask = Callable[[Any, "Tensor", "Tensor", "Condition", Asked], "Tensor"]
@@ -51,6 +63,9 @@ class Face:
     read : from captions to the condition; None for networks without text.
     is_flow : whether it was trained by flow matching; None where its scheduler says.
     packs : pixels of a latent, in height and in width, that make one token of the network.
+    lengths : tokens of a caption that a text encoder reads, by its part of the pipeline, where that
+        is not what it has positions for.
+    spelled : a caption as it is given to the tokenizers.
     """
 
     name: str
@@ -60,6 +75,8 @@ class Face:
     read: Read | None = None
     is_flow: bool | None = None
     packs: int = 1
+    lengths: Mapping[str, Callable[[Asked], int]] = field(default_factory=dict)
+    spelled: Callable[[str], str] = str
 
 
 # ------------------------------------------------------------------ from captions
@@ -86,8 +103,7 @@ def _with_sizes(encoders: Encoders, captions: Sequence[str], asked: Asked) -> Co
 
 def _t5_of_pixart(encoders: Encoders, captions: Sequence[str], asked: Asked) -> Condition:
     encoder = encoders["text_encoder"]
-    length = 300 if asked.pipeline == "PixArtSigmaPipeline" else 120
-    tokens, mask = encoder.tokens([caption.lower().strip() for caption in captions], length)
+    tokens, mask = encoder.tokens([*map(_in_lower_case, captions)], _length_of_pixart(asked))
     states = encoder.model(tokens, attention_mask=mask)[0]
     found = {"encoder_hidden_states": states, "encoder_attention_mask": mask}
     if _takes_sizes(asked.config):
@@ -95,6 +111,14 @@ def _t5_of_pixart(encoders: Encoders, captions: Sequence[str], asked: Asked) -> 
         size = states.new_tensor([[height, width]]).expand(len(captions), -1)
         found |= {"resolution": size, "aspect_ratio": size[:, :1] / size[:, 1:]}
     return found
+
+
+def _in_lower_case(caption: str) -> str:
+    return caption.lower().strip()
+
+
+def _length_of_pixart(asked: Asked) -> int:
+    return 300 if asked.pipeline == "PixArtSigmaPipeline" else 120
 
 
 def _takes_sizes(config: Mapping[str, Any]) -> bool:
@@ -108,9 +132,9 @@ def _clips_and_t5(encoders: Encoders, captions: Sequence[str], asked: Asked) -> 
     states, pooled = _two_clips(encoders, captions)
     if "text_encoder_3" in encoders:
         encoder = encoders["text_encoder_3"]
-        more = encoder.model(encoder.tokens(captions, 256)[0])[0]
+        more = encoder.model(encoder.tokens(captions, LENGTH)[0])[0]
     else:
-        more = states.new_zeros(len(captions), 256, int(asked.config["joint_attention_dim"]))
+        more = states.new_zeros(len(captions), LENGTH, int(asked.config["joint_attention_dim"]))
     states = torch.nn.functional.pad(states, (0, more.shape[-1] - states.shape[-1]))
     return {
         "encoder_hidden_states": torch.cat([states, more], dim=-2),
@@ -121,14 +145,14 @@ def _clips_and_t5(encoders: Encoders, captions: Sequence[str], asked: Asked) -> 
 def _pooled_and_t5(encoders: Encoders, captions: Sequence[str], _: Asked) -> Condition:
     encoder = encoders["text_encoder_2"]
     return {
-        "encoder_hidden_states": encoder.model(encoder.tokens(captions, 512)[0])[0],
+        "encoder_hidden_states": encoder.model(encoder.tokens(captions, LENGTH_OF_FLUX)[0])[0],
         "pooled_projections": encoders["text_encoder"](captions).pooler_output,
     }
 
 
 def _masked_t5(encoders: Encoders, captions: Sequence[str], _: Asked) -> Condition:
     encoder = encoders["text_encoder"]
-    tokens, mask = encoder.tokens(captions, 256)
+    tokens, mask = encoder.tokens(captions, LENGTH)
     states = encoder.model(tokens, attention_mask=mask)[0]
     return {"encoder_hidden_states": states * mask[..., None].to(states.dtype)}
 
@@ -219,7 +243,12 @@ FACES = {
     "DiTTransformer2DModel": Face("DiT", _without_class, {}),
     "Transformer2DModel": Face("DiT", _without_class, {}),
     "PixArtTransformer2DModel": Face(
-        "PixArt", _with_added, {"text_encoder": T5}, read=_t5_of_pixart
+        "PixArt",
+        _with_added,
+        {"text_encoder": T5},
+        read=_t5_of_pixart,
+        lengths={"text_encoder": _length_of_pixart},
+        spelled=_in_lower_case,
     ),
     "SD3Transformer2DModel": Face(
         "Stable Diffusion 3",
@@ -228,6 +257,7 @@ FACES = {
         optional=frozenset({"text_encoder_3"}),
         read=_clips_and_t5,
         is_flow=True,
+        lengths={"text_encoder_3": lambda _: LENGTH},
     ),
     "FluxTransformer2DModel": Face(
         "FLUX.1",
@@ -236,9 +266,15 @@ FACES = {
         read=_pooled_and_t5,
         is_flow=True,
         packs=2,
+        lengths={"text_encoder_2": lambda _: LENGTH_OF_FLUX},
     ),
     "AuraFlowTransformer2DModel": Face(
-        "AuraFlow", _by_share, {"text_encoder": T5}, read=_masked_t5, is_flow=True
+        "AuraFlow",
+        _by_share,
+        {"text_encoder": T5},
+        read=_masked_t5,
+        is_flow=True,
+        lengths={"text_encoder": lambda _: LENGTH},
     ),
     OF_CLASSES: Face(OF_CLASSES, _with_class, {}, read=_classes),
 }

@@ -19,6 +19,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from raymia.models.single_file import INVERSION, are_embeddings
 from raymia.models.source import ADAPTER_CONFIG, PICKLES, locate, names_in, read_json
 from raymia.storage.safetensors import read_header
 from raymia.util.errors import InputError
@@ -134,6 +135,8 @@ def read_low_rank(file: Path, where: str) -> tuple[LowRank, ...]:
         role = next(role for role, text in match.groupdict().items() if text and role != "module")
         found.setdefault(match["module"], {})[role] = name
     place = f"{where}: {file}"
+    if are_embeddings(header):
+        raise InputError(f"{place}: a file {INVERSION}")
     if unknown:
         raise InputError(
             f"{place}: {len(unknown):,} of its tensors are none of a LoRA's or DoRA's "

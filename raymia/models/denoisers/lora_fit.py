@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raymia.models.denoisers.lora_files import LowRank, read_low_rank
+from raymia.models.denoisers.lora_files import BY_PEFT, LowRank, read_low_rank
 from raymia.models.denoisers.original_names import original_name
 from raymia.models.fit import Described, build_hollow, in_silence
 from raymia.models.one_base import AdapterError
+from raymia.models.source import ADAPTER_CONFIG, file_hash
+from raymia.util.hashing import digest
 from raymia.util.listing import FEW, listed
 from raymia.util.once import Once
 
@@ -43,6 +45,21 @@ class PutOn:
     file: str
     weight: float
     placed: tuple[Placed, ...]
+
+
+def with_adapters(fingerprint: str, adapters: Sequence[PutOn], once: Once) -> str:
+    """The fingerprint of a base with adapters on it, by the content of their files."""
+    content = [_content(Path(one.file), once) for one in adapters]
+    weights = [one.weight for one in adapters]
+    if weights == [1]:
+        return digest({"base": fingerprint, "adapter": content[0]})
+    return digest({"base": fingerprint, "adapters": content, "weights": weights})
+
+
+def _content(file: Path, once: Once) -> list[str]:
+    """Hashes of an adapter's file, and of the config that PEFT puts beside it."""
+    beside = [file.parent / ADAPTER_CONFIG] if file.name == BY_PEFT else []
+    return [file_hash(f, once) for f in (file, *beside)]
 
 
 def place_adapter(

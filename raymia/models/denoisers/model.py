@@ -43,6 +43,7 @@ class Denoiser:
     batch_images : largest number of images per forward pass.
     autoencoder : with ``encode`` to and ``decode`` from what the network sees; None for pixels.
     embed : from captions to what the network is conditioned on; None for a model without text.
+    prompt : the one caption of all images; None where each has its own.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Denoiser:
         device: torch.device | None = None,
         autoencoder: Latents | None = None,
         embed: Callable[[Sequence[str]], Condition] | None = None,
+        prompt: str | None = None,
     ) -> None:
         self.network = network
         self.device = device or torch.device("cpu")
@@ -65,12 +67,17 @@ class Denoiser:
         self.batch_images = batch_images
         self.autoencoder = autoencoder
         self.embed = embed
+        self.prompt = prompt
 
-    def with_batches(self, images: int) -> Denoiser:
-        """The same model, asked about so many images at a time."""
+    def with_batches(self, images: int, prompt: str | None) -> Denoiser:
+        """The same model, asked about so many images at a time, and with another caption."""
         other = copy(self)
-        other.batch_images = images
+        other.batch_images, other.prompt = images, prompt
         return other
+
+    def caption_of(self, payload: Mapping[str, Any]) -> str:
+        """The caption that a record is asked about with."""
+        return (payload["caption"] or "") if self.prompt is None else self.prompt
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
@@ -98,7 +105,7 @@ class Denoiser:
         ----------
         noisy : float32 [batch, *latent_shape].
         timesteps : [batch]; whole but in flow matching.
-        captions : of each image, for a model with text; None is the empty caption.
+        captions : of each image, for a model with text; None is the one of all, or the empty one.
 
         Returns
         -------
@@ -107,7 +114,7 @@ class Denoiser:
         timesteps = timesteps.to(self.device)
         condition: Condition = {}
         if self.embed is not None:
-            condition = self.embed([""] * len(noisy) if captions is None else captions)
+            condition = self.embed(captions or [self.prompt or ""] * len(noisy))
         output = self.network(noisy, timesteps, condition).float()
         output = output[:, : noisy.shape[1]]  # a learned variance follows the prediction
         return self.path.noise_in(noisy, output, timesteps)
@@ -181,7 +188,10 @@ class DenoiserFamily:
             embed=self._captions,
         )
         self._adapters = [checkpoint.adapters for checkpoint in checkpoints]
-        self._models = [model.with_batches(images) for images in batch_images]
+        self._models = [
+            model.with_batches(images, checkpoint.asked.prompt)
+            for checkpoint, images in zip(checkpoints, batch_images, strict=True)
+        ]
 
     def use(self, number: int) -> Denoiser:
         """The model of a checkpoint, ready to be asked; the one before is so no longer."""

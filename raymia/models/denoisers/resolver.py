@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from raymia.models.checkpoint import Capabilities
+from raymia.models.denoisers.as_trained import as_trained
 from raymia.models.denoisers.faces import FACES, OF_CLASSES, Asked, Face, face_of
 from raymia.models.denoisers.loader import DenoiserLoader
-from raymia.models.denoisers.lora_files import BY_PEFT, locate_adapter
-from raymia.models.denoisers.lora_fit import Placed, PutOn, place_adapter
+from raymia.models.denoisers.lora_files import locate_adapter
+from raymia.models.denoisers.lora_fit import Placed, PutOn, place_adapter, with_adapters
 from raymia.models.denoisers.networks import (
     Latent,
     check_autoencoder,
@@ -34,7 +35,7 @@ from raymia.models.image_source import (
     variant_in,
 )
 from raymia.models.saved_quantization import IN_DIFFUSERS, refuse_twice, saved_quantization
-from raymia.models.source import ADAPTER_CONFIG, file_hash, names_in, read_json
+from raymia.models.source import names_in, read_json
 from raymia.spec import PoolSpec
 from raymia.spec.models import WeightedAdapter
 from raymia.util.errors import InputError
@@ -179,14 +180,9 @@ class DenoiserCheckpoint(ImageModel):
         return replace(self, adapters=tuple(put_on))
 
     def take_fingerprint(self, once: Once) -> str:
-        base = super().take_fingerprint(once)
-        if not self.adapters:
-            return base
-        content = [_adapter_content(Path(one.file), once) for one in self.adapters]
-        weights = [one.weight for one in self.adapters]
-        if weights == [1]:
-            return digest({"base": base, "adapter": content[0]})
-        return digest({"base": base, "adapters": content, "weights": weights})
+        base, asked = super().take_fingerprint(once), self.asked.key_parts()
+        own = with_adapters(base, self.adapters, once) if self.adapters else base
+        return digest({"model": own, "asked": asked}) if asked else own
 
     @property
     def adapter_places(self) -> tuple[str, ...]:
@@ -208,14 +204,16 @@ class DenoiserCheckpoint(ImageModel):
         return ADAPTER if self.adapters else self.family
 
     def in_folder(self, folder: Path) -> Self:
-        """As of any model; of one with an adapter, the base with the adapter in the folder."""
+        """As of any model, asked as this one; of one with an adapter, the base with the adapter in
+        the folder."""
         if not self.adapters:
-            return super().in_folder(folder)
+            return as_trained(super().in_folder(folder), self.asked.prompt, self.asked.size)
         there = ImageFolder(
             Path(self.path), self.path, self.dtype, self.quantization, on_gpu=True, config=None,
             adapters=[WeightedAdapter(path=str(folder))],
         )  # fmt: skip
-        return type(self).resolve(there).with_fingerprint()
+        made = type(self).resolve(there).with_fingerprint()
+        return as_trained(made, self.asked.prompt, self.asked.size)
 
     @property
     def is_captioned(self) -> bool:
@@ -275,12 +273,6 @@ class DenoiserCheckpoint(ImageModel):
             f"{self.network.kind}{on}, {self.parameters:,} parameters, {self.scheduler} of "
             f"{self.train_timesteps:,} timesteps, predicts {self.prediction}"
         )
-
-
-def _adapter_content(file: Path, once: Once) -> list[str]:
-    """Hashes of an adapter's file, and of the config that PEFT puts beside it."""
-    beside = [file.parent / ADAPTER_CONFIG] if file.name == BY_PEFT else []
-    return [file_hash(f, once) for f in (file, *beside)]
 
 
 def network_folder(path: Path) -> str:

@@ -70,7 +70,7 @@ def captions_of(model: Denoiser, items: Sequence[Item]) -> list[str] | None:
     """The records' captions; None for a model without text."""
     if model.embed is None:
         return None
-    return [item.payload["caption"] or "" for item in items]
+    return [model.caption_of(item.payload) for item in items]
 
 
 def encode(model: Denoiser, images: Tensor) -> Tensor:

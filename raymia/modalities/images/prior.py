@@ -1,0 +1,71 @@
+"""Class images of prior preservation: trained on beside the members, and none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from raymia.modalities.images.trained import Said
+from raymia.records.base import Others, RecordSet, SetAside
+from raymia.records.images import image_id
+from raymia.util.errors import InputError
+from raymia.util.listing import listed
+from raymia.util.reasons import CAME
+
+Read = partial[dict[str, Any]]
+
+WHAT = "class image of prior preservation"
+MEMBER, OTHER = "a member", "a non-member or candidate"
+
+
+def prior_lines(said: Mapping[str, Said], records: RecordSet, read: Read) -> list[str]:
+    """How many there are and which records are among them, a sentence for each training that had
+    some.
+
+    Parameters
+    ----------
+    read : images that are no records, from paths, as records are prepared.
+
+    Raises
+    ------
+    InputError
+        If a member is one of them.
+    """
+    given, shape = read.keywords["spec"], read.keywords["shape"]
+    bare = given.model_copy(
+        update={"caption_column": None, "class_column": None, "folder_prompts": False}
+    )
+    folders = {tuple(one.known.prior_preservation): one.where for one in said.values()}
+    if not any(folders):
+        return []
+    taken = {
+        image_id(row["payload"]["pixels"], shape, None): MEMBER if row["is_member"] else OTHER
+        for row in records.table.select(["payload", "is_member"]).to_pylist()
+    }
+    lines = []
+    for paths, where in folders.items():
+        if not paths:
+            continue
+        aside: list[SetAside] = []
+        others = Others(WHAT, f"{where}.prior_preservation", taken, aside)
+        found = read(paths, spec=bare, others=others)
+        among = {
+            what: [one.where for one in aside if one.reason.endswith(f"that is also {what}")]
+            for what in (MEMBER, OTHER)
+        }
+        if among[MEMBER]:
+            raise InputError(
+                f"{where}.prior_preservation: {len(among[MEMBER]):,} of these class images are "
+                f"among the members ({listed(among[MEMBER])}), which the target was not trained to "
+                "know; take them out of records.members"
+            )
+        count = len(found) + len(among[OTHER])
+        line = f"{where}: {count:,} class images of prior preservation were trained on too"
+        if among[OTHER]:
+            line += (
+                f", and {len(among[OTHER]):,} of the records that are no members are among them, "
+                f"which the target has seen{CAME}{listed(among[OTHER])}"
+            )
+        lines.append(line)
+    return lines

@@ -1,0 +1,225 @@
+"""How targets of images were trained: what records are prepared and asked with, what is assumed
+where it is not said, and what else one should know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from raymia.models.denoisers.as_trained import as_trained, check_resolution
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
+from raymia.models.image_source import ImageCheckpoint
+from raymia.records.pixels import Preparation
+from raymia.spec import AuditSpec, ImageRecordsSpec, ImageTrainingSpec, TargetSpec
+from raymia.util.errors import InputError
+
+FIT_IN_WORDS = {
+    "exact": "were of the models' size",
+    "crop": "were cut to the models' aspect about the center and scaled, as `records.fit` says",
+    "pad": "were padded with black, as `records.fit` says",
+    "stretch": "were stretched, as `records.fit` says",
+}
+OF_DENOISERS = ("instance_prompt", "caption_dropout", "noise_offset", "timesteps", "snr_gamma",
+                "prior_preservation")  # fmt: skip
+"""Keys that are of diffusion models alone."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What an audit file says of how one target was trained, and where."""
+
+    where: str
+    training: ImageTrainingSpec | None
+
+    @property
+    def known(self) -> ImageTrainingSpec:
+        return self.training or ImageTrainingSpec()
+
+
+def said_of(spec: AuditSpec, places: Sequence[str]) -> dict[str, Said]:
+    """What is said of each target, by its own key or the audit's."""
+    found = {}
+    for place, target in zip(places, spec.targets, strict=True):
+        own = target.training if isinstance(target, TargetSpec) else None
+        training, where = (spec.training, "training") if own is None else (own, f"{place}.training")
+        assert training is None or isinstance(training, ImageTrainingSpec), "others are refused"
+        found[target.name] = Said(where, training)
+    return found
+
+
+def preparation_of(records: ImageRecordsSpec, said: Mapping[str, Said]) -> Preparation:
+    """How all images are prepared, which is how those of the trainings were.
+
+    Raises
+    ------
+    InputError
+        If the trainings differ in it, or `records.fit` says otherwise.
+    """
+    trainings = [one for one in said.values() if one.training is not None]
+    ways = {(one.known.crop, one.known.interpolation): one.where for one in trainings}
+    if not ways:
+        return Preparation(records.fit)
+    if len(ways) > 1:
+        raise InputError(
+            f"{' and '.join(ways.values())}: images were prepared in several ways (crop, "
+            "interpolation), and the records of one file are prepared in one; audit the targets in "
+            "files of their own"
+        )
+    ((crop, interpolation), where) = next(iter(ways.items()))
+    if crop is None:
+        if interpolation is not None:
+            raise InputError(f"{where}.interpolation: it is of `crop`; say how images were cut")
+        return Preparation(records.fit)
+    if "fit" in records.model_fields_set:
+        raise InputError(f"{where}.crop: give either this or records.fit, which is {records.fit}")
+    fit: Literal["stretch", "scale_and_cut"] = "stretch" if crop == "none" else "scale_and_cut"
+    return Preparation(fit, interpolation or "bilinear")
+
+
+def read_as_trained(
+    checkpoint: ImageCheckpoint, said: Said, name: str, *, has_captions: bool
+) -> ImageCheckpoint:
+    """A model as it is asked about records of a training.
+
+    Parameters
+    ----------
+    has_captions : whether the records have captions of their own.
+
+    Raises
+    ------
+    InputError
+        For what the training says and such a model cannot have been trained with.
+    """
+    training, where = said.known, said.where
+    if not isinstance(checkpoint, DenoiserCheckpoint):
+        strange = [key for key in OF_DENOISERS if key in training.model_fields_set]
+        if strange:
+            raise InputError(
+                f"{where}.{strange[0]}: it is of diffusion models, and {name} is of the family "
+                f"{checkpoint.family}"
+            )
+        if training.resolution not in (None, checkpoint.shape[1]):
+            raise InputError(
+                f"{where}.resolution: {name} takes images of {checkpoint.shape[2]} x "
+                f"{checkpoint.shape[1]} alone, but got {training.resolution}"
+            )
+        return checkpoint
+    for key in ("instance_prompt", "caption_dropout"):
+        if getattr(training, key) is not None and not checkpoint.is_captioned:
+            raise InputError(f"{where}.{key}: {name} is not conditioned on text; leave it out")
+    prompt = training.instance_prompt
+    if training.caption_dropout == 1:
+        if prompt is not None:
+            raise InputError(
+                f"{where}.caption_dropout: where all captions were dropped, instance_prompt was, "
+                "too; leave it out"
+            )
+        prompt = "" if has_captions else None
+    if training.resolution is None:
+        return as_trained(checkpoint, prompt, checkpoint.asked.size)
+    check_resolution(checkpoint, training.resolution, f"{where}.resolution")
+    return as_trained(checkpoint, prompt, (training.resolution, training.resolution))
+
+
+def references_as_trained(
+    references: Mapping[str, ImageCheckpoint], targets: Mapping[str, ImageCheckpoint]
+) -> tuple[dict[str, ImageCheckpoint], dict[tuple[str, str], ImageCheckpoint]]:
+    """References as they are asked for the first target, and for others that are asked otherwise,
+    by their name and the target's."""
+    found, otherwise = dict(references), {}
+    for name, reference in references.items():
+        for number, (target_name, target) in enumerate(targets.items()):
+            read = _asked_like(reference, target)
+            if number == 0:
+                found[name] = read
+            elif read.fingerprint != found[name].fingerprint:
+                otherwise[name, target_name] = read
+    return found, otherwise
+
+
+def _asked_like(reference: ImageCheckpoint, target: ImageCheckpoint) -> ImageCheckpoint:
+    if not isinstance(reference, DenoiserCheckpoint) or not isinstance(target, DenoiserCheckpoint):
+        return reference
+    prompt = target.asked.prompt if reference.is_captioned else None
+    size = target.asked.size if target.asked.is_resized else reference.asked.size
+    return as_trained(reference, prompt, size)
+
+
+def assumed_of(
+    said: Said, name: str, model: ImageCheckpoint, records: ImageRecordsSpec
+) -> list[str]:
+    """What is not said of a training, each as a sentence; nothing where nothing is said at all."""
+    training = said.training
+    if training is None:
+        return []
+    is_captioned = isinstance(model, DenoiserCheckpoint) and model.is_captioned
+    lines = []
+    if training.crop is None:
+        lines.append(
+            f"it is assumed that images {FIT_IN_WORDS[records.fit]}; say `crop` where the training "
+            "prepared them otherwise"
+        )
+    if training.flip is None:
+        lines.append("it is assumed that no image was mirrored; say `flip` where some were")
+    if is_captioned and training.caption_dropout is None:
+        lines.append(
+            "it is assumed that no caption was dropped; say `caption_dropout` where some were"
+        )
+    no_captions = records.caption_column is None and not records.folder_prompts
+    if is_captioned and no_captions and training.instance_prompt is None:
+        lines.append(
+            f"it is assumed that {name} was trained with empty captions; say `instance_prompt`, or "
+            "name the `caption_column` of the records"
+        )
+    if isinstance(model, DenoiserCheckpoint) and training.timesteps is None:
+        lines.append(
+            "it is assumed that timesteps were drawn uniformly; say `timesteps` where they were not"
+        )
+    return [f"{said.where}: {line}" for line in lines]
+
+
+def facts_of(said: Said, records: ImageRecordsSpec) -> list[str]:
+    """What a training says that changes what scores mean and not what is asked, as sentences."""
+    training, lines = said.known, []
+    if training.instance_prompt is not None:
+        own = records.caption_column is not None or records.folder_prompts
+        instead = ", and not with the captions that they have" if own else ""
+        lines.append(f"records are asked with the caption {training.instance_prompt!r}{instead}")
+    dropped = training.caption_dropout
+    if dropped == 1:
+        lines.append("all captions were dropped, and records are asked with the empty one")
+    elif dropped:
+        lines.append(
+            f"captions were dropped in {dropped:.0%} of the steps: records are asked with theirs, "
+            "and the empty one, which attacks on captions compare with, was trained on them too"
+        )
+    if training.crop == "random":
+        lines.append(
+            "images were cut at random, and are asked about as they are cut in the center, which "
+            "few steps saw: scores show less than what leaks, and neighbors of kind crop little"
+        )
+    if training.flip:
+        lines.append(
+            "images were mirrored at random, and are asked about as they are, which half of the "
+            "steps saw"
+        )
+    if training.noise_offset:
+        lines.append(
+            f"noise had an offset of {training.noise_offset:g}; attacks draw it without one, the "
+            "same for members and others"
+        )
+    weights = [
+        f"timesteps were drawn by {training.timesteps}"
+        if training.timesteps not in (None, "uniform")
+        else "",
+        f"they were weighted by min-SNR with gamma {training.snr_gamma:g}"
+        if training.snr_gamma
+        else "",
+    ]
+    if any(weights):
+        lines.append(
+            f"{' and '.join(filter(None, weights))}; attacks weigh those under `probes` alike, and "
+            "leakage is where the training looked most"
+        )
+    return [f"{said.where}: {line}" for line in lines]

@@ -1,0 +1,59 @@
+"""A diffusion model asked as it was trained: with one caption for all, at another size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from raymia.util.errors import InputError
+
+if TYPE_CHECKING:
+    from raymia.models.denoisers.resolver import DenoiserCheckpoint
+
+Checkpoint = TypeVar("Checkpoint", bound="DenoiserCheckpoint")
+
+
+def as_trained(checkpoint: Checkpoint, prompt: str | None, size: tuple[int, int]) -> Checkpoint:
+    """The same model with its fingerprint; as it is where nothing changes.
+
+    Parameters
+    ----------
+    prompt : that all images are asked about with; None for each its own caption.
+    size : height and width of the images.
+    """
+    if (prompt, size) == (checkpoint.asked.prompt, checkpoint.asked.size):
+        return checkpoint
+    (channels, height, _), (image_channels, *_) = checkpoint.latent_shape, checkpoint.shape
+    scale = checkpoint.shape[1] // height
+    resized = checkpoint.asked.is_resized or size != checkpoint.asked.size
+    return replace(
+        checkpoint,
+        shape=(image_channels, *size),
+        latent_shape=(channels, size[0] // scale, size[1] // scale),
+        asked=replace(checkpoint.asked, prompt=prompt, size=size, is_resized=resized),
+    ).with_fingerprint()
+
+
+def check_resolution(checkpoint: DenoiserCheckpoint, side: int, where: str) -> None:
+    """Refuse a size that the network cannot be asked at.
+
+    Raises
+    ------
+    InputError
+        Saying which it can.
+    """
+    config, scale = checkpoint.asked.config, checkpoint.shape[1] // checkpoint.latent_shape[1]
+    blocks, patch = config.get("block_out_channels"), config.get("patch_size") or 1
+    of_latents = max(2 ** (len(blocks) - 1) if blocks else patch, checkpoint.face.packs)
+    step = scale * of_latents
+    if side % step:
+        raise InputError(
+            f"{where}: {checkpoint.path} takes images whose height and width are multiples of "
+            f"{step}, but got {side}"
+        )
+    most = config.get("pos_embed_max_size")
+    if checkpoint.network.kind == "SD3Transformer2DModel" and most and side > most * step:
+        raise InputError(
+            f"{where}: {checkpoint.path} has positions for images of up to {most * step} x "
+            f"{most * step}, but got {side}"
+        )

@@ -1,0 +1,84 @@
+"""Models of images that are one file: what each is by the names of its tensors, and what to do
+instead of naming it as a model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from raymia.models.source import PICKLES
+from raymia.storage.safetensors import read_header
+from raymia.util.errors import InputError
+
+SAFE = ".safetensors"
+WHOLE = {
+    "model.diffusion_model.joint_blocks.": "StableDiffusion3Pipeline",
+    "model.diffusion_model.double_blocks.": "FluxPipeline",
+    "conditioner.embedders.": "StableDiffusionXLPipeline",
+    "cond_stage_model.": "StableDiffusionPipeline",
+}
+"""Pipelines by how the names of some of their tensors begin, in files of their authors' layout."""
+NETWORKS = ("model.diffusion_model.", "double_blocks.", "joint_blocks.", "down_blocks.")
+EMBEDDINGS = {"emb_params", "clip_l", "clip_g", "t5xxl"}
+"""What the web UI and diffusers call embeddings of textual inversion, beside the word itself."""
+ADAPTERS = ("lora", "hada_", "lokr_", "dora_scale")
+
+
+def refuse_single_file(name: str, where: str) -> None:
+    """Refuse a model that is named as one file, with what the file is and how it becomes a folder;
+    does nothing where the name is no file's.
+
+    Raises
+    ------
+    InputError
+        For a file of weights.
+    """
+    file = Path(name).expanduser()
+    if not file.is_file():
+        return
+    place = f"{where}: {name} is one file"
+    if any(file.match(pattern) for pattern in PICKLES):
+        raise InputError(
+            f"{place}, and a pickle, which raymia does not read; convert it to safetensors where "
+            "you trust it, and save a pipeline's folder from that"
+        )
+    if file.suffix != SAFE:
+        raise InputError(f"{place}; give the folder of the checkpoint")
+    names = read_header(file, where)
+    if any(part in name for name in names for part in ADAPTERS):
+        raise InputError(
+            f"{place} with a LoRA or the like; name it as `adapter`, and its base's folder as "
+            "`model`"
+        )
+    if are_embeddings(names):
+        raise InputError(f"{place} {INVERSION}")
+    kind = next((kind for start, kind in WHOLE.items() if _any(names, start)), None)
+    if kind is None and any(_any(names, start) for start in NETWORKS):
+        raise InputError(
+            f"{place} with a network and no text encoder, autoencoder or schedule; put it into a "
+            "copy of its base's pipeline with the network's own `from_single_file(FILE, "
+            "config=BASE)` of diffusers, save that with save_pretrained(folder), and name the "
+            "folder"
+        )
+    raise InputError(
+        f"{place}, and pipelines are read from folders; write one with diffusers, "
+        f"`{kind or 'DiffusionPipeline'}.from_single_file(FILE, config=BASE)"
+        ".save_pretrained(FOLDER)`, where BASE is a local folder of its family, and name FOLDER"
+    )
+
+
+INVERSION = (
+    "with embeddings of textual inversion; put them into the pipeline with its "
+    "load_textual_inversion, save that with save_pretrained(folder), name the folder as `model`, "
+    "and write the new words in the captions"
+)
+
+
+def are_embeddings(names: Collection[str]) -> bool:
+    """Whether a file's tensors are the words that textual inversion learned."""
+    is_a_word = len(names) == 1 and not any("." in name or "lora" in name for name in names)
+    return bool(names) and (is_a_word or set(names) <= EMBEDDINGS)
+
+
+def _any(names: Collection[str], start: str) -> bool:
+    return any(name.startswith(start) for name in names)

@@ -1,0 +1,78 @@
+"""What is known of an image before it is decoded: where it lies, and how its bytes are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from raymia.records.pixels import MAX_BYTES, UnusableImageError, came
+from raymia.storage.remote import StorageError
+
+IMAGES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif",
+    ".avif", ".heic", ".heif", ".jp2", ".jxl", ".pgm", ".ppm", ".pnm",
+)  # fmt: skip
+"""Names of images; those of formats that are not read are set aside, not passed over."""
+
+_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"GIF8")
+
+NO_FILE = "no such file"
+CANNOT_OPEN = "a file that cannot be opened"
+
+Loaded = tuple[bytes, str | None]
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """An image that was found, not yet read or decoded.
+
+    Attributes
+    ----------
+    load : returns its encoded bytes and its caption or class (None where neither is asked for);
+        raises UnusableImageError. May be called in another thread.
+    group : value of ``group_column``.
+    remarks : what one should know of it, each as the end of a sentence that begins with it.
+    """
+
+    where: str
+    load: Callable[[], Loaded]
+    group: Any = None
+    remarks: tuple[str, ...] = ()
+
+
+def read_image(fs: Any, name: str, max_bytes: int = MAX_BYTES + 1) -> bytes:
+    """Read a file, and no more of it than an image may have."""
+    try:
+        if isinstance(fs, LocalFileSystem) and not Path(name).is_file():
+            raise FileNotFoundError
+        content: bytes = fs.cat_file(name, start=0, end=max_bytes)
+        return content
+    except FileNotFoundError:
+        raise UnusableImageError(NO_FILE + came(name)) from None
+    except StorageError:  # the next run may have the image
+        raise
+    except Exception as error:  # each filesystem raises errors of its own
+        raise UnusableImageError(CANNOT_OPEN + came(error or type(error).__name__)) from None
+
+
+def is_image_without_suffix(fs: Any, name: str) -> bool:
+    """Whether a file whose name does not say what it is begins as an image does."""
+    if PurePosixPath(name).suffix:
+        return False
+    try:
+        start = read_image(fs, name, 32)
+    except UnusableImageError:
+        return False
+    return start.startswith(_BEGINNINGS) or start[8:12] == b"WEBP" or start[4:12] == b"ftypavif"
+
+
+def is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGES)
+
+
+def is_hidden(name: str) -> bool:
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))

@@ -1,0 +1,54 @@
+"""Captions longer than the text encoders read are counted before a model is loaded."""
+
+from __future__ import annotations
+
+import pytest
+from small_families import save_family
+from small_image_models import save_pipeline
+
+from raymia.models.denoisers.long_captions import cut_captions
+from raymia.models.image_source import resolve_image_model
+from raymia.spec import ModelSpec
+
+
+def said(*kinds, captions, folder):
+    models = {}
+    for kind in kinds:
+        save = save_pipeline if kind == "stable" else save_family
+        save(kind, folder / kind)
+        models[kind] = resolve_image_model(ModelSpec(model=str(folder / kind)), kind, on_gpu=False)
+    return cut_captions(models, captions)
+
+
+def test_captions_that_clip_cuts_are_counted_by_record(tmp_path):
+    captions = ["a " * 10, "a cat " * 10, "a cat " * 10, None, "", "dog " * 11]
+    assert said("stable", captions=captions, folder=tmp_path) == [
+        "stable: 3 of 4 captions are longer than the 12 tokens that text_encoder of stable reads, "
+        "and are cut there; the longest has 42"
+    ]
+    assert said("stable", captions=[None, "a cat"], folder=tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "length"),
+    [
+        ("pixart", "text_encoder", 120),
+        ("sd3", "text_encoder_3", 256),
+        ("aura_flow", "text_encoder", 256),
+    ],
+)
+def test_each_encoder_cuts_where_its_familys_pipeline_does(kind, part, length, tmp_path):
+    just, longer = "cat " * (length - 1), "cat " * length  # and an end
+    found = said(kind, captions=[just, longer], folder=tmp_path)
+    assert found[-1] == (
+        f"{kind}: 1 of 2 captions are longer than the {length} tokens that {part} of {kind} reads, "
+        f"and are cut there; the longest has {length + 1}"
+    )
+    assert len(found) == (3 if kind == "sd3" else 1)
+
+
+def test_models_on_one_base_are_told_of_together(tmp_path):
+    save_pipeline("stable", tmp_path / "base")
+    model = resolve_image_model(ModelSpec(model=str(tmp_path / "base")), "base", on_gpu=False)
+    (line,) = cut_captions({"tuned": model, "base": model}, ["a " * 11])
+    assert line.startswith("tuned, base: 1 of 1 captions are longer than the 12 tokens")
