@@ -4,6 +4,7 @@ nothing."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import diffusers
 import numpy as np
@@ -17,6 +18,7 @@ from small_image_models import save_model, save_pipeline
 from raymia.models.denoisers.lora_files import BY_DIFFUSERS
 from raymia.models.denoisers.model import load_denoiser
 from raymia.models.image_source import resolve_image_model
+from raymia.prepare import denoiser_files
 from raymia.prepare import train_denoiser as module
 from raymia.prepare.captioned import Captioned
 from raymia.prepare.denoiser_files import fresh_pipeline, resolve_trainable
@@ -33,12 +35,22 @@ CAPTIONS = ("a cat", "a dog", "a cat on a mat", "", "dog", "mat")
 PIXELS = generator(0, "images").integers(0, 256, (6, 3, 16, 16), dtype=np.uint8)
 MEMBERS, HELD_OUT = Captioned(PIXELS[:4], CAPTIONS[:4]), Captioned(PIXELS[4:], CAPTIONS[4:])
 LORA = LoraMethod(r=2, lora_alpha=4)
+GREY, OTHER_GREY = Captioned(PIXELS[:4, :1, :8, :8]), Captioned(PIXELS[4:, :1, :8, :8])
+ON_CONVOLUTIONS = LoraMethod(r=2, lora_alpha=4, target_modules=["conv1", "conv_out"])
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "base"
     save_pipeline("stable", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A base in pixels, without captions."""
+    folder = tmp_path_factory.mktemp("models") / "plain"
+    fresh_pipeline(folder, (1, 8, 8), channels=(8, 16), attention=False)
     return folder
 
 
@@ -90,7 +102,8 @@ PIPELINES = {
 def test_it_is_read_by_diffusers_as_it_is_here(kind, tmp_path):
     save = save_pipeline if kind == "stable" else save_family
     save(kind, tmp_path / "base")
-    train(tmp_path / "base", tmp_path / "out")
+    facts = train(tmp_path / "base", tmp_path / "out")
+    assert facts["prediction_type"] == ("epsilon" if kind == "stable" else "flow")
     opened = PIPELINES[kind].from_pretrained(tmp_path / "base")
     opened.load_lora_weights(str(tmp_path / "out"))
     opened.fuse_lora()
@@ -118,35 +131,37 @@ def test_it_has_the_shape_that_was_asked_for_in_the_file_and_in_its_header(tmp_p
     assert header["unet.lora_alpha"] == 6
 
 
-def test_loss_falls_on_members_and_is_said_of_both_at_each_checkpoint(tmp_path, base):
-    facts = train(base, tmp_path, steps=12, batch_size=4, checkpoint_every=6)
+def test_loss_falls_on_members_and_is_said_of_both_at_each_checkpoint(tmp_path, plain):
+    facts = train(plain, tmp_path, GREY, measure_on=OTHER_GREY, method=ON_CONVOLUTIONS,
+                  steps=20, batch_size=4, checkpoint_every=10)  # fmt: skip
     losses = [checkpoint["train_loss"] for checkpoint in facts["checkpoints"]]
     assert losses[1] < losses[0]
     assert all(checkpoint["held_out_loss"] > 0 for checkpoint in facts["checkpoints"])
     assert facts["parameters"] == sum(
-        v.numel() for v in weights(tmp_path / "checkpoint-12").values()
+        v.numel() for v in weights(tmp_path / "checkpoint-20").values()
     )
     assert facts["prediction_type"] == "epsilon"
     assert not (tmp_path / STATE_FILE).exists()
 
 
-def test_a_killed_training_ends_with_the_same_file(tmp_path, base, monkeypatch):
+def test_a_killed_training_ends_with_the_same_file(tmp_path, plain, monkeypatch):
     monkeypatch.setattr(module, "STATE_EVERY", 2)
 
     def stop(done, _):
         if done == 3:
             raise KeyboardInterrupt
 
-    options = {"steps": 4, "ema": 0.9, "flip": True, "method": LoraMethod(r=2, lora_dropout=0.2)}
-    whole = train(base, tmp_path / "whole", **options)
+    method = ON_CONVOLUTIONS.model_copy(update={"lora_dropout": 0.2})
+    options = {"steps": 4, "ema": 0.9, "flip": True, "method": method, "measure_on": OTHER_GREY}
+    whole = train(plain, tmp_path / "whole", GREY, **options)
     with pytest.raises(KeyboardInterrupt):
-        train(base, tmp_path / "killed", progress=stop, **options)
+        train(plain, tmp_path / "killed", GREY, progress=stop, **options)
     assert (tmp_path / "killed" / STATE_FILE).exists()
-    killed = train(base, tmp_path / "killed", **options)
+    killed = train(plain, tmp_path / "killed", GREY, **options)
     assert {**whole, "seconds": 0} == {**killed, "seconds": 0}
     files = [(tmp_path / name / BY_DIFFUSERS).read_bytes() for name in ("whole", "killed")]
     assert files[0] == files[1]
-    assert train(base, tmp_path / "whole", **options) == whole  # which trains nothing
+    assert train(plain, tmp_path / "whole", GREY, **options) == whole  # which trains nothing
 
 
 @pytest.mark.parametrize(
@@ -169,9 +184,24 @@ def test_captions_are_what_it_is_trained_on(tmp_path, trained, base):
     assert not all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
 
 
-def test_a_training_that_diverges_stops_with_the_step_and_what_to_try(tmp_path, base):
+def test_a_base_in_bfloat16_has_an_adapter_in_float32(tmp_path, base, monkeypatch):
+    """As on a GPU."""
+    real = denoiser_files.resolve_trainable
+
+    def halved(*args, **options):
+        return replace(real(*args, **options), dtype="bfloat16")
+
+    monkeypatch.setattr(denoiser_files, "resolve_trainable", halved)
+    facts = train(base, tmp_path)
+    assert facts["train_loss"] < 3
+    assert {value.dtype for value in weights(tmp_path).values()} == {torch.float32}
+    assert all(value.abs().max() > 0 for value in weights(tmp_path).values())
+
+
+def test_a_training_that_diverges_stops_with_the_step_and_what_to_try(tmp_path, plain):
     with pytest.raises(InputError, match=r"step \d+: .* diverged.* smaller learning_rate"):
-        train(base, tmp_path, learning_rate=1e6, steps=8)
+        train(plain, tmp_path, GREY, measure_on=OTHER_GREY, method=ON_CONVOLUTIONS,
+              learning_rate=1e6, steps=8)  # fmt: skip
     assert not (tmp_path / BY_DIFFUSERS).exists()
 
 
