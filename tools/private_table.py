@@ -129,7 +129,7 @@ def language_model(method: str | dict[str, Any], rate: float) -> Callable[..., T
 
 def unet(out: Path, dp: DpSpec | None) -> Trained:
     """A small UNet on scikit-learn's digits."""
-    fresh_pipeline(out / "fresh", SHAPE, channels=(8, 16), train_timesteps=200)
+    fresh_pipeline(out / "fresh", SHAPE, channels=(8, 16))
     split = split_and_write(digits(), None, RECORDS // 2, RECORDS // 2, 0, out)
     facts = train_denoiser(
         split.members, out / "fresh", DIFFUSION, out / "trained", seed=0, dp=dp,
