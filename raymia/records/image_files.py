@@ -21,7 +21,7 @@ from raymia.records.conditioning import Condition, condition_of
 from raymia.records.found_image import FoundImage, Loaded, is_hidden, is_image, read_image
 from raymia.records.image_folders import TARS, images_in_folder
 from raymia.records.pixels import MAX_BYTES, UnusableImageError, came
-from raymia.records.tables import TableRow, is_table, read_rows
+from raymia.records.tables import TableRow, is_saved_dataset, is_table, read_rows
 from raymia.spec import ImageRecordsSpec
 from raymia.storage.files import opened
 from raymia.storage.refusals import refusals
@@ -66,7 +66,7 @@ def find_images(
     name = path.lower()
     if name.endswith(TARS):
         return _tar(path, spec.image_column, condition, group)
-    if is_table(path):
+    if is_table(path) or is_saved_dataset(path):
         return _table(path, spec.image_column, condition, group)
     return images_in_folder(path, spec, condition, group)
 
@@ -82,7 +82,7 @@ def _table(
         columns[condition.key] = condition.column
     with refusals(path, "table"):
         fs, name = filesystem(path)
-    folder = name.rpartition("/")[0]
+    folder = name.rpartition("/")[0] if is_table(path) else name
     for row in read_rows(path, columns):
         load = partial(_load_cell, fs, folder, row, condition)
         yield FoundImage(row.where, load, row.values.get("group_column"))

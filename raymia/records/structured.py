@@ -28,6 +28,10 @@ from raymia.records.texts import SCHEMA, read_checked_texts
 from raymia.spec import FORMATS, RecordFormat, TextRecordsSpec
 from raymia.util.errors import InputError
 
+MASKED = (
+    "have a mask of the loss, and it is assumed that the training went by it; say `loss_on: all` "
+    "where it did not"
+)
 FLAT = (".csv", ".tsv", ".txt")
 
 
@@ -99,7 +103,9 @@ def _checked(
             yield Given(row.where, reason=reason)
         else:
             group = group_name(row.values.get("group_column"))
-            yield Given(row.where, content_id(content), payload_of(content), group)
+            masked = any(row.values.get(name) is not None for name in LOSS_MASKS)
+            remarks = (MASKED,) if masked else ()
+            yield Given(row.where, content_id(content), payload_of(content), group, remarks=remarks)
 
 
 def _wanted(path: str, kind: RecordFormat, group_column: str | None) -> dict[str, str | None]:

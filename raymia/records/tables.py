@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from raymia.records.formats import ARROW, READERS, TableRow, columns_in, format_of, read_file
 from raymia.storage.files import opened
 from raymia.storage.refusals import refusals
+from raymia.storage.remote import filesystem
 from raymia.storage.shards import files_of, is_one_file
 from raymia.util.errors import InputError
 from raymia.util.listing import listed
@@ -53,6 +54,14 @@ def read_rows(path: str, columns: Mapping[str, str | None]) -> Iterator[TableRow
             yield TableRow(file, dict.fromkeys(wanted), NO_TABLE)
         else:
             yield from _rows_of(file, wanted)
+
+
+def is_saved_dataset(path: str) -> bool:
+    """Whether a path is a folder that `datasets` saved a table to, or those of its splits."""
+    with refusals(path, "folder"):
+        fs, root = filesystem(path)
+        names = (f"{root.rstrip('/')}/{name}" for name in (SPLITS, DESCRIBED[1]))
+        return any(fs.exists(name) for name in names)
 
 
 def column_names(path: str) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from chat_templates import chat
 
 from raymia.records.conversations import canonical, content_id, content_of, found_format
-from raymia.records.structured import format_of_records, read_records
+from raymia.records.structured import MASKED, format_of_records, read_records
 from raymia.records.tables import column_names
 from raymia.spec import TextRecordsSpec
 from raymia.util.errors import InputError
@@ -180,7 +180,10 @@ def test_a_record_that_cannot_be_used_is_set_aside_with_the_reason(kind, row, re
     ],
 )
 def test_masks_of_tokens_become_labels(tmp_path, masks, labels):
-    (payload,) = read(tmp_path, [{"input_ids": [5, 6, 7, 8], **masks}]).table["payload"].to_pylist()
+    found = read(tmp_path, [{"input_ids": [5, 6, 7, 8], **masks}])
+    (payload,) = found.table["payload"].to_pylist()
+    masked = any(name.endswith(("loss_mask", "completion_mask", "_masks")) for name in masks)
+    assert [MASKED in line for line in found.remark_lines()] == [True] * masked
     said = {} if labels is None else {"labels": labels}
     assert content_of(payload) == {"input_ids": [5, 6, 7, 8], **said}
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from small_images import encoded, picture, pixels, png_header, raw, read, reasons
 
 from raymia.records.base import CONTRADICTION, Others, SetAside
+from raymia.records.image_files import find_images
 from raymia.records.images import (
     SCHEMA,
     image_id,
@@ -86,6 +89,18 @@ def test_same_picture_with_another_caption_is_another_record(tmp_path):
     given = {"members": str(tmp_path / "m.parquet")}
     assert read(**given, caption_column="text").table.num_rows == 2
     assert read(**given).table.num_rows == 1
+
+
+def test_images_are_read_from_a_folder_that_datasets_saved(tmp_path):
+    from datasets import Dataset, Image
+
+    pictures = [PIL.Image.new("RGB", (8, 8), (number, 0, 0)) for number in range(3)]
+    saved = Dataset.from_dict({"image": pictures, "text": ["a", "b", "c"]})
+    saved.cast_column("image", Image()).save_to_disk(tmp_path / "saved")
+    spec = ImageRecordsSpec(kind="image", members=[str(tmp_path / "saved")], caption_column="text")
+    found = [one.load() for one in find_images(spec.members[0], spec)]
+    assert [caption for _, caption in found] == ["a", "b", "c"]
+    assert [PIL.Image.open(io.BytesIO(c)).getpixel((0, 0))[0] for c, _ in found] == [0, 1, 2]
 
 
 def test_order_of_files_changes_neither_ids_nor_pixels(tmp_path):

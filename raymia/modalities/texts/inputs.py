@@ -119,6 +119,7 @@ def resolve_texts(
         shadow_members=shadow_members,
         left_out=left_out,
         assumed=read_as.assumed,
+        noted=tuple(records.remark_lines()),
     )
 
 
