@@ -55,6 +55,9 @@ def export(
         raise InputError(f"--to {to.value}: name a file with --out, since it is no text")
     if target is not None and to not in PICTURES:
         raise InputError(f"--target goes with --to svg and png; --to {to.value} has every target")
+    others = {f".{form.value}" for form in Form if form is not to}
+    if out is not None and out.suffix.lower() in others:
+        raise InputError(f"--out: {out} is called {out.suffix}, and --to is {to.value}; change one")
     stored = load_run(run)
     content = draw(stored, target, to.value) if to in PICTURES else write(stored, to.value)
     if out is None:

@@ -29,6 +29,7 @@ from raymia.storage.files import Folder
 from raymia.storage.lease import STALE_SECONDS, Holder, now, read_holder
 from raymia.storage.remote import StorageError
 from raymia.util.credentials import hidden
+from raymia.util.durations import duration
 from raymia.util.errors import InputError
 
 State = Literal["waiting", "preparing", "scoring", "done", "failed"]
@@ -269,8 +270,8 @@ class RunStatus:
 
     def summary(self) -> str:
         """One line on the run as a whole."""
-        seconds = (datetime.now(UTC) - self.last_sign).total_seconds()
-        ago = f"{max(0, seconds):,.0f} s ago"
+        seconds = max(0.0, (datetime.now(UTC) - self.last_sign).total_seconds())
+        ago = f"{seconds:.0f} s ago" if seconds < 60 else f"{duration(seconds)} ago"
         if self.ended and self.why == STOPPED:
             return f"stopped {ago}; run the audit again to go on"
         if self.ended:

@@ -108,6 +108,8 @@ def test_the_command_writes_files_and_prints_texts(run, tmp_path):
         assert file.read_bytes() == export(run, form)
     assert call("--to", "csv").stdout == export(run, "csv").decode()
     assert "name a file with --out" in str(call("--to", "parquet").exception)
+    wrong = call("--to", "csv", "--out", str(tmp_path / "a.parquet"))
+    assert "is called .parquet, and --to is csv; change one" in str(wrong.exception)
     assert "--target goes with" in str(call("--to", "csv", "--target", "tuned").exception)
 
 
