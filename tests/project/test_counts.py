@@ -110,6 +110,8 @@ def test_a_block_is_one_request_to_a_store_that_is_far(monkeypatch):
         call = getattr(MemoryFileSystem, name)
 
         def noting(self, *given, _call=call, _name=name, **named):
+            if not any("counts" in str(path) for path in given[:1]):
+                return _call(self, *given, **named)  # of a thread that an earlier test left
             asked[_name] += not inside  # a call may make others
             inside.append(_name)
             try:
