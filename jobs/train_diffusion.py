@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from raymia.prepare.captioned import Captioned, Images
 from raymia.prepare.denoiser_files import SCHEDULERS, Prediction, fresh_pipeline
 from raymia.prepare.target_job import (
     Drawn,
@@ -73,13 +74,13 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
             )
         with progress_bar("steps", settings.steps) as progress:
             facts = train_denoiser(
-                split.members,
+                _with_captions(split.members, split.member_captions, args),
                 pipeline,
                 settings,
                 args.out,
                 seed=args.seed,
                 progress=progress,
-                measure_on=split.held_out,
+                measure_on=_with_captions(split.held_out, split.held_out_captions, args),
                 from_weights=args.from_weights,
                 checkpoint_every=args.checkpoint_every or settings.steps,
                 dp=dp,
@@ -94,11 +95,27 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     return finish(args.out, str(args.data), model, settings, split, set_aside, facts, dp)
 
 
+def _with_captions(
+    images: Images, captions: Sequence[str] | None, args: argparse.Namespace
+) -> Captioned:
+    """Images as the network is trained on them: a fresh one is told no captions."""
+    return Captioned(images, tuple(captions) if args.pipeline and captions else None)
+
+
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__, "STEPS")
     add, flag = parser.add_argument, argparse.BooleanOptionalAction
-    add("--caption-column", help="of a table; captions are written beside the images")
-    add("--pipeline", type=Path, help="folder of a pipeline to train, in place of a fresh one")
+    add(
+        "--caption-column",
+        help="of a table; captions are written beside the images, "
+        "and a --pipeline that is told captions is trained on them",
+    )
+    add(
+        "--pipeline",
+        type=Path,
+        help="folder of a pipeline to train, in place of a fresh one; one "
+        "that is told captions has the empty one for all where no column is named",
+    )
     add("--from-weights", action="store_true", help="go on from the weights of --pipeline")
     add("--channels", type=int, nargs="+", default=[32, 64], help="of each resolution")
     add("--layers", type=int, default=1, help="residual blocks per resolution")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from scripts import load_script
+from small_image_models import save_model
 
 from raymia.models.image_source import resolve_image_model
+from raymia.prepare.image_split import png
 from raymia.spec import ModelSpec
 from raymia.util.draws import generator
 
@@ -97,6 +100,24 @@ def test_pipeline_is_trained_further(script, tmp_path, images):
     manifest = json.loads((tmp_path / "more" / "manifest.json").read_text())
     assert manifest["prediction_type"] == "v_prediction"
     assert manifest["pipeline"] == str(first)
+
+
+def test_a_pipeline_that_is_told_captions_is_trained_on_those_of_the_images(script, tmp_path):
+    save_model("stable", tmp_path / "base")
+    draws = generator(0, "captioned")
+    pictures = [png(draws.integers(0, 256, (3, 16, 16), dtype=np.uint8)) for _ in range(8)]
+    pq.write_table(pa.table({"image": pictures, "text": ["a cat"] * 8}), tmp_path / "i.parquet")
+    losses = []
+    for more in (["--caption-column", "text"], []):
+        out = tmp_path / f"out{len(more)}"
+        arguments = [
+            "--data", str(tmp_path / "i.parquet"), "--out", str(out), "--shape", "3", "16", "16",
+            "--members", "4", "--held-out", "3", "--pipeline", str(tmp_path / "base"), *QUICK,
+        ]  # fmt: skip
+        assert script.main([*arguments, *more]) == 0
+        manifest = json.loads((out / "manifest.json").read_text())
+        losses.append(manifest["checkpoints"][-1]["held_out_loss"])
+    assert losses[0] != losses[1], "without a column, all have the empty caption"
 
 
 @pytest.mark.parametrize(
