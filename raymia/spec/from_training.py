@@ -77,6 +77,10 @@ def _of_images(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
         base = {"model": manifest["base"]["model"]}
         sections["targets"][0] |= base
         sections["references"] = {"base": base}
+        sections["training"] = {
+            "flip": manifest["training"]["flip"], "timesteps": "uniform", "noise_offset": 0.0,
+            "caption_dropout": 0.0,
+        }  # fmt: skip
     deltas = {one["privacy"]["delta"] for one in manifest["checkpoints"] if "privacy" in one}
     return {**sections, "metrics": {"delta": max(deltas)}} if deltas else sections
 
