@@ -43,10 +43,7 @@ class Rmia(Attack):
     needs = frozenset({"reference", "population"})
 
     def __post_init__(self) -> None:
-        if not self.gamma > 0:
-            raise ValueError(f"gamma should be above 0, but got {self.gamma}")
-        if not 0 <= self.a <= 1:
-            raise ValueError(f"a should be in [0, 1], but got {self.a}")
+        check_margin(self.gamma, self.a)
 
     def score(self, evidence: TextEvidence) -> Scores:
         records = self._ratios(evidence)
@@ -58,6 +55,20 @@ class Rmia(Attack):
         reference = np.exp(answered(evidence.reference).tokens.mean())
         ratios: Scores = target / (((1 + self.a) * reference + 1 - self.a) / 2)
         return ratios
+
+
+def check_margin(gamma: float, a: float) -> None:
+    """Refuse parameters of RMIA.
+
+    Raises
+    ------
+    ValueError
+        For a gamma that is not above 0, and an a outside [0, 1].
+    """
+    if not gamma > 0:
+        raise ValueError(f"gamma should be above 0, but got {gamma}")
+    if not 0 <= a <= 1:
+        raise ValueError(f"a should be in [0, 1], but got {a}")
 
 
 def dominated_share(records: Scores, population: Scores, gamma: float) -> Scores:

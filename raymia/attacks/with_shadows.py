@@ -11,7 +11,7 @@ import numpy.typing as npt
 from raymia.attacks.base import Attack, Scores, answered, register
 from raymia.attacks.likelihood_ratio import spread
 from raymia.attacks.min_k import log_prob, means_of_lowest
-from raymia.attacks.population import dominated_share
+from raymia.attacks.population import check_margin, dominated_share
 from raymia.attacks.quantile import ExcessOverQuantile
 from raymia.evidence.text import ModelEvidence, TextEvidence, segment_mean
 from raymia.metrics.learning import fit, fold_of
@@ -53,10 +53,7 @@ class RmiaShadows(Attack):
     needs = frozenset({"shadows", "population"})
 
     def __post_init__(self) -> None:
-        if not self.gamma > 0:
-            raise ValueError(f"gamma should be above 0, but got {self.gamma}")
-        if not 0 <= self.a <= 1:
-            raise ValueError(f"a should be in [0, 1], but got {self.a}")
+        check_margin(self.gamma, self.a)
 
     def score(self, evidence: TextEvidence) -> Scores:
         population = self._ratios(answered(evidence.population))
