@@ -35,6 +35,10 @@ OPTIONAL: Mapping[RecordFormat, tuple[str, ...]] = {
     "preference": ("prompt", "tools"),
     "unpaired": ("tools",),
 }
+TRAINED = "trained"
+"""The key of a message that carried no loss though its role does, in a record's content."""
+TRAINED_KEYS = ("weight", "train", "training", TRAINED)
+"""Keys of a message that say whether it carried a loss: OpenAI's, axolotl's, and raymia's."""
 SHARE_GPT = "conversations"
 """The column that ShareGPT calls its messages."""
 SHARE_GPT_ROLES = {"human": "user", "gpt": "assistant", "bard": "assistant", "chatgpt": "assistant"}
@@ -151,9 +155,38 @@ def _messages(value: Any, name: str) -> tuple[list[dict[str, Any]], str | None]:
             return [], f"message {number} of {name} has no content"
         if (kind := _other_than_text(one.get("content"))) is not None:
             return [], f"message {number} of {name} holds a part of the type {kind!r}, not text"
+        one, reason = _trained(one, f"message {number} of {name}", is_chat=name == "messages")
+        if reason is not None:
+            return [], reason
         found.append(one)
     text = json.dumps(found, ensure_ascii=False)
     return found, None if is_unicode(text) else NOT_UNICODE
+
+
+def _trained(
+    message: dict[str, Any], which: str, is_chat: bool
+) -> tuple[dict[str, Any], str | None]:
+    """A message that says in one way that it carried no loss, and why it cannot be read."""
+    said = {key: message[key] for key in TRAINED_KEYS if key in message}
+    if any(value not in (0, 1) for value in said.values()):
+        key = next(key for key, value in said.items() if value not in (0, 1))
+        return {}, f"{which} has a {key} other than 0 and 1; came: {str(said[key])[:40]!r}"
+    if all(said.values()) and said and message["role"] != "assistant":
+        return {}, (
+            f"{which}, of the role {message['role']!r}, says that it carried a loss; give tokens "
+            "with labels, or leave such keys out"
+        )
+    if all(said.values()) or message["role"] != "assistant":
+        return message, None
+    if not is_chat:
+        return {}, f"{which} says that it carried no loss, which is read in conversations alone"
+    kept = {key: value for key, value in message.items() if key not in said}
+    return {**kept, TRAINED: False}, None
+
+
+def carried_a_loss(message: Mapping[str, Any]) -> bool:
+    """Whether a message is the assistant's and does not say that it was left out of the loss."""
+    return message["role"] == "assistant" and bool(message.get(TRAINED, True))
 
 
 def _other_than_text(content: Any) -> str | None:

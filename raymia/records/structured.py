@@ -18,6 +18,7 @@ from raymia.records.conversations import (
     OPTIONAL,
     OTHER_MASKS,
     SHARE_GPT,
+    TRAINED,
     canonical,
     content_id,
     found_format,
@@ -31,6 +32,10 @@ from raymia.util.errors import InputError
 MASKED = (
     "have a mask of the loss, and it is assumed that the training went by it; say `loss_on: all` "
     "where it did not"
+)
+WEIGHTED = (
+    "have turns of the assistant with a weight of 0, and it is assumed that these carried no loss; "
+    "leave the key out where the training did not read it, as TRL's does not"
 )
 FLAT = (".csv", ".tsv", ".txt")
 
@@ -104,7 +109,8 @@ def _checked(
         else:
             group = group_name(row.values.get("group_column"))
             masked = any(row.values.get(name) is not None for name in LOSS_MASKS)
-            remarks = (MASKED,) if masked else ()
+            weighted = any(TRAINED in message for message in content.get("messages", ()))
+            remarks = (MASKED,) * masked + (WEIGHTED,) * weighted
             yield Given(row.where, content_id(content), payload_of(content), group, remarks=remarks)
 
 

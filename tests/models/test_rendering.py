@@ -65,6 +65,34 @@ def test_the_last_answer_alone_is_scored_where_that_was_trained_on(tokenizer, te
     assert scored(tokenizer, rendered) == "Another, taller bird.<|im_end|>\n"
 
 
+@pytest.mark.parametrize("template", [CHATML, MARKED])
+def test_turns_that_carried_no_loss_are_not_scored(tokenizer, template):
+    first = json.dumps({"messages": [TURNS[0], {**TURNS[1], "trained": False}, *TURNS[2:]]})
+    last = json.dumps({"messages": [*TURNS[:3], {**TURNS[3], "trained": False}]})
+    none = json.dumps({"messages": [TURNS[0], {**TURNS[1], "trained": False}]})
+    ends = "<|im_end|>\n"
+    for payload, answer in ((first, "Another, taller bird."), (last, "A bird that wades.")):
+        for loss_on in ("assistant", "last_assistant"):
+            rendered = read(tokenizer, payload, loss_on=loss_on, template=template)
+            assert scored(tokenizer, rendered) == answer + ends
+        assert scored_text(payload, Training("chat", "assistant")) == answer
+        rendered = read(tokenizer, payload, loss_on="all", template=template)
+        assert rendered.scored[1:].all()
+    rendered = read(tokenizer, none, template=template)
+    assert "says that it carried no loss" in rendered.error
+
+
+def test_marked_spans_that_are_no_turns_leave_open_which_carried_a_loss(tokenizer):
+    twice = MARKED.replace(
+        "{% generation %}",
+        "{% generation %}{{ m.content }}{% endgeneration %}.{% generation %}",
+    )
+    assert twice != MARKED
+    last = json.dumps({"messages": [*TURNS[:3], {**TURNS[3], "trained": False}]})
+    rendered = read(tokenizer, last, template=twice)
+    assert "marks 4 spans, and the conversation has 2 turns" in rendered.error
+
+
 def test_a_completion_is_scored_with_its_end_and_its_prompt_is_not(tokenizer):
     rendered = read(tokenizer, PAIR, "completion", "completion", eos=True)
     # The space goes with the word after it, so the prompt alone has other tokens at its end.

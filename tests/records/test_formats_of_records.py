@@ -10,7 +10,7 @@ import pytest
 from chat_templates import chat
 
 from raymia.records.conversations import canonical, content_id, content_of, found_format
-from raymia.records.structured import MASKED, format_of_records, read_records
+from raymia.records.structured import MASKED, WEIGHTED, format_of_records, read_records
 from raymia.records.tables import column_names
 from raymia.spec import TextRecordsSpec
 from raymia.util.errors import InputError
@@ -160,6 +160,14 @@ def test_one_chat_that_is_member_and_non_member_is_set_aside(tmp_path):
         ("tokens", {"input_ids": [1, 2, 3], "seq_lengths": [1, 2]}, "a packed row of several"),
         ("tokens", {"input_ids": [1, 2, 3], "position_ids": [0, 1, 0]}, "a packed row of several"),
         ("chat", {"messages": [PICTURE]}, "message 1 of messages holds a part of the type 'image'"),
+        ("chat", {"messages": [{**TALK[1], "weight": 0.5}]}, "has a weight other than 0 and 1"),
+        ("chat", {"messages": [{**TALK[1], "train": "no"}]}, "has a train other than 0 and 1"),
+        ("chat", {"messages": [{**TALK[0], "training": True}]}, "'user', says that it carried a"),
+        (
+            "completion",
+            {"prompt": TALK[:1], "completion": [{**TALK[1], "weight": 0}]},
+            "read in conversations alone",
+        ),
         ("preference", {"chosen": "a", "rejected": "a"}, "are the same"),
         ("unpaired", {"prompt": "a", "completion": "b", "label": "yes"}, "true or false"),
     ],
@@ -207,3 +215,14 @@ def test_a_payload_holds_the_whole_record(tmp_path):
         .to_pylist()
     )
     assert content_of(payload) == {"messages": TALK, "tools": [{"type": "function"}]}
+
+
+@pytest.mark.parametrize("key", ["weight", "train", "training"])
+def test_turns_that_carried_no_loss_are_told_in_one_way(tmp_path, key):
+    turns = [{**TALK[0], key: 0}, {**TALK[1], key: 0}, TALK[0], {**TALK[1], key: 1}]
+    found = read(tmp_path, [{"messages": turns}, {"messages": TALK}])
+    first, second = map(content_of, found.table["payload"].to_pylist())
+    assert [message.get("trained") for message in first["messages"]] == [None, False, None, None]
+    assert key not in first["messages"][1]
+    assert second == {"messages": TALK}
+    assert [WEIGHTED in line for line in found.remark_lines()] == [True]

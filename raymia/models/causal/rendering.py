@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from raymia.models.causal.reading import Bools, PlainReader, Reader, Rendered
 from raymia.models.causal.scored_parts import (
@@ -25,7 +26,7 @@ from raymia.models.causal.scored_parts import (
     split_prompt,
 )
 from raymia.models.causal.training import NO_WORDS, Training
-from raymia.records.conversations import NOT_TRAINED, content_of
+from raymia.records.conversations import NOT_TRAINED, carried_a_loss, content_of
 from raymia.util.errors import RaymiaError, first_line
 from raymia.util.reasons import CAME
 
@@ -179,9 +180,14 @@ class TrainedReader:
 
     def _assistant(self, messages: list[dict[str, Any]], tools: Any) -> tuple[list[int], Bools]:
         """The tokens of a conversation, and which of them the assistant's turns are."""
-        if not any(message["role"] == "assistant" for message in messages):
+        answers = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
+        if not answers:
             raise RenderingError("the conversation has no turn of the assistant")
-        last = self.training.loss_on == "last_assistant"
+        trained = [n for n in answers if carried_a_loss(messages[n])]
+        if not trained:
+            raise RenderingError("every turn of the assistant says that it carried no loss")
+        if self.training.loss_on == "last_assistant":
+            trained = trained[-1:]
         if has_marks(self.training.template):
             out = self._apply(
                 messages, tools, add_generation_prompt=False, return_assistant_tokens_mask=True
@@ -191,20 +197,16 @@ class TrainedReader:
                 raise RenderingError(
                     "the template marks what is generated, and marked nothing in this conversation"
                 )
-            if last:
-                scored[: np.flatnonzero(np.diff(scored, prepend=False) & scored)[-1]] = False
+            if len(trained) < len(answers):
+                scored = _runs_of(scored, [answers.index(n) for n in trained], len(answers))
             return list(out["input_ids"]), scored
         text = self._text(messages, tools)
-        spans = [
-            self._span(messages, number, tools, text)
-            for number, message in enumerate(messages)
-            if message["role"] == "assistant"
-        ]
+        spans = {number: self._span(messages, number, tools, text) for number in answers}
         encoded = self.tokenizer(
             text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
         scored = np.zeros(len(encoded["input_ids"]), bool)
-        for start, end in spans[-1:] if last else spans:
+        for start, end in (spans[number] for number in trained):
             for place, (begin, stop) in enumerate(encoded["offset_mapping"]):
                 scored[place] |= begin < end and stop > start
         return list(encoded["input_ids"]), scored
@@ -341,6 +343,22 @@ def _without_beginning(rendered: Rendered, begin: int | None) -> Rendered:
     if begin is None or rendered.ids[:1] != [begin] or rendered.scored is None:
         return rendered
     return replace(rendered, ids=rendered.ids[1:], scored=rendered.scored[1:])
+
+
+def _runs_of(scored: Bools, chosen: Sequence[int], count: int) -> Bools:
+    """Some of the runs of scored tokens; each is one of `count` answers."""
+    numbers: npt.NDArray[np.int64] = np.cumsum(np.diff(scored, prepend=False) & scored) - 1
+    if numbers[-1] + 1 == count:
+        scored = scored & np.isin(numbers, chosen)
+    elif [*chosen] == [count - 1]:  # an answer may have several, and the last run is of the last
+        scored = scored & np.equal(numbers, numbers[-1])
+    else:
+        raise RenderingError(
+            f"the template marks {numbers[-1] + 1} spans, and the conversation has {count} turns "
+            "of the assistant, so it cannot be told which of them carried a loss; give tokens with "
+            "labels"
+        )
+    return scored
 
 
 def _labelled(content: dict[str, Any], ids: Sequence[int]) -> Bools:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from raymia.models.causal.training import Side, Training
-from raymia.records.conversations import content_of, payload_of
+from raymia.records.conversations import carried_a_loss, content_of, payload_of
 
 Part = str | Sequence[dict[str, Any]]
 """A text, or messages."""
@@ -97,7 +97,7 @@ def _in_part(part: Part, loss_on: str, change: Change) -> Part:
 def _in_turns(
     messages: Sequence[dict[str, Any]], loss_on: str, change: Change
 ) -> list[dict[str, Any]]:
-    answers = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
+    answers = [n for n, message in enumerate(messages) if carried_a_loss(message)]
     chosen = {"assistant": answers, "last_assistant": answers[-1:]}.get(
         loss_on, list(range(len(messages)))
     )
