@@ -11,7 +11,6 @@ not passed, 6 when conditions are undecided and nothing else closes the gate, 1 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from raymia.results.folder import REPORT_FILE
 from raymia.results.ranking import rank
 from raymia.results.result import RunResult
 from raymia.spec import AuditSpec
+from raymia.util.ending import end_with
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,4 +98,4 @@ def best_attacks(result: RunResult) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -9,13 +9,13 @@ The last line of the output is one JSON object that sums the comparison up. The 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from raymia.cli.jobs import ending, run_job
 from raymia.cli.main import compare
 from raymia.results.comparison_result import RunComparison
+from raymia.util.ending import end_with
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,4 +48,4 @@ def summary(comparison: RunComparison | None, problems: list[str]) -> dict[str, 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

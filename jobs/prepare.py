@@ -10,7 +10,6 @@ every reference is there, 2 for wrong input, 3 when some could not be made, 1 fo
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 
 from raymia.cli.jobs import ending, read_job_file, run_job
@@ -20,6 +19,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import AuditPlan, plan_audit
 from raymia.run.asking import make_references
+from raymia.util.ending import end_with
 from raymia.util.terminal import terminal
 
 
@@ -57,4 +57,4 @@ def are_ready(plan: AuditPlan) -> list[bool]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -10,7 +10,6 @@ was interrupted goes on where it was when it is submitted again.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from raymia.cli.jobs import ending, read_job_file, run_job
 from raymia.cli.main import sweep
 from raymia.results.folder import SWEEP_FILE
 from raymia.sweep.result import SweepResult
+from raymia.util.ending import end_with
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,4 +78,4 @@ def _value(estimate: Any) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -14,7 +14,6 @@ interrupted goes on when the same command is given again.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from raymia.prepare.target_job import (
 )
 from raymia.prepare.train_denoiser import train_denoiser
 from raymia.spec.images import DiffusionTrainingSpec
+from raymia.util.ending import end_with
 
 NUMBERS = ("steps", "batch_size", "learning_rate", "warmup")
 FLAGS = ("flip", "crop")
@@ -137,4 +137,4 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -11,13 +11,13 @@ object. The exit code is 0, 2 for wrong input, and 1 for anything else.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from raymia.cli.jobs import ending, run_job
 from raymia.cli.train import train
+from raymia.util.ending import end_with
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,4 +36,4 @@ def run(file: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -18,7 +18,6 @@ manifest by itself, too. A run that was interrupted goes on when the same comman
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from raymia.prepare.train_lora import run_lora_training
 from raymia.spec.image_training import LoraTrainingSpec, TrainedImagesSpec
 from raymia.spec.images import DiffusionTrainingSpec
 from raymia.spec.methods import DoraMethod, LowRank
+from raymia.util.ending import end_with
 
 TRAINING = ("steps", "batch_size", "learning_rate", "warmup", "ema", "flip", "crop")
 IMAGES = ("image_column", "caption_column", "instance_prompt", "group_column", "fit", "upscale")
@@ -84,4 +84,4 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -12,13 +12,13 @@ anything else.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from raymia.cli.jobs import ending, run_job
 from raymia.cli.train import train_shadows
+from raymia.util.ending import end_with
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,4 +37,4 @@ def run(file: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -12,7 +12,6 @@ trained by DP-SGD, which `--normalization batch` does not go with.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -36,6 +35,7 @@ from raymia.prepare.target_job import (
 )
 from raymia.prepare.train_autoencoder import train_autoencoder
 from raymia.spec.images import AutoencoderTrainingSpec
+from raymia.util.ending import end_with
 
 LOSSES = (
     "{folder}: training loss {train_loss:.2f}, held-out loss {held_out_loss:.2f} nats per image"
@@ -104,4 +104,4 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)
