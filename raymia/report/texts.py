@@ -20,12 +20,14 @@ class Piece:
     kind : "rise" or "fall" for its color, "context" and "cut" for what was not scored, "" for none.
     depth : how deep the color is, from 0 to 1 at the largest difference among a target's texts.
     title : its numbers; "" where it was not scored.
+    turn : the role of the turn that begins with it; "" within a turn.
     """
 
     text: str
     kind: str
     depth: str
     title: str
+    turn: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,17 +94,23 @@ def difference(piece: TextPiece) -> float | None:
 
 
 def _piece(piece: TextPiece, scale: float) -> Piece:
+    kind, depth, title = _look(piece, scale)
+    return Piece(piece.text, kind, depth, title, piece.turn or "")
+
+
+def _look(piece: TextPiece, scale: float) -> tuple[str, str, str]:
+    """Kind, depth and title of a token as it is shown."""
     above = difference(piece)
     if piece.log_prob is None:
-        return Piece(piece.text, "" if piece.part == "scored" else piece.part, "0", "")
+        return "" if piece.part == "scored" else piece.part, "0", ""
     title = f"log p {piece.log_prob:.2f}"
     if above is None or piece.typical is None:
-        return Piece(piece.text, "", "0", title)
+        return "", "0", title
     title += f", typical {piece.typical:.2f}: {above:+.2f}"
     share = abs(above) / scale if scale else 0.0
     if share < FAINTEST:
-        return Piece(piece.text, "", "0", title)
-    return Piece(piece.text, "rise" if above > 0 else "fall", f"{share:.2f}", title)
+        return "", "0", title
+    return "rise" if above > 0 else "fall", f"{share:.2f}", title
 
 
 def _typical(example: TextExample) -> str:

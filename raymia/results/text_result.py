@@ -25,6 +25,10 @@ class TextPiece(Result):
     typical: float | None = Field(
         default=None, description="what the log-probability is compared with; none where unknown"
     )
+    turn: str | None = Field(
+        default=None,
+        description="the role of the turn of a conversation that begins here; none within a turn",
+    )
 
 
 class TextExample(Example):

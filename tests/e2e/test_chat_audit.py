@@ -134,6 +134,7 @@ def test_the_report_shows_what_was_scored_and_what_was_not(done):
     spec, result = done
     pieces = result.text_examples[0].pieces
     assert pieces[0].part == "context"
+    assert [piece.turn for piece in pieces if piece.turn] == ["user", "assistant"]
     assert "<|user|>" in pieces[0].text
     assert any(piece.part == "scored" and piece.log_prob is not None for piece in pieces)
     page = Path(spec.output, "report.html").read_text(encoding="utf-8")

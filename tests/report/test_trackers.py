@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from made_up_run import made_up_curves, made_up_result, made_up_scores
 
@@ -111,9 +113,15 @@ def test_wandb_has_the_run_offline(folder, tmp_path, monkeypatch):
                         ("DATA_DIR", str(tmp_path)), ("CONFIG_DIR", str(tmp_path))):  # fmt: skip
         monkeypatch.setenv(f"WANDB_{name}", value)
     log_run(folder, "wandb")
-    files = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    (written,) = [content for name, content in files.items() if name.endswith(".wandb")]
-    assert b"tuned/ez_at_self_prompt/auc_low" in written
+    wanted = b"tuned/ez_at_self_prompt/auc_low"
+    deadline = time.monotonic() + 30  # W&B writes from a process of its own
+    while True:
+        files = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        (written,) = [content for name, content in files.items() if name.endswith(".wandb")]
+        if wanted in written or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    assert wanted in written
     assert b"report.html" in written
     assert not any(SECRET.encode() in content or TEXT.encode() in content
                    for content in files.values())  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -68,10 +68,25 @@ def pieces_of(
     rendered, cut = rendered_whole(tokenizer, training, payload)
     scored = rendered.scored if rendered.scored is not None else np.zeros(len(rendered.ids), bool)
     own = list(_pieces(token_texts(tokenizer, rendered.ids), scored.tolist(), log_prob, typical))
-    if not cut:
-        return own
-    rest = TextPiece(text="".join(token_texts(tokenizer, cut)), part="cut")
-    return [*own, rest] if training.truncate == "end" else [rest, *own]
+    rest = [TextPiece(text="".join(token_texts(tokenizer, cut)), part="cut")] if cut else []
+    found = [*own, *rest] if training.truncate == "end" else [*rest, *own]
+    return list(_with_turns(found, *TrainedReader(tokenizer, training).turns(payload)))
+
+
+def _with_turns(
+    pieces: Sequence[TextPiece], text: str, turns: Sequence[tuple[int, str]]
+) -> Iterator[TextPiece]:
+    """Pieces with the roles of the turns that begin with them; those that are not one token are
+    cut there. As they are where they do not make up the text."""
+    starts = dict(turns) if "".join(piece.text for piece in pieces) == text else {}
+    at = 0
+    for piece in pieces:
+        end = at + len(piece.text)
+        within = [start for start in starts if at < start < end and piece.log_prob is None]
+        for start, stop in pairwise([at, *within, end]):
+            words = text[start:stop] if starts else piece.text
+            yield piece.model_copy(update={"text": words, "turn": starts.get(start)})
+        at = end
 
 
 def _pieces(

@@ -109,6 +109,30 @@ class TrainedReader:
         """What the template writes of messages, with the training's system prompt."""
         return self._text(self._with_system(messages), None, **options)
 
+    def turns(self, payload: str) -> tuple[str, list[tuple[int, str]]]:
+        """What the template writes of a conversation before anything is cut, and where its turns
+        begin, in characters, with their roles.
+
+        A turn is left out where the template writes those before it otherwise when they stand
+        alone; there is none, and no text, where the record is no conversation.
+        """
+        content = {} if self.training.format in ("text", "tokens") else content_of(payload)
+        if self.training.format == "chat":
+            parts: Sequence[Part] = [content["messages"]]
+        else:
+            parts = split_prompt(content, self.training.side) if content else ()
+        if not parts or any(isinstance(part, str) for part in parts):
+            return "", []
+        messages = self._with_system([message for part in parts for message in part])
+        tools = content.get("tools")
+        try:
+            text = self._text(messages, tools)
+            before = [self._text(messages[:n], tools) for n in range(len(messages))]
+        except RenderingError:
+            return "", []
+        starts = enumerate(before)
+        return text, [(len(b), messages[n]["role"]) for n, b in starts if text.startswith(b)]
+
     def _read(self, payload: str) -> Rendered:
         try:
             ids, scored = self._whole(payload)
