@@ -123,7 +123,8 @@ class TrainedReader:
             parts = split_prompt(content, self.training.side) if content else ()
         if not parts or any(isinstance(part, str) for part in parts):
             return "", []
-        messages = self._with_system([message for part in parts for message in part])
+        turns = [message for part in parts if not isinstance(part, str) for message in part]
+        messages = self._with_system(turns)
         tools = content.get("tools")
         try:
             text = self._text(messages, tools)
