@@ -52,6 +52,7 @@ def test_a_family_answers_as_diffusers_own_call(kind, tmp_path):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     alone = model.predict_noise(latents[2:], times[2:], CAPTIONS[2:])
     torch.testing.assert_close(alone, found[2:], atol=1e-5, rtol=1e-4)
+    assert checkpoint.loader(PoolSpec()).memory(Once()) is not None
     if checkpoint.is_captioned:
         other = model.predict_noise(latents, times, ["a mat"] * 3)
         assert (other - found).abs().max() > 1e-5, "no caption was read"
@@ -149,6 +150,8 @@ def _path(key: str) -> str:
         ("sd3", ["to_q", "to_add_out"]),
         ("flux", ["to_k", "proj_mlp"]),
         ("pixart", ["proj_in", "linear_1"]),
+        ("lumina2", ["to_k", "linear_2"]),
+        ("sana", ["to_q", "linear_1"]),
     ],
 )
 def test_a_lora_of_a_transformer_answers_as_it_was_trained(kind, targets, tmp_path):
@@ -203,6 +206,11 @@ def test_what_is_published_once_more_beside_a_pipeline_is_no_adapter_and_takes_n
          "pipeline's latents have 4"),
         ("flux", "transformer/config.json", {"_class_name": "Flux2Transformer2DModel"}, "whose "
          "network is a Flux2Transformer2DModel"),
+        ("sana", "transformer/config.json", {"guidance_embeds": True}, "a guidance scale, as a "
+         "distilled model's is (guidance_embeds: True)"),
+        ("sana", "vae/config.json", {"_class_name": "AutoencoderKLWan"}, "raymia encodes with"),
+        ("lumina2", "model_index.json", {"text_encoder": ["transformers", "GemmaModel"]}, "whose "
+         "text_encoder is a GemmaModel; raymia reads captions of Lumina 2 with a Gemma2Model"),
         ("sdxl", "unet/config.json", {"time_cond_proj_dim": 256}, "a guidance scale"),
     ],
 )  # fmt: skip

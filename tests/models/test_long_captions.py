@@ -35,6 +35,7 @@ def test_captions_that_clip_cuts_are_counted_by_record(tmp_path):
         ("pixart", "text_encoder", 120),
         ("sd3", "text_encoder_3", 256),
         ("aura_flow", "text_encoder", 256),
+        ("sana", "text_encoder", 300),
     ],
 )
 def test_each_encoder_cuts_where_its_familys_pipeline_does(kind, part, length, tmp_path):

@@ -283,7 +283,8 @@ BERT = transformers.BertConfig(
 
 FAMILIES = {
     "SDXL": "sdxl", "PixArt": "pixart", "Stable Diffusion 3": "sd3", "FLUX.1": "flux",
-    "AuraFlow": "aura_flow", "flow matching in pixels": "flow_in_pixels",
+    "AuraFlow": "aura_flow", "Lumina 2": "lumina2", "Sana": "sana",
+    "flow matching in pixels": "flow_in_pixels",
 }  # fmt: skip
 
 TEXTS: dict[str, Callable[[Path], Made]] = {
@@ -349,8 +350,6 @@ IMAGES: dict[str, Callable[[Path], Made]] = {
     "EDM": pipeline("ddpm", "scheduler", _class_name="EDMEulerScheduler"),
     "another network": pipeline("dit", "transformer", _class_name="HunyuanDiT2DModel"),
     "Lumina": another("LuminaPipeline", "LuminaNextDiT2DModel"),
-    "Lumina 2": another("Lumina2Pipeline", "Lumina2Transformer2DModel"),
-    "Sana": another("SanaPipeline", "SanaTransformer2DModel"),
     "one file, Stable Diffusion 1 and 2": one_file("cond_stage_model.a", "model.diffusion_model.b"),
     "one file, SDXL": one_file("conditioner.embedders.0.a", "model.diffusion_model.b"),
     "one file, FLUX.1's network alone": one_file("double_blocks.0.a"),

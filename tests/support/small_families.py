@@ -29,8 +29,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "images.md"
 START, END = "<!-- made by tests/support/small_families.py -->\n", "<!-- end -->\n"
 Tensor = torch.Tensor
 WIDTH = 32
+WORDS = ["<pad>", "</s>", "<unk>", "a", "cat", "dog", "on", "mat"]
 FAMILIES = ["sdxl", "pixart", "pixart_sigma", "sd3", "sd3_without_t5", "flux", "flux_schnell",
-            "aura_flow", "flow_in_pixels"]  # fmt: skip
+            "aura_flow", "lumina2", "sana",
+            "flow_in_pixels"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,19 +96,30 @@ def _clip(kind: str) -> Any:
     return getattr(transformers, kind)(config).eval()
 
 
-def _t5(kind: str = "T5EncoderModel") -> tuple[Any, Any]:
-    words = ["<pad>", "</s>", "<unk>", "a", "cat", "dog", "on", "mat"]
-    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+def _word_tokenizer(**more: Any) -> Any:
+    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     inner.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", **more
     )
+
+
+def _t5(kind: str = "T5EncoderModel") -> tuple[Any, Any]:
     config = {"T5EncoderModel": "T5Config", "UMT5EncoderModel": "UMT5Config"}[kind]
     made = getattr(transformers, config)(
-        vocab_size=len(words), d_model=WIDTH, d_kv=8, d_ff=32, num_layers=1, num_heads=2
+        vocab_size=len(WORDS), d_model=WIDTH, d_kv=8, d_ff=32, num_layers=1, num_heads=2
     )
-    return getattr(transformers, kind)(made).eval(), tokenizer
+    return getattr(transformers, kind)(made).eval(), _word_tokenizer()
+
+
+def _gemma() -> tuple[Any, Any]:
+    config = transformers.Gemma2Config(
+        vocab_size=len(WORDS), hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=16, pad_token_id=0, eos_token_id=1,
+        bos_token_id=1,
+    )  # fmt: skip
+    return transformers.Gemma2Model(config).eval(), _word_tokenizer(padding_side="left")
 
 
 def _sdxl(folder: Path) -> Family:
@@ -252,6 +265,57 @@ def _aura_flow(_: Path) -> Family:
     def call(noisy: Tensor, timesteps: Tensor, captions: list[str]) -> Tensor:
         states, *_ = pipe.encode_prompt(captions, do_classifier_free_guidance=False)
         return network(noisy, encoder_hidden_states=states, timestep=timesteps / 1000).sample
+
+    return Family(pipe, _inferred(call), is_flow=True)
+
+
+def _lumina2(_: Path) -> Family:
+    network = diffusers.Lumina2Transformer2DModel(
+        sample_size=8, patch_size=2, in_channels=4, hidden_size=24, num_layers=1,
+        num_refiner_layers=1, num_attention_heads=2, num_kv_heads=1, multiple_of=8,
+        axes_dim_rope=(4, 4, 4), cap_feat_dim=WIDTH,
+    ).eval()  # fmt: skip
+    pipe = diffusers.Lumina2Pipeline(network, _flow(), _vae(shift_factor=0.1), *_gemma())
+
+    def call(noisy: Tensor, timesteps: Tensor, captions: list[str]) -> Tensor:
+        states, mask, none, no_mask = pipe.encode_prompt(captions)  # the last two of empty ones
+        for row, caption in enumerate(captions):
+            if not caption:
+                states[row], mask[row] = none[row], no_mask[row]
+        return -network(
+            noisy, timestep=1 - timesteps / 1000, encoder_hidden_states=states,
+            encoder_attention_mask=mask,
+        ).sample  # fmt: skip
+
+    return Family(pipe, _inferred(call), is_flow=True)
+
+
+def _sana(_: Path) -> Family:
+    network = diffusers.SanaTransformer2DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=4, num_layers=1,
+        num_cross_attention_heads=2, cross_attention_head_dim=4, cross_attention_dim=8,
+        caption_channels=WIDTH, sample_size=8, timestep_scale=2.0,
+    ).eval()  # fmt: skip
+    stages = {"block_types": ("ResBlock", "EfficientViTBlock"), "block_out_channels": (8, 8),
+              "layers_per_block": (1, 1), "qkv_multiscales": ((), (5,))}  # fmt: skip
+    vae = diffusers.AutoencoderDC(
+        in_channels=3, latent_channels=4, attention_head_dim=2, downsample_block_type="conv",
+        upsample_block_type="interpolate", scaling_factor=0.4,
+        **{f"{half}_{key}": value for half in ("encoder", "decoder")
+           for key, value in stages.items()},
+    ).eval()  # fmt: skip
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
+    encoder, tokenizer = _gemma()
+    pipe = diffusers.SanaPipeline(tokenizer, encoder, vae, network, scheduler)
+
+    def call(noisy: Tensor, timesteps: Tensor, captions: list[str]) -> Tensor:
+        states, mask, *_ = pipe.encode_prompt(captions, do_classifier_free_guidance=False)
+        return network(
+            noisy, encoder_hidden_states=states, encoder_attention_mask=mask,
+            timestep=timesteps * network.config.timestep_scale,
+        ).sample  # fmt: skip
 
     return Family(pipe, _inferred(call), is_flow=True)
 

@@ -35,18 +35,22 @@ class TextEncoder:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
 
-    def tokens(self, captions: Sequence[str], length: int | None = None) -> tuple[Tensor, Tensor]:
+    def tokens(
+        self, captions: Sequence[str], length: int | None = None, *, side: str | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask, each [captions, length].
 
         Parameters
         ----------
         length : of all, cut or padded; None takes that which the encoder has positions for.
+        side : that short ones are padded on, "left" or "right"; None for the tokenizer's own.
         """
         found = self.tokenizer(
             list(captions),
             padding="max_length",
             max_length=length or int(self.model.config.max_position_embeddings),
             truncation=True,
+            padding_side=side,
             return_tensors="pt",
         )
         refuse_unknown(found.input_ids.tolist(), self.model.config.vocab_size, self.tokenizer)

@@ -43,8 +43,14 @@ class Asked:
         return {**parts, "size": list(self.size)} if self.is_resized else parts
 
 
-LENGTH, LENGTH_OF_FLUX = 256, 512
-"""Tokens that the T5 of Stable Diffusion 3 and AuraFlow reads, and that of FLUX.1."""
+LENGTH, LENGTH_OF_FLUX, LENGTH_OF_SANA = 256, 512, 300
+"""Tokens that the T5 of Stable Diffusion 3 and AuraFlow and the Gemma of Lumina 2 read, that of
+FLUX.1, and that of Sana."""
+BEFORE_CAPTION = (
+    "You are an assistant designed to generate superior images with the superior degree of "
+    "image-text alignment based on textual prompts or user prompts. <Prompt Start> "
+)
+"""What Lumina 2 is told before each caption that is not empty."""
 
 Read = Callable[[Encoders, Sequence[str], Asked], "Condition"]
 Ask = Callable[[Any, "Tensor", "Tensor", "Condition", Asked], "Tensor"]
@@ -157,6 +163,24 @@ def _masked_t5(encoders: Encoders, captions: Sequence[str], _: Asked) -> Conditi
     return {"encoder_hidden_states": states * mask[..., None].to(states.dtype)}
 
 
+def _gemma_of_lumina(encoders: Encoders, captions: Sequence[str], _: Asked) -> Condition:
+    encoder = encoders["text_encoder"]
+    tokens, mask = encoder.tokens([*map(_after_system, captions)], LENGTH, side="right")
+    said = encoder.model(tokens, attention_mask=mask, output_hidden_states=True, use_cache=False)
+    return {"encoder_hidden_states": said.hidden_states[-2], "encoder_attention_mask": mask}
+
+
+def _after_system(caption: str) -> str:
+    return BEFORE_CAPTION + caption if caption else ""
+
+
+def _gemma_of_sana(encoders: Encoders, captions: Sequence[str], _: Asked) -> Condition:
+    encoder, told = encoders["text_encoder"], [*map(_in_lower_case, captions)]
+    tokens, mask = encoder.tokens(told, LENGTH_OF_SANA, side="right")
+    states = encoder.model(tokens, attention_mask=mask, use_cache=False)[0]
+    return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+
+
 def _classes(_: Encoders, captions: Sequence[str], asked: Asked) -> Condition:
     import torch
 
@@ -204,6 +228,18 @@ def _by_share(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: A
     return output
 
 
+def _backwards(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: Asked) -> Tensor:
+    """From noise at 0 to the image at 1."""
+    share = (1 - times / 1000).to(noisy.dtype)
+    output: Tensor = network(noisy, timestep=share, **given).sample
+    return -output
+
+
+def _scaled(network: Any, noisy: Tensor, times: Tensor, given: Condition, by: Asked) -> Tensor:
+    times = times * float(by.config.get("timestep_scale", 1))
+    return _plainly(network, noisy, times, given, by)
+
+
 def _packed(network: Any, noisy: Tensor, times: Tensor, given: Condition, by: Asked) -> Tensor:
     """Two by two pixels of a latent are a token, with its place in the image."""
     import torch
@@ -229,7 +265,8 @@ def _packed(network: Any, noisy: Tensor, times: Tensor, given: Condition, by: As
 
 CLIP, CLIP_2 = ("CLIPTextModel",), ("CLIPTextModelWithProjection",)
 T5 = ("T5EncoderModel", "UMT5EncoderModel")
-SDXL = "SDXL"
+GEMMA = ("Gemma2Model",)
+SDXL, FLUX = "SDXL", "FLUX.1"
 OF_CLASSES = "UNet with classes"
 
 FACES = {
@@ -260,7 +297,7 @@ FACES = {
         lengths={"text_encoder_3": lambda _: LENGTH},
     ),
     "FluxTransformer2DModel": Face(
-        "FLUX.1",
+        FLUX,
         _packed,
         {"text_encoder": CLIP, "text_encoder_2": T5},
         read=_pooled_and_t5,
@@ -275,6 +312,24 @@ FACES = {
         read=_masked_t5,
         is_flow=True,
         lengths={"text_encoder": lambda _: LENGTH},
+    ),
+    "Lumina2Transformer2DModel": Face(
+        "Lumina 2",
+        _backwards,
+        {"text_encoder": GEMMA},
+        read=_gemma_of_lumina,
+        is_flow=True,
+        lengths={"text_encoder": lambda _: LENGTH},
+        spelled=_after_system,
+    ),
+    "SanaTransformer2DModel": Face(
+        "Sana",
+        _scaled,
+        {"text_encoder": GEMMA},
+        read=_gemma_of_sana,
+        is_flow=True,
+        lengths={"text_encoder": lambda _: LENGTH_OF_SANA},
+        spelled=_in_lower_case,
     ),
     OF_CLASSES: Face(OF_CLASSES, _with_class, {}, read=_classes),
 }

@@ -33,7 +33,8 @@ def memory(checkpoint: DenoiserCheckpoint, images: int, once: Once) -> Memory:
     if "block_out_channels" not in config and config.get("num_attention_heads"):
         side = int(config.get("patch_size") or 1) * checkpoint.face.packs
         tokens = images * (height // side) * (breadth // side)
-        inner = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
+        heads, of_each = config["num_attention_heads"], config.get("attention_head_dim")
+        inner = int(heads) * int(of_each) if of_each else int(config["hidden_size"])
         return Memory(weights, bytes_of_tokens(tokens, inner, checkpoint.dtype))
     width = once(first_stage, Path(checkpoint.path))
     return Memory(weights, bytes_of_maps(images, width, height, breadth, checkpoint.dtype))

@@ -130,7 +130,7 @@ class Latents:
     def encode(self, centered: Tensor) -> Tensor:
         """The mode of the latents' distribution: no draw, so that a record has one latent."""
         found = self.autoencoder.encode(centered.to(self.autoencoder.dtype))
-        mode: Tensor = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
+        mode: Tensor = found.latent_dist.mode() if hasattr(found, "latent_dist") else found[0]
         return (mode.float() - self.shift) * self.scale
 
     def decode(self, latents: Tensor) -> Tensor:

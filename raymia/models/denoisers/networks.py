@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raymia.models.denoisers.faces import FACES, OF_CLASSES, SDXL, Face, face_of
+from raymia.models.denoisers.faces import FACES, FLUX, OF_CLASSES, SDXL, Face, face_of
 from raymia.util.errors import InputError
 
-KL, VQ, TINY = "AutoencoderKL", "VQModel", "AutoencoderTiny"
+KL, VQ, TINY, DC = "AutoencoderKL", "VQModel", "AutoencoderTiny", "AutoencoderDC"
 
 ADDED = {
     "class_embed_type": "a class of each image in another way than by its number",
@@ -18,9 +18,14 @@ ADDED = {
     "addition_embed_type": "more than a caption and the image's size",
     "encoder_hid_dim_type": "another embedding than of a caption",
     "time_cond_proj_dim": "a guidance scale, as a latent consistency model's is",
+    "guidance_embeds": "a guidance scale, as a distilled model's is",
 }
 """Keys of a UNet's config that say that it is conditioned on what raymia has not."""
-KNOWN = ((SDXL, "addition_embed_type"), (OF_CLASSES, "num_class_embeds"))
+KNOWN = (
+    (SDXL, "addition_embed_type"),
+    (OF_CLASSES, "num_class_embeds"),
+    (FLUX, "guidance_embeds"),
+)
 """Those that a family takes."""
 
 
@@ -53,9 +58,9 @@ def check_autoencoder(config: Mapping[str, Any], file: Path, where: str) -> Late
         Naming its class, or what its config lacks.
     """
     kind = str(config.get("_class_name"))
-    if kind not in (KL, VQ, TINY):
+    if kind not in (KL, VQ, TINY, DC):
         raise InputError(
-            f"{where}: {file} has the class {kind}; raymia encodes with {KL}, {VQ} or {TINY}"
+            f"{where}: {file} has the class {kind}; raymia encodes with {KL}, {VQ}, {TINY} or {DC}"
         )
     if config.get("scaling_factor") is None:
         raise InputError(
@@ -68,11 +73,12 @@ def check_autoencoder(config: Mapping[str, Any], file: Path, where: str) -> Late
             "raymia does not"
         )
     own = config.get("vq_embed_dim") if kind == VQ else None
+    stages = config["encoder_block_out_channels" if kind == DC else "block_out_channels"]
     return Latent(
         kind=kind,
         channels=int(own or config["latent_channels"]),
         image_channels=int(config["in_channels"]),
-        scale=2 ** (len(config["block_out_channels"]) - 1),
+        scale=2 ** (len(stages) - 1),
         sample_size=size if isinstance(size := config.get("sample_size"), int) else None,
     )
 
@@ -116,7 +122,7 @@ def check_network(
     network = f"{where}: {path}: its network, a {kind},"
     for key, told in ADDED.items():
         is_known = (face.name, key) in KNOWN
-        if config.get(key) is not None and not is_known:
+        if config.get(key) not in (None, False) and not is_known:
             raise InputError(f"{network} is told {told} ({key}: {config[key]})")
     if kind == "Transformer2DModel" and config.get("norm_type") != "ada_norm_zero":
         raise InputError(
