@@ -1,17 +1,18 @@
 """Fixtures shared by all rooms, and what follows from the fixtures that a test uses.
 
-A test is marked by what it takes to run it: `ray`, `browser` or `training`. Tests without Ray come
-first, then those that share one Ray, then those that start Rays of their own, so that one start is
-enough for all; of two workers, one has all tests of the shared Ray, and each module that starts a
-Ray of its own is run by one of them. Nothing reaches the network.
+A test is marked by what it takes to run it: `ray`, `browser` or `training`. Of two workers, one has
+all tests of the shared Ray, and the other those of the shared cluster; the tests of any other file
+are run by one of them, so that what the file's fixtures make is made once. What takes longest comes
+first, so that both end at the same time. Nothing reaches the network.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 import hypothesis
 import pytest
 import torch
+from filelock import FileLock
 from small_audit import Models, make_models
 from small_image_audit import ImageModels, make_image_models
 from tiny_models import BASE, PARAPHRASER, checkpoint, passages, save_tiny
@@ -61,37 +63,57 @@ BY_FIXTURE = {
 """What a test that uses one of the fixtures is marked with."""
 BY_ROOM = {"training": {"demo", "prepare"}}
 """What all tests of a room are marked with."""
+LONG = {"browser", "demo", "e2e", "prepare", "project"}
+"""Rooms whose files take long, though they share no Ray."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # xdist's own order is by the number of tests
 
 
 @pytest.hookimpl(tryfirst=True)  # before the plugin that reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
-        room = item.path.relative_to(TESTS).parts[0] if TESTS in item.path.parents else None
         for mark in BY_FIXTURE:
-            if used & BY_FIXTURE[mark] or room in BY_ROOM.get(mark, ()):
+            if used & BY_FIXTURE[mark] or _room(item) in BY_ROOM.get(mark, ()):
                 item.add_marker(mark)
-        if "ray" in item.keywords:
-            item.add_marker(pytest.mark.xdist_group(_group(item, used)))
-    items.sort(key=_rays)
+        item.add_marker(pytest.mark.xdist_group(_group(item, used)))
+    items.sort(key=_turn)
+
+
+def _room(item: pytest.Item) -> str | None:
+    return item.path.relative_to(TESTS).parts[0] if TESTS in item.path.parents else None
 
 
 def _group(item: pytest.Item, used: set[str]) -> str:
-    """Tests that one worker runs, in turn, since they share a Ray."""
-    if "head" in used:
-        return "head"
-    return item.path.stem if "own_ray" in used else "local_ray"
+    """Tests that one worker runs, in turn."""
+    for shared in ("head", "local_ray"):
+        if shared in used:
+            return shared
+    return item.path.stem
 
 
-def _rays(item: pytest.Item) -> int:
+def _turn(item: pytest.Item) -> int:
+    """The shared Ray comes before those of single tests, for which it ends."""
     used = getattr(item, "fixturenames", ())
-    return 2 if "own_ray" in used else int("local_ray" in used)
+    for turn, fixture in enumerate(("local_ray", "head", "own_ray")):
+        if fixture in used:
+            return turn
+    return 3 if _room(item) in LONG else 4
+
+
+@pytest.fixture(scope="session")
+def _caches(tmp_path_factory):
+    """Folders that nobody has made yet."""
+    folder = tmp_path_factory.mktemp("caches")
+    return (folder / str(number) for number in itertools.count())
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory, monkeypatch):
+def _own_cache(_caches, monkeypatch):
     """Downloads of one test are not another's."""
-    monkeypatch.setenv("RAYMIA_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("RAYMIA_CACHE", str(next(_caches)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -134,16 +156,29 @@ def tiny_llama(tmp_path_factory):
     return save_tiny(tmp_path_factory.mktemp("models") / "llama", "llama")
 
 
+def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the worker makes that needs it first, for all workers of the run."""
+    place = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    folder = place / name
+    with FileLock(place / f"{name}.lock"):
+        if not folder.exists():
+            make(unfinished := place / f"{name}-unfinished")
+            unfinished.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     """A target that was fine-tuned on 24 passages, and two that differ from it; read only."""
-    return make_models(tmp_path_factory.mktemp("models") / "small")
+    return Models.of(_made_once(tmp_path_factory, "models-of-texts", make_models))
 
 
 @pytest.fixture(scope="session")
 def image_models(tmp_path_factory: pytest.TempPathFactory) -> ImageModels:
     """A denoiser and a VAE that know 24 digits by heart, and an untrained one; read only."""
-    return make_image_models(tmp_path_factory.mktemp("models") / "images")
+    return ImageModels.of(_made_once(tmp_path_factory, "models-of-images", make_image_models))
 
 
 @pytest.fixture(autouse=True)

@@ -221,15 +221,17 @@ def test_killing_nothing_but_adding_records_asks_only_for_those(
 
 @pytest.mark.usefixtures("local_ray")
 def test_scores_do_not_depend_on_actors_blocks_or_batches(
-    first: Done, image_models: ImageModels, tmp_path: Path
+    image_models: ImageModels, tmp_path: Path
 ) -> None:
     attacks = ["loss", "pfami", "secmi", "pia", "sima"]
-    file = write_image_audit(
-        tmp_path, image_models.denoiser, attacks=attacks, engine="ray",
-        resources={"block_records": 7, "target": {"actors": 2, "batch_images": 5}},
-    )  # fmt: skip
-    run_audit(load_spec(file), console())
-    one, other = (scores_by_row(folder / "run") for folder in (first.folder, tmp_path))
+    actors = {"block_records": 7, "target": {"actors": 2, "batch_images": 5}}
+    for engine, resources in (("local", {}), ("ray", actors)):
+        file = write_image_audit(
+            tmp_path / engine, image_models.denoiser, attacks=attacks, engine=engine,
+            resources=resources,
+        )  # fmt: skip
+        run_audit(load_spec(file), console())
+    one, other = (scores_by_row(tmp_path / engine / "run") for engine in ("local", "ray"))
     for key, score in other.items():
         assert score == pytest.approx(one[key], rel=1e-4, abs=1e-7)
     assert len(other) == len(attacks) * (MEMBERS + OTHERS)

@@ -39,6 +39,11 @@ class Models:
     other: Path
     broken: Path
 
+    @classmethod
+    def of(cls, folder: Path) -> Models:
+        """Those that are made in a folder."""
+        return cls(folder / "target", folder / "other", folder / "broken")
+
 
 @cache
 def passages(words: int | None = WORDS) -> list[str]:
@@ -48,19 +53,18 @@ def passages(words: int | None = WORDS) -> list[str]:
     return whole if words is None else [" ".join(text.split()[:words]) for text in whole]
 
 
-def make_models(folder: Path) -> Models:
+def make_models(folder: Path) -> None:
     """Fine-tune a target on 24 passages; another has other weights; the broken one says NaN."""
     from raymia.prepare.fine_tune import fine_tune
     from raymia.spec import FineTuneSpec
 
-    models = Models(folder / "target", folder / "other", folder / "broken")
+    models = Models.of(folder)
     spec = FineTuneSpec(epochs=6, batch_size=8, learning_rate=2e-3, max_tokens=96)
     texts = passages()
     fine_tune(BASE, texts[:24], spec, models.target, seed=0, progress=lambda *_: None,
               measure_on=texts[24:32])  # fmt: skip
     reweigh(models.target, models.other, lambda tensor: tensor * 0.97)
     reweigh(models.target, models.broken, lambda tensor: tensor * float("nan"))
-    return models
 
 
 def reweigh(source: Path, target: Path, change: Any) -> None:

@@ -35,6 +35,11 @@ class ImageModels:
     untrained: Path
     vae: Path
 
+    @classmethod
+    def of(cls, folder: Path) -> ImageModels:
+        """Those that are made in a folder."""
+        return cls(folder / "denoiser", folder / "untrained", folder / "vae")
+
 
 @cache
 def digits() -> npt.NDArray[np.uint8]:
@@ -43,7 +48,7 @@ def digits() -> npt.NDArray[np.uint8]:
     return images[np.random.default_rng(0).permutation(len(images))]
 
 
-def make_image_models(folder: Path) -> ImageModels:
+def make_image_models(folder: Path) -> None:
     """Over-fit a denoiser and a VAE on the first 24 digits."""
     from raymia.models.autoencoders.vae.config import AutoencoderConfig
     from raymia.prepare.denoiser_files import fresh_pipeline
@@ -51,7 +56,7 @@ def make_image_models(folder: Path) -> ImageModels:
     from raymia.prepare.train_denoiser import train_denoiser
     from raymia.spec import AutoencoderTrainingSpec, DiffusionTrainingSpec
 
-    models = ImageModels(folder / "denoiser", folder / "untrained", folder / "vae")
+    models = ImageModels.of(folder)
     fresh_pipeline(models.untrained, SHAPE, channels=(16, 32), attention=False)
     settings = DiffusionTrainingSpec(steps=600, batch_size=24, learning_rate=3e-3, warmup=20)
     train_denoiser(
@@ -66,7 +71,6 @@ def make_image_models(folder: Path) -> ImageModels:
         AutoencoderTrainingSpec(epochs=100, batch_size=8, learning_rate=3e-3), models.vae,
         seed=0, progress=lambda *_: None,
     )  # fmt: skip
-    return models
 
 
 def write_images(folder: Path, images: Sequence[npt.NDArray[np.uint8]]) -> str:
