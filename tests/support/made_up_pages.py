@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ def many_checkpoints(count: int) -> str:
     return render(*gated_checkpoints(count))
 
 
+@cache
 def gated_checkpoints(count: int) -> tuple[RunResult, list[AttackCurves]]:
     """The checkpoints of one training, some of which the gate lets pass."""
     result, curves = made_up_audit([f"step-{500 * (n + 1)}" for n in range(count)], n=100)
