@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from command_line import Done, raymia
 from object_store import (
     BUCKET,
     SECRET,
@@ -22,6 +23,7 @@ from object_store import (
     object_store,
     put_folder,
 )
+from s3fs import S3FileSystem
 from small_audit import BASE, Models, passages, write_small_audit, write_texts
 
 pytestmark = pytest.mark.usefixtures("own_ray")
@@ -68,7 +70,17 @@ def audit_file(
     )  # fmt: skip
 
 
-def raymia(file: Path, endpoint: str) -> subprocess.CompletedProcess[str]:
+def here(file: Path, endpoint: str) -> Done:
+    """The audit in this process, with connections and downloads of its own."""
+    S3FileSystem.clear_instance_cache()
+    cache = str(file.parent / "cache")
+    try:
+        return raymia("audit", file, **credentials(endpoint), RAYMIA_CACHE=cache)
+    finally:
+        S3FileSystem.clear_instance_cache()
+
+
+def process(file: Path, endpoint: str) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RAY_"))}
     return subprocess.run(
         [sys.executable, "-m", "raymia", "audit", str(file)],
@@ -102,11 +114,11 @@ def calm(endpoint: str, stored: Path, models: Models) -> Scores:
     )
     file = audit_file(stored, models, "calm", members)
     with bad_weather(endpoint, share=0) as (proxy, weather):
-        first = raymia(file, proxy)
+        first = process(file, proxy)
     assert first.returncode == 0, first.stdout + first.stderr
     weights = f"/{BUCKET}/models/target/model.safetensors"
     assert weather.asked[weights] == 1  # by a driver and two actors of one machine
-    second = raymia(file, endpoint)
+    second = here(file, endpoint)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "asked the models 0 questions" in second.stdout
     assert "starting Ray" not in second.stdout
@@ -131,7 +143,7 @@ def test_scores_are_the_same_bit_for_bit_when_requests_fail(
 ) -> None:
     file = audit_file(stored, models, "storm", engine="local")
     with bad_weather(endpoint, share=0.1, seed=3) as (proxy, weather):
-        done = raymia(file, proxy)
+        done = here(file, proxy)
     assert done.returncode == 0, done.stdout + done.stderr
     assert min(weather.failed[fault] for fault in ("500", "503", "dropped", "truncated")) >= 1
     assert scores(endpoint, "storm") == calm
@@ -143,7 +155,7 @@ def test_a_store_that_is_down_ends_the_run_with_its_url(
     file = audit_file(stored, models, "down", engine="local")
     started = time.monotonic()
     with bad_weather(endpoint, share=1) as (proxy, weather):
-        done = raymia(file, proxy)
+        done = process(file, proxy)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"s3://{BUCKET}/" in done.stderr.replace(f"{BUCKET}:", f"{BUCKET}/:")
     assert "failed 5 times" in done.stderr
@@ -156,6 +168,6 @@ def test_a_store_that_is_down_ends_the_run_with_its_url(
 def test_a_bucket_that_is_not_there_is_refused(endpoint: str, stored: Path, models: Models) -> None:
     file = audit_file(stored, models, "lost", engine="local")
     file.write_text(file.read_text().replace(f"s3://{BUCKET}/records", "s3://nobody-s/records"))
-    done = raymia(file, endpoint)
+    done = here(file, endpoint)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "s3://nobody-s/records/members.jsonl: no such file" in done.stderr

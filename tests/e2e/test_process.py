@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from command_line import raymia
 from small_audit import passages, write_small_audit
 from tiny_models import BASE
 
@@ -33,7 +34,7 @@ def test_version_is_printed():
 
 
 def test_formulas_are_printed_whole():
-    printed = run("attacks", COLUMNS="300").stdout
+    printed = raymia("attacks", columns=300).stdout
     assert "[mean_n q_ref(x~_n) - q_ref(x)] - [mean_n q_target(x~_n) - q_target(x)]" in printed
 
 

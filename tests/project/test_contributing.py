@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from command_line import in_turn, raymia
 from tiny_models import passages
 
 from raymia.evidence.store import EvidenceKey, EvidenceStore
@@ -58,16 +59,12 @@ class Workplace:
         }
         return self.write("audit.yaml", yaml.safe_dump(content))
 
-    def run(self, *arguments: str | Path, code: int = 0) -> str:
-        """Run the command line there; what it prints, with white space as one blank each."""
+    def run(self, *commands: Sequence[str | Path]) -> list[str]:
+        """Run command lines there; what each prints, with white space as one blank each."""
         paths = [*map(str, self.path), *filter(None, [os.environ.get("PYTHONPATH")])]
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "raymia", *map(str, arguments)],
-            cwd=self.folder, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert done.returncode == code, done.stdout + done.stderr
-        return " ".join((done.stdout + done.stderr).split())
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        printed = in_turn(*commands, folder=self.folder, environment=environment)
+        return [" ".join(text.split()) for text in printed]
 
     def capitals(self) -> dict[str, object]:
         """The key of the answers to the new question, of which there is one for each record."""
@@ -98,10 +95,6 @@ def test_recipes_are_whole() -> None:
     }  # fmt: skip
 
 
-def check_is_refused_where_it_is_not_known(place: Workplace, file: Path) -> None:
-    assert "no attack 'top1'" in place.run("plan", file, code=2)
-
-
 def test_an_installed_package_has_its_attacks_and_questions_in_audits_that_name_them(
     tmp_path: Path, tiny_gpt2: Path
 ) -> None:
@@ -109,17 +102,20 @@ def test_an_installed_package_has_its_attacks_and_questions_in_audits_that_name_
     for name, content in recipes().items():
         source.write(f"{PACKAGE}/{name}" if name in ("top1.py", "capitals.py") else name, content)
     file = place.audit(tiny_gpt2, resources={"engine": "local"})
-    check_is_refused_where_it_is_not_known(place, file)
+    unknown = raymia("plan", file)  # this process has no such package
+    assert unknown.returncode == 2
+    assert "no attack 'top1'" in unknown.stderr
     install(source.folder, tmp_path / "site")
     place.path.append(tmp_path / "site")
-    listed = place.run("attacks")
+    listed, planned, _, again = place.run(
+        ["attacks"], ["plan", file], ["audit", file], ["plan", file]
+    )
     assert all(name in listed for name in NEW)
     assert "target 1 + 1" in listed
-    assert "24" in place.run("plan", file)
-    place.run("audit", file)
+    assert "24" in planned
     check_scores(place.folder)
     assert len(str(place.capitals()["code"])) == 32
-    assert "nothing is left to ask" in place.run("plan", file)
+    assert "nothing is left to ask" in again
 
 
 @pytest.mark.usefixtures("own_ray")
@@ -130,14 +126,16 @@ def test_files_are_plugins_of_the_command_line_and_of_the_audit_file(
     for name in ("top1.py", "capitals.py"):
         place.write(name, recipes()[name])
     file = place.audit(tiny_gpt2)
-    plugins: Sequence[str] = ("--plugin", "top1.py", "--plugin", "capitals.py")
-    assert all(name in place.run("attacks", *plugins) for name in NEW)
-    place.run("plan", file, *plugins)
-    place.run("audit", file, *plugins)
+    plugins = ["--plugin", "top1.py", "--plugin", "capitals.py"]
+    listed, _, _ = place.run(
+        ["attacks", *plugins], ["plan", file, *plugins], ["audit", file, *plugins]
+    )
+    assert all(name in listed for name in NEW)
     check_scores(place.folder)
     assert "code" in place.capitals()
     named = place.audit(tiny_gpt2, plugins=["top1.py", "capitals.py"])
-    assert "nothing is left to ask" in place.run("plan", named)
+    (planned,) = place.run(["plan", named])
+    assert "nothing is left to ask" in planned
 
 
 def install(source: Path, folder: Path) -> None:

@@ -38,10 +38,8 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 workers too."""
 
 
-def raymia_without(
-    missing: Collection[str], folder: Path, *arguments: str | Path
-) -> subprocess.CompletedProcess[str]:
-    """Run a command of raymia where packages are missing.
+def without(missing: Collection[str], folder: Path) -> dict[str, str]:
+    """The environment of a process in which packages are missing.
 
     Parameters
     ----------
@@ -52,8 +50,14 @@ def raymia_without(
     path = os.pathsep.join([str(hiding), str(ROOT)])
     hiding.mkdir(exist_ok=True)
     (hiding / "sitecustomize.py").write_text(SITE.format(missing=set(missing)), encoding="utf-8")
+    return {**os.environ, "COLUMNS": "400", "PYTHONPATH": path}
+
+
+def raymia_without(
+    missing: Collection[str], folder: Path, *arguments: str | Path
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of raymia where packages are missing."""
     return subprocess.run(
-        [sys.executable, "-m", "raymia", *arguments],
+        [sys.executable, "-m", "raymia", *arguments], env=without(missing, folder),
         capture_output=True, text=True, timeout=300, check=False, cwd=folder,
-        env={**os.environ, "COLUMNS": "400", "PYTHONPATH": path},
     )  # fmt: skip
