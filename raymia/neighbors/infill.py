@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from raymia.models.paraphrasers.infiller import CausalInfiller, InfillRequest
 from raymia.neighbors.drafts import Draft, draft_from, fill_drafts
 from raymia.neighbors.masking import Span, mask_text, replace_spans, word_units
 from raymia.neighbors.parts import MakesNeighbors
 from raymia.questions.base import Item, variants
 from raymia.spec import InfillNeighbors
 from raymia.util.draws import generator, stream_key
+
+if TYPE_CHECKING:
+    from raymia.models.paraphrasers.infiller import CausalInfiller, InfillRequest
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class InfillQuestion(MakesNeighbors):
     def _request(
         self, draft: Draft, spans: tuple[Span, ...], done: list[tuple[Span, str]]
     ) -> InfillRequest:
+        from raymia.models.paraphrasers.infiller import InfillRequest
+
         text, item, number = draft.item.payload, draft.item, len(done)
         begin, end = spans[number]
         following = spans[number + 1][0] if number + 1 < len(spans) else len(text)

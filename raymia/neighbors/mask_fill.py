@@ -8,17 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from raymia.models.paraphrasers.mask_filler import FillRequest, MaskFiller
 from raymia.neighbors.drafts import Draft, draft_from, fill_drafts
 from raymia.neighbors.masking import Span, mask_text, replace_spans, word_units
 from raymia.neighbors.parts import MakesNeighbors
 from raymia.questions.base import Item, variants
 from raymia.spec import MaskFillNeighbors
 from raymia.util.draws import generator, stream_key
+
+if TYPE_CHECKING:
+    from raymia.models.paraphrasers.mask_filler import FillRequest, MaskFiller
 
 _SENTINEL = re.compile(r"<extra_id_\d+>")
 
@@ -92,6 +94,8 @@ class MaskFillQuestion(MakesNeighbors):
         ]
 
     def _request(self, draft: Draft, number: int) -> FillRequest:
+        from raymia.models.paraphrasers.mask_filler import FillRequest
+
         window, text = draft.windows[number], draft.item.payload
         parts, position = [], window.start
         for index, (begin, end) in enumerate(window.spans):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from raymia.evidence.store import EvidenceStore
 from raymia.models.checkpoint import AnyCheckpoint
-from raymia.prepare.trainer import Progress
 from raymia.spec import PoolSpec
 
-Report = Callable[[str], Progress]
+if TYPE_CHECKING:
+    from raymia.prepare.trainer import Progress
+
+Report: TypeAlias = "Callable[[str], Progress]"
 """From what is being done, as "write texts", to what is told how far it is."""
 
 

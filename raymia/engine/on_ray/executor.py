@@ -24,7 +24,6 @@ from raymia.engine.on_ray.machines import (
 from raymia.engine.on_ray.reduce import Tasks
 from raymia.engine.on_ray.side_by_side import run_streams
 from raymia.engine.on_ray.stream import run_stream
-from raymia.engine.on_ray.sweep import try_settings
 from raymia.engine.on_ray.tasks import run_tasks
 from raymia.engine.prepare import reference_maker
 from raymia.engine.stream import Stream
@@ -126,6 +125,8 @@ class RayExecutor:
         terms: Terms,
         board: Board,
     ) -> Trials:
+        from raymia.engine.on_ray.sweep import try_settings  # ray.tune takes half a second
+
         return try_settings(
             settings, proposed, evidence, terms, cpus=self.cluster.cpus, board=board
         )
