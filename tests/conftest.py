@@ -22,6 +22,8 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault(
     "TRITON_INTERPRET", "1"
 )  # read when triton is imported: kernels without a GPU
+# Each of the many processes of tests would compile all of raymia again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Workers of Ray import what tests do, of tools/ and of tests/support/.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [

@@ -23,7 +23,6 @@ from object_store import (
     object_store,
     put_folder,
 )
-from s3fs import S3FileSystem
 from small_audit import BASE, Models, passages, write_small_audit, write_texts
 
 pytestmark = pytest.mark.usefixtures("own_ray")
@@ -72,6 +71,8 @@ def audit_file(
 
 def here(file: Path, endpoint: str) -> Done:
     """The audit in this process, with connections and downloads of its own."""
+    from s3fs import S3FileSystem
+
     S3FileSystem.clear_instance_cache()
     cache = str(file.parent / "cache")
     try:

@@ -92,7 +92,7 @@ def test_the_others_are_scored_and_the_next_run_tries_the_failed_one_again(
         [{"name": "bad", "model": str(folder), "trust_remote_code": True},
          {"name": "tuned", "model": str(models.target)},
          {"name": "again", "model": str(folder), "trust_remote_code": True}],
-        engine="ray",
+        neighbors=None, engine="ray",
     )  # fmt: skip
     result = run_audit(load_spec(file), console())
     cause = f"{folder}: cannot be loaded as a causal language model: {REFUSAL}"
@@ -101,9 +101,9 @@ def test_the_others_are_scored_and_the_next_run_tries_the_failed_one_again(
     }  # fmt: skip
     assert not result.complete
     assert not result.succeeded
+    of_target = 2 * RECORDS  # and in lower case
     assert asked(result) == {
-        "neighbors": RECORDS * NEIGHBORS, "target:bad": 0, "target:again": 0,
-        "reference:base": OF_BASE, "target:tuned": OF_TARGET,
+        "target:bad": 0, "target:again": 0, "reference:base": RECORDS, "target:tuned": of_target,
     }  # fmt: skip
     assert scored(tmp_path) == {"tuned"}
     found = read_status(str(tmp_path / "run"))
@@ -120,7 +120,7 @@ def test_the_others_are_scored_and_the_next_run_tries_the_failed_one_again(
     stop.unlink()
     mended = run_audit(with_engine(load_spec(file), "local"), console())
     assert mended.succeeded
-    assert {name: n for name, n in asked(mended).items() if n} == {"target:bad": OF_TARGET}
+    assert {name: n for name, n in asked(mended).items() if n} == {"target:bad": of_target}
     assert scored(tmp_path) == {"bad", "tuned", "again"}
 
 

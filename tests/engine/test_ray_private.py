@@ -343,7 +343,7 @@ main()
 def test_a_cluster_is_joined_without_private_ray(
     head: Head, tmp_path: Path, models: Models
 ) -> None:
-    file = audit(tmp_path, models)
+    file = audit(tmp_path, models, references=None)
     done = subprocess.run(
         [sys.executable, "-c", JOINING, "audit", str(file)],
         env=head.environment | {"RAY_ADDRESS": head.joining},

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from cluster_head import Head
-from small_audit import NEIGHBORS, Models, passages, write_small_audit
+from small_audit import Models, passages, write_small_audit
 
 import raymia
 
@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Path:
     texts = passages()
     write_small_audit(
         folder, models, engine="ray", members=texts[: RECORDS // 2],
-        non_members=texts[24 : 24 + RECORDS // 2],
+        non_members=texts[24 : 24 + RECORDS // 2], neighbors=None, references=None,
         store=str(kept / "store"), output=str(kept / "run"),
     )  # fmt: skip
     (folder / "jobs").mkdir()
@@ -84,7 +84,7 @@ def test_a_job_runs_the_audit_and_prints_its_summary_last(first: Job) -> None:
     assert summary["records"] == {
         "members": RECORDS // 2, "non_members": RECORDS // 2, "candidates": 0, "set_aside": 0,
     }  # fmt: skip
-    assert summary["asked"] == RECORDS * (NEIGHBORS + (2 + NEIGHBORS) + (1 + NEIGHBORS))
+    assert summary["asked"] == 2 * RECORDS  # and in lower case
     assert summary["stored"] == 0
     assert Path(summary["report"]).is_file()
     (best,) = summary["best"]
@@ -107,10 +107,10 @@ def test_a_job_that_is_submitted_again_asks_nothing(head: Head, folder: Path, fi
 
 def test_a_job_with_a_wrong_audit_file_fails_and_says_why(head: Head, folder: Path) -> None:
     text = (folder / "audit.yaml").read_text()
-    (folder / "wrong.yaml").write_text(text.replace("neighbors:", "neighbours:"))
+    (folder / "wrong.yaml").write_text(text.replace("metrics:", "metrix:"))
     job = submit(head, folder, "wrong.yaml")
     assert job.code != 0
     assert job.summary["complete"] is False
     (problem,) = job.summary["problems"]
-    assert "neighbours: unknown key; did you mean 'neighbors'?" in problem
+    assert "metrix: unknown key; did you mean 'metrics'?" in problem
     assert "Traceback" not in job.output

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import command_line
 import pytest
 import yaml
 from cluster_head import Head
@@ -36,7 +37,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Path:
     folder, kept = tmp_path_factory.mktemp("audit"), tmp_path_factory.mktemp("kept")
     texts = passages()
     return write_small_audit(
-        folder, models, engine="ray", neighbors=None,
+        folder, models, engine="ray", neighbors=None, references=None,
         members=texts[:EACH], non_members=texts[24 : 24 + EACH],
         store=str(kept / "store"), output=str(kept / "run"),
     )  # fmt: skip
@@ -146,19 +147,17 @@ def test_token_mode_without_a_token_is_said(head: Head, file: Path) -> None:
     assert f"there is no token to show {head.joining}" in done.stderr
 
 
-def test_an_address_nobody_answers_is_said_within_seconds(head: Head, file: Path) -> None:
-    port = free_port()
+def test_an_address_nobody_answers_is_said_within_seconds(file: Path) -> None:
+    place = f"127.0.0.1:{free_port()}"
     started = time.monotonic()
-    joined = raymia(
-        {**head.environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}, "audit", fresh(file, "off")
-    )
-    assert time.monotonic() - started < 40  # most of it to import and to read the models' files
+    joined = command_line.raymia("audit", fresh(file, "off"), RAY_ADDRESS=place)
+    assert time.monotonic() - started < 40  # most of it to read the models' files
     assert joined.returncode == 2, joined.stderr
-    assert f"no Ray answers at 127.0.0.1:{port}" in joined.stderr
+    assert f"no Ray answers at {place}" in joined.stderr
     assert "is the head up" in joined.stderr
-    submitted = raymia(head.environment, "submit", file, "--address", f"http://127.0.0.1:{port}")
+    submitted = command_line.raymia("submit", file, "--address", f"http://{place}")
     assert submitted.returncode == 2
-    assert f"nobody answers at http://127.0.0.1:{port}" in submitted.stderr
+    assert f"nobody answers at http://{place}" in submitted.stderr
 
 
 def test_what_the_cluster_can_never_hold_is_refused_within_a_minute(head: Head, file: Path) -> None:

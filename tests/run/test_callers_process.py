@@ -73,7 +73,7 @@ def audit(folder: Path, models: Models, **settings: Any) -> Path:
     texts = passages()
     return write_small_audit(
         folder, models, engine="ray", members=texts[:4], non_members=texts[24:28],
-        **{"neighbors": None, **settings},
+        **{"neighbors": None, "references": None, **settings},
     )  # fmt: skip
 
 
@@ -151,7 +151,7 @@ print("as it was")
 @pytest.mark.usefixtures("own_ray")
 @pytest.mark.slow
 def test_an_audit_that_starts_ray_itself(tmp_path: Path, models: Models) -> None:
-    file = audit(tmp_path, models, references=None)
+    file = audit(tmp_path, models)
     environment, mark = child_environment()
     with ended(mark):
         done = subprocess.run(

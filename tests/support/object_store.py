@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
-from moto.server import ThreadedMotoServer
-
 BUCKET = "audits"
 KEY, SECRET = "AKIAEXAMPLEEXAMPLE00", "sEcReTsEcReTsEcReTsEcReTsEcReTsEcReT0000"
 FAULTS = ("500", "503", "dropped", "truncated")
@@ -32,6 +29,8 @@ def credentials(endpoint: str) -> dict[str, str]:
 
 
 def client(endpoint: str) -> Any:
+    import boto3
+
     return boto3.client(
         "s3", endpoint_url=endpoint, aws_access_key_id=KEY, aws_secret_access_key=SECRET,
         region_name="us-east-1",
@@ -41,6 +40,8 @@ def client(endpoint: str) -> Any:
 @contextmanager
 def object_store() -> Iterator[str]:
     """A server with an empty bucket; its endpoint."""
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
