@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 
@@ -15,9 +15,12 @@ from raymia.plan.stages import Preparation
 from raymia.scoring.evidence import TargetEvidence
 from raymia.scoring.workers import Workers
 from raymia.spec import PoolSpec, ResourcesSpec
+from raymia.spec.target_training import WorkersSpec
 from raymia.sweep.evaluate import Setting
 from raymia.sweep.proposals import Proposed
 from raymia.sweep.work import Case, Terms, Trials
+
+Found = TypeVar("Found")
 
 
 class Executor(Protocol):
@@ -113,3 +116,32 @@ def executor_of(
     from raymia.engine.on_ray.executor import on_ray
 
     return on_ray(resources, store_url, console)
+
+
+def call_together(
+    train: Callable[[Callable[[int, int], None]], Found],
+    workers: WorkersSpec,
+    folder: str,
+    console: Console,
+) -> Found:
+    """Call a function in several processes that train one model, as torch.distributed has them.
+
+    Parameters
+    ----------
+    train : is given what it tells progress; its name says what is done.
+    folder : that all machines share; what Ray keeps of the training there is removed.
+
+    Returns
+    -------
+    What the first worker's call returned.
+
+    Raises
+    ------
+    InputError
+        If the cluster has no room for the workers, or does not share the folder.
+    RaymiaError
+        If a worker fails.
+    """
+    from raymia.engine.on_ray.together import run_together
+
+    return run_together(train, workers, folder, console)

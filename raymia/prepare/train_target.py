@@ -60,6 +60,7 @@ class TargetTraining:
     privacy : of a private training.
     beta : of a training on preferences by DPO.
     packing : which members stand in each row, by number; None where each has a row of its own.
+    workers : processes that train it together, each on its part of every batch.
     """
 
     base: CausalCheckpoint
@@ -74,6 +75,7 @@ class TargetTraining:
     privacy: Privacy | None = None
     beta: float | None = None
     packing: tuple[tuple[int, ...], ...] | None = None
+    workers: int = 1
 
     @property
     def rows(self) -> int:
@@ -101,6 +103,7 @@ class TargetTraining:
         # A number below one is a share of the steps to transformers.
         own["warmup_steps"] = self.trainer.warmup_steps or self.trainer.warmup_ratio
         own["max_steps"] = self.trainer.max_steps or -1
+        own["per_device_train_batch_size"] //= self.workers
         if self.privacy is not None:  # a batch is a whole step, and gradients are cut one by one
             own |= {
                 "max_steps": self.steps, "gradient_accumulation_steps": 1, "max_grad_norm": 0.0
@@ -129,9 +132,11 @@ def steps_per_epoch(trainer: TrainerSpec, rows: int) -> int:
 def train_target(plan: TargetTraining, progress: Progress) -> tuple[list[Facts], Facts]:
     """Train, from where it was stopped, and keep checkpoints.
 
+    Where several workers train together, each of them calls it; the first alone writes.
+
     Returns
     -------
-    The facts of each checkpoint, in order, and those of the training.
+    The facts of each checkpoint, in order, and those of the training; the first worker has them.
 
     Raises
     ------

@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 
 from raymia.models.causal.reading import Rendered
+from raymia.prepare.together import first_says, of_several, rank, workers
 from raymia.records.conversations import NOT_TRAINED
 from raymia.storage.files import Folder
 from raymia.util.errors import RaymiaError
@@ -134,12 +135,14 @@ def run_trainer(
         disable_tqdm=True,
         use_cpu=not on_gpu,
         bf16=on_gpu,
+        ddp_backend=torch.distributed.get_backend() if workers() > 1 else None,
         seed=seed,
         data_seed=seed,
         dataloader_pin_memory=on_gpu,
         remove_unused_columns=False,
     )
-    trainer = trainer_class(_trainer())(
+    own = trainer_class(_trainer())
+    trainer = (own if workers() == 1 else of_several(own))(
         model=model,
         args=arguments,
         train_dataset=rows,
@@ -222,6 +225,8 @@ def _trainer() -> Any:
 
     class Resumable(Trainer):  # type: ignore[misc]
         def save_model(self, output_dir: Any = None, _internal_call: bool = False) -> None:
+            if not self.args.should_save:
+                return
             folder = Path(output_dir)
             folder.mkdir(parents=True, exist_ok=True)
             own = {
@@ -251,14 +256,15 @@ def _callback(progress: Progress, kept: KeptTraining, after_step: AfterStep) -> 
     class Report(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             del args, kwargs
-            done = after_step(state.global_step)
+            done, is_due = first_says(lambda: (after_step(state.global_step), kept.is_due))
             control.should_training_stop |= done is False
             is_last = done is False or state.global_step >= state.max_steps
-            control.should_save = not is_last and (done is True or kept.is_due)
+            control.should_save = not is_last and (done is True or is_due)
             progress(state.global_step, state.max_steps)
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             del args, state, control, kwargs
-            kept.note()
+            if rank() == 0:
+                kept.note()
 
     return Report()

@@ -116,7 +116,7 @@ def load_to_train(base: CausalCheckpoint, method: Method, seed: int) -> Any:
         AutoModelForCausalLM,
         base.path,
         dtype=dtype,
-        device_map={"": 0} if on_gpu and is_quantized else None,
+        device_map={"": torch.cuda.current_device()} if on_gpu and is_quantized else None,
         trust_remote_code=base.trust_remote_code,
         **quantization_options(quantization, dtype),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from raymia.engine.board import Board, reporter
 from raymia.modalities.texts.shadow_training import FOLDER, shadow_name, shadow_trainings
 from raymia.modalities.texts.target_training import ResolvedTraining, resolve_target_training
 from raymia.models.source import bring, origins_of
+from raymia.prepare.train_target import train_target
 from raymia.run.train import VERSION, finished, train_resolved
 from raymia.spec import PoolSpec, ResourcesSpec
 from raymia.spec.target_training import TargetTrainingSpec
@@ -67,7 +69,8 @@ def _trainer(training: ResolvedTraining, board: Board) -> Callable[[], None]:
 
     def train() -> None:
         bring(origins)
-        train_resolved(training, reporter(board, f"train {training.spec.name}"))
+        progress = reporter(board, f"train {training.spec.name}")
+        train_resolved(training, partial(train_target, training.plan, progress))
 
     train.__name__ = f"train {training.spec.name}"
     return train

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import raymia
+from raymia.engine.base import call_together
 from raymia.modalities.texts.target_training import ResolvedTraining, resolve_target_training
+from raymia.models.source import bring, origins_of
 from raymia.prepare.split_files import write_split
 from raymia.prepare.target_job import progress_bar
 from raymia.prepare.text_split import GROUP_COLUMN, written
@@ -23,12 +26,16 @@ from raymia.storage.manifest import MANIFEST_FILE, read_manifest, write_manifest
 from raymia.util.caller import caller_state
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_bytes
+from raymia.util.terminal import terminal
 
 FILES = {"members": "members.jsonl", "non_members": "non_members.jsonl"}
 TEMPLATE_FILE = "chat_template.jinja"
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "opacus")
 VERSION = 1
 """Version of the manifest."""
+
+Trained = tuple[list[Facts], Facts]
+"""See :func:`raymia.prepare.train_target.train_target`."""
 
 
 @caller_state()
@@ -50,12 +57,19 @@ def run_training(spec: TargetTrainingSpec) -> dict[str, Any]:
     before = finished(resolved)
     if before is not None:
         return before
+    if resolved.plan.workers > 1:
+        return train_resolved(resolved, partial(_train_together, resolved))
     with progress_bar(f"{spec.name}: {spec.method.kind}", resolved.plan.steps) as progress:
-        return train_resolved(resolved, progress)
+        return train_resolved(resolved, partial(train_target, resolved.plan, progress))
 
 
-def train_resolved(resolved: ResolvedTraining, progress: Progress) -> dict[str, Any]:
-    """Train what is resolved and not finished; see :func:`run_training`."""
+def train_resolved(resolved: ResolvedTraining, train: Callable[[], Trained]) -> dict[str, Any]:
+    """Train what is resolved and not finished; see :func:`run_training`.
+
+    Parameters
+    ----------
+    train : does it, from where it was stopped to the end.
+    """
     warnings.simplefilter("ignore", FutureWarning)  # of libraries among themselves
     for name in ("opacus", "peft"):
         warnings.filterwarnings("ignore", module=name)
@@ -63,11 +77,24 @@ def train_resolved(resolved: ResolvedTraining, progress: Progress) -> dict[str, 
     plan = resolved.plan
     with held(str(plan.out), new_run_id()):
         files = _write_records(resolved)
-        checkpoints, facts = train_target(plan, progress)
+        checkpoints, facts = train()
         files |= hashes(plan.out, checkpoints)
         manifest = write_manifest(plan.out, _manifest(resolved, files, checkpoints, facts))
         finish(plan)
     return manifest
+
+
+def _train_together(resolved: ResolvedTraining) -> Trained:
+    """Train by several workers, each of which may be on a machine of its own."""
+    plan, spec = resolved.plan, resolved.spec
+    origins = origins_of([plan.base])
+
+    def train(progress: Progress) -> Trained:
+        bring(origins)
+        return train_target(plan, progress)
+
+    train.__name__ = f"train {spec.name}"
+    return call_together(train, spec.resources, str(plan.out), terminal())
 
 
 def finished(resolved: ResolvedTraining) -> dict[str, Any] | None:
@@ -139,6 +166,7 @@ def _manifest(
         "trainer": spec.trainer.model_dump(),
         "dpo": None if spec.dpo is None else spec.dpo.model_dump(),
         "seed": spec.seed,
+        "workers": plan.workers,
         "privacy": None if plan.privacy is None else plan.privacy.facts(),
         "records": records,
         "split": {

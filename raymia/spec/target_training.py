@@ -181,6 +181,30 @@ class ShadowsSpec(Strict):
         return self
 
 
+class WorkersSpec(Strict):
+    """Workers that train together, by the names of Ray Train's ScalingConfig."""
+
+    num_workers: int = Field(
+        default=1,
+        ge=1,
+        description="processes that train the model together, each on its part of every batch; "
+        "several run on Ray, and `output` is then a folder that all machines share",
+    )
+    use_gpu: bool = Field(default=False, description="a GPU for each of several workers")
+    resources_per_worker: dict[str, float] | None = Field(
+        default=None, description="of each of several workers, as `{CPU: 4}`; default: 1 CPU or GPU"
+    )
+
+    @model_validator(mode="after")
+    def _of_several(self) -> WorkersSpec:
+        if self.num_workers == 1 and (self.use_gpu or self.resources_per_worker is not None):
+            raise ValueError(
+                "one worker trains in this process, on the GPU where torch sees one; leave out "
+                "all but `num_workers`, or give more of them"
+            )
+        return self
+
+
 class TargetTrainingSpec(Strict):
     """One training: base, records, method, options."""
 
@@ -202,6 +226,9 @@ class TargetTrainingSpec(Strict):
         default=None, description="train on which of two answers was preferred, by DPO"
     )
     dp: DpSpec | None = Field(default=None, description="private training, of raymia[train]")
+    resources: WorkersSpec = Field(
+        default=WorkersSpec(), description="where the target is trained, and by how many"
+    )
     shadows: ShadowsSpec | None = Field(default=None, description="models for LiRA, beside it")
     costs: CostsSpec | None = Field(default=None, description="prices, for `raymia plan`")
 
@@ -228,9 +255,30 @@ class TargetTrainingSpec(Strict):
             raise ValueError("dp: virtual tokens are of all records; take another method")
         if self.dpo is not None:
             self._fits_preferences()
+        if self.resources.num_workers > 1:
+            self._fits_workers(self.resources.num_workers)
         if self.records.members and self.split != SplitSpec():
             raise ValueError("split: members and held-out records are given; leave it out")
         return self
+
+    def _fits_workers(self, count: int) -> None:
+        for section in ("dp", "dpo"):
+            if getattr(self, section) is not None:
+                raise ValueError(
+                    f"resources.num_workers: with `{section}` one worker trains; leave out one of "
+                    "the two"
+                )
+        size = self.trainer.per_device_train_batch_size
+        if size % count:
+            raise ValueError(
+                f"resources.num_workers: {count} workers cannot share a "
+                f"per_device_train_batch_size of {size} evenly, which is of all workers together; "
+                f"give {size - size % count} or {size + count - size % count}"
+                if size > count
+                else f"resources.num_workers: {count} workers are more than a "
+                f"per_device_train_batch_size of {size}, which is of all workers together; give "
+                f"{count} or a multiple of it"
+            )
 
     def _fits_packing(self) -> None:
         if isinstance(self.method, PrefixMethod | PTuningMethod):

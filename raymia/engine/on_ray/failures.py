@@ -23,7 +23,7 @@ def own_error(error: BaseException) -> RaymiaError:
             return seen
         else:
             seen = getattr(seen, "cause", None) or seen.__cause__
-    return _from_text(str(error).strip())
+    return _from_text(str(error).strip() or type(error).__name__)
 
 
 def _from_text(text: str) -> RaymiaError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raymia.modalities.texts.target_training import ResolvedTraining, plan_training
 from raymia.prepare.text_split import TextSplit, draw_halves
-from raymia.spec.target_training import SplitSpec, TargetTrainingSpec
+from raymia.spec.target_training import SplitSpec, TargetTrainingSpec, WorkersSpec
 from raymia.util.draws import generator
 
 FOLDER = "shadows"
@@ -52,6 +52,7 @@ def _shadow(resolved: ResolvedTraining, number: int, half: TextSplit) -> Resolve
             "records": records.model_copy(update={"files": given, "members": [], "held_out": []}),
             "split": SplitSpec(near_repetitions=spec.split.near_repetitions),
             "trainer": trainer,
+            "resources": WorkersSpec(),
             "shadows": None,
         }
     )

@@ -149,6 +149,7 @@ def plan_training(
         privacy=privacy,
         beta=None if spec.dpo is None else spec.dpo.beta,
         packing=packing,
+        workers=spec.resources.num_workers,
     )
 
 
@@ -262,5 +263,6 @@ def _run(
             "seed": spec.seed,
             **({} if spec.dp is None else {"dp": spec.dp.model_dump()}),
             **({} if spec.dpo is None else {"dpo": spec.dpo.model_dump()}),
+            **({"workers": workers} if (workers := spec.resources.num_workers) > 1 else {}),
         }
     )
