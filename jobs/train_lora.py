@@ -12,6 +12,7 @@ The folder then has `members.parquet` and `non_members.parquet`, which an audit 
 records, and in `checkpoint-STEP/` the LoRA as diffusers saves it, beside `manifest.json`, which it
 names as targets: `{manifest: targets/lora/manifest.json, model: base}`. `raymia audit` takes the
 manifest by itself, too. A run that was interrupted goes on when the same command is given again.
+With `--dp-epsilon` and `--dp-delta` it is trained by DP-SGD, which `--dora` does not go with.
 `raymia train` does the same by a file of records of `kind: image`.
 """
 
@@ -21,7 +22,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from raymia.prepare.target_job import add_settings, checked, make_parser, run_job
+from raymia.prepare.target_job import add_settings, checked, make_parser, privacy_of, run_job
 from raymia.prepare.train_lora import run_lora_training
 from raymia.spec.image_training import LoraTrainingSpec, TrainedImagesSpec
 from raymia.spec.images import DiffusionTrainingSpec
@@ -59,6 +60,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
         "training": {name: getattr(args, name) for name in TRAINING if name not in skipped},
         "epochs": args.epochs,
         "checkpoint_every": args.checkpoint_every,
+        "dp": privacy_of(args),
     }
     return run_lora_training(checked(lambda: LoraTrainingSpec.model_validate(content)))
 

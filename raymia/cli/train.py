@@ -56,7 +56,7 @@ def print_training_plan(file: Path, console: Console) -> None:
     """Print the plan of a training; loads no model."""
     from raymia.modalities.texts.shadow_training import shadow_trainings
     from raymia.modalities.texts.target_training import resolve_target_training
-    from raymia.plan.training import estimate_training
+    from raymia.plan.training import estimate_lora, estimate_training
     from raymia.prepare.train_lora import resolve_lora
     from raymia.report.training_table import lora_plan_table, training_plan_table
     from raymia.spec.image_training import LoraTrainingSpec
@@ -64,7 +64,8 @@ def print_training_plan(file: Path, console: Console) -> None:
 
     spec = load_any_training(file)
     if isinstance(spec, LoraTrainingSpec):
-        console.print(lora_plan_table(resolve_lora(spec)))
+        lora = resolve_lora(spec)
+        console.print(lora_plan_table(lora, estimate_lora(lora, spec.costs)))
         return
     found = resolve_target_training(spec)
     shadows = [] if spec.shadows is None else shadow_trainings(found)

@@ -14,10 +14,10 @@ from raymia.models.autoencoders.model import Autoencoder
 from raymia.models.autoencoders.vae import AutoencoderNetwork
 from raymia.prepare.private import Privacy
 from raymia.prepare.private_images import PrivateSteps
+from raymia.prepare.training_loop import refuse_no_number
 from raymia.prepare.training_state import Weights
 from raymia.spec.images import AutoencoderTrainingSpec
 from raymia.util.draws import generator, normals, stream_key
-from raymia.util.errors import RaymiaError
 
 MEASURING_DRAWS = 4
 """Latent draws per image, of a mean loss."""
@@ -115,12 +115,9 @@ class Training:
         order = generator(self.seed, "order", self.epoch).permutation(len(self.images))
         # Drawn on the CPU, so that a seed means the same on every device.
         random = torch.Generator().manual_seed(stream_key(self.seed, "noise", self.epoch))
-        for rows in np.array_split(order, self.steps_per_epoch):
+        for number, rows in enumerate(np.array_split(order, self.steps_per_epoch), 1):
             loss = self.network.training_loss(self._tensor(self.images[rows]), random)
-            if not torch.isfinite(loss):
-                raise RaymiaError(
-                    f"the loss is not finite in epoch {self.epoch + 1}; make learning_rate smaller"
-                )
+            refuse_no_number(loss, self.steps + number)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()

@@ -46,7 +46,7 @@ def lora_settings(method: LowRank, base: DenoiserCheckpoint) -> dict[str, Any]:
         Naming modules that the network does not have, with the names that are near.
     """
     require("peft", "adapters")
-    names = _modules(base)
+    names = modules_of(base)
     wanted = method.target_modules or [one for one in USUAL if _has(names, one)]
     what = f"target_modules: the {base.network.kind} of {base.path}"
     if not wanted:
@@ -65,7 +65,7 @@ def lora_weights(method: LowRank, base: DenoiserCheckpoint) -> int:
     wanted = lora_settings(method, base)["target_modules"]
     per_layer = (
         method.r * (shape[0] + math.prod(shape[1:])) + (shape[0] if method.kind == "dora" else 0)
-        for name, shape in _modules(base).items()
+        for name, shape in modules_of(base).items()
         if any(_has([name], one) for one in wanted)
     )
     return sum(per_layer)
@@ -125,7 +125,7 @@ class _Adapter(torch.nn.Module):
                 self.register_parameter(name.replace(".", "/"), parameter)
 
 
-def _modules(base: DenoiserCheckpoint) -> dict[str, tuple[int, ...]]:
+def modules_of(base: DenoiserCheckpoint) -> dict[str, tuple[int, ...]]:
     """Modules that can have a LoRA, with the shapes of their weights."""
     folder = Path(base.path)
     there = ImageFolder(folder, base.path, base.dtype, "none", on_gpu=True, config=None)

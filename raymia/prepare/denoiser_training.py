@@ -81,8 +81,12 @@ class Training:
         self._latents = self._all_latents() if has_latents and not is_augmented else None
         self._private: PrivateSteps | None = None
         if privacy is not None:
-            self._private = PrivateSteps(self.network, self.optimizer, privacy, len(images), seed)
-            self._private.check(self._first_losses, "take another network, or train without `dp`")
+            whole = model.network
+            self._private = PrivateSteps(whole, self.optimizer, privacy, len(images), seed)
+            self._private.check(
+                self._first_losses,
+                "take another network or method, or train without `dp`",
+            )
 
     @property
     def network(self) -> torch.nn.Module:

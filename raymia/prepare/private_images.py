@@ -17,8 +17,9 @@ from raymia.prepare.private import (
     plan_privacy,
     private_optimizer,
 )
+from raymia.prepare.training_loop import refuse_no_number
 from raymia.spec.target_training import DpSpec
-from raymia.util.errors import InputError, RaymiaError
+from raymia.util.errors import InputError
 
 
 def plan_images(spec: DpSpec | None, images: int, batch: int, steps: int) -> Privacy | None:
@@ -44,6 +45,7 @@ class PrivateSteps:
 
     Parameters
     ----------
+    network : with what of it is trained, as a LoRA.
     optimizer : that takes the steps; its state is all there is to keep.
     images : that there are to train on.
 
@@ -90,10 +92,7 @@ class PrivateSteps:
         pieces = (losses(start, min(start + size, count)) for start in starts)
         with each_apart(self.network):
             total = add_gradients(self.optimizer, pieces, len(starts))
-            if not torch.isfinite(total):
-                raise RaymiaError(
-                    f"step {step + 1}: the loss is {float(total)}; make learning_rate smaller"
-                )
+            refuse_no_number(total, step + 1)
             device = next(self.network.parameters()).device
             self.optimizer.generator = noise_of(self.seed, step, device)
             self.optimizer.step()

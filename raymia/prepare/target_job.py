@@ -38,8 +38,7 @@ def make_parser(
     ----------
     script : what the script says of itself, which begins with what it does.
     unit : what checkpoints are apart in, "STEPS" or "EPOCHS".
-    of_a_base : whether a model that there is already says which images it takes; it is not trained
-        privately.
+    of_a_base : whether a model that there is already says which images it takes.
     """
     parser = argparse.ArgumentParser(
         description=(script or "").partition("\n")[0],
@@ -58,8 +57,6 @@ def make_parser(
     add("--checkpoint-every", type=int, metavar=unit, help="the last is saved in any case")
     add("--seed", type=int, default=0, help="of the split, the weights and the training")
     add("--threads", type=int, help="of torch; all cores if not given")
-    if of_a_base:
-        return parser
     private = parser.add_argument_group("private training, by opacus of raymia[train]")
     for name, field in DpSpec.model_fields.items():
         kind = {"choices": get_args(field.annotation)} if name == "accountant" else {"type": float}

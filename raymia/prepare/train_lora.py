@@ -12,6 +12,8 @@ from raymia.prepare.captioned import Captioned
 from raymia.prepare.denoiser_files import resolve_trainable
 from raymia.prepare.denoiser_lora import lora_settings, lora_weights
 from raymia.prepare.image_split import ImageSplit
+from raymia.prepare.private import Privacy
+from raymia.prepare.private_images import plan_images
 from raymia.prepare.target_job import Drawn, finish, progress_bar, read_and_split
 from raymia.prepare.train_denoiser import train_denoiser
 from raymia.spec import ImageRecordsSpec
@@ -30,6 +32,7 @@ class ResolvedLora:
     split : members and held-out images, which are written.
     set_aside : images that could not be used.
     settings : with the steps that the epochs come to.
+    privacy : of a private training.
     """
 
     spec: LoraTrainingSpec
@@ -38,6 +41,7 @@ class ResolvedLora:
     split: ImageSplit
     set_aside: int
     settings: DiffusionTrainingSpec
+    privacy: Privacy | None = None
 
     @property
     def trained_weights(self) -> int:
@@ -76,7 +80,10 @@ def resolve_lora(spec: LoraTrainingSpec, out: Path | None = None) -> ResolvedLor
         one_caption=given.instance_prompt,
         enlarges=given.upscale,
     )
-    return ResolvedLora(spec, base, lora, split, set_aside, _settings(spec, len(split.members)))
+    members = len(split.members)
+    settings = _settings(spec, members)
+    privacy = plan_images(spec.dp, members, settings.batch_size, settings.steps)
+    return ResolvedLora(spec, base, lora, split, set_aside, settings, privacy)
 
 
 def run_lora_training(spec: LoraTrainingSpec) -> dict[str, Any]:
@@ -105,6 +112,7 @@ def run_lora_training(spec: LoraTrainingSpec) -> dict[str, Any]:
             measure_on=Captioned(split.held_out, split.held_out_captions),
             checkpoint_every=spec.checkpoint_every or settings.steps,
             lora=found.lora,
+            dp=spec.dp,
         )
     model = {
         "name": spec.name,
@@ -122,7 +130,7 @@ def run_lora_training(spec: LoraTrainingSpec) -> dict[str, Any]:
         "prediction_type": facts["prediction_type"],
     }
     data = ", ".join(spec.records.files)
-    return finish(Path(spec.output), data, model, settings, split, found.set_aside, facts)
+    return finish(Path(spec.output), data, model, settings, split, found.set_aside, facts, spec.dp)
 
 
 def _settings(spec: LoraTrainingSpec, members: int) -> DiffusionTrainingSpec:

@@ -22,6 +22,7 @@ from raymia.prepare.training_state import (
     load_state,
     save_state,
 )
+from raymia.util.errors import RaymiaError
 from raymia.util.hashing import digest, digest_bytes
 
 Images = npt.NDArray[np.uint8]
@@ -82,6 +83,25 @@ def run_of(train: Images, held_out: Images, parts: Mapping[str, Any]) -> str:
     images = {"train": train, "held_out": held_out}
     hashes = {n: digest_bytes(np.ascontiguousarray(i).tobytes()) for n, i in images.items()}
     return digest({**hashes, **parts})
+
+
+def refuse_no_number(loss: torch.Tensor, step: int) -> None:
+    """Stop a training whose loss is no number.
+
+    Parameters
+    ----------
+    step : counted from 1.
+
+    Raises
+    ------
+    RaymiaError
+        With the step, and what to try.
+    """
+    if not torch.isfinite(loss):
+        raise RaymiaError(
+            f"step {step}: the training has diverged: its loss is {float(loss):.4g}; give a "
+            "smaller learning_rate, as a tenth, and train in another folder"
+        )
 
 
 def run_training(

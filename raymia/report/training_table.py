@@ -14,6 +14,7 @@ from raymia.prepare.train_lora import ResolvedLora
 from raymia.prepare.train_target import TargetTraining
 from raymia.prepare.tuning import Counted
 from raymia.records.base import SetAside, count_reasons
+from raymia.spec.prices import CostsSpec
 from raymia.spec.target_training import TargetTrainingSpec
 from raymia.util.durations import duration
 
@@ -37,8 +38,7 @@ def training_plan_table(
         "loss": f"on {plan.training.loss_on}; at most {plan.training.max_length} tokens a record",
         "steps": f"{expected.steps:,} ({expected.steps_per_epoch:,} an epoch)",
         "privacy": "-" if plan.privacy is None else _private(plan.privacy),
-        "memory": "-" if expected.memory is None else f"about {expected.memory / 2**30:,.2f} GiB",
-        "time": "-" if expected.seconds is None else f"{duration(expected.seconds)} at least, here",
+        **_taken(expected),
         "output": str(plan.out),
     }
     if spec.shadows is not None:
@@ -49,19 +49,32 @@ def training_plan_table(
             f"engine {spec.shadows.engine}"
             + ("" if time is None else f"; {duration(time)} at least, one after another")
         )
-    if expected.hours is not None:
-        rows["machine hours"] = f"{expected.hours:,.2f} at least"
-    if spec.costs is not None:
-        rows["cost"] = (
-            "this machine has no price under costs.per_hour"
-            if expected.cost is None
-            else f"{expected.cost:,.2f} {spec.costs.currency} at least"
-        )
-    for what, value in rows.items():
+    for what, value in {**rows, **_paid(expected, spec.costs)}.items():
         table.add_row(what, value)
     counts = count_reasons(one.reason for one in aside)
     lost = (f"{n} set aside: {reason}" for reason, n in counts.items())
     return Group(table, *lost, *assumed)
+
+
+def _taken(expected: TrainingEstimate) -> dict[str, str]:
+    held, seconds = expected.memory, expected.seconds
+    return {
+        "memory": "-" if held is None else f"about {held / 2**30:,.2f} GiB",
+        "time": "-" if seconds is None else f"{duration(seconds)} at least, here",
+    }
+
+
+def _paid(expected: TrainingEstimate, costs: CostsSpec | None) -> dict[str, str]:
+    rows = {}
+    if expected.hours is not None:
+        rows["machine hours"] = f"{expected.hours:,.2f} at least"
+    if costs is not None:
+        rows["cost"] = (
+            "this machine has no price under costs.per_hour"
+            if expected.cost is None
+            else f"{expected.cost:,.2f} {costs.currency} at least"
+        )
+    return rows
 
 
 def _private(privacy: Privacy) -> str:
@@ -72,7 +85,7 @@ def _private(privacy: Privacy) -> str:
     )
 
 
-def lora_plan_table(plan: ResolvedLora) -> RenderableType:
+def lora_plan_table(plan: ResolvedLora, expected: TrainingEstimate) -> RenderableType:
     """What LoRA would be trained on which images."""
     spec, lora = plan.spec, plan.lora
     modules = ", ".join(lora["target_modules"])
@@ -84,7 +97,10 @@ def lora_plan_table(plan: ResolvedLora) -> RenderableType:
         "images": f"{len(plan.split.members):,} members, {len(plan.split.held_out):,} held out, "
         f"{plan.set_aside:,} that could not be used",
         "steps": f"{plan.settings.steps:,} of {plan.settings.batch_size:,} images each",
+        "privacy": "-" if plan.privacy is None else _private(plan.privacy),
+        **_taken(expected),
         "output": spec.output,
+        **_paid(expected, spec.costs),
     }
     for what, value in rows.items():
         table.add_row(what, value)

@@ -10,6 +10,8 @@ from raymia.spec.base import Name, Paths, Strict
 from raymia.spec.images import DiffusionTrainingSpec, Fit
 from raymia.spec.kinds import Kinds
 from raymia.spec.methods import DoraMethod, LoraMethod, LowRank
+from raymia.spec.prices import CostsSpec
+from raymia.spec.target_training import DpSpec
 
 IMAGE_METHODS = Kinds(LoraMethod, DoraMethod)
 
@@ -69,6 +71,8 @@ class LoraTrainingSpec(Strict):
     checkpoint_every: int | None = Field(
         default=None, ge=1, description="steps from one checkpoint to the next; the last is kept"
     )
+    dp: DpSpec | None = Field(default=None, description="private training, of raymia[train]")
+    costs: CostsSpec | None = Field(default=None, description="prices, for `raymia plan`")
 
     @field_validator("method", mode="before")
     @classmethod

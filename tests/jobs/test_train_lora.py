@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -95,6 +96,23 @@ def test_an_audit_reads_the_split_and_the_checkpoints(script, base, table, tmp_p
     ]
 
 
+def test_a_private_lora_claims_what_each_checkpoint_spent_and_a_dora_is_refused(
+    script, base, table, tmp_path, capsys
+):
+    pytest.importorskip("opacus")
+    private = [*CAPTIONED, "--dp-epsilon", "4", "--dp-delta", "0.01", "--dp-accountant", "rdp"]
+    assert run(script, base, table, tmp_path / "dora", *private, "--dora") == 2
+    assert "opacus does not tell the gradients" in capsys.readouterr().err
+    assert not [*tmp_path.glob("dora/checkpoint-*")]
+    out = tmp_path / "lora"
+    assert run(script, base, table, out, *private, "--checkpoint-every", "2") == 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    spent = [one["privacy"]["epsilon"] for one in manifest["checkpoints"]]
+    assert 0 < spent[0] < spent[1] <= manifest["privacy"]["epsilon"] == 4
+    inputs = resolve_inputs(load_spec(out / "manifest.json"))
+    assert [target.claim.epsilon for target in inputs.spec.targets] == spent
+
+
 def test_epochs_are_of_the_members_and_the_prompt_is_each_images_caption(
     script, base, table, tmp_path
 ):
@@ -119,12 +137,16 @@ def test_raymia_train_does_the_same_by_a_file_which_plan_reads_without_writing(
         "split": {"members": 4, "held_out": 3},
         "method": {"kind": "lora", "r": 2, "lora_alpha": 4},
         "training": {"steps": 4, "warmup": 1, "batch_size": 2},
+        "costs": {"per_hour": {"CPU": 1.0}},
     }
     file.write_text(yaml.safe_dump(content))
     said = Console(file=io.StringIO(), width=200)
     print_training_plan(file, said)
     shown = said.file.getvalue()
     assert "4 members, 3 held out, 1 that could not be used" in shown
+    assert re.search(r"memory .*about 0\.\d+ GiB", shown)
+    for row in ("time", "machine hours", "cost"):
+        assert re.search(rf" {row} .*(at least|no price)", shown), row
     assert not (tmp_path / "file").exists()
     manifest = train(file)
     assert f"{manifest['parameters']:,}" in shown

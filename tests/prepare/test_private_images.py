@@ -17,11 +17,13 @@ from raymia.inputs.checkpoints import expand_targets
 from raymia.models.autoencoders.vae import AutoencoderConfig, build_autoencoder
 from raymia.prepare import training_loop
 from raymia.prepare.autoencoder_training import Training as OfAutoencoder
-from raymia.prepare.denoiser_files import fresh_pipeline, load_trainable
+from raymia.prepare.denoiser_files import fresh_pipeline, load_trainable, resolve_trainable
+from raymia.prepare.denoiser_lora import lora_settings
 from raymia.prepare.denoiser_training import Training as OfDenoiser
 from raymia.prepare.private import Privacy, plan_privacy
 from raymia.spec import AuditSpec
 from raymia.spec.images import AutoencoderTrainingSpec, DiffusionTrainingSpec
+from raymia.spec.methods import LoraMethod
 from raymia.spec.target_training import DpSpec
 from raymia.util.draws import generator
 from raymia.util.errors import InputError
@@ -43,9 +45,11 @@ def pipeline(tmp_path_factory):
     return folder
 
 
-def denoiser(pipeline, privacy=SILENT):
+def denoiser(pipeline, privacy=SILENT, method=None):
     settings = DiffusionTrainingSpec(steps=6, batch_size=2, warmup=1)
-    model = load_trainable(pipeline, from_weights=False, seed=0)
+    frozen = None if method is None else resolve_trainable(pipeline, is_frozen=True)
+    lora = None if frozen is None else lora_settings(method, frozen)
+    model = load_trainable(pipeline, from_weights=False, seed=0, lora=lora)
     return OfDenoiser(IMAGES, model, settings, 0, privacy)
 
 
@@ -89,9 +93,12 @@ def caught(monkeypatch):
     return steps
 
 
-@pytest.mark.parametrize("kind", ["denoiser", "vae", "beta_vae"])
+@pytest.mark.parametrize("kind", ["denoiser", "lora", "vae", "beta_vae"])
 def test_a_step_is_the_sum_of_cut_gradients_of_its_poisson_sample(pipeline, caught, kind):
-    training = denoiser(pipeline) if kind == "denoiser" else autoencoder(objective=kind)
+    methods = {"denoiser": None, "lora": LoraMethod(r=2, target_modules=["to_q", "to_v", "conv1"])}
+    training = (
+        denoiser(pipeline, method=methods[kind]) if kind in methods else autoencoder(objective=kind)
+    )
     for _ in range(2):
         training.advance()
     assert max(step["count"] for step in caught) > 2, "more than are computed at a time"

@@ -186,8 +186,8 @@ def test_images_that_do_not_fit_are_refused(tmp_path, images, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_training_that_diverges_says_so(tmp_path):
-    with pytest.raises(RaymiaError, match=r"not finite in epoch \d+; make learning_rate smaller"):
+def test_a_training_that_diverges_stops_with_the_step_and_what_to_try(tmp_path):
+    with pytest.raises(RaymiaError, match=r"step \d+: .*its loss is nan; .*smaller learning_rate"):
         train(tmp_path, rate=1e6, epochs=50, normalization="none")
 
 
