@@ -1,8 +1,10 @@
 """Train shadows for LiRA: models trained as a target is, each on a random half of its records.
 
     python jobs/train_shadows.py training.yaml
+    python jobs/train_shadows.py targets/ddpm/manifest.json --count 16
 
-The training file says how many as `shadows`. The folder `shadows` of its `output` then has a
+A training file of texts says how many as `shadows`. The second is of a target of images that was
+trained before, whose manifest says how. The folder `shadows` of the training then has a
 training for each, `in_out.parquet`, which says which was trained on what, and `manifest.json`,
 which the references of an audit name. A run that was interrupted goes on when it is started again.
 The last line of the output is one JSON object. The exit code is 0, 2 for wrong input, and 1 for
@@ -26,11 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_job(run, arguments, train_shadows)
 
 
-def run(file: Path) -> int:
+def run(file: Path, **options: Any) -> int:
     """Train the shadows and sum up what was made."""
     manifest: dict[str, Any] = {}
     with ending() as end:
-        manifest = train_shadows(file)
+        manifest = train_shadows(file, **options)
     sums = {key: manifest.get(key) for key in ("records", "matrix", "shadows")}
     print(json.dumps({"training_file": str(file), **sums, "problems": end.problems}), flush=True)
     return end.code

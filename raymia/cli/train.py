@@ -36,16 +36,37 @@ def train(file: TrainingFile) -> Any:
     return manifest
 
 
-def train_shadows(file: TrainingFile) -> Any:
-    """Train the shadows that a training file asks for, and not the target."""
-    from raymia.run.shadows import run_shadows
+def train_shadows(
+    file: Annotated[Path, typer.Argument(help="the training file, or a manifest of images")],
+    count: Annotated[int | None, typer.Option(help="how many, beside a manifest")] = None,
+    engine: Annotated[str | None, typer.Option(help="local or ray, beside a manifest")] = None,
+    cpus: Annotated[float | None, typer.Option(help="of each, on Ray")] = None,
+    gpus: Annotated[float | None, typer.Option(help="of each; fractions share a GPU")] = None,
+) -> Any:
+    """Train the shadows that a training file asks for, and not the target; or shadows of a target
+    of images that is trained, which its manifest.json says all of but how many."""
+    from raymia.run.shadows import run_image_shadows, run_shadows
+    from raymia.spec.file import parse_as
+    from raymia.spec.target_training import ShadowsSpec
     from raymia.spec.training_file import load_training
+    from raymia.util.errors import InputError
     from raymia.util.terminal import terminal
 
-    console, spec = terminal(), load_training(file)
-    manifest = run_shadows(spec, console)
+    console = terminal()
+    options = {"count": count, "engine": engine, "cpus": cpus, "gpus": gpus}
+    given = {name: value for name, value in options.items() if value is not None}
+    if file.suffix == ".json":
+        shadows = parse_as(ShadowsSpec, given, "shadows")
+        manifest, folder = run_image_shadows(file, shadows, console), str(file.parent)
+    elif given:
+        raise InputError(
+            f"--{next(iter(given))}: a training file says it itself, as `shadows: {{count: 8}}`"
+        )
+    else:
+        spec = load_training(file)
+        manifest, folder = run_shadows(spec, console), spec.output
     console.print(
-        f"{len(manifest['shadows'])} shadows: {spec.output}/shadows/manifest.json",
+        f"{len(manifest['shadows'])} shadows: {folder}/shadows/manifest.json",
         highlight=False,
         soft_wrap=True,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from raymia.inputs.base import Problems
 from raymia.spec import AnyReference, AuditSpec, ShadowFolder, ShadowReference
-from raymia.storage.manifest import MANIFEST_FILE, SEAL, SHADOWS_KIND, read_manifest
+from raymia.storage.manifest import MANIFEST_FILE, SEAL, SHADOWS_KIND, read_manifest, read_training
 from raymia.util.errors import InputError
 
 
@@ -41,7 +41,7 @@ def _shadows(name: str, folder: str, where: str) -> dict[str, ShadowReference]:
     found = {}
     for number, one in enumerate(listed):
         own = path / one["folder"]
-        manifest = read_manifest(own / MANIFEST_FILE, where)
+        manifest = read_training(own / MANIFEST_FILE, where)
         if manifest[SEAL] != one[SEAL]:
             raise InputError(
                 f"{where}: {own} is another training than the shadows' manifest has; train the "
@@ -53,14 +53,14 @@ def _shadows(name: str, folder: str, where: str) -> dict[str, ShadowReference]:
 
 def _shadow(folder: Path, manifest: dict[str, Any], checkpoint: str) -> ShadowReference:
     """The last checkpoint of a shadow, read as the targets of its kind are."""
-    base, weights = manifest["base"], str(folder / checkpoint)
+    base, weights = manifest.get("base"), str(folder / checkpoint)
     own: dict[str, Any] = {"model": weights}
-    if manifest["method"]["kind"] != "full":
-        own = {"model": base["model"], "revision": base["revision"], "adapter": weights}
-        own["quantization"] = manifest["quantization"]
+    if base is not None and manifest["method"]["kind"] != "full":
+        own = {"model": base["model"], "adapter": weights}
+        same = ("revision", "quantization", "trust_remote_code")
+        own |= {key: part[key] for part in (manifest, base) for key in same if key in part}
     return ShadowReference(
         kind="shadow",
-        trust_remote_code=base["trust_remote_code"],
         members=[str(folder / file) for file in manifest["records"]["members"]],
         **own,
     )

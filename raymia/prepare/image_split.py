@@ -98,12 +98,47 @@ def split_and_write(
         inside, outside = drawn[:members], drawn[members:][:held_out]
     else:
         inside, outside = _whole_groups(distinct, groups, members, held_out, draws)
+    return written_split(
+        images, captions, groups, inside, outside, seed, out, left_out=len(ids) - len(distinct)
+    )
+
+
+def written_split(
+    images: Images,
+    captions: Sequence[str] | None,
+    groups: Sequence[str | None] | None,
+    inside: Rows,
+    outside: Rows,
+    seed: int,
+    out: Path | None,
+    *,
+    left_out: int = 0,
+) -> ImageSplit:
+    """A split whose rows are drawn, written to ``members.parquet`` and ``non_members.parquet``.
+
+    Parameters
+    ----------
+    inside, outside : rows of members and of held-out images.
+    left_out : images that repeat others.
+    images, captions, groups, seed, out : as for :func:`split_and_write`.
+
+    Raises
+    ------
+    InputError
+        If ``out`` holds another split.
+    """
     contents = {
         name: parquet(images[rows], _at(captions, rows), _at(groups, rows))
         for name, rows in ((MEMBERS_FILE, inside), (NON_MEMBERS_FILE, outside))
     }
     if out is not None:
         write_split(out, contents, "images")
+    shape = images.shape[1:]
+    hashes = (
+        digest(sorted(image_id(np.ascontiguousarray(one).tobytes(), shape, None) for one in part))
+        for part in (images[inside], images[outside])
+    )
+    members_hash, held_out_hash = hashes
     return ImageSplit(
         members=images[inside],
         held_out=images[outside],
@@ -114,9 +149,9 @@ def split_and_write(
             "held_out": len(outside),
             "seed": seed,
             "image_shape": list(shape),
-            "repeated_images_left_out": len(ids) - len(distinct),
-            "members_hash": digest(sorted(ids[i] for i in inside)),
-            "held_out_hash": digest(sorted(ids[i] for i in outside)),
+            "repeated_images_left_out": left_out,
+            "members_hash": members_hash,
+            "held_out_hash": held_out_hash,
         },
         records={
             "kind": "image",

@@ -56,9 +56,7 @@ def _sections(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
         "targets": [{"manifest": str(path), **own}],
         "references": {"base": base},
     }
-    shadows = path.parent / "shadows"
-    if (shadows / path.name).is_file():
-        sections["references"]["shadow"] = {"kind": "shadows", "folder": str(shadows)}
+    sections["references"] |= _shadows(path)
     metrics = {}
     if manifest["split"].get("inclusion") is not None:
         metrics["inclusion"] = manifest["split"]["inclusion"]
@@ -81,8 +79,18 @@ def _of_images(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
             "flip": manifest["training"]["flip"], "timesteps": "uniform", "noise_offset": 0.0,
             "caption_dropout": 0.0,
         }  # fmt: skip
+    if shadows := _shadows(path):
+        sections["references"] = {**sections.get("references", {}), **shadows}
     deltas = {one["privacy"]["delta"] for one in manifest["checkpoints"] if "privacy" in one}
     return {**sections, "metrics": {"delta": max(deltas)}} if deltas else sections
+
+
+def _shadows(path: Path) -> dict[str, Any]:
+    """The reference that the shadows beside a manifest are; nothing where there are none."""
+    folder = path.parent / "shadows"
+    if not (folder / path.name).is_file():
+        return {}
+    return {"shadow": {"kind": "shadows", "folder": str(folder)}}
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
