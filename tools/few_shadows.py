@@ -1,16 +1,21 @@
 """Measure what LiRA tells with few shadows, with a prior for the variance and without.
 
-python tools/few_shadows.py                # prints the table of docs/statistics.md
+python tools/few_shadows.py                    # prints the table of docs/statistics.md
+python tools/few_shadows.py --trained FOLDER   # that of models that are trained; goes on after a
+                                               # kill
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from raymia.attacks.likelihood_ratio import AmongShadows, Online
@@ -18,6 +23,9 @@ from raymia.attacks.student_ratio import StudentOnline
 
 AUDITS, RECORDS, FPR = 20, 2_000, 0.01
 SHADOWS = (4, 8, 16)
+MODELS, PASSAGES = 16, 400
+TRAINER = {"learning_rate": 5e-4, "num_train_epochs": 4, "per_device_train_batch_size": 16}
+"""Of models that are trained."""
 VARIANCES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "inverse chi-square": lambda draws: 3 / draws.chisquare(3, RECORDS),
     "log-normal": lambda draws: np.exp(draws.normal(0, 1, RECORDS)),
@@ -75,13 +83,82 @@ def table() -> str:
     for kind in VARIANCES:
         for count in SHADOWS:
             audits = [audit(count, kind, seed) for seed in range(AUDITS)]
-            cells = []
-            for attack in METHODS.values():
-                found = np.mean([told(who, attack.score(given)) for who, given in audits], axis=0)
-                cells.append(f"{found[0]:.3f}, {found[1]:.1%}".replace("%", " %"))
+            cells = [
+                _cell([told(who, attack.score(given)) for who, given in audits])
+                for attack in METHODS.values()
+            ]
             lines.append(f"| {kind} | {count} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
+def trained(folder: Path) -> tuple[Scores, Any]:
+    """Statistics of models that are trained, [models, records], and what each was trained on.
+
+    They are the demo's base, fine-tuned on random halves of passages of Austen.
+    """
+    from raymia.demo.text import audit_passages, copy_models, write_jsonl
+    from raymia.modalities.resolve import resolve_inputs
+    from raymia.models.causal.family import load_causal_lm
+    from raymia.run.shadows import run_shadows
+    from raymia.run.train import run_training
+    from raymia.spec.file import load_spec
+    from raymia.spec.target_training import TargetTrainingSpec
+    from raymia.util.draws import dealt
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "base").exists():
+        copy_models(folder)
+    texts = folder / "texts.jsonl"
+    write_jsonl(texts, dealt(audit_passages(), {"all": PASSAGES}, "records")["all"])
+    spec = TargetTrainingSpec.model_validate(
+        {
+            "output": str(folder / "trained"),
+            "base": str(folder / "base"),
+            "records": {"files": str(texts)},
+            "training": {"max_length": 64},
+            "method": "full",
+            "trainer": {**TRAINER, "save_strategy": "no"},
+            "shadows": {"count": MODELS},
+        }
+    )
+    run_training(spec)
+    run_shadows(spec, Console(quiet=True))
+    inputs = resolve_inputs(load_spec(folder / "trained" / "manifest.json"))
+    payloads = inputs.records.table["payload"].to_pylist()
+    phi, is_in = [], []
+    for name, members in sorted(inputs.shadow_members.items()):
+        answers = load_causal_lm(inputs.references[name], batch_tokens=8_192).answer(
+            payloads, moments=False
+        )
+        mean = np.array([one.log_prob.mean(dtype=np.float64) for one in answers])
+        phi.append(mean - np.log(-np.expm1(mean)))  # the logit of exp(mean)
+        is_in.append([record in members for record in inputs.records.ids])
+    return np.array(phi), np.array(is_in)
+
+
+def trained_table(phi: Scores, is_in: Any) -> str:
+    """Each model in turn as the target, beside some of the others, in pairs of a half and the other
+    half."""
+    lines = [f"| shadows | {' | '.join(METHODS)} |", "|---|---|---|---|"]
+    for count in (*SHADOWS[:2], MODELS - 2):
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in METHODS}
+        for target in range(MODELS):
+            others = [one for one in range(MODELS) if one // 2 != target // 2][:count]
+            shadows = [SimpleNamespace(model=phi[one], is_in=is_in[one]) for one in others]
+            given = SimpleNamespace(target=phi[target], shadows=shadows)
+            for name, attack in METHODS.items():
+                found[name].append(told(is_in[target], attack.score(given)))
+        lines.append(f"| {count} | {' | '.join(map(_cell, found.values()))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(found: Sequence[tuple[float, float]]) -> str:
+    auc, rate = np.mean(found, axis=0)
+    return f"{auc:.3f}, {rate:.1%}".replace("%", " %")
+
+
 if __name__ == "__main__":
-    print(table(), end="")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--trained", type=Path, help="folder of models that are trained")
+    given = parser.parse_args().trained
+    print(table() if given is None else trained_table(*trained(given)), end="")
