@@ -99,6 +99,7 @@ def trained(folder: Path) -> tuple[Scores, Any]:
     from raymia.demo.text import audit_passages, copy_models, write_jsonl
     from raymia.modalities.resolve import resolve_inputs
     from raymia.models.causal.family import load_causal_lm
+    from raymia.models.causal.resolver import CausalCheckpoint
     from raymia.run.shadows import run_shadows
     from raymia.run.train import run_training
     from raymia.spec.file import load_spec
@@ -127,9 +128,9 @@ def trained(folder: Path) -> tuple[Scores, Any]:
     payloads = inputs.records.table["payload"].to_pylist()
     phi, is_in = [], []
     for name, members in sorted(inputs.shadow_members.items()):
-        answers = load_causal_lm(inputs.references[name], batch_tokens=8_192).answer(
-            payloads, moments=False
-        )
+        shadow = inputs.references[name]
+        assert isinstance(shadow, CausalCheckpoint), "it is a language model"
+        answers = load_causal_lm(shadow, batch_tokens=8_192).answer(payloads, moments=False)
         mean = np.array([one.log_prob.mean(dtype=np.float64) for one in answers])
         phi.append(mean - np.log(-np.expm1(mean)))  # the logit of exp(mean)
         is_in.append([record in members for record in inputs.records.ids])

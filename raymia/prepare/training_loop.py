@@ -99,7 +99,7 @@ def refuse_no_number(loss: torch.Tensor, step: int) -> None:
     """
     if not torch.isfinite(loss):
         raise RaymiaError(
-            f"step {step}: the training has diverged: its loss is {float(loss):.4g}; give a "
+            f"step {step}: the training has diverged: its loss is {loss.item():.4g}; give a "
             "smaller learning_rate, as a tenth, and train in another folder"
         )
 

@@ -80,7 +80,11 @@ class LoraTrainingSpec(Strict):
         return {"kind": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _steps_are_said_once(self) -> LoraTrainingSpec:
+    def _go_together(self) -> LoraTrainingSpec:
+        if self.dp is not None and isinstance(self.method, DoraMethod):
+            raise ValueError(
+                "dp: opacus does not find the gradients of single images in a DoRA; take `lora`"
+            )
         if self.epochs is not None and "steps" in self.training.model_fields_set:
             raise ValueError("give either `epochs` or `training.steps`")
         return self

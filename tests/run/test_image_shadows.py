@@ -40,7 +40,7 @@ def given(tmp_path_factory):
     draws = generator(1, "i").integers(0, 256, (16, 8, 8), dtype=np.uint8)
     for number, image in enumerate(draws):
         Image.fromarray(image).save(made / "images" / f"{number:02}.png")
-    fresh_pipeline(made / "base", (1, 8, 8), channels=(8, 8), train_timesteps=50)
+    fresh_pipeline(made / "base", (1, 8, 8), channels=(8, 8))
     return made
 
 
