@@ -25,6 +25,7 @@ import torch
 import transformers
 
 import raymia
+from raymia.models.causal.beginnings import answer_alike
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.spec import ModelSpec, PoolSpec
 from raymia.util.errors import first_line
@@ -147,7 +148,10 @@ def off_by(name: str, form: str, folder: Path, texts: list[str], seed: int) -> f
     tokenizer.save_pretrained(folder)
     spec = ModelSpec(model=str(folder), dtype="float32", **given)
     found = resolve_causal_lm(spec, name, on_gpu=False)
-    answers = found.loader(PoolSpec(batch_tokens=1_024)).load().answer(texts, moments=False)
+    copies = [text.replace(" the ", " a ", 1) for text in texts]
+    lm = found.loader(PoolSpec(batch_tokens=1_024)).load()
+    answers = lm.answer(texts, moments=False)
+    answers += answer_alike(lm, [*texts, *copies], [*range(len(texts))] * 2)
     reference = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if "adapter" in given:
         from peft import PeftModel
@@ -156,7 +160,7 @@ def off_by(name: str, form: str, folder: Path, texts: list[str], seed: int) -> f
     reference = reference.eval()
     return max(
         float(np.abs(answer.log_prob - one_text(reference, tokenizer, text)).max())
-        for text, answer in zip(texts, answers, strict=True)
+        for text, answer in zip([*texts, *texts, *copies], answers, strict=True)
     )
 
 

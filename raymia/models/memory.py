@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ keys, values, the attention's output, and the inside of the feed-forward, which 
 twice."""
 WIDTHS = ("hidden_size", "n_embd", "d_model")
 """What configs of transformers call their width."""
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+"""What they call the number of their layers."""
 LIVE_MAPS = 12
 """Feature maps of the first width that a convolutional network holds per image."""
 
@@ -101,8 +103,17 @@ def first_stage(folder: Path) -> int:
 
 def transformer_width(folder: Path) -> int:
     """Of the vectors that a transformer passes from layer to layer; 0 where it is not known."""
+    return _number_of(folder, WIDTHS)
+
+
+def transformer_layers(folder: Path) -> int:
+    """Of a transformer; 0 where it is not known."""
+    return _number_of(folder, LAYERS)
+
+
+def _number_of(folder: Path, names: Sequence[str]) -> int:
     config = read_json(folder / "config.json")
-    return int(next((config[name] for name in WIDTHS if name in config), 0))
+    return int(next((config[name] for name in names if name in config), 0))
 
 
 def bytes_of_tokens(tokens: int, width: int, dtype: str) -> int:

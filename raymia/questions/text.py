@@ -121,8 +121,11 @@ class NeighborQuestion(Question):
         model.prepare([item.payload for item in items if item.payload is not None])
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
+        from raymia.models.causal.beginnings import answer_alike
+
         made = [item for item in items if item.payload is not None]
-        answers = iter(model.answer([item.payload for item in made], moments=False))
+        records = [item.record_id for item in made]
+        answers = iter(answer_alike(model, [item.payload for item in made], records))
         rows = [
             {**row_key(item), "error": NO_NEIGHBOR}
             if item.payload is None

@@ -98,8 +98,13 @@ class SwapQuestion(Question):
         return {"seed": self.seed, "share": self.spec.share}
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
+        from raymia.models.causal.beginnings import answer_alike
+
         copies = [swap_words(item, self.spec.share, self.seed, model.reader) for item in items]
-        made = iter(model.answer([copy for copy in copies if copy is not None], moments=False))
+        pairs = zip(items, copies, strict=True)
+        swapped = [(item.record_id, copy) for item, copy in pairs if copy is not None]
+        records, texts = [record for record, _ in swapped], [copy for _, copy in swapped]
+        made = iter(answer_alike(model, texts, records))
         rows = []
         for item, copy in zip(items, copies, strict=True):
             if copy is None:

@@ -115,7 +115,7 @@ def _forward(
     else:
         cache = copy.deepcopy(cached.cache)
         cache.batch_repeat_interleave(len(ids))
-        states = model.head.hidden(mask, input_ids=padded, past_key_values=cache, use_cache=True)
+        states = model.head.hidden(mask, input_ids=padded, **model.head.keeping(cache))
         hidden = torch.cat([cached.last.expand(len(ids), -1, -1), states[:, :-1]], dim=1)
     log_prob = model.head.log_probs(hidden[scored], padded[scored], moments=False).log_prob
     ends = np.cumsum(counts)

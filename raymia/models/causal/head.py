@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ class Head:
 
     Attributes
     ----------
+    takes : what the model's forward pass can be given, by name.
     after : what follows the output layer; None where it is nothing of these. Such a model is asked
         for its logits.
     """
@@ -47,6 +49,7 @@ class Head:
         self.model = model
         self.body = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.output = self.body.get_output_embeddings()
+        self.takes = frozenset(inspect.signature(self.body.forward).parameters)
         self.after = None if self.output is None else self._what_follows()
 
     def hidden(self, mask: Tensor, **inputs: Any) -> Tensor:
@@ -59,6 +62,11 @@ class Head:
         inputs : ``input_ids`` or ``inputs_embeds``, and whatever else the model takes.
         """
         return self.output_of(mask, **inputs)[0]
+
+    def keeping(self, cache: Any) -> dict[str, Any]:
+        """What tells a model to go on from a cache, and to add to it."""
+        name = "cache" if "cache" in self.takes else "past_key_values"
+        return {name: cache, "use_cache": True}
 
     def output_of(self, mask: Tensor, **inputs: Any) -> tuple[Tensor, Any]:
         """What :meth:`hidden` returns, and the model's own output."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raymia.models.causal.tiles import DEVICE_BYTES
+from raymia.models.causal.tiles import DEVICE_BYTES, KEPT_BYTES
 from raymia.models.memory import (
     BYTES,
     Memory,
     bytes_of_tokens,
     bytes_of_weights,
+    transformer_layers,
     transformer_width,
 )
 from raymia.util.once import Once
@@ -35,7 +36,9 @@ def memory(checkpoint: CausalCheckpoint, tokens: int, once: Once) -> Memory:
     weights = bytes_of_weights(folders, checkpoint.dtype, checkpoint.quantization, once)
     weights += round(numbers * BYTES[checkpoint.dtype])
     working = bytes_of_tokens(tokens, width, checkpoint.dtype)
-    return Memory(weights, working + DEVICE_BYTES)
+    layers = once(transformer_layers, Path(checkpoint.path)) if not numbers else 0
+    kept = round(2 * layers * width * tokens * BYTES[checkpoint.dtype])
+    return Memory(weights, working + DEVICE_BYTES + 2 * min(KEPT_BYTES, kept))
 
 
 def _in_gguf(file: Path) -> tuple[int, int]:

@@ -157,12 +157,12 @@ class CausalLM:
         """Tokenize texts that it is about to be asked about, while it is asked about others."""
         self._prepared.update(zip(texts, self.reader.read(texts), strict=True))
 
-    def _read(self, texts: Sequence[str]) -> list[Rendered]:
+    def read(self, texts: Sequence[str]) -> list[Rendered]:
         """Tokenize texts that were not prepared; what was prepared is taken once."""
         lacking = [text for text in texts if text not in self._prepared]
         found = dict(zip(lacking, self.reader.read(lacking), strict=True))
         found |= {text: self._prepared.pop(text) for text in set(texts) - found.keys()}
-        return [found[text] for text in texts]
+        return self.known([found[text] for text in texts])
 
     def answer(
         self, texts: Sequence[str], *, moments: bool, reader: Reader | None = None
@@ -175,9 +175,11 @@ class CausalLM:
         moments : also ask for the moments of log p and for the top-1 flags.
         reader : reads them; default: :attr:`reader`.
         """
-        if not texts:
-            return []
-        full = self.known(self._read(texts) if reader is None else reader.read(texts))
+        records = self.read(texts) if reader is None else self.known(reader.read(texts))
+        return self.answer_read(records, moments=moments)
+
+    def answer_read(self, full: Sequence[Rendered], *, moments: bool) -> list[TokenAnswer]:
+        """Answer records that were read; see :meth:`answer`."""
         parts = [(record, part) for record in full for part in self._parts(len(record.ids))]
         ids = [
             self._lead[: part.lead] + record.ids[part.start : part.end] for record, part in parts
@@ -206,6 +208,12 @@ class CausalLM:
             )
         )
         return [_whole(record, self._parts(len(record.ids)), answers) for record in full]
+
+    def only_window(self, length: int) -> int | None:
+        """Where the one window ends that a text is read in; None where there are several, or where
+        it has no token that is scored."""
+        parts = self._parts(length)
+        return parts[0].end if len(parts) == 1 and length > 1 else None
 
     def _parts(self, length: int) -> list[Window]:
         if self.max_tokens is None or length <= self.max_tokens:

@@ -1,4 +1,4 @@
-"""How much of [tokens x vocabulary] is computed at once."""
+"""How much is held at once: of [tokens x vocabulary], and of keys and values."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ WIDENED_BYTES = 32 * 2**20
 """Of the part of an output matrix that is kept in float32 beside one of 16 bits."""
 DEVICE_BYTES = 192 * 2**20
 """Of the tiles that a GPU holds at once."""
+KEPT_BYTES = 512 * 2**20
+"""Of keys and values of texts whose beginning others share, and as much of those others."""
 DEVICE_ROWS = 4_096
 """Tokens for which a GPU reads the output matrix once: enough that arithmetic takes longer."""
 
