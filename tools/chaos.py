@@ -135,6 +135,7 @@ def disturb(
         repair()
         for mend in moment.repair:
             mend()
+        cluster.mend()
         audit.address = cluster.address
         outcome.hit = outcome.hit or outcome.exits[0] != 0
         while outcome.exits[-1] != 0 and len(outcome.exits) <= MAX_RERUNS:

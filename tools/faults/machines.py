@@ -51,8 +51,8 @@ class Machines:
 
     def mend(self) -> None:
         """As many machines as there were, of a new cluster where the head is lost."""
-        head = self._cluster.head_node
-        if head.all_processes["gcs_server"][0].process.poll() is not None:
+        ran = self._cluster.head_node.all_processes
+        if any(ran[kind][0].process.poll() is not None for kind in ("gcs_server", "raylet")):
             self.end()
             self._start()
             return
@@ -85,14 +85,20 @@ def actors() -> list[int]:
     return processes("ray::MapWorker")
 
 
-def processes(name: str) -> list[int]:
-    """Processes of the campaign's cluster whose command line begins with a name."""
+def processes(name: str, besides: tuple[str, ...] = ()) -> list[int]:
+    """Processes of the campaign's cluster whose command line begins with a name.
+
+    Parameters
+    ----------
+    besides : beginnings of the command lines of those that are left out.
+    """
     found, mark = [], f"{MARK}={os.environ[MARK]}".encode()
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
-            is_one = (entry / "cmdline").read_bytes().startswith(name.encode())
+            line = (entry / "cmdline").read_bytes().decode(errors="replace")
+            is_one = line.startswith(name) and not line.startswith(besides)
             if is_one and mark in (entry / "environ").read_bytes():
                 found.append(int(entry.name))
     return sorted(found)

@@ -19,8 +19,10 @@ from raymia.storage.files import TEMPORARY_PREFIX
 FROZEN_SECONDS = (5.0, 40.0)
 """Ray takes a machine for dead that does not answer for some 20."""
 CLOCK_BACK = Path(__file__).parent / "clock_back"
-IN_TRAINING = "ray::"
-"""A task's process names what it runs; trainings are tasks, and actors of pools are not."""
+WORKERS = "ray::"
+"""A worker's process names what it runs."""
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""Of a machine, which ends where one of these does."""
 
 
 @dataclass
@@ -252,7 +254,7 @@ def _kill_all_when(at: Moment, condition: Callable[[], bool]) -> bool:
     if not at.wait_for(condition):
         return False
     at.process.kill()
-    for victim in processes(IN_TRAINING):
+    for victim in processes(WORKERS, besides=AGENTS):
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
     return True
