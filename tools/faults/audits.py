@@ -137,10 +137,11 @@ def _self_prompt(folder: Path) -> dict[str, Any]:
     del content["neighbors"], content["resources"]["paraphraser"]
     tuning = {"epochs": 12, "batch_size": 4, "max_tokens": 64}
     reference = {
-        "kind": "self_prompt", "base": {"model": "base"}, "prompts": "prompts.jsonl", "texts": 40,
-        "max_tokens": 64, "fine_tune": tuning,
+        "kind": "self_prompt", "prompts": "prompts.jsonl", "texts": 40, "max_tokens": 64,
+        "fine_tune": tuning,
     }  # fmt: skip
-    return {**content, "references": {"self_prompt": reference}, "attacks": ["loss", "difference"]}
+    references = {"base": {"model": "base"}, "self_prompt": reference}
+    return {**content, "references": references, "attacks": ["loss", "difference"]}
 
 
 def _self_generated(folder: Path) -> dict[str, Any]:
