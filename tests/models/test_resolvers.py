@@ -265,7 +265,8 @@ def test_every_family_of_images_has_a_name_of_its_own():
          ", and the pipeline has no text_encoder"),
         ("dit", "transformer", {"_class_name": "Transformer2DModel",
                                 "norm_type": "ada_norm_single"}, "which tells PixArt's apart"),
-        ("stable", "vae", {"_class_name": "AsymmetricAutoencoderKL"}, "has the class AsymmetricAutoencoderKL"),
+        ("stable", "vae", {"_class_name": "AsymmetricAutoencoderKL"},
+         "has the class AsymmetricAutoencoderKL"),
         ("stable", "vae", {"latents_mean": [0.0] * 4}, "channel by channel"),
     ],
 )  # fmt: skip
