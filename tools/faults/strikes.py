@@ -148,21 +148,18 @@ def training(at: Moment) -> bool:
 
 def part_deleted(at: Moment) -> bool:
     """Somebody deletes a part of evidence while the audit runs."""
-    at.wait()
-    parts = _parts(at)
-    if not parts or not at.is_running:
+    part = _a_part(at)
+    if part is None:
         return False
-    at.draws.choice(parts).unlink(missing_ok=True)
+    part.unlink(missing_ok=True)
     return True
 
 
 def part_cut(at: Moment) -> bool:
     """A part of evidence loses its second half while the audit runs; it has to be named."""
-    at.wait()
-    parts = _parts(at)
-    if not parts or not at.is_running:
+    part = _a_part(at)
+    if part is None:
         return False
-    part = at.draws.choice(parts)
     with suppress(FileNotFoundError):
         os.truncate(part, part.stat().st_size // 2)
 
@@ -263,6 +260,14 @@ def _kill_all_when(at: Moment, condition: Callable[[], bool]) -> bool:
 def _temporary(folder: Path) -> Iterator[str]:
     for _, _, names in os.walk(folder):
         yield from (name for name in names if name.startswith(TEMPORARY_PREFIX))
+
+
+def _a_part(at: Moment) -> Path | None:
+    """One of the parts of evidence, some while after the first; None where the audit has ended."""
+    if not at.wait_for(lambda: bool(_parts(at))):
+        return None
+    time.sleep(at.draws.uniform(0, 0.3) * at.seconds)
+    return at.draws.choice(_parts(at)) if at.is_running else None
 
 
 def _parts(at: Moment) -> list[Path]:
