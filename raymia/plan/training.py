@@ -149,7 +149,8 @@ def _memory(plan: TargetTraining, trained: int, tokens: int) -> int:
     weights = bytes_of_weights([folder], "float32", quantization, Once())
     config = read_json(folder / "config.json")
     layers = int(next((config[name] for name in LAYERS if name in config), 1))
-    batch = plan.trainer.per_device_train_batch_size * max(1, tokens // plan.rows)
+    rows = plan.trainer.per_device_train_batch_size // plan.workers
+    batch = rows * max(1, tokens // plan.rows)
     live = layers * bytes_of_tokens(batch, transformer_width(folder), "float32")
     logits = 3 * 4 * batch * plan.base.facts.vocabulary
     return weights + 4 * ADAM * trained + live + logits

@@ -41,6 +41,12 @@ def training_plan_table(
         **_taken(expected),
         "output": str(plan.out),
     }
+    if plan.workers > 1:
+        size = spec.trainer.per_device_train_batch_size // plan.workers
+        rows["workers"] = (
+            f"{plan.workers}, through Ray Train, each on {size} of a batch; memory is of each, "
+            "time and cost of one"
+        )
     if spec.shadows is not None:
         half = (len(plan.members) + len(plan.held_out)) // 2
         time = expected.shadow_seconds

@@ -235,7 +235,7 @@ def planned(folder, capsys, **sections):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the price is of another machine")
-def test_the_plan_says_hours_and_cost_with_the_shadows(tmp_path, capsys, monkeypatch):
+def test_the_plan_says_hours_and_cost_with_shadows_and_with_workers(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(plan_training, "_speed", lambda: 1e6)
     costs = {"per_hour": {"CPU": 0.5, "A10G": 1.2}, "currency": "EUR"}
     alone = planned(tmp_path, capsys, count=None, costs=costs)
@@ -248,6 +248,8 @@ def test_the_plan_says_hours_and_cost_with_the_shadows(tmp_path, capsys, monkeyp
     for row in ("machine hours", "cost"):
         assert number(both, row) == pytest.approx(5 * number(alone, row), rel=0.1), row
     assert number(both, "cost") == pytest.approx(0.5 * number(both, "machine hours"), rel=0.1)
+    workers = planned(tmp_path, capsys, count=None, resources={"num_workers": 2})
+    assert "2, through Ray Train, each on 2 of a batch" in workers
     assert "no price under costs.per_hour" in planned(
         tmp_path, capsys, count=None, costs={"per_hour": {"A10G": 1.2}}
     )
