@@ -7,14 +7,15 @@ import pkgutil
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import raymia.models
 from raymia.models.checkpoint import AnyCheckpoint, FileCheckpoint
 from raymia.models.fit import Described, check_fit, read_transformers_config
-from raymia.models.single_file import refuse_single_file
+from raymia.models.original_layout import headers_of, parts_in
+from raymia.models.single_file import SAFE, refuse_single_file
 from raymia.models.source import (
     PROVENANCE,
     config_hash,
@@ -58,6 +59,9 @@ class ImageFolder:
     config : of a single model; None where the folder has none.
     adapters : as the audit file has them; none for the model alone.
     in_a_list : whether it has them in a list.
+    file : that holds weights in its authors' layout, where the folder has configs; None where all
+        weights lie in the folder.
+    in_file : the parts whose weights are in it.
     """
 
     path: Path
@@ -69,6 +73,8 @@ class ImageFolder:
     once: Once = field(default_factory=Once)
     adapters: Sequence[WeightedAdapter] = ()
     in_a_list: bool = False
+    file: Path | None = None
+    in_file: frozenset[str] = frozenset()
 
     @property
     def where_adapter(self) -> str:
@@ -78,6 +84,10 @@ class ImageFolder:
     def where_one(self, number: int) -> str:
         """The key that one of the adapters stands under."""
         return f"{self.where_adapter}[{number}].path" if self.in_a_list else self.where_adapter
+
+    def file_of(self, part: str) -> str | None:
+        """The file that a part's weights are in; None where they lie in the part's folder."""
+        return str(self.file) if part in self.in_file else None
 
     @property
     def kind(self) -> str:
@@ -150,6 +160,24 @@ def _is_original(file: Path, folder: ImageFolder) -> bool:
     return not is_adapter and any(name.startswith(ORIGINALS) for name in names)
 
 
+def weights_of(
+    part: Path, kind: str, folder: ImageFolder, stem: str = DIFFUSERS_WEIGHTS
+) -> tuple[str | None, dict[str, TensorHeader]]:
+    """The variant of a part's weights and their tensors, wherever they are; see
+    :func:`variant_in` and :func:`describe_part`."""
+    if folder.file is None or part.name not in folder.in_file:
+        return variant_in(part, stem, folder)
+    config = _config_of(part, folder, stem)
+    return None, headers_of(folder.file, part.name, kind, config, folder.where, folder.once)
+
+
+def _config_of(part: Path, folder: ImageFolder, stem: str) -> Any:
+    """A part's config, by the library that loads it."""
+    if stem == DIFFUSERS_WEIGHTS:
+        return folder.once(read_json, part / CONFIG, where=folder.where)
+    return folder.once(read_transformers_config, part, where=folder.where)
+
+
 def check_part(part: Path, kind: str, folder: ImageFolder, stem: str = DIFFUSERS_WEIGHTS) -> None:
     """Refuse weights that are not those that a part's config describes; see
     :func:`describe_part`."""
@@ -167,10 +195,8 @@ def describe_part(
     kind : its class in diffusers, or the class of transformers that loads it.
     stem : of the names of its weights' files, by which the library is known.
     """
-    in_diffusers = stem == DIFFUSERS_WEIGHTS
-    read = read_json if in_diffusers else read_transformers_config
-    config: Any = folder.once(read, part / CONFIG if in_diffusers else part, where=folder.where)
-    _, tensors = variant_in(part, stem, folder)
+    _, tensors = weights_of(part, kind, folder, stem)
+    config = _config_of(part, folder, stem)
     return Described(kind, config_hash(part, folder.once), frozenset(tensors.items()), config)
 
 
@@ -258,14 +284,19 @@ def resolve_image_model(
         in pickle files alone, or damaged.
     """
     once = once or Once()
-    refuse_single_file(spec.model, where)
-    path = once(locate, spec.model, spec.revision, where=where)
+    if spec.config is None:
+        refuse_single_file(spec.model, where)
+        path = once(locate, spec.model, spec.revision, where=where)
+    else:
+        path = _config_folder(spec.config, where)
     dtype = spec.dtype if spec.dtype != "auto" else ("bfloat16" if on_gpu else "float32")
     config = read_json(path / CONFIG, where) if (path / CONFIG).is_file() else None
     folder = ImageFolder(
         path, where, dtype, spec.quantization, on_gpu, config, once,
         adapters=spec.adapters_on_it, in_a_list=isinstance(spec.adapter, list),
     )  # fmt: skip
+    if spec.config is not None:
+        folder = _with_file(folder, spec.model)
     for family in image_families():
         if family.reads(folder):
             if folder.adapters and not family.takes_adapters:
@@ -283,6 +314,35 @@ def resolve_image_model(
     raise InputError(
         f"{where}: {path} is a {folder.kind}, and images are scored against these: {known}"
     )
+
+
+def _config_folder(name: str, where: str) -> Path:
+    """The local folder that says what the parts of one file are."""
+    path = Path(name).expanduser()
+    if not (path / INDEX).is_file():
+        raise InputError(
+            f"{where.removesuffix('.model')}.config: {name} has no {INDEX} on this machine; give "
+            "the local folder of a diffusers pipeline"
+        )
+    return path.resolve()
+
+
+def _with_file(folder: ImageFolder, name: str) -> ImageFolder:
+    """The same with the file of weights that a model is; see :func:`parts_in`."""
+    file, where = Path(name).expanduser(), folder.where
+    if not file.is_file() or file.suffix != SAFE:
+        raise InputError(
+            f"{where}: {name} should be a {SAFE} file, as a `config` stands beside it; leave out "
+            "`config` where the model is a folder"
+        )
+    index = read_json(folder.path / INDEX, where)
+    kinds = {
+        part: str(entry[1])
+        for part, entry in index.items()
+        if isinstance(entry, list) and entry[0] and (folder.path / part / CONFIG).is_file()
+    }
+    held = folder.once(parts_in, file.resolve(), tuple(kinds.items()), where=where)
+    return replace(folder, file=file.resolve(), in_file=held)
 
 
 def image_families() -> list[type[ImageModel]]:

@@ -63,14 +63,14 @@ class Memory:
 
 
 def bytes_of_weights(folders: Iterable[Path], dtype: str, quantization: str, once: Once) -> int:
-    """Bytes that the tensors of folders take once they are loaded."""
+    """Bytes that the tensors of folders, or of files, take once they are loaded."""
     return round(sum(once(_weights_in, folder, dtype, quantization) for folder in folders))
 
 
 def _weights_in(folder: Path, dtype: str, quantization: str) -> float:
     kept, small = BYTES[dtype], QUANTIZED_BYTES.get(quantization)
     total = 0.0
-    for file in sorted(folder.rglob("*.safetensors")):
+    for file in [folder] if folder.is_file() else sorted(folder.rglob("*.safetensors")):
         for name, tensor in read_header(file, str(file)).items():
             is_linear = len(tensor.shape) == 2 and not any(part in name for part in KEPT_WHOLE)
             loaded = small if small and is_linear else PACKED_BYTES.get(tensor.dtype, kept)

@@ -45,6 +45,32 @@ def refuse_single_file(name: str, where: str) -> None:
     if file.suffix != SAFE:
         raise InputError(f"{place}; give the folder of the checkpoint")
     names = read_header(file, where)
+    refuse_adapters(names, place)
+    kind = next((kind for start, kind in WHOLE.items() if _any(names, start)), None)
+    if kind is None and any(_any(names, start) for start in NETWORKS):
+        raise InputError(
+            f"{place} with a network and no text encoder, autoencoder or schedule; name the folder "
+            "of its base's pipeline, with its weights, as `config` beside `model`"
+        )
+    raise InputError(
+        f"{place}, and what its parts are stands in no config; name a local folder of a "
+        f"{kind or 'DiffusionPipeline'} of its family, of which the JSON and tokenizer files are "
+        "enough, as `config` beside `model`"
+    )
+
+
+def refuse_adapters(names: Collection[str], place: str) -> None:
+    """Refuse a file whose tensors are those of an adapter, or words that were learned.
+
+    Parameters
+    ----------
+    place : the file, for messages.
+
+    Raises
+    ------
+    InputError
+        Saying where it belongs.
+    """
     if any(part in name for name in names for part in ADAPTERS):
         raise InputError(
             f"{place} with a LoRA or the like; name it as `adapter`, and its base's folder as "
@@ -52,19 +78,6 @@ def refuse_single_file(name: str, where: str) -> None:
         )
     if are_embeddings(names):
         raise InputError(f"{place} {INVERSION}")
-    kind = next((kind for start, kind in WHOLE.items() if _any(names, start)), None)
-    if kind is None and any(_any(names, start) for start in NETWORKS):
-        raise InputError(
-            f"{place} with a network and no text encoder, autoencoder or schedule; put it into a "
-            "copy of its base's pipeline with the network's own `from_single_file(FILE, "
-            "config=BASE)` of diffusers, save that with save_pretrained(folder), and name the "
-            "folder"
-        )
-    raise InputError(
-        f"{place}, and pipelines are read from folders; write one with diffusers, "
-        f"`{kind or 'DiffusionPipeline'}.from_single_file(FILE, config=BASE)"
-        ".save_pretrained(FOLDER)`, where BASE is a local folder of its family, and name FOLDER"
-    )
 
 
 INVERSION = (

@@ -288,11 +288,14 @@ class AuditSpec(Strict):
         models: dict[str, Any] = {f"targets[{n}]": t for n, t in enumerate(self.targets)}
         models |= {f"references.{name}": r for name, r in self.references.items()}
         for where, model in models.items():
-            given = [k for k in self.records.not_for_models if k in model.model_fields_set]
-            if isinstance(model, ModelSpec) and given:
+            if not isinstance(model, ModelSpec):
+                continue
+            fields, keys = type(model).model_fields, self.records.not_for_models
+            given = [key for key in keys if getattr(model, key) != fields[key].default]
+            if given:
                 raise ValueError(
-                    f"{where}.{given[0]} is for language models, and the records are "
-                    f"{self.records.what}"
+                    f"{where}.{given[0]} means nothing for models of {self.records.what}, which "
+                    "the records are"
                 )
 
 

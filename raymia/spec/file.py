@@ -376,7 +376,10 @@ def _model_paths(model: Model, resolve: Callable[[str], str]) -> Model:
         adapter = resolve(adapter)
     elif adapter is not None:
         adapter = [one.model_copy(update={"path": resolve(one.path)}) for one in adapter]
-    return model.model_copy(update={"model": resolve(model.model), "adapter": adapter})
+    found = {"model": resolve(model.model), "adapter": adapter}
+    if model.config is not None:
+        found["config"] = resolve(model.config)
+    return model.model_copy(update=found)
 
 
 def is_url(path: str) -> bool:

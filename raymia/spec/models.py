@@ -51,6 +51,11 @@ class ModelSpec(Strict):
         description="PEFT adapter folder, or hub name; of an image model also a LoRA of diffusers "
         "or a `.safetensors` file of kohya's scripts, or several at once",
     )
+    config: str | None = Field(
+        default=None,
+        description="folder of a diffusers pipeline that says what the parts are of a `model` that "
+        "is one `.safetensors` file; parts that the file does not hold are read from it",
+    )
     gguf_file: str | None = Field(
         default=None, description="name of a GGUF file in the folder, read by raymia[gguf]"
     )

@@ -64,6 +64,8 @@ class TextRecordsSpec(RecordsSection):
         default=[],
         description="files of members that are not scored: the second prefix of CON-ReCall",
     )
+    not_for_models = ("config",)
+
     format: RecordFormat | None = Field(
         default=None,
         description="what a record is, where its columns leave it open: a text, a conversation, "

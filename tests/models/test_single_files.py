@@ -1,16 +1,122 @@
-"""A model of images that is given as one file is refused with what to do, before anything is
-loaded."""
+"""A model of images that is given as one file: read by the configs of a folder, as diffusers does,
+or refused with what to do, before anything is loaded."""
 
 from __future__ import annotations
 
+import shutil
+
+import diffusers
 import pytest
 import torch
-from safetensors.torch import save_file
+import yaml
+from edited import edit
+from original_files import save_whole, without_weights
+from safetensors.torch import load_file, save_file
+from small_image_models import save_pipeline
+from small_loras import adapted, save_by_kohya
 
 from raymia.models.denoisers.lora_files import read_low_rank
+from raymia.models.denoisers.model import load_denoiser
 from raymia.models.image_source import resolve_image_model
-from raymia.spec import ModelSpec
+from raymia.spec import ModelSpec, PoolSpec
+from raymia.spec.file import load_spec, parse_spec
 from raymia.util.errors import InputError
+from raymia.util.once import Once
+
+CAPTIONS, TIMESTEPS = ["a cat", "", "a dog on a mat"], torch.tensor([10, 200, 700])
+
+
+def by_config(file, folder, **more):
+    spec = ModelSpec(model=str(file), config=str(folder), **more)
+    return resolve_image_model(spec, "targets[0].model", on_gpu=False)
+
+
+def answers(checkpoint):
+    model = load_denoiser(checkpoint, batch_images=4)
+    generator = torch.Generator().manual_seed(0)
+    latents = model.encode(torch.rand(3, *checkpoint.shape, generator=generator))
+    return torch.cat([latents, model.predict_noise(latents, TIMESTEPS, CAPTIONS)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "pipeline", "kept"),
+    [
+        ("stable", "StableDiffusionPipeline", ()),
+        ("sdxl", "StableDiffusionXLPipeline", ()),
+        ("sd3", "StableDiffusion3Pipeline",
+         ("text_encoder", "text_encoder_2", "text_encoder_3")),
+    ],
+)  # fmt: skip
+def test_one_file_answers_as_diffusers_reads_it(kind, pipeline, kept, tmp_path):
+    (file, pipe), folder = save_whole(kind, tmp_path), tmp_path / "pipeline"
+    in_folder = resolve_image_model(ModelSpec(model=str(folder)), "whole", on_gpu=False)
+    expected = answers(in_folder)
+    without_weights(folder, *kept)
+    found = by_config(file, folder)
+    assert found.parameters == in_folder.parameters
+    assert found.loader(PoolSpec()).memory(Once()).weights > 4 * found.parameters
+    torch.testing.assert_close(answers(found), expected, atol=1e-5, rtol=1e-4)
+    read = getattr(diffusers, pipeline).from_single_file(
+        str(file), config=str(folder), local_files_only=True,
+        **{name: getattr(pipe, name) for name in kept},
+    )  # fmt: skip
+    read.save_pretrained(tmp_path / "by_diffusers")
+    spec = ModelSpec(model=str(tmp_path / "by_diffusers"))
+    by_diffusers = resolve_image_model(spec, "by diffusers", on_gpu=False)
+    torch.testing.assert_close(answers(found), answers(by_diffusers), atol=1e-5, rtol=1e-4)
+
+
+def test_a_file_is_told_from_another_and_carries_an_adapter(tmp_path):
+    (file, _), folder = save_whole("stable", tmp_path), tmp_path / "pipeline"
+    plain = by_config(file, folder)
+    tensors = load_file(file)
+    name = "model.diffusion_model.out.2.bias"
+    save_file({**tensors, name: tensors[name] + 1}, tmp_path / "other.safetensors")
+    other = by_config(tmp_path / "other.safetensors", folder)
+    shutil.copy(file, tmp_path / "copy.safetensors")
+    assert by_config(tmp_path / "copy.safetensors", folder).fingerprint == plain.fingerprint
+    assert other.fingerprint != plain.fingerprint
+    assert plain.loader(PoolSpec()).sharing.joined(other.loader(PoolSpec()).sharing) is None
+    unet = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet")
+    lora = save_by_kohya(tmp_path / "lora.safetensors", adapted(unet, ["to_q", "to_v"], 1))
+    tuned = by_config(file, folder, adapter=str(lora))
+    spec = ModelSpec(model=str(folder), adapter=str(lora))
+    in_folder = resolve_image_model(spec, "in the folder", on_gpu=False)
+    torch.testing.assert_close(answers(tuned), answers(in_folder), atol=1e-5, rtol=1e-4)
+    assert "from_single_file" in tuned.capabilities.why_not({"generation"})[0]
+
+
+def said_by(tmp_path, file):
+    return refusal(by_config, file, tmp_path / "pipeline")
+
+
+def test_a_file_that_is_not_what_the_configs_say_is_refused_by_headers(tmp_path):
+    (file, _), folder = save_whole("stable", tmp_path), tmp_path / "pipeline"
+    tensors = load_file(file)
+
+    def changed(drop=(), **more):
+        left = {n: t for n, t in tensors.items() if not n.startswith(tuple(drop))}
+        save_file({**left, **more}, tmp_path / "other.safetensors")
+        return said_by(tmp_path, tmp_path / "other.safetensors")
+
+    start = "model.diffusion_model."
+    assert "lack 2 of the tensors" in changed([f"{start}out.2"])
+    assert "holds no denoising network" in changed([start])
+    assert "of which a UNet2DConditionModel takes" in changed(
+        **{f"{start}controlnet.weight": torch.ones(3)}
+    )
+    assert "1 tensors that belong to none of" in changed(**{"other.weight": torch.ones(3)})
+    assert "name it as `adapter`" in changed(**{"lora_unet_a.lora_down.weight": torch.ones(3)})
+    edit(folder / "unet" / "config.json", cross_attention_dim=32)
+    assert "have other shapes than its config.json says" in said_by(tmp_path, file)
+    (folder / "model_index.json").unlink()
+    assert "has no model_index.json on this machine" in said_by(tmp_path, file)
+
+
+def test_a_config_beside_a_folder_is_refused(tmp_path):
+    save_pipeline("stable", tmp_path / "pipeline")
+    said = said_by(tmp_path, tmp_path / "pipeline")
+    assert "leave out `config` where the model is a folder" in said
 
 
 def written(folder, *names):
@@ -42,14 +148,14 @@ def as_model(file):
         ("first_stage_model.encoder.a", "DiffusionPipeline"),
     ],
 )
-def test_a_whole_pipeline_in_one_file_is_refused_with_the_call_that_makes_a_folder(
+def test_a_whole_pipeline_in_one_file_is_refused_with_the_key_that_its_configs_stand_under(
     tensor, pipeline, tmp_path
 ):
     file = written(tmp_path, tensor, "first_stage_model.decoder.b")
     assert as_model(file) == (
-        f"targets[0].model: {file} is one file, and pipelines are read from folders; write one "
-        f"with diffusers, `{pipeline}.from_single_file(FILE, config=BASE).save_pretrained(FOLDER)`"
-        ", where BASE is a local folder of its family, and name FOLDER"
+        f"targets[0].model: {file} is one file, and what its parts are stands in no config; name a "
+        f"local folder of a {pipeline} of its family, of which the JSON and tokenizer files are "
+        "enough, as `config` beside `model`"
     )
 
 
@@ -79,3 +185,21 @@ def test_pickles_and_other_files_are_refused_unread(tmp_path):
                        ("model.txt", "give the folder of the checkpoint")):  # fmt: skip
         (tmp_path / name).write_bytes(b"no weights")
         assert said in as_model(tmp_path / name)
+
+
+def test_config_is_a_path_of_the_audit_file_and_means_nothing_for_texts(tmp_path):
+    target = {"name": "t", "model": "one.safetensors", "config": "base"}
+    records = {"kind": "image", "candidates": "images"}
+    place = tmp_path / "audit.yaml"
+    place.write_text(yaml.safe_dump({"records": records, "targets": [target]}))
+    (tmp_path / "base").mkdir()
+    (tmp_path / "one.safetensors").touch()
+    found = load_spec(place).targets[0]
+    assert (found.model, found.config) == (
+        str(tmp_path / "one.safetensors"), str(tmp_path / "base"),
+    )  # fmt: skip
+    texts = {"records": {"candidates": "c.csv"}, "targets": [target]}
+    assert "targets[0].config means nothing for models of texts" in refusal(
+        parse_spec, texts, "audit.yaml"
+    )
+    parse_spec({**texts, "targets": [{**target, "config": None}]}, "audit.yaml")

@@ -20,6 +20,7 @@ import small_loras
 import torch
 import transformers
 from edited import edit, reweigh
+from original_files import save_whole, without_weights
 from quantized_models import save_bitsandbytes, save_block_fp8, set_quantization
 from safetensors.torch import load_file, save_file
 from small_families import save_family
@@ -222,6 +223,12 @@ def one_file(*names: str, as_adapter: bool = False) -> Callable[[Path], Made]:
     return make
 
 
+def one_file_and_config(folder: Path) -> Made:
+    file, _ = save_whole("stable", folder)
+    without_weights(folder / "pipeline")
+    return {"model": str(file), "config": str(folder / "pipeline")}
+
+
 def another(pipeline_kind: str, network: str) -> Callable[[Path], Made]:
     """A pipeline of a family that raymia does not ask."""
 
@@ -351,6 +358,7 @@ IMAGES: dict[str, Callable[[Path], Made]] = {
     "another network": pipeline("dit", "transformer", _class_name="HunyuanDiT2DModel"),
     "Lumina": another("LuminaPipeline", "LuminaNextDiT2DModel"),
     "one file, Stable Diffusion 1 and 2": one_file("cond_stage_model.a", "model.diffusion_model.b"),
+    "one file, Stable Diffusion 1 and 2, with `config`": one_file_and_config,
     "one file, SDXL": one_file("conditioner.embedders.0.a", "model.diffusion_model.b"),
     "one file, FLUX.1's network alone": one_file("double_blocks.0.a"),
     "one file, a LoRA": one_file("lora_unet_a.lora_down.weight", "lora_unet_a.lora_up.weight"),

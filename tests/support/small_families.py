@@ -87,9 +87,9 @@ def _clip_tokenizer(folder: Path) -> Any:
     )  # fmt: skip
 
 
-def _clip(kind: str) -> Any:
+def _clip(kind: str, width: int = 16) -> Any:
     config = transformers.CLIPTextConfig(
-        vocab_size=len(VOCABULARY), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        vocab_size=len(VOCABULARY), hidden_size=width, intermediate_size=32, num_hidden_layers=2,
         num_attention_heads=2, max_position_embeddings=12, bos_token_id=0, eos_token_id=1,
         pad_token_id=1, projection_dim=16,
     )  # fmt: skip
@@ -125,7 +125,7 @@ def _gemma() -> tuple[Any, Any]:
 def _sdxl(folder: Path) -> Family:
     network = diffusers.UNet2DConditionModel(
         sample_size=8, in_channels=4, out_channels=4, layers_per_block=1,
-        block_out_channels=(32, 32), norm_num_groups=4, cross_attention_dim=WIDTH,
+        block_out_channels=(32, 32), norm_num_groups=4, cross_attention_dim=16 + 24,
         attention_head_dim=8, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), use_linear_projection=True,
         addition_embed_type="text_time", addition_time_embed_dim=8,
@@ -133,7 +133,7 @@ def _sdxl(folder: Path) -> Family:
     ).eval()  # fmt: skip
     tokenizer = _clip_tokenizer(folder)
     pipe = diffusers.StableDiffusionXLPipeline(
-        _vae(), _clip("CLIPTextModel"), _clip("CLIPTextModelWithProjection"), tokenizer,
+        _vae(), _clip("CLIPTextModel"), _clip("CLIPTextModelWithProjection", 24), tokenizer,
         tokenizer, network, diffusers.EulerDiscreteScheduler(), add_watermarker=False,
     )  # fmt: skip
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from raymia.models.fit import read_transformers_config
+from raymia.models.original_layout import renamed, tensors_of
 from raymia.models.token_ids import refuse_unknown
 from raymia.models.whole_weights import load_whole
 
@@ -67,9 +69,14 @@ def load_text_encoder(
     """The encoder and tokenizer of a pipeline's folder."""
     import transformers
 
-    variant = {} if part.variant is None else {"variant": part.variant}
-    kind = getattr(transformers, part.kind)
-    model = load_whole(kind, folder / part.folder, dtype=dtype, **variant).eval()
+    kind, place = getattr(transformers, part.kind), folder / part.folder
+    if part.file is None:
+        variant = {} if part.variant is None else {"variant": part.variant}
+        model = load_whole(kind, place, dtype=dtype, **variant).eval()
+    else:
+        config = read_transformers_config(place, where=str(place))
+        state = renamed(tensors_of(Path(part.file), part.folder, part.kind), part.kind, config)
+        model = load_whole(kind, None, config=config, state_dict=state, dtype=dtype).eval()
     return TextEncoder(model.to(device), load_tokenizer(folder, part))
 
 

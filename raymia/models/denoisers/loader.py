@@ -39,10 +39,10 @@ class DenoiserLoader(Loader):
 
     @property
     def sharing(self) -> Sharing | None:
-        """The base is the same folder in the same quantization and dtype; LoRAs and DoRAs of any
-        shape can be switched on it."""
+        """The base is the same folder or file in the same quantization and dtype; LoRAs and DoRAs
+        of any shape can be switched on it."""
         c = self.checkpoint
-        return Sharing((c.path, c.quantization, c.dtype), "LORA" if c.adapters else None)
+        return Sharing((c.path, c.file, c.quantization, c.dtype), "LORA" if c.adapters else None)
 
     def load_with(self, others: Sequence[Loader]) -> Callable[[int], Any]:
         loaders = [self, *(other for other in others if isinstance(other, DenoiserLoader))]

@@ -26,8 +26,10 @@ def memory(checkpoint: DenoiserCheckpoint, images: int, once: Once) -> Memory:
     images : per forward pass.
     """
     parts = (checkpoint.network, checkpoint.autoencoder, *checkpoint.text_encoders)
-    folders = [Path(checkpoint.path) / part.folder for part in parts if part is not None]
-    weights = bytes_of_weights(folders, checkpoint.dtype, checkpoint.quantization, once)
+    places = {
+        Path(part.file or Path(checkpoint.path) / part.folder) for part in parts if part is not None
+    }
+    weights = bytes_of_weights(sorted(places), checkpoint.dtype, checkpoint.quantization, once)
     height, breadth = checkpoint.latent_shape[-2:]
     config = checkpoint.asked.config
     if "block_out_channels" not in config and config.get("num_attention_heads"):

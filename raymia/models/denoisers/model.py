@@ -22,8 +22,10 @@ from raymia.models.denoisers.resolver import (
     Part,
 )
 from raymia.models.denoisers.schedules import FLOW, prediction_of, read_scheduler
-from raymia.models.whole_weights import load_whole
+from raymia.models.original_layout import tensors_of
+from raymia.models.whole_weights import LOADING, load_whole
 from raymia.spec.images import Shape
+from raymia.util.caller import silenced
 from raymia.util.optional import require
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -213,6 +215,13 @@ def load_part(folder: Folder, part: Part, dtype: torch.dtype, **options: Any) ->
     import diffusers
 
     kind = getattr(diffusers, part.kind)
+    if part.file is not None:
+        tensors = tensors_of(Folder(part.file), part.folder, part.kind)
+        with LOADING, silenced("bitsandbytes", "diffusers.models.modeling_utils"):
+            return kind.from_single_file(
+                tensors, config=str(folder), subfolder=part.folder, torch_dtype=dtype,
+                local_files_only=True, **options,
+            )  # fmt: skip
     if part.variant is not None:
         options["variant"] = part.variant
     return load_whole(kind, folder / part.folder, torch_dtype=dtype, **options)

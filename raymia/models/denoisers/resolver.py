@@ -23,7 +23,6 @@ from raymia.models.denoisers.networks import (
 from raymia.models.denoisers.schedules import is_flow, prediction_of, read_scheduler
 from raymia.models.image_source import (
     CONFIG,
-    DIFFUSERS_WEIGHTS,
     INDEX,
     SCHEDULER,
     TRANSFORMERS_WEIGHTS,
@@ -32,10 +31,10 @@ from raymia.models.image_source import (
     check_part,
     describe_part,
     refuse_beside,
-    variant_in,
+    weights_of,
 )
 from raymia.models.saved_quantization import IN_DIFFUSERS, refuse_twice, saved_quantization
-from raymia.models.source import names_in, read_json
+from raymia.models.source import file_hash, names_in, read_json
 from raymia.spec import PoolSpec
 from raymia.spec.models import WeightedAdapter
 from raymia.util.errors import InputError
@@ -61,12 +60,14 @@ class Part:
     folder : within the pipeline's; "." for a pipeline that lies flat in its folder.
     variant : of its weights' file names, as "fp16"; None for plain ones.
     saved_as : how its weights were quantized when they were saved; None where they were not.
+    file : that holds its weights in its authors' layout; None where they lie in its folder.
     """
 
     kind: str
     folder: str
     variant: str | None
     saved_as: str | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class DenoiserCheckpoint(ImageModel):
     prediction : what the network predicts, one of ``PREDICTIONS`` or ``FLOW``.
     train_timesteps : length of the noise schedule.
     adapters : LoRAs on it.
+    file : that holds weights, where the folder has their configs.
     """
 
     network: Part
@@ -94,6 +96,7 @@ class DenoiserCheckpoint(ImageModel):
     prediction: str
     train_timesteps: int
     adapters: tuple[PutOn, ...] = ()
+    file: str | None = None
 
     family = "denoiser"
     takes_adapters = True
@@ -158,6 +161,7 @@ class DenoiserCheckpoint(ImageModel):
             scheduler_folder=scheduler_folder,
             prediction=prediction_of(scheduler),
             train_timesteps=int(scheduler.config.num_train_timesteps),
+            file=None if folder.file is None else str(folder.file),
         )._with_adapters(folder)
 
     def _with_adapters(self, folder: ImageFolder) -> Self:
@@ -181,6 +185,8 @@ class DenoiserCheckpoint(ImageModel):
 
     def take_fingerprint(self, once: Once) -> str:
         base, asked = super().take_fingerprint(once), self.asked.key_parts()
+        if self.file is not None:
+            base = digest({"base": base, "file": file_hash(Path(self.file), once)})
         own = with_adapters(base, self.adapters, once) if self.adapters else base
         return digest({"model": own, "asked": asked}) if asked else own
 
@@ -192,7 +198,7 @@ class DenoiserCheckpoint(ImageModel):
     def label(self) -> str:
         weighted = len(self.adapters) > 1
         named = [f"{one.weight:g} x {one.file}" if weighted else one.file for one in self.adapters]
-        return " + ".join(named) or self.path
+        return " + ".join(named) or self.file or self.path
 
     @property
     def placed(self) -> tuple[Placed, ...]:
@@ -247,6 +253,12 @@ class DenoiserCheckpoint(ImageModel):
                 "a pipeline that lies flat in its folder cannot be trained; load it with "
                 "DDPMPipeline and save_pretrained(folder)"
             )
+        if self.file is not None:
+            lacks["generation"] = (
+                "a pipeline that is one file cannot be trained; load it with diffusers' "
+                f"from_single_file({self.file!r}, config={self.path!r}), save it with "
+                "save_pretrained(folder), and name the folder"
+            )
         if self.network.saved_as is not None:
             lacks["generation"] = (
                 f"{self.network.saved_as} weights cannot be trained; audit the model unquantized"
@@ -293,9 +305,10 @@ def _network(folder: ImageFolder, index: Mapping[str, Any]) -> tuple[Part, Mappi
         )
     config = read_json(path / name / CONFIG, where)
     kind = str(config.get("_class_name"))
-    variant, tensors = variant_in(path / name, DIFFUSERS_WEIGHTS, folder)
+    variant, tensors = weights_of(path / name, kind, folder)
     parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
-    return Part(kind, name, variant, _saved_as(path / name, folder)), config, parameters
+    file = folder.file_of(name)
+    return Part(kind, name, variant, _saved_as(path / name, folder), file), config, parameters
 
 
 def _saved_as(part: Path, folder: ImageFolder) -> str | None:
@@ -325,8 +338,9 @@ def _autoencoder(folder: ImageFolder) -> tuple[Part | None, Latent | None]:
         return None, None
     file = folder.path / name / CONFIG
     latent = check_autoencoder(read_json(file, folder.where), file, folder.where)
-    variant, _ = variant_in(file.parent, DIFFUSERS_WEIGHTS, folder)
-    return Part(latent.kind, name, variant, _saved_as(file.parent, folder)), latent
+    variant, _ = weights_of(file.parent, latent.kind, folder)
+    saved_as = _saved_as(file.parent, folder)
+    return Part(latent.kind, name, variant, saved_as, folder.file_of(name)), latent
 
 
 def _text_encoders(folder: ImageFolder, index: Mapping[str, Any], face: Face) -> tuple[Part, ...]:
@@ -347,8 +361,9 @@ def _text_encoders(folder: ImageFolder, index: Mapping[str, Any], face: Face) ->
                 f"{folder.where}: {pipeline}, whose {name} is a {kind}; raymia reads captions of "
                 f"{face.name} with a {' or '.join(kinds)} there"
             )
-        variant, _ = variant_in(folder.path / name, TRANSFORMERS_WEIGHTS, folder)
-        parts.append(Part(kind, name, variant, _saved_as(folder.path / name, folder)))
+        variant, _ = weights_of(folder.path / name, kind, folder, TRANSFORMERS_WEIGHTS)
+        saved_as = _saved_as(folder.path / name, folder)
+        parts.append(Part(kind, name, variant, saved_as, folder.file_of(name)))
     lost = [p for p in face.encoders if not _given(index, p) and p not in face.optional]
     if parts and lost:
         raise InputError(
