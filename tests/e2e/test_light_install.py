@@ -33,7 +33,8 @@ def test_the_lists_leave_out_what_the_other_kind_of_record_takes() -> None:
 def test_texts_are_planned_audited_and_reported(tmp_path: Path, models: Models) -> None:
     audit = write_small_audit(tmp_path, models, resources={"engine": "local"})
     lighter = without(NOT_FOR_TEXTS, tmp_path)
-    in_turn(["plan", audit], ["audit", audit], folder=tmp_path, environment=lighter)
+    for done in in_turn(["plan", audit], ["audit", audit], folder=tmp_path, environment=lighter):
+        assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
     result = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert result["complete"]

@@ -42,6 +42,7 @@ def make(folder: Path, models: Models, engine: str) -> Path:
     return write_small_audit(
         folder, models, engine=engine, members=texts[:EACH], non_members=texts[EACH : 2 * EACH],
         references={"base": {"model": str(BASE)}}, resources={"block_records": BLOCK},
+        neighbors={"kind": "substitute", "count": NEIGHBORS},
     )  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def test_nothing_half_written_is_seen_and_no_report_pretends(killed: Path) -> No
     assert status.is_dead
     assert status.targets["tuned"].state == "scoring"
     assert status.targets["tuned"].total == 2 * EACH * (2 + NEIGHBORS)
-    assert len(evidence(killed.parent / "store", "neighbors.mask_fill")) >= ENOUGH * NEIGHBORS
+    assert len(evidence(killed.parent / "store", "neighbors.substitute")) >= ENOUGH * NEIGHBORS
 
 
 def test_the_next_run_asks_only_what_is_missing_and_scores_the_same(
@@ -113,13 +114,13 @@ def test_the_next_run_asks_only_what_is_missing_and_scores_the_same(
     assert resumed.complete
     assert by_name(resumed, "stored") == before
     assert by_name(resumed, "asked") == {name: total[name] - before[name] for name in total}
-    for kind in ("text.tokens", "text.neighbors", "neighbors.mask_fill"):
+    for kind in ("text.tokens", "text.neighbors", "neighbors.substitute"):
         count = Counter(
             (file.parent.name, row["record_id"], row["neighbor"])
             for file in parts(killed.parent / "store", kind)
             for row in rows_of(file)
         )
-        models_asked = 1 if kind == "neighbors.mask_fill" else 2
+        models_asked = 1 if kind == "neighbors.substitute" else 2
         per_record = 1 if kind == "text.tokens" else NEIGHBORS
         assert len(count) == records * per_record * models_asked
         assert set(count.values()) == {1}
@@ -133,7 +134,7 @@ def test_the_next_run_asks_only_what_is_missing_and_scores_the_same(
     for row, score in expected.items():
         assert scores[row] == pytest.approx(score, abs=1e-6)
     texts = [
-        {(r["record_id"], r["neighbor"]): r["payload"] for r in raw_rows(s, "neighbors.mask_fill")}
+        {(r["record_id"], r["neighbor"]): r["payload"] for r in raw_rows(s, "neighbors.substitute")}
         for s in (killed.parent / "store", tmp_path / "store")
     ]
     assert texts[0] == texts[1]

@@ -13,6 +13,7 @@ import command_line
 import pytest
 import yaml
 from cluster_head import Head
+from command_line import in_turn
 from ray_fixtures import free_port, wait_until
 from small_audit import Models, passages, write_small_audit
 
@@ -115,11 +116,12 @@ def test_a_job_that_runs_is_followed_and_ctrl_c_leaves_it_running_and_its_exit_c
 @pytest.mark.parametrize("token", ["", "0" * 32])
 def test_a_token_that_is_missing_or_wrong_is_said(head: Head, file: Path, token: str) -> None:
     shown = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {}
-    environment = head.without_token(**shown)
-    submitted = raymia(environment, "submit", file, "--address", head.address)
     started = time.monotonic()
-    own = fresh(file, "wrong" if token else "missing")
-    joined = raymia({**environment, "RAY_ADDRESS": head.joining}, "audit", own)
+    submitted, joined = in_turn(
+        ["submit", file, "--address", head.address],
+        ["audit", fresh(file, "wrong" if token else "missing")],
+        folder=file.parent, environment=head.without_token(RAY_ADDRESS=head.joining, **shown),
+    )  # fmt: skip
     seconds = time.monotonic() - started
     for done, place in ((submitted, head.address), (joined, head.joining)):
         assert done.returncode == 2, done.stdout + done.stderr

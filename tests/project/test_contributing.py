@@ -7,13 +7,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from cluster_head import Head
 from command_line import in_turn, raymia
 from tiny_models import passages
 
@@ -59,12 +60,15 @@ class Workplace:
         }
         return self.write("audit.yaml", yaml.safe_dump(content))
 
-    def run(self, *commands: Sequence[str | Path]) -> list[str]:
+    def run(
+        self, *commands: Sequence[str | Path], given: Mapping[str, str] = os.environ
+    ) -> list[str]:
         """Run command lines there; what each prints, with white space as one blank each."""
         paths = [*map(str, self.path), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        printed = in_turn(*commands, folder=self.folder, environment=environment)
-        return [" ".join(text.split()) for text in printed]
+        environment = {**given, "PYTHONPATH": os.pathsep.join(paths)}
+        done = in_turn(*commands, folder=self.folder, environment=environment)
+        assert [one.returncode for one in done] == [0] * len(commands), done
+        return [" ".join((one.stdout + one.stderr).split()) for one in done]
 
     def capitals(self) -> dict[str, object]:
         """The key of the answers to the new question, of which there is one for each record."""
@@ -120,7 +124,7 @@ def test_an_installed_package_has_its_attacks_and_questions_in_audits_that_name_
 
 @pytest.mark.usefixtures("own_ray")
 def test_files_are_plugins_of_the_command_line_and_of_the_audit_file(
-    tmp_path: Path, tiny_gpt2: Path
+    head: Head, tmp_path: Path, tiny_gpt2: Path
 ) -> None:
     place = Workplace(tmp_path)
     for name in ("top1.py", "capitals.py"):
@@ -128,8 +132,9 @@ def test_files_are_plugins_of_the_command_line_and_of_the_audit_file(
     file = place.audit(tiny_gpt2)
     plugins = ["--plugin", "top1.py", "--plugin", "capitals.py"]
     listed, _, _ = place.run(
-        ["attacks", *plugins], ["plan", file, *plugins], ["audit", file, *plugins]
-    )
+        ["attacks", *plugins], ["plan", file, *plugins], ["audit", file, *plugins],
+        given={**head.environment, "RAY_ADDRESS": head.joining},
+    )  # fmt: skip
     assert all(name in listed for name in NEW)
     check_scores(place.folder)
     assert "code" in place.capitals()

@@ -123,9 +123,9 @@ def test_answers_in_other_columns_are_refused() -> None:
         put(Wrong(("a",)), TokenQuestion.schema, [Item("a", 0, "x")])
 
 
-def test_to_know_the_questions_loads_no_model_library() -> None:
+def test_to_know_the_questions_and_to_plan_loads_no_model_library() -> None:
     code = (
-        "import sys, raymia.questions.registry\n"
+        "import sys, raymia.questions.registry, raymia.cli.plan\n"
         "print(*{'torch', 'transformers', 'diffusers', 'kornia', 'ray'} & {*sys.modules})"
     )
     done = subprocess.run(

@@ -45,10 +45,7 @@ class Head:
 def running_head(output: Path) -> Iterator[Head]:
     """Start a head with a dashboard, and end it and all that it started."""
     dashboard, port = free_port(), free_port()
-    environment, mark = child_environment(
-        RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=uuid.uuid4().hex,
-        RAY_worker_niceness="0",  # jobs and their actors give way to no test beside them
-    )  # fmt: skip
+    environment, mark = child_environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=uuid.uuid4().hex)
     command = [
         RAY, "start", "--head", "--block", f"--port={port}", "--num-cpus=4",
         "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",

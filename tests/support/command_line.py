@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -42,32 +43,38 @@ def raymia(*arguments: str | Path, columns: int = 160, **environment: str) -> Do
     return Done(code, out.getvalue(), errors.getvalue())
 
 
-ENDED = "-- ended --"
+ENDED = "-- ended with "
 IN_TURN = f"""
 import json, sys
 from raymia.cli.main import main
 
 for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["raymia", *arguments]
+    sys.argv, code = ["raymia", *arguments], 0
     try:
         main()
     except SystemExit as stop:
-        if stop.code:
-            raise
-    print("{ENDED}", flush=True)
+        code = stop.code or 0
+    for stream in (sys.stdout, sys.stderr):
+        print("{ENDED}", code, sep="", file=stream, flush=True)
 """
 
 
 def in_turn(
     *commands: Sequence[str | Path], folder: Path, environment: Mapping[str, str]
-) -> list[str]:
-    """What commands print that succeed one after another, in one process that imports once."""
+) -> list[Done]:
+    """Run commands one after another in one process, which imports what they need once."""
     given = json.dumps([list(map(str, arguments)) for arguments in commands])
     done = subprocess.run(
         [sys.executable, "-P", "-c", IN_TURN, given],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    printed = done.stdout.split(ENDED)[:-1]
-    assert len(printed) == len(commands), done.stdout + done.stderr
-    return printed
+    out, errors = _by_command(done.stdout), _by_command(done.stderr)
+    assert len(out) == len(errors) == len(commands), done.stdout + done.stderr
+    return [Done(code, text, said) for (text, code), (said, _) in zip(out, errors, strict=True)]
+
+
+def _by_command(printed: str) -> list[tuple[str, int]]:
+    """What each command printed, and what it would have exited with."""
+    *texts, _ = re.split(rf"{ENDED}(\d+)\n", printed)
+    return [(text, int(code)) for text, code in zip(texts[::2], texts[1::2], strict=True)]

@@ -76,6 +76,7 @@ def child_environment(**more: str) -> tuple[dict[str, str], str]:
     defaults = {
         "PATH": path, "RAY_TMPDIR": str(private_folder()), "HF_HUB_OFFLINE": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # jobs and actors give way to no test beside them
     }  # fmt: skip
     return {**kept, **defaults, **more, MARK: mark}, mark
 
