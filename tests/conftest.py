@@ -34,17 +34,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 import hypothesis
 import pytest
-import torch
 from filelock import FileLock
-from small_audit import Models, make_models
-from small_image_audit import ImageModels, make_image_models
-from tiny_models import BASE, PARAPHRASER, checkpoint, passages, save_tiny
 
-from raymia.models.causal.family import load_causal_lm
-from raymia.models.paraphrasers.mask_filler import load_mask_filler
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the process that hands out the tests runs none: it needs no torch
     from cluster_head import Head
+    from small_audit import Models
+    from small_image_audit import ImageModels
 
 # A shell's background job ignores Ctrl-C, and so would the runs that tests stop with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -121,6 +116,8 @@ def _own_cache(_caches, monkeypatch):
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     """Tiny models gain nothing from more threads, and lose much on a busy machine."""
+    import torch
+
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.cpu_count", lambda: 1)  # from which raymia takes the number of threads
@@ -130,18 +127,28 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def base():
     """The trained causal model that ships with the demo."""
+    from tiny_models import BASE, checkpoint
+
+    from raymia.models.causal.family import load_causal_lm
+
     return load_causal_lm(checkpoint(BASE), batch_tokens=4_096)
 
 
 @pytest.fixture(scope="session")
 def filler():
     """The trained T5 that ships with the demo."""
+    from tiny_models import PARAPHRASER
+
+    from raymia.models.paraphrasers.mask_filler import load_mask_filler
+
     return load_mask_filler(str(PARAPHRASER), batch_tokens=4_096)
 
 
 @pytest.fixture(scope="session")
 def texts():
     """64 passages of different lengths, some cut to a few words."""
+    from tiny_models import passages
+
     whole = passages(64)
     return [text if i % 3 else " ".join(text.split()[: 3 + i % 11]) for i, text in enumerate(whole)]
 
@@ -149,12 +156,16 @@ def texts():
 @pytest.fixture(scope="session")
 def tiny_gpt2(tmp_path_factory):
     """Folder of a tiny random GPT-2; read only."""
+    from tiny_models import save_tiny
+
     return save_tiny(tmp_path_factory.mktemp("models") / "gpt2", "gpt2")
 
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory):
     """Folder of a tiny random Llama; read only."""
+    from tiny_models import save_tiny
+
     return save_tiny(tmp_path_factory.mktemp("models") / "llama", "llama")
 
 
@@ -174,12 +185,16 @@ def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path]
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     """A target that was fine-tuned on 24 passages, and two that differ from it; read only."""
+    from small_audit import Models, make_models
+
     return Models.of(_made_once(tmp_path_factory, "models-of-texts", make_models))
 
 
 @pytest.fixture(scope="session")
 def image_models(tmp_path_factory: pytest.TempPathFactory) -> ImageModels:
     """A denoiser and a VAE that know 24 digits by heart, and an untrained one; read only."""
+    from small_image_audit import ImageModels, make_image_models
+
     return ImageModels.of(_made_once(tmp_path_factory, "models-of-images", make_image_models))
 
 
