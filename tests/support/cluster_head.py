@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import uuid
@@ -57,14 +58,19 @@ def running_head(output: Path) -> Iterator[Head]:
     with ended(mark):
         process = start(command, environment, output)
 
+        def is_up() -> bool:
+            assert process.poll() is None, output.read_text()
+            with socket.socket() as trial:
+                return trial.connect_ex(("127.0.0.1", dashboard)) == 0
+
         def ready() -> bool:
             """The dashboard answers before there is an agent that could start a job."""
-            assert process.poll() is None, output.read_text()
             trial = subprocess.run(
                 [RAY, "job", "submit", "--address", address, "--", "true"],
                 env=environment, capture_output=True, check=False,
             )  # fmt: skip
             return trial.returncode == 0
 
+        wait_until(is_up, 120, "the dashboard answers")  # a trial takes seconds to start
         wait_until(ready, 120, "the cluster takes jobs")
         yield Head(address, f"127.0.0.1:{port}", environment)
