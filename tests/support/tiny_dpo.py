@@ -23,13 +23,14 @@ def tune_by_dpo(
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval() for _ in range(2)
     )
     sides = [TrainedReader(tokenizer, t).read(payloads) for t in (training, training.other_side)]
+    with torch.no_grad():
+        before = torch.stack([margin_of(fixed, sides, i) for i in range(len(payloads))])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.0)
     order = np.random.default_rng(0)
     for _ in range(epochs):
         for some in np.array_split(order.permutation(len(payloads)), len(payloads) // 4):
             margins = torch.stack([margin_of(model, sides, i) for i in some])
-            with torch.no_grad():
-                margins -= torch.stack([margin_of(fixed, sides, i) for i in some])
+            margins = margins - before[torch.from_numpy(some)]
             optimizer.zero_grad()
             (-torch.nn.functional.logsigmoid(0.5 * margins)).mean().backward()
             optimizer.step()
