@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -25,11 +26,12 @@ class Done:
     returncode: int
     stdout: str
     stderr: str
+    seconds: float
 
 
 def raymia(*arguments: str | Path, columns: int = 160, **environment: str) -> Done:
     """Run a command as its process would, on a terminal of some columns."""
-    out, errors, code = StringIO(), StringIO(), 0
+    out, errors, code, began = StringIO(), StringIO(), 0, time.monotonic()
     with (
         redirect_stdout(out),
         redirect_stderr(errors),
@@ -40,22 +42,22 @@ def raymia(*arguments: str | Path, columns: int = 160, **environment: str) -> Do
             main()
         except SystemExit as stop:
             code = int(stop.code or 0)
-    return Done(code, out.getvalue(), errors.getvalue())
+    return Done(code, out.getvalue(), errors.getvalue(), time.monotonic() - began)
 
 
 ENDED = "-- ended with "
 IN_TURN = f"""
-import json, sys
+import json, sys, time
 from raymia.cli.main import main
 
 for arguments in json.loads(sys.argv[1]):
-    sys.argv, code = ["raymia", *arguments], 0
+    sys.argv, code, began = ["raymia", *arguments], 0, time.monotonic()
     try:
         main()
     except SystemExit as stop:
         code = stop.code or 0
     for stream in (sys.stdout, sys.stderr):
-        print("{ENDED}", code, sep="", file=stream, flush=True)
+        print("{ENDED}", code, " after ", time.monotonic() - began, sep="", file=stream, flush=True)
 """
 
 
@@ -71,10 +73,13 @@ def in_turn(
     assert done.returncode == 0, done.stdout + done.stderr
     out, errors = _by_command(done.stdout), _by_command(done.stderr)
     assert len(out) == len(errors) == len(commands), done.stdout + done.stderr
-    return [Done(code, text, said) for (text, code), (said, _) in zip(out, errors, strict=True)]
+    return [
+        Done(int(code), text, said, float(seconds))
+        for (text, code, seconds), (said, *_) in zip(out, errors, strict=True)
+    ]
 
 
-def _by_command(printed: str) -> list[tuple[str, int]]:
-    """What each command printed, and what it would have exited with."""
-    *texts, _ = re.split(rf"{ENDED}(\d+)\n", printed)
-    return [(text, int(code)) for text, code in zip(texts[::2], texts[1::2], strict=True)]
+def _by_command(printed: str) -> list[tuple[str, ...]]:
+    """What each command printed, what it would have exited with, and how long it took."""
+    *found, _ = re.split(rf"{ENDED}(\d+) after (\S+)\n", printed)
+    return list(zip(found[::3], found[1::3], found[2::3], strict=True))
