@@ -67,7 +67,7 @@ def wilson(hits: float, of: float, confidence: float) -> tuple[float, float]:
     >>> round(low, 4), round(high, 4)
     (0.8882, 0.9785)
     """
-    z = stats.norm.ppf(0.5 + _checked(confidence) / 2)
+    z = special.ndtri(0.5 + _checked(confidence) / 2)  # stats.norm takes a hundred times as long
     low, high = _score_limits(hits / of, of, z)
     return float(low), float(high)
 
@@ -167,7 +167,7 @@ def auc_limits(auc: float, spread: AucSpread, errors: Sequence[float]) -> FloatA
     ndarray of shape (2, n_errors): lower limits, then upper ones.
     """
     side = np.asarray(errors, np.float64)
-    z = stats.norm.isf(side)
+    z = -special.ndtri(side)
     found = [_newcombe(auc, spread, z)]
     if spread.variance <= 0.0:
         hits = auc * spread.fewest

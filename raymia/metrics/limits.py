@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypedDict
 
 import numpy as np
@@ -107,13 +108,13 @@ def tpr_limits(curve: RocCurve, max_fpr: float, errors: Sequence[float]) -> Floa
     return np.stack([low, high])
 
 
+@lru_cache(maxsize=256)  # of few sizes and rates, for many attacks
 def _cells(n: int, rate: float) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Cut the binomial numbers of `n` trials into ranges: their ends and chances."""
-    number = stats.binom(n, rate)
     spread = math.sqrt(n * rate * (1.0 - rate))
     edges = n * rate + spread * np.arange(-_FARTHEST, _FARTHEST + _CELL, _CELL)
     # The right tail of a binomial number of few trials is longer than a normal one's.
-    far = number.isf(1e-9)
+    far = stats.binom.isf(1e-9, n, rate)
     inner = np.unique(np.clip(np.append(np.floor(edges), np.arange(min(n, 12))), 0, n - 1))
     last = np.append(inner[inner < far], n).astype(np.float64)
     first = np.append(0.0, last[:-1] + 1)
