@@ -19,16 +19,16 @@ class RowIndex:
 
     Parameters
     ----------
-    ids : strings [records], none null, none there twice. 16 bytes are kept beside each.
+    ids : strings [records], none null, none there twice; they are left where they lie, and 12 bytes
+        are kept beside each.
     """
 
     def __init__(self, ids: pa.Array | pa.ChunkedArray) -> None:
-        # Offsets of 32 bits would end at 67 million ids.
-        ids = ids.cast(pa.large_string())
-        self.ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+        self.ids = ids if isinstance(ids, pa.ChunkedArray) else pa.chunked_array([ids])
         hashes = string_hashes(self.ids)
-        self._order = np.argsort(hashes)
-        self._hashes = hashes[self._order]
+        order = np.argsort(hashes)
+        self._hashes = hashes[order]
+        self._order = order.astype(np.uint32 if len(order) <= 2**32 else np.uint64)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,13 +43,12 @@ class RowIndex:
         hit = np.flatnonzero(self._hashes[places] == hashes)
         rows[hit] = self._order[places[hit]]
         # An equal hash is no proof: the id may be of no record here, or of another one of the hash.
-        given = ids.take(pa.array(hit)).cast(pa.large_string())
-        same = pc.fill_null(pc.equal(self.ids.take(pa.array(rows[hit])), given), False)
-        doubtful = hit[~same.to_numpy(zero_copy_only=False)]
+        given = strings_at(ids, hit)
+        same = pc.fill_null(pc.equal(strings_at(self.ids, rows[hit]), given), False)
+        doubtful = np.flatnonzero(~same.to_numpy(zero_copy_only=False))
         if doubtful.size:
-            unsure = ids.take(pa.array(doubtful)).cast(pa.large_string())
-            found = pc.fill_null(pc.index_in(unsure, value_set=self.ids), -1)
-            rows[doubtful] = found.to_numpy(zero_copy_only=False)
+            found = pc.index_in(given.take(pa.array(doubtful)), value_set=self.ids.cast(given.type))
+            rows[hit[doubtful]] = pc.fill_null(found, -1).to_numpy(zero_copy_only=False)
         return rows
 
     def cells_of(self, table: pa.Table, indices: range) -> tuple[Rows, Rows, Rows]:
@@ -68,3 +67,22 @@ class RowIndex:
         columns = table["neighbor"].to_numpy().astype(np.int64) - indices.start
         picked = np.flatnonzero((rows >= 0) & (columns >= 0) & (columns < len(indices)))
         return picked, rows[picked], columns[picked]
+
+
+def strings_at(texts: pa.Array | pa.ChunkedArray, rows: Rows) -> pa.Array:
+    """Some of many strings, in whatever order; large strings, whose offsets never end.
+
+    The pieces of a column are looked at one after another: ``take`` would put all of them together.
+    """
+    pieces = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
+    ends = np.cumsum([0, *map(len, pieces)])
+    order = np.argsort(rows, kind="stable")
+    ascending = rows[order]
+    found = [pa.array([], pa.large_string())]
+    for number in np.unique(np.searchsorted(ends, ascending, "right") - 1).tolist():
+        begin, end = np.searchsorted(ascending, ends[number : number + 2])
+        own = pieces[number].take(pa.array(ascending[begin:end] - ends[number]))
+        found.append(own.cast(pa.large_string()))
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return pa.concat_arrays(found).take(pa.array(place))

@@ -78,7 +78,14 @@ class EvidenceKey:
 
 
 class EvidenceStore:
-    """Reads and writes evidence under a local folder or any fsspec URL."""
+    """Reads and writes evidence under a local folder or any fsspec URL.
+
+    Attributes
+    ----------
+    parts_at_once : that are read, and held, at once.
+    """
+
+    parts_at_once = READ_THREADS
 
     def __init__(self, url: str) -> None:
         self.folder = Folder(url)
@@ -174,11 +181,12 @@ class EvidenceStore:
             except FileNotFoundError:
                 return None
 
-        with ThreadPoolExecutor(READ_THREADS) as pool:
+        at_once = self.parts_at_once
+        with ThreadPoolExecutor(at_once) as pool:
             for attempt in range(READ_ATTEMPTS):
                 new = [name for name in self.folder.names(folder, PART) if name not in seen]
-                for start in range(0, len(new), READ_THREADS):
-                    names = new[start : start + READ_THREADS]
+                for start in range(0, len(new), at_once):
+                    names = new[start : start + at_once]
                     for name, table in zip(names, pool.map(read, names), strict=True):
                         if table is not None:
                             seen.add(name)

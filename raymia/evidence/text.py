@@ -123,6 +123,13 @@ class ModelEvidence(AnswersByQuestion):
     samples: list[list[tuple[int, str]]] | None = None
     other_answer: Floats | None = None
 
+    @classmethod
+    def of(cls, found: Mapping[str, Any], count: int) -> Self:
+        """From answers by name; a model that was not asked about tokens has none of any record."""
+        if "tokens" not in found:
+            found = {"tokens": token_evidence(None, [""] * count), **found}
+        return super().of(found, count)
+
     def with_neighbors(self, name: str) -> Self:
         """The same with the neighbors of one name alone, where they have names."""
         laid_out: Any = self.neighbors  # a mapping where the questions have a name each

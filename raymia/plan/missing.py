@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raymia.evidence.row_index import Cells
+from raymia.evidence.row_index import Cells, strings_at
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,17 +27,17 @@ class Missing:
     cells : bool [records, indices], true where there is no answer.
     """
 
-    ids: pa.Array
+    ids: pa.ChunkedArray
     indices: range
     cells: Cells
 
     @classmethod
     @cache
     def nothing(cls, indices: range) -> Missing:
-        return cls(pa.array([], pa.large_string()), indices, np.zeros((0, len(indices)), bool))
+        return cls(pa.chunked_array([], pa.string()), indices, np.zeros((0, len(indices)), bool))
 
     @classmethod
-    def of(cls, ids: pa.Array, indices: range, cells: Cells) -> Missing:
+    def of(cls, ids: pa.ChunkedArray, indices: range, cells: Cells) -> Missing:
         """What is true in ``cells``; all and nothing take no memory."""
         if not cells.any():
             return cls.nothing(indices)
@@ -62,7 +62,7 @@ class Missing:
     def pairs(self) -> Iterator[tuple[str, int]]:
         """Record ids and indices one by one: for few records."""
         rows, columns = np.nonzero(self.cells)
-        ids = self.ids.take(pa.array(rows)).to_pylist()
+        ids = strings_at(self.ids, rows).to_pylist()
         return zip(ids, (int(c) + self.indices.start for c in columns), strict=True)
 
     def by_record(self) -> dict[str, list[int]]:
@@ -102,13 +102,11 @@ class Missing:
         self.check_is_about(other.ids)
         return self._over(indices)
 
-    def check_is_about(self, ids: pa.Array | pa.ChunkedArray) -> None:
+    def check_is_about(self, ids: pa.ChunkedArray) -> None:
         """Raise a ValueError if these are not the records that the rows stand for."""
         if self.ids is ids:
             return
-        if len(self.ids) != len(ids) or not ids.cast(pa.large_string()).equals(
-            self.ids if isinstance(ids, pa.Array) else pa.chunked_array([self.ids])
-        ):
+        if not self.ids.equals(ids):
             raise ValueError(
                 f"what is missing of {len(self.ids)} records was put together with other records, "
                 f"of which there are {len(ids)}; plan them together"

@@ -12,16 +12,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymia.spec import RecordsSection
+from raymia.storage.scratch_table import ScratchTable
 from raymia.util.errors import InputError
+from raymia.util.hashing import Hashes, rows_alike, string_hashes
 from raymia.util.listing import listed
 from raymia.util.reasons import CAME, REPEATED
 
 CONTRADICTION = "given as member and as non-member"
 _ROWS_PER_BATCH = 4096
+_BESIDE = (pa.field("where", pa.string()), pa.field("remarks", pa.list_(pa.string())))
+"""Of each row that is read, beside the columns of its kind of records."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,10 @@ class SetAside:
     where: str
     record_id: str | None
     reason: str
+
+
+_Placed = list[tuple[int, SetAside]]
+"""What is set aside, each with its place among the rows that were read."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,9 @@ def gather_records(spec: RecordsSection, read: Read, schema: pa.Schema) -> Recor
     member and non-member is set aside everywhere. A candidate that is also a member or a non-member
     is set aside as a candidate.
 
+    The rows go to a scratch file as they are read, and the table is mapped from there. Repetitions
+    are found by hashes of 8 bytes; what shares one is compared by its id.
+
     Raises
     ------
     InputError
@@ -95,43 +108,44 @@ def gather_records(spec: RecordsSection, read: Read, schema: pa.Schema) -> Recor
         class has files but not one usable record.
     """
     problems: list[str] = []
-    aside: list[SetAside] = []
-    kept: dict[bool | None, dict[str, Given]] = {}
+    unusable: list[tuple[int, SetAside]] = []
+    read_rows = _ReadRows(schema)
     classes = ((True, spec.members), (False, spec.non_members), (None, spec.candidates))
     for is_member, paths in classes:
-        kept[is_member] = {}
         for path in paths:
             try:
-                _keep(read(path), kept[is_member], aside)
+                for given in read(path):
+                    if given.reason is None:
+                        read_rows.add(given, is_member)
+                    else:
+                        reason = SetAside(given.where, None, given.reason)
+                        unusable.append((len(read_rows), reason))
             except InputError as error:
                 problems += error.problems
     if problems:
         raise InputError(problems)
 
-    both = kept[True].keys() & kept[False].keys()
-    for identifier in sorted(both):
-        for given in kept.values():
-            if identifier in given:
-                aside.append(SetAside(given.pop(identifier).where, identifier, CONTRADICTION))
-    for identifier in sorted(kept[None].keys() & (kept[True].keys() | kept[False].keys())):
-        row = kept[None].pop(identifier)
-        known = kept[True].get(identifier) or kept[False][identifier]
-        aside.append(SetAside(row.where, identifier, f"{REPEATED} {known.where}"))
+    table, hashes = read_rows.finished()
+    repetitions, taken_out = _repetitions(table, hashes)
+    # As they were read: what cannot be used stands before the row that was read after it.
+    in_class = [*unusable, *repetitions]
+    aside = [one for _, one in sorted(in_class, key=lambda placed: placed[0])]
+    used = np.ones(len(hashes), bool)
+    used[[row for row, _ in repetitions]] = False
+    used[[row for row, _ in taken_out]] = False
+    aside += [one for _, one in taken_out]
 
-    for (is_member, paths), name in zip(
-        classes, ("members", "non_members", "candidates"), strict=True
-    ):
-        if paths and not kept[is_member]:
+    ends = np.cumsum([0, *(read_rows.counts[is_member] for is_member, _ in classes)])
+    for number, name in enumerate(("members", "non_members", "candidates")):
+        paths = classes[number][1]
+        if paths and not used[ends[number] : ends[number + 1]].any():
             reasons = _counted(aside)
             raise InputError(
                 f"records.{name}: not one usable record in {', '.join(paths)}"
                 + (f" (set aside: {reasons})" if reasons else " (no rows)")
             )
-    remarks: dict[str, list[str]] = {}
-    for row in (row for rows in kept.values() for row in rows.values()):
-        for remark in row.remarks:
-            remarks.setdefault(remark, []).append(row.where)
-    return RecordSet(_table(kept, schema), aside, remarks)
+    kept = _kept(table, used)
+    return RecordSet(kept.select(schema.names), aside, _remarks(kept))
 
 
 @dataclass(frozen=True)
@@ -230,27 +244,93 @@ def group_name(value: Any) -> str | None:
     return name.encode(errors="replace").decode() or None
 
 
-def _keep(rows: Iterator[Given], kept: dict[str, Given], aside: list[SetAside]) -> None:
-    for row in rows:
-        if row.reason is not None:
-            aside.append(SetAside(row.where, None, row.reason))
-        elif row.record_id in kept:
-            first = kept[row.record_id].where
-            aside.append(SetAside(row.where, row.record_id, f"{REPEATED} {first}"))
-        else:
-            kept[row.record_id] = row
+class _ReadRows:
+    """Rows as they are read, on their way to a scratch file; here are hashes of their ids alone.
+
+    Attributes
+    ----------
+    counts : of rows by class.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = pa.schema([*schema, *_BESIDE])
+        self._scratch = ScratchTable(self._schema)
+        self._rows: list[tuple[Any, ...]] = []
+        self._hashes: list[Hashes] = [np.zeros(0, np.uint64)]
+        self.counts: Counter[bool | None] = Counter()
+
+    def __len__(self) -> int:
+        return self.counts.total()
+
+    def add(self, given: Given, is_member: bool | None) -> None:
+        self.counts[is_member] += 1
+        own = given.record_id, given.payload, is_member, given.group
+        self._rows.append((*own, given.where, given.remarks))
+        if len(self._rows) == _ROWS_PER_BATCH:
+            self._write()
+
+    def finished(self) -> tuple[pa.Table, Hashes]:
+        """The rows, and the hashes of their ids."""
+        self._write()
+        return self._scratch.table(), np.concatenate(self._hashes)
+
+    def _write(self) -> None:
+        if not self._rows:
+            return
+        columns = zip(*self._rows, strict=True)
+        arrays = [pa.array(c, type=f.type) for c, f in zip(columns, self._schema, strict=True)]
+        self._rows = []
+        self._scratch.add(pa.record_batch(arrays, schema=self._schema))
+        self._hashes.append(string_hashes(arrays[0]))
 
 
-def _table(kept: dict[bool | None, dict[str, Given]], schema: pa.Schema) -> pa.Table:
-    """Records by class as a table; takes them out of ``kept``, so that they are held once."""
-    batches = []
-    for is_member, rows in kept.items():
-        ids = list(rows)
-        for start in range(0, len(ids), _ROWS_PER_BATCH):
-            found = [rows.pop(i) for i in ids[start : start + _ROWS_PER_BATCH]]
-            columns = zip(
-                *((g.record_id, g.payload, is_member, g.group) for g in found), strict=True
-            )
-            arrays = [pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)]
-            batches.append(pa.record_batch(arrays, schema=schema))
-    return pa.Table.from_batches(batches, schema=schema)
+def _repetitions(table: pa.Table, hashes: Hashes) -> tuple[_Placed, _Placed]:
+    """The rows that repeat a record of their class, as they were read; and those that are set aside
+    for what they are in other classes."""
+    suspects = rows_alike(hashes)
+    if not suspects.size:
+        return [], []
+    chosen = np.zeros(len(hashes), bool)
+    chosen[suspects] = True
+    # A filter looks at one piece after another, where `take` may put all of them together first.
+    rows = table.select(["record_id", "is_member", "where"]).filter(pa.array(chosen)).to_pydict()
+    within: _Placed = []
+    kept: dict[bool | None, dict[str, tuple[int, str]]] = {True: {}, False: {}, None: {}}
+    for row, identifier, is_member, where in zip(suspects.tolist(), *rows.values(), strict=True):
+        _, first = kept[is_member].setdefault(identifier, (row, where))
+        if kept[is_member][identifier][0] != row:
+            within.append((row, SetAside(where, identifier, f"{REPEATED} {first}")))
+    across: _Placed = []
+    for identifier in sorted(kept[True].keys() & kept[False].keys()):
+        for found in kept.values():
+            if identifier in found:
+                row, where = found.pop(identifier)
+                across.append((row, SetAside(where, identifier, CONTRADICTION)))
+    for identifier in sorted(kept[None].keys() & (kept[True].keys() | kept[False].keys())):
+        row, where = kept[None].pop(identifier)
+        _, known = kept[True].get(identifier) or kept[False][identifier]
+        across.append((row, SetAside(where, identifier, f"{REPEATED} {known}")))
+    return within, across
+
+
+def _kept(table: pa.Table, used: npt.NDArray[np.bool_]) -> pa.Table:
+    """The rows that are used, in a scratch file as the others."""
+    if used.all():
+        return table
+    scratch, done = ScratchTable(table.schema), 0
+    for batch in table.to_batches():
+        scratch.add(batch.filter(pa.array(used[done : done + batch.num_rows])))
+        done += batch.num_rows
+    return scratch.table()
+
+
+def _remarks(table: pa.Table) -> dict[str, list[str]]:
+    """The places of rows by what is remarked on them."""
+    remarks: dict[str, list[str]] = {}
+    for batch in table.select(["where", "remarks"]).to_batches():
+        if len(batch["remarks"].flatten()):
+            rows = zip(batch["where"].to_pylist(), batch["remarks"].to_pylist(), strict=True)
+            for where, own in rows:
+                for remark in own:
+                    remarks.setdefault(remark, []).append(where)
+    return remarks

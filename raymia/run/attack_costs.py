@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from raymia.attacks import NamedAttack
 from raymia.inputs.base import Inputs
@@ -67,9 +69,8 @@ def target_losses(
     inputs: Inputs, targets: Iterable[str], scores: ScoreColumns
 ) -> Iterator[TargetLoss]:
     """Mean loss of each target on members and on non-members, where the attack `loss` is run."""
-    labels = np.array(
-        [{True: 1, False: 0}.get(x, -1) for x in inputs.records.table["is_member"].to_pylist()]
-    )
+    column = inputs.records.table["is_member"]
+    labels = pc.fill_null(column.cast(pa.int8()), -1).to_numpy()
     for target in targets:
         plain = [
             named.label

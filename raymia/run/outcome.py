@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
 from raymia import __version__
 from raymia.attacks import Attack
+from raymia.evidence.row_index import RowIndex
 from raymia.evidence.secret import secret_of
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
@@ -214,35 +217,38 @@ def _call(shared: tuple[Any, ...]) -> Any:
 
 def find_dropped(run: Run) -> Iterator[Dropped]:
     """Name evidence that could not be had, and texts that were scored in part."""
+    index = RowIndex(run.inputs.payloads["record_id"])
     for _, stage in _stages(run):
         for planned in stage.questions:
-            yield from _dropped(run, stage, planned)
+            yield from _dropped(run, index, stage, planned)
 
 
-def _dropped(run: Run, stage: Stage, planned: PlannedQuestion) -> Iterator[Dropped]:
+def _dropped(
+    run: Run, index: RowIndex, stage: Stage, planned: PlannedQuestion
+) -> Iterator[Dropped]:
     columns = [name for name in ("error", "truncated") if name in planned.question.schema.names]
-    table = run.store.read(planned.key, columns)
-    if table is None:
-        return
-    is_named = pc.is_valid(table["error"])
-    if "truncated" in columns:
-        is_named = pc.or_(is_named, pc.fill_null(table["truncated"], False))
-    table = table.filter(is_named)
-    if not table.num_rows:
-        return
-    asked = pc.is_in(table["record_id"], value_set=run.inputs.payloads["record_id"])
-    for row in table.filter(asked).to_pylist():
-        reason = row["error"] or (TRUNCATED if row.get("truncated") else None)
-        # The stage that makes neighbors names those that could not be made.
-        if reason is None or reason == NO_NEIGHBOR:
-            continue
-        if row["neighbor"] in planned.question.indices():
-            yield Dropped(
-                stage=stage.name,
-                record_id=row["record_id"],
-                neighbor=row["neighbor"] or None,
-                reason=reason,
-            )
+    indices = planned.question.indices()
+    seen = np.zeros((len(index), len(indices)), np.bool_)
+    for part in run.store.parts(planned.key, columns):
+        picked, rows, cells = index.cells_of(part, indices)
+        _, first = np.unique(rows * len(indices) + cells, return_index=True)
+        new = np.sort(first[~seen[rows[first], cells[first]]])
+        seen[rows[new], cells[new]] = True
+        is_new = np.zeros(part.num_rows, np.bool_)
+        is_new[picked[new]] = True
+        is_named = pc.is_valid(part["error"])
+        if "truncated" in columns:
+            is_named = pc.or_(is_named, pc.fill_null(part["truncated"], False))
+        for row in part.filter(pc.and_(is_named, pa.array(is_new))).to_pylist():
+            reason = row["error"] or (TRUNCATED if row.get("truncated") else None)
+            # The stage that makes neighbors names those that could not be made.
+            if reason is not None and reason != NO_NEIGHBOR:
+                yield Dropped(
+                    stage=stage.name,
+                    record_id=row["record_id"],
+                    neighbor=row["neighbor"] or None,
+                    reason=reason,
+                )
 
 
 def _without_answers(run: Run, dropped: Sequence[Dropped]) -> Iterator[tuple[str, str]]:

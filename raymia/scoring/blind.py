@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raymia.attacks.base import Scores
+from raymia.evidence.row_index import RowIndex
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.comparison import holm
@@ -16,6 +18,7 @@ from raymia.metrics.delong import auc_variance, difference_of, placements
 from raymia.metrics.summary import MIN_PER_CLASS, Estimate
 from raymia.plan.stages import TargetPlan
 from raymia.questions.registry import model_evidence
+from raymia.records.base import RecordSet
 from raymia.scoring.evidence import units
 from raymia.scoring.parts import ScoreParts
 from raymia.shift.check import Blind, KnownRecords, check_shift, not_checked, sampled_rows
@@ -64,8 +67,11 @@ def excess_over_blind(
     if guesser is None:
         return []
     confidence = inputs.spec.metrics.confidence
-    is_member = np.array([label is True for label in inputs.records.table["is_member"].to_pylist()])
-    guesses = np.array([blind.scores.get(i, np.nan) for i in inputs.records.ids])
+    table = inputs.records.table
+    is_member = pc.fill_null(table["is_member"], False).to_numpy()
+    guesses = np.full(table.num_rows, np.nan)
+    rows = RowIndex(table["record_id"]).rows_of(pa.array(list(blind.scores), pa.string()))
+    guesses[rows[rows >= 0]] = np.array(list(blind.scores.values()))[rows >= 0]
     found: list[ExcessOverBlind] = []
     pairs = [(plan.name, named.label) for plan in plans for named in inputs.attacks_on(plan.name)]
     for target, attack in pairs:
@@ -104,11 +110,12 @@ def _known_records(
 ) -> KnownRecords:
     table = inputs.records.table
     given = np.flatnonzero(table["is_member"].is_valid().to_numpy())
-    is_member = table["is_member"].take(pa.array(given)).to_numpy().astype(np.bool_)
+    is_member = table["is_member"].drop_null().to_numpy().astype(np.bool_)
     chosen = sampled_rows(is_member, inputs.spec.shift.sample, inputs.spec.seed)
-    known = table.take(pa.array(given[chosen]))
+    is_chosen = np.zeros(table.num_rows, np.bool_)
+    is_chosen[given[chosen]] = True
+    known = table.filter(pa.array(is_chosen))
     payloads, ids = known["payload"].to_pylist(), known["record_id"].to_pylist()
-    unit_of = units(inputs.records)
     readings = inputs.modality.readings()
     seen = {choice: own.for_guessers(payloads) for choice, own in readings.items()}
     # The fewest words: records that are copies in them are so in what a target is scored on.
@@ -117,7 +124,7 @@ def _known_records(
     return KnownRecords(
         ids=ids,
         is_member=is_member[chosen],
-        units=[unit_of[row] for row in given[chosen].tolist()],
+        units=units(RecordSet(known)),
         texts=texts,
         images=images,
         prompts=readings[least].unscored(payloads),
@@ -143,7 +150,7 @@ def _alone(
         read_so = found.setdefault(name, set())
         label = f"{name}, read as for {target}" if read_so else name
         answers = [
-            (planned.label, planned.question, store.read(planned.key))
+            (planned.label, planned.question, store.read(planned.key, records=ids))
             for planned in stage.questions
             if planned.label == modality.loss_question and content not in read_so
         ]

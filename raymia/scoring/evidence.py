@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,11 +61,18 @@ class Known:
     """What is known of the records beside the evidence."""
 
     def __init__(self, inputs: Inputs) -> None:
-        self.is_member = inputs.records.table["is_member"].to_pylist()
-        self.units = units(inputs.records)
+        self._records = inputs.records
         self.combined = {
             named.label for named in inputs.attacks if "other_scores" in named.attack.needs
         }
+
+    @cached_property
+    def is_member(self) -> list[bool | None]:
+        return list(self._records.table["is_member"].to_pylist())
+
+    @cached_property
+    def units(self) -> list[str]:
+        return units(self._records)
 
     def labelled(self, found: Mapping[str, Scores]) -> LabelledScores:
         """The scores of the attacks before one that combines them, and the labels."""
@@ -97,5 +105,7 @@ def units(records: RecordSet) -> list[str]:
 def unit_column(records: RecordSet) -> pa.ChunkedArray:
     """The units as a column."""
     groups = records.table["group"]
+    if groups.null_count == len(groups):
+        return records.table["record_id"]
     named = pc.binary_join_element_wise("group", groups, " ")
     return pc.if_else(pc.is_valid(groups), named, records.table["record_id"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from raymia.attacks import NamedAttack
 from raymia.attacks.base import Scores
@@ -15,6 +18,7 @@ from raymia.metrics.summary import Metrics
 from raymia.results.ranking import TargetRanking, leading, rank, strength_across
 from raymia.results.wording import first_to_read
 
+Rows = npt.NDArray[np.int64]
 MAX_TARGETS = 3
 MAX_EXAMPLES = 4
 
@@ -85,11 +89,14 @@ def shown_records(
     """Four records of a target by falling score: the most exposed member, candidate and non-member
     and the least exposed member by the leading attack's score, then the next members."""
     records = inputs.records.table
-    labels = records["is_member"].to_pylist()
-    classes = {label: _ranked(scores, labels, label) for label in (True, False, None)}
+    labels = pc.fill_null(records["is_member"].cast(pa.int8()), -1).to_numpy()
+    classes = {
+        label: _ranked(scores, labels == number)
+        for label, number in ((True, 1), (False, 0), (None, -1))
+    }
     others = scores[classes[False]]
     for row in choose_rows(scores, classes):
-        label, score = labels[row], float(scores[row])
+        label, score = records["is_member"][row].as_py(), float(scores[row])
         n_others = len(others) - (label is False)
         card = {
             "target": target,
@@ -97,20 +104,20 @@ def shown_records(
             "record_id": records["record_id"][row].as_py(),
             "is_member": label,
             "score": score,
-            "rank": classes[label].index(row) + 1,
+            "rank": int(np.flatnonzero(classes[label] == row)[0]) + 1,
             "of": len(classes[label]),
             "outscored": float((others < score).sum() / n_others) if n_others else None,
         }
         yield Shown(row, card)
 
 
-def _ranked(values: Scores, labels: Sequence[bool | None], label: bool | None) -> list[int]:
+def _ranked(values: Scores, is_of: npt.NDArray[np.bool_]) -> Rows:
     """The rows of a class that have a score, most exposed first; of equals, the earlier."""
-    rows = [n for n, known in enumerate(labels) if known is label and np.isfinite(values[n])]
-    return sorted(rows, key=lambda row: -values[row])
+    rows = np.flatnonzero(is_of & np.isfinite(values))
+    return rows[np.argsort(-values[rows], kind="stable")]
 
 
-def choose_rows(values: Scores, classes: dict[bool | None, list[int]]) -> list[int]:
+def choose_rows(values: Scores, classes: Mapping[bool | None, Sequence[int] | Rows]) -> list[int]:
     """The rows of the records to show, by falling score.
 
     Parameters
@@ -119,8 +126,8 @@ def choose_rows(values: Scores, classes: dict[bool | None, list[int]]) -> list[i
     classes : rows of members (True), non-members (False) and candidates (None), most exposed first.
     """
     members, candidates = classes[True], classes[None]
-    suspects = members or candidates
+    suspects = members if len(members) else candidates
     wanted = [*members[:1], *candidates[:1], *classes[False][:1], *suspects[-1:]]
     wanted += [*members[1:3], *candidates[1:3]]
-    rows = list(dict.fromkeys(wanted))[:MAX_EXAMPLES]
+    rows = list(dict.fromkeys(map(int, wanted)))[:MAX_EXAMPLES]
     return sorted(rows, key=lambda row: -values[row])

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raymia.util.hashing import string_hashes
+from raymia.util.hashing import Hashes, rows_alike, string_hashes
 
-Hashes = npt.NDArray[np.uint64]
 NAMED = 5
 """Records that an error names."""
 
 
 def repeated(ids: pa.ChunkedArray) -> list[str]:
     """The ids that are there more than once, sorted; exact, though hashes find them."""
-    hashes = string_hashes(ids)
-    rows = np.flatnonzero(np.isin(hashes, repeated_hashes(hashes)))
+    rows = rows_alike(string_hashes(ids))
+    if not rows.size:
+        return []
     counted = pc.value_counts(ids.take(pa.array(rows)))
     return sorted(pair["values"] for pair in counted.to_pylist() if pair["counts"] > 1)
 

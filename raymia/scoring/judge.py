@@ -17,6 +17,7 @@ from raymia.metrics.roc import BoolArray, IntArray
 from raymia.metrics.summary import AttackMetrics, CandidateClaims, NotMeasured
 from raymia.results.curves import AttackCurves, draw
 from raymia.results.ranking import of_groups_of
+from raymia.scoring.ids import repeated
 from raymia.spec import MetricsSpec
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _labels(column: pa.ChunkedArray, unit_of: pa.ChunkedArray) -> Labels:
         _bools(pc.is_valid(column)),
         _bools(pc.fill_null(column, False)),
         calibration_half(unit_of),
-        apart=pc.count_distinct(unit_of).as_py() == len(unit_of),
+        apart=not repeated(unit_of),
     )
 
 
@@ -209,9 +210,9 @@ def _bools(column: pa.ChunkedArray) -> BoolArray:
 
 def _groups(table: pa.Table, labels: Labels) -> Groups | None:
     """The groups whose records are of one kind; None without a group column."""
-    column: Any = table["group"].combine_chunks()
-    if column.null_count == len(column):
+    if table["group"].null_count == table.num_rows:
         return None
+    column: Any = table["group"].combine_chunks()
     encoded = column.dictionary_encode()
     names = encoded.dictionary
     numbers: IntArray = pc.fill_null(encoded.indices, len(names)).to_numpy().astype(np.int64)

@@ -7,13 +7,17 @@ any machine; what it gives back is small. Scores stay in :class:`raymia.scoring.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raymia.attacks import NamedAttack
 from raymia.attacks.base import Scores
+from raymia.evidence.row_index import RowIndex
+from raymia.evidence.sharded import ShardedEvidence, has_shards
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.claims import conformal_p_values
@@ -22,6 +26,7 @@ from raymia.metrics.dataset import DatasetInference, infer_dataset
 from raymia.metrics.learning import fold_of
 from raymia.metrics.summary import CandidateClaims, Comparison, Metrics
 from raymia.plan.stages import TargetPlan
+from raymia.records.base import RecordSet
 from raymia.results.curves import AttackCurves
 from raymia.results.deletions import retrained
 from raymia.results.scores import SCORES_SCHEMA
@@ -32,9 +37,12 @@ from raymia.scoring.judge import Judge, Judged
 from raymia.scoring.parts import ScoreParts
 from raymia.scoring.workers import Workers
 from raymia.util.errors import RaymiaError
+from raymia.util.hashing import string_hashes
 
 ROWS_AT_ONCE = 2**20
 """Rows of the run's table that are held at once."""
+NAMES_AT_ONCE = 2**16
+"""Names of units that are strings at once."""
 MAX_HERE = 1_000_000
 """Scores up to which a reduction is done before Ray would have started."""
 
@@ -120,18 +128,77 @@ def score_target(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> dict
     attack has no score for a record.
     """
     attacks = inputs.attacks_on(plan.name)
-    evidence = inputs.modality.evidence_on(inputs, store, plan)
+    singly = [a for a in attacks if not _is_fitted(inputs, a)]
     found: dict[str, Scores] = {}
+    if singly and has_shards(inputs.records.table.num_rows):
+        found = _score_in_shards(inputs, store, plan, singly)
+    together = [a for a in attacks if a.label not in found]
     # What combines the others' scores comes after them, whatever the order of the audit file.
+    found |= _score(inputs, store, plan, together, found)
+    return {named.label: found[named.label] for named in attacks}
+
+
+def _is_fitted(inputs: Inputs, named: NamedAttack) -> bool:
+    """Whether an attack judges a record by the others: one that does has to see all."""
+    needs = named.attack.needs
+    return bool(needs & {"other_scores", "units"}) or inputs.modality.tells_labels(
+        inputs.spec, named.attack
+    )
+
+
+def _reads_answers(named: NamedAttack) -> bool:
+    """Whether an attack looks at what models answered, and not only at what others made of it."""
+    return bool(named.attack.asks) or named.attack.needs != {"other_scores"}
+
+
+def _score_in_shards(
+    inputs: Inputs, store: EvidenceStore, plan: TargetPlan, attacks: Sequence[NamedAttack]
+) -> dict[str, Scores]:
+    """Scores of attacks that judge each record by itself, with the evidence of some at a time."""
+    records = inputs.records.table
+    index = RowIndex(inputs.payloads["record_id"])
+    sharded = ShardedEvidence(store, index, records.num_rows)
+    found = {named.label: np.empty(records.num_rows) for named in attacks}
+    for rows in sharded.shards():
+        shard = RecordSet(records.slice(rows.start, rows.stop - rows.start))
+        for label, scores in _score(
+            replace(inputs, records=shard), sharded, plan, attacks, {}
+        ).items():
+            found[label][rows] = scores
+    return found
+
+
+def _score(
+    inputs: Inputs,
+    store: EvidenceStore,
+    plan: TargetPlan,
+    attacks: Sequence[NamedAttack],
+    before: Mapping[str, Scores],
+) -> dict[str, Scores]:
+    """Scores of some attacks on some records.
+
+    Parameters
+    ----------
+    before : what other attacks have found.
+    """
+    found: dict[str, Scores] = {}
+    if not attacks:
+        return found
+    if not any(_reads_answers(named) for named in attacks):
+        plan = replace(plan, target=replace(plan.target, questions=()), references={})
+    evidence = inputs.modality.evidence_on(inputs, store, plan)
     for named in sorted(attacks, key=lambda named: "other_scores" in named.attack.needs):
-        scores = np.asarray(named.attack.score(evidence.given_to(named, found)), np.float64)
+        all_found = {**before, **found}
+        in_order = (a.label for a in inputs.attacks_on(plan.name) if a.label in all_found)
+        given = evidence.given_to(named, {label: all_found[label] for label in in_order})
+        scores = np.asarray(named.attack.score(given), np.float64)
         if scores.shape != (inputs.records.table.num_rows,):
             raise RaymiaError(
                 f"attack {named.label} on target {plan.name}: expected one score for each of "
                 f"{inputs.records.table.num_rows} records, got an array of shape {scores.shape}"
             )
         found[named.label] = scores
-    return {named.label: found[named.label] for named in attacks}
+    return found
 
 
 def infer_datasets(
@@ -158,16 +225,7 @@ def infer_datasets(
     if not suspects or not columns:
         return []
     features = np.column_stack(columns)
-    names = unit_column(inputs.records).combine_chunks()
-    if clusters:
-        ids = inputs.records.table["record_id"].to_pylist()
-        together = [
-            clusters.get(record, name) if name == record else name
-            for record, name in zip(ids, names.to_pylist(), strict=True)
-        ]
-        names = pa.array(together, pa.string())
-    fitted = fold_of(names.to_pylist(), 2, "half of dataset inference") == 0
-    units = names.dictionary_encode().indices.to_numpy()
+    units, fitted = _units_and_halves(inputs, clusters or {})
     return [
         infer_dataset(
             features[rows | others],
@@ -179,6 +237,27 @@ def infer_datasets(
         )
         for name, rows in suspects.items()
     ]
+
+
+def _units_and_halves(
+    inputs: Inputs, clusters: Mapping[str, str]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """The number of each record's unit, in the order in which units come first, and whether
+    dataset inference is fitted on it."""
+    columns = inputs.records.table["record_id"], unit_column(inputs.records)
+    hashes, fitted = [], []
+    for start in range(0, len(columns[0]), NAMES_AT_ONCE):
+        ids, names = (column.slice(start, NAMES_AT_ONCE).to_pylist() for column in columns)
+        together = [
+            clusters.get(record, name) if name == record else name
+            for record, name in zip(ids, names, strict=True)
+        ]
+        hashes.append(string_hashes(pa.array(together, pa.string())))
+        fitted.append(fold_of(together, 2, "half of dataset inference") == 0)
+    _, first, unit = np.unique(np.concatenate(hashes), return_index=True, return_inverse=True)
+    number = np.empty(first.size, np.int64)
+    number[np.argsort(first)] = np.arange(first.size)
+    return number[unit], np.concatenate(fitted)
 
 
 def infer_all_datasets(
@@ -205,7 +284,7 @@ def score_tables(
     the membership of candidates, where an attack has no score, and for the p-value of others
     than candidates.
     """
-    records = inputs.records.table.select(["record_id", "is_member"]).combine_chunks()
+    records = inputs.records.table.select(["record_id", "is_member"])
     is_candidate = pc.is_null(records["is_member"]).to_numpy()
     is_other = pc.equal(records["is_member"], False).fill_null(False).to_numpy()
     for plan in plans:

@@ -20,6 +20,7 @@ _HASHED_AT_ONCE = 2**16
 _PADDED_BYTES = 2**24
 """What strings take at once, filled up to one length; a single longer one is taken alone."""
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+Hashes = npt.NDArray[np.uint64]
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -38,6 +39,20 @@ def digest_file(path: Path) -> str:
     check_is_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST_HEX_CHARS]
+
+
+def rows_alike(hashes: Hashes) -> npt.NDArray[np.int64]:
+    """The places of hashes that stand there more than once, ascending.
+
+    Examples
+    --------
+    >>> rows_alike(np.array([7, 3, 7, 5, 7], np.uint64)).tolist()
+    [0, 2, 4]
+    """
+    order = np.argsort(hashes)
+    ascending = hashes[order]
+    same = np.flatnonzero(ascending[1:] == ascending[:-1])
+    return np.unique(order[np.concatenate([same, same + 1])])
 
 
 def string_hashes(texts: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint64]:

@@ -38,7 +38,7 @@ def records(count: int = RECORDS) -> pa.Table:
     return pa.table({"record_id": ids, "payload": [f"text {n}" for n in range(count)]})
 
 
-def lacking(stages: list[Stage], cells: dict[str, np.ndarray], ids: pa.Array) -> list[Stage]:
+def lacking(stages: list[Stage], cells: dict[str, np.ndarray], ids: pa.ChunkedArray) -> list[Stage]:
     """The target's stage, with something missing of each question."""
     (target,) = (stage for stage in stages if stage.role == "target")
     questions = []
@@ -66,7 +66,7 @@ def test_blocks_hold_what_is_missing_and_what_is_known(
 ) -> None:
     monkeypatch.setattr(blocks, "SHELF_ROWS", shelf)
     draws, table = random.Random(shelf), records()
-    ids = table["record_id"].combine_chunks().cast(pa.large_string())
+    ids = table["record_id"]
     cells = {
         "tokens": np.array([[draws.random() < 0.3] for _ in range(RECORDS)]),
         "neighbors": np.array([[draws.random() < 0.4] * 2 for _ in range(RECORDS)]),
@@ -96,13 +96,13 @@ def test_blocks_hold_what_is_missing_and_what_is_known(
 
 def test_nothing_missing_makes_no_block(stages: list[Stage]) -> None:
     nothing = {"tokens": np.zeros((RECORDS, 1), bool), "neighbors": np.zeros((RECORDS, 2), bool)}
-    ids = records()["record_id"].combine_chunks().cast(pa.large_string())
+    ids = records()["record_id"]
     assert list(make_blocks(lacking(stages, nothing, ids), records(), (), 3)) == []
 
 
 def test_records_other_than_those_planned_are_refused(stages: list[Stage]) -> None:
     everything = {"tokens": np.ones((RECORDS, 1), bool), "neighbors": np.ones((RECORDS, 2), bool)}
-    ids = records()["record_id"].combine_chunks().cast(pa.large_string())
+    ids = records()["record_id"]
     asking = lacking(stages, everything, ids)
     with pytest.raises(ValueError, match="other records"):
         next(make_blocks(asking, records().slice(1), (), 3))
@@ -114,7 +114,7 @@ def test_a_block_travels_without_the_records_beside_it(stages: list[Stage]) -> N
     import ray
 
     many = records(20_000)
-    ids = many["record_id"].combine_chunks().cast(pa.large_string())
+    ids = many["record_id"]
     shape = len(ids)
     cells = {"tokens": np.ones((shape, 1), bool), "neighbors": np.ones((shape, 2), bool)}
     known = {(n, 1): "a neighbor " * 10 for n in range(shape)}
@@ -129,7 +129,7 @@ def test_a_block_travels_without_the_records_beside_it(stages: list[Stage]) -> N
 
 def test_how_large_a_block_is_may_change_from_one_to_the_next(stages: list[Stage]) -> None:
     everything = {"tokens": np.ones((RECORDS, 1), bool), "neighbors": np.ones((RECORDS, 2), bool)}
-    ids = records()["record_id"].combine_chunks().cast(pa.large_string())
+    ids = records()["record_id"]
     sizes = iter([1, 2, 100])
     asking = lacking(stages, everything, ids)
     made = list(make_blocks(asking, records(), (), lambda: next(sizes)))

@@ -11,18 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from answered_audit import two_answered
 from made_scores import METRICS, shuffled, whole
 from rich.console import Console
-from small_inputs import audit
-from tiny_models import PARAPHRASER
 
 import raymia.run.audit
 from raymia.engine.base import engine
 from raymia.engine.on_ray.reduce import Tasks
-from raymia.evidence.store import EvidenceStore
-from raymia.modalities.resolve import resolve_inputs
-from raymia.plan.planning import plan_audit
-from raymia.questions.base import Item
 from raymia.results.curves import curves_table
 from raymia.scoring import reduction
 from raymia.scoring.parts import ScoreParts, score_parts
@@ -46,23 +41,7 @@ def tasks(tmp_path):
 
 @pytest.fixture
 def answered(tmp_path, tiny_gpt2):
-    """Two targets, whose models are asked in this process."""
-    spec = audit(
-        tmp_path, tiny_gpt2, PARAPHRASER, references=None, neighbors=None,
-        targets=[{"name": n, "model": str(tiny_gpt2), "max_tokens": t}
-                 for n, t in (("one", 64), ("two", 5))],
-        attacks=["loss", "zlib", "min_k"], metrics={"resamples": 100},
-    )  # fmt: skip
-    inputs = resolve_inputs(spec)
-    store = EvidenceStore(spec.store)
-    columns = (inputs.payloads[c].to_pylist() for c in ("record_id", "payload"))
-    payloads = dict(zip(*columns, strict=True))
-    for plan in plan_audit(inputs, store):
-        model = plan.target.loader.load()
-        for planned in plan.target.questions:
-            items = [Item(r, n, payloads[r]) for r, n in planned.missing.pairs()]
-            store.commit(planned.key, planned.question.ask(model, items))
-    return inputs, store, plan_audit(inputs, store)
+    return two_answered(tmp_path, tiny_gpt2)
 
 
 def test_ray_and_this_process_reduce_alike(answered, tasks, monkeypatch):

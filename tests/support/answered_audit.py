@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from small_inputs import audit
+from tiny_models import PARAPHRASER
 
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
@@ -77,3 +80,23 @@ def answer(file: Path, break_record: bool = False) -> Answered:
     reduction = reduce_audit(inputs, store, plans, scores, Here())
     result = sum_up(Run(inputs, store, before, plans, {}, 1.0), reduction, scores, Here())
     return Answered(inputs, store, plans, scores, result)
+
+
+def two_answered(folder: Path, model: Path) -> tuple[Inputs, EvidenceStore, Sequence[TargetPlan]]:
+    """Two targets of texts, whose models are asked in this process."""
+    spec = audit(
+        folder, model, PARAPHRASER, references=None, neighbors=None,
+        targets=[{"name": n, "model": str(model), "max_tokens": t}
+                 for n, t in (("one", 64), ("two", 5))],
+        attacks=["loss", "zlib", "min_k"], metrics={"resamples": 100},
+    )  # fmt: skip
+    inputs = resolve_inputs(spec)
+    store = EvidenceStore(spec.store)
+    columns = (inputs.payloads[c].to_pylist() for c in ("record_id", "payload"))
+    payloads = dict(zip(*columns, strict=True))
+    for plan in plan_audit(inputs, store):
+        loaded = plan.target.loader.load()
+        for planned in plan.target.questions:
+            items = [Item(r, n, payloads[r]) for r, n in planned.missing.pairs()]
+            store.commit(planned.key, planned.question.ask(loaded, items))
+    return inputs, store, plan_audit(inputs, store)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import StringIO
@@ -23,6 +24,7 @@ from rich.console import Console
 
 import raymia
 from benchmarks.measure import machine_facts, machine_line
+from benchmarks.reductions import descendants
 from raymia.evidence.store import EvidenceStore
 from raymia.evidence.upkeep import stored_things
 from raymia.modalities.resolve import resolve_inputs
@@ -99,17 +101,20 @@ class Samples:
     ----------
     seconds : when, by :func:`time.perf_counter`.
     memory : anonymous memory of this process in bytes: what it alone holds, without the pages of
-        Ray's object store that it has written.
+        Ray's object store that it has written, and of files that it has mapped.
+    workers : the same of the largest of Ray's workers.
     files : Parquet files in the store.
     """
 
     store: Path
     seconds: list[float] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
+    workers: list[int] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
 
     def take(self) -> None:
         self.memory.append(anonymous_memory())
+        self.workers.append(largest_worker())
         self.files.append(sum(1 for _ in self.store.glob("evidence/*/*/*.parquet")))
         self.seconds.append(time.perf_counter())
 
@@ -120,6 +125,7 @@ class Samples:
             self.store,
             [self.seconds[n] for n in rows],
             [self.memory[n] for n in rows],
+            [self.workers[n] for n in rows],
             [self.files[n] for n in rows],
         )
 
@@ -142,10 +148,21 @@ def sampled(store: Path) -> Iterator[Samples]:
         thread.join()
 
 
-def anonymous_memory() -> int:
-    """Resident memory of this process that no file stands behind, in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+def anonymous_memory(process: int | str = "self") -> int:
+    """Resident memory of a process that no file stands behind, in bytes."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace")
+    sizes = (line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:"))
+    return int(next(sizes, 0)) * 1024  # a process that has ended has none
+
+
+def largest_worker() -> int:
+    """Anonymous memory of the largest of the workers of the Ray that this process started."""
+    found = [0]
+    for process in descendants(os.getpid()):
+        with suppress(OSError):  # one that has ended
+            if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::"):
+                found.append(anonymous_memory(process))
+    return max(found)
 
 
 def make_audit(records: int, targets: int, block_records: int, folder: Path) -> AuditSpec:
@@ -280,6 +297,7 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
             "stream_end": _mebibytes(streaming.memory[-1]),
             "slope_per_million": round(slope(streaming) / passed * 1e6 / MEBIBYTE, 1),
             "most": _mebibytes(max(samples.memory)),
+            "worker": _mebibytes(max(samples.workers)),
         },
         "files": {"most": max(samples.files), "end": samples.files[-1]},
         "blocks": targets * math.ceil(records / block_records),
@@ -322,6 +340,7 @@ def page_table(found: Mapping[str, Any]) -> str:
         ("when they end", f"{memory['stream_end']:,.0f} MiB"),
         ("growth per million records and checkpoint", f"{memory['slope_per_million']:,.1f} MiB"),
         ("the most in the whole run, reading and scoring too", f"{memory['most']:,.0f} MiB"),
+        ("the most of any worker", f"{memory['worker']:,.0f} MiB"),
         ("object store, per record of a stream", f"{found['block_bytes']:,.0f} bytes"),
         ("blocks that were committed", f"{found['blocks']:,}"),
         ("files of evidence, at most", f"{files['most']:,}"),

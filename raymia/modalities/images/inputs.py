@@ -98,7 +98,9 @@ def resolve_images(
         raise ValueError("an audit file has at least one target")
     read = partial(read_other_images, spec=given, shape=shape, prepared=prepared)
     records = attempt(read_image_records, given, shape, prepared=prepared)
-    taken = {} if records is None else dict.fromkeys(records.ids, "a record")
+    taken: dict[str, str] = {}
+    if records is not None and given.population:
+        taken = dict.fromkeys(records.ids, "a record")
     aside: list[SetAside] = [] if records is None else list(records.set_aside)
     shadow_members: dict[str, frozenset[str]] = {}
     for name, reference in spec.references.items():

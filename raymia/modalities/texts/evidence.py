@@ -21,6 +21,7 @@ from raymia.prepare.corpus import token_counts
 from raymia.records.conversations import content_of
 from raymia.scoring.evidence import Answers, Known, shadows_of
 from raymia.spec import TextRecordsSpec
+from raymia.util.lazily import Lazily
 
 
 class OnTexts:
@@ -31,8 +32,11 @@ class OnTexts:
         self.known = Known(inputs)
         self.signs = _signs(inputs)
         checkpoint = inputs.targets[plan.name]
-        self.texts = texts_of(checkpoint, inputs.records.table["payload"].to_pylist())
-        self.records = Answers(inputs, store, plan, inputs.records.ids)
+        table = inputs.records.table
+        count, payloads = table.num_rows, table["payload"]
+        self.texts = Lazily(count, lambda: texts_of(checkpoint, payloads.to_pylist()))
+        ids = Lazily(count, lambda: inputs.records.ids)
+        self.records = Answers(inputs, store, plan, ids)
         self.population: tuple[list[str], Answers] | None = None
         if any("population" in attack.needs for attack in attacks):
             texts = texts_of(checkpoint, list(inputs.population.values()))
@@ -44,7 +48,7 @@ class OnTexts:
             self.corpus = token_counts(corpus, checkpoint, store)
         self.shadows = [
             ShadowEvidence(self.records.references[name], is_in)
-            for name, is_in in shadows_of(inputs, plan, inputs.records.ids)
+            for name, is_in in shadows_of(inputs, plan, ids)
         ]
         self.shadows_on_population = [
             ShadowEvidence(self.population[1].references[name], is_in)

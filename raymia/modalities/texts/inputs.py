@@ -55,7 +55,9 @@ def resolve_texts(
     once = Once()
     resolved = _targets(spec, places, once, problems)
     references = _references(spec, once, problems)
-    taken = {} if records is None else dict.fromkeys(records.ids, "a record")
+    prompted = any(isinstance(one, SelfPromptReference) for one in spec.references.values())
+    others_given = prompted or given.population or given.known_members
+    taken = dict.fromkeys(records.ids, "a record") if records is not None and others_given else {}
     aside: list[SetAside] = [] if records is None else list(records.set_aside)
     prompts: dict[str, tuple[str, ...]] = {}
     shadow_members: dict[str, frozenset[str]] = {}

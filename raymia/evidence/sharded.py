@@ -1,0 +1,86 @@
+"""Evidence on many records, had for some of them after the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from raymia.evidence.row_index import RowIndex
+from raymia.evidence.store import EvidenceKey, EvidenceStore, first_of_each
+from raymia.storage.scratch_table import ScratchTable
+
+SHARD_RECORDS = 2**17
+EVERY_SHARD = -1
+"""Stands for records that are in all of them."""
+
+
+def has_shards(records: int) -> bool:
+    """Whether so many records are more than a shard."""
+    return records > SHARD_RECORDS
+
+
+class ShardedEvidence(EvidenceStore):
+    """A store that, asked for all rows of a key, gives those of one shard of the records.
+
+    A key's parts hold the records in any order, so each is read once, and its rows are put into a
+    scratch file by shard. What is held is the rows of one shard.
+
+    Parameters
+    ----------
+    index : of all records whose evidence is read.
+    records : those that are cut into shards; the ones after them are in every shard.
+
+    Attributes
+    ----------
+    shard : the number of the one that is read.
+    """
+
+    parts_at_once = 2  # each may be of 128 MB, and more in memory
+
+    def __init__(self, store: EvidenceStore, index: RowIndex, records: int) -> None:
+        super().__init__(store.folder.url)
+        self._index, self._records = index, records
+        self._pieces: dict[str, dict[int, list[pa.Table]]] = {}
+        self.shard = 0
+
+    def shards(self) -> Iterator[slice]:
+        """The rows of each shard, which is read from then on."""
+        for start in range(0, self._records, SHARD_RECORDS):
+            self.shard = start // SHARD_RECORDS
+            yield slice(start, min(start + SHARD_RECORDS, self._records))
+
+    def read(
+        self,
+        key: EvidenceKey,
+        columns: list[str] | None = None,
+        records: Sequence[str] | None = None,
+    ) -> pa.Table | None:
+        """See :meth:`EvidenceStore.read`; without columns and records, the rows of the shard."""
+        if columns is not None or records is not None:
+            return super().read(key, columns, records)
+        if key.hash not in self._pieces:
+            self._pieces[key.hash] = self._sorted_out(key)
+        pieces = self._pieces[key.hash]
+        found = [*pieces.get(self.shard, ()), *pieces.get(EVERY_SHARD, ())]
+        return first_of_each(pa.concat_tables(found)) if found else None
+
+    def _sorted_out(self, key: EvidenceKey) -> dict[int, list[pa.Table]]:
+        """The rows of a key by shard, in the order of the names of their parts."""
+        scratch: ScratchTable | None = None
+        written: list[tuple[str, int]] = []
+        for name, part in self._parts(key.folder, None, None):
+            rows = self._index.rows_of(part["record_id"])
+            shard = np.where(rows < self._records, rows // SHARD_RECORDS, EVERY_SHARD)
+            for number in np.unique(shard[rows >= 0]).tolist():
+                piece = part.filter(pa.array((shard == number) & (rows >= 0))).combine_chunks()
+                scratch = scratch or ScratchTable(piece.schema)
+                scratch.add(piece)
+                written.append((name, number))
+        found: dict[int, list[pa.Table]] = {}
+        if scratch is not None:
+            pieces = zip(written, scratch.table().to_batches(), strict=True)
+            for (_, number), piece in sorted(pieces, key=lambda one: one[0]):
+                found.setdefault(number, []).append(pa.Table.from_batches([piece]))
+        return found
