@@ -1,8 +1,9 @@
-"""The image demo: a diffusion model and a VAE trained here on real images, and audited.
+"""The image demo: a diffusion model, a VAE and a LoRA trained here on real images, and audited.
 
 The images are the handwritten digits that scikit-learn ships (Alpaydin and Kaynak, 1998): 1,797
-scans of 8 x 8 pixels. Members, non-members and a population are drawn from them at random; all
-models are trained here, live, on two CPU cores. No network, no GPU, no account.
+scans of 8 x 8 pixels. Members, non-members, a population and the images of the LoRA's base are
+drawn from them at random; all models are trained here, live, on two CPU cores. No network, no GPU,
+no account.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from raymia.demo.folder import Section, run_in, write_audit_file
 from raymia.engine.base import Executor
 from raymia.engine.board import reporter
 from raymia.models.autoencoders.vae.config import AutoencoderConfig
-from raymia.prepare.denoiser_files import fresh_pipeline
+from raymia.prepare.denoiser_files import fresh_pipeline, resolve_trainable
+from raymia.prepare.denoiser_lora import lora_settings
 from raymia.prepare.image_split import (
     MEMBERS_FILE,
     NON_MEMBERS_FILE,
@@ -32,6 +34,7 @@ from raymia.prepare.train_autoencoder import train_autoencoder
 from raymia.prepare.train_denoiser import train_denoiser
 from raymia.results.result import RunResult
 from raymia.spec import AutoencoderTrainingSpec, DiffusionTrainingSpec, EngineKind, PoolSpec
+from raymia.spec.methods import LoraMethod, LowRank
 from raymia.storage.files import Folder
 
 Images = npt.NDArray[np.uint8]
@@ -41,6 +44,7 @@ WHITE = 16
 """The digits' darkest ink; they are counts of set pixels in cells of 4 x 4."""
 
 POPULATION = "population"
+BASE = "base"
 
 ONE_THREAD = PoolSpec(cpus=1)
 """Networks as small as these are slower on two threads than on one."""
@@ -48,17 +52,21 @@ ONE_THREAD = PoolSpec(cpus=1)
 
 @dataclass(frozen=True)
 class ImageDemoSettings:
-    """Sizes of the demo; the defaults take under four minutes on two cores.
+    """Sizes of the demo; the defaults take about four minutes on two cores.
 
     Attributes
     ----------
-    members : images that both targets are trained on, and as many non-members.
-    population : images that are neither, at most.
-    channels : of the stages of both targets.
+    members : images that all targets are trained on, and as many non-members.
+    population : images that are neither, at most. The base of the LoRA is trained on those that
+        are left.
+    channels : of the stages of all targets.
     latent : numbers in a latent vector of the VAE.
     beta : weight of the VAE's divergence. With squared errors summed over pixels, that is a decoder
         whose noise has a standard deviation of sqrt(beta / 2), 0.16; with 1 the divergence of so
         few pixels weighs more than what they show, and the latents are not used.
+    base : how the base of the LoRA is trained, on images of which none is asked about.
+    lora : what of the base is changed.
+    tuning : how the LoRA is trained, on the members.
     images : how many images each target generates for its reference.
     reference : how the references are trained on them.
     """
@@ -76,6 +84,15 @@ class ImageDemoSettings:
     autoencoder: AutoencoderTrainingSpec = field(
         default_factory=lambda: AutoencoderTrainingSpec(epochs=200)
     )
+    base: DiffusionTrainingSpec = field(
+        default_factory=lambda: DiffusionTrainingSpec(steps=500, batch_size=64, learning_rate=2e-3)
+    )
+    lora: LowRank = field(
+        default_factory=lambda: LoraMethod(r=32, lora_alpha=32, target_modules=["conv1", "conv2"])
+    )
+    tuning: DiffusionTrainingSpec = field(
+        default_factory=lambda: DiffusionTrainingSpec(steps=700, batch_size=64, learning_rate=5e-3)
+    )
     images: int = 1_000
     reference: DiffusionTrainingSpec = field(
         default_factory=lambda: DiffusionTrainingSpec(
@@ -88,31 +105,34 @@ class ImageDemoSettings:
 def run_image_demo(
     folder: Path, console: Console, settings: ImageDemoSettings, kind: EngineKind | None = None
 ) -> tuple[RunResult, str]:
-    """Train both targets, write the audit file, and run the audit; see :func:`run_in`."""
+    """Train the targets, write the audit file, and run the audit; see :func:`run_in`."""
     return run_in(
         folder, console, lambda executor: make_image_demo(folder, settings, executor), kind
     )
 
 
 def make_image_demo(folder: Path, settings: ImageDemoSettings, executor: Executor) -> None:
-    """Write records into a folder, train both targets on the members, write the audit file.
+    """Write records into a folder, train the targets on the members, write the audit file.
 
-    A training of the diffusion model that was killed goes on where it was.
+    A training of a diffusion model that was killed goes on where it was.
     """
 
     images = digits()
     split = split_and_write(images, None, settings.members, settings.members, settings.seed, folder)
-    write_population(folder / POPULATION, images, split, settings.population)
+    others = unspent(images, split)
+    write_folder(folder / POPULATION, others[: settings.population])
     members, held_out = split.members, split.held_out
     place, seed = folder.resolve(), settings.seed
     with executor.reporting() as board:
-        report_steps, report_epochs = reporter(board, "train: ddpm"), reporter(board, "train: vae")
+        report_ddpm, report_vae, report_base, report_lora = (
+            reporter(board, f"train: {name}") for name in ("ddpm", "vae", "base", "lora")
+        )
 
         def train_ddpm() -> None:
             fresh = place / "untrained-ddpm"
             fresh_pipeline(fresh, SHAPE, channels=settings.channels, attention=False, seed=seed)
             train_denoiser(members, fresh, settings.diffusion, place / "ddpm", seed=seed,
-                           progress=report_steps, measure_on=held_out)  # fmt: skip
+                           progress=report_ddpm, measure_on=held_out)  # fmt: skip
 
         def train_vae() -> None:
             config = AutoencoderConfig(
@@ -120,9 +140,18 @@ def make_image_demo(folder: Path, settings: ImageDemoSettings, executor: Executo
                 latent=settings.latent, channels=settings.channels,
             )  # fmt: skip
             train_autoencoder(members, config, settings.autoencoder, place / "vae", seed=seed,
-                              progress=report_epochs, measure_on=held_out)  # fmt: skip
+                              progress=report_vae, measure_on=held_out)  # fmt: skip
 
-        executor.call([train_ddpm, train_vae], ONE_THREAD)
+        def train_lora() -> None:
+            fresh, base = place / "untrained-base", place / BASE
+            fresh_pipeline(fresh, SHAPE, channels=settings.channels, attention=False, seed=seed)
+            train_denoiser(others[settings.population :], fresh, settings.base, base, seed=seed,
+                           progress=report_base, measure_on=held_out)  # fmt: skip
+            lora = lora_settings(settings.lora, resolve_trainable(base, is_frozen=True))
+            train_denoiser(members, base, settings.tuning, place / "lora", seed=seed, lora=lora,
+                           progress=report_lora, measure_on=held_out)  # fmt: skip
+
+        executor.call([train_ddpm, train_vae, train_lora], ONE_THREAD)
     write_audit_file(folder, sections_of_audit(settings))
 
 
@@ -135,13 +164,17 @@ def digits() -> Images:
     return images
 
 
-def write_population(folder: Path, images: Images, split: ImageSplit, max_images: int) -> None:
-    """Write the first images that are neither members nor held out as a folder of PNG files."""
+def unspent(images: Images, split: ImageSplit) -> Images:
+    """Images that are neither members nor held out, in their own order."""
     spent = {image.tobytes() for image in (*split.members, *split.held_out)}
-    others = [n for n, image in enumerate(images) if image.tobytes() not in spent]
+    return images[[image.tobytes() not in spent for image in images]]
+
+
+def write_folder(folder: Path, images: Images) -> None:
+    """Write images as PNG files."""
     out = Folder(str(folder))
-    for number in others[:max_images]:
-        out.write(f"{number:04}.png", png(images[number]))
+    for number, image in enumerate(images):
+        out.write(f"{number:04}.png", png(image))
 
 
 def sections_of_audit(settings: ImageDemoSettings) -> Sequence[Section]:
@@ -159,10 +192,12 @@ def sections_of_audit(settings: ImageDemoSettings) -> Sequence[Section]:
         ("Known members, held-out non-members, and images that are neither and are not scored:\n"
          "folders, Parquet, CSV, JSONL or tars, local or any fsspec URL.",
          {"records": records}),
-        ("The checkpoints under audit: diffusers pipelines, autoencoders, ImageGPT; safetensors.",
-         {"targets": [{"name": name, "model": name} for name in ("ddpm", "vae")]}),
-        ("The reference of each target: a fresh model of its kind, trained on images that the\n"
-         "target itself generates.",
+        ("The checkpoints under audit: diffusers pipelines, alone or with a LoRA, autoencoders,\n"
+         "ImageGPT; safetensors.",
+         {"targets": [*({"name": name, "model": name} for name in ("ddpm", "vae")),
+                      {"name": "lora", "model": BASE, "adapter": "lora"}]}),
+        ("The reference of each target: a fresh model of its kind, of a LoRA a fresh LoRA on its\n"
+         "base, trained on images that the target itself generates.",
          {"references": {
              "self_generated": {
                  "kind": "self_generated", "images": settings.images, "sampling_steps": 25,

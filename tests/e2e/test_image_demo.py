@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import sys
@@ -18,13 +19,19 @@ import raymia.run.asking
 from raymia.demo.images import ImageDemoSettings, digits, run_image_demo, sections_of_audit
 from raymia.records.images import pixels_array, read_image_records
 from raymia.results.result import RunResult
-from raymia.spec import AutoencoderTrainingSpec, DiffusionTrainingSpec, ImageRecordsSpec
+from raymia.spec import (
+    AutoencoderTrainingSpec,
+    DiffusionTrainingSpec,
+    ImageRecordsSpec,
+    TargetSpec,
+)
 from raymia.spec.file import load_spec, parse_spec
 
 TRAINING = DiffusionTrainingSpec(steps=8, batch_size=8, warmup=2)
 SMALL = ImageDemoSettings(
     members=12, population=24, channels=(8, 16), diffusion=TRAINING, latent=4,
-    autoencoder=AutoencoderTrainingSpec(epochs=2), images=24, reference=TRAINING,
+    autoencoder=AutoencoderTrainingSpec(epochs=2), images=24, reference=TRAINING, base=TRAINING,
+    tuning=TRAINING,
 )  # fmt: skip
 
 
@@ -56,11 +63,15 @@ def read(path: Path) -> np.ndarray[Any, Any]:
     return pixels_array(payloads, (1, 8, 8))
 
 
-def test_both_targets_are_audited_with_and_without_a_reference(first: Done) -> None:
+def test_all_targets_are_audited_with_and_without_a_reference(first: Done) -> None:
     assert first.result.complete
     ran = {(m.target, m.attack) for m in first.result.metrics}
     of_both, of_ddpm = ("loss", "pfami"), ("secmi", "pia", "sima")
-    for target, attacks in (("ddpm", of_both + of_ddpm), ("vae", (*of_both, "reconstruction"))):
+    for target, attacks in (
+        ("ddpm", of_both + of_ddpm),
+        ("vae", (*of_both, "reconstruction")),
+        ("lora", of_both + of_ddpm),
+    ):
         for attack in attacks:
             assert {(target, attack), (target, f"{attack}@self_generated")} <= ran
     assert not {("vae", attack) for attack in of_ddpm} & ran
@@ -76,6 +87,17 @@ def test_the_digits_are_split_without_a_repetition(first: Done) -> None:
     together = np.concatenate(parts)
     assert len(np.unique(together, axis=0)) == len(together)
     assert {image.tobytes() for image in together} <= {image.tobytes() for image in digits()}
+
+
+def test_the_lora_is_of_a_base_that_has_seen_no_record(first: Done) -> None:
+    spec = load_spec(first.folder / "audit.yaml")
+    target = next(one for one in spec.targets if one.name == "lora")
+    assert isinstance(target, TargetSpec)
+    assert target.model == str(first.folder / "base")
+    facts = json.loads((first.folder / "base" / "facts.json").read_text())
+    assert facts["images"] == len(digits()) - 2 * SMALL.members - SMALL.population
+    lora = json.loads((first.folder / "lora" / "facts.json").read_text())
+    assert lora["images"] == SMALL.members
 
 
 def test_a_seed_draws_other_members(first: Done, tmp_path: Path) -> None:
