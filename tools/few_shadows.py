@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,9 +24,11 @@ from raymia.attacks.student_ratio import StudentOnline
 
 AUDITS, RECORDS, FPR = 20, 2_000, 0.01
 SHADOWS = (4, 8, 16)
-MODELS, PASSAGES = 16, 400
+MODELS, PASSAGES = 10, 400
 TRAINER = {"learning_rate": 5e-4, "num_train_epochs": 4, "per_device_train_batch_size": 16}
 """Of models that are trained."""
+TOKENS = (2, 4, 8, None)
+"""Of each record, that are scored of models that are trained: the first so many, or all."""
 VARIANCES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "inverse chi-square": lambda draws: 3 / draws.chisquare(3, RECORDS),
     "log-normal": lambda draws: np.exp(draws.normal(0, 1, RECORDS)),
@@ -91,8 +94,9 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def trained(folder: Path) -> tuple[Scores, Any]:
-    """Statistics of models that are trained, [models, records], and what each was trained on.
+def trained(folder: Path) -> tuple[list[Scores], Any]:
+    """Statistics of models that are trained, [models, records] for each of ``TOKENS``, and what
+    each was trained on.
 
     They are the demo's base, fine-tuned on random halves of passages of Austen.
     """
@@ -131,17 +135,18 @@ def trained(folder: Path) -> tuple[Scores, Any]:
         shadow = inputs.references[name]
         assert isinstance(shadow, CausalCheckpoint), "it is a language model"
         answers = load_causal_lm(shadow, batch_tokens=8_192).answer(payloads, moments=False)
-        mean = np.array([one.log_prob.mean(dtype=np.float64) for one in answers])
-        phi.append(mean - np.log(-np.expm1(mean)))  # the logit of exp(mean)
+        means = [[one.log_prob[:count].mean(dtype=np.float64) for one in answers]
+                 for count in TOKENS]  # fmt: skip
+        phi.append(np.array(means) - np.log(-np.expm1(means)))  # the logit of exp(mean)
         is_in.append([record in members for record in inputs.records.ids])
-    return np.array(phi), np.array(is_in)
+    return list(np.array(phi).swapaxes(0, 1)), np.array(is_in)
 
 
-def trained_table(phi: Scores, is_in: Any) -> str:
+def trained_table(statistics: Sequence[Scores], is_in: Any) -> str:
     """Each model in turn as the target, beside some of the others, in pairs of a half and the other
     half."""
-    lines = [f"| shadows | {' | '.join(METHODS)} |", "|---|---|---|---|"]
-    for count in (*SHADOWS[:2], MODELS - 2):
+    lines = [f"| tokens | shadows | {' | '.join(METHODS)} |", "|---|---|---|---|---|"]
+    for (tokens, phi), count in product(zip(TOKENS, statistics, strict=True), (4, MODELS - 2)):
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in METHODS}
         for target in range(MODELS):
             others = [one for one in range(MODELS) if one // 2 != target // 2][:count]
@@ -149,7 +154,8 @@ def trained_table(phi: Scores, is_in: Any) -> str:
             given = SimpleNamespace(target=phi[target], shadows=shadows)
             for name, attack in METHODS.items():
                 found[name].append(told(is_in[target], attack.score(given)))
-        lines.append(f"| {count} | {' | '.join(map(_cell, found.values()))} |")
+        cells = " | ".join(map(_cell, found.values()))
+        lines.append(f"| {'all' if tokens is None else f'first {tokens}'} | {count} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
