@@ -361,7 +361,7 @@ def main() -> None:
         sys.exit(exit_code(error))
     except SystemExit as stop:
         if stop.code in EXITS_WHEN_STOPPED:
-            print("stopped; what was answered is stored, run it again to go on", file=sys.stderr)
+            print("stopped; what was done is stored, run it again to go on", file=sys.stderr)
         raise
 
 

@@ -195,15 +195,33 @@ def _check_layers(method: Method, model: Any, where: str) -> None:
     if not isinstance(method, LowRank | Ia3Method):
         return
     names = [name for name, _ in model.named_modules()]
-    missing = [
-        one
-        for one in method.target_modules or []
-        if not any(name == one or name.endswith(f".{one}") for name in names)
-    ]
-    if missing:
+    for key in ("target_modules", "feedforward_modules"):
+        missing = [
+            one
+            for one in getattr(method, key, None) or []
+            if not any(name == one or name.endswith(f".{one}") for name in names)
+        ]
+        if missing:
+            raise InputError(
+                f"{where}.{key}: the model has no layer {listed(missing)}; its layers end in "
+                f"{listed(_layers(model), 12)}"
+            )
+    _check_feedforward(method, where)
+
+
+def _check_feedforward(method: Method, where: str) -> None:
+    if not isinstance(method, Ia3Method) or not (inputs := method.feedforward_modules):
+        return
+    if method.target_modules is None:
         raise InputError(
-            f"{where}.target_modules: the model has no layer {listed(missing)}; its layers end in "
-            f"{listed(_layers(model), 12)}"
+            f"{where}.feedforward_modules: they are some of `target_modules`, which has to be "
+            "given, too"
+        )
+    others = sorted({*inputs} - {*method.target_modules})
+    if others:
+        raise InputError(
+            f"{where}.feedforward_modules: {listed(others)} is not among `target_modules`, "
+            f"{listed(method.target_modules, 12)}"
         )
 
 

@@ -119,7 +119,9 @@ def _notes(ranking: TargetRanking) -> list[Text]:
     if ranking.measured:
         by = "AUC" if ranking.fpr is None else f"TPR at {wording.budget(ranking.fpr)} FPR"
         level = wording.budget(ranking.measured[0].confidence)
-        notes.append(f"Ranked by {by}. TPR in percent; brackets: {level} intervals.")
+        halved = ranking.measured[0].held_out_auc is not None
+        on = " on one half of the records; what is shown is of all" if halved else ""
+        notes.append(f"Ranked by {by}{on}. TPR in percent; brackets: {level} intervals.")
     notes += [wording.rests_on_few(*few, ranking.negatives) for few in few_allowed(ranking)]
     unresolved = {
         tpr.max_fpr: wording.not_resolvable(tpr, ranking.negatives)

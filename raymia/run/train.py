@@ -19,6 +19,7 @@ from raymia.prepare.target_job import progress_bar
 from raymia.prepare.text_split import GROUP_COLUMN, written
 from raymia.prepare.train_target import Facts, finish, hashes, kept_checkpoints, train_target
 from raymia.prepare.trainer import Progress
+from raymia.records.base import count_reasons
 from raymia.spec.target_training import TargetTrainingSpec
 from raymia.storage.files import Folder
 from raymia.storage.lease import held, new_run_id
@@ -57,6 +58,8 @@ def run_training(spec: TargetTrainingSpec) -> dict[str, Any]:
     before = finished(resolved)
     if before is not None:
         return before
+    for reason, count in count_reasons(one.reason for one in resolved.set_aside).items():
+        terminal().print(f"{count:,} set aside: {reason}", highlight=False, markup=False)
     if resolved.plan.workers > 1:
         return train_resolved(resolved, partial(_train_together, resolved))
     with progress_bar(f"{spec.name}: {spec.method.kind}", resolved.plan.steps) as progress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raymia.spec.base import Strict
 from raymia.spec.kinds import Kinds
@@ -39,7 +39,7 @@ class Method(Strict):
 class FullMethod(Method):
     """All weights."""
 
-    kind: Literal["full"] = Field(default="full", description="all weights")
+    kind: Literal["full"] = Field(description="all weights")
 
 
 class LowRank(Method):
@@ -91,6 +91,15 @@ class PrefixMethod(Method):
     encoder_hidden_size: int | None = Field(
         default=None, ge=1, description="width of that network; default: the model's"
     )
+
+    @model_validator(mode="after")
+    def _has_a_network(self) -> PrefixMethod:
+        if self.encoder_hidden_size is not None and not self.prefix_projection:
+            raise ValueError(
+                "encoder_hidden_size is of a network that makes the prefix; say "
+                "`prefix_projection: true` for one, or leave it out"
+            )
+        return self
 
 
 class PTuningMethod(Method):

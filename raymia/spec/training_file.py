@@ -15,6 +15,7 @@ from raymia.spec.file import (
 )
 from raymia.spec.image_training import LoraTrainingSpec
 from raymia.spec.target_training import TargetTrainingSpec
+from raymia.storage.manifest import MANIFEST_FILE
 from raymia.storage.refusals import refusals
 from raymia.util.errors import InputError
 
@@ -25,7 +26,7 @@ def is_training_file(path: Path) -> bool:
         content = read_mapping(path, "training file", "")
     except InputError:
         return False
-    return "base" in content and "targets" not in content
+    return "base" in content and not {"targets", "checkpoints"} & {*content}
 
 
 def load_training(path: str | Path) -> TargetTrainingSpec:
@@ -46,6 +47,11 @@ def load_any_training(path: str | Path) -> TargetTrainingSpec | LoraTrainingSpec
     """Read and validate a training file of texts or of images; see :func:`load_training`."""
     path = Path(path)
     content = read_mapping(path, "training file", "docs/training.md shows one to start from")
+    if path.name == MANIFEST_FILE and "checkpoints" in content:
+        raise InputError(
+            f"{path}: the manifest of a training that is done; give `raymia audit` or `plan` the "
+            "manifest, and `raymia train` the training file"
+        )
     records = content.get("records")
     is_of_images = isinstance(records, dict) and records.get("kind") == "image"
     with refusals(path, "YAML"):

@@ -273,7 +273,7 @@ def test_a_stopped_run_says_that_it_can_go_on(
     driver.send_signal(sent)
     assert driver.wait(60) == 128 + sent
     printed = (tmp_path / "output.txt").read_text()
-    assert printed.splitlines()[-1].startswith("stopped; what was answered is stored")
+    assert printed.splitlines()[-1].startswith("stopped; what was done is stored")
     assert "Traceback" not in printed
     assert read_status(str(tmp_path / "run")).ended
     with engine(ResourcesSpec(), "unused", console()):  # the folder is free again

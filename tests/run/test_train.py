@@ -38,7 +38,7 @@ from raymia.results.deletions import deletion_lines
 from raymia.run import train as run_train
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
-from raymia.spec.training_file import load_training
+from raymia.spec.training_file import is_training_file, load_any_training, load_training
 from raymia.storage.manifest import MANIFEST_FILE, write_manifest
 from raymia.util.errors import InputError, RaymiaError
 
@@ -127,7 +127,7 @@ from pathlib import Path
 import torch
 from raymia.prepare import trainer
 from raymia.run import train
-from raymia.spec.training_file import load_training
+from raymia.spec.training_file import is_training_file, load_any_training, load_training
 
 torch.set_num_threads(1)  # as tests do
 trainer.SAVE_SECONDS = 0
@@ -284,6 +284,15 @@ def test_a_loss_that_is_no_number_ends_the_training_and_says_where(tmp_path):
         ({"trainer": {"per_device_train_batch_size": 13}}, "12 members are fewer than one step"),
         ({"method": {"kind": "lora", "target_modules": ["q_proj"]}},
          "no layer q_proj; its layers end in .*c_attn"),
+        ({"method": {"kind": "ia3", "target_modules": ["c_attn"], "feedforward_modules": ["zzz"]}},
+         "method.feedforward_modules: the model has no layer zzz; its layers end in .*c_attn"),
+        ({"method": {"kind": "ia3", "target_modules": ["c_attn"],
+                     "feedforward_modules": ["c_fc"]}},
+         "feedforward_modules: c_fc is not among `target_modules`, c_attn"),
+        ({"method": {"kind": "ia3", "feedforward_modules": ["c_fc"]}},
+         "some of `target_modules`, which has to be given"),
+        ({"method": {"kind": "prefix", "encoder_hidden_size": 10}},
+         "encoder_hidden_size is of a network .*`prefix_projection: true`"),
         ({"method": {"kind": "lora", "rank": 3}}, "method.rank: unknown key"),
         ({"trainer": {"lr": 3}}, "trainer.lr: unknown key"),
         ({"training": {"max_length": 500}}, "max_length: 500 tokens do not fit the base"),
@@ -557,3 +566,19 @@ def test_the_claim_of_each_checkpoint_is_read_from_the_manifest(trained, tmp_pat
     spec = resolve_inputs(load_spec(tmp_path / "out" / MANIFEST_FILE)).spec
     assert [target.claim.epsilon for target in spec.targets] == [1.0, 2.0]
     assert spec.metrics.delta == 1e-3
+
+
+def test_a_manifest_is_no_training_file(tmp_path):
+    file = tmp_path / "manifest.json"
+    file.write_text(json.dumps({"kind": "lm", "base": {}, "checkpoints": []}))
+    with pytest.raises(InputError, match="the manifest of a training that is done; give `raymia"):
+        load_any_training(file)
+    assert not is_training_file(file)
+
+
+def test_what_is_set_aside_is_printed(tmp_path, capsys):
+    file = write_training(tmp_path, base=tiny("gpt2"))
+    with (tmp_path / "records.jsonl").open("a") as records:
+        records.write('{"text": ""}\n')
+    train(file)
+    assert "1 set aside: empty" in capsys.readouterr().out
