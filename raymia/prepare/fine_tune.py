@@ -14,6 +14,7 @@ from raymia.models.causal.model import CausalLM
 from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.training import Training
 from raymia.models.whole_weights import load_whole
+from raymia.prepare.together import device_map
 from raymia.prepare.trainer import KeptTraining, Progress, quiet, run_trainer, training_row
 from raymia.spec import FineTuneSpec, LoraSpec
 from raymia.util.caller import silenced
@@ -82,6 +83,7 @@ def fine_tune(
         AutoModelForCausalLM,
         base,
         dtype=torch.bfloat16 if on_gpu and spec.lora is not None else torch.float32,
+        device_map=device_map(is_quantized=False),
         trust_remote_code=trust_remote_code,
     )
     if spec.lora is not None:

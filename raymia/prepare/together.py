@@ -41,6 +41,20 @@ def rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
+def device_map(is_quantized: bool) -> str | dict[str, int] | None:
+    """Where transformers puts the layers of a model that is trained.
+
+    Over all GPUs that this process sees, one after the other: copies of the model, each on a part
+    of more batches at once, would be another training. None where the trainer puts the whole model
+    on its one device.
+    """
+    if not torch.cuda.is_available():
+        return None
+    if torch.cuda.device_count() > 1 and workers() == 1:
+        return "auto"
+    return {"": torch.cuda.current_device()} if is_quantized else None
+
+
 def of_several(kind: Any) -> type:
     """A trainer's class as it is in each of several workers."""
 

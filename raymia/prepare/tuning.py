@@ -21,6 +21,7 @@ from raymia.models.fit import (
     needs_numbers,
 )
 from raymia.models.whole_weights import load_whole
+from raymia.prepare.together import device_map
 from raymia.prepare.trainer import pad_batch
 from raymia.spec.methods import Ia3Method, LowRank, Method, PrefixMethod
 from raymia.util.caller import silenced
@@ -116,7 +117,7 @@ def load_to_train(base: CausalCheckpoint, method: Method, seed: int) -> Any:
         AutoModelForCausalLM,
         base.path,
         dtype=dtype,
-        device_map={"": torch.cuda.current_device()} if on_gpu and is_quantized else None,
+        device_map=device_map(is_quantized),
         trust_remote_code=base.trust_remote_code,
         **quantization_options(quantization, dtype),
     )

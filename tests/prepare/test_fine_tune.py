@@ -18,6 +18,7 @@ from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.model import CausalLM
 from raymia.prepare import trainer
 from raymia.prepare.fine_tune import encode_for_training, fine_tune, mean_loss
+from raymia.prepare.together import device_map
 from raymia.prepare.trainer import pad_batch
 from raymia.spec import FineTuneSpec
 from raymia.util.errors import InputError
@@ -226,3 +227,15 @@ def test_what_another_training_left_is_not_gone_on_with(tmp_path, monkeypatch):
     steps = []
     tune(tmp_path / "out", seed=1, progress=lambda done, _: steps.append(done))
     assert steps[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("gpus", "is_quantized", "expected"),
+    [(0, False, None), (0, True, None), (1, False, None), (1, True, {"": 0}), (2, False, "auto"),
+     (2, True, "auto")],
+)  # fmt: skip
+def test_a_model_is_spread_over_the_gpus_that_there_are(monkeypatch, gpus, is_quantized, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert device_map(is_quantized) == expected

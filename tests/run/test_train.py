@@ -52,7 +52,7 @@ CASES = [
 OFTEN = [
     (kind, method, width) for kind, method, width in CASES if kind == "gpt2" or method == "lora"
 ]
-"""Each method, and each architecture; `make test-slow` has each with each."""
+"""Each method, and each architecture; `make test-slow` has each with each, and kills each."""
 
 
 def payloads(inputs, is_member):
@@ -94,10 +94,8 @@ def test_every_method_ends_in_a_checkpoint_that_an_audit_scores_and_tells_from_t
 @pytest.mark.parametrize(
     ("kind", "method", "width"),
     [
-        pytest.param("gpt2", "full", 32, marks=pytest.mark.slow),
         ("llama", {"kind": "lora", "r": 2, "lora_dropout": 0.3}, 32),
-        pytest.param("gptj", "p_tuning", 32, marks=pytest.mark.slow),
-        pytest.param("gpt2", "qlora", 64, marks=pytest.mark.slow),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES),
     ],
     ids=str,
 )
