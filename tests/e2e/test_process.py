@@ -67,6 +67,6 @@ def test_stopped_run_says_that_it_can_go_on(tmp_path):
     driver.send_signal(signal.SIGTERM)
     _, errors = driver.communicate(timeout=60)
     assert driver.returncode == 128 + signal.SIGTERM
-    assert errors.splitlines()[-1].startswith("stopped; what was answered is stored")
+    assert errors.splitlines()[-1].startswith("stopped; what was done is stored")
     assert "Traceback" not in errors
     assert "***" not in errors
