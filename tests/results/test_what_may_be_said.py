@@ -291,7 +291,7 @@ ROWS = [
     ("_notes", "2 records have no score and are left out", [of(LEAK, metrics=[changed(YES,
      n_unscored=2)])], [LEAK]),
     ("_notes", "members score lower than non-members", [TURNED], [NONE, LEAK]),
-    ("_notes", "Ranked by AUC.", [AREA_ONLY], [LEAK, NO_SCORES]),
+    ("_notes", "Ranked by AUC", [AREA_ONLY], [LEAK, NO_SCORES]),
     ("_notes", "FPR: not resolvable (needs", [NONE], [AREA_ONLY]),
 ]  # fmt: skip
 
