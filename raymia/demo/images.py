@@ -52,7 +52,7 @@ ONE_THREAD = PoolSpec(cpus=1)
 
 @dataclass(frozen=True)
 class ImageDemoSettings:
-    """Sizes of the demo; the defaults take about four minutes on two cores.
+    """Sizes of the demo; the defaults take about five minutes on two cores.
 
     Attributes
     ----------

@@ -156,7 +156,8 @@ def part_deleted(at: Moment) -> bool:
 
 
 def part_cut(at: Moment) -> bool:
-    """A part of evidence loses its second half while the audit runs; it has to be named."""
+    """A part of evidence loses its second half while the audit runs; it has to be named, by the run
+    or, where that has read it before, by who verifies the store."""
     part = _a_part(at)
     if part is None:
         return False
@@ -164,8 +165,10 @@ def part_cut(at: Moment) -> bool:
         os.truncate(part, part.stat().st_size // 2)
 
     def mend() -> None:
-        if part.exists() and at.process.returncode == 0:
-            at.wrong.append(f"the run succeeded with {part.name} cut")
+        if part.exists() and at.process.returncode == 0:  # it was cut after it had been read
+            verify = raymia_command("store", "verify", at.audit.folder / "store")
+            if part.name not in subprocess.run(verify, capture_output=True, text=True).stdout:
+                at.wrong.append(f"neither the run nor `store verify` named {part.name}")
         if at.process.returncode != 0 and part.name not in at.audit.log():
             at.wrong.append(f"the run failed without naming {part.name}")
         part.unlink(missing_ok=True)
