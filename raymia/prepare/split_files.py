@@ -24,8 +24,8 @@ def write_split(out: Path, contents: Mapping[str, bytes], what: str) -> None:
     for name, content in contents.items():
         if (out / name).is_file() and (out / name).read_bytes() != content:
             raise InputError(
-                f"{out / name} holds other {what} than these settings draw; remove the folder, or "
-                "name another"
+                f"{out / name} holds other {what} than these settings draw; name another folder, "
+                "or remove this one if nothing in it is your own"
             )
     for name, content in contents.items():
         Folder(str(out)).write(name, content)
