@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True, help="folder of a Llama-like model")
     parser.add_argument("--name", default="chats", help="what the table calls them")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--dtype", default="auto", help="what the models answer in, as in an audit")
     given = parser.parse_args()
     chats = read_records(TextRecordsSpec(members=[given.chats]), "chat").table["payload"]
     payloads: list[str] = chats.to_pylist()
@@ -61,16 +63,18 @@ def main() -> None:
     if len(payloads) < least:
         raise SystemExit(f"--chats: {len(payloads)} conversations, and the study needs {least}")
     results = {
-        way: [run_seed(given.out / f"{given.name}-{seed}", payloads, given.base, seed, way)
-              for seed in given.seeds]
-        for way in WAYS
+        way: [run_seed(given.out / f"{given.name}-{seed}", payloads, given.base, seed, way,
+                       given.dtype) for seed in given.seeds]
+        for way in given.ways
     }  # fmt: skip
     table = summary(results)
     (given.out / f"{given.name}.md").write_text(table, encoding="utf-8")
     print(table)
 
 
-def run_seed(folder: Path, payloads: Sequence[str], base: Path, seed: int, way: str) -> RunResult:
+def run_seed(
+    folder: Path, payloads: Sequence[str], base: Path, seed: int, way: str, dtype: str
+) -> RunResult:
     """Split and train once for all ways, and audit in one of them."""
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = resolve_causal_lm(ModelSpec(model=str(base)), "--base", on_gpu=False)
@@ -87,7 +91,7 @@ def run_seed(folder: Path, payloads: Sequence[str], base: Path, seed: int, way: 
                   progress=lambda *_: None, measure_on=parts["non_members"],
                   training=training)  # fmt: skip
     file = folder / f"{way}.yaml"
-    content = audit(base.resolve(), seed, way)
+    content = audit(base.resolve(), seed, way, dtype)
     file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     finished = folder / way / "metrics.json"
     if finished.exists():
@@ -105,14 +109,14 @@ def flattened(base: Path, training: Training, payloads: Sequence[str]) -> list[s
     return [reader.text_of(json.loads(payload)["messages"]) for payload in payloads]
 
 
-def audit(base: Path, seed: int, way: str) -> dict[str, Any]:
+def audit(base: Path, seed: int, way: str, dtype: str) -> dict[str, Any]:
     """The audit file of one way."""
     tune = REFERENCE.model_dump(exclude_defaults=True)
     flat = "-flat" if way == "flattened" else ""
     made = {"kind": "self_prompt", "texts": SIZES["prompts"], "max_tokens": TARGET.max_tokens,
             "fine_tune": tune}  # fmt: skip
     references: dict[str, Any] = {
-        "base": {"model": str(base)},
+        "base": {"model": str(base), "dtype": dtype},
         "self_prompt": {**made, "prompts": f"prompts{flat}.jsonl"},
     }
     if way == "trained":
@@ -125,7 +129,7 @@ def audit(base: Path, seed: int, way: str) -> dict[str, Any]:
         "store": "store",
         "seed": seed,
         "records": {"members": f"members{flat}.jsonl", "non_members": f"non_members{flat}.jsonl"},
-        "targets": [{"name": "target", "model": str(base), "adapter": "target"}],
+        "targets": [{"name": "target", "model": str(base), "adapter": "target", "dtype": dtype}],
         "references": references,
         "neighbors": {"kind": "substitute", "count": 2},
         "attacks": ["loss", "difference", "ez", "wbc", "spv"],
