@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--name", default="chats", help="what the table calls them")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--dtype", default="auto", help="what the models answer in, as in an audit")
+    parser.add_argument("--bf16", action="store_true", help="train and answer in bfloat16")
     given = parser.parse_args()
     chats = read_records(TextRecordsSpec(members=[given.chats]), "chat").table["payload"]
     payloads: list[str] = chats.to_pylist()
@@ -64,7 +64,7 @@ def main() -> None:
         raise SystemExit(f"--chats: {len(payloads)} conversations, and the study needs {least}")
     results = {
         way: [run_seed(given.out / f"{given.name}-{seed}", payloads, given.base, seed, way,
-                       given.dtype) for seed in given.seeds]
+                       given.bf16) for seed in given.seeds]
         for way in given.ways
     }  # fmt: skip
     table = summary(results)
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def run_seed(
-    folder: Path, payloads: Sequence[str], base: Path, seed: int, way: str, dtype: str
+    folder: Path, payloads: Sequence[str], base: Path, seed: int, way: str, is_bf16: bool
 ) -> RunResult:
     """Split and train once for all ways, and audit in one of them."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,11 +87,11 @@ def run_seed(
         flat = [payload_of({"text": text}) for text in flattened(base, training, own)]
         (folder / f"{name}-flat.jsonl").write_text("\n".join(flat) + "\n", encoding="utf-8")
     if not (folder / "target" / "facts.json").exists():
-        fine_tune(base, parts["members"], TARGET, folder / "target", seed=seed,
+        fine_tune(base, parts["members"], in_dtype(TARGET, is_bf16), folder / "target", seed=seed,
                   progress=lambda *_: None, measure_on=parts["non_members"],
                   training=training)  # fmt: skip
     file = folder / f"{way}.yaml"
-    content = audit(base.resolve(), seed, way, dtype)
+    content = audit(base.resolve(), seed, way, is_bf16)
     file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     finished = folder / way / "metrics.json"
     if finished.exists():
@@ -99,6 +99,10 @@ def run_seed(
         if found.complete:
             return found
     return run_audit(load_spec(file), Console())
+
+
+def in_dtype(spec: FineTuneSpec, is_bf16: bool) -> FineTuneSpec:
+    return spec.model_copy(update={"bf16": True}) if is_bf16 else spec
 
 
 def flattened(base: Path, training: Training, payloads: Sequence[str]) -> list[str]:
@@ -109,9 +113,10 @@ def flattened(base: Path, training: Training, payloads: Sequence[str]) -> list[s
     return [reader.text_of(json.loads(payload)["messages"]) for payload in payloads]
 
 
-def audit(base: Path, seed: int, way: str, dtype: str) -> dict[str, Any]:
+def audit(base: Path, seed: int, way: str, is_bf16: bool) -> dict[str, Any]:
     """The audit file of one way."""
-    tune = REFERENCE.model_dump(exclude_defaults=True)
+    tune = in_dtype(REFERENCE, is_bf16).model_dump(exclude_defaults=True)
+    dtype = "bfloat16" if is_bf16 else "auto"
     flat = "-flat" if way == "flattened" else ""
     made = {"kind": "self_prompt", "texts": SIZES["prompts"], "max_tokens": TARGET.max_tokens,
             "fine_tune": tune}  # fmt: skip

@@ -15,7 +15,14 @@ from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.training import Training
 from raymia.models.whole_weights import load_whole
 from raymia.prepare.together import device_map
-from raymia.prepare.trainer import KeptTraining, Progress, quiet, run_trainer, training_row
+from raymia.prepare.trainer import (
+    KeptTraining,
+    Progress,
+    base_dtype,
+    quiet,
+    run_trainer,
+    training_row,
+)
 from raymia.spec import FineTuneSpec, LoraSpec
 from raymia.util.caller import silenced
 from raymia.util.draws import generator
@@ -51,8 +58,7 @@ def fine_tune(
 
     Parameters
     ----------
-    base : folder of the model that is fine-tuned. Weights that are trained are in float32; a GPU
-        computes in bfloat16, and holds a base under LoRA in it.
+    base : folder of the model that is fine-tuned.
     measure_on : held-out texts for the held-out loss; default: 5 % of the texts, which are then
         not trained on.
     training : how ``texts`` are read where they are payloads of other records, and which of their
@@ -71,18 +77,17 @@ def fine_tune(
         "base": str(base),
         "texts": texts,
         "held_out": None if measure_on is None else list(measure_on),
-        "spec": spec.model_dump(),
+        "spec": spec.key_parts(),
         "seed": seed,
         "training": None if training is None else training.key_parts(),
     }
     kept = KeptTraining(out / "training", digest(parts))
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code)
-    on_gpu = torch.cuda.is_available()
     torch.manual_seed(seed)
     model = load_whole(
         AutoModelForCausalLM,
         base,
-        dtype=torch.bfloat16 if on_gpu and spec.lora is not None else torch.float32,
+        dtype=base_dtype(spec.bf16, is_adapted=spec.lora is not None),
         device_map=device_map(is_quantized=False),
         trust_remote_code=trust_remote_code,
     )
@@ -107,6 +112,7 @@ def fine_tune(
         "learning_rate": spec.learning_rate,
         "lr_scheduler_type": "linear",
         "weight_decay": 0.0,
+        "bf16": spec.bf16,
     }
     steps = run_trainer(model, sequences, options, kept, seed=seed, progress=progress)
     answers = CausalLM(

@@ -78,7 +78,7 @@ class SelfPromptRecipe:
 
     def _tuned_by(self) -> Mapping[str, Any]:
         if self.own is None:
-            return {"fine_tune": self.spec.fine_tune.model_dump()}
+            return {"fine_tune": self.spec.fine_tune.key_parts()}
         training = self.target.training
         read = None if training is None else training.key_parts()
         return {"own": self.own.key_parts(), "training": read}
@@ -122,6 +122,8 @@ class SelfPromptRecipe:
         spec = self.spec
         write = [spec.max_tokens - spec.prompt_tokens, spec.generation_batch, spec.top_k is None]
         tune: Any = spec.fine_tune.model_dump(include={"batch_size", "max_tokens", "lora"})
+        if spec.fine_tune.bf16 is not None:
+            tune["bf16"] = spec.fine_tune.bf16
         if self.own is not None:
             tune = [self.own.method.kind, step_size(self.own.trainer), spec.max_tokens]
         return ["write", write], ["tune", tune, architecture(self.base)]

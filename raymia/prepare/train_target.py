@@ -148,7 +148,7 @@ def train_target(plan: TargetTraining, progress: Progress) -> tuple[list[Facts],
     quiet()
     kept = KeptTraining(plan.out / STATE_FOLDER, plan.run)
     tokenizer = plan.base.tokenizer_source.load()
-    model = load_to_train(plan.base, plan.method, plan.seed)
+    model = load_to_train(plan.base, plan.method, plan.seed, plan.trainer.bf16)
     rows: Rows = encode(plan.members, tokenizer, plan.training)
     check_passes(model, plan.method, rows[0])
     if plan.packing is not None:

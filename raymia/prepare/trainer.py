@@ -96,6 +96,19 @@ class KeptTraining:
         return None
 
 
+def in_bfloat16(is_said: bool | None) -> bool:
+    """Whether a training computes in bfloat16: as is said, or else on a GPU that has it."""
+    if is_said is not None:
+        return is_said
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def base_dtype(bf16: bool | None, *, is_adapted: bool) -> torch.dtype:
+    """What a model is held in that is trained: float32, but for a GPU's base under an adapter."""
+    is_light = is_adapted and torch.cuda.is_available() and in_bfloat16(bf16)
+    return torch.bfloat16 if is_light else torch.float32
+
+
 def run_trainer(
     model: Any,
     rows: Rows,
@@ -111,7 +124,7 @@ def run_trainer(
 
     Parameters
     ----------
-    options : of transformers' TrainingArguments.
+    options : of transformers' TrainingArguments; ``bf16`` is None where it is not said.
     after_step : see :data:`AfterStep`; draws no random numbers.
     trainer_class : makes another class of the trainer's.
 
@@ -126,7 +139,7 @@ def run_trainer(
     on_gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(kept.folder),
-        **options,
+        **{**options, "bf16": in_bfloat16(options["bf16"])},
         save_strategy="no",  # the callback says when
         save_total_limit=1,
         logging_strategy="no",
@@ -134,7 +147,6 @@ def run_trainer(
         report_to=[],
         disable_tqdm=True,
         use_cpu=not on_gpu,
-        bf16=on_gpu,
         ddp_backend=torch.distributed.get_backend() if workers() > 1 else None,
         seed=seed,
         data_seed=seed,

@@ -22,7 +22,7 @@ from raymia.models.fit import (
 )
 from raymia.models.whole_weights import load_whole
 from raymia.prepare.together import device_map
-from raymia.prepare.trainer import pad_batch
+from raymia.prepare.trainer import base_dtype, pad_batch
 from raymia.spec.methods import Ia3Method, LowRank, Method, PrefixMethod
 from raymia.util.caller import silenced
 from raymia.util.errors import InputError, first_line
@@ -101,15 +101,14 @@ def check_method(method: Method, base: CausalCheckpoint, where: str) -> Counted:
         )
 
 
-def load_to_train(base: CausalCheckpoint, method: Method, seed: int) -> Any:
-    """The base with what is trained on it.
-
-    Weights that are trained are in float32; a GPU holds a base under an adapter in bfloat16.
-    """
+def load_to_train(
+    base: CausalCheckpoint, method: Method, seed: int, bf16: bool | None = None
+) -> Any:
+    """The base with what is trained on it, in :func:`base_dtype`."""
     from transformers import AutoModelForCausalLM
 
-    on_gpu, is_adapter = torch.cuda.is_available(), method.peft is not None
-    dtype = torch.bfloat16 if on_gpu and is_adapter else torch.float32
+    is_adapter = method.peft is not None
+    dtype = base_dtype(bf16, is_adapted=is_adapter)
     is_quantized = method.quantized or base.facts.saved_as is not None
     quantization = "nf4" if method.quantized and base.facts.saved_as is None else "none"
     torch.manual_seed(seed)

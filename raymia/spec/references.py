@@ -54,6 +54,15 @@ class FineTuneSpec(Strict):
     learning_rate: float = Field(default=1e-4, gt=0, description="at the start; falls to zero")
     max_tokens: int = Field(default=128, ge=8, description="texts are cut to this many tokens")
     lora: LoraSpec | None = Field(default=None, description="none fine-tunes all weights")
+    bf16: bool | None = Field(
+        default=None,
+        description="compute in bfloat16, trained weights staying float32; default: on a GPU that "
+        "has it",
+    )
+
+    def key_parts(self) -> dict[str, Any]:
+        """Everything that a training is a function of."""
+        return self.model_dump(exclude={"bf16"} if self.bf16 is None else None)
 
 
 # Presets of the self-prompt reference; provenance in docs/attacks.md.

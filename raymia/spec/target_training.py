@@ -100,6 +100,11 @@ class TrainerSpec(Strict):
         description="several records in a row of `max_length` tokens, none of which sees another, "
         "as TRL's `bfd`; rows are what a batch is counted in",
     )
+    bf16: bool | None = Field(
+        default=None,
+        description="compute in bfloat16, trained weights staying float32; default: on a GPU that "
+        "has it",
+    )
     weight_decay: float = Field(default=0.0, ge=0, description="of AdamW")
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="of AdamW")
     adam_beta2: float = Field(default=0.999, ge=0, lt=1, description="of AdamW")
@@ -124,7 +129,8 @@ class TrainerSpec(Strict):
 
     def key_parts(self) -> dict[str, Any]:
         """Everything that a training is a function of."""
-        return self.model_dump(exclude=None if self.packing else {"packing"})
+        later = {"packing": self.packing, "bf16": self.bf16 is not None}
+        return self.model_dump(exclude={name for name, is_said in later.items() if not is_said})
 
     @model_validator(mode="after")
     def _go_together(self) -> TrainerSpec:
