@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_models import BASE, checkpoint, passages
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -19,8 +20,9 @@ from raymia.models.causal.model import CausalLM
 from raymia.prepare import trainer
 from raymia.prepare.fine_tune import encode_for_training, fine_tune, mean_loss
 from raymia.prepare.together import device_map
-from raymia.prepare.trainer import pad_batch
+from raymia.prepare.trainer import base_dtype, in_bfloat16, pad_batch
 from raymia.spec import FineTuneSpec
+from raymia.spec.target_training import TrainerSpec
 from raymia.util.errors import InputError
 
 TEXTS = passages(16)
@@ -91,6 +93,41 @@ def test_same_seed_makes_the_same_weights_and_another_seed_others(tmp_path):
         weights.append((tmp_path / str(number) / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
+
+
+def test_bfloat16_is_what_is_computed_in_and_not_what_is_trained(tuned, tmp_path):
+    _, facts, _ = tuned
+    asked = tune(tmp_path / "bf16", bf16=True)
+    assert asked["train_loss"] != facts["train_loss"]
+    assert asked["train_loss"] == pytest.approx(facts["train_loss"], abs=0.05)
+    weights = load_file(tmp_path / "bf16" / "model.safetensors")
+    assert {w.dtype for w in weights.values()} == {torch.float32}
+
+
+def test_what_is_not_said_of_bfloat16_keeps_the_keys_of_before_it_could_be_said():
+    assert FineTuneSpec().key_parts() == {
+        "epochs": 2, "batch_size": 16, "learning_rate": 1e-4, "max_tokens": 128, "lora": None
+    }  # fmt: skip
+    assert FineTuneSpec(bf16=False).key_parts()["bf16"] is False
+    assert "bf16" not in TrainerSpec().key_parts()
+    assert TrainerSpec(bf16=True).key_parts()["bf16"] is True
+
+
+@pytest.mark.parametrize(
+    ("gpu", "has_it", "is_said", "expected"),
+    [
+        (True, True, None, (True, torch.bfloat16)),
+        (True, False, None, (False, torch.float32)),
+        (True, True, False, (False, torch.float32)),
+        (False, False, None, (False, torch.float32)),
+        (False, False, True, (True, torch.float32)),
+    ],
+)
+def test_a_gpu_computes_in_bfloat16_if_it_has_it(monkeypatch, gpu, has_it, is_said, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_it)
+    assert (in_bfloat16(is_said), base_dtype(is_said, is_adapted=True)) == expected
+    assert base_dtype(is_said, is_adapted=False) == torch.float32
 
 
 def test_held_out_texts_of_its_own_are_not_trained_on(tmp_path):
@@ -172,6 +209,7 @@ from pathlib import Path
 import torch
 from raymia.prepare import fine_tune, trainer
 from raymia.spec import FineTuneSpec
+from raymia.spec.target_training import TrainerSpec
 
 torch.set_num_threads(1)  # as tests do
 given = json.loads(sys.argv[1])
