@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ LORA = LoraSpec(
 )
 TARGET = FineTuneSpec(epochs=4, learning_rate=1e-3, max_tokens=192, lora=LORA)
 REFERENCE = FineTuneSpec(epochs=2, learning_rate=1e-3, max_tokens=192, lora=LORA)
-FPR = 0.01
+FPR = 0.1
 WAYS = ("trained", "everything", "flattened")
 
 
@@ -147,17 +147,22 @@ def audit(base: Path, seed: int, way: str, is_bf16: bool) -> dict[str, Any]:
     return sections
 
 
-def summary(results: dict[str, list[RunResult]]) -> str:
+def summary(results: Mapping[str, Sequence[RunResult]]) -> str:
     """Mean AUC and TPR over the seeds, and the lowest and highest end of the seeds' intervals."""
-    lines = ["| scored | attack | AUC | TPR at 1 % FPR |", "|---|---|---|---|"]
+    cells: dict[str, dict[str, str]] = {}
     for way, runs in results.items():
         measured = [m for run in runs for m in run.metrics if isinstance(m, AttackMetrics)]
         for attack in dict.fromkeys(m.attack for m in measured):
             own = [m for m in measured if m.attack == attack]
             rates = [estimate_at(m, FPR) for m in own]
             areas = over_seeds([m.auc for m in own], "{:.3f}")
-            found = over_seeds([rate for rate in rates if rate is not None], "{:.1%}")
-            lines.append(f"| {way} | `{attack}` | {areas} | {found} |")
+            found = over_seeds([rate for rate in rates if rate is not None], "{:.0%}")
+            cells.setdefault(attack, {})[way] = f"{areas} | {found}"
+    names = "".join(f" {way}: AUC | TPR at {FPR:.0%} FPR |" for way in results)
+    lines = [f"| attack |{names}", "|---|" + "---|---|" * len(results)]
+    for attack, of_ways in cells.items():
+        row = " | ".join(of_ways.get(way, " | ") for way in results)
+        lines.append(f"| `{attack}` | {row} |")
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,11 @@ def parse_yaml(text: str, path: Path) -> Any:
     InputError
         For whatever is no YAML, or is YAML that cannot be taken.
     """
+    return deepcopy(_parsed(text, path))
+
+
+@lru_cache(maxsize=1)  # who asks what kind of file it is, and who reads it, parse it once
+def _parsed(text: str, path: Path) -> Any:
     try:
         loader = _Strict(text)
         node = loader.get_single_node()
