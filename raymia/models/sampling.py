@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
@@ -27,6 +30,11 @@ class CounterSampler(LogitsProcessor):  # type: ignore[misc]
     keys : one key per row, from :func:`raymia.util.draws.stream_key`.
     temperature : logits are divided by it.
     top_k : sample among the k likeliest tokens; None among all.
+
+    Attributes
+    ----------
+    first_close : per row, the step of the first draw that rounding could have decided; infinity
+        where there was none.
     """
 
     def __init__(self, keys: list[int], temperature: float, top_k: int | None) -> None:
@@ -34,7 +42,18 @@ class CounterSampler(LogitsProcessor):  # type: ignore[misc]
         self.temperature = temperature
         self.top_k = top_k
         self.step = 0
-        self.close_calls = torch.zeros(len(keys), dtype=torch.bool)
+        self.first_close = [math.inf] * len(keys)
+        self._rows = list(range(len(keys)))
+
+    @property
+    def close_calls(self) -> list[bool]:
+        """Per row, whether rounding could have decided a draw."""
+        return [step < math.inf for step in self.first_close]
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with some of the rows that are left."""
+        self.keys = self.keys[list(places)]
+        self._rows = [self._rows[place] for place in places]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         del input_ids
@@ -48,7 +67,9 @@ class CounterSampler(LogitsProcessor):  # type: ignore[misc]
         perturbed = logits + gumbels(self.keys.to(logits.device), self.step, vocabulary)
         best = perturbed.topk(2, dim=-1).values
         close |= best[:, 0] - best[:, 1] < TOO_CLOSE
-        self.close_calls |= close.cpu()
+        for place in close.nonzero()[:, 0].tolist():
+            row = self._rows[place]
+            self.first_close[row] = min(self.first_close[row], self.step)
         self.step += 1
         return perturbed
 

@@ -250,7 +250,7 @@ def write_texts(
             target,
             starts,
             keys,
-            new_tokens=length - spec.prompt_tokens,
+            whole=length,
             temperature=spec.temperature,
             top_k=spec.top_k,
             budget=length * spec.generation_batch,

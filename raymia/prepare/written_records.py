@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,7 @@ def write_records(
 
 
 class _Writer:
-    """Continues prompts of any lengths; those of one length side by side."""
+    """Continues prompts, those of about one length side by side."""
 
     def __init__(
         self, target: CausalLM, spec: SelfPromptReference, answering: Answering, seed: int
@@ -110,27 +110,27 @@ class _Writer:
         whole : tokens of prompt and what is written together, at most; default: :attr:`length`.
         """
         whole = whole or self.length
-        by_length: dict[int, list[int]] = defaultdict(list)
-        for place, prompt in enumerate(prompts):
-            by_length[len(prompt)].append(place)
+        places = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
         found: dict[int, list[int]] = {}
         self.ended = 0
-        for length, places in sorted(by_length.items()):
-            for start in range(0, len(places), self.spec.generation_batch):
-                some = places[start : start + self.spec.generation_batch]
-                rows = continue_tokens(
-                    self.target,
-                    [prompts[place] for place in some],
-                    [stream_key(self.seed, what, place) for place in some],
-                    new_tokens=whole - length,
-                    temperature=self.spec.temperature,
-                    top_k=self.spec.top_k,
-                    budget=self.length * self.spec.generation_batch,
-                    ends=self.ends,
-                )
-                found.update(zip(some, rows, strict=True))
-                self.ended += sum(len(row) < whole - length for row in rows)
-                progress(len(found), len(prompts))
+        for start in range(0, len(places), self.spec.generation_batch):
+            some = places[start : start + self.spec.generation_batch]
+            rows = continue_tokens(
+                self.target,
+                [prompts[place] for place in some],
+                [stream_key(self.seed, what, place) for place in some],
+                whole=whole,
+                temperature=self.spec.temperature,
+                top_k=self.spec.top_k,
+                budget=whole * self.spec.generation_batch,
+                ends=self.ends,
+            )
+            found.update(zip(some, rows, strict=True))
+            self.ended += sum(
+                len(prompts[place]) + len(row) < whole
+                for place, row in zip(some, rows, strict=True)
+            )
+            progress(len(found), len(prompts))
         return [found[place] for place in range(len(prompts))]
 
 

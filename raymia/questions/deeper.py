@@ -200,8 +200,7 @@ class SampleQuestion(Question):
         from raymia.models.causal.generation import continue_tokens
 
         prompt, length, start = model.reader.begun(items[0].payload, self.spec.prompt_share)
-        new_tokens = length - len(prompt)
-        if not prompt or new_tokens < 1:
+        if not prompt or length <= len(prompt):
             return [{**row_key(item), "error": TOO_SHORT} for item in items]
         if model.max_tokens is not None and length > model.max_tokens:
             return [{**row_key(item), "error": TOO_LONG} for item in items]
@@ -209,7 +208,7 @@ class SampleQuestion(Question):
             model,
             [prompt] * len(items),
             [stream_key(self.seed, "sample", item.record_id, item.neighbor) for item in items],
-            new_tokens=new_tokens,
+            whole=length,
             temperature=self.spec.temperature,
             top_k=self.spec.top_k,
             budget=model.batch_tokens,

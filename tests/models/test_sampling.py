@@ -94,7 +94,7 @@ def scores_with_gap(key, gap, vocabulary=8):
 def test_draw_that_rounding_could_decide_is_marked(gap, close):
     sampler = CounterSampler([11], 1.0, None)
     sampler(None, scores_with_gap(11, gap))
-    assert sampler.close_calls.tolist() == [close]
+    assert sampler.close_calls == [close]
 
 
 @pytest.mark.parametrize(("gap", "close"), [(TOO_CLOSE / 2, True), (TOO_CLOSE * 2, False)])
@@ -102,7 +102,7 @@ def test_edge_of_the_k_likeliest_that_rounding_could_move_is_marked(gap, close):
     logits = torch.tensor([[9.0, 1.0, 1.0 - gap, -3.0]], dtype=torch.float64)
     sampler = CounterSampler([3], 1.0, 2)
     sampler(None, logits)
-    assert sampler.close_calls.tolist() == [close]
+    assert sampler.close_calls == [close]
 
 
 def test_mark_stays_on_its_row_through_later_steps():
@@ -111,7 +111,7 @@ def test_mark_stays_on_its_row_through_later_steps():
     clear[0, 3] = 100.0
     sampler(None, torch.cat([scores_with_gap(11, TOO_CLOSE / 2), clear]))
     sampler(None, torch.cat([clear, clear]))
-    assert sampler.close_calls.tolist() == [True, False]
+    assert sampler.close_calls == [True, False]
 
 
 def test_row_stops_at_its_own_token_alone():

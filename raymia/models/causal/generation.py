@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 
 from raymia.models.batching import run_batched
+from raymia.models.causal.beginnings import tokens_kept
 from raymia.models.causal.model import CausalLM
 from raymia.models.sampling import CounterSampler
 from raymia.models.token_ids import refuse_unknown
+
+STRETCH = 16
+"""Tokens that are written before rows that have ended are let go of."""
 
 
 def continue_tokens(
@@ -17,7 +24,7 @@ def continue_tokens(
     prompts: Sequence[Sequence[int]],
     keys: Sequence[int],
     *,
-    new_tokens: int,
+    whole: int,
     temperature: float,
     top_k: int | None,
     budget: int,
@@ -26,12 +33,14 @@ def continue_tokens(
     """Sample a continuation of each prompt, up to where the model ends it.
 
     A continuation does not depend on the others: draws are counter-based, and a row with a draw
-    that rounding could have decided is sampled again alone.
+    that rounding could have decided is sampled again alone. Prompts of several lengths are written
+    side by side where the model answers the same behind padding; else those of one length are.
 
     Parameters
     ----------
-    prompts : token ids, all of one length.
+    prompts : token ids.
     keys : one per prompt, from :func:`raymia.util.draws.stream_key`.
+    whole : tokens of a prompt and its continuation together, at most.
     budget : tokens of the texts that are written side by side.
     ends : tokens that end a text, beside the model's own.
 
@@ -39,55 +48,110 @@ def continue_tokens(
     -------
     The new tokens of each prompt, without the end-of-text token.
     """
-
     refuse_unknown(prompts, model.rows, model.tokenizer)
+    writer = _Writer(model, whole, temperature, top_k, ends)
 
     def run(batch: list[int]) -> list[list[int]]:
-        starts, own = [prompts[i] for i in batch], [keys[i] for i in batch]
-        rows, close_calls = _sample(model, starts, own, new_tokens, temperature, top_k, ends)
+        rows, close_calls = writer.write([prompts[i] for i in batch], [keys[i] for i in batch])
         for n, close in enumerate(close_calls):
             if close and len(batch) > 1:
                 rows[n] = run([batch[n]])[0]
         return rows
 
-    return run_batched(
-        [len(prompt) + new_tokens for prompt in prompts],
-        run,
-        budget=budget,
-        max_rows=1 if model.one_by_one else None,
-    )
+    def some(places: list[int], batch: list[int]) -> list[list[int]]:
+        return run([places[i] for i in batch])
+
+    groups: dict[int, list[int]] = defaultdict(list)
+    for place, prompt in enumerate(prompts):
+        groups[0 if writer.in_stretches else len(prompt)].append(place)
+    found: dict[int, list[int]] = {}
+    for places in groups.values():
+        rows = run_batched(
+            [whole] * len(places),
+            partial(some, places),
+            budget=budget,
+            max_rows=1 if model.one_by_one else None,
+        )
+        found.update(zip(places, rows, strict=True))
+    return [found[place] for place in range(len(prompts))]
 
 
-@torch.inference_mode()
-def _sample(
-    model: CausalLM,
-    prompts: Sequence[Sequence[int]],
-    keys: Sequence[int],
-    new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    more_ends: Collection[int],
-) -> tuple[list[list[int]], list[bool]]:
-    tokenizer = model.tokenizer
-    ids = torch.tensor([list(p) for p in prompts], device=model.device)
-    ends = model.model.generation_config.eos_token_id
-    ends = {*(ends if isinstance(ends, list) else [ends]), *more_ends}
-    sampler = CounterSampler(list(keys), temperature, top_k)
-    output = model.model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=new_tokens,
-        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
-        logits_processor=[sampler],
-        **({"eos_token_id": sorted(e for e in ends if e is not None)} if more_ends else {}),
-    )
-    rows = [_up_to_end(row, ends) for row in output[:, ids.shape[1] :].tolist()]
-    return rows, sampler.close_calls.tolist()
+class _Writer:
+    """Writes rows side by side.
 
+    Attributes
+    ----------
+    in_stretches : whether rows that have ended are let go of, and prompts are of several lengths.
+    """
 
-def _up_to_end(tokens: list[int], ends: set[int]) -> list[int]:
-    """Cut where the model ended the text; what stands after that is padding."""
-    stop = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
-    return tokens[:stop]
+    def __init__(
+        self,
+        model: CausalLM,
+        whole: int,
+        temperature: float,
+        top_k: int | None,
+        ends: Collection[int],
+    ) -> None:
+        self.model, self.whole, self.temperature, self.top_k = model, whole, temperature, top_k
+        own = model.model.generation_config.eos_token_id
+        self.ends = {*(own if isinstance(own, list) else [own]), *ends} - {None}
+        self.in_stretches = tokens_kept(model) > 0
+
+    @torch.inference_mode()
+    def write(
+        self, prompts: Sequence[Sequence[int]], keys: Sequence[int]
+    ) -> tuple[list[list[int]], list[bool]]:
+        """The new tokens of each prompt, and whether rounding could have decided one of them."""
+        sampler = CounterSampler(list(keys), self.temperature, self.top_k)
+        width = max(map(len, prompts))
+        device = self.model.device
+        ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        mask = (torch.arange(width, device=device) >= width - lengths[:, None]).long()
+        rooms = [self.whole - len(prompt) for prompt in prompts]
+        written: list[list[int]] = [[] for _ in prompts]
+        live, cache = [n for n, room in enumerate(rooms) if room > 0], None
+        if len(live) < len(prompts):
+            raise ValueError(f"a prompt leaves no room for a continuation in {self.whole} tokens")
+        while live:
+            left = max(rooms[n] - len(written[n]) for n in live)
+            steps = min(left, STRETCH) if self.in_stretches else left
+            output = self._go_on(ids, mask, cache, steps, sampler)
+            new = output.sequences[:, ids.shape[1] :]
+            kept = []
+            for place, (n, tokens) in enumerate(zip(live, new.tolist(), strict=True)):
+                written[n] = (written[n] + tokens)[: rooms[n]]
+                if not self.ends.intersection(tokens) and len(written[n]) < rooms[n]:
+                    kept.append(place)
+            live = [live[place] for place in kept]
+            if live:
+                rows = torch.tensor(kept, device=device)
+                cache = output.past_key_values
+                cache.batch_select_indices(rows)
+                ids = output.sequences[rows]
+                mask = torch.cat([mask[rows], mask.new_ones(len(rows), new.shape[1])], dim=1)
+                sampler.keep(kept)
+        texts = [self._up_to_end(tokens) for tokens in written]
+        return texts, [
+            close <= len(text) for close, text in zip(sampler.first_close, texts, strict=True)
+        ]
+
+    def _go_on(self, ids: Any, mask: Any, cache: Any, steps: int, sampler: CounterSampler) -> Any:
+        pad = self.model.tokenizer.pad_token_id
+        return self.model.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=steps,
+            pad_token_id=0 if pad is None else pad,
+            logits_processor=[sampler],
+            return_dict_in_generate=True,
+            **({"eos_token_id": sorted(self.ends)} if self.ends else {}),
+        )
+
+    def _up_to_end(self, tokens: list[int]) -> list[int]:
+        """Cut where the model ended the text; what stands after that is padding."""
+        stop = next((i for i, token in enumerate(tokens) if token in self.ends), len(tokens))
+        return tokens[:stop]

@@ -132,7 +132,7 @@ class CausalInfiller:
         prefixes = [row.prefix for row in rows]
         output = self._continue(prefixes, max(new), logits_processor=[sampler])
         generated = output.sequences[:, max(map(len, prefixes)) :].tolist()
-        close = sampler.close_calls.tolist()
+        close = sampler.close_calls
         return [(tokens[:n], c) for tokens, n, c in zip(generated, new, close, strict=True)]
 
     @torch.inference_mode()

@@ -118,9 +118,7 @@ class MaskFiller:
         generated = output[:, 1:].tolist()
         return [
             (tokens[: r.max_new_tokens], close)
-            for r, tokens, close in zip(
-                requests, generated, sampler.close_calls.tolist(), strict=True
-            )
+            for r, tokens, close in zip(requests, generated, sampler.close_calls, strict=True)
         ]
 
     def _read(self, tokens: list[int], spans: int) -> list[str] | None:
