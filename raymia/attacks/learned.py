@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from raymia.attacks.base import EVERY, Attack, Scores, answered, register
 from raymia.evidence.text import TextEvidence
-from raymia.metrics.learning import fit, fold_of
+from raymia.metrics.learning import Bools, Features, fold_of
+from raymia.util.column import hashes_of
 
 
 @register
@@ -20,8 +22,10 @@ class LearnedCombination(Attack):
     and a record's score is the log-odds that a regression fitted on the other folds gives it. A
     candidate that shares no group with them gets the mean over all folds. It knows which records
     of the audit are members, so it bounds what an attacker could learn who knew as much; it shows
-    what the attacks find together. Its score of a record depends on the other records. No score
-    where no other attack has one, or fewer than 10 members or non-members are left to fit on.
+    what the attacks find together. Its score of a record depends on the other records. A regression
+    that has more than 131,072 records to learn from is fitted on so many, drawn: as many members as
+    non-members, as far as there are. No score where no other attack has one, or fewer than 10
+    members or non-members are left to fit on.
 
     Parameters
     ----------
@@ -44,21 +48,31 @@ class LearnedCombination(Attack):
 
     def score(self, evidence: TextEvidence) -> Scores:
         records = answered(evidence.labelled)
-        features = np.column_stack(list(records.scores.values()))
-        has_any = ~np.isnan(features).all(axis=1)
-        known = np.array([label is not None for label in records.is_member])
-        labels = np.array([bool(label) for label in records.is_member])
+        features = Features(list(records.scores.values()))
+        count, has_any = len(features), features.are_there()
+        known = np.fromiter((label is not None for label in records.is_member), np.bool_, count)
+        labels = np.fromiter((bool(label) for label in records.is_member), np.bool_, count)
         folds = fold_of(records.units, self.folds, "fold of a learned attack")
-        labelled = {unit for unit, label in zip(records.units, known, strict=True) if label}
-        free = np.array([unit not in labelled for unit in records.units])
-        odds = np.full((self.folds, len(labels)), np.nan)
+        free = _shares_no_unit(records.units, known)
+        total, found = np.zeros(count), np.zeros(count, np.int16)
         for fold in range(self.folds):
             learnt = known & has_any & (folds != fold)
-            model = fit(features[learnt], labels[learnt])
+            model = features.fit(learnt, labels, f"records that fold {fold} is not judged by")
             judged = has_any & ((folds == fold) | free)
             if model is not None and judged.any():
-                odds[fold, judged] = model.decision_function(features[judged])
-        found = ~np.isnan(odds)
-        total = np.where(found, odds, 0.0).sum(axis=0)
-        scores: Scores = total / np.where(found.any(axis=0), found.sum(axis=0), np.nan)
+                total[judged] += features.judged(model, judged)
+                found[judged] += 1
+        scores: Scores = total / np.where(found > 0, found, np.nan)
         return scores
+
+
+def _shares_no_unit(units: Sequence[str], known: Bools) -> Bools:
+    """The records that no record of known membership shares a unit with, [records].
+
+    Two units of one hash count as one, and their records are judged by what saw neither.
+    """
+    free = np.zeros(len(known), np.bool_)
+    if not known.all():
+        hashes = hashes_of(units)
+        free[~known] = ~np.isin(hashes[~known], hashes[known])
+    return free

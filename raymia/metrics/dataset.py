@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from raymia.metrics.learning import MIN_PER_CLASS, Floats, fit
+from raymia.metrics.learning import MAX_FITTED, MIN_PER_CLASS, Features, Floats
 from raymia.metrics.summary import Result
 
 
@@ -19,6 +19,7 @@ class DatasetInference(Result):
     half of the suspects and non-members, and its values on the other half are compared by a
     one-sided Welch t-test, a group by its mean. One small shift that all records share is enough: a
     low p-value says that the set as a whole was trained on, or that it is of another distribution.
+    Where the half is of more than 131,072 records, the model is fitted on so many, drawn from it.
     """
 
     target: str = Field(description="name of the checkpoint under audit")
@@ -26,6 +27,10 @@ class DatasetInference(Result):
     n_suspects: int = Field(ge=0, description="suspects that are compared; a group counts once")
     n_non_members: int = Field(
         ge=0, description="non-members that are compared; a group counts once"
+    )
+    fitted_on: int | None = Field(
+        default=None,
+        description="records that the model was fitted on, where they are a sample of the half",
     )
     has_groups: bool = Field(
         default=False, description="whether some of them are groups of several records"
@@ -37,7 +42,7 @@ class DatasetInference(Result):
 
 
 def infer_dataset(
-    features: Floats,
+    features: Features,
     is_suspect: npt.NDArray[np.bool_],
     is_fitted: npt.NDArray[np.bool_],
     units: npt.NDArray[np.int64],
@@ -49,7 +54,7 @@ def infer_dataset(
 
     Parameters
     ----------
-    features : [records, attacks], scores; NaN where an attack has none.
+    features : scores of all attacks.
     is_suspect : [records]; the others are non-members.
     is_fitted : [records], whether a record is fitted on; the others are tested.
     units : [records], the number of a record's group, or one of its own: records of a group are no
@@ -57,30 +62,23 @@ def infer_dataset(
     """
     from scipy import stats  # slow to import, and the types here are everywhere
 
-    # An infinite score is a fault of its attack; a record without a score says nothing.
-    features = np.where(np.isinf(features), np.nan, features)
-    scored = ~np.isnan(features).all(axis=1)
-    features, is_suspect = features[scored], is_suspect[scored]
-    is_fitted, units = is_fitted[scored], units[scored]
-    suspects_tested, others_tested = ~is_fitted & is_suspect, ~is_fitted & ~is_suspect
-    counts = {
-        "n_suspects": np.unique(units[suspects_tested]).size,
-        "n_non_members": np.unique(units[others_tested]).size,
-    }
-    has_groups = np.unique(units[~is_fitted]).size < np.count_nonzero(~is_fitted)
+    scored = features.are_there()  # a record without a score says nothing
+    is_fitted, is_tested = is_fitted & scored, ~is_fitted & scored
+    tested = is_tested & is_suspect, is_tested & ~is_suspect
+    n_suspects, n_non_members = (np.unique(units[rows]).size for rows in tested)
+    n_fitted = int(np.count_nonzero(is_fitted))
     told: dict[str, Any] = {
         "target": target,
         "suspects": suspects,
-        **counts,
-        "has_groups": bool(has_groups),
+        "n_suspects": n_suspects,
+        "n_non_members": n_non_members,
+        "has_groups": bool(np.unique(units[is_tested]).size < np.count_nonzero(is_tested)),
+        "fitted_on": MAX_FITTED if n_fitted > MAX_FITTED else None,
     }
-    model = fit(features[is_fitted], is_suspect[is_fitted])
-    if model is None or min(counts.values()) < MIN_PER_CLASS:
+    model = features.fit(is_fitted, is_suspect, "records that dataset inference is fitted on")
+    if model is None or min(n_suspects, n_non_members) < MIN_PER_CLASS:
         return DatasetInference(**told, p_value=None, effect=None)
-    above, below = (
-        _means(model.decision_function(features[rows]), units[rows])
-        for rows in (suspects_tested, others_tested)
-    )
+    above, below = (_means(features.judged(model, rows), units[rows]) for rows in tested)
     test = stats.ttest_ind(above, below, equal_var=False, alternative="greater")
     if not np.isfinite(test.pvalue):  # all values are one
         return DatasetInference(**told, p_value=None, effect=None)

@@ -20,7 +20,7 @@ SCHEMA_VERSION = 2
 TRUNCATED = "longer than the model's limit: its end was not scored"
 """Reason of what is listed with dropped evidence, and was scored in part."""
 LONGEST_LIST = 10_000
-"""Set-aside records and dropped evidence beyond this many are counted but not written out."""
+"""Set-aside records and dropped evidence beyond this many are counted but not listed."""
 
 
 class RecordCounts(Result):
@@ -163,6 +163,11 @@ class RunResult(Result):
     dropped: list[Dropped] = Field(default=[], description="evidence that could not be had")
     dropped_total: int = Field(
         ge=0, description="all dropped evidence, listed or not; default: the length of the list"
+    )
+    cut_total: int | None = Field(
+        default=None,
+        description="of these, records longer than a model's limit, which were scored in part; "
+        "none in runs before they were counted",
     )
     stages: list[StageCount] = Field(default=[], description="what was asked of which model")
     references: list[ReferenceCard] = Field(default=[], description="references used")

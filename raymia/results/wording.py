@@ -185,6 +185,7 @@ def dataset_inference(test: DatasetInference) -> str:
         f"{number_of(test.n_suspects, test.suspects.removesuffix('s'))} against "
         f"{number_of(test.n_non_members, 'non-member')}"
         + (", a group of records counted once" if test.has_groups else "")
+        + ("" if test.fitted_on is None else f"; fitted on {count(test.fitted_on)} of the others")
     )
     if not (test.n_suspects or test.n_non_members):
         return f"{test.target}: dataset inference compared nothing, because no record has a score."
@@ -297,7 +298,9 @@ def overlap_lines(check: ShiftCheck) -> list[str]:
 
 def evidence_lost(result: RunResult) -> str:
     """Count questions without an answer, and apart from them records that were cut and scored."""
-    cut = sum(entry.reason == TRUNCATED for entry in result.dropped)
+    cut = result.cut_total
+    if cut is None:
+        cut = sum(entry.reason == TRUNCATED for entry in result.dropped)
     lost = f"questions without an answer: {result.dropped_total - cut:,}"
     return f"{lost}; cut at the model's limit and scored: {cut:,}" if cut else lost
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -21,6 +21,7 @@ from raymia.evidence.secret import secret_of
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.inputs.compatibility import identical_models
+from raymia.metrics.learning import MAX_FITTED
 from raymia.plan.stages import PlannedQuestion, Stage, TargetPlan
 from raymia.questions.text import NO_NEIGHBOR
 from raymia.results.deletions import deletions_of
@@ -31,6 +32,7 @@ from raymia.results.privacy import claims_of
 from raymia.results.redaction import redact, without_content
 from raymia.results.references import reference_lines
 from raymia.results.result import (
+    LONGEST_LIST,
     TRUNCATED,
     AttackCard,
     Dropped,
@@ -49,8 +51,10 @@ from raymia.scoring.reduction import Reduction, infer_all_datasets
 from raymia.scoring.workers import Workers
 from raymia.spec import MadeReference, ModelSpec
 from raymia.spec.conditions import parse_conditions
+from raymia.util.column import Column
 
 Found = TypeVar("Found")
+ROWS_AT_ONCE = 2**16
 VERSIONS_OF = ("raymia", "torch", "transformers", "ray", "numpy", "pyarrow")
 
 
@@ -90,10 +94,10 @@ class Run:
 
 def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers) -> RunResult:
     """Sum a run up. It is complete when no answer is missing and no target failed on the way."""
-    records, dropped = run.inputs.records, list(find_dropped(run))
+    records, lost = run.inputs.records, _Lost.of(find_dropped(run))
     failed = [
         FailedTarget(name=name, reason=reason)
-        for name, reason in {**run.failed, **dict(_without_answers(run, dropped))}.items()
+        for name, reason in {**run.failed, **dict(_without_answers(run, lost))}.items()
     ]
 
     def elsewhere(what: str, function: Callable[..., Found], *arguments: Any) -> Found:
@@ -101,7 +105,8 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         found: list[Found] = workers.map(what, _call, (function, *arguments), [()])
         return found[0]
 
-    blind = elsewhere("blind guessers", ask_blind, run.inputs, run.store, run.after)
+    # A list: the plan of the audit holds the records once more.
+    blind = elsewhere("blind guessers", ask_blind, run.inputs, run.store, list(run.after))
     names = [plan.name for plan in run.scored]
     tests = infer_all_datasets(run.inputs, names, scores, blind.clusters, workers)
     looked_at = run.inputs, run.store, run.scored, scores, reduction.metrics
@@ -134,8 +139,9 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
             SetAside(where=a.where, record_id=a.record_id, reason=a.reason)
             for a in records.set_aside
         ],
-        dropped=dropped,
-        dropped_total=len(dropped),
+        dropped=lost.listed,
+        dropped_total=lost.cut + lost.errors.total(),
+        cut_total=lost.cut,
         stages=list(_stage_counts(run)),
         references=references,
         neighbors=next(iter(qualities.values()), None),
@@ -165,6 +171,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
             *(f"target {one.name} failed and is not ranked: {one.reason}" for one in failed),
             *missing,
             *_one_class_only(run.inputs),
+            *_fitted_on_samples(run.inputs),
             *run.inputs.assumed,
             *run.inputs.noted,
             *run.inputs.left_out_lines(),
@@ -215,6 +222,34 @@ def _call(shared: tuple[Any, ...]) -> Any:
     return function(*arguments)
 
 
+@dataclass
+class _Lost:
+    """What could not be had, or of a part of the record.
+
+    Attributes
+    ----------
+    listed : the first of it, as many as a result lists.
+    cut : records that were scored in part.
+    errors : the others, by stage.
+    """
+
+    listed: list[Dropped] = field(default_factory=list)
+    cut: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, dropped: Iterable[Dropped]) -> _Lost:
+        found = cls()
+        for one in dropped:
+            if len(found.listed) < LONGEST_LIST:
+                found.listed.append(one)
+            if one.reason == TRUNCATED:
+                found.cut += 1
+            else:
+                found.errors[one.stage] += 1
+        return found
+
+
 def find_dropped(run: Run) -> Iterator[Dropped]:
     """Name evidence that could not be had, and texts that were scored in part."""
     index = RowIndex(run.inputs.payloads["record_id"])
@@ -239,7 +274,7 @@ def _dropped(
         is_named = pc.is_valid(part["error"])
         if "truncated" in columns:
             is_named = pc.or_(is_named, pc.fill_null(part["truncated"], False))
-        for row in part.filter(pc.and_(is_named, pa.array(is_new))).to_pylist():
+        for row in _rows(part.filter(pc.and_(is_named, pa.array(is_new)))):
             reason = row["error"] or (TRUNCATED if row.get("truncated") else None)
             # The stage that makes neighbors names those that could not be made.
             if reason is not None and reason != NO_NEIGHBOR:
@@ -251,14 +286,19 @@ def _dropped(
                 )
 
 
-def _without_answers(run: Run, dropped: Sequence[Dropped]) -> Iterator[tuple[str, str]]:
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a table, of which some thousand are made at a time."""
+    for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+        yield from batch.to_pylist()
+
+
+def _without_answers(run: Run, lost: _Lost) -> Iterator[tuple[str, str]]:
     """Targets that answered, but with errors alone, as one does whose weights are not finite."""
-    errors = Counter(d.stage for d in dropped if d.reason != TRUNCATED)
     for plan in run.scored:
-        if errors[plan.target.name] < run.inputs.records.table.num_rows:
+        if lost.errors[plan.target.name] < run.inputs.records.table.num_rows:
             continue
         tables = [run.store.read(planned.key, ["error"]) for planned in plan.target.questions]
-        reasons = Counter(r for t in tables if t is not None for r in t["error"].to_pylist())
+        reasons = Counter(r for t in tables if t is not None for r in Column(t["error"]))
         if reasons and None not in reasons:
             total, (first, _) = reasons.total(), reasons.most_common(1)[0]
             yield plan.name, f"every one of its {total:,} answers is an error, as: {first}"
@@ -338,3 +378,15 @@ def _one_class_only(inputs: Inputs) -> list[str]:
         return []
     given, lacking = ("members", "non-members") if members else ("non-members", "members")
     return [f"{given} are given and no {lacking}: records are scored, and nothing can be measured"]
+
+
+def _fitted_on_samples(inputs: Inputs) -> list[str]:
+    """What attacks that combine others are fitted on, where that is not all they may know."""
+    known = inputs.records.count(True) + inputs.records.count(False)
+    labels = [n.label for n in inputs.attacks if "other_scores" in n.attack.needs]
+    if not labels or known <= MAX_FITTED:
+        return []
+    return [
+        f"{', '.join(labels)}: of the {known:,} members and non-members each regression is fitted "
+        f"on {MAX_FITTED:,} at most, drawn from those that it does not judge"
+    ]

@@ -13,12 +13,15 @@ import pyarrow.compute as pc
 
 from raymia.attacks import NamedAttack
 from raymia.attacks.base import Scores
+from raymia.evidence.sharded import has_shards
 from raymia.evidence.store import EvidenceStore
 from raymia.evidence.text import LabelledScores
 from raymia.inputs.base import Inputs
 from raymia.plan.stages import Stage, TargetPlan
 from raymia.questions.registry import model_evidence
 from raymia.records.base import RecordSet
+from raymia.storage.scratch_table import ScratchTable
+from raymia.util.column import Column
 
 
 class TargetEvidence(Protocol):
@@ -66,19 +69,19 @@ class Known:
             named.label for named in inputs.attacks if "other_scores" in named.attack.needs
         }
 
-    @cached_property
-    def is_member(self) -> list[bool | None]:
-        return list(self._records.table["is_member"].to_pylist())
+    @property
+    def is_member(self) -> Sequence[bool | None]:
+        return Column(self._records.table["is_member"])
 
     @cached_property
-    def units(self) -> list[str]:
-        return units(self._records)
+    def units(self) -> Sequence[str]:
+        return Column(unit_column(self._records))
 
     def labelled(self, found: Mapping[str, Scores]) -> LabelledScores:
         """The scores of the attacks before one that combines them, and the labels."""
         # An infinite score is a fault of its attack, and no number to learn from.
         published = {
-            label: np.where(np.isinf(s), np.nan, s)
+            label: np.where(np.isinf(s), np.nan, s) if np.isinf(s).any() else s
             for label, s in found.items()
             if label not in self.combined
         }
@@ -103,9 +106,20 @@ def units(records: RecordSet) -> list[str]:
 
 
 def unit_column(records: RecordSet) -> pa.ChunkedArray:
-    """The units as a column."""
+    """The units as a column; of many records in a scratch file."""
     groups = records.table["group"]
     if groups.null_count == len(groups):
         return records.table["record_id"]
+    named = records.table.select(["record_id", "group"])
+    if not has_shards(len(groups)):
+        return _named_units(named)["unit"]
+    scratch = ScratchTable(pa.schema([("unit", pa.string())]))
+    for batch in named.to_batches():
+        scratch.add(_named_units(pa.Table.from_batches([batch])))
+    return scratch.table()["unit"]
+
+
+def _named_units(records: pa.Table) -> pa.Table:
+    groups = records["group"]
     named = pc.binary_join_element_wise("group", groups, " ")
-    return pc.if_else(pc.is_valid(groups), named, records.table["record_id"])
+    return pa.table({"unit": pc.if_else(pc.is_valid(groups), named, records["record_id"])})

@@ -12,15 +12,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymia.attacks.base import Scores
+from raymia.evidence.sharded import has_shards
 from raymia.storage.files import TEMPORARY_PREFIX, Folder
+from raymia.storage.scratch_table import scratch_array
 from raymia.util.hashing import digest
 
 LABELS = b"raymia.attacks"
 """Key of the Parquet metadata that names the columns: a label may hold what a path may not."""
+
+
+def room_for_scores(records: int) -> Scores:
+    """An array that a score for each record is written to; of many records it lies in a scratch
+    file."""
+    return scratch_array(records) if has_shards(records) else np.empty(records)
 
 
 @dataclass(frozen=True)
@@ -48,12 +57,14 @@ class ScoreParts:
         """Scores of some attacks on a target, or of all; other columns are not read."""
         with Folder(self.url).open(self._file(target)) as opened, pq.ParquetFile(opened) as file:
             labels: list[str] = json.loads(file.schema_arrow.metadata[LABELS])
-            wanted = labels if attacks is None else attacks
-            table = file.read([str(labels.index(label)) for label in wanted])
-            return {
-                label: table[str(labels.index(label))].to_numpy(zero_copy_only=False)
-                for label in wanted
-            }
+            names = {label: str(labels.index(label)) for label in attacks or labels}
+            found = {label: room_for_scores(file.metadata.num_rows) for label in names}
+            done = 0
+            for batch in file.iter_batches(columns=[*names.values()]):
+                for label, name in names.items():
+                    found[label][done : done + len(batch)] = batch[name].to_numpy()
+                done += len(batch)
+        return found
 
     def column(self, target: str, attack: str) -> Scores:
         """Scores of one attack on a target, [records]."""

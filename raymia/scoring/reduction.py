@@ -23,7 +23,7 @@ from raymia.inputs.base import Inputs
 from raymia.metrics.claims import conformal_p_values
 from raymia.metrics.comparison import Question, compare, corrected
 from raymia.metrics.dataset import DatasetInference, infer_dataset
-from raymia.metrics.learning import fold_of
+from raymia.metrics.learning import Features, fold_of
 from raymia.metrics.summary import CandidateClaims, Comparison, Metrics
 from raymia.plan.stages import TargetPlan
 from raymia.records.base import RecordSet
@@ -34,7 +34,7 @@ from raymia.scoring.comparisons import questions_of
 from raymia.scoring.evidence import unit_column
 from raymia.scoring.ids import NAMED, repeated
 from raymia.scoring.judge import Judge, Judged
-from raymia.scoring.parts import ScoreParts
+from raymia.scoring.parts import ScoreParts, room_for_scores
 from raymia.scoring.workers import Workers
 from raymia.util.errors import RaymiaError
 from raymia.util.hashing import string_hashes
@@ -158,7 +158,7 @@ def _score_in_shards(
     records = inputs.records.table
     index = RowIndex(inputs.payloads["record_id"])
     sharded = ShardedEvidence(store, index, records.num_rows)
-    found = {named.label: np.empty(records.num_rows) for named in attacks}
+    found = {named.label: room_for_scores(records.num_rows) for named in attacks}
     for rows in sharded.shards():
         shard = RecordSet(records.slice(rows.start, rows.stop - rows.start))
         for label, scores in _score(
@@ -224,11 +224,11 @@ def infer_datasets(
     suspects = {name: rows for name, rows in classes.items() if rows.any() and others.any()}
     if not suspects or not columns:
         return []
-    features = np.column_stack(columns)
+    features = Features(columns)
     units, fitted = _units_and_halves(inputs, clusters or {})
     return [
         infer_dataset(
-            features[rows | others],
+            features.of(rows | others),
             rows[rows | others],
             fitted[rows | others],
             units[rows | others],

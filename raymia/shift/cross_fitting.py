@@ -16,6 +16,8 @@ FOLDS = 5
 MAX_FITTED = 2_500
 """Records that one classifier is fitted on; all are judged."""
 PENALTY = 1.0
+_AT_ONCE = 100
+"""Labelings of which guesses are ranked at once: a rank takes many times what a guess does."""
 
 
 class Classifier(Protocol):
@@ -71,7 +73,10 @@ def guess_out_of_fold(
         if len(others) > MAX_FITTED:
             fitted = np.sort(draws.choice(others, MAX_FITTED, replace=False))
         guesses = classifier.guess(fitted, judged, labelings[fitted])
-        places[judged] = (stats.rankdata(guesses, axis=0) - 0.5) / len(judged)
+        for start in range(0, guesses.shape[1], _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            ranks = stats.rankdata(guesses[:, some], axis=0)
+            places[judged, some] = (ranks - 0.5) / len(judged)
     return places
 
 
@@ -90,11 +95,13 @@ class KernelRidge:
 
         among, between = self.features.similarities(fitted, judged)
         centerer = KernelCenterer().fit(among)
-        among, between = (np.asarray(centerer.transform(k), np.float32) for k in (among, between))
+        among = np.asarray(centerer.transform(among), np.float32)
+        between = np.asarray(centerer.transform(between, copy=False), np.float32)
         scale = max(float(np.trace(among)) / len(among), 1e-12)
         signs = np.where(labels, np.float32(1), np.float32(-1))
         signs -= signs.mean(axis=0)
         penalized = among / scale + PENALTY * np.eye(len(among), dtype=np.float32)
         factor = linalg.cho_factor(penalized, overwrite_a=True, check_finite=False)
-        guesses: Floats = (between / scale) @ linalg.cho_solve(factor, signs, check_finite=False)
+        between /= np.float32(scale)
+        guesses: Floats = between @ linalg.cho_solve(factor, signs, check_finite=False)
         return guesses

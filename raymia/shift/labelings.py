@@ -22,7 +22,8 @@ from scipy import stats
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
-_AT_ONCE = 100
+_AT_ONCE = 25
+"""Labelings; a rank takes many times what a score does."""
 
 
 def random_labelings(

@@ -21,6 +21,8 @@ _WORD = re.compile(f"[{_SIGNS}]|[^\\W{_SIGNS}]+")
 # Finalizer constants of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _STEP = np.uint64(0x9E3779B97F4A7C15)
+_AT_ONCE = 2**20
+"""N-grams that are put together at once."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class Ngrams:
 
 def words(texts: Sequence[str]) -> Units:
     """Words in lower case, without what stands between them."""
-    split = [_WORD.findall(text.lower()) for text in texts]
-    codes = np.array([_code(word) for found in split for word in found], np.uint64)
-    return Units(codes, _offsets([len(found) for found in split]))
+    codes = [np.array([*map(_code, _WORD.findall(text.lower()))], np.uint64) for text in texts]
+    together = np.concatenate(codes) if codes else np.zeros(0, np.uint64)
+    return Units(together, _offsets([len(own) for own in codes]))
 
 
 def characters(texts: Sequence[str]) -> Units:
@@ -73,14 +75,18 @@ def characters(texts: Sequence[str]) -> Units:
 
 def ngrams(units: Units, n: int) -> Ngrams:
     """Every run of ``n`` units within one text; a text with fewer has none."""
-    texts = len(units.offsets) - 1
-    runs = max(0, len(units.codes) - n + 1)
-    owners = np.repeat(np.arange(texts), np.diff(units.offsets))[:runs]
-    within = np.arange(runs) + n <= units.offsets[owners + 1]
-    hashes = np.zeros(runs, np.uint64)
-    for place in range(n):
-        hashes = _mix(hashes + _STEP + units.codes[place : place + runs])
-    return Ngrams(hashes[within], owners[within], texts)
+    texts, hashes = len(units.offsets) - 1, []
+    for start in range(0, len(units.codes), _AT_ONCE):
+        codes = units.codes[start : start + _AT_ONCE + n - 1]
+        found = np.zeros(max(0, len(codes) - n + 1), np.uint64)
+        for place in range(n):
+            found = _mix(found + _STEP + codes[place : place + len(found)])
+        begins = np.arange(start, start + len(found))
+        ends = units.offsets[np.searchsorted(units.offsets, begins, "right")]
+        hashes.append(found[begins + n <= ends])
+    counts = np.maximum(np.diff(units.offsets) - n + 1, 0)
+    together = np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
+    return Ngrams(together, np.repeat(np.arange(texts), counts), texts)
 
 
 def count_matrix(grams: Ngrams, columns: int) -> Any:
@@ -98,7 +104,7 @@ def _mix(values: Hashes) -> Hashes:
     return values ^ (values >> np.uint64(31))
 
 
-@lru_cache(maxsize=1_000_000)
+@lru_cache(maxsize=2**16)
 def _code(word: str) -> int:
     return zlib.crc32(word.encode())
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from raymia.shift.cross_fitting import Bools, Floats, Rows
-from raymia.shift.ngrams import characters, count_matrix, ngrams, words
+from raymia.shift.ngrams import Units, characters, count_matrix, ngrams, words
 
 WORD_NGRAMS, CHARACTER_NGRAMS = (1, 2), (3, 4)
 COLUMNS = 2**18
 DEVIATIONS = 3
 _AT_ONCE = 100
+"""Labelings."""
+_TEXTS_AT_ONCE = 1_000
+"""Texts whose n-grams are counted at once, beside those that are fitted on."""
 CHARACTERS_READ = 4_000
 """Characters of each text that the classifier reads; the rest of a long text says little more."""
 
@@ -26,17 +29,12 @@ class TextFeatures:
     N-grams of one and two words, and of three and four characters (case, digits and marks as they
     are), each as 1 + log of the count, times the inverse document frequency; and a text's lengths
     and shares of kinds of characters, standardized. Frequencies, means and deviations are of the
-    records that are fitted on.
+    records that are fitted on. N-grams are counted anew where they are needed: those of all texts
+    together would take a gigabyte.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        from scipy import sparse
-
-        read = [text[:CHARACTERS_READ] for text in texts]
-        self.counts = [
-            sparse.hstack([count_matrix(ngrams(units, n), COLUMNS) for n in sizes]).tocsr()
-            for units, sizes in ((words(read), WORD_NGRAMS), (characters(read), CHARACTER_NGRAMS))
-        ]
+        self.read = [text[:CHARACTERS_READ] for text in texts]
         self.shapes = np.array([shape_of(text) for text in texts])
 
     def similarities(self, fitted: Rows, judged: Rows) -> tuple[Any, Any]:
@@ -46,12 +44,28 @@ class TextFeatures:
         scaler = StandardScaler().fit(self.shapes[fitted])
         known, new = (scaler.transform(self.shapes[rows]) for rows in (fitted, judged))
         among, between = (rows @ known.T / self.shapes.shape[1] for rows in (known, new))
-        for counts in self.counts:
-            weights = TfidfTransformer(sublinear_tf=True).fit(counts[fitted])
-            seen, unseen = (weights.transform(counts[rows]) for rows in (fitted, judged))
+        for units, sizes in ((words, WORD_NGRAMS), (characters, CHARACTER_NGRAMS)):
+            counts = self._counts(fitted, units, sizes)
+            weights = TfidfTransformer(sublinear_tf=True).fit(counts)
+            seen = weights.transform(counts)
             among += (seen @ seen.T).toarray()
-            between += (unseen @ seen.T).toarray()
+            for start in range(0, len(judged), _TEXTS_AT_ONCE):
+                rows = slice(start, start + _TEXTS_AT_ONCE)
+                unseen = weights.transform(self._counts(judged[rows], units, sizes))
+                between[rows] += (unseen @ seen.T).toarray()
         return among, between
+
+    def _counts(
+        self, rows: Rows, units: Callable[[Sequence[str]], Units], sizes: Sequence[int]
+    ) -> Any:
+        return _counted(units([self.read[row] for row in rows.tolist()]), sizes)
+
+
+def _counted(units: Units, sizes: Sequence[int]) -> Any:
+    """How often each n-gram of these sizes stands in each text, CSR."""
+    from scipy import sparse
+
+    return sparse.hstack([count_matrix(ngrams(units, n), COLUMNS) for n in sizes]).tocsr()
 
 
 class Markers:
@@ -63,23 +77,30 @@ class Markers:
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        from scipy import sparse
-
-        units = words(texts)
-        counts = sparse.hstack([count_matrix(ngrams(units, n), COLUMNS) for n in WORD_NGRAMS])
-        self.stands = (counts > 0).astype(np.float32).tocsr()
+        self.texts = texts
 
     def guess(self, fitted: Rows, judged: Rows, labels: Bools) -> Floats:
-        seen = self.stands[fitted]
+        from scipy import sparse
+
+        seen = self._stands(fitted)
         # A word in fewer texts cannot be so far off, unless one kind of them is rare.
         usable = np.flatnonzero(np.asarray(seen.sum(axis=0)).ravel() >= DEVIATIONS**2)
-        seen, new = seen[:, usable].tocsc(), self.stands[judged][:, usable]
-        texts = np.asarray(seen.sum(axis=0)).reshape(-1, 1)
-        guesses = [
-            new @ _log_odds(seen, texts, labels[:, start : start + _AT_ONCE])
-            for start in range(0, labels.shape[1], _AT_ONCE)
+        pieces = [
+            self._stands(judged[start : start + _TEXTS_AT_ONCE])[:, usable]
+            for start in range(0, len(judged), _TEXTS_AT_ONCE)
         ]
-        return np.concatenate(guesses, axis=1)
+        seen, new = seen[:, usable].tocsc(), sparse.vstack(pieces).tocsr()
+        texts = np.asarray(seen.sum(axis=0)).reshape(-1, 1)
+        guesses = np.empty((len(judged), labels.shape[1]), np.float32)
+        for start in range(0, labels.shape[1], _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            guesses[:, some] = new @ _log_odds(seen, texts, labels[:, some])
+        return guesses
+
+    def _stands(self, rows: Rows) -> Any:
+        """Whether each word, or pair of words, stands in some texts, CSR."""
+        counts = _counted(words([self.texts[row] for row in rows.tolist()]), WORD_NGRAMS)
+        return (counts > 0).astype(np.float32)
 
 
 def _log_odds(seen: Any, texts: Floats, labels: Bools) -> Floats:

@@ -1,13 +1,18 @@
-"""Tables that lie in a file of this machine and not in memory, while somebody holds them."""
+"""Tables and arrays that lie in a file of this machine and not in memory, while somebody holds
+them."""
 
 from __future__ import annotations
 
 import mmap
 import tempfile
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from raymia.util.errors import RaymiaError
+
+_ZEROS = 2**17
 
 
 class ScratchTable:
@@ -48,6 +53,27 @@ class ScratchTable:
         except OSError as error:
             raise _no_room(error) from error
         return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
+
+
+def scratch_array(size: int) -> npt.NDArray[np.float64]:
+    """So many zeros in such a file, to be written over.
+
+    Raises
+    ------
+    RaymiaError
+        If the folder for temporary files has no room: what is written to a mapped file later finds
+        its room taken already.
+    """
+    zeros = np.zeros(min(size, _ZEROS))
+    try:
+        with tempfile.TemporaryFile(prefix="raymia-") as file:
+            for start in range(0, size, _ZEROS):
+                file.write(zeros[: size - start].data)
+            file.flush()
+            mapped = mmap.mmap(file.fileno(), 0)
+    except OSError as error:
+        raise _no_room(error) from error
+    return np.frombuffer(mapped, np.float64)
 
 
 def _no_room(error: OSError) -> RaymiaError:

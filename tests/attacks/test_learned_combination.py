@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from raymia.attacks import build
 from raymia.evidence.text import LabelledScores, TextEvidence
+from raymia.metrics import learning
 from raymia.metrics.learning import fold_of
 
 
@@ -59,6 +60,18 @@ def test_own_label_does_not_change_a_records_score():
     features, labels = made(80)
     flipped = [not labels[0], *labels[1:]]
     assert score(features, flipped)[0] == score(features, labels)[0]
+
+
+def test_own_label_changes_nothing_either_where_a_sample_is_fitted_on(monkeypatch):
+    monkeypatch.setattr(learning, "MAX_FITTED", 40)
+    features, labels = made(200)
+    drawn = score(features, labels)
+    assert 0.6 < roc_auc_score(labels, drawn) < 1.0
+    for row in range(0, 200, 50):
+        flipped = [*labels[:row], not labels[row], *labels[row + 1 :]]
+        assert score(features, flipped)[row] == drawn[row]
+    monkeypatch.undo()
+    assert not np.allclose(score(features, labels), drawn)
 
 
 def test_label_of_a_record_of_its_group_does_not_change_it_either():

@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from raymia.metrics import dataset, learning
 from raymia.metrics.dataset import infer_dataset
+from raymia.metrics.learning import Features
+from raymia.results.wording import dataset_inference as say
 
 
 def infer(features, is_suspect, is_fitted, units=None):
     units = np.arange(len(features)) if units is None else units
-    return infer_dataset(features, is_suspect, is_fitted, units, target="t", suspects="members")
+    return infer_dataset(
+        Features(list(features.T)), is_suspect, is_fitted, units, target="t", suspects="members"
+    )
 
 
 def made(shift, draws, count=200, width=4):
@@ -67,6 +72,18 @@ def test_scores_that_are_all_one_have_no_p_value():
     features, is_suspect, is_fitted = made(0.0, np.random.default_rng(4))
     found = infer(np.zeros_like(features), is_suspect, is_fitted)
     assert found.p_value is None
+
+
+def test_a_half_that_is_too_many_is_fitted_on_a_sample_which_is_said(monkeypatch):
+    few = infer(*made(0.4, np.random.default_rng(0)))
+    monkeypatch.setattr(learning, "MAX_FITTED", 60)
+    monkeypatch.setattr(dataset, "MAX_FITTED", 60)
+    found = infer(*made(0.4, np.random.default_rng(0)))
+    assert (few.fitted_on, found.fitted_on) == (None, 60)
+    assert (found.n_suspects, found.n_non_members) == (50, 50)
+    assert found.p_value < 1e-3
+    assert found.p_value != few.p_value
+    assert "fitted on 60 of the others" in say(found)
 
 
 def test_too_few_records_give_no_p_value():

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from answered_audit import Answered, answer
+from answered_audit import Answered, answer, two_answered
 from small_audit import BASE, passages, reweigh, write_texts
 
 from raymia.modalities.texts.shown import MAX_CHARACTERS, cut_to
 from raymia.report.html import render
+from raymia.results.result import RunResult
 from raymia.results.text_result import TextPiece
+from raymia.results.wording import evidence_lost
+from raymia.run import outcome
+from raymia.run.outcome import Run, sum_up
+from raymia.scoring.parts import ScoreParts
+from raymia.scoring.reduction import reduce_audit
+from raymia.scoring.workers import Here
 
 SCRIPT = "<script>alert(1)</script>"
 LONG = "so it went on and on, 😀 " * 400
@@ -69,6 +78,40 @@ def test_pieces_are_the_text_and_their_numbers_the_stored_ones(run: Answered) ->
             assert [p.log_prob for p in scored] == pytest.approx(stored, abs=6e-4)
             assert [p.typical for p in scored] == pytest.approx(typical, abs=6e-4)
         assert example.pieces[0].log_prob is None, "the first token has no context"
+
+
+def test_what_is_lost_of_many_records_is_listed_in_part_and_counted_whole(
+    tmp_path: Path, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, store, plans = two_answered(tmp_path, tiny_gpt2)
+    monkeypatch.setattr(outcome, "LONGEST_LIST", 3)
+    monkeypatch.setattr(outcome, "ROWS_AT_ONCE", 2)
+    scores = ScoreParts(inputs.spec.store, "scores")
+    reduction = reduce_audit(inputs, store, plans, scores, Here())
+    result = sum_up(Run(inputs, store, plans, plans, {}, 1.0), reduction, scores, Here())
+    count = inputs.records.table.num_rows
+    assert len(result.dropped) == 3 < count
+    assert (result.dropped_total, result.cut_total) == (count, count)
+    read_again = RunResult.model_validate_json(result.shortened().model_dump_json())
+    said = evidence_lost(read_again)
+    assert said == f"questions without an answer: 0; cut at the model's limit and scored: {count}"
+
+
+def test_the_records_are_handed_to_each_step_once(tmp_path: Path, tiny_gpt2: Path) -> None:
+    """With ten million of them they are gigabytes, and each copy is put where all can read it."""
+    inputs, store, plans = two_answered(tmp_path, tiny_gpt2)
+    holds_records = inputs.records.table["record_id"][0].as_py().encode()
+
+    class Elsewhere(Here):
+        def map(self, what: str, step: Any, shared: tuple[Any, ...], jobs: Any) -> Any:
+            held = [one for one in shared if holds_records in pickle.dumps(one)]
+            assert held in ([], [inputs]), what
+            assert holds_records not in pickle.dumps(jobs), what
+            return super().map(what, step, shared, jobs)
+
+    scores = ScoreParts(inputs.spec.store, "scores")
+    reduction = reduce_audit(inputs, store, plans, scores, Elsewhere())
+    sum_up(Run(inputs, store, plans, plans, {}, 1.0), reduction, scores, Elsewhere())
 
 
 def test_records_shown_are_the_most_exposed_of_each_class_and_the_least_exposed_member(

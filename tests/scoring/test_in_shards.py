@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pyarrow as pa
 from answered_audit import two_answered
 
 from raymia.attacks import NamedAttack
 from raymia.attacks.learned import LearnedCombination
 from raymia.evidence import sharded
+from raymia.records.base import RecordSet
+from raymia.scoring.evidence import unit_column
+from raymia.scoring.parts import ScoreParts
 from raymia.scoring.reduction import score_target
 
 
@@ -29,3 +33,17 @@ def test_scores_are_the_same_to_the_bit_in_shards(tmp_path, tiny_gpt2, monkeypat
         assert list(found) == list(expected) == ["combined", "loss", "zlib", "min_k"]
         for label, scores in expected.items():
             assert found[label].tobytes() == scores.tobytes()
+        parts = ScoreParts(str(tmp_path / "parts"), "scores")
+        parts.write(plan.name, found)
+        for label, scores in parts.read(plan.name).items():
+            assert scores.tobytes() == expected[label].tobytes()
+        assert parts.column(plan.name, "loss").tobytes() == expected["loss"].tobytes()
+
+
+def test_units_of_many_records_are_those_of_few(monkeypatch):
+    groups = pa.array(["a", None, "b", "a", None], pa.string())
+    table = pa.table({"record_id": ["r0", "r1", "r2", "r3", "r4"], "group": groups})
+    few = unit_column(RecordSet(table))
+    monkeypatch.setattr(sharded, "SHARD_RECORDS", 2)
+    many = unit_column(RecordSet(pa.concat_tables([table.slice(0, 2), table.slice(2)])))
+    assert many.to_pylist() == few.to_pylist() == ["group a", "r1", "group b", "group a", "r4"]

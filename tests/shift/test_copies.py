@@ -8,6 +8,7 @@ import pytest
 from records_to_check import austen, photographs, some
 
 from raymia.metrics.dataset import infer_dataset
+from raymia.metrics.learning import Features
 from raymia.metrics.measuring import measure
 from raymia.results.chance import Chance
 from raymia.results.result import RecordCounts, RunResult
@@ -109,7 +110,12 @@ def test_dataset_inference_on_a_target_without_scores_says_nothing():
     is_suspect, is_fitted = np.arange(400) < 200, np.arange(400) % 2 == 0
     features = np.full((400, 3), np.nan)
     found = infer_dataset(
-        features, is_suspect, is_fitted, np.arange(400), target="t", suspects="members"
+        Features(list(features.T)),
+        is_suspect,
+        is_fitted,
+        np.arange(400),
+        target="t",
+        suspects="members",
     )
     assert (found.p_value, found.n_suspects, found.n_non_members) == (None, 0, 0)
 
@@ -120,6 +126,11 @@ def test_an_infinite_score_does_not_stop_dataset_inference():
     features = draws.normal(size=(400, 3)) + 0.5 * is_suspect[:, None]
     features[5, 0], features[9, 1] = np.inf, -np.inf
     found = infer_dataset(
-        features, is_suspect, is_fitted, np.arange(400), target="t", suspects="members"
+        Features(list(features.T)),
+        is_suspect,
+        is_fitted,
+        np.arange(400),
+        target="t",
+        suspects="members",
     )
     assert found.p_value < 0.01

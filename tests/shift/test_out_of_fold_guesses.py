@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from raymia.metrics.delong import auc_variance, difference_of, placements
 from raymia.metrics.learning import fold_of, one_thread
 from raymia.shift import cross_fitting, texts
+from raymia.shift import ngrams as module_of_n_grams
 from raymia.shift.cross_fitting import FOLDS, KernelRidge, guess_out_of_fold
 from raymia.shift.images import ImageFeatures
 from raymia.shift.labelings import aucs, p_value, random_labelings, widening
@@ -156,6 +157,34 @@ def test_guesses_on_many_labelings_are_those_of_each_alone(monkeypatch):
         for n in range(7):
             alone = guess_out_of_fold(classifier, labels[:, [n]], folds, DRAWS)
             np.testing.assert_allclose(together[:, n], alone[:, 0], atol=1e-6)
+
+
+def test_guesses_are_the_same_to_the_bit_however_few_texts_are_looked_at_at_once(monkeypatch):
+    passages = some(austen(), 60)
+    labels = np.random.default_rng(0).random((60, 7)) < 0.5
+    folds = np.arange(60) % FOLDS
+
+    def guesses():
+        made = KernelRidge(TextFeatures(passages)), Markers(passages)
+        return [guess_out_of_fold(one, labels, folds, DRAWS).tobytes() for one in made]
+
+    expected = guesses()
+    monkeypatch.setattr(texts, "_TEXTS_AT_ONCE", 5)
+    monkeypatch.setattr(module_of_n_grams, "_AT_ONCE", 50)
+    monkeypatch.setattr(cross_fitting, "_AT_ONCE", 3)
+    assert guesses() == expected
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 100])
+def test_n_grams_do_not_depend_on_how_many_are_put_together_at_once(monkeypatch, at_once):
+    monkeypatch.setattr(module_of_n_grams, "_AT_ONCE", at_once)
+    said = ["", "a b c d", "", "b", "a b c", ""]
+    grams = ngrams(words(said), 3)
+    pairs = {(tuple(t.split()[i : i + 3])) for t in said for i in range(len(t.split()) - 2)}
+    assert grams.owners.tolist() == [1, 1, 4]
+    assert grams.hashes[0] == grams.hashes[2] != grams.hashes[1]
+    assert len({*grams.hashes.tolist()}) == len(pairs) == 2
+    assert ngrams(words(["a b"]), 3).hashes.size == ngrams(words([]), 3).hashes.size == 0
 
 
 def test_n_grams_are_runs_within_one_text():

@@ -1,5 +1,5 @@
-"""What an audit takes beside its models: plan, streams, store and reduction, with a model that
-answers at once."""
+"""What an audit takes beside its models, from its files to its report, with a model that answers
+at once."""
 
 from __future__ import annotations
 
@@ -33,16 +33,25 @@ from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.loaders import Loader
 from raymia.plan.planning import plan_audit
 from raymia.plan.stages import Stage
+from raymia.report.files import write_run
+from raymia.run.outcome import Run, sum_up
 from raymia.scoring.parts import score_parts
-from raymia.scoring.reduction import reduce_audit
+from raymia.scoring.reduction import reduce_audit, score_tables
 from raymia.spec import AuditSpec
 from raymia.spec.file import parse_spec
 
 START = "<!-- made by tools/benchmark.py --pipeline -->"
 LIBRARIES = ("raymia", "ray", "numpy", "pyarrow")
 MODEL = Path(raymia.__file__).parent / "demo" / "assets" / "models" / "base"
+ATTACKS = ["loss", "min_k", "learned_combination"]
 TOKENS = 32
 """Of each text."""
+STEPS = {
+    "stream": "asking",
+    "score": "scoring and measuring",
+    "sum up": "summing up",
+    "write": "writing",
+}
 DRAWN = 2**22
 """Tokens whose answers are drawn beforehand; a text's are somewhere among them."""
 WORDS = 20
@@ -166,7 +175,7 @@ def largest_worker() -> int:
 
 
 def make_audit(records: int, targets: int, block_records: int, folder: Path) -> AuditSpec:
-    """An audit of made-up texts, half of them members, by two attacks on so many checkpoints.
+    """An audit of made-up texts, half of them members, by three attacks on so many checkpoints.
 
     The checkpoints are the shipped model cut to different lengths, so that each has evidence of its
     own; none is loaded.
@@ -178,10 +187,7 @@ def make_audit(records: int, targets: int, block_records: int, folder: Path) -> 
         with pq.ParquetWriter(paths[name], pa.schema([("text", pa.string())])) as writer:
             for start in range(first, stop, ROWS_AT_ONCE):
                 numbers = range(start, min(start + ROWS_AT_ONCE, stop))
-                texts = [
-                    " ".join(f"{n * 7919 + w * 104729:x}" for w in range(WORDS)) for n in numbers
-                ]
-                writer.write_table(pa.table({"text": texts}))
+                writer.write_table(pa.table({"text": [*map(_text, numbers)]}))
     content = {
         "name": "made-up",
         "output": str(folder / "run"),
@@ -191,7 +197,7 @@ def make_audit(records: int, targets: int, block_records: int, folder: Path) -> 
             {"name": f"checkpoint-{n}", "model": str(MODEL), "max_tokens": 64 + n}
             for n in range(targets)
         ],
-        "attacks": ["loss", "min_k"],
+        "attacks": ATTACKS,
         "metrics": {"resamples": 100},
         "resources": {"block_records": block_records},
     }
@@ -213,13 +219,14 @@ def with_null_models(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def measure(spec: AuditSpec) -> dict[str, Any]:
-    """Take an audit from its files to its metrics.
+    """Take an audit from its files to its report.
 
     Returns
     -------
     ``seconds`` of reading the records, of planning with nothing and with everything stored, of
-    starting Ray, of the streams and of the reduction; ``memory`` of this process in MiB; ``files``
-    and ``bytes`` of evidence in the store.
+    starting Ray, of the streams, of the reduction, of what else the report tells and of writing it;
+    ``memory`` of this process, and of the largest worker, in MiB; ``files`` and ``bytes`` of
+    evidence in the store.
     """
     from raymia.engine.blocks import make_blocks
     from raymia.engine.on_ray.board import started
@@ -275,12 +282,21 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
             after = timed("plan again", plans.as_it_is_now)
             assert sum(plan.to_ask for plan in after) == 0, "answers are missing"
             with score_parts(spec.store) as parts:
+                workers = Tasks(board)
                 reduction = timed(
-                    "score", lambda: reduce_audit(inputs, store, after, parts, Tasks(board))
+                    "score", lambda: reduce_audit(inputs, store, after, parts, workers)
                 )
-        assert len(reduction.metrics) == 2 * targets
+                run = Run(inputs, store, plans, after, {}, sum(seconds.values()))
+                result = timed("sum up", lambda: sum_up(run, reduction, parts, workers))
+                tables = score_tables(inputs, after, parts)
+                timed("write", lambda: write_run(spec.output, result, tables, reduction.curves))
+        assert len(result.metrics) == len(ATTACKS) * targets
         samples.take()
-    streaming = samples.between(began["stream"], began["stream"] + seconds["stream"])
+
+    def during(what: str) -> Samples:
+        return samples.between(began[what], began[what] + seconds[what])
+
+    streaming = during("stream")
     evidence = [thing for thing in stored_things(store) if thing.folder.startswith("evidence/")]
     passed = records * targets
     return {
@@ -298,6 +314,13 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
             "slope_per_million": round(slope(streaming) / passed * 1e6 / MEBIBYTE, 1),
             "most": _mebibytes(max(samples.memory)),
             "worker": _mebibytes(max(samples.workers)),
+            "most_by_step": {
+                what: {
+                    "driver": _mebibytes(max(during(what).memory, default=0)),
+                    "worker": _mebibytes(max(during(what).workers, default=0)),
+                }
+                for what in began
+            },
         },
         "files": {"most": max(samples.files), "end": samples.files[-1]},
         "blocks": targets * math.ceil(records / block_records),
@@ -334,13 +357,23 @@ def page_table(found: Mapping[str, Any]) -> str:
             f"{found['records_per_second']:,.0f}",
         ),
         ("plan with everything stored", f"{seconds['plan again']:,.1f} s"),
-        ("scoring and measuring, 2 attacks", f"{seconds['score']:,.1f} s"),
+        (f"scoring and measuring, {len(ATTACKS)} attacks", f"{seconds['score']:,.1f} s"),
+        ("shift check, tests of sets, examples", f"{seconds['sum up']:,.1f} s"),
+        ("writing scores and report", f"{seconds['write']:,.1f} s"),
         ("driver's memory when the streams begin", f"{memory['before_stream']:,.0f} MiB"),
         ("the most while they run", f"{memory['stream_max']:,.0f} MiB"),
         ("when they end", f"{memory['stream_end']:,.0f} MiB"),
         ("growth per million records and checkpoint", f"{memory['slope_per_million']:,.1f} MiB"),
         ("the most in the whole run, reading and scoring too", f"{memory['most']:,.0f} MiB"),
         ("the most of any worker", f"{memory['worker']:,.0f} MiB"),
+        *(
+            (
+                f"driver and largest worker while: {STEPS[what]}",
+                f"{step['driver']:,.0f} and {step['worker']:,.0f} MiB",
+            )
+            for what, step in memory["most_by_step"].items()
+            if what in STEPS
+        ),
         ("object store, per record of a stream", f"{found['block_bytes']:,.0f} bytes"),
         ("blocks that were committed", f"{found['blocks']:,}"),
         ("files of evidence, at most", f"{files['most']:,}"),
