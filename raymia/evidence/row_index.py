@@ -41,6 +41,8 @@ class RowIndex:
         hashes = string_hashes(ids)
         places = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
         hit = np.flatnonzero(self._hashes[places] == hashes)
+        if not hit.size:
+            return rows
         rows[hit] = self._order[places[hit]]
         # An equal hash is no proof: the id may be of no record here, or of another one of the hash.
         given = strings_at(ids, hit)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 
 from raymia.evidence.row_index import RowIndex
-from raymia.evidence.store import EvidenceKey, EvidenceStore, first_of_each
+from raymia.evidence.store import FEW_THREADS, EvidenceKey, EvidenceStore, first_of_each
 from raymia.storage.scratch_table import ScratchTable
 
 SHARD_RECORDS = 2**17
+SHARD_BYTES = 2**26
+"""Of the payloads of a shard: of texts some 15 million tokens, whose answers take 20 bytes each."""
+LOOKED_AT = 2**10
+"""Records whose payloads are put into one shard, however large they are."""
 EVERY_SHARD = -1
 """Stands for records that are in all of them."""
 
@@ -19,6 +24,19 @@ EVERY_SHARD = -1
 def has_shards(records: int) -> bool:
     """Whether so many records are more than a shard."""
     return records > SHARD_RECORDS
+
+
+def shards_of(payloads: pa.ChunkedArray) -> list[slice]:
+    """The rows of each shard: so many records, or payloads of so many bytes, at most."""
+    ends, count, size = [0], 0, 0
+    at_once = min(LOOKED_AT, SHARD_RECORDS)
+    for start in range(0, len(payloads), at_once):
+        piece = payloads.slice(start, at_once)
+        if count and (count + len(piece) > SHARD_RECORDS or size + piece.nbytes > SHARD_BYTES):
+            ends.append(start)
+            count, size = 0, 0
+        count, size = count + len(piece), size + piece.nbytes
+    return [slice(*pair) for pair in pairwise([*ends, len(payloads)])]
 
 
 class ShardedEvidence(EvidenceStore):
@@ -30,26 +48,25 @@ class ShardedEvidence(EvidenceStore):
     Parameters
     ----------
     index : of all records whose evidence is read.
-    records : those that are cut into shards; the ones after them are in every shard.
+    shards : of the first of them; the ones after these are in every shard.
 
     Attributes
     ----------
     shard : the number of the one that is read.
     """
 
-    parts_at_once = 2  # each may be of 128 MB, and more in memory
-
-    def __init__(self, store: EvidenceStore, index: RowIndex, records: int) -> None:
+    def __init__(self, store: EvidenceStore, index: RowIndex, shards: Sequence[slice]) -> None:
         super().__init__(store.folder.url)
-        self._index, self._records = index, records
+        self._index, self._shards = index, shards
+        self._ends = np.array([own.stop for own in shards])
         self._pieces: dict[str, dict[int, list[pa.Table]]] = {}
         self.shard = 0
 
     def shards(self) -> Iterator[slice]:
         """The rows of each shard, which is read from then on."""
-        for start in range(0, self._records, SHARD_RECORDS):
-            self.shard = start // SHARD_RECORDS
-            yield slice(start, min(start + SHARD_RECORDS, self._records))
+        for number, rows in enumerate(self._shards):
+            self.shard = number
+            yield rows
 
     def read(
         self,
@@ -70,9 +87,10 @@ class ShardedEvidence(EvidenceStore):
         """The rows of a key by shard, in the order of the names of their parts."""
         scratch: ScratchTable | None = None
         written: list[tuple[str, int]] = []
-        for name, part in self._parts(key.folder, None, None):
+        for name, part in self._parts(key.folder, None, None, FEW_THREADS):
             rows = self._index.rows_of(part["record_id"])
-            shard = np.where(rows < self._records, rows // SHARD_RECORDS, EVERY_SHARD)
+            shard = np.searchsorted(self._ends, rows, "right")
+            shard[shard == len(self._shards)] = EVERY_SHARD
             for number in np.unique(shard[rows >= 0]).tolist():
                 piece = part.filter(pa.array((shard == number) & (rows >= 0))).combine_chunks()
                 scratch = scratch or ScratchTable(piece.schema)

@@ -43,11 +43,16 @@ from raymia.evidence.row_index import Cells, RowIndex
 from raymia.storage.files import Folder, cache_folder
 from raymia.storage.remote import StorageError
 from raymia.util.errors import RaymiaError
-from raymia.util.hashing import digest, digest_file
+from raymia.util.hashing import digest, digest_file, digest_lists
 from raymia.util.strict_json import parse_json
 
 READ_THREADS = 8
+FEW_THREADS = 2
+"""Read and let go at once, where many parts are looked through: one may be of 128 MB, and three
+times as large in memory."""
 READ_ATTEMPTS = 50
+NAMED_AT_ONCE = 2**16
+"""Rows of a part that are lists of Python at once: a part of neighbors has millions."""
 PART = ".parquet"
 PREPARED_MARKER = "facts.json"
 PREPARED_HASHES = "files.sha256"
@@ -78,14 +83,7 @@ class EvidenceKey:
 
 
 class EvidenceStore:
-    """Reads and writes evidence under a local folder or any fsspec URL.
-
-    Attributes
-    ----------
-    parts_at_once : that are read, and held, at once.
-    """
-
-    parts_at_once = READ_THREADS
+    """Reads and writes evidence under a local folder or any fsspec URL."""
 
     def __init__(self, url: str) -> None:
         self.folder = Folder(url)
@@ -155,18 +153,25 @@ class EvidenceStore:
         ----------
         records : read the rows of these records alone.
         """
-        found = dict(self._parts(key.folder, columns, records))
+        at_once = READ_THREADS if records is None else FEW_THREADS
+        found = dict(self._parts(key.folder, columns, records, at_once))
         tables = [found[name] for name in sorted(found)]
         return first_of_each(pa.concat_tables(tables)) if tables else None
 
-    def parts(self, key: EvidenceKey, columns: list[str]) -> Iterator[pa.Table]:
+    def parts(
+        self, key: EvidenceKey, columns: list[str], at_once: int = READ_THREADS
+    ) -> Iterator[pa.Table]:
         """The rows of a key part by part, so that few are held; a row may come more than once."""
-        return (table for _, table in self._parts(key.folder, columns, None))
+        return (table for _, table in self._parts(key.folder, columns, None, at_once))
 
     def _parts(
-        self, folder: str, columns: list[str] | None, records: Sequence[str] | None
+        self,
+        folder: str,
+        columns: list[str] | None,
+        records: Sequence[str] | None,
+        at_once: int,
     ) -> Iterator[tuple[str, pa.Table]]:
-        """Read the parts of a key, with their names.
+        """Read the parts of a key, so many at once, with their names.
 
         They are listed again after they were read, and until none of those that were listed has
         vanished: parts that are merged meanwhile are read in what they became, and a listing that
@@ -181,7 +186,6 @@ class EvidenceStore:
             except FileNotFoundError:
                 return None
 
-        at_once = self.parts_at_once
         with ThreadPoolExecutor(at_once) as pool:
             for attempt in range(READ_ATTEMPTS):
                 new = [name for name in self.folder.names(folder, PART) if name not in seen]
@@ -367,7 +371,13 @@ def _files_in(folder: Path) -> list[str]:
 
 def part_name(table: pa.Table) -> str:
     """The name of a part: a hash of the rows it answers, whatever their order."""
-    return digest(sorted(row_keys(table))) + PART
+    keys = table.select(list(ROW_KEY))
+    order = pc.sort_indices(keys, [(column, "ascending") for column in ROW_KEY])
+    pieces = (
+        row_keys(keys.take(order.slice(start, NAMED_AT_ONCE)))
+        for start in range(0, len(order), NAMED_AT_ONCE)
+    )
+    return digest_lists(pieces) + PART
 
 
 def row_keys(table: pa.Table) -> list[tuple[str, int]]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from raymia.evidence.row_index import RowIndex
-from raymia.evidence.store import EvidenceKey, EvidenceStore
+from raymia.evidence.store import FEW_THREADS, EvidenceKey, EvidenceStore
 from raymia.models.loaders import Loader
 from raymia.plan.missing import Missing
 from raymia.prepare.recipe import Recipe
@@ -182,7 +182,7 @@ def _stored(
         return
     records, left = RowIndex(wanted.ids), wanted.cells.copy()
     first_number = number_in_block(makers[0].question, wanted.indices.start)
-    for table in store.parts(makers[0].key, ["payload"]):
+    for table in store.parts(makers[0].key, ["payload"], FEW_THREADS):
         picked, rows, columns = records.cells_of(table, wanted.indices)
         _, first = np.unique(rows * len(wanted.indices) + columns, return_index=True)
         new = first[left[rows[first], columns[first]]]

@@ -33,6 +33,7 @@ def neighbor_quality(
     texts: Mapping[str, str],
     count: int,
     reference: ReferenceAnswers | None,
+    of_records: int | None = None,
 ) -> NeighborQuality:
     """Sum up the neighbors of a run.
 
@@ -44,6 +45,7 @@ def neighbor_quality(
     texts : the run's records, by id.
     count : neighbors per record.
     reference : whose log-probabilities are compared; None where the run has no reference.
+    of_records : how many records there are, where these are a sample of them.
     """
     stored = [] if made is None else made.to_pylist()
     rows = [row for row in stored if row["record_id"] in texts and 1 <= row["neighbor"] <= count]
@@ -60,6 +62,7 @@ def neighbor_quality(
         edit_distance=_mean([edit_distance(text, neighbor) for text, neighbor in pairs]),
         reference=None if reference is None or not gaps.size else reference.name,
         log_prob_gap=_mean(gaps),
+        of_records=of_records,
     )
 
 

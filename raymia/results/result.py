@@ -110,6 +110,11 @@ class NeighborQuality(Result):
     log_prob_gap: float | None = Field(
         description="mean log-probability per token of a neighbor less its record's, in nats"
     )
+    of_records: int | None = Field(
+        default=None,
+        description="how many records there are, where a sample of them was looked at; counts are "
+        "of the sample",
+    )
 
 
 class AttackCard(Result):

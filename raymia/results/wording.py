@@ -318,6 +318,8 @@ def neighbor_figures(quality: NeighborQuality) -> list[tuple[str, str]]:
     if quality.log_prob_gap is not None:
         gap = f"{quality.log_prob_gap:+.3f} nats per token"
         figures.append((f"log p against the record under {quality.reference}", gap))
+    if quality.of_records is not None:
+        figures.append(("looked at", f"those of a sample of {count(quality.of_records)} records"))
     return figures
 
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from raymia.attacks import NamedAttack
 from raymia.attacks.base import Scores
 from raymia.evidence.row_index import RowIndex
-from raymia.evidence.sharded import ShardedEvidence, has_shards
+from raymia.evidence.sharded import ShardedEvidence, shards_of
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.claims import conformal_p_values
@@ -37,7 +37,7 @@ from raymia.scoring.judge import Judge, Judged
 from raymia.scoring.parts import ScoreParts, room_for_scores
 from raymia.scoring.workers import Workers
 from raymia.util.errors import RaymiaError
-from raymia.util.hashing import string_hashes
+from raymia.util.hashing import rows_alike, string_hashes
 
 ROWS_AT_ONCE = 2**20
 """Rows of the run's table that are held at once."""
@@ -129,9 +129,10 @@ def score_target(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> dict
     """
     attacks = inputs.attacks_on(plan.name)
     singly = [a for a in attacks if not _is_fitted(inputs, a)]
+    shards = shards_of(inputs.records.table["payload"])
     found: dict[str, Scores] = {}
-    if singly and has_shards(inputs.records.table.num_rows):
-        found = _score_in_shards(inputs, store, plan, singly)
+    if singly and len(shards) > 1:
+        found = _score_in_shards(inputs, store, plan, singly, shards)
     together = [a for a in attacks if a.label not in found]
     # What combines the others' scores comes after them, whatever the order of the audit file.
     found |= _score(inputs, store, plan, together, found)
@@ -152,12 +153,16 @@ def _reads_answers(named: NamedAttack) -> bool:
 
 
 def _score_in_shards(
-    inputs: Inputs, store: EvidenceStore, plan: TargetPlan, attacks: Sequence[NamedAttack]
+    inputs: Inputs,
+    store: EvidenceStore,
+    plan: TargetPlan,
+    attacks: Sequence[NamedAttack],
+    shards: Sequence[slice],
 ) -> dict[str, Scores]:
     """Scores of attacks that judge each record by itself, with the evidence of some at a time."""
     records = inputs.records.table
     index = RowIndex(inputs.payloads["record_id"])
-    sharded = ShardedEvidence(store, index, records.num_rows)
+    sharded = ShardedEvidence(store, index, shards)
     found = {named.label: room_for_scores(records.num_rows) for named in attacks}
     for rows in sharded.shards():
         shard = RecordSet(records.slice(rows.start, rows.stop - rows.start))
@@ -254,7 +259,10 @@ def _units_and_halves(
         ]
         hashes.append(string_hashes(pa.array(together, pa.string())))
         fitted.append(fold_of(together, 2, "half of dataset inference") == 0)
-    _, first, unit = np.unique(np.concatenate(hashes), return_index=True, return_inverse=True)
+    units = np.concatenate(hashes)
+    if not rows_alike(units).size:
+        return np.arange(units.size), np.concatenate(fitted)
+    _, first, unit = np.unique(units, return_index=True, return_inverse=True)
     number = np.empty(first.size, np.int64)
     number[np.argsort(first)] = np.arange(first.size)
     return number[unit], np.concatenate(fitted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,22 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 def digest(value: Any) -> str:
     """Hash a JSON-serializable value; equal values give equal digests whatever their key order."""
     return digest_bytes(_CANONICAL.encode(value).encode())
+
+
+def digest_lists(pieces: Iterable[Sequence[Any]]) -> str:
+    """:func:`digest` of one list that comes in pieces, of which none is empty.
+
+    Examples
+    --------
+    >>> digest_lists([[1, 2], [3]]) == digest([1, 2, 3])
+    True
+    """
+    content, before = hashlib.sha256(b"["), ""
+    for piece in pieces:
+        content.update((before + _CANONICAL.encode(piece)[1:-1]).encode())
+        before = ","
+    content.update(b"]")
+    return content.hexdigest()[:DIGEST_HEX_CHARS]
 
 
 def digest_bytes(content: bytes) -> str:

@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raymia.evidence import store as evidence_store
 from raymia.evidence.row_index import RowIndex
-from raymia.evidence.store import EvidenceKey, EvidenceStore, row_keys
+from raymia.evidence.store import EvidenceKey, EvidenceStore, part_name, row_keys
 from raymia.questions.text import SUM_SCHEMA, TOKEN_SCHEMA
 from raymia.storage.files import TEMPORARY_PREFIX
 from raymia.util.errors import RaymiaError
+from raymia.util.hashing import digest
 
 KEY = EvidenceKey("text.neighbors", {"model": "m", "version": 1, "neighbors": "n"})
 
@@ -68,6 +70,18 @@ def test_lists_nulls_and_errors_are_read_as_committed(store):
     key = EvidenceKey("text.tokens", {"model": "m"})
     store.commit(key, table)
     assert store.read(key).equals(table)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5, 100])
+def test_a_parts_name_is_the_hash_of_its_sorted_rows(monkeypatch, at_once):
+    """Whatever of them is held at once, and for signs that JSON and sorting treat in their own
+    ways."""
+    monkeypatch.setattr(evidence_store, "NAMED_AT_ONCE", at_once)
+    ids = ["b", "", "ä", 'a"\\', "\uffff", "\U0001f600", "b", "a", "\x01\n", "b"]
+    table = rows(*((record, 300 - n) for n, record in enumerate(ids)))
+    in_pieces = pa.concat_tables([table.slice(0, 3), table.slice(3)])
+    expected = digest(sorted(row_keys(table))) + ".parquet"
+    assert part_name(in_pieces) == part_name(table) == expected
 
 
 def test_parts_are_read_together(store):

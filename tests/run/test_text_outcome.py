@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import yaml
 from answered_audit import Answered, answer, two_answered
 from small_audit import BASE, passages, reweigh, write_texts
 
+from raymia.attacks import NamedAttack
+from raymia.attacks.learned import LearnedCombination
 from raymia.modalities.texts.shown import MAX_CHARACTERS, cut_to
 from raymia.report.html import render
 from raymia.results.result import RunResult
@@ -95,6 +98,26 @@ def test_what_is_lost_of_many_records_is_listed_in_part_and_counted_whole(
     read_again = RunResult.model_validate_json(result.shortened().model_dump_json())
     said = evidence_lost(read_again)
     assert said == f"questions without an answer: 0; cut at the model's limit and scored: {count}"
+
+
+def test_it_is_said_that_an_attack_was_fitted_on_a_sample(
+    tmp_path: Path, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, store, plans = two_answered(tmp_path, tiny_gpt2)
+    combined = NamedAttack("combined", LearnedCombination(), None)
+    inputs = replace(inputs, attacks=[*inputs.attacks, combined])
+    known = inputs.records.count(True) + inputs.records.count(False)
+    scores = ScoreParts(inputs.spec.store, "scores")
+    reduction = reduce_audit(inputs, store, plans, scores, Here())
+    run = Run(inputs, store, plans, plans, {}, 1.0)
+    line = (
+        f"combined: of the {known} members and non-members each regression is fitted on "
+        f"{known - 1} at most, drawn from those that it does not judge"
+    )
+    for most, expected in ((known, []), (known - 1, [line])):
+        monkeypatch.setattr(outcome, "MAX_FITTED", most)
+        problems = sum_up(run, reduction, scores, Here()).problems
+        assert [one for one in problems if "fitted" in one] == expected
 
 
 def test_the_records_are_handed_to_each_step_once(tmp_path: Path, tiny_gpt2: Path) -> None:

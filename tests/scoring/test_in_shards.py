@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pyarrow as pa
+import pytest
 from answered_audit import two_answered
 
 from raymia.attacks import NamedAttack
@@ -16,7 +17,8 @@ from raymia.scoring.parts import ScoreParts
 from raymia.scoring.reduction import score_target
 
 
-def test_scores_are_the_same_to_the_bit_in_shards(tmp_path, tiny_gpt2, monkeypatch):
+@pytest.mark.parametrize("limit", [{"SHARD_RECORDS": 4}, {"SHARD_BYTES": 1, "LOOKED_AT": 3}])
+def test_scores_are_the_same_to_the_bit_in_shards(tmp_path, tiny_gpt2, monkeypatch, limit):
     """And in the order of the audit file, also of an attack that combines the others."""
     inputs, store, plans = two_answered(tmp_path, tiny_gpt2)
     combined = NamedAttack("combined", LearnedCombination(), None)
@@ -27,7 +29,8 @@ def test_scores_are_the_same_to_the_bit_in_shards(tmp_path, tiny_gpt2, monkeypat
         raise AssertionError("the evidence of all records is read at once")
 
     monkeypatch.setattr(store, "read", refused)
-    monkeypatch.setattr(sharded, "SHARD_RECORDS", 4)
+    for name, value in limit.items():
+        monkeypatch.setattr(sharded, name, value)
     for plan, expected in zip(plans, whole, strict=True):
         found = score_target(inputs, store, plan)
         assert list(found) == list(expected) == ["combined", "loss", "zlib", "min_k"]
@@ -38,6 +41,16 @@ def test_scores_are_the_same_to_the_bit_in_shards(tmp_path, tiny_gpt2, monkeypat
         for label, scores in parts.read(plan.name).items():
             assert scores.tobytes() == expected[label].tobytes()
         assert parts.column(plan.name, "loss").tobytes() == expected["loss"].tobytes()
+
+
+def test_a_shard_has_so_many_records_or_bytes_at_most(monkeypatch):
+    monkeypatch.setattr(sharded, "SHARD_RECORDS", 6)
+    monkeypatch.setattr(sharded, "LOOKED_AT", 2)
+    texts = pa.chunked_array([["x"] * 5, ["x"] * 8 + ["y" * 1000] * 3])
+    assert [rows.stop for rows in sharded.shards_of(texts)] == [6, 12, 16]
+    monkeypatch.setattr(sharded, "SHARD_BYTES", 1500)
+    assert [rows.stop for rows in sharded.shards_of(texts)] == [6, 12, 14, 16]
+    assert sharded.shards_of(texts.slice(0, 0)) == [slice(0, 0)]
 
 
 def test_units_of_many_records_are_those_of_few(monkeypatch):

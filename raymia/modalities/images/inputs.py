@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from raymia.attacks import NamedAttack
+from raymia.evidence.taken import taken_by
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.images.generation import check_generation, read_prompts, record_id_of
@@ -98,9 +99,9 @@ def resolve_images(
         raise ValueError("an audit file has at least one target")
     read = partial(read_other_images, spec=given, shape=shape, prepared=prepared)
     records = attempt(read_image_records, given, shape, prepared=prepared)
-    taken: dict[str, str] = {}
+    taken: Mapping[str, str] = {}
     if records is not None and given.population:
-        taken = dict.fromkeys(records.ids, "a record")
+        taken = taken_by(records.table["record_id"])
     aside: list[SetAside] = [] if records is None else list(records.set_aside)
     shadow_members: dict[str, frozenset[str]] = {}
     for name, reference in spec.references.items():

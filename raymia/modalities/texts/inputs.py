@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from raymia.attacks import NamedAttack
+from raymia.evidence.taken import Either, taken_by
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.texts.modality import Texts
@@ -57,7 +58,9 @@ def resolve_texts(
     references = _references(spec, once, problems)
     prompted = any(isinstance(one, SelfPromptReference) for one in spec.references.values())
     others_given = prompted or given.population or given.known_members
-    taken = dict.fromkeys(records.ids, "a record") if records is not None and others_given else {}
+    taken: Mapping[str, str] = {}
+    if records is not None and others_given:
+        taken = taken_by(records.table["record_id"])
     aside: list[SetAside] = [] if records is None else list(records.set_aside)
     prompts: dict[str, tuple[str, ...]] = {}
     shadow_members: dict[str, frozenset[str]] = {}
@@ -80,7 +83,7 @@ def resolve_texts(
         if paths := getattr(given, key):
             others = Others(what, f"records.{key}", taken, aside)
             unscored[key] = attempt(read_others, paths, kind, given.text_column, others) or {}
-            taken = taken | dict.fromkeys(unscored[key], f"a {what}")
+            taken = Either(taken, dict.fromkeys(unscored[key], f"a {what}"))
     if spec.corpus is not None:
         attempt(check_corpus, spec.corpus)
     attempt(check_writers, spec, resolved)
