@@ -298,7 +298,7 @@ def _without_answers(run: Run, lost: _Lost) -> Iterator[tuple[str, str]]:
         if lost.errors[plan.target.name] < run.inputs.records.table.num_rows:
             continue
         tables = [run.store.read(planned.key, ["error"]) for planned in plan.target.questions]
-        reasons = Counter(r for t in tables if t is not None for r in Column(t["error"]))
+        reasons = Counter(r for t in tables if t is not None for r in Column[Any](t["error"]))
         if reasons and None not in reasons:
             total, (first, _) = reasons.total(), reasons.most_common(1)[0]
             yield plan.name, f"every one of its {total:,} answers is an error, as: {first}"

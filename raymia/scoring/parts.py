@@ -57,7 +57,8 @@ class ScoreParts:
         """Scores of some attacks on a target, or of all; other columns are not read."""
         with Folder(self.url).open(self._file(target)) as opened, pq.ParquetFile(opened) as file:
             labels: list[str] = json.loads(file.schema_arrow.metadata[LABELS])
-            names = {label: str(labels.index(label)) for label in attacks or labels}
+            wanted = labels if attacks is None else attacks
+            names = {label: str(labels.index(label)) for label in wanted}
             found = {label: room_for_scores(file.metadata.num_rows) for label in names}
             done = 0
             for batch in file.iter_batches(columns=[*names.values()]):
