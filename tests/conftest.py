@@ -8,11 +8,14 @@ first, so that both end at the same time. Nothing reaches the network.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import itertools
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,14 +76,44 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
         for mark in BY_FIXTURE:
-            if used & BY_FIXTURE[mark] or _room(item) in BY_ROOM.get(mark, ()):
+            if used & BY_FIXTURE[mark] or _room(item.path) in BY_ROOM.get(mark, ()):
                 item.add_marker(mark)
         item.add_marker(pytest.mark.xdist_group(_group(item, used)))
     items.sort(key=_turn)
 
 
-def _room(item: pytest.Item) -> str | None:
-    return item.path.relative_to(TESTS).parts[0] if TESTS in item.path.parents else None
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    gc.disable()  # imports leave little of it
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        _keep_what_is_imported()
+
+
+def pytest_runtest_logfinish() -> None:
+    if len(sys.modules) > _imported[-1] + MANY:
+        _keep_what_is_imported()
+
+
+MANY = 50
+"""Modules that are looked through for garbage again and again, at most."""
+_imported = [0]
+atexit.register(gc.unfreeze)  # for libraries that look at the end whether all is given back
+
+
+def _keep_what_is_imported() -> None:
+    """Never again look for garbage in what there is now: an audit collects it when it ends, and a
+    million objects of libraries take half a second."""
+    gc.collect()
+    gc.freeze()
+    _imported.append(len(sys.modules))
+
+
+@cache
+def _room(path: Path) -> str | None:
+    return path.relative_to(TESTS).parts[0] if TESTS in path.parents else None
 
 
 def _group(item: pytest.Item, used: set[str]) -> str:
@@ -97,7 +130,7 @@ def _turn(item: pytest.Item) -> int:
     for turn, fixture in enumerate(("local_ray", "head", "own_ray")):
         if fixture in used:
             return turn
-    return 3 if _room(item) in LONG else 4
+    return 3 if _room(item.path) in LONG else 4
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +154,14 @@ def _one_thread():
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.cpu_count", lambda: 1)  # from which raymia takes the number of threads
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_disks():
+    """Nobody reads a test's files after a loss of power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
         yield
 
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from raymia.util.once import Once
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """safetensors' names of the types of numbers that are what they stand for."""
+KEPT = 64
+"""Of so many models it is known what does not fit: it follows from what they are equal by."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,7 @@ def hollow(tensors: Mapping[str, TensorHeader]) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=KEPT)
 def _in_transformers(described: Described) -> Misfit:
     tensors, config = dict(described.tensors), described.config
     is_quantized = quantization_in(config) is not None
@@ -220,6 +224,7 @@ def _in_transformers(described: Described) -> Misfit:
     )
 
 
+@lru_cache(maxsize=KEPT)
 def _in_diffusers(described: Described) -> Misfit:
     import torch
 

@@ -6,11 +6,14 @@ wait in files until the run's table is written, so that nobody holds those of tw
 
 from __future__ import annotations
 
+import io
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +27,8 @@ from raymia.util.hashing import digest
 
 LABELS = b"raymia.attacks"
 """Key of the Parquet metadata that names the columns: a label may hold what a path may not."""
+MAX_KEPT, MAX_KEPT_BYTES = 8, 2**20
+"""Files of another machine that are kept in memory, and the size of each, at most."""
 
 
 def room_for_scores(records: int) -> Scores:
@@ -55,7 +60,7 @@ class ScoreParts:
 
     def read(self, target: str, attacks: Sequence[str] | None = None) -> dict[str, Scores]:
         """Scores of some attacks on a target, or of all; other columns are not read."""
-        with Folder(self.url).open(self._file(target)) as opened, pq.ParquetFile(opened) as file:
+        with self._opened(target) as opened, pq.ParquetFile(opened) as file:
             labels: list[str] = json.loads(file.schema_arrow.metadata[LABELS])
             wanted = labels if attacks is None else attacks
             names = {label: str(labels.index(label)) for label in wanted}
@@ -71,8 +76,23 @@ class ScoreParts:
         """Scores of one attack on a target, [records]."""
         return self.read(target, [attack])[attack]
 
+    def _opened(self, target: str) -> IO[bytes]:
+        """A target's file. Columns are read one by one, so a small one of another machine is asked
+        for once, and not for each of them."""
+        name, folder = self._file(target), Folder(self.url)
+        kept = None if folder.is_local else _kept(self.url, name)
+        return folder.open(name) if kept is None else io.BytesIO(kept)
+
     def _file(self, target: str) -> str:
         return f"{self.name}/{digest(target)}.parquet"
+
+
+@lru_cache(maxsize=MAX_KEPT)
+def _kept(url: str, name: str) -> bytes | None:
+    """A file of a run, which nobody writes twice; None for a large one."""
+    folder = Folder(url)
+    small = int(folder.fs.info(folder.path(name))["size"]) <= MAX_KEPT_BYTES
+    return folder.read(name) if small else None
 
 
 @contextmanager

@@ -94,6 +94,28 @@ class Folder:
                 raise _not_written(path, error) from error
             raise
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file where there is none; of those who try at one moment, one does.
+
+        Returns
+        -------
+        Whether this one did. Never on another machine, nor on a disk without hard links.
+        """
+        if not self.is_local:
+            return False
+        path = Path(self.path(name))
+        temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+            os.link(temporary, path)
+        except OSError:
+            return False
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+        return True
+
     def try_writing(self) -> None:
         """Write a file and remove it; raises as both do."""
         name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"

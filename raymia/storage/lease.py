@@ -27,6 +27,8 @@ LEASE_FILE = "lease.json"
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 """A run that has not written for so long is dead."""
+SETTLE_SECONDS, SETTLE_REMOTE_SECONDS = 0.1, 1.0
+"""After which two runs that take a folder over at one moment both see whose lease came last."""
 STAMP = "%Y%m%dT%H%M%S"
 
 
@@ -72,8 +74,15 @@ class Lease:
         self.run = run
 
     def beat(self) -> None:
+        self.folder.write(LEASE_FILE, self._content())
+
+    def create(self) -> bool:
+        """Hold a folder that nobody holds; see :meth:`raymia.storage.files.Folder.create`."""
+        return self.folder.create(LEASE_FILE, self._content())
+
+    def _content(self) -> bytes:
         holder = Holder(self.run, socket.gethostname(), os.getpid(), now())
-        self.folder.write(LEASE_FILE, json.dumps(asdict(holder)).encode())
+        return json.dumps(asdict(holder)).encode()
 
     def check(self) -> None:
         """Refuse to go on where another run has taken over.
@@ -101,11 +110,8 @@ def held(url: str, run: str, stale_seconds: float = STALE_SECONDS) -> Iterator[L
         If a run that lives holds it.
     """
     lease = Lease(Folder(url), run)
-    _wait_until_free(lease.folder, stale_seconds)
-    lease.beat()
-    time.sleep(0.1 if lease.folder.is_local else 1.0)  # of two that came at once, the later has it
-    with suppress(FileNotFoundError):
-        _refuse_other(lease)
+    if not lease.create():
+        _take_over(lease, stale_seconds)
     stop = threading.Event()
 
     def keep() -> None:
@@ -128,23 +134,43 @@ def held(url: str, run: str, stale_seconds: float = STALE_SECONDS) -> Iterator[L
                 lease.folder.remove(LEASE_FILE)
 
 
-def _wait_until_free(folder: Folder, stale_seconds: float) -> None:
+def _take_over(lease: Lease, stale_seconds: float) -> None:
+    """Hold a folder that somebody holds who is dead, or that had to be watched to say that nobody
+    does."""
+    dead = _watched(lease.folder, stale_seconds)
+    if dead is None and lease.create():
+        return
+    _refuse(lease, read_holder(lease.folder), dead)
+    lease.beat()
+    time.sleep(SETTLE_SECONDS if lease.folder.is_local else SETTLE_REMOTE_SECONDS)
+    _refuse(lease, read_holder(lease.folder))
+
+
+def _watched(folder: Folder, stale_seconds: float) -> Holder | None:
+    """Who holds a folder and is dead; None where nobody holds it.
+
+    Raises
+    ------
+    InputError
+        If a run that lives holds it.
+    """
     first = read_holder(folder)
     deadline = time.monotonic() + stale_seconds
     while first is not None and not first.is_dead_here():
         if time.monotonic() > deadline:
-            return
+            break
         time.sleep(min(0.5, stale_seconds / 4))
         holder = read_holder(folder)
         if holder is None:
-            return
+            return None
         if holder.beat != first.beat:
             raise _other(folder, holder)
+    return first
 
 
-def _refuse_other(lease: Lease) -> None:
-    holder = read_holder(lease.folder)
-    if holder is not None and holder.run != lease.run:
+def _refuse(lease: Lease, holder: Holder | None, dead: Holder | None = None) -> None:
+    """Refuse a folder that another run holds, unless it is the one that is known to be dead."""
+    if holder is not None and holder.run != lease.run and holder != dead:
         raise _other(lease.folder, holder)
 
 

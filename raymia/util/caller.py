@@ -86,7 +86,8 @@ def _loggers() -> Restore:
 
     def restore() -> None:
         for logger, level, propagate, disabled, handlers in before:
-            logger.setLevel(level)
+            if logger.level != level:  # setting it makes every logger there is forget what it knows
+                logger.setLevel(level)
             logger.propagate, logger.disabled = propagate, disabled
             logger.handlers[:] = handlers
 

@@ -29,9 +29,15 @@ def hidden(text: str) -> str:
     """
     if "://" not in text:
         return text
+    # No URL goes over a line's end, and a report has lines of a million letters without one.
+    lines = (_without_user(line) if "://" in line else line for line in text.split("\n"))
+    return _QUERY.sub(r"\1***", "\n".join(lines))
+
+
+def _without_user(line: str) -> str:
     for before_host in (_USER, _PASSWORD, _TOKEN):
-        text = before_host.sub(r"\1***@", text)
-    return _QUERY.sub(r"\1***", text)
+        line = before_host.sub(r"\1***@", line)
+    return line
 
 
 def sayable(text: str) -> str:

@@ -6,8 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 import yaml
-from command_line import in_turn
+from command_line import Done, in_turn
 from packaging.requirements import Requirement
 from small_audit import BASE, Models, write_small_audit
 from small_image_audit import write_image_audit
@@ -51,20 +52,11 @@ def test_texts_are_planned_audited_and_reported(tmp_path: Path, models: Models) 
     assert 'id="charts"' not in page
 
 
-def sentences(audit: Path, missing: set[str]) -> list[str]:
-    """What `raymia plan` says is not installed."""
-    done = raymia_without(missing, audit.parent, "plan", audit)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    lines = [line.strip() for line in done.stderr.splitlines() if "not installed here" in line]
-    assert all("; install it with `pip install '" in line for line in lines)
-    return [line.partition("; install")[0] for line in lines]
-
-
-def test_what_an_audit_of_texts_lacks_is_said_at_once(tmp_path: Path) -> None:
-    gguf = shutil.copytree(BASE, tmp_path / "gguf")
+def audit_of_texts(folder: Path) -> Path:
+    folder.mkdir()
+    gguf = shutil.copytree(BASE, folder / "gguf")
     (gguf / "small.gguf").touch()
-    adapter = tmp_path / "adapter"
+    adapter = folder / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}", encoding="utf-8")
     shutil.copy(BASE / "model.safetensors", adapter / "adapter_model.safetensors")
@@ -75,12 +67,51 @@ def test_what_an_audit_of_texts_lacks_is_said_at_once(tmp_path: Path) -> None:
         {"name": "file", "model": str(gguf), "gguf_file": "small.gguf"},
     ]
     audit = write_small_audit(
-        tmp_path, None, self_prompt=True, targets=targets, neighbors={"kind": "substitute"},
+        folder, None, self_prompt=True, targets=targets, neighbors={"kind": "substitute"},
     )  # fmt: skip
     content = yaml.safe_load(audit.read_text(encoding="utf-8"))
     content["references"]["self_prompt"]["fine_tune"]["lora"] = {}
     audit.write_text(yaml.safe_dump(content), encoding="utf-8")
-    assert sentences(audit, {"peft", "rapidfuzz", "bitsandbytes", "gguf"}) == [
+    return audit
+
+
+def audit_of_images(folder: Path) -> Path:
+    save_pipeline("ddpm", folder / "ddpm")
+    return write_image_audit(folder, folder / "ddpm")
+
+
+def sweep_by_optuna(folder: Path) -> Path:
+    sweep = {"search": "optuna", "attacks": {"min_k": {"share": {"grid": [0.1, 0.2]}}}}
+    return write_small_audit(
+        folder, None, targets=[{"name": "plain", "model": str(BASE)}], neighbors=None, sweep=sweep
+    )
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What is said to be not installed, of three audits where much is not."""
+    folder = tmp_path_factory.mktemp("lacking")
+    missing = {"peft", "rapidfuzz", "bitsandbytes", "gguf", "pil", "pillow", "kornia", "diffusers",
+               "optuna"}  # fmt: skip
+    commands = {
+        "texts": ["plan", audit_of_texts(folder / "texts")],
+        "images": ["plan", audit_of_images(folder / "images")],
+        "optuna": ["sweep", sweep_by_optuna(folder / "optuna")],
+    }
+    done = in_turn(*commands.values(), folder=folder, environment=without(missing, folder))
+    return {name: sentences(one) for name, one in zip(commands, done, strict=True)}
+
+
+def sentences(done: Done) -> list[str]:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line.strip() for line in done.stderr.splitlines() if "not installed here" in line]
+    assert all("; install it with `pip install '" in line for line in lines)
+    return [line.partition("; install")[0] for line in lines]
+
+
+def test_what_an_audit_of_texts_lacks_is_said_at_once(refused: dict[str, list[str]]) -> None:
+    assert refused["texts"] == [
         "targets[1].model: bitsandbytes is not installed here, and quantized models need it",
         "targets[2].adapter: peft is not installed here, and adapters need it",
         "targets[3].model: gguf is not installed here, and GGUF files need it",
@@ -89,22 +120,14 @@ def test_what_an_audit_of_texts_lacks_is_said_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_what_an_audit_of_images_lacks_is_said_at_once(tmp_path: Path) -> None:
-    save_pipeline("ddpm", tmp_path / "ddpm")
-    audit = write_image_audit(tmp_path, tmp_path / "ddpm")
-    assert sentences(audit, {"pil", "pillow", "kornia", "diffusers"}) == [
+def test_what_an_audit_of_images_lacks_is_said_at_once(refused: dict[str, list[str]]) -> None:
+    assert refused["images"] == [
         "pillow is not installed here, and images need it",
         "neighbors: kornia is not installed here, and neighbors of images need it",
         "targets[0].model: diffusers is not installed here, and diffusion models need it",
     ]
 
 
-def test_a_search_by_optuna_takes_optuna(tmp_path: Path) -> None:
-    sweep = {"search": "optuna", "attacks": {"min_k": {"share": {"grid": [0.1, 0.2]}}}}
-    audit = write_small_audit(
-        tmp_path, None, targets=[{"name": "plain", "model": str(BASE)}], neighbors=None,
-        sweep=sweep,
-    )  # fmt: skip
-    done = raymia_without({"optuna"}, tmp_path, "sweep", audit)
-    assert done.returncode == 2, done.stderr
-    assert "sweep.search: optuna is not installed here, and searches by optuna need" in done.stderr
+def test_a_search_by_optuna_takes_optuna(refused: dict[str, list[str]]) -> None:
+    (said,) = refused["optuna"]
+    assert said == "sweep.search: optuna is not installed here, and searches by optuna need it"

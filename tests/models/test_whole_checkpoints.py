@@ -14,6 +14,7 @@ from small_image_models import save_model, save_pipeline
 from tiny_models import PARAPHRASER, checkpoint, save_adapter, save_tiny
 from transformers import AutoModelForCausalLM
 
+from raymia.models import fit
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.models.image_source import resolve_image_model
@@ -281,6 +282,7 @@ def test_adapters_of_all_kinds_fit_the_base_they_were_made_for(tmp_path, tiny_ll
 
 def test_models_of_one_config_are_built_once(tmp_path, tiny_llama, monkeypatch):
     folders = [save_tiny(tmp_path / str(n), "llama", seed=n) for n in range(3)]
+    fit._in_transformers.cache_clear()
     built, real = [], AutoModelForCausalLM.from_config
     monkeypatch.setattr(
         AutoModelForCausalLM, "from_config", lambda c, **k: built.append(c) or real(c, **k)

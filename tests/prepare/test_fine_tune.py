@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import math
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+import warm_process
 from safetensors.torch import load_file
 from tiny_models import BASE, checkpoint, passages
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -234,9 +233,7 @@ def test_a_killed_training_goes_on_and_ends_as_an_undisturbed_one(tmp_path, lora
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     given = {"base": str(BASE), "texts": TEXTS, "held_out": HELD_OUT, "spec": settings,
              "out": str(killed), "last": 5}  # fmt: skip
-    child = subprocess.run(
-        [sys.executable, "-c", KILLED, json.dumps(given)], check=False, capture_output=True
-    )
+    child = warm_process.run(KILLED, json.dumps(given))
     assert child.returncode == -signal.SIGKILL, child.stderr
     assert not (killed / "facts.json").exists()
     # A kill while the trainer was saving leaves a folder without its state.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -62,6 +63,15 @@ def test_no_reader_sees_a_file_before_it_is_whole(tmp_path, monkeypatch):
     folder.write("sub/a.parquet", b"new content")
     assert seen == [(b"old", ["a.parquet"])]
     assert folder.read("sub/a.parquet") == b"new content"
+
+
+def test_of_those_who_create_a_file_at_one_moment_one_does(tmp_path):
+    folder = Folder(str(tmp_path / "new"))
+    with ThreadPoolExecutor(8) as pool:
+        did = list(pool.map(lambda n: folder.create("a", str(n).encode()), range(8)))
+    assert did.count(True) == 1
+    assert folder.read("a") == str(did.index(True)).encode()
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["a"]
 
 
 def test_writer_killed_before_its_rename_leaves_nothing_to_read(tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ def url(request, tmp_path):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lease, "SETTLE_REMOTE_SECONDS", 0.2)
 
 
 def left_by(url, **changes):
@@ -69,8 +70,8 @@ def test_a_run_on_another_machine_that_no_longer_writes_is_taken_over(url):
 
 
 def test_a_killed_process_of_this_machine_is_taken_over_at_once(tmp_path):
-    code = (f"import time; from raymia.storage.lease import held\n"
-            f"with held({str(tmp_path)!r}, 'killed'): time.sleep(60)")  # fmt: skip
+    code = (f"import time; from raymia.storage import lease; lease.HEARTBEAT_SECONDS = 0.1\n"
+            f"with lease.held({str(tmp_path)!r}, 'killed'): time.sleep(60)")  # fmt: skip
     process = subprocess.Popen([sys.executable, "-c", code])
     while read_holder(Folder(str(tmp_path))) is None:
         time.sleep(0.05)
@@ -86,16 +87,18 @@ def test_a_killed_process_of_this_machine_is_taken_over_at_once(tmp_path):
 def test_of_runs_that_start_at_one_moment_one_holds_the_folder(url):
     holding: list[str] = []
     refused: list[str] = []
-    ready = threading.Barrier(6)
+    ready, others_refused = threading.Barrier(6), threading.Event()
 
     def run(name):
         ready.wait()
         try:
             with held(url, name):
                 holding.append(name)
-                time.sleep(1.0)
+                assert others_refused.wait(20)
         except InputError:
             refused.append(name)
+            if len(refused) == 5:
+                others_refused.set()
 
     threads = [threading.Thread(target=run, args=(f"run{n}",)) for n in range(6)]
     for thread in threads:
@@ -103,6 +106,17 @@ def test_of_runs_that_start_at_one_moment_one_holds_the_folder(url):
     for thread in threads:
         thread.join()
     assert (len(holding), len(refused)) == (1, 5)
+
+
+def test_a_disk_without_hard_links_serves_too(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with held(str(tmp_path), "mine") as mine:
+        mine.check()
+        assert [file.name for file in tmp_path.iterdir()] == [LEASE_FILE]
+    assert read_holder(Folder(str(tmp_path))) is None
 
 
 def test_a_run_whose_folder_was_taken_over_does_not_write_its_report(url):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -76,10 +79,21 @@ def with_an_end(tokenizer):
 
 def save_tiny(folder, kind="gpt2", *, seed=0, **overrides):
     """Save a randomly initialised model with the shipped tokenizer; returns the folder."""
-    torch.manual_seed(seed)
-    AutoModelForCausalLM.from_config(config(kind, **overrides)).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(BASE).save_pretrained(folder)
+    key = (kind, seed, repr(sorted(overrides.items())))
+    if key not in _SAVED:
+        saved = TemporaryDirectory()
+        torch.manual_seed(seed)
+        AutoModelForCausalLM.from_config(config(kind, **overrides)).save_pretrained(saved.name)
+        AutoTokenizer.from_pretrained(BASE).save_pretrained(saved.name)
+        _SAVED[key] = saved, torch.get_rng_state()
+    saved, state = _SAVED[key]
+    shutil.copytree(saved.name, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    torch.set_rng_state(state)  # as it is after a model is made
     return Path(folder)
+
+
+_SAVED = {}
+"""By what was asked for, a folder to copy, and what torch draws next: one is made of each."""
 
 
 def save_adapter(folder, base, *, seed=0, method="Lora", **settings):
@@ -151,6 +165,11 @@ def plain_answer(model, tokenizer, text, max_tokens=None):
 
 def passages(count, start=0):
     """Passages that no shipped model has read."""
+    return _passages()[start : start + count]
+
+
+@cache
+def _passages():
     table = pq.read_table(ASSETS / "text" / "austen.parquet").to_pydict()
     rows = zip(table["text"], table["split"], strict=True)
-    return [text for text, split in rows if split == "audit"][start : start + count]
+    return [text for text, split in rows if split == "audit"]

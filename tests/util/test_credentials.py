@@ -44,6 +44,13 @@ def test_what_is_no_credential_is_said(url):
     assert hidden(f"{url}: not there") == f"{url}: not there"
 
 
+def test_credentials_are_hidden_on_every_line_of_a_long_text():
+    letters = "a+b/c" * 300_000
+    lines = [letters, f"https://me:{SECRET}@host/file", letters, f"/file?token={SECRET}", letters]
+    hidden_there = [letters, "https://***@host/file", letters, "/file?token=***", letters]
+    assert hidden("\n".join(lines)) == "\n".join(hidden_there)
+
+
 def test_control_characters_do_not_reach_the_terminal():
     words = "a\x1b[31mred\x07\x9b2J\u202egnp\r\x00\tb\n"
     assert sayable(words) == "a?[31mred??2J?gnp??\tb\n"
