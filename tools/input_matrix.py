@@ -115,6 +115,7 @@ TEXTS = {
         _file("one array of objects", "m.json", '[{"text": "good"}]'),
         _file("lines of objects", "m.json", GOOD),
         _file("an array that is cut off", "m.json", '[{"text": "good"}'),
+        _file("a key written twice", "m.json", '[{"text": "a", "text": "b"}, {"text": "good"}]'),
         _file("one object over many lines", "m.json", '{\n"text": "good"}'),
     ],
     "CSV and TSV (`.csv`, `.tsv`; compressed)": [

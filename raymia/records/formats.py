@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymia.util.errors import InputError
-from raymia.util.strict_json import parse_json
+from raymia.util.strict_json import parse_array, parse_json
 
 MAX_LINE = 2**26
 """Characters of a line of JSONL or text, and of a row of CSV; no more is held of a longer one."""
@@ -40,7 +40,6 @@ _READ_AHEAD = 2**20
 
 TOO_LONG = f"a line of more than {MAX_LINE:,} characters"
 CUT_OFF = "the last line, which is cut off"
-TWICE = "a key that is written twice, of which only one can be meant"
 
 
 @dataclass(frozen=True)
@@ -207,8 +206,12 @@ class _Objects:
                 f"{self.expected}"
             ) from None
         except ValueError as error:
-            return _no_row(where, self.wanted, f"JSON that cannot be taken: {error}")
+            return self.untaken(where, str(error))
         return self.take(where, row)
+
+    def untaken(self, where: str, reason: str) -> TableRow:
+        """A row of what is JSON and cannot be taken."""
+        return _no_row(where, self.wanted, f"JSON that cannot be taken: {reason}")
 
     def take(self, where: str, row: Any) -> TableRow:
         if not isinstance(row, dict):
@@ -243,8 +246,9 @@ def _json(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
         )
     objects = _Objects(path, wanted)
     objects.expected = objects.expected.replace("each line", "each element")
-    for number, row in enumerate(parse_json(content.decode("utf-8-sig")), start=1):
-        yield objects.take(f"{path} element {number}", row)
+    for number, (row, reason) in enumerate(parse_array(content), start=1):
+        where = f"{path} element {number}"
+        yield objects.take(where, row) if reason is None else objects.untaken(where, reason)
     objects.check()
 
 

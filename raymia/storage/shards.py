@@ -51,10 +51,14 @@ def files_of(path: str) -> tuple[bool, list[str]]:
 
 
 def matches(path: str) -> list[str]:
-    """The files and folders that a path means, or that a pattern matches, sorted by name."""
+    """The files and folders that a path means, or that a pattern matches, sorted by name.
+
+    As in a shell, names that begin with ``.`` are matched by no sign that stands for others.
+    """
     fs, root = filesystem(path)
     if is_pattern(path) and not fs.exists(root):
-        return _named(fs, path, map(str, fs.glob(root)))
+        dots = _dots(root)
+        return _named(fs, path, (f for f in map(str, fs.glob(root)) if _dots(f) <= dots))
     return [path] if fs.exists(root) else []
 
 
@@ -79,6 +83,11 @@ def walk(fs: Any, root: str) -> Iterator[str]:
         seen.add(real)
         folders.sort()
         yield from (f"{folder.rstrip('/')}/{name}" for name in files)
+
+
+def _dots(path: str) -> int:
+    """How many of a path's names begin with ``.``."""
+    return sum(part.startswith(".") for part in path.split("/"))
 
 
 def _tail(name: str, root: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raymia.util.strict_json import MAX_DEPTH, parse_json
+from raymia.util.strict_json import MAX_DEPTH, parse_array, parse_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -49,3 +49,12 @@ def test_a_key_that_is_written_twice_is_refused_on_request():
     assert parse_json('{"a": 1, "a": 2}') == {"a": 2}
     with pytest.raises(ValueError, match="the key 'a' is written twice"):
         parse_json('{"b": {"a": 1, "a": 2}}', unique_keys=True)
+
+
+def test_an_element_of_an_array_with_a_key_that_is_written_twice_is_told_from_the_others():
+    texts = '{"a": 1}', '{"a": 1, "a": 2}', '{"b": [{"c": {"d": 1, "d": 2}}, 3]}', "7"
+    said = [reason for _, reason in parse_array(f"[{', '.join(texts)}]")]
+    assert said == [None, "the key 'a' is written twice", "the key 'd' is written twice", None]
+    # What is written over is no part of an element, and neither is what takes its place in memory.
+    assert parse_array('[{"x": {"a": 1, "a": 2}, "x": 1}]')[0][1] == "the key 'x' is written twice"
+    assert len(parse_array("[" + ", ".join(['{"a": {}}'] * 1_000) + "]")) == 1_000
