@@ -24,7 +24,11 @@ def worthwhile_tokens(budget: int) -> int:
 
 
 def length_sorted_batches(
-    lengths: Sequence[int], budget: int, max_rows: int | None, min_tokens: int | None = None
+    lengths: Sequence[int],
+    budget: int,
+    max_rows: int | None,
+    min_tokens: int | None = None,
+    apart: int | None = None,
 ) -> Iterator[list[int]]:
     """Yield lists of indices, the longest first, so that padding is small and a lack of memory
     shows at once.
@@ -36,12 +40,16 @@ def length_sorted_batches(
     max_rows : largest number of sequences per batch; None sets no limit.
     min_tokens : a batch of so many padded tokens is ended before more than an eighth of it is
         padding; None never ends one for that.
+    apart : sequences of more tokens are in no batch with those of as many or fewer; None lets them.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     start = 0
     while start < len(order):
         rows = max(1, budget // max(1, lengths[order[start]]))
         rows = min(rows, max_rows) if max_rows is not None else rows
+        if apart is not None and lengths[order[start]] > apart:
+            longer = sum(lengths[i] > apart for i in order[start : start + rows])
+            rows = min(rows, longer)
         if min_tokens is not None:
             rows = _without_much_padding(
                 [lengths[i] for i in order[start : start + rows]], min_tokens
@@ -68,6 +76,7 @@ def run_batched(
     budget: int,
     max_rows: int | None = None,
     min_tokens: int | None = None,
+    apart: int | None = None,
     alone: str = "out of memory on one sequence of {} tokens; give the model a smaller "
     "max_tokens, a quantization, or a larger device",
 ) -> list[Answer]:
@@ -84,7 +93,7 @@ def run_batched(
     pending = list(range(len(lengths)))
     while pending:
         batch_lengths = [lengths[i] for i in pending]
-        for batch in length_sorted_batches(batch_lengths, budget, max_rows, min_tokens):
+        for batch in length_sorted_batches(batch_lengths, budget, max_rows, min_tokens, apart):
             indices = [pending[i] for i in batch]
             try:
                 results = run(indices)

@@ -68,7 +68,8 @@ def answer_alike(model: Any, texts: Sequence[str], groups: Sequence[Hashable]) -
     found: dict[int, TokenAnswer] = {}
     whole: dict[int, _Text] = {}
     for index, record in enumerate(records):
-        if record.error is None and (end := model.only_window(len(record.ids))) is not None:
+        end = model.only_window(len(record.ids))
+        if record.error is None and end is not None and (model.apart is None or end <= model.apart):
             wanted = np.ones(len(record.ids), bool) if record.scored is None else record.scored
             whole[index] = _Text(record.ids[:end], wanted[1:end])
     rest = [index for index in range(len(texts)) if index not in whole]
@@ -211,7 +212,10 @@ def _follow(model: CausalLM, cache: Any, rows: Sequence[tuple[int, _Text]]) -> l
     before = (places >= 0).long()
     owners = torch.tensor([row for row, _ in rows], device=model.device)
     past = _taken(cache, owners, places.clamp_min(0))
-    positions = kept[:, None] + torch.arange(padded.shape[1], device=model.device)
+    # Of padding the last token's: there may be no further ones.
+    last = torch.tensor([len(tokens) - 1 for tokens in ids], device=model.device)
+    steps = torch.arange(padded.shape[1], device=model.device).minimum(last[:, None])
+    positions = kept[:, None] + steps
     given = model.head.keeping(past)
     if "position_ids" in model.head.takes:
         given["position_ids"] = positions

@@ -55,9 +55,12 @@ def answer_after(model: CausalLM, prefix: Sequence[int], texts: Sequence[str]) -
     cached = _run_prefix(model, prefix)
 
     def run(batch: list[int]) -> list[LogProbs]:
+        longest = len(prefix) + max(len(ids[i]) for i in batch)
+        is_one_side = model.apart is None or not len(prefix) <= model.apart < longest
         answers = _forward(
-            model, prefix, cached, [ids[i] for i in batch], [wanted[i] for i in batch]
-        )
+            model, prefix, cached if is_one_side else None,
+            [ids[i] for i in batch], [wanted[i] for i in batch],
+        )  # fmt: skip
         return [
             LogProbs(answer, len(full[i].ids) > len(ids[i]), full[i].error)
             for i, answer in zip(batch, answers, strict=True)
@@ -69,6 +72,7 @@ def answer_after(model: CausalLM, prefix: Sequence[int], texts: Sequence[str]) -
         budget=model.batch_tokens,
         min_tokens=worthwhile_tokens(model.batch_tokens),
         max_rows=1 if model.one_by_one else None,
+        apart=model.apart,
     )
 
 

@@ -41,6 +41,8 @@ PADDED_POSITIONS = {
 }  # fmt: skip
 """Model types whose positions are counted from the one after the padding token's."""
 
+LENGTH_DECIDES = {"longrope", "su"}
+"""Names of rotary embeddings whose frequencies are others for all tokens of a long text."""
 ENCODERS = {
     "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie",
     "megatron-bert", "reformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert",
@@ -80,6 +82,7 @@ class CausalFacts:
         tensors with; or is left out, and transformers' own class of this name loads it. None where
         it came with no code.
     rounds_inputs : whether its layers round what enters them to whole numbers.
+    frequencies_change : see :func:`frequencies_change`.
     """
 
     model_type: str
@@ -91,6 +94,7 @@ class CausalFacts:
     saved_as: str | None = None
     own_code: Literal["loads", "left_out"] | None = None
     rounds_inputs: bool = False
+    frequencies_change: int | None = None
 
 
 def context_length(config: Any) -> int | None:
@@ -110,6 +114,27 @@ def context_length(config: Any) -> int | None:
     return None
 
 
+def frequencies_change(config: Any) -> int | None:
+    """The length from which on a model reads a whole text with other rotary frequencies, so that
+    its answers on shorter texts would change beside a longer one; None where it has no such length.
+
+    Parameters
+    ----------
+    config : of transformers.
+    """
+    text = config.get_text_config()
+    said = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None)
+    found: list[int] = []
+    for given in [said, *said.values()] if isinstance(said, Mapping) else []:
+        if not isinstance(given, Mapping):
+            continue  # a number of the one, beside which there are no others
+        if {given.get("rope_type"), given.get("type")} & LENGTH_DECIDES:
+            own = given.get("original_max_position_embeddings")
+            at = own or getattr(text, "original_max_position_embeddings", None)
+            found += [at] if isinstance(at, int) else []
+    return min(found, default=None)
+
+
 def read_facts(
     path: Path, gguf_file: str | None, where: str, once: Once, *, trust_remote_code: bool
 ) -> CausalFacts:
@@ -127,7 +152,10 @@ def read_facts(
     context = context_length(config)
     tokenizer = tokenizer_hash(path, gguf_file, once)
     if gguf_file is not None:
-        return CausalFacts(str(config.model_type), context, vocabulary, None, tokenizer, None)
+        return CausalFacts(
+            str(config.model_type), context, vocabulary, None, tokenizer, None,
+            frequencies_change=frequencies_change(config),
+        )  # fmt: skip
     _refuse_others(config, path, where)
     tensors = model_weights_in(path, where, once)
     if quantization_in(config) is not None:
@@ -148,6 +176,7 @@ def read_facts(
         saved_as=saved_as,
         own_code=own_code,
         rounds_inputs=rounds_inputs(quantization_in(config)),
+        frequencies_change=frequencies_change(config),
     )
 
 

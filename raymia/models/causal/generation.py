@@ -64,13 +64,14 @@ def continue_tokens(
     groups: dict[int, list[int]] = defaultdict(list)
     for place, prompt in enumerate(prompts):
         groups[0 if writer.in_stretches else len(prompt)].append(place)
+    alone = model.one_by_one or (model.apart is not None and whole > model.apart)
     found: dict[int, list[int]] = {}
     for places in groups.values():
         rows = run_batched(
             [whole] * len(places),
             partial(some, places),
             budget=budget,
-            max_rows=1 if model.one_by_one else None,
+            max_rows=1 if alone else None,
         )
         found.update(zip(places, rows, strict=True))
     return [found[place] for place in range(len(prompts))]

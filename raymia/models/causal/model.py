@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from raymia.models.batching import run_batched, worthwhile_tokens
-from raymia.models.causal.facts import context_length
+from raymia.models.causal.facts import context_length, frequencies_change
 from raymia.models.causal.head import Head
 from raymia.models.causal.reading import Bools, Reader, Rendered, beginnings, encoded
 from raymia.models.causal.rendering import reader_for
@@ -91,6 +91,11 @@ class CausalLM:
     window_bos : whether later windows begin as texts do, with the tokenizer's BOS.
     one_by_one : never put two texts in a batch, as LLM.int8 needs it.
     training : how records are read; None reads plain texts.
+
+    Attributes
+    ----------
+    apart : texts of more tokens are in no batch with those of as many or fewer
+        (:func:`raymia.models.causal.facts.frequencies_change`).
     """
 
     def __init__(
@@ -111,8 +116,9 @@ class CausalLM:
         self.batch_tokens = batch_tokens
         self.one_by_one = one_by_one
         self.device = model.get_input_embeddings().weight.device
-        limits = [max_tokens, _context_left(model)]
+        limits = [max_tokens, _after_virtual(model, context_length(model.config))]
         self.max_tokens = min((n for n in limits if n is not None), default=None)
+        self.apart = _after_virtual(model, frequencies_change(model.config))
         self._lead = [tokenizer.bos_token_id] if window_bos else []
         if self._lead == [None]:
             raise InputError(
@@ -205,6 +211,7 @@ class CausalLM:
                 budget=self.batch_tokens,
                 max_rows=1 if self.one_by_one else None,
                 min_tokens=worthwhile_tokens(self.batch_tokens),
+                apart=self.apart,
             )
         )
         return [_whole(record, self._parts(len(record.ids)), answers) for record in full]
@@ -299,9 +306,9 @@ def _whole(record: Rendered, parts: list[Window], answers: Iterator[Columns]) ->
     return TokenAnswer(tokens, log_prob, mean, std, top1, truncated, error)
 
 
-def _context_left(model: Any) -> int | None:
-    """The context less what a PEFT method puts before each text (prefixes, prompts)."""
-    context = context_length(model.config)
+def _after_virtual(model: Any, tokens: int | None) -> int | None:
+    """What is left of a number of tokens after those that a PEFT method puts before each text
+    (prefixes, prompts)."""
     method = getattr(model, "active_peft_config", None)
     taken = getattr(method, "num_virtual_tokens", None) or 0
-    return None if context is None else context - taken
+    return None if tokens is None else tokens - taken

@@ -59,6 +59,7 @@ def answer_perturbed(model: CausalLM, requests: Sequence[NoiseRequest]) -> list[
         budget=model.batch_tokens,
         min_tokens=worthwhile_tokens(model.batch_tokens),
         max_rows=1 if model.one_by_one else None,
+        apart=model.apart,
     )
 
 

@@ -179,8 +179,8 @@ class CausalCheckpoint(FileCheckpoint):
         if self.adapter is not None:
             parts |= {f"adapter/{p.name}": p for p in once(files_of, Path(self.adapter))}
         # Named only where they are used: evidence from before there were windows keeps its key, and
-        # that on weights without their scales, on tokens of the base's tokenizer, or on logits that
-        # were rounded to 16 bits, has another.
+        # that on weights without their scales, on tokens of the base's tokenizer, on logits that
+        # were rounded to 16 bits, or with the frequencies of a longer text, has another.
         more: dict[str, Any] = {} if self.long_texts == "cut" else {"windows": self.stride}
         if self.window_bos:
             more["window_bos"] = True
@@ -192,6 +192,9 @@ class CausalCheckpoint(FileCheckpoint):
             more["tokenizer"] = "adapter"
         if self.dtype != "float32":
             more["logits"] = "float32"
+        changes = self.facts.frequencies_change
+        if changes is not None and (self.context is None or self.context > changes):
+            more["frequencies"] = "of each text alone"
         return text_fingerprint(
             parts,
             once,
