@@ -6,12 +6,20 @@ import json
 import shutil
 
 import pytest
+from edited import edit
 from small_inputs import audit
-from tiny_models import PARAPHRASER
+from tiny_models import PARAPHRASER, save_adapter
 
 from raymia.inputs.compatibility import identical_models
 from raymia.modalities.resolve import resolve_inputs
+from raymia.models.causal.adapters import another_base
 from raymia.util.errors import InputError
+from raymia.util.reasons import CAME
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory, tiny_gpt2):
+    return save_adapter(tmp_path_factory.mktemp("adapter"), tiny_gpt2)
 
 
 @pytest.fixture
@@ -95,6 +103,33 @@ def test_reference_that_is_the_target_is_said(made, tiny_gpt2):
     inputs = resolve_inputs(made(references={"same": {"model": str(tiny_gpt2)}}))
     (line,) = identical_models(inputs)
     assert line.startswith("reference 'same' is the same model as target 'one'")
+
+
+def test_adapter_that_names_another_base_is_said_with_both(made, tmp_path, tiny_gpt2, adapter):
+    own = tmp_path / "adapter"
+    shutil.copytree(adapter, own)
+
+    def noted(named):
+        edit(own / "adapter_config.json", base_model_name_or_path=named)
+        target = {"name": "one", "model": str(tiny_gpt2), "adapter": str(own)}
+        return resolve_inputs(made(targets=[target])).noted
+
+    (line,) = noted("org/continued")
+    assert line.startswith("one: its adapter names another base than it is put on")
+    assert line.endswith(f"{CAME}org/continued, {tiny_gpt2}")
+    assert noted(f"/elsewhere/{tiny_gpt2.name}/") == noted(None) == ()
+
+
+def test_folder_of_the_hub_is_known_by_its_name(tmp_path, adapter):
+    own, snapshot = tmp_path / "adapter", tmp_path / "models--org--lm" / "snapshots" / "1a2b"
+    shutil.copytree(adapter, own)
+    snapshot.mkdir(parents=True)
+    edit(own / "adapter_config.json", base_model_name_or_path="org/lm")
+    assert another_base(str(own), str(snapshot)) is None
+    (snapshot / "config.json").write_text('{"_name_or_path": "org/renamed"}')
+    edit(own / "adapter_config.json", base_model_name_or_path="mirror/renamed")
+    assert another_base(str(own), str(snapshot)) is None
+    assert another_base(str(own), str(tmp_path)) == "mirror/renamed"
 
 
 # ------------------------------------------------------------- what is refused early

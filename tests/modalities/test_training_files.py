@@ -6,7 +6,9 @@ import json
 
 import pytest
 import yaml
+from tiny_models import BASE, checkpoint
 
+from raymia.modalities.texts.resolve_training import own_template
 from raymia.modalities.texts.training_files import read_training_file
 from raymia.util.errors import InputError
 
@@ -93,3 +95,30 @@ def test_a_template_that_a_file_names_lies_beside_it(tmp_path):
 def test_a_file_that_cannot_be_taken_says_why(tmp_path, content, name, reason):
     with pytest.raises(InputError, match=reason):
         read(tmp_path, content, name=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("chat_template.jinja", "{{ mine }}"),
+        ("tokenizer_config.json", {"chat_template": "{{ mine }}"}),
+        (
+            "tokenizer_config.json",
+            {
+                "chat_template": [
+                    {"name": "tool_use", "template": "{{ tools }}"},
+                    {"name": "default", "template": "{{ mine }}"},
+                ]
+            },
+        ),
+    ],
+)
+def test_an_adapters_template_is_its_own_however_it_was_saved(tmp_path, name, content):
+    (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    assert own_template(checkpoint(BASE, adapter=str(tmp_path))) == "{{ mine }}"
+
+
+def test_an_adapters_template_that_is_no_text_is_refused_with_its_file(tmp_path):
+    (tmp_path / "chat_template.jinja").write_bytes(b"caf\xe9")
+    with pytest.raises(InputError, match=r"chat_template\.jinja: not UTF-8"):
+        own_template(checkpoint(BASE, adapter=str(tmp_path)))

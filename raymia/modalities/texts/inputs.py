@@ -11,6 +11,7 @@ from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.texts.modality import Texts
 from raymia.modalities.texts.resolve_training import FIRST
 from raymia.modalities.texts.trained import AsTrained, as_trained
+from raymia.models.causal.adapters import another_base
 from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import resolve_endpoint
@@ -37,6 +38,7 @@ from raymia.spec import (
 from raymia.util.errors import InputError
 from raymia.util.once import Once
 from raymia.util.optional import require
+from raymia.util.reasons import CAME
 
 
 def resolve_texts(
@@ -124,8 +126,20 @@ def resolve_texts(
         shadow_members=shadow_members,
         left_out=left_out,
         assumed=read_as.assumed,
-        noted=tuple(records.remark_lines()),
+        noted=(*records.remark_lines(), *_other_bases(read_as.targets)),
     )
+
+
+def _other_bases(targets: Mapping[str, AnyCheckpoint | None]) -> Iterator[str]:
+    """A sentence for each target whose adapter names another base than it is put on."""
+    for name, target in targets.items():
+        if not isinstance(target, CausalCheckpoint) or target.adapter is None:
+            continue
+        if (named := another_base(target.adapter, target.path)) is not None:
+            yield (
+                f"{name}: its adapter names another base than it is put on; where these are not "
+                f"the same weights, name the adapter's own as `model`{CAME}{named}, {target.path}"
+            )
 
 
 def _targets(

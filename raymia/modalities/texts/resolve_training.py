@@ -193,14 +193,23 @@ def own_template(checkpoint: CausalCheckpoint | Endpoint) -> str | None:
     if isinstance(checkpoint, CausalCheckpoint) and checkpoint.adapter is not None:
         beside = Path(checkpoint.adapter) / ADAPTERS_TEMPLATE
         if beside.is_file():
-            return beside.read_text(encoding="utf-8")
+            with refusals(str(beside), "template"):
+                return beside.read_text(encoding="utf-8")
         settings = Path(checkpoint.adapter) / SETTINGS
         if settings.is_file():
-            own = read_json(settings, str(settings)).get("chat_template")
-            if isinstance(own, str):
+            own = _default_of(read_json(settings, str(settings)).get("chat_template"))
+            if own is not None:
                 return own
-    tokenizer = tokenizer_of(checkpoint)
-    template = tokenizer.chat_template
+    return _default_of(tokenizer_of(checkpoint).chat_template)
+
+
+def _default_of(template: Any) -> str | None:
+    """The template of a conversation without tools, of a template or of several by their names, as
+    a mapping or, in files, as a list."""
+    if isinstance(template, list):
+        template = {
+            one.get("name"): one.get("template") for one in template if isinstance(one, dict)
+        }
     if isinstance(template, dict):
         template = template.get("default")
     return None if template is None else str(template)

@@ -64,6 +64,25 @@ def switchable_method(adapter: str) -> str | None:
     return " ".join([method, *sorted(saved), *sorted(feedforward)]) if own else None
 
 
+def another_base(adapter: str, base: str) -> str | None:
+    """The base that an adapter's config names, where it is called otherwise than the one that the
+    adapter is put on; shapes alone do not tell two models of one architecture apart.
+
+    Parameters
+    ----------
+    adapter, base : folders.
+    """
+    named = read_json(Path(adapter) / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not isinstance(named, str) or not named.strip():
+        return None
+    config = Path(base) / "config.json"
+    said = read_json(config).get("_name_or_path") if config.is_file() else None
+    # A snapshot of the hub lies in a folder models--ORGANIZATION--NAME.
+    of_hub = [p.rpartition("--")[2] for p in Path(base).parts if p.startswith("models--")]
+    called = {Path(base).name, Path(str(said)).name, *of_hub}
+    return None if Path(named).name in called else named
+
+
 class AdapterSwitch:
     """A base and what is put on it, of which one is active at a time.
 
