@@ -23,6 +23,8 @@ from raymia.models.source import (
     locate,
     names_in,
     read_json,
+    refuse_adapter_beside,
+    weight_map,
     weights_in,
 )
 from raymia.spec import ModelSpec
@@ -119,6 +121,9 @@ def variant_in(
     found = [match for file in part.iterdir() if (match := name.fullmatch(file.name))]
     variants = {match["variant"] for match in found}
     refuse_beside(part, {match[0] for match in found}, folder)
+    refuse_adapter_beside(part, folder.where)
+    for index in sorted(part.glob(f"{stem}*.index*.json")):
+        weight_map(index, folder.where)
     if len(variants) > 1 and None not in variants:
         raise InputError(
             f"{folder.where}: {part} has its weights in several variants and none is plain: "

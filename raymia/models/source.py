@@ -232,7 +232,7 @@ def model_weights_in(folder: Path, where: str, once: Once) -> dict[str, TensorHe
         loaded = {WEIGHTS}
         found = once(read_header, whole, where=where)
     elif index.is_file():
-        places = _weight_map(index, where)
+        places = weight_map(index, where)
         loaded = set(places.values())
         lost = sorted(name for name in loaded if not (folder / name).is_file())
         if lost:
@@ -242,7 +242,14 @@ def model_weights_in(folder: Path, where: str, once: Once) -> dict[str, TensorHe
             )
         found = {}
         for name in sorted(loaded):
-            found |= once(read_header, folder / name, where=where)
+            header = once(read_header, folder / name, where=where)
+            if twice := sorted(found.keys() & header.keys()):
+                raise InputError(
+                    f"{where}: {folder / name} holds {len(twice)} tensors that another of its "
+                    f"files holds as well ({listed(twice, FEW)}), of which only one can be meant; "
+                    "copy or download the whole folder again"
+                )
+            found |= header
         if lost := sorted(places.keys() - found.keys()):
             raise InputError(
                 f"{where}: {index} lists {len(lost)} tensors that its files do not hold "
@@ -265,7 +272,25 @@ def model_weights_in(folder: Path, where: str, once: Once) -> dict[str, TensorHe
             f"({listed(sorted(loaded), FEW)}); give an adapter a folder of its own and name it as "
             "`adapter`, and take out what does not belong to the model"
         )
+    refuse_adapter_beside(folder, where)
     return found
+
+
+def refuse_adapter_beside(folder: Path, where: str) -> None:
+    """Refuse an adapter's config beside whole weights: transformers would put the adapter on them,
+    from whatever file there is.
+
+    Raises
+    ------
+    InputError
+        Saying what to do with it.
+    """
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise InputError(
+            f"{where}: {folder} holds {ADAPTER_CONFIG} beside whole weights, by which transformers "
+            "would load an adapter onto them; take the file out where the adapter was merged, or "
+            "give the adapter a folder of its own and name it as `adapter`"
+        )
 
 
 def adapter_hint(folder: Path) -> str:
@@ -275,10 +300,23 @@ def adapter_hint(folder: Path) -> str:
     return "this is a PEFT adapter: name it as `adapter` and its base as `model`"
 
 
-def _weight_map(index: Path, where: str) -> dict[str, str]:
+def weight_map(index: Path, where: str) -> dict[str, str]:
+    """The files of an index by their tensors; all in its own folder, of which the files are hashed.
+
+    Raises
+    ------
+    InputError
+        If it lists none, or files of other folders.
+    """
     places = read_json(index, where).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(n, str) for n in places.values()):
         raise InputError(f"{where}: {index} has no weight_map from tensors to files")
+    elsewhere = sorted({name for name in places.values() if Path(name).name != name})
+    if elsewhere:
+        raise InputError(
+            f"{where}: {index} lists files of other folders ({listed(elsewhere, FEW)}); put the "
+            "files beside it, and their bare names into it"
+        )
     return places
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from edited import edit
 from small_image_models import save_pipeline
 
 from raymia.models.denoisers.model import Denoiser, load_denoiser
@@ -175,3 +178,26 @@ def test_two_copies_have_one_fingerprint_and_a_changed_weight_another(tmp_path):
              for n in "ab"]
         )  # fmt: skip
     assert prints[0][0] == prints[0][1] == prints[1][0] != prints[1][1]
+
+
+@pytest.mark.parametrize(("first", "other"), [("unet", "transformer"), ("vqvae", "vae")])
+def test_of_two_networks_in_a_folder_the_one_that_its_index_names_is_asked(tmp_path, first, other):
+    save_pipeline("ldm", tmp_path)
+    reads = resolve(tmp_path)
+    shutil.copytree(tmp_path / first, tmp_path / other)
+    for part in ("network", "autoencoder"):
+        assert getattr(resolve(tmp_path), part) == getattr(reads, part)
+    edit(tmp_path / "model_index.json", **{first: [None, None], other: ["diffusers", "Any"]})
+    found = resolve(tmp_path)
+    assert other in (found.network.folder, found.autoencoder.folder)
+
+
+def test_autoencoder_that_the_index_names_and_nobody_copied_is_missed(tmp_path):
+    save_pipeline("ldm", tmp_path)
+    shutil.rmtree(tmp_path / "vqvae")
+    with pytest.raises(InputError, match=r"has no vqvae, which its model_index\.json names"):
+        resolve(tmp_path)
+
+
+def resolve(folder):
+    return resolve_image_model(ModelSpec(model=str(folder)), "targets[0].model", on_gpu=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 
@@ -190,12 +191,42 @@ def test_tensor_that_the_index_lists_and_no_shard_holds_is_named(tmp_path):
     assert f"lists 1 tensors that its files do not hold ({lost})" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("place", ["../elsewhere", "below"])
+def test_shard_in_another_folder_is_refused_since_its_content_would_be_in_no_key(tmp_path, place):
+    folder = save_sharded(tmp_path / "model")
+    lost = sorted(folder.glob("model-*.safetensors"))[1].name
+    (folder / place).mkdir()
+    (folder / lost).rename(folder / place / lost)
+    listed = json.loads((folder / INDEX).read_text())["weight_map"]
+    moved = {name: f"{place}/{file}" if file == lost else file for name, file in listed.items()}
+    edit(folder / INDEX, weight_map=moved)
+    assert f"lists files of other folders ({place}/{lost}); put" in refusal(folder)
+
+
+def test_tensor_that_two_shards_hold_is_refused(tmp_path):
+    save_sharded(tmp_path)
+    *_, first, last = sorted(tmp_path.glob("model-*.safetensors"))
+    name = min(load_file(first))
+    reweigh(last, lambda t: t.update({name: load_file(first)[name] + 1}))
+    assert f"holds 1 tensors that another of its files holds as well ({name})" in refusal(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "model-00003-of-00009.safetensors"])
 def test_weights_beside_those_that_are_loaded_are_refused(tmp_path, name):
     save_tiny(tmp_path)
     shutil.copy(tmp_path / WEIGHTS, tmp_path / name)
     problem = refusal(tmp_path)
     assert f"holds {name} beside the weights that are loaded ({WEIGHTS})" in problem
+
+
+@pytest.mark.parametrize("weights", [None, "adapter_model.bin"])
+def test_adapters_config_beside_whole_weights_is_refused(tmp_path, tiny_llama, weights):
+    merged, adapter = tmp_path / "merged", save_adapter(tmp_path / "adapter", tiny_llama)
+    shutil.copytree(tiny_llama, merged)
+    shutil.copy(adapter / "adapter_config.json", merged)
+    if weights is not None:
+        torch.save(load_file(adapter / "adapter_model.safetensors"), merged / weights)
+    assert "holds adapter_config.json beside whole weights, by which" in refusal(merged)
 
 
 @pytest.mark.parametrize("name", ["model.fp16.safetensors", "consolidated.safetensors"])
@@ -250,6 +281,15 @@ def test_adapter_that_lacks_what_its_config_names_is_refused(tmp_path, tiny_llam
     adapter = save_adapter(tmp_path, tiny_llama, target_modules=["q_proj"])
     edit(adapter / "adapter_config.json", target_modules=["q_proj", "o_proj"])
     assert "lack 4 of the tensors" in adapter_refusal(tiny_llama, adapter)
+
+
+def test_adapter_that_lacks_a_module_it_saved_is_refused_by_its_name(tmp_path, tiny_llama):
+    adapter = save_adapter(tmp_path, tiny_llama)
+    edit(tmp_path / "adapter_config.json", modules_to_save=["lm_head"])
+    problem = adapter_refusal(tiny_llama, adapter)
+    assert "its weights lack base_model.model.lm_head.weight, which its adapter_config" in problem
+    edit(tmp_path / "adapter_config.json", modules_to_save=None, r="4")
+    assert "base: PEFT: '<=' not supported" in adapter_refusal(tiny_llama, adapter)
 
 
 def test_adapter_of_a_wider_base_is_refused_with_the_shapes(tmp_path, tiny_llama):
@@ -362,6 +402,13 @@ def test_part_of_a_pipeline_that_has_more_or_less_than_its_config_says_is_refuse
         in (image_refusal(tmp_path))
     )
     assert "lack 1 of the tensors" in image_refusal(tmp_path / "less")
+
+
+def test_shard_of_a_part_in_another_folder_is_refused(tmp_path):
+    save_pipeline("ddpm", tmp_path)
+    index = tmp_path / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"conv_in.bias": f"../../{PART}"}}))
+    assert f"lists files of other folders (../../{PART}); put" in image_refusal(tmp_path)
 
 
 def test_autoencoder_of_other_widths_than_its_config_says_is_refused(tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 from raymia.models.causal.adapters import adapted_rows, check_found, resize
 from raymia.models.fit import Described, build_hollow, hollow, in_silence, needs_numbers
 from raymia.models.one_base import AdapterError
+from raymia.models.source import ADAPTER_CONFIG
 from raymia.storage.safetensors import TensorHeader
 from raymia.util.caller import silenced
 from raymia.util.errors import first_line
@@ -97,8 +98,14 @@ def _compare(described: DescribedAdapter) -> AdapterFit:
 
 def _in_words(error: Exception) -> str:
     """What PEFT stumbled over, in a sentence: torch lists shapes after a first line without any."""
+    if isinstance(error, KeyError):  # of which torch and PEFT say nothing but the name
+        return (
+            f"its weights lack {error.args[0]}, which its {ADAPTER_CONFIG} asks for; copy the "
+            "whole adapter again"
+        )
     shapes = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
     if not shapes:
-        return first_line(error)
+        said = first_line(error)
+        return f"PEFT: {said}" if isinstance(error, TypeError | AttributeError) else said
     others = f", and {len(shapes) - 1:,} more" if len(shapes) > 1 else ""
     return f"{shapes[0].rstrip('.')}{others}"

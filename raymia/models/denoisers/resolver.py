@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -43,7 +43,7 @@ from raymia.util.listing import listed
 from raymia.util.once import Once
 from raymia.util.optional import require
 
-AUTOENCODERS = ("vae", "vqvae")
+NETWORKS, AUTOENCODERS = ("transformer", "unet"), ("vae", "vqvae")
 ADAPTER = "adapter"
 """What a model with one is trained as."""
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
@@ -114,7 +114,7 @@ class DenoiserCheckpoint(ImageModel):
         network, config, parameters = _network(folder, index)
         face = check_face(config, index, path, where)
         scheduler_folder, scheduler = _scheduler(folder, face)
-        autoencoder, latent = _autoencoder(folder)
+        autoencoder, latent = _autoencoder(folder, index)
         text_encoders = _text_encoders(folder, index, face)
         check_network(
             config, latent, face, is_captioned=bool(text_encoders), where=where, path=path
@@ -290,8 +290,16 @@ class DenoiserCheckpoint(ImageModel):
 def network_folder(path: Path) -> str:
     """The subfolder of a pipeline's denoising network: ``unet`` or ``transformer``; "." where the
     pipeline lies flat in its folder."""
-    found = (name for name in ("transformer", "unet") if (path / name).is_dir())
-    return next(found, "." if (path / CONFIG).is_file() else "unet")
+    index = read_json(path / INDEX) if (path / INDEX).is_file() else {}
+    found = _one_of(NETWORKS, path, index)
+    return found or ("." if (path / CONFIG).is_file() else "unet")
+
+
+def _one_of(names: Sequence[str], path: Path, index: Mapping[str, Any]) -> str | None:
+    """The subfolder of a pipeline that is there by one of some names; of several, the one that its
+    index names."""
+    there = [name for name in names if (path / name).is_dir()]
+    return next((name for name in there if _given(index, name)), next(iter(there), None))
 
 
 def _network(folder: ImageFolder, index: Mapping[str, Any]) -> tuple[Part, Mapping[str, Any], int]:
@@ -332,8 +340,16 @@ def _scheduler(folder: ImageFolder, face: Face) -> tuple[str, Any]:
     )
 
 
-def _autoencoder(folder: ImageFolder) -> tuple[Part | None, Latent | None]:
-    name = next((name for name in AUTOENCODERS if (folder.path / name).is_dir()), None)
+def _autoencoder(
+    folder: ImageFolder, index: Mapping[str, Any]
+) -> tuple[Part | None, Latent | None]:
+    name = _one_of(AUTOENCODERS, folder.path, index)
+    lost = [part for part in AUTOENCODERS if _given(index, part)]
+    if name is None and lost:
+        raise InputError(
+            f"{folder.where}: {folder.path} has no {lost[0]}, which its {INDEX} names; copy or "
+            "download the whole folder"
+        )
     if name is None:
         return None, None
     file = folder.path / name / CONFIG
