@@ -14,11 +14,14 @@ from raymia.models.source import (
     names_in,
     read_json,
 )
+from raymia.models.tokenizers import TokenizerSource
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
 from raymia.util.once import Once
 
 CONFIGS = ("config.json",)
+TOKENIZERS, SETTINGS = ("tokenizer*", "vocab*", "*.model"), "tokenizer_config.json"
+"""Names of files of which one should be there, and of the one that is not enough for most."""
 
 IGNORED = {"training_args.json", "trainer_state.json", "facts.json"}
 SUFFIXES = {".safetensors", ".json", ".model", ".txt", ".tiktoken", ".jinja", ".py"}
@@ -42,11 +45,24 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
 def check_parts(path: Path, where: str, once: Once) -> None:
     """Refuse a folder without whole safetensors weights, or without a tokenizer."""
     model_weights_in(path, where, once)
-    if not any(any(path.glob(names)) for names in ("tokenizer*", "vocab*", "*.model")):
+    there = {file.name for names in TOKENIZERS for file in path.glob(names)}
+    if not there - {SETTINGS} and not (there and _makes_a_tokenizer(path)):
         raise InputError(
             f"{where}: {path} has no tokenizer; save the base's beside the weights with "
             "tokenizer.save_pretrained(folder)"
         )
+
+
+def _makes_a_tokenizer(path: Path) -> bool:
+    """Whether the settings of a tokenizer are all that there is to it, as where tokens are bytes or
+    code of its own makes them."""
+    if read_json(path / SETTINGS).get("auto_map"):
+        return True
+    try:
+        TokenizerSource(str(path)).load()
+    except InputError:
+        return False
+    return True
 
 
 def files_of(folder: Path) -> list[Path]:
