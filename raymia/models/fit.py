@@ -7,6 +7,7 @@ as it is there.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -124,8 +125,23 @@ def check_fit(described: Described, folder: Path, where: str, once: Once) -> Non
             f"{place}: {len(found.shapes):,} of its tensors have other shapes than its config.json "
             f"says ({listed(found.shapes, FEW)}); copy the checkpoint's own config.json"
         )
+    if wrapper := _wrapper_of(found):
+        raise InputError(
+            f"{place}: the names of its tensors begin with {wrapper!r}, as torch.compile and "
+            "parallel training wrap a model; save the model within it, as model._orig_mod or "
+            "model.module, with save_pretrained(folder)"
+        )
     refuse_missing(found.missing, place)
     refuse_unused(found.unused, place)
+
+
+def _wrapper_of(found: Misfit) -> str:
+    """What stands before the names of all tensors that a model asks for; empty where nothing."""
+    pairs = zip(sorted(found.missing), sorted(found.unused), strict=False)
+    before = {own.removesuffix(name) for name, own in pairs if own.endswith(f".{name}")}
+    (wrapper,) = before if len(before) == 1 else ("",)
+    is_all = {f"{wrapper}{name}" for name in found.missing} == {*found.unused}
+    return wrapper if is_all and found.missing else ""
 
 
 @contextmanager
@@ -141,7 +157,8 @@ def in_silence() -> Iterator[None]:
 
 
 def build_hollow(described: Described, **changes: Any) -> Any:
-    """The model that a config describes, without numbers.
+    """The model that a config describes, without numbers; of its own copy of the config, which
+    PEFT and transformers write to as they change a model.
 
     Parameters
     ----------
@@ -156,9 +173,10 @@ def build_hollow(described: Described, **changes: Any) -> Any:
 
             return getattr(diffusers, described.auto).from_config(dict(described.config))
         kind = getattr(transformers, described.auto)
+        config = copy.deepcopy(described.config)
         if not hasattr(kind, "from_config"):  # a model's own class
-            return kind(described.config)
-        return kind.from_config(described.config, **changes)
+            return kind(config)
+        return kind.from_config(config, **changes)
 
 
 def is_quantizable(described: Described) -> bool:
@@ -258,7 +276,7 @@ def _load(kind: Any, config: Any, tensors: Mapping[str, TensorHeader]) -> tuple[
     """Have transformers load tensors without numbers; the model, and what is said of them."""
     return kind.from_pretrained(  # type: ignore[no-any-return]
         None,
-        config=config,
+        config=copy.deepcopy(config),
         state_dict=hollow(tensors),
         device_map="meta",
         output_loading_info=True,

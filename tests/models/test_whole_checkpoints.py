@@ -88,6 +88,14 @@ def test_weights_that_lack_tensors_are_refused_before_they_are_loaded(tmp_path):
     assert "its weights lack 9 of the tensors that its config.json asks for" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("wrapper", ["_orig_mod.", "module.", "_fsdp_wrapped_module.module."])
+def test_model_that_was_saved_within_a_wrapper_is_told_so(tmp_path, wrapper):
+    save_tiny(tmp_path, "llama")
+    tensors = load_file(tmp_path / WEIGHTS)
+    save_file({f"{wrapper}{name}": tensors[name] for name in tensors}, tmp_path / WEIGHTS)
+    assert f"the names of its tensors begin with '{wrapper}', as torch" in refusal(tmp_path)
+
+
 def test_tensors_of_another_shape_are_refused_with_both(tmp_path):
     save_tiny(tmp_path, "llama")
     edit(tmp_path / CONFIG, intermediate_size=48)
@@ -242,6 +250,14 @@ def test_weights_under_a_name_that_nobody_loads_are_refused(tmp_path):
     assert f"has neither {WEIGHTS} nor {INDEX} (found: weights.safet" in refusal(tmp_path)
 
 
+def test_settings_of_a_tokenizer_are_no_tokenizer(tmp_path):
+    save_tiny(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    assert "has no tokenizer; save the base's beside the weights" in refusal(tmp_path)
+    edit(tmp_path / "tokenizer_config.json", tokenizer_class="ByT5Tokenizer")
+    assert resolved(tmp_path)  # whose tokens are bytes
+
+
 def test_paraphraser_is_held_to_the_same(tmp_path):
     shutil.copytree(PARAPHRASER, tmp_path / "t5")
     edit(tmp_path / "t5" / CONFIG, num_layers=1)
@@ -318,6 +334,23 @@ def test_adapters_of_all_kinds_fit_the_base_they_were_made_for(tmp_path, tiny_ll
 
 
 # --------------------------------------------------------------------------------- cost
+
+
+@pytest.mark.parametrize(
+    "first", [{"layer_replication": [[0, 2], [1, 2]]}, {"modules_to_save": ["embed_tokens"]}]
+)
+def test_adapter_that_changes_its_base_changes_none_for_those_after_it(tmp_path, first):
+    base = save_tiny(tmp_path / "base", "llama", tie_word_embeddings=True)
+    plain = save_adapter(tmp_path / "plain", base, modules_to_save=["embed_tokens"])
+    changing = save_adapter(tmp_path / "changing", base, **first)
+    if "modules_to_save" in first:  # with more tokens
+        name = "base_model.model.model.embed_tokens.weight"
+        more = {name: torch.zeros(2_060, 32)}
+        reweigh(changing / "adapter_model.safetensors", lambda t: t.update(more))
+    once = Once()
+    for adapter, rows in ((changing, 2_060 if "modules_to_save" in first else None), (plain, None)):
+        assert resolved(base, once, adapter=str(adapter)).rows == rows
+    assert resolved(base, once).facts.vocabulary == 2_048
 
 
 def test_models_of_one_config_are_built_once(tmp_path, tiny_llama, monkeypatch):
