@@ -120,6 +120,13 @@ def test_adapter_that_names_another_base_is_said_with_both(made, tmp_path, tiny_
     assert noted(f"/elsewhere/{tiny_gpt2.name}/") == noted(None) == ()
 
 
+def test_adapter_that_waits_for_its_tokens_is_said_to(made, tmp_path, tiny_gpt2):
+    own = save_adapter(tmp_path / "alora", tiny_gpt2, alora_invocation_tokens=[50, 51])
+    target = {"name": "one", "model": str(tiny_gpt2), "adapter": str(own)}
+    (line,) = resolve_inputs(made(targets=[target])).noted
+    assert line.startswith("one: its adapter is an activated LoRA, which changes what comes after")
+
+
 def test_folder_of_the_hub_is_known_by_its_name(tmp_path, adapter):
     own, snapshot = tmp_path / "adapter", tmp_path / "models--org--lm" / "snapshots" / "1a2b"
     shutil.copytree(adapter, own)

@@ -11,7 +11,7 @@ from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.texts.modality import Texts
 from raymia.modalities.texts.resolve_training import FIRST
 from raymia.modalities.texts.trained import AsTrained, as_trained
-from raymia.models.causal.adapters import another_base
+from raymia.models.causal.adapters import another_base, is_off_at_first
 from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import resolve_endpoint
@@ -126,12 +126,13 @@ def resolve_texts(
         shadow_members=shadow_members,
         left_out=left_out,
         assumed=read_as.assumed,
-        noted=(*records.remark_lines(), *_other_bases(read_as.targets)),
+        noted=(*records.remark_lines(), *_of_adapters(read_as.targets)),
     )
 
 
-def _other_bases(targets: Mapping[str, AnyCheckpoint | None]) -> Iterator[str]:
-    """A sentence for each target whose adapter names another base than it is put on."""
+def _of_adapters(targets: Mapping[str, AnyCheckpoint | None]) -> Iterator[str]:
+    """A sentence for each target whose adapter names another base than it is put on, or changes
+    some answers alone."""
     for name, target in targets.items():
         if not isinstance(target, CausalCheckpoint) or target.adapter is None:
             continue
@@ -139,6 +140,11 @@ def _other_bases(targets: Mapping[str, AnyCheckpoint | None]) -> Iterator[str]:
             yield (
                 f"{name}: its adapter names another base than it is put on; where these are not "
                 f"the same weights, name the adapter's own as `model`{CAME}{named}, {target.path}"
+            )
+        if is_off_at_first(target.adapter):
+            yield (
+                f"{name}: its adapter is an activated LoRA, which changes what comes after the "
+                "tokens that invoke it; a record without them is answered by the base alone"
             )
 
 

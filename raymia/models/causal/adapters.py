@@ -83,6 +83,12 @@ def another_base(adapter: str, base: str) -> str | None:
     return None if Path(named).name in called else named
 
 
+def is_off_at_first(adapter: str) -> bool:
+    """Whether an adapter changes nothing before tokens that invoke it (activated LoRA), so that a
+    text without them is answered by the base alone."""
+    return bool(read_json(Path(adapter) / ADAPTER_CONFIG).get("alora_invocation_tokens"))
+
+
 class AdapterSwitch:
     """A base and what is put on it, of which one is active at a time.
 
