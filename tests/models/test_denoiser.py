@@ -137,6 +137,42 @@ def test_latents_without_a_scale_are_refused(tmp_path):
         resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0]", on_gpu=False)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("scaling_factor", 0), ("scaling_factor", "0.2"), ("scaling_factor", float("nan")),
+        ("shift_factor", "x"), ("shift_factor", float("inf")), ("latents_std", [1, 1, 1, 1]),
+    ],
+)  # fmt: skip
+def test_latents_that_cannot_be_scaled_are_refused_by_their_key(tmp_path, key, value):
+    save_pipeline("stable", tmp_path)
+    edit(tmp_path / "vae" / "config.json", **{key: value})
+    with pytest.raises(InputError, match=rf"vae/config\.json(:| has) {key}"):
+        resolve(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"beta_start": "0.1"}, "diffusers cannot make a DDPMScheduler of it"),
+        ({"beta_schedule": "nosuch"}, "diffusers cannot make a DDPMScheduler of it"),
+        ({"num_train_timesteps": 0}, "num_train_timesteps should be a whole number of at least 1"),
+        ({"beta_start": -0.1}, "its betas make no schedule of 1,000 timesteps"),
+        (
+            {"beta_start": 0.5, "beta_end": 1.5, "num_train_timesteps": 10},
+            "its betas make no schedule of 10 timesteps",
+        ),
+        ({"beta_end": float("nan")}, "its betas make no schedule"),
+        ({"trained_betas": [0.1] * 3}, "its betas make no schedule"),
+    ],
+)
+def test_a_schedule_that_is_none_is_refused(tmp_path, changes, says):
+    save_pipeline("ddpm", tmp_path)
+    edit(tmp_path / "scheduler" / "scheduler_config.json", **changes)
+    with pytest.raises(InputError, match=rf"scheduler_config\.json: {says}"):
+        resolve(tmp_path)
+
+
 def test_weights_in_pickles_are_refused(tmp_path):
     save_pipeline("ddpm", tmp_path)
     weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,16 +68,21 @@ def check_autoencoder(config: Mapping[str, Any], file: Path, where: str) -> Late
             f"{where}: {file} has no scaling_factor, the scale of the latents that the model was "
             "trained on; add it"
         )
-    if config.get("latents_mean") is not None:
+    scale, shift = config["scaling_factor"], config.get("shift_factor")
+    for key, number in (("scaling_factor", scale), ("shift_factor", shift or 0)):
+        if not isinstance(number, int | float) or not math.isfinite(number) or scale == 0:
+            raise InputError(f"{where}: {file}: {key} is {number!r}, and no scale of latents")
+    own = next((k for k in ("latents_mean", "latents_std") if config.get(k) is not None), None)
+    if own is not None:
         raise InputError(
-            f"{where}: {file} has latents_mean: latents are scaled channel by channel, which "
+            f"{where}: {file} has {own}: latents are scaled channel by channel, which "
             "raymia does not"
         )
-    own = config.get("vq_embed_dim") if kind == VQ else None
+    embedded = config.get("vq_embed_dim") if kind == VQ else None
     stages = config["encoder_block_out_channels" if kind == DC else "block_out_channels"]
     return Latent(
         kind=kind,
-        channels=int(own or config["latent_channels"]),
+        channels=int(embedded or config["latent_channels"]),
         image_channels=int(config["in_channels"]),
         scale=2 ** (len(stages) - 1),
         sample_size=size if isinstance(size := config.get("sample_size"), int) else None,

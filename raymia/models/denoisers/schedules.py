@@ -7,7 +7,7 @@ from typing import Any
 
 from raymia.models.image_source import SCHEDULER
 from raymia.models.source import read_json
-from raymia.util.errors import InputError
+from raymia.util.errors import InputError, first_line
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 """What the networks of DDPM's family can be trained to predict."""
@@ -30,13 +30,31 @@ def read_scheduler(folder: Path, where: str) -> Any:
     kind = getattr(diffusers, name, None)
     if kind is None:
         raise InputError(f"{where}: {folder / SCHEDULER}: no class {name!r} in diffusers")
-    scheduler = kind.from_config(config)
+    count = config.get("num_train_timesteps", 1)  # or its class's own number
+    if not isinstance(count, int) or count < 1:
+        raise InputError(
+            f"{where}: {folder / SCHEDULER}: num_train_timesteps should be a whole number of at "
+            f"least 1, but got {count!r}"
+        )
+    try:
+        scheduler = kind.from_config(config)
+    except Exception as error:  # of any kind, by what the config says
+        raise InputError(
+            f"{where}: {folder / SCHEDULER}: diffusers cannot make a {name} of it "
+            f"({type(error).__name__}: {first_line(error)}); copy the pipeline's own"
+        ) from error
     if is_flow(scheduler):
         return scheduler
     if not hasattr(scheduler, "alphas_cumprod"):
         raise InputError(
             f"{where}: {folder} has a {name}, whose schedule has no alphas_cumprod; raymia scores "
             "models of the DDPM family and of flow matching, and none of EDM, VE or consistency"
+        )
+    count = int(scheduler.config.num_train_timesteps)
+    if not _is_a_schedule(scheduler.alphas_cumprod, count):
+        raise InputError(
+            f"{where}: {folder / SCHEDULER}: its betas make no schedule of {count:,} timesteps, in "
+            "which alphas_cumprod falls from at most 1 to at least 0; copy the pipeline's own"
         )
     prediction = prediction_of(scheduler)
     if prediction not in PREDICTIONS:
@@ -45,6 +63,12 @@ def read_scheduler(folder: Path, where: str) -> Any:
             f"{', '.join(PREDICTIONS)}, but got {prediction!r}"
         )
     return scheduler
+
+
+def _is_a_schedule(kept: Any, count: int) -> bool:
+    """Whether alphas_cumprod is a share of the image that is left at each timestep."""
+    within = bool(((kept >= 0) & (kept <= 1)).all())  # no number is neither
+    return len(kept) == count and within and bool((kept[1:] <= kept[:-1]).all())
 
 
 def is_flow(scheduler: Any) -> bool:
