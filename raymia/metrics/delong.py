@@ -62,26 +62,31 @@ class AucDifference:
 def placements(scores: NDArray[Any], is_member: BoolArray) -> Placements:
     """Compute the placements of finite scores; both kinds of records must be there."""
     values = np.asarray(scores, dtype=np.float64)
-    members, others = values[is_member], values[~is_member]
-    if not members.size or not others.size:
+    n_members = int(np.count_nonzero(is_member))
+    n_others = values.size - n_members
+    if not n_members or not n_others:
         raise ValueError(
             "An AUC needs at least one member and one non-member, "
-            f"but got {members.size} and {others.size}."
+            f"but got {n_members} and {n_others}."
         )
     order = np.argsort(values)
     starts = np.append(0, np.flatnonzero(np.diff(values[order])) + 1)
-    sizes = np.diff(np.append(starts, values.size))
     of_members = np.add.reduceat(is_member[order], starts, dtype=np.int64)
+    sizes = np.diff(starts, append=values.size)
+    del starts
     shares = np.empty(values.size)
-    shares[order] = np.repeat(_below(sizes - of_members) / others.size, sizes)
+    shares[order] = np.repeat(_below(sizes - of_members, n_others), sizes)
     above = shares[is_member]
-    shares[order] = np.repeat(_below(of_members) / members.size, sizes)
+    shares[order] = np.repeat(_below(of_members, n_members), sizes)
     return Placements(above, 1.0 - shares[~is_member])
 
 
-def _below(counts: IntArray) -> FloatArray:
-    """How many stand below each tied group, and half of those in it."""
-    return np.cumsum(counts) - counts / 2
+def _below(counts: IntArray, of: int) -> FloatArray:
+    """Which share of all stands below each tied group, with half of those in it."""
+    halves = counts / 2
+    np.subtract(np.cumsum(counts), halves, out=halves)
+    halves /= of
+    return halves
 
 
 def auc_spread(placed: Placements) -> AucSpread:

@@ -104,20 +104,25 @@ def roc_curve(scores: NDArray[Any], is_member: NDArray[Any]) -> RocCurve:
     ([0.0, 0.5, 0.5, 1.0], [0.0, 0.0, 1.0, 1.0])
     """
     values, labels = checked(scores, is_member)
-    # Two sorts and a search in order: several times faster than carrying the labels along.
+    # Two sorts and a search in order: several times faster than carrying the labels along. In place
+    # where it can be: of ten million records an array is 80 MB.
     ascending, members = np.sort(values), np.sort(values[labels])
-    first_of_tie = np.append(0, np.flatnonzero(ascending[1:] != ascending[:-1]) + 1)[::-1]
-    thresholds = ascending[first_of_tie]
-    true_positives = members.size - np.searchsorted(members, thresholds, side="left")
-    false_positives = values.size - first_of_tie - true_positives
     n_members, n_non_members = members.size, values.size - members.size
-    return RocCurve(
-        fpr=np.append(0.0, false_positives / n_non_members),
-        tpr=np.append(0.0, true_positives / n_members),
-        thresholds=np.append(np.inf, thresholds),
-        n_members=n_members,
-        n_non_members=n_non_members,
-    )
+    higher = np.flatnonzero(ascending[1:] != ascending[:-1])
+    fpr, tpr, thresholds = (np.zeros(higher.size + 2) for _ in range(3))
+    first_of_tie = np.zeros(higher.size + 1, np.int64)
+    np.add(higher[::-1], 1, out=first_of_tie[:-1])
+    del higher
+    thresholds[0] = np.inf
+    np.take(ascending, first_of_tie, out=thresholds[1:], mode="clip")
+    del ascending
+    true_positives = np.searchsorted(members, thresholds[1:], side="left")
+    np.subtract(n_members, true_positives, out=true_positives)
+    np.divide(true_positives, n_members, out=tpr[1:])
+    first_of_tie += true_positives
+    np.subtract(values.size, first_of_tie, out=first_of_tie)  # false positives
+    np.divide(first_of_tie, n_non_members, out=fpr[1:])
+    return RocCurve(fpr, tpr, thresholds, n_members, n_non_members)
 
 
 def auc(curve: RocCurve) -> float:

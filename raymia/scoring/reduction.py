@@ -21,7 +21,7 @@ from raymia.evidence.sharded import ShardedEvidence, shards_of
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.claims import conformal_p_values
-from raymia.metrics.comparison import Question, compare, corrected
+from raymia.metrics.comparison import Place, Question, compare, corrected
 from raymia.metrics.dataset import DatasetInference, infer_dataset
 from raymia.metrics.learning import Features, fold_of
 from raymia.metrics.summary import CandidateClaims, Comparison, Metrics
@@ -329,9 +329,14 @@ def _judge_kept(shared: tuple[Judge, ScoreParts], target: str, attack: str) -> J
 def _compare_kept(shared: tuple[Judge, ScoreParts], questions: list[Question]) -> list[Comparison]:
     judge, parts = shared
     known = judge.records.known
+
+    def scores_of(place: Place) -> Scores:
+        scores = parts.column(*place)
+        return scores if known.all() else np.where(known, scores, np.nan)
+
     return compare(
         questions,
-        lambda place: np.where(known, parts.column(*place), np.nan),
+        scores_of,
         judge.records.is_member,
         confidence=judge.metrics.confidence,
     )

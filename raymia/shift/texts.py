@@ -43,7 +43,9 @@ class TextFeatures:
 
         scaler = StandardScaler().fit(self.shapes[fitted])
         known, new = (scaler.transform(self.shapes[rows]) for rows in (fitted, judged))
-        among, between = (rows @ known.T / self.shapes.shape[1] for rows in (known, new))
+        among, between = known @ known.T, new @ known.T
+        among /= self.shapes.shape[1]
+        between /= self.shapes.shape[1]
         for units, sizes in ((words, WORD_NGRAMS), (characters, CHARACTER_NGRAMS)):
             counts = self._counts(fitted, units, sizes)
             weights = TfidfTransformer(sublinear_tf=True).fit(counts)
