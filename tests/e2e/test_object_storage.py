@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import logging
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import warm_process
 from command_line import Done, raymia
 from object_store import (
     BUCKET,
@@ -65,7 +64,7 @@ def audit_file(
         targets=[{"name": "tuned", "model": f"{root}/models/target"}],
         references={"base": {"model": f"{root}/models/base"}},
         store=f"{root}/{name}/store", output=f"{root}/{name}/run",
-        resources={"block_records": 3, "target": {"actors": 2}},
+        resources={"block_records": EACH, "target": {"actors": 2}},
     )  # fmt: skip
 
 
@@ -81,13 +80,12 @@ def here(file: Path, endpoint: str) -> Done:
         S3FileSystem.clear_instance_cache()
 
 
-def process(file: Path, endpoint: str) -> subprocess.CompletedProcess[str]:
+def process(file: Path, endpoint: str) -> Done:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RAY_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "raymia", "audit", str(file)],
-        env={**kept, **credentials(endpoint), "RAYMIA_CACHE": str(file.parent / "cache")},
-        capture_output=True, text=True, timeout=500, check=False,
-    )  # fmt: skip
+    cache = {"RAYMIA_CACHE": str(file.parent / "cache")}
+    return warm_process.raymia(
+        "audit", file, environment={**kept, **credentials(endpoint), **cache}
+    )
 
 
 def content(endpoint: str, name: str) -> bytes:
@@ -140,8 +138,9 @@ def test_the_second_run_asks_nothing_and_says_no_credential(endpoint: str, calm:
 
 
 def test_scores_are_the_same_bit_for_bit_when_requests_fail(
-    endpoint: str, stored: Path, models: Models, calm: Scores
+    endpoint: str, stored: Path, models: Models, calm: Scores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("raymia.storage.remote.FIRST_PAUSE_SECONDS", 0.01)
     file = audit_file(stored, models, "storm", engine="local")
     with bad_weather(endpoint, share=0.1, seed=3) as (proxy, weather):
         done = here(file, proxy)
@@ -156,7 +155,7 @@ def test_a_store_that_is_down_ends_the_run_with_its_url(
     file = audit_file(stored, models, "down", engine="local")
     started = time.monotonic()
     with bad_weather(endpoint, share=1) as (proxy, weather):
-        done = process(file, proxy)
+        done = here(file, proxy)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"s3://{BUCKET}/" in done.stderr.replace(f"{BUCKET}:", f"{BUCKET}/:")
     assert "failed 5 times" in done.stderr

@@ -9,9 +9,11 @@ import sys
 import time
 
 import pytest
+import warm_process
 from command_line import raymia
 from small_audit import passages, write_small_audit
 from tiny_models import BASE
+from warm_process import RAYMIA, Program
 
 from raymia import __version__
 
@@ -45,7 +47,7 @@ class Folders:
 def test_ray_that_cannot_start_is_said_without_a_traceback(tmp_path):
     file = write_small_audit(tmp_path, Folders, engine="ray", neighbors=None, references=None)
     # In a process of its own: Ray keeps for good by what kind of token it was started.
-    done = run("audit", str(file), RAY_TMPDIR=str(file))
+    done = warm_process.raymia("audit", file, environment={**os.environ, "RAY_TMPDIR": str(file)})
     assert done.returncode == 1
     assert "Ray could not be started here: [Errno 20] Not a directory" in done.stderr
     assert "Traceback" not in done.stderr
@@ -56,18 +58,13 @@ def test_stopped_run_says_that_it_can_go_on(tmp_path):
         tmp_path, Folders, engine="ray", neighbors=None, references=None,
         members=passages()[:60], non_members=passages()[60:120], resources={"block_records": 1},
     )  # fmt: skip
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "raymia", "audit", str(file)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    driver = Program(RAYMIA, "audit", file)
     while not any(tmp_path.glob("store/evidence/*/*/*.parquet")):
-        assert driver.poll() is None
+        assert not driver.has_ended
         time.sleep(0.1)
-    driver.send_signal(signal.SIGTERM)
-    _, errors = driver.communicate(timeout=60)
-    assert driver.returncode == 128 + signal.SIGTERM
-    assert errors.splitlines()[-1].startswith("stopped; what was done is stored")
-    assert "Traceback" not in errors
-    assert "***" not in errors
+    driver.send(signal.SIGTERM)
+    done = driver.wait(60)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stderr.splitlines()[-1].startswith("stopped; what was done is stored")
+    assert "Traceback" not in done.stderr
+    assert "***" not in done.stderr

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
+import json
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import command_line
 import pytest
+import warm_process
 import yaml
 from cluster_head import Head
-from command_line import in_turn
 from ray_fixtures import free_port, wait_until
-from small_audit import Models, passages, write_small_audit
+from small_audit import Models, passages, write_small_audit, write_texts
+from warm_process import RAYMIA, Program
 
 from raymia.engine.on_ray.package import AUDIT_FILE, pack
 from raymia.util.errors import InputError
@@ -23,13 +21,6 @@ from raymia.util.errors import InputError
 pytestmark = pytest.mark.usefixtures("own_ray")
 
 EACH = 6
-
-
-def raymia(environment: dict[str, str], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "raymia", *map(str, arguments)],
-        env=environment, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,83 +35,84 @@ def file(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Path:
     )  # fmt: skip
 
 
-def test_a_job_is_followed_to_its_end_and_submitted_again_goes_on_from_the_store(
-    head: Head, file: Path
-) -> None:
-    first = raymia(head.environment, "submit", file, "--address", head.address)
-    assert first.returncode == 0, first.stderr + first.stdout
-    name = f"raymia-{pack(file).digest[:12]}"
-    assert first.stdout.startswith(f"{name}-1: started; its log:\n")
-    assert re.search(r"asked the models [1-9]\d* questions", first.stdout)
-    again = raymia(head.environment, "submit", file, "--address", head.address)
-    assert again.returncode == 0, again.stderr + again.stdout
-    assert again.stdout.startswith(f"{name}-2: started; its log:\n")
-    assert "asked the models 0 questions" in again.stdout
-    assert head.token not in first.stdout + first.stderr + again.stdout + again.stderr
-
-
 WAITS = """
 import os, time
 from pathlib import Path
 if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-    while not Path("{file}").exists(): time.sleep(0.1)
-    raise ValueError("it was let go")
+    while not (go_on := Path("{file}")).exists(): time.sleep(0.1)
+    if go_on.read_text() != "well": raise ValueError("it was let go")
 """
 
 
-def test_a_job_that_runs_is_followed_and_ctrl_c_leaves_it_running_and_its_exit_code_is_passed_on(
+def long_job(file: Path, folder: Path, go_on: Path) -> Path:
+    """The audit with a plugin that waits for a file, so it runs for as long as a test wants; then
+    it fails, unless the file says otherwise. Half of the questions are answered."""
+    texts = [json.loads(line)["text"] for name in ("members", "non_members")
+             for line in (file.parent / f"{name}.jsonl").read_text().splitlines()]  # fmt: skip
+    members, others = texts[:EACH], texts[EACH:]
+    content = yaml.safe_load(file.read_text())
+    content |= {"store": str(folder / "store"), "output": str(folder / "run")}
+    for name, some in (("members", members), ("non_members", others)):
+        write_texts(file.parent / f"half-{name}.jsonl", some[: EACH // 2])
+    half = file.parent / "half.yaml"
+    halves = {"members": "half-members.jsonl", "non_members": "half-non_members.jsonl"}
+    half.write_text(yaml.safe_dump({**content, "records": halves}))
+    assert command_line.raymia("audit", half, "--engine", "local").returncode == 0
+    place = folder / "long"
+    place.mkdir()
+    write_texts(place / "members.jsonl", members)
+    write_texts(place / "non_members.jsonl", others)
+    (place / "waits.py").write_text(WAITS.format(file=go_on))
+    audit = place / "audit.yaml"
+    audit.write_text(yaml.safe_dump({**content, "plugins": ["waits.py"]}))
+    return audit
+
+
+def test_a_job_is_followed_and_left_running_and_one_that_failed_goes_on_when_submitted_again(
     head: Head, file: Path, tmp_path: Path
 ) -> None:
-    """Its plugin waits for a file, so it runs for as long as the test wants; then it fails."""
-    content = yaml.safe_load(file.read_text())
-    content |= {"store": str(tmp_path / "store"), "output": str(tmp_path / "run")}
-    folder = tmp_path / "long"
-    folder.mkdir()
-    for name in ("members.jsonl", "non_members.jsonl"):
-        (folder / name).write_bytes((file.parent / name).read_bytes())
-    slow = folder / "audit.yaml"
     go_on = tmp_path / "go-on"
-    (folder / "waits.py").write_text(WAITS.format(file=go_on))
-    content["plugins"] = ["waits.py"]
-    slow.write_text(yaml.safe_dump(content))
-    submit = [sys.executable, "-m", "raymia", "submit", str(slow), "--address", head.address]
-    output = (tmp_path / "output.txt").open("w+")
-    watching = subprocess.Popen(submit, env=head.environment, stdout=output, stderr=output)
-
-    def said() -> str:
-        return (tmp_path / "output.txt").read_text()
-
-    wait_until(lambda: "started; its log:" in said(), 60, "the job is submitted")
-    assert said().endswith(": started; its log:\n"), said()
-    name = said().splitlines()[-1].split(":", 1)[0]
-    second = subprocess.Popen(
-        submit, env=head.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert second.stdout is not None
-    assert second.stdout.readline() == f"{name}: runs already; its log:\n"
-    time.sleep(2)
-    watching.send_signal(signal.SIGINT)
-    assert watching.wait(30) == 5
-    assert f"{name} goes on. To follow it: raymia submit {slow}" in said()
-    assert f"To stop it: ray job stop {name} --address {head.address}" in said()
-    assert "Traceback" not in said()
-    assert second.poll() is None
-    go_on.touch()
-    printed, _ = second.communicate(timeout=200)
-    assert second.returncode == 2, printed  # as the job's own
-    assert "raymia cannot go on:\n  plugin " in printed
-    assert "waits.py: it was let go (line 6)" in printed
-    assert "Traceback" not in printed
+    audit = long_job(file, tmp_path, go_on)
+    submit, where = ["submit", audit, "--address", head.address], {"environment": head.environment}
+    watching = Program(RAYMIA, *submit, **where)
+    wait_until(lambda: "started; its log:\n" in watching.stdout, 60, "the job is submitted")
+    name = f"raymia-{pack(audit).digest[:12]}"
+    assert watching.stdout.startswith(f"{name}-1: started; its log:\n")
+    second = Program(RAYMIA, *submit, **where)
+    wait_until(lambda: second.stdout, 60, "it is found to run")
+    assert second.stdout.startswith(f"{name}-1: runs already; its log:\n")
+    watching.send(signal.SIGINT)
+    left = watching.wait(30)
+    assert left.returncode == 5
+    assert f"{name}-1 goes on. To follow it: raymia submit {audit}" in left.stderr
+    assert f"To stop it: ray job stop {name}-1 --address {head.address}" in left.stderr
+    assert not second.has_ended
+    go_on.write_text("")
+    failed = second.wait(200)
+    assert failed.returncode == 2, failed  # as the job's own
+    assert "raymia cannot go on:\n  plugin " in failed.stdout
+    assert "waits.py: it was let go (line 6)" in failed.stdout
+    go_on.write_text("well")
+    again = warm_process.raymia(*submit, **where)
+    assert again.returncode == 0, again
+    assert again.stdout.startswith(f"{name}-2: started; its log:\n")
+    # Two questions on each record, of which half were answered.
+    assert f"asked the models {2 * EACH} questions" in again.stdout
+    assert f"stored already: {2 * EACH};" in " ".join(again.stdout.split())
+    for done in (left, failed, again):
+        assert "Traceback" not in done.stdout + done.stderr
+        assert head.token not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("token", ["", "0" * 32])
 def test_a_token_that_is_missing_or_wrong_is_said(head: Head, file: Path, token: str) -> None:
     shown = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {}
-    submitted, joined = in_turn(
-        ["submit", file, "--address", head.address],
-        ["audit", fresh(file, "wrong" if token else "missing")],
-        folder=file.parent, environment=head.without_token(RAY_ADDRESS=head.joining, **shown),
-    )  # fmt: skip
+    environment = head.without_token(RAY_ADDRESS=head.joining, **shown)
+    audit = fresh(file, "wrong" if token else "missing")
+    submitted, joined = (
+        warm_process.raymia(*command, environment=environment)
+        for command in (["submit", file, "--address", head.address], ["audit", audit])
+    )
     for done, place in ((submitted, head.address), (joined, head.joining)):
         assert done.returncode == 2, done.stdout + done.stderr
         assert f"the cluster at {place} asks for a token" in done.stderr
@@ -142,7 +134,7 @@ def fresh(file: Path, name: str) -> Path:
 
 def test_token_mode_without_a_token_is_said(head: Head, file: Path) -> None:
     environment = head.without_token(RAY_AUTH_MODE="token", RAY_ADDRESS=head.joining)
-    done = raymia(environment, "audit", fresh(file, "none"))
+    done = warm_process.raymia("audit", fresh(file, "none"), environment=environment)
     assert done.returncode == 2, done.stderr
     assert f"there is no token to show {head.joining}" in done.stderr
 
@@ -164,21 +156,16 @@ def test_what_the_cluster_can_never_hold_is_refused_within_a_minute(head: Head, 
     content["resources"] = {"target": {"actors": 2, "gpus": 1, "accelerator_type": "A10G"}}
     wrong = file.parent / "gpus.yaml"
     wrong.write_text(yaml.safe_dump(content))
-    joining = subprocess.Popen(
-        [sys.executable, "-m", "raymia", "audit", str(wrong)], text=True,
-        env={**head.environment, "RAY_ADDRESS": head.joining, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert joining.stdout is not None
-    assert joining.stdout.readline().startswith("reading ")
-    assert joining.stdout.readline() == "joining Ray ...\n"
-    started = time.monotonic()
-    _, errors = joining.communicate(timeout=120)
-    assert time.monotonic() - started < 60
-    assert joining.returncode == 2, errors
+    environment = {**head.environment, "RAY_ADDRESS": head.joining}
+    sooner = "from raymia.engine.on_ray import machines; machines.GRACE_SECONDS = 1.0"
+    joining = Program(f"{sooner}; {RAYMIA}", "audit", wrong, environment=environment)
+    wait_until(lambda: "joining Ray ...\n" in joining.stdout, 120, "it joins the cluster")
+    assert joining.stdout.startswith("reading ")
+    done = joining.wait(60)
+    assert done.returncode == 2, done
     assert (
         "resources: target:tuned needs 1 GPU, a GPU of type A10G, and no machine has more than 0 "
-        "GPU" in errors
+        "GPU" in done.stderr
     )
     assert not list(Path(content["store"]).glob("evidence/*/*/*.parquet"))
 

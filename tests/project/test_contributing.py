@@ -7,18 +7,18 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from cluster_head import Head
 from command_line import in_turn, raymia
 from tiny_models import passages
 
 from raymia.evidence.store import EvidenceKey, EvidenceStore
+from raymia.util import plugins
 
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 BLOCK = re.compile(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -60,12 +60,10 @@ class Workplace:
         }
         return self.write("audit.yaml", yaml.safe_dump(content))
 
-    def run(
-        self, *commands: Sequence[str | Path], given: Mapping[str, str] = os.environ
-    ) -> list[str]:
+    def run(self, *commands: Sequence[str | Path]) -> list[str]:
         """Run command lines there; what each prints, with white space as one blank each."""
         paths = [*map(str, self.path), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**given, "PYTHONPATH": os.pathsep.join(paths)}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         done = in_turn(*commands, folder=self.folder, environment=environment)
         assert [one.returncode for one in done] == [0] * len(commands), done
         return [" ".join((one.stdout + one.stderr).split()) for one in done]
@@ -122,25 +120,36 @@ def test_an_installed_package_has_its_attacks_and_questions_in_audits_that_name_
     assert "nothing is left to ask" in again
 
 
-@pytest.mark.usefixtures("own_ray")
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What is loaded in this process, nobody knows afterwards."""
+    before = set(plugins._loaded)
+    yield
+    for module in set(plugins._loaded) - before:
+        plugins._forget(module)
+
+
+@pytest.mark.usefixtures("local_ray", "forgotten")
 def test_files_are_plugins_of_the_command_line_and_of_the_audit_file(
-    head: Head, tmp_path: Path, tiny_gpt2: Path
+    tmp_path: Path, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Workplace(tmp_path)
+    monkeypatch.chdir(tmp_path)
     for name in ("top1.py", "capitals.py"):
         place.write(name, recipes()[name])
     file = place.audit(tiny_gpt2)
-    plugins = ["--plugin", "top1.py", "--plugin", "capitals.py"]
-    listed, _, _ = place.run(
-        ["attacks", *plugins], ["plan", file, *plugins], ["audit", file, *plugins],
-        given={**head.environment, "RAY_ADDRESS": head.joining},
-    )  # fmt: skip
-    assert all(name in listed for name in NEW)
+    given = ["--plugin", "top1.py", "--plugin", "capitals.py"]
+    done = [raymia(*command, *given) for command in (["attacks"], ["plan", file], ["audit", file])]
+    assert [one.returncode for one in done] == [0, 0, 0], done
+    assert all(name in done[0].stdout for name in NEW)
     check_scores(place.folder)
     assert "code" in place.capitals()
+    for plugin in plugins.load_plugins(["top1.py", "capitals.py"]):
+        plugins._forget(plugin.module)
+    assert raymia("plan", file).returncode == 2
     named = place.audit(tiny_gpt2, plugins=["top1.py", "capitals.py"])
-    (planned,) = place.run(["plan", named])
-    assert "nothing is left to ask" in planned
+    planned = raymia("plan", named)
+    assert "nothing is left to ask" in planned.stdout, planned
 
 
 def install(source: Path, folder: Path) -> None:
