@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
-from tiny_models import BASE, checkpoint, save_adapter, save_tiny
+from tiny_models import BASE, checkpoint, passages, save_adapter, save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raymia.models.causal.causality import refuse_looking_ahead
@@ -43,7 +43,26 @@ def test_model_that_looks_ahead_is_refused_with_how_much(kind, dtype):
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "falcon-alibi", "gemma2", "cohere"])
 def test_causal_models_are_loaded_in_any_precision(tmp_path, kind, dtype):
     folder = save_tiny(tmp_path, kind)
-    assert load_causal_lm(checkpoint(folder, dtype=dtype), batch_tokens=64).max_tokens == 128
+    model = load_causal_lm(checkpoint(folder, dtype=dtype), batch_tokens=64)
+    assert (model.max_tokens, model.one_by_one) == (128, False)
+
+
+def test_model_that_padding_changes_is_asked_one_text_at_a_time(tmp_path):
+    torch.manual_seed(0)
+    config = transformers.ProphetNetConfig(
+        vocab_size=2048, hidden_size=32, num_decoder_layers=2, num_decoder_attention_heads=2,
+        decoder_ffn_dim=64, max_position_embeddings=128, init_std=0.3, is_decoder=True,
+        is_encoder_decoder=False, pad_token_id=0, bos_token_id=0, eos_token_id=0,
+        decoder_start_token_id=0,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(BASE).save_pretrained(tmp_path)
+    model = load_causal_lm(checkpoint(tmp_path), batch_tokens=4_096)
+    assert model.one_by_one
+    texts = [" ".join(text.split()[: 10 * n]) for n, text in enumerate(passages(3), start=1)]
+    for text, answer in zip(texts, model.answer(texts, moments=False), strict=True):
+        (alone,) = model.answer([text], moments=False)
+        assert (answer.log_prob == alone.log_prob).all()
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])

@@ -1,5 +1,5 @@
 """Whether a model that is asked as a causal one is one: a token must change nothing that was said
-before it."""
+before it, and neither may padding and the texts beside."""
 
 from __future__ import annotations
 
@@ -38,24 +38,60 @@ def refuse_looking_ahead(model: CausalLM, label: str, *, is_quantized: bool) -> 
     InputError
         Saying by how much.
     """
-    embedding = model.model.get_input_embeddings().weight
     length = min(LENGTH, model.max_tokens or LENGTH)
     texts = torch.arange(FIRST, FIRST + length, device=model.device).repeat(2, 1)
     texts[1, -1] += 1
-    texts %= embedding.shape[0]
+    texts %= model.rows
     try:
         said = [model.head.logits(_earlier(model, text[None])) for text in texts]
     except RuntimeError:  # what cannot be run says so where it is asked
         return
-    moved = float((said[0] - said[1]).abs().max())
-    largest = float(said[0].abs().max())
-    share = QUANTIZED if is_quantized else TOLERANCE.get(embedding.dtype, COARSE)
-    if moved > share * max(largest, 1e-6):  # of weights that are not finite, it is not
+    moved, largest, is_more = _moved(model, *said, is_quantized=is_quantized)
+    if is_more:
         raise InputError(
             f"{label}: this is no causal language model: with another last token, logits of tokens "
             f"before it change by up to {moved:.2g} (the largest is {largest:.2g}), so it sees the "
             "tokens that it should predict"
         )
+
+
+@torch.inference_mode()
+def changes_beside_others(model: CausalLM, *, is_quantized: bool) -> bool:
+    """Whether a model says other things of a text that is padded beside a longer one, so that it is
+    to be asked one text at a time.
+
+    Of weights of less precision it is not tried: there rounding alone may choose another expert.
+    """
+    length = min(LENGTH, model.max_tokens or LENGTH)
+    short = length // 2
+    if is_quantized or short < 1 or _dtype(model) not in TOLERANCE:
+        return False
+    texts = torch.arange(FIRST, FIRST + length, device=model.device).repeat(2, 1)
+    texts %= model.rows
+    mask = torch.ones_like(texts)
+    texts[0, short:], mask[0, short:] = 0, 0
+    try:
+        beside = model.head.hidden(mask, input_ids=texts)[:1, :short]
+        alone = model.head.hidden(mask[:1, :short], input_ids=texts[:1, :short])
+        said = [model.head.logits(states) for states in (alone, beside)]
+    except RuntimeError:  # what cannot be run says so where it is asked
+        return False
+    return _moved(model, *said, is_quantized=is_quantized)[2]
+
+
+def _dtype(model: CausalLM) -> torch.dtype:
+    dtype: torch.dtype = model.model.get_input_embeddings().weight.dtype
+    return dtype
+
+
+def _moved(
+    model: CausalLM, one: torch.Tensor, other: torch.Tensor, *, is_quantized: bool
+) -> tuple[float, float, bool]:
+    """By how much logits differ, the largest of them, and whether that is more than rounding."""
+    moved, largest = float((one - other).abs().max()), float(one.abs().max())
+    share = QUANTIZED if is_quantized else TOLERANCE.get(_dtype(model), COARSE)
+    # Of weights that are not finite, it is not.
+    return moved, largest, moved > share * max(largest, 1e-6)
 
 
 def _earlier(model: CausalLM, text: torch.Tensor) -> torch.Tensor:

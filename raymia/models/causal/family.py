@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from raymia.models.causal.adapters import AdapterSwitch
-from raymia.models.causal.causality import refuse_looking_ahead
+from raymia.models.causal.causality import changes_beside_others, refuse_looking_ahead
 from raymia.models.causal.model import CausalLM
 from raymia.models.tokenizers import TokenizerSource
 from raymia.models.whole_weights import load_whole
@@ -17,6 +18,9 @@ from raymia.util.optional import require
 
 if TYPE_CHECKING:
     from raymia.models.causal.resolver import CausalCheckpoint
+
+
+LOG = logging.getLogger(__name__)
 
 
 class CausalLMFamily:
@@ -52,9 +56,11 @@ class CausalLMFamily:
                 one_by_one=checkpoint.one_by_one,
                 training=checkpoint.training,
             )
-            refuse_looking_ahead(
-                model, checkpoint.label, is_quantized=checkpoint.weights_are != "none"
-            )
+            is_quantized = checkpoint.weights_are != "none"
+            refuse_looking_ahead(model, checkpoint.label, is_quantized=is_quantized)
+            if not model.one_by_one and changes_beside_others(model, is_quantized=is_quantized):
+                LOG.info("%s: asked one text at a time: batches change it", checkpoint.label)
+                model.one_by_one = True
             self._models.append(model)
 
     def use(self, number: int) -> CausalLM:
