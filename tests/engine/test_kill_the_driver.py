@@ -35,6 +35,12 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 EACH = 10  # members, and as many non-members
 BLOCK = 1
 ENOUGH = 5  # answered by the target when the driver is killed
+DRIVER = """
+from ray_fixtures import workers_forked
+from raymia.cli.main import main
+with workers_forked():
+    main()
+"""
 
 
 def make(folder: Path, models: Models, engine: str) -> Path:
@@ -63,7 +69,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Path:
     folder = tmp_path_factory.mktemp("killed")
     file = make(folder, models, "ray")
     environment, mark = child_environment()
-    command = [sys.executable, "-c", "from raymia.cli.main import main; main()", "audit", str(file)]
+    command = [sys.executable, "-c", DRIVER, "audit", str(file)]
     target = load_target_key(file)
     with ended(mark):
         driver = start(command, environment, folder / "output.txt")

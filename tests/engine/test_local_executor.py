@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -29,6 +27,7 @@ from small_audit import (
 )
 from small_image_audit import SHAPE, TIMESTEPS, write_image_audit
 from small_sweep import made_spec, with_evidence
+from warm_process import RAYMIA, Program, run
 
 from raymia.engine.base import engine
 from raymia.engine.here import executor as here
@@ -199,11 +198,8 @@ print("no Ray, no port")
 
 def test_in_one_process_without_ray_and_without_a_port(tmp_path: Path, models: Models) -> None:
     file = texts_audit(tmp_path, models, self_prompt=True, resources={"block_records": 4})
-    done = subprocess.run(
-        [sys.executable, "-c", WATCHED, str(file)],
-        capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "RAY_ADDRESS": "ray://nowhere:1"},
-    )  # fmt: skip
+    nowhere = {**os.environ, "RAY_ADDRESS": "ray://nowhere:1"}
+    done = run(WATCHED, file, seconds=120, environment=nowhere)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("no Ray, no port\n")
     assert (tmp_path / "run" / "report.html").exists()
@@ -222,15 +218,12 @@ def test_what_was_set_in_the_process_is_as_it_was(tmp_path: Path, models: Models
 # --------------------------------------------------------------------- kills and failures
 
 
-def started(file: Path, output: Path) -> subprocess.Popen[bytes]:
+def begun(file: Path) -> Program:
     """An audit in a process of its own, once it has stored answers of the target."""
-    with output.open("wb") as printed:
-        driver = subprocess.Popen(
-            [sys.executable, "-m", "raymia", "audit", str(file)], stdout=printed, stderr=printed
-        )
+    driver = Program(RAYMIA, "audit", file)
     deadline = time.monotonic() + 120
     while len(parts(file.parent / "store", "text.tokens")) < 3:
-        assert driver.poll() is None, output.read_text()
+        assert not driver.has_ended, driver.stdout + driver.stderr
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return driver
@@ -240,8 +233,8 @@ def test_after_a_kill_only_what_is_missing_is_asked(
     tmp_path: Path, models: Models, of_texts: dict[str, Any]
 ) -> None:
     file = texts_audit(tmp_path, models, self_prompt=True)
-    driver = started(file, tmp_path / "output.txt")
-    driver.kill()
+    driver = begun(file)
+    driver.send(signal.SIGKILL)
     driver.wait(30)
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left.isdisjoint({"report.html", "metrics.json", "scores.parquet"})
@@ -269,12 +262,12 @@ def test_a_stopped_run_says_that_it_can_go_on(
         tmp_path, models, members=texts[:40], non_members=texts[40:80],
         resources={"engine": "local", "block_records": 1},
     )  # fmt: skip
-    driver = started(file, tmp_path / "output.txt")
-    driver.send_signal(sent)
-    assert driver.wait(60) == 128 + sent
-    printed = (tmp_path / "output.txt").read_text()
-    assert printed.splitlines()[-1].startswith("stopped; what was done is stored")
-    assert "Traceback" not in printed
+    driver = begun(file)
+    driver.send(sent)
+    done = driver.wait(60)
+    assert done.returncode == 128 + sent
+    assert done.stderr.splitlines()[-1].startswith("stopped; what was done is stored")
+    assert "Traceback" not in done.stdout + done.stderr
     assert read_status(str(tmp_path / "run")).ended
     with engine(ResourcesSpec(), "unused", console()):  # the folder is free again
         assert not Folder(str(tmp_path / "run")).exists("lease.json")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import ray
-from ray_fixtures import actors_seen, private_folder
+from ray_fixtures import actors_seen, private_folder, workers_forked
 from small_audit import Models, console, passages, write_small_audit
 
 from raymia.engine.on_ray.cluster import check_store_is_shared
@@ -32,18 +32,18 @@ def nodes() -> Iterator[dict[str, str]]:
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_TMPDIR", str(private_folder()))
     memory = {"object_store_memory": 100 * 2**20}
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **memory}
-    )
+    cluster = Cluster()
     try:
         ids = {}
-        for pool in POOLS:
-            kind = f"accelerator_type:{TYPES[pool]}"
-            node = cluster.add_node(
-                num_cpus=1, num_gpus=1, resources={pool: 1, kind: 1},
-                labels={"raymia/pool": pool}, **memory,
-            )  # fmt: skip
-            ids[pool] = node.node_id
+        with workers_forked():
+            cluster.add_node(num_cpus=1, include_dashboard=False, **memory)
+            for pool in POOLS:
+                kind = f"accelerator_type:{TYPES[pool]}"
+                node = cluster.add_node(
+                    num_cpus=1, num_gpus=1, resources={pool: 1, kind: 1},
+                    labels={"raymia/pool": pool}, **memory,
+                )  # fmt: skip
+                ids[pool] = node.node_id
         cluster.wait_for_nodes()
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         yield ids

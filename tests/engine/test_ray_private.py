@@ -19,6 +19,7 @@ import ray
 from cluster_head import Head
 from ray_fixtures import actors_seen, free_port, wait_until
 from small_audit import Models, console, passages, scores_by_row, write_small_audit
+from small_numbers import write_number_audit
 from walking_model import Walker, make_walker
 
 from raymia.engine.on_ray import ray_private
@@ -340,10 +341,10 @@ main()
 
 
 @pytest.mark.usefixtures("own_ray")
-def test_a_cluster_is_joined_without_private_ray(
-    head: Head, tmp_path: Path, models: Models
-) -> None:
-    file = audit(tmp_path, models, references=None)
+def test_a_cluster_is_joined_without_private_ray(head: Head, tmp_path: Path) -> None:
+    file = write_number_audit(
+        tmp_path, plugins=["number_modality"], resources={"engine": "ray"}, shift={"enabled": False}
+    )
     done = subprocess.run(
         [sys.executable, "-c", JOINING, "audit", str(file)],
         env=head.environment | {"RAY_ADDRESS": head.joining},

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import ray
-from ray_fixtures import actors_seen, private_folder, wait_until
+from ray_fixtures import actors_seen, private_folder, wait_until, workers_forked
 from small_audit import (
     Models,
     console,
@@ -85,12 +85,12 @@ def two_gpus() -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_TMPDIR", str(private_folder()))
     memory = {"object_store_memory": 100 * 2**20}
-    nodes = Nodes(
-        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **memory}
-    )
+    nodes = Nodes()
     try:
-        for name in ("one", "two"):
-            nodes.add_node(num_cpus=1, num_gpus=1, labels={"raymia/pool": name}, **memory)
+        with workers_forked():
+            nodes.add_node(num_cpus=1, include_dashboard=False, **memory)
+            for name in ("one", "two"):
+                nodes.add_node(num_cpus=1, num_gpus=1, labels={"raymia/pool": name}, **memory)
         nodes.wait_for_nodes()
         ray.init(address=nodes.address, log_to_driver=False, logging_level=logging.ERROR)
         yield

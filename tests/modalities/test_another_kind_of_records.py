@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 from rich.console import Console
+from small_numbers import MEMBERS, OTHERS, write_number_audit
 
 from raymia.evidence.store import EvidenceStore
 from raymia.metrics.summary import AttackMetrics
@@ -29,7 +30,6 @@ from raymia.util.errors import InputError
 
 JOB = Path(__file__).parents[2] / "jobs" / "prepare.py"
 PLUGIN = Path(__file__).parents[1] / "support" / "number_modality.py"
-MEMBERS, OTHERS = [5.0 + 0.01 * n for n in range(30)], [7.0 + 0.01 * n for n in range(30)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,23 +42,7 @@ def numbers() -> Iterator[ModuleType]:
 
 
 def write(folder: Path, **changes: object) -> AuditSpec:
-    for name, numbers in (("members", MEMBERS), ("others", OTHERS)):
-        lines = "".join(f"{json.dumps({'number': number})}\n" for number in numbers)
-        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    (folder / "center.json").write_text("5.0", encoding="utf-8")
-    records = {"kind": "number", "members": "members.jsonl", "non_members": "others.jsonl"}
-    content = {
-        "records": records,
-        "targets": [{"name": "one", "model": "./center.json"}],
-        "attacks": ["near"],
-        "resources": {"engine": "local"},
-        "output": "run",
-        "store": "store",
-        **changes,
-    }
-    file = folder / "audit.yaml"
-    file.write_text(json.dumps(content), encoding="utf-8")
-    return load_spec(file)
+    return load_spec(write_number_audit(folder, **changes))
 
 
 def test_its_records_are_read_and_its_models_found(tmp_path: Path, numbers: ModuleType) -> None:

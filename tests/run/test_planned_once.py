@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -46,22 +47,31 @@ class Looks:
         patch.setattr(audit_module, "plan_audit", planned)
 
 
-@pytest.fixture
-def file(tmp_path: Path, models: Models) -> Path:
-    texts = passages()
-    return write_small_audit(
-        tmp_path, models, members=texts[:4], non_members=texts[24:28], self_prompt=True,
-        resources={"engine": "local"},
-    )  # fmt: skip
-
-
-def run(file: Path, patch: pytest.MonkeyPatch) -> tuple[RunResult, Looks]:
-    with patch.context() as patched:
-        looks = Looks(patched)
+def run(file: Path) -> tuple[RunResult, Looks]:
+    with pytest.MonkeyPatch.context() as patch:
+        looks = Looks(patch)
         result = run_audit(load_spec(file), console())
     assert result.complete
     assert looks.plans == 1
     return result, looks
+
+
+@pytest.fixture(scope="module")
+def first(
+    tmp_path_factory: pytest.TempPathFactory, models: Models
+) -> tuple[Path, RunResult, Looks]:
+    """The folder of an audit, and what it looked up when nothing was stored yet."""
+    folder, texts = tmp_path_factory.mktemp("first"), passages()
+    file = write_small_audit(
+        folder, models, members=texts[:4], non_members=texts[24:28], self_prompt=True
+    )
+    return folder, *run(file)
+
+
+@pytest.fixture
+def file(first: tuple[Path, RunResult, Looks], tmp_path: Path) -> Path:
+    """The audit file, in a copy of the folder."""
+    return shutil.copytree(first[0], tmp_path / "copy") / "audit.yaml"
 
 
 def keys(result: RunResult) -> set[str]:
@@ -69,29 +79,29 @@ def keys(result: RunResult) -> set[str]:
 
 
 def test_each_key_is_looked_up_once_before_and_once_after(
-    file: Path, monkeypatch: pytest.MonkeyPatch
+    first: tuple[Path, RunResult, Looks], file: Path
 ) -> None:
-    result, looks = run(file, monkeypatch)
+    _, result, looks = first
     assert not looks.before, "a listing tells that nothing is stored"
     assert looks.after == Counter(keys(result)), "something was missing of each"
 
-    again, looks = run(file, monkeypatch)
+    again, looks = run(file)
     assert looks.before == Counter(keys(again)), "each once, and nothing was asked"
     assert not looks.after
 
     write_texts(file.parent / "non_members.jsonl", passages()[24:29])
-    more, looks = run(file, monkeypatch)
+    more, looks = run(file)
     assert looks.before == looks.after == Counter(keys(more))
 
 
 def test_what_is_not_missing_is_not_looked_up_again(
-    file: Path, monkeypatch: pytest.MonkeyPatch
+    first: tuple[Path, RunResult, Looks], file: Path
 ) -> None:
-    first, _ = run(file, monkeypatch)
-    of_target = next(s.key.split() for s in first.stages if s.name == "target:tuned")
+    stages = first[1].stages
+    of_target = next(s.key.split() for s in stages if s.name == "target:tuned")
     store = file.parent / "store"
     for part in [p for key in of_target for p in store.glob(f"evidence/*/{key}/*.parquet")]:
         part.unlink()
-    _, looks = run(file, monkeypatch)
-    assert looks.before == Counter(keys(first))
+    _, looks = run(file)
+    assert looks.before == Counter(keys(first[1]))
     assert looks.after == Counter(of_target)

@@ -6,8 +6,6 @@ import json
 import math
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from small_training import (
     write_training,
 )
 from tiny_models import passages
+from warm_process import run
 
 from raymia.modalities.resolve import resolve_inputs
 from raymia.modalities.texts.target_training import resolve_target_training
@@ -142,7 +141,7 @@ train.run_training(load_training(Path(sys.argv[1])))
 def test_a_process_that_is_killed_is_gone_on_with_by_another(tmp_path):
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}
     file = write_training(tmp_path / "killed", tiny("gpt2"), "p_tuning", trainer=options)
-    child = subprocess.run([sys.executable, "-c", KILLED, file], check=False, capture_output=True)
+    child = run(KILLED, file)
     assert child.returncode == -signal.SIGKILL, child.stderr
     resumed = train(file)
     whole = train(write_training(tmp_path / "whole", tiny("gpt2"), "p_tuning", trainer=options))

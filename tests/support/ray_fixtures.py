@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import forked_worker
+import pytest
 import ray
 
 MARK = "RAYMIA_TEST_MARK"
@@ -43,15 +45,27 @@ def _remove(folder: Path) -> None:
 
 def start_local_ray() -> None:
     """Start the Ray that all in-process tests share."""
-    ray.init(
-        address="local",
-        num_cpus=LOCAL_CPUS,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=200 * 2**20,
-        _temp_dir=str(private_folder()),
-    )
+    with workers_forked():
+        ray.init(
+            address="local",
+            num_cpus=LOCAL_CPUS,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=200 * 2**20,
+            _temp_dir=str(private_folder()),
+        )
+
+
+@contextmanager
+def workers_forked() -> Iterator[None]:
+    """Have the Rays that this process starts in the block fork their workers; see
+    :mod:`forked_worker`."""
+    from ray._private import ray_constants
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_constants, "SETUP_WORKER_FILENAME", forked_worker.__file__)
+        yield
 
 
 def actors_seen() -> list[dict[str, Any]]:

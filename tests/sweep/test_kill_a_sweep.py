@@ -33,7 +33,7 @@ def test_what_was_tried_before_a_kill_is_not_tried_again(tmp_path: Path) -> None
     sweep: dict[str, Any] = {
         "attacks": {"surp": {"share": {"grid": SHARES}, "max_entropy": {"grid": BOUNDS}}}
     }
-    spec = made_spec(tmp_path, sweep, records=6000, engine="ray")
+    spec = made_spec(tmp_path, sweep, records=6000, engine="ray", references=None, neighbors=None)
     with_evidence(spec)
     total = len(SHARES) * len(BOUNDS)
     environment, mark = child_environment()

@@ -88,7 +88,12 @@ def run_stream(
             batch_size=block_records,  # a block; Ray Data wants a number for actors on GPUs
             batch_format="pyarrow",
             compute=_strategy(pool.spec, len(blocks)),
-            fn_constructor_args=(config, board, threads, pool_actors.register),
+            fn_constructor_args=(
+                config,
+                board,
+                threads if pool.computes else None,
+                pool_actors.register,
+            ),
             udf_modifying_row_count=False,
             **pool_options(pool.spec, actors, cluster),
         )
@@ -125,7 +130,7 @@ class PoolActor:
 
     Parameters
     ----------
-    threads : torch threads; None leaves them as they are.
+    threads : torch threads; None where nothing is computed, and where they stay as they are.
     register : see :func:`raymia.engine.on_ray.killing.report_to`.
     """
 
@@ -140,9 +145,9 @@ class PoolActor:
         self._thread.submit(self._begin, threads)
 
     def _begin(self, threads: int | None) -> None:
-        import torch
-
         if threads is not None:
+            import torch  # which takes more than a second
+
             torch.set_num_threads(threads)  # of this thread
         self._worker.load()
 

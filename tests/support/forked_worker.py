@@ -1,0 +1,150 @@
+"""Starts a worker of a test's Ray as a fork of a process that has imported what workers need.
+
+The imports of a model take a worker five seconds, and tests start a hundred of them. Ray runs this
+file in place of its ``setup_worker.py`` (:func:`ray_fixtures.workers_forked`). The first worker of
+a Ray starts the process that forks, which ends with Ray. What Ray has started lives as long as its
+fork. Workers with an environment of their own start as Ray has it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+IMPORTED = (
+    "raymia.engine.on_ray.stream",
+    "raymia.models.causal.family",
+    "raymia.models.paraphrasers.mask_filler",
+    "raymia.prepare.train_target",
+    "transformers.models.gpt2.modeling_gpt2",
+    "transformers.models.t5.modeling_t5",
+    "diffusers.models.unets.unet_2d",
+    "peft",
+    "ray.train.torch",
+)
+"""What takes the workers of most tests long."""
+SET_UP = ("--language=", "--serialized-runtime-env-context=")
+"""Options that are for Ray's ``setup_worker.py`` and not for the worker."""
+LOOK_SECONDS = 1.0
+BIND_SECONDS = 60.0
+
+
+def main(arguments: list[str]) -> None:
+    worker = [one for one in arguments if not one.startswith(SET_UP)]
+    folder = option(worker, "--temp-dir=")
+    if not folder or not is_plain(arguments):
+        start_as_ray_does(worker[0], arguments)
+    try:
+        fork = ask_for_fork(Path(folder, "forks"), worker)
+    except OSError:
+        start_as_ray_does(worker[0], arguments)
+    fork.recv(1)  # nothing comes, and that when the fork has ended
+
+
+def option(arguments: list[str], name: str, default: str = "") -> str:
+    return next((one.removeprefix(name) for one in arguments if one.startswith(name)), default)
+
+
+def is_plain(arguments: list[str]) -> bool:
+    """Whether a worker is one of Python, and has no environment of its own."""
+    own = json.loads(option(arguments, SET_UP[1]) or "{}")
+    own.pop("py_executable", None)
+    return option(arguments, SET_UP[0]) == "PYTHON" and not any(own.values())
+
+
+def start_as_ray_does(worker: str, arguments: list[str]) -> NoReturn:
+    set_up = str(Path(worker).with_name("setup_worker.py"))
+    os.execv(sys.executable, [sys.executable, set_up, *arguments])
+
+
+def ask_for_fork(place: Path, worker: list[str]) -> socket.socket:
+    """A connection that is open while the worker lives."""
+    connection = socket.socket(socket.AF_UNIX)
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            start_forking(place)
+    connection.connect(str(place))
+    order = json.dumps([worker, str(Path.cwd()), dict(os.environ)]).encode()
+    socket.send_fds(connection, [len(order).to_bytes(8)], [0, 1, 2])
+    connection.sendall(order)
+    if not connection.recv(1):
+        raise ConnectionError("the process that forks has ended")
+    return connection
+
+
+def start_forking(place: Path) -> None:
+    output = place.with_suffix(".txt").open("wb")
+    subprocess.Popen(
+        [sys.executable, __file__, str(place)], start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as Ray has it for a worker
+    )  # fmt: skip
+    deadline = time.monotonic() + BIND_SECONDS
+    while not place.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nothing listens at {place}")
+        time.sleep(0.01)
+
+
+def forked(place: Path) -> list[str]:
+    """Fork for whoever asks; returns in each fork, which has become what it is asked for, the
+    command line of a worker. It ends when Ray has."""
+    listener = socket.socket(socket.AF_UNIX)
+    unfinished = place.with_suffix(".new")
+    listener.bind(str(unfinished))
+    listener.listen(64)
+    listener.settimeout(LOOK_SECONDS)
+    unfinished.rename(place)
+    for name in IMPORTED:
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no fork that has ended stays as a zombie
+    while True:
+        with suppress(TimeoutError):
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                os.setpgid(0, 0)  # Ray kills a worker with all of its group
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                return become_what_is_asked(connection)
+            connection.close()
+        with suppress(ProcessLookupError):
+            os.kill(int(os.environ["RAY_RAYLET_PID"]), 0)
+            continue
+        sys.exit()
+
+
+def become_what_is_asked(connection: socket.socket) -> list[str]:
+    length, streams, _, _ = socket.recv_fds(connection, 8, 3)
+    with connection.makefile("rb") as file:
+        worker, folder, environment = json.loads(file.read(int.from_bytes(length)))
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    connection.sendall(b".")
+    connection.detach()  # it is open as long as this process is there
+    found: list[str] = worker
+    return found
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:  # see start_forking
+        sys.argv = forked(Path(sys.argv[1]))
+        sys.path[0] = str(Path(sys.argv[0]).parent)
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        main(sys.argv[1:])
