@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
+from uuid import uuid4
 
 ROOT = Path(__file__).parents[1]
 LONG = "The heron stood in the shallow water and waited for the fish to come. " * 6
@@ -88,6 +90,7 @@ def prepared_by_trl(
     settings : of TRL's SFTConfig.
     """
     from datasets import Dataset, disable_progress_bars
+    from datasets.fingerprint import Hasher
     from trl import SFTConfig, SFTTrainer
 
     disable_progress_bars()
@@ -98,9 +101,11 @@ def prepared_by_trl(
         chat_template=template,
         completion_only_loss="prompt" in rows[0] if only is None else only,
     )
-    made = SFTTrainer._prepare_dataset(
-        trainer, Dataset.from_list(list(rows)), tokenizer, args, False, None, "train"
-    )
+    # Nothing is kept for later, so nothing needs a name that a hash of all its code gives it.
+    with patch.object(Hasher, "hash", lambda *_: uuid4().hex):
+        made = SFTTrainer._prepare_dataset(
+            trainer, Dataset.from_list(list(rows)), tokenizer, args, False, None, "train"
+        )
     return [(row["input_ids"], row["labels"]) for row in made]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raymia.models.causal.rendering import TrainedReader
@@ -24,13 +25,12 @@ def tune_by_dpo(
     )
     sides = [TrainedReader(tokenizer, t).read(payloads) for t in (training, training.other_side)]
     with torch.no_grad():
-        before = torch.stack([margin_of(fixed, sides, i) for i in range(len(payloads))])
+        before = margins_of(fixed, sides, range(len(payloads)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.0)
     order = np.random.default_rng(0)
     for _ in range(epochs):
         for some in np.array_split(order.permutation(len(payloads)), len(payloads) // 4):
-            margins = torch.stack([margin_of(model, sides, i) for i in some])
-            margins = margins - before[torch.from_numpy(some)]
+            margins = margins_of(model, sides, some) - before[torch.from_numpy(some)]
             optimizer.zero_grad()
             (-torch.nn.functional.logsigmoid(0.5 * margins)).mean().backward()
             optimizer.step()
@@ -39,13 +39,21 @@ def tune_by_dpo(
     return out
 
 
+def margins_of(model, sides, places):
+    """How much likelier a model finds the first side of each of some pairs, in nats."""
+    first, second = (_log_probs(model, [side[place] for place in places]) for side in sides)
+    return first - second
+
+
 def margin_of(model, sides, place):
-    """How much likelier a model finds the first side of a pair, in nats."""
-    return _log_prob(model, sides[0][place]) - _log_prob(model, sides[1][place])
+    """That of one pair."""
+    return margins_of(model, sides, [place])[0]
 
 
-def _log_prob(model, rendered):
-    ids = torch.tensor([rendered.ids])
-    log_prob = model(ids).logits[0, :-1].log_softmax(-1)
-    own = log_prob.gather(-1, ids[0, 1:, None])[:, 0]
-    return own[torch.from_numpy(rendered.scored[1:])].sum()
+def _log_probs(model, rows):
+    """The log-probability of what is scored of each row; what fills up a row is behind it."""
+    ids = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True)
+    scored = pad_sequence([torch.from_numpy(row.scored) for row in rows], batch_first=True)
+    log_prob = model(ids).logits[:, :-1].log_softmax(-1)
+    own = log_prob.gather(-1, ids[:, 1:, None])[..., 0]
+    return (own * scored[:, 1:]).sum(1)
