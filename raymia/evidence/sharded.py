@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from raymia.evidence.row_index import RowIndex
-from raymia.evidence.store import FEW_THREADS, EvidenceKey, EvidenceStore, first_of_each
+from raymia.evidence.store import EvidenceKey, EvidenceStore, first_of_each
 from raymia.storage.scratch_table import ScratchTable
 
 SHARD_RECORDS = 2**17
@@ -87,7 +87,7 @@ class ShardedEvidence(EvidenceStore):
         """The rows of a key by shard, in the order of the names of their parts."""
         scratch: ScratchTable | None = None
         written: list[tuple[str, int]] = []
-        for name, part in self._parts(key.folder, None, None, FEW_THREADS):
+        for name, part in self._parts(key.folder, None, None, at_once=1):
             rows = self._index.rows_of(part["record_id"])
             shard = np.searchsorted(self._ends, rows, "right")
             shard[shard == len(self._shards)] = EVERY_SHARD
