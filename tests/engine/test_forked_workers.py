@@ -25,6 +25,9 @@ def looking(**options: Any) -> Any:
             parent = Path(f"/proc/{os.getppid()}/cmdline").read_text(encoding="utf-8")
             return os.getpid(), parent.split("\0")[1]
 
+        def variable(self) -> str | None:
+            return os.environ.get("RAYMIA_TEST")
+
         def imported(self) -> set[str]:
             return {*forked_worker.IMPORTED} & {*sys.modules}
 
@@ -45,8 +48,15 @@ def test_a_worker_is_a_fork_that_has_imported_what_it_needs() -> None:
     assert {first, parent, *(of_other for _, of_other in others)} == {forked_worker.__file__}
 
 
-def test_a_worker_with_an_environment_of_its_own_starts_as_ray_has_it() -> None:
+def test_a_worker_has_the_variables_that_it_is_given() -> None:
     actor = looking(runtime_env={"env_vars": {"RAYMIA_TEST": "its own"}})
+    assert ray.get(actor.variable.remote()) == "its own"
+    _, parent = ray.get(actor.process.remote())
+    assert parent == forked_worker.__file__
+
+
+def test_a_worker_with_another_python_starts_as_ray_has_it() -> None:
+    actor = looking(runtime_env={"py_executable": f"{sys.executable} -B"})
     _, parent = ray.get(actor.process.remote())
     assert parent != forked_worker.__file__
     assert ray.get(actor.imported.remote()) == set()

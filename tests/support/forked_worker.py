@@ -3,7 +3,7 @@
 The imports of a model take a worker five seconds, and tests start a hundred of them. Ray runs this
 file in place of its ``setup_worker.py`` (:func:`ray_fixtures.workers_forked`). The first worker of
 a Ray starts the process that forks, which ends with Ray. What Ray has started lives as long as its
-fork. Workers with an environment of their own start as Ray has it.
+fork. A worker's own variables come after its imports; with more of its own it starts as Ray has it.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ BIND_SECONDS = 60.0
 
 def main(arguments: list[str]) -> None:
     worker = [one for one in arguments if not one.startswith(SET_UP)]
-    folder = option(worker, "--temp-dir=")
-    if not folder or not is_plain(arguments):
+    folder, own = option(worker, "--temp-dir="), own_variables(arguments)
+    if not folder or own is None:
         start_as_ray_does(worker[0], arguments)
     try:
-        fork = ask_for_fork(Path(folder, "forks"), worker)
+        fork = ask_for_fork(Path(folder, "forks"), worker, {**os.environ, **own})
     except OSError:
         start_as_ray_does(worker[0], arguments)
     fork.recv(1)  # nothing comes, and that when the fork has ended
@@ -56,11 +56,16 @@ def option(arguments: list[str], name: str, default: str = "") -> str:
     return next((one.removeprefix(name) for one in arguments if one.startswith(name)), default)
 
 
-def is_plain(arguments: list[str]) -> bool:
-    """Whether a worker is one of Python, and has no environment of its own."""
+def own_variables(arguments: list[str]) -> dict[str, str] | None:
+    """Environment variables of a worker alone; None for one that has more of its own than these, or
+    is none of Python."""
     own = json.loads(option(arguments, SET_UP[1]) or "{}")
-    own.pop("py_executable", None)
-    return option(arguments, SET_UP[0]) == "PYTHON" and not any(own.values())
+    variables: dict[str, str] = own.pop("env_vars", None) or {}
+    is_other = own.pop("py_executable", sys.executable) != sys.executable or any(own.values())
+    is_other |= "PYTHONPATH" in variables or any("$" in value for value in variables.values())
+    if option(arguments, SET_UP[0]) != "PYTHON" or is_other:
+        return None
+    return variables
 
 
 def start_as_ray_does(worker: str, arguments: list[str]) -> NoReturn:
@@ -68,7 +73,7 @@ def start_as_ray_does(worker: str, arguments: list[str]) -> NoReturn:
     os.execv(sys.executable, [sys.executable, set_up, *arguments])
 
 
-def ask_for_fork(place: Path, worker: list[str]) -> socket.socket:
+def ask_for_fork(place: Path, worker: list[str], environment: dict[str, str]) -> socket.socket:
     """A connection that is open while the worker lives."""
     connection = socket.socket(socket.AF_UNIX)
     with place.with_suffix(".lock").open("w") as lock:
@@ -76,7 +81,7 @@ def ask_for_fork(place: Path, worker: list[str]) -> socket.socket:
         if not place.exists():
             start_forking(place)
     connection.connect(str(place))
-    order = json.dumps([worker, str(Path.cwd()), dict(os.environ)]).encode()
+    order = json.dumps([worker, str(Path.cwd()), environment]).encode()
     socket.send_fds(connection, [len(order).to_bytes(8)], [0, 1, 2])
     connection.sendall(order)
     if not connection.recv(1):
