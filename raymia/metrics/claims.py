@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from raymia.metrics.roc import FloatArray, needed_non_members
 from raymia.metrics.summary import CandidateClaims, ClaimsAtRate
@@ -71,7 +71,7 @@ def claim_candidates(
     """
     p_values = conformal_p_values(candidates, non_members)
     tested = p_values[~np.isnan(p_values)]
-    adjusted = stats.false_discovery_control(tested) if tested.size else tested
+    adjusted = scipy.stats.false_discovery_control(tested) if tested.size else tested
     n_non_members = int(np.count_nonzero(~np.isnan(non_members)))
     n_candidates = int(np.count_nonzero(np.isfinite(candidates)))
     return CandidateClaims(

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from raymia.metrics.intervals import AucSpread, auc_interval
 from raymia.metrics.roc import BoolArray, FloatArray, IntArray, RocCurve
@@ -176,6 +176,6 @@ def difference_of(
         return AucDifference(value, low - other_high, high - other_low, 2.0 ** (1 - fewest))
     if spread < ROUNDING:
         return AucDifference(value, value, value, 1.0)
-    reach = float(stats.norm.ppf(0.5 + confidence / 2)) * spread
-    p_value = 2.0 * float(stats.norm.sf(abs(value) / spread))
+    reach = float(scipy.stats.norm.ppf(0.5 + confidence / 2)) * spread
+    p_value = 2.0 * float(scipy.stats.norm.sf(abs(value) / spread))
     return AucDifference(value, value - reach, value + reach, p_value)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from raymia.metrics.roc import FloatArray
 
@@ -176,7 +177,8 @@ def auc_limits(auc: float, spread: AucSpread, errors: Sequence[float]) -> FloatA
                       upper_limit(hits, spread.fewest, 1.0 - side)])
         )  # fmt: skip
     elif 0.0 < auc < 1.0:
-        reach = stats.t.isf(side, spread.degrees) * math.sqrt(spread.variance) / (auc * (1.0 - auc))
+        deviations = scipy.stats.t.isf(side, spread.degrees)
+        reach = deviations * math.sqrt(spread.variance) / (auc * (1.0 - auc))
         middle = special.logit(auc)
         found.append(special.expit(np.stack([middle - reach, middle + reach])))
     if spread.fewest < FEW:

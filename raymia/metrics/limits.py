@@ -14,7 +14,8 @@ from functools import lru_cache
 from typing import TypedDict
 
 import numpy as np
-from scipy import special, stats
+import scipy
+from scipy import special
 
 from raymia.metrics.roc import FloatArray, RocCurve
 from raymia.metrics.summary import Limits
@@ -22,7 +23,7 @@ from raymia.metrics.summary import Limits
 LADDER = tuple(0.05 / 4**step for step in range(8))
 """Error rates of the limits that are kept: 5 % for one comparison, and for up to 16,384 of them."""
 DIGITS = 6
-_QUANTILES = stats.norm.isf(LADDER)
+_QUANTILES = -special.ndtri(LADDER)
 _CELL = 0.25
 """Width of the cells in which non-members above the threshold are counted, in standard deviations
 of their number."""
@@ -72,7 +73,7 @@ def at_error(kept: Sequence[float], error: float) -> float | None:
         return kept[0]
     if error < LADDER[-1] * (1 - 1e-9):
         return None
-    return float(np.interp(stats.norm.isf(error), _QUANTILES, kept))
+    return float(np.interp(-special.ndtri(error), _QUANTILES, kept))
 
 
 def tpr_limits(curve: RocCurve, max_fpr: float, errors: Sequence[float]) -> FloatArray:
@@ -114,7 +115,7 @@ def _cells(n: int, rate: float) -> tuple[FloatArray, FloatArray, FloatArray]:
     spread = math.sqrt(n * rate * (1.0 - rate))
     edges = n * rate + spread * np.arange(-_FARTHEST, _FARTHEST + _CELL, _CELL)
     # The right tail of a binomial number of few trials is longer than a normal one's.
-    far = stats.binom.isf(1e-9, n, rate)
+    far = scipy.stats.binom.isf(1e-9, n, rate)
     inner = np.unique(np.clip(np.append(np.floor(edges), np.arange(min(n, 12))), 0, n - 1))
     last = np.append(inner[inner < far], n).astype(np.float64)
     first = np.append(0.0, last[:-1] + 1)

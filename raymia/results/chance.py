@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy.stats import hypergeom, norm
+import scipy
 
 from raymia.metrics.roc import allowed_false_positives
 from raymia.metrics.summary import AttackMetrics
@@ -160,7 +160,7 @@ def chance_of_auc(auc: float, n_members: int, n_non_members: int) -> float:
     The Mann-Whitney test's normal approximation, one-sided, without correction for ties: those
     make it say more than there is, never less.
     """
-    return float(norm.sf((auc - 0.5) / spread_of_chance(n_members, n_non_members)))
+    return float(scipy.stats.norm.sf((auc - 0.5) / spread_of_chance(n_members, n_non_members)))
 
 
 def spread_of_chance(n_members: int, n_non_members: int) -> float:
@@ -181,7 +181,7 @@ def chance_of_rate(tpr: float, max_fpr: float, n_members: int, n_non_members: in
     # So many members are above it where the records that are as many as these and the allowed
     # non-members together hold no more non-members than are allowed.
     records = n_members + n_non_members
-    return float(hypergeom.cdf(allowed, records, n_non_members, hits + allowed))
+    return float(scipy.stats.hypergeom.cdf(allowed, records, n_non_members, hits + allowed))
 
 
 def units_of(result: RunResult) -> Units:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import special, stats
+import scipy
+from scipy import special
 
 from raymia.metrics.roc import allowed_false_positives
 from raymia.results.chance import chance_of_rate, spread_of_chance
@@ -23,11 +24,12 @@ def power_of_auc(auc: float, n_members: int, n_non_members: int, error: float) -
     >>> round(power_of_auc(0.6, 200, 200, 0.05), 2)
     0.94
     """
-    needed = 0.5 + float(stats.norm.isf(error / 2)) * spread_of_chance(n_members, n_non_members)
+    deviations = float(scipy.stats.norm.isf(error / 2))
+    needed = 0.5 + deviations * spread_of_chance(n_members, n_non_members)
     above, below = auc / (2 - auc) - auc**2, 2 * auc**2 / (1 + auc) - auc**2
     variance = auc * (1 - auc) + (n_members - 1) * above + (n_non_members - 1) * below
     spread = math.sqrt(variance / (n_members * n_non_members))
-    return float(stats.norm.sf((needed - auc) / spread))
+    return float(scipy.stats.norm.sf((needed - auc) / spread))
 
 
 def power_of_rate(
@@ -45,7 +47,7 @@ def power_of_rate(
     places = (np.arange(_POINTS) + 0.5) / _POINTS
     fpr = special.betaincinv(allowed + 1.0, float(n_non_members - allowed), places)
     rate = fpr ** (math.log(tpr) / math.log(max_fpr))
-    return float(np.mean(stats.binom.sf(needed - 1, n_members, rate)))
+    return float(np.mean(scipy.stats.binom.sf(needed - 1, n_members, rate)))
 
 
 def hits_needed(max_fpr: float, n_members: int, n_non_members: int, error: float) -> int | None:

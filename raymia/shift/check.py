@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 from raymia.metrics.comparison import holm
 from raymia.metrics.delong import auc_variance, placements
@@ -299,7 +299,8 @@ def _guess(
 
 def _estimate(scores: Floats, is_member: Bools, confidence: float, wider: float) -> Estimate:
     placed = placements(scores, is_member)
-    reach = float(stats.norm.ppf(0.5 + confidence / 2)) * math.sqrt(auc_variance(placed)) * wider
+    deviations = float(scipy.stats.norm.ppf(0.5 + confidence / 2))
+    reach = deviations * math.sqrt(auc_variance(placed)) * wider
     area = placed.auc
     return Estimate(value=area, low=max(0.0, area - reach), high=min(1.0, area + reach))
 

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy import linalg, stats
+import scipy
+from scipy import linalg
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -75,7 +76,7 @@ def guess_out_of_fold(
         guesses = classifier.guess(fitted, judged, labelings[fitted])
         for start in range(0, guesses.shape[1], _AT_ONCE):
             some = slice(start, start + _AT_ONCE)
-            ranks = stats.rankdata(guesses[:, some], axis=0)
+            ranks = scipy.stats.rankdata(guesses[:, some], axis=0)
             places[judged, some] = (ranks - 0.5) / len(judged)
     return places
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -67,7 +67,7 @@ def aucs(scores: npt.NDArray[np.floating], labelings: Bools) -> Floats:
     for start in range(0, labelings.shape[1], _AT_ONCE):
         labels = labelings[:, start : start + _AT_ONCE]
         values = scores if scores.ndim == 1 else scores[:, start : start + _AT_ONCE]
-        ranks = stats.rankdata(values, axis=0).reshape(len(scores), -1)
+        ranks = scipy.stats.rankdata(values, axis=0).reshape(len(scores), -1)
         members = labels.sum(axis=0)
         above = (ranks * labels).sum(axis=0) - members * (members + 1) / 2
         found.append(above / (members * (len(labels) - members)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import scipy
 from pydantic import Field
-from scipy.stats import norm
 
 from raymia.metrics.summary import Estimate, Result
 
@@ -65,7 +65,7 @@ class BlindGuess(Result):
             spread = (self.auc.high - self.auc.low) / 4
         if spread <= 0.0:
             return self.p_value if self.auc.value <= 0.5 else 0.0
-        return self.sides * float(norm.sf((self.auc.value - 0.5) / spread))
+        return self.sides * float(scipy.stats.norm.sf((self.auc.value - 0.5) / spread))
 
     @property
     def label(self) -> str:
