@@ -265,6 +265,12 @@ def _check_is_new(kind: type[Question], records: str, title: str) -> None:
             )
         if is_outside(kind) and other.name == kind.name and not is_outside(other):
             raise ValueError(f"{title} has the name of one of raymia's own on {records} records")
+    for other in filter(is_outside, _REGISTRY):
+        if other.kind == kind.kind and other.name != kind.name:  # it could be the same key
+            raise ValueError(
+                f"{title}: the kind {kind.kind!r} is that of the question {other.name!r} of "
+                f"{origin(other)}; use another"
+            )
     if is_outside(kind) and (
         kind.kind.startswith("neighbors.")
         or any(other.kind == kind.kind for other in _REGISTRY if not is_outside(other))

@@ -127,6 +127,8 @@ def test_the_key_is_of_the_code_and_not_of_the_place(tmp_path: Path) -> None:
         (attack(asks="('terms',)"), "asks 'terms', and there is no such question on texts"),
         (attack().replace('"t", "s", "f"', 'None, "s", "f"'), "'mine' should say its title"),
         (question("text.tokens"), "the kind 'text.tokens' is one of raymia's own"),
+        (question() + question().replace('"backwards", ', '"forwards", '), "question "
+         "'forwards': the kind 'text.backwards' is that of the question 'backwards' of "),
         (question("Text/../x"), "its kind should be of small letters, digits and _"),
         (question().replace('"backwards", ', '"tokens", '), "two questions on text records"),
         (question().replace("def lay_out", "def lay"), "give it `lay_out`"),
