@@ -198,7 +198,7 @@ def _import(plugin: Plugin, title: str) -> None:
             importlib.import_module(plugin.module)
         else:
             _execute(plugin)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not known:
             _forget(plugin.module)
         raise InputError(f"plugin {title}: {_why(error, plugin)}") from error
@@ -221,8 +221,10 @@ def _forget(module: str) -> None:
     sys.modules.pop(module, None)
 
 
-def _why(error: Exception, plugin: Plugin) -> str:
+def _why(error: Exception | SystemExit, plugin: Plugin) -> str:
     """What went wrong, and where in the plugin."""
+    if isinstance(error, SystemExit):
+        return "it ends Python by sys.exit; a plugin is imported"
     if isinstance(error, SyntaxError):
         return f"not valid Python: {error.msg} (line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)

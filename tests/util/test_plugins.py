@@ -137,6 +137,7 @@ def test_the_key_is_of_the_code_and_not_of_the_place(tmp_path: Path) -> None:
          "'nothing_of_this_name' (line 1)"),
         ("\n1 +", "not valid Python: invalid syntax (line 2)"),
         ("\n\nraise RuntimeError('it broke')", "RuntimeError: it broke (line 3)"),
+        ("import sys\nsys.exit(3)", "it ends Python by sys.exit; a plugin is imported"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_registered_is_refused_and_leaves_nothing(
