@@ -105,18 +105,17 @@ def test_dataset_inference_counts_a_cluster_of_copies_once():
     assert found[False] >= 10, "as single records they are found in every third audit or more"
 
 
+def _inferred(features, is_suspect, is_fitted):
+    units = np.arange(len(features))
+    columns = Features(list(features.T))
+    return infer_dataset(columns, is_suspect, is_fitted, units, target="t", suspects="members")
+
+
 def test_dataset_inference_on_a_target_without_scores_says_nothing():
     """Its weights are not finite: no record has a score, and none was measured."""
     is_suspect, is_fitted = np.arange(400) < 200, np.arange(400) % 2 == 0
     features = np.full((400, 3), np.nan)
-    found = infer_dataset(
-        Features(list(features.T)),
-        is_suspect,
-        is_fitted,
-        np.arange(400),
-        target="t",
-        suspects="members",
-    )
+    found = _inferred(features, is_suspect, is_fitted)
     assert (found.p_value, found.n_suspects, found.n_non_members) == (None, 0, 0)
 
 
@@ -125,12 +124,5 @@ def test_an_infinite_score_does_not_stop_dataset_inference():
     is_suspect, is_fitted = np.arange(400) < 200, np.arange(400) % 2 == 0
     features = draws.normal(size=(400, 3)) + 0.5 * is_suspect[:, None]
     features[5, 0], features[9, 1] = np.inf, -np.inf
-    found = infer_dataset(
-        Features(list(features.T)),
-        is_suspect,
-        is_fitted,
-        np.arange(400),
-        target="t",
-        suspects="members",
-    )
+    found = _inferred(features, is_suspect, is_fitted)
     assert found.p_value < 0.01
