@@ -2,8 +2,9 @@
 
     python tools/play_chats.py --play plays.txt --out chats.jsonl
 
-A play is plain text: the speaker's name and a colon on a line of its own, the speech below it, then
-an empty line. Four speeches that follow each other are a conversation: the first and the third are
+A play is plain text: the speaker's name on a line of its own, with a colon, a full stop or nothing
+after it, the speech below it, then an empty line. What stands in brackets is a stage direction and
+is left out. Four speeches that follow each other are a conversation: the first and the third are
 the user's, the other two the assistant's. No speech is in two conversations.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,8 @@ MIN_WORDS = 15
 """So many words the assistant must say."""
 MAX_WORDS = 130
 """A conversation has no more words, so that a trainer does not cut it."""
+SPEAKER = re.compile(r"(?!(?i:scene|act|exeunt)\b)[A-Z][A-Za-z']*(?: [A-Za-z']+){0,2}[.:]?")
+DIRECTION = re.compile(r"\[[^\]]*\]")
 
 
 def main() -> None:
@@ -26,7 +30,7 @@ def main() -> None:
     parser.add_argument("--play", type=Path, nargs="+", required=True, help="text files of plays")
     parser.add_argument("--out", type=Path, required=True, help="JSONL to write")
     given = parser.parse_args()
-    texts = [path.read_text(encoding="utf-8") for path in given.play]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in given.play]
     lines = [json.dumps(chat, ensure_ascii=False) for text in texts for chat in chats(text)]
     given.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(lines):,} conversations: {given.out}")
@@ -49,9 +53,9 @@ def chats(text: str) -> Iterator[dict[str, list[dict[str, str]]]]:
 
 def speeches(text: str) -> Iterator[str]:
     """What is said, without the names; what has no name above it, as stage directions, is left."""
-    for paragraph in text.split("\n\n"):
+    for paragraph in re.split(r"\n\s*\n", DIRECTION.sub("", text)):
         name, _, speech = paragraph.strip().partition("\n")
-        if name.endswith(":") and speech.strip():
+        if SPEAKER.fullmatch(name.strip()) and speech.strip():
             yield " ".join(speech.split())
 
 
