@@ -5,8 +5,10 @@
 For each seed the conversations are split at random into members, non-members and prompts. The base
 is fine-tuned on the members' answers alone: the target. It is audited by what was trained on, with
 references made of answers to real prompts and to prompts of its own; by all tokens; and, flattened
-to plain texts, with a reference of texts that continue their first tokens. An audit that is
-finished is not run again; one that was killed goes on.
+to plain texts, with a reference of texts that continue their first tokens.
+
+What one audit comes to is a cell, a small file of its own in --cells; the table is made of them. A
+cell that is there is not run again; an audit that was killed goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import yaml
 from rich.console import Console
 
 from raymia.demo.chat import TEMPLATE
-from raymia.metrics.summary import AttackMetrics, Estimate
+from raymia.metrics.summary import AttackMetrics, Estimate, Result
 from raymia.modalities.texts.resolve_training import own_template
 from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.resolver import resolve_causal_lm
@@ -47,12 +49,30 @@ FPR = 0.1
 WAYS = ("trained", "everything", "flattened")
 
 
+class Found(Result):
+    """What an attack achieved in one audit."""
+
+    auc: Estimate
+    tpr: Estimate | None
+
+
+class Cell(Result):
+    """One way of one seed: what each attack achieved."""
+
+    name: str
+    seed: int
+    way: str
+    bf16: bool
+    attacks: dict[str, Found]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to work in")
     parser.add_argument("--chats", required=True, help="JSONL or Parquet with a column messages")
     parser.add_argument("--base", type=Path, required=True, help="folder of a Llama-like model")
-    parser.add_argument("--name", default="chats", help="what the table calls them")
+    parser.add_argument("--name", default="chats", help="what the cells call them")
+    parser.add_argument("--cells", type=Path, help="folder of the cells (default: in --out)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--bf16", action="store_true", help="train and answer in bfloat16")
@@ -62,14 +82,29 @@ def main() -> None:
     least = sum(SIZES.values())
     if len(payloads) < least:
         raise SystemExit(f"--chats: {len(payloads)} conversations, and the study needs {least}")
-    results = {
-        way: [run_seed(given.out / f"{given.name}-{seed}", payloads, given.base, seed, way,
-                       given.bf16) for seed in given.seeds]
-        for way in given.ways
-    }  # fmt: skip
-    table = summary(results)
-    (given.out / f"{given.name}.md").write_text(table, encoding="utf-8")
-    print(table)
+    cells = given.cells or given.out / "cells"
+    cells.mkdir(parents=True, exist_ok=True)
+    for seed in given.seeds:
+        for way in given.ways:
+            file = cells / f"{given.name}-{seed}-{way}.json"
+            if not file.exists():
+                run = run_seed(given.out / f"{given.name}-{seed}", payloads, given.base, seed, way,
+                               given.bf16)  # fmt: skip
+                cell = Cell(name=given.name, seed=seed, way=way, bf16=given.bf16,
+                            attacks=found(run))  # fmt: skip
+                file.write_text(cell.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    print(summary(read_cells(cells, given.name)))
+
+
+def found(run: RunResult) -> dict[str, Found]:
+    measured = [m for m in run.metrics if isinstance(m, AttackMetrics)]
+    return {m.attack: Found(auc=m.auc, tpr=estimate_at(m, FPR)) for m in measured}
+
+
+def read_cells(folder: Path, name: str) -> list[Cell]:
+    """The cells of a name, by seed and way."""
+    files = sorted(folder.glob(f"{name}-*.json"))
+    return [Cell.model_validate_json(file.read_text(encoding="utf-8")) for file in files]
 
 
 def run_seed(
@@ -147,29 +182,29 @@ def audit(base: Path, seed: int, way: str, is_bf16: bool) -> dict[str, Any]:
     return sections
 
 
-def summary(results: Mapping[str, Sequence[RunResult]]) -> str:
+def summary(cells: Sequence[Cell]) -> str:
     """Mean AUC and TPR over the seeds, and the lowest and highest end of the seeds' intervals."""
-    cells: dict[str, dict[str, str]] = {}
-    for way, runs in results.items():
-        measured = [m for run in runs for m in run.metrics if isinstance(m, AttackMetrics)]
-        for attack in dict.fromkeys(m.attack for m in measured):
-            own = [m for m in measured if m.attack == attack]
-            rates = [estimate_at(m, FPR) for m in own]
-            areas = over_seeds([m.auc for m in own], "{:.3f}")
-            found = over_seeds([rate for rate in rates if rate is not None], "{:.0%}")
-            cells.setdefault(attack, {})[way] = f"{areas} | {found}"
-    names = "".join(f" {way}: AUC | TPR at {FPR:.0%} FPR |" for way in results)
-    lines = [f"| attack |{names}", "|---|" + "---|---|" * len(results)]
-    for attack, of_ways in cells.items():
-        row = " | ".join(of_ways.get(way, " | ") for way in results)
-        lines.append(f"| `{attack}` | {row} |")
+    of_ways = {way: [cell for cell in cells if cell.way == way] for way in WAYS}
+    of_ways = {way: own for way, own in of_ways.items() if own}
+    heads = "".join(
+        f" {way}, {len(own)} seeds: AUC | TPR at {FPR:.0%} FPR |" for way, own in of_ways.items()
+    )
+    lines = [f"| attack |{heads}", "|---|" + "---|---|" * len(of_ways)]
+    for attack in dict.fromkeys(attack for own in of_ways.values() for attack in own[0].attacks):
+        row = [f"`{attack}`"]
+        for own in of_ways.values():
+            measured = [cell.attacks[attack] for cell in own if attack in cell.attacks]
+            row.append(over_seeds([one.auc for one in measured], "{:.3f}"))
+            rates = [one.tpr for one in measured if one.tpr is not None]
+            row.append(over_seeds(rates, "{:.0%}"))
+        lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
 
 
 def over_seeds(estimates: Sequence[Estimate], form: str) -> str:
     """The mean, with the widest reach of the intervals."""
     if not estimates:
-        return "not resolvable"
+        return ""
     mean, low, high = (
         form.format(number)
         for number in (
