@@ -39,7 +39,7 @@ from raymia.spec import FineTuneSpec, LoraSpec, ModelSpec, TextRecordsSpec
 from raymia.spec.file import load_spec
 from raymia.util.draws import dealt
 
-SIZES = {"members": 250, "non_members": 250, "prompts": 250}
+PARTS = ("members", "non_members", "prompts")
 LORA = LoraSpec(
     r=32, alpha=32, dropout=0.0, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]
 )
@@ -62,6 +62,7 @@ class Cell(Result):
     name: str
     seed: int
     way: str
+    members: int
     bf16: bool
     attacks: dict[str, Found]
 
@@ -75,11 +76,14 @@ def main() -> None:
     parser.add_argument("--cells", type=Path, help="folder of the cells (default: in --out)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument(
+        "--size", type=int, default=250, help="members; as many non-members, prompts"
+    )
     parser.add_argument("--bf16", action="store_true", help="train and answer in bfloat16")
     given = parser.parse_args()
     chats = read_records(TextRecordsSpec(members=[given.chats]), "chat").table["payload"]
     payloads: list[str] = chats.to_pylist()
-    least = sum(SIZES.values())
+    least = given.size * len(PARTS)
     if len(payloads) < least:
         raise SystemExit(f"--chats: {len(payloads)} conversations, and the study needs {least}")
     cells = given.cells or given.out / "cells"
@@ -88,10 +92,11 @@ def main() -> None:
         for way in given.ways:
             file = cells / f"{given.name}-{seed}-{way}.json"
             if not file.exists():
-                run = run_seed(given.out / f"{given.name}-{seed}", payloads, given.base, seed, way,
-                               given.bf16)  # fmt: skip
-                cell = Cell(name=given.name, seed=seed, way=way, bf16=given.bf16,
-                            attacks=found(run))  # fmt: skip
+                folder = given.out / f"{given.name}-{seed}"
+                sizes = dict.fromkeys(PARTS, given.size)
+                run = run_seed(folder, payloads, sizes, given.base, seed, way, given.bf16)
+                cell = Cell(name=given.name, seed=seed, way=way, members=given.size,
+                            bf16=given.bf16, attacks=found(run))  # fmt: skip
                 file.write_text(cell.model_dump_json(indent=1) + "\n", encoding="utf-8")
     print(summary(read_cells(cells, given.name)))
 
@@ -108,7 +113,13 @@ def read_cells(folder: Path, name: str) -> list[Cell]:
 
 
 def run_seed(
-    folder: Path, payloads: Sequence[str], base: Path, seed: int, way: str, is_bf16: bool
+    folder: Path,
+    payloads: Sequence[str],
+    sizes: dict[str, int],
+    base: Path,
+    seed: int,
+    way: str,
+    is_bf16: bool,
 ) -> RunResult:
     """Split and train once for all ways, and audit in one of them."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +127,7 @@ def run_seed(
     template = own_template(checkpoint) or TEMPLATE
     (folder / "template.jinja").write_text(template, encoding="utf-8")
     training = Training("chat", "assistant", template=template, max_length=TARGET.max_tokens)
-    parts = dealt(payloads, SIZES, seed, "chat study")
+    parts = dealt(payloads, sizes, seed, "chat study")
     for name, own in parts.items():
         (folder / f"{name}.jsonl").write_text("\n".join(own) + "\n", encoding="utf-8")
         flat = [payload_of({"text": text}) for text in flattened(base, training, own)]
@@ -126,7 +137,7 @@ def run_seed(
                   progress=lambda *_: None, measure_on=parts["non_members"],
                   training=training)  # fmt: skip
     file = folder / f"{way}.yaml"
-    content = audit(base.resolve(), seed, way, is_bf16)
+    content = audit(base.resolve(), sizes["prompts"], seed, way, is_bf16)
     file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     finished = folder / way / "metrics.json"
     if finished.exists():
@@ -148,12 +159,12 @@ def flattened(base: Path, training: Training, payloads: Sequence[str]) -> list[s
     return [reader.text_of(json.loads(payload)["messages"]) for payload in payloads]
 
 
-def audit(base: Path, seed: int, way: str, is_bf16: bool) -> dict[str, Any]:
+def audit(base: Path, texts: int, seed: int, way: str, is_bf16: bool) -> dict[str, Any]:
     """The audit file of one way."""
     tune = in_dtype(REFERENCE, is_bf16).model_dump(exclude_defaults=True)
     dtype = "bfloat16" if is_bf16 else "auto"
     flat = "-flat" if way == "flattened" else ""
-    made = {"kind": "self_prompt", "texts": SIZES["prompts"], "max_tokens": TARGET.max_tokens,
+    made = {"kind": "self_prompt", "texts": texts, "max_tokens": TARGET.max_tokens,
             "fine_tune": tune}  # fmt: skip
     references: dict[str, Any] = {
         "base": {"model": str(base), "dtype": dtype},

@@ -19,8 +19,8 @@ from pathlib import Path
 TURNS = 4
 MIN_WORDS = 15
 """So many words the assistant must say."""
-MAX_WORDS = 130
-"""A conversation has no more words, so that a trainer does not cut it."""
+MAX_WORDS = 80
+"""A conversation has no more words: some 130 tokens, which no trainer cuts."""
 SPEAKER = re.compile(r"(?!(?i:scene|act|exeunt)\b)[A-Z][A-Za-z']*(?: [A-Za-z']+){0,2}[.:]?")
 DIRECTION = re.compile(r"\[[^\]]*\]")
 
