@@ -100,7 +100,8 @@ def headers_of(
         except Exception as error:  # of any kind, by what is missing
             raise InputError(
                 f"{where}: {file}: diffusers does not read the {kind} of its {part} out of it "
-                f"({type(error).__name__}: {first_line(error)}); {OF_ITS_OWN}"
+                f"({type(error).__name__}: {first_line(error)}); {OF_ITS_OWN}, or save the "
+                "pipeline as a folder, and name that as `model`"
             ) from error
     given = sum(math.prod(h.shape) for n, h in own.items() if not NOT_ASKED.search(n))
     taken = sum(tensor.numel() for tensor in found.values())

@@ -3,6 +3,8 @@ or refused with what to do, before anything is loaded."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 
 import diffusers
@@ -10,14 +12,16 @@ import pytest
 import torch
 import yaml
 from edited import edit
-from original_files import save_whole, without_weights
+from original_files import flux_transformer, save_whole, without_weights
 from safetensors.torch import load_file, save_file
+from small_families import save_family
 from small_image_models import save_pipeline
 from small_loras import adapted, save_by_kohya
 
 from raymia.models.denoisers.lora_files import read_low_rank
 from raymia.models.denoisers.model import load_denoiser
 from raymia.models.image_source import resolve_image_model
+from raymia.models.original_layout import headers_of, parts_in
 from raymia.spec import ModelSpec, PoolSpec
 from raymia.spec.file import load_spec, parse_spec
 from raymia.util.errors import InputError
@@ -64,6 +68,59 @@ def test_one_file_answers_as_diffusers_reads_it(kind, pipeline, kept, tmp_path):
     spec = ModelSpec(model=str(tmp_path / "by_diffusers"))
     by_diffusers = resolve_image_model(spec, "by diffusers", on_gpu=False)
     torch.testing.assert_close(answers(found), answers(by_diffusers), atol=1e-5, rtol=1e-4)
+
+
+def save_flux(folder, width_in_heads, dtype):
+    """A FLUX.1 in ``folder/pipeline``, and its network in one file of its authors' layout."""
+    pipe = save_family("flux", folder / "pipeline").pipeline
+    config = {**pipe.transformer.config, "num_attention_heads": width_in_heads}
+    network = diffusers.FluxTransformer2DModel.from_config(config).to(dtype)
+    network.save_pretrained(folder / "pipeline" / "transformer")
+    file = folder / "flux.safetensors"
+    save_file({n: t.contiguous() for n, t in flux_transformer(network.state_dict())}, file)
+    return file
+
+
+def test_a_flux_of_another_width_than_diffusers_reads_in_one_file_is_refused(tmp_path):
+    file, folder = save_flux(tmp_path, 2, torch.float32), tmp_path / "pipeline"
+    said = refusal(by_config, file, folder)
+    assert "diffusers does not read the FluxTransformer2DModel of its transformer out of" in said
+    assert "or save the pipeline as a folder, and name that as `model`" in said
+
+
+def test_each_tensor_of_a_flux_of_the_width_that_is_shared_has_its_place_by_its_header(tmp_path):
+    pipe = save_family("flux", tmp_path).pipeline
+    config = {**pipe.transformer.config, "num_attention_heads": 3_072 // 16}
+    with torch.device("meta"):
+        network = diffusers.FluxTransformer2DModel.from_config(config)
+    file = hollow_file(tmp_path / "flux.safetensors", dict(flux_transformer(network.state_dict())))
+    kinds = [("transformer", "FluxTransformer2DModel"), ("vae", "AutoencoderKL")]
+    assert parts_in(file, kinds, "targets[0].model") == {"transformer"}
+    found = headers_of(file, "transformer", kinds[0][1], config, "targets[0].model", Once())
+    assert {name: one.shape for name, one in found.items()} == {
+        name: tuple(tensor.shape) for name, tensor in network.state_dict().items()
+    }
+
+
+@pytest.mark.slow  # a network of 0.5 billion parameters is the smallest of this width
+def test_a_flux_in_one_file_answers_as_in_its_folder(tmp_path):
+    file, folder = save_flux(tmp_path, 3_072 // 16, torch.bfloat16), tmp_path / "pipeline"
+    in_folder = resolve_image_model(ModelSpec(model=str(folder)), "whole", on_gpu=False)
+    expected = answers(in_folder)
+    without_weights(folder, "vae", "text_encoder", "text_encoder_2")
+    torch.testing.assert_close(answers(by_config(file, folder)), expected, atol=1e-4, rtol=1e-4)
+
+
+def hollow_file(file, tensors):
+    """A safetensors file of 16-bit numbers that are not there: its end is a hole."""
+    entries, end = {}, 0
+    for name, tensor in tensors.items():
+        start, end = end, end + 2 * tensor.numel()
+        entries[name] = {"dtype": "BF16", "shape": [*tensor.shape], "data_offsets": [start, end]}
+    header = json.dumps(entries).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(file, 8 + len(header) + end)
+    return file
 
 
 def test_a_file_is_told_from_another_and_carries_an_adapter(tmp_path):

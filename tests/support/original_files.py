@@ -38,6 +38,24 @@ IN_SD3 = (
     (r"\.ff\.net\.0\.proj", ".x_block.mlp.fc1"), (r"\.ff\.net\.2", ".x_block.mlp.fc2"),
     (r"\.attn\.to_out\.0", ".x_block.attn.proj"),
 )  # fmt: skip
+IN_FLUX = (
+    (r"^time_text_embed\.timestep_embedder", "time_in"),
+    (r"^time_text_embed\.text_embedder", "vector_in"),
+    (r"^time_text_embed\.guidance_embedder", "guidance_in"),
+    (r"_in\.linear_1", "_in.in_layer"), (r"_in\.linear_2", "_in.out_layer"),
+    (r"^context_embedder", "txt_in"), (r"^x_embedder", "img_in"),
+    (r"^norm_out\.linear", "final_layer.adaLN_modulation.1"), (r"^proj_out", "final_layer.linear"),
+    (r"^single_transformer_blocks", "single_blocks"), (r"^transformer_blocks", "double_blocks"),
+    (r"\.norm1\.linear", ".img_mod.lin"), (r"\.norm1_context\.linear", ".txt_mod.lin"),
+    (r"\.norm\.linear", ".modulation.lin"), (r"\.proj_out", ".linear2"),
+    (r"\.ff\.net\.", ".img_mlp."), (r"\.ff_context\.net\.", ".txt_mlp."),
+    (r"mlp\.0\.proj", "mlp.0"), (r"\.attn\.to_add_out", ".txt_attn.proj"),
+    (r"^(double.+)\.attn\.to_out\.0", r"\1.img_attn.proj"),
+    (r"^(double.+)\.attn\.norm_([qk])\.", r"\1.img_attn.norm.\2."),
+    (r"\.attn\.norm_added_([qk])\.", r".txt_attn.norm.\1."),
+    (r"\.attn\.norm_([qk])\.", r".norm.\1."),
+    (r"norm\.q\.weight", "norm.query_norm.scale"), (r"norm\.k\.weight", "norm.key_norm.scale"),
+)  # fmt: skip
 IN_OPEN_CLIP = (
     (r"^encoder\.layers\.", "transformer.resblocks."), (r"layer_norm(\d)", r"ln_\1"),
     (r"self_attn\.out_proj", "attn.out_proj"), (r"mlp\.fc1", "mlp.c_fc"),
@@ -121,6 +139,22 @@ def sd3_transformer(state: State) -> Named:
             linear = re.search(r"linear_(\d)", key)
             number = "" if linear is None else str(2 * int(linear[1]) - 2)
             yield start + _by(IN_SD3, key).replace("{n}", number), tensor
+
+
+def flux_transformer(state: State) -> Named:
+    for key, tensor in state.items():
+        if match := re.search(r"(.+)\.attn\.(to_q|add_q_proj)\.(\w+)", key):
+            other = [key.replace("_q", f"_{one}") for one in "qkv"]
+            block = re.sub("transformer_blocks", "blocks", match[1])
+            place = f"double_{block}.{'img' if match[2] == 'to_q' else 'txt'}_attn.qkv"
+            if block.startswith("single_"):
+                other += [f"{match[1]}.proj_mlp.{match[3]}"]
+                place = f"{block}.linear1"
+            yield f"{place}.{match[3]}", torch.cat([state[one] for one in other])
+        elif not re.search(r"attn\.(to|add)_[kv]|proj_mlp", key):
+            if "norm_out" in key:
+                tensor = torch.cat([*tensor.chunk(2)][::-1])
+            yield _by(IN_FLUX, key), tensor
 
 
 def _by(rules: Iterable[tuple[str, str]], name: str) -> str:
