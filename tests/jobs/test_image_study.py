@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import image_tables
 import numpy as np
 import pytest
+from image_sets import read_images
 from PIL import Image
 from scripts import load_script
 
@@ -14,39 +17,46 @@ study = load_script("tools/image_study.py")
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    sizes = {"SIZES": {"members": 8, "non_members": 12}, "STEPS": 4, "POINTS": 2, "BASE_STEPS": 3,
-             "REFERENCE_STEPS": 3, "GENERATED": 8, "FPR": 0.1, "OF_BASE": 40, "CHANNELS": (8,),
+    sizes = {"PARTS": {"members": 8, "non_members": 12, "population": 8}, "STEPS": 4,
+             "POINTS": (2, 4), "BASE_STEPS": 3, "REFERENCE_STEPS": 3, "GENERATED": 8, "FPR": 0.1,
+             "OF_BASE": 40, "SIDE": 8, "CHANNELS": (8,), "STRENGTHS": (0.8,),
              "TRAINING": {"batch_size": 4, "warmup": 1}}  # fmt: skip
     for name, value in sizes.items():
         monkeypatch.setattr(study, name, value)
     draws = np.random.default_rng(0)
     (tmp_path / "noise").mkdir()
-    for number in range(24):
+    for number in range(28):
         pixels = draws.integers(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "noise" / f"{number}.png")
-    return study.Study(
-        tmp_path / "out", {"digits": "digits", "noise": str(tmp_path / "noise")}, [0, 1], 8
-    )
+    sets = {"digits": "digits", "noise": str(tmp_path / "noise")}
+    return study.Study(tmp_path / "out", tmp_path / "cells", sets, [0, 1])
 
 
-def test_a_cell_is_run_once_and_stands_in_the_table(small):
+def test_a_cell_is_run_once_and_stands_in_the_tables(small, monkeypatch):
     cell = study.Cell("digits", 0, "lora")
     study.run_cell(small, cell)
-    file = small.out / cell.name / "result.json"
+    file = small.results / "digits-0-lora.json"
     found = json.loads(file.read_text())
     assert found["in_one_go"]
-    assert {row["target"] for row in found["metrics"]} == {"step-2", "step-4"}
-    ran = {row["attack"] for row in found["metrics"]}
-    for attack in ("loss", "peak_error", "pfami", "secmi", "pia", "sima", "loss_20"):
-        assert {attack, f"{attack}@base", f"{attack}@self_generated"} <= ran
+    ran = found["attacks"]
+    for attack in ("loss", "peak_error", "pian", "pfami", "secmi", "pia", "sima", "loss_20"):
+        assert {attack, f"{attack}@base", f"{attack}@self_generated"} <= {*ran}
+    assert all({*points} == {"2", "4"} for points in ran.values())
+    assert {*found["losses"]} == {"2", "4"}
     written = file.stat().st_mtime_ns
+    shutil.rmtree(small.out)  # the file is all that a finished cell needs
     study.run_cell(small, cell)
     assert file.stat().st_mtime_ns == written
-    study.write_tables(small)
-    page = (small.out / "tables.md").read_text()
-    assert "### digits, lora" in page
-    assert "| attack | digits-0-lora |" in page
-    assert "noise" not in page
+    page = image_tables.with_tables(
+        f"before {image_tables.START} {image_tables.END} after",
+        image_tables.read_cells(small.results),
+    )
+    assert page.startswith("before ")
+    assert page.endswith(" after")
+    assert "| attack | seed 0, 2 steps | seed 0, 4 steps |" in page
+    monkeypatch.setattr(study, "STEPS", 5)
+    with pytest.raises(SystemExit, match=r"digits-0-lora\.json: .* other steps than"):
+        study.run_cell(small, cell)
 
 
 def test_a_cell_that_was_killed_goes_on(small, monkeypatch):
@@ -62,7 +72,7 @@ def test_a_cell_that_was_killed_goes_on(small, monkeypatch):
     weights = [*(small.out / cell.name).rglob("*.safetensors")]
     before = {file: file.stat().st_mtime_ns for file in weights}
     study.run_cell(small, cell)
-    found = json.loads((small.out / cell.name / "result.json").read_text())
+    found = json.loads((small.results / f"{cell.name}.json").read_text())
     assert not found["in_one_go"]
     assert weights
     assert {file: file.stat().st_mtime_ns for file in weights} == before
@@ -72,3 +82,16 @@ def test_cells_come_seed_by_seed(small):
     names = [cell.name for cell in small.cells]
     assert names[:4] == ["digits-0-ddpm", "digits-0-flow", "digits-0-lora", "noise-0-ddpm"]
     assert len(names) == 2 * 2 * 3
+
+
+def test_drawings_stand_on_white_and_nearly_the_same_is_there_once(tmp_path):
+    drawn = np.zeros((20, 10, 4), np.uint8)
+    drawn[5:15, :, 0] = 255
+    drawn[5:15, :, 3] = 255
+    Image.fromarray(drawn).save(tmp_path / "a.png")
+    drawn[5, 0, 0] = 254
+    Image.fromarray(drawn).save(tmp_path / "b.png")
+    found = read_images(str(tmp_path), 8)
+    assert found.shape == (1, 3, 8, 8)
+    assert found[0, :, 0, 0].tolist() == [255, 255, 255]
+    assert found[0, :, 4, 4].tolist() == [255, 0, 0]
