@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -17,7 +17,15 @@ import numpy.typing as npt
 
 from raymia.evidence.answers import MODEL_NEEDS, answer_names
 from raymia.util.errors import InputError
-from raymia.util.plugins import Portable, is_in, on_forget, origin
+from raymia.util.plugins import (
+    Portable,
+    is_in,
+    note_registered,
+    on_forget,
+    origin,
+    told,
+    unwritten,
+)
 
 Scores = npt.NDArray[np.float64]
 
@@ -148,7 +156,10 @@ def register(kind: Kind) -> Kind:
     for attribute in ("title", "source", "formula"):
         if not isinstance(getattr(kind, attribute, None), str):
             raise ValueError(f"attack {kind.name!r} should say its {attribute} in a text")
+    if missing := unwritten(kind):
+        raise ValueError(f"attack {kind.name!r} lacks {missing}, which it has to define")
     _REGISTRY.update({(records, kind.name): kind for records in kind.records})
+    note_registered(kind)
     return kind
 
 
@@ -212,6 +223,10 @@ def build(name: str, parameters: dict[str, Any], where: str, records: str = "tex
             f"{where}: attack {name!r} has no parameter {unknown[0]!r};{hint} "
             f"it has: {', '.join(known) or 'none'}"
         )
+    title = f"{where}: attack {name!r}"
+    required = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING]
+    if missing := [key for key in required if key not in parameters]:
+        raise InputError(f"{title} has to be given {', '.join(missing)}")
     defaults = {f.name: f.default for f in fields(kind)}
     for key, value in parameters.items():
         default = defaults[key]
@@ -219,18 +234,16 @@ def build(name: str, parameters: dict[str, Any], where: str, records: str = "tex
         if (is_flag or isinstance(default, int)) and (
             not isinstance(value, int) or is_flag != isinstance(value, bool)
         ):
-            raise InputError(
-                f"{where}: attack {name!r}: {key} should be like {default!r}, but got {value!r}"
-            )
+            raise InputError(f"{title}: {key} should be like {default!r}, but got {value!r}")
     try:
         return kind(**parameters)
     except ValueError as error:
-        raise InputError(f"{where}: attack {name!r}: {error}") from None
-    except TypeError:
+        raise InputError(f"{title}: {error}") from None
+    except Exception as error:
         given = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
-        raise InputError(
-            f"{where}: attack {name!r}: a parameter is of the wrong type: {given}"
-        ) from None
+        if isinstance(error, TypeError) and given:
+            raise InputError(f"{title}: a parameter is of the wrong type: {given}") from None
+        raise InputError(f"{title} cannot be made: {told(error, kind)}") from error
 
 
 Answer = TypeVar("Answer")

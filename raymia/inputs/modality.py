@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from raymia.spec import RecordsSection, learn_kind
 from raymia.util.errors import InputError
-from raymia.util.plugins import Portable, is_in, on_forget, origin
+from raymia.util.plugins import Portable, is_in, note_registered, on_forget, origin, unwritten
 
 if TYPE_CHECKING:
     from raymia.attacks import Attack, NamedAttack
@@ -234,6 +234,10 @@ _KNOWN: dict[str, type[Modality]] = {}
 
 def register(modality: Kind) -> Kind:
     """Make a kind of records known, to audit files too; a decorator."""
+    if missing := unwritten(modality):
+        raise ValueError(
+            f"the kind of records {modality.__name__} lacks {missing}, which it has to define"
+        )
     kind = learn_kind(modality.section)
     if kind in _KNOWN:
         raise ValueError(
@@ -241,6 +245,7 @@ def register(modality: Kind) -> Kind:
             f"one of {origin(modality)}; rename one"
         )
     _KNOWN[kind] = modality
+    note_registered(modality)
     return modality
 
 

@@ -19,7 +19,16 @@ from raymia.evidence.integrity import learn_schema
 from raymia.evidence.store import EvidenceKey
 from raymia.spec import AuditSpec
 from raymia.spec.images import Shape
-from raymia.util.plugins import Portable, code_digest, is_in, is_outside, on_forget, origin
+from raymia.util.plugins import (
+    Portable,
+    code_digest,
+    is_in,
+    is_outside,
+    note_registered,
+    on_forget,
+    origin,
+    unwritten,
+)
 
 RECORD = 0
 """Neighbor index of the record itself; its neighbors are numbered from 1."""
@@ -222,8 +231,11 @@ def register_question(kind: Kind) -> Kind:
                 f"{title}: its {attribute} should be of small letters, digits and _, but is "
                 f"{value!r}"
             )
-    if not isinstance(getattr(kind, "version", None), int):
-        raise ValueError(f"{title}: its version should be a whole number")
+    version = getattr(kind, "version", None)
+    if type(version) is not int or version < 1:
+        raise ValueError(
+            f"{title}: its version should be a whole number from 1, but is {version!r}"
+        )
     schema = getattr(kind, "schema", None)
     if not isinstance(schema, pa.Schema) or any(
         name not in schema.names or schema.field(name).type != type_
@@ -242,6 +254,8 @@ def register_question(kind: Kind) -> Kind:
             )
     if kind.lay_out is Question.lay_out:
         raise ValueError(f"{title} does not say how its answers are laid out; give it `lay_out`")
+    if missing := unwritten(kind):
+        raise ValueError(f"{title} lacks {missing}, which it has to define")
     for records in kind.records:
         _check_is_new(kind, records, title)
     if is_outside(kind):
@@ -250,6 +264,7 @@ def register_question(kind: Kind) -> Kind:
         add_answer_name(records, kind.name)
     learn_schema(kind.kind, schema)
     _REGISTRY.append(kind)
+    note_registered(kind)
     return kind
 
 

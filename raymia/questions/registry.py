@@ -13,6 +13,7 @@ from raymia.attacks import Attack
 from raymia.evidence.answers import answer_names, holder_of
 from raymia.questions.base import Question, Setup, registered
 from raymia.util.errors import RaymiaError
+from raymia.util.plugins import is_outside, origin, told
 
 
 def questions_for(records: str, setup: Setup, asks: Iterable[str]) -> list[tuple[str, Question]]:
@@ -60,13 +61,28 @@ def model_evidence(
     found: dict[str, Any] = {}
     for label, question, table in answers:
         for other in question.includes:
-            found[other.name] = other.lay_out(question, table, ids)
+            found[other.name] = _laid_out(other, question, table, ids)
         name, _, variant = label.partition(".")
         if variant:
-            found.setdefault(name, {})[variant] = question.lay_out(table, ids)
+            found.setdefault(name, {})[variant] = _laid_out(type(question), question, table, ids)
         else:
-            found[name] = question.lay_out(table, ids)
+            found[name] = _laid_out(type(question), question, table, ids)
     return holder_of(records).of(found, len(ids))
+
+
+def _laid_out(
+    kind: type[Any], question: Question, table: pa.Table | None, ids: Sequence[str]
+) -> Any:
+    """Answers to a question as a class of questions lays them out: its own, or one it includes."""
+    try:
+        return kind.lay_out(question, table, ids)
+    except Exception as error:
+        if isinstance(error, RaymiaError) or not is_outside(kind):
+            raise
+        raise RaymiaError(
+            f"question {kind.name} of {origin(kind)}: its `lay_out` ended with "
+            f"{told(error, kind)}. Mend it, or take the attacks that ask it out of `attacks`"
+        ) from error
 
 
 def questions_of(attack: type[Attack], records: str) -> list[list[type[Question]]]:

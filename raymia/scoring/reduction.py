@@ -30,6 +30,7 @@ from raymia.records.base import RecordSet
 from raymia.results.curves import AttackCurves
 from raymia.results.deletions import retrained
 from raymia.results.scores import SCORES_SCHEMA
+from raymia.scoring.attack_scores import attack_scores
 from raymia.scoring.comparisons import questions_of
 from raymia.scoring.evidence import unit_column
 from raymia.scoring.ids import NAMED, repeated
@@ -196,13 +197,10 @@ def _score(
         all_found = {**before, **found}
         in_order = (a.label for a in inputs.attacks_on(plan.name) if a.label in all_found)
         given = evidence.given_to(named, {label: all_found[label] for label in in_order})
-        scores = np.asarray(named.attack.score(given), np.float64)
-        if scores.shape != (inputs.records.table.num_rows,):
-            raise RaymiaError(
-                f"attack {named.label} on target {plan.name}: expected one score for each of "
-                f"{inputs.records.table.num_rows} records, got an array of shape {scores.shape}"
-            )
-        found[named.label] = scores
+        count = inputs.records.table.num_rows
+        found[named.label] = attack_scores(
+            named.attack, given, count, label=named.label, target=plan.name
+        )
     return found
 
 

@@ -19,6 +19,7 @@ from raymia.inputs.base import Inputs
 from raymia.metrics import roc
 from raymia.metrics.learning import MIN_PER_CLASS, fold_of
 from raymia.metrics.summary import Result
+from raymia.scoring.attack_scores import AttackFailedError, attack_scores
 from raymia.scoring.evidence import units
 from raymia.spec import ObjectiveSpec, Value
 from raymia.util.errors import InputError
@@ -191,11 +192,14 @@ def evaluate(
     """
     found: dict[str, Any] = {"calibration": None, "evaluation": None}
     try:
-        of_half = scores_by_half(attack, evidence, halves)
+        of_half = scores_by_half(setting.place, attack, evidence, halves)
         for half, scores in of_half.items():
             found[half] = _points(scores, halves, half, rates)
-    except ValueError as error:
-        found = {"calibration": None, "evaluation": None, "problem": str(error)}
+    except (ValueError, AttackFailedError) as error:
+        reason = error.__cause__ or error
+        if not isinstance(reason, ValueError):
+            raise
+        found = {"calibration": None, "evaluation": None, "problem": str(reason)}
     return Evaluated(
         key=setting.key,
         attack=setting.place.attack,
@@ -205,14 +209,19 @@ def evaluate(
     )
 
 
-def scores_by_half(attack: Attack, evidence: Any, halves: Split) -> dict[str, Scores]:
+def scores_by_half(place: Place, attack: Attack, evidence: Any, halves: Split) -> dict[str, Scores]:
     """Scores of all records, for each half to be read from, [records].
 
     An attack that learns from labels is not told those of the evaluation half for the scores that
     settings are compared by: the choice would have seen what judges it.
     """
     labels = getattr(evidence, "labels", None)
-    whole = attack.score(evidence)
+
+    def scores(given: Any) -> Scores:
+        count = len(halves.is_member)
+        return attack_scores(attack, given, count, label=place.label, target=place.target)
+
+    whole = scores(evidence)
     if labels is None:
         return {"calibration": whole, "evaluation": whole}
     hidden = [
@@ -220,7 +229,7 @@ def scores_by_half(attack: Attack, evidence: Any, halves: Split) -> dict[str, Sc
         for label, judged in zip(labels.is_member, halves.evaluation, strict=True)
     ]
     half = replace(evidence, labels=replace(labels, is_member=hidden))
-    return {"calibration": attack.score(half), "evaluation": whole}
+    return {"calibration": scores(half), "evaluation": whole}
 
 
 def _points(scores: Scores, halves: Split, half: str, rates: Sequence[float]) -> Points:

@@ -74,7 +74,7 @@ def _winner(
     setting = row.setting
     named = setting.named(spec.records.kind)
     given = evidence[setting.place.target, setting.place.query].given_to(named, {})
-    scores = scores_by_half(named.attack, given, halves)
+    scores = scores_by_half(setting.place, named.attack, given, halves)
 
     def half(name: str) -> Half | None:
         rows = getattr(halves, name)

@@ -10,26 +10,34 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from raymia.util.errors import InputError, RaymiaError
-from raymia.util.hashing import digest, digest_bytes, digest_file
+from raymia.util.hashing import digest, digest_bytes
+from raymia.util.plugin_code import (
+    OWN,
+    check_module_stands_alone,
+    check_stands_alone,
+    module_digest,
+)
 
 ENTRY_POINTS = "raymia.attacks"
 """The group of entry points of installed packages; each names a module or something in one."""
-OWN = __name__.partition(".")[0]
 FILE_SUFFIX = ".py"
+NOTHING_REGISTERED = (
+    "it registers no attack and no question; put @register above the class of an attack, and "
+    "@register_question above that of a question (CONTRIBUTING.md has one of each)"
+)
 Forget = Callable[[str], None]
 
 _loaded: dict[str, Plugin] = {}
 _forgetters: list[Forget] = []
+_registered: list[type] = []
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ def plugin_of(kind: type) -> Plugin | None:
         return None
     found = _loaded.get(kind.__module__)
     if found is None:
-        found = Plugin(kind.__module__, kind.__module__, _module_digest(kind.__module__))
+        found = Plugin(kind.__module__, kind.__module__, module_digest(kind.__module__))
         _loaded[kind.__module__] = found
     return found
 
@@ -111,6 +119,25 @@ def origin(kind: type) -> str:
         return OWN
     plugin = _loaded.get(kind.__module__)
     return kind.__module__ if plugin is None else plugin.name
+
+
+def note_registered(kind: type) -> None:
+    """Note that a class is registered: a plugin that registers none is refused."""
+    if is_outside(kind):
+        _registered.append(kind)
+
+
+def unwritten(kind: type) -> str:
+    """The names of methods that a class has to define and does not."""
+    return ", ".join(f"`{name}`" for name in sorted(getattr(kind, "__abstractmethods__", ())))
+
+
+def told(error: Exception, kind: type) -> str:
+    """What went wrong in a class from outside, and in which line of its file."""
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f" (line {frame.lineno})" for frame in frames if frame.filename == file]
+    return f"{type(error).__name__}: {error}{lines[-1] if lines else ''}"
 
 
 def on_forget(function: Forget) -> Forget:
@@ -178,7 +205,7 @@ def _load_module(module: str, title: str) -> Plugin:
     if module in _loaded:
         return _loaded[module]
     _import(Plugin(module, module, ""), title)
-    _loaded[module] = Plugin(module, module, _module_digest(module))
+    _loaded[module] = Plugin(module, module, module_digest(module))
     return _loaded[module]
 
 
@@ -193,11 +220,16 @@ def _import(plugin: Plugin, title: str) -> None:
     for earlier in [p for p in _loaded.values() if p.name == plugin.name and p != plugin]:
         _forget(earlier.module)
     known = plugin.module in sys.modules
+    before = len(_registered)
     try:
         if plugin.source is None:
+            check_module_stands_alone(plugin.module)
             importlib.import_module(plugin.module)
         else:
+            check_stands_alone(plugin.source, Path(plugin.name))
             _execute(plugin)
+        if len(_registered) == before and not _has_registered(plugin.module):
+            raise ValueError(NOTHING_REGISTERED)
     except (Exception, SystemExit) as error:
         if not known:
             _forget(plugin.module)
@@ -214,9 +246,17 @@ def _execute(plugin: Plugin) -> None:
     exec(compile(plugin.source, plugin.name, "exec"), module.__dict__)
 
 
+def _has_registered(module: str) -> bool:
+    """Whether a module that was loaded has classes that were registered before: in itself, or from
+    elsewhere."""
+    names = vars(sys.modules[module]).values()
+    return any(is_in(kind, module) or kind in names for kind in _registered)
+
+
 def _forget(module: str) -> None:
     for forget in _forgetters:
         forget(module)
+    _registered[:] = [kind for kind in _registered if not is_in(kind, module)]
     _loaded.pop(module, None)
     sys.modules.pop(module, None)
 
@@ -248,7 +288,7 @@ def _arrive(name: str, module: str, expected: str, source: bytes | None) -> Plug
         return plugin
     try:
         _import(plugin, name)
-        found = plugin.digest if source is not None else _module_digest(module)
+        found = plugin.digest if source is not None else module_digest(module)
     except InputError as error:
         raise RaymiaError(f"{error}; install it on every machine") from error
     if found != expected:
@@ -267,30 +307,3 @@ def _revive(plugin: Plugin, module: str, qualified_name: str) -> Any:
     for part in qualified_name.split("."):
         kind = getattr(kind, part)
     return kind.__new__(kind)
-
-
-def _module_digest(module: str) -> str:
-    """Hash the files of the package that a module is in; of the module where it is in none."""
-    spec = _package_spec(module)
-    if spec.submodule_search_locations is None:
-        if spec.origin is None or not Path(spec.origin).is_file():
-            raise ValueError(f"the module {module} is in no file, so its code has no hash")
-        return digest_file(Path(spec.origin))
-    return digest(dict(_package_files(spec.submodule_search_locations)))
-
-
-def _package_spec(module: str) -> ModuleSpec:
-    """The outermost package of a module that is no namespace for others."""
-    parts = module.split(".")
-    for count in range(1, len(parts) + 1):
-        spec = find_spec(".".join(parts[:count]))
-        if spec is not None and spec.origin is not None:
-            return spec
-    raise ValueError(f"the module {module} is in no file, so its code has no hash")
-
-
-def _package_files(folders: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for folder in folders:
-        for file in sorted(Path(folder).rglob("*")):
-            if file.is_file() and "__pycache__" not in file.parts:
-                yield file.relative_to(folder).as_posix(), digest_file(file)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import raymia.attacks
+import raymia.attacks.base
 from raymia.attacks import Attack, build, register, registry
 from raymia.evidence.answers import answer_names
 from raymia.questions.registry import costs
@@ -157,3 +157,26 @@ def test_parameter_of_the_wrong_type_is_named():
     assert "fixed_variance should be like True, but got 'false'" in problem(
         "lira", fixed_variance="false"
     )
+
+
+@pytest.mark.parametrize(
+    ("made", "given", "says"),
+    [
+        ("raise NameError('gone')", {"share": 1.0}, " cannot be made: NameError: gone (line "),
+        ("1 + ''", {"share": 1.0}, ": a parameter is of the wrong type: share=1.0"),
+        ("pass", {}, " has to be given share"),
+    ],
+)
+def test_an_attack_that_cannot_be_made_says_why(monkeypatch, made, given, says):
+    @dataclass(frozen=True)
+    class Mine(Attack):
+        share: float
+
+        def __post_init__(self):
+            exec(made)
+
+        def score(self, evidence):
+            return evidence
+
+    monkeypatch.setitem(raymia.attacks.base._REGISTRY, ("text", "mine"), Mine)
+    assert f"attack 'mine'{says}" in problem("mine", **given)

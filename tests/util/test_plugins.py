@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import warm_process
 
 from raymia.attacks import registry
 from raymia.evidence.answers import answer_names
@@ -138,6 +139,12 @@ def test_the_key_is_of_the_code_and_not_of_the_place(tmp_path: Path) -> None:
         ("\n1 +", "not valid Python: invalid syntax (line 2)"),
         ("\n\nraise RuntimeError('it broke')", "RuntimeError: it broke (line 3)"),
         ("import sys\nsys.exit(3)", "it ends Python by sys.exit; a plugin is imported"),
+        (attack().replace("def score", "def scores"), "attack 'mine' lacks `score`, which it has"),
+        (question().replace("def ask", "def asked"), "question 'backwards' lacks `ask`, which"),
+        (question().replace(" 1, SUM", " True, SUM"), "a whole number from 1, but is True"),
+        (question().replace(" 1, SUM", " 0, SUM"), "a whole number from 1, but is 0"),
+        (question().replace(" 1, SUM", " 1.5, SUM"), "a whole number from 1, but is 1.5"),
+        (question().replace(" 1, SUM", " '1', SUM"), "a whole number from 1, but is '1'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_registered_is_refused_and_leaves_nothing(
@@ -152,6 +159,122 @@ def test_what_cannot_be_registered_is_refused_and_leaves_nothing(
     assert problem.startswith(f"plugin {file}: ")
     assert says in problem
     assert ([{*registry(r)} for r in ("text", "image")], answer_names("text")) == known
+
+
+NO_ATTACK = attack().replace("@register", "")
+REFUSED = "it registers no attack and no question; put @register above the class of an attack"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "x = 1", NO_ATTACK, "from raymia.attacks.loss import Loss"]
+)
+def test_what_registers_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    file = write(tmp_path, content, name="says_nothing.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in (file, "says_nothing"):
+        with pytest.raises(InputError, match=f"^plugin {name}: {REFUSED}"):
+            plugins.load_plugins([name])
+
+
+def test_what_was_registered_before_is_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(tmp_path, "with_parts", {"__init__": "from with_parts import one", "one": attack()})
+    monkeypatch.syspath_prepend(tmp_path)
+    assert len(plugins.load_plugins(["with_parts.one", "with_parts"])) == 2
+    (tmp_path / "elsewhere").mkdir()
+    for comment in ("# as it was", "# and as it is now"):
+        file = write(tmp_path / "elsewhere", "from with_parts.one import Mine", comment)
+        assert plugins.load_plugins([file])
+
+
+def package(folder: Path, name: str, files: dict[str, str]) -> None:
+    (folder / name).mkdir()
+    for stem, content in files.items():
+        write(folder / name, content, name=f"{stem}.py")
+
+
+def test_the_key_of_a_package_is_of_all_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        package(folder, "whole", {
+            "__init__": "from whole import asked", "helper": f"WORDS = {number}",
+            "asked": "from whole.helper import WORDS" + question(),
+        })  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(folder)
+            plugins.load_plugins(["whole"])
+            keys.append(key())
+        for module in ("whole.asked", "whole.helper", "whole"):
+            plugins._forget(module)
+    assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize(
+    "line", ["import helper", "from helper import x", "def late():\n    import helper.more"]
+)
+@pytest.mark.parametrize("beside", ["helper.py", "helper/__init__.py", "helper/more.py"])
+def test_what_imports_code_beside_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: str, line: str
+) -> None:
+    (tmp_path / beside).parent.mkdir(exist_ok=True)
+    (tmp_path / beside).touch()
+    file = write(tmp_path, attack(), line, name="leans_on_it.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in (file, "leans_on_it"):
+        with pytest.raises(InputError) as refused:
+            plugins.load_plugins([name])
+        assert f"plugin {name}: line " in str(refused.value)
+        assert "imports 'helper', which lies beside it: its code is not sent" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("marked", "line", "name"),
+    [
+        (True, "import in_folder.helper", "in_folder/own.py"),
+        (False, "import in_folder.helper", "in_folder/own.py"),
+        (False, "from in_folder.helper import x", "in_folder.own"),
+        (False, "from . import helper", "in_folder.own"),
+    ],
+)
+def test_a_part_of_a_folder_is_refused_unless_the_folder_is_a_package_and_it_a_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marked: bool, line: str, name: str
+) -> None:
+    files = {"helper": "x = 1", "own": f"{line}\n{attack()}"}
+    package(tmp_path, "in_folder", files | ({"__init__": ""} if marked else {}))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"line 1 imports '.*', which lies beside it"):
+        plugins.load_plugins([name])
+    (tmp_path / "in_folder" / "__init__.py").touch()
+    importlib.invalidate_caches()
+    sys.modules.pop("in_folder", None)
+    assert plugins.load_plugins(["in_folder.own"])
+    for module in ("in_folder.helper", "in_folder"):
+        sys.modules.pop(module)
+
+
+def test_what_lies_beside_a_file_and_is_not_imported_is_no_matter(tmp_path: Path) -> None:
+    for name in ("helper.py", "json.py", "numpy"):
+        (tmp_path / name).mkdir() if name == "numpy" else (tmp_path / name).touch()
+    assert plugins.load_plugins([write(tmp_path, "import json, numpy", attack())])
+
+
+def test_what_is_installed_beside_an_installed_module_is_a_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine-1.0.dist-info").mkdir()
+    package(tmp_path, "a_library_of_mine", {"__init__": ""})
+    write(tmp_path, "import a_library_of_mine", attack("installed"), name="an_installed_module.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert plugins.load_plugins(["an_installed_module"])
+    assert "installed" in registry()
 
 
 def test_two_plugins_whose_attacks_have_one_name_are_both_named(tmp_path: Path) -> None:
@@ -181,11 +304,10 @@ def test_where_a_module_goes_wrong_is_said(tmp_path: Path, monkeypatch: pytest.M
 
 def elsewhere(content: bytes, code: str, *path: Path) -> str:
     """What another process prints that is given an object."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"import pickle, sys\nsys.path[:0] = {[*map(str, path)]}\n"
-         f"given = pickle.loads({content!r})\n{code}"],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    done = warm_process.run(
+        f"import pickle, sys\nsys.path[:0] = {[*map(str, path)]}\n"
+        f"given = pickle.loads({content!r})\n{code}"
+    )
     return done.stdout + done.stderr
 
 
@@ -214,9 +336,10 @@ def test_a_machine_without_the_same_module_is_refused(
         (tmp_path / folder).mkdir()
     write(tmp_path / "here", attack("travels"), name="a_module_that_travels.py")
     write(tmp_path / "there", attack("travels"), "# other code", name="a_module_that_travels.py")
-    monkeypatch.syspath_prepend(tmp_path / "here")
-    plugins.load_plugins(["a_module_that_travels"])
-    content = pickle.dumps(registry()["travels"]())
+    with monkeypatch.context() as here:
+        here.syspath_prepend(tmp_path / "here")
+        plugins.load_plugins(["a_module_that_travels"])
+        content = pickle.dumps(registry()["travels"]())
     assert elsewhere(content, "print(given.name)", tmp_path / "here").split() == ["travels"]
     assert "this machine has other code" in elsewhere(content, "", tmp_path / "there")
     assert "install it on every machine" in elsewhere(content, "")
