@@ -61,6 +61,8 @@ BY_FIXTURE = {
     "training": {"models", "image_models"},
 }
 """What a test that uses one of the fixtures is marked with."""
+TRAINS = "trained"
+"""What the name of any other fixture that trains a model begins with."""
 BY_ROOM = {"training": {"demo", "prepare"}}
 """What all tests of a room are marked with."""
 LONG = {"browser", "demo", "e2e", "prepare", "project"}
@@ -71,10 +73,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False  # xdist's own order is by the number of tests
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Iterator[list[pytest.Collector]]:
+    """Of a file of tests, its tests: no examples are looked for in it."""
+    found = yield
+    return [one for one in found if type(one) is pytest.Module]
+
+
 @pytest.hookimpl(tryfirst=True)  # before the plugin that reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
+        used |= BY_FIXTURE["training"] if any(name.startswith(TRAINS) for name in used) else set()
         for mark in BY_FIXTURE:
             if used & BY_FIXTURE[mark] or _room(item.path) in BY_ROOM.get(mark, ()):
                 item.add_marker(mark)

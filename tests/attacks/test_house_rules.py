@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -14,6 +15,12 @@ from sklearn.metrics import roc_auc_score
 
 from raymia.attacks import Attack, registry
 from raymia.attacks.base import EVERY
+
+FEW = {"folds": 2}
+"""A rule holds with fewer networks, too."""
+OF_EACH = {"fixed_variance": False, "prior_degrees": 4.0, "prior_variance": 1.0}
+"""LiRA with each record's own variance, or with a prior that is given: one for all is of all by its
+definition."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,12 @@ class Case:
         return _scores(self)
 
     def score(self, evidence: Any, **parameters: Any) -> np.ndarray:
-        return self.kind(**parameters).score(evidence)
+        return self.kind(**self.with_these(FEW), **parameters).score(evidence)
+
+    def with_these(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of some parameters that it has."""
+        names = {field.name for field in fields(self.kind)}
+        return {name: value for name, value in parameters.items() if name in names}
 
     def __str__(self) -> str:
         return f"{self.records}-{self.kind.name}{'@reference' * self.beside_a_reference}"
@@ -97,12 +109,9 @@ class TestEveryAttack:
         np.testing.assert_allclose(found, expected[order], rtol=tolerance, atol=tolerance)
 
     def test_scores_a_record_alone_as_beside_others(self, case: Case) -> None:
-        """LiRA with each record's own variance, or with a prior that is given: one for all is of
-        all by its definition. What is fitted on the others has no score without them."""
-        names = {field.name for field in fields(case.kind)}
-        told = {"fixed_variance": False, "prior_degrees": 4.0, "prior_variance": 1.0}
-        own = {name: value for name, value in told.items() if name in names}
-        together = case.score(case.evidence, **own)
+        """What is fitted on the others has no score without them."""
+        own = case.with_these(OF_EACH)
+        together = case.score(case.evidence, **own) if own else case.scores
         for row in (0, 1, 2, NO_ANSWER, len(together) - 1):
             (alone,) = case.score(take(case.evidence, [row]), **own)
             expected = np.nan if case.is_fitted else together[row]

@@ -38,7 +38,7 @@ def other(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory, other):
+def trained_audit(tmp_path_factory, other):
     folder = tmp_path_factory.mktemp("chat")
     tune = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3}
     file = write_chat_audit(
@@ -56,15 +56,15 @@ def done(tmp_path_factory, other):
     return load_spec(file), run_audit(load_spec(file), console())
 
 
-def test_every_attack_scores_every_conversation(done):
-    _, result = done
+def test_every_attack_scores_every_conversation(trained_audit):
+    _, result = trained_audit
     assert [metrics.attack for metrics in result.metrics if metrics.n_members == 8] == ATTACKS
     assert result.dropped == []
     assert result.complete
 
 
-def test_evidence_is_on_the_answers_alone(done):
-    spec, _ = done
+def test_evidence_is_on_the_answers_alone(trained_audit):
+    spec, _ = trained_audit
     store = EvidenceStore(spec.store)
     inputs = resolve_inputs(spec)
     plan = plan_audit(inputs, store)[0]
@@ -80,8 +80,8 @@ def test_evidence_is_on_the_answers_alone(done):
     assert {tokenizer.decode(row["token_ids"]) for row in rows} == answers
 
 
-def test_neighbors_change_the_answer_and_leave_the_question(done):
-    spec, _ = done
+def test_neighbors_change_the_answer_and_leave_the_question(trained_audit):
+    spec, _ = trained_audit
     inputs = resolve_inputs(spec)
     plan = plan_audit(inputs, EvidenceStore(spec.store))[0]
     made = EvidenceStore(spec.store).read(plan.neighbors.questions[0].key).to_pylist()
@@ -97,8 +97,8 @@ def test_neighbors_change_the_answer_and_leave_the_question(done):
         assert changed[1] != own[1]
 
 
-def test_the_second_run_asks_nothing_and_another_template_asks_anew(done, tmp_path):
-    spec, _ = done
+def test_the_second_run_asks_nothing_and_another_template_asks_anew(trained_audit, tmp_path):
+    spec, _ = trained_audit
     planned = plan_audit(resolve_inputs(spec), EvidenceStore(spec.store))
     assert not planned.is_missing_anything
     template = tmp_path / "blank.jinja"
@@ -110,8 +110,8 @@ def test_the_second_run_asks_nothing_and_another_template_asks_anew(done, tmp_pa
     assert again[0].target.stored == 0
 
 
-def test_the_reference_was_made_of_answers_and_says_so(done):
-    _, result = done
+def test_the_reference_was_made_of_answers_and_says_so(trained_audit):
+    _, result = trained_audit
     (card,) = [card for card in result.references if card.name.startswith("self_prompt")]
     facts = json.dumps(card.model_dump(mode="json"))
     for fact in ("prompts_begin_with_the_same_tokens", "ended_by_themselves", "mean_tokens"):
@@ -121,8 +121,8 @@ def test_the_reference_was_made_of_answers_and_says_so(done):
         assert fact in card.facts
 
 
-def test_what_is_assumed_stands_in_the_plan_and_in_the_report(done):
-    spec, result = done
+def test_what_is_assumed_stands_in_the_plan_and_in_the_report(trained_audit):
+    spec, result = trained_audit
     assumed = "training: it is assumed that no record was cut; say `max_length` where some were"
     assert assumed in result.problems
     out = console()
@@ -130,8 +130,8 @@ def test_what_is_assumed_stands_in_the_plan_and_in_the_report(done):
     assert assumed in re.sub(r"\s+", " ", out.file.getvalue())
 
 
-def test_the_report_shows_what_was_scored_and_what_was_not(done):
-    spec, result = done
+def test_the_report_shows_what_was_scored_and_what_was_not(trained_audit):
+    spec, result = trained_audit
     pieces = result.text_examples[0].pieces
     assert pieces[0].part == "context"
     assert [piece.turn for piece in pieces if piece.turn] == ["user", "assistant"]
@@ -165,6 +165,7 @@ def test_what_a_training_cut_off_is_shown_as_that(tmp_path, capsys):
     assert not printed.rstrip().endswith("\u27e7")
 
 
+@pytest.mark.training
 def test_self_prompting_needs_no_prompts(tmp_path, other):
     file = write_chat_audit(
         tmp_path,

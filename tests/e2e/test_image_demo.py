@@ -42,7 +42,7 @@ class Done:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Done:
+def trained_demo(tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("demo") / "images"
     result, output = run_image_demo(folder, console(), SMALL, "local")
     assert output == str(folder / "report")
@@ -63,9 +63,9 @@ def read(path: Path) -> np.ndarray[Any, Any]:
     return pixels_array(payloads, (1, 8, 8))
 
 
-def test_all_targets_are_audited_with_and_without_a_reference(first: Done) -> None:
-    assert first.result.complete
-    ran = {(m.target, m.attack) for m in first.result.metrics}
+def test_all_targets_are_audited_with_and_without_a_reference(trained_demo: Done) -> None:
+    assert trained_demo.result.complete
+    ran = {(m.target, m.attack) for m in trained_demo.result.metrics}
     of_both, of_ddpm = ("loss", "pfami"), ("secmi", "pia", "sima")
     for target, attacks in (
         ("ddpm", of_both + of_ddpm),
@@ -75,13 +75,15 @@ def test_all_targets_are_audited_with_and_without_a_reference(first: Done) -> No
         for attack in attacks:
             assert {(target, attack), (target, f"{attack}@self_generated")} <= ran
     assert not {("vae", attack) for attack in of_ddpm} & ran
-    left_out = " ".join(p for p in first.result.problems if p.startswith("target vae: left out"))
+    left_out = " ".join(
+        p for p in trained_demo.result.problems if p.startswith("target vae: left out")
+    )
     assert {"secmi", "pia", "sima"} <= set(re.findall(r"\w+", left_out))
-    assert (first.folder / "report" / "report.html").is_file()
+    assert (trained_demo.folder / "report" / "report.html").is_file()
 
 
-def test_the_digits_are_split_without_a_repetition(first: Done) -> None:
-    parts = [read(first.folder / name)
+def test_the_digits_are_split_without_a_repetition(trained_demo: Done) -> None:
+    parts = [read(trained_demo.folder / name)
              for name in ("members.parquet", "non_members.parquet", "population")]  # fmt: skip
     assert [len(part) for part in parts] == [12, 12, 24]
     together = np.concatenate(parts)
@@ -89,47 +91,47 @@ def test_the_digits_are_split_without_a_repetition(first: Done) -> None:
     assert {image.tobytes() for image in together} <= {image.tobytes() for image in digits()}
 
 
-def test_the_lora_is_of_a_base_that_has_seen_no_record(first: Done) -> None:
-    spec = load_spec(first.folder / "audit.yaml")
+def test_the_lora_is_of_a_base_that_has_seen_no_record(trained_demo: Done) -> None:
+    spec = load_spec(trained_demo.folder / "audit.yaml")
     target = next(one for one in spec.targets if one.name == "lora")
     assert isinstance(target, TargetSpec)
-    assert target.model == str(first.folder / "base")
-    facts = json.loads((first.folder / "base" / "facts.json").read_text())
+    assert target.model == str(trained_demo.folder / "base")
+    facts = json.loads((trained_demo.folder / "base" / "facts.json").read_text())
     assert facts["images"] == len(digits()) - 2 * SMALL.members - SMALL.population
-    lora = json.loads((first.folder / "lora" / "facts.json").read_text())
+    lora = json.loads((trained_demo.folder / "lora" / "facts.json").read_text())
     assert lora["images"] == SMALL.members
 
 
-def test_a_seed_draws_other_members(first: Done, tmp_path: Path) -> None:
+def test_a_seed_draws_other_members(trained_demo: Done, tmp_path: Path) -> None:
     from raymia.prepare.image_split import split_and_write
 
     drawn = split_and_write(digits(), None, 12, 12, 1, tmp_path).members
-    before = {image.tobytes() for image in read(first.folder / "members.parquet")}
+    before = {image.tobytes() for image in read(trained_demo.folder / "members.parquet")}
     assert {image.tobytes() for image in drawn} != before
 
 
 @pytest.mark.usefixtures("no_questions")
-def test_a_second_run_trains_nothing_and_asks_nothing(first: Done) -> None:
-    again, _ = run_image_demo(first.folder, console(), SMALL, "local")
-    assert again.metrics == first.result.metrics
+def test_a_second_run_trains_nothing_and_asks_nothing(trained_demo: Done) -> None:
+    again, _ = run_image_demo(trained_demo.folder, console(), SMALL, "local")
+    assert again.metrics == trained_demo.result.metrics
 
 
 @pytest.mark.usefixtures("no_questions")
-def test_a_folder_left_half_made_goes_on_with_the_models_it_has(first: Done) -> None:
-    weights = sorted(first.folder.glob("ddpm/**/*.safetensors"))
+def test_a_folder_left_half_made_goes_on_with_the_models_it_has(trained_demo: Done) -> None:
+    weights = sorted(trained_demo.folder.glob("ddpm/**/*.safetensors"))
     before = [(file.stat().st_mtime_ns, file.read_bytes()) for file in weights]
-    (first.folder / "audit.yaml").unlink()
-    again, _ = run_image_demo(first.folder, console(), SMALL, "local")
+    (trained_demo.folder / "audit.yaml").unlink()
+    again, _ = run_image_demo(trained_demo.folder, console(), SMALL, "local")
     assert weights
     assert [(file.stat().st_mtime_ns, file.read_bytes()) for file in weights] == before
-    assert again.metrics == first.result.metrics
+    assert again.metrics == trained_demo.result.metrics
 
 
-def test_the_audit_file_says_what_it_is(first: Done) -> None:
-    text = (first.folder / "audit.yaml").read_text(encoding="utf-8")
+def test_the_audit_file_says_what_it_is(trained_demo: Done) -> None:
+    text = (trained_demo.folder / "audit.yaml").read_text(encoding="utf-8")
     for comment, _ in sections_of_audit(SMALL):
         assert all(f"# {line}\n" in text for line in comment.splitlines())
-    assert load_spec(first.folder / "audit.yaml").records.kind == "image"
+    assert load_spec(trained_demo.folder / "audit.yaml").records.kind == "image"
 
 
 def test_the_demo_as_it_is_run_writes_a_valid_audit_file() -> None:

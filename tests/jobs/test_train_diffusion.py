@@ -50,6 +50,7 @@ def pixels_of(file):
             for row in pq.read_table(file)["image"].to_pylist()]  # fmt: skip
 
 
+@pytest.mark.training
 def test_split_checkpoints_and_manifest_are_what_an_audit_names(script, tmp_path, images, capsys):
     assert run(script, images, tmp_path, "--checkpoint-every", "4", "--ema", "0.9", "--flip") == 0
     members, others = (pixels_of(tmp_path / f"{n}.parquet") for n in ("members", "non_members"))
@@ -70,6 +71,7 @@ def test_split_checkpoints_and_manifest_are_what_an_audit_names(script, tmp_path
     assert "checkpoint-6: training loss" in capsys.readouterr().out
 
 
+@pytest.mark.training
 def test_interrupted_run_goes_on_with_the_same_command(script, tmp_path, images, monkeypatch):
     assert run(script, images, tmp_path / "whole", "--checkpoint-every", "3") == 0
     real = script.train_denoiser
@@ -93,6 +95,7 @@ def test_interrupted_run_goes_on_with_the_same_command(script, tmp_path, images,
     assert {**whole, **once} == {**killed, **once}
 
 
+@pytest.mark.training
 def test_pipeline_is_trained_further(script, tmp_path, images):
     assert run(script, images, tmp_path / "first", "--objective", "v") == 0
     first = tmp_path / "first" / "checkpoint-6"
@@ -102,6 +105,7 @@ def test_pipeline_is_trained_further(script, tmp_path, images):
     assert manifest["pipeline"] == str(first)
 
 
+@pytest.mark.training
 def test_a_pipeline_that_is_told_captions_is_trained_on_those_of_the_images(script, tmp_path):
     save_model("stable", tmp_path / "base")
     draws = generator(0, "captioned")

@@ -66,6 +66,7 @@ def rows_of(folder):
     return [pq.read_table(folder / f"{n}.parquet").to_pylist() for n in ("members", "non_members")]
 
 
+@pytest.mark.training
 def test_an_audit_reads_the_split_and_the_checkpoints(script, base, table, tmp_path, capsys):
     more = ["--group-column", "author", "--checkpoint-every", "3"]
     assert run(script, base, table, tmp_path, *CAPTIONED, *more) == 0
@@ -96,6 +97,7 @@ def test_an_audit_reads_the_split_and_the_checkpoints(script, base, table, tmp_p
     ]
 
 
+@pytest.mark.training
 def test_a_private_lora_claims_what_each_checkpoint_spent_and_a_dora_is_refused(
     script, base, table, tmp_path, capsys
 ):
@@ -113,6 +115,7 @@ def test_a_private_lora_claims_what_each_checkpoint_spent_and_a_dora_is_refused(
     assert [target.claim.epsilon for target in inputs.spec.targets] == spent
 
 
+@pytest.mark.training
 def test_epochs_are_of_the_members_and_the_prompt_is_each_images_caption(
     script, base, table, tmp_path
 ):
@@ -124,6 +127,7 @@ def test_epochs_are_of_the_members_and_the_prompt_is_each_images_caption(
     assert {row["caption"] for rows in rows_of(tmp_path) for row in rows} == {prompt}
 
 
+@pytest.mark.training
 def test_raymia_train_does_the_same_by_a_file_which_plan_reads_without_writing(
     script, base, table, tmp_path
 ):
@@ -179,7 +183,11 @@ def small(tmp_path_factory):
             [*CAPTIONED, "--group-column", "author", "--members", "10", "--held-out", "1"],
             "11 distinct images in 6 groups",
         ),
-        ([*CAPTIONED, "--learning-rate", "1e9", "--steps", "9"], "has diverged"),
+        pytest.param(
+            [*CAPTIONED, "--learning-rate", "1e9", "--steps", "9"],
+            "has diverged",
+            marks=pytest.mark.training,
+        ),
     ],
 )
 def test_wrong_input_is_said_in_one_line(script, base, table, tmp_path, capsys, more, message):
@@ -194,6 +202,7 @@ def test_a_base_without_a_text_encoder_is_told_no_caption(script, table, tmp_pat
     assert "has no text encoder" in capsys.readouterr().err
 
 
+@pytest.mark.training
 def test_small_images_are_named_unless_they_may_be_scaled_up(script, base, small, tmp_path, capsys):
     fitted = ["--fit", "crop", "--instance-prompt", "a cat", "--members", "2", "--held-out", "2"]
     assert run(script, base, small, tmp_path, *fitted) == 2

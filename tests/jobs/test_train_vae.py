@@ -49,6 +49,7 @@ def manifest(arguments: dict[str, str]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("objective", ["vae", "rhvae"])
 def test_what_it_writes_is_what_an_audit_reads(
     script: ModuleType, arguments: dict[str, str], objective: str
@@ -79,6 +80,7 @@ def test_what_it_writes_is_what_an_audit_reads(
     assert written["members_hash"] == digest(sorted(records.ids[:16]))
 
 
+@pytest.mark.training
 def test_same_command_again_changes_nothing_and_another_seed_is_refused(
     script: ModuleType, arguments: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import warm_process
 from rich.console import Console
 from small_numbers import MEMBERS, OTHERS, write_number_audit
 
@@ -89,20 +89,17 @@ def test_it_comes_from_a_plugin_of_the_audit_file(tmp_path: Path) -> None:
     write(tmp_path, plugins=[str(PLUGIN)])
     for command in ("plan", "attacks"):
         named = "audit.yaml" if command == "plan" else f"--plugin={PLUGIN}"
-        found = subprocess.run(
-            [sys.executable, "-m", "raymia", command, named],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        found = warm_process.raymia(command, named, folder=tmp_path)
         assert found.returncode == 0, found.stderr
         assert ("numbers to look at" if command == "plan" else "near[@REF]") in found.stdout
 
 
 def test_a_job_takes_the_plugin_as_its_command_does(tmp_path: Path) -> None:
     write(tmp_path, references={"averaged": {"kind": "averaged"}}, attacks=["near@averaged"])
-    found = subprocess.run(
-        [sys.executable, JOB, "audit.yaml", f"--plugin={PLUGIN}", "--engine=local"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    job = f"import runpy; runpy.run_path({str(JOB)!r}, run_name='__main__')"
+    found = warm_process.run(
+        job, "audit.yaml", f"--plugin={PLUGIN}", "--engine=local", folder=tmp_path
+    )
     assert found.returncode == 0, found.stderr
     sums = json.loads(found.stdout.splitlines()[-1])
     assert (sums["ready"], sums["missing"], sums["problems"]) == (1, 0, [])

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from command_line import in_turn, raymia
+from command_line import raymia
 from tiny_models import passages
 
 from raymia.evidence.store import EvidenceKey, EvidenceStore
@@ -37,7 +36,6 @@ class Workplace:
     """Where a contributor works: no checkout, and an audit that names the new attacks."""
 
     folder: Path
-    path: list[Path] = field(default_factory=list)
 
     def write(self, name: str, content: str) -> Path:
         file = self.folder / name
@@ -61,10 +59,8 @@ class Workplace:
         return self.write("audit.yaml", yaml.safe_dump(content))
 
     def run(self, *commands: Sequence[str | Path]) -> list[str]:
-        """Run command lines there; what each prints, with white space as one blank each."""
-        paths = [*map(str, self.path), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        done = in_turn(*commands, folder=self.folder, environment=environment)
+        """Run command lines; what each prints, with white space as one blank each."""
+        done = [raymia(*arguments) for arguments in commands]
         assert [one.returncode for one in done] == [0] * len(commands), done
         return [" ".join((one.stdout + one.stderr).split()) for one in done]
 
@@ -97,18 +93,30 @@ def test_recipes_are_whole() -> None:
     }  # fmt: skip
 
 
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What is loaded in this process, nobody knows afterwards."""
+    before = set(plugins._loaded)
+    yield
+    for module in set(plugins._loaded) - before:
+        plugins._forget(module)
+    for module in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[module]
+
+
+@pytest.mark.usefixtures("forgotten")
 def test_an_installed_package_has_its_attacks_and_questions_in_audits_that_name_them(
-    tmp_path: Path, tiny_gpt2: Path
+    tmp_path: Path, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, place = Workplace(tmp_path / "source"), Workplace(tmp_path / "work")
     for name, content in recipes().items():
         source.write(f"{PACKAGE}/{name}" if name in ("top1.py", "capitals.py") else name, content)
     file = place.audit(tiny_gpt2, resources={"engine": "local"})
-    unknown = raymia("plan", file)  # this process has no such package
+    unknown = raymia("plan", file)  # there is no such package yet
     assert unknown.returncode == 2
     assert "no attack 'top1'" in unknown.stderr
     install(source.folder, tmp_path / "site")
-    place.path.append(tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
     listed, planned, _, again = place.run(
         ["attacks"], ["plan", file], ["audit", file], ["plan", file]
     )
@@ -118,15 +126,6 @@ def test_an_installed_package_has_its_attacks_and_questions_in_audits_that_name_
     check_scores(place.folder)
     assert len(str(place.capitals()["code"])) == 32
     assert "nothing is left to ask" in again
-
-
-@pytest.fixture
-def forgotten() -> Iterator[None]:
-    """What is loaded in this process, nobody knows afterwards."""
-    before = set(plugins._loaded)
-    yield
-    for module in set(plugins._loaded) - before:
-        plugins._forget(module)
 
 
 @pytest.mark.usefixtures("local_ray", "forgotten")

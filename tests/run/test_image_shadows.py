@@ -54,10 +54,11 @@ def made(job, given, out):
 
 
 @pytest.fixture(scope="module")
-def vae(given, tmp_path_factory):
+def trained_vae(given, tmp_path_factory):
     return made("train_vae", given, tmp_path_factory.mktemp("vae"))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("job", OF)
 def test_an_audit_of_the_target_reads_which_shadow_was_trained_on_what(job, given, tmp_path):
     out = made(job, given, tmp_path)
@@ -81,17 +82,23 @@ def test_an_audit_of_the_target_reads_which_shadow_was_trained_on_what(job, give
     assert own["parameters"] == other["parameters"]
 
 
-def test_attacks_score_every_image_by_the_shadows(vae, tmp_path):
+def test_attacks_score_every_image_by_the_shadows(trained_vae, tmp_path):
     attacks = ["lira", "lira_t", "loss"]
-    content = {"from_training": str(vae), "attacks": attacks, "resources": {"engine": "local"}}
+    content = {
+        "from_training": str(trained_vae),
+        "attacks": attacks,
+        "resources": {"engine": "local"},
+    }
     file = tmp_path / "audit.yaml"
     file.write_text(yaml.safe_dump(content))
     result = run_audit(load_spec(file), Console(quiet=True))
     assert {one.attack: one.n_members for one in result.metrics} == dict.fromkeys(attacks, 8)
 
 
-def test_finished_shadows_are_left_as_they_are_and_more_are_added(vae, tmp_path, monkeypatch):
-    out = shutil.copytree(vae, tmp_path / "out")
+def test_finished_shadows_are_left_as_they_are_and_more_are_added(
+    trained_vae, tmp_path, monkeypatch
+):
+    out = shutil.copytree(trained_vae, tmp_path / "out")
     trained, train = [], image_shadows.TrainedOnImages.train
 
     def watched(self, own, *rest):
@@ -103,8 +110,8 @@ def test_finished_shadows_are_left_as_they_are_and_more_are_added(vae, tmp_path,
     assert trained == ["shadow-02", "shadow-03"]
 
 
-def test_what_is_no_training_of_these_images_is_refused(vae, tmp_path):
-    out = shutil.copytree(vae, tmp_path / "out")
+def test_what_is_no_training_of_these_images_is_refused(trained_vae, tmp_path):
+    out = shutil.copytree(trained_vae, tmp_path / "out")
     content = json.loads((out / MANIFEST_FILE).read_text())
     content["training"]["epochs"] = 3
     (out / MANIFEST_FILE).write_text(json.dumps(content))

@@ -125,6 +125,7 @@ class Killed(KeyboardInterrupt):
     pass
 
 
+@pytest.mark.training
 def test_killed_shadows_go_on_and_end_as_they_would_have(tmp_path, trained, monkeypatch):
     file = file_of(tmp_path)
     calls = []
@@ -255,6 +256,7 @@ def test_the_plan_says_hours_and_cost_with_shadows_and_with_workers(tmp_path, ca
     )
 
 
+@pytest.mark.training
 def test_the_job_says_in_its_last_line_what_it_made(tmp_path, capsys):
     script = runpy.run_path(str(Path(__file__).parents[2] / "jobs" / "train_shadows.py"))
     file = file_of(tmp_path, count=2, trainer={"max_steps": 1})

@@ -59,6 +59,7 @@ def payloads(inputs, is_member):
     return [row["payload"] for row in table if row["is_member"] is is_member]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("kind", "method", "width"),
     [pytest.param(*case, marks=() if case in OFTEN else pytest.mark.slow) for case in CASES],
@@ -90,6 +91,7 @@ def test_every_method_ends_in_a_checkpoint_that_an_audit_scores_and_tells_from_t
 # ------------------------------------------------------------------------------ kills
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("kind", "method", "width"),
     [
@@ -138,6 +140,7 @@ train.run_training(load_training(Path(sys.argv[1])))
 """
 
 
+@pytest.mark.training
 def test_a_process_that_is_killed_is_gone_on_with_by_another(tmp_path):
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}
     file = write_training(tmp_path / "killed", tiny("gpt2"), "p_tuning", trainer=options)
@@ -148,6 +151,7 @@ def test_a_process_that_is_killed_is_gone_on_with_by_another(tmp_path):
     assert facts_of(resumed) == facts_of(whole)
 
 
+@pytest.mark.training
 def test_a_finished_training_is_left_as_it_is(tmp_path, monkeypatch):
     file = write_training(tmp_path, tiny("gpt2"))
     manifest = train(file)
@@ -156,6 +160,7 @@ def test_a_finished_training_is_left_as_it_is(tmp_path, monkeypatch):
     assert not (tmp_path / "out" / "training").exists()
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("stage", ["finished", "stopped"])
 def test_a_folder_of_another_training_is_refused(tmp_path, monkeypatch, stage):
     options = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1}
@@ -179,6 +184,7 @@ def chats(count, **more):
     return [{**conversation(text), **more} for text in passages(count)]
 
 
+@pytest.mark.training
 def test_the_mask_of_the_training_is_that_of_the_audit_token_by_token(tmp_path, monkeypatch):
     (tmp_path / "template.jinja").write_text(TRIMMED_AND_MARKED, encoding="utf-8")
     rows = chats(20)
@@ -211,6 +217,7 @@ def test_the_mask_of_the_training_is_that_of_the_audit_token_by_token(tmp_path, 
     assert [len(a.log_prob) for a in answers] == [sum(r.scored) for r in records]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("rows", "training"),
     [
@@ -250,6 +257,7 @@ def test_what_is_not_said_of_the_length_is_what_the_model_reads(tmp_path):
     assert (length("lora"), length("prefix")) == (128, 124)
 
 
+@pytest.mark.training
 def test_the_training_stops_where_held_out_records_are_no_better(tmp_path, monkeypatch):
     options = {"max_steps": 12, "learning_rate": 0.2, "save_strategy": "steps", "save_steps": 1,
                "early_stopping_patience": 2}  # fmt: skip
@@ -264,6 +272,7 @@ def test_the_training_stops_where_held_out_records_are_no_better(tmp_path, monke
     assert facts_of(train(file)) == facts_of(manifest)
 
 
+@pytest.mark.training
 def test_a_loss_that_is_no_number_ends_the_training_and_says_where(tmp_path):
     options = {"learning_rate": 1e30, "max_steps": 9, "max_grad_norm": 0}
     file = write_training(tmp_path, tiny("gpt2"), "full", trainer=options)
@@ -431,6 +440,7 @@ def test_the_manifest_says_all_of_the_training(trained):
     assert write_manifest(trained / "again", rest) == manifest
 
 
+@pytest.mark.training
 def test_the_command_trains_and_audits_with_no_more_than_the_manifest(tmp_path):
     file = write_training(tmp_path, tiny("gpt2"), "full", trainer={"max_steps": 1})
     planned = raymia("plan", file)
@@ -457,6 +467,7 @@ def test_the_command_trains_and_audits_with_no_more_than_the_manifest(tmp_path):
     assert "no such training file" in refused.stderr
 
 
+@pytest.mark.training
 def test_the_job_says_in_its_last_line_how_it_ended(tmp_path, capsys):
     import runpy
 
@@ -472,7 +483,7 @@ def test_the_job_says_in_its_last_line_how_it_ended(tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def by_heart(tmp_path_factory):
+def trained_by_heart(tmp_path_factory):
     """A training that learned its members by heart."""
     folder = tmp_path_factory.mktemp("by heart")
     options = {"max_steps": 60, "per_device_train_batch_size": 16, "save_strategy": "no"}
@@ -491,8 +502,8 @@ def audited(folder, out, epsilon, **sections):
     return raymia("audit", file)
 
 
-def test_a_training_that_claims_privacy_and_has_none_is_the_first_line(tmp_path, by_heart):
-    done = audited(tmp_path, by_heart, 1.0)
+def test_a_training_that_claims_privacy_and_has_none_is_the_first_line(tmp_path, trained_by_heart):
+    done = audited(tmp_path, trained_by_heart, 1.0)
     line = "The training of t is broken: it claims an epsilon of 1 at a delta of 1e-05"
     table = done.stdout[done.stdout.index("The training of t") :]
     assert line in table, done.stderr
@@ -505,8 +516,8 @@ def test_a_training_that_claims_privacy_and_has_none_is_the_first_line(tmp_path,
     assert f"epsilon is at least {bound:.3f}" in claim["reason"]
 
 
-def test_a_claim_that_holds_stands_beside_its_bound(tmp_path, by_heart):
-    done = audited(tmp_path, by_heart, 40.0)
+def test_a_claim_that_holds_stands_beside_its_bound(tmp_path, trained_by_heart):
+    done = audited(tmp_path, trained_by_heart, 40.0)
     assert "is broken" not in done.stdout
     assert "t claims an epsilon of 40 at a delta of 1e-05 for each record" in done.stdout
 
@@ -522,10 +533,10 @@ def before_and_after(folder, out, **after):
 
 
 def test_a_model_that_was_trained_again_without_the_members_is_held_beside_the_one_before(
-    tmp_path, by_heart
+    tmp_path, trained_by_heart
 ):
     """The base stands for it: it has seen none of them."""
-    spec = before_and_after(tmp_path, by_heart, without_members_of="before")
+    spec = before_and_after(tmp_path, trained_by_heart, without_members_of="before")
     result = run_audit(spec, Console(quiet=True))
     (one,) = result.deletions
     assert (one.target, one.before, one.attack) == ("after", "before", "loss")
@@ -541,14 +552,14 @@ def test_a_model_that_was_trained_again_without_the_members_is_held_beside_the_o
 
 
 @pytest.mark.parametrize("name", ["after", "nobody"])
-def test_a_model_that_was_trained_again_names_another_target(tmp_path, by_heart, name):
-    spec = before_and_after(tmp_path, by_heart, without_members_of=name)
+def test_a_model_that_was_trained_again_names_another_target(tmp_path, trained_by_heart, name):
+    spec = before_and_after(tmp_path, trained_by_heart, without_members_of=name)
     with pytest.raises(InputError, match=f"of 'after' is '{name}'.*there are: after, before"):
         resolve_inputs(spec)
 
 
-def test_a_claim_that_no_bound_could_refute_is_refused(tmp_path, by_heart):
-    done = audited(tmp_path, by_heart, 1.0, metrics={"delta": 1e-6})
+def test_a_claim_that_no_bound_could_refute_is_refused(tmp_path, trained_by_heart):
+    done = audited(tmp_path, trained_by_heart, 1.0, metrics={"delta": 1e-6})
     assert done.returncode == 2
     assert "metrics.delta: 1e-06 is less than the 1e-05" in done.stderr
 
@@ -573,6 +584,7 @@ def test_a_manifest_is_no_training_file(tmp_path):
     assert not is_training_file(file)
 
 
+@pytest.mark.training
 def test_what_is_set_aside_is_printed(tmp_path, capsys):
     file = write_training(tmp_path, base=tiny("gpt2"))
     with (tmp_path / "records.jsonl").open("a") as records:

@@ -68,7 +68,7 @@ def test_the_loss_is_that_of_the_paper(tmp_path, method):
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory):
+def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("preferences")
     options = {"max_steps": 60, "per_device_train_batch_size": 8, "learning_rate": 3e-3,
                "save_strategy": "no"}  # fmt: skip
@@ -85,8 +85,8 @@ def margins(checkpoint, payloads):
     return chosen - rejected
 
 
-def test_the_margin_against_the_base_tells_members_and_that_of_the_base_does_not(tuned):
-    manifest, inputs = tuned
+def test_the_margin_against_the_base_tells_members_and_that_of_the_base_does_not(trained):
+    manifest, inputs = trained
     (target,) = inputs.targets.values()
     rows = inputs.records.table.to_pylist()
     is_member, payloads = ([row[key] for row in rows] for key in ("is_member", "payload"))
@@ -102,6 +102,7 @@ def test_the_margin_against_the_base_tells_members_and_that_of_the_base_does_not
     assert checkpoint["train_loss"] < np.log(2) - 0.1
 
 
+@pytest.mark.training
 def test_a_kill_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0)
     whole = train(file_of(tmp_path / "whole", "lora"))
