@@ -17,6 +17,7 @@ from raymia.spec.conditions import check_conditions, parse_conditions
 from raymia.storage.files import check_can_open, check_can_write
 from raymia.util.errors import InputError
 from raymia.util.listing import listed
+from raymia.util.memory import hand_back_memory
 
 UNFAIR = 1e-6
 """Counts that a fair coin gives less often were not given by one."""
@@ -45,6 +46,7 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
     _check_coins(inputs)
     _check_claims(inputs)
     _check_deletions(inputs)
+    hand_back_memory()
     return replace(inputs, written=written)
 
 

@@ -6,6 +6,7 @@ batch. A longer one is only more that is asked again after a kill.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,9 @@ from raymia.util.once import Once
 FIRST_RECORDS = 32
 """While it is not known how long the models take."""
 MOST_RECORDS = 8_192
+MAX_BLOCKS = 4_000
+"""Of a stream: beyond so many its blocks grow instead. The driver holds some 40 kB for each, and a
+kill costs a part of the whole that nobody notices."""
 LEAST_SECONDS, MOST_SECONDS = 2.0, 10.0
 """Of an actor of the slowest pool, for a block. What is measured varies: 20 s is what is meant to
 be the end."""
@@ -113,14 +117,17 @@ def block_size(given: int | None, pools: Sequence[Pool], seconds: Seconds) -> Bl
     """
     takes = [_takes(pool, seconds) for pool in pools]
     known = [one for one in takes if one is not None]
+    rows = _records(pools)
+    fewest = math.ceil(rows / MAX_BLOCKS)
     if not known or len(known) < len(takes):
-        return BlockSize(given or FIRST_RECORDS, None)
+        return BlockSize(given or max(FIRST_RECORDS, fewest), None)
     slowest, actors = max(known)
-    each = slowest / _records(pools)
+    each = slowest / rows
     if given is not None:
         return BlockSize(given, given * each)
     wanted = min(max(slowest / actors / BLOCKS_EACH, LEAST_SECONDS), MOST_SECONDS)
     records = max(1, min(round(wanted / each), MOST_RECORDS)) if each else MOST_RECORDS
+    records = max(records, fewest)
     return BlockSize(records, records * each)
 
 

@@ -35,12 +35,15 @@ from raymia.questions.base import Question, evidence_key
 from raymia.questions.registry import asks_about_neighbors
 from raymia.spec import MadeReference, PoolSpec
 from raymia.util.errors import InputError
+from raymia.util.memory import hand_back_memory
 
 
 def plan_audit(inputs: Inputs, store: EvidenceStore) -> AuditPlan:
     """Subtract what is stored from what the attacks need of every target."""
     planner = _Planner(inputs, _Lookup(store, RowIndex(inputs.payloads["record_id"])))
-    return AuditPlan(planner, tuple(planner.target(name) for name in inputs.targets))
+    plan = AuditPlan(planner, tuple(planner.target(name) for name in inputs.targets))
+    hand_back_memory()
+    return plan
 
 
 @dataclass(frozen=True, eq=False)

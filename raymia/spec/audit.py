@@ -78,7 +78,8 @@ class ResourcesSpec(Strict):
         default="auto",
         description="records per block; after a kill at most two blocks of each worker are asked "
         "again. `auto` makes blocks of 2 to 10 seconds, as soon as a run, or `raymia plan "
-        "--calibrate`, has measured how long models like these take, and of 32 records until then",
+        "--calibrate`, has measured how long models like these take, and of 32 records until then; "
+        "where that would be more than 4,000 blocks, larger ones",
     )
     cpus: int | None = Field(default=None, ge=1, description="CPUs of a Ray started for this audit")
     wait_minutes: float = Field(

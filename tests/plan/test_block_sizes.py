@@ -12,6 +12,7 @@ from tiny_models import BASE, PARAPHRASER
 
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
+from raymia.plan import blocks
 from raymia.plan.blocks import FIRST_RECORDS, MOST_RECORDS, BlockSize, BlockSizes, block_size
 from raymia.plan.estimate import estimate
 from raymia.plan.planning import plan_audit
@@ -94,3 +95,15 @@ def test_a_block_takes_two_to_twenty_seconds_unless_one_record_takes_more(planne
         assert size.records == (1 if seconds > 1 else MOST_RECORDS)
     else:
         assert 1.9 <= size.seconds <= 20
+
+
+@pytest.mark.parametrize("seconds", [None, 1e-7, 0.7, 60.0])
+def test_many_records_have_larger_blocks_rather_than_more(planned, monkeypatch, seconds):
+    _, _, plans = planned()
+    pools = pools_of(plans.streams[0])
+    monkeypatch.setattr(blocks, "MAX_BLOCKS", 2)
+    monkeypatch.setattr(blocks, "FIRST_RECORDS", 1)
+    monkeypatch.setattr(blocks, "MOST_RECORDS", 1)
+    size = block_size(None, pools, lambda _: seconds)
+    assert size.records == 3  # of six
+    assert block_size(2, pools, lambda _: seconds).records == 2  # the audit file has the last word
