@@ -26,7 +26,7 @@ from raymia.prepare.trainer import (
 from raymia.spec import FineTuneSpec, LoraSpec
 from raymia.util.caller import silenced
 from raymia.util.draws import generator
-from raymia.util.errors import InputError
+from raymia.util.errors import NothingWrittenError
 from raymia.util.hashing import digest
 from raymia.util.optional import require
 
@@ -104,7 +104,11 @@ def fine_tune(
     else:
         sequences = encode_as_trained(train, tokenizer, training, spec.max_tokens)
     if not sequences:
-        raise InputError("no text to fine-tune on has two tokens or more")
+        raise NothingWrittenError(
+            f"not one of {len(train):,} texts to fine-tune on has a token with a loss among its "
+            f"first {spec.max_tokens}; make max_tokens larger, or look at the checkpoint that "
+            "wrote them"
+        )
 
     options = {
         "num_train_epochs": spec.epochs,

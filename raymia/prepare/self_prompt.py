@@ -78,7 +78,7 @@ class SelfPromptRecipe:
 
     def _tuned_by(self) -> Mapping[str, Any]:
         if self.own is None:
-            return {"fine_tune": self.spec.fine_tune.key_parts()}
+            return {"fine_tune": self.spec.tuning.key_parts()}
         training = self.target.training
         read = None if training is None else training.key_parts()
         return {"own": self.own.key_parts(), "training": read}
@@ -121,7 +121,7 @@ class SelfPromptRecipe:
     def rate_parts(self) -> tuple[list[Any], list[Any]]:
         spec = self.spec
         write = [spec.max_tokens - spec.prompt_tokens, spec.generation_batch, spec.top_k is None]
-        tune: Any = spec.fine_tune.model_dump(include={"batch_size", "max_tokens", "lora"})
+        tune: Any = spec.tuning.model_dump(include={"batch_size", "max_tokens", "lora"})
         if spec.fine_tune.bf16 is not None:
             tune["bf16"] = spec.fine_tune.bf16
         if self.own is not None:
@@ -192,7 +192,7 @@ def make_reference(
             facts = fine_tune(
                 Path(recipe.base.path),
                 texts,
-                recipe.spec.fine_tune,
+                recipe.spec.tuning,
                 out,
                 seed=recipe.seed,
                 progress=on_steps,

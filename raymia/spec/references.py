@@ -52,7 +52,12 @@ class FineTuneSpec(Strict):
     epochs: float = Field(default=2, gt=0, description="passes over the texts")
     batch_size: int = Field(default=16, ge=1, description="texts per step")
     learning_rate: float = Field(default=1e-4, gt=0, description="at the start; falls to zero")
-    max_tokens: int = Field(default=128, ge=8, description="texts are cut to this many tokens")
+    max_tokens: int = Field(
+        default=128,
+        ge=8,
+        description="texts are cut to this many tokens; of a self-prompt reference the default is "
+        "its own `max_tokens`",
+    )
     lora: LoraSpec | None = Field(default=None, description="none fine-tunes all weights")
     bf16: bool | None = Field(
         default=None,
@@ -113,6 +118,13 @@ class SelfPromptReference(MadeReference):
     @classmethod
     def _apply_preset(cls, value: Any) -> Any:
         return merge_preset(value, SELF_PROMPT_PRESETS)
+
+    @property
+    def tuning(self) -> FineTuneSpec:
+        """How the base is fine-tuned: on whole texts, where nothing else is said."""
+        said = "max_tokens" in self.fine_tune.model_fields_set
+        whole = {} if said else {"max_tokens": self.max_tokens}
+        return self.fine_tune.model_copy(update=whole)
 
     def small(self, items: int, steps: int) -> Self:
         # What is written side by side is as fast as in the audit in whole batches alone.

@@ -16,13 +16,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.model import CausalLM
+from raymia.models.causal.training import Training
 from raymia.prepare import trainer
 from raymia.prepare.fine_tune import encode_for_training, fine_tune, mean_loss
 from raymia.prepare.together import device_map
 from raymia.prepare.trainer import base_dtype, in_bfloat16, pad_batch
-from raymia.spec import FineTuneSpec
+from raymia.spec import FineTuneSpec, SelfPromptReference
 from raymia.spec.target_training import TrainerSpec
-from raymia.util.errors import InputError
+from raymia.util.errors import NothingWrittenError
 
 TEXTS = passages(16)
 HELD_OUT = passages(8, start=100)
@@ -58,6 +59,29 @@ def test_texts_become_likelier_than_under_the_base(tuned, base):
     assert facts["train_loss"] == pytest.approx(mean_loss(model, TEXTS), abs=1e-3)
     assert facts["held_out_loss"] == pytest.approx(mean_loss(model, HELD_OUT), abs=1e-3)
     assert facts["train_loss"] < facts["held_out_loss"]
+
+
+def test_texts_that_are_cut_before_what_carries_a_loss_are_said_to_be_none(tmp_path):
+    rows = [{"prompt": text, "completion": "Well."} for text in TEXTS[:2]]
+    training = Training("completion", "completion")
+    spec = FineTuneSpec(epochs=1, max_tokens=8)
+    with pytest.raises(NothingWrittenError, match=r"not one of 1 texts .* its first 8; make"):
+        fine_tune(BASE, map(json.dumps, rows), spec, tmp_path / "out", seed=0,
+                  progress=lambda *_: None, training=training)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"max_tokens": 512}, 512),
+        ({"max_tokens": 512, "fine_tune": {"epochs": 1}}, 512),
+        ({"max_tokens": 512, "fine_tune": {"max_tokens": 64}}, 64),
+        ({}, 128),
+    ],
+)
+def test_a_reference_learns_all_of_what_was_written_unless_it_is_told_otherwise(said, expected):
+    reference = SelfPromptReference(kind="self_prompt", prompts="none", **said)
+    assert reference.tuning.max_tokens == expected
 
 
 def test_facts_are_written_beside_safetensors(tuned):
@@ -137,7 +161,7 @@ def test_held_out_texts_of_its_own_are_not_trained_on(tmp_path):
 
 @pytest.mark.parametrize("texts", [[], ["", ""]])
 def test_nothing_to_train_on_is_refused(tmp_path, texts):
-    with pytest.raises(InputError, match="two tokens or more"):
+    with pytest.raises(NothingWrittenError, match="has a token with a loss among its first"):
         tune(tmp_path / "m", texts)
     assert not (tmp_path / "m").exists()
 
