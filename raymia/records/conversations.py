@@ -20,6 +20,13 @@ OTHER_MASKS = frozenset({"attention_mask", "special_tokens_mask"})
 """Columns of tokens that end as masks of losses do, and are none."""
 PACKED = ("seq_lengths", "position_ids")
 """Columns of tokens by which rows are known that hold several records."""
+PADDED = "attention_mask"
+"""Column of tokens that is 0 where a row was filled up."""
+ARGUMENTS = "chat_template_kwargs"
+"""Column of TRL's that holds what else the template of one conversation is given."""
+SYSTEM = "system"
+"""Column of a conversation's system prompt, of axolotl and LLaMA-Factory; it becomes a turn."""
+FOR_TEMPLATE = ("tools", ARGUMENTS)
 COLUMNS: Mapping[RecordFormat, tuple[str, ...]] = {
     "chat": ("messages",),
     "completion": ("prompt", "completion"),
@@ -29,11 +36,11 @@ COLUMNS: Mapping[RecordFormat, tuple[str, ...]] = {
 }
 """Columns that a record of each format must have."""
 OPTIONAL: Mapping[RecordFormat, tuple[str, ...]] = {
-    "chat": ("tools",),
-    "completion": ("tools",),
-    "tokens": ("labels", *LOSS_MASKS, *PACKED),
-    "preference": ("prompt", "tools"),
-    "unpaired": ("tools",),
+    "chat": (SYSTEM, *FOR_TEMPLATE),
+    "completion": FOR_TEMPLATE,
+    "tokens": ("labels", *LOSS_MASKS, *PACKED, PADDED),
+    "preference": ("prompt", *FOR_TEMPLATE),
+    "unpaired": FOR_TEMPLATE,
 }
 TRAINED = "trained"
 """The key of a message that carried no loss though its role does, in a record's content."""
@@ -75,7 +82,11 @@ def canonical(kind: RecordFormat, row: Mapping[str, Any]) -> tuple[dict[str, Any
             continue
         if name == "tools":
             value, reason = _tools(value)
-        elif name in ("input_ids", "labels", *LOSS_MASKS, *PACKED):
+        elif name == SYSTEM:
+            value, reason = value, None if isinstance(value, str) else "system should be a text"
+        elif name == ARGUMENTS:
+            value, reason = _arguments(value)
+        elif name in ("input_ids", "labels", *LOSS_MASKS, *PACKED, PADDED):
             value, reason = _numbers(value, name)
         elif name == "label":
             value, reason = _flag(value)
@@ -87,8 +98,46 @@ def canonical(kind: RecordFormat, row: Mapping[str, Any]) -> tuple[dict[str, Any
             return {}, reason
         if value is not None:
             content[name] = value
+    if kind == "tokens" and (reason := _unpad(content)) is not None:
+        return {}, reason
+    if system := content.pop(SYSTEM, None):
+        content["messages"] = _with_system(content["messages"], system)
+    if kind == "preference":
+        _leave_out_a_spare_prompt(content)
     reason = _disagrees(kind, content)
     return (_labelled(content) if kind == "tokens" and reason is None else content), reason
+
+
+def _unpad(content: dict[str, Any]) -> str | None:
+    """Take away what a row of tokens was filled up with; why that cannot be done, or None."""
+    mask, ids = content.pop(PADDED, None), content["input_ids"]
+    if mask is None:
+        return None
+    if len(mask) != len(ids):
+        return f"{PADDED} of another length than input_ids; came: {len(mask)}, {len(ids)}"
+    if not {*mask} <= {0, 1}:
+        return f"{PADDED} holds other numbers than 0 and 1, as that of a packed row does"
+    start, length = (mask.index(1), sum(mask)) if any(mask) else (0, 0)
+    if not all(mask[start : start + length]) or not length:
+        return f"{PADDED} is 0 elsewhere than at one end or at both"
+    for name, held in content.items():
+        if len(held) == len(ids):
+            content[name] = held[start : start + length]
+    return None
+
+
+def _with_system(messages: list[dict[str, Any]], system: str) -> list[dict[str, Any]]:
+    begins = messages[0]["role"] == SYSTEM
+    return messages if begins else [{"role": SYSTEM, "content": system}, *messages]
+
+
+def _leave_out_a_spare_prompt(content: dict[str, Any]) -> None:
+    """A prompt that is a text, beside answers that are conversations and begin with it, as in the
+    binarized UltraFeedback."""
+    chosen, rejected = content["chosen"], content["rejected"]
+    texts = [isinstance(part, str) for part in (content.get("prompt"), chosen, rejected)]
+    if texts == [True, False, False] and chosen[0] == rejected[0]:
+        del content["prompt"]
 
 
 def _labelled(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,6 +233,11 @@ def _trained(
     return {**kept, TRAINED: False}, None
 
 
+def given_to_template(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record has its template given beside the messages."""
+    return {"tools": content.get("tools"), **content.get(ARGUMENTS, {})}
+
+
 def carried_a_loss(message: Mapping[str, Any]) -> bool:
     """Whether a message is the assistant's and does not say that it was left out of the loss."""
     return message["role"] == "assistant" and bool(message.get(TRAINED, True))
@@ -194,6 +248,15 @@ def _other_than_text(content: Any) -> str | None:
     parts = content if isinstance(content, list) else []
     kinds = (part.get("type", "text") for part in parts if isinstance(part, Mapping))
     return next((str(kind) for kind in kinds if kind != "text"), None)
+
+
+def has_names_of_share_gpt(messages: Any) -> bool:
+    """Whether some turn of a row is by one who is called otherwise than templates call him."""
+    turns = messages if isinstance(messages, Sequence) else []
+    return any(
+        isinstance(turn, Mapping) and "role" not in turn and turn.get("from") in SHARE_GPT_ROLES
+        for turn in turns
+    )
 
 
 def _as_chat(key: str) -> str:
@@ -211,11 +274,18 @@ def _tools(value: Any) -> tuple[Any, str | None]:
     return value or None, None
 
 
+def _arguments(value: Any) -> tuple[dict[str, Any] | None, str | None]:
+    """What a template is given by one record; a null is what files with a column for all have."""
+    if not isinstance(value, Mapping):
+        return None, f"{ARGUMENTS} should be an object, but is a {type(value).__name__}"
+    return {key: held for key, held in value.items() if held is not None} or None, None
+
+
 def _numbers(value: Any, name: str) -> tuple[list[int], str | None]:
     if not isinstance(value, Sequence) or isinstance(value, str):
         came = "null" if value is None else type(value).__name__
         return [], f"{name} should be a list of whole numbers, but is {came}"
-    flags = name in LOSS_MASKS
+    flags = name in (*LOSS_MASKS, PADDED)
     if not all(isinstance(one, int) and (flags or not isinstance(one, bool)) for one in value):
         return [], f"{name} should be a list of whole numbers"
     if not value:

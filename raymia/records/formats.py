@@ -20,6 +20,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raymia.records.json_columns import rows_of
 from raymia.util.errors import InputError
 from raymia.util.strict_json import parse_array, parse_json
 
@@ -326,7 +327,7 @@ def _parquet(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
     names = list(dict.fromkeys(wanted.values()))
     number = 0
     for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=names):
-        for row in batch.to_pylist():
+        for row in rows_of(batch):
             number += 1
             yield _row(f"{path} row {number}", wanted, row)
 
@@ -341,7 +342,7 @@ def _arrow(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
         chosen = batch.select(names)
         chosen.validate(full=True)  # reading a damaged one would end the process
         for start in range(0, chosen.num_rows, _BATCH_ROWS):
-            for row in chosen.slice(start, _BATCH_ROWS).to_pylist():
+            for row in rows_of(chosen.slice(start, _BATCH_ROWS)):
                 number += 1
                 yield _row(f"{path} row {number}", wanted, row)
 

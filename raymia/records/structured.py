@@ -18,10 +18,12 @@ from raymia.records.conversations import (
     OPTIONAL,
     OTHER_MASKS,
     SHARE_GPT,
+    SYSTEM,
     TRAINED,
     canonical,
     content_id,
     found_format,
+    has_names_of_share_gpt,
     payload_of,
 )
 from raymia.records.tables import column_names, read_rows
@@ -37,6 +39,16 @@ WEIGHTED = (
     "have turns of the assistant with a weight of 0, and it is assumed that these carried no loss; "
     "leave the key out where the training did not read it, as TRL's does not"
 )
+NAMED = (
+    "have turns by ShareGPT's human and gpt, and it is assumed that the training read them as user "
+    "and assistant; TRL keeps the names"
+)
+WITH_SYSTEM = (
+    "have a system prompt in a column of its own, and it is assumed that it stood before the "
+    "turns, as axolotl and LLaMA-Factory put it; leave the column out where the training did not "
+    "read it, as TRL's does not"
+)
+ALPACA = {"instruction", "output"}
 FLAT = (".csv", ".tsv", ".txt")
 
 
@@ -110,7 +122,10 @@ def _checked(
             group = group_name(row.values.get("group_column"))
             masked = any(row.values.get(name) is not None for name in LOSS_MASKS)
             weighted = any(TRAINED in message for message in content.get("messages", ()))
-            remarks = (MASKED,) * masked + (WEIGHTED,) * weighted
+            named = has_names_of_share_gpt(row.values.get("messages"))
+            system = bool(row.values.get(SYSTEM))
+            said = {MASKED: masked, WEIGHTED: weighted, NAMED: named, WITH_SYSTEM: system}
+            remarks = tuple(remark for remark, holds in said.items() if holds)
             yield Given(row.where, content_id(content), payload_of(content), group, remarks=remarks)
 
 
@@ -147,6 +162,12 @@ def _format_of(path: str, text_column: str) -> RecordFormat:
     if kind is not None:
         return kind
     known = {name for columns in COLUMNS.values() for name in columns} | {SHARE_GPT}
+    if {*found} >= ALPACA and text_column not in found:
+        raise InputError(
+            f"{path}: instruction and output are Alpaca's columns, and what a training wrote "
+            "around an instruction is not known here; give what it wrote as `prompt`, and the "
+            f"output as `completion`; found: {', '.join(found)}"
+        )
     if not known & {*found}:
         return "text"  # whose reader says which column is missing
     raise InputError(

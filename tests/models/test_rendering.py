@@ -11,6 +11,7 @@ import pytest
 import torch
 from chat_templates import (
     CHATML,
+    ENDS_WITH_EOS,
     MARKED,
     NOT_BY_PREFIXES,
     RAISES,
@@ -117,6 +118,20 @@ def test_a_preference_without_a_prompt_begins_with_what_both_answers_share(token
         assert scored(tokenizer, rendered) == f"{answer}<|im_end|>\n"
 
 
+@pytest.mark.parametrize(
+    ("longer", "shorter", "answers"),
+    [
+        (TURNS, TURNS[:2], ("A bird that wades.<|im_end|>\n", "A bird that wades.<|im_end|>\n")),
+        ("What? A bird", "What? A", (" A bird", " A")),
+    ],
+)
+def test_an_answer_with_which_the_other_begins_is_no_prompt(tokenizer, longer, shorter, answers):
+    pair = json.dumps({"chosen": longer, "rejected": shorter})
+    for side, answer in zip(("chosen", "rejected"), answers, strict=True):
+        rendered = read(tokenizer, pair, "preference", "completion", template=CHATML, side=side)
+        assert scored(tokenizer, rendered).startswith(answer)
+
+
 def test_a_system_prompt_is_put_where_there_is_none(tokenizer):
     settings = {"template": CHATML, "system": "Be brief."}
     rendered = read(tokenizer, CHAT, **settings)
@@ -177,6 +192,37 @@ def test_a_turn_that_the_template_passes_over_is_no_turn_that_was_trained_on(tok
 def test_a_mask_by_prefixes_holds_where_one_answer_is_all_there_is(tokenizer):
     one = json.dumps({"messages": TURNS[:2]})
     assert read(tokenizer, one, template=NOT_BY_PREFIXES).error is None
+
+
+def test_the_end_of_a_text_is_no_part_of_the_turns_that_others_follow(tokenizer):
+    rendered = read(tokenizer, CHAT, template=ENDS_WITH_EOS)
+    assert scored(tokenizer, rendered) == (
+        "A bird that wades.<|end|>\nAnother, taller bird.<|end|>\n<|endoftext|>"
+    )
+
+
+def test_the_last_answer_is_told_where_those_before_it_are_not(tokenizer):
+    assert read(tokenizer, CHAT, template=NOT_BY_PREFIXES).error is not None
+    rendered = read(tokenizer, CHAT, loss_on="last_assistant", template=NOT_BY_PREFIXES)
+    assert scored(tokenizer, rendered) == "<think></think>Another, taller bird.\n"
+
+
+@pytest.mark.parametrize("kind", ["chat", "completion"])
+def test_a_record_says_what_else_its_template_is_given(tokenizer, kind):
+    shouts = CHATML.replace("{{ m.content }}", "{{ m.content | upper if loud else m.content }}")
+    own = {"messages": TURNS} if kind == "chat" else {"prompt": TURNS[:3], "completion": TURNS[3:]}
+    loud = {**own, "chat_template_kwargs": {"loud": True}}
+    settings = {"kind": kind, "loss_on": "completion" if kind == "completion" else "assistant"}
+    for content, answer in ((own, "taller bird."), (loud, "TALLER BIRD.")):
+        rendered = read(tokenizer, json.dumps(content), template=shouts, **settings)
+        assert answer in scored(tokenizer, rendered)
+
+
+def test_a_record_cannot_have_its_template_do_anything_but_write(tokenizer):
+    for given in ({"tokenize": False}, {"chat_template": "{{ 1 }}"}, {"return_dict": False}):
+        payload = json.dumps({"messages": TURNS, "chat_template_kwargs": given})
+        rendered = read(tokenizer, payload, template=CHATML)
+        assert rendered.error or rendered.ids == read(tokenizer, CHAT, template=CHATML).ids
 
 
 def test_a_template_that_never_ends_is_given_up(tokenizer, monkeypatch):

@@ -10,7 +10,14 @@ import pytest
 from chat_templates import chat
 
 from raymia.records.conversations import canonical, content_id, content_of, found_format
-from raymia.records.structured import MASKED, WEIGHTED, format_of_records, read_records
+from raymia.records.structured import (
+    MASKED,
+    NAMED,
+    WEIGHTED,
+    WITH_SYSTEM,
+    format_of_records,
+    read_records,
+)
 from raymia.records.tables import column_names
 from raymia.spec import TextRecordsSpec
 from raymia.util.errors import InputError
@@ -108,12 +115,76 @@ def test_share_gpt_and_messages_are_one_record(tmp_path):
     assert found.ids == alone.ids
 
 
+def test_that_names_of_share_gpt_are_read_as_roles_is_said(tmp_path):
+    human = [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Good day."}]
+    user = [{"from": "user", "value": "Hello"}, {"from": "assistant", "value": "Good night."}]
+    found = read(tmp_path, [{"conversations": human}, {"conversations": user}])
+    assert [line.startswith(f"records: 1 {NAMED}") for line in found.remark_lines()] == [True]
+
+
+def test_a_system_prompt_in_a_column_becomes_a_turn_and_that_is_said(tmp_path):
+    first = {"role": "system", "content": "Be brief."}
+    rows = [
+        {"messages": TALK, "system": "Be brief."},
+        {"messages": [{**first, "content": "Be long."}, *TALK], "system": "Be brief."},
+        {"messages": TALK, "system": ""},
+    ]
+    found = read(tmp_path, rows)
+    begin = [content_of(p)["messages"][0]["content"] for p in found.table["payload"].to_pylist()]
+    assert begin == ["Be brief.", "Be long.", TALK[0]["content"]]
+    assert [line.startswith(f"records: 2 {WITH_SYSTEM}") for line in found.remark_lines()] == [True]
+
+
+def test_what_one_record_gives_its_template_is_a_part_of_it(tmp_path):
+    rows = [
+        {"messages": TALK, "chat_template_kwargs": {"loud": True, "date": None}},
+        {"messages": TALK, "chat_template_kwargs": None},
+    ]
+    given, plain = map(content_of, read(tmp_path, rows).table["payload"].to_pylist())
+    assert given["chat_template_kwargs"] == {"loud": True}
+    assert plain == {"messages": TALK}
+
+
+def test_a_prompt_beside_answers_that_hold_it_is_left_out():
+    said = {"chosen": TALK, "rejected": [TALK[0], {**TALK[1], "content": "A fish."}]}
+    content, reason = canonical("preference", {**said, "prompt": TALK[0]["content"]})
+    assert (content, reason) == (said, None)
+
+
+def test_columns_of_alpaca_have_no_prompt_until_somebody_writes_it(tmp_path):
+    with pytest.raises(InputError, match="Alpaca's columns, and what a training wrote around an"):
+        read(tmp_path, [{"instruction": "a", "input": "", "output": "b"}])
+
+
 def test_parquet_and_jsonl_give_one_id_whatever_the_order_of_keys(tmp_path):
     turned = [{"content": m["content"], "role": m["role"], "name": None} for m in TALK]
     path = tmp_path / "m.parquet"
     pq.write_table(pa.Table.from_pylist([{"messages": turned}]), path)
     spec = TextRecordsSpec(members=[str(path)])
     assert read_records(spec, "chat").ids == read(tmp_path, [{"messages": TALK}]).ids
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_what_a_table_keeps_as_json_is_what_it_stands_for(tmp_path, suffix):
+    call = {"function": {"name": "weather", "arguments": {"city": "Paris"}}}
+    turns = [*TALK, {"role": "assistant", "content": ""}]
+    said = pa.array([[json.dumps(call)]] * 3)
+    calls = said.cast(pa.list_(pa.json_()))
+    columns = {key: [turn.get(key) for turn in turns] for key in ("role", "content")}
+    message = pa.StructArray.from_arrays(
+        [*map(pa.array, columns.values()), calls], [*columns, "tool_calls"]
+    )
+    table = pa.table({"messages": pa.ListArray.from_arrays([0, 3], message), "tools": calls[:1]})
+    path = tmp_path / f"m.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+    (payload,) = read_records(TextRecordsSpec(members=[str(path)]), "chat").table["payload"]
+    content = content_of(payload.as_py())
+    assert content["messages"] == [{**turn, "tool_calls": [call]} for turn in turns]
+    assert content["tools"] == [call]
 
 
 def test_the_order_of_keys_stays_for_templates_that_print_them():
@@ -159,6 +230,16 @@ def test_one_chat_that_is_member_and_non_member_is_set_aside(tmp_path):
         ("tokens", {"input_ids": [1, 2], "completion_mask": [1, 0]}, "every label is -100 or mas"),
         ("tokens", {"input_ids": [1, 2, 3], "seq_lengths": [1, 2]}, "a packed row of several"),
         ("tokens", {"input_ids": [1, 2, 3], "position_ids": [0, 1, 0]}, "a packed row of several"),
+        ("tokens", {"input_ids": [1, 2], "attention_mask": [1]}, "attention_mask of another len"),
+        (
+            "tokens",
+            {"input_ids": [1, 2, 3], "attention_mask": [1, 0, 1]},
+            "0 elsewhere than at one",
+        ),
+        ("tokens", {"input_ids": [1, 2], "attention_mask": [0, 0]}, "0 elsewhere than at one end"),
+        ("tokens", {"input_ids": [1, 2], "attention_mask": [1, 2]}, "as that of a packed row does"),
+        ("chat", {"messages": TALK, "system": 7}, "system should be a text"),
+        ("chat", {"messages": TALK, "chat_template_kwargs": "a"}, "chat_template_kwargs should be"),
         ("chat", {"messages": [PICTURE]}, "message 1 of messages holds a part of the type 'image'"),
         ("chat", {"messages": [{**TALK[1], "weight": 0.5}]}, "has a weight other than 0 and 1"),
         ("chat", {"messages": [{**TALK[1], "train": "no"}]}, "has a train other than 0 and 1"),
@@ -194,6 +275,18 @@ def test_masks_of_tokens_become_labels(tmp_path, masks, labels):
     assert [MASKED in line for line in found.remark_lines()] == [True] * masked
     said = {} if labels is None else {"labels": labels}
     assert content_of(payload) == {"input_ids": [5, 6, 7, 8], **said}
+
+
+@pytest.mark.parametrize("left", [0, 2])
+def test_what_a_row_was_filled_up_with_is_no_part_of_the_record(tmp_path, left):
+    def filled(values, filler):
+        return [filler] * left + values + [filler] * (2 - left)
+
+    bare = {"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "position_ids": [0, 1, 2]}
+    fillers = {"input_ids": 0, "labels": -100, "position_ids": 1}
+    row = {name: filled(values, fillers[name]) for name, values in bare.items()}
+    found = read(tmp_path, [{**row, "attention_mask": filled([1, 1, 1], 0)}])
+    assert found.ids == read(tmp_path, [bare]).ids
 
 
 def test_a_mask_of_which_nobody_knows_what_it_says_is_refused(tmp_path):

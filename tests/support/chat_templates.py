@@ -52,6 +52,10 @@ DROPS_REASONING = (  # as Qwen 3's: only the last answer has an empty block of r
     "</think>\n{% endif %}{{ m.content }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
+ENDS_WITH_EOS = (  # as Phi 3's
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
+)
 ALL = {
     "chatml": CHATML,
     "marked": MARKED,

@@ -10,7 +10,12 @@ import numpy as np
 
 from raymia.models.causal.rendering import RenderingError, TrainedReader
 from raymia.models.causal.training import Training
-from raymia.records.conversations import NOT_TRAINED, content_of, payload_of
+from raymia.records.conversations import (
+    NOT_TRAINED,
+    content_of,
+    given_to_template,
+    payload_of,
+)
 
 QUESTION, ANSWER = "raymia asks this", "raymia answers that"
 """Contents that no template has in itself."""
@@ -38,10 +43,11 @@ class Answering:
             If the record has no answer, or the template cannot write what stands before it.
         """
         kind, content = self.training.format, content_of(payload)
+        given = given_to_template(content)
         if kind == "chat":
-            return self.reader.prompt_ids(_before_answer(content["messages"]), content.get("tools"))
+            return self.reader.prompt_ids(_before_answer(content["messages"]), given)
         if kind == "completion":
-            return self.reader.prompt_ids(content["prompt"], content.get("tools"))
+            return self.reader.prompt_ids(content["prompt"], given)
         if kind == "tokens":
             labels = content.get("labels", content["input_ids"])
             first = next(n for n, label in enumerate(labels) if label != NOT_TRAINED)

@@ -7,7 +7,7 @@ written by their chat template in the sandbox of transformers.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -26,7 +26,12 @@ from raymia.models.causal.scored_parts import (
     split_prompt,
 )
 from raymia.models.causal.training import NO_WORDS, Training
-from raymia.records.conversations import NOT_TRAINED, carried_a_loss, content_of
+from raymia.records.conversations import (
+    NOT_TRAINED,
+    carried_a_loss,
+    content_of,
+    given_to_template,
+)
 from raymia.util.errors import RaymiaError, first_line
 from raymia.util.reasons import CAME
 
@@ -37,6 +42,8 @@ GENERATION_MARK = "generation"
 USUAL_ROLES = {"system", "developer", "user", "assistant", "tool"}
 
 Found = TypeVar("Found")
+Given = Mapping[str, Any]
+"""What a template is given beside the messages, by a record."""
 
 
 class RenderingError(RaymiaError):
@@ -98,16 +105,16 @@ class TrainedReader:
             raise RenderingError(NO_WORDS)
         return changed_parts(payload, self.training, change)
 
-    def prompt_ids(self, prompt: Part, tools: Any) -> list[int]:
+    def prompt_ids(self, prompt: Part, given: Given) -> list[int]:
         """The tokens of a prompt that is to be answered."""
         if isinstance(prompt, str):
             return self._encode(prompt)
-        out = self._apply(self._with_system(prompt), tools, add_generation_prompt=True)
+        out = self._apply(self._with_system(prompt), given, add_generation_prompt=True)
         return list(out["input_ids"])
 
     def text_of(self, messages: Sequence[dict[str, Any]], **options: Any) -> str:
         """What the template writes of messages, with the training's system prompt."""
-        return self._text(self._with_system(messages), None, **options)
+        return self._text(self._with_system(messages), {}, **options)
 
     def turns(self, payload: str) -> tuple[str, list[tuple[int, str]]]:
         """What the template writes of a conversation before anything is cut, and where its turns
@@ -125,10 +132,10 @@ class TrainedReader:
             return "", []
         turns = [message for part in parts if not isinstance(part, str) for message in part]
         messages = self._with_system(turns)
-        tools = content.get("tools")
+        given = given_to_template(content)
         try:
-            text = self._text(messages, tools)
-            before = [self._text(messages[:n], tools) for n in range(len(messages))]
+            text = self._text(messages, given)
+            before = [self._text(messages[:n], given) for n in range(len(messages))]
         except RenderingError:
             return "", []
         starts = enumerate(before)
@@ -165,36 +172,36 @@ class TrainedReader:
             return ids, labelled if self.training.loss_on == "labels" else np.ones(len(ids), bool)
         if kind == "chat":
             return self._conversation(content)
-        tools, side = content.get("tools"), self.training.side
-        ids, scored = self._completion(*split_prompt(content, side), tools)
+        given, side = given_to_template(content), self.training.side
+        ids, scored = self._completion(*split_prompt(content, side), given)
         if kind == "preference":
             # The prompt is what it shares with either answer.
             prompt, other = split_prompt(content, "rejected" if side == "chosen" else "chosen")
-            _, others = self._completion(prompt, other, tools)
+            _, others = self._completion(prompt, other, given)
             if self.training.loss_on == "completion" and others.any():
                 scored[int(np.argmax(others)) :] = True
         return ids, scored
 
     def _conversation(self, content: dict[str, Any]) -> tuple[list[int], Bools]:
-        messages, tools = self._with_system(content["messages"]), content.get("tools")
-        self._refuse_unwritten(messages, tools)
+        messages, given = self._with_system(content["messages"]), given_to_template(content)
+        self._refuse_unwritten(messages, given)
         if self.training.loss_on == "all":
-            return self._all(self._apply(messages, tools, add_generation_prompt=False)["input_ids"])
-        return self._assistant(messages, tools)
+            return self._all(self._apply(messages, given, add_generation_prompt=False)["input_ids"])
+        return self._assistant(messages, given)
 
-    def _completion(self, prompt: Part, completion: Part, tools: Any) -> tuple[list[int], Bools]:
+    def _completion(self, prompt: Part, completion: Part, given: Given) -> tuple[list[int], Bools]:
         if isinstance(prompt, str) or isinstance(completion, str):
-            before = self.prompt_ids(str(prompt), None)
+            before = self.prompt_ids(str(prompt), {})
             ids = self._encode(self._ended(str(prompt) + str(completion)))
             turns = None
         else:
-            before = self.prompt_ids(prompt, tools) if prompt else []
+            before = self.prompt_ids(prompt, given) if prompt else []
             whole = self._with_system([*prompt, *completion])
-            self._refuse_unwritten(whole, tools)
+            self._refuse_unwritten(whole, given)
             if self.training.loss_on in ("assistant", "last_assistant"):
-                ids, turns = self._assistant(whole, tools)
+                ids, turns = self._assistant(whole, given)
             else:
-                ids = self._apply(whole, tools, add_generation_prompt=False)["input_ids"]
+                ids = self._apply(whole, given, add_generation_prompt=False)["input_ids"]
                 turns = None
         scored = np.ones(len(ids), bool)
         if self.training.loss_on != "all":
@@ -203,7 +210,7 @@ class TrainedReader:
             scored &= turns
         return list(ids), scored
 
-    def _assistant(self, messages: list[dict[str, Any]], tools: Any) -> tuple[list[int], Bools]:
+    def _assistant(self, messages: list[dict[str, Any]], given: Given) -> tuple[list[int], Bools]:
         """The tokens of a conversation, and which of them the assistant's turns are."""
         answers = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
         if not answers:
@@ -215,7 +222,7 @@ class TrainedReader:
             trained = trained[-1:]
         if has_marks(self.training.template):
             out = self._apply(
-                messages, tools, add_generation_prompt=False, return_assistant_tokens_mask=True
+                messages, given, add_generation_prompt=False, return_assistant_tokens_mask=True
             )
             scored = np.array(out["assistant_masks"], bool)
             if not scored.any():
@@ -225,27 +232,30 @@ class TrainedReader:
             if len(trained) < len(answers):
                 scored = _runs_of(scored, [answers.index(n) for n in trained], len(answers))
             return list(out["input_ids"]), scored
-        text = self._text(messages, tools)
-        spans = {number: self._span(messages, number, tools, text) for number in answers}
+        text = self._text(messages, given)
+        spans = [self._span(messages, number, given, text) for number in trained]
         encoded = self.tokenizer(
             text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
         scored = np.zeros(len(encoded["input_ids"]), bool)
-        for start, end in (spans[number] for number in trained):
+        for start, end in spans:
             for place, (begin, stop) in enumerate(encoded["offset_mapping"]):
                 scored[place] |= begin < end and stop > start
         return list(encoded["input_ids"]), scored
 
     def _span(
-        self, messages: list[dict[str, Any]], number: int, tools: Any, text: str
+        self, messages: list[dict[str, Any]], number: int, given: Given, text: str
     ) -> tuple[int, int]:
         """Where the answer of a turn stands in the rendering, in characters.
 
         It is what comes after the turns before it, rendered to be answered, and ends where the
-        rendering of the turns up to it ends.
+        rendering of the turns up to it ends, without the end-of-text token that some templates
+        write where no turn follows.
         """
-        before = self._text(messages[:number], tools, add_generation_prompt=True)
-        until = self._text(messages[: number + 1], tools)
+        before = self._text(messages[:number], given, add_generation_prompt=True)
+        until = self._text(messages[: number + 1], given)
+        if not text.startswith(until):
+            until = until.removesuffix(self.tokenizer.eos_token or "")
         for prefix, what in ((before, "before"), (until, "up to")):
             if not text.startswith(prefix):
                 raise RenderingError(
@@ -256,12 +266,12 @@ class TrainedReader:
                 )
         return len(before), len(until)
 
-    def _refuse_unwritten(self, messages: Sequence[dict[str, Any]], tools: Any) -> None:
+    def _refuse_unwritten(self, messages: Sequence[dict[str, Any]], given: Given) -> None:
         """Refuse turns of a role that the template passes over without a word."""
         odd = [message for message in messages if message["role"] not in USUAL_ROLES]
         if not odd:
             return
-        text = self._text(messages, tools)
+        text = self._text(messages, given)
         for message in odd:
             content = message.get("content")
             if isinstance(content, str) and content.strip() not in text:
@@ -298,22 +308,21 @@ class TrainedReader:
                 f"{min(ids)} to {max(ids)}"
             )
 
-    def _text(self, messages: Sequence[dict[str, Any]], tools: Any, **options: Any) -> str:
+    def _text(self, messages: Sequence[dict[str, Any]], given: Given, **options: Any) -> str:
         if not messages:
             return ""
-        return str(self._apply(messages, tools, tokenize=False, **options))
+        return str(self._apply(messages, given, tokenize=False, **options))
 
-    def _apply(self, messages: Sequence[dict[str, Any]], tools: Any, **options: Any) -> Any:
+    def _apply(self, messages: Sequence[dict[str, Any]], given: Given, **options: Any) -> Any:
         """Write messages by the template, as transformers does; tokens unless it is told not to."""
 
         def render() -> Any:
             return self.tokenizer.apply_chat_template(
                 list(messages),
-                tools=tools,
                 chat_template=self.training.template,
                 return_dict=options.get("tokenize", True),
                 tokenizer_kwargs={"verbose": False},
-                **{**self.training.arguments, **options},
+                **{**self.training.arguments, **given, "tokenize": True, **options},
             )
 
         return within_limits(render)

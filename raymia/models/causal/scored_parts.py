@@ -70,7 +70,8 @@ def changed_parts(payload: str, training: Training | None, change: Change) -> st
 def split_prompt(content: Mapping[str, Any], side: Side) -> tuple[Part, Part]:
     """The prompt of a record, and its completion or the answer of one side.
 
-    Where a preference has no prompt it is what both answers begin with.
+    Where a preference has no prompt it is what both answers begin with, and as in TRL not all of
+    an answer with which the other begins.
     """
     if "completion" in content:
         return content["prompt"], content["completion"]
@@ -79,7 +80,9 @@ def split_prompt(content: Mapping[str, Any], side: Side) -> tuple[Part, Part]:
         return content["prompt"], answer
     chosen, rejected = content["chosen"], content["rejected"]
     shared = shared_beginning(chosen, rejected)
-    if isinstance(chosen, str) and shared and chosen[shared - 1] == " ":
+    if shared == min(len(chosen), len(rejected)):
+        shared -= 1
+    elif isinstance(chosen, str) and shared and chosen[shared - 1] == " ":
         shared -= 1  # a tokenizer takes the space before a word as a part of it
     return answer[:shared], answer[shared:]
 
