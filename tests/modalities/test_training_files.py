@@ -6,10 +6,13 @@ import json
 
 import pytest
 import yaml
+from chat_templates import CHATML, MARKED, chat
 from tiny_models import BASE, checkpoint
+from transformers import AutoTokenizer
 
-from raymia.modalities.texts.resolve_training import own_template
+from raymia.modalities.texts.resolve_training import own_template, resolve_training
 from raymia.modalities.texts.training_files import read_training_file
+from raymia.spec import TrainingSpec
 from raymia.util.errors import InputError
 
 
@@ -37,11 +40,21 @@ LLAMA_FACTORY = {"stage": "sft", "template": "qwen", "cutoff_len": 4096}
         ({**TRL, "assistant_only_loss": False}, "chat", "TRL", {"loss_on": "all"}),
         ({"num_train_epochs": 1}, "completion", "TRL",
          {"loss_on": "completion", "max_length": 1024, "eos": True, "packing": "none"}),
-        ({**TRL, "completion_only_loss": False}, "completion", "TRL", {"loss_on": "all"}),
+        ({"completion_only_loss": False}, "completion", "TRL", {"loss_on": "all"}),
         ({**TRL, "truncation_mode": "keep_end"}, "chat", "TRL", {"truncate": "start"}),
         ({**TRL, "packing": True}, "text", "TRL", {"packing": "separate"}),
         ({**TRL, "packing": True, "packing_strategy": "wrapped"}, "text", "TRL",
          {"packing": "joined"}),
+        ({"max_seq_length": 512, "packing": True}, "text", "TRL",
+         {"max_length": 512, "packing": "joined"}),
+        ({**TRL, "chat_template_path": "org/lm"}, "chat", "TRL", {"template": None}),
+        ({**TRL, "eos_token": "<end>"}, "text", "TRL", {"eos_token": "<end>"}),
+        ({**TRL, "max_prompt_length": 64}, "preference", "TRL", {"max_prompt_length": 64}),
+        ({"logging_nan_inf_filter": True, "num_train_epochs": 1}, "chat", "", {"loss_on": None}),
+        ({"logging_nan_inf_filter": True, "max_length": 64}, "chat", "TRL", {"max_length": 64}),
+        ({"max_seq_length": 512}, "completion", "TRL", {"loss_on": None}),
+        ({**AXOLOTL, "datasets": [{"roles_to_train": "assistant"}]}, "chat", "axolotl",
+         {"loss_on": "assistant"}),
         (AXOLOTL, "chat", "axolotl", {"loss_on": "assistant", "max_length": 2048,
                                       "truncate": "drop", "packing": "separate"}),
         ({**AXOLOTL, "train_on_inputs": True}, "chat", "axolotl", {"loss_on": "all"}),
@@ -51,6 +64,7 @@ LLAMA_FACTORY = {"stage": "sft", "template": "qwen", "cutoff_len": 4096}
         ({**LLAMA_FACTORY, "mask_history": True}, "chat", "LLaMA-Factory",
          {"loss_on": "last_assistant"}),
         ({**LLAMA_FACTORY, "train_on_prompt": True}, "chat", "LLaMA-Factory", {"loss_on": "all"}),
+        ({**LLAMA_FACTORY, "packing": True}, "chat", "LLaMA-Factory", {"packing": "joined"}),
         ({"stage": "sft", "default_system": "Be brief."}, "chat", "LLaMA-Factory",
          {"system": "Be brief.", "max_length": 2048}),
     ],
@@ -59,7 +73,7 @@ LLAMA_FACTORY = {"stage": "sft", "template": "qwen", "cutoff_len": 4096}
 def test_what_a_file_says_is_what_its_program_does(tmp_path, content, kind, program, said, name):
     found_program, found = read(tmp_path, content, kind, name)
     assert found_program == program
-    assert {key: found[key] for key in said} == said
+    assert {key: found.get(key) for key in said} == said
 
 
 def test_a_template_that_a_file_names_lies_beside_it(tmp_path):
@@ -95,6 +109,61 @@ def test_a_template_that_a_file_names_lies_beside_it(tmp_path):
 def test_a_file_that_cannot_be_taken_says_why(tmp_path, content, name, reason):
     with pytest.raises(InputError, match=reason):
         read(tmp_path, content, name=name)
+
+
+def test_turns_of_prompts_and_completions_that_were_trained_alike_are_refused(tmp_path):
+    with pytest.raises(InputError, match="as one conversation, under `messages`"):
+        read(tmp_path, {**TRL, "completion_only_loss": False}, "completion")
+
+
+def resolved(folder, content, kind, payload, **own):
+    config = folder / "config.json"
+    config.write_text(json.dumps(content))
+    spec = TrainingSpec(config=str(config), **own)
+    return resolve_training(
+        spec, kind, "chosen", checkpoint(BASE), [json.dumps(payload)], "training"
+    )
+
+
+CHAT = {"messages": chat("What is a heron?", "A bird that wades.")}
+PAIR = {"prompt": "What is a heron?", "completion": " A bird that wades."}
+
+
+def test_a_template_by_which_trl_cannot_have_found_the_turns_is_refused(tmp_path):
+    without, marked = tmp_path / "without.jinja", tmp_path / "marked.jinja"
+    without.write_text(CHATML)
+    marked.write_text(MARKED)
+    with pytest.raises(InputError, match="TRL trained with one of its own"):
+        resolved(tmp_path, TRL, "chat", CHAT, template=str(without))
+    assert resolved(tmp_path, TRL, "chat", CHAT, template=str(marked)).training.template == MARKED
+    said = resolved(tmp_path, TRL, "chat", CHAT, template=str(without), loss_on="assistant")
+    assert said.training.loss_on == "assistant"
+    everything = {**TRL, "assistant_only_loss": False}
+    assert resolved(tmp_path, everything, "chat", CHAT, template=str(without)) is not None
+
+
+def test_a_tokenizer_that_ends_texts_otherwise_than_the_training_is_refused(tmp_path):
+    own = AutoTokenizer.from_pretrained(BASE)
+    other = next(token for token in own.get_vocab() if token != own.eos_token)
+    with pytest.raises(InputError, match="give the tokenizer that the training saved"):
+        resolved(tmp_path, {**TRL, "eos_token": other}, "completion", PAIR)
+    for token in (own.eos_token, "<EOS_TOKEN>", None):
+        assert resolved(tmp_path, {**TRL, "eos_token": token}, "completion", PAIR).training.eos
+
+
+def test_what_a_file_says_and_raymia_does_not_do_is_assumed_to_change_nothing(tmp_path):
+    pair = {"prompt": "What is a heron?", "chosen": " A bird.", "rejected": " A fish."}
+    found = resolved(tmp_path, {**TRL, "max_prompt_length": 64}, "preference", pair)
+    assert "prompts of more than 64 tokens were cut by themselves" in found.assumed["prompt"]
+
+
+def test_an_end_of_text_that_nobody_spoke_of_is_assumed():
+    def assumed(**said):
+        spec = TrainingSpec(max_length=64, loss_on="completion", **said)
+        where = (spec, "completion", "chosen", checkpoint(BASE), [json.dumps(PAIR)], "training")
+        return set(resolve_training(*where).assumed)
+
+    assert (assumed(), assumed(eos=True), assumed(eos=False)) == ({"eos"}, set(), set())
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from raymia.modalities.texts.training_files import read_training_file
-from raymia.models.causal.rendering import RenderingError, TrainedReader
+from raymia.modalities.texts.training_files import EOS_TOKEN, PROMPT_LIMIT, read_training_file
+from raymia.models.causal.rendering import RenderingError, TrainedReader, has_marks
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.tokenizer_files import SETTINGS
 from raymia.models.causal.training import Side, Training
@@ -92,19 +92,26 @@ def resolve_training(
         ("", {}) if spec.config is None else read_training_file(spec.config, kind, where)
     )
     own = spec.model_dump(exclude={"config"}, exclude_unset=True)
-    said = {**said, **{key: value for key, value in own.items() if value is not None}}
-    training, assumed = _put_together(said, kind, side)
-    if _are_conversations(kind, payloads):
+    own = {key: value for key, value in own.items() if value is not None}
+    said = {**said, **own}
+    conversations = _are_conversations(kind, payloads)
+    training, assumed = _put_together(said, kind, side, conversations)
+    if conversations:
         template = _template(said.get("template"), checkpoint, base, where)
+        if program == "TRL" and training.loss_on == "assistant" and "loss_on" not in own:
+            _refuse_without_marks(template, checkpoint, where)
         template = _dated(template, said, where)
         training = replace(training, template=template)
+    elif training.eos:
+        _refuse_another_end(said.get(EOS_TOKEN), checkpoint, where)
     _try(training, checkpoint, payloads, where)
-    by_whom = f", as {program} does by default" if program else ""
-    return Resolved(training, {key: f"{where}: {line}{by_whom}" for key, line in assumed.items()})
+    if program and "loss_on" in assumed:
+        assumed["loss_on"] += f", as {program} does by default"
+    return Resolved(training, {key: f"{where}: {line}" for key, line in assumed.items()})
 
 
 def _put_together(
-    said: Mapping[str, Any], kind: RecordFormat, side: Side
+    said: Mapping[str, Any], kind: RecordFormat, side: Side, conversations: bool
 ) -> tuple[Training, dict[str, str]]:
     assumed = {}
     loss_on = said.get("loss_on")
@@ -124,9 +131,19 @@ def _put_together(
         assumed["max_length"] = (
             "it is assumed that no record was cut; say `max_length` where some were"
         )
+    if PROMPT_LIMIT in said:
+        assumed["prompt"] = (
+            f"prompts of more than {said[PROMPT_LIMIT]:,} tokens were cut by themselves, and it is "
+            "assumed that there were none; leave out the records that have one"
+        )
     eos = said.get("eos")
     if eos is None:
         eos = kind != "tokens"
+        if eos and not conversations:
+            assumed["eos"] = (
+                "it is assumed that an end-of-text token was put after each; say `eos: false` "
+                "where none was"
+            )
     training = Training(
         format=kind,
         loss_on=loss_on,
@@ -153,6 +170,33 @@ IN_WORDS: Mapping[LossOn, str] = {
     "last_assistant": "its last turn alone",
     "labels": "the tokens that labels name",
 }
+
+
+def _refuse_without_marks(
+    template: str, checkpoint: CausalCheckpoint | Endpoint, where: str
+) -> None:
+    """Refuse to find turns by a template by which TRL cannot have found them."""
+    if not has_marks(template):
+        raise InputError(
+            f"{where}.config: with assistant_only_loss TRL goes by the {{% generation %}} marks of "
+            f"a template; that of {checkpoint.label} has none, so TRL trained with one of its own. "
+            "Save it (trl.chat_template_utils.get_training_chat_template(tokenizer)) and name it "
+            "as `template`; or say `loss_on: assistant` beside `config`, by which turns are found "
+            "without marks and may begin or end by a token otherwise"
+        )
+
+
+def _refuse_another_end(
+    token: str | None, checkpoint: CausalCheckpoint | Endpoint, where: str
+) -> None:
+    """Refuse a tokenizer that ends texts with another token than the training did."""
+    own = tokenizer_of(checkpoint)
+    if token in own.get_vocab() and token != own.eos_token:
+        raise InputError(
+            f"{where}.config: texts ended with the eos_token {token!r}, and the tokenizer of "
+            f"{checkpoint.label} ends them with {own.eos_token!r}; give the tokenizer that the "
+            "training saved"
+        )
 
 
 def _are_conversations(kind: RecordFormat, payloads: Sequence[str]) -> bool:

@@ -15,12 +15,17 @@ from raymia.storage.refusals import refusals
 from raymia.util.errors import InputError
 
 Said = dict[str, Any]
-"""Keys of :class:`raymia.spec.TrainingSpec`."""
+"""Keys of :class:`raymia.spec.TrainingSpec`, and those below that no key of it says."""
+EOS_TOKEN = "eos_token"
+"""The token that was put after texts, where a training chose it."""
+PROMPT_LIMIT = "max_prompt_length"
+"""Tokens that prompts were cut to by themselves."""
 
 OF_TRL = (
     "assistant_only_loss",
     "completion_only_loss",
     "max_length",
+    "max_seq_length",
     "packing_strategy",
     "dataset_text_field",
     "chat_template_path",
@@ -29,6 +34,10 @@ OF_TRL = (
 )
 OF_LLAMA_FACTORY = ("cutoff_len", "train_on_prompt", "mask_history", "neat_packing", "stage")
 OF_AXOLOTL = ("sequence_len", "train_on_inputs", "sample_packing", "micro_batch_size")
+JINJA = (".jinja", ".j2")
+"""What TRL reads as a file; other paths of templates are models that have one."""
+OF_TRANSFORMERS = "logging_nan_inf_filter"
+"""Nobody writes it by hand: a file that has it names every key that its program knows."""
 TRL_MAX_LENGTH = 1024
 LLAMA_FACTORY_CUTOFF = 2048
 AXOLOTL_BY_TURN = ("message_field_training", "message_field_training_detail", "train_on_eot")
@@ -47,6 +56,7 @@ def read_training_file(path: str, kind: RecordFormat, where: str) -> tuple[str, 
     Returns
     -------
     What the file is of, and what it says, or leaves at a default that its program is known for.
+    Nothing of either where it is of Transformers' own Trainer, which is given tokens.
 
     Raises
     ------
@@ -73,6 +83,8 @@ def read_training_file(path: str, kind: RecordFormat, where: str) -> tuple[str, 
         ("LLaMA-Factory", OF_LLAMA_FACTORY, _llama_factory),
         ("TRL", OF_TRL, _trl),
     )
+    if OF_TRANSFORMERS in content and not {*OF_TRL[:-2]} & {*content}:
+        return "", {}
     for name, keys, read in readers:
         if any(key in content for key in keys):
             said = read(content, kind, f"{where}.config: {path}")
@@ -88,25 +100,36 @@ def _trl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
     mode = {"keep_start": "end", "keep_end": "start"}
     assistant = content.get("assistant_only_loss")
     only = content.get("completion_only_loss")
+    earlier = content.get("max_seq_length")  # as `max_length` was called until TRL 0.20
+    completion = kind in ("completion", "unpaired")
+    if assistant and only is False and completion:
+        raise InputError(
+            f"{where}: the loss was on the assistant's turns of prompts and completions alike; "
+            "give prompt and completion as one conversation, under `messages`"
+        )
     loss_on = None
     if kind == "chat":
         loss_on = "assistant" if assistant else "all"
-    elif kind in ("completion", "unpaired"):
+    elif completion and not (earlier and only is None):  # which decided by its collator
         loss_on = "all" if only is False else "assistant" if assistant else "completion"
     elif kind == "text":
         loss_on = "all"
+    # That of a model is in the tokenizer that was saved.
+    template = str(content.get("chat_template_path") or "")
     packing = "none"
     if content.get("packing"):
-        strategy = content.get("packing_strategy") or "bfd"
+        strategy = content.get("packing_strategy") or ("wrapped" if earlier else "bfd")
         packing = "separate" if strategy == "bfd" else "joined"
     return {
         "loss_on": loss_on,
-        "max_length": content.get("max_length", TRL_MAX_LENGTH),
+        "max_length": earlier or content.get("max_length", TRL_MAX_LENGTH),
         "truncate": mode.get(content.get("truncation_mode", "keep_start")),
         "eos": True,
         "packing": packing,
-        "template": _file_beside(content.get("chat_template_path"), where),
+        "template": _file_beside(template, where) if template.endswith(JINJA) else None,
         "template_arguments": content.get("chat_template_kwargs"),
+        EOS_TOKEN: content.get(EOS_TOKEN),
+        PROMPT_LIMIT: content.get(PROMPT_LIMIT) if kind in ("preference", "unpaired") else None,
     }
 
 
@@ -135,7 +158,8 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
             f"{where}: its {len(sets)} datasets are not read alike; audit the records of one of "
             "them, with a file that names that one alone"
         )
-    roles = first.get("roles_to_train", ["assistant"])
+    roles = first.get("roles_to_train") or ["assistant"]
+    roles = [roles] if isinstance(roles, str) else roles
     whole = content.get("train_on_inputs", False) or first.get("type") == "completion"
     if kind == "chat" and not whole and not {*roles} <= {"assistant", "gpt"}:
         raise InputError(
@@ -170,13 +194,13 @@ def _llama_factory(content: Mapping[str, Any], kind: RecordFormat, where: str) -
     if content.get("train_on_prompt"):
         loss_on = "all"
     neat = content.get("neat_packing")
-    joined = content.get("packing") or content.get("stage") == "pt"
+    joined = content.get("packing") or (content.get("stage") == "pt" and kind == "text")
     return {
         "loss_on": None if kind == "tokens" else loss_on,
         "max_length": content.get("cutoff_len", LLAMA_FACTORY_CUTOFF),
         "truncate": "end",
         "eos": True,
-        "packing": "separate" if neat else "joined" if joined and kind == "text" else "none",
+        "packing": "separate" if neat else "joined" if joined else "none",
         "system": content.get("default_system"),
     }
 
