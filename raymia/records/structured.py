@@ -36,8 +36,9 @@ MASKED = (
     "where it did not"
 )
 WEIGHTED = (
-    "have turns of the assistant with a weight of 0, and it is assumed that these carried no loss; "
-    "leave the key out where the training did not read it, as TRL's does not"
+    "have turns of the assistant with a weight of 0, and it is assumed that these carried no loss "
+    "unless `loss_on` is `all`; leave the key out where the training did not read it, as TRL's "
+    "does not"
 )
 NAMED = (
     "have turns by ShareGPT's human and gpt, and it is assumed that the training read them as user "
