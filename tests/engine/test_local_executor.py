@@ -215,6 +215,25 @@ def test_what_was_set_in_the_process_is_as_it_was(tmp_path: Path, models: Models
     assert dict(os.environ) == environment
 
 
+def test_no_more_threads_compute_than_the_process_was_given(
+    tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    run_stream = here.run_stream
+
+    def seen(*args: Any, **kwargs: Any) -> dict[str, str]:
+        asked.append(torch.get_num_threads())
+        return run_stream(*args, **kwargs)
+
+    monkeypatch.setattr(here, "run_stream", seen)
+    torch.set_num_threads(1)
+    run_with(texts_audit(tmp_path, models, neighbors=None, references=None), "local")
+    assert asked == [1]
+    executor = here.LocalExecutor(ResourcesSpec(), str(tmp_path / "store"), console())
+    assert executor.call([torch.get_num_threads], PoolSpec()) == [1]
+    assert executor.call([torch.get_num_threads], PoolSpec(cpus=2)) == [2]
+
+
 # --------------------------------------------------------------------- kills and failures
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +71,7 @@ class LocalExecutor:
         failed: dict[str, str] = {}
         records = plan.inputs.payloads
         sizes = BlockSizes(plan.inputs, plan.streams, EvidenceStore(self.store_url), board.snapshot)
-        with _threads(min(MAX_THREADS, os.cpu_count() or 1)):
+        with _threads(_own_threads()):
             for number, stages in enumerate(plan.streams):
                 with _own_errors():
                     failed |= run_stream(
@@ -87,7 +86,8 @@ class LocalExecutor:
 
     def call(self, functions: Sequence[Callable[[], Any]], pool: PoolSpec) -> list[Any]:
         _check_device({"": pool})
-        with _threads(training_threads(pool)), _own_errors():
+        threads = _own_threads() if pool.cpus is None else training_threads(pool)
+        with _threads(threads), _own_errors():
             found = [function() for function in functions]
         _let_go()
         return found
@@ -167,6 +167,13 @@ def _check_device(pools: Mapping[str, PoolSpec]) -> None:
             )
     if problems:
         raise InputError(problems)
+
+
+def _own_threads() -> int:
+    """Torch threads of this process, as OMP_NUM_THREADS or whoever calls has set them."""
+    import torch
+
+    return min(MAX_THREADS, torch.get_num_threads())
 
 
 @contextmanager
