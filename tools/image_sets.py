@@ -14,6 +14,9 @@ Images = npt.NDArray[np.uint8]
 
 LARGEST = 20_000
 """Images that are read of a set, at most."""
+MOST_PIXELS = 4_000_000
+"""Of a file; larger ones are left out."""
+THUMBNAIL = (128, 128)
 COARSE = 8
 LEVELS = 16
 
@@ -44,11 +47,16 @@ def _opened(source: str) -> Iterator[Image.Image]:
     if Path(source).is_dir():
         files = sorted(file for file in Path(source).rglob("*.png") if not file.is_symlink())
         for file in files[:LARGEST]:
-            with Image.open(file) as opened:
-                image = opened.convert("RGBA")
-            yield Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert(
-                "RGB"
-            )
+            try:
+                with Image.open(file) as opened:
+                    if opened.width * opened.height > MOST_PIXELS:
+                        continue
+                    image = opened.convert("RGBA")
+            except Image.DecompressionBombError:
+                continue
+            image.thumbnail(THUMBNAIL)
+            white = Image.new("RGBA", image.size, "white")
+            yield Image.alpha_composite(white, image).convert("RGB")
         return
     for pixels in _grey(source)[:LARGEST]:
         yield Image.fromarray(pixels).convert("RGB")
