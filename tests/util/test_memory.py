@@ -27,5 +27,7 @@ print(before - held())
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_what_lies_below_something_that_is_held_is_handed_back():
-    found = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", FREED], capture_output=True, text=True, check=True
+    )
     assert int(found.stdout) > 100  # of 114 MiB
