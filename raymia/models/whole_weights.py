@@ -57,7 +57,16 @@ def load_whole(kind: Any, where: Any, **options: Any) -> Any:
     refuse_unused(found["unexpected_keys"], str(where))
     if gains_by_onednn():
         use_fast_linears(model)
+    _give_names(model)
     return model
+
+
+def _give_names(model: Any) -> None:
+    """Have a model of transformers give its outputs names, also where its config says tuples."""
+    for part in model.modules():
+        config: Any = getattr(part, "config", None)
+        if getattr(config, "return_dict", True) is False:
+            config.return_dict = True
 
 
 def _is_quantized(model: Any) -> bool:

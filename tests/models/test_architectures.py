@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
@@ -31,6 +32,15 @@ def assert_is_the_definition(model, texts=TEXTS, tolerance=1e-5):
 
 
 # -------------------------------------------------------------------------- heads
+
+
+def test_a_config_that_asks_for_bare_tuples_changes_no_answer(tmp_path):
+    folder = save_tiny(tmp_path / "tuples", "llama")
+    before = load(folder).answer(TEXTS, moments=False)
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"return_dict": False}))
+    for answer, same in zip(load(folder).answer(TEXTS, moments=False), before, strict=True):
+        np.testing.assert_array_equal(answer.log_prob, same.log_prob)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gptj", "falcon", "falcon-alibi", "llama"])
