@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymia.records.json_columns import rows_of
+from raymia.util.encodings import why_not_utf8
 from raymia.util.errors import InputError
 from raymia.util.strict_json import parse_array, parse_json
 
@@ -31,6 +32,7 @@ MAX_ARRAY_BYTES = 2**28
 LOOKED_AT = 50
 """Objects of JSON that are asked for their keys; some writers leave out what is null."""
 DIALECTS = {".csv": "excel", ".tsv": "excel-tab"}
+TEXTS = (*DIALECTS, ".json", ".jsonl", ".ndjson", ".txt")
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 ARROW = (".arrow", ".feather")
 _ARROW_FILE = b"ARROW1"
@@ -114,6 +116,13 @@ def _unpacked(path: str, file: IO[bytes]) -> tuple[str, IO[bytes]]:
     assert suffix is not None, "whoever opens a file has looked at its name"
     if compression is not None:
         file = io.BufferedReader(pa.CompressedInputStream(file, compression))
+    if suffix in TEXTS:
+        file = file if hasattr(file, "peek") else io.BufferedReader(file)  # type: ignore[type-var]
+        start = b""
+        with suppress(OSError, pa.ArrowException):  # whoever reads the rows says what is damaged
+            start = file.peek()
+        if (why := why_not_utf8(start)) is not None:
+            raise InputError(f"{path}: {why}")
     return suffix, file
 
 
@@ -234,12 +243,11 @@ class _Objects:
 
 def _json(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
     """One array of objects; or lines of them, under a name that does not say so."""
-    buffered = file if hasattr(file, "peek") else io.BufferedReader(file)  # type: ignore[type-var]
-    start = buffered.peek(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = file.peek(64).removeprefix(b"\xef\xbb\xbf").lstrip()  # type: ignore[attr-defined]
     if not start.startswith(b"["):
-        yield from _jsonl(path, buffered, wanted)
+        yield from _jsonl(path, file, wanted)
         return
-    content = buffered.read(MAX_ARRAY_BYTES + 1)
+    content = file.read(MAX_ARRAY_BYTES + 1)
     if len(content) > MAX_ARRAY_BYTES:
         raise InputError(
             f"{path}: one JSON array of more than {MAX_ARRAY_BYTES:,} bytes; save it as JSONL, an "

@@ -44,6 +44,7 @@ from raymia.spec.strict_yaml import parse_yaml
 from raymia.spec.training import BASE_TEMPLATE
 from raymia.storage.manifest import is_sealed
 from raymia.storage.refusals import refusals
+from raymia.util.encodings import why_not_utf8
 from raymia.util.errors import InputError
 from raymia.util.plugins import is_file, load_plugins
 from raymia.util.regular_files import check_is_file
@@ -109,7 +110,10 @@ def read_mapping(path: Path, what: str, hint: str) -> dict[str, Any]:
         if not os.path.lexists(path):
             raise InputError(f"{path}: no such {what}; {hint}")
         check_is_file(path)
-        content = parse_yaml(path.read_text(encoding="utf-8"), path)
+        written = path.read_bytes()
+        if (why := why_not_utf8(written)) is not None:
+            raise InputError(f"{path}: {why}")
+        content = parse_yaml(written.decode(), path)
     if not isinstance(content, dict):
         raise InputError(
             f"{path}: the {what} should be a mapping of keys, but it is "

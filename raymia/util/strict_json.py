@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from raymia.util.encodings import why_not_utf8
+
 MAX_DEPTH = 100
 """Deepest nesting; more would overflow the stack of whoever goes through it."""
 
@@ -30,6 +32,8 @@ def parse_json(
         number of thousands of digits, a key that is there twice. A json.JSONDecodeError says where.
     """
     if isinstance(text, bytes):
+        if (why := why_not_utf8(text)) is not None:
+            raise ValueError(why)
         text = text.decode("utf-8-sig")
     try:
         value = json.loads(text, object_pairs_hook=_unique if unique_keys else hook)
