@@ -71,11 +71,14 @@ def verify(store: Store) -> None:
     for problem in problems:
         print(problem)
     files = sum(len(thing.files) for thing in things)
-    old = sum(unproven(there, thing) for thing in things)
+    old = {thing.folder: count for thing in things if (count := unproven(there, thing))}
+    for folder, count in old.items():
+        print(f"{folder}: not verified: {count:,} files without hashes")
     if old:
         print(
-            f"not verified: {old:,} files that an earlier version wrote without hashes; a change "
-            "that leaves such a file readable is not seen"
+            f"not verified: {sum(old.values()):,} files without hashes, as earlier versions wrote "
+            "them or another program that wrote them anew; a change that leaves such a file "
+            "readable is not seen"
         )
     print(f"read {files:,} files of {len(things):,} keys: {len(problems):,} problems")
     if problems:

@@ -3,7 +3,8 @@
 A part carries, in the metadata of its Parquet file, the key that it belongs to, how many rows it
 has, and a hash of each column's values. The hash is of the values and not of the file's bytes, so
 it is the same however Parquet encodes them, and whoever reads some columns verifies these alone.
-Parts of earlier versions carry nothing of this and are read as they are.
+Parts of earlier versions, and those that another program has written anew, carry nothing of this
+and are read as they are; a run says how many it has read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import pyarrow.compute as pc
 from raymia.util.hashing import DIGEST_HEX_CHARS
 
 KEY, ROWS, COLUMNS = b"raymia.key", b"raymia.rows", b"raymia.columns"
+UNPROVEN = b"raymia.unproven"
+"""There in a part that was merged from parts of which one carried no proof."""
 
 ROW_KEY = ("record_id", "neighbor")
 NEVER_POSITIVE = {"log_prob", "mean_log_prob", "log_prob_sum"}
@@ -32,21 +35,29 @@ ROUNDING = 1e-3
 """How far beyond 0 rounding may take a logarithm of a probability."""
 
 
-def proof_of(table: pa.Table, key: str) -> dict[str, str]:
+def proof_of(table: pa.Table, key: str, is_proven: bool = True) -> dict[str, str]:
     """What proves a table later, for its file's metadata.
 
     Parameters
     ----------
     key : hash of the key that the rows belong to.
+    is_proven : whether the rows are known to be those that were answered.
     """
     columns = {name: column_digest(table[name]) for name in table.column_names}
     proof = {KEY: key, ROWS: str(table.num_rows), COLUMNS: json.dumps(columns)}
+    if not is_proven:
+        proof[UNPROVEN] = "yes"
     return {name.decode(): value for name, value in proof.items()}
 
 
 def is_signed(schema: pa.Schema) -> bool:
     """Whether a table of this schema carries anything that could prove it."""
     return any(name in (schema.metadata or {}) for name in (KEY, ROWS, COLUMNS))
+
+
+def is_proven(schema: pa.Schema) -> bool:
+    """Whether what a table of this schema carries proves it since its rows were answered."""
+    return is_signed(schema) and UNPROVEN not in (schema.metadata or {})
 
 
 _SCHEMAS: dict[str, pa.Schema] = {}

@@ -34,6 +34,7 @@ from filelock import FileLock, Timeout
 
 from raymia.evidence.integrity import (
     ROW_KEY,
+    is_proven,
     proof_of,
     why_changed,
     why_impossible,
@@ -83,10 +84,17 @@ class EvidenceKey:
 
 
 class EvidenceStore:
-    """Reads and writes evidence under a local folder or any fsspec URL."""
+    """Reads and writes evidence under a local folder or any fsspec URL.
+
+    Attributes
+    ----------
+    unproven : what this object has read that carries no hashes: parts of evidence by their names,
+        prepared models by their folders.
+    """
 
     def __init__(self, url: str) -> None:
         self.folder = Folder(url)
+        self.unproven: set[str] = set()
         self._verified: set[str] = set()
         self._described: set[str] = set()
 
@@ -127,11 +135,16 @@ class EvidenceStore:
         self._described.add(key.folder)
         self.write_part(key.folder, table)
 
-    def write_part(self, folder: str, table: pa.Table) -> str:
-        """Write rows into a key's folder under the name that they give; returns the name."""
+    def write_part(self, folder: str, table: pa.Table, proven: bool = True) -> str:
+        """Write rows into a key's folder under the name that they give; returns the name.
+
+        Parameters
+        ----------
+        proven : whether the rows are known to be those that were answered.
+        """
         name = part_name(table)
         buffer = io.BytesIO()
-        proof = proof_of(table, folder.rsplit("/", 1)[1])
+        proof = proof_of(table, folder.rsplit("/", 1)[1], proven)
         # Without statistics no reader passes over rows that were not verified. Arrow's own copy of
         # the schema says nothing that Parquet's does not, and is as large as a few rows.
         options = {"compression": "zstd", "write_statistics": False, "store_schema": False}
@@ -240,6 +253,8 @@ class EvidenceStore:
                 f"{self.folder.url}/{name}: damaged evidence file ({why}); "
                 "delete it and run the audit again: only its rows are asked again"
             )
+        if not is_proven(table.schema):
+            self.unproven.add(name)
         if records is None:
             return table
         return table.filter(pc.is_in(table["record_id"], pa.array(records, pa.string())))
@@ -285,6 +300,8 @@ class EvidenceStore:
                 "the folder, and it is made again"
             )
         self._verified.add(key)
+        if not (path / PREPARED_HASHES).exists():
+            self.unproven.add(f"prepared/{key}")
         return path
 
     @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raymia.evidence.integrity import ROW_KEY, is_signed
+from raymia.evidence.integrity import ROW_KEY, is_proven
 from raymia.evidence.store import (
     PART,
     PREPARED_HASHES,
@@ -204,7 +204,8 @@ def _verify_evidence(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
 
 
 def unproven(store: EvidenceStore, thing: StoredThing) -> int:
-    """How many files of a key carry nothing that proves them, since an earlier version wrote them.
+    """How many files of a key nothing proves, since an earlier version wrote them or what they were
+    merged from, or another program has written them anew.
 
     A change that leaves such a file readable is not seen.
     """
@@ -214,15 +215,15 @@ def unproven(store: EvidenceStore, thing: StoredThing) -> int:
     if not thing.folder.startswith("evidence/"):
         return 0
 
-    def is_proven(entry: FileEntry) -> bool:
+    def is_sound(entry: FileEntry) -> bool:
         try:
             with store.folder.open(entry.name) as file:
-                return is_signed(pq.read_schema(file))
+                return is_proven(pq.read_schema(file))
         except (OSError, pa.ArrowException):
             return True  # damaged, which `verify` says; or merged since
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        return sum(not proven for proven in pool.map(is_proven, thing.parts))
+        return sum(not sound for sound in pool.map(is_sound, thing.parts))
 
 
 def _verify_prepared(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
@@ -320,7 +321,9 @@ def _merge(store: EvidenceStore, folder: str, group: Sequence[FileEntry]) -> int
         tables = [store.read_part(entry.name) for entry in group]
     except FileNotFoundError:
         return 0  # somebody else merges them
-    name = store.write_part(folder, first_of_each(pa.concat_tables(tables)))
+    are_proven = all(is_proven(table.schema) for table in tables)
+    bare = [table.replace_schema_metadata(None) for table in tables]
+    name = store.write_part(folder, first_of_each(pa.concat_tables(bare)), are_proven)
     others = [entry.name for entry in group if entry.name != f"{folder}/{name}"]
     removed = sum(_remove(store, other) for other in others)
     return max(0, removed - (len(others) == len(group)))

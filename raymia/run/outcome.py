@@ -170,6 +170,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         problems=[
             *(f"target {one.name} failed and is not ranked: {one.reason}" for one in failed),
             *missing,
+            *_unproven(run.store),
             *_one_class_only(run.inputs),
             *_fitted_on_samples(run.inputs),
             *run.inputs.assumed,
@@ -198,6 +199,21 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         return result
     secret = secret_of(run.store.folder)
     return redact(result, Disguise.of_audit(secret, result.audit_yaml))
+
+
+def _unproven(store: EvidenceStore) -> Iterator[str]:
+    """What was read of which nothing says that nobody has changed it; all evidence has been read
+    in this process by now, see :func:`find_dropped`."""
+    left = [name for name in store.unproven if store.folder.exists(name)]  # others were merged
+    parts = sum(name.startswith("evidence/") for name in left)
+    for count, what in ((parts, "files of evidence"), (len(left) - parts, "prepared models")):
+        if count:
+            yield (
+                f"{what} without hashes in the store: {count:,}, not verified; an earlier version "
+                "wrote them, or another program wrote them anew, and a change since they were made "
+                "would not be seen; `raymia store verify` names their folders, and what is deleted "
+                "is made again"
+            )
 
 
 def _audit_yaml(inputs: Inputs) -> str:

@@ -150,6 +150,27 @@ def test_parts_of_earlier_versions_are_read_and_counted_as_not_proven(store):
     assert unproven(store, thing) == 1
 
 
+def test_what_is_merged_from_a_part_that_nothing_proves_is_not_proven_either(store):
+    store.commit(KEY, table(tokens("r0")))
+    pq.write_table(table(tokens("r0")), part_of(store))
+    for n in (1, 2):
+        store.commit(KEY, table(tokens(f"r{n}")))
+    before = store.read(KEY).sort_by("record_id")
+    assert len(store.unproven) == 1
+    assert compact(store, KEY.folder, max_parts=2) == 2
+    again = EvidenceStore(store.folder.url)
+    assert again.read(KEY).sort_by("record_id").equals(before)
+    assert problems(again) == []
+    (thing,) = stored_things(again)
+    assert (unproven(again, thing), len(again.unproven)) == (1, 1)
+    (part,) = thing.parts
+    other = table(*(tokens(f"r{n}", [-9.0, -9.0, -9.0]) for n in range(3)))
+    metadata = pq.read_schema(again.folder.path(part.name)).metadata
+    pq.write_table(other.replace_schema_metadata(metadata), again.folder.path(part.name))
+    with pytest.raises(RaymiaError, match="its content changed"):  # since it was merged
+        again.read(KEY)
+
+
 # -------------------------------------------------------------------------- values
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from answered_audit import Answered, answer, two_answered
@@ -15,6 +16,7 @@ from small_audit import BASE, passages, reweigh, write_texts
 
 from raymia.attacks import NamedAttack
 from raymia.attacks.learned import LearnedCombination
+from raymia.evidence.store import EvidenceStore
 from raymia.modalities.texts.shown import MAX_CHARACTERS, cut_to
 from raymia.report.html import render
 from raymia.results.result import RunResult
@@ -119,6 +121,24 @@ def test_it_is_said_that_an_attack_was_fitted_on_a_sample(
         monkeypatch.setattr(outcome, "MAX_FITTED", most)
         problems = sum_up(run, reduction, scores, Here()).problems
         assert [one for one in problems if "fitted" in one] == expected
+
+
+def test_evidence_that_nothing_proves_is_said(tmp_path: Path, tiny_gpt2: Path) -> None:
+    """A program that reads a part and writes it again keeps none of its hashes."""
+    inputs, store, plans = two_answered(tmp_path, tiny_gpt2)
+    scores = ScoreParts(inputs.spec.store, "scores")
+    reduction = reduce_audit(inputs, store, plans, scores, Here())
+
+    def said() -> list[str]:
+        there = EvidenceStore(inputs.spec.store)
+        result = sum_up(Run(inputs, there, plans, plans, {}, 1.0), reduction, scores, Here())
+        return [one for one in result.problems if "without hashes" in one]
+
+    assert said() == []
+    part = next(Path(inputs.spec.store).glob("evidence/text.tokens/*/*.parquet"))
+    pq.write_table(pq.read_table(part).replace_schema_metadata(None), part)
+    (line,) = said()
+    assert line.startswith("files of evidence without hashes in the store: 1, not verified;")
 
 
 def test_the_records_are_handed_to_each_step_once(tmp_path: Path, tiny_gpt2: Path) -> None:
