@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,6 +34,8 @@ MEASURED_METADATA = b"raymia.measured"
 """Key of the Parquet metadata that has a hash of what was measured from the scores."""
 RUN_METADATA = b"raymia.run"
 """Key of the Parquet metadata that says which run scores and curves are of."""
+OWN_HASH = "content_sha256"
+AGAIN = "run the audit again, which asks no model for what the store still has"
 
 
 def write_folder(
@@ -117,21 +119,26 @@ def check_fit(folder_url: str) -> str | None:
     if not folder.exists(SCORES_FILE):
         return f"{SCORES_FILE} is not beside {METRICS_FILE}, whose numbers nothing confirms"
     content = folder.read(METRICS_FILE)
-    expected = parse_json(content).get("scores_sha256")
+    found = parse_json(content)
+    expected = found.get("scores_sha256")
     if expected is None:
         return f"{METRICS_FILE} does not say which {SCORES_FILE} it is of: nothing confirms it"
-    again = "run the audit again, which asks no model for what the store still has"
     where = folder.path(SCORES_FILE)
     if _scores_hash(folder) != expected:
         raise InputError(
-            f"{where}: not the file that {METRICS_FILE} beside it was measured from; {again}"
+            f"{where}: not the file that {METRICS_FILE} beside it was measured from; {AGAIN}"
         )
     with _reading(where, "scores"), _open(folder, SCORES_FILE) as file:
         measured = (pq.read_schema(file).metadata or {}).get(MEASURED_METADATA)
     if measured != _measured(content):
         raise InputError(
             f"{folder.path(METRICS_FILE)}: its metrics are not those that were measured from "
-            f"{SCORES_FILE} beside it; {again}"
+            f"{SCORES_FILE} beside it; {AGAIN}"
+        )
+    if found.get(OWN_HASH) is None:
+        return (
+            f"{METRICS_FILE} has no hash of its own content: its metrics are confirmed by "
+            f"{SCORES_FILE}, and nothing confirms the rest, such as counts and the verdict"
         )
     return None
 
@@ -151,7 +158,16 @@ def _measured(metrics: bytes) -> bytes:
 
 
 def _content(result: RunResult) -> bytes:
-    return hidden(result.shortened().model_dump_json(indent=2)).encode()
+    unsigned = result.shortened().model_copy(update={OWN_HASH: None})
+    text = hidden(unsigned.model_dump_json(indent=2))
+    own = _own_hash(parse_json(text))
+    return text.replace(f'"{OWN_HASH}": null', f'"{OWN_HASH}": "{own}"', 1).encode()
+
+
+def _own_hash(content: dict[str, Any]) -> str:
+    """Hash of what a ``metrics.json`` holds, however it is laid out. It tells of accidents, and of
+    nobody who hashes anew what he has changed."""
+    return digest({key: value for key, value in content.items() if key != OWN_HASH})
 
 
 def write_metrics(folder: Folder, result: RunResult) -> None:
@@ -230,23 +246,30 @@ def load_result(folder_url: str) -> RunResult:
     Raises
     ------
     InputError
-        If it is missing, is of another version of the schema, or cannot be read.
+        If it is missing, is of another version of the schema, cannot be read, or is not what was
+        written.
     """
     folder = Folder(folder_url)
     where = folder.path(METRICS_FILE)
     with _open(folder, METRICS_FILE) as file:
         content = file.read()
     try:
-        version = parse_json(content).get("schema_version")
-        if version == SCHEMA_VERSION:
-            return RunResult.model_validate_json(content)
+        found = parse_json(content)
+        version = found.get("schema_version")
+        result = RunResult.model_validate_json(content) if version == SCHEMA_VERSION else None
     except (ValueError, AttributeError) as error:
         why = _first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise InputError(f"{where}: not the metrics of a run: {why}") from error
-    raise InputError(
-        f"{where}: expected schema version {SCHEMA_VERSION}, got {version}: another version of "
-        "raymia wrote it; run its audit again, which asks no model for what the store still has"
-    )
+    if result is None:
+        raise InputError(
+            f"{where}: expected schema version {SCHEMA_VERSION}, got {version}: another version of "
+            f"raymia wrote it; {AGAIN}"
+        )
+    if result.content_sha256 not in (None, _own_hash(found)):
+        raise InputError(
+            f"{where}: its content was changed after the run wrote it, or in part lost; {AGAIN}"
+        )
+    return result.model_copy(update={OWN_HASH: None})
 
 
 def _read_table(

@@ -261,6 +261,11 @@ class RunResult(Result):
         description="hash of the scores.parquet that this was measured from; none in runs before "
         "it was kept",
     )
+    content_sha256: str | None = Field(
+        default=None,
+        description="hash of all else in this file, against changes by accident: whoever means to "
+        "change it can hash it again; none in runs before it was kept",
+    )
     complete: bool = Field(description="whether all evidence that was asked for is there")
     problems: list[str] = Field(default=[], description="what a reader must know first")
     audit_yaml: str = Field(description="the audit file, as it was run")

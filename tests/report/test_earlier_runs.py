@@ -13,7 +13,7 @@ from raymia.results.runs import StoredRun
 from raymia.results.verdict import reach_verdict
 
 SINCE = {"limits", "scores_sha256", "held_out_auc", "above_all", "calibration_tpr", "chosen_by",
-         "undecided", "copies", "split", "null_spread"}  # fmt: skip
+         "undecided", "copies", "split", "null_spread", "content_sha256"}  # fmt: skip
 
 
 def without(content):

@@ -14,7 +14,7 @@ from raymia.cli.main import compare, gate, report
 from raymia.evidence.secret import SECRET_FILE, secret_of
 from raymia.report.files import write_report, write_run
 from raymia.results.disguise import Disguise
-from raymia.results.folder import load_run
+from raymia.results.folder import check_fit, load_run
 from raymia.results.redaction import redact
 from raymia.results.result import Dropped, FailedTarget, ReferenceCard, SetAside
 from raymia.storage.files import Folder
@@ -175,17 +175,45 @@ def test_scores_that_were_changed_are_refused(run):
 
 
 def test_metrics_that_were_changed_are_refused(run):
+    """Also where nothing in the file itself says that they were, as in an earlier run."""
     content = json.loads((run / "metrics.json").read_text())
     content["metrics"] = content["metrics"][1:]
     (run / "metrics.json").write_text(json.dumps(content))
+    refused(run, r"metrics\.json: its content was changed after the run wrote it")
+    (run / "metrics.json").write_text(json.dumps({**content, "content_sha256": None}))
     refused(run, r"its metrics are not those that were measured from scores\.parquet")
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "value"),
+    [
+        ("verdict", None, {"finding": "no_leak_found", "sentence": "Nothing is leaked."}),
+        ("records", "members", 10_000),
+        ("problems", None, []),
+        ("complete", None, False),
+    ],
+)
+def test_what_is_not_measured_may_not_be_changed_by_hand_either(run, place, key, value):
+    content = json.loads((run / "metrics.json").read_text())
+    before = content[place] if key is None else content[place][key]
+    assert before != value
+    content[place] = value if key is None else {**content[place], key: value}
+    (run / "metrics.json").write_text(json.dumps(content))
+    refused(run, r"metrics\.json: its content was changed after the run wrote it")
+
+
+def test_metrics_that_are_laid_out_otherwise_are_the_same(run):
+    content = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(dict(reversed(content.items()))))
+    assert check_fit(str(run)) is None
+    assert write_report(str(run))
 
 
 def test_runs_that_know_nothing_of_their_scores_and_runs_without_scores_are_read(run):
     (run / "scores.parquet").rename(run / "elsewhere")
     assert write_report(str(run))
     content = json.loads((run / "metrics.json").read_text())
-    del content["scores_sha256"]
+    del content["scores_sha256"], content["content_sha256"]
     (run / "metrics.json").write_text(json.dumps(content))
     (run / "elsewhere").rename(run / "scores.parquet")
     assert write_report(str(run))
