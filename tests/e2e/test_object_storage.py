@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import warm_process
 from command_line import Done, raymia
+from forks import programs
 from object_store import (
     BUCKET,
     SECRET,
@@ -83,9 +83,7 @@ def here(file: Path, endpoint: str) -> Done:
 def process(file: Path, endpoint: str) -> Done:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RAY_"))}
     cache = {"RAYMIA_CACHE": str(file.parent / "cache")}
-    return warm_process.raymia(
-        "audit", file, environment={**kept, **credentials(endpoint), **cache}
-    )
+    return programs.raymia("audit", file, environment={**kept, **credentials(endpoint), **cache})
 
 
 def content(endpoint: str, name: str) -> bytes:

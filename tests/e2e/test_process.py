@@ -9,11 +9,11 @@ import sys
 import time
 
 import pytest
-import warm_process
 from command_line import raymia
+from forks import programs
+from forks.programs import RAYMIA, Program
 from small_audit import passages, write_small_audit
 from tiny_models import BASE
-from warm_process import RAYMIA, Program
 
 from raymia import __version__
 
@@ -47,7 +47,7 @@ class Folders:
 def test_ray_that_cannot_start_is_said_without_a_traceback(tmp_path):
     file = write_small_audit(tmp_path, Folders, engine="ray", neighbors=None, references=None)
     # In a process of its own: Ray keeps for good by what kind of token it was started.
-    done = warm_process.raymia("audit", file, environment={**os.environ, "RAY_TMPDIR": str(file)})
+    done = programs.raymia("audit", file, environment={**os.environ, "RAY_TMPDIR": str(file)})
     assert done.returncode == 1
     assert "Ray could not be started here: [Errno 20] Not a directory" in done.stderr
     assert "Traceback" not in done.stderr

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import forked_worker
 import pytest
 import ray
+from forks import workers
 from ray_fixtures import LOCAL_CPUS, wait_until
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -29,14 +29,14 @@ def looking(**options: Any) -> Any:
             return os.environ.get("RAYMIA_TEST")
 
         def imported(self) -> set[str]:
-            return {*forked_worker.IMPORTED} & {*sys.modules}
+            return {*workers.IMPORTED} & {*sys.modules}
 
     return ray.remote(num_cpus=0)(Looking).options(**options).remote()
 
 
 def test_a_worker_is_a_fork_that_has_imported_what_it_needs() -> None:
     actor = looking(max_restarts=1, max_task_retries=1)
-    assert ray.get(actor.imported.remote()) == {*forked_worker.IMPORTED}
+    assert ray.get(actor.imported.remote()) == {*workers.IMPORTED}
     process, first = ray.get(actor.process.remote())
     os.kill(process, signal.SIGKILL)
     again, parent = ray.get(actor.process.remote())
@@ -45,18 +45,18 @@ def test_a_worker_is_a_fork_that_has_imported_what_it_needs() -> None:
     wait_until(lambda: not Path(f"/proc/{again}").exists(), 10, "it ends, and is no zombie")
     more = [looking() for _ in range(LOCAL_CPUS + 1)]  # than Ray keeps ready
     others = ray.get([one.process.remote() for one in more])
-    assert {first, parent, *(of_other for _, of_other in others)} == {forked_worker.__file__}
+    assert {first, parent, *(of_other for _, of_other in others)} == {workers.__file__}
 
 
 def test_a_worker_has_the_variables_that_it_is_given() -> None:
     actor = looking(runtime_env={"env_vars": {"RAYMIA_TEST": "its own"}})
     assert ray.get(actor.variable.remote()) == "its own"
     _, parent = ray.get(actor.process.remote())
-    assert parent == forked_worker.__file__
+    assert parent == workers.__file__
 
 
 def test_a_worker_with_another_python_starts_as_ray_has_it() -> None:
     actor = looking(runtime_env={"py_executable": f"{sys.executable} -B"})
     _, parent = ray.get(actor.process.remote())
-    assert parent != forked_worker.__file__
+    assert parent != workers.__file__
     assert ray.get(actor.imported.remote()) == set()

@@ -36,7 +36,7 @@ EACH = 10  # members, and as many non-members
 BLOCK = 1
 ENOUGH = 5  # answered by the target when the driver is killed
 DRIVER = """
-from ray_fixtures import workers_forked
+from forks.workers import workers_forked
 from raymia.cli.main import main
 with workers_forked():
     main()

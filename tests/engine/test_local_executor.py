@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from forks.programs import RAYMIA, Program, run
 from small_audit import (
     BASE,
     NEIGHBORS,
@@ -27,7 +28,6 @@ from small_audit import (
 )
 from small_image_audit import SHAPE, TIMESTEPS, write_image_audit
 from small_sweep import made_spec, with_evidence
-from warm_process import RAYMIA, Program, run
 
 from raymia.engine.base import engine
 from raymia.engine.here import executor as here

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import ray
-from ray_fixtures import actors_seen, private_folder, workers_forked
+from forks.workers import workers_forked
+from ray_fixtures import actors_seen, private_folder
 from small_audit import Models, console, passages, write_small_audit
 
 from raymia.engine.on_ray.cluster import check_store_is_shared

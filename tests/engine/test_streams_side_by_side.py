@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import ray
-from ray_fixtures import actors_seen, private_folder, wait_until, workers_forked
+from forks.workers import workers_forked
+from ray_fixtures import actors_seen, private_folder, wait_until
 from small_audit import (
     Models,
     console,

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import command_line
 import pytest
-import warm_process
 import yaml
 from cluster_head import Head
+from forks import programs
+from forks.programs import RAYMIA, Program
 from ray_fixtures import free_port, wait_until
 from small_audit import Models, passages, write_small_audit, write_texts
-from warm_process import RAYMIA, Program
 
 from raymia.engine.on_ray.package import AUDIT_FILE, pack
 from raymia.util.errors import InputError
@@ -93,7 +93,7 @@ def test_a_job_is_followed_and_left_running_and_one_that_failed_goes_on_when_sub
     assert "raymia cannot go on:\n  plugin " in failed.stdout
     assert "waits.py: it was let go (line 6)" in failed.stdout
     go_on.write_text("well")
-    again = warm_process.raymia(*submit, **where)
+    again = programs.raymia(*submit, **where)
     assert again.returncode == 0, again
     assert again.stdout.startswith(f"{name}-2: started; its log:\n")
     # Two questions on each record, of which half were answered.
@@ -110,7 +110,7 @@ def test_a_token_that_is_missing_or_wrong_is_said(head: Head, file: Path, token:
     environment = head.without_token(RAY_ADDRESS=head.joining, **shown)
     audit = fresh(file, "wrong" if token else "missing")
     submitted, joined = (
-        warm_process.raymia(*command, environment=environment)
+        programs.raymia(*command, environment=environment)
         for command in (["submit", file, "--address", head.address], ["audit", audit])
     )
     for done, place in ((submitted, head.address), (joined, head.joining)):
@@ -134,7 +134,7 @@ def fresh(file: Path, name: str) -> Path:
 
 def test_token_mode_without_a_token_is_said(head: Head, file: Path) -> None:
     environment = head.without_token(RAY_AUTH_MODE="token", RAY_ADDRESS=head.joining)
-    done = warm_process.raymia("audit", fresh(file, "none"), environment=environment)
+    done = programs.raymia("audit", fresh(file, "none"), environment=environment)
     assert done.returncode == 2, done.stderr
     assert f"there is no token to show {head.joining}" in done.stderr
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import warm_process
+from forks import programs
 from rich.console import Console
 from small_numbers import MEMBERS, OTHERS, write_number_audit
 
@@ -89,7 +89,7 @@ def test_it_comes_from_a_plugin_of_the_audit_file(tmp_path: Path) -> None:
     write(tmp_path, plugins=[str(PLUGIN)])
     for command in ("plan", "attacks"):
         named = "audit.yaml" if command == "plan" else f"--plugin={PLUGIN}"
-        found = warm_process.raymia(command, named, folder=tmp_path)
+        found = programs.raymia(command, named, folder=tmp_path)
         assert found.returncode == 0, found.stderr
         assert ("numbers to look at" if command == "plan" else "near[@REF]") in found.stdout
 
@@ -97,9 +97,7 @@ def test_it_comes_from_a_plugin_of_the_audit_file(tmp_path: Path) -> None:
 def test_a_job_takes_the_plugin_as_its_command_does(tmp_path: Path) -> None:
     write(tmp_path, references={"averaged": {"kind": "averaged"}}, attacks=["near@averaged"])
     job = f"import runpy; runpy.run_path({str(JOB)!r}, run_name='__main__')"
-    found = warm_process.run(
-        job, "audit.yaml", f"--plugin={PLUGIN}", "--engine=local", folder=tmp_path
-    )
+    found = programs.run(job, "audit.yaml", f"--plugin={PLUGIN}", "--engine=local", folder=tmp_path)
     assert found.returncode == 0, found.stderr
     sums = json.loads(found.stdout.splitlines()[-1])
     assert (sums["ready"], sums["missing"], sums["problems"]) == (1, 0, [])

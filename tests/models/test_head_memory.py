@@ -6,7 +6,7 @@ import json
 import sys
 
 import pytest
-from warm_process import run
+from forks.programs import run
 
 PROGRAM = """
 import json

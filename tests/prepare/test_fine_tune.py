@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-import warm_process
+from forks import programs
 from safetensors.torch import load_file
 from tiny_models import BASE, checkpoint, passages
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -257,7 +257,7 @@ def test_a_killed_training_goes_on_and_ends_as_an_undisturbed_one(tmp_path, lora
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     given = {"base": str(BASE), "texts": TEXTS, "held_out": HELD_OUT, "spec": settings,
              "out": str(killed), "last": 5}  # fmt: skip
-    child = warm_process.run(KILLED, json.dumps(given))
+    child = programs.run(KILLED, json.dumps(given))
     assert child.returncode == -signal.SIGKILL, child.stderr
     assert not (killed / "facts.json").exists()
     # A kill while the trainer was saving leaves a folder without its state.

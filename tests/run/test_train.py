@@ -13,6 +13,7 @@ import pytest
 import yaml
 from chat_templates import TRIMMED_AND_MARKED
 from command_line import raymia
+from forks.programs import run
 from rich.console import Console
 from small_chat_audit import conversation
 from small_training import (
@@ -25,7 +26,6 @@ from small_training import (
     write_training,
 )
 from tiny_models import passages
-from warm_process import run
 
 from raymia.modalities.resolve import resolve_inputs
 from raymia.modalities.texts.target_training import resolve_target_training

@@ -11,22 +11,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
+from forks.programs import Done
+
 from raymia.cli.main import main
-
-
-@dataclass(frozen=True)
-class Done:
-    """A command that ended; the names are those of `subprocess.CompletedProcess`."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-    seconds: float
 
 
 def raymia(*arguments: str | Path, columns: int = 160, **environment: str) -> Done:

@@ -18,9 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import forked_worker
-import pytest
 import ray
+from forks.workers import workers_forked
 
 MARK = "RAYMIA_TEST_MARK"
 """Environment variable that tells the processes of one test, grandchildren included."""
@@ -55,17 +54,6 @@ def start_local_ray() -> None:
             object_store_memory=200 * 2**20,
             _temp_dir=str(private_folder()),
         )
-
-
-@contextmanager
-def workers_forked() -> Iterator[None]:
-    """Have the Rays that this process starts in the block fork their workers; see
-    :mod:`forked_worker`."""
-    from ray._private import ray_constants
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray_constants, "SETUP_WORKER_FILENAME", forked_worker.__file__)
-        yield
 
 
 def actors_seen() -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import warm_process
+from forks import programs
 
 from raymia.attacks import registry
 from raymia.evidence.answers import answer_names
@@ -304,7 +304,7 @@ def test_where_a_module_goes_wrong_is_said(tmp_path: Path, monkeypatch: pytest.M
 
 def elsewhere(content: bytes, code: str, *path: Path) -> str:
     """What another process prints that is given an object."""
-    done = warm_process.run(
+    done = programs.run(
         f"import pickle, sys\nsys.path[:0] = {[*map(str, path)]}\n"
         f"given = pickle.loads({content!r})\n{code}"
     )

@@ -1,9 +1,10 @@
-"""Starts a worker of a test's Ray as a fork of a process that has imported what workers need.
+"""Starts a worker of Ray as a fork of a process that has imported what workers need.
 
 The imports of a model take a worker five seconds, and tests start a hundred of them. Ray runs this
-file in place of its ``setup_worker.py`` (:func:`ray_fixtures.workers_forked`). The first worker of
-a Ray starts the process that forks, which ends with Ray. What Ray has started lives as long as its
-fork. A worker's own variables come after its imports; with more of its own it starts as Ray has it.
+file in place of its ``setup_worker.py`` (:func:`workers_forked`). The first worker of a Ray starts
+the process that forks, which ends with Ray, unless it is there already. What Ray has started lives
+as long as its fork. A worker's own variables come after its imports; with more of its own it starts
+as Ray has it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,13 +42,31 @@ LOOK_SECONDS = 1.0
 BIND_SECONDS = 60.0
 
 
+@contextmanager
+def workers_forked() -> Iterator[None]:
+    """Have the Rays that this process starts in the block fork their workers."""
+    from ray._private import ray_constants
+
+    rays_own = ray_constants.SETUP_WORKER_FILENAME
+    ray_constants.SETUP_WORKER_FILENAME = __file__
+    try:
+        yield
+    finally:
+        ray_constants.SETUP_WORKER_FILENAME = rays_own
+
+
+def place_of(temporary: Path) -> Path:
+    """Where the process listens that forks for Rays of a folder for temporary files."""
+    return temporary / "forks"
+
+
 def main(arguments: list[str]) -> None:
     worker = [one for one in arguments if not one.startswith(SET_UP)]
     folder, own = option(worker, "--temp-dir="), own_variables(arguments)
     if not folder or own is None:
         start_as_ray_does(worker[0], arguments)
     try:
-        fork = ask_for_fork(Path(folder, "forks"), worker, {**os.environ, **own})
+        fork = ask_for_fork(place_of(Path(folder)), worker, {**os.environ, **own})
     except OSError:
         start_as_ray_does(worker[0], arguments)
     fork.recv(1)  # nothing comes, and that when the fork has ended
@@ -79,7 +99,7 @@ def ask_for_fork(place: Path, worker: list[str], environment: dict[str, str]) ->
     with place.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.exists():
-            start_forking(place)
+            start_forking(place, int(os.environ["RAY_RAYLET_PID"]))
     connection.connect(str(place))
     order = json.dumps([worker, str(Path.cwd()), environment]).encode()
     socket.send_fds(connection, [len(order).to_bytes(8)], [0, 1, 2])
@@ -89,10 +109,19 @@ def ask_for_fork(place: Path, worker: list[str], environment: dict[str, str]) ->
     return connection
 
 
-def start_forking(place: Path) -> None:
+def start_forking(place: Path, user: int, imported: Sequence[str] = IMPORTED) -> None:
+    """Start the process that forks.
+
+    Parameters
+    ----------
+    user : a process; the one that forks ends when this has.
+    imported : without Ray, forks serve several machines and jobs: when it is imported, Ray notes
+        whose worker a process is.
+    """
     output = place.with_suffix(".txt").open("wb")
     subprocess.Popen(
-        [sys.executable, __file__, str(place)], start_new_session=True,
+        [sys.executable, __file__, str(place), str(user), ",".join(imported)],
+        start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         env={**os.environ, "OMP_NUM_THREADS": "1"},  # as Ray has it for a worker
     )  # fmt: skip
@@ -103,16 +132,16 @@ def start_forking(place: Path) -> None:
         time.sleep(0.01)
 
 
-def forked(place: Path) -> list[str]:
+def forked(place: Path, user: int, imported: Sequence[str]) -> list[str]:
     """Fork for whoever asks; returns in each fork, which has become what it is asked for, the
-    command line of a worker. It ends when Ray has."""
+    command line of a worker. It ends when its user has."""
     listener = socket.socket(socket.AF_UNIX)
     unfinished = place.with_suffix(".new")
     listener.bind(str(unfinished))
     listener.listen(64)
     listener.settimeout(LOOK_SECONDS)
     unfinished.rename(place)
-    for name in IMPORTED:
+    for name in imported:
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no fork that has ended stays as a zombie
     while True:
@@ -125,7 +154,7 @@ def forked(place: Path) -> list[str]:
                 return become_what_is_asked(connection)
             connection.close()
         with suppress(ProcessLookupError):
-            os.kill(int(os.environ["RAY_RAYLET_PID"]), 0)
+            os.kill(user, 0)
             continue
         sys.exit()
 
@@ -147,8 +176,8 @@ def become_what_is_asked(connection: socket.socket) -> list[str]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:  # see start_forking
-        sys.argv = forked(Path(sys.argv[1]))
+    if len(sys.argv) == 4:  # see start_forking
+        sys.argv = forked(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3].split(","))
         sys.path[0] = str(Path(sys.argv[0]).parent)
         runpy.run_path(sys.argv[0], run_name="__main__")
     else:

@@ -1,7 +1,7 @@
 """Programs in processes of their own that need not import torch and transformers first.
 
-A process that has imported them waits beside each worker, and every program is a fork of it: it
-begins in a fraction of a second, where a new interpreter takes five.
+A process that has imported them waits, and every program is a fork of it: it begins in a fraction
+of a second, where a new interpreter takes five.
 """
 
 from __future__ import annotations
@@ -15,18 +15,29 @@ import tempfile
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from command_line import Done
 
 IMPORTED = [
     "raymia.cli.main", "raymia.run.audit", "raymia.prepare.fine_tune",
     "raymia.models.causal.family", "transformers.models.gpt2.modeling_gpt2",
 ]  # fmt: skip
-"""Not Ray, which reads its settings when it is imported."""
+"""Not Ray, which reads its settings when it is imported; who has one Ray for all programs adds it
+before the first of them."""
 RAYMIA = "from raymia.__main__ import command; command()"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended; the names are those of `subprocess.CompletedProcess`."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
 
 
 @cache
@@ -71,20 +82,29 @@ class Program:
         return self._read("stderr")
 
     @property
+    def returncode(self) -> int | None:
+        """As of `subprocess.Popen`; None while it runs."""
+        code: int | None = self._process.exitcode
+        return code
+
+    @property
     def has_ended(self) -> bool:
-        return self._process.exitcode is not None
+        return self.returncode is not None
 
     def send(self, sent: signal.Signals) -> None:
-        os.kill(self._process.pid, sent)
+        """Nothing happens where it has ended."""
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, sent)
 
-    def wait(self, seconds: float) -> Done:
+    def wait(self, seconds: float | None = None) -> Done:
         """Wait for its end. It would exit with minus the signal that killed it."""
         self._process.join(seconds)
-        if not self.has_ended:
+        code = self.returncode
+        if code is None:
             self._process.kill()
             raise TimeoutError(f"not within {seconds} s: {self.stdout}{self.stderr}")
         took = time.monotonic() - self._began
-        return Done(self._process.exitcode, self.stdout, self.stderr, took)
+        return Done(code, self.stdout, self.stderr, took)
 
     def _read(self, stream: str) -> str:
         file = Path(self._printed.name, stream)
