@@ -8,7 +8,8 @@ or an S3 server fails (needs `moto[server]` and `s3fs`). Then the audit is run a
 complete. Its scores must equal those of the undisturbed run bit for bit, every record must be there
 once, and what a later run asks must be just what no file held. The exit code is 1 if one run fails.
 
-Each outcome is a line of OUT/outcomes.jsonl. The same command goes on after the last of them.
+Each outcome is a line of OUT/outcomes.jsonl, with the commit that was run. The same command goes on
+after the last of them, however it was ended.
 """
 
 from __future__ import annotations
@@ -18,19 +19,21 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 
-from faults.audits import BLOCK, Audit, Scores
-from faults.machines import FAILED_REQUESTS, MARK, Machines, machines, s3_server
+from faults.audits import BLOCK, Audit, Scores, Undisturbed
+from faults.machines import FAILED_REQUESTS, Machines, machines, s3_server
 from faults.strikes import STRIKES, Moment
+from forks import programs
 
 from raymia.storage.files import Folder
 
@@ -40,27 +43,44 @@ TRAINED = ("self_prompt", "self_generated")
 """Audits that are killed while they train, in turn."""
 ASKED_TWICE = ("second_audit", "frozen_actor", "frozen_raylet", "part_deleted", "part_cut")
 """Where more than what was in flight may be asked again."""
+DRIVER = [
+    "faults.strikes", "raymia.cli.jobs", "raymia.engine.on_ray.executor",
+    "raymia.engine.on_ray.stream", "raymia.models.paraphrasers.mask_filler",
+    "raymia.prepare.train_target", "transformers.models.t5.modeling_t5",
+    "diffusers.models.unets.unet_2d",
+]  # fmt: skip
+"""What drivers import."""
 MAX_RERUNS = 5
+PATIENCE = 900.0
+"""Seconds after which a run is taken to hang."""
+OUTCOMES = "outcomes.jsonl"
 START, END = "<!-- made by tools/chaos.py -->", "<!-- end -->"
 
 
 @dataclass
 class Outcome:
-    """What became of one disturbed audit."""
+    """What became of one disturbed audit.
+
+    Attributes
+    ----------
+    stored : share of the files of evidence that were there when it was time to strike.
+    exits : codes of the first run and of those after it.
+    again : answers that were asked for a second time.
+    lost, doubled, different : scores that are missing, are there more than once, or are not those
+        of the undisturbed run to the bit.
+    """
 
     kind: str
+    commit: str
+    seconds: float = 0.0
     hit: bool = False
+    stored: float | None = None
     exits: list[int] = field(default_factory=list)
     again: int = 0
+    lost: int = 0
+    doubled: int = 0
+    different: int = 0
     wrong: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Undisturbed:
-    """What a variant of the audit comes to, and how long it takes."""
-
-    scores: Scores
-    seconds: float
 
 
 def main() -> int:
@@ -71,36 +91,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--page", type=Path, help="write the table into this page")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     given.out.mkdir(parents=True, exist_ok=True)
-    log = given.out / "outcomes.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    outcomes = [Outcome(**json.loads(line)) for line in lines]
-    with ExitStack() as stack:
-        flaky = random.Random(given.seed)
-        endpoint = stack.enter_context(s3_server(flaky)) if "s3" in given.kinds else ""
-        os.environ |= {
-            MARK: uuid.uuid4().hex, "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1",
-        }  # fmt: skip
-        cluster = stack.enter_context(machines())
-        undisturbed: dict[str, Undisturbed] = {}
-        for number in range(len(outcomes), given.runs):
-            kind = given.kinds[number % len(given.kinds)]
-            round_number = number // len(given.kinds)
-            variant = TRAINED[round_number % 2] if kind == "training" else "texts"
-            if variant not in undisturbed:
-                undisturbed[variant] = run_undisturbed(given.out, cluster, variant)
-            audit = Audit(given.out / f"{number:03}-{kind}", cluster.address, variant)
-            draws = random.Random(f"{given.seed} {number}")
-            outcome = disturb(kind, audit, cluster, draws, undisturbed[variant])
-            outcomes.append(outcome)
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(outcome)) + "\n")
-            print(f"{number + 1} of {given.runs}: {outcome}", flush=True)
-            if not outcome.wrong:
-                shutil.rmtree(audit.folder)
-        for variant, one in undisturbed.items():
-            print(f"undisturbed {variant}: {one.seconds:.0f} s")
+    for left in given.out.glob("*/store"):
+        if left.is_mount():
+            _run("umount", "-l", str(left))
+    outcomes = read(given.out)
+    if len(outcomes) < given.runs:
+        go_on(outcomes, given.out, given.runs, given.kinds, given.seed)
     table = summary(outcomes)
     print(table)
     if given.page:
@@ -110,28 +108,94 @@ def main() -> int:
     return 1 if any(outcome.wrong for outcome in outcomes) else 0
 
 
+def read(out: Path) -> list[Outcome]:
+    log = out / OUTCOMES
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    return [Outcome(**json.loads(line)) for line in lines]
+
+
+def keep(outcomes: Sequence[Outcome], out: Path) -> None:
+    lines = [json.dumps(asdict(one)) for one in outcomes]
+    Folder(str(out)).write(OUTCOMES, "\n".join([*lines, ""]).encode())
+
+
+def go_on(outcomes: list[Outcome], out: Path, runs: int, kinds: Sequence[str], seed: int) -> None:
+    """Break audits until there are so many outcomes; each is kept as soon as it is known."""
+    commit = commit_here()
+    programs.IMPORTED += DRIVER
+    with ExitStack() as stack:
+        flaky = random.Random(seed)
+        endpoint = stack.enter_context(s3_server(flaky)) if "s3" in kinds else ""
+        os.environ |= {
+            "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1",
+        }  # fmt: skip
+        cluster = stack.enter_context(machines())
+        undisturbed: dict[str, Undisturbed] = {}
+        for number in range(len(outcomes), runs):
+            kind = kinds[number % len(kinds)]
+            round_number = number // len(kinds)
+            variant = TRAINED[round_number % 2] if kind == "training" else "texts"
+            if variant not in undisturbed:
+                undisturbed[variant] = run_undisturbed(out, cluster, variant)
+            audit = Audit(out / f"{number:03}-{kind}", cluster.address, variant)
+            outcome = Outcome(kind, commit)
+            began = time.monotonic()
+            draws = random.Random(f"{seed} {number}")
+            try:
+                disturb(audit, cluster, draws, undisturbed[variant], outcome)
+            except TimeoutError as error:
+                outcome.wrong.append(f"a run did not end {error}")
+            outcome.seconds = round(time.monotonic() - began, 1)
+            outcomes.append(outcome)
+            keep(outcomes, out)
+            print(f"{number + 1} of {runs}: {outcome}", flush=True)
+            if outcome.wrong:
+                (audit.folder / "log.txt").write_text(audit.log(), encoding="utf-8")
+            else:
+                shutil.rmtree(audit.folder)
+
+
+def commit_here() -> str:
+    """The commit of this checkout, and whether something in it is not committed."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    described = subprocess.run(
+        [*git, "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
+    )
+    return described.stdout.strip()
+
+
 def run_undisturbed(out: Path, cluster: Machines, variant: str) -> Undisturbed:
     started = time.monotonic()
     audit = Audit(out / f"undisturbed-{variant}", cluster.address, variant)
-    if audit.start().wait() != 0:
+    process = audit.start()
+    first, most = 0.0, 0
+    while not process.has_ended:
+        most = max(most, len(audit.parts()))
+        first = first or (time.monotonic() - started if most else 0.0)
+        time.sleep(0.01)
+    if process.returncode != 0:
         raise SystemExit(f"the undisturbed audit failed:\n{audit.log()}")
-    found = Undisturbed(audit.scores(), time.monotonic() - started)
+    found = Undisturbed(audit.scores(), time.monotonic() - started, first, most)
     print(
-        f"undisturbed: {variant}, {len(found.scores)} scores in {found.seconds:.0f} s", flush=True
+        f"undisturbed: {variant}, {len(found.scores)} scores in {found.seconds:.0f} s, the first "
+        f"of {most} files of evidence after {first:.0f} s",
+        flush=True,
     )
     return found
 
 
 def disturb(
-    kind: str, audit: Audit, cluster: Machines, draws: random.Random, undisturbed: Undisturbed
-) -> Outcome:
+    audit: Audit, cluster: Machines, draws: random.Random, undisturbed: Undisturbed,
+    outcome: Outcome,
+) -> None:  # fmt: skip
     """Run an audit that is disturbed, run it again until it is complete, and compare."""
-    outcome = Outcome(kind)
-    with place_of(kind, audit, outcome) as repair:
-        moment = Moment(audit, audit.start(), cluster, draws, undisturbed.seconds, outcome.wrong)
-        if kind in STRIKES:
-            outcome.hit = STRIKES[kind](moment)
-        outcome.exits.append(moment.process.wait())
+    with place_of(outcome.kind, audit, outcome) as repair:
+        moment = Moment(audit, audit.start(), cluster, draws, undisturbed, wrong=outcome.wrong)
+        if outcome.kind in STRIKES:
+            outcome.hit = STRIKES[outcome.kind](moment)
+        outcome.stored = moment.stored
+        outcome.exits.append(moment.process.wait(PATIENCE).returncode)
         repair()
         for mend in moment.repair:
             mend()
@@ -140,21 +204,30 @@ def disturb(
         outcome.hit = outcome.hit or outcome.exits[0] != 0
         while outcome.exits[-1] != 0 and len(outcome.exits) <= MAX_RERUNS:
             missing = audit.missing()
-            outcome.exits.append(audit.start().wait())
+            outcome.exits.append(audit.start().wait(PATIENCE).returncode)
             if outcome.exits[-1] == 0 and missing is not None and audit.asked() != missing:
                 outcome.wrong.append(f"{missing} answers were missing, {audit.asked()} were asked")
         if outcome.exits[-1] != 0:
             outcome.wrong.append(f"not complete after {len(outcome.exits)} runs")
-            return outcome
-        found = audit.scores()
-        if found != undisturbed.scores:
-            different = [k for k, score in undisturbed.scores.items() if found.get(k) != score]
-            outcome.wrong.append(f"{len(different)} scores differ or are missing: {different[:3]}")
+            return
+        compare(audit.scores(), undisturbed.scores, outcome)
         outcome.again = audit.rows_twice()
         # Two actors and the paraphraser, each with a block at work; two neighbors a record.
-        if outcome.again > 3 * BLOCK * 3 and kind not in ASKED_TWICE:
+        if outcome.again > 3 * BLOCK * 3 and outcome.kind not in ASKED_TWICE:
             outcome.wrong.append(f"{outcome.again} answers were given twice")
-    return outcome
+
+
+def compare(found: Scores, expected: Scores, outcome: Outcome) -> None:
+    """Note what scores differ in."""
+    by_key = dict(found)
+    outcome.lost = sum(key not in by_key for key, _ in expected)
+    outcome.different = sum(by_key.get(key, bits) != bits for key, bits in expected)
+    outcome.doubled = len(found) - len(by_key)
+    if found != expected:
+        outcome.wrong.append(
+            f"{outcome.lost} scores are lost, {outcome.doubled} are there twice, "
+            f"{outcome.different} differ"
+        )
 
 
 @contextmanager
@@ -186,7 +259,7 @@ def _run(*command: str) -> None:
 def summary(outcomes: Sequence[Outcome]) -> str:
     """A line for each kind of disturbance."""
     lines = [
-        "Hit: the audit was still at work.",
+        "Hit: the audit was still at work, or was ended by it.",
         "",
         "| what | runs | hit | complete without another run | further runs | answers given twice "
         "| failures |",
@@ -201,8 +274,17 @@ def summary(outcomes: Sequence[Outcome]) -> str:
             f"{sum(bool(o.wrong) for o in own)} |"
         )
     wrong = [f"- {o.kind}: {'; '.join(o.wrong)}" for o in outcomes if o.wrong]
-    counts = json.dumps({"runs": len(outcomes), "failures": len(wrong)})
-    return "\n".join([*lines, "", *wrong, counts, ""])
+    lost, doubled, different = (
+        sum(getattr(outcome, name) for outcome in outcomes)
+        for name in ("lost", "doubled", "different")
+    )
+    total = (
+        f"{len(outcomes)} disturbed audits, {sum(o.hit for o in outcomes)} of them hit, at "
+        f"{', '.join(dict.fromkeys(o.commit for o in outcomes))}: {lost} scores lost, {doubled} "
+        f"there twice, {different} not equal to the bit, {len(wrong)} failures. In the median an "
+        f"audit with all its further runs took {median(o.seconds for o in outcomes):.0f} s."
+    )
+    return "\n".join([*lines, "", total, *(["", *wrong] if wrong else []), ""])
 
 
 if __name__ == "__main__":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from forks.programs import Program
 
 import raymia
 from raymia.demo.images import digits
@@ -20,14 +20,36 @@ from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit
 from raymia.prepare.denoiser_files import fresh_pipeline
 from raymia.spec.file import load_spec
+from raymia.storage.files import TEMPORARY_PREFIX
 
-EACH = 24
+EACH = 12
 """Members, and as many non-members."""
 BLOCK = 2
 SHAPE = (1, 8, 8)
+NO_SHIFT = {"enabled": False}
+"""No score depends on that check, which takes longer than the rest."""
 JOB = Path(__file__).parents[2] / "jobs" / "audit.py"
 
-Scores = dict[tuple[str, str, str], str]
+IN_A_FORK = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+IN_A_NEW_PYTHON = "import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+Scores = list[tuple[tuple[str, str, str], str]]
+"""Target, attack and record of each score, and its bits."""
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What an audit comes to that nothing breaks.
+
+    Attributes
+    ----------
+    seconds, first : that it took, and until the first answers were stored.
+    parts : files of evidence when there were most.
+    """
+
+    scores: Scores
+    seconds: float
+    first: float
+    parts: int
 
 
 class Audit:
@@ -46,8 +68,9 @@ class Audit:
         folder.mkdir(parents=True)
         self.folder, self.address = folder, address
         self.path: Path | None = None
+        self.started: list[Program] = []
         self.file = folder / "audit.yaml"
-        content = {"name": folder.name, "output": "run", "store": "store"}
+        content = {"name": folder.name, "output": "run", "store": "store", "shift": NO_SHIFT}
         self.write({**content, **VARIANTS[variant](folder), **changes})
 
     @property
@@ -62,33 +85,34 @@ class Audit:
     def store(self) -> EvidenceStore:
         return EvidenceStore(load_spec(self.file).store)
 
-    def start(self, file: Path | None = None) -> subprocess.Popen[bytes]:
-        """Start the audit, or another of the same folder, with `path` before others where Python
-        looks for modules; its output is added to the log."""
-        env = {**os.environ, "RAY_ADDRESS": self.address}
+    def start(self, file: Path | None = None) -> Program:
+        """Start the audit, or another of the same folder; with `path` in a Python of its own that
+        looks for modules there before others."""
+        environment, code = {**os.environ, "RAY_ADDRESS": self.address}, IN_A_FORK
         if self.path is not None:
             found = (str(self.path), os.environ.get("PYTHONPATH"))
-            env["PYTHONPATH"] = os.pathsep.join(place for place in found if place)
-        with (self.folder / "log.txt").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, str(JOB), str(file or self.file)],
-                env=env, stdout=log, stderr=log,
-                stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+            environment["PYTHONPATH"] = os.pathsep.join(place for place in found if place)
+            code = IN_A_NEW_PYTHON
+        started = Program(code, JOB, file or self.file, environment=environment)
+        self.started.append(started)
+        return started
 
     def log(self) -> str:
-        return (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+        """What has been printed by what was started."""
+        return "".join(f"{one.stdout}{one.stderr}" for one in self.started)
+
+    def parts(self) -> list[Path]:
+        """Files of evidence."""
+        found = (self.folder / "store" / "evidence").glob("*/*/*.parquet")
+        return sorted(part for part in found if not part.name.startswith(TEMPORARY_PREFIX))
 
     def scores(self, run: str = "run") -> Scores:
-        """Scores as they are in binary, by target, attack and record."""
+        """All rows of scores, in order."""
         rows = raymia.load_run(self.folder / run).scores().to_pylist()
-        found = {
-            (row["target"], row["attack"], row["record_id"]): float.hex(row["score"])
+        return sorted(
+            ((row["target"], row["attack"], row["record_id"]), float.hex(row["score"]))
             for row in rows
-        }
-        if len(found) < len(rows):
-            raise AssertionError(f"{len(rows) - len(found)} rows of scores are there twice")
-        return found
+        )
 
     def missing(self) -> int | None:
         """What the planner finds that no file answers; None while a reference is not made, since
@@ -181,7 +205,3 @@ def other_file(audit: Audit, **changes: Any) -> Path:
     file = audit.folder / "second.yaml"
     file.write_text(yaml.safe_dump({**audit.content, **changes}), encoding="utf-8")
     return file
-
-
-def raymia_command(*arguments: str | Path) -> Sequence[str]:
-    return [sys.executable, "-m", "raymia", *map(str, arguments)]

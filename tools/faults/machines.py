@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-MARK = "RAYMIA_CHAOS_MARK"
+from forks.workers import place_of, start_forking, workers_forked
+
+from raymia.engine.on_ray.cluster import LOCAL_ENVIRONMENT
+from raymia.engine.on_ray.watchdog import MARK, followed, marked
+
+WORKER = (
+    "raymia.models.causal.family", "raymia.models.paraphrasers.mask_filler",
+    "raymia.prepare.train_target", "raymia.scoring.reduction", "raymia.evidence.upkeep",
+    "transformers.models.gpt2.modeling_gpt2", "transformers.models.t5.modeling_t5",
+    "diffusers.models.unets.unet_2d", "pandas", "pyarrow.dataset",
+)  # fmt: skip
+"""What workers import, but for Ray, since there are several jobs."""
+STARTS = 5
+"""Tries to start a machine."""
+MEMORY = 100 * 2**20
+"""For objects, on each machine."""
 S3_FAILURES = 0.1
 """Share of requests that the S3 server answers with an error."""
 WORKERS = 2
@@ -18,16 +36,36 @@ FAILED_REQUESTS: list[str] = []
 
 
 class Machines:
-    """A head that drives, and two machines with a CPU each."""
+    """A head that drives, and two machines with a CPU each; workers are forks of one process.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    folder : for Ray's files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        start_forking(place_of(folder), os.getpid(), WORKER)
         self._start()
 
     def _start(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self._cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        self._cluster: Any = Cluster()
+        plain = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+        self._add_node(num_cpus=1, temp_dir=str(self._folder), **plain)
         self.mend()
+
+    def _add_node(self, **options: Any) -> None:
+        """Ray gives up a start after 30 seconds, which a busy machine may take."""
+        for left in reversed(range(STARTS)):
+            try:
+                with workers_forked():
+                    self._cluster.add_node(object_store_memory=MEMORY, **options)
+                return
+            except Exception:  # a bare Exception where it is too slow
+                if not left:
+                    raise
 
     @property
     def address(self) -> str:
@@ -60,7 +98,7 @@ class Machines:
             if node.all_processes["raylet"][0].process.poll() is not None:
                 self._cluster.remove_node(node, allow_graceful=False)
         while len(self._cluster.worker_nodes) < WORKERS:
-            self._cluster.add_node(num_cpus=1)
+            self._add_node(num_cpus=1)
         self._cluster.wait_for_nodes()
 
     def end(self) -> None:
@@ -73,11 +111,19 @@ class Machines:
 
 @contextmanager
 def machines() -> Iterator[Machines]:
-    made = Machines()
-    try:
-        yield made
-    finally:
-        made.end()
+    """A cluster of its own, of which nothing is left when this process ends, however it does."""
+    folder = Path(tempfile.mkdtemp(prefix="rf", dir="/tmp"))  # short: paths of sockets are
+    with followed() as mark:
+        os.environ.update({**LOCAL_ENVIRONMENT, **mark})
+        made = Machines(folder)
+        try:
+            yield made
+        finally:
+            made.end()
+            for left in marked(f"{MARK}={mark[MARK]}"):  # of a start that was given up
+                with suppress(OSError):
+                    os.kill(left, signal.SIGKILL)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def actors() -> list[int]:
@@ -92,15 +138,12 @@ def processes(name: str, besides: tuple[str, ...] = ()) -> list[int]:
     ----------
     besides : beginnings of the command lines of those that are left out.
     """
-    found, mark = [], f"{MARK}={os.environ[MARK]}".encode()
-    for entry in Path("/proc").iterdir():
+    found = []
+    for process in marked(f"{MARK}={os.environ[MARK]}"):
         with suppress(OSError):
-            if not entry.name.isdigit() or int(entry.name) == os.getpid():
-                continue
-            line = (entry / "cmdline").read_bytes().decode(errors="replace")
-            is_one = line.startswith(name) and not line.startswith(besides)
-            if is_one and mark in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
+            line = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
+            if line.startswith(name) and not line.startswith(besides):
+                found.append(process)
     return sorted(found)
 
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faults.audits import Audit, other_file, raymia_command
+from forks import programs
+from forks.programs import RAYMIA, Program
+
+from faults.audits import Audit, Undisturbed, other_file
 from faults.machines import Machines, actors, processes
 from raymia.storage.files import TEMPORARY_PREFIX
 
 FROZEN_SECONDS = (5.0, 40.0)
 """Ray takes a machine for dead that does not answer for some 20."""
+BEFORE = 0.2
+"""Share of the strikes that come before any answer is stored."""
 CLOCK_BACK = Path(__file__).parent / "clock_back"
 WORKERS = "ray::"
 """A worker's process names what it runs."""
@@ -31,36 +35,47 @@ class Moment:
 
     Attributes
     ----------
-    seconds : that the undisturbed run took.
+    undisturbed : what the audit comes to, and how fast.
+    stored : share of all parts of evidence that were there when it was time to strike.
     wrong : what a strike found that should not be.
     repair : done before the audit is run again.
     """
 
     audit: Audit
-    process: subprocess.Popen[bytes]
+    process: Program
     machines: Machines
     draws: random.Random
-    seconds: float
+    undisturbed: Undisturbed
+    stored: float | None = None
     wrong: list[str] = field(default_factory=list)
     repair: list[Callable[[], object]] = field(default_factory=list)
 
     @property
     def is_running(self) -> bool:
-        return self.process.poll() is None
+        return not self.process.has_ended
+
+    def kill(self) -> None:
+        self.process.send(signal.SIGKILL)
 
     def wait(self) -> bool:
-        """For a while, at the end of which the audit is likely still at work; whether it is."""
-        deadline = time.monotonic() + self.draws.uniform(0.2, 0.9) * self.seconds
-        while self.is_running and time.monotonic() < deadline:
-            time.sleep(0.05)
+        """Until so many answers are stored, or a while after the start; whether it is at work."""
+        share = self.draws.uniform(-BEFORE, 1)
+        self.wait_for(lambda: len(self.audit.parts()) >= share * self.undisturbed.parts)
+        self.pause(self.undisturbed.first if share < 0 else 0)
+        self.stored = len(self.audit.parts()) / self.undisturbed.parts
         return self.is_running
 
-    def wait_for(self, condition: Callable[[], bool]) -> bool:
+    def pause(self, seconds: float) -> None:
+        """For a part of a time, unless the audit ends."""
+        deadline = time.monotonic() + self.draws.uniform(0, seconds)
+        self.wait_for(lambda: time.monotonic() > deadline)
+
+    def wait_for(self, condition: Callable[[], bool], look_every: float = 0.01) -> bool:
         """Whether something came true while the audit ran."""
         while self.is_running:
             if condition():
                 return True
-            time.sleep(0.01)
+            time.sleep(look_every)
         return False
 
 
@@ -106,20 +121,21 @@ def head(at: Moment) -> bool:
 def driver(at: Moment) -> bool:
     """The driver is killed."""
     was_running = at.wait()
-    at.process.kill()
+    at.kill()
     return was_running
 
 
 def clock(at: Moment) -> bool:
     """The driver is killed, and takes it to be two hours earlier when it is run again."""
     was_running = at.wait()
-    at.process.kill()
+    at.kill()
     at.audit.path = CLOCK_BACK
     return was_running
 
 
 def mid_write(at: Moment) -> bool:
     """The driver and all actors are killed while a part of evidence is being written."""
+    at.wait()
     return _kill_all_when(at, lambda: any(_temporary(at.audit.folder / "store" / "evidence")))
 
 
@@ -132,9 +148,9 @@ def scores(at: Moment) -> bool:
 
     if not at.wait_for(is_scoring):
         return False
-    time.sleep(at.draws.uniform(0, 0.5))
+    at.pause(0.5)
     was_running = at.is_running
-    at.process.kill()
+    at.kill()
     return was_running
 
 
@@ -142,7 +158,7 @@ def training(at: Moment) -> bool:
     """The driver and all workers are killed while a reference is trained."""
     if not at.wait_for(lambda: any((at.audit.folder / "store" / "training").glob("*/*"))):
         return False
-    time.sleep(at.draws.uniform(0, 0.3) * at.seconds)
+    at.pause(0.3 * at.undisturbed.seconds)
     return _kill_all_when(at, lambda: True)
 
 
@@ -166,8 +182,8 @@ def part_cut(at: Moment) -> bool:
 
     def mend() -> None:
         if part.exists() and at.process.returncode == 0:  # it was cut after it had been read
-            verify = raymia_command("store", "verify", at.audit.folder / "store")
-            if part.name not in subprocess.run(verify, capture_output=True, text=True).stdout:
+            verified = programs.raymia("store", "verify", at.audit.folder / "store")
+            if part.name not in verified.stdout:
                 at.wrong.append(f"neither the run nor `store verify` named {part.name}")
         if at.process.returncode != 0 and part.name not in at.audit.log():
             at.wrong.append(f"the run failed without naming {part.name}")
@@ -180,13 +196,13 @@ def part_cut(at: Moment) -> bool:
 def second_audit(at: Moment) -> bool:
     """Another audit file asks the same of the same store, beside this one."""
     file = other_file(at.audit, output="second")
-    time.sleep(at.draws.uniform(0, 0.5) * at.seconds)
+    at.pause(0.5 * at.undisturbed.seconds)
     was_running = at.is_running
     other = at.audit.start(file)
 
     def compare() -> None:
-        if other.wait() != 0:
-            at.wrong.append(f"the second audit ended with {other.returncode}")
+        if (code := other.wait().returncode) != 0:
+            at.wrong.append(f"the second audit ended with {code}")
         elif at.process.returncode == 0 and at.audit.scores("second") != at.audit.scores():
             at.wrong.append("the second audit has other scores")
 
@@ -196,12 +212,12 @@ def second_audit(at: Moment) -> bool:
 
 def same_file(at: Moment) -> bool:
     """The same audit file is run beside itself: one of the two is refused."""
-    time.sleep(at.draws.uniform(0, 0.5) * at.seconds)
+    at.pause(0.5 * at.undisturbed.seconds)
     was_running = at.is_running
     other = at.audit.start()
 
     def compare() -> None:
-        codes = sorted((at.process.wait(), other.wait()))
+        codes = sorted(one.wait().returncode for one in (at.process, other))
         if codes not in ([0, 2], [0, 0]):  # the second may begin when the first has ended
             at.wrong.append(f"the two runs of one file ended with {codes}")
 
@@ -216,14 +232,9 @@ def upkeep(at: Moment) -> bool:
     commands = (("compact", store), ("gc", store, at.audit.file, "--delete"))
     while at.is_running:
         for command in commands:
-            cleaner = subprocess.Popen(
-                raymia_command("store", *command), stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-            with suppress(subprocess.TimeoutExpired):
-                cleaner.wait(at.draws.uniform(0.5, 5))
-            cleaner.kill()
-            cleaner.wait()
+            cleaner = Program(RAYMIA, "store", *command)
+            with suppress(TimeoutError):
+                cleaner.wait(at.draws.uniform(0.2, 3))  # and then it is killed
     return was_running
 
 
@@ -239,6 +250,7 @@ STRIKES: dict[str, Callable[[Moment], bool]] = {
 def _an_actor(at: Moment) -> int | None:
     """The process of one, after a while; None where the audit has ended by then, or has none."""
     at.wait()
+    at.wait_for(lambda: bool(actors()))
     victims = actors()
     return at.draws.choice(victims) if victims and at.is_running else None
 
@@ -251,9 +263,9 @@ def _freeze(at: Moment, pid: int) -> None:
 
 
 def _kill_all_when(at: Moment, condition: Callable[[], bool]) -> bool:
-    if not at.wait_for(condition):
+    if not at.wait_for(condition, look_every=0.001):
         return False
-    at.process.kill()
+    at.kill()
     for victim in processes(WORKERS, besides=AGENTS):
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
@@ -266,13 +278,9 @@ def _temporary(folder: Path) -> Iterator[str]:
 
 
 def _a_part(at: Moment) -> Path | None:
-    """One of the parts of evidence, some while after the first; None where the audit has ended."""
-    if not at.wait_for(lambda: bool(_parts(at))):
+    """One of the files of evidence, some while after the first; None where the audit has ended."""
+    if not at.wait_for(lambda: bool(at.audit.parts())):
         return None
-    time.sleep(at.draws.uniform(0, 0.3) * at.seconds)
-    return at.draws.choice(_parts(at)) if at.is_running else None
-
-
-def _parts(at: Moment) -> list[Path]:
-    found = (at.audit.folder / "store" / "evidence").glob("*/*/*.parquet")
-    return sorted(part for part in found if not part.name.startswith(TEMPORARY_PREFIX))
+    at.pause(0.3 * at.undisturbed.seconds)
+    found = at.audit.parts()
+    return at.draws.choice(found) if found and at.is_running else None
