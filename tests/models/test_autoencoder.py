@@ -338,10 +338,10 @@ def test_search_is_never_worse_than_the_encoder_and_better_with_more_steps(netwo
     model = Autoencoder(network, batch_images=4)
     for image in pictures(3, network.image_shape):
         start = (image - model.decode(model.encode(image[None]))).square().sum()
-        errors = [float(model.best_error(image[None], n, 0.05)) for n in (0, 10, 60)]
+        errors = [float(model.best_error(image[None], n, 0.05)) for n in (0, 10, 30)]
         assert errors[0] == pytest.approx(float(start), rel=1e-5)
         assert errors[0] > errors[1] > errors[2] > 0
-        assert float(model.best_error(image[None], 60, 0.05)) == errors[2]
+        assert float(model.best_error(image[None], 30, 0.05)) == errors[2]
     assert all(p.grad is None for p in network.parameters())
 
 

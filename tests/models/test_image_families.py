@@ -69,6 +69,7 @@ def test_every_text_encoder_of_sdxl_and_flux_is_read(tmp_path):
         assert len(resolved(tmp_path / kind).text_encoders) == parts
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("kind", ["sdxl", "pixart", "sd3", "flux"])
 def test_a_family_generates_and_is_trained_as_a_reference_is(kind, tmp_path):
     save_family(kind, tmp_path / "target")
