@@ -41,12 +41,20 @@ from pathlib import Path
 if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
     while not (go_on := Path("{file}")).exists(): time.sleep(0.1)
     if go_on.read_text() != "well": raise ValueError("it was let go")
+
+from raymia.attacks.base import Attack, register
+
+@register
+class Waited(Attack):
+    name = title = source = formula = "waited"
+    def score(self, evidence): return []
 """
 
 
 def long_job(file: Path, folder: Path, go_on: Path) -> Path:
     """The audit with a plugin that waits for a file, so it runs for as long as a test wants; then
-    it fails, unless the file says otherwise. Half of the questions are answered."""
+    it fails, unless the file says otherwise. The attack of the plugin is not named. Half of the
+    questions are answered."""
     texts = [json.loads(line)["text"] for name in ("members", "non_members")
              for line in (file.parent / f"{name}.jsonl").read_text().splitlines()]  # fmt: skip
     members, others = texts[:EACH], texts[EACH:]
