@@ -110,9 +110,9 @@ def test_parts_of_one_size_are_merged_only_with_as_many_others_of_it(local):
     written, sizes = [], []
     real = local.write_part
 
-    def write_part(folder, table):
+    def write_part(folder, table, is_proven=True):
         written.append(table.num_rows)
-        return real(folder, table)
+        return real(folder, table, is_proven)
 
     local.write_part = write_part
     for n in range(400):
