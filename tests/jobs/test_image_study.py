@@ -32,6 +32,7 @@ def small(monkeypatch, tmp_path):
     return study.Study(tmp_path / "out", tmp_path / "cells", sets, [0, 1])
 
 
+@pytest.mark.training
 def test_a_cell_is_run_once_and_stands_in_the_tables(small, monkeypatch):
     cell = study.Cell("digits", 0, "lora")
     study.run_cell(small, cell)
@@ -59,6 +60,7 @@ def test_a_cell_is_run_once_and_stands_in_the_tables(small, monkeypatch):
         study.run_cell(small, cell)
 
 
+@pytest.mark.training
 def test_a_cell_that_was_killed_goes_on(small, monkeypatch):
     cell = study.Cell("noise", 1, "ddpm")
 
