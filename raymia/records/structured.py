@@ -50,6 +50,10 @@ WITH_SYSTEM = (
     "read it, as TRL's does not"
 )
 ALPACA = {"instruction", "output"}
+NAMES = (
+    "prompt and completion, or chosen and rejected; a conversation is a list of turns, called "
+    "messages"
+)
 FLAT = (".csv", ".tsv", ".txt")
 
 
@@ -66,7 +70,15 @@ def format_of_records(spec: TextRecordsSpec) -> RecordFormat:
     if "text_column" in spec.model_fields_set:
         return "text"
     paths = (*spec.members, *spec.non_members, *spec.candidates)
-    found = {path: _format_of(path, spec.text_column) for path in paths}
+    found: dict[str, RecordFormat] = {}
+    problems: list[str] = []
+    for path in paths:
+        try:
+            found[path] = _format_of(path, spec.text_column)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
     kinds = {*found.values()}
     if len(kinds) > 1:
         each = ", ".join(f"{path} has {kind}" for path, kind in found.items())
@@ -95,14 +107,19 @@ def places_of(spec: TextRecordsSpec, kind: RecordFormat, ids: Collection[str]) -
 
 
 def read_others(
-    paths: Sequence[str], kind: RecordFormat, column: str, others: Others
+    paths: Sequence[str], kind: RecordFormat | None, column: str, others: Others
 ) -> dict[str, str]:
     """Read what is none of the records; see :func:`gather_others`.
 
     Parameters
     ----------
+    kind : None where it is not known; whether the files can be read is all that is found out then.
     column : of texts, where they are texts.
     """
+    if kind is None:
+        for path in paths:
+            column_names(path)
+        return {}
     name = "a text" if kind == "text" else f"a record of the format {kind}"
     return gather_others(paths, lambda path: _checked(path, kind, column), name, others)
 
@@ -168,6 +185,12 @@ def _format_of(path: str, text_column: str) -> RecordFormat:
             f"{path}: instruction and output are Alpaca's columns, and what a training wrote "
             "around an instruction is not known here; give what it wrote as `prompt`, and the "
             f"output as `completion`; found: {', '.join(found)}"
+        )
+    if not known & {*found} and len(found) > 1:
+        raise InputError(
+            f"{path}: no column {text_column!r}; found: {', '.join(found)}. Name the column of "
+            "texts as text_column in the audit file; where a record is more than a text, call the "
+            f"columns {NAMES}"
         )
     if not known & {*found}:
         return "text"  # whose reader says which column is missing

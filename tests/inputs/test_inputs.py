@@ -257,6 +257,25 @@ def test_prompts_without_their_column_name_it(made, tmp_path):
     assert "no column 'text'; found: body" in text
 
 
+def test_conversations_beside_a_missing_file_of_records_are_not_called_texts_without_their_column(
+    made, tmp_path
+):
+    (tmp_path / "chats.jsonl").write_text('{"messages": [{"role": "user", "content": "Hi"}]}\n')
+    (tmp_path / "asked.csv").write_text("question,answer\nWhy?,So.\n")
+    chats, asked = str(tmp_path / "chats.jsonl"), str(tmp_path / "asked.csv")
+    references = {
+        "base": {"model": made().references["base"].model},
+        "sp": {"kind": "self_prompt", "prompts": chats},
+    }
+    gone = str(tmp_path / "gone.jsonl")
+    records = {"members": gone, "non_members": asked}
+    spec = made(records=records, references=references)
+    missing, unknown = problems(resolve_inputs, spec)
+    assert f"{gone}: no such file" in missing
+    assert "found: question, answer" in unknown
+    assert "prompt and completion, or chosen and rejected" in unknown
+
+
 def test_base_with_an_adapter_cannot_be_fine_tuned(made, tmp_path, tiny_gpt2):
     adapter = save_adapter(tmp_path / "adapter", tiny_gpt2)
     references = {

@@ -43,6 +43,8 @@ LLAMA_FACTORY = {"stage": "sft", "template": "qwen", "cutoff_len": 4096}
         ({"completion_only_loss": False}, "completion", "TRL", {"loss_on": "all"}),
         ({**TRL, "truncation_mode": "keep_end"}, "chat", "TRL", {"truncate": "start"}),
         ({**TRL, "packing": True}, "text", "TRL", {"packing": "separate"}),
+        ({**TRL, "packing": True, "packing_strategy": "bfd_split"}, "text", "TRL",
+         {"packing": "separate", "max_length": 512, "truncate": "end"}),
         ({**TRL, "packing": True, "packing_strategy": "wrapped"}, "text", "TRL",
          {"packing": "joined"}),
         ({"max_seq_length": 512, "packing": True}, "text", "TRL",
@@ -155,6 +157,35 @@ def test_what_a_file_says_and_raymia_does_not_do_is_assumed_to_change_nothing(tm
     pair = {"prompt": "What is a heron?", "chosen": " A bird.", "rejected": " A fish."}
     found = resolved(tmp_path, {**TRL, "max_prompt_length": 64}, "preference", pair)
     assert "prompts of more than 64 tokens were cut by themselves" in found.assumed["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "payload", "key", "sentence"),
+    [
+        ({**TRL, "eos_token": "<EOS_TOKEN>"}, "completion", PAIR, "eos", "hides which token"),
+        ({**TRL, "packing": True, "packing_strategy": "bfd_split"}, "text", "A heron is a bird.",
+         "packing", "beyond max_length was trained as rows of their own"),
+        ({"completion_only_loss": False, "max_length": 64}, "tokens", {"input_ids": [1, 2]},
+         "loss_on", "say `loss_on: all` if the records have that column"),
+        (AXOLOTL, "chat", CHAT, "loss_on", "the line break is scored, too"),
+    ],
+)  # fmt: skip
+def test_what_a_file_leaves_open_is_said_until_it_is_told(
+    tmp_path, content, kind, payload, key, sentence
+):
+    own = {"template": CHATML} if kind == "chat" else {}
+    found = resolved(tmp_path, content, kind, payload, **own)
+    assert sentence in found.assumed[key]
+    told = {"eos": True, "packing": "separate", "loss_on": "all"}[key]
+    told_so = resolved(tmp_path, content, kind, payload, **own, **{key: told})
+    assert sentence not in str(told_so.assumed)
+
+
+def test_the_dump_of_trls_arguments_hides_the_token_that_ends_texts(tmp_path):
+    trl = pytest.importorskip("trl")
+    arguments = trl.SFTConfig(output_dir=str(tmp_path), eos_token="</s>", bf16=False, use_cpu=True)
+    found = resolved(tmp_path, json.loads(arguments.to_json_string()), "completion", PAIR)
+    assert "hides which token" in found.assumed["eos"]
 
 
 def test_an_end_of_text_that_nobody_spoke_of_is_assumed():

@@ -19,7 +19,7 @@ from raymia.models.paraphrasers.resolver import resolve_paraphraser
 from raymia.prepare.corpus import check_corpus
 from raymia.prepare.own_recipe import OwnRecipe
 from raymia.records.base import Others, RecordSet, SetAside
-from raymia.records.structured import read_others, read_records
+from raymia.records.structured import format_of_records, read_others, read_records
 from raymia.spec import (
     AnyReference,
     AuditSpec,
@@ -53,8 +53,8 @@ def resolve_texts(
     See :func:`raymia.modalities.resolve.resolve_inputs`.
     """
     attempt = problems.attempt
-    kind = given.format or "text"
-    records = attempt(read_records, given, kind)
+    kind = attempt(format_of_records, given)
+    records = None if kind is None else attempt(read_records, given, kind)
     once = Once()
     resolved = _targets(spec, places, once, problems)
     references = _references(spec, once, problems)
@@ -69,8 +69,9 @@ def resolve_texts(
     for name, reference in spec.references.items():
         if isinstance(reference, SelfPromptReference):
             prompts[name] = ()
-            if attempt(check_prompts, reference, kind, f"references.{name}.prompts"):
-                others = Others("prompt", f"references.{name}.prompts", taken, aside)
+            where = f"references.{name}.prompts"
+            if attempt(check_prompts, reference, kind or "text", where):
+                others = Others("prompt", where, taken, aside)
                 column = reference.text_column
                 read = attempt(read_others, reference.prompts, kind, column, others)
                 prompts[name] = tuple((read or {}).values())

@@ -10,7 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from raymia.modalities.texts.training_files import EOS_TOKEN, PROMPT_LIMIT, read_training_file
+from raymia.modalities.texts.training_files import (
+    EOS_TOKEN,
+    NOT_CERTAIN,
+    PROMPT_LIMIT,
+    read_training_file,
+)
 from raymia.models.causal.rendering import RenderingError, TrainedReader, has_marks
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.tokenizer_files import SETTINGS
@@ -107,6 +112,8 @@ def resolve_training(
     _try(training, checkpoint, payloads, where)
     if program and "loss_on" in assumed:
         assumed["loss_on"] += f", as {program} does by default"
+    uncertain = said.get(NOT_CERTAIN, {})
+    assumed |= {key: line for key, line in uncertain.items() if key not in own}
     return Resolved(training, {key: f"{where}: {line}" for key, line in assumed.items()})
 
 

@@ -20,6 +20,8 @@ EOS_TOKEN = "eos_token"
 """The token that was put after texts, where a training chose it."""
 PROMPT_LIMIT = "max_prompt_length"
 """Tokens that prompts were cut to by themselves."""
+NOT_CERTAIN = "not_certain"
+"""What a file leaves open, or no key can say, as sentences by the key that may say it."""
 
 OF_TRL = (
     "assistant_only_loss",
@@ -39,6 +41,14 @@ JINJA = (".jinja", ".j2")
 OF_TRANSFORMERS = "logging_nan_inf_filter"
 """Nobody writes it by hand: a file that has it names every key that its program knows."""
 TRL_MAX_LENGTH = 1024
+SPLIT = "bfd_split"
+"""How TRL packs the whole of records that are longer than a row."""
+HIDDEN = "<EOS_TOKEN>"
+"""What Transformers writes in place of a token when it saves arguments as JSON."""
+LINE_BREAK = (
+    "axolotl trains an answer and the token that ends its turn; where the template puts a line "
+    "break after that token, the line break is scored, too"
+)
 LLAMA_FACTORY_CUTOFF = 2048
 AXOLOTL_BY_TURN = ("message_field_training", "message_field_training_detail", "train_on_eot")
 """By which axolotl's conversations say themselves what carries a loss."""
@@ -119,7 +129,7 @@ def _trl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
     packing = "none"
     if content.get("packing"):
         strategy = content.get("packing_strategy") or ("wrapped" if earlier else "bfd")
-        packing = "separate" if strategy == "bfd" else "joined"
+        packing = "separate" if strategy in ("bfd", SPLIT) else "joined"
     return {
         "loss_on": loss_on,
         "max_length": earlier or content.get("max_length", TRL_MAX_LENGTH),
@@ -130,7 +140,29 @@ def _trl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
         "template_arguments": content.get("chat_template_kwargs"),
         EOS_TOKEN: content.get(EOS_TOKEN),
         PROMPT_LIMIT: content.get(PROMPT_LIMIT) if kind in ("preference", "unpaired") else None,
+        NOT_CERTAIN: _not_certain_of_trl(content, kind),
     }
+
+
+def _not_certain_of_trl(content: Mapping[str, Any], kind: RecordFormat) -> dict[str, str] | None:
+    lines = {}
+    if content.get(EOS_TOKEN) == HIDDEN and kind not in ("chat", "tokens"):
+        lines["eos"] = (
+            f"the file hides which token texts ended with ({HIDDEN}), and it is assumed that it is "
+            "the end-of-text token of the tokenizer that is given"
+        )
+    if content.get("packing") and content.get("packing_strategy") == SPLIT:
+        lines["packing"] = (
+            "what a record had beyond max_length was trained as rows of their own, and is not "
+            "scored; give these pieces as records where it should be"
+        )
+    if kind == "tokens" and not content.get("completion_only_loss"):
+        lines["loss_on"] = (
+            "TRL reads a column completion_mask only where the file says `completion_only_loss: "
+            "true`, and this one does not; say `loss_on: all` if the records have that column, "
+            "which is read as the mask of the loss otherwise"
+        )
+    return lines or None
 
 
 def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
@@ -176,6 +208,7 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
         "packing": "separate" if content.get("sample_packing") else "none",
         "template": _file_beside(content.get("chat_template_jinja"), where),
         "system": content.get("default_system_message"),
+        NOT_CERTAIN: {"loss_on": LINE_BREAK} if kind == "chat" and not whole else None,
     }
 
 
