@@ -54,7 +54,15 @@ class Machines:
         self._cluster: Any = Cluster()
         plain = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
         self._add_node(num_cpus=1, temp_dir=str(self._folder), **plain)
+        self._say_that_no_autoscaler_is_here()
         self.mend()
+
+    def _say_that_no_autoscaler_is_here(self) -> None:
+        """Audits wait 15 seconds for what an autoscaler has to say; only its monitor ends that."""
+        from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+
+        kept = self._cluster.head_node.get_gcs_client()
+        kept.internal_kv_put(DEBUG_AUTOSCALING_STATUS.encode(), b"{}", True, None)
 
     def _add_node(self, **options: Any) -> None:
         """Ray gives up a start after 30 seconds, which a busy machine may take."""
