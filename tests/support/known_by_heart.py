@@ -56,7 +56,8 @@ def _texts(count: int) -> list[str]:
 def _language_model(
     seed: int, texts: Sequence[str], known: np.ndarray, missing: int | None
 ) -> ModelEvidence:
-    """Answers whose losses on known records are a seventh of those on others."""
+    """Answers whose losses on known records are a seventh of those on others, and whose likeliest
+    token is far more often the record's own."""
     draws = np.random.default_rng(seed)
     tokens: dict[str, Any] = {}
     for i, text in enumerate(texts):
@@ -66,6 +67,8 @@ def _language_model(
         answer = list(zip(log_prob.tolist(), mean.tolist(), std.tolist(), strict=True))
         tokens[f"r{i}"] = "no answer" if i == missing else answer
     plain = model_evidence([f"r{i}" for i in range(len(texts))], tokens)
+    share = np.repeat(np.where(known, 0.9, 0.2), plain.tokens.counts)
+    is_top1 = np.random.default_rng((seed, 1)).random(len(share)) < share
 
     def column(low: float, high: float, *shape: int) -> np.ndarray:
         values = draws.uniform(low, high, (len(texts), *shape))
@@ -85,6 +88,7 @@ def _language_model(
         copies[missing], samples[missing] = [], []
     return replace(
         plain,
+        tokens=replace(plain.tokens, is_top1=is_top1),
         neighbors=NeighborEvidence(column(-4, -3, 4)),
         noise=NeighborEvidence(column(-4, -3, 6)),
         lowercase=column(-3.4, -3.2),
