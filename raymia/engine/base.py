@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rich.console import Console
 
 from raymia.engine.board import Board, OnLines
-from raymia.plan.planning import AuditPlan
 from raymia.plan.stages import Preparation
 from raymia.scoring.evidence import TargetEvidence
 from raymia.scoring.workers import Workers
@@ -19,6 +18,9 @@ from raymia.spec.target_training import WorkersSpec
 from raymia.sweep.evaluate import Setting
 from raymia.sweep.proposals import Proposed
 from raymia.sweep.work import Case, Terms, Trials
+
+if TYPE_CHECKING:
+    from raymia.plan.planning import AuditPlan
 
 Found = TypeVar("Found")
 

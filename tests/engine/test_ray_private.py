@@ -40,6 +40,7 @@ CONSTANTS = "ray._private.ray_constants"
 REPLIES = "ray.core.generated.autoscaler_pb2"
 SERVICES = "ray._private.services"
 AUTHENTICATION = "ray._private.authentication.authentication_utils"
+LIBRARY = "ray._raylet"
 CHANNELS = "ray._private.grpc_utils"
 REQUESTS = "ray.core.generated.gcs_service_pb2"
 STUBS = "ray.core.generated.gcs_service_pb2_grpc"
@@ -91,6 +92,12 @@ def no_token_is_missed() -> bool:
     return ray_private.lacks_token() is False
 
 
+def no_token_is_missed_where_one_is_asked_for() -> bool:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{AUTHENTICATION}.is_token_auth_enabled", lambda: True)
+        return ray_private.lacks_token() is False
+
+
 def nothing_is_said_of_the_second() -> bool:
     return ray_private.is_second_autoscaler() is None and startable() is None
 
@@ -110,6 +117,7 @@ NAMES = [
     (EXECUTOR, "StreamingExecutor", killer_is_none),
     (SERVICES, "canonicalize_bootstrap_address", address_is_taken_as_it_is),
     (AUTHENTICATION, "is_token_auth_enabled", no_token_is_missed),
+    (LIBRARY, "AuthenticationTokenLoader", no_token_is_missed_where_one_is_asked_for),
     (CHANNELS, "init_grpc_channel", port_alone_is_tried),
     (REQUESTS, "GetClusterIdRequest", port_alone_is_tried),
     (STUBS, "NodeInfoGcsServiceStub", port_alone_is_tried),

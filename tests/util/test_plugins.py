@@ -14,7 +14,9 @@ from forks import programs
 
 from raymia.attacks import registry
 from raymia.evidence.answers import answer_names
+from raymia.inputs.attack_list import name_attacks
 from raymia.questions.base import evidence_key, registered
+from raymia.spec import AuditSpec
 from raymia.util import plugins
 from raymia.util.errors import InputError
 
@@ -88,6 +90,16 @@ def test_a_file_registers_what_it_has_once(tmp_path: Path) -> None:
     assert registry()["mine"].asks == ("tokens", "backwards")
     assert answer_names("text")[-1] == "backwards"
     assert "mine" not in registry("image")
+
+
+def test_an_attack_from_outside_runs_only_where_it_is_named(tmp_path: Path) -> None:
+    plugins.load_plugins([write(tmp_path, attack())])
+    file = {"records": {"members": ["x"]}, "targets": [{"name": "t", "model": "m"}]}
+    for listed, expected in ((None, False), (["loss", "mine"], True)):
+        spec = AuditSpec.model_validate({**file, "attacks": listed})
+        labels = {named.label for named in name_attacks(spec)}
+        assert "loss" in labels
+        assert ("mine" in labels) is expected
 
 
 def test_a_module_registers_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 
@@ -19,7 +19,6 @@ from raymia.engine.stage import in_short
 from raymia.engine.stream import Stream
 from raymia.evidence.store import EvidenceStore
 from raymia.plan.blocks import BlockSizes
-from raymia.plan.planning import AuditPlan
 from raymia.plan.stages import Preparation
 from raymia.scoring.evidence import TargetEvidence
 from raymia.spec import PoolSpec, ResourcesSpec
@@ -27,6 +26,9 @@ from raymia.sweep.evaluate import Setting
 from raymia.sweep.proposals import Proposed
 from raymia.sweep.work import STAGE, Case, Listed, Source, Terms, Trials, Worker
 from raymia.util.errors import InputError, RaymiaError
+
+if TYPE_CHECKING:
+    from raymia.plan.planning import AuditPlan
 
 Found = TypeVar("Found")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from rich.console import Console
@@ -29,7 +29,6 @@ from raymia.engine.prepare import reference_maker
 from raymia.engine.stream import Stream
 from raymia.evidence.store import EvidenceStore
 from raymia.plan.blocks import BlockSizes, Lines
-from raymia.plan.planning import AuditPlan
 from raymia.plan.stages import Preparation
 from raymia.scoring.evidence import TargetEvidence
 from raymia.spec import PoolSpec, ResourcesSpec
@@ -37,6 +36,9 @@ from raymia.sweep.evaluate import Setting
 from raymia.sweep.proposals import Proposed
 from raymia.sweep.work import Case, Terms, Trials
 from raymia.util.caller import silenced
+
+if TYPE_CHECKING:
+    from raymia.plan.planning import AuditPlan
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -21,10 +22,12 @@ from raymia.engine.on_ray.capacity import Demand, shortages
 from raymia.engine.on_ray.cluster import Cluster, pool_options, task_options
 from raymia.inputs.base import Inputs
 from raymia.plan.blocks import BlockSizes
-from raymia.plan.planning import AuditPlan
 from raymia.plan.pools import Pool, pools_of
 from raymia.spec import PoolSpec
 from raymia.util.errors import InputError
+
+if TYPE_CHECKING:
+    from raymia.plan.planning import AuditPlan
 
 Machines = Callable[[Sequence[Demand]], AbstractContextManager[None]]
 """What :func:`machines_for` is when a run has bound it to its cluster."""
