@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from raymia.cli.audit_file import AuditFile, OnEngine, Plugins
 from raymia.cli.jobs import ending, read_job_file, run_job
-from raymia.cli.main import EXIT_INCOMPLETE, AuditFile, OnEngine, Plugins
+from raymia.cli.main import EXIT_INCOMPLETE
 from raymia.engine.base import engine as engine_of
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs

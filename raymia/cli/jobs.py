@@ -13,7 +13,8 @@ from typing import Any
 
 import typer
 
-from raymia.cli.main import EXIT_FAILED, exit_code, read_audit_file
+from raymia.cli.audit_file import read_audit_file
+from raymia.cli.main import EXIT_FAILED, exit_code
 from raymia.spec import AuditSpec, EngineKind
 from raymia.util.errors import RaymiaError
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from raymia.cli.audit_file import AuditFile, OnEngine, Plugins, read_audit_file
 from raymia.cli.demo import PLACES, Demo, run
 from raymia.cli.export import export
 from raymia.cli.gate import EXIT_CODES, FailIf, RunFolder, Undecided, gate, gate_code, print_gate
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from raymia.results.result import RunResult
-    from raymia.spec import AuditSpec, EngineKind
     from raymia.sweep.result import SweepResult
 
 
@@ -44,29 +45,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(store_app, name="store")
-AuditFile = Annotated[Path, typer.Argument(help="the audit file", metavar="AUDIT.YAML")]
 Redact = Annotated[
     bool,
     typer.Option("--redact", help="leave out texts, pictures, paths, and ids made of texts alone"),
 ]
-
-Plugins = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--plugin",
-        help="a file or module of attacks, questions or kinds of records; may be repeated",
-        metavar="FILE_OR_MODULE",
-    ),
-]
-
-
-OnEngine = Annotated[
-    Literal["ray", "local"] | None,
-    typer.Option(
-        "--engine", help="`local` does all in this process, without Ray; default: the audit file's"
-    ),
-]
-
 
 LogTo = Annotated[
     Literal["mlflow", "wandb"] | None,
@@ -192,6 +174,7 @@ def submit(
     address: Annotated[
         str, typer.Option(help="of the cluster's dashboard, as `ray dashboard` forwards it")
     ] = "http://127.0.0.1:8265",
+    plugin: Plugins = None,
 ) -> None:
     """Run an audit as a job of a cluster, and follow it; Ctrl-C leaves the job running.
 
@@ -201,15 +184,17 @@ def submit(
     from raymia.engine.on_ray.package import pack
     from raymia.engine.on_ray.submission import Jobs
 
-    package = pack(file)
+    package = pack(file, plugin or [])
     jobs = Jobs(address)
     name, is_new = jobs.submit(package)
     print(f"{name}: {'started' if is_new else 'runs already'}; its log:", flush=True)
     try:
         code = jobs.follow(name)
     except KeyboardInterrupt:
+        again = ["raymia", "submit", str(file), "--address", address]
+        again += [part for one in plugin or [] for part in ("--plugin", one)]
         print(
-            f"\n{name} goes on. To follow it: raymia submit {file} --address {address}\n"
+            f"\n{name} goes on. To follow it: {shlex.join(again)}\n"
             f"To stop it: ray job stop {name} --address {address}",
             file=sys.stderr,
         )
@@ -287,14 +272,6 @@ def attacks(plugin: Plugins = None) -> None:
 
     load_plugins(plugin or [])
     terminal().print(attack_tables())
-
-
-def read_audit_file(file: Path, plugins: list[str] | None, engine: EngineKind | None) -> AuditSpec:
-    """An audit file, with what the command line says otherwise."""
-    from raymia.spec import with_engine
-    from raymia.spec.file import load_spec
-
-    return with_engine(load_spec(file, plugins or []), engine)
 
 
 def print_result(result: RunResult, output: str, console: Console) -> None:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from raymia.cli.audit_file import AuditFile, Plugins, read_audit_file
+
 
 def show(
-    file: Annotated[Path, typer.Argument(help="the audit file", metavar="AUDIT.YAML")],
+    file: AuditFile,
     record: Annotated[str, typer.Option(help="the record's id, or the beginning of it")],
     target: Annotated[str | None, typer.Option(help="whose tokens; default: the first")] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Print a record token by token, with what is scored between brackets; loads no model."""
     from raymia.modalities.resolve import resolve_inputs
-    from raymia.spec.file import load_spec
     from raymia.util.errors import InputError
     from raymia.util.terminal import terminal
 
-    inputs = resolve_inputs(load_spec(file))
+    inputs = resolve_inputs(read_audit_file(file, plugin))
     name = target or next(iter(inputs.targets))
     if name not in inputs.targets:
         raise InputError(f"no target {name!r}; there are: {', '.join(inputs.targets)}")

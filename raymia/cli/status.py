@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from raymia.cli.audit_file import Plugins, read_audit_file
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,6 +24,7 @@ def status(
     follow: Annotated[
         bool, typer.Option("--follow", help="go on until the run has ended or is dead")
     ] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Say where each checkpoint is, while the audit runs and afterwards; starts nothing."""
     from rich.live import Live
@@ -30,9 +34,7 @@ def status(
 
     output = run
     if run.endswith((".yaml", ".yml")):
-        from raymia.spec.file import load_spec
-
-        output = load_spec(run).output
+        output = read_audit_file(Path(run), plugin).output
     console = terminal()
     if not follow:
         console.print(_table(output))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raymia.cli.audit_file import Plugins, read_audit_file
 from raymia.util.errors import InputError, RaymiaError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ AuditFiles = Annotated[
 
 
 @store_app.command("ls")
-def list_keys(store: Store, audits: AuditFiles = None) -> None:
+def list_keys(store: Store, audits: AuditFiles = None, plugin: Plugins = None) -> None:
     """List what is stored, key by key; with audit files, what of it they need it for."""
     from rich.table import Table
 
@@ -30,7 +31,7 @@ def list_keys(store: Store, audits: AuditFiles = None) -> None:
     from raymia.util.terminal import terminal
 
     there = _open(store)
-    needed = needed_by(audits or [], store)
+    needed = needed_by(audits or [], store, plugin)
     table = Table(title=f"Evidence store {store}", title_justify="left")
     table.add_column("key", overflow="fold")
     table.add_column("model", overflow="fold")
@@ -90,6 +91,7 @@ def gc(
     store: Store,
     audits: AuditFiles = None,
     delete: Annotated[bool, typer.Option("--delete", help="do it; else it is only said")] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Delete what none of the audit files needs; without any, what killed writers left behind."""
     from raymia.evidence.upkeep import delete as delete_waste
@@ -97,7 +99,7 @@ def gc(
 
     there = _open(store)
     freed = 0
-    for waste in find_waste(there, needed_by(audits, store) if audits else None):
+    for waste in find_waste(there, needed_by(audits, store, plugin) if audits else None):
         what = f"{waste.thing.folder} ({_size(waste.thing.size)})"
         if waste.kept_because is not None:
             print(f"kept: {what}: {waste.why}, but {waste.kept_because}")
@@ -119,7 +121,9 @@ def compact(store: Store) -> None:
     compact_all(there, folders, lambda folder, fewer: print(f"{folder}: {fewer:,} files fewer"))
 
 
-def needed_by(audits: Iterable[Path], store: str) -> dict[str, str]:
+def needed_by(
+    audits: Iterable[Path], store: str, plugins: list[str] | None = None
+) -> dict[str, str]:
     """What of a store audits need, by folder, and what for.
 
     Raises
@@ -127,12 +131,11 @@ def needed_by(audits: Iterable[Path], store: str) -> dict[str, str]:
     InputError
         For an audit file of another store, and for whatever `raymia plan` refuses.
     """
-    from raymia.spec.file import load_spec
     from raymia.storage.files import Folder
 
     needed: dict[str, list[str]] = {}
     for file in audits:
-        spec = load_spec(file)
+        spec = read_audit_file(file, plugins)
         if Folder(spec.store).root != Folder(store).root:
             raise InputError(f"{file}: its store is {spec.store}, not {store}")
         for folder, what in _needs(spec, _open(store)):

@@ -16,6 +16,7 @@ from ray_fixtures import free_port, wait_until
 from small_audit import Models, passages, write_small_audit, write_texts
 
 from raymia.engine.on_ray.package import AUDIT_FILE, pack
+from raymia.engine.on_ray.submission import command_of
 from raymia.util.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("own_ray")
@@ -51,8 +52,8 @@ class Waited(Attack):
 """
 
 
-def long_job(file: Path, folder: Path, go_on: Path) -> Path:
-    """The audit with a plugin that waits for a file, so it runs for as long as a test wants; then
+def long_job(file: Path, folder: Path, go_on: Path) -> tuple[Path, Path]:
+    """The audit, and a plugin that waits for a file, so it runs for as long as a test wants; then
     it fails, unless the file says otherwise. The attack of the plugin is not named. Half of the
     questions are answered."""
     texts = [json.loads(line)["text"] for name in ("members", "non_members")
@@ -70,21 +71,22 @@ def long_job(file: Path, folder: Path, go_on: Path) -> Path:
     place.mkdir()
     write_texts(place / "members.jsonl", members)
     write_texts(place / "non_members.jsonl", others)
-    (place / "waits.py").write_text(WAITS.format(file=go_on))
-    audit = place / "audit.yaml"
-    audit.write_text(yaml.safe_dump({**content, "plugins": ["waits.py"]}))
-    return audit
+    audit, plugin = place / "audit.yaml", folder / "waits.py"
+    audit.write_text(yaml.safe_dump(content))
+    plugin.write_text(WAITS.format(file=go_on))
+    return audit, plugin
 
 
 def test_a_job_is_followed_and_left_running_and_one_that_failed_goes_on_when_submitted_again(
     head: Head, file: Path, tmp_path: Path
 ) -> None:
     go_on = tmp_path / "go-on"
-    audit = long_job(file, tmp_path, go_on)
-    submit, where = ["submit", audit, "--address", head.address], {"environment": head.environment}
+    audit, plugin = long_job(file, tmp_path, go_on)
+    submit = ["submit", audit, "--address", head.address, "--plugin", plugin]
+    where = {"environment": head.environment}
     watching = Program(RAYMIA, *submit, **where)
     wait_until(lambda: "started; its log:\n" in watching.stdout, 60, "the job is submitted")
-    name = f"raymia-{pack(audit).digest[:12]}"
+    name = f"raymia-{pack(audit, [str(plugin)]).digest[:12]}"
     assert watching.stdout.startswith(f"{name}-1: started; its log:\n")
     second = Program(RAYMIA, *submit, **where)
     wait_until(lambda: second.stdout, 60, "it is found to run")
@@ -92,7 +94,8 @@ def test_a_job_is_followed_and_left_running_and_one_that_failed_goes_on_when_sub
     watching.send(signal.SIGINT)
     left = watching.wait(30)
     assert left.returncode == 5
-    assert f"{name}-1 goes on. To follow it: raymia submit {audit}" in left.stderr
+    follow = " ".join(map(str, ["raymia", *submit]))
+    assert f"{name}-1 goes on. To follow it: {follow}\n" in left.stderr
     assert f"To stop it: ray job stop {name}-1 --address {head.address}" in left.stderr
     assert not second.has_ended
     go_on.write_text("")
@@ -203,6 +206,22 @@ def test_a_job_takes_along_what_the_audit_names_as_plugins_in_files(
     assert set(package.files) == {AUDIT_FILE, "members.jsonl", "non_members.jsonl", "own.py"}
     plugin.write_text("# another")
     assert pack(audit).digest != package.digest
+
+
+def test_a_job_takes_along_the_plugins_that_the_command_line_names(
+    file: Path, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "my own.py"
+    plugin.write_text("# an attack")
+    package = pack(file, [str(plugin), "a_module"])
+    assert package.files["plugin-1/my own.py"] == plugin
+    assert command_of(package) == (
+        "python -m raymia audit audit.yaml --plugin 'plugin-1/my own.py' --plugin a_module"
+    )
+    assert command_of(pack(file)) == "python -m raymia audit audit.yaml"
+    assert len({pack(file, named).digest for named in ([], ["a_module"], [str(plugin)])}) == 3
+    with pytest.raises(InputError, match=r"^--plugin: gone\.py: no such file$"):
+        pack(file, ["gone.py"])
 
 
 def test_the_id_follows_the_content(file: Path, tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from raymia.spec.file import is_url, read_spec, with_paths
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
+from raymia.util.plugins import is_file
 
 MAX_BYTES = 100 * 2**20
 """More does not belong into a job's working directory, which Ray keeps in memory."""
@@ -23,10 +25,12 @@ class Package:
     Attributes
     ----------
     files : where each file is, by its name in the job's working directory.
+    plugins : the job's, which its audit file does not name; a file is one of ``files``.
     digest : hash of the names and contents.
     """
 
     files: dict[str, Path]
+    plugins: tuple[str, ...]
     digest: str
 
     def write(self, folder: Path) -> None:
@@ -37,19 +41,23 @@ class Package:
             shutil.copyfile(file, place)
 
 
-def pack(audit_file: Path) -> Package:
+def pack(audit_file: Path, plugins: Sequence[str] = ()) -> Package:
     """Gather an audit file and what it names by relative paths.
 
     Records and other data go along, so that they are found where the audit file says. Weights do
     not: a cluster reads them from a shared folder, object storage or the hub. Nor can the store and
     the output be in a working directory, which Ray deletes after the job.
 
+    Parameters
+    ----------
+    plugins : as in :func:`raymia.spec.file.load_spec`; files go along, wherever they are.
+
     Raises
     ------
     InputError
         With every problem found.
     """
-    spec, folder = read_spec(audit_file), audit_file.resolve().parent
+    spec, folder = read_spec(audit_file, plugins), audit_file.resolve().parent
     problems: list[str] = []
     named: dict[str, Path] = {}
 
@@ -87,6 +95,13 @@ def pack(audit_file: Path) -> Package:
             )
         inside = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
         files |= {os.path.relpath(file, folder): file for file in inside}
+    given = {
+        f"plugin-{number}/{Path(name).name}": Path(name)
+        for number, name in enumerate(plugins, start=1)
+        if is_file(name)
+    }
+    problems += [f"--plugin: {file}: no such file" for file in given.values() if not file.is_file()]
+    files |= {name: file for name, file in given.items() if file.is_file()}
     size = sum(file.stat().st_size for file in files.values())
     if size > MAX_BYTES:
         problems.append(
@@ -95,7 +110,9 @@ def pack(audit_file: Path) -> Package:
         )
     if problems:
         raise InputError(problems)
-    return Package(files, digest({name: digest_file(file) for name, file in files.items()}))
+    names = (*given, *(name for name in plugins if not is_file(name)))
+    content = {name: digest_file(file) for name, file in files.items()}
+    return Package(files, names, digest({"files": content, "plugins": names}))
 
 
 def _is_relative(path: str) -> bool:

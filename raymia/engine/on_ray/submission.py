@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 import socket
 import sys
 import tempfile
@@ -17,7 +18,6 @@ from raymia.engine.on_ray.ray_private import PACKAGING_LOGGERS
 from raymia.engine.on_ray.reachable import SECONDS, TOKEN_HELP
 from raymia.util.errors import InputError, RaymiaError
 
-ENTRYPOINT = f"python -m raymia audit {AUDIT_FILE}"
 ID_CHARACTERS = 12
 RECONNECTS = 30
 RECONNECT_SECONDS = 2.0
@@ -79,7 +79,7 @@ class Jobs:
             package.write(Path(folder))
             try:
                 self._client.submit_job(
-                    entrypoint=ENTRYPOINT,
+                    entrypoint=command_of(package),
                     submission_id=name,
                     runtime_env={"working_dir": folder},
                     metadata={"raymia_audit": package.digest},
@@ -123,6 +123,12 @@ class Jobs:
                 sys.stdout.write(new)
                 sys.stdout.flush()
                 count[0] = seen
+
+
+def command_of(package: Package) -> str:
+    """What a job runs in its working directory."""
+    named = [part for plugin in package.plugins for part in ("--plugin", plugin)]
+    return shlex.join(["python", "-m", "raymia", "audit", AUDIT_FILE, *named])
 
 
 def _check_port(address: str) -> None:
