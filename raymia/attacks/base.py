@@ -19,6 +19,8 @@ from raymia.evidence.answers import MODEL_NEEDS, answer_names
 from raymia.util.errors import InputError
 from raymia.util.plugins import (
     Portable,
+    check_name,
+    check_names,
     is_in,
     note_registered,
     on_forget,
@@ -141,8 +143,10 @@ def register(kind: Kind) -> Kind:
         If it does not say what it is, asks or needs something that nobody knows, or has the name
         of another.
     """
-    if not isinstance(getattr(kind, "name", None), str):
-        raise ValueError(f"attack {kind.__name__} should say its name in a text")
+    title = f"attack {getattr(kind, 'name', kind.__name__)!r}"
+    check_name(title, "name", getattr(kind, "name", None))
+    for attribute in ("records", "asks", "needs"):
+        check_names(title, attribute, getattr(kind, attribute))
     for records in kind.records:
         for (on, name), other in _REGISTRY.items():
             if name == kind.name and (records == on or EVERY in (records, on)):
@@ -155,9 +159,9 @@ def register(kind: Kind) -> Kind:
     _check_known(kind, "needs", kind.needs, NEEDS, "need")
     for attribute in ("title", "source", "formula"):
         if not isinstance(getattr(kind, attribute, None), str):
-            raise ValueError(f"attack {kind.name!r} should say its {attribute} in a text")
+            raise ValueError(f"{title} should say its {attribute} in a text")
     if missing := unwritten(kind):
-        raise ValueError(f"attack {kind.name!r} lacks {missing}, which it has to define")
+        raise ValueError(f"{title} lacks {missing}, which it has to define")
     _REGISTRY.update({(records, kind.name): kind for records in kind.records})
     note_registered(kind)
     return kind
@@ -170,12 +174,8 @@ def _forget(module: str) -> None:
 
 
 def _check_known(
-    kind: type[Attack], attribute: str, given: Any, known: Collection[str], what: str
+    kind: type[Attack], attribute: str, given: Collection[str], known: Collection[str], what: str
 ) -> None:
-    if isinstance(given, str) or not isinstance(given, Collection):
-        raise ValueError(
-            f"attack {kind.name!r}: {attribute} should be names, as ('name',), but is {given!r}"
-        )
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)

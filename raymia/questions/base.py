@@ -20,7 +20,10 @@ from raymia.evidence.store import EvidenceKey
 from raymia.spec import AuditSpec
 from raymia.spec.images import Shape
 from raymia.util.plugins import (
+    NAME,
     Portable,
+    check_name,
+    check_names,
     code_digest,
     is_in,
     is_outside,
@@ -45,7 +48,6 @@ ACCESS = (
 )
 """What an auditor must be able to get from a model, the least first."""
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _KIND = re.compile(r"[a-z][a-z0-9_.]*")
 
 
@@ -224,13 +226,10 @@ def register_question(kind: Kind) -> Kind:
         kind of another.
     """
     title = f"question {getattr(kind, 'name', kind.__name__)!r}"
-    for attribute, pattern in (("name", _NAME), ("kind", _KIND)):
-        value = getattr(kind, attribute, None)
-        if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise ValueError(
-                f"{title}: its {attribute} should be of small letters, digits and _, but is "
-                f"{value!r}"
-            )
+    for attribute, pattern in (("name", NAME), ("kind", _KIND)):
+        check_name(title, attribute, getattr(kind, attribute, None), pattern)
+    for attribute in ("records", "families", "needs"):
+        check_names(title, attribute, getattr(kind, attribute))
     version = getattr(kind, "version", None)
     if type(version) is not int or version < 1:
         raise ValueError(
@@ -258,6 +257,7 @@ def register_question(kind: Kind) -> Kind:
         raise ValueError(f"{title} lacks {missing}, which it has to define")
     for records in kind.records:
         _check_is_new(kind, records, title)
+        _check_says_families(kind, records, title)
     if is_outside(kind):
         kind.code = code_digest(kind)
     for records in kind.records:
@@ -291,6 +291,18 @@ def _check_is_new(kind: type[Question], records: str, title: str) -> None:
         or any(other.kind == kind.kind for other in _REGISTRY if not is_outside(other))
     ):
         raise ValueError(f"{title}: the kind {kind.kind!r} is one of raymia's own; use another")
+
+
+def _check_says_families(kind: type[Question], records: str, title: str) -> None:
+    """Refuse what has them of the base class, which are those of texts, and is on other records."""
+    if kind.families is not Question.families or records in Question.records:
+        return
+    known = sorted({family for other in registered(records) for family in other.families})
+    raise ValueError(
+        f"{title}: give it `families`, the kinds of models that can answer it, as "
+        f"frozenset({{{(known or ['family'])[0]!r}}}); questions on {records} records are for "
+        f"{', '.join(known) or 'none so far'}"
+    )
 
 
 @on_forget

@@ -8,9 +8,10 @@ a module must be installed there with the same content.
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -33,6 +34,7 @@ NOTHING_REGISTERED = (
     "it registers no attack and no question; put @register above the class of an attack, and "
     "@register_question above that of a question (CONTRIBUTING.md has one of each)"
 )
+NAME = re.compile(r"[a-z][a-z0-9_]*")
 Forget = Callable[[str], None]
 
 _loaded: dict[str, Plugin] = {}
@@ -125,6 +127,30 @@ def note_registered(kind: type) -> None:
     """Note that a class is registered: a plugin that registers none is refused."""
     if is_outside(kind):
         _registered.append(kind)
+
+
+def check_name(title: str, attribute: str, value: Any, pattern: re.Pattern[str] = NAME) -> None:
+    """Refuse what is no name, of a class that is registered.
+
+    Raises
+    ------
+    ValueError
+    """
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise ValueError(
+            f"{title}: its {attribute} should be of small letters, digits and _, but is {value!r}"
+        )
+
+
+def check_names(title: str, attribute: str, value: Any) -> None:
+    """Refuse what are no names, as a text where a tuple of texts is wanted.
+
+    Raises
+    ------
+    ValueError
+    """
+    if isinstance(value, str) or not isinstance(value, Collection):
+        raise ValueError(f"{title}: {attribute} should be names, as ('name',), but is {value!r}")
 
 
 def unwritten(kind: type) -> str:

@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from command_line import raymia
+from small_image_audit import MEMBERS, OTHERS, SHAPE, write_image_audit
 from tiny_models import passages
 
 from raymia.evidence.store import EvidenceKey, EvidenceStore
+from raymia.prepare.denoiser_files import fresh_pipeline
 from raymia.util import plugins
 
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
@@ -89,7 +91,7 @@ def check_scores(folder: Path) -> None:
 
 def test_recipes_are_whole() -> None:
     assert set(recipes()) == {
-        "top1.py", "capitals.py", f"{PACKAGE}/__init__.py", "pyproject.toml",
+        "top1.py", "median_loss.py", "capitals.py", f"{PACKAGE}/__init__.py", "pyproject.toml",
     }  # fmt: skip
 
 
@@ -149,6 +151,21 @@ def test_files_are_plugins_of_the_command_line_and_of_the_audit_file(
     named = place.audit(tiny_gpt2, plugins=["top1.py", "capitals.py"])
     planned = raymia("plan", named)
     assert "nothing is left to ask" in planned.stdout, planned
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_an_attack_on_images_is_a_plugin_too(tmp_path: Path) -> None:
+    plugin = Workplace(tmp_path).write("median_loss.py", recipes()["median_loss.py"])
+    fresh_pipeline(tmp_path / "model", SHAPE, channels=(16, 32), attention=False)
+    file = write_image_audit(
+        tmp_path, tmp_path / "model", attacks=["loss", "median_loss"], plugins=[str(plugin)],
+        neighbors=None,
+    )  # fmt: skip
+    assert raymia("audit", file).returncode == 0
+    scores = pq.read_table(tmp_path / "run" / "scores.parquet").to_pandas()
+    found = scores[scores["attack"] == "median_loss"]["score"]
+    assert len(found) == MEMBERS + OTHERS
+    assert (found < 0).all()
 
 
 def install(source: Path, folder: Path) -> None:

@@ -63,6 +63,11 @@ def question(kind: str = "text.backwards") -> str:
     return QUESTION.format(kind=kind)
 
 
+def with_line(content: str, line: str) -> str:
+    """An attack or a question of which a line more is in its class."""
+    return content.replace("    name,", f"    {line}\n    name,")
+
+
 @pytest.fixture(autouse=True)
 def _forgotten() -> Iterator[None]:
     """What a test loads is not another's."""
@@ -135,6 +140,10 @@ def test_the_key_is_of_the_code_and_not_of_the_place(tmp_path: Path) -> None:
         (attack(asks="('token',)"), "asks 'token', and there is no such question on texts; did you "
          "mean 'tokens'? there are: tokens, neighbors"),
         (attack(asks="'tokens'"), "asks should be names, as ('name',), but is 'tokens'"),
+        (with_line(attack(), "records = 'image'"), "attack 'mine': records should be names, as "
+         "('name',), but is 'image'"),
+        (attack("my attack@x"), "attack 'my attack@x': its name should be of small letters, digits "
+         "and _, but is 'my attack@x'"),
         (attack(needs="{'referense'}"), "needs 'referense', and there is no such need; did you "
          "mean 'reference'?"),
         (attack(asks="('terms',)"), "asks 'terms', and there is no such question on texts"),
@@ -145,6 +154,12 @@ def test_the_key_is_of_the_code_and_not_of_the_place(tmp_path: Path) -> None:
         (question("Text/../x"), "its kind should be of small letters, digits and _"),
         (question().replace('"backwards", ', '"tokens", '), "two questions on text records"),
         (question().replace("def lay_out", "def lay"), "give it `lay_out`"),
+        (with_line(question(), "records = 'image'"), "question 'backwards': records should be "
+         "names, as ('name',), but is 'image'"),
+        (with_line(question(), "families = 'causal'"), "families should be names, as ('name',)"),
+        (with_line(question(), "records = ('image',)"), "question 'backwards': give it `families`, "
+         "the kinds of models that can answer it, as frozenset({'autoencoder'}); questions on "
+         "image records are for autoencoder, denoiser, pixels"),
         (question().replace("SUM_SCHEMA\n ", "pa.schema([])\n "), "its schema should have"),
         ("import nothing_of_this_name", "cannot be imported: ModuleNotFoundError: No module named "
          "'nothing_of_this_name' (line 1)"),
