@@ -13,9 +13,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-HEAD = (
-    "# Made from pyproject.toml by `make requirements`. README.md has the commands that use it.\n"
-)
+HEAD = "# Made from pyproject.toml by `make requirements`. docs/install.md says how to use it.\n"
 LEFT_OUT_BY = ("text", "images", "quantized")
 """Extras whose packages the lists of the others leave out."""
 

@@ -193,6 +193,10 @@ class Modality(Portable, ABC):
     ) -> Findings:
         """Show the records that an auditor looks at first, on the most exposed targets.
 
+        What it shows beyond the fields that :class:`Findings` has takes a field there and one of
+        the same name in the result, a part of the report's page, and a line in
+        :mod:`raymia.results.redaction` where it is of a record's content.
+
         Parameters
         ----------
         plans : after the run, of targets that have scores.

@@ -10,7 +10,8 @@ from raymia.results.text_result import TextExample
 
 @dataclass(frozen=True)
 class Findings:
-    """Fields of :class:`raymia.results.result.RunResult`, each filled by the modalities it fits."""
+    """Fields of :class:`raymia.results.result.RunResult` by the same names, each filled by the
+    modalities it fits."""
 
     text_examples: list[TextExample] = field(default_factory=list)
     image_examples: list[ImageExample] = field(default_factory=list)
