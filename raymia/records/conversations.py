@@ -10,9 +10,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from raymia.records.json_columns import NOT_TAKEN
 from raymia.records.texts import NOT_UNICODE, is_unicode, why_no_text
 from raymia.spec import RecordFormat
 from raymia.util.hashing import digest_bytes
+from raymia.util.strict_json import parse_json
 
 LOSS_MASKS = ("loss_mask", "completion_mask", "assistant_masks")
 """Columns of tokens that are 0 where no loss was; the latter two are TRL's. They become labels."""
@@ -83,7 +85,8 @@ def canonical(kind: RecordFormat, row: Mapping[str, Any]) -> tuple[dict[str, Any
         if name == "tools":
             value, reason = _tools(value)
         elif name == SYSTEM:
-            value, reason = value, None if isinstance(value, str) else "system should be a text"
+            is_text = isinstance(value, str)
+            reason = _why_no_json(value, name) if is_text else "system should be a text"
         elif name == ARGUMENTS:
             value, reason = _arguments(value)
         elif name in ("input_ids", "labels", *LOSS_MASKS, *PACKED, PADDED):
@@ -178,12 +181,35 @@ def _text_or_messages(value: Any, name: str) -> tuple[Any, str | None]:
     return _messages(value, name)
 
 
+def _of_json(text: str, name: str, otherwise: str) -> tuple[Any, str | None]:
+    """What stands in a cell as JSON, and why it cannot be taken.
+
+    Parameters
+    ----------
+    otherwise : what a cell is that holds no JSON.
+    """
+    try:
+        return parse_json(text), None
+    except json.JSONDecodeError:
+        return None, f"{name} is {otherwise}"
+    except ValueError as error:
+        return None, f"{name}: {NOT_TAKEN}: {error}"
+
+
+def _why_no_json(value: Any, name: str) -> str | None:
+    """Why a value cannot be kept as JSON, as a time in a column of a table; None where it can."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except TypeError as error:
+        return f"{name} holds what no JSON has ({error}); leave it out, or make it a text"
+    return None if is_unicode(text) else f"{name}: {NOT_UNICODE}"
+
+
 def _messages(value: Any, name: str) -> tuple[list[dict[str, Any]], str | None]:
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
-            return [], f"{name} is a text and no list of messages"
+        value, reason = _of_json(value, name, "a text and no list of messages")
+        if reason is not None:
+            return [], reason
     if not isinstance(value, Sequence):
         came = "null" if value is None else type(value).__name__
         return [], f"{name} should be a list of messages, but is {came}"
@@ -208,8 +234,7 @@ def _messages(value: Any, name: str) -> tuple[list[dict[str, Any]], str | None]:
         if reason is not None:
             return [], reason
         found.append(one)
-    text = json.dumps(found, ensure_ascii=False)
-    return found, None if is_unicode(text) else NOT_UNICODE
+    return found, _why_no_json(found, name)
 
 
 def _trained(
@@ -265,20 +290,20 @@ def _as_chat(key: str) -> str:
 
 def _tools(value: Any) -> tuple[Any, str | None]:
     if isinstance(value, str):
-        try:
-            value = json.loads(value) if value.strip() else None
-        except json.JSONDecodeError:
-            return None, "tools is a text, and no JSON"
+        value, reason = _of_json(value.strip() or "null", "tools", "a text, and no JSON")
+        if reason is not None:
+            return None, reason
     if value is not None and not isinstance(value, list):
         return None, f"tools should be a list, but is a {type(value).__name__}"
-    return value or None, None
+    return value or None, _why_no_json(value, "tools")
 
 
 def _arguments(value: Any) -> tuple[dict[str, Any] | None, str | None]:
     """What a template is given by one record; a null is what files with a column for all have."""
     if not isinstance(value, Mapping):
         return None, f"{ARGUMENTS} should be an object, but is a {type(value).__name__}"
-    return {key: held for key, held in value.items() if held is not None} or None, None
+    given = {key: held for key, held in value.items() if held is not None}
+    return given or None, _why_no_json(given, ARGUMENTS)
 
 
 def _numbers(value: Any, name: str) -> tuple[list[int], str | None]:

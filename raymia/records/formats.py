@@ -20,7 +20,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raymia.records.json_columns import rows_of
+from raymia.records.json_columns import NOT_TAKEN, rows_of
 from raymia.util.encodings import why_not_utf8
 from raymia.util.errors import InputError
 from raymia.util.strict_json import parse_array, parse_json
@@ -137,7 +137,9 @@ def _suffixes(path: str) -> tuple[str | None, str | None]:
     return (suffix if known else None), compression
 
 
-def _row(where: str, wanted: Wanted, row: Mapping[str, Any]) -> TableRow:
+def _row(where: str, wanted: Wanted, row: Mapping[str, Any], reason: str | None = None) -> TableRow:
+    if reason is not None:
+        return _no_row(where, wanted, reason)
     return TableRow(where, {key: row.get(name) for key, name in wanted.items()})
 
 
@@ -221,7 +223,7 @@ class _Objects:
 
     def untaken(self, where: str, reason: str) -> TableRow:
         """A row of what is JSON and cannot be taken."""
-        return _no_row(where, self.wanted, f"JSON that cannot be taken: {reason}")
+        return _no_row(where, self.wanted, f"{NOT_TAKEN}: {reason}")
 
     def take(self, where: str, row: Any) -> TableRow:
         if not isinstance(row, dict):
@@ -335,9 +337,9 @@ def _parquet(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
     names = list(dict.fromkeys(wanted.values()))
     number = 0
     for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=names):
-        for row in rows_of(batch):
+        for row, reason in rows_of(batch):
             number += 1
-            yield _row(f"{path} row {number}", wanted, row)
+            yield _row(f"{path} row {number}", wanted, row, reason)
 
 
 def _arrow(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
@@ -350,9 +352,9 @@ def _arrow(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
         chosen = batch.select(names)
         chosen.validate(full=True)  # reading a damaged one would end the process
         for start in range(0, chosen.num_rows, _BATCH_ROWS):
-            for row in rows_of(chosen.slice(start, _BATCH_ROWS)):
+            for row, reason in rows_of(chosen.slice(start, _BATCH_ROWS)):
                 number += 1
-                yield _row(f"{path} row {number}", wanted, row)
+                yield _row(f"{path} row {number}", wanted, row, reason)
 
 
 def _opened_arrow(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
