@@ -62,8 +62,8 @@ def list_keys(store: Store, audits: AuditFiles = None, plugin: Plugins = None) -
 
 @store_app.command()
 def verify(store: Store) -> None:
-    """Read everything that is stored, and say what is damaged, unfinished or misplaced."""
-    from raymia.evidence.upkeep import stored_things, unproven
+    """Read every finished file that is stored, and say what is damaged or misplaced."""
+    from raymia.evidence.upkeep import UNFINISHED, stored_things, unproven
     from raymia.evidence.upkeep import verify as problems_of
 
     there = _open(store)
@@ -71,7 +71,8 @@ def verify(store: Store) -> None:
     problems = [problem for thing in things for problem in problems_of(there, thing)]
     for problem in problems:
         print(problem)
-    files = sum(len(thing.files) for thing in things)
+    read = [thing for thing in things if not thing.folder.startswith(UNFINISHED)]
+    files = sum(len(thing.files) for thing in read)
     old = {thing.folder: count for thing in things if (count := unproven(there, thing))}
     for folder, count in old.items():
         print(f"{folder}: not verified: {count:,} files without hashes")
@@ -81,7 +82,7 @@ def verify(store: Store) -> None:
             "them or another program that wrote them anew; a change that leaves such a file "
             "readable is not seen"
         )
-    print(f"read {files:,} files of {len(things):,} keys: {len(problems):,} problems")
+    print(f"read {files:,} files of {len(read):,} keys: {len(problems):,} problems")
     if problems:
         raise typer.Exit(1)
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymia.evidence.integrity import ROW_KEY, is_proven
+from raymia.evidence.sealed import SEALED_ROOMS, check_small, is_sealed
 from raymia.evidence.store import (
     PART,
     PREPARED_HASHES,
@@ -50,6 +51,8 @@ DEPTHS = {
     "rates": 1,
 }
 """Parts of a name that make a key, by room: rates are one, since each is a hundred bytes."""
+UNFINISHED = ("training/", "scores/")
+"""Where work lies that is not finished, of which nothing is verified."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,18 @@ def verify(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
         yield from _verify_evidence(store, thing)
     elif room == "prepared":
         yield from _verify_prepared(store, thing)
+    elif room in SEALED_ROOMS or room == "rates":
+        yield from _verify_small(store, thing)
+
+
+def _verify_small(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
+    for entry in thing.files:
+        try:
+            check_small(store, entry.name)
+        except FileNotFoundError:
+            pass  # deleted since
+        except RaymiaError as error:
+            yield str(error)
 
 
 def _verify_evidence(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
@@ -212,6 +227,8 @@ def unproven(store: EvidenceStore, thing: StoredThing) -> int:
     if thing.folder.startswith("prepared/"):
         names = {file.name.rsplit("/", 1)[-1] for file in thing.files}
         return 0 if PREPARED_HASHES in names else len(thing.files)
+    if thing.folder.startswith(SEALED_ROOMS):
+        return sum(not is_sealed(store.folder, file.name) for file in thing.files)
     if not thing.folder.startswith("evidence/"):
         return 0
 

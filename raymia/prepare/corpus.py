@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from raymia.evidence.sealed import read_counts, write_counts
 from raymia.evidence.store import EvidenceStore
 from raymia.evidence.text import TokenCounts
 from raymia.models.causal.resolver import CausalCheckpoint
@@ -61,13 +61,13 @@ def token_counts(
     ------
     InputError
         If the files cannot be read, or have not one text.
+    RaymiaError
+        If counts that were kept are damaged.
     """
     name = counts_file(spec, checkpoint)
     if not store.folder.exists(name):
-        buffer = io.BytesIO()
-        np.save(buffer, _count(spec, checkpoint), allow_pickle=False)
-        store.folder.write(name, buffer.getvalue())
-    return TokenCounts(np.load(io.BytesIO(store.folder.read(name)), allow_pickle=False))
+        write_counts(store, name, _count(spec, checkpoint))
+    return TokenCounts(read_counts(store, name))
 
 
 def _count(spec: CorpusSpec, checkpoint: CausalCheckpoint) -> np.ndarray:

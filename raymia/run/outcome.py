@@ -202,7 +202,7 @@ def _unproven(store: EvidenceStore) -> Iterator[str]:
     """What was read of which nothing says that nobody has changed it; all evidence has been read
     in this process by now, see :func:`find_dropped`."""
     left = [name for name in store.unproven if store.folder.exists(name)]  # others were merged
-    parts = sum(name.startswith("evidence/") for name in left)
+    parts = sum(name.startswith(("evidence/", "corpus/")) for name in left)
     for count, what in ((parts, "files of evidence"), (len(left) - parts, "prepared models")):
         if count:
             yield (

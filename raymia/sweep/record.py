@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from raymia.evidence.sealed import damaged, read_sealed, write_sealed
 from raymia.storage.files import Folder
 from raymia.sweep.content import code_digest
 from raymia.sweep.evaluate import Evaluated, Split
@@ -27,15 +28,27 @@ class Tried:
         self.place = f"sweeps/{digest([halves.digest, list(rates), code_digest()])}"
 
     def read(self) -> dict[str, Evaluated]:
-        """Everything that was tried."""
+        """Everything that was tried.
+
+        Raises
+        ------
+        RaymiaError
+            If a file is damaged.
+        """
         found: dict[str, Evaluated] = {}
         for name in self.folder.names(self.place, ".json"):
-            content = self.folder.read(f"{self.place}/{name}")
-            found.update((each.key, each) for each in _LIST.validate_json(content))
+            place = f"{self.place}/{name}"
+            content, _ = read_sealed(self.folder, place)
+            try:
+                found.update((each.key, each) for each in _LIST.validate_json(content))
+            except ValidationError as error:
+                why = f"no results of settings: {error.errors()[0]['msg']}"
+                raise damaged(self.folder, place, why) from None
         return found
 
     def commit(self, results: Sequence[Evaluated]) -> None:
         """Keep some results; they are seen together or not at all."""
         if results:
             name = digest(sorted(result.key for result in results))
-            self.folder.write(f"{self.place}/{name}.json", _LIST.dump_json(list(results)))
+            content = _LIST.dump_json(list(results))
+            write_sealed(self.folder, f"{self.place}/{name}.json", content)

@@ -16,7 +16,7 @@ import raymia.prepare.corpus
 from raymia.evidence.store import EvidenceStore
 from raymia.prepare.corpus import token_counts
 from raymia.spec import CorpusSpec
-from raymia.util.errors import InputError
+from raymia.util.errors import InputError, RaymiaError
 
 TEXTS = passages(5)
 
@@ -71,3 +71,27 @@ def test_rows_that_are_no_texts_are_left_out(tmp_path, store, tiny_gpt2):
 def test_corpus_without_a_text_is_refused(tmp_path, store, tiny_gpt2):
     with pytest.raises(InputError, match=r"corpus: not one text in"):
         token_counts(corpus(tmp_path, [" "]), checkpoint(tiny_gpt2), store)
+
+
+def test_counts_that_were_changed_since_are_refused_with_what_to_do(tmp_path, store, tiny_gpt2):
+    """A changed count would change scores, and nobody would see it."""
+    spec, model = corpus(tmp_path), checkpoint(tiny_gpt2)
+    counts = token_counts(spec, model, store).counts
+    (file,) = (tmp_path / "store" / "corpus").iterdir()
+    place = file.read_bytes().index(counts.tobytes()) + 8 * int(counts.argmax())
+    changed = bytearray(file.read_bytes())
+    changed[place + 1] ^= 1
+    file.write_bytes(bytes(changed))
+    with pytest.raises(RaymiaError, match=rf"{file.name}: damaged file .* delete it"):
+        token_counts(spec, model, store)
+    file.unlink()
+    np.testing.assert_array_equal(token_counts(spec, model, store).counts, counts)
+
+
+def test_counts_of_an_earlier_version_are_read_as_they_are(tmp_path, store, tiny_gpt2):
+    spec, model = corpus(tmp_path), checkpoint(tiny_gpt2)
+    counts = token_counts(spec, model, store).counts
+    (file,) = (tmp_path / "store" / "corpus").iterdir()
+    np.save(file, counts + 1)
+    np.testing.assert_array_equal(token_counts(spec, model, store).counts, counts + 1)
+    assert store.unproven == {f"corpus/{file.name}"}

@@ -24,6 +24,7 @@ from raymia.sweep.record import Tried
 from raymia.sweep.result import Row
 from raymia.sweep.winners import find_winners
 from raymia.sweep.work import Listed, Terms, Worker
+from raymia.util.errors import RaymiaError
 
 RATES = (0.1,)
 AUC = ObjectiveSpec()
@@ -236,6 +237,16 @@ def test_results_are_known_by_evidence_parameters_halves_rates_and_code(
     assert Tried(store, halves, (0.01,)).read() == {}
     monkeypatch.setattr("raymia.sweep.record.code_digest", lambda: "other code")
     assert Tried(store, halves, RATES).read() == {}
+
+
+@pytest.mark.parametrize("content", [b"[{", b'[{"key": 1}]'])
+def test_results_that_cannot_be_read_are_refused_with_what_to_do(
+    made: Any, tmp_path: Path, content: bytes
+) -> None:
+    tried = Tried(str(tmp_path), made[0].halves, RATES)
+    tried.folder.write(f"{tried.place}/a.json", content)
+    with pytest.raises(RaymiaError, match=r"a\.json: damaged file .* delete it and run it again"):
+        tried.read()
 
 
 def test_a_setting_that_cannot_be_measured_says_why_and_stops_nothing(

@@ -12,9 +12,11 @@ from ray_fixtures import child_environment, end_marked, ended, start, wait_until
 from small_audit import console
 from small_sweep import made_spec, with_evidence
 
+from raymia.evidence.sealed import read_sealed
 from raymia.run.sweep import run_sweep
 from raymia.spec import with_engine
 from raymia.spec.file import load_spec
+from raymia.storage.files import Folder
 from raymia.sweep.record import _LIST
 
 pytestmark = pytest.mark.usefixtures("own_ray")
@@ -26,7 +28,9 @@ BOUNDS = [n / 5 for n in range(1, 21)]
 def recorded(folder: Path) -> list[str]:
     """Keys of all results as they lie in the files, repetitions included."""
     files = sorted(p for p in folder.glob("store/sweeps/*/*.json") if not p.name.startswith("."))
-    return [result.key for file in files for result in _LIST.validate_json(file.read_bytes())]
+    there = Folder(str(folder / "store"))
+    contents = (read_sealed(there, f"sweeps/{f.parent.name}/{f.name}")[0] for f in files)
+    return [result.key for content in contents for result in _LIST.validate_json(content)]
 
 
 def test_what_was_tried_before_a_kill_is_not_tried_again(tmp_path: Path) -> None:
