@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -16,6 +16,7 @@ MAX_NODES = 100_000
 stand for billions."""
 
 
+_KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
 _MERGE = "tag:yaml.org,2002:merge"
 """Tag of the key ``<<``, which stands for the keys of another mapping."""
 
@@ -44,14 +45,23 @@ class _Strict(yaml.SafeLoader):
             raise _error(str(error), node) from None
 
 
+_Strict.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rsplit(":", 1)[-1] in _KINDS
+}
 _Strict.yaml_implicit_resolvers = {
     sign: [(tag, pattern) for tag, pattern in kinds if not tag.endswith(":timestamp")]
     for sign, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }  # a date is a text: no key takes another
 
 
-def parse_yaml(text: str, path: Path) -> Any:
+def parse_yaml(text: str, path: Path | str) -> Any:
     """Parse a file's YAML.
+
+    Parameters
+    ----------
+    path : that messages begin with.
 
     Raises
     ------
@@ -62,7 +72,7 @@ def parse_yaml(text: str, path: Path) -> Any:
 
 
 @lru_cache(maxsize=1)  # who asks what kind of file it is, and who reads it, parse it once
-def _parsed(text: str, path: Path) -> Any:
+def _parsed(text: str, path: Path | str) -> Any:
     try:
         loader = _Strict(text)
         node = loader.get_single_node()
@@ -74,8 +84,10 @@ def _parsed(text: str, path: Path) -> Any:
             )
         return loader.construct_document(node)
     except yaml.YAMLError as error:
-        why = str(error).replace("<unicode string>", path.name)
+        why = str(error).replace("<unicode string>", PurePosixPath(path).name)
         raise InputError(f"{path}: not valid YAML: {why}") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply to be read") from None
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from raymia.util.encodings import why_not_utf8
+from raymia.util.errors import InputError
 
 MAX_DEPTH = 100
 """Deepest nesting; more would overflow the stack of whoever goes through it."""
@@ -42,6 +43,24 @@ def parse_json(
     if text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(value)
     return value
+
+
+def parse_json_of(path: object, text: str | bytes, *, unique_keys: bool = False) -> Any:
+    """Parse the JSON of a file.
+
+    Parameters
+    ----------
+    path : that messages begin with.
+
+    Raises
+    ------
+    InputError
+        Where :func:`parse_json` raises.
+    """
+    try:
+        return parse_json(text, unique_keys=unique_keys)
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from None
 
 
 def parse_array(text: str | bytes) -> list[tuple[Any, str | None]]:

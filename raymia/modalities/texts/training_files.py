@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
 from raymia.spec import RecordFormat
+from raymia.spec.strict_yaml import parse_yaml
 from raymia.storage.files import opened
 from raymia.storage.refusals import refusals
 from raymia.util.errors import InputError
+from raymia.util.stated import FLAG, OBJECT, TEXT, WHOLE, Kind, stated_if
+from raymia.util.strict_json import parse_json_of
 
 Said = dict[str, Any]
 """Keys of :class:`raymia.spec.TrainingSpec`, and those below that no key of it says."""
@@ -54,6 +54,24 @@ AXOLOTL_BY_TURN = ("message_field_training", "message_field_training_detail", "t
 """By which axolotl's conversations say themselves what carries a loss."""
 OWN_TEMPLATES = ("tokenizer_default", "jinja")
 """What axolotl calls templates that do not come with it."""
+KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(
+        ("max_length", "max_seq_length", PROMPT_LIMIT, "cutoff_len", "sequence_len"), WHOLE
+    ),
+    **dict.fromkeys(
+        ("truncation_mode", "packing_strategy", "chat_template_path", EOS_TOKEN, "chat_template",
+         "chat_template_jinja", "default_system", "default_system_message", "stage",
+         "excess_length_strategy"),
+        TEXT,
+    ),
+    **dict.fromkeys(
+        ("assistant_only_loss", "completion_only_loss", "packing", "neat_packing", "mask_history",
+         "train_on_prompt", "train_on_inputs", "sample_packing"),
+        FLAG,
+    ),
+    "chat_template_kwargs": OBJECT,
+}  # fmt: skip
+"""What is read of such files at their top; null stands for a key that is not there."""
 
 
 def read_training_file(path: str, kind: RecordFormat, where: str) -> tuple[str, Said]:
@@ -80,14 +98,18 @@ def read_training_file(path: str, kind: RecordFormat, where: str) -> tuple[str, 
             f"{where}.config: {path} should be a YAML or JSON file of axolotl, LLaMA-Factory, TRL "
             f"or Transformers{hint}"
         )
-    with refusals(path, "training"), opened(path) as file:
+    named = f"{where}.config: {path}"
+    with refusals(path, "training", f"{where}.config"), opened(path) as file:
         text = file.read().decode()
-    try:
-        content = json.loads(text) if suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{where}.config: {path} cannot be read: {error}") from None
+    content: Any = (
+        parse_json_of(named, text, unique_keys=True)
+        if suffix == ".json"
+        else parse_yaml(text, named)
+    )
     if not isinstance(content, dict):
-        raise InputError(f"{where}.config: {path} should be a mapping of keys")
+        raise InputError(f"{named} should be a mapping of keys")
+    for key, kind_of_value in KINDS.items():
+        stated_if(content, key, kind_of_value, named)
     readers = (
         ("axolotl", OF_AXOLOTL, _axolotl),
         ("LLaMA-Factory", OF_LLAMA_FACTORY, _llama_factory),
@@ -97,7 +119,7 @@ def read_training_file(path: str, kind: RecordFormat, where: str) -> tuple[str, 
         return "", {}
     for name, keys, read in readers:
         if any(key in content for key in keys):
-            said = read(content, kind, f"{where}.config: {path}")
+            said = read(content, kind, named)
             return name, {key: value for key, value in said.items() if value is not None}
     known = ", ".join(key for _, keys, _ in readers for key in keys[:2])
     raise InputError(
@@ -192,6 +214,8 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
         )
     roles = first.get("roles_to_train") or ["assistant"]
     roles = [roles] if isinstance(roles, str) else roles
+    if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
+        raise InputError(f"{where}: roles_to_train should be a list of roles, but is {roles!r}")
     whole = content.get("train_on_inputs", False) or first.get("type") == "completion"
     if kind == "chat" and not whole and not {*roles} <= {"assistant", "gpt"}:
         raise InputError(
