@@ -189,11 +189,11 @@ from test_upkeep import KEY, rows
 from raymia.evidence.store import EvidenceStore
 from raymia.evidence.upkeep import compact
 store, seed = EvidenceStore(sys.argv[1]), int(sys.argv[2])
-order = list(range(300))
+order = list(range(120))
 random.Random(seed).shuffle(order)
 for turn, n in enumerate(order):
     store.commit(KEY, rows(f"r{{n}}", value=-float(n)))
-    if turn % 50 == 49:
+    if turn % 20 == 19:
         compact(store, KEY.folder, max_parts=8)
 """
 
@@ -212,10 +212,10 @@ def test_processes_that_write_merge_and_read_one_store_at_once_lose_nothing(loca
     assert [writer.returncode for writer in writers] == [0, 0]
     table = local.read(KEY)
     assert {row["record_id"]: row["log_prob_sum"] for row in table.to_pylist()} == {
-        f"r{n}": -float(n) for n in range(300)
+        f"r{n}": -float(n) for n in range(120)
     }
-    assert table.num_rows == 300
-    assert len(parts(local)) < 100
+    assert table.num_rows == 120
+    assert len(parts(local)) < 40
     assert problems(local) == []
 
 
