@@ -17,11 +17,12 @@ from raymia.evidence.sharded import has_shards
 from raymia.evidence.store import EvidenceStore
 from raymia.evidence.text import LabelledScores
 from raymia.inputs.base import Inputs
-from raymia.plan.stages import Stage, TargetPlan
+from raymia.plan.stages import PlannedQuestion, Stage, TargetPlan
 from raymia.questions.registry import model_evidence
 from raymia.records.base import RecordSet
 from raymia.storage.scratch_table import ScratchTable
 from raymia.util.column import Column
+from raymia.util.errors import RaymiaError
 
 
 class TargetEvidence(Protocol):
@@ -39,17 +40,48 @@ class TargetEvidence(Protocol):
 class Answers:
     """What a target and its references answered on some records.
 
+    Parameters
+    ----------
+    plan : made after the models were asked.
+    ids : of the records, or of the population.
+
     Attributes
     ----------
     target : laid out by :func:`raymia.questions.registry.model_evidence`.
     references : the same of each, by name.
+
+    Raises
+    ------
+    RaymiaError
+        If answers are gone that were there when the plan was made.
     """
 
     def __init__(
-        self, inputs: Inputs, store: EvidenceStore, plan: TargetPlan, ids: Sequence[str]
+        self,
+        inputs: Inputs,
+        store: EvidenceStore,
+        plan: TargetPlan,
+        ids: Sequence[str],
+        *,
+        population: bool = False,
     ) -> None:
+        records = inputs.records.table.num_rows
+
+        def read(planned: PlannedQuestion) -> pa.Table | None:
+            table, width = store.read(planned.key), len(planned.missing.indices)
+            is_asked = not population or planned.stored > records * width
+            if is_asked and not planned.to_ask and not planned.shared:
+                gone = len(ids) * width - _count(table, planned.missing.indices, ids)
+                if gone:
+                    raise RaymiaError(
+                        f"{store.folder.url}/{planned.key.folder}: {gone:,} answers are gone that "
+                        "were there when the models had been asked; is somebody deleting them? "
+                        "Run the audit again: they alone are asked for again"
+                    )
+            return table
+
         def of_stage(stage: Stage) -> Any:
-            answers = ((p.label, p.question, store.read(p.key)) for p in stage.questions)
+            answers = ((p.label, p.question, read(p)) for p in stage.questions)
             return model_evidence(inputs.spec.records.kind, answers, ids)
 
         self.target = of_stage(plan.target)
@@ -58,6 +90,16 @@ class Answers:
     def against(self, reference: str | None) -> Any:
         """What the reference answered that an attack runs with; None for one that runs alone."""
         return None if reference is None else self.references[reference]
+
+
+def _count(table: pa.Table | None, indices: range, ids: Sequence[str]) -> int:
+    """How many answers a table has about some records and indices."""
+    if table is None:
+        return 0
+    neighbors = table["neighbor"]
+    inside = pc.and_(pc.greater_equal(neighbors, indices.start), pc.less(neighbors, indices.stop))
+    of_these = pc.is_in(table["record_id"], pa.array(ids, pa.string()))
+    return int(pc.sum(pc.and_(inside, of_these)).as_py() or 0)
 
 
 class Known:

@@ -110,8 +110,7 @@ class Audit:
         """All rows of scores, in order."""
         rows = raymia.load_run(self.folder / run).scores().to_pylist()
         return sorted(
-            ((row["target"], row["attack"], row["record_id"]), float.hex(row["score"]))
-            for row in rows
+            ((row["target"], row["attack"], row["record_id"]), _bits(row["score"])) for row in rows
         )
 
     def missing(self) -> int | None:
@@ -135,6 +134,10 @@ class Audit:
                 keys = [pair for part in parts for pair in row_keys(part)]
                 twice += len(keys) - len(set(keys))
         return twice
+
+
+def _bits(score: float | None) -> str:
+    return "missing" if score is None else score.hex()
 
 
 def _texts(folder: Path) -> dict[str, Any]:

@@ -32,7 +32,10 @@ class OnImages:
         self.population: tuple[Pixels, Answers] | None = None
         if any("population" in attack.needs for attack in attacks):
             others = self._pixels(list(inputs.population.values()))
-            self.population = (others, Answers(inputs, store, plan, list(inputs.population)))
+            self.population = (
+                others,
+                Answers(inputs, store, plan, list(inputs.population), population=True),
+            )
         self.shadows = [
             ImageShadowEvidence(self.records.references[name], is_in)
             for name, is_in in shadows_of(inputs, plan, inputs.records.ids)

@@ -40,7 +40,10 @@ class OnTexts:
         self.population: tuple[list[str], Answers] | None = None
         if any("population" in attack.needs for attack in attacks):
             texts = texts_of(checkpoint, list(inputs.population.values()))
-            self.population = (texts, Answers(inputs, store, plan, list(inputs.population)))
+            self.population = (
+                texts,
+                Answers(inputs, store, plan, list(inputs.population), population=True),
+            )
         self.corpus = None
         corpus = inputs.spec.corpus
         wanted = any("corpus" in attack.needs for attack in attacks)
