@@ -21,6 +21,7 @@ from raymia.results.folder import REPORT_FILE
 from raymia.results.ranking import rank
 from raymia.results.result import RunResult
 from raymia.spec import AuditSpec
+from raymia.util.credentials import say
 from raymia.util.ending import end_with
 
 
@@ -37,7 +38,7 @@ def run(file: Path, **options: Any) -> int:
         spec = read_job_file(file, **options)
         result = audit(file, **options)
         end.problems, end.code = result.problems, result_code(result)
-    print(json.dumps(summary(str(file), spec, result, end.problems)), flush=True)
+    say(json.dumps(summary(str(file), spec, result, end.problems)))
     return end.code
 
 

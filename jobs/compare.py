@@ -15,6 +15,7 @@ from typing import Any
 from raymia.cli.jobs import ending, run_job
 from raymia.cli.main import compare
 from raymia.results.comparison_result import RunComparison
+from raymia.util.credentials import say
 from raymia.util.ending import end_with
 
 
@@ -28,7 +29,7 @@ def run(**given: Any) -> int:
     comparison: RunComparison | None = None
     with ending() as end:
         comparison = compare(**given)
-    print(json.dumps(summary(comparison, end.problems)), flush=True)
+    say(json.dumps(summary(comparison, end.problems)))
     return end.code
 
 

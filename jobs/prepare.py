@@ -20,6 +20,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import AuditPlan, plan_audit
 from raymia.run.asking import make_references
+from raymia.util.credentials import say
 from raymia.util.ending import end_with
 from raymia.util.terminal import terminal
 
@@ -48,7 +49,7 @@ def run(file: AuditFile, plugin: Plugins = None, engine: OnEngine = None) -> int
         missing = len(are_ready(plan)) - ready
         end.code = EXIT_INCOMPLETE if missing else 0
     sums = {"audit_file": str(file), "ready": ready, "missing": missing, "problems": end.problems}
-    print(json.dumps(sums), flush=True)
+    say(json.dumps(sums))
     return end.code
 
 

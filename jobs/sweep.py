@@ -18,6 +18,7 @@ from raymia.cli.jobs import ending, read_job_file, run_job
 from raymia.cli.main import sweep
 from raymia.results.folder import SWEEP_FILE
 from raymia.sweep.result import SweepResult
+from raymia.util.credentials import say
 from raymia.util.ending import end_with
 
 
@@ -34,7 +35,7 @@ def run(file: Path, **options: Any) -> int:
         spec = read_job_file(file, **options)
         result = sweep(file, **options)
         end.problems, page = result.problems, f"{spec.output}/{SWEEP_FILE}"
-    print(json.dumps(summary(str(file), result, page, end.problems)), flush=True)
+    say(json.dumps(summary(str(file), result, page, end.problems)))
     return end.code
 
 

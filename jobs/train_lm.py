@@ -17,6 +17,7 @@ from typing import Any
 
 from raymia.cli.jobs import ending, run_job
 from raymia.cli.train import train
+from raymia.util.credentials import say
 from raymia.util.ending import end_with
 
 
@@ -31,7 +32,7 @@ def run(file: Path) -> int:
     with ending() as end:
         manifest = train(file)
     sums = {key: manifest.get(key) for key in ("name", "steps", "stopped_early", "checkpoints")}
-    print(json.dumps({"training_file": str(file), **sums, "problems": end.problems}), flush=True)
+    say(json.dumps({"training_file": str(file), **sums, "problems": end.problems}))
     return end.code
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from raymia.cli.jobs import ending, run_job
 from raymia.cli.train import train_shadows
+from raymia.util.credentials import say
 from raymia.util.ending import end_with
 
 
@@ -34,7 +35,7 @@ def run(file: Path, **options: Any) -> int:
     with ending() as end:
         manifest = train_shadows(file, **options)
     sums = {key: manifest.get(key) for key in ("records", "matrix", "shadows")}
-    print(json.dumps({"training_file": str(file), **sums, "problems": end.problems}), flush=True)
+    say(json.dumps({"training_file": str(file), **sums, "problems": end.problems}))
     return end.code
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from raymia.cli.gate import RunFolder
+from raymia.util.credentials import say
 from raymia.util.errors import InputError
 
 
@@ -65,4 +66,4 @@ def export(
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(content)
-    print(f"written: {out}")
+    say(f"written: {out}")

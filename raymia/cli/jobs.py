@@ -16,6 +16,7 @@ import typer
 from raymia.cli.audit_file import read_audit_file
 from raymia.cli.main import EXIT_FAILED, exit_code
 from raymia.spec import AuditSpec, EngineKind
+from raymia.util.credentials import say
 from raymia.util.errors import RaymiaError
 
 WORKING_DIRS = "working_dir_files"
@@ -60,7 +61,7 @@ def read_job_file(
     """
     spec = read_audit_file(file, plugin, engine)
     for warning in lost_folders(spec):
-        print(f"warning: {warning}", flush=True)
+        say(f"warning: {warning}")
     return spec
 
 
@@ -97,5 +98,5 @@ def ending() -> Iterator[Ending]:
         traceback.print_exc()
         end.problems, end.code = [f"{type(error).__name__}: {error}"], EXIT_FAILED
     for problem in end.problems:
-        print(f"raymia: {problem}", file=sys.stderr)
+        say(f"raymia: {problem}", sys.stderr)
     sys.stderr.flush()  # the log of a job has both streams

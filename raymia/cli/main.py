@@ -17,6 +17,7 @@ from raymia.cli.show import show
 from raymia.cli.status import status
 from raymia.cli.store import store_app
 from raymia.cli.train import print_training_plan, train
+from raymia.util.credentials import say
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.threads import spin_briefly
 
@@ -71,7 +72,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from raymia import __version__
 
-        print(f"raymia {__version__}")
+        say(f"raymia {__version__}")
         raise typer.Exit
 
 
@@ -187,16 +188,16 @@ def submit(
     package = pack(file, plugin or [])
     jobs = Jobs(address)
     name, is_new = jobs.submit(package)
-    print(f"{name}: {'started' if is_new else 'runs already'}; its log:", flush=True)
+    say(f"{name}: {'started' if is_new else 'runs already'}; its log:")
     try:
         code = jobs.follow(name)
     except KeyboardInterrupt:
         again = ["raymia", "submit", str(file), "--address", address]
         again += [part for one in plugin or [] for part in ("--plugin", one)]
-        print(
+        say(
             f"\n{name} goes on. To follow it: {shlex.join(again)}\n"
             f"To stop it: ray job stop {name} --address {address}",
-            file=sys.stderr,
+            sys.stderr,
         )
         raise typer.Exit(EXIT_LEFT_RUNNING) from None
     raise typer.Exit(code)
@@ -232,7 +233,7 @@ def report(run: RunFolder, redact: Redact = False) -> None:
     """Write the report of a stored run anew; no model is asked."""
     from raymia.report.files import write_report
 
-    print(f"report: {write_report(run, redacted=redact)}")
+    say(f"report: {write_report(run, redacted=redact)}")
 
 
 @app.command()
@@ -257,8 +258,9 @@ def compare(
     print_comparison(comparison, terminal())
     if json is not None:
         from raymia.storage.files import Folder
+        from raymia.util.credentials import hidden
 
-        content = comparison.model_dump_json(indent=2) + "\n"
+        content = hidden(comparison.model_dump_json(indent=2)) + "\n"
         Folder(str(json.parent)).write(json.name, content.encode())
     return comparison
 
@@ -278,6 +280,7 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
     """Print the table, the counts and where the report is."""
     from raymia.records.base import count_reasons
     from raymia.report.table import metrics_table
+    from raymia.results.folder import REPORT_FILE
     from raymia.results.wording import (
         evidence_lost,
         neighbor_line,
@@ -305,7 +308,7 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
             console.print(line, highlight=False, markup=False)
     for problem in result.problems:
         console.print(problem, highlight=False, markup=False)
-    console.print(f"report: {output}/report.html", highlight=False, soft_wrap=True)
+    console.print(f"report: {output}/{REPORT_FILE}", highlight=False, markup=False, soft_wrap=True)
     if not result.complete:
         console.print("the run is incomplete; run it again to go on")
     if result.gate:
@@ -325,7 +328,7 @@ def print_sweep(result: SweepResult, output: str, console: Console) -> None:
     )
     for problem in result.problems:
         console.print(problem, highlight=False, markup=False)
-    console.print(f"sweep: {output}/{SWEEP_FILE}", highlight=False, soft_wrap=True)
+    console.print(f"sweep: {output}/{SWEEP_FILE}", highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -334,11 +337,11 @@ def main() -> None:
     try:
         app()
     except RaymiaError as error:
-        print("raymia cannot go on:", *str(error).splitlines(), sep="\n  ", file=sys.stderr)
+        say("\n  ".join(["raymia cannot go on:", *str(error).splitlines()]), sys.stderr)
         sys.exit(exit_code(error))
     except SystemExit as stop:
         if stop.code in EXITS_WHEN_STOPPED:
-            print("stopped; what was done is stored, run it again to go on", file=sys.stderr)
+            say("stopped; what was done is stored, run it again to go on", sys.stderr)
         raise
 
 

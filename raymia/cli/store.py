@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raymia.cli.audit_file import Plugins, read_audit_file
+from raymia.util.credentials import say
 from raymia.util.errors import InputError, RaymiaError
 
 if TYPE_CHECKING:
@@ -26,13 +27,14 @@ AuditFiles = Annotated[
 def list_keys(store: Store, audits: AuditFiles = None, plugin: Plugins = None) -> None:
     """List what is stored, key by key; with audit files, what of it they need it for."""
     from rich.table import Table
+    from rich.text import Text
 
     from raymia.evidence.upkeep import key_facts, stored_things
     from raymia.util.terminal import terminal
 
     there = _open(store)
     needed = needed_by(audits or [], store, plugin)
-    table = Table(title=f"Evidence store {store}", title_justify="left")
+    table = Table(title=Text(f"Evidence store {store}", "table.title"), title_justify="left")
     table.add_column("key", overflow="fold")
     table.add_column("model", overflow="fold")
     table.add_column("question", overflow="fold")
@@ -70,19 +72,19 @@ def verify(store: Store) -> None:
     things = stored_things(there)
     problems = [problem for thing in things for problem in problems_of(there, thing)]
     for problem in problems:
-        print(problem)
+        say(problem)
     read = [thing for thing in things if not thing.folder.startswith(UNFINISHED)]
     files = sum(len(thing.files) for thing in read)
     old = {thing.folder: count for thing in things if (count := unproven(there, thing))}
     for folder, count in old.items():
-        print(f"{folder}: not verified: {count:,} files without hashes")
+        say(f"{folder}: not verified: {count:,} files without hashes")
     if old:
-        print(
+        say(
             f"not verified: {sum(old.values()):,} files without hashes, as earlier versions wrote "
             "them or another program that wrote them anew; a change that leaves such a file "
             "readable is not seen"
         )
-    print(f"read {files:,} files of {len(read):,} keys: {len(problems):,} problems")
+    say(f"read {files:,} files of {len(read):,} keys: {len(problems):,} problems")
     if problems:
         raise typer.Exit(1)
 
@@ -103,13 +105,13 @@ def gc(
     for waste in find_waste(there, needed_by(audits, store, plugin) if audits else None):
         what = f"{waste.thing.folder} ({_size(waste.thing.size)})"
         if waste.kept_because is not None:
-            print(f"kept: {what}: {waste.why}, but {waste.kept_because}")
+            say(f"kept: {what}: {waste.why}, but {waste.kept_because}")
             continue
         freed += waste.thing.size
-        print(f"{'deleted' if delete else 'would delete'}: {what}: {waste.why}")
+        say(f"{'deleted' if delete else 'would delete'}: {what}: {waste.why}")
         if delete:
             delete_waste(there, waste)
-    print(f"{_size(freed)} {'freed' if delete else 'would be freed; add --delete to do it'}")
+    say(f"{_size(freed)} {'freed' if delete else 'would be freed; add --delete to do it'}")
 
 
 @store_app.command()
@@ -119,7 +121,7 @@ def compact(store: Store) -> None:
 
     there = _open(store)
     folders = [t.folder for t in stored_things(there) if t.folder.startswith("evidence/")]
-    compact_all(there, folders, lambda folder, fewer: print(f"{folder}: {fewer:,} files fewer"))
+    compact_all(there, folders, lambda folder, fewer: say(f"{folder}: {fewer:,} files fewer"))
 
 
 def needed_by(

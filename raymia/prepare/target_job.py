@@ -23,6 +23,7 @@ from raymia.spec import ImageRecordsSpec
 from raymia.spec.images import Fit, Shape
 from raymia.spec.target_training import DpSpec
 from raymia.storage.manifest import OF_IMAGES, write_manifest
+from raymia.util.credentials import say
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.listing import FEW, listed
 
@@ -143,10 +144,10 @@ def run_job(
     try:
         manifest = train(args)
     except RaymiaError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        say(f"{name}: {error}", sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     for checkpoint in manifest["checkpoints"]:
-        print(losses.format(**checkpoint))
+        say(losses.format(**checkpoint))
     return 0
 
 

@@ -62,7 +62,7 @@ def write_report(folder_url: str, *, redacted: bool = False) -> str:
             result = _redacted(folder, result)
             write_metrics(folder, result)
         folder.write(REPORT_FILE, hidden(render(result, curves, _sweep(folder))).encode())
-    return folder.path(REPORT_FILE)
+    return folder.place(REPORT_FILE)
 
 
 def write_gate(folder_url: str, decide: Callable[[RunResult], RunResult]) -> None:

@@ -97,7 +97,7 @@ def write_scores(folder: Folder, result: RunResult, scores: Iterable[pa.Table]) 
 
 def disguise_scores(folder: Folder, result: RunResult, disguise: Disguise) -> RunResult:
     """Write ``scores.parquet`` anew, with other ids of records."""
-    with _reading(folder.path(SCORES_FILE), "scores"), _open(folder, SCORES_FILE) as file:
+    with _reading(folder.place(SCORES_FILE), "scores"), _open(folder, SCORES_FILE) as file:
         batches = pq.ParquetFile(file).iter_batches(batch_size=ROWS_AT_ONCE)
         tables = (disguise.scores(pa.Table.from_batches([batch])) for batch in batches)
         return write_scores(folder, result, tables)
@@ -123,7 +123,7 @@ def check_fit(folder_url: str) -> str | None:
     expected = found.get("scores_sha256")
     if expected is None:
         return f"{METRICS_FILE} does not say which {SCORES_FILE} it is of: nothing confirms it"
-    where = folder.path(SCORES_FILE)
+    where = folder.place(SCORES_FILE)
     if _scores_hash(folder) != expected:
         raise InputError(
             f"{where}: not the file that {METRICS_FILE} beside it was measured from; {AGAIN}"
@@ -132,7 +132,7 @@ def check_fit(folder_url: str) -> str | None:
         measured = (pq.read_schema(file).metadata or {}).get(MEASURED_METADATA)
     if measured != _measured(content):
         raise InputError(
-            f"{folder.path(METRICS_FILE)}: its metrics are not those that were measured from "
+            f"{folder.place(METRICS_FILE)}: its metrics are not those that were measured from "
             f"{SCORES_FILE} beside it; {AGAIN}"
         )
     if found.get(OWN_HASH) is None:
@@ -217,7 +217,7 @@ def scored_attacks(folder_url: str) -> list[tuple[str, str]]:
     """Targets and attacks that a run has scores of, in the order of the table."""
     columns = ["target", "attack"]
     folder = Folder(folder_url)
-    with _reading(folder.path(SCORES_FILE), "scores"), _open(folder, SCORES_FILE) as file:
+    with _reading(folder.place(SCORES_FILE), "scores"), _open(folder, SCORES_FILE) as file:
         names = pq.read_table(file, columns=columns, read_dictionary=columns)
     names = names.unify_dictionaries()  # each row group has its own
     pairs = names.group_by(columns, use_threads=False).aggregate([]).to_pylist()
@@ -250,7 +250,7 @@ def load_result(folder_url: str) -> RunResult:
         written.
     """
     folder = Folder(folder_url)
-    where = folder.path(METRICS_FILE)
+    where = folder.place(METRICS_FILE)
     with _open(folder, METRICS_FILE) as file:
         content = file.read()
     try:
@@ -280,7 +280,7 @@ def _read_table(
     check: Callable[[pa.Table], pa.Table],
     wanted: list[tuple[str, str, str]] | None = None,
 ) -> pa.Table:
-    where = folder.path(name)
+    where = folder.place(name)
     with _reading(where, what):
         with _open(folder, name) as file:
             table = pq.read_table(file, filters=wanted)
@@ -310,7 +310,7 @@ def _reading(where: str, what: str) -> Iterator[None]:
 
 
 def _open(folder: Folder, name: str) -> IO[bytes]:
-    where = folder.path(name)
+    where = folder.place(name)
     try:
         return folder.open(name)
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -309,8 +309,8 @@ def _events_in(folder: Folder, name: str) -> Iterator[dict[str, Any]]:
             complete = False
         if not complete:
             raise InputError(
-                f"{folder.path(name)} line {number}: not an event of a run; delete the file, which "
-                "only tells how that run went"
+                f"{folder.place(name)} line {number}: not an event of a run; delete the file, "
+                "which only tells how that run went"
             )
         yield event
 

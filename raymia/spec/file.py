@@ -44,6 +44,7 @@ from raymia.spec.strict_yaml import parse_yaml
 from raymia.spec.training import BASE_TEMPLATE
 from raymia.storage.manifest import is_sealed
 from raymia.storage.refusals import refusals
+from raymia.util.credentials import say
 from raymia.util.encodings import why_not_utf8
 from raymia.util.errors import InputError
 from raymia.util.plugins import is_file, load_plugins
@@ -148,7 +149,7 @@ def parse_as(model: type[Spec], content: dict[str, Any], where: str) -> Spec:
             warnings.simplefilter("always", RenamedKeyWarning)
             spec = model.model_validate(content)
         for note in dict.fromkeys(str(warning.message) for warning in notes):
-            print(f"note: {where}: {note}", file=sys.stderr)
+            say(f"note: {where}: {note}", sys.stderr)
         return spec
     except ValidationError as error:
         problems = [f"{where}: {_describe(model, item)}" for item in error.errors()]

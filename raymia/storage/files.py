@@ -58,6 +58,10 @@ class Folder:
     def path(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}"
 
+    def place(self, name: str) -> str:
+        """A file as a person would name it: with its scheme, by which credentials are known."""
+        return self.path(name) if self.is_local else f"{self.url.rstrip('/')}/{name}"
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file so that it is seen whole or not at all."""
         if not self.is_local:  # an object appears only once its upload is complete

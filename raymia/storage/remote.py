@@ -77,7 +77,8 @@ class Remote:
 
     def _error(self, path: str, why: str, error: Exception) -> StorageError:
         url = self.fs.unstrip_protocol(path)
-        return StorageError(f"{url}: {why}: {type(error).__name__}: {error}")
+        said = str(error).replace(path, url)  # a path without its scheme hides no credentials
+        return StorageError(f"{url}: {why}: {type(error).__name__}: {said}")
 
 
 class RemoteFile(io.RawIOBase):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
+from typing import TextIO
 
 _END = r"\s\"'<>"
 _USER = re.compile(rf"(\b[a-z][a-z0-9+.-]*://)[^/{_END}@]+@", re.IGNORECASE)
-_PASSWORD = re.compile(rf"(\b[a-z][a-z0-9+.-]*://)[^/{_END}@:]*:[^{_END}]*@", re.IGNORECASE)
-"""With a slash or an @ in it, which should be written as %2F and %40, and seldom is."""
+_PASSWORD = re.compile(
+    rf"(\b(?!file:)[a-z][a-z0-9+.-]*:///?)[^/{_END}@:]*:[^{_END}]*@", re.IGNORECASE
+)
+"""With a slash or an @ in it, which should be written as %2F and %40, and seldom is; and behind
+the third slash that filesystems without hosts put there."""
 _TOKEN = re.compile(rf"(\bhttps?://)(?![a-z0-9-]+(?:\.[a-z0-9-]+)*(?::\d+)?/)[^{_END}]*@")
 """The same without a colon, where what is before the slash is not written as hosts are."""
 _QUERY = re.compile(
@@ -50,3 +55,8 @@ def sayable(text: str) -> str:
     '?[2J'
     """
     return _CONTROLS.sub("?", hidden(text))
+
+
+def say(text: str, to: TextIO | None = None) -> None:
+    """Print a line at once, :func:`sayable`; to standard output if not to another stream."""
+    print(sayable(text), file=to or sys.stdout, flush=True)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from raymia.engine.on_ray.package import AUDIT_FILE, Package
 from raymia.engine.on_ray.ray_private import PACKAGING_LOGGERS
 from raymia.engine.on_ray.reachable import SECONDS, TOKEN_HELP
+from raymia.util.credentials import say
 from raymia.util.errors import InputError, RaymiaError
 
 ID_CHARACTERS = 12
@@ -111,7 +112,7 @@ class Jobs:
             return 0
         code = info.driver_exit_code
         if not code:
-            print(f"the job {name} ended as {info.status}: {info.message}", file=sys.stderr)
+            say(f"the job {name} ended as {info.status}: {info.message}", sys.stderr)
         return code or 1
 
     async def _tail(self, name: str, skip: int, count: list[int]) -> None:
