@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,8 @@ BLOCK = re.compile(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```$", re.MULTILINE | r
 PACKAGE = "my_attacks"
 NEW = ["in_capitals", "top1"]
 EACH = 6
+RULES = 8
+"""Tests of tests/attacks/test_house_rules.py, for each attack."""
 
 
 def recipes() -> dict[str, str]:
@@ -166,6 +170,47 @@ def test_an_attack_on_images_is_a_plugin_too(tmp_path: Path) -> None:
     found = scores[scores["attack"] == "median_loss"]["score"]
     assert len(found) == MEMBERS + OTHERS
     assert (found < 0).all()
+
+
+CHANGES = {
+    "import Attack, Scores, register": "import Attack, Scores, answered, register",
+    'evidence.target.answers["capitals"]': "answered(evidence.target.capitals)",
+}
+"""What becomes of the question's file when it is one of raymia's own."""
+FIELD = "    other_answer: Floats | None = None\n"
+
+
+def changed(content: str, changes: Mapping[str, str]) -> str:
+    for before, after in changes.items():
+        assert content.count(before) == 1
+        content = content.replace(before, after)
+    return content
+
+
+def test_as_raymias_own_they_keep_the_rules_of_the_house(tmp_path: Path) -> None:
+    """In a copy of raymia, to which nothing else was done."""
+    files, own = recipes(), PAGE.parent / "raymia"
+    copy = shutil.copytree(own, tmp_path / "raymia", copy_function=os.symlink)
+    with_field = {FIELD: FIELD + FIELD.replace("other_answer", "capitals")}
+    evidence = (own / "evidence" / "text.py").read_text(encoding="utf-8")
+    (copy / "evidence" / "text.py").unlink()
+    for name, content in {
+        "evidence/text.py": changed(evidence, with_field),
+        "questions/capitals.py": changed(files["capitals.py"], CHANGES),
+        "attacks/top1.py": files["top1.py"],
+        "attacks/median_loss.py": files["median_loss.py"],
+    }.items():
+        (copy / name).write_text(content, encoding="utf-8")
+    done = subprocess.run(
+        [
+            sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider",
+            "tests/attacks/test_house_rules.py", "-k", "top1 or median_loss or in_capitals",
+        ],
+        cwd=PAGE.parent, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert f"{3 * RULES} passed" in done.stdout
 
 
 def install(source: Path, folder: Path) -> None:

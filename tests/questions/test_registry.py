@@ -14,6 +14,7 @@ import pytest
 
 from raymia.attacks import build, registry
 from raymia.evidence.answers import answer_names
+from raymia.evidence.text import ModelEvidence
 from raymia.questions.base import Item, Question, Setup, registered
 from raymia.questions.put import put
 from raymia.questions.registry import families_for, model_evidence, model_needs, questions_for
@@ -34,8 +35,9 @@ def test_each_question_is_put_once_and_tokens_always_and_first() -> None:
     assert labels("text", ["swaps", "neighbors", "swaps"], TEXTS, "causal") == [
         "tokens", "neighbors", "swaps",
     ]  # fmt: skip
-    everything = labels("text", answer_names("text"), TEXTS, "causal")
-    assert everything == answer_names("text")[:10]
+    everything = labels("text", ModelEvidence.names(), TEXTS, "causal")
+    assert everything == ModelEvidence.names()
+    assert everything[0] == "tokens"
     assert labels("image", [], IMAGES, "denoiser") == []
 
 

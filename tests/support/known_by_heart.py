@@ -13,6 +13,7 @@ from typing import Any
 
 import made_image_evidence as images
 import numpy as np
+from drawn_answers import drawn
 from made_evidence import model_evidence
 
 from raymia.attacks import Attack
@@ -21,12 +22,12 @@ from raymia.evidence.text import (
     GradientEvidence,
     LabelledScores,
     ModelEvidence,
-    NeighborEvidence,
     ShadowEvidence,
     TextEvidence,
     TokenCounts,
     TokenEvidence,
 )
+from raymia.questions.base import registered
 from raymia.questions.registry import families_for
 
 COUNT = 90
@@ -35,6 +36,8 @@ SHADOWS = 8
 IS_MEMBER = np.random.default_rng(0).random(COUNT) < 0.5
 WORDS = "it was a truth that every one of them knew and none would ever say aloud"
 IDS = [f"r{i}" for i in range(COUNT)]
+TELLING = ("tokens", "gradient", "samples", "other_answer")
+"""Questions on texts whose answers tell members by themselves; those to any other are drawn."""
 FOR_ALL = ("population", "samples", "corpus", "chosen")
 """Fields of all that an attack may look at that are not about the records."""
 
@@ -70,31 +73,25 @@ def _language_model(
     share = np.repeat(np.where(known, 0.9, 0.2), plain.tokens.counts)
     is_top1 = np.random.default_rng((seed, 1)).random(len(share)) < share
 
-    def column(low: float, high: float, *shape: int) -> np.ndarray:
-        values = draws.uniform(low, high, (len(texts), *shape))
+    def column(low: float, high: float) -> np.ndarray:
+        values = draws.uniform(low, high, len(texts))
         if missing is not None:
             values[missing] = np.nan
         return values
 
     less = np.where(known, 0.2, 1.0)
-    copies, samples = [], []
+    samples = []
     for i, text in enumerate(texts):
-        words = text.split()
-        copies.append([-draws.uniform(0.5, 6, len(words)).astype(np.float32) for _ in range(3)])
-        start = len(" ".join(words[:2]))
+        start = len(" ".join(text.split()[:2]))
         written = text[start:] if known[i] else "nothing of this was in it"
         samples.append([(start, written), (start, "and other words")])
     if missing is not None:
-        copies[missing], samples[missing] = [], []
+        samples[missing] = []
+    others = [name for name in ModelEvidence.names() if name not in TELLING]
     return replace(
         plain,
+        **drawn("text", "causal", others, len(texts), missing, seed),
         tokens=replace(plain.tokens, is_top1=is_top1),
-        neighbors=NeighborEvidence(column(-4, -3, 4)),
-        noise=NeighborEvidence(column(-4, -3, 6)),
-        lowercase=column(-3.4, -3.2),
-        prefixed=column(-3.4, -3.2),
-        member_prefixed=column(-3.4, -3.2),
-        swaps=copies,
         gradient=GradientEvidence(column(1, 2) * less, column(1, 2) * less),
         samples=samples,
         other_answer=column(-60, -50) - 30.0 * known,
@@ -144,8 +141,9 @@ def texts_known_by_heart(_families: frozenset[str] | None) -> TextEvidence:
 
 @cache
 def images_known_by_heart(families: frozenset[str] | None) -> ImageEvidence:
-    """Of a denoiser; of an autoencoder for what can be run on nothing else."""
-    make = images.autoencoder if families == {"autoencoder"} else images.denoiser
+    """Of a denoiser; of another model for what can be run on no denoiser."""
+    family = "denoiser" if families is None or "denoiser" in families else min(families)
+    make = images.autoencoder if family == "autoencoder" else images.denoiser
     known = images.overfitted(COUNT, make=make)
     draws = np.random.default_rng(5)
     columns = {f"a{n}": draws.normal(size=COUNT) + 3 * np.array(known.labels.is_member)
@@ -153,18 +151,26 @@ def images_known_by_heart(families: frozenset[str] | None) -> ImageEvidence:
     for scores in columns.values():
         scores[NO_ANSWER] = np.nan
 
+    def whole(model: Any, seed: int, missing: int | None = None) -> Any:
+        """With answers to what `make` knows nothing of."""
+        can = {question.name for question in registered("image") if family in question.families}
+        rest = [name for name in model.names() if name in can and getattr(model, name) is None]
+        return replace(model, **drawn("image", family, rest, len(model.terms.loss), missing, seed))
+
     def answers(seed: int, is_in: np.ndarray) -> Any:
-        return images.without(images.known(make(seed, COUNT), is_in, 0.3), NO_ANSWER)
+        known = images.known(make(seed, COUNT), is_in, 0.3)
+        return whole(images.without(known, NO_ANSWER), seed, NO_ANSWER)
 
     return frozen(
         replace(
             known,
-            target=images.without(known.target, NO_ANSWER),
+            target=whole(images.without(known.target, NO_ANSWER), 503, NO_ANSWER),
             reference=answers(500, np.zeros(COUNT, bool)),
             shadows=[ImageShadowEvidence(answers(n, in_shadow(n)), in_shadow(n))
                      for n in range(SHADOWS)],
             population=replace(
-                take(known.population, range(40)), target=make(501, 40), reference=make(502, 40)
+                take(known.population, range(40)),
+                target=whole(make(501, 40), 501), reference=whole(make(502, 40), 502),
             ),
             samples=known.samples[::4],  # fewer than trees have bins, for which they compute long
             labelled=LabelledScores(columns, known.labels.is_member, IDS),
