@@ -42,6 +42,14 @@ class Commits:
             raise
         done()
 
+    def has_answers(self, key: EvidenceKey) -> bool:
+        """Whether the store has an answer under a key that is no error, once all that was added
+        before is committed; an earlier run or another worker may have given it."""
+        return self._thread.submit(self._has_answers, key).result()
+
+    def _has_answers(self, key: EvidenceKey) -> bool:
+        return any(table["error"].null_count for table in self._store.parts(key, ["error"]))
+
     def close(self) -> None:
         """Wait until all is committed, or has failed."""
         self._thread.shutdown()

@@ -221,7 +221,8 @@ class Worker:
             try:
                 model = self._model(number) if model is None else model
                 started = time.monotonic()
-                answers = put(question, model, items)
+                heard = partial(self._commits.has_answers, key)
+                answers = put(question, model, items, heard)
             except Exception as error:
                 if task.target is None:
                     raise

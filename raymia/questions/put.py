@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -14,15 +14,28 @@ from raymia.util.reasons import CAME
 
 LONGEST_ERROR = 300
 """Letters of an error that is kept as a record's answer."""
+SEVERAL = 8
+"""Records of which fewer never tell of the model: bad ones may lie side by side."""
 
 
-def put(question: Question, model: Any, items: Sequence[Item]) -> pa.Table:
+def put(
+    question: Question,
+    model: Any,
+    items: Sequence[Item],
+    has_answered: Callable[[], bool] = lambda: False,
+) -> pa.Table:
     """Put a question, and look at the answers before they are stored.
 
     Where the model fails on the items, they are halved until the records that it fails on are
     found; the error is the answer on these. It is raised where it is of no single record: a lack of
-    memory, a device that is gone, what raymia itself refuses, and what fails on every record of
-    several.
+    memory, a device that is gone, what raymia itself refuses, and where a model that has never
+    answered the question fails on each of :data:`SEVERAL` records or more with one and the same
+    error.
+
+    Parameters
+    ----------
+    has_answered : whether the model has ever answered the question about any record; asked only
+        where it fails on all.
 
     Raises
     ------
@@ -31,7 +44,8 @@ def put(question: Question, model: Any, items: Sequence[Item]) -> pa.Table:
     """
     records = [list(group) for _, group in groupby(items, key=lambda item: item.record_id)]
     tables, failed = _ask(question, model, records)
-    if failed and len(failed) == len(records) > 1:
+    is_alike = len(failed) == len(records) >= SEVERAL and len({*map(_said, failed)}) == 1
+    if is_alike and not has_answered():
         raise failed[0]
     for table in tables:
         if table.schema != question.schema:
@@ -66,9 +80,12 @@ def _ask(
             tables, failed = _ask(question, model, records[:half])
             others, more = _ask(question, model, records[half:])
             return tables + others, failed + more
-        text = f"{type(error).__name__}{CAME}{error}"[:LONGEST_ERROR]
-        rows = [{**row_key(item), "error": text} for item in items]
+        rows = [{**row_key(item), "error": _said(error)} for item in items]
         return [pa.Table.from_pylist(rows, schema=question.schema)], [error]
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}{CAME}{error}"[:LONGEST_ERROR]
 
 
 def _is_of_no_record(error: Exception) -> bool:

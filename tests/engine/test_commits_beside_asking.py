@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,8 +15,9 @@ import pytest
 from raymia.engine import stage as stage_module
 from raymia.engine.board import Counts
 from raymia.engine.stage import FAILED, RECORD_COLUMNS, PoolConfig, Task, Worker, todo_column
-from raymia.evidence.store import EvidenceKey
+from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.questions.base import RECORD, Item, Question
+from raymia.questions.put import SEVERAL
 from raymia.questions.text import SUM_SCHEMA
 from raymia.util.errors import RaymiaError
 
@@ -195,3 +197,31 @@ def test_models_that_share_a_base_are_not_prepared_for(made: Made) -> None:
     worker.ask(block("a"))()
     worker.prepare(block("b"))
     assert PREPARED == []
+
+
+@pytest.mark.parametrize("before", [None, "this worker", "an earlier run"])
+def test_a_block_that_fails_alike_is_the_models_fault_only_if_it_never_answered(
+    made: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: str | None
+) -> None:
+    store = EvidenceStore(str(tmp_path))
+    monkeypatch.setattr(stage_module, "EvidenceStore", lambda _: store)
+
+    def fails(records: list[str]) -> None:
+        if records[0].startswith("bad"):
+            raise IndexError("index out of range")
+
+    monkeypatch.setattr(stage_module, "load_together", lambda _: lambda _: fails)
+    bad = pa.concat_tables(block(f"bad{n}") for n in range(SEVERAL))
+    worker = made.worker(FIRST)
+    if before is None:
+        with pytest.raises(IndexError, match="index out of range"):
+            worker.ask(bad)
+        assert store.read(FIRST) is None
+        return
+    worker.ask(block("good"))
+    if before == "an earlier run":
+        worker.close()
+        worker = made.worker(FIRST)
+    worker.ask(bad)()
+    errors = store.read(FIRST, ["error"])["error"].drop_null().to_pylist()
+    assert errors == ["IndexError; came: index out of range"] * SEVERAL

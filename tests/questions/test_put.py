@@ -13,7 +13,7 @@ from tiny_models import checkpoint, passages, save_tiny
 
 from raymia.models.causal.family import load_causal_lm
 from raymia.questions.base import Item, Question, row_key
-from raymia.questions.put import put
+from raymia.questions.put import SEVERAL, put
 from raymia.questions.text import SUM_SCHEMA, NeighborQuestion, TokenQuestion
 from raymia.util.errors import RaymiaError
 
@@ -79,10 +79,36 @@ def test_what_is_of_no_record_is_raised_at_once(error: Exception) -> None:
     assert len(model.calls) == 1
 
 
-def test_what_fails_on_every_record_is_of_the_model() -> None:
-    model = Fails(TypeError("no such argument"), *{item.record_id for item in ITEMS})
+class FailsOnAll(Fails):
+    """Says of each record the same, or another thing."""
+
+    def __init__(self, error: type[Exception], text: str) -> None:
+        super().__init__(error(text))
+        self.of, self.text = error, text
+
+    def __call__(self, items: Any) -> None:
+        self.calls.append(len(items))
+        raise self.of(self.text.format(items[0].record_id))
+
+
+def test_what_fails_alike_on_every_record_of_several_is_of_a_model_that_never_answered() -> None:
     with pytest.raises(TypeError, match="no such argument"):
-        put(Lengths(), model, ITEMS)
+        put(Lengths(), FailsOnAll(TypeError, "no such argument"), ITEMS)
+
+
+@pytest.mark.parametrize(
+    ("records", "text", "has_answered"),
+    [(2, "index out of range", False), (SEVERAL - 1, "index out of range", False),
+     (20, "index out of range", True), (20, "no embedding for {}", False)],
+    ids=["two neighbors", "few", "an answer before", "each its own"],
+)  # fmt: skip
+def test_records_that_all_fail_in_a_block_have_their_errors_and_the_model_has_not_failed(
+    records: int, text: str, has_answered: bool
+) -> None:
+    items = ITEMS[: 2 * records]
+    answers = put(Lengths(), FailsOnAll(IndexError, text), items, lambda: has_answered)
+    said = {row["record_id"]: row["error"] for row in answers.to_pylist()}
+    assert said == {i.record_id: f"IndexError; came: {text.format(i.record_id)}" for i in items}
 
 
 def test_long_error_is_cut() -> None:
