@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,20 +38,22 @@ def _is_number(value: Any) -> bool:
     return is_number and abs(value) < 1e300 and math.isfinite(value)
 
 
-def _is_json_object(value: Any) -> bool:
-    try:
-        json.dumps(value, sort_keys=True).encode()
-    except (TypeError, ValueError):
-        return False
-    return isinstance(value, Mapping)
+def _are(value: Any, kind: Kind) -> bool:
+    return isinstance(value, list) and all(kind.holds(one) for one in value)
 
 
 WHOLE = Kind("a whole number from 1 on", lambda value: _is_whole(value, 1))
 COUNT = Kind("a whole number from 0 on", lambda value: _is_whole(value, 0))
 NUMBER = Kind("a finite number", _is_number)
 TEXT = Kind("a text", lambda value: isinstance(value, str))
+TEXTS = Kind("a text, or a list of texts", lambda value: _are(value, TEXT) or TEXT.holds(value))
+WHOLES = Kind("a list of whole numbers from 1 on", lambda value: bool(value) and _are(value, WHOLE))
+SIDES = Kind(
+    "a whole number from 1 on, or two in a list",
+    lambda value: WHOLE.holds(value) or (_are(value, WHOLE) and len(value) == 2),
+)
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-OBJECT = Kind("an object with keys", _is_json_object)
+OBJECT = Kind("an object with keys", lambda value: isinstance(value, Mapping))
 
 
 def stated(content: Mapping[str, Any], key: str, kind: Kind, where: str) -> Any:

@@ -14,6 +14,7 @@ from raymia.models.whole_weights import refuse_missing, refuse_unused
 from raymia.storage.safetensors import read_header
 from raymia.util.errors import InputError
 from raymia.util.optional import require
+from raymia.util.stated import TEXT, TEXTS, stated_if
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -48,19 +49,21 @@ def switchable_method(adapter: str) -> str | None:
     replicated layers, an enlarged embedding) or the model's inputs (prefixes, prompts). A setting
     that is not known to be harmless counts as such a change.
     """
-    config = read_json(Path(adapter) / ADAPTER_CONFIG)
-    method = config.get("peft_type")
+    place = Path(adapter) / ADAPTER_CONFIG
+    config = read_json(place)
+    method = stated_if(config, "peft_type", TEXT, str(place))
     settings = {key: value for key, value in config.items() if value and key not in _HARMLESS}
     plain = all(value in _HARMLESS_IF.get(key, ()) for key, value in settings.items())
     if method not in _SWITCHABLE or not plain:
         return None
-    saved = config.get("modules_to_save") or []
+    saved = stated_if(config, "modules_to_save", TEXTS, str(place)) or []
+    ahead = stated_if(config, "feedforward_modules", TEXTS, str(place)) or []
     with safe_open(Path(adapter) / WEIGHTS, framework="numpy") as file:
         own = all(
             _SWITCHABLE[method] in name or any(f".{module}." in name for module in saved)
             for name in file.keys()  # noqa: SIM118 - not a mapping
         )
-    feedforward = [f"feedforward:{name}" for name in config.get("feedforward_modules") or []]
+    feedforward = [f"feedforward:{name}" for name in ahead]
     return " ".join([method, *sorted(saved), *sorted(feedforward)]) if own else None
 
 

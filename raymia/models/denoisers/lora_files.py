@@ -9,7 +9,6 @@ file.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -24,6 +23,8 @@ from raymia.models.source import ADAPTER_CONFIG, PICKLES, locate, names_in, read
 from raymia.storage.safetensors import read_header
 from raymia.util.errors import InputError
 from raymia.util.listing import FEW, listed
+from raymia.util.stated import FLAG, NUMBER, OBJECT, shown, stated, stated_if
+from raymia.util.strict_json import parse_json_of
 
 BY_DIFFUSERS, BY_PEFT = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 IN_HEADER = "lora_adapter_metadata"
@@ -188,10 +189,11 @@ def _low_rank(
         )
     alpha = tensors.pop("alpha", None)
     if alpha is not None:
-        shapes.pop("alpha")
+        if math.prod(shapes.pop("alpha")) != 1:
+            raise InputError(f"{place}: {alpha} should be one number; copy the file again")
         scale = _number(file, alpha) / rank
     else:
-        scale = _scale(configs.get(part, {}), name, rank)
+        scale = _scale(configs.get(part, {}), name, rank, place)
     if not math.isfinite(scale):
         raise InputError(f"{place}: {module}: its scale is {scale}; copy the file again")
     return LowRank(part, name, tensors, shapes, scale)
@@ -211,7 +213,10 @@ def _peft_configs(file: Path, where: str) -> dict[str, dict[str, Any]]:
     else:
         with safe_open(file, framework="pt") as content:
             written = (content.metadata() or {}).get(IN_HEADER)
-        entries = json.loads(written) if written else {}
+        named = f"{where}: {file}: {IN_HEADER} in its header"
+        entries = parse_json_of(named, written) if written else {}
+        if not isinstance(entries, dict):
+            raise InputError(f"{named} should hold an object, but holds {shown(entries)}")
         configs = {}
         for key, value in entries.items():
             start = next((start for start in DOTTED if key.startswith(start)), "")
@@ -236,13 +241,18 @@ def _refuse_other_methods(settings: Mapping[str, Any], place: str) -> None:
         )
 
 
-def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+def _scale(config: Mapping[str, Any], module: str, rank: int, place: str) -> float:
     """The scale that PEFT gives a module; 1 where nobody says."""
     if "lora_alpha" not in config:
         return 1.0
-    alpha = float(config["lora_alpha"])
-    for pattern, own in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            alpha = float(own)
+    alpha = float(stated(config, "lora_alpha", NUMBER, place))
+    own: Mapping[str, Any] = stated_if(config, "alpha_pattern", OBJECT, place) or {}
+    for pattern in own:
+        try:
+            is_meant = re.match(rf"(.*\.)?({pattern})$", module)
+        except re.error as error:
+            raise InputError(f"{place}: alpha_pattern: {pattern!r}: {error}") from None
+        if is_meant:
+            alpha = float(stated(own, pattern, NUMBER, f"{place}: alpha_pattern"))
             break
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return alpha / (math.sqrt(rank) if stated_if(config, "use_rslora", FLAG, place) else rank)
