@@ -344,7 +344,10 @@ def _with_file(folder: ImageFolder, name: str) -> ImageFolder:
     kinds = {
         part: str(entry[1])
         for part, entry in index.items()
-        if isinstance(entry, list) and entry[0] and (folder.path / part / CONFIG).is_file()
+        if isinstance(entry, list)
+        and len(entry) == 2
+        and entry[0]
+        and (folder.path / part / CONFIG).is_file()
     }
     held = folder.once(parts_in, file.resolve(), tuple(kinds.items()), where=where)
     return replace(folder, file=file.resolve(), in_file=held)

@@ -12,6 +12,7 @@ from raymia.util.errors import InputError
 from raymia.util.listing import FEW, listed
 from raymia.util.once import Once
 from raymia.util.optional import require
+from raymia.util.stated import OBJECT, TEXT, stated, stated_if
 
 PACKAGES = {
     "awq": ("gptqmodel",), "bitsandbytes": ("bitsandbytes",),
@@ -55,9 +56,11 @@ def saved_quantization(
     """
     if settings is None:
         return None
-    if not isinstance(settings, Mapping):
+    if hasattr(settings, "to_dict"):
         settings = settings.to_dict()
-    method = settings.get("quant_method")
+    place = f"{where}: {file}"
+    stated({"quantization_config": settings}, "quantization_config", OBJECT, place)
+    method = stated_if(settings, "quant_method", TEXT, place)
     kind = _of_bitsandbytes(settings)
     if kind is not None:
         method = "bitsandbytes"

@@ -379,7 +379,9 @@ def test_pixel_model_without_its_colors_is_refused(tmp_path):
 def test_autoencoder_without_the_side_of_its_images_is_refused(tmp_path):
     save_model("autoencoder_kl", tmp_path)
     edit(tmp_path / "config.json", sample_size=None)
-    assert "should have a whole number as sample_size" in refusal(image_model, tmp_path)
+    assert "sample_size should be a whole number from 1 on, but is null" in refusal(
+        image_model, tmp_path
+    )
 
 
 # ----------------------------------------------------------------------- abilities

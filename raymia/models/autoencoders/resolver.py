@@ -9,6 +9,7 @@ from typing import Self
 from raymia.models.autoencoders.loader import AutoencoderLoader
 from raymia.models.checkpoint import Capabilities
 from raymia.models.image_source import (
+    CONFIG,
     DIFFUSERS_WEIGHTS,
     ImageFolder,
     ImageModel,
@@ -21,6 +22,7 @@ from raymia.spec import PoolSpec
 from raymia.spec.images import Shape
 from raymia.util.errors import InputError
 from raymia.util.optional import require
+from raymia.util.stated import NUMBER, WHOLE, WHOLES, stated, stated_if
 
 OWN_AUTOENCODER = "raymia.autoencoder"
 """``_class_name`` in the config of raymia's own autoencoders."""
@@ -98,12 +100,10 @@ def _own(folder: ImageFolder) -> tuple[str, Shape, tuple[int, ...]]:
 def _kl(folder: ImageFolder) -> tuple[str, Shape, tuple[int, ...]]:
     folder.once(require, "diffusers", "models of the class AutoencoderKL", where=folder.where)
     config = folder.config or {}
-    size, stages = config.get("sample_size"), config.get("block_out_channels")
-    if not isinstance(size, int) or not isinstance(stages, list):
-        raise InputError(
-            f"{folder.where}: {folder.path / 'config.json'} should have a whole number as "
-            "sample_size, the side of the images, and a list as block_out_channels"
-        )
+    place = f"{folder.where}: {folder.path / CONFIG}"
+    size: int = stated(config, "sample_size", WHOLE, place)
+    stages: list[int] = stated(config, "block_out_channels", WHOLES, place)
+    stated_if(config, "scaling_factor", NUMBER, place)
     side = size // 2 ** (len(stages) - 1)
-    shape = (int(config["in_channels"]), size, size)
-    return "kl", shape, (int(config["latent_channels"]), side, side)
+    shape = (stated(config, "in_channels", WHOLE, place), size, size)
+    return "kl", shape, (stated(config, "latent_channels", WHOLE, place), side, side)

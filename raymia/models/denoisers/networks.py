@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from raymia.models.denoisers.faces import FACES, FLUX, OF_CLASSES, SDXL, Face, face_of
 from raymia.util.errors import InputError
+from raymia.util.stated import FLAG, NUMBER, SIDES, TEXT, WHOLE, WHOLES, Kind, stated, stated_if
 
 KL, VQ, TINY, DC = "AutoencoderKL", "VQModel", "AutoencoderTiny", "AutoencoderDC"
 
@@ -28,6 +28,16 @@ KNOWN = (
     (FLUX, "guidance_embeds"),
 )
 """Those that a family takes."""
+KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(
+        ("out_channels", "joint_attention_dim", "num_class_embeds", "num_embeds_ada_norm"), WHOLE
+    ),
+    "sample_size": SIDES,
+    "timestep_scale": NUMBER,
+    "norm_type": TEXT,
+    **dict.fromkeys(("guidance_embeds", "use_additional_conditions"), FLAG),
+}
+"""What is read of a network's config where it is there."""
 
 
 @dataclass(frozen=True)
@@ -63,29 +73,29 @@ def check_autoencoder(config: Mapping[str, Any], file: Path, where: str) -> Late
         raise InputError(
             f"{where}: {file} has the class {kind}; raymia encodes with {KL}, {VQ}, {TINY} or {DC}"
         )
+    place = f"{where}: {file}"
     if config.get("scaling_factor") is None:
         raise InputError(
             f"{where}: {file} has no scaling_factor, the scale of the latents that the model was "
             "trained on; add it"
         )
-    scale, shift = config["scaling_factor"], config.get("shift_factor")
-    for key, number in (("scaling_factor", scale), ("shift_factor", shift or 0)):
-        if not isinstance(number, int | float) or not math.isfinite(number) or scale == 0:
-            raise InputError(f"{where}: {file}: {key} is {number!r}, and no scale of latents")
+    if stated(config, "scaling_factor", NUMBER, place) == 0:
+        raise InputError(f"{place}: scaling_factor is 0, and no scale of latents")
+    stated_if(config, "shift_factor", NUMBER, place)
     own = next((k for k in ("latents_mean", "latents_std") if config.get(k) is not None), None)
     if own is not None:
         raise InputError(
             f"{where}: {file} has {own}: latents are scaled channel by channel, which "
             "raymia does not"
         )
-    embedded = config.get("vq_embed_dim") if kind == VQ else None
-    stages = config["encoder_block_out_channels" if kind == DC else "block_out_channels"]
+    embedded = stated_if(config, "vq_embed_dim", WHOLE, place) if kind == VQ else None
+    outputs = "encoder_block_out_channels" if kind == DC else "block_out_channels"
     return Latent(
         kind=kind,
-        channels=int(embedded or config["latent_channels"]),
-        image_channels=int(config["in_channels"]),
-        scale=2 ** (len(stages) - 1),
-        sample_size=size if isinstance(size := config.get("sample_size"), int) else None,
+        channels=embedded or stated(config, "latent_channels", WHOLE, place),
+        image_channels=stated(config, "in_channels", WHOLE, place),
+        scale=2 ** (len(stated(config, outputs, WHOLES, place)) - 1),
+        sample_size=size if WHOLE.holds(size := config.get("sample_size")) else None,
     )
 
 
@@ -106,6 +116,18 @@ def check_face(config: Mapping[str, Any], index: Mapping[str, Any], path: Path, 
             f"raymia knows how to ask those of {known}"
         )
     return face
+
+
+def check_kinds(config: Mapping[str, Any], place: str) -> None:
+    """Refuse a network's config that has a value of another kind than is read.
+
+    Parameters
+    ----------
+    place : the file, and what names it.
+    """
+    stated(config, "in_channels", WHOLE, place)
+    for key, kind in KINDS.items():
+        stated_if(config, key, kind, place)
 
 
 def check_network(
@@ -140,8 +162,8 @@ def check_network(
             f"{network} is conditioned on text, and the pipeline has no text_encoder; save the "
             "whole pipeline with save_pretrained(folder)"
         )
-    taken = int(config["in_channels"])
-    given = int(config.get("out_channels") or taken)
+    taken: int = config["in_channels"]
+    given: int = config.get("out_channels") or taken
     tokens = face.packs**2
     seen = taken // tokens if latent is None else latent.channels
     if taken != seen * tokens:

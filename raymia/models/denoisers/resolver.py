@@ -18,6 +18,7 @@ from raymia.models.denoisers.networks import (
     Latent,
     check_autoencoder,
     check_face,
+    check_kinds,
     check_network,
 )
 from raymia.models.denoisers.schedules import is_flow, prediction_of, read_scheduler
@@ -113,6 +114,7 @@ class DenoiserCheckpoint(ImageModel):
         index = read_json(path / INDEX, where) if (path / INDEX).is_file() else {}
         network, config, parameters = _network(folder, index)
         face = check_face(config, index, path, where)
+        check_kinds(config, f"{where}: {path / network.folder / CONFIG}")
         scheduler_folder, scheduler = _scheduler(folder, face)
         autoencoder, latent = _autoencoder(folder, index)
         text_encoders = _text_encoders(folder, index, face)
@@ -141,8 +143,7 @@ class DenoiserCheckpoint(ImageModel):
         if size is None:
             raise InputError(f"{where}: {path / network.folder / CONFIG} has no sample_size")
         height, width = (size, size) if isinstance(size, int) else size
-        channels, height, width = int(config["in_channels"]), int(height), int(width)
-        channels //= face.packs**2
+        channels = config["in_channels"] // face.packs**2
         shape = channels, height, width
         if latent is not None:
             shape = latent.image_channels, height * latent.scale, width * latent.scale

@@ -8,9 +8,12 @@ from typing import Any
 from raymia.models.image_source import SCHEDULER
 from raymia.models.source import read_json
 from raymia.util.errors import InputError, first_line
+from raymia.util.stated import shown
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 """What the networks of DDPM's family can be trained to predict."""
+MOST_TIMESTEPS = 1_000_000
+"""A thousand times as many as models are trained with; more would only fill the memory."""
 FLOW = "flow"
 """What those of flow matching predict: the velocity from an image to noise."""
 
@@ -31,10 +34,10 @@ def read_scheduler(folder: Path, where: str) -> Any:
     if kind is None:
         raise InputError(f"{where}: {folder / SCHEDULER}: no class {name!r} in diffusers")
     count = config.get("num_train_timesteps", 1)  # or its class's own number
-    if not isinstance(count, int) or count < 1:
+    if not isinstance(count, int) or not 1 <= count <= MOST_TIMESTEPS:
         raise InputError(
             f"{where}: {folder / SCHEDULER}: num_train_timesteps should be a whole number of at "
-            f"least 1, but got {count!r}"
+            f"least 1 and at most {MOST_TIMESTEPS:,}, but got {shown(count)}"
         )
     try:
         scheduler = kind.from_config(config)
@@ -67,8 +70,10 @@ def read_scheduler(folder: Path, where: str) -> Any:
 
 def _is_a_schedule(kept: Any, count: int) -> bool:
     """Whether alphas_cumprod is a share of the image that is left at each timestep."""
+    if tuple(kept.shape) != (count,):
+        return False
     within = bool(((kept >= 0) & (kept <= 1)).all())  # no number is neither
-    return len(kept) == count and within and bool((kept[1:] <= kept[:-1]).all())
+    return within and bool((kept[1:] <= kept[:-1]).all())
 
 
 def is_flow(scheduler: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from raymia.models.checkpoint import Capabilities
 from raymia.models.fit import check_fit
@@ -21,8 +21,10 @@ from raymia.models.pixels.loader import PixelLoader
 from raymia.models.source import read_json
 from raymia.spec import PoolSpec
 from raymia.util.errors import InputError
+from raymia.util.stated import NUMBER, WHOLE, Kind, stated
 
 PALETTE = "preprocessor_config.json"
+COLORS = Kind("a list of colors of three numbers each", lambda value: _are_colors(value))
 LOADS = "ImageGPTForCausalImageModeling"
 """The class of transformers that loads it."""
 
@@ -50,9 +52,10 @@ class PixelCheckpoint(ImageModel):
     @classmethod
     def resolve(cls, folder: ImageFolder) -> Self:
         check_unquantized(folder, cls.family)
-        config = folder.config or {}
+        config, place = folder.config or {}, f"{folder.where}: {folder.path / CONFIG}"
+        pixels: int = stated(config, "n_positions", WHOLE, place)
+        vocabulary: int = stated(config, "vocab_size", WHOLE, place)
         described = describe_part(folder.path, LOADS, folder, TRANSFORMERS_WEIGHTS)
-        pixels, vocabulary = int(config["n_positions"]), int(config["vocab_size"])
         side = math.isqrt(pixels)
         if side * side != pixels:
             raise InputError(
@@ -89,6 +92,13 @@ class PixelCheckpoint(ImageModel):
         return f"ImageGPT, {self.parameters:,} parameters, {self.colors} colors"
 
 
+def _are_colors(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(color, list) and len(color) == 3 and all(map(NUMBER.holds, color))
+        for color in value
+    )
+
+
 def read_palette(folder: Path, where: str) -> list[list[float]]:
     """The colors that the model's pixels are taken from, in [-1, 1].
 
@@ -97,10 +107,11 @@ def read_palette(folder: Path, where: str) -> list[list[float]]:
     InputError
         If the folder does not say.
     """
-    colors: list[list[float]] | None = read_json(folder / PALETTE, where).get("clusters")
-    if not colors:
+    config = read_json(folder / PALETTE, where)
+    if not config.get("clusters"):
         raise InputError(
             f"{where}: {folder / PALETTE}: no clusters, the colors that the model's pixels are "
             "taken from"
         )
+    colors: list[list[float]] = stated(config, "clusters", COLORS, f"{where}: {folder / PALETTE}")
     return colors
