@@ -379,7 +379,7 @@ def test_pixel_model_without_its_colors_is_refused(tmp_path):
 def test_autoencoder_without_the_side_of_its_images_is_refused(tmp_path):
     save_model("autoencoder_kl", tmp_path)
     edit(tmp_path / "config.json", sample_size=None)
-    assert "sample_size should be a whole number from 1 on, but is null" in refusal(
+    assert "sample_size should be a whole number from 1 on, but is missing" in refusal(
         image_model, tmp_path
     )
 
