@@ -69,3 +69,9 @@ def tokenizer_of(checkpoint: HasTokenizer) -> Any:
 @cache
 def _loaded(source: TokenizerSource, _content: str) -> Any:
     return source.load()
+
+
+def largest_token(tokenizer: Any) -> int | None:
+    """The largest id that a tokenizer gives to a token that is no added one."""
+    ids = tokenizer.get_vocab().values()
+    return max((n for n in ids if n not in tokenizer.added_tokens_decoder), default=None)

@@ -21,7 +21,7 @@ from raymia.models.samples.resolver import Samples
 from raymia.spec import InfillNeighbors, MaskFillNeighbors, ModelSpec, PoolSpec
 from raymia.util.errors import InputError
 
-SMALL = {"vocab_size": 64, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+SMALL = {"vocab_size": 2048, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 OTHER_TEXTS = {
     "mpt": transformers.MptConfig(**SMALL, d_model=32, n_heads=2, n_layers=2, max_seq_len=40),
     "bloom": transformers.BloomConfig(**SMALL, hidden_size=32, n_head=2, n_layer=2),

@@ -258,11 +258,61 @@ def test_settings_of_a_tokenizer_are_no_tokenizer(tmp_path):
     assert resolved(tmp_path)  # whose tokens are bytes
 
 
+def without_tokenizer_json(folder):
+    """The same tokenizer in the files that GPT-2 came with."""
+    content = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "vocab.json").write_text(json.dumps(content["vocab"]))
+    merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in content["merges"])
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    (folder / "tokenizer.json").unlink()
+    edit(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
+
+
+@pytest.mark.parametrize("change", [lambda _: None, without_tokenizer_json])
+@pytest.mark.parametrize("rows", [600, 2047])
+def test_tokenizer_of_more_tokens_than_the_embedding_has_is_refused(tmp_path, rows, change):
+    save_tiny(tmp_path, "llama", vocab_size=rows)
+    change(tmp_path)
+    said = refusal(tmp_path)
+    assert "makes tokens up to the id 2,04" in said
+    assert f"has {rows:,} embeddings; copy the tokenizer" in said
+
+
+def test_tokenizer_of_an_adapter_is_held_to_the_embedding_as_well(tmp_path, tiny_llama):
+    adapter = save_adapter(tmp_path, tiny_llama)
+    for file in tiny_llama.glob("tokenizer*"):
+        shutil.copy(file, adapter)
+    edit(adapter / "tokenizer.json", model=more_tokens(adapter))
+    said = refusal(tiny_llama, adapter=str(adapter))
+    assert f"the tokenizer in {adapter} makes tokens up to the id 5,000" in said
+
+
+def more_tokens(folder):
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    return {**model, "vocab": {**model["vocab"], "unheard of": 5_000}}
+
+
+def test_added_token_beyond_the_embedding_spoils_no_text_that_does_not_spell_it(tmp_path):
+    save_tiny(tmp_path, "llama")
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    pad = {**content["added_tokens"][0], "id": 2_048, "content": "<pad>"}
+    edit(tmp_path / "tokenizer.json", added_tokens=[*content["added_tokens"], pad])
+    assert resolved(tmp_path).facts.vocabulary == 2_048
+
+
 def test_paraphraser_is_held_to_the_same(tmp_path):
     shutil.copytree(PARAPHRASER, tmp_path / "t5")
     edit(tmp_path / "t5" / CONFIG, num_layers=1)
     with pytest.raises(InputError, match=r"neighbors\.model: .*tensors for which the model"):
         resolve_paraphraser(MaskFillNeighbors(model=str(tmp_path / "t5")), "neighbors.model")
+
+
+def test_paraphraser_with_a_tokenizer_of_more_tokens_is_refused(tmp_path):
+    folder = shutil.copytree(PARAPHRASER, tmp_path / "t5")
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    edit(folder / "tokenizer.json", model={**model, "vocab": [*model["vocab"], ["unheard", -9.0]]})
+    with pytest.raises(InputError, match=r"neighbors\.model: .* up to the id 4,096, .* has 4,096 "):
+        resolve_paraphraser(MaskFillNeighbors(model=str(folder)), "neighbors.model")
 
 
 # ----------------------------------------------------------------------------- adapters

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from raymia.models.causal.tokenizer_files import tokenization
+from raymia.models.causal.tokenizer_files import read_tokens
 from raymia.models.fit import Described, check_fit, read_transformers_config
 from raymia.models.saved_quantization import (
     quantization_in,
@@ -77,6 +77,8 @@ class CausalFacts:
     tokenizer : hash of all that a tokenizer can depend on.
     tokenization : hash of what decides how texts are cut into tokens; None where no tokenizer.json
         says it.
+    largest_token : id that its tokenizer gives to a token that is no added one; None where no
+        tokenizer.json says it.
     saved_as : how the weights were quantized when they were saved; None where they were not.
     own_code : whether code that came with it loads it, so that no model was built to compare its
         tensors with; or is left out, and transformers' own class of this name loads it. None where
@@ -95,6 +97,7 @@ class CausalFacts:
     own_code: Literal["loads", "left_out"] | None = None
     rounds_inputs: bool = False
     frequencies_change: int | None = None
+    largest_token: int | None = None
 
 
 def context_length(config: Any) -> int | None:
@@ -162,6 +165,7 @@ def read_facts(
         refuse_unscaled(tensors, path, where)
     saved_as = saved_quantization(quantization_in(config), path / "config.json", where, once)
     _check_positions(tensors, context, path, where)
+    tokens = read_tokens(path, where)
     own_code = code_of_its_own(config, trust_remote_code)
     if own_code != "loads":
         model = Described(LOADS, config_hash(path, once), frozenset(tensors.items()), config)
@@ -172,7 +176,8 @@ def read_facts(
         vocabulary=vocabulary,
         parameters=_count(tensors) if saved_as is None else None,
         tokenizer=tokenizer,
-        tokenization=tokenization(path, where),
+        tokenization=tokens.tokenization,
+        largest_token=tokens.largest,
         saved_as=saved_as,
         own_code=own_code,
         rounds_inputs=rounds_inputs(quantization_in(config)),

@@ -16,7 +16,12 @@ from raymia.models.causal.facts import (
     read_facts,
 )
 from raymia.models.causal.loader import CausalLMLoader
-from raymia.models.causal.tokenizer_files import is_another, tokenization, tokenizer_files
+from raymia.models.causal.tokenizer_files import (
+    is_another,
+    read_tokens,
+    refuse_more_tokens,
+    tokenizer_files,
+)
 from raymia.models.causal.training import NO_WORDS, Training
 from raymia.models.checkpoint import Capabilities, FileCheckpoint
 from raymia.models.fit import Described, is_quantizable
@@ -30,7 +35,7 @@ from raymia.models.source import (
     weights_in,
 )
 from raymia.models.text_source import check_parts, files_of, read_config, text_fingerprint
-from raymia.models.tokenizers import TokenizerSource
+from raymia.models.tokenizers import TokenizerSource, largest_token, tokenizer_of
 from raymia.spec import LongTexts, ModelSpec, PoolSpec
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
@@ -253,10 +258,12 @@ def resolve_causal_lm(
         tokenizer = tokenizer_files(adapter, once)
         if tokenizer.is_whole and is_another(tokenizer, tokenizer_files(path, once), once):
             own_tokenizer = True
+            tokens = read_tokens(adapter, key)
             facts = replace(
                 facts,
                 tokenizer=digest(dict(tokenizer.hashes)),
-                tokenization=tokenization(adapter, key),
+                tokenization=tokens.tokenization,
+                largest_token=tokens.largest,
             )
         if rows is not None:
             facts = replace(facts, vocabulary=rows)
@@ -276,6 +283,7 @@ def resolve_causal_lm(
         rows=rows,
         own_tokenizer=own_tokenizer,
     )
+    _refuse_more_tokens(checkpoint, where)
     limit = checkpoint.context
     if spec.stride is not None and limit is not None and spec.stride >= limit:
         raise InputError(
@@ -284,6 +292,18 @@ def resolve_causal_lm(
             "context; give a smaller stride"
         )
     return checkpoint.with_fingerprint(once)
+
+
+def _refuse_more_tokens(checkpoint: CausalCheckpoint, where: str) -> None:
+    facts = checkpoint.facts
+    is_unpacked = checkpoint.gguf_file is not None and not checkpoint.own_tokenizer
+    if facts.own_code == "loads" or is_unpacked:
+        return
+    largest = facts.largest_token
+    if largest is None:
+        largest = largest_token(tokenizer_of(checkpoint))
+    folder = checkpoint.tokenizer_folder
+    refuse_more_tokens(largest, facts.vocabulary, folder, checkpoint.label, where)
 
 
 def _facts(

@@ -10,6 +10,7 @@ from typing import Any
 
 from raymia.models.source import file_hash, read_json
 from raymia.models.text_source import files_of
+from raymia.util.errors import InputError
 from raymia.util.hashing import digest
 from raymia.util.once import Once
 
@@ -62,13 +63,55 @@ def is_another(one: TokenizerFiles, other: TokenizerFiles, once: Once) -> bool:
     return one.hashes != other.hashes and once(_meaning, one) != once(_meaning, other)
 
 
-def tokenization(folder: Path, where: str) -> str | None:
-    """Hash of what decides how texts are cut into tokens; None where no tokenizer.json says it."""
+@dataclass(frozen=True)
+class Tokens:
+    """What tokenizer.json says of the tokens that it makes of texts; None where there is none.
+
+    Attributes
+    ----------
+    tokenization : hash of what decides how texts are cut into tokens.
+    largest : id of a token that is no added one.
+    """
+
+    tokenization: str | None = None
+    largest: int | None = None
+
+
+def read_tokens(folder: Path, where: str) -> Tokens:
+    """What a folder's tokenizer.json says of its tokens."""
     file = folder / TOKENIZER
     if not file.is_file():
-        return None
+        return Tokens()
     content = read_json(file, where)
-    return digest({part: content.get(part) for part in TOKENIZATION})
+    hashed = digest({part: content.get(part) for part in TOKENIZATION})
+    return Tokens(hashed, _largest(content))
+
+
+def _largest(content: Mapping[str, Any]) -> int | None:
+    """The largest id of a vocabulary, of names to ids or a list in their order; an added token may
+    be in it too, and is never made of a text that does not spell it out."""
+    model, added = content.get("model"), content.get("added_tokens")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary or ()))
+    names = added if isinstance(added, list) else []
+    others = {token.get("id") for token in names if isinstance(token, dict)}
+    return max((n for n in ids if isinstance(n, int) and n not in others), default=None)
+
+
+def refuse_more_tokens(largest: int | None, rows: int, folder: str, label: str, where: str) -> None:
+    """Refuse a tokenizer whose own vocabulary is larger than the embedding: it is another model's.
+    A token that was added beyond the embedding spoils only the texts that spell it out.
+
+    Raises
+    ------
+    InputError
+        Naming the tokenizer's folder and both sizes.
+    """
+    if largest is not None and largest >= rows:
+        raise InputError(
+            f"{where}: the tokenizer in {folder} makes tokens up to the id {largest:,}, and "
+            f"{label} has {rows:,} embeddings; copy the tokenizer that the model was trained with"
+        )
 
 
 def _meaning(files: TokenizerFiles) -> str:

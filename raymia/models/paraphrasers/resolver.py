@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
+from raymia.models.causal.tokenizer_files import read_tokens, refuse_more_tokens
 from raymia.models.checkpoint import Capabilities, FileCheckpoint
 from raymia.models.fit import check_fit, described
 from raymia.models.paraphrasers.loader import InfillerLoader, MaskFillerLoader
@@ -110,5 +111,10 @@ def resolve_paraphraser(
     check_parts(path, where, once)
     settings = config.get("quantization_config")
     saved_quantization(settings, path / "config.json", where, once)
-    check_fit(described(LOADS, path, where, once), path, where, once)
+    model = described(LOADS, path, where, once)
+    check_fit(model, path, where, once)
+    rows = getattr(model.config, "vocab_size", None)
+    if isinstance(rows, int):
+        largest = once(read_tokens, path, where=where).largest
+        refuse_more_tokens(largest, rows, str(path), str(path), where)
     return MaskFillerCheckpoint(str(path)).with_fingerprint(once)
