@@ -12,6 +12,7 @@ from raymia.evidence.secret import secret_of
 from raymia.report.html import render
 from raymia.results.curves import AttackCurves
 from raymia.results.disguise import Disguise
+from raymia.results.events import redact_events
 from raymia.results.folder import (
     REPORT_FILE,
     SCORES_FILE,
@@ -46,8 +47,9 @@ def write_report(folder_url: str, *, redacted: bool = False) -> str:
 
     Parameters
     ----------
-    redacted : leave the content of records out of the report, and out of the metrics for good, and
-        call records and files by other names, in the scores too.
+    redacted : leave the content of records out of the report, and for good out of the metrics,
+        ``junit.xml`` and the events of runs; and call records and files by other names, in the
+        scores too.
 
     Raises
     ------
@@ -58,9 +60,13 @@ def write_report(folder_url: str, *, redacted: bool = False) -> str:
     folder = Folder(folder_url)
     with held(folder_url, new_run_id()):
         result, curves = load_curves(folder_url)
-        if redacted and not result.redacted:
-            result = _redacted(folder, result)
-            write_metrics(folder, result)
+        if redacted:
+            disguise = _disguise(result)
+            redact_events(folder, disguise)
+            if not result.redacted:
+                result = _redacted(folder, result, disguise)
+                write_metrics(folder, result)
+            write_junit(folder_url, result)
         folder.write(REPORT_FILE, hidden(render(result, curves, _sweep(folder))).encode())
     return folder.place(REPORT_FILE)
 
@@ -83,11 +89,15 @@ def write_gate(folder_url: str, decide: Callable[[RunResult], RunResult]) -> Non
         write_metrics(folder, result)
 
 
-def _redacted(folder: Folder, result: RunResult) -> RunResult:
-    """A stored run's result, redacted; its scores are written anew."""
+def _disguise(result: RunResult) -> Disguise:
+    """What a stored run's records and files are called where it is redacted."""
     store = yaml.safe_load(result.audit_yaml).get("store")
     secret = secrets.token_bytes() if store is None else secret_of(Folder(store))
-    disguise = Disguise.of_audit(secret, result.audit_yaml)
+    return Disguise.of_audit(secret, result.audit_yaml)
+
+
+def _redacted(folder: Folder, result: RunResult, disguise: Disguise) -> RunResult:
+    """A stored run's result, redacted; its scores are written anew."""
     result = redact(result, disguise)
     if not folder.exists(SCORES_FILE):
         return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -18,10 +18,11 @@ from raymia.plan.rates import Rates
 from raymia.plan.stages import TargetPlan
 from raymia.report.files import write_run
 from raymia.results.disguise import Disguise
+from raymia.results.events import redacted
 from raymia.results.result import RunResult
 from raymia.run.asking import Asked, ask, in_turn
-from raymia.run.outcome import Run, sum_up
-from raymia.run.status import Watch, last_run, recorded
+from raymia.run.outcome import Run, disguise_of, sum_up
+from raymia.run.status import Event, Watch, last_run, recorded
 from raymia.scoring.parts import score_parts
 from raymia.scoring.reduction import MAX_HERE, count_scores, reduce_audit, score_tables
 from raymia.scoring.workers import Here, Workers
@@ -55,7 +56,7 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
     run = new_run_id(last_run(spec.output))
     with (
         held(spec.output, run) as lease,
-        recorded(spec.output, run, spec.name, list(inputs.targets)) as log,
+        recorded(spec.output, run, spec.name, list(inputs.targets), _told(inputs)) as log,
         engine(spec.resources, spec.store, console) as start,
     ):
         store = EvidenceStore(spec.store)
@@ -69,6 +70,14 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
             {target.name: target.to_ask for target in asked.after},
         )
         return result
+
+
+def _told(inputs: Inputs) -> Callable[[Event], Event]:
+    """How events are told: of an audit that is redacted, redacted too."""
+    if not inputs.spec.report.redact:
+        return dict
+    store = EvidenceStore(inputs.spec.store)  # whose secret may be drawn while the run goes on
+    return lambda event: redacted(event, disguise_of(inputs, store))
 
 
 def _score_and_write(

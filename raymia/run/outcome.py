@@ -194,8 +194,12 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
     )
     if not shown.redact:
         return result
-    secret = secret_of(run.store.folder)
-    return redact(result, Disguise.of_audit(secret, result.audit_yaml))
+    return redact(result, disguise_of(run.inputs, run.store))
+
+
+def disguise_of(inputs: Inputs, store: EvidenceStore) -> Disguise:
+    """What an audit that is redacted calls its records and files."""
+    return Disguise.of_audit(secret_of(store.folder), _audit_yaml(inputs))
 
 
 def _unproven(store: EvidenceStore) -> Iterator[str]:

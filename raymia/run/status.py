@@ -13,27 +13,25 @@ run.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from raymia.plan.stages import TargetPlan
+from raymia.results.events import FOLDER, line_of, read_events
 from raymia.storage.files import Folder
 from raymia.storage.lease import STALE_SECONDS, Holder, now, read_holder
 from raymia.storage.remote import StorageError
-from raymia.util.credentials import hidden
 from raymia.util.durations import duration
 from raymia.util.errors import InputError
 
 State = Literal["waiting", "preparing", "scoring", "done", "failed"]
-FOLDER = "events"
 PROGRESS_SECONDS = 10.0
 """Between two events that differ in counts alone."""
 STOPPED = "stopped"
@@ -49,26 +47,35 @@ class LineLike(Protocol):
     why_failed: str
 
 
-class EventLog:
-    """The events of one run; may be written from any thread."""
+Event = Mapping[str, Any]
 
-    def __init__(self, output: str, run: str) -> None:
+
+class EventLog:
+    """The events of one run; may be written from any thread.
+
+    Parameters
+    ----------
+    told : an event as it may be told.
+    """
+
+    def __init__(self, output: str, run: str, told: Callable[[Event], Event] = dict) -> None:
         self.run = run
+        self._told = told
         self._folder = Folder(output)
         self._lines: list[str] = []
         self._parts: list[str] = []
         self._lock = threading.Lock()
 
-    def write(self, *events: Mapping[str, Any]) -> None:
+    def write(self, *events: Event) -> None:
         """Write some events, as one part."""
         with self._lock:
             first = len(self._lines)
             self._lines += [
-                hidden(json.dumps({"time": now(), "run": self.run, "n": first + n, **event}))
+                line_of({"time": now(), "run": self.run, "n": first + n, **self._told(event)})
                 for n, event in enumerate(events)
             ]
             name = f"{FOLDER}/{self.run}-{first:06d}.jsonl"
-            self._folder.write(name, "".join(f"{x}\n" for x in self._lines[first:]).encode())
+            self._folder.write(name, "".join(self._lines[first:]).encode())
             self._parts.append(name)
             if len(self._parts) > MAX_PARTS:
                 self._merge()
@@ -79,7 +86,7 @@ class EventLog:
             self._merge()
 
     def _merge(self) -> None:
-        content = "".join(f"{line}\n" for line in self._lines).encode()
+        content = "".join(self._lines).encode()
         self._folder.write(f"{FOLDER}/{self.run}.jsonl", content)
         for part in self._parts:
             with suppress(FileNotFoundError):
@@ -88,9 +95,15 @@ class EventLog:
 
 
 @contextmanager
-def recorded(output: str, run: str, audit: str, targets: Sequence[str]) -> Iterator[EventLog]:
+def recorded(
+    output: str,
+    run: str,
+    audit: str,
+    targets: Sequence[str],
+    told: Callable[[Event], Event] = dict,
+) -> Iterator[EventLog]:
     """Log that a run begins, and how it ends, whichever way that is but by a kill."""
-    log = EventLog(output, run)
+    log = EventLog(output, run, told)
     log.write(
         {"event": "run_started", "audit": audit, "targets": list(targets), "pid": os.getpid(),
          "host": socket.gethostname()}
@@ -281,38 +294,10 @@ class RunStatus:
         return f"running, last sign of life {ago}"
 
 
-def read_events(folder: Folder) -> dict[str, list[dict[str, Any]]]:
-    """Events by run, in order; runs in the order in which they began."""
-    while True:
-        runs: dict[str, dict[int, dict[str, Any]]] = {}
-        try:
-            for name in folder.names(FOLDER, ".jsonl"):
-                for event in _events_in(folder, f"{FOLDER}/{name}"):
-                    runs.setdefault(event["run"], {})[event["n"]] = event
-        except FileNotFoundError:
-            continue  # merged since it was listed
-        return {run: [events[n] for n in sorted(events)] for run, events in sorted(runs.items())}
-
-
 def last_run(output: str) -> str:
     """The id of the last run that wrote to an output folder; empty where there is none."""
     names = Folder(output).names(FOLDER, ".jsonl")
     return max(("-".join(name.removesuffix(".jsonl").split("-")[:2]) for name in names), default="")
-
-
-def _events_in(folder: Folder, name: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(folder.read(name).decode(errors="replace").splitlines(), start=1):
-        try:
-            event: dict[str, Any] = json.loads(line)
-            complete = event.keys() >= {"run", "n", "time", "event"}
-        except (ValueError, AttributeError):
-            complete = False
-        if not complete:
-            raise InputError(
-                f"{folder.place(name)} line {number}: not an event of a run; delete the file, "
-                "which only tells how that run went"
-            )
-        yield event
 
 
 def read_status(output: str) -> RunStatus:

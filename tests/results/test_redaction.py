@@ -14,9 +14,13 @@ from raymia.cli.main import compare, gate, report
 from raymia.evidence.secret import SECRET_FILE, secret_of
 from raymia.report.files import write_report, write_run
 from raymia.results.disguise import Disguise
+from raymia.results.events import read_events
+from raymia.results.events import redacted as redacted_event
 from raymia.results.folder import check_fit, load_run
+from raymia.results.gate_result import GateOutcome
 from raymia.results.redaction import redact
 from raymia.results.result import Dropped, FailedTarget, ReferenceCard, SetAside
+from raymia.run.status import EventLog, recorded
 from raymia.storage.files import Folder
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest_bytes
@@ -138,6 +142,79 @@ def test_a_store_that_is_gone_is_not_made_for_its_secret(tmp_path):
     gone = Folder(str(tmp_path / "gone"))
     assert secret_of(gone) != secret_of(gone)
     assert not (tmp_path / "gone").exists()
+
+
+# ------------------------------------------------------------- junit.xml and the events
+
+QUOTING = (
+    f"{FOLDER}/surgery.jsonl: all 3 answers are an error, as: refused by the endpoint{CAME}status "
+    "400: surgery is too long"
+)
+
+
+@pytest.fixture
+def told(tmp_path):
+    """A run whose every file tells of a record, and the events of one that was killed before."""
+    scores = made_up_scores()
+    outcome = GateOutcome(
+        target="tuned", condition="any.auc > 0.5", status="not_evaluated", reason=QUOTING
+    )
+    result = leaky(store=str(tmp_path / "store")).model_copy(update={"gate": [outcome]})
+    run = tmp_path / "run"
+    EventLog(str(run), "killed").write(
+        {"event": "target", "target": "tuned", "state": "failed", "why": QUOTING}
+    )
+    with pytest.raises(ValueError, match="surgery"), recorded(str(run), "last", "mine", ["tuned"]):
+        raise ValueError(f"{QUOTING}\nand a second line on surgery")
+    write_run(str(run), result, [scores], made_up_curves(scores))
+    return run
+
+
+def files_that_tell(run, word=b"surgery"):
+    contents = {
+        str(file.relative_to(run)): file.read_bytes() for file in run.rglob("*") if file.is_file()
+    }
+    return [name for name, content in contents.items() if word in content]
+
+
+def test_every_file_of_a_redacted_run_is_redacted(told):
+    assert len(files_that_tell(told)) >= 5
+    write_report(str(told), redacted=True)
+    assert files_that_tell(told) == []
+    case = (told / "junit.xml").read_text()
+    assert "all 3 answers are an error, as: refused by the endpoint" in case
+    killed, last = read_events(Folder(str(told))).values()
+    assert "refused by the endpoint" in killed[0]["why"]
+    assert [event["event"] for event in last] == ["run_started", "run_ended"]
+
+
+def test_what_an_earlier_version_left_when_it_redacted_is_redacted_now(told):
+    kept = {name: (told / name).read_bytes() for name in ("junit.xml", "events/last.jsonl")}
+    write_report(str(told), redacted=True)
+    for name, content in kept.items():
+        (told / name).write_bytes(content)
+    write_report(str(told), redacted=True)
+    assert files_that_tell(told, b"too long") == files_that_tell(told, b"/home") == []
+
+
+def test_events_are_redacted_once(told):
+    write_report(str(told), redacted=True)
+    before = read_events(Folder(str(told)))
+    write_report(str(told), redacted=True)
+    assert read_events(Folder(str(told))) == before
+
+
+def test_events_of_an_audit_that_is_redacted_never_quote(tmp_path):
+    disguise = Disguise.of_audit(b"s", yaml.safe_dump(SPEC))
+
+    def told(event):
+        return redacted_event(event, disguise)
+
+    with recorded(str(tmp_path), "run", "mine", ["tuned"], told) as log:
+        log.write({"event": "target", "target": "tuned", "state": "failed", "why": QUOTING})
+        assert files_that_tell(tmp_path) == []
+    assert files_that_tell(tmp_path) == []
+    assert "refused by the endpoint" in read_events(Folder(str(tmp_path)))["run"][1]["why"]
 
 
 def test_a_column_of_ids_is_keyed_as_each_is():

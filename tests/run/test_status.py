@@ -21,11 +21,15 @@ from raymia.cli.main import app
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit
+from raymia.results.events import read_events
 from raymia.run import status
-from raymia.run.status import EventLog, Watch, last_run, read_events, read_status, recorded
+from raymia.run.audit import run_audit
+from raymia.run.status import EventLog, Watch, last_run, read_status, recorded
 from raymia.storage.files import Folder
 from raymia.storage.lease import LEASE_FILE, held, new_run_id
 from raymia.util.errors import InputError, RaymiaError
+from raymia.util.reasons import CAME
+from raymia.util.terminal import terminal
 
 
 @dataclass
@@ -252,3 +256,20 @@ def test_a_lease_of_another_run_says_nothing_of_this_one(tmp_path):
     lease = {"run": "r2", "host": "h", "pid": os.getpid(), "beat": "2999-01-01T00:00:00+00:00"}
     (tmp_path / LEASE_FILE).write_text(json.dumps(lease))
     assert read_status(str(tmp_path)).last_sign.year < 2999
+
+
+@pytest.mark.parametrize("redact", [True, False])
+def test_an_audit_that_is_redacted_redacts_its_events(tmp_path, tiny_gpt2, monkeypatch, redact):
+    def fail(*_, **__):
+        raise RaymiaError(f"{tmp_path}/members.jsonl: refused{CAME}a text of its own")
+
+    monkeypatch.setattr("raymia.run.audit.ask", fail)
+    spec = audit(
+        tmp_path, tiny_gpt2, PARAPHRASER, report={"redact": redact}, output=f"{tmp_path}/o"
+    )
+    with pytest.raises(RaymiaError, match="a text of its own"):
+        run_audit(spec, terminal())
+    (events,) = read_events(Folder(f"{tmp_path}/o")).values()
+    told = json.dumps(events)
+    assert "refused" in told
+    assert ("a text of its own" in told, "members.jsonl" in told) == (not redact, not redact)
