@@ -6,12 +6,13 @@ and ``logprobs``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from raymia.models.endpoints.client import EndpointClient
 from raymia.util.errors import RaymiaError
+from raymia.util.stated import COUNT, NUMBER
 
 if TYPE_CHECKING:
     from raymia.models.endpoints.resolver import Endpoint
@@ -26,6 +27,9 @@ WAYS: tuple[Mapping[str, Any], ...] = (
 """Ways to ask for a prompt's log-probabilities, the best first. Only vLLM and its like name tokens
 by their ids, some servers refuse keys they do not know, and some want to write at least one token,
 which is then dropped."""
+
+ROUNDED = 1e-3
+"""A log-probability above this is none; a sum of rounded numbers may be a little above 0."""
 
 REFUSES_A_TEXT = {400, 413, 422}
 """Statuses that are about one text, as that it is longer than the model's context."""
@@ -53,14 +57,46 @@ def prompt_tokens(
         raise wrong(endpoint, f"the answer of another model, {model!r}")
     if count is None and way["max_tokens"] > 0:
         raise wrong(endpoint, "no `usage`, so that prompt and completion cannot be told apart")
-    with suppress(KeyError, TypeError):
-        tokens, log_probs, tops = (
-            given[name][:count] for name in ("tokens", "token_logprobs", "top_logprobs")
-        )
-        whole = len(tokens) == len(log_probs) == len(tops) == (count or len(tokens))
-        if whole and all(x is not None for x in log_probs[1:]) and all(tops[1:]):
-            return tokens, log_probs, tops
-    raise wrong(endpoint, "no log-probability for each token of the prompt (`logprobs`)")
+    parts = _parts_of(given, count)
+    if parts is None:
+        raise wrong(endpoint, "no log-probability for each token of the prompt (`logprobs`)")
+    if (largest := max(parts[1][1:], default=0)) > ROUNDED:
+        raise wrong(endpoint, f"a log-probability above 0 ({largest:g})")
+    return parts
+
+
+def _parts_of(
+    given: Any, count: Any
+) -> tuple[list[str], list[float], list[dict[str, float]]] | None:
+    """The tokens of a prompt, their log-probabilities and the likeliest tokens there, of which the
+    first token may have none; None where a server gives anything else.
+
+    Parameters
+    ----------
+    count : of the tokens of the prompt, as the server says; None where it does not.
+    """
+    names = ("tokens", "token_logprobs", "top_logprobs")
+    lists: list[Any] = [given.get(name) for name in names] if isinstance(given, dict) else []
+    if not lists or not all(isinstance(one, list) for one in lists):
+        return None
+    if count is not None and not COUNT.holds(count):
+        return None
+    tokens, log_probs, tops = (one[:count] for one in lists)
+    is_whole = (
+        len(tokens) == len(log_probs) == len(tops) == (len(tokens) if count is None else count)
+        and all(isinstance(token, str) for token in tokens)
+        and all(map(_is_log_prob, log_probs[1:]))
+        and all(map(_are_log_probs, tops[1:]))
+    )
+    return (tokens, log_probs, tops) if is_whole else None
+
+
+def _is_log_prob(value: Any) -> bool:
+    return NUMBER.holds(value) or value == -math.inf
+
+
+def _are_log_probs(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(map(_is_log_prob, value.values()))
 
 
 def wrong(endpoint: Endpoint, got: str) -> WrongAnswerError:

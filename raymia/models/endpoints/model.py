@@ -106,6 +106,6 @@ def _ask(client: EndpointClient, endpoint: Endpoint, text: str | list[int]) -> T
     if endpoint.gives_token_ids:
         try:
             ids = np.array([int(t.removeprefix(TOKEN_ID)) for t in tokens[1:]], np.int32)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise wrong(endpoint, "token ids at first, and now other names of tokens") from None
     return TokenAnswer(ids, log_prob, None, None, log_prob >= best, truncated=False)

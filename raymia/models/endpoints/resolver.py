@@ -28,6 +28,7 @@ from raymia.spec import EndpointTarget, PoolSpec
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.hashing import digest
 from raymia.util.once import Once
+from raymia.util.stated import TEXT, WHOLE, stated, stated_if
 
 CHECK_TEXT = "The quick brown fox jumps over the lazy dog."
 
@@ -199,19 +200,20 @@ def _description(client: EndpointClient, model: str) -> dict[str, Any]:
         if error.status in (404, 405, 501):
             return {}
         raise
-    try:
-        models = {entry["id"]: entry for entry in listed["data"]}
-    except (KeyError, TypeError):
+    place = f"{client.url}/models"
+    entries = listed.get("data") if isinstance(listed, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
         raise RaymiaError(
-            f"{client.url}/models: expected a list of models under `data`, got {str(listed)[:200]}"
-        ) from None
+            f"{place}: expected a list of models under `data`, got {str(listed)[:200]}"
+        )
+    models = {stated(entry, "id", TEXT, place): entry for entry in entries}
     if model not in models:
         raise RaymiaError(
             f"{client.url} serves no model {model!r}; it serves: {', '.join(models) or 'none'}"
         )
     # vLLM's other fields, as the time of creation, are new with every request.
-    lasting = ("id", "root", "parent", "owned_by", "max_model_len")
-    return {name: models[model].get(name) for name in lasting}
+    lasting = {"id": TEXT, "root": TEXT, "parent": TEXT, "owned_by": TEXT, "max_model_len": WHOLE}
+    return {name: stated_if(models[model], name, kind, place) for name, kind in lasting.items()}
 
 
 def _with_way(client: EndpointClient, endpoint: Endpoint) -> Endpoint:
