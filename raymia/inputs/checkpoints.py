@@ -100,12 +100,12 @@ def _checkpoints(written: TargetSetSpec, where: str) -> list[TargetSpec]:
 
 def _folders(pattern: str, where: str) -> list[str]:
     """The folders that a pattern matches, in natural order, on any fsspec filesystem; files, where
-    it is one of a kind of files."""
+    it is one of a kind of files. What is called as the pattern is comes first, and alone."""
     kind = "file" if pattern.endswith(WEIGHTS) else "folder"
     with refusals(pattern, kind, where):
         fs, path = filesystem(pattern)
         fs.invalidate_cache()
-        matches = sorted((str(m) for m in fs.glob(path)), key=natural)
+        matches = [path] if fs.exists(path) else sorted(map(str, fs.glob(path)), key=natural)
         is_one = fs.isfile if kind == "file" else fs.isdir
         folders = [m for m in matches if is_one(m) and not _last(m).startswith(".")]
     if not folders:

@@ -58,12 +58,15 @@ def find_images(
     with refusals(path, "pattern"):
         pattern = is_pattern(path) and not is_one_file(path, False)
         found = matches(path) if pattern else [path]
-    if pattern:
-        if not found:
-            raise InputError(f"{path}: nothing matches this")
-        return (i for one in found for i in find_images(one, spec, with_groups=with_groups))
-    group, condition = spec.group_column if with_groups else None, condition_of(spec)
-    name = path.lower()
+    if not found:
+        raise InputError(f"{path}: nothing matches this")
+    group = spec.group_column if with_groups else None
+    return (image for one in found for image in _images_of(one, spec, group))
+
+
+def _images_of(path: str, spec: ImageRecordsSpec, group: str | None) -> Iterator[FoundImage]:
+    """The images under a path, whatever signs are in its name."""
+    condition, name = condition_of(spec), path.lower()
     if name.endswith(TARS):
         return _tar(path, spec.image_column, condition, group)
     if is_table(path) or is_saved_dataset(path):

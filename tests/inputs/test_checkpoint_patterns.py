@@ -83,6 +83,21 @@ def test_overlapping_patterns_name_a_checkpoint_once(made, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["c [1]", "c[1]", "c*"])
+def test_a_folder_that_is_called_as_a_pattern_is_that_folder(made, tmp_path, name):
+    root = folders(tmp_path / "runs", name, "c1")
+    targets, _ = expanded(made({"models": f"{root}/{name}"}))
+    assert [target.model for target in targets.values()] == [f"{root}/{name}"]
+
+
+def test_a_folder_that_is_called_as_a_pattern_may_be_on_another_machine(made):
+    fs = fsspec.filesystem("memory")
+    for folder in ("c [1]", "c 1"):
+        fs.pipe_file(f"/signs/{folder}/config.json", b"{}")
+    targets, _ = expanded(made({"models": "memory://signs/c [1]"}))
+    assert [target.model for target in targets.values()] == ["memory:///signs/c [1]"]
+
+
 def test_names_that_would_be_equal_are_refused(made, tmp_path):
     root = folders(tmp_path, "x/checkpoint-1", "y/checkpoint-1")
     says = refused(made(*({"models": f"{root}/{run}/checkpoint-*"} for run in "xy")))

@@ -67,6 +67,29 @@ def test_a_pattern_means_the_folders_tables_and_tars_that_match_it(tmp_path):
     assert problem(members=str(tmp_path / "*.tar")).endswith("*.tar: nothing matches this")
 
 
+SIGNS = ("[1]", "what?", "a*", "d [2024]", "[!x]*")
+"""Names of what is there, that are patterns as well."""
+
+
+@pytest.mark.parametrize("name", SIGNS)
+def test_signs_of_patterns_may_stand_in_names(tmp_path, name):
+    save(tmp_path / name / "x?[1]*.png", PICTURES[0])
+    for path in (tmp_path / name, tmp_path / name / "x?[1]*.png", tmp_path / "*", tmp_path / "?*"):
+        assert found(read(members=str(path))) == EXPECTED[:1]
+    (tmp_path / name).rename(tmp_path / "elsewhere")
+    write_csv(tmp_path / f"{name}.csv", "elsewhere/x?[1]*.png")
+    assert found(read(members=str(tmp_path / f"{name}.csv"))) == EXPECTED[:1]
+    assert found(read(members=str(tmp_path / "*.csv"))) == EXPECTED[:1]
+
+
+@pytest.mark.parametrize("name", [name for name in SIGNS if "?" not in name])
+def test_signs_of_patterns_may_stand_in_names_on_other_machines(name):
+    fs, url = fsspec.filesystem("memory"), f"memory://signs-{SIGNS.index(name)}"
+    fs.pipe_file(f"{url}/{name}/0.png", encoded(PICTURES[0]))
+    for path in (f"{url}/{name}", f"{url}/*"):
+        assert found(read(members=path)) == EXPECTED[:1]
+
+
 def test_celeba_as_it_is_unpacked(tmp_path):
     for number in range(3):
         save(tmp_path / "img_align_celeba" / f"{number:06d}.jpg", picture(number, (178, 218)))
