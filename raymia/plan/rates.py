@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +20,8 @@ from raymia.plan.stages import Preparation, Stage, TargetPlan
 from raymia.spec import PoolSpec
 from raymia.util.hashing import digest
 from raymia.util.once import Once
+from raymia.util.stated import COUNT, NUMBER
+from raymia.util.strict_json import parse_json
 
 MIN_ITEMS = 8
 """Questions or steps below which a rate takes the place of no other: the first are slower."""
@@ -58,10 +61,13 @@ class Rates:
         self.folder = store.folder
 
     def get(self, key: str) -> Rate | None:
+        """A rate that is kept; one that cannot be read is passed over, as it is only a hint."""
         name = f"rates/{key}.json"
         if not self.folder.exists(name):
             return None
-        return Rate(**json.loads(self.folder.read(name)))
+        with suppress(ValueError):
+            return _rate_of(parse_json(self.folder.read(name)))
+        return None
 
     def keep(self, key: str, rate: Rate) -> None:
         """Keep a rate; one of few questions only where there is none."""
@@ -100,6 +106,16 @@ class Rates:
             if "writing_seconds" in facts:
                 self.keep(write, Rate(facts["writing_seconds"] / items, items))
             self.keep(train, Rate(facts["seconds"] / max(1, steps), steps))
+
+
+def _rate_of(content: Any) -> Rate | None:
+    if not isinstance(content, dict):
+        return None
+    found: dict[str, Any] = {"seconds": None, "items": None, "size": 1.0, **content}
+    measured = [found[key] for key in ("seconds", "size")]
+    if not COUNT.holds(found["items"]) or not all(NUMBER.holds(n) and n > 0 for n in measured):
+        return None
+    return Rate(found["seconds"], found["items"], found["size"])
 
 
 def stage_key(stage: Stage, once: Once | None = None) -> str:
