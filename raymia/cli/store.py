@@ -10,7 +10,7 @@ import typer
 
 from raymia.cli.audit_file import Plugins, read_audit_file
 from raymia.util.credentials import say
-from raymia.util.errors import InputError, RaymiaError
+from raymia.util.errors import InputError
 
 if TYPE_CHECKING:
     from raymia.evidence.store import EvidenceStore
@@ -175,10 +175,7 @@ def _needs(spec: AuditSpec, store: EvidenceStore) -> Iterable[tuple[str, str]]:
 def _open(store: str) -> EvidenceStore:
     from raymia.evidence.store import EvidenceStore
 
-    try:
-        return EvidenceStore(store)
-    except (ImportError, ValueError) as error:
-        raise RaymiaError(f"{store}: cannot be opened: {error}") from None
+    return EvidenceStore(store)
 
 
 def _size(size: float) -> str:

@@ -52,7 +52,10 @@ class Folder:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.fs, self.root = filesystem(url)
+        with refusals(url, "folder"):
+            if "\0" in url:
+                raise ValueError("a NUL is in no name of a file")
+            self.fs, self.root = filesystem(url)
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str) -> str:
@@ -149,20 +152,23 @@ class Folder:
 
     def names(self, folder: str, suffix: str) -> list[str]:
         """Names of the complete files in a subfolder, sorted; empty where there is none."""
-        try:
-            # The listing must be fresh: other workers write to the same store.
-            self.fs.invalidate_cache(self.path(folder))
-            entries: list[Any] = self.fs.ls(self.path(folder), detail=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        place = self.path(folder)
+        with refusals(self.place(folder), "folder"):
+            try:
+                # The listing must be fresh: other workers write to the same store.
+                self.fs.invalidate_cache(place)
+                entries: list[Any] = self.fs.ls(place, detail=False)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
         names = (str(entry).rsplit("/", 1)[-1] for entry in entries)
         return sorted(n for n in names if n.endswith(suffix) and not n.startswith("."))
 
     def entries(self, folder: str) -> list[FileEntry]:
         """All files below a subfolder, incomplete ones too, sorted by name."""
         root = self.path(folder).rstrip("/")
-        self.fs.invalidate_cache()
-        found = self.fs.find(root, detail=True)
+        with refusals(self.place(folder), "folder"):
+            self.fs.invalidate_cache()
+            found = self.fs.find(root, detail=True)
         start = self.path("")
         return [
             FileEntry(str(path).removeprefix(start), int(info["size"] or 0), _modified(info))
@@ -251,17 +257,18 @@ def _nearest(url: str, where: str) -> Path | None:
     """The folder itself, or the nearest above it that is there; None for another machine's."""
     try:
         folder = Folder(url)
-    except ImportError as error:
-        raise InputError(
-            f"{where}: {url} needs a package that is not installed here: {error}"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{where}: {url} is no folder that can be opened: {error}") from None
+    except InputError as error:
+        raise InputError(f"{where}: {problem}" for problem in error.problems) from None
     if not folder.is_local:
         return None
     path = Path(folder.root)
     with refusals(url, "folder", where):
-        return next(parent for parent in (path, *path.parents) if parent.exists())
+        there = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
+        if not there.exists():
+            raise InputError(
+                f"{where}: {url} cannot be a folder, because {there} is a link to what is not there"
+            )
+        return there
 
 
 def _is_of(path: Path, temporary: Path, error: OSError) -> bool:
