@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 
 import pyarrow as pa
-import yaml
 
 from raymia.evidence.secret import secret_of
 from raymia.report.html import render
@@ -20,6 +19,7 @@ from raymia.results.folder import (
     disguise_scores,
     load_curves,
     load_result,
+    settings_of,
     write_folder,
     write_junit,
     write_metrics,
@@ -61,7 +61,7 @@ def write_report(folder_url: str, *, redacted: bool = False) -> str:
     with held(folder_url, new_run_id()):
         result, curves = load_curves(folder_url)
         if redacted:
-            disguise = _disguise(result)
+            disguise = _disguise(folder, result)
             redact_events(folder, disguise)
             if not result.redacted:
                 result = _redacted(folder, result, disguise)
@@ -89,9 +89,9 @@ def write_gate(folder_url: str, decide: Callable[[RunResult], RunResult]) -> Non
         write_metrics(folder, result)
 
 
-def _disguise(result: RunResult) -> Disguise:
+def _disguise(folder: Folder, result: RunResult) -> Disguise:
     """What a stored run's records and files are called where it is redacted."""
-    store = yaml.safe_load(result.audit_yaml).get("store")
+    store = settings_of(result, folder.url).get("store")
     secret = secrets.token_bytes() if store is None else secret_of(Folder(store))
     return Disguise.of_audit(secret, result.audit_yaml)
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from raymia.metrics.comparison import holm
 from raymia.metrics.delong import auc_difference, placements
@@ -32,6 +31,7 @@ from raymia.results.comparison_result import (
     RunComparison,
     TargetChange,
 )
+from raymia.results.folder import settings_of
 from raymia.results.ranking import USUAL_FPR
 from raymia.results.runs import StoredRun
 from raymia.results.settings import by_path
@@ -309,7 +309,7 @@ def _is_shifted(run: StoredRun) -> bool:
 
 
 def _settings(a: StoredRun, b: StoredRun, pairs: Sequence[tuple[str, str]]) -> Iterator[Change]:
-    first, second = (by_path(yaml.safe_load(run.result.audit_yaml)) for run in (a, b))
+    first, second = (by_path(settings_of(run.result, run.folder)) for run in (a, b))
     for old, new in pairs:  # what is compared has one path, whatever its name was
         if old != new:
             moved = {key: key.replace(f"targets[{old}]", f"targets[{new}]", 1) for key in first}

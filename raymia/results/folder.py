@@ -16,10 +16,12 @@ from raymia.results.disguise import Disguise
 from raymia.results.junit import junit_xml
 from raymia.results.result import SCHEMA_VERSION, RunResult
 from raymia.results.scores import SCORES_SCHEMA, check_scores
+from raymia.spec.strict_yaml import parse_yaml
 from raymia.storage.files import Folder
 from raymia.util.credentials import hidden
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
+from raymia.util.stated import shown
 from raymia.util.strict_json import parse_json
 
 REPORT_FILE = "report.html"
@@ -141,6 +143,21 @@ def check_fit(folder_url: str) -> str | None:
             f"{SCORES_FILE}, and nothing confirms the rest, such as counts and the verdict"
         )
     return None
+
+
+def settings_of(result: RunResult, folder_url: str) -> dict[str, Any]:
+    """The audit file of a stored run, as its metrics hold it.
+
+    Raises
+    ------
+    InputError
+        If it is no YAML that can be taken, or no mapping.
+    """
+    where = f"{Folder(folder_url).place(METRICS_FILE)}: audit_yaml"
+    content = parse_yaml(result.audit_yaml, where)
+    if not isinstance(content, dict):
+        raise InputError(f"{where} should be a mapping of keys, but is {shown(content)}; {AGAIN}")
+    return content
 
 
 def _scores_hash(folder: Folder) -> str:

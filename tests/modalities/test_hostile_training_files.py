@@ -25,7 +25,7 @@ def read(path, text, kind="chat"):
     ("text", "suffix", "says"),
     [
         ("[" * 100_000, "json", "nested more than 100 levels"),
-        ("a: " + "[" * 2_000 + "]" * 2_000, "yaml", "nested too deeply"),
+        ("a: " + "[" * 1_000 + "]" * 1_000, "yaml", "nested too deeply"),
         ('{"max_length": ' + "7" * 5_000 + "}", "json", "not valid JSON: Exceeds the limit"),
         ("max_length: " + "7" * 5_000, "yaml", "not valid YAML: Exceeds the limit"),
         ("a: !!timestamp 2024-13-45", "yaml", "not valid YAML"),
