@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from raymia.models.saved_quantization import quantization_in
+from raymia.models.saved_quantization import quantization_in, refuse_unscaled
 from raymia.models.source import config_hash, model_weights_in
 from raymia.models.whole_weights import LOADING, refuse_missing, refuse_unused
 from raymia.storage.safetensors import TensorHeader
@@ -48,6 +48,13 @@ class Described:
     config_hash: str
     tensors: frozenset[tuple[str, TensorHeader]]
     config: Any = field(compare=False, repr=False)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether its config says that its weights were quantized when they were saved."""
+        if isinstance(self.config, Mapping):
+            return self.config.get("quantization_config") is not None
+        return quantization_in(self.config) is not None
 
 
 def described(auto: str, folder: Path, where: str, once: Once) -> Described:
@@ -104,8 +111,11 @@ def check_fit(described: Described, folder: Path, where: str, once: Once) -> Non
     Raises
     ------
     InputError
-        Naming the tensors that are missing, too many, or of another shape.
+        Naming the tensors that are missing, too many, or of another shape, or quantized and without
+        a scale beside them.
     """
+    if described.is_quantized:
+        refuse_unscaled(dict(described.tensors), folder, where)
     compare = _in_diffusers if isinstance(described.config, Mapping) else _in_transformers
     found = once(compare, described)
     place = f"{where}: {folder}"
@@ -218,17 +228,16 @@ def hollow(tensors: Mapping[str, TensorHeader]) -> dict[str, Any]:
 @lru_cache(maxsize=KEPT)
 def _in_transformers(described: Described) -> Misfit:
     tensors, config = dict(described.tensors), described.config
-    is_quantized = quantization_in(config) is not None
     with in_silence():
         try:
             kind = type(build_hollow(described))
             model, found = _load(kind, config, tensors)
         except Exception as error:  # of any kind, by what the config says
             # Quantized weights may be read by their numbers, or on a GPU: left to loading.
-            return Misfit(unbuildable=None if is_quantized else first_line(error))
+            return Misfit(unbuildable=None if described.is_quantized else first_line(error))
         plain = {name: tensor for name, tensor in tensors.items() if tensor.dtype in FLOATS}
         lost: set[str] = set()
-        if not is_quantized and len(plain) < len(tensors):
+        if not described.is_quantized and len(plain) < len(tensors):
             lost = _load(kind, config, plain)[1]["missing_keys"] - found["missing_keys"]
     state = model.state_dict()
     return Misfit(

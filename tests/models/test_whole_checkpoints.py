@@ -307,6 +307,31 @@ def test_paraphraser_is_held_to_the_same(tmp_path):
         resolve_paraphraser(MaskFillNeighbors(model=str(tmp_path / "t5")), "neighbors.model")
 
 
+FP8 = {"quant_method": "fp8", "weight_block_size": [16, 16], "activation_scheme": "dynamic"}
+
+
+def without_scales(tensors, name="proj"):
+    """Float8 in the place of a weight, as of a quantization whose scales were lost."""
+    last = max(key for key in tensors if name in key and tensors[key].dim() == 2)
+    tensors[last] = (tensors[last] * 100).to(torch.float8_e4m3fn)
+
+
+def test_paraphraser_in_float8_without_scales_is_refused(tmp_path):
+    folder = shutil.copytree(PARAPHRASER, tmp_path / "t5")
+    reweigh(folder / WEIGHTS, lambda tensors: without_scales(tensors, "DenseReluDense"))
+    edit(folder / CONFIG, quantization_config=FP8)
+    with pytest.raises(InputError, match=r"neighbors\.model: .*1 of its tensors are quantized and"):
+        resolve_paraphraser(MaskFillNeighbors(model=str(folder)), "neighbors.model")
+
+
+def test_pixel_model_in_float8_without_scales_is_refused(tmp_path):
+    save_model("imagegpt", tmp_path)
+    reweigh(tmp_path / WEIGHTS, lambda tensors: without_scales(tensors, "c_proj.weight"))
+    edit(tmp_path / CONFIG, quantization_config=FP8)
+    with pytest.raises(InputError, match="1 of its tensors are quantized and have no scale"):
+        resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0].model", on_gpu=False)
+
+
 def test_paraphraser_with_a_tokenizer_of_more_tokens_is_refused(tmp_path):
     folder = shutil.copytree(PARAPHRASER, tmp_path / "t5")
     model = json.loads((folder / "tokenizer.json").read_text())["model"]

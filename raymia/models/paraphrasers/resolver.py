@@ -111,9 +111,9 @@ def resolve_paraphraser(
     check_parts(path, where, once)
     settings = config.get("quantization_config")
     saved_quantization(settings, path / "config.json", where, once)
-    model = described(LOADS, path, where, once)
-    check_fit(model, path, where, once)
-    rows = getattr(model.config, "vocab_size", None)
+    filler = described(LOADS, path, where, once)
+    check_fit(filler, path, where, once)
+    rows = getattr(filler.config, "vocab_size", None)
     if isinstance(rows, int):
         largest = once(read_tokens, path, where=where).largest
         refuse_more_tokens(largest, rows, str(path), str(path), where)
