@@ -74,10 +74,18 @@ def gate(
 
         write_gate(run, decided)
     print_gate(result, terminal())
-    if unconfirmed is not None:
-        terminal().print(f"note: {unconfirmed}", markup=False, highlight=False)
+    say_unconfirmed(unconfirmed)
     if code := gate_code(result):
         raise typer.Exit(code)
+
+
+def say_unconfirmed(why: str | None, run: str = "") -> None:
+    """Print a note where nothing confirms the metrics of a run."""
+    from raymia.util.terminal import terminal
+
+    if why is not None:
+        of = f"{run}: " if run else ""
+        terminal().print(f"note: {of}{why}", markup=False, highlight=False)
 
 
 def print_gate(result: RunResult, console: Console) -> None:

@@ -231,9 +231,14 @@ def demo(
 @app.command()
 def report(run: RunFolder, redact: Redact = False) -> None:
     """Write the report of a stored run anew; no model is asked."""
+    from raymia.cli.gate import say_unconfirmed
     from raymia.report.files import write_report
+    from raymia.results.folder import check_fit, load_result
 
+    load_result(run)
+    unconfirmed = check_fit(run)
     say(f"report: {write_report(run, redacted=redact)}")
+    say_unconfirmed(unconfirmed)
 
 
 @app.command()
@@ -249,13 +254,17 @@ def compare(
     ] = None,
 ) -> Any:
     """Say what changed between two runs, and whether it is more than chance."""
+    from raymia.cli.gate import say_unconfirmed
     from raymia.report.comparison_table import print_comparison
     from raymia.results.compare import compare_runs, parse_pairs
+    from raymia.results.folder import check_fit
     from raymia.results.runs import StoredRun
     from raymia.util.terminal import terminal
 
     comparison = compare_runs(StoredRun.open(a), StoredRun.open(b), parse_pairs(target or []))
     print_comparison(comparison, terminal())
+    for folder in dict.fromkeys((a, b)):
+        say_unconfirmed(check_fit(folder), folder)
     if json is not None:
         from raymia.storage.files import Folder
         from raymia.util.credentials import hidden

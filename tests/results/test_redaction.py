@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from made_up_run import made_up_curves, made_up_result, made_up_scores
+from typer.testing import CliRunner
 
-from raymia.cli.main import compare, gate, report
+from raymia.cli.main import app, compare, gate, report
 from raymia.evidence.secret import SECRET_FILE, secret_of
 from raymia.report.files import write_report, write_run
 from raymia.results.disguise import Disguise
@@ -294,3 +295,36 @@ def test_runs_that_know_nothing_of_their_scores_and_runs_without_scores_are_read
     (run / "metrics.json").write_text(json.dumps(content))
     (run / "elsewhere").rename(run / "scores.parquet")
     assert write_report(str(run))
+
+
+def forget_the_scores(run):
+    """As in a run of an earlier version."""
+    content = json.loads((run / "metrics.json").read_text())
+    del content["scores_sha256"], content["content_sha256"]
+    (run / "metrics.json").write_text(json.dumps(content))
+
+
+def lose_the_scores(run):
+    (run / "scores.parquet").unlink()
+
+
+@pytest.mark.parametrize(
+    ("command", "change"),
+    [
+        (["gate", "--fail-if", "any.auc > 0.9"], forget_the_scores),
+        (["report"], forget_the_scores),
+        (["report"], lose_the_scores),
+        (["compare"], forget_the_scores),
+    ],
+)
+def test_commands_that_tell_of_a_run_say_where_nothing_confirms_its_metrics(run, command, change):
+    def said():
+        runs = [str(run)] * (2 if command == ["compare"] else 1)
+        return CliRunner().invoke(app, [*command, *runs], env={"COLUMNS": "300"}).output
+
+    whole = said()
+    assert whole
+    assert "note: " not in whole
+    change(run)
+    assert [line.endswith(("nothing confirms it", "nothing confirms"))
+            for line in said().splitlines() if line.startswith("note: ")] == [True]  # fmt: skip
