@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from raymia.inputs.base import Problems
 from raymia.records.tables import read_rows
 from raymia.spec import AnyTarget, AuditSpec, ClaimSpec, ModelSpec, TargetSetSpec, TargetSpec
+from raymia.spec.file import parse_as
 from raymia.spec.models import GLOB
 from raymia.storage.files import opened
 from raymia.storage.manifest import check_seal, is_manifest, is_sealed
@@ -172,17 +173,22 @@ def _in_manifest(
             check_seal(content, path, where)
         if is_manifest(content) and "://" not in path:
             trained_by = path
-        entries = content.get("checkpoints")
-        folders = [str(e["folder"]) for e in entries or [] if isinstance(e, dict) and "folder" in e]
-        if not folders or len(folders) != len(entries or []):
+        listed_there = content.get("checkpoints")
+        entries: list[Any] = listed_there if isinstance(listed_there, list) else []
+        folders = [
+            e["folder"] for e in entries if isinstance(e, dict) and isinstance(e.get("folder"), str)
+        ]
+        if not folders or len(folders) != len(entries):
             raise InputError(
                 f"{where}: {path} lists no checkpoints; expected `checkpoints`, each with a "
                 f"`folder`, and got: {', '.join(content) or 'nothing'}"
             )
         named = list(zip(_short_names([f.split("/") for f in folders]), folders, strict=True))
         claims = {
-            _beside(path, entry["folder"]): ClaimSpec(**entry["privacy"])
-            for entry in entries or []
+            _beside(path, entry["folder"]): parse_as(
+                ClaimSpec, entry["privacy"], f"{where}: {path}: privacy of {entry['folder']}"
+            )
+            for entry in entries
             if "privacy" in entry
         }
     else:
