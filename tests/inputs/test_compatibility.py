@@ -153,7 +153,7 @@ def test_folder_under_a_file_is_refused_with_its_key(made, tmp_path, key):
 @pytest.mark.parametrize("key", ["output", "store"])
 def test_url_of_an_unknown_protocol_is_refused_with_its_key(made, key):
     (text,) = refused(made(**{key: "foo://bucket/folder"}))
-    assert text.startswith(f"{key}: foo://bucket/folder is no folder")
+    assert text == f"{key}: foo://bucket/folder: cannot be opened: Protocol not known: foo"
 
 
 def test_checking_folders_makes_none(made, tmp_path):
