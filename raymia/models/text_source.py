@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from raymia.util.once import Once
 CONFIGS = ("config.json",)
 TOKENIZERS, SETTINGS = ("tokenizer*", "vocab*", "*.model"), "tokenizer_config.json"
 """Names of files of which one should be there, and of the one that is not enough for most."""
+BESIDE = (SETTINGS, "generation_config.json", "special_tokens_map.json", "added_tokens.json")
+"""JSON that transformers reads as it loads a model or a tokenizer, where it is there."""
 
 IGNORED = {"training_args.json", "trainer_state.json", "facts.json"}
 SUFFIXES = {".safetensors", ".json", ".model", ".txt", ".tiktoken", ".jinja", ".py"}
@@ -43,8 +46,12 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
 
 
 def check_parts(path: Path, where: str, once: Once) -> None:
-    """Refuse a folder without whole safetensors weights, or without a tokenizer."""
+    """Refuse a folder without whole safetensors weights, without a tokenizer, or with JSON beside
+    them that cannot be read."""
     model_weights_in(path, where, once)
+    for name in BESIDE:
+        if os.path.lexists(path / name):
+            read_json(path / name, where)
     there = {file.name for names in TOKENIZERS for file in path.glob(names)}
     if not there - {SETTINGS} and not (there and _makes_a_tokenizer(path)):
         raise InputError(

@@ -250,6 +250,14 @@ def test_weights_under_a_name_that_nobody_loads_are_refused(tmp_path):
     assert f"has neither {WEIGHTS} nor {INDEX} (found: weights.safet" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a": ', "[1]"], ids=["deep", "cut", "list"])
+@pytest.mark.parametrize("name", ["generation_config.json", "special_tokens_map.json"])
+def test_json_beside_the_weights_that_cannot_be_read_is_refused(tmp_path, name, content):
+    save_tiny(tmp_path, "llama")
+    (tmp_path / name).write_text(content)
+    assert f"{tmp_path / name} " in refusal(tmp_path)
+
+
 def test_settings_of_a_tokenizer_are_no_tokenizer(tmp_path):
     save_tiny(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
