@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,13 @@ from raymia.evidence.store import EvidenceStore
 from raymia.evidence.text import TokenCounts
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.records.tables import read_rows
-from raymia.records.texts import is_unicode, texts_among
+from raymia.records.texts import MAX_TEXT, is_unicode, texts_among
 from raymia.spec import CorpusSpec
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
+from raymia.util.pieces import pieces
 
 VERSION = 1
-TEXTS_AT_ONCE = 1_000
 TOKENIZER_FILES = (
     "tokenizer*", "vocab*", "merges*", "special_tokens*", "added_tokens*", "*.model", "*.tiktoken",
 )  # fmt: skip
@@ -73,8 +72,7 @@ def token_counts(
 def _count(spec: CorpusSpec, checkpoint: CausalCheckpoint) -> np.ndarray:
     tokenizer = checkpoint.tokenizer_source.load()
     counts = np.zeros(len(tokenizer), np.int64)
-    texts = _texts(spec)
-    while some := list(islice(texts, TEXTS_AT_ONCE)):
+    for some in pieces(_texts(spec)):
         for ids in tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]:
             np.add.at(counts, ids, 1)
     if not counts.any():
@@ -86,7 +84,7 @@ def _texts(spec: CorpusSpec) -> Iterator[str]:
     for path in spec.files:
         for text in texts_among(path, spec.text_column):
             if text.strip() and is_unicode(text):
-                yield text
+                yield from (text[n : n + MAX_TEXT] for n in range(0, len(text), MAX_TEXT))
 
 
 def _tokenizer_fingerprint(checkpoint: CausalCheckpoint) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
 from typing import Any
 
 from raymia.records.json_columns import NOT_TAKEN
-from raymia.records.texts import NOT_UNICODE, is_unicode, why_no_text
+from raymia.records.texts import NOT_UNICODE, is_unicode, why_no_text, why_too_long
 from raymia.spec import RecordFormat
 from raymia.util.hashing import digest_bytes
 from raymia.util.strict_json import parse_json
@@ -51,6 +52,9 @@ TRAINED_KEYS = ("weight", "train", "training", TRAINED)
 SHARE_GPT = "conversations"
 """The column that ShareGPT calls its messages."""
 SHARE_GPT_ROLES = {"human": "user", "gpt": "assistant", "bard": "assistant", "chatgpt": "assistant"}
+PARTS = ("prompt", "completion", "chosen", "rejected")
+WRITTEN = frozenset({*PARTS, "content", "text", "thinking", "reasoning_content"})
+"""Keys of what somebody wrote, in a record's content."""
 NOT_TRAINED = -100
 """The label of a token without a loss."""
 
@@ -107,7 +111,7 @@ def canonical(kind: RecordFormat, row: Mapping[str, Any]) -> tuple[dict[str, Any
         content["messages"] = _with_system(content["messages"], system)
     if kind == "preference":
         _leave_out_a_spare_prompt(content)
-    reason = _disagrees(kind, content)
+    reason = _too_long(kind, content) or _disagrees(kind, content)
     return (_labelled(content) if kind == "tokens" and reason is None else content), reason
 
 
@@ -170,6 +174,25 @@ def content_of(payload: str) -> dict[str, Any]:
     """What :func:`payload_of` made a string of."""
     found: dict[str, Any] = json.loads(payload)
     return found
+
+
+def beginning(payload: str, characters: int) -> str:
+    """A payload whose texts are shortened alike, so that it has no more characters than that
+    beside what its messages are wrapped in; one of tokens stays as it is."""
+    content = content_of(payload) if len(payload) > characters else {}
+    if not content or "input_ids" in content:
+        return payload
+    return payload_of(_shortened(content, characters / len(payload), ""))
+
+
+def _shortened(value: Any, share: float, key: str) -> Any:
+    if isinstance(value, str):
+        return value[: ceil(len(value) * share)] if key in WRITTEN else value
+    if isinstance(value, list):
+        return [_shortened(held, share, key) for held in value]
+    if isinstance(value, dict):
+        return {name: _shortened(held, share, name) for name, held in value.items()}
+    return value
 
 
 def _text_or_messages(value: Any, name: str) -> tuple[Any, str | None]:
@@ -348,11 +371,18 @@ def _unlike_tokens(content: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _too_long(kind: RecordFormat, content: Mapping[str, Any]) -> str | None:
+    """Why a record's content is too long, all of it together; None where it is not."""
+    if kind == "tokens":
+        return why_too_long(0, len(content["input_ids"]))
+    return why_too_long(len(payload_of(content)))
+
+
 def _disagrees(kind: RecordFormat, content: Mapping[str, Any]) -> str | None:
     """Why the parts of a record do not go together; None where they do."""
     if kind == "tokens":
         return _unlike_tokens(content)
-    parts = [content[n] for n in ("prompt", "completion", "chosen", "rejected") if n in content]
+    parts = [content[n] for n in PARTS if n in content]
     if len({isinstance(part, str) for part in parts}) > 1:
         return "some parts are texts and others messages; give all of them as one or the other"
     if kind == "preference" and content["chosen"] == content["rejected"]:

@@ -25,8 +25,12 @@ belongs to (null for none)."""
 EMPTY = "empty or white space only"
 NOT_TEXT = "not a text"
 MAX_TEXT = 4_000_000
-"""Characters: about a million tokens. To cut one that long into tokens takes a gigabyte."""
-TOO_LONG = f"of more than {MAX_TEXT:,} characters; split it into several records"
+"""Characters of a record's whole content. To cut as many into tokens takes a gigabyte."""
+MAX_TOKENS = 1_000_000
+"""Of a record that is given as tokens; about as many as a text of that length has."""
+TOO_LONG = (
+    f"of more than {MAX_TEXT:,} characters or {MAX_TOKENS:,} tokens; split it into several records"
+)
 NOT_UNICODE = "not valid Unicode: a surrogate without its pair"
 
 
@@ -49,7 +53,7 @@ def read_checked_texts(path: str, column: str, group_column: str | None = None) 
     :func:`raymia.records.tables.read_rows`."""
     for row in read_rows(path, {"text_column": column, "group_column": group_column}):
         text = row.values["text_column"]
-        reason = row.why_not("text_column") or why_no_text(text)
+        reason = row.why_not("text_column") or why_no_text(text) or why_too_long(len(text))
         if reason is not None:
             yield Given(row.where, reason=reason)
         else:
@@ -70,6 +74,16 @@ def why_no_text(value: Any) -> str | None:
         return f"{NOT_TEXT} but {'null' if value is None else type(value).__name__}"
     if not value.strip():
         return EMPTY
-    if len(value) > MAX_TEXT:
-        return TOO_LONG + CAME + f"{len(value):,}"
     return None if is_unicode(value) else NOT_UNICODE
+
+
+def why_too_long(characters: int, tokens: int = 0) -> str | None:
+    """Why a record's content cannot be taken for its length; None where it can.
+
+    Parameters
+    ----------
+    tokens : where the content is nothing else; `characters` is 0 then.
+    """
+    if characters <= MAX_TEXT and tokens <= MAX_TOKENS:
+        return None
+    return TOO_LONG + CAME + f"{characters or tokens:,}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 CHARACTERS = 2**20
 """What is cut into tokens at once; a tokenizer holds some 200 bytes for each."""
 
 
-def pieces(texts: Sequence[str], characters: int = CHARACTERS) -> Iterator[list[str]]:
+def pieces(texts: Iterable[str], characters: int = CHARACTERS) -> Iterator[list[str]]:
     """The texts in order, in lists of no more characters than that, but of one text at least.
 
     Examples

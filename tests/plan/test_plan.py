@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from chat_templates import CHATML, chat
 from rich.console import Console
 from small_inputs import answer, audit, write_jsonl
 from tiny_models import BASE, PARAPHRASER, checkpoint, passages
@@ -17,6 +18,8 @@ from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.modalities.texts.tokens import TokenCounts, count_tokens
 from raymia.models.causal.model import CausalLM
+from raymia.models.causal.rendering import TrainedReader
+from raymia.models.causal.training import Training
 from raymia.plan.estimate import estimate
 from raymia.plan.planning import plan_audit
 from raymia.plan.stages import stored_neighbors
@@ -467,6 +470,25 @@ def test_the_tokens_of_a_very_long_text_are_counted_at_its_start(tiny_gpt2, monk
     whole = count_tokens(target, ["one two three four " * 500])
     monkeypatch.setattr("raymia.modalities.texts.tokens.COUNTED", 1_900)
     assert count_tokens(target, ["one two three four " * 500]) == pytest.approx(whole, rel=0.02)
+
+
+@pytest.mark.parametrize(("kind", "loss_on"), [("completion", "completion"), ("chat", "assistant")])
+def test_of_what_models_are_trained_on_no_more_is_cut_into_tokens(monkeypatch, kind, loss_on):
+    said, answer = "one two three four " * 500, "five " * 20
+    pair = {"prompt": said, "completion": answer}
+    payload = json.dumps(pair if kind == "completion" else {"messages": chat(said, answer)})
+    target = checkpoint(BASE, training=Training(kind, loss_on, template=CHATML))
+    whole = count_tokens(target, [payload])
+    read, given = TrainedReader.read, []
+
+    def spy(self, payloads):
+        given.extend(map(len, payloads))
+        return read(self, payloads)
+
+    monkeypatch.setattr(TrainedReader, "read", spy)
+    monkeypatch.setattr("raymia.modalities.texts.tokens.COUNTED", 1_900)
+    assert count_tokens(target, [payload]) == pytest.approx(whole, rel=0.05)
+    assert max(given) < 2_100
 
 
 @pytest.mark.parametrize(

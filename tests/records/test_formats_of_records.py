@@ -9,7 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 from chat_templates import chat
 
-from raymia.records.conversations import canonical, content_id, content_of, found_format
+from raymia.records.conversations import (
+    beginning,
+    canonical,
+    content_id,
+    content_of,
+    found_format,
+    payload_of,
+)
 from raymia.records.structured import (
     MASKED,
     NAMED,
@@ -19,6 +26,7 @@ from raymia.records.structured import (
     read_records,
 )
 from raymia.records.tables import column_names
+from raymia.records.texts import TOO_LONG
 from raymia.spec import TextRecordsSpec
 from raymia.util.errors import InputError
 
@@ -319,3 +327,60 @@ def test_turns_that_carried_no_loss_are_told_in_one_way(tmp_path, key):
     assert key not in first["messages"][1]
     assert second == {"messages": TALK}
     assert [WEIGHTED in line for line in found.remark_lines()] == [True]
+
+
+# ------------------------------------------------------------------------------ length
+
+LONG = "a heron, a bird that wades " * 40
+ASKED = {"role": "user", "content": LONG}
+ANSWERED = {"role": "assistant", "content": "b"}
+LONG_ROWS = [
+    {"prompt": LONG, "completion": "c"},
+    {"prompt": "p", "completion": LONG},
+    {"prompt": [ASKED], "completion": [ANSWERED]},
+    {"messages": [ASKED, ANSWERED]},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": LONG}]}, ANSWERED]},
+    {"messages": [{"role": "user", "content": "who is it?"}] * 30 + [ANSWERED]},
+    {"messages": [{"role": "user", "content": "q"}, ANSWERED], "system": LONG},
+    {"messages": [{"role": "user", "content": "q"}, ANSWERED], "tools": [{"name": LONG}]},
+    {"prompt": LONG, "chosen": "a", "rejected": "b"},
+    {"chosen": "a", "rejected": LONG},
+]
+
+
+@pytest.mark.parametrize("row", LONG_ROWS, ids=" ".join)
+def test_the_whole_of_a_record_has_one_limit(monkeypatch, row):
+    kind = found_format(row, "text")
+    content, reason = canonical(kind, row)
+    assert reason is None
+    length = len(payload_of(content))
+    monkeypatch.setattr("raymia.records.texts.MAX_TEXT", length)
+    assert canonical(kind, row) == (content, None)
+    monkeypatch.setattr("raymia.records.texts.MAX_TEXT", length - 1)
+    assert canonical(kind, row)[1] == f"{TOO_LONG}; came: {length:,}"
+
+
+@pytest.mark.parametrize("more", [{}, {"labels": [1, 2, 3]}, {"attention_mask": [1, 1, 1]}])
+def test_tokens_are_counted_as_such(tmp_path, monkeypatch, more):
+    monkeypatch.setattr("raymia.records.texts.MAX_TOKENS", 3)
+    long = {name: [*values, 1] for name, values in more.items()} | {"input_ids": [1, 2, 3, 1]}
+    records = read(tmp_path, [{"input_ids": [1, 2, 3], **more}, long])
+    assert [one.reason for one in records.set_aside] == [f"{TOO_LONG}; came: 4"]
+
+
+@pytest.mark.parametrize("row", [row for row in LONG_ROWS if "tools" not in row], ids=" ".join)
+def test_a_beginning_is_no_longer_than_it_may_be(row):
+    content = canonical(found_format(row, "text"), row)[0]
+    payload = payload_of(content)
+    begun = beginning(payload, 700)
+    assert len(begun) <= 700 + len(payload_of(_emptied(content)))
+    assert [*content_of(begun)] == [*content]
+    assert beginning(payload, len(payload)) == payload
+
+
+def _emptied(value, key=""):
+    if isinstance(value, str):
+        return "" if key not in ("role", "type") else value
+    if isinstance(value, list):
+        return [_emptied(one, key) for one in value]
+    return {name: _emptied(one, name) for name, one in value.items()}

@@ -9,6 +9,7 @@ import pyarrow as pa
 from raymia.models.causal.rendering import reader_for
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import AnyCheckpoint
+from raymia.records.conversations import beginning
 from raymia.util.pieces import pieces
 
 SAMPLE = 500
@@ -61,10 +62,10 @@ def count_tokens(checkpoint: CausalCheckpoint, texts: list[str]) -> list[int]:
         If transformers cannot load the tokenizer.
     """
     reader = reader_for(checkpoint.tokenizer_source.load(), checkpoint.training)
-    if checkpoint.training is not None:  # a payload is no text that could be cut
-        return [len(record.ids) for piece in pieces(texts) for record in reader.read(piece)]
-    counts = [len(record.ids) for record in reader.read([text[:COUNTED] for text in texts])]
+    is_text = checkpoint.training is None
+    begun = [text[:COUNTED] if is_text else beginning(text, COUNTED) for text in texts]
+    counts = [len(record.ids) for piece in pieces(begun) for record in reader.read(piece)]
     return [
-        round(count * max(1.0, len(text) / COUNTED))
-        for count, text in zip(counts, texts, strict=True)
+        round(count * len(text) / len(part))
+        for count, text, part in zip(counts, texts, begun, strict=True)
     ]
