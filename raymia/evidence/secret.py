@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import suppress
 
 from raymia.storage.files import Folder
 from raymia.util.errors import RaymiaError
@@ -14,16 +13,20 @@ BYTES = 32
 
 def secret_of(store: Folder) -> bytes:
     """The store's secret, drawn when it is first asked for; of a store that is not there, or cannot
-    be written to, one that nobody will have again."""
+    be written to, one that nobody will have again.
+
+    Of several who ask first, all have the secret that was written first, and nobody else can ever
+    read it, where the store is on a disk that has hard links.
+    """
     if not store.exists(SECRET_FILE):
         drawn = secrets.token_bytes(BYTES)
         if not store.exists(""):
             return drawn
         try:
-            store.write(SECRET_FILE, drawn)
+            if not store.create(SECRET_FILE, drawn, mode=0o600) and not store.exists(SECRET_FILE):
+                store.write(SECRET_FILE, drawn)  # another machine's, or a disk without links
+                if store.is_local:
+                    store.local_copy(SECRET_FILE).chmod(0o600)
         except (OSError, RaymiaError):
             return drawn
-        if store.is_local:
-            with suppress(OSError):
-                store.local_copy(SECRET_FILE).chmod(0o600)
     return store.read(SECRET_FILE)

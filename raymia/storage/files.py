@@ -101,8 +101,12 @@ class Folder:
                 raise _not_written(path, error) from error
             raise
 
-    def create(self, name: str, content: bytes) -> bool:
+    def create(self, name: str, content: bytes, mode: int = 0o666) -> bool:
         """Write a file where there is none; of those who try at one moment, one does.
+
+        Parameters
+        ----------
+        mode : who may read it, from its first byte on, less what the process's umask takes away.
 
         Returns
         -------
@@ -114,7 +118,9 @@ class Folder:
         temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
+            made = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with os.fdopen(made, "wb") as file:
+                file.write(content)
             os.link(temporary, path)
         except OSError:
             return False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -136,6 +138,42 @@ def test_the_secret_of_a_store_is_drawn_once_and_is_its_owners_alone(tmp_path):
     store = Folder(str(tmp_path))
     assert secret_of(store) == secret_of(store)
     assert len(secret_of(store)) == 32
+    assert (tmp_path / SECRET_FILE).stat().st_mode & 0o077 == 0
+
+
+def test_two_who_ask_first_have_one_secret(tmp_path, monkeypatch):
+    store, others = Folder(str(tmp_path)), []
+
+    def draw(size):
+        if others:
+            return b"2" * size
+        others.append(None)
+        others.append(secret_of(store))  # another asks between the look and the writing
+        return b"1" * size
+
+    monkeypatch.setattr("raymia.evidence.secret.secrets.token_bytes", draw)
+    assert secret_of(store) == others[1] == (tmp_path / SECRET_FILE).read_bytes() == b"2" * 32
+
+
+def test_a_secret_is_never_readable_by_others(tmp_path, monkeypatch):
+    modes, link = [], os.link
+
+    def seen(path, *more):
+        modes.append(Path(path).stat().st_mode & 0o077)
+        link(path, *more)
+
+    monkeypatch.setattr("os.link", seen)
+    assert len(secret_of(Folder(str(tmp_path)))) == 32
+    assert modes == [0]
+
+
+def test_a_secret_on_a_disk_without_links_is_its_owners_alone(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("no hard links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    store = Folder(str(tmp_path))
+    assert secret_of(store) == secret_of(store)
     assert (tmp_path / SECRET_FILE).stat().st_mode & 0o077 == 0
 
 
