@@ -21,11 +21,11 @@ from raymia.util.plugins import (
     Portable,
     check_name,
     check_names,
+    describe_error,
     is_in,
     note_registered,
     on_forget,
     origin,
-    told,
     unwritten,
 )
 
@@ -243,7 +243,7 @@ def build(name: str, parameters: dict[str, Any], where: str, records: str = "tex
         given = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
         if isinstance(error, TypeError) and given:
             raise InputError(f"{title}: a parameter is of the wrong type: {given}") from None
-        raise InputError(f"{title} cannot be made: {told(error, kind)}") from error
+        raise InputError(f"{title} cannot be made: {describe_error(error, kind)}") from error
 
 
 Answer = TypeVar("Answer")

@@ -201,8 +201,8 @@ def _print_lines(look: Look, console: Console, stop: threading.Event) -> None:
         printed |= {stage: line.done for stage, line in news.items()}
         if news:
             elapsed = {stage: now - began for stage, began in started.items()}
-            told = _all_in_one(news, elapsed)
-            console.print(told, highlight=False, markup=False, soft_wrap=True)
+            summary = _all_in_one(news, elapsed)
+            console.print(summary, highlight=False, markup=False, soft_wrap=True)
         sys.stdout.flush()
 
 
@@ -212,13 +212,13 @@ def _all_in_one(lines: Mapping[str, Line], elapsed: Mapping[str, float]) -> str:
     >>> _all_in_one({"a": Line(50, 200), "b": Line(5, 5)}, {"a": 60.0, "b": 9.0})
     'a 50 of 200, b 5 of 5; about 3 min left'
     """
-    told = ", ".join(f"{stage} {line.done:,} of {line.total:,}" for stage, line in lines.items())
+    counts = ", ".join(f"{stage} {line.done:,} of {line.total:,}" for stage, line in lines.items())
     left = [
         elapsed[stage] / line.done * (line.total - line.done)
         for stage, line in lines.items()
         if 0 < line.done < line.total and elapsed.get(stage, 0.0) > 1
     ]
-    return f"{told}; about {_in_words(max(left))} left" if left else told
+    return f"{counts}; about {_in_words(max(left))} left" if left else counts
 
 
 def _in_words(seconds: float) -> str:

@@ -110,7 +110,7 @@ class Worker:
         self._commits = Commits(EvidenceStore(config.store_url))
         self._failed: dict[str, str] = {}
         self._loaded: Future[Callable[[int], Any]] = Future()
-        self._asked: Any = None
+        self._model_in_use: Any = None
         board.place(config.key)
 
     def load(self) -> None:
@@ -141,12 +141,12 @@ class Worker:
         A model that was never asked is left alone, since a tokenizer may change when it is first
         called, and so are models that share a base, of which one is ready at a time.
         """
-        if self._asked is None or self._failed:
+        if self._model_in_use is None or self._failed:
             return
         (task,) = self.config.tasks
         for _, question, key in task.questions:
             with suppress(Exception):  # it comes again, where the question is put
-                question.prepare(self._asked, items_to_ask(block, question, key))
+                question.prepare(self._model_in_use, items_to_ask(block, question, key))
 
     def pass_on(self, blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Ask what blocks lack; each is given to whoever comes next when the one after it has been
@@ -229,7 +229,7 @@ class Worker:
                 raise _TargetError(in_short(error)) from error
             seconds = time.monotonic() - started
             if len(self.config.tasks) == 1:
-                self._asked = model
+                self._model_in_use = model
             failed = len(items) - answers["error"].null_count
             report = partial(self._board.add, task.name, label, len(items), failed, seconds)
             commits.append(self._commits.add(key, answers, report))

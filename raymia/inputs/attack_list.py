@@ -104,7 +104,8 @@ def lacking(kind: type[Attack], spec: AuditSpec, named: str | None = None) -> st
     }
     own = (text for need, (given, text) in needs.items() if need in kind.needs and not given)
     return next(own, None) or next(
-        (lack for question in _asked(kind, spec) if (lack := question.lacking(spec))), None
+        (lack for question in _first_questions(kind, spec) if (lack := question.lacking(spec))),
+        None,
     )
 
 
@@ -116,10 +117,10 @@ def _compared_with(spec: AuditSpec) -> list[str]:
 
 def costs_extra(kind: type[Attack], spec: AuditSpec) -> bool:
     """Whether an attack asks what the audit file did not say it wants to pay for."""
-    return any(question.is_extra(spec) for question in _asked(kind, spec))
+    return any(question.is_extra(spec) for question in _first_questions(kind, spec))
 
 
-def _asked(kind: type[Attack], spec: AuditSpec) -> list[type[Question]]:
+def _first_questions(kind: type[Attack], spec: AuditSpec) -> list[type[Question]]:
     """The questions of an attack; where several have one name, the first speaks for them."""
     return [kinds[0] for kinds in questions_of(kind, spec.records.kind)]
 

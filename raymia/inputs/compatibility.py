@@ -35,13 +35,15 @@ def impossible_attacks(
         For attacks that the audit file names.
     """
     reasons: dict[tuple[str, str], str] = {}
-    asked: dict[str, list[_Asked]] = {}
+    by_family: dict[str, list[_Requirements]] = {}
     for name, target in targets.items():
         if target is None:
             continue
-        if target.family not in asked:
-            asked[target.family] = [_Asked.of(attack, spec, target.family) for attack in attacks]
-        for attack in asked[target.family]:
+        if target.family not in by_family:
+            by_family[target.family] = [
+                _Requirements.of(attack, spec, target.family) for attack in attacks
+            ]
+        for attack in by_family[target.family]:
             if found := _why_not(spec, attack, target, references):
                 reasons[name, attack.label] = "; ".join(found)
     if reasons and spec.attacks is not None:
@@ -53,7 +55,7 @@ def impossible_attacks(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Requirements:
     """What an attack asks of models of one family."""
 
     label: str
@@ -62,7 +64,7 @@ class _Asked:
     needs: frozenset[str]
 
     @classmethod
-    def of(cls, named: NamedAttack, spec: AuditSpec, family: str) -> _Asked:
+    def of(cls, named: NamedAttack, spec: AuditSpec, family: str) -> _Requirements:
         kind = spec.records.kind
         families = families_for(named.attack, kind)
         return cls(named.label, named.reference, families, model_needs(named.attack, kind, family))
@@ -70,7 +72,7 @@ class _Asked:
 
 def _why_not(
     spec: AuditSpec,
-    attack: _Asked,
+    attack: _Requirements,
     target: AnyCheckpoint,
     references: Mapping[str, AnyCheckpoint],
 ) -> list[str]:

@@ -67,7 +67,7 @@ def infer_dataset(
     tested = is_tested & is_suspect, is_tested & ~is_suspect
     n_suspects, n_non_members = (np.unique(units[rows]).size for rows in tested)
     n_fitted = int(np.count_nonzero(is_fitted))
-    told: dict[str, Any] = {
+    common: dict[str, Any] = {
         "target": target,
         "suspects": suspects,
         "n_suspects": n_suspects,
@@ -77,14 +77,14 @@ def infer_dataset(
     }
     model = features.fit(is_fitted, is_suspect, "records that dataset inference is fitted on")
     if model is None or min(n_suspects, n_non_members) < MIN_PER_CLASS:
-        return DatasetInference(**told, p_value=None, effect=None)
+        return DatasetInference(**common, p_value=None, effect=None)
     above, below = (_means(features.judged(model, rows), units[rows]) for rows in tested)
     test = stats.ttest_ind(above, below, equal_var=False, alternative="greater")
     if not np.isfinite(test.pvalue):  # all values are one
-        return DatasetInference(**told, p_value=None, effect=None)
+        return DatasetInference(**common, p_value=None, effect=None)
     spread = np.sqrt((above.var(ddof=1) + below.var(ddof=1)) / 2)
     return DatasetInference(
-        **told,
+        **common,
         p_value=float(test.pvalue),
         effect=float((above.mean() - below.mean()) / spread) if spread > 0 else 0.0,
     )

@@ -131,12 +131,12 @@ class AuditPlan(Sequence[TargetPlan]):
 
 def _in_turn(alone: Iterable[TargetPlan]) -> tuple[TargetPlan, ...]:
     """What an earlier target asks is shared by those after it."""
-    asked: set[str] = set()
+    seen: set[str] = set()
     made: dict[int, Missing] = {}
     plans = []
     for plan in alone:
-        target = _not_yet(asked, plan.target)
-        references = {name: _not_yet(asked, stage) for name, stage in plan.references.items()}
+        target = _not_yet(seen, plan.target)
+        references = {name: _not_yet(seen, stage) for name, stage in plan.references.items()}
         makers = []
         for maker in plan.made_first:
             (make,) = maker.questions
@@ -152,10 +152,10 @@ def _in_turn(alone: Iterable[TargetPlan]) -> tuple[TargetPlan, ...]:
     return tuple(plans)
 
 
-def _not_yet(asked: set[str], stage: Stage) -> Stage:
-    """The stage without questions that were asked; those that it asks are added to ``asked``."""
-    questions = tuple(p.asked_before() if p.key.hash in asked else p for p in stage.questions)
-    asked.update(p.key.hash for p in stage.questions)
+def _not_yet(seen: set[str], stage: Stage) -> Stage:
+    """The stage without questions that were asked; those that it asks are added to ``seen``."""
+    questions = tuple(p.without_missing() if p.key.hash in seen else p for p in stage.questions)
+    seen.update(p.key.hash for p in stage.questions)
     return replace(stage, questions=questions)
 
 
@@ -325,11 +325,11 @@ class _Planner:
         asks = tuple(dict.fromkeys(question for a in attacks for question in a.attack.asks))
         content = checkpoint.fingerprint, asks, self._neighbors_of(attacks)
         if content not in self._planned_of:
-            self._planned_of[content] = self._asked_of(checkpoint, asks, content[2])
+            self._planned_of[content] = self._plan_questions(checkpoint, asks, content[2])
         loader = checkpoint.loader(pool)
         return Stage(label, role, loader, pool, self._planned_of[content], only_for)
 
-    def _asked_of(
+    def _plan_questions(
         self, checkpoint: AnyCheckpoint, asks: tuple[str, ...], neighbors: tuple[str, ...]
     ) -> tuple[PlannedQuestion, ...]:
         made = {}
@@ -349,12 +349,12 @@ class _Planner:
         return self._looked_up(label, question, evidence_key(question, model))
 
     def _looked_up(self, label: str, question: Question, key: EvidenceKey) -> PlannedQuestion:
-        asked: int = self.inputs.records.table.num_rows
+        count: int = self.inputs.records.table.num_rows
         if not question.makes_neighbors and question.names & self._of_population:
-            asked = len(self.lookup.records)
+            count = len(self.lookup.records)
         indices = question.indices()
-        missing = self.lookup.missing(key, indices, asked)
-        return PlannedQuestion(label, question, key, missing, asked * len(indices) - missing.count)
+        missing = self.lookup.missing(key, indices, count)
+        return PlannedQuestion(label, question, key, missing, count * len(indices) - missing.count)
 
 
 def failed_with(plans: Sequence[TargetPlan], failed: Mapping[str, str]) -> dict[str, str]:

@@ -48,7 +48,7 @@ class PlannedQuestion:
     def to_ask(self) -> int:
         return self.missing.count
 
-    def asked_before(self) -> PlannedQuestion:
+    def without_missing(self) -> PlannedQuestion:
         """The same for whoever comes after one that asks it."""
         if not self.missing:
             return self

@@ -113,7 +113,7 @@ def positions_of(layer: str, base: DenoiserCheckpoint) -> int:
     if any(part in layer for part in ONCE):
         return 1
     height, breadth = base.latent_shape[-2:]
-    config, (block, number, *_) = base.asked.config, [*layer.split("."), ""]
+    config, (block, number, *_) = base.query.config, [*layer.split("."), ""]
     if "block_out_channels" not in config:
         side = int(config.get("patch_size") or 1) * base.face.packs
         return (height // side) * (breadth // side)

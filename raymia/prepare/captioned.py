@@ -42,9 +42,9 @@ class Captioned:
         return len(self.pixels)
 
     def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> Captioned:
-        return Captioned(self.pixels[rows], self.told(rows))
+        return Captioned(self.pixels[rows], self.captions_of(rows))
 
-    def told(self, rows: slice | npt.NDArray[np.int64]) -> tuple[str, ...] | None:
+    def captions_of(self, rows: slice | npt.NDArray[np.int64]) -> tuple[str, ...] | None:
         """The captions of some."""
         if self.captions is None:
             return None

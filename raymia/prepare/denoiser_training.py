@@ -127,7 +127,7 @@ class Training:
             rows = self._rows()
             clean, noise, timesteps = self._drawn(self._batch(rows, draws), draws)
             noisy = denoiser.path.add_noise(clean, noise, timesteps)
-            predicted = self.model(noisy, timesteps, self.images.told(rows))
+            predicted = self.model(noisy, timesteps, self.images.captions_of(rows))
             loss = functional.mse_loss(predicted, denoiser.path.target(clean, noise, timesteps))
             refuse_divergence(float(loss.detach()), self.step + 1)
             self.optimizer.zero_grad()
@@ -144,7 +144,7 @@ class Training:
 
         def losses(start: int, end: int) -> Tensor:
             clean, noise, timesteps = (part[start:end] for part in drawn)
-            return self._losses(clean, noise, timesteps, self.images.told(rows[start:end]))
+            return self._losses(clean, noise, timesteps, self.images.captions_of(rows[start:end]))
 
         private.take(self.step, len(rows), self.settings.batch_size, losses)
 
@@ -171,7 +171,7 @@ class Training:
         chosen = torch.tensor(list(numbers))
         clean, noise, timesteps = self._drawn(self._batch(rows, draws), draws)
         chosen = chosen.to(clean.device)
-        captions = self.images.told(rows[list(numbers)])
+        captions = self.images.captions_of(rows[list(numbers)])
         return self._losses(clean[chosen], noise[chosen], timesteps[chosen], captions)
 
     @contextmanager

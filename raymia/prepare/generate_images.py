@@ -61,11 +61,11 @@ def generate_images(
     timesteps = ddim_timesteps(model.path.timesteps, steps)
 
     def images_of(noise: torch.Tensor, numbers: list[int]) -> torch.Tensor:
-        told = [captions[i % len(captions)] for i in numbers] if captions else None
+        prompts = [captions[i % len(captions)] for i in numbers] if captions else None
 
         def seen(current: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            predicted = model.predict_noise(current, rows, told)
-            if told is None or guidance == 1:
+            predicted = model.predict_noise(current, rows, prompts)
+            if prompts is None or guidance == 1:
                 return predicted
             without = model.predict_noise(current, rows)
             return without + guidance * (predicted - without)

@@ -124,12 +124,12 @@ class TrainedOnImages:
         else:
             settings = DiffusionTrainingSpec(**self.content["training"])
             facts = train_denoiser(
-                self._told(split.members, split.member_captions),
+                self._captioned(split.members, split.member_captions),
                 settings=settings,
                 out=out,
                 seed=self._seed(number),
                 progress=progress,
-                measure_on=self._told(split.held_out, split.held_out_captions),
+                measure_on=self._captioned(split.held_out, split.held_out_captions),
                 checkpoint_every=settings.steps,
                 dp=self.private,
                 **self._denoiser(),
@@ -158,10 +158,10 @@ class TrainedOnImages:
         method = {key: value for key, value in self.content["method"].items() if key != "kind"}
         return {"pipeline": pipeline, "lora": method}
 
-    def _told(self, images: Any, captions: Sequence[str] | None) -> Captioned:
+    def _captioned(self, images: Any, captions: Sequence[str] | None) -> Captioned:
         """Images as the target was trained on them: a fresh network is told no captions."""
-        is_told = "base" in self.content or self.content["pipeline"] is not None
-        return Captioned(images, tuple(captions) if is_told and captions else None)
+        takes_captions = "base" in self.content or self.content["pipeline"] is not None
+        return Captioned(images, tuple(captions) if takes_captions and captions else None)
 
     def _split(self, out: Path, number: int, half: TextSplit) -> ImageSplit:
         table, places = self.images.table, self.content["records"]

@@ -25,9 +25,9 @@ def first_says(find: Callable[[], Found]) -> Found:
     """What the first worker finds, told to all; where there is one alone, what it finds."""
     if workers() == 1:
         return find()
-    told: list[Any] = [find() if rank() == 0 else None]
-    torch.distributed.broadcast_object_list(told, src=0)
-    found: Found = told[0]
+    shared: list[Any] = [find() if rank() == 0 else None]
+    torch.distributed.broadcast_object_list(shared, src=0)
+    found: Found = shared[0]
     return found
 
 

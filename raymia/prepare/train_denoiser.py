@@ -93,7 +93,7 @@ def train_denoiser(
         1,
         checkpoint_every,
     )
-    problems += [*_warm_up(settings), *_told(checkpoint, given, others)]
+    problems += [*_warm_up(settings), *_caption_problems(checkpoint, given, others)]
     if problems:
         raise InputError(problems)
     train, held_out = set_apart(given, others, seed)
@@ -137,7 +137,7 @@ def train_denoiser(
         )
 
 
-def _told(
+def _caption_problems(
     checkpoint: DenoiserCheckpoint, train: Captioned, held_out: Captioned | None
 ) -> list[str]:
     """What of the captions does not fit the pipeline."""

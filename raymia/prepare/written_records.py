@@ -42,7 +42,7 @@ def write_records(
     writer = _Writer(target, spec, answering, recipe.seed)
     facts: dict[str, Any] = {}
     if spec.prompts == "none":
-        first = answering.asked_first() or beginning_of_text(target)
+        first = answering.user_turn_ids() or beginning_of_text(target)
         questions = writer.write(
             [first] * spec.texts, "self prompt's question", lambda *_: None, writer.length // 2
         )

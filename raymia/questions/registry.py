@@ -13,7 +13,7 @@ from raymia.attacks import Attack
 from raymia.evidence.answers import answer_names, holder_of
 from raymia.questions.base import Question, Setup, registered
 from raymia.util.errors import RaymiaError
-from raymia.util.plugins import is_outside, origin, told
+from raymia.util.plugins import describe_error, is_outside, origin
 
 
 def questions_for(records: str, setup: Setup, asks: Iterable[str]) -> list[tuple[str, Question]]:
@@ -81,7 +81,8 @@ def _laid_out(
             raise
         raise RaymiaError(
             f"question {kind.name} of {origin(kind)}: its `lay_out` ended with "
-            f"{told(error, kind)}. Mend it, or take the attacks that ask it out of `attacks`"
+            f"{describe_error(error, kind)}. Mend it, or take the attacks that ask it out of "
+            "`attacks`"
         ) from error
 
 

@@ -190,8 +190,8 @@ def _beside(folder: _Folder, name: str) -> str | None:
 def _has_caption(folder: _Folder, name: str, row: TableRow | None) -> bool:
     if folder.condition is None:
         return False
-    told = row is not None and folder.condition.key in row.values
-    return told or _beside(folder, name) in folder.names
+    in_row = row is not None and folder.condition.key in row.values
+    return in_row or _beside(folder, name) in folder.names
 
 
 def _load(folder: _Folder, name: str, row: TableRow | None, prompt: str | None) -> Loaded:

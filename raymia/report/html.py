@@ -21,9 +21,9 @@ from raymia.report.pictures import target_pictures
 from raymia.report.sections import (
     contents,
     drawn_series,
+    first_measured,
     group_sections,
     groups_overlaid,
-    most_exposed,
     resolved,
     shown_claims,
     target_sections,
@@ -64,7 +64,7 @@ def render(result: RunResult, curves: Sequence[AttackCurves], sweep: str | None 
     charts = Charts()
     verdict = verdict_of(result)
     targets = target_sections(result, verdict, curves, charts)
-    exposed = most_exposed(targets)
+    exposed = first_measured(targets)
     first = first_screen(result, targets, curves, charts)
     context: dict[str, Any] = {
         "run": result,

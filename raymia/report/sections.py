@@ -166,7 +166,7 @@ def resolved(ranking: TargetRanking) -> list[float]:
     return [fpr for fpr in budgets if any(estimate_at(a, fpr) for a in ranking.measured)]
 
 
-def most_exposed(targets: Sequence[TargetSection]) -> TargetSection | None:
+def first_measured(targets: Sequence[TargetSection]) -> TargetSection | None:
     """The first checkpoint that was measured."""
     return next((target for target in targets if target.ranking.measured), None)
 

@@ -54,8 +54,8 @@ def sweep_plan_table(name: str, plan: SweepPlan) -> RenderableType:
     table.add_column("to ask", justify="right")
     table.add_column("to prepare", justify="right")
     for number in plan.order:
-        asked, prepared = plan.asked[number], plan.to_prepare[number]
-        table.add_row(Text(plan.audits[number].title), f"{asked:,}", f"{prepared:,}")
+        to_ask, prepared = plan.to_ask[number], plan.to_prepare[number]
+        table.add_row(Text(plan.audits[number].title), f"{to_ask:,}", f"{prepared:,}")
     named = ", ".join(swept.key for swept in plan.sweep.attacks)
     most = "at most " if plan.sweep.spec.search == "optuna" else ""
     halves = {half: plan.halves.counts(half) for half in ("calibration", "evaluation")}

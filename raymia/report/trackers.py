@@ -150,7 +150,7 @@ def _renamed(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _to_mlflow(told: Logged, page: Path) -> str:
+def _to_mlflow(log: Logged, page: Path) -> str:
     import mlflow
     from mlflow.entities import Metric, Param, RunTag
 
@@ -158,12 +158,12 @@ def _to_mlflow(told: Logged, page: Path) -> str:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
     experiment = client.get_experiment_by_name(name)
     place = client.create_experiment(name) if experiment is None else experiment.experiment_id
-    run = client.create_run(place, run_name=told.name, tags=dict(told.tags))
+    run = client.create_run(place, run_name=log.name, tags=dict(log.tags))
     run_id: str = run.info.run_id
     start = run.info.start_time
-    metrics = [Metric(name, value, start, 0) for name, value in told.metrics.items()]
-    parameters = [Param(name, value) for name, value in told.parameters.items()]
-    note = [RunTag("mlflow.note.content", told.tags["verdict_sentence"])]
+    metrics = [Metric(name, value, start, 0) for name, value in log.metrics.items()]
+    parameters = [Param(name, value) for name, value in log.parameters.items()]
+    note = [RunTag("mlflow.note.content", log.tags["verdict_sentence"])]
     client.log_batch(run_id, tags=note)
     for begin in range(0, len(metrics), MLFLOW_METRICS):
         client.log_batch(run_id, metrics=metrics[begin : begin + MLFLOW_METRICS])
@@ -174,7 +174,7 @@ def _to_mlflow(told: Logged, page: Path) -> str:
     return f"{hidden(mlflow.get_tracking_uri())}, experiment {name}, run {run_id}"
 
 
-def _to_wandb(told: Logged, page: Path) -> str:
+def _to_wandb(log: Logged, page: Path) -> str:
     import wandb
 
     quiet = wandb.Settings(  # which would send the command line, the machine, the code
@@ -184,11 +184,11 @@ def _to_wandb(told: Logged, page: Path) -> str:
     project = os.environ.get("WANDB_PROJECT", EXPERIMENT)
     with wandb.init(
         project=project,
-        name=told.name,
-        config=dict(told.parameters),
+        name=log.name,
+        config=dict(log.parameters),
         settings=quiet,
     ) as run:
-        run.summary.update({**told.metrics, **told.tags})
+        run.summary.update({**log.metrics, **log.tags})
         report = wandb.Artifact(f"report-{run.id}", type="report")
         report.add_file(str(page))
         run.log_artifact(report)

@@ -21,7 +21,7 @@ def _is_shown(entry: AttackChange) -> bool:
     return any(found.p_holm <= LEVEL for found in _differences(entry))
 
 
-def least_changed(entry: AttackChange) -> tuple[bool, bool, float]:
+def change_sort_key(entry: AttackChange) -> tuple[bool, bool, float]:
     """A key by which attacks that changed come first, and of them those whose AUC changed most."""
     auc = entry.auc
     return not _is_shown(entry), auc is None, 0.0 if auc is None else -abs(auc.value)
@@ -67,7 +67,7 @@ def sentence_of(
     Parameters
     ----------
     pair : the target's names in the two runs.
-    attacks : by `least_changed`.
+    attacks : by `change_sort_key`.
     shifted : whether members and non-members of a run differ without any model.
     """
     name = pair[1] if pair[0] == pair[1] else f"{pair[1]} ({pair[0]} in the first run)"

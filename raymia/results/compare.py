@@ -20,7 +20,7 @@ from raymia.metrics.delong import auc_difference, placements
 from raymia.metrics.paired import rate_difference
 from raymia.metrics.roc import BoolArray, FloatArray
 from raymia.metrics.summary import MIN_PER_CLASS
-from raymia.results.changes import finding_of, least_changed, sentence_of
+from raymia.results.changes import change_sort_key, finding_of, sentence_of
 from raymia.results.comparison_result import (
     AttackChange,
     Change,
@@ -290,7 +290,7 @@ def _target_change(
 ) -> TargetChange:
     here = [attack for target, attack in a.scored if target == pair[0]]
     there = [attack for target, attack in b.scored if target == pair[1]]
-    attacks = sorted(attacks, key=least_changed)
+    attacks = sorted(attacks, key=change_sort_key)
     shifted = any(_is_shifted(run) for run in (a, b))
     finding: Finding = "not_comparable" if shifted else finding_of(attacks)
     return TargetChange(

@@ -18,7 +18,7 @@ from raymia.util.hashing import digest
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskOutcome:
     """What there is when the models have been asked.
 
     Attributes
@@ -40,7 +40,7 @@ def ask(
     on_lines: OnLines | None = None,
     *,
     leave_out: bool = False,
-) -> Asked:
+) -> AskOutcome:
     """Make the references that are missing, then ask what is missing; nothing where nothing is.
 
     A target that fails does not stop the others.
@@ -59,7 +59,7 @@ def ask(
         If something fails that targets share, or if every target fails.
     """
     if not plan.is_missing_anything:
-        return Asked(plan)
+        return AskOutcome(plan)
     check_can_write(store.folder.url, "store")
     executor = start()
     executor.check(plan)
@@ -72,7 +72,7 @@ def ask(
     if failed:
         failed |= failed_with(after, failed)
         _refuse_if_all_failed(after, failed)
-    return Asked(after, lines, failed)
+    return AskOutcome(after, lines, failed)
 
 
 @contextmanager

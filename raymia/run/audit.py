@@ -20,7 +20,7 @@ from raymia.report.files import write_run
 from raymia.results.disguise import Disguise
 from raymia.results.events import redacted
 from raymia.results.result import RunResult
-from raymia.run.asking import Asked, ask, in_turn
+from raymia.run.asking import AskOutcome, ask, in_turn
 from raymia.run.outcome import Run, disguise_of, sum_up
 from raymia.run.status import Event, Watch, last_run, recorded
 from raymia.scoring.parts import score_parts
@@ -56,24 +56,24 @@ def run_audit(spec: AuditSpec, console: Console) -> RunResult:
     run = new_run_id(last_run(spec.output))
     with (
         held(spec.output, run) as lease,
-        recorded(spec.output, run, spec.name, list(inputs.targets), _told(inputs)) as log,
+        recorded(spec.output, run, spec.name, list(inputs.targets), _event_redactor(inputs)) as log,
         engine(spec.resources, spec.store, console) as start,
     ):
         store = EvidenceStore(spec.store)
         with in_turn(plan_audit(inputs, store), store, console) as plan:
             watch = Watch(log, plan)
-            asked = ask(plan, store, start, watch.look, leave_out=True)
-        Rates(store).keep_run(inputs, plan, asked.lines, store)
-        result = _score_and_write(plan, asked, store, start, started, lease)
+            outcome = ask(plan, store, start, watch.look, leave_out=True)
+        Rates(store).keep_run(inputs, plan, outcome.lines, store)
+        result = _score_and_write(plan, outcome, store, start, started, lease)
         watch.end(
             {target.name: target.reason for target in result.failed},
-            {target.name: target.to_ask for target in asked.after},
+            {target.name: target.to_ask for target in outcome.after},
         )
         return result
 
 
-def _told(inputs: Inputs) -> Callable[[Event], Event]:
-    """How events are told: of an audit that is redacted, redacted too."""
+def _event_redactor(inputs: Inputs) -> Callable[[Event], Event]:
+    """What events are written by: of an audit that is redacted, redacted too."""
     if not inputs.spec.report.redact:
         return dict
     store = EvidenceStore(inputs.spec.store)  # whose secret may be drawn while the run goes on
@@ -81,17 +81,22 @@ def _told(inputs: Inputs) -> Callable[[Event], Event]:
 
 
 def _score_and_write(
-    plan: AuditPlan, asked: Asked, store: EvidenceStore, start: Start, started: float, lease: Lease
+    plan: AuditPlan,
+    outcome: AskOutcome,
+    store: EvidenceStore,
+    start: Start,
+    started: float,
+    lease: Lease,
 ) -> RunResult:
     """Score, measure and write what was asked."""
-    inputs, spec = asked.after.inputs, plan.inputs.spec
+    inputs, spec = outcome.after.inputs, plan.inputs.spec
 
-    scored = [target for target in asked.after if target.name not in asked.failed]
+    scored = [target for target in outcome.after if target.name not in outcome.failed]
     room = spec.store if can_write(spec.store) else spec.output
     with score_parts(room) as scores, _workers(inputs, scored, start) as workers:
         reduction = reduce_audit(inputs, store, scored, scores, workers)
         seconds = time.monotonic() - started
-        run = Run(inputs, store, plan, asked.after, asked.lines, seconds, asked.failed)
+        run = Run(inputs, store, plan, outcome.after, outcome.lines, seconds, outcome.failed)
         result = sum_up(run, reduction, scores, workers)
         lease.check()
         tables = score_tables(inputs, scored, scores)

@@ -55,12 +55,12 @@ class EventLog:
 
     Parameters
     ----------
-    told : an event as it may be told.
+    redactor : an event as it may be written.
     """
 
-    def __init__(self, output: str, run: str, told: Callable[[Event], Event] = dict) -> None:
+    def __init__(self, output: str, run: str, redactor: Callable[[Event], Event] = dict) -> None:
         self.run = run
-        self._told = told
+        self._redactor = redactor
         self._folder = Folder(output)
         self._lines: list[str] = []
         self._parts: list[str] = []
@@ -71,7 +71,7 @@ class EventLog:
         with self._lock:
             first = len(self._lines)
             self._lines += [
-                line_of({"time": now(), "run": self.run, "n": first + n, **self._told(event)})
+                line_of({"time": now(), "run": self.run, "n": first + n, **self._redactor(event)})
                 for n, event in enumerate(events)
             ]
             name = f"{FOLDER}/{self.run}-{first:06d}.jsonl"
@@ -100,10 +100,10 @@ def recorded(
     run: str,
     audit: str,
     targets: Sequence[str],
-    told: Callable[[Event], Event] = dict,
+    redactor: Callable[[Event], Event] = dict,
 ) -> Iterator[EventLog]:
     """Log that a run begins, and how it ends, whichever way that is but by a kill."""
-    log = EventLog(output, run, told)
+    log = EventLog(output, run, redactor)
     log.write(
         {"event": "run_started", "audit": audit, "targets": list(targets), "pid": os.getpid(),
          "host": socket.gethostname()}
@@ -166,7 +166,7 @@ class Watch:
         self._plans = plans
         self._written: dict[str, Progress] = {}
         self._last = time.monotonic()
-        self._same_as = _asked_as_another(plans)
+        self._same_as = _same_as_earlier(plans)
         self.look({})
 
     def look(self, lines: Mapping[str, LineLike]) -> None:
@@ -212,7 +212,7 @@ class Watch:
             self._last = time.monotonic()
 
 
-def _asked_as_another(plans: Sequence[TargetPlan]) -> dict[str, str]:
+def _same_as_earlier(plans: Sequence[TargetPlan]) -> dict[str, str]:
     """Targets whose questions are put to an earlier target of the same content."""
     asked: dict[str, str] = {}
     same: dict[str, str] = {}

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from raymia.attacks import Attack
 from raymia.attacks.base import Scores
 from raymia.util.errors import RaymiaError
-from raymia.util.plugins import is_outside, origin, told
+from raymia.util.plugins import describe_error, is_outside, origin
 
 NO_QUERY = "The answers of models are stored: the next run asks none again"
 
@@ -43,7 +43,9 @@ def attack_scores(attack: Attack, evidence: Any, count: int, *, label: str, targ
     except RaymiaError:
         raise
     except Exception as error:
-        raise AttackFailedError(f"{title}: it ended with {told(error, kind)}. {advice}") from error
+        raise AttackFailedError(
+            f"{title}: it ended with {describe_error(error, kind)}. {advice}"
+        ) from error
     if scores.dtype.kind not in "biuf" or scores.shape != (count,):
         raise AttackFailedError(
             f"{title}: expected one score for each of {count} records, each a number and NaN for "

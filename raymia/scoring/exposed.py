@@ -56,7 +56,7 @@ class Leaders:
     def __init__(self, inputs: Inputs, names: Sequence[str], metrics: Sequence[Metrics]) -> None:
         self.inputs = inputs
         self.rankings = {ranking.target: ranking for ranking in rank(metrics)}
-        self.shown = _most_exposed(names, self.rankings)
+        self.shown = _shown_targets(names, self.rankings)
 
     def on(self, target: str, scores: ScoreColumns) -> NamedAttack:
         """The attack that is best on a target; where nothing is measured, the one to read first of
@@ -75,7 +75,7 @@ class Leaders:
         return attacks[next(scored, order[0])]
 
 
-def _most_exposed(names: Sequence[str], rankings: dict[str, TargetRanking]) -> set[str]:
+def _shown_targets(names: Sequence[str], rankings: dict[str, TargetRanking]) -> set[str]:
     """The targets whose records are shown: the most exposed, then those without metrics."""
     measured = [r for r in rankings.values() if r.measured]
     measured.sort(key=strength_across(measured), reverse=True)

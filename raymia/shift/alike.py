@@ -22,7 +22,7 @@ BEGINNING = 3
 """Words that a beginning has."""
 
 
-def told_apart(first: Sequence[str], second: Sequence[str]) -> float | None:
+def separation_auc(first: Sequence[str], second: Sequence[str]) -> float | None:
     """AUC at which a classifier tells texts of two sets apart, by words and characters.
 
     Texts are cut to the size that nine in ten of either set have, so that it is not their

@@ -75,10 +75,12 @@ def _of_images(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
         base = {"model": manifest["base"]["model"]}
         sections["targets"][0] |= base
         sections["references"] = {"base": base}
-        told = manifest["captions"]["column"] or manifest["captions"]["instance_prompt"] is not None
+        has_captions = (
+            manifest["captions"]["column"] or manifest["captions"]["instance_prompt"] is not None
+        )
         sections["training"] = {
             "flip": manifest["training"]["flip"], "timesteps": "uniform", "noise_offset": 0.0,
-            **({"caption_dropout": 0.0} if told else {}),
+            **({"caption_dropout": 0.0} if has_captions else {}),
         }  # fmt: skip
     if shadows := _shadows(path):
         sections["references"] = {**sections.get("references", {}), **shadows}

@@ -156,7 +156,7 @@ class ImageRecordsSpec(RecordsSection):
     )
 
     @model_validator(mode="after")
-    def _one_thing_is_told(self) -> Self:
+    def _check_one_condition(self) -> Self:
         captions = self.caption_column is not None or self.folder_prompts
         if captions and self.class_column is not None:
             raise ValueError(

@@ -49,7 +49,7 @@ class SweepPlan:
     plans : of the audits, each as if it asked alone.
     halves : of the records.
     order : numbers of the audits in the order in which they ask, the one that asks most first.
-    asked : how many questions each audit puts, those before it having put theirs.
+    to_ask : how many questions each audit puts, those before it having put theirs.
     to_prepare : how many references each audit makes that no other before it does.
     settings : how many settings of attacks are tried, over all targets and references; for Optuna
         the most it can be.
@@ -60,7 +60,7 @@ class SweepPlan:
     plans: list[AuditPlan]
     halves: Split
     order: list[int]
-    asked: list[int]
+    to_ask: list[int]
     to_prepare: list[int]
     settings: int
 
@@ -83,9 +83,9 @@ def plan_sweep(sweep: Sweep, store: EvidenceStore) -> SweepPlan:
     _refuse_idle_keys(sweep, audits, plans)
     totals = [sum(target.to_ask for target in targets) for targets in plans]
     order = sorted(range(len(audits)), key=lambda number: -totals[number])
-    asked, to_prepare = _shares(plans, order)
+    to_ask, to_prepare = _shares(plans, order)
     settings = _count_settings(sweep, audits, plans)
-    return SweepPlan(sweep, audits, plans, halves, order, asked, to_prepare, settings)
+    return SweepPlan(sweep, audits, plans, halves, order, to_ask, to_prepare, settings)
 
 
 def attacks_on(swept: SweptAttack, inputs: Inputs, target: str) -> list[NamedAttack]:
@@ -174,16 +174,16 @@ def _shares(
     """What each audit asks and makes that those before it do not."""
     seen: dict[str, Missing] = {}
     made: set[str] = set()
-    asked, prepared = [0] * len(plans), [0] * len(plans)
+    to_ask, prepared = [0] * len(plans), [0] * len(plans)
     for number in order:
         for planned in _planned(plans[number]):
             before = seen.get(planned.key.hash, Missing.nothing(range(0)))
-            asked[number] += (planned.missing - before).count
+            to_ask[number] += (planned.missing - before).count
             seen[planned.key.hash] = before | planned.missing
         keys = {p.recipe.key for t in plans[number] for p in t.preparations if not p.ready}
         prepared[number] = len(keys - made)
         made |= keys
-    return asked, prepared
+    return to_ask, prepared
 
 
 def _planned(audit: Sequence[TargetPlan]) -> Iterator[PlannedQuestion]:

@@ -158,7 +158,7 @@ def unwritten(kind: type) -> str:
     return ", ".join(f"`{name}`" for name in sorted(getattr(kind, "__abstractmethods__", ())))
 
 
-def told(error: Exception, kind: type) -> str:
+def describe_error(error: Exception, kind: type) -> str:
     """What went wrong in a class from outside, and in which line of its file."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     frames = traceback.extract_tb(error.__traceback__)

@@ -16,7 +16,7 @@ from raymia.cli.jobs import lost_folders
 from raymia.cli.main import EXIT_FAILED, EXIT_INCOMPLETE, EXIT_WRONG_INPUT
 from raymia.results.gate_result import GateOutcome
 from raymia.run import audit
-from raymia.run.asking import Asked
+from raymia.run.asking import AskOutcome
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 
@@ -49,7 +49,7 @@ def test_an_incomplete_run_is_summed_up_with_what_it_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = write_small_audit(tmp_path, models, references=None, neighbors=None)
-    monkeypatch.setattr("raymia.run.audit.ask", lambda plan, *_, **__: Asked(plan))
+    monkeypatch.setattr("raymia.run.audit.ask", lambda plan, *_, **__: AskOutcome(plan))
     assert script.main([str(file)]) == EXIT_INCOMPLETE
     summary = last_line(capsys)
     assert summary["complete"] is False
@@ -70,7 +70,7 @@ def test_conditions_are_decided_with_the_codes_of_the_command_line(
     file = write_small_audit(tmp_path, models, references=None, neighbors=None)
     assert script.main([str(file), "--fail-if", "lost.auc > 0.5"]) == EXIT_WRONG_INPUT
     assert "did you mean 'loss'?" in last_line(capsys)["problems"][0]
-    monkeypatch.setattr("raymia.run.audit.ask", lambda plan, *_, **__: Asked(plan))
+    monkeypatch.setattr("raymia.run.audit.ask", lambda plan, *_, **__: AskOutcome(plan))
     assert script.main([str(file), "--fail-if", condition]) == EXIT_INCOMPLETE
     (outcome,) = last_line(capsys)["gate"]
     assert (outcome["condition"], outcome["status"]) == (condition, "not_evaluated")

@@ -11,7 +11,7 @@ from PIL import Image
 from small_image_models import save_model, save_pipeline
 from small_images import encoded, picture, save
 
-from raymia.modalities.images.generation import told
+from raymia.modalities.images.generation import choose_captions
 from raymia.modalities.images.prior import WHAT
 from raymia.modalities.resolve import resolve_inputs
 from raymia.models.denoisers.as_trained import as_trained
@@ -129,7 +129,7 @@ def test_another_prompt_is_another_key_and_references_are_asked_as_each_target(m
 def test_models_on_one_base_are_each_asked_with_their_own_caption(models):
     plain = bare(models / "stable")
     prompts = ("a", "a cat on a mat")
-    family = DenoiserFamily([as_trained(plain, p, plain.asked.size) for p in prompts], [4, 4])
+    family = DenoiserFamily([as_trained(plain, p, plain.query.size) for p in prompts], [4, 4])
     noisy, times = torch.randn(2, *plain.latent_shape), torch.tensor([50, 300])
     found = [family.use(number).predict_noise(noisy, times) for number in (0, 1)]
     alone = load_denoiser(plain, batch_images=4)
@@ -327,8 +327,8 @@ def test_a_reference_that_the_target_makes_is_asked_as_the_target(models, tmp_pa
     inputs = resolved(tmp_path, models / "stable", {"instance_prompt": "a dog", "resolution": 32},
                       size=(32, 32))  # fmt: skip
     spec = SelfGeneratedReference(kind="self_generated")
-    assert told(inputs.targets["tuned"], spec, ()) == ("a dog",)
-    assert told(inputs.targets["tuned"], spec, ("a cat",)) == ("a cat",)
+    assert choose_captions(inputs.targets["tuned"], spec, ()) == ("a dog",)
+    assert choose_captions(inputs.targets["tuned"], spec, ("a cat",)) == ("a cat",)
     made = inputs.targets["tuned"].in_folder(models / "stable")
     assert made.fingerprint == inputs.targets["tuned"].fingerprint
-    assert made.loader(PoolSpec()).checkpoint.asked.prompt == "a dog"
+    assert made.loader(PoolSpec()).checkpoint.query.prompt == "a dog"

@@ -47,7 +47,7 @@ def test_an_answer_ends_where_the_template_ends_one(answering, tokenizer):
 
 
 def test_a_target_that_writes_the_question_is_given_the_template_up_to_it(answering, tokenizer):
-    assert tokenizer.decode(answering.asked_first()) == "<|im_start|>user\n"
+    assert tokenizer.decode(answering.user_turn_ids()) == "<|im_start|>user\n"
     record = answering.asking(tokenizer("Which bird?<|im_end|>\n<|im")["input_ids"])
     assert json.loads(record)["messages"][0] == {"role": "user", "content": "Which bird?"}
     assert answering.asking(tokenizer("<|im_end|>")["input_ids"]) is None

@@ -16,7 +16,7 @@ from small_image_models import save_pipeline, save_with_classes
 from small_loras import adapted, save_by_diffusers, save_by_kohya
 
 from raymia.evidence.store import EvidenceStore
-from raymia.modalities.images.generation import told
+from raymia.modalities.images.generation import choose_captions
 from raymia.modalities.resolve import resolve_inputs
 from raymia.models.denoisers.model import load_denoiser
 from raymia.models.image_source import resolve_image_model
@@ -167,7 +167,7 @@ def test_keys_from_before_there_were_captions_and_samplers_are_the_same(target):
 def test_a_model_of_classes_generates_each_and_is_trained_on_them(tmp_path):
     save_with_classes(tmp_path / "model", 3)
     target = resolved(tmp_path / "model")
-    captions = told(target, SelfGeneratedReference(kind="self_generated"), ())
+    captions = choose_captions(target, SelfGeneratedReference(kind="self_generated"), ())
     assert captions == ("0", "1", "2")
     store, made = EvidenceStore(str(tmp_path / "store")), recipe(target, captions)
     make(made, store)

@@ -4,23 +4,23 @@ import numpy as np
 import pytest
 from tiny_models import passages
 
-from raymia.shift.alike import commonest_beginning, repetition, told_apart
+from raymia.shift.alike import commonest_beginning, repetition, separation_auc
 
 
 def test_texts_of_one_source_are_not_told_apart_and_those_of_two_are():
     texts = passages(160)
-    assert told_apart(texts[::2], texts[1::2]) == pytest.approx(0.5, abs=0.12)
-    assert told_apart([text.upper() for text in texts[::2]], texts[1::2]) > 0.95
+    assert separation_auc(texts[::2], texts[1::2]) == pytest.approx(0.5, abs=0.12)
+    assert separation_auc([text.upper() for text in texts[::2]], texts[1::2]) > 0.95
 
 
 def test_lengths_alone_do_not_tell_texts_apart():
     texts = passages(160)
     longer = [text + " " + text for text in texts[1::2]]
-    assert told_apart(texts[::2], longer) == pytest.approx(0.5, abs=0.15)
+    assert separation_auc(texts[::2], longer) == pytest.approx(0.5, abs=0.15)
 
 
 def test_few_texts_say_nothing():
-    assert told_apart(passages(24), passages(80)) is None
+    assert separation_auc(passages(24), passages(80)) is None
 
 
 def test_repetition_is_the_share_of_fours_that_stood_before():

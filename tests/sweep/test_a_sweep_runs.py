@@ -232,7 +232,7 @@ def test_models_are_asked_once_for_what_settings_have_in_common(
     result = run_sweep(spec, console())
     records = len(texts)
     assert result.asked == records * (2 + 2 * 5 * 3)  # tokens once; neighbors made, and asked twice
-    assert [query.asked for query in result.queries] == plan.asked
+    assert [query.asked for query in result.queries] == plan.to_ask
     for kind in ("text.tokens", "text.neighbors", "neighbors.substitute"):
         rows = Counter(
             (part.parent.name, row["record_id"], row["neighbor"])

@@ -212,7 +212,7 @@ def test_the_plan_asks_what_settings_share_once(folder: Path) -> None:
     plan = plan_sweep(check_sweep(spec), EvidenceStore(spec.store))
     records, models, neighbors = 80, 3, 4  # of the largest setting
     once = records * (models * (1 + neighbors) + neighbors)
-    assert [plan.asked[number] for number in plan.order] == [once, 0, 0]
+    assert [plan.to_ask[number] for number in plan.order] == [once, 0, 0]
     assert plan.audits[plan.order[0]].values == {"neighbors.count": 4}
     assert plan.settings == 3 + 2 * 2 * 3  # min_k has no neighbors; spv: references, counts
-    assert with_evidence(spec).asked == [0, 0, 0]
+    assert with_evidence(spec).to_ask == [0, 0, 0]

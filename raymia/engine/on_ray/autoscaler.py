@@ -24,7 +24,7 @@ POLL_SECONDS = 1.0
 SAY_SECONDS = 15.0
 REFUSALS = 3
 """How many times in a row an autoscaler has to say that it cannot."""
-_asked: list[Sequence[Demand]] = []
+_requests: list[Sequence[Demand]] = []
 """What all threads ask for; the autoscaler keeps one request alone."""
 _asking = threading.Lock()
 
@@ -74,7 +74,7 @@ def requested(demands: Sequence[Demand]) -> Iterator[None]:
     stop = threading.Event()
     asking = threading.Thread(target=_keep_asking, args=(stop,), daemon=True)
     with _asking:
-        _asked.append(demands)
+        _requests.append(demands)
     asking.start()
     try:
         yield
@@ -82,7 +82,7 @@ def requested(demands: Sequence[Demand]) -> Iterator[None]:
         stop.set()
         asking.join(timeout=10)
         with _asking:
-            _asked.remove(demands)
+            _requests.remove(demands)
         with suppress(Exception):  # the cluster may be what ended the block
             _ask()
 
@@ -140,7 +140,7 @@ def _ask() -> None:
     from ray.autoscaler.sdk import request_resources
 
     with _asking:
-        demands = [demand for asked in _asked for demand in asked if demand.resources]
+        demands = [demand for request in _requests for demand in request if demand.resources]
         actors = [demand for demand in demands for _ in range(demand.most)]
         request_resources(
             bundles=[dict(actor.resources) for actor in actors],

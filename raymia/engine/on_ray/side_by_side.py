@@ -89,7 +89,7 @@ class _Room(ExitStack):
         self._blocks = blocks
         self._cluster = cluster
         self._board = board
-        self._asked: tuple[Stream, PlacementGroup] | None = None
+        self._pending: tuple[Stream, PlacementGroup] | None = None
         self.callback(self._give_back)
 
     def is_there_for(self, stream: Stream, running: Sequence[Stream]) -> bool:
@@ -104,7 +104,7 @@ class _Room(ExitStack):
             return False
         if any(stream.waits_for(other) for other in running):
             return False
-        if self._asked is not None and self._asked[0] is stream:
+        if self._pending is not None and self._pending[0] is stream:
             return True
         known = self._cluster.startable is not None
         together = [d for one in (*running, stream) for d in self._demands(one)]
@@ -117,21 +117,21 @@ class _Room(ExitStack):
         return placed >= {one.key(pool) for one in running for pool in one.pools}
 
     def _has_place(self, stream: Stream) -> bool:
-        if self._asked is None:
+        if self._pending is None:
             actors = [d for d in self._demands(stream) if d.resources for _ in range(d.actors)]
             labels = [dict(actor.labels) for actor in actors]
             group = placement_group(
                 [*(dict(actor.resources) for actor in actors), SPARE],
                 bundle_label_selector=[*labels, {}] if any(labels) else None,
             )
-            self._asked = stream, group
-        return bool(self._asked[1].wait(POLL_SECONDS))
+            self._pending = stream, group
+        return bool(self._pending[1].wait(POLL_SECONDS))
 
     def _demands(self, stream: Stream) -> list[Demand]:
         return demands_of(stream.pools, self._blocks, self._cluster)
 
     def _give_back(self) -> None:
-        if self._asked is not None:
+        if self._pending is not None:
             with suppress(Exception):  # the cluster may be what ended the block
-                remove_placement_group(self._asked[1])
-            self._asked = None
+                remove_placement_group(self._pending[1])
+            self._pending = None

@@ -19,7 +19,7 @@ def has_adapter(target: ImageCheckpoint) -> bool:
     return isinstance(target, DenoiserCheckpoint) and bool(target.adapters)
 
 
-def told(
+def choose_captions(
     target: ImageModel, spec: SelfGeneratedReference, prompts: Sequence[str]
 ) -> tuple[str, ...]:
     """The captions that a target generates images of, in turn: those that are given, else the one
@@ -33,7 +33,7 @@ def told(
         return ()
     if prompts:
         return tuple(prompts)
-    prompt = spec.instance_prompt or target.asked.prompt
+    prompt = spec.instance_prompt or target.query.prompt
     return (prompt,) if prompt else ()
 
 
@@ -123,8 +123,8 @@ def _problems(
     given = next((key for key in ("prompts", "instance_prompt") if getattr(spec, key)), None)
     if given is not None and denoisers and not captioned:
         yield f"{given}: no target is conditioned on captions; leave it out"
-    untold = [name for name in captioned if not denoisers[name].asked.prompt]
-    adapted = [name for name in untold if has_adapter(denoisers[name])]
+    without_prompt = [name for name in captioned if not denoisers[name].query.prompt]
+    adapted = [name for name in without_prompt if has_adapter(denoisers[name])]
     if spec.instance_prompt is None and not spec.prompts and adapted:
         yield (
             f"prompts: {adapted[0]!r} is an adapter on a model of captions, and there is none to "
@@ -132,9 +132,9 @@ def _problems(
             "`instance_prompt` of its training"
         )
     if spec.guidance != 1 and denoisers:
-        if told_nothing := [name for name in denoisers if name not in captioned]:
+        if unconditioned := [name for name in denoisers if name not in captioned]:
             yield (
-                f"guidance: {told_nothing[0]!r} is not conditioned on captions, and guidance is "
+                f"guidance: {unconditioned[0]!r} is not conditioned on captions, and guidance is "
                 "away from the empty one; leave it out"
             )
         elif given is None:

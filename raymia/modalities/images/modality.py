@@ -74,7 +74,7 @@ class Images(Modality):
         return resolve_images(spec, places, spec.records, attacks, problems)
 
     def recipe(self, inputs: Inputs, reference: str, target: str) -> SelfGeneratedRecipe:
-        from raymia.modalities.images.generation import has_adapter, told
+        from raymia.modalities.images.generation import choose_captions, has_adapter
         from raymia.models.image_source import ImageModel
         from raymia.prepare.self_generated import SelfGeneratedRecipe
 
@@ -85,7 +85,7 @@ class Images(Modality):
         own = spec.base is None or has_adapter(maker)
         base = None if own else self.reference_for(inputs, str(spec.base), target)
         assert base is None or isinstance(base, ImageModel)
-        captions = told(maker, spec, self.prompts.get(reference, ()))
+        captions = choose_captions(maker, spec, self.prompts.get(reference, ()))
         return SelfGeneratedRecipe(maker, base, spec, inputs.spec.seed, captions)
 
     def reference_for(self, inputs: Inputs, name: str, target: str) -> AnyCheckpoint:

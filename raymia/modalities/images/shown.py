@@ -47,24 +47,24 @@ class _Around:
 
     Attributes
     ----------
-    asked : the question about the neighbors that are shown.
+    planned : the question about the neighbors that are shown.
     changes : of the loss, the mean over draws, float64 [records, timesteps, strengths].
     timesteps : empty for a model without any.
     spent : bool [records], those that the perturbation was chosen on.
     """
 
-    asked: PlannedQuestion
+    planned: PlannedQuestion
     changes: Floats
     timesteps: list[float]
     spent: npt.NDArray[np.bool_]
 
     @property
     def perturbation(self) -> str:
-        return self.asked.label.partition(".")[2]
+        return self.planned.label.partition(".")[2]
 
     @property
     def strengths(self) -> list[float]:
-        question: Any = self.asked.question
+        question: Any = self.planned.question
         return [float(strength) for strength in question.neighborhood.strengths]
 
 
@@ -149,12 +149,12 @@ def _around(
     own = leader.attack.perturbation if isinstance(leader.attack, Around) else None
     audits = evidence.chosen if choice is None else choice.perturbation
     perturbation = own or audits or next(iter(evidence.target.neighbors))
-    asked = next(p for p in plan.target.questions if p.label == f"neighbors.{perturbation}")
+    planned = next(p for p in plan.target.questions if p.label == f"neighbors.{perturbation}")
     changes = fluctuation(evidence.target, perturbation).mean(axis=-1)
     checkpoint = inputs.targets[plan.name]
     has_steps = isinstance(checkpoint, DenoiserCheckpoint)
     return _Around(
-        asked,
+        planned,
         np.moveaxis(changes, 1, 2),
         list(evidence.target.terms.timesteps) if has_steps else [],
         np.zeros(len(changes), bool) if choice is None else choice.spent,
@@ -216,7 +216,7 @@ def _with_neighbors(
     example: ImageExample, row: int, payload: Any, around: _Around, shape: Shape
 ) -> ImageExample:
     """An example with its neighbors as the question makes them, and the loss around it."""
-    question: Any = around.asked.question
+    question: Any = around.planned.question
     items = [Item(example.record_id, index, payload) for index in question.indices()]
     made = question.images(_OnCpu(shape), items)
     pixels: Pixels = (made * 255).round().to(torch.uint8).numpy()

@@ -117,7 +117,7 @@ def read_as_trained(
             )
         prompt = "" if has_captions else None
     if training.resolution is None:
-        return as_trained(checkpoint, prompt, checkpoint.asked.size)
+        return as_trained(checkpoint, prompt, checkpoint.query.size)
     check_resolution(checkpoint, training.resolution, f"{where}.resolution")
     return as_trained(checkpoint, prompt, (training.resolution, training.resolution))
 
@@ -130,7 +130,7 @@ def references_as_trained(
     found, otherwise = dict(references), {}
     for name, reference in references.items():
         for number, (target_name, target) in enumerate(targets.items()):
-            read = _asked_like(reference, target)
+            read = _with_query_of(reference, target)
             if number == 0:
                 found[name] = read
             elif read.fingerprint != found[name].fingerprint:
@@ -138,11 +138,11 @@ def references_as_trained(
     return found, otherwise
 
 
-def _asked_like(reference: ImageCheckpoint, target: ImageCheckpoint) -> ImageCheckpoint:
+def _with_query_of(reference: ImageCheckpoint, target: ImageCheckpoint) -> ImageCheckpoint:
     if not isinstance(reference, DenoiserCheckpoint) or not isinstance(target, DenoiserCheckpoint):
         return reference
-    prompt = target.asked.prompt if reference.is_captioned else None
-    size = target.asked.size if target.asked.is_resized else reference.asked.size
+    prompt = target.query.prompt if reference.is_captioned else None
+    size = target.query.size if target.query.is_resized else reference.query.size
     return as_trained(reference, prompt, size)
 
 

@@ -196,10 +196,10 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
             f"{where} names axolotl's own template {template!r}; name a file with its Jinja as "
             "`template` beside `config`, as the tokenizer that the training saved has it"
         )
-    told = [key for key in AXOLOTL_BY_TURN if first.get(key)]
-    if kind == "chat" and (told or first.get("train_on_eos", "turn") != "turn"):
+    by_turn = [key for key in AXOLOTL_BY_TURN if first.get(key)]
+    if kind == "chat" and (by_turn or first.get("train_on_eos", "turn") != "turn"):
         raise InputError(
-            f"{where}: {' and '.join(told) or 'train_on_eos'} chooses tokens that no `loss_on` "
+            f"{where}: {' and '.join(by_turn) or 'train_on_eos'} chooses tokens that no `loss_on` "
             "names; give the records as axolotl prepared them (dataset_prepared_path), which are "
             "tokens with labels, without `config`"
         )

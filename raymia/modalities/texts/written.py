@@ -13,7 +13,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.prepare.recipe import Recipe
 from raymia.prepare.self_prompt import SelfPromptRecipe, stored_texts
-from raymia.shift.alike import commonest_beginning, repetition, told_apart
+from raymia.shift.alike import commonest_beginning, repetition, separation_auc
 from raymia.shift.overlap import ngram_overlap
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def facts_of_written(
     answers = texts.training is not None and texts.training.format != "text"
     found = {
         "perplexity_on_written_text": _perplexity(facts.get("held_out_loss")),
-        "written_told_from_non_members": told_apart(own[:COMPARED], of_records(False, COMPARED)),
+        "written_told_from_non_members": separation_auc(
+            own[:COMPARED], of_records(False, COMPARED)
+        ),
         "written_repeats_itself": repeating,
         "written_twice": 1 - len(set(own)) / len(own),
         "answers_begin_alike": commonest_beginning(own) if answers else None,

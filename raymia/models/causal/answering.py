@@ -54,7 +54,7 @@ class Answering:
             return list(content["input_ids"][:first])
         raise RenderingError(f"a record of the format {kind} has no one answer")
 
-    def asked_first(self) -> list[int]:
+    def user_turn_ids(self) -> list[int]:
         """What a model is given so that it writes the user's turn, too: the template up to it."""
         begun = self.reader.text_of([{"role": "user", "content": QUESTION}])
         before, found, _ = begun.partition(QUESTION)

@@ -21,16 +21,16 @@ def as_trained(checkpoint: Checkpoint, prompt: str | None, size: tuple[int, int]
     prompt : that all images are asked about with; None for each its own caption.
     size : height and width of the images.
     """
-    if (prompt, size) == (checkpoint.asked.prompt, checkpoint.asked.size):
+    if (prompt, size) == (checkpoint.query.prompt, checkpoint.query.size):
         return checkpoint
     (channels, height, _), (image_channels, *_) = checkpoint.latent_shape, checkpoint.shape
     scale = checkpoint.shape[1] // height
-    resized = checkpoint.asked.is_resized or size != checkpoint.asked.size
+    resized = checkpoint.query.is_resized or size != checkpoint.query.size
     return replace(
         checkpoint,
         shape=(image_channels, *size),
         latent_shape=(channels, size[0] // scale, size[1] // scale),
-        asked=replace(checkpoint.asked, prompt=prompt, size=size, is_resized=resized),
+        query=replace(checkpoint.query, prompt=prompt, size=size, is_resized=resized),
     ).with_fingerprint()
 
 
@@ -42,7 +42,7 @@ def check_resolution(checkpoint: DenoiserCheckpoint, side: int, where: str) -> N
     InputError
         Saying which it can.
     """
-    config, scale = checkpoint.asked.config, checkpoint.shape[1] // checkpoint.latent_shape[1]
+    config, scale = checkpoint.query.config, checkpoint.shape[1] // checkpoint.latent_shape[1]
     blocks, patch = config.get("block_out_channels"), config.get("patch_size") or 1
     of_latents = max(2 ** (len(blocks) - 1) if blocks else patch, checkpoint.face.packs)
     step = scale * of_latents

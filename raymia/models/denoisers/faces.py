@@ -19,7 +19,7 @@ Encoders = Mapping[str, "TextEncoder"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Query:
     """What of a pipeline decides how captions are read and the network is asked.
 
     Attributes
@@ -52,8 +52,8 @@ BEFORE_CAPTION = (
 )
 """What Lumina 2 is told before each caption that is not empty."""
 
-Read = Callable[[Encoders, Sequence[str], Asked], "Condition"]
-Ask = Callable[[Any, "Tensor", "Tensor", "Condition", Asked], "Tensor"]
+Read = Callable[[Encoders, Sequence[str], Query], "Condition"]
+Ask = Callable[[Any, "Tensor", "Tensor", "Condition", Query], "Tensor"]
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ class Face:
     read: Read | None = None
     is_flow: bool | None = None
     packs: int = 1
-    lengths: Mapping[str, Callable[[Asked], int]] = field(default_factory=dict)
+    lengths: Mapping[str, Callable[[Query], int]] = field(default_factory=dict)
     spelled: Callable[[str], str] = str
 
 
 # ------------------------------------------------------------------ from captions
 
 
-def _last_states(encoders: Encoders, captions: Sequence[str], _: Asked) -> Condition:
+def _last_states(encoders: Encoders, captions: Sequence[str], _: Query) -> Condition:
     return {"encoder_hidden_states": encoders["text_encoder"](captions)[0]}
 
 
@@ -100,20 +100,20 @@ def _two_clips(encoders: Encoders, captions: Sequence[str]) -> tuple[Tensor, lis
     return torch.cat([one.hidden_states[-2] for one in said], dim=-1), [one[0] for one in said]
 
 
-def _with_sizes(encoders: Encoders, captions: Sequence[str], asked: Asked) -> Condition:
+def _with_sizes(encoders: Encoders, captions: Sequence[str], query: Query) -> Condition:
     states, pooled = _two_clips(encoders, captions)
     # Original size, upper left corner of the crop, and size: of an image that was not cut.
-    sizes = states.new_tensor([[*asked.size, 0, 0, *asked.size]]).expand(len(captions), -1)
+    sizes = states.new_tensor([[*query.size, 0, 0, *query.size]]).expand(len(captions), -1)
     return {"encoder_hidden_states": states, "text_embeds": pooled[1], "time_ids": sizes}
 
 
-def _t5_of_pixart(encoders: Encoders, captions: Sequence[str], asked: Asked) -> Condition:
+def _t5_of_pixart(encoders: Encoders, captions: Sequence[str], query: Query) -> Condition:
     encoder = encoders["text_encoder"]
-    tokens, mask = encoder.tokens([*map(_in_lower_case, captions)], _length_of_pixart(asked))
+    tokens, mask = encoder.tokens([*map(_in_lower_case, captions)], _length_of_pixart(query))
     states = encoder.model(tokens, attention_mask=mask)[0]
     found = {"encoder_hidden_states": states, "encoder_attention_mask": mask}
-    if _takes_sizes(asked.config):
-        height, width = asked.size
+    if _takes_sizes(query.config):
+        height, width = query.size
         size = states.new_tensor([[height, width]]).expand(len(captions), -1)
         found |= {"resolution": size, "aspect_ratio": size[:, :1] / size[:, 1:]}
     return found
@@ -123,8 +123,8 @@ def _in_lower_case(caption: str) -> str:
     return caption.lower().strip()
 
 
-def _length_of_pixart(asked: Asked) -> int:
-    return 300 if asked.pipeline == "PixArtSigmaPipeline" else 120
+def _length_of_pixart(query: Query) -> int:
+    return 300 if query.pipeline == "PixArtSigmaPipeline" else 120
 
 
 def _takes_sizes(config: Mapping[str, Any]) -> bool:
@@ -132,7 +132,7 @@ def _takes_sizes(config: Mapping[str, Any]) -> bool:
     return config.get("sample_size") == 128 if said is None else bool(said)
 
 
-def _clips_and_t5(encoders: Encoders, captions: Sequence[str], asked: Asked) -> Condition:
+def _clips_and_t5(encoders: Encoders, captions: Sequence[str], query: Query) -> Condition:
     import torch
 
     states, pooled = _two_clips(encoders, captions)
@@ -140,7 +140,7 @@ def _clips_and_t5(encoders: Encoders, captions: Sequence[str], asked: Asked) -> 
         encoder = encoders["text_encoder_3"]
         more = encoder.model(encoder.tokens(captions, LENGTH)[0])[0]
     else:
-        more = states.new_zeros(len(captions), LENGTH, int(asked.config["joint_attention_dim"]))
+        more = states.new_zeros(len(captions), LENGTH, int(query.config["joint_attention_dim"]))
     states = torch.nn.functional.pad(states, (0, more.shape[-1] - states.shape[-1]))
     return {
         "encoder_hidden_states": torch.cat([states, more], dim=-2),
@@ -148,7 +148,7 @@ def _clips_and_t5(encoders: Encoders, captions: Sequence[str], asked: Asked) -> 
     }
 
 
-def _pooled_and_t5(encoders: Encoders, captions: Sequence[str], _: Asked) -> Condition:
+def _pooled_and_t5(encoders: Encoders, captions: Sequence[str], _: Query) -> Condition:
     encoder = encoders["text_encoder_2"]
     return {
         "encoder_hidden_states": encoder.model(encoder.tokens(captions, LENGTH_OF_FLUX)[0])[0],
@@ -156,14 +156,14 @@ def _pooled_and_t5(encoders: Encoders, captions: Sequence[str], _: Asked) -> Con
     }
 
 
-def _masked_t5(encoders: Encoders, captions: Sequence[str], _: Asked) -> Condition:
+def _masked_t5(encoders: Encoders, captions: Sequence[str], _: Query) -> Condition:
     encoder = encoders["text_encoder"]
     tokens, mask = encoder.tokens(captions, LENGTH)
     states = encoder.model(tokens, attention_mask=mask)[0]
     return {"encoder_hidden_states": states * mask[..., None].to(states.dtype)}
 
 
-def _gemma_of_lumina(encoders: Encoders, captions: Sequence[str], _: Asked) -> Condition:
+def _gemma_of_lumina(encoders: Encoders, captions: Sequence[str], _: Query) -> Condition:
     encoder = encoders["text_encoder"]
     tokens, mask = encoder.tokens([*map(_after_system, captions)], LENGTH, side="right")
     said = encoder.model(tokens, attention_mask=mask, output_hidden_states=True, use_cache=False)
@@ -174,18 +174,18 @@ def _after_system(caption: str) -> str:
     return BEFORE_CAPTION + caption if caption else ""
 
 
-def _gemma_of_sana(encoders: Encoders, captions: Sequence[str], _: Asked) -> Condition:
-    encoder, told = encoders["text_encoder"], [*map(_in_lower_case, captions)]
-    tokens, mask = encoder.tokens(told, LENGTH_OF_SANA, side="right")
+def _gemma_of_sana(encoders: Encoders, captions: Sequence[str], _: Query) -> Condition:
+    encoder, lowered = encoders["text_encoder"], [*map(_in_lower_case, captions)]
+    tokens, mask = encoder.tokens(lowered, LENGTH_OF_SANA, side="right")
     states = encoder.model(tokens, attention_mask=mask, use_cache=False)[0]
     return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
 
 
-def _classes(_: Encoders, captions: Sequence[str], asked: Asked) -> Condition:
+def _classes(_: Encoders, captions: Sequence[str], query: Query) -> Condition:
     import torch
 
     # The caption of a record that has a class is its number; see raymia.records.conditioning.
-    known = int(asked.config["num_class_embeds"])
+    known = int(query.config["num_class_embeds"])
     numbers = [int(caption) for caption in captions]
     if max(numbers) >= known:
         raise ValueError(f"class {max(numbers)} is none of the {known} of the network")
@@ -195,12 +195,12 @@ def _classes(_: Encoders, captions: Sequence[str], asked: Asked) -> Condition:
 # ------------------------------------------------------------------ to the network
 
 
-def _plainly(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: Asked) -> Tensor:
+def _plainly(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: Query) -> Tensor:
     output: Tensor = network(noisy, timestep=times, **given).sample
     return output
 
 
-def _without_class(network: Any, noisy: Tensor, times: Tensor, _: Condition, by: Asked) -> Tensor:
+def _without_class(network: Any, noisy: Tensor, times: Tensor, _: Condition, by: Query) -> Tensor:
     import torch
 
     # The class after the last stands for none.
@@ -209,12 +209,12 @@ def _without_class(network: Any, noisy: Tensor, times: Tensor, _: Condition, by:
     return output
 
 
-def _with_class(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: Asked) -> Tensor:
+def _with_class(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: Query) -> Tensor:
     output: Tensor = network(noisy, times, given["class_labels"].to(noisy.device)).sample
     return output
 
 
-def _with_added(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: Asked) -> Tensor:
+def _with_added(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: Query) -> Tensor:
     own = {name: given[name] for name in given if name.startswith("encoder_")}
     added = {name: given[name] for name in given if name not in own}
     if not added:
@@ -223,24 +223,24 @@ def _with_added(network: Any, noisy: Tensor, times: Tensor, given: Condition, _:
     return output
 
 
-def _by_share(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: Asked) -> Tensor:
+def _by_share(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: Query) -> Tensor:
     output: Tensor = network(noisy, timestep=(times / 1000).to(noisy.dtype), **given).sample
     return output
 
 
-def _backwards(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: Asked) -> Tensor:
+def _backwards(network: Any, noisy: Tensor, times: Tensor, given: Condition, _: Query) -> Tensor:
     """From noise at 0 to the image at 1."""
     share = (1 - times / 1000).to(noisy.dtype)
     output: Tensor = network(noisy, timestep=share, **given).sample
     return -output
 
 
-def _scaled(network: Any, noisy: Tensor, times: Tensor, given: Condition, by: Asked) -> Tensor:
+def _scaled(network: Any, noisy: Tensor, times: Tensor, given: Condition, by: Query) -> Tensor:
     times = times * float(by.config.get("timestep_scale", 1))
     return _plainly(network, noisy, times, given, by)
 
 
-def _packed(network: Any, noisy: Tensor, times: Tensor, given: Condition, by: Asked) -> Tensor:
+def _packed(network: Any, noisy: Tensor, times: Tensor, given: Condition, by: Query) -> Tensor:
     """Two by two pixels of a latent are a token, with its place in the image."""
     import torch
 

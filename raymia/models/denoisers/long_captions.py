@@ -25,7 +25,7 @@ def cut_captions(
     """
     names: dict[tuple[str, str | None], list[str]] = {}
     for name, model in models.items():
-        names.setdefault((model.path, model.asked.prompt), []).append(name)
+        names.setdefault((model.path, model.query.prompt), []).append(name)
     of_records = Counter(caption for caption in captions if caption)
     found = []
     for (path, prompt), on_it in names.items():
@@ -52,7 +52,7 @@ def _lengths(
         if own is None:
             limit = int(read_json(folder / part.folder / CONFIG)["max_position_embeddings"])
         else:
-            limit = own(model.asked)
+            limit = own(model.query)
         tokenizer = load_tokenizer(folder, part)
         ids = tokenizer([face.spelled(one) for one in captions], verbose=False).input_ids
         yield part, limit, dict(zip(captions, map(len, ids), strict=True))

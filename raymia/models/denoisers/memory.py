@@ -31,7 +31,7 @@ def memory(checkpoint: DenoiserCheckpoint, images: int, once: Once) -> Memory:
     }
     weights = bytes_of_weights(sorted(places), checkpoint.dtype, checkpoint.quantization, once)
     height, breadth = checkpoint.latent_shape[-2:]
-    config = checkpoint.asked.config
+    config = checkpoint.query.config
     if "block_out_channels" not in config and config.get("num_attention_heads"):
         side = int(config.get("patch_size") or 1) * checkpoint.face.packs
         tokens = images * (height // side) * (breadth // side)

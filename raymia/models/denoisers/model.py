@@ -191,7 +191,7 @@ class DenoiserFamily:
         )
         self._adapters = [checkpoint.adapters for checkpoint in checkpoints]
         self._models = [
-            model.with_batches(images, checkpoint.asked.prompt)
+            model.with_batches(images, checkpoint.query.prompt)
             for checkpoint, images in zip(checkpoints, batch_images, strict=True)
         ]
 
@@ -256,10 +256,10 @@ def load_path(folder: Folder, where: str) -> Path:
 def _captions(
     checkpoint: DenoiserCheckpoint, encoders: Mapping[str, TextEncoder]
 ) -> Captions | None:
-    read, asked = checkpoint.face.read, checkpoint.asked
+    read, query = checkpoint.face.read, checkpoint.query
     if read is None:
         return None
-    return Captions(lambda captions: read(encoders, captions, asked))
+    return Captions(lambda captions: read(encoders, captions, query))
 
 
 def _network(
@@ -287,7 +287,7 @@ def ask_network(
     -------
     [batch, channels, ...]; a learned variance follows the prediction.
     """
-    return checkpoint.face.ask(model, noisy, timesteps, given, checkpoint.asked)
+    return checkpoint.face.ask(model, noisy, timesteps, given, checkpoint.query)
 
 
 def _latents(folder: Folder, part: Part | None, device: torch.device) -> Latents | None:

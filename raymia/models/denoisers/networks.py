@@ -148,10 +148,10 @@ def check_network(
     """
     kind = str(config["_class_name"])
     network = f"{where}: {path}: its network, a {kind},"
-    for key, told in ADDED.items():
+    for key, what in ADDED.items():
         is_known = (face.name, key) in KNOWN
         if config.get(key) not in (None, False) and not is_known:
-            raise InputError(f"{network} is told {told} ({key}: {config[key]})")
+            raise InputError(f"{network} is told {what} ({key}: {config[key]})")
     if kind == "Transformer2DModel" and config.get("norm_type") != "ada_norm_zero":
         raise InputError(
             f"{network} is none of a DiT's (norm_type: {config.get('norm_type')}); save the "

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from raymia.models.checkpoint import Capabilities
 from raymia.models.denoisers.as_trained import as_trained
-from raymia.models.denoisers.faces import FACES, OF_CLASSES, Asked, Face, face_of
+from raymia.models.denoisers.faces import FACES, OF_CLASSES, Face, Query, face_of
 from raymia.models.denoisers.loader import DenoiserLoader
 from raymia.models.denoisers.lora_files import locate_adapter
 from raymia.models.denoisers.lora_fit import Placed, PutOn, place_adapter, with_adapters
@@ -78,7 +78,7 @@ class DenoiserCheckpoint(ImageModel):
     Attributes
     ----------
     network, autoencoder, text_encoders : its parts; the first alone is in every pipeline.
-    asked : how its captions are read and its network is asked.
+    query : how its captions are read and its network is asked.
     parameters : numbers in the network's weights.
     scheduler : class of its noise schedule, which is described in ``scheduler_folder``.
     prediction : what the network predicts, one of ``PREDICTIONS`` or ``FLOW``.
@@ -90,7 +90,7 @@ class DenoiserCheckpoint(ImageModel):
     network: Part
     autoencoder: Part | None
     text_encoders: tuple[Part, ...]
-    asked: Asked
+    query: Query
     parameters: int
     scheduler: str
     scheduler_folder: str
@@ -156,7 +156,7 @@ class DenoiserCheckpoint(ImageModel):
             network=network,
             autoencoder=autoencoder,
             text_encoders=text_encoders,
-            asked=Asked(config, str(index.get("_class_name")), shape[1:]),
+            query=Query(config, str(index.get("_class_name")), shape[1:]),
             parameters=parameters,
             scheduler=type(scheduler).__name__,
             scheduler_folder=scheduler_folder,
@@ -185,11 +185,11 @@ class DenoiserCheckpoint(ImageModel):
         return replace(self, adapters=tuple(put_on))
 
     def take_fingerprint(self, once: Once) -> str:
-        base, asked = super().take_fingerprint(once), self.asked.key_parts()
+        base, parts = super().take_fingerprint(once), self.query.key_parts()
         if self.file is not None:
             base = digest({"base": base, "file": file_hash(Path(self.file), once)})
         own = with_adapters(base, self.adapters, once) if self.adapters else base
-        return digest({"model": own, "asked": asked}) if asked else own
+        return digest({"model": own, "asked": parts}) if parts else own
 
     @property
     def adapter_places(self) -> tuple[str, ...]:
@@ -214,13 +214,13 @@ class DenoiserCheckpoint(ImageModel):
         """As of any model, asked as this one; of one with an adapter, the base with the adapter in
         the folder."""
         if not self.adapters:
-            return as_trained(super().in_folder(folder), self.asked.prompt, self.asked.size)
+            return as_trained(super().in_folder(folder), self.query.prompt, self.query.size)
         there = ImageFolder(
             Path(self.path), self.path, self.dtype, self.quantization, on_gpu=True, config=None,
             adapters=[WeightedAdapter(path=str(folder))],
         )  # fmt: skip
         made = type(self).resolve(there).with_fingerprint()
-        return as_trained(made, self.asked.prompt, self.asked.size)
+        return as_trained(made, self.query.prompt, self.query.size)
 
     @property
     def is_captioned(self) -> bool:
@@ -230,12 +230,12 @@ class DenoiserCheckpoint(ImageModel):
     @property
     def classes(self) -> int:
         """How many there are that it is told one of; 0 for a model that is told none."""
-        return int(self.asked.config["num_class_embeds"]) if self.face.name == OF_CLASSES else 0
+        return int(self.query.config["num_class_embeds"]) if self.face.name == OF_CLASSES else 0
 
     @property
     def face(self) -> Face:
         """The family of its network."""
-        found = face_of(self.asked.config)
+        found = face_of(self.query.config)
         assert found is not None, "others are refused"
         return found
 
