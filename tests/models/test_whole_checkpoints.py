@@ -340,6 +340,22 @@ def test_pixel_model_in_float8_without_scales_is_refused(tmp_path):
         resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0].model", on_gpu=False)
 
 
+def lose_scales(part, method):
+    """As if a part of a pipeline had been saved quantized, and its scales were lost."""
+    weights = next(part.glob("*.safetensors"))
+    reweigh(weights, lambda tensors: without_scales(tensors, "weight"))
+    edit(part / CONFIG, quantization_config={"quant_method": method, "load_in_8bit": True})
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+@pytest.mark.parametrize("method", ["bitsandbytes", "torchao"])
+def test_part_of_a_pipeline_in_float8_without_scales_is_refused(tmp_path, part, method):
+    save_pipeline("stable", tmp_path)
+    lose_scales(tmp_path / part, method)
+    with pytest.raises(InputError, match=f"/{part}: 1 of its tensors are quantized and have no"):
+        resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0].model", on_gpu=True)
+
+
 def test_paraphraser_with_a_tokenizer_of_more_tokens_is_refused(tmp_path):
     folder = shutil.copytree(PARAPHRASER, tmp_path / "t5")
     model = json.loads((folder / "tokenizer.json").read_text())["model"]

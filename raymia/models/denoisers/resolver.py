@@ -125,11 +125,12 @@ class DenoiserCheckpoint(ImageModel):
         if network.folder != ".":
             refuse_beside(path, set(), folder)
         for part in (network, autoencoder):
-            if part is not None and part.saved_as is None:
-                check_part(path / part.folder, part.kind, folder)
+            if part is not None:
+                check_part(path / part.folder, part.kind, folder, saved_as=part.saved_as)
         for part in text_encoders:
-            if part.saved_as is None:
-                check_part(path / part.folder, part.kind, folder, TRANSFORMERS_WEIGHTS)
+            check_part(
+                path / part.folder, part.kind, folder, TRANSFORMERS_WEIGHTS, saved_as=part.saved_as
+            )
         if folder.quantization != "none" and not folder.on_gpu:
             raise InputError(
                 f"{where}: diffusers quantizes on GPUs alone; give the pool a GPU (gpus under "
