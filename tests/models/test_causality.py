@@ -8,7 +8,7 @@ import transformers
 from tiny_models import BASE, checkpoint, passages, save_adapter, save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from raymia.models.causal.causality import refuse_looking_ahead
+from raymia.models.causal.causality import changes_beside_others, refuse_looking_ahead
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.model import CausalLM
 from raymia.util.errors import InputError
@@ -37,6 +37,43 @@ def test_model_that_looks_ahead_is_refused_with_how_much(kind, dtype):
     model = asked(ENCODERS[kind], dtype)
     with pytest.raises(InputError, match="here: this is no causal language model: with another"):
         refuse_looking_ahead(model, "here", is_quantized=False)
+
+
+def broken(error, when):
+    """A model that fails on some batches."""
+    model = asked(transformers.LlamaConfig(**SMALL, num_key_value_heads=2))
+    hidden = model.head.hidden
+
+    def failing(mask, **inputs):
+        if when(mask):
+            raise error
+        return hidden(mask, **inputs)
+
+    model.head.hidden = failing
+    return model
+
+
+def test_model_that_cannot_be_tried_is_no_proven_one():
+    model = broken(RuntimeError("shapes do not go together\nat a"), lambda _: True)
+    with pytest.raises(InputError, match=r"here: 12 tokens .* \(shapes do not go together\)"):
+        refuse_looking_ahead(model, "here", is_quantized=False)
+
+
+@pytest.mark.parametrize("words", ["CUDA error: device-side assert", "DefaultCPUAllocator: can't "
+                                   "allocate memory"])  # fmt: skip
+def test_a_device_that_fails_is_not_blamed_on_the_checkpoint(words):
+    model = broken(RuntimeError(words), lambda _: True)
+    with pytest.raises(RuntimeError, match=words[:10]):
+        refuse_looking_ahead(model, "here", is_quantized=False)
+    with pytest.raises(RuntimeError, match=words[:10]):
+        changes_beside_others(model, is_quantized=False)
+
+
+def test_model_that_takes_no_padding_is_asked_one_text_at_a_time():
+    model = broken(RuntimeError("no masks"), lambda mask: not mask.all())
+    refuse_looking_ahead(model, "here", is_quantized=False)
+    assert changes_beside_others(model, is_quantized=False)
+    assert not changes_beside_others(broken(ValueError(), lambda _: False), is_quantized=False)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from raymia.util.errors import InputError
+from raymia.models.batching import is_lost_device, is_out_of_memory
+from raymia.util.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from raymia.models.causal.model import CausalLM
@@ -36,7 +37,7 @@ def refuse_looking_ahead(model: CausalLM, label: str, *, is_quantized: bool) -> 
     Raises
     ------
     InputError
-        Saying by how much.
+        Saying by how much, or why it cannot be tried.
     """
     length = min(LENGTH, model.max_tokens or LENGTH)
     texts = torch.arange(FIRST, FIRST + length, device=model.device).repeat(2, 1)
@@ -44,8 +45,14 @@ def refuse_looking_ahead(model: CausalLM, label: str, *, is_quantized: bool) -> 
     texts %= model.rows
     try:
         said = [model.head.logits(_earlier(model, text[None])) for text in texts]
-    except RuntimeError:  # what cannot be run says so where it is asked
-        return
+    except RuntimeError as error:
+        if is_out_of_memory(error) or is_lost_device(error):
+            raise
+        raise InputError(
+            f"{label}: {length} tokens cannot be run through it ({first_line(error)}), so it is "
+            "not known whether it sees the tokens that it should predict; run a text through it "
+            "with transformers, which should say what is wrong with the checkpoint"
+        ) from error
     moved, largest, is_more = _moved(model, *said, is_quantized=is_quantized)
     if is_more:
         raise InputError(
@@ -74,8 +81,10 @@ def changes_beside_others(model: CausalLM, *, is_quantized: bool) -> bool:
         beside = model.head.hidden(mask, input_ids=texts)[:1, :short]
         alone = model.head.hidden(mask[:1, :short], input_ids=texts[:1, :short])
         said = [model.head.logits(states) for states in (alone, beside)]
-    except RuntimeError:  # what cannot be run says so where it is asked
-        return False
+    except RuntimeError as error:
+        if is_out_of_memory(error) or is_lost_device(error):
+            raise
+        return True  # alone they were run before
     return _moved(model, *said, is_quantized=is_quantized)[2]
 
 
