@@ -23,8 +23,8 @@ demo: install ## audit a small model trained here; about four minutes on two cor
 test: install ## run the tests, in two processes
 	$(BIN)/pytest -n 2 --dist loadgroup
 
-test-fast: install ## run the tests that need no Ray, no browser and no training
-	$(BIN)/pytest -n 2 --dist loadgroup -m 'not ray and not browser and not training and not slow'
+test-fast: install ## run the short tests, which need no Ray, no browser and no training
+	$(BIN)/pytest -n 2 --dist loadgroup -m 'not ray and not browser and not training and not long and not slow'
 
 test-slow: install ## run the long tests that `test` leaves out
 	$(BIN)/pytest -m slow

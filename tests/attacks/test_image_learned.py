@@ -122,6 +122,7 @@ def test_order_of_shadows_changes_nothing():
     np.testing.assert_array_equal(score("pfami_nns", given), score("pfami_nns", other))
 
 
+@pytest.mark.long
 def test_noise_teaches_nothing():
     """Each AUC of 60 and 60 records has a standard error of 0.053, the mean of 12 one of 0.015."""
     aucs = []
@@ -135,6 +136,7 @@ def test_noise_teaches_nothing():
     assert abs(np.mean(aucs) - 0.5) < 0.05
 
 
+@pytest.mark.long
 def test_labels_teach_what_the_target_shows():
     given = replace(overfitted(count=160), shadows=())
     aucs = [roc_auc_score(given.labels.is_member, score(name, given)) for name in NETWORKS]

@@ -87,6 +87,7 @@ def test_monte_carlo_is_its_formula(radius, weigh, count):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_logan_is_a_classifier_of_samples_against_the_population():
     """Samples are bright, the population is dark: it says so of any image, by a monotone score."""
     draws = np.random.default_rng(0)
@@ -101,6 +102,7 @@ def test_logan_is_a_classifier_of_samples_against_the_population():
     assert ((found > 0) == (np.arange(100) < 50)).all(), "sets of unequal size weigh the same"
 
 
+@pytest.mark.long
 def test_logan_learns_nothing_where_samples_are_as_the_population():
     """The AUC of 600 and 600 records has a standard error of 0.017."""
     given = ImageEvidence(

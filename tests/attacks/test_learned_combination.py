@@ -33,6 +33,7 @@ def made(count=300, signal=1.0, seed=0):
     return features, labels
 
 
+@pytest.mark.long
 def test_two_weak_attacks_make_the_stronger_one_that_theory_says():
     """Unit normals a distance d apart have an AUC of Phi(d / sqrt 2): d is 1 for each of the two
     features, and sqrt 2 for the best combination of them."""
@@ -46,6 +47,7 @@ def test_two_weak_attacks_make_the_stronger_one_that_theory_says():
     assert np.mean(found) > alone + 0.05
 
 
+@pytest.mark.long
 def test_noise_teaches_nothing():
     """Fitted on what it is judged by, 40 features of noise would tell 100 records apart."""
     draws = np.random.default_rng(1)

@@ -91,6 +91,7 @@ def test_gc_says_what_it_would_delete_and_deletes_when_told(made):
     assert not plan_audit(resolve_inputs(spec), EvidenceStore(spec.store)).is_missing_anything
 
 
+@pytest.mark.long
 def test_gc_keeps_rates_and_what_a_sweep_asks_and_has_tried(tmp_path):
     queries = {"neighbors.share": {"grid": [0.1, 0.2]}}
     file = write_sweep_audit(tmp_path, {**SWEEP, "queries": queries})
@@ -127,6 +128,7 @@ def test_an_audit_of_another_store_is_refused(made, tmp_path):
     assert (Path(spec.store) / OTHER.folder).exists()
 
 
+@pytest.mark.long
 def test_compact_leaves_one_part_where_there_were_many(made):
     _, spec = made
     store = EvidenceStore(spec.store)

@@ -191,6 +191,7 @@ def pair(text):
     return {"prompt": [question], "chosen": [answer], "rejected": [wrong]}
 
 
+@pytest.mark.long
 def test_pairs_are_scored_by_their_margin_and_its_halves(tmp_path, other):
     file = write_chat_audit(
         tmp_path,
@@ -255,6 +256,7 @@ OTHERWISE = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_each_target_is_compared_with_references_that_read_as_it_was_trained(tmp_path, other):
     file = write_chat_audit(
         tmp_path,

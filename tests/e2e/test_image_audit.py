@@ -281,6 +281,7 @@ def test_evidence_that_was_lost_is_asked_again_and_nothing_else(
         assert score == pytest.approx(one[key], rel=1e-4, abs=1e-7)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["ldm", "stable", "dit", "autoencoder_kl", "imagegpt"])
 def test_every_architecture_goes_through_the_same_stream(kind: str, tmp_path: Path) -> None:
     model = tmp_path / "model"

@@ -15,6 +15,8 @@ from small_image_audit import write_image_audit
 from small_image_models import save_pipeline
 from without_packages import ROOT, raymia_without, without
 
+pytestmark = pytest.mark.long
+
 
 def listed(name: str) -> set[str]:
     lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()

@@ -68,6 +68,7 @@ def same(one, other):
 # ------------------------------------------------------------------------- content
 
 
+@pytest.mark.long
 def test_no_flipped_bit_changes_what_is_read_without_a_word(store):
     """300 bits all over the file, its pages, headers and footer: each read is refused or right."""
     draws = random.Random(0)

@@ -152,6 +152,7 @@ def test_reading_twice_gives_the_same_rows_in_the_same_order(store):
     assert chosen == store.read(KEY)["record_id"].to_pylist()
 
 
+@pytest.mark.long
 @given(st.lists(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3))), max_size=6))
 def test_whatever_is_committed_is_there_once(tmp_path_factory, batches):
     store = EvidenceStore(str(tmp_path_factory.mktemp("store")))

@@ -105,6 +105,7 @@ def test_parts_are_merged_up_to_a_size(local):
     assert len(answered(local)) == 40
 
 
+@pytest.mark.long
 def test_parts_of_one_size_are_merged_only_with_as_many_others_of_it(local):
     """So a row is written a few times, and not with every merge: 200 parts in four of eight."""
     written, sizes = [], []
@@ -198,6 +199,7 @@ for turn, n in enumerate(order):
 """
 
 
+@pytest.mark.long
 def test_processes_that_write_merge_and_read_one_store_at_once_lose_nothing(local):
     paths = [str(Path(__file__).parent), *sys.path]
     commands = [[sys.executable, "-c", WRITER.format(paths=paths), local.folder.url, str(seed)]

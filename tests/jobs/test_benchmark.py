@@ -180,6 +180,7 @@ print(json.dumps([before, watch.peak, watch.driver_peak, others]))
 """
 
 
+@pytest.mark.long
 def test_memory_of_all_processes_counts_what_they_share_once() -> None:
     """A child that holds 64 MiB of its own adds them; one that was forked from it adds little.
 

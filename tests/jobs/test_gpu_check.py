@@ -16,6 +16,7 @@ def script() -> ModuleType:
     return load_script("jobs/gpu_check.py")
 
 
+@pytest.mark.long
 def test_every_part_runs_and_is_written_down(script, tmp_path):
     assert script.main(["--tiny", "--no-ray", "--out", str(tmp_path)]) == 0
     parts = json.loads((tmp_path / "gpu_check.json").read_text())["parts"]

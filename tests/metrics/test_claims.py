@@ -70,6 +70,7 @@ def test_no_candidates_make_no_claims():
     assert [c.claimed for c in found.claims] == [0, 0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("decimals", [9, 0])
 def test_false_discoveries_keep_to_the_rate(decimals):
     """2,000 audits of 100 candidates, 30 of them members, against 200 non-members, with and without

@@ -32,6 +32,7 @@ def covered(intervals):
 AUCS = [(100, 100, 0.9), (1_000, 20, 0.99), (20, 1_000, 0.99), (200, 50, 0.6)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("n_members", "n_non_members", "truth"), AUCS)
 def test_auc_also_of_unbalanced_sets_near_1(n_members, n_non_members, truth):
     """DeLong's alone held 0.99 in 80 % of audits with 1,000 : 20."""
@@ -46,6 +47,7 @@ def test_auc_also_of_unbalanced_sets_near_1(n_members, n_non_members, truth):
     assert covered(interval(*audit) for audit in made) >= 0.92
 
 
+@pytest.mark.long
 def test_tpr_of_a_held_out_threshold_and_what_it_costs_in_false_positives():
     shift, rates, false, accuracies = 1.0, [], [], []
     halves_of = np.random.default_rng(2)

@@ -33,12 +33,14 @@ def test_small_shift_of_all_records_is_found():
     assert (found.n_suspects, found.n_non_members) == (50, 50)
 
 
+@pytest.mark.long
 def test_under_the_null_p_values_are_uniform():
     draws = np.random.default_rng(1)
     p = [infer(*made(0.0, draws)).p_value for _ in range(150)]
     assert stats.kstest(p, "uniform").pvalue > 1e-3
 
 
+@pytest.mark.long
 def test_a_group_counts_once():
     """Groups of ten that share half of their scores, and tell nothing."""
     draws, units = np.random.default_rng(5), np.repeat(np.arange(80), 10)

@@ -67,6 +67,7 @@ def test_counts_give_the_published_formula():
         assert float(found) == pytest.approx(expected)
 
 
+@pytest.mark.long
 def test_held_out_bound_exceeds_the_truth_in_at_most_five_percent():
     draws = np.random.default_rng(0)
     truths = {"gaussian": epsilon_of_gaussian(1.5, DELTA), "response": 1.0}
@@ -123,6 +124,7 @@ def gaussian_guesses():
     return [*one_run_audits(lambda draws, is_member: gaussian(draws, 1.5, is_member), seed=2)]
 
 
+@pytest.mark.long
 def test_one_run_bound_exceeds_the_truth_in_at_most_five_percent(gaussian_guesses):
     """A bound exceeds the truth where the truth is contradicted."""
     truth = epsilon_of_gaussian(1.5, DELTA)

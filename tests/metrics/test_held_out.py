@@ -22,6 +22,7 @@ def audits(draw):
     return scores, kinds % 2 == 1, kinds >= 2
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(audits(), st.sampled_from([0.1, 0.25, 0.5]))
 def test_threshold_is_the_lowest_within_the_budget_on_the_calibration_half(audit, max_fpr):
@@ -42,6 +43,7 @@ def test_threshold_is_the_lowest_within_the_budget_on_the_calibration_half(audit
         assert (judged.low, judged.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
 
 
+@pytest.mark.long
 @settings(max_examples=100, deadline=None)
 @given(audits())
 def test_balanced_accuracy_is_scikit_learns_at_the_best_threshold_of_the_other_half(audit):

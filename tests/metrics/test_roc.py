@@ -30,6 +30,7 @@ def audits(draw):
     return scores, is_member
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(audits())
 def test_curve_equals_scikit_learns(audit):
@@ -42,6 +43,7 @@ def test_curve_equals_scikit_learns(audit):
     assert auc(curve) == pytest.approx(sklearn.metrics.roc_auc_score(is_member, scores), abs=1e-12)
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(audits(), st.sampled_from([0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 1 / 3, 0.5, 1.0]))
 def test_rates_are_the_best_over_all_thresholds(audit, max_fpr):
@@ -56,6 +58,7 @@ def test_rates_are_the_best_over_all_thresholds(audit, max_fpr):
     assert tpr_at_fpr(curve, max_fpr) == pytest.approx(best_tpr)
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(audits())
 def test_equal_error_rate_is_where_scikit_learns_curve_crosses(audit):

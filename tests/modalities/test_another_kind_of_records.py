@@ -85,6 +85,7 @@ def test_it_has_sections_of_its_own(tmp_path: Path) -> None:
         write(tmp_path, neighbors={"kind": "rounded", "digit": 2})
 
 
+@pytest.mark.long
 def test_it_comes_from_a_plugin_of_the_audit_file(tmp_path: Path) -> None:
     write(tmp_path, plugins=[str(PLUGIN)])
     for command in ("plan", "attacks"):

@@ -18,6 +18,7 @@ from raymia.spec.file import load_spec
 WORDS = ["a cat", "a dog", "a cat on a mat", "a dog on a mat", "on a mat", "a mat"]
 
 
+@pytest.mark.long
 def test_clid_and_its_kin_score_a_lora_as_the_model_it_is_fused_into(tmp_path):
     pipeline = save_pipeline("stable", tmp_path / "base").pipeline
     lora = save_by_diffusers(tmp_path / "lora", adapted(pipeline.unet, UNET, seed=1))

@@ -181,6 +181,7 @@ def test_what_a_file_leaves_open_is_said_until_it_is_told(
     assert sentence not in str(told_so.assumed)
 
 
+@pytest.mark.long
 def test_the_dump_of_trls_arguments_hides_the_token_that_ends_texts(tmp_path):
     trl = pytest.importorskip("trl")
     arguments = trl.SFTConfig(output_dir=str(tmp_path), eos_token="</s>", bf16=False, use_cpu=True)

@@ -150,6 +150,7 @@ KINDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", [1, -1], ids=["base first", "base last"])
 def test_every_kind_of_lora_answers_as_if_it_were_loaded_alone(tmp_path, tiny_llama, order):
     adapters = [
@@ -169,6 +170,7 @@ def test_ia3_answers_as_if_it_were_loaded_alone(tmp_path, tiny_gpt2):
     assert_family_is_its_members(tiny_gpt2, [ia3[0], None, ia3[1]], 1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [{"dtype": "bfloat16"}, {"quantization": "nf4"}])
 def test_low_precision_is_that_of_models_loaded_alone(tmp_path, settings):
     """Adapters stay in float32 on a base in bfloat16, whichever comes first."""

@@ -103,6 +103,7 @@ def trls_templates():
     return {file.stem: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.jinja"))}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("limit", "each"), [(None, 1), (MAX_LENGTH, 6)])
 def test_templates_of_trl_give_the_tokens_and_labels_of_trl(tokenizer, limit, each):
     """All of them whole; where a record is cut does not hang on the template: some of them."""
@@ -125,6 +126,7 @@ def test_templates_of_trl_give_the_tokens_and_labels_of_trl(tokenizer, limit, ea
     assert compared >= 30 // each
 
 
+@pytest.mark.long
 def test_the_loss_over_the_evidence_is_the_evaluation_loss_of_trls_trainer(tmp_path, tokenizer):
     pytest.importorskip("trl")
     from datasets import Dataset

@@ -8,6 +8,7 @@ import pytest
 from architecture_sweep import ARCHITECTURES, FEW, FORMS, sweep
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FEW)
 def test_every_form_of_an_architecture_is_answered_as_transformers_does(name):
     with warnings.catch_warnings():

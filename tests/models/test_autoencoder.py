@@ -318,6 +318,7 @@ def test_new_autoencoders_are_in_training_mode_and_loaded_ones_are_not(saved):
 # ------------------------------------------------------------------------------- descent
 
 
+@pytest.mark.long
 def test_search_among_latents_of_a_linear_decoder_ends_at_the_least_squares_error(monkeypatch):
     network = small_autoencoder("vae")
     images = pictures(2, network.image_shape)

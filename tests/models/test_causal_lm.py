@@ -201,6 +201,7 @@ def test_head_never_holds_more_logits_than_its_tile(base, texts, monkeypatch, as
     assert_same(answers, base.answer(texts[:12], moments=True))
 
 
+@pytest.mark.long
 def test_default_tile_bounds_float32_logits(base, asked_rows):
     model = CausalLM(base.model, base.tokenizer, batch_tokens=10**6)
     asked_rows.clear()
@@ -293,6 +294,7 @@ def test_weights_that_lack_a_layer_are_refused_and_not_filled_with_random_number
         load(lacking)
 
 
+@pytest.mark.long
 def test_lower_precision_still_answers_in_float32_near_the_full_one(base, texts):
     low = load(BASE, dtype="bfloat16").answer(texts[:8], moments=True)
     for answer, full in zip(low, base.answer(texts[:8], moments=True), strict=True):

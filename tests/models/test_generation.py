@@ -84,6 +84,7 @@ def test_a_text_is_as_long_as_it_may_be_and_has_no_end_in_it(base):
         assert len(row) == len(longer) or longer[len(row)] in ENDS
 
 
+@pytest.mark.long
 def test_a_model_with_a_recurrent_state_is_not_given_padding(tmp_path, rows):
     torch.manual_seed(0)
     config = MambaConfig(vocab_size=2_048, hidden_size=16, num_hidden_layers=2, state_size=4,

@@ -150,6 +150,7 @@ def test_sixteen_bits_are_not_rounded_to_after_the_product(tmp_path):
         assert_exact(found, exact(products, ids[0, 1:], model.head.after, None))
 
 
+@pytest.mark.long
 def test_bfloat16_of_a_7b_model_is_right_to_a_thousandth():
     """Vectors of 4,096 and 32,000 tokens, as Llama 2 has them."""
     random = torch.Generator().manual_seed(0)

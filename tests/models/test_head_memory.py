@@ -55,6 +55,7 @@ print(json.dumps({"extra": extra, "gap": gap, "mean_gap": mean_gap, "tokens": to
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_large_vocabulary_takes_little_memory_and_keeps_its_precision():
     output = run(PROGRAM)

@@ -120,6 +120,7 @@ def test_a_lora_answers_as_diffusers_fuses_it_into_its_base(how, base, tmp_path)
     torch.testing.assert_close(found, plainly(fused), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_one_base_serves_its_adapters_and_itself(base, tmp_path, monkeypatch):
     places = [
         save_by_diffusers(tmp_path / "a", adapted(opened(base).unet, UNET, seed=1)),
@@ -179,6 +180,7 @@ def three(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("weights", [(0.7, -0.3, 0.0), (1.0, 1.0, 1.0), (0.0, 2.0, 0.5)], ids=str)
 def test_adapters_with_weights_answer_as_diffusers_sets_them(weights, base, three):
     pipeline = opened(base)
@@ -189,6 +191,7 @@ def test_adapters_with_weights_answer_as_diffusers_sets_them(weights, base, thre
     torch.testing.assert_close(found, plainly(pipeline), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_sums_of_adapters_share_the_base_with_each_of_them(base, three):
     ways = [{three[0]: 0.5, three[1]: 2.0}, three[1], {three[1]: 0.25}, None]
     checkpoints = [resolved(base, way) for way in ways]
@@ -371,6 +374,7 @@ def test_files_of_kohyas_scripts_are_named_by_a_pattern(tmp_path):
     assert found.targets[0].adapter == f"{tmp_path}/mine-2.safetensors"
 
 
+@pytest.mark.long
 def test_an_audit_of_adapters_scores_them_as_fused_models_from_one_pool(tmp_path):
     from raymia.prepare.denoiser_files import fresh_pipeline
 

@@ -58,6 +58,7 @@ def test_a_family_answers_as_diffusers_own_call(kind, tmp_path):
         assert (other - found).abs().max() > 1e-5, "no caption was read"
 
 
+@pytest.mark.long
 def test_the_table_of_families_is_what_is_read():
     """If this fails, `PYTHONPATH=. python tests/support/small_families.py` writes it anew."""
     assert table().split("\n") == [*written().strip("\n").split("\n"), ""]
@@ -95,6 +96,7 @@ ORIGINALLY = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_lora_of_kohyas_scripts_on_sdxl_answers_as_diffusers_fuses_it(tmp_path):
     pipeline = save_family("sdxl", tmp_path / "base").pipeline
     place = save_by_kohya(tmp_path / "l.safetensors", adapted(pipeline.unet, ["to_q", "to_v"], 1))

@@ -45,6 +45,7 @@ def next_tokens(lm, text):
     return logits.softmax(-1)
 
 
+@pytest.mark.long
 def test_single_candidates_are_the_models_own_continuations(base, infiller):
     """Of one-token words, w is proposed in proportion to p(w | left) p(a word follows | left w)."""
     settings = spec(candidates=1, top_k=None, max_fill_tokens=1)

@@ -60,6 +60,7 @@ class FakeInfiller:
 MARK = FakeInfiller(lambda request: "X" * request.words)
 
 
+@pytest.mark.long
 def test_neighbor_alone_is_the_one_of_the_batch_in_any_order(infiller):
     some = items(TEXTS, range(1, 4))
     rows = ask(probe(), infiller, some)

@@ -78,6 +78,7 @@ def of_adapters(tmp_path, model, **changes):
     return audit(tmp_path / "audit", model, PARAPHRASER, targets=targets, **changes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("made", [of_one_folder, of_adapters])
 def test_no_file_is_read_more_often_the_more_targets_there_are(tmp_path, tiny_gpt2, loads, made):
     spec = made(tmp_path, tiny_gpt2, references={"base": {"model": str(tiny_gpt2)}})
@@ -105,6 +106,7 @@ def test_a_tokenizer_of_other_content_is_loaded_for_itself(tmp_path, tiny_gpt2, 
     assert loads == [str(tiny_gpt2), str(other)]
 
 
+@pytest.mark.long
 def test_pools_are_found_without_comparing_all_targets(tmp_path, tiny_gpt2, monkeypatch):
     real, calls = Sharing.joined, []
 

@@ -89,6 +89,7 @@ def test_stored_neighbors_of_two_kinds_are_told_apart(tmp_path, tiny_gpt2):
     assert numbers == {1, 2, PER_KIND + 1, PER_KIND + 2}
 
 
+@pytest.mark.long
 def test_scores_are_those_of_the_same_neighbors_without_a_name(tmp_path, tiny_gpt2):
     def scores(folder, neighbors, attacks, store):
         spec = spec_of(tmp_path, tiny_gpt2, neighbors, attacks, store=str(tmp_path / store),

@@ -83,6 +83,7 @@ def test_each_pool_has_machines_of_its_own_that_come_and_go(cluster: dict[str, A
     assert spot == {"target", "paraphraser"}  # references are trained on their machines
 
 
+@pytest.mark.long
 def test_what_ec2_is_asked_is_what_it_knows(cluster: dict[str, Any]) -> None:
     """Names and types of RunInstances, from Amazon's own description of its API."""
     for kind in cluster["available_node_types"].values():

@@ -110,6 +110,7 @@ def forgotten() -> Iterator[None]:
         del sys.modules[module]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("forgotten")
 def test_an_installed_package_has_its_attacks_and_questions_in_audits_that_name_them(
     tmp_path: Path, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
@@ -187,6 +188,7 @@ def changed(content: str, changes: Mapping[str, str]) -> str:
     return content
 
 
+@pytest.mark.long
 def test_as_raymias_own_they_keep_the_rules_of_the_house(tmp_path: Path) -> None:
     """In a copy of raymia, to which nothing else was done."""
     files, own = recipes(), PAGE.parent / "raymia"

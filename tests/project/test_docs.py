@@ -123,6 +123,7 @@ def test_the_pages_show_audit_files_that_parse(name: str, block: str) -> None:
     parse_spec(content, name)
 
 
+@pytest.mark.long
 def test_only_the_engine_imports_ray() -> None:
     outside = [p for p in (ROOT / "raymia").rglob("*.py") if "engine" not in p.parts]
     assert len(outside) > 30

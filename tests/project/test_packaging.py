@@ -59,6 +59,7 @@ def test_every_package_of_an_install_is_pinned_for_clusters() -> None:
         assert wanted.specifier.contains(pinned[canonicalize_name(wanted.name)]), line
 
 
+@pytest.mark.long
 def test_the_wheel_holds_the_files_of_raymia_and_nothing_else(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path)]
     subprocess.run([*command, str(ROOT)], check=True, capture_output=True)

@@ -125,6 +125,7 @@ def test_answers_in_other_columns_are_refused() -> None:
         put(Wrong(("a",)), TokenQuestion.schema, [Item("a", 0, "x")])
 
 
+@pytest.mark.long
 def test_to_know_the_questions_and_to_plan_loads_no_model_library() -> None:
     code = (
         "import sys, raymia.questions.registry, raymia.cli.plan\n"

@@ -99,6 +99,7 @@ COLUMN_NAMES = sorted(
 )  # fmt: skip
 
 
+@pytest.mark.long
 @settings(max_examples=150)
 @given(
     st.sampled_from(sorted(COLUMNS)),

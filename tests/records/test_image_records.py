@@ -115,6 +115,7 @@ def test_order_of_files_changes_neither_ids_nor_pixels(tmp_path):
     assert as_rows[0] == as_rows[1]
 
 
+@pytest.mark.long
 def test_many_images_stay_in_the_order_of_names(tmp_path):
     """More than are decoded at a time, some slower than others."""
     sizes = [8, 300, 8, 120]

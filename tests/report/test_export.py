@@ -113,6 +113,7 @@ def test_the_command_writes_files_and_prints_texts(run, tmp_path):
     assert "--target goes with" in str(call("--to", "csv", "--target", "tuned").exception)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="kaleido draws in a browser")
 def test_curves_are_drawn_as_a_picture_of_one_target(run, monkeypatch):
     monkeypatch.setenv("BROWSER_PATH", shutil.which("chromium"))

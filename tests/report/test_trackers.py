@@ -85,6 +85,7 @@ def test_names_that_become_one_are_kept_apart():
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_mlflow_has_the_run_in_a_store_of_files(result, folder, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}")
@@ -107,6 +108,7 @@ def test_mlflow_has_the_run_in_a_store_of_files(result, folder, tmp_path, monkey
     assert all(SECRET not in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
 
 
+@pytest.mark.long
 def test_wandb_has_the_run_offline(folder, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     for name, value in (("MODE", "offline"), ("DIR", str(tmp_path)), ("CACHE_DIR", str(tmp_path)),

@@ -70,6 +70,7 @@ def test_guessing_is_no_leak_and_says_what_would_have_been_missed():
     assert "no proof of privacy" in verdict.limits[0]
 
 
+@pytest.mark.long
 def test_audit_of_many_checkpoints_seldom_finds_a_leak_where_there_is_none():
     names = [f"step-{step}/{attack}" for step in range(10) for attack in ("a", "b", "c")]
     found = [
@@ -91,6 +92,7 @@ def in_groups(seed, shift=0.0, groups=30, size=20, split_by_group=True):
     return audit({}, metrics=[of_records], group_metrics=[of_groups], split_by_group=split_by_group)
 
 
+@pytest.mark.long
 def test_chance_is_that_of_groups_where_groups_were_split():
     """A document is in the training data or is not, and its passages are alike: 600 are not 600."""
     findings = {

@@ -56,6 +56,7 @@ def test_thirty_members_above_all_non_members_are_a_leak(seed):
     )
 
 
+@pytest.mark.long
 def test_the_tests_of_an_attack_share_its_error():
     """Each of them holds its own part, so together they hold it; on discrete rates with less."""
     draws, shown, audits = np.random.default_rng(5), 0, 120
@@ -69,6 +70,7 @@ def test_the_tests_of_an_attack_share_its_error():
     assert shown <= stats.binom.isf(1e-3, audits, 0.05)
 
 
+@pytest.mark.long
 def test_the_best_of_twenty_attacks_is_told_with_its_true_rates():
     """All have a rate of 5 % at 1 % FPR; the best on all records would be told with 10 %."""
     draws, rates, accused, flattered = np.random.default_rng(6), [], [], []
@@ -88,6 +90,7 @@ def test_the_best_of_twenty_attacks_is_told_with_its_true_rates():
     assert np.mean(flattered) > 0.08
 
 
+@pytest.mark.long
 def test_the_area_of_the_best_of_twenty_is_not_flattered_either():
     draws, told = np.random.default_rng(7), []
     for _ in range(15):
@@ -108,6 +111,7 @@ def test_runs_of_earlier_versions_are_ranked_on_all_records_and_said_to_be_flatt
     assert any("so its number is flattered" in limit for limit in verdict.limits)
 
 
+@pytest.mark.long
 def test_power_is_the_share_of_audits_that_find_the_leak():
     draws, error, audits = np.random.default_rng(9), 0.02, 250
     for auc in (0.55, 0.6):
@@ -125,6 +129,7 @@ def test_power_is_the_share_of_audits_that_find_the_leak():
     assert found / audits == pytest.approx(power_of_rate(0.25, 0.1, 150, 200, error), abs=0.1)
 
 
+@pytest.mark.long
 def test_what_is_not_ruled_out_is_above_the_truth_in_nineteen_of_twenty_audits():
     """An AUC of 0.55 and a rate of 13 % at 10 % FPR in every one of eight attacks."""
     draws, audits, wrong = np.random.default_rng(10), 40, 0
@@ -135,6 +140,7 @@ def test_what_is_not_ruled_out_is_above_the_truth_in_nineteen_of_twenty_audits()
     assert wrong <= 2
 
 
+@pytest.mark.long
 def test_epsilon_is_not_shown_where_nothing_leaks():
     """The highest bound of eight attacks and two methods is above 0 in every third audit."""
     draws, shown, highest, audits = np.random.default_rng(11), 0, 0, 30

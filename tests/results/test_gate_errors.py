@@ -15,6 +15,7 @@ def at_most(error):
     return stats.binom.isf(1e-3, RELEASES, error) / RELEASES
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("size", "attacks"), [(400, 1), (1_000, 20)])
 def test_a_release_at_the_number_is_seldom_failed(size, attacks):
     """All attacks are exactly at 5 %: the best of 20 looks like 9.8 %."""

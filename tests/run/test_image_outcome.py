@@ -209,6 +209,7 @@ def test_an_autoencoder_has_one_row_without_timesteps(tmp_path: Path) -> None:
         np.testing.assert_allclose(example.fluctuation, [expected], rtol=1e-9)
 
 
+@pytest.mark.long
 def test_the_choice_of_a_perturbation_is_told_with_what_it_rests_on(
     network: Path, tmp_path: Path
 ) -> None:
@@ -235,6 +236,7 @@ def test_the_choice_of_a_perturbation_is_told_with_what_it_rests_on(
     assert mean.n_members + mean.n_non_members == 320 - len(spent)
 
 
+@pytest.mark.long
 def test_a_choice_on_a_shadow_spends_no_record(network: Path, tmp_path: Path) -> None:
     images = digits()
     fresh_pipeline(tmp_path / "shadow", SHAPE, channels=(8, 8), attention=False, seed=1)

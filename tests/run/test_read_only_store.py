@@ -60,6 +60,7 @@ def bound_by_modes(*arguments):
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_complete_store_is_scored_and_reported_from_by_who_may_only_read(audited):
     store = audited.parent / "store"
     folders = [store, *(path for path in store.rglob("*") if path.is_dir())]

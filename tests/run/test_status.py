@@ -219,6 +219,7 @@ with held(sys.argv[1], "r1"), recorded(sys.argv[1], "r1", "mine", ["one"]) as lo
 """
 
 
+@pytest.mark.long
 def test_a_killed_run_is_said_to_be_dead_and_what_it_had_done_is_kept(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", CODE, str(tmp_path)])
     while not (Path(tmp_path) / "events" / "r1-000001.jsonl").exists():

@@ -76,6 +76,7 @@ def test_copies_do_not_make_a_leak_where_there_is_none():
     assert found[False] >= 20, "as single records they are called a leak"
 
 
+@pytest.mark.long
 def test_dataset_inference_counts_a_cluster_of_copies_once():
     """Eighty texts, each ten times, of attacks that guess."""
     draws, size = np.random.default_rng(2), 800

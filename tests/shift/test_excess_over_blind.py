@@ -83,6 +83,7 @@ def area(scores, members):
     return np.mean([(a > b) + (a == b) / 2 for a, b in pairs])
 
 
+@pytest.mark.long
 def test_excess_equals_a_direct_computation(alike):
     result, kept, _, inputs, blind = alike
     members = np.array(inputs.records.table["is_member"].to_pylist())
@@ -113,6 +114,7 @@ def test_excess_equals_a_direct_computation(alike):
     np.testing.assert_allclose(found, adjusted)
 
 
+@pytest.mark.long
 def test_every_attack_on_every_target_has_its_excess(alike, shifted):
     for result, kept, *_ in (alike, shifted):
         assert {(e.target, e.attack) for e in result.excess_over_blind} == {
@@ -159,6 +161,7 @@ def test_check_that_is_switched_off_says_so(tmp_path, tiny_gpt2):
     assert result.excess_over_blind == []
 
 
+@pytest.mark.long
 def test_sample_of_the_audit_file_is_kept_to(tmp_path, tiny_gpt2):
     chosen = some(austen(), 120)
     given = {"shift": {"sample": 50}}

@@ -91,6 +91,7 @@ def tfidf(counted, fitted, judged):
     return matrix[fitted], matrix[judged]
 
 
+@pytest.mark.long
 def test_text_guesser_equals_a_transcription():
     passages = [text[:70] for text in some(austen(), 24)]
     fitted, judged = np.arange(18), np.arange(18, 24)
@@ -122,6 +123,7 @@ def test_text_guesser_equals_a_transcription():
     np.testing.assert_allclose(found[:, 0], expected, atol=2e-5)
 
 
+@pytest.mark.long
 def test_markers_equal_a_transcription():
     passages = some(austen(), 80)
     labels = np.arange(60) % 2 == 0
@@ -147,6 +149,7 @@ def test_markers_equal_a_transcription():
     assert found[0] > 0 > found[1]
 
 
+@pytest.mark.long
 def test_guesses_on_many_labelings_are_those_of_each_alone(monkeypatch):
     monkeypatch.setattr(texts, "_AT_ONCE", 3)
     passages = some(austen(), 60)
@@ -230,6 +233,7 @@ def test_p_value_counts_the_labels_as_they_are_among_the_labelings():
     assert p_value(found, 2) == pytest.approx(4 / 5)
 
 
+@pytest.mark.long
 def test_what_an_attack_adds_to_a_fitted_guess_is_called_a_difference_no_more_than_stated():
     """Both are noise. DeLong's test alone takes the guesses for scores that nobody fitted."""
     differs = {"widened": 0, "DeLong": 0}
@@ -247,6 +251,7 @@ def test_what_an_attack_adds_to_a_fitted_guess_is_called_a_difference_no_more_th
     assert differs["DeLong"] > stats.binom(200, 0.05).ppf(0.999)
 
 
+@pytest.mark.long
 def test_p_values_are_honest_where_a_test_of_delongs_is_not():
     """Noise, split at random: fitted across folds, the AUC varies more than DeLong says."""
     alarms, by_delong, times, factors = 0, 0, 200, []

@@ -30,6 +30,7 @@ SEEDS = 20
 MAX_ALARMS = int(binom.ppf(0.98, SEEDS, 0.05))
 
 
+@pytest.mark.long
 def test_random_splits_of_texts_are_silent():
     alarms = 0
     for seed in range(SEEDS):
@@ -38,6 +39,7 @@ def test_random_splits_of_texts_are_silent():
     assert alarms <= MAX_ALARMS
 
 
+@pytest.mark.long
 def test_random_splits_of_images_are_silent():
     found = [check(images(*split_digits(60, seed)), seed).state for seed in range(SEEDS)]
     assert found.count("shift") <= MAX_ALARMS
@@ -178,6 +180,7 @@ def test_sample_is_of_each_kind_and_of_the_larger_one_what_can_still_tell(
     np.testing.assert_array_equal(rows, sampled_rows(is_member, sample, 0))
 
 
+@pytest.mark.long
 def test_an_author_per_group_is_no_shift_if_groups_are_split_at_random():
     """Each group has a word of its own, so that a record tells its group."""
     chosen = some(austen(), 240)

@@ -56,6 +56,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return spec, run_sweep(spec, console())
 
 
+@pytest.mark.long
 def test_every_setting_is_tried_once_and_no_model_is_asked(swept: Any) -> None:
     spec, result = swept
     assert result.asked == 0
@@ -132,6 +133,7 @@ def test_the_files_say_who_won_and_how_it_was_judged(swept: Any) -> None:
     assert h.calibration_non_members + h.evaluation_non_members == 40
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_models")
 def test_optuna_proposes_the_same_settings_again_and_finds_better_ones(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
@@ -158,6 +160,7 @@ def test_optuna_proposes_the_same_settings_again_and_finds_better_ones(tmp_path:
     assert all(0.05 <= share <= 1 for share in shares)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_models")
 def test_commands_plan_and_show_a_sweep(swept: Any) -> None:
     from typer.testing import CliRunner
@@ -210,6 +213,7 @@ def test_the_benchmark_tries_settings_without_a_question(tmp_path: Path) -> None
 # ------------------------------------------------------------------------- real questions
 
 
+@pytest.mark.long
 def test_models_are_asked_once_for_what_settings_have_in_common(
     tmp_path: Path, tiny_gpt2: Path
 ) -> None:

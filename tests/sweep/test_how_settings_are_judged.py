@@ -133,6 +133,7 @@ class _Noise(Attack):
         return np.random.default_rng(self.seed).normal(size=len(evidence))
 
 
+@pytest.mark.long
 def test_the_best_of_many_that_know_nothing_is_at_chance_where_it_is_judged() -> None:
     """Judged where it was chosen, the best of 200 would look like an attack."""
     rng = np.random.default_rng(5)

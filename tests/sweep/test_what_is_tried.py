@@ -207,6 +207,7 @@ def test_more_settings_than_can_be_tried_are_refused(folder: Path) -> None:
 # ------------------------------------------------------------------------------------ plan
 
 
+@pytest.mark.long
 def test_the_plan_asks_what_settings_share_once(folder: Path) -> None:
     spec = made_spec(folder / "plan", SWEEP)
     plan = plan_sweep(check_sweep(spec), EvidenceStore(spec.store))

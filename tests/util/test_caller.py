@@ -118,6 +118,7 @@ print(transformers.logging.get_verbosity(), transformers.utils.logging.is_progre
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("given", "level"), [("", "30"), ("info", "20"), ("loud", "30")])
 def test_a_library_that_comes_in_meanwhile_is_left_as_it_is_by_default(
     given: str, level: str, tmp_path: Path

@@ -43,6 +43,7 @@ def test_hashes_of_all_lengths_are_those_of_the_formula():
     assert string_hashes(pa.array(texts)).tolist() == [transcribed(text) for text in texts]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("longest", [10_000, 1_000_000])
 def test_one_long_string_among_many_takes_no_memory_for_the_others(longest):
     """Beside it 65,535 short ones: filled up to its length they took over 1 GiB."""
@@ -54,6 +55,7 @@ def test_one_long_string_among_many_takes_no_memory_for_the_others(longest):
     assert peak < 32 * 2**20
 
 
+@pytest.mark.long
 def test_many_long_strings_are_taken_a_few_at_a_time():
     texts = pa.array([f"{n:05d}" * 1_000 for n in range(20_000)])
     tracemalloc.start()
