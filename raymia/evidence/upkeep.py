@@ -175,9 +175,8 @@ def verify(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
 def _verify_small(store: EvidenceStore, thing: StoredThing) -> Iterator[str]:
     for entry in thing.files:
         try:
-            check_small(store, entry.name)
-        except FileNotFoundError:
-            pass  # deleted since
+            with suppress(FileNotFoundError):  # deleted since
+                check_small(store, entry.name)
         except RaymiaError as error:
             yield str(error)
 
