@@ -8,6 +8,7 @@ as it is there.
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from raymia.models.packed_weights import as_unpacked, by, refuse_other_scales
 from raymia.models.saved_quantization import quantization_in, refuse_unscaled
 from raymia.models.source import config_hash, model_weights_in
 from raymia.models.whole_weights import LOADING, refuse_missing, refuse_unused
@@ -27,6 +29,12 @@ from raymia.util.once import Once
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """safetensors' names of the types of numbers that are what they stand for."""
+OF_READING = ("conversion of the weights", "complex dtype", "GPU")
+"""Words of errors of code that reads packed weights by their numbers, fills gaps between them, or
+looks for a device; of a hollow model they say nothing."""
+BY_DEVICE = frozenset({"awq", "compressed-tensors", "gptq", "mxfp4", "torchao"})
+"""Methods whose packages choose by the device how weights are read, and know none without numbers:
+what they raise of a hollow model says nothing of the checkpoint."""
 KEPT = 64
 """Of so many models it is known what does not fit: it follows from what they are equal by."""
 
@@ -52,9 +60,14 @@ class Described:
     @property
     def is_quantized(self) -> bool:
         """Whether its config says that its weights were quantized when they were saved."""
+        return self.quantization is not None
+
+    @property
+    def quantization(self) -> Any:
+        """How, as its config says it; None where it does not."""
         if isinstance(self.config, Mapping):
-            return self.config.get("quantization_config") is not None
-        return quantization_in(self.config) is not None
+            return self.config.get("quantization_config")
+        return quantization_in(self.config)
 
 
 def described(auto: str, folder: Path, where: str, once: Once) -> Described:
@@ -112,10 +125,12 @@ def check_fit(described: Described, folder: Path, where: str, once: Once) -> Non
     ------
     InputError
         Naming the tensors that are missing, too many, or of another shape, or quantized and without
-        a scale beside them.
+        a scale that fits beside them.
     """
     if described.is_quantized:
-        refuse_unscaled(dict(described.tensors), folder, where)
+        tensors = dict(described.tensors)
+        refuse_unscaled(tensors, folder, where)
+        refuse_other_scales(tensors, described.quantization, folder, where)
     compare = _in_diffusers if isinstance(described.config, Mapping) else _in_transformers
     found = once(compare, described)
     place = f"{where}: {folder}"
@@ -228,13 +243,19 @@ def hollow(tensors: Mapping[str, TensorHeader]) -> dict[str, Any]:
 @lru_cache(maxsize=KEPT)
 def _in_transformers(described: Described) -> Misfit:
     tensors, config = dict(described.tensors), described.config
+    packed: Mapping[str, int | None] = {}
     with in_silence():
         try:
             kind = type(build_hollow(described))
-            model, found = _load(kind, config, tensors)
+            try:
+                model, found = _load(kind, config, tensors)
+            except Exception as error:
+                if not described.is_quantized or not _is_of_the_reader(error, config):
+                    raise
+                plain, packed = as_unpacked(tensors)
+                model, found = _load(kind, _without_quantization(config), plain)
         except Exception as error:  # of any kind, by what the config says
-            # Quantized weights may be read by their numbers, or on a GPU: left to loading.
-            return Misfit(unbuildable=None if described.is_quantized else first_line(error))
+            return Misfit(unbuildable=first_line(error))
         plain = {name: tensor for name, tensor in tensors.items() if tensor.dtype in FLOATS}
         lost: set[str] = set()
         if not described.is_quantized and len(plain) < len(tensors):
@@ -244,11 +265,44 @@ def _in_transformers(described: Described) -> Misfit:
         missing=tuple(sorted(found["missing_keys"])),
         unused=tuple(sorted(found["unexpected_keys"])),
         shapes=tuple(
-            f"{name} is {_by(given)} and should be {_by(wanted)}"
+            f"{name} is {by(given)} and should be {by(wanted)}"
             for name, given, wanted in sorted(found["mismatched_keys"])
+            if not _is_of_packed(name, wanted, packed)
         ),
         unscaled=tuple(sorted(name for name in lost if state[name].is_floating_point())),
     )
+
+
+def _is_of_the_reader(error: Exception, config: Any) -> bool:
+    """Whether an error is of the code that reads quantized weights, which lacks their numbers or
+    the device, and not of what the config says."""
+    from transformers.quantizers.auto import AutoQuantizationConfig
+
+    settings = quantization_in(config)
+    if isinstance(settings, Mapping):
+        AutoQuantizationConfig.from_dict(dict(settings))
+        method = settings.get("quant_method")
+    else:
+        method = getattr(settings, "quant_method", None)
+    is_of_reading = any(words in str(error) for words in OF_READING)
+    return method in BY_DEVICE or needs_numbers(error) or is_of_reading
+
+
+def _without_quantization(config: Any) -> Any:
+    plain = copy.deepcopy(config)
+    for place in (plain, plain.get_text_config(decoder=True)):
+        if hasattr(place, "quantization_config"):
+            del place.quantization_config
+    return plain
+
+
+def _is_of_packed(name: str, wanted: Sequence[int], packed: Mapping[str, int | None]) -> bool:
+    """Whether a tensor has another shape than is wanted because it is packed, and no other reason
+    is seen. Experts that a model holds in one tensor have no name of their own there."""
+    numbers = packed.get(name)
+    # Of an odd count, one number is added.
+    is_whole = numbers is None or 0 <= numbers - math.prod(wanted) <= 1
+    return is_whole and (name in packed or bool(packed and ".experts." in name))
 
 
 @lru_cache(maxsize=KEPT)
@@ -260,7 +314,12 @@ def _in_diffusers(described: Described) -> Misfit:
             model = build_hollow(described)
         except Exception as error:  # of any kind, by what the config says
             return Misfit(unbuildable=first_line(error))
-        given, wanted = hollow(dict(described.tensors)), model.state_dict()
+        tensors, packed = dict(described.tensors), dict[str, int | None]()
+        if described.is_quantized:
+            if described.quantization.get("quant_method") in BY_DEVICE:
+                return Misfit()  # it is not known how these call their tensors
+            tensors, packed = as_unpacked(tensors)
+        given, wanted = hollow(tensors), model.state_dict()
         # Parts of attention layers had other names once, which diffusers changes as it loads them.
         getattr(model, "_fix_state_dict_keys_on_load", lambda _: None)(given)
     floats = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -269,9 +328,10 @@ def _in_diffusers(described: Described) -> Misfit:
         missing=tuple(sorted(wanted.keys() - given.keys())),
         unused=tuple(sorted(given.keys() - wanted.keys())),
         shapes=tuple(
-            f"{name} is {_by(given[name].shape)} and should be {_by(wanted[name].shape)}"
+            f"{name} is {by(given[name].shape)} and should be {by(wanted[name].shape)}"
             for name in both
             if given[name].shape != wanted[name].shape
+            and not _is_of_packed(name, wanted[name].shape, packed)
         ),
         unscaled=tuple(
             name
@@ -291,7 +351,3 @@ def _load(kind: Any, config: Any, tensors: Mapping[str, TensorHeader]) -> tuple[
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape)) or "one number"

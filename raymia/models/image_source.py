@@ -15,7 +15,6 @@ import raymia.models
 from raymia.models.checkpoint import AnyCheckpoint, FileCheckpoint
 from raymia.models.fit import Described, check_fit, read_transformers_config
 from raymia.models.original_layout import headers_of, parts_in
-from raymia.models.saved_quantization import refuse_unscaled
 from raymia.models.single_file import SAFE, refuse_single_file
 from raymia.models.source import (
     PROVENANCE,
@@ -184,25 +183,9 @@ def _config_of(part: Path, folder: ImageFolder, stem: str) -> Any:
     return folder.once(read_transformers_config, part, where=folder.where)
 
 
-def check_part(
-    part: Path,
-    kind: str,
-    folder: ImageFolder,
-    stem: str = DIFFUSERS_WEIGHTS,
-    *,
-    saved_as: str | None = None,
-) -> None:
+def check_part(part: Path, kind: str, folder: ImageFolder, stem: str = DIFFUSERS_WEIGHTS) -> None:
     """Refuse weights that are not those that a part's config describes; see
-    :func:`describe_part`.
-
-    Parameters
-    ----------
-    saved_as : how they were quantized when they were saved. Their scales are looked for then, and
-        the rest is left to the library that loads them.
-    """
-    if saved_as is not None:
-        refuse_unscaled(weights_of(part, kind, folder, stem)[1], part, folder.where)
-        return
+    :func:`describe_part`."""
     check_fit(describe_part(part, kind, folder, stem), part, folder.where, folder.once)
 
 

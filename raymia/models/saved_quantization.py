@@ -26,11 +26,12 @@ IN_DIFFUSERS = frozenset({"bitsandbytes", "torchao"})
 """Methods of which diffusers reads what it has saved."""
 
 _WHOLE_NUMBERS = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "F4"})
-_BLOCKS = "_blocks"
-_WEIGHTS = re.compile(rf"(^|\.)(q?weight|weight_packed|weight_qdata|\w+{_BLOCKS})$")
+BLOCKS = "_blocks"
+"""End of the names of experts' weights in MXFP4."""
+_WEIGHTS = re.compile(rf"(^|\.)(q?weight|weight_packed|_?weight_qdata|\w+{BLOCKS})$")
 """Names of weights among integers, which are also zeros, orders of columns and shapes: of
 bitsandbytes and int8, GPTQ and AWQ, compressed-tensors, torchao, and MXFP4."""
-_SCALE = re.compile(r"(absmax|SCB|(?<!input_)scale[^.]*)$")
+SCALE = re.compile(r"(absmax|SCB|(?<!input_)scale[^.]*)$")
 """Names of scales of weights, which those of inputs are not."""
 
 
@@ -138,15 +139,15 @@ def refuse_unscaled(tensors: Mapping[str, TensorHeader], path: Path, where: str)
     InputError
         Naming the first of the tensors.
     """
-    scales = {name for name in tensors if _SCALE.search(name)}
+    scales = {name for name in tensors if SCALE.search(name)}
     scaled = {name.rpartition(".")[0] for name in scales}
-    packed = (name for name, tensor in sorted(tensors.items()) if _is_packed(name, tensor))
+    packed = (name for name, tensor in sorted(tensors.items()) if is_packed(name, tensor))
     bare = [
         name
         for name in packed
         if not (
-            f"{name.removesuffix(_BLOCKS)}_scales" in scales
-            if name.endswith(_BLOCKS)
+            f"{name.removesuffix(BLOCKS)}_scales" in scales
+            if name.endswith(BLOCKS)
             else {name, name.rpartition(".")[0]} & scaled
         )
     ]
@@ -157,8 +158,8 @@ def refuse_unscaled(tensors: Mapping[str, TensorHeader], path: Path, where: str)
         )
 
 
-def _is_packed(name: str, tensor: TensorHeader) -> bool:
+def is_packed(name: str, tensor: TensorHeader) -> bool:
     """Whether a tensor is of weights that mean nothing without a scale."""
     if tensor.dtype.startswith("F8_"):
-        return _SCALE.search(name) is None
+        return SCALE.search(name) is None
     return tensor.dtype in _WHOLE_NUMBERS and _WEIGHTS.search(name) is not None

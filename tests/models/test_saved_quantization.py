@@ -137,6 +137,7 @@ def save_packed(folder, method, packed, scale, kept=True):
         ("compressed-tensors", "weight_packed", "weight_scale"),
         ("compressed-tensors", "weight", "weight_scale"),
         ("torchao", "weight_qdata", "weight_scale"),
+        ("torchao", "_weight_qdata", "_weight_scale"),
         ("bitsandbytes", "weight", "SCB"),
         ("mxfp4", "gate_blocks", "gate_scales"),
     ],

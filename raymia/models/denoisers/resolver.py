@@ -126,11 +126,9 @@ class DenoiserCheckpoint(ImageModel):
             refuse_beside(path, set(), folder)
         for part in (network, autoencoder):
             if part is not None:
-                check_part(path / part.folder, part.kind, folder, saved_as=part.saved_as)
+                check_part(path / part.folder, part.kind, folder)
         for part in text_encoders:
-            check_part(
-                path / part.folder, part.kind, folder, TRANSFORMERS_WEIGHTS, saved_as=part.saved_as
-            )
+            check_part(path / part.folder, part.kind, folder, TRANSFORMERS_WEIGHTS)
         if folder.quantization != "none" and not folder.on_gpu:
             raise InputError(
                 f"{where}: diffusers quantizes on GPUs alone; give the pool a GPU (gpus under "
