@@ -296,6 +296,7 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
         number_of,
         overlap_lines,
         shift_line,
+        unanswered_lines,
     )
 
     console.print(metrics_table(result, console.width))
@@ -309,6 +310,8 @@ def print_result(result: RunResult, output: str, console: Console) -> None:
         f"{evidence_lost(result)}",
         highlight=False,
     )
+    for line in unanswered_lines(result):
+        console.print(line, highlight=False, markup=False)
     for name, quality in result.kinds_of_neighbors.items():
         console.print(neighbor_line(quality, name), highlight=False, markup=False)
     if result.shift is not None:

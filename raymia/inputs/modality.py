@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from raymia.spec import RecordsSection, learn_kind
 from raymia.util.errors import InputError
@@ -35,6 +35,20 @@ if TYPE_CHECKING:
     from raymia.scoring.exposed import ScoreColumns
     from raymia.shift.images import Images
     from raymia.spec import AuditSpec
+
+
+class Amounts(NamedTuple):
+    """What is left to do.
+
+    Attributes
+    ----------
+    of_stages : in the modality's ``unit``, by stage; None where it is not known. Of a stage that
+        targets share it is that of the first.
+    noted : what was seen while it was counted, in sentences.
+    """
+
+    of_stages: Mapping[str, float | None]
+    noted: Sequence[str] = ()
 
 
 class Modality(Portable, ABC):
@@ -172,9 +186,8 @@ class Modality(Portable, ABC):
         return 1.0
 
     @abstractmethod
-    def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> Mapping[str, float | None]:
-        """What is left to do in the ``unit``, by stage; None where it is not known. Of a stage that
-        targets share it is that of the first."""
+    def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> Amounts:
+        """What is left to do."""
 
     def kept_beside(self, inputs: Inputs) -> Iterable[tuple[str, str]]:
         """What an audit keeps in the store beside answers and references: folder, and what for."""

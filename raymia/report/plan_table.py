@@ -41,7 +41,7 @@ def plan_table(
             if not one.ready
         ]
         for stage in plan.stages:
-            checkpoint, amount = stage.loader.checkpoint, amounts[stage.name]
+            checkpoint, amount = stage.loader.checkpoint, amounts.of_stages[stage.name]
             row = (
                 stage.name,
                 "no model" if checkpoint is None else checkpoint.label,
@@ -75,6 +75,7 @@ def plan_table(
         costs,
         *inputs.assumed,
         *inputs.noted,
+        *amounts.noted,
         *inputs.left_out_lines(),
         *same,
     )

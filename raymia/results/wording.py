@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import Estimate, TprAtFpr
+from raymia.records.base import count_reasons
 from raymia.results.example import Example
 from raymia.results.extraction import Extraction
 from raymia.results.image_result import PerturbationChoice
@@ -20,6 +21,8 @@ BELOW_CHANCE = "AUC below chance: members score lower than non-members"
 NO_CHANCE = 0.6
 """Lower limit of a blind guess's AUC above which no random split of an audit's size is to blame."""
 NEGATIVES = ("non-member", "non-members")
+MOST_REASONS = 5
+"""Reasons that a terminal shows."""
 MOST_DIGITS = 4
 """Decimals of a percentage, at most."""
 
@@ -303,6 +306,17 @@ def evidence_lost(result: RunResult) -> str:
         cut = sum(entry.reason == TRUNCATED for entry in result.dropped)
     lost = f"questions without an answer: {result.dropped_total - cut:,}"
     return f"{lost}; cut at the model's limit and scored: {cut:,}" if cut else lost
+
+
+def unanswered_lines(result: RunResult) -> list[str]:
+    """Why questions have no answer, by stage and reason, the most frequent first."""
+    lacking = [one for one in result.dropped if one.reason != TRUNCATED]
+    of_listed = result.dropped_total > len(result.dropped)
+    first = f", of the first {count(len(result.dropped))} alone" if of_listed else ""
+    reasons = count_reasons(f"{one.stage}: {one.reason}" for one in lacking)
+    lines = [f"no answer{first}: {count(n)} x {reason}" for reason, n in reasons.items()]
+    others = len(lines) - MOST_REASONS
+    return lines[:MOST_REASONS] + [f"no answer: {count(others)} other reasons"] * (others > 0)
 
 
 def neighbor_figures(quality: NeighborQuality) -> list[tuple[str, str]]:

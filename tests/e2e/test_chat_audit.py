@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 from chat_templates import WRITES_THE_DAY
-from small_audit import BASE, console, reweigh
+from small_audit import BASE, console, passages, reweigh
 from small_chat_audit import conversation, write_chat_audit
 from transformers import AutoTokenizer
 
+from raymia.cli.main import print_result
 from raymia.cli.plan import audit_plan
 from raymia.cli.show import show
 from raymia.evidence.store import EvidenceStore
@@ -128,6 +129,30 @@ def test_what_is_assumed_stands_in_the_plan_and_in_the_report(trained_audit):
     out = console()
     out.print(audit_plan(spec), soft_wrap=True)
     assert assumed in re.sub(r"\s+", " ", out.file.getvalue())
+
+
+def told_by_others(text):
+    """A conversation whose roles are not those of the template."""
+    turns = conversation(text)["messages"]
+    renamed = {"user": "human", "assistant": "bot"}
+    return {"messages": [{**turn, "role": renamed[turn["role"]]} for turn in turns]}
+
+
+def test_why_conversations_have_no_answer_stands_in_the_plan_and_at_the_end(tmp_path):
+    file = write_chat_audit(tmp_path, count=4, attacks=["loss"])
+    members = tmp_path / "members.jsonl"
+    first, *others = passages(24)[:4]
+    rows = [conversation(first), *map(told_by_others, others)]
+    members.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    spec, out = load_spec(file), console()
+    why = "3 x the conversation has no turn of the assistant; came: 'human', 'bot'"
+    out.print(audit_plan(spec), soft_wrap=True)
+    planned = re.sub(r"\s+", " ", out.file.getvalue())
+    assert f"of 8 records that were looked at, 3 will have no answer from tuned: {why}" in planned
+    result = run_audit(spec, console())
+    print_result(result, spec.output, out)
+    printed = re.sub(r"\s+", " ", out.file.getvalue())
+    assert f"no answer: {why.replace('the conv', 'target:tuned: the conv', 1)}" in printed
 
 
 def test_the_report_shows_what_was_scored_and_what_was_not(trained_audit):

@@ -467,9 +467,11 @@ def test_tokens_per_record_are_those_the_model_is_given(inputs, base: CausalLM):
 
 def test_the_tokens_of_a_very_long_text_are_counted_at_its_start(tiny_gpt2, monkeypatch):
     target = checkpoint(tiny_gpt2)
-    whole = count_tokens(target, ["one two three four " * 500])
+    whole = count_tokens(target, ["one two three four " * 500]).tokens
     monkeypatch.setattr("raymia.modalities.texts.tokens.COUNTED", 1_900)
-    assert count_tokens(target, ["one two three four " * 500]) == pytest.approx(whole, rel=0.02)
+    assert count_tokens(target, ["one two three four " * 500]).tokens == pytest.approx(
+        whole, rel=0.02
+    )
 
 
 @pytest.mark.parametrize(("kind", "loss_on"), [("completion", "completion"), ("chat", "assistant")])
@@ -478,7 +480,7 @@ def test_of_what_models_are_trained_on_no_more_is_cut_into_tokens(monkeypatch, k
     pair = {"prompt": said, "completion": answer}
     payload = json.dumps(pair if kind == "completion" else {"messages": chat(said, answer)})
     target = checkpoint(BASE, training=Training(kind, loss_on, template=CHATML))
-    whole = count_tokens(target, [payload])
+    whole = count_tokens(target, [payload]).tokens
     read, given = TrainedReader.read, []
 
     def spy(self, payloads):
@@ -487,7 +489,7 @@ def test_of_what_models_are_trained_on_no_more_is_cut_into_tokens(monkeypatch, k
 
     monkeypatch.setattr(TrainedReader, "read", spy)
     monkeypatch.setattr("raymia.modalities.texts.tokens.COUNTED", 1_900)
-    assert count_tokens(target, [payload]) == pytest.approx(whole, rel=0.05)
+    assert count_tokens(target, [payload]).tokens == pytest.approx(whole, rel=0.05)
     assert max(given) < 2_100
 
 

@@ -21,7 +21,7 @@ from raymia.modalities.texts.shown import MAX_CHARACTERS, cut_to
 from raymia.report.html import render
 from raymia.results.result import RunResult
 from raymia.results.text_result import TextPiece
-from raymia.results.wording import evidence_lost
+from raymia.results.wording import evidence_lost, unanswered_lines
 from raymia.run import outcome
 from raymia.run.outcome import Run, sum_up
 from raymia.scoring.parts import ScoreParts
@@ -101,6 +101,14 @@ def test_what_is_lost_of_many_records_is_listed_in_part_and_counted_whole(
     read_again = RunResult.model_validate_json(result.shortened().model_dump_json())
     said = evidence_lost(read_again)
     assert said == f"questions without an answer: 0; cut at the model's limit and scored: {count}"
+    assert unanswered_lines(read_again) == []
+    cut = read_again.dropped[0]
+    odd = [cut.model_copy(update={"reason": f"reason {n % 7}"}) for n in range(7 + 6)]
+    lost = read_again.model_copy(update={"dropped": [cut, *odd], "dropped_total": count + 14})
+    lines = unanswered_lines(lost)
+    assert lines[0] == f"no answer, of the first 14 alone: 2 x {cut.stage}: reason 0"
+    assert lines[-1] == "no answer: 2 other reasons"
+    assert len(lines) == 6
 
 
 def test_it_is_said_that_an_attack_was_fitted_on_a_sample(

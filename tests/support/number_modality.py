@@ -22,7 +22,7 @@ from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
 from raymia.evidence.text import LabelledScores
 from raymia.inputs import modality
 from raymia.inputs.base import Inputs, Problems
-from raymia.inputs.modality import Modality
+from raymia.inputs.modality import Amounts, Modality
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.loaders import Loader
 from raymia.plan.stages import TargetPlan
@@ -282,9 +282,9 @@ class Numbers(Modality):
     def for_guessers(self, payloads: Sequence[float]) -> tuple[list[str], None]:
         return [str(payload) for payload in payloads], None
 
-    def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> dict[str, float | None]:
+    def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> Amounts:
         stages = [stage for plan in reversed(plans) for stage in plan.stages]
-        return {stage.name: stage.to_ask for stage in stages}
+        return Amounts({stage.name: stage.to_ask for stage in stages})
 
     def look(self, *_: Any) -> Findings:
         return Findings()

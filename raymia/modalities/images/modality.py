@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from raymia.inputs.modality import Modality, register
+from raymia.inputs.modality import Amounts, Modality, register
 from raymia.spec import ImageNeighbors, ImageRecordsSpec, SelfGeneratedReference
 
 if TYPE_CHECKING:
@@ -112,13 +112,13 @@ class Images(Modality):
             chooses_perturbation(spec) and "neighbors" in attack.asks
         )
 
-    def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> Mapping[str, float | None]:
+    def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> Amounts:
         del inputs
         found: dict[str, float | None] = {}
         for stage in (stage for plan in plans for stage in plan.stages):
             passes = sum(one.to_ask * one.question.passes for one in stage.questions)
             found.setdefault(stage.name, passes)
-        return found
+        return Amounts(found)
 
     def look(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from raymia.inputs.modality import Modality, register
+from raymia.inputs.modality import Amounts, Modality, register
 from raymia.spec import SelfPromptReference, TextRecordsSpec, text_neighbors
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Texts(Modality):
         mean = pc.mean(pc.utf8_length(records.table["payload"])).as_py()
         return max(1.0, float(mean or 1.0))
 
-    def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> Mapping[str, float | None]:
+    def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> Amounts:
         """Tokens; not known of neighbors, nor for an endpoint, whose tokenizer is not."""
         from raymia.modalities.texts.tokens import TokenCounts
 
@@ -179,7 +179,7 @@ class Texts(Modality):
                     found.setdefault(stage.name, None)
                 else:
                     found.setdefault(stage.name, stage.to_ask * each)
-        return found
+        return Amounts(found, counts.unanswered(inputs.targets))
 
     def kept_beside(self, inputs: Inputs) -> Iterable[tuple[str, str]]:
         from raymia.models.causal.resolver import CausalCheckpoint

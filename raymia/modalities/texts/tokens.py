@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from raymia.models.causal.rendering import reader_for
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import AnyCheckpoint
+from raymia.records.base import count_reasons
 from raymia.records.conversations import beginning
+from raymia.util.listing import listed
 from raymia.util.pieces import pieces
 
 SAMPLE = 500
 """Records that are counted, at least; spread evenly over all."""
 COUNTED = 100_000
 """Characters of a text that are cut into tokens; the rest counts as these do."""
+
+
+class Counted(NamedTuple):
+    """Tokens of each text, and why those that cannot be asked about cannot."""
+
+    tokens: list[int]
+    reasons: list[str]
 
 
 class TokenCounts:
@@ -29,7 +39,7 @@ class TokenCounts:
     def __init__(self, texts: pa.ChunkedArray) -> None:
         step = max(1, len(texts) // SAMPLE)
         self._sample = [texts[i].as_py() for i in range(0, len(texts), step)]
-        self._known: dict[tuple[Any, ...], list[int]] = {}
+        self._known: dict[tuple[Any, ...], Counted] = {}
 
     def per_record(self, checkpoint: AnyCheckpoint) -> float | None:
         """The mean over a sample of the records, each cut to the model's limit.
@@ -43,17 +53,34 @@ class TokenCounts:
         """
         if not isinstance(checkpoint, CausalCheckpoint):
             return None
-        # By content, so that copies of a tokenizer are loaded once, and other files anew.
-        content = checkpoint.facts.tokenizer, checkpoint.trust_remote_code, checkpoint.training
-        if content not in self._known:
-            self._known[content] = count_tokens(checkpoint, self._sample)
-        lengths, limit = self._known[content], checkpoint.context
+        lengths, limit = self._counted(checkpoint).tokens, checkpoint.context
         if limit is not None and checkpoint.long_texts != "windows":
             lengths = [min(length, limit) for length in lengths]
         return sum(lengths) / len(lengths)
 
+    def unanswered(self, checkpoints: Mapping[str, AnyCheckpoint]) -> list[str]:
+        """Of which records in the sample nothing can be had from which model, and why."""
+        names: dict[tuple[str, ...], list[str]] = {}
+        for name, checkpoint in checkpoints.items():
+            if isinstance(checkpoint, CausalCheckpoint):
+                names.setdefault(tuple(self._counted(checkpoint).reasons), []).append(name)
+        return [
+            f"of {len(self._sample):,} records that were looked at, {len(reasons):,} will have no "
+            f"answer from {listed(models)}: "
+            + listed([f"{times:,} x {why}" for why, times in count_reasons(reasons).items()])
+            for reasons, models in names.items()
+            if reasons
+        ]
 
-def count_tokens(checkpoint: CausalCheckpoint, texts: list[str]) -> list[int]:
+    def _counted(self, checkpoint: CausalCheckpoint) -> Counted:
+        # By content, so that copies of a tokenizer are loaded once, and other files anew.
+        content = checkpoint.facts.tokenizer, checkpoint.trust_remote_code, checkpoint.training
+        if content not in self._known:
+            self._known[content] = count_tokens(checkpoint, self._sample)
+        return self._known[content]
+
+
+def count_tokens(checkpoint: CausalCheckpoint, texts: list[str]) -> Counted:
     """Tokens of each text, uncut; of one that is longer than what is counted, in proportion.
 
     Raises
@@ -64,8 +91,10 @@ def count_tokens(checkpoint: CausalCheckpoint, texts: list[str]) -> list[int]:
     reader = reader_for(checkpoint.tokenizer_source.load(), checkpoint.training)
     is_text = checkpoint.training is None
     begun = [text[:COUNTED] if is_text else beginning(text, COUNTED) for text in texts]
-    counts = [len(record.ids) for piece in pieces(begun) for record in reader.read(piece)]
-    return [
-        round(count * len(text) / len(part))
-        for count, text, part in zip(counts, texts, begun, strict=True)
-    ]
+    read = [record for piece in pieces(begun) for record in reader.read(piece)]
+    looked_at = list(zip(read, texts, begun, strict=True))
+    return Counted(
+        [round(len(one.ids) * len(text) / len(part)) for one, text, part in looked_at],
+        # What is wrong with the beginning of a text need not be wrong with the whole.
+        [one.error for one, text, part in looked_at if one.error is not None and part == text],
+    )

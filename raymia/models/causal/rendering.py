@@ -214,7 +214,10 @@ class TrainedReader:
         """The tokens of a conversation, and which of them the assistant's turns are."""
         answers = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
         if not answers:
-            raise RenderingError("the conversation has no turn of the assistant")
+            roles = dict.fromkeys(message["role"] for message in messages)
+            raise RenderingError(
+                f"the conversation has no turn of the assistant{CAME}{', '.join(map(repr, roles))}"
+            )
         trained = [n for n in answers if carried_a_loss(messages[n])]
         if not trained:
             raise RenderingError("every turn of the assistant says that it carried no loss")
