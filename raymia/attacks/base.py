@@ -145,7 +145,8 @@ def register(kind: Kind) -> Kind:
     """
     title = f"attack {getattr(kind, 'name', kind.__name__)!r}"
     check_name(title, "name", getattr(kind, "name", None))
-    for attribute in ("records", "asks", "needs"):
+    check_names(title, "records", kind.records, at_least=1)
+    for attribute in ("asks", "needs"):
         check_names(title, attribute, getattr(kind, attribute))
     for records in kind.records:
         for (on, name), other in _REGISTRY.items():

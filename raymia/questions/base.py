@@ -228,8 +228,8 @@ def register_question(kind: Kind) -> Kind:
     title = f"question {getattr(kind, 'name', kind.__name__)!r}"
     for attribute, pattern in (("name", NAME), ("kind", _KIND)):
         check_name(title, attribute, getattr(kind, attribute, None), pattern)
-    for attribute in ("records", "families", "needs"):
-        check_names(title, attribute, getattr(kind, attribute))
+    for attribute, at_least in (("records", 1), ("families", 1), ("needs", 0)):
+        check_names(title, attribute, getattr(kind, attribute), at_least)
     version = getattr(kind, "version", None)
     if type(version) is not int or version < 1:
         raise ValueError(

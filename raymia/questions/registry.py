@@ -104,13 +104,14 @@ def _asks_about_neighbors(attack: type[Attack], records: str) -> bool:
 
 
 def families_for(attack: Attack, records: str) -> frozenset[str] | None:
-    """The families of models that can answer all that an attack asks; None for any, where it asks
-    nothing."""
+    """The families of models that can answer all that an attack asks, and that it names in its
+    needs; None for any, where it asks nothing."""
     sets = [
         reduce(or_, (kind.families for kind in kinds))
         for kinds in questions_of(type(attack), records)
     ]
-    if only := attack.all_needs & {"denoiser", "autoencoder"}:
+    known = (kind.families for kind in registered(records))
+    if only := attack.all_needs & reduce(or_, known, frozenset()):
         sets.append(only)
     return reduce(and_, sets) if sets else None
 

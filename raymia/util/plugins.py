@@ -142,14 +142,14 @@ def check_name(title: str, attribute: str, value: Any, pattern: re.Pattern[str] 
         )
 
 
-def check_names(title: str, attribute: str, value: Any) -> None:
-    """Refuse what are no names, as a text where a tuple of texts is wanted.
+def check_names(title: str, attribute: str, value: Any, at_least: int = 0) -> None:
+    """Refuse what are no names, as a text where a tuple of texts is wanted, and too few of them.
 
     Raises
     ------
     ValueError
     """
-    if isinstance(value, str) or not isinstance(value, Collection):
+    if isinstance(value, str) or not isinstance(value, Collection) or len(value) < at_least:
         raise ValueError(f"{title}: {attribute} should be names, as ('name',), but is {value!r}")
 
 

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from raymia.attacks import build, registry
+from raymia.attacks import Attack, build, registry
+from raymia.attacks.base import Scores
 from raymia.evidence.answers import answer_names
 from raymia.evidence.text import ModelEvidence
 from raymia.questions.base import Item, Question, Setup, registered
@@ -86,6 +88,18 @@ def test_an_attack_runs_on_the_families_that_answer_what_it_asks(
     name: str, families: set[str] | None
 ) -> None:
     assert families_for(registry("image")[name](), "image") == families
+
+
+def test_any_family_that_answers_questions_can_be_what_an_attack_needs() -> None:
+    @dataclass(frozen=True)
+    class OfPixels(Attack):
+        asks = ("terms",)
+        needs = frozenset({"pixels"})
+
+        def score(self, evidence: Any) -> Scores:
+            raise NotImplementedError
+
+    assert families_for(OfPixels(), "image") == {"pixels"}
 
 
 @pytest.mark.parametrize(

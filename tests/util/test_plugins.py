@@ -142,6 +142,10 @@ def test_the_key_is_of_the_code_and_not_of_the_place(tmp_path: Path) -> None:
         (attack(asks="'tokens'"), "asks should be names, as ('name',), but is 'tokens'"),
         (with_line(attack(), "records = 'image'"), "attack 'mine': records should be names, as "
          "('name',), but is 'image'"),
+        (with_line(attack(), "records = ()"), "attack 'mine': records should be names, as "
+         "('name',), but is ()"),
+        (with_line(question(), "records = ()"), "question 'backwards': records should be names, as "
+         "('name',), but is ()"),
         (attack("my attack@x"), "attack 'my attack@x': its name should be of small letters, digits "
          "and _, but is 'my attack@x'"),
         (attack(needs="{'referense'}"), "needs 'referense', and there is no such need; did you "
