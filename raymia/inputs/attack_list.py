@@ -10,9 +10,8 @@ from raymia.spec import (
     AttackSpec,
     AuditSpec,
     MadeReference,
-    SamplesTarget,
+    OtherTarget,
     ShadowReference,
-    text_neighbors,
 )
 from raymia.util.errors import InputError
 from raymia.util.plugins import is_outside, load_plugins
@@ -68,7 +67,8 @@ def lacking(kind: type[Attack], spec: AuditSpec, named: str | None = None) -> st
     shadows = [r for r in spec.references.values() if isinstance(r, ShadowReference)]
     both_classes = spec.records.members and spec.records.non_members
     generated = [r for r in spec.references.values() if isinstance(r, MadeReference)]
-    generated_before = [t for t in spec.targets if isinstance(t, SamplesTarget)]
+    others = (t for t in spec.targets if isinstance(t, OtherTarget))
+    generated_before = [target for target in others if target.is_generated]
     needs = {
         "reference": (
             named or _compared_with(spec),
@@ -173,8 +173,7 @@ def _named(label: str, attack: Attack, reference: str | None, neighbors: str) ->
 
 def _neighbor_names(attack: Attack, given: str, spec: AuditSpec, where: str) -> list[str]:
     """The names of neighbors that an attack runs with; "" for one that has none to choose from."""
-    names = list(text_neighbors(spec.neighbors))
-    choice = [name for name in names if name]
+    choice = [] if spec.neighbors is None else [name for name in spec.neighbors.named() if name]
     if not choice or not asks_about_neighbors(attack, spec.records.kind):
         if given:
             why = "uses no neighbors" if choice else "has one kind of neighbors, without a name"

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from raymia.spec.how_trained import Interpolation
-from raymia.spec.images import Deep, Fit, Shape
+from raymia.spec.images import Deep, Fit, Interpolation, Shape
 from raymia.util.optional import require
 from raymia.util.reasons import CAME
 

@@ -15,8 +15,8 @@ from raymia.spec.audit import (
     learn_kind,
     with_engine,
 )
-from raymia.spec.base import Name, Paths, Share, Strict, merge_preset
-from raymia.spec.how_trained import AnyTraining, ImageTrainingSpec
+from raymia.spec.base import DataPath, Name, Paths, Share, Strict, Weights, merge_preset
+from raymia.spec.how_trained import AnyTraining
 from raymia.spec.images import (
     AutoencoderTrainingSpec,
     AveragedSpec,
@@ -27,12 +27,19 @@ from raymia.spec.images import (
     ElboSpec,
     Fit,
     ImageNeighbors,
+    ImageTrainingSpec,
     InversionSpec,
     Perturbation,
     SelfGeneratedReference,
     TimestepsSpec,
 )
-from raymia.spec.kinds import MadeReference, NeighborsSection, RecordsSection
+from raymia.spec.kinds import (
+    MadeReference,
+    NeighborsSection,
+    OtherTarget,
+    RecordsSection,
+    TrainingSection,
+)
 from raymia.spec.models import (
     AnyTarget,
     ClaimSpec,
@@ -105,6 +112,7 @@ __all__ = [
     "CorpusSpec",
     "CostsSpec",
     "DType",
+    "DataPath",
     "DenoisingSpec",
     "DescentSpec",
     "DiffusionTrainingSpec",
@@ -132,6 +140,7 @@ __all__ = [
     "NeighborsSection",
     "NoiseSpec",
     "ObjectiveSpec",
+    "OtherTarget",
     "Packing",
     "Paths",
     "Perturbation",
@@ -161,9 +170,11 @@ __all__ = [
     "TextNeighbors",
     "TextRecordsSpec",
     "TimestepsSpec",
+    "TrainingSection",
     "TrainingSpec",
     "TruncatedSide",
     "Value",
+    "Weights",
     "learn_kind",
     "merge_preset",
     "text_neighbors",

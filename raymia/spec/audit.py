@@ -7,20 +7,28 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from raymia.spec.base import Name, Paths, Share, Strict
+from raymia.spec.base import DataPath, Name, OneOrMore, Place, Share, Strict
 from raymia.spec.conditions import parse_condition
-from raymia.spec.how_trained import AnyTraining, with_trainings_of_images
-from raymia.spec.kinds import Kinds, MadeReference, NeighborsSection, RecordsSection, tags_of
-from raymia.spec.models import AnyTarget, ModelSpec, TargetSetSpec, TargetSpec
+from raymia.spec.how_trained import TRAININGS, AnyTraining, with_trainings
+from raymia.spec.kinds import (
+    Kinds,
+    MadeReference,
+    NeighborsSection,
+    OtherTarget,
+    RecordsSection,
+    TrainingSection,
+    tags_of,
+)
+from raymia.spec.models import TARGETS, AnyTarget, ModelSpec, TargetSetSpec, TargetSpec
 from raymia.spec.neighbors import NEIGHBORS, with_kinds
 from raymia.spec.prices import CostsSpec
 from raymia.spec.probes import ProbesSpec
-from raymia.spec.records import RECORDS, CorpusSpec
+from raymia.spec.records import DEFAULT_RECORDS, RECORDS, CorpusSpec
 from raymia.spec.references import REFERENCES, AnyReference, ModelReference
 from raymia.spec.report import ReportSpec
 from raymia.spec.shift import ShiftSpec
 from raymia.spec.sweep import SweepSpec
-from raymia.util.plugins import is_in, on_forget
+from raymia.util.plugins import is_file, is_in, on_forget
 
 EngineKind = Literal["ray", "local"]
 DEFAULT_ENGINE: EngineKind = "ray"
@@ -141,14 +149,17 @@ def _is_condition(text: str) -> str:
 
 
 FailIf = Annotated[str, AfterValidator(_is_condition)]
+Plugin = Annotated[str, Place(lambda name: "data" if is_file(name) else None)]
 
 
 class AuditSpec(Strict):
     """One audit: records, checkpoints, references, neighbors, attacks."""
 
     name: Name = Field(default="audit", description="name of the audit, shown in the report")
-    output: str = Field(default="raymia-run", description="folder of report, scores and metrics")
-    store: str = Field(default="raymia-store", description="folder of the evidence store")
+    output: DataPath = Field(
+        default="raymia-run", description="folder of report, scores and metrics"
+    )
+    store: DataPath = Field(default="raymia-store", description="folder of the evidence store")
     seed: int = Field(default=0, ge=0, description="every draw is a function of it")
     from_training: str | None = Field(
         default=None,
@@ -157,7 +168,9 @@ class AuditSpec(Strict):
         "say otherwise",
     )
     records: Annotated[RecordsSection, RECORDS] = Field(description="the records that are scored")
-    targets: list[AnyTarget] = Field(min_length=1, description="the checkpoints under audit")
+    targets: list[Annotated[AnyTarget, TARGETS]] = Field(
+        min_length=1, description="the checkpoints under audit"
+    )
     training: AnyTraining | None = Field(
         default=None, description="how the targets were trained, of those that do not say it"
     )
@@ -173,7 +186,7 @@ class AuditSpec(Strict):
         default=ProbesSpec(), description="how models are asked beyond one pass over the record"
     )
     corpus: CorpusSpec | None = Field(default=None, description="for `dc_pdd`")
-    plugins: Paths = Field(
+    plugins: OneOrMore[Plugin] = Field(
         default=[],
         description="files and modules that register attacks and questions of your own, which run "
         "where `attacks` names them; see CONTRIBUTING.md",
@@ -207,12 +220,12 @@ class AuditSpec(Strict):
     @model_validator(mode="before")
     @classmethod
     def _trainings_are_of_the_records(cls, value: Any) -> Any:
-        return with_trainings_of_images(value)
+        return with_trainings(value, RECORDS)
 
     @field_validator("records", mode="before")
     @classmethod
     def _texts_by_default(cls, value: Any) -> Any:
-        return {"kind": "text", **value} if isinstance(value, dict) else value
+        return {"kind": DEFAULT_RECORDS, **value} if isinstance(value, dict) else value
 
     @field_validator("references", mode="before")
     @classmethod
@@ -268,9 +281,7 @@ class AuditSpec(Strict):
                     f"references.{name} is of kind {reference.kind}, and the records are {what}"
                 )
         for number, target in enumerate(self.targets):
-            if isinstance(target, TargetSpec | TargetSetSpec):
-                continue
-            if not isinstance(target, fitting):
+            if isinstance(target, OtherTarget) and not isinstance(target, fitting):
                 raise ValueError(f"targets[{number}]: {target.about}, and the records are {what}")
         self._models_fit_the_records()
         if self.corpus is not None and not isinstance(self.corpus, fitting):
@@ -308,31 +319,41 @@ def with_engine(spec: AuditSpec, engine: EngineKind | None) -> AuditSpec:
     return spec.model_copy(update={"resources": resources})
 
 
+TAKEN: dict[type[Strict], Kinds] = {
+    NeighborsSection: NEIGHBORS,
+    MadeReference: REFERENCES,
+    TrainingSection: TRAININGS,
+    OtherTarget: TARGETS,
+}
+"""Where the sections are known that a kind of records takes, by what they are subclasses of."""
+
+
 def learn_kind(section: type[RecordsSection]) -> str:
-    """Make a kind of records known to audit files, with the neighbors and references it takes.
+    """Make a kind of records known to audit files, with the other sections that it takes.
 
     Returns
     -------
     What the key ``kind`` of the section is.
     """
     (kind,) = tags_of(section)
-    sections: dict[Kinds, list[type[Strict]]] = {
-        RECORDS: [section],
-        NEIGHBORS: [s for s in section.takes if issubclass(s, NeighborsSection)],
-        REFERENCES: [s for s in section.takes if issubclass(s, MadeReference)],
-    }
-    new = [
-        (known, s) for known, given in sections.items() for s in given if s not in known.sections
-    ]
+    brought: list[tuple[Kinds, type[Strict]]] = [(RECORDS, section)]
+    brought += [(TAKEN[base], s) for s in section.takes for base in TAKEN if issubclass(s, base)]
+    new = [(known, one) for known, one in brought if one not in known.sections]
     for known, one in new:
         known.sections.append(one)
     if new:
-        AuditSpec.model_rebuild(force=True)
+        _rebuild()
     return kind
+
+
+def _rebuild() -> None:
+    """Have the models that hold sections of several kinds know those that there are now."""
+    for model in (TargetSpec, TargetSetSpec, AuditSpec):
+        model.model_rebuild(force=True)
 
 
 @on_forget
 def _forget(module: str) -> None:
-    for known in (RECORDS, NEIGHBORS, REFERENCES):
+    for known in (RECORDS, *TAKEN.values()):
         known.sections = [section for section in known.sections if not is_in(section, module)]
-    AuditSpec.model_rebuild(force=True)
+    _rebuild()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import Annotated, Any, ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -15,8 +17,27 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Paths = Annotated[list[str], BeforeValidator(_as_list)]
-"""Files; one alone need not stand in a list."""
+@dataclass(frozen=True)
+class Place:
+    """Stands in the annotation of a text that says where something lies.
+
+    What a section holds of these is what :func:`raymia.spec.paths.with_paths` replaces.
+
+    Attributes
+    ----------
+    of : what lies at a place that is named so: data, that is a file or folder that is read or
+        written, or the weights of a model, which may be in the hub; None where it is no place.
+    """
+
+    of: Callable[[str], Literal["data", "weights"] | None]
+
+
+DataPath = Annotated[str, Place(lambda _: "data")]
+Weights = Annotated[str, Place(lambda _: "weights")]
+Text = TypeVar("Text", bound=str)
+OneOrMore = Annotated[list[Text], BeforeValidator(_as_list)]
+"""A list; one alone need not stand in it."""
+Paths = OneOrMore[DataPath]
 
 
 MAX_NUMBER = 2**31 - 1

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raymia.spec.base import Name, Paths, Strict
+from raymia.spec.base import DataPath, Name, Paths, Strict, Weights
 from raymia.spec.images import DiffusionTrainingSpec, Fit
 from raymia.spec.kinds import Kinds
 from raymia.spec.methods import DoraMethod, LoraMethod, LowRank
@@ -54,9 +54,9 @@ class LoraTrainingSpec(Strict):
     """One training of a LoRA: base, images, method, options."""
 
     name: Name = Field(default="target", description="name of the training")
-    output: str = Field(description="folder of checkpoints, images and `manifest.json`")
+    output: DataPath = Field(description="folder of checkpoints, images and `manifest.json`")
     seed: int = Field(default=0, ge=0, description="of the split, the weights and the order")
-    base: str = Field(description="folder of the diffusers pipeline that is adapted")
+    base: Weights = Field(description="folder of the diffusers pipeline that is adapted")
     records: TrainedImagesSpec = Field(description="what is trained on, and what is held out")
     split: ImageSplitSpec = Field(description="how many images are drawn")
     method: Annotated[LowRank, IMAGE_METHODS] = Field(

@@ -7,13 +7,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from raymia.spec.base import Paths, Share, Strict
-from raymia.spec.kinds import MadeReference, NeighborsSection
+from raymia.spec.kinds import MadeReference, NeighborsSection, TrainingSection
 
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""
 Fit = Literal["exact", "crop", "pad", "stretch"]
 Deep = Literal["set_aside", "high_byte"]
 Sampler = Literal["ddim", "ddpm"]
+TrainedCrop = Literal["center", "random", "none"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
+TimestepSampling = Literal["uniform", "logit_normal", "mode"]
 Perturbation = Literal[
     "crop", "brightness", "contrast", "saturation", "hue", "rotation", "perspective",
     "downsampling", "jpeg", "blur",
@@ -158,6 +161,52 @@ class DiffusionTrainingSpec(Strict):
     )
     flip: bool = Field(default=False, description="mirror half of the images")
     crop: bool = Field(default=False, description="cut out a part at random and scale it")
+
+
+class ImageTrainingSpec(TrainingSection):
+    """How a target of images was trained; what is not said is assumed, and the report says what.
+
+    docs/images.md says what the scripts of diffusers and of kohya call these.
+    """
+
+    instance_prompt: str | None = Field(
+        default=None,
+        description="the one caption of all images, as in DreamBooth, in place of those of the "
+        "records",
+    )
+    caption_dropout: float | None = Field(
+        default=None, ge=0, le=1, description="share of steps in which the caption was left out"
+    )
+    resolution: int | None = Field(
+        default=None,
+        ge=2,
+        description="height and width that images were brought to; default: what the model is made "
+        "for",
+    )
+    crop: TrainedCrop | None = Field(
+        default=None,
+        description="how: the shorter side scaled to the resolution, and the rest cut off about "
+        "the `center` or at `random`; or `none`, stretched. In place of `records.fit`",
+    )
+    interpolation: Interpolation | None = Field(
+        default=None, description="how they were scaled, with `crop`; default: bilinear"
+    )
+    flip: bool | None = Field(
+        default=None, description="whether half of the steps saw the mirror image"
+    )
+    noise_offset: float | None = Field(
+        default=None, ge=0, description="how far each channel's noise was shifted"
+    )
+    timesteps: TimestepSampling | None = Field(
+        default=None, description="how timesteps were drawn in training"
+    )
+    snr_gamma: float | None = Field(
+        default=None, gt=0, description="gamma of the min-SNR weights of timesteps"
+    )
+    prior_preservation: Paths = Field(
+        default=[],
+        description="class images of DreamBooth, which the base made: no member is one of them",
+    )
 
 
 class AutoencoderTrainingSpec(Strict):

@@ -1,14 +1,14 @@
-"""Sections of the audit file that come in kinds, told apart by their key ``kind``."""
+"""Sections of the audit file that come in kinds, most of them told apart by their key ``kind``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args
 
-from pydantic import Field, GetCoreSchemaHandler, model_validator
+from pydantic import Discriminator, Field, GetCoreSchemaHandler, Tag, model_validator
 from pydantic_core import CoreSchema
 
-from raymia.spec.base import Paths, Strict
+from raymia.spec.base import Name, Paths, Strict
 
 
 class Kinds:
@@ -25,11 +25,44 @@ class Kinds:
         """What the key ``kind`` may be."""
         return {tag for section in self.sections for tag in tags_of(section)}
 
+    def tagged(self, tag: Any) -> type[Strict] | None:
+        """The section whose key ``kind`` is this; None where there is none."""
+        found = (one for one in self.sections if isinstance(tag, str) and tag in tags_of(one))
+        return next(found, None)
+
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         union: Any = Union[tuple(self.sections)]  # noqa: UP007
         return handler.generate_schema(Annotated[union, Field(discriminator="kind")])
+
+
+class KindsByName(Kinds):
+    """What a section without a key ``kind`` may be; the tag of each is the name of its class.
+
+    Parameters
+    ----------
+    which : says of what stands in the file which of the sections it is.
+    """
+
+    def __init__(self, which: Callable[[Any], type[Strict]], *sections: type[Strict]) -> None:
+        super().__init__(*sections)
+        self.which = which
+
+    @property
+    def tags(self) -> set[str]:
+        return {section.__name__ for section in self.sections}
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        tagged: Any = tuple(Annotated[one, Tag(one.__name__)] for one in self.sections)
+        union: Any = Union[tagged]  # noqa: UP007
+        return handler.generate_schema(Annotated[union, Discriminator(self._tag)])
+
+    def _tag(self, value: Any) -> str:
+        is_one = type(value) in self.sections
+        return type(value).__name__ if is_one else self.which(value).__name__
 
 
 def tags_of(section: type[Strict]) -> set[str]:
@@ -49,7 +82,7 @@ class RecordsSection(Strict):
     ----------------
     what : what one calls them, in the plural.
     takes : the other sections that fit them: neighbors, references that are made, targets that are
-        not given as weights, a corpus.
+        not given as weights, how targets were trained, a corpus.
     not_for_models : keys of a model that mean nothing for theirs.
     """
 
@@ -95,6 +128,31 @@ class NeighborsSection(Strict):
     """What makes the neighbors of a record."""
 
     kind: str = Field(description="of what makes them")
+
+    def named(self) -> Mapping[str, NeighborsSection]:
+        """The sections that it consists of, by their names; one alone has none and is called ""."""
+        return {"": self}
+
+
+class OtherTarget(Strict):
+    """A target that is not given as weights.
+
+    Class attributes
+    ----------------
+    about : says that it is of some kind of records, for a message.
+    told_by : its key that no other target has.
+    is_generated : whether it is no model, but records that one generated.
+    """
+
+    about: ClassVar[str]
+    told_by: ClassVar[str]
+    is_generated: ClassVar[bool] = False
+
+    name: Name = Field(description="what the report calls it")
+
+
+class TrainingSection(Strict):
+    """How targets were trained; it has no key ``kind``, as the records say which it is."""
 
 
 class MadeReference(Strict):

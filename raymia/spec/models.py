@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from raymia.spec.base import Name, Paths, Strict
+from raymia.spec.base import DataPath, Name, OneOrMore, Paths, Place, Strict, Weights
 from raymia.spec.how_trained import AnyTraining
+from raymia.spec.kinds import KindsByName, OtherTarget
 from raymia.spec.training import TrainingSpec
 
 Quantization = Literal["none", "nf4", "fp4", "int8"]
@@ -20,7 +21,7 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 class WeightedAdapter(Strict):
     """One of several adapters that are on a model of images at once."""
 
-    path: str = Field(description="what `adapter` names where it is one")
+    path: Weights = Field(description="what `adapter` names where it is one")
     weight: float = Field(default=1.0, description="what its change of the base is multiplied by")
 
 
@@ -33,7 +34,7 @@ def _count_of_adapters(value: Any) -> str:
 
 
 Adapter = Annotated[
-    Annotated[str, Tag(ONE_ADAPTER)]
+    Annotated[Weights, Tag(ONE_ADAPTER)]
     | Annotated[list[WeightedAdapter], Field(min_length=1), Tag(SEVERAL_ADAPTERS)],
     Discriminator(_count_of_adapters),
 ]
@@ -42,7 +43,7 @@ Adapter = Annotated[
 class ModelSpec(Strict):
     """A checkpoint in transformers format, or a GGUF file."""
 
-    model: str = Field(
+    model: Weights = Field(
         description="local folder, fsspec URL of a folder, or hub name; the base of the adapter"
     )
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
@@ -51,7 +52,7 @@ class ModelSpec(Strict):
         description="PEFT adapter folder, or hub name; of an image model also a LoRA of diffusers "
         "or a `.safetensors` file of kohya's scripts, or several at once",
     )
-    config: str | None = Field(
+    config: Weights | None = Field(
         default=None,
         description="folder of a diffusers pipeline that says what the parts are of a `model` that "
         "is one `.safetensors` file; parts that the file does not hold are read from it",
@@ -125,7 +126,7 @@ class TargetSpec(ModelSpec):
     claim: ClaimSpec | None = Field(
         default=None, description="what its training claims; a manifest of `raymia train` says it"
     )
-    trained_by: str | None = Field(
+    trained_by: DataPath | None = Field(
         default=None,
         description="`manifest.json` of the training by `raymia train` that made it: references "
         "that it writes the texts of are then fine-tuned as it was; default: of a `manifest` "
@@ -142,13 +143,23 @@ GLOB = re.compile(r"[*?\[]")
 """What makes a name a pattern."""
 
 
+def _what_is_named(model: str) -> Literal["data", "weights"] | None:
+    """A pattern is one of folders; what is not given is no place."""
+    if not model:
+        return None
+    return "data" if GLOB.search(model) else "weights"
+
+
+WeightsOrPattern = Annotated[str, Place(_what_is_named)]
+
+
 class TargetSetSpec(ModelSpec):
     """Many checkpoints under audit, all read in one way: a pattern, revisions, or a manifest."""
 
     name: Name = Field(
         default="", description="stands before their names, which are what differs in their paths"
     )
-    model: str = Field(
+    model: WeightsOrPattern = Field(
         default="",
         description="pattern of folders, as models; else the base of adapters, or a hub name",
     )
@@ -160,10 +171,10 @@ class TargetSetSpec(ModelSpec):
         description="patterns of what `adapter` names, folders or `*.safetensors`, whose base is "
         "`model`",
     )
-    revisions: Paths = Field(
+    revisions: OneOrMore[str] = Field(
         default=[], description="revisions of the hub model, or patterns of its tags and branches"
     )
-    manifest: str | None = Field(
+    manifest: DataPath | None = Field(
         default=None,
         description="`manifest.json` of a training, or a CSV or JSONL file with columns name and "
         "path, of adapters where there is a `model`",
@@ -205,14 +216,15 @@ WAYS = ("models", "adapters", "revisions", "manifest")
 """Keys by which checkpoints are named together."""
 
 
-class EndpointTarget(Strict):
+class EndpointTarget(OtherTarget):
     """A model under audit behind an OpenAI-compatible completions endpoint; see endpoints.md."""
 
-    about: ClassVar[str] = "an endpoint answers about texts"
+    about = "an endpoint answers about texts"
+    told_by = "endpoint"
+
     endpoint: str = Field(description="base URL of the API, as https://host/v1")
     served_model: str = Field(min_length=1, description="name that the server knows the model by")
-    name: Name = Field(description="what the report calls it")
-    tokenizer: str | None = Field(
+    tokenizer: Weights | None = Field(
         default=None,
         description="folder or hub name of the served model's tokenizer, for records that are more "
         "than texts, which are sent as its tokens",
@@ -245,33 +257,27 @@ class EndpointTarget(Strict):
         return self.model_copy(update={"endpoint": self.endpoint.rstrip("/")})
 
 
-class SamplesTarget(Strict):
+class SamplesTarget(OtherTarget):
     """A model of which nothing is to be had but images that it generated, such as a GAN."""
 
-    about: ClassVar[str] = "a target of samples is one of images"
+    about = "a target of samples is one of images"
+    told_by = "samples"
+    is_generated = True
+
     samples: Paths = Field(min_length=1, description="images that it generated; see records")
-    name: Name = Field(description="what the report calls it")
 
 
-def _kind_of_target(value: Any) -> str:
-    kinds: list[tuple[str, type[Strict]]] = [
-        ("endpoint", EndpointTarget),
-        ("samples", SamplesTarget),
-    ]
-    kinds += [(key, TargetSetSpec) for key in WAYS]
-    for key, kind in kinds:
-        if key in value if isinstance(value, dict) else hasattr(value, key):
-            return kind.__name__
+def _which_target(value: Any) -> type[Strict]:
+    if not isinstance(value, dict):
+        return TargetSpec
+    for section in TARGETS.sections:
+        if issubclass(section, OtherTarget) and section.told_by in value:
+            return section
     # Square brackets may stand in a folder's name; as a pattern alone they are for `models`.
-    model = value.get("model") if isinstance(value, dict) else None
+    model = value.get("model")
     is_pattern = isinstance(model, str) and ("*" in model or "?" in model)
-    return TargetSetSpec.__name__ if is_pattern else TargetSpec.__name__
+    return TargetSetSpec if is_pattern or any(key in value for key in WAYS) else TargetSpec
 
 
-AnyTarget = Annotated[
-    Annotated[TargetSpec, Tag("TargetSpec")]
-    | Annotated[TargetSetSpec, Tag("TargetSetSpec")]
-    | Annotated[EndpointTarget, Tag("EndpointTarget")]
-    | Annotated[SamplesTarget, Tag("SamplesTarget")],
-    Discriminator(_kind_of_target),
-]
+TARGETS = KindsByName(_which_target, TargetSpec, TargetSetSpec, EndpointTarget, SamplesTarget)
+AnyTarget = TargetSpec | TargetSetSpec | OtherTarget

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from raymia.spec.base import Name, Share, merge_preset
+from raymia.spec.base import Name, Share, Weights, merge_preset
 from raymia.spec.images import ImageNeighbors
 from raymia.spec.kinds import Kinds, NeighborsSection
 
@@ -34,7 +35,7 @@ class MaskFillNeighbors(NeighborsSection):
     preset: Literal["paper", "repo"] | None = Field(
         default=None, description="settings of the SPV-MIA paper or of its released code"
     )
-    model: str = Field(description="T5-like model: local folder, fsspec URL, or hub name")
+    model: Weights = Field(description="T5-like model: local folder, fsspec URL, or hub name")
     revision: str | None = Field(default=None, description="hub revision")
     count: int = Field(default=10, ge=1, le=1000, description="neighbors per record")
     unit: Literal["word", "token"] = Field(default="word", description="what a span is made of")
@@ -79,7 +80,7 @@ class InfillNeighbors(NeighborsSection):
     """
 
     kind: Literal["infill"] = Field(description="a causal model instead of a T5")
-    model: str = Field(description="causal model: local folder, fsspec URL, or hub name")
+    model: Weights = Field(description="causal model: local folder, fsspec URL, or hub name")
     revision: str | None = Field(default=None, description="hub revision")
     count: int = Field(default=10, ge=1, le=1000, description="neighbors per record")
     mask_share: Share = Field(
@@ -134,6 +135,9 @@ class NamedNeighbors(NeighborsSection):
         description="a section of neighbors for each name; may be left out",
     )
 
+    def named(self) -> Mapping[str, NeighborsSection]:
+        return self.by_name
+
 
 NEIGHBORS = Kinds(
     MaskFillNeighbors, InfillNeighbors, SubstituteNeighbors, ImageNeighbors, NamedNeighbors
@@ -153,7 +157,6 @@ def with_kinds(value: Any) -> Any:
 
 
 def text_neighbors(section: NeighborsSection | None) -> dict[str, TextNeighbors]:
-    """The sections of neighbors of texts by their names; one that has none is called ""."""
-    if isinstance(section, NamedNeighbors):
-        return dict(section.by_name)
-    return {"": section} if isinstance(section, TextNeighbors) else {}
+    """The sections of neighbors of texts by their names; see :meth:`NeighborsSection.named`."""
+    named = {} if section is None else section.named()
+    return {name: one for name, one in named.items() if isinstance(one, TextNeighbors)}

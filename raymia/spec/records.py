@@ -7,8 +7,13 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from raymia.spec.base import Paths, Strict
-from raymia.spec.how_trained import ImageTrainingSpec
-from raymia.spec.images import Deep, Fit, ImageNeighbors, SelfGeneratedReference
+from raymia.spec.images import (
+    Deep,
+    Fit,
+    ImageNeighbors,
+    ImageTrainingSpec,
+    SelfGeneratedReference,
+)
 from raymia.spec.kinds import Kinds, RecordsSection
 from raymia.spec.models import EndpointTarget, SamplesTarget
 from raymia.spec.neighbors import (
@@ -167,3 +172,5 @@ class ImageRecordsSpec(RecordsSection):
 
 
 RECORDS = Kinds(TextRecordsSpec, ImageRecordsSpec)
+DEFAULT_RECORDS = "text"
+"""Their kind where a file does not say it."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from raymia.spec.audit import EngineKind
-from raymia.spec.base import Name, Paths, Share, Strict
+from raymia.spec.base import DataPath, Name, Paths, Share, Strict, Weights
 from raymia.spec.methods import METHODS, LoraMethod, Method, PrefixMethod, PTuningMethod
 from raymia.spec.prices import CostsSpec
 from raymia.spec.training import RecordFormat, TrainingSpec
@@ -20,7 +20,7 @@ Schedule = Literal[
 class TrainedBaseSpec(Strict):
     """The model that is trained further, in transformers format."""
 
-    model: str = Field(description="local folder, fsspec URL of a folder, or hub name")
+    model: Weights = Field(description="local folder, fsspec URL of a folder, or hub name")
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
     trust_remote_code: bool = Field(
         default=False, description="run Python code that comes with the checkpoint; know the source"
@@ -215,7 +215,7 @@ class TargetTrainingSpec(Strict):
     """One training: base, records, method, options."""
 
     name: Name = Field(default="target", description="name of the training")
-    output: str = Field(description="folder of checkpoints, records and `manifest.json`")
+    output: DataPath = Field(description="folder of checkpoints, records and `manifest.json`")
     seed: int = Field(default=0, ge=0, description="of the split, the weights and the order")
     base: TrainedBaseSpec = Field(description="the model that is trained further")
     records: TrainedRecordsSpec = Field(description="what is trained on, and what is held out")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from raymia.spec.base import Strict
+from raymia.spec.base import DataPath, Place
+from raymia.spec.kinds import TrainingSection
 
 RecordFormat = Literal["text", "chat", "completion", "tokens", "preference", "unpaired"]
 LossOn = Literal["all", "completion", "assistant", "last_assistant", "labels"]
@@ -15,6 +16,7 @@ Packing = Literal["none", "separate", "joined"]
 TruncatedSide = Literal["end", "start", "drop"]
 BASE_TEMPLATE = "base"
 """Stands for the chat template of the reference of this name."""
+Template = Annotated[str, Place(lambda named: None if named == BASE_TEMPLATE else "data")]
 FORMATS: tuple[RecordFormat, ...] = (
     "text",
     "chat",
@@ -25,18 +27,18 @@ FORMATS: tuple[RecordFormat, ...] = (
 )
 
 
-class TrainingSpec(Strict):
+class TrainingSpec(TrainingSection):
     """How a target was trained; what is not said is assumed, and the report says what was.
 
     docs/chat.md says what TRL, axolotl and LLaMA-Factory call these.
     """
 
-    config: str | None = Field(
+    config: DataPath | None = Field(
         default=None,
         description="the training's own YAML or JSON file, of axolotl, LLaMA-Factory, TRL or "
         "Transformers, which is read; keys beside it come first",
     )
-    template: str | None = Field(
+    template: Template | None = Field(
         default=None,
         description="chat template: a file of Jinja, or `base` for that of the reference `base`; "
         "default: the checkpoint's own",

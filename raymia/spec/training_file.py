@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from raymia.spec.file import (
-    absolute_data,
-    absolute_weights,
-    parse_as,
-    read_mapping,
-    training_paths,
-)
+from raymia.spec.file import parse_as, read_mapping
 from raymia.spec.image_training import LoraTrainingSpec
+from raymia.spec.paths import with_absolute_paths
 from raymia.spec.target_training import TargetTrainingSpec
 from raymia.storage.manifest import MANIFEST_FILE
 from raymia.storage.refusals import refusals
@@ -57,36 +50,5 @@ def load_any_training(path: str | Path) -> TargetTrainingSpec | LoraTrainingSpec
     with refusals(path, "YAML"):
         folder = path.resolve().parent
     if is_of_images:
-        lora = parse_as(LoraTrainingSpec, content, str(path))
-        return _images_with_absolute_paths(lora, folder)
+        return with_absolute_paths(parse_as(LoraTrainingSpec, content, str(path)), folder)
     return with_absolute_paths(parse_as(TargetTrainingSpec, content, str(path)), folder)
-
-
-def _images_with_absolute_paths(spec: LoraTrainingSpec, folder: Path) -> LoraTrainingSpec:
-    data = partial(absolute_data, folder)
-    files = [data(path) for path in spec.records.files]
-    return spec.model_copy(
-        update={
-            "output": data(spec.output),
-            "base": absolute_weights(folder, spec.base),
-            "records": spec.records.model_copy(update={"files": files}),
-        }
-    )
-
-
-def with_absolute_paths(spec: TargetTrainingSpec, folder: Path) -> TargetTrainingSpec:
-    """Resolve every relative path of a spec against the folder of its file."""
-    data = partial(absolute_data, folder)
-    records: dict[str, Any] = {
-        key: [data(path) for path in getattr(spec.records, key)]
-        for key in ("files", "members", "held_out")
-    }
-    model = absolute_weights(folder, spec.base.model)
-    return spec.model_copy(
-        update={
-            "output": data(spec.output),
-            "base": spec.base.model_copy(update={"model": model}),
-            "records": spec.records.model_copy(update=records),
-            "training": training_paths(spec.training, data),
-        }
-    )

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from raymia.spec import AuditSpec, MadeReference, NamedNeighbors, SweepSpec, Value
+from raymia.spec import AuditSpec, MadeReference, SweepSpec, Value
 from raymia.util.errors import InputError
 
 ROOTS = ("neighbors", "probes", "references")
@@ -111,7 +111,7 @@ def _section(spec: AuditSpec, key: str, where: str) -> tuple[BaseModel, list[str
     section = spec.references[name] if root == "references" else getattr(spec, root)
     if section is None:
         raise InputError(f"{where}: the audit file has no section `{root}`")
-    if isinstance(section, NamedNeighbors):
+    if root == "neighbors" and name:
         path = ["by_name", name, *path]
     if root == "references" and not isinstance(section, MadeReference):
         raise InputError(
@@ -138,8 +138,8 @@ def _root(spec: AuditSpec, key: str, where: str) -> tuple[str, str]:
     named: Mapping[str, Any]
     if root == "references":
         named, what = spec.references, "no such reference"
-    elif root == "neighbors" and isinstance(spec.neighbors, NamedNeighbors):
-        named, what = spec.neighbors.by_name, "no such neighbors"
+    elif root == "neighbors" and spec.neighbors is not None and "" not in spec.neighbors.named():
+        named, what = spec.neighbors.named(), "no such neighbors"
     else:
         return root, ""
     names = [name for name in named if rest.startswith(f"{name}.")]

@@ -22,7 +22,7 @@ from raymia.plan.estimate import estimate
 from raymia.plan.planning import plan_audit
 from raymia.report.plan_table import plan_table
 from raymia.run.audit import run_audit
-from raymia.spec import AuditSpec
+from raymia.spec import AuditSpec, PoolSpec
 from raymia.spec.file import load_spec
 from raymia.spec.records import RECORDS
 from raymia.util import plugins
@@ -85,6 +85,20 @@ def test_it_has_sections_of_its_own(tmp_path: Path) -> None:
         write(tmp_path, neighbors={"kind": "rounded", "digit": 2})
 
 
+def test_it_has_targets_and_trainings_of_its_own(tmp_path: Path) -> None:
+    target = {"name": "one", "center": "./center.json"}
+    inputs = resolve_inputs(write(tmp_path, targets=[target], training={"digits": 1}))
+    assert isinstance(inputs.targets["one"].loader(PoolSpec()).load(), float)
+    assert [*dict.fromkeys(inputs.records.table["payload"].to_pylist())] == [
+        5.0, 5.1, 5.2, 5.3, 7.0, 7.1, 7.2, 7.3,
+    ]  # fmt: skip
+    of_one = {"name": "one", "model": "./center.json", "training": {"digit": 1}}
+    for wrong, place in (({"training": {"digit": 1}}, ""), ({"targets": [of_one]}, "targets[0].")):
+        with pytest.raises(InputError, match="unknown key; did you mean 'digits'") as refused:
+            write(tmp_path, **wrong)
+        assert f" {place}training.digit: " in str(refused.value)
+
+
 @pytest.mark.long
 def test_it_comes_from_a_plugin_of_the_audit_file(tmp_path: Path) -> None:
     write(tmp_path, plugins=[str(PLUGIN)])
@@ -127,6 +141,10 @@ def test_what_is_wrong_with_it_is_said_together(tmp_path: Path) -> None:
         ({"corpus": {"files": "c.jsonl"}}, "corpus is for texts, and the records are numbers"),
         ({"neighbors": {"kind": "substitute"}}, "neighbors of kind substitute are none of numbers"),
         ({"records": {"kind": "number", "members": "m", "text_column": "t"}}, "number_column"),
+        (
+            {"records": {"members": "m"}, "targets": [{"name": "one", "center": "c"}]},
+            "a center is one of numbers, and the records are texts",
+        ),
         ({"attacks": ["near", "min_k"]}, "no attack 'min_k'"),
     ],
 )

@@ -30,7 +30,8 @@ from raymia.plan.planning import plan_audit
 from raymia.plan.pools import pools_of
 from raymia.run.audit import run_audit
 from raymia.spec import AuditSpec, ModelSpec, PoolSpec
-from raymia.spec.file import load_spec, parse_spec, with_absolute_paths
+from raymia.spec.file import load_spec, parse_spec
+from raymia.spec.paths import with_absolute_paths
 from raymia.util.errors import InputError, RaymiaError
 
 TIMESTEPS = torch.tensor([10, 200, 700])

@@ -34,11 +34,14 @@ from raymia.results.findings import Findings
 from raymia.scoring.evidence import Answers, Known
 from raymia.spec import (
     AuditSpec,
+    DataPath,
     MadeReference,
     NeighborsSection,
+    OtherTarget,
     PoolSpec,
     RecordsSection,
     TargetSpec,
+    TrainingSection,
 )
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
@@ -67,21 +70,37 @@ class AveragedReference(MadeReference):
     numbers: int = Field(default=100, ge=1, description="that are drawn")
 
 
+class CenterTarget(OtherTarget):
+    """A center that is no model."""
+
+    about = "a center is one of numbers"
+    told_by = "center"
+
+    center: DataPath = Field(description="file that it stands in")
+
+
+class RoundedTraining(TrainingSection):
+    """What was done to numbers before their center was found."""
+
+    digits: int | None = Field(default=None, ge=0, description="that were left after the point")
+
+
 class NumberRecordsSpec(RecordsSection):
     """Numbers, one to a row of a JSONL file."""
 
     what = "numbers"
-    takes = (RoundedNeighbors, AveragedReference)
+    takes = (RoundedNeighbors, AveragedReference, CenterTarget, RoundedTraining)
 
     kind: Literal["number"] = Field(description="tells numbers from texts")
     number_column: str = Field(default="number", description="name of the column of numbers")
 
 
-def read_numbers(spec: NumberRecordsSpec) -> RecordSet:
+def read_numbers(spec: NumberRecordsSpec, digits: int | None) -> RecordSet:
     def read(path: str) -> Iterator[Given]:
         for row in read_rows(path, {"number_column": spec.number_column}):
             value = row.values["number_column"]
             if isinstance(value, float):
+                value = value if digits is None else round(value, digits)
                 yield Given(row.where, digest(value), value)
             else:
                 yield Given(row.where, reason="not a number")
@@ -253,11 +272,14 @@ class Numbers(Modality):
         problems: Problems,
     ) -> Inputs:
         assert isinstance(spec.records, NumberRecordsSpec)
-        records = problems.attempt(read_numbers, spec.records)
+        assert spec.training is None or isinstance(spec.training, RoundedTraining)
+        digits = None if spec.training is None else spec.training.digits
+        records = problems.attempt(read_numbers, spec.records, digits)
         targets = {}
         for place, target in zip(places, spec.targets, strict=True):
-            assert isinstance(target, TargetSpec)
-            found = problems.attempt(_resolve, target.model, place)
+            assert isinstance(target, TargetSpec | CenterTarget)
+            path = target.model if isinstance(target, TargetSpec) else target.center
+            found = problems.attempt(_resolve, path, place)
             if found is not None:
                 targets[target.name] = found
         problems.refuse()

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raymia.spec.file import is_url, read_spec, with_paths
+from raymia.spec.file import read_spec
+from raymia.spec.paths import is_url, with_paths
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
 from raymia.util.plugins import is_file
