@@ -17,9 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from raymia.models.config_bounds import no_more_parts, refuse_many, refuse_vast
 from raymia.models.packed_weights import as_unpacked, by, refuse_other_scales
 from raymia.models.saved_quantization import quantization_in, refuse_unscaled
-from raymia.models.source import config_hash, model_weights_in
+from raymia.models.source import config_hash, model_weights_in, read_json
 from raymia.models.whole_weights import LOADING, refuse_missing, refuse_unused
 from raymia.storage.safetensors import TensorHeader
 from raymia.util.caller import caller_state
@@ -89,6 +90,8 @@ def read_transformers_config(
     """
     from transformers import AutoConfig
 
+    if gguf_file is None and (folder / "config.json").is_file():
+        refuse_many(read_json(folder / "config.json", where), f"{where}: {folder / 'config.json'}")
     source = {} if gguf_file is None else {"gguf_file": gguf_file}
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **source)
@@ -131,7 +134,10 @@ def check_fit(described: Described, folder: Path, where: str, once: Once) -> Non
         tensors = dict(described.tensors)
         refuse_unscaled(tensors, folder, where)
         refuse_other_scales(tensors, described.quantization, folder, where)
-    compare = _in_diffusers if isinstance(described.config, Mapping) else _in_transformers
+    is_of_diffusers = isinstance(described.config, Mapping)
+    if is_of_diffusers:
+        refuse_many(described.config, f"{where}: {folder / 'config.json'}")
+    compare = _in_diffusers if is_of_diffusers else _in_transformers
     found = once(compare, described)
     place = f"{where}: {folder}"
     if found.unbuildable is not None:
@@ -192,7 +198,7 @@ def build_hollow(described: Described, **changes: Any) -> Any:
     import torch
     import transformers
 
-    with torch.device("meta"):
+    with torch.device("meta"), no_more_parts(len(described.tensors)):
         if isinstance(described.config, Mapping):
             import diffusers
 
@@ -246,7 +252,9 @@ def _in_transformers(described: Described) -> Misfit:
     packed: Mapping[str, int | None] = {}
     with in_silence():
         try:
-            kind = type(build_hollow(described))
+            built = build_hollow(described)
+            refuse_vast(built, described.tensors)
+            kind = type(built)
             try:
                 model, found = _load(kind, config, tensors)
             except Exception as error:
@@ -312,6 +320,7 @@ def _in_diffusers(described: Described) -> Misfit:
     with in_silence():
         try:
             model = build_hollow(described)
+            refuse_vast(model, described.tensors)
         except Exception as error:  # of any kind, by what the config says
             return Misfit(unbuildable=first_line(error))
         tensors, packed = dict(described.tensors), dict[str, int | None]()

@@ -147,7 +147,8 @@ def _of_text_encoder(tensors: Tensors, kind: str, config: Any) -> dict[str, Any]
     if kind in T5:
         start = f"{OF_T5}transformer."
         return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
-    model = build_hollow(Described(kind, "", frozenset(), config))
+    names = frozenset((name, TensorHeader("", ())) for name in tensors)
+    model = build_hollow(Described(kind, "", names, config))
     found: dict[str, Any]
     opened = next((s for s in OPEN_CLIP if any(n.startswith(s) for n in tensors)), None)
     if opened is not None:

@@ -53,8 +53,9 @@ def broken(error, when):
     return model
 
 
-def test_model_that_cannot_be_tried_is_no_proven_one():
-    model = broken(RuntimeError("shapes do not go together\nat a"), lambda _: True)
+@pytest.mark.parametrize("kind", [RuntimeError, TypeError, ValueError])
+def test_model_that_cannot_be_tried_is_no_proven_one(kind):
+    model = broken(kind("shapes do not go together\nat a"), lambda _: True)
     with pytest.raises(InputError, match=r"here: 12 tokens .* \(shapes do not go together\)"):
         refuse_looking_ahead(model, "here", is_quantized=False)
 

@@ -45,7 +45,7 @@ def refuse_looking_ahead(model: CausalLM, label: str, *, is_quantized: bool) -> 
     texts %= model.rows
     try:
         said = [model.head.logits(_earlier(model, text[None])) for text in texts]
-    except RuntimeError as error:
+    except Exception as error:  # of any kind, by what the config says
         if is_out_of_memory(error) or is_lost_device(error):
             raise
         raise InputError(
@@ -81,7 +81,7 @@ def changes_beside_others(model: CausalLM, *, is_quantized: bool) -> bool:
         beside = model.head.hidden(mask, input_ids=texts)[:1, :short]
         alone = model.head.hidden(mask[:1, :short], input_ids=texts[:1, :short])
         said = [model.head.logits(states) for states in (alone, beside)]
-    except RuntimeError as error:
+    except Exception as error:  # of any kind, by what the config says
         if is_out_of_memory(error) or is_lost_device(error):
             raise
         return True  # alone they were run before

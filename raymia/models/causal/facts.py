@@ -218,7 +218,8 @@ def _count(tensors: Mapping[str, TensorHeader]) -> int:
 def _refuse_others(config: Any, path: Path, where: str) -> None:
     """Refuse what is no causal language model, by its config."""
     kind, classes = config.model_type, config.architectures or ()
-    if not isinstance(classes, list | tuple):
+    is_a_list = isinstance(classes, list | tuple)
+    if not is_a_list or not all(isinstance(name, str) for name in classes):
         raise InputError(
             f"{where}: {path}/config.json: `architectures` should be a list of names, but is "
             f"{classes!r}"
