@@ -20,18 +20,16 @@ def train(file: TrainingFile) -> Any:
     again after a kill: it goes on, and ends as it would have ended. Audit what it made with
     `raymia audit FOLDER/manifest.json`.
     """
-    from raymia.prepare.train_lora import run_lora_training
     from raymia.report.training_table import trained_table
     from raymia.run.train import run_training
-    from raymia.spec.image_training import LoraTrainingSpec
-    from raymia.spec.training_file import load_any_training
+    from raymia.spec.training_file import load_training
     from raymia.util.terminal import terminal
 
-    console, spec = terminal(), load_any_training(file)
-    manifest = run_lora_training(spec) if isinstance(spec, LoraTrainingSpec) else run_training(spec)
+    console, training = terminal(), load_training(file)
+    manifest = run_training(training)
     console.print(trained_table(manifest))
-    console.print(f"manifest: {spec.output}/manifest.json", highlight=False, soft_wrap=True)
-    if not isinstance(spec, LoraTrainingSpec) and spec.shadows is not None:
+    console.print(f"manifest: {training.output}/manifest.json", highlight=False, soft_wrap=True)
+    if training.asked_shadows() is not None:
         train_shadows(file)
     return manifest
 
@@ -45,7 +43,7 @@ def train_shadows(
 ) -> Any:
     """Train the shadows that a training file asks for, and not the target; or shadows of a target
     of images that is trained, which its manifest.json says all of but how many."""
-    from raymia.run.shadows import run_image_shadows, run_shadows
+    from raymia.run.shadows import run_shadows, run_shadows_of
     from raymia.spec.file import parse_as
     from raymia.spec.target_training import ShadowsSpec
     from raymia.spec.training_file import load_training
@@ -56,15 +54,15 @@ def train_shadows(
     options = {"count": count, "engine": engine, "cpus": cpus, "gpus": gpus}
     given = {name: value for name, value in options.items() if value is not None}
     if file.suffix == ".json":
-        shadows = parse_as(ShadowsSpec, given, "shadows")
-        manifest, folder = run_image_shadows(file, shadows, console), str(file.parent)
+        asked = parse_as(ShadowsSpec, given, "shadows")
+        manifest, folder = run_shadows_of(file, asked, console), str(file.parent)
     elif given:
         raise InputError(
             f"--{next(iter(given))}: a training file says it itself, as `shadows: {{count: 8}}`"
         )
     else:
-        spec = load_training(file)
-        manifest, folder = run_shadows(spec, console), spec.output
+        training = load_training(file)
+        manifest, folder = run_shadows(training, console, str(file)), training.output
     console.print(
         f"{len(manifest['shadows'])} shadows: {folder}/shadows/manifest.json",
         highlight=False,
@@ -75,30 +73,10 @@ def train_shadows(
 
 def print_training_plan(file: Path, console: Console) -> None:
     """Print the plan of a training; loads no model."""
-    from raymia.modalities.texts.shadow_training import shadow_trainings
-    from raymia.modalities.texts.target_training import resolve_target_training
-    from raymia.plan.training import estimate_lora, estimate_training
-    from raymia.prepare.train_lora import resolve_lora
-    from raymia.report.training_table import lora_plan_table, training_plan_table
-    from raymia.spec.image_training import LoraTrainingSpec
-    from raymia.spec.training_file import load_any_training
+    from raymia.modalities.trainings import modality_trained_by
+    from raymia.report.training_table import training_plan_table
+    from raymia.spec.training_file import load_training
 
-    spec = load_any_training(file)
-    if isinstance(spec, LoraTrainingSpec):
-        lora = resolve_lora(spec)
-        console.print(lora_plan_table(lora, estimate_lora(lora, spec.costs)))
-        return
-    found = resolve_target_training(spec)
-    shadows = [] if spec.shadows is None else shadow_trainings(found)
-    expected = estimate_training(
-        found.plan,
-        found.counted,
-        found.tokens,
-        shadows=[shadow.plan for shadow in shadows],
-        costs=spec.costs,
-    )
-    console.print(
-        training_plan_table(
-            spec, found.plan, found.counted, expected, found.set_aside, found.assumed
-        )
-    )
+    training = load_training(file)
+    plan = modality_trained_by(training).planned_training(training)
+    console.print(training_plan_table(plan))

@@ -17,9 +17,10 @@ from raymia.inputs.base import Problems
 from raymia.records.tables import read_rows
 from raymia.spec import AnyTarget, AuditSpec, ClaimSpec, ModelSpec, TargetSetSpec, TargetSpec
 from raymia.spec.file import parse_as
+from raymia.spec.from_training import trained_on
 from raymia.spec.models import GLOB
 from raymia.storage.files import opened
-from raymia.storage.manifest import check_seal, is_manifest, is_sealed
+from raymia.storage.manifest import check_seal
 from raymia.storage.refusals import refusals
 from raymia.storage.remote import filesystem
 from raymia.util.errors import InputError
@@ -169,10 +170,11 @@ def _in_manifest(
         with refusals(path, ".json", where), opened(path) as file, suppress(json.JSONDecodeError):
             content = parse_json(file.read())  # or not, where it is lines of JSON
     if isinstance(content, dict) and "path" not in content:
-        if is_sealed(content):
+        section = trained_on(content)
+        if section is not None:
             check_seal(content, path, where)
-        if is_manifest(content) and "://" not in path:
-            trained_by = path
+            if section.manifest_says_recipe and "://" not in path:
+                trained_by = path
         listed_there = content.get("checkpoints")
         entries: list[Any] = listed_there if isinstance(listed_there, list) else []
         folders = [

@@ -4,7 +4,7 @@ A kind of records is a subclass of :class:`Modality`, registered under the ``kin
 call it by. Those that come with raymia are the folders of :mod:`raymia.modalities`.
 """
 
-# ruff: noqa: ARG002 (what a hook does by default needs none of what it is given)
+# ruff: noqa: ARG002, ARG003 (what a hook does by default needs none of what it is given)
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-from raymia.spec import RecordsSection, learn_kind
+from raymia.spec import RecordsSection, TrainingFile, learn_kind
 from raymia.util.errors import InputError
 from raymia.util.plugins import Portable, is_in, note_registered, on_forget, origin, unwritten
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from raymia.attacks import Attack, NamedAttack
     from raymia.attacks.base import Scores
     from raymia.evidence.store import EvidenceStore
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
     from raymia.models.checkpoint import AnyCheckpoint
     from raymia.neighbors.makers import NeighborMaker
     from raymia.plan.stages import TargetPlan
+    from raymia.plan.training import TrainingPlan
     from raymia.prepare.recipe import Recipe
+    from raymia.prepare.shadows import Shadow
+    from raymia.prepare.trainer import Together
     from raymia.questions.base import Question
     from raymia.records.base import RecordSet
     from raymia.results.extraction import Extraction
@@ -104,6 +109,67 @@ class Modality(Portable, ABC):
         InputError
             With every problem found.
         """
+
+    # What is trained on members that are known, where the section has a `training_file`.
+
+    @classmethod
+    def planned_training(cls, training: TrainingFile) -> TrainingPlan:
+        """What a training file would train, and what it takes; loads no model, and writes nothing.
+
+        Raises
+        ------
+        InputError
+            With every problem found.
+        """
+        raise NotImplementedError(f"{cls.__name__} should say what a training is")
+
+    @classmethod
+    def train(cls, training: TrainingFile, together: Together) -> dict[str, Any]:
+        """Train, and write records, checkpoints and manifest; what is finished is left as it is.
+
+        Parameters
+        ----------
+        together : has several workers train one model, where it can be trained so.
+
+        Returns
+        -------
+        The manifest.
+
+        Raises
+        ------
+        InputError
+            For anything wrong in what was given, before weights are loaded.
+        """
+        raise NotImplementedError(f"{cls.__name__} should say how a model is trained")
+
+    @classmethod
+    def shadows(cls, training: TrainingFile, where: str) -> list[Shadow]:
+        """The shadows that a training file asks for, to be trained.
+
+        Parameters
+        ----------
+        where : stands before messages.
+
+        Raises
+        ------
+        InputError
+            If it asks for none, or for anything wrong in it.
+        """
+        raise InputError(f"{where}: records.kind: no shadows are trained on {cls.section.what}")
+
+    @classmethod
+    def shadows_of(cls, manifest: Path, count: int) -> list[Shadow]:
+        """Shadows of a target that was trained as its manifest says, to be trained.
+
+        Raises
+        ------
+        InputError
+            If the manifest does not say all that they take.
+        """
+        raise InputError(
+            f"{manifest}: it is of a training of {cls.section.what}; give its training file, with "
+            "`shadows: {count: 8}`"
+        )
 
     # What models are asked.
 

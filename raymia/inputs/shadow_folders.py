@@ -7,7 +7,8 @@ from typing import Any
 
 from raymia.inputs.base import Problems
 from raymia.spec import AnyReference, AuditSpec, ShadowFolder, ShadowReference
-from raymia.storage.manifest import MANIFEST_FILE, SEAL, SHADOWS_KIND, read_manifest, read_training
+from raymia.spec.from_training import read_training
+from raymia.storage.manifest import MANIFEST_FILE, OF_SHADOWS, SEAL, read_manifest
 from raymia.util.errors import InputError
 
 
@@ -37,11 +38,11 @@ def _shadows(name: str, folder: str, where: str) -> dict[str, ShadowReference]:
     path = Path(folder)
     if path.name == MANIFEST_FILE:
         path = path.parent
-    listed = read_manifest(path / MANIFEST_FILE, where, SHADOWS_KIND)["shadows"]
+    listed = read_manifest(path / MANIFEST_FILE, where, OF_SHADOWS)["shadows"]
     found = {}
     for number, one in enumerate(listed):
         own = path / one["folder"]
-        manifest = read_training(own / MANIFEST_FILE, where)
+        manifest, _ = read_training(own / MANIFEST_FILE, where)
         if manifest[SEAL] != one[SEAL]:
             raise InputError(
                 f"{where}: {own} is another training than the shadows' manifest has; train the "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from raymia.models.denoisers.memory import memory
@@ -13,6 +13,7 @@ from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.memory import BYTES, bytes_of_tokens, bytes_of_weights, transformer_width
 from raymia.models.source import read_json
 from raymia.prepare.denoiser_lora import modules_of
+from raymia.prepare.private import Privacy
 from raymia.prepare.train_lora import ResolvedLora
 from raymia.prepare.train_target import TargetTraining
 from raymia.prepare.tuning import Counted
@@ -59,6 +60,30 @@ class TrainingEstimate:
     def hours(self) -> float | None:
         """Of the machine, for the target and its shadows one after another."""
         return None if self.seconds is None else (self.seconds + (self.shadow_seconds or 0)) / 3600
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What would be trained on what, and what it will take, for whoever shows it.
+
+    Attributes
+    ----------
+    name : of the training.
+    rows : what is trained on what, each by what it is called.
+    privacy : of a private training.
+    more : what is said after what it takes, as rows are.
+    costs : prices, where the training file has some.
+    notes : sentences on what was set aside, and on what was assumed.
+    """
+
+    name: str
+    output: str
+    rows: Mapping[str, str]
+    privacy: Privacy | None
+    expected: TrainingEstimate
+    costs: CostsSpec | None
+    more: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def estimate_training(

@@ -21,9 +21,10 @@ from raymia.prepare.trainer import Progress
 from raymia.records.base import RecordSet
 from raymia.records.images import pixels_array, read_image_records
 from raymia.spec import ImageRecordsSpec
+from raymia.spec.from_training import read_training
 from raymia.spec.images import AutoencoderTrainingSpec, DiffusionTrainingSpec
 from raymia.spec.target_training import DpSpec
-from raymia.storage.manifest import MANIFEST_FILE, OF_IMAGES, read_training
+from raymia.storage.manifest import MANIFEST_FILE
 from raymia.util.draws import generator
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
@@ -45,17 +46,12 @@ class TrainedOnImages:
     Raises
     ------
     InputError
-        If it is none of these, or was edited.
+        If it was edited.
     """
 
     def __init__(self, manifest: Path) -> None:
         self.folder = manifest.resolve().parent
-        self.content = read_training(self.folder / manifest.name, "shadows")
-        if self.content["kind"] != OF_IMAGES:
-            raise InputError(
-                f"{manifest}: it is of a training of texts; give its training file, with "
-                "`shadows: {count: 8}`"
-            )
+        self.content, _ = read_training(self.folder / manifest.name, "shadows")
 
     @property
     def private(self) -> DpSpec | None:
@@ -89,7 +85,7 @@ class TrainedOnImages:
         """
         if not (out / MANIFEST_FILE).is_file():
             return None
-        manifest = read_training(out / MANIFEST_FILE, "shadows")
+        manifest, _ = read_training(out / MANIFEST_FILE, "shadows")
         if manifest.get("run") != self._run(number, half):
             raise InputError(
                 f"shadows: {out} is a shadow of another training; remove the folder of the shadows"

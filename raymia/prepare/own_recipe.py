@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from raymia.spec import TextRecordsSpec
 from raymia.spec.methods import METHODS, Method
 from raymia.spec.target_training import TrainerSpec
 from raymia.storage.manifest import read_sealed
@@ -46,7 +47,7 @@ class OwnRecipe:
         InputError
             If it is no manifest of `raymia train`, was edited, or is of another version.
         """
-        content = read_sealed(Path(manifest), where)
+        content = read_sealed(Path(manifest), where, TextRecordsSpec.manifest)
         try:
             trainer = TrainerSpec(**content["trainer"])
             method = METHOD.validate_python(content["method"])

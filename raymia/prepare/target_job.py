@@ -22,7 +22,7 @@ from raymia.records.pixels import UnusableImageError, quiet, shape_of
 from raymia.spec import ImageRecordsSpec
 from raymia.spec.images import Fit, Shape
 from raymia.spec.target_training import DpSpec
-from raymia.storage.manifest import OF_IMAGES, write_manifest
+from raymia.storage.manifest import write_manifest
 from raymia.util.credentials import say
 from raymia.util.errors import InputError, RaymiaError
 from raymia.util.listing import FEW, listed
@@ -123,7 +123,7 @@ def finish(
         **split.facts,
         **{key: facts[key] for key in ("parameters", "seconds", "checkpoints")},
     }
-    return write_manifest(out, manifest, OF_IMAGES)
+    return write_manifest(out, manifest, ImageRecordsSpec.manifest)
 
 
 def run_job(

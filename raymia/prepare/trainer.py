@@ -23,6 +23,7 @@ import torch
 from raymia.models.causal.reading import Rendered
 from raymia.prepare.together import first_says, of_several, rank, workers
 from raymia.records.conversations import NOT_TRAINED
+from raymia.spec.target_training import WorkersSpec
 from raymia.storage.files import Folder
 from raymia.util.errors import RaymiaError
 
@@ -33,6 +34,8 @@ TRAINED_FILE = "trained.safetensors"
 STATE_FILE = "trainer_state.json"
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
+Together = Callable[[Callable[[Progress], Any], WorkersSpec, str], Any]
+"""Calls a function in several processes, which train one model in a folder that all share."""
 Rows = Sequence[Mapping[str, Any]]
 """Tokens of records as ``input_ids``, and their ``labels`` where not all carry a loss."""
 AfterStep = Callable[[int], bool | None]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,51 +11,34 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
+import raymia.modalities  # noqa: F401 (registers the kinds of records)
 from raymia.engine.base import engine
 from raymia.engine.board import Board, reporter
-from raymia.modalities.texts.shadow_training import FOLDER, shadow_name, shadow_trainings
-from raymia.modalities.texts.target_training import ResolvedTraining, resolve_target_training
-from raymia.models.source import bring, origins_of
-from raymia.prepare.image_shadows import TrainedOnImages
-from raymia.prepare.text_split import TextSplit
-from raymia.prepare.train_target import train_target
-from raymia.prepare.trainer import Progress
-from raymia.run.train import VERSION, finished, train_resolved
-from raymia.spec import PoolSpec, ResourcesSpec
-from raymia.spec.target_training import ShadowsSpec, TargetTrainingSpec
+from raymia.modalities.trainings import modality_trained, modality_trained_by
+from raymia.prepare.shadows import FOLDER, Shadow, shadow_name
+from raymia.spec import PoolSpec, ResourcesSpec, TrainingFile
+from raymia.spec.target_training import ShadowsSpec
 from raymia.storage.files import Folder
-from raymia.storage.lease import held, new_run_id
-from raymia.storage.manifest import SEAL, SHADOWS_KIND, write_manifest
+from raymia.storage.manifest import OF_SHADOWS, SEAL, write_manifest
 from raymia.util.caller import caller_state
-from raymia.util.errors import InputError
 from raymia.util.hashing import digest_bytes
 
 MATRIX_FILE = "in_out.parquet"
-
-
-@dataclass(frozen=True)
-class Shadow:
-    """A training that is to be done.
-
-    Attributes
-    ----------
-    name : of the training.
-    half : which records are trained on, and which are held out.
-    train : does it on the machine that it is called on; its folder is complete when it ends.
-    finished : says its manifest; None where it is not finished.
-    """
-
-    name: str
-    half: TextSplit
-    train: Callable[[Progress], None]
-    finished: Callable[[], dict[str, Any] | None]
+VERSION = 1
+"""Version of the manifest."""
 
 
 @caller_state()
-def run_shadows(spec: TargetTrainingSpec, console: Console) -> dict[str, Any]:
+def run_shadows(
+    training: TrainingFile, console: Console, where: str = "the training file"
+) -> dict[str, Any]:
     """Train the shadows that a training file asks for, and write which was trained on what.
 
     Those that are finished are left as they are, and one that was stopped goes on.
+
+    Parameters
+    ----------
+    where : stands before messages about the file.
 
     Returns
     -------
@@ -70,19 +51,15 @@ def run_shadows(spec: TargetTrainingSpec, console: Console) -> dict[str, Any]:
     RaymiaError
         If a training comes apart, or a machine fails.
     """
-    if spec.shadows is None:
-        raise InputError("shadows: the training file asks for none; say `shadows: {count: 8}`")
-    trainings = shadow_trainings(resolve_target_training(spec))
-    shadows = [
-        Shadow(one.spec.name, one.split, _of_texts(one), partial(finished, one))
-        for one in trainings
-    ]
-    return _make(Path(spec.output) / FOLDER, shadows, spec.shadows, console)
+    shadows = modality_trained_by(training).shadows(training, where)
+    asked = training.asked_shadows()
+    assert asked is not None, "refused where there are none"
+    return _make(Path(training.output) / FOLDER, shadows, asked, console)
 
 
 @caller_state()
-def run_image_shadows(manifest: Path, spec: ShadowsSpec, console: Console) -> dict[str, Any]:
-    """Train shadows of a target of images, and write which was trained on what.
+def run_shadows_of(manifest: Path, asked: ShadowsSpec, console: Console) -> dict[str, Any]:
+    """Train shadows of a target that is trained, and write which was trained on what.
 
     Parameters
     ----------
@@ -92,38 +69,9 @@ def run_image_shadows(manifest: Path, spec: ShadowsSpec, console: Console) -> di
     ---------------
     As :func:`run_shadows`.
     """
-    target = TrainedOnImages(manifest)
-    out = target.folder / FOLDER
-    shadows = []
-    for number, half in enumerate(target.halves(spec.count)):
-        name = shadow_name(number)
-        own = out / name
-        shadows.append(
-            Shadow(
-                name,
-                half,
-                partial(_train_on_images, manifest.resolve(), own, number, half),
-                partial(target.finished, own, number, half),
-            )
-        )
-    return _make(out, shadows, spec, console)
-
-
-def _of_texts(training: ResolvedTraining) -> Callable[[Progress], None]:
-    origins = origins_of([training.plan.base])
-
-    def train(progress: Progress) -> None:
-        bring(origins)
-        train_resolved(training, partial(train_target, training.plan, progress))
-
-    return train
-
-
-def _train_on_images(
-    manifest: Path, out: Path, number: int, half: TextSplit, progress: Progress
-) -> None:
-    with held(str(out), new_run_id()):
-        TrainedOnImages(manifest).train(out, number, half, progress)
+    path = manifest.resolve()
+    shadows = modality_trained(path, "shadows").shadows_of(manifest, asked.count)
+    return _make(path.parent / FOLDER, shadows, asked, console)
 
 
 def _make(
@@ -174,7 +122,7 @@ def _write(out: Path, shadows: Sequence[Shadow]) -> dict[str, Any]:
         "shadows": listed,
         "files": {MATRIX_FILE: digest_bytes(file.getvalue())},
     }
-    return write_manifest(out, content, SHADOWS_KIND)
+    return write_manifest(out, content, OF_SHADOWS)
 
 
 def _matrix(shadows: Sequence[Shadow]) -> pa.Table:

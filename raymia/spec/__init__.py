@@ -8,14 +8,13 @@ from raymia.spec.audit import (
     DEFAULT_ENGINE,
     AttackSpec,
     AuditSpec,
-    EngineKind,
     MetricsSpec,
     PoolSpec,
     ResourcesSpec,
     learn_kind,
     with_engine,
 )
-from raymia.spec.base import DataPath, Name, Paths, Share, Strict, Weights, merge_preset
+from raymia.spec.base import DataPath, EngineKind, Name, Paths, Share, Strict, Weights, merge_preset
 from raymia.spec.how_trained import AnyTraining
 from raymia.spec.images import (
     AutoencoderTrainingSpec,
@@ -38,6 +37,7 @@ from raymia.spec.kinds import (
     NeighborsSection,
     OtherTarget,
     RecordsSection,
+    TrainingFile,
     TrainingSection,
 )
 from raymia.spec.models import (
@@ -170,6 +170,7 @@ __all__ = [
     "TextNeighbors",
     "TextRecordsSpec",
     "TimestepsSpec",
+    "TrainingFile",
     "TrainingSection",
     "TrainingSpec",
     "TruncatedSide",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from raymia.spec.base import DataPath, Name, OneOrMore, Place, Share, Strict
+from raymia.spec.base import DataPath, EngineKind, Name, OneOrMore, Place, Share, Strict
 from raymia.spec.conditions import parse_condition
 from raymia.spec.how_trained import TRAININGS, AnyTraining, with_trainings
 from raymia.spec.kinds import (
@@ -30,7 +30,6 @@ from raymia.spec.shift import ShiftSpec
 from raymia.spec.sweep import SweepSpec
 from raymia.util.plugins import is_file, is_in, on_forget
 
-EngineKind = Literal["ray", "local"]
 DEFAULT_ENGINE: EngineKind = "ray"
 
 
@@ -319,7 +318,7 @@ def with_engine(spec: AuditSpec, engine: EngineKind | None) -> AuditSpec:
     return spec.model_copy(update={"resources": resources})
 
 
-TAKEN: dict[type[Strict], Kinds] = {
+TAKEN: dict[type[Strict], Kinds[Any]] = {
     NeighborsSection: NEIGHBORS,
     MadeReference: REFERENCES,
     TrainingSection: TRAININGS,
@@ -336,7 +335,7 @@ def learn_kind(section: type[RecordsSection]) -> str:
     What the key ``kind`` of the section is.
     """
     (kind,) = tags_of(section)
-    brought: list[tuple[Kinds, type[Strict]]] = [(RECORDS, section)]
+    brought: list[tuple[Kinds[Any], type[Strict]]] = [(RECORDS, section)]
     brought += [(TAKEN[base], s) for s in section.takes for base in TAKEN if issubclass(s, base)]
     new = [(known, one) for known, one in brought if one not in known.sections]
     for known, one in new:

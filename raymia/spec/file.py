@@ -7,7 +7,8 @@ import os
 import sys
 import types
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -16,17 +17,16 @@ from pydantic import BaseModel, ValidationError
 
 from raymia.spec import AuditSpec
 from raymia.spec.base import RenamedKeyWarning
-from raymia.spec.from_training import with_training
+from raymia.spec.from_training import trained_on, with_training
 from raymia.spec.how_trained import TRAININGS
 from raymia.spec.kinds import Kinds, tags_of
 from raymia.spec.methods import METHODS
 from raymia.spec.models import ONE_ADAPTER, SEVERAL_ADAPTERS, TARGETS
 from raymia.spec.neighbors import NEIGHBORS
 from raymia.spec.paths import with_absolute_paths
-from raymia.spec.records import DEFAULT_RECORDS, RECORDS
+from raymia.spec.records import RECORDS, section_of
 from raymia.spec.references import REFERENCES
 from raymia.spec.strict_yaml import parse_yaml
-from raymia.storage.manifest import is_sealed
 from raymia.storage.refusals import refusals
 from raymia.util.credentials import say
 from raymia.util.encodings import why_not_utf8
@@ -72,12 +72,14 @@ def read_spec(path: str | Path, plugins: Iterable[str] = ()) -> AuditSpec:
     """
     path = Path(path)
     content = read_mapping(path, "audit file", "`raymia demo` writes one that you can start from")
-    folder = path.resolve().parent
-    if is_sealed(content):
+    folder, named = path.resolve().parent, content.get("plugins")
+    own = [named] if isinstance(named, str) else named if isinstance(named, list) else []
+    files = [str(folder / name) if is_file(name) else name for name in map(str, own)]
+    learn = partial(learn_records, plugins=[*files, *plugins])
+    learn(content)
+    if trained_on(content) is not None:
         content = {"from_training": path.name}
-    content = with_training(content, folder, str(path))
-    _learn_kind(content, folder, plugins)
-    return parse_spec(content, str(path))
+    return parse_spec(with_training(content, folder, str(path), learn), str(path))
 
 
 def read_mapping(path: Path, what: str, hint: str) -> dict[str, Any]:
@@ -104,15 +106,12 @@ def read_mapping(path: Path, what: str, hint: str) -> dict[str, Any]:
     return content
 
 
-def _learn_kind(content: dict[str, Any], folder: Path, plugins: Iterable[str]) -> None:
-    """Load all that may register the kind of records, where it is none of those that are known."""
-    records, named = content.get("records"), content.get("plugins")
-    if not isinstance(records, dict) or RECORDS.tagged(records.get("kind", DEFAULT_RECORDS)):
-        return
-    import_module("raymia.modalities")
-    own = [named] if isinstance(named, str) else named if isinstance(named, list) else []
-    files = [str(folder / name) if is_file(name) else name for name in map(str, own)]
-    load_plugins([*files, *plugins])
+def learn_records(content: Mapping[str, Any], plugins: Iterable[str]) -> None:
+    """Load all that may register the kind of records of a file's content, where it is none of those
+    that are known."""
+    if section_of(content) is None:
+        import_module("raymia.modalities")
+        load_plugins(plugins)
 
 
 def parse_spec(content: dict[str, Any], where: str) -> AuditSpec:
@@ -175,7 +174,11 @@ def _is_union_tag(loc: tuple[Any, ...], part: Any, previous: Any) -> bool:
         return part in TARGETS.tags
     if loc[:3] == ("neighbors", "named", "by_name"):  # which the file need not have
         return part in ("named", "by_name") or (previous == loc[3] and part in NEIGHBORS.tags)
-    sections = {"neighbors": NEIGHBORS, "records": RECORDS, "method": METHODS}
+    sections: dict[str, Kinds[Any]] = {
+        "neighbors": NEIGHBORS,
+        "records": RECORDS,
+        "method": METHODS,
+    }
     return previous == loc[0] in sections and part in sections[loc[0]].tags
 
 

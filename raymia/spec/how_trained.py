@@ -25,7 +25,7 @@ TRAININGS = KindsByName(_which, TrainingSpec, ImageTrainingSpec)
 AnyTraining = Annotated[TrainingSection, TRAININGS]
 
 
-def with_trainings(content: Any, records: Kinds) -> Any:
+def with_trainings(content: Any, records: Kinds[RecordsSection]) -> Any:
     """The content of an audit file, where each `training` is of the kind that the records are of.
 
     Parameters
@@ -37,7 +37,6 @@ def with_trainings(content: Any, records: Kinds) -> Any:
     section = records.tagged(kind)
     if section is None:
         return content
-    assert issubclass(section, RecordsSection)
     training = next((one for one in section.takes if issubclass(one, TrainingSection)), None)
     if training is None:
         return content

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raymia.spec.base import DataPath, Name, Paths, Strict, Weights
+from raymia.spec.base import DataPath, Paths, Strict, Weights
 from raymia.spec.images import DiffusionTrainingSpec, Fit
-from raymia.spec.kinds import Kinds
+from raymia.spec.kinds import Kinds, TrainingFile
 from raymia.spec.methods import DoraMethod, LoraMethod, LowRank
 from raymia.spec.prices import CostsSpec
 from raymia.spec.target_training import DpSpec
@@ -50,12 +50,10 @@ class ImageSplitSpec(Strict):
     held_out: int = Field(ge=1, description="images that are not")
 
 
-class LoraTrainingSpec(Strict):
+class LoraTrainingSpec(TrainingFile):
     """One training of a LoRA: base, images, method, options."""
 
-    name: Name = Field(default="target", description="name of the training")
     output: DataPath = Field(description="folder of checkpoints, images and `manifest.json`")
-    seed: int = Field(default=0, ge=0, description="of the split, the weights and the order")
     base: Weights = Field(description="folder of the diffusers pipeline that is adapted")
     records: TrainedImagesSpec = Field(description="what is trained on, and what is held out")
     split: ImageSplitSpec = Field(description="how many images are drawn")

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+)
 
 from pydantic import Discriminator, Field, GetCoreSchemaHandler, Tag, model_validator
 from pydantic_core import CoreSchema
 
-from raymia.spec.base import Name, Paths, Strict
+from raymia.spec.base import DataPath, Name, Paths, Strict
+from raymia.storage.manifest import ManifestKind
+
+if TYPE_CHECKING:
+    from raymia.spec.target_training import ShadowsSpec
+
+Section = TypeVar("Section", bound=Strict)
 
 
-class Kinds:
+class Kinds(Generic[Section]):
     """What a section may be. Stands in the annotation of its key, and can be added to.
 
     Who adds to it rebuilds the model that has the key; see :func:`raymia.spec.audit.learn_kind`.
     """
 
-    def __init__(self, *sections: type[Strict]) -> None:
+    def __init__(self, *sections: type[Section]) -> None:
         self.sections = list(sections)
 
     @property
@@ -25,7 +42,7 @@ class Kinds:
         """What the key ``kind`` may be."""
         return {tag for section in self.sections for tag in tags_of(section)}
 
-    def tagged(self, tag: Any) -> type[Strict] | None:
+    def tagged(self, tag: Any) -> type[Section] | None:
         """The section whose key ``kind`` is this; None where there is none."""
         found = (one for one in self.sections if isinstance(tag, str) and tag in tags_of(one))
         return next(found, None)
@@ -37,7 +54,7 @@ class Kinds:
         return handler.generate_schema(Annotated[union, Field(discriminator="kind")])
 
 
-class KindsByName(Kinds):
+class KindsByName(Kinds[Section]):
     """What a section without a key ``kind`` may be; the tag of each is the name of its class.
 
     Parameters
@@ -45,7 +62,7 @@ class KindsByName(Kinds):
     which : says of what stands in the file which of the sections it is.
     """
 
-    def __init__(self, which: Callable[[Any], type[Strict]], *sections: type[Strict]) -> None:
+    def __init__(self, which: Callable[[Any], type[Strict]], *sections: type[Section]) -> None:
         super().__init__(*sections)
         self.which = which
 
@@ -75,6 +92,18 @@ def _values(literal: Any) -> Iterator[str]:
         yield from [value] if isinstance(value, str) else _values(value)
 
 
+class TrainingFile(Strict):
+    """A file that `raymia train` reads: how a model is trained whose members are known."""
+
+    name: Name = Field(default="target", description="name of the training")
+    output: DataPath = Field(description="folder of checkpoints, records and `manifest.json`")
+    seed: int = Field(default=0, ge=0, description="of the split, the weights and the order")
+
+    def asked_shadows(self) -> ShadowsSpec | None:
+        """The shadows that are trained beside the target; None for none."""
+        return None
+
+
 class RecordsSection(Strict):
     """The records of an audit, of some kind.
 
@@ -84,11 +113,18 @@ class RecordsSection(Strict):
     takes : the other sections that fit them: neighbors, references that are made, targets that are
         not given as weights, how targets were trained, a corpus.
     not_for_models : keys of a model that mean nothing for theirs.
+    training_file : what `raymia train` reads where a model is trained on such records; None where
+        it trains none.
+    manifest : the kind of the manifest of a training on them; None where there is none.
+    manifest_says_recipe : whether it says how references are trained that a target makes.
     """
 
     what: ClassVar[str]
     takes: ClassVar[tuple[type[Strict], ...]] = ()
     not_for_models: ClassVar[tuple[str, ...]] = ()
+    training_file: ClassVar[type[TrainingFile] | None] = None
+    manifest: ClassVar[ManifestKind | None] = None
+    manifest_says_recipe: ClassVar[bool] = False
 
     kind: str = Field(description="of the records")
     members: Paths = Field(default=[], description="records the targets were trained on")
@@ -116,6 +152,24 @@ class RecordsSection(Strict):
     def are_pairs(self) -> bool:
         """Whether each has two answers, of which one was preferred."""
         return False
+
+    @classmethod
+    def check_manifest(cls, manifest: Mapping[str, Any], path: Path, where: str) -> None:
+        """Refuse the manifest of a training, as it stands at a path, that says too little.
+
+        Parameters
+        ----------
+        where : stands before messages.
+
+        Raises
+        ------
+        InputError
+        """
+
+    @classmethod
+    def audit_of(cls, manifest: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        """What an audit of a training's checkpoints says; see :meth:`check_manifest`."""
+        raise NotImplementedError(f"{cls.__name__} should say what an audit of a training is")
 
     @model_validator(mode="after")
     def _not_empty(self) -> RecordsSection:

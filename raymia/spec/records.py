@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from raymia.spec.base import Paths, Strict
+from raymia.spec.image_training import LoraTrainingSpec
 from raymia.spec.images import (
     Deep,
     Fit,
@@ -23,7 +26,10 @@ from raymia.spec.neighbors import (
     SubstituteNeighbors,
 )
 from raymia.spec.references import SelfPromptReference
+from raymia.spec.target_training import TargetTrainingSpec
 from raymia.spec.training import RecordFormat, TrainingSpec
+from raymia.storage.manifest import ManifestKind
+from raymia.util.errors import InputError
 
 
 class CorpusSpec(Strict):
@@ -51,6 +57,13 @@ class TextRecordsSpec(RecordsSection):
         CorpusSpec,
         TrainingSpec,
     )
+    training_file = TargetTrainingSpec
+    manifest = ManifestKind(
+        "raymia training",
+        "`raymia train` (kind: 'raymia training'); list checkpoints of other trainings as "
+        "`manifest` under `targets`",
+    )
+    manifest_says_recipe = True
 
     kind: Literal["text"] = Field(default="text", description="may be left out")
     members: Paths = Field(default=[], description="files of records the targets were trained on")
@@ -94,6 +107,33 @@ class TextRecordsSpec(RecordsSection):
     def are_pairs(self) -> bool:
         return self.format == "preference"
 
+    @classmethod
+    def audit_of(cls, manifest: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        training = dict(manifest["training"])
+        if "template" in training:
+            training["template"] = str(path.parent / training["template"])
+        base = manifest["base"]
+        keys = ("model", "revision", "trust_remote_code")
+        base = {key: base[key] for key in keys if base.get(key)}
+        if manifest["quantization"] != "none":
+            base["quantization"] = manifest["quantization"]
+        own = base if manifest["method"]["kind"] != "full" else {}
+        if base.get("trust_remote_code"):
+            own = {"trust_remote_code": True, **own}
+        metrics = {}
+        if manifest["split"].get("inclusion") is not None:
+            metrics["inclusion"] = manifest["split"]["inclusion"]
+        if manifest["privacy"] is not None:  # a smaller delta's bound could not refute the claim
+            metrics["delta"] = manifest["privacy"]["delta"]
+        return {
+            "name": manifest["name"],
+            "records": _beside(path, manifest["records"]),
+            "training": training,
+            "targets": [{"manifest": str(path), **own}],
+            "references": {"base": base},
+            **({"metrics": metrics} if metrics else {}),
+        }
+
 
 class ImageRecordsSpec(RecordsSection):
     """Images that are scored.
@@ -104,6 +144,8 @@ class ImageRecordsSpec(RecordsSection):
 
     what = "images"
     takes = (ImageNeighbors, SelfGeneratedReference, SamplesTarget, ImageTrainingSpec)
+    training_file = LoraTrainingSpec
+    manifest = ManifestKind("raymia training of images", "a training of images")
     not_for_models = (
         "gguf_file",
         "max_tokens",
@@ -170,7 +212,46 @@ class ImageRecordsSpec(RecordsSection):
             )
         return self
 
+    @classmethod
+    def check_manifest(cls, manifest: Mapping[str, Any], path: Path, where: str) -> None:
+        if "records" not in manifest:
+            raise InputError(
+                f"{where}: {path} does not say where its images are, as manifests do now; name "
+                "members.parquet and non_members.parquet beside it under `records`, and it as "
+                "`manifest` under `targets`"
+            )
 
-RECORDS = Kinds(TextRecordsSpec, ImageRecordsSpec)
+    @classmethod
+    def audit_of(cls, manifest: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        target: dict[str, Any] = {"manifest": str(path)}
+        found = {"records": _beside(path, manifest["records"]), "targets": [target]}
+        if "base" in manifest:  # of LoRAs
+            base = {"model": manifest["base"]["model"]}
+            target |= base
+            captions = manifest["captions"]
+            is_captioned = captions["column"] or captions["instance_prompt"] is not None
+            found["references"] = {"base": base}
+            found["training"] = {
+                "flip": manifest["training"]["flip"], "timesteps": "uniform", "noise_offset": 0.0,
+                **({"caption_dropout": 0.0} if is_captioned else {}),
+            }  # fmt: skip
+        deltas = {one["privacy"]["delta"] for one in manifest["checkpoints"] if "privacy" in one}
+        return {**found, "metrics": {"delta": max(deltas)}} if deltas else found
+
+
+def _beside(manifest: Path, records: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `records` of a manifest, whose files lie beside it."""
+    sides = ("members", "non_members")
+    return {**records, **{s: [str(manifest.parent / name) for name in records[s]] for s in sides}}
+
+
+RECORDS: Kinds[RecordsSection] = Kinds(TextRecordsSpec, ImageRecordsSpec)
 DEFAULT_RECORDS = "text"
 """Their kind where a file does not say it."""
+
+
+def section_of(content: Mapping[str, Any]) -> type[RecordsSection] | None:
+    """The kind that the records of a file are of; None for one that is not known."""
+    records = content.get("records")
+    said = records if isinstance(records, dict) else {}
+    return RECORDS.tagged(said.get("kind", DEFAULT_RECORDS))

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raymia.spec.audit import EngineKind
-from raymia.spec.base import DataPath, Name, Paths, Share, Strict, Weights
+from raymia.spec.base import DataPath, EngineKind, Paths, Share, Strict, Weights
+from raymia.spec.kinds import TrainingFile
 from raymia.spec.methods import METHODS, LoraMethod, Method, PrefixMethod, PTuningMethod
 from raymia.spec.prices import CostsSpec
 from raymia.spec.training import RecordFormat, TrainingSpec
@@ -211,12 +211,10 @@ class WorkersSpec(Strict):
         return self
 
 
-class TargetTrainingSpec(Strict):
+class TargetTrainingSpec(TrainingFile):
     """One training: base, records, method, options."""
 
-    name: Name = Field(default="target", description="name of the training")
     output: DataPath = Field(description="folder of checkpoints, records and `manifest.json`")
-    seed: int = Field(default=0, ge=0, description="of the split, the weights and the order")
     base: TrainedBaseSpec = Field(description="the model that is trained further")
     records: TrainedRecordsSpec = Field(description="what is trained on, and what is held out")
     split: SplitSpec = Field(default=SplitSpec(), description="how members are drawn")
@@ -266,6 +264,9 @@ class TargetTrainingSpec(Strict):
         if self.records.members and self.split != SplitSpec():
             raise ValueError("split: members and held-out records are given; leave it out")
         return self
+
+    def asked_shadows(self) -> ShadowsSpec | None:
+        return self.shadows
 
     def _fits_workers(self, count: int) -> None:
         for section in ("dp", "dpo"):

@@ -1,16 +1,18 @@
-"""Reading a training file: YAML to :class:`TargetTrainingSpec` or :class:`LoraTrainingSpec`."""
+"""Reading a training file: YAML to what the kind of its records says that a training is."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from raymia.spec.file import parse_as, read_mapping
-from raymia.spec.image_training import LoraTrainingSpec
+from raymia.spec.file import learn_records, parse_as, read_mapping
+from raymia.spec.kinds import TrainingFile, tags_of
 from raymia.spec.paths import with_absolute_paths
-from raymia.spec.target_training import TargetTrainingSpec
+from raymia.spec.records import RECORDS, TextRecordsSpec, section_of
 from raymia.storage.manifest import MANIFEST_FILE
 from raymia.storage.refusals import refusals
 from raymia.util.errors import InputError
+from raymia.util.listing import listed
 
 
 def is_training_file(path: Path) -> bool:
@@ -22,22 +24,18 @@ def is_training_file(path: Path) -> bool:
     return "base" in content and not {"targets", "checkpoints"} & {*content}
 
 
-def load_training(path: str | Path) -> TargetTrainingSpec:
-    """Read and validate a training file of texts; relative paths in it become absolute.
+def load_training(path: str | Path, plugins: Iterable[str] = ()) -> TrainingFile:
+    """Read and validate a training file; relative paths in it become absolute.
+
+    Parameters
+    ----------
+    plugins : files and modules that may register its kind of records.
 
     Raises
     ------
     InputError
         With every problem found, each naming the key it is about.
     """
-    spec = load_any_training(path)
-    if isinstance(spec, LoraTrainingSpec):
-        raise InputError(f"{path}: records.kind: it is of images, and texts are expected")
-    return spec
-
-
-def load_any_training(path: str | Path) -> TargetTrainingSpec | LoraTrainingSpec:
-    """Read and validate a training file of texts or of images; see :func:`load_training`."""
     path = Path(path)
     content = read_mapping(path, "training file", "docs/training.md shows one to start from")
     if path.name == MANIFEST_FILE and "checkpoints" in content:
@@ -45,10 +43,14 @@ def load_any_training(path: str | Path) -> TargetTrainingSpec | LoraTrainingSpec
             f"{path}: the manifest of a training that is done; give `raymia audit` or `plan` the "
             "manifest, and `raymia train` the training file"
         )
-    records = content.get("records")
-    is_of_images = isinstance(records, dict) and records.get("kind") == "image"
+    learn_records(content, plugins)
+    section = section_of(content) or TextRecordsSpec
+    if section.training_file is None:
+        trained = (tags_of(one) for one in RECORDS.sections if one.training_file is not None)
+        raise InputError(
+            f"{path}: records.kind: no model is trained on {section.what}; there are trainings on "
+            f"records of kind {listed(sorted(set().union(*trained)))}"
+        )
     with refusals(path, "YAML"):
         folder = path.resolve().parent
-    if is_of_images:
-        return with_absolute_paths(parse_as(LoraTrainingSpec, content, str(path)), folder)
-    return with_absolute_paths(parse_as(TargetTrainingSpec, content, str(path)), folder)
+    return with_absolute_paths(parse_as(section.training_file, content, str(path)), folder)

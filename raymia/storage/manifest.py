@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from raymia.storage.files import Folder
 from raymia.storage.refusals import refusals
@@ -17,75 +17,47 @@ from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
 from raymia.util.strict_json import parse_json
 
-KIND, OF_IMAGES = "raymia training", "raymia training of images"
-SHADOWS_KIND = "raymia shadows"
-EXPECTED = {
-    KIND: "`raymia train` (kind: 'raymia training'); list checkpoints of other trainings as "
-    "`manifest` under `targets`",
-    SHADOWS_KIND: "shadows (kind: 'raymia shadows'); name the folder `shadows` of a training",
-}
-"""What a manifest of a kind is, and what to do where one is of another."""
+
+class ManifestKind(NamedTuple):
+    """A kind of manifests.
+
+    Attributes
+    ----------
+    name : what their key ``kind`` is.
+    expected : what they are of, and what to do where one is of another kind.
+    """
+
+    name: str
+    expected: str
+
+
+OF_SHADOWS = ManifestKind(
+    "raymia shadows",
+    "shadows (kind: 'raymia shadows'); name the folder `shadows` of a training",
+)
 MANIFEST_FILE = "manifest.json"
 SEAL = "seal"
 FILES = "files"
 """Key of the hashes of files that it vouches for, by their names relative to the manifest."""
 
 
-def is_manifest(content: Mapping[str, Any]) -> bool:
-    """Whether this is the manifest of a training of :mod:`raymia.prepare.train_target`."""
-    return content.get("kind") == KIND
-
-
-def is_sealed(content: Mapping[str, Any]) -> bool:
-    """Whether this is what :func:`write_manifest` writes; those of images were once written without
-    a seal, and without a kind."""
-    return content.get("kind") in (KIND, OF_IMAGES)
-
-
-def write_manifest(out: Path, content: Mapping[str, Any], kind: str = KIND) -> dict[str, Any]:
+def write_manifest(out: Path, content: Mapping[str, Any], kind: ManifestKind) -> dict[str, Any]:
     """Seal a manifest and write it; seen whole or not at all."""
-    whole = {"kind": kind, **content}
+    whole = {"kind": kind.name, **content}
     sealed = {**whole, SEAL: digest(whole)}
     text = json.dumps(sealed, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     Folder(str(out)).write(MANIFEST_FILE, text.encode())
     return sealed
 
 
-def read_manifest(path: Path, where: str, kind: str = KIND) -> dict[str, Any]:
+def read_manifest(path: Path, where: str, kind: ManifestKind) -> dict[str, Any]:
     """Read a manifest, and check it and the files that it vouches for; see :func:`read_sealed`."""
     content = read_sealed(path, where, kind)
-    changed = [
-        f"{where}: {path}: {name} is {said}; train again, or copy the whole folder again"
-        for name, expected in content[FILES].items()
-        if (said := _differs(path.parent / name, expected)) is not None
-    ]
-    if changed:
-        raise InputError(changed)
+    check_files(content, path, where)
     return content
 
 
-def read_training(path: Path, where: str) -> dict[str, Any]:
-    """Read the manifest of a training of texts or of images; see :func:`read_manifest`.
-
-    Raises
-    ------
-    InputError
-        If it is none, was edited, or is of images and from before it said what they are.
-    """
-    content = _parsed(path, where)
-    if content.get("kind") != OF_IMAGES:
-        return read_manifest(path, where)
-    check_seal(content, path, where)
-    if "records" not in content:
-        raise InputError(
-            f"{where}: {path} does not say where its images are, as manifests do now; name "
-            "members.parquet and non_members.parquet beside it under `records`, and it as "
-            "`manifest` under `targets`"
-        )
-    return content
-
-
-def read_sealed(path: Path, where: str, kind: str = KIND) -> dict[str, Any]:
+def read_sealed(path: Path, where: str, kind: ManifestKind) -> dict[str, Any]:
     """Read a manifest, and check it alone.
 
     Parameters
@@ -97,14 +69,25 @@ def read_sealed(path: Path, where: str, kind: str = KIND) -> dict[str, Any]:
     InputError
         If it is none, or was edited.
     """
-    content = _parsed(path, where)
-    if content.get("kind") != kind:
-        raise InputError(f"{where}: {path} is no manifest of {EXPECTED[kind]}")
+    content = parsed(path, where)
+    if content.get("kind") != kind.name:
+        raise InputError(f"{where}: {path} is no manifest of {kind.expected}")
     check_seal(content, path, where)
     return content
 
 
-def _parsed(path: Path, where: str) -> dict[str, Any]:
+def check_files(content: Mapping[str, Any], path: Path, where: str) -> None:
+    """Refuse a manifest of which a file was changed that it vouches for."""
+    changed = [
+        f"{where}: {path}: {name} is {said}; train again, or copy the whole folder again"
+        for name, expected in content.get(FILES, {}).items()
+        if (said := _differs(path.parent / name, expected)) is not None
+    ]
+    if changed:
+        raise InputError(changed)
+
+
+def parsed(path: Path, where: str) -> dict[str, Any]:
     """The keys of a JSON file; none of one that holds something else."""
     with refusals(path, ".json", where):
         try:

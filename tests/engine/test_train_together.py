@@ -10,9 +10,9 @@ from safetensors.numpy import load_file
 from small_training import rows_of, tiny, train, write_training
 from tiny_models import passages
 
+from raymia.modalities.texts import run_training as run_train
 from raymia.prepare import together
 from raymia.prepare.train_target import train_target
-from raymia.run import train as run_train
 from raymia.util.errors import RaymiaError
 
 MEMBERS = 9

@@ -17,9 +17,9 @@ from raymia.inputs.base import Problems
 from raymia.inputs.checkpoints import expand_targets
 from raymia.modalities.resolve import resolve_inputs
 from raymia.run.outcome import _audit_yaml
-from raymia.spec import TargetSetSpec
+from raymia.spec import ImageRecordsSpec, TargetSetSpec, TextRecordsSpec
 from raymia.spec.file import load_spec, parse_spec
-from raymia.storage.manifest import KIND, OF_IMAGES, write_manifest
+from raymia.storage.manifest import write_manifest
 from raymia.util.errors import InputError
 
 
@@ -175,14 +175,14 @@ def test_adapters_of_one_base(made, tmp_path, tiny_gpt2):
 
 def test_manifest_of_a_training_names_its_checkpoints(made, tmp_path):
     listed = [{"folder": f"checkpoint-{n}", "epoch": n} for n in (50, 100)]
-    write_manifest(tmp_path, {"data": "é", "checkpoints": listed}, OF_IMAGES)
+    write_manifest(tmp_path, {"data": "é", "checkpoints": listed}, ImageRecordsSpec.manifest)
     targets, _ = expanded(made({"name": "vae", "manifest": f"{tmp_path}/manifest.json"}))
     assert {name: t.model for name, t in targets.items()} == {
         f"vae-checkpoint-{n}": f"{tmp_path}/checkpoint-{n}" for n in (50, 100)
     }
 
 
-@pytest.mark.parametrize("kind", [KIND, OF_IMAGES])
+@pytest.mark.parametrize("kind", [TextRecordsSpec.manifest, ImageRecordsSpec.manifest])
 def test_manifest_that_was_edited_is_refused_and_one_that_was_never_sealed_is_read(
     made, tmp_path, kind
 ):
@@ -213,7 +213,7 @@ def test_table_of_names_and_paths(made, tmp_path, suffix):
 
 
 def test_manifest_that_lists_nothing_is_refused(made, tmp_path):
-    write_manifest(tmp_path, {"data": "x"})
+    write_manifest(tmp_path, {"data": "x"}, TextRecordsSpec.manifest)
     assert "lists no checkpoints" in refused(made({"manifest": f"{tmp_path}/manifest.json"}))
     assert "no such file" in refused(made({"manifest": f"{tmp_path}/gone.csv"}))
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raymia.inputs.checkpoints import _in_manifest
-from raymia.storage.manifest import read_training
+from raymia.spec.from_training import read_training
 from raymia.util.errors import InputError
 
 WHERE = "targets[0]"

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from forks import programs
 from rich.console import Console
 from small_numbers import MEMBERS, OTHERS, write_number_audit
 
+from raymia.cli.main import plan
+from raymia.cli.train import train, train_shadows
 from raymia.evidence.store import EvidenceStore
 from raymia.metrics.summary import AttackMetrics
 from raymia.modalities.resolve import resolve_inputs
@@ -97,6 +100,44 @@ def test_it_has_targets_and_trainings_of_its_own(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="unknown key; did you mean 'digits'") as refused:
             write(tmp_path, **wrong)
         assert f" {place}training.digit: " in str(refused.value)
+
+
+def write_training(folder: Path) -> Path:
+    write_number_audit(folder)
+    records = {"kind": "number", "members": "members.jsonl", "held_out": "others.jsonl"}
+    content = {"output": "out", "base": "center.json", "records": records}
+    (folder / "training.yaml").write_text(json.dumps(content), encoding="utf-8")
+    return folder / "training.yaml"
+
+
+def test_its_models_are_planned_trained_and_audited_by_their_manifest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_training(tmp_path)
+    plan(file)
+    assert "the mean of the members" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    train(file)
+    assert "center.json" in capsys.readouterr().out
+    manifest = tmp_path / "out" / "manifest.json"
+    (target,) = resolve_inputs(load_spec(manifest)).targets.values()
+    assert target.loader(PoolSpec()).load() == pytest.approx(np.mean(MEMBERS))
+    with pytest.raises(InputError, match="no shadows are trained on numbers"):
+        train_shadows(file)
+    with pytest.raises(InputError, match="it is of a training of numbers"):
+        train_shadows(manifest, count=2)
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace("target", "another"))
+    with pytest.raises(InputError, match="was edited after the training"):
+        load_spec(manifest)
+
+
+def test_records_on_which_no_model_is_trained_are_refused(
+    tmp_path: Path, numbers: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numbers.NumberRecordsSpec, "training_file", None)
+    with pytest.raises(InputError, match="kind: no model is trained on numbers") as refused:
+        train(write_training(tmp_path))
+    assert "there are trainings on records of kind image, text" in str(refused.value)
 
 
 @pytest.mark.long

@@ -24,17 +24,18 @@ SHARED = {
 }  # fmt: skip
 SPEC_OF_A_KIND = {f"spec/{name}.py" for name in (
     "image_training", "images", "neighbors", "records", "references", "target_training", "training",
-    "training_file",
 )}  # fmt: skip
 KINDS = ("text", "image")
 CLASSES = {
     **{one.__name__: kind for kind in KINDS for one in (
-        RECORDS.tagged(kind), *RECORDS.tagged(kind).takes, modality_of(kind), holder_of(kind),
+        RECORDS.tagged(kind), *RECORDS.tagged(kind).takes, RECORDS.tagged(kind).training_file,
+        modality_of(kind), holder_of(kind),
     )},
     "CausalCheckpoint": "text", "SelfPromptRecipe": "text", "TextNeighbors": "text",
     "ImageCheckpoint": "image", "ImageModel": "image", "SelfGeneratedRecipe": "image",
 }  # fmt: skip
 """The kind that each class is of."""
+MANIFESTS = {RECORDS.tagged(kind).manifest.name for kind in KINDS}
 FAMILIES = {f for kind in KINDS for question in registered(kind) for f in question.families}
 LISTS = (ast.Tuple, ast.List, ast.Set, ast.Dict, ast.BinOp, ast.Subscript)
 
@@ -67,6 +68,8 @@ def ladders(source: str) -> Iterator[str]:
                 found = classes
             elif isinstance(node, ast.Set) and len(families) > 1:
                 found = families
+        elif isinstance(node, ast.Constant):
+            found = {node.value} & MANIFESTS
         if found:
             yield f"line {node.lineno}: {', '.join(sorted(found))}"
 
@@ -98,6 +101,8 @@ def test_the_kind_of_records_is_not_asked_for(name: str) -> None:
         "only = needs & {'denoiser', 'autoencoder'}",
         "Training = Annotated[TrainingSpec, 1] | Annotated[ImageTrainingSpec, 2]",
         "BY_KIND = (TrainingSpec, ImageTrainingSpec)",
+        "isinstance(spec, LoraTrainingSpec)",
+        "OF_IMAGES = 'raymia training of images'",
     ],
 )
 def test_a_ladder_is_found(source: str) -> None:

@@ -19,6 +19,7 @@ from raymia.modalities.resolve import resolve_inputs
 from raymia.prepare import image_shadows
 from raymia.prepare.denoiser_files import fresh_pipeline
 from raymia.run.audit import run_audit
+from raymia.spec import ImageRecordsSpec
 from raymia.spec.file import load_spec
 from raymia.storage.manifest import MANIFEST_FILE, write_manifest
 from raymia.util.draws import generator
@@ -118,7 +119,7 @@ def test_what_is_no_training_of_these_images_is_refused(trained_vae, tmp_path):
     with pytest.raises(InputError, match="was edited after the training"):
         train_shadows(out / MANIFEST_FILE, count=2)
     del content["seal"]
-    write_manifest(out, content, content.pop("kind"))
+    write_manifest(out, content, ImageRecordsSpec.manifest)
     with pytest.raises(InputError, match="shadow-00 is a shadow of another training"):
         train_shadows(out / MANIFEST_FILE, count=2)
     with pytest.raises(InputError, match="count is 3; give an even number"):

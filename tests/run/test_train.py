@@ -28,16 +28,17 @@ from small_training import (
 from tiny_models import passages
 
 from raymia.modalities.resolve import resolve_inputs
+from raymia.modalities.texts import run_training as run_train
 from raymia.modalities.texts.target_training import resolve_target_training
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.rendering import TrainedReader
 from raymia.prepare import train_target, trainer
 from raymia.prepare.fine_tune import mean_loss
 from raymia.results.deletions import deletion_lines
-from raymia.run import train as run_train
 from raymia.run.audit import run_audit
+from raymia.spec import TextRecordsSpec
 from raymia.spec.file import load_spec
-from raymia.spec.training_file import is_training_file, load_any_training, load_training
+from raymia.spec.training_file import is_training_file, load_training
 from raymia.storage.manifest import MANIFEST_FILE, write_manifest
 from raymia.util.errors import InputError, RaymiaError
 
@@ -125,8 +126,9 @@ from contextlib import contextmanager
 from pathlib import Path
 import torch
 from raymia.prepare import trainer
-from raymia.run import train
-from raymia.spec.training_file import is_training_file, load_any_training, load_training
+from raymia.modalities.texts import run_training as train
+from raymia.run.train import run_training
+from raymia.spec.training_file import load_training
 
 torch.set_num_threads(1)  # as tests do
 trainer.SAVE_SECONDS = 0
@@ -136,7 +138,7 @@ def bar(*_):
     yield lambda done, total: done == 3 and os.kill(os.getpid(), signal.SIGKILL)
 
 train.progress_bar = bar
-train.run_training(load_training(Path(sys.argv[1])))
+run_training(load_training(Path(sys.argv[1])))
 """
 
 
@@ -437,7 +439,7 @@ def test_the_manifest_says_all_of_the_training(trained):
     assert manifest["trainer"]["num_train_epochs"] == 2
     assert {"raymia", "hash", "torch", "transformers", "peft"} <= {*manifest["code"]}
     rest = {key: value for key, value in manifest.items() if key not in ("kind", "seal")}
-    assert write_manifest(trained / "again", rest) == manifest
+    assert write_manifest(trained / "again", rest, TextRecordsSpec.manifest) == manifest
 
 
 @pytest.mark.training
@@ -570,7 +572,7 @@ def test_the_claim_of_each_checkpoint_is_read_from_the_manifest(trained, tmp_pat
         one["privacy"] = {"epsilon": 1.0 + number, "delta": 1e-3}
     rest = {key: value for key, value in rest.items() if key != "seal"}
     shutil.copytree(trained / "out", tmp_path / "out")
-    write_manifest(tmp_path / "out", {**rest, "privacy": {"delta": 1e-3}})
+    write_manifest(tmp_path / "out", {**rest, "privacy": {"delta": 1e-3}}, TextRecordsSpec.manifest)
     spec = resolve_inputs(load_spec(tmp_path / "out" / MANIFEST_FILE)).spec
     assert [target.claim.epsilon for target in spec.targets] == [1.0, 2.0]
     assert spec.metrics.delta == 1e-3
@@ -580,7 +582,7 @@ def test_a_manifest_is_no_training_file(tmp_path):
     file = tmp_path / "manifest.json"
     file.write_text(json.dumps({"kind": "lm", "base": {}, "checkpoints": []}))
     with pytest.raises(InputError, match="the manifest of a training that is done; give `raymia"):
-        load_any_training(file)
+        load_training(file)
     assert not is_training_file(file)
 
 

@@ -1,6 +1,6 @@
 """A kind of records of its own: numbers, and models that have a center; nothing else knows it."""
 
-# ruff: noqa: ARG002 (a modality is given more than this one needs)
+# ruff: noqa: ARG002, ARG003 (a modality is given more than this one needs)
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -38,13 +38,21 @@ from raymia.spec import (
     MadeReference,
     NeighborsSection,
     OtherTarget,
+    Paths,
     PoolSpec,
     RecordsSection,
+    Strict,
     TargetSpec,
+    TrainingFile,
     TrainingSection,
 )
+from raymia.storage.manifest import ManifestKind, write_manifest
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
+
+if TYPE_CHECKING:
+    from raymia.plan.training import TrainingPlan
+    from raymia.prepare.trainer import Together
 
 SCHEMA = pa.schema(
     [
@@ -85,14 +93,36 @@ class RoundedTraining(TrainingSection):
     digits: int | None = Field(default=None, ge=0, description="that were left after the point")
 
 
+class TrainedNumbersSpec(Strict):
+    """Numbers that a center is found of."""
+
+    kind: Literal["number"] = Field(description="tells numbers from texts")
+    members: Paths = Field(description="files of them")
+    held_out: Paths = Field(description="files of others")
+
+
+class CenterTraining(TrainingFile):
+    """The search for a center."""
+
+    base: DataPath = Field(description="file of a center, which is moved")
+    records: TrainedNumbersSpec = Field(description="where it is moved to, and what is held out")
+
+
 class NumberRecordsSpec(RecordsSection):
     """Numbers, one to a row of a JSONL file."""
 
     what = "numbers"
     takes = (RoundedNeighbors, AveragedReference, CenterTarget, RoundedTraining)
+    training_file = CenterTraining
+    manifest = ManifestKind("training of numbers", "a training of numbers")
 
     kind: Literal["number"] = Field(description="tells numbers from texts")
     number_column: str = Field(default="number", description="name of the column of numbers")
+
+    @classmethod
+    def audit_of(cls, manifest: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        target = {"manifest": str(path)}
+        return {"records": manifest["records"], "targets": [target], "attacks": ["near"]}
 
 
 def read_numbers(spec: NumberRecordsSpec, digits: int | None) -> RecordSet:
@@ -287,6 +317,27 @@ class Numbers(Modality):
         return Inputs(
             spec, cls(), records, attacks, targets, references={}, population={}, shadow_members={}
         )
+
+    @classmethod
+    def planned_training(cls, training: TrainingFile) -> TrainingPlan:
+        from raymia.plan.training import TrainingEstimate, TrainingPlan
+
+        rows = {"center": "the mean of the members"}
+        expected = TrainingEstimate(1, 1, memory=None, seconds=None)
+        return TrainingPlan(training.name, training.output, rows, None, expected, costs=None)
+
+    @classmethod
+    def train(cls, training: TrainingFile, together: Together) -> dict[str, Any]:
+        assert isinstance(training, CenterTraining)
+        given, out = training.records, Path(training.output)
+        members = NumberRecordsSpec(kind="number", members=given.members)
+        center = float(np.mean(read_numbers(members, None).table["payload"].to_numpy()))
+        out.mkdir()
+        (out / "center.json").write_text(json.dumps(center), encoding="utf-8")
+        checkpoint = {"folder": "center.json", "step": 1, "train_loss": 0.0, "held_out_loss": None}
+        records = {"kind": "number", "members": given.members, "non_members": given.held_out}
+        content = {"name": training.name, "records": records, "checkpoints": [checkpoint]}
+        return write_manifest(out, content, NumberRecordsSpec.manifest)
 
     def recipe(self, inputs: Inputs, reference: str, target: str) -> AveragedRecipe:
         spec, maker = inputs.spec.references[reference], inputs.targets[target]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from tiny_models import passages, save_tiny
 
-from raymia.run import train as run_train
+from raymia.modalities.texts import run_training as run_train
 from raymia.run.train import run_training
 from raymia.spec.training_file import load_training
 

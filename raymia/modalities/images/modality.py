@@ -10,9 +10,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from raymia.inputs.modality import Amounts, Modality, register
-from raymia.spec import ImageNeighbors, ImageRecordsSpec, SelfGeneratedReference
+from raymia.spec import (
+    ImageNeighbors,
+    ImageRecordsSpec,
+    SelfGeneratedReference,
+    TrainingFile,
+)
+from raymia.spec.image_training import LoraTrainingSpec
+from raymia.util.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from raymia.attacks import Attack, NamedAttack
     from raymia.attacks.base import Scores
     from raymia.evidence.image import ImageModelEvidence
@@ -22,7 +31,10 @@ if TYPE_CHECKING:
     from raymia.models.checkpoint import AnyCheckpoint
     from raymia.models.image_source import ImageCheckpoint
     from raymia.plan.stages import TargetPlan
+    from raymia.plan.training import TrainingPlan
     from raymia.prepare.self_generated import SelfGeneratedRecipe
+    from raymia.prepare.shadows import Shadow
+    from raymia.prepare.trainer import Together
     from raymia.results.findings import Findings
     from raymia.scoring.evidence import TargetEvidence
     from raymia.scoring.exposed import ScoreColumns
@@ -72,6 +84,32 @@ class Images(Modality):
 
         assert isinstance(spec.records, ImageRecordsSpec)
         return resolve_images(spec, places, spec.records, attacks, problems)
+
+    @classmethod
+    def planned_training(cls, training: TrainingFile) -> TrainingPlan:
+        from raymia.modalities.images.trainings import planned_training
+
+        assert isinstance(training, LoraTrainingSpec)
+        return planned_training(training)
+
+    @classmethod
+    def train(cls, training: TrainingFile, together: Together) -> dict[str, Any]:
+        from raymia.prepare.train_lora import run_lora_training
+
+        del together  # one worker trains
+        assert isinstance(training, LoraTrainingSpec)
+        return run_lora_training(training)
+
+    @classmethod
+    def shadows(cls, training: TrainingFile, where: str) -> list[Shadow]:
+        del training
+        raise InputError(f"{where}: records.kind: it is of images, and texts are expected")
+
+    @classmethod
+    def shadows_of(cls, manifest: Path, count: int) -> list[Shadow]:
+        from raymia.modalities.images.trainings import shadows_of
+
+        return shadows_of(manifest, count)
 
     def recipe(self, inputs: Inputs, reference: str, target: str) -> SelfGeneratedRecipe:
         from raymia.modalities.images.generation import choose_captions, has_adapter

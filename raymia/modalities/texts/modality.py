@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from raymia.inputs.modality import Amounts, Modality, register
-from raymia.spec import SelfPromptReference, TextRecordsSpec, text_neighbors
+from raymia.spec import SelfPromptReference, TextRecordsSpec, TrainingFile, text_neighbors
+from raymia.spec.target_training import TargetTrainingSpec
 
 if TYPE_CHECKING:
     from raymia.attacks import NamedAttack
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
     from raymia.models.paraphrasers.resolver import Paraphraser
     from raymia.neighbors.makers import NeighborMaker
     from raymia.plan.stages import TargetPlan
+    from raymia.plan.training import TrainingPlan
     from raymia.prepare.own_recipe import OwnRecipe
     from raymia.prepare.recipe import Recipe
     from raymia.prepare.self_prompt import SelfPromptRecipe
+    from raymia.prepare.shadows import Shadow
+    from raymia.prepare.trainer import Together
     from raymia.records.base import RecordSet
     from raymia.results.extraction import Extraction
     from raymia.results.findings import Findings
@@ -89,6 +93,28 @@ class Texts(Modality):
 
         assert isinstance(spec.records, TextRecordsSpec)
         return resolve_texts(spec, places, spec.records, attacks, problems)
+
+    @classmethod
+    def planned_training(cls, training: TrainingFile) -> TrainingPlan:
+        from raymia.modalities.texts.planned_training import planned_training
+
+        assert isinstance(training, TargetTrainingSpec)
+        return planned_training(training)
+
+    @classmethod
+    def train(cls, training: TrainingFile, together: Together) -> dict[str, Any]:
+        from raymia.modalities.texts.run_training import run_training
+
+        assert isinstance(training, TargetTrainingSpec)
+        return run_training(training, together)
+
+    @classmethod
+    def shadows(cls, training: TrainingFile, where: str) -> list[Shadow]:
+        from raymia.modalities.texts.shadow_training import shadows
+
+        del where  # its messages name the key alone
+        assert isinstance(training, TargetTrainingSpec)
+        return shadows(training)
 
     @property
     def paraphraser(self) -> Paraphraser | None:

@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from raymia.modalities.texts.target_training import ResolvedTraining, plan_training
+from raymia.modalities.texts.run_training import finished, train_resolved
+from raymia.modalities.texts.target_training import (
+    ResolvedTraining,
+    plan_training,
+    resolve_target_training,
+)
+from raymia.models.source import bring, origins_of
+from raymia.prepare.shadows import FOLDER, Shadow, shadow_name
 from raymia.prepare.text_split import TextSplit, draw_halves
+from raymia.prepare.train_target import train_target
+from raymia.prepare.trainer import Progress
 from raymia.spec.target_training import SplitSpec, TargetTrainingSpec, WorkersSpec
 from raymia.util.draws import generator
-
-FOLDER = "shadows"
-"""Below the folder of the training."""
+from raymia.util.errors import InputError
 
 
-def shadow_name(number: int) -> str:
-    """What a shadow is called, and its folder."""
-    return f"shadow-{number:02}"
+def shadows(spec: TargetTrainingSpec) -> list[Shadow]:
+    """The shadows that a training file asks for, to be trained.
+
+    Raises
+    ------
+    InputError
+        If it asks for none, or for anything wrong in it.
+    """
+    if spec.shadows is None:
+        raise InputError("shadows: the training file asks for none; say `shadows: {count: 8}`")
+    return [
+        Shadow(one.spec.name, one.split, _training(one), partial(finished, one))
+        for one in shadow_trainings(resolve_target_training(spec))
+    ]
+
+
+def _training(resolved: ResolvedTraining) -> Callable[[Progress], None]:
+    origins = origins_of([resolved.plan.base])
+
+    def train(progress: Progress) -> None:
+        bring(origins)
+        train_resolved(resolved, partial(train_target, resolved.plan, progress))
+
+    return train
 
 
 def shadow_trainings(resolved: ResolvedTraining) -> list[ResolvedTraining]:
