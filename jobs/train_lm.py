@@ -26,11 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_job(run, arguments, train)
 
 
-def run(file: Path) -> int:
+def run(file: Path, plugin: list[str] | None = None) -> int:
     """Run `raymia train` and sum up what it made."""
     manifest: dict[str, Any] = {}
     with ending() as end:
-        manifest = train(file)
+        manifest = train(file, plugin)
     sums = {key: manifest.get(key) for key in ("name", "steps", "stopped_early", "checkpoints")}
     say(json.dumps({"training_file": str(file), **sums, "problems": end.problems}))
     return end.code

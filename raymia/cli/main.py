@@ -144,7 +144,7 @@ def plan(
     from raymia.util.terminal import terminal
 
     if is_training_file(file):
-        print_training_plan(file, terminal())
+        print_training_plan(file, terminal(), plugin or [])
         return
 
     print_plan(read_audit_file(file, plugin, engine), terminal(), calibrate)

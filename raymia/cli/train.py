@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from raymia.cli.audit_file import Plugins
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 TrainingFile = Annotated[Path, typer.Argument(help="the training file", metavar="TRAINING.YAML")]
 
 
-def train(file: TrainingFile) -> Any:
+def train(file: TrainingFile, plugin: Plugins = None) -> Any:
     """Train a model on members that are known, and write what an audit reads.
 
     It is a language model, or, where the records are images, a LoRA of a diffusion model. Run it
@@ -25,12 +28,12 @@ def train(file: TrainingFile) -> Any:
     from raymia.spec.training_file import load_training
     from raymia.util.terminal import terminal
 
-    console, training = terminal(), load_training(file)
+    console, training = terminal(), load_training(file, plugin or [])
     manifest = run_training(training)
     console.print(trained_table(manifest))
     console.print(f"manifest: {training.output}/manifest.json", highlight=False, soft_wrap=True)
     if training.asked_shadows() is not None:
-        train_shadows(file)
+        train_shadows(file, plugin=plugin)
     return manifest
 
 
@@ -40,6 +43,7 @@ def train_shadows(
     engine: Annotated[str | None, typer.Option(help="local or ray, beside a manifest")] = None,
     cpus: Annotated[float | None, typer.Option(help="of each, on Ray")] = None,
     gpus: Annotated[float | None, typer.Option(help="of each; fractions share a GPU")] = None,
+    plugin: Plugins = None,
 ) -> Any:
     """Train the shadows that a training file asks for, and not the target; or shadows of a target
     of images that is trained, which its manifest.json says all of but how many."""
@@ -61,7 +65,7 @@ def train_shadows(
             f"--{next(iter(given))}: a training file says it itself, as `shadows: {{count: 8}}`"
         )
     else:
-        training = load_training(file)
+        training = load_training(file, plugin or [])
         manifest, folder = run_shadows(training, console, str(file)), training.output
     console.print(
         f"{len(manifest['shadows'])} shadows: {folder}/shadows/manifest.json",
@@ -71,12 +75,12 @@ def train_shadows(
     return manifest
 
 
-def print_training_plan(file: Path, console: Console) -> None:
+def print_training_plan(file: Path, console: Console, plugins: Sequence[str] = ()) -> None:
     """Print the plan of a training; loads no model."""
     from raymia.modalities.trainings import modality_trained_by
     from raymia.report.training_table import training_plan_table
     from raymia.spec.training_file import load_training
 
-    training = load_training(file)
+    training = load_training(file, plugins)
     plan = modality_trained_by(training).planned_training(training)
     console.print(training_plan_table(plan))

@@ -150,6 +150,16 @@ def test_it_comes_from_a_plugin_of_the_audit_file(tmp_path: Path) -> None:
         assert ("numbers to look at" if command == "plan" else "near[@REF]") in found.stdout
 
 
+@pytest.mark.long
+def test_its_trainings_come_from_a_plugin_of_the_command_line(tmp_path: Path) -> None:
+    write_training(tmp_path)
+    for command, named in (("plan", "training.yaml"), ("train", "training.yaml"),
+                           ("plan", "out/manifest.json")):  # fmt: skip
+        found = programs.raymia(command, named, f"--plugin={PLUGIN}", folder=tmp_path)
+        assert found.returncode == 0, found.stderr
+    assert "attacks: near" in found.stdout
+
+
 def test_a_job_takes_the_plugin_as_its_command_does(tmp_path: Path) -> None:
     write(tmp_path, references={"averaged": {"kind": "averaged"}}, attacks=["near@averaged"])
     job = f"import runpy; runpy.run_path({str(JOB)!r}, run_name='__main__')"

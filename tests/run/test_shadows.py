@@ -18,9 +18,9 @@ from tiny_models import passages
 
 from raymia.cli.train import print_training_plan, train_shadows
 from raymia.modalities.resolve import resolve_inputs
+from raymia.modalities.texts import training_estimate
 from raymia.modalities.texts.shadow_training import shadow_trainings
 from raymia.modalities.texts.target_training import resolve_target_training
-from raymia.plan import training as plan_training
 from raymia.run import shadows as run_shadows_module
 from raymia.run.audit import run_audit
 from raymia.run.shadows import run_shadows
@@ -237,7 +237,7 @@ def planned(folder, capsys, **sections):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the price is of another machine")
 def test_the_plan_says_hours_and_cost_with_shadows_and_with_workers(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(plan_training, "_speed", lambda: 1e6)
+    monkeypatch.setattr(training_estimate, "speed", lambda: 1e6)
     costs = {"per_hour": {"CPU": 0.5, "A10G": 1.2}, "currency": "EUR"}
     alone = planned(tmp_path, capsys, count=None, costs=costs)
     both = planned(tmp_path, capsys, costs=costs)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from raymia.plan.training import TrainingPlan, estimate_lora
+from raymia.modalities.images.training_estimate import estimate_lora
+from raymia.plan.training import TrainingPlan
 from raymia.prepare.image_shadows import TrainedOnImages
 from raymia.prepare.shadows import FOLDER, Shadow, shadow_name
 from raymia.prepare.text_split import TextSplit

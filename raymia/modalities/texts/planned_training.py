@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from raymia.modalities.texts.shadow_training import shadow_trainings
 from raymia.modalities.texts.target_training import resolve_target_training
-from raymia.plan.training import TrainingPlan, estimate_training
+from raymia.modalities.texts.training_estimate import estimate_training
+from raymia.plan.training import TrainingPlan
 from raymia.records.base import count_reasons
 from raymia.spec.target_training import TargetTrainingSpec
 from raymia.util.durations import duration

@@ -9,7 +9,7 @@ import torch
 from small_image_models import save_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from raymia.plan.training import positions_of
+from raymia.modalities.images.training_estimate import positions_of
 from raymia.prepare.denoiser_files import load_trainable, resolve_trainable
 from raymia.prepare.denoiser_lora import modules_of
 
