@@ -20,7 +20,7 @@ from raymia.util.plugins import is_outside, load_plugins
 def name_attacks(spec: AuditSpec) -> list[NamedAttack]:
     """The attacks an audit runs, each with each reference it can run with.
 
-    Those from outside run where they are named.
+    Those from outside run where they are named, or where the kind of records is from outside, too.
 
     Raises
     ------
@@ -31,10 +31,13 @@ def name_attacks(spec: AuditSpec) -> list[NamedAttack]:
     load_plugins(spec.plugins)
     if spec.attacks is None:
         kinds = raymia.attacks.registry(spec.records.kind)
+        own_alone = not is_outside(type(spec.records))
         wanted = [
             AttackSpec(attack=name)
             for name, kind in kinds.items()
-            if not (is_outside(kind) or lacking(kind, spec) or costs_extra(kind, spec))
+            if not (own_alone and is_outside(kind))
+            and not lacking(kind, spec)
+            and not costs_extra(kind, spec)
         ]
     else:
         wanted = list(spec.attacks)

@@ -339,7 +339,7 @@ def learn_kind(section: type[RecordsSection]) -> str:
     brought += [(TAKEN[base], s) for s in section.takes for base in TAKEN if issubclass(s, base)]
     new = [(known, one) for known, one in brought if one not in known.sections]
     for known, one in new:
-        known.sections.append(one)
+        known.add(one)
     if new:
         _rebuild()
     return kind

@@ -40,7 +40,25 @@ class Kinds(Generic[Section]):
     @property
     def tags(self) -> set[str]:
         """What the key ``kind`` may be."""
-        return {tag for section in self.sections for tag in tags_of(section)}
+        return {tag for section in self.sections for tag in self._tags_of(section)}
+
+    def _tags_of(self, section: type[Section]) -> set[str]:
+        return tags_of(section)
+
+    def add(self, section: type[Section]) -> None:
+        """Take another section along.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be told from one that there is.
+        """
+        if taken := sorted(self.tags & self._tags_of(section)):
+            raise ValueError(
+                f"the section {section.__name__} is called {taken[0]!r} in audit files, as another "
+                "is; rename it"
+            )
+        self.sections.append(section)
 
     def tagged(self, tag: Any) -> type[Section] | None:
         """The section whose key ``kind`` is this; None where there is none."""
@@ -66,9 +84,8 @@ class KindsByName(Kinds[Section]):
         super().__init__(*sections)
         self.which = which
 
-    @property
-    def tags(self) -> set[str]:
-        return {section.__name__ for section in self.sections}
+    def _tags_of(self, section: type[Section]) -> set[str]:
+        return {section.__name__}
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler

@@ -120,7 +120,9 @@ def test_its_models_are_planned_trained_and_audited_by_their_manifest(
     train(file)
     assert "center.json" in capsys.readouterr().out
     manifest = tmp_path / "out" / "manifest.json"
-    (target,) = resolve_inputs(load_spec(manifest)).targets.values()
+    inputs = resolve_inputs(load_spec(manifest))
+    assert {"near", "learned_combination"} == {named.label for named in inputs.attacks}
+    (target,) = inputs.targets.values()
     assert target.loader(PoolSpec()).load() == pytest.approx(np.mean(MEMBERS))
     with pytest.raises(InputError, match="no shadows are trained on numbers"):
         train_shadows(file)
@@ -157,7 +159,7 @@ def test_its_trainings_come_from_a_plugin_of_the_command_line(tmp_path: Path) ->
                            ("plan", "out/manifest.json")):  # fmt: skip
         found = programs.raymia(command, named, f"--plugin={PLUGIN}", folder=tmp_path)
         assert found.returncode == 0, found.stderr
-    assert "attacks: near" in found.stdout
+    assert "learned_combination, near\n" in found.stdout
 
 
 def test_a_job_takes_the_plugin_as_its_command_does(tmp_path: Path) -> None:
@@ -167,6 +169,25 @@ def test_a_job_takes_the_plugin_as_its_command_does(tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     sums = json.loads(found.stdout.splitlines()[-1])
     assert (sums["ready"], sums["missing"], sums["problems"]) == (1, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('kind: Literal["number"]', 'kind: Literal["image"]'),
+     ('kind: Literal["averaged"]', 'kind: Literal["self_prompt"]'),
+     ("RoundedTraining", "ImageTrainingSpec")],
+)  # fmt: skip
+def test_a_section_that_is_called_as_another_is_refused_and_leaves_nothing(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    source = PLUGIN.read_text(encoding="utf-8")
+    source = source.replace('"number"', '"cipher"').replace('"near"', '"close"')
+    source = source.replace(old.replace("number", "cipher"), new)
+    (tmp_path / "again.py").write_text(source, encoding="utf-8")
+    with pytest.raises(InputError, match="in audit files, as another is; rename it"):
+        plugins.load_plugins([str(tmp_path / "again.py")])
+    assert "cipher" not in RECORDS.tags
+    assert write(tmp_path, training={"digits": 1}).records.kind == "number"
 
 
 def test_its_attacks_see_its_own_evidence(tmp_path: Path, numbers: ModuleType) -> None:

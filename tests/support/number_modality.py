@@ -121,8 +121,7 @@ class NumberRecordsSpec(RecordsSection):
 
     @classmethod
     def audit_of(cls, manifest: Mapping[str, Any], path: Path) -> dict[str, Any]:
-        target = {"manifest": str(path)}
-        return {"records": manifest["records"], "targets": [target], "attacks": ["near"]}
+        return {"records": manifest["records"], "targets": [{"manifest": str(path)}]}
 
 
 def read_numbers(spec: NumberRecordsSpec, digits: int | None) -> RecordSet:
