@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
 
 from raymia.questions.base import KEY_FIELDS, Item, Question, row_key
+from raymia.questions.harmless import harmless
 from raymia.util.errors import RaymiaError
 from raymia.util.reasons import CAME
 
@@ -30,7 +32,7 @@ def put(
     found; the error is the answer on these. It is raised where it is of no single record: a lack of
     memory, a device that is gone, what raymia itself refuses, and where a model that has never
     answered the question fails on each of :data:`SEVERAL` records or more with one and the same
-    error.
+    error, and on a record of the same form that no sound model fails on.
 
     Parameters
     ----------
@@ -45,7 +47,7 @@ def put(
     records = [list(group) for _, group in groupby(items, key=lambda item: item.record_id)]
     tables, failed = _ask(question, model, records)
     is_alike = len(failed) == len(records) >= SEVERAL and len({*map(_said, failed)}) == 1
-    if is_alike and not has_answered():
+    if is_alike and not has_answered() and not _is_sound(question, model, records[0]):
         raise failed[0]
     for table in tables:
         if table.schema != question.schema:
@@ -82,6 +84,17 @@ def _ask(
             return tables + others, failed + more
         rows = [{**row_key(item), "error": _said(error)} for item in items]
         return [pa.Table.from_pylist(rows, schema=question.schema)], [error]
+
+
+def _is_sound(question: Question, model: Any, record: Sequence[Item]) -> bool:
+    """Whether a model answers the question about a harmless record in the place of another."""
+    items = [replace(item, payload=harmless(item.payload)) for item in record]
+    try:
+        return bool(question.ask(model, items)["error"].null_count)
+    except Exception as error:
+        if _is_of_no_record(error):
+            raise
+        return False
 
 
 def _said(error: Exception) -> str:

@@ -13,6 +13,7 @@ from tiny_models import checkpoint, passages, save_tiny
 
 from raymia.models.causal.family import load_causal_lm
 from raymia.questions.base import Item, Question, row_key
+from raymia.questions.harmless import WORDS, harmless
 from raymia.questions.put import SEVERAL, put
 from raymia.questions.text import SUM_SCHEMA, NeighborQuestion, TokenQuestion
 from raymia.util.errors import RaymiaError
@@ -109,6 +110,71 @@ def test_records_that_all_fail_in_a_block_have_their_errors_and_the_model_has_no
     answers = put(Lengths(), FailsOnAll(IndexError, text), items, lambda: has_answered)
     said = {row["record_id"]: row["error"] for row in answers.to_pylist()}
     assert said == {i.record_id: f"IndexError; came: {text.format(i.record_id)}" for i in items}
+
+
+class FailsOnLetters(Fails):
+    """Says one and the same of every payload that has a letter."""
+
+    def __init__(self, letter: str, error: Exception | None = None) -> None:
+        super().__init__(error or IndexError("index out of range"))
+        self.letter = letter
+
+    def __call__(self, items: Any) -> None:
+        self.calls.append(len(items))
+        if any(self.letter in item.payload for item in items if item.payload is not None):
+            raise self.error
+
+
+ALIKE = [Item(f"r{n}", neighbor, "x" * 5) for n in range(20) for neighbor in (1, 2)]
+
+
+def test_records_that_fail_alike_by_their_own_fault_fail_no_model_that_answers_about_others():
+    answers = put(Lengths(), FailsOnLetters("x"), ALIKE)
+    assert answers["error"].to_pylist() == ["IndexError; came: index out of range"] * len(ALIKE)
+    assert {*answers["record_id"].to_pylist()} == {item.record_id for item in ALIKE}
+    with pytest.raises(IndexError):
+        put(Lengths(), FailsOnLetters(""), ALIKE)
+
+
+def test_a_device_that_fails_on_a_harmless_record_is_gone():
+    class Fallen(FailsOnLetters):
+        def __call__(self, items: Any) -> None:
+            if "x" not in items[0].payload:
+                raise MemoryError
+            super().__call__(items)
+
+    with pytest.raises(MemoryError):
+        put(Lengths(), Fallen("x"), ALIKE)
+
+
+def test_what_a_model_answers_with_an_error_alone_is_no_answer():
+    class Refuses(Lengths):
+        def ask(self, model: Any, items: Any) -> pa.Table:
+            model(items)
+            rows = [{**row_key(item), "error": "refused"} for item in items]
+            return pa.Table.from_pylist(rows, schema=self.schema)
+
+    with pytest.raises(IndexError):
+        put(Refuses(), FailsOnLetters("x"), ALIKE)
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        ("one\x00bad text", WORDS),
+        ("[7, 7]", WORDS),
+        ({"pixels": b"\x00\xff\x07", "caption": "bad", "label": 7},
+         {"pixels": b"\x80\x80\x80", "caption": WORDS, "label": 7}),
+        ('{"messages": [{"role": "user", "content": "bad"}], "tools": [{"name": "f"}]}',
+         f'{{"messages": [{{"role": "user", "content": "{WORDS}"}}], "tools": [{{"name": "f"}}]}}'),
+        ('{"input_ids": [99, 17, 3], "labels": [-100, 17, 3]}',
+         '{"input_ids": [3, 1, 3], "labels": [-100, 1, 3]}'),
+        (None, None),
+    ],
+    ids=["text", "text that is a list", "image", "conversation", "tokens", "none"],
+)  # fmt: skip
+def test_a_harmless_record_has_the_form_and_none_of_the_content(payload, expected):
+    assert harmless(payload) == expected
 
 
 def test_long_error_is_cut() -> None:
