@@ -106,14 +106,16 @@ class Folder:
 
         Parameters
         ----------
-        mode : who may read it, from its first byte on, less what the process's umask takes away.
+        mode : who may read it, from its first byte on, less what the process's umask takes away; on
+            this machine alone.
 
         Returns
         -------
-        Whether this one did. Never on another machine, nor on a disk without hard links.
+        Whether this one did. Never on a disk without hard links, nor on another machine that knows
+        no such writing; object stores do, by a condition on the request.
         """
         if not self.is_local:
-            return False
+            return bool(self.fs.create_file(self.path(name), content))
         path = Path(self.path(name))
         temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
         try:

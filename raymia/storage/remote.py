@@ -50,6 +50,17 @@ class Remote:
         found = getattr(self.fs, name)
         return self._again(name, found) if name in CALLS else found
 
+    def create_file(self, path: str, content: bytes) -> bool:
+        """Write a file of a content that nobody else writes where there is none; whether this did.
+        Never where the filesystem knows no such writing."""
+        try:
+            self._again("pipe_file", self.fs.pipe_file)(path, content, mode="create")
+        except FileExistsError:  # perhaps by a call whose answer was lost
+            return bool(self.cat_file(path) == content)
+        except (StorageError, NotImplementedError, TypeError, ValueError):
+            return False
+        return True
+
     def _again(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(call)
         def again(*arguments: Any, **options: Any) -> Any:
@@ -58,7 +69,8 @@ class Remote:
                 try:
                     return call(*arguments, **options)
                 except FINAL as error:
-                    if name not in WRITES:
+                    is_there = isinstance(error, FileExistsError) and "mode" in options
+                    if is_there or name not in WRITES:
                         raise
                     raise self._error(path, "there is no such bucket or folder", error) from None
                 except Exception as error:

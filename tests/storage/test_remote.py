@@ -8,9 +8,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import fsspec
 import pytest
+from object_store import BUCKET, credentials, object_store
 
 import raymia.storage.remote
+from raymia.evidence.secret import SECRET_FILE, secret_of
 from raymia.models.source import bring, origins_of
 from raymia.models.source import locate as locate_model
 from raymia.run.status import EventLog
@@ -212,3 +215,68 @@ def test_events_hide_credentials(tmp_path):
     written = "".join(p.read_text() for p in tmp_path.rglob("*") if p.is_file())
     assert "https://***@host/x: gone" in written
     assert "s3cret" not in written
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A folder in an object store on loopback, as another process would open it each time."""
+    with object_store() as endpoint:
+        for name, value in credentials(endpoint).items():
+            monkeypatch.setenv(name, value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        yield lambda: Folder(f"s3://{BUCKET}/store")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def test_of_those_who_write_where_there_is_nothing_one_does(bucket):
+    start = threading.Barrier(8)
+
+    def create(number):
+        folder = bucket()
+        start.wait()
+        return folder.create("file", b"%d" % number)
+
+    with ThreadPoolExecutor(8) as threads:
+        made = [*threads.map(create, range(8))]
+    assert made.count(True) == 1
+    assert bucket().read("file") == b"%d" % made.index(True)
+
+
+def test_two_who_ask_a_store_of_objects_first_have_one_secret(bucket, monkeypatch):
+    """Both look before either writes."""
+    start, exists, overwritten = threading.Barrier(2), Folder.exists, []
+
+    def looked(folder, name):
+        found = exists(folder, name)
+        if name == SECRET_FILE and not found:
+            start.wait(10)
+        return found
+
+    bucket().write("evidence/part", b"x")
+    monkeypatch.setattr(Folder, "exists", looked)
+    monkeypatch.setattr(Folder, "write", lambda *given: overwritten.append(given))
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(lambda _: secret_of(bucket()), range(2))
+    assert one == other == bucket().read(SECRET_FILE)
+    assert not overwritten
+
+
+def test_a_file_whose_writing_was_not_answered_was_written_by_this_one(store, monkeypatch):
+    pipe, made = store.fs.fs.pipe_file, []
+
+    def unanswered(*arguments, **options):
+        made.append(pipe(*arguments, **options))
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(store.fs.fs, "pipe_file", unanswered)
+    assert store.create("file", b"mine")
+    assert len(made) == 1
+    assert not store.create("file", b"another's")
+
+
+@pytest.mark.parametrize("error", [NotImplementedError(), TypeError("mode"), OSError("no headers")])
+def test_a_filesystem_that_cannot_write_on_condition_says_that_it_did_not(
+    store, monkeypatch, error
+):
+    failing(monkeypatch, store.fs.fs, "pipe_file", 99, error)
+    assert not store.create("file", b"mine")
