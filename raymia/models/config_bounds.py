@@ -103,7 +103,7 @@ def refuse_vast(model: Any, tensors: Collection[tuple[str, TensorHeader]]) -> No
     InputError
         Saying how many they are.
     """
-    wanted = sum(tensor.numel() for tensor in model.state_dict().values())
+    wanted = sum(one.numel() for ones in (model.parameters(), model.buffers()) for one in ones)
     given = sum(math.prod(tensor.shape) for _, tensor in tensors)
     if wanted > MOST_NUMBERS * given:
         raise InputError(

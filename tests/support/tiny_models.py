@@ -124,7 +124,7 @@ def save_adapter(folder, base, *, seed=0, method="Lora", **settings):
 def checkpoint(path, **overrides):
     settings = {
         "adapter": None, "quantization": "none", "dtype": "float32", "max_tokens": None,
-        "trust_remote_code": False, "facts": CausalFacts("gpt2", 128, 2048, None, "", None),
+        "trust_remote_code": False, "facts": CausalFacts("gpt2", 256, 2048, None, "", None),
     }  # fmt: skip
     return CausalCheckpoint(**{"path": str(path), **settings, **overrides})
 

@@ -25,13 +25,15 @@ from raymia.models.source import (
 )
 from raymia.models.text_source import CONFIGS, files_of
 from raymia.storage.safetensors import TensorHeader
-from raymia.util.errors import InputError
+from raymia.util.errors import InputError, first_line
 from raymia.util.hashing import digest
 from raymia.util.once import Once
 
 LOADS = "AutoModelForCausalLM"
 """The class of transformers that loads it."""
-CONTEXTS = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
+CONTEXTS = (
+    "max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "max_target_positions",
+)  # fmt: skip
 """What configs call the longest input that a model was made for."""
 LARGEST_CONTEXT = 10**7
 """Larger numbers stand for none."""
@@ -58,7 +60,12 @@ OTHER_TASKS = re.compile(
 )
 """Ends of names of classes that are no language models, whatever their weights would load as."""
 
+LARGEST_OFFSET = 2
+"""Rows of a table of positions that come before the first token's, in no family more."""
+
 _POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings|positions_embed)\.weight$")
+_LIKE_POSITIONS = re.compile(r"(^|[._])(wpe|pos(itions?|itional)?_?(emb|enc|table)\w*)(\.weight)?$")
+"""The same as code that comes with a model may call it."""
 _OTHER_TOWERS = re.compile(r"(^|[._])(vision|visual|image|audio|encoder)")
 
 
@@ -70,7 +77,8 @@ class CausalFacts:
     Attributes
     ----------
     model_type : transformers' name of the architecture.
-    context : tokens per text that it was made for; None where nothing limits them.
+    context : tokens per text that it was made for, or has positions for; None where nothing limits
+        them.
     vocabulary : how many tokens it gives a probability to.
     parameters : numbers in its weights, without an adapter's; None of a GGUF file
         and of quantized weights.
@@ -165,6 +173,7 @@ def read_facts(
         refuse_unscaled(tensors, path, where)
     saved_as = saved_quantization(quantization_in(config), path / "config.json", where, once)
     _check_positions(tensors, context, path, where)
+    context = usable_positions(tensors, context)
     tokens = read_tokens(path, where)
     own_code = code_of_its_own(config, trust_remote_code)
     if own_code != "loads":
@@ -196,7 +205,14 @@ def read_causal_config(
         If it cannot be read, or says of no vocabulary.
     """
     config = read_transformers_config(path, gguf_file, trust_remote_code, where=where)
-    if not isinstance(getattr(config.get_text_config(), "vocab_size", None), int):
+    try:
+        text = config.get_text_config()
+    except ValueError as error:
+        raise InputError(
+            f"{where}: {path / 'config.json'} describes several models of texts, and is no config "
+            f"of one language model ({first_line(error)})"
+        ) from error
+    if not isinstance(getattr(text, "vocab_size", None), int):
         raise InputError(
             f"{where}: {path / 'config.json'} says of no vocabulary (vocab_size), so it is no "
             "config of a language model"
@@ -251,6 +267,28 @@ def _check_positions(
                 f"but its table of positions, {name}, has {tensor.shape[0]:,}; copy the "
                 "checkpoint's own config.json"
             )
+
+
+def usable_positions(tensors: Mapping[str, TensorHeader], context: int | None) -> int | None:
+    """Tokens that a model has positions for: its context, or where its config says none, what its
+    table of positions has room for; None where it has no table either.
+
+    A position beyond a table ends the process on a GPU, and no later text is answered.
+
+    Parameters
+    ----------
+    context : as the config says it.
+    """
+    if context is not None:
+        return context
+    rows = [
+        tensor.shape[0]
+        for name, tensor in tensors.items()
+        if len(tensor.shape) == 2
+        and (_POSITIONS.search(name) or _LIKE_POSITIONS.search(name))
+        and not _OTHER_TOWERS.search(name)
+    ]
+    return max(1, min(rows) - LARGEST_OFFSET) if rows else None
 
 
 def tokenizer_hash(path: Path, gguf_file: str | None, once: Once) -> str:

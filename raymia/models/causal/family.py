@@ -49,7 +49,7 @@ class CausalLMFamily:
                 self._switch.model,
                 tokenizers[source],
                 batch_tokens=budget,
-                max_tokens=checkpoint.max_tokens,
+                max_tokens=checkpoint.context,
                 long_texts=checkpoint.long_texts,
                 stride=checkpoint.stride,
                 window_bos=checkpoint.window_bos,

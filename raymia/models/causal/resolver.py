@@ -285,6 +285,12 @@ def resolve_causal_lm(
     )
     _refuse_more_tokens(checkpoint, where)
     limit = checkpoint.context
+    if on_gpu and limit is None and facts.own_code == "loads":
+        raise InputError(
+            f"{where.removesuffix('.model')}.max_tokens: neither the config nor a table of "
+            f"positions says how many tokens {path} reads, whose code nobody here knows; on a GPU "
+            "a longer text would end the process, so give the number"
+        )
     if spec.stride is not None and limit is not None and spec.stride >= limit:
         raise InputError(
             f"{where.removesuffix('.model')}.stride: {spec.stride} is not less than the {limit} "
