@@ -17,10 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from raymia.models.config_bounds import no_more_parts, refuse_many, refuse_vast
+from raymia.models.config_bounds import no_more_parts, refuse_vast
 from raymia.models.packed_weights import as_unpacked, by, refuse_other_scales
 from raymia.models.saved_quantization import quantization_in, refuse_unscaled
-from raymia.models.source import config_hash, model_weights_in, read_json
+from raymia.models.source import config_hash, model_weights_in
 from raymia.models.whole_weights import LOADING, refuse_missing, refuse_unused
 from raymia.storage.safetensors import TensorHeader
 from raymia.util.caller import caller_state
@@ -90,8 +90,6 @@ def read_transformers_config(
     """
     from transformers import AutoConfig
 
-    if gguf_file is None and (folder / "config.json").is_file():
-        refuse_many(read_json(folder / "config.json", where), f"{where}: {folder / 'config.json'}")
     source = {} if gguf_file is None else {"gguf_file": gguf_file}
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **source)
@@ -134,10 +132,7 @@ def check_fit(described: Described, folder: Path, where: str, once: Once) -> Non
         tensors = dict(described.tensors)
         refuse_unscaled(tensors, folder, where)
         refuse_other_scales(tensors, described.quantization, folder, where)
-    is_of_diffusers = isinstance(described.config, Mapping)
-    if is_of_diffusers:
-        refuse_many(described.config, f"{where}: {folder / 'config.json'}")
-    compare = _in_diffusers if is_of_diffusers else _in_transformers
+    compare = _in_diffusers if isinstance(described.config, Mapping) else _in_transformers
     found = once(compare, described)
     place = f"{where}: {folder}"
     if found.unbuildable is not None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 
 import raymia.models
 from raymia.models.checkpoint import AnyCheckpoint, FileCheckpoint
+from raymia.models.config_bounds import refuse_many
 from raymia.models.fit import Described, check_fit, read_transformers_config
 from raymia.models.original_layout import headers_of, parts_in
 from raymia.models.single_file import SAFE, refuse_single_file
@@ -178,8 +179,10 @@ def weights_of(
 
 def _config_of(part: Path, folder: ImageFolder, stem: str) -> Any:
     """A part's config, by the library that loads it."""
+    config = folder.once(read_json, part / CONFIG, where=folder.where)
+    refuse_many(config, f"{folder.where}: {part / CONFIG}")
     if stem == DIFFUSERS_WEIGHTS:
-        return folder.once(read_json, part / CONFIG, where=folder.where)
+        return config
     return folder.once(read_transformers_config, part, where=folder.where)
 
 

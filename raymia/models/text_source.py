@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from raymia.models.config_bounds import refuse_many
 from raymia.models.source import (
     PROVENANCE,
     adapter_hint,
@@ -36,13 +37,15 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If it has none.
+        If it has none, or it says of more layers than any model has.
     """
     if not (path / "config.json").is_file():
         hint = adapter_hint(path)
         more = f"; {hint}" if hint else ""
         raise InputError(f"{where}: {path} has no config.json (found: {names_in(path)}){more}")
-    return read_json(path / "config.json", where)
+    config = read_json(path / "config.json", where)
+    refuse_many(config, f"{where}: {path / 'config.json'}")
+    return config
 
 
 def check_parts(path: Path, where: str, once: Once) -> None:
