@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 
@@ -119,8 +119,27 @@ def _beside(fs: Any, folder: str, name: str) -> str:
 # ------------------------------------------------------------------------------- tars
 
 
+_OF_HEADERS = frozenset(
+    {
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+    }
+)
+"""Types of members that are read whole before the member that they are about."""
+
+
 class _Header(tarfile.TarInfo):
     """A member's header; a damaged one stops the reading, which would take it for the end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _OF_HEADERS and header.size > HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {header.size:,} bytes")
+        return header
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> _Header:
@@ -132,6 +151,26 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(f"{error} at byte {tar.offset}") from None
 
 
+BEYOND_THE_END, HEADER_BYTES = 1_000, 2**20
+"""Reads at the end of a file that a tar may take, and bytes of one member's names and settings."""
+
+
+class _UpToTheEnd(io.RawIOBase):
+    """A file that stops whoever goes on reading at its end: a header may name a size of many times
+    the file's, through which tarfile would go piece by piece."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self._file, self._beyond = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        self._beyond += not content
+        if self._beyond > BEYOND_THE_END:
+            raise tarfile.ReadError("unexpected end of data")
+        return content
+
+
 @dataclass
 class _Sample:
     """What a tar holds under one name.
@@ -139,7 +178,8 @@ class _Sample:
     Attributes
     ----------
     name : of its first image, or of its first member.
-    images : suffix and content of each; None for a link, empty where it is not needed.
+    images : suffix and content of each; None for a link, empty where it is not needed, as of a
+        second image of the name that is wanted.
     facts : its .json.
     """
 
@@ -157,7 +197,7 @@ def _tar(
     with (
         refusals(path, "tar"),
         opened(path) as file,
-        tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as tar,
+        tarfile.open(fileobj=_UpToTheEnd(file), mode="r|*", tarinfo=_Header) as tar,
     ):
         members = (m for m in tar if not m.isdir() and not is_hidden(m.name))
         for _, parts in groupby(members, key=lambda member: _split(member.name)[0]):
@@ -185,12 +225,14 @@ def _add(
     caption: str | None,
     with_facts: bool,
 ) -> None:
-    """Read a member of a sample if it may be used; of several images, the first and those named."""
+    """Read a member of a sample if it may be used; of several images, the first and the first that
+    is named."""
     suffix = _split(member.name)[1]
     if is_image(f".{suffix}"):
         if not sample.images:
             sample.name = member.name
-        held = not sample.images or _is_named(suffix, wanted)
+        is_there = any(_is_named(other, wanted) for other, _ in sample.images)
+        held = not sample.images or (_is_named(suffix, wanted) and not is_there)
         sample.images.append((suffix, _member(tar, member) if held else b""))
     elif suffix == caption:
         sample.caption = _member(tar, member)

@@ -22,6 +22,7 @@ from raymia.records.found_image import (
 )
 from raymia.records.pixels import UnusableImageError, came
 from raymia.records.tables import TableRow, column_names, read_rows
+from raymia.records.texts import why_no_text
 from raymia.spec import ImageRecordsSpec
 from raymia.storage.refusals import refusals
 from raymia.storage.remote import filesystem
@@ -204,6 +205,8 @@ def _load(folder: _Folder, name: str, row: TableRow | None, prompt: str | None) 
     if condition is not None and (beside := _beside(folder, name)) in folder.names:
         return content, condition.within(read_image(folder.fs, str(beside)))
     if folder.prompts and prompt is not None:
+        if (reason := why_no_text(prompt)) is not None:
+            raise UnusableImageError(f"{NO_CAPTION}: its folder's name is {reason}")
         return content, prompt
     lack = NO_CAPTION if condition is None else condition.lack
     raise UnusableImageError(f"{lack}: {_why_none(folder, name)}")

@@ -35,6 +35,10 @@ NOT_AN_IMAGE = "not an image that can be read: PNG, JPEG, BMP, WebP, TIFF, GIF o
 DAMAGED = "a damaged or truncated image; copy it again"
 GIGANTIC = f"of more than {MAX_PIXELS // 10**6} million pixels; scale it down first"
 TOO_SMALL = "less than 2 pixels wide or high"
+TOO_LONG = (
+    f"so long and narrow that it has more than {MAX_PIXELS // 10**6} million pixels when its "
+    "shorter side is scaled; crop it first"
+)
 ANIMATED = "animated, or of more than one page; save one frame as an image of its own"
 TOO_DEEP = "of more than 8 bits per channel; convert it first"
 OF_16_BITS = "of 16 bits per channel; set sixteen_bit, or convert it first"
@@ -249,6 +253,8 @@ def _scaled_and_cut(
         wide, high = width, int(width * image.height / image.width)
     else:
         wide, high = int(height * image.width / image.height), height
+    if wide * high > MAX_PIXELS:
+        raise UnusableImageError(TOO_LONG + came(f"{image.width} x {image.height}"))
     image = _resized(image, wide, high, interpolation)
     left, top = round((wide - width) / 2), round((high - height) / 2)
     return image.crop((left, top, left + width, top + height))

@@ -47,14 +47,15 @@ def _without_user(line: str) -> str:
 
 def sayable(text: str) -> str:
     """A text as it may be said: :func:`hidden`, and with a question mark for each control
-    character, by which a server's or a file's words could take over a terminal.
+    character, by which a server's or a file's words could take over a terminal, and for each byte
+    of a file's name that is no Unicode, which no file of UTF-8 can hold.
 
     Examples
     --------
     >>> sayable("\x1b[2J")
     '?[2J'
     """
-    return _CONTROLS.sub("?", hidden(text))
+    return _CONTROLS.sub("?", hidden(text)).encode(errors="replace").decode()
 
 
 def say(text: str, to: TextIO | None = None) -> None:
