@@ -112,6 +112,8 @@ def held(url: str, run: str, stale_seconds: float = STALE_SECONDS) -> Iterator[L
     lease = Lease(Folder(url), run)
     if not lease.create():
         _take_over(lease, stale_seconds)
+    elif not lease.folder.is_local:  # a store may pass over the condition on which it writes
+        _settle(lease)
     stop = threading.Event()
 
     def keep() -> None:
@@ -142,6 +144,11 @@ def _take_over(lease: Lease, stale_seconds: float) -> None:
         return
     _refuse(lease, read_holder(lease.folder), dead)
     lease.beat()
+    _settle(lease)
+
+
+def _settle(lease: Lease) -> None:
+    """Refuse a folder in which the lease of another who took it at the same moment came last."""
     time.sleep(SETTLE_SECONDS if lease.folder.is_local else SETTLE_REMOTE_SECONDS)
     _refuse(lease, read_holder(lease.folder))
 

@@ -52,7 +52,10 @@ class Remote:
 
     def create_file(self, path: str, content: bytes) -> bool:
         """Write a file of a content that nobody else writes where there is none; whether this did.
-        Never where the filesystem knows no such writing."""
+        Never where the filesystem knows no such writing; one that passes the condition over and
+        writes all the same is found out by nobody, but what was there before is never replaced."""
+        if self.exists(path):
+            return False
         try:
             self._again("pipe_file", self.fs.pipe_file)(path, content, mode="create")
         except FileExistsError:  # perhaps by a call whose answer was lost

@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from raymia.storage import lease
 from raymia.storage.files import Folder
@@ -20,8 +21,14 @@ from raymia.storage.lease import LEASE_FILE, Holder, held, new_run_id, now, read
 from raymia.util.errors import InputError, RaymiaError
 
 
-@pytest.fixture(params=["local", "memory"])
-def url(request, tmp_path):
+@pytest.fixture(params=["local", "memory", "no conditions"])
+def url(request, tmp_path, monkeypatch):
+    """A folder on this machine, in a store, and in one that writes on a condition all the same."""
+    if request.param == "no conditions":
+        write = MemoryFileSystem.pipe_file
+        monkeypatch.setattr(
+            MemoryFileSystem, "pipe_file", lambda fs, path, value, **_: write(fs, path, value)
+        )
     return str(tmp_path / "run") if request.param == "local" else f"memory://{uuid.uuid4().hex}"
 
 

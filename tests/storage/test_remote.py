@@ -280,3 +280,11 @@ def test_a_filesystem_that_cannot_write_on_condition_says_that_it_did_not(
 ):
     failing(monkeypatch, store.fs.fs, "pipe_file", 99, error)
     assert not store.create("file", b"mine")
+
+
+def test_a_filesystem_that_passes_the_condition_over_replaces_nothing(store, monkeypatch):
+    pipe = store.fs.fs.pipe_file
+    monkeypatch.setattr(store.fs.fs, "pipe_file", lambda path, value, **_: pipe(path, value))
+    assert not store.create("m/weights", b"another's")
+    assert store.read("m/weights") == b"w" * 1000
+    assert store.create("file", b"mine")
