@@ -138,6 +138,7 @@ def told_by_others(text):
     return {"messages": [{**turn, "role": renamed[turn["role"]]} for turn in turns]}
 
 
+@pytest.mark.long
 def test_why_conversations_have_no_answer_stands_in_the_plan_and_at_the_end(tmp_path):
     file = write_chat_audit(tmp_path, count=4, attacks=["loss"])
     members = tmp_path / "members.jsonl"

@@ -56,6 +56,7 @@ def test_its_records_are_read_and_its_models_found(tmp_path: Path, numbers: Modu
     assert pickle.loads(pickle.dumps(inputs.modality)) == inputs.modality
 
 
+@pytest.mark.long
 def test_its_audit_is_planned_asked_scored_and_reported(tmp_path: Path) -> None:
     spec = write(
         tmp_path,
@@ -162,6 +163,7 @@ def test_its_trainings_come_from_a_plugin_of_the_command_line(tmp_path: Path) ->
     assert "learned_combination, near\n" in found.stdout
 
 
+@pytest.mark.long
 def test_a_job_takes_the_plugin_as_its_command_does(tmp_path: Path) -> None:
     write(tmp_path, references={"averaged": {"kind": "averaged"}}, attacks=["near@averaged"])
     job = f"import runpy; runpy.run_path({str(JOB)!r}, run_name='__main__')"

@@ -39,6 +39,7 @@ def default_config(name):
     return config
 
 
+@pytest.mark.long
 def test_every_family_of_language_models_has_a_context_or_no_table_of_positions():
     configs = {name: default_config(name) for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}
     known = {name: config for name, config in configs.items() if config is not None}

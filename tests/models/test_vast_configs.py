@@ -175,6 +175,7 @@ def test_what_is_built_elsewhere_is_not_counted_after_that():
     torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(500)))
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_value_in_a_text_models_config_ends_in_acceptance_or_a_sentence(texts, data):
@@ -188,6 +189,7 @@ def test_any_value_in_a_text_models_config_ends_in_acceptance_or_a_sentence(text
                 found.loader(PoolSpec()).load()
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_value_in_an_image_models_config_ends_in_acceptance_or_a_sentence(images, data):
