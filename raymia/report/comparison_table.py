@@ -29,7 +29,7 @@ def print_comparison(comparison: RunComparison, console: Console) -> None:
         console.print()
     console.print(
         Text(
-            "B - A with 95 % intervals, each for itself: AUC by DeLong's paired test, TPR (percent)"
+            "B - A with 95 % intervals, each on its own: AUC by DeLong's paired test, TPR (percent)"
             " by a paired bootstrap. p: Holm's correction over every number of every attack above.",
             style="dim",
         )

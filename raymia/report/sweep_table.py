@@ -65,7 +65,7 @@ def sweep_plan_table(name: str, plan: SweepPlan) -> RenderableType:
         Text(
             f"{most}{plan.settings:,} settings of {named} on {len(plan.audits)} settings of the "
             f"queries, by {objective_name(plan.sweep.spec.objective)}; trying them asks no model. "
-            "What one asks, those after it share."
+            "What was asked for one is stored for the others."
         ),
         Text(f"chosen on one half of the records, judged on the other: {sizes}"),
     )

@@ -87,7 +87,7 @@ def log_run(output: str, tracker: str) -> str:
             return TRACKERS[tracker](logged(result), page)
         except Exception as error:  # of the tracker and of the network, of many kinds
             raise RaymiaError(
-                f"the run is whole in {output}, but {tracker} did not take it "
+                f"the run is complete in {output}, but {tracker} did not take it "
                 f"({type(error).__name__}: {hidden(first_line(error))}); to log it again, run the "
                 "same audit again: no model is asked"
             ) from error

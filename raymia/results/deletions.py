@@ -65,10 +65,10 @@ def deletion_lines(deletions: Iterable[Deletion]) -> Iterator[str]:
     for one in deletions:
         after, less = one.auc_after, one.difference
         if after.low > CHANCE:
-            found = "the removed records are still told from non-members"
+            found = "the removed records can still be told from non-members"
         elif after.high < CHANCE:
             found = (
-                "the removed records score below non-members, so that they are told from them all "
+                "the removed records score below non-members, so they can be told from them all "
                 "the same"
             )
         else:

@@ -114,7 +114,7 @@ def gate_line(result: RunResult) -> str:
     }  # fmt: skip
     counts = [(sum(o.status == status for o in result.gate), w) for status, w in words.items()]
     parts = [f"{number} of {total} {word}" for number, word in counts if number]
-    lets = "; undecided ones are let pass" if result.undecided == "pass" else ""
+    lets = "; undecided conditions may pass" if result.undecided == "pass" else ""
     return f"gate: {state}, {', '.join(parts)}{lets}"
 
 
@@ -281,11 +281,11 @@ def _undecided(
     more = worst.records_needed(condition.limit, condition.max_fpr, levels)
     records = "groups of members and as many of" if by_group else "members and as many"
     needed = (
-        f"more than {TOO_MANY:,} times as many records would be needed while the figure is that "
-        "near"
+        f"more than {TOO_MANY:,} times as many records would be needed while the figure is so "
+        "near the number"
         if more is None
         else f"about {wording.count(more)} {records} non-members would decide it if the figure "
-        "stays"
+        "stays as it is"
     )
     return (
         f"{worst.text}: {condition.limit:g} lies between the lower limit and the upper one"
@@ -309,7 +309,7 @@ def _on_extraction(
     """By limits of the share of members that hold for all checkpoints together."""
     found = {one.target: one for one in result.extractions}.get(target)
     if found is None:
-        return "not_evaluated", "the checkpoint was not let write; run the attack `samia` on it"
+        return "not_evaluated", "the checkpoint wrote no samples; run the attack `samia` on it"
     share = found.members
     if share is None:
         return "not_evaluated", f"no member that was sampled goes on for {found.words} words"

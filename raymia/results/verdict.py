@@ -2,13 +2,13 @@
 
 A checkpoint leaks if a single attack, no combination, tells members from non-members by more than
 chance explains: by its AUC, by its rate at any budget, or by the members above all non-members. It
-leaks strongly if the lower limit of such an attack is high as well. The attack that is told of is
-chosen on one half of the records, and its numbers are from the other half. An AUC below
-0.5 tells as much as one above: the attack's sign may be wrong for the model, but what it reads is
-there. What chance explains is computed from the counts, and corrected for every attack on every
-checkpoint that was tried, so that an audit of many does not find a leak by trying often enough.
-Where guessers that never saw a model tell members from non-members, no number is a leak's, and the
-verdict is that instead.
+leaks strongly if the lower limit of such an attack is high as well. The leading attack is chosen on
+one half of the records, and its numbers are from the other half. An AUC below 0.5 tells as much as
+one above: the attack's sign may be wrong for the model, but what it reads is there. What chance
+explains is computed from the counts, and corrected for every attack on every checkpoint that was
+tried, so that an audit of many does not find a leak by trying often enough. Where guessers that
+never saw a model tell members from non-members, no number is a leak's, and the verdict is that
+instead.
 """
 
 from __future__ import annotations
@@ -291,9 +291,9 @@ def _limits(
         )
         if result.shift is not None and result.shift.level == "stop":
             limits.append(
-                "Members and non-members can be told apart without any model as well. The attack "
-                "that is told of is far stronger than the best such guess, which explains less "
-                "than half of it, but its numbers are too high by what it owes to that difference."
+                "Members and non-members can be told apart without any model as well. The leading "
+                "attack is far stronger than the best such guess, which explains less than half of "
+                "it, but its numbers are too high by what it owes to that difference."
             )
         if result.shift is None or result.shift.state == "not_checked":
             limits.append(
@@ -302,16 +302,16 @@ def _limits(
             )
         if all(m.auc.high < 0.5 for ranking in rankings for m in ranking.measured):
             limits.append(
-                "Every attack scores members below non-members. That is what exchanged files look "
-                "like: see whether `members` names the records that were trained on."
+                "Every attack scores members below non-members, as it would if the two files were "
+                "swapped: check that `members` names the records that were trained on."
             )
     measured = any(case.attack is not None for case in cases)
     limits += _on_records(result, measured)
     if measured and result.split_by_group:
         limits.append(
-            "Members and non-members were split by groups, so what chance explains is reckoned by "
-            "groups. Intervals take records for independent: where those of a group are alike they "
-            "are too narrow"
+            "Members and non-members were split by groups, so the tests against chance count "
+            "groups. Intervals take records for independent: where the records of a group are "
+            "alike, they are too narrow"
             + (
                 ", and those in the table of groups are the ones to read."
                 if any(ranking.measured for ranking in by_groups(result))
@@ -320,9 +320,9 @@ def _limits(
         )
     elif measured and result.group_metrics:
         limits.append(
-            "Some groups hold members and non-members, or some records are in none, so what chance "
-            "explains is reckoned by records: where those of a group are alike it explains more, "
-            "and intervals are too narrow."
+            "Some groups hold members and non-members, or some records are in none, so the tests "
+            "against chance count records. Where the records of a group are alike, chance explains "
+            "more than the tests say, and intervals are too narrow."
         )
     combined = Chance.of(result).combined
     if measured and len(_tried(rankings, combined)) > 1:
@@ -349,8 +349,8 @@ def _on_records(result: RunResult, measured: bool) -> Iterator[str]:
     copies = check.copies
     if copies is not None and copies.groups and not result.split_by_group:
         yield (
-            f"{wording.copies_line(copies)}. They are no independent evidence: what chance "
-            "explains is reckoned with fewer records because of them"
+            f"{wording.copies_line(copies)}. They are no independent evidence: the tests against "
+            "chance count fewer records because of them"
             + (", and dataset inference counts a cluster once" * bool(result.dataset_inference))
             + ", but intervals are not corrected. Give them as groups (`group_column`)."
         )
@@ -371,9 +371,9 @@ def _how_it_was_chosen(
                 f"records, so its numbers may be a little too high. {corrected}"
             )
         return (
-            f"The leading attack is {tried} on one half of the records. Its numbers here are those "
-            "of the other half, unless they are said to be of all records, so that the choice does "
-            f"not flatter them. {corrected}"
+            f"The leading attack is {tried} on one half of the records. So that the choice does "
+            "not flatter its numbers, they are those of the other half, unless they are said to be "
+            f"of all records. {corrected}"
         )
     return (
         f"The leading attack is {tried} on these very records, so its number is flattered; what "

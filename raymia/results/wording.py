@@ -202,7 +202,7 @@ def dataset_inference(test: DatasetInference) -> str:
 
 
 def extraction(found: Extraction) -> str:
-    """Say how many records a checkpoint writes on word for word."""
+    """Say how many records a checkpoint continues word for word."""
     parts = [
         f"{count(share.hits)} of {number_of(share.of, kind)} ({percent(share.value)} "
         f"{rate_interval(share)})"
@@ -211,12 +211,12 @@ def extraction(found: Extraction) -> str:
     ]
     if not parts:
         return (
-            f"{found.target} wrote on no record: none that was sampled goes on for "
-            f"{number_of(found.words, 'word')}"
+            f"{found.target} could continue no record word for word: none that was sampled goes on "
+            f"for {number_of(found.words, 'word')}"
         )
     return (
-        f"{found.target}, given their beginning, writes on {joined(parts)} for "
-        f"{number_of(found.words, 'word')} as they go on"
+        f"{found.target}, given each record's beginning, continues {joined(parts)} word for word, "
+        f"for {number_of(found.words, 'word')}"
     )
 
 
@@ -248,7 +248,7 @@ def shift_note(check: ShiftCheck) -> str:
         "little to explain a strong attack"
     )
     if check.split == "randomized":
-        why = "the audit file states that the split was random, and then it is chance"
+        why = "the audit file states that the split was random; if so, this is chance"
         if guesser.auc.low > NO_CHANCE:
             why = (
                 "the audit file states that the split was random, which hardly ever gives such a "

@@ -246,5 +246,5 @@ def _group_notes(mixed: list[str], without: int) -> list[str]:
         notes.append(f"{which} members and others, not measured as groups: {named}")
     if without:
         which = "1 record has" if without == 1 else f"{without:,} records have"
-        notes.append(f"{which} no group, and no part in what is said of groups")
+        notes.append(f"{which} no group, and the numbers on groups leave such records out")
     return notes

@@ -340,7 +340,7 @@ def _difference(
     differing = np.sort(rows[0].hashes)[ordered[0] != ordered[1]]
     ids = sorted(_ids_with(*first, lambda hashes: np.isin(hashes, differing)))
     return (
-        f"{names[0]} and {names[1]} say otherwise of {len(ids)} records whether they are members: "
+        f"{names[0]} and {names[1]} disagree on whether {len(ids)} records are members: "
         f"{_named(ids)}"
     )
 

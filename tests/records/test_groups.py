@@ -76,7 +76,7 @@ def test_score_of_a_group_is_the_mean_of_its_records(inputs):
     assert of_zlib.auc.value == 0.5
     assert judge.groups.notes == [
         "1 group mixes members and others, not measured as groups: 'd2'",
-        "1 record has no group, and no part in what is said of groups",
+        "1 record has no group, and the numbers on groups leave such records out",
     ]
 
 

@@ -136,7 +136,7 @@ def test_a_tracker_that_does_not_answer_is_told_of_and_the_run_is_whole(folder, 
     monkeypatch.setattr(trackers, "TRACKERS", {"mlflow": refuse})
     with pytest.raises(RaymiaError) as refused:
         log_run(folder, "mlflow")
-    assert f"the run is whole in {folder}, but mlflow did not take it (ConnectionError" in str(
+    assert f"the run is complete in {folder}, but mlflow did not take it (ConnectionError" in str(
         refused.value
     )
     assert SECRET not in str(refused.value)

@@ -29,8 +29,8 @@ def line(low, high):
     ("low", "high", "said"),
     [
         (0.45, 0.55, "score like non-members, as far as so many can show (200 of them"),
-        (0.52, 0.62, "are still told from non-members (200 of them"),
-        (0.38, 0.48, "score below non-members, so that they are told from them all the same"),
+        (0.52, 0.62, "can still be told from non-members (200 of them"),
+        (0.38, 0.48, "score below non-members, so they can be told from them all the same"),
     ],
 )
 def test_removed_records_are_told_from_non_members_or_not(low, high, said):

@@ -1,4 +1,4 @@
-"""Records that a checkpoint writes on word for word are counted, and a gate may rest on them."""
+"""Records that a checkpoint continues word for word are counted, and a gate may rest on them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_records_that_are_too_short_or_were_not_sampled_are_not_counted():
     assert "non-member" not in wording.extraction(found)
     nothing = counted((True, "it is", [(3, "is")]), (None, TEXT, written(" universally")))
     assert wording.extraction(nothing) == (
-        "tuned wrote on no record: none that was sampled goes on for 3 words"
+        "tuned could continue no record word for word: none that was sampled goes on for 3 words"
     )
 
 
@@ -66,7 +66,7 @@ def test_a_gate_decides_on_the_share_of_members_that_are_extracted(hits, of, sta
     (outcome,) = decide_again(run_of(hits, of), ["extraction > 0.05"])
     assert outcome.status == status
     assert outcome.reason.startswith(
-        f"tuned, given their beginning, writes on {hits} of {of} members"
+        f"tuned, given each record's beginning, continues {hits} of {of} members"
     )
     assert "and 1 of 1 non-member (100.0 %" in outcome.reason
 

@@ -141,7 +141,7 @@ def test_undecided_opens_the_gate_only_where_that_is_wanted(run):
     gated = run.model_copy(update={"gate": outcomes})
     assert gate_line(gated) == "gate: closed, 1 of 2 failed, 1 of 2 undecided"
     opened = gated.model_copy(update={"gate": undecided, "undecided": "pass"})
-    assert gate_line(opened) == "gate: open, 1 of 1 undecided; undecided ones are let pass"
+    assert gate_line(opened) == "gate: open, 1 of 1 undecided; undecided conditions may pass"
 
 
 def test_the_exit_code_tells_undecided_from_failed(run):

@@ -189,7 +189,7 @@ ROWS = [
     ("_limits", "does not prove of any one record", [LEAK], [NONE, NO_SCORES, STOPPED]),
     ("_limits", "Every attack scores members below non-members", [TURNED], [LEAK, TWO, NONE]),
     ("_limits", "differ in more than training was not checked", [LEAK], [CLEAR, NOTED, NONE]),
-    ("_limits", "The attack that is told of is far stronger than the best such guess",
+    ("_limits", "The leading attack is far stronger than the best such guess",
      [of(STOPPED, excess_over_blind=[excess(0.28, 0.001).model_copy(update={
          "attack": "loss", "guesser_auc": 0.6, "attack_auc": 0.98})])],
      [STOPPED, LEAK, NOTED]),

@@ -102,7 +102,7 @@ def test_labels_that_contradict_each_other_are_named(tmp_path):
     rows = whole().to_pylist()
     rows[-3]["is_member"] = False
     pq.write_table(pa.Table.from_pylist(rows, SCORES_SCHEMA), tmp_path / "scores.parquet")
-    with pytest.raises(InputError, match=r"say otherwise of 1 records .*: record 87"):
+    with pytest.raises(InputError, match=r"disagree on whether 1 records are members: record 87"):
         reduce_scores(str(tmp_path / "scores.parquet"), metrics=METRICS)
 
 
