@@ -10,7 +10,7 @@ from tiny_models import BASE
 from transformers import AutoTokenizer
 
 from raymia.models.causal.answering import Answering, shared_start
-from raymia.models.causal.rendering import RenderingError
+from raymia.models.causal.limits import RenderingError
 from raymia.models.causal.training import Training
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 
 import numpy as np
@@ -20,10 +21,10 @@ from chat_templates import (
 from tiny_models import BASE, checkpoint, plain_answer
 from transformers import AutoTokenizer
 
-from raymia.models.causal import rendering
+from raymia.models.causal import limits
 from raymia.models.causal.conditional import answer_after, prefix_tokens
 from raymia.models.causal.family import load_causal_lm
-from raymia.models.causal.rendering import TrainedReader, within_limits
+from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.scored_parts import changed_parts, prompt_text, scored_text
 from raymia.models.causal.training import Training
 
@@ -226,10 +227,42 @@ def test_a_record_cannot_have_its_template_do_anything_but_write(tokenizer):
 
 
 def test_a_template_that_never_ends_is_given_up(tokenizer, monkeypatch):
-    with pytest.raises(rendering.RenderingError, match=r"did not end within 0\.05 seconds"):
-        within_limits(lambda: time.sleep(2) or "", 0.05)
-    monkeypatch.setattr(rendering, "LONGEST_RENDERING", 10)
+    with pytest.raises(limits.RenderingError, match=r"did not end within 0\.05 seconds"):
+        limits.within_limits(lambda: time.sleep(2) or "", 0.05)
+    monkeypatch.setattr(limits, "LONGEST_RENDERING", 10)
     assert "wrote" in read(tokenizer, CHAT, template=CHATML).error
+
+
+def test_a_template_that_never_ends_costs_its_own_record_alone(tokenizer, monkeypatch):
+    def render(name):
+        return limits.within_limits(lambda: time.sleep(1.5 if name == "slow" else 0) or name)
+
+    monkeypatch.setattr(limits, "SECONDS_TO_RENDER", 0.5)
+    names = ["a", "slow", "b", "c", "slow"]
+    late = "the template did not end within 0.5 seconds"
+    assert limits.each_within_limits(render, names, str) == ["a", late, "b", "c", late]
+
+    loops = "{% for n in range(4000) %}" * 2 + "{% endfor %}" * 2
+    endless = "{% if messages[0].content == 'slow' %}" + loops + "{% endif %}" + CHATML
+    slow = json.dumps({"messages": chat("slow", "A bird.")})
+    reader = TrainedReader(tokenizer, Training("chat", "assistant", template=endless))
+    found = reader.read([CHAT, slow, CHAT])
+    assert [one.error for one in found] == [None, late, None]
+    assert found[0].ids == found[2].ids == read(tokenizer, CHAT, template=CHATML).ids
+
+
+def test_a_thread_renders_many_records(tokenizer, monkeypatch):
+    started = []
+
+    class Thread(threading.Thread):
+        def start(self):
+            started.append(self)
+            super().start()
+
+    monkeypatch.setattr(limits.threading, "Thread", Thread)
+    reader = TrainedReader(tokenizer, Training("chat", "assistant", template=CHATML))
+    assert not any(one.error for one in reader.read([CHAT] * 50))
+    assert len(started) == 1
 
 
 def test_a_template_cannot_leave_its_sandbox(tokenizer):

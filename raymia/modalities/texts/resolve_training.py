@@ -16,7 +16,8 @@ from raymia.modalities.texts.training_files import (
     PROMPT_LIMIT,
     read_training_file,
 )
-from raymia.models.causal.rendering import RenderingError, TrainedReader, has_marks
+from raymia.models.causal.limits import RenderingError
+from raymia.models.causal.rendering import TrainedReader, has_marks
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.tokenizer_files import SETTINGS
 from raymia.models.causal.training import Side, Training

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from raymia.models.causal.rendering import RenderingError, TrainedReader
+from raymia.models.causal.limits import RenderingError
+from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.training import Training
 from raymia.records.conversations import (
     NOT_TRAINED,

@@ -6,16 +6,16 @@ written by their chat template in the sandbox of transformers.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from raymia.models.causal.limits import RenderingError, each_within_limits, within_limits
 from raymia.models.causal.reading import Bools, PlainReader, Reader, Rendered
 from raymia.models.causal.scored_parts import (
     Part,
@@ -32,22 +32,13 @@ from raymia.records.conversations import (
     content_of,
     given_to_template,
 )
-from raymia.util.errors import RaymiaError, first_line
 from raymia.util.reasons import CAME
 
-SECONDS_TO_RENDER = 10.0
-LONGEST_RENDERING = 20_000_000
-"""Characters. Both are far beyond any conversation: they stop a template that never ends."""
 GENERATION_MARK = "generation"
 USUAL_ROLES = {"system", "developer", "user", "assistant", "tool"}
 
-Found = TypeVar("Found")
 Given = Mapping[str, Any]
 """What a template is given beside the messages, by a record."""
-
-
-class RenderingError(RaymiaError):
-    """A record that its template cannot write, or writes so that no mask can be told."""
 
 
 class TrainedReader:
@@ -63,7 +54,7 @@ class TrainedReader:
         self.training = training
 
     def read(self, payloads: Sequence[str]) -> list[Rendered]:
-        return [self._read(payload) for payload in payloads]
+        return each_within_limits(self._read, payloads, _unread)
 
     def read_after(self, payloads: Sequence[str]) -> list[Rendered]:
         return [_without_beginning(one, self.tokenizer.bos_token_id) for one in self.read(payloads)]
@@ -145,7 +136,7 @@ class TrainedReader:
         try:
             ids, scored = self._whole(payload)
         except RenderingError as error:
-            return Rendered([], error=str(error))
+            return _unread(error)
         limit = self.training.limit
         truncated = limit is not None and len(ids) > limit
         if truncated and self.training.truncate == "drop":
@@ -240,10 +231,10 @@ class TrainedReader:
         encoded = self.tokenizer(
             text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
-        scored = np.zeros(len(encoded["input_ids"]), bool)
+        begins, stops = np.array(encoded["offset_mapping"], int).reshape(-1, 2).T
+        scored = np.zeros(len(begins), bool)
         for start, end in spans:
-            for place, (begin, stop) in enumerate(encoded["offset_mapping"]):
-                scored[place] |= begin < end and stop > start
+            scored |= (begins < end) & (stops > start)
         return list(encoded["input_ids"]), scored
 
     def _span(
@@ -256,7 +247,8 @@ class TrainedReader:
         write where no turn follows.
         """
         before = self._text(messages[:number], given, add_generation_prompt=True)
-        until = self._text(messages[: number + 1], given)
+        is_last = number + 1 == len(messages)
+        until = text if is_last else self._text(messages[: number + 1], given)
         if not text.startswith(until):
             until = until.removesuffix(self.tokenizer.eos_token or "")
         for prefix, what in ((before, "before"), (until, "up to")):
@@ -331,38 +323,6 @@ class TrainedReader:
         return within_limits(render)
 
 
-def within_limits(render: Callable[[], Found], seconds: float = SECONDS_TO_RENDER) -> Found:
-    """What a template writes.
-
-    Raises
-    ------
-    RenderingError
-        If it raises, takes too long, or writes too much.
-    """
-    found: list[Found] = []
-    raised: list[Exception] = []
-
-    def run() -> None:
-        try:
-            found.append(render())
-        except Exception as error:  # of any kind, by what the template does
-            raised.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if raised:
-        why = first_line(raised[0])
-        raise RenderingError(f"the template cannot write it{CAME}{why}") from raised[0]
-    if not found:
-        raise RenderingError(f"the template did not end within {seconds:g} seconds")
-    written = found[0]
-    size = len(written) if isinstance(written, str) else len(written["input_ids"])  # type: ignore[index]
-    if size > LONGEST_RENDERING:
-        raise RenderingError(f"the template wrote {size:,} characters or tokens")
-    return written
-
-
 @cache
 def has_marks(template: str | None) -> bool:
     """Whether a template marks what the assistant generates."""
@@ -374,6 +334,10 @@ def has_marks(template: str | None) -> bool:
     return any(
         before.type == "block_begin" and token.value == GENERATION_MARK for before, token in tokens
     )
+
+
+def _unread(error: RenderingError) -> Rendered:
+    return Rendered([], error=str(error))
 
 
 def _without_beginning(rendered: Rendered, begin: int | None) -> Rendered:
