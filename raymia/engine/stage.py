@@ -6,6 +6,7 @@ A block is an Arrow table, one row per record::
     neighbor, neighbor_payload  lists: the neighbors that are known so far
     todo:<key>                  list: which indices a question still has to be asked about
     failed                      list: the targets that failed on the way here, and why
+    read:<reading>              lists: what was read of them; see raymia.engine.readings
 
 A worker commits the answers of a block before it passes the block on, and asks about the next block
 meanwhile. So nothing waits for the store, and where the run is killed, no more than these two are
@@ -29,6 +30,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raymia.engine import readings
 from raymia.engine.board import Board
 from raymia.engine.commits import Commits
 from raymia.evidence.store import EvidenceKey, EvidenceStore
@@ -63,12 +65,14 @@ class Task:
     loader : how to load the model.
     questions : each with its label, and the key that its answers are stored under.
     target : the one target that the model matters to; None for a model that targets share.
+    reading : see :attr:`raymia.models.checkpoint.AnyCheckpoint.reading`.
     """
 
     name: str
     loader: Loader
     questions: tuple[tuple[str, Question, EvidenceKey], ...]
     target: str | None = None
+    reading: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,19 @@ class Worker:
         self._commits = Commits(EvidenceStore(config.store_url))
         self._failed: dict[str, str] = {}
         self._loaded: Future[Callable[[int], Any]] = Future()
-        self._model_in_use: Any = None
+        self._models: dict[int, Any] = {}
+        """That are loaded, by the numbers of their tasks; of several, those that were asked."""
+        self._ahead: set[int] = set()
+        """Blocks that were prepared and are still to be asked about."""
         board.place(config.key)
 
     def load(self) -> None:
         """Load the models. An error is kept, and raised where a model is to be asked."""
         try:
-            self._loaded.set_result(self._load())
+            loaded = self._load()
+            if len(self.config.tasks) == 1:
+                self._models[0] = loaded(0)
+            self._loaded.set_result(loaded)
         except Exception as error:
             self._loaded.set_exception(error)
 
@@ -135,18 +145,19 @@ class Worker:
         return self._loaded.result()(number)
 
     def prepare(self, block: pa.Table) -> None:
-        """Do what can be done about a block while the model is asked about another; before it is
-        asked about, and from another thread.
+        """Do what needs no device before the model is asked about a block: from another thread,
+        while it is asked about others. Of models that read alike one is enough.
 
-        A model that was never asked is left alone, since a tokenizer may change when it is first
-        called, and so are models that share a base, of which one is ready at a time.
+        Where models share a base, one that was not asked yet is left alone, since one of them is
+        ready at a time.
         """
-        if self._model_in_use is None or self._failed:
-            return
-        (task,) = self.config.tasks
-        for _, question, key in task.questions:
+        for task, model in self._readers():
+            self._ahead.add(id(block))
             with suppress(Exception):  # it comes again, where the question is put
-                question.prepare(self._model_in_use, items_to_ask(block, question, key))
+                if task.reading is not None:
+                    readings.use(block, task.reading, model)
+                for _, question, key in task.questions:
+                    question.prepare(model, items_to_ask(block, question, key))
 
     def pass_on(self, blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Ask what blocks lack; each is given to whoever comes next when the one after it has been
@@ -183,6 +194,9 @@ class Worker:
         Gives the block to whoever comes next, once its answers are in the store; it may be called
         from any thread, and raises an error of the store.
         """
+        if id(block) not in self._ahead:
+            self.prepare(block)
+        self._ahead.discard(id(block))
         failed, commits = failures_in(block), list[Future[None]]()
         for number, task in enumerate(self.config.tasks):
             why = failed.get(task.target or "", self._failed.get(task.target or ""))
@@ -195,7 +209,7 @@ class Worker:
             if why is not None:
                 assert task.target is not None
                 self._failed[task.target] = failed[task.target] = why
-        block = with_failed(block, failed).select(list(self.config.passes_on))
+        block = self._take_along(with_failed(block, failed)).select(list(self.config.passes_on))
 
         def passed() -> pa.Table:
             for commit in commits:
@@ -203,6 +217,27 @@ class Worker:
             return block
 
         return passed
+
+    def _readers(self) -> list[tuple[Task, Any]]:
+        """Tasks that have not failed, with their models; one of those that read alike."""
+        found: dict[Any, tuple[Task, Any]] = {}
+        for number, model in list(self._models.items()):
+            task = self.config.tasks[number]
+            if task.target not in self._failed:
+                found.setdefault(task.reading or number, (task, model))
+        return [*found.values()]
+
+    def _take_along(self, block: pa.Table) -> pa.Table:
+        """Write into a block what later pools need not read again, and keep it no longer."""
+        models = {task.reading: model for task, model in self._readers()}
+        for reading in dict.fromkeys(task.reading for task in self.config.tasks):
+            if reading is not None:
+                model = models.get(reading)
+                if readings.read_column(reading) in self.config.passes_on:
+                    block = readings.take_along(block, reading, model)
+                if model is not None:
+                    readings.forget(block, model)
+        return block
 
     def close(self) -> None:
         """Wait until all that was answered is committed."""
@@ -228,8 +263,7 @@ class Worker:
                     raise
                 raise _TargetError(in_short(error)) from error
             seconds = time.monotonic() - started
-            if len(self.config.tasks) == 1:
-                self._model_in_use = model
+            self._models[number] = model
             failed = len(items) - answers["error"].null_count
             report = partial(self._board.add, task.name, label, len(items), failed, seconds)
             commits.append(self._commits.add(key, answers, report))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from raymia.engine.readings import read_column
 from raymia.engine.stage import FAILED, RECORD_COLUMNS, PoolConfig, Task, todo_column
 from raymia.evidence.store import EvidenceKey
 from raymia.models.source import origins_of
@@ -64,6 +65,7 @@ class Stream:
                         stage.loader,
                         tuple((p.label, p.question, p.key) for p in _missing(stage)),
                         stage.only_for,
+                        _reading(stage),
                     )
                     for stage in pool.stages
                 ),
@@ -80,7 +82,15 @@ class Stream:
         if not later:
             return "record_id", FAILED.name
         todo = [todo_column(planned.key) for stage in later for planned in _missing(stage)]
-        return *RECORD_COLUMNS, FAILED.name, *todo
+        so_far = {_reading(stage) for pool in self.pools[: number + 1] for stage in pool.stages}
+        still = dict.fromkeys(map(_reading, later))
+        read = [read_column(one) for one in still if one is not None and one in so_far]
+        return *RECORD_COLUMNS, FAILED.name, *todo, *read
+
+
+def _reading(stage: Stage) -> str | None:
+    checkpoint = stage.loader.checkpoint
+    return None if checkpoint is None else checkpoint.reading
 
 
 def _missing(stage: Stage) -> list[PlannedQuestion]:

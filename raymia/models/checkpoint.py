@@ -102,6 +102,12 @@ class AnyCheckpoint(ABC):
         """Hash of what decides how texts are cut into tokens; None where that is not known."""
         return None
 
+    @property
+    def reading(self) -> str | None:
+        """Hash of all that decides what records are read as, where its model has `readings`
+        (:class:`raymia.models.causal.readings.Readings`) that may be passed on; else None."""
+        return None
+
     def describe(self) -> str:
         """A few facts, for a person to read."""
         return self.family

@@ -34,14 +34,16 @@ class TokenizerSource:
 
         gguf = {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
         try:
-            return AutoTokenizer.from_pretrained(
+            tokenizer = AutoTokenizer.from_pretrained(
                 self.folder, trust_remote_code=self.trust_remote_code, **gguf
             )
+            tokenizer("a")  # the first call sets it up, which two threads must not do at once
         except Exception as error:  # of any kind, by what is damaged or unknown
             raise InputError(
                 f"{self.folder}: transformers cannot load its tokenizer ({type(error).__name__}: "
                 f"{first_line(error)}); copy the files again, or update transformers"
             ) from error
+        return tokenizer
 
 
 class HasTokenizer(Protocol):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from raymia.models.causal.answering import Answering, shared_start
 from raymia.models.causal.generation import continue_tokens
-from raymia.models.causal.model import CausalLM
 from raymia.models.causal.limits import RenderingError
+from raymia.models.causal.model import CausalLM
 from raymia.models.causal.training import Training
 from raymia.prepare.trainer import Progress
 from raymia.spec import SelfPromptReference

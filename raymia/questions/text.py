@@ -171,7 +171,7 @@ def sum_row(item: Item, answer: LogProbs | TokenAnswer, cut: str | None = None) 
 
 def token_table(items: Sequence[Item], answers: Sequence[TokenAnswer]) -> pa.Table:
     """The answers on items, one each, as a table of :data:`TOKEN_SCHEMA`."""
-    errors = [a.error or error_of(a.log_prob, a.mean_log_prob, a.std_log_prob) for a in answers]
+    errors = _errors_of(answers)
     columns: dict[str, Any] = {
         **{name: [row_key(item)[name] for item in items] for name, _ in KEY_FIELDS},
         "truncated": [answer.truncated for answer in answers],
@@ -184,6 +184,15 @@ def token_table(items: Sequence[Item], answers: Sequence[TokenAnswer]) -> pa.Tab
         ]
         columns[field.name] = _lists(found, field.type)
     return pa.table(columns, TOKEN_SCHEMA)
+
+
+def _errors_of(answers: Sequence[TokenAnswer]) -> list[str | None]:
+    """What each answer says, or else :func:`error_of` it; all are looked at together first."""
+    columns = [(a.log_prob, a.mean_log_prob, a.std_log_prob) for a in answers]
+    present = [column for own in columns for column in own if column is not None]
+    if present and np.isfinite(np.concatenate(present)).all():
+        return [a.error or (None if len(a.log_prob) else NO_TOKENS) for a in answers]
+    return [a.error or error_of(*own) for a, own in zip(answers, columns, strict=True)]
 
 
 def _lists(arrays: Sequence[npt.NDArray[Any] | None], kind: pa.ListType) -> pa.Array:

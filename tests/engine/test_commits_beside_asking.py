@@ -16,6 +16,8 @@ from raymia.engine import stage as stage_module
 from raymia.engine.board import Counts
 from raymia.engine.stage import FAILED, RECORD_COLUMNS, PoolConfig, Task, Worker, todo_column
 from raymia.evidence.store import EvidenceKey, EvidenceStore
+from raymia.models.causal.reading import PlainReader
+from raymia.models.causal.readings import Readings
 from raymia.questions.base import RECORD, Item, Question
 from raymia.questions.put import SEVERAL
 from raymia.questions.text import SUM_SCHEMA
@@ -54,6 +56,16 @@ class Sums(Question):
 
     def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> Any:
         raise NotImplementedError
+
+
+class Reading:
+    """A model that keeps what it read."""
+
+    def __init__(self) -> None:
+        self.readings = Readings(PlainReader(None))
+
+    def __call__(self, records: list[str]) -> None:
+        pass
 
 
 def block(record: str) -> pa.Table:
@@ -188,15 +200,17 @@ def test_blocks_are_prepared_in_another_thread_once_the_model_was_asked(made: Ma
     assert all(thread.startswith("prepares") for _, thread in PREPARED)
 
 
-def test_models_that_share_a_base_are_not_prepared_for(made: Made) -> None:
+@pytest.mark.parametrize("reading", [None, "alike"])
+def test_of_models_that_read_alike_one_is_prepared_for(made: Made, reading: str | None) -> None:
     worker = made.worker(FIRST)
     (task,) = worker.config.tasks
+    task = replace(task, reading=reading)
     worker.config = replace(worker.config, tasks=(task, task))
     made.store.may_end.set()
-    worker._loaded.set_result(lambda _: lambda _: None)
+    worker._loaded.set_result(lambda _: Reading())
     worker.ask(block("a"))()
     worker.prepare(block("b"))
-    assert PREPARED == []
+    assert [record for record, _ in PREPARED] == ["b"] * (1 if reading else 2)
 
 
 @pytest.mark.parametrize("before", [None, "this worker", "an earlier run"])

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from small_audit import BASE, Models, console, passages, reweigh, write_small_audit, write_texts
 
 from raymia.engine.base import engine
+from raymia.engine.on_ray.failures import own_error
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.modalities.resolve import resolve_inputs
@@ -81,3 +83,25 @@ def test_prompts_too_short_for_self_prompting_are_refused(
     )
     assert caught.value.problems == [str(caught.value)]
     assert_readable(caught.value, capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("error", "is_original", "said"),
+    [
+        (OSError(28, "No space left"), True, "OSError: [Errno 28] No space left"),
+        (OSError(28, "No space left"), False, "OSError: [Errno 28] No space left"),
+        (ValueError("a shape of 3\nand more"), True, "ValueError: a shape of 3"),
+        (AssertionError(), True, "AssertionError"),
+    ],
+)
+def test_an_error_of_a_library_is_told_without_the_advice_that_ray_adds(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, is_original: bool, said: str
+) -> None:
+    def fails(_: Any) -> Any:
+        raise error
+
+    context = ray.data.DataContext.get_current()
+    monkeypatch.setattr(context, "raise_original_map_exception", is_original)
+    with pytest.raises(Exception, match="ray::") as caught:
+        ray.data.range(1).map_batches(fails).materialize()
+    assert str(own_error(caught.value)) == f"a worker failed: {said}"

@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from benchmarks import adapters, images, pipeline, plans, reductions, texts
+from benchmarks import adapters, images, pipeline, plans, reductions, simulated, texts
 from benchmarks.measure import END, Timing, write_page
 from benchmarks.released import CALLS, STRENGTHS, TIMESTEPS, released_scores
 from scripts import load_script
@@ -154,6 +154,13 @@ def test_one_command_takes_an_audit_through_all_but_a_model_and_its_files_stay_f
     assert found["evidence_bytes"] > 4 * found["tokens"]
     assert "| files of evidence, at most |" in page.read_text()
     assert not list(tmp_path.glob("*/store"))
+
+
+@pytest.mark.long
+def test_devices_that_are_simulated_are_asked_about_every_block() -> None:
+    found = simulated.measure_one("local", rate=50_000, delay=None, block_seconds=0.05, blocks=2)
+    assert found["blocks"] == [2] * simulated.POOLS
+    assert 0 < found["busy"][0] < 1
 
 
 HOLDS_AND_FORKS = """

@@ -36,6 +36,7 @@ from raymia.inputs.base import Inputs
 from raymia.modalities.resolve import resolve_inputs
 from raymia.models.causal.model import CausalLM, Columns
 from raymia.models.causal.reading import Bools, PlainReader
+from raymia.models.causal.readings import Readings
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.loaders import Loader
 from raymia.plan.planning import plan_audit
@@ -66,8 +67,9 @@ class Device(CausalLM):
 
     def __init__(self, tokenizer: Any, rate: float, batch_tokens: int, log: Path) -> None:
         self.tokenizer, self.batch_tokens, self.one_by_one = tokenizer, batch_tokens, False
-        self.reader = PlainReader(tokenizer)
-        self.max_tokens, self._lead, self._prepared = None, [], {}
+        self.readings = Readings(PlainReader(tokenizer))
+        self.reader = self.readings.reader
+        self.max_tokens, self.apart, self._lead = None, None, []
         self._rate, self._log = rate, log
         self._busy, self._last = 0.0, 0.0
         self._first: float | None = None

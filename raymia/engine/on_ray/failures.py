@@ -6,16 +6,21 @@ import re
 
 import ray
 
+from raymia.engine.stage import in_short
 from raymia.util.errors import RaymiaError
 
 WRAPPED = "ray.exceptions.UserCodeException: "
 CHAINED = "\n\nThe above exception was the direct cause of the following exception:\n\n"
+
+ADVICE = re.compile(r"(\\n|\n|: '|, ')?Failed to [^\n]+ after \d+/\d+ attempts \(total .*", re.S)
+"""What Ray Data adds to what an error says, by whatever way it says it."""
 
 
 def own_error(error: BaseException) -> RaymiaError:
     """The error that a worker raised, out of the layers that Ray and Ray Data put around it."""
     seen: BaseException | None = error
     while seen is not None:
+        cause = seen
         if isinstance(seen, ray.exceptions.RayTaskError):
             # It is also an instance of its cause's class, with Ray's traceback as its text.
             seen = seen.cause
@@ -23,11 +28,15 @@ def own_error(error: BaseException) -> RaymiaError:
             return seen
         else:
             seen = getattr(seen, "cause", None) or seen.__cause__
-    return _from_text(str(error).strip() or type(error).__name__)
+    if isinstance(cause, ray.exceptions.RayError):
+        return _from_text(str(error).strip() or type(error).__name__)
+    said = ADVICE.sub("", in_short(cause)).removesuffix(": ")
+    return RaymiaError(f"a worker failed: {said}")
 
 
 def _from_text(text: str) -> RaymiaError:
     """Ray Data's own exception brings what it is about as a traceback alone."""
+    text = ADVICE.sub("", text)
     if WRAPPED in text:
         before, _, _ = text.rpartition(CHAINED)
         last = re.search(r"^([\w.]+): (.*)", before.rpartition(CHAINED)[2], re.M | re.S)

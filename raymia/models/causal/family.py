@@ -11,6 +11,7 @@ import torch
 from raymia.models.causal.adapters import AdapterSwitch
 from raymia.models.causal.causality import changes_beside_others, refuse_looking_ahead
 from raymia.models.causal.model import CausalLM
+from raymia.models.causal.readings import Readings
 from raymia.models.tokenizers import TokenizerSource
 from raymia.models.whole_weights import load_whole
 from raymia.util.errors import InputError
@@ -37,6 +38,7 @@ class CausalLMFamily:
     ) -> None:
         base = _load_base(checkpoints[0])
         tokenizers: dict[TokenizerSource, Any] = {}
+        readings: dict[str, Readings] = {}
         self._adapters = [checkpoint.adapter for checkpoint in checkpoints]
         self._switch = AdapterSwitch(base, self._adapters)
         self._models = []
@@ -55,7 +57,9 @@ class CausalLMFamily:
                 window_bos=checkpoint.window_bos,
                 one_by_one=checkpoint.one_by_one,
                 training=checkpoint.training,
+                readings=readings.get(checkpoint.reading),
             )
+            readings[checkpoint.reading] = model.readings
             is_quantized = checkpoint.weights_are != "none"
             refuse_looking_ahead(model, checkpoint.label, is_quantized=is_quantized)
             if not model.one_by_one and changes_beside_others(model, is_quantized=is_quantized):

@@ -43,7 +43,7 @@ def gradient_norms(model: CausalLM, texts: Sequence[str]) -> list[GradientAnswer
     for weight in weights:
         weight.requires_grad_(True)
     try:
-        records = model.known(model.reader.read(texts))
+        records = model.read(texts)
         return [_norms(model, weights, record) for record in records]
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):

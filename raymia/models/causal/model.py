@@ -21,6 +21,7 @@ from raymia.models.batching import run_batched, worthwhile_tokens
 from raymia.models.causal.facts import context_length, frequencies_change
 from raymia.models.causal.head import Head
 from raymia.models.causal.reading import Bools, Reader, Rendered, beginnings, encoded
+from raymia.models.causal.readings import Readings
 from raymia.models.causal.rendering import reader_for
 from raymia.models.causal.training import Training
 from raymia.models.causal.windows import Window, windows
@@ -91,6 +92,7 @@ class CausalLM:
     window_bos : whether later windows begin as texts do, with the tokenizer's BOS.
     one_by_one : never put two texts in a batch, as LLM.int8 needs it.
     training : how records are read; None reads plain texts.
+    readings : of models that read alike; default: of this one alone.
 
     Attributes
     ----------
@@ -110,6 +112,7 @@ class CausalLM:
         window_bos: bool = False,
         one_by_one: bool = False,
         training: Training | None = None,
+        readings: Readings | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -134,8 +137,8 @@ class CausalLM:
         self.long_texts = long_texts
         self.stride = stride or max(1, (self.max_tokens or 0) // 2)
         self.head = Head(model)
-        self.reader = reader_for(tokenizer, training)
-        self._prepared: dict[str, Rendered] = {}
+        self.readings = readings or Readings(reader_for(tokenizer, training))
+        self.reader = self.readings.reader
         self.other_reader = reader_for(tokenizer, None if training is None else training.other_side)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -161,14 +164,11 @@ class CausalLM:
 
     def prepare(self, texts: Sequence[str]) -> None:
         """Tokenize texts that it is about to be asked about, while it is asked about others."""
-        self._prepared.update(zip(texts, self.reader.read(texts), strict=True))
+        self.readings.prepare(texts)
 
     def read(self, texts: Sequence[str]) -> list[Rendered]:
-        """Tokenize texts that were not prepared; what was prepared is taken once."""
-        lacking = [text for text in texts if text not in self._prepared]
-        found = dict(zip(lacking, self.reader.read(lacking), strict=True))
-        found |= {text: self._prepared.pop(text) for text in set(texts) - found.keys()}
-        return self.known([found[text] for text in texts])
+        """Tokenize texts, as far as they were not prepared."""
+        return self.known(self.readings.read(texts))
 
     def answer(
         self, texts: Sequence[str], *, moments: bool, reader: Reader | None = None
@@ -186,7 +186,8 @@ class CausalLM:
 
     def answer_read(self, full: Sequence[Rendered], *, moments: bool) -> list[TokenAnswer]:
         """Answer records that were read; see :meth:`answer`."""
-        parts = [(record, part) for record in full for part in self._parts(len(record.ids))]
+        windows_of = [self._parts(len(record.ids)) for record in full]
+        parts = [(one, part) for one, own in zip(full, windows_of, strict=True) for part in own]
         ids = [
             self._lead[: part.lead] + record.ids[part.start : part.end] for record, part in parts
         ]
@@ -214,7 +215,7 @@ class CausalLM:
                 apart=self.apart,
             )
         )
-        return [_whole(record, self._parts(len(record.ids)), answers) for record in full]
+        return [_whole(one, own, answers) for one, own in zip(full, windows_of, strict=True)]
 
     def only_window(self, length: int) -> int | None:
         """Where the one window ends that a text is read in; None where there are several, or where
@@ -293,11 +294,10 @@ def chosen_of(
 
 def _whole(record: Rendered, parts: list[Window], answers: Iterator[Columns]) -> TokenAnswer:
     """Put the answers on a record's windows together."""
-    found = [next(answers) for _ in parts]
-    columns: Iterator[Any] = (
-        None if column[0] is None else column[0] if len(column) == 1 else np.concatenate(column)
-        for column in zip(*found, strict=True)
-    )
+    columns, *others = (next(answers) for _ in parts)
+    if others:
+        joined = zip(columns, *others, strict=True)
+        columns = tuple(None if column[0] is None else np.concatenate(column) for column in joined)
     tokens, log_prob, mean, std, top1 = columns
     truncated = parts[-1].end < len(record.ids)
     error = record.error

@@ -38,7 +38,7 @@ def answer_perturbed(model: CausalLM, requests: Sequence[NoiseRequest]) -> list[
     The noise of a token is a function of (key, position, dimension): two models whose embeddings
     have the same width are given the same noise, each in its own unit.
     """
-    full = model.known(model.reader.read([request.text for request in requests]))
+    full = model.read([request.text for request in requests])
     ids = [record.ids[: model.max_tokens] for record in full]
     wanted = [
         None if r.scored is None else r.scored[1 : len(i)] for r, i in zip(full, ids, strict=True)

@@ -109,6 +109,11 @@ class CausalCheckpoint(FileCheckpoint):
         return self.facts.tokenizer
 
     @property
+    def reading(self) -> str:
+        training = None if self.training is None else self.training.key_parts()
+        return digest([self.tokenizer_content, self.trust_remote_code, training])
+
+    @property
     def label(self) -> str:
         return self.adapter or self.path
 
