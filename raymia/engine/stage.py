@@ -209,12 +209,12 @@ class Worker:
             if why is not None:
                 assert task.target is not None
                 self._failed[task.target] = failed[task.target] = why
-        block = self._take_along(with_failed(block, failed)).select(list(self.config.passes_on))
+        asked = with_failed(block, failed)
 
         def passed() -> pa.Table:
             for commit in commits:
                 commit.result()
-            return block
+            return self._take_along(asked).select(list(self.config.passes_on))
 
         return passed
 

@@ -56,9 +56,9 @@ def put(
                 f"{_columns(question.schema)}, but was with {_columns(table.schema)}"
             )
     answers = pa.concat_tables(tables)
-    wanted = sorted((item.record_id, item.neighbor) for item in items)
-    found = sorted(zip(*(answers[name].to_pylist() for name, _ in KEY_FIELDS), strict=True))
-    if found != wanted:
+    wanted = [(item.record_id, item.neighbor) for item in items]
+    found = [*zip(*(answers[name].to_pylist() for name, _ in KEY_FIELDS), strict=True)]
+    if found != wanted and sorted(found) != sorted(wanted):
         raise RaymiaError(
             f"the question {question.kind} should be answered with one row for each of "
             f"{len(wanted)} items, but was with {len(found)} rows, of which "

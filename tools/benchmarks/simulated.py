@@ -49,7 +49,7 @@ RATES = (20_000, 200_000)
 DELAYS = {"local": None, "slow S3": 0.1}
 """Seconds that each request takes beside what a local server does."""
 WORDS = 45
-TOKENS = 60
+TOKENS = 92
 """Of a text, about."""
 BLOCK_SECONDS = 4.0
 """Of device time."""

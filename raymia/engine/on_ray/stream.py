@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -142,7 +143,7 @@ class PoolActor:
         # Loading in the background makes a failure to load an error of the first block, which Ray
         # reports with its cause; an error in a constructor it does not.
         self._thread = ThreadPoolExecutor(1)
-        self._thread.submit(self._begin, threads)
+        self._begun = self._thread.submit(self._begin, threads)
 
     def _begin(self, threads: int | None) -> None:
         if threads is not None:
@@ -150,8 +151,13 @@ class PoolActor:
 
             torch.set_num_threads(threads)  # of this thread
         self._worker.load()
+        # Answers are many small objects. To look for garbage among them takes less than among those
+        # of the libraries and the model, which stay.
+        gc.collect()
+        gc.freeze()
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        self._begun.result()
         self._worker.prepare(block)
         passed = self._thread.submit(self._worker.ask, block).result()
         return passed()

@@ -189,7 +189,10 @@ class CausalLM:
         windows_of = [self._parts(len(record.ids)) for record in full]
         parts = [(one, part) for one, own in zip(full, windows_of, strict=True) for part in own]
         ids = [
-            self._lead[: part.lead] + record.ids[part.start : part.end] for record, part in parts
+            record.ids
+            if part == Window(0, len(record.ids), 0)
+            else self._lead[: part.lead] + record.ids[part.start : part.end]
+            for record, part in parts
         ]
         wanted = [_wanted(record, part) for record, part in parts]
 
