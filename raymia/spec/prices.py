@@ -8,7 +8,7 @@ from raymia.spec.base import Strict
 
 
 class CostsSpec(Strict):
-    """Prices, from which `raymia plan` says what an audit will cost."""
+    """Prices, from which `raymia plan` says what an audit or a training will cost."""
 
     per_hour: dict[str, float] = Field(
         description="price of one GPU of a type, as `A10G: 1.21`, and of one `CPU` actor"

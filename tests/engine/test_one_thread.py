@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -50,7 +51,9 @@ def test_a_model_is_loaded_and_asked_in_one_thread_whoever_calls(
         store_url=str(tmp_path / "store"),
         passes_on=("record_id",),
     )
-    actor = PoolActor(config, RemoteBoard(ray.remote(Counts).remote()), threads=1, register=None)
+    actor = PoolActor(
+        config, RemoteBoard(ray.remote(Counts).remote()), threads=1, register=None, on_gpu=True
+    )
     blocks = list(make_blocks([stage], inputs.records.table, [], 2))
     assert len(blocks) > 1
     for block in blocks:
@@ -58,3 +61,14 @@ def test_a_model_is_loaded_and_asked_in_one_thread_whoever_calls(
             caller.submit(actor, block).result()
     assert [name for name, _ in seen] == ["load"] + ["ask"] * len(blocks)
     assert len({thread for _, thread in seen}) == 1
+
+
+@pytest.mark.parametrize(("on_gpu", "sees"), [(True, "0"), (False, "")])
+def test_an_actor_that_is_given_no_gpu_sees_none(
+    monkeypatch: pytest.MonkeyPatch, on_gpu: bool, sees: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    board = RemoteBoard(ray.remote(Counts).remote())
+    config = PoolConfig(key="target", tasks=(), store_url="memory://unused", passes_on=())
+    PoolActor(config, board, threads=None, register=None, on_gpu=on_gpu)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == sees

@@ -14,8 +14,10 @@ from forks.workers import workers_forked
 from ray_fixtures import actors_seen, private_folder
 from small_audit import Models, console, passages, write_small_audit
 
-from raymia.engine.on_ray.cluster import check_store_is_shared
+from raymia.engine.on_ray.cluster import Cluster, check_store_is_shared
+from raymia.engine.on_ray.tasks import run_tasks
 from raymia.run.audit import run_audit
+from raymia.spec import PoolSpec
 from raymia.spec.file import load_spec
 from raymia.util.errors import InputError
 
@@ -97,3 +99,13 @@ def test_a_store_that_workers_do_not_see_is_refused(nodes: dict[str, str], tmp_p
         InputError, match=r"^store: memory://mine is not the same folder on .*s3://"
     ):
         check_store_is_shared("memory://mine")
+
+
+@pytest.mark.usefixtures("nodes")
+def test_a_task_sees_the_gpus_that_its_pool_is_given_and_no_other() -> None:
+    def seen() -> str | None:
+        return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    for gpus, expected in ((0, ""), (1, "0"), (0.5, "0")):
+        pool = PoolSpec(gpus=gpus, labels={"raymia/pool": POOLS[0]})
+        assert run_tasks([seen], pool, Cluster(is_local=False)) == [expected]

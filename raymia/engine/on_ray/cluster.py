@@ -239,6 +239,12 @@ def _placement(pool: PoolSpec) -> dict[str, Any]:
     return options
 
 
+def hide_gpus() -> None:
+    """Let this process use no GPU, before it looks for one: Ray leaves all of a machine's to who
+    asked for none."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def threads_per_actor(actors_in_all: int, cluster: Cluster) -> int | None:
     """Torch threads for CPU actors when all run on this machine; None leaves Ray's choice."""
     if not cluster.is_local:

@@ -13,7 +13,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 
 from raymia.engine.blocks import make_blocks
 from raymia.engine.on_ray.board import RemoteBoard
-from raymia.engine.on_ray.cluster import Cluster, pool_options, threads_per_actor
+from raymia.engine.on_ray.cluster import Cluster, hide_gpus, pool_options, threads_per_actor
 from raymia.engine.on_ray.failures import own_error
 from raymia.engine.on_ray.killing import Actors, report_to
 from raymia.engine.on_ray.machines import Machines, demands_of
@@ -94,6 +94,7 @@ def run_stream(
                 board,
                 threads if pool.computes else None,
                 pool_actors.register,
+                bool(pool.spec.gpus),
             ),
             udf_modifying_row_count=False,
             **pool_options(pool.spec, actors, cluster),
@@ -133,12 +134,20 @@ class PoolActor:
     ----------
     threads : torch threads; None where nothing is computed, and where they stay as they are.
     register : see :func:`raymia.engine.on_ray.killing.report_to`.
+    on_gpu : whether it was given a GPU, or a part of one.
     """
 
     def __init__(
-        self, config: PoolConfig, board: RemoteBoard, threads: int | None, register: Any
+        self,
+        config: PoolConfig,
+        board: RemoteBoard,
+        threads: int | None,
+        register: Any,
+        on_gpu: bool,
     ) -> None:
         report_to(register)
+        if not on_gpu:
+            hide_gpus()
         self._worker = Worker(config, board, ray.get_runtime_context().get_actor_id())
         # Loading in the background makes a failure to load an error of the first block, which Ray
         # reports with its cause; an error in a constructor it does not.

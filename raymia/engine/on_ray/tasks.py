@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from raymia.engine.on_ray.cluster import Cluster, task_options
+from raymia.engine.on_ray.cluster import Cluster, hide_gpus, task_options
 from raymia.engine.on_ray.failures import own_error
 from raymia.engine.prepare import training_threads
 from raymia.spec import PoolSpec
@@ -20,13 +20,16 @@ def run_tasks(
     itself, or a pool's CPUs or GPUs."""
 
     def with_threads(function: Callable[[], Any]) -> Any:
+        if not pool.gpus:
+            hide_gpus()
         import torch
 
         if not torch.cuda.is_available():
             torch.set_num_threads(training_threads(pool))
         return function()
 
-    task = ray.remote(max_retries=2, **task_options(pool, cluster))(with_threads)
+    # A process that was let see no GPU would find none for the next task either.
+    task = ray.remote(max_retries=2, max_calls=1, **task_options(pool, cluster))(with_threads)
     try:
         results: list[Any] = ray.get(
             [task.options(name=function.__name__).remote(function) for function in functions]
