@@ -16,6 +16,7 @@ from raymia.models.causal.conditional import answer_after, prefix_tokens
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.perturbed import normals
 from raymia.models.causal.reading import PlainReader, rest_begins
+from raymia.models.causal.readings import Readings
 from raymia.questions.base import Item
 from raymia.questions.deeper import (
     TOO_LONG,
@@ -310,7 +311,7 @@ def test_after_a_prefix_the_same_tokens_are_scored_as_without_it(base, monkeypat
     texts = ["One two three", "I", passages(1)[0]]
     assert [record.ids for record in base.reader.read_after(texts)] == base.encode(texts)
     monkeypatch.setattr(base, "tokenizer", with_an_end(base.tokenizer))
-    monkeypatch.setattr(base, "reader", PlainReader(base.tokenizer))
+    monkeypatch.setattr(base, "readings", Readings(PlainReader(base.tokenizer)))
     for whole, scored in zip(base.encode(texts), base.reader.read_after(texts), strict=True):
         assert whole[0] == whole[-1] == base.tokenizer.eos_token_id
         assert scored.ids == whole[1:]

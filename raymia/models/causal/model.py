@@ -138,8 +138,12 @@ class CausalLM:
         self.stride = stride or max(1, (self.max_tokens or 0) // 2)
         self.head = Head(model)
         self.readings = readings or Readings(reader_for(tokenizer, training))
-        self.reader = self.readings.reader
         self.other_reader = reader_for(tokenizer, None if training is None else training.other_side)
+
+    @property
+    def reader(self) -> Reader:
+        """Turns records into what the model reads."""
+        return self.readings.reader
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenize as the tokenizer does by default (a BOS where it adds one), uncut."""
