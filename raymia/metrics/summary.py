@@ -136,7 +136,7 @@ class EpsilonBound(Result):
         default=None,
         ge=0,
         description="the bound on the calibration half: of several attacks and methods the one "
-        "with the highest is told of; none in earlier runs",
+        "with the highest is reported; none in earlier runs",
     )
     limits: list[float] | None = Field(
         default=None,

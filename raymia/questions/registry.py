@@ -81,7 +81,7 @@ def _laid_out(
             raise
         raise RaymiaError(
             f"question {kind.name} of {origin(kind)}: its `lay_out` ended with "
-            f"{describe_error(error, kind)}. Mend it, or take the attacks that ask it out of "
+            f"{describe_error(error, kind)}. Fix it, or take the attacks that ask it out of "
             "`attacks`"
         ) from error
 

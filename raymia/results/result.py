@@ -192,7 +192,7 @@ class RunResult(Result):
     split_by_group: bool = Field(
         default=False,
         description="whether groups hold all members and non-members, and none holds both, so that "
-        "chance is reckoned by groups",
+        "tests against chance count groups",
     )
     comparisons: list[Comparison] = Field(
         default=[],
@@ -202,7 +202,7 @@ class RunResult(Result):
         default=[], description="what may be claimed of candidates, for each target and attack"
     )
     extractions: list[Extraction] = Field(
-        default=[], description="records that targets write on word for word; none without samples"
+        default=[], description="records that targets continue word for word; none without samples"
     )
     dataset_inference: list[DatasetInference] = Field(
         default=[], description="tests of whole sets of records against the non-members"

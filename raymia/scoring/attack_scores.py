@@ -37,7 +37,7 @@ def attack_scores(attack: Attack, evidence: Any, count: int, *, label: str, targ
     kind = type(attack)
     whose = f" of {origin(kind)}" if is_outside(kind) else ""
     title = f"attack {label}{whose} on target {target}"
-    advice = f"Mend it, or take it out of `attacks`. {NO_QUERY}"
+    advice = f"Fix it, or take it out of `attacks`. {NO_QUERY}"
     try:
         scores = np.asarray(attack.score(evidence))
     except RaymiaError:

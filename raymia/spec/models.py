@@ -50,7 +50,7 @@ class ModelSpec(Strict):
     adapter: Adapter | None = Field(
         default=None,
         description="PEFT adapter folder, or hub name; of an image model also a LoRA of diffusers "
-        "or a `.safetensors` file of kohya's scripts, or several at once",
+        "or a `.safetensors` file of kohya's scripts, or a list of several",
     )
     config: Weights | None = Field(
         default=None,
@@ -86,7 +86,8 @@ class ModelSpec(Strict):
         "as texts of the training began",
     )
     trust_remote_code: bool = Field(
-        default=False, description="run Python code that comes with the checkpoint; know the source"
+        default=False,
+        description="run Python code that comes with the checkpoint; only if you trust its source",
     )
 
     @property

@@ -110,8 +110,8 @@ class SelfPromptReference(MadeReference):
     generation_batch: int = Field(default=64, ge=1, description="texts written side by side")
     fine_tune: FineTuneSpec = Field(
         default=FineTuneSpec(),
-        description="how the base is fine-tuned on the texts; not said, and the target's training "
-        "by `raymia train` known, as the target was",
+        description="how the base is fine-tuned on the texts; by default as the target was, where "
+        "`raymia train` trained it",
     )
 
     @model_validator(mode="before")

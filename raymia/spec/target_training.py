@@ -23,7 +23,8 @@ class TrainedBaseSpec(Strict):
     model: Weights = Field(description="local folder, fsspec URL of a folder, or hub name")
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
     trust_remote_code: bool = Field(
-        default=False, description="run Python code that comes with the checkpoint; know the source"
+        default=False,
+        description="run Python code that comes with the checkpoint; only if you trust its source",
     )
 
 
@@ -61,7 +62,7 @@ class SplitSpec(Strict):
     members: Share = Field(default=0.5, description="share of the records that are trained on")
     inclusion: Literal["randomized"] | None = Field(
         default=None,
-        description="`randomized` tosses a fair coin of its own for each record or group; audits "
+        description="`randomized` tosses a fair coin for each record or group; audits "
         "then bound epsilon from this one training",
     )
     near_repetitions: Literal["together", "apart"] = Field(

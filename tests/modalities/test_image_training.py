@@ -106,8 +106,8 @@ def test_one_caption_for_all_takes_the_place_of_those_of_the_records(models, tmp
         other = plain.predict_noise(images, torch.full((4,), 100), [caption] * 4)
         assert torch.allclose(found, other, atol=1e-6) is is_same
     assert inputs.noted[0] == (
-        "training: records are asked with the caption 'a dog', and not with the captions that they "
-        "have"
+        "training: models are asked about records with the caption 'a dog', and not with the "
+        "captions that they have"
     )
 
 
@@ -251,7 +251,7 @@ def test_what_changes_the_meaning_of_scores_is_stated(models, tmp_path):
             "timesteps": "logit_normal"}  # fmt: skip
     lines = resolved(tmp_path, models / "stable", said, records=", caption_column: txt").noted
     for part in (
-        "captions were dropped in 10% of the steps: records are asked with theirs",
+        "captions were dropped in 10% of the steps: models are asked with captions",
         "images were mirrored at random, and are asked about as they are",
         "noise had an offset of 0.05",
         "timesteps were drawn by logit_normal and they were weighted by min-SNR with gamma 5;",

@@ -28,7 +28,7 @@ class Mine(Attack):
     def score(self, evidence):
         return {gives}
 """
-ADVICE = "Mend it, or take it out of `attacks`. The answers of models are stored: the next run "
+ADVICE = "Fix it, or take it out of `attacks`. The answers of models are stored: the next run "
 SCORES = "expected one score for each of 3 records, each a number and NaN for none, but got "
 FAILS = [
     ("not_there", "it ended with NameError: name 'not_there' is not defined (line 10). "),

@@ -185,13 +185,14 @@ def facts_of(said: Said, records: ImageRecordsSpec) -> list[str]:
     if training.instance_prompt is not None:
         own = records.caption_column is not None or records.folder_prompts
         instead = ", and not with the captions that they have" if own else ""
-        lines.append(f"records are asked with the caption {training.instance_prompt!r}{instead}")
+        caption = repr(training.instance_prompt)
+        lines.append(f"models are asked about records with the caption {caption}{instead}")
     dropped = training.caption_dropout
     if dropped == 1:
-        lines.append("all captions were dropped, and records are asked with the empty one")
+        lines.append("all captions were dropped, and models are asked with the empty one")
     elif dropped:
         lines.append(
-            f"captions were dropped in {dropped:.0%} of the steps: records are asked with theirs, "
+            f"captions were dropped in {dropped:.0%} of the steps: models are asked with captions, "
             "and the empty one, which attacks on captions compare with, was trained on them too"
         )
     if training.crop == "random":
