@@ -120,8 +120,8 @@ class MetricsSpec(Strict):
     inclusion: Literal["randomized"] | None = Field(
         default=None,
         description="`randomized` says that a fair coin was tossed for each record, or for each "
-        "group where there are groups, to decide whether it was trained on; epsilon is then bounded "
-        "from this one run as well",
+        "group where there are groups, to decide whether it was trained on; epsilon is then "
+        "bounded from this one run as well",
     )
     false_discovery_rates: list[Share] = Field(
         default=[0.05, 0.2],
