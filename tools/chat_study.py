@@ -46,7 +46,8 @@ LORA = LoraSpec(
 TARGET = FineTuneSpec(epochs=4, learning_rate=1e-3, max_tokens=192, lora=LORA)
 REFERENCE = FineTuneSpec(epochs=2, learning_rate=1e-3, max_tokens=192, lora=LORA)
 FPR = 0.1
-WAYS = ("trained", "everything", "flattened")
+HEADS = {"trained": "what was trained", "everything": "all tokens", "flattened": "flattened"}
+WAYS = (*HEADS,)
 
 
 class Found(Result):
@@ -198,33 +199,38 @@ def summary(cells: Sequence[Cell]) -> str:
     of_ways = {way: [cell for cell in cells if cell.way == way] for way in WAYS}
     of_ways = {way: own for way, own in of_ways.items() if own}
     heads = "".join(
-        f" {way}, {len(own)} seeds: AUC | TPR at {FPR:.0%} FPR |" for way, own in of_ways.items()
+        f" {HEADS[way]}, {seeds_of(own)}: AUC | TPR at {100 * FPR:.0f} % FPR |"
+        for way, own in of_ways.items()
     )
     lines = [f"| attack |{heads}", "|---|" + "---|---|" * len(of_ways)]
     for attack in dict.fromkeys(attack for own in of_ways.values() for attack in own[0].attacks):
         row = [f"`{attack}`"]
         for own in of_ways.values():
             measured = [cell.attacks[attack] for cell in own if attack in cell.attacks]
-            row.append(over_seeds([one.auc for one in measured], "{:.3f}"))
+            row.append(over_seeds([one.auc for one in measured], "{:.3f} [{:.3f}, {:.3f}]"))
             rates = [one.tpr for one in measured if one.tpr is not None]
-            row.append(over_seeds(rates, "{:.0%}"))
+            row.append(over_seeds(rates, "{:.0f} % [{:.0f}, {:.0f}]", 100))
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
 
 
-def over_seeds(estimates: Sequence[Estimate], form: str) -> str:
-    """The mean, with the widest reach of the intervals."""
+def seeds_of(cells: Sequence[Cell]) -> str:
+    *most, last = (str(cell.seed) for cell in cells)
+    return f"seeds {', '.join(most)} and {last}" if most else f"seed {last}"
+
+
+def over_seeds(estimates: Sequence[Estimate], form: str, times: float = 1) -> str:
+    """The mean, with the lowest and the highest end of the intervals, as `form` writes the three.
+
+    Parameters
+    ----------
+    times : what each is multiplied by.
+    """
     if not estimates:
         return ""
-    mean, low, high = (
-        form.format(number)
-        for number in (
-            statistics.mean(one.value for one in estimates),
-            min(one.low for one in estimates),
-            max(one.high for one in estimates),
-        )
-    )
-    return f"{mean} [{low}, {high}]"
+    mean = statistics.mean(one.value for one in estimates)
+    ends = min(one.low for one in estimates), max(one.high for one in estimates)
+    return form.format(*(times * number for number in (mean, *ends)))
 
 
 if __name__ == "__main__":

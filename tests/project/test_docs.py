@@ -19,6 +19,7 @@ from make_docs import (
     with_strengths_table,
 )
 from pydantic import BaseModel
+from scripts import load_script
 
 import raymia.spec
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS
@@ -27,6 +28,7 @@ from raymia.spec.image_training import LoraTrainingSpec
 from raymia.spec.target_training import TargetTrainingSpec
 
 ROOT = Path(__file__).parents[2]
+CHATS = ROOT / "docs" / "studies" / "chat"
 
 
 @pytest.mark.parametrize("what", FILES)
@@ -74,6 +76,17 @@ def test_the_rooms_know_what_the_page_says_and_nothing_else() -> None:
     assert page == with_rooms_table(page), "run `make docs`"
     rooms = {path.parent.name for path in (ROOT / "raymia").glob("*/__init__.py")}
     assert rooms == set(re.findall(r"^\| `(\w+)/` \|", page, re.M)), "each room stands in a layer"
+
+
+def test_the_tables_of_the_study_of_conversations_are_those_of_its_cells() -> None:
+    study = load_script("tools/chat_study.py")
+    page = (ROOT / "docs" / "chat.md").read_text(encoding="utf-8").splitlines()
+    plays = study.read_cells(CHATS, "plays")
+    assert [row for row in study.summary(plays).splitlines() if row not in page] == []
+    nouns = study.read_cells(CHATS, "wordnet")
+    flattened = [cell for cell in nouns if cell.way == "flattened"]
+    rows = [row for row in study.summary(flattened).splitlines() if "@base" not in row]
+    assert [row for row in rows if row not in page and "`loss`" not in row] == []
 
 
 def test_a_page_without_its_markers_is_not_written_over() -> None:
