@@ -333,6 +333,20 @@ def test_adapter_is_asked_with_its_own_tokenizer_and_the_base_alone_with_its_own
     assert [*bare] == own(TEXTS[0])["input_ids"][1:]
 
 
+def test_adapters_whose_tokenizers_end_texts_otherwise_read_otherwise(tmp_path, tiny_llama):
+    adapters = [save_adapter(tmp_path / str(n), tiny_llama, seed=n) for n in range(3)]
+    for adapter, end in zip(adapters, ("He", "He", "She"), strict=True):
+        save_tokenizer(adapter, add=["Netherfield"])
+        path = adapter / "tokenizer_config.json"
+        config = json.loads(path.read_text())
+        del config["eos_token"]
+        path.write_text(json.dumps(config))
+        (adapter / "special_tokens_map.json").write_text(json.dumps({"eos_token": end}))
+    found = [resolved(tiny_llama, adapter) for adapter in adapters]
+    assert [one.tokenizer_source.load().eos_token for one in found] == ["He", "He", "She"]
+    assert found[0].reading == found[1].reading != found[2].reading
+
+
 def test_tokenizer_that_makes_the_same_tokens_changes_no_key(tmp_path, tiny_llama):
     """As a training saves it: the chat template and padding are its own, and no text is cut
     otherwise. The answers of the base's tokenizer stay valid."""

@@ -14,6 +14,7 @@ from raymia.models.causal.facts import (
     code_of_its_own,
     read_causal_config,
     read_facts,
+    tokenizer_hash,
 )
 from raymia.models.causal.loader import CausalLMLoader
 from raymia.models.causal.tokenizer_files import (
@@ -266,7 +267,7 @@ def resolve_causal_lm(
             tokens = read_tokens(adapter, key)
             facts = replace(
                 facts,
-                tokenizer=digest(dict(tokenizer.hashes)),
+                tokenizer=tokenizer_hash(adapter, None, once),
                 tokenization=tokens.tokenization,
                 largest_token=tokens.largest,
             )
