@@ -251,6 +251,40 @@ def test_a_template_that_never_ends_costs_its_own_record_alone(tokenizer, monkey
     assert found[0].ids == found[2].ids == read(tokenizer, CHAT, template=CHATML).ids
 
 
+def test_a_thread_that_was_given_up_renders_no_other_record(monkeypatch):
+    """It would take the time of the one that does."""
+    rendered, may_end = [], threading.Event()
+
+    def render(name):
+        rendered.append(name)
+        seconds = 30 if name == "slow" else 0
+        return limits.within_limits(lambda: f"{name} {may_end.wait(seconds)}")
+
+    monkeypatch.setattr(limits, "SECONDS_TO_RENDER", 0.5)
+    before = {*threading.enumerate()}
+    assert limits.each_within_limits(render, ["slow", "a", "b"], lambda _: None)[0] is None
+    (late,) = {*threading.enumerate()} - before
+    may_end.set()
+    late.join(30)
+    assert not late.is_alive()
+    assert rendered == ["slow", "a", "b"]
+
+
+def test_a_panic_of_the_tokenizer_is_told():
+    """One of a library in Rust is no Exception."""
+
+    class Panic(BaseException):
+        pass
+
+    def panic(*_):
+        raise Panic("index out of bounds")
+
+    with pytest.raises(limits.RenderingError, match=r"cannot write it.*index out of bounds"):
+        limits.within_limits(panic)
+    with pytest.raises(Panic):
+        limits.each_within_limits(panic, ["a"], str)
+
+
 def test_a_thread_renders_many_records(tokenizer, monkeypatch):
     started = []
 

@@ -1,7 +1,8 @@
 """Limits on what a chat template takes: the time of one rendering, and the size of what it writes.
 
-A rendering that does not end cannot be stopped, so it runs in a thread that may be left behind.
-A thread serves many records, since to start one costs more than to render.
+A rendering that does not end cannot be stopped, so it runs in a thread that may be left behind; if
+it ends after all, so does the thread. A thread serves many records, since to start one costs more
+than to render.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class _Clock:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.is_late = False
+        """Whether nobody waits for the thread any more."""
         self._ends: float | None = None
 
     @contextmanager
@@ -91,7 +94,7 @@ def within_limits(render: Callable[[], Found], seconds: float | None = None) -> 
     try:
         with clock.running():
             written = render()
-    except Exception as error:  # of any kind, by what the template does
+    except BaseException as error:  # of any kind, by what the template or the tokenizer does
         raise RenderingError(f"the template cannot write it{CAME}{first_line(error)}") from error
     size = len(written) if isinstance(written, str) else len(written["input_ids"])  # type: ignore[index]
     if size > LONGEST_RENDERING:
@@ -103,14 +106,16 @@ def _in_a_thread(
     work: Callable[[Subject], Found], subjects: Sequence[Subject], seconds: float
 ) -> tuple[list[Found], bool]:
     """What was found until the end, or until a rendering took too long, and whether it ended."""
-    clock, found, raised = _Clock(seconds), list[Found](), list[Exception]()
+    clock, found, raised = _Clock(seconds), list[Found](), list[BaseException]()
 
     def run() -> None:
         _CLOCK.set(clock)
         try:
             for subject in subjects:
+                if clock.is_late:
+                    return
                 found.append(work(subject))
-        except Exception as error:
+        except BaseException as error:  # such as a panic of the tokenizer's
             raised.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -118,6 +123,7 @@ def _in_a_thread(
     while thread.is_alive():
         done = len(found)  # before the clock is read: the late rendering is of the subject after it
         if not clock.left():
+            clock.is_late = True
             return found[:done], False
         thread.join(clock.left())
     if raised:
