@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
@@ -37,12 +38,13 @@ class TokenizerSource:
             tokenizer = AutoTokenizer.from_pretrained(
                 self.folder, trust_remote_code=self.trust_remote_code, **gguf
             )
-            tokenizer("a")  # the first call sets it up, which two threads must not do at once
         except Exception as error:  # of any kind, by what is damaged or unknown
             raise InputError(
                 f"{self.folder}: transformers cannot load its tokenizer ({type(error).__name__}: "
                 f"{first_line(error)}); copy the files again, or update transformers"
             ) from error
+        with suppress(Exception):  # which says nothing of other texts
+            tokenizer("")  # the first call sets it up, which two threads must not do at once
         return tokenizer
 
 

@@ -10,9 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import checkpoint, passages, save_tiny
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from raymia.models.causal.family import load_causal_lm
+from raymia.models.tokenizers import TokenizerSource
 
 TEXT = "And it came to pass in those days"
 
@@ -43,6 +46,12 @@ def log_probs(model, ids):
     with torch.no_grad():
         logits = model.model(input_ids=torch.tensor([ids])).logits[0]
     return logits.log_softmax(-1)[:-1].gather(-1, torch.tensor(ids[1:])[:, None])[:, 0]
+
+
+def test_a_tokenizer_that_has_no_token_for_unknown_words_is_loaded(tmp_path):
+    words = Tokenizer(WordLevel({"days": 0, "nights": 1}))
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(tmp_path)
+    assert TokenizerSource(str(tmp_path)).load()("nights")["input_ids"] == [1]
 
 
 def test_with_a_bos_every_token_of_the_text_is_scored(tmp_path):
