@@ -109,6 +109,27 @@ def test_neighbors_that_were_made_since_are_taken_for_no_others():
     assert second.readings.reader.given == ["abc"]
 
 
+def test_what_a_question_made_of_records_is_not_kept_for_ever():
+    one = model()
+    for number in range(20):
+        made = f"TEXT {number}"
+        one.readings.prepare([made.lower(), made])
+        one.readings.read([made])
+        engine.forget(block((made.lower(), [])), one)
+    one.readings.reader.given.clear()
+    one.readings.read([f"TEXT {number}" for number in range(20)])
+    assert one.readings.reader.given == [f"TEXT {number}" for number in range(17)]
+
+
+def test_a_block_that_is_prepared_ahead_is_kept_until_it_is_asked_about():
+    one = model()
+    for number in range(2, 20):
+        one.readings.prepare([f"text {number}"])
+        one.readings.read([f"text {number - 1}"])
+        engine.forget(block((f"text {number - 2}", [])), one)
+    assert one.readings.reader.given == [f"text {number}" for number in (2, 1, *range(3, 20))]
+
+
 @dataclass
 class Noting:
     """A reader that notes what it reads."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -20,6 +21,9 @@ READ = pa.struct(
 )
 """A :class:`raymia.models.causal.reading.Rendered` in a block of records."""
 
+LEFT = 4
+"""Blocks after which a text is of none that is at hand, which are fewer."""
+
 
 class Readings:
     """Reads each record of the blocks at hand once, for all models of a process that read alike.
@@ -30,6 +34,8 @@ class Readings:
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self._kept: dict[str, Rendered] = {}
+        self._left = deque[set[str]](maxlen=LEFT)
+        """What was still kept after each of the last blocks."""
         self._lock = threading.Lock()
 
     def prepare(self, payloads: Iterable[str]) -> None:
@@ -63,6 +69,11 @@ class Readings:
                 self._kept[payload] = Rendered(**{**row, "scored": scored})
 
     def forget(self, payloads: Iterable[str | None]) -> None:
-        """Keep payloads no longer: all models have been asked about them."""
+        """Keep a block's payloads no longer: all models have been asked about them. What a question
+        prepared that is no block's payload goes some blocks later."""
         for payload in payloads:
             self._kept.pop(payload or "", None)
+        self._left.append({*self._kept})
+        if len(self._left) == LEFT:
+            for payload in set.intersection(*self._left):
+                self._kept.pop(payload, None)
