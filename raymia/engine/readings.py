@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raymia.models.causal.readings import Readings
+
 
 def read_column(reading: str) -> str:
     return f"read:{reading}"
@@ -48,8 +50,10 @@ def use(block: pa.Table, reading: str, model: Any) -> None:
 
 
 def forget(block: pa.Table, model: Any) -> None:
-    """Let a model keep nothing of a block that it was asked about."""
-    model.readings.forget(chain.from_iterable(payloads_of(block)))
+    """Let a model that keeps what it reads keep nothing of a block that it was asked about."""
+    readings = getattr(model, "readings", None)
+    if isinstance(readings, Readings):
+        readings.forget(chain.from_iterable(payloads_of(block)))
 
 
 def payloads_of(block: pa.Table) -> list[list[Any]]:

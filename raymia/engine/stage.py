@@ -231,12 +231,10 @@ class Worker:
         """Write into a block what later pools need not read again, and keep it no longer."""
         models = {task.reading: model for task, model in self._readers()}
         for reading in dict.fromkeys(task.reading for task in self.config.tasks):
-            if reading is not None:
-                model = models.get(reading)
-                if readings.read_column(reading) in self.config.passes_on:
-                    block = readings.take_along(block, reading, model)
-                if model is not None:
-                    readings.forget(block, model)
+            if reading and readings.read_column(reading) in self.config.passes_on:
+                block = readings.take_along(block, reading, models.get(reading))
+        for _, model in self._readers():
+            readings.forget(block, model)
         return block
 
     def close(self) -> None:

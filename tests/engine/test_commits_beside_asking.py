@@ -17,7 +17,7 @@ from raymia.engine.board import Counts
 from raymia.engine.stage import FAILED, RECORD_COLUMNS, PoolConfig, Task, Worker, todo_column
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.models.causal.reading import PlainReader
-from raymia.models.causal.readings import Readings
+from raymia.models.causal.readings import READ, Readings
 from raymia.questions.base import RECORD, Item, Question
 from raymia.questions.put import SEVERAL
 from raymia.questions.text import SUM_SCHEMA
@@ -211,6 +211,24 @@ def test_of_models_that_read_alike_one_is_prepared_for(made: Made, reading: str 
     worker.ask(block("a"))()
     worker.prepare(block("b"))
     assert [record for record, _ in PREPARED] == ["b"] * (1 if reading else 2)
+
+
+@pytest.mark.parametrize("reading", [None, "alike"])
+def test_what_was_read_of_a_block_is_kept_until_it_is_passed_on(
+    made: Made, reading: str | None
+) -> None:
+    """Also of a checkpoint from outside that does not say how its model reads."""
+    worker, model = made.worker(FIRST), Reading()
+    (task,) = worker.config.tasks
+    worker.config = replace(worker.config, tasks=(replace(task, reading=reading),))
+    worker._loaded.set_result(lambda _: model)
+    made.store.may_end.set()
+    model.readings.keep(["text"], pa.array([{"ids": [1], "truncated": False}], READ))
+    passed = worker.ask(block("a"))
+    assert [one.ids for one in model.readings.read(["text"])] == [[1]]
+    passed()
+    with pytest.raises(TypeError):  # of a reader that has no tokenizer
+        model.readings.read(["text"])
 
 
 @pytest.mark.parametrize("before", [None, "this worker", "an earlier run"])
