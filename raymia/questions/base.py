@@ -194,8 +194,8 @@ class Question(Portable, ABC):
         return 1
 
     def prepare(self, model: Any, items: Sequence[Item]) -> None:
-        """Do what needs no device, as tokenizing, before the question is put; it is called from
-        another thread, while the model is asked something else, or not at all."""
+        """Do what needs no device, as tokenizing, before the question is put: in another thread,
+        while the model is asked something else, right before it is asked, or not at all."""
 
     @abstractmethod
     def ask(self, model: Any, items: Sequence[Item]) -> pa.Table:
