@@ -146,6 +146,7 @@ class Noting:
         return getattr(self.reader, name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("write", [write_small_audit, write_chat_audit])
 def test_models_of_an_audit_read_each_record_of_later_blocks_once(tmp_path, monkeypatch, write):
     noted: Counter[str] = Counter()

@@ -233,6 +233,7 @@ def test_a_template_that_never_ends_is_given_up(tokenizer, monkeypatch):
     assert "wrote" in read(tokenizer, CHAT, template=CHATML).error
 
 
+@pytest.mark.long
 def test_a_template_that_never_ends_costs_its_own_record_alone(tokenizer, monkeypatch):
     def render(name):
         return limits.within_limits(lambda: time.sleep(1.5 if name == "slow" else 0) or name)
