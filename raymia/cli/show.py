@@ -29,8 +29,8 @@ def show(
         found = "no record has" if not rows else f"{len(rows):,} records have"
         example = inputs.records.ids[0]
         raise InputError(
-            f"{found} an id that begins with {record!r}; an id is 32 signs, as {example}, and "
-            "stands in scores.parquet and in the report"
+            f"{found} an id that begins with {record!r}; an id has 32 characters, as {example}, "
+            "and stands in scores.parquet and in the report"
         )
     shown = inputs.modality.describe_record(inputs, rows[0], name)
     terminal().print(shown, highlight=False, markup=False, soft_wrap=True)
