@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, takewhile
 from typing import TypeVar
 
 import torch
@@ -29,6 +30,7 @@ def length_sorted_batches(
     max_rows: int | None,
     min_tokens: int | None = None,
     apart: int | None = None,
+    is_padded: bool = True,
 ) -> Iterator[list[int]]:
     """Yield lists of indices, the longest first, so that padding is small and a lack of memory
     shows at once.
@@ -36,21 +38,27 @@ def length_sorted_batches(
     Parameters
     ----------
     lengths : tokens per sequence.
-    budget : padded tokens per batch; a sequence longer than the budget is a batch of its own.
+    budget : tokens per batch, with padding; a longer sequence is a batch of its own.
     max_rows : largest number of sequences per batch; None sets no limit.
     min_tokens : a batch of so many padded tokens is ended before more than an eighth of it is
         padding; None never ends one for that.
     apart : sequences of more tokens are in no batch with those of as many or fewer; None lets them.
+    is_padded : whether all sequences of a batch take as much room as its longest; else a batch is
+        ended by its budget alone.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     start = 0
     while start < len(order):
-        rows = max(1, budget // max(1, lengths[order[start]]))
+        if is_padded:
+            rows = max(1, budget // max(1, lengths[order[start]]))
+        else:
+            used = accumulate(lengths[i] for i in order[start:])
+            rows = max(1, sum(1 for _ in takewhile(lambda tokens: tokens <= budget, used)))
         rows = min(rows, max_rows) if max_rows is not None else rows
         if apart is not None and lengths[order[start]] > apart:
             longer = sum(lengths[i] > apart for i in order[start : start + rows])
             rows = min(rows, longer)
-        if min_tokens is not None:
+        if is_padded and min_tokens is not None:
             rows = _without_much_padding(
                 [lengths[i] for i in order[start : start + rows]], min_tokens
             )
@@ -77,6 +85,7 @@ def run_batched(
     max_rows: int | None = None,
     min_tokens: int | None = None,
     apart: int | None = None,
+    is_padded: bool = True,
     alone: str = "out of memory on one sequence of {} tokens; give the model a smaller "
     "max_tokens, a quantization, or a larger device",
 ) -> list[Answer]:
@@ -93,7 +102,9 @@ def run_batched(
     pending = list(range(len(lengths)))
     while pending:
         batch_lengths = [lengths[i] for i in pending]
-        for batch in length_sorted_batches(batch_lengths, budget, max_rows, min_tokens, apart):
+        for batch in length_sorted_batches(
+            batch_lengths, budget, max_rows, min_tokens, apart, is_padded
+        ):
             indices = [pending[i] for i in batch]
             try:
                 results = run(indices)

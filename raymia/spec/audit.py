@@ -55,7 +55,7 @@ class PoolSpec(Strict):
     batch_tokens: int = Field(
         default=8_192,
         ge=16,
-        description="padded tokens per forward pass; halved when memory is short",
+        description="tokens per forward pass, with padding; halved when memory is short",
     )
     batch_images: int = Field(
         default=64, ge=1, description="images per forward pass; halved when memory is short"

@@ -76,7 +76,8 @@ def test_a_batch_is_fetched_from_the_device_in_one_copy(base, monkeypatch):
 
 
 def test_the_head_is_told_once_what_follows_it(base):
-    """Loading asks the model twice about a few tokens, and answering not at all."""
+    """Loading asks the model about a few tokens, twice for this and twice for texts in a row; and
+    answering asks for nothing more."""
     calls = []
     handle = base.model.register_forward_hook(lambda *_: calls.append(1))
     model = CausalLM(base.model, base.tokenizer, batch_tokens=10**6)
@@ -84,7 +85,7 @@ def test_the_head_is_told_once_what_follows_it(base):
     model.answer(passages(1), moments=True)
     handle.remove()
     assert model.head.after == After()
-    assert (loading, len(calls) - loading) == (2, 1)
+    assert (loading, len(calls) - loading) == (4, 1)
 
 
 def test_a_text_that_was_prepared_is_tokenized_once(base, monkeypatch):

@@ -67,7 +67,7 @@ class Device(CausalLM):
 
     def __init__(self, tokenizer: Any, rate: float, batch_tokens: int, log: Path) -> None:
         self.tokenizer, self.batch_tokens, self.one_by_one = tokenizer, batch_tokens, False
-        self.readings = Readings(PlainReader(tokenizer))
+        self.readings, self.packs = Readings(PlainReader(tokenizer)), True
         self.max_tokens, self.apart, self._lead = None, None, []
         self._rate, self._log = rate, log
         self._busy, self._last = 0.0, 0.0

@@ -185,12 +185,13 @@ def measure(name: str, kind: str, setting: Setting) -> Found:
     )
     ways: dict[str, Callable[[TextBench], Timing]] = {
         "raymia": time_adapter,
+        "raymia, texts padded": _time_padded,
         "bare forward pass": time_limit,
         "bare body": lambda given: time_limit(_of_body(given)),
     }
     if find_spec("lm_eval") is not None and kind == "bf16":
         ways["lm-evaluation-harness"] = time_harness
-    found: Found = {"tokens": bench.tokens, "GiB before": held}
+    found: Found = {"tokens": bench.tokens, "GiB before": held, "texts in one row": model.packs}
     for way, run in ways.items():
         run(bench)
         found[f"{way}: tokens/s"] = max(run(bench).rate for _ in range(2))
@@ -209,6 +210,14 @@ def measure(name: str, kind: str, setting: Setting) -> Found:
         per_token = 2 * _weights_used(network)
         found["MFU"] = found["raymia: tokens/s"] * per_token / card
     return rounded(found)
+
+
+def _time_padded(bench: TextBench) -> Timing:
+    packs, bench.model.packs = bench.model.packs, False
+    try:
+        return time_adapter(bench)
+    finally:
+        bench.model.packs = packs
 
 
 def _of_body(bench: TextBench) -> TextBench:

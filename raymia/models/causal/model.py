@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from raymia.models.batching import run_batched, worthwhile_tokens
 from raymia.models.causal.facts import context_length, frequencies_change
 from raymia.models.causal.head import Head
+from raymia.models.causal.packing import answers_in_a_row, hidden_of_row
 from raymia.models.causal.reading import Bools, Reader, Rendered, beginnings, encoded
 from raymia.models.causal.readings import Readings
 from raymia.models.causal.rendering import reader_for
@@ -85,7 +87,7 @@ class CausalLM:
     ----------
     model : a transformers causal model, in eval mode on its device.
     tokenizer : its tokenizer; texts are encoded as the tokenizer does by default.
-    batch_tokens : padded tokens per forward pass.
+    batch_tokens : tokens per forward pass, those of padding among them.
     max_tokens : tokens per forward pass of a text; None takes the model's context.
     long_texts : whether longer texts are cut, or read in overlapping windows (:func:`windows`).
     stride : tokens from one window to the next; None takes half of ``max_tokens``.
@@ -98,6 +100,7 @@ class CausalLM:
     ----------
     apart : texts of more tokens are in no batch with those of as many or fewer
         (:func:`raymia.models.causal.facts.frequencies_change`).
+    packs : whether texts are run in one row, without padding.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class CausalLM:
         self.long_texts = long_texts
         self.stride = stride or max(1, (self.max_tokens or 0) // 2)
         self.head = Head(model)
+        self.packs = answers_in_a_row(self)
         self.readings = readings or Readings(reader_for(tokenizer, training))
         self.other_reader = reader_for(tokenizer, None if training is None else training.other_side)
 
@@ -220,6 +224,7 @@ class CausalLM:
                 max_rows=1 if self.one_by_one else None,
                 min_tokens=worthwhile_tokens(self.batch_tokens),
                 apart=self.apart,
+                is_padded=not self.packs,
             )
         )
         return [_whole(one, own, answers) for one, own in zip(full, windows_of, strict=True)]
@@ -247,22 +252,33 @@ class CausalLM:
             flags = empty.astype(np.bool_)
             nothing = (empty, empty, flags) if moments else (None, None, None)
             return [(empty.astype(np.int32), empty, *nothing) for _ in ids]
+        states, starts = self._in_a_row(ids) if self.packs else self._padded(ids, width)
+        followed = [np.asarray(tokens[1:], np.int32) for tokens in ids]
+        chosen = [
+            np.arange(len(tokens)) if own is None else np.flatnonzero(own)
+            for tokens, own in zip(followed, wanted, strict=True)
+        ]
+        token_ids = [tokens[own] for tokens, own in zip(followed, chosen, strict=True)]
+        places = np.concatenate([start + own for start, own in zip(starts, chosen, strict=True)])
+        scored = states[torch.from_numpy(places).to(self.device)]
+        labels = torch.from_numpy(np.concatenate(token_ids).astype(np.int64)).to(self.device)
+        columns = self.head.log_probs(scored, labels, moments).fetched()
+        ends = np.cumsum([len(own) for own in chosen])[:-1]
+        split = [[None] * len(ids) if c is None else np.split(c, ends) for c in columns]
+        return list(zip(token_ids, *split, strict=True))
+
+    def _in_a_row(self, ids: list[list[int]]) -> tuple[torch.Tensor, list[int]]:
+        """What enters the output layer [tokens, width], and where each text begins in it."""
+        starts = [0, *accumulate(map(len, ids))][:-1]
+        return hidden_of_row(self, ids), starts
+
+    def _padded(self, ids: list[list[int]], width: int) -> tuple[torch.Tensor, list[int]]:
+        """The same of texts one below another, with padding between them."""
         padded = torch.tensor([t + [0] * (width - len(t)) for t in ids], device=self.device)
         lengths = torch.tensor([len(t) for t in ids], device=self.device)
-        positions = torch.arange(width, device=self.device)
-        mask = positions[None, :] < lengths[:, None]
-        hidden = self.head.hidden(mask.long(), input_ids=padded)[:, :-1]
-        labels = padded[:, 1:]
-        scored, counts = chosen_of([t[1:] for t in ids], wanted, mask[:, 1:])
-        columns = self.head.log_probs(hidden[scored], labels[scored], moments).fetched()
-        ends = np.cumsum(counts)[:-1]
-        split = [[None] * len(ids) if c is None else np.split(c, ends) for c in columns]
-        followed = [np.asarray(tokens[1:], np.int32) for tokens in ids]
-        token_ids = [
-            tokens if chosen is None else tokens[chosen]
-            for tokens, chosen in zip(followed, wanted, strict=True)
-        ]
-        return list(zip(token_ids, *split, strict=True))
+        mask = torch.arange(width, device=self.device)[None, :] < lengths[:, None]
+        hidden = self.head.hidden(mask.long(), input_ids=padded)
+        return hidden.flatten(0, 1), [row * width for row in range(len(ids))]
 
 
 def _wanted(record: Rendered, part: Window) -> Bools | None:
