@@ -53,8 +53,15 @@ def name_attacks(spec: AuditSpec) -> list[NamedAttack]:
             f"attacks: {named[0].label!r} combines the scores of other attacks; name them too"
         )
     labels = [attack.label for attack in named]
+    written = {item.attack for item in wanted}
     for label in sorted({x for x in labels if labels.count(x) > 1}):
-        problems.append(f"attacks: {label!r} is given twice; give one of them a name of its own")
+        alone = statistic_of(label)
+        problems.append(
+            f"attacks: {label!r} is given twice, as {alone!r} runs with every reference; leave "
+            "one of them out"
+            if {alone, label} <= written and alone != label
+            else f"attacks: {label!r} is given twice; give one of them a name of its own"
+        )
     if problems:
         raise InputError(problems)
     return named

@@ -109,6 +109,7 @@ def gather_records(spec: RecordsSection, read: Read, schema: pa.Schema) -> Recor
     """
     problems: list[str] = []
     unusable: list[tuple[int, SetAside]] = []
+    by_class: dict[bool | None, list[SetAside]] = {True: [], False: [], None: []}
     read_rows = _ReadRows(schema)
     classes = ((True, spec.members), (False, spec.non_members), (None, spec.candidates))
     for is_member, paths in classes:
@@ -120,6 +121,7 @@ def gather_records(spec: RecordsSection, read: Read, schema: pa.Schema) -> Recor
                     else:
                         reason = SetAside(given.where, None, given.reason)
                         unusable.append((len(read_rows), reason))
+                        by_class[is_member].append(reason)
             except InputError as error:
                 problems += error.problems
     if problems:
@@ -137,13 +139,17 @@ def gather_records(spec: RecordsSection, read: Read, schema: pa.Schema) -> Recor
 
     ends = np.cumsum([0, *(read_rows.counts[is_member] for is_member, _ in classes)])
     for number, name in enumerate(("members", "non_members", "candidates")):
-        paths = classes[number][1]
-        if paths and not used[ends[number] : ends[number + 1]].any():
-            reasons = _counted(aside)
-            raise InputError(
+        is_member, paths = classes[number]
+        start, end = ends[number], ends[number + 1]
+        if paths and not used[start:end].any():
+            lost = [one for row, one in (*repetitions, *taken_out) if start <= row < end]
+            reasons = _counted([*by_class[is_member], *lost])
+            problems.append(
                 f"records.{name}: not one usable record in {', '.join(paths)}"
                 + (f" (set aside: {reasons})" if reasons else " (no rows)")
             )
+    if problems:
+        raise InputError(problems)
     kept = _kept(table, used)
     return RecordSet(kept.select(schema.names), aside, _remarks(kept))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from raymia.records.base import (
     Given,
@@ -49,6 +50,13 @@ WITH_SYSTEM = (
     "turns, as axolotl and LLaMA-Factory put it; leave the column out where the training did not "
     "read it, as TRL's does not"
 )
+CALLED = (
+    "have turns of the role function_call, on which LLaMA-Factory trains and which are not scored "
+    "unless `loss_on` is `all`; where it trained, give them as turns of the assistant with "
+    "tool_calls, or the records as tokens with labels"
+)
+TRUTHS = {"true": True, "false": False, "1": True, "0": False}
+"""What `datasets` reads as true or false in a file of texts."""
 ALPACA = {"instruction", "output"}
 NAMES = (
     "prompt and completion, or chosen and rejected; a conversation is a list of turns, called "
@@ -133,7 +141,7 @@ def _checked(
     for row in read_rows(path, _wanted(path, kind, group_column)):
         reason = row.why_not(*COLUMNS[kind])
         if reason is None:
-            content, reason = canonical(kind, row.values)
+            content, reason = canonical(kind, _with_truths(path, row.values))
         if reason is not None:
             yield Given(row.where, reason=reason)
         else:
@@ -142,9 +150,28 @@ def _checked(
             weighted = any(TRAINED in message for message in content.get("messages", ()))
             named = has_names_of_share_gpt(row.values.get("messages"))
             system = bool(row.values.get(SYSTEM))
-            said = {MASKED: masked, WEIGHTED: weighted, NAMED: named, WITH_SYSTEM: system}
+            called = any(m["role"] == "function_call" for m in content.get("messages", ()))
+            said = {
+                MASKED: masked,
+                WEIGHTED: weighted,
+                NAMED: named,
+                WITH_SYSTEM: system,
+                CALLED: called,
+            }
             remarks = tuple(remark for remark, holds in said.items() if holds)
             yield Given(row.where, content_id(content), payload_of(content), group, remarks=remarks)
+
+
+def _with_truths(path: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values of a row whose label is a text, where a file has nothing but texts."""
+    label = values.get("label")
+    if not isinstance(label, str) or not _is_flat(path):
+        return values
+    return {**values, "label": TRUTHS.get(label.strip().lower(), label)}
+
+
+def _is_flat(path: str) -> bool:
+    return path.partition("?")[0].lower().removesuffix(".gz").removesuffix(".zst").endswith(FLAT)
 
 
 def _wanted(path: str, kind: RecordFormat, group_column: str | None) -> dict[str, str | None]:
@@ -157,7 +184,7 @@ def _wanted(path: str, kind: RecordFormat, group_column: str | None) -> dict[str
             f"{path}: records of the format {kind} have {_listed(COLUMNS[kind])}, and here there "
             f"is no {_listed(missing)}; found: {', '.join(found) or 'no column'}"
         )
-    if path.partition("?")[0].lower().endswith(FLAT) and kind not in ("completion", "unpaired"):
+    if _is_flat(path) and kind not in ("completion", "unpaired"):
         raise InputError(
             f"{path}: records of the format {kind} are nested, which no such file holds; save them "
             "as JSONL or Parquet"
@@ -194,6 +221,11 @@ def _format_of(path: str, text_column: str) -> RecordFormat:
         )
     if not known & {*found}:
         return "text"  # whose reader says which column is missing
+    if text_column not in found and not any({*found} >= {*columns} for columns in COLUMNS.values()):
+        raise InputError(
+            f"{path}: its columns are not all that any format has; found: {', '.join(found)}. Call "
+            f"them {NAMES}"
+        )
     raise InputError(
         f"{path}: its columns leave open what a record is; found: {', '.join(found)}. Name the "
         f"format as `format` under `records`: {', '.join(FORMATS)}"

@@ -18,6 +18,7 @@ from raymia.records.conversations import (
     payload_of,
 )
 from raymia.records.structured import (
+    CALLED,
     MASKED,
     NAMED,
     WEIGHTED,
@@ -97,6 +98,11 @@ def test_what_the_columns_leave_open_is_asked_for_with_what_was_found(tmp_path):
     assert read(tmp_path, rows, text_column="text").table["payload"].to_pylist() == ["a b"]
 
 
+def test_columns_that_are_half_of_a_format_are_told_what_to_be_called(tmp_path):
+    with pytest.raises(InputError, match="not all that any format has; found: prompt, response"):
+        read(tmp_path, [{"prompt": "a", "response": "b"}])
+
+
 def test_a_named_format_whose_columns_are_not_there_says_which_are(tmp_path):
     with pytest.raises(InputError, match="have 'messages', and here there is no 'messages'; found"):
         read(tmp_path, [{"prompt": "a", "completion": "b"}], format="chat")
@@ -128,6 +134,12 @@ def test_that_names_of_share_gpt_are_read_as_roles_is_said(tmp_path):
     user = [{"from": "user", "value": "Hello"}, {"from": "assistant", "value": "Good night."}]
     found = read(tmp_path, [{"conversations": human}, {"conversations": user}])
     assert [line.startswith(f"records: 1 {NAMED}") for line in found.remark_lines()] == [True]
+
+
+def test_that_calls_by_a_role_of_their_own_are_not_scored_is_said(tmp_path):
+    call = {"role": "function_call", "content": "{}"}
+    found = read(tmp_path, [{"messages": [TALK[0], call, *TALK[1:]]}, {"messages": TALK}])
+    assert [line.startswith(f"records: 1 {CALLED}") for line in found.remark_lines()] == [True]
 
 
 def test_a_system_prompt_in_a_column_becomes_a_turn_and_that_is_said(tmp_path):
@@ -307,6 +319,18 @@ def test_a_conversation_needs_a_file_that_can_hold_one(tmp_path):
     path.write_text('messages\n"[]"\n')
     with pytest.raises(InputError, match="nested, which no such file holds"):
         read_records(TextRecordsSpec(members=[str(path)]), "chat")
+
+
+def test_labels_of_a_csv_are_true_or_false_by_their_words(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("prompt,completion,label\na,b,True\na,c,false\na,d,1\na,e,0\na,f,maybe\n")
+    found = read_records(TextRecordsSpec(members=[str(path)]), "unpaired")
+    labels = [content_of(payload)["label"] for payload in found.table["payload"].to_pylist()]
+    assert labels == [True, False, True, False]
+    assert [one.reason for one in found.set_aside] == ["label should be true or false"]
+    as_text = [{"prompt": "a", "completion": "b", "label": "true"}]
+    with pytest.raises(InputError, match="label should be true or false"):
+        read(tmp_path, as_text)
 
 
 def test_a_payload_holds_the_whole_record(tmp_path):

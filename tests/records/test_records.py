@@ -353,5 +353,13 @@ def test_class_without_one_usable_record_is_refused_with_reasons(tmp_path):
 
 def test_members_that_are_all_non_members_are_refused(tmp_path):
     one, two = write(tmp_path / "m.jsonl", ["a"]), write(tmp_path / "n.jsonl", ["a"])
-    (found,) = problems(members=one, non_members=two)
-    assert CONTRADICTION in found
+    found = problems(members=one, non_members=two)
+    reason = f"(set aside: 1 x {CONTRADICTION})"
+    assert [text.endswith(reason) for text in found] == [True, True]
+
+
+def test_each_class_without_a_usable_record_is_named_with_its_own_reasons(tmp_path):
+    one, two = write(tmp_path / "m.jsonl", ["", " "]), write(tmp_path / "n.jsonl", [""])
+    found = problems(members=one, non_members=two)
+    assert found[0].endswith(f"m.jsonl (set aside: 2 x {EMPTY})")
+    assert found[1].endswith(f"n.jsonl (set aside: 1 x {EMPTY})")
