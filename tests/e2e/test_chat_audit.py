@@ -146,7 +146,10 @@ def test_why_conversations_have_no_answer_stands_in_the_plan_and_at_the_end(tmp_
     rows = [conversation(first), *map(told_by_others, others)]
     members.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     spec, out = load_spec(file), console()
-    why = "3 x the conversation has no turn of the assistant; came: 'human', 'bot'"
+    why = (
+        "3 x the conversation has no turn of the assistant; call the role of answers so, or say "
+        "`loss_on: all`; came: 'human', 'bot'"
+    )
     out.print(audit_plan(spec), soft_wrap=True)
     planned = re.sub(r"\s+", " ", out.file.getvalue())
     assert f"of 8 records that were looked at, 3 will have no answer from tuned: {why}" in planned

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import yaml
-from chat_templates import CHATML, MARKED, chat
+from chat_templates import CHATML, MARKED, SYSTEM_APART, chat
 from tiny_models import BASE, checkpoint
 from transformers import AutoTokenizer
 
@@ -181,12 +181,28 @@ def test_what_a_file_leaves_open_is_said_until_it_is_told(
     assert sentence not in str(told_so.assumed)
 
 
+def test_what_a_file_was_read_as_is_said(tmp_path):
+    content = {**TRL, "assistant_only_loss": False}
+    found = resolved(tmp_path, content, "chat", CHAT, template=CHATML, max_length=64)
+    assert found.assumed["config"] == (
+        "training: config.json is read as a file of TRL's: `loss_on: all`, `truncate: end`, "
+        "`eos: true`, `packing: none`; what it does not say is as TRL does by default"
+    )
+    trainers = {"logging_nan_inf_filter": True}
+    assert "says nothing" in resolved(tmp_path, trainers, "completion", PAIR).assumed["config"]
+
+
 @pytest.mark.long
 def test_the_dump_of_trls_arguments_hides_the_token_that_ends_texts(tmp_path):
     trl = pytest.importorskip("trl")
     arguments = trl.SFTConfig(output_dir=str(tmp_path), eos_token="</s>", bf16=False, use_cpu=True)
     found = resolved(tmp_path, json.loads(arguments.to_json_string()), "completion", PAIR)
     assert "hides which token" in found.assumed["eos"]
+
+
+def test_a_training_on_texts_as_they_are_says_nothing_of_conversations(tmp_path):
+    with pytest.raises(InputError, match="`stage: pt` trains on texts as they are"):
+        resolved(tmp_path, {**LLAMA_FACTORY, "stage": "pt"}, "chat", CHAT, template=CHATML)
 
 
 def test_an_end_of_text_that_nobody_spoke_of_is_assumed():
@@ -223,3 +239,38 @@ def test_an_adapters_template_that_is_no_text_is_refused_with_its_file(tmp_path)
     (tmp_path / "chat_template.jinja").write_bytes(b"caf\xe9")
     with pytest.raises(InputError, match=r"chat_template\.jinja: not UTF-8"):
         own_template(checkpoint(BASE, adapter=str(tmp_path)))
+
+
+# -------------------------------------------------------------------- templates
+
+
+def tried(template, *contents, **said):
+    payloads = [json.dumps({"messages": chat(*turns)}) for turns in contents]
+    spec = TrainingSpec(template=template, **said)
+    return resolve_training(spec, "chat", "chosen", checkpoint(BASE), payloads, "training")
+
+
+HERON, GREBE = ("What is a heron?", "A bird that wades."), ("What is a grebe?", "A bird.")
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% for m in messages %}{{ m.content }", "template: no valid Jinja: .* in line 1"),
+        ("{% if true %}hello there{% endif %}", "all of 2 records that were tried are the same"),
+        ("{{ range(99999) | random }} " + CHATML, "not write a record in the same way twice"),
+    ],
+)
+def test_a_template_that_tells_no_records_apart_is_refused(template, reason):
+    with pytest.raises(InputError, match=reason):
+        tried(template, HERON, GREBE, loss_on="all")
+    assert tried(CHATML, HERON, GREBE, loss_on="all") is not None
+
+
+def test_that_the_head_of_a_turn_is_scored_is_said():
+    unasked = CHATML.partition("{% if add")[0]
+    found = tried(unasked, HERON)
+    assert "'<|im_start|>assistant', is scored with them" in found.assumed["template"]
+    for template, said in ((CHATML, {}), (MARKED, {}), (unasked, {"loss_on": "all"}),
+                           (SYSTEM_APART, {})):  # fmt: skip
+        assert "template" not in tried(template, HERON, **said).assumed

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from raymia.modalities.texts.training_files import (
@@ -16,6 +16,7 @@ from raymia.modalities.texts.training_files import (
     PROMPT_LIMIT,
     read_training_file,
 )
+from raymia.models.causal.answering import Answering
 from raymia.models.causal.limits import RenderingError
 from raymia.models.causal.rendering import TrainedReader, has_marks
 from raymia.models.causal.resolver import CausalCheckpoint
@@ -111,8 +112,16 @@ def resolve_training(
     elif training.eos:
         _refuse_another_end(said.get(EOS_TOKEN), checkpoint, where)
     _try(training, checkpoint, payloads, where)
+    if conversations and (header := _scored_header(training, checkpoint)):
+        assumed["template"] = (
+            "the template writes nothing where an answer is to begin, so what it writes before the "
+            f"assistant's words, {header!r}, is scored with them; name a template with "
+            "{% generation %} marks where it carried no loss"
+        )
     if program and "loss_on" in assumed:
         assumed["loss_on"] += f", as {program} does by default"
+    if spec.config is not None:
+        assumed["config"] = _read_as(spec.config, program, said, own)
     uncertain = said.get(NOT_CERTAIN, {})
     assumed |= {key: line for key, line in uncertain.items() if key not in own}
     return Resolved(training, {key: f"{where}: {line}" for key, line in assumed.items()})
@@ -169,6 +178,19 @@ def _put_together(
             "another one, which is not known; it is scored by itself"
         )
     return training, assumed
+
+
+def _read_as(path: str, program: str, said: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """What a training's own file was read as, so that it can be checked."""
+    name = PurePosixPath(path).name
+    if not program:
+        return f"{name} is of Transformers' Trainer, and says nothing of how records were read"
+    keys = ("loss_on", "max_length", "truncate", "eos", "packing", "system")
+    read = [f"`{key}: {json.dumps(said[key])}`" for key in keys if key in said and key not in own]
+    return (
+        f"{name} is read as a file of {program}'s: {', '.join(read).replace(chr(34), '')}; what it "
+        f"does not say is as {program} does by default"
+    )
 
 
 IN_WORDS: Mapping[LossOn, str] = {
@@ -281,6 +303,14 @@ def _checked(template: str, where: str) -> str:
             f"{where}.template: {len(template):,} characters, and at most {LARGEST_TEMPLATE:,} are "
             "taken for a template"
         )
+    from jinja2 import TemplateSyntaxError
+
+    try:
+        has_marks(template)
+    except TemplateSyntaxError as error:
+        raise InputError(
+            f"{where}.template: no valid Jinja: {error.message}, in line {error.lineno}"
+        ) from None
     return template
 
 
@@ -303,16 +333,23 @@ def _dated(template: str, said: Mapping[str, Any], where: str) -> str:
     return found
 
 
+def _scored_header(training: Training, checkpoint: CausalCheckpoint | Endpoint) -> str:
+    """What is scored of each answer before its words, as far as a template does not say it."""
+    if training.loss_on not in ("assistant", "last_assistant") or has_marks(training.template):
+        return ""
+    return Answering(tokenizer_of(checkpoint), training).scored_header
+
+
 def _try(
     training: Training, checkpoint: CausalCheckpoint | Endpoint, payloads: Sequence[str], where: str
 ) -> None:
     """Refuse a training by which no record can be read."""
     if not payloads:
         return
-    step = max(1, len(payloads) // TRIED)
+    tried = payloads[:: max(1, len(payloads) // TRIED)][:TRIED]
     reader = TrainedReader(tokenizer_of(checkpoint), training)
     try:
-        read = reader.read(payloads[::step][:TRIED])
+        read = reader.read(tried)
     except RenderingError as error:
         raise InputError(f"{where}: {error}") from None
     reasons = Counter(record.error for record in read)
@@ -321,4 +358,17 @@ def _try(
         raise InputError(
             f"{where}: not one of {len(read)} records that were tried can be read as the training "
             f"did; {times} of them: {reason}"
+        )
+    found = [record.ids for record in read if record.error is None]
+    if len(found) > 1 and all(ids == found[0] for ids in found):
+        raise InputError(
+            f"{where}: all of {len(found)} records that were tried are the same {len(found[0])} "
+            "tokens: where they differ the template does not write them, or `max_length` cuts them "
+            "off"
+        )
+    number = next(n for n, record in enumerate(read) if record.error is None)
+    if reader.read(tried[number : number + 1])[0].ids != read[number].ids:
+        raise InputError(
+            f"{where}.template: it does not write a record in the same way twice; name a copy of "
+            "it that leaves nothing to chance"
         )

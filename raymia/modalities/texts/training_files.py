@@ -244,7 +244,10 @@ def _of_loss(dataset: Any) -> list[Any]:
 
 
 def _llama_factory(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
-    del where
+    if content.get("stage") == "pt" and kind not in ("text", "tokens"):
+        raise InputError(
+            f"{where}: `stage: pt` trains on texts as they are; give what it read as texts"
+        )
     loss_on: str | None = {"chat": "assistant", "text": "all"}.get(kind, "completion")
     if kind == "chat" and content.get("mask_history"):
         loss_on = "last_assistant"

@@ -105,6 +105,20 @@ class Answering:
         rest = self.reader.text_of(turns, add_generation_prompt=True).rpartition(QUESTION)[2]
         return _first_mark(rest)
 
+    @cached_property
+    def scored_header(self) -> str:
+        """What stands before an answer's words and is taken for part of it, as the template writes
+        nothing where an answer is to begin; empty where there is no such thing."""
+        asked = [{"role": "user", "content": QUESTION}]
+        try:
+            before = self.reader.text_of(asked)
+            begun = self.reader.text_of(asked, add_generation_prompt=True)
+            whole = self.reader.text_of([*asked, {"role": "assistant", "content": ANSWER}])
+        except RenderingError:
+            return ""
+        header, is_written, _ = whole.removeprefix(before).partition(ANSWER)
+        return header.strip() if begun == before and is_written else ""
+
     @property
     def ends(self) -> set[int]:
         """Tokens that end what is written, beside the model's own."""

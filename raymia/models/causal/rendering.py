@@ -207,7 +207,8 @@ class TrainedReader:
         if not answers:
             roles = dict.fromkeys(message["role"] for message in messages)
             raise RenderingError(
-                f"the conversation has no turn of the assistant{CAME}{', '.join(map(repr, roles))}"
+                "the conversation has no turn of the assistant; call the role of answers so, or "
+                f"say `loss_on: all`{CAME}{', '.join(map(repr, roles))}"
             )
         trained = [n for n in answers if carried_a_loss(messages[n])]
         if not trained:
