@@ -127,12 +127,15 @@ def test_templates_of_trl_give_the_tokens_and_labels_of_trl(tokenizer, limit, ea
 
 
 @pytest.mark.long
-def test_the_loss_over_the_evidence_is_the_evaluation_loss_of_trls_trainer(tmp_path, tokenizer):
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "falcon"])
+def test_the_loss_over_the_evidence_is_the_evaluation_loss_of_trls_trainer(
+    tmp_path, tokenizer, kind
+):
     pytest.importorskip("trl")
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    folder = save_tiny(tmp_path / "llama", "llama")
+    folder = save_tiny(tmp_path / kind, kind)
     rows = [row for row in rows_of("assistant") if len(json.dumps(row)) < 400]
     data = Dataset.from_list(rows)
     tokenizer.chat_template = chat_templates.MARKED
