@@ -201,6 +201,8 @@ def _text_or_messages(value: Any, name: str) -> tuple[Any, str | None]:
             return value, None if is_unicode(value) else NOT_UNICODE
         reason = why_no_text(value)
         return value, None if reason is None else f"{name}: {reason}"
+    if value is None:
+        return None, f"{name} should be a text or a list of messages, but is null"
     return _messages(value, name)
 
 

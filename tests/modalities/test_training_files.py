@@ -67,6 +67,8 @@ LLAMA_FACTORY = {"stage": "sft", "template": "qwen", "cutoff_len": 4096}
          {"loss_on": "last_assistant"}),
         ({**LLAMA_FACTORY, "train_on_prompt": True}, "chat", "LLaMA-Factory", {"loss_on": "all"}),
         ({**LLAMA_FACTORY, "packing": True}, "chat", "LLaMA-Factory", {"packing": "joined"}),
+        ({"finetuning_type": "lora", "num_train_epochs": 3}, "chat", "LLaMA-Factory",
+         {"loss_on": "assistant"}),
         ({"stage": "sft", "default_system": "Be brief."}, "chat", "LLaMA-Factory",
          {"system": "Be brief.", "max_length": 2048}),
     ],
@@ -265,6 +267,15 @@ def test_a_template_that_tells_no_records_apart_is_refused(template, reason):
     with pytest.raises(InputError, match=reason):
         tried(template, HERON, GREBE, loss_on="all")
     assert tried(CHATML, HERON, GREBE, loss_on="all") is not None
+
+
+@pytest.mark.parametrize("said", [{"template": CHATML}, {"system": "Be brief."}])
+def test_what_no_template_writes_is_told_nothing_of_templates(said):
+    (key,) = said
+    for kind, payload in (("completion", json.dumps(PAIR)), ("text", "A heron is a bird.")):
+        where = (kind, "chosen", checkpoint(BASE), [payload], "training")
+        with pytest.raises(InputError, match=f"training.{key}: these records are texts"):
+            resolve_training(TrainingSpec(**said), *where)
 
 
 def test_that_the_head_of_a_turn_is_scored_is_said():

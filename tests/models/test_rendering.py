@@ -190,6 +190,16 @@ def test_a_turn_that_the_template_passes_over_is_no_turn_that_was_trained_on(tok
     assert read(tokenizer, payload, template=CHATML).error is None
 
 
+def test_contents_in_parts_are_written_by_templates_that_know_them(tokenizer):
+    parts = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in TURNS[:2]]
+    payload = json.dumps({"messages": parts})
+    for loss_on in ("assistant", "all"):
+        rendered = read(tokenizer, payload, template=CHATML, loss_on=loss_on)
+        assert "give each content as one text" in rendered.error
+    knows = CHATML.replace("{{ m.content }}", "{% for p in m.content %}{{ p.text }}{% endfor %}")
+    assert read(tokenizer, payload, template=knows).error is None
+
+
 def test_a_mask_by_prefixes_holds_where_one_answer_is_all_there_is(tokenizer):
     one = json.dumps({"messages": TURNS[:2]})
     assert read(tokenizer, one, template=NOT_BY_PREFIXES).error is None

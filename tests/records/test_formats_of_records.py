@@ -269,6 +269,7 @@ def test_one_chat_that_is_member_and_non_member_is_set_aside(tmp_path):
             {"prompt": TALK[:1], "completion": [{**TALK[1], "weight": 0}]},
             "read in conversations alone",
         ),
+        ("completion", {"prompt": None, "completion": "a"}, "prompt should be a text or a list of"),
         ("preference", {"chosen": "a", "rejected": "a"}, "are the same"),
         ("unpaired", {"prompt": "a", "completion": "b", "label": "yes"}, "true or false"),
     ],

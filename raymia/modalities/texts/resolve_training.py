@@ -37,6 +37,8 @@ LARGEST_TEMPLATE = 500_000
 FIRST, TRIED = 4_000, 40
 """Records among which some are chosen, and how many of them are rendered before a model is
 loaded."""
+OF_TEMPLATES = {"template", "template_arguments", "system", "date"}
+"""Keys that say something of conversations alone."""
 ADAPTERS_TEMPLATE = "chat_template.jinja"
 TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
@@ -109,6 +111,11 @@ def resolve_training(
             _refuse_without_marks(template, checkpoint, where)
         template = _dated(template, said, where)
         training = replace(training, template=template)
+    elif idle := sorted({*own} & OF_TEMPLATES):
+        raise InputError(
+            f"{where}.{idle[0]}: these records are {'tokens' if kind == 'tokens' else 'texts'}, "
+            "which no template writes; leave the key out, or give conversations as messages"
+        )
     elif training.eos:
         _refuse_another_end(said.get(EOS_TOKEN), checkpoint, where)
     _try(training, checkpoint, payloads, where)

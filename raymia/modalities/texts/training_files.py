@@ -34,7 +34,14 @@ OF_TRL = (
     "per_device_train_batch_size",
     "num_train_epochs",
 )
-OF_LLAMA_FACTORY = ("cutoff_len", "train_on_prompt", "mask_history", "neat_packing", "stage")
+OF_LLAMA_FACTORY = (
+    "cutoff_len",
+    "train_on_prompt",
+    "mask_history",
+    "neat_packing",
+    "stage",
+    "finetuning_type",
+)
 OF_AXOLOTL = ("sequence_len", "train_on_inputs", "sample_packing", "micro_batch_size")
 JINJA = (".jinja", ".j2")
 """What TRL reads as a file; other paths of templates are models that have one."""

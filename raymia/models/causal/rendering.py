@@ -263,11 +263,18 @@ class TrainedReader:
         return len(before), len(until)
 
     def _refuse_unwritten(self, messages: Sequence[dict[str, Any]], given: Given) -> None:
-        """Refuse turns of a role that the template passes over without a word."""
+        """Refuse turns of a role that the template passes over without a word, and contents in
+        parts that it writes as a list is printed."""
         odd = [message for message in messages if message["role"] not in USUAL_ROLES]
-        if not odd:
+        in_parts = [str(m["content"]) for m in messages if isinstance(m.get("content"), list)]
+        if not odd and not in_parts:
             return
         text = self._text(messages, given)
+        if any(printed in text for printed in in_parts):
+            raise RenderingError(
+                "the template takes no contents in parts, and prints them as a list; give each "
+                "content as one text, or name the template that the training used"
+            )
         for message in odd:
             content = message.get("content")
             if isinstance(content, str) and content.strip() not in text:
