@@ -25,7 +25,7 @@ from rich.console import Console
 
 from raymia.demo.chat import TEMPLATE
 from raymia.metrics.summary import AttackMetrics, Estimate, Result
-from raymia.modalities.texts.resolve_training import own_template
+from raymia.modalities.texts.templates import own_template
 from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.models.causal.training import Training

@@ -148,7 +148,10 @@ def _usable(
         if not ids:
             reasons["there is nothing before the answer"] += 1
         elif len(ids) > longest:
-            reasons[f"longer than the {longest} tokens that leave room for an answer"] += 1
+            reasons[
+                f"longer than the {longest} tokens that leave room for an answer; make max_tokens "
+                "larger"
+            ] += 1
         else:
             usable.append((payload, ids))
     return usable, reasons

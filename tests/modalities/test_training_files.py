@@ -10,7 +10,8 @@ from chat_templates import CHATML, MARKED, SYSTEM_APART, chat
 from tiny_models import BASE, checkpoint
 from transformers import AutoTokenizer
 
-from raymia.modalities.texts.resolve_training import own_template, resolve_training
+from raymia.modalities.texts.resolve_training import resolve_training
+from raymia.modalities.texts.templates import own_template
 from raymia.modalities.texts.training_files import read_training_file
 from raymia.spec import TrainingSpec
 from raymia.util.errors import InputError
@@ -216,6 +217,20 @@ def test_an_end_of_text_that_nobody_spoke_of_is_assumed():
     assert (assumed(), assumed(eos=True), assumed(eos=False)) == ({"eos"}, set(), set())
 
 
+def test_what_a_loss_may_have_been_on_is_said_of_what_the_records_are():
+    as_chat = {"prompt": chat("What is a heron?"), "completion": chat("", "A bird.")[1:]}
+    said = []
+    for payload in (PAIR, as_chat):
+        where = ("completion", "chosen", checkpoint(BASE), [json.dumps(payload)], "training")
+        template = CHATML if payload is as_chat else None
+        found = resolve_training(TrainingSpec(template=template), *where)
+        said.append(found.assumed["loss_on"].partition(" where it was on ")[2])
+    assert said == [
+        "all tokens",
+        "the assistant's turns alone or its last turn alone or all tokens",
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -223,18 +238,40 @@ def test_an_end_of_text_that_nobody_spoke_of_is_assumed():
         ("tokenizer_config.json", {"chat_template": "{{ mine }}"}),
         (
             "tokenizer_config.json",
-            {
-                "chat_template": [
-                    {"name": "tool_use", "template": "{{ tools }}"},
-                    {"name": "default", "template": "{{ mine }}"},
-                ]
-            },
+            {"chat_template": [{"name": "default", "template": "{{ mine }}"}]},
         ),
     ],
 )
 def test_an_adapters_template_is_its_own_however_it_was_saved(tmp_path, name, content):
     (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
     assert own_template(checkpoint(BASE, adapter=str(tmp_path))) == "{{ mine }}"
+
+
+def test_records_with_tools_are_written_by_the_template_for_tools_where_there_is_one(tmp_path):
+    both = {
+        "default": f"{CHATML}\n",
+        "tool_use": f"\n{{{{ tools[0].name }}}} has tools. {CHATML}\n",
+    }
+    in_settings, in_files = tmp_path / "settings", tmp_path / "files"
+    (in_files / "additional_chat_templates").mkdir(parents=True)
+    in_settings.mkdir()
+    named = [{"name": name, "template": template} for name, template in both.items()]
+    (in_settings / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    (in_files / "chat_template.jinja").write_text(both["default"])
+    (in_files / "additional_chat_templates" / "tool_use.jinja").write_text(both["tool_use"])
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    for folder in (in_settings, in_files):
+        own = own_template(checkpoint(BASE, adapter=str(folder)))
+        for tools in (None, [{"name": "a compass"}]):
+            tokenizer.chat_template = both
+            by_transformers = tokenizer.apply_chat_template(
+                CHAT["messages"], tools=tools, tokenize=False
+            )
+            tokenizer.chat_template = own
+            assert by_transformers.startswith("\na compass") == (tools is not None)
+            assert by_transformers == tokenizer.apply_chat_template(
+                CHAT["messages"], tools=tools, tokenize=False
+            )
 
 
 def test_an_adapters_template_that_is_no_text_is_refused_with_its_file(tmp_path):
@@ -276,6 +313,13 @@ def test_what_no_template_writes_is_told_nothing_of_templates(said):
         where = (kind, "chosen", checkpoint(BASE), [payload], "training")
         with pytest.raises(InputError, match=f"training.{key}: these records are texts"):
             resolve_training(TrainingSpec(**said), *where)
+
+
+def test_an_argument_that_the_template_does_not_know_is_refused():
+    thinks = "{% if enable_thinking %}<think>{% endif %}" + CHATML
+    assert tried(thinks, HERON, template_arguments={"enable_thinking": True}) is not None
+    with pytest.raises(InputError, match=r"template_arguments\.thinking_on: the template has no"):
+        tried(thinks, HERON, template_arguments={"thinking_on": True})
 
 
 def test_that_the_head_of_a_turn_is_scored_is_said():

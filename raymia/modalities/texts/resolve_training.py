@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
+from raymia.modalities.texts.templates import dated, refuse_unknown_arguments, template_of
 from raymia.modalities.texts.training_files import (
     EOS_TOKEN,
     NOT_CERTAIN,
@@ -20,27 +20,18 @@ from raymia.models.causal.answering import Answering
 from raymia.models.causal.limits import RenderingError
 from raymia.models.causal.rendering import TrainedReader, has_marks
 from raymia.models.causal.resolver import CausalCheckpoint
-from raymia.models.causal.tokenizer_files import SETTINGS
 from raymia.models.causal.training import Side, Training
 from raymia.models.endpoints.resolver import Endpoint
-from raymia.models.source import read_json
 from raymia.models.tokenizers import tokenizer_of
 from raymia.records.conversations import content_of
 from raymia.spec import LossOn, RecordFormat, TrainingSpec
-from raymia.spec.training import BASE_TEMPLATE
-from raymia.storage.files import opened
-from raymia.storage.refusals import refusals
 from raymia.util.errors import InputError
 
-LARGEST_TEMPLATE = 500_000
-"""Characters."""
 FIRST, TRIED = 4_000, 40
 """Records among which some are chosen, and how many of them are rendered before a model is
 loaded."""
 OF_TEMPLATES = {"template", "template_arguments", "system", "date"}
 """Keys that say something of conversations alone."""
-ADAPTERS_TEMPLATE = "chat_template.jinja"
-TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 MEANINGFUL: Mapping[RecordFormat, tuple[LossOn, ...]] = {
     "text": ("all",),
@@ -106,10 +97,11 @@ def resolve_training(
     conversations = _are_conversations(kind, payloads)
     training, assumed = _put_together(said, kind, side, conversations)
     if conversations:
-        template = _template(said.get("template"), checkpoint, base, where)
+        template = template_of(said.get("template"), checkpoint, base, where)
         if program == "TRL" and training.loss_on == "assistant" and "loss_on" not in own:
             _refuse_without_marks(template, checkpoint, where)
-        template = _dated(template, said, where)
+        refuse_unknown_arguments(own.get("template_arguments", {}), template, where)
+        template = dated(template, said, where)
         training = replace(training, template=template)
     elif idle := sorted({*own} & OF_TEMPLATES):
         raise InputError(
@@ -141,6 +133,8 @@ def _put_together(
     loss_on = said.get("loss_on")
     if loss_on is None:
         loss_on, *others = MEANINGFUL[kind]
+        if not conversations:
+            others = [other for other in others if other == "all"]
         if others and kind != "tokens":
             assumed["loss_on"] = (
                 f"it is assumed that the loss was on {IN_WORDS[loss_on]}; say `loss_on` where it "
@@ -243,101 +237,6 @@ def _are_conversations(kind: RecordFormat, payloads: Sequence[str]) -> bool:
         return False
     content = content_of(payloads[0])
     return not isinstance(content.get("completion", content.get("chosen")), str)
-
-
-def _template(
-    named: str | None,
-    checkpoint: CausalCheckpoint | Endpoint,
-    base: CausalCheckpoint | None,
-    where: str,
-) -> str:
-    if named is not None and named != BASE_TEMPLATE:
-        return _checked(named if "{%" in named or "{{" in named else _read(named, where), where)
-    source: CausalCheckpoint | Endpoint = checkpoint
-    if named == BASE_TEMPLATE:
-        if base is None:
-            raise InputError(
-                f"{where}.template: `base` is that of the reference `base`, and there is none"
-            )
-        source = base
-    found = own_template(source)
-    if found is None:
-        raise InputError(
-            f"{where}.template: the tokenizer of {source.label} has no chat template; name the one "
-            "that the training used, a file of Jinja, as `template` under `training`"
-        )
-    return _checked(found, where)
-
-
-def own_template(checkpoint: CausalCheckpoint | Endpoint) -> str | None:
-    """The chat template of a checkpoint: of its adapter, where that brings one."""
-    if isinstance(checkpoint, CausalCheckpoint) and checkpoint.adapter is not None:
-        beside = Path(checkpoint.adapter) / ADAPTERS_TEMPLATE
-        if beside.is_file():
-            with refusals(str(beside), "template"):
-                return beside.read_text(encoding="utf-8")
-        settings = Path(checkpoint.adapter) / SETTINGS
-        if settings.is_file():
-            own = _default_of(read_json(settings, str(settings)).get("chat_template"))
-            if own is not None:
-                return own
-    return _default_of(tokenizer_of(checkpoint).chat_template)
-
-
-def _default_of(template: Any) -> str | None:
-    """The template of a conversation without tools, of a template or of several by their names, as
-    a mapping or, in files, as a list."""
-    if isinstance(template, list):
-        template = {
-            one.get("name"): one.get("template") for one in template if isinstance(one, dict)
-        }
-    if isinstance(template, dict):
-        template = template.get("default")
-    return None if template is None else str(template)
-
-
-def _read(path: str, where: str) -> str:
-    with refusals(path, "template"), opened(path) as file:
-        text: str = file.read().decode()
-    if not text.strip():
-        raise InputError(f"{where}.template: {path} is empty")
-    return text
-
-
-def _checked(template: str, where: str) -> str:
-    if len(template) > LARGEST_TEMPLATE:
-        raise InputError(
-            f"{where}.template: {len(template):,} characters, and at most {LARGEST_TEMPLATE:,} are "
-            "taken for a template"
-        )
-    from jinja2 import TemplateSyntaxError
-
-    try:
-        has_marks(template)
-    except TemplateSyntaxError as error:
-        raise InputError(
-            f"{where}.template: no valid Jinja: {error.message}, in line {error.lineno}"
-        ) from None
-    return template
-
-
-def _dated(template: str, said: Mapping[str, Any], where: str) -> str:
-    """A template that writes the day of the training, and not that on which it is rendered."""
-    if "strftime_now(" not in template or "date_string" in (said.get("template_arguments") or {}):
-        return template
-    day = said.get("date")
-    if day is None:
-        raise InputError(
-            f"{where}: this template writes the day on which it is rendered; say that of the "
-            "training as `date: YYYY-MM-DD` under `training`"
-        )
-    found = TODAY.sub(lambda call: json.dumps(day.strftime(call[2])), template)
-    if "strftime_now(" in found:
-        raise InputError(
-            f"{where}: this template writes the day in a form that it makes up; name a copy of it, "
-            "with the day of the training in it, as `template` under `training`"
-        )
-    return found
 
 
 def _scored_header(training: Training, checkpoint: CausalCheckpoint | Endpoint) -> str:
