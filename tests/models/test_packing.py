@@ -134,11 +134,28 @@ def test_a_model_by_code_of_its_own_is_given_padded_texts(tokenizer):
     assert not answers_in_a_row(model)
 
 
-def test_a_model_whose_layers_look_beyond_a_text_is_given_padded_texts(tokenizer):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_model_whose_layers_look_beyond_a_text_is_given_padded_texts(tokenizer, dtype):
     model = small("llama", tokenizer)
+    model.model.to(dtype)
     assert answers_in_a_row(model)
     norm = model.model.model.norm
     norm.register_forward_hook(lambda _layer, _given, out: out + out.cumsum(1) / 10)
+    assert not answers_in_a_row(model)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_rounding_in_16_bits_is_not_taken_for_looking_beyond_a_text(kind, tokenizer):
+    model = small(kind, tokenizer, initializer_range=0.5, num_hidden_layers=8)
+    model.model.to(torch.bfloat16)
+    assert answers_in_a_row(model)
+
+
+def test_a_model_that_says_no_numbers_in_a_row_is_given_padded_texts(tokenizer):
+    model = small("llama", tokenizer)
+    model.model.model.norm.register_forward_hook(
+        lambda _layer, _given, out: out * (1 if len(out) > 1 else torch.nan)
+    )
     assert not answers_in_a_row(model)
 
 

@@ -53,11 +53,11 @@ def refuse_looking_ahead(model: CausalLM, label: str, *, is_quantized: bool) -> 
             "not known whether it sees the tokens that it should predict; run a text through it "
             "with transformers, which should say what is wrong with the checkpoint"
         ) from error
-    gap, largest, is_more = moved(model, *said, is_quantized=is_quantized)
+    moved, largest, is_more = _moved(model, *said, is_quantized=is_quantized)
     if is_more:
         raise InputError(
             f"{label}: this is no causal language model: with another last token, logits of tokens "
-            f"before it change by up to {gap:.2g} (the largest is {largest:.2g}), so it sees the "
+            f"before it change by up to {moved:.2g} (the largest is {largest:.2g}), so it sees the "
             "tokens that it should predict"
         )
 
@@ -85,7 +85,7 @@ def changes_beside_others(model: CausalLM, *, is_quantized: bool) -> bool:
         if is_out_of_memory(error) or is_lost_device(error):
             raise
         return True  # alone they were run before
-    return moved(model, *said, is_quantized=is_quantized)[2]
+    return _moved(model, *said, is_quantized=is_quantized)[2]
 
 
 def _dtype(model: CausalLM) -> torch.dtype:
@@ -93,14 +93,14 @@ def _dtype(model: CausalLM) -> torch.dtype:
     return dtype
 
 
-def moved(
+def _moved(
     model: CausalLM, one: torch.Tensor, other: torch.Tensor, *, is_quantized: bool
 ) -> tuple[float, float, bool]:
     """By how much logits differ, the largest of them, and whether that is more than rounding."""
-    gap, largest = float((one - other).abs().max()), float(one.abs().max())
+    moved, largest = float((one - other).abs().max()), float(one.abs().max())
     share = QUANTIZED if is_quantized else TOLERANCE.get(_dtype(model), COARSE)
     # Of weights that are not finite, it is not.
-    return gap, largest, gap > share * max(largest, 1e-6)
+    return moved, largest, moved > share * max(largest, 1e-6)
 
 
 def _earlier(model: CausalLM, text: torch.Tensor) -> torch.Tensor:
