@@ -39,14 +39,15 @@ from raymia.questions.base import Item
 from raymia.records.texts import record_id, texts_among
 from raymia.spec import AuditSpec, ModelSpec, PoolSpec, ResourcesSpec, SubstituteNeighbors
 
-LIMIT, FAST, ADAPTER, RAY, HARNESS, ONE = (
-    "bare forward pass", "bare, raymia's layers", "raymia in process", "raymia through Ray",
-    "lm-evaluation-harness", "one text per forward",
+LIMIT, FAST, ADAPTER, PADDED, RAY, HARNESS, ONE = (
+    "bare forward pass", "bare, raymia's layers", "raymia in process", "the same, texts padded",
+    "raymia through Ray", "lm-evaluation-harness", "one text per forward",
 )  # fmt: skip
 ASKED_FOR = {
     LIMIT: "logits, on batches packed beforehand",
     FAST: "the same of the model as raymia loads it",
     ADAPTER: "text to log p, moments, top-1",
+    PADDED: "as above, in batches with padding in place of rows without it",
     RAY: "text to stored evidence, one actor, from its first block's commit to its last",
     HARNESS: "text to summed log p (HF backend, loglikelihood_rolling)",
     ONE: "text to log p",
@@ -145,6 +146,14 @@ def time_adapter(bench: TextBench) -> Timing:
     return timed(bench.tokens, run)
 
 
+def time_padded(bench: TextBench) -> Timing:
+    packs, bench.model.packs = bench.model.packs, False
+    try:
+        return time_adapter(bench)
+    finally:
+        bench.model.packs = packs
+
+
 @torch.inference_mode()
 def time_one_by_one(bench: TextBench) -> Timing:
     def run() -> None:
@@ -211,6 +220,7 @@ def ways(bench: TextBench) -> dict[str, Callable[[], Timing]]:
         LIMIT: time_limit,
         FAST: lambda given: time_forward(given, given.model.model),
         ADAPTER: time_adapter,
+        PADDED: time_padded,
         RAY: time_ray,
     }
     if find_spec("lm_eval") is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.measure import Timing
-from benchmarks.texts import TextBench, time_adapter, time_harness, time_limit
+from benchmarks.texts import TextBench, time_adapter, time_harness, time_limit, time_padded
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
@@ -185,7 +185,7 @@ def measure(name: str, kind: str, setting: Setting) -> Found:
     )
     ways: dict[str, Callable[[TextBench], Timing]] = {
         "raymia": time_adapter,
-        "raymia, texts padded": _time_padded,
+        "raymia, texts padded": time_padded,
         "bare forward pass": time_limit,
         "bare body": lambda given: time_limit(_of_body(given)),
     }
@@ -210,14 +210,6 @@ def measure(name: str, kind: str, setting: Setting) -> Found:
         per_token = 2 * _weights_used(network)
         found["MFU"] = found["raymia: tokens/s"] * per_token / card
     return rounded(found)
-
-
-def _time_padded(bench: TextBench) -> Timing:
-    packs, bench.model.packs = bench.model.packs, False
-    try:
-        return time_adapter(bench)
-    finally:
-        bench.model.packs = packs
 
 
 def _of_body(bench: TextBench) -> TextBench:
