@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
 from raymia.models.batching import run_batched
-from raymia.models.causal.answering import shared_start
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.generation import continue_tokens
 from raymia.models.causal.model import CausalLM
@@ -27,6 +26,7 @@ from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import architecture
 from raymia.prepare.fine_tune import fine_tune
 from raymia.prepare.own_recipe import OwnRecipe, train_alike
+from raymia.prepare.prompts import Beginnings, beginnings_of
 from raymia.prepare.quality import perplexities, reference_perplexities
 from raymia.prepare.recipe import Report
 from raymia.prepare.train_target import step_size, total_steps
@@ -211,29 +211,22 @@ def write_texts(
     """Let the target continue the first tokens of the prompts.
 
     Text i continues prompt ``i % prompts`` with draws that are a function of (seed, i). Prompts
-    that have fewer tokens than ``prompt_tokens``, without the end that some tokenizers add, are
-    left out and counted.
+    that have fewer tokens than ``prompt_tokens``, and those that are cut inside a mark of a chat
+    template, are left out and counted.
 
     Raises
     ------
     InputError
-        If no prompt is long enough, or the model's context is too short.
+        If no prompt can be used, all begin alike, or the model's context is too short.
     """
     spec = recipe.spec
     if spec.prompts == "none":
         begun = beginning_of_text(target)
         spec = spec.model_copy(update={"prompt_tokens": len(begun)})
-        encoded = [begun]
+        given = Beginnings([begun], 0, 0)
     else:
-        whole = target.encode_beginnings(recipe.prompts)
-        encoded = [ids[: spec.prompt_tokens] for ids in whole]
-        _refuse_one_beginning(encoded, whole, spec.prompt_tokens)
-    prompts = [ids for ids in encoded if len(ids) == spec.prompt_tokens]
-    if not prompts:
-        raise InputError(
-            f"self-prompting: not one of {len(encoded)} prompts has {spec.prompt_tokens} tokens; "
-            "give longer prompts or a smaller prompt_tokens"
-        )
+        given = beginnings_of(target.tokenizer, recipe.prompts, spec.prompt_tokens)
+    prompts = given.ids
     length = min(spec.max_tokens, target.max_tokens or spec.max_tokens)
     if length <= spec.prompt_tokens:
         raise InputError(
@@ -270,24 +263,11 @@ def write_texts(
         )
     facts = {
         "prompts": len(prompts),
-        "prompts_too_short": len(encoded) - len(prompts),
+        "prompts_too_short": given.too_short,
+        "prompts_cut_in_a_mark": given.in_marks,
         "texts_empty": len(texts) - len(usable),
     }
     return usable, facts
-
-
-def _refuse_one_beginning(
-    encoded: Sequence[Sequence[int]], whole: Sequence[Sequence[int]], prompt_tokens: int
-) -> None:
-    """Refuse prompts that differ only after what the target is given of them."""
-    if len({tuple(ids) for ids in whole}) < 2 or len({tuple(ids) for ids in encoded}) > 1:
-        return
-    raise InputError(
-        f"self-prompting: all {len(encoded):,} prompts begin with the same {prompt_tokens} tokens, "
-        "so that the target would be asked one thing again and again; they have the first "
-        f"{shared_start(whole)} in common, so make prompt_tokens larger than that, or, where they "
-        "are conversations, give them as records of the format chat"
-    )
 
 
 def stored_texts(recipe: SelfPromptRecipe, store: EvidenceStore) -> list[str] | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from raymia.models.causal.answering import Answering, shared_start
 from raymia.models.causal.generation import continue_tokens
-from raymia.models.causal.limits import RenderingError
 from raymia.models.causal.model import CausalLM
 from raymia.models.causal.training import Training
+from raymia.prepare.prompts import answerable, refuse_one_prompt
 from raymia.prepare.trainer import Progress
 from raymia.spec import SelfPromptReference
 from raymia.util.draws import stream_key
@@ -18,9 +17,6 @@ from raymia.util.errors import InputError, NothingWrittenError
 
 if TYPE_CHECKING:
     from raymia.prepare.self_prompt import SelfPromptRecipe
-
-SHORTEST_ANSWER = 8
-"""Tokens that a prompt must leave to the answer."""
 
 
 def write_records(
@@ -51,16 +47,12 @@ def write_records(
         facts["prompts_empty"] = len(asked) - len(payloads)
     else:
         payloads = list(recipe.prompts)
-    usable, reasons = _usable(payloads, answering, writer.longest_prompt)
-    if not usable:
-        said = reasons.most_common(1)
-        why = said[0][0] if said else "the target wrote none"
-        raise InputError(f"self-prompting: not one of {len(payloads)} prompts can be used: {why}")
+    usable, reasons = answerable(payloads, answering, writer.length)
     if spec.prompts == "none":
         chosen = usable
     else:
         chosen = [usable[i % len(usable)] for i in range(spec.texts)]
-        _refuse_one_prompt([ids for _, ids in usable])
+        refuse_one_prompt([ids for _, ids in usable])
     answers = writer.write([ids for _, ids in chosen], "self prompt", progress)
     records = [
         answering.answered(payload, answer)
@@ -93,7 +85,6 @@ class _Writer:
     ) -> None:
         self.target, self.spec, self.ends, self.seed = target, spec, answering.ends, seed
         self.length = min(spec.max_tokens, target.max_tokens or spec.max_tokens)
-        self.longest_prompt = self.length - SHORTEST_ANSWER
         self.ended = 0
 
     def write(
@@ -132,38 +123,6 @@ class _Writer:
             )
             progress(len(found), len(prompts))
         return [found[place] for place in range(len(prompts))]
-
-
-def _usable(
-    payloads: Sequence[str], answering: Answering, longest: int
-) -> tuple[list[tuple[str, list[int]]], Counter[str]]:
-    """The prompts that leave room for an answer, with their tokens, and why others do not."""
-    usable, reasons = [], Counter[str]()
-    for payload in payloads:
-        try:
-            ids = answering.prompt(payload)
-        except RenderingError as error:
-            reasons[str(error)] += 1
-            continue
-        if not ids:
-            reasons["there is nothing before the answer"] += 1
-        elif len(ids) > longest:
-            reasons[
-                f"longer than the {longest} tokens that leave room for an answer; make max_tokens "
-                "larger"
-            ] += 1
-        else:
-            usable.append((payload, ids))
-    return usable, reasons
-
-
-def _refuse_one_prompt(prompts: Sequence[Sequence[int]]) -> None:
-    if len(prompts) > 1 and len({tuple(prompt) for prompt in prompts}) == 1:
-        raise InputError(
-            f"self-prompting: all {len(prompts):,} prompts are the same {len(prompts[0])} tokens, "
-            "so that the target would be asked one thing again and again; give prompts that differ "
-            "before their last answer, or `prompts: none`"
-        )
 
 
 def beginning_of_text(target: CausalLM) -> list[int]:

@@ -64,7 +64,7 @@ def test_a_checkpoint_that_changed_since_the_plan_answers_nothing(
     assert not list((tmp_path / "store").rglob("*.parquet"))
 
 
-def test_prompts_too_short_for_self_prompting_are_refused(
+def test_prompts_too_short_for_self_prompting_are_refused_before_there_are_workers(
     tmp_path: Path, models: Models, capfd: pytest.CaptureFixture[str]
 ) -> None:
     texts = passages()
@@ -78,7 +78,7 @@ def test_prompts_too_short_for_self_prompting_are_refused(
     with pytest.raises(InputError) as caught:
         run_audit(load_spec(file), console())
     assert str(caught.value) == (
-        "self-prompting: not one of 2 prompts has 16 tokens; "
+        "references.self_prompt.prompts: not one of 2 prompts has 16 tokens; "
         "give longer prompts or a smaller prompt_tokens"
     )
     assert caught.value.problems == [str(caught.value)]

@@ -18,6 +18,7 @@ from raymia.models.endpoints.resolver import resolve_endpoint
 from raymia.models.paraphrasers.resolver import resolve_paraphraser
 from raymia.prepare.corpus import check_corpus
 from raymia.prepare.own_recipe import OwnRecipe
+from raymia.prepare.prompts import refuse_prompts
 from raymia.records.base import Others, RecordSet, SetAside
 from raymia.records.structured import format_of_records, read_others, read_records
 from raymia.spec import (
@@ -95,6 +96,8 @@ def resolve_texts(
     if records is not None:
         payloads = records.table["payload"].slice(0, FIRST).to_pylist()
         read_as = as_trained(read_as, spec, places, payloads, once, problems)
+        for name, given_prompts in prompts.items():
+            attempt(check_what_is_asked, spec, name, given_prompts, read_as.targets)
     left_out = attempt(impossible_attacks, spec, attacks, read_as.targets, read_as.references) or {}
     sections = text_neighbors(spec.neighbors)
     if sections:
@@ -248,6 +251,29 @@ def check_prompts(reference: SelfPromptReference, kind: RecordFormat, where: str
             f"records of the format {kind}; name files of prompts"
         )
     return reference.prompts != "none"
+
+
+def check_what_is_asked(
+    spec: AuditSpec,
+    name: str,
+    prompts: Sequence[str],
+    targets: Mapping[str, AnyCheckpoint | None],
+) -> None:
+    """Refuse prompts of a reference that a target cannot use, or that all ask for one thing."""
+    reference = spec.references[name]
+    assert isinstance(reference, SelfPromptReference)
+    writers = {
+        (target.reading, target.context): target
+        for target in targets.values()
+        if isinstance(target, CausalCheckpoint)
+    }
+    for target in writers.values():
+        if prompts:
+            try:
+                refuse_prompts(target, prompts, reference)
+            except InputError as error:
+                said = str(error).removeprefix("self-prompting: ")
+                raise InputError(f"references.{name}.prompts: {said}") from None
 
 
 def check_writers(spec: AuditSpec, targets: Mapping[str, AnyCheckpoint | None]) -> None:

@@ -119,6 +119,13 @@ class Answering:
         header, is_written, _ = whole.removeprefix(before).partition(ANSWER)
         return header.strip() if begun == before and is_written else ""
 
+    def around(self) -> list[str]:
+        """What the template writes before an answer, behind the question, and after it, line by
+        line."""
+        turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
+        between, _, after = self.reader.text_of(turns).partition(QUESTION)[2].partition(ANSWER)
+        return [line.strip() for line in (between + after).splitlines() if line.strip()]
+
     @property
     def ends(self) -> set[int]:
         """Tokens that end what is written, beside the model's own."""
