@@ -254,6 +254,16 @@ def test_a_loss_that_means_nothing_for_the_format_is_refused(tmp_path):
     refused(tmp_path, "means nothing for records of the format chat", training=training)
 
 
+@pytest.mark.parametrize("prompts", ["none", "prompts.jsonl"])
+def test_first_tokens_of_prompts_mean_nothing_for_conversations(tmp_path, prompts):
+    (tmp_path / "prompts.jsonl").write_text(json.dumps(conversation("Whose is it? His.")) + "\n")
+    made = {"kind": "self_prompt", "prompts": prompts, "prompt_tokens": 4}
+    references = {"base": {"model": str(BASE)}, "own": made}
+    refused(
+        tmp_path, r"references\.own\.prompt_tokens: texts of files alone", references=references
+    )
+
+
 def test_a_template_that_no_record_can_be_read_by_is_refused_before_a_model_is_loaded(tmp_path):
     (tmp_path / "raises.jinja").write_text("{{ raise_exception('no such role') }}")
     training = {"template": "raises.jinja"}

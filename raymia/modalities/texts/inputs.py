@@ -238,7 +238,7 @@ def check_prompts(reference: SelfPromptReference, kind: RecordFormat, where: str
     Raises
     ------
     InputError
-        If no target can write records of this format.
+        If no target can write records of this format, or a key means nothing for them.
     """
     if kind in ("preference", "unpaired"):
         raise InputError(
@@ -249,6 +249,13 @@ def check_prompts(reference: SelfPromptReference, kind: RecordFormat, where: str
         raise InputError(
             f"{where}: `none` has the target write prompts, and where one ends cannot be told in "
             f"records of the format {kind}; name files of prompts"
+        )
+    is_cut = kind == "text" and reference.prompts != "none"
+    if not is_cut and reference.preset is None and "prompt_tokens" in reference.model_fields_set:
+        raise InputError(
+            f"{where.removesuffix('prompts')}prompt_tokens: texts of files alone are cut to their "
+            "first tokens, and here the target is given whole prompts, or writes them; leave the "
+            "key out"
         )
     return reference.prompts != "none"
 
