@@ -246,13 +246,12 @@ class CausalLM:
     def _forward(
         self, ids: list[list[int]], wanted: list[Bools | None], moments: bool
     ) -> list[Columns]:
-        width = max(len(tokens) for tokens in ids)
-        if width < 2:
+        if max(len(tokens) for tokens in ids) < 2:
             empty = np.zeros(0, dtype=np.float32)
             flags = empty.astype(np.bool_)
             nothing = (empty, empty, flags) if moments else (None, None, None)
             return [(empty.astype(np.int32), empty, *nothing) for _ in ids]
-        states, starts = self._in_a_row(ids) if self.packs else self._padded(ids, width)
+        states, starts = self._in_a_row(ids) if self.packs else self.padded(ids)
         followed = [np.asarray(tokens[1:], np.int32) for tokens in ids]
         chosen = [
             np.arange(len(tokens)) if own is None else np.flatnonzero(own)
@@ -260,25 +259,27 @@ class CausalLM:
         ]
         token_ids = [tokens[own] for tokens, own in zip(followed, chosen, strict=True)]
         places = np.concatenate([start + own for start, own in zip(starts, chosen, strict=True)])
-        scored = states[torch.from_numpy(places).to(self.device)]
-        labels = torch.from_numpy(np.concatenate(token_ids).astype(np.int64)).to(self.device)
+        scored = states[torch.from_numpy(places).to(states.device)]
+        labels = torch.from_numpy(np.concatenate(token_ids).astype(np.int64)).to(states.device)
         columns = self.head.log_probs(scored, labels, moments).fetched()
         ends = np.cumsum([len(own) for own in chosen])[:-1]
         split = [[None] * len(ids) if c is None else np.split(c, ends) for c in columns]
         return list(zip(token_ids, *split, strict=True))
 
-    def _in_a_row(self, ids: list[list[int]]) -> tuple[torch.Tensor, list[int]]:
-        """What enters the output layer [tokens, width], and where each text begins in it."""
-        starts = [0, *accumulate(map(len, ids))][:-1]
-        return hidden_of_row(self, ids), starts
-
-    def _padded(self, ids: list[list[int]], width: int) -> tuple[torch.Tensor, list[int]]:
-        """The same of texts one below another, with padding between them."""
+    def padded(self, ids: Sequence[list[int]]) -> tuple[torch.Tensor, list[int]]:
+        """What enters the output layer for each token of some texts one below another, and of the
+        padding between them [tokens, width]; and where each text begins in it."""
+        width = max(len(tokens) for tokens in ids)
         padded = torch.tensor([t + [0] * (width - len(t)) for t in ids], device=self.device)
         lengths = torch.tensor([len(t) for t in ids], device=self.device)
         mask = torch.arange(width, device=self.device)[None, :] < lengths[:, None]
         hidden = self.head.hidden(mask.long(), input_ids=padded)
         return hidden.flatten(0, 1), [row * width for row in range(len(ids))]
+
+    def _in_a_row(self, ids: list[list[int]]) -> tuple[torch.Tensor, list[int]]:
+        """The same of texts one after another, with nothing between them."""
+        starts = [0, *accumulate(map(len, ids))][:-1]
+        return hidden_of_row(self, ids), starts
 
 
 def _wanted(record: Rendered, part: Window) -> Bools | None:

@@ -167,10 +167,8 @@ def _run(model: CausalLM, ids: Sequence[Sequence[int]], row: _Row) -> Tensor:
 
 
 def _padded(model: CausalLM, ids: Sequence[list[int]]) -> Tensor:
-    width = max(map(len, ids))
-    tokens = torch.tensor([t + [0] * (width - len(t)) for t in ids], device=model.device)
-    there = torch.tensor([[n < len(t) for n in range(width)] for t in ids], device=model.device)
-    return model.head.hidden(there.long(), input_ids=tokens)[there]
+    states, starts = model.padded(ids)
+    return torch.cat([states[n : n + len(t)] for n, t in zip(starts, ids, strict=True)])
 
 
 def _config(model: CausalLM) -> Any:
