@@ -80,7 +80,7 @@ def test_quantized_weights_have_no_gradient_and_are_not_fine_tuned(tmp_path, fp8
         "fp8 weights have no gradient; audit the checkpoint unquantized"
     ]
     prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("".join(f'{{"text": "{n} and so on and so on"}}\n' for n in range(4)))
+    prompts.write_text("".join(f'{{"text": "{n}{" and so on" * 9}"}}\n' for n in range(4)))
     references = {"base": {"model": str(fp8)},
                   "own": {"kind": "self_prompt", "prompts": str(prompts)}}  # fmt: skip
     spec = audit(tmp_path / "a", BASE, PARAPHRASER, references=references, attacks=["ratio"])
