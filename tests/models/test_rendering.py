@@ -93,6 +93,16 @@ def test_marked_spans_that_are_no_turns_leave_open_which_carried_a_loss(tokenize
     last = json.dumps({"messages": [*TURNS[:3], {**TURNS[3], "trained": False}]})
     rendered = read(tokenizer, last, template=twice)
     assert "marks 4 spans, and the conversation has 2 turns" in rendered.error
+    rendered = read(tokenizer, CHAT, loss_on="last_assistant", template=twice)
+    assert "marks 4 spans, and the conversation has 2 turns" in rendered.error
+
+
+def test_marked_answers_that_follow_one_another_leave_open_which_was_the_last(tokenizer):
+    joined = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+    answers = json.dumps({"messages": [TURNS[1], TURNS[3]]})
+    rendered = read(tokenizer, answers, loss_on="last_assistant", template=joined)
+    assert "marks 1 spans, and the conversation has 2 turns" in rendered.error
+    assert read(tokenizer, answers, template=joined).error is None
 
 
 def test_a_completion_is_scored_with_its_end_and_its_prompt_is_not(tokenizer):

@@ -357,17 +357,13 @@ def _without_beginning(rendered: Rendered, begin: int | None) -> Rendered:
 def _runs_of(scored: Bools, chosen: Sequence[int], count: int) -> Bools:
     """Some of the runs of scored tokens; each is one of `count` answers."""
     numbers: npt.NDArray[np.int64] = np.cumsum(np.diff(scored, prepend=False) & scored) - 1
-    if numbers[-1] + 1 == count:
-        scored = scored & np.isin(numbers, chosen)
-    elif [*chosen] == [count - 1]:  # an answer may have several, and the last run is of the last
-        scored = scored & np.equal(numbers, numbers[-1])
-    else:
+    if numbers[-1] + 1 != count:
         raise RenderingError(
             f"the template marks {numbers[-1] + 1} spans, and the conversation has {count} turns "
             "of the assistant, so it cannot be told which of them carried a loss; give tokens with "
             "labels"
         )
-    return scored
+    return scored & np.isin(numbers, chosen)
 
 
 def _labelled(content: dict[str, Any], ids: Sequence[int]) -> Bools:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from raymia.spec import LossOn, Packing, RecordFormat, TruncatedSide
 from raymia.util.hashing import digest
 
-VERSION = 2
+VERSION = 3
 """Of the code that renders; whoever changes what tokens a record becomes raises it."""
 
 Side = Literal["chosen", "rejected"]
