@@ -155,6 +155,7 @@ def test_pairs_of_plain_texts_end_as_in_dpo(tokenizer, limit):
         assert without_first(ours(tokenizer, rows, training)) == without_first(expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("limit", [None, MAX_LENGTH])
 @pytest.mark.parametrize("kind", ["texts", "conversations"])
 def test_an_answer_with_a_label_is_read_as_in_kto(tokenizer, kind, limit):
