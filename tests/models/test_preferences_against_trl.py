@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 from unittest.mock import patch
 from uuid import uuid4
@@ -11,11 +10,11 @@ import chat_templates
 import pytest
 from chat_templates import chat
 from record_trl_labels import LONG, prepared_by_trl
-from test_against_trl import trls_templates, without_first
+from test_against_trl import ours, trls_templates, without_first
 from tiny_models import BASE
 from transformers import AutoTokenizer
 
-from raymia.models.causal.rendering import TrainedReader, has_marks
+from raymia.models.causal.rendering import has_marks
 from raymia.models.causal.training import Training
 
 pytest.importorskip("trl")
@@ -102,15 +101,6 @@ def pairs_by_trl(tokenizer, rows, template, limit, mode):
     return {"chosen": found[:half], "rejected": found[half:]}
 
 
-def ours(tokenizer, rows, training):
-    found = TrainedReader(tokenizer, training).read([json.dumps(row) for row in rows])
-    return [
-        (r.ids, [t if s else -100 for t, s in zip(r.ids, r.scored, strict=True)])
-        for r in found
-        if r.error is None
-    ]
-
-
 def pairs(kind):
     """Pairs with their prompt apart, or within both answers."""
     if kind == "texts":
@@ -142,7 +132,9 @@ def test_both_answers_of_a_pair_are_read_as_in_dpo(tokenizer, kind, limit, mode,
                 "preference", "completion", template=template, max_length=limit, truncate=side,
                 side=answer,
             )  # fmt: skip
-            assert without_first(ours(tokenizer, rows, training)) == without_first(expected), name
+            assert without_first(ours(tokenizer, rows, training)[0]) == without_first(expected), (
+                name
+            )
         compared += bool(rows)
     assert compared >= (30 if limit is None else 8)
 
@@ -152,7 +144,7 @@ def test_pairs_of_plain_texts_end_as_in_dpo(tokenizer, limit):
     rows = pairs("texts")
     for answer, expected in pairs_by_trl(tokenizer, rows, None, limit, "keep_start").items():
         training = Training("preference", "completion", max_length=limit, eos=True, side=answer)
-        assert without_first(ours(tokenizer, rows, training)) == without_first(expected)
+        assert without_first(ours(tokenizer, rows, training)[0]) == without_first(expected)
 
 
 @pytest.mark.long
@@ -175,7 +167,7 @@ def test_an_answer_with_a_label_is_read_as_in_kto(tokenizer, kind, limit):
         training = Training(
             "unpaired", "completion", template=template, max_length=limit, eos=kind == "texts"
         )
-        assert without_first(ours(tokenizer, usable, training)) == without_first(theirs), name
+        assert without_first(ours(tokenizer, usable, training)[0]) == without_first(theirs), name
 
 
 @pytest.mark.long
@@ -189,7 +181,7 @@ def test_calls_of_tools_are_read_as_in_sft(tokenizer):
         for loss_on in ("all", *(["assistant"] if has_marks(template) else [])):
             settings = {"assistant_only_loss": True} if loss_on == "assistant" else {}
             theirs = prepared_by_trl(tokenizer, [row], template, max_length=None, **settings)
-            found = ours(tokenizer, [row], Training("chat", loss_on, template=template))
+            found, _ = ours(tokenizer, [row], Training("chat", loss_on, template=template))
             assert without_first(found) == without_first(theirs), (name, loss_on)
             compared += 1
     assert compared >= 30
