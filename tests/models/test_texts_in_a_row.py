@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -19,17 +18,12 @@ from raymia.models.causal.model import CausalLM
 from raymia.models.causal.packing import KINDS, answers_in_a_row, hidden_of_row
 from raymia.models.causal.reading import Rendered
 
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 WINDOW = 16
 LENGTHS = (230, 200, 128, 100, 100, 64, 31, 17, 9, 5, 2, 1)
 """Of texts in one row: longer than a window, as long as another, and too short to be scored."""
 ROUNDING = 1e-5
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @pytest.fixture(scope="module")

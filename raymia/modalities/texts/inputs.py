@@ -96,8 +96,8 @@ def resolve_texts(
     if records is not None:
         payloads = records.table["payload"].slice(0, FIRST).to_pylist()
         read_as = as_trained(read_as, spec, places, payloads, once, problems)
-        for name, given_prompts in prompts.items():
-            attempt(check_what_is_asked, spec, name, given_prompts, read_as.targets)
+        for name in filter(prompts.get, prompts):
+            attempt(check_what_is_asked, spec, name, prompts[name], read_as.targets)
     left_out = attempt(impossible_attacks, spec, attacks, read_as.targets, read_as.references) or {}
     sections = text_neighbors(spec.neighbors)
     if sections:
@@ -275,12 +275,11 @@ def check_what_is_asked(
         if isinstance(target, CausalCheckpoint)
     }
     for target in writers.values():
-        if prompts:
-            try:
-                refuse_prompts(target, prompts, reference)
-            except InputError as error:
-                said = str(error).removeprefix("self-prompting: ")
-                raise InputError(f"references.{name}.prompts: {said}") from None
+        try:
+            refuse_prompts(target, prompts, reference)
+        except InputError as error:
+            said = str(error).removeprefix("self-prompting: ")
+            raise InputError(f"references.{name}.prompts: {said}") from None
 
 
 def check_writers(spec: AuditSpec, targets: Mapping[str, AnyCheckpoint | None]) -> None:
