@@ -71,7 +71,7 @@ def changes_beside_others(model: CausalLM, *, is_quantized: bool) -> bool:
     """
     length = min(LENGTH, model.max_tokens or LENGTH)
     short = length // 2
-    if is_quantized or short < 1 or _dtype(model) not in TOLERANCE:
+    if is_quantized or short < 1 or dtype_of(model) not in TOLERANCE:
         return False
     texts = torch.arange(FIRST, FIRST + length, device=model.device).repeat(2, 1)
     texts %= model.rows
@@ -88,7 +88,8 @@ def changes_beside_others(model: CausalLM, *, is_quantized: bool) -> bool:
     return _moved(model, *said, is_quantized=is_quantized)[2]
 
 
-def _dtype(model: CausalLM) -> torch.dtype:
+def dtype_of(model: CausalLM) -> torch.dtype:
+    """The type of the embeddings, which quantization leaves as it is."""
     dtype: torch.dtype = model.model.get_input_embeddings().weight.dtype
     return dtype
 
@@ -98,7 +99,7 @@ def _moved(
 ) -> tuple[float, float, bool]:
     """By how much logits differ, the largest of them, and whether that is more than rounding."""
     moved, largest = float((one - other).abs().max()), float(one.abs().max())
-    share = QUANTIZED if is_quantized else TOLERANCE.get(_dtype(model), COARSE)
+    share = QUANTIZED if is_quantized else TOLERANCE.get(dtype_of(model), COARSE)
     # Of weights that are not finite, it is not.
     return moved, largest, moved > share * max(largest, 1e-6)
 

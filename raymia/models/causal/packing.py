@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from raymia.models.batching import is_lost_device, is_out_of_memory
-from raymia.models.causal.causality import FIRST
+from raymia.models.causal.causality import FIRST, dtype_of
 
 if TYPE_CHECKING:
     from raymia.models.causal.model import CausalLM
@@ -121,7 +121,7 @@ def answers_in_a_row(model: CausalLM) -> bool:
             raise
         LOG.info("texts are padded: in a row they cannot be run (%s)", error)
         return False
-    is_same = _gap(in_row, padded) <= ROUNDING.get(_dtype(model), COARSE)  # NaN is not
+    is_same = _gap(in_row, padded) <= ROUNDING.get(dtype_of(model), COARSE)  # NaN is not
     return is_same and row.layers == config.num_hidden_layers
 
 
@@ -133,16 +133,11 @@ def _gap(one: Tensor, other: Tensor) -> float:
     return float((of_one - of_other).norm() / of_other.norm())
 
 
-def _dtype(model: CausalLM) -> torch.dtype:
-    dtype: torch.dtype = model.model.get_input_embeddings().weight.dtype
-    return dtype
-
-
 def _is_known(model: CausalLM, config: Any) -> bool:
     """Whether tokens are known to meet in attention alone, and attention to be fast in a row."""
     is_ours = type(model.head.body).__module__.startswith("transformers.")  # not its own code
     is_standard = config.model_type in KINDS and config._attn_implementation == "sdpa"
-    is_fast = model.device.type != "cuda" or _dtype(model) in HALF
+    is_fast = model.device.type != "cuda" or dtype_of(model) in HALF
     return is_ours and is_standard and is_fast and _is_plain_adapter(model.model)
 
 
