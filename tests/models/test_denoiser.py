@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from edited import edit
-from small_image_models import save_pipeline
+from small_image_models import plain_images, plain_latents, save_pipeline
 
 from raymia.models.denoisers.model import Denoiser, load_denoiser
 from raymia.models.denoisers.path import Diffusion
@@ -73,13 +73,15 @@ def test_every_pipeline_is_loaded_and_answers_like_its_own_network(kind, tmp_pat
     images = torch.rand(3, *checkpoint.shape)
     latents = model.encode(images)
     assert latents.shape[1:] == checkpoint.latent_shape
+    torch.testing.assert_close(latents, plain_latents(pipeline.pipeline, images))
+    shown = plain_images(pipeline.pipeline, latents)
+    torch.testing.assert_close(model.decode(latents), shown)
     timesteps = torch.tensor([10, 200, 700])
     captions = ["a cat", "", "a dog on a mat"] if kind == "stable" else None
     found = model.predict_noise(latents, timesteps, captions)
     expected = pipeline.expected_noise(latents, timesteps, captions)
     torch.testing.assert_close(found, expected)
     assert found.dtype == torch.float32
-    assert model.decode(latents).shape == images.shape
 
 
 def test_answers_do_not_depend_on_batch_mates(tmp_path):

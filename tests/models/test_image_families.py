@@ -12,6 +12,7 @@ from edited import edit
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from small_families import FAMILIES, save_family, table, written
+from small_image_models import plain_images, plain_latents
 from small_loras import adapted, save_by_kohya
 from torch import nn
 
@@ -27,6 +28,7 @@ from raymia.util.once import Once
 
 CAPTIONS = ["a cat", "", "a dog on a mat"]
 TIMESTEPS = torch.tensor([10, 200, 700])
+CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 
 
 def resolved(folder, **settings):
@@ -42,14 +44,16 @@ def test_a_family_answers_as_diffusers_own_call(kind, tmp_path):
     images = torch.rand(3, *checkpoint.shape)
     latents = model.encode(images)
     assert latents.shape[1:] == checkpoint.latent_shape
-    assert model.decode(latents).shape == images.shape
+    torch.testing.assert_close(latents, plain_latents(family.pipeline, images), **CLOSE)
+    shown = plain_images(family.pipeline, latents)
+    torch.testing.assert_close(model.decode(latents), shown, **CLOSE)
     times = TIMESTEPS.float() if family.is_flow else TIMESTEPS
     found = model.predict_noise(latents, times, CAPTIONS)
     expected = family.output(latents, times, CAPTIONS)
     if family.is_flow:
         share = (times / 1000).reshape(-1, 1, 1, 1)
         expected = latents + (1 - share) * expected
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, expected, **CLOSE)
     alone = model.predict_noise(latents[2:], times[2:], CAPTIONS[2:])
     torch.testing.assert_close(alone, found[2:], atol=1e-5, rtol=1e-4)
     assert checkpoint.loader(PoolSpec()).memory(Once()) is not None
@@ -175,7 +179,7 @@ def test_a_lora_of_a_transformer_answers_as_it_was_trained(kind, targets, tmp_pa
     output = family.output(noisy, times, CAPTIONS)
     share = (times / 1000).reshape(-1, 1, 1, 1)
     expected = noisy + (1 - share) * output if family.is_flow else output
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, expected, **CLOSE)
     assert (found - before).abs().max() > 1e-4
 
 

@@ -28,6 +28,32 @@ class SavedPipeline:
     expected_noise: Callable[[torch.Tensor, torch.Tensor, list[str] | None], torch.Tensor]
 
 
+def plain_latents(pipeline: Any, images: torch.Tensor) -> torch.Tensor:
+    """What a pipeline's network is trained on, of images in [0, 1], by calls of diffusers."""
+    vae, (scale, shift) = _autoencoder(pipeline)
+    if vae is None:
+        return 2 * images - 1
+    with torch.inference_mode():
+        found = vae.encode(2 * images - 1, return_dict=False)[0]
+    latents = found if isinstance(found, torch.Tensor) else found.mode()
+    return (latents - shift) * scale
+
+
+def plain_images(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
+    """The images in [0, 1] that a pipeline's own decoding makes of latents."""
+    vae, (scale, shift) = _autoencoder(pipeline)
+    with torch.inference_mode():
+        images = latents if vae is None else vae.decode(latents / scale + shift).sample
+    return (images / 2 + 0.5).clamp(0, 1)
+
+
+def _autoencoder(pipeline: Any) -> tuple[Any, tuple[float, float]]:
+    """Of a pipeline that has one, with the scale and the shift of its latents."""
+    vae = getattr(pipeline, "vae", None) or getattr(pipeline, "vqvae", None)
+    config = {} if vae is None else vae.config
+    return vae, (config.get("scaling_factor", 1.0), config.get("shift_factor") or 0.0)
+
+
 def unet(channels: int = 1, size: int = 16, seed: int = 0) -> Any:
     from diffusers import UNet2DModel
 
