@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> dict[str, Any]:
     """Do what the arguments say, and return the manifest."""
-    given = {name: getattr(args, name) for name in (*NUMBERS, "ema", *FLAGS)}
+    given = {name: getattr(args, name) for name in (*NUMBERS, "ema", *FLAGS, "timesteps")}
     settings = checked(lambda: DiffusionTrainingSpec(**given))
     dp = privacy_of(args)
     records = records_of(args, args.caption_column)
@@ -128,7 +128,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="what the network learns to predict; flow is the velocity of flow matching",
     )
     add("--train-timesteps", type=int, default=1_000, help="of the noise schedule")
-    add_settings(parser, DiffusionTrainingSpec, [*NUMBERS, *FLAGS])
+    add_settings(parser, DiffusionTrainingSpec, [*NUMBERS, *FLAGS, "timesteps"])
     add("--ema", type=float, help=DiffusionTrainingSpec.model_fields["ema"].description)
     given = parser.parse_args(arguments)
     if given.from_weights and given.pipeline is None:

@@ -29,7 +29,7 @@ from raymia.spec.images import DiffusionTrainingSpec
 from raymia.spec.methods import DoraMethod, LowRank
 from raymia.util.ending import end_with
 
-TRAINING = ("steps", "batch_size", "learning_rate", "warmup", "ema", "flip", "crop")
+TRAINING = ("steps", "batch_size", "learning_rate", "warmup", "ema", "flip", "crop", "timesteps")
 IMAGES = ("image_column", "caption_column", "instance_prompt", "group_column", "fit", "upscale")
 OF_METHOD = {
     "rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "rslora": "use_rslora",

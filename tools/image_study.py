@@ -1,4 +1,4 @@
-"""Where do image models leak? Sets x seeds x DDPM, flow and LoRA, one cell at a time.
+"""Where do image models leak? Sets x seeds x kinds of models, one cell at a time.
 
     python tools/image_study.py --out study --set fashion=train-images-idx3-ubyte.gz \
         --set clipart=openclipart/png --set mnist=mnist_5k.csv.gz
@@ -6,9 +6,11 @@
 A cell is one set, one seed and one kind of model: a DDPM or a flow trained on its members, or a
 LoRA of a flow that was trained on the next of the sets. It is audited at two points of the
 training, each attack alone, with the base (the model of the next set) and with a reference made of
-what the target generates. A cell that is finished has a file in --results and is not run again, in
-whatever --out; one that was killed goes on where it was. Every cell runs on one thread, and says
-how many seconds of it it took. ``tools/image_tables.py`` makes the page of the files.
+what the target generates. A fourth kind is a flow whose training saw the middle of the path more
+often (`logit_normal`); it is asked along the path alone. A cell that is finished has a file in
+--results and is not run again, in whatever --out; one that was killed goes on where it was. Every
+cell runs on one thread, and says how many seconds of it it took. ``tools/image_tables.py`` makes
+the page of the files.
 """
 
 from __future__ import annotations
@@ -41,11 +43,11 @@ from raymia.spec.methods import LoraMethod
 from raymia.storage.files import Folder
 from raymia.util.draws import generator
 
-Kind = Literal["ddpm", "flow", "lora"]
+Kind = Literal["ddpm", "flow", "lora", "flow_middle"]
 Objective = Literal["epsilon", "flow"]
 
-KINDS: tuple[Kind, ...] = ("ddpm", "flow", "lora")
-CELLS = Path(__file__).parent / "image_cells"
+KINDS: tuple[Kind, ...] = ("ddpm", "flow", "lora", "flow_middle")
+CELLS = Path(__file__).parents[1] / "docs" / "studies" / "images"
 SIDE = 16
 CHANNELS = (16, 32, 32)
 PARTS = {"members": 250, "non_members": 1_000, "population": 300}
@@ -160,6 +162,7 @@ def run_cell(study: Study, cell: Cell) -> None:
             str(one["step"]): [one["train_loss"], one["held_out_loss"]]
             for one in facts["checkpoints"]
         },
+        "passes": {c.attack: [c.of_target, c.of_others] for c in audited.costs},
         "attacks": found(audited),
     }
     study.results.mkdir(parents=True, exist_ok=True)
@@ -241,15 +244,16 @@ def train(study: Study, cell: Cell, parts: Mapping[str, Images], base: Path) -> 
         lora = lora_settings(LORA, resolve_trainable(base, is_frozen=True))
     else:
         start = fresh(study, "epsilon" if cell.kind == "ddpm" else "flow")
+    drawn: dict[str, Any] = {"timesteps": "logit_normal"} if cell.kind == "flow_middle" else {}
     return train_denoiser(
-        parts["members"], start, DiffusionTrainingSpec(steps=STEPS, **TRAINING),
+        parts["members"], start, DiffusionTrainingSpec(steps=STEPS, **TRAINING, **drawn),
         study.out / cell.name / "target", seed=cell.seed, progress=_quietly, lora=lora,
         measure_on=parts["non_members"], checkpoint_every=POINTS[0],
     )  # fmt: skip
 
 
 def audit_of(cell: Cell, base: Path) -> dict[str, Any]:
-    """The audit file of a cell."""
+    """The audit file of a cell: each attack alone and with each reference."""
     targets = []
     for step in POINTS:
         place = f"target/checkpoint-{step}"
@@ -259,11 +263,17 @@ def audit_of(cell: Cell, base: Path) -> dict[str, Any]:
         {"attack": "loss", "name": f"loss_{100 * share:.0f}", "parameters": {"timestep": share}}
         for share in PATH
     ]
-    made = {"steps": REFERENCE_STEPS, **TRAINING}
-    return {
+    shared = {
         "name": cell.name, "output": "report", "store": "store", "seed": cell.seed,
         "records": {"kind": "image", **{part: f"{part}.parquet" for part in PARTS}},
         "targets": targets,
+    }  # fmt: skip
+    if cell.kind == "flow_middle":
+        probes = {"denoising": {"timesteps": list(PATH)}}
+        return {**shared, "probes": probes, "attacks": ["loss", "peak_error", *along]}
+    made = {"steps": REFERENCE_STEPS, **TRAINING}
+    return {
+        **shared,
         "references": {
             "base": {"model": str(base)},
             "self_generated": {
@@ -276,7 +286,7 @@ def audit_of(cell: Cell, base: Path) -> dict[str, Any]:
             "inversion": {"timestep": 100, "step": 20},
             "averaged": {"timesteps": [0.1, 0.2], "pairs": 2},
         },
-        "attacks": [*ATTACKS, *along],  # each alone and with each reference
+        "attacks": [*ATTACKS, *along],
     }  # fmt: skip
 
 

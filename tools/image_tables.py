@@ -6,19 +6,26 @@ python tools/image_tables.py
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-CELLS = Path(__file__).parent / "image_cells"
-PAGE = Path(__file__).parents[1] / "docs" / "results-images.md"
+DOCS = Path(__file__).parents[1] / "docs"
+CELLS, PAGE = DOCS / "studies" / "images", DOCS / "results-images.md"
 START, END = "<!-- made by tools/image_tables.py -->", "<!-- end -->"
 COMPARED = (
     "loss", "loss@base", "loss@self_generated", "peak_error@self_generated", "pfami", "pia", "sima",
     "sima_mc", "secmi",
 )  # fmt: skip
 """Attacks of the first table, chosen before there were results."""
+OF_A_SHARE = re.compile(r"loss_\d+")
+"""The loss at one share of the path, in percent."""
+
+Cell = Mapping[str, Any]
+Groups = dict[tuple[str, str], list[Cell]]
+"""Cells of all seeds, by set and kind."""
 
 
 def main() -> None:
@@ -31,7 +38,7 @@ def read_cells(folder: Path = CELLS) -> list[dict[str, Any]]:
     return sorted(cells, key=lambda one: (*_group(one), one["cell"]["seed"]))
 
 
-def with_tables(page: str, cells: Sequence[Mapping[str, Any]]) -> str:
+def with_tables(page: str, cells: Sequence[Cell]) -> str:
     """The page with its tables made anew."""
     before, found, rest = page.partition(START)
     if not found or END not in rest:
@@ -39,17 +46,26 @@ def with_tables(page: str, cells: Sequence[Mapping[str, Any]]) -> str:
     return f"{before}{START}\n\n{chr(10).join(tables(cells))}\n{END}{rest.partition(END)[2]}"
 
 
-def tables(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What is compared in one table, and a table for each set and kind."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+def tables(cells: Sequence[Cell]) -> Iterator[str]:
+    """What is compared in two tables, and a table for each set and kind."""
+    groups: Groups = {}
     for cell in cells:
         groups.setdefault(_group(cell), []).append(cell)
+    yield from _compared(groups)
+    yield from _along(groups)
+    for (name, kind), group in groups.items():
+        yield from _of_group(f"### {name}, {kind}", group)
+
+
+def _compared(groups: Groups) -> Iterator[str]:
+    """TPR at 1 % FPR of a few attacks, as the mean over the seeds."""
     yield "### In one table\n"
-    yield "| set | model | steps | seeds | loss on members / others |" + "".join(
-        f" `{name}` |" for name in COMPARED
-    )
+    names = " | ".join(f"`{name}`" for name in COMPARED)
+    yield f"| set | model | steps | seeds | loss on members / others | {names} |"
     yield "|---" * (5 + len(COMPARED)) + "|"
     for (name, kind), group in groups.items():
+        if not {*COMPARED} <= group[0]["attacks"].keys():
+            continue
         for point in _points(group):
             losses = [f"{_mean(c['losses'][point][n] for c in group):.4f}" for n in (0, 1)]
             shares = [
@@ -59,11 +75,24 @@ def tables(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             start = [name, kind, f"{int(point):,}", str(len(group)), " / ".join(losses)]
             yield f"| {' | '.join([*start, *shares])} |"
     yield ""
+
+
+def _along(groups: Groups) -> Iterator[str]:
+    """AUC of the loss at each share of the path, as the mean over the seeds."""
+    yield "### Along the path\n"
+    attacks = {attack for group in groups.values() for attack in group[0]["attacks"]}
+    along = sorted(filter(OF_A_SHARE.fullmatch, attacks), key=lambda one: int(one[len("loss_") :]))
+    shares = " | ".join(f"{one.removeprefix('loss_')} %" for one in along)
+    yield f"| set | model | steps | {shares} |"
+    yield "|---" * (3 + len(along)) + "|"
     for (name, kind), group in groups.items():
-        yield from _of_group(f"### {name}, {kind}", group)
+        for point in _points(group):
+            areas = [f"{_mean(c['attacks'][one][point][0][0] for c in group):.3f}" for one in along]
+            yield f"| {name} | {kind} | {int(point):,} | {' | '.join(areas)} |"
+    yield ""
 
 
-def _of_group(title: str, group: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _of_group(title: str, group: Sequence[Cell]) -> Iterator[str]:
     """Every attack at every point of each seed, the best at the last point first."""
     points = _points(group)
     took = ", ".join(
@@ -71,8 +100,8 @@ def _of_group(title: str, group: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     )
     yield f"{title}\n\nSeconds of one core: {took}.\n"
     heads = [f"seed {c['cell']['seed']}, {int(p):,} steps" for c in group for p in points]
-    yield f"| attack | {' | '.join(heads)} |"
-    yield "|---" * (1 + len(heads)) + "|"
+    yield f"| attack | passes | {' | '.join(heads)} |"
+    yield "|---" * (2 + len(heads)) + "|"
     last = points[-1]
 
     def found_by(attack: str) -> float:
@@ -80,15 +109,16 @@ def _of_group(title: str, group: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
     for attack in sorted(group[0]["attacks"], key=found_by, reverse=True):
         row = [_said(c["attacks"][attack][point]) for c in group for point in points]
-        yield f"| `{attack}` | {' | '.join(row)} |"
+        passes = " + ".join(f"{one:,}" for one in group[0]["passes"][attack] if one)
+        yield f"| `{attack}` | {passes} | {' | '.join(row)} |"
     yield ""
 
 
-def _group(cell: Mapping[str, Any]) -> tuple[str, str]:
+def _group(cell: Cell) -> tuple[str, str]:
     return cell["cell"]["set"], cell["cell"]["kind"]
 
 
-def _points(group: Sequence[Mapping[str, Any]]) -> list[str]:
+def _points(group: Sequence[Cell]) -> list[str]:
     """Steps after which all cells of a group were audited, the first first."""
     attacks = next(iter(group[0]["attacks"].values()))
     return sorted(attacks, key=int)

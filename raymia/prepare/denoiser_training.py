@@ -152,8 +152,12 @@ class Training:
         """Images of a step with their noise and timesteps."""
         noise = torch.randn(clean.shape, generator=draws).to(clean.device)
         schedule = self.model.denoiser.path.timesteps
-        timesteps = torch.randint(schedule, (len(clean),), generator=draws).to(clean.device)
-        return clean, noise, timesteps
+        if self.settings.timesteps == "uniform":
+            timesteps = torch.randint(schedule, (len(clean),), generator=draws)
+        else:  # Esser et al. (2024), section 3.1, with mean 0 and scale 1
+            shares = torch.randn(len(clean), generator=draws).sigmoid()
+            timesteps = (shares * schedule).long().clamp(max=schedule - 1)
+        return clean, noise, timesteps.to(clean.device)
 
     def _losses(
         self, clean: Tensor, noise: Tensor, timesteps: Tensor, captions: Sequence[str] | None

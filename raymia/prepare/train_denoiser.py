@@ -48,10 +48,11 @@ def train_denoiser(
     """Train the network of a diffusers pipeline on images and save the pipeline with it.
 
     The network learns what the scheduler says it predicts (Ho et al., 2020, eq. 14, for the
-    noise), at timesteps drawn uniformly. AdamW, gradients cut to a norm of 1, the learning rate
-    rising linearly and falling to zero along a cosine. Images are gone through in a new order
-    each epoch. Latent pipelines are trained on their autoencoder's latents; those with text on the
-    captions of the images, or on the empty one. Weights that are trained are in float32.
+    noise), at timesteps drawn as the settings say. AdamW, gradients cut to a norm of 1, the
+    learning rate rising linearly and falling to zero along a cosine. Images are gone through in a
+    new order each epoch. Latent pipelines are trained on their autoencoder's latents; those with
+    text on the captions of the images, or on the empty one. Weights that are trained are in
+    float32.
 
     Order, noise and augmentation are functions of (seed, step), and where the training stands is
     kept in ``out/training.safetensors`` until it is finished: after a kill, the same call goes on,

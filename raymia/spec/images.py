@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from raymia.spec.base import Paths, Share, Strict
 from raymia.spec.kinds import MadeReference, NeighborsSection, TrainingSection
@@ -161,6 +161,19 @@ class DiffusionTrainingSpec(Strict):
     )
     flip: bool = Field(default=False, description="mirror half of the images")
     crop: bool = Field(default=False, description="cut out a part at random and scale it")
+    timesteps: Literal["uniform", "logit_normal"] = Field(
+        default="uniform",
+        description="how they are drawn: evenly, or more often in the middle of the path, as SD3's "
+        "(the logistic function of a normal number)",
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Where timesteps say nothing new, keys are those from before they could be chosen."""
+        content: dict[str, Any] = dump(self)
+        if content.get("timesteps") == "uniform":
+            del content["timesteps"]
+        return content
 
 
 class ImageTrainingSpec(TrainingSection):

@@ -231,8 +231,10 @@ class ImageRecordsSpec(RecordsSection):
             captions = manifest["captions"]
             is_captioned = captions["column"] or captions["instance_prompt"] is not None
             found["references"] = {"base": base}
+            trained = manifest["training"]
             found["training"] = {
-                "flip": manifest["training"]["flip"], "timesteps": "uniform", "noise_offset": 0.0,
+                "flip": trained["flip"], "timesteps": trained.get("timesteps", "uniform"),
+                "noise_offset": 0.0,
                 **({"caption_dropout": 0.0} if is_captioned else {}),
             }  # fmt: skip
         deltas = {one["privacy"]["delta"] for one in manifest["checkpoints"] if "privacy" in one}

@@ -54,7 +54,9 @@ def test_a_cell_is_run_once_and_stands_in_the_tables(small, monkeypatch):
     )
     assert page.startswith("before ")
     assert page.endswith(" after")
-    assert "| attack | seed 0, 2 steps | seed 0, 4 steps |" in page
+    assert "| attack | passes | seed 0, 2 steps | seed 0, 4 steps |" in page
+    assert "| `loss` | 5 | " in page
+    assert "| `loss@base` | 5 + 5 | " in page
     monkeypatch.setattr(study, "STEPS", 5)
     with pytest.raises(SystemExit, match=r"digits-0-lora\.json: .* other steps than"):
         study.run_cell(small, cell)
@@ -82,8 +84,22 @@ def test_a_cell_that_was_killed_goes_on(small, monkeypatch):
 
 def test_cells_come_seed_by_seed(small):
     names = [cell.name for cell in small.cells]
-    assert names[:4] == ["digits-0-ddpm", "digits-0-flow", "digits-0-lora", "noise-0-ddpm"]
-    assert len(names) == 2 * 2 * 3
+    assert names[:5] == [*(f"digits-0-{kind}" for kind in study.KINDS), "noise-0-ddpm"]
+    assert len(names) == 2 * 2 * len(study.KINDS)
+
+
+@pytest.mark.training
+def test_a_flow_that_saw_the_middle_more_often_is_asked_along_the_path_alone(small):
+    cell = study.Cell("digits", 0, "flow_middle")
+    study.run_cell(small, cell)
+    facts = json.loads((small.out / cell.name / "target" / "facts.json").read_text())
+    found = json.loads((small.results / f"{cell.name}.json").read_text())
+    along = {f"loss_{n}" for n in (5, 10, 20, 35, 60)}
+    assert {*found["attacks"]} == {"loss", "peak_error", *along}
+    assert facts["prediction_type"] == "flow"
+    page = "\n".join(image_tables.tables(image_tables.read_cells(small.results)))
+    assert "| set | model | steps | 5 % | 10 % | 20 % | 35 % | 60 % |" in page
+    assert page.count("| digits | flow_middle |") == 2, "in the table along the path alone"
 
 
 def test_drawings_stand_on_white_and_nearly_the_same_is_there_once(tmp_path):

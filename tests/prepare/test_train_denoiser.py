@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import safetensors.torch
+import scipy.stats
 import torch
 from small_image_models import save_pipeline
 
@@ -212,6 +213,26 @@ def test_rate_rises_linearly_and_falls_along_a_cosine():
     assert rates[60] == pytest.approx(0.5)
     assert rates[109] == pytest.approx(0, abs=3e-4)
     assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_timesteps_are_drawn_evenly_or_as_the_logistic_function_of_normal_numbers(untrained):
+    drawn = {}
+    for how in ("uniform", "logit_normal"):
+        training = Training(pictures(20), load_trainable(untrained, from_weights=True, seed=0),
+                            settings(timesteps=how), 0)  # fmt: skip
+        clean = torch.zeros(20_000, *SHAPE)
+        _, _, timesteps = training._drawn(clean, torch.Generator().manual_seed(0))
+        drawn[how] = (timesteps.numpy() + 0.5) / training.model.denoiser.path.timesteps
+    assert scipy.stats.kstest(drawn["uniform"], "uniform").statistic < 0.015
+    normal = np.log(drawn["logit_normal"] / (1 - drawn["logit_normal"]))
+    assert scipy.stats.kstest(normal, "norm").statistic < 0.015
+
+
+def test_trainings_from_before_timesteps_could_be_chosen_keep_their_key():
+    assert "timesteps" not in settings().model_dump()
+    chosen = settings(timesteps="logit_normal")
+    assert chosen.model_dump()["timesteps"] == "logit_normal"
+    assert DiffusionTrainingSpec(**chosen.model_dump()) == chosen
 
 
 def test_every_image_is_seen_equally_often_in_an_order_of_its_own_each_epoch(untrained):
