@@ -17,9 +17,11 @@ from raymia.models.denoisers.path import Diffusion, Flow
 from raymia.prepare.generate_images import generate_images
 from raymia.questions.averaged import AveragedQuestion
 from raymia.questions.base import Item
+from raymia.questions.captions import CaptionQuestion, OtherCaptionQuestion
 from raymia.questions.images import DenoisingQuestion, Neighborhood
 from raymia.questions.noiseless import (
     CleanQuestion,
+    InversionMapQuestion,
     InversionQuestion,
     NormalizedProximalQuestion,
     ProximalQuestion,
@@ -28,16 +30,20 @@ from raymia.questions.noiseless import (
 SHARES = (0.05, 0.3, 0.9)
 
 
-def velocity(noisy: np.ndarray, s: float) -> np.ndarray:
-    """E[epsilon - x | x_s] for elements that are independent and normal with MEAN and SPREAD."""
-    variance = (1 - s) ** 2 * SPREAD**2 + s**2
-    away = noisy - (1 - s) * MEAN
-    return s * away / variance - (MEAN + (1 - s) * SPREAD**2 * away / variance)
+def velocity(noisy: np.ndarray, s: float, mean: float = MEAN) -> np.ndarray:
+    """E[epsilon - x | x_s] for elements that are independent and normal with a mean and SPREAD."""
+    away = noisy - (1 - s) * mean
+    return s * away / variance(s) - (mean + (1 - s) * SPREAD**2 * away / variance(s))
+
+
+def variance(s: float) -> float:
+    """Of the elements of x_s."""
+    return (1 - s) ** 2 * SPREAD**2 + s**2
 
 
 def noise_seen(noisy: np.ndarray, s: float) -> np.ndarray:
     """E[epsilon | x_s]."""
-    return s * (noisy - (1 - s) * MEAN) / ((1 - s) ** 2 * SPREAD**2 + s**2)
+    return s * (noisy - (1 - s) * MEAN) / variance(s)
 
 
 def gaussian_flow(batch_images: int = 16) -> Denoiser:
@@ -79,9 +85,8 @@ def test_the_mean_error_over_draws_is_the_closed_form(s):
     """E|r|^2 = ((1 - s) sigma^2 / V)^2 + (s / V)^2 mean (x - m)^2, V = (1 - s)^2 sigma^2 + s^2."""
     (item,), draws = records(1), 1000
     (row,) = asked(question(timesteps=(s,), draws=draws), [item], batch_images=256)
-    variance = (1 - s) ** 2 * SPREAD**2 + s**2
-    expected = ((1 - s) * SPREAD**2 / variance) ** 2
-    expected += (s / variance) ** 2 * np.mean((clean_of(item) - MEAN) ** 2)
+    expected = ((1 - s) * SPREAD**2 / variance(s)) ** 2
+    expected += (s / variance(s)) ** 2 * np.mean((clean_of(item) - MEAN) ** 2)
     assert abs(np.mean(row["l2"]) - expected) < 4 * np.std(row["l2"]) / np.sqrt(draws)
 
 
@@ -95,7 +100,7 @@ def test_the_curve_of_errors_has_its_peak_where_the_path_says_nothing_of_the_vel
     of = question(timesteps=asked_at, draws=400)
     terms = of.lay_out(of.ask(gaussian_flow(256), [record]), ["typical"])
     curve = terms.loss.mean(axis=-1)[0]
-    expected = [SPREAD**2 / ((1 - s) ** 2 * SPREAD**2 + s**2) for s in asked_at]
+    expected = [SPREAD**2 / variance(s) for s in asked_at]
     np.testing.assert_allclose(curve, expected, rtol=0.03)
     given = ImageEvidence(pixels.reshape(1, *SHAPE), ImageModelEvidence(terms))
     assert asked_at[int(curve.argmax())] == peak
@@ -161,6 +166,56 @@ def test_the_inversion_goes_along_the_velocity_by_eulers_steps():
         further = reached + 0.02 * velocity(reached, 0.1)
         back = further - 0.02 * velocity(further, 0.12)
         np.testing.assert_allclose(row["l2"], squares([back - reached]), rtol=1e-2)
+
+
+def test_the_map_of_the_inversion_is_the_curvature_of_the_path():
+    """|x''(s)| h^2 = sigma |x - m| h^2 / V^(3/2), as steps h become small."""
+    s, step = 0.1, 0.005
+    for item, row in zip(records(3), asked(InversionMapQuestion(s, step)), strict=True):
+        away = np.abs(clean_of(item) - MEAN).ravel()
+        expected = step**2 * SPREAD * away / variance(s) ** 1.5
+        np.testing.assert_allclose(row["map"], expected, rtol=0.05, atol=1e-6)
+
+
+MEANS = {"a b c d": 0.3, "a b": 0.0, "": MEAN, "e": -0.4}
+"""Of the images with each caption, as the flow below has learned them."""
+
+
+def captioned_flow() -> Denoiser:
+    def network(noisy, timesteps, condition):
+        rows = [
+            velocity(x.double().numpy(), float(t) / 1000, float(mean))
+            for x, t, mean in zip(noisy, timesteps, condition["mean"], strict=True)
+        ]
+        return torch.from_numpy(np.stack(rows)).float()
+
+    return Denoiser(
+        network, Flow(1000), shape=SHAPE, latent_shape=SHAPE, batch_images=64,
+        embed=lambda captions: {"mean": torch.tensor([MEANS[c] for c in captions])},
+    )  # fmt: skip
+
+
+def test_what_another_caption_costs_is_the_closed_form():
+    """E|r_c'|^2 - E|r_c|^2 = (s / V)^2 [mean (x - m_c')^2 - mean (x - m_c)^2]."""
+    (record,), s = records(1), 0.3
+    shorter = CaptionQuestion((s,), seed=0, reductions=2)
+    another = OtherCaptionQuestion((s,), 0, ("e",), others=1)
+    about = [Item(f"r{n}", 0, record.payload) for n in range(200)]  # one image, and 200 draws
+    errors = {}
+    for of, captions in ((shorter, ("a b c d", "a b", "")), (another, ("e",))):
+        for index, caption in zip(of.indices(), captions, strict=True):
+            items = [Item(one.record_id, index, one.payload) for one in about]
+            rows = of.ask(captioned_flow(), items).to_pylist()
+            errors[caption] = np.array([row["l2"][0] for row in rows])
+
+    def away(caption):
+        return np.mean((clean_of(record) - MEANS[caption]) ** 2)
+
+    for caption in ("a b", "", "e"):
+        gaps = errors[caption] - errors["a b c d"]
+        expected = (s / variance(s)) ** 2 * (away(caption) - away("a b c d"))
+        assert abs(gaps.mean() - expected) < 4 * gaps.std() / np.sqrt(len(gaps)), caption
+        assert abs(expected) > 8 * gaps.std() / np.sqrt(len(gaps)), "draws too few to tell"
 
 
 def test_what_the_best_flow_generates_is_distributed_as_its_data():
