@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from small_audit import console, parts, raw_rows, scores_by_row
+from small_families import FAMILIES, save_family
 from small_image_audit import (
     MEMBERS,
     OTHERS,
@@ -45,6 +46,9 @@ SELF_GENERATED = {
 # SecMI and PIAN are left out: a network of this size that knows 24 digits by heart inverts
 # non-members along straighter paths than members (docs/images.md).
 ON_ERRORS = ["loss", "pfami", "pia", "sima"]
+CAPTIONED = ("stable", "sdxl", "pixart", "sd3", "flux", "aura_flow", "lumina2", "sana")
+ERRING = ("ldm", "dit")
+"""Those that are told of no caption, and predict noise."""
 
 
 @dataclass(frozen=True)
@@ -282,10 +286,14 @@ def test_evidence_that_was_lost_is_asked_again_and_nothing_else(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["ldm", "stable", "dit", "autoencoder_kl", "imagegpt"])
+@pytest.mark.parametrize("kind", [*CAPTIONED, *ERRING, "autoencoder_kl", "imagegpt"])
 def test_every_architecture_goes_through_the_same_stream(kind: str, tmp_path: Path) -> None:
     model = tmp_path / "model"
-    side = save_model(kind, model)
+    if kind in FAMILIES:
+        save_family(kind, model)
+        side = 16
+    else:
+        side = save_model(kind, model)
     draws = np.random.default_rng(0)
     records: dict[str, Any] = {"kind": "image"}
     for name in ("members", "non_members"):
@@ -296,7 +304,7 @@ def test_every_architecture_goes_through_the_same_stream(kind: str, tmp_path: Pa
             Image.fromarray(pixels).save(folder / f"{number}.png")
             (folder / f"{number}.txt").write_text("a cat on a mat")
         records[name] = name
-    if kind == "stable":
+    if kind in CAPTIONED:
         records["caption_column"] = "txt"
     file = write_image_audit(
         tmp_path, model, records=records, probes={"denoising": {"timesteps": [100, 300]}},
@@ -305,11 +313,13 @@ def test_every_architecture_goes_through_the_same_stream(kind: str, tmp_path: Pa
     assert result.complete
     assert result.dropped == []
     asked = {m.attack for m in result.metrics}
-    assert {"loss", "pfami"} <= asked
-    assert ("clid" in asked) == (kind == "stable")
-    assert ("pia" in asked) == (kind in ("ldm", "stable", "dit"))
+    expected = {"loss", "pfami"}
+    expected |= {"secmi", "pia", "sima"} if kind in (*CAPTIONED, *ERRING) else set()
+    expected |= {"clid"} if kind in CAPTIONED else set()
+    assert expected <= asked
+    assert ("clid" in asked, "pia" in asked) == ("clid" in expected, "pia" in expected)
     scores = scores_by_row(tmp_path / "run")
-    assert all(score is not None for key, score in scores.items() if key[1] in ("loss", "pfami"))
+    assert all(score is not None for key, score in scores.items() if key[1] in expected)
 
 
 def test_of_a_gan_there_are_samples_alone(tmp_path: Path) -> None:
