@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from raymia.models.causal.facts import read_causal_config
+from raymia.models.causal.family import quantization_options
 from raymia.models.causal.model import CausalLM
 from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.training import Training
+from raymia.models.saved_quantization import quantization_in
 from raymia.models.whole_weights import load_whole
 from raymia.prepare.together import device_map
 from raymia.prepare.trainer import (
@@ -23,15 +26,19 @@ from raymia.prepare.trainer import (
     run_trainer,
     training_row,
 )
-from raymia.spec import FineTuneSpec, LoraSpec
-from raymia.util.caller import silenced
+from raymia.prepare.tuning import adapted, ready_for_an_adapter
+from raymia.spec import FineTuneSpec
 from raymia.util.draws import generator
 from raymia.util.errors import NothingWrittenError
 from raymia.util.hashing import digest
-from raymia.util.optional import require
 
 HELD_OUT_SHARE = 0.05
 MAX_MEASURED = 256
+CHECKPOINTED: dict[str, Any] = {
+    "gradient_checkpointing": True,
+    "gradient_checkpointing_kwargs": {"use_reentrant": False},
+}
+"""Options of transformers' TrainingArguments; the other way loses the gradient of an adapter."""
 
 
 def fine_tune(
@@ -84,15 +91,23 @@ def fine_tune(
     kept = KeptTraining(out / "training", digest(parts))
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code)
     torch.manual_seed(seed)
+    dtype = base_dtype(spec.bf16, is_adapted=spec.lora is not None)
+    config = read_causal_config(base, None, trust_remote_code, str(base))
+    was_quantized = quantization_in(config) is not None
+    in_4_bits = spec.lora is not None and spec.lora.quantized and not was_quantized
+    is_quantized = in_4_bits or was_quantized
     model = load_whole(
         AutoModelForCausalLM,
         base,
-        dtype=base_dtype(spec.bf16, is_adapted=spec.lora is not None),
-        device_map=device_map(is_quantized=False),
+        dtype=dtype,
+        device_map=device_map(is_quantized),
         trust_remote_code=trust_remote_code,
+        **quantization_options("nf4" if in_4_bits else "none", dtype),
     )
+    if is_quantized:
+        model = ready_for_an_adapter(model)
     if spec.lora is not None:
-        model = _add_lora(model, spec.lora)
+        model = adapted(model, spec.lora.method)
     if measure_on is None:
         order = generator(seed, "held out").permutation(len(texts))
         held_out = [texts[i] for i in order[: max(1, int(HELD_OUT_SHARE * len(texts)))]]
@@ -117,6 +132,7 @@ def fine_tune(
         "lr_scheduler_type": "linear",
         "weight_decay": 0.0,
         "bf16": spec.bf16,
+        **(CHECKPOINTED if spec.gradient_checkpointing else {}),
     }
     steps = run_trainer(model, sequences, options, kept, seed=seed, progress=progress)
     answers = CausalLM(
@@ -165,18 +181,3 @@ def mean_loss(model: CausalLM, texts: Sequence[str]) -> float:
     answers = model.answer(texts, moments=False)
     tokens = np.concatenate([a.log_prob for a in answers]) if answers else np.zeros(0)
     return round(float(-tokens.mean(dtype=np.float64)), 4) if len(tokens) else float("nan")
-
-
-def _add_lora(model: Any, spec: LoraSpec) -> Any:
-    require("peft", "adapters")
-    with silenced("bitsandbytes"):  # which PEFT imports
-        from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=spec.r,
-        lora_alpha=spec.alpha,
-        lora_dropout=spec.dropout,
-        target_modules=spec.target_modules,
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, config)

@@ -121,9 +121,12 @@ class SelfPromptRecipe:
     def rate_parts(self) -> tuple[list[Any], list[Any]]:
         spec = self.spec
         write = [spec.max_tokens - spec.prompt_tokens, spec.generation_batch, spec.top_k is None]
-        tune: Any = spec.tuning.model_dump(include={"batch_size", "max_tokens", "lora"})
+        parts = spec.tuning.key_parts()
+        tune: Any = {key: parts[key] for key in ("batch_size", "max_tokens", "lora")}
         if spec.fine_tune.bf16 is not None:
             tune["bf16"] = spec.fine_tune.bf16
+        if spec.fine_tune.gradient_checkpointing:
+            tune["gradient_checkpointing"] = True
         if self.own is not None:
             tune = [self.own.method.kind, step_size(self.own.trainer), spec.max_tokens]
         return ["write", write], ["tune", tune, architecture(self.base)]

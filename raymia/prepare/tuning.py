@@ -86,7 +86,7 @@ def check_method(method: Method, base: CausalCheckpoint, where: str) -> Counted:
         try:
             if method.peft is not None:
                 with torch.device("meta"):
-                    model = _adapted(model, method, low_cpu_mem_usage=True)
+                    model = adapted(model, method, low_cpu_mem_usage=True)
         except Exception as error:  # whatever PEFT stumbles over
             if needs_numbers(error):  # as some methods do when they are set up
                 return Counted(None, None)
@@ -98,6 +98,26 @@ def check_method(method: Method, base: CausalCheckpoint, where: str) -> Counted:
         return Counted(
             sum(one.numel() for one in model.parameters() if one.requires_grad),
             sum(one.numel() for one in model.parameters()),
+        )
+
+
+def check_checkpointing(base: CausalCheckpoint, where: str) -> None:
+    """Refuse a base of which no layer can be computed again; loads nothing.
+
+    Raises
+    ------
+    InputError
+        Naming the kind of model.
+    """
+    config = read_causal_config(Path(base.path), None, base.trust_remote_code, where)
+    if code_of_its_own(config, base.trust_remote_code) == "loads":
+        return
+    with in_silence():
+        model = build_hollow(Described(LOADS, "", frozenset(), config))
+    if not model.supports_gradient_checkpointing:
+        raise InputError(
+            f"{where}: transformers computes no layers of a {base.facts.model_type} again; leave "
+            "`gradient_checkpointing` out, and make `batch_size` smaller if memory runs out"
         )
 
 
@@ -121,11 +141,16 @@ def load_to_train(
         **quantization_options(quantization, dtype),
     )
     if is_quantized:
-        from peft import prepare_model_for_kbit_training
-
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        model = ready_for_an_adapter(model)
     torch.manual_seed(seed)  # the adapter's, whatever loading drew
-    return _adapted(model, method) if is_adapter else model
+    return adapted(model, method) if is_adapter else model
+
+
+def ready_for_an_adapter(model: Any) -> Any:
+    """A quantized model whose other weights are float32 and not trained, as PEFT has it."""
+    from peft import prepare_model_for_kbit_training
+
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
 def check_passes(model: Any, method: Method, row: Mapping[str, list[int]]) -> None:
@@ -167,8 +192,11 @@ def measured(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
-def _adapted(model: Any, method: Method, **options: Any) -> Any:
-    import peft
+def adapted(model: Any, method: Method, **options: Any) -> Any:
+    """The model with a fresh adapter, which alone is trained."""
+    require("peft", "adapters")
+    with silenced("bitsandbytes"):  # which PEFT imports
+        import peft
 
     assert method.peft is not None
     settings = method.settings

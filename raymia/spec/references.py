@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from raymia.spec.base import DataPath, Paths, Strict, merge_preset
 from raymia.spec.images import SelfGeneratedReference
 from raymia.spec.kinds import Kinds, MadeReference
+from raymia.spec.methods import LoraMethod, LowRank, QloraMethod
 from raymia.spec.models import ModelSpec
 
 
@@ -44,6 +45,18 @@ class LoraSpec(Strict):
     alpha: int = Field(default=16, ge=1, description="the update is scaled by alpha / r")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="on the adapter's input")
     target_modules: list[str] | None = Field(default=None, description="default: PEFT's choice")
+    quantized: bool = Field(
+        default=False,
+        description="hold the base in 4 bits (NF4) while it is trained, as QLoRA does; a base that "
+        "was saved in 4 or 8 bits is trained so in any case",
+    )
+
+    @property
+    def method(self) -> LowRank:
+        """The same as trainings of targets have it."""
+        own: dict[str, Any] = {"r": self.r, "lora_alpha": self.alpha, "lora_dropout": self.dropout,
+               "target_modules": self.target_modules}  # fmt: skip
+        return QloraMethod(kind="qlora", **own) if self.quantized else LoraMethod(**own)
 
 
 class FineTuneSpec(Strict):
@@ -64,10 +77,21 @@ class FineTuneSpec(Strict):
         description="compute in bfloat16, trained weights staying float32; default: on a GPU that "
         "has it",
     )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="keep less of each layer and compute it again for the gradient: less memory, a "
+        "third more time, the same weights",
+    )
 
     def key_parts(self) -> dict[str, Any]:
-        """Everything that a training is a function of."""
-        return self.model_dump(exclude={"bf16"} if self.bf16 is None else None)
+        """Everything that a training is a function of; what is not said has the keys of before it
+        could be said."""
+        parts = self.model_dump(exclude={"gradient_checkpointing"})
+        if self.bf16 is None:
+            del parts["bf16"]
+        if self.lora is not None and not self.lora.quantized:
+            del parts["lora"]["quantized"]
+        return parts
 
 
 # Presets of the self-prompt reference; provenance in docs/attacks.md.
@@ -118,6 +142,12 @@ class SelfPromptReference(MadeReference):
     @classmethod
     def _apply_preset(cls, value: Any) -> Any:
         return merge_preset(value, SELF_PROMPT_PRESETS)
+
+    @property
+    def says_how(self) -> bool:
+        """Whether it is said how the base is fine-tuned; else as the target was, where that is
+        known."""
+        return bool({"fine_tune", "preset"} & self.model_fields_set)
 
     @property
     def tuning(self) -> FineTuneSpec:

@@ -127,6 +127,14 @@ def test_adapter_that_waits_for_its_tokens_is_said_to(made, tmp_path, tiny_gpt2)
     assert line.startswith("one: its adapter is an activated LoRA, which changes what comes after")
 
 
+def test_targets_that_are_asked_one_text_at_a_time_are_named(made, tiny_gpt2):
+    targets = [
+        {"name": kind, "model": str(tiny_gpt2), "quantization": kind} for kind in ("int8", "nf4")
+    ]
+    (line,) = resolve_inputs(made(targets=targets)).noted
+    assert line.startswith("int8: asked one text at a time, ")
+
+
 def test_folder_of_the_hub_is_known_by_its_name(tmp_path, adapter):
     own, snapshot = tmp_path / "adapter", tmp_path / "models--org--lm" / "snapshots" / "1a2b"
     shutil.copytree(adapter, own)

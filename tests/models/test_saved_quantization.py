@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import warnings
 
@@ -86,6 +87,28 @@ def test_quantized_weights_have_no_gradient_and_are_not_fine_tuned(tmp_path, fp8
     spec = audit(tmp_path / "a", BASE, PARAPHRASER, references=references, attacks=["ratio"])
     problem = refusal(resolve_inputs, spec)
     assert problem.startswith("references.own.base: 'base' was saved quantized (fp8)")
+
+
+@pytest.mark.parametrize(
+    ("tuned", "message"),
+    [
+        ({}, r"references\.own\.base: 'base' was saved quantized \(nf4\).*say `fine_tune: "),
+        ({"lora": {"target_modules": ["nowhere"]}},
+         r"references\.own\.fine_tune\.lora\.target_modules: the model has no layer nowhere"),
+        ({"lora": {}, "gradient_checkpointing": True}, None),
+    ],
+)  # fmt: skip
+def test_an_adapter_alone_is_trained_on_weights_in_4_bits(tmp_path, tuned, message):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(f'{{"text": "{n}{" and so on" * 9}"}}\n' for n in range(4)))
+    own = {"kind": "self_prompt", "prompts": str(prompts), "fine_tune": tuned}
+    base = save_bitsandbytes(tmp_path / "nf4", "nf4")
+    references = {"base": {"model": str(base)}, "own": own}
+    spec = audit(tmp_path / "a", BASE, PARAPHRASER, references=references, attacks=["ratio"])
+    if message is None:
+        assert resolve_inputs(spec).spec.references["own"].fine_tune.lora.r == 64
+    else:
+        assert re.search(message, refusal(resolve_inputs, spec))
 
 
 def test_answers_without_scales_are_not_taken_for_answers_with_them(tmp_path, fp8):

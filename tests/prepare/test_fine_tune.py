@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from forks import programs
+from quantized_models import save_bitsandbytes
 from safetensors.torch import load_file
 from tiny_models import BASE, checkpoint, passages
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.model import CausalLM
@@ -21,6 +23,7 @@ from raymia.prepare import trainer
 from raymia.prepare.fine_tune import encode_for_training, fine_tune, mean_loss
 from raymia.prepare.together import device_map
 from raymia.prepare.trainer import base_dtype, in_bfloat16, pad_batch
+from raymia.prepare.tuning import adapted
 from raymia.spec import FineTuneSpec, SelfPromptReference
 from raymia.spec.target_training import TrainerSpec
 from raymia.util.errors import NothingWrittenError
@@ -125,6 +128,60 @@ def test_bfloat16_is_what_is_computed_in_and_not_what_is_trained(tuned, tmp_path
     assert asked["train_loss"] == pytest.approx(facts["train_loss"], abs=0.05)
     weights = load_file(tmp_path / "bf16" / "model.safetensors")
     assert {w.dtype for w in weights.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    "lora", [None, {"r": 2, "alpha": 4, "dropout": 0.2}], ids=["whole", "LoRA with dropout"]
+)
+def test_layers_computed_again_for_the_gradient_train_the_same_weights(tmp_path, lora, monkeypatch):
+    runs = []
+    forward = GPT2MLP.forward
+
+    def counted(layer, *given):
+        runs.append(layer.training)
+        return forward(layer, *given)
+
+    monkeypatch.setattr(GPT2MLP, "forward", counted)
+    settings = {"lora": lora, "epochs": 1}
+    tune(tmp_path / "kept", **settings)
+    kept = sum(runs)
+    tune(tmp_path / "again", **settings, gradient_checkpointing=True)
+    assert kept > 0
+    assert sum(runs) - kept == 2 * kept
+    name = "adapter_model.safetensors" if lora else "model.safetensors"
+    assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "kept" / name).read_bytes()
+
+
+@pytest.mark.parametrize("is_saved", [False, True], ids=["in 4 bits for it", "saved in 4 bits"])
+def test_lora_learns_on_a_base_in_4_bits(tmp_path, monkeypatch, is_saved):
+    base = save_bitsandbytes(tmp_path / "nf4", "nf4") if is_saved else BASE
+    given = {}
+
+    def note(model, method):
+        given.update({type(layer).__name__: layer for layer in model.modules()})
+        return adapted(model, method)
+
+    monkeypatch.setattr("raymia.prepare.fine_tune.adapted", note)
+    lora = {"r": 8, "alpha": 16, "dropout": 0.0, "quantized": not is_saved}
+    facts = tune(tmp_path / "adapter", base=base, lora=lora, learning_rate=1e-2)
+    assert given["Linear4bit"].weight.quant_type == "nf4"
+    quantization = "none" if is_saved else "nf4"
+    model = load_causal_lm(
+        checkpoint(base, adapter=str(tmp_path / "adapter"), quantization=quantization),
+        batch_tokens=4_096,
+    )
+    cut = CausalLM(model.model, model.tokenizer, batch_tokens=4_096, max_tokens=64)
+    assert facts["train_loss"] == pytest.approx(mean_loss(cut, TEXTS), abs=1e-2)
+    plain = load_causal_lm(checkpoint(base, quantization=quantization), batch_tokens=4_096)
+    plain = CausalLM(plain.model, plain.tokenizer, batch_tokens=4_096, max_tokens=64)
+    assert facts["train_loss"] < mean_loss(plain, TEXTS) - 0.2
+
+
+def test_keys_of_trainings_are_those_of_what_decides_their_weights():
+    plain = FineTuneSpec(lora={})
+    assert "quantized" not in plain.key_parts()["lora"]
+    assert FineTuneSpec(lora={"quantized": True}).key_parts()["lora"]["quantized"] is True
+    assert FineTuneSpec(lora={}, gradient_checkpointing=True).key_parts() == plain.key_parts()
 
 
 def test_what_is_not_said_of_bfloat16_keeps_the_keys_of_before_it_could_be_said():

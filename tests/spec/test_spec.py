@@ -123,7 +123,7 @@ def test_unknown_key_of_an_optional_section_is_named(section, key, place, near):
 def test_unknown_key_deep_in_a_reference_is_named():
     text = problem(["references", "self_prompt", "fine_tune"], {"lora": {"rank": 8}})
     assert text.startswith("references.self_prompt.fine_tune.lora.rank: unknown key")
-    assert text.endswith("Known keys here: alpha, dropout, r, target_modules")
+    assert text.endswith("Known keys here: alpha, dropout, quantized, r, target_modules")
 
 
 def test_key_like_no_other_lists_the_known_ones():

@@ -11,6 +11,7 @@ from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.texts.modality import Texts
 from raymia.modalities.texts.resolve_training import FIRST
 from raymia.modalities.texts.trained import AsTrained, as_trained
+from raymia.modalities.texts.tuned_bases import check_bases
 from raymia.models.causal.adapters import another_base, is_off_at_first
 from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
 from raymia.models.checkpoint import AnyCheckpoint
@@ -22,12 +23,10 @@ from raymia.prepare.prompts import refuse_prompts
 from raymia.records.base import Others, RecordSet, SetAside
 from raymia.records.structured import format_of_records, read_others, read_records
 from raymia.spec import (
-    AnyReference,
     AuditSpec,
     EndpointTarget,
     InfillNeighbors,
     MaskFillNeighbors,
-    ModelReference,
     ModelSpec,
     RecordFormat,
     SelfPromptReference,
@@ -37,6 +36,7 @@ from raymia.spec import (
     text_neighbors,
 )
 from raymia.util.errors import InputError
+from raymia.util.listing import listed
 from raymia.util.once import Once
 from raymia.util.optional import require
 from raymia.util.reasons import CAME
@@ -81,7 +81,8 @@ def resolve_texts(
             column = reference.text_column
             read = attempt(read_others, reference.members, kind, column, others)
             shadow_members[name] = frozenset(read or ())
-    attempt(check_bases, spec, references)
+    recipes = _recipes(spec, places, problems) if prompts else {}
+    check_bases(spec, references, recipes, problems)
     unscored: dict[str, dict[str, str]] = {"population": {}, "known_members": {}}
     for key, what in (("population", "text of the population"), ("known_members", "known member")):
         if paths := getattr(given, key):
@@ -91,7 +92,6 @@ def resolve_texts(
     if spec.corpus is not None:
         attempt(check_corpus, spec.corpus)
     attempt(check_writers, spec, resolved)
-    recipes = _recipes(spec, places, problems) if prompts else {}
     read_as = AsTrained(resolved, references)
     if records is not None:
         payloads = records.table["payload"].slice(0, FIRST).to_pylist()
@@ -130,8 +130,10 @@ def resolve_texts(
         shadow_members=shadow_members,
         left_out=left_out,
         assumed=read_as.assumed,
-        noted=(*records.remark_lines(), *_of_adapters(read_as.targets)),
-    )
+        noted=(
+            *records.remark_lines(), *_of_adapters(read_as.targets), *_of_batches(read_as.targets)
+        ),
+    )  # fmt: skip
 
 
 def _of_adapters(targets: Mapping[str, AnyCheckpoint | None]) -> Iterator[str]:
@@ -150,6 +152,20 @@ def _of_adapters(targets: Mapping[str, AnyCheckpoint | None]) -> Iterator[str]:
                 f"{name}: its adapter is an activated LoRA, which changes what comes after the "
                 "tokens that invoke it; a record without them is answered by the base alone"
             )
+
+
+def _of_batches(targets: Mapping[str, AnyCheckpoint | None]) -> Iterator[str]:
+    """A sentence on the targets that are asked one text at a time."""
+    alone = [
+        name for name, target in targets.items()
+        if isinstance(target, CausalCheckpoint) and target.one_by_one
+    ]  # fmt: skip
+    if alone:
+        yield (
+            f"{listed(alone, 3)}: asked one text at a time, as other texts in a batch would change "
+            "the answers of such 8-bit weights; nf4, and weights saved in fp8, are asked in "
+            "batches, which is faster"
+        )
 
 
 def _targets(
@@ -200,36 +216,6 @@ def _references(spec: AuditSpec, once: Once, problems: Problems) -> dict[str, An
         if checkpoint is not None:
             found[name] = checkpoint
     return found
-
-
-def check_bases(spec: AuditSpec, references: Mapping[str, AnyCheckpoint]) -> None:
-    """Refuse to fine-tune what is no plain model in safetensors."""
-    problems = [
-        f"references.{name}.base: {made.base!r} {why}"
-        for name, made in spec.references.items()
-        if isinstance(made, SelfPromptReference)
-        for why in _why_not_tuned(spec.references[made.base], references.get(made.base))
-    ]
-    if problems:
-        raise InputError(problems)
-
-
-def _why_not_tuned(base: AnyReference, checkpoint: AnyCheckpoint | None) -> Iterator[str]:
-    if isinstance(base, ModelReference) and base.adapter is not None:
-        yield (
-            "has an adapter, and only a plain model can be fine-tuned; merge the adapter into it "
-            "first"
-        )
-    if isinstance(base, ModelReference) and base.gguf_file is not None:
-        yield (
-            "is a GGUF file, and only a model in safetensors can be fine-tuned; give the model "
-            "that it was made from"
-        )
-    if isinstance(checkpoint, CausalCheckpoint) and checkpoint.facts.saved_as is not None:
-        yield (
-            f"was saved quantized ({checkpoint.facts.saved_as}), and quantized weights cannot be "
-            "fine-tuned; give the model that it was made from"
-        )
 
 
 def check_prompts(reference: SelfPromptReference, kind: RecordFormat, where: str) -> bool:

@@ -141,8 +141,7 @@ class Texts(Modality):
         base = self.reference_for(inputs, spec.base, target)
         assert isinstance(writer, CausalCheckpoint), "inputs refuse an endpoint that should write"
         assert isinstance(base, CausalCheckpoint)
-        said = {"fine_tune", "preset"} & spec.model_fields_set
-        own = None if said else self.recipes.get(target)
+        own = None if spec.says_how else self.recipes.get(target)
         return SelfPromptRecipe(writer, base, spec, self.prompts[reference], inputs.spec.seed, own)
 
     def reference_for(self, inputs: Inputs, name: str, target: str) -> AnyCheckpoint:
