@@ -79,11 +79,11 @@ def size_as_png(image):
     return size
 
 
-def per_byte(column="l2", timestep=None):
+def per_byte(column="l2", timestep=None, question="terms"):
     def score(given, i):
-        loss = average(over(given.target.terms, column, i, timestep))
+        loss = average(over(getattr(given.target, question), column, i, timestep))
         if given.reference is not None:
-            loss -= average(over(given.reference.terms, column, i, timestep))
+            loss -= average(over(getattr(given.reference, question), column, i, timestep))
         return -loss / size_as_png(given.images[i])
 
     return score
@@ -228,6 +228,8 @@ FORMULAS = [
     *both("sima", {}, error("clean", "l4")),
     *both("sima", {"timestep": 200, "low_pass": True}, error("clean", "low_l4", 200)),
     *both("sima_mc", {}, error("averaged", "l4")),
+    ("sima_mc", {"per_byte": True, "p": 2}, ALONE, per_byte("l2", None, "averaged")),
+    ("sima_mc", {"per_byte": True, "timestep": 50}, GIVEN, per_byte("l4", 50, "averaged")),
     ("peak_error", {}, ALONE, lambda given, i: -max(curve(given.target, i, "l2"))),
     ("peak_error", {"low_pass": True}, GIVEN, peak_of_gap("low_l2")),
     ("loss_per_byte", {}, ALONE, per_byte()),

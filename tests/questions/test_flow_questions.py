@@ -11,6 +11,7 @@ from test_image_questions import MEAN, SHAPE, SPREAD, clean_of, noise_of, record
 from raymia.attacks.images.base import png_bytes
 from raymia.attacks.images.loss import LossPerByte
 from raymia.attacks.images.path import PeakError
+from raymia.attacks.images.proximal import SimAMc
 from raymia.evidence.image import ImageEvidence, ImageModelEvidence
 from raymia.models.denoisers.model import Denoiser
 from raymia.models.denoisers.path import Diffusion, Flow
@@ -147,15 +148,19 @@ def test_the_noise_seen_on_average_is_the_slope_of_the_density_at_the_record():
 
 
 def test_the_residual_of_the_mean_velocity_is_the_noise_seen_on_average():
-    """||x + mean v||^2 (1 - s)^2, over a draw and its opposite."""
-    (row,) = asked(AveragedQuestion(SHARES, 1, seed=0), records(1))
-    (item,) = records(1)
-    expected, clean = [], clean_of(item)
-    for s in SHARES:
-        noise = noise_of(item, s, 0)
-        both = [velocity((1 - s) * clean + sign * s * noise, s) for sign in (1, -1)]
-        expected.append((1 - s) * (clean + np.mean(both, axis=0)))
-    np.testing.assert_allclose(row["l2"], squares(expected), rtol=1e-4)
+    """||x + mean v||^2 (1 - s)^2, over a draw and its opposite; and over the image's complexity."""
+    (item,), s = records(1), 0.3
+    of = AveragedQuestion((s,), 1, seed=0)
+    clean, noise = clean_of(item), noise_of(item, s, 0)
+    both = [velocity((1 - s) * clean + sign * s * noise, s) for sign in (1, -1)]
+    statistic = float(np.mean((clean + np.mean(both, axis=0)) ** 2))
+    averaged = of.lay_out(of.ask(gaussian_flow(), [item]), [item.record_id])
+    np.testing.assert_allclose(averaged.values["l2"], [[[(1 - s) ** 2 * statistic]]], rtol=1e-4)
+    pixels = np.frombuffer(item.payload["pixels"], np.uint8).reshape(1, *SHAPE)
+    given = ImageEvidence(pixels, ImageModelEvidence(terms=averaged, averaged=averaged))
+    calibrated = SimAMc(p=2, per_byte=True).score(given)
+    expected = (1 - s) ** 2 * statistic / png_bytes(pixels[0])
+    np.testing.assert_allclose(calibrated, -expected, rtol=1e-4)
 
 
 def test_the_inversion_goes_along_the_velocity_by_eulers_steps():

@@ -153,6 +153,18 @@ def score_of_error(
     return log_error(error(evidence.reference)) - log_error(target)
 
 
+def score_per_byte(
+    error: Callable[[ImageModelEvidence], Scores], evidence: ImageEvidence
+) -> Scores:
+    """Score of an error that members have smaller, over the size of the image's channels as gray
+    PNG files: alone its negative, beside a reference the reference's error less the target's, since
+    the size would cancel in a ratio."""
+    excess = error(answered(evidence.target))
+    if evidence.reference is not None:
+        excess = excess - error(evidence.reference)
+    return -excess / np.array([png_bytes(image) for image in evidence.images], np.float64)
+
+
 def png_bytes(image: Images) -> int:
     """The size of an image's channels as gray PNG files, uint8 [channels, height, width]."""
     from PIL import Image

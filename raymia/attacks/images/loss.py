@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from raymia.attacks.base import Scores, answered, register
-from raymia.attacks.images.base import OnLoss, png_bytes, score_of_error
+from raymia.attacks.base import Scores, register
+from raymia.attacks.images.base import OnLoss, score_of_error, score_per_byte
 from raymia.evidence.image import ImageEvidence
 
 
@@ -43,10 +41,10 @@ class LossPerByte(OnLoss):
     """Mean loss over the size of the image's channels as gray PNG files, in bytes.
 
     What `zlib` is on texts: an image that compresses badly has a larger loss whoever has seen it.
-    The idea is that of Rao and Moyer (2026) for flows. Theirs is another loss, of the mean velocity
-    over the draws, where this is the mean that `loss` has; and which compression they take is not
-    known here. With a reference, the reference's loss less the target's is divided, since the size
-    would cancel in a ratio. No score where a model has no answer.
+    Rao and Moyer (2026) calibrate flows so; they divide the residual of the mean velocity over the
+    draws, which is `sima_mc` with `per_byte`, where this divides the mean that `loss` has and costs
+    no further pass. With a reference, the reference's loss less the target's is divided, since the
+    size would cancel in a ratio. No score where a model has no answer.
 
     Parameters
     ----------
@@ -61,7 +59,4 @@ class LossPerByte(OnLoss):
     needs = frozenset({"reference_if_given"})
 
     def score(self, evidence: ImageEvidence) -> Scores:
-        excess = self.loss(answered(evidence.target))
-        if evidence.reference is not None:
-            excess = excess - self.loss(evidence.reference)
-        return -excess / np.array([png_bytes(image) for image in evidence.images], np.float64)
+        return score_per_byte(self.loss, evidence)

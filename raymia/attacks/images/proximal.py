@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 from raymia.attacks.base import Scores, answered, register
-from raymia.attacks.images.base import Timed, mean_error, score_of_error
+from raymia.attacks.images.base import Timed, mean_error, score_of_error, score_per_byte
 from raymia.evidence.image import Grid, ImageEvidence, ImageModelEvidence
 
 
@@ -119,22 +119,35 @@ class SimAMc(_Norm):
     The predicted noise is averaged over the draws before its norm is taken: what a draw adds goes,
     and what is left points away from what the model knows near the record. Each draw is used with
     its opposite, where the authors' are independent; then it is also the residual of the mean
-    velocity of Rao and Moyer (2026), up to a factor at each timestep (docs/images.md). Averaged
-    over timesteps, or one. With a reference, the difference of the logarithms. No score where a
-    model has no answer.
+    velocity of Rao and Moyer (2026), up to a factor at each timestep (docs/images.md), and with
+    `per_byte` and p = 2 their statistic that is calibrated by the image's complexity. They too
+    divide by the length of the compressed image; by which compression is not known here. Averaged
+    over timesteps, or one. With a reference, the difference of the logarithms, or with `per_byte`
+    of the norms. No score where a model has no answer.
 
     Parameters
     ----------
     low_pass : take the prediction after FreMIA's low-pass.
     timestep : one of those that the audit asks about; default: all.
     p : of the norm, 2 or 4.
+    per_byte : divide by the size of the image's channels as gray PNG files, as `loss_per_byte`.
     """
+
+    per_byte: bool = False
 
     name = "sima_mc"
     title = "SimA, Monte Carlo"
-    source = "after Rao et al. 2025, arXiv 2509.25003"
-    formula = "-||mean_eps eps_theta(x_t, t)||_p^p, draws in pairs of eps and -eps"
+    source = "after Rao et al. 2025, arXiv 2509.25003; Rao and Moyer 2026, arXiv 2603.13421"
+    formula = (
+        "-||mean_eps eps_theta(x_t, t)||_p^p, draws in pairs of eps and -eps; per_byte over "
+        "bytes(PNG(x))"
+    )
     asks = ("averaged",)
 
     def residual(self, model: ImageModelEvidence) -> Grid:
         return answered(model.averaged)
+
+    def score(self, evidence: ImageEvidence) -> Scores:
+        if self.per_byte:
+            return score_per_byte(self._error, evidence)
+        return super().score(evidence)
