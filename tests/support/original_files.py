@@ -36,7 +36,10 @@ IN_SD3 = (
     (r"^transformer_blocks", "joint_blocks"), (r"\.norm1\.linear", ".x_block.adaLN_modulation.1"),
     (r"\.norm1_context\.linear", ".context_block.adaLN_modulation.1"),
     (r"\.ff\.net\.0\.proj", ".x_block.mlp.fc1"), (r"\.ff\.net\.2", ".x_block.mlp.fc2"),
-    (r"\.attn\.to_out\.0", ".x_block.attn.proj"),
+    (r"\.ff_context\.net\.0\.proj", ".context_block.mlp.fc1"),
+    (r"\.ff_context\.net\.2", ".context_block.mlp.fc2"),
+    (r"\.(attn2?)\.to_out\.0", r".x_block.\1.proj"),
+    (r"\.attn\.to_add_out", ".context_block.attn.proj"),
 )  # fmt: skip
 IN_FLUX = (
     (r"^time_text_embed\.timestep_embedder", "time_in"),
@@ -126,15 +129,17 @@ def open_clip(state: State, start: str) -> Named:
 
 def sd3_transformer(state: State) -> Named:
     start = "model.diffusion_model."
+    blocks = {int(found[1]) for key in state if (found := re.match(r"transf\w+\.(\d+)", key))}
+    last = f".{max(blocks)}.norm1_context"
     for key, tensor in state.items():
-        if match := re.search(r"(.+)\.attn\.(to|add)_(q|q_proj)\.(\w+)", key):
+        if match := re.search(r"(.+)\.(attn2?)\.(to|add)_(q|q_proj)\.(\w+)", key):
             other = [key.replace("_q", f"_{one}") for one in "qkv"]
-            block = "x_block" if match[2] == "to" else "context_block"
+            block = "x_block" if match[3] == "to" else "context_block"
             place = match[1].replace("transformer_blocks", "joint_blocks")
             joined = torch.cat([state[one] for one in other])
-            yield f"{start}{place}.{block}.attn.qkv.{match[4]}", joined
-        elif not re.search(r"attn\.(to|add)_[kv]", key):
-            if "norm_out" in key or "norm1_context" in key:  # of the last block, which has no other
+            yield f"{start}{place}.{block}.{match[2]}.qkv.{match[5]}", joined
+        elif not re.search(r"attn2?\.(to|add)_[kv]", key):
+            if "norm_out" in key or last in key:
                 tensor = torch.cat([*tensor.chunk(2)][::-1])
             linear = re.search(r"linear_(\d)", key)
             number = "" if linear is None else str(2 * int(linear[1]) - 2)

@@ -126,7 +126,13 @@ def _fill(model: Any, name: str, changes: Sequence[Placed], content: Any) -> Non
             places["magnitude"] = layer.lora_magnitude_vector[name].weight
         for role, place in places.items():
             if role in tensors:
-                place.copy_(content.get_tensor(tensors[role]).reshape(place.shape))
+                rows = () if role == "down" else change.rows
+                values = _rows_of(content.get_tensor(tensors[role]), rows)
+                place.copy_(values.reshape(place.shape))
             elif place is not None:
                 place.zero_()
     model.eval()
+
+
+def _rows_of(values: Tensor, rows: Sequence[tuple[int, int]]) -> Tensor:
+    return torch.cat([values[first:last] for first, last in rows]) if rows else values

@@ -47,7 +47,12 @@ KOHYA = {
 DOTTED = {
     "unet.": "", "transformer.": "", "base_model.model.": "", "text_encoder.": "text_encoder",
     "text_encoder_2.": "text_encoder_2", "text_encoder_3.": "text_encoder_3",
+    "diffusion_model.": "", "text_encoders.clip_l.transformer.": "text_encoder",
+    "text_encoders.clip_g.transformer.": "text_encoder_2",
+    "text_encoders.t5xxl.transformer.": "text_encoder_3",
 }  # fmt: skip
+"""The same of names with dots, the last of them ComfyUI's; a T5 is the third encoder, of FLUX.1 the
+second."""
 LEAVES_THE_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
 """Values of ``init_lora_weights`` that change no weight of the base."""
 

@@ -4,11 +4,14 @@ built without numbers."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 
+from raymia.models.denoisers.faces import T5
 from raymia.models.denoisers.lora_files import BY_PEFT, LowRank, read_low_rank
 from raymia.models.denoisers.original_names import original_name
+from raymia.models.denoisers.original_transformers import TABLES, Place, original_places
 from raymia.models.fit import Described, build_hollow, in_silence
 from raymia.models.one_base import AdapterError
 from raymia.models.source import ADAPTER_CONFIG, file_hash
@@ -25,10 +28,17 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 @dataclass(frozen=True)
 class Placed:
-    """Low-rank weights, and the module of the base that they change."""
+    """Low-rank weights, and the module of the base that they change.
+
+    Attributes
+    ----------
+    rows : of the product that are the module's change, first and last of each piece; all where the
+        module is one in the file as well.
+    """
 
     weights: LowRank
     path: str
+    rows: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,21 +90,25 @@ def place_adapter(
     """
     found = once(read_low_rank, file, where=where)
     shapes = {part: dict(once(adaptable, described)) for part, described in parts.items()}
-    names = {part: _names(part, paths) for part, paths in shapes.items()}
+    places = {part: _places(part, parts[part].auto, paths) for part, paths in shapes.items()}
     placed, lost, wrong = [], [], []
-    for weights in found:
-        path = names.get(weights.part, {}).get(_flat(weights.module))
-        if path is None:
+    for weights in (_in_a_part(one, parts) for one in found):
+        place = places.get(weights.part, {}).get(_flat(weights.module))
+        if place is None:
             lost.append(weights.tensors["down"])
-        elif why := _misfit(weights, shapes[weights.part][path]):
+            continue
+        heights = [shapes[weights.part][path][0] for path in place.paths]
+        shape = sum(heights), *shapes[weights.part][place.paths[0]][1:]
+        if why := _misfit(weights, shape):
             wrong.append(f"{weights.tensors['down']}: {why}")
         else:
-            placed.append(Placed(weights, path))
+            rows = _rows(place, heights)
+            placed += [Placed(weights, *of) for of in zip(place.paths, rows, strict=True)]
     if lost:
         raise AdapterError(
             f"{where}: {file}: this adapter does not fit its base: {len(lost):,} of its "
-            f"{len(found):,} modules are not in the base ({listed(lost, FEW)}); give the base that "
-            "it was trained on"
+            f"{len(found):,} modules are not in the base ({listed(lost, FEW)}); "
+            f"{_remedy(lost, parts[''].auto)}"
         )
     if wrong:
         raise AdapterError(
@@ -103,6 +117,34 @@ def place_adapter(
             "base that it was trained on"
         )
     return tuple(placed)
+
+
+def _in_a_part(weights: LowRank, parts: Mapping[str, Described]) -> LowRank:
+    """The same, of the T5 that the base has where it has no third text encoder."""
+    if weights.part != "text_encoder_3" or weights.part in parts:
+        return weights
+    return replace(weights, part=next((n for n, d in parts.items() if d.auto in T5), weights.part))
+
+
+def _rows(place: Place, heights: Sequence[int]) -> list[tuple[tuple[int, int], ...]]:
+    """The rows of an original module that each of its modules is."""
+    if place.is_turned:
+        (height,) = heights
+        return [((height // 2, height), (0, height // 2))]
+    if len(heights) == 1:
+        return [()]
+    return [(edges,) for edges in pairwise(accumulate(heights, initial=0))]
+
+
+def _remedy(lost: Sequence[str], network: str) -> str:
+    is_original = all(name.startswith(("lora_unet_", "diffusion_model.")) for name in lost)
+    if is_original and "Transformer" in network and network not in TABLES:
+        return (
+            "if it was trained on this base, its names are those of the authors' own code, which "
+            "raymia reads of UNets, Stable Diffusion 3 and FLUX.1; load it with diffusers' "
+            "load_lora_weights, and save it with save_lora_weights"
+        )
+    return "give the base that it was trained on"
 
 
 def adaptable(described: Described) -> Shapes:
@@ -122,13 +164,14 @@ def _flat(name: str) -> str:
     return name.replace(".processor.", ".").replace(".", "_")
 
 
-def _names(part: str, paths: Mapping[str, object]) -> dict[str, str]:
+def _places(part: str, kind: str, paths: Mapping[str, object]) -> dict[str, Place]:
     """Modules by all names that adapters have for them, with underscores alone."""
     if part:
-        found = {name: path for path in paths for name in _of_text_encoder(_flat(path))}
+        found = {name: Place((p,)) for p in paths for name in _of_text_encoder(_flat(p))}
     else:
-        found = {_flat(name): path for path in paths for name in _of_network(path, [*paths])}
-    return found | {_flat(path): path for path in paths}
+        found = {_flat(name): place for name, place in original_places(kind, paths)}
+        found |= {_flat(name): Place((p,)) for p in paths for name in _of_network(p, [*paths])}
+    return found | {_flat(path): Place((path,)) for path in paths}
 
 
 def _of_network(path: str, paths: Sequence[str]) -> Iterator[str]:
