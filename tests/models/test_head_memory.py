@@ -1,10 +1,11 @@
-"""A vocabulary of 128k and 4k tokens in a batch: the logits would be 2 GiB, and never exist."""
+"""What the output layer holds beside a model: never the logits of a batch."""
 
 from __future__ import annotations
 
 import json
 import sys
 
+import head_sweep
 import pytest
 from forks.programs import run
 
@@ -65,3 +66,17 @@ def test_large_vocabulary_takes_little_memory_and_keeps_its_precision():
     assert found["extra"] < 300e6, f"{found['extra'] / 2**20:.0f} MiB"
     assert found["gap"] < 1e-5
     assert found["mean_gap"] < 1e-5
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_heads_of_a_dozen_architectures_are_exact_and_hold_little(capsys, monkeypatch):
+    """With the smallest vocabulary; the others take minutes (docs/performance.md)."""
+    assert head_sweep.main(["--vocabularies", "2048"]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    after = {line.split(" | ")[0].strip("| "): line.split(" | ")[1] for line in lines}
+    assert [*after] == [*head_sweep.ARCHITECTURES]
+    assert "logits" not in after.values(), "of all it is known what follows the layer"
+    assert (after["gemma2"], after["cohere"], after["granite"]) == ("cap", "multiply", "divide")
+    monkeypatch.setattr(head_sweep, "MAX_GAP", 1e-9)
+    assert not head_sweep.measured("gpt2", 2_048).is_within, "the limits can be missed"

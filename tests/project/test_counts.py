@@ -10,6 +10,7 @@ import pytest
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
 from tiny_models import passages
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.models.causal import head
@@ -55,6 +56,51 @@ def test_each_part_of_the_matrix_is_multiplied_once_for_the_tokens_of_a_tile(bas
         whole = model.head.log_probs(hidden, torch.arange(40), moments=True)
     np.testing.assert_allclose(found.std.numpy(), whole.std.numpy(), rtol=0, atol=1e-5)
     assert found.is_top1.tolist() == whole.is_top1.tolist()
+
+
+@pytest.mark.parametrize("moments", [True, False])
+def test_a_tile_is_one_launch_of_the_kernel(base, monkeypatch, moments):
+    """As a GPU runs it: nothing else reads or writes logits between the products and the answer."""
+    fold_triton = pytest.importorskip("raymia.models.causal.fold_triton")
+    launched, kernel = [], fold_triton._kernel
+
+    class Noting:
+        def __getitem__(self, grid):
+            launched.append(grid)
+            return kernel[grid]
+
+    monkeypatch.setattr(fold_triton, "_kernel", Noting())
+    monkeypatch.setattr(head, "fold_for", lambda _: fold_triton.TritonFold)
+    monkeypatch.setattr(head, "tile_of", lambda *_, **__: Tile(16, 800))
+    model = CausalLM(base.model, base.tokenizer, batch_tokens=4_096)
+    hidden = torch.randn((40, base.model.config.hidden_size))
+    with torch.inference_mode():
+        model.head.log_probs(hidden, torch.arange(40), moments=moments)
+    assert launched == [(rows,) for rows in (16, 16, 8) for _ in range(3)]
+
+
+def test_answers_take_a_fixed_number_of_operations_more_than_the_bare_pass(base):
+    """Whatever is asked for: what is done beside the model is done for a whole batch."""
+
+    class Counting(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), named=None):
+            self.count += 1
+            return function(*arguments, **(named or {}))
+
+    model = CausalLM(base.model, base.tokenizer, batch_tokens=10**6)
+    ids = torch.arange(64)[None]
+    with torch.inference_mode(), Counting() as bare:
+        base.model(input_ids=ids, use_cache=False)
+    more = []
+    for count in (4, 12):
+        texts = [" ".join(passages(1)[0].split()[:12])] * count  # of one length
+        with Counting() as whole:
+            model.answer(texts, moments=True)
+        more.append(whole.count - bare.count)
+    assert more[0] == more[1], "no operation for each text"
+    assert more[0] < 2 * bare.count
 
 
 def test_a_batch_is_fetched_from_the_device_in_one_copy(base, monkeypatch):
