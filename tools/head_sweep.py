@@ -104,6 +104,8 @@ def measured(name: str, vocabulary: int) -> Measured:
             found = head.log_probs(hidden, labels, moments=True)
             held = max(held, peak() - before)
             expected = exact(head, hidden[:COMPARED], labels[:COMPARED])
+        assert found.mean is not None
+        assert found.std is not None
         answers = (found.log_prob, found.mean, found.std)
         gaps[dtype] = torch.stack(
             [(one[:COMPARED] - other).abs() for one, other in zip(answers, expected, strict=True)]
