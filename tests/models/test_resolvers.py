@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from edited import edit
+from small_families import save_family
 from small_image_models import save_model, save_pipeline
 from tiny_models import BASE, PARAPHRASER, checkpoint, save_adapter, save_tiny
 
@@ -21,6 +22,7 @@ from raymia.models.samples.resolver import Samples
 from raymia.spec import InfillNeighbors, MaskFillNeighbors, ModelSpec, PoolSpec
 from raymia.util.errors import InputError
 
+SMALL_SHARDS = {"max_shard_size": "8KB"}
 SMALL = {"vocab_size": 2048, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 OTHER_TEXTS = {
     "mpt": transformers.MptConfig(**SMALL, d_model=32, n_heads=2, n_layers=2, max_seq_len=40),
@@ -320,16 +322,46 @@ def noise_of(model):
     return model.predict_noise(model.encode(images), torch.tensor([3, 700]))
 
 
-@pytest.mark.parametrize("kind", ["ddpm", "stable"])
-def test_pipeline_saved_as_a_variant_answers_as_the_plain_one(tmp_path, kind):
-    saved = save_pipeline(kind, tmp_path / "plain").pipeline
-    saved.save_pretrained(tmp_path / "fp16", variant="fp16")
-    found = image_model(tmp_path / "fp16")
-    assert found.network.variant == "fp16"
-    plain, variant = (
-        image_model(tmp_path / name).loader(PoolSpec()).load() for name in ("plain", "fp16")
+@pytest.mark.parametrize("kind", ["ddpm", "stable", "sd3"])
+@pytest.mark.parametrize(
+    ("variant", "shards"), [("fp16", {}), ("fp16", SMALL_SHARDS), (None, SMALL_SHARDS)]
+)
+def test_pipeline_saved_as_a_variant_or_in_shards_answers_as_the_plain_one(
+    tmp_path, kind, variant, shards
+):
+    save = save_family if kind == "sd3" else save_pipeline
+    saved = save(kind, tmp_path / "plain").pipeline
+    saved.save_pretrained(tmp_path / "other", variant=variant, **shards)
+    found = image_model(tmp_path / "other")
+    assert found.network.variant == variant
+    indices = {file.parent.name for file in (tmp_path / "other").rglob("*.index*.json")}
+    parts = [part for part in (found.network, found.autoencoder, *found.text_encoders) if part]
+    assert indices == ({part.folder for part in parts} if shards else set())
+    plain, other = (
+        image_model(tmp_path / name).loader(PoolSpec()).load() for name in ("plain", "other")
     )
-    torch.testing.assert_close(noise_of(variant), noise_of(plain), rtol=0, atol=0)
+    rounded = 1e-6 if kind == "sd3" else 0  # of sums over weights that begin at other addresses
+    torch.testing.assert_close(noise_of(other), noise_of(plain), rtol=0, atol=rounded)
+
+
+def test_of_shards_and_a_variant_in_shards_the_plain_ones_are_read(tmp_path):
+    saved = save_family("sd3", tmp_path / "plain").pipeline
+    saved.save_pretrained(tmp_path / "both", **SMALL_SHARDS)
+    with torch.inference_mode():  # in which it was made
+        saved.to(torch.float16).save_pretrained(tmp_path / "both", variant="fp16", **SMALL_SHARDS)
+    plain, both = (
+        image_model(tmp_path / name).loader(PoolSpec()).load() for name in ("plain", "both")
+    )
+    torch.testing.assert_close(noise_of(both), noise_of(plain), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder_3"])
+def test_pipeline_that_lacks_a_shard_is_refused_before_it_is_loaded(tmp_path, no_models, part):
+    saved = save_family("sd3", tmp_path / "plain").pipeline
+    saved.save_pretrained(tmp_path / "other", **SMALL_SHARDS)
+    next((tmp_path / "other" / part).glob("*-00002-of-*")).unlink()
+    no_models()
+    assert f"{part}: its weights lack" in refusal(image_model, tmp_path / "other")
 
 
 def test_several_variants_without_a_plain_one_are_refused(tmp_path):

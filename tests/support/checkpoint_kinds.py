@@ -164,10 +164,15 @@ def classes(folder: Path) -> Made:
     return {}
 
 
-def variant(folder: Path) -> Made:
-    saved = save_pipeline("ddpm", folder / "plain").pipeline
-    saved.save_pretrained(folder / "fp16", variant="fp16")
-    return {"model": str(folder / "fp16")}
+def anew(**how: Any) -> Callable[[Path], Made]:
+    """A pipeline saved in another way."""
+
+    def make(folder: Path) -> Made:
+        saved = save_pipeline("stable", folder / "plain").pipeline
+        saved.save_pretrained(folder / "anew", **how)
+        return {"model": str(folder / "anew")}
+
+    return make
 
 
 def flat(folder: Path) -> Made:
@@ -340,7 +345,9 @@ IMAGES: dict[str, Callable[[Path], Made]] = {
     "latent diffusion": pipeline("ldm"),
     "Stable Diffusion 1 and 2": pipeline("stable"),
     "DiT": pipeline("dit"),
-    "weights saved as fp16 variant": variant,
+    "weights saved as fp16 variant": anew(variant="fp16"),
+    "shards": anew(max_shard_size="100KB"),
+    "shards of an fp16 variant": anew(max_shard_size="100KB", variant="fp16"),
     "a UNet and its schedule in one folder": flat,
     "AutoencoderKL": single("autoencoder_kl"),
     "ImageGPT": single("imagegpt"),
