@@ -78,14 +78,14 @@ def test_one_command_measures_every_way_of_computing_pfami(
     assert fastest in [rates[str(found["batch_images"])] for rates in tried.values()]
     passes = {name: way["passes_per_image"] for name, way in found["ways"].items()}
     assert passes == {
-        images.LIMIT: 20, images.ADAPTER: 20, images.RAY: 20, images.RAY_ALL: 110,
-        images.RELEASED: 110,
+        images.LIMIT: 20, images.ADAPTER: 20, images.RAY: 20, images.LOCAL: 20,
+        images.RAY_ALL: 110, images.RELEASED: 110,
     }  # fmt: skip
     for way in found["ways"].values():
         per_image = way["pairs_per_second"][0] / way["passes_per_image"]
         assert way["images_per_second"][0] == pytest.approx(per_image, abs=0.01)
         assert way["share_of_limit"]["min"] > 0
-    for name in (images.RAY, images.RAY_ALL):
+    for name in (images.RAY, images.LOCAL, images.RAY_ALL):
         assert found["ways"][name]["start_up_seconds"][0] > 0
     content = page.read_text()
     assert content.startswith("before\n")

@@ -50,19 +50,20 @@ from raymia.questions.base import RECORD, Item
 from raymia.questions.images import DenoisingQuestion, Neighborhood
 from raymia.records.images import pixels_array, read_image_records
 from raymia.records.pixels import as_picture
-from raymia.spec import ImageRecordsSpec, ModelSpec, ResourcesSpec
+from raymia.spec import EngineKind, ImageRecordsSpec, ModelSpec, ResourcesSpec
 from raymia.spec.images import DenoisingSpec, Shape
 from raymia.util.draws import normals, stream_key
 from raymia.util.errors import InputError
 
-LIMIT, ADAPTER, RAY, RAY_ALL, RELEASED = (
-    "bare network calls", "raymia in process", "raymia through Ray",
+LIMIT, ADAPTER, RAY, LOCAL, RAY_ALL, RELEASED = (
+    "bare network calls", "raymia in process", "raymia through Ray", "raymia with engine: local",
     "raymia through Ray, ten strengths", "PFAMI as released",
 )  # fmt: skip
 ASKED_FOR = {
     LIMIT: "predicted noise at mixed timesteps, on noise made beforehand",
     ADAPTER: "pixels to errors, of the record and one crop",
     RAY: "the same to stored evidence, one actor, from its first block's commit to its last",
+    LOCAL: "the same in one process",
     RAY_ALL: "the record and ten crops, all used",
     RELEASED: "the record and ten crops, one used; one timestep per call, gradients tracked",
 }
@@ -72,8 +73,8 @@ USED = STRENGTHS[5]
 ONE_STRENGTH = 2 * len(TIMESTEPS)
 ALL_STRENGTHS = (1 + len(STRENGTHS)) * len(TIMESTEPS)
 PASSES = {
-    LIMIT: ONE_STRENGTH, ADAPTER: ONE_STRENGTH, RAY: ONE_STRENGTH, RAY_ALL: ALL_STRENGTHS,
-    RELEASED: CALLS,
+    LIMIT: ONE_STRENGTH, ADAPTER: ONE_STRENGTH, RAY: ONE_STRENGTH, LOCAL: ONE_STRENGTH,
+    RAY_ALL: ALL_STRENGTHS, RELEASED: CALLS,
 }  # fmt: skip
 """Pairs of image and timestep that the network is asked about per record."""
 BATCHES = (16, 32, 64, 128, 256)
@@ -236,7 +237,9 @@ def time_adapter(bench: ImageBench) -> Timing:
     return timed(ONE_STRENGTH * len(bench.items), run)
 
 
-def time_ray(bench: ImageBench, strengths: Sequence[float]) -> Timing:
+def time_engine(
+    bench: ImageBench, strengths: Sequence[float], engine: EngineKind = "ray"
+) -> Timing:
     """PFAMI's audit with crops of these shares."""
     with tempfile.TemporaryDirectory() as folder:
         on_gpu = bench.denoiser.device.type == "cuda"
@@ -246,7 +249,7 @@ def time_ray(bench: ImageBench, strengths: Sequence[float]) -> Timing:
             "targets": [{"name": "target", "model": bench.checkpoint.path, "dtype": "float32"}],
             "neighbors": {"kind": "crop", "strengths": [*strengths]},
             "attacks": ["pfami"],
-            "resources": {"target": pool, "block_records": BLOCK_RECORDS},
+            "resources": {"engine": engine, "target": pool, "block_records": BLOCK_RECORDS},
             "store": str(Path(folder, "store")),
         }
         return time_audit(content, pairs_asked)
@@ -269,8 +272,9 @@ def ways(bench: ImageBench) -> dict[str, Callable[[], Timing]]:
     return {
         LIMIT: lambda: time_limit(bench),
         ADAPTER: lambda: time_adapter(bench),
-        RAY: lambda: time_ray(bench, [USED]),
-        RAY_ALL: lambda: time_ray(bench, STRENGTHS),
+        RAY: lambda: time_engine(bench, [USED]),
+        LOCAL: lambda: time_engine(bench, [USED], "local"),
+        RAY_ALL: lambda: time_engine(bench, STRENGTHS),
         RELEASED: lambda: time_released(bench),
     }
 

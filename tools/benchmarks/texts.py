@@ -37,11 +37,19 @@ from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.neighbors.makers import neighbor_maker
 from raymia.questions.base import Item
 from raymia.records.texts import record_id, texts_among
-from raymia.spec import AuditSpec, ModelSpec, PoolSpec, ResourcesSpec, SubstituteNeighbors
+from raymia.spec import (
+    AuditSpec,
+    EngineKind,
+    ModelSpec,
+    PoolSpec,
+    ResourcesSpec,
+    SubstituteNeighbors,
+)
 
-LIMIT, FAST, ADAPTER, PADDED, RAY, HARNESS, ONE = (
+LIMIT, FAST, ADAPTER, PADDED, RAY, LOCAL, HARNESS, ONE = (
     "bare forward pass", "bare, raymia's layers", "raymia in process", "the same, texts padded",
-    "raymia through Ray", "lm-evaluation-harness", "one text per forward",
+    "raymia through Ray", "raymia with engine: local", "lm-evaluation-harness",
+    "one text per forward",
 )  # fmt: skip
 ASKED_FOR = {
     LIMIT: "logits, on batches packed beforehand",
@@ -49,6 +57,7 @@ ASKED_FOR = {
     ADAPTER: "text to log p, moments, top-1",
     PADDED: "as above, in batches with padding in place of rows without it",
     RAY: "text to stored evidence, one actor, from its first block's commit to its last",
+    LOCAL: "the same in one process",
     HARNESS: "text to summed log p (HF backend, loglikelihood_rolling)",
     ONE: "text to log p",
 }
@@ -180,7 +189,7 @@ def time_harness(bench: TextBench) -> Timing:
     return timed(bench.tokens, lambda: harness.loglikelihood_rolling(requests, disable_tqdm=True))
 
 
-def time_ray(bench: TextBench) -> Timing:
+def time_engine(bench: TextBench, engine: EngineKind) -> Timing:
     """The tokens with all that is asked of them, and the neighbors, once each."""
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder, "records.jsonl")
@@ -195,7 +204,7 @@ def time_ray(bench: TextBench) -> Timing:
             "targets": [{"name": "target", "model": bench.checkpoint.path}],
             "attacks": attacks,
             **given,
-            "resources": {"target": pool, "block_records": BLOCK_RECORDS},
+            "resources": {"engine": engine, "target": pool, "block_records": BLOCK_RECORDS},
             "store": str(Path(folder, "store")),
         }
         return time_audit(content, tokens_asked)
@@ -221,7 +230,8 @@ def ways(bench: TextBench) -> dict[str, Callable[[], Timing]]:
         FAST: lambda given: time_forward(given, given.model.model),
         ADAPTER: time_adapter,
         PADDED: time_padded,
-        RAY: time_ray,
+        RAY: lambda given: time_engine(given, "ray"),
+        LOCAL: lambda given: time_engine(given, "local"),
     }
     if find_spec("lm_eval") is not None:
         found[HARNESS] = time_harness
