@@ -214,7 +214,7 @@ class ImageTrainingSpec(TrainingSection):
         default=None, description="how timesteps were drawn in training"
     )
     snr_gamma: float | None = Field(
-        default=None, gt=0, description="gamma of the min-SNR weights of timesteps"
+        default=None, ge=0, description="gamma of the min-SNR weights of timesteps; 0 for none"
     )
     prior_preservation: Paths = Field(
         default=[],

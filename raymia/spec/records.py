@@ -234,7 +234,7 @@ class ImageRecordsSpec(RecordsSection):
             trained = manifest["training"]
             found["training"] = {
                 "flip": trained["flip"], "timesteps": trained.get("timesteps", "uniform"),
-                "noise_offset": 0.0,
+                "noise_offset": 0.0, "snr_gamma": 0.0, "prior_preservation": [],
                 **({"caption_dropout": 0.0} if is_captioned else {}),
             }  # fmt: skip
         deltas = {one["privacy"]["delta"] for one in manifest["checkpoints"] if "privacy" in one}

@@ -89,7 +89,8 @@ def test_an_audit_reads_the_split_and_the_checkpoints(script, base, table, tmp_p
     assert inputs.records.table.num_rows == 9
     assert inputs.spec.records.caption_column == "caption"
     assert inputs.spec.records.group_column == "group"
-    assert not [line for line in inputs.assumed if "timesteps" in line or "mirror" in line]
+    (line,) = inputs.assumed
+    assert "say `crop`" in line
     audit = {"from_training": "manifest.json", "attacks": ["loss@base"], "references": {}}
     (tmp_path / "audit.yaml").write_text(yaml.safe_dump(audit))
     assert [a.label for a in resolve_inputs(load_spec(tmp_path / "audit.yaml")).attacks] == [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_families import save_family
 from small_image_models import save_model, save_pipeline
 from small_images import encoded, picture, save
 
@@ -25,7 +26,10 @@ from raymia.spec import ImageRecordsSpec, ModelSpec, PoolSpec, SelfGeneratedRefe
 from raymia.spec.file import load_spec
 from raymia.util.errors import InputError
 
-ALL_SAID = {"crop": "center", "flip": False, "caption_dropout": 0, "timesteps": "uniform"}
+ALL_SAID = {
+    "crop": "center", "interpolation": "bilinear", "flip": False, "caption_dropout": 0,
+    "timesteps": "uniform", "noise_offset": 0, "snr_gamma": 0, "prior_preservation": [],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +82,12 @@ def asked_with(inputs, checkpoint):
 
 
 def test_keys_are_those_of_before_where_nothing_is_said_that_changes_the_question(models, tmp_path):
-    plain = resolved(tmp_path, models / "stable")
+    captions = ", caption_column: txt"
+    plain = resolved(tmp_path, models / "stable", records=captions)
     told = resolved(
         tmp_path, models / "stable",
         {"flip": "true", "caption_dropout": 0.1, "timesteps": "logit_normal", "snr_gamma": 5,
-         "noise_offset": 0.1, "resolution": 16},
+         "noise_offset": 0.1, "resolution": 16}, records=captions,
     )  # fmt: skip
     assert plain.targets["tuned"].fingerprint == bare(models / "stable").fingerprint
     for kind in ("targets", "references"):
@@ -227,23 +232,71 @@ def test_records_are_prepared_in_one_way(models, tmp_path):
 # ------------------------------------------------------------------- assumed, and said
 
 
+OF_DENOISERS = [
+    "images were of the models' size; say `crop`",
+    "no image was mirrored; say `flip`",
+    "timesteps were drawn uniformly; say `timesteps`",
+    "timesteps were weighted alike; say `snr_gamma`",
+    "noise had no offset; say `noise_offset`",
+]
+OF_CAPTIONED_MODELS = [
+    "no caption was dropped; say `caption_dropout`",
+    "no class images were trained on; name them as `prior_preservation`",
+]
+EMPTY = "tuned was trained with empty captions; say `instance_prompt`, or name the `caption_column`"
+
+
+def assert_assumed(inputs, *parts):
+    found = sorted(inputs.assumed)
+    expected = sorted(f"training: it is assumed that {part}" for part in parts)
+    assert len(found) == len(expected), found
+    for line, part in zip(found, expected, strict=True):
+        assert line.startswith(part)
+
+
 def test_what_is_not_said_is_assumed_aloud(models, tmp_path):
-    inputs = resolved(tmp_path, models / "stable", {"noise_offset": 0.05})
-    for part in (
-        "images were of the models' size; say `crop`",
-        "no image was mirrored; say `flip`",
-        "no caption was dropped; say `caption_dropout`",
-        "tuned was trained with empty captions; say `instance_prompt`",
-        "timesteps were drawn uniformly; say `timesteps`",
-    ):
-        assert any(
-            line.startswith(f"training: it is assumed that {part}") for line in inputs.assumed
-        )
-    assert len(inputs.assumed) == 5
-    assert len(inputs.noted) == 1
-    whole = resolved(tmp_path, models / "stable", ALL_SAID, records=", caption_column: txt")
-    assert whole.assumed == ()
-    assert len(resolved(tmp_path, models / "ddpm", {"flip": "true"}).assumed) == 2
+    model, captions = models / "stable", ", caption_column: txt"
+    inputs = resolved(tmp_path, model, {"resolution": 16}, records=captions)
+    assert_assumed(inputs, *OF_DENOISERS, *OF_CAPTIONED_MODELS)
+    scaled = "images were scaled by bilinear interpolation; say `interpolation`"
+    inputs = resolved(tmp_path, model, {"crop": "center"}, records=captions)
+    assert_assumed(inputs, scaled, *OF_DENOISERS[1:], *OF_CAPTIONED_MODELS)
+    assert_assumed(resolved(tmp_path, models / "ddpm", {"resolution": 16}), *OF_DENOISERS)
+    assert_assumed(resolved(tmp_path, models / "ddpm"))
+    assert_assumed(resolved(tmp_path, model, ALL_SAID, records=captions))
+
+
+@pytest.mark.parametrize("key", ALL_SAID)
+def test_what_is_left_out_is_one_line_of_what_is_assumed(models, tmp_path, key):
+    said = {name: value for name, value in ALL_SAID.items() if name != key}
+    if key == "crop":
+        del said["interpolation"]  # which is of crop
+    inputs = resolved(tmp_path, models / "stable", said, records=", caption_column: txt")
+    (line,) = inputs.assumed
+    assert f"`{key}`" in line
+
+
+def test_a_captioned_model_without_captions_is_said_to_be_asked_with_empty_ones(models, tmp_path):
+    model = models / "stable"
+    assert_assumed(resolved(tmp_path, model), EMPTY)
+    assert_assumed(resolved(tmp_path, model, ALL_SAID), EMPTY)
+    assert_assumed(resolved(tmp_path, model, ALL_SAID | {"caption_dropout": 1}))
+    assert_assumed(resolved(tmp_path, model, ALL_SAID | {"instance_prompt": "a dog"}))
+    assert_assumed(resolved(tmp_path, model, records=", caption_column: txt"))
+
+
+def test_a_flow_has_no_weights_by_its_signal(tmp_path):
+    save_family("sd3", tmp_path / "model")
+    said = {key: value for key, value in ALL_SAID.items() if key != "snr_gamma"}
+    assert_assumed(resolved(tmp_path, tmp_path / "model", said, records=", caption_column: txt"))
+
+
+def test_what_sdxl_is_told_of_sizes_and_cuts_is_assumed(tmp_path):
+    save_family("sdxl", tmp_path / "model")
+    told = "tuned was told of each image that it was 16 x 16 and that nothing was cut off; it is "
+    for said in (None, ALL_SAID):
+        inputs = resolved(tmp_path, tmp_path / "model", said, records=", caption_column: txt")
+        assert_assumed(inputs, told)
 
 
 def test_what_changes_the_meaning_of_scores_is_stated(models, tmp_path):

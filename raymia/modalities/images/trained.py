@@ -9,6 +9,7 @@ from typing import Literal
 
 from raymia.models.denoisers.as_trained import as_trained, check_resolution
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
+from raymia.models.denoisers.schedules import FLOW
 from raymia.models.image_source import ImageCheckpoint
 from raymia.records.pixels import Preparation
 from raymia.spec import AuditSpec, ImageRecordsSpec, ImageTrainingSpec, TargetSpec
@@ -149,34 +150,54 @@ def _with_query_of(reference: ImageCheckpoint, target: ImageCheckpoint) -> Image
 def assumed_of(
     said: Said, name: str, model: ImageCheckpoint, records: ImageRecordsSpec
 ) -> list[str]:
-    """What is not said of a training, each as a sentence; nothing where nothing is said at all."""
-    training = said.training
-    if training is None:
-        return []
-    is_captioned = isinstance(model, DenoiserCheckpoint) and model.is_captioned
-    lines = []
-    if training.crop is None:
-        lines.append(
-            f"it is assumed that images {FIT_IN_WORDS[records.fit]}; say `crop` where the training "
-            "prepared them otherwise"
-        )
-    if training.flip is None:
-        lines.append("it is assumed that no image was mirrored; say `flip` where some were")
-    if is_captioned and training.caption_dropout is None:
-        lines.append(
-            "it is assumed that no caption was dropped; say `caption_dropout` where some were"
-        )
-    no_captions = records.caption_column is None and not records.folder_prompts
-    if is_captioned and no_captions and training.instance_prompt is None:
-        lines.append(
-            f"it is assumed that {name} was trained with empty captions; say `instance_prompt`, or "
-            "name the `caption_column` of the records"
-        )
-    if isinstance(model, DenoiserCheckpoint) and training.timesteps is None:
-        lines.append(
-            "it is assumed that timesteps were drawn uniformly; say `timesteps` where they were not"
-        )
-    return [f"{said.where}: {line}" for line in lines]
+    """What is not said of a training, each as a sentence; where nothing is said at all, only what
+    the model itself is told with each image."""
+    denoiser = model if isinstance(model, DenoiserCheckpoint) else None
+    unsaid = {} if denoiser is None else _told_with_images(said.known, name, denoiser, records)
+    if said.training is not None:
+        unsaid |= _of_the_training(said.training, denoiser, records)
+    return [f"{said.where}: it is assumed that {line}" for line, is_so in unsaid.items() if is_so]
+
+
+def _told_with_images(
+    training: ImageTrainingSpec, name: str, model: DenoiserCheckpoint, records: ImageRecordsSpec
+) -> dict[str, bool]:
+    has_captions = records.caption_column is not None or records.folder_prompts
+    is_said = training.instance_prompt is not None or training.caption_dropout == 1
+    height, width = model.query.size
+    return {
+        f"{name} was trained with empty captions; say `instance_prompt`, or name the "
+        "`caption_column` of the records": model.is_captioned and not (has_captions or is_said),
+        f"{name} was told of each image that it was {width} x {height} and that nothing was cut "
+        "off; it is asked so, and where it was told otherwise, scores may show less than what "
+        "leaks": model.face.is_told_of_cuts,
+    }
+
+
+def _of_the_training(
+    training: ImageTrainingSpec, model: DenoiserCheckpoint | None, records: ImageRecordsSpec
+) -> dict[str, bool]:
+    is_captioned = model is not None and model.is_captioned
+    is_weighted_by_snr = model is not None and model.prediction != FLOW
+    return {
+        f"images {FIT_IN_WORDS[records.fit]}; say `crop` where the training prepared them "
+        "otherwise": training.crop is None,
+        "images were scaled by bilinear interpolation; say `interpolation` where they were scaled "
+        "otherwise": training.crop is not None and training.interpolation is None,
+        "no image was mirrored; say `flip` where some were": training.flip is None,
+        "no caption was dropped; say `caption_dropout` where some were": is_captioned
+        and training.caption_dropout is None,
+        "no class images were trained on; name them as `prior_preservation` where some were": (
+            is_captioned and "prior_preservation" not in training.model_fields_set
+        ),
+        "noise had no offset; say `noise_offset` where it had one": model is not None
+        and training.noise_offset is None,
+        "timesteps were drawn uniformly; say `timesteps` where they were not": model is not None
+        and training.timesteps is None,
+        "timesteps were weighted alike; say `snr_gamma` where min-SNR weighted them": (
+            is_weighted_by_snr and training.snr_gamma is None
+        ),
+    }
 
 
 def facts_of(said: Said, records: ImageRecordsSpec) -> list[str]:

@@ -72,6 +72,7 @@ class Face:
     lengths : tokens of a caption that a text encoder reads, by its part of the pipeline, where that
         is not what it has positions for.
     spelled : a caption as it is given to the tokenizers.
+    is_told_of_cuts : whether it is told what size each image had, and what of it was cut off.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Face:
     packs: int = 1
     lengths: Mapping[str, Callable[[Query], int]] = field(default_factory=dict)
     spelled: Callable[[str], str] = str
+    is_told_of_cuts: bool = False
 
 
 # ------------------------------------------------------------------ from captions
@@ -275,7 +277,11 @@ FACES = {
         "Stable Diffusion", _plainly, {"text_encoder": CLIP}, read=_last_states
     ),
     SDXL: Face(
-        SDXL, _with_added, {"text_encoder": CLIP, "text_encoder_2": CLIP_2}, read=_with_sizes
+        SDXL,
+        _with_added,
+        {"text_encoder": CLIP, "text_encoder_2": CLIP_2},
+        read=_with_sizes,
+        is_told_of_cuts=True,
     ),
     "DiTTransformer2DModel": Face("DiT", _without_class, {}),
     "Transformer2DModel": Face("DiT", _without_class, {}),
