@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from rich.console import Console
 
 from raymia.engine.board import Board, OnLines
-from raymia.plan.stages import Preparation
+from raymia.engine.prepare import Making
 from raymia.scoring.evidence import TargetEvidence
 from raymia.scoring.workers import Workers
 from raymia.spec import PoolSpec, ResourcesSpec
@@ -18,6 +18,7 @@ from raymia.spec.target_training import WorkersSpec
 from raymia.sweep.evaluate import Setting
 from raymia.sweep.proposals import Proposed
 from raymia.sweep.work import Case, Terms, Trials
+from raymia.util.errors import RaymiaError
 
 if TYPE_CHECKING:
     from raymia.plan.planning import AuditPlan
@@ -45,8 +46,16 @@ class Executor(Protocol):
         on_lines : see :func:`raymia.engine.board.drawn`.
         """
 
-    def make(self, preparation: Preparation, target: str, pool: PoolSpec, board: Board) -> None:
-        """Make a reference; it is in the store when this returns."""
+    def make(
+        self, wanted: Sequence[Making], pool: PoolSpec, board: Board
+    ) -> dict[str, RaymiaError]:
+        """Make references, as many at a time as the pool has actors; they are in the store when
+        this returns.
+
+        Returns
+        -------
+        Why some of them could not be made, by their keys.
+        """
 
     def ask(self, plan: AuditPlan, board: Board) -> dict[str, str]:
         """Ask everything that a plan misses; the answers are in the store when this returns.

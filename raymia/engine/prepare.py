@@ -1,35 +1,82 @@
-"""Making a reference, wherever that is done."""
+"""Making references, wherever that is done."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from raymia.engine.board import Board, reporter
 from raymia.evidence.store import EvidenceStore
 from raymia.models.source import bring, origins_of
 from raymia.plan.stages import Preparation
+from raymia.prepare.recipe import Recipe
 from raymia.spec import PoolSpec
+from raymia.util.errors import RaymiaError
+
+if TYPE_CHECKING:
+    from raymia.prepare.trainer import Progress
 
 MAX_THREADS = 8
 """Small models are slower, not faster, on more threads than this."""
 
 
+@dataclass(frozen=True)
+class Making:
+    """References that are made one after another, since the same texts or images are what they are
+    made of; others may be made beside them.
+
+    Attributes
+    ----------
+    name : of the first, for messages.
+    recipes : with the name that each is reported by.
+    """
+
+    name: str
+    recipes: tuple[tuple[str, Recipe], ...]
+
+
+def makings(wanted: Iterable[tuple[str, Preparation]]) -> list[Making]:
+    """What is to be made, each once, from targets' names and what they have a part in."""
+    by_material: dict[str, dict[str, tuple[str, Recipe]]] = {}
+    for target, preparation in wanted:
+        recipe = preparation.recipe
+        named = preparation.stage_name(target), recipe
+        by_material.setdefault(recipe.material_key, {}).setdefault(recipe.key, named)
+    made = [tuple(own.values()) for own in by_material.values()]
+    return [Making(recipes[0][0], recipes) for recipes in made]
+
+
 def reference_maker(
-    preparation: Preparation, target: str, pool: PoolSpec, store_url: str, board: Board
-) -> Callable[[], None]:
-    """What makes a reference on the machine it is called on; it is in the store when it returns."""
-    name, recipe = preparation.stage_name(target), preparation.recipe
-    origins = origins_of([recipe.target, recipe.base])
+    making: Making, pool: PoolSpec, store_url: str, board: Board
+) -> Callable[[], dict[str, RaymiaError]]:
+    """What makes references on the machine it is called on. They are in the store when it returns,
+    but for those of which it returns why they cannot be made, by their keys."""
+    origins = origins_of(
+        model for _, recipe in making.recipes for model in (recipe.target, recipe.base)
+    )
 
-    def make() -> None:
+    def make() -> dict[str, RaymiaError]:
         bring(origins)
-        recipe.make(
-            EvidenceStore(store_url), pool, lambda doing: reporter(board, f"{doing}: {name}")
-        )
+        store, failed = EvidenceStore(store_url), dict[str, RaymiaError]()
+        for place, (name, recipe) in enumerate(making.recipes):
+            try:
+                recipe.make(store, pool, partial(_reporter, board, name))
+            except RaymiaError as error:
+                if store.prepared_facts(recipe.material_key) is None:  # nor would the others
+                    rest = (other.key for _, other in making.recipes[place:])
+                    return failed | dict.fromkeys(rest, error)
+                failed[recipe.key] = error
+        return failed
 
-    make.__name__ = f"prepare {name}"
+    make.__name__ = f"prepare {making.name}"
     return make
+
+
+def _reporter(board: Board, name: str, doing: str) -> Progress:
+    return reporter(board, f"{doing}: {name}")
 
 
 def training_threads(pool: PoolSpec) -> int:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from raymia.engine.base import Executor, Start
 from raymia.engine.board import Board, Line, OnLines
+from raymia.engine.prepare import makings
 from raymia.evidence.store import EvidenceStore
 from raymia.plan.planning import AuditPlan, failed_with
 from raymia.storage.files import check_can_write
@@ -127,26 +128,32 @@ def make_references(
     RaymiaError
         Where the only target fails, and where the store does.
     """
-    pool, failed = plan.inputs.spec.resources.reference, dict[str, str]()
-    for target in plan:
-        for preparation in target.preparations:
-            # Another target of the same content may have made it in the meantime.
-            if preparation.ready or store.prepared_facts(preparation.recipe.key) is not None:
+    missing = [
+        (target, preparation)
+        for target in plan
+        for preparation in target.preparations
+        if not preparation.ready and store.prepared_facts(preparation.recipe.key) is None
+    ]
+    if not missing:
+        return plan, {}
+    wanted = makings((target.name, preparation) for target, preparation in missing)
+    errors = executor.make(wanted, plan.inputs.spec.resources.reference, board)
+    if errors:
+        store.check()  # a store that is full or gone is no failure of a target
+    failed: dict[str, str] = {}
+    for target, preparation in missing:
+        error = errors.get(preparation.recipe.key)
+        if error is None or target.name in failed:
+            continue
+        if leave_out and isinstance(error, NothingWrittenError):
+            less = plan.without_reference(target.name, preparation.reference, str(error))
+            if any(a.attack.asks for a in less.inputs.attacks_on(target.name)):
+                plan = less
                 continue
-            try:
-                executor.make(preparation, target.name, pool, board)
-            except RaymiaError as error:
-                if leave_out and isinstance(error, NothingWrittenError):
-                    less = plan.without_reference(target.name, preparation.reference, str(error))
-                    if any(a.attack.asks for a in less.inputs.attacks_on(target.name)):
-                        plan = less
-                        continue
-                if len(plan) == 1:
-                    raise
-                store.check()  # a store that is full or gone is no failure of the target
-                failed[target.name] = f"reference {preparation.reference}: {error}"
-                board.fail(target.target.name, failed[target.name])
-                break
+        if len(plan) == 1:
+            raise error
+        failed[target.name] = f"reference {preparation.reference}: {error}"
+        board.fail(target.target.name, failed[target.name])
     return plan, failed
 
 

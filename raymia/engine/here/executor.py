@@ -14,12 +14,11 @@ from rich.console import Console
 from raymia.engine.board import Board, Counts, OnLines, drawn
 from raymia.engine.here.stopping import ended_by_sigterm
 from raymia.engine.here.stream import run_stream
-from raymia.engine.prepare import MAX_THREADS, reference_maker, training_threads
+from raymia.engine.prepare import MAX_THREADS, Making, reference_maker, training_threads
 from raymia.engine.stage import in_short
 from raymia.engine.stream import Stream
 from raymia.evidence.store import EvidenceStore
 from raymia.plan.blocks import BlockSizes
-from raymia.plan.stages import Preparation
 from raymia.scoring.evidence import TargetEvidence
 from raymia.spec import PoolSpec, ResourcesSpec
 from raymia.sweep.evaluate import Setting
@@ -64,8 +63,17 @@ class LocalExecutor:
         with drawn(board.snapshot, self.console, on_lines):
             yield board
 
-    def make(self, preparation: Preparation, target: str, pool: PoolSpec, board: Board) -> None:
-        self.call([reference_maker(preparation, target, pool, self.store_url, board)], pool)
+    def make(
+        self, wanted: Sequence[Making], pool: PoolSpec, board: Board
+    ) -> dict[str, RaymiaError]:
+        failed: dict[str, RaymiaError] = {}
+        for making in wanted:
+            function = reference_maker(making, pool, self.store_url, board)
+            try:
+                failed |= self.call([function], pool)[0]
+            except RaymiaError as error:
+                failed |= dict.fromkeys((recipe.key for _, recipe in making.recipes), error)
+        return failed
 
     def ask(self, plan: AuditPlan, board: Board) -> dict[str, str]:
         """See :meth:`raymia.engine.base.Executor.ask`. The models of a stream are in memory at the

@@ -16,7 +16,7 @@ from raymia.engine.on_ray.board import RemoteBoard, started
 from raymia.engine.on_ray.cluster import Cluster, check_store_is_shared, connected, is_given
 from raymia.engine.on_ray.machines import (
     Machines,
-    demand_of_task,
+    demand_of_tasks,
     machines_for,
     max_blocks,
     refuse_impossible,
@@ -24,18 +24,18 @@ from raymia.engine.on_ray.machines import (
 from raymia.engine.on_ray.reduce import Tasks
 from raymia.engine.on_ray.side_by_side import run_streams
 from raymia.engine.on_ray.stream import run_stream
-from raymia.engine.on_ray.tasks import run_tasks
-from raymia.engine.prepare import reference_maker
+from raymia.engine.on_ray.tasks import outcomes, run_tasks
+from raymia.engine.prepare import Making, reference_maker
 from raymia.engine.stream import Stream
 from raymia.evidence.store import EvidenceStore
 from raymia.plan.blocks import BlockSizes, Lines
-from raymia.plan.stages import Preparation
 from raymia.scoring.evidence import TargetEvidence
 from raymia.spec import PoolSpec, ResourcesSpec
 from raymia.sweep.evaluate import Setting
 from raymia.sweep.proposals import Proposed
 from raymia.sweep.work import Case, Terms, Trials
 from raymia.util.caller import silenced
+from raymia.util.errors import RaymiaError
 
 if TYPE_CHECKING:
     from raymia.plan.planning import AuditPlan
@@ -85,11 +85,21 @@ class RayExecutor:
     def reporting(self, on_lines: OnLines | None = None) -> AbstractContextManager[RemoteBoard]:
         return started(self.console, on_lines)
 
-    def make(self, preparation: Preparation, target: str, pool: PoolSpec, board: Board) -> None:
-        function = reference_maker(preparation, target, pool, self.store_url, board)
-        name = preparation.stage_name(target)
-        with self._machines([demand_of_task(name, pool, self.cluster)]):
-            run_tasks([function], pool, self.cluster)
+    def make(
+        self, wanted: Sequence[Making], pool: PoolSpec, board: Board
+    ) -> dict[str, RaymiaError]:
+        functions = [reference_maker(making, pool, self.store_url, board) for making in wanted]
+        at_once = min(len(wanted), pool.max_actors or pool.actors)
+        demand = demand_of_tasks(wanted[0].name, at_once, pool, self.cluster)
+        with self._machines([demand]):
+            ended = outcomes(functions, pool, self.cluster, at_once)
+        failed: dict[str, RaymiaError] = {}
+        for making, outcome in zip(wanted, ended, strict=True):
+            if isinstance(outcome, RaymiaError):
+                keys = (recipe.key for _, recipe in making.recipes)
+                outcome = dict.fromkeys(keys, outcome)
+            failed |= outcome
+        return failed
 
     def ask(self, plan: AuditPlan, board: Board) -> dict[str, str]:
         """See :meth:`raymia.engine.base.Executor.ask`. Several streams run at the same time where

@@ -55,9 +55,9 @@ def max_blocks(inputs: Inputs, sizes: BlockSizes) -> int:
     return math.ceil(len(inputs.payloads) / sizes.smallest())
 
 
-def demand_of_task(name: str, pool: PoolSpec, cluster: Cluster) -> Demand:
-    """What making a reference asks for."""
-    return Demand.of(name, 1, 1, task_options(pool, cluster))
+def demand_of_tasks(name: str, most: int, pool: PoolSpec, cluster: Cluster) -> Demand:
+    """What making references asks for: one at a time will do."""
+    return Demand.of(name, 1, most, task_options(pool, cluster))
 
 
 def refuse_impossible(plan: AuditPlan, sizes: BlockSizes, cluster: Cluster) -> None:
@@ -73,7 +73,7 @@ def refuse_impossible(plan: AuditPlan, sizes: BlockSizes, cluster: Cluster) -> N
     resources, blocks = plan.inputs.spec.resources, max_blocks(plan.inputs, sizes)
     steps = [demands_of(pools_of(stages), blocks, cluster) for stages in plan.streams]
     steps += [
-        [demand_of_task(preparation.stage_name(target.name), resources.reference, cluster)]
+        [demand_of_tasks(preparation.stage_name(target.name), 1, resources.reference, cluster)]
         for target in plan
         for preparation in target.preparations
     ]

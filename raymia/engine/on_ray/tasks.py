@@ -11,13 +11,31 @@ from raymia.engine.on_ray.cluster import Cluster, hide_gpus, task_options
 from raymia.engine.on_ray.failures import own_error
 from raymia.engine.prepare import training_threads
 from raymia.spec import PoolSpec
+from raymia.util.errors import RaymiaError
 
 
 def run_tasks(
     functions: Sequence[Callable[[], Any]], pool: PoolSpec, cluster: Cluster
 ) -> list[Any]:
     """Run functions side by side, each in a Ray task of its name that has a machine's CPUs to
-    itself, or a pool's CPUs or GPUs."""
+    itself, or a pool's CPUs or GPUs.
+
+    Raises
+    ------
+    RaymiaError
+        Of the first that failed.
+    """
+    results = outcomes(functions, pool, cluster, len(functions))
+    for result in results:
+        if isinstance(result, RaymiaError):
+            raise result
+    return results
+
+
+def outcomes(
+    functions: Sequence[Callable[[], Any]], pool: PoolSpec, cluster: Cluster, at_once: int
+) -> list[Any]:
+    """The same, so many at a time; of one that failed its error."""
 
     def with_threads(function: Callable[[], Any]) -> Any:
         if not pool.gpus:
@@ -30,10 +48,16 @@ def run_tasks(
 
     # A process that was let see no GPU would find none for the next task either.
     task = ray.remote(max_retries=2, max_calls=1, **task_options(pool, cluster))(with_threads)
-    try:
-        results: list[Any] = ray.get(
-            [task.options(name=function.__name__).remote(function) for function in functions]
-        )
-    except ray.exceptions.RayError as error:
-        raise own_error(error) from error
+    waiting = list(enumerate(functions))[::-1]
+    results: list[Any] = [None] * len(functions)
+    running: dict[Any, int] = {}
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            place, function = waiting.pop()
+            running[task.options(name=function.__name__).remote(function)] = place
+        (ended, *_), _ = ray.wait(list(running), num_returns=1)
+        try:
+            results[running.pop(ended)] = ray.get(ended)
+        except ray.exceptions.RayError as error:
+            results[running.pop(ended)] = own_error(error)
     return results
