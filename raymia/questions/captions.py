@@ -72,7 +72,13 @@ class _WithCaptions(ImageQuestion):
         """
 
     def ask(self, model: Denoiser, items: Sequence[Item]) -> pa.Table:
-        from raymia.questions.asking.images import chunks, decode_pixels, denoising_rows, encode
+        from raymia.questions.asking.images import (
+            chunks,
+            decode_pixels,
+            denoising_rows,
+            encode,
+            whole_records,
+        )
 
         steps = [(t, 0) for t in self.timesteps]
 
@@ -82,10 +88,11 @@ class _WithCaptions(ImageQuestion):
         rows: list[dict[str, Any]] = []
         given = [(item, self.caption(model.caption_of(item.payload), item)) for item in items]
         asked = {id(item): caption for item, caption in given if caption is not None}
-        for chunk in chunks([item for item in items if id(item) in asked], model.batch_images):
+        most = whole_records(model, len(self.indices()))
+        for chunk in chunks([item for item in items if id(item) in asked], most):
             latents = encode(model, decode_pixels(chunk, model))
             captions = [asked[id(item)] for item in chunk]
-            rows += denoising_rows(model, chunk, latents, captions, steps, key)
+            rows += denoising_rows(model, chunk, latents, captions, steps, key, most)
         rows += [{**row_key(i), "error": NO_OTHER} for i, caption in given if caption is None]
         return pa.Table.from_pylist(rows, schema=self.schema)
 

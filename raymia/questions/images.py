@@ -195,7 +195,13 @@ class DenoisingQuestion(TermsQuestion):
         return len(self.timesteps) * self.draws
 
     def ask(self, model: Denoiser, items: Sequence[Item]) -> pa.Table:
-        from raymia.questions.asking.images import captions_of, chunks, denoising_rows, encode
+        from raymia.questions.asking.images import (
+            captions_of,
+            chunks,
+            denoising_rows,
+            encode,
+            whole_records,
+        )
 
         steps = [(t, draw) for t in self.timesteps for draw in range(self.draws)]
 
@@ -204,10 +210,11 @@ class DenoisingQuestion(TermsQuestion):
             return stream_key(self.seed, "noise", item.record_id, own, t, draw)
 
         rows: list[dict[str, Any]] = []
-        for chunk in chunks(items, model.batch_images):
+        most = whole_records(model, len(self.indices()))
+        for chunk in chunks(items, most):
             latents = encode(model, self.images(model, chunk))
             captions = captions_of(model, chunk)
-            rows += denoising_rows(model, chunk, latents, captions, steps, key)
+            rows += denoising_rows(model, chunk, latents, captions, steps, key, most)
         return pa.Table.from_pylist(rows, schema=self.schema)
 
 

@@ -147,6 +147,29 @@ def test_answers_depend_on_neither_batches_nor_order(batch_images):
         np.testing.assert_allclose(row["l2"], whole[row["record_id"]]["l2"], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("of", "each"),
+    [
+        (probe(neighborhood=Neighborhood("contrast", tuple(np.linspace(0.1, 2, 10)))), 10),
+        (CaptionQuestion(timesteps=TIMESTEPS, seed=0, reductions=4), 5),
+    ],
+)
+def test_what_shares_a_records_noise_is_asked_together_and_it_is_drawn_once(of, each, monkeypatch):
+    """Though neither 10 neighbors nor 5 captions of each fill a pass of 64 images."""
+    drawn: list[int] = []
+
+    def counted(keys, count):
+        drawn.extend(keys.tolist())
+        return normals(keys, count)
+
+    monkeypatch.setattr("raymia.questions.asking.images.normals", counted)
+    about = [Item(r.record_id, n, r.payload) for r in records(13) for n in of.indices()]
+    assert len(about) == 13 * each
+    rows = of.ask(gaussian_denoiser(64), about)
+    assert len(drawn) == len({*drawn}) == 13 * len(of.grid_steps) * of.grid_draws
+    assert rows == of.ask(gaussian_denoiser(7), about), "to the last bit"
+
+
 def test_neighbors_are_the_records_perturbed():
     from raymia.perturbations.kinds import perturb
 

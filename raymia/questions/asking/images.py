@@ -59,6 +59,17 @@ def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
         yield items[start : start + size]
 
 
+def whole_records(model: Denoiser, each: int) -> int:
+    """Images per pass: as many as the model takes, in whole records where one fits, so that the
+    noise which the images of a record share is drawn once.
+
+    Parameters
+    ----------
+    each : images of a record.
+    """
+    return model.batch_images // each * each or model.batch_images
+
+
 def decode_pixels(items: Sequence[Item], model: Any) -> Tensor:
     """The records' images on the model's device, float32 [items, channels, height, width]."""
     pixels = np.stack([np.frombuffer(item.payload["pixels"], np.uint8) for item in items])
@@ -88,10 +99,15 @@ def denoising_rows(
     captions: Sequence[str] | None,
     steps: Sequence[tuple[Step, int]],
     key: Callable[[Item, Step, int], int],
+    most: int,
 ) -> list[dict[str, Any]]:
     """The distances of each item's residual at each (timestep, draw), as rows.
 
     Items at one step stand together, so that the noise which neighbors share is drawn once.
+
+    Parameters
+    ----------
+    most : images per pass.
     """
     work = [(n, step) for step in steps for n in range(len(items))]
     count = int(np.prod(model.latent_shape))
@@ -109,7 +125,7 @@ def denoising_rows(
         seen = model.predict_noise(noisy, timesteps, given)
         return columns_of(distances(model.path.residual(noise, seen, timesteps)))
 
-    answers = run_on_images(len(work), run, budget=model.batch_images)
+    answers = run_on_images(len(work), run, budget=most)
     per_item: list[dict[str, list[float]]] = [{c: [] for c in DISTANCES} for _ in items]
     for (n, _), answer in zip(work, answers, strict=True):
         for column in DISTANCES:
