@@ -106,6 +106,16 @@ def test_pipeline_is_trained_further(script, tmp_path, images):
 
 
 @pytest.mark.training
+def test_a_flow_is_trained_as_the_manifest_and_its_checkpoints_say(script, tmp_path, images):
+    assert run(script, images, tmp_path, "--objective", "flow") == 0
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["prediction_type"] == "flow"
+    (checkpoint,) = manifest["checkpoints"]
+    model = ModelSpec(model=str(tmp_path / checkpoint["folder"]))
+    assert resolve_image_model(model, "m", on_gpu=False).prediction == "flow"
+
+
+@pytest.mark.training
 def test_a_pipeline_that_is_told_captions_is_trained_on_those_of_the_images(script, tmp_path):
     save_model("stable", tmp_path / "base")
     draws = generator(0, "captioned")

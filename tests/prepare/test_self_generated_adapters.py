@@ -96,6 +96,10 @@ def shapes(checkpoint):
     return {(one.path, one.weights.rank, one.weights.scale) for one in checkpoint.placed}
 
 
+def test_a_reference_is_trained_on_draws_from_the_model_itself_by_default():
+    assert SelfGeneratedReference(kind="self_generated").guidance == 1
+
+
 def test_the_reference_is_a_fresh_adapter_of_the_targets_shape_on_its_base(base, target, tmp_path):
     store, made = EvidenceStore(str(tmp_path)), recipe(target)
     make(made, store)
