@@ -163,7 +163,7 @@ class InversionQuestion(ImageQuestion):
 
     @property
     def passes(self) -> int:
-        return len(self.way) + 1
+        return len(self.way)
 
     @property
     def way(self) -> list[Step]:

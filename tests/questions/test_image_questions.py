@@ -148,6 +148,30 @@ def test_answers_depend_on_neither_batches_nor_order(batch_images):
 
 
 @pytest.mark.parametrize(
+    "of",
+    [
+        probe(),
+        probe(neighborhood=Neighborhood("contrast", (0.5, 1.5))),
+        InversionQuestion(100, 20),
+        InversionMapQuestion(0.1, 0.02),
+        ProximalQuestion(TIMESTEPS),
+        NormalizedProximalQuestion(TIMESTEPS),
+        CleanQuestion(TIMESTEPS),
+        AveragedQuestion(TIMESTEPS, 2, seed=0),
+        CaptionQuestion(TIMESTEPS, 0, 2),
+        OtherCaptionQuestion(TIMESTEPS, 0, ("x", "y z"), 2),
+    ],
+    ids=lambda of: of.name,
+)
+def test_as_many_passes_are_counted_as_the_network_is_asked(of):
+    model, asked = gaussian_denoiser(), []
+    network = model.network
+    model.network = lambda noisy, *given: asked.append(len(noisy)) or network(noisy, *given)
+    of.ask(model, [Item(r.record_id, n, r.payload) for r in records(3) for n in of.indices()])
+    assert sum(asked) == 3 * len(of.indices()) * of.passes
+
+
+@pytest.mark.parametrize(
     ("of", "each"),
     [
         (probe(neighborhood=Neighborhood("contrast", tuple(np.linspace(0.1, 2, 10)))), 10),
