@@ -123,6 +123,20 @@ def test_each_record_was_asked_once_whatever_the_number_of_attacks(first: Done) 
     }  # fmt: skip
 
 
+def test_the_passes_of_every_attack_stand_beside_what_it_finds(first: Done) -> None:
+    """Three timesteps and two draws, of the record and three neighbors; the rest by default."""
+    costs = {cost.attack: cost for cost in first.result.costs}
+    assert {*costs} == {m.attack for m in first.result.metrics}
+    of_target = {
+        "loss": 6, "loss_per_byte": 6, "peak_error": 6, "pfami": 24, "pfami_nns": 24, "secmi": 12,
+        "secmi_nns": 12, "pia": 4, "pian": 4, "sima": 3,
+    }  # fmt: skip
+    for name, passes in of_target.items():
+        assert (costs[name].of_target, costs[name].of_others) == (passes, 0)
+        beside = costs[f"{name}@self_generated"]
+        assert (beside.of_target, beside.of_others) == (passes, passes)
+
+
 def test_the_whole_matrix_of_losses_is_stored(first: Done) -> None:
     rows = raw_rows(first.folder / "store", "image.denoising")
     assert all(len(row["l2"]) == len(TIMESTEPS) * 2 for row in rows)
