@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
 from raymia.models.batching import run_batched
+from raymia.models.causal.answering import shared_start
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.generation import continue_tokens
 from raymia.models.causal.model import CausalLM
@@ -236,10 +237,10 @@ def write_texts(
             f"self-prompting: a text of {length} tokens has no room for a prompt of "
             f"{spec.prompt_tokens}; make max_tokens larger or prompt_tokens smaller"
         )
-    done = 0
+    done, ended, tokens = 0, 0, 0
 
     def run(batch: list[int]) -> list[str]:
-        nonlocal done
+        nonlocal done, ended, tokens
         starts = [prompts[i % len(prompts)] for i in batch]
         keys = [stream_key(recipe.seed, "self prompt", i) for i in batch]
         rows = continue_tokens(
@@ -254,6 +255,8 @@ def write_texts(
         whole = [start + row for start, row in zip(starts, rows, strict=True)]
         texts: list[str] = target.tokenizer.batch_decode(whole, skip_special_tokens=True)
         done += len(batch)
+        ended += sum(len(ids) < length for ids in whole)
+        tokens += sum(map(len, rows))
         progress(done, spec.texts)
         return texts
 
@@ -268,6 +271,9 @@ def write_texts(
         "prompts": len(prompts),
         "prompts_too_short": given.too_short,
         "prompts_cut_in_a_mark": given.in_marks,
+        "prompts_begin_with_the_same_tokens": shared_start(prompts),
+        "mean_tokens_written": round(tokens / len(texts), 1),
+        "ended_by_themselves": ended,
         "texts_empty": len(texts) - len(usable),
     }
     return usable, facts

@@ -14,7 +14,7 @@ RECITED = 0.05
 
 SAID = (
     ("written_repeats_itself", OFTEN, "repeats itself in {} of what it wrote for {}"),
-    ("written_twice", OFTEN, "wrote {} of the texts for {} more than once"),
+    ("written_almost_twice", OFTEN, "wrote {} of the texts for {} more than once, or nearly"),
     (
         "answers_begin_alike",
         OFTEN,

@@ -30,7 +30,7 @@ FORMATS: tuple[RecordFormat, ...] = (
 class TrainingSpec(TrainingSection):
     """How a target was trained; what is not said is assumed, and the report says what was.
 
-    docs/chat.md says what TRL, axolotl and LLaMA-Factory call these.
+    docs/your-training.md says what TRL, axolotl and LLaMA-Factory call these.
     """
 
     config: DataPath | None = Field(

@@ -6,7 +6,8 @@ from raymia.results.references import reference_lines
 from raymia.results.result import ReferenceCard
 
 GOOD = {
-    "written_repeats_itself": 0.02, "written_twice": 0.0, "answers_begin_alike": 0.1,
+    "written_repeats_itself": 0.02, "written_twice": 0.0, "written_almost_twice": 0.0,
+    "answers_begin_alike": 0.1,
     "ngrams_shared_with_members": 0.001, "texts": 500, "perplexity_on_domain_text": 31.2,
 }  # fmt: skip
 
@@ -22,11 +23,12 @@ def lines(**facts):
     ("facts", "said"),
     [
         ({"written_repeats_itself": 0.5}, "tuned repeats itself in 50 % of what it wrote for own"),
-        ({"written_twice": 0.4}, "tuned wrote 40 % of the texts for own more than once"),
+        ({"written_almost_twice": 0.4},
+         "tuned wrote 40 % of the texts for own more than once, or nearly"),
         ({"answers_begin_alike": 0.9}, "tuned begins 90 % of its answers for own with the same"),
         ({"ngrams_shared_with_members": 0.2}, "tuned recites members: 20 % of the n-grams"),
     ],
-)
+)  # fmt: skip
 def test_a_target_that_refuses_repeats_itself_or_recites_is_named(facts, said):
     (line,) = lines(**facts)
     assert line.startswith(said)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from raymia.inputs.base import Inputs
 from raymia.prepare.recipe import Recipe
 from raymia.prepare.self_prompt import SelfPromptRecipe, stored_texts
 from raymia.shift.alike import commonest_beginning, repetition, separation_auc
+from raymia.shift.copies import copied_texts
 from raymia.shift.overlap import ngram_overlap
 
 if TYPE_CHECKING:
@@ -65,10 +66,18 @@ def facts_of_written(
         ),
         "written_repeats_itself": repeating,
         "written_twice": 1 - len(set(own)) / len(own),
+        "written_almost_twice": almost_twice(own),
         "answers_begin_alike": commonest_beginning(own) if answers else None,
         "ngrams_shared_with_members": shared,
     }
     return {name: round(value, DIGITS) for name, value in found.items() if value is not None}
+
+
+def almost_twice(texts: Sequence[str]) -> float:
+    """Share of texts that equal or near-copy another, but for one of each."""
+    apart = [*dict.fromkeys(texts)]
+    copies = sum(len(cluster) - 1 for cluster in copied_texts(apart))
+    return 1 - (len(apart) - copies) / len(texts)
 
 
 def _perplexity(loss: Any) -> float | None:
