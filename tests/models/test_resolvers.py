@@ -299,15 +299,35 @@ def test_pipeline_that_is_conditioned_otherwise_is_refused(tmp_path, no_models, 
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["EDMEulerScheduler", "ScoreSdeVeScheduler", "CMStochasticIterativeScheduler",
-     "KarrasVeScheduler"],
-)  # fmt: skip
-def test_schedule_of_another_family_is_refused_by_its_class(tmp_path, no_models, name):
+    ("name", "why"),
+    [
+        ("CMStochasticIterativeScheduler", "the scheduler of a consistency model"),
+        ("LCMScheduler", "the scheduler of a consistency model"),
+        ("TCDScheduler", "the scheduler of a consistency model"),
+        ("SCMScheduler", "the scheduler of a consistency model"),
+        ("FlowMatchLCMScheduler", "the scheduler of a consistency model"),
+        ("EDMEulerScheduler", "the scheduler of an EDM"),
+        ("EDMDPMSolverMultistepScheduler", "the scheduler of an EDM"),
+        ("ScoreSdeVeScheduler", "the scheduler of a VE diffusion"),
+        ("KarrasVeScheduler", "the scheduler of a VE diffusion"),
+        ("IPNDMScheduler", "whose schedule has no alphas_cumprod"),
+        ("FlowMapEulerDiscreteScheduler", "whose schedule has no alphas_cumprod"),
+    ],
+)
+def test_schedule_of_another_family_is_refused_by_its_kind(tmp_path, no_models, name, why):
     save_pipeline("ddpm", tmp_path)
     edit(tmp_path / "scheduler" / "scheduler_config.json", _class_name=name)
     no_models()
-    assert f"has a {name}, whose schedule has no alphas_cumprod" in refusal(image_model, tmp_path)
+    said = refusal(image_model, tmp_path)
+    assert why in said
+    assert name in said
+
+
+def test_sigmas_of_an_edm_are_refused_behind_another_schedulers_name(tmp_path):
+    save_pipeline("ddpm", tmp_path)
+    edit(tmp_path / "scheduler" / "scheduler_config.json", _class_name="EulerDiscreteScheduler",
+         timestep_type="continuous", sigma_min=0.002, sigma_max=700.0)  # fmt: skip
+    assert "the scheduler of an EDM, EulerDiscreteScheduler" in refusal(image_model, tmp_path)
 
 
 def test_pipeline_without_a_denoising_network_says_what_it_is(tmp_path):

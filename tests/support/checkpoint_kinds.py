@@ -362,6 +362,7 @@ IMAGES: dict[str, Callable[[Path], Made]] = {
     **{name: family(kind) for name, kind in FAMILIES.items()},
     "class-conditional UNet": classes,
     "EDM": pipeline("ddpm", "scheduler", _class_name="EDMEulerScheduler"),
+    "consistency model": pipeline("stable", "scheduler", _class_name="LCMScheduler"),
     "another network": pipeline("dit", "transformer", _class_name="HunyuanDiT2DModel"),
     "Lumina": another("LuminaPipeline", "LuminaNextDiT2DModel"),
     "one file, Stable Diffusion 1 and 2": one_file("cond_stage_model.a", "model.diffusion_model.b"),

@@ -14,6 +14,23 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 """What the networks of DDPM's family can be trained to predict."""
 MOST_TIMESTEPS = 1_000_000
 """A thousand times as many as models are trained with; more would only fill the memory."""
+CONSISTENCY, EDM, VE = "a consistency model", "an EDM", "a VE diffusion"
+OTHERS = {
+    **dict.fromkeys(
+        (
+            "CMStochasticIterativeScheduler",
+            "FlowMatchLCMScheduler",
+            "LCMScheduler",
+            "SCMScheduler",
+            "TCDScheduler",
+        ),
+        CONSISTENCY,
+    ),
+    **dict.fromkeys(("EDMDPMSolverMultistepScheduler", "EDMEulerScheduler"), EDM),
+    **dict.fromkeys(("KarrasVeScheduler", "ScoreSdeVeScheduler"), VE),
+}
+"""Of which kind a model is whose network predicts neither noise on a DDPM's path nor a velocity, by
+its scheduler."""
 FLOW = "flow"
 """What those of flow matching predict: the velocity from an image to noise."""
 
@@ -31,6 +48,14 @@ def read_scheduler(folder: Path, where: str) -> Any:
     config = read_json(folder / SCHEDULER, where)
     name = str(config.get("_class_name"))
     kind = getattr(diffusers, name, None)
+    # Where it is continuous, the network is told a quarter of the logarithm of an EDM's sigma.
+    other = OTHERS.get(name) or (EDM if config.get("timestep_type") == "continuous" else None)
+    if other is not None:
+        raise InputError(
+            f"{where}: {folder} has the scheduler of {other}, {name}, and raymia scores models of "
+            "the DDPM family and of flow matching. If the network is one of those, and the "
+            "scheduler came with an adapter for fewer steps, copy the base's own"
+        )
     if kind is None:
         raise InputError(f"{where}: {folder / SCHEDULER}: no class {name!r} in diffusers")
     count = config.get("num_train_timesteps", 1)  # or its class's own number
@@ -51,7 +76,7 @@ def read_scheduler(folder: Path, where: str) -> Any:
     if not hasattr(scheduler, "alphas_cumprod"):
         raise InputError(
             f"{where}: {folder} has a {name}, whose schedule has no alphas_cumprod; raymia scores "
-            "models of the DDPM family and of flow matching, and none of EDM, VE or consistency"
+            "models of the DDPM family and of flow matching"
         )
     count = int(scheduler.config.num_train_timesteps)
     if not _is_a_schedule(scheduler.alphas_cumprod, count):
