@@ -71,20 +71,15 @@ def refuse_adapters(names: Collection[str], place: str) -> None:
     InputError
         Saying where it belongs.
     """
+    held = None
     if any(part in name for name in names for part in ADAPTERS):
+        held = "a LoRA or the like"
+    elif are_embeddings(names):
+        held = "embeddings of textual inversion"
+    if held is not None:
         raise InputError(
-            f"{place} with a LoRA or the like; name it as `adapter`, and its base's folder as "
-            "`model`"
+            f"{place} with {held}; name it as `adapter`, and its base's folder as `model`"
         )
-    if are_embeddings(names):
-        raise InputError(f"{place} {INVERSION}")
-
-
-INVERSION = (
-    "with embeddings of textual inversion; put them into the pipeline with its "
-    "load_textual_inversion, save that with save_pretrained(folder), name the folder as `model`, "
-    "and write the new words in the captions"
-)
 
 
 def are_embeddings(names: Collection[str]) -> bool:

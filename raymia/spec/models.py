@@ -49,8 +49,8 @@ class ModelSpec(Strict):
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
     adapter: Adapter | None = Field(
         default=None,
-        description="PEFT adapter folder, or hub name; of an image model also a LoRA of diffusers "
-        "or a `.safetensors` file of kohya's scripts, or a list of several",
+        description="PEFT adapter folder, or hub name; of an image model also a LoRA or textual "
+        "inversion of diffusers, a `.safetensors` file of kohya's scripts, or a list of several",
     )
     config: Weights | None = Field(
         default=None,

@@ -371,7 +371,7 @@ IMAGES: dict[str, Callable[[Path], Made]] = {
     "one file, FLUX.1's network alone": one_file("double_blocks.0.a"),
     "one file, a LoRA": one_file("lora_unet_a.lora_down.weight", "lora_unet_a.lora_up.weight"),
     "textual inversion": one_file("<word>", as_adapter=True),
-    "textual inversion of SDXL": one_file("clip_l", "clip_g", as_adapter=True),
+    "textual inversion of another base": one_file("clip_l", "clip_g", as_adapter=True),
 }
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 
+from raymia.models.denoisers.words import Word, spelled_out, tokenizer_in, with_words
 from raymia.models.fit import read_transformers_config
 from raymia.models.original_layout import renamed, tensors_of
 from raymia.models.token_ids import refuse_unknown
@@ -36,6 +38,26 @@ class TextEncoder:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self._own = tokenizer, model.get_input_embeddings().weight
+
+    @torch.no_grad()
+    def learn(self, words: Sequence[Word], files: Sequence[str]) -> None:
+        """Read captions with words that were learned beside the encoder's own, and with no others.
+
+        Parameters
+        ----------
+        files : with the embeddings of each word.
+        """
+        self.tokenizer, rows = self._own
+        if words:
+            first = len(self.tokenizer)
+            learned = [
+                read_tensor(file, word.tensor).reshape(word.vectors, -1).to(rows)
+                for word, file in zip(words, files, strict=True)
+            ]
+            self.tokenizer = with_words(self.tokenizer, words)
+            rows = torch.nn.Parameter(torch.cat([rows[:first], *learned]), requires_grad=False)
+        self.model.get_input_embeddings().weight = rows
 
     def tokens(
         self, captions: Sequence[str], length: int | None = None, *, side: str | None = None
@@ -47,15 +69,17 @@ class TextEncoder:
         length : of all, cut or padded; None takes that which the encoder has positions for.
         side : that short ones are padded on, "left" or "right"; None for the tokenizer's own.
         """
+        known = self.tokenizer is self._own[0]
         found = self.tokenizer(
-            list(captions),
+            list(captions) if known else spelled_out(captions, self.tokenizer),
             padding="max_length",
             max_length=length or int(self.model.config.max_position_embeddings),
             truncation=True,
             padding_side=side,
             return_tensors="pt",
         )
-        refuse_unknown(found.input_ids.tolist(), self.model.config.vocab_size, self.tokenizer)
+        rows = len(self.model.get_input_embeddings().weight)
+        refuse_unknown(found.input_ids.tolist(), rows, self.tokenizer)
         return found.input_ids.to(self.model.device), found.attention_mask.to(self.model.device)
 
     def __call__(self, captions: Sequence[str]) -> Any:
@@ -77,15 +101,14 @@ def load_text_encoder(
         config = read_transformers_config(place, where=str(place))
         state = renamed(tensors_of(Path(part.file), part.folder, part.kind), part.kind, config)
         model = load_whole(kind, None, config=config, state_dict=state, dtype=dtype).eval()
-    return TextEncoder(model.to(device), load_tokenizer(folder, part))
+    return TextEncoder(model.to(device), tokenizer_in(folder, part.folder))
 
 
-def load_tokenizer(folder: Path, part: Part) -> Any:
-    """The tokenizer of a text encoder, which lies beside it."""
-    import transformers
-
-    beside = part.folder.replace("text_encoder", "tokenizer")
-    return transformers.AutoTokenizer.from_pretrained(folder / beside)
+def read_tensor(file: str, name: str) -> Tensor:
+    """One tensor of a file."""
+    with safe_open(file, framework="pt") as content:
+        tensor: Tensor = content.get_tensor(name)
+    return tensor
 
 
 class Captions:

@@ -1,4 +1,5 @@
-"""Captions that are longer than a model's text encoders read, counted before a model is loaded."""
+"""Captions that are longer than a model's text encoders read, and learned words that are in none;
+found before a model is loaded."""
 
 from __future__ import annotations
 
@@ -6,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from raymia.models.denoisers.captions import load_tokenizer
 from raymia.models.denoisers.resolver import DenoiserCheckpoint, Part
+from raymia.models.denoisers.words import Word, spelled_out, tokenizer_in, with_words
 from raymia.models.image_source import CONFIG
 from raymia.models.source import read_json
 from raymia.util.listing import listed
@@ -16,21 +17,27 @@ from raymia.util.listing import listed
 def cut_captions(
     models: Mapping[str, DenoiserCheckpoint], captions: Sequence[str | None]
 ) -> list[str]:
-    """How many captions each text encoder cuts, as it did in training, each as a sentence.
+    """How many captions each text encoder cuts, as it did in training, and which learned words are
+    in none, each as a sentence.
 
     Parameters
     ----------
     models : by name; those on one base are looked at once.
     captions : of the records; None is the empty one. A model with one for all is asked with that.
     """
-    names: dict[tuple[str, str | None], list[str]] = {}
+    names: dict[tuple[str, str | None, tuple[Word, ...]], list[str]] = {}
     for name, model in models.items():
-        names.setdefault((model.path, model.query.prompt), []).append(name)
+        names.setdefault((model.path, model.query.prompt, model.words), []).append(name)
     of_records = Counter(caption for caption in captions if caption)
     found = []
-    for (path, prompt), on_it in names.items():
+    for (path, prompt, words), on_it in names.items():
         model = models[on_it[0]]
         counted = of_records if prompt is None else Counter([prompt] if prompt else ())
+        found += [
+            f"{listed(on_it)}: no caption has the learned word {word!r}, so it changes nothing"
+            for word in dict.fromkeys(word.name for word in words)
+            if not any(word.lower() in caption.lower() for caption in counted)
+        ]
         for part, limit, lengths in _lengths(model, [*counted]) if counted else ():
             cut = sum(counted[one] for one, length in lengths.items() if length > limit)
             if cut:
@@ -53,6 +60,9 @@ def _lengths(
             limit = int(read_json(folder / part.folder / CONFIG)["max_position_embeddings"])
         else:
             limit = own(model.query)
-        tokenizer = load_tokenizer(folder, part)
-        ids = tokenizer([face.spelled(one) for one in captions], verbose=False).input_ids
+        words = [word for word in model.words if word.part == part.folder]
+        tokenizer = with_words(tokenizer_in(folder, part.folder), words)
+        read = [face.spelled(one) for one in captions]
+        read = spelled_out(read, tokenizer) if words else read
+        ids = tokenizer(read, verbose=False).input_ids
         yield part, limit, dict(zip(captions, map(len, ids), strict=True))

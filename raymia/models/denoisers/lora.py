@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from raymia.models.denoisers.lora_fit import Placed, PutOn
+from raymia.models.denoisers.lora_fit import Placed
+from raymia.models.denoisers.put_on import PutOn
 from raymia.models.one_base import AdapterError
 from raymia.util.caller import silenced
 from raymia.util.optional import require
@@ -58,7 +59,8 @@ class LoraSwitch:
             raise wrong from error
 
     def use(self, adapters: Sequence[PutOn]) -> None:
-        """Make adapters active together, each by its weight; none is the bare base."""
+        """Make adapters that were put on active together, each by its weight; none is the bare
+        base."""
         if not self._names:
             return
         from peft.tuners.tuners_utils import BaseTunerLayer

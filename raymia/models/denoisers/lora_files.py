@@ -18,7 +18,6 @@ from typing import Any
 
 from safetensors import safe_open
 
-from raymia.models.single_file import INVERSION, are_embeddings
 from raymia.models.source import ADAPTER_CONFIG, PICKLES, locate, names_in, read_json
 from raymia.storage.safetensors import read_header
 from raymia.util.errors import InputError
@@ -94,6 +93,11 @@ def locate_adapter(name: str, where: str) -> Path:
         if not file.is_file():
             raise InputError(f"{where}: no such file: {name}")
         return file.resolve()
+    if any(Path(name).match(pattern) for pattern in PICKLES) and Path(name).expanduser().is_file():
+        raise InputError(
+            f"{where}: {name} is a pickle, and raymia unpickles no file it was given; save its "
+            "tensors as safetensors where you trust it"
+        )
     folder = locate(name, None, where)
     for known in (BY_DIFFUSERS, BY_PEFT):
         if (folder / known).is_file():
@@ -111,8 +115,8 @@ def locate_adapter(name: str, where: str) -> Path:
     if pickles:
         raise InputError(
             f"{where}: {folder} has its adapter in {listed(pickles, FEW)} only, and raymia "
-            "unpickles no file it was given; save it with save_lora_weights, which writes "
-            "safetensors"
+            "unpickles no file it was given; save it as safetensors where you trust it, as "
+            "save_lora_weights does"
         )
     raise InputError(
         f"{where}: {folder} holds no adapter in safetensors (found: {names_in(folder)}); an "
@@ -141,8 +145,6 @@ def read_low_rank(file: Path, where: str) -> tuple[LowRank, ...]:
         role = next(role for role, text in match.groupdict().items() if text and role != "module")
         found.setdefault(match["module"], {})[role] = name
     place = f"{where}: {file}"
-    if are_embeddings(header):
-        raise InputError(f"{place}: a file {INVERSION}")
     if unknown:
         raise InputError(
             f"{place}: {len(unknown):,} of its tensors are none of a LoRA's or DoRA's "

@@ -9,13 +9,11 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from raymia.models.denoisers.faces import T5
-from raymia.models.denoisers.lora_files import BY_PEFT, LowRank, read_low_rank
+from raymia.models.denoisers.lora_files import LowRank, read_low_rank
 from raymia.models.denoisers.original_names import original_name
 from raymia.models.denoisers.original_transformers import TABLES, Place, original_places
 from raymia.models.fit import Described, build_hollow, in_silence
 from raymia.models.one_base import AdapterError
-from raymia.models.source import ADAPTER_CONFIG, file_hash
-from raymia.util.hashing import digest
 from raymia.util.listing import FEW, listed
 from raymia.util.once import Once
 
@@ -39,37 +37,6 @@ class Placed:
     weights: LowRank
     path: str
     rows: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class PutOn:
-    """An adapter on a pipeline.
-
-    Attributes
-    ----------
-    file : it is read from.
-    weight : of its change, beside the scale that the file gives it.
-    placed : what it changes.
-    """
-
-    file: str
-    weight: float
-    placed: tuple[Placed, ...]
-
-
-def with_adapters(fingerprint: str, adapters: Sequence[PutOn], once: Once) -> str:
-    """The fingerprint of a base with adapters on it, by the content of their files."""
-    content = [_content(Path(one.file), once) for one in adapters]
-    weights = [one.weight for one in adapters]
-    if weights == [1]:
-        return digest({"base": fingerprint, "adapter": content[0]})
-    return digest({"base": fingerprint, "adapters": content, "weights": weights})
-
-
-def _content(file: Path, once: Once) -> list[str]:
-    """Hashes of an adapter's file, and of the config that PEFT puts beside it."""
-    beside = [file.parent / ADAPTER_CONFIG] if file.name == BY_PEFT else []
-    return [file_hash(f, once) for f in (file, *beside)]
 
 
 def place_adapter(
@@ -201,4 +168,8 @@ def _misfit(weights: LowRank, shape: tuple[int, ...]) -> str | None:
         own = weights.shapes.get(role, shape[:1])
         if max(own, default=1) != shape[0] or sorted(own)[:-1] != [1] * (len(own) - 1):
             return f"a {role} of {list(own)} for a weight of {list(shape)}"
+    if weights.tensors.get("magnitude", "").endswith(".dora_scale"):
+        own = weights.shapes["magnitude"]
+        if own[:1] != shape[:1]:
+            return f"a magnitude of {list(own)} for a weight of {list(shape)}"
     return None

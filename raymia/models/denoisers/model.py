@@ -177,7 +177,9 @@ class DenoiserFamily:
         )
         for checkpoint in checkpoints:
             for one in checkpoint.adapters:
-                self._switch.put_on(one.file, one.placed)
+                if one.placed:
+                    self._switch.put_on(one.file, one.placed)
+        self._encoders = encoders
         self._captions = _captions(first, encoders)
         model = Denoiser(
             _network(network, dtype, first),
@@ -197,7 +199,13 @@ class DenoiserFamily:
 
     def use(self, number: int) -> Denoiser:
         """The model of a checkpoint, ready to be asked; the one before is so no longer."""
-        self._switch.use(self._adapters[number])
+        adapters = self._adapters[number]
+        self._switch.use([one for one in adapters if one.placed])
+        for name, encoder in self._encoders.items():
+            learned = [
+                (word, one.file) for one in adapters for word in one.words if word.part == name
+            ]
+            encoder.learn([word for word, _ in learned], [file for _, file in learned])
         if self._captions is not None:
             self._captions.forget()
         return self._models[number]

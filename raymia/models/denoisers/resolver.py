@@ -12,8 +12,7 @@ from raymia.models.checkpoint import Capabilities
 from raymia.models.denoisers.as_trained import as_trained
 from raymia.models.denoisers.faces import FACES, OF_CLASSES, Face, Query, face_of
 from raymia.models.denoisers.loader import DenoiserLoader
-from raymia.models.denoisers.lora_files import locate_adapter
-from raymia.models.denoisers.lora_fit import Placed, PutOn, place_adapter, with_adapters
+from raymia.models.denoisers.lora_fit import Placed
 from raymia.models.denoisers.networks import (
     Latent,
     check_autoencoder,
@@ -21,7 +20,9 @@ from raymia.models.denoisers.networks import (
     check_kinds,
     check_network,
 )
+from raymia.models.denoisers.put_on import PutOn, adapters_on, with_adapters
 from raymia.models.denoisers.schedules import is_flow, prediction_of, read_scheduler
+from raymia.models.denoisers.words import Word
 from raymia.models.image_source import (
     CONFIG,
     INDEX,
@@ -83,7 +84,7 @@ class DenoiserCheckpoint(ImageModel):
     scheduler : class of its noise schedule, which is described in ``scheduler_folder``.
     prediction : what the network predicts, one of ``PREDICTIONS`` or ``FLOW``.
     train_timesteps : length of the noise schedule.
-    adapters : LoRAs on it.
+    adapters : LoRAs and learned words on it.
     file : that holds weights, where the folder has their configs.
     """
 
@@ -168,20 +169,11 @@ class DenoiserCheckpoint(ImageModel):
         """The same with the adapters that the audit file names."""
         if not folder.adapters:
             return self
-        folder.once(require, "peft", "adapters", where=folder.where_adapter)
         parts = {"": describe_part(folder.path / self.network.folder, self.network.kind, folder)}
         for part in self.text_encoders:
             place = folder.path / part.folder
             parts[part.folder] = describe_part(place, part.kind, folder, TRANSFORMERS_WEIGHTS)
-        put_on: list[PutOn] = []
-        for number, one in enumerate(folder.adapters):
-            where = folder.where_one(number)
-            file = folder.once(locate_adapter, one.path, where=where)
-            if str(file) in [other.file for other in put_on]:
-                raise InputError(f"{where}: {file} is on the model already; give it one weight")
-            placed = place_adapter(file, parts, where, folder.once)
-            put_on.append(PutOn(str(file), one.weight, placed))
-        return replace(self, adapters=tuple(put_on))
+        return replace(self, adapters=adapters_on(folder, parts))
 
     def take_fingerprint(self, once: Once) -> str:
         base, parts = super().take_fingerprint(once), self.query.key_parts()
@@ -204,6 +196,11 @@ class DenoiserCheckpoint(ImageModel):
     def placed(self) -> tuple[Placed, ...]:
         """What its adapters change, one after the other."""
         return tuple(placed for one in self.adapters for placed in one.placed)
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """What its adapters add to its text encoders."""
+        return tuple(word for one in self.adapters for word in one.words)
 
     @property
     def trained_as(self) -> str:
@@ -272,15 +269,20 @@ class DenoiserCheckpoint(ImageModel):
             lacks["generation"] = (
                 f"its adapter changes {listed(sorted(parts))}, and text encoders are not trained"
             )
+        elif self.words:
+            lacks["generation"] = "a reference is trained as a LoRA, and its adapter is a word"
         return Capabilities(self.family, GIVES - {*lacks}, lacks)
 
     def loader(self, pool: PoolSpec) -> DenoiserLoader:
         return DenoiserLoader(self, pool.batch_images)
 
     def describe(self) -> str:
-        changed = len({(p.weights.part, p.path) for one in self.adapters for p in one.placed})
-        loras = "a LoRA" if len(self.adapters) == 1 else f"{len(self.adapters)} LoRAs"
-        on = f" with {loras} on {changed:,} of its modules" if self.adapters else ""
+        changed = len({(p.weights.part, p.path) for p in self.placed})
+        count = sum(bool(one.placed) for one in self.adapters)
+        loras = "a LoRA" if count == 1 else f"{count} LoRAs"
+        on = f" with {loras} on {changed:,} of its modules" if count else ""
+        words = listed([repr(name) for name in dict.fromkeys(word.name for word in self.words)])
+        on += f" and the learned {words}" if words else ""
         return (
             f"{self.network.kind}{on}, {self.parameters:,} parameters, {self.scheduler} of "
             f"{self.train_timesteps:,} timesteps, predicts {self.prediction}"
