@@ -140,22 +140,26 @@ def variant_in(
 
 
 def refuse_beside(part: Path, known: set[str], folder: ImageFolder) -> None:
-    """Refuse weights beside a part's own, as those of a LoRA, which nobody loads.
+    """Refuse weights beside a part's own, as those of a LoRA, which nobody loads; an adapter of the
+    model is loaded.
 
     Parameters
     ----------
     known : names of the files of the part's own.
     """
+    named = {Path(one.path).expanduser().resolve() for one in folder.adapters}
     beside = sorted(
         file.name
         for file in part.glob("*.safetensors")
-        if file.name not in known | EXAMPLES and not _is_original(file, folder)
+        if file.name not in known | EXAMPLES
+        and file.resolve() not in named
+        and not _is_original(file, folder)
     )
     if beside:
         raise InputError(
             f"{folder.where}: {part} holds {listed(beside)} beside the weights that are loaded, "
-            "and the model would be scored without; name a LoRA as `adapter`, by its file in "
-            "another place, and take out what does not belong to the model"
+            "and the model would be scored without; name the file of a LoRA as `adapter`, or take "
+            "out what does not belong to the model"
         )
 
 
@@ -232,6 +236,11 @@ class ImageModel(FileCheckpoint, ImageCheckpoint):
     takes_adapters: ClassVar[bool] = False
 
     @property
+    def adapter_places(self) -> tuple[str, ...]:
+        """Files of the adapters on it."""
+        return ()
+
+    @property
     def trained_as(self) -> str:
         """As what references of it are trained."""
         return self.family
@@ -263,15 +272,17 @@ class ImageModel(FileCheckpoint, ImageCheckpoint):
     def take_fingerprint(self, once: Once) -> str:
         return digest(
             {
-                "files": once(_hashes_in, Path(self.path), once),
+                "files": once(_hashes_in, Path(self.path), self.adapter_places, once),
                 "quantization": self.quantization,
                 "dtype": self.dtype,
             }
         )
 
 
-def _hashes_in(folder: Path, once: Once) -> dict[str, str]:
+def _hashes_in(folder: Path, adapters: Sequence[str], once: Once) -> dict[str, str]:
+    """Hashes of what is loaded from a folder, without adapters that lie there too."""
     found = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in HASHED)
+    found = [p for p in found if str(p.resolve()) not in adapters]
     files = {str(p.relative_to(folder)): p for p in found if p.name not in IGNORED}
     return content_hashes(files, (CONFIG, INDEX, SCHEDULER), NO_CONTENT, once)
 

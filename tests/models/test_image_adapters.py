@@ -7,30 +7,20 @@ import shutil
 from pathlib import Path
 
 import diffusers
-import pyarrow.parquet as pq
 import pytest
 import torch
 from edited import edit
 from safetensors.torch import load_file, save_file
-from small_audit import console
-from small_image_audit import digits, write_image_audit, write_images
 from small_image_models import save_model, save_pipeline
 from small_loras import TEXT, UNET, adapted, save_by_diffusers, save_by_kohya, save_by_peft
 from tiny_models import save_tiny
 
-from raymia.evidence.store import EvidenceStore
-from raymia.inputs.base import Problems
-from raymia.inputs.checkpoints import expand_targets
-from raymia.modalities.resolve import resolve_inputs
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.models.denoisers import model as denoisers
 from raymia.models.image_source import resolve_image_model
 from raymia.models.loaders import load_together
-from raymia.plan.planning import plan_audit
-from raymia.plan.pools import pools_of
-from raymia.run.audit import run_audit
 from raymia.spec import AuditSpec, ModelSpec, PoolSpec
-from raymia.spec.file import load_spec, parse_spec
+from raymia.spec.file import parse_spec
 from raymia.spec.paths import with_absolute_paths
 from raymia.util.errors import InputError, RaymiaError
 
@@ -79,7 +69,8 @@ def plainly(pipeline, unet=None) -> torch.Tensor:
     return network(noisy((4, 8, 8)), TIMESTEPS, encoder_hidden_states=states).sample
 
 
-FORMATS = ["diffusers", "diffusers, nothing told", "dora", "kohya", "peft", "rank-stabilized"]
+FORMATS = ["diffusers", "diffusers, nothing told", "dora", "kohya", "kohya, dora", "peft",
+           "rank-stabilized"]  # fmt: skip
 
 
 @pytest.mark.parametrize("how", FORMATS)
@@ -90,15 +81,14 @@ def test_a_lora_answers_as_the_model_that_was_trained(how, base, tmp_path):
         ranks = {"rank_pattern": {"to_q": 2}, "alpha_pattern": {"conv1": 5}}
         _, unet = save_by_peft(place, unet, seed=3, r=4, lora_alpha=6, **ranks)
     else:
-        settings = {"dora": {"use_dora": True}, "rank-stabilized": {"use_rslora": True}}.get(
-            how, {}
-        )
+        settings = {"use_dora": "dora" in how, "use_rslora": how == "rank-stabilized"}
         alpha = 4 if "nothing" in how else 8  # what nobody is told of is the rank
         unet = adapted(unet, UNET, seed=1, lora_alpha=alpha, **settings)
         if how in ("diffusers", "kohya"):
             encoder = adapted(pipeline.text_encoder, TEXT, seed=2)
-        if how == "kohya":
-            place = save_by_kohya(tmp_path / "mine-000010.safetensors", unet, encoder)
+        if "kohya" in how:
+            encoders = [] if encoder is None else [encoder]
+            place = save_by_kohya(tmp_path / "mine-000010.safetensors", unet, *encoders)
         else:
             save_by_diffusers(place, unet, encoder, told="nothing" not in how)
     found = answered(loaded(resolved(base, place)))
@@ -326,6 +316,15 @@ def test_an_adapter_of_an_encoder_that_the_base_lacks_is_refused(base, tmp_path)
     assert f"1 of its 9 modules are not in the base ({name}.lora_down.weight)" in said
 
 
+def test_magnitudes_of_columns_are_refused_where_rows_have_them(base, tmp_path):
+    """LyCORIS can write a DoRA either way; of a square weight the lengths do not tell which."""
+    unet = adapted(opened(base).unet, ["attn1.to_q"], seed=1, use_dora=True)
+    place = save_by_kohya(tmp_path / "lora.safetensors", unet)
+    turned = {n: v.T.contiguous() if "dora" in n else v for n, v in load_file(place).items()}
+    save_file(turned, place)
+    assert "a magnitude of [1, 64] for a weight of [64, 64]" in refusal(base, place)
+
+
 def test_an_adapter_that_changes_the_base_beside_itself_is_refused(base, tmp_path):
     place, _ = save_by_peft(tmp_path, opened(base).unet, seed=1, r=4)
     edit(place / "adapter_config.json", init_lora_weights="pissa")
@@ -350,66 +349,13 @@ def test_an_adapter_of_an_autoencoder_is_refused_with_its_family(base, tmp_path)
     assert "is of the family autoencoder" in refusal(tmp_path / "vae", place)
 
 
-def test_a_lora_in_a_pipelines_folder_says_how_to_name_it(tmp_path):
-    save_pipeline("stable", tmp_path)
-    save_by_diffusers(tmp_path, adapted(opened(tmp_path).unet, ["to_q"], 1))
-    with pytest.raises(InputError, match="name a LoRA as `adapter`, by its file in another place"):
-        resolved(tmp_path)
-
-
-# ---------------------------------------------------------------- in an audit
-
-
-def test_files_of_kohyas_scripts_are_named_by_a_pattern(tmp_path):
-    for step in (10, 2):
-        (tmp_path / f"mine-{step}.safetensors").touch()
-    targets = [{"model": "base", "adapters": f"{tmp_path}/*.safetensors"}]
-    spec = AuditSpec.model_validate(
-        {"name": "n", "targets": targets, "records": {"kind": "image", "members": ["a"]},
-         "output": str(tmp_path / "o"), "store": str(tmp_path / "s")}
-    )  # fmt: skip
-    problems = Problems()
-    found, _ = expand_targets(spec, problems)
-    assert not problems.found
-    assert [target.name for target in found.targets] == ["mine-2", "mine-10"]
-    assert found.targets[0].adapter == f"{tmp_path}/mine-2.safetensors"
-
-
-@pytest.mark.long
-def test_an_audit_of_adapters_scores_them_as_fused_models_from_one_pool(tmp_path):
-    from raymia.prepare.denoiser_files import fresh_pipeline
-
-    fresh_pipeline(tmp_path / "base", (1, 8, 8), channels=(8, 16), attention=False)
-    pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path / "base")
-    targets = [{"name": "base", "model": str(tmp_path / "base")}]
-    for seed in (1, 2):
-        unet = diffusers.UNet2DModel.from_pretrained(tmp_path / "base" / "unet")
-        place, model = save_by_peft(tmp_path / f"lora-{seed}", unet, seed=seed, r=4)
-        targets.append({**targets[0], "name": place.name, "adapter": str(place)})
-    fused = diffusers.DDPMPipeline(model.merge_and_unload(), pipeline.scheduler)
-    fused.save_pretrained(tmp_path / "fused")
-    targets.append({"name": "fused", "model": str(tmp_path / "fused")})
-    records = {
-        "kind": "image",
-        "members": [write_images(tmp_path / "in", digits()[:4])],
-        "non_members": [write_images(tmp_path / "out", digits()[4:8])],
-    }
-    file = write_image_audit(
-        tmp_path, tmp_path / "base", targets=targets, records=records, neighbors=None,
-        attacks=["loss", "pia", "sima"],
-    )  # fmt: skip
-    spec = load_spec(file)
-    plan = plan_audit(resolve_inputs(spec), EvidenceStore(spec.store))
-    pools = [pool for stages in plan.streams for pool in pools_of(stages)]
-    assert [[stage.name for stage in pool.stages] for pool in pools] == [
-        ["target:base", "target:lora-1", "target:lora-2"], ["target:fused"],
-    ]  # fmt: skip
-    run_audit(spec, console())
-
-    rows = pq.read_table(Path(spec.output) / "scores.parquet").to_pylist()
-    scores = {target["name"]: {} for target in targets}
-    for row in rows:
-        scores[row["target"]][row["record_id"], row["attack"]] = row["score"]
-    assert scores["lora-2"] == pytest.approx(scores["fused"], rel=1e-3)
-    for one, other in (("lora-2", "base"), ("lora-2", "lora-1")):
-        assert scores[one] != pytest.approx(scores[other], rel=1e-2)
+def test_a_lora_in_a_pipelines_folder_is_named_or_refused(base, tmp_path):
+    shutil.copytree(base, tmp_path / "base")
+    elsewhere = save_by_diffusers(tmp_path / "lora", adapted(opened(base).unet, ["to_q"], 1))
+    file = shutil.copy(elsewhere / "pytorch_lora_weights.safetensors", tmp_path / "base")
+    with pytest.raises(InputError, match="name the file of a LoRA as `adapter`, or take out what"):
+        resolved(tmp_path / "base")
+    with pytest.raises(InputError, match=r"holds pytorch_lora_weights\.safetensors beside"):
+        resolved(tmp_path / "base", elsewhere)
+    found = resolved(tmp_path / "base", Path(file))
+    assert found.fingerprint == resolved(base, elsewhere).fingerprint

@@ -13,7 +13,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from small_families import FAMILIES, save_family, table, written
 from small_image_models import plain_images, plain_latents
-from small_loras import adapted, save_by_kohya
+from small_loras import TEXT, adapted, save_by_kohya
 from torch import nn
 
 from raymia.models.denoisers.model import load_denoiser
@@ -101,14 +101,23 @@ ORIGINALLY = {
 
 
 @pytest.mark.long
-def test_a_lora_of_kohyas_scripts_on_sdxl_answers_as_diffusers_fuses_it(tmp_path):
+@pytest.mark.parametrize("how", ["kohya", "diffusers"])
+def test_a_lora_on_sdxl_and_its_text_encoders_answers_as_diffusers_fuses_it(how, tmp_path):
     pipeline = save_family("sdxl", tmp_path / "base").pipeline
-    place = save_by_kohya(tmp_path / "l.safetensors", adapted(pipeline.unet, ["to_q", "to_v"], 1))
-    tensors = load_file(place)
-    for name, original in ORIGINALLY.items():
-        tensors = {key.replace(name, original): value for key, value in tensors.items()}
-    assert not any("attentions" in key for key in tensors)
-    save_file(tensors, place)
+    place = tmp_path / "l.safetensors"
+    models = {"unet": adapted(pipeline.unet, ["to_q", "to_v"], 1)}
+    for seed, name in enumerate(("text_encoder", "text_encoder_2")):
+        models[name] = adapted(getattr(pipeline, name), TEXT, 2 + seed)
+    if how == "kohya":
+        save_by_kohya(place, *models.values())
+        tensors = load_file(place)
+        for name, original in ORIGINALLY.items():
+            tensors = {key.replace(name, original): value for key, value in tensors.items()}
+        assert not any("attentions" in key for key in tensors)
+        save_file(tensors, place)
+    else:
+        states = {f"{n}_lora_layers": get_peft_model_state_dict(m) for n, m in models.items()}
+        type(pipeline).save_lora_weights(place.parent, **states, weight_name=place.name)
     fused = diffusers.StableDiffusionXLPipeline.from_pretrained(tmp_path / "base")
     fused.load_lora_weights(str(place))
     fused.fuse_lora()
@@ -123,7 +132,9 @@ def test_a_lora_of_kohyas_scripts_on_sdxl_answers_as_diffusers_fuses_it(tmp_path
         m.predict_noise(noisy, TIMESTEPS, CAPTIONS) for m in (model, other, bare)
     )
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    assert (found - before).abs().max() > 1e-3
+    assert (found - before).abs().max() > 1e-2
+    parts = {one.weights.part for one in resolved(tmp_path / "base", adapter=str(place)).placed}
+    assert parts == {"", "text_encoder", "text_encoder_2"}
 
 
 def test_original_names_are_those_that_diffusers_reads():
@@ -154,8 +165,9 @@ def _path(key: str) -> str:
 @pytest.mark.parametrize(
     ("kind", "targets"),
     [
-        ("sd3", ["to_q", "to_add_out"]),
+        ("sd3", ["to_q", "add_v_proj", "to_out.0"]),
         ("flux", ["to_k", "proj_mlp"]),
+        ("aura_flow", ["to_q", "linear_1"]),
         ("pixart", ["proj_in", "linear_1"]),
         ("lumina2", ["to_k", "linear_2"]),
         ("sana", ["to_q", "linear_1"]),
@@ -180,7 +192,7 @@ def test_a_lora_of_a_transformer_answers_as_it_was_trained(kind, targets, tmp_pa
     share = (times / 1000).reshape(-1, 1, 1, 1)
     expected = noisy + (1 - share) * output if family.is_flow else output
     torch.testing.assert_close(found, expected, **CLOSE)
-    assert (found - before).abs().max() > 1e-4
+    assert (found - before).abs().max() > 1e-2
 
 
 # ---------------------------------------------------------------------- refusals

@@ -60,18 +60,23 @@ def save_by_peft(folder: Path, unet: Any, seed: int, **settings: Any) -> tuple[P
     return folder, model.eval()
 
 
-def save_by_kohya(file: Path, unet: Any, encoder: Any = None, **more: Tensor) -> Path:
-    """A file as kohya's scripts write it: names with underscores, and the scale as a tensor."""
+def save_by_kohya(file: Path, unet: Any, *encoders: Any, **more: Tensor) -> Path:
+    """A file as kohya's scripts write it: names with underscores, the scale as a tensor, and a
+    DoRA's magnitudes with all axes of the weight."""
     tensors: dict[str, Tensor] = dict(more)
-    for start, model in (("lora_unet", unet), ("lora_te_text_model", encoder)):
-        if model is None:
-            continue
+    starts = ["lora_te1", "lora_te2"] if len(encoders) == 2 else ["lora_te"]
+    models = {"lora_unet": unet}
+    models |= {f"{start}_text_model": one for start, one in zip(starts, encoders, strict=False)}
+    for start, model in models.items():
         config = model.peft_config["default"]
         for name, value in get_peft_model_state_dict(model).items():
             module, _, half = name.removesuffix(".weight").rpartition(".")
             flat = f"{start}_{module.removeprefix('text_model.').replace('.', '_')}"
-            kind = {"lora_A": "lora_down", "lora_B": "lora_up"}[half]
-            tensors[f"{flat}.{kind}.weight"] = value.contiguous()
+            kind = {"lora_A": "lora_down.weight", "lora_B": "lora_up.weight"}.get(half)
+            if kind is None:
+                axes = model.get_submodule(module).base_layer.weight.ndim
+                kind, value = "dora_scale", value.reshape(-1, *[1] * (axes - 1))
+            tensors[f"{flat}.{kind}"] = value.contiguous()
             tensors[f"{flat}.alpha"] = torch.tensor(float(config.lora_alpha))
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, file)
