@@ -18,6 +18,8 @@ from small_image_models import save_model
 
 from raymia.cli.train import print_training_plan, train
 from raymia.modalities.resolve import resolve_inputs
+from raymia.models.denoisers.lora_files import BY_DIFFUSERS
+from raymia.prepare import train_lora
 from raymia.prepare.image_split import png
 from raymia.spec.file import load_spec
 from raymia.util.draws import generator
@@ -96,6 +98,35 @@ def test_an_audit_reads_the_split_and_the_checkpoints(script, base, table, tmp_p
     assert [a.label for a in resolve_inputs(load_spec(tmp_path / "audit.yaml")).attacks] == [
         "loss@base"
     ]
+
+
+@pytest.mark.training
+def test_interrupted_run_goes_on_with_the_same_command(script, base, table, tmp_path, monkeypatch):
+    real = train_lora.train_denoiser
+
+    def interrupted(*args, progress, **options):
+        def stop(done, total):
+            if done == 3:
+                raise KeyboardInterrupt
+            progress(done, total)
+
+        return real(*args, progress=stop, **options)
+
+    more = [*CAPTIONED, "--checkpoint-every", "2"]
+    assert run(script, base, table, tmp_path / "whole", *more) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(train_lora, "train_denoiser", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(script, base, table, tmp_path / "killed", *more)
+    assert not (tmp_path / "killed" / "manifest.json").exists()
+    assert run(script, base, table, tmp_path / "killed", *more) == 0
+    folders = [tmp_path / name for name in ("whole", "killed")]
+    whole, killed = (json.loads((folder / "manifest.json").read_text()) for folder in folders)
+    once = {"seconds": 0, "seal": ""}
+    assert {**whole, **once} == {**killed, **once}
+    for step in (2, 4):
+        files = [folder / f"checkpoint-{step}" / BY_DIFFUSERS for folder in folders]
+        assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.mark.training

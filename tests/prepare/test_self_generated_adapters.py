@@ -9,8 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from small_audit import console
+from small_families import save_family
 from small_image_audit import write_image_audit
 from small_image_models import save_pipeline, save_with_classes
 from small_loras import adapted, save_by_diffusers, save_by_kohya
@@ -115,6 +117,30 @@ def test_the_reference_is_a_fresh_adapter_of_the_targets_shape_on_its_base(base,
     pipeline = opened(base)
     pipeline.load_lora_weights(str(store.prepared_path(made.key)))
     assert pipeline.get_active_adapters()
+
+
+@pytest.mark.parametrize("kind", ["dora", "sd3"])
+def test_the_reference_of_a_dora_and_of_a_flows_adapter_is_one_too(kind, base, tmp_path):
+    if kind == "sd3":
+        base = tmp_path / "base"
+        network = save_family("sd3", base).pipeline.transformer
+    else:
+        network = opened(base).unet
+    adapted(network, ["to_q", "to_out.0"], seed=1, use_dora=kind == "dora")
+    states = get_peft_model_state_dict(network)
+    start = "transformer" if kind == "sd3" else "unet"
+    file = tmp_path / "mine.safetensors"
+    save_file({f"{start}.{name}": value.contiguous() for name, value in states.items()}, file)
+    target, store = resolved(base, file), EvidenceStore(str(tmp_path / "store"))
+    made = recipe(target)
+    make(made, store)
+    reference = made.finished(store.prepared_path(made.key))
+    assert shapes(reference) == shapes(target)
+    roles = [{*one.weights.tensors} for one in reference.placed]
+    assert all(("magnitude" in role) == (kind == "dora") for role in roles)
+    answers = [answered(one) for one in (reference, target, resolved(base))]
+    assert (answers[0] - answers[1]).abs().max() > 1e-2
+    assert (answers[0] - answers[2]).abs().max() > 1e-4
 
 
 def test_its_images_are_of_the_captions_in_turn(target, tmp_path):
