@@ -164,12 +164,15 @@ class Others:
     where : the key of the audit file.
     taken : what none of them may be, by record id, as "a record".
     aside : what cannot be used is added to it.
+    among : of payloads by id, none of which is taken, those that must not be used for another
+        reason.
     """
 
     what: str
     where: str
     taken: Mapping[str, str] = field(default_factory=dict)
     aside: list[SetAside] = field(default_factory=list)
+    among: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None
 
 
 def gather_others(paths: Sequence[str], read: Read, kind: str, others: Others) -> dict[str, Any]:
@@ -191,6 +194,7 @@ def gather_others(paths: Sequence[str], read: Read, kind: str, others: Others) -
     what, taken, aside = others.what, others.taken, others.aside
     one = f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
     payloads: dict[str, Any] = {}
+    places: dict[str, str] = {}
     problems: list[str] = []
     before = len(aside)
 
@@ -204,6 +208,7 @@ def gather_others(paths: Sequence[str], read: Read, kind: str, others: Others) -
             aside.append(SetAside(given.where, given.record_id, f"{one} that was given before"))
         else:
             payloads[given.record_id] = given.payload
+            places[given.record_id] = given.where
 
     for path in paths:
         try:
@@ -213,6 +218,9 @@ def gather_others(paths: Sequence[str], read: Read, kind: str, others: Others) -
             problems += error.problems
     if problems:
         raise InputError(problems)
+    for record_id, why in (others.among(payloads) if others.among else {}).items():
+        aside.append(SetAside(places[record_id], record_id, f"{one} that is {why}"))
+        del payloads[record_id]
     if not payloads:
         raise InputError(
             f"{others.where}: not one usable {what} in {', '.join(paths)} "

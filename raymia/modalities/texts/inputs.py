@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from raymia.attacks import NamedAttack
 from raymia.evidence.taken import Either, taken_by
@@ -20,6 +21,7 @@ from raymia.models.paraphrasers.resolver import resolve_paraphraser
 from raymia.prepare.corpus import check_corpus
 from raymia.prepare.own_recipe import OwnRecipe
 from raymia.prepare.prompts import refuse_prompts
+from raymia.records.asked import also_asked
 from raymia.records.base import Others, RecordSet, SetAside
 from raymia.records.structured import format_of_records, read_others, read_records
 from raymia.spec import (
@@ -73,6 +75,9 @@ def resolve_texts(
             where = f"references.{name}.prompts"
             if attempt(check_prompts, reference, kind or "text", where):
                 others = Others("prompt", where, taken, aside)
+                if records is not None and kind not in (None, "text"):
+                    among = also_asked(kind, records.table["payload"])
+                    others = replace(others, among=among)
                 column = reference.text_column
                 read = attempt(read_others, reference.prompts, kind, column, others)
                 prompts[name] = tuple((read or {}).values())

@@ -11,6 +11,7 @@ import numpy as np
 from raymia.models.causal.limits import RenderingError
 from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.training import Training
+from raymia.records.asked import before_answer, ids_before_answer
 from raymia.records.conversations import (
     NOT_TRAINED,
     content_of,
@@ -46,13 +47,11 @@ class Answering:
         kind, content = self.training.format, content_of(payload)
         given = given_to_template(content)
         if kind == "chat":
-            return self.reader.prompt_ids(_before_answer(content["messages"]), given)
+            return self.reader.prompt_ids(before_answer(content["messages"]), given)
         if kind == "completion":
             return self.reader.prompt_ids(content["prompt"], given)
         if kind == "tokens":
-            labels = content.get("labels", content["input_ids"])
-            first = next(n for n, label in enumerate(labels) if label != NOT_TRAINED)
-            return list(content["input_ids"][:first])
+            return ids_before_answer(content)
         raise RenderingError(f"a record of the format {kind} has no one answer")
 
     def user_turn_ids(self) -> list[int]:
@@ -90,7 +89,7 @@ class Answering:
         turn = {"role": "assistant", "content": text.strip()}
         if kind == "completion":
             return payload_of({**content, "completion": [turn]})
-        return payload_of({**content, "messages": [*_before_answer(content["messages"]), turn]})
+        return payload_of({**content, "messages": [*before_answer(content["messages"]), turn]})
 
     @cached_property
     def answer_end(self) -> str:
@@ -149,11 +148,6 @@ def shared_start(prompts: Sequence[Sequence[int]]) -> int:
     same = np.array([prompt[:shortest] for prompt in prompts])
     differing = np.flatnonzero((same != same[0]).any(axis=0))
     return int(differing[0]) if differing.size else shortest
-
-
-def _before_answer(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The turns before the answer; all of them where the last is still to be answered."""
-    return messages[:-1] if messages[-1]["role"] == "assistant" else messages
 
 
 def _first_mark(text: str) -> str:
