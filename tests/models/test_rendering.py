@@ -350,6 +350,31 @@ def test_a_plain_text_is_itself():
     assert changed_parts("a b", None, str.upper) == "A B"
 
 
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"max_length": 44}, "A bird that wad"),
+    ({"max_length": 100}, "A bird that wades.\n\nAnother, taller b"),
+    ({"max_length": 40, "truncate": "start"}, "Another, taller bird."),
+    ({"max_length": 400}, "A bird that wades.\n\nAnother, taller bird."),
+])  # fmt: skip
+def test_the_words_of_what_was_cut_are_those_of_the_scored_tokens(tokenizer, settings, words):
+    training = Training("chat", "assistant", template=CHATML, **settings)
+    reader = TrainedReader(tokenizer, training)
+    assert reader.text(CHAT) == words
+    tokens = scored(tokenizer, reader.read([CHAT])[0])
+    for part in reader.text(CHAT).split("\n\n"):
+        assert part in tokens
+    start = reader.begun(CHAT, 0.5)[2]
+    assert reader.text(CHAT)[start:] == reader.text(CHAT).rpartition("\n\n")[2]
+
+
+def test_a_text_that_was_cut_has_the_words_that_are_left(tokenizer):
+    reader = TrainedReader(tokenizer, Training("text", "all", max_length=4))
+    text = "A heron stands in the shallow water."
+    assert reader.text(text) == tokenizer.decode(tokenizer(text)["input_ids"][:4])
+    pair = TrainedReader(tokenizer, Training("completion", "completion", max_length=12))
+    assert pair.text(PAIR) == scored(tokenizer, pair.read([PAIR])[0]) == " A bird that w"
+
+
 def test_what_is_to_be_written_again_is_the_last_answer(tokenizer):
     turns = chat("Hi", "Yes.", "Go on", "One.\n\nTwo.")
     payload = json.dumps({"messages": turns})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,6 +14,9 @@ from small_chat_audit import write_chat_audit
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.compatibility import identical_models
 from raymia.modalities.resolve import resolve_inputs
+from raymia.models.causal.rendering import TrainedReader
+from raymia.models.causal.training import Training
+from raymia.models.tokenizers import tokenizer_of
 from raymia.plan.planning import plan_audit
 from raymia.questions.text import TOKEN_SCHEMA
 from raymia.scoring.blind import ask_blind
@@ -137,3 +143,21 @@ def test_targets_of_plain_texts_are_scored_alike_whatever_is_said_of_their_train
         neighbors={"kind": "substitute", "count": 2},
     )
     assert list(resolve_inputs(load_spec(file)).modality.readings()) == [""]
+
+
+def test_guessers_see_no_words_that_were_cut(tmp_path):
+    training = {"template": "template.jinja", "loss_on": "assistant", "max_length": 40}
+    file = write_chat_audit(tmp_path, count=2, words=60, training=training)
+    inputs = resolve_inputs(load_spec(file))
+    payloads = inputs.records.table["payload"].to_pylist()
+    (target,) = inputs.targets.values()
+    reader = TrainedReader(tokenizer_of(target), target.training)
+    seen = inputs.modality.for_guessers(payloads)[0]
+    for text, payload, rendered in zip(seen, payloads, reader.read(payloads), strict=True):
+        assert rendered.truncated
+        assert text == reader.tokenizer.decode(np.array(rendered.ids)[rendered.scored])
+        answer = json.loads(payload)["messages"][1]["content"]
+        assert answer.startswith(text)
+        assert len(text) < len(answer)
+    numbers = replace(inputs.modality, training=Training("tokens", "all", max_length=2))
+    assert numbers.text('{"input_ids":[5,6,7]}') == "5 6"

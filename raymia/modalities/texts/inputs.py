@@ -16,7 +16,7 @@ from raymia.modalities.texts.tuned_bases import check_bases
 from raymia.models.causal.adapters import another_base, is_off_at_first
 from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
 from raymia.models.checkpoint import AnyCheckpoint
-from raymia.models.endpoints.resolver import resolve_endpoint
+from raymia.models.endpoints.resolver import Endpoint, resolve_endpoint
 from raymia.models.paraphrasers.resolver import resolve_paraphraser
 from raymia.prepare.corpus import check_corpus
 from raymia.prepare.own_recipe import OwnRecipe
@@ -125,6 +125,11 @@ def resolve_texts(
             read_as.on_other_parts,
             read_as.otherwise,
             recipes,
+            tuple(
+                (target.training, target)
+                for target in read_as.targets.values()
+                if isinstance(target, CausalCheckpoint | Endpoint) and target.training is not None
+            ),
         ),
         RecordSet(records.table, aside),
         attacks,

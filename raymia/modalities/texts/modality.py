@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from raymia.models.causal.training import Training
     from raymia.models.checkpoint import AnyCheckpoint
     from raymia.models.paraphrasers.resolver import Paraphraser
+    from raymia.models.tokenizers import HasTokenizer
     from raymia.neighbors.makers import NeighborMaker
     from raymia.plan.stages import TargetPlan
     from raymia.plan.training import TrainingPlan
@@ -57,6 +58,7 @@ class Texts(Modality):
     read_otherwise : references by their name and a target's, for targets that were trained
         otherwise than the first.
     recipes : how targets were trained whose manifests are known, by name.
+    tokenizers : of a target by how it was trained, for the words of what was cut.
     """
 
     section = TextRecordsSpec
@@ -69,6 +71,7 @@ class Texts(Modality):
     on_other_parts: tuple[Training, ...] = ()
     read_otherwise: Mapping[tuple[str, str], CausalCheckpoint] = field(default_factory=dict)
     recipes: Mapping[str, OwnRecipe] = field(default_factory=dict)
+    tokenizers: Sequence[tuple[Training, HasTokenizer]] = ()
 
     @classmethod
     def settled(cls, spec: AuditSpec) -> AuditSpec:
@@ -179,7 +182,16 @@ class Texts(Modality):
         if self.training.format == "tokens":
             from raymia.records.conversations import content_of
 
-            return " ".join(map(str, content_of(payload)["input_ids"]))
+            ids = content_of(payload)["input_ids"]
+            return " ".join(
+                map(str, ids if self.training.limit is None else ids[self.training.kept])
+            )
+        found = (known for training, known in self.tokenizers if training == self.training)
+        if self.training.limit is not None and (known := next(found, None)) is not None:
+            from raymia.models.causal.rendering import TrainedReader
+            from raymia.models.tokenizers import tokenizer_of
+
+            return TrainedReader(tokenizer_of(known), self.training).text(payload)
         from raymia.models.causal.scored_parts import scored_text
 
         return scored_text(payload, self.training)

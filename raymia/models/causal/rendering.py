@@ -18,10 +18,10 @@ import numpy.typing as npt
 from raymia.models.causal.limits import RenderingError, each_within_limits, within_limits
 from raymia.models.causal.reading import Bools, PlainReader, Reader, Rendered
 from raymia.models.causal.scored_parts import (
+    BETWEEN,
     Part,
     changed_parts,
     scored_parts,
-    scored_text,
     shared_beginning,
     split_prompt,
 )
@@ -78,18 +78,40 @@ class TrainedReader:
         if self.training.format == "tokens":
             return rendered.ids[: places[0]], length, 0
         first = int(places[np.flatnonzero(np.diff(places, prepend=-2) > 1)[-1]])
-        last = scored_parts(payload, self.training)[-1:]
+        last = self._parts(payload)[-1:]
         return rendered.ids[:first], length, len(text) - sum(map(len, last))
 
     def text(self, payload: str) -> str:
         if self.training.format != "tokens":
-            text = scored_text(payload, self.training)
+            text = BETWEEN.join(self._parts(payload))
             if text.strip():
                 return text
         # Tokens have no words, and neither have answers that only call tools.
         found = self.read([payload])[0]
         ids = [] if found.scored is None else np.array(found.ids)[found.scored].tolist()
         return str(self.tokenizer.decode(ids)) or " "
+
+    def _parts(self, payload: str) -> list[str]:
+        """The words of each part that is scored; of one that was cut, those of its tokens."""
+        parts, training = scored_parts(payload, self.training), self.training
+        rendered = Rendered([]) if training.limit is None else self.read([payload])[0]
+        if not rendered.truncated or rendered.scored is None:
+            return parts
+        if training.format == "text":
+            return [self._words(rendered.ids)]
+        places = np.flatnonzero(rendered.scored)
+        runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+        cut = [self._words(np.array(rendered.ids)[run].tolist()) for run in runs]
+        if training.loss_on == "all":
+            return cut
+        left = parts[: len(cut)] if training.truncate == "end" else parts[-len(cut) :]
+        # A part that is there in whole is without the template's marks, as where nothing was cut.
+        if len(left) < len(cut):
+            return cut
+        return [part if part in words else words for part, words in zip(left, cut, strict=True)]
+
+    def _words(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def changed(self, payload: str, change: Callable[[str], str]) -> str:
         if self.training.format == "tokens":
@@ -141,9 +163,8 @@ class TrainedReader:
         truncated = limit is not None and len(ids) > limit
         if truncated and self.training.truncate == "drop":
             return Rendered([], error=f"longer than {limit} tokens, so the training left it out")
-        if limit is not None and truncated:
-            part = slice(limit) if self.training.truncate == "end" else slice(-limit, None)
-            ids, scored = ids[part], scored[part]
+        if truncated:
+            ids, scored = ids[self.training.kept], scored[self.training.kept]
         if not scored[1:].any():
             cut = f" among the {limit} tokens that it was cut to" if truncated else ""
             return Rendered([], error=f"no token carried a loss{cut}")

@@ -47,6 +47,11 @@ class Training:
         return None if self.packing == "joined" else self.max_length
 
     @property
+    def kept(self) -> slice:
+        """The tokens of a longer record that are left, where it was cut."""
+        return slice(self.limit) if self.truncate == "end" else slice(-(self.limit or 0), None)
+
+    @property
     def other_side(self) -> Training:
         """The same with the other answer of a preference scored."""
         return replace(self, side="rejected" if self.side == "chosen" else "chosen")
