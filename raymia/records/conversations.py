@@ -355,7 +355,8 @@ def _unlike_tokens(content: Mapping[str, Any]) -> str | None:
     for name in ("labels", *LOSS_MASKS):
         if len(content.get(name, ids)) != len(ids):
             return (
-                f"{name} of another length than input_ids; came: {len(content[name])}, {len(ids)}"
+                f"{name} of another length than input_ids; give one for each token; came: "
+                f"{len(content[name])}, {len(ids)}"
             )
     for name in LOSS_MASKS:
         if not {*content.get(name, ())} <= {0, 1}:
@@ -369,7 +370,10 @@ def _unlike_tokens(content: Mapping[str, Any]) -> str | None:
         return f"labels that are neither {NOT_TRAINED} nor the token itself"
     if all(label == NOT_TRAINED for label in labels[1:]):
         masked = " or masked" if {*LOSS_MASKS} & {*content} else ""
-        return f"every label is {NOT_TRAINED}{masked}, so no token was trained on"
+        return (
+            f"every label is {NOT_TRAINED}{masked}, so no token was trained on; leave the record "
+            "out, or keep the labels of the tokens that carried a loss"
+        )
     return None
 
 

@@ -394,13 +394,24 @@ def asked():
     return load_causal_lm(checkpoint(BASE, training=training), batch_tokens=512)
 
 
-def test_scored_tokens_alone_are_answered_and_as_in_the_whole_text(asked, tokenizer):
+def test_scored_tokens_alone_are_answered_and_as_in_the_whole_text(asked, tokenizer, monkeypatch):
+    entered, log_probs = [], asked.head.log_probs
+
+    def noting(hidden, labels, moments):
+        entered.append(len(hidden))
+        return log_probs(hidden, labels, moments)
+
+    monkeypatch.setattr(asked.head, "log_probs", noting)
     payloads = [CHAT, json.dumps({"messages": TURNS[:2]}), CHAT]
     text = tokenizer.apply_chat_template(TURNS, chat_template=CHATML, tokenize=False)
     plain = plain_answer(asked.model, tokenizer, text, asked.max_tokens)
     rendered = read(tokenizer, CHAT, template=CHATML)
     wanted = rendered.scored[1:]
-    for answer in (asked.answer(payloads, moments=True)[n] for n in (0, 2)):
+    answers = asked.answer(payloads, moments=True)
+    scored_of = [int(one.scored.sum()) for one in asked.reader.read(payloads)]
+    assert sum(entered) == sum(scored_of)
+    assert [len(answer.log_prob) for answer in answers] == scored_of
+    for answer in (answers[n] for n in (0, 2)):
         assert answer.token_ids.tolist() == np.array(rendered.ids)[1:][wanted].tolist()
         np.testing.assert_allclose(answer.log_prob, plain.log_prob[wanted], atol=1e-5)
         np.testing.assert_allclose(answer.std_log_prob, plain.std[wanted], atol=1e-5)
@@ -431,6 +442,10 @@ def test_every_part_of_a_training_is_part_of_the_key():
         Training("chat", "all", template=CHATML),
         Training("chat", "assistant", template=CHATML, max_length=90),
         Training("chat", "assistant", template=CHATML, max_length=90, truncate="start"),
+        Training("chat", "assistant", template=CHATML, max_length=90, truncate="drop"),
+        Training("chat", "last_assistant", template=CHATML),
+        Training("chat", "completion", template=CHATML),
+        Training("chat", "labels", template=CHATML),
         Training("chat", "assistant", template=CHATML, system="Be brief."),
         Training("chat", "assistant", template=CHATML, eos=True),
         Training("chat", "assistant", template=CHATML, template_arguments='{"a": 1}'),
