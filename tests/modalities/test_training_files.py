@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from tiny_models import BASE, checkpoint
 from transformers import AutoTokenizer
 
 from raymia.modalities.texts.resolve_training import resolve_training
-from raymia.modalities.texts.templates import own_template
+from raymia.modalities.texts.templates import own_template, template_of
 from raymia.modalities.texts.training_files import read_training_file
 from raymia.spec import TrainingSpec
 from raymia.util.errors import InputError
@@ -280,7 +281,31 @@ def test_an_adapters_template_that_is_no_text_is_refused_with_its_file(tmp_path)
         own_template(checkpoint(BASE, adapter=str(tmp_path)))
 
 
+def test_a_row_that_held_several_texts_as_one_is_said_to_hide_what_stood_before():
+    spec = TrainingSpec(packing="joined", max_length=64)
+    where = ("text", "chosen", checkpoint(BASE), ["A heron is a bird."], "training")
+    found = resolve_training(spec, *where)
+    assert found.training.limit is None
+    assert "predicted after another one, which is not known" in found.assumed["packing"]
+    apart = resolve_training(TrainingSpec(packing="separate", max_length=64), *where)
+    assert apart.training.limit == 64
+    assert "packing" not in apart.assumed
+
+
 # -------------------------------------------------------------------- templates
+
+
+def test_the_template_of_the_base_is_taken_where_it_is_asked_for(tmp_path):
+    for name, template in (("own", MARKED), ("base", CHATML)):
+        shutil.copytree(BASE, tmp_path / name)
+        (tmp_path / name / "chat_template.jinja").write_text(template)
+    own, base = checkpoint(tmp_path / "own"), checkpoint(tmp_path / "base")
+    assert template_of(None, own, base, "training") == MARKED
+    assert template_of("base", own, base, "training") == CHATML
+    with pytest.raises(InputError, match="that of the reference `base`, and there is none"):
+        template_of("base", own, None, "training")
+    with pytest.raises(InputError, match="has no chat template; name the one"):
+        template_of("base", own, checkpoint(BASE), "training")
 
 
 def tried(template, *contents, **said):
