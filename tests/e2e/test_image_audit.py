@@ -316,7 +316,7 @@ def test_every_architecture_goes_through_the_same_stream(kind: str, tmp_path: Pa
         for number in range(3):
             pixels = draws.integers(0, 256, (side, side, 3), np.uint8)
             Image.fromarray(pixels).save(folder / f"{number}.png")
-            (folder / f"{number}.txt").write_text("a cat on a mat")
+            (folder / f"{number}.txt").write_text("a cat on a mat " * 120 ** (number == 0))
         records[name] = name
     if kind in CAPTIONED:
         records["caption_column"] = "txt"
@@ -331,6 +331,8 @@ def test_every_architecture_goes_through_the_same_stream(kind: str, tmp_path: Pa
     expected |= {"secmi", "pia", "sima"} if kind in (*CAPTIONED, *ERRING) else set()
     expected |= {"clid"} if kind in CAPTIONED else set()
     assert expected <= asked
+    cut = [line for line in result.problems if "2 of 6 captions are longer than the" in line]
+    assert bool(cut) == (kind in CAPTIONED)
     assert ("clid" in asked, "pia" in asked) == ("clid" in expected, "pia" in expected)
     scores = scores_by_row(tmp_path / "run")
     assert all(score is not None for key, score in scores.items() if key[1] in expected)
