@@ -63,12 +63,13 @@ def test_an_unknown_prediction_is_refused():
         Diffusion(ALPHAS, "flow")
 
 
-@pytest.mark.parametrize("kind", ["ddpm", "ddim", "pndm", "ldm", "stable", "dit"])
+@pytest.mark.parametrize("kind", ["ddpm", "ddim", "pndm", "ldm", "stable", "stable_2", "dit"])
 def test_every_pipeline_is_loaded_and_answers_like_its_own_network(kind, tmp_path):
     pipeline = save_pipeline(kind, tmp_path)
     checkpoint = resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0]", on_gpu=False)
     assert checkpoint.family == "denoiser"
-    assert checkpoint.is_captioned == (kind == "stable")
+    assert checkpoint.is_captioned == kind.startswith("stable")
+    assert (checkpoint.prediction == "v_prediction") == (kind == "stable_2")
     model = load_denoiser(checkpoint, batch_images=4)
     images = torch.rand(3, *checkpoint.shape)
     latents = model.encode(images)
@@ -77,7 +78,7 @@ def test_every_pipeline_is_loaded_and_answers_like_its_own_network(kind, tmp_pat
     shown = plain_images(pipeline.pipeline, latents)
     torch.testing.assert_close(model.decode(latents), shown)
     timesteps = torch.tensor([10, 200, 700])
-    captions = ["a cat", "", "a dog on a mat"] if kind == "stable" else None
+    captions = ["a cat", "", "a dog on a mat " * 120] if checkpoint.is_captioned else None
     found = model.predict_noise(latents, timesteps, captions)
     expected = pipeline.expected_noise(latents, timesteps, captions)
     torch.testing.assert_close(found, expected)

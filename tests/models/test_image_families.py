@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 import diffusers
@@ -12,10 +13,11 @@ from edited import edit
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from small_families import FAMILIES, save_family, table, written
-from small_image_models import plain_images, plain_latents
+from small_image_models import plain_images, plain_latents, save_pipeline
 from small_loras import TEXT, adapted, save_by_kohya
 from torch import nn
 
+from raymia.models.denoisers.as_trained import as_trained, check_resolution
 from raymia.models.denoisers.model import load_denoiser
 from raymia.models.denoisers.original_names import original_name
 from raymia.models.image_source import resolve_image_model
@@ -26,7 +28,8 @@ from raymia.spec.images import DiffusionTrainingSpec
 from raymia.util.errors import InputError
 from raymia.util.once import Once
 
-CAPTIONS = ["a cat", "", "a dog on a mat"]
+CAPTIONS = ["a cat", "", "a dog on a mat " * 120]
+"""The last has more words than any text encoder reads."""
 TIMESTEPS = torch.tensor([10, 200, 700])
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 
@@ -47,19 +50,44 @@ def test_a_family_answers_as_diffusers_own_call(kind, tmp_path):
     torch.testing.assert_close(latents, plain_latents(family.pipeline, images), **CLOSE)
     shown = plain_images(family.pipeline, latents)
     torch.testing.assert_close(model.decode(latents), shown, **CLOSE)
-    times = TIMESTEPS.float() if family.is_flow else TIMESTEPS
-    found = model.predict_noise(latents, times, CAPTIONS)
-    expected = family.output(latents, times, CAPTIONS)
-    if family.is_flow:
-        share = (times / 1000).reshape(-1, 1, 1, 1)
-        expected = latents + (1 - share) * expected
+    found, expected = compared(model, family, latents)
     torch.testing.assert_close(found, expected, **CLOSE)
-    alone = model.predict_noise(latents[2:], times[2:], CAPTIONS[2:])
+    alone = model.predict_noise(latents[2:], TIMESTEPS[2:], CAPTIONS[2:])
     torch.testing.assert_close(alone, found[2:], atol=1e-5, rtol=1e-4)
     assert checkpoint.loader(PoolSpec()).memory(Once()) is not None
     if checkpoint.is_captioned:
-        other = model.predict_noise(latents, times, ["a mat"] * 3)
+        other = model.predict_noise(latents, TIMESTEPS, ["a mat"] * 3)
         assert (other - found).abs().max() > 1e-5, "no caption was read"
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_at_another_size_a_family_answers_as_diffusers_own_call(kind, tmp_path):
+    """Which SDXL and PixArt are told, and in which FLUX.1 and others tell places apart."""
+    family = save_family(kind, tmp_path)
+    checkpoint = as_trained(resolved(tmp_path), None, (32, 24))
+    model = load_denoiser(checkpoint, batch_images=4)
+    latents = model.encode(torch.rand(3, *checkpoint.shape))
+    assert latents.shape[1:] == checkpoint.latent_shape
+    found, expected = compared(model, family, latents)
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
+def compared(model, family, noisy):
+    """The noise that a model sees, and what follows from what the family's network says."""
+    times = TIMESTEPS.float() if family.is_flow else TIMESTEPS
+    expected = family.output(noisy, times, CAPTIONS)
+    if family.is_flow:
+        share = (times / 1000).reshape(-1, 1, 1, 1)
+        expected = noisy + (1 - share) * expected
+    return model.predict_noise(noisy, times, CAPTIONS), expected
+
+
+@pytest.mark.parametrize("kind", ["sd3", "aura_flow"])
+def test_a_size_that_a_network_has_no_positions_for_is_refused(kind, tmp_path):
+    save_family(kind, tmp_path)
+    check_resolution(resolved(tmp_path), 32, "resolution")
+    with pytest.raises(InputError, match="positions for images of up to 32 x 32, but got 36"):
+        check_resolution(resolved(tmp_path), 36, "resolution")
 
 
 @pytest.mark.long
@@ -176,9 +204,8 @@ def _path(key: str) -> str:
 def test_a_lora_of_a_transformer_answers_as_it_was_trained(kind, targets, tmp_path):
     family = save_family(kind, tmp_path / "base")
     model = load_denoiser(resolved(tmp_path / "base"), batch_images=4)
-    times = TIMESTEPS.float() if family.is_flow else TIMESTEPS
     noisy = torch.randn(3, *model.latent_shape)
-    before = model.predict_noise(noisy, times, CAPTIONS)
+    before = model.predict_noise(noisy, TIMESTEPS, CAPTIONS)
     adapted(family.pipeline.transformer, targets, seed=1, lora_alpha=4)  # as the rank
     states = get_peft_model_state_dict(family.pipeline.transformer)
     (tmp_path / "lora").mkdir()
@@ -187,10 +214,7 @@ def test_a_lora_of_a_transformer_answers_as_it_was_trained(kind, targets, tmp_pa
         tmp_path / "lora" / "pytorch_lora_weights.safetensors",
     )
     checkpoint = resolved(tmp_path / "base", adapter=str(tmp_path / "lora"))
-    found = load_denoiser(checkpoint, batch_images=4).predict_noise(noisy, times, CAPTIONS)
-    output = family.output(noisy, times, CAPTIONS)
-    share = (times / 1000).reshape(-1, 1, 1, 1)
-    expected = noisy + (1 - share) * output if family.is_flow else output
+    found, expected = compared(load_denoiser(checkpoint, batch_images=4), family, noisy)
     torch.testing.assert_close(found, expected, **CLOSE)
     assert (found - before).abs().max() > 1e-2
 
@@ -210,6 +234,43 @@ def test_what_is_published_once_more_beside_a_pipeline_is_no_adapter_and_takes_n
     save_file(adapter, tmp_path / "mine.safetensors")
     with pytest.raises(InputError, match=r"holds mine\.safetensors beside the weights"):
         resolved(tmp_path)
+
+
+@pytest.mark.long
+def test_every_flow_pipeline_of_diffusers_is_read_or_refused_by_its_name(tmp_path):
+    """Those that are one transformer with a FlowMatch scheduler, also of videos and sounds."""
+    folders, others = {}, tmp_path / "dit"
+    save_pipeline("dit", others)
+    for kind in ("sd3", "flux", "aura_flow", "lumina2", "sana"):
+        family = save_family(kind, tmp_path / kind)
+        folders[type(family.pipeline.transformer).__name__] = tmp_path / kind
+    read = set()
+    for pipeline, network, further in flow_pipelines():
+        folder = folders.get(network, others)
+        edit(folder / "model_index.json", _class_name=pipeline, controlnet=further)
+        edit(folder / "transformer" / "config.json", _class_name=network)
+        try:
+            assert resolved(folder).network.kind == network
+            read.add(pipeline)
+        except InputError as error:
+            (said,) = error.problems
+            assert f"is {pipeline}, " in said, said
+            assert network in said, said
+            assert folder == others or further, said
+    assert read >= {"StableDiffusion3Pipeline", "FluxPipeline", "AuraFlowPipeline",
+                    "Lumina2Pipeline", "SanaPAGPipeline"}  # fmt: skip
+    assert not [name for name in read if "ControlNet" in name]
+
+
+def flow_pipelines():
+    """Each pipeline's class, that of its network, and its ControlNet as an index has one."""
+    for name in dir(diffusers):
+        kind = getattr(diffusers, name) if name.endswith("Pipeline") else None
+        given = inspect.signature(kind).parameters if inspect.isclass(kind) else {}
+        parts = {part: str(given[part].annotation) for part in given}
+        network = re.findall(r"\w*(?:Transformer|DiT)\w*", parts.get("transformer", ""))
+        if network and "FlowMatch" in parts.get("scheduler", ""):
+            yield name, network[-1], ["diffusers", "A"] if "controlnet" in parts else None
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from small_image_models import VOCABULARY, save_pipeline, unet
+from small_image_models import VOCABULARY, save_pipeline, save_with_classes, unet
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from raymia.models.image_source import resolve_image_model
@@ -57,6 +57,11 @@ def save_family(kind: str, folder: Path) -> Family:
         made = globals()[f"_{kind}"](folder)
         made.pipeline.save_pretrained(folder)
     return made
+
+
+def _size(noisy: Tensor) -> tuple[int, int]:
+    """Height and width of the images of latents."""
+    return 2 * noisy.shape[2], 2 * noisy.shape[3]
 
 
 def _inferred(call: Callable[..., Any]) -> Callable[..., Tensor]:
@@ -141,7 +146,8 @@ def _sdxl(folder: Path) -> Family:
         states, _, pooled, _ = pipe.encode_prompt(
             captions, device="cpu", do_classifier_free_guidance=False
         )
-        sizes = pipe._get_add_time_ids((16, 16), (0, 0), (16, 16), torch.float32, 16)
+        size = _size(noisy)
+        sizes = pipe._get_add_time_ids(size, (0, 0), size, torch.float32, 16)
         added = {"text_embeds": pooled, "time_ids": sizes.repeat(len(captions), 1)}
         return network(
             noisy, timesteps, encoder_hidden_states=states, added_cond_kwargs=added
@@ -165,8 +171,9 @@ def _of_pixart(kind: str, **more: Any) -> Family:
         )
         added: dict[str, Any] = {"resolution": None, "aspect_ratio": None}
         if network.use_additional_conditions:
-            added["resolution"] = torch.tensor([[16.0, 16.0]]).repeat(len(captions), 1)
-            added["aspect_ratio"] = torch.tensor([[1.0]]).repeat(len(captions), 1)
+            height, width = map(float, _size(noisy))
+            added["resolution"] = torch.tensor([[height, width]]).repeat(len(captions), 1)
+            added["aspect_ratio"] = torch.tensor([[height / width]]).repeat(len(captions), 1)
         return network(
             noisy, encoder_hidden_states=states, encoder_attention_mask=mask, timestep=timesteps,
             added_cond_kwargs=added,
@@ -233,14 +240,17 @@ def _of_flux(folder: Path, *, is_guided: bool) -> Family:
 
     def call(noisy: Tensor, timesteps: Tensor, captions: list[str]) -> Tensor:
         states, pooled, text_ids = pipe.encode_prompt(captions, captions)
-        count = len(captions)
+        count, _, height, width = noisy.shape
+        places = pipe._prepare_latent_image_ids(
+            count, height // 2, width // 2, "cpu", torch.float32
+        )
         packed = network(
-            hidden_states=pipe._pack_latents(noisy, count, 4, 8, 8), timestep=timesteps / 1000,
+            hidden_states=pipe._pack_latents(noisy, count, 4, height, width),
+            timestep=timesteps / 1000,
             guidance=torch.ones(count) if is_guided else None, pooled_projections=pooled,
-            encoder_hidden_states=states, txt_ids=text_ids,
-            img_ids=pipe._prepare_latent_image_ids(count, 4, 4, "cpu", torch.float32),
+            encoder_hidden_states=states, txt_ids=text_ids, img_ids=places,
         ).sample  # fmt: skip
-        return pipe._unpack_latents(packed, 16, 16, pipe.vae_scale_factor)
+        return pipe._unpack_latents(packed, *_size(noisy), pipe.vae_scale_factor)
 
     return Family(pipe, _inferred(call), is_flow=True)
 
@@ -257,7 +267,7 @@ def _aura_flow(_: Path) -> Family:
     network = diffusers.AuraFlowTransformer2DModel(
         sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_mmdit_layers=1,
         num_single_dit_layers=1, attention_head_dim=8, num_attention_heads=2,
-        joint_attention_dim=WIDTH, caption_projection_dim=16, pos_embed_max_size=16,
+        joint_attention_dim=WIDTH, caption_projection_dim=16, pos_embed_max_size=64,
     ).eval()  # fmt: skip
     encoder, tokenizer = _t5("UMT5EncoderModel")
     pipe = diffusers.AuraFlowPipeline(tokenizer, encoder, _vae(), network, _flow())
@@ -332,7 +342,9 @@ def _flow_in_pixels(_: Path) -> Family:
 
 
 def rows() -> Iterator[tuple[str, ...]]:
-    kinds = dict.fromkeys(("ddpm", "ldm", "stable", "dit"), save_pipeline)
+    plain = ("ddpm", "ldm", "stable", "stable_2", "dit")
+    kinds: dict[str, Callable[[str, Path], Any]] = dict.fromkeys(plain, save_pipeline)
+    kinds["classes"] = lambda _, folder: save_with_classes(folder, 4)
     kinds |= dict.fromkeys(FAMILIES, save_family)
     for kind, save in kinds.items():
         with tempfile.TemporaryDirectory() as folder:

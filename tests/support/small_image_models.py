@@ -76,7 +76,7 @@ def save_with_classes(folder: Path, count: int) -> Any:
 
 
 def save_pipeline(kind: str, folder: Path) -> SavedPipeline:
-    """Save a pipeline of a kind: ddpm, ddim, pndm, ldm, stable or dit."""
+    """Save a pipeline of a kind: ddpm, ddim, pndm, ldm, stable, stable_2 or dit."""
     import diffusers
 
     torch.manual_seed(1)
@@ -97,8 +97,8 @@ def save_pipeline(kind: str, folder: Path) -> SavedPipeline:
             ).eval()  # fmt: skip
             made = diffusers.LDMPipeline(vq, network, diffusers.DDIMScheduler())
             answer = _plain(network)
-        elif kind == "stable":
-            made, answer = _stable(folder)
+        elif kind in ("stable", "stable_2"):
+            made, answer = _stable(folder, predicts_v=kind == "stable_2")
         else:
             made, answer = _dit()
         made.save_pretrained(folder)
@@ -123,10 +123,15 @@ def _kl() -> Any:
     ).eval()  # fmt: skip
 
 
-def _stable(folder: Path) -> tuple[Any, Callable[..., torch.Tensor]]:
+def _stable(folder: Path, *, predicts_v: bool) -> tuple[Any, Callable[..., torch.Tensor]]:
     import json
 
-    from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import (
+        DDIMScheduler,
+        PNDMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     words = folder / "words"
@@ -149,9 +154,11 @@ def _stable(folder: Path) -> tuple[Any, Callable[..., torch.Tensor]]:
         sample_size=8, in_channels=4, out_channels=4, layers_per_block=1,
         block_out_channels=(64, 64), norm_num_groups=4, cross_attention_dim=16,
         attention_head_dim=16, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), use_linear_projection=predicts_v,
     ).eval()  # fmt: skip
     scheduler = PNDMScheduler(skip_prk_steps=True, steps_offset=1)
+    if predicts_v:
+        scheduler = DDIMScheduler(prediction_type="v_prediction", beta_schedule="scaled_linear")
     pipeline = StableDiffusionPipeline(
         vae=_kl(), text_encoder=encoder, tokenizer=tokenizer, unet=network, scheduler=scheduler,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
@@ -159,9 +166,10 @@ def _stable(folder: Path) -> tuple[Any, Callable[..., torch.Tensor]]:
 
     @torch.inference_mode()
     def answer(noisy: torch.Tensor, timesteps: torch.Tensor, captions: Any) -> torch.Tensor:
-        tokens = tokenizer(captions, padding="max_length", max_length=12, return_tensors="pt")
-        states = encoder(tokens.input_ids).last_hidden_state
-        return network(noisy, timesteps, encoder_hidden_states=states).sample
+        states, _ = pipeline.encode_prompt(captions, "cpu", 1, do_classifier_free_guidance=False)
+        output = network(noisy, timesteps, encoder_hidden_states=states).sample
+        kept = scheduler.alphas_cumprod[timesteps].reshape(-1, 1, 1, 1)
+        return kept.sqrt() * output + (1 - kept).sqrt() * noisy if predicts_v else output
 
     return pipeline, answer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isqrt
 from typing import TYPE_CHECKING, TypeVar
 
 from raymia.util.errors import InputError
@@ -51,9 +52,19 @@ def check_resolution(checkpoint: DenoiserCheckpoint, side: int, where: str) -> N
             f"{where}: {checkpoint.path} takes images whose height and width are multiples of "
             f"{step}, but got {side}"
         )
-    most = config.get("pos_embed_max_size")
-    if checkpoint.network.kind == "SD3Transformer2DModel" and most and side > most * step:
+    most = _positions(checkpoint)
+    if most is not None and side > most * step:
         raise InputError(
             f"{where}: {checkpoint.path} has positions for images of up to {most * step} x "
             f"{most * step}, but got {side}"
         )
+
+
+def _positions(checkpoint: DenoiserCheckpoint) -> int | None:
+    """Patches in height and in width that a network has learned positions for; None where it
+    makes them for any size."""
+    stated = checkpoint.query.config.get("pos_embed_max_size")
+    if not stated:
+        return None
+    positions = {"SD3Transformer2DModel": stated, "AuraFlowTransformer2DModel": isqrt(stated)}
+    return positions.get(checkpoint.network.kind)

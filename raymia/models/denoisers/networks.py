@@ -28,9 +28,18 @@ KNOWN = (
     (FLUX, "guidance_embeds"),
 )
 """Those that a family takes."""
+FURTHER = {"controlnet": "a ControlNet", "adapter": "a T2I-Adapter"}
+"""Parts of a pipeline that tell its network of a further image."""
 KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(
-        ("out_channels", "joint_attention_dim", "num_class_embeds", "num_embeds_ada_norm"), WHOLE
+        (
+            "out_channels",
+            "joint_attention_dim",
+            "num_class_embeds",
+            "num_embeds_ada_norm",
+            "pos_embed_max_size",
+        ),
+        WHOLE,
     ),
     "sample_size": SIDES,
     "timestep_scale": NUMBER,
@@ -105,16 +114,24 @@ def check_face(config: Mapping[str, Any], index: Mapping[str, Any], path: Path, 
     Raises
     ------
     InputError
-        Naming what it is, for one that nobody here knows how to ask.
+        Naming what it is, for one that nobody here knows how to ask, or that is not asked alone.
     """
     face = face_of(config)
+    pipeline = index.get("_class_name") or "a pipeline"
     if face is None:
-        pipeline = index.get("_class_name") or "a pipeline"
         known = ", ".join(dict.fromkeys(face.name for face in FACES.values()))
         raise InputError(
             f"{where}: {path} is {pipeline}, whose network is a {config.get('_class_name')}; "
             f"raymia knows how to ask those of {known}"
         )
+    for part, what in FURTHER.items():
+        entry = index.get(part)
+        if isinstance(entry, list) and any(entry):
+            raise InputError(
+                f"{where}: {path} is {pipeline}, in which {what} tells the network, a "
+                f"{config.get('_class_name')}, of a further image; raymia asks the network alone: "
+                "save the pipeline of its base without it"
+            )
     return face
 
 
