@@ -9,6 +9,7 @@ it takes without any model; and whether an audit takes what `raymia plan` says.
     python tools/benchmark.py --sweep                          # settings on made-up evidence
     python tools/benchmark.py --reduce                         # 10 million records x 5 attacks
     python tools/benchmark.py --adapters 50                    # one audit of 50; 5 audits of one
+    python tools/benchmark.py --adapters 12 --images           # the same of a diffusion model
     python tools/benchmark.py --pipeline --records 1000000     # a model that answers at once
     python tools/benchmark.py --simulated                      # devices that sleep, a slow store
     python tools/benchmark.py --plan raymia-demo/audit.yaml    # what is said beside what is taken
@@ -167,13 +168,14 @@ def measure_reduction(given: argparse.Namespace, load: float) -> tuple[dict[str,
 
 
 def measure_adapters(given: argparse.Namespace, load: float) -> tuple[dict[str, Any], str, str]:
-    from benchmarks import adapters
+    from benchmarks import adapters, image_adapters
 
+    kind: Any = adapters if given.images is None else image_adapters
     separate = given.adapters if given.all else min(given.separate, given.adapters)
     with tempfile.TemporaryDirectory() as name:
-        bench = adapters.make_bench(given.adapters, given.count, Path(name))
-        found = adapters.measure(bench, separate, load)
-    return found, adapters.page_table(found), adapters.START
+        bench = kind.make_bench(given.adapters, given.count, Path(name))
+        found = kind.measure(bench, separate, load)
+    return found, kind.page_table(found), kind.START
 
 
 def measure_pipeline(given: argparse.Namespace, load: float) -> tuple[dict[str, Any], str, str]:

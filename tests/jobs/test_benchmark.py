@@ -12,7 +12,16 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from benchmarks import adapters, images, pipeline, plans, reductions, simulated, texts
+from benchmarks import (
+    adapters,
+    image_adapters,
+    images,
+    pipeline,
+    plans,
+    reductions,
+    simulated,
+    texts,
+)
 from benchmarks.measure import END, Timing, write_page
 from benchmarks.released import CALLS, STRENGTHS, TIMESTEPS, released_scores
 from scripts import load_script
@@ -132,6 +141,23 @@ def test_one_command_audits_adapters_at_once_and_one_by_one(
     assert found["largest_difference"] < 1e-4
     assert "| an audit for each | " in page.read_text()
     assert ", from 1 of them |" in page.read_text()
+
+
+@pytest.mark.slow
+def test_one_command_audits_loras_of_a_diffusion_model_at_once_and_one_by_one(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{image_adapters.START}\nold\n{END}\n")
+    script.main(
+        ["--adapters", "3", "--images", "--separate", "1", "--count", "12",
+         "--json", str(tmp_path / "a.json"), "--page", str(page)]
+    )  # fmt: skip
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["records"] == 12
+    assert found["scores"] == 3 * 12 * len(image_adapters.ATTACKS)
+    assert found["largest_difference"] < 1e-3
+    assert "| an audit for each | " in page.read_text()
 
 
 @pytest.mark.slow
