@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from scripts import load_script
+from scripts import interrupted, load_script
 from small_image_models import save_model
 
 from raymia.models.image_source import resolve_image_model
@@ -74,18 +74,8 @@ def test_split_checkpoints_and_manifest_are_what_an_audit_names(script, tmp_path
 @pytest.mark.training
 def test_interrupted_run_goes_on_with_the_same_command(script, tmp_path, images, monkeypatch):
     assert run(script, images, tmp_path / "whole", "--checkpoint-every", "3") == 0
-    real = script.train_denoiser
-
-    def interrupted(*args, progress, **options):
-        def stop(done, total):
-            if done == 5:
-                raise KeyboardInterrupt
-            progress(done, total)
-
-        return real(*args, progress=stop, **options)
-
     with monkeypatch.context() as patch:
-        patch.setattr(script, "train_denoiser", interrupted)
+        patch.setattr(script, "train_denoiser", interrupted(script.train_denoiser, 5))
         with pytest.raises(KeyboardInterrupt):
             run(script, images, tmp_path / "killed", "--checkpoint-every", "3")
     assert run(script, images, tmp_path / "killed", "--checkpoint-every", "3") == 0

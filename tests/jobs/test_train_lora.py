@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 from rich.console import Console
-from scripts import load_script
+from scripts import interrupted, load_script
 from small_image_models import save_model
 
 from raymia.cli.train import print_training_plan, train
@@ -102,20 +102,10 @@ def test_an_audit_reads_the_split_and_the_checkpoints(script, base, table, tmp_p
 
 @pytest.mark.training
 def test_interrupted_run_goes_on_with_the_same_command(script, base, table, tmp_path, monkeypatch):
-    real = train_lora.train_denoiser
-
-    def interrupted(*args, progress, **options):
-        def stop(done, total):
-            if done == 3:
-                raise KeyboardInterrupt
-            progress(done, total)
-
-        return real(*args, progress=stop, **options)
-
     more = [*CAPTIONED, "--checkpoint-every", "2"]
     assert run(script, base, table, tmp_path / "whole", *more) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(train_lora, "train_denoiser", interrupted)
+        patch.setattr(train_lora, "train_denoiser", interrupted(train_lora.train_denoiser, 3))
         with pytest.raises(KeyboardInterrupt):
             run(script, base, table, tmp_path / "killed", *more)
     assert not (tmp_path / "killed" / "manifest.json").exists()
