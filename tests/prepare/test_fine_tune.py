@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from chat_templates import CHATML, chat
 from forks import programs
 from quantized_models import save_bitsandbytes
 from safetensors.torch import load_file
@@ -20,7 +21,7 @@ from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.model import CausalLM
 from raymia.models.causal.training import Training
 from raymia.prepare import trainer
-from raymia.prepare.fine_tune import encode_for_training, fine_tune, mean_loss
+from raymia.prepare.fine_tune import encode_as_trained, encode_for_training, fine_tune, mean_loss
 from raymia.prepare.together import device_map
 from raymia.prepare.trainer import base_dtype, in_bfloat16, pad_batch
 from raymia.prepare.tuning import adapted
@@ -32,12 +33,14 @@ TEXTS = passages(16)
 HELD_OUT = passages(8, start=100)
 
 
-def tune(folder, texts=TEXTS, base=BASE, seed=0, measure_on=HELD_OUT, progress=None, **settings):
+def tune(folder, texts=TEXTS, base=BASE, seed=0, measure_on=HELD_OUT, progress=None,
+         training=None, **settings):  # fmt: skip
     spec = FineTuneSpec(
         **{"epochs": 3, "batch_size": 8, "learning_rate": 2e-3, "max_tokens": 64, **settings}
     )
     report = progress or (lambda *_: None)
-    return fine_tune(base, texts, spec, folder, seed=seed, progress=report, measure_on=measure_on)
+    return fine_tune(base, texts, spec, folder, seed=seed, progress=report, measure_on=measure_on,
+                     training=training)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +74,27 @@ def test_texts_that_are_cut_before_what_carries_a_loss_are_said_to_be_none(tmp_p
     with pytest.raises(NothingWrittenError, match=r"not one of 1 texts .* its first 8; make"):
         fine_tune(BASE, map(json.dumps, rows), spec, tmp_path / "out", seed=0,
                   progress=lambda *_: None, training=training)  # fmt: skip
+
+
+def test_a_base_is_tuned_with_the_template_and_on_the_answers_alone(tmp_path):
+    """The loss that it learns by is that of the assistant's tokens, as a target's was."""
+    rows = [{"messages": chat(text[:40], text[40:160])} for text in TEXTS]
+    training = Training("chat", "assistant", template=CHATML)
+    payloads = [*map(json.dumps, rows)]
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    for text, row in zip(TEXTS, encode_as_trained(payloads, tokenizer, training, 256), strict=True):
+        learned = [label for label in row["labels"] if label != -100]
+        assert tokenizer.decode(learned) == f"{text[40:160]}<|im_end|>\n"
+    facts = tune(tmp_path / "out", payloads, training=training, measure_on=payloads[:4], epochs=1,
+                 max_tokens=256)  # fmt: skip
+    losses = {}
+    for loss_on in ("assistant", "all"):
+        how = Training("chat", loss_on, template=CHATML)
+        model = load_causal_lm(checkpoint(tmp_path / "out", training=how), batch_tokens=4_096)
+        answers = model.answer(payloads, moments=False)
+        losses[loss_on] = -np.concatenate([answer.log_prob for answer in answers]).mean()
+    assert facts["train_loss"] == pytest.approx(losses["assistant"], abs=1e-3)
+    assert abs(losses["all"] - losses["assistant"]) > 0.05
 
 
 @pytest.mark.parametrize(
