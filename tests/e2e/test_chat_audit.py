@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from chat_templates import WRITES_THE_DAY
 from small_audit import BASE, console, passages, reweigh
-from small_chat_audit import conversation, write_chat_audit
+from small_chat_audit import conversation, scores_of, write_chat_audit, write_rows
+from tiny_models import checkpoint
 from transformers import AutoTokenizer
 
 from raymia.cli.main import print_result
@@ -19,12 +22,17 @@ from raymia.cli.plan import audit_plan
 from raymia.cli.show import show
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
+from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.training import Training
 from raymia.plan.planning import plan_audit
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
 from raymia.util.errors import InputError
 
-ATTACKS = ["loss", "zlib", "lowercase", "recall", "pac", "spv@base", "difference@self_prompt"]
+ATTACKS = [
+    "loss", "zlib", "lowercase", "recall", "pac", "dc_pdd", "neighbor", "detect_gpt", "spv@base",
+    "difference@self_prompt",
+]  # fmt: skip
 
 
 def lines(path):
@@ -52,6 +60,7 @@ def trained_audit(tmp_path_factory, other):
         },
         neighbors={"kind": "substitute", "count": 2},
         probes={"swaps": {"count": 2}},
+        corpus={"files": write_rows(folder / "corpus.jsonl", [{"text": t} for t in passages(3)])},
         report={"texts": True},
     )  # fmt: skip
     return load_spec(file), run_audit(load_spec(file), console())
@@ -79,6 +88,38 @@ def test_evidence_is_on_the_answers_alone(trained_audit):
     ids = set(inputs.records.ids)
     rows = [row for row in store.read(key).to_pylist() if row["record_id"] in ids]
     assert {tokenizer.decode(row["token_ids"]) for row in rows} == answers
+
+
+def test_attacks_on_texts_take_the_words_that_are_scored(trained_audit):
+    """Of the answer alone, which the model is asked for anew here."""
+    spec, _ = trained_audit
+    payload = resolve_inputs(spec).records.table["payload"][0].as_py()
+    question, answer = json.loads(payload)["messages"]
+    template = Path(spec.training.template).read_text(encoding="utf-8")
+
+    def mean_of(answer):
+        turns = [question, {"role": "assistant", "content": answer}]
+        training = Training("chat", "assistant", template=template)
+        model = load_causal_lm(checkpoint(BASE, training=training), batch_tokens=512)
+        (found,) = model.answer([json.dumps({"messages": turns})], moments=False)
+        return float(np.mean(found.log_prob, dtype=np.float64)), found
+
+    mean, found = mean_of(answer["content"])
+    lowered, _ = mean_of(answer["content"].lower())
+    size = len(zlib.compress(answer["content"].encode()))
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    counts = np.zeros(len(tokenizer))
+    for line in lines(spec.corpus.files[0]):
+        np.add.at(counts, tokenizer(json.loads(line)["text"])["input_ids"], 1)
+    rarity = -np.log((1 + counts) / (counts.sum() + len(counts)))
+    _, first = np.unique(found.token_ids, return_index=True)
+    rare = np.exp(found.log_prob[first]) * rarity[found.token_ids[first]]
+    scores = {attack: of[json.dumps(json.loads(payload))] for attack, of in scores_of(spec).items()}
+    for attack, expected in (
+        ("loss", mean), ("zlib", mean / size), ("lowercase", -mean / lowered),
+        ("dc_pdd", np.minimum(rare, 0.01).mean()),
+    ):  # fmt: skip
+        assert scores[attack] == pytest.approx(expected, rel=1e-3), attack
 
 
 def test_neighbors_change_the_answer_and_leave_the_question(trained_audit):
@@ -209,31 +250,6 @@ def test_self_prompting_needs_no_prompts(tmp_path, other):
     result = run_audit(load_spec(file), console())
     assert result.complete, result.problems
     assert [metrics.attack for metrics in result.metrics] == ["difference@from_nothing"]
-
-
-# ------------------------------------------------------------------ preferences
-
-
-def pair(text):
-    question, answer = conversation(text)["messages"]
-    wrong = {"role": "assistant", "content": " ".join(reversed(answer["content"].split()))}
-    return {"prompt": [question], "chosen": [answer], "rejected": [wrong]}
-
-
-@pytest.mark.long
-def test_pairs_are_scored_by_their_margin_and_its_halves(tmp_path, other):
-    file = write_chat_audit(
-        tmp_path,
-        make=pair,
-        count=6,
-        references={"base": {"model": str(other)}},
-        training={"template": "template.jinja"},
-        attacks=["margin", "reward@base", "reward_of_other@base", "loss"],
-    )
-    result = run_audit(load_spec(file), console())
-    attacks = [metrics.attack for metrics in result.metrics]
-    assert attacks == ["margin", "margin@base", "reward@base", "reward_of_other@base", "loss"]
-    assert result.dropped == []
 
 
 # ------------------------------------------------------------------ what is refused

@@ -331,6 +331,17 @@ def test_a_template_that_tells_no_records_apart_is_refused(template, reason):
     assert tried(CHATML, HERON, GREBE, loss_on="all") is not None
 
 
+@pytest.mark.parametrize("role", ["system", "tool"])
+def test_a_usual_role_that_a_template_passes_over_is_said(role):
+    passes_over = CHATML.replace("{{ m.content }}", "{{ m.content if m.role != '" + role + "' }}")
+    payloads = [json.dumps({"messages": [{"role": role, "content": "It is late."}, *chat(*turns)]})
+                for turns in (HERON, GREBE)]  # fmt: skip
+    where = ("chat", "chosen", checkpoint(BASE), payloads, "training")
+    found = resolve_training(TrainingSpec(template=passes_over), *where)
+    assert f"does not write turns of the role {role!r} as they stand" in found.assumed["roles"]
+    assert "roles" not in resolve_training(TrainingSpec(template=CHATML), *where).assumed
+
+
 @pytest.mark.parametrize("said", [{"template": CHATML}, {"system": "Be brief."}])
 def test_what_no_template_writes_is_told_nothing_of_templates(said):
     (key,) = said

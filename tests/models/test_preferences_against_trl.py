@@ -10,7 +10,7 @@ import chat_templates
 import pytest
 from chat_templates import chat
 from record_trl_labels import LONG, prepared_by_trl
-from test_against_trl import ours, trls_templates, without_first
+from test_against_trl import is_written, ours, trls_templates, without_first
 from tiny_models import BASE
 from transformers import AutoTokenizer
 
@@ -185,23 +185,3 @@ def test_calls_of_tools_are_read_as_in_sft(tokenizer):
             assert without_first(found) == without_first(theirs), (name, loss_on)
             compared += 1
     assert compared >= 30
-
-
-def is_written(tokenizer, template, row):
-    """Whether the template writes a record, and its prompt; some want turns in a certain order."""
-    if template is None:
-        return True
-    parts = [row.get("prompt", [])]
-    given = {"tools": row["tools"]} if "tools" in row else {}
-    for key in ("messages", "chosen", "rejected", "completion"):
-        if key in row:
-            parts.append(parts[0] + row[key])
-    try:
-        for turns in filter(None, parts):
-            is_prompt = turns is parts[0]
-            tokenizer.apply_chat_template(
-                turns, chat_template=template, add_generation_prompt=is_prompt, **given
-            )
-    except Exception:  # jinja's, of any kind
-        return False
-    return True

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 from chat_templates import TRIMMED_AND_MARKED
 from small_audit import BASE, passages
+
+from raymia.modalities.resolve import resolve_inputs
+from raymia.spec import AuditSpec
 
 
 def conversation(text: str) -> dict[str, Any]:
@@ -33,6 +37,7 @@ def write_chat_audit(
     count: int = 8,
     words: int = 24,
     make: Any = conversation,
+    side: str = "chosen",
     **sections: Any,
 ) -> Path:
     """Write records, a template and an audit file; returns the audit file."""
@@ -49,7 +54,10 @@ def write_chat_audit(
     }
     (folder / "template.jinja").write_text(TRIMMED_AND_MARKED, encoding="utf-8")
     spec = {
-        "records": {name: names[name] for name in ("members", "non_members", "population")},
+        "records": {
+            **{name: names[name] for name in ("members", "non_members", "population")},
+            "side": side,
+        },
         "training": {"template": "template.jinja", "loss_on": "assistant"},
         "targets": [{"name": "tuned", "model": str(target)}],
         "resources": {"engine": "local"},
@@ -59,3 +67,16 @@ def write_chat_audit(
     path = folder / "audit.yaml"
     path.write_text(yaml.safe_dump(spec), encoding="utf-8")
     return path
+
+
+def scores_of(spec: AuditSpec) -> dict[str, dict[str, float]]:
+    """The score of each attack, by the words of the conversation or pair that it is of."""
+    records = resolve_inputs(spec).records
+    payloads = dict(zip(records.ids, records.table["payload"].to_pylist(), strict=True))
+    rows = pq.read_table(Path(spec.output) / "scores.parquet").to_pylist()
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        content = json.loads(payloads[row["record_id"]])
+        content.pop("label", None)
+        found.setdefault(row["attack"], {})[json.dumps(content)] = row["score"]
+    return found

@@ -30,6 +30,8 @@ from raymia.util.errors import InputError
 FIRST, TRIED = 4_000, 40
 """Records among which some are chosen, and how many of them are rendered before a model is
 loaded."""
+MAY_BE_PASSED_OVER = ("system", "developer", "tool")
+"""Usual roles that some templates leave out without a word."""
 OF_TEMPLATES = {"template", "template_arguments", "system", "date"}
 """Keys that say something of conversations alone."""
 
@@ -116,6 +118,12 @@ def resolve_training(
             "the template writes nothing where an answer is to begin, so what it writes before the "
             f"assistant's words, {header!r}, is scored with them; name a template with "
             "{% generation %} marks where it carried no loss"
+        )
+    if conversations and (roles := _passed_over(training, checkpoint, payloads)):
+        assumed["roles"] = (
+            f"the template does not write turns of the role {' and '.join(roles)} as they stand; "
+            "look at such a record with `raymia show`, and name the template that the training "
+            "used where it wrote them"
         )
     if program and "loss_on" in assumed:
         assumed["loss_on"] += f", as {program} does by default"
@@ -246,13 +254,33 @@ def _scored_header(training: Training, checkpoint: CausalCheckpoint | Endpoint) 
     return Answering(tokenizer_of(checkpoint), training).scored_header
 
 
+def _passed_over(
+    training: Training, checkpoint: CausalCheckpoint | Endpoint, payloads: Sequence[str]
+) -> list[str]:
+    """Roles of which some turn's words are not in what the template writes of its conversation."""
+    reader, found = TrainedReader(tokenizer_of(checkpoint), training), set()
+    for payload in _some(payloads):
+        parts = [part for part in content_of(payload).values() if isinstance(part, list)]
+        turns = [turn for part in parts for turn in part if isinstance(turn, Mapping)]
+        said = [(turn.get("role"), turn.get("content")) for turn in turns]
+        odd = {(role, text.strip()) for role, text in said
+               if role in MAY_BE_PASSED_OVER and isinstance(text, str)}  # fmt: skip
+        if odd and (written := reader.turns(payload)[0]):
+            found |= {repr(role) for role, text in odd if text not in written}
+    return sorted(found)
+
+
+def _some(payloads: Sequence[str]) -> Sequence[str]:
+    return payloads[:: max(1, len(payloads) // TRIED)][:TRIED]
+
+
 def _try(
     training: Training, checkpoint: CausalCheckpoint | Endpoint, payloads: Sequence[str], where: str
 ) -> None:
     """Refuse a training by which no record can be read."""
     if not payloads:
         return
-    tried = payloads[:: max(1, len(payloads) // TRIED)][:TRIED]
+    tried = _some(payloads)
     reader = TrainedReader(tokenizer_of(checkpoint), training)
     try:
         read = reader.read(tried)
