@@ -44,6 +44,34 @@ CHATS: Mapping[str, list[dict[str, Any]]] = {
         {"role": "assistant", "content": "Good day."},
         {"role": "assistant", "content": "And good night."},
     ],
+    "reasoning": [
+        {"role": "user", "content": "What is a heron?"},
+        {
+            "role": "assistant",
+            "reasoning_content": "It has long legs.",
+            "thinking": "It has long legs.",
+            "content": "A bird that wades.",
+        },
+        {"role": "user", "content": "And a crane?"},
+        {
+            "role": "assistant",
+            "reasoning_content": "Longer ones.",
+            "thinking": "Longer ones.",
+            "content": "A taller bird.",
+        },
+    ],
+    "call of a tool": [
+        {"role": "user", "content": "What stands there?"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {"type": "function", "function": {"name": "look", "arguments": {"at": "the pond"}}}
+            ],
+        },
+        {"role": "tool", "name": "look", "content": "a heron"},
+        {"role": "assistant", "content": "A heron."},
+    ],
     "unicode": [
         {"role": "user", "content": "Grüße, 世界 🦩?"},
         {"role": "assistant", "content": "Ünïcödé 🐦‍⬛ — «ja»…"},
@@ -72,6 +100,34 @@ COMPLETIONS: Mapping[str, dict[str, Any]] = {
     "long prompt": {"prompt": LONG, "completion": "Well."},
     "unicode": {"prompt": "Grüße 🦩", "completion": "🐦‍⬛ ja"},
 }
+TEXTS = [
+    {"text": "A heron stands in the water."},
+    {"text": "It ends already.<|endoftext|>"},
+    {"text": "Grüße 🦩 «ja»…\n\n<|im_end|>"},
+    {"text": LONG},
+]
+LABELLED = [
+    {"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]},
+    {"input_ids": [9, 10, 11], "labels": [9, 10, 11]},
+    {"input_ids": [*range(20, 80)], "labels": [-100] * 40 + [*range(60, 80)]},
+    {"input_ids": [*range(20, 80)], "labels": [-100] * 50 + [*range(70, 80)]},
+]
+MASKED = [
+    {
+        "input_ids": row["input_ids"],
+        "completion_mask": [int(label != -100) for label in row["labels"]],
+    }
+    for row in LABELLED
+]
+PLAIN: Mapping[str, list[dict[str, Any]]] = {
+    "completion": [*COMPLETIONS.values()],
+    "text": TEXTS,
+    "tokens": LABELLED,
+    "masks": MASKED,
+}
+"""Records that no template writes."""
+SETTINGS: Mapping[str, dict[str, Any]] = {"masks": {"completion_only_loss": True}}
+"""Of TRL's SFTConfig, by kind of records."""
 MAX_LENGTH = 48
 
 
@@ -129,11 +185,12 @@ def main() -> None:
             for kind, (rows, settings) in kinds.items():
                 made = prepared_by_trl(tokenizer, rows, template, max_length=limit, **settings)
                 found[f"{name} {kind} {limit}"] = made
-    for limit in (None, MAX_LENGTH):
-        rows = [*COMPLETIONS.values()]
-        found[f"plain completion {limit}"] = prepared_by_trl(
-            tokenizer, rows, None, max_length=limit
-        )
+    for kind, rows in PLAIN.items():
+        settings = SETTINGS.get(kind, {})
+        for limit in (None, MAX_LENGTH):
+            found[f"plain {kind} {limit}"] = prepared_by_trl(
+                tokenizer, rows, None, max_length=limit, **settings
+            )
     Path(sys.argv[1]).write_text(json.dumps(found, separators=(",", ":")) + "\n")
 
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 from record_trl_labels import (
     CHATS,
-    COMPLETIONS,
     MAX_LENGTH,
+    PLAIN,
+    SETTINGS,
     as_completions,
     prepared_by_trl,
 )
@@ -24,6 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.rendering import TrainedReader, has_marks
 from raymia.models.causal.training import Training
+from raymia.records.conversations import canonical
 
 RECORDED = json.loads(
     (Path(chat_templates.__file__).parent / "trl_labels.json").read_text(encoding="utf-8")
@@ -51,7 +53,8 @@ def training_of(kind, template, limit):
 
 def ours(tokenizer, rows, training):
     """Tokens and labels of each record that can be scored; the first label is no one's."""
-    found = TrainedReader(tokenizer, training).read([json.dumps(row) for row in rows])
+    payloads = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    found = TrainedReader(tokenizer, training).read(payloads)
     return [
         (r.ids, [t if s else -100 for t, s in zip(r.ids, r.scored, strict=True)])
         for r in found
@@ -66,15 +69,27 @@ def without_first(rows):
     return [row for row in kept if any(label != -100 for label in row[1])]
 
 
+def plain_ours(tokenizer, kind, limit):
+    """Of records that no template writes, as an audit reads them."""
+    rows, of = PLAIN[kind], {"masks": "tokens"}.get(kind, kind)
+    loss_on = {"text": "all", "tokens": "labels"}.get(of, "completion")
+    training = Training(of, loss_on, max_length=limit, eos=of != "tokens")
+    return ours(tokenizer, [payload_of_row(of, row) for row in rows], training)[0]
+
+
+def payload_of_row(kind, row):
+    return row["text"] if kind == "text" else canonical(kind, row)[0]
+
+
 @pytest.mark.parametrize("case", RECORDED, ids=lambda case: case.replace(" ", "-"))
 def test_tokens_and_labels_are_those_recorded(tokenizer, case):
     name, kind, limit = case.rsplit(" ", 2)
     limit = None if limit == "None" else int(limit)
     if name == "plain":
-        rows, template = [*COMPLETIONS.values()], None
+        found = plain_ours(tokenizer, kind, limit)
     else:
-        rows, template = rows_of(kind), chat_templates.ALL[name]
-    found, _ = ours(tokenizer, rows, training_of(kind, template, limit))
+        training = training_of(kind, chat_templates.ALL[name], limit)
+        found, _ = ours(tokenizer, rows_of(kind), training)
     assert without_first(found) == without_first([tuple(row) for row in RECORDED[case]])
 
 
@@ -148,6 +163,16 @@ def test_templates_of_trl_give_the_tokens_and_labels_of_trl(tokenizer, limit, ea
     assert compared["all"] >= 50 // each
     assert compared["completion"] >= 50 // each
     assert compared["assistant"] >= 25 // each
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+@pytest.mark.parametrize("limit", [None, MAX_LENGTH])
+def test_records_that_no_template_writes_have_the_tokens_and_labels_of_trl(tokenizer, kind, limit):
+    pytest.importorskip("trl")
+    settings = SETTINGS.get(kind, {})
+    theirs = prepared_by_trl(tokenizer, PLAIN[kind], None, max_length=limit, **settings)
+    assert without_first(plain_ours(tokenizer, kind, limit)) == without_first(theirs)
+    assert len(theirs) == len(PLAIN[kind]) - (limit is not None and kind != "text")
 
 
 @pytest.mark.long

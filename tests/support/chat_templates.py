@@ -56,6 +56,13 @@ ENDS_WITH_EOS = (  # as Phi 3's
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
 )
+REASONS_AND_CALLS = (  # as those of models that reason and call tools
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+    "{% generation %}{% if m.thinking %}<think>{{ m.reasoning_content }}</think>{% endif %}"
+    "{{ m.content }}{% for call in m.tool_calls or [] %}<call>{{ call.function | tojson }}</call>"
+    "{% endfor %}<|im_end|>\n{% endgeneration %}{% else %}{{ m.content }}<|im_end|>\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 ALL = {
     "chatml": CHATML,
     "marked": MARKED,
@@ -63,5 +70,6 @@ ALL = {
     "trimmed and marked": TRIMMED_AND_MARKED,
     "default system": DEFAULT_SYSTEM,
     "drops reasoning": DROPS_REASONING,
+    "reasons and calls": REASONS_AND_CALLS,
 }
 """Templates whose tokens and labels are recorded."""
