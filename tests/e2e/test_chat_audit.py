@@ -114,6 +114,7 @@ def test_attacks_on_texts_take_the_words_that_are_scored(trained_audit):
     rarity = -np.log((1 + counts) / (counts.sum() + len(counts)))
     _, first = np.unique(found.token_ids, return_index=True)
     rare = np.exp(found.log_prob[first]) * rarity[found.token_ids[first]]
+    assert rare.min() < 0.01 < rare.max()
     scores = {attack: of[json.dumps(json.loads(payload))] for attack, of in scores_of(spec).items()}
     for attack, expected in (
         ("loss", mean), ("zlib", mean / size), ("lowercase", -mean / lowered),

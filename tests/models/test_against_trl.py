@@ -178,7 +178,7 @@ def test_records_that_no_template_writes_have_the_tokens_and_labels_of_trl(token
 @pytest.mark.long
 def test_turns_found_by_prefixes_are_those_that_trl_marks(tokenizer):
     """A template without its marks writes the same text, in which the turns are to be found."""
-    equal, refused, begun = set(), set(), {}
+    equal, refused, begun, more = set(), set(), {}, set()
     for name, template in trls_templates().items():
         if "strftime_now" in template or not has_marks(template):
             continue
@@ -201,13 +201,18 @@ def test_turns_found_by_prefixes_are_those_that_trl_marks(tokenizer):
         assert [ids for ids, _ in found] == [ids for ids, _ in theirs], name
         for row, (_, own), (_, marked) in zip(rows, found, theirs, strict=True):
             pairs = [*zip(own, marked, strict=True)]
-            assert all(one in (-100, another) for one, another in pairs), name
+            if any(one not in (-100, another) for one, another in pairs):
+                more |= {(name, key) for key, turns in CHATS.items() if turns == row["messages"]}
+                continue
             header = tokenizer.decode([another for one, another in pairs if one != another])
             turns = sum(turn["role"] == "assistant" for turn in row["messages"])
             once = header[: len(header) // turns]
             assert header == once * turns, name
-            begun.setdefault(name, set()).add(once)
+            if header:
+                begun.setdefault(name, set()).add(once)
     assert len(equal) >= 15
+    # It writes nothing where an answer to a tool is to begin, so its header is scored, too.
+    assert more == {("diffusion_gemma_training", "call of a tool")}
     # They write an answer otherwise than they begin it, or those before the last one.
     assert all(name.startswith(("deepseek", "nemotron_3")) for name in refused), refused
     # What these write where an answer is to begin stands within their marks.

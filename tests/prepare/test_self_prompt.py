@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from importlib import resources
@@ -9,14 +10,17 @@ from importlib import resources
 import pyarrow.parquet as pq
 import pytest
 import torch
+from chat_templates import CHATML
 from tiny_models import BASE, checkpoint, passages, save_tiny, with_an_end
 
 from raymia.evidence.store import EvidenceStore
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.model import CausalLM
-from raymia.prepare import self_prompt
+from raymia.models.causal.training import Training
+from raymia.prepare import self_prompt, written_records
 from raymia.prepare.quality import GENERAL, general_texts, perplexities
 from raymia.prepare.self_prompt import TEXTS_FILE, SelfPromptRecipe, make_reference, write_texts
+from raymia.prepare.written_records import write_records
 from raymia.spec import SelfPromptReference
 from raymia.util.errors import InputError
 
@@ -285,10 +289,43 @@ def test_one_prompt_alone_is_no_mistake(base):
     assert len(write(base, recipe(prompts=PROMPTS[:1]))[0]) == 8
 
 
-def test_without_prompts_the_target_begins_by_itself(base):
+@pytest.fixture
+def begun(monkeypatch):
+    """What the target was given to go on from."""
+    found = []
+    for module in (self_prompt, written_records):
+        go_on = module.continue_tokens
+
+        def noting(target, prompts, *rest, _go_on=go_on, **settings):
+            found.extend(prompts)
+            return _go_on(target, prompts, *rest, **settings)
+
+        monkeypatch.setattr(module, "continue_tokens", noting)
+    return found
+
+
+def test_without_prompts_the_target_begins_by_itself(base, begun):
     texts, facts = write(base, recipe(prompts=None))
     assert len(texts) == len({*texts}) == 8
     assert facts["prompts"] == 1
+    tokenizer = base.tokenizer
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    assert begun == [[first]] * 8
+
+
+def test_without_prompts_the_target_writes_the_users_turn_and_answers_it(base, begun):
+    made = recipe(prompts=None, max_tokens=48)
+    training = Training("chat", "assistant", template=CHATML)
+    records, _ = write_records(base, made, training, lambda *_: None)
+    turns = [json.loads(record)["messages"] for record in records]
+    assert len(turns) >= 2
+    assert {tuple(turn["role"] for turn in one) for one in turns} == {("user", "assistant")}
+    assert all(turn["content"].strip() for one in turns for turn in one)
+    given = [base.tokenizer.decode(ids) for ids in begun]
+    header, answered = "<|im_start|>user\n", given[8:]
+    assert given[:8] == [header] * 8
+    for asked, _ in turns:
+        assert f"{header}{asked['content']}<|im_end|>\n<|im_start|>assistant\n" in answered
 
 
 # --------------------------------------------------------------------------- quality
