@@ -21,6 +21,7 @@ class Piece:
     depth : how deep the color is, from 0 to 1 at the largest difference among a target's texts.
     title : its numbers; "" where it was not scored.
     turn : the role of the turn that begins with it; "" within a turn.
+    left_out : characters after it that are left out.
     """
 
     text: str
@@ -28,6 +29,7 @@ class Piece:
     depth: str
     title: str
     turn: str = ""
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def difference(piece: TextPiece) -> float | None:
 
 def _piece(piece: TextPiece, scale: float) -> Piece:
     kind, depth, title = _look(piece, scale)
-    return Piece(piece.text, kind, depth, title, piece.turn or "")
+    return Piece(piece.text, kind, depth, title, piece.turn or "", piece.left_out)
 
 
 def _look(piece: TextPiece, scale: float) -> tuple[str, str, str]:

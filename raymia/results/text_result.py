@@ -29,13 +29,16 @@ class TextPiece(Result):
         default=None,
         description="the role of the turn of a conversation that begins here; none within a turn",
     )
+    left_out: int = Field(
+        default=0, ge=0, description="characters between it and the next piece that are left out"
+    )
 
 
 class TextExample(Example):
     """One text of a target, cut where it is long."""
 
     pieces: list[TextPiece] = Field(
-        default=[], description="the text from its beginning; none where it is left out"
+        default=[], description="the text in its order; none where it is left out"
     )
     cut: int = Field(default=0, ge=0, description="characters after the pieces, left out")
     reference: str | None = Field(

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import zlib
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,10 @@ ATTACKS = [
     "loss", "zlib", "lowercase", "recall", "pac", "dc_pdd", "neighbor", "detect_gpt", "spv@base",
     "difference@self_prompt",
 ]  # fmt: skip
+
+
+def page(spec):
+    return Path(spec.output, "report.html").read_text(encoding="utf-8")
 
 
 def lines(path):
@@ -208,8 +213,38 @@ def test_the_report_shows_what_was_scored_and_what_was_not(trained_audit):
     assert [piece.turn for piece in pieces if piece.turn] == ["user", "assistant"]
     assert "<|user|>" in pieces[0].text
     assert any(piece.part == "scored" and piece.log_prob is not None for piece in pieces)
-    page = Path(spec.output, "report.html").read_text(encoding="utf-8")
-    assert '<span class="context">' in page
+    html = page(spec)
+    assert re.search(r'<b class="turn">user</b><span class="context"[^>]*>[^<]+', html)
+    assert '<b class="turn">assistant</b>' in html
+    assert re.search(r'<span class="(rise|fall)" style="--depth:[01]\.\d\d" title="log p ', html)
+    assert '<span class="cut" style' not in html
+
+
+def test_the_report_shows_what_was_cut_and_what_was_scored_of_a_long_conversation(tmp_path, other):
+    def long(text):
+        question, answer = conversation(text)["messages"]
+        return {"messages": [{**question, "content": text + " and so on" * 40}, answer]}
+
+    file = write_chat_audit(
+        tmp_path,
+        count=3,
+        make=long,
+        training={"template": "template.jinja", "loss_on": "assistant", "max_length": 210},
+        references={"base": {"model": str(other)}},
+        attacks=["difference@base"],
+        report={"texts": True},
+    )
+    spec = load_spec(file)
+    run_audit(spec, console())
+    shown = page(spec)
+    assert re.search(r'<b class="turn">user</b><span class="context"[^>]*>[^<]+', shown)
+    assert re.search(r"… \d+ characters left out … ", shown)
+    assert re.search(r'<span[^>]* title="log p ', shown)
+    cut = map(unescape, re.findall(r'<span class="cut" style[^>]*>([^<]+)', shown))
+    rows = [row for side in ("members", "non_members") for row in lines(tmp_path / f"{side}.jsonl")]
+    answers = [json.loads(row)["messages"][1]["content"] + "<|eot|>" for row in rows]
+    found = {answer for words in cut for answer in answers if answer.endswith(words)}
+    assert len(found) > 1
 
 
 def test_a_record_is_shown_with_what_is_scored_between_brackets(tmp_path, capsys):

@@ -17,7 +17,7 @@ from small_audit import BASE, passages, reweigh, write_texts
 from raymia.attacks import NamedAttack
 from raymia.attacks.learned import LearnedCombination
 from raymia.evidence.store import EvidenceStore
-from raymia.modalities.texts.shown import MAX_CHARACTERS, cut_to
+from raymia.modalities.texts.shown import MAX_CHARACTERS, MAX_END, cut_to
 from raymia.report.html import render
 from raymia.results.result import RunResult
 from raymia.results.text_result import TextPiece
@@ -231,3 +231,30 @@ def test_long_texts_are_cut_by_tokens_and_by_characters() -> None:
     assert ("".join(piece.text for piece in kept), cut) == ("0000000100", 3_990)
     kept, cut = cut_to([TextPiece(text="x" * 20_000)], 300, MAX_CHARACTERS)
     assert (len(kept[0].text), cut) == (MAX_CHARACTERS, 18_000)
+
+
+def test_of_a_long_conversation_the_middle_of_what_is_not_scored_is_left_out() -> None:
+    asked = TextPiece(text="q" * 5_000, part="context", turn="user")
+    answer = [TextPiece(text="word ", log_prob=-1.0) for _ in range(400)]
+    rest = TextPiece(text="r" * 900, part="cut")
+    kept, cut = cut_to([asked, *answer, rest], 300, MAX_CHARACTERS)
+    first, last, *scored, end = kept
+    assert (first.text, first.turn, first.left_out) == ("q" * MAX_END, "user", 5_000 - 2 * MAX_END)
+    assert (last.text, last.part, last.turn) == ("q" * MAX_END, "context", None)
+    assert [piece.text for piece in scored] == ["word "] * 300
+    assert scored[-1].left_out == 100 * len("word ")
+    assert (end.text, end.part, cut) == ("r" * MAX_END, "cut", 900 - MAX_END)
+    cut_before, _ = cut_to([rest, *answer], 300, MAX_CHARACTERS)
+    assert cut_before[0].left_out == 900 - MAX_END
+    assert cut_before[1].log_prob == -1.0
+
+
+def test_many_turns_between_are_shortened_so_that_all_of_them_are_short() -> None:
+    turn = TextPiece(text="t" * 1_000, part="context", turn="user")
+    pieces = [turn] * 100 + [TextPiece(text="word", log_prob=-1.0)]
+    kept, cut = cut_to(pieces, 300, MAX_CHARACTERS)
+    assert sum(len(piece.text) for piece in kept) <= MAX_CHARACTERS + len("word")
+    assert (kept[-1], cut) == (pieces[-1], 0)
+    assert sum(piece.turn == "user" for piece in kept) == 100
+    whole = sum(len(piece.text) for piece in pieces)
+    assert sum(len(piece.text) + piece.left_out for piece in kept) == whole

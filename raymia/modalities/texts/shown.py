@@ -24,7 +24,10 @@ from raymia.scoring.exposed import Leaders, ScoreColumns, shown_records
 
 MAX_TOKENS = 300
 MAX_CHARACTERS = 2_000
-"""Longer texts are cut, whichever comes first."""
+"""Of what is scored; more is left out, whichever comes first."""
+MAX_END = 200
+"""Characters of each end of what stands between, and of the beginning of what a training cut off;
+fewer where more than a few turns stand between."""
 COLUMNS = ["token_ids", "log_prob", "mean_log_prob", "error"]
 DIGITS = 3
 
@@ -174,17 +177,42 @@ def _number(value: float) -> float | None:
 def cut_to(
     pieces: Sequence[TextPiece], tokens: int, characters: int
 ) -> tuple[list[TextPiece], int]:
-    """Keep the beginning of a text.
+    """Keep the beginning of what is scored, both ends of what stands between, and the beginning of
+    what a training cut off.
+
+    Parameters
+    ----------
+    tokens, characters : of what is scored, whichever comes first.
 
     Returns
     -------
-    The pieces that are kept, the last of them cut where need be, and how many characters are not.
+    The pieces that are kept, each with how many characters are left out after it, and how many
+    are left out after the last.
     """
+    between = sum(piece.part == "context" for piece in pieces)
+    end = max(1, min(MAX_END, characters // (2 * between or 1)))
+    room = {"scored": characters, "cut": MAX_END}
     kept: list[TextPiece] = []
-    room = characters
-    for piece in pieces[:tokens]:
-        if room == 0:
-            break
-        kept.append(piece.model_copy(update={"text": piece.text[:room]}))
-        room -= len(kept[-1].text)
-    return kept, sum(len(p.text) for p in pieces) - sum(len(p.text) for p in kept)
+    for piece in pieces:
+        text, part = piece.text, piece.part
+        if part == "context" and len(text) > 2 * end:
+            left_out = len(text) - 2 * end
+            kept.append(piece.model_copy(update={"text": text[:end], "left_out": left_out}))
+            kept.append(TextPiece(text=text[-end:], part="context"))
+        elif part == "context":
+            kept.append(piece)
+        else:
+            begun = text[: room[part]] if part == "cut" or tokens else ""
+            if room[part] and (part == "cut" or tokens):
+                kept.append(piece.model_copy(update={"text": begun}))
+                room[part] -= len(begun)
+                tokens -= part == "scored"
+            kept[-1] = _with_left_out(kept[-1], kept[-1].left_out + len(text) - len(begun))
+    if not kept:
+        return [], 0
+    *others, last = kept
+    return [*others, _with_left_out(last, 0)], last.left_out
+
+
+def _with_left_out(piece: TextPiece, left_out: int) -> TextPiece:
+    return piece.model_copy(update={"left_out": left_out})
