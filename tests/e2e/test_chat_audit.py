@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import zlib
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from raymia.cli.show import show
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.training import Training
+from raymia.models.tokenizers import tokenizer_of
 from raymia.plan.planning import plan_audit
 from raymia.run.audit import run_audit
 from raymia.spec.file import load_spec
@@ -265,10 +268,32 @@ def test_a_record_is_shown_with_what_is_scored_between_brackets(tmp_path, capsys
 def test_what_a_training_cut_off_is_shown_as_that(tmp_path, capsys):
     training = {"template": "template.jinja", "max_length": 40}
     file = write_chat_audit(tmp_path, count=2, training=training)
+    inputs = resolve_inputs(load_spec(file))
+    show(file, inputs.records.ids[0], None)
+    printed = capsys.readouterr().out
+    (target,) = inputs.targets.values()
+    payload = inputs.records.table["payload"][0].as_py()
+    whole = replace(target.training, max_length=None)
+    more = len(TrainedReader(tokenizer_of(target), whole).read([payload])[0].ids) - 40
+    assert re.search(rf"40 tokens, of which \d+ are scored; {more} more were cut off", printed)
+    left, cut = printed.split("\u27e6")[1].rstrip("\n").split("\u27e7")
+    assert left + cut == json.loads(payload)["messages"][1]["content"] + "<|eot|>"
+    assert left
+    assert cut
+
+
+def test_a_record_that_is_not_scored_is_shown_with_the_reason_and_its_text(tmp_path, capsys):
+    training = {"template": "template.jinja", "max_length": 60}
+    file = write_chat_audit(tmp_path, count=2, training=training)
+    question, answer = conversation(passages(24)[0])["messages"]
+    long = {"messages": [{**question, "content": question["content"] * 9}, answer]}
+    others = lines(tmp_path / "members.jsonl")[1:]
+    (tmp_path / "members.jsonl").write_text("\n".join([json.dumps(long), *others]))
     show(file, resolve_inputs(load_spec(file)).records.ids[0], None)
     printed = capsys.readouterr().out
-    assert "40 tokens, of which" in printed
-    assert not printed.rstrip().endswith("\u27e7")
+    assert "not scored: no token carried a loss among the 60 tokens" in printed
+    assert f"<|user|>\n\n{long['messages'][0]['content']}<|eot|>" in printed
+    assert answer["content"] in printed
 
 
 @pytest.mark.training

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from raymia.inputs.base import Inputs
 from raymia.modalities.texts.pieces import pieces_of, rendered_whole
+from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.training import Training
 from raymia.models.endpoints.resolver import Endpoint
@@ -34,7 +35,9 @@ def described(inputs: Inputs, row: int, target: str) -> Text:
     kind = {True: "member", False: "non-member", None: "candidate"}[table["is_member"][row].as_py()]
     shown = Text(f"{table['record_id'][row].as_py()} ({kind}), as {target} reads it\n")
     if rendered.error is not None or rendered.scored is None:
-        return shown.append(f"not scored: {rendered.error}\n", style="red")
+        shown.append(f"not scored: {rendered.error}\n\n", style="red")
+        written, _ = TrainedReader(tokenizer, training).turns(payload)
+        return shown.append(written or payload, style=STYLES["context"])
     count = f"{len(rendered.ids):,} tokens, of which {int(rendered.scored.sum()):,} are scored"
     shown.append(f"{count}; {len(cut):,} more were cut off\n\n")
     pieces = pieces_of(tokenizer, training, payload)
