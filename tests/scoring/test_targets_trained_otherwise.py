@@ -110,6 +110,8 @@ def test_copies_in_what_one_target_is_scored_on_are_copies(checked):
     """Their questions differ, which only the first target was trained on."""
     *_, check = checked
     assert (check.copies.members, check.copies.non_members) == (KIND, KIND)
+    assert check.near_duplicates.non_members == KIND, "each has the answer of a member"
+    assert check.near_duplicates.pairs[0].similarity == 1
 
 
 def test_a_reference_guesses_as_it_reads_for_each_target(checked):
