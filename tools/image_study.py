@@ -48,20 +48,21 @@ Objective = Literal["epsilon", "flow"]
 
 KINDS: tuple[Kind, ...] = ("ddpm", "flow", "lora", "flow_middle")
 CELLS = Path(__file__).parents[1] / "docs" / "studies" / "images"
-SIDE = 16
+SIDE = 12
 CHANNELS = (16, 32, 32)
-PARTS = {"members": 250, "non_members": 1_000, "population": 300}
+LAYERS = 1
+PARTS = {"members": 250, "non_members": 1_000, "population": 200}
 OF_BASE = 2_000
 """Images that a base is trained on, at most."""
 TRAINING: dict[str, Any] = {"batch_size": 32, "learning_rate": 2e-3}
-STEPS = 3_000
-POINTS = (600, 3_000)
+STEPS = 2_000
+POINTS = (500, 2_000)
 """Steps after which a target is audited."""
-BASE_STEPS, REFERENCE_STEPS, GENERATED = 1_500, 1_000, 600
+BASE_STEPS, REFERENCE_STEPS, GENERATED = 1_000, 600, 400
 LORA = LoraMethod(r=16, lora_alpha=16, target_modules=["conv1", "conv2"])
 PATH = (0.05, 0.1, 0.2, 0.35, 0.6)
 """Shares of the path from image to noise that are asked about."""
-STRENGTHS = (0.9, 0.8)
+STRENGTHS = (0.85,)
 """Of the crops that PFAMI looks at."""
 ATTACKS = (
     "loss", "loss_per_byte", "peak_error", "quantile", "pfami", "secmi", "pia", "pian", "sima",
@@ -108,7 +109,8 @@ class Study:
 def design() -> dict[str, Any]:
     """What cells of one study have in common, as it stands in the file of each."""
     return {
-        "side": SIDE, "channels": list(CHANNELS), "parts": PARTS, "steps": STEPS, **TRAINING,
+        "side": SIDE, "channels": list(CHANNELS), "layers": LAYERS, "parts": PARTS,
+        "steps": STEPS, **TRAINING,
         "base_steps": BASE_STEPS, "reference_steps": REFERENCE_STEPS, "generated": GENERATED,
     }  # fmt: skip
 
@@ -232,8 +234,9 @@ def fresh(study: Study, objective: Objective) -> Path:
     place = study.out / f"fresh-{objective}"
     if not (place / "model_index.json").is_file():
         fresh_pipeline(
-            place, (3, SIDE, SIDE), channels=CHANNELS, attention=False, prediction_type=objective
-        )
+            place, (3, SIDE, SIDE), channels=CHANNELS, layers=LAYERS, attention=False,
+            prediction_type=objective,
+        )  # fmt: skip
     return place
 
 

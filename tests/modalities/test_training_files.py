@@ -365,3 +365,23 @@ def test_that_the_head_of_a_turn_is_scored_is_said():
     for template, said in ((CHATML, {}), (MARKED, {}), (unasked, {"loss_on": "all"}),
                            (SYSTEM_APART, {})):  # fmt: skip
         assert "template" not in tried(template, HERON, **said).assumed
+
+
+def test_that_the_head_of_an_answer_to_a_tool_is_scored_is_said():
+    """As where a template asks for an answer to the user alone."""
+    asks_users = CHATML.replace(
+        "{% if add_generation_prompt %}",
+        "{% if add_generation_prompt and messages[-1].role != 'tool' %}",
+    )
+    turns = [
+        *chat("What is it in Latin?", "I look it up."), {"role": "tool", "content": "ardea"},
+        {"role": "assistant", "content": "A heron is an ardea."},
+    ]  # fmt: skip
+
+    def assumed(template):
+        where = ("chat", "chosen", checkpoint(BASE), [json.dumps({"messages": turns})], "training")
+        return resolve_training(TrainingSpec(template=template), *where).assumed
+
+    assert "'<|im_start|>assistant', is scored with them" in assumed(asks_users)["template"]
+    assert "template" not in assumed(CHATML)
+    assert "template" not in tried(asks_users, HERON).assumed

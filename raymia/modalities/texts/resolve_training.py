@@ -113,7 +113,7 @@ def resolve_training(
     elif training.eos:
         _refuse_another_end(said.get(EOS_TOKEN), checkpoint, where)
     _try(training, checkpoint, payloads, where)
-    if conversations and (header := _scored_header(training, checkpoint)):
+    if conversations and (header := _scored_header(training, checkpoint, payloads)):
         assumed["template"] = (
             "the template writes nothing where an answer is to begin, so what it writes before the "
             f"assistant's words, {header!r}, is scored with them; name a template with "
@@ -247,11 +247,15 @@ def _are_conversations(kind: RecordFormat, payloads: Sequence[str]) -> bool:
     return not isinstance(content.get("completion", content.get("chosen")), str)
 
 
-def _scored_header(training: Training, checkpoint: CausalCheckpoint | Endpoint) -> str:
-    """What is scored of each answer before its words, as far as a template does not say it."""
+def _scored_header(
+    training: Training, checkpoint: CausalCheckpoint | Endpoint, payloads: Sequence[str]
+) -> str:
+    """What is scored of answers before their words, as far as a template does not say it."""
     if training.loss_on not in ("assistant", "last_assistant") or has_marks(training.template):
         return ""
-    return Answering(tokenizer_of(checkpoint), training).scored_header
+    answering = Answering(tokenizer_of(checkpoint), training)
+    found = map(answering.scored_header_in, _some(payloads))
+    return answering.scored_header or next(filter(None, found), "")
 
 
 def _passed_over(

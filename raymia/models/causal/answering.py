@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -109,13 +109,27 @@ class Answering:
         """What stands before an answer's words and is taken for part of it, as the template writes
         nothing where an answer is to begin; empty where there is no such thing."""
         asked = [{"role": "user", "content": QUESTION}]
+        return self._header([*asked, {"role": "assistant", "content": ANSWER}], {})
+
+    def scored_header_in(self, payload: str) -> str:
+        """The same before the answers of a conversation, as to a tool."""
+        content = content_of(payload)
+        messages = content["messages"] if self.training.format == "chat" else []
+        ends = (n + 1 for n, one in enumerate(messages) if n and one["role"] == "assistant")
+        found = (self._header(messages[:end], given_to_template(content)) for end in ends)
+        return next(filter(None, found), "")
+
+    def _header(self, messages: Sequence[dict[str, Any]], given: Mapping[str, Any]) -> str:
+        answer = messages[-1]["content"]
+        if not isinstance(answer, str) or not answer.strip():
+            return ""
         try:
-            before = self.reader.text_of(asked)
-            begun = self.reader.text_of(asked, add_generation_prompt=True)
-            whole = self.reader.text_of([*asked, {"role": "assistant", "content": ANSWER}])
+            before = self.reader.text_of(messages[:-1], given)
+            begun = self.reader.text_of(messages[:-1], given, add_generation_prompt=True)
+            whole = self.reader.text_of(messages, given)
         except RenderingError:
             return ""
-        header, is_written, _ = whole.removeprefix(before).partition(ANSWER)
+        header, is_written, _ = whole.removeprefix(before).partition(answer.strip())
         return header.strip() if begun == before and is_written else ""
 
     def around(self) -> list[str]:

@@ -125,9 +125,19 @@ class TrainedReader:
         out = self._apply(self._with_system(prompt), given, add_generation_prompt=True)
         return list(out["input_ids"])
 
-    def text_of(self, messages: Sequence[dict[str, Any]], **options: Any) -> str:
-        """What the template writes of messages, with the training's system prompt."""
-        return self._text(self._with_system(messages), {}, **options)
+    def text_of(
+        self,
+        messages: Sequence[dict[str, Any]],
+        given: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> str:
+        """What the template writes of messages, with the training's system prompt.
+
+        Parameters
+        ----------
+        given : to the template beside them, as tools.
+        """
+        return self._text(self._with_system(messages), given or {}, **options)
 
     def turns(self, payload: str) -> tuple[str, list[tuple[int, str]]]:
         """What the template writes of a conversation before anything is cut, and where its turns
