@@ -290,6 +290,11 @@ def overlap_lines(check: ShiftCheck) -> list[str]:
             f"{number_of(near.non_members, 'non-member')} nearly equal to a member, as "
             f"{first.non_member} is to {first.member} (similarity {first.similarity:.2f}): {doubt}"
         )
+    if check.same_text:
+        lines.append(
+            f"{number_of(check.same_text, 'non-member')} scored on the very text that a member is "
+            "scored on, apart from what stands before it: they make attacks look weaker"
+        )
     if grams is not None and grams.mostly:
         lines.append(
             f"{number_of(grams.mostly, 'non-member')} with at least "

@@ -184,6 +184,7 @@ def check_shift(
             guesses=[guesses[n] for n in order],
             ngram_overlap=overlap,
             near_duplicates=duplicates,
+            same_text=_same_texts(records),
             copies=copies,
         ),
         {records.ids[row]: float(s) for row, s in zip(best.rows, best.scores, strict=True)},
@@ -332,3 +333,12 @@ def _overlaps(records: KnownRecords) -> tuple[NgramOverlap | None, NearDuplicate
         ngram_overlap(members.texts, others.texts, others.ids),
         near_duplicate_texts(members.texts, others.texts, members.ids, others.ids),
     )
+
+
+def _same_texts(records: KnownRecords) -> int:
+    """Non-members that are scored on the very text of a member."""
+    if records.images is not None:
+        return 0
+    pairs = list(zip(records.texts, records.is_member.tolist(), strict=True))
+    members = {text for text, is_member in pairs if is_member and text.strip()}
+    return sum(text in members for text, is_member in pairs if not is_member)

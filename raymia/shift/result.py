@@ -148,6 +148,11 @@ class ShiftCheck(Result):
     )
     ngram_overlap: NgramOverlap | None = Field(default=None, description="none for images")
     near_duplicates: NearDuplicates | None = Field(default=None, description="none if not checked")
+    same_text: int = Field(
+        default=0,
+        ge=0,
+        description="non-members whose scored text is that of a member, however short it is",
+    )
     copies: CopiesWithin | None = Field(
         default=None, description="none in earlier runs, and if not checked"
     )

@@ -19,7 +19,9 @@ from raymia.models.causal.training import Training
 from raymia.models.tokenizers import tokenizer_of
 from raymia.plan.planning import plan_audit
 from raymia.questions.text import TOKEN_SCHEMA
+from raymia.results.wording import overlap_lines
 from raymia.scoring.blind import ask_blind
+from raymia.shift.check import KnownRecords, _same_texts
 from raymia.spec.file import load_spec
 
 KIND = 26
@@ -112,6 +114,15 @@ def test_copies_in_what_one_target_is_scored_on_are_copies(checked):
     assert (check.copies.members, check.copies.non_members) == (KIND, KIND)
     assert check.near_duplicates.non_members == KIND, "each has the answer of a member"
     assert check.near_duplicates.pairs[0].similarity == 1
+    assert check.same_text == KIND
+    assert f"{KIND} non-members scored on the very text" in " ".join(overlap_lines(check))
+
+
+def test_a_member_and_others_with_one_short_answer_are_found():
+    texts = ["Yes.", "No.", "Yes.", "Yes, it is.", " "]
+    is_member = np.array([True, True, False, False, False])
+    ids = [*"abcde"]
+    assert _same_texts(KnownRecords(ids, is_member, ids, texts, None, {})) == 1
 
 
 def test_a_reference_guesses_as_it_reads_for_each_target(checked):
