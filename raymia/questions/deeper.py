@@ -81,7 +81,8 @@ class PrefixQuestion(Question):
 
     def key_parts(self) -> Mapping[str, Any]:
         shots = {"shots": digest(list(self.shots))}
-        return {**shots, "as_text": True} if self.as_text else shots
+        # As 1 (or true), words that a training had cut off stood in them too.
+        return {**shots, "as_text": 2} if self.as_text else shots
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
         from raymia.models.causal.conditional import answer_after, prefix_tokens
