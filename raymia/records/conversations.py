@@ -121,7 +121,7 @@ def _unpad(content: dict[str, Any]) -> str | None:
     if mask is None:
         return None
     if len(mask) != len(ids):
-        return f"{PADDED} of another length than input_ids; came: {len(mask)}, {len(ids)}"
+        return _of_another_length(PADDED, mask, ids)
     if not {*mask} <= {0, 1}:
         return f"{PADDED} holds other numbers than 0 and 1, as that of a packed row does"
     start, length = (mask.index(1), sum(mask)) if any(mask) else (0, 0)
@@ -349,15 +349,19 @@ def _flag(value: Any) -> tuple[bool, str | None]:
     return False, "label should be true or false"
 
 
+def _of_another_length(name: str, given: Sequence[Any], ids: Sequence[Any]) -> str:
+    return (
+        f"{name} of another length than input_ids; give one for each token; came: "
+        f"{len(given)}, {len(ids)}"
+    )
+
+
 def _unlike_tokens(content: Mapping[str, Any]) -> str | None:
     """Why a row of tokens cannot be used; None where it can."""
     ids = content["input_ids"]
     for name in ("labels", *LOSS_MASKS):
         if len(content.get(name, ids)) != len(ids):
-            return (
-                f"{name} of another length than input_ids; give one for each token; came: "
-                f"{len(content[name])}, {len(ids)}"
-            )
+            return _of_another_length(name, content[name], ids)
     for name in LOSS_MASKS:
         if not {*content.get(name, ())} <= {0, 1}:
             return f"{name} should hold 0 and 1 alone"

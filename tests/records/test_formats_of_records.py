@@ -254,7 +254,11 @@ def test_one_chat_that_is_member_and_non_member_is_set_aside(tmp_path):
         ("tokens", {"input_ids": [1, 2], "completion_mask": [1, 0]}, "every label is -100 or mas"),
         ("tokens", {"input_ids": [1, 2, 3], "seq_lengths": [1, 2]}, "a packed row of several"),
         ("tokens", {"input_ids": [1, 2, 3], "position_ids": [0, 1, 0]}, "a packed row of several"),
-        ("tokens", {"input_ids": [1, 2], "attention_mask": [1]}, "attention_mask of another len"),
+        (
+            "tokens",
+            {"input_ids": [1, 2], "attention_mask": [1]},
+            "attention_mask of another length than input_ids; give one for each token; came: 1, 2",
+        ),
         (
             "tokens",
             {"input_ids": [1, 2, 3], "attention_mask": [1, 0, 1]},
