@@ -51,12 +51,12 @@ CELLS = Path(__file__).parents[1] / "docs" / "studies" / "images"
 SIDE = 12
 CHANNELS = (16, 32, 32)
 LAYERS = 1
-PARTS = {"members": 250, "non_members": 1_000, "population": 200}
+PARTS = {"members": 150, "non_members": 1_000, "population": 200}
 OF_BASE = 2_000
 """Images that a base is trained on, at most."""
 TRAINING: dict[str, Any] = {"batch_size": 32, "learning_rate": 2e-3}
-STEPS = 2_000
-POINTS = (500, 2_000)
+STEPS = 3_000
+POINTS = (750, 3_000)
 """Steps after which a target is audited."""
 BASE_STEPS, REFERENCE_STEPS, GENERATED = 1_000, 600, 400
 LORA = LoraMethod(r=16, lora_alpha=16, target_modules=["conv1", "conv2"])
