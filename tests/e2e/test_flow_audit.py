@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,15 @@ def test_every_attack_scores_a_ddpm_and_a_flow_in_one_audit(
     assert not np.allclose(found["ddpm"], found["flow"])
 
 
+def assert_scored(rows: Any, attacks: Sequence[str], records: int) -> None:
+    """Alone and with the base, each record by a score of its own."""
+    found = by_attack(rows)
+    assert {*found} == {f"{name}{at}" for name in attacks for at in ("", "@base")}
+    for name, scores in found.items():
+        assert np.isfinite(scores).all(), name
+        assert len({*scores}) == records, name
+
+
 def test_networks_judge_what_a_flow_answers_alone_and_beside_its_base(
     models: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -122,11 +132,7 @@ def test_networks_judge_what_a_flow_answers_alone_and_beside_its_base(
             references={"base": {"model": str(tmp_path / "base")}},
         )
     )  # fmt: skip
-    found = by_attack(rows)
-    assert {*found} == {f"{name}{at}" for name in NETWORKS for at in ("", "@base")}
-    for name, scores in found.items():
-        assert np.isfinite(scores).all(), name
-        assert len({*scores}) == 48, name
+    assert_scored(rows, NETWORKS, 48)
 
 
 def test_attacks_on_captions_score_a_flow_alone_and_beside_its_base(tmp_path: Path) -> None:
@@ -153,11 +159,7 @@ def test_attacks_on_captions_score_a_flow_alone_and_beside_its_base(tmp_path: Pa
                      "population": "others", "caption_column": "txt"},
         )
     )  # fmt: skip
-    found = by_attack(rows)
-    assert {*found} == {f"{name}{at}" for name in ON_CAPTIONS for at in ("", "@base")}
-    for name, scores in found.items():
-        assert np.isfinite(scores).all(), name
-        assert len({*scores}) == 8, name
+    assert_scored(rows, ON_CAPTIONS, 8)
 
 
 def test_timesteps_beyond_a_schedule_are_refused_and_shares_are_not(

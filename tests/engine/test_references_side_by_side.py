@@ -83,9 +83,8 @@ def test_tasks_run_so_many_at_a_time_and_one_that_fails_stops_no_other(tmp_path:
 
         return work
 
-    found = outcomes(
-        [task(number) for number in range(4)], PoolSpec(cpus=0.01), Cluster(is_local=True), 2
-    )
+    pool, cluster = PoolSpec(cpus=0.01), Cluster(is_local=True)
+    found = dict(outcomes([task(number) for number in range(4)], pool, cluster, 2))
     assert [found[n] for n in (0, 2, 3)] == [0, 2, 3]
     assert isinstance(found[1], RaymiaError)
     assert str(found[1]) == "this one cannot"

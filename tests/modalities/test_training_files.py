@@ -373,8 +373,10 @@ def test_that_the_head_of_an_answer_to_a_tool_is_scored_is_said():
         "{% if add_generation_prompt %}",
         "{% if add_generation_prompt and messages[-1].role != 'tool' %}",
     )
+    call = {"type": "function", "function": {"name": "latin", "arguments": {"of": "heron"}}}
     turns = [
-        *chat("What is it in Latin?", "I look it up."), {"role": "tool", "content": "ardea"},
+        {"role": "user", "content": "What is it in Latin?"},
+        {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "ardea"},
         {"role": "assistant", "content": "A heron is an ardea."},
     ]  # fmt: skip
 

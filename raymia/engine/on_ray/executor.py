@@ -91,14 +91,13 @@ class RayExecutor:
         functions = [reference_maker(making, pool, self.store_url, board) for making in wanted]
         at_once = min(len(wanted), pool.max_actors or pool.actors)
         demand = demand_of_tasks(wanted[0].name, at_once, pool, self.cluster)
-        with self._machines([demand]):
-            ended = outcomes(functions, pool, self.cluster, at_once)
         failed: dict[str, RaymiaError] = {}
-        for making, outcome in zip(wanted, ended, strict=True):
-            if isinstance(outcome, RaymiaError):
-                keys = (recipe.key for _, recipe in making.recipes)
-                outcome = dict.fromkeys(keys, outcome)
-            failed |= outcome
+        with self._machines([demand]):
+            for place, outcome in outcomes(functions, pool, self.cluster, at_once):
+                if isinstance(outcome, RaymiaError):
+                    keys = (recipe.key for _, recipe in wanted[place].recipes)
+                    outcome = dict.fromkeys(keys, outcome)
+                failed |= outcome
         return failed
 
     def ask(self, plan: AuditPlan, board: Board) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
@@ -23,19 +23,20 @@ def run_tasks(
     Raises
     ------
     RaymiaError
-        Of the first that failed.
+        As soon as one fails.
     """
-    results = outcomes(functions, pool, cluster, len(functions))
-    for result in results:
-        if isinstance(result, RaymiaError):
-            raise result
+    results: list[Any] = [None] * len(functions)
+    for place, outcome in outcomes(functions, pool, cluster, len(functions)):
+        if isinstance(outcome, RaymiaError):
+            raise outcome
+        results[place] = outcome
     return results
 
 
 def outcomes(
     functions: Sequence[Callable[[], Any]], pool: PoolSpec, cluster: Cluster, at_once: int
-) -> list[Any]:
-    """The same, so many at a time; of one that failed its error."""
+) -> Iterator[tuple[int, Any]]:
+    """The same, so many at a time: the place of each as it ends, and its result, or its error."""
 
     def with_threads(function: Callable[[], Any]) -> Any:
         if not pool.gpus:
@@ -49,7 +50,6 @@ def outcomes(
     # A process that was let see no GPU would find none for the next task either.
     task = ray.remote(max_retries=2, max_calls=1, **task_options(pool, cluster))(with_threads)
     waiting = list(enumerate(functions))[::-1]
-    results: list[Any] = [None] * len(functions)
     running: dict[Any, int] = {}
     while waiting or running:
         while waiting and len(running) < at_once:
@@ -57,7 +57,7 @@ def outcomes(
             running[task.options(name=function.__name__).remote(function)] = place
         (ended, *_), _ = ray.wait(list(running), num_returns=1)
         try:
-            results[running.pop(ended)] = ray.get(ended)
+            yield running[ended], ray.get(ended)
         except ray.exceptions.RayError as error:
-            results[running.pop(ended)] = own_error(error)
-    return results
+            yield running[ended], own_error(error)
+        del running[ended]

@@ -120,7 +120,7 @@ class Answering:
         return next(filter(None, found), "")
 
     def _header(self, messages: Sequence[dict[str, Any]], given: Mapping[str, Any]) -> str:
-        answer = messages[-1]["content"]
+        answer = messages[-1].get("content")  # none where it calls a tool
         if not isinstance(answer, str) or not answer.strip():
             return ""
         try:
