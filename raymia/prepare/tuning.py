@@ -102,7 +102,7 @@ def check_method(method: Method, base: CausalCheckpoint, where: str) -> Counted:
 
 
 def check_checkpointing(base: CausalCheckpoint, where: str) -> None:
-    """Refuse a base of which no layer can be computed again; loads nothing.
+    """Refuse a base whose layers cannot be recomputed; loads nothing.
 
     Raises
     ------
@@ -116,8 +116,8 @@ def check_checkpointing(base: CausalCheckpoint, where: str) -> None:
         model = build_hollow(Described(LOADS, "", frozenset(), config))
     if not model.supports_gradient_checkpointing:
         raise InputError(
-            f"{where}: transformers computes no layers of a {base.facts.model_type} again; leave "
-            "`gradient_checkpointing` out, and make `batch_size` smaller if memory runs out"
+            f"{where}: transformers cannot recompute the layers of a {base.facts.model_type}; "
+            "leave `gradient_checkpointing` out, and make `batch_size` smaller if memory runs out"
         )
 
 

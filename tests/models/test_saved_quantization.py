@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from small_image_models import save_pipeline
 from small_inputs import audit
 from tiny_models import BASE, PARAPHRASER, fingerprint, passages, plain_answer, save_tiny
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2PreTrainedModel
 
 from raymia.modalities.resolve import resolve_inputs
 from raymia.models.causal.resolver import resolve_causal_lm
@@ -109,6 +109,17 @@ def test_an_adapter_alone_is_trained_on_weights_in_4_bits(tmp_path, tuned, messa
         assert resolve_inputs(spec).spec.references["own"].fine_tune.lora.r == 64
     else:
         assert re.search(message, refusal(resolve_inputs, spec))
+
+
+def test_layers_that_cannot_be_recomputed_are_told_before_anything_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(GPT2PreTrainedModel, "supports_gradient_checkpointing", False)
+    own = {"kind": "self_prompt", "prompts": "none", "fine_tune": {"gradient_checkpointing": True}}
+    references = {"base": {"model": str(BASE)}, "own": own}
+    spec = audit(tmp_path / "a", BASE, PARAPHRASER, references=references, attacks=["ratio"])
+    assert refusal(resolve_inputs, spec).startswith(
+        "references.own.fine_tune.gradient_checkpointing: transformers cannot recompute the layers "
+        "of a gpt2; leave"
+    )
 
 
 def test_answers_without_scales_are_not_taken_for_answers_with_them(tmp_path, fp8):
