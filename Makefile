@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# A worker that dies fails the run at once: started anew, it can leave xdist waiting for ever.
+IN_TWO := -n 2 --dist loadgroup --max-worker-restart 0
 
 .PHONY: help install demo test test-fast test-slow test-wheel lint types clean docs site requirements
 
@@ -21,10 +23,10 @@ demo: install ## audit a small model trained here; about four minutes on two cor
 	$(BIN)/raymia demo
 
 test: install ## run the tests, in two processes
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest $(IN_TWO)
 
 test-fast: install ## run the short tests, which need no Ray, no browser and no training
-	$(BIN)/pytest -n 2 --dist loadgroup -m 'not ray and not browser and not training and not long and not slow'
+	$(BIN)/pytest $(IN_TWO) -m 'not ray and not browser and not training and not long and not slow'
 
 test-slow: install ## run the long tests that `test` leaves out
 	$(BIN)/pytest -m slow

@@ -9,8 +9,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
@@ -27,13 +27,31 @@ def raymia(*arguments: str | Path, columns: int = 160, **environment: str) -> Do
         redirect_stdout(out),
         redirect_stderr(errors),
         patch.object(sys, "argv", ["raymia", *map(str, arguments)]),
-        patch.dict(os.environ, {"COLUMNS": str(columns), **environment}),
+        environment_with(COLUMNS=str(columns), **environment),
     ):
         try:
             main()
         except SystemExit as stop:
             code = int(stop.code or 0)
     return Done(code, out.getvalue(), errors.getvalue(), time.monotonic() - began)
+
+
+@contextmanager
+def environment_with(**values: str) -> Iterator[None]:
+    """Set variables for a block; after it, undo whatever has changed meanwhile.
+
+    All others stay where they are. ``patch.dict`` would remove every variable and set it again, and
+    a library's thread that reads one in C at that moment ends the process.
+    """
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        changed = {name: value for name, value in before.items() if os.environ.get(name) != value}
+        os.environ.update(changed)
 
 
 ENDED = "-- ended with "
