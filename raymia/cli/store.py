@@ -149,6 +149,7 @@ def needed_by(
 def _needs(spec: AuditSpec, store: EvidenceStore) -> Iterable[tuple[str, str]]:
     from raymia.modalities.resolve import resolve_inputs
     from raymia.plan.planning import plan_audit
+    from raymia.prepare.recipe import Shareable
     from raymia.run.sweep import swept_rates
     from raymia.sweep.plan import plan_sweep
     from raymia.sweep.record import Tried
@@ -169,6 +170,8 @@ def _needs(spec: AuditSpec, store: EvidenceStore) -> Iterable[tuple[str, str]]:
             recipe, what = preparation.recipe, f"reference:{preparation.stage_name(plan.name)}"
             yield f"prepared/{recipe.key}", what
             yield f"prepared/{recipe.material_key}", what
+            for key in recipe.part_keys if isinstance(recipe, Shareable) else ():
+                yield f"prepared/{key}", what
     yield from inputs.modality.kept_beside(inputs)
 
 

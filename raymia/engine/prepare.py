@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from raymia.engine.board import Board, reporter
 from raymia.evidence.store import EvidenceStore
 from raymia.models.source import bring, origins_of
 from raymia.plan.stages import Preparation
-from raymia.prepare.recipe import Recipe
+from raymia.prepare.parts import PartsMissing, Share
+from raymia.prepare.recipe import Recipe, Shareable
 from raymia.spec import PoolSpec
 from raymia.util.errors import RaymiaError
 
@@ -36,6 +38,10 @@ class Making:
 
     name: str
     recipes: tuple[tuple[str, Recipe], ...]
+
+    @property
+    def material_key(self) -> str:
+        return self.recipes[0][1].material_key
 
 
 def makings(wanted: Iterable[tuple[str, Preparation]]) -> list[Making]:
@@ -73,6 +79,40 @@ def reference_maker(
 
     make.__name__ = f"prepare {making.name}"
     return make
+
+
+def share_writers(
+    making: Making, workers: int, pool: PoolSpec, store_url: str, board: Board
+) -> list[Callable[[], None]]:
+    """What writes a share each of what references are made of, on the machines that each is called
+    on; none where one worker writes it all, which is then left to :func:`reference_maker`.
+
+    They are called again and again, all of them, for as many rounds as the recipe has.
+    """
+    name, recipe = making.recipes[0]
+    if not isinstance(recipe, Shareable):
+        return []
+    count = min(workers, recipe.shares)
+    origins = origins_of([recipe.target])
+
+    def writer(number: int) -> Callable[[], None]:
+        def write() -> None:
+            bring(origins)
+            place = f"{name}, {number + 1} of {count}"
+            with suppress(PartsMissing):
+                report = partial(_reporter, board, place)
+                recipe.write_share(Share(number, count), EvidenceStore(store_url), pool, report)
+
+        write.__name__ = f"write {making.name}"
+        return write
+
+    return [writer(number) for number in range(count)] if count > 1 else []
+
+
+def rounds_of(making: Making) -> int:
+    """How often the writers of a share are called."""
+    recipe = making.recipes[0][1]
+    return recipe.rounds if isinstance(recipe, Shareable) else 0
 
 
 def _reporter(board: Board, name: str, doing: str) -> Progress:

@@ -4,8 +4,9 @@ Layout under the store's folder::
 
     evidence/<kind>/<key>/key.json         what the key was hashed from, readable
     evidence/<kind>/<key>/<part>.parquet   rows (record_id, neighbor, ...), written then renamed
-    prepared/<key>/                        a reference model that was made, facts.json, and the
-                                           hashes of its files in files.sha256
+    prepared/<key>/                        a reference model that was made, what it was trained on,
+                                           or a part of that; facts.json, and the hashes of its
+                                           files in files.sha256
 
 A part is named by the rows it answers, so an answer that is computed twice (a retried task, an
 orphan of a killed run) lands on the same name or repeats rows, and reading drops the repetition.
@@ -18,9 +19,9 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -347,6 +348,14 @@ class EvidenceStore:
                 return False
         except Timeout:
             return True
+
+    def remove_prepared(self, keys: Collection[str]) -> None:
+        """Remove finished folders, those that are there; each first counts as unfinished."""
+        for key in self.folder.names("prepared", ""):
+            if key in keys:
+                with suppress(FileNotFoundError):
+                    self.folder.remove(f"prepared/{key}/{PREPARED_MARKER}")
+                self.folder.remove_folder(f"prepared/{key}")
 
     def commit_prepared(self, key: str, folder: Path) -> None:
         """Move a finished model folder, with its facts.json, into the store."""

@@ -25,7 +25,7 @@ Images = npt.NDArray[np.uint8]
 
 def generate_images(
     model: Denoiser,
-    count: int,
+    numbers: Sequence[int],
     *,
     seed: int,
     steps: int,
@@ -42,6 +42,7 @@ def generate_images(
 
     Parameters
     ----------
+    numbers : of the images.
     steps : of the sampler, evenly spaced from the last timestep on.
     batch : images side by side; fewer where memory is short.
     captions : of the images in turn, of a model of classes their numbers; none is the empty one.
@@ -50,7 +51,7 @@ def generate_images(
 
     Returns
     -------
-    uint8 [count, channels, height, width].
+    uint8 [numbers, channels, height, width].
 
     Raises
     ------
@@ -78,11 +79,11 @@ def generate_images(
         fresh = drawn if sampler == "ddpm" else None
         return model.decode(denoise(model, start, timesteps, seen, fresh))
 
-    return _from_noise(images_of, model.latent_shape, count, seed, batch, progress)
+    return _from_noise(images_of, model.latent_shape, numbers, seed, batch, progress)
 
 
 def decode_prior(
-    model: Autoencoder, count: int, *, seed: int, batch: int, progress: Progress
+    model: Autoencoder, numbers: Sequence[int], *, seed: int, batch: int, progress: Progress
 ) -> Images:
     """Generate images by an autoencoder, from latents that are standard normal.
 
@@ -92,33 +93,34 @@ def decode_prior(
     def images_of(noise: torch.Tensor, _: list[int]) -> torch.Tensor:
         return model.generate(noise.to(model.device))
 
-    return _from_noise(images_of, model.latent_shape, count, seed, batch, progress)
+    return _from_noise(images_of, model.latent_shape, numbers, seed, batch, progress)
 
 
 def _from_noise(
     images_of: Callable[[torch.Tensor, list[int]], torch.Tensor],
     shape: tuple[int, ...],
-    count: int,
+    numbers: Sequence[int],
     seed: int,
     batch: int,
     progress: Progress,
 ) -> Images:
     done = 0
 
-    def run(numbers: list[int]) -> list[Images]:
+    def run(places: list[int]) -> list[Images]:
         nonlocal done
-        keys = torch.tensor([stream_key(seed, "generate", i) for i in numbers])
-        images = images_of(normals(keys, math.prod(shape)).reshape(-1, *shape), numbers)
+        some = [numbers[place] for place in places]
+        keys = torch.tensor([stream_key(seed, "generate", i) for i in some])
+        images = images_of(normals(keys, math.prod(shape)).reshape(-1, *shape), some)
         if not bool(torch.isfinite(images).all()):
             raise InputError(
                 "the model generates values that are not finite; look at the checkpoint, or at its "
                 "precision"
             )
-        done += len(numbers)
-        progress(done, count)
+        done += len(some)
+        progress(done, len(numbers))
         return list((images * 255).round().to(torch.uint8).cpu().numpy())
 
-    return np.stack(run_on_images(count, run, budget=batch))
+    return np.stack(run_on_images(len(numbers), run, budget=batch))
 
 
 def ddim_timesteps(schedule: int, steps: int) -> list[int]:

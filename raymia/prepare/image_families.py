@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,8 +36,10 @@ class ImageFamily(ABC):
         """Load a model that is to generate."""
 
     @abstractmethod
-    def generate(self, model: Any, recipe: SelfGeneratedRecipe, progress: Progress) -> Images:
-        """What a loaded model generates."""
+    def generate(
+        self, model: Any, recipe: SelfGeneratedRecipe, numbers: Sequence[int], progress: Progress
+    ) -> Images:
+        """Images of some numbers, which a loaded model generates."""
 
     @abstractmethod
     def train(
@@ -95,12 +97,14 @@ class Denoisers(ImageFamily):
 
         return load_denoiser(checkpoint, batch_images=batch_images)
 
-    def generate(self, model: Any, recipe: SelfGeneratedRecipe, progress: Progress) -> Images:
+    def generate(
+        self, model: Any, recipe: SelfGeneratedRecipe, numbers: Sequence[int], progress: Progress
+    ) -> Images:
         from raymia.prepare.generate_images import generate_images
 
         spec = recipe.spec
         return generate_images(
-            model, spec.images, seed=recipe.seed, steps=spec.sampling_steps,
+            model, numbers, seed=recipe.seed, steps=spec.sampling_steps,
             batch=spec.generation_batch, progress=progress, captions=recipe.captions,
             sampler=spec.sampler, guidance=spec.guidance,
         )  # fmt: skip
@@ -153,12 +157,14 @@ class Autoencoders(ImageFamily):
 
         return load_autoencoder(checkpoint, batch_images=batch_images)
 
-    def generate(self, model: Any, recipe: SelfGeneratedRecipe, progress: Progress) -> Images:
+    def generate(
+        self, model: Any, recipe: SelfGeneratedRecipe, numbers: Sequence[int], progress: Progress
+    ) -> Images:
         from raymia.prepare.generate_images import decode_prior
 
         spec = recipe.spec
         return decode_prior(
-            model, spec.images, seed=recipe.seed, batch=spec.generation_batch, progress=progress
+            model, numbers, seed=recipe.seed, batch=spec.generation_batch, progress=progress
         )
 
     def train(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from raymia.evidence.store import EvidenceStore
 from raymia.models.checkpoint import AnyCheckpoint
+from raymia.prepare.parts import Share
 from raymia.spec import PoolSpec
 
 if TYPE_CHECKING:
@@ -56,3 +57,31 @@ class Recipe(Protocol):
     def finished(self, folder: Path | None) -> AnyCheckpoint:
         """The checkpoint of the reference that was made in a folder; without a folder, one under
         whose fingerprint nothing is stored."""
+
+
+@runtime_checkable
+class Shareable(Recipe, Protocol):
+    """A recipe of which several workers can write the material at the same time."""
+
+    @property
+    def shares(self) -> int:
+        """How many workers can write at the same time."""
+
+    @property
+    def rounds(self) -> int:
+        """How often workers write, each time from what all have written before."""
+
+    @property
+    def part_keys(self) -> list[str]:
+        """Of what is in the store while the material is not whole."""
+
+    def write_share(
+        self, share: Share, store: EvidenceStore, pool: PoolSpec, report: Report
+    ) -> None:
+        """Write a share of the material into the store; loads the target on this machine.
+
+        Raises
+        ------
+        PartsMissing
+            If the shares of others are not there, without which the material is not whole.
+        """

@@ -7,8 +7,7 @@ was trained on, so the model knows the domain as the target does but has not see
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
 from raymia.models.image_source import ImageModel
 from raymia.prepare.image_families import Images, family_of
+from raymia.prepare.parts import Batch, Parts, Share, count_parts, part_keys
 from raymia.prepare.recipe import Report
 from raymia.prepare.trainer import Progress
 from raymia.spec import PoolSpec, SelfGeneratedReference
@@ -33,7 +33,7 @@ LATER = {"sampler", "guidance"}
 """Settings that were added to the first ones."""
 CAPTIONS = {"prompts", "prompt_column", "instance_prompt"}
 """Settings that say where captions are."""
-IMAGES_FILE = "images.parquet"
+IMAGES, IMAGES_FILE = "images", "images.parquet"
 SHAPE = b"shape"
 
 
@@ -118,6 +118,25 @@ class SelfGeneratedRecipe:
             on_steps=report("train"),
         )
 
+    @property
+    def rounds(self) -> int:
+        return 1
+
+    @property
+    def shares(self) -> int:
+        return count_parts(self.spec.images, self.spec.generation_batch)
+
+    @property
+    def part_keys(self) -> list[str]:
+        return part_keys(self.material_key, [IMAGES])
+
+    def write_share(
+        self, share: Share, store: EvidenceStore, pool: PoolSpec, report: Report
+    ) -> None:
+        if generated_images(self, store) is None:
+            parts = Parts(self.material_key, store, share)
+            _generate(self, parts, pool.batch_images, report("generate images"))
+
     def finished(self, folder: Path | None) -> ImageModel:
         if folder is None:
             return replace(self.target, fingerprint=f"to be made: {self.key}")
@@ -135,7 +154,7 @@ def make_image_reference(
     """Make a self-generated reference and commit it to the store under the recipe's key.
 
     The images are committed on their own first, so a run that is killed while it trains does not
-    ask the target for them again.
+    ask the target for them again; one that is killed while it generates asks for a part of them.
 
     Raises
     ------
@@ -150,8 +169,11 @@ def make_image_reference(
         )
     images = generated_images(recipe, store)
     if images is None:
-        images, seconds = _generate(recipe, batch_images, on_images)
-        _commit_images(recipe, store, images, seconds)
+        parts = Parts(recipe.material_key, store)
+        table = _generate(recipe, parts, batch_images, on_images)
+        _commit_images(recipe, store, table, parts.seconds)
+        store.remove_prepared(recipe.part_keys)
+        images = images_of(table)
     written = store.prepared_facts(recipe.material_key) or {}
     with store.workplace(recipe.key) as out:
         if store.prepared_facts(recipe.key) is not None:
@@ -167,30 +189,44 @@ def generated_images(recipe: SelfGeneratedRecipe, store: EvidenceStore) -> Image
     """What the target generated, uint8 [images, channels, height, width]; None before it did."""
     if store.prepared_facts(recipe.material_key) is None:
         return None
-    table = pq.read_table(store.prepared_path(recipe.material_key) / IMAGES_FILE)
+    return images_of(pq.read_table(store.prepared_path(recipe.material_key) / IMAGES_FILE))
+
+
+def images_of(table: pa.Table) -> Images:
+    """Images from a table that :func:`table_of` made."""
     shape = json.loads(table.schema.metadata[SHAPE])
     pixels = b"".join(table["pixels"].to_pylist())
     return np.frombuffer(pixels, dtype=np.uint8).reshape(-1, *shape).copy()
 
 
+def table_of(images: Images) -> pa.Table:
+    """A row of pixels for each image."""
+    table = pa.table({"pixels": pa.array([i.tobytes() for i in images], pa.binary())})
+    return table.replace_schema_metadata({SHAPE: json.dumps(images.shape[1:])})
+
+
 def _generate(
-    recipe: SelfGeneratedRecipe, batch_images: int, progress: Progress
-) -> tuple[Images, float]:
-    """Images, and the seconds that they took once the target was loaded."""
+    recipe: SelfGeneratedRecipe, parts: Parts, batch_images: int, progress: Progress
+) -> pa.Table:
+    """What the target generates, as :func:`table_of` has it."""
     family = family_of(recipe.target)
     model = family.load(recipe.target, batch_images)
-    started = time.monotonic()
-    images = family.generate(model, recipe, progress)
-    return images, round(time.monotonic() - started, 3)
+
+    def generate(batches: Sequence[Batch], tell: Callable[[int], None]) -> pa.Table:
+        numbers = [number for batch in batches for number in batch]
+        return table_of(family.generate(model, recipe, numbers, lambda done, _: tell(done)))
+
+    count, side_by_side = recipe.spec.images, recipe.spec.generation_batch
+    starts = range(0, count, side_by_side)
+    batches = [range(start, min(count, start + side_by_side)) for start in starts]
+    return parts.written(IMAGES, batches, generate, progress)
 
 
 def _commit_images(
-    recipe: SelfGeneratedRecipe, store: EvidenceStore, images: Images, seconds: float
+    recipe: SelfGeneratedRecipe, store: EvidenceStore, table: pa.Table, seconds: float
 ) -> None:
-    table = pa.table({"pixels": pa.array([i.tobytes() for i in images], pa.binary())})
-    table = table.replace_schema_metadata({SHAPE: json.dumps(images.shape[1:])})
     with scratch() as folder:
         pq.write_table(table, folder / IMAGES_FILE)
-        facts = {"generated": len(images), "writing_seconds": seconds}
+        facts = {"generated": table.num_rows, "writing_seconds": round(seconds, 3)}
         (folder / PREPARED_MARKER).write_text(json.dumps(facts, indent=2) + "\n")
         store.commit_prepared(recipe.material_key, folder)

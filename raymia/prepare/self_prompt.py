@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,24 +17,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
-from raymia.models.batching import run_batched
 from raymia.models.causal.answering import shared_start
 from raymia.models.causal.family import load_causal_lm
-from raymia.models.causal.generation import continue_tokens
 from raymia.models.causal.model import CausalLM
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import architecture
 from raymia.prepare.fine_tune import fine_tune
 from raymia.prepare.own_recipe import OwnRecipe, train_alike
+from raymia.prepare.parts import Parts, Share, count_parts, part_keys
 from raymia.prepare.prompts import Beginnings, beginnings_of
 from raymia.prepare.quality import perplexities, reference_perplexities
 from raymia.prepare.recipe import Report
 from raymia.prepare.train_target import step_size, total_steps
 from raymia.prepare.trainer import Progress
+from raymia.prepare.writer import QUESTIONS, TEXTS, Writer
 from raymia.prepare.written_records import beginning_of_text, write_records
 from raymia.spec import PoolSpec, SelfPromptReference
 from raymia.storage.scratch import scratch
-from raymia.util.draws import stream_key
 from raymia.util.errors import InputError, NothingWrittenError
 from raymia.util.hashing import digest
 
@@ -148,6 +146,33 @@ class SelfPromptRecipe:
             on_steps=report("fine-tune"),
         )
 
+    @property
+    def rounds(self) -> int:
+        return len(self._written_things)
+
+    @property
+    def shares(self) -> int:
+        return count_parts(self.spec.texts, self.spec.generation_batch)
+
+    @property
+    def part_keys(self) -> list[str]:
+        return part_keys(self.material_key, self._written_things)
+
+    @property
+    def _written_things(self) -> tuple[str, ...]:
+        training = self.target.training
+        if self.spec.prompts == "none" and training is not None and training.format != "text":
+            return QUESTIONS, TEXTS
+        return (TEXTS,)
+
+    def write_share(
+        self, share: Share, store: EvidenceStore, pool: PoolSpec, report: Report
+    ) -> None:
+        if stored_texts(self, store) is None:
+            parts = Parts(self.material_key, store, share)
+            target = load_causal_lm(self.target, batch_tokens=pool.batch_tokens)
+            write_material(target, self, parts, report("write texts"))
+
     def finished(self, folder: Path | None) -> CausalCheckpoint:
         if folder is None:
             return replace(self.base, fingerprint=f"to be made: {self.key}")
@@ -171,21 +196,19 @@ def make_reference(
     """Make a self-prompt reference and commit it to the store under the recipe's key.
 
     The texts are committed on their own first, so a run that is killed while it fine-tunes does not
-    ask the target for them again.
+    ask the target for them again, and one that is killed while it writes asks for a part of them.
     """
     texts = stored_texts(recipe, store)
     training = recipe.target.training
     if texts is None:
         target = load_causal_lm(recipe.target, batch_tokens=batch_tokens)
-        started = time.monotonic()
-        if training is None or training.format == "text":
-            texts, facts = write_texts(target, recipe, on_texts)
-        else:
-            texts, facts = write_records(target, recipe, training, on_texts)
-        facts["writing_seconds"] = round(time.monotonic() - started, 3)
+        parts = Parts(recipe.material_key, store)
+        texts, facts = write_material(target, recipe, parts, on_texts)
+        facts["writing_seconds"] = round(parts.seconds, 3)
         facts |= perplexities(target, recipe, "target_")
         del target
         _commit_texts(recipe, store, texts, facts)
+        store.remove_prepared(recipe.part_keys)
     with store.workplace(recipe.key) as out:
         if store.prepared_facts(recipe.key) is not None:
             return  # by a run beside this one
@@ -209,8 +232,18 @@ def make_reference(
         store.commit_prepared(recipe.key, out)
 
 
+def write_material(
+    target: CausalLM, recipe: SelfPromptRecipe, parts: Parts, progress: Progress
+) -> tuple[list[str], dict[str, Any]]:
+    """What the target writes, as the records of its training are, and facts about it."""
+    training = recipe.target.training
+    if training is None or training.format == "text":
+        return write_texts(target, recipe, progress, parts)
+    return write_records(target, recipe, training, progress, parts)
+
+
 def write_texts(
-    target: CausalLM, recipe: SelfPromptRecipe, progress: Progress
+    target: CausalLM, recipe: SelfPromptRecipe, progress: Progress, parts: Parts | None = None
 ) -> tuple[list[str], dict[str, Any]]:
     """Let the target continue the first tokens of the prompts.
 
@@ -237,30 +270,11 @@ def write_texts(
             f"self-prompting: a text of {length} tokens has no room for a prompt of "
             f"{spec.prompt_tokens}; make max_tokens larger or prompt_tokens smaller"
         )
-    done, ended, tokens = 0, 0, 0
-
-    def run(batch: list[int]) -> list[str]:
-        nonlocal done, ended, tokens
-        starts = [prompts[i % len(prompts)] for i in batch]
-        keys = [stream_key(recipe.seed, "self prompt", i) for i in batch]
-        rows = continue_tokens(
-            target,
-            starts,
-            keys,
-            whole=length,
-            temperature=spec.temperature,
-            top_k=spec.top_k,
-            budget=length * spec.generation_batch,
-        )
-        whole = [start + row for start, row in zip(starts, rows, strict=True)]
-        texts: list[str] = target.tokenizer.batch_decode(whole, skip_special_tokens=True)
-        done += len(batch)
-        ended += sum(len(ids) < length for ids in whole)
-        tokens += sum(map(len, rows))
-        progress(done, spec.texts)
-        return texts
-
-    texts = run_batched([length] * spec.texts, run, budget=length * spec.generation_batch)
+    writer = Writer(target, spec, recipe.seed, parts or Parts())
+    starts = [prompts[i % len(prompts)] for i in range(spec.texts)]
+    rows = writer.write(starts, TEXTS, progress, whole=length)
+    whole = [start + row for start, row in zip(starts, rows, strict=True)]
+    texts: list[str] = target.tokenizer.batch_decode(whole, skip_special_tokens=True)
     usable = [text for text in texts if text.strip()]
     if len(usable) < 2:
         raise NothingWrittenError(
@@ -272,8 +286,8 @@ def write_texts(
         "prompts_too_short": given.too_short,
         "prompts_cut_in_a_mark": given.in_marks,
         "prompts_begin_with_the_same_tokens": shared_start(prompts),
-        "mean_tokens_written": round(tokens / len(texts), 1),
-        "ended_by_themselves": ended,
+        "mean_tokens_written": round(sum(map(len, rows)) / len(rows), 1),
+        "ended_by_themselves": sum(len(ids) < length for ids in whole),
         "texts_empty": len(texts) - len(usable),
     }
     return usable, facts

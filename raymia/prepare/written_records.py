@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from raymia.models.causal.answering import Answering, shared_start
-from raymia.models.causal.generation import continue_tokens
 from raymia.models.causal.model import CausalLM
 from raymia.models.causal.training import Training
+from raymia.prepare.parts import Parts
 from raymia.prepare.prompts import answerable, refuse_one_prompt
 from raymia.prepare.trainer import Progress
-from raymia.spec import SelfPromptReference
-from raymia.util.draws import stream_key
+from raymia.prepare.writer import QUESTIONS, TEXTS, Writer
 from raymia.util.errors import InputError, NothingWrittenError
 
 if TYPE_CHECKING:
@@ -20,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def write_records(
-    target: CausalLM, recipe: SelfPromptRecipe, training: Training, progress: Progress
+    target: CausalLM,
+    recipe: SelfPromptRecipe,
+    training: Training,
+    progress: Progress,
+    parts: Parts | None = None,
 ) -> tuple[list[str], dict[str, Any]]:
     """Let the target answer prompts, record i prompt ``i % prompts``, or prompts of its own.
 
@@ -35,12 +37,12 @@ def write_records(
         writes next to nothing.
     """
     spec, answering = recipe.spec, Answering(target.tokenizer, training)
-    writer = _Writer(target, spec, answering, recipe.seed)
+    writer = Writer(target, spec, recipe.seed, parts or Parts(), answering.ends)
     facts: dict[str, Any] = {}
     if spec.prompts == "none":
         first = answering.user_turn_ids() or beginning_of_text(target)
         questions = writer.write(
-            [first] * spec.texts, "self prompt's question", lambda *_: None, writer.length // 2
+            [first] * spec.texts, QUESTIONS, lambda *_: None, writer.length // 2
         )
         asked = [answering.asking(question) for question in questions]
         payloads = [payload for payload in asked if payload is not None]
@@ -53,7 +55,7 @@ def write_records(
     else:
         chosen = [usable[i % len(usable)] for i in range(spec.texts)]
         refuse_one_prompt([ids for _, ids in usable])
-    answers = writer.write([ids for _, ids in chosen], "self prompt", progress)
+    answers = writer.write([ids for _, ids in chosen], TEXTS, progress)
     records = [
         answering.answered(payload, answer)
         for (payload, _), answer in zip(chosen, answers, strict=True)
@@ -73,56 +75,11 @@ def write_records(
         "texts_empty": len(records) - len(written),
         "texts_repeated": len(written) - len({*written}),
         "mean_tokens_written": round(sum(lengths) / len(lengths), 1),
-        "ended_by_themselves": writer.ended,
+        "ended_by_themselves": sum(
+            len(ids) + length < writer.length
+            for (_, ids), length in zip(chosen, lengths, strict=True)
+        ),
     }
-
-
-class _Writer:
-    """Continues prompts, those of about one length side by side."""
-
-    def __init__(
-        self, target: CausalLM, spec: SelfPromptReference, answering: Answering, seed: int
-    ) -> None:
-        self.target, self.spec, self.ends, self.seed = target, spec, answering.ends, seed
-        self.length = min(spec.max_tokens, target.max_tokens or spec.max_tokens)
-        self.ended = 0
-
-    def write(
-        self,
-        prompts: Sequence[Sequence[int]],
-        what: str,
-        progress: Progress,
-        whole: int | None = None,
-    ) -> list[list[int]]:
-        """What the target writes after each prompt; a draw is a function of (seed, what, place).
-
-        Parameters
-        ----------
-        whole : tokens of prompt and what is written together, at most; default: :attr:`length`.
-        """
-        whole = whole or self.length
-        places = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
-        found: dict[int, list[int]] = {}
-        self.ended = 0
-        for start in range(0, len(places), self.spec.generation_batch):
-            some = places[start : start + self.spec.generation_batch]
-            rows = continue_tokens(
-                self.target,
-                [prompts[place] for place in some],
-                [stream_key(self.seed, what, place) for place in some],
-                whole=whole,
-                temperature=self.spec.temperature,
-                top_k=self.spec.top_k,
-                budget=whole * self.spec.generation_batch,
-                ends=self.ends,
-            )
-            found.update(zip(some, rows, strict=True))
-            self.ended += sum(
-                len(prompts[place]) + len(row) < whole
-                for place, row in zip(some, rows, strict=True)
-            )
-            progress(len(found), len(prompts))
-        return [found[place] for place in range(len(prompts))]
 
 
 def beginning_of_text(target: CausalLM) -> list[int]:

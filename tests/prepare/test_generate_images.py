@@ -52,7 +52,7 @@ def gaussian_denoiser(mean=0.3, deviation=0.2, prediction="epsilon", count=100, 
 
 def generate(model, count, *, batch=64, seed=0, steps=20, progress=None, **more):
     return generate_images(
-        model, count, seed=seed, steps=steps, batch=batch,
+        model, range(count), seed=seed, steps=steps, batch=batch,
         progress=progress or (lambda *_: None), **more,
     )  # fmt: skip
 
@@ -198,7 +198,7 @@ def test_autoencoder_decodes_what_is_drawn_from_its_prior():
         def generate(self, noise):
             return torch.sigmoid(noise)[:, None]
 
-    images = decode_prior(Decoder(), 5, seed=2, batch=2, progress=lambda *_: None)
+    images = decode_prior(Decoder(), range(5), seed=2, batch=2, progress=lambda *_: None)
     for i in range(5):
         latents = normals(torch.tensor([stream_key(2, "generate", i)]), 6).reshape(1, 3, 2)
         expected = (torch.sigmoid(latents) * 255).round().numpy()

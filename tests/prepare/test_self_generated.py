@@ -85,7 +85,12 @@ def test_images_are_what_the_target_generates(tmp_path, target):
     store, made = EvidenceStore(str(tmp_path)), recipe(target, seed=4)
     make(made, store)
     expected = generate_images.generate_images(
-        load_denoiser(target, batch_images=4), 6, seed=4, steps=3, batch=4, progress=lambda *_: None
+        load_denoiser(target, batch_images=4),
+        range(6),
+        seed=4,
+        steps=3,
+        batch=4,
+        progress=lambda *_: None,
     )
     assert np.array_equal(generated_images(made, store), expected)
 
@@ -164,7 +169,11 @@ def test_autoencoder_decodes_its_prior_and_a_fresh_one_is_trained_on_that(tmp_pa
     store, made = EvidenceStore(str(tmp_path / "store")), recipe(target)
     make(made, store)
     expected = generate_images.decode_prior(
-        load_autoencoder(target, batch_images=4), 6, seed=0, batch=4, progress=lambda *_: None
+        load_autoencoder(target, batch_images=4),
+        range(6),
+        seed=0,
+        batch=4,
+        progress=lambda *_: None,
     )
     assert np.array_equal(generated_images(made, store), expected)
     reference = checkpoint_of(made, store)

@@ -147,8 +147,8 @@ def test_its_images_are_of_the_captions_in_turn(target, tmp_path):
     store, made = EvidenceStore(str(tmp_path)), recipe(target, guidance=2.0, sampler="ddpm")
     make(made, store)
     expected = generate_images.generate_images(
-        load_denoiser(target, batch_images=4), 6, seed=0, steps=2, batch=4, captions=CAPTIONS,
-        guidance=2.0, sampler="ddpm", progress=lambda *_: None,
+        load_denoiser(target, batch_images=4), range(6), seed=0, steps=2, batch=4,
+        captions=CAPTIONS, guidance=2.0, sampler="ddpm", progress=lambda *_: None,
     )  # fmt: skip
     assert np.array_equal(generated_images(made, store), expected)
 

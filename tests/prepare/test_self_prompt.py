@@ -14,10 +14,11 @@ from chat_templates import CHATML
 from tiny_models import BASE, checkpoint, passages, save_tiny, with_an_end
 
 from raymia.evidence.store import EvidenceStore
+from raymia.models.causal import generation
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.model import CausalLM
 from raymia.models.causal.training import Training
-from raymia.prepare import self_prompt, written_records
+from raymia.prepare import self_prompt, writer
 from raymia.prepare.quality import GENERAL, general_texts, perplexities
 from raymia.prepare.self_prompt import TEXTS_FILE, SelfPromptRecipe, make_reference, write_texts
 from raymia.prepare.written_records import write_records
@@ -77,14 +78,14 @@ def test_batches_change_no_text(base, written, generation_batch):
 
 
 def test_lack_of_memory_changes_no_text(base, written, monkeypatch):
-    continue_tokens = self_prompt.continue_tokens
+    written_side_by_side = generation._Writer.write
 
-    def short_of_memory(target, prompts, *rest, **settings):
+    def short_of_memory(self, prompts, keys):
         if len(prompts) > 3:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return continue_tokens(target, prompts, *rest, **settings)
+        return written_side_by_side(self, prompts, keys)
 
-    monkeypatch.setattr(self_prompt, "continue_tokens", short_of_memory)
+    monkeypatch.setattr(generation._Writer, "write", short_of_memory)
     assert write(base, recipe())[0] == written
 
 
@@ -293,14 +294,13 @@ def test_one_prompt_alone_is_no_mistake(base):
 def begun(monkeypatch):
     """What the target was given to go on from."""
     found = []
-    for module in (self_prompt, written_records):
-        go_on = module.continue_tokens
+    go_on = writer.continue_tokens
 
-        def noting(target, prompts, *rest, _go_on=go_on, **settings):
-            found.extend(prompts)
-            return _go_on(target, prompts, *rest, **settings)
+    def noting(target, prompts, *rest, **settings):
+        found.extend(prompts)
+        return go_on(target, prompts, *rest, **settings)
 
-        monkeypatch.setattr(module, "continue_tokens", noting)
+    monkeypatch.setattr(writer, "continue_tokens", noting)
     return found
 
 

@@ -225,7 +225,7 @@ def test_what_another_caption_costs_is_the_closed_form():
 
 def test_what_the_best_flow_generates_is_distributed_as_its_data():
     images = generate_images(
-        gaussian_flow(64), 200, seed=0, steps=50, batch=100, progress=lambda *_: None
+        gaussian_flow(64), range(200), seed=0, steps=50, batch=100, progress=lambda *_: None
     )
     values = images.astype(float) / 255 * 2 - 1
     assert abs(values.mean() - MEAN) < 0.02

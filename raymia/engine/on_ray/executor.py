@@ -25,7 +25,7 @@ from raymia.engine.on_ray.reduce import Tasks
 from raymia.engine.on_ray.side_by_side import run_streams
 from raymia.engine.on_ray.stream import run_stream
 from raymia.engine.on_ray.tasks import outcomes, run_tasks
-from raymia.engine.prepare import Making, reference_maker
+from raymia.engine.prepare import Making, reference_maker, rounds_of, share_writers
 from raymia.engine.stream import Stream
 from raymia.evidence.store import EvidenceStore
 from raymia.plan.blocks import BlockSizes, Lines
@@ -88,6 +88,7 @@ class RayExecutor:
     def make(
         self, wanted: Sequence[Making], pool: PoolSpec, board: Board
     ) -> dict[str, RaymiaError]:
+        self._write(wanted, board)
         functions = [reference_maker(making, pool, self.store_url, board) for making in wanted]
         at_once = min(len(wanted), pool.max_actors or pool.actors)
         demand = demand_of_tasks(wanted[0].name, at_once, pool, self.cluster)
@@ -99,6 +100,28 @@ class RayExecutor:
                     outcome = dict.fromkeys(keys, outcome)
                 failed |= outcome
         return failed
+
+    def _write(self, wanted: Sequence[Making], board: Board) -> None:
+        """Let all workers of the target's pool write what references are made of, where they are
+        more than there are references. What one of them cannot, the making tries again, and says
+        why."""
+        store, pool = EvidenceStore(self.store_url), self.resources.target
+        left = [one for one in wanted if store.prepared_facts(one.material_key) is None]
+        at_once = pool.max_actors or pool.actors
+        writers = [
+            share_writers(one, at_once // len(left), pool, self.store_url, board) for one in left
+        ]
+        for done in range(max(map(rounds_of, left), default=0)):
+            functions = [
+                write
+                for one, each in zip(left, writers, strict=True)
+                if done < rounds_of(one)
+                for write in each
+            ]
+            if functions:
+                demand = demand_of_tasks(functions[0].__name__, at_once, pool, self.cluster)
+                with self._machines([demand]):
+                    list(outcomes(functions, pool, self.cluster, at_once))
 
     def ask(self, plan: AuditPlan, board: Board) -> dict[str, str]:
         """See :meth:`raymia.engine.base.Executor.ask`. Several streams run at the same time where

@@ -1,0 +1,193 @@
+"""What a target writes is kept in parts: workers write at the same time, and little is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from chat_templates import CHATML
+from tiny_models import BASE, checkpoint, passages
+
+from raymia.evidence.store import EvidenceStore
+from raymia.models.causal.training import Training
+from raymia.prepare import parts, writer
+from raymia.prepare.parts import Parts, PartsMissing, Share
+from raymia.prepare.self_prompt import SelfPromptRecipe, make_reference, stored_texts
+from raymia.spec import PoolSpec, SelfPromptReference
+from raymia.util.errors import RaymiaError
+
+PROMPTS = tuple(passages(5))
+CHAT = Training("chat", "assistant", template=CHATML)
+
+
+def recipe(training: Training | None = None, **settings: Any) -> SelfPromptRecipe:
+    known = checkpoint(BASE, training=training).with_fingerprint()
+    tuning = {"epochs": 1, "batch_size": 4, "max_tokens": 48, "learning_rate": 1e-3}
+    spec = SelfPromptReference(
+        **{
+            "kind": "self_prompt", "prompts": "p.jsonl", "texts": 8, "prompt_tokens": 4,
+            "max_tokens": 24, "fine_tune": tuning, "generation_batch": 2, **settings,
+        }
+    )  # fmt: skip
+    prompts = PROMPTS if spec.prompts != "none" else ()
+    return SelfPromptRecipe(known, known, spec, prompts, 0)
+
+
+def make(made: SelfPromptRecipe, store: EvidenceStore) -> list[str]:
+    make_reference(
+        made, store, batch_tokens=512, on_texts=lambda *_: None, on_steps=lambda *_: None
+    )
+    texts = stored_texts(made, store)
+    assert texts is not None
+    return texts
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many prompts the target was given at each time."""
+    found: list[int] = []
+    go_on = writer.continue_tokens
+
+    def noting(target: Any, prompts: Any, *rest: Any, **settings: Any) -> Any:
+        found.append(len(prompts))
+        return go_on(target, prompts, *rest, **settings)
+
+    monkeypatch.setattr(writer, "continue_tokens", noting)
+    return found
+
+
+def test_after_a_kill_what_is_missing_is_written_and_the_parts_go(
+    tmp_path: Path, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, store = recipe(), EvidenceStore(str(tmp_path / "killed"))
+    whole = make(made, EvidenceStore(str(tmp_path / "whole")))
+    assert asked == [2, 2, 2, 2]
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    asked.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "_kept", lambda *_: killed() if len(asked) == 3 else None)
+        with pytest.raises(KeyboardInterrupt):
+            make(made, store)
+    left = store.folder.names("prepared", "")
+    assert len(left) == 3
+    assert {*left} <= {*made.part_keys}, "so that `raymia store gc` keeps them"
+    asked.clear()
+    assert make(made, store) == whole
+    assert asked == [2]
+    assert {*store.folder.names("prepared", "")} == {made.key, made.material_key}
+
+
+@pytest.mark.parametrize("training", [None, CHAT], ids=["texts", "answers"])
+@pytest.mark.parametrize("prompts", ["p.jsonl", "none"])
+def test_workers_that_share_write_what_one_does(
+    training: Training | None, prompts: str, tmp_path: Path, asked: list[int]
+) -> None:
+    if training is not None and prompts != "none":
+        pytest.skip("of such prompts the answers are written as the texts are")
+    made = recipe(training, prompts=prompts, max_tokens=48)
+    whole = make(made, EvidenceStore(str(tmp_path / "whole")))
+    alone, store = sum(asked), EvidenceStore(str(tmp_path / "shared"))
+    assert made.rounds == (2 if training is not None else 1)
+    asked.clear()
+    for done in range(made.rounds):
+        for number in range(3):
+            try:
+                made.write_share(Share(number, 3), store, PoolSpec(), lambda _: lambda *_: None)
+            except PartsMissing:
+                is_last = number == 2 and done == made.rounds - 1
+                assert not is_last, "it has all"
+    assert sum(asked) == alone
+    asked.clear()
+    assert make(made, store) == whole
+    assert asked == []
+    assert made.shares == 4
+
+
+def test_seconds_are_those_of_all_workers(tmp_path: Path) -> None:
+    store, batches = EvidenceStore(str(tmp_path)), [[0, 1], [2]]
+
+    def write(some: Any, tell: Any) -> pa.Table:
+        del tell
+        return pa.table({"n": [number for batch in some for number in batch]})
+
+    first, second = Parts("k", store, Share(0, 2)), Parts("k", store, Share(1, 2))
+    with pytest.raises(PartsMissing):
+        first.written("w", batches, write, lambda *_: None)
+    assert second.written("w", batches, write, lambda *_: None)["n"].to_pylist() == [0, 1, 2]
+    facts = [store.prepared_facts(parts.part_key("k", "w", number)) for number in range(2)]
+    assert second.seconds == pytest.approx(sum(one["seconds"] for one in facts if one))
+
+
+def test_a_part_that_vanishes_while_it_is_read_is_written_again_and_a_changed_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, batches, written = EvidenceStore(str(tmp_path)), [[0], [1]], []
+
+    def write(some: Any, tell: Any) -> pa.Table:
+        del tell
+        written.append(some)
+        return pa.table({"n": [batch[0] for batch in some]})
+
+    def all_of() -> list[int]:
+        table = Parts("k", EvidenceStore(str(tmp_path))).written(
+            "w", batches, write, lambda *_: None
+        )
+        return table["n"].to_pylist()
+
+    assert all_of() == [0, 1]
+    key, prepared_path = parts.part_key("k", "w", 1), EvidenceStore.prepared_path
+
+    def vanishing(self: EvidenceStore, one: str) -> Path:
+        path = prepared_path(self, one)
+        if one == key:
+            store.remove_prepared([key])
+        return path
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EvidenceStore, "prepared_path", vanishing)
+        assert all_of() == [0, 1]
+    assert len(written) == 3
+    (tmp_path / "prepared" / key / parts.PART_FILE).write_bytes(b"other")
+    with pytest.raises(RaymiaError, match=rf"{key}: part\.parquet: not as it was made; delete"):
+        all_of()
+
+
+def test_there_are_few_parts_whatever_is_written() -> None:
+    found = parts._parts_of([[number] for number in range(100)])
+    assert len(found) == parts.MAX_PARTS
+    assert [batch for part in found for batch in part] == [[number] for number in range(100)]
+    assert {len(part) for part in found} == {6, 7}
+    assert parts._parts_of([[0, 1]]) == [[[0, 1]]]
+    assert [parts.count_parts(items, 64) for items in (1, 65, 10**6)] == [1, 2, 16]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_all_workers_of_the_targets_pool_write(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from raymia.engine.on_ray.cluster import Cluster
+    from raymia.engine.on_ray.executor import RayExecutor
+    from raymia.engine.prepare import Making
+    from raymia.spec import ResourcesSpec
+
+    made, url = recipe(), str(tmp_path / "store")
+    whole = make(made, EvidenceStore(str(tmp_path / "whole")))
+    pools = {name: {"cpus": 0.01} for name in ("paraphraser", "reference")}
+    resources = ResourcesSpec(target={"actors": 2, "cpus": 0.01}, **pools)
+    executor = RayExecutor(Cluster(is_local=True), resources, url, Console(quiet=True))
+    with executor.reporting() as board:
+        assert (
+            executor.make([Making("own:t", (("own:t", made),))], resources.reference, board) == {}
+        )
+        lines = board.snapshot()
+    assert {name: line.done for name, line in lines.items() if "write" in name} == {
+        "write texts: own:t, 1 of 2": 4,
+        "write texts: own:t, 2 of 2": 4,
+        "write texts: own:t": 8,
+    }
+    assert stored_texts(made, EvidenceStore(url)) == whole
