@@ -22,6 +22,7 @@ from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.model import CausalLM
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import architecture
+from raymia.models.endpoints.writing import Server
 from raymia.prepare.fine_tune import fine_tune
 from raymia.prepare.own_recipe import OwnRecipe, train_alike
 from raymia.prepare.parts import Parts, Share, count_parts, part_keys
@@ -51,6 +52,7 @@ class SelfPromptRecipe:
     base : the checkpoint that is fine-tuned on them.
     prompts : texts whose first tokens the target continues; none of them a record.
     own : the recipe of the target, where the base is fine-tuned by it.
+    server : writes the texts in the target's place.
     """
 
     target: CausalCheckpoint
@@ -59,6 +61,7 @@ class SelfPromptRecipe:
     prompts: tuple[str, ...]
     seed: int
     own: OwnRecipe | None = None
+    server: Server | None = None
 
     @property
     def material_key(self) -> str:
@@ -90,8 +93,10 @@ class SelfPromptRecipe:
         return self.own.method.peft is not None
 
     def _text_parts(self) -> Mapping[str, Any]:
-        ignored = {"kind", "preset", "prompts", "text_column", "base", "fine_tune"}
+        ignored = {"kind", "preset", "prompts", "text_column", "base", "fine_tune", "written_by"}
+        served = {} if self.server is None else {"written_by": self.server.key_parts()}
         return {
+            **served,
             "version": VERSION,
             "seed": self.seed,
             "target": self.target.fingerprint,
@@ -119,7 +124,11 @@ class SelfPromptRecipe:
 
     def rate_parts(self) -> tuple[list[Any], list[Any]]:
         spec = self.spec
-        write = [spec.max_tokens - spec.prompt_tokens, spec.generation_batch, spec.top_k is None]
+        write: list[Any] = [
+            spec.max_tokens - spec.prompt_tokens, spec.generation_batch, spec.top_k is None
+        ]  # fmt: skip
+        if self.server is not None:
+            write.append(self.server.key_parts())
         parts = spec.tuning.key_parts()
         tune: Any = {key: parts[key] for key in ("batch_size", "max_tokens", "lora")}
         if spec.fine_tune.bf16 is not None:
@@ -132,8 +141,9 @@ class SelfPromptRecipe:
 
     def describe(self, target: str) -> str:
         how = f"{self.spec.fine_tune.epochs:g} epochs" if self.own is None else self.own.describe()
+        who = target if self.server is None else f"{target}, which {self.server.url} serves,"
         return (
-            f"{target} writes {self.spec.texts:,} texts of {self.spec.max_tokens} tokens, and the "
+            f"{who} writes {self.spec.texts:,} texts of {self.spec.max_tokens} tokens, and the "
             f"base is fine-tuned on them for {how}"
         )
 
@@ -152,6 +162,8 @@ class SelfPromptRecipe:
 
     @property
     def shares(self) -> int:
+        if self.server is not None:
+            return 1
         return count_parts(self.spec.texts, self.spec.generation_batch)
 
     @property
@@ -270,7 +282,7 @@ def write_texts(
             f"self-prompting: a text of {length} tokens has no room for a prompt of "
             f"{spec.prompt_tokens}; make max_tokens larger or prompt_tokens smaller"
         )
-    writer = Writer(target, spec, recipe.seed, parts or Parts())
+    writer = Writer(target, spec, recipe.seed, parts or Parts(), server=recipe.server)
     starts = [prompts[i % len(prompts)] for i in range(spec.texts)]
     rows = writer.write(starts, TEXTS, progress, whole=length)
     whole = [start + row for start, row in zip(starts, rows, strict=True)]

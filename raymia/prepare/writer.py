@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import pyarrow as pa
 
 from raymia.models.causal.generation import continue_tokens
 from raymia.models.causal.model import CausalLM
+from raymia.models.endpoints.writing import Server
 from raymia.prepare.parts import Batch, Parts
+from raymia.prepare.served import Served
 from raymia.prepare.trainer import Progress
 from raymia.spec import SelfPromptReference
 from raymia.util.draws import stream_key
@@ -23,6 +26,7 @@ class Writer:
     Parameters
     ----------
     ends : tokens that end a text, beside the model's own.
+    server : writes in place of the model that was loaded.
 
     Attributes
     ----------
@@ -36,8 +40,10 @@ class Writer:
         seed: int,
         parts: Parts,
         ends: Collection[int] = (),
+        server: Server | None = None,
     ) -> None:
         self.target, self.spec, self.seed, self.parts, self.ends = target, spec, seed, parts, ends
+        self.served = None if server is None else Served(server, target, ends)
         self.length = min(spec.max_tokens, target.max_tokens or spec.max_tokens)
 
     def write(
@@ -59,16 +65,17 @@ class Writer:
         def write(batches: Sequence[Batch], tell: Callable[[int], None]) -> pa.Table:
             rows: list[list[int]] = []
             for some in batches:
-                rows += continue_tokens(
-                    self.target,
-                    [prompts[place] for place in some],
-                    [stream_key(self.seed, what, place) for place in some],
-                    whole=whole,
-                    temperature=self.spec.temperature,
-                    top_k=self.spec.top_k,
-                    budget=whole * side_by_side,
-                    ends=self.ends,
-                )
+                given = [prompts[place] for place in some]
+                keys = [stream_key(self.seed, what, place) for place in some]
+                how: dict[str, Any] = {
+                    "whole": whole, "temperature": self.spec.temperature, "top_k": self.spec.top_k
+                }  # fmt: skip
+                if self.served is not None:
+                    rows += self.served.write(given, keys, **how)
+                else:
+                    rows += continue_tokens(
+                        self.target, given, keys, budget=whole * side_by_side, ends=self.ends, **how
+                    )
                 tell(len(rows))
             return pa.table({"ids": pa.array(rows, pa.list_(pa.int32()))})
 

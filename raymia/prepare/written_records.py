@@ -37,7 +37,7 @@ def write_records(
         writes next to nothing.
     """
     spec, answering = recipe.spec, Answering(target.tokenizer, training)
-    writer = Writer(target, spec, recipe.seed, parts or Parts(), answering.ends)
+    writer = Writer(target, spec, recipe.seed, parts or Parts(), answering.ends, recipe.server)
     facts: dict[str, Any] = {}
     if spec.prompts == "none":
         first = answering.user_turn_ids() or beginning_of_text(target)

@@ -217,27 +217,12 @@ WAYS = ("models", "adapters", "revisions", "manifest")
 """Keys by which checkpoints are named together."""
 
 
-class EndpointTarget(OtherTarget):
-    """A model under audit behind an OpenAI-compatible completions endpoint; see endpoints.md."""
-
-    about = "an endpoint answers about texts"
-    told_by = "endpoint"
+class ServerSpec(Strict):
+    """An OpenAI-compatible server of completions, and how it may be asked."""
 
     endpoint: str = Field(description="base URL of the API, as https://host/v1")
-    served_model: str = Field(min_length=1, description="name that the server knows the model by")
-    tokenizer: Weights | None = Field(
-        default=None,
-        description="folder or hub name of the served model's tokenizer, for records that are more "
-        "than texts, which are sent as its tokens",
-    )
-    training: TrainingSpec | None = Field(
-        default=None, description="how it was trained; default: the audit's `training`"
-    )
     requests_per_minute: int | None = Field(
         default=None, ge=1, description="at most, by all actors together; default: no limit"
-    )
-    parallel_requests: int = Field(
-        default=8, ge=1, description="requests under way at a time, of all actors together"
     )
     timeout_seconds: float = Field(default=60, gt=0, description="to wait for one whole answer")
     retries: int = Field(
@@ -245,7 +230,7 @@ class EndpointTarget(OtherTarget):
     )
 
     @model_validator(mode="after")
-    def _plain_url(self) -> EndpointTarget:
+    def _plain_url(self) -> Self:
         # A validator of the whole section: pydantic would quote the field's value, credentials too.
         url = urlsplit(self.endpoint)
         if url.scheme not in ("http", "https") or not url.hostname:
@@ -256,6 +241,26 @@ class EndpointTarget(OtherTarget):
                 "environment, as RAYMIA_ENDPOINT_KEY"
             )
         return self.model_copy(update={"endpoint": self.endpoint.rstrip("/")})
+
+
+class EndpointTarget(ServerSpec, OtherTarget):
+    """A model under audit behind an OpenAI-compatible completions endpoint; see endpoints.md."""
+
+    about = "an endpoint answers about texts"
+    told_by = "endpoint"
+
+    served_model: str = Field(min_length=1, description="name that the server knows the model by")
+    tokenizer: Weights | None = Field(
+        default=None,
+        description="folder or hub name of the served model's tokenizer, for records that are more "
+        "than texts, which are sent as its tokens",
+    )
+    training: TrainingSpec | None = Field(
+        default=None, description="how it was trained; default: the audit's `training`"
+    )
+    parallel_requests: int = Field(
+        default=8, ge=1, description="requests under way at a time, of all actors together"
+    )
 
 
 class SamplesTarget(OtherTarget):

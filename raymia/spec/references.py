@@ -11,7 +11,7 @@ from raymia.spec.base import DataPath, Paths, Strict, merge_preset
 from raymia.spec.images import SelfGeneratedReference
 from raymia.spec.kinds import Kinds, MadeReference
 from raymia.spec.methods import LoraMethod, LowRank, QloraMethod
-from raymia.spec.models import ModelSpec
+from raymia.spec.models import ModelSpec, ServerSpec
 
 
 class ModelReference(ModelSpec):
@@ -107,6 +107,18 @@ SELF_PROMPT_PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+class WritingServer(ServerSpec):
+    """A server that writes what a reference is trained on."""
+
+    served_model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="name that the server knows the target by; default: the target's own name, as "
+        "vLLM's `--lora-modules NAME=PATH` gives it",
+    )
+    timeout_seconds: float = Field(default=600, gt=0, description="to wait for one whole text")
+
+
 class SelfPromptReference(MadeReference):
     """The base fine-tuned on texts that the target itself was prompted to write (SPV-MIA, 3.3)."""
 
@@ -132,6 +144,11 @@ class SelfPromptReference(MadeReference):
         default=None, ge=1, description="sample among the k likeliest; none calibrates better"
     )
     generation_batch: int = Field(default=64, ge=1, description="texts written side by side")
+    written_by: WritingServer | None = Field(
+        default=None,
+        description="a server that has the target's weights, as vLLM, and writes the texts; by "
+        "default the target is loaded and writes them",
+    )
     fine_tune: FineTuneSpec = Field(
         default=FineTuneSpec(),
         description="how the base is fine-tuned on the texts; by default as the target was, where "

@@ -34,7 +34,8 @@ class Manners:
     answers_left : completions until it drops every connection; None never does.
     longest : tokens of the longest text that it takes.
     wrong : what is wrong with its completions: "html", "no_logprobs", "no_echo", "other_model", and
-        "own_template", which puts tokens before those of a prompt.
+        "own_template", which puts tokens before those of a prompt; "words", by which it names
+        tokens that it writes.
     has_models_page : whether there is a /models.
     """
 
@@ -59,6 +60,23 @@ class _Model:
 
     def encode(self, text):
         return self.tokenizer(text)["input_ids"]
+
+    @torch.no_grad()
+    def written(self, ids, body):
+        """New tokens, the one that ends the text included, and their log-probabilities."""
+        draws, log_probs = torch.Generator().manual_seed(body["seed"]), []
+        ids, start, ends = [*ids], len(ids), {*body["stop_token_ids"]}
+        while len(log_probs) < body["max_tokens"] and not ends & {*ids[start:]}:
+            logits = self.model(input_ids=torch.tensor([ids])).logits[0, -1].float()
+            log_p = torch.log_softmax(logits, dim=-1)
+            among = logits.topk(body.get("top_k") or len(logits)).indices
+            chosen = among[0]
+            if body["temperature"]:
+                p = torch.softmax(logits[among] / body["temperature"], -1)
+                chosen = among[torch.multinomial(p, 1, generator=draws)[0]]
+            ids.append(int(chosen))
+            log_probs.append(float(log_p[chosen]))
+        return ids[start:], log_probs
 
     @torch.no_grad()
     def logprobs(self, ids, name):
@@ -158,6 +176,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, manners, body):
         model = self.server.model
         ids = self._ids(body["prompt"])
+        if not body.get("echo"):
+            new, log_probs = model.written(ids, body)
+            name = "word {}" if manners.wrong == "words" else "token_id:{}"
+            logprobs = {"tokens": [name.format(one) for one in new], "token_logprobs": log_probs}
+            choice = {"logprobs": None if manners.wrong == "no_logprobs" else logprobs}
+            name = "another" if manners.wrong == "other_model" else body["model"]
+            return [{"model": name, "choices": [choice]}]
         if manners.wrong == "own_template":
             ids = [7, 8, *ids]
         prompt_tokens = len(ids)

@@ -137,6 +137,7 @@ class Texts(Modality):
 
     def recipe(self, inputs: Inputs, reference: str, target: str) -> SelfPromptRecipe:
         from raymia.models.causal.resolver import CausalCheckpoint
+        from raymia.models.endpoints.writing import Server
         from raymia.prepare.self_prompt import SelfPromptRecipe
 
         spec, writer = inputs.spec.references[reference], inputs.targets[target]
@@ -145,7 +146,12 @@ class Texts(Modality):
         assert isinstance(writer, CausalCheckpoint), "inputs refuse an endpoint that should write"
         assert isinstance(base, CausalCheckpoint)
         own = None if spec.says_how else self.recipes.get(target)
-        return SelfPromptRecipe(writer, base, spec, self.prompts[reference], inputs.spec.seed, own)
+        by, server = spec.written_by, None
+        if by is not None:
+            limits = by.requests_per_minute, by.timeout_seconds, by.retries
+            server = Server(by.endpoint, by.served_model or target, *limits)
+        prompts, seed = self.prompts[reference], inputs.spec.seed
+        return SelfPromptRecipe(writer, base, spec, prompts, seed, own, server)
 
     def reference_for(self, inputs: Inputs, name: str, target: str) -> AnyCheckpoint:
         return self.read_otherwise.get((name, target), inputs.references[name])

@@ -77,6 +77,12 @@ def continue_tokens(
     return [found[place] for place in range(len(prompts))]
 
 
+def ends_of(model: CausalLM) -> set[int]:
+    """Tokens with which a model ends a text."""
+    own = model.model.generation_config.eos_token_id
+    return {*(own if isinstance(own, list) else [own])} - {None}
+
+
 class _Writer:
     """Writes rows side by side.
 
@@ -94,8 +100,7 @@ class _Writer:
         ends: Collection[int],
     ) -> None:
         self.model, self.whole, self.temperature, self.top_k = model, whole, temperature, top_k
-        own = model.model.generation_config.eos_token_id
-        self.ends = {*(own if isinstance(own, list) else [own]), *ends} - {None}
+        self.ends = ends_of(model) | {*ends}
         self.in_stretches = tokens_kept(model) > 0
 
     @torch.inference_mode()

@@ -155,7 +155,7 @@ class Endpoint(AnyCheckpoint):
         RaymiaError
             If it describes the model otherwise, or cannot be reached.
         """
-        if self.described(_description(client, self.served_model)) != self:
+        if self.described(description_of(client, self.served_model)) != self:
             raise RaymiaError(
                 f"{self.label}: the server describes this model otherwise than when the audit was "
                 "planned; run the audit again"
@@ -186,13 +186,13 @@ def resolve_endpoint(spec: EndpointTarget, where: str) -> Endpoint:
         endpoint = replace(endpoint, tokenizer=str(folder), tokenizer_hash=content)
     try:
         client = endpoint.client(share=1)
-        description = _description(client, endpoint.served_model)
+        description = description_of(client, endpoint.served_model)
         return _with_way(client, endpoint).described(description)
     except RaymiaError as error:
         raise InputError(f"{where}: {error}") from None
 
 
-def _description(client: EndpointClient, model: str) -> dict[str, Any]:
+def description_of(client: EndpointClient, model: str) -> dict[str, Any]:
     """What ``/models`` says of a model; nothing where a server has no such page."""
     try:
         listed = client.get("/models")

@@ -1,0 +1,140 @@
+"""A server that writes on from prompts, as vLLM does: tokens in, tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from raymia.models.endpoints.client import EndpointClient, RefusedError
+from raymia.models.endpoints.completions import TOKEN_ID, WrongAnswerError
+from raymia.models.endpoints.resolver import description_of
+from raymia.util.errors import RaymiaError
+from raymia.util.stated import NUMBER
+
+MAX_SEED = 2**31
+"""Servers take seeds below this one."""
+
+Written = tuple[list[int], list[float]]
+"""New tokens, up to where the text ended, and the log-probability of each."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a model is served that is to write.
+
+    Attributes
+    ----------
+    served_model : name that the server knows it by.
+    """
+
+    url: str
+    served_model: str
+    requests_per_minute: int | None
+    timeout_seconds: float
+    retries: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.served_model} at {self.url}"
+
+    def key_parts(self) -> dict[str, str]:
+        """What texts are a function of: names, as the weights behind them are not to be seen."""
+        return {"endpoint": self.url, "served_model": self.served_model}
+
+    def client(self) -> EndpointClient:
+        """A client, after a look at what the server serves.
+
+        Raises
+        ------
+        RaymiaError
+            If it cannot be reached, or serves no such model.
+        """
+        client = EndpointClient(
+            self.url,
+            requests_per_minute=self.requests_per_minute,
+            timeout_seconds=self.timeout_seconds,
+            retries=self.retries,
+        )
+        description_of(client, self.served_model)
+        return client
+
+
+def written_on(
+    server: Server,
+    client: EndpointClient,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    *,
+    whole: int,
+    temperature: float,
+    top_k: int | None,
+    ends: Collection[int],
+) -> list[Written]:
+    """What a server writes after prompts of token ids, all of them asked at the same time.
+
+    Parameters
+    ----------
+    whole : tokens of a prompt and its continuation together, at most.
+    ends : tokens that end a text.
+
+    Raises
+    ------
+    RaymiaError
+        If the server cannot be reached, or answers otherwise than with tokens by their ids.
+    """
+
+    def ask(prompt: Sequence[int], seed: int) -> Written:
+        room = whole - len(prompt)
+        body = {
+            "model": server.served_model, "prompt": list(prompt), "temperature": temperature,
+            "max_tokens": room, "seed": seed % MAX_SEED, "logprobs": 1,
+            "return_tokens_as_token_ids": True, "stop_token_ids": sorted(ends),
+            **({} if top_k is None else {"top_k": top_k}),
+        }  # fmt: skip
+        try:
+            answer = client.post("/completions", body)
+        except RefusedError as error:
+            if error.status not in (400, 422):
+                raise
+            raise RaymiaError(f"{error}. {NEEDED}") from None
+        return _up_to_end(_tokens(server, answer, room), ends)
+
+    with ThreadPoolExecutor(max(1, len(prompts))) as pool:
+        return list(pool.map(ask, prompts, seeds))
+
+
+NEEDED = (
+    "raymia needs a server of completions that is given token ids and returns them, as vLLM does"
+)
+
+
+def _tokens(server: Server, answer: Any, most: int) -> Written:
+    try:
+        choice, model = answer["choices"][0], answer.get("model", server.served_model)
+        names, log_probs = choice["logprobs"]["tokens"], choice["logprobs"]["token_logprobs"]
+        ids = [int(name.removeprefix(TOKEN_ID)) for name in names if name.startswith(TOKEN_ID)]
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        raise _wrong(server, f"no tokens by their ids in {str(answer)[:200]}") from None
+    if model != server.served_model:
+        raise _wrong(server, f"the answer of another model, {model!r}")
+    if (
+        len(ids) != len(names)
+        or len(ids) != len(log_probs)
+        or not all(map(NUMBER.holds, log_probs))
+    ):
+        raise _wrong(server, f"{len(ids)} ids of {len(names)} tokens, or not all probabilities")
+    if len(ids) > most:
+        raise _wrong(server, f"{len(ids)} tokens, where {most} were asked for")
+    return ids, [float(one) for one in log_probs]
+
+
+def _up_to_end(written: Written, ends: Collection[int]) -> Written:
+    ids, log_probs = written
+    stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    return ids[:stop], log_probs[:stop]
+
+
+def _wrong(server: Server, got: str) -> WrongAnswerError:
+    return WrongAnswerError(f"{server.label}: expected what it writes, got {got}. {NEEDED}")

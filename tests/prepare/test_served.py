@@ -1,0 +1,175 @@
+"""A server that has the target's weights writes the texts of a self-prompt reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from chat_templates import CHATML
+from command_line import raymia
+from completions_server import MODEL, Manners, completions_server
+from small_audit import write_small_audit
+from tiny_models import BASE, checkpoint, passages, save_tiny
+
+from raymia.evidence.store import EvidenceStore
+from raymia.models.causal.training import Training
+from raymia.models.endpoints.writing import Server
+from raymia.prepare.self_prompt import SelfPromptRecipe, make_reference, stored_texts
+from raymia.spec import SelfPromptReference
+from raymia.util.errors import RaymiaError
+
+PROMPTS = tuple(passages(5))
+
+
+@pytest.fixture(scope="module")
+def serving() -> Iterator[tuple[str, Manners]]:
+    with completions_server() as (url, manners):
+        yield url, manners
+
+
+@pytest.fixture
+def manners(serving: tuple[str, Manners]) -> Manners:
+    fresh, (_, used) = Manners(), serving
+    for name, value in vars(fresh).items():
+        setattr(used, name, value)
+    return used
+
+
+@pytest.fixture
+def server(serving: tuple[str, Manners], manners: Manners) -> Server:
+    del manners
+    return Server(serving[0], MODEL, None, 30, 0)
+
+
+def recipe(
+    server: Server | None, training: Training | None = None, **more: Any
+) -> SelfPromptRecipe:
+    known = checkpoint(BASE, training=training).with_fingerprint()
+    tuning = {"epochs": 1, "batch_size": 4, "max_tokens": 48, "learning_rate": 1e-3}
+    spec = SelfPromptReference(
+        **{
+            "kind": "self_prompt", "prompts": "p.jsonl", "texts": 8, "prompt_tokens": 4,
+            "max_tokens": 20, "fine_tune": tuning, "generation_batch": 4, **more,
+        }
+    )  # fmt: skip
+    prompts = PROMPTS if spec.prompts != "none" else ()
+    return SelfPromptRecipe(known, known, spec, prompts, 0, server=server)
+
+
+def make(made: SelfPromptRecipe, folder: Path) -> tuple[list[str], dict[str, Any]]:
+    store = EvidenceStore(str(folder))
+    make_reference(
+        made, store, batch_tokens=512, on_texts=lambda *_: None, on_steps=lambda *_: None
+    )
+    texts, facts = stored_texts(made, store), store.prepared_facts(made.key)
+    assert texts is not None
+    assert facts is not None
+    return texts, facts
+
+
+def test_texts_go_on_from_the_prompts_and_a_batch_is_asked_at_once(
+    server: Server, manners: Manners, base: Any, tmp_path: Path
+) -> None:
+    texts, facts = make(recipe(server), tmp_path / "a")
+    assert len({*texts}) == 8
+    for number, text in enumerate(texts):
+        begun = base.tokenizer.decode(base.encode([PROMPTS[number % 5]])[0][:4])
+        assert text.startswith(begun)
+        assert len(text) > len(begun)
+    assert manners.max_at_once == 4
+    assert sum(manners.asked.values()) == 8 + 1 + 1, "each text, the model, and one look at it"
+    assert facts["mean_tokens_written"] <= 16
+    assert make(recipe(server), tmp_path / "b")[0] == texts
+
+
+def test_the_likeliest_tokens_are_those_that_the_target_writes(
+    server: Server, tmp_path: Path
+) -> None:
+    served, _ = make(recipe(server, top_k=1), tmp_path / "served")
+    assert served == make(recipe(None, top_k=1), tmp_path / "own")[0]
+
+
+def test_answers_to_prompts_are_written_too(server: Server, tmp_path: Path) -> None:
+    training = Training("chat", "assistant", template=CHATML)
+    made = recipe(server, training, prompts="none", max_tokens=48)
+    texts, _ = make(made, tmp_path)
+    assert len(texts) >= 2
+    assert all('"role":"assistant"' in text.replace(" ", "") for text in texts)
+
+
+def test_texts_of_a_server_are_not_taken_for_the_targets_own(server: Server) -> None:
+    one, own, other = recipe(server), recipe(None), recipe(replace(server, served_model="b"))
+    assert len({made.material_key for made in (one, own, other)}) == 3
+    assert "written_by" not in own.spec.model_dump(exclude_none=True)
+    assert f"t, which {server.url} serves, writes 8 texts" in one.describe("t")
+    assert one.shares == 1
+
+
+def test_other_weights_are_refused(server: Server, tmp_path: Path) -> None:
+    own = save_tiny(tmp_path / "other", "gpt2")
+    made = recipe(server)
+    made = replace(made, target=checkpoint(own).with_fingerprint())
+    with pytest.raises(RaymiaError, match=r"written_by: tiny at http.* nats from the target's"):
+        make(made, tmp_path / "store")
+
+
+def test_a_server_that_goes_is_named_and_what_it_wrote_is_kept(
+    server: Server, manners: Manners, tmp_path: Path
+) -> None:
+    whole, _ = make(recipe(server), tmp_path / "whole")
+    manners.answers_left = 1 + 4
+    with pytest.raises(RaymiaError, match="no answer in 1 tries"):
+        make(recipe(server), tmp_path / "store")
+    manners.answers_left = None
+    manners.asked.clear()
+    assert make(recipe(server), tmp_path / "store")[0] == whole
+    assert sum(manners.asked.values()) == 4 + 1 + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"style": "strict"}, "unknown argument.* raymia needs a server of completions that is"),
+        ({"wrong": "html"}, "expected JSON"),
+        ({"wrong": "other_model"}, "the answer of another model, 'another'"),
+        ({"wrong": "no_logprobs"}, "no tokens by their ids in"),
+        ({"wrong": "words"}, "0 ids of 16 tokens"),
+    ],
+)
+def test_another_kind_of_server_is_refused(
+    server: Server, manners: Manners, tmp_path: Path, change: dict[str, str], why: str
+) -> None:
+    for name, value in change.items():
+        setattr(manners, name, value)
+    with pytest.raises(RaymiaError, match=why):
+        make(recipe(server), tmp_path)
+
+
+def test_a_model_that_is_not_served_is_refused(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(RaymiaError, match="serves no model 'nobody'; it serves: tiny"):
+        make(recipe(replace(server, served_model="nobody")), tmp_path)
+
+
+def test_an_audit_file_names_the_server_and_the_target_by_its_name(
+    server: Server, manners: Manners, tmp_path: Path
+) -> None:
+    file = write_small_audit(
+        tmp_path, None, targets=[{"name": MODEL, "model": str(BASE)}], self_prompt=True,
+        neighbors=None, attacks=["loss", "ratio@self_prompt"],
+    )  # fmt: skip
+    content = yaml.safe_load(file.read_text())
+    content["references"]["self_prompt"]["written_by"] = {"endpoint": server.url + "/"}
+    file.write_text(yaml.safe_dump(content))
+    assert f"tiny, which {server.url} serves, writes 16 texts" in raymia("plan", file).stdout
+    assert sum(manners.asked.values()) == 0, "a plan does not need the server"
+    assert raymia("audit", file).returncode == 0
+    assert sum(manners.asked.values()) == 16 + 1 + 1
+    content["references"]["self_prompt"]["written_by"] = {"endpoint": "http://me:secret@host/v1"}
+    file.write_text(yaml.safe_dump(content))
+    refused = raymia("plan", file)
+    assert "references.self_prompt.written_by: endpoint should be a bare URL" in refused.stderr
+    assert "secret" not in refused.stderr
