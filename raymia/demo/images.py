@@ -52,7 +52,7 @@ ONE_THREAD = PoolSpec(cpus=1)
 
 @dataclass(frozen=True)
 class ImageDemoSettings:
-    """Sizes of the demo; the defaults take about five minutes on two cores.
+    """Sizes of the demo; the defaults take about three minutes on two cores.
 
     Attributes
     ----------
@@ -69,6 +69,8 @@ class ImageDemoSettings:
     tuning : how the LoRA is trained, on the members.
     images : how many images each target generates for its reference.
     reference : how the references are trained on them.
+    strengths : of the crops that PFAMI looks at.
+    timesteps : at which diffusion models are asked, as shares of the path from image to noise.
     """
 
     members: int = 300
@@ -76,7 +78,7 @@ class ImageDemoSettings:
     channels: tuple[int, ...] = (16, 32)
     diffusion: DiffusionTrainingSpec = field(
         default_factory=lambda: DiffusionTrainingSpec(
-            steps=2_000, batch_size=64, learning_rate=2e-3
+            steps=1_700, batch_size=64, learning_rate=2e-3
         )
     )
     latent: int = 16
@@ -85,7 +87,7 @@ class ImageDemoSettings:
         default_factory=lambda: AutoencoderTrainingSpec(epochs=200)
     )
     base: DiffusionTrainingSpec = field(
-        default_factory=lambda: DiffusionTrainingSpec(steps=500, batch_size=64, learning_rate=2e-3)
+        default_factory=lambda: DiffusionTrainingSpec(steps=300, batch_size=64, learning_rate=2e-3)
     )
     lora: LowRank = field(
         default_factory=lambda: LoraMethod(r=32, lora_alpha=32, target_modules=["conv1", "conv2"])
@@ -93,12 +95,12 @@ class ImageDemoSettings:
     tuning: DiffusionTrainingSpec = field(
         default_factory=lambda: DiffusionTrainingSpec(steps=700, batch_size=64, learning_rate=5e-3)
     )
-    images: int = 1_000
+    images: int = 400
     reference: DiffusionTrainingSpec = field(
-        default_factory=lambda: DiffusionTrainingSpec(
-            steps=1_000, batch_size=64, learning_rate=2e-3
-        )
+        default_factory=lambda: DiffusionTrainingSpec(steps=400, batch_size=64, learning_rate=2e-3)
     )
+    strengths: tuple[float, ...] = (0.95, 0.85, 0.75)
+    timesteps: tuple[float, ...] = (0.05, 0.1, 0.2, 0.35, 0.6)
     seed: int = 0
 
 
@@ -202,9 +204,12 @@ def sections_of_audit(settings: ImageDemoSettings) -> Sequence[Section]:
              "self_generated": {
                  "kind": "self_generated", "images": settings.images, "sampling_steps": 25,
                  "generation_batch": 128, "training": training}}}),
-        ("Neighbors of each image: center crops at ten strengths.",
-         {"neighbors": {"kind": "crop"}}),
+        ("Neighbors of each image: center crops. There are ten if no strengths are named.",
+         {"neighbors": {"kind": "crop", "strengths": [*settings.strengths]}}),
+        ("Where on the path from image to noise diffusion models are asked; at ten places if\n"
+         "nothing is said.",
+         {"probes": {"denoising": {"timesteps": [*settings.timesteps]}}}),
         ("Actors, CPUs and GPUs of each pool. Half a CPU is one thread, on which networks this\n"
          "small are trained fastest; leave it out for yours.",
-         {"resources": {"target": {"actors": 1}, "reference": {"actors": 1, "cpus": 0.5}}}),
+         {"resources": {"target": {"actors": 1}, "reference": {"max_actors": 2, "cpus": 0.5}}}),
     ]  # fmt: skip
