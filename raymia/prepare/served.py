@@ -54,7 +54,7 @@ class Served:
             If the server has other weights than the target, or cannot be asked.
         """
         if not self.is_known:
-            self._refuse_another_model(prompts[0])
+            self._refuse_another_model(prompts[0], whole)
             self.is_known = True
         written = written_on(
             self.server, self.client, prompts, seeds, whole=whole, temperature=temperature,
@@ -62,8 +62,8 @@ class Served:
         )  # fmt: skip
         return [ids for ids, _ in written]
 
-    def _refuse_another_model(self, prompt: Sequence[int]) -> None:
-        whole = len(prompt) + LOOKED_AT
+    def _refuse_another_model(self, prompt: Sequence[int], whole: int) -> None:
+        whole = min(whole, len(prompt) + LOOKED_AT)
         (ids, said), *_ = written_on(
             self.server, self.client, [prompt], [0], whole=whole, temperature=0, top_k=None,
             ends=(),
