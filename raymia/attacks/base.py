@@ -71,6 +71,7 @@ class Attack(Portable, ABC):
         asks nothing about them.
     asks : names of the questions it has asked of the target, and of the reference alike; the
         answers are fields of :class:`raymia.evidence.text.ModelEvidence`, or in its ``answers``.
+    min_population : records of the population without which it has no score.
     needs : what else it needs, of :data:`NEEDS`. What its questions need of a model they say
         themselves.
     """
@@ -82,6 +83,7 @@ class Attack(Portable, ABC):
     records: ClassVar[tuple[str, ...]] = ("text",)
     asks: ClassVar[tuple[str, ...]] = ("tokens",)
     needs: ClassVar[frozenset[str]] = frozenset()
+    min_population: ClassVar[int] = 0
 
     @property
     def all_needs(self) -> frozenset[str]:

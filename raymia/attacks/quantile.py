@@ -30,6 +30,7 @@ class ExcessOverQuantile(Attack):
 
     name = "quantile"
     title = "Quantile regression"
+    min_population = MIN_POPULATION
 
     def __post_init__(self) -> None:
         if not 0 < self.fpr < 1:

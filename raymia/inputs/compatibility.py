@@ -22,12 +22,14 @@ def impossible_attacks(
     attacks: Sequence[NamedAttack],
     targets: Mapping[str, AnyCheckpoint | None],
     references: Mapping[str, AnyCheckpoint],
+    population: int,
 ) -> dict[tuple[str, str], str]:
     """Why an attack cannot be run on a target, by target and label; refused where it is named.
 
     Parameters
     ----------
     targets, references : as they were resolved; None for one that was refused.
+    population : usable records of it.
 
     Raises
     ------
@@ -44,7 +46,14 @@ def impossible_attacks(
                 _Requirements.of(attack, spec, target.family) for attack in attacks
             ]
         for attack in by_family[target.family]:
-            if found := _why_not(spec, attack, target, references):
+            found = _why_not(spec, attack, target, references)
+            if spec.records.population and attack.min_population > population:
+                found = [
+                    *found,
+                    f"it needs {attack.min_population} records of the population, and "
+                    f"{population:,} are usable",
+                ]
+            if found:
                 reasons[name, attack.label] = "; ".join(found)
     if reasons and spec.attacks is not None:
         raise InputError(
@@ -62,12 +71,14 @@ class _Requirements:
     reference: str | None
     families: frozenset[str] | None
     needs: frozenset[str]
+    min_population: int
 
     @classmethod
     def of(cls, named: NamedAttack, spec: AuditSpec, family: str) -> _Requirements:
         kind = spec.records.kind
         families = families_for(named.attack, kind)
-        return cls(named.label, named.reference, families, model_needs(named.attack, kind, family))
+        needs = model_needs(named.attack, kind, family)
+        return cls(named.label, named.reference, families, needs, named.attack.min_population)
 
 
 def _why_not(

@@ -7,8 +7,9 @@ import shutil
 
 import pytest
 from edited import edit
+from safetensors.torch import load_file, save_file
 from small_inputs import audit
-from tiny_models import PARAPHRASER, save_adapter
+from tiny_models import PARAPHRASER, passages, save_adapter
 
 from raymia.inputs.compatibility import identical_models
 from raymia.modalities.resolve import resolve_inputs
@@ -186,3 +187,31 @@ def test_weights_that_are_cut_off_are_refused_before_they_are_loaded(made, tmp_p
         file.write_bytes(content)
         (text,) = refused(made(targets=[{"name": "cut", "model": str(folder)}]))
         assert "is not a whole safetensors file" in text
+
+
+def test_adapter_whose_product_is_zero_is_said_to_change_nothing(made, tmp_path, tiny_gpt2):
+    own = save_adapter(tmp_path / "zero", tiny_gpt2)
+    file = own / "adapter_model.safetensors"
+    tensors = load_file(file)
+    target = {"name": "one", "model": str(tiny_gpt2), "adapter": str(own)}
+    assert resolve_inputs(made(targets=[target])).noted == ()
+    save_file({n: t * 0 if "lora_B" in n else t for n, t in tensors.items()}, file)
+    (line,) = resolve_inputs(made(targets=[target])).noted
+    assert line.startswith("one: its adapter changes nothing: all that it adds is zero")
+
+
+@pytest.mark.parametrize("usable", [19, 20])
+def test_a_population_that_is_too_small_leaves_out_what_is_fitted_on_it(made, tmp_path, usable):
+    file = tmp_path / "population.jsonl"
+    file.write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in passages(60)[40:][:usable])
+    )
+    records = {**made().records.model_dump(), "population": str(file)}
+    few = {label for _, label in resolve_inputs(made(records=records)).left_out}
+    assert ("quantile@base" in few, "rmia@base" in few) == (usable < 20, False)
+    named = made(records=records, attacks=["loss", "quantile"])
+    if usable < 20:
+        said = "it needs 20 records of the population, and 19 are usable"
+        assert all(said in text for text in refused(named))
+    else:
+        assert not resolve_inputs(named).left_out

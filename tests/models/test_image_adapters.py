@@ -17,12 +17,14 @@ from tiny_models import save_tiny
 
 from raymia.models.causal.resolver import resolve_causal_lm
 from raymia.models.denoisers import model as denoisers
+from raymia.models.denoisers.put_on import idle_adapters
 from raymia.models.image_source import resolve_image_model
 from raymia.models.loaders import load_together
 from raymia.spec import AuditSpec, ModelSpec, PoolSpec
 from raymia.spec.file import parse_spec
 from raymia.spec.paths import with_absolute_paths
 from raymia.util.errors import InputError, RaymiaError
+from raymia.util.once import Once
 
 TIMESTEPS = torch.tensor([10, 200, 700])
 CAPTIONS = ["a cat", "", "a dog on a mat"]
@@ -359,3 +361,40 @@ def test_a_lora_in_a_pipelines_folder_is_named_or_refused(base, tmp_path):
         resolved(tmp_path / "base", elsewhere)
     found = resolved(tmp_path / "base", Path(file))
     assert found.fingerprint == resolved(base, elsewhere).fingerprint
+
+
+def test_what_peft_put_on_a_text_encoder_is_found_there(base, tmp_path):
+    pipeline = opened(base)
+    place, encoder = save_by_peft(tmp_path / "lora", pipeline.text_encoder, seed=3, targets=TEXT)
+    pipeline.text_encoder = encoder.eval()
+    found = answered(loaded(resolved(base, place)))
+    torch.testing.assert_close(found, plainly(pipeline), atol=1e-5, rtol=1e-4)
+    assert (found - answered(loaded(resolved(base)))).abs().max() > 1e-3
+
+
+def test_a_matrix_without_its_other_is_named_with_what_it_lacks(base, tmp_path):
+    place = save_by_diffusers(tmp_path, adapted(opened(base).unet, ["to_q"], seed=1))
+    file = place / "pytorch_lora_weights.safetensors"
+    tensors = load_file(file)
+    gone = next(name for name in tensors if "up" in name or "lora_B" in name)
+    del tensors[gone]
+    save_file(tensors, file)
+    assert "has no up beside it); copy the file again" in refusal(base, place)
+
+
+def test_an_adapter_that_changes_nothing_is_said(base, tmp_path):
+    place = save_by_diffusers(tmp_path / "zero", adapted(opened(base).unet, ["to_q"], seed=1))
+    own = save_by_diffusers(tmp_path / "own", adapted(opened(base).unet, ["to_q"], seed=1))
+    file = place / "pytorch_lora_weights.safetensors"
+    tensors = load_file(file)
+    save_file({n: t * 0 if "up" in n or "lora_B" in n else t for n, t in tensors.items()}, file)
+    models = {
+        "begun": resolved(base, place), "trained": resolved(base, own),
+        "off": resolved(base, {own: 0.0}), "plain": resolved(base),
+    }  # fmt: skip
+    lines = list(idle_adapters(models, Once()))
+    assert lines == [
+        "begun: the adapter pytorch_lora_weights.safetensors changes nothing: all that it adds is "
+        "zero, as before its first step of training",
+        "off: the adapter pytorch_lora_weights.safetensors changes nothing: its weight is 0",
+    ]

@@ -212,3 +212,15 @@ def test_a_pickle_of_words_is_refused_unread(base, tmp_path):
     for named in (tmp_path, tmp_path / "learned_embeds.bin"):
         with pytest.raises(InputError, match="unpickles no file it was given"):
             resolved(base, named)
+
+
+def test_of_files_from_steps_on_the_way_the_last_is_taken(base, tmp_path):
+    save_word(tmp_path / "run" / EMBEDS, 2)
+    save_word(tmp_path / "run" / "learned_embeds-steps-500.safetensors", 1)
+    alone = save_word(tmp_path / "alone" / EMBEDS, 2).parent
+    assert resolved(base, tmp_path / "run").words[0].name == resolved(base, alone).words[0].name
+    found = answered(resolved(base, tmp_path / "run"))
+    torch.testing.assert_close(found, answered(resolved(base, alone)), atol=0, rtol=0)
+    save_word(tmp_path / "run" / "learned_embeds_2.safetensors", 1)
+    with pytest.raises(InputError, match="holds 3 files of weights"):
+        resolved(base, tmp_path / "run")

@@ -3,6 +3,7 @@ about."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,12 @@ def save_by_diffusers(folder: Path, unet: Any, encoder: Any = None, *, told: boo
     return folder
 
 
-def save_by_peft(folder: Path, unet: Any, seed: int, **settings: Any) -> tuple[Path, Any]:
-    """An adapter that PEFT itself has put on a UNet and saved; the adapted UNet."""
+def save_by_peft(
+    folder: Path, network: Any, seed: int, targets: Sequence[str] = UNET, **settings: Any
+) -> tuple[Path, Any]:
+    """An adapter that PEFT itself has put on a network and saved; the adapted network."""
     torch.manual_seed(seed)
-    model = get_peft_model(unet, LoraConfig(target_modules=UNET, **settings))
+    model = get_peft_model(network, LoraConfig(target_modules=list(targets), **settings))
     change(model)
     model.save_pretrained(folder)
     return folder, model.eval()

@@ -210,6 +210,7 @@ class Logan(OnSamples):
     source = "Hayes et al. 2019, arXiv 1705.07663"
     formula = "log-odds of a classifier of samples against non-members"
     needs = OnSamples.needs | {"population"}
+    min_population = MIN_POPULATION
 
     def __post_init__(self) -> None:
         if self.components < 1:

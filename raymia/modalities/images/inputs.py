@@ -25,6 +25,7 @@ from raymia.modalities.images.trained import (
     said_of,
 )
 from raymia.models.denoisers.long_captions import cut_captions
+from raymia.models.denoisers.put_on import idle_adapters
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import ImageCheckpoint, resolve_image_model
 from raymia.models.samples.resolver import Samples
@@ -139,7 +140,9 @@ def resolve_images(
     prior = None
     if records is not None:
         prior = attempt(prior_lines, said, records, read)
-    left_out = attempt(impossible_attacks, spec, attacks, targets, references) or {}
+    left_out = (
+        attempt(impossible_attacks, spec, attacks, targets, references, len(population)) or {}
+    )
     problems.refuse()
     assert records is not None
     models = {**targets, **references}
@@ -150,6 +153,7 @@ def resolve_images(
         *(line for one in trained.values() for line in facts_of(one, given)),
         *(prior or ()),
         *records.remark_lines(),
+        *idle_adapters(denoisers, once),
         *cut_captions(denoisers, captions),
     ]
     return Inputs(

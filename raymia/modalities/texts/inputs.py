@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from raymia.attacks import NamedAttack
 from raymia.evidence.taken import Either, taken_by
@@ -13,10 +14,11 @@ from raymia.modalities.texts.modality import Texts
 from raymia.modalities.texts.resolve_training import FIRST
 from raymia.modalities.texts.trained import AsTrained, as_trained
 from raymia.modalities.texts.tuned_bases import check_bases
-from raymia.models.causal.adapters import another_base, is_off_at_first
+from raymia.models.causal.adapters import WEIGHTS, another_base, is_off_at_first
 from raymia.models.causal.resolver import CausalCheckpoint, resolve_causal_lm
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import Endpoint, resolve_endpoint
+from raymia.models.idle import is_idle_lora
 from raymia.models.paraphrasers.resolver import resolve_paraphraser
 from raymia.prepare.corpus import check_corpus
 from raymia.prepare.own_recipe import OwnRecipe
@@ -103,7 +105,8 @@ def resolve_texts(
         read_as = as_trained(read_as, spec, places, payloads, once, problems)
         for name in filter(prompts.get, prompts):
             attempt(check_what_is_asked, spec, name, prompts[name], read_as.targets)
-    left_out = attempt(impossible_attacks, spec, attacks, read_as.targets, read_as.references) or {}
+    models, count = (read_as.targets, read_as.references), len(unscored["population"])
+    left_out = attempt(impossible_attacks, spec, attacks, *models, count) or {}
     sections = text_neighbors(spec.neighbors)
     if sections:
         attempt(require, "rapidfuzz", "measures of neighbors", "neighbors")
@@ -141,12 +144,14 @@ def resolve_texts(
         left_out=left_out,
         assumed=read_as.assumed,
         noted=(
-            *records.remark_lines(), *_of_adapters(read_as.targets), *_of_batches(read_as.targets)
+            *records.remark_lines(),
+            *_of_adapters(read_as.targets, once),
+            *_of_batches(read_as.targets),
         ),
     )  # fmt: skip
 
 
-def _of_adapters(targets: Mapping[str, AnyCheckpoint | None]) -> Iterator[str]:
+def _of_adapters(targets: Mapping[str, AnyCheckpoint | None], once: Once) -> Iterator[str]:
     """A sentence for each target whose adapter names another base than it is put on, or changes
     some answers alone."""
     for name, target in targets.items():
@@ -156,6 +161,11 @@ def _of_adapters(targets: Mapping[str, AnyCheckpoint | None]) -> Iterator[str]:
             yield (
                 f"{name}: its adapter names another base than it is put on; where these are not "
                 f"the same weights, name the adapter's own as `model`{CAME}{named}, {target.path}"
+            )
+        if is_idle_lora(Path(target.adapter) / WEIGHTS, once):
+            yield (
+                f"{name}: its adapter changes nothing: all that it adds is zero, as before its "
+                "first step of training; it answers as its base does"
             )
         if is_off_at_first(target.adapter):
             yield (

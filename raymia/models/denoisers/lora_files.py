@@ -26,6 +26,9 @@ from raymia.util.stated import FLAG, NUMBER, OBJECT, shown, stated, stated_if
 from raymia.util.strict_json import parse_json_of
 
 BY_DIFFUSERS, BY_PEFT = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
+ON_THE_WAY = "learned_embeds-steps-*.safetensors"
+"""What a textual inversion leaves beside the words that it learned in the end."""
+WORDS = "learned_embeds.safetensors"
 IN_HEADER = "lora_adapter_metadata"
 """Where in a file's header diffusers writes PEFT's config."""
 
@@ -103,8 +106,9 @@ def locate_adapter(name: str, where: str) -> Path:
         if (folder / known).is_file():
             return folder / known
     found = sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
-        return found[0]
+    last = [file for file in found if not file.match(ON_THE_WAY)]
+    if len(last) == 1 and (len(found) == 1 or last[0].name == WORDS):
+        return last[0]
     if found:
         raise InputError(
             f"{where}: {folder} holds {len(found)} files of weights "
@@ -152,9 +156,9 @@ def read_low_rank(file: Path, where: str) -> tuple[LowRank, ...]:
             "kohya's scripts write. Fuse an adapter of another method into its base, and audit that"
         )
     halves = sorted(
-        next(iter(tensors.values()))
+        f"{next(iter(tensors.values()))} has no {listed(lacking)} beside it"
         for tensors in found.values()
-        if not {"down", "up"} <= tensors.keys()
+        if (lacking := [role for role in ("down", "up") if role not in tensors])
     )
     if halves:
         raise InputError(

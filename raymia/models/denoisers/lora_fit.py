@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from raymia.models.denoisers.faces import T5
-from raymia.models.denoisers.lora_files import LowRank, read_low_rank
+from raymia.models.denoisers.lora_files import BY_PEFT, LowRank, read_low_rank
 from raymia.models.denoisers.original_names import original_name
 from raymia.models.denoisers.original_transformers import TABLES, Place, original_places
 from raymia.models.fit import Described, build_hollow, in_silence
@@ -59,6 +59,8 @@ def place_adapter(
     shapes = {part: dict(once(adaptable, described)) for part, described in parts.items()}
     places = {part: _places(part, parts[part].auto, paths) for part, paths in shapes.items()}
     placed, lost, wrong = [], [], []
+    if file.name == BY_PEFT:
+        found = _in_an_encoder(found, places, shapes, f"{where}: {file}")
     for weights in (_in_a_part(one, parts) for one in found):
         place = places.get(weights.part, {}).get(_flat(weights.module))
         if place is None:
@@ -84,6 +86,32 @@ def place_adapter(
             "base that it was trained on"
         )
     return tuple(placed)
+
+
+def _in_an_encoder(
+    found: tuple[LowRank, ...],
+    places: Mapping[str, Mapping[str, Place]],
+    shapes: Mapping[str, Mapping[str, Sequence[int]]],
+    place: str,
+) -> tuple[LowRank, ...]:
+    """The same, of a text encoder where PEFT put them on one alone: it does not write on which."""
+
+    def fits(part: str) -> bool:
+        there = [(one, places[part].get(_flat(one.module))) for one in found]
+        return all(
+            at is not None and _misfit(one, tuple(shapes[part][at.paths[0]])) is None
+            for one, at in there
+        )
+
+    if any(one.part or _flat(one.module) in places[""] for one in found):
+        return found
+    encoders = [part for part in places if part and fits(part)]
+    if len(encoders) > 1:
+        raise AdapterError(
+            f"{place}: it fits {listed(encoders)}, and PEFT does not write which it is of; save it "
+            "with the pipeline's save_lora_weights"
+        )
+    return tuple(replace(one, part=encoders[0]) for one in found) if encoders else found
 
 
 def _in_a_part(weights: LowRank, parts: Mapping[str, Described]) -> LowRank:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from raymia.models.denoisers.lora_files import BY_PEFT, locate_adapter
 from raymia.models.denoisers.lora_fit import Placed, place_adapter
 from raymia.models.denoisers.words import Word, read_words
 from raymia.models.fit import Described
+from raymia.models.idle import adds_nothing
 from raymia.models.image_source import ImageFolder
 from raymia.models.single_file import are_embeddings
 from raymia.models.source import ADAPTER_CONFIG, file_hash
@@ -36,6 +38,14 @@ class PutOn:
     weight: float
     placed: tuple[Placed, ...] = ()
     words: tuple[Word, ...] = ()
+
+
+class HasAdapters(Protocol):
+    """A model with adapters on it."""
+
+    @property
+    def adapters(self) -> tuple[PutOn, ...]:
+        """One after the other."""
 
 
 def adapters_on(folder: ImageFolder, parts: Mapping[str, Described]) -> tuple[PutOn, ...]:
@@ -80,6 +90,22 @@ def _refuse_words(
             raise InputError(
                 f"{place}: {word.name!r} is a word of another adapter on the model; leave one out"
             )
+
+
+def idle_adapters(models: Mapping[str, HasAdapters], once: Once) -> Iterator[str]:
+    """A sentence for each adapter that changes nothing."""
+    for name, model in models.items():
+        for one in model.adapters:
+            ups = {low.tensors["up"] for low in (placed.weights for placed in one.placed)}
+            plain = all({*placed.weights.tensors} == {"down", "up"} for placed in one.placed)
+            if one.weight == 0:
+                why = "its weight is 0"
+            elif plain and adds_nothing(Path(one.file), ups, once):
+                why = "all that it adds is zero, as before its first step of training"
+            else:
+                continue
+            file = Path(one.file).name
+            yield f"{name}: the adapter {file} changes nothing: {why}"
 
 
 def with_adapters(fingerprint: str, adapters: Sequence[PutOn], once: Once) -> str:
