@@ -272,3 +272,11 @@ def mean_of_present(values: Scores) -> Scores:
     totals = np.where(present, values, 0.0).sum(axis=-1)
     means: Scores = np.divide(totals, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
     return means
+
+
+def when_no_score(kind: type[Attack]) -> str:
+    """When a record has no score from an attack, in the words of its docstring; empty where that
+    says nothing."""
+    said = " ".join((kind.__doc__ or "").split())
+    _, found, rest = said.partition("No score ")
+    return f"{found}{rest.partition('.')[0]}." if found else ""

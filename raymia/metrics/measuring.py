@@ -22,6 +22,7 @@ from raymia.metrics.intervals import auc_limits
 from raymia.metrics.limits import LADDER, limited, tpr_limits
 from raymia.metrics.summary import (
     MIN_PER_CLASS,
+    TOO_FEW,
     AttackMetrics,
     LimitedEstimate,
     NotMeasured,
@@ -187,5 +188,5 @@ def _why_not(scores: roc.FloatArray, n_members: int, n_non_members: int) -> str 
         return f"{infinite} of {scores.size} scores are infinite"
     for count, kind in ((n_members, "members"), (n_non_members, "non-members")):
         if count < MIN_PER_CLASS:
-            return f"at least {MIN_PER_CLASS} {kind} must have a score; there are {count}"
+            return f"{TOO_FEW} {MIN_PER_CLASS} {kind} must have a score; there are {count}"
     return None

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MIN_PER_CLASS = 2
 """A single member or non-member has no spread to take an interval from."""
+TOO_FEW = "at least"
+"""What the reason begins with where not enough records have a score."""
 
 
 class Result(BaseModel):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from raymia.metrics.summary import AttackMetrics, Estimate
+from raymia.metrics.summary import TOO_FEW, AttackMetrics, Estimate
 from raymia.report.alike import gate_rows
 from raymia.report.listing import GAP, Listing
 from raymia.results import wording
@@ -38,11 +40,12 @@ def metrics_table(result: RunResult, width: int = 100) -> Group:
     blocks.append(Text(verdict_of(result).sentence, style="bold"))
     blocks += map(Text, [*claim_lines(result.privacy), *deletion_lines(result.deletions)])
     blocks.append("")
+    lacks = {label: card.no_score for card in result.attacks for label in card.labels}
     for ranking in [*rank(result.metrics), *by_groups(result)]:
         blocks.append(_heading(ranking))
         if ranking.measured:
             blocks.append(_ranked(ranking, width))
-        blocks += [*_notes(ranking), ""]
+        blocks += [*_notes(ranking, lacks), ""]
     blocks += [Text(f"{wording.extraction(one)}.") for one in result.extractions]
     blocks += [Text(wording.dataset_inference(t), style="dim") for t in result.dataset_inference]
     return Group(*blocks)
@@ -114,7 +117,13 @@ def _number(value: str, interval: str) -> Text:
     return Text.assemble(value, " ", (interval, "dim"))
 
 
-def _notes(ranking: TargetRanking) -> list[Text]:
+def _notes(ranking: TargetRanking, lacks: Mapping[str, str]) -> list[Text]:
+    """What one must know of a target's attacks.
+
+    Parameters
+    ----------
+    lacks : when a record has no score, by the attack's label.
+    """
     notes = []
     if ranking.measured:
         by = "AUC" if ranking.fpr is None else f"TPR at {wording.budget(ranking.fpr)} FPR"
@@ -138,8 +147,10 @@ def _notes(ranking: TargetRanking) -> list[Text]:
             lack = wording.number_of(attack.n_unscored, "record")
             one = attack.n_unscored == 1
             left_out = "has no score and is" if one else "have no score and are"
-            said.setdefault(f"{lack} {left_out} left out.", []).append(attack.attack)
+            why = lacks.get(attack.attack, "")
+            said.setdefault(f"{lack} {left_out} left out. {why}".strip(), []).append(attack.attack)
     for entry in ranking.not_measured:
-        said.setdefault(f"not measured, {entry.reason}.", []).append(entry.attack)
+        why = lacks.get(entry.attack, "") if entry.reason.startswith(TOO_FEW) else ""
+        said.setdefault(f"not measured, {entry.reason}. {why}".strip(), []).append(entry.attack)
     notes += [f"{listed(attacks)}: {what}" for what, attacks in said.items()]
     return [Text(note, style="dim") for note in notes]

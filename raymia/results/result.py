@@ -133,6 +133,7 @@ class AttackCard(Result):
         default=False,
         description="whether it is fitted on records whose membership it is told, or on shadows",
     )
+    no_score: str = Field(default="", description="when a record has no score, in a sentence")
 
 
 class AttackCost(Result):

@@ -16,6 +16,7 @@ import yaml
 
 from raymia import __version__
 from raymia.attacks import Attack
+from raymia.attacks.base import when_no_score
 from raymia.evidence.row_index import RowIndex
 from raymia.evidence.secret import secret_of
 from raymia.evidence.store import EvidenceStore
@@ -384,6 +385,7 @@ def _attack_cards(inputs: Inputs) -> list[AttackCard]:
             labels=labels[kind],
             combines="other_scores" in kind.needs,
             learns=bool(kind.needs & {"labels", "other_scores"}),
+            no_score=when_no_score(kind),
         )
         for kind in sorted(labels, key=lambda kind: kind.name)
     ]

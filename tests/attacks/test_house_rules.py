@@ -14,7 +14,7 @@ from known_by_heart import KINDS, NO_ANSWER, given, relabeled, take
 from sklearn.metrics import roc_auc_score
 
 from raymia.attacks import Attack, registry
-from raymia.attacks.base import EVERY
+from raymia.attacks.base import EVERY, when_no_score
 
 FEW = {"folds": 2}
 """A rule holds with fewer networks, too."""
@@ -129,3 +129,18 @@ class TestEveryAttack:
             said = str(error)
         assert np.isnan(found).all()
         assert said is None or re.search("not given|shadows", said)
+
+
+def test_an_attack_says_when_a_record_has_no_score() -> None:
+    """In its docstring; the terminal quotes it beside how many records it left out."""
+    from raymia.attacks.images.learned import SecMiNns
+    from raymia.attacks.loss import Loss
+
+    assert when_no_score(Loss) == "No score without a scored token."
+    assert when_no_score(SecMiNns) == (
+        "No score where an answer is missing, or with fewer than 10 members or non-members to fit "
+        "on."
+    )
+    said = {name: when_no_score(kind) for name, kind in registry().items()}
+    assert all(not text or (text.endswith(".") and "----" not in text) for text in said.values())
+    assert sum(map(bool, said.values())) > 25

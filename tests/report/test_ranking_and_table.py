@@ -13,6 +13,7 @@ from raymia.report.alike import gate_rows
 from raymia.report.table import gate_table, metrics_table
 from raymia.results.gate_result import GateOutcome
 from raymia.results.ranking import rank
+from raymia.results.result import AttackCard
 
 
 def measured(attack, strength, n_non_members=200, fprs=(0.1, 0.01, 0.001)):
@@ -139,3 +140,21 @@ def test_groups_are_not_called_records():
     assert "groups of members, 200 groups of non-members" in text
     assert "TPR at 1 % FPR rests on 2 groups of non-members" in text
     assert "(needs >= 1,000 groups of non-members)" in text
+
+
+def test_records_without_a_score_are_counted_with_when_that_is(result):
+    first = next(entry for entry in result.metrics if entry.kind == "measured")
+    name = first.attack
+    lacking = result.model_copy(
+        update={
+            "attacks": [
+                AttackCard(
+                    name=name, title="t", source="s", formula="f", labels=[name],
+                    no_score="No score without a scored token.",
+                )
+            ],
+            "metrics": [first.model_copy(update={"n_unscored": 3})],
+        }
+    )  # fmt: skip
+    text = " ".join(printed(lacking).split())
+    assert "3 records have no score and are left out. No score without a scored token." in text

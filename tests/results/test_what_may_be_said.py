@@ -36,7 +36,7 @@ def said(result: RunResult) -> str:
     screen = cards.first_screen(result, sections, [], Charts())
     lines = [found.sentence, *found.limits, *(line for card in screen.cards for line in card.lines)]
     for section in sections:
-        lines += map(str, table._notes(section.ranking))
+        lines += map(str, table._notes(section.ranking, {}))
     return "\n".join(lines)
 
 
