@@ -224,3 +224,9 @@ def test_of_files_from_steps_on_the_way_the_last_is_taken(base, tmp_path):
     save_word(tmp_path / "run" / "learned_embeds_2.safetensors", 1)
     with pytest.raises(InputError, match="holds 3 files of weights"):
         resolved(base, tmp_path / "run")
+
+
+def test_two_words_in_one_file_are_refused_with_what_to_do(base, tmp_path):
+    save_file({"<a>": learned(0, 1, 16), "<b>": learned(1, 1, 16)}, tmp_path / "words.safetensors")
+    with pytest.raises(InputError, match=r"holds 2 tensors .*<a>, <b>.* in a file of its own"):
+        resolved(base, tmp_path / "words.safetensors")

@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 
+import image_tables
 import pytest
 import yaml
 from make_docs import (
@@ -87,6 +88,13 @@ def test_the_tables_of_the_study_of_conversations_are_those_of_its_cells() -> No
     flattened = [cell for cell in nouns if cell.way == "flattened"]
     rows = [row for row in study.summary(flattened).splitlines() if "@base" not in row]
     assert [row for row in rows if row not in page and "`loss`" not in row] == []
+
+
+def test_the_tables_of_the_study_of_images_are_those_of_its_cells() -> None:
+    cells = image_tables.read_cells()
+    page = image_tables.PAGE.read_text(encoding="utf-8")
+    assert cells
+    assert page == image_tables.with_tables(page, cells), "run `python tools/image_tables.py`"
 
 
 def test_a_page_without_its_markers_is_not_written_over() -> None:

@@ -49,7 +49,10 @@ def prior_lines(said: Mapping[str, Said], records: RecordSet, read: Read) -> lis
             continue
         aside: list[SetAside] = []
         others = Others(WHAT, f"{where}.prior_preservation", taken, aside)
-        found = read(paths, spec=bare, others=others)
+        try:
+            found = read(paths, spec=bare, others=others)
+        except InputError as error:
+            raise InputError(f"{where}.prior_preservation: {error}") from None
         among = {
             what: [one.where for one in aside if one.reason.endswith(f"that is also {what}")]
             for what in (MEMBER, OTHER)

@@ -149,6 +149,12 @@ def read_low_rank(file: Path, where: str) -> tuple[LowRank, ...]:
         role = next(role for role, text in match.groupdict().items() if text and role != "module")
         found.setdefault(match["module"], {})[role] = name
     place = f"{where}: {file}"
+    if not any("." in name for name in header):
+        raise InputError(
+            f"{place}: it holds {len(header):,} tensors that are no module's "
+            f"({listed(sorted(unknown), FEW)}); if they are words of textual inversion, save each "
+            "in a file of its own, as diffusers does, and name these"
+        )
     if unknown:
         raise InputError(
             f"{place}: {len(unknown):,} of its tensors are none of a LoRA's or DoRA's "

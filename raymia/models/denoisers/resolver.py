@@ -279,7 +279,8 @@ class DenoiserCheckpoint(ImageModel):
     def describe(self) -> str:
         changed = len({(p.weights.part, p.path) for p in self.placed})
         count = sum(bool(one.placed) for one in self.adapters)
-        loras = "a LoRA" if count == 1 else f"{count} LoRAs"
+        kind = "DoRA" if any("magnitude" in p.weights.tensors for p in self.placed) else "LoRA"
+        loras = f"a {kind}" if count == 1 else f"{count} {kind}s"
         on = f" with {loras} on {changed:,} of its modules" if count else ""
         words = listed([repr(name) for name in dict.fromkeys(word.name for word in self.words)])
         on += f" and the learned {words}" if words else ""
