@@ -19,8 +19,9 @@ from pydantic.fields import FieldInfo
 
 import raymia
 from raymia.attacks import registry
+from raymia.attacks.base import kinds_of_records
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS
-from raymia.report.attack_table import access, asks_text, label, queries_text
+from raymia.report.attack_table import access, asks_text, label, parameters, queries_text
 from raymia.results.result import SCHEMA_VERSION, RunResult
 from raymia.spec import AuditSpec
 from raymia.spec.image_training import LoraTrainingSpec
@@ -28,6 +29,7 @@ from raymia.spec.kinds import Kinds
 from raymia.spec.target_training import TargetTrainingSpec
 
 ATTACKS_START = "<!-- made by tools/make_docs.py: attacks on {}s -->"
+PARAMETERS_START = "<!-- made by tools/make_docs.py: parameters of attacks -->"
 ROOMS_START = "<!-- made by tools/make_docs.py: rooms -->"
 INPUT_START = "<!-- made by tools/make_docs.py: input -->"
 STRENGTHS_START = "<!-- made by tools/make_docs.py: default strengths of image perturbations -->"
@@ -96,7 +98,21 @@ def with_attacks_table(page: str) -> str:
     """Put the current tables between the markers of a page."""
     for records in ("text", "image"):
         page = _with(page, ATTACKS_START.format(records), attacks_table(records))
-    return page
+    return _with(page, PARAMETERS_START, parameters_table())
+
+
+def parameters_table() -> str:
+    """Every parameter of every attack; what is the same of several stands once."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    kinds = [kind for records in kinds_of_records() for kind in registry(records).values()]
+    for kind in sorted({*kinds}, key=lambda kind: (kind.name, kind.__module__)):
+        for parameter in parameters(kind):
+            rows.setdefault(parameter, []).append(kind.name)
+    lines = ["| parameter | default | of | what it is |", "|---|---|---|---|"]
+    for (name, default, what), names in sorted(rows.items()):
+        of = ", ".join(f"`{one}`" for one in dict.fromkeys(names))
+        lines.append(f"| `{name}` | `{default}` | {of} | {what.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines)
 
 
 def strengths_table() -> str:

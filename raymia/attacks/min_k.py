@@ -59,6 +59,13 @@ def means_of_lowest(ordered: Scores, tokens: TokenEvidence, share: float) -> Sco
 
 @dataclass(frozen=True)
 class _LowestShare(Attack):
+    """Looks at the lowest tokens alone.
+
+    Parameters
+    ----------
+    share : of the record's tokens, in (0, 1].
+    """
+
     share: float = 0.2
 
     def __post_init__(self) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -72,3 +75,33 @@ def queries_text(kind: type[Attack], records: str) -> str:
 def asks_text(kind: type[Attack]) -> str:
     """What an attack asks, and what else it needs."""
     return ", ".join([*kind.asks, *(text for n, text in NEEDS_SHOWN.items() if n in kind.needs)])
+
+
+_ENTRY = re.compile(r"    (\w+(?:, \w+)*) : (.*)")
+"""A parameter, or several, in a docstring, and what is said of it."""
+
+
+def parameters(kind: type[Attack]) -> list[tuple[str, str, str]]:
+    """Each parameter of an attack with its default and what the docstring says of it."""
+    said: dict[str, str] = {}
+    for one in reversed(kind.__mro__):
+        said |= _said_in(one.__doc__ or "")
+    return [
+        (field.name, repr(field.default), said.get(field.name, ""))
+        for field in fields(kind)
+        if field.init
+    ]
+
+
+def _said_in(docstring: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in docstring.partition("----------\n")[2].splitlines():
+        if match := _ENTRY.fullmatch(line):
+            names = match[1].split(", ")
+            found |= dict.fromkeys(names, match[2])
+        elif line.startswith("        ") and names:
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+        else:
+            names = []
+    return found

@@ -23,7 +23,10 @@ from pydantic import BaseModel
 from scripts import load_script
 
 import raymia.spec
+from raymia.attacks import registry
+from raymia.attacks.base import kinds_of_records
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS
+from raymia.report.attack_table import parameters
 from raymia.spec.file import parse_as, parse_spec
 from raymia.spec.image_training import LoraTrainingSpec
 from raymia.spec.target_training import TargetTrainingSpec
@@ -88,6 +91,14 @@ def test_the_tables_of_the_study_of_conversations_are_those_of_its_cells() -> No
     flattened = [cell for cell in nouns if cell.way == "flattened"]
     rows = [row for row in study.summary(flattened).splitlines() if "@base" not in row]
     assert [row for row in rows if row not in page and "`loss`" not in row] == []
+
+
+def test_every_parameter_of_every_attack_is_described() -> None:
+    kinds = {kind for records in kinds_of_records() for kind in registry(records).values()}
+    lacking = [
+        f"{kind.name}: {name}" for kind in kinds for name, _, said in parameters(kind) if not said
+    ]
+    assert lacking == []
 
 
 def test_the_tables_of_the_study_of_images_are_those_of_its_cells() -> None:
