@@ -9,16 +9,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
-from raymia.prepare.trainer import Progress
 from raymia.storage.scratch import scratch
 from raymia.util.errors import RaymiaError
 from raymia.util.hashing import digest
+
+if TYPE_CHECKING:  # which loads torch
+    from raymia.prepare.trainer import Progress
 
 MAX_PARTS = 16
 """Of one thing; each is a folder of the store until all are there."""

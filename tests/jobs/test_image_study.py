@@ -17,7 +17,7 @@ study = load_script("tools/image_study.py")
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    sizes = {"PARTS": {"members": 8, "non_members": 12, "population": 8}, "STEPS": 4,
+    sizes = {"PARTS": {"members": 8, "non_members": 12, "population": 20}, "STEPS": 4,
              "POINTS": (2, 4), "BASE_STEPS": 3, "REFERENCE_STEPS": 3, "GENERATED": 8, "FPR": 0.1,
              "OF_BASE": 40, "SIDE": 8, "CHANNELS": (8,), "STRENGTHS": (0.8,),
              "TRAINING": {"batch_size": 4, "warmup": 1}}  # fmt: skip
@@ -25,7 +25,7 @@ def small(monkeypatch, tmp_path):
         monkeypatch.setattr(study, name, value)
     draws = np.random.default_rng(0)
     (tmp_path / "noise").mkdir()
-    for number in range(28):
+    for number in range(40):
         pixels = draws.integers(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "noise" / f"{number}.png")
     sets = {"digits": "digits", "noise": str(tmp_path / "noise")}
