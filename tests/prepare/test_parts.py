@@ -8,40 +8,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from chat_templates import CHATML
-from tiny_models import BASE, checkpoint, passages
+from small_self_prompt import made, small_recipe
 
 from raymia.evidence.store import EvidenceStore
 from raymia.models.causal.training import Training
 from raymia.prepare import parts, writer
 from raymia.prepare.parts import Parts, PartsMissing, Share
-from raymia.prepare.self_prompt import SelfPromptRecipe, make_reference, stored_texts
-from raymia.spec import PoolSpec, SelfPromptReference
+from raymia.prepare.self_prompt import stored_texts
+from raymia.spec import PoolSpec
 from raymia.util.errors import RaymiaError
 
-PROMPTS = tuple(passages(5))
 CHAT = Training("chat", "assistant", template=CHATML)
-
-
-def recipe(training: Training | None = None, **settings: Any) -> SelfPromptRecipe:
-    known = checkpoint(BASE, training=training).with_fingerprint()
-    tuning = {"epochs": 1, "batch_size": 4, "max_tokens": 48, "learning_rate": 1e-3}
-    spec = SelfPromptReference(
-        **{
-            "kind": "self_prompt", "prompts": "p.jsonl", "texts": 8, "prompt_tokens": 4,
-            "max_tokens": 24, "fine_tune": tuning, "generation_batch": 2, **settings,
-        }
-    )  # fmt: skip
-    prompts = PROMPTS if spec.prompts != "none" else ()
-    return SelfPromptRecipe(known, known, spec, prompts, 0)
-
-
-def make(made: SelfPromptRecipe, store: EvidenceStore) -> list[str]:
-    make_reference(
-        made, store, batch_tokens=512, on_texts=lambda *_: None, on_steps=lambda *_: None
-    )
-    texts = stored_texts(made, store)
-    assert texts is not None
-    return texts
 
 
 @pytest.fixture
@@ -61,8 +38,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_after_a_kill_what_is_missing_is_written_and_the_parts_go(
     tmp_path: Path, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, store = recipe(), EvidenceStore(str(tmp_path / "killed"))
-    whole = make(made, EvidenceStore(str(tmp_path / "whole")))
+    recipe, store = small_recipe(generation_batch=2), EvidenceStore(str(tmp_path / "killed"))
+    whole = made(recipe, tmp_path / "whole")
     assert asked == [2, 2, 2, 2]
 
     def killed(*_: Any) -> None:
@@ -72,14 +49,14 @@ def test_after_a_kill_what_is_missing_is_written_and_the_parts_go(
     with monkeypatch.context() as patch:
         patch.setattr(Parts, "_kept", lambda *_: killed() if len(asked) == 3 else None)
         with pytest.raises(KeyboardInterrupt):
-            make(made, store)
+            made(recipe, store.folder.url)
     left = store.folder.names("prepared", "")
     assert len(left) == 3
-    assert {*left} <= {*made.part_keys}, "so that `raymia store gc` keeps them"
+    assert {*left} <= {*recipe.part_keys}, "so that `raymia store gc` keeps them"
     asked.clear()
-    assert make(made, store) == whole
+    assert made(recipe, store.folder.url) == whole
     assert asked == [2]
-    assert {*store.folder.names("prepared", "")} == {made.key, made.material_key}
+    assert {*store.folder.names("prepared", "")} == {recipe.key, recipe.material_key}
 
 
 @pytest.mark.parametrize("training", [None, CHAT], ids=["texts", "answers"])
@@ -89,23 +66,23 @@ def test_workers_that_share_write_what_one_does(
 ) -> None:
     if training is not None and prompts != "none":
         pytest.skip("of such prompts the answers are written as the texts are")
-    made = recipe(training, prompts=prompts, max_tokens=48)
-    whole = make(made, EvidenceStore(str(tmp_path / "whole")))
+    recipe = small_recipe(training, prompts=prompts, max_tokens=48, generation_batch=2)
+    whole = made(recipe, tmp_path / "whole")
     alone, store = sum(asked), EvidenceStore(str(tmp_path / "shared"))
-    assert made.rounds == (2 if training is not None else 1)
+    assert recipe.rounds == (2 if training is not None else 1)
     asked.clear()
-    for done in range(made.rounds):
+    for done in range(recipe.rounds):
         for number in range(3):
             try:
-                made.write_share(Share(number, 3), store, PoolSpec(), lambda _: lambda *_: None)
+                recipe.write_share(Share(number, 3), store, PoolSpec(), lambda _: lambda *_: None)
             except PartsMissing:
-                is_last = number == 2 and done == made.rounds - 1
+                is_last = number == 2 and done == recipe.rounds - 1
                 assert not is_last, "it has all"
     assert sum(asked) == alone
     asked.clear()
-    assert make(made, store) == whole
+    assert made(recipe, store.folder.url) == whole
     assert asked == []
-    assert made.shares == 4
+    assert recipe.shares == 4
 
 
 def test_seconds_are_those_of_all_workers(tmp_path: Path) -> None:
@@ -175,14 +152,14 @@ def test_all_workers_of_the_targets_pool_write(tmp_path: Path) -> None:
     from raymia.engine.prepare import Making
     from raymia.spec import ResourcesSpec
 
-    made, url = recipe(), str(tmp_path / "store")
-    whole = make(made, EvidenceStore(str(tmp_path / "whole")))
+    recipe, url = small_recipe(generation_batch=2), str(tmp_path / "store")
+    whole = made(recipe, tmp_path / "whole")
     pools = {name: {"cpus": 0.01} for name in ("paraphraser", "reference")}
     resources = ResourcesSpec(target={"actors": 2, "cpus": 0.01}, **pools)
     executor = RayExecutor(Cluster(is_local=True), resources, url, Console(quiet=True))
     with executor.reporting() as board:
         assert (
-            executor.make([Making("own:t", (("own:t", made),))], resources.reference, board) == {}
+            executor.make([Making("own:t", (("own:t", recipe),))], resources.reference, board) == {}
         )
         lines = board.snapshot()
     assert {name: line.done for name, line in lines.items() if "write" in name} == {
@@ -190,4 +167,4 @@ def test_all_workers_of_the_targets_pool_write(tmp_path: Path) -> None:
         "write texts: own:t, 2 of 2": 4,
         "write texts: own:t": 8,
     }
-    assert stored_texts(made, EvidenceStore(url)) == whole
+    assert stored_texts(recipe, EvidenceStore(url)) == whole

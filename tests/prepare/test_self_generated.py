@@ -18,12 +18,13 @@ from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import resolve_image_model
 from raymia.prepare import generate_images, image_families, train_denoiser
 from raymia.prepare.denoiser_files import fresh_pipeline
+from raymia.prepare.parts import PartsMissing, Share
 from raymia.prepare.self_generated import (
     SelfGeneratedRecipe,
     generated_images,
     make_image_reference,
 )
-from raymia.spec import ModelSpec, SelfGeneratedReference
+from raymia.spec import ModelSpec, PoolSpec, SelfGeneratedReference
 from raymia.util.errors import InputError
 
 SHAPE = (1, 8, 8)
@@ -93,6 +94,27 @@ def test_images_are_what_the_target_generates(tmp_path, target):
         progress=lambda *_: None,
     )
     assert np.array_equal(generated_images(made, store), expected)
+
+
+def test_workers_that_share_generate_what_one_does(tmp_path, target, monkeypatch):
+    whole, shared, made = (*(EvidenceStore(str(tmp_path / n)) for n in "ab"), recipe(target))
+    make(made, whole)
+    numbers, generate = [], generate_images.generate_images
+
+    def noted(model, some, **settings):
+        numbers.append(list(some))
+        return generate(model, some, **settings)
+
+    monkeypatch.setattr(generate_images, "generate_images", noted)
+    with pytest.raises(PartsMissing):
+        made.write_share(Share(1, 2), shared, PoolSpec(), lambda _: lambda *_: None)
+    made.write_share(Share(0, 2), shared, PoolSpec(), lambda _: lambda *_: None)
+    assert numbers == [[4, 5], [0, 1, 2, 3]]
+    assert {*shared.folder.names("prepared", "")} <= {*made.part_keys}
+    make(made, shared)
+    assert len(numbers) == 2
+    assert np.array_equal(generated_images(made, shared), generated_images(made, whole))
+    assert {*shared.folder.names("prepared", "")} == {made.key, made.material_key}
 
 
 def test_base_is_trained_further_and_without_one_the_architecture_is_the_targets(

@@ -13,16 +13,14 @@ from chat_templates import CHATML
 from command_line import raymia
 from completions_server import MODEL, Manners, completions_server
 from small_audit import write_small_audit
-from tiny_models import BASE, checkpoint, passages, save_tiny
+from small_self_prompt import PROMPTS, made, small_recipe
+from tiny_models import BASE, checkpoint, save_tiny
 
 from raymia.evidence.store import EvidenceStore
 from raymia.models.causal.training import Training
 from raymia.models.endpoints.writing import Server
-from raymia.prepare.self_prompt import SelfPromptRecipe, make_reference, stored_texts
-from raymia.spec import SelfPromptReference
+from raymia.prepare.self_prompt import SelfPromptRecipe
 from raymia.util.errors import RaymiaError
-
-PROMPTS = tuple(passages(5))
 
 
 @pytest.fixture(scope="module")
@@ -46,35 +44,17 @@ def server(serving: tuple[str, Manners], manners: Manners) -> Server:
 
 
 def recipe(
-    server: Server | None, training: Training | None = None, **more: Any
+    server: Server | None, training: Training | None = None, **settings: Any
 ) -> SelfPromptRecipe:
-    known = checkpoint(BASE, training=training).with_fingerprint()
-    tuning = {"epochs": 1, "batch_size": 4, "max_tokens": 48, "learning_rate": 1e-3}
-    spec = SelfPromptReference(
-        **{
-            "kind": "self_prompt", "prompts": "p.jsonl", "texts": 8, "prompt_tokens": 4,
-            "max_tokens": 20, "fine_tune": tuning, "generation_batch": 4, **more,
-        }
-    )  # fmt: skip
-    prompts = PROMPTS if spec.prompts != "none" else ()
-    return SelfPromptRecipe(known, known, spec, prompts, 0, server=server)
-
-
-def make(made: SelfPromptRecipe, folder: Path) -> tuple[list[str], dict[str, Any]]:
-    store = EvidenceStore(str(folder))
-    make_reference(
-        made, store, batch_tokens=512, on_texts=lambda *_: None, on_steps=lambda *_: None
-    )
-    texts, facts = stored_texts(made, store), store.prepared_facts(made.key)
-    assert texts is not None
-    assert facts is not None
-    return texts, facts
+    return small_recipe(training, server, **{"max_tokens": 20, **settings})
 
 
 def test_texts_go_on_from_the_prompts_and_a_batch_is_asked_at_once(
     server: Server, manners: Manners, base: Any, tmp_path: Path
 ) -> None:
-    texts, facts = make(recipe(server), tmp_path / "a")
+    one = recipe(server)
+    texts = made(one, tmp_path / "a")
+    facts = EvidenceStore(str(tmp_path / "a")).prepared_facts(one.key) or {}
     assert len({*texts}) == 8
     for number, text in enumerate(texts):
         begun = base.tokenizer.decode(base.encode([PROMPTS[number % 5]])[0][:4])
@@ -83,27 +63,26 @@ def test_texts_go_on_from_the_prompts_and_a_batch_is_asked_at_once(
     assert manners.max_at_once == 4
     assert sum(manners.asked.values()) == 8 + 1 + 1, "each text, the model, and one look at it"
     assert facts["mean_tokens_written"] <= 16
-    assert make(recipe(server), tmp_path / "b")[0] == texts
+    assert made(recipe(server), tmp_path / "b") == texts
 
 
 def test_the_likeliest_tokens_are_those_that_the_target_writes(
     server: Server, tmp_path: Path
 ) -> None:
-    served, _ = make(recipe(server, top_k=1), tmp_path / "served")
-    assert served == make(recipe(None, top_k=1), tmp_path / "own")[0]
+    served = made(recipe(server, top_k=1), tmp_path / "served")
+    assert served == made(recipe(None, top_k=1), tmp_path / "own")
 
 
 def test_answers_to_prompts_are_written_too(server: Server, tmp_path: Path) -> None:
     training = Training("chat", "assistant", template=CHATML)
-    made = recipe(server, training, prompts="none", max_tokens=48)
-    texts, _ = make(made, tmp_path)
+    texts = made(recipe(server, training, prompts="none", max_tokens=48), tmp_path)
     assert len(texts) >= 2
     assert all('"role":"assistant"' in text.replace(" ", "") for text in texts)
 
 
 def test_texts_of_a_server_are_not_taken_for_the_targets_own(server: Server) -> None:
     one, own, other = recipe(server), recipe(None), recipe(replace(server, served_model="b"))
-    assert len({made.material_key for made in (one, own, other)}) == 3
+    assert len({each.material_key for each in (one, own, other)}) == 3
     assert "written_by" not in own.spec.model_dump(exclude_none=True)
     assert f"t, which {server.url} serves, writes 8 texts" in one.describe("t")
     assert one.shares == 1
@@ -111,22 +90,21 @@ def test_texts_of_a_server_are_not_taken_for_the_targets_own(server: Server) -> 
 
 def test_other_weights_are_refused(server: Server, tmp_path: Path) -> None:
     own = save_tiny(tmp_path / "other", "gpt2")
-    made = recipe(server)
-    made = replace(made, target=checkpoint(own).with_fingerprint())
+    other = replace(recipe(server), target=checkpoint(own).with_fingerprint())
     with pytest.raises(RaymiaError, match=r"written_by: tiny at http.* nats from the target's"):
-        make(made, tmp_path / "store")
+        made(other, tmp_path / "store")
 
 
 def test_a_server_that_goes_is_named_and_what_it_wrote_is_kept(
     server: Server, manners: Manners, tmp_path: Path
 ) -> None:
-    whole, _ = make(recipe(server), tmp_path / "whole")
+    whole = made(recipe(server), tmp_path / "whole")
     manners.answers_left = 1 + 4
     with pytest.raises(RaymiaError, match="no answer in 1 tries"):
-        make(recipe(server), tmp_path / "store")
+        made(recipe(server), tmp_path / "store")
     manners.answers_left = None
     manners.asked.clear()
-    assert make(recipe(server), tmp_path / "store")[0] == whole
+    assert made(recipe(server), tmp_path / "store") == whole
     assert sum(manners.asked.values()) == 4 + 1 + 1
 
 
@@ -146,12 +124,12 @@ def test_another_kind_of_server_is_refused(
     for name, value in change.items():
         setattr(manners, name, value)
     with pytest.raises(RaymiaError, match=why):
-        make(recipe(server), tmp_path)
+        made(recipe(server), tmp_path)
 
 
 def test_a_model_that_is_not_served_is_refused(server: Server, tmp_path: Path) -> None:
     with pytest.raises(RaymiaError, match="serves no model 'nobody'; it serves: tiny"):
-        make(recipe(replace(server, served_model="nobody")), tmp_path)
+        made(recipe(replace(server, served_model="nobody")), tmp_path)
 
 
 def test_an_audit_file_names_the_server_and_the_target_by_its_name(
