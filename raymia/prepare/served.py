@@ -68,9 +68,14 @@ class Served:
             self.server, self.client, [prompt], [0], whole=whole, temperature=0, top_k=None,
             ends=(),
         )  # fmt: skip
+        if not ids:
+            raise RaymiaError(
+                f"written_by: {self.server.label} writes nothing after the first prompt, so it "
+                "cannot be seen whether it has the target's weights; look at the server"
+            )
         own = _log_probs(self.target, [*prompt, *ids])[len(prompt) - 1 :]
         differences = [abs(one - other) for one, other in zip(own, said, strict=True)]
-        mean = sum(differences) / max(1, len(differences))
+        mean = sum(differences) / len(differences)
         if not mean <= MAX_DIFFERENCE:
             raise RaymiaError(
                 f"written_by: {self.server.label} says of the tokens that it writes "

@@ -115,6 +115,7 @@ def test_a_server_that_goes_is_named_and_what_it_wrote_is_kept(
         ({"wrong": "html"}, "expected JSON"),
         ({"wrong": "other_model"}, "the answer of another model, 'another'"),
         ({"wrong": "no_logprobs"}, "no tokens by their ids in"),
+        ({"wrong": "nothing"}, "writes nothing after the first prompt, so it cannot be seen"),
         ({"wrong": "words"}, "0 ids of 16 tokens"),
     ],
 )

@@ -35,7 +35,7 @@ class Manners:
     longest : tokens of the longest text that it takes.
     wrong : what is wrong with its completions: "html", "no_logprobs", "no_echo", "other_model", and
         "own_template", which puts tokens before those of a prompt; "words", by which it names
-        tokens that it writes.
+        tokens that it writes; "nothing", which it writes.
     has_models_page : whether there is a /models.
     """
 
@@ -177,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         model = self.server.model
         ids = self._ids(body["prompt"])
         if not body.get("echo"):
-            new, log_probs = model.written(ids, body)
+            new, log_probs = ([], []) if manners.wrong == "nothing" else model.written(ids, body)
             name = "word {}" if manners.wrong == "words" else "token_id:{}"
             logprobs = {"tokens": [name.format(one) for one in new], "token_logprobs": log_probs}
             choice = {"logprobs": None if manners.wrong == "no_logprobs" else logprobs}
