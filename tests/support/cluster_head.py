@@ -65,6 +65,7 @@ def running_head(output: Path) -> Iterator[Head]:
 
         def ready() -> bool:
             """The dashboard answers before there is an agent that could start a job."""
+            assert process.poll() is None, output.read_text()
             trial = subprocess.run(
                 [RAY, "job", "submit", "--address", address, "--", "true"],
                 env=environment, capture_output=True, check=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import random
 import shutil
 import signal
 import socket
@@ -63,11 +64,27 @@ def actors_seen() -> list[dict[str, Any]]:
     return list(actors().values())
 
 
+def ports_of(worker: str) -> list[int]:
+    """Ports that one process of tests may hand out, in no order; no other's are among them.
+
+    They lie between those of Ray's workers (10002 to 19999) and those that the kernel gives
+    to whoever asks for any (32768 and above on Linux): seconds pass until a server binds the
+    port it was told, and in between another process could be given one of those.
+    """
+    ports = range(20_000 + int(worker.removeprefix("gw")) % 16, 32_000, 16)
+    return random.SystemRandom().sample(ports, len(ports))
+
+
+_PORTS = iter(ports_of(os.environ.get("PYTEST_XDIST_WORKER", "gw0")))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A port that nothing listens on, and that nothing else will be given."""
+    for port in _PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free between 20000 and 32000")
 
 
 def child_environment(**more: str) -> tuple[dict[str, str], str]:
