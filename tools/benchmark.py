@@ -114,6 +114,9 @@ def parser() -> argparse.ArgumentParser:
     )
     pipeline.add_argument("--checkpoints", type=int, default=3)
     pipeline.add_argument("--block-records", type=int, default=512)
+    pipeline.add_argument(
+        "--whole", action="store_true", help="score without shards as well, and count what differs"
+    )
     plans = made.add_argument_group("plans")
     plans.add_argument(
         "--plan", type=Path, nargs="+", metavar="AUDIT.yaml",
@@ -185,7 +188,7 @@ def measure_pipeline(given: argparse.Namespace, load: float) -> tuple[dict[str, 
         spec = pipeline.make_audit(
             given.records, given.checkpoints, given.block_records, Path(name)
         )
-        found = pipeline.summary(pipeline.measure(spec), load)
+        found = pipeline.summary(pipeline.measure(spec, whole=given.whole), load)
     return found, pipeline.page_table(found), pipeline.START
 
 

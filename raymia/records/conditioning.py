@@ -40,6 +40,8 @@ class Condition:
         if self.key == "class_column":
             value = _class_number(value)
             reason = "no whole number from 0 on" if value is None else None
+        elif isinstance(value, list):
+            reason = f"a list of {len(value)}; name a column with one caption of each image"
         else:
             reason = why_no_text(value)
         if reason is not None:

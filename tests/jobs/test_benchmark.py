@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from answered_audit import two_answered
 from benchmarks import (
     adapters,
     image_adapters,
@@ -24,10 +26,15 @@ from benchmarks import (
 )
 from benchmarks.measure import END, Timing, write_page
 from benchmarks.released import CALLS, STRENGTHS, TIMESTEPS, released_scores
+from benchmarks.whole import held_to_whole
 from scripts import load_script
 from small_audit import BASE, Models, passages, write_small_audit, write_texts
 
+from raymia.evidence import sharded
 from raymia.evidence.upkeep import MAX_PARTS
+from raymia.scoring.parts import ScoreParts
+from raymia.scoring.reduction import reduce_audit
+from raymia.scoring.workers import Here
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +176,7 @@ def test_one_command_takes_an_audit_through_all_but_a_model_and_its_files_stay_f
     page = tmp_path / "page.md"
     page.write_text(f"{pipeline.START}\nold\n{END}\n")
     script.main(
-        ["--pipeline", "--records", "400", "--checkpoints", "2", "--block-records", "2",
+        ["--pipeline", "--records", "400", "--checkpoints", "2", "--block-records", "2", "--whole",
          "--folder", str(tmp_path), "--json", str(tmp_path / "p.json"), "--page", str(page)]
     )  # fmt: skip
     found = json.loads((tmp_path / "p.json").read_text())
@@ -178,8 +185,35 @@ def test_one_command_takes_an_audit_through_all_but_a_model_and_its_files_stay_f
     assert found["files"]["most"] < 300
     assert found["records_per_second"] > 0
     assert found["evidence_bytes"] > 4 * found["tokens"]
+    assert found["whole"]["scores"] == 400 * 2 * len(pipeline.ATTACKS)
+    assert found["whole"]["other_scores"] == found["whole"]["other_results"] == 0
+    assert "| scores that differ without shards | 0 of 2,400 |" in page.read_text()
     assert "| files of evidence, at most |" in page.read_text()
     assert not list(tmp_path.glob("*/store"))
+
+
+def test_what_differs_without_shards_is_counted(
+    tmp_path: Path, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharded, "SHARD_RECORDS", 4)
+    inputs, store, plans = two_answered(tmp_path, tiny_gpt2)
+    parts = ScoreParts(store.folder.url, "scores/shown")
+    found = reduce_audit(inputs, store, plans, parts, Here())
+    count = len(plans) * len(inputs.attacks)
+    expected = {
+        "scores": count * inputs.records.table.num_rows, "other_scores": 0,
+        "results": count + len(found.comparisons), "other_results": 0,
+    }  # fmt: skip
+    assert held_to_whole(inputs, store, plans, parts, found) == expected
+    assert sharded.SHARD_RECORDS == 4
+
+    scores = parts.read(plans[0].name)
+    scores["loss"][1] += 1e-12
+    parts.write(plans[0].name, scores)
+    changed = found.metrics[0].model_copy(update={"attack": "another"})
+    other = replace(found, metrics=[changed, *found.metrics[1:]])
+    differs = {**expected, "other_scores": 1, "other_results": 1}
+    assert held_to_whole(inputs, store, plans, parts, other) == differs
 
 
 @pytest.mark.long

@@ -324,6 +324,7 @@ def test_rows_without_a_caption_are_set_aside(tmp_path):
     assert reasons(records)[0] == NO_CAPTION
     assert len(reasons(records)) == 5
     assert all(reason.startswith(f"{NO_CAPTION}: it is ") for reason in reasons(records)[1:])
+    assert "a list of 2; name a column with one caption of each image" in reasons(records)[3]
 
 
 def test_a_class_is_a_whole_number_from_0_on(tmp_path):

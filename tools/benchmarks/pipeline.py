@@ -25,6 +25,7 @@ from rich.console import Console
 import raymia
 from benchmarks.measure import machine_facts, machine_line
 from benchmarks.reductions import descendants
+from benchmarks.whole import held_to_whole
 from raymia.evidence.store import EvidenceStore
 from raymia.evidence.upkeep import stored_things
 from raymia.modalities.resolve import resolve_inputs
@@ -95,8 +96,8 @@ class NullModel:
 class NullLoader(Loader):
     """Stands in for the loader of a checkpoint, whose weights are not read."""
 
-    checkpoint: CausalCheckpoint
     number: int
+    checkpoint: None = None
 
     def load(self) -> NullModel:
         return NullModel(self.number)
@@ -212,21 +213,24 @@ def with_null_models(stages: Sequence[Stage]) -> list[Stage]:
     """The same stages, with models that answer at once."""
     found = []
     for number, stage in enumerate(stages):
-        checkpoint = stage.loader.checkpoint
-        assert isinstance(checkpoint, CausalCheckpoint)
-        found.append(replace(stage, loader=NullLoader(checkpoint, number)))
+        assert isinstance(stage.loader.checkpoint, CausalCheckpoint)
+        found.append(replace(stage, loader=NullLoader(number)))
     return found
 
 
-def measure(spec: AuditSpec) -> dict[str, Any]:
+def measure(spec: AuditSpec, *, whole: bool = False) -> dict[str, Any]:
     """Take an audit from its files to its report.
+
+    Parameters
+    ----------
+    whole : score once more without shards at the end, and count what is not equal.
 
     Returns
     -------
     ``seconds`` of reading the records, of planning with nothing and with everything stored, of
     starting Ray, of the streams, of the reduction, of what else the report tells and of writing it;
     ``memory`` of this process, and of the largest worker, in MiB; ``files`` and ``bytes`` of
-    evidence in the store.
+    evidence in the store; ``whole`` as of :func:`held_to_whole`, None if it was not asked for.
     """
     from raymia.engine.blocks import make_blocks
     from raymia.engine.on_ray.board import started
@@ -290,13 +294,17 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
                 result = timed("sum up", lambda: sum_up(run, reduction, parts, workers))
                 tables = score_tables(inputs, after, parts)
                 timed("write", lambda: write_run(spec.output, result, tables, reduction.curves))
+                samples.take()
+                held = None
+                if whole:
+                    held = held_to_whole(inputs, store, after, parts, reduction)
         assert len(result.metrics) == len(ATTACKS) * targets
-        samples.take()
 
     def during(what: str) -> Samples:
         return samples.between(began[what], began[what] + seconds[what])
 
     streaming = during("stream")
+    run_samples = samples.between(samples.seconds[0], began["write"] + seconds["write"])
     evidence = [thing for thing in stored_things(store) if thing.folder.startswith("evidence/")]
     passed = records * targets
     return {
@@ -312,8 +320,8 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
             "stream_max": _mebibytes(max(streaming.memory)),
             "stream_end": _mebibytes(streaming.memory[-1]),
             "slope_per_million": round(slope(streaming) / passed * 1e6 / MEBIBYTE, 1),
-            "most": _mebibytes(max(samples.memory)),
-            "worker": _mebibytes(max(samples.workers)),
+            "most": _mebibytes(max(run_samples.memory)),
+            "worker": _mebibytes(max(run_samples.workers)),
             "most_by_step": {
                 what: {
                     "driver": _mebibytes(max(during(what).memory, default=0)),
@@ -323,6 +331,7 @@ def measure(spec: AuditSpec) -> dict[str, Any]:
             },
         },
         "files": {"most": max(samples.files), "end": samples.files[-1]},
+        "whole": held,
         "blocks": targets * math.ceil(records / block_records),
         "evidence_bytes": round(sum(thing.size for thing in evidence) / passed, 1),
         "block_bytes": round(block.nbytes / block.num_rows, 1),
@@ -360,6 +369,7 @@ def page_table(found: Mapping[str, Any]) -> str:
         (f"scoring and measuring, {len(ATTACKS)} attacks", f"{seconds['score']:,.1f} s"),
         ("shift check, tests of sets, examples", f"{seconds['sum up']:,.1f} s"),
         ("writing scores and report", f"{seconds['write']:,.1f} s"),
+        ("all of these", f"{sum(seconds.values()):,.0f} s"),
         ("driver's memory when the streams begin", f"{memory['before_stream']:,.0f} MiB"),
         ("the most while they run", f"{memory['stream_max']:,.0f} MiB"),
         ("when they end", f"{memory['stream_end']:,.0f} MiB"),
@@ -380,6 +390,12 @@ def page_table(found: Mapping[str, Any]) -> str:
         ("files of evidence, at the end", f"{files['end']:,}"),
         ("evidence, per record and checkpoint", f"{found['evidence_bytes']:,.0f} bytes"),
     ]
+    if held := found["whole"]:
+        kinds = {"scores": "scores", "results": "metrics and comparisons"}
+        rows += [
+            (f"{name} that differ without shards", f"{held[f'other_{kind}']:,} of {held[kind]:,}")
+            for kind, name in kinds.items()
+        ]
     return "\n".join(
         [
             f"{found['records']:,} records of {found['tokens']} tokens x {found['targets']} "
