@@ -66,6 +66,24 @@ def test_each_text_of_a_row_is_answered_as_alone(kind, tokenizer):
     assert float((logits(model, ids) - alone).abs().max()) < ROUNDING
 
 
+@pytest.mark.parametrize(("kind", "masked"), [("llama", set()), ("gemma3_text", {17, 31})])
+def test_a_mask_is_made_only_where_a_text_is_more_than_causal(kind, masked, tokenizer, monkeypatch):
+    """Without one, attention may take its flash kernel."""
+    model, made = small(kind, tokenizer), []
+    assert model.packs
+    mask_of = transformers.masking_utils.sdpa_mask
+
+    def noted(**options):
+        mask = mask_of(**options)
+        made.append((options["q_length"], mask is None))
+        return mask
+
+    monkeypatch.setattr(transformers.masking_utils, "sdpa_mask", noted)
+    logits(model, texts_of((31, 17, WINDOW - 1, 9)))
+    assert {length for length, _ in made} == {31, 17, WINDOW - 1, 9}
+    assert {length for length, is_none in made if not is_none} == masked
+
+
 @pytest.mark.parametrize("kind", sorted({*ARCHITECTURES} - KINDS))
 def test_other_models_are_given_padded_texts(kind, tokenizer):
     assert not small(kind, tokenizer).packs

@@ -128,3 +128,9 @@ def test_terminal_has_one_line_with_every_figure():
         "log p against the record under base -0.333 nats per token"
     )
     assert "nats" not in neighbor_line(quality(reference=None))
+
+
+def test_figures_of_a_sample_say_of_how_many_records_it_is():
+    found = neighbor_quality("mask_fill", MADE, TEXTS, 2, None, of_records=1_000_000)
+    assert neighbor_line(found).endswith("; looked at those of a sample of 1,000,000 records")
+    assert "sample" not in neighbor_line(quality())
