@@ -135,6 +135,34 @@ CHAT = {"messages": chat("What is a heron?", "A bird that wades.")}
 PAIR = {"prompt": "What is a heron?", "completion": " A bird that wades."}
 
 
+@pytest.mark.parametrize(
+    ("changed", "own", "sentence"),
+    [
+        ({"chat_template": "chatml"}, {"template": CHATML}, "axolotl's own template 'chatml'"),
+        ({"datasets": [{"roles_to_train": ["user"]}]}, {"template": CHATML, "loss_on": "all"},
+         "roles_to_train is"),
+        ({"datasets": [{"roles_to_train": ["user"], "chat_template": "chatml"}]},
+         {"template": CHATML, "loss_on": "assistant"}, "axolotl's own template 'chatml'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_of_axolotls_file_may_be_said_beside_it(
+    tmp_path, changed, own, sentence
+):
+    content = {**AXOLOTL, **changed}
+    with pytest.raises(InputError, match=sentence):
+        resolved(tmp_path, content, "chat", CHAT)
+    for lacking in own:
+        if lacking == "template" and "chatml" not in str(changed):
+            continue
+        others = {key: value for key, value in own.items() if key != lacking}
+        with pytest.raises(InputError, match=rf"`{lacking}` beside `config`"):
+            resolved(tmp_path, content, "chat", CHAT, **others)
+    found = resolved(tmp_path, content, "chat", CHAT, **own).training
+    assert found.template == CHATML
+    assert found.loss_on == own.get("loss_on", "assistant")
+    assert (found.max_length, found.truncate) == (2048, "drop")
+
+
 def test_a_template_by_which_trl_cannot_have_found_the_turns_is_refused(tmp_path):
     without, marked = tmp_path / "without.jinja", tmp_path / "marked.jinja"
     without.write_text(CHATML)

@@ -90,11 +90,11 @@ def resolve_training(
     if spec is None and kind == "text":
         return None
     spec = spec or TrainingSpec()
-    program, said = (
-        ("", {}) if spec.config is None else read_training_file(spec.config, kind, where)
-    )
     own = spec.model_dump(exclude={"config"}, exclude_unset=True)
     own = {key: value for key, value in own.items() if value is not None}
+    program, said = (
+        ("", {}) if spec.config is None else read_training_file(spec.config, kind, where, own)
+    )
     said = {**said, **own}
     conversations = _are_conversations(kind, payloads)
     training, assumed = _put_together(said, kind, side, conversations)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -22,6 +22,8 @@ PROMPT_LIMIT = "max_prompt_length"
 """Tokens that prompts were cut to by themselves."""
 NOT_CERTAIN = "not_certain"
 """What a file leaves open, or no key can say, as sentences by the key that may say it."""
+REFUSED = "refused"
+"""What cannot be read of a file, as sentences by the key that may say it in its place."""
 
 OF_TRL = (
     "assistant_only_loss",
@@ -81,12 +83,15 @@ KINDS: Mapping[str, Kind] = {
 """What is read of such files at their top; null stands for a key that is not there."""
 
 
-def read_training_file(path: str, kind: RecordFormat, where: str) -> tuple[str, Said]:
+def read_training_file(
+    path: str, kind: RecordFormat, where: str, beside: Container[str] = ()
+) -> tuple[str, Said]:
     """What a training's own file says of how records were read.
 
     Parameters
     ----------
     kind : of the records, which defaults depend on.
+    beside : keys that the audit file has beside it: what the file says of these is not needed.
 
     Returns
     -------
@@ -96,7 +101,7 @@ def read_training_file(path: str, kind: RecordFormat, where: str) -> tuple[str, 
     Raises
     ------
     InputError
-        If it cannot be read, or is of none of these programs.
+        If it cannot be read, is of none of these programs, or says what no key can.
     """
     suffix = PurePosixPath(path).suffix.lower()
     if suffix not in (".yaml", ".yml", ".json"):
@@ -127,6 +132,9 @@ def read_training_file(path: str, kind: RecordFormat, where: str) -> tuple[str, 
     for name, keys, read in readers:
         if any(key in content for key in keys):
             said = read(content, kind, named)
+            for key, reason in (said.pop(REFUSED, None) or {}).items():
+                if key not in beside:
+                    raise InputError(reason)
             return name, {key: value for key, value in said.items() if value is not None}
     known = ", ".join(key for _, keys, _ in readers for key in keys[:2])
     raise InputError(
@@ -197,9 +205,10 @@ def _not_certain_of_trl(content: Mapping[str, Any], kind: RecordFormat) -> dict[
 def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
     sets = content.get("datasets")
     first = sets[0] if isinstance(sets, list) and sets and isinstance(sets[0], dict) else {}
+    refused = {}
     template = first.get("chat_template") or content.get("chat_template")
     if template is not None and template not in OWN_TEMPLATES and kind == "chat":
-        raise InputError(
+        refused["template"] = (
             f"{where} names axolotl's own template {template!r}; name a file with its Jinja as "
             "`template` beside `config`, as the tokenizer that the training saved has it"
         )
@@ -225,7 +234,7 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
         raise InputError(f"{where}: roles_to_train should be a list of roles, but is {roles!r}")
     whole = content.get("train_on_inputs", False) or first.get("type") == "completion"
     if kind == "chat" and not whole and not {*roles} <= {"assistant", "gpt"}:
-        raise InputError(
+        refused["loss_on"] = (
             f"{where}: roles_to_train is {roles}, and raymia scores the assistant's turns or all; "
             "say `loss_on` beside `config`"
         )
@@ -240,6 +249,7 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
         "template": _file_beside(content.get("chat_template_jinja"), where),
         "system": content.get("default_system_message"),
         NOT_CERTAIN: {"loss_on": LINE_BREAK} if kind == "chat" and not whole else None,
+        REFUSED: refused,
     }
 
 
