@@ -170,7 +170,8 @@ def _needs(spec: AuditSpec, store: EvidenceStore) -> Iterable[tuple[str, str]]:
             recipe, what = preparation.recipe, f"reference:{preparation.stage_name(plan.name)}"
             yield f"prepared/{recipe.key}", what
             yield f"prepared/{recipe.material_key}", what
-            for key in recipe.part_keys if isinstance(recipe, Shareable) else ():
+            is_whole = store.prepared_facts(recipe.material_key) is not None
+            for key in recipe.part_keys if isinstance(recipe, Shareable) and not is_whole else ():
                 yield f"prepared/{key}", what
     yield from inputs.modality.kept_beside(inputs)
 

@@ -355,7 +355,8 @@ class EvidenceStore:
             if key in keys:
                 with suppress(FileNotFoundError):
                     self.folder.remove(f"prepared/{key}/{PREPARED_MARKER}")
-                self.folder.remove_folder(f"prepared/{key}")
+                with suppress(FileNotFoundError):  # a run beside this one removes it, too
+                    self.folder.remove_folder(f"prepared/{key}")
 
     def commit_prepared(self, key: str, folder: Path) -> None:
         """Move a finished model folder, with its facts.json, into the store."""

@@ -22,14 +22,14 @@ def impossible_attacks(
     attacks: Sequence[NamedAttack],
     targets: Mapping[str, AnyCheckpoint | None],
     references: Mapping[str, AnyCheckpoint],
-    population: int,
+    population: int | None,
 ) -> dict[tuple[str, str], str]:
     """Why an attack cannot be run on a target, by target and label; refused where it is named.
 
     Parameters
     ----------
     targets, references : as they were resolved; None for one that was refused.
-    population : usable records of it.
+    population : usable records of it; None where it could not be read, which is said elsewhere.
 
     Raises
     ------
@@ -47,7 +47,8 @@ def impossible_attacks(
             ]
         for attack in by_family[target.family]:
             found = _why_not(spec, attack, target, references)
-            if spec.records.population and attack.min_population > population:
+            few = population is not None and attack.min_population > population
+            if spec.records.population and few:
                 found = [
                     *found,
                     f"it needs {attack.min_population} records of the population, and "

@@ -9,8 +9,9 @@ from pathlib import Path
 from raymia.storage.safetensors import are_zero, read_header
 from raymia.util.once import Once
 
-_FIRST = re.compile(r".*(\.lora_A|\.lora_embedding_A)(\.\w+)?(\.weight)?")
-_SECOND = re.compile(r".*(\.lora_B|\.lora_embedding_B)(\.\w+)?(\.weight)?")
+_FIRST = re.compile(r".*(\.lora_A|\.lora_embedding_B)(\.\w+)?(\.weight)?")
+_SECOND = re.compile(r".*(\.lora_B|\.lora_embedding_A)(\.\w+)?(\.weight)?")
+"""The matrix that PEFT starts with zeros: of embeddings it is the other one."""
 
 
 def adds_nothing(file: Path, names: Collection[str], once: Once) -> bool:

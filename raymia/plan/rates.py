@@ -90,7 +90,10 @@ class Rates:
         work : what its stages did, by name.
         made_in : the store that it wrote to.
         """
-        size = inputs.modality.mean_size(inputs.records)
+        size, resources = inputs.modality.mean_size(inputs.records), inputs.spec.resources
+        # Several workers write in the pool of targets, one in that of references.
+        wrote_there = (resources.target.max_actors or resources.target.actors) > 1
+        is_one_kind = machine(resources.target) == machine(resources.reference)
         for stage in (stage for plan in plans for stage in plan.stages):
             line = work.get(stage.name)
             if line is not None and line.done:
@@ -99,11 +102,11 @@ class Rates:
             facts = made_in.prepared_facts(preparation.recipe.key)
             if facts is None:
                 continue
-            write, train = preparation_keys(preparation, inputs.spec.resources.reference)
+            write, train = preparation_keys(preparation, resources.reference)
             # A denoiser's training says at which step it ended; others, how many they took.
             steps = int(facts["steps" if "steps" in facts else "step"])
             items = preparation.recipe.items
-            if "writing_seconds" in facts:
+            if "writing_seconds" in facts and (is_one_kind or not wrote_there):
                 self.keep(write, Rate(facts["writing_seconds"] / items, items))
             self.keep(train, Rate(facts["seconds"] / max(1, steps), steps))
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -65,13 +65,20 @@ class Parts:
         self.seconds = 0.0
 
     def written(
-        self, what: str, batches: Sequence[Batch], write: Write, progress: Progress
+        self,
+        what: str,
+        batches: Sequence[Batch],
+        write: Write,
+        progress: Progress,
+        asked: str = "",
     ) -> pa.Table:
         """A row for each number, in the order of the batches.
 
         Parameters
         ----------
         what : is written, where one key has several things.
+        asked : hash of what it is a function of beside the key, as the questions that are answered.
+            A part that is there and was made of another is written again.
 
         Raises
         ------
@@ -88,26 +95,26 @@ class Parts:
 
         for number in own:
             key = part_key(self.key, what, number)
-            kept = self._kept(key)
+            kept = self._kept(key, asked)
             if kept is None:
-                kept = self._write(key, write, parts[number], tell)
+                kept = self._write(key, write, parts[number], tell, asked)
             else:
                 tell(kept.num_rows)
             tables[number] = kept
             done += kept.num_rows
         for number in range(len(parts)):
             if number not in tables:
-                kept = self._kept(part_key(self.key, what, number))
+                kept = self._kept(part_key(self.key, what, number), asked)
                 if kept is None:
                     raise PartsMissing
                 tables[number] = kept
         return pa.concat_tables([tables[number] for number in range(len(parts))])
 
-    def _kept(self, key: str) -> pa.Table | None:
+    def _kept(self, key: str, asked: str) -> pa.Table | None:
         if self.store is None:
             return None
         facts = self.store.prepared_facts(key)
-        if facts is None:
+        if facts is None or facts.get("asked", "") != asked:
             return None
         try:
             table = pq.read_table(self.store.prepared_path(key) / PART_FILE)
@@ -119,18 +126,35 @@ class Parts:
         return table
 
     def _write(
-        self, key: str, write: Write, batches: Sequence[Batch], tell: Callable[[int], None]
+        self,
+        key: str,
+        write: Write,
+        batches: Sequence[Batch],
+        tell: Callable[[int], None],
+        asked: str,
     ) -> pa.Table:
         started = time.monotonic()
         table = write(batches, tell)
-        seconds = time.monotonic() - started
-        self.seconds += seconds
-        if self.store is not None:
-            with scratch() as folder:
-                pq.write_table(table, folder / PART_FILE)
-                (folder / PREPARED_MARKER).write_text(json.dumps({"seconds": seconds}) + "\n")
-                self.store.commit_prepared(key, folder)
+        facts: dict[str, Any] = {"seconds": time.monotonic() - started, "asked": asked}
+        kept = None if self.store is None else self._committed(self.store, key, table, facts)
+        if kept is not None:
+            return kept
+        self.seconds += facts["seconds"]
         return table
+
+    def _committed(
+        self, store: EvidenceStore, key: str, table: pa.Table, facts: dict[str, Any]
+    ) -> pa.Table | None:
+        """What the store has under the key then: a run beside this one may have been first, and
+        texts need not be the same twice."""
+        before = store.prepared_facts(key)
+        if before is not None and before.get("asked", "") != facts["asked"]:
+            store.remove_prepared([key])
+        with scratch() as folder:
+            pq.write_table(table, folder / PART_FILE)
+            (folder / PREPARED_MARKER).write_text(json.dumps(facts) + "\n")
+            store.commit_prepared(key, folder)
+        return self._kept(key, facts["asked"])
 
 
 def part_key(key: str, what: str, number: int) -> str:

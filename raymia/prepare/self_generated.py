@@ -172,8 +172,9 @@ def make_image_reference(
         parts = Parts(recipe.material_key, store)
         table = _generate(recipe, parts, batch_images, on_images)
         _commit_images(recipe, store, table, parts.seconds)
-        store.remove_prepared(recipe.part_keys)
-        images = images_of(table)
+        images = generated_images(recipe, store)  # a run beside this one may have been first
+        images = images_of(table) if images is None else images
+    store.remove_prepared(recipe.part_keys)
     written = store.prepared_facts(recipe.material_key) or {}
     with store.workplace(recipe.key) as out:
         if store.prepared_facts(recipe.key) is not None:

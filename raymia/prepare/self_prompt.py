@@ -220,7 +220,8 @@ def make_reference(
         facts |= perplexities(target, recipe, "target_")
         del target
         _commit_texts(recipe, store, texts, facts)
-        store.remove_prepared(recipe.part_keys)
+        texts = stored_texts(recipe, store) or texts  # a run beside this one may have been first
+    store.remove_prepared(recipe.part_keys)
     with store.workplace(recipe.key) as out:
         if store.prepared_facts(recipe.key) is not None:
             return  # by a run beside this one

@@ -9,15 +9,16 @@ import torch
 
 from raymia.models.causal.generation import ends_of
 from raymia.models.causal.model import CausalLM
-from raymia.models.endpoints.client import EndpointClient
-from raymia.models.endpoints.writing import Server, written_on
+from raymia.models.endpoints.client import EndpointClient, RefusedError
+from raymia.models.endpoints.writing import NEEDED, Server, Written, written_on
 from raymia.util.errors import RaymiaError
 
-LOOKED_AT = 16
-"""Tokens that the server writes first, each the likeliest, and that the target is asked about."""
+LOOKS, LOOKED_AT = 4, 16
+"""Prompts after which the server writes first, and how many tokens each, at most; the target is
+asked about them."""
 MAX_DIFFERENCE = 0.1
-"""Nats per token by which the two may differ: more than numbers of 16 or 8 bits make of the same
-weights, and less than other weights do."""
+"""Nats per token by which the two may differ, on average: more than numbers of 16 or 8 bits make of
+the same weights. Checkpoints of one training that lie close together may differ by less."""
 
 
 class Served:
@@ -54,7 +55,7 @@ class Served:
             If the server has other weights than the target, or cannot be asked.
         """
         if not self.is_known:
-            self._refuse_another_model(prompts[0], whole)
+            self._refuse_another_model(prompts[:LOOKS], whole)
             self.is_known = True
         written = written_on(
             self.server, self.client, prompts, seeds, whole=whole, temperature=temperature,
@@ -62,19 +63,17 @@ class Served:
         )  # fmt: skip
         return [ids for ids, _ in written]
 
-    def _refuse_another_model(self, prompt: Sequence[int], whole: int) -> None:
-        whole = min(whole, len(prompt) + LOOKED_AT)
-        (ids, said), *_ = written_on(
-            self.server, self.client, [prompt], [0], whole=whole, temperature=0, top_k=None,
-            ends=(),
-        )  # fmt: skip
-        if not ids:
+    def _refuse_another_model(self, prompts: Sequence[Sequence[int]], whole: int) -> None:
+        differences: list[float] = []
+        for seed, prompt in enumerate(prompts):
+            ids, said = self._first_written(prompt, seed, min(whole, len(prompt) + LOOKED_AT))
+            own = _log_probs(self.target, [*prompt, *ids])[len(prompt) - 1 :]
+            differences += [abs(one - other) for one, other in zip(own, said, strict=True)]
+        if not differences:
             raise RaymiaError(
-                f"written_by: {self.server.label} writes nothing after the first prompt, so it "
+                f"written_by: {self.server.label} writes nothing after the first prompts, so it "
                 "cannot be seen whether it has the target's weights; look at the server"
             )
-        own = _log_probs(self.target, [*prompt, *ids])[len(prompt) - 1 :]
-        differences = [abs(one - other) for one, other in zip(own, said, strict=True)]
         mean = sum(differences) / len(differences)
         if not mean <= MAX_DIFFERENCE:
             raise RaymiaError(
@@ -82,6 +81,18 @@ class Served:
                 f"log-probabilities that are {mean:.2g} nats from the target's on average; serve "
                 "the target's own weights, or leave the key out"
             )
+
+    def _first_written(self, prompt: Sequence[int], seed: int, whole: int) -> Written:
+        try:
+            (written,) = written_on(
+                self.server, self.client, [prompt], [seed], whole=whole, temperature=1, top_k=None,
+                ends=(),
+            )  # fmt: skip
+        except RefusedError as error:
+            if error.status not in (400, 422):
+                raise
+            raise RaymiaError(f"{error}. {NEEDED}") from None
+        return written
 
 
 @torch.inference_mode()

@@ -15,6 +15,7 @@ from raymia.prepare.served import Served
 from raymia.prepare.trainer import Progress
 from raymia.spec import SelfPromptReference
 from raymia.util.draws import stream_key
+from raymia.util.hashing import digest
 
 TEXTS, QUESTIONS = "self prompt", "self prompt's question"
 """What is written; parts of the draws' keys."""
@@ -81,7 +82,8 @@ class Writer:
 
         starts = range(0, len(places), side_by_side)
         batches = [places[start : start + side_by_side] for start in starts]
-        found = self.parts.written(what, batches, write, progress)["ids"].to_pylist()
+        asked = digest([[*prompt] for prompt in prompts])
+        found = self.parts.written(what, batches, write, progress, asked)["ids"].to_pylist()
         in_order: list[list[int]] = [[] for _ in places]
         for place, ids in zip(places, found, strict=True):
             in_order[place] = ids

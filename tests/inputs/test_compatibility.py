@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 
+import peft
 import pytest
+import transformers
 from edited import edit
 from safetensors.torch import load_file, save_file
 from small_inputs import audit
@@ -196,6 +198,18 @@ def test_adapter_whose_product_is_zero_is_said_to_change_nothing(made, tmp_path,
     target = {"name": "one", "model": str(tiny_gpt2), "adapter": str(own)}
     assert resolve_inputs(made(targets=[target])).noted == ()
     save_file({n: t * 0 if "lora_B" in n else t for n, t in tensors.items()}, file)
+    (line,) = resolve_inputs(made(targets=[target])).noted
+    assert line.startswith("one: its adapter changes nothing: all that it adds is zero")
+
+
+def test_adapter_of_embeddings_before_its_first_step_is_said_to_change_nothing(
+    made, tmp_path, tiny_gpt2
+):
+    """PEFT starts the first matrix of an embedding with zeros, and not the second."""
+    base = transformers.AutoModelForCausalLM.from_pretrained(tiny_gpt2)
+    config = peft.LoraConfig(r=2, target_modules=["wte", "c_attn"], task_type="CAUSAL_LM")
+    peft.get_peft_model(base, config).save_pretrained(tmp_path / "begun")
+    target = {"name": "one", "model": str(tiny_gpt2), "adapter": str(tmp_path / "begun")}
     (line,) = resolve_inputs(made(targets=[target])).noted
     assert line.startswith("one: its adapter changes nothing: all that it adds is zero")
 

@@ -50,6 +50,28 @@ def asked(pieces, timeout=5.0, retries=0):
         return client.get("/models")
 
 
+def test_who_no_longer_asks_waits_for_no_answer():
+    failed = []
+    with server(lambda: drip(b"")) as url:
+        client = EndpointClient(url, requests_per_minute=None, timeout_seconds=600, retries=9)
+
+        def ask():
+            try:
+                client.post("/completions", {})
+            except RaymiaError as error:
+                failed.append(str(error))
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        assert all(thread.is_alive() for thread in threads)
+        client.end()
+        for thread in threads:
+            thread.join(10)
+    assert failed == [f"{url}/completions: it is no longer asked"] * 3
+
+
 def whole(body, more=b""):
     return [HEAD + more + b"Content-Length: %d\r\n\r\n" % len(body) + body]
 

@@ -121,7 +121,7 @@ def test_a_part_that_vanishes_while_it_is_read_is_written_again_and_a_changed_on
 
     def vanishing(self: EvidenceStore, one: str) -> Path:
         path = prepared_path(self, one)
-        if one == key:
+        if one == key and len(written) == 2:
             store.remove_prepared([key])
         return path
 
@@ -134,6 +134,41 @@ def test_a_part_that_vanishes_while_it_is_read_is_written_again_and_a_changed_on
         all_of()
 
 
+def test_parts_that_answer_other_questions_are_written_again(tmp_path: Path) -> None:
+    store, batches = EvidenceStore(str(tmp_path)), [[0], [1]]
+
+    def answers(questions: list[str]) -> list[str]:
+        def write(some: Any, tell: Any) -> pa.Table:
+            del tell
+            return pa.table({"a": [f"to {questions[batch[0]]}" for batch in some]})
+
+        asked = "".join(questions)
+        return (
+            Parts("k", store).written("w", batches, write, lambda *_: None, asked)["a"].to_pylist()
+        )
+
+    assert answers(["x", "y"]) == ["to x", "to y"]
+    assert answers(["x", "z"]) == ["to x", "to z"]
+    assert answers(["x", "z"]) == ["to x", "to z"]
+
+
+def test_of_two_runs_that_write_at_once_both_have_what_is_stored(tmp_path: Path) -> None:
+    """Texts need not be the same twice: a server's draws, or 16 bits on another device."""
+    store, batches = EvidenceStore(str(tmp_path)), [[0]]
+
+    def first(some: Any, tell: Any) -> pa.Table:
+        del some, tell
+        return pa.table({"a": ["first"]})
+
+    def second(some: Any, tell: Any) -> pa.Table:
+        Parts("k", store).written("w", batches, first, tell)
+        del some
+        return pa.table({"a": ["second"]})
+
+    parts = Parts("k", store)
+    assert parts.written("w", batches, second, lambda *_: None)["a"].to_pylist() == ["first"]
+
+
 def test_there_are_few_parts_whatever_is_written() -> None:
     found = parts._parts_of([[number] for number in range(100)])
     assert len(found) == parts.MAX_PARTS
@@ -141,6 +176,27 @@ def test_there_are_few_parts_whatever_is_written() -> None:
     assert {len(part) for part in found} == {6, 7}
     assert parts._parts_of([[0, 1]]) == [[[0, 1]]]
     assert [parts.count_parts(items, 64) for items in (1, 65, 10**6)] == [1, 2, 16]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_pool_of_targets_that_no_machine_holds_leaves_the_writing_to_that_of_references(
+    tmp_path: Path,
+) -> None:
+    """As where the target's own answers are stored, and a reference is added on another machine."""
+    from rich.console import Console
+
+    from raymia.engine.on_ray.cluster import Cluster
+    from raymia.engine.on_ray.executor import RayExecutor
+    from raymia.engine.prepare import Making
+    from raymia.spec import ResourcesSpec
+
+    recipe, url = small_recipe(generation_batch=2), str(tmp_path / "store")
+    resources = ResourcesSpec(target={"actors": 4, "gpus": 1}, reference={"cpus": 0.01})
+    executor = RayExecutor(Cluster(is_local=True), resources, url, Console(quiet=True))
+    with executor.reporting() as board:
+        failed = executor.make([Making("own:t", (("own:t", recipe),))], resources.reference, board)
+    assert failed == {}
+    assert stored_texts(recipe, EvidenceStore(url)) is not None
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -20,6 +20,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.models.causal.training import Training
 from raymia.models.endpoints.writing import Server
 from raymia.prepare.self_prompt import SelfPromptRecipe
+from raymia.prepare.served import LOOKS
 from raymia.util.errors import RaymiaError
 
 
@@ -61,7 +62,7 @@ def test_texts_go_on_from_the_prompts_and_a_batch_is_asked_at_once(
         assert text.startswith(begun)
         assert len(text) > len(begun)
     assert manners.max_at_once == 4
-    assert sum(manners.asked.values()) == 8 + 1 + 1, "each text, the model, and one look at it"
+    assert sum(manners.asked.values()) == 8 + 1 + LOOKS, "each text, the model, and looks at it"
     assert facts["mean_tokens_written"] <= 16
     assert made(recipe(server), tmp_path / "b") == texts
 
@@ -71,6 +72,18 @@ def test_the_likeliest_tokens_are_those_that_the_target_writes(
 ) -> None:
     served = made(recipe(server, top_k=1), tmp_path / "served")
     assert served == made(recipe(None, top_k=1), tmp_path / "own")
+
+
+def test_the_models_own_taste_is_not_drawn_by(
+    server: Server, manners: Manners, tmp_path: Path
+) -> None:
+    """vLLM takes it from a checkpoint's `generation_config.json` where a request is silent."""
+    texts = made(recipe(server), tmp_path / "plain")
+    manners.taste = {"top_k": 1}
+    assert made(recipe(server), tmp_path / "tasted") == texts
+    sampling = {"temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens"}
+    assert {*manners.last} >= sampling
+    assert (manners.last["top_p"], manners.last["repetition_penalty"]) == (1, 1)
 
 
 def test_answers_to_prompts_are_written_too(server: Server, tmp_path: Path) -> None:
@@ -99,13 +112,13 @@ def test_a_server_that_goes_is_named_and_what_it_wrote_is_kept(
     server: Server, manners: Manners, tmp_path: Path
 ) -> None:
     whole = made(recipe(server), tmp_path / "whole")
-    manners.answers_left = 1 + 4
+    manners.answers_left = LOOKS + 4
     with pytest.raises(RaymiaError, match="no answer in 1 tries"):
         made(recipe(server), tmp_path / "store")
     manners.answers_left = None
     manners.asked.clear()
     assert made(recipe(server), tmp_path / "store") == whole
-    assert sum(manners.asked.values()) == 4 + 1 + 1
+    assert sum(manners.asked.values()) == 4 + 1 + LOOKS
 
 
 @pytest.mark.parametrize(
@@ -115,7 +128,11 @@ def test_a_server_that_goes_is_named_and_what_it_wrote_is_kept(
         ({"wrong": "html"}, "expected JSON"),
         ({"wrong": "other_model"}, "the answer of another model, 'another'"),
         ({"wrong": "no_logprobs"}, "no tokens by their ids in"),
-        ({"wrong": "nothing"}, "writes nothing after the first prompt, so it cannot be seen"),
+        ({"wrong": "nothing"}, "writes nothing after the first prompts, so it cannot be seen"),
+        (
+            {"most_written": 5},
+            "ended after 5 of 16 tokens by 'length'; a limit of the server's own",
+        ),
         ({"wrong": "words"}, "0 ids of 16 tokens"),
     ],
 )
@@ -146,7 +163,11 @@ def test_an_audit_file_names_the_server_and_the_target_by_its_name(
     assert f"tiny, which {server.url} serves, writes 16 texts" in raymia("plan", file).stdout
     assert sum(manners.asked.values()) == 0, "a plan does not need the server"
     assert raymia("audit", file).returncode == 0
-    assert sum(manners.asked.values()) == 16 + 1 + 1
+    assert sum(manners.asked.values()) == 16 + 1 + LOOKS
+    content["references"]["self_prompt"]["written_by"]["served_model"] = MODEL
+    content["targets"] += [{"name": "other", "model": str(BASE), "max_tokens": 60}]
+    file.write_text(yaml.safe_dump(content))
+    assert "'tiny' is one model, and each of 2 targets writes" in raymia("plan", file).stderr
     content["references"]["self_prompt"]["written_by"] = {"endpoint": "http://me:secret@host/v1"}
     file.write_text(yaml.safe_dump(content))
     refused = raymia("plan", file)

@@ -37,6 +37,10 @@ class Manners:
         "own_template", which puts tokens before those of a prompt; "words", by which it names
         tokens that it writes; "nothing", which it writes.
     has_models_page : whether there is a /models.
+    taste : how it draws tokens where a request does not say it, as a model's
+        `generation_config.json` may say.
+    most_written : tokens of a completion, whatever is asked for.
+    last : the body of the last request.
     """
 
     style: str = "vllm"
@@ -51,6 +55,9 @@ class Manners:
     asked: Counter = field(default_factory=Counter)
     at_once: int = 0
     max_at_once: int = 0
+    taste: dict = field(default_factory=dict)
+    most_written: int | None = None
+    last: dict = field(default_factory=dict)
 
 
 class _Model:
@@ -69,7 +76,8 @@ class _Model:
         while len(log_probs) < body["max_tokens"] and not ends & {*ids[start:]}:
             logits = self.model(input_ids=torch.tensor([ids])).logits[0, -1].float()
             log_p = torch.log_softmax(logits, dim=-1)
-            among = logits.topk(body.get("top_k") or len(logits)).indices
+            top_k = body.get("top_k", -1)
+            among = logits.topk(top_k if top_k > 0 else len(logits)).indices
             chosen = among[0]
             if body["temperature"]:
                 p = torch.softmax(logits[among] / body["temperature"], -1)
@@ -177,10 +185,17 @@ class _Handler(BaseHTTPRequestHandler):
         model = self.server.model
         ids = self._ids(body["prompt"])
         if not body.get("echo"):
-            new, log_probs = ([], []) if manners.wrong == "nothing" else model.written(ids, body)
+            asked, manners.last = {**manners.taste, **body}, body
+            most = min(body["max_tokens"], manners.most_written or body["max_tokens"])
+            asked["max_tokens"] = most
+            new, log_probs = ([], []) if manners.wrong == "nothing" else model.written(ids, asked)
+            is_cut = len(new) == most and not {*body["stop_token_ids"]} & {*new}
             name = "word {}" if manners.wrong == "words" else "token_id:{}"
             logprobs = {"tokens": [name.format(one) for one in new], "token_logprobs": log_probs}
-            choice = {"logprobs": None if manners.wrong == "no_logprobs" else logprobs}
+            choice = {
+                "logprobs": None if manners.wrong == "no_logprobs" else logprobs,
+                "finish_reason": "length" if is_cut else "stop",
+            }
             name = "another" if manners.wrong == "other_model" else body["model"]
             return [{"model": name, "choices": [choice]}]
         if manners.wrong == "own_template":

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from raymia.engine.board import Board, OnLines
 from raymia.engine.on_ray.board import RemoteBoard, started
+from raymia.engine.on_ray.capacity import Demand, shortages
 from raymia.engine.on_ray.cluster import Cluster, check_store_is_shared, connected, is_given
 from raymia.engine.on_ray.machines import (
     Machines,
@@ -119,9 +120,16 @@ class RayExecutor:
                 for write in each
             ]
             if functions:
-                demand = demand_of_tasks(functions[0].__name__, at_once, pool, self.cluster)
+                name, most = functions[0].__name__, min(at_once, len(functions))
+                if self._is_impossible(demand_of_tasks(name, 1, pool, self.cluster)):
+                    return  # and the makings write, in the pool of references
+                demand = demand_of_tasks(name, most, pool, self.cluster)
                 with self._machines([demand]):
                     list(outcomes(functions, pool, self.cluster, at_once))
+
+    def _is_impossible(self, demand: Demand) -> bool:
+        known = self.cluster.startable is not None
+        return known and bool(shortages([demand], self.cluster.machines))
 
     def ask(self, plan: AuditPlan, board: Board) -> dict[str, str]:
         """See :meth:`raymia.engine.base.Executor.ask`. Several streams run at the same time where

@@ -91,10 +91,13 @@ def resolve_texts(
     recipes = _recipes(spec, places, problems) if prompts else {}
     check_bases(spec, references, recipes, problems)
     unscored: dict[str, dict[str, str]] = {"population": {}, "known_members": {}}
+    unread = set()
     for key, what in (("population", "text of the population"), ("known_members", "known member")):
         if paths := getattr(given, key):
             others = Others(what, f"records.{key}", taken, aside)
-            unscored[key] = attempt(read_others, paths, kind, given.text_column, others) or {}
+            read = attempt(read_others, paths, kind, given.text_column, others)
+            unread |= set() if read is not None else {key}
+            unscored[key] = read or {}
             taken = Either(taken, dict.fromkeys(unscored[key], f"a {what}"))
     if spec.corpus is not None:
         attempt(check_corpus, spec.corpus)
@@ -105,7 +108,8 @@ def resolve_texts(
         read_as = as_trained(read_as, spec, places, payloads, once, problems)
         for name in filter(prompts.get, prompts):
             attempt(check_what_is_asked, spec, name, prompts[name], read_as.targets)
-    models, count = (read_as.targets, read_as.references), len(unscored["population"])
+    models = read_as.targets, read_as.references
+    count = None if "population" in unread else len(unscored["population"])
     left_out = attempt(impossible_attacks, spec, attacks, *models, count) or {}
     sections = text_neighbors(spec.neighbors)
     if sections:
@@ -290,13 +294,21 @@ def check_what_is_asked(
 
 def check_writers(spec: AuditSpec, targets: Mapping[str, AnyCheckpoint | None]) -> None:
     """Refuse references of texts that a target would have to write that writes none."""
+    written = {
+        name: one for name, one in spec.references.items() if isinstance(one, SelfPromptReference)
+    }
     problems = [
         f"references.{reference}: a self-prompt reference is made from texts that the target "
         f"writes, and {name!r} is an {target.family}, which is asked about given texts only"
         for name, target in targets.items()
         if target is not None and target.capabilities.why_not({"generation"})
-        for reference, kind in spec.references.items()
-        if isinstance(kind, SelfPromptReference)
+        for reference in written
+    ] + [
+        f"references.{name}.written_by.served_model: {one.written_by.served_model!r} is one model, "
+        f"and each of {len(targets)} targets writes texts of its own; leave it out and serve each "
+        "under its name here, or audit them one by one"
+        for name, one in written.items()
+        if one.written_by is not None and one.written_by.served_model and len(targets) > 1
     ]
     if problems:
         raise InputError(problems)

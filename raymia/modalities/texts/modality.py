@@ -148,7 +148,9 @@ class Texts(Modality):
         own = None if spec.says_how else self.recipes.get(target)
         by, server = spec.written_by, None
         if by is not None:
-            limits = by.requests_per_minute, by.timeout_seconds, by.retries
+            pool, limit = inputs.spec.resources.reference, by.requests_per_minute
+            at_once = min(len(inputs.targets), pool.max_actors or pool.actors)
+            limits = None if limit is None else limit / at_once, by.timeout_seconds, by.retries
             server = Server(by.endpoint, by.served_model or target, *limits)
         prompts, seed = self.prompts[reference], inputs.spec.seed
         return SelfPromptRecipe(writer, base, spec, prompts, seed, own, server)

@@ -23,6 +23,12 @@ RETRIED = {408, 429, 500, 502, 503, 504}
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0
 """Seconds before the second try, and at most before any; each wait is twice the one before."""
 
+AT_A_TARGET = (
+    "What was answered is stored: see that the endpoint is up and run it again to go on; "
+    "`retries`, `timeout_seconds` and `requests_per_minute` are keys of the target"
+)
+"""What to do where an endpoint gives no answers."""
+
 SHOWN = 200
 """Characters of a server's own words that a message quotes."""
 
@@ -56,12 +62,12 @@ class _Pace:
         self.next = 0.0
         self.lock = threading.Lock()
 
-    def wait(self) -> None:
+    def wait(self, ended: threading.Event) -> None:
         with self.lock:
             now = time.monotonic()
             start = max(now, self.next)
             self.next = start + self.gap
-        time.sleep(start - now)
+        ended.wait(start - now)
 
 
 class EndpointClient:
@@ -74,6 +80,7 @@ class EndpointClient:
     requests_per_minute : of this client, tries included; None sets no limit.
     timeout_seconds : for one answer, from the first byte that is sent to the last that comes.
     retries : further tries after a lost connection, a timeout, or a status of `RETRIED`.
+    advice : what to do where no try is answered, and what is kept.
     """
 
     def __init__(
@@ -83,13 +90,23 @@ class EndpointClient:
         requests_per_minute: float | None,
         timeout_seconds: float,
         retries: int,
+        advice: str = AT_A_TARGET,
     ) -> None:
         self.url = url
+        self.advice = advice
         self.timeout = timeout_seconds
         self.retries = retries
         self.key = os.environ.get(KEY_VARIABLE)
         self._pace = _Pace(requests_per_minute)
         self._local = threading.local()
+        self._ended = threading.Event()
+        self._open: list[EndedAtWill] = []
+
+    def end(self) -> None:
+        """Let all that threads are asking fail at once, and all that they ask from now on."""
+        self._ended.set()
+        for connections in self._open:
+            connections.end()
 
     def get(self, path: str) -> Any:
         return self._call("GET", path, None)
@@ -109,7 +126,9 @@ class EndpointClient:
         """
         failure, delay = "", FIRST_DELAY
         for number in range(self.retries + 1):
-            self._pace.wait()
+            self._pace.wait(self._ended)
+            if self._ended.is_set():
+                raise RaymiaError(f"{self.url}{path}: it is no longer asked")
             wait: float | None = None
             try:
                 session, connections = self._session()
@@ -127,12 +146,11 @@ class EndpointClient:
                 wait = _retry_after(response)
             if number < self.retries:
                 jittered = delay * random.uniform(0.5, 1)
-                time.sleep(min(jittered if wait is None else wait, LONGEST_DELAY))
+                self._ended.wait(min(jittered if wait is None else wait, LONGEST_DELAY))
                 delay *= 2
         raise RaymiaError(
-            f"{self.url}{path}: no answer in {self.retries + 1} tries (last: {failure}). What was "
-            "answered is stored: see that the endpoint is up and run it again to go on; `retries`, "
-            "`timeout_seconds` and `requests_per_minute` are keys of the target"
+            f"{self.url}{path}: no answer in {self.retries + 1} tries (last: {failure}). "
+            f"{self.advice}"
         )
 
     def _ask(
@@ -152,6 +170,7 @@ class EndpointClient:
             for scheme in ("http://", "https://"):
                 session.mount(scheme, connections)
             self._local.session = session, connections
+            self._open.append(connections)
         found: tuple[requests.Session, EndedAtWill] = self._local.session
         return found
 

@@ -7,14 +7,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from raymia.models.endpoints.client import EndpointClient, RefusedError
+from raymia.models.endpoints.client import EndpointClient
 from raymia.models.endpoints.completions import TOKEN_ID, WrongAnswerError
 from raymia.models.endpoints.resolver import description_of
-from raymia.util.errors import RaymiaError
 from raymia.util.stated import NUMBER
 
 MAX_SEED = 2**31
 """Servers take seeds below this one."""
+NEUTRAL = {
+    "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}  # fmt: skip
+"""Said with every request: what is left out a server takes from the model's own
+`generation_config.json`, as vLLM does, and draws from another distribution."""
+ALL_TOKENS = -1
+"""As `top_k`, to every version of vLLM."""
+OF_WRITTEN_BY = (
+    "Parts that were written are stored: see that the server is up and run it again to go on; "
+    "`retries`, `timeout_seconds` and `requests_per_minute` are keys of `written_by`"
+)
 
 Written = tuple[list[int], list[float]]
 """New tokens, up to where the text ended, and the log-probability of each."""
@@ -27,11 +38,12 @@ class Server:
     Attributes
     ----------
     served_model : name that the server knows it by.
+    requests_per_minute : of one client.
     """
 
     url: str
     served_model: str
-    requests_per_minute: int | None
+    requests_per_minute: float | None
     timeout_seconds: float
     retries: int
 
@@ -56,6 +68,7 @@ class Server:
             requests_per_minute=self.requests_per_minute,
             timeout_seconds=self.timeout_seconds,
             retries=self.retries,
+            advice=OF_WRITTEN_BY,
         )
         description_of(client, self.served_model)
         return client
@@ -82,7 +95,8 @@ def written_on(
     Raises
     ------
     RaymiaError
-        If the server cannot be reached, or answers otherwise than with tokens by their ids.
+        If the server cannot be reached, answers otherwise than with tokens by their ids, or cuts a
+        text before it is as long as it may be.
     """
 
     def ask(prompt: Sequence[int], seed: int) -> Written:
@@ -91,18 +105,16 @@ def written_on(
             "model": server.served_model, "prompt": list(prompt), "temperature": temperature,
             "max_tokens": room, "seed": seed % MAX_SEED, "logprobs": 1,
             "return_tokens_as_token_ids": True, "stop_token_ids": sorted(ends),
-            **({} if top_k is None else {"top_k": top_k}),
+            "top_k": ALL_TOKENS if top_k is None else top_k, **NEUTRAL,
         }  # fmt: skip
-        try:
-            answer = client.post("/completions", body)
-        except RefusedError as error:
-            if error.status not in (400, 422):
-                raise
-            raise RaymiaError(f"{error}. {NEEDED}") from None
-        return _up_to_end(_tokens(server, answer, room), ends)
+        return _up_to_end(_tokens(server, client.post("/completions", body), room), ends)
 
     with ThreadPoolExecutor(max(1, len(prompts))) as pool:
-        return list(pool.map(ask, prompts, seeds))
+        try:
+            return list(pool.map(ask, prompts, seeds))
+        except BaseException:
+            client.end()  # or the pool waits for the others' answers
+            raise
 
 
 NEEDED = (
@@ -127,6 +139,12 @@ def _tokens(server: Server, answer: Any, most: int) -> Written:
         raise _wrong(server, f"{len(ids)} ids of {len(names)} tokens, or not all probabilities")
     if len(ids) > most:
         raise _wrong(server, f"{len(ids)} tokens, where {most} were asked for")
+    ended = choice.get("finish_reason")
+    if ended not in ("stop", "length") or (ended == "length" and len(ids) < most):
+        raise _wrong(
+            server, f"a text that ended after {len(ids)} of {most} tokens by {ended!r}; a limit of "
+            "the server's own has to be taken away"
+        )  # fmt: skip
     return ids, [float(one) for one in log_probs]
 
 
