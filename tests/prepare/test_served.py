@@ -133,7 +133,7 @@ def test_a_server_that_goes_is_named_and_what_it_wrote_is_kept(
         ({"wrong": "nothing"}, "writes nothing after the first prompts, so it cannot be seen"),
         (
             {"most_written": 5},
-            "ended after 5 of 16 tokens by 'length'; a limit of the server's own",
+            "a text that it cut after 5 of 16 tokens. The server has a limit of its own",
         ),
         ({"wrong": "words"}, "0 ids of 16 tokens"),
     ],

@@ -105,7 +105,7 @@ class EndpointClient:
     def end(self) -> None:
         """Let all that threads are asking fail at once, and all that they ask from now on."""
         self._ended.set()
-        for connections in self._open:
+        for connections in [*self._open]:  # a thread that fails takes its own out
             connections.end()
 
     def get(self, path: str) -> Any:
@@ -139,6 +139,7 @@ class EndpointClient:
             except requests.RequestException as error:
                 failure = type(error).__name__
                 del self._local.session  # its thread may not have come to its end
+                self._open.remove(connections)
             else:
                 if response.status_code not in RETRIED:
                     return self._json(response, content, path)

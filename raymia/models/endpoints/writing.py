@@ -122,6 +122,9 @@ NEEDED = (
 )
 
 
+OWN_LIMIT = "The server has a limit of its own; start it without"
+
+
 def _tokens(server: Server, answer: Any, most: int) -> Written:
     try:
         choice, model = answer["choices"][0], answer.get("model", server.served_model)
@@ -140,11 +143,10 @@ def _tokens(server: Server, answer: Any, most: int) -> Written:
     if len(ids) > most:
         raise _wrong(server, f"{len(ids)} tokens, where {most} were asked for")
     ended = choice.get("finish_reason")
-    if ended not in ("stop", "length") or (ended == "length" and len(ids) < most):
-        raise _wrong(
-            server, f"a text that ended after {len(ids)} of {most} tokens by {ended!r}; a limit of "
-            "the server's own has to be taken away"
-        )  # fmt: skip
+    if ended not in ("stop", "length"):
+        raise _wrong(server, f"a text that ended by {ended!r}")
+    if ended == "length" and len(ids) < most:
+        raise _wrong(server, f"a text that it cut after {len(ids)} of {most} tokens", OWN_LIMIT)
     return ids, [float(one) for one in log_probs]
 
 
@@ -154,5 +156,5 @@ def _up_to_end(written: Written, ends: Collection[int]) -> Written:
     return ids[:stop], log_probs[:stop]
 
 
-def _wrong(server: Server, got: str) -> WrongAnswerError:
-    return WrongAnswerError(f"{server.label}: expected what it writes, got {got}. {NEEDED}")
+def _wrong(server: Server, got: str, advice: str = NEEDED) -> WrongAnswerError:
+    return WrongAnswerError(f"{server.label}: expected what it writes, got {got}. {advice}")
