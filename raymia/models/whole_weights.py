@@ -55,6 +55,7 @@ def load_whole(kind: Any, where: Any, **options: Any) -> Any:
         )
     refuse_missing(found["missing_keys"], str(where))
     refuse_unused(found["unexpected_keys"], str(where))
+    keep_layout_of_4_bits(model)
     if gains_by_onednn():
         use_fast_linears(model)
     _give_names(model)
@@ -67,6 +68,18 @@ def _give_names(model: Any) -> None:
         config: Any = getattr(part, "config", None)
         if getattr(config, "return_dict", True) is False:
             config.return_dict = True
+
+
+def keep_layout_of_4_bits(model: Any) -> None:
+    """Have weights of 4 bits computed alike on every machine.
+
+    On a CPU that computes in bfloat16, bitsandbytes lays them out anew when they are first asked,
+    rounds their scales and what is multiplied with them to bfloat16, whatever dtype was asked for,
+    and can train them no further.
+    """
+    for part in model.modules():
+        if type(part).__name__ == "Linear4bit":
+            part.support_avx512bf16_for_cpu = False
 
 
 def _is_quantized(model: Any) -> bool:

@@ -176,16 +176,9 @@ def check_passes(model: Any, method: Method, row: Mapping[str, list[int]]) -> No
 
 @contextmanager
 def measured(model: Any) -> Iterator[None]:
-    """A model that is being trained as it answers, for a while.
-
-    bitsandbytes lays weights of 4 bits out anew once they are asked on a CPU, and could not train
-    on them further; so those layers are left as they are.
-    """
+    """A model that is being trained as it answers, for a while."""
     was_training = model.training
     model.eval()
-    for module in model.modules():
-        if type(module).__name__ == "Linear4bit":
-            module.train()
     try:
         yield
     finally:

@@ -8,8 +8,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
 from tiny_models import BASE, checkpoint, config, passages, plain_answer, save_adapter, save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
 
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.fold import After
@@ -160,6 +162,24 @@ def test_quantized_answer_does_not_depend_on_batch_mates(quantized):
     for text, answer in zip(TEXTS[:3], together, strict=True):
         alone = model.answer([text], moments=True)[0]
         np.testing.assert_allclose(answer.log_prob, alone.log_prob, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+def test_weights_of_4_bits_answer_as_they_do_unpacked(kind, monkeypatch):
+    """In float32, also on a CPU on which bitsandbytes rounds to bfloat16 what it multiplies."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    packed = load(BASE, quantization=kind)
+    unpacked = load(BASE)
+    whole = dict(unpacked.model.named_modules())
+    layers = [(n, m) for n, m in packed.model.named_modules() if type(m).__name__ == "Linear4bit"]
+    assert layers
+    for name, layer in layers:
+        weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(torch.float32)
+        is_turned = isinstance(whole[name], Conv1D)
+        whole[name].weight.data = weight.t().contiguous() if is_turned else weight
+    answers, expected = (m.answer(TEXTS[:3], moments=False) for m in (packed, unpacked))
+    for answer, other in zip(answers, expected, strict=True):
+        np.testing.assert_allclose(answer.log_prob, other.log_prob, rtol=0, atol=1e-5)
 
 
 def test_int8_is_asked_one_text_at_a_time(quantized):

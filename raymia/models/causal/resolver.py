@@ -191,7 +191,8 @@ class CausalCheckpoint(FileCheckpoint):
             parts |= {f"adapter/{p.name}": p for p in once(files_of, Path(self.adapter))}
         # Named only where they are used: evidence from before there were windows keeps its key, and
         # that on weights without their scales, on tokens of the base's tokenizer, on logits that
-        # were rounded to 16 bits, or with the frequencies of a longer text, has another.
+        # were rounded to 16 bits, on weights of 4 bits that a CPU may have rounded once more, or
+        # with the frequencies of a longer text, has another.
         more: dict[str, Any] = {} if self.long_texts == "cut" else {"windows": self.stride}
         if self.window_bos:
             more["window_bos"] = True
@@ -203,6 +204,8 @@ class CausalCheckpoint(FileCheckpoint):
             more["tokenizer"] = "adapter"
         if self.dtype != "float32":
             more["logits"] = "float32"
+        if {self.quantization, self.facts.saved_as} & {"nf4", "fp4"}:
+            more["4 bits"] = "as asked"
         changes = self.facts.frequencies_change
         if changes is not None and (self.context is None or self.context > changes):
             more["frequencies"] = "of each text alone"
