@@ -25,9 +25,9 @@ class RowIndex:
 
     def __init__(self, ids: pa.Array | pa.ChunkedArray) -> None:
         self.ids = ids if isinstance(ids, pa.ChunkedArray) else pa.chunked_array([ids])
-        hashes = string_hashes(self.ids)
-        order = np.argsort(hashes)
-        self._hashes = hashes[order]
+        self._hashes = string_hashes(self.ids)
+        order = np.argsort(self._hashes)
+        self._hashes = self._hashes[order]  # one after the other: no more than 24 bytes at a time
         self._order = order.astype(np.uint32 if len(order) <= 2**32 else np.uint64)
 
     def __len__(self) -> int:

@@ -43,6 +43,8 @@ def conformal_p_values(candidates: FloatArray, non_members: FloatArray) -> Float
     >>> conformal_p_values(np.array([2.5, 0.0]), np.array([0.0, 1.0, 2.0, 3.0])).tolist()
     [0.4, 1.0]
     """
+    if not candidates.size:
+        return np.empty(0)
     others = non_members[~np.isnan(non_members)]
     ascending = np.sort(np.where(np.isinf(others), np.inf, others))
     if not ascending.size:

@@ -61,6 +61,11 @@ class AuditPlan(Sequence[TargetPlan]):
     def inputs(self) -> Inputs:
         return self._planner.inputs
 
+    @property
+    def row_index(self) -> RowIndex:
+        """The rows of all that a model may be asked about, by their ids."""
+        return self._planner.lookup.records
+
     @cached_property
     def targets(self) -> tuple[TargetPlan, ...]:
         """The plans in the order of the audit file."""
@@ -114,7 +119,9 @@ class AuditPlan(Sequence[TargetPlan]):
         is looked up."""
         made = self.with_made_references()
         planner = self._planner.looking_again()
-        return AuditPlan(planner, tuple(planner.looked_at_again(plan) for plan in made._alone))
+        plan = AuditPlan(planner, tuple(planner.looked_at_again(plan) for plan in made._alone))
+        hand_back_memory()
+        return plan
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -23,6 +23,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.inputs.compatibility import identical_models
 from raymia.metrics.learning import MAX_FITTED
+from raymia.plan.planning import AuditPlan
 from raymia.plan.stages import PlannedQuestion, Stage, TargetPlan
 from raymia.questions.text import NO_NEIGHBOR
 from raymia.results.deletions import deletions_of
@@ -53,6 +54,7 @@ from raymia.scoring.workers import Workers
 from raymia.spec import MadeReference, ModelSpec
 from raymia.spec.conditions import parse_conditions
 from raymia.util.column import Column
+from raymia.util.memory import hand_back_memory
 
 Found = TypeVar("Found")
 ROWS_AT_ONCE = 2**16
@@ -81,8 +83,8 @@ class Run:
 
     inputs: Inputs
     store: EvidenceStore
-    before: Sequence[TargetPlan]
-    after: Sequence[TargetPlan]
+    before: AuditPlan
+    after: AuditPlan
     work: Mapping[str, StageWork]
     seconds: float
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -96,6 +98,7 @@ class Run:
 def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers) -> RunResult:
     """Sum a run up. It is complete when no answer is missing and no target failed on the way."""
     records, lost = run.inputs.records, _Lost.of(find_dropped(run))
+    hand_back_memory()
     failed = [
         FailedTarget(name=name, reason=reason)
         for name, reason in {**run.failed, **dict(_without_answers(run, lost))}.items()
@@ -270,10 +273,9 @@ class _Lost:
 
 def find_dropped(run: Run) -> Iterator[Dropped]:
     """Name evidence that could not be had, and texts that were scored in part."""
-    index = RowIndex(run.inputs.payloads["record_id"])
     for _, stage in _stages(run):
         for planned in stage.questions:
-            yield from _dropped(run, index, stage, planned)
+            yield from _dropped(run, run.after.row_index, stage, planned)
 
 
 def _dropped(

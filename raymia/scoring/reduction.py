@@ -296,19 +296,21 @@ def score_tables(
     for plan in plans:
         for named in inputs.attacks_on(plan.name):
             scores = parts.column(plan.name, named.label)
-            p_values = np.full(scores.size, np.nan)
-            p_values[is_candidate] = conformal_p_values(scores[is_candidate], scores[is_other])
+            found = conformal_p_values(scores[is_candidate], scores[is_other])
             for start in range(0, records.num_rows, ROWS_AT_ONCE):
                 piece = records.slice(start, ROWS_AT_ONCE)
-                rows = slice(start, start + ROWS_AT_ONCE)
+                rows = slice(start, start + piece.num_rows)
+                p_values = np.full(piece.num_rows, np.nan)
+                own, found = np.split(found, [np.count_nonzero(is_candidate[rows])])
+                p_values[is_candidate[rows]] = own
                 columns = [
                     pa.repeat(plan.name, piece.num_rows),
                     pa.repeat(named.label, piece.num_rows),
                     piece["record_id"],
                     piece["is_member"],
                     *(
-                        pa.array(values[rows], pa.float64(), mask=np.isnan(values[rows]))
-                        for values in (scores, p_values)
+                        pa.array(values, pa.float64(), mask=np.isnan(values))
+                        for values in (scores[rows], p_values)
                     ),
                 ]
                 yield pa.table(columns, schema=SCORES_SCHEMA)

@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 
 from raymia.metrics.measuring import half_of
 from raymia.metrics.roc import FloatArray
-from raymia.scoring.ids import NAMED, repeated_hashes
+from raymia.scoring.ids import NAMED
 from raymia.scoring.judge import Judge, Judged, Labels
 from raymia.scoring.workers import Here, Workers
 from raymia.spec import MetricsSpec
 from raymia.storage.files import open_anywhere
 from raymia.storage.remote import filesystem
 from raymia.util.errors import InputError
-from raymia.util.hashing import Hashes, string_hashes
+from raymia.util.hashing import Hashes, repeated_hashes, string_hashes
 
 NAMES = ("target", "attack")
 COLUMNS = ("record_id", "is_member", "score")

@@ -66,10 +66,22 @@ def rows_alike(hashes: Hashes) -> npt.NDArray[np.int64]:
     >>> rows_alike(np.array([7, 3, 7, 5, 7], np.uint64)).tolist()
     [0, 2, 4]
     """
-    order = np.argsort(hashes)
-    ascending = hashes[order]
-    same = np.flatnonzero(ascending[1:] == ascending[:-1])
-    return np.unique(order[np.concatenate([same, same + 1])])
+    again = repeated_hashes(hashes)
+    if not again.size:
+        return np.empty(0, np.int64)
+    found = []
+    for start in range(0, len(hashes), _HASHED_AT_ONCE):
+        piece = hashes[start : start + _HASHED_AT_ONCE]
+        places = np.minimum(np.searchsorted(again, piece), again.size - 1)
+        found.append(start + np.flatnonzero(again[places] == piece))
+    return np.concatenate(found)
+
+
+def repeated_hashes(hashes: Hashes) -> Hashes:
+    """The hashes that are there more than once, ascending; nine bytes are held for each."""
+    ascending = np.sort(hashes)
+    again: Hashes = np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
+    return again
 
 
 def string_hashes(texts: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint64]:

@@ -218,7 +218,7 @@ def test_what_differs_without_shards_is_counted(
 
 @pytest.mark.long
 def test_devices_that_are_simulated_are_asked_about_every_block() -> None:
-    found = simulated.measure_one("local", rate=50_000, delay=None, block_seconds=0.05, blocks=2)
+    found = simulated.measure_one("local", rate=50_000, bucket=None, block_seconds=0.05, blocks=2)
     assert found["blocks"] == [2] * simulated.POOLS
     assert 0 < found["busy"][0] < 1
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from io import StringIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ from raymia.spec.file import parse_spec
 START = "<!-- made by tools/benchmark.py --simulated -->"
 RATES = (20_000, 200_000)
 """Tokens a second of each device."""
-DELAYS = {"local": None, "slow S3": 0.1}
-"""Seconds that each request takes beside what a local server does."""
+SLOW_SECONDS = 0.1
+"""That each request to the slow store takes beside what a local server does."""
 WORDS = 45
 TOKENS = 92
 """Of a text, about."""
@@ -140,11 +141,11 @@ def make_audit(records: int, block_records: int, store: str, folder: Path) -> Au
 
 
 @contextmanager
-def store_at(delay: float | None, folder: Path) -> Iterator[str]:
-    """An empty store: in a folder, or in a bucket of a server that takes its time."""
-    if delay is None:
-        yield str(folder / "store")
-        return
+def slow_bucket(delay: float) -> Iterator[str]:
+    """A bucket of a server that takes its time; where folders in it begin.
+
+    One for all audits of this process: its endpoint is kept by whatever has asked it.
+    """
     server = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("slow_store.py")), str(delay)],
         stdout=subprocess.PIPE, text=True,
@@ -152,7 +153,7 @@ def store_at(delay: float | None, folder: Path) -> Iterator[str]:
     try:
         assert server.stdout is not None
         os.environ |= json.loads(server.stdout.readline())
-        yield f"s3://{BUCKET}/store"
+        yield f"s3://{BUCKET}/"
     finally:
         server.terminate()
         server.wait()
@@ -196,12 +197,18 @@ ENGINES = {"ray": run_on_ray, "local": run_here}
 
 
 def measure_one(
-    engine: str, rate: float, delay: float | None, block_seconds: float, blocks: int
+    engine: str, rate: float, bucket: str | None, block_seconds: float, blocks: int
 ) -> dict[str, Any]:
-    """Take one audit through its pools, and see how busy they were."""
+    """Take one audit through its pools, and see how busy they were.
+
+    Parameters
+    ----------
+    bucket : where the store lies; None for this disk.
+    """
     block_records = max(1, round(block_seconds * rate / TOKENS))
-    with tempfile.TemporaryDirectory() as name, store_at(delay, Path(name)) as store:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        store = str(folder / "store") if bucket is None else bucket + folder.name
         spec = make_audit(blocks * block_records, block_records, store, folder)
         inputs = resolve_inputs(spec)
         logs: list[Path] = []
@@ -239,12 +246,12 @@ def measure_one(
 def measure(block_seconds: float = BLOCK_SECONDS, blocks: int = BLOCKS) -> list[dict[str, Any]]:
     """Every engine at every rate with every store."""
     found = []
-    for engine in ENGINES:
-        for rate in RATES:
-            for store, delay in DELAYS.items():
-                row = measure_one(engine, rate, delay, block_seconds, blocks)
-                found.append({**row, "store": store})
-                print(f"{engine}, {rate:,} tokens/s, {store}: {row['busy']}", flush=True)
+    with slow_bucket(SLOW_SECONDS) as bucket:
+        stores = {"local": None, "slow S3": bucket}
+        for engine, rate, store in product(ENGINES, RATES, stores):
+            row = measure_one(engine, rate, stores[store], block_seconds, blocks)
+            found.append({**row, "store": store})
+            print(f"{engine}, {rate:,} tokens/s, {store}: {row['busy']}", flush=True)
     return found
 
 
