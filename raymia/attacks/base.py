@@ -90,6 +90,13 @@ class Attack(Portable, ABC):
         """What it needs with its parameters."""
         return self.needs
 
+    @property
+    def looks_at_all(self) -> bool:
+        """Whether a record's score depends on the records that it is scored with, though they are
+        none of its needs: as where one variance is taken of all. Other attacks may be given some
+        records at a time."""
+        return False
+
     @abstractmethod
     def score(self, evidence: Any) -> Scores:
         """Score every record, [records]; higher means member, NaN means no score.

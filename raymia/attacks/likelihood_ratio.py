@@ -51,6 +51,10 @@ class _Normal(AmongShadows):
 
     fixed_variance: bool = True
 
+    @property
+    def looks_at_all(self) -> bool:
+        return self.fixed_variance
+
 
 @dataclass(frozen=True)
 class Online(_Normal):

@@ -58,6 +58,10 @@ class _Student(AmongShadows):
         if any(value is not None and value <= 0 for value in given):
             raise ValueError(f"a prior should have numbers above 0, but got {given}")
 
+    @property
+    def looks_at_all(self) -> bool:
+        return self.prior_degrees is None
+
     def standardized(
         self, phi: Scores, shadows: Scores, chosen: npt.NDArray[np.bool_]
     ) -> tuple[Scores, Scores, Scores]:

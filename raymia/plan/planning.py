@@ -356,12 +356,12 @@ class _Planner:
         return self._looked_up(label, question, evidence_key(question, model))
 
     def _looked_up(self, label: str, question: Question, key: EvidenceKey) -> PlannedQuestion:
-        count: int = self.inputs.records.table.num_rows
-        if not question.makes_neighbors and question.names & self._of_population:
-            count = len(self.lookup.records)
+        of_population = not question.makes_neighbors and bool(question.names & self._of_population)
+        count = len(self.lookup.records) if of_population else self.inputs.records.table.num_rows
         indices = question.indices()
         missing = self.lookup.missing(key, indices, count)
-        return PlannedQuestion(label, question, key, missing, count * len(indices) - missing.count)
+        stored = count * len(indices) - missing.count
+        return PlannedQuestion(label, question, key, missing, stored, of_population=of_population)
 
 
 def failed_with(plans: Sequence[TargetPlan], failed: Mapping[str, str]) -> dict[str, str]:

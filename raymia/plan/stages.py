@@ -35,6 +35,7 @@ class PlannedQuestion:
         :attr:`raymia.inputs.Inputs.payloads`.
     stored : how many answers there are already.
     shared : how many an earlier stage of the audit asks for, which has the same key.
+    of_population : whether it is put about the population too.
     """
 
     label: str
@@ -43,6 +44,7 @@ class PlannedQuestion:
     missing: Missing
     stored: int
     shared: int = 0
+    of_population: bool = False
 
     @property
     def to_ask(self) -> int:

@@ -65,11 +65,9 @@ class Answers:
         *,
         population: bool = False,
     ) -> None:
-        records = inputs.records.table.num_rows
-
         def read(planned: PlannedQuestion) -> pa.Table | None:
             table, width = store.read(planned.key), len(planned.missing.indices)
-            is_asked = not population or planned.stored > records * width
+            is_asked = planned.of_population or not population
             if is_asked and not planned.to_ask and not planned.shared:
                 gone = len(ids) * width - _count(table, planned.missing.indices, ids)
                 if gone:

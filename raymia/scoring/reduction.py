@@ -142,9 +142,11 @@ def score_target(inputs: Inputs, store: EvidenceStore, plan: TargetPlan) -> dict
 
 def _is_fitted(inputs: Inputs, named: NamedAttack) -> bool:
     """Whether an attack judges a record by the others: one that does has to see all."""
-    needs = named.attack.needs
-    return bool(needs & {"other_scores", "units"}) or inputs.modality.tells_labels(
-        inputs.spec, named.attack
+    attack = named.attack
+    return (
+        attack.looks_at_all
+        or bool(attack.needs & {"other_scores", "units"})
+        or inputs.modality.tells_labels(inputs.spec, attack)
     )
 
 

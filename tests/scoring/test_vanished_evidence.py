@@ -50,7 +50,7 @@ def test_a_population_is_missed_only_where_it_was_asked_about(tmp_path, tiny_gpt
     inputs, store, (plan, _) = two_answered(tmp_path, tiny_gpt2)
     assert Answers(inputs, store, plan, ["another"], population=True).target is not None
     (planned,) = plan.target.questions
-    asked = replace(planned, stored=planned.stored + 1)
+    asked = replace(planned, of_population=True)
     of_another = replace(plan, target=replace(plan.target, questions=(asked,)))
     with pytest.raises(RaymiaError, match="1 answers are gone"):
         Answers(inputs, store, of_another, ["another"], population=True)

@@ -90,13 +90,18 @@ def two_answered(folder: Path, model: Path) -> tuple[Inputs, EvidenceStore, Sequ
                  for n, t in (("one", 64), ("two", 5))],
         attacks=["loss", "zlib", "min_k"], metrics={"resamples": 100},
     )  # fmt: skip
-    inputs = resolve_inputs(spec)
-    store = EvidenceStore(spec.store)
+    inputs, store = resolve_inputs(spec), EvidenceStore(spec.store)
+    answer_here(inputs, store)
+    return inputs, store, plan_audit(inputs, store)
+
+
+def answer_here(inputs: Inputs, store: EvidenceStore) -> None:
+    """Ask the models of texts everything, in this process; of audits without neighbors."""
     columns = (inputs.payloads[c].to_pylist() for c in ("record_id", "payload"))
     payloads = dict(zip(*columns, strict=True))
-    for plan in plan_audit(inputs, store):
-        loaded = plan.target.loader.load()
-        for planned in plan.target.questions:
+    for stage in (stage for plan in plan_audit(inputs, store) for stage in plan.stages):
+        loaded = stage.loader.load()
+        for planned in stage.questions:
             items = [Item(r, n, payloads[r]) for r, n in planned.missing.pairs()]
-            store.commit(planned.key, planned.question.ask(loaded, items))
-    return inputs, store, plan_audit(inputs, store)
+            if items:
+                store.commit(planned.key, planned.question.ask(loaded, items))
