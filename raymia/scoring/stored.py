@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from raymia.metrics.measuring import half_of
 from raymia.metrics.roc import FloatArray
+from raymia.results.folder import SCORES_FILE
 from raymia.scoring.ids import NAMED
 from raymia.scoring.judge import Judge, Judged, Labels
 from raymia.scoring.workers import Here, Workers
@@ -95,7 +96,7 @@ def reduce_scores(
 
     Parameters
     ----------
-    urls : Parquet files or folders of them, local paths or fsspec URLs.
+    urls : Parquet files, folders of them, or folders of runs; local paths or fsspec URLs.
     metrics : what is measured; default: as in an audit file that says nothing of it. Every record
         is a unit of its own: groups are not in the table.
     seed : of the resamples.
@@ -139,8 +140,11 @@ def _files(url: str) -> list[str]:
     fs, path = filesystem(url)
     if not fs.isdir(path):
         return [url]
-    inside = (str(name) for name in fs.find(path))
+    inside = [str(name) for name in fs.find(path)]
     hidden = (name.removeprefix(path).split("/") for name in inside)
+    run = f"{path.rstrip('/')}/{SCORES_FILE}"
+    if run in inside:
+        return [f"{url.rstrip('/')}/{SCORES_FILE}"]
     found = [
         "/".join(parts)
         for parts in hidden

@@ -10,6 +10,7 @@ from made_scores import METRICS, N, shuffled, whole
 
 import raymia.storage.remote
 from raymia.metrics.measuring import calibration_half, measure
+from raymia.results.curves import curves_table
 from raymia.results.scores import SCORES_SCHEMA
 from raymia.scoring import stored
 from raymia.scoring.stored import reduce_scores
@@ -64,6 +65,16 @@ def test_every_attack_is_measured_whatever_the_order_of_rows_and_files(tmp_path,
         np.testing.assert_array_equal(
             many.judged[names].curves.false_positives, judged.curves.false_positives
         )
+
+
+def test_of_the_folder_of_a_run_the_scores_are_taken(tmp_path):
+    """Beside them lie the curves, which have no records."""
+    folder = tmp_path / "report"
+    folder.mkdir()
+    pq.write_table(whole(), folder / "scores.parquet")
+    pq.write_table(curves_table([]), folder / "curves.parquet")
+    from_folder = reduce_scores([str(folder)], metrics=METRICS)
+    assert metrics_of(from_folder) == expected(whole())
 
 
 def test_a_record_that_is_there_twice_is_named(tmp_path):
