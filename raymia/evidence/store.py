@@ -320,19 +320,17 @@ class EvidenceStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
-    def turn(self, name: str, waiting: Callable[[], None]) -> Iterator[bool]:
+    def turn(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
         """One process at a time is in a block of a name, of those that share the store as in
-        :meth:`workplace`; whether this one had to wait, which it says before it does."""
+        :meth:`workplace`; one that has to wait says so before."""
         lock = _lock_of(self._shared / "turns" / name, timeout=0)
-        waited = False
         try:
             lock.acquire()
         except Timeout:
             waiting()
-            waited = True
             lock.acquire(timeout=-1)
         try:
-            yield waited
+            yield
         finally:
             lock.release()
 

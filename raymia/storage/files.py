@@ -197,7 +197,8 @@ class Folder:
                 self.remove(name)
 
     def commit_folder(self, source: Path, name: str, marker: str) -> None:
-        """Move a finished local folder into place; the file ``marker`` proves it complete."""
+        """Move a finished local folder into place, where none is; the file ``marker`` proves it
+        complete."""
         if not (source / marker).is_file():
             raise ValueError(f"{source} has no {marker}, so it is not a finished folder")
         if self.is_local:
@@ -211,9 +212,11 @@ class Folder:
                 shutil.rmtree(staged, ignore_errors=True)
                 raise _not_written(final, error) from error
             return
-        for file in sorted(p for p in source.rglob("*") if p.is_file() and p.name != marker):
+        files = sorted(p for p in source.rglob("*") if p.is_file() and p.name != marker)
+        for file in [*files, source / marker]:
+            if self.exists(f"{name}/{marker}"):
+                return  # who was first may be used by others already
             self.fs.put_file(str(file), self.path(f"{name}/{file.relative_to(source)}"))
-        self.fs.put_file(str(source / marker), self.path(f"{name}/{marker}"))
 
     def local_copy(self, name: str) -> Path:
         """Return a local path to a folder: the folder itself, or a copy downloaded once."""

@@ -141,12 +141,31 @@ def test_unfinished_folder_is_not_committed(folder, tmp_path):
     assert not folder.exists("prepared/k/facts.json")
 
 
-def test_second_to_finish_the_same_folder_leaves_the_first(tmp_path):
-    folder = Folder(str(tmp_path / "x"))
+def test_second_to_finish_the_same_folder_leaves_the_first(folder, tmp_path):
     folder.commit_folder(finished(tmp_path / "one", by="1"), "prepared/k", "facts.json")
-    folder.commit_folder(finished(tmp_path / "two", by="2"), "prepared/k", "facts.json")
+    folder.commit_folder(finished(tmp_path / "two", by="2", more="2"), "prepared/k", "facts.json")
     assert folder.read("prepared/k/by") == b"1"
-    assert [p.name for p in (tmp_path / "x" / "prepared").iterdir()] == ["k"]
+    assert not folder.exists("prepared/k/more")
+    if folder.is_local:
+        assert [p.name for p in Path(folder.path("prepared")).iterdir()] == ["k"]
+
+
+def test_one_that_is_overtaken_on_a_server_stops(tmp_path, monkeypatch):
+    folder = Folder(f"memory://{tmp_path.name}")
+    one, two = finished(tmp_path / "one", by="1", z="1"), finished(tmp_path / "two", by="2", z="2")
+    put, sent = folder.fs.put_file, []
+
+    def overtaken(file, place):
+        if not sent:
+            sent.append(place)
+            put(file, place)
+            folder.commit_folder(two, "prepared/k", "facts.json")
+        else:
+            put(file, place)
+
+    monkeypatch.setattr(folder.fs, "put_file", overtaken)
+    folder.commit_folder(one, "prepared/k", "facts.json")
+    assert (folder.read("prepared/k/by"), folder.read("prepared/k/z")) == (b"2", b"2")
 
 
 def test_two_that_finish_the_same_folder_at_the_same_time_both_go_on(tmp_path, monkeypatch):
