@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,18 @@ def resolved(url, **settings):
 
 def connected(url, **settings):
     return EndpointLoader(resolved(url, **settings), actors=1).load()
+
+
+def test_connections_are_used_again(server, texts):
+    """A new one for each thread of each call would run out of files in the end."""
+    model = connected(server[0], parallel_requests=3)
+    for _ in range(2):
+        model.answer(texts[:6], moments=False)
+    before = len([*Path("/proc/self/fd").iterdir()])
+    for _ in range(8):
+        model.answer(texts[:6], moments=False)
+    assert len([*Path("/proc/self/fd").iterdir()]) <= before + 3
+    assert len(model.client._open) <= 4, "the threads' and that of who made the client"
 
 
 @pytest.mark.parametrize("style", ["vllm", "strict", "writes"])

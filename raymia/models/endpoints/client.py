@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -101,6 +102,14 @@ class EndpointClient:
         self._local = threading.local()
         self._ended = threading.Event()
         self._open: list[EndedAtWill] = []
+        self._threads: dict[int, ThreadPoolExecutor] = {}
+
+    def threads(self, count: int) -> ThreadPoolExecutor:
+        """So many threads that ask. They stay as long as the client does, since each has
+        connections of its own, which are then used again and not opened anew."""
+        if count not in self._threads:
+            self._threads[count] = ThreadPoolExecutor(count, "asks")
+        return self._threads[count]
 
     def end(self) -> None:
         """Let all that threads are asking fail at once, and all that they ask from now on."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,8 +51,7 @@ class EndpointLM:
             If the endpoint cannot be reached, or answers otherwise than the protocol says.
         """
         del moments
-        with ThreadPoolExecutor(self.parallel) as pool:
-            return list(pool.map(self._answer, texts))
+        return list(self.client.threads(self.parallel).map(self._answer, texts))
 
     def _answer(self, text: str) -> TokenAnswer:
         rendered = None if self.endpoint.training is None else self.reader.read([text])[0]

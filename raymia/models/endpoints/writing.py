@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,12 +108,11 @@ def written_on(
         }  # fmt: skip
         return _up_to_end(_tokens(server, client.post("/completions", body), room), ends)
 
-    with ThreadPoolExecutor(max(1, len(prompts))) as pool:
-        try:
-            return list(pool.map(ask, prompts, seeds))
-        except BaseException:
-            client.end()  # or the pool waits for the others' answers
-            raise
+    try:
+        return list(client.threads(max(1, len(prompts))).map(ask, prompts, seeds))
+    except BaseException:
+        client.end()  # or the others go on asking
+        raise
 
 
 NEEDED = (
