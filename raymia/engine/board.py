@@ -49,10 +49,11 @@ class Board(Protocol):
         """Note that a worker of a pool has its place."""
 
     def begin_loading(self, worker: str) -> int:
-        """Note that a worker loads its models; says how often it began before and did not end."""
+        """Note that a worker loads its models; says how often it began before and then answered
+        nothing."""
 
-    def end_loading(self, worker: str) -> None:
-        """Note that a worker has its models."""
+    def answered(self, worker: str) -> None:
+        """Note that a worker has answered about a block."""
 
     def expect(self, stage: str, total: int) -> None:
         """Note that a stage has so much more to do."""
@@ -90,7 +91,7 @@ class Counts:
         self.loading[worker] = unfinished + 1
         return unfinished
 
-    def end_loading(self, worker: str) -> None:
+    def answered(self, worker: str) -> None:
         self.loading[worker] = 0
 
     def expect(self, stage: str, total: int) -> None:

@@ -45,7 +45,8 @@ from raymia.util.once import Once
 BLOCKS_AT_ONCE = 2
 """That a worker holds: one that it asks about, and one whose answers are being committed."""
 MAX_DEATHS = 3
-"""How often in a row an actor's process may die while it loads; Ray would start it for ever."""
+"""How often in a row an actor's process may die before it has answered about a block; Ray would
+start it for ever."""
 Passed = Callable[[], pa.Table]
 RECORD_COLUMNS = ["record_id", "payload", "neighbor", "neighbor_payload"]
 FAILED = pa.field("failed", pa.list_(pa.struct([("target", pa.string()), ("why", pa.string())])))
@@ -116,6 +117,7 @@ class Worker:
         self._loaded: Future[Callable[[int], Any]] = Future()
         self._models: dict[int, Any] = {}
         """That are loaded, by the numbers of their tasks; of several, those that were asked."""
+        self._has_answered = False
         self._ahead: set[int] = set()
         """Blocks that were prepared and are still to be asked about."""
         board.place(config.key)
@@ -135,9 +137,7 @@ class Worker:
         if died >= MAX_DEATHS:
             raise RaymiaError(died_loading(self.config.tasks, died))
         bring(self.config.origins)
-        loaded = load_together([task.loader for task in self.config.tasks])
-        self._board.end_loading(self._name)
-        return loaded
+        return load_together([task.loader for task in self.config.tasks])
 
     def _model(self, number: int) -> Any:
         if not self._loaded.done():
@@ -209,6 +209,9 @@ class Worker:
             if why is not None:
                 assert task.target is not None
                 self._failed[task.target] = failed[task.target] = why
+        if not self._has_answered:
+            self._has_answered = True
+            self._board.answered(self._name)
         asked = with_failed(block, failed)
 
         def passed() -> pa.Table:
@@ -279,9 +282,10 @@ def died_loading(tasks: Sequence[Task], times: int) -> str:
     more = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
     return (
         f"{tasks[0].name}{more}: the process of an actor died {times} times in a row while it "
-        "loaded the model, as one does that is killed for lack of memory; it "
-        f"{takes}shares the {there:.0f} GiB of its machine with whatever else is there. Give the "
-        "pool larger machines or fewer actors on each, or the model a smaller dtype or quantization"
+        "loaded the model or was asked about one block of records, as one does that is killed for "
+        f"lack of memory; it {takes}shares the {there:.0f} GiB of its machine with whatever else "
+        "is there. Give the pool larger machines or fewer actors on each, or the model a smaller "
+        "dtype or quantization; where very long records take the memory, smaller max_tokens"
     )
 
 

@@ -49,7 +49,13 @@ class Dies(GPT2LMHeadModel):
         super().__init__(config)
         with Path(config.notes).open("a") as file:
             file.write("x")
-        os.kill(os.getpid(), signal.SIGKILL)
+        if config.dies == "loading":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def forward(self, input_ids, **options):
+        if input_ids.numel() > 60:  # more than it is tried on
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(input_ids, **options)
 """
 
 
@@ -125,14 +131,16 @@ def test_the_others_are_scored_and_the_next_run_tries_the_failed_one_again(
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_checkpoint_whose_processes_are_killed_while_they_load_it_is_given_up(
-    tmp_path: Path, models: Models
+@pytest.mark.parametrize("dies", ["loading", "asked"])
+def test_a_checkpoint_whose_processes_are_killed_again_and_again_is_given_up(
+    tmp_path: Path, models: Models, dies: str
 ) -> None:
     """As the kernel does where memory is short; Ray would start them again for ever."""
     folder, notes = tmp_path / "large", tmp_path / "loads"
     reweigh(models.target, folder, lambda tensor: tensor * 0.9)
     config = json.loads((folder / "config.json").read_text())
-    config |= {"auto_map": {"AutoModelForCausalLM": "dies.Dies"}, "notes": str(notes)}
+    code = {"AutoModelForCausalLM": "dies.Dies"}
+    config |= {"auto_map": code, "notes": str(notes), "dies": dies}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "dies.py").write_text(DIES)
     file = audit(

@@ -32,8 +32,8 @@ class RemoteBoard:
     def begin_loading(self, worker: str) -> int:
         return int(ray.get(self.actor.begin_loading.remote(worker)))
 
-    def end_loading(self, worker: str) -> None:
-        self.actor.end_loading.remote(worker)
+    def answered(self, worker: str) -> None:
+        self.actor.answered.remote(worker)
 
     def expect(self, stage: str, total: int) -> None:
         self.actor.expect.remote(stage, total)
