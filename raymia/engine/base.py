@@ -72,8 +72,18 @@ class Executor(Protocol):
     def call(self, functions: Sequence[Callable[[], Any]], pool: PoolSpec) -> list[Any]:
         """Call functions that train, each with the CPUs or GPUs of a pool to itself."""
 
-    def workers(self, board: Board) -> Workers:
-        """Where the steps of a large reduction run."""
+    def workers(self, board: Board, room: str) -> Workers:
+        """Where the steps of a large reduction run.
+
+        Parameters
+        ----------
+        room : a folder that all of them write to: the store, or the output folder.
+
+        Raises
+        ------
+        InputError
+            If some machine of the cluster does not see it.
+        """
 
     def try_settings(
         self,

@@ -93,7 +93,7 @@ def _score_and_write(
 
     scored = [target for target in outcome.after if target.name not in outcome.failed]
     room = spec.store if can_write(spec.store) else spec.output
-    with score_parts(room) as scores, _workers(inputs, scored, start) as workers:
+    with score_parts(room) as scores, _workers(inputs, scored, start, room) as workers:
         reduction = reduce_audit(inputs, store, scored, scores, workers)
         seconds = time.monotonic() - started
         run = Run(inputs, store, plan, outcome.after, outcome.lines, seconds, outcome.failed)
@@ -106,11 +106,13 @@ def _score_and_write(
 
 
 @contextmanager
-def _workers(inputs: Inputs, scored: Sequence[TargetPlan], start: Start) -> Iterator[Workers]:
+def _workers(
+    inputs: Inputs, scored: Sequence[TargetPlan], start: Start, room: str
+) -> Iterator[Workers]:
     """Where scores are reduced: here, or by the engine where there are many."""
     if count_scores(inputs, scored) <= MAX_HERE:
         yield Here()
         return
     executor = start()
     with executor.reporting() as board:
-        yield executor.workers(board)
+        yield executor.workers(board, room)

@@ -14,10 +14,11 @@ from forks.workers import workers_forked
 from ray_fixtures import actors_seen, private_folder
 from small_audit import Models, console, passages, write_small_audit
 
+from raymia.engine.base import engine
 from raymia.engine.on_ray.cluster import Cluster, check_store_is_shared
 from raymia.engine.on_ray.tasks import run_tasks
 from raymia.run.audit import run_audit
-from raymia.spec import PoolSpec
+from raymia.spec import PoolSpec, ResourcesSpec
 from raymia.spec.file import load_spec
 from raymia.util.errors import InputError
 
@@ -99,6 +100,20 @@ def test_a_store_that_workers_do_not_see_is_refused(nodes: dict[str, str], tmp_p
         InputError, match=r"^store: memory://mine is not the same folder on .*s3://"
     ):
         check_store_is_shared("memory://mine")
+
+
+@pytest.mark.usefixtures("nodes")
+def test_an_output_folder_that_scores_wait_in_is_checked_as_a_store_is(tmp_path: Path) -> None:
+    """It takes the place of a complete store that can only be read."""
+    below = tmp_path / "file"
+    below.touch()
+    store = str(below / "store")  # nobody can write there
+    with engine(ResourcesSpec(), store, console()) as start:
+        executor = start()
+        with executor.reporting() as board:
+            assert executor.workers(board, str(tmp_path))
+            with pytest.raises(InputError, match=r"^output: memory://mine is not the same folder"):
+                executor.workers(board, "memory://mine")
 
 
 @pytest.mark.usefixtures("nodes")

@@ -36,7 +36,7 @@ def tasks(tmp_path):
     with engine(ResourcesSpec(), str(tmp_path), console) as start:
         executor = start()
         with executor.reporting() as board:
-            yield executor.workers(board)
+            yield executor.workers(board, str(tmp_path))
 
 
 @pytest.fixture
@@ -77,13 +77,13 @@ def test_few_scores_are_reduced_here_and_many_on_ray(answered, monkeypatch):
     spec = inputs.spec
     with (
         engine(spec.resources, spec.store, console) as start,
-        raymia.run.audit._workers(inputs, plans, start) as workers,
+        raymia.run.audit._workers(inputs, plans, start, spec.store) as workers,
     ):
         assert isinstance(workers, Here)
     monkeypatch.setattr(raymia.run.audit, "MAX_HERE", 6 * 6 - 1)
     with (
         engine(spec.resources, spec.store, console) as start,
-        raymia.run.audit._workers(inputs, plans, start) as workers,
+        raymia.run.audit._workers(inputs, plans, start, spec.store) as workers,
     ):
         assert isinstance(workers, Tasks)
         shared = "shared", os.getpid()

@@ -184,7 +184,9 @@ def measure(made: Made, rounds: int, load: float) -> dict[str, Any]:
                 executor = start()
                 start_up.append(time.perf_counter() - began)
                 with executor.reporting() as board:
-                    reduction = reduce_scores(str(made.path), workers=executor.workers(board))
+                    reduction = reduce_scores(
+                        str(made.path), workers=executor.workers(board, place)
+                    )
                 seconds.append(time.perf_counter() - began)
         assert reduction.rows == made.rows
         first: Any = reduction.judged["target 0", "attack 0"].metrics

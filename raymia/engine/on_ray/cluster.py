@@ -82,8 +82,9 @@ class Cluster:
         return sum(m.count * m.resources.get("CPU", 0.0) for m in self.machines if m.fits(place))
 
 
-def check_store_is_shared(url: str) -> None:
-    """Refuse a store that some machine of the cluster does not see.
+def check_store_is_shared(url: str, where: str = "store") -> None:
+    """Refuse a store that some machine of the cluster does not see, or another folder that all of
+    them write to, which stands under a key.
 
     Answers committed on a machine's own disk would be lost to the driver. Machines that are started
     later are not checked; what they lose is found missing at the end.
@@ -116,7 +117,7 @@ def check_store_is_shared(url: str) -> None:
     folder.remove(token)
     if blind:
         raise InputError(
-            f"store: {url} is not the same folder on {', '.join(blind)}; on a cluster give a "
+            f"{where}: {url} is not the same folder on {', '.join(blind)}; on a cluster give a "
             "shared folder or object storage (s3://...)"
         )
 

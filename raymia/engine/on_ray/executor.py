@@ -32,6 +32,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.plan.blocks import BlockSizes, Lines
 from raymia.scoring.evidence import TargetEvidence
 from raymia.spec import PoolSpec, ResourcesSpec
+from raymia.storage.files import can_write
 from raymia.sweep.evaluate import Setting
 from raymia.sweep.proposals import Proposed
 from raymia.sweep.work import Case, Terms, Trials
@@ -54,7 +55,8 @@ def on_ray(resources: ResourcesSpec, store_url: str, console: Console) -> Iterat
                 f"this cluster has {cluster.gpus:g} GPU and the audit file gives its pools none: "
                 "set gpus under resources.paraphraser, target and reference"
             )
-        check_store_is_shared(store_url)
+        if can_write(store_url):  # else it can only be read, and is complete
+            check_store_is_shared(store_url)
         yield RayExecutor(cluster, resources, store_url, console)
 
 
@@ -156,7 +158,9 @@ class RayExecutor:
     def call(self, functions: Sequence[Callable[[], Any]], pool: PoolSpec) -> list[Any]:
         return run_tasks(functions, pool, self.cluster)
 
-    def workers(self, board: Board) -> Tasks:
+    def workers(self, board: Board, room: str) -> Tasks:
+        if room != self.store_url:
+            check_store_is_shared(room, "output")
         return Tasks(board)
 
     def try_settings(
