@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -191,6 +192,8 @@ class EvidenceStore:
         vanished: parts that are merged meanwhile are read in what they became, and a listing that
         runs while parts are merged may show neither.
         """
+        if self.folder.is_local:  # nothing is waited for, and each thread holds a part
+            at_once = min(at_once, os.cpu_count() or 1)
         wanted = None if columns is None else [*ROW_KEY, *(c for c in columns if c not in ROW_KEY)]
         seen: set[str] = set()
 
@@ -320,17 +323,19 @@ class EvidenceStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
-    def turn(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
+    def turn(self, name: str, waiting: Callable[[], None]) -> Iterator[bool]:
         """One process at a time is in a block of a name, of those that share the store as in
-        :meth:`workplace`; one that has to wait says so before."""
+        :meth:`workplace`; whether this one had to wait, which it says before it does."""
         lock = _lock_of(self._shared / "turns" / name, timeout=0)
+        waited = False
         try:
             lock.acquire()
         except Timeout:
             waiting()
+            waited = True
             lock.acquire(timeout=-1)
         try:
-            yield
+            yield waited
         finally:
             lock.release()
 

@@ -166,8 +166,10 @@ def test_heads_saved_with_their_adapters_are_switched_with_them(tmp_path, tiny_l
 
 
 def test_ia3_answers_as_if_it_were_loaded_alone(tmp_path, tiny_gpt2):
+    """But for rounding: with MKL on an Intel CPU it depends on where in memory an array lies; one
+    step of float32 at a log-probability of -11 is 1e-6."""
     ia3 = [save_adapter(tmp_path / str(n), tiny_gpt2, method="IA3", seed=n) for n in range(2)]
-    assert_family_is_its_members(tiny_gpt2, [ia3[0], None, ia3[1]], 1e-6)
+    assert_family_is_its_members(tiny_gpt2, [ia3[0], None, ia3[1]], 1e-5)
 
 
 @pytest.mark.long

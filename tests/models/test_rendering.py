@@ -263,7 +263,7 @@ def test_a_template_that_never_ends_costs_its_own_record_alone(tokenizer, monkey
     late = "the template did not end within 0.5 seconds"
     assert limits.each_within_limits(render, names, str) == ["a", late, "b", "c", late]
 
-    loops = "{% for n in range(4000) %}" * 2 + "{% endfor %}" * 2
+    loops = "{% for n in range(12000) %}" * 2 + "{% endfor %}" * 2
     endless = "{% if messages[0].content == 'slow' %}" + loops + "{% endif %}" + CHATML
     slow = json.dumps({"messages": chat("slow", "A bird.")})
     reader = TrainedReader(tokenizer, Training("chat", "assistant", template=endless))
