@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from raymia.models.lanes import run_in_lanes
 from raymia.util.errors import RaymiaError
 
 Answer = TypeVar("Answer")
@@ -79,8 +80,7 @@ def _without_much_padding(lengths: list[int], min_tokens: int) -> int:
 
 def run_batched(
     lengths: Sequence[int],
-    run: Callable[[list[int]], Sequence[Answer]],
-    *,
+    *runs: Callable[[list[int]], Sequence[Answer]],
     budget: int,
     max_rows: int | None = None,
     min_tokens: int | None = None,
@@ -96,34 +96,56 @@ def run_batched(
 
     Parameters
     ----------
+    runs : the function; several run batches side by side (:mod:`raymia.models.lanes`) and share the
+        budget.
     alone : that error's text, with a place for the sequence's length.
     """
     answers: dict[int, Answer] = {}
     pending = list(range(len(lengths)))
     while pending:
         batch_lengths = [lengths[i] for i in pending]
-        for batch in length_sorted_batches(
-            batch_lengths, budget, max_rows, min_tokens, apart, is_padded
-        ):
-            indices = [pending[i] for i in batch]
-            try:
-                results = run(indices)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(indices) == 1:
-                    raise RaymiaError(alone.format(lengths[indices[0]])) from error
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                budget = max(1, sum(lengths[i] for i in indices) // 2)
-                break
-            answers.update(zip(indices, results, strict=True))
+        share = _share(batch_lengths, budget, len(runs), min_tokens or 1)
+        sorted_batches = length_sorted_batches(
+            batch_lengths, share, max_rows, min_tokens, apart, is_padded
+        )
+        batches = [[pending[i] for i in batch] for batch in sorted_batches]
+        found, failure = run_in_lanes(runs, batches)
+        for batch, results in found:
+            answers.update(zip(batch, results, strict=True))
+        if failure is not None:
+            failed, error = failure
+            if not is_out_of_memory(error):
+                raise error
+            if len(failed) == 1:
+                raise RaymiaError(alone.format(lengths[failed[0]])) from error
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            budget = max(1, sum(lengths[i] for i in failed) * len(runs) // 2)
         pending = [i for i in pending if i not in answers]
     return [answers[i] for i in range(len(lengths))]
 
 
+def _share(lengths: Sequence[int], budget: int, lanes: int, least: int) -> int:
+    """Tokens of a batch, so that those run side by side fit, and all lanes have as many batches.
+
+    Parameters
+    ----------
+    least : tokens below which a batch is not worth its while.
+    """
+    if lanes == 1:
+        return budget
+    most, over = max(1, budget // lanes), max(lengths) - 1
+    turns = _up(sum(lengths), lanes * max(1, most - over))
+    # A batch ends before the sequence that does not fit, and then has at least its part.
+    return min(most, max(least, _up(sum(lengths), lanes * turns) + over))
+
+
+def _up(tokens: int, parts: int) -> int:
+    return max(1, -(-tokens // parts))
+
+
 def run_on_images(
-    count: int, run: Callable[[list[int]], Sequence[Answer]], *, budget: int
+    count: int, *runs: Callable[[list[int]], Sequence[Answer]], budget: int
 ) -> list[Answer]:
     """Run a function over micro-batches of images of one size; see :func:`run_batched`.
 
@@ -131,7 +153,7 @@ def run_on_images(
     ----------
     budget : images per batch.
     """
-    return run_batched([1] * count, run, budget=budget, alone=TOO_LARGE)
+    return run_batched([1] * count, *runs, budget=budget, alone=TOO_LARGE)
 
 
 def is_lost_device(error: BaseException) -> bool:

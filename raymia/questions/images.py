@@ -295,17 +295,18 @@ class PixelQuestion(TermsQuestion):
         return cls(setup.seed, neighborhood)
 
     def ask(self, model: PixelModel, items: Sequence[Item]) -> pa.Table:
-        from raymia.models.batching import run_on_images
         from raymia.questions.asking.images import answer_row, chunks, columns_of
 
         rows: list[dict[str, Any]] = []
         for chunk in chunks(items, model.batch_images):
             images = self.images(model, chunk)
 
-            def run(batch: list[int], images: torch.Tensor = images) -> list[dict[str, Any]]:
+            def run(
+                model: PixelModel, batch: list[int], images: torch.Tensor = images
+            ) -> list[dict[str, Any]]:
                 return columns_of({"loss": model.loss(images[batch])})
 
-            answers = run_on_images(len(chunk), run, budget=model.batch_images)
+            answers = model.run(len(chunk), run)
             rows += [answer_row(item, answer) for item, answer in zip(chunk, answers, strict=True)]
         return pa.Table.from_pylist(rows, schema=self.schema)
 

@@ -134,12 +134,11 @@ def _answers(
     ----------
     budget : tokens that are kept at once.
     """
-    return run_batched(
-        [len(family[0].ids) for family in families],
-        lambda batch: _batch(model, [families[i] for i in batch], budget),
-        budget=budget,
-        min_tokens=worthwhile_tokens(budget),
-    )
+
+    def run(model: CausalLM, batch: list[int]) -> list[list[Floats]]:
+        return _batch(model, [families[i] for i in batch], budget // model.head.lanes)
+
+    return model.run([len(family[0].ids) for family in families], run, budget=budget)
 
 
 @torch.inference_mode()

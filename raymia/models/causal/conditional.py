@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from raymia.models.batching import run_batched, worthwhile_tokens
 from raymia.models.causal.model import CausalLM, Floats, LogProbs, chosen_of
 from raymia.models.causal.reading import Bools, PlainReader
 
@@ -54,7 +53,7 @@ def answer_after(model: CausalLM, prefix: Sequence[int], texts: Sequence[str]) -
     ]
     cached = _run_prefix(model, prefix)
 
-    def run(batch: list[int]) -> list[LogProbs]:
+    def run(model: CausalLM, batch: list[int]) -> list[LogProbs]:
         longest = len(prefix) + max(len(ids[i]) for i in batch)
         is_one_side = model.apart is None or not len(prefix) <= model.apart < longest
         answers = _forward(
@@ -66,14 +65,7 @@ def answer_after(model: CausalLM, prefix: Sequence[int], texts: Sequence[str]) -
             for i, answer in zip(batch, answers, strict=True)
         ]
 
-    return run_batched(
-        [len(prefix) + len(tokens) for tokens in ids],
-        run,
-        budget=model.batch_tokens,
-        min_tokens=worthwhile_tokens(model.batch_tokens),
-        max_rows=1 if model.one_by_one else None,
-        apart=model.apart,
-    )
+    return model.run([len(prefix) + len(tokens) for tokens in ids], run)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import cache
 from typing import Any
 
@@ -46,11 +47,22 @@ class Head:
     """
 
     def __init__(self, model: Any) -> None:
+        self._put_on(model)
+        self.lanes = 1
+        self.takes = frozenset(inspect.signature(self.body.forward).parameters)
+        self.after = None if self.output is None else self._what_follows()
+
+    def of_twin(self, model: Any, lanes: int) -> Head:
+        """That of a copy of the model, one of several that share what tiles may take."""
+        other = copy(self)
+        other._put_on(model)
+        other.lanes = lanes
+        return other
+
+    def _put_on(self, model: Any) -> None:
         self.model = model
         self.body = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.output = self.body.get_output_embeddings()
-        self.takes = frozenset(inspect.signature(self.body.forward).parameters)
-        self.after = None if self.output is None else self._what_follows()
 
     def hidden(self, mask: Tensor, **inputs: Any) -> Tensor:
         """What enters the output layer [batch, length, width]; the logits themselves where it is
@@ -139,9 +151,10 @@ class Head:
         device = hidden.device.type
         matrix = None if self.after is None else self._matrix()
         if matrix is None:
-            return whole_rows(device, self.body.config.get_text_config().vocab_size)
+            vocabulary = self.body.config.get_text_config().vocab_size
+            return whole_rows(device, vocabulary, self.lanes)
         vocabulary, width = matrix.shape
-        return tile_of(device, vocabulary, width, matrix.itemsize, copies=copies)
+        return tile_of(device, vocabulary, width, matrix.itemsize, copies=copies, lanes=self.lanes)
 
     @torch.inference_mode()
     def _what_follows(self) -> After | None:

@@ -9,10 +9,11 @@ Which output predicts which token, for a text of tokens t0 t1 t2 t3, padded on t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +28,13 @@ from raymia.models.causal.readings import Readings
 from raymia.models.causal.rendering import reader_for
 from raymia.models.causal.training import Training
 from raymia.models.causal.windows import Window, windows
+from raymia.models.lanes import Lanes, sharing_weights
 from raymia.models.token_ids import unknown_token
 from raymia.spec import LongTexts
 from raymia.util.errors import InputError
 
 BEYOND_CONTEXT = "what carried a loss is beyond the tokens that the model reads at once"
+Answer = TypeVar("Answer")
 Floats = npt.NDArray[np.float32]
 Columns = tuple[Any, ...]
 """token_ids, log_prob, mean_log_prob, std_log_prob, is_top1 of :class:`TokenAnswer`."""
@@ -141,6 +144,7 @@ class CausalLM:
         self.stride = stride or max(1, (self.max_tokens or 0) // 2)
         self.head = Head(model)
         self.packs = answers_in_a_row(self)
+        self._lanes = Lanes(self, [model], self._twin)
         self.readings = readings or Readings(reader_for(tokenizer, training))
         self.other_reader = reader_for(tokenizer, None if training is None else training.other_side)
 
@@ -204,8 +208,8 @@ class CausalLM:
         ]
         wanted = [_wanted(record, part) for record, part in parts]
 
-        def run(batch: list[int]) -> list[Columns]:
-            answers = self._forward([ids[i] for i in batch], [wanted[i] for i in batch], moments)
+        def run(model: CausalLM, batch: list[int]) -> list[Columns]:
+            answers = model._forward([ids[i] for i in batch], [wanted[i] for i in batch], moments)
             # Output o predicts token o + 1, and the first token of a text is not scored.
             known = [
                 max(0, parts[i][1].scored_from - _first(parts[i][1])) if wanted[i] is None else 0
@@ -216,18 +220,43 @@ class CausalLM:
                 for k, answer in zip(known, answers, strict=True)
             ]
 
-        answers = iter(
-            run_batched(
-                [len(tokens) for tokens in ids],
-                run,
-                budget=self.batch_tokens,
-                max_rows=1 if self.one_by_one else None,
-                min_tokens=worthwhile_tokens(self.batch_tokens),
-                apart=self.apart,
-                is_padded=not self.packs,
-            )
-        )
+        answers = iter(self.run([len(tokens) for tokens in ids], run, is_padded=not self.packs))
         return [_whole(one, own, answers) for one, own in zip(full, windows_of, strict=True)]
+
+    def run(
+        self,
+        lengths: Sequence[int],
+        run: Callable[[CausalLM, list[int]], Sequence[Answer]],
+        *,
+        budget: int | None = None,
+        is_padded: bool = True,
+    ) -> list[Answer]:
+        """Run a function over micro-batches of texts; see :func:`run_batched`.
+
+        Parameters
+        ----------
+        lengths : tokens of each text.
+        run : from a model, which is this one or a twin of it, and a batch to its answers.
+        budget : tokens at once, with padding; None takes ``batch_tokens``.
+        """
+        budget = self.batch_tokens if budget is None else budget
+        return run_batched(
+            lengths,
+            *self._lanes.runs(run),
+            budget=budget,
+            max_rows=1 if self.one_by_one else None,
+            min_tokens=worthwhile_tokens(budget),
+            apart=self.apart,
+            is_padded=is_padded,
+        )
+
+    def _twin(self, lanes: int) -> CausalLM:
+        """The same model for one of several threads, with its share of the memory."""
+        twin = copy(self)
+        twin.model = sharing_weights(self.model)
+        twin.head = self.head.of_twin(twin.model, lanes)
+        twin.batch_tokens = max(1, self.batch_tokens // lanes)
+        return twin
 
     def only_window(self, length: int) -> int | None:
         """Where the one window ends that a text is read in; None where there are several, or where

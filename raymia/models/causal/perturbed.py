@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from raymia.models.batching import run_batched, worthwhile_tokens
 from raymia.models.causal.model import CausalLM, Floats, LogProbs, chosen_of
 from raymia.models.causal.reading import Bools
 from raymia.util.draws import uniforms
@@ -44,7 +43,7 @@ def answer_perturbed(model: CausalLM, requests: Sequence[NoiseRequest]) -> list[
         None if r.scored is None else r.scored[1 : len(i)] for r, i in zip(full, ids, strict=True)
     ]
 
-    def run(batch: list[int]) -> list[LogProbs]:
+    def run(model: CausalLM, batch: list[int]) -> list[LogProbs]:
         answers = _forward(
             model, [requests[i] for i in batch], [ids[i] for i in batch], [wanted[i] for i in batch]
         )
@@ -53,14 +52,7 @@ def answer_perturbed(model: CausalLM, requests: Sequence[NoiseRequest]) -> list[
             for i, answer in zip(batch, answers, strict=True)
         ]
 
-    return run_batched(
-        [len(tokens) for tokens in ids],
-        run,
-        budget=model.batch_tokens,
-        min_tokens=worthwhile_tokens(model.batch_tokens),
-        max_rows=1 if model.one_by_one else None,
-        apart=model.apart,
-    )
+    return model.run([len(tokens) for tokens in ids], run)
 
 
 def normals(key: int, positions: int, width: int, device: torch.device) -> torch.Tensor:

@@ -30,13 +30,15 @@ class Tile:
     columns: int
 
 
-def whole_rows(device: str, vocabulary: int) -> Tile:
+def whole_rows(device: str, vocabulary: int, lanes: int = 1) -> Tile:
     """A tile over the whole vocabulary: of layers that are no matrix, and of float32 on a CPU."""
-    held = CACHED_BYTES if device == "cpu" else DEVICE_BYTES // 2
+    held = CACHED_BYTES // lanes if device == "cpu" else DEVICE_BYTES // 2
     return Tile(max(1, held // (4 * vocabulary)), vocabulary)
 
 
-def tile_of(device: str, vocabulary: int, width: int, itemsize: int, *, copies: int) -> Tile:
+def tile_of(
+    device: str, vocabulary: int, width: int, itemsize: int, *, copies: int, lanes: int = 1
+) -> Tile:
     """The tile for a matrix [vocabulary, width].
 
     Parameters
@@ -44,12 +46,13 @@ def tile_of(device: str, vocabulary: int, width: int, itemsize: int, *, copies: 
     device : torch's name of its kind.
     itemsize : bytes of a number of the matrix.
     copies : of a tile that are held at once.
+    lanes : batches that a CPU runs side by side, each with tiles of its own.
     """
     if device != "cpu":
         columns = DEVICE_BYTES // (4 * DEVICE_ROWS * copies)
         return Tile(DEVICE_ROWS, min(vocabulary, columns))
     if itemsize == 4:
         # A float32 matrix needs no copy, and answers stay what they were to the last bit.
-        return whole_rows(device, vocabulary)
-    columns = min(vocabulary, max(1, WIDENED_BYTES // (4 * width)))
-    return Tile(max(1, CACHED_BYTES // (4 * columns)), columns)
+        return whole_rows(device, vocabulary, lanes)
+    columns = min(vocabulary, max(1, WIDENED_BYTES // lanes // (4 * width)))
+    return Tile(max(1, CACHED_BYTES // lanes // (4 * columns)), columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -122,8 +123,15 @@ class Captions:
     def __init__(self, read: Callable[[Sequence[str]], Condition]) -> None:
         self._read = read
         self._known: OrderedDict[str, Condition] = OrderedDict()
+        self._lock = Lock()
 
     def __call__(self, captions: Sequence[str]) -> Condition:
+        with self._lock:  # the encoders are asked by one thread at a time
+            found = self._found(captions)
+        rows = [found[caption] for caption in captions]
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _found(self, captions: Sequence[str]) -> dict[str, Condition]:
         found = {c: self._known[c] for c in captions if c in self._known}
         missing = [c for c in dict.fromkeys(captions) if c not in found]
         if missing:
@@ -133,8 +141,7 @@ class Captions:
         self._known |= found
         while len(self._known) > KEPT:
             self._known.popitem(last=False)
-        rows = [found[caption] for caption in captions]
-        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        return found
 
     def forget(self) -> None:
         """Read all captions anew, as with another adapter on an encoder."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path as Folder
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from raymia.models.batching import run_on_images
 from raymia.models.denoisers.captions import Captions, Condition, TextEncoder, load_text_encoder
 from raymia.models.denoisers.lora import LoraSwitch
 from raymia.models.denoisers.path import Diffusion, Flow, Path
@@ -22,6 +24,7 @@ from raymia.models.denoisers.resolver import (
     Part,
 )
 from raymia.models.denoisers.schedules import FLOW, prediction_of, read_scheduler
+from raymia.models.lanes import Lanes, sharing_weights
 from raymia.models.original_layout import tensors_of
 from raymia.models.whole_weights import LOADING, load_whole
 from raymia.spec.images import Shape
@@ -31,6 +34,7 @@ from raymia.util.optional import require
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Tensor = torch.Tensor
+Answer = TypeVar("Answer")
 
 
 class Denoiser:
@@ -70,12 +74,42 @@ class Denoiser:
         self.autoencoder = autoencoder
         self.embed = embed
         self.prompt = prompt
+        self._lanes = self._own_lanes()
 
     def with_batches(self, images: int, prompt: str | None) -> Denoiser:
         """The same model, asked about so many images at a time, and with another caption."""
         other = copy(self)
         other.batch_images, other.prompt = images, prompt
+        other._lanes = other._own_lanes()
         return other
+
+    def run(
+        self, count: int, run: Callable[[Denoiser, list[int]], Sequence[Answer]], *, budget: int
+    ) -> list[Answer]:
+        """Run a function over micro-batches of images; see :func:`run_on_images`.
+
+        Parameters
+        ----------
+        run : from a model, which is this one or a twin of it, and a batch to its answers.
+        budget : images at once.
+        """
+        return run_on_images(count, *self._lanes.runs(run), budget=budget)
+
+    def _own_lanes(self) -> Lanes[Denoiser]:
+        modules = [self.network.module] if isinstance(self.network, Network) else []
+        if modules and self.autoencoder is not None:
+            modules.append(self.autoencoder.autoencoder)
+        return Lanes(self, modules, self._twin)
+
+    def _twin(self, lanes: int) -> Denoiser:
+        """The same model for one of several threads."""
+        twin = copy(self)
+        if isinstance(self.network, Network):
+            twin.network = replace(self.network, module=sharing_weights(self.network.module))
+        if self.autoencoder is not None:
+            twin.autoencoder = self.autoencoder.twin()
+        twin.batch_images = max(1, self.batch_images // lanes)
+        return twin
 
     def caption_of(self, payload: Mapping[str, Any]) -> str:
         """The caption that a record is asked about with."""
@@ -128,6 +162,10 @@ class Latents:
     def __init__(self, autoencoder: Any, scale: float, shift: float) -> None:
         self.autoencoder = autoencoder
         self.scale, self.shift = scale, shift
+
+    def twin(self) -> Latents:
+        """The same for another thread, on the same weights."""
+        return Latents(sharing_weights(self.autoencoder), self.scale, self.shift)
 
     def encode(self, centered: Tensor) -> Tensor:
         """The mode of the latents' distribution: no draw, so that a record has one latent."""
@@ -182,7 +220,7 @@ class DenoiserFamily:
         self._encoders = encoders
         self._captions = _captions(first, encoders)
         model = Denoiser(
-            _network(network, dtype, first),
+            Network(network, dtype, first),
             load_path(folder / first.scheduler_folder, first.path),
             shape=first.shape,
             latent_shape=first.latent_shape,
@@ -270,15 +308,19 @@ def _captions(
     return Captions(lambda captions: read(encoders, captions, query))
 
 
-def _network(
-    model: Any, dtype: torch.dtype, checkpoint: DenoiserCheckpoint
-) -> Callable[[Tensor, Tensor, Condition], Tensor]:
-    def call(noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
-        if model.training:
-            raise RuntimeError("a model is scored in evaluation mode")
-        return ask_network(model, checkpoint, noisy.to(dtype), timesteps, condition)
+@dataclass(frozen=True)
+class Network:
+    """A diffusers network as a :class:`Denoiser` asks it."""
 
-    return call
+    module: Any
+    dtype: torch.dtype
+    checkpoint: DenoiserCheckpoint
+
+    def __call__(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        if self.module.training:
+            raise RuntimeError("a model is scored in evaluation mode")
+        noisy = noisy.to(self.dtype)
+        return ask_network(self.module, self.checkpoint, noisy, timesteps, condition)
 
 
 def ask_network(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from raymia.models.batching import run_on_images
 from raymia.models.denoisers.model import DTYPES
+from raymia.models.lanes import Lanes, sharing_weights
 from raymia.models.pixels.resolver import PixelCheckpoint, read_palette
 from raymia.models.whole_weights import load_whole
 from raymia.spec.images import Shape
 
 Tensor = torch.Tensor
+Answer = TypeVar("Answer")
 
 
 class PixelModel:
@@ -32,6 +36,23 @@ class PixelModel:
         self.palette = palette.to(self.device)
         self.shape = shape
         self.batch_images = batch_images
+        self._lanes = Lanes(self, [model], self._twin)
+
+    def run(
+        self, count: int, run: Callable[[PixelModel, list[int]], Sequence[Answer]]
+    ) -> list[Answer]:
+        """Run a function over micro-batches of images; see :func:`run_on_images`.
+
+        Parameters
+        ----------
+        run : from a model, which is this one or a twin of it, and a batch to its answers.
+        """
+        return run_on_images(count, *self._lanes.runs(run), budget=self.batch_images)
+
+    def _twin(self, lanes: int) -> PixelModel:
+        """The same model for one of several threads."""
+        share = max(1, self.batch_images // lanes)
+        return PixelModel(sharing_weights(self.model), self.palette, self.shape, share)
 
     def tokens(self, images: Tensor) -> Tensor:
         """The color of each pixel, row by row: int64 [batch, height * width]."""

@@ -10,7 +10,6 @@ import pyarrow as pa
 import torch
 
 from raymia.evidence.image import DISTANCES
-from raymia.models.batching import run_on_images
 from raymia.questions.base import RECORD, Item, row_key
 from raymia.spec.images import Step
 from raymia.util.draws import normals, stream_key
@@ -86,10 +85,11 @@ def captions_of(model: Denoiser, items: Sequence[Item]) -> list[str] | None:
 
 def encode(model: Denoiser, images: Tensor) -> Tensor:
     """What the network sees of the images, in batches that fit."""
-    parts = run_on_images(
-        len(images), lambda batch: list(model.encode(images[batch])), budget=model.batch_images
-    )
-    return torch.stack(parts)
+
+    def run(model: Denoiser, batch: list[int]) -> list[Tensor]:
+        return list(model.encode(images[batch]))
+
+    return torch.stack(model.run(len(images), run, budget=model.batch_images))
 
 
 def denoising_rows(
@@ -112,7 +112,7 @@ def denoising_rows(
     work = [(n, step) for step in steps for n in range(len(items))]
     count = int(np.prod(model.latent_shape))
 
-    def run(batch: list[int]) -> list[dict[str, float]]:
+    def run(model: Denoiser, batch: list[int]) -> list[dict[str, float]]:
         places = [work[i][0] for i in batch]
         timesteps = model.at([work[i][1][0] for i in batch])
         keys = [key(items[n], *work[i][1]) for n, i in zip(places, batch, strict=True)]
@@ -125,7 +125,7 @@ def denoising_rows(
         seen = model.predict_noise(noisy, timesteps, given)
         return columns_of(distances(model.path.residual(noise, seen, timesteps)))
 
-    answers = run_on_images(len(work), run, budget=most)
+    answers = model.run(len(work), run, budget=most)
     per_item: list[dict[str, list[float]]] = [{c: [] for c in DISTANCES} for _ in items]
     for (n, _), answer in zip(work, answers, strict=True):
         for column in DISTANCES:
@@ -195,6 +195,7 @@ def ask_of_latents(
         latents, captions = encode(model, decode_pixels(chunk, model)), captions_of(model, chunk)
 
         def run(
+            model: Denoiser,
             batch: list[int],
             chunk: Sequence[Item] = chunk,
             latents: Tensor = latents,
@@ -207,6 +208,6 @@ def ask_of_latents(
 
             return columns_of(answer(latents[batch], [chunk[n] for n in batch], predict))
 
-        answers = run_on_images(len(chunk), run, budget=model.batch_images)
+        answers = model.run(len(chunk), run, budget=model.batch_images)
         rows += [answer_row(item, found) for item, found in zip(chunk, answers, strict=True)]
     return pa.Table.from_pylist(rows, schema=schema)
