@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from heapq import heapreplace
 from itertools import accumulate, takewhile
 from typing import TypeVar
 
@@ -78,6 +79,24 @@ def _without_much_padding(lengths: list[int], min_tokens: int) -> int:
     return len(lengths)
 
 
+def even_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Yield lists of indices of nearly as many tokens each, so that batches that are run side by
+    side end at the same time; as few as fit, the longest sequences first in each.
+
+    Parameters
+    ----------
+    budget : tokens per batch, at least twice those of the longest sequence.
+    """
+    parts = _up(sum(lengths), max(1, budget - max(lengths) + 1))
+    used = [(0, part) for part in range(parts)]
+    batches: list[list[int]] = [[] for _ in used]
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        tokens, part = used[0]
+        batches[part].append(i)
+        heapreplace(used, (tokens + lengths[i], part))
+    yield from filter(None, batches)
+
+
 def run_batched(
     lengths: Sequence[int],
     *runs: Callable[[list[int]], Sequence[Answer]],
@@ -105,10 +124,14 @@ def run_batched(
     while pending:
         batch_lengths = [lengths[i] for i in pending]
         share = _share(batch_lengths, budget, len(runs), min_tokens or 1)
-        sorted_batches = length_sorted_batches(
-            batch_lengths, share, max_rows, min_tokens, apart, is_padded
-        )
-        batches = [[pending[i] for i in batch] for batch in sorted_batches]
+        is_free = not is_padded and max_rows is None and apart is None
+        if len(runs) > 1 and is_free and 2 * max(batch_lengths) <= share:
+            parted = even_batches(batch_lengths, share)
+        else:
+            parted = length_sorted_batches(
+                batch_lengths, share, max_rows, min_tokens, apart, is_padded
+            )
+        batches = [[pending[i] for i in batch] for batch in parted]
         found, failure = run_in_lanes(runs, batches)
         for batch, results in found:
             answers.update(zip(batch, results, strict=True))

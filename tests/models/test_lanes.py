@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import random
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import transformers
 from architecture_sweep import ARCHITECTURES, small_config
+from hypothesis import given
+from hypothesis import strategies as st
 from small_image_models import save_pipeline
 from tiny_models import BASE, checkpoint, passages, save_adapter, save_tiny
 
 from raymia.models import lanes
-from raymia.models.batching import run_batched
+from raymia.models.batching import even_batches, run_batched
 from raymia.models.causal.beginnings import answer_alike
 from raymia.models.causal.conditional import answer_after, prefix_tokens
 from raymia.models.causal.family import CausalLMFamily, load_causal_lm
@@ -127,7 +128,7 @@ def test_a_model_whose_frequencies_change_with_the_length_does_so_for_each_batch
         assert_same(*alone_and_side_by_side(lambda: asked.answer(texts, moments=False)))
 
 
-def test_noise_prefixes_and_neighbors_say_the_same_side_by_side(model, ran_in):
+def test_noise_prefixes_and_neighbors_say_the_same_side_by_side(model):
     requests = [NoiseRequest(text, number, 0.1) for number, text in enumerate(TEXTS)]
     assert_same(*alone_and_side_by_side(lambda: answer_perturbed(model, requests)))
     prefix = prefix_tokens(model, TEXTS[:2])
@@ -298,11 +299,92 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_others_are_kept():
 
 
 def test_one_sequence_that_does_not_fit_is_an_error():
-    def run(batch):
+    def run(_):
         raise torch.OutOfMemoryError("out of memory")
 
     with threads(2), pytest.raises(RaymiaError, match="one sequence of 7 tokens"):
         run_batched([7] * 8, run, run, budget=28)
+
+
+@given(st.lists(st.integers(0, 200), min_size=1, max_size=80), st.integers(400, 2_000))
+def test_even_batches_fit_and_are_as_large_as_each_other(lengths, budget):
+    batches = list(even_batches(lengths, budget))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    tokens = [sum(lengths[i] for i in batch) for batch in batches]
+    assert max(tokens) <= budget
+    assert max(tokens) - min(tokens) <= max(lengths)
+    assert len(batches) <= max(1, -(-sum(lengths) // (budget - max(lengths) + 1)))
+
+
+def test_texts_in_rows_are_parted_evenly_and_others_by_length():
+    draws = random.Random(0)
+    lengths, tokens, batch_sides = [draws.randrange(20, 80) for _ in range(32)], [], []
+
+    def run(batch):
+        tokens.append(sum(lengths[i] for i in batch))
+        batch_sides.append({lengths[i] > 50 for i in batch})
+        return batch
+
+    with threads(2):
+        run_batched(lengths, run, run, budget=8_192, min_tokens=256, is_padded=False)
+        assert len(tokens) == 2
+        assert abs(tokens[0] - tokens[1]) < 20
+        batch_sides.clear()
+        run_batched(lengths, run, run, budget=8_192, min_tokens=256, is_padded=False, apart=50)
+        assert all(len(sides) == 1 for sides in batch_sides)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_others_are_kept():
+    answered = []
+
+    def run(batch):
+        if len(batch) > 3:
+            raise MemoryError
+        answered.extend(batch)
+        return [f"#{n}" for n in batch]
+
+    with threads(3):
+        found = run_batched([1] * 50, run, run, run, budget=60)
+    assert found == [f"#{n}" for n in range(50)]
+    assert sorted(answered) == list(range(50))
+
+
+def test_one_sequence_that_does_not_fit_is_an_error():
+    def run(_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    with threads(2), pytest.raises(RaymiaError, match="one sequence of 7 tokens"):
+        run_batched([7] * 8, run, run, budget=28)
+
+
+@given(st.lists(st.integers(0, 200), min_size=1, max_size=80), st.integers(400, 2_000))
+def test_even_batches_fit_and_are_as_large_as_each_other(lengths, budget):
+    batches = list(even_batches(lengths, budget))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    tokens = [sum(lengths[i] for i in batch) for batch in batches]
+    assert max(tokens) <= budget
+    assert max(tokens) - min(tokens) <= max(lengths)
+    assert len(batches) <= max(1, -(-sum(lengths) // (budget - max(lengths) + 1)))
+
+
+def test_texts_in_rows_are_parted_evenly_and_others_by_length():
+    draws = random.Random(0)
+    lengths, tokens, batch_sides = [draws.randrange(20, 80) for _ in range(32)], [], []
+
+    def run(batch):
+        tokens.append(sum(lengths[i] for i in batch))
+        batch_sides.append({lengths[i] > 50 for i in batch})
+        return batch
+
+    with threads(2):
+        run_batched(lengths, run, run, budget=8_192, min_tokens=256, is_padded=False)
+        assert len(tokens) == 2
+        assert abs(tokens[0] - tokens[1]) < 20
+        batch_sides.clear()
+        run_batched(lengths, run, run, budget=8_192, min_tokens=256, is_padded=False, apart=50)
+        assert sorted(tokens) == sorted([
+            sum(n for n in lengths if n > 50), sum(n for n in lengths if n <= 50)
+        ])  # fmt: skip
 
 
 def test_an_error_of_a_lane_is_raised_and_ends_the_others():
