@@ -334,59 +334,6 @@ def test_texts_in_rows_are_parted_evenly_and_others_by_length():
         assert all(len(sides) == 1 for sides in batch_sides)
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_the_others_are_kept():
-    answered = []
-
-    def run(batch):
-        if len(batch) > 3:
-            raise MemoryError
-        answered.extend(batch)
-        return [f"#{n}" for n in batch]
-
-    with threads(3):
-        found = run_batched([1] * 50, run, run, run, budget=60)
-    assert found == [f"#{n}" for n in range(50)]
-    assert sorted(answered) == list(range(50))
-
-
-def test_one_sequence_that_does_not_fit_is_an_error():
-    def run(_):
-        raise torch.OutOfMemoryError("out of memory")
-
-    with threads(2), pytest.raises(RaymiaError, match="one sequence of 7 tokens"):
-        run_batched([7] * 8, run, run, budget=28)
-
-
-@given(st.lists(st.integers(0, 200), min_size=1, max_size=80), st.integers(400, 2_000))
-def test_even_batches_fit_and_are_as_large_as_each_other(lengths, budget):
-    batches = list(even_batches(lengths, budget))
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    tokens = [sum(lengths[i] for i in batch) for batch in batches]
-    assert max(tokens) <= budget
-    assert max(tokens) - min(tokens) <= max(lengths)
-    assert len(batches) <= max(1, -(-sum(lengths) // (budget - max(lengths) + 1)))
-
-
-def test_texts_in_rows_are_parted_evenly_and_others_by_length():
-    draws = random.Random(0)
-    lengths, tokens, batch_sides = [draws.randrange(20, 80) for _ in range(32)], [], []
-
-    def run(batch):
-        tokens.append(sum(lengths[i] for i in batch))
-        batch_sides.append({lengths[i] > 50 for i in batch})
-        return batch
-
-    with threads(2):
-        run_batched(lengths, run, run, budget=8_192, min_tokens=256, is_padded=False)
-        assert len(tokens) == 2
-        assert abs(tokens[0] - tokens[1]) < 20
-        batch_sides.clear()
-        run_batched(lengths, run, run, budget=8_192, min_tokens=256, is_padded=False, apart=50)
-        assert sorted(tokens) == sorted([
-            sum(n for n in lengths if n > 50), sum(n for n in lengths if n <= 50)
-        ])  # fmt: skip
-
-
 def test_an_error_of_a_lane_is_raised_and_ends_the_others():
     begun, failing = [], threading.Event()
 
