@@ -117,7 +117,7 @@ def block_size(given: int | None, pools: Sequence[Pool], seconds: Seconds) -> Bl
     """
     takes = [_takes(pool, seconds) for pool in pools]
     known = [one for one in takes if one is not None]
-    rows = _records(pools)
+    rows = records_of(pools)
     fewest = math.ceil(rows / MAX_BLOCKS)
     if not known or len(known) < len(takes):
         return BlockSize(given or max(FIRST_RECORDS, fewest), None)
@@ -142,7 +142,7 @@ def _takes(pool: Pool, seconds: Seconds) -> tuple[float, int] | None:
     return total, pool.spec.actors
 
 
-def _records(pools: Sequence[Pool]) -> int:
+def records_of(pools: Sequence[Pool]) -> int:
     """Records that something is to be asked about."""
     missing = [
         planned.missing.records

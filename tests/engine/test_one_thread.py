@@ -16,6 +16,7 @@ from raymia.engine import stage as stage_module
 from raymia.engine.blocks import make_blocks
 from raymia.engine.board import Counts
 from raymia.engine.on_ray.board import RemoteBoard
+from raymia.engine.on_ray.source import wrapped
 from raymia.engine.on_ray.stream import PoolActor
 from raymia.engine.stage import PoolConfig, Task
 from raymia.evidence.store import EvidenceStore
@@ -52,13 +53,18 @@ def test_a_model_is_loaded_and_asked_in_one_thread_whoever_calls(
         passes_on=("record_id",),
     )
     actor = PoolActor(
-        config, RemoteBoard(ray.remote(Counts).remote()), threads=1, register=None, on_gpu=True
+        config,
+        RemoteBoard(ray.remote(Counts).remote()),
+        None,
+        threads=1,
+        register=None,
+        on_gpu=True,
     )
     blocks = list(make_blocks([stage], inputs.records.table, [], 2))
     assert len(blocks) > 1
     for block in blocks:
         with ThreadPoolExecutor(1) as caller:
-            caller.submit(actor, block).result()
+            caller.submit(actor, wrapped(0, block)).result()
     assert [name for name, _ in seen] == ["load"] + ["ask"] * len(blocks)
     assert len({thread for _, thread in seen}) == 1
 
@@ -70,5 +76,5 @@ def test_an_actor_that_is_given_no_gpu_sees_none(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     board = RemoteBoard(ray.remote(Counts).remote())
     config = PoolConfig(key="target", tasks=(), store_url="memory://unused", passes_on=())
-    PoolActor(config, board, threads=None, register=None, on_gpu=on_gpu)
+    PoolActor(config, board, None, threads=None, register=None, on_gpu=on_gpu)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == sees

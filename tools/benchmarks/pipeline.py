@@ -269,7 +269,7 @@ def measure(spec: AuditSpec, *, whole: bool = False) -> dict[str, Any]:
                     one,
                     inputs.payloads,
                     store_url=spec.store,
-                    block_records=block_records,
+                    block_records=lambda: block_records,
                     cluster=cluster,
                     machines=machines,
                     wait_minutes=resources.wait_minutes,

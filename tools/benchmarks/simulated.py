@@ -39,6 +39,7 @@ from raymia.models.causal.model import CausalLM, Columns
 from raymia.models.causal.reading import Bools, PlainReader
 from raymia.models.causal.readings import Readings
 from raymia.models.causal.resolver import CausalCheckpoint
+from raymia.models.lanes import Lanes
 from raymia.models.loaders import Loader
 from raymia.plan.planning import plan_audit
 from raymia.spec import AuditSpec
@@ -70,6 +71,7 @@ class Device(CausalLM):
         self.tokenizer, self.batch_tokens, self.one_by_one = tokenizer, batch_tokens, False
         self.readings, self.packs = Readings(PlainReader(tokenizer)), True
         self.max_tokens, self.apart, self._lead = None, None, []
+        self._lanes = Lanes(self, [], lambda _: self)
         self._rate, self._log = rate, log
         self._busy, self._last = 0.0, 0.0
         self._first: float | None = None
@@ -174,7 +176,7 @@ def run_on_ray(streams: Sequence[Stream], inputs: Inputs, spec: AuditSpec) -> No
         for stream in streams:
             run_stream(
                 stream, inputs.payloads, store_url=spec.store,
-                block_records=_records(spec), cluster=cluster, machines=machines,
+                block_records=partial(_records, spec), cluster=cluster, machines=machines,
                 wait_minutes=resources.wait_minutes, board=board,
             )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import ray
 from rich.console import Console
 
 from raymia.engine.board import Counts, Line, OnLines, drawn
+from raymia.engine.on_ray.shelf import Shelf, Waiting
 
 LOOK_SECONDS = 10.0
 
@@ -47,6 +49,22 @@ class RemoteBoard:
     def fail(self, stage: str, why: str) -> None:
         self.actor.fail.remote(stage, why)
 
+    def fill(
+        self, stream: str, blocks: dict[int, list[Any]], gone: list[int], end: int | None
+    ) -> tuple[str, int]:
+        """See :meth:`raymia.engine.on_ray.shelf.Shelf.fill`."""
+        maker, asked = ray.get(self.actor.fill.remote(stream, blocks, gone, end))
+        return str(maker), int(asked)
+
+    def take(self, stream: str, number: int) -> tuple[Waiting, list[Any]]:
+        """See :meth:`raymia.engine.on_ray.shelf.Shelf.take`."""
+        found: tuple[Waiting, list[Any]] = ray.get(self.actor.take.remote(stream, number))
+        return found
+
+    def close(self, stream: str) -> None:
+        """Let actors of a stream that idle go on."""
+        self.actor.close.remote(stream)
+
     def snapshot(self) -> dict[str, Line]:
         lines: dict[str, Line] = ray.get(self.actor.snapshot.remote())
         return lines
@@ -60,6 +78,25 @@ class RemoteBoard:
         return lines
 
 
+class _Actor(Counts):
+    """A board, and a shelf for each stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shelves: defaultdict[str, Shelf] = defaultdict(Shelf)
+
+    def fill(
+        self, stream: str, blocks: dict[int, list[Any]], gone: list[int], end: int | None
+    ) -> tuple[str, int]:
+        return self._shelves[stream].fill(blocks, gone, end)
+
+    def take(self, stream: str, number: int) -> tuple[Waiting, list[Any]]:
+        return self._shelves[stream].take(number)
+
+    def close(self, stream: str) -> None:
+        self._shelves[stream].is_closed = True
+
+
 @contextmanager
 def started(console: Console, on_lines: OnLines | None = None) -> Iterator[RemoteBoard]:
     """Start the board as an actor, draw it while the block runs, and end it.
@@ -70,7 +107,7 @@ def started(console: Console, on_lines: OnLines | None = None) -> Iterator[Remot
     """
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 3}
     name = f"raymia progress {uuid.uuid4().hex[:6]}"
-    board = RemoteBoard(ray.remote(**options, name=name)(Counts).remote())
+    board = RemoteBoard(ray.remote(**options, name=name)(_Actor).remote())
     try:
         with drawn(board.look, console, on_lines):
             yield board

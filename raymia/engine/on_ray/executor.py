@@ -144,7 +144,7 @@ class RayExecutor:
                 stream,
                 records,
                 store_url=self.store_url,
-                block_records=sizes.records(stream.stages),
+                block_records=partial(sizes.records, stream.stages),
                 cluster=self.cluster,
                 machines=self._machines,
                 wait_minutes=self.resources.wait_minutes,

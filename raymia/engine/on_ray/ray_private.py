@@ -40,7 +40,7 @@ STATUS_SECONDS = 15.0
 
 P = ParamSpec("P")
 Found = TypeVar("Found")
-Kill = Callable[[], None]
+Kill = Callable[[bool], None]
 
 
 class GoneError(Exception):
@@ -118,14 +118,15 @@ _killer: ContextVar[_Killer] = ContextVar("killer")
 
 
 class _Killer:
-    """Kills all actors of an execution, also those that have no place yet."""
+    """Ends an execution and kills all its actors, also those that have no place yet; or lets them
+    end what they are at."""
 
     def __init__(self) -> None:
         self.executors: list[Any] = []
 
-    def __call__(self) -> None:
+    def __call__(self, force: bool = True) -> None:
         while self.executors:
-            self.executors.pop().shutdown(True)
+            self.executors.pop().shutdown(force)
 
 
 class _Hooks:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -19,10 +21,12 @@ from raymia.engine.on_ray.killing import Actors, report_to
 from raymia.engine.on_ray.machines import Machines, demands_of
 from raymia.engine.on_ray.merging import TaskMerging
 from raymia.engine.on_ray.ray_private import set_options
+from raymia.engine.on_ray.source import Source, fetched, numbered, unwrapped, wrapped
 from raymia.engine.on_ray.stopping import StoppedError, stop_requested
 from raymia.engine.stage import BLOCKS_AT_ONCE, PoolConfig, Worker, failures_in
 from raymia.engine.stream import Stream
 from raymia.evidence.store import EvidenceStore
+from raymia.plan.blocks import MAX_BLOCKS, records_of
 from raymia.plan.stages import stored_neighbors
 from raymia.spec import PoolSpec
 from raymia.util.errors import RaymiaError
@@ -36,7 +40,7 @@ def run_stream(
     records: pa.Table,
     *,
     store_url: str,
-    block_records: int,
+    block_records: Callable[[], int],
     cluster: Cluster,
     machines: Machines,
     wait_minutes: float,
@@ -44,14 +48,15 @@ def run_stream(
 ) -> dict[str, str]:
     """Ask everything that is missing; the answers are in the store when this returns.
 
-    Blocks lie in Ray's object store, and parts are merged by tasks, so that this process holds
-    neither.
+    Blocks are cut while the stream runs (:mod:`raymia.engine.on_ray.source`) and lie in Ray's
+    object store, and parts are merged by tasks, so that this process holds neither.
 
     Parameters
     ----------
     stream : a block passes its stages in their order; a stage that has nothing to ask is left out,
         and stages on one base are one pool (:mod:`raymia.plan.pools`).
     records : columns ``record_id`` and ``payload``; all that the stages were planned with.
+    block_records : says, before each block, how many records it should have.
     machines, wait_minutes : see :func:`raymia.engine.on_ray.machines.machines_for`.
 
     Returns
@@ -67,31 +72,37 @@ def run_stream(
     """
     neighbors = stored_neighbors(stream.stages, EvidenceStore(store_url))
     pools, stages = stream.pools, stream.asking
-    blocks, sent = [], 0
-    for block in make_blocks(stages, records, neighbors, block_records, _ObjectStore()):
-        blocks.append(ray.put(block))
-        sent += block.num_rows
-    if not blocks:
+    to_ask = records_of(pools)
+    if not to_ask:
         return {}
+    source = Source(
+        board,
+        str(stream.number),
+        partial(make_blocks, stages, records, neighbors, keeper=_ObjectStore()),
+        records=to_ask,
+        wanted=block_records,
+        most=MAX_BLOCKS,
+    )
     actors = sum(pool.spec.actors for pool in pools)
     computing = sum(pool.spec.actors for pool in pools if pool.computes)
     threads = threads_per_actor(computing, cluster)
-    dataset = ray.data.from_arrow_refs(blocks)
+    dataset = numbered(source)
     # Waiting for machines to come up, or for a large model to load, is not a stall.
     timeout = max(MIN_TIMEOUT_SECONDS, 60 * wait_minutes)
     set_options(dataset.context, timeout)  # its own; the caller's stays as it is
     pool_actors = Actors(dataset.context)
     for stage in stages:
         board.expect(stage.name, stage.to_ask)
-    for pool, config in zip(pools, stream.configs(store_url), strict=True):
+    for place, (pool, config) in enumerate(zip(pools, stream.configs(store_url), strict=True)):
         dataset = dataset.map_batches(
             _named(pool.name),
-            batch_size=block_records,  # a block; Ray Data wants a number for actors on GPUs
+            batch_size=1,
             batch_format="pyarrow",
-            compute=_strategy(pool.spec, len(blocks)),
+            compute=_strategy(pool.spec, source.expected),
             fn_constructor_args=(
                 config,
                 board,
+                None if place else str(stream.number),
                 threads if pool.computes else None,
                 pool_actors.register,
                 bool(pool.spec.gpus),
@@ -102,11 +113,20 @@ def run_stream(
     passed, failed = 0, dict[str, str]()
     merging = TaskMerging(store_url, stream.keys)
     try:
-        with machines(demands_of(pools, len(blocks), cluster)), pool_actors.end_with():
-            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-                passed += batch.num_rows
-                failed |= failures_in(batch)
-                merging.after_block()
+        demands = demands_of(pools, source.expected, cluster)
+        with source.filling(), machines(demands), pool_actors.end_with():
+            for row in dataset.iter_batches(batch_size=1, batch_format="pyarrow"):
+                source.check()
+                block = unwrapped(row)
+                if block is not None:
+                    passed += block.num_rows
+                    failed |= failures_in(block)
+                    source.passed(row["number"][0].as_py())
+                    merging.after_block()
+                if passed == to_ask:  # the numbers that are left have no blocks
+                    pool_actors.finish()
+                    board.close(str(stream.number))
+                    break
         if not stop_requested().is_set():
             merging.finish()
     except ray.exceptions.RayError as error:
@@ -122,8 +142,8 @@ def run_stream(
         ) from None
     if stop_requested().is_set():
         raise StoppedError
-    if passed != sent:
-        raise RaymiaError(f"{sent} records went into the stream and {passed} came out of it")
+    if passed != to_ask:
+        raise RaymiaError(f"{to_ask} records went into the stream and {passed} came out of it")
     return failed
 
 
@@ -132,6 +152,7 @@ class PoolActor:
 
     Parameters
     ----------
+    shelf : of the stream, where this is its first pool; None where blocks come from another pool.
     threads : torch threads; None where nothing is computed, and where they stay as they are.
     register : see :func:`raymia.engine.on_ray.killing.report_to`.
     on_gpu : whether it was given a GPU, or a part of one.
@@ -141,6 +162,7 @@ class PoolActor:
         self,
         config: PoolConfig,
         board: RemoteBoard,
+        shelf: str | None,
         threads: int | None,
         register: Any,
         on_gpu: bool,
@@ -148,6 +170,7 @@ class PoolActor:
         report_to(register)
         if not on_gpu:
             hide_gpus()
+        self._board, self._shelf = board, shelf
         self._worker = Worker(config, board, ray.get_runtime_context().get_actor_id())
         # Loading in the background makes a failure to load an error of the first block, which Ray
         # reports with its cause; an error in a constructor it does not.
@@ -165,11 +188,20 @@ class PoolActor:
         gc.collect()
         gc.freeze()
 
-    def __call__(self, block: pa.Table) -> pa.Table:
+    def __call__(self, row: pa.Table) -> pa.Table:
+        number = row["number"][0].as_py()
+        block = self._block(number, row)
+        if block is None:
+            return wrapped(number, None)
         self._begun.result()
         self._worker.prepare(block)
         passed = self._thread.submit(self._worker.ask, block).result()
-        return passed()
+        return wrapped(number, passed())
+
+    def _block(self, number: int, row: pa.Table) -> pa.Table | None:
+        if self._shelf is None:
+            return unwrapped(row)
+        return fetched(self._board, self._shelf, number)
 
 
 class _ObjectStore:
