@@ -84,9 +84,9 @@ class ResourcesSpec(Strict):
     block_records: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         default="auto",
         description="records per block; after a kill at most two blocks of each worker are asked "
-        "again. `auto` makes blocks of 2 to 10 seconds, as soon as a run, or `raymia plan "
-        "--calibrate`, has measured how long models like these take, and of 32 records until then; "
-        "where that would be more than 4,000 blocks, larger ones",
+        "again. `auto` makes blocks of 2 to 10 seconds, by how long models like these were "
+        "measured to take: by earlier runs, by `raymia plan --calibrate`, or by the first blocks, "
+        "which have 32 records. Where that would be more than 4,000 blocks, it makes larger ones",
     )
     cpus: int | None = Field(default=None, ge=1, description="CPUs of a Ray started for this audit")
     wait_minutes: float = Field(
