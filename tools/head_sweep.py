@@ -4,8 +4,9 @@
     python tools/head_sweep.py --vocabularies 2048
 
 Each is made small, with random weights, by transformers, in float32 and in bfloat16. Its head is
-asked for the log-probability and the moments of 1,024 tokens, and the process's memory is watched;
-the answers on some of them are held against float64. It prints a table, and ends with 1 where more
+asked for the log-probability and the moments of 1,024 tokens, by one thread and by
+four lanes at once, and the process's memory is watched; the answers on some of them are held
+against float64. It prints a table, and ends with 1 where more
 than 300 MB are held, an answer in float32 is off by more than 1e-5, or those in bfloat16 are off by
 more than 1e-3 on average.
 """
@@ -26,6 +27,7 @@ import transformers
 from architecture_sweep import small_config
 
 from raymia.models.causal.head import Head
+from raymia.models.lanes import MAX_LANES, run_in_lanes
 
 ARCHITECTURES = (
     "gpt2", "gptj", "llama", "qwen3", "mixtral", "gemma2", "cohere", "granite", "falcon", "bloom",
@@ -103,6 +105,9 @@ def measured(name: str, vocabulary: int) -> Measured:
             before = watched()
             found = head.log_probs(hidden, labels, moments=True)
             held = max(held, peak() - before)
+            before = watched()
+            in_lanes(head, hidden, labels)
+            held = max(held, peak() - before)
             expected = exact(head, hidden[:COMPARED], labels[:COMPARED])
         assert found.mean is not None
         assert found.std is not None
@@ -113,6 +118,21 @@ def measured(name: str, vocabulary: int) -> Measured:
     return Measured(
         after, held, float(gaps[torch.float32].max()), float(gaps[torch.bfloat16].mean())
     )
+
+
+def in_lanes(head: Head, hidden: Any, labels: Any) -> None:
+    """Ask as many heads at once as there may be, each about all tokens."""
+    share = head.of_twin(head.model, MAX_LANES)
+
+    def ask(_: list[int]) -> list[Any]:
+        with torch.inference_mode():
+            return [share.log_probs(hidden, labels, moments=True)]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(MAX_LANES)
+    _, failure = run_in_lanes([ask] * MAX_LANES, [[lane] for lane in range(MAX_LANES)])
+    torch.set_num_threads(threads)
+    assert failure is None
 
 
 def made(name: str, vocabulary: int, dtype: torch.dtype) -> Head:

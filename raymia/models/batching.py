@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heapreplace
 from itertools import accumulate, takewhile
@@ -122,30 +123,50 @@ def run_batched(
     answers: dict[int, Answer] = {}
     pending = list(range(len(lengths)))
     while pending:
-        batch_lengths = [lengths[i] for i in pending]
-        share = _share(batch_lengths, budget, len(runs), min_tokens or 1)
+        lanes, turn = _turn(lengths, pending, budget, len(runs))
+        batch_lengths = [lengths[i] for i in turn]
+        share = _share(batch_lengths, budget, lanes, min_tokens or 1)
         is_free = not is_padded and max_rows is None and apart is None
-        if len(runs) > 1 and is_free and 2 * max(batch_lengths) <= share:
+        if lanes > 1 and is_free and 2 * max(batch_lengths) <= share:
             parted = even_batches(batch_lengths, share)
         else:
             parted = length_sorted_batches(
                 batch_lengths, share, max_rows, min_tokens, apart, is_padded
             )
-        batches = [[pending[i] for i in batch] for batch in parted]
-        found, failure = run_in_lanes(runs, batches)
+        batches = [[turn[i] for i in batch] for batch in parted]
+        found, failure = run_in_lanes(runs[:lanes], batches)
         for batch, results in found:
             answers.update(zip(batch, results, strict=True))
         if failure is not None:
             failed, error = failure
+            del failure
             if not is_out_of_memory(error):
                 raise error
-            if len(failed) == 1:
+            # What the frames of the batch hold would be missing to the next.
+            traceback.clear_frames(error.__traceback__)
+            error.__traceback__ = None
+            if len(failed) == 1 and lanes == 1:
                 raise RaymiaError(alone.format(lengths[failed[0]])) from error
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            budget = max(1, sum(lengths[i] for i in failed) * len(runs) // 2)
+            if len(failed) == 1:
+                runs = runs[:1]
+            else:
+                budget = max(1, sum(lengths[i] for i in failed) * lanes // 2)
         pending = [i for i in pending if i not in answers]
     return [answers[i] for i in range(len(lengths))]
+
+
+def _turn(
+    lengths: Sequence[int], pending: list[int], budget: int, lanes: int
+) -> tuple[int, list[int]]:
+    """How many batches may be run at once, and of which sequences: first of those that are too
+    long for more at once, since a sequence beyond the budget is run, too."""
+    longest = max(lengths[i] for i in pending)
+    fit = max(1, min(lanes, budget // max(1, longest)))
+    if fit == lanes:
+        return lanes, pending
+    return fit, [i for i in pending if lengths[i] > budget // (fit + 1)]
 
 
 def _share(lengths: Sequence[int], budget: int, lanes: int, least: int) -> int:

@@ -11,9 +11,9 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from threading import Barrier, Lock
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,48 +21,42 @@ LOG = logging.getLogger(__name__)
 MAX_LANES = 4
 """Each holds what its batch needs, so there are not as many as a large machine has cores."""
 MAX_COPIED_BYTES = 32 * 2**20
-"""Of what is no weight and that each twin has of its own."""
+"""Of what is no weight and that each copy has of its own."""
+
+KNOWN = ("torch.", "transformers.", "diffusers.", "peft.", "raymia.")
+"""Packages whose modules keep what they keep in themselves."""
 
 Answer = TypeVar("Answer")
-Model = TypeVar("Model")
 Found = list[tuple[list[int], Sequence[Answer]]]
 Failure = tuple[list[int], BaseException]
 
 
-class Lanes(Generic[Model]):
-    """A model and its twins.
+class Twins:
+    """Copies of a module on the same weights, one for each lane.
 
-    Parameters
+    Models that share a module share its copies.
+
+    Attributes
     ----------
-    model : asked where it runs alone.
-    modules : of the model; nothing else of it computes. Where there are none it runs alone.
-    twin : makes a twin; the parameter is how many lanes there are.
+    made : those that there are; what is changed in the module is to be changed in these too.
     """
 
-    def __init__(self, model: Model, modules: Sequence[Any], twin: Callable[[int], Model]) -> None:
-        self._model = model
-        self._modules = modules
-        self._twin = twin
-        self._twins: list[Model] = []
-        self._made_for = 1
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self._may_be: bool | None = None
+        self.made: list[Any] = []
 
-    def runs(
-        self, run: Callable[[Model, list[int]], Sequence[Answer]]
-    ) -> list[Callable[[list[int]], Sequence[Answer]]]:
-        """A function that asks a model about a batch, as one for each lane."""
-        lanes, _ = lanes_here()
-        if lanes != self._made_for:
-            self._twins, self._made_for = self._made(lanes), lanes
-        return [partial(run, model) for model in self._twins or [self._model]]
-
-    def _made(self, lanes: int) -> list[Model]:
-        if lanes == 1 or not self._modules or not all(map(_can_be_shared, self._modules)):
-            return []
+    def of(self, lanes: int) -> list[Any]:
+        """As many; none where they could meet."""
+        if self._may_be is None:
+            self._may_be = can_be_shared(self._module)
         try:
-            return [self._twin(lanes) for _ in range(lanes)]
+            while self._may_be and len(self.made) < lanes:
+                self.made.append(sharing_weights(self._module))
         except Exception as error:  # of any kind, by what a module holds that cannot be copied
             LOG.info("batches are run one after another: %s", error)
-            return []
+            self._may_be, self.made = False, []
+        return self.made[:lanes]
 
 
 def lanes_here() -> tuple[int, int]:
@@ -144,14 +138,14 @@ def _set_own_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def _can_be_shared(module: Any) -> bool:
-    """Whether twins of a module do not meet: not known of code from outside, of layers that unpack
+def can_be_shared(module: Any) -> bool:
+    """Whether copies of a module do not meet: not known of code from outside, of layers that unpack
     their weights, and of weights that are moved while they are used."""
-    known = ("transformers.", "diffusers.", "peft.")
-    if not type(module).__module__.startswith(known) or getattr(module, "hf_quantizer", None):
-        return False
-    if not all(weight.is_floating_point() for weight in module.parameters()):
-        return False
-    if any(hasattr(part, "_hf_hook") for part in module.modules()):
-        return False
-    return sum(int(held.nbytes) for held in module.buffers()) <= MAX_COPIED_BYTES
+    parts = list(module.modules())
+    return (
+        all(type(part).__module__.startswith(KNOWN) for part in parts)
+        and not any(getattr(part, "hf_quantizer", None) for part in parts)
+        and not any(hasattr(part, "_hf_hook") for part in parts)
+        and all(weight.is_floating_point() for weight in module.parameters())
+        and sum(int(held.nbytes) for held in module.buffers()) <= MAX_COPIED_BYTES
+    )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+import time
+import weakref
 
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
 from architecture_sweep import ARCHITECTURES, small_config
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_image_models import save_pipeline
 from tiny_models import BASE, checkpoint, passages, save_adapter, save_tiny
@@ -139,10 +143,10 @@ def test_noise_prefixes_and_neighbors_say_the_same_side_by_side(model):
 
 
 def test_adapters_on_one_base_keep_their_own_lanes(tmp_path, tiny_llama):
-    settings = ({}, {"target_modules": ["up_proj"]}, {"use_dora": True})
+    kinds = ({}, {"target_modules": ["up_proj"]}, {"use_dora": True})
     adapters = [None] + [
         str(save_adapter(tmp_path / str(n), tiny_llama, seed=n, **each))
-        for n, each in enumerate(settings)
+        for n, each in enumerate(kinds)
     ]
     found = [checkpoint(tiny_llama, adapter=adapter) for adapter in adapters]
     family = CausalLMFamily(found, [4_096] * len(found))
@@ -151,6 +155,7 @@ def test_adapters_on_one_base_keep_their_own_lanes(tmp_path, tiny_llama):
     with threads(3):
         for number in (0, 1, 2, 3, 1, 0, 3, 2):
             assert_same(family.use(number).answer(TEXTS, moments=False), alone[number])
+    assert len(family._switch.twins.made) == 3, "adapters do not share them"
     assert len({answers[0].log_prob.tobytes() for answers in alone}) == len(found)
 
 
@@ -213,6 +218,15 @@ def of_its_own_code(body):
     return body
 
 
+def with_an_adapter(body):
+    lora = peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")
+    return peft.get_peft_model(body, lora).eval()
+
+
+def of_its_own_code_with_an_adapter(body):
+    return with_an_adapter(of_its_own_code(body))
+
+
 def with_large_buffers(body):
     body.register_buffer("table", torch.zeros(lanes.MAX_COPIED_BYTES))
     return body
@@ -227,7 +241,9 @@ def that_cannot_be_copied(body):
     ("changed", "expected"),
     [
         (bare, True), (quantized, False), (with_hooks, False), (of_whole_numbers, False),
-        (of_its_own_code, False), (with_large_buffers, False), (that_cannot_be_copied, False),
+        (of_its_own_code, False), (with_an_adapter, True),
+        (of_its_own_code_with_an_adapter, False), (with_large_buffers, False),
+        (that_cannot_be_copied, False),
     ],
 )  # fmt: skip
 def test_what_may_not_be_shared_runs_one_batch_after_another(
@@ -296,6 +312,85 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_others_are_kept():
         found = run_batched([1] * 50, run, run, run, budget=60)
     assert found == [f"#{n}" for n in range(50)]
     assert sorted(answered) == list(range(50))
+
+
+def test_what_a_batch_held_that_did_not_fit_is_let_go_before_the_next():
+    class Held:
+        """As a batch's hidden states."""
+
+    seen = []
+
+    def run(batch):
+        assert all(one() is None for one in seen)
+        held = Held()
+        if len(batch) > 2:
+            seen.append(weakref.ref(held))
+            raise MemoryError
+        return batch
+
+    gc.disable()
+    try:
+        assert run_batched([1] * 9, run, budget=20) == list(range(9))
+    finally:
+        gc.enable()
+    assert seen
+
+
+@given(
+    st.lists(st.integers(1, 400), min_size=1, max_size=40), st.integers(100, 1_000),
+    st.integers(2, 4),
+)  # fmt: skip
+@settings(max_examples=30, deadline=None)
+def test_batches_side_by_side_never_have_more_than_the_budget(lengths, budget, lanes_at_once):
+    running, lock = [], threading.Lock()
+
+    def run(batch):
+        tokens = len(batch) * max(lengths[i] for i in batch)
+        with lock:
+            running.append(tokens)
+            assert sum(running) <= budget or len(running) == 1
+        time.sleep(0.001)
+        with lock:
+            running.remove(tokens)
+        return batch
+
+    with threads(lanes_at_once):
+        found = run_batched(lengths, *[run] * lanes_at_once, budget=budget)
+    assert found == list(range(len(lengths)))
+
+
+def test_a_sequence_that_does_not_fit_beside_others_is_tried_alone():
+    running, lock = [], threading.Lock()
+
+    def run(batch):
+        with lock:
+            running.append(batch)
+            crowded = len(running) > 1
+        time.sleep(0.01)
+        with lock:
+            running.remove(batch)
+        if crowded:
+            raise MemoryError
+        return batch
+
+    with threads(4):
+        assert run_batched([5] * 12, run, run, run, run, budget=40, max_rows=1) == list(range(12))
+
+
+def test_a_model_that_nobody_holds_is_let_go_at_once(tokenizer, tiny_llama):
+    """Before another is loaded in its place."""
+    body = transformers.AutoModelForCausalLM.from_pretrained(tiny_llama).eval()
+    asked = CausalLM(body, tokenizer, batch_tokens=4_096)
+    with threads(2):
+        asked.answer(TEXTS, moments=False)
+    held = weakref.ref(asked)
+    gc.collect()
+    gc.disable()
+    try:
+        del body, asked
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_one_sequence_that_does_not_fit_is_an_error():
@@ -379,6 +474,8 @@ def test_a_lane_takes_its_share_of_the_output_layers_memory(model):
 
 
 def test_settings_of_batches_stay_those_of_the_model(model):
-    twin = model._twin(4)
+    with threads(4):
+        twin, *others = model._lanes()
+    assert len(others) == 3
     assert (twin.batch_tokens, model.batch_tokens) == (1_024, 4_096)
     assert (twin.packs, twin.apart, twin.max_tokens) == (model.packs, model.apart, model.max_tokens)

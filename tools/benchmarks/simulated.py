@@ -39,7 +39,6 @@ from raymia.models.causal.model import CausalLM, Columns
 from raymia.models.causal.reading import Bools, PlainReader
 from raymia.models.causal.readings import Readings
 from raymia.models.causal.resolver import CausalCheckpoint
-from raymia.models.lanes import Lanes
 from raymia.models.loaders import Loader
 from raymia.plan.planning import plan_audit
 from raymia.spec import AuditSpec
@@ -71,7 +70,7 @@ class Device(CausalLM):
         self.tokenizer, self.batch_tokens, self.one_by_one = tokenizer, batch_tokens, False
         self.readings, self.packs = Readings(PlainReader(tokenizer)), True
         self.max_tokens, self.apart, self._lead = None, None, []
-        self._lanes = Lanes(self, [], lambda _: self)
+        self._twins = None
         self._rate, self._log = rate, log
         self._busy, self._last = 0.0, 0.0
         self._first: float | None = None

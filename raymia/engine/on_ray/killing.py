@@ -41,14 +41,14 @@ class Actors:
         def watch() -> None:
             while not ended.wait(POLL_SECONDS):
                 if stop.is_set():
-                    self._end()
+                    self.end()
 
         threading.Thread(target=watch, daemon=True).start()
         try:
             yield
         finally:
             ended.set()
-            self._end()
+            self.end()
             if self.register is not None:
                 ray.kill(self.register)
 
@@ -58,7 +58,8 @@ class Actors:
             if self._kill is not None:
                 self._kill(False)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Kill them."""
         with suppress(Exception):  # the cluster may be what ended the stream
             if self._kill is not None:
                 self._kill(True)

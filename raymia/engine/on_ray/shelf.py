@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Waiting = Literal["wait", "idle", "pass"]
-"""For a block that is not cut yet; for the end, as there is none of that number; not at all."""
+"""For a block that is not cut yet; a moment, as there is none of that number; not at all."""
 
 
 @dataclass
@@ -27,11 +27,12 @@ class Shelf:
     end: int | None = None
     is_closed: bool = False
     blocks: dict[int, list[Any]] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
 
     def take(self, number: int) -> tuple[Waiting, list[Any]]:
         """The block of a number, in a list, or what is to be done without one."""
         self.asked = max(self.asked, number + 1)
-        if self.is_closed:
+        if self.is_closed or number in self.gone:
             return "pass", []
         if self.end is not None and number >= self.end:
             return "idle", []
@@ -43,6 +44,7 @@ class Shelf:
         """Put blocks there and take away those that have passed the stream; says its maker, and
         what was asked for."""
         self.blocks |= blocks
+        self.gone.update(gone)
         for number in gone:
             self.blocks.pop(number, None)
         self.end = end

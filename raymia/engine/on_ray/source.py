@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,11 @@ AHEAD = 3
 LOOK_SECONDS = 0.2
 WAIT_SECONDS = (0.005, 0.1)
 """Between looks for a block: at first, and at most."""
-IDLE_SECONDS = 5.0
-"""Before a number without a block is passed on: there may be thousands of them, and the stream ends
-when the last block has passed. It is passed on at all as the one before it may have come back from
-an actor that was lost."""
+IDLE_SECONDS = 0.2
+"""Before a number without a block is passed on: there may be many of them, and the stream ends when
+the last block has passed."""
+SMALLER = 4
+"""By how much blocks may become smaller than the first."""
 
 
 class Source:
@@ -45,7 +46,7 @@ class Source:
 
     Attributes
     ----------
-    numbers : what a stream needs so that it has one for each block, however small they become.
+    numbers : as many as there may be blocks.
     expected : blocks, if all are of the size that the first will have.
     """
 
@@ -60,9 +61,10 @@ class Source:
         most: int,
     ) -> None:
         self._board, self._key, self._wanted = board, key, wanted
-        self.numbers = min(most, records)
-        self.expected = min(self.numbers, math.ceil(records / wanted()))
-        self._left = records
+        self._last = wanted()
+        self.expected = min(most, math.ceil(records / self._last))
+        self.numbers = min(most, records, SMALLER * self.expected)
+        self._left, self._asked = records, 0
         self._blocks = blocks(self._size)
         self._made = 0
         self._held: dict[int, list[Any]] = {}
@@ -74,20 +76,33 @@ class Source:
         self._lock = threading.Lock()
 
     def _size(self) -> int:
-        return max(self._wanted(), math.ceil(self._left / (self.numbers - self._made)))
+        with suppress(ray.exceptions.RayError):  # the board is being started again
+            self._last = self._wanted()
+        return max(self._last, math.ceil(self._left / (self.numbers - self._made)))
 
     @contextmanager
-    def filling(self) -> Iterator[None]:
-        """Fill the shelf while the block runs."""
+    def filling(self, give_up: Callable[[], None]) -> Iterator[None]:
+        """Fill the shelf while the block runs.
+
+        Parameters
+        ----------
+        give_up : ends the stream, where blocks cannot be made; :meth:`check` says why.
+        """
         self._fill(AHEAD)
+        self._look()
         ended = threading.Event()
 
         def go_on() -> None:
-            asked = 0
-            while not ended.wait(LOOK_SECONDS):
-                before, asked = asked, self._look()
-                # Where they go fast, so many that the shelf does not empty until the next look.
-                self._fill(asked + max(AHEAD, 2 * (asked - before)))
+            try:
+                while not ended.wait(LOOK_SECONDS):
+                    before = self._asked
+                    self._look()
+                    # Where they go fast, so many that they last until the next look.
+                    if self._fill(self._asked + max(AHEAD, 2 * (self._asked - before))):
+                        self._look()
+            except BaseException as error:
+                self._error = error
+                give_up()
 
         thread = threading.Thread(target=go_on, name="blocks", daemon=True)
         thread.start()
@@ -108,32 +123,28 @@ class Source:
         if self._error is not None:
             raise self._error
 
-    def _look(self) -> int:
-        """Give the shelf what was made; says how many numbers were asked for."""
+    def _look(self) -> None:
+        """Give the shelf what was made, and see what was asked for."""
         with self._lock:
             held, new, gone = dict(self._held), dict(self._new), list(self._gone)
         try:
             maker, asked = self._board.fill(self._key, new, gone, self._end)
             if self._maker not in ("", maker):  # the actor was started again, and knows nothing
-                self._board.fill(self._key, held, [], self._end)
+                passed = [number for number in range(self._made) if number not in held]
+                self._board.fill(self._key, held, passed, self._end)
         except ray.exceptions.RayError:
-            return 0  # it is being started again
-        self._maker = maker
+            return  # it is being started again
+        self._maker, self._asked = maker, max(self._asked, asked)
         with self._lock:
             self._new = {n: kept for n, kept in self._new.items() if n not in new}
             del self._gone[: len(gone)]
-        return asked
 
-    def _fill(self, until: int) -> None:
-        """Make blocks up to a number."""
-        before = self._made, self._end
-        try:
-            while self._made < until and self._end is None:
-                self._make()
-        except Exception as error:
-            self._error, self._end = error, self._made
-        if (self._made, self._end) != before:
-            self._look()
+    def _fill(self, until: int) -> bool:
+        """Make blocks up to a number; says whether there was one to make."""
+        before = self._made
+        while self._made < until and self._end is None:
+            self._make()
+        return self._made > before
 
     def _make(self) -> None:
         block = next(self._blocks)

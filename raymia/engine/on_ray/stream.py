@@ -114,9 +114,12 @@ def run_stream(
     merging = TaskMerging(store_url, stream.keys)
     try:
         demands = demands_of(pools, source.expected, cluster)
-        with source.filling(), machines(demands), pool_actors.end_with():
+        with (
+            source.filling(pool_actors.end),
+            machines(demands),
+            pool_actors.end_with(),
+        ):
             for row in dataset.iter_batches(batch_size=1, batch_format="pyarrow"):
-                source.check()
                 block = unwrapped(row)
                 if block is not None:
                     passed += block.num_rows
@@ -132,6 +135,7 @@ def run_stream(
     except ray.exceptions.RayError as error:
         if stop_requested().is_set():
             raise StoppedError from error
+        source.check()
         raise own_error(error) from error
     except ExecutionTimeoutError:
         raise RaymiaError(
@@ -142,6 +146,7 @@ def run_stream(
         ) from None
     if stop_requested().is_set():
         raise StoppedError
+    source.check()
     if passed != to_ask:
         raise RaymiaError(f"{to_ask} records went into the stream and {passed} came out of it")
     return failed

@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from raymia.models.lanes import Twins
 from raymia.models.one_base import AdapterError
 from raymia.models.source import ADAPTER_CONFIG, read_json
 from raymia.models.whole_weights import refuse_missing, refuse_unused
@@ -117,17 +118,19 @@ class AdapterSwitch:
                     self.model, adapter, f"adapter_{number}", is_first=self.model is base
                 )
         self.model.eval()
+        self.twins = Twins(self.model)
 
     def use(self, adapter: str | None) -> None:
         """Make one adapter active; None is the bare base."""
         if len(self._names) == 1:
             return
         name = self._names[adapter]
-        if name is None:
-            self.model.base_model.disable_adapter_layers()
-        else:
-            self.model.base_model.enable_adapter_layers()
-            self.model.set_adapter(name, inference_mode=True)
+        for model in (self.model, *self.twins.made):
+            if name is None:
+                model.base_model.disable_adapter_layers()
+            else:
+                model.base_model.enable_adapter_layers()
+                model.set_adapter(name, inference_mode=True)
 
 
 def _put_on(model: Any, folder: str, name: str, *, is_first: bool) -> Any:

@@ -58,6 +58,7 @@ class CausalLMFamily:
                 one_by_one=checkpoint.one_by_one,
                 training=checkpoint.training,
                 readings=readings.get(checkpoint.reading),
+                twins=self._switch.twins,
             )
             readings[checkpoint.reading] = model.readings
             is_quantized = checkpoint.weights_are != "none"

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ from raymia.models.causal.readings import Readings
 from raymia.models.causal.rendering import reader_for
 from raymia.models.causal.training import Training
 from raymia.models.causal.windows import Window, windows
-from raymia.models.lanes import Lanes, sharing_weights
+from raymia.models.lanes import Twins, lanes_here
 from raymia.models.token_ids import unknown_token
 from raymia.spec import LongTexts
 from raymia.util.errors import InputError
@@ -98,6 +99,7 @@ class CausalLM:
     one_by_one : never put two texts in a batch, as LLM.int8 needs it.
     training : how records are read; None reads plain texts.
     readings : of models that read alike; default: of this one alone.
+    twins : of ``model``, where other models share it.
 
     Attributes
     ----------
@@ -119,6 +121,7 @@ class CausalLM:
         one_by_one: bool = False,
         training: Training | None = None,
         readings: Readings | None = None,
+        twins: Twins | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -144,7 +147,7 @@ class CausalLM:
         self.stride = stride or max(1, (self.max_tokens or 0) // 2)
         self.head = Head(model)
         self.packs = answers_in_a_row(self)
-        self._lanes = Lanes(self, [model], self._twin)
+        self._twins: Twins | None = twins or Twins(model)
         self.readings = readings or Readings(reader_for(tokenizer, training))
         self.other_reader = reader_for(tokenizer, None if training is None else training.other_side)
 
@@ -242,7 +245,7 @@ class CausalLM:
         budget = self.batch_tokens if budget is None else budget
         return run_batched(
             lengths,
-            *self._lanes.runs(run),
+            *(partial(run, model) for model in self._lanes()),
             budget=budget,
             max_rows=1 if self.one_by_one else None,
             min_tokens=worthwhile_tokens(budget),
@@ -250,13 +253,16 @@ class CausalLM:
             is_padded=is_padded,
         )
 
-    def _twin(self, lanes: int) -> CausalLM:
-        """The same model for one of several threads, with its share of the memory."""
-        twin = copy(self)
-        twin.model = sharing_weights(self.model)
-        twin.head = self.head.of_twin(twin.model, lanes)
-        twin.batch_tokens = max(1, self.batch_tokens // lanes)
-        return twin
+    def _lanes(self) -> list[CausalLM]:
+        """This model for each batch that is run side by side, with its share of the memory."""
+        lanes, _ = lanes_here()
+        copies = self._twins.of(lanes) if self._twins is not None and lanes > 1 else []
+        twins = [copy(self) for _ in copies]
+        for twin, model in zip(twins, copies, strict=True):
+            twin.model, twin._twins = model, None
+            twin.head = self.head.of_twin(model, lanes)
+            twin.batch_tokens = max(1, self.batch_tokens // lanes)
+        return twins or [self]
 
     def only_window(self, length: int) -> int | None:
         """Where the one window ends that a text is read in; None where there are several, or where

@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from raymia.models.denoisers.lora_fit import Placed
 from raymia.models.denoisers.put_on import PutOn
+from raymia.models.lanes import Twins
 from raymia.models.one_base import AdapterError
 from raymia.util.caller import silenced
 from raymia.util.optional import require
@@ -27,10 +28,12 @@ class LoraSwitch:
     ----------
     parts : modules of the pipeline by the names of :class:`LowRank`; PEFT puts its layers into
         them.
+    twins : of one of them.
     """
 
-    def __init__(self, parts: Mapping[str, Any]) -> None:
+    def __init__(self, parts: Mapping[str, Any], twins: Twins) -> None:
         self._parts = parts
+        self._twins = twins
         self._names: dict[str, str] = {}
 
     def put_on(self, file: str, placed: Sequence[Placed]) -> None:
@@ -66,7 +69,7 @@ class LoraSwitch:
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         names = [self._names[one.file] for one in adapters]
-        for part in self._parts.values():
+        for part in (*self._parts.values(), *self._twins.made):
             for layer in part.modules():
                 if isinstance(layer, BaseTunerLayer):
                     for one, name in zip(adapters, names, strict=True):

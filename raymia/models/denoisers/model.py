@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path as Folder
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from raymia.models.denoisers.resolver import (
     Part,
 )
 from raymia.models.denoisers.schedules import FLOW, prediction_of, read_scheduler
-from raymia.models.lanes import Lanes, sharing_weights
+from raymia.models.lanes import Twins, lanes_here
 from raymia.models.original_layout import tensors_of
 from raymia.models.whole_weights import LOADING, load_whole
 from raymia.spec.images import Shape
@@ -74,13 +75,11 @@ class Denoiser:
         self.autoencoder = autoencoder
         self.embed = embed
         self.prompt = prompt
-        self._lanes = self._own_lanes()
 
     def with_batches(self, images: int, prompt: str | None) -> Denoiser:
         """The same model, asked about so many images at a time, and with another caption."""
         other = copy(self)
         other.batch_images, other.prompt = images, prompt
-        other._lanes = other._own_lanes()
         return other
 
     def run(
@@ -93,23 +92,23 @@ class Denoiser:
         run : from a model, which is this one or a twin of it, and a batch to its answers.
         budget : images at once.
         """
-        return run_on_images(count, *self._lanes.runs(run), budget=budget)
+        models = self._lanes()
+        return run_on_images(count, *(partial(run, model) for model in models), budget=budget)
 
-    def _own_lanes(self) -> Lanes[Denoiser]:
-        modules = [self.network.module] if isinstance(self.network, Network) else []
-        if modules and self.autoencoder is not None:
-            modules.append(self.autoencoder.autoencoder)
-        return Lanes(self, modules, self._twin)
-
-    def _twin(self, lanes: int) -> Denoiser:
-        """The same model for one of several threads."""
-        twin = copy(self)
-        if isinstance(self.network, Network):
-            twin.network = replace(self.network, module=sharing_weights(self.network.module))
+    def _lanes(self) -> list[Denoiser]:
+        """This model for each batch that is run side by side, with its share of the memory."""
+        lanes, _ = lanes_here()
+        if lanes == 1 or not isinstance(self.network, Network):
+            return [self]
+        networks = self.network.lanes(lanes)
+        latents: Sequence[Latents | None] = [None] * lanes
         if self.autoencoder is not None:
-            twin.autoencoder = self.autoencoder.twin()
-        twin.batch_images = max(1, self.batch_images // lanes)
-        return twin
+            latents = self.autoencoder.lanes(lanes)
+        twins = [copy(self) for _ in range(min(len(networks), len(latents)))]
+        for twin, network, autoencoder in zip(twins, networks, latents, strict=False):
+            twin.network, twin.autoencoder = network, autoencoder
+            twin.batch_images = max(1, self.batch_images // lanes)
+        return twins or [self]
 
     def caption_of(self, payload: Mapping[str, Any]) -> str:
         """The caption that a record is asked about with."""
@@ -162,10 +161,11 @@ class Latents:
     def __init__(self, autoencoder: Any, scale: float, shift: float) -> None:
         self.autoencoder = autoencoder
         self.scale, self.shift = scale, shift
+        self._twins = Twins(autoencoder)
 
-    def twin(self) -> Latents:
-        """The same for another thread, on the same weights."""
-        return Latents(sharing_weights(self.autoencoder), self.scale, self.shift)
+    def lanes(self, count: int) -> list[Latents]:
+        """The same for each batch that is run side by side; none where that cannot be."""
+        return [Latents(one, self.scale, self.shift) for one in self._twins.of(count)]
 
     def encode(self, centered: Tensor) -> Tensor:
         """The mode of the latents' distribution: no draw, so that a record has one latent."""
@@ -210,8 +210,9 @@ class DenoiserFamily:
             part.folder: load_text_encoder(folder, part, dtype, device)
             for part in first.text_encoders
         }
+        twins = Twins(network)
         self._switch = LoraSwitch(
-            {"": network, **{name: encoder.model for name, encoder in encoders.items()}}
+            {"": network, **{name: encoder.model for name, encoder in encoders.items()}}, twins
         )
         for checkpoint in checkpoints:
             for one in checkpoint.adapters:
@@ -220,7 +221,7 @@ class DenoiserFamily:
         self._encoders = encoders
         self._captions = _captions(first, encoders)
         model = Denoiser(
-            Network(network, dtype, first),
+            Network(network, dtype, first, twins),
             load_path(folder / first.scheduler_folder, first.path),
             shape=first.shape,
             latent_shape=first.latent_shape,
@@ -315,6 +316,12 @@ class Network:
     module: Any
     dtype: torch.dtype
     checkpoint: DenoiserCheckpoint
+    twins: Twins | None
+
+    def lanes(self, count: int) -> list[Network]:
+        """The same for each batch that is run side by side; none where that cannot be."""
+        copies = [] if self.twins is None else self.twins.of(count)
+        return [replace(self, module=one, twins=None) for one in copies]
 
     def __call__(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         if self.module.training:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ import torch
 
 from raymia.models.batching import run_on_images
 from raymia.models.denoisers.model import DTYPES
-from raymia.models.lanes import Lanes, sharing_weights
+from raymia.models.lanes import Twins, lanes_here
 from raymia.models.pixels.resolver import PixelCheckpoint, read_palette
 from raymia.models.whole_weights import load_whole
 from raymia.spec.images import Shape
@@ -36,7 +37,7 @@ class PixelModel:
         self.palette = palette.to(self.device)
         self.shape = shape
         self.batch_images = batch_images
-        self._lanes = Lanes(self, [model], self._twin)
+        self._twins = Twins(model)
 
     def run(
         self, count: int, run: Callable[[PixelModel, list[int]], Sequence[Answer]]
@@ -47,12 +48,16 @@ class PixelModel:
         ----------
         run : from a model, which is this one or a twin of it, and a batch to its answers.
         """
-        return run_on_images(count, *self._lanes.runs(run), budget=self.batch_images)
+        return run_on_images(
+            count, *(partial(run, model) for model in self._lanes()), budget=self.batch_images
+        )
 
-    def _twin(self, lanes: int) -> PixelModel:
-        """The same model for one of several threads."""
+    def _lanes(self) -> list[PixelModel]:
+        """This model for each batch that is run side by side, with its share of the memory."""
+        lanes, _ = lanes_here()
+        copies = self._twins.of(lanes) if lanes > 1 else []
         share = max(1, self.batch_images // lanes)
-        return PixelModel(sharing_weights(self.model), self.palette, self.shape, share)
+        return [PixelModel(one, self.palette, self.shape, share) for one in copies] or [self]
 
     def tokens(self, images: Tensor) -> Tensor:
         """The color of each pixel, row by row: int64 [batch, height * width]."""

@@ -52,6 +52,10 @@ def blocks_of(records):
     return make
 
 
+def none():
+    """Ends nothing."""
+
+
 def source_of(board, records, wanted, most=4_000):
     return Source(board, "0", blocks_of(records), records=records, wanted=wanted, most=most)
 
@@ -78,7 +82,8 @@ def test_blocks_are_of_the_size_that_is_known_when_they_are_cut():
     board, size = Here(), [4]
     source = source_of(board, 400, lambda: size[0])
     assert (source.numbers, source.expected) == (400, 100)
-    with source.filling():
+    assert source_of(Here(), 400, lambda: 40).numbers == 40
+    with source.filling(none):
         first = [fetched(board, "0", number)["record"].to_pylist() for number in range(2)]
         size[0] = 50
         deadline = time.monotonic() + 60
@@ -96,7 +101,7 @@ def test_blocks_are_of_the_size_that_is_known_when_they_are_cut():
 def test_every_record_is_in_one_block_in_order():
     board = Here()
     source = source_of(board, 95, lambda: 7)
-    with source.filling():
+    with source.filling(none):
         found = taken(source, board)
     assert [record for block in found for record in block] == list(range(95))
     assert [len(block) for block in found] == [7] * 13 + [4]
@@ -105,7 +110,7 @@ def test_every_record_is_in_one_block_in_order():
 def test_there_are_never_more_blocks_than_may_be():
     board = Here()
     source = source_of(board, 95, lambda: 1, most=10)
-    with source.filling():
+    with source.filling(none):
         found = taken(source, board)
     assert source.numbers == 10
     assert [len(block) for block in found] == [10, 10, 10, 10, 10, 9, 9, 9, 9, 9]
@@ -114,7 +119,7 @@ def test_there_are_never_more_blocks_than_may_be():
 def test_blocks_that_have_passed_are_let_go():
     board = Here()
     source = source_of(board, 3_000, lambda: 10)
-    with source.filling():
+    with source.filling(none):
         assert len(taken(source, board)) == 300
         time.sleep(0.1)
     assert board.most < 200
@@ -122,24 +127,67 @@ def test_blocks_that_have_passed_are_let_go():
     assert not source._held
 
 
-def test_what_goes_wrong_while_blocks_are_made_is_raised_and_ends_the_numbers():
+def test_what_goes_wrong_with_the_first_blocks_is_raised_at_once():
     def make(size):
         yield pa.table({"record": list(range(size()))})
         raise OSError("no neighbors there")
 
+    board, ended = Here(), []
+    source = Source(board, "0", make, records=100, wanted=lambda: 5, most=100)
+    with pytest.raises(OSError, match="no neighbors there"), source.filling(ended.append):
+        raise AssertionError("not reached")
+
+
+def test_what_goes_wrong_while_blocks_are_made_ends_the_stream():
+    given_up = threading.Event()
+
+    def make(size):
+        for _ in range(sources.AHEAD + 1):
+            yield pa.table({"record": list(range(size()))})
+        raise OSError("no neighbors there")
+
     board = Here()
     source = Source(board, "0", make, records=100, wanted=lambda: 5, most=100)
-    with source.filling():
+    with source.filling(given_up.set):
+        for number in range(sources.AHEAD):
+            assert fetched(board, "0", number).num_rows == 5
+        assert given_up.wait(60)
+    with pytest.raises(OSError, match="no neighbors there"):
+        source.check()
+
+
+def test_a_number_whose_block_has_passed_is_passed_on():
+    """As a call that Ray repeats, though what it gave was taken."""
+    board = Here()
+    source = source_of(board, 20, lambda: 5)
+    with source.filling(none):
         assert fetched(board, "0", 0).num_rows == 5
-        assert fetched(board, "0", 1) is None
-        with pytest.raises(OSError, match="no neighbors there"):
-            source.check()
+        source.passed(0)
+        time.sleep(0.1)
+        assert fetched(board, "0", 0) is None
+        assert fetched(board, "0", 1).num_rows == 5
+
+
+def test_a_board_that_is_away_for_a_moment_is_looked_at_again():
+    class Away(Here):
+        def fill(self, *given):
+            if 3 <= self.fills < 6:
+                self.fills += 1
+                raise ray.exceptions.RayError("away")
+            return super().fill(*given)
+
+    board = Away()
+    source = source_of(board, 95, lambda: 7)
+    with source.filling(none):
+        found = taken(source, board)
+    assert [record for block in found for record in block] == list(range(95))
+    assert board.most <= 14
 
 
 def test_an_actor_that_is_started_again_is_given_its_blocks_again():
     with started(Console(quiet=True)) as board:
         source = source_of(board, 60, lambda: 5)
-        with source.filling():
+        with source.filling(none):
             first = [fetched(board, "0", number)["record"].to_pylist() for number in range(3)]
             ray.kill(board.actor, no_restart=False)
             again = [fetched(board, "0", number)["record"].to_pylist() for number in range(12)]
@@ -156,7 +204,7 @@ def test_an_actor_waits_for_a_block_that_is_not_cut_yet():
         yield pa.table({"record": list(range(size()))})
 
     source = Source(board, "0", make, records=10, wanted=lambda: 5, most=10)
-    filling = threading.Thread(target=source._fill, args=(2,))
+    filling = threading.Thread(target=lambda: [source._fill(2), source._look()])
     filling.start()
     threading.Timer(0.3, given.set).start()
     assert fetched(board, "0", 1).num_rows == 5
@@ -168,7 +216,7 @@ def test_a_number_without_a_block_is_passed_on_when_all_have_passed(monkeypatch)
     monkeypatch.setattr(sources, "IDLE_SECONDS", 60.0)
     board = Here()
     source = source_of(board, 5, lambda: 5)
-    with source.filling():
+    with source.filling(none):
         assert fetched(board, "0", 0).num_rows == 5
         began = time.monotonic()
         threading.Timer(0.3, board.close, args=("0",)).start()
