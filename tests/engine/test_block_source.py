@@ -107,13 +107,21 @@ def test_every_record_is_in_one_block_in_order():
     assert [len(block) for block in found] == [7] * 13 + [4]
 
 
-def test_there_are_never_more_blocks_than_may_be():
-    board = Here()
-    source = source_of(board, 95, lambda: 1, most=10)
+def test_blocks_that_would_become_too_many_grow():
+    board, sizes = Here(), iter([10, 10])
+    source = source_of(board, 95, lambda: next(sizes, 1), most=20)
     with source.filling(none):
         found = taken(source, board)
-    assert source.numbers == 10
-    assert [len(block) for block in found] == [10, 10, 10, 10, 10, 9, 9, 9, 9, 9]
+    assert (source.expected, source.numbers) == (10, 20)
+    assert [len(block) for block in found] == [10] + [5] * 9 + [4] * 10
+
+
+def test_blocks_of_a_size_that_is_given_keep_it_however_many_they_are():
+    board = Here()
+    source = source_of(board, 95, lambda: 2, most=10)
+    with source.filling(none):
+        found = taken(source, board)
+    assert [len(block) for block in found] == [2] * 47 + [1]
 
 
 def test_blocks_that_have_passed_are_let_go():

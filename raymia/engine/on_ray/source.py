@@ -42,7 +42,8 @@ class Source:
     blocks : makes the blocks; it is given what says, before each, how many records are wanted.
     records : of all blocks together.
     wanted : how many records a block should have, by what is known now.
-    most : blocks at most; they grow where there would be more.
+    most : blocks at most, unless the size of the first makes more; where there would be more, they
+        grow.
 
     Attributes
     ----------
@@ -62,8 +63,8 @@ class Source:
     ) -> None:
         self._board, self._key, self._wanted = board, key, wanted
         self._last = wanted()
-        self.expected = min(most, math.ceil(records / self._last))
-        self.numbers = min(most, records, SMALLER * self.expected)
+        self.expected = math.ceil(records / self._last)
+        self.numbers = min(records, max(self.expected, min(most, SMALLER * self.expected)))
         self._left, self._asked = records, 0
         self._blocks = blocks(self._size)
         self._made = 0
@@ -147,7 +148,10 @@ class Source:
         return self._made > before
 
     def _make(self) -> None:
-        block = next(self._blocks)
+        block = next(self._blocks, None)
+        if block is None:
+            self._end = self._made
+            return
         kept = [ray.put(block)]
         with self._lock:
             self._held[self._made] = self._new[self._made] = kept
