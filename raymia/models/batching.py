@@ -144,7 +144,6 @@ def run_batched(
                 raise error
             # What the frames of the batch hold would be missing to the next.
             traceback.clear_frames(error.__traceback__)
-            error.__traceback__ = None
             if len(failed) == 1 and lanes == 1:
                 raise RaymiaError(alone.format(lengths[failed[0]])) from error
             if torch.cuda.is_available():
@@ -166,7 +165,7 @@ def _turn(
     fit = max(1, min(lanes, budget // max(1, longest)))
     if fit == lanes:
         return lanes, pending
-    return fit, [i for i in pending if lengths[i] > budget // (fit + 1)]
+    return fit, [i for i in pending if max(1, lengths[i]) > budget // (fit + 1)]
 
 
 def _share(lengths: Sequence[int], budget: int, lanes: int, least: int) -> int:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from raymia.metrics.summary import AttackMetrics
+from raymia.metrics.summary import AttackMetrics, NotMeasured
 from raymia.report.notebook import NotebookRun
 from raymia.results import wording
 from raymia.results.flat import metrics_rows
 from raymia.results.gate import gate_line
 from raymia.results.privacy import broken
-from raymia.results.ranking import by_groups, estimate_at, held_out_area, held_out_rate, rank
+from raymia.results.ranking import (
+    at_budget,
+    by_groups,
+    estimate_at,
+    held_out_area,
+    held_out_rate,
+    rank,
+)
 from raymia.results.verdict import TITLES, verdict_of
 from raymia.util.errors import InputError
 from raymia.util.optional import require
@@ -105,7 +112,7 @@ def _model_card(run: NotebookRun) -> bytes:
         "",
         f"Membership-inference audit of {result.created[:10]} with "
         f"{wording.audited(result.records)}, by raymia {result.versions.get('raymia', '')}. "
-        "Each row is the attack that leads on a checkpoint. Brackets are 95 % intervals.",
+        f"Each row is the attack that leads on a checkpoint.{_level(result.metrics)}",
     ]
     if leading := _leading(run):
         lines += ["", *_markdown_table(leading)]
@@ -136,10 +143,18 @@ def _figures(leader: AttackMetrics, fpr: float | None) -> dict[str, str]:
     }
     rate = held_out_rate(leader, fpr)
     if fpr is not None and rate is not None:
-        row[f"Members named at {wording.budget(fpr)} FPR"] = (
-            f"{wording.percent(rate.value)} {wording.rate_interval(rate)}"
+        at = at_budget(leader, fpr)
+        held = None if at is None else at.held_out
+        came = "" if held is None else f" at {wording.percent(held.fpr.value)} FPR"
+        row[f"Members named, threshold for {wording.budget(fpr)} FPR"] = (
+            f"{wording.percent(rate.value)}{came} {wording.rate_interval(rate)}"
         )
     return row
+
+
+def _level(metrics: Sequence[AttackMetrics | NotMeasured]) -> str:
+    levels = {one.confidence for one in metrics if isinstance(one, AttackMetrics)}
+    return "".join(f" Brackets are {100 * level:g} % intervals." for level in sorted(levels))
 
 
 FORMS: Mapping[str, Callable[[NotebookRun], bytes]] = {

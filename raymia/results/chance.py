@@ -139,10 +139,22 @@ class Chance:
 
 
 def _independent(result: RunResult) -> tuple[float, float]:
-    copies = None if result.shift is None else result.shift.copies
-    if copies is None or result.split_by_group:
+    """How many independent members and non-members there seem to be, as shares of all."""
+    check = result.shift
+    if check is None or check.copies is None or result.split_by_group:
         return 1.0, 1.0
-    return copies.share_of_members, copies.share_of_non_members
+    return (
+        _of_all(check.copies.share_of_members, check.n_members, result.records.members),
+        _of_all(check.copies.share_of_non_members, check.n_non_members, result.records.non_members),
+    )
+
+
+def _of_all(share: float, looked_at: int, count: int) -> float:
+    """The share among all records, from that in a sample: of a cluster a sample has a part, so that
+    a record has fewer copies there, in proportion."""
+    if looked_at < 2 or count <= looked_at:
+        return share
+    return 1.0 / (1.0 + (1.0 / share - 1.0) * (count - 1) / (looked_at - 1))
 
 
 def _tail(unit: AttackMetrics, m: int, n: int) -> Iterator[tuple[float | None, float]]:

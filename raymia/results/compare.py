@@ -331,6 +331,12 @@ def _cautions(a: StoredRun, b: StoredRun, records: RecordChanges) -> Iterator[st
                 f"{run.folder}: members and non-members differ without any model, so that its "
                 "numbers are not the model's, and neither are differences"
             )
+        if run.result.split_by_group:
+            yield (
+                f"{run.folder}: members were split from non-members by groups, and differences are "
+                "tested as if records were independent, so chance alone makes more of them than "
+                "their p-values say"
+            )
     if records.relabelled:
         yield (
             f"{records.relabelled:,} records are members in one run and not in the other; they are "

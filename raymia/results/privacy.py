@@ -43,6 +43,12 @@ def claims_of(spec: AuditSpec, result: RunResult) -> list[PrivacyClaim]:
         )
         (outcome,) = evaluate([condition], result, ERROR_RATE / len(claimed))
         status, reason = outcome.status, outcome.reason
+        if result.split_by_group and status != "not_evaluated":
+            status, reason = (
+                "not_evaluated",
+                "it is of single records, and members were split from non-members by groups, of "
+                "which several records may be told at once",
+            )
         smallest = min(_deltas(result, name), default=claim.delta)
         if smallest < claim.delta and status != "not_evaluated":
             status, reason = (

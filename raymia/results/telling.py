@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from raymia.metrics.summary import AttackMetrics, Estimate
@@ -65,9 +66,9 @@ def not_ruled_out(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
     known = [unit for unit in units if unit is not None]
     highest = max((1.0 if unit is None else unit.auc.high for unit in units), default=1.0)
     lowest = min((unit.auc.low for unit in known if not _is_fitted(unit, result)), default=0.5)
-    text = f"Not ruled out: an AUC of up to {max(0.5, highest):.2f}"
+    text = f"Not ruled out: an AUC of up to {_up(max(0.5, highest), 2):.2f}"
     if 1.0 - lowest > highest:
-        text += f", or down to {lowest:.2f}"
+        text += f", or down to {1.0 - _up(1.0 - lowest, 2):.2f}"
     text += " (0.5 is guessing)"
     fprs = {ranking.fpr for ranking in rankings if ranking.measured}
     # At the largest of the budgets: not all are resolved everywhere.
@@ -77,7 +78,14 @@ def not_ruled_out(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
         return f"{text}; rates at few false positives could not be bounded."
     most = max(rate.high for rate in rates if rate is not None)
     named = "groups" if result.split_by_group else "members"
-    return f"{text} and {wording.percent(most)} of the {named} named at {wording.budget(fpr)} FPR."
+    named_at_most = wording.percent(_up(most, 3))
+    return f"{text} and {named_at_most} of the {named} named at {wording.budget(fpr)} FPR."
+
+
+def _up(number: float, digits: int) -> float:
+    """Rounded up, as an upper limit is."""
+    scale = 10.0**digits
+    return min(1.0, math.ceil(round(number * scale, 6)) / scale)
 
 
 def what_it_does(

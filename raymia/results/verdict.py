@@ -159,6 +159,7 @@ def _place(
 def _is_strong(attack: AttackMetrics, fpr: float | None, chance: Chance, n_targets: int) -> bool:
     """Half of the error is for the AUC of every attack that was tried, half for the rate of the one
     attack on each checkpoint that was chosen on other records."""
+    attack = chance.unit(attack) or attack
     limits = attack.auc.limits
     area = attack.auc.low if limits is None else at_error(limits.low, chance.error / 2)
     if area is not None and area >= STRONG_AUC:
@@ -348,11 +349,14 @@ def _on_records(result: RunResult, measured: bool) -> Iterator[str]:
         yield wording.shift_note(check)
     copies = check.copies
     if copies is not None and copies.groups and not result.split_by_group:
+        looked_at = check.n_members + check.n_non_members
+        sample = f" Only a sample of {looked_at:,} records was looked at." if check.left_out else ""
+        once = ", and dataset inference counts a cluster once"
         yield (
             f"{wording.copies_line(copies)}. They are no independent evidence: the tests against "
             "chance count fewer records because of them"
-            + (", and dataset inference counts a cluster once" * bool(result.dataset_inference))
-            + ", but intervals are not corrected. Give them as groups (`group_column`)."
+            + (once * bool(result.dataset_inference and not check.left_out))
+            + f", but intervals are not corrected.{sample} Give them as groups (`group_column`)."
         )
 
 

@@ -19,6 +19,7 @@ from raymia.results.curves import AttackCurves, draw
 from raymia.results.ranking import of_groups_of
 from raymia.scoring.ids import repeated
 from raymia.spec import MetricsSpec
+from raymia.util.reasons import CAME
 
 if TYPE_CHECKING:
     from raymia.inputs.base import Inputs
@@ -243,7 +244,7 @@ def _group_notes(mixed: list[str], without: int) -> list[str]:
     if mixed:
         named = ", ".join(map(repr, mixed[:NAMED])) + (", ..." if len(mixed) > NAMED else "")
         which = "1 group mixes" if len(mixed) == 1 else f"{len(mixed)} groups mix"
-        notes.append(f"{which} members and others, not measured as groups: {named}")
+        notes.append(f"{which} members and others, not measured as groups{CAME}{named}")
     if without:
         which = "1 record has" if without == 1 else f"{without:,} records have"
         notes.append(f"{which} no group, and the numbers on groups leave such records out")

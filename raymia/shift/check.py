@@ -170,7 +170,11 @@ def check_shift(
     ]
     order = sorted(
         range(len(found)),
-        key=lambda n: (corrected[n] > error_rate, -guesses[n].auc.value),
+        key=lambda n: (
+            corrected[n] > error_rate,
+            not guesses[n].stops(len(guesses)),
+            -guesses[n].auc.value,
+        ),
     )
     best = found[order[0]]
     return Blind(

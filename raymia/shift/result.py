@@ -67,6 +67,10 @@ class BlindGuess(Result):
             return self.p_value if self.auc.value <= 0.5 else 0.0
         return self.sides * float(scipy.stats.norm.sf((self.auc.value - 0.5) / spread))
 
+    def stops(self, guessers: int) -> bool:
+        """Whether what it shows is strong, after a correction for so many guessers, and large."""
+        return self.tail * guessers < STRONG_P_VALUE and self.auc.value - 0.5 >= LARGE_EXCESS
+
     @property
     def label(self) -> str:
         """The name, with the side that it was turned to."""
@@ -166,17 +170,15 @@ class ShiftCheck(Result):
 
     @property
     def level(self) -> ShiftLevel:
-        """`stop` where a shift is strong and large: then attacks that are not far stronger than
-        the best guesser are not measured by it. `note` where it is neither, or where the records
-        are stated to be split at random: then chance is the likelier cause."""
+        """`stop` where a shift is strong and large by one guesser: then attacks that are not far
+        stronger than the best guesser are not measured by it. `note` where it is neither, or where
+        the records are stated to be split at random: then chance is the likelier cause."""
         if self.state != "shift":
             return "none"
-        best = self.strongest
-        if best is None:
+        if not self.guesses:
             return "stop"
-        strong = best.tail * len(self.guesses) < STRONG_P_VALUE
-        large = best.auc.value - 0.5 >= LARGE_EXCESS
-        return "stop" if strong and large and self.split == "unknown" else "note"
+        stops = any(guess.stops(len(self.guesses)) for guess in self.guesses)
+        return "stop" if stops and self.split == "unknown" else "note"
 
 
 class ExcessOverBlind(Result):

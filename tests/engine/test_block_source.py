@@ -36,7 +36,7 @@ class Here:
         return self.shelf.take(number)
 
     def close(self, _):
-        self.shelf.is_closed = True
+        self.shelf.close()
 
 
 def blocks_of(records):
@@ -157,7 +157,7 @@ def test_what_goes_wrong_while_blocks_are_made_ends_the_stream():
     board = Here()
     source = Source(board, "0", make, records=100, wanted=lambda: 5, most=100)
     with source.filling(given_up.set):
-        for number in range(sources.AHEAD):
+        for number in range(sources.AHEAD + 1):
             assert fetched(board, "0", number).num_rows == 5
         assert given_up.wait(60)
     with pytest.raises(OSError, match="no neighbors there"):
@@ -212,7 +212,7 @@ def test_an_actor_waits_for_a_block_that_is_not_cut_yet():
         yield pa.table({"record": list(range(size()))})
 
     source = Source(board, "0", make, records=10, wanted=lambda: 5, most=10)
-    filling = threading.Thread(target=lambda: [source._fill(2), source._look()])
+    filling = threading.Thread(target=source._fill, args=(2, threading.Event()))
     filling.start()
     threading.Timer(0.3, given.set).start()
     assert fetched(board, "0", 1).num_rows == 5
@@ -230,6 +230,18 @@ def test_a_number_without_a_block_is_passed_on_when_all_have_passed(monkeypatch)
         threading.Timer(0.3, board.close, args=("0",)).start()
         assert fetched(board, "0", 1) is None
     assert 0.2 < time.monotonic() - began < 30
+
+
+def test_a_shelf_that_is_closed_holds_nothing_and_takes_nothing():
+    shelf = Shelf()
+    shelf.fill({0: ["a"], 1: ["b"]}, [0], None)
+    assert shelf.blocks == {1: ["b"]}
+    shelf.fill({0: ["a"]}, [], None)
+    assert shelf.blocks == {1: ["b"]}, "what has passed does not come back"
+    shelf.close()
+    shelf.fill({2: ["c"]}, [], 3)
+    assert not shelf.blocks
+    assert shelf.take(2) == ("pass", [])
 
 
 def test_a_block_comes_out_as_it_went_in():

@@ -359,6 +359,11 @@ def test_batches_side_by_side_never_have_more_than_the_budget(lengths, budget, l
     assert found == list(range(len(lengths)))
 
 
+def test_nothing_is_run_for_ever_where_a_budget_is_less_than_the_lanes():
+    with threads(4):
+        assert run_batched([0, 0, 0], *[list] * 4, budget=2) == [0, 1, 2]
+
+
 def test_a_sequence_that_does_not_fit_beside_others_is_tried_alone():
     running, lock = [], threading.Lock()
 

@@ -75,7 +75,7 @@ def test_score_of_a_group_is_the_mean_of_its_records(inputs):
     assert of_loss.auc.value == 1.0
     assert of_zlib.auc.value == 0.5
     assert judge.groups.notes == [
-        "1 group mixes members and others, not measured as groups: 'd2'",
+        "1 group mixes members and others, not measured as groups; came: 'd2'",
         "1 record has no group, and the numbers on groups leave such records out",
     ]
 

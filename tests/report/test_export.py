@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -16,7 +17,9 @@ from raymia.cli.main import app
 from raymia.metrics.summary import AttackMetrics
 from raymia.report.export import FORMS, draw, export
 from raymia.report.files import write_run
+from raymia.results.ranking import at_budget, rank
 from raymia.results.verdict import reach_verdict
+from raymia.results.wording import budget, percent
 from raymia.util.errors import InputError
 
 ODD = "a_b & 50 % | <b> #1"
@@ -95,6 +98,24 @@ def test_a_model_card_has_the_verdict_the_leading_attack_and_what_is_not_proven(
     assert verdict.sentence in plain
     assert verdict.limits
     assert all(f"- {limit}" in plain for limit in verdict.limits)
+
+
+def test_a_model_card_gives_the_rate_of_false_positives_and_the_level_that_it_has(run):
+    result = run.result
+    metrics = [
+        one.model_copy(update={"confidence": 0.8}) if isinstance(one, AttackMetrics) else one
+        for one in result.metrics
+    ]
+    other = replace(run, result=result.model_copy(update={"metrics": metrics}))
+    card = export(other, "model-card").decode().replace("\\", "")
+    assert "Brackets are 80 % intervals." in card
+    (ranking, *_) = rank(metrics)
+    judged = next(one for one in run.result.verdict.targets if one.target == ranking.target)
+    leader = next(one for one in ranking.measured if one.attack == judged.attack)
+    held = at_budget(leader, ranking.fpr).held_out
+    told = f"{percent(held.tpr.value)} at {percent(held.fpr.value)} FPR ["
+    assert told in card
+    assert f"threshold for {budget(ranking.fpr)} FPR" in card
 
 
 def test_the_command_writes_files_and_prints_texts(run, tmp_path):

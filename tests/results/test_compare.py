@@ -199,6 +199,12 @@ def test_unfinished_runs_and_shift_are_cautioned_about(stored):
     assert "members and non-members differ without any model" in cautions[1]
 
 
+def test_groups_that_were_split_are_cautioned_about(stored):
+    found = compare_runs(stored("a", split_by_group=True), stored("b"))
+    (caution,) = found.cautions
+    assert "as if records were independent" in caution
+
+
 @pytest.mark.parametrize(
     ("before", "after", "finding"),
     [

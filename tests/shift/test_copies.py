@@ -12,6 +12,7 @@ from raymia.metrics.learning import Features
 from raymia.metrics.measuring import measure
 from raymia.results.chance import Chance
 from raymia.results.result import RecordCounts, RunResult
+from raymia.results.verdict import reach_verdict
 from raymia.results.wording import overlap_lines
 from raymia.scoring.reduction import infer_datasets
 from raymia.shift.copies import copied_images, copied_texts, copies_within
@@ -74,6 +75,27 @@ def test_copies_do_not_make_a_leak_where_there_is_none():
             found[known] += bool(Chance.of(run).shown(metrics, 0.1))
     assert found[True] <= 8, "more has a chance below 1 % at an error of 5 %"
     assert found[False] >= 20, "as single records they are called a leak"
+
+
+def test_copies_in_a_sample_stand_for_those_among_all_records():
+    """4,000 + 4,000 records, each ten times, of which a tenth was looked at."""
+    draws, sides = np.random.default_rng(0), []
+    for _ in range(2):
+        rows = np.sort(draws.choice(4_000, 400, replace=False)) // 10
+        clusters = [np.flatnonzero(rows == text).tolist() for text in np.unique(rows)]
+        sides.append([cluster for cluster in clusters if len(cluster) > 1])
+    check = check_of(sides, [400, 400]).model_copy(update={"left_out": 7_200})
+    scores, is_member = draws.normal(size=8_000), np.arange(8_000) < 4_000
+    metrics = measure(scores, is_member, target="t", attack="a", fprs=(0.1,))
+    run = RunResult(
+        name="n", created="", versions={}, seed=0, code_version="", metrics=[metrics],
+        records=RecordCounts(members=4_000, non_members=4_000, candidates=0, set_aside=0),
+        shift=check, complete=True, audit_yaml="", seconds=0.0,
+    )  # fmt: skip
+    for count in Chance.of(run).sizes(metrics):
+        assert 340 < count < 470, "of 400 texts"
+    limits = " ".join(reach_verdict(run).limits)
+    assert "Only a sample of 800 records was looked at" in limits
 
 
 @pytest.mark.long

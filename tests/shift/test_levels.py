@@ -65,6 +65,14 @@ def test_only_what_is_strong_and_large_stops(found, level):
     assert found.level == level
 
 
+def test_a_noisier_guesser_that_is_a_little_better_does_not_take_a_stop_back():
+    noisy, sure = guess(0.72, spread=0.0735), guess(0.71, spread=0.05)
+    shifted = check(0.71).model_copy(update={"guesses": [noisy, sure, guess(0.5), guess(0.5)]})
+    assert not noisy.stops(4)
+    assert sure.stops(4)
+    assert shifted.level == "stop"
+
+
 def test_a_note_leaves_verdict_and_gate_as_they_are():
     verdict = reach_verdict(audit(check(0.54)))
     assert verdict.finding == "leaks_strongly"

@@ -63,7 +63,7 @@ class RemoteBoard:
 
     def close(self, stream: str) -> None:
         """Let actors of a stream that idle go on."""
-        self.actor.close.remote(stream)
+        ray.get(self.actor.close.remote(stream))
 
     def snapshot(self) -> dict[str, Line]:
         lines: dict[str, Line] = ray.get(self.actor.snapshot.remote())
@@ -94,7 +94,7 @@ class _Actor(Counts):
         return self._shelves[stream].take(number)
 
     def close(self, stream: str) -> None:
-        self._shelves[stream].is_closed = True
+        self._shelves[stream].close()
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def started(console: Console, on_lines: OnLines | None = None) -> Iterator[Remot
     ----------
     on_lines : see :func:`raymia.engine.board.drawn`.
     """
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 3}
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
     name = f"raymia progress {uuid.uuid4().hex[:6]}"
     board = RemoteBoard(ray.remote(**options, name=name)(_Actor).remote())
     try:

@@ -38,14 +38,17 @@ class Shelf:
             return "idle", []
         return "wait", self.blocks.get(number, [])
 
+    def close(self) -> None:
+        """All blocks have passed the stream."""
+        self.is_closed, self.blocks = True, {}
+
     def fill(
         self, blocks: dict[int, list[Any]], gone: list[int], end: int | None
     ) -> tuple[str, int]:
         """Put blocks there and take away those that have passed the stream; says its maker, and
         what was asked for."""
-        self.blocks |= blocks
         self.gone.update(gone)
-        for number in gone:
-            self.blocks.pop(number, None)
         self.end = end
+        held = self.blocks | blocks
+        self.blocks = {n: held[n] for n in held if n not in self.gone and not self.is_closed}
         return self.maker, self.asked

@@ -89,9 +89,8 @@ class Source:
         ----------
         give_up : ends the stream, where blocks cannot be made; :meth:`check` says why.
         """
-        self._fill(AHEAD)
-        self._look()
         ended = threading.Event()
+        self._fill(AHEAD, ended)
 
         def go_on() -> None:
             try:
@@ -99,11 +98,12 @@ class Source:
                     before = self._asked
                     self._look()
                     # Where they go fast, so many that they last until the next look.
-                    if self._fill(self._asked + max(AHEAD, 2 * (self._asked - before))):
-                        self._look()
+                    self._fill(self._asked + max(AHEAD, 2 * (self._asked - before)), ended)
             except BaseException as error:
                 self._error = error
-                give_up()
+                while not ended.is_set():
+                    give_up()
+                    ended.wait(LOOK_SECONDS)
 
         thread = threading.Thread(target=go_on, name="blocks", daemon=True)
         thread.start()
@@ -140,12 +140,11 @@ class Source:
             self._new = {n: kept for n, kept in self._new.items() if n not in new}
             del self._gone[: len(gone)]
 
-    def _fill(self, until: int) -> bool:
-        """Make blocks up to a number; says whether there was one to make."""
-        before = self._made
-        while self._made < until and self._end is None:
+    def _fill(self, until: int, ended: threading.Event) -> None:
+        """Make blocks up to a number, each given to the shelf at once."""
+        while self._made < until and self._end is None and not ended.is_set():
             self._make()
-        return self._made > before
+            self._look()
 
     def _make(self) -> None:
         block = next(self._blocks, None)

@@ -127,8 +127,8 @@ def run_stream(
                     source.passed(row["number"][0].as_py())
                     merging.after_block()
                 if passed == to_ask:  # the numbers that are left have no blocks
-                    pool_actors.finish()
                     board.close(str(stream.number))
+                    pool_actors.finish()
                     break
         if not stop_requested().is_set():
             merging.finish()
