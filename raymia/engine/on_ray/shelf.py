@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Waiting = Literal["wait", "idle", "pass"]
-"""For a block that is not cut yet; a moment, as there is none of that number; not at all."""
+"""How an actor waits: until a block is cut; a moment, as there is none of that number; or not."""
 
 
 @dataclass
