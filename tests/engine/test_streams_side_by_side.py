@@ -24,8 +24,9 @@ from small_audit import (
     write_small_audit,
 )
 
+from raymia.engine.on_ray.board import started
 from raymia.engine.on_ray.cluster import Cluster
-from raymia.engine.on_ray.side_by_side import may_share
+from raymia.engine.on_ray.side_by_side import _Room, may_share
 from raymia.engine.stream import Stream
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
@@ -170,6 +171,11 @@ def test_two_targets_are_asked_at_once_on_two_gpus_and_in_turn_on_one(
     assert found["b"][0] < found["a"][1]
     states = read_status(str(tmp_path / "both" / "run")).targets
     assert {name: progress.state for name, progress in states.items()} == {"a": "done", "b": "done"}
+    for name in "ab":
+        wait_until(lambda n=name: set(actors_of(f"target_{n}")) == {"DEAD"}, 30, f"{name}'s go")
+    causes = [str(one["DeathCause"]) for one in actors_seen() if "target_" in one["ActorClassName"]]
+    assert causes
+    assert not [cause for cause in causes if "REF_DELETED" in cause]  # by chance, and any time
 
     (tmp_path / "together").unlink()
     turns = audit(tmp_path / "turns", models, walkers, "ab", resources={"target": FIRST_GPU})
@@ -257,6 +263,17 @@ def test_a_target_waits_for_the_neighbors_that_another_ones_stream_makes(
     assert result.dropped_total == 0
     found = commits(load_spec(file))
     assert found["a"][1] < found["b"][0]
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_place_that_is_free_is_found_at_the_first_look(
+    tmp_path: Path, models: Models, walkers: dict[str, Path]
+) -> None:
+    first, second = streams(audit(tmp_path, models, walkers, "ab"))
+    with started(console()) as board, _Room(3, Cluster(is_local=False), board) as room:
+        for pool in first.pools:
+            board.place(first.key(pool))
+        assert all(room.is_there_for(second, [first]) for _ in range(10))
 
 
 # ------------------------------------------------------------------------ which may go together

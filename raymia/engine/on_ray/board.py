@@ -20,7 +20,11 @@ LOOK_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class RemoteBoard:
-    """A :class:`raymia.engine.board.Board` that reports to an actor; may be sent to workers."""
+    """A :class:`raymia.engine.board.Board` that reports to an actor; may be sent to workers.
+
+    What was added or failed is counted when the call returns: the process that reports it may be
+    killed right after.
+    """
 
     actor: Any
 
@@ -44,10 +48,10 @@ class RemoteBoard:
         self.actor.set.remote(stage, done, total)
 
     def add(self, stage: str, question: str, done: int, failed: int, seconds: float) -> None:
-        self.actor.add.remote(stage, question, done, failed, seconds)
+        ray.get(self.actor.add.remote(stage, question, done, failed, seconds))
 
     def fail(self, stage: str, why: str) -> None:
-        self.actor.fail.remote(stage, why)
+        ray.get(self.actor.fail.remote(stage, why))
 
     def fill(
         self, stream: str, blocks: dict[int, list[Any]], gone: list[int], end: int | None

@@ -52,17 +52,11 @@ class Actors:
             if self.register is not None:
                 ray.kill(self.register)
 
-    def finish(self) -> None:
-        """Give actors nothing more to do; what they are at they end."""
-        with suppress(Exception):
-            if self._kill is not None:
-                self._kill(False)
-
     def end(self) -> None:
         """Kill them."""
         with suppress(Exception):  # the cluster may be what ended the stream
             if self._kill is not None:
-                self._kill(True)
+                self._kill()
                 return
             for actor in ray.get(self.register.take.remote(), timeout=ANSWER_SECONDS):
                 ray.kill(actor)

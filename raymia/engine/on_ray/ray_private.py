@@ -40,7 +40,7 @@ STATUS_SECONDS = 15.0
 
 P = ParamSpec("P")
 Found = TypeVar("Found")
-Kill = Callable[[bool], None]
+Kill = Callable[[], None]
 
 
 class GoneError(Exception):
@@ -118,15 +118,14 @@ _killer: ContextVar[_Killer] = ContextVar("killer")
 
 
 class _Killer:
-    """Ends an execution and kills all its actors, also those that have no place yet; or lets them
-    end what they are at."""
+    """Ends an execution and kills all its actors, also those that have no place yet."""
 
     def __init__(self) -> None:
         self.executors: list[Any] = []
 
-    def __call__(self, force: bool = True) -> None:
+    def __call__(self) -> None:
         while self.executors:
-            self.executors.pop().shutdown(force)
+            self.executors.pop().shutdown(force=True)
 
 
 class _Hooks:

@@ -30,6 +30,9 @@ from raymia.engine.stream import Stream
 from raymia.plan.stages import Stage
 
 POLL_SECONDS = 0.5
+PLACE_SECONDS = 1
+"""How long one look for a place may take. Ray counts whole seconds: a part of one is none, in which
+hardly an answer comes."""
 SPARE = {"CPU": 1.0}
 """What Ray's own tasks need beside actors."""
 
@@ -125,7 +128,7 @@ class _Room(ExitStack):
                 bundle_label_selector=[*labels, {}] if any(labels) else None,
             )
             self._pending = stream, group
-        return bool(self._pending[1].wait(POLL_SECONDS))
+        return bool(self._pending[1].wait(PLACE_SECONDS))
 
     def _demands(self, stream: Stream) -> list[Demand]:
         return demands_of(stream.pools, self._blocks, self._cluster)

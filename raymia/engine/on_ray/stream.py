@@ -119,7 +119,9 @@ def run_stream(
             machines(demands),
             pool_actors.end_with(),
         ):
-            for row in dataset.iter_batches(batch_size=1, batch_format="pyarrow"):
+            # Without anything ahead: a thread of Ray's that fetches it would keep it to the end.
+            rows = dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0)
+            for row in rows:
                 block = unwrapped(row)
                 if block is not None:
                     passed += block.num_rows
@@ -128,7 +130,7 @@ def run_stream(
                     merging.after_block()
                 if passed == to_ask:  # the numbers that are left have no blocks
                     board.close(str(stream.number))
-                    pool_actors.finish()
+                    pool_actors.end()
                     break
         if not stop_requested().is_set():
             merging.finish()
