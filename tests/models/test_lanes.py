@@ -16,10 +16,18 @@ import transformers
 from architecture_sweep import ARCHITECTURES, small_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_autoencoders import (
+    OBJECTIVES,
+    draws_of,
+    pictures,
+    small_autoencoder,
+    small_kl_autoencoder,
+)
 from small_image_models import save_pipeline
 from tiny_models import BASE, checkpoint, passages, save_adapter, save_tiny
 
 from raymia.models import lanes
+from raymia.models.autoencoders.model import Autoencoder
 from raymia.models.batching import even_batches, run_batched
 from raymia.models.causal.beginnings import answer_alike
 from raymia.models.causal.conditional import answer_after, prefix_tokens
@@ -174,6 +182,21 @@ def test_pipelines_of_images_say_the_same_side_by_side(kind, tmp_path):
     for name in ("l2", "l4"):
         one, other = (np.stack(table[name].to_pylist()) for table in (alone, together))
         np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+@pytest.mark.parametrize("objective", [*OBJECTIVES, "kl"])
+def test_autoencoders_say_the_same_side_by_side(objective):
+    network = small_kl_autoencoder() if objective == "kl" else small_autoencoder(objective)
+    asked = Autoencoder(network, batch_images=8)
+    images, noise = pictures(11, asked.shape), draws_of(11, 3, asked.noise_size)
+
+    def ask():
+        return [*asked.terms(images, noise).values(), asked.decode(asked.encode(images))]
+
+    alone, together = alone_and_side_by_side(ask)
+    assert len(asked._twins.made) == 4
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 # ------------------------------------------------------------------ twins

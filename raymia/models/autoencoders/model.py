@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +12,8 @@ from raymia.models.autoencoders.kl import load_kl_autoencoder
 from raymia.models.autoencoders.resolver import AutoencoderCheckpoint
 from raymia.models.autoencoders.vae import AutoencoderNetwork, load_vae
 from raymia.models.autoencoders.vae.network import squared_error
-from raymia.models.batching import TOO_LARGE, is_out_of_memory
+from raymia.models.batching import run_on_images
+from raymia.models.lanes import Twins, lanes_here
 from raymia.spec.images import Shape
 from raymia.util.errors import RaymiaError
 
@@ -27,7 +29,7 @@ class Autoencoder:
     Parameters
     ----------
     network : in eval mode, on its device.
-    batch_images : images, or latents, per forward pass; fewer after one that ran out of memory.
+    batch_images : largest number of images, or latents, per forward pass.
 
     Attributes
     ----------
@@ -40,6 +42,7 @@ class Autoencoder:
     def __init__(self, network: AutoencoderNetwork, *, batch_images: int) -> None:
         self.network = network
         self.batch_images = batch_images
+        self._twins = Twins(network)
         self.shape: Shape = network.image_shape
         self.latent_shape = network.latent_shape
         self.noise_size = network.noise_size
@@ -77,9 +80,9 @@ class Autoencoder:
         image = torch.arange(count, device=self.device).repeat_interleave(asked)
         flat = noise[:, :asked].to(self.device, torch.float32).flatten(0, 1)
 
-        def run(rows: slice) -> Tensors:
+        def run(network: AutoencoderNetwork, rows: list[int]) -> Tensors:
             at = image[rows]
-            return self.network.terms(images[at], tuple(p[at] for p in posterior), flat[rows])
+            return network.terms(images[at], tuple(p[at] for p in posterior), flat[rows])
 
         reconstruction, divergence = (
             found.reshape(count, asked).expand(count, draws)
@@ -102,7 +105,7 @@ class Autoencoder:
         self._check_mode()
         latents = latents.to(self.device, torch.float32).reshape(-1, *self.latent_shape)
         (images,) = self._in_batches(
-            len(latents), lambda rows: (self.network.decode(latents[rows]),)
+            len(latents), lambda network, rows: (network.decode(latents[rows]),)
         )
         return images
 
@@ -145,7 +148,9 @@ class Autoencoder:
         return self.decode(noise)
 
     def _posterior(self, images: torch.Tensor) -> Tensors:
-        return self._in_batches(len(images), lambda rows: self.network.posterior(images[rows]))
+        return self._in_batches(
+            len(images), lambda network, rows: network.posterior(images[rows])
+        )
 
     def _ready(self, images: torch.Tensor) -> torch.Tensor:
         self._check_mode()
@@ -161,26 +166,25 @@ class Autoencoder:
         if any(module.training for module in self.network.modules()):
             raise RaymiaError("an autoencoder is asked in eval mode, and part of it is in training")
 
-    def _in_batches(self, count: int, run: Callable[[slice], Tensors]) -> Tensors:
-        """Run over rows, batch by batch; a batch that runs out of memory is halved."""
-        answers: list[Tensors] = []
-        start = 0
-        while start < count:
-            rows = slice(start, min(count, start + self.batch_images))
-            try:
-                answers.append(run(rows))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                size = rows.stop - rows.start
-                if size == 1:
-                    raise RaymiaError(TOO_LARGE) from error
-                self.batch_images = size // 2
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                continue
-            start = rows.stop
-        return tuple(torch.cat(column) for column in zip(*answers, strict=True))
+    def _in_batches(
+        self, count: int, run: Callable[[AutoencoderNetwork, list[int]], Tensors]
+    ) -> Tensors:
+        """Run over rows, batch by batch; see :func:`run_on_images`.
+
+        Parameters
+        ----------
+        run : from the network, which may be a twin of it, and a batch to its answers, row by row.
+        """
+
+        @torch.inference_mode()
+        def by_row(network: AutoencoderNetwork, rows: list[int]) -> list[Tensors]:
+            return list(zip(*run(network, rows), strict=True))
+
+        lanes, _ = lanes_here()
+        networks = (self._twins.of(lanes) if lanes > 1 else []) or [self.network]
+        runs = (partial(by_row, network) for network in networks)
+        answers = run_on_images(count, *runs, budget=self.batch_images)
+        return tuple(torch.stack(column) for column in zip(*answers, strict=True))
 
 
 def load_autoencoder(checkpoint: AutoencoderCheckpoint, *, batch_images: int) -> Autoencoder:
