@@ -285,7 +285,8 @@ def _trained(
 
 def given_to_template(content: Mapping[str, Any]) -> dict[str, Any]:
     """What a record has its template given beside the messages."""
-    return {"tools": content.get("tools"), **content.get(ARGUMENTS, {})}
+    tools = {"tools": content["tools"]} if content.get("tools") else {}
+    return {**tools, **content.get(ARGUMENTS, {})}
 
 
 def carried_a_loss(message: Mapping[str, Any]) -> bool:

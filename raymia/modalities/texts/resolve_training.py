@@ -243,8 +243,8 @@ def _are_conversations(kind: RecordFormat, payloads: Sequence[str]) -> bool:
         return True
     if kind in ("text", "tokens") or not payloads:
         return False
-    content = content_of(payloads[0])
-    return not isinstance(content.get("completion", content.get("chosen")), str)
+    answers = (c.get("completion", c.get("chosen")) for c in map(content_of, payloads))
+    return any(not isinstance(answer, str) for answer in answers)
 
 
 def _scored_header(

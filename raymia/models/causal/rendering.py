@@ -278,7 +278,7 @@ class TrainedReader:
         rendering of the turns up to it ends, without the end-of-text token that some templates
         write where no turn follows.
         """
-        before = self._text(messages[:number], given, add_generation_prompt=True)
+        before = self._until_answer(messages[:number], given, text)
         is_last = number + 1 == len(messages)
         until = text if is_last else self._text(messages[: number + 1], given)
         if not text.startswith(until):
@@ -292,6 +292,27 @@ class TrainedReader:
                     "`loss_on: all`"
                 )
         return len(before), len(until)
+
+    def _until_answer(self, messages: list[dict[str, Any]], given: Given, text: str) -> str:
+        """What the rendering of a conversation begins with, up to the answer to some messages."""
+        if messages:
+            return self._text(messages, given, add_generation_prompt=True)
+        # Templates write no conversation without a turn, so what they write is told by another.
+        asked = [{"role": "user", "content": "?"}]
+        begun = self._text(asked, given, add_generation_prompt=True)
+        question = self._text(asked, given)
+        if not begun.startswith(question):
+            question = question.removesuffix(self.tokenizer.eos_token or "")
+        header = begun.removeprefix(question)
+        before, found, _ = text.partition(header) if header else ("", "", "")
+        if not found:
+            raise RenderingError(
+                "the conversation begins with a turn of the assistant, and the template does not "
+                "tell where such a turn begins, so it cannot be told which tokens are the "
+                "assistant's; name a template with {% generation %} marks as `training.template`, "
+                "or say `loss_on: all`"
+            )
+        return before + header
 
     def _refuse_unwritten(self, messages: Sequence[dict[str, Any]], given: Given) -> None:
         """Refuse turns of a role that the template passes over without a word, and contents in
