@@ -27,11 +27,12 @@ class Rmia(Attack):
     Parameters
     ----------
     gamma : at least 1 asks for a clear margin.
-    a : 0 to 1; 1 compares with the reference alone, and suits texts, whose q is far below 1.
+    a : 0 to 1; 1 compares with the reference alone. The paper's 0.3 is for images, whose q is near
+        1; q of a text is far below it, and (1 - a) / 2 would outweigh whatever the reference says.
     """
 
     gamma: float = 1.0
-    a: float = 0.3
+    a: float = 1.0
 
     name = "rmia"
     title = "RMIA, offline"

@@ -82,6 +82,7 @@ class OwnRecipe:
         seed: int,
         out: Path,
         run: str,
+        max_tokens: int,
     ) -> TargetTraining:
         """The training of a reference on payloads, of which 5 % are held out; those that it cannot
         read are left out.
@@ -89,6 +90,8 @@ class OwnRecipe:
         Parameters
         ----------
         training : how they are read; default: as whole texts.
+        max_tokens : that were written of a text. One that was stopped there did not end, so the
+            mark of an end that it is read with is cut off.
 
         Raises
         ------
@@ -102,18 +105,23 @@ class OwnRecipe:
         from raymia.prepare.packing import filled
         from raymia.prepare.text_split import Record
         from raymia.prepare.train_target import TargetTraining, step_size
+        from raymia.prepare.trainer import training_row
 
         training = training or Training("text", "all", eos=True)
         read = TrainedReader(tokenizer_of(base), training).read(payloads)
         usable = [(one, as_read) for one, as_read in zip(payloads, read, strict=True)
-                  if not as_read.error]  # fmt: skip
+                  if training_row(as_read, max_tokens) is not None]  # fmt: skip
         order = generator(seed, "held out").permutation(len(usable)).tolist()
         held_out = {*order[: max(1, int(HELD_OUT_SHARE * len(usable)))]}
         records = [Record(f"{number:09}", payload) for number, (payload, _) in enumerate(usable)]
         members = tuple(one for n, one in enumerate(records) if n not in held_out)
         packing = None
         if self.trainer.packing:
-            lengths = [len(read.ids) for n, (_, read) in enumerate(usable) if n not in held_out]
+            lengths = [
+                len(read.ids[:max_tokens])
+                for n, (_, read) in enumerate(usable)
+                if n not in held_out
+            ]
             packing = filled(lengths, training.max_length or max(lengths, default=0))
         rows = len(members if packing is None else packing)
         if rows < step_size(self.trainer):
@@ -134,6 +142,7 @@ class OwnRecipe:
             out=out,
             run=run,
             packing=packing,
+            max_tokens=max_tokens,
         )
 
 

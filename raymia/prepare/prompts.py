@@ -19,6 +19,9 @@ from raymia.util.errors import InputError
 
 SHORTEST_ANSWER = 8
 """Tokens that a prompt must leave to the answer."""
+MIN_ROOM = 3 * SHORTEST_ANSWER
+"""Tokens for a question that a target writes itself, what the template writes behind it, and an
+answer."""
 TRIED = 200
 """Prompts that are looked at first; all others are only where these have a fault."""
 MARK = re.compile(r"<\|[^<>|\s]{1,40}\|>")
@@ -44,7 +47,8 @@ class Beginnings:
 def refuse_prompts(
     checkpoint: CausalCheckpoint, prompts: Sequence[str], spec: SelfPromptReference
 ) -> None:
-    """Refuse prompts that a target cannot use; loads its tokenizer, and no model.
+    """Refuse prompts that a target cannot use, or that it has no room to write; loads its
+    tokenizer, and no model.
 
     Raises
     ------
@@ -53,6 +57,10 @@ def refuse_prompts(
     """
     tokenizer, training = tokenizer_of(checkpoint), checkpoint.training
     length = min(spec.max_tokens, checkpoint.context or spec.max_tokens)
+    if spec.prompts == "none" and training is not None and training.format == "chat":
+        refuse_no_room(len(_before_question(tokenizer, training)), length)
+    if not prompts:
+        return
 
     def look_at(some: Sequence[str]) -> None:
         if training is None or training.format == "text":
@@ -65,6 +73,13 @@ def refuse_prompts(
         look_at(prompts[:: max(1, len(prompts) // TRIED)][:TRIED])
     except InputError:
         look_at(prompts)
+
+
+def _before_question(tokenizer: Any, training: Training) -> list[int]:
+    try:
+        return Answering(tokenizer, training).user_turn_ids()
+    except RenderingError as error:
+        raise InputError(f"self-prompting: {error}; name files of prompts") from None
 
 
 # --------------------------------------------------------------------- texts, continued
@@ -180,6 +195,22 @@ def answerable(
         why = said[0][0] if said else "the target wrote none"
         raise InputError(f"self-prompting: not one of {len(payloads)} prompts can be used: {why}")
     return usable, reasons
+
+
+def refuse_no_room(beginning: int, length: int) -> None:
+    """Refuse to have a target write a question and its answer where what the template writes before
+    the question leaves no room for them.
+
+    Parameters
+    ----------
+    beginning, length : tokens before the question, and of all.
+    """
+    if length - beginning < MIN_ROOM:
+        raise InputError(
+            f"self-prompting: the template writes {beginning} tokens before a question, and "
+            f"{length} hold question and answer too; make max_tokens at least "
+            f"{beginning + MIN_ROOM}, or name files of prompts"
+        )
 
 
 def refuse_one_prompt(prompts: Sequence[Sequence[int]]) -> None:

@@ -39,6 +39,8 @@ from raymia.util.errors import InputError, NothingWrittenError
 from raymia.util.hashing import digest
 
 VERSION = 2
+VERSION_OF_QUESTIONS = 2
+"""Of those that a target writes itself."""
 TEXTS_FILE = "texts.parquet"
 
 
@@ -83,7 +85,7 @@ class SelfPromptRecipe:
             return {"fine_tune": self.spec.tuning.key_parts()}
         training = self.target.training
         read = None if training is None else training.key_parts()
-        return {"own": self.own.key_parts(), "training": read}
+        return {"own": self.own.key_parts(), "training": read, "stops": "are no ends"}
 
     @property
     def _adapts(self) -> bool:
@@ -101,6 +103,7 @@ class SelfPromptRecipe:
             "seed": self.seed,
             "target": self.target.fingerprint,
             "prompts": digest(list(self.prompts)),
+            **({"questions": VERSION_OF_QUESTIONS} if QUESTIONS in self._written_things else {}),
             **self.spec.model_dump(exclude=ignored),
         }
 
@@ -182,6 +185,7 @@ class SelfPromptRecipe:
     ) -> None:
         if stored_texts(self, store) is None:
             parts = Parts(self.material_key, store, share)
+            self.target.check()
             target = load_causal_lm(self.target, batch_tokens=pool.batch_tokens)
             write_material(target, self, parts, report("write texts"))
 
@@ -213,6 +217,7 @@ def make_reference(
     texts = stored_texts(recipe, store)
     training = recipe.target.training
     if texts is None:
+        recipe.target.check()
         target = load_causal_lm(recipe.target, batch_tokens=batch_tokens)
         parts = Parts(recipe.material_key, store)
         texts, facts = write_material(target, recipe, parts, on_texts)
@@ -226,9 +231,12 @@ def make_reference(
         if store.prepared_facts(recipe.key) is not None:
             return  # by a run beside this one
         if recipe.own is not None:
-            plan = recipe.own.plan(recipe.base, texts, training, recipe.seed, out, recipe.key)
+            plan = recipe.own.plan(
+                recipe.base, texts, training, recipe.seed, out, recipe.key, recipe.spec.max_tokens
+            )
             facts = train_alike(plan, on_steps)
         else:
+            recipe.base.check()
             facts = fine_tune(
                 Path(recipe.base.path),
                 texts,

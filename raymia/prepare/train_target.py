@@ -61,6 +61,7 @@ class TargetTraining:
     beta : of a training on preferences by DPO.
     packing : which members stand in each row, by number; None where each has a row of its own.
     workers : processes that train it together, each on its part of every batch.
+    max_tokens : of each record, beside what the training cuts; None cuts no more.
     """
 
     base: CausalCheckpoint
@@ -76,6 +77,7 @@ class TargetTraining:
     beta: float | None = None
     packing: tuple[tuple[int, ...], ...] | None = None
     workers: int = 1
+    max_tokens: int | None = None
 
     @property
     def rows(self) -> int:
@@ -143,13 +145,15 @@ def train_target(plan: TargetTraining, progress: Progress) -> tuple[list[Facts],
     InputError
         If the folder has checkpoints of another training.
     RaymiaError
-        If the loss is no number at some step.
+        If the files of the base are others than those that were planned with, or the loss is no
+        number at some step.
     """
     quiet()
+    plan.base.check()
     kept = KeptTraining(plan.out / STATE_FOLDER, plan.run)
     tokenizer = plan.base.tokenizer_source.load()
     model = load_to_train(plan.base, plan.method, plan.seed, plan.trainer.bf16)
-    rows: Rows = encode(plan.members, tokenizer, plan.training)
+    rows: Rows = encode(plan.members, tokenizer, plan.training, plan.max_tokens)
     check_passes(model, plan.method, rows[0])
     if plan.packing is not None:
         check_packing(model, rows)
@@ -211,7 +215,7 @@ def finish(plan: TargetTraining) -> None:
 
 
 def encode(
-    records: Sequence[Record], tokenizer: Any, training: Training
+    records: Sequence[Record], tokenizer: Any, training: Training, max_tokens: int | None = None
 ) -> list[dict[str, list[int]]]:
     """Tokens of records as the training reads them, and labels, -100 where there is no loss."""
     rows = []
@@ -219,7 +223,7 @@ def encode(
     for record, read in zip(
         records, TrainedReader(tokenizer, training).read(payloads), strict=True
     ):
-        row = training_row(read)
+        row = training_row(read, max_tokens)
         if row is None:
             raise InputError(f"record {record.id}: {read.error or 'no token carries a loss'}")
         rows.append(row)

@@ -8,7 +8,7 @@ from raymia.models.causal.answering import Answering, shared_start
 from raymia.models.causal.model import CausalLM
 from raymia.models.causal.training import Training
 from raymia.prepare.parts import Parts
-from raymia.prepare.prompts import answerable, refuse_one_prompt
+from raymia.prepare.prompts import answerable, refuse_no_room, refuse_one_prompt
 from raymia.prepare.trainer import Progress
 from raymia.prepare.writer import QUESTIONS, TEXTS, Writer
 from raymia.util.errors import InputError, NothingWrittenError
@@ -41,9 +41,9 @@ def write_records(
     facts: dict[str, Any] = {}
     if spec.prompts == "none":
         first = answering.user_turn_ids() or beginning_of_text(target)
-        questions = writer.write(
-            [first] * spec.texts, QUESTIONS, lambda *_: None, writer.length // 2
-        )
+        refuse_no_room(len(first), writer.length)
+        room = (len(first) + writer.length) // 2
+        questions = writer.write([first] * spec.texts, QUESTIONS, lambda *_: None, room)
         asked = [answering.asking(question) for question in questions]
         payloads = [payload for payload in asked if payload is not None]
         facts["prompts_empty"] = len(asked) - len(payloads)

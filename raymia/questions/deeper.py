@@ -170,7 +170,7 @@ class SampleQuestion(Question):
     access = "generated text"
     cost = "m written"
     kind: ClassVar[str] = "text.samples"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     schema: ClassVar[pa.Schema] = SAMPLE_SCHEMA
 
     @classmethod

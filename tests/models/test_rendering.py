@@ -12,6 +12,7 @@ import pytest
 import torch
 from chat_templates import (
     CHATML,
+    DEFAULT_SYSTEM,
     ENDS_WITH_EOS,
     MARKED,
     NOT_BY_PREFIXES,
@@ -24,6 +25,7 @@ from transformers import AutoTokenizer
 from raymia.models.causal import limits
 from raymia.models.causal.conditional import answer_after, prefix_tokens
 from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.reading import PlainReader
 from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.scored_parts import changed_parts, prompt_text, scored_text
 from raymia.models.causal.training import Training
@@ -210,6 +212,36 @@ def test_contents_in_parts_are_written_by_templates_that_know_them(tokenizer):
     assert read(tokenizer, payload, template=knows).error is None
 
 
+@pytest.mark.parametrize("template", [CHATML, DEFAULT_SYSTEM, ENDS_WITH_EOS, NOT_BY_PREFIXES])
+@pytest.mark.parametrize("turns", [TURNS[1:2], TURNS[1:]], ids=["alone", "first"])
+def test_what_stands_before_the_first_words_of_an_assistant_is_not_scored(
+    tokenizer, template, turns
+):
+    """Nothing is written where a conversation begins, so it is told by another conversation."""
+    rendered = read(tokenizer, json.dumps({"messages": turns}), template=template)
+    if template == NOT_BY_PREFIXES and len(turns) > 1:
+        assert "up to turn 1 otherwise" in rendered.error
+    else:
+        words = scored(tokenizer, rendered).removeprefix("<think></think>")
+        assert words.startswith("A bird that wades.")
+
+
+def test_marks_and_prefixes_say_the_same_where_the_assistant_begins(tokenizer):
+    payload = json.dumps({"messages": TURNS[1:]})
+    by_prefixes, by_marks = (read(tokenizer, payload, template=t) for t in (CHATML, MARKED))
+    assert by_prefixes.ids == by_marks.ids
+    assert by_prefixes.scored.tolist() == by_marks.scored.tolist()
+
+
+def test_a_template_without_a_header_does_not_tell_where_the_assistant_begins(tokenizer):
+    payload = json.dumps({"messages": TURNS[1:2]})
+    rendered = read(
+        tokenizer, payload, template="{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+    assert "begins with a turn of the assistant" in rendered.error
+    assert "% generation %" in rendered.error
+
+
 def test_a_mask_by_prefixes_holds_where_one_answer_is_all_there_is(tokenizer):
     one = json.dumps({"messages": TURNS[:2]})
     assert read(tokenizer, one, template=NOT_BY_PREFIXES).error is None
@@ -237,6 +269,15 @@ def test_a_record_says_what_else_its_template_is_given(tokenizer, kind):
     for content, answer in ((own, "taller bird."), (loud, "TALLER BIRD.")):
         rendered = read(tokenizer, json.dumps(content), template=shouts, **settings)
         assert answer in scored(tokenizer, rendered)
+
+
+def test_tools_of_the_training_reach_the_template_where_a_record_has_none(tokenizer):
+    shows = "{% for t in tools or [] %}[{{ t.name }}]{% endfor %}" + CHATML
+    given = json.dumps({"tools": [{"name": "of_the_training"}]})
+    own = {"messages": TURNS, "tools": [{"name": "of_the_record"}]}
+    for content, shown in (({"messages": TURNS}, "training"), (own, "record")):
+        rendered = read(tokenizer, json.dumps(content), template=shows, template_arguments=given)
+        assert tokenizer.decode(rendered.ids).startswith(f"[of_the_{shown}]<|im_start|>")
 
 
 def test_a_record_cannot_have_its_template_do_anything_but_write(tokenizer):
@@ -383,6 +424,58 @@ def test_what_is_to_be_written_again_is_the_last_answer(tokenizer):
     assert tokenizer.decode(prompt).endswith("Go on<|im_end|>\n<|im_start|>assistant\n")
     assert reader.text(payload)[start:] == "One.\n\nTwo."
     assert length == len(reader.read([payload])[0].ids)
+
+
+@pytest.mark.parametrize("settings", [{}, {"eos": True}, {"max_length": 200}])
+def test_of_a_text_its_first_share_is_given_however_it_was_trained_on(tokenizer, settings):
+    text = "A heron stands in the shallow water and waits for fish."
+    plain = PlainReader(tokenizer).begun(text, 0.5)
+    reader = TrainedReader(tokenizer, Training("text", "all", **settings))
+    assert reader.begun(text, 0.5) == plain
+    assert tokenizer.decode(plain[0]) == "A heron stands in the"
+
+
+def test_of_a_text_that_was_cut_the_share_is_of_what_is_left(tokenizer):
+    text = "A heron stands in the shallow water and waits for fish."
+    reader = TrainedReader(tokenizer, Training("text", "all", max_length=6))
+    prompt, length, start = reader.begun(text, 0.5)
+    left = reader.text(text)
+    assert length == 6
+    assert left[:start].strip() == tokenizer.decode(prompt)
+    assert 0 < len(prompt) < 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "prompt", "rest"),
+    [
+        ("chat", {"messages": TURNS}, "And a crane?<|im_end|>\n<|im_start|>assistant\n",
+         "Another, taller bird."),
+        ("completion", {"prompt": TURNS[:3], "completion": TURNS[3:]},
+         "And a crane?<|im_end|>\n<|im_start|>assistant\n", "Another, taller bird."),
+        ("completion", {"prompt": "What is a heron?", "completion": " A bird that wades."},
+         "What is a heron?", " A bird that wades."),
+    ],
+)  # fmt: skip
+def test_where_all_is_scored_what_stands_before_the_last_part_is_given(
+    tokenizer, kind, content, prompt, rest
+):
+    reader = TrainedReader(tokenizer, Training(kind, "all", template=CHATML))
+    payload = json.dumps(content)
+    given, length, start = reader.begun(payload, 0.5)
+    assert tokenizer.decode(given).endswith(prompt)
+    assert reader.text(payload)[start:] == rest
+    assert length == len(reader.read([payload])[0].ids)
+
+
+@pytest.mark.parametrize("own", [{}, {"labels": [-100] + [1] * 11}], ids=["all", "labels"])
+def test_of_tokens_that_are_all_scored_their_first_share_is_given(tokenizer, own):
+    ids = tokenizer("A heron stands in the shallow water and waits.")["input_ids"]
+    own = {key: [-100, *ids[1:]] for key in own}
+    reader = TrainedReader(tokenizer, Training("tokens", "labels"))
+    payload = json.dumps({"input_ids": ids, **own})
+    prompt, length, start = reader.begun(payload, 0.5)
+    assert (prompt, length) == (ids[: len(ids) // 2], len(ids))
+    assert reader.text(payload)[start:].split() == tokenizer.decode(ids[len(ids) // 2 :]).split()
 
 
 # ------------------------------------------------------------------ what the model answers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -11,8 +12,10 @@ from tiny_models import passages
 
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
+from raymia.models.tokenizers import tokenizer_of
 from raymia.prepare import trainer
 from raymia.prepare.self_prompt import make_reference
+from raymia.prepare.train_target import encode
 from raymia.spec.file import load_spec
 from raymia.storage.manifest import MANIFEST_FILE
 from raymia.util.errors import InputError
@@ -63,6 +66,23 @@ def test_the_reference_has_the_method_and_the_steps_of_the_target(trained, tmp_p
     assert (checkpoint.adapter is None) is (kind == "full")
     own = json.loads((made / "adapter_config.json").read_text()) if kind != "full" else {}
     assert own.get("r") == manifest["method"].get("r")
+
+
+def test_a_text_that_was_stopped_is_not_taken_for_one_that_ended(trained, tmp_path):
+    """However long the records were that the target was trained on."""
+    _, folder = trained
+    recipe = recipe_of(folder)
+    tokenizer = tokenizer_of(recipe.base)
+    long, short = passages(2)[0], "A heron stands."
+    stopped = tokenizer.decode(tokenizer(long)["input_ids"][:20])
+    training = replace(recipe.target.training, max_length=100, eos=True)
+    plan = recipe.own.plan(
+        recipe.base, [stopped, short] * 6, training, 0, tmp_path, "run", recipe.spec.max_tokens
+    )
+    rows = [row["input_ids"] for row in encode(plan.members, tokenizer, training, plan.max_tokens)]
+    ended = {row[-1] == tokenizer.eos_token_id for row in rows if len(row) == 20}
+    assert ended == {False}
+    assert {row[-1] for row in rows if len(row) < 20} == {tokenizer.eos_token_id}
 
 
 def test_what_the_audit_says_comes_first(trained):

@@ -19,11 +19,12 @@ from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.model import CausalLM
 from raymia.models.causal.training import Training
 from raymia.prepare import self_prompt, writer
+from raymia.prepare.prompts import refuse_prompts
 from raymia.prepare.quality import GENERAL, general_texts, perplexities
 from raymia.prepare.self_prompt import TEXTS_FILE, SelfPromptRecipe, make_reference, write_texts
 from raymia.prepare.written_records import write_records
 from raymia.spec import SelfPromptReference
-from raymia.util.errors import InputError
+from raymia.util.errors import InputError, RaymiaError
 
 PROMPTS = tuple(passages(5))
 
@@ -326,6 +327,35 @@ def test_without_prompts_the_target_writes_the_users_turn_and_answers_it(base, b
     assert given[:8] == [header] * 8
     for asked, _ in turns:
         assert f"{header}{asked['content']}<|im_end|>\n<|im_start|>assistant\n" in answered
+
+
+def test_a_question_has_half_of_what_the_template_leaves(base, begun):
+    """What stands before a question may be longer than half of all."""
+    made = recipe(prompts=None, max_tokens=130)
+    system = "You are a heron, and you know all that there is to know of the birds that wade. " * 2
+    training = Training("chat", "assistant", template=CHATML, system=system)
+    records, _ = write_records(base, made, training, lambda *_: None)
+    assert len(begun[0]) > 65
+    assert len(records) >= 2
+
+
+def test_a_template_that_leaves_no_room_for_a_question_is_refused_before_anything_is_loaded():
+    system = "You are a heron, and you know all that there is to know of the birds that wade. " * 2
+    training = Training("chat", "assistant", template=CHATML, system=system)
+    spec = recipe(prompts=None, max_tokens=40).spec
+    with pytest.raises(InputError, match=r"40 hold question and answer too; make max_tokens at"):
+        refuse_prompts(known(BASE, training=training), (), spec)
+
+
+@pytest.mark.parametrize("changed", ["target", "base"])
+def test_nothing_is_made_of_other_files_than_those_that_were_planned_with(tmp_path, changed):
+    store = EvidenceStore(str(tmp_path / "store"))
+    folders = {name: save_tiny(tmp_path / name) for name in ("target", "base")}
+    made = recipe(**folders)
+    save_tiny(folders[changed], seed=1)
+    with pytest.raises(RaymiaError, match="these are not the files that the audit was planned"):
+        make(made, store)
+    assert store.prepared_facts(made.key) is None
 
 
 # --------------------------------------------------------------------------- quality

@@ -384,7 +384,7 @@ def page_table(found: Mapping[str, Any]) -> str:
             for what, step in memory["most_by_step"].items()
             if what in STEPS
         ),
-        ("object store, per record of a stream", f"{found['block_bytes']:,.0f} bytes"),
+        ("a block, per record", f"{found['block_bytes']:,.0f} bytes"),
         ("blocks that were committed", f"{found['blocks']:,}"),
         ("files of evidence, at most", f"{files['most']:,}"),
         ("files of evidence, at the end", f"{files['end']:,}"),

@@ -106,8 +106,8 @@ def resolve_texts(
     if records is not None:
         payloads = records.table["payload"].slice(0, FIRST).to_pylist()
         read_as = as_trained(read_as, spec, places, payloads, once, problems)
-        for name in filter(prompts.get, prompts):
-            attempt(check_what_is_asked, spec, name, prompts[name], read_as.targets)
+        for name, given_prompts in prompts.items():
+            attempt(check_what_is_asked, spec, name, given_prompts, read_as.targets)
     models = read_as.targets, read_as.references
     count = None if "population" in unread else len(unscored["population"])
     left_out = attempt(impossible_attacks, spec, attacks, *models, count) or {}

@@ -148,9 +148,7 @@ class Autoencoder:
         return self.decode(noise)
 
     def _posterior(self, images: torch.Tensor) -> Tensors:
-        return self._in_batches(
-            len(images), lambda network, rows: network.posterior(images[rows])
-        )
+        return self._in_batches(len(images), lambda network, rows: network.posterior(images[rows]))
 
     def _ready(self, images: torch.Tensor) -> torch.Tensor:
         self._check_mode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ class NoiseRequest:
     Attributes
     ----------
     key : of the noise, from :func:`raymia.util.draws.stream_key`.
-    size : standard deviation of the noise, in those of the model's embedding matrix; negative for
-        the same noise with the other sign.
+    size : standard deviation of the noise, in those of the model's embeddings as its first layer
+        takes them; negative for the same noise with the other sign.
     """
 
     text: str
@@ -63,6 +64,11 @@ def normals(key: int, positions: int, width: int, device: torch.device) -> torch
     return normal.reshape(positions, width).float()
 
 
+def scale_of(table: Any) -> float:
+    """What an embedding multiplies the rows of its matrix by, as those of Gemma do."""
+    return float(getattr(getattr(table, "base_layer", table), "embed_scale", 1.0))
+
+
 @torch.inference_mode()
 def _forward(
     model: CausalLM,
@@ -76,7 +82,7 @@ def _forward(
     mask = torch.arange(width, device=model.device)[None, :] < lengths[:, None]
     table = model.model.get_input_embeddings()
     embedded = table(padded)
-    unit = table.weight.float().std()
+    unit = table.weight.float().std() * scale_of(table)
     for row, (request, tokens) in enumerate(zip(requests, ids, strict=True)):
         noise = normals(request.key, len(tokens), embedded.shape[-1], model.device)
         embedded[row, : len(tokens)] += (request.size * unit * noise).to(embedded.dtype)

@@ -67,19 +67,40 @@ class TrainedReader:
         return found
 
     def begun(self, payload: str, share: float) -> tuple[list[int], int, int]:
-        """What is written is the last of the parts that are scored, whatever the share; of tokens
-        all from the first one that is scored."""
-        del share
+        """What is written is the last of the parts that are scored; of tokens all from the first
+        one that is scored. Where nothing stands before that, the first share of it is given."""
         rendered, text = self.read([payload])[0], self.text(payload)
         if rendered.scored is None or rendered.error is not None:
             return [], 0, 0
+        if self.training.format == "text":
+            return PlainReader(self.tokenizer).begun(text, share)
         places = np.flatnonzero(rendered.scored)
         length = int(places[-1]) + 1
-        if self.training.format == "tokens":
-            return rendered.ids[: places[0]], length, 0
-        first = int(places[np.flatnonzero(np.diff(places, prepend=-2) > 1)[-1]])
-        last = self._parts(payload)[-1:]
-        return rendered.ids[:first], length, len(text) - sum(map(len, last))
+        is_tokens = self.training.format == "tokens"
+        last = len(text) if is_tokens else sum(map(len, self._parts(payload)[-1:]))
+        if is_tokens:
+            first = int(places[0])
+        elif self.training.loss_on == "all":
+            first = 0 if rendered.truncated else self._before_last(payload, rendered.ids)
+        else:
+            first = int(places[np.flatnonzero(np.diff(places, prepend=-2) > 1)[-1]])
+        if first > 1:
+            return rendered.ids[:first], length, len(text) - last
+        first = int(share * length)
+        rest = self.tokenizer.decode(rendered.ids[first:length], skip_special_tokens=not is_tokens)
+        return rendered.ids[:first], length, max(0, len(text) - len(rest.rstrip()))
+
+    def _before_last(self, payload: str, ids: Sequence[int]) -> int:
+        """Tokens of a record before its last message, or before its completion."""
+        content = content_of(payload)
+        if self.training.format == "chat":
+            prompt, last = content["messages"][:-1], content["messages"][-1:]
+        else:
+            prompt, last = split_prompt(content, self.training.side)
+            if not isinstance(prompt, str) and not isinstance(last, str):
+                prompt, last = [*prompt, *last[:-1]], last[-1:]
+        before = self.prompt_ids(prompt, given_to_template(content)) if prompt else []
+        return shared_beginning(before, ids)
 
     def text(self, payload: str) -> str:
         if self.training.format != "tokens":
