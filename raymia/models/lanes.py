@@ -69,8 +69,9 @@ def lanes_here() -> tuple[int, int]:
 
 
 def sharing_weights(module: Any) -> Any:
-    """A copy of a module on the same weights."""
-    return copy.deepcopy(module, {id(weight): weight for weight in module.parameters()})
+    """A copy of a module on the same weights; what it copies takes part in gradients as before."""
+    with torch.inference_mode(mode=False):
+        return copy.deepcopy(module, {id(weight): weight for weight in module.parameters()})
 
 
 def run_in_lanes(

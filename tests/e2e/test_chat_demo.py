@@ -9,7 +9,7 @@ import yaml
 from small_audit import console
 
 from raymia.demo.chat import TEMPLATE, ChatDemoSettings, run_chat_demo
-from raymia.models.causal.rendering import has_marks
+from raymia.models.causal.labels import has_marks
 from raymia.spec import FineTuneSpec
 
 SMALL = ChatDemoSettings(

@@ -23,7 +23,8 @@ from tiny_models import BASE, checkpoint, save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raymia.models.causal.family import load_causal_lm
-from raymia.models.causal.rendering import TrainedReader, has_marks
+from raymia.models.causal.labels import has_marks
+from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.training import Training
 from raymia.records.conversations import canonical
 

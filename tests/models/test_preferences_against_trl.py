@@ -14,7 +14,7 @@ from test_against_trl import is_written, ours, trls_templates, without_first
 from tiny_models import BASE
 from transformers import AutoTokenizer
 
-from raymia.models.causal.rendering import has_marks
+from raymia.models.causal.labels import has_marks
 from raymia.models.causal.training import Training
 
 pytest.importorskip("trl")

@@ -17,8 +17,9 @@ from raymia.modalities.texts.training_files import (
     read_training_file,
 )
 from raymia.models.causal.answering import Answering
+from raymia.models.causal.labels import has_marks
 from raymia.models.causal.limits import RenderingError
-from raymia.models.causal.rendering import TrainedReader, has_marks
+from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.training import Side, Training
 from raymia.models.endpoints.resolver import Endpoint

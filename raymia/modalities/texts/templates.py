@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raymia.models.causal.rendering import has_marks
+from raymia.models.causal.labels import has_marks
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.tokenizer_files import SETTINGS
 from raymia.models.endpoints.resolver import Endpoint

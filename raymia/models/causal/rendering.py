@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from raymia.models.causal.labels import has_marks, labelled, runs_of
 from raymia.models.causal.limits import RenderingError, each_within_limits, within_limits
 from raymia.models.causal.reading import Bools, PlainReader, Reader, Rendered
 from raymia.models.causal.scored_parts import (
@@ -27,14 +25,12 @@ from raymia.models.causal.scored_parts import (
 )
 from raymia.models.causal.training import NO_WORDS, Training
 from raymia.records.conversations import (
-    NOT_TRAINED,
     carried_a_loss,
     content_of,
     given_to_template,
 )
 from raymia.util.reasons import CAME
 
-GENERATION_MARK = "generation"
 USUAL_ROLES = {"system", "developer", "user", "assistant", "tool"}
 
 Given = Mapping[str, Any]
@@ -211,8 +207,9 @@ class TrainedReader:
         if kind == "tokens":
             ids = list(content["input_ids"])
             self._refuse_unknown(ids)
-            labelled = _labelled(content, ids)
-            return ids, labelled if self.training.loss_on == "labels" else np.ones(len(ids), bool)
+            if self.training.loss_on == "labels":
+                return ids, labelled(content, ids)
+            return self._all(ids)
         if kind == "chat":
             return self._conversation(content)
         given, side = given_to_template(content), self.training.side
@@ -277,7 +274,7 @@ class TrainedReader:
                     "the template marks what is generated, and marked nothing in this conversation"
                 )
             if len(trained) < len(answers):
-                scored = _runs_of(scored, [answers.index(n) for n in trained], len(answers))
+                scored = runs_of(scored, [answers.index(n) for n in trained], len(answers))
             return list(out["input_ids"]), scored
         text = self._text(messages, given)
         spans = [self._span(messages, number, given, text) for number in trained]
@@ -404,19 +401,6 @@ class TrainedReader:
         return within_limits(render)
 
 
-@cache
-def has_marks(template: str | None) -> bool:
-    """Whether a template marks what the assistant generates."""
-    if template is None:
-        return False
-    import jinja2
-
-    tokens = pairwise(jinja2.Environment().lexer.tokenize(template))
-    return any(
-        before.type == "block_begin" and token.value == GENERATION_MARK for before, token in tokens
-    )
-
-
 def _unread(error: RenderingError) -> Rendered:
     return Rendered([], error=str(error))
 
@@ -425,25 +409,6 @@ def _without_beginning(rendered: Rendered, begin: int | None) -> Rendered:
     if begin is None or rendered.ids[:1] != [begin] or rendered.scored is None:
         return rendered
     return replace(rendered, ids=rendered.ids[1:], scored=rendered.scored[1:])
-
-
-def _runs_of(scored: Bools, chosen: Sequence[int], count: int) -> Bools:
-    """Some of the runs of scored tokens; each is one of `count` answers."""
-    numbers: npt.NDArray[np.int64] = np.cumsum(np.diff(scored, prepend=False) & scored) - 1
-    if numbers[-1] + 1 != count:
-        raise RenderingError(
-            f"the template marks {numbers[-1] + 1} spans, and the conversation has {count} turns "
-            "of the assistant, so it cannot be told which of them carried a loss; give tokens with "
-            "labels"
-        )
-    return scored & np.isin(numbers, chosen)
-
-
-def _labelled(content: dict[str, Any], ids: Sequence[int]) -> Bools:
-    labels = content.get("labels")
-    if labels is None:
-        return np.ones(len(ids), bool)
-    return np.array([label != NOT_TRAINED for label in labels], bool)
 
 
 def reader_for(tokenizer: Any, training: Training | None) -> Reader:
