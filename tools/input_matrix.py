@@ -155,6 +155,7 @@ TEXTS = {
         _rows("no messages", {"messages": TURNS}, {"messages": []}),
         _rows("messages that are no list", {"messages": TURNS}, {"messages": "hello"}),
         _rows("labels for other tokens", TOKENS, {"input_ids": [5, 6], "labels": [5]}),
+        _rows("tokens of which only some have labels", TOKENS, {"input_ids": [5, 6]}),
         _rows("two answers that are one", PAIR, {**PAIR, "chosen": "c"}),
         _rows("columns that leave open what it is", {"text": "a", "messages": TURNS}),
     ],

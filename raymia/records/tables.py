@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from raymia.records.formats import ARROW, READERS, TableRow, columns_in, format_of, read_file
 from raymia.storage.files import opened
@@ -26,7 +26,9 @@ def is_table(path: str) -> bool:
     return format_of(path) is not None
 
 
-def read_rows(path: str, columns: Mapping[str, str | None]) -> Iterator[TableRow]:
+def read_rows(
+    path: str, columns: Mapping[str, str | None], optional: Collection[str] = ()
+) -> Iterator[TableRow]:
     """Yield the rows of a table, each with its place (1-based).
 
     Parameters
@@ -37,6 +39,7 @@ def read_rows(path: str, columns: Mapping[str, str | None]) -> Iterator[TableRow
         begin with ``.`` or ``_``, which are passed over.
     columns : column names by the key of the audit file that gives them; a key whose column is None
         is left out.
+    optional : keys whose columns a file or a row may lack; their values are None there.
 
     Raises
     ------
@@ -53,7 +56,7 @@ def read_rows(path: str, columns: Mapping[str, str | None]) -> Iterator[TableRow
         if is_folder and not is_table(file):
             yield TableRow(file, dict.fromkeys(wanted), NO_TABLE)
         else:
-            yield from _rows_of(file, wanted)
+            yield from _rows_of(file, wanted, optional)
 
 
 def is_saved_dataset(path: str) -> bool:
@@ -98,11 +101,11 @@ def _files_of(path: str) -> tuple[bool, list[str]]:
     return is_folder, [file for file in files if file not in described]
 
 
-def _rows_of(path: str, wanted: Mapping[str, str]) -> Iterator[TableRow]:
+def _rows_of(path: str, wanted: Mapping[str, str], optional: Collection[str]) -> Iterator[TableRow]:
     if not is_table(path):
         raise InputError(f"{path}: records are read from files whose names end in {LISTED}")
     with refusals(path, format_of(path) or "table"), opened(path) as file:
-        yield from read_file(path, file, wanted)
+        yield from read_file(path, file, wanted, optional)
 
 
 def _refuse(path: str, files: list[str]) -> None:
