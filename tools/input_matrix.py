@@ -164,6 +164,7 @@ TEXTS = {
         Case("another file in the folder", "d", lambda f: _in_folder(f, "b.jsonl", "a.md")),
         Case("a folder without one", "d", lambda f: _in_folder(f, "a.md")),
         Case("a pattern", "*.jsonl", _bytes("m.jsonl", GOOD)),
+        Case("a folder that a pattern matches", "*", lambda f: _in_folder(f, "b.jsonl")),
         Case("a pattern that matches nothing", "*.csv", _bytes("m.jsonl", GOOD)),
         Case("a name with `?` or `::`", "a?::b.jsonl", _bytes("a?::b.jsonl", GOOD)),
         Case("a link to a file of another name", "m.jsonl", lambda f: _linked(f)),
