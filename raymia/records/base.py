@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -253,7 +254,13 @@ def _counted(aside: Iterable[SetAside]) -> str:
 
 
 def group_name(value: Any) -> str | None:
-    """A group's name; None for an empty cell."""
+    """A group's name; None for an empty cell.
+
+    A whole number has one name, of whatever type its column is: that of a column with empty cells
+    is float in pandas, where NaN is such a cell.
+    """
+    if isinstance(value, float):
+        value = None if isnan(value) else int(value) if value.is_integer() else value
     name = "" if value is None else str(value).strip()
     return name.encode(errors="replace").decode() or None
 
