@@ -220,6 +220,8 @@ IMAGES = [
     _image("empty", "1.png", b""),
     _image("a format that is not read", "1.heic", b"x"),
     _image("an image without a suffix", "blob", PNG.getvalue()),
+    _image("an image by another suffix", "photo.jpg_large", PNG.getvalue()),
+    _image("a raw photo", "1.dng", b"II*\0"),
     _image("a file that is no image, without a suffix", "notes", b"x"),
 ]
 YAML = [
