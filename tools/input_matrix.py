@@ -155,6 +155,7 @@ TEXTS = {
         _rows("no messages", {"messages": TURNS}, {"messages": []}),
         _rows("messages that are no list", {"messages": TURNS}, {"messages": "hello"}),
         _rows("labels for other tokens", TOKENS, {"input_ids": [5, 6], "labels": [5]}),
+        _rows("tokens of which only some have labels", TOKENS, {"input_ids": [5, 6]}),
         _rows("two answers that are one", PAIR, {**PAIR, "chosen": "c"}),
         _rows("columns that leave open what it is", {"text": "a", "messages": TURNS}),
     ],
@@ -163,6 +164,7 @@ TEXTS = {
         Case("another file in the folder", "d", lambda f: _in_folder(f, "b.jsonl", "a.md")),
         Case("a folder without one", "d", lambda f: _in_folder(f, "a.md")),
         Case("a pattern", "*.jsonl", _bytes("m.jsonl", GOOD)),
+        Case("a folder that a pattern matches", "*", lambda f: _in_folder(f, "b.jsonl")),
         Case("a pattern that matches nothing", "*.csv", _bytes("m.jsonl", GOOD)),
         Case("a name with `?` or `::`", "a?::b.jsonl", _bytes("a?::b.jsonl", GOOD)),
         Case("a link to a file of another name", "m.jsonl", lambda f: _linked(f)),
@@ -218,6 +220,8 @@ IMAGES = [
     _image("empty", "1.png", b""),
     _image("a format that is not read", "1.heic", b"x"),
     _image("an image without a suffix", "blob", PNG.getvalue()),
+    _image("an image by another suffix", "photo.jpg_large", PNG.getvalue()),
+    _image("a raw photo", "1.dng", b"II*\0"),
     _image("a file that is no image, without a suffix", "notes", b"x"),
 ]
 YAML = [

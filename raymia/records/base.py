@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from raymia.util.listing import listed
 from raymia.util.reasons import CAME, REPEATED
 
 CONTRADICTION = "given as member and as non-member"
-_ROWS_PER_BATCH = 4096
+_ROWS_PER_BATCH, _BYTES_PER_BATCH = 4096, 2**26
+"""Most of what is held before it is written, however large the payloads are."""
 _BESIDE = (pa.field("where", pa.string()), pa.field("remarks", pa.list_(pa.string())))
 """Of each row that is read, beside the columns of its kind of records."""
 
@@ -253,7 +255,13 @@ def _counted(aside: Iterable[SetAside]) -> str:
 
 
 def group_name(value: Any) -> str | None:
-    """A group's name; None for an empty cell."""
+    """A group's name; None for an empty cell.
+
+    A whole number has one name, of whatever type its column is: that of a column with empty cells
+    is float in pandas, where NaN is such a cell.
+    """
+    if isinstance(value, float):
+        value = None if isnan(value) else int(value) if value.is_integer() else value
     name = "" if value is None else str(value).strip()
     return name.encode(errors="replace").decode() or None
 
@@ -270,6 +278,7 @@ class _ReadRows:
         self._schema = pa.schema([*schema, *_BESIDE])
         self._scratch = ScratchTable(self._schema)
         self._rows: list[tuple[Any, ...]] = []
+        self._bytes = 0
         self._hashes: list[Hashes] = [np.zeros(0, np.uint64)]
         self.counts: Counter[bool | None] = Counter()
 
@@ -280,7 +289,8 @@ class _ReadRows:
         self.counts[is_member] += 1
         own = given.record_id, given.payload, is_member, given.group
         self._rows.append((*own, given.where, given.remarks))
-        if len(self._rows) == _ROWS_PER_BATCH:
+        self._bytes += _size(given.payload)
+        if len(self._rows) == _ROWS_PER_BATCH or self._bytes >= _BYTES_PER_BATCH:
             self._write()
 
     def finished(self) -> tuple[pa.Table, Hashes]:
@@ -293,9 +303,16 @@ class _ReadRows:
             return
         columns = zip(*self._rows, strict=True)
         arrays = [pa.array(c, type=f.type) for c, f in zip(columns, self._schema, strict=True)]
-        self._rows = []
+        self._rows, self._bytes = [], 0
         self._scratch.add(pa.record_batch(arrays, schema=self._schema))
         self._hashes.append(string_hashes(arrays[0]))
+
+
+def _size(value: Any) -> int:
+    """About how many bytes a payload takes; texts and pixels are most of it."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    return sum(map(_size, value.values())) if isinstance(value, Mapping) else 0
 
 
 def _repetitions(table: pa.Table, hashes: Hashes) -> tuple[_Placed, _Placed]:

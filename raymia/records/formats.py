@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -54,7 +54,7 @@ class TableRow:
     reason : why there are none; they are None then.
     lacks : of JSON, the columns that the row has no key for, by the same names; their values are
         None, as some writers leave out what is null.
-    has : of JSON, all of its keys.
+    has : of JSON, all of its keys; of other tables, all columns of the file.
     """
 
     where: str
@@ -69,8 +69,24 @@ class TableRow:
         return self.reason or next(lacking, None)
 
 
-Wanted = Mapping[str, str]
-"""Names of columns by the keys of the audit file that give them."""
+@dataclass(frozen=True)
+class Wanted:
+    """What is read of the rows of a file.
+
+    Attributes
+    ----------
+    names : of columns, by the keys of the audit file that give them.
+    optional : keys whose columns may be missing; their values are None there.
+    """
+
+    names: Mapping[str, str]
+    optional: Collection[str] = ()
+
+    @property
+    def required(self) -> dict[str, str]:
+        return {key: name for key, name in self.names.items() if key not in self.optional}
+
+
 Reader = Callable[[str, IO[bytes], Wanted], Iterator[TableRow]]
 
 
@@ -79,15 +95,18 @@ def format_of(path: str) -> str | None:
     return _suffixes(path)[0]
 
 
-def read_file(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
+def read_file(
+    path: str, file: IO[bytes], names: Mapping[str, str], optional: Collection[str] = ()
+) -> Iterator[TableRow]:
     """Yield the rows of an open file, each with its place (1-based).
 
     Parameters
     ----------
     path : whose name says the format.
+    names, optional : as of :class:`Wanted`.
     """
     suffix, file = _unpacked(path, file)
-    return READERS[suffix](path, file, wanted)
+    return READERS[suffix](path, file, Wanted(names, optional))
 
 
 def columns_in(path: str, file: IO[bytes]) -> list[str]:
@@ -105,7 +124,7 @@ def columns_in(path: str, file: IO[bytes]) -> list[str]:
     with suppress(InputError, csv.Error, ValueError, RecursionError):
         if suffix in DIALECTS:
             return list(_dict_reader(path, file, DIALECTS[suffix]).fieldnames or [])
-        for row in islice(READERS[suffix](path, file, {}), LOOKED_AT):
+        for row in islice(READERS[suffix](path, file, Wanted({})), LOOKED_AT):
             names |= dict.fromkeys(row.has)
     return list(names)
 
@@ -137,20 +156,20 @@ def _suffixes(path: str) -> tuple[str | None, str | None]:
     return (suffix if known else None), compression
 
 
-def _row(where: str, wanted: Wanted, row: Mapping[str, Any], reason: str | None = None) -> TableRow:
-    if reason is not None:
-        return _no_row(where, wanted, reason)
-    return TableRow(where, {key: row.get(name) for key, name in wanted.items()})
+def _row(where: str, wanted: Wanted, row: Mapping[str, Any], has: Sequence[str]) -> TableRow:
+    """The row of a table that has these columns."""
+    return TableRow(where, {key: row.get(name) for key, name in wanted.names.items()}, has=has)
 
 
 def _no_row(where: str, wanted: Wanted, reason: str) -> TableRow:
-    return TableRow(where, dict.fromkeys(wanted), reason)
+    return TableRow(where, dict.fromkeys(wanted.names), reason)
 
 
-def _check_columns(where: str, wanted: Wanted, found: Sequence[str]) -> None:
+def _check_columns(where: str, wanted: Wanted, found: Sequence[str]) -> list[str]:
+    """The columns to read of those that a file has; it is refused where one is missing."""
     twice = {name for name, times in Counter(found).items() if times > 1}
-    for key, name in wanted.items():
-        if name not in found:
+    for key, name in wanted.names.items():
+        if name not in found and key not in wanted.optional:
             raise InputError(
                 f"{where}: no column {name!r}; found: {', '.join(map(str, found)) or 'none'}. "
                 f"Name the right one as {key} in the audit file"
@@ -160,6 +179,7 @@ def _check_columns(where: str, wanted: Wanted, found: Sequence[str]) -> None:
                 f"{where}: more than one column {name!r}, of which only one can be meant; rename "
                 "the others"
             )
+    return [name for name in dict.fromkeys(wanted.names.values()) if name in found]
 
 
 def _lines(text: io.TextIOWrapper) -> Iterator[str | None]:
@@ -193,9 +213,9 @@ class _Objects:
 
     def __init__(self, path: str, wanted: Wanted) -> None:
         self.path, self.wanted, self.found = path, wanted, 0
-        self.missing = dict(wanted)
+        self.missing = wanted.required
         self.first: list[str] = []
-        example = ", ".join(f'"{name}": "..."' for name in wanted.values())
+        example = ", ".join(f'"{name}": "..."' for name in self.missing.values())
         self.expected = f"each line should be an object such as {{{example}}}"
 
     def parse(self, where: str, line: str, *, last: bool) -> TableRow:
@@ -232,15 +252,16 @@ class _Objects:
         self.found += 1
         for key in [key for key, name in self.missing.items() if name in row]:
             del self.missing[key]
-        lacks = {key: name for key, name in self.wanted.items() if name not in row}
-        values = {key: row.get(name) for key, name in self.wanted.items()}
+        names = self.wanted.names
+        lacks = {key: name for key, name in names.items() if name not in row}
+        values = {key: row.get(name) for key, name in names.items()}
         return TableRow(where, values, lacks=lacks, has=tuple(row))
 
     def check(self) -> None:
         """Refuse a file none of whose rows has a key; one that lacks it has a null there, which
         some writers leave out."""
         if self.found:
-            _check_columns(f"{self.path} line 1", self.missing, self.first)
+            _check_columns(f"{self.path} line 1", Wanted(self.missing), self.first)
 
 
 def _json(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
@@ -283,7 +304,7 @@ def _csv(
         if (
             _has_semicolons(names)
             and dialect == DIALECTS[".csv"]
-            and names[0] not in wanted.values()
+            and names[0] not in wanted.names.values()
         ):
             raise InputError(
                 f"{path}: its header has semicolons between its fields ({names[0]}), and a CSV is "
@@ -298,7 +319,7 @@ def _csv(
                     f"{where}: {fields} fields under a header of {columns}; put texts that hold "
                     "commas between double quotes"
                 )
-            yield _row(where, wanted, row)
+            yield _row(where, wanted, row, names)
     except csv.Error as error:
         line = reader.reader.line_num
         raise InputError(f"{path} near line {line}: not valid CSV: {error}") from None
@@ -317,7 +338,7 @@ def _tsv(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
 
 def _txt(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
     """One record a line; an empty line is an empty record, which others set aside."""
-    key, *others = wanted
+    key, *others = wanted.required
     if others:
         raise InputError(
             f"{path}: a .txt has one record on each line and no columns, so none for "
@@ -328,33 +349,38 @@ def _txt(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
         if line is None:
             yield _no_row(where, wanted, TOO_LONG)
         else:
-            yield TableRow(where, {key: line.removesuffix("\n")})
+            yield TableRow(where, {**dict.fromkeys(wanted.names), key: line.removesuffix("\n")})
 
 
 def _parquet(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
     parquet = pq.ParquetFile(file, buffer_size=_READ_AHEAD)
-    _check_columns(path, wanted, parquet.schema_arrow.names)
-    names = list(dict.fromkeys(wanted.values()))
-    number = 0
-    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=names):
-        for row, reason in rows_of(batch):
-            number += 1
-            yield _row(f"{path} row {number}", wanted, row, reason)
+    found = parquet.schema_arrow.names
+    names = _check_columns(path, wanted, found)
+    return _of_batches(path, parquet.iter_batches(_BATCH_ROWS, columns=names), wanted, found)
 
 
 def _arrow(path: str, file: IO[bytes], wanted: Wanted) -> Iterator[TableRow]:
     """A table of Arrow's, as `datasets` saves it (a stream) or Feather (a file)."""
     schema, batches = _opened_arrow(file)
-    _check_columns(path, wanted, schema.names)
-    names = list(dict.fromkeys(wanted.values()))
-    number = 0
+    names = _check_columns(path, wanted, schema.names)
+    return _of_batches(path, _slices(batches, names), wanted, schema.names)
+
+
+def _slices(batches: Iterable[pa.RecordBatch], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         chosen = batch.select(names)
         chosen.validate(full=True)  # reading a damaged one would end the process
         for start in range(0, chosen.num_rows, _BATCH_ROWS):
-            for row, reason in rows_of(chosen.slice(start, _BATCH_ROWS)):
-                number += 1
-                yield _row(f"{path} row {number}", wanted, row, reason)
+            yield chosen.slice(start, _BATCH_ROWS)
+
+
+def _of_batches(
+    path: str, batches: Iterable[pa.RecordBatch], wanted: Wanted, found: Sequence[str]
+) -> Iterator[TableRow]:
+    rows = (row for batch in batches for row in rows_of(batch))
+    for number, (row, reason) in enumerate(rows, start=1):
+        where = f"{path} row {number}"
+        yield _no_row(where, wanted, reason) if reason else _row(where, wanted, row, found)
 
 
 def _opened_arrow(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

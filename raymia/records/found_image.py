@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
@@ -13,14 +13,24 @@ from raymia.records.pixels import MAX_BYTES, UnusableImageError, came
 from raymia.storage.remote import StorageError
 
 IMAGES = (
-    ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif",
-    ".avif", ".heic", ".heif", ".jp2", ".jxl", ".pgm", ".ppm", ".pnm",
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".tif", ".tiff",
+    ".gif", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".pbm", ".pgm", ".ppm", ".pnm", ".tga",
+    ".psd", ".svg", ".ico",
 )  # fmt: skip
 """Names of images; those of formats that are not read are set aside, not passed over."""
 
-_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"GIF8")
+RAW = (".dng", ".nef", ".nrw", ".cr2", ".arw", ".sr2", ".pef", ".srw", ".3fr", ".erf", ".iiq")
+"""Names of raw photos, which begin as a TIFF; its only page may be a small preview."""
+
+_BEGINNINGS = (
+    b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0cjP  ",
+    b"\0\0\0\x0cJXL ", b"\xff\x0a",
+)  # fmt: skip
+_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+"""Of the images among the files that begin as an MP4 does."""
 
 NO_FILE = "no such file"
+RAW_PHOTO = "a raw photo; convert it to an image of the size that was trained on"
 CANNOT_OPEN = "a file that cannot be opened"
 
 Loaded = tuple[bytes, str | None]
@@ -59,15 +69,16 @@ def read_image(fs: Any, name: str, max_bytes: int = MAX_BYTES + 1) -> bytes:
         raise UnusableImageError(CANNOT_OPEN + came(error or type(error).__name__)) from None
 
 
-def is_image_without_suffix(fs: Any, name: str) -> bool:
-    """Whether a file whose name does not say what it is begins as an image does."""
-    if PurePosixPath(name).suffix:
-        return False
+def begins_as_image(fs: Any, name: str) -> bool:
+    """Whether a file begins as an image does, whatever it is called."""
     try:
         start = read_image(fs, name, 32)
     except UnusableImageError:
         return False
-    return start.startswith(_BEGINNINGS) or start[8:12] == b"WEBP" or start[4:12] == b"ftypavif"
+    is_bitmap = start.startswith(b"BM") and start[6:10] == bytes(4)
+    is_in_box = start[4:8] == b"ftyp" and start[8:12] in _BRANDS
+    is_webp = start[8:12] == b"WEBP"
+    return start.startswith(_BEGINNINGS) or is_bitmap or is_in_box or is_webp
 
 
 def is_image(name: str) -> bool:

@@ -28,13 +28,17 @@ from raymia.storage.refusals import refusals
 from raymia.storage.remote import filesystem
 from raymia.storage.shards import is_one_file, is_pattern, matches
 from raymia.util.errors import InputError
+from raymia.util.listing import listed
 from raymia.util.strict_json import parse_json
 
 OTHER_FILESYSTEM = "on another filesystem than the file that names it"
 NOT_IMAGE_VALUE = "neither the bytes of an image nor a path to one"
 LINK = "a link in a tar, which is not followed"
 NO_IMAGE_IN_SAMPLE = "a sample of a tar without an image"
-SEVERAL_IMAGES = "one of several images of one sample; name its suffix as image_column"
+SEVERAL_IMAGES = (
+    "one of several images whose names are the same up to the first dot, which makes them one "
+    "sample; name the suffix of one as image_column, or give them as a folder if each is a record"
+)
 
 
 def find_images(
@@ -178,15 +182,19 @@ class _Sample:
     Attributes
     ----------
     name : of its first image, or of its first member.
+    names : of its images.
     images : suffix and content of each; None for a link, empty where it is not needed, as of a
         second image of the name that is wanted.
     facts : its .json.
+    reason : why it cannot be used, as far as that is known without decoding.
     """
 
     name: str = ""
+    names: list[str] = field(default_factory=list)
     images: list[tuple[str, bytes | None]] = field(default_factory=list)
     caption: bytes | None = None
     facts: bytes | None = None
+    reason: str | None = None
 
 
 def _tar(
@@ -205,9 +213,11 @@ def _tar(
             for member in parts:
                 sample.name = sample.name or member.name
                 _add(sample, tar, member, wanted, caption, group is not None)
+            sample.reason = _why_unusable(sample, wanted)
             load = partial(_load_sample, sample, wanted, condition)
-            where = f"{path} {sample.name}"
-            yield FoundImage(where, load, _group_of(sample, group, where))
+            of_group = _group_of(sample, group, f"{path} {sample.name}")
+            for name in sample.names if sample.reason and sample.names else [sample.name]:
+                yield FoundImage(f"{path} {name}", load, of_group)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -231,13 +241,21 @@ def _add(
     if is_image(f".{suffix}"):
         if not sample.images:
             sample.name = member.name
-        is_there = any(_is_named(other, wanted) for other, _ in sample.images)
-        held = not sample.images or (_is_named(suffix, wanted) and not is_there)
+        held = not sample.images or (
+            _is_named(suffix, wanted)
+            and not any(_is_named(other, wanted) for other, _ in sample.images)
+        )
+        sample.names.append(member.name)
         sample.images.append((suffix, _member(tar, member) if held else b""))
     elif suffix == caption:
         sample.caption = _member(tar, member)
     elif suffix == "json" and with_facts:
         sample.facts = _member(tar, member)
+
+
+def _chosen(sample: _Sample, wanted: str) -> list[tuple[str, bytes | None]]:
+    """The images of a sample that may be meant; only of one can the content be had."""
+    return [image for image in sample.images if _is_named(image[0], wanted)] or sample.images
 
 
 def _is_named(suffix: str, wanted: str) -> bool:
@@ -272,14 +290,19 @@ def _group_of(sample: _Sample, column: str | None, where: str) -> Any:
     return facts[column]
 
 
-def _load_sample(sample: _Sample, wanted: str, condition: Condition | None) -> Loaded:
+def _why_unusable(sample: _Sample, wanted: str) -> str | None:
+    """Why no image of a sample is the one that is meant; None where one is."""
     if not sample.images:
-        raise UnusableImageError(NO_IMAGE_IN_SAMPLE)
-    named = [image for image in sample.images if _is_named(image[0], wanted)] or sample.images
-    if len(named) > 1:
-        suffixes = ", ".join(suffix for suffix, _ in sample.images)
-        raise UnusableImageError(SEVERAL_IMAGES + came(suffixes))
-    _, content = named[0]
+        return NO_IMAGE_IN_SAMPLE
+    if len(_chosen(sample, wanted)) == 1:
+        return None
+    return SEVERAL_IMAGES + came(listed([suffix for suffix, _ in sample.images]))
+
+
+def _load_sample(sample: _Sample, wanted: str, condition: Condition | None) -> Loaded:
+    if sample.reason is not None:
+        raise UnusableImageError(sample.reason)
+    _, content = _chosen(sample, wanted)[0]
     if content is None:
         raise UnusableImageError(LINK)
     if condition is None:

@@ -13,15 +13,17 @@ from typing import Any
 from raymia.records.conditioning import NO_CAPTION, Condition
 from raymia.records.found_image import (
     NO_FILE,
+    RAW,
+    RAW_PHOTO,
     FoundImage,
     Loaded,
+    begins_as_image,
     is_hidden,
     is_image,
-    is_image_without_suffix,
     read_image,
 )
 from raymia.records.pixels import UnusableImageError, came
-from raymia.records.tables import TableRow, column_names, read_rows
+from raymia.records.tables import TableRow, column_names, is_table, read_rows
 from raymia.records.texts import why_no_text
 from raymia.spec import ImageRecordsSpec
 from raymia.storage.refusals import refusals
@@ -82,18 +84,30 @@ def images_in_folder(
     with refusals(path, "folder"):
         fs, root = filesystem(path)
         names = [name for name in walk(fs, root) if not is_hidden(name.removeprefix(root))]
-        found = sorted(n for n in names if is_image(n) or is_image_without_suffix(fs, n))
+        beside = () if condition is None else (f".{condition.suffix}",)
+        found = [n for n in names if is_image(n) or _is_called_otherwise(fs, n, beside)]
         if not found:
             _refuse(path, exists=bool(names) or fs.exists(root), names=names)
     folder = _Folder(path, fs, root, frozenset(names), condition, prompts=spec.folder_prompts)
     if condition is not None or group is not None:
         folder = _with_metadata(folder, group)
-    for name in found:
+    named = folder.rows.keys() & folder.names  # by a table, so an image whatever it is called
+    for name in sorted({*found, *named}):
         for row in folder.rows.get(name, (None,)):
             yield _image(folder, name, row)
     for name, rows in folder.rows.items():
         if name not in folder.names:
             yield from (FoundImage(row.where, partial(_missing, row)) for row in rows)
+
+
+def _is_called_otherwise(fs: Any, name: str, beside: tuple[str, ...]) -> bool:
+    """Whether a file is an image though its name does not say so, as ``photo.jpg_large``.
+
+    Parameters
+    ----------
+    beside : how names of captions end.
+    """
+    return not is_table(name) and not name.endswith(beside) and begins_as_image(fs, name)
 
 
 def _missing(row: TableRow) -> Loaded:
@@ -196,6 +210,8 @@ def _has_caption(folder: _Folder, name: str, row: TableRow | None) -> bool:
 
 
 def _load(folder: _Folder, name: str, row: TableRow | None, prompt: str | None) -> Loaded:
+    if name.lower().endswith(RAW):
+        raise UnusableImageError(RAW_PHOTO)
     content = read_image(folder.fs, name)
     condition = folder.condition
     if condition is None and not folder.prompts:

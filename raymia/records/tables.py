@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from raymia.records.formats import ARROW, READERS, TableRow, columns_in, format_of, read_file
 from raymia.storage.files import opened
@@ -26,17 +26,20 @@ def is_table(path: str) -> bool:
     return format_of(path) is not None
 
 
-def read_rows(path: str, columns: Mapping[str, str | None]) -> Iterator[TableRow]:
+def read_rows(
+    path: str, columns: Mapping[str, str | None], optional: Collection[str] = ()
+) -> Iterator[TableRow]:
     """Yield the rows of a table, each with its place (1-based).
 
     Parameters
     ----------
     path : a JSONL, JSON, CSV, TSV, text or Parquet file; a folder of such files, searched
-        recursively; or a pattern of such files. Files are read in the order of their names. Those
-        of a folder that are called otherwise are one row with a reason each, but for names that
-        begin with ``.`` or ``_``, which are passed over.
+        recursively; or a pattern of such files and folders. Files are read in the order of their
+        names. Those of a folder that are called otherwise are one row with a reason each, but for
+        names that begin with ``.`` or ``_``, which are passed over.
     columns : column names by the key of the audit file that gives them; a key whose column is None
         is left out.
+    optional : keys whose columns a file or a row may lack; their values are None there.
 
     Raises
     ------
@@ -46,14 +49,14 @@ def read_rows(path: str, columns: Mapping[str, str | None]) -> Iterator[TableRow
     wanted = {key: name for key, name in columns.items() if name is not None}
     with refusals(path, "folder"):
         one = is_one_file(path, is_table(path))
-        is_folder, files = (False, [path]) if one else _files_of(path)
-    if not one and not any(is_table(file) for file in files):
-        _refuse(path, files)
-    for file in files:
-        if is_folder and not is_table(file):
+        files = {path: False} if one else _files_of(path)
+    if not one and not any(map(is_table, files)):
+        _refuse(path, [*files])
+    for file, is_of_folder in files.items():
+        if is_of_folder and not is_table(file):
             yield TableRow(file, dict.fromkeys(wanted), NO_TABLE)
         else:
-            yield from _rows_of(file, wanted)
+            yield from _rows_of(file, wanted, optional)
 
 
 def is_saved_dataset(path: str) -> bool:
@@ -74,7 +77,7 @@ def column_names(path: str) -> list[str]:
         If it cannot be opened.
     """
     with refusals(path, "folder"):
-        files = [path] if is_one_file(path, is_table(path)) else _files_of(path)[1]
+        files = [path] if is_one_file(path, is_table(path)) else [*_files_of(path)]
     first = next((file for file in files if is_table(file)), None)
     if first is None:
         return []
@@ -82,27 +85,28 @@ def column_names(path: str) -> list[str]:
         return columns_in(first, file)
 
 
-def _files_of(path: str) -> tuple[bool, list[str]]:
+def _files_of(path: str) -> dict[str, bool]:
     """The same as :func:`files_of`, less what describes tables that `datasets` saved."""
-    is_folder, files = files_of(path)
+    files = files_of(path)
     folders = {file.rpartition("/")[0] for file in files if file.endswith(ARROW)}
     for file in files:
         folder, _, name = file.rpartition("/")
-        splits = sorted(one.removeprefix(f"{folder}/") for one in folders if one != folder)
+        below = (one for one in folders if one.startswith(f"{folder}/"))
+        splits = sorted(one.removeprefix(f"{folder}/") for one in below)
         if name == SPLITS and splits:
             raise InputError(
                 f"{folder} holds the splits of a dataset: {listed(splits)}; name one of them, as "
                 f"{folder}/{splits[0]}"
             )
     described = {f"{folder}/{name}" for folder in folders for name in DESCRIBED}
-    return is_folder, [file for file in files if file not in described]
+    return {file: in_folder for file, in_folder in files.items() if file not in described}
 
 
-def _rows_of(path: str, wanted: Mapping[str, str]) -> Iterator[TableRow]:
+def _rows_of(path: str, wanted: Mapping[str, str], optional: Collection[str]) -> Iterator[TableRow]:
     if not is_table(path):
         raise InputError(f"{path}: records are read from files whose names end in {LISTED}")
     with refusals(path, format_of(path) or "table"), opened(path) as file:
-        yield from read_file(path, file, wanted)
+        yield from read_file(path, file, wanted, optional)
 
 
 def _refuse(path: str, files: list[str]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from raymia.records.base import Given, group_name
-from raymia.records.tables import read_rows
+from raymia.records.tables import TableRow, read_rows
 from raymia.util.hashing import digest_bytes
 from raymia.util.reasons import CAME
 
@@ -48,10 +48,9 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def read_checked_texts(path: str, column: str, group_column: str | None = None) -> Iterator[Given]:
-    """Yield the texts of tables, and why a row holds none; see
-    :func:`raymia.records.tables.read_rows`."""
-    for row in read_rows(path, {"text_column": column, "group_column": group_column}):
+def checked_texts(rows: Iterable[TableRow]) -> Iterator[Given]:
+    """Yield the texts of rows that were read as ``text_column``, and why a row holds none."""
+    for row in rows:
         text = row.values["text_column"]
         reason = row.why_not("text_column") or why_no_text(text) or why_too_long(len(text))
         if reason is not None:

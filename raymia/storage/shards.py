@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -36,29 +37,36 @@ def is_pattern(path: str) -> bool:
     return bool((_PATTERN_OF_URL if "://" in path else _PATTERN).search(path))
 
 
-def files_of(path: str) -> tuple[bool, list[str]]:
-    """Whether a path is a folder, and the files it means, sorted by name; none where it is
-    nothing.
+def files_of(path: str) -> dict[str, bool]:
+    """The files that a path means, sorted by name, each with whether it is one of a folder's; none
+    where the path is nothing.
 
-    Of a folder, those whose name or folder begins with ``.`` or ``_`` are passed over.
+    A folder that a pattern matches is read as one that is named, unless its name begins with ``_``
+    and the pattern does not write that. Of a folder, files whose name or folder begins with ``.``
+    or ``_`` are passed over.
     """
     fs, root = filesystem(path)
-    if not fs.isdir(root):
-        return False, [found for found in matches(path) if not fs.isdir(found)]
-    hidden = re.compile(r"(^|/)[._]")
-    below = (name for name in walk(fs, root) if not hidden.search(_tail(name, root)))
-    return True, _named(fs, path, below)
+    if fs.isdir(root):
+        return dict.fromkeys(_below(path), True)
+    found: dict[str, bool] = {}
+    for match in matches(path):  # a folder comes before what is in it and matched as well
+        if not fs.isdir(match):
+            found[match] = False
+        elif not _begins_low(match) or _begins_low(path):
+            found |= dict.fromkeys(_below(match), True)
+    return dict(sorted(found.items()))
 
 
 def matches(path: str) -> list[str]:
     """The files and folders that a path means, or that a pattern matches, sorted by name.
 
-    As in a shell, names that begin with ``.`` are matched by no sign that stands for others.
+    As in a shell, names that begin with ``.`` are matched by no sign that stands for others. Signs
+    in the name of a local folder that is there are letters.
     """
     fs, root = filesystem(path)
     if is_pattern(path) and not fs.exists(root):
-        dots = _dots(root)
-        return _named(fs, path, (f for f in map(str, fs.glob(root)) if _dots(f) <= dots))
+        dots, found = _dots(root), map(str, fs.glob(_with_letters(fs, root)))
+        return _named(fs, path, (name for name in found if _dots(name) <= dots))
     return [path] if fs.exists(root) else []
 
 
@@ -83,6 +91,27 @@ def walk(fs: Any, root: str) -> Iterator[str]:
         seen.add(real)
         folders.sort()
         yield from (f"{folder.rstrip('/')}/{name}" for name in files)
+
+
+def _below(folder: str) -> list[str]:
+    """The files of a folder that are not hidden, sorted by name."""
+    fs, root = filesystem(folder)
+    hidden = re.compile(r"(^|/)[._]")
+    return _named(fs, folder, (n for n in walk(fs, root) if not hidden.search(_tail(n, root))))
+
+
+def _with_letters(fs: Any, pattern: str) -> str:
+    """A pattern in which what is the name of a folder stands for itself, as in ``run[1]/*``."""
+    if not isinstance(fs, LocalFileSystem):
+        return pattern
+    folder = pattern
+    while folder and not os.path.isdir(folder):  # noqa: PTH112 - a path may be too long to ask
+        folder = folder.rpartition("/")[0]
+    return glob.escape(folder) + pattern.removeprefix(folder)
+
+
+def _begins_low(path: str) -> bool:
+    return path.rstrip("/").rpartition("/")[2].startswith("_")
 
 
 def _dots(path: str) -> int:

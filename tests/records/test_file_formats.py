@@ -261,6 +261,25 @@ def test_a_pattern_means_the_files_that_match_it(tmp_path):
     assert "no file matches it" in problem(tmp_path / "*.tsv")
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_folder_that_a_pattern_matches_is_read_beside_the_files(tmp_path, suffix):
+    """As Spark and Dask write what is called as one file."""
+    for name in (
+        f"2022.{suffix}",
+        f"2023.{suffix}/part-0.{suffix}",
+        f"2023.{suffix}/part-1.{suffix}",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        if suffix == "parquet":
+            pq.write_table(pa.table({"text": [name]}), tmp_path / name)
+        else:
+            (tmp_path / name).write_bytes(lines([name]))
+    parts = [f"2023.{suffix}/part-{number}.{suffix}" for number in (0, 1)]
+    assert texts(tmp_path / f"*.{suffix}") == [f"2022.{suffix}", *parts]
+    (tmp_path / f"2023.{suffix}" / "notes.md").touch()
+    assert (f"{tmp_path}/2023.{suffix}/notes.md", NO_TABLE) in rows(tmp_path / f"*.{suffix}")
+
+
 def test_hidden_files_and_folders_are_matched_by_a_pattern_that_names_them_alone(tmp_path):
     for name in ("a.jsonl", "._a.jsonl", ".kept/b.jsonl", "run/.c.jsonl", "run/d.jsonl"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -46,6 +47,31 @@ def test_group_is_read_from_every_format(tmp_path, suffix):
         pq.write_table(pa.table({"text": ["one text", "another"], "doc": [7, 8]}), path)
     spec = TextRecordsSpec(members=str(path), group_column="doc")
     assert read_records(spec).table["group"].to_pylist() == ["7", "8"]
+
+
+def test_a_whole_number_names_one_group_whatever_the_type_of_its_column(tmp_path):
+    """pandas makes floats of the whole numbers in a column that has an empty cell."""
+    pd.DataFrame({"text": ["a", "b"], "doc": [12, 7]}).to_parquet(tmp_path / "m.parquet")
+    holed = pd.DataFrame({"text": ["c", "d", "e"], "doc": [12, None, 0.5]})
+    holed.to_parquet(tmp_path / "n.parquet")
+    assert pq.read_schema(tmp_path / "n.parquet").field("doc").type == pa.float64()
+    spec = TextRecordsSpec(
+        members=str(tmp_path / "m.parquet"),
+        non_members=str(tmp_path / "n.parquet"),
+        group_column="doc",
+    )
+    assert read_records(spec).table["group"].to_pylist() == ["12", "7", "12", None, "0.5"]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_number_that_is_none_is_no_group(tmp_path, suffix):
+    path = tmp_path / f"m.{suffix}"
+    if suffix == "jsonl":
+        path.write_text('{"text": "a", "doc": NaN}\n{"text": "b", "doc": 3.0}\n')
+    else:
+        pq.write_table(pa.table({"text": ["a", "b"], "doc": [float("nan"), 3.0]}), path)
+    spec = TextRecordsSpec(members=str(path), group_column="doc")
+    assert read_records(spec).table["group"].to_pylist() == [None, "3"]
 
 
 def test_empty_cell_is_no_group(tmp_path):

@@ -207,7 +207,8 @@ def test_names_and_settings_that_would_fill_the_memory_are_not_read(tmp_path, fo
 def test_of_many_images_that_are_called_alike_no_more_than_one_is_held(tmp_path):
     (tmp_path / "t.tar").write_bytes(tar_of([member("a.image.png", GOOD) for _ in range(9)]))
     spec = ImageRecordsSpec(kind="image", members=str(tmp_path / "t.tar"), image_column="image.png")
-    (found,) = find_images(str(tmp_path / "t.tar"), spec)
+    found, *others = find_images(str(tmp_path / "t.tar"), spec)
+    assert len(others) == 8, "each is set aside"
     (sample, *_) = found.load.args
     assert [content for _, content in sample.images] == [GOOD, *[b""] * 8]
     with pytest.raises(UnusableImageError, match=SEVERAL_IMAGES):

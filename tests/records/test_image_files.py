@@ -13,7 +13,7 @@ import pytest
 from small_images import captions, encoded, found, picture, problem, raw, read, reasons, save
 
 from raymia.records.conditioning import NO_CAPTION, NO_CLASS
-from raymia.records.found_image import CANNOT_OPEN, NO_FILE
+from raymia.records.found_image import CANNOT_OPEN, NO_FILE, RAW_PHOTO
 from raymia.records.image_files import NOT_IMAGE_VALUE, OTHER_FILESYSTEM
 from raymia.records.pixels import NOT_AN_IMAGE
 
@@ -55,6 +55,52 @@ def test_images_without_a_suffix_are_found_by_how_they_begin(tmp_path):
     save(tmp_path / "3.png", PICTURES[0])
     records = read(members=str(tmp_path))
     assert (records.table.num_rows, len(records.set_aside)) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("e.jpg_large", "BMP"), ("f.jpg?w=640", "PNG"), ("IMG_2021.01.02", "PNG"),
+        ("face.0001", "TIFF"), ("a.jpe", "PNG"), ("a.apng", "PNG"), ("a.DIB", "BMP"),
+        ("a.txt.bak", "WEBP"),
+    ],
+)  # fmt: skip
+def test_images_by_another_suffix_are_found_by_how_they_begin(tmp_path, name, kind):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    (tmp_path / name).write_bytes(encoded(PICTURES[0], kind, **options))
+    (tmp_path / "notes.md").write_text("BMW and other things that are no image")
+    (tmp_path / "cache.npz").write_bytes(b"PK")
+    records = read(members=str(tmp_path))
+    assert (found(records), records.set_aside) == (EXPECTED[:1], [])
+
+
+BOX = b"\0\0\0\x18ftyp"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.0001", BOX + b"heic", NOT_AN_IMAGE), ("a.0001", b"\xff\x0a", NOT_AN_IMAGE),
+        ("a.svg", b"<svg>", NOT_AN_IMAGE), ("a.0001", b"\x89PNG", NOT_AN_IMAGE),
+        ("a.NEF", encoded(PICTURES[1], "TIFF"), RAW_PHOTO),
+    ],
+)  # fmt: skip
+def test_those_that_cannot_be_read_are_set_aside_by_name(tmp_path, name, content, reason):
+    save(tmp_path / "0.png", PICTURES[0])
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "film.mp4").write_bytes(BOX + b"isom")
+    (aside,) = read(members=str(tmp_path)).set_aside
+    assert (aside.where, aside.reason.partition(";")[0]) == (
+        f"{tmp_path}/{name}",
+        reason.partition(";")[0],
+    )
+
+
+def test_a_caption_is_no_image_however_it_begins(tmp_path):
+    save(tmp_path / "0.png", PICTURES[0])
+    (tmp_path / "0.words").write_text("GIF89 is what I drew")
+    records = read(members=str(tmp_path), caption_column="words")
+    assert (captions(records), records.set_aside) == (["GIF89 is what I drew"], [])
 
 
 def test_a_pattern_means_the_folders_tables_and_tars_that_match_it(tmp_path):

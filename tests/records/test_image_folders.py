@@ -12,6 +12,7 @@ from small_images import captions, found, picture, problem, raw, read, reasons, 
 from raymia.records.conditioning import NO_CAPTION, NO_CLASS
 from raymia.records.found_image import NO_FILE
 from raymia.records.image_folders import GIVEN_PROMPT, NO_PROMPT
+from raymia.records.pixels import NOT_AN_IMAGE
 from raymia.util.errors import InputError
 
 ROWS = [
@@ -107,6 +108,17 @@ def reasons_of(path, **given):
         read(members=str(path), **given)
     (said,) = caught.value.problems
     return [said.partition("(set aside: ")[2].rstrip(")").partition(" x ")[2]]
+
+
+def test_what_a_table_names_is_an_image_whatever_it_is_called(tmp_path):
+    folder(tmp_path)
+    (tmp_path / "cache.npz").write_bytes(b"PK")
+    as_jsonl(tmp_path, [*ROWS, {"file_name": "cache.npz", "text": "a cat in a box"}])
+    records = read(members=str(tmp_path), caption_column="text")
+    assert captions(records) == ["a cat", "a dog"]
+    (aside,) = records.set_aside
+    assert aside.where == f"{tmp_path}/cache.npz"
+    assert aside.reason.startswith(NOT_AN_IMAGE)
 
 
 # ------------------------------------------------------------------------ kohya's folders

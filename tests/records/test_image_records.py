@@ -44,6 +44,15 @@ def problems(action, *args, **given):
     return caught.value.problems
 
 
+def test_pixels_are_written_before_they_fill_the_memory(tmp_path, monkeypatch):
+    size = len(raw(picture(0)))
+    monkeypatch.setattr("raymia.records.base._BYTES_PER_BATCH", size + 1)
+    given = {f"{number}": picture(number) for number in range(5)}
+    payloads = read(members=folder(tmp_path, **given)).table["payload"]
+    assert [row["pixels"] for row in payloads.to_pylist()] == list(map(raw, given.values()))
+    assert [len(batch) for batch in payloads.chunks] == [2, 2, 1]
+
+
 # -------------------------------------------------------------------------------- ids
 
 

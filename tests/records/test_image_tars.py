@@ -94,7 +94,7 @@ def test_sample_of_several_images_needs_the_name_of_one(tmp_path):
     ]
     path = write_tar(tmp_path / "m.tar", content)
     records = read(members=path)
-    assert reasons(records) == [f"{SEVERAL_IMAGES}; came: mask.png, photo.png"]
+    assert reasons(records) == [f"{SEVERAL_IMAGES}; came: mask.png, photo.png"] * 2
     assert found(read(members=path, image_column="photo.png")) == EXPECTED[:2]
     assert found(read(members=path, image_column="photo")) == EXPECTED[:2]
 
@@ -104,7 +104,33 @@ def test_same_name_twice_is_several_images(tmp_path):
     content += [("1.png", encoded(PICTURES[2]))]
     records = read(members=write_tar(tmp_path / "m.tar", content))
     assert found(records) == EXPECTED[2:]
-    assert reasons(records) == [f"{SEVERAL_IMAGES}; came: png, png"]
+    assert reasons(records) == [f"{SEVERAL_IMAGES}; came: png, png"] * 2
+
+
+def test_images_that_a_dot_in_their_names_makes_one_sample_are_set_aside_each(tmp_path):
+    """As a tar of a plain folder has them."""
+    names = (
+        "2021.01.03-a.png",
+        "2021.02.10-b.png",
+        "frame.0001.png",
+        "frame.0002.png",
+        "whole.png",
+    )
+    images = [encoded(picture(number)) for number in range(len(names))]
+    path = write_tar(tmp_path / "m.tar", zip(names, images, strict=True))
+    records = read(members=path)
+    assert found(records) == [raw(picture(4))]
+    assert [aside.where for aside in records.set_aside] == [f"{path} {n}" for n in names[:4]]
+    assert reasons(records)[1:3] == [
+        f"{SEVERAL_IMAGES}; came: 01.03-a.png, 02.10-b.png",
+        f"{SEVERAL_IMAGES}; came: 0001.png, 0002.png",
+    ]
+    assert "give them as a folder if each is a record" in SEVERAL_IMAGES
+
+
+def test_a_name_with_dots_is_an_image_of_its_own_where_no_other_begins_alike(tmp_path):
+    content = [("2021.01.03.png", encoded(PICTURES[0])), ("2022.01.03.png", encoded(PICTURES[1]))]
+    assert found(read(members=write_tar(tmp_path / "m.tar", content))) == EXPECTED[:2]
 
 
 def test_incomplete_samples_are_set_aside(tmp_path):

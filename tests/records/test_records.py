@@ -237,6 +237,15 @@ def test_more_records_than_fit_into_a_batch_of_the_table_keep_their_order(tmp_pa
     assert [records.count(x) for x in (True, None)] == [5, 2]
 
 
+def test_no_more_than_a_batch_of_bytes_is_held_before_it_is_written(tmp_path, monkeypatch):
+    """Else arrow makes several arrays of long texts, and large images fill the memory."""
+    monkeypatch.setattr("raymia.records.base._BYTES_PER_BATCH", 12)
+    texts = [*(f"text {i}" for i in range(5)), "a text that is longer than a batch", "text 6"]
+    payloads = read(members=write(tmp_path / "m.jsonl", texts)).table["payload"]
+    assert payloads.to_pylist() == texts
+    assert [len(batch) for batch in payloads.chunks] == [2, 2, 2, 1]
+
+
 # --------------------------------------------------------------------------- refused
 
 
