@@ -112,6 +112,12 @@ def read_other_images(
         return gather_others(paths, read, "an image", others)
 
 
+def without_captions(spec: ImageRecordsSpec) -> ImageRecordsSpec:
+    """The same for images that no model is asked about, which need neither caption nor class."""
+    bare = {"caption_column": None, "class_column": None, "folder_prompts": False}
+    return spec.model_copy(update=bare)
+
+
 def shape_of_first(spec: ImageRecordsSpec) -> Shape:
     """Channels, height and width of the first of the images, where no model says what it takes."""
     paths = [*spec.members, *spec.non_members, *spec.candidates]

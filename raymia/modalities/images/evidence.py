@@ -43,7 +43,7 @@ class OnImages:
         self.samples: Pixels | None = None
         if any("generated_images" in attack.needs for attack in attacks):
             given = modality.samples.get(plan.name)
-            self.samples = _generated(store, plan) if given is None else self._pixels(given)
+            self.samples = _generated(store, plan) if given is None else given
         self.shows_shadows = inputs.shows_shadows
         self.chosen = None
         if self.spec.neighbors is not None and not chooses_perturbation(self.spec):

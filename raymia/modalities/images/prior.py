@@ -8,7 +8,7 @@ from typing import Any
 
 from raymia.modalities.images.trained import Said
 from raymia.records.base import Others, RecordSet, SetAside
-from raymia.records.images import image_id
+from raymia.records.images import image_id, without_captions
 from raymia.util.errors import InputError
 from raymia.util.listing import listed
 from raymia.util.reasons import CAME
@@ -33,9 +33,6 @@ def prior_lines(said: Mapping[str, Said], records: RecordSet, read: Read) -> lis
         If a member is one of them.
     """
     given, shape = read.keywords["spec"], read.keywords["shape"]
-    bare = given.model_copy(
-        update={"caption_column": None, "class_column": None, "folder_prompts": False}
-    )
     folders = {tuple(one.known.prior_preservation): one.where for one in said.values()}
     if not any(folders):
         return []
@@ -50,7 +47,7 @@ def prior_lines(said: Mapping[str, Said], records: RecordSet, read: Read) -> lis
         aside: list[SetAside] = []
         others = Others(WHAT, f"{where}.prior_preservation", taken, aside)
         try:
-            found = read(paths, spec=bare, others=others)
+            found = read(paths, spec=without_captions(given), others=others)
         except InputError as error:
             raise InputError(f"{where}.prior_preservation: {error}") from None
         among = {
