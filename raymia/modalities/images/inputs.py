@@ -141,7 +141,7 @@ def resolve_images(
         attempt(check_timesteps, spec, where, model)
     prior = None
     if records is not None:
-        prior = attempt(prior_lines, said, records, read)
+        prior = attempt(prior_lines, said, records, read, aside)
     left_out = (
         attempt(impossible_attacks, spec, attacks, targets, references, len(population)) or {}
     )
