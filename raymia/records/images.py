@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raymia.records.base import (
     Given,
@@ -128,6 +129,15 @@ def shape_of_first(spec: ImageRecordsSpec) -> Shape:
             except UnusableImageError:
                 continue
     raise InputError(f"records: not one image can be read in {', '.join(paths)}")
+
+
+def pixels_of(payloads: pa.ChunkedArray, shape: Shape) -> npt.NDArray[np.uint8]:
+    """The pixels of a column of payloads as an array uint8 [n, channels, height, width], put there
+    one image after another."""
+    array = np.empty((len(payloads), *shape), np.uint8)
+    for row, pixels in zip(array, pc.struct_field(payloads, "pixels"), strict=True):
+        row[...] = np.frombuffer(pixels.as_buffer(), np.uint8).reshape(shape)
+    return array
 
 
 def pixels_array(payloads: Sequence[Mapping[str, Any]], shape: Shape) -> npt.NDArray[np.uint8]:
