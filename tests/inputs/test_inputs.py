@@ -128,9 +128,7 @@ def test_shadow_knows_what_it_was_trained_on(made, tmp_path, tiny_gpt2):
     assert set(inputs.references) == {"s1"}
 
 
-def test_what_cannot_be_read_of_a_shadows_members_is_set_aside_and_named(
-    made, tmp_path, tiny_gpt2
-):
+def test_what_cannot_be_read_of_a_shadows_members_is_set_aside_and_named(made, tmp_path, tiny_gpt2):
     """A record that is lost there would count as one that the shadow was not trained on; one that
     is there twice is not lost."""
     texts = passages(9)

@@ -345,6 +345,7 @@ def test_class_images_are_counted_and_so_are_non_members_among_them(models, tmp_
 def test_a_picture_that_is_a_member_with_one_caption_is_one_whatever_it_is_with_another(
     models, tmp_path
 ):
+    save(tmp_path / "class" / "own.png", picture(7, (16, 16)))
     for place in ("class", "others"):
         save(tmp_path / place / "copied.png", picture(0, (16, 16)))
     (tmp_path / "others" / "copied.txt").write_text("a dog on a mat")

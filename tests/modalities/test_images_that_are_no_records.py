@@ -68,8 +68,10 @@ def test_a_picture_that_a_target_writes_again_and_again_counts_each_time(tmp_pat
     assert given[:, 0].tolist() == [one.tolist() for one in expected], "in the order of the files"
     assert inputs.records.set_aside == []
     found = scores_on(inputs, tmp_path)
-    recited = inputs.records.table["payload"].to_pylist().index(
-        {"pixels": expected[1].tobytes(), "caption": None}
+    recited = (
+        inputs.records.table["payload"]
+        .to_pylist()
+        .index({"pixels": expected[1].tobytes(), "caption": None})
     )
     others = np.delete(found["gan_leaks"], recited)
     assert found["gan_leaks"][recited] == 0, "the three nearest samples are the record itself"

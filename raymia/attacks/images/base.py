@@ -179,7 +179,7 @@ def remembered(measure: Callable[[Images], Measured]) -> Callable[[Images], Meas
 
     @wraps(measure)
     def look_up(image: Images) -> Measured:
-        key = sha256(np.ascontiguousarray(image)).digest(), image.shape
+        key = sha256(np.ascontiguousarray(image).data).digest(), image.shape
         found = known.get(key)
         if found is None:
             if len(known) >= REMEMBERED:

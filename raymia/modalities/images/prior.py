@@ -48,11 +48,12 @@ def prior_lines(
         if not paths:
             continue
         aside: list[SetAside] = []
-        others = Others(WHAT, f"{where}.prior_preservation", taken, aside)
+        key = f"{where}.prior_preservation"
+        others = Others(WHAT, key, taken, aside)
         try:
             found = read(paths, spec=without_captions(given), others=others)
         except InputError as error:
-            raise InputError(f"{where}.prior_preservation: {error}") from None
+            raise InputError(f"{key}: {str(error).removeprefix(f'{key}: ')}") from None
         unusable += (one for one in aside if one.record_id is None)
         among = {
             what: [one.where for one in aside if one.reason.endswith(f"that is also {what}")]
@@ -60,7 +61,7 @@ def prior_lines(
         }
         if among[MEMBER]:
             raise InputError(
-                f"{where}.prior_preservation: {len(among[MEMBER]):,} of these class images are "
+                f"{key}: {len(among[MEMBER]):,} of these class images are "
                 f"among the members ({listed(among[MEMBER])}), which the target was not trained to "
                 "know; take them out of records.members"
             )

@@ -39,9 +39,7 @@ class Generated:
             )
 
 
-def read_samples(
-    target: SamplesTarget, where: str, read: Read, aside: list[SetAside]
-) -> Generated:
+def read_samples(target: SamplesTarget, where: str, read: Read, aside: list[SetAside]) -> Generated:
     """Read what a target generated.
 
     Parameters
