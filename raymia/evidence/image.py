@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,27 @@ DESCENT_TERMS = ("squared_error",)
 
 PIXEL_TERMS = ("loss",)
 """Columns of the answers of a model that predicts pixels."""
+
+
+class LazyImages:
+    """Images that are read when one is first looked at, as most attacks never do.
+
+    Parameters
+    ----------
+    count : how many there are.
+    read : gives them, uint8 [count, channels, height, width].
+    """
+
+    def __init__(self, count: int, read: Callable[[], Images]) -> None:
+        self._count, self._read = count, read
+
+    def __len__(self) -> int:
+        return self._count
+
+    @cached_property
+    def array(self) -> Images:
+        """The images, which are held from then on."""
+        return self._read()
 
 
 @dataclass(frozen=True)
@@ -125,7 +147,8 @@ class ImageEvidence:
 
     Attributes
     ----------
-    images : uint8 [records, channels, height, width].
+    images : uint8 [records, channels, height, width], read when they are first looked at.
+    pixels : these, or what reads them.
     target : answers of the checkpoint under audit; None where only its samples are to be had.
     reference : answers of the reference that the attack runs with, where it runs with one.
     shadows : answers of the audit's shadows, for attacks that use them.
@@ -137,7 +160,7 @@ class ImageEvidence:
     chosen : the perturbation that the audit file names; None with `auto`, where attacks choose.
     """
 
-    images: Images
+    pixels: Images | LazyImages
     target: ImageModelEvidence | None
     reference: ImageModelEvidence | None = None
     shadows: Sequence[ImageShadowEvidence] = ()
@@ -146,6 +169,16 @@ class ImageEvidence:
     labels: Labels | None = None
     labelled: LabelledScores | None = None
     chosen: str | None = None
+
+    @property
+    def images(self) -> Images:
+        """The records, uint8 [records, channels, height, width]."""
+        return self.pixels.array if isinstance(self.pixels, LazyImages) else self.pixels
+
+    @property
+    def count(self) -> int:
+        """How many records there are; reads none of them."""
+        return len(self.pixels)
 
 
 def grid(

@@ -14,9 +14,10 @@ from raymia.storage.scratch_table import ScratchTable
 
 SHARD_RECORDS = 2**17
 SHARD_BYTES = 2**26
-"""Of the payloads of a shard: of texts some 15 million tokens, whose answers take 20 bytes each."""
+"""Of the payloads of a shard, which may be one that is larger: of texts some 15 million tokens,
+whose answers take 20 bytes each."""
 LOOKED_AT = 2**10
-"""Records whose payloads are put into one shard, however large they are."""
+"""Records that are put into a shard together, unless they are more than a shard."""
 EVERY_SHARD = -1
 """Stands for records that are in all of them."""
 
@@ -27,16 +28,25 @@ def has_shards(records: int) -> bool:
 
 
 def shards_of(payloads: pa.ChunkedArray) -> list[slice]:
-    """The rows of each shard: so many records, or payloads of so many bytes, at most."""
+    """The rows of each shard: so many records, and payloads of so many bytes unless it is one
+    record, at most."""
     ends, count, size = [0], 0, 0
-    at_once = min(LOOKED_AT, SHARD_RECORDS)
+    for rows, payload_bytes in _pieces(payloads, min(LOOKED_AT, SHARD_RECORDS)):
+        if count and (count + rows > SHARD_RECORDS or size + payload_bytes > SHARD_BYTES):
+            ends.append(ends[-1] + count)
+            count, size = 0, 0
+        count, size = count + rows, size + payload_bytes
+    return [slice(*pair) for pair in pairwise([*ends, len(payloads)])]
+
+
+def _pieces(payloads: pa.ChunkedArray, at_once: int) -> Iterator[tuple[int, int]]:
+    """Records one after another that a shard has room for: how many, and their payloads' bytes."""
     for start in range(0, len(payloads), at_once):
         piece = payloads.slice(start, at_once)
-        if count and (count + len(piece) > SHARD_RECORDS or size + piece.nbytes > SHARD_BYTES):
-            ends.append(start)
-            count, size = 0, 0
-        count, size = count + len(piece), size + piece.nbytes
-    return [slice(*pair) for pair in pairwise([*ends, len(payloads)])]
+        if at_once > 1 and piece.nbytes > SHARD_BYTES:
+            yield from _pieces(piece, -(-at_once // 2))
+        else:
+            yield len(piece), piece.nbytes
 
 
 class ShardedEvidence(EvidenceStore):

@@ -168,6 +168,8 @@ class Others:
     aside : what cannot be used is added to it.
     among : of payloads by id, none of which is taken, those that must not be used for another
         reason.
+    each : takes the id of every one that is used, in order, where one that is given again counts
+        again, as a sample does; None has repetitions set aside.
     """
 
     what: str
@@ -175,6 +177,7 @@ class Others:
     taken: Mapping[str, str] = field(default_factory=dict)
     aside: list[SetAside] = field(default_factory=list)
     among: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None
+    each: list[str] | None = None
 
 
 def gather_others(paths: Sequence[str], read: Read, kind: str, others: Others) -> dict[str, Any]:
@@ -193,7 +196,7 @@ def gather_others(paths: Sequence[str], read: Read, kind: str, others: Others) -
     InputError
         For files that cannot be read (all of them together), or when not one payload can be used.
     """
-    what, taken, aside = others.what, others.taken, others.aside
+    what, taken, aside, each = others.what, others.taken, others.aside, others.each
     one = f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
     payloads: dict[str, Any] = {}
     places: dict[str, str] = {}
@@ -206,11 +209,13 @@ def gather_others(paths: Sequence[str], read: Read, kind: str, others: Others) -
         elif given.record_id in taken:
             reason = f"{one} that is also {taken[given.record_id]}"
             aside.append(SetAside(given.where, given.record_id, reason))
-        elif given.record_id in payloads:
+        elif given.record_id in payloads and each is None:
             aside.append(SetAside(given.where, given.record_id, f"{one} that was given before"))
         else:
-            payloads[given.record_id] = given.payload
-            places[given.record_id] = given.where
+            payloads.setdefault(given.record_id, given.payload)
+            places.setdefault(given.record_id, given.where)
+            if each is not None:
+                each.append(given.record_id)
 
     for path in paths:
         try:
@@ -224,10 +229,10 @@ def gather_others(paths: Sequence[str], read: Read, kind: str, others: Others) -
         aside.append(SetAside(places[record_id], record_id, f"{one} that is {why}"))
         del payloads[record_id]
     if not payloads:
+        meant = kind if each is not None else f"{kind} that is not among the records"
         raise InputError(
             f"{others.where}: not one usable {what} in {', '.join(paths)} "
-            f"({_counted(aside[before:]) or 'no rows'}); {one} is {kind} that is not among the "
-            "records"
+            f"({_counted(aside[before:]) or 'no rows'}); {one} is {meant}"
         )
     return payloads
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raymia.records.base import (
     Given,
@@ -112,6 +113,12 @@ def read_other_images(
         return gather_others(paths, read, "an image", others)
 
 
+def without_captions(spec: ImageRecordsSpec) -> ImageRecordsSpec:
+    """The same for images that no model is asked about, which need neither caption nor class."""
+    bare = {"caption_column": None, "class_column": None, "folder_prompts": False}
+    return spec.model_copy(update=bare)
+
+
 def shape_of_first(spec: ImageRecordsSpec) -> Shape:
     """Channels, height and width of the first of the images, where no model says what it takes."""
     paths = [*spec.members, *spec.non_members, *spec.candidates]
@@ -122,6 +129,15 @@ def shape_of_first(spec: ImageRecordsSpec) -> Shape:
             except UnusableImageError:
                 continue
     raise InputError(f"records: not one image can be read in {', '.join(paths)}")
+
+
+def pixels_of(payloads: pa.ChunkedArray, shape: Shape) -> npt.NDArray[np.uint8]:
+    """The pixels of a column of payloads as an array uint8 [n, channels, height, width], put there
+    one image after another."""
+    array = np.empty((len(payloads), *shape), np.uint8)
+    for row, pixels in zip(array, pc.struct_field(payloads, "pixels"), strict=True):
+        row[...] = np.frombuffer(pixels.as_buffer(), np.uint8).reshape(shape)
+    return array
 
 
 def pixels_array(payloads: Sequence[Mapping[str, Any]], shape: Shape) -> npt.NDArray[np.uint8]:

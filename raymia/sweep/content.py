@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from raymia.evidence.answers import AnswersByQuestion
+from raymia.evidence.image import LazyImages
 from raymia.util.hashing import DIGEST_HEX_CHARS, digest
 
 SCORING_CODE = ("attacks", "evidence", "metrics", "sweep")
@@ -35,6 +36,8 @@ class EvidenceHasher:
         return self._hash(evidence, frozenset(asks)).hex()[:DIGEST_HEX_CHARS]
 
     def _hash(self, value: Any, asks: frozenset[str]) -> bytes:
+        if isinstance(value, LazyImages):
+            value = value.array
         if not isinstance(value, np.ndarray) and type(value) not in (list, tuple):
             return self._content(value, asks)
         place = (id(value), frozenset() if isinstance(value, np.ndarray) else asks)

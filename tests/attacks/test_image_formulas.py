@@ -281,7 +281,7 @@ def test_middle_strength_of_ten_is_the_sixth():
     crops = model.neighbors["crop"]
     ten = replace(crops, values={"l2": draws.uniform(0.1, 2, (1, 10, 3, 2))})
     model = replace(model, neighbors={"crop": ten})
-    given = replace(ALONE, images=GIVEN.images[:1], target=model)
+    given = replace(ALONE, pixels=GIVEN.images[:1], target=model)
     assert scores("pfami", given, strengths="one")[0] == pytest.approx(
         fluctuation(model, 0, "crop", "l2", "ratio", [5])
     )

@@ -79,7 +79,7 @@ def near(rich, radius, weigh, count):
 @pytest.mark.parametrize("count", [2, 40])
 def test_monte_carlo_is_its_formula(radius, weigh, count):
     records = np.concatenate([GIVEN.images, GIVEN.samples[:3]])
-    given = replace(GIVEN, images=records)
+    given = replace(GIVEN, pixels=records)
     expected = near(records, radius, weigh, count)
     assert sum(x > 0 for x in expected) >= 3, "too little to compare"
     found = scores("monte_carlo", given, radius=radius, weigh=weigh, components=count)

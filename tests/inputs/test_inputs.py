@@ -128,6 +128,20 @@ def test_shadow_knows_what_it_was_trained_on(made, tmp_path, tiny_gpt2):
     assert set(inputs.references) == {"s1"}
 
 
+def test_what_cannot_be_read_of_a_shadows_members_is_set_aside_and_named(made, tmp_path, tiny_gpt2):
+    """A record that is lost there would count as one that the shadow was not trained on; one that
+    is there twice is not lost."""
+    texts = passages(9)
+    path = write_jsonl(tmp_path / "s.jsonl", [texts[0], "", texts[4], texts[0]])
+    shadow = {"kind": "shadow", "model": str(tiny_gpt2), "members": path}
+    inputs = resolve_inputs(made(references={"s1": shadow}, neighbors=None))
+    assert [(one.where, one.reason) for one in inputs.records.set_aside] == [
+        (f"{path} line 2", "a member of a shadow that is empty or white space only")
+    ]
+    ids = inputs.records.ids
+    assert inputs.shadow_members["s1"] == {ids[0], ids[4]}
+
+
 def test_attack_with_a_reference_runs_with_each_or_with_the_one_named(made):
     assert labels(made(attacks=["spv"])) == ["spv@base", "spv@self_prompt"]
     (named,) = name_attacks(made(attacks=["spv@self_prompt"]))

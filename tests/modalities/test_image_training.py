@@ -342,6 +342,31 @@ def test_class_images_are_counted_and_so_are_non_members_among_them(models, tmp_
     assert not any(WHAT in aside.reason for aside in inputs.records.set_aside)
 
 
+def test_a_picture_that_is_a_member_with_one_caption_is_one_whatever_it_is_with_another(
+    models, tmp_path
+):
+    save(tmp_path / "class" / "own.png", picture(7, (16, 16)))
+    for place in ("class", "others"):
+        save(tmp_path / place / "copied.png", picture(0, (16, 16)))
+    (tmp_path / "others" / "copied.txt").write_text("a dog on a mat")
+    (said,) = problems(
+        tmp_path, models / "stable", {"prior_preservation": "class"},
+        records=", caption_column: txt",
+    )  # fmt: skip
+    assert said.startswith(
+        "training.prior_preservation: 1 of these class images are among the members"
+    )
+
+
+def test_class_images_that_cannot_be_read_are_set_aside_and_named(models, tmp_path):
+    save(tmp_path / "class" / "own.png", picture(7, (16, 16)))
+    save(tmp_path / "class" / "small.png", picture(8, (9, 9)))
+    inputs = resolved(tmp_path, models / "stable", {"prior_preservation": "class"})
+    (aside,) = inputs.records.set_aside
+    assert aside.where == f"{tmp_path}/class/small.png"
+    assert aside.reason.startswith(f"a {WHAT} that is not of the models' 16 x 16 pixels")
+
+
 # --------------------------------------------------------------------------- the file
 
 

@@ -105,7 +105,7 @@ def take_records(given, rows):
         )
     return replace(
         given,
-        images=given.images[rows],
+        pixels=given.images[rows],
         target=take(given.target, rows),
         reference=None if given.reference is None else take(given.reference, rows),
         shadows=shadows,
@@ -122,7 +122,7 @@ def everything(make=denoiser, count=COUNT, shadows=6):
         for k in range(shadows)
     ]
     return ImageEvidence(
-        images=pictures(1, count),
+        pixels=pictures(1, count),
         target=models[0],
         reference=models[1],
         shadows=[ImageShadowEvidence(m, i) for m, i in zip(models[2:], is_in, strict=True)],
@@ -149,7 +149,7 @@ def overfitted(count=120, seed=0, make=denoiser, strength=0.3):
     copies = np.repeat(images[is_member], 20, axis=0).astype(int)
     noise = draws.integers(-8, 9, copies.shape)
     return ImageEvidence(
-        images=images,
+        pixels=images,
         target=known(make(1_000 + seed, count), is_member, strength),
         shadows=shadows,
         population=ImageEvidence(pictures(seed + 77, 600), make(2_000 + seed, 600)),

@@ -68,7 +68,7 @@ class Around(Filtered):
         """The perturbation that is used, and bool [records], which records were spent on it."""
         named = self.perturbation or evidence.chosen
         if named is not None:
-            return named, np.zeros(len(evidence.images), bool)
+            return named, np.zeros(evidence.count, bool)
         choice = choose_perturbation(evidence)
         return choice.perturbation, choice.spent
 
@@ -170,7 +170,7 @@ def choose_perturbation(evidence: ImageEvidence) -> Choice:
     names = list(target.neighbors)
     if not names:
         raise ValueError("this attack was not given the answers to a question it asks")
-    nothing = np.zeros(len(evidence.images), bool)
+    nothing = np.zeros(evidence.count, bool)
     usable = [s for s in evidence.shadows if _tells(s.is_in)]
     if usable:
         aucs = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raymia.attacks.base import Scores, answered, register
-from raymia.attacks.images.base import OnLoss, log_error, png_bytes
+from raymia.attacks.images.base import OnLoss, log_error, png_bytes, remembered
 from raymia.attacks.quantile import ExcessOverQuantile
 from raymia.evidence.image import Floats, ImageEvidence, Images
 
@@ -60,8 +60,12 @@ def image_covariates(images: Images) -> Floats:
     difference of pixels that are next to each other, 0 for a single pixel; and the bytes per pixel
     of the image's channels as gray PNG files.
     """
-    rows = [(*_energies(image / 255), png_bytes(image) / image[0].size) for image in images]
-    return np.array(rows, np.float64).reshape(-1, 4)
+    return np.array([_covariates(image) for image in images], np.float64).reshape(-1, 4)
+
+
+@remembered
+def _covariates(image: Images) -> tuple[float, float, float, float]:
+    return *_energies(image / 255), png_bytes(image) / image[0].size
 
 
 def _energies(image: Floats) -> tuple[float, float, float]:

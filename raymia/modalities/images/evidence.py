@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
 
 from raymia.attacks import NamedAttack
 from raymia.attacks.base import Scores
-from raymia.evidence.image import ImageEvidence, ImageShadowEvidence, Labels
+from raymia.evidence.image import ImageEvidence, ImageShadowEvidence, Labels, LazyImages
 from raymia.evidence.image import Images as Pixels
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.modalities.images.modality import Images, chooses_perturbation
 from raymia.plan.stages import TargetPlan
 from raymia.prepare.self_generated import SelfGeneratedRecipe, generated_images
-from raymia.records.images import pixels_array
+from raymia.records.images import pixels_array, pixels_of
 from raymia.scoring.evidence import Answers, Known, shadows_of
+from raymia.util.lazily import Lazily
 
 
 class OnImages:
@@ -27,30 +28,32 @@ class OnImages:
         attacks = [named.attack for named in inputs.attacks_on(plan.name)]
         self.spec, self.modality = inputs.spec, modality
         self.known = Known(inputs)
-        self.images = self._pixels(inputs.records.table["payload"].to_pylist())
-        self.records = Answers(inputs, store, plan, inputs.records.ids)
-        self.population: tuple[Pixels, Answers] | None = None
+        records, count, shape = inputs.records, inputs.records.table.num_rows, modality.shape
+        self.images = LazyImages(count, lambda: pixels_of(records.table["payload"], shape))
+        ids = Lazily(count, lambda: records.ids)
+        self.records = Answers(inputs, store, plan, ids)
+        self.population: tuple[LazyImages, Answers] | None = None
         if any("population" in attack.needs for attack in attacks):
-            others = self._pixels(list(inputs.population.values()))
+            others = inputs.population
             self.population = (
-                others,
+                LazyImages(len(others), lambda: pixels_array([*others.values()], shape)),
                 Answers(inputs, store, plan, list(inputs.population), population=True),
             )
         self.shadows = [
             ImageShadowEvidence(self.records.references[name], is_in)
-            for name, is_in in shadows_of(inputs, plan, inputs.records.ids)
+            for name, is_in in shadows_of(inputs, plan, ids)
         ]
-        self.samples: Pixels | None = None
-        if any("generated_images" in attack.needs for attack in attacks):
-            given = modality.samples.get(plan.name)
-            self.samples = _generated(store, plan) if given is None else self._pixels(given)
+        self.store, self.plan = store, plan
         self.shows_shadows = inputs.shows_shadows
         self.chosen = None
         if self.spec.neighbors is not None and not chooses_perturbation(self.spec):
             self.chosen = self.spec.neighbors.kind
 
-    def _pixels(self, payloads: list[Any]) -> Pixels:
-        return pixels_array(payloads, self.modality.shape)
+    @cached_property
+    def samples(self) -> Pixels | None:
+        """What the target generated; read where an attack looks at it."""
+        given = self.modality.samples.get(self.plan.name)
+        return _generated(self.store, self.plan) if given is None else given
 
     def given_to(self, named: NamedAttack, found: Mapping[str, Scores]) -> ImageEvidence:
         attack, population = named.attack, None

@@ -16,6 +16,7 @@ from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.images.generation import check_generation, read_prompts, record_id_of
 from raymia.modalities.images.modality import Images
 from raymia.modalities.images.prior import prior_lines
+from raymia.modalities.images.samples import Generated, read_samples
 from raymia.modalities.images.trained import (
     assumed_of,
     facts_of,
@@ -28,7 +29,6 @@ from raymia.models.denoisers.long_captions import cut_captions
 from raymia.models.denoisers.put_on import idle_adapters
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import ImageCheckpoint, resolve_image_model
-from raymia.models.samples.resolver import Samples
 from raymia.perturbations.kinds import DEFAULT_STRENGTHS, check_perturbation
 from raymia.records.base import Others, SetAside
 from raymia.records.images import read_image_records, read_other_images, shape_of_first
@@ -107,7 +107,9 @@ def resolve_images(
     shadow_members: dict[str, frozenset[str]] = {}
     for name, reference in spec.references.items():
         if isinstance(reference, ShadowReference):
-            others = Others("member of a shadow", f"references.{name}.members")
+            where = f"references.{name}.members"
+            # A repetition takes nothing from what the shadow was trained on.
+            others = Others("member of a shadow", where, aside=aside, each=[])
             members = attempt(read, reference.members, others=others)
             shadow_members[name] = frozenset(members or ())
     population: dict[str, Any] = {}
@@ -124,13 +126,13 @@ def resolve_images(
             known = {record_id_of(caption): "a record's" for caption in captions if caption}
             prompts[name] = attempt(read_prompts, reference, name, known, aside) or ()
     attempt(check_generation, spec, targets, references)
-    samples: dict[str, list[Any]] = {}
-    for number, target in enumerate(spec.targets):
+    generated: dict[str, Generated] = {}
+    for place, target in zip(places, spec.targets, strict=True):
         if isinstance(target, SamplesTarget):
-            others = Others("sample", f"{places[number]}.samples")
-            generated = attempt(read, target.samples, others=others)
-            samples[target.name] = list((generated or {}).values())
-            targets[target.name] = Samples.of(target.samples, generated or {}, shape)
+            written = attempt(read_samples, target, place, read, aside)
+            if written is not None:
+                generated[target.name] = written
+                targets[target.name] = written.checkpoint
     if isinstance(spec.neighbors, ImageNeighbors):
         for kind in spec.neighbors.kinds:
             strengths = spec.neighbors.strengths or DEFAULT_STRENGTHS[kind]
@@ -139,7 +141,7 @@ def resolve_images(
         attempt(check_timesteps, spec, where, model)
     prior = None
     if records is not None:
-        prior = attempt(prior_lines, said, records, read)
+        prior = attempt(prior_lines, said, records, read, aside)
     left_out = (
         attempt(impossible_attacks, spec, attacks, targets, references, len(population)) or {}
     )
@@ -152,13 +154,14 @@ def resolve_images(
     noted = [
         *(line for one in trained.values() for line in facts_of(one, given)),
         *(prior or ()),
+        *(line for name, own in generated.items() for line in own.remarks(name)),
         *records.remark_lines(),
         *idle_adapters(denoisers, once),
         *cut_captions(denoisers, captions),
     ]
     return Inputs(
         spec,
-        Images(shape, samples, prompts, otherwise),
+        Images(shape, {n: own.pixels for n, own in generated.items()}, prompts, otherwise),
         replace(records, set_aside=aside),
         attacks,
         {target.name: targets[target.name] for target in spec.targets},

@@ -56,7 +56,8 @@ class Images(Modality):
     Attributes
     ----------
     shape : channels, height and width of all images, as the models take them.
-    samples : images that targets generated of which no more is given, payloads by target.
+    samples : images that targets generated of which no more is given, by target, uint8 [samples,
+        channels, height, width]; one that was given several times is there so many times.
     prompts : captions that targets generate images of, by the reference that is made of them.
     read_otherwise : references as they are asked for targets that were trained otherwise than the
         first, by their name and the target's.
@@ -68,7 +69,7 @@ class Images(Modality):
     libraries = ("diffusers", "kornia", "pillow")
 
     shape: Shape
-    samples: Mapping[str, list[Any]] = field(default_factory=dict)
+    samples: Mapping[str, Pixels] = field(default_factory=dict)
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     read_otherwise: Mapping[tuple[str, str], ImageCheckpoint] = field(default_factory=dict)
 

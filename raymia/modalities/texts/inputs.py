@@ -84,7 +84,8 @@ def resolve_texts(
                 read = attempt(read_others, reference.prompts, kind, column, others)
                 prompts[name] = tuple((read or {}).values())
         elif isinstance(reference, ShadowReference):
-            others = Others("member of a shadow", f"references.{name}.members")
+            where = f"references.{name}.members"
+            others = Others("member of a shadow", where, aside=aside, each=[])
             column = reference.text_column
             read = attempt(read_others, reference.members, kind, column, others)
             shadow_members[name] = frozenset(read or ())

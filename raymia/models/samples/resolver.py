@@ -34,7 +34,8 @@ class Samples(ImageCheckpoint):
 
         Parameters
         ----------
-        ids : record ids of the images, which are hashes of their content.
+        ids : of the images, which are hashes of their content; of one that was given several times,
+            so many.
         """
         fingerprint = digest({"samples": sorted(ids)})
         return cls(shape, shape, tuple(places), fingerprint=fingerprint)
