@@ -47,7 +47,8 @@ def generate_images(
     batch : images side by side; fewer where memory is short.
     captions : of the images in turn, of a model of classes their numbers; none is the empty one.
     sampler : "ddim" without noise on the way (eta = 0), "ddpm" with that of DDPM (eta = 1).
-    guidance : scale of classifier-free guidance (Ho and Salimans, 2022), 1 for the captions alone.
+    guidance : scale of classifier-free guidance away from the empty caption (Ho and Salimans,
+        2022), 1 for the captions alone.
 
     Returns
     -------
@@ -68,7 +69,7 @@ def generate_images(
             predicted = model.predict_noise(current, rows, prompts)
             if prompts is None or guidance == 1:
                 return predicted
-            without = model.predict_noise(current, rows)
+            without = model.predict_noise(current, rows, [""] * len(rows))
             return without + guidance * (predicted - without)
 
         def drawn(step: int) -> torch.Tensor:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import ImageModel
 from raymia.prepare.image_families import Images, family_of
 from raymia.prepare.parts import Batch, Parts, Share, count_parts, part_keys
@@ -85,7 +86,15 @@ class SelfGeneratedRecipe:
             # Where they say nothing new, keys are those from before there were these settings.
             **self.spec.model_dump(include=LATER, exclude_defaults=True),
             **({"captions": digest(self.captions)} if self.captions else {}),
+            **self._guidance_parts,
         }
+
+    @property
+    def _guidance_parts(self) -> Mapping[str, Any]:
+        """Guidance once led away from the caption that a target is asked with, where it has one, and
+        not from the empty one: what such targets generate has another key since."""
+        is_prompted = isinstance(self.target, DenoiserCheckpoint) and self.target.query.prompt
+        return {"away_from": ""} if is_prompted and self.spec.guidance != 1 else {}
 
     @property
     def items(self) -> int:

@@ -135,13 +135,15 @@ def test_batches_and_number_change_no_image(unet):
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_captions_are_the_images_in_turn_and_guidance_leads_away_from_the_empty_one(guidance):
-    """One step from s = 0.9 ends at (x - 0.9 e) / 0.1, with e what is predicted."""
+    """One step from s = 0.9 ends at (x - 0.9 e) / 0.1, with e what is predicted. The first caption is
+    the one that the model is asked with about all images, and is guided as others are."""
     ends = []
 
     class Told(Denoiser):
         def predict_noise(self, noisy, timesteps, captions=None):
             del timesteps
-            numbers = [float(caption) for caption in captions or ["0.5"] * len(noisy)]
+            told = captions or [self.prompt] * len(noisy)
+            numbers = [float(caption or "0.5") for caption in told]
             return torch.tensor(numbers).reshape(-1, 1, 1, 1).expand_as(noisy)
 
         def decode(self, latents):
@@ -150,7 +152,7 @@ def test_captions_are_the_images_in_turn_and_guidance_leads_away_from_the_empty_
 
     model = Told(
         lambda *_: None, Flow(10), shape=SHAPE, latent_shape=SHAPE, batch_images=8,
-        autoencoder=object(),
+        autoencoder=object(), prompt="1",
     )  # fmt: skip
     generate(model, 3, steps=1, captions=["1", "2"], guidance=guidance)
     keys = torch.tensor([stream_key(0, "generate", i) for i in range(3)])

@@ -137,5 +137,5 @@ def _problems(
                 f"guidance: {unconditioned[0]!r} is not conditioned on captions, and guidance is "
                 "away from the empty one; leave it out"
             )
-        elif given is None:
+        elif given is None and without_prompt:
             yield "guidance: images of the empty caption are guided nowhere; give `prompts`"
