@@ -124,7 +124,7 @@ class Denoisers(ImageFamily):
         return train_denoiser(
             Captioned(images, captions), Path(recipe.trained.path), recipe.spec.training, out,
             seed=seed, progress=progress, from_weights=recipe.base is not None,
-            lora=self.lora(recipe),
+            lora=self.lora(recipe), size=recipe.trained.shape[1:],
         )  # fmt: skip
 
     def lora(self, recipe: SelfGeneratedRecipe) -> Mapping[str, Any] | None:

@@ -13,6 +13,7 @@ from small_image_models import save_model
 from raymia.evidence.store import EvidenceStore
 from raymia.models.autoencoders.model import load_autoencoder
 from raymia.models.autoencoders.vae import AutoencoderConfig, build_autoencoder
+from raymia.models.denoisers.as_trained import as_trained
 from raymia.models.denoisers.model import load_denoiser
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import resolve_image_model
@@ -132,6 +133,19 @@ def test_base_is_trained_further_and_without_one_the_architecture_is_the_targets
         name: value.shape for name, value in end.items()
     }
     assert not all(torch.allclose(start[name], end[name], atol=1e-2) for name in start)
+
+
+def test_a_target_that_was_trained_at_another_size_has_a_reference_of_that_size(
+    tmp_path, target, base
+):
+    resized, start = (as_trained(one, None, (16, 16)) for one in (target, base))
+    store = EvidenceStore(str(tmp_path))
+    for made in (recipe(resized), recipe(resized, start)):
+        make(made, store)
+        assert generated_images(made, store).shape[1:] == (1, 16, 16)
+        reference = checkpoint_of(made, store)
+        assert reference.shape == (1, 16, 16)
+        assert reference.fingerprint != resized.fingerprint
 
 
 class Killed(BaseException):

@@ -126,6 +126,13 @@ def test_the_reference_is_a_fresh_adapter_of_the_targets_shape_on_its_base(base,
     assert pipeline.get_active_adapters()
 
 
+def test_the_reference_of_an_adapter_is_trained_at_the_size_that_the_adapter_was(target, tmp_path):
+    store, made = EvidenceStore(str(tmp_path)), recipe(as_trained(target, None, (32, 32)))
+    make(made, store)
+    assert generated_images(made, store).shape[1:] == (3, 32, 32)
+    assert made.finished(store.prepared_path(made.key)).shape == (3, 32, 32)
+
+
 @pytest.mark.parametrize("kind", ["dora", "sd3"])
 def test_the_reference_of_a_dora_and_of_a_flows_adapter_is_one_too(kind, base, tmp_path):
     if kind == "sd3":
