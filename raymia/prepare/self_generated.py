@@ -169,6 +169,8 @@ def make_image_reference(
     ------
     InputError
         For a target that generates nothing, or a base that cannot be trained further.
+    RaymiaError
+        If target or base are other files now than those that the recipe was made for.
     """
     family = family_of(recipe.target)
     if recipe.base is not None and not family.trains_further:
@@ -188,6 +190,7 @@ def make_image_reference(
     with store.workplace(recipe.key) as out:
         if store.prepared_facts(recipe.key) is not None:
             return  # by a run beside this one
+        recipe.trained.check()
         # Its own start and order: a target trained with the same seed would be too near a relative.
         seed = stream_key(recipe.seed, "self-generated reference")
         facts = {**written, **family.train(recipe, images, out, seed, on_steps)}
@@ -220,6 +223,7 @@ def _generate(
 ) -> pa.Table:
     """What the target generates, as :func:`table_of` has it."""
     family = family_of(recipe.target)
+    recipe.target.check()
     model = family.load(recipe.target, batch_images)
 
     def generate(batches: Sequence[Batch], tell: Callable[[int], None]) -> pa.Table:
