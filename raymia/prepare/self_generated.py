@@ -91,8 +91,8 @@ class SelfGeneratedRecipe:
 
     @property
     def _guidance_parts(self) -> Mapping[str, Any]:
-        """Guidance once led away from the caption that a target is asked with, where it has one, and
-        not from the empty one: what such targets generate has another key since."""
+        """Guidance once led away from the caption that a target is asked with, where it has one,
+        and not from the empty one: what such targets generate has another key since."""
         is_prompted = isinstance(self.target, DenoiserCheckpoint) and self.target.query.prompt
         return {"away_from": ""} if is_prompted and self.spec.guidance != 1 else {}
 

@@ -118,9 +118,7 @@ def train_denoiser(
         return done
     privacy = plan_images(dp, len(train), settings.batch_size, settings.steps)
     with torch.random.fork_rng():
-        model = load_trainable(
-            pipeline, from_weights=from_weights, seed=seed, lora=lora, size=size
-        )
+        model = load_trainable(pipeline, from_weights=from_weights, seed=seed, lora=lora, size=size)
 
         def write(folder: Path, facts: dict[str, Any]) -> None:
             refuse_divergence(facts["train_loss"], facts["step"])

@@ -56,8 +56,10 @@ def test_what_says_nothing_to_an_autoencoder_is_refused_by_its_key(tmp_path, mod
 
 
 def test_an_autoencoder_takes_steps_batches_and_rates_and_what_is_as_by_default(tmp_path, models):
-    settings = {"images": 40, "generation_batch": 8, "sampler": "ddim", "training.warmup": 100,
-                "training.steps": 9, "training.batch_size": 4, "training.learning_rate": 1e-3}  # fmt: skip
+    settings = {
+        "images": 40, "generation_batch": 8, "sampler": "ddim", "training.warmup": 100,
+        "training.steps": 9, "training.batch_size": 4, "training.learning_rate": 1e-3,
+    }  # fmt: skip
     assert problems(tmp_path, models, ["vae"], settings) == []
 
 

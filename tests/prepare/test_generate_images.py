@@ -145,8 +145,8 @@ def test_batches_and_number_change_no_image(unet):
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_captions_are_the_images_in_turn_and_guidance_leads_away_from_the_empty_one(guidance):
-    """One step from s = 0.9 ends at x - 0.9 v, with v what is predicted. The first caption is the one
-    that the model is asked with about all images, and is guided as others are."""
+    """One step from s = 0.9 ends at x - 0.9 v, with v what is predicted. The first caption is the
+    one that the model is asked with about all images, and is guided as others are."""
     ends = []
 
     class Told(Denoiser):
