@@ -20,7 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from raymia.prepare.captioned import Captioned, Images
-from raymia.prepare.denoiser_files import SCHEDULERS, Prediction, fresh_pipeline
+from raymia.prepare.denoiser_files import (
+    SCHEDULERS,
+    Prediction,
+    fresh_pipeline,
+    resolve_trainable,
+)
 from raymia.prepare.target_job import (
     Drawn,
     add_settings,
@@ -58,6 +63,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     dp = privacy_of(args)
     records = records_of(args, args.caption_column)
     split, set_aside = read_and_split(records, tuple(args.shape), Drawn.of(args))
+    base = _base(args.pipeline)  # as it is before the training
     with tempfile.TemporaryDirectory() as scratch:
         pipeline = args.pipeline
         if pipeline is None:
@@ -87,12 +93,20 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
             )
     architecture = ("channels", "layers", "attention", "scheduler", "train_timesteps")
     model = {
-        "pipeline": None if args.pipeline is None else str(args.pipeline),
+        **base,
         "from_weights": args.from_weights,
         "network": None if args.pipeline else {key: getattr(args, key) for key in architecture},
         "prediction_type": facts["prediction_type"],
     }
     return finish(args.out, str(args.data), model, settings, split, set_aside, facts, dp)
+
+
+def _base(pipeline: Path | None) -> dict[str, str | None]:
+    """The pipeline that is trained, for the shadows, which may go on from its weights too."""
+    if pipeline is None:
+        return {"pipeline": None}
+    fingerprint = resolve_trainable(pipeline).fingerprint
+    return {"pipeline": str(pipeline.resolve()), "pipeline_fingerprint": fingerprint}
 
 
 def _with_captions(

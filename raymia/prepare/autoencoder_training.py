@@ -151,8 +151,11 @@ class Training:
     def finish(self) -> None:
         """Put the network in eval mode, with what it keeps of the images it was trained on."""
         self.network.eval()
+        if not self.network.kept_images:
+            return
         shuffled = generator(self.seed, "kept").permutation(len(self.images))
-        self.network.finish(self._tensor(self.images[shuffled]))
+        kept = shuffled[: self.network.kept_images]
+        self.network.finish(self._tensor(self.images[kept]))
 
     def loss_on(self, images: Images) -> float:
         """Mean loss per image, in nats, as an audit asks for it; of a finished network.

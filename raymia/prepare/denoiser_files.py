@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from raymia.models.denoisers.as_trained import as_trained
 from raymia.models.denoisers.captions import Condition
 from raymia.models.denoisers.model import (
     DTYPES,
@@ -180,12 +181,15 @@ def _check_network(shape: Shape, channels: Sequence[int], attention: bool) -> No
         raise InputError(problems)
 
 
-def resolve_trainable(pipeline: Path, *, is_frozen: bool = False) -> DenoiserCheckpoint:
+def resolve_trainable(
+    pipeline: Path, *, is_frozen: bool = False, size: tuple[int, int] | None = None
+) -> DenoiserCheckpoint:
     """The pipeline in a folder, if its network can be trained.
 
     Parameters
     ----------
     is_frozen : whether an adapter is trained on it; a GPU then holds it in bfloat16.
+    size : height and width of the images that it is trained on; None is what it is made for.
 
     Raises
     ------
@@ -203,7 +207,7 @@ def resolve_trainable(pipeline: Path, *, is_frozen: bool = False) -> DenoiserChe
         raise InputError(f"{where}: a diffusers pipeline is trained here, not an autoencoder")
     if problems := checkpoint.capabilities.why_not({"generation"}):
         raise InputError(f"{where}: {problem}" for problem in problems)
-    return checkpoint
+    return checkpoint if size is None else as_trained(checkpoint, None, size)
 
 
 def load_trainable(
@@ -212,6 +216,7 @@ def load_trainable(
     from_weights: bool,
     seed: int,
     lora: LoraSettings | None = None,
+    size: tuple[int, int] | None = None,
 ) -> TrainableDenoiser:
     """Load a pipeline with its network ready to be trained.
 
@@ -220,13 +225,14 @@ def load_trainable(
     from_weights : whether training goes on from the pipeline's weights; otherwise the network is
         made anew from its config, by the seed.
     lora : that is trained on the pipeline's weights, in place of the network.
+    size : as for :func:`resolve_trainable`.
 
     Raises
     ------
     InputError
         As :func:`resolve_trainable`.
     """
-    checkpoint = resolve_trainable(pipeline, is_frozen=lora is not None)
+    checkpoint = resolve_trainable(pipeline, is_frozen=lora is not None, size=size)
     import diffusers
 
     dtype = torch.float32

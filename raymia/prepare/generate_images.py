@@ -47,7 +47,8 @@ def generate_images(
     batch : images side by side; fewer where memory is short.
     captions : of the images in turn, of a model of classes their numbers; none is the empty one.
     sampler : "ddim" without noise on the way (eta = 0), "ddpm" with that of DDPM (eta = 1).
-    guidance : scale of classifier-free guidance (Ho and Salimans, 2022), 1 for the captions alone.
+    guidance : scale of classifier-free guidance away from the empty caption (Ho and Salimans,
+        2022), 1 for the captions alone.
 
     Returns
     -------
@@ -64,11 +65,11 @@ def generate_images(
     def images_of(noise: torch.Tensor, numbers: list[int]) -> torch.Tensor:
         prompts = [captions[i % len(captions)] for i in numbers] if captions else None
 
-        def seen(current: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            predicted = model.predict_noise(current, rows, prompts)
+        def predict(current: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            predicted = model.predict(current, rows, prompts)
             if prompts is None or guidance == 1:
                 return predicted
-            without = model.predict_noise(current, rows)
+            without = model.predict(current, rows, [""] * len(rows))
             return without + guidance * (predicted - without)
 
         def drawn(step: int) -> torch.Tensor:
@@ -77,7 +78,7 @@ def generate_images(
 
         start = noise.to(model.device)
         fresh = drawn if sampler == "ddpm" else None
-        return model.decode(denoise(model, start, timesteps, seen, fresh))
+        return model.decode(denoise(model, start, timesteps, predict, fresh))
 
     return _from_noise(images_of, model.latent_shape, numbers, seed, batch, progress)
 
@@ -142,26 +143,26 @@ def denoise(
     model: Denoiser,
     noise: torch.Tensor,
     timesteps: list[int],
-    seen: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     fresh: Callable[[int], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Take noise [batch, *latent_shape] to what the model denoises, step by step.
 
-    Each step predicts the clean image from the predicted noise, cut to its range [-1, 1] where it
-    is an image and no latent, and takes both to the next timestep.
+    Each step takes the clean image that the model sees, cut to its range [-1, 1] where it is an
+    image and no latent, and the noise that it sees to the next timestep.
 
     Parameters
     ----------
-    seen : the noise that is predicted of (x_t, timesteps); default: the model's, without a caption.
+    predict : what the network says of (x_t, timesteps); default: the model's, without a caption.
     fresh : noise of a step, by its number, for a part of the noise that is kept: as much as
         x_t would have been given on its way from the next timestep to this one (eta = 1 there).
     """
-    current, predict = noise, seen or model.predict_noise
+    current, asked = noise, predict or model.predict
     for number, (now, after) in enumerate(zip(timesteps, [*timesteps[1:], None], strict=True)):
         rows = model.at([now] * len(current))
-        predicted = predict(current, rows)
-        signal, sigma = model.path.coefficients(rows)
-        clean = (current - sigma * predicted) / signal
+        output = asked(current, rows)
+        predicted = model.path.noise_in(current, output, rows)
+        clean = model.path.clean_in(current, output, rows)
         if model.autoencoder is None:
             clean = clean.clamp(-1, 1)
         if after is None:
@@ -170,6 +171,7 @@ def denoise(
         if fresh is None:
             current = new_signal * clean + new_sigma * predicted
             continue
+        signal, sigma = model.path.coefficients(rows)
         # The variance of x_after given x_now and x_0 (Ho et al., 2020, eq. 7), on any path.
         kept = (signal * new_sigma / (new_signal * sigma)).clamp(max=1)
         current = new_signal * clean + new_sigma * (

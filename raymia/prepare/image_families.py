@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,12 @@ Images = npt.NDArray[np.uint8]
 class ImageFamily(ABC):
     """A family whose models generate images, and can be trained here."""
 
-    trains_further = True
+    trains_further: ClassVar[bool] = True
     """Whether a reference may go on from the weights of a base."""
+    unused: ClassVar[frozenset[str]] = frozenset()
+    """Keys of a reference that change nothing."""
+    smallest_batch: ClassVar[int] = 1
+    """Images that a step of the training takes at least."""
 
     @abstractmethod
     def load(self, checkpoint: Any, batch_images: int) -> Any:
@@ -75,17 +79,18 @@ def family_of(target: ImageModel) -> ImageFamily:
     InputError
         If its models generate nothing.
     """
-    if target.trained_as not in _FAMILIES:
+    family = find_family(target)
+    if family is None:
         raise InputError(
             f"{target.path} is of the family {target.family}, which generates no images here; "
             "leave out the reference of `kind: self_generated`"
         )
-    return _FAMILIES[target.trained_as]
+    return family
 
 
-def is_always_fresh(trained_as: str) -> bool:
-    """Whether a reference of a family is never trained further from a base."""
-    return trained_as in _FAMILIES and not _FAMILIES[trained_as].trains_further
+def find_family(target: ImageModel) -> ImageFamily | None:
+    """What the family of a target does; None where it does nothing."""
+    return _FAMILIES.get(target.trained_as)
 
 
 @generates(DenoiserCheckpoint.family)
@@ -124,7 +129,7 @@ class Denoisers(ImageFamily):
         return train_denoiser(
             Captioned(images, captions), Path(recipe.trained.path), recipe.spec.training, out,
             seed=seed, progress=progress, from_weights=recipe.base is not None,
-            lora=self.lora(recipe),
+            lora=self.lora(recipe), size=recipe.trained.shape[1:],
         )  # fmt: skip
 
     def lora(self, recipe: SelfGeneratedRecipe) -> Mapping[str, Any] | None:
@@ -151,6 +156,11 @@ class Autoencoders(ImageFamily):
     """Autoencoders, of which a reference is a fresh one of the target's architecture."""
 
     trains_further = False
+    unused = frozenset({
+        "prompts", "prompt_column", "instance_prompt", "sampler", "guidance", "sampling_steps",
+        "training.warmup", "training.ema", "training.flip", "training.crop", "training.timesteps",
+    })  # fmt: skip
+    smallest_batch = 2  # one image alone has no statistics
 
     def load(self, checkpoint: AutoencoderCheckpoint, batch_images: int) -> Any:
         from raymia.models.autoencoders.model import load_autoencoder

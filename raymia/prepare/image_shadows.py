@@ -30,8 +30,8 @@ from raymia.util.errors import InputError
 from raymia.util.hashing import digest
 
 OF_A_MODEL = (
-    "config", "pipeline", "from_weights", "network", "base", "method", "captions",
-    "prediction_type",
+    "config", "pipeline", "pipeline_fingerprint", "from_weights", "network", "base", "method",
+    "captions", "prediction_type",
 )  # fmt: skip
 """Keys of a manifest by which one shadow is as another."""
 
@@ -57,6 +57,17 @@ class TrainedOnImages:
     def private(self) -> DpSpec | None:
         given = self.content.get("privacy")
         return None if given is None else DpSpec(**{k: given[k] for k in DpSpec.model_fields})
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What cannot be checked of what shadows begin with."""
+        if not self.content.get("from_weights") or "pipeline_fingerprint" in self.content:
+            return ()
+        return (
+            f"shadows: the manifest of {self.folder} does not say what {self.content['pipeline']} "
+            "held when the target was trained, as it was written by an earlier version: it could "
+            "not be checked that shadows begin with the same weights",
+        )
 
     @cached_property
     def images(self) -> RecordSet:
@@ -138,21 +149,17 @@ class TrainedOnImages:
         Raises
         ------
         InputError
-            If the base of a LoRA is not the one that the target has.
+            If what they begin with is not what the target began with.
         """
         base = self.content.get("base")
-        if base is None:
-            if self.content["from_weights"]:
-                return {"pipeline": Path(self.content["pipeline"]), "from_weights": True}
-            return {"pipeline": self.folder / self.content["checkpoints"][-1]["folder"]}
-        pipeline = Path(base["model"])
-        if resolve_trainable(pipeline, is_frozen=True).fingerprint != base["fingerprint"]:
-            raise InputError(
-                f"shadows: {pipeline} is another base than the target was trained on; put that one "
-                "back"
-            )
-        method = {key: value for key, value in self.content["method"].items() if key != "kind"}
-        return {"pipeline": pipeline, "lora": method}
+        if base is not None:
+            pipeline = _same(base["model"], base["fingerprint"], is_frozen=True)
+            method = {key: value for key, value in self.content["method"].items() if key != "kind"}
+            return {"pipeline": pipeline, "lora": method}
+        if self.content["from_weights"]:
+            pipeline = _same(self.content["pipeline"], self.content.get("pipeline_fingerprint"))
+            return {"pipeline": pipeline, "from_weights": True}
+        return {"pipeline": self.folder / self.content["checkpoints"][-1]["folder"]}
 
     def _captioned(self, images: Any, captions: Sequence[str] | None) -> Captioned:
         """Images as the target was trained on them: a fresh network is told no captions."""
@@ -192,3 +199,26 @@ class TrainedOnImages:
                 "seed": self._seed(number),
             }
         )
+
+
+def _same(pipeline: str, fingerprint: str | None, *, is_frozen: bool = False) -> Path:
+    """The folder of a pipeline, if it holds what it held when the target was trained.
+
+    Parameters
+    ----------
+    fingerprint : of what it held; None where that is not known.
+
+    Raises
+    ------
+    InputError
+        If it holds something else.
+    """
+    folder = Path(pipeline)
+    if fingerprint is not None:
+        found = resolve_trainable(folder, is_frozen=is_frozen).fingerprint
+        if found != fingerprint:
+            raise InputError(
+                f"shadows: {folder} is another base than the target was trained on (fingerprint "
+                f"{found}, expected {fingerprint}); put that one back"
+            )
+    return folder

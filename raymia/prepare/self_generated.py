@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import ImageModel
 from raymia.prepare.image_families import Images, family_of
 from raymia.prepare.parts import Batch, Parts, Share, count_parts, part_keys
@@ -85,7 +86,15 @@ class SelfGeneratedRecipe:
             # Where they say nothing new, keys are those from before there were these settings.
             **self.spec.model_dump(include=LATER, exclude_defaults=True),
             **({"captions": digest(self.captions)} if self.captions else {}),
+            **self._guidance_parts,
         }
+
+    @property
+    def _guidance_parts(self) -> Mapping[str, Any]:
+        """Guidance once led away from the caption that a target is asked with, where it has one,
+        and not from the empty one: what such targets generate has another key since."""
+        is_prompted = isinstance(self.target, DenoiserCheckpoint) and self.target.query.prompt
+        return {"away_from": ""} if is_prompted and self.spec.guidance != 1 else {}
 
     @property
     def items(self) -> int:
@@ -160,6 +169,8 @@ def make_image_reference(
     ------
     InputError
         For a target that generates nothing, or a base that cannot be trained further.
+    RaymiaError
+        If target or base are other files now than those that the recipe was made for.
     """
     family = family_of(recipe.target)
     if recipe.base is not None and not family.trains_further:
@@ -179,6 +190,7 @@ def make_image_reference(
     with store.workplace(recipe.key) as out:
         if store.prepared_facts(recipe.key) is not None:
             return  # by a run beside this one
+        recipe.trained.check()
         # Its own start and order: a target trained with the same seed would be too near a relative.
         seed = stream_key(recipe.seed, "self-generated reference")
         facts = {**written, **family.train(recipe, images, out, seed, on_steps)}
@@ -211,6 +223,7 @@ def _generate(
 ) -> pa.Table:
     """What the target generates, as :func:`table_of` has it."""
     family = family_of(recipe.target)
+    recipe.target.check()
     model = family.load(recipe.target, batch_images)
 
     def generate(batches: Sequence[Batch], tell: Callable[[int], None]) -> pa.Table:

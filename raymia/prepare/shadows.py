@@ -28,9 +28,11 @@ class Shadow:
     half : which records are trained on, and which are held out.
     train : does it on the machine that it is called on; its folder is complete when it ends.
     finished : says its manifest; None where it is not finished.
+    notes : what one should know before it is trained, as sentences.
     """
 
     name: str
     half: TextSplit
     train: Callable[[Progress], None]
     finished: Callable[[], dict[str, Any] | None]
+    notes: tuple[str, ...] = ()

@@ -44,6 +44,7 @@ def train_denoiser(
     checkpoint_every: int | None = None,
     dp: DpSpec | None = None,
     lora: LoraSettings | None = None,
+    size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Train the network of a diffusers pipeline on images and save the pipeline with it.
 
@@ -72,6 +73,7 @@ def train_denoiser(
     dp : of a private training, each step of which takes a Poisson sample of the images.
     lora : train a LoRA on the pipeline's weights, and save it alone; see
         :func:`raymia.prepare.denoiser_lora.lora_settings`.
+    size : height and width of the images; default: what the pipeline is made for.
 
     Returns
     -------
@@ -84,7 +86,7 @@ def train_denoiser(
     InputError
         If images and pipeline do not fit, ``out`` holds another training, or the loss diverges.
     """
-    checkpoint = resolve_trainable(pipeline, is_frozen=lora is not None)
+    checkpoint = resolve_trainable(pipeline, is_frozen=lora is not None, size=size)
     given = Captioned.of(images)
     others = None if measure_on is None else Captioned.of(measure_on)
     problems = problems_of(
@@ -116,7 +118,7 @@ def train_denoiser(
         return done
     privacy = plan_images(dp, len(train), settings.batch_size, settings.steps)
     with torch.random.fork_rng():
-        model = load_trainable(pipeline, from_weights=from_weights, seed=seed, lora=lora)
+        model = load_trainable(pipeline, from_weights=from_weights, seed=seed, lora=lora, size=size)
 
         def write(folder: Path, facts: dict[str, Any]) -> None:
             refuse_divergence(facts["train_loss"], facts["step"])

@@ -80,6 +80,8 @@ def _make(
     """Train what is missing, and write the matrix and the manifest."""
     missing = [shadow for shadow in shadows if shadow.finished() is None]
     if missing:
+        for note in dict.fromkeys(note for shadow in missing for note in shadow.notes):
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
         out.mkdir(parents=True, exist_ok=True)
         pool = PoolSpec(cpus=spec.cpus, gpus=spec.gpus)
         resources = ResourcesSpec(engine=spec.engine, reference=pool)

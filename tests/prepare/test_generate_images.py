@@ -22,12 +22,14 @@ def betas(count=100):
     return torch.linspace(1e-4, 0.02 * 1000 / count, count, dtype=torch.float64)
 
 
-def gaussian_denoiser(mean=0.3, deviation=0.2, prediction="epsilon", count=100, latents=None):
+def gaussian_denoiser(
+    mean=0.3, deviation=0.2, prediction="epsilon", count=100, latents=None, alphas=None
+):
     """The best denoiser of images whose pixels are all independent and normal.
 
     E[x_0 | x_t] = mean + a s^2 (x_t - a mean) / (a^2 s^2 + 1 - a^2), with a = sqrt(abar_t).
     """
-    alphas = torch.cumprod(1 - betas(count), 0)
+    alphas = torch.cumprod(1 - betas(count), 0) if alphas is None else alphas
     path = Flow(count) if prediction == "flow" else Diffusion(alphas, prediction)
 
     def flow(noisy, timesteps, _):
@@ -40,9 +42,9 @@ def gaussian_denoiser(mean=0.3, deviation=0.2, prediction="epsilon", count=100, 
         kept = alphas[timesteps].float().reshape(-1, 1, 1, 1)
         gain = kept.sqrt() * deviation**2 / (kept * deviation**2 + 1 - kept)
         clean = mean + gain * (noisy - kept.sqrt() * mean)
-        if prediction == "sample":
-            return clean
-        return (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
+        noise = (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
+        velocity = kept.sqrt() * noise - (1 - kept).sqrt() * clean
+        return {"epsilon": noise, "v_prediction": velocity, "sample": clean}[prediction]
 
     return Denoiser(
         flow if prediction == "flow" else network, path, shape=SHAPE, latent_shape=SHAPE,
@@ -65,8 +67,10 @@ def unet(tmp_path_factory):
     return load_denoiser(checkpoint, batch_images=8)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("is_latent", [False, True])
-def test_steps_are_those_of_diffusers(is_latent):
+def test_steps_are_those_of_diffusers(is_latent, prediction):
+    """Also where the schedule ends in noise alone, of which no network tells what noise it is."""
     from diffusers import DDIMScheduler
 
     class Identity:
@@ -74,19 +78,24 @@ def test_steps_are_those_of_diffusers(is_latent):
 
         encode = decode = staticmethod(lambda values: values)
 
-    model = gaussian_denoiser(deviation=0.9, latents=Identity() if is_latent else None)
     theirs = DDIMScheduler(
         num_train_timesteps=100, trained_betas=betas().numpy(), clip_sample=not is_latent,
-        set_alpha_to_one=True, timestep_spacing="trailing",
+        set_alpha_to_one=True, timestep_spacing="trailing", prediction_type=prediction,
+        rescale_betas_zero_snr=prediction != "epsilon",
     )  # fmt: skip
     theirs.set_timesteps(20)
     assert theirs.timesteps.tolist() == ddim_timesteps(100, 20)
+    assert (theirs.alphas_cumprod[-1] == 0) == (prediction != "epsilon")
+    latents = Identity() if is_latent else None
+    model = gaussian_denoiser(
+        deviation=0.9, prediction=prediction, latents=latents, alphas=theirs.alphas_cumprod
+    )
     noise = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
     drawn = torch.randn(20, 3, *SHAPE, generator=torch.Generator().manual_seed(1))
     for eta, fresh in ((0.0, None), (1.0, lambda step: drawn[step])):
         expected = noise
         for number, t in enumerate(theirs.timesteps):
-            predicted = model.predict_noise(expected, t.repeat(3))
+            predicted = model.predict(expected, t.repeat(3))
             last = number == 19  # which ends without noise here
             expected = theirs.step(
                 predicted, t, expected, eta=eta * (not last), variance_noise=drawn[number] * eta
@@ -99,6 +108,7 @@ def test_steps_are_those_of_diffusers(is_latent):
     ("prediction", "sampler", "steps"),
     [
         ("epsilon", "ddim", 1000),
+        ("v_prediction", "ddim", 1000),
         ("sample", "ddim", 1000),
         ("flow", "ddim", 500),
         ("epsilon", "ddpm", 1000),
@@ -135,13 +145,15 @@ def test_batches_and_number_change_no_image(unet):
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_captions_are_the_images_in_turn_and_guidance_leads_away_from_the_empty_one(guidance):
-    """One step from s = 0.9 ends at (x - 0.9 e) / 0.1, with e what is predicted."""
+    """One step from s = 0.9 ends at x - 0.9 v, with v what is predicted. The first caption is the
+    one that the model is asked with about all images, and is guided as others are."""
     ends = []
 
     class Told(Denoiser):
-        def predict_noise(self, noisy, timesteps, captions=None):
+        def predict(self, noisy, timesteps, captions=None):
             del timesteps
-            numbers = [float(caption) for caption in captions or ["0.5"] * len(noisy)]
+            told = captions or [self.prompt] * len(noisy)
+            numbers = [float(caption or "0.5") for caption in told]
             return torch.tensor(numbers).reshape(-1, 1, 1, 1).expand_as(noisy)
 
         def decode(self, latents):
@@ -150,13 +162,13 @@ def test_captions_are_the_images_in_turn_and_guidance_leads_away_from_the_empty_
 
     model = Told(
         lambda *_: None, Flow(10), shape=SHAPE, latent_shape=SHAPE, batch_images=8,
-        autoencoder=object(),
+        autoencoder=object(), prompt="1",
     )  # fmt: skip
     generate(model, 3, steps=1, captions=["1", "2"], guidance=guidance)
     keys = torch.tensor([stream_key(0, "generate", i) for i in range(3)])
     noise = normals(keys, 2 * 8 * 8).reshape(3, *SHAPE)
     seen = 0.5 + guidance * (torch.tensor([1.0, 2.0, 1.0]) - 0.5)
-    expected = (noise - 0.9 * seen.reshape(-1, 1, 1, 1)) / 0.1
+    expected = noise - 0.9 * seen.reshape(-1, 1, 1, 1)
     torch.testing.assert_close(ends[0], expected, atol=1e-4, rtol=1e-4)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import fields, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from small_image_models import save_model
 from raymia.evidence.store import EvidenceStore
 from raymia.models.autoencoders.model import load_autoencoder
 from raymia.models.autoencoders.vae import AutoencoderConfig, build_autoencoder
+from raymia.models.denoisers.as_trained import as_trained
 from raymia.models.denoisers.model import load_denoiser
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import resolve_image_model
@@ -25,7 +27,7 @@ from raymia.prepare.self_generated import (
     make_image_reference,
 )
 from raymia.spec import ModelSpec, PoolSpec, SelfGeneratedReference
-from raymia.util.errors import InputError
+from raymia.util.errors import InputError, RaymiaError
 
 SHAPE = (1, 8, 8)
 TRAINING = {"steps": 6, "batch_size": 4, "warmup": 1, "learning_rate": 2e-3}
@@ -134,6 +136,19 @@ def test_base_is_trained_further_and_without_one_the_architecture_is_the_targets
     assert not all(torch.allclose(start[name], end[name], atol=1e-2) for name in start)
 
 
+def test_a_target_that_was_trained_at_another_size_has_a_reference_of_that_size(
+    tmp_path, target, base
+):
+    resized, start = (as_trained(one, None, (16, 16)) for one in (target, base))
+    store = EvidenceStore(str(tmp_path))
+    for made in (recipe(resized), recipe(resized, start)):
+        make(made, store)
+        assert generated_images(made, store).shape[1:] == (1, 16, 16)
+        reference = checkpoint_of(made, store)
+        assert reference.shape == (1, 16, 16)
+        assert reference.fingerprint != resized.fingerprint
+
+
 class Killed(BaseException):
     """Stands for a signal: no handler of errors may catch it."""
 
@@ -153,6 +168,39 @@ def test_killed_training_does_not_ask_the_target_again(tmp_path, target, monkeyp
     monkeypatch.setattr(generate_images, "generate_images", killed)
     make(made, store)
     assert store.prepared_facts(made.key)["generated"] == 6
+
+
+def overwritten(checkpoint, tmp_path):
+    """A copy of a checkpoint whose files are another model's now."""
+    copied = shutil.copytree(checkpoint.path, tmp_path / "copy")
+    found = resolve_image_model(ModelSpec(model=str(copied)), "copy", on_gpu=False)
+    fresh_pipeline(copied, SHAPE, channels=(8, 16), attention=False, seed=9)
+    return found
+
+
+def test_nothing_is_generated_by_files_other_than_those_that_were_planned_with(tmp_path, target):
+    store, made = EvidenceStore(str(tmp_path / "store")), recipe(overwritten(target, tmp_path))
+    with pytest.raises(RaymiaError, match="copy: these are not the files that the audit was pl"):
+        make(made, store)
+    with pytest.raises(RaymiaError, match="copy: these are not the files that the audit was pl"):
+        made.write_share(Share(0, 2), store, PoolSpec(), lambda _: lambda *_: None)
+    assert not store.folder.names("prepared", "")
+
+
+@pytest.mark.parametrize("which", ["target", "base"])
+def test_nothing_is_trained_on_from_files_other_than_those_that_were_planned_with(
+    tmp_path, target, base, monkeypatch, which
+):
+    store, made = EvidenceStore(str(tmp_path / "store")), recipe(target)
+    with monkeypatch.context() as patch:
+        patch.setattr(train_denoiser, "train_denoiser", killed)
+        with pytest.raises(Killed):
+            make(made, store)
+    changed = overwritten(target if which == "target" else base, tmp_path)
+    made = recipe(changed) if which == "target" else recipe(target, changed)
+    with pytest.raises(RaymiaError, match="copy: these are not the files that the audit was pl"):
+        make(made, store)
+    assert store.prepared_facts(made.key) is None
 
 
 def test_killed_generation_leaves_nothing_to_be_taken_for_images(tmp_path, target, monkeypatch):

@@ -18,8 +18,9 @@ from small_image_models import save_pipeline, save_with_classes
 from small_loras import adapted, save_by_diffusers, save_by_kohya
 
 from raymia.evidence.store import EvidenceStore
-from raymia.modalities.images.generation import choose_captions
+from raymia.modalities.images.generation import check_generation, choose_captions
 from raymia.modalities.resolve import resolve_inputs
+from raymia.models.denoisers.as_trained import as_trained
 from raymia.models.denoisers.model import load_denoiser
 from raymia.models.image_source import resolve_image_model
 from raymia.plan.planning import plan_audit
@@ -63,6 +64,12 @@ def adapter(base, tmp_path_factory):
 @pytest.fixture(scope="module")
 def target(base, adapter):
     return resolved(base, adapter)
+
+
+@pytest.fixture(scope="module")
+def prompted(target):
+    """The target as it is asked with one caption about all images."""
+    return as_trained(target, CAPTIONS[0], target.query.size)
 
 
 def opened(base):
@@ -117,6 +124,13 @@ def test_the_reference_is_a_fresh_adapter_of_the_targets_shape_on_its_base(base,
     pipeline = opened(base)
     pipeline.load_lora_weights(str(store.prepared_path(made.key)))
     assert pipeline.get_active_adapters()
+
+
+def test_the_reference_of_an_adapter_is_trained_at_the_size_that_the_adapter_was(target, tmp_path):
+    store, made = EvidenceStore(str(tmp_path)), recipe(as_trained(target, None, (32, 32)))
+    make(made, store)
+    assert generated_images(made, store).shape[1:] == (3, 32, 32)
+    assert made.finished(store.prepared_path(made.key)).shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize("kind", ["dora", "sd3"])
@@ -192,6 +206,29 @@ def test_keys_from_before_there_were_captions_and_samplers_are_the_same(target):
         {"what": "self-generated reference", "base": None,
          "training": made.spec.training.model_dump(), **parts}
     )  # fmt: skip
+
+
+def test_a_caption_that_is_the_targets_own_is_guided_as_others_are(prompted, tmp_path):
+    store = EvidenceStore(str(tmp_path))
+    plain, guided = (recipe(prompted, CAPTIONS[:1], guidance=scale) for scale in (1.0, 5.0))
+    for made in (plain, guided):
+        make(made, store)
+    assert not np.array_equal(generated_images(plain, store), generated_images(guided, store))
+
+
+def test_what_was_guided_from_the_targets_own_caption_is_made_anew_and_nothing_else(
+    target, prompted
+):
+    def is_as_before(target, **guidance):
+        parts = {"version": 1, "seed": 0, "target": target.fingerprint, "images": 6,
+                 "sampling_steps": 2, "generation_batch": 4, "captions": digest(CAPTIONS),
+                 **guidance}  # fmt: skip
+        before = digest({"what": "self-generated images", **parts})
+        return recipe(target, **guidance).material_key == before
+
+    assert is_as_before(target, guidance=5.0)
+    assert is_as_before(prompted)
+    assert not is_as_before(prompted, guidance=5.0)
 
 
 def test_a_model_of_classes_generates_each_and_is_trained_on_them(tmp_path):
@@ -281,6 +318,12 @@ def test_what_it_is_made_of_is_checked_before_a_model_is_loaded(
         return
     with pytest.raises(InputError, match=message):
         resolve()
+
+
+def test_guidance_leads_to_the_caption_that_the_target_is_asked_with(
+    base, adapter, prompted, tmp_path
+):
+    check_generation(audit(tmp_path, base, adapter, {"guidance": 2.0}), {"tuned": prompted}, {})
 
 
 def test_adapters_of_which_no_reference_is_trained_say_why(base, adapter, tmp_path):

@@ -19,10 +19,12 @@ from small_autoencoders import (
 )
 
 from raymia.models.autoencoders.model import Autoencoder
-from raymia.models.autoencoders.vae import load_vae, read_config
+from raymia.models.autoencoders.vae import build_autoencoder, load_vae, read_config
+from raymia.models.autoencoders.vae.riemannian import RiemannianAutoencoder
+from raymia.prepare.autoencoder_training import Training
 from raymia.prepare.train_autoencoder import train_autoencoder, train_like
 from raymia.spec.images import AutoencoderTrainingSpec
-from raymia.util.draws import normals, stream_key
+from raymia.util.draws import generator, normals, stream_key
 from raymia.util.errors import InputError, RaymiaError
 
 SHAPE = (3, 16, 16)
@@ -162,6 +164,29 @@ def test_folder_of_another_training_is_refused(tmp_path):
     for change in ({"seed": 1}, {"epochs": 5}, {"images": OTHERS}, {"latent": 6}):
         with pytest.raises(InputError, match="of a training with other images, settings, seed"):
             train(tmp_path, **change)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_finishing_a_network_looks_at_no_images_but_those_that_it_keeps_something_of(
+    objective, monkeypatch
+):
+    monkeypatch.setattr(RiemannianAutoencoder, "kept_images", 10)
+    network = build_autoencoder(small_config(objective, image_shape=SHAPE))
+    training = Training(MEMBERS, network, AutoencoderTrainingSpec(), 3)
+    looked, tensor = [], training._tensor
+
+    def watched(images):
+        looked.append(len(images))
+        return tensor(images)
+
+    monkeypatch.setattr(training, "_tensor", watched)
+    training.finish()
+    assert not network.training
+    assert looked == ([10] if objective == "rhvae" else [])
+    if objective == "rhvae":
+        rows = generator(3, "kept").permutation(len(MEMBERS))[:10]
+        mean, _ = network.posterior(tensor(MEMBERS[rows]))
+        torch.testing.assert_close(network.centroids, mean)
 
 
 def test_no_batch_is_of_a_single_image(tmp_path):

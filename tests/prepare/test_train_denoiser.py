@@ -11,8 +11,10 @@ import pytest
 import safetensors.torch
 import scipy.stats
 import torch
+from small_families import save_family
 from small_image_models import save_pipeline
 
+from raymia.models.denoisers.as_trained import as_trained
 from raymia.models.denoisers.model import load_denoiser
 from raymia.models.image_source import resolve_image_model
 from raymia.prepare import train_denoiser as module
@@ -426,6 +428,24 @@ def test_latent_pipelines_are_trained_on_latents_and_the_rest_is_copied(tmp_path
     )
     noisy = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(0))
     assert torch.isfinite(model.predict_noise(noisy, torch.tensor([10, 900]))).all()
+
+
+@pytest.mark.parametrize("kind", ["sdxl", "pixart"])
+def test_a_network_is_told_the_size_that_it_is_trained_at(tmp_path, kind):
+    """As an audit tells it, which asks at that size; both networks predict noise."""
+    save_family(kind, tmp_path)
+    checkpoint = resolve_image_model(ModelSpec(model=str(tmp_path)), "m", on_gpu=False)
+    asked = load_denoiser(as_trained(checkpoint, None, (32, 24)), batch_images=2)
+    plain, trained = (
+        load_trainable(tmp_path, from_weights=True, seed=0, size=size) for size in (None, (32, 24))
+    )
+    noisy = torch.randn(2, *asked.latent_shape, generator=torch.Generator().manual_seed(0))
+    given = noisy, torch.tensor([100, 700]), ["a cat", "a dog"]
+    expected = asked.predict_noise(*given)
+    with torch.no_grad():
+        found, otherwise = (model(*given) for model in (trained, plain))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(otherwise, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_held_out_images_are_set_aside_where_none_are_given(tmp_path, untrained):

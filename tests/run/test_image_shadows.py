@@ -111,6 +111,40 @@ def test_finished_shadows_are_left_as_they_are_and_more_are_added(
     assert trained == ["shadow-02", "shadow-03"]
 
 
+@pytest.fixture
+def went_on(given, tmp_path, monkeypatch):
+    """A target that went on from the weights of a pipeline, which was named from its folder."""
+    shutil.copytree(given / "base", tmp_path / "base")
+    words = f"--data {given / 'images'} --out out --members 8 --held-out 8 --batch-size 4"
+    more = f"{OF['train_diffusion']} --pipeline base --from-weights"
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert load_script("jobs/train_diffusion.py").main(f"{words} {more}".split()) == 0
+    return tmp_path / "out"
+
+
+@pytest.mark.training
+def test_shadows_go_on_from_the_weights_that_the_target_went_on_from(went_on):
+    train_shadows(went_on / MANIFEST_FILE, count=2)
+    base = str(went_on.parent / "base")
+    fresh_pipeline(went_on.parent / "base", (1, 8, 8), channels=(8, 8), seed=1)
+    with pytest.raises(InputError, match=rf"{base} is another base than the target was trained on"):
+        train_shadows(went_on / MANIFEST_FILE, count=4)
+
+
+@pytest.mark.training
+def test_a_base_that_a_manifest_of_before_says_nothing_of_is_said_to_be_unchecked(went_on, capsys):
+    train_shadows(went_on / MANIFEST_FILE, count=2)
+    assert "could not be checked" not in capsys.readouterr().out
+    shutil.rmtree(went_on / "shadows")
+    content = json.loads((went_on / MANIFEST_FILE).read_text())
+    for key in ("seal", "pipeline_fingerprint"):
+        del content[key]
+    write_manifest(went_on, content, ImageRecordsSpec.manifest)
+    train_shadows(went_on / MANIFEST_FILE, count=2)
+    assert capsys.readouterr().out.count("could not be checked that shadows begin with") == 1
+
+
 def test_what_is_no_training_of_these_images_is_refused(trained_vae, tmp_path):
     out = shutil.copytree(trained_vae, tmp_path / "out")
     content = json.loads((out / MANIFEST_FILE).read_text())

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import ImageCheckpoint, ImageModel
-from raymia.prepare.image_families import is_always_fresh
+from raymia.prepare.image_families import find_family
 from raymia.records.base import Given, Others, SetAside, gather_others
 from raymia.records.tables import read_rows
 from raymia.spec import AuditSpec, SelfGeneratedReference
@@ -80,8 +80,8 @@ def check_generation(
     targets: Mapping[str, ImageCheckpoint],
     references: Mapping[str, ImageCheckpoint],
 ) -> None:
-    """Refuse bases that a reference is not trained from, and captions and guidance that targets do
-    not take, or lack.
+    """Refuse bases that a reference is not trained from, captions and guidance that targets do not
+    take, or lack, and settings that mean nothing to them.
 
     Raises
     ------
@@ -107,17 +107,19 @@ def _problems(
     for name, target in targets.items():
         if not isinstance(target, ImageModel):
             continue
+        family = find_family(target)
         if has_adapter(target):
             if isinstance(base, ImageModel) and (base.path != target.path or has_adapter(base)):
                 yield (
                     f"base: a self-generated reference of {name!r} is a fresh adapter on its own "
                     f"base, {target.path}; leave out `base`, or name a reference that is that"
                 )
-        elif spec.base is not None and is_always_fresh(target.trained_as):
+        elif spec.base is not None and family is not None and not family.trains_further:
             yield (
                 f"base: a self-generated reference of {name!r} is a fresh {target.family} of its "
                 "architecture; leave out `base`"
             )
+    yield from _without_effect(spec, targets)
     denoisers = {n: t for n, t in targets.items() if isinstance(t, DenoiserCheckpoint)}
     captioned = [name for name, target in denoisers.items() if target.is_captioned]
     given = next((key for key in ("prompts", "instance_prompt") if getattr(spec, key)), None)
@@ -137,5 +139,36 @@ def _problems(
                 f"guidance: {unconditioned[0]!r} is not conditioned on captions, and guidance is "
                 "away from the empty one; leave it out"
             )
-        elif given is None:
+        elif given is None and without_prompt:
             yield "guidance: images of the empty caption are guided nowhere; give `prompts`"
+
+
+def _without_effect(
+    spec: SelfGeneratedReference, targets: Mapping[str, ImageCheckpoint]
+) -> Iterator[str]:
+    """Settings that change nothing for any target, and steps too small for one."""
+    families = {
+        name: family
+        for name, target in targets.items()
+        if isinstance(target, ImageModel) and (family := find_family(target)) is not None
+    }
+    if not families:
+        return
+    name = next(iter(families))
+    for key in sorted(frozenset.intersection(*(one.unused for one in families.values()))):
+        if key in _given(spec):
+            which = f"{name!r}, which is of the family {targets[name].family}"
+            yield f"{key}: it changes nothing for a reference of {which}; leave it out"
+    for name, family in families.items():
+        if spec.training.batch_size < family.smallest_batch:
+            yield (
+                f"training.batch_size: a reference of {name!r} is trained on "
+                f"{family.smallest_batch} images or more at a time, but got "
+                f"{spec.training.batch_size}; make it larger"
+            )
+
+
+def _given(spec: SelfGeneratedReference) -> frozenset[str]:
+    """Keys of a reference and of its training that are other than by default."""
+    own = spec.model_dump(exclude_defaults=True)
+    return frozenset([*own, *(f"training.{key}" for key in own.get("training", ()))])

@@ -47,7 +47,8 @@ def shadows_of(manifest: Path, count: int) -> list[Shadow]:
         name = shadow_name(number)
         out = target.folder / FOLDER / name
         train = partial(_train, manifest.resolve(), out, number, half)
-        shadows.append(Shadow(name, half, train, partial(target.finished, out, number, half)))
+        finished = partial(target.finished, out, number, half)
+        shadows.append(Shadow(name, half, train, finished, target.notes))
     return shadows
 
 

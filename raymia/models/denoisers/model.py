@@ -131,10 +131,10 @@ class Denoiser:
         return torch.tensor([self.path.timestep(step) for step in steps], device=self.device)
 
     @torch.inference_mode()
-    def predict_noise(
+    def predict(
         self, noisy: Tensor, timesteps: Tensor, captions: Sequence[str] | None = None
     ) -> Tensor:
-        """The noise that the model sees in x_t.
+        """What the network predicts of x_t, be it noise, the image or a velocity.
 
         Parameters
         ----------
@@ -146,13 +146,19 @@ class Denoiser:
         -------
         float32 [batch, *latent_shape], whatever the weights' precision.
         """
-        timesteps = timesteps.to(self.device)
         condition: Condition = {}
         if self.embed is not None:
             condition = self.embed(captions or [self.prompt or ""] * len(noisy))
-        output = self.network(noisy, timesteps, condition).float()
-        output = output[:, : noisy.shape[1]]  # a learned variance follows the prediction
-        return self.path.noise_in(noisy, output, timesteps)
+        output = self.network(noisy, timesteps.to(self.device), condition).float()
+        return output[:, : noisy.shape[1]]  # a learned variance follows the prediction
+
+    @torch.inference_mode()
+    def predict_noise(
+        self, noisy: Tensor, timesteps: Tensor, captions: Sequence[str] | None = None
+    ) -> Tensor:
+        """The noise that the model sees in x_t, by :meth:`predict`, which says what is given."""
+        output = self.predict(noisy, timesteps, captions)
+        return self.path.noise_in(noisy, output, timesteps.to(self.device))
 
 
 class Latents:

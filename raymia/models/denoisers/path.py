@@ -45,6 +45,10 @@ class Path(ABC):
         """The noise that a network sees in x_t by its output."""
 
     @abstractmethod
+    def clean_in(self, noisy: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
+        """The image that a network sees in x_t by its output."""
+
+    @abstractmethod
     def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the network should have predicted of x_t."""
 
@@ -96,6 +100,16 @@ class Diffusion(Path):
             return signal * output + sigma * noisy
         return (noisy - signal * output) / sigma
 
+    def clean_in(self, noisy: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
+        """Nothing is divided by the signal but where noise is predicted: a schedule may end without
+        one (Lin et al., 2024, section 3.1)."""
+        if self.prediction == "sample":
+            return output
+        signal, sigma = self.coefficients(timesteps)
+        if self.prediction == "v_prediction":
+            return signal * noisy - sigma * output
+        return (noisy - sigma * output) / signal
+
     def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """By ``prediction``. The velocity is v = sqrt(abar_t) epsilon - sqrt(1 - abar_t) x_0
         (Salimans and Ho, 2022, appendix D)."""
@@ -136,6 +150,10 @@ class Flow(Path):
     def noise_in(self, noisy: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
         signal, _ = self.coefficients(timesteps)
         return noisy + signal * output  # epsilon = x_s + (1 - s) v
+
+    def clean_in(self, noisy: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
+        _, share = self.coefficients(timesteps)
+        return noisy - share * output  # x = x_s - s v
 
     def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         del timesteps

@@ -25,9 +25,11 @@ class AutoencoderNetwork(nn.Module, ABC):
     latent_shape : of one image's latents.
     noise_size : standard normal numbers that one draw of the loss takes; 0 where it draws none.
     not_private : why it cannot be trained privately; None where it can.
+    kept_images : how many of the images that were trained on answers take something from, at most.
     """
 
     not_private: ClassVar[str | None] = None
+    kept_images: ClassVar[int] = 0
     image_shape: tuple[int, int, int]
     latent_shape: tuple[int, ...]
     noise_size: int
@@ -76,7 +78,8 @@ class AutoencoderNetwork(nn.Module, ABC):
         return reconstruction + divergence
 
     def finish(self, images: torch.Tensor) -> None:
-        """Keep what answers take from the images that were trained on; called before saving."""
+        """Keep what answers take from images that were trained on, ``kept_images`` at most; called
+        before saving, where there are any."""
 
     @property
     def latent_size(self) -> int:

@@ -64,6 +64,7 @@ class RiemannianAutoencoder(ConvolutionalAutoencoder):
     not_private = (
         "an rhvae keeps encodings of images that it was trained on, which no noise is added to"
     )
+    kept_images = MAX_CENTROIDS
     centroids: torch.Tensor
     matrices: torch.Tensor
 
@@ -132,8 +133,8 @@ class RiemannianAutoencoder(ConvolutionalAutoencoder):
 
     @torch.no_grad()
     def finish(self, images: torch.Tensor) -> None:
-        """Make the model's own metric of the first images; asked in eval mode."""
-        batches = torch.split(images[:MAX_CENTROIDS], 100)
+        """Make the model's own metric of images; asked in eval mode."""
+        batches = torch.split(images, 100)
         self.centroids = torch.cat([self.posterior(batch)[0] for batch in batches])
         self.matrices = torch.cat([self.matrices_of(batch) for batch in batches])
 
