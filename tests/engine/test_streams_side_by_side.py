@@ -173,9 +173,6 @@ def test_two_targets_are_asked_at_once_on_two_gpus_and_in_turn_on_one(
     assert {name: progress.state for name, progress in states.items()} == {"a": "done", "b": "done"}
     for name in "ab":
         wait_until(lambda n=name: set(actors_of(f"target_{n}")) == {"DEAD"}, 30, f"{name}'s go")
-    causes = [str(one["DeathCause"]) for one in actors_seen() if "target_" in one["ActorClassName"]]
-    assert causes
-    assert not [cause for cause in causes if "REF_DELETED" in cause]  # by chance, and any time
 
     (tmp_path / "together").unlink()
     turns = audit(tmp_path / "turns", models, walkers, "ab", resources={"target": FIRST_GPU})
