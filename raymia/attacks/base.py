@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from raymia.attacks.means import Means
 from raymia.evidence.answers import MODEL_NEEDS, answer_names
 from raymia.util.errors import InputError
 from raymia.util.plugins import (
@@ -97,6 +98,12 @@ class Attack(Portable, ABC):
         records at a time."""
         return False
 
+    def unserved(self, means: Means) -> list[str]:  # noqa: ARG002
+        """What it asks for, with its parameters, that an audit does not give, each in a sentence
+        that says what is there and what to write. It is then refused where it is named, and left
+        out otherwise; what it does not say here ends the run when it is scored."""
+        return []
+
     @abstractmethod
     def score(self, evidence: Any) -> Scores:
         """Score every record, [records]; higher means member, NaN means no score.
@@ -110,12 +117,13 @@ class Attack(Portable, ABC):
 @dataclass(frozen=True)
 class NamedAttack:
     """An attack as it stands in the report: ``statistic`` or ``statistic@reference``, and behind it
-    ``+neighbors`` where the audit file has neighbors by name."""
+    ``+neighbors`` where the audit file has neighbors by name; `where` is its place in that."""
 
     label: str
     attack: Attack
     reference: str | None
     neighbors: str = ""
+    where: str = field(default="attacks", compare=False)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ MIN_DEGREES, MAX_DEGREES = 0.5, 1e4
 """Between which the prior's degrees of freedom are looked for; with the most of them all records
 have one variance."""
 
+FAR, TERMS = 1e-100, 10
+"""Chances below the first are taken from so many terms of a series."""
+
 
 @dataclass(frozen=True)
 class Prior:
@@ -109,12 +112,47 @@ class StudentOffline(_Student):
     title = "LiRA with Student's t, offline"
 
     def score(self, evidence: Any) -> Scores:
-        from scipy.stats import t
-
         phi, shadows, is_in = self.statistics(evidence)
         value, degrees, _ = self.standardized(phi, shadows, ~is_in)
-        scores: Scores = t.logcdf(value, degrees) - t.logsf(value, degrees)
-        return scores
+        return log_odds_below(value, degrees)
+
+
+def log_odds_below(value: Scores, degrees: Scores) -> Scores:
+    """Log-odds that what has Student's t distribution is below some values; finite where they are.
+
+    Parameters
+    ----------
+    value, degrees : and the degrees of freedom of each, [values].
+
+    Examples
+    --------
+    >>> log_odds_below(np.array([-1e3, 0.0, 1e3]), np.full(3, 1e4)).round(1).tolist()
+    [-23081.1, 0.0, 23081.1]
+    """
+    tail = _log_tail(np.abs(value), degrees)
+    odds: Scores = np.sign(value) * (np.log1p(-np.exp(tail)) - tail)
+    return odds
+
+
+def _log_tail(away: Scores, degrees: Scores) -> Scores:
+    """Logarithm of the chance to be above values of at least 0.
+
+    Far out the chance is no float, and its logarithm is taken from that of the density f:
+    P(t > a) = f(a) (1 + a^2 / nu) / a F(1, 1/2; nu / 2 + 1; -nu / a^2) with F hypergeometric (DLMF
+    8.17.8 and 15.8.1). Normal tails are lighter, so what is less likely than 1e-100 is beyond 21,
+    where a term is at most (2 k + 1) / 441 of the one before; ten are all that a float holds.
+    """
+    from scipy.stats import t
+
+    chance = t.sf(away, degrees)
+    is_far = chance < FAR
+    tail: Scores = np.log(np.where(is_far, FAR, chance))
+    a, nu = away[is_far], degrees[is_far]
+    series = np.ones_like(a)
+    for k in reversed(range(TERMS)):
+        series = 1 - (k + 0.5) / (nu / 2 + 1 + k) * (nu / a**2) * series
+    tail[is_far] = t.logpdf(a, nu) + np.log((1 / a + a / nu) * series)
+    return tail
 
 
 def likeliest_prior(squares: Scores, free: npt.NDArray[np.int64]) -> Prior:

@@ -158,7 +158,7 @@ def with_references(item: AttackSpec, spec: AuditSpec, where: str) -> list[Named
     if not attack.needs & {"reference", "reference_if_given"}:
         if reference:
             raise InputError(f"{where}: {statistic!r} uses no reference; write it without @")
-        return [_named(label, attack, None, hood) for hood in hoods]
+        return [_named(label, attack, None, hood, where) for hood in hoods]
     if reference and reference not in spec.references:
         raise InputError(
             f"{where}: no reference {reference!r}; there are: {', '.join(spec.references)}"
@@ -169,7 +169,7 @@ def with_references(item: AttackSpec, spec: AuditSpec, where: str) -> list[Named
         *([(label, None)] if is_alone else []),
         *((f"{label}@{name}", name) for name in chosen),
     ]
-    return [_named(full, attack, name, hood) for full, name in pairs for hood in hoods]
+    return [_named(full, attack, name, hood, where) for full, name in pairs for hood in hoods]
 
 
 def statistic_of(attack: str) -> str:
@@ -177,8 +177,11 @@ def statistic_of(attack: str) -> str:
     return attack.partition("+")[0].partition("@")[0]
 
 
-def _named(label: str, attack: Attack, reference: str | None, neighbors: str) -> NamedAttack:
-    return NamedAttack(f"{label}+{neighbors}" if neighbors else label, attack, reference, neighbors)
+def _named(
+    label: str, attack: Attack, reference: str | None, neighbors: str, where: str
+) -> NamedAttack:
+    full = f"{label}+{neighbors}" if neighbors else label
+    return NamedAttack(full, attack, reference, neighbors, where)
 
 
 def _neighbor_names(attack: Attack, given: str, spec: AuditSpec, where: str) -> list[str]:

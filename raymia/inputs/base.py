@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from raymia.attacks import Attack, NamedAttack
+from raymia.attacks.means import Means
 from raymia.inputs.modality import Modality
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.records.base import RecordSet
@@ -36,6 +37,7 @@ class Inputs:
     left_out : why an attack of the default list is not run on a target, by target and label.
     assumed : what the audit file does not say of how targets were trained, each as a sentence.
     noted : what else one should know of records and models before scores are read, likewise.
+    means : what attacks have to work with on each target, as far as their kind of records says it.
     written : the audit as the file has it, where targets may be patterns; in ``spec`` each target
         is one checkpoint.
     """
@@ -52,6 +54,7 @@ class Inputs:
     left_out: dict[tuple[str, str], str] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
     noted: tuple[str, ...] = ()
+    means: Mapping[str, Means] = field(default_factory=dict)
     written: AuditSpec | None = None
 
     @property

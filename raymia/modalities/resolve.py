@@ -10,6 +10,7 @@ from raymia.inputs.attack_list import name_attacks
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.checkpoints import expand_targets
 from raymia.inputs.modality import modality_of
+from raymia.inputs.served import leave_out_unserved
 from raymia.inputs.shadow_folders import expand_shadows
 from raymia.results.deletions import retrained
 from raymia.spec import AuditSpec, TargetSpec
@@ -23,8 +24,13 @@ UNFAIR = 1e-6
 """Counts that a fair coin gives less often were not given by one."""
 
 
-def resolve_inputs(spec: AuditSpec) -> Inputs:
+def resolve_inputs(spec: AuditSpec, *, served: bool = True) -> Inputs:
     """Read and check everything, and report all problems together.
+
+    Parameters
+    ----------
+    served : whether attacks that ask for more than the audit gives are looked for; a sweep, which
+        tries them with other parameters, looks for itself.
 
     Raises
     ------
@@ -42,6 +48,7 @@ def resolve_inputs(spec: AuditSpec) -> Inputs:
     spec = problems.attempt(modality.settled, spec) or spec
     attacks = problems.attempt(name_attacks, spec) or []
     inputs = modality.resolve(spec, places, attacks, problems)
+    inputs = leave_out_unserved(inputs) if served else inputs
     _check_gate(inputs)
     _check_coins(inputs)
     _check_claims(inputs)

@@ -16,8 +16,6 @@ from raymia.util.reasons import CAME
 
 LONGEST_ERROR = 300
 """Letters of an error that is kept as a record's answer."""
-SEVERAL = 8
-"""Records of which fewer never tell of the model: bad ones may lie side by side."""
 
 
 def put(
@@ -31,8 +29,8 @@ def put(
     Where the model fails on the items, they are halved until the records that it fails on are
     found; the error is the answer on these. It is raised where it is of no single record: a lack of
     memory, a device that is gone, what raymia itself refuses, and where a model that has never
-    answered the question fails on each of :data:`SEVERAL` records or more with one and the same
-    error, and on a record of the same form that no sound model fails on.
+    answered the question fails on each of several records, whatever it says of them, and on one of
+    their form that no sound model fails on.
 
     Parameters
     ----------
@@ -46,8 +44,8 @@ def put(
     """
     records = [list(group) for _, group in groupby(items, key=lambda item: item.record_id)]
     tables, failed = _ask(question, model, records)
-    is_alike = len(failed) == len(records) >= SEVERAL and len({*map(_said, failed)}) == 1
-    if is_alike and not has_answered() and not _is_sound(question, model, records[0]):
+    has_failed = len(failed) == len(records) > 1
+    if has_failed and not has_answered() and not _is_sound(question, model, records[0]):
         raise failed[0]
     for table in tables:
         if table.schema != question.schema:

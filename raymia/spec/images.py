@@ -95,6 +95,12 @@ class InversionSpec(Strict):
             raise ValueError(
                 f"timestep {self.timestep} should be a multiple of step {self.step}, at least one"
             )
+        if isinstance(self.timestep, float) and self.timestep + self.step > 1 - 1e-6:
+            raise ValueError(
+                "the error is measured after one step more than `timestep`, which should end "
+                f"before 1, where all is noise, but {self.timestep} and {self.step} are "
+                f"{self.timestep + self.step:g}; give smaller shares"
+            )
         return self
 
     @property

@@ -6,9 +6,10 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raymia.attacks import NamedAttack
+from raymia.attacks import NamedAttack, build
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
+from raymia.inputs.served import unserved
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.missing import Missing
 from raymia.plan.planning import AuditPlan, plan_audit
@@ -75,9 +76,10 @@ def plan_sweep(sweep: Sweep, store: EvidenceStore) -> SweepPlan:
         changes nothing that the attacks look at.
     """
     audits = [
-        Audit(number, dict(setting.values), resolve_inputs(setting.spec))
+        Audit(number, dict(setting.values), resolve_inputs(setting.spec, served=False))
         for number, setting in enumerate(sweep.queries)
     ]
+    _refuse_unserved(sweep, audits)
     halves = halve(audits[0].inputs, sweep.spec.seed, sweep.spec.objective)
     plans = [plan_audit(audit.inputs, store) for audit in audits]
     _refuse_idle_keys(sweep, audits, plans)
@@ -110,6 +112,23 @@ def keys_that_matter(audits: Sequence[Audit], read: Mapping[int, Hashable]) -> l
         return any(len(different) > 1 for different in by_others.values())
 
     return [key for key in audits[0].values if matters(key)]
+
+
+def _refuse_unserved(sweep: Sweep, audits: Sequence[Audit]) -> None:
+    """Refuse settings of attacks that an audit does not give the means for; of each parameter, the
+    first such value is named."""
+    problems: dict[tuple[str, ...], str] = {}
+    for inputs in (audit.inputs for audit in audits):
+        for swept in sweep.attacks:
+            targets = [name for name in inputs.targets if attacks_on(swept, inputs, name)]
+            for where, parameters in swept.tried_alone():
+                attack = build(swept.statistic, dict(parameters), where, inputs.spec.records.kind)
+                for target in targets:
+                    if (why := unserved(inputs, attack, target)) is not None:
+                        said = f"{where} cannot be tried on {target!r}: {why}"
+                        problems.setdefault((swept.key, *parameters), said)
+    if problems:
+        raise InputError(problems.values())
 
 
 def _refuse_idle_keys(

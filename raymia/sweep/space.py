@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from raymia.attacks import NamedAttack, registry
 from raymia.inputs.attack_list import name_attacks, statistic_of, with_references
-from raymia.questions.base import registered
 from raymia.spec import AttackSpec, AuditSpec, SpaceSpec, SweepSpec, Value
 from raymia.sweep.queries import QuerySetting, query_settings
 from raymia.util.draws import generator
@@ -42,6 +41,16 @@ class SweptAttack:
     @property
     def statistic(self) -> str:
         return statistic_of(self.key)
+
+    def tried_alone(self) -> Iterator[tuple[str, Parameters]]:
+        """Each value by itself, or the two ends of many; of an attack that is run as it is, its
+        parameters. Each with its place in the audit file."""
+        if not self.spaces:
+            for parameters in self.settings:
+                yield f"attacks: {self.key!r}", parameters
+        for name, space in self.spaces.items():
+            for value in space.extremes:
+                yield f"sweep.attacks.{self.key}.{name}: {value}", {name: value}
 
     def named(self, spec: AuditSpec) -> list[NamedAttack]:
         """The attack with each reference it can run with."""
@@ -92,12 +101,7 @@ def check_sweep(spec: AuditSpec) -> Sweep:
     narrowed = [
         QuerySetting(q.values, q.spec.model_copy(update={"attacks": items})) for q in queries
     ]
-    found = Sweep(sweep, tuple(attacks), tuple(narrowed))
-    for setting in narrowed:
-        problems += _wrong_timesteps(found, setting)
-    if problems:
-        raise InputError(list(dict.fromkeys(problems)))
-    return found
+    return Sweep(sweep, tuple(attacks), tuple(narrowed))
 
 
 def _as_written(spec: AuditSpec) -> list[SweptAttack]:
@@ -202,34 +206,3 @@ def _draw(space: SpaceSpec, *purpose: int | str) -> Value:
         return min(max(drawn, low), high)  # rounding must not carry it beyond the ends
     values: Sequence[Value] = space.values or []
     return values[int(draws.integers(len(values)))]
-
-
-def _wrong_timesteps(sweep: Sweep, queries: QuerySetting) -> list[str]:
-    """Timesteps of image attacks that this setting of the queries does not ask about."""
-    problems = []
-    kinds = registry(queries.spec.records.kind)
-    for swept in sweep.attacks:
-        if "timestep" not in swept.spaces:
-            continue
-        section = _section_with_timesteps(kinds[swept.statistic].asks[-1], queries.spec)
-        if section is None:
-            continue
-        timesteps = getattr(queries.spec.probes, section).timesteps
-        wrong = [v for v in swept.spaces["timestep"].values or [] if v not in timesteps]
-        if wrong:
-            problems.append(
-                f"sweep.attacks.{swept.key}.timestep: {wrong[0]} is not asked about; "
-                f"probes.{section}.timesteps are {', '.join(map(str, timesteps))}"
-            )
-    return problems
-
-
-def _section_with_timesteps(question: str, spec: AuditSpec) -> str | None:
-    """The section of `probes` that has the timesteps which a question of images is asked at."""
-    for kind in registered(spec.records.kind):
-        section = kind.section
-        if kind.name == question and hasattr(
-            getattr(spec.probes, section or "", None), "timesteps"
-        ):
-            return section
-    return None

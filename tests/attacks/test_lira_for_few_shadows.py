@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from raymia.attacks import build
-from raymia.attacks.student_ratio import likeliest_prior
+from raymia.attacks.student_ratio import likeliest_prior, log_odds_below
 from raymia.evidence.text import ModelEvidence, ShadowEvidence, TextEvidence, TokenEvidence
 
 DEGREES, VARIANCE = 3.0, 0.4
@@ -78,6 +78,31 @@ def test_offline_is_the_chance_that_a_model_without_the_record_is_below():
     found = score("lira_t_offline", evidence(TARGET[:1], SHADOWS[:, :1], IS_IN[:, :1]), **PRIOR)
     chance = below(TARGET[0], SHADOWS[~IS_IN[:, 0], 0])
     assert found[0] == pytest.approx(math.log(chance / (1 - chance)), rel=1e-3)
+
+
+def test_offline_scores_are_finite_where_a_target_is_furthest_from_what_shadows_say():
+    prior = {"prior_degrees": 1e4, "prior_variance": 1e-6}
+    told, untold = SHADOWS[:, :1] * 1e-3, np.zeros((4, 1), bool)
+    far = [score("lira_t_offline", evidence([x], told, untold), **prior)[0] for x in (1, 2, 5, -5)]
+    assert np.isfinite(far).all()
+    assert far[3] < 0 < far[0] < far[1] < far[2]
+
+
+@pytest.mark.parametrize("degrees", [1, 4, 250, 10_000])
+def test_log_odds_are_exact_and_rise_however_far_a_value_is(degrees):
+    mpmath = pytest.importorskip("mpmath")
+    away = np.unique([*np.geomspace(0.1, 1e6, 50), *np.linspace(19, 27, 33)])
+    found = log_odds_below(np.concatenate([-away[::-1], [0.0], away]), np.full(167, float(degrees)))
+    with mpmath.workdps(60):
+        nu, half = mpmath.mpf(degrees), mpmath.mpf(1) / 2
+        expected = []
+        for x in map(mpmath.mpf, away):
+            above = mpmath.betainc(nu / 2, half, 0, nu / (nu + x**2), regularized=True) / 2
+            expected.append(float(mpmath.log((1 - above) / above)))
+    np.testing.assert_allclose(found[84:], expected, rtol=1e-10)
+    assert (found[:83] == -found[:83:-1]).all()
+    assert found[83] == 0
+    assert (np.diff(found) > 0).all()
 
 
 def test_one_shadow_of_a_kind_is_enough_and_none_is_not():

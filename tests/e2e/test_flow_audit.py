@@ -175,9 +175,11 @@ def test_timesteps_beyond_a_schedule_are_refused_and_shares_are_not(
         ({"timestep": 0.1, "step": 10}, "should both be timesteps, or both be shares"),
         ({"timestep": 0.1, "step": 0.03}, "should be a multiple of step 0.03"),
         ({"timestep": 5}, "should be a multiple of step 10"),
+        ({"timestep": 0.8, "step": 0.4}, "before 1, where all is noise, but 0.8 and 0.4 are 1.2"),
+        ({"timestep": 0.9, "step": 0.1}, "before 1, where all is noise, but 0.9 and 0.1 are 1;"),
     ],
 )
-def test_an_inversion_that_does_not_end_on_a_step_is_refused(
+def test_an_inversion_that_does_not_end_on_a_step_of_the_path_is_refused(
     inversion: dict[str, float], said: str, models: dict[str, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=said):

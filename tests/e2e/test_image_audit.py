@@ -355,6 +355,23 @@ def test_of_a_gan_there_are_samples_alone(tmp_path: Path) -> None:
         resolve_inputs(load_spec(refused))
 
 
+def test_of_few_samples_the_attacks_that_they_serve_are_run(tmp_path: Path) -> None:
+    samples = write_images(tmp_path / "samples", list(digits()[60:64]))
+    records = {
+        "kind": "image", "members": "members", "non_members": "non_members",
+        "population": write_images(tmp_path / "population", list(digits()[70:73])),
+    }  # fmt: skip
+    file = write_image_audit(
+        tmp_path, tmp_path, targets=[{"name": "gan", "samples": samples}], neighbors=None,
+        records=records,
+    )  # fmt: skip
+    result = run_audit(load_spec(file), console())
+    assert result.complete
+    run = {metrics.attack for metrics in result.metrics}
+    assert run >= {"gan_leaks", "monte_carlo"}
+    assert not run & {"over_representation", "logan"}
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

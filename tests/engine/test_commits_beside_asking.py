@@ -19,7 +19,6 @@ from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.models.causal.reading import PlainReader
 from raymia.models.causal.readings import READ, Readings
 from raymia.questions.base import RECORD, Item, Question
-from raymia.questions.put import SEVERAL
 from raymia.questions.text import SUM_SCHEMA
 from raymia.util.errors import RaymiaError
 
@@ -232,7 +231,7 @@ def test_what_was_read_of_a_block_is_kept_until_it_is_passed_on(
 
 
 @pytest.mark.parametrize("before", [None, "this worker", "an earlier run"])
-def test_a_block_that_fails_alike_is_the_models_fault_only_if_it_never_answered(
+def test_a_block_that_fails_as_a_whole_is_the_models_fault_only_if_it_never_answered(
     made: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: str | None
 ) -> None:
     store = EvidenceStore(str(tmp_path))
@@ -243,7 +242,7 @@ def test_a_block_that_fails_alike_is_the_models_fault_only_if_it_never_answered(
             raise IndexError("index out of range")
 
     monkeypatch.setattr(stage_module, "load_together", lambda _: lambda _: fails)
-    bad = pa.concat_tables(block(f"bad{n}") for n in range(SEVERAL))
+    bad = pa.concat_tables(block(f"bad{n}") for n in range(3))
     worker = made.worker(FIRST)
     if before is None:
         with pytest.raises(IndexError, match="index out of range"):
@@ -256,4 +255,4 @@ def test_a_block_that_fails_alike_is_the_models_fault_only_if_it_never_answered(
         worker = made.worker(FIRST)
     worker.ask(bad)()
     errors = store.read(FIRST, ["error"])["error"].drop_null().to_pylist()
-    assert errors == ["IndexError; came: index out of range"] * SEVERAL
+    assert errors == ["IndexError; came: index out of range"] * 3

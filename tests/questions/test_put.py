@@ -14,7 +14,7 @@ from tiny_models import checkpoint, passages, save_tiny
 from raymia.models.causal.family import load_causal_lm
 from raymia.questions.base import Item, Question, row_key
 from raymia.questions.harmless import WORDS, harmless
-from raymia.questions.put import SEVERAL, put
+from raymia.questions.put import put
 from raymia.questions.text import SUM_SCHEMA, NeighborQuestion, TokenQuestion
 from raymia.util.errors import RaymiaError
 
@@ -92,18 +92,22 @@ class FailsOnAll(Fails):
         raise self.of(self.text.format(items[0].record_id))
 
 
-def test_what_fails_alike_on_every_record_of_several_is_of_a_model_that_never_answered() -> None:
+@pytest.mark.parametrize("records", [2, 20])
+@pytest.mark.parametrize("text", ["no such argument", "no such argument, of {}"])
+def test_what_fails_on_every_record_and_a_harmless_one_is_of_a_model_that_never_answered(
+    records: int, text: str
+) -> None:
     with pytest.raises(TypeError, match="no such argument"):
-        put(Lengths(), FailsOnAll(TypeError, "no such argument"), ITEMS)
+        put(Lengths(), FailsOnAll(TypeError, text), ITEMS[: 2 * records])
 
 
 @pytest.mark.parametrize(
     ("records", "text", "has_answered"),
-    [(2, "index out of range", False), (SEVERAL - 1, "index out of range", False),
-     (20, "index out of range", True), (20, "no embedding for {}", False)],
-    ids=["two neighbors", "few", "an answer before", "each its own"],
+    [(1, "index out of range", False), (20, "index out of range", True),
+     (20, "no embedding for {}", True)],
+    ids=["one", "an answer before", "an answer before, each its own"],
 )  # fmt: skip
-def test_records_that_all_fail_in_a_block_have_their_errors_and_the_model_has_not_failed(
+def test_one_record_that_fails_or_all_of_a_model_that_answered_fail_no_model(
     records: int, text: str, has_answered: bool
 ) -> None:
     items = ITEMS[: 2 * records]
@@ -113,27 +117,32 @@ def test_records_that_all_fail_in_a_block_have_their_errors_and_the_model_has_no
 
 
 class FailsOnLetters(Fails):
-    """Says one and the same of every payload that has a letter."""
+    """Fails on payloads that have a letter; what it says may name the record."""
 
-    def __init__(self, letter: str, error: Exception | None = None) -> None:
-        super().__init__(error or IndexError("index out of range"))
-        self.letter = letter
+    def __init__(self, letter: str, text: str = "index out of range") -> None:
+        super().__init__(IndexError(text))
+        self.letter, self.text = letter, text
 
     def __call__(self, items: Any) -> None:
         self.calls.append(len(items))
         if any(self.letter in item.payload for item in items if item.payload is not None):
-            raise self.error
+            raise IndexError(self.text.format(items[0].record_id))
 
 
 ALIKE = [Item(f"r{n}", neighbor, "x" * 5) for n in range(20) for neighbor in (1, 2)]
 
 
-def test_records_that_fail_alike_by_their_own_fault_fail_no_model_that_answers_about_others():
-    answers = put(Lengths(), FailsOnLetters("x"), ALIKE)
-    assert answers["error"].to_pylist() == ["IndexError; came: index out of range"] * len(ALIKE)
-    assert {*answers["record_id"].to_pylist()} == {item.record_id for item in ALIKE}
+@pytest.mark.parametrize("text", ["index out of range", "no embedding for {}"])
+@pytest.mark.parametrize("records", [2, 20])
+def test_records_that_all_fail_by_their_own_fault_fail_no_model_that_answers_about_others(
+    text: str, records: int
+) -> None:
+    items = ALIKE[: 2 * records]
+    answers = put(Lengths(), FailsOnLetters("x", text), items)
+    said = {row["record_id"]: row["error"] for row in answers.to_pylist()}
+    assert said == {i.record_id: f"IndexError; came: {text.format(i.record_id)}" for i in items}
     with pytest.raises(IndexError):
-        put(Lengths(), FailsOnLetters(""), ALIKE)
+        put(Lengths(), FailsOnLetters("", text), items)
 
 
 def test_a_device_that_fails_on_a_harmless_record_is_gone():

@@ -12,6 +12,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 
 from raymia.attacks.base import Attack, Scores, answered
+from raymia.attacks.means import Means
 from raymia.evidence.image import Floats, Grid, ImageEvidence, ImageModelEvidence, Images
 
 MIN_ERROR = 1e-30
@@ -71,6 +72,9 @@ class Timed(Filtered):
     @property
     def all_needs(self) -> frozenset[str]:
         return super().all_needs if self.timestep is None else self.needs | {"denoiser"}
+
+    def unserved(self, means: Means) -> list[str]:
+        return super().unserved(means) + means.unasked(self.asks[0], "timestep", self.timestep)
 
 
 @dataclass(frozen=True)

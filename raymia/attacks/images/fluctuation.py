@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from raymia.attacks.base import MIN_LOSS, Scores, answered, register
 from raymia.attacks.images.base import Filtered, errors
+from raymia.attacks.means import Means
 from raymia.evidence.image import Floats, ImageEvidence, ImageModelEvidence
 from raymia.metrics.learning import MIN_PER_CLASS, fold_of
 from raymia.metrics.roc import auc, roc_curve
@@ -63,6 +64,10 @@ class Around(Filtered):
             raise ValueError(
                 f"perturbation should be the name of one, as 'crop', but got {self.perturbation!r}"
             )
+
+    def unserved(self, means: Means) -> list[str]:
+        own = means.unasked("perturbations", "perturbation", self.perturbation)
+        return super().unserved(means) + own
 
     def chosen(self, evidence: ImageEvidence) -> tuple[str, npt.NDArray[np.bool_]]:
         """The perturbation that is used, and bool [records], which records were spent on it."""

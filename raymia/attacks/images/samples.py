@@ -15,9 +15,13 @@ from raymia.attacks.images.distances import (
     nearest,
     principal_components,
 )
+from raymia.attacks.means import Means
 from raymia.attacks.quantile import MIN_POPULATION
 from raymia.evidence.image import Floats, ImageEvidence, Images
 from raymia.metrics.learning import one_thread
+
+MIN_SAMPLES = 2
+"""Samples without which there is no distance among them."""
 
 RADIUS_SAMPLES = 1_000
 """The radius of Monte-Carlo integration is found from the distances of so many samples."""
@@ -76,6 +80,9 @@ class GanLeaks(OnSamples):
         if self.k < 1:
             raise ValueError(f"k should be at least 1, but got {self.k}")
 
+    def unserved(self, means: Means) -> list[str]:
+        return means.fewer("samples", self.k, "k")
+
     def score(self, evidence: ImageEvidence) -> Scores:
         near = nearest(evidence.images, samples_of(evidence), self.k)
         scores: Scores = -near.mean(axis=1) / 255
@@ -117,10 +124,13 @@ class MonteCarlo(OnSamples):
         if self.components < 1:
             raise ValueError(f"components should be at least 1, but got {self.components}")
 
+    def unserved(self, means: Means) -> list[str]:
+        return means.fewer("samples", MIN_SAMPLES)
+
     def score(self, evidence: ImageEvidence) -> Scores:
         samples = samples_of(evidence)
-        if len(samples) < 2:
-            raise ValueError("this attack needs at least 2 samples")
+        if len(samples) < MIN_SAMPLES:
+            raise ValueError(f"this attack needs at least {MIN_SAMPLES} samples")
         project = principal_components(samples, self.components)
         points = project(samples)
         radius = self._radius(points)
@@ -175,6 +185,9 @@ class OverRepresentation(OnSamples):
     def __post_init__(self) -> None:
         if self.k < 1:
             raise ValueError(f"k should be at least 1, but got {self.k}")
+
+    def unserved(self, means: Means) -> list[str]:
+        return [s for what in ("population", "samples") for s in means.fewer(what, self.k, "k")]
 
     def score(self, evidence: ImageEvidence) -> Scores:
         population = answered(evidence.population).images

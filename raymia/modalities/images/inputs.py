@@ -14,6 +14,7 @@ from raymia.evidence.taken import taken_by
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.images.generation import check_generation, read_prompts, record_id_of
+from raymia.modalities.images.means import means_of
 from raymia.modalities.images.modality import Images
 from raymia.modalities.images.prior import prior_lines
 from raymia.modalities.images.samples import Generated, read_samples
@@ -169,6 +170,7 @@ def resolve_images(
         population=population,
         shadow_members=shadow_members,
         left_out=left_out,
+        means=means_of(spec, places, attacks, len(population), samples),
         assumed=tuple(dict.fromkeys(assumed)),
         noted=tuple(dict.fromkeys(noted)),
     )
