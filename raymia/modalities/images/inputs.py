@@ -152,6 +152,7 @@ def resolve_images(
     denoisers = {n: m for n, m in models.items() if isinstance(m, DenoiserCheckpoint)}
     trained = {name: one for name, one in said.items() if name in targets}
     assumed = [line for n, one in trained.items() for line in assumed_of(one, n, targets[n], given)]
+    samples = {name: own.pixels for name, own in generated.items()}
     noted = [
         *(line for one in trained.values() for line in facts_of(one, given)),
         *(prior or ()),
@@ -162,7 +163,7 @@ def resolve_images(
     ]
     return Inputs(
         spec,
-        Images(shape, {n: own.pixels for n, own in generated.items()}, prompts, otherwise),
+        Images(shape, samples, prompts, otherwise),
         replace(records, set_aside=aside),
         attacks,
         {target.name: targets[target.name] for target in spec.targets},

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence, Sized
 
 from raymia.attacks import NamedAttack
 from raymia.attacks.means import Choice, Count, Means
@@ -16,7 +15,7 @@ def means_of(
     places: Sequence[str],
     attacks: Sequence[NamedAttack],
     population: int,
-    samples: Mapping[str, Sequence[Any]],
+    samples: Mapping[str, Sized],
 ) -> dict[str, Means]:
     """What attacks have to work with on each target.
 
