@@ -3,8 +3,9 @@
     ray job submit --working-dir . -- python jobs/sweep.py audit.yaml
 
 The last line of the output is one JSON object that sums the sweep up. The exit code is that of
-`raymia sweep`: 0 when every setting was tried, 2 for wrong input, 1 for anything else. A sweep that
-was interrupted goes on where it was when it is submitted again.
+`raymia sweep`: 0 when every target was swept, 3 when one failed or no setting could be measured, 2
+for wrong input, 1 for anything else. A sweep that was interrupted goes on where it was when it is
+submitted again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from raymia.cli.jobs import ending, read_job_file, run_job
-from raymia.cli.main import sweep
+from raymia.cli.main import sweep, sweep_code
 from raymia.results.folder import SWEEP_FILE
 from raymia.sweep.result import SweepResult
 from raymia.util.credentials import say
@@ -35,6 +36,7 @@ def run(file: Path, **options: Any) -> int:
         spec = read_job_file(file, **options)
         result = sweep(file, **options)
         end.problems, page = result.problems, f"{spec.output}/{SWEEP_FILE}"
+        end.code = sweep_code(result)
     say(json.dumps(summary(str(file), result, page, end.problems)))
     return end.code
 

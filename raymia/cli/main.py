@@ -33,8 +33,14 @@ def _exit_as_found(found: object, **_: object) -> None:
     if found is None:
         return
     from raymia.results.result import RunResult
+    from raymia.sweep.result import SweepResult
 
-    if isinstance(found, RunResult) and (code := result_code(found)):
+    code = 0
+    if isinstance(found, RunResult):
+        code = result_code(found)
+    elif isinstance(found, SweepResult):
+        code = sweep_code(found)
+    if code:
         raise typer.Exit(code)
 
 
@@ -365,3 +371,8 @@ def exit_code(error: RaymiaError) -> int:
 def result_code(result: RunResult) -> int:
     """What a run that ended exits with: 3 if something is missing, 4 or 6 if its gate is closed."""
     return gate_code(result) if result.succeeded else EXIT_INCOMPLETE
+
+
+def sweep_code(result: SweepResult) -> int:
+    """What a sweep that ended exits with: 3 if a target failed, or no setting could be measured."""
+    return 0 if result.complete else EXIT_INCOMPLETE

@@ -20,7 +20,7 @@ from typing import Any
 from raymia.models.config_bounds import no_more_parts, refuse_vast
 from raymia.models.packed_weights import as_unpacked, by, refuse_other_scales
 from raymia.models.saved_quantization import quantization_in, refuse_unscaled
-from raymia.models.source import config_hash, model_weights_in
+from raymia.models.source import config_hash, model_weights_in, read_json
 from raymia.models.whole_weights import LOADING, refuse_missing, refuse_unused
 from raymia.storage.safetensors import TensorHeader
 from raymia.util.caller import caller_state
@@ -86,9 +86,12 @@ def read_transformers_config(
     Raises
     ------
     InputError
-        If it cannot be read.
+        If it cannot be read, or takes code from another repository.
     """
     from transformers import AutoConfig
+
+    if trust_remote_code:
+        _refuse_code_elsewhere(folder, where)
 
     source = {} if gguf_file is None else {"gguf_file": gguf_file}
     try:
@@ -98,6 +101,23 @@ def read_transformers_config(
             f"{where}: transformers cannot read the config of {folder} ({type(error).__name__}: "
             f"{first_line(error)}); copy the files again, or update transformers"
         ) from error
+
+
+def _refuse_code_elsewhere(folder: Path, where: str) -> None:
+    """Refuse code that is fetched from elsewhere when a model is loaded: what it is by then, no
+    fingerprint of these files says."""
+    for name in ("config.json", "tokenizer_config.json"):
+        file = folder / name
+        found = (read_json(file, where) if file.is_file() else {}).get("auto_map")
+        named = found.values() if isinstance(found, Mapping) else ()
+        classes = [one for own in named for one in (own if isinstance(own, list) else [own])]
+        elsewhere = [one for one in classes if isinstance(one, str) and "--" in one]
+        if elsewhere:
+            raise InputError(
+                f"{where}: {file} takes its code from another repository ({elsewhere[0]}), which "
+                "may be changed at any time; copy its files into the folder, and name them in "
+                "`auto_map` without the repository"
+            )
 
 
 @dataclass(frozen=True)

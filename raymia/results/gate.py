@@ -34,6 +34,7 @@ from raymia.util.listing import listed
 
 ERROR_RATE = 0.05
 """Chance, at most, that a condition fails a checkpoint wrongly, and that it passes one wrongly."""
+INCOMPLETE = "the run is incomplete: run it again to go on, and decide then"
 EXPLAINED = (
     "members and non-members differ without any model, and a guess that sees none is not far "
     "weaker; see docs/shift.md"
@@ -171,6 +172,10 @@ def _on_counts(condition: Condition, result: RunResult) -> GateOutcome:
     met = condition.is_met(fewest)
     reason = f"{what}, {'fewer than' if met else 'at least'} {condition.limit:,.0f}"
     status: GateStatus = "failed" if met else "passed"
+    lacking = [f"target {one.name} failed: {one.reason}" for one in result.failed]
+    lacking += [] if result.complete else [INCOMPLETE]
+    if lacking and not met:
+        status, reason = "not_evaluated", "; ".join(lacking)
     return GateOutcome(condition=condition.text, target="*", status=status, reason=reason)
 
 
@@ -196,6 +201,11 @@ def _decide(
         if (entry.target, entry.attack) not in blind
         else Figure("not_measured", entry.attack, EXPLAINED)
         for entry in found
+    ]
+    figures += [
+        Figure("not_measured", one.attack, one.reason)
+        for one in result.not_run
+        if one.target == target and fnmatchcase(one.attack, condition.attacks)
     ]
     if condition.metric == "epsilon":
         figures = _chosen_bound(figures)
@@ -338,4 +348,4 @@ def _why_nothing_counts(
     elif not found and condition.is_of_attacks:
         yield "the attack was not run on this target"
     if not result.complete:
-        yield "the run is incomplete: run it again to go on, and decide then"
+        yield INCOMPLETE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -16,6 +15,8 @@ from raymia.util.reasons import CAME, REPEATED
 
 PUBLIC = frozenset({"attacks", "versions", "created", "stages"})
 """What names no record and no file; the keys of evidence are among it."""
+QUOTING = frozenset({"reason", "problems"})
+"""Keys of what may quote a record, as the error of a question does."""
 _EARLIER = re.compile(
     r"(refused by the endpoint|the template cannot write it|\w+(?:Error|Exception)): "
     r"|(it has the token) \d"
@@ -40,15 +41,16 @@ def without_content(result: RunResult, *, texts: bool, pictures: bool) -> RunRes
 
 def without_quotes(result: RunResult) -> RunResult:
     """Leave out of reasons and problems what came from records, which they may quote."""
+    return RunResult.model_validate(unquoted(result.model_dump()))
 
-    def cut(entries: Iterable[Any]) -> list[Any]:
-        return [one.model_copy(update={"reason": one.reason.partition(CAME)[0]}) for one in entries]
 
-    lists = {
-        name: cut(getattr(result, name)) for name in ("set_aside", "dropped", "failed", "gate")
-    }
-    problems = [problem.partition(CAME)[0] for problem in result.problems]
-    return result.model_copy(update={**lists, "problems": problems})
+def unquoted(held: Any, *, may_quote: bool = False) -> Any:
+    """The same, whatever it is nested in, with reasons and problems cut before what came."""
+    if isinstance(held, dict):
+        return {key: unquoted(own, may_quote=key in QUOTING) for key, own in held.items()}
+    if isinstance(held, list | tuple):
+        return [unquoted(own, may_quote=may_quote) for own in held]
+    return held.partition(CAME)[0] if may_quote and isinstance(held, str) else held
 
 
 def redact(result: RunResult, disguise: Disguise) -> RunResult:
@@ -65,9 +67,7 @@ def redact(result: RunResult, disguise: Disguise) -> RunResult:
         one["reason"] = _reason(one["reason"], disguise)
     for one in content["dropped"]:
         one["reason"] = _reason(one["reason"], disguise)
-    for one in (*content["failed"], *content["gate"]):  # which may quote a question's error
-        one["reason"] = one["reason"].partition(CAME)[0]
-    content["problems"] = [problem.partition(CAME)[0] for problem in content["problems"]]
+    content = unquoted(content)
     content["audit_yaml"] = yaml.safe_dump(
         disguise.everything(yaml.safe_load(result.audit_yaml)), sort_keys=False
     )

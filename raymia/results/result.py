@@ -56,6 +56,14 @@ class FailedTarget(Result):
     reason: str = Field(description="why, for a person to read")
 
 
+class NotRun(Result):
+    """An attack that turned out not to be possible on a checkpoint while the run went on."""
+
+    target: str = Field(description="name of the checkpoint")
+    attack: str = Field(description="its label")
+    reason: str = Field(description="why, for a person to read")
+
+
 class StageCount(Result):
     """How much was asked of one model, or of one neighbor maker."""
 
@@ -243,6 +251,9 @@ class RunResult(Result):
     )
     gate: list[GateOutcome] = Field(
         default=[], description="the conditions of `fail_if` on each target; none without any"
+    )
+    not_run: list[NotRun] = Field(
+        default=[], description="attacks that the plan had, and that the run could not run"
     )
     undecided: Literal["fail", "pass"] = Field(
         default="fail", description="whether undecided conditions close the gate"

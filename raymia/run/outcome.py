@@ -39,6 +39,7 @@ from raymia.results.result import (
     AttackCard,
     Dropped,
     FailedTarget,
+    NotRun,
     RecordCounts,
     ReferenceCard,
     RunResult,
@@ -166,6 +167,11 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         losses=list(target_losses(run.inputs, names, scores)),
         **vars(findings),
         failed=failed,
+        not_run=[
+            NotRun(target=target, attack=attack, reason=reason)
+            for (target, attack), reason in run.inputs.left_out.items()
+            if (target, attack) not in run.before.inputs.left_out
+        ],
         undecided=run.inputs.spec.undecided,
         complete=not missing and not run.failed,
         problems=[

@@ -15,6 +15,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.plan.planning import AuditPlan
 from raymia.report.files import write_report
 from raymia.report.sweep_page import render
+from raymia.results.redaction import unquoted
 from raymia.run.asking import ask
 from raymia.spec import AuditSpec
 from raymia.storage.lease import held, new_run_id
@@ -84,6 +85,8 @@ def _run(
         for setting in settings
     ]
     halves = plan.halves
+    winners = find_winners(rows, found.evidence, halves, rates, plan.sweep.spec.objective, spec)
+    problems = [*failed.values(), *_problems(rows)]
     result = SweepResult(
         name=spec.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -104,8 +107,9 @@ def _run(
         ],
         settings=len(settings),
         tried_now=tried_now,
-        winners=find_winners(rows, found.evidence, halves, rates, plan.sweep.spec.objective, spec),
-        problems=[*failed.values(), *_problems(rows)],
+        winners=winners,
+        problems=unquoted(problems, may_quote=True) if spec.report.redact else problems,
+        complete=bool(winners) and not failed,
         seconds=round(time.monotonic() - started, 1),
     )
     return result, rows

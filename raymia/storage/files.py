@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -207,7 +207,7 @@ class Folder:
             try:
                 final.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copytree(source, staged)
-                _rename_or_drop(staged, final)
+                _rename_or_drop(staged, final, marker)
             except OSError as error:
                 shutil.rmtree(staged, ignore_errors=True)
                 raise _not_written(final, error) from error
@@ -338,7 +338,7 @@ def download_folder(fs: Any, path: str) -> Path:
     What a killed one leaves behind is never taken for the folder.
     """
     listing = fs.find(path)
-    state = {name: str(fs.ukey(name)) for name in listing}
+    state = {name: [str(fs.ukey(name)), *_versions(fs.info(name))] for name in listing}
     target = cache_folder() / digest([path, state])
     target.parent.mkdir(parents=True, exist_ok=True)
     ORIGINS[str(target)] = str(fs.unstrip_protocol(path))
@@ -359,6 +359,12 @@ def download_folder(fs: Any, path: str) -> Path:
     return target
 
 
+def _versions(info: Mapping[str, Any]) -> list[str]:
+    """What a server says of the state of a file, where its name alone is the key of a download."""
+    keys = ("size", "ETag", "Last-Modified", "Content-MD5", "Digest")
+    return [str(info[key]) for key in keys if info.get(key) is not None]
+
+
 def _download(fs: Any, name: str, file: Path) -> None:
     """Download one file, and again where what came is not the whole of it."""
     size = fs.info(name)["size"]
@@ -376,14 +382,21 @@ ORIGINS: dict[str, str] = {}
 """Where each local folder came from that this process downloaded, or found downloaded."""
 
 
-def _rename_or_drop(staged: Path, final: Path) -> None:
-    """Move a finished folder into place, unless another process has finished the same one."""
+def _rename_or_drop(staged: Path, final: Path, marker: str = "") -> None:
+    """Move a finished folder into place, unless another process has finished the same one. What is
+    left there without its marker, by one that was killed while it removed it, makes way."""
     try:
         staged.rename(final)
     except OSError:
         if not final.exists():
             raise
-        shutil.rmtree(staged)
+        if (final / marker).exists():
+            shutil.rmtree(staged)
+            return
+        aside = final.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        final.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+        _rename_or_drop(staged, final, marker)
 
 
 def cache_folder() -> Path:

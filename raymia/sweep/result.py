@@ -16,6 +16,7 @@ from raymia.results.folder import SWEEP_FILE
 from raymia.spec import ObjectiveSpec, Value
 from raymia.storage.files import Folder
 from raymia.sweep.evaluate import Evaluated, Halves, Setting, objective_of
+from raymia.util.credentials import hidden
 
 TABLE_FILE = "sweep.parquet"
 RESULT_FILE = "sweep.json"
@@ -83,6 +84,9 @@ class SweepResult(Result):
     tried_now: int = Field(ge=0, description="settings that this run tried; the others were known")
     winners: list[Winner] = Field(description="by target and attack, the best evaluated first")
     problems: list[str] = Field(description="what could not be tried, and why")
+    complete: bool = Field(
+        default=True, description="whether every target was swept, and a setting was the best"
+    )
     seconds: float = Field(ge=0, description="wall-clock")
 
     @property
@@ -174,5 +178,5 @@ def write_sweep(folder_url: str, result: SweepResult, table: pa.Table, page: str
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     folder.write(TABLE_FILE, sink.getvalue().to_pybytes())
-    folder.write(SWEEP_FILE, page.encode())
-    folder.write(RESULT_FILE, result.model_dump_json(indent=2).encode())
+    folder.write(SWEEP_FILE, hidden(page).encode())
+    folder.write(RESULT_FILE, hidden(result.model_dump_json(indent=2)).encode())

@@ -165,6 +165,15 @@ def test_heads_saved_with_their_adapters_are_switched_with_them(tmp_path, tiny_l
     assert_family_is_its_members(tiny_llama, [adapters[0], None, adapters[1]], 1e-6)
 
 
+def test_logits_of_16_bits_are_no_coarser_beside_adapters_of_the_head(tmp_path, tiny_llama):
+    """An adapter wraps the output layer of all that share the base."""
+    on_head = {"target_modules": ["q_proj", "lm_head"]}
+    saved = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+    for number, settings in enumerate((on_head, saved)):
+        adapter = save_adapter(tmp_path / str(number), tiny_llama, **settings)
+        assert_family_is_its_members(tiny_llama, [None, adapter], 1e-6, dtype="bfloat16")
+
+
 def test_ia3_answers_as_if_it_were_loaded_alone(tmp_path, tiny_gpt2):
     """But for rounding: with MKL on an Intel CPU it depends on where in memory an array lies; one
     step of float32 at a log-probability of -11 is 1e-6."""

@@ -150,6 +150,17 @@ def test_what_is_no_causal_language_model_is_refused(tmp_path, no_models, change
     assert why in problem
 
 
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_that_is_fetched_from_another_repository_is_refused(tmp_path, file):
+    """What it is when the model is loaded, no fingerprint says."""
+    folder = save_tiny(tmp_path / "m")
+    named = {"AutoModelForCausalLM": "lab/code--modeling_x.X", "AutoTokenizer": [None, "own.Own"]}
+    edit(folder / file, auto_map=named)
+    with pytest.raises(InputError, match=r"another repository \(lab/code--modeling_x.X\)"):
+        text_model(folder, trust_remote_code=True)
+    assert text_model(folder).fingerprint
+
+
 def test_encoders_that_transformers_saves_are_refused(tmp_path, no_models):
     config = transformers.BertConfig(**SMALL, hidden_size=32, num_hidden_layers=1,
                                      num_attention_heads=2, intermediate_size=32)  # fmt: skip

@@ -18,7 +18,7 @@ from raymia.metrics.summary import (
     TprAtFpr,
 )
 from raymia.results.gate import decide_again, gate_line, is_open
-from raymia.results.result import FailedTarget
+from raymia.results.result import FailedTarget, NotRun
 from raymia.results.verdict import reach_verdict
 from raymia.shift.result import ShiftCheck
 from raymia.spec.conditions import check_conditions, parse_condition, parse_conditions
@@ -209,6 +209,37 @@ def test_records_without_a_score_do_not_count(run):
     assert (outcome.status, outcome.reason) == (
         "failed", "40 members of 60 have a score on step-9, fewer than 50",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lacks", "reason"),
+    [
+        ({"complete": False}, "the run is incomplete: run it again to go on, and decide then"),
+        ({"failed": [FailedTarget(name="step-1", reason="no file")]},
+         "target step-1 failed: no file"),
+    ],
+)  # fmt: skip
+def test_counts_of_a_run_that_lacks_something_let_nothing_pass(run, lacks, reason):
+    records = run.records.model_copy(update={"members": 60})
+    lacking = run.model_copy(update={"records": records, **lacks})
+    (enough,) = decide_again(lacking, ["members < 50"])
+    assert (enough.status, enough.reason) == ("not_evaluated", reason)
+    assert gate_code(lacking.model_copy(update={"gate": [enough]})) == 4
+    (few,) = decide_again(lacking, ["members < 100"])
+    assert few.status == "failed"
+
+
+def test_an_attack_that_could_not_be_run_lets_nothing_pass(run):
+    why = "it wrote no text"
+    lost = NotRun(target="step-9", attack="spv@self", reason=why)
+    lacking = run.model_copy(update={"not_run": [lost]})
+    found = decided(lacking, "any.tpr@1%fpr > 0.1", "weak.tpr@1%fpr > 0.1")
+    outcome = found["any.tpr@1%fpr > 0.1", "step-9"]
+    assert (outcome.status, outcome.reason) == ("not_evaluated", f"spv@self: {why}")
+    assert found["weak.tpr@1%fpr > 0.1", "step-9"].status == "passed"
+    assert found["any.tpr@1%fpr > 0.1", "step-3"].status == "failed"
+    leaks = lacking.model_copy(update={"not_run": [lost.model_copy(update={"target": "step-3"})]})
+    assert decided(leaks, "any.tpr@1%fpr > 0.1")["any.tpr@1%fpr > 0.1", "step-3"].status == "failed"
 
 
 def test_figures_of_groups_count_where_that_is_said_or_groups_were_split(run):

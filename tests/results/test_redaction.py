@@ -20,9 +20,9 @@ from raymia.results.disguise import Disguise
 from raymia.results.events import read_events
 from raymia.results.events import redacted as redacted_event
 from raymia.results.folder import check_fit, load_run
-from raymia.results.gate_result import GateOutcome
+from raymia.results.gate_result import GateOutcome, PrivacyClaim
 from raymia.results.redaction import redact
-from raymia.results.result import Dropped, FailedTarget, ReferenceCard, SetAside
+from raymia.results.result import Dropped, FailedTarget, NotRun, ReferenceCard, SetAside
 from raymia.run.status import EventLog, recorded
 from raymia.storage.files import Folder
 from raymia.util.errors import InputError
@@ -198,7 +198,13 @@ def told(tmp_path):
     outcome = GateOutcome(
         target="tuned", condition="any.auc > 0.5", status="not_evaluated", reason=QUOTING
     )
-    result = leaky(store=str(tmp_path / "store")).model_copy(update={"gate": [outcome]})
+    claim = PrivacyClaim(
+        target="tuned", epsilon=1.0, delta=1e-5, status="not_evaluated", reason=QUOTING
+    )
+    lost = NotRun(target="tuned", attack="spv@self", reason=QUOTING)
+    result = leaky(store=str(tmp_path / "store")).model_copy(
+        update={"gate": [outcome], "privacy": [claim], "not_run": [lost]}
+    )
     run = tmp_path / "run"
     EventLog(str(run), "killed").write(
         {"event": "target", "target": "tuned", "state": "failed", "why": QUOTING}

@@ -35,6 +35,8 @@ def test_attacks_without_the_reference_go_on_and_the_others_are_named(tmp_path):
     assert {one.attack for one in result.metrics} == {"loss", "ratio@base"}
     line = f"target t: left out difference@self_prompt: {WHY}"
     assert line in result.problems
+    lost = [(one.target, one.attack, one.reason) for one in result.not_run]
+    assert lost == [("t", "difference@self_prompt", WHY)]
     assert [card.name for card in result.references] == ["base"]
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -150,6 +153,17 @@ def test_second_to_finish_the_same_folder_leaves_the_first(folder, tmp_path):
         assert [p.name for p in Path(folder.path("prepared")).iterdir()] == ["k"]
 
 
+def test_what_is_left_of_a_removed_folder_makes_way_for_a_finished_one(tmp_path):
+    """Its marker is removed first, and who removed it may have been killed then."""
+    folder = Folder(str(tmp_path / "x"))
+    folder.commit_folder(finished(tmp_path / "one", by="1"), "prepared/k", "facts.json")
+    folder.remove("prepared/k/facts.json")
+    folder.commit_folder(finished(tmp_path / "two", by="2"), "prepared/k", "facts.json")
+    assert folder.read("prepared/k/by") == b"2"
+    assert folder.exists("prepared/k/facts.json")
+    assert [p.name for p in (tmp_path / "x" / "prepared").iterdir()] == ["k"]
+
+
 def test_one_that_is_overtaken_on_a_server_stops(tmp_path, monkeypatch):
     folder = Folder(f"memory://{tmp_path.name}")
     one, two = finished(tmp_path / "one", by="1", z="1"), finished(tmp_path / "two", by="2", z="2")
@@ -214,3 +228,21 @@ def test_remote_folder_that_changed_is_downloaded_again(tmp_path):
     second = download_folder(fs, path)
     assert (second / "a.txt").read_bytes() == b"2"
     assert first != second
+
+
+def test_a_folder_on_a_web_server_that_changed_is_downloaded_again(tmp_path):
+    """To fsspec such a file is what its name says, for good."""
+    served = tmp_path / "served" / "m"
+    served.mkdir(parents=True)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(served.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            for number, content in enumerate(("1", "2")):
+                (served / "a.txt").write_text(content)
+                os.utime(served / "a.txt", (number * 10, number * 10))
+                fs, path = fsspec.core.url_to_fs(f"http://127.0.0.1:{server.server_port}/m/")
+                fs.invalidate_cache()
+                assert (download_folder(fs, path) / "a.txt").read_text() == content
+        finally:
+            server.shutdown()

@@ -130,26 +130,22 @@ class Head:
 
     def _add_tiles(self, fold: Fold, hidden: Tensor, columns: int) -> None:
         """Give a fold all columns of some tokens."""
-        matrix = None if self.after is None else self._matrix()
+        layer = _in_effect(self.output)
+        matrix = None if self.after is None else _matrix_of(layer)
         if self.after is None:
             fold.add(hidden.to(torch.float32, copy=True), None, 0)
         elif matrix is None or (columns >= len(matrix) and matrix.dtype == torch.float32):
             fold.add(self.output(hidden).float(), None, 0)
         else:
-            bias = self.output.bias
+            bias = layer.bias
             for start in range(0, len(matrix), columns):
                 part = slice(start, start + columns)
                 products = product(hidden, matrix[part])
                 fold.add(products, None if bias is None else bias[part], start)
 
-    def _matrix(self) -> Tensor | None:
-        """The output layer's weights [vocabulary, width]; None where it is not only a matrix."""
-        plain = type(self.output) in MATRICES and "forward" not in vars(self.output)
-        return self.output.weight if plain else None
-
     def _tile(self, hidden: Tensor, copies: int) -> Tile:
         device = hidden.device.type
-        matrix = None if self.after is None else self._matrix()
+        matrix = None if self.after is None else _matrix_of(_in_effect(self.output))
         if matrix is None:
             vocabulary = self.body.config.get_text_config().vocab_size
             return whole_rows(device, vocabulary, self.lanes)
@@ -177,6 +173,28 @@ class Head:
         few = products[..., :TRIED_COLUMNS], theirs[..., :TRIED_COLUMNS]
         best = min(_candidates(config), key=lambda after: _gap(*few, after))
         return best if _gap(products, theirs, best) <= HEAD_TOLERANCE else None
+
+
+def _in_effect(layer: Any) -> Any:
+    """The layer that answers within what an adapter wraps it in; the wrapper itself where the
+    adapter adds to what the layer says."""
+    active = (
+        () if getattr(layer, "disable_adapters", False) else getattr(layer, "active_adapters", ())
+    )
+    if hasattr(layer, "modules_to_save"):
+        own = [name for name in active if name in layer.modules_to_save]
+        return layer.modules_to_save[own[0]] if own else layer.original_module
+    if hasattr(layer, "base_layer"):
+        parts = [getattr(layer, name) for name in layer.adapter_layer_names]
+        adds = layer.merged or any(name in part for part in parts for name in active)
+        return layer if adds else layer.base_layer
+    return layer
+
+
+def _matrix_of(layer: Any) -> Tensor | None:
+    """An output layer's weights [vocabulary, width]; None where it is not only a matrix."""
+    plain = type(layer) in MATRICES and "forward" not in vars(layer)
+    return layer.weight if plain else None
 
 
 @contextmanager
