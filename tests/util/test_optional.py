@@ -34,7 +34,7 @@ def test_one_sentence_says_what_is_missing_and_how_to_install_it() -> None:
         require("kornia", "neighbors of images", "neighbors")
     assert caught.value.problems == [
         "neighbors: kornia is not installed here, and neighbors of images need it; install it with "
-        "`pip install 'kornia<1,>=0.8'`"
+        "`pip install 'kornia<1,>=0.9'`"
     ]
 
 
