@@ -20,8 +20,8 @@ from raymia.plan.rates import MIN_ITEMS, Measured, Rates, stage_key
 from raymia.plan.stages import Stage
 from raymia.util.once import Once
 
-FIRST_RECORDS = 32
-"""While it is not known how long the models take."""
+FIRST_RECORDS, FIRST_QUESTIONS = 32, 128
+"""While it is not known how long the models take: no more of either, the latter to each pool."""
 MOST_RECORDS = 8_192
 MAX_BLOCKS = 4_000
 """Of a stream: beyond so many its blocks grow instead. The driver holds some 40 kB for each, and a
@@ -120,7 +120,7 @@ def block_size(given: int | None, pools: Sequence[Pool], seconds: Seconds) -> Bl
     rows = records_of(pools)
     fewest = math.ceil(rows / MAX_BLOCKS)
     if not known or len(known) < len(takes):
-        return BlockSize(given or max(FIRST_RECORDS, fewest), None)
+        return BlockSize(given or max(_first(pools, rows), fewest), None)
     slowest, actors = max(known)
     each = slowest / rows
     if given is not None:
@@ -129,6 +129,12 @@ def block_size(given: int | None, pools: Sequence[Pool], seconds: Seconds) -> Bl
     records = max(1, min(round(wanted / each), MOST_RECORDS)) if each else MOST_RECORDS
     records = max(records, fewest)
     return BlockSize(records, records * each)
+
+
+def _first(pools: Sequence[Pool], rows: int) -> int:
+    """Records of a block while it is not known how long the models take."""
+    most = max((sum(stage.to_ask for stage in pool.stages) for pool in pools), default=0)
+    return max(1, min(FIRST_RECORDS, FIRST_QUESTIONS * rows // max(1, most)))
 
 
 def _takes(pool: Pool, seconds: Seconds) -> tuple[float, int] | None:

@@ -86,7 +86,8 @@ class ResourcesSpec(Strict):
         description="records per block; after a kill at most two blocks of each worker are asked "
         "again. `auto` makes blocks of 2 to 10 seconds, by how long models like these were "
         "measured to take: by earlier runs, by `raymia plan --calibrate`, or by the first blocks, "
-        "which have 32 records. Where that would be more than 4,000 blocks, it makes larger ones",
+        "which have 32 records, or fewer where a pool would be asked more than 128 questions. "
+        "Where that would be more than 4,000 blocks, it makes larger ones",
     )
     cpus: int | None = Field(default=None, ge=1, description="CPUs of a Ray started for this audit")
     wait_minutes: float = Field(

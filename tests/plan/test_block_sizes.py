@@ -57,6 +57,17 @@ def test_until_anything_was_measured_a_block_is_small_and_the_plan_says_so(plann
     assert f"blocks of {FIRST_RECORDS} records; how long one takes is not known" in said(found)
 
 
+def test_the_first_blocks_are_smaller_where_a_record_takes_many_questions(planned, monkeypatch):
+    """So that the first answers are stored soon."""
+    _, _, plans = planned()
+    pools = pools_of(plans.streams[0])
+    most = max(sum(stage.to_ask for stage in pool.stages) for pool in pools)
+    assert most > blocks.records_of(pools) == 6
+    for questions, records in ((most // 2, 3), (most - 1, 5), (1, 1)):
+        monkeypatch.setattr(blocks, "FIRST_QUESTIONS", questions)
+        assert block_size(None, pools, lambda _: None).records == records
+
+
 def test_a_block_takes_its_seconds_of_the_slowest_pool_and_the_plan_says_so(planned):
     inputs, store, plans = planned()
     Rates(store).keep_run(inputs, plans, WORK, store)
