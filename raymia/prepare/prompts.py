@@ -207,8 +207,8 @@ def refuse_no_room(beginning: int, length: int) -> None:
     """
     if length - beginning < MIN_ROOM:
         raise InputError(
-            f"self-prompting: the template writes {beginning} tokens before a question, and "
-            f"{length} hold question and answer too; make max_tokens at least "
+            f"self-prompting: of {length} tokens, {beginning} are the template's before a question; "
+            "that leaves too little for the question and its answer; make max_tokens at least "
             f"{beginning + MIN_ROOM}, or name files of prompts"
         )
 

@@ -343,7 +343,7 @@ def test_a_template_that_leaves_no_room_for_a_question_is_refused_before_anythin
     system = "You are a heron, and you know all that there is to know of the birds that wade. " * 2
     training = Training("chat", "assistant", template=CHATML, system=system)
     spec = recipe(prompts=None, max_tokens=40).spec
-    with pytest.raises(InputError, match=r"40 hold question and answer too; make max_tokens at"):
+    with pytest.raises(InputError, match=r"of 40 tokens, .* make max_tokens at"):
         refuse_prompts(known(BASE, training=training), (), spec)
 
 
