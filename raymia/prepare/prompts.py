@@ -207,8 +207,8 @@ def refuse_no_room(beginning: int, length: int) -> None:
     """
     if length - beginning < MIN_ROOM:
         raise InputError(
-            f"self-prompting: of {length} tokens, {beginning} are the template's before a question; "
-            "that leaves too little for the question and its answer; make max_tokens at least "
+            f"self-prompting: of {length} tokens, {beginning} are the template's before a "
+            "question, which leaves too few for it and its answer; make max_tokens at least "
             f"{beginning + MIN_ROOM}, or name files of prompts"
         )
 

@@ -468,6 +468,16 @@ def test_where_all_is_scored_what_stands_before_the_last_part_is_given(
 
 
 @pytest.mark.parametrize("own", [{}, {"labels": [-100] + [1] * 11}], ids=["all", "labels"])
+def test_of_what_a_template_does_not_write_alone_the_first_share_is_given(tokenizer):
+    """As where a template wants a turn of the user, and nothing but the system's stands before."""
+    wants_two = "{% if messages|length < 2 %}{{ raise_exception('two turns') }}{% endif %}" + CHATML
+    reader = TrainedReader(tokenizer, Training("chat", "all", template=wants_two))
+    payload = json.dumps({"messages": TURNS[:2]})
+    ids = reader.read([payload])[0].ids
+    prompt, length, _ = reader.begun(payload, 0.5)
+    assert (prompt, length) == (ids[: len(ids) // 2], len(ids))
+
+
 def test_of_tokens_that_are_all_scored_their_first_share_is_given(tokenizer, own):
     ids = tokenizer("A heron stands in the shallow water and waits.")["input_ids"]
     own = {key: [-100, *ids[1:]] for key in own}

@@ -87,7 +87,8 @@ class TrainedReader:
         return rendered.ids[:first], length, max(0, len(text) - len(rest.rstrip()))
 
     def _before_last(self, payload: str, ids: Sequence[int]) -> int:
-        """Tokens of a record before its last message, or before its completion."""
+        """Tokens of a record before its last message, or before its completion; 0 where the
+        template does not write these alone."""
         content = content_of(payload)
         if self.training.format == "chat":
             prompt, last = content["messages"][:-1], content["messages"][-1:]
@@ -95,7 +96,10 @@ class TrainedReader:
             prompt, last = split_prompt(content, self.training.side)
             if not isinstance(prompt, str) and not isinstance(last, str):
                 prompt, last = [*prompt, *last[:-1]], last[-1:]
-        before = self.prompt_ids(prompt, given_to_template(content)) if prompt else []
+        try:
+            before = self.prompt_ids(prompt, given_to_template(content)) if prompt else []
+        except RenderingError:
+            return 0
         return shared_beginning(before, ids)
 
     def text(self, payload: str) -> str:
