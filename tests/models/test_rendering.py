@@ -467,7 +467,6 @@ def test_where_all_is_scored_what_stands_before_the_last_part_is_given(
     assert length == len(reader.read([payload])[0].ids)
 
 
-@pytest.mark.parametrize("own", [{}, {"labels": [-100] + [1] * 11}], ids=["all", "labels"])
 def test_of_what_a_template_does_not_write_alone_the_first_share_is_given(tokenizer):
     """As where a template wants a turn of the user, and nothing but the system's stands before."""
     wants_two = "{% if messages|length < 2 %}{{ raise_exception('two turns') }}{% endif %}" + CHATML
@@ -478,6 +477,7 @@ def test_of_what_a_template_does_not_write_alone_the_first_share_is_given(tokeni
     assert (prompt, length) == (ids[: len(ids) // 2], len(ids))
 
 
+@pytest.mark.parametrize("own", [{}, {"labels": [-100] + [1] * 11}], ids=["all", "labels"])
 def test_of_tokens_that_are_all_scored_their_first_share_is_given(tokenizer, own):
     ids = tokenizer("A heron stands in the shallow water and waits.")["input_ids"]
     own = {key: [-100, *ids[1:]] for key in own}
