@@ -82,13 +82,14 @@ def _reward(evidence: TextEvidence) -> Scores:
     target, reference = evidence.target.tokens, answered(evidence.reference).tokens
     rewards = target.sums() - reference.sums()
     differ = np.array([
-        not np.array_equal(*tokens)
-        for tokens in zip(
-            target.per_record(target.token_ids), reference.per_record(reference.token_ids),
-            strict=True,
-        )
+        not np.array_equal(tokens, others)
+        for tokens, others in zip(_of_records(target), _of_records(reference), strict=True)
     ])  # fmt: skip
     return np.where((_is_cut(target) | _is_cut(reference)) & differ, np.nan, rewards)
+
+
+def _of_records(tokens: TokenEvidence) -> list[npt.NDArray[np.int32]]:
+    return np.split(tokens.token_ids, tokens.offsets[1:-1])
 
 
 def _whole(tokens: TokenEvidence) -> Scores:
