@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from raymia.attacks.base import Attack, Scores, answered, register
-from raymia.evidence.text import ModelEvidence, TextEvidence
+from raymia.evidence.text import TextEvidence, TokenEvidence
 
 
 @register
@@ -15,7 +18,7 @@ class Margin(Attack):
 
     With a reference it is what DPO trains: the margin of its implicit rewards, without their factor
     beta; PREMIA's score is one over the other in place of the difference of logarithms. No score
-    where either answer has no scored token.
+    where either answer has no scored token, or a model read a part of one alone.
     """
 
     name = "margin"
@@ -26,9 +29,11 @@ class Margin(Attack):
     needs = frozenset({"reference_if_given", "judged_answers"})
 
     def score(self, evidence: TextEvidence) -> Scores:
-        margin = _own_less_other(evidence.target)
-        if evidence.reference is not None:
-            margin = margin - _own_less_other(evidence.reference)
+        target, reference = evidence.target, evidence.reference
+        margin = _whole(target.tokens) - answered(target.other_answer)
+        if reference is not None:
+            margin = _reward(evidence) + answered(reference.other_answer)
+            margin = margin - answered(target.other_answer)
         return answered(evidence.signs) * margin
 
 
@@ -38,7 +43,8 @@ class Reward(Attack):
     """DPO's implicit reward of the scored answer, without its factor beta; turned where the answer
     was rejected or is labelled as unwanted, which training makes less likely.
 
-    No score where either model has no scored token.
+    No score where either model has no scored token, or one of them read a part of the answer alone
+    and the other did not read the same.
     """
 
     name = "reward"
@@ -48,14 +54,16 @@ class Reward(Attack):
     needs = frozenset({"reference", "judged_answers"})
 
     def score(self, evidence: TextEvidence) -> Scores:
-        reference = answered(evidence.reference).tokens.sums()
-        return answered(evidence.signs) * (evidence.target.tokens.sums() - reference)
+        return answered(evidence.signs) * _reward(evidence)
 
 
 @register
 @dataclass(frozen=True)
 class RewardOfOther(Attack):
-    """The same of the other answer of a preference, the second half of the margin."""
+    """The same of the other answer of a preference, the second half of the margin.
+
+    No score where a model read a part of it alone.
+    """
 
     name = "reward_of_other"
     title = "Implicit reward of the other answer"
@@ -69,5 +77,25 @@ class RewardOfOther(Attack):
         return -answered(evidence.signs) * (answered(evidence.target.other_answer) - reference)
 
 
-def _own_less_other(model: ModelEvidence) -> Scores:
-    return model.tokens.sums() - answered(model.other_answer)
+def _reward(evidence: TextEvidence) -> Scores:
+    """What the target gives the answer less what the reference does, over the same words."""
+    target, reference = evidence.target.tokens, answered(evidence.reference).tokens
+    rewards = target.sums() - reference.sums()
+    differ = np.array([
+        not np.array_equal(tokens, others)
+        for tokens, others in zip(_of_records(target), _of_records(reference), strict=True)
+    ])  # fmt: skip
+    return np.where((_is_cut(target) | _is_cut(reference)) & differ, np.nan, rewards)
+
+
+def _of_records(tokens: TokenEvidence) -> list[npt.NDArray[np.int32]]:
+    return np.split(tokens.token_ids, tokens.offsets[1:-1])
+
+
+def _whole(tokens: TokenEvidence) -> Scores:
+    """Sums over whole answers, [records]; NaN where the model read a part alone."""
+    return np.where(_is_cut(tokens), np.nan, tokens.sums())
+
+
+def _is_cut(tokens: TokenEvidence) -> npt.NDArray[np.bool_]:
+    return np.zeros(len(tokens.counts), np.bool_) if tokens.is_cut is None else tokens.is_cut

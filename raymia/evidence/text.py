@@ -25,6 +25,7 @@ class TokenEvidence:
     token_ids : int32 [tokens].
     log_prob, mean_log_prob, std_log_prob : float32 [tokens], natural logarithms.
     is_top1 : bool [tokens].
+    is_cut : bool [records], whether the model read a part of the record alone; None for none.
     """
 
     offsets: npt.NDArray[np.int64]
@@ -33,6 +34,7 @@ class TokenEvidence:
     mean_log_prob: npt.NDArray[np.float32]
     std_log_prob: npt.NDArray[np.float32]
     is_top1: npt.NDArray[np.bool_]
+    is_cut: npt.NDArray[np.bool_] | None = None
     _ordered: dict[Callable[[TokenEvidence], npt.NDArray[np.floating]], Floats] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -109,7 +111,8 @@ class ModelEvidence(AnswersByQuestion):
     gradient : the gradient of the record's loss.
     samples : per record, what the model wrote when given its beginning, each with the place in the
         record, in characters, from which on the model had not seen it.
-    other_answer : the other answer of a preference, summed log-probability [records].
+    other_answer : the other answer of a preference, summed log-probability [records]; NaN where the
+        model read a part of it alone.
     """
 
     tokens: TokenEvidence
@@ -226,10 +229,12 @@ def token_evidence(table: pa.Table | None, record_ids: Sequence[str]) -> TokenEv
         return flat.astype(dtype, copy=False)
 
     lengths = np.zeros(len(record_ids), np.int64)
+    is_cut = np.zeros(len(record_ids), np.bool_)
     if table is not None and picked:
         sizes = table["log_prob"].take(pa.array(picked)).combine_chunks().value_lengths()
         have = np.array([r in rows for r in record_ids])
         lengths[have] = sizes.to_numpy(zero_copy_only=False)
+        is_cut[have] = [bool(cut) for cut in table["truncated"].take(pa.array(picked)).to_pylist()]
     return TokenEvidence(
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         token_ids=column("token_ids", np.int32),
@@ -237,6 +242,7 @@ def token_evidence(table: pa.Table | None, record_ids: Sequence[str]) -> TokenEv
         mean_log_prob=column("mean_log_prob", np.float32),
         std_log_prob=column("std_log_prob", np.float32),
         is_top1=column("is_top1", np.bool_),
+        is_cut=is_cut,
     )
 
 
@@ -264,10 +270,10 @@ def record_means(table: pa.Table | None, record_ids: Sequence[str]) -> Floats:
 
 def record_sums(table: pa.Table | None, record_ids: Sequence[str]) -> Floats:
     """Align a table of summed answers on the records themselves: the sums, [records]; NaN without
-    evidence."""
+    evidence, and where the model read a part alone."""
     sums = np.full(len(record_ids), np.nan)
-    for place, total in _rows(table, record_ids, "log_prob_sum"):
-        sums[place] = total
+    for place, total, is_cut in _rows(table, record_ids, "log_prob_sum", "truncated"):
+        sums[place] = np.nan if is_cut else total
     return sums
 
 

@@ -26,7 +26,7 @@ from raymia.prepare.trainer import (
     run_trainer,
     training_row,
 )
-from raymia.prepare.tuning import adapted, ready_for_an_adapter
+from raymia.prepare.tuning import adapted, make_savable, ready_for_an_adapter
 from raymia.spec import FineTuneSpec
 from raymia.util.draws import generator
 from raymia.util.errors import NothingWrittenError
@@ -104,6 +104,7 @@ def fine_tune(
         trust_remote_code=trust_remote_code,
         **quantization_options("nf4" if in_4_bits else "none", dtype),
     )
+    make_savable(model)
     if is_quantized:
         model = ready_for_an_adapter(model)
     if spec.lora is not None:

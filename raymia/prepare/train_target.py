@@ -198,8 +198,8 @@ def _likelihood(plan: TargetTraining, model: Any, tokenizer: Any) -> Measure:
     """Nats per token that carried a loss."""
 
     def measure() -> tuple[float, float]:
-        answers = CausalLM(model, tokenizer, batch_tokens=BATCH_TOKENS, training=plan.training)
         with measured(model):
+            answers = CausalLM(model, tokenizer, batch_tokens=BATCH_TOKENS, training=plan.training)
             own, held_out = (
                 mean_loss(answers, [record.payload for record in records[:MAX_MEASURED]])
                 for records in (plan.members, plan.held_out)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from raymia.models.causal.facts import LOADS, code_of_its_own, read_causal_config
-from raymia.models.causal.family import quantization_options
+from raymia.models.causal.family import neutral_generation, quantization_options
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.fit import (
     Described,
@@ -140,10 +140,23 @@ def load_to_train(
         trust_remote_code=base.trust_remote_code,
         **quantization_options(quantization, dtype),
     )
+    make_savable(model)
     if is_quantized:
         model = ready_for_an_adapter(model)
     torch.manual_seed(seed)  # the adapter's, whatever loading drew
     return adapted(model, method) if is_adapter else model
+
+
+def make_savable(model: Any) -> None:
+    """Leave out a base's settings of generation that contradict each other, as some of the hub do:
+    with these, some versions of transformers would not save what was trained."""
+    config = getattr(model, "generation_config", None)
+    if config is None:
+        return
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        model.generation_config = neutral_generation(config)
 
 
 def ready_for_an_adapter(model: Any) -> Any:

@@ -43,6 +43,7 @@ SAMPLE_SCHEMA = pa.schema(
 )
 TOO_SHORT = "too short to be cut into a prompt and a rest"
 TOO_LONG = "longer than the model's context"
+NO_SHOTS = "no text that was to come before it can be read as the training read texts"
 TOO_LONG_WITH_PREFIX = "longer than what the prefix leaves of the model's context"
 
 
@@ -52,8 +53,9 @@ class PrefixQuestion(Question):
     """The summed log-probability of the record after texts of the population (ReCaLL, arXiv
     2406.15968).
 
-    ``shots`` are the texts, in their order; none of them is a record that is scored. Of other
-    records ``as_text`` takes the words that are scored alone.
+    ``shots`` are the texts, in their order; none of them is a record that is scored. Those that the
+    training would not have read, such as one longer than it kept, are left out. Of other records
+    ``as_text`` takes the words that are scored alone.
     """
 
     shots: tuple[str, ...]
@@ -62,7 +64,7 @@ class PrefixQuestion(Question):
     section = "prefix"
     needs = frozenset({"prefixes"})
     kind: ClassVar[str] = "text.prefixed"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     schema: ClassVar[pa.Schema] = SUM_SCHEMA
 
     @classmethod
@@ -88,6 +90,9 @@ class PrefixQuestion(Question):
         from raymia.models.causal.conditional import answer_after, prefix_tokens
 
         prefix = prefix_tokens(model, self.shots, as_text=self.as_text)
+        if not prefix:
+            rows = [{**row_key(item), "error": NO_SHOTS} for item in items]
+            return pa.Table.from_pylist(rows, schema=SUM_SCHEMA)
         answers = answer_after(model, prefix, [item.payload for item in items])
         return sum_table(items, answers, TOO_LONG_WITH_PREFIX)
 
@@ -158,7 +163,8 @@ class GradientQuestion(Question):
 class SampleQuestion(Question):
     """What the model writes when it is given the first words of the record (SaMIA).
 
-    A sample is at most as long, in tokens, as the rest of the record. ``count`` is not part of the
+    A sample is at most as long, in tokens, as the rest of the record, and no longer than an answer
+    where the training's template ends one. ``count`` is not part of the
     key. ``start`` is where the rest begins, in characters.
     """
 
@@ -170,7 +176,7 @@ class SampleQuestion(Question):
     access = "generated text"
     cost = "m written"
     kind: ClassVar[str] = "text.samples"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     schema: ClassVar[pa.Schema] = SAMPLE_SCHEMA
 
     @classmethod
@@ -189,15 +195,20 @@ class SampleQuestion(Question):
         return {"seed": self.seed, **self.spec.model_dump(exclude=no_part)}
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
+        from raymia.models.causal.answering import ends_of_answers
+
         rows: list[dict[str, Any]] = []
+        ends = ends_of_answers(model.reader)
         for _, group in groupby(items, key=lambda item: item.record_id):
-            rows += self._of_one_record(model, list(group))
+            rows += self._of_one_record(model, list(group), ends)
         return pa.Table.from_pylist(rows, schema=self.schema)
 
     def lay_out(self, table: pa.Table | None, ids: Sequence[str]) -> list[list[tuple[int, str]]]:
         return layout.sample_evidence(table, ids, self.spec.count)
 
-    def _of_one_record(self, model: CausalLM, items: list[Item]) -> list[dict[str, Any]]:
+    def _of_one_record(
+        self, model: CausalLM, items: list[Item], ends: set[int]
+    ) -> list[dict[str, Any]]:
         from raymia.models.causal.generation import continue_tokens
 
         prompt, length, start = model.reader.begun(items[0].payload, self.spec.prompt_share)
@@ -213,6 +224,7 @@ class SampleQuestion(Question):
             temperature=self.spec.temperature,
             top_k=self.spec.top_k,
             budget=model.batch_tokens,
+            ends=ends,
         )
         samples = model.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [

@@ -168,7 +168,7 @@ class NoiseQuestion(Question):
     access = "weights"
     cost = "2z"
     kind: ClassVar[str] = "text.noise"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     schema: ClassVar[pa.Schema] = SUM_SCHEMA
 
     @classmethod

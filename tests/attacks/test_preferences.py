@@ -6,10 +6,12 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from made_answers import IDS, NO_TOKENS, REFERENCE, TARGET, TEXTS, evidence, f32
 
 from raymia.attacks import build
+from raymia.evidence.text import record_sums
 
 OTHER = {name: [-3.0 - 2.5 * n - seed for n in range(len(IDS))] for seed, name in
          enumerate(("target", "reference"))}  # fmt: skip
@@ -68,3 +70,39 @@ def test_the_halves_of_a_margin_are_its_whole():
         for name in ("margin", "reward", "reward_of_other")
     )
     np.testing.assert_allclose(own + other, whole, rtol=1e-6)
+
+
+def cut(model, *records):
+    is_cut = np.isin(IDS, records)
+    return replace(model, tokens=replace(model.tokens, is_cut=is_cut))
+
+
+def scored(name, found):
+    scores = build(name, {}, "attacks[0]").score(found)
+    return {record for record, score in zip(IDS, scores, strict=True) if not math.isnan(score)}
+
+
+def test_an_answer_that_one_model_read_a_part_of_has_no_score():
+    """Sums over different tokens would differ by hundreds of nats, whatever was trained on."""
+    found, all_scored = given(), {*IDS} - {NO_TOKENS}
+    target = cut(found.target, "r5")
+    shorter = cut(found.reference, "r6")
+    both = replace(found, target=target, reference=shorter)
+    assert scored("margin", replace(found, target=target, reference=None)) == all_scored - {"r5"}
+    same = replace(found, target=target, reference=cut(found.reference, "r5"))
+    for name in ("margin", "reward"):
+        assert scored(name, same) == all_scored  # the two read the same part
+    tokens = shorter.tokens
+    other_ids = replace(shorter, tokens=replace(tokens, token_ids=tokens.token_ids + 1))
+    for name in ("margin", "reward"):
+        differs = replace(both, reference=other_ids)
+        assert scored(name, differs) == all_scored - {"r5", "r6"}
+
+
+def test_the_other_answer_counts_where_all_of_it_was_read():
+    table = pa.table({
+        "record_id": ["a", "b", "c"], "error": [None, None, "why"],
+        "log_prob_sum": [-4.0, -5.0, None], "token_count": [2, 2, None],
+        "truncated": [False, True, False],
+    })  # fmt: skip
+    np.testing.assert_array_equal(record_sums(table, ["c", "b", "a"]), [np.nan, np.nan, -4.0])

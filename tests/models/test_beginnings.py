@@ -150,3 +150,21 @@ def test_a_lack_of_memory_makes_batches_smaller(tmp_path, monkeypatch):
 
     monkeypatch.setattr(model.head, "hidden", scarce)
     assert_same(answer_alike(model, texts, groups), expected)
+
+
+def test_an_adapter_that_tokens_invoke_is_on_in_each_text(tmp_path):
+    """It looks for them in all that it is given at once, and so not in what is kept."""
+    base = save_tiny(tmp_path / "base", "llama")
+    settings = {"target_modules": ["q_proj", "v_proj"], "alora_invocation_tokens": [259]}
+    model = load(base, adapter=str(save_adapter(tmp_path / "adapter", base, **settings)))
+    invokes = model.tokenizer.decode([259])
+    texts, groups = neighbors()
+    invoked = [f"{text[:20]}{invokes}{text[20:]}" for text in texts]
+    assert all(259 in ids for ids in model.encode(invoked))
+    expected = model.answer(invoked, moments=False)
+    assert_same(answer_alike(model, invoked, groups), expected)
+    plain = load(base).answer(invoked, moments=False)
+    assert max(
+        np.abs(one.log_prob - other.log_prob).max()
+        for one, other in zip(expected, plain, strict=True)
+    ) > 0.01  # fmt: skip

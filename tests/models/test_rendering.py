@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,12 +24,16 @@ from tiny_models import BASE, checkpoint, plain_answer
 from transformers import AutoTokenizer
 
 from raymia.models.causal import limits
+from raymia.models.causal.answering import ends_of_answers
 from raymia.models.causal.conditional import answer_after, prefix_tokens
 from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.model import CausalLM
 from raymia.models.causal.reading import PlainReader
 from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.scored_parts import changed_parts, prompt_text, scored_text
 from raymia.models.causal.training import Training
+from raymia.questions.base import Item
+from raymia.questions.deeper import NO_SHOTS, PrefixQuestion
 
 TURNS = chat("What is a heron?", "A bird that wades.", "And a crane?", "Another, taller bird.")
 CHAT = json.dumps({"messages": TURNS})
@@ -560,6 +565,19 @@ def test_every_part_of_a_training_is_part_of_the_key():
     assert checkpoint(BASE).read_as(None).fingerprint == plain
 
 
+def test_an_answer_ends_where_the_template_ends_it():
+    """Where that is one token, of which a base model does not know that it ends anything."""
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    tokenizer.add_tokens(["<|im_end|>"], special_tokens=True)
+    (end,) = tokenizer("<|im_end|>", add_special_tokens=False)["input_ids"]
+    assert end != tokenizer.eos_token_id
+    chats = Training("chat", "assistant", template=CHATML)
+    assert ends_of_answers(TrainedReader(tokenizer, chats)) == {end}
+    raises = replace(chats, template=RAISES)
+    assert ends_of_answers(TrainedReader(tokenizer, raises)) == set()
+    assert ends_of_answers(PlainReader(tokenizer)) == set()
+
+
 def test_a_prefix_is_whole_conversations_or_the_words_of_their_answers(asked):
     other = json.dumps({"messages": chat("Which?", "That one.")})
     whole = asked.tokenizer.decode(prefix_tokens(asked, [other]))
@@ -567,6 +585,21 @@ def test_a_prefix_is_whole_conversations_or_the_words_of_their_answers(asked):
     assert whole.endswith("That one.<|im_end|>\n")
     words = asked.tokenizer.decode(prefix_tokens(asked, [other], as_text=True))
     assert words == "That one.\n\n"
+
+
+def test_shots_that_the_training_would_have_left_out_are_in_no_prefix(asked):
+    """Also the first, which alone has the beginning of a text."""
+    short, long = (
+        json.dumps({"messages": chat("Which?", answer)}) for answer in ("That one.", "That. " * 90)
+    )
+    training = replace(asked.reader.training, max_length=90, truncate="drop")
+    model = CausalLM(asked.model, asked.tokenizer, batch_tokens=4_096, training=training)
+    expected = prefix_tokens(model, [short, short])
+    assert len(expected) == 2 * len(model.reader.read([short])[0].ids)
+    assert prefix_tokens(model, [long, short, long, short]) == expected
+    assert prefix_tokens(model, [long, long]) == []
+    found = PrefixQuestion((long,)).ask(model, [Item("r", 0, CHAT)])
+    assert found["error"].to_pylist() == [NO_SHOTS]
 
 
 def test_after_a_prefix_the_same_tokens_are_scored(asked):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,18 +14,19 @@ from chat_templates import CHATML, chat
 from forks import programs
 from quantized_models import save_bitsandbytes
 from safetensors.torch import load_file
-from tiny_models import BASE, checkpoint, passages
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tiny_models import BASE, checkpoint, passages, save_tiny
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 
 from raymia.models.causal.family import load_causal_lm
+from raymia.models.causal.fold import After
 from raymia.models.causal.model import CausalLM
 from raymia.models.causal.training import Training
-from raymia.prepare import trainer
+from raymia.prepare import train_target, trainer
 from raymia.prepare.fine_tune import encode_as_trained, encode_for_training, fine_tune, mean_loss
 from raymia.prepare.together import device_map
 from raymia.prepare.trainer import base_dtype, in_bfloat16, pad_batch
-from raymia.prepare.tuning import adapted
+from raymia.prepare.tuning import adapted, make_savable
 from raymia.spec import FineTuneSpec, SelfPromptReference
 from raymia.spec.target_training import TrainerSpec
 from raymia.util.errors import NothingWrittenError
@@ -379,3 +381,32 @@ def test_a_model_is_spread_over_the_gpus_that_there_are(monkeypatch, gpus, is_qu
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     assert device_map(is_quantized) == expected
+
+
+def test_a_checkpoint_is_measured_by_an_output_layer_that_is_known(tmp_path, monkeypatch):
+    """With dropout on, what follows it cannot be found out, and all logits are kept."""
+    base = save_tiny(tmp_path / "base", resid_pdrop=0.3, embd_pdrop=0.3)
+    model = AutoModelForCausalLM.from_pretrained(base).train()
+    known = []
+
+    def noting(answers, _):
+        known.append((answers.head.after, answers.model.training))
+        return 0.0
+
+    monkeypatch.setattr(train_target, "mean_loss", noting)
+    plan = SimpleNamespace(training=None, members=[], held_out=[])
+    train_target._likelihood(plan, model, AutoTokenizer.from_pretrained(base))()
+    assert known == [(After(), False)] * 2
+    assert model.training
+
+
+def test_a_base_whose_settings_of_generation_contradict_each_other_is_saved():
+    config = GenerationConfig(eos_token_id=5, do_sample=False)
+    config.top_p = 0.9
+    model = SimpleNamespace(generation_config=config)
+    make_savable(model)
+    model.generation_config.validate(strict=True)
+    assert model.generation_config.eos_token_id == 5
+    kept = model.generation_config
+    make_savable(model)
+    assert model.generation_config is kept

@@ -12,6 +12,7 @@ import torch
 from tiny_models import BASE, checkpoint, passages, save_adapter, save_tiny, with_an_end
 from transformers import AutoModelForCausalLM, AutoTokenizer, Lfm2Config
 
+from raymia.models.causal import answering, generation
 from raymia.models.causal.conditional import answer_after, prefix_tokens
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.perturbed import normals
@@ -180,7 +181,7 @@ def conditional(model, prefix, text):
     return log_p.gather(-1, ids[0, 1:, None])[len(prefix) - 1 :, 0].numpy()
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2", "cohere", "granite"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2", "cohere", "granite", "falcon-h1"])
 def test_expanded_prefix_gives_what_one_pass_gives(kind, tmp_path):
     model = load_causal_lm(checkpoint(save_tiny(tmp_path / kind, kind)), batch_tokens=2_048)
     prefix = prefix_tokens(model, SHOTS[:1])
@@ -275,6 +276,20 @@ def test_samples_differ_and_are_no_longer_than_the_rest(base):
         longest = len(base.encode([text])[0]) - len(base.encode([text[:start].rstrip()])[0])
         for sample in samples:
             assert len(base.encode([sample])[0]) <= longest + 2
+
+
+def test_a_sample_ends_where_the_training_ends_an_answer(base, monkeypatch):
+    given = []
+
+    def noting(_, prompts, __, *, ends, **___):
+        given.append(ends)
+        return [[] for _ in prompts]
+
+    monkeypatch.setattr(answering, "ends_of_answers", lambda reader: {7} if reader else set())
+    monkeypatch.setattr(generation, "continue_tokens", noting)
+    probe = SampleQuestion(SamplesSpec(count=2), 0)
+    probe.ask(base, items(probe.indices(), TEXTS[3:5]))
+    assert given == [{7}, {7}]
 
 
 def test_record_longer_than_the_context_is_said_to_be(tmp_path):

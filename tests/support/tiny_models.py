@@ -18,6 +18,7 @@ from transformers import (
     AutoTokenizer,
     CohereConfig,
     FalconConfig,
+    FalconH1Config,
     Gemma2Config,
     GPT2Config,
     GPTJConfig,
@@ -49,6 +50,10 @@ _FALCON = {
     "vocab_size": 2048, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
     "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 0,
 }  # fmt: skip
+_FALCON_H1 = {
+    **_LLAMA, "mamba_d_ssm": 32, "mamba_n_heads": 2, "mamba_d_head": 16, "mamba_d_state": 8,
+    "embedding_multiplier": 5.0,
+}  # fmt: skip
 
 
 def config(kind, **overrides):
@@ -60,6 +65,7 @@ def config(kind, **overrides):
         "gptj": lambda: GPTJConfig(**{**_GPTJ, **wide, **overrides}),
         "falcon": lambda: FalconConfig(**{**_FALCON, **wide, "alibi": False, **overrides}),
         "falcon-alibi": lambda: FalconConfig(**{**_FALCON, **wide, "alibi": True, **overrides}),
+        "falcon-h1": lambda: FalconH1Config(**{**_FALCON_H1, **wide, **overrides}),
         "gemma2": lambda: Gemma2Config(**{**_LLAMA, **wide, "head_dim": 16, **overrides}),
         "cohere": lambda: CohereConfig(**{**_LLAMA, **wide, **overrides}),
         "granite": lambda: GraniteConfig(**{**_LLAMA, **wide, "logits_scaling": 8.0, **overrides}),

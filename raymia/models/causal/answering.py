@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from raymia.models.causal.limits import RenderingError
+from raymia.models.causal.reading import Reader
 from raymia.models.causal.rendering import TrainedReader
 from raymia.models.causal.training import Training
 from raymia.records.asked import before_answer, ids_before_answer
@@ -154,6 +155,16 @@ class Answering:
             for token in self.tokenizer.all_special_tokens:
                 text = text.replace(token, "")
         return text
+
+
+def ends_of_answers(reader: Reader) -> set[int]:
+    """Tokens that end an answer where records are read so, beside the model's own."""
+    if not isinstance(reader, TrainedReader):
+        return set()
+    try:
+        return Answering(reader.tokenizer, reader.training).ends
+    except RenderingError:  # a template that writes no such turns
+        return set()
 
 
 def shared_start(prompts: Sequence[Sequence[int]]) -> int:

@@ -26,6 +26,7 @@ from raymia.models.causal.model import (
     TokenAnswer,
     chosen_of,
 )
+from raymia.models.causal.packing import begins_after_tokens
 from raymia.models.causal.reading import Bools, Rendered
 from raymia.models.causal.tiles import KEPT_BYTES
 
@@ -286,8 +287,9 @@ def _bytes_per_token(model: CausalLM) -> int:
 def _tried(model: CausalLM) -> bool:
     """Ask for texts that begin alike, both ways."""
     settings = getattr(model.model, "active_peft_config", None)
-    prepends = settings is not None and settings.is_prompt_learning
-    if model.one_by_one or prepends or (model.max_tokens or 16) < 16:
+    if settings is not None and (settings.is_prompt_learning or begins_after_tokens(settings)):
+        return False
+    if model.one_by_one or (model.max_tokens or 16) < 16:
         return False
     ids = [[(FIRST + n) % model.rows for n in range(length)] for length in (14, 12, 15, 6)]
     for tokens, change in zip(ids[1:], (9, 5, 5), strict=True):

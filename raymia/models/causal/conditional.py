@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
+from raymia.models.batching import is_lost_device, is_out_of_memory
+from raymia.models.causal.causality import COARSE, FIRST, TOLERANCE
 from raymia.models.causal.model import CausalLM, Floats, LogProbs, chosen_of
 from raymia.models.causal.reading import Bools, PlainReader
 
 PREFIX_SHARE = 0.5
 """Most of the model's context that a prefix may take."""
+LOG = logging.getLogger(__name__)
+_EXPANDS: WeakKeyDictionary[CausalLM, bool] = WeakKeyDictionary()
+"""Whether what a model keeps of a prefix may be expanded over a batch."""
 
 
 def prefix_tokens(model: CausalLM, shots: Sequence[str], *, as_text: bool = False) -> list[int]:
     """Tokens of the shots: of texts joined by blank lines, of other records one after another.
 
-    Shots are dropped from the end until the prefix takes at most half of the model's context; a
-    single shot longer than that is cut.
+    Shots that cannot be read as the training read its records are left out. Of the others, some are
+    dropped from the end until the prefix takes at most half of the model's context; a single shot
+    longer than that is cut. Nothing where there is no shot left.
 
     Parameters
     ----------
@@ -30,12 +38,17 @@ def prefix_tokens(model: CausalLM, shots: Sequence[str], *, as_text: bool = Fals
     reader = PlainReader(model.tokenizer) if as_text else model.reader
     if as_text:
         shots = [model.reader.text(shot) for shot in shots]
+    read = reader.read(shots)
+    shots = [shot for shot, found in zip(shots, read, strict=True) if found.error is None]
+    if len(shots) < len(read):
+        LOG.warning("%d of %d shots cannot be read, and are left out", len(read) - len(shots),
+                    len(read))  # fmt: skip
     limit = None if model.max_tokens is None else int(PREFIX_SHARE * model.max_tokens)
     for count in range(len(shots), 0, -1):
         ids = reader.before(shots[:count])
         if limit is None or len(ids) <= limit or count == 1:
             return ids[:limit]
-    raise ValueError("a prefix needs at least one shot")
+    return []
 
 
 def answer_after(model: CausalLM, prefix: Sequence[int], texts: Sequence[str]) -> list[LogProbs]:
@@ -74,12 +87,18 @@ class _Cached:
     cache: Any
 
 
-@torch.inference_mode()
 def _run_prefix(model: CausalLM, prefix: Sequence[int]) -> _Cached | None:
     """The prefix's last hidden state [1, 1, width] and its cache; None where there is no cache."""
     settings = getattr(model.model, "active_peft_config", None)
     if settings is not None and settings.is_prompt_learning:
         return None
+    if model not in _EXPANDS:
+        _EXPANDS[model] = _tried(model)
+    return _cached(model, prefix) if _EXPANDS[model] else None
+
+
+@torch.inference_mode()
+def _cached(model: CausalLM, prefix: Sequence[int]) -> _Cached | None:
     ids = torch.tensor([list(prefix)], device=model.device)
     states, output = model.head.output_of(torch.ones_like(ids), input_ids=ids, use_cache=True)
     cache = getattr(output, "past_key_values", None)
@@ -87,6 +106,26 @@ def _run_prefix(model: CausalLM, prefix: Sequence[int]) -> _Cached | None:
     if not all(hasattr(layer, "batch_repeat_interleave") for layer in layers):
         return None  # as in models that mix attention with other layers
     return _Cached(states[:, -1:], cache)
+
+
+@torch.inference_mode()
+def _tried(model: CausalLM) -> bool:
+    """Ask for two texts after a prefix, by its cache and without: layers that keep more than keys
+    and values may expand these alone."""
+    prefix, *ids = ([(FIRST + n) % model.rows for n in range(k, k + 5)] for k in (0, 5, 10))
+    wanted: list[Bools | None] = [None, None]
+    try:
+        cached = _cached(model, prefix)
+        if cached is None:
+            return False
+        by_cache = np.concatenate(_forward(model, prefix, cached, ids, wanted))
+    except Exception as error:  # of any kind, by what the architecture does with a cache
+        if is_out_of_memory(error) or is_lost_device(error):
+            raise
+        return False
+    whole = np.concatenate(_forward(model, prefix, None, ids, wanted))
+    share = TOLERANCE.get(model.model.get_input_embeddings().weight.dtype, COARSE)
+    return bool(np.abs(by_cache - whole).max() <= share * np.abs(whole).max())
 
 
 @torch.inference_mode()

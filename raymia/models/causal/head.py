@@ -71,7 +71,7 @@ class Head:
         Parameters
         ----------
         mask : [batch, length]; longer by the cached positions where ``past_key_values`` is given.
-        inputs : ``input_ids`` or ``inputs_embeds``, and whatever else the model takes.
+        inputs : ``input_ids``, and whatever else the model takes.
         """
         return self.output_of(mask, **inputs)[0]
 
@@ -82,7 +82,7 @@ class Head:
 
     def output_of(self, mask: Tensor, **inputs: Any) -> tuple[Tensor, Any]:
         """What :meth:`hidden` returns, and the model's own output."""
-        given = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
+        given = inputs["input_ids"]
         asked = {"attention_mask": mask, "use_cache": False, **inputs}
         if self.after is None:
             output = self.model(**asked)

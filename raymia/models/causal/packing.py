@@ -147,7 +147,13 @@ def _is_plain_adapter(model: Any) -> bool:
     settings = getattr(model, "active_peft_config", None)
     if settings is None:
         return True
-    return settings.peft_type == "LORA" and not settings.alora_invocation_tokens
+    return settings.peft_type == "LORA" and not begins_after_tokens(settings)
+
+
+def begins_after_tokens(settings: Any) -> bool:
+    """Whether an adapter changes nothing before the tokens that invoke it (activated LoRA), which
+    it looks for in all that it is given at once."""
+    return bool(getattr(settings, "alora_invocation_tokens", None))
 
 
 def _run(model: CausalLM, ids: Sequence[Sequence[int]], row: _Row) -> Tensor:

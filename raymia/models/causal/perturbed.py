@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,10 @@ import torch
 from raymia.models.causal.model import CausalLM, Floats, LogProbs, chosen_of
 from raymia.models.causal.reading import Bools
 from raymia.util.draws import uniforms
+from raymia.util.errors import RaymiaError
+
+ROWS_AT_ONCE = 4_096
+"""Of the table of embeddings."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,13 @@ def answer_perturbed(model: CausalLM, requests: Sequence[NoiseRequest]) -> list[
         None if r.scored is None else r.scored[1 : len(i)] for r, i in zip(full, ids, strict=True)
     ]
 
+    unit = unit_of(model)
+
     def run(model: CausalLM, batch: list[int]) -> list[LogProbs]:
         answers = _forward(
-            model, [requests[i] for i in batch], [ids[i] for i in batch], [wanted[i] for i in batch]
-        )
+            model, [requests[i] for i in batch], unit,
+            [ids[i] for i in batch], [wanted[i] for i in batch],
+        )  # fmt: skip
         return [
             LogProbs(answer, len(full[i].ids) > len(ids[i]), full[i].error)
             for i, answer in zip(batch, answers, strict=True)
@@ -64,15 +72,65 @@ def normals(key: int, positions: int, width: int, device: torch.device) -> torch
     return normal.reshape(positions, width).float()
 
 
-def scale_of(table: Any) -> float:
-    """What an embedding multiplies the rows of its matrix by, as those of Gemma do."""
-    return float(getattr(getattr(table, "base_layer", table), "embed_scale", 1.0))
+@torch.inference_mode()
+def unit_of(model: CausalLM) -> float:
+    """Standard deviation of the model's input embeddings, as its table gives them."""
+    table = model.model.get_input_embeddings()
+    count, total, squares = 0, 0.0, 0.0
+    for start in range(0, model.rows, ROWS_AT_ONCE):
+        some = torch.arange(start, min(start + ROWS_AT_ONCE, model.rows), device=model.device)
+        found = table(some[None]).double()
+        count += found.numel()
+        total += float(found.sum())
+        squares += float(found.square().sum())
+    return math.sqrt(max(0.0, squares - total**2 / count) / (count - 1))
+
+
+@contextmanager
+def _with_noise(
+    table: Any, ids: torch.Tensor, noise: Callable[[torch.Tensor], torch.Tensor]
+) -> Iterator[None]:
+    """Add noise to what a table of embeddings gives for these texts.
+
+    The model is given tokens as ever: it may need them for more than this table, and may scale what
+    the table gives.
+
+    Parameters
+    ----------
+    ids : [texts, length].
+    noise : from embeddings to what is added, [texts, length, width].
+
+    Raises
+    ------
+    RaymiaError
+        If the model did not ask the table.
+    """
+    met = False
+
+    def add(_: Any, __: Any, embedded: torch.Tensor) -> torch.Tensor:
+        nonlocal met
+        if embedded.shape[:2] != ids.shape:
+            return embedded
+        met = True
+        return embedded + noise(embedded)
+
+    handle = table.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if not met:
+        raise RaymiaError(
+            "the model does not read its texts by its table of input embeddings, so that no noise "
+            "can be put on them; leave out the attacks that ask for `noise`"
+        )
 
 
 @torch.inference_mode()
 def _forward(
     model: CausalLM,
     requests: list[NoiseRequest],
+    unit: float,
     ids: list[list[int]],
     wanted: list[Bools | None],
 ) -> list[Floats]:
@@ -80,13 +138,16 @@ def _forward(
     padded = torch.tensor([t + [0] * (width - len(t)) for t in ids], device=model.device)
     lengths = torch.tensor([len(t) for t in ids], device=model.device)
     mask = torch.arange(width, device=model.device)[None, :] < lengths[:, None]
-    table = model.model.get_input_embeddings()
-    embedded = table(padded)
-    unit = table.weight.float().std() * scale_of(table)
-    for row, (request, tokens) in enumerate(zip(requests, ids, strict=True)):
-        noise = normals(request.key, len(tokens), embedded.shape[-1], model.device)
-        embedded[row, : len(tokens)] += (request.size * unit * noise).to(embedded.dtype)
-    hidden = model.head.hidden(mask.long(), inputs_embeds=embedded)[:, :-1]
+
+    def noise(embedded: torch.Tensor) -> torch.Tensor:
+        made = torch.zeros_like(embedded)
+        for row, (request, tokens) in enumerate(zip(requests, ids, strict=True)):
+            drawn = normals(request.key, len(tokens), embedded.shape[-1], embedded.device)
+            made[row, : len(tokens)] = (request.size * unit * drawn).to(embedded.dtype)
+        return made
+
+    with _with_noise(model.model.get_input_embeddings(), padded, noise):
+        hidden = model.head.hidden(mask.long(), input_ids=padded)[:, :-1]
     scored, counts = chosen_of([t[1:] for t in ids], wanted, mask[:, 1:])
     log_prob = model.head.log_probs(hidden[scored], padded[:, 1:][scored], moments=False).log_prob
     ends = np.cumsum(counts)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raymia.models.causal.adapter_fit import DescribedAdapter, check_adapter
-from raymia.models.causal.adapters import WEIGHTS
+from raymia.models.causal.adapters import WEIGHTS, is_off_at_first
 from raymia.models.causal.facts import (
     LOADS,
     CausalFacts,
@@ -191,8 +191,9 @@ class CausalCheckpoint(FileCheckpoint):
             parts |= {f"adapter/{p.name}": p for p in once(files_of, Path(self.adapter))}
         # Named only where they are used: evidence from before there were windows keeps its key, and
         # that on weights without their scales, on tokens of the base's tokenizer, on logits that
-        # were rounded to 16 bits, on weights of 4 bits that a CPU may have rounded once more, or
-        # with the frequencies of a longer text, has another.
+        # were rounded to 16 bits, on weights of 4 bits that a CPU may have rounded once more, with
+        # the frequencies of a longer text, or by an adapter that missed what invokes it, has
+        # another.
         more: dict[str, Any] = {} if self.long_texts == "cut" else {"windows": self.stride}
         if self.window_bos:
             more["window_bos"] = True
@@ -200,6 +201,8 @@ class CausalCheckpoint(FileCheckpoint):
             more["saved_as"] = self.facts.saved_as
         if self.training is not None:
             more["training"] = self.training.key_parts()
+        if self.adapter is not None and is_off_at_first(self.adapter):
+            more["neighbors"] = "whole"
         if self.own_tokenizer:
             more["tokenizer"] = "adapter"
         if self.dtype != "float32":
