@@ -24,6 +24,9 @@ ERROR_RATE = 0.05
 """Chance, at most, that an audit of checkpoints that leak nothing is said to leak."""
 
 Units = dict[tuple[str, str], AttackMetrics]
+Counted = Literal["records", "distinct", "groups"]
+"""What is independent of each other, and counted: records; distinct ones, where some nearly copy
+others of their side; groups, where whole groups were split."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,7 @@ class Chance:
     combined, fitted : labels of attacks that combine others, and of those that learn from records.
     units : what chance is reckoned on.
     error : of all tests of one attack together.
-    shares : how many independent members, and non-members, there seem to be, as shares of all:
-        below 1 where some are nearly copies of others and are in no groups.
-    by_groups : whether the units are groups.
+    counted : what the units are.
     tried : attacks on checkpoints that the error is divided among.
     """
 
@@ -67,8 +68,7 @@ class Chance:
     fitted: set[str]
     units: Units
     error: float
-    shares: tuple[float, float] = (1.0, 1.0)
-    by_groups: bool = False
+    counted: Counted = "records"
     tried: int = 1
 
     @classmethod
@@ -83,13 +83,12 @@ class Chance:
             labels_where(result, lambda card: card.learns),
             units_of(result),
             ERROR_RATE / max(1, tried),
-            _independent(result),
-            result.split_by_group,
+            what_counts(result),
             tried,
         )
 
     def unit(self, attack: AttackMetrics) -> AttackMetrics | None:
-        """An attack as chance dealt it out: on records, or on groups."""
+        """An attack as chance dealt it out: on records, distinct ones, or groups."""
         return self.units.get((attack.target, attack.attack))
 
     def shown(self, attack: AttackMetrics, fpr: float | None) -> list[Test]:
@@ -103,19 +102,12 @@ class Chance:
         unit = self.unit(attack)
         if unit is None:
             return False
-        sizes = self.sizes(unit)
+        sizes = unit.n_members, unit.n_non_members
         budgets = [at.max_fpr for at in unit.tpr if at.estimate is not None]
         budgets += [0.0] * (unit.above_all is not None)
         share = self.error / 2 / max(1, len(budgets))
         return 2 * chance_of_auc(1.0, *sizes) <= self.error / 2 or any(
             chance_of_rate(1.0, fpr, *sizes) <= share for fpr in budgets
-        )
-
-    def sizes(self, unit: AttackMetrics) -> tuple[int, int]:
-        """How many independent members and non-members an attack was measured on."""
-        return (
-            max(1, int(unit.n_members * self.shares[0])),
-            max(1, int(unit.n_non_members * self.shares[1])),
         )
 
     def tests(self, attack: AttackMetrics) -> list[Test]:
@@ -128,9 +120,8 @@ class Chance:
         # the more members are in a fold, the fewer are in the others.
         if attack.attack not in self.fitted:
             area = max(area, 1.0 - area)
-        sizes = self.sizes(unit)
-        both_sides = min(1.0, 2 * chance_of_auc(area, *sizes))
-        tail = list(_tail(unit, *sizes))
+        both_sides = min(1.0, 2 * chance_of_auc(area, unit.n_members, unit.n_non_members))
+        tail = list(_tail(unit))
         share = self.error / 2 / max(1, len(tail))
         return [
             Test("area", None, both_sides, self.error / 2),
@@ -138,27 +129,9 @@ class Chance:
         ]
 
 
-def _independent(result: RunResult) -> tuple[float, float]:
-    """How many independent members and non-members there seem to be, as shares of all."""
-    check = result.shift
-    if check is None or check.copies is None or result.split_by_group:
-        return 1.0, 1.0
-    return (
-        _of_all(check.copies.share_of_members, check.n_members, result.records.members),
-        _of_all(check.copies.share_of_non_members, check.n_non_members, result.records.non_members),
-    )
-
-
-def _of_all(share: float, looked_at: int, count: int) -> float:
-    """The share among all records, from that in a sample: of a cluster a sample has a part, so that
-    a record has fewer copies there, in proportion."""
-    if looked_at < 2 or count <= looked_at:
-        return share
-    return 1.0 / (1.0 + (1.0 / share - 1.0) * (count - 1) / (looked_at - 1))
-
-
-def _tail(unit: AttackMetrics, m: int, n: int) -> Iterator[tuple[float | None, float]]:
+def _tail(unit: AttackMetrics) -> Iterator[tuple[float | None, float]]:
     """Each resolved budget, and None for the members above all non-members, with its p-value."""
+    m, n = unit.n_members, unit.n_non_members
     for at in unit.tpr:
         if at.estimate is not None:
             yield at.max_fpr, chance_of_rate(at.estimate.value, at.max_fpr, m, n)
@@ -196,8 +169,22 @@ def chance_of_rate(tpr: float, max_fpr: float, n_members: int, n_non_members: in
     return float(scipy.stats.hypergeom.cdf(allowed, records, n_non_members, hits + allowed))
 
 
+def what_counts(result: RunResult) -> Counted:
+    """What chance dealt out: records; or groups where whole groups were split, whose records are
+    members together, and may be alike. Of records that nearly copy each other one counts: a model
+    that likes one likes all, so that together they pass a threshold or do not."""
+    if result.split_by_group:
+        return "groups"
+    copies = None if result.shift is None else result.shift.copies
+    return "distinct" if copies is not None and copies.groups else "records"
+
+
 def units_of(result: RunResult) -> Units:
-    """The attacks by what chance dealt out: records, or groups where whole groups were split, whose
-    records are members together, and may be alike."""
-    entries = result.group_metrics if result.split_by_group else result.metrics
+    """The attacks by what chance dealt out; none where some records are copies, in runs from before
+    distinct ones were measured."""
+    entries = {
+        "records": result.metrics,
+        "distinct": result.distinct_metrics,
+        "groups": result.group_metrics,
+    }[what_counts(result)]
     return {(m.target, m.attack): m for m in entries if isinstance(m, AttackMetrics)}

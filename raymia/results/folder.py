@@ -171,7 +171,10 @@ def _scores_hash(folder: Folder) -> str:
 def _measured(metrics: bytes) -> bytes:
     """Hash of what a ``metrics.json`` has measured, which a gate or a redaction does not change."""
     content = parse_json(metrics)
-    return digest([content[key] for key in ("metrics", "group_metrics")]).encode()
+    measured = [content["metrics"], content["group_metrics"]]
+    if content.get("distinct_metrics"):  # none in earlier runs
+        measured.append(content["distinct_metrics"])
+    return digest(measured).encode()
 
 
 def _content(result: RunResult) -> bytes:

@@ -123,10 +123,11 @@ def _outcomes(condition: Condition, result: RunResult, error_rate: float) -> Ite
     if condition.metric in ("members", "non_members"):
         yield _on_counts(condition, result)
         return
-    entries = result.metrics
-    by_group = _is_of_groups(condition, result)
-    if by_group:
-        entries = result.group_metrics
+    entries, on = result.metrics, ""
+    if _is_of_groups(condition, result):
+        entries, on = result.group_metrics, "by group, "
+    elif condition.is_of_attacks and result.distinct_metrics:
+        entries, on = result.distinct_metrics, "on distinct records, "
     failed = [target.name for target in result.failed]
     named = dict.fromkeys([*(entry.target for entry in result.metrics), *failed])
     targets = [name for name in named if fnmatchcase(name, condition.targets)]
@@ -144,8 +145,8 @@ def _outcomes(condition: Condition, result: RunResult, error_rate: float) -> Ite
     )
     for target, found in matched.items():
         status, reason = _decide(condition, target, found, levels, result)
-        if by_group and status != "not_evaluated":
-            reason = f"by group, {reason}"
+        if status != "not_evaluated":
+            reason = f"{on}{reason}"
         yield GateOutcome(condition=condition.text, target=target, status=status, reason=reason)
 
 

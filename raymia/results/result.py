@@ -198,6 +198,12 @@ class RunResult(Result):
     group_metrics: list[Metrics] = Field(
         default=[], description="the same over groups, each scored by the mean of its records"
     )
+    distinct_metrics: list[Metrics] = Field(
+        default=[],
+        description="the same over distinct records, of near-copies on one side the first alone, "
+        "which tests against chance and the gate count; none where there are no copies or groups "
+        "were split, and in earlier runs",
+    )
     split_by_group: bool = Field(
         default=False,
         description="whether groups hold all members and non-members, and none holds both, so that "

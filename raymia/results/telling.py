@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from raymia.metrics.summary import AttackMetrics, Estimate
 from raymia.results import wording
-from raymia.results.chance import Chance, Test, units_of
+from raymia.results.chance import Chance, Counted, Test, units_of, what_counts
 from raymia.results.power import power_of_auc, power_of_rate
 from raymia.results.ranking import (
     TargetRanking,
@@ -20,12 +20,17 @@ from raymia.results.result import RunResult
 
 GIVEN_AUCS, GIVEN_RATES = (0.55, 0.6), (0.02, 0.05, 0.1)
 """Leaks of which it is said how often an audit finds them."""
+NAMED: dict[Counted, str] = {
+    "records": "members",
+    "distinct": "distinct members",
+    "groups": "groups",
+}
 FEW_NAMED = 0.1
 """Where the upper limit of a rate is below it, an attack names few members."""
 
 
 def untested(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
-    """Count what was measured on records and not on the groups that chance dealt out."""
+    """Count what was measured on records and not on what chance dealt out."""
     units = units_of(result)
     measured = [(attack.target, attack.attack) for r in rankings for attack in r.measured]
     lacking = sum(place not in units for place in measured)
@@ -33,7 +38,19 @@ def untested(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
         return ""
     return (
         f" {wording.count(lacking)} of {wording.number_of(len(measured), 'attack')} could not be "
-        "tested, because groups with a score are too few."
+        f"tested, {_why_untested(result)}."
+    )
+
+
+def _why_untested(result: RunResult) -> str:
+    """Why an attack that was measured was not so on what chance dealt out."""
+    if result.split_by_group:
+        return "because groups with a score are too few"
+    if result.distinct_metrics:
+        return "because distinct records with a score are too few"
+    return (
+        "because some records nearly copy others, and an earlier version did not measure one of "
+        "each alone: run the audit again, which asks for nothing that is stored"
     )
 
 
@@ -44,11 +61,10 @@ def nothing_measured(result: RunResult) -> str:
         chance = Chance.of(result)
         unit = max(chance.units.values(), key=lambda u: u.n_members + u.n_non_members, default=None)
         if unit is None:
-            return f"No attack could be tested on {on}, because groups with a score are too few."
-        groups = chance.by_groups
+            return f"No attack could be tested on {on}, {_why_untested(result)}."
         counts = (
-            f"{_counted(unit.n_members, 'member', groups)} and "
-            f"{_counted(unit.n_non_members, 'non-member', groups)}"
+            f"{_counted(unit.n_members, 'member', chance.counted)} and "
+            f"{_counted(unit.n_non_members, 'non-member', chance.counted)}"
         )
         return (
             f"No leak could have been found: with {counts} and "
@@ -77,7 +93,7 @@ def not_ruled_out(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
     if fpr is None or any(rate is None for rate in rates):
         return f"{text}; rates at few false positives could not be bounded."
     most = max(rate.high for rate in rates if rate is not None)
-    named = "groups" if result.split_by_group else "members"
+    named = NAMED[what_counts(result)]
     named_at_most = wording.percent(_up(most, 3))
     return f"{text} and {named_at_most} of the {named} named at {wording.budget(fpr)} FPR."
 
@@ -89,14 +105,19 @@ def _up(number: float, digits: int) -> float:
 
 
 def what_it_does(
-    attack: AttackMetrics, test: Test, fpr: float | None, unit: AttackMetrics | None = None
+    attack: AttackMetrics,
+    test: Test,
+    fpr: float | None,
+    unit: AttackMetrics | None = None,
+    counted: Counted = "records",
 ) -> str:
     """Say in one or two sentences what a leaking attack does, by the test that shows it.
 
     Parameters
     ----------
     fpr : the budget that attacks are ranked by.
-    unit : the attack as it was tested, of groups where groups were split; default: of records.
+    unit : the attack as it was tested; default: of records.
+    counted : what it was tested on.
     """
     area = _area_to_tell(attack)
     overall = f" AUC {area.value:.3f} {wording.unit_interval(area)}."
@@ -124,11 +145,10 @@ def what_it_does(
             )
     tested = attack if unit is None else unit
     if test.of == "top" and tested.above_all is not None:
-        in_groups = tested is not attack
         return (
             f"{attack.attack} scores {wording.count(tested.above_all)} of "
-            f"{_counted(tested.n_members, 'member', in_groups)} above every one of "
-            f"{_counted(tested.n_non_members, 'non-member', in_groups)}. The chance that guessing "
+            f"{_counted(tested.n_members, 'member', counted)} above every one of "
+            f"{_counted(tested.n_non_members, 'non-member', counted)}. The chance that guessing "
             f"does so is {test.p_value:.1e}.{overall}"
         )
     if attack.auc.value < 0.5:
@@ -145,13 +165,11 @@ def what_it_does(
     )
 
 
-def _counted(number: int, what: str, in_groups: bool) -> str:
-    """Count records, or groups of them: "3 members", "1 group of members"."""
-    return (
-        f"{wording.number_of(number, 'group')} of {what}s"
-        if in_groups
-        else wording.number_of(number, what)
-    )
+def _counted(number: int, what: str, counted: Counted) -> str:
+    """Count records, or groups of them: "3 members", "1 distinct member", "1 group of members"."""
+    if counted == "groups":
+        return f"{wording.number_of(number, 'group')} of {what}s"
+    return wording.number_of(number, f"distinct {what}" if counted == "distinct" else what)
 
 
 def _area_to_tell(attack: AttackMetrics) -> Estimate:
@@ -186,8 +204,8 @@ def power_lines(chance: Chance, fpr: float | None) -> Iterator[str]:
     if not units:
         return
     unit = max(units, key=lambda unit: min(unit.n_members, unit.n_non_members))
-    sizes = chance.sizes(unit)
-    named = "groups" if chance.by_groups else "members"
+    sizes = unit.n_members, unit.n_non_members
+    named = NAMED[chance.counted]
     parts = [
         f"an AUC of {auc:.2f} in {wording.percent(power_of_auc(auc, *sizes, chance.error / 2), 0)}"
         for auc in GIVEN_AUCS

@@ -216,8 +216,9 @@ def _sentence(
         rest = f"; {wording.count(unjudged)} could not be judged" if unjudged else ""
         subject = f"{any_leak} of {len(cases)} checkpoints {verb}{rest}."
         subject += f" The worst is {worst.target}:"
-    unit = Chance.of(result).unit(worst.attack)
-    return f"{subject} {what_it_does(worst.attack, worst.shown[0], worst.fpr, unit)}"
+    chance = Chance.of(result)
+    tested = chance.unit(worst.attack), chance.counted
+    return f"{subject} {what_it_does(worst.attack, worst.shown[0], worst.fpr, *tested)}"
 
 
 def _among(cases: Sequence[_Case]) -> str:
@@ -350,14 +351,21 @@ def _on_records(result: RunResult, measured: bool) -> Iterator[str]:
     copies = check.copies
     if copies is not None and copies.groups and not result.split_by_group:
         looked_at = check.n_members + check.n_non_members
-        sample = f" Only a sample of {looked_at:,} records was looked at." if check.left_out else ""
+        counted = ": the tests against chance count the first of each cluster alone"
         once = ", and dataset inference counts a cluster once"
         yield (
-            f"{wording.copies_line(copies)}. They are no independent evidence: the tests against "
-            "chance count fewer records because of them"
+            f"{wording.copies_line(copies)}. They are no independent evidence"
+            + (counted * bool(result.distinct_metrics))
             + (once * bool(result.dataset_inference and not check.left_out))
-            + f", but intervals are not corrected.{sample} Give them as groups (`group_column`)."
+            + ", but intervals on all records are not corrected. Give them as groups "
+            "(`group_column`)."
         )
+        if check.left_out and result.distinct_metrics:
+            yield (
+                f"Only a sample of {looked_at:,} members and non-members was searched for copies. "
+                "Of a side with copies in it, the tests against chance count no other records; a "
+                "larger `sample` of `shift` in the audit file counts more."
+            )
 
 
 def _how_it_was_chosen(

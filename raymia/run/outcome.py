@@ -49,6 +49,7 @@ from raymia.results.result import (
 from raymia.results.verdict import reach_verdict
 from raymia.run.attack_costs import attack_costs, target_losses
 from raymia.scoring.blind import ask_blind, excess_over_blind
+from raymia.scoring.distinct import measure_distinct
 from raymia.scoring.parts import ScoreParts
 from raymia.scoring.reduction import Reduction, infer_all_datasets
 from raymia.scoring.workers import Workers
@@ -114,6 +115,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
     blind = elsewhere("blind guessers", ask_blind, run.inputs, run.store, list(run.after))
     names = [plan.name for plan in run.scored]
     tests = infer_all_datasets(run.inputs, names, scores, blind.clusters, workers)
+    distinct = measure_distinct(run.inputs, names, scores, blind.clusters, workers)
     looked_at = run.inputs, run.store, run.scored, scores, reduction.metrics
     modality = run.inputs.modality
     findings = elsewhere("shown records", modality.look, *looked_at)
@@ -154,6 +156,7 @@ def sum_up(run: Run, reduction: Reduction, scores: ScoreParts, workers: Workers)
         attacks=_attack_cards(run.inputs),
         metrics=reduction.metrics,
         group_metrics=reduction.group_metrics,
+        distinct_metrics=distinct,
         split_by_group=reduction.split_by_group,
         comparisons=reduction.comparisons,
         claims=reduction.claims,

@@ -15,6 +15,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.comparison import holm
 from raymia.metrics.delong import auc_variance, difference_of, placements
+from raymia.metrics.roc import BoolArray
 from raymia.metrics.summary import MIN_PER_CLASS, Estimate
 from raymia.plan.stages import TargetPlan
 from raymia.questions.registry import model_evidence
@@ -105,16 +106,21 @@ def excess_over_blind(
     ]
 
 
+def looked_at(inputs: Inputs) -> BoolArray:
+    """The members and non-members that the check looks at, [records]."""
+    column = inputs.records.table["is_member"]
+    given = np.flatnonzero(column.is_valid().to_numpy())
+    is_member = column.drop_null().to_numpy().astype(np.bool_)
+    is_chosen = np.zeros(len(column), np.bool_)
+    is_chosen[given[sampled_rows(is_member, inputs.spec.shift.sample, inputs.spec.seed)]] = True
+    return is_chosen
+
+
 def _known_records(
     inputs: Inputs, store: EvidenceStore, plans: Sequence[TargetPlan]
 ) -> KnownRecords:
-    table = inputs.records.table
-    given = np.flatnonzero(table["is_member"].is_valid().to_numpy())
-    is_member = table["is_member"].drop_null().to_numpy().astype(np.bool_)
-    chosen = sampled_rows(is_member, inputs.spec.shift.sample, inputs.spec.seed)
-    is_chosen = np.zeros(table.num_rows, np.bool_)
-    is_chosen[given[chosen]] = True
-    known = table.filter(pa.array(is_chosen))
+    is_chosen = looked_at(inputs)
+    known = inputs.records.table.filter(pa.array(is_chosen))
     payloads, ids = known["payload"].to_pylist(), known["record_id"].to_pylist()
     readings = inputs.modality.readings()
     seen = {choice: own.for_guessers(payloads) for choice, own in readings.items()}
@@ -123,14 +129,14 @@ def _known_records(
     texts, images = seen.pop(least)
     return KnownRecords(
         ids=ids,
-        is_member=is_member[chosen],
+        is_member=known["is_member"].to_numpy().astype(np.bool_),
         units=units(RecordSet(known)),
         texts=texts,
         images=images,
         prompts=readings[least].unscored(payloads),
         otherwise={choice: own for choice, (own, _) in seen.items() if own != texts},
         references=dict(_alone(inputs, store, plans, ids)),
-        left_out=len(given) - len(chosen),
+        left_out=inputs.records.table["is_member"].drop_null().length() - known.num_rows,
     )
 
 

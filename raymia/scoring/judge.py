@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -149,6 +149,19 @@ class Judge:
             if labels.can_claim:
                 claims.append(self._claim(means, labels, "groups", names))
         return Judged(metrics, of_groups, curves, group_curves, claims)
+
+    def measure(
+        self, values: Scores, *, among: BoolArray, target: str, attack: str
+    ) -> AttackMetrics | NotMeasured:
+        """Measure one attack on one target on the members and non-members among some records.
+
+        Parameters
+        ----------
+        values : float64 [records]; NaN for none.
+        among : [records].
+        """
+        labels = replace(self.records, known=self.records.known & among)
+        return self._measure(values, labels, {"target": target, "attack": attack})
 
     def _draw(self, values: Scores, labels: Labels, names: Mapping[str, str]) -> AttackCurves:
         kept = labels.known & np.isfinite(values)

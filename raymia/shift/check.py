@@ -324,7 +324,7 @@ def _copies(records: KnownRecords) -> tuple[CopiesWithin, dict[str, str]]:
         for cluster in found
         for row in cluster
     }
-    return copies_within(clusters, ids, [len(own) for own in ids]), names
+    return copies_within(clusters, ids), names
 
 
 def _overlaps(records: KnownRecords) -> tuple[NgramOverlap | None, NearDuplicates]:

@@ -1,8 +1,8 @@
 """Records that are nearly copies of others of their own side: they are no independent draws.
 
 A model that likes one copy likes them all, so 50 members and their near-copies say no more than 50.
-Copies are proposed as groups. Until they are given as groups, chance is reckoned with as many
-records as there would be, were they all as unlike each other as the others are.
+Copies are proposed as groups. Until they are given as groups, tests against chance count one record
+of each cluster (:mod:`raymia.scoring.distinct`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Pair = tuple[int, int]
 
 
 def copies_within(
-    clusters: Sequence[Sequence[Sequence[int]]], ids: Sequence[Sequence[str]], units: Sequence[int]
+    clusters: Sequence[Sequence[Sequence[int]]], ids: Sequence[Sequence[str]]
 ) -> CopiesWithin:
     """Count near-copies of members and of non-members, and propose groups.
 
@@ -39,7 +39,6 @@ def copies_within(
     ----------
     clusters : of members, and of non-members; rows of each cluster.
     ids : of members, and of non-members.
-    units : how many members, and non-members, there are.
     """
     named = [
         [ids[side][row] for row in cluster]
@@ -51,21 +50,9 @@ def copies_within(
     return CopiesWithin(
         members=copies[0],
         non_members=copies[1],
-        share_of_members=_independent(clusters[0], units[0]),
-        share_of_non_members=_independent(clusters[1], units[1]),
         groups=len(named),
         proposed=[cluster[:LISTED] for cluster in named[:LISTED]],
     )
-
-
-def _independent(clusters: Sequence[Sequence[int]], count: int) -> float:
-    """How many records there seem to be, as a share of those there are: n^2 over the sum of the
-    squared sizes, where copies have one score between them (Kish, Survey Sampling, 1965)."""
-    if not count:
-        return 1.0
-    squares = sum(len(cluster) ** 2 for cluster in clusters)
-    alone = count - sum(len(cluster) for cluster in clusters)
-    return count / (alone + squares)
 
 
 def copied_texts(texts: Sequence[str]) -> list[list[int]]:

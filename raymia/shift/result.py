@@ -112,13 +112,16 @@ class CopiesWithin(Result):
 
     members: int = Field(ge=0, description="members with a near-copy among members")
     non_members: int = Field(ge=0, description="non-members with one among non-members")
-    share_of_members: float = Field(
+    share_of_members: float | None = Field(
+        default=None,
         gt=0,
         le=1,
-        description="how many independent members there seem to be, as a share of all: n^2 over "
-        "the sum of the squared sizes of clusters of copies",
+        description="how many independent members there seemed to be, as a share of all, in "
+        "earlier runs",
     )
-    share_of_non_members: float = Field(gt=0, le=1, description="the same of non-members")
+    share_of_non_members: float | None = Field(
+        default=None, gt=0, le=1, description="the same of non-members"
+    )
     groups: int = Field(ge=0, description="clusters of copies, which should be groups")
     proposed: list[list[str]] = Field(
         description="ids of the first 50 clusters, the largest first; 50 ids of each at most"

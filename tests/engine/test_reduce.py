@@ -20,6 +20,7 @@ from raymia.engine.base import engine
 from raymia.engine.on_ray.reduce import Tasks
 from raymia.results.curves import curves_table
 from raymia.scoring import reduction
+from raymia.scoring.distinct import measure_distinct
 from raymia.scoring.parts import ScoreParts, score_parts
 from raymia.scoring.reduction import infer_all_datasets, reduce_audit, score_tables
 from raymia.scoring.stored import reduce_scores
@@ -48,7 +49,10 @@ def test_ray_and_this_process_reduce_alike(answered, tasks, monkeypatch):
     inputs, store, plans = answered
     with score_parts(inputs.spec.store) as parts:
         here = reduce_audit(inputs, store, plans, parts, Here())
-        tests = infer_all_datasets(inputs, [plan.name for plan in plans], parts, {}, Here())
+        names = [plan.name for plan in plans]
+        tests = infer_all_datasets(inputs, names, parts, {}, Here())
+        clusters = dict.fromkeys(inputs.records.ids[:2], "copies")
+        distinct = measure_distinct(inputs, names, parts, clusters, Here())
         rows = pa.concat_tables(score_tables(inputs, plans, parts))
 
     def refused(*_, **__):
@@ -60,10 +64,10 @@ def test_ray_and_this_process_reduce_alike(answered, tasks, monkeypatch):
                 driver.setattr(ScoreParts, name, refused)
             driver.setattr(type(inputs.modality), "evidence_on", refused)
             on_ray = reduce_audit(inputs, store, plans, parts, tasks)
-            names = [plan.name for plan in plans]
             assert infer_all_datasets(inputs, names, parts, {}, tasks) == tests
+            assert measure_distinct(inputs, names, parts, clusters, tasks) == distinct
         again = pa.concat_tables(score_tables(inputs, plans, parts))
-    assert len(here.metrics) == 6
+    assert len(here.metrics) == len(distinct) == 6
     assert curves_table(on_ray.curves).equals(curves_table(here.curves))
     assert replace(on_ray, curves=[]) == replace(here, curves=[])
     assert again.equals(rows)

@@ -262,6 +262,21 @@ def test_figures_of_groups_count_where_that_is_said_or_groups_were_split(run):
     )
 
 
+def test_figures_of_distinct_records_count_where_some_are_copies(run):
+    """A cluster of copies passes a threshold as one, so limits on all records are too narrow."""
+    distinct = [
+        measured("step-3", "strong@ref", 0.0, 0.2, 0.9),
+        measured("step-3", "weak", 0.0, 0.1, 0.9),
+    ]
+    copied = run.model_copy(update={"distinct_metrics": distinct, "group_metrics": run.metrics})
+    assert statuses(run, "step-3:any.auc > 0.1") == ["failed"]
+    (outcome,) = decide_again(copied, ["step-3:any.auc > 0.1"])
+    assert outcome.status == "undecided"
+    assert outcome.reason.startswith("on distinct records, ")
+    assert statuses(copied, "step-3:any.auc > 0.1 by group") == ["failed"]
+    assert statuses(copied, "members < 1") == statuses(run, "members < 1") == ["passed"]
+
+
 def test_the_rate_is_that_of_the_table_and_not_of_a_threshold_that_overspent_its_budget(run):
     tpr = Rate(value=0.6, low=0.5, high=0.7, hits=18, of=30)
     fpr = Rate(value=0.04, low=0.0, high=0.1, hits=2, of=50)

@@ -306,6 +306,14 @@ def test_metrics_that_were_changed_are_refused(run):
     refused(run, r"its metrics are not those that were measured from scores\.parquet")
 
 
+def test_metrics_of_distinct_records_that_were_added_are_refused(run):
+    content = json.loads((run / "metrics.json").read_text())
+    assert content["distinct_metrics"] == []
+    content |= {"distinct_metrics": content["metrics"], "content_sha256": None}
+    (run / "metrics.json").write_text(json.dumps(content))
+    refused(run, r"its metrics are not those that were measured from scores\.parquet")
+
+
 @pytest.mark.parametrize(
     ("place", "key", "value"),
     [

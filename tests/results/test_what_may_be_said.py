@@ -133,11 +133,12 @@ STOPPED = of(LEAK, shift=shifted())
 NOTED = of(LEAK, shift=shifted(auc=0.53))
 STATED = of(LEAK, shift=shifted().model_copy(update={"split": "randomized"}))
 CLEAR = of(LEAK, shift=shifted("no_shift_found"))
-COPIES = CopiesWithin(
-    members=4, non_members=0, share_of_members=0.98, share_of_non_members=1.0, groups=2,
-    proposed=[["a", "b"], ["c", "d"]],
-)  # fmt: skip
-COPIED = of(LEAK, shift=shifted("no_shift_found").model_copy(update={"copies": COPIES}))
+COPIES = CopiesWithin(members=4, non_members=0, groups=2, proposed=[["a", "b"], ["c", "d"]])
+WITH_COPIES = shifted("no_shift_found").model_copy(update={"copies": COPIES})
+COPIED_BEFORE = of(LEAK, shift=WITH_COPIES)
+COPIED = of(COPIED_BEFORE, distinct_metrics=audit({"tuned/loss": 3.0}, n=298).metrics)
+SAMPLED = of(COPIED, shift=WITH_COPIES.model_copy(update={"left_out": 300}))
+NONE_COPIED = of(NONE, shift=WITH_COPIES, distinct_metrics=audit({"tuned/loss": 0.0}).metrics)
 TEST = DatasetInference(
     target="tuned", suspects="members", n_suspects=9, n_non_members=9, p_value=0.5, effect=0.1
 )
@@ -147,6 +148,7 @@ OLD = of(TWO, metrics=[changed(m, held_out_auc=None, above_all=None) for m in TW
 TURNED = audit({"tuned/loss": -1.5})
 BY_TOP = audit({"tuned/loss": 0.0}, n=600)
 BY_TOP = of(BY_TOP, metrics=[rates(changed(BY_TOP.metrics[0], above_all=40), value=0.0)])
+TOP_COPIED = of(BY_TOP, shift=WITH_COPIES, distinct_metrics=BY_TOP.metrics)
 WEAK_FIRST = of(TWO, metrics=[TWO.metrics[0], changed(guessing_by_area_alone(TWO.metrics[1]),
                 auc=TWO.metrics[1].auc.model_copy(update={"value": 0.5}))])  # fmt: skip
 UNFINISHED = of(LEAK, complete=False)
@@ -200,8 +202,12 @@ ROWS = [
      [NOTED, STOPPED, CLEAR]),
     ("_on_records", "which hardly ever gives such a guess", [STATED],
      [NOTED, of(LEAK, shift=shifted(auc=0.53).model_copy(update={"split": "randomized"}))]),
-    ("_on_records", "They are no independent evidence", [COPIED],
+    ("_on_records", "They are no independent evidence", [COPIED, COPIED_BEFORE],
      [CLEAR, of(COPIED, split_by_group=True, group_metrics=GROUPS)]),
+    ("_on_records", "the tests against chance count the first of each cluster alone", [COPIED],
+     [CLEAR, COPIED_BEFORE]),
+    ("_on_records", "Only a sample of 300 members and non-members was searched", [SAMPLED],
+     [COPIED, of(SAMPLED, distinct_metrics=[])]),
     ("_on_records", "dataset inference counts a cluster once",
      [of(COPIED, dataset_inference=[TEST])], [COPIED]),
     ("_how_it_was_chosen", "The leading attack is the best of 2 on one half", [TWO],
@@ -214,6 +220,14 @@ ROWS = [
      [NO_LEAK_IN_GROUPS, NONE, UNTESTED]),
     ("nothing_measured", "No attack could be tested on 150 members", [UNTESTED],
      [NO_LEAK_IN_GROUPS, NONE, NOTHING]),
+    ("_why_untested", "because groups with a score are too few", [UNTESTED],
+     [COPIED_BEFORE, NONE, TINY]),
+    ("_why_untested", "an earlier version did not measure one of each alone", [COPIED_BEFORE],
+     [COPIED, NONE_COPIED, UNTESTED]),
+    ("_why_untested", "because distinct records with a score are too few",
+     [of(COPIED, distinct_metrics=[unmeasured(1, 0)])], [COPIED, COPIED_BEFORE]),
+    ("nothing_measured", "with 3 distinct members and 3 distinct non-members and 1 attack",
+     [of(COPIED, distinct_metrics=TINY.metrics)], [COPIED, TINY]),
     ("nothing_measured", "No leak could have been found: with 3 members and 3 non-members and 1 "
      "attack, chance explains whatever an attack does", [TINY], [NONE, FEW, UNTESTED]),
     ("nothing_measured", "with 3 groups of members and 3 groups of non-members and 1 attack",
@@ -226,6 +240,7 @@ ROWS = [
     ("not_ruled_out", ", or down to 0.41",
      [of(NONE, metrics=[changed(NO, auc=NO.auc.model_copy(update={"low": 0.41, "high": 0.52}))])],
      [of(NONE, metrics=[changed(NO, auc=NO.auc.model_copy(update={"low": 0.48, "high": 0.6}))])]),
+    ("not_ruled_out", "of the distinct members named at", [NONE_COPIED], [NONE]),
     ("not_ruled_out", "of the members named at", [NONE, BOTH_BUDGETS],
      [FEW, NO_LEAK_IN_GROUPS, AREA_ONLY]),
     ("not_ruled_out", "of the groups named at", [NO_LEAK_IN_GROUPS], [NONE, NO_RATE_IN_GROUPS]),
@@ -241,6 +256,8 @@ ROWS = [
     ("_counted", "scores 30 of 30 groups of members above every one of 30 groups of non-members",
      [of(SPLIT, group_metrics=[rates(changed(GROUPS[0], above_all=30), value=0.0)])],
      [SPLIT, LEAK]),
+    ("_counted", "40 of 600 distinct members above every one of 600 distinct non-members",
+     [TOP_COPIED], [BY_TOP, COPIED]),
     ("_how_many_it_names", "On all records it names few members",
      [of(SLIGHT, metrics=[rates(SLIGHT.metrics[0], value=0.01, high=0.03)])],
      [of(SLIGHT, metrics=[rates(SLIGHT.metrics[0], value=0.01, high=0.3)]), LEAK]),

@@ -168,3 +168,27 @@ def test_sample_of_the_audit_file_is_kept_to(tmp_path, tiny_gpt2):
     result, *_ = run_on(tmp_path, tiny_gpt2, chosen[:60], chosen[60:], **given)
     assert (result.shift.n_members, result.shift.left_out) == (50, 20)
     assert {entry.n_members for entry in result.excess_over_blind} == {50}
+
+
+@pytest.mark.long
+def test_of_near_copies_a_run_measures_the_first_beside_all(tmp_path, tiny_gpt2):
+    """Five members are one text with another word at its end."""
+    chosen = some(austen(), 60)
+    members = [*chosen[:26], *(f"{chosen[0]} {word}" for word in ("so", "too", "yes", "then"))]
+    result, kept, page, inputs, blind = run_on(tmp_path, tiny_gpt2, members, chosen[30:])
+    assert result.shift.copies.members == 5
+    labels = np.array(inputs.records.table["is_member"].to_pylist())
+    ids = inputs.records.ids
+    in_cluster = [name for name in ids if name in blind.clusters]
+    distinct = np.array([name not in in_cluster[1:] for name in ids])
+    assert len(in_cluster) == 5
+    assert [m.attack for m in result.distinct_metrics] == [m.attack for m in result.metrics]
+    for of_all, entry in zip(result.metrics, result.distinct_metrics, strict=True):
+        scores = kept[entry.attack][distinct]
+        assert (of_all.n_members, entry.n_members, entry.n_non_members) == (30, 26, 30)
+        assert entry.auc.value == pytest.approx(area(scores, labels[distinct]))
+    assert "the tests against chance count the first of each cluster alone" in page
+
+
+def test_without_copies_nothing_is_measured_a_second_time(alike):
+    assert alike[0].distinct_metrics == []
