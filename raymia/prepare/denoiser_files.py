@@ -22,10 +22,8 @@ from raymia.models.denoisers.model import (
     load_denoiser,
     load_part,
 )
-from raymia.models.denoisers.resolver import (
-    DenoiserCheckpoint,
-    network_folder,
-)
+from raymia.models.denoisers.parts import network_folder
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.denoisers.schedules import FLOW, PREDICTIONS
 from raymia.models.image_source import HASHED, resolve_image_model
 from raymia.models.source import read_json

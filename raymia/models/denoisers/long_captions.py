@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from raymia.models.denoisers.resolver import DenoiserCheckpoint, Part
+from raymia.models.denoisers.parts import Part
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.denoisers.words import Word, spelled_out, tokenizer_in, with_words
 from raymia.models.image_source import CONFIG
 from raymia.models.source import read_json
