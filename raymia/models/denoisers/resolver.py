@@ -205,13 +205,15 @@ class DenoiserCheckpoint(ImageModel):
         """As of any model, asked as this one; of one with an adapter, the base with the adapter in
         the folder."""
         if not self.adapters:
-            return as_trained(super().in_folder(folder), self.query.prompt, self.query.size)
+            return self._asked_alike(super().in_folder(folder))
         there = ImageFolder(
             Path(self.path), self.path, self.dtype, self.quantization, on_gpu=True, config=None,
             adapters=[WeightedAdapter(path=str(folder))],
         )  # fmt: skip
-        made = type(self).resolve(there).with_fingerprint()
-        return as_trained(made, self.query.prompt, self.query.size)
+        return self._asked_alike(type(self).resolve(there).with_fingerprint())
+
+    def _asked_alike(self, other: Self) -> Self:
+        return as_trained(other, self.query.prompt, self.query.size, self.query.told)
 
     @property
     def is_captioned(self) -> bool:
