@@ -24,15 +24,18 @@ NETWORK = (
     "guidance_in.", "final_layer.", "joint_blocks.", "x_embedder.", "context_embedder.",
     "t_embedder.", "y_embedder.", "pos_embed",
 )  # fmt: skip
+OF_CLIP = "text_encoders.clip_l."
 HOLDS = {
     "unet": NETWORK,
     "transformer": NETWORK,
     "vae": ("first_stage_model.", "vae."),
-    "text_encoder": ("cond_stage_model.", "conditioner.embedders.0.", "text_encoders.clip_l."),
+    "text_encoder": ("cond_stage_model.", "conditioner.embedders.0.", OF_CLIP),
     "text_encoder_2": ("conditioner.embedders.1.", "text_encoders.clip_g."),
 }
 """How the names of a part's tensors begin."""
 T5, OF_T5 = ("T5EncoderModel",), "text_encoders.t5xxl."
+PROJECTION = "text_projection.weight"
+"""Of a CLIP; the smaller one was trained without, so that files need not have it."""
 FLOATS = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """safetensors' names of torch's types of numbers that are what they stand for."""
 OPEN_CLIP = ("cond_stage_model.model.", "conditioner.embedders.1.model.")
@@ -145,8 +148,7 @@ def _of_text_encoder(tensors: Tensors, kind: str, config: Any) -> dict[str, Any]
     from diffusers.loaders import single_file_utils as by_diffusers
 
     if kind in T5:
-        start = f"{OF_T5}transformer."
-        return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+        return _without(f"{OF_T5}transformer.", tensors)
     names = frozenset((name, TensorHeader("", ())) for name in tensors)
     model = build_hollow(Described(kind, "", names, config))
     found: dict[str, Any]
@@ -154,10 +156,20 @@ def _of_text_encoder(tensors: Tensors, kind: str, config: Any) -> dict[str, Any]
     if opened is not None:
         found = by_diffusers.convert_open_clip_checkpoint(model, dict(tensors), prefix=opened)
     else:
-        own = next(iter(tensors)).split("transformer.")[0] + "transformer."
-        found = by_diffusers.convert_ldm_clip_checkpoint(dict(tensors), own)
-        if own.startswith("text_encoders.clip_l"):  # which was trained without one
-            found["text_projection.weight"] = torch.eye(config.hidden_size)
-    if not any(name.startswith("text_model.") for name in model.state_dict()):
+        known = (*HOLDS["text_encoder"], *HOLDS["text_encoder_2"])
+        own = next(start for start in known if any(name.startswith(start) for name in tensors))
+        found = _without(f"{own}transformer.", tensors)
+        if own == OF_CLIP:
+            found.setdefault(PROJECTION, torch.eye(config.hidden_size))
+    state = model.state_dict()
+    if PROJECTION not in state:  # as in FLUX.1, which does not ask for it
+        found.pop(PROJECTION, None)
+    if not any(name.startswith("text_model.") for name in state):
         found = {name.removeprefix("text_model."): tensor for name, tensor in found.items()}
     return found
+
+
+def _without(start: str, tensors: Tensors) -> dict[str, Any]:
+    """Tensors without what their names begin with, and without those that no pipeline reads."""
+    asked = {name: tensor for name, tensor in tensors.items() if not NOT_ASKED.search(name)}
+    return {name.removeprefix(start): tensor for name, tensor in asked.items()}

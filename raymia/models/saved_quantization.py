@@ -14,15 +14,16 @@ from raymia.util.once import Once
 from raymia.util.optional import require
 from raymia.util.stated import OBJECT, TEXT, stated, stated_if
 
+TORCHAO = "torchao"
 PACKAGES = {
     "awq": ("gptqmodel",), "bitsandbytes": ("bitsandbytes",),
     "compressed-tensors": ("compressed_tensors",), "fp8": (), "gptq": ("optimum", "gptqmodel"),
-    "mxfp4": (), "mxfp8": (), "torchao": ("torchao",),
+    "mxfp4": (), "mxfp8": (), TORCHAO: ("torchao",),
 }  # fmt: skip
 """Packages that read weights that were saved quantized, by the name that configs have for the
 method. transformers itself reads the others here; methods that it does not know it reads as if the
 weights were whole."""
-IN_DIFFUSERS = frozenset({"bitsandbytes", "torchao"})
+IN_DIFFUSERS = frozenset({"bitsandbytes", TORCHAO})
 """Methods of which diffusers reads what it has saved."""
 
 _WHOLE_NUMBERS = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "F4"})

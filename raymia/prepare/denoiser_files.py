@@ -15,6 +15,7 @@ import torch
 
 from raymia.models.denoisers.as_trained import as_trained
 from raymia.models.denoisers.captions import Condition
+from raymia.models.denoisers.faces import Told
 from raymia.models.denoisers.model import (
     DTYPES,
     Denoiser,
@@ -22,10 +23,8 @@ from raymia.models.denoisers.model import (
     load_denoiser,
     load_part,
 )
-from raymia.models.denoisers.resolver import (
-    DenoiserCheckpoint,
-    network_folder,
-)
+from raymia.models.denoisers.parts import network_folder
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.denoisers.schedules import FLOW, PREDICTIONS
 from raymia.models.image_source import HASHED, resolve_image_model
 from raymia.models.source import read_json
@@ -182,7 +181,11 @@ def _check_network(shape: Shape, channels: Sequence[int], attention: bool) -> No
 
 
 def resolve_trainable(
-    pipeline: Path, *, is_frozen: bool = False, size: tuple[int, int] | None = None
+    pipeline: Path,
+    *,
+    is_frozen: bool = False,
+    size: tuple[int, int] | None = None,
+    told: Told | None = None,
 ) -> DenoiserCheckpoint:
     """The pipeline in a folder, if its network can be trained.
 
@@ -190,6 +193,7 @@ def resolve_trainable(
     ----------
     is_frozen : whether an adapter is trained on it; a GPU then holds it in bfloat16.
     size : height and width of the images that it is trained on; None is what it is made for.
+    told : what else its network is told; None is what its pipeline tells it.
 
     Raises
     ------
@@ -207,7 +211,7 @@ def resolve_trainable(
         raise InputError(f"{where}: a diffusers pipeline is trained here, not an autoencoder")
     if problems := checkpoint.capabilities.why_not({"generation"}):
         raise InputError(f"{where}: {problem}" for problem in problems)
-    return checkpoint if size is None else as_trained(checkpoint, None, size)
+    return as_trained(checkpoint, None, size or checkpoint.query.size, told)
 
 
 def load_trainable(
@@ -217,6 +221,7 @@ def load_trainable(
     seed: int,
     lora: LoraSettings | None = None,
     size: tuple[int, int] | None = None,
+    told: Told | None = None,
 ) -> TrainableDenoiser:
     """Load a pipeline with its network ready to be trained.
 
@@ -225,14 +230,14 @@ def load_trainable(
     from_weights : whether training goes on from the pipeline's weights; otherwise the network is
         made anew from its config, by the seed.
     lora : that is trained on the pipeline's weights, in place of the network.
-    size : as for :func:`resolve_trainable`.
+    size, told : as for :func:`resolve_trainable`.
 
     Raises
     ------
     InputError
         As :func:`resolve_trainable`.
     """
-    checkpoint = resolve_trainable(pipeline, is_frozen=lora is not None, size=size)
+    checkpoint = resolve_trainable(pipeline, is_frozen=lora is not None, size=size, told=told)
     import diffusers
 
     dtype = torch.float32

@@ -44,7 +44,8 @@ def generate_images(
     ----------
     numbers : of the images.
     steps : of the sampler, evenly spaced from the last timestep on.
-    batch : images side by side; fewer where memory is short.
+    batch : images side by side; fewer where memory is short, and one of a model that is asked about
+        one at a time.
     captions : of the images in turn, of a model of classes their numbers; none is the empty one.
     sampler : "ddim" without noise on the way (eta = 0), "ddpm" with that of DDPM (eta = 1).
     guidance : scale of classifier-free guidance away from the empty caption (Ho and Salimans,
@@ -80,7 +81,8 @@ def generate_images(
         fresh = drawn if sampler == "ddpm" else None
         return model.decode(denoise(model, start, timesteps, predict, fresh))
 
-    return _from_noise(images_of, model.latent_shape, numbers, seed, batch, progress)
+    at_once = 1 if model.one_by_one else batch
+    return _from_noise(images_of, model.latent_shape, numbers, seed, at_once, progress)
 
 
 def decode_prior(

@@ -125,11 +125,13 @@ class Denoisers(ImageFamily):
         from raymia.prepare.captioned import Captioned, cycled
         from raymia.prepare.train_denoiser import train_denoiser
 
+        assert isinstance(recipe.trained, DenoiserCheckpoint), "others have families of their own"
         captions = cycled(recipe.captions, len(images)) if recipe.captions else None
         return train_denoiser(
             Captioned(images, captions), Path(recipe.trained.path), recipe.spec.training, out,
             seed=seed, progress=progress, from_weights=recipe.base is not None,
             lora=self.lora(recipe), size=recipe.trained.shape[1:],
+            told=recipe.trained.query.told,
         )  # fmt: skip
 
     def lora(self, recipe: SelfGeneratedRecipe) -> Mapping[str, Any] | None:

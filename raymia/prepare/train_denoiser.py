@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from raymia.models.denoisers.faces import Told
 from raymia.models.denoisers.lora_files import BY_DIFFUSERS
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.prepare.captioned import Captioned
@@ -45,6 +46,7 @@ def train_denoiser(
     dp: DpSpec | None = None,
     lora: LoraSettings | None = None,
     size: tuple[int, int] | None = None,
+    told: Told | None = None,
 ) -> dict[str, Any]:
     """Train the network of a diffusers pipeline on images and save the pipeline with it.
 
@@ -74,6 +76,7 @@ def train_denoiser(
     lora : train a LoRA on the pipeline's weights, and save it alone; see
         :func:`raymia.prepare.denoiser_lora.lora_settings`.
     size : height and width of the images; default: what the pipeline is made for.
+    told : what else the network is told; default: what its pipeline tells it.
 
     Returns
     -------
@@ -86,7 +89,7 @@ def train_denoiser(
     InputError
         If images and pipeline do not fit, ``out`` holds another training, or the loss diverges.
     """
-    checkpoint = resolve_trainable(pipeline, is_frozen=lora is not None, size=size)
+    checkpoint = resolve_trainable(pipeline, is_frozen=lora is not None, size=size, told=told)
     given = Captioned.of(images)
     others = None if measure_on is None else Captioned.of(measure_on)
     problems = problems_of(
@@ -118,7 +121,9 @@ def train_denoiser(
         return done
     privacy = plan_images(dp, len(train), settings.batch_size, settings.steps)
     with torch.random.fork_rng():
-        model = load_trainable(pipeline, from_weights=from_weights, seed=seed, lora=lora, size=size)
+        model = load_trainable(
+            pipeline, from_weights=from_weights, seed=seed, lora=lora, size=size, told=told
+        )
 
         def write(folder: Path, facts: dict[str, Any]) -> None:
             refuse_divergence(facts["train_loss"], facts["step"])

@@ -50,6 +50,12 @@ _MAX_THREADS = 8
 _CHUNK = 16
 """Images per task. Small images one by one cost more in hand-overs than they gain from threads."""
 
+TURNED = (
+    "turned upright as the orientation of their EXIF says, as diffusers' trainers see them; to one "
+    "that does not read it, as kohya's, they lay as they are stored: store them so where yours did"
+)
+"""What is said of images that do not lie as they are stored."""
+
 Progress = Callable[[int], None]
 """Told how many images were looked at so far."""
 
@@ -208,8 +214,12 @@ def _given(image: FoundImage, shape: Shape, how: Preparation, deep: Deep) -> Giv
         return Given(where, reason=_printable(str(unusable)))
     payload = {"pixels": prepared.pixels, "caption": caption}
     identifier = image_id(prepared.pixels, shape, caption)
-    remarks = (*image.remarks, enlarged(shape)) if prepared.is_enlarged else image.remarks
-    return Given(where, identifier, payload, group_name(image.group), remarks=remarks)
+    remarks = [
+        *image.remarks,
+        *([enlarged(shape)] if prepared.is_enlarged else []),
+        *([TURNED] if prepared.is_turned else []),
+    ]
+    return Given(where, identifier, payload, group_name(image.group), remarks=tuple(remarks))
 
 
 def enlarged(shape: Shape) -> str:

@@ -46,6 +46,8 @@ OTHER_COLORS = "in other colors than grey or RGB; convert it first"
 TRANSPARENT = "not fully opaque; flatten it onto a background first"
 COLORED = "in color, and the models take grey images; convert it first"
 
+_TURNED = range(2, 9)
+"""Orientations of EXIF by which a picture does not lie as it is stored."""
 _GREY, _COLOR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA")
 
 
@@ -79,10 +81,12 @@ class Prepared:
     pixels : uint8 [channels, height, width] as raw bytes. Grey becomes RGB for models of color
         images.
     is_enlarged : whether it was scaled up.
+    is_turned : whether it was turned or mirrored, as the orientation of its EXIF says.
     """
 
     pixels: bytes
     is_enlarged: bool
+    is_turned: bool = False
 
 
 def to_pixels(content: bytes, shape: Shape, how: Preparation, deep: Deep = "set_aside") -> Prepared:
@@ -100,10 +104,10 @@ def to_pixels(content: bytes, shape: Shape, how: Preparation, deep: Deep = "set_
     UnusableImageError
         With what was expected and what came.
     """
-    with _opened(content, deep) as upright:
+    with _opened(content, deep) as (upright, is_turned):
         pixels = _raw(_fitted(_channels(upright, shape[0]), shape, how))
         smaller = upright.height < shape[1] or upright.width < shape[2]
-        return Prepared(pixels, is_enlarged=smaller and how.fit != "pad")
+        return Prepared(pixels, smaller and how.fit != "pad", is_turned)
 
 
 def shape_of(content: bytes) -> Shape:
@@ -114,15 +118,16 @@ def shape_of(content: bytes) -> Shape:
     UnusableImageError
         As :func:`to_pixels`.
     """
-    with _opened(content) as upright:
+    with _opened(content) as (upright, _):
         return (1 if upright.mode in _GREY else 3, upright.height, upright.width)
 
 
 @contextmanager
-def _opened(content: bytes, deep: Deep = "high_byte") -> Iterator[Image.Image]:
-    """An image file's picture, turned upright; what goes wrong with it is told as a reason."""
+def _opened(content: bytes, deep: Deep = "high_byte") -> Iterator[tuple[Image.Image, bool]]:
+    """An image file's picture, turned upright, and whether it had to be; what goes wrong with it is
+    told as a reason."""
     require("PIL", "images")
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
     if not content:
         raise UnusableImageError(EMPTY_FILE)
@@ -133,7 +138,8 @@ def _opened(content: bytes, deep: Deep = "high_byte") -> Iterator[Image.Image]:
         known = [name for name in FORMATS if name in Image.OPEN]  # AVIF is not in every Pillow
         with Image.open(io.BytesIO(content), formats=known) as image:
             _check_header(image, deep)
-            yield _of_8_bits(ImageOps.exif_transpose(image))
+            is_turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+            yield _of_8_bits(ImageOps.exif_transpose(image)), is_turned
     except (UnusableImageError, MemoryError):
         raise
     except UnidentifiedImageError:

@@ -196,6 +196,17 @@ class ImageTrainingSpec(TrainingSection):
     caption_dropout: float | None = Field(
         default=None, ge=0, le=1, description="share of steps in which the caption was left out"
     )
+    max_caption_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="tokens that a T5 or a Gemma read of a caption; default: as many as in the "
+        "model's pipeline",
+    )
+    guidance: float | None = Field(
+        default=None,
+        ge=0,
+        description="that a network was told which takes one, as FLUX.1's; default: 1",
+    )
     resolution: int | None = Field(
         default=None,
         ge=2,

@@ -16,11 +16,13 @@ from raymia.modalities.images.generation import choose_captions
 from raymia.modalities.images.prior import WHAT
 from raymia.modalities.resolve import resolve_inputs
 from raymia.models.denoisers.as_trained import as_trained
+from raymia.models.denoisers.faces import Told
 from raymia.models.denoisers.model import DenoiserFamily, load_denoiser
 from raymia.models.image_source import resolve_image_model
+from raymia.prepare.denoiser_files import load_trainable
 from raymia.questions.asking.images import captions_of
 from raymia.questions.base import Item
-from raymia.records.images import enlarged, read_image_records
+from raymia.records.images import TURNED, enlarged, read_image_records
 from raymia.records.pixels import Preparation, to_pixels
 from raymia.spec import ImageRecordsSpec, ModelSpec, PoolSpec, SelfGeneratedReference
 from raymia.spec.file import load_spec
@@ -288,7 +290,93 @@ def test_a_captioned_model_without_captions_is_said_to_be_asked_with_empty_ones(
 def test_a_flow_has_no_weights_by_its_signal(tmp_path):
     save_family("sd3", tmp_path / "model")
     said = {key: value for key, value in ALL_SAID.items() if key != "snr_gamma"}
+    said["max_caption_tokens"] = 77
     assert_assumed(resolved(tmp_path, tmp_path / "model", said, records=", caption_column: txt"))
+
+
+READ = "tuned read {} tokens of each caption, with padding; say `max_caption_tokens` where its "
+GUIDED = "tuned was told a guidance of 1 with each image; say `guidance` where its training told it"
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines", "key", "value", "usual"),
+    [
+        ("sd3", [READ.format(256)], "max_caption_tokens", 77, 256),
+        ("sd3_without_t5", [READ.format(256)], "max_caption_tokens", 77, 256),
+        ("flux", [READ.format(512), GUIDED], "max_caption_tokens", 77, 512),
+        ("flux", [READ.format(512), GUIDED], "guidance", 3.5, 1),
+        ("aura_flow", [READ.format(256)], "max_caption_tokens", 77, 256),
+        ("sana", [], "max_caption_tokens", 77, 300),
+        ("pixart", [], "max_caption_tokens", 77, 120),
+    ],
+)
+def test_what_a_training_told_otherwise_than_the_pipeline_is_told_and_keyed(
+    kind, lines, key, value, usual, tmp_path
+):
+    save_family(kind, tmp_path / "model")
+    captions = ", caption_column: txt"
+    plain = resolved(tmp_path, tmp_path / "model", records=captions)
+    assert_assumed(plain, *lines)
+    target = plain.targets["tuned"]
+    assert target.fingerprint == bare(tmp_path / "model").fingerprint
+    as_usual = resolved(tmp_path, tmp_path / "model", {key: usual}, records=captions)
+    assert as_usual.targets["tuned"].fingerprint == target.fingerprint
+    told = resolved(tmp_path, tmp_path / "model", {key: value}, records=captions)
+    other = told.targets["tuned"]
+    assert not [line for line in told.assumed if f"`{key}`" in line]
+    assert other.fingerprint != target.fingerprint
+    assert told.references["base"].fingerprint == other.fingerprint
+    assert other.in_folder(tmp_path / "model").fingerprint == other.fingerprint
+    sharing = [one.loader(PoolSpec()).sharing for one in (target, other)]
+    assert sharing[0].joined(sharing[1]) is None
+    answers = [asked_with(inputs, inputs.targets["tuned"])[1::2] for inputs in (plain, told)]
+    (before, model), (after, told_model) = answers
+    if key == "max_caption_tokens":
+        lengths = [one.embed(["a cat"])["encoder_hidden_states"].shape[1] for one in
+                   (model, told_model)]  # fmt: skip
+        assert lengths[0] - lengths[1] == usual - value
+    else:
+        assert (before - after).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("kind", "training", "said"),
+    [
+        ("sdxl", {"max_caption_tokens": 77}, "training.max_caption_tokens: tuned has no T5 or "),
+        ("sd3", {"guidance": 3.5}, "training.guidance: tuned is told no guidance; leave it out"),
+        ("flux_schnell", {"guidance": 3.5}, "training.guidance: tuned is told no guidance"),
+    ],
+)
+def test_what_a_model_is_not_told_is_refused(kind, training, said, tmp_path):
+    save_family(kind, tmp_path / "model")
+    (problem,) = problems(tmp_path, tmp_path / "model", training)
+    assert problem.startswith(said)
+
+
+def test_a_model_is_trained_with_what_it_is_told(tmp_path):
+    save_family("flux", tmp_path)
+    told = Told(caption_tokens=8, guidance=3.5)
+    model = load_trainable(tmp_path, from_weights=True, seed=0, told=told)
+    asked = as_trained(model.checkpoint, None, model.checkpoint.query.size)
+    noisy, timesteps = torch.randn(1, *asked.latent_shape), torch.tensor([500])
+    for checkpoint, is_same in ((model.checkpoint, True), (asked, False)):
+        expected = load_denoiser(checkpoint, batch_images=1).predict(noisy, timesteps, ["a cat"])
+        with torch.inference_mode():
+            found = model(noisy, timesteps, ["a cat"])
+        assert bool((found - expected).abs().max() < 1e-5) == is_same
+
+
+def test_images_that_are_turned_by_their_exif_are_counted(models, tmp_path):
+    place = audit(tmp_path, models / "stable")
+    exif = Image.Exif()
+    for number, orientation in enumerate((1, 6)):
+        exif[0x0112] = orientation
+        content = encoded(picture(number, (16, 16), "RGB"), "PNG", exif=exif)
+        (tmp_path / f"members/{number}.png").write_bytes(content)
+    noted = resolve_inputs(load_spec(place)).noted
+    assert [line for line in noted if line.startswith("records: ")] == [
+        f"records: 1 {TURNED}; came: {tmp_path}/members/1.png"
+    ]
 
 
 def test_what_sdxl_is_told_of_sizes_and_cuts_is_assumed(tmp_path):

@@ -136,7 +136,7 @@ def test_latents_without_a_scale_are_refused(tmp_path):
     config = json.loads(file.read_text())
     del config["scaling_factor"]
     file.write_text(json.dumps(config))
-    with pytest.raises(InputError, match="has no scaling_factor"):
+    with pytest.raises(InputError, match=r"has no scaling_factor, .*takes 0\.18215"):
         resolve_image_model(ModelSpec(model=str(tmp_path)), "targets[0]", on_gpu=False)
 
 

@@ -12,13 +12,23 @@ import pytest
 import torch
 import yaml
 from edited import edit
-from original_files import flux_transformer, save_whole, without_weights
+from original_files import (
+    FLUX_ENCODERS,
+    flux_transformer,
+    ldm_vae,
+    save_whole,
+    states_of,
+    text_encoders,
+    without_weights,
+)
 from safetensors.torch import load_file, save_file
 from small_families import save_family
 from small_image_models import save_pipeline
 from small_loras import adapted, save_by_kohya
 
+from raymia.models.denoisers.captions import load_text_encoder
 from raymia.models.denoisers.model import load_denoiser
+from raymia.models.denoisers.parts import Part
 from raymia.models.image_source import resolve_image_model
 from raymia.models.original_layout import headers_of, parts_in
 from raymia.spec import ModelSpec, PoolSpec
@@ -54,7 +64,7 @@ def test_one_file_answers_as_diffusers_reads_it(kind, pipeline, kept, tmp_path):
     (file, pipe), folder = save_whole(kind, tmp_path), tmp_path / "pipeline"
     in_folder = resolve_image_model(ModelSpec(model=str(folder)), "whole", on_gpu=False)
     expected = answers(in_folder)
-    without_weights(folder, *kept)
+    without_weights(folder)
     found = by_config(file, folder)
     assert found.parameters == in_folder.parameters
     assert found.loader(PoolSpec()).memory(Once()).weights > 4 * found.parameters
@@ -70,14 +80,21 @@ def test_one_file_answers_as_diffusers_reads_it(kind, pipeline, kept, tmp_path):
 
 
 def save_flux(folder, width_in_heads, dtype):
-    """A FLUX.1 in ``folder/pipeline``, and its network in one file of its authors' layout."""
+    """A FLUX.1 in ``folder/pipeline``, and all of it in one file of its authors' layout."""
     pipe = save_family("flux", folder / "pipeline").pipeline
     config = {**pipe.transformer.config, "num_attention_heads": width_in_heads}
     network = diffusers.FluxTransformer2DModel.from_config(config).to(dtype)
     network.save_pretrained(folder / "pipeline" / "transformer")
     file = folder / "flux.safetensors"
-    save_file({n: t.contiguous() for n, t in flux_transformer(network.state_dict())}, file)
+    save_file(flux_tensors(pipe, network.state_dict()), file)
     return file
+
+
+def flux_tensors(pipe, network):
+    states = states_of(pipe)
+    parts = [flux_transformer(network), ldm_vae(states["vae"])]
+    parts += text_encoders(states, FLUX_ENCODERS)
+    return {name: tensor.contiguous() for part in parts for name, tensor in part}
 
 
 def test_a_flux_of_another_width_than_diffusers_reads_in_one_file_is_refused(tmp_path):
@@ -92,13 +109,42 @@ def test_each_tensor_of_a_flux_of_the_width_that_is_shared_has_its_place_by_its_
     config = {**pipe.transformer.config, "num_attention_heads": 3_072 // 16}
     with torch.device("meta"):
         network = diffusers.FluxTransformer2DModel.from_config(config)
-    file = hollow_file(tmp_path / "flux.safetensors", dict(flux_transformer(network.state_dict())))
-    kinds = [("transformer", "FluxTransformer2DModel"), ("vae", "AutoencoderKL")]
-    assert parts_in(file, kinds, "targets[0].model") == {"transformer"}
+    pipe.save_pretrained(tmp_path / "pipeline")
+    file = hollow_file(tmp_path / "flux.safetensors", flux_tensors(pipe, network.state_dict()))
+    kinds = [("transformer", "FluxTransformer2DModel"), ("vae", "AutoencoderKL"),
+             ("text_encoder", "CLIPTextModel"), ("text_encoder_2", "T5EncoderModel")]  # fmt: skip
+    assert parts_in(file, kinds, "targets[0].model") == {part for part, _ in kinds}
     found = headers_of(file, "transformer", kinds[0][1], config, "targets[0].model", Once())
     assert {name: one.shape for name, one in found.items()} == {
         name: tuple(tensor.shape) for name, tensor in network.state_dict().items()
     }
+    without_weights(tmp_path / "pipeline")
+    edit(tmp_path / "pipeline" / "transformer" / "config.json", num_attention_heads=3_072 // 16)
+    assert {part.file for part in by_config(file, tmp_path / "pipeline").text_encoders} == {
+        str(file)
+    }
+
+
+@pytest.mark.parametrize(("part", "name"), [*FLUX_ENCODERS.items()])
+def test_a_text_encoder_of_flux_reads_captions_as_in_its_folder(part, name, tmp_path):
+    pipe = save_family("flux", tmp_path / "pipeline").pipeline
+    kind, file = type(getattr(pipe, part)).__name__, tmp_path / "flux.safetensors"
+    named = text_encoders(states_of(pipe), {part: name})
+    save_file({n: t.contiguous() for some in named for n, t in some}, file)
+    found = [
+        load_text_encoder(tmp_path / "pipeline", one, torch.float32, torch.device("cpu"))
+        for one in (Part(kind, part, None), Part(kind, part, None, file=str(file)))
+    ]
+    tokens = found[0].tokens(CAPTIONS, 8)[0]
+    expected, read = (one.model(tokens).last_hidden_state for one in found)
+    torch.testing.assert_close(read, expected, atol=0, rtol=0)
+
+
+def test_a_tensor_of_a_text_encoder_that_nothing_reads_is_refused(tmp_path):
+    (file, _), folder = save_whole("sd3", tmp_path), tmp_path / "pipeline"
+    strange = {"text_encoders.clip_l.other": torch.ones(3)}
+    save_file({**load_file(file), **strange}, file)
+    assert "has no place (text_encoders.clip_l.other)" in refusal(by_config, file, folder)
 
 
 @pytest.mark.slow  # a network of 0.5 billion parameters is the smallest of this width
@@ -106,7 +152,7 @@ def test_a_flux_in_one_file_answers_as_in_its_folder(tmp_path):
     file, folder = save_flux(tmp_path, 3_072 // 16, torch.bfloat16), tmp_path / "pipeline"
     in_folder = resolve_image_model(ModelSpec(model=str(folder)), "whole", on_gpu=False)
     expected = answers(in_folder)
-    without_weights(folder, "vae", "text_encoder", "text_encoder_2")
+    without_weights(folder)
     torch.testing.assert_close(answers(by_config(file, folder)), expected, atol=1e-4, rtol=1e-4)
 
 

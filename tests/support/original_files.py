@@ -69,19 +69,37 @@ IN_OPEN_CLIP = (
 )  # fmt: skip
 
 
+SD3_ENCODERS = {
+    "text_encoder": "clip_l", "text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"
+}  # fmt: skip
+FLUX_ENCODERS = {"text_encoder": "clip_l", "text_encoder_2": "t5xxl"}
+
+
+def text_encoders(states: Mapping[str, State], names: Mapping[str, str]) -> Iterable[Named]:
+    """Text encoders as ComfyUI saves them: each with a scale that nobody asks for, and each CLIP
+    with a projection."""
+    for part, name in names.items():
+        start = f"text_encoders.{name}."
+        yield [(f"{start}logit_scale", torch.ones(()))]
+        if name == "t5xxl":
+            yield [(f"{start}transformer.{n}", t.clone()) for n, t in states[part].items()]
+            continue
+        own = {n.removeprefix("text_model."): tensor for n, tensor in states[part].items()}
+        width = own["final_layer_norm.weight"].shape[0]
+        projection = own.pop("text_projection.weight", torch.eye(width))
+        yield clip(own, start.removesuffix("."))
+        yield [(f"{start}transformer.text_projection.weight", projection)]
+
+
 def save_whole(kind: str, folder: Path) -> tuple[Path, Any]:
     """A pipeline in ``folder/pipeline``, and its weights once more in one file of its authors'
     layout; the file and the pipeline."""
     save = save_pipeline if kind == "stable" else save_family
     pipe = save(kind, folder / "pipeline").pipeline
-    states = {
-        name: part.state_dict()
-        for name, part in pipe.components.items()
-        if isinstance(part, torch.nn.Module)
-    }
+    states = states_of(pipe)
     parts = [ldm_vae(states["vae"]), [("model_ema.decay", torch.ones(1))]]
     if kind == "sd3":
-        parts += [sd3_transformer(states["transformer"])]
+        parts += [sd3_transformer(states["transformer"]), *text_encoders(states, SD3_ENCODERS)]
     else:
         start = "cond_stage_model" if kind == "stable" else "conditioner.embedders.0"
         parts += [ldm_unet(states["unet"]), clip(states["text_encoder"], start)]
@@ -90,6 +108,12 @@ def save_whole(kind: str, folder: Path) -> tuple[Path, Any]:
     file = folder / "whole.safetensors"
     save_file({name: tensor.contiguous() for part in parts for name, tensor in part}, file)
     return file, pipe
+
+
+def states_of(pipe: Any) -> dict[str, State]:
+    """The tensors of a pipeline's parts."""
+    parts = pipe.components.items()
+    return {name: part.state_dict() for name, part in parts if isinstance(part, torch.nn.Module)}
 
 
 def ldm_unet(state: State) -> Named:

@@ -27,6 +27,7 @@ from raymia.modalities.images.trained import (
     said_of,
 )
 from raymia.models.denoisers.long_captions import cut_captions
+from raymia.models.denoisers.one_by_one import asked_one_by_one
 from raymia.models.denoisers.put_on import idle_adapters
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.image_source import ImageCheckpoint, resolve_image_model
@@ -160,6 +161,7 @@ def resolve_images(
         *records.remark_lines(),
         *idle_adapters(denoisers, once),
         *cut_captions(denoisers, captions),
+        *asked_one_by_one(denoisers),
     ]
     return Inputs(
         spec,

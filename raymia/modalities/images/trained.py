@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from raymia.models.denoisers.as_trained import as_trained, check_resolution
+from raymia.models.denoisers.as_trained import as_trained, check_resolution, usual_tokens
+from raymia.models.denoisers.faces import GUIDANCE, Told
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.denoisers.schedules import FLOW
 from raymia.models.image_source import ImageCheckpoint
@@ -21,8 +22,8 @@ FIT_IN_WORDS = {
     "pad": "were padded with black, as `records.fit` says",
     "stretch": "were stretched, as `records.fit` says",
 }
-OF_DENOISERS = ("instance_prompt", "caption_dropout", "noise_offset", "timesteps", "snr_gamma",
-                "prior_preservation")  # fmt: skip
+OF_DENOISERS = ("instance_prompt", "caption_dropout", "max_caption_tokens", "guidance",
+                "noise_offset", "timesteps", "snr_gamma", "prior_preservation")  # fmt: skip
 """Keys that are of diffusion models alone."""
 
 
@@ -109,6 +110,14 @@ def read_as_trained(
     for key in ("instance_prompt", "caption_dropout"):
         if getattr(training, key) is not None and not checkpoint.is_captioned:
             raise InputError(f"{where}.{key}: {name} is not conditioned on text; leave it out")
+    if training.max_caption_tokens is not None and not checkpoint.face.lengths:
+        raise InputError(
+            f"{where}.max_caption_tokens: {name} has no T5 or Gemma that reads captions, and a "
+            "CLIP reads as many tokens as it has positions for; leave it out"
+        )
+    if training.guidance is not None and not checkpoint.query.takes_guidance:
+        raise InputError(f"{where}.guidance: {name} is told no guidance; leave it out")
+    told = Told(training.max_caption_tokens, training.guidance)
     prompt = training.instance_prompt
     if training.caption_dropout == 1:
         if prompt is not None:
@@ -118,9 +127,9 @@ def read_as_trained(
             )
         prompt = "" if has_captions else None
     if training.resolution is None:
-        return as_trained(checkpoint, prompt, checkpoint.query.size)
+        return as_trained(checkpoint, prompt, checkpoint.query.size, told)
     check_resolution(checkpoint, training.resolution, f"{where}.resolution")
-    return as_trained(checkpoint, prompt, (training.resolution, training.resolution))
+    return as_trained(checkpoint, prompt, (training.resolution, training.resolution), told)
 
 
 def references_as_trained(
@@ -144,7 +153,8 @@ def _with_query_of(reference: ImageCheckpoint, target: ImageCheckpoint) -> Image
         return reference
     prompt = target.query.prompt if reference.is_captioned else None
     size = target.query.size if target.query.is_resized else reference.query.size
-    return as_trained(reference, prompt, size)
+    is_one_family = reference.face.name == target.face.name
+    return as_trained(reference, prompt, size, target.query.told if is_one_family else None)
 
 
 def assumed_of(
@@ -171,6 +181,12 @@ def _told_with_images(
         f"{name} was told of each image that it was {width} x {height} and that nothing was cut "
         "off; it is asked so, and where it was told otherwise, scores may show less than what "
         "leaks": model.face.is_told_of_cuts,
+        f"{name} read {usual_tokens(model)} tokens of each caption, with padding; say "
+        "`max_caption_tokens` where its training read another number": (
+            model.face.sees_padding and training.max_caption_tokens is None
+        ),
+        f"{name} was told a guidance of {GUIDANCE:g} with each image; say `guidance` where its "
+        "training told it another": model.query.takes_guidance and training.guidance is None,
     }
 
 

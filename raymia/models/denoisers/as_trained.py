@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import isqrt
 from typing import TYPE_CHECKING, TypeVar
 
+from raymia.models.denoisers.faces import GUIDANCE, Told
 from raymia.util.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,25 +15,49 @@ if TYPE_CHECKING:
 Checkpoint = TypeVar("Checkpoint", bound="DenoiserCheckpoint")
 
 
-def as_trained(checkpoint: Checkpoint, prompt: str | None, size: tuple[int, int]) -> Checkpoint:
+def as_trained(
+    checkpoint: Checkpoint,
+    prompt: str | None,
+    size: tuple[int, int],
+    told: Told | None = None,
+) -> Checkpoint:
     """The same model with its fingerprint; as it is where nothing changes.
 
     Parameters
     ----------
     prompt : that all images are asked about with; None for each its own caption.
     size : height and width of the images.
+    told : what else the network is told; None is what its pipeline tells it.
     """
-    if (prompt, size) == (checkpoint.query.prompt, checkpoint.query.size):
+    told, query = _unusual(told or Told(), checkpoint), checkpoint.query
+    if (prompt, size, told) == (query.prompt, query.size, query.told):
         return checkpoint
     (channels, height, _), (image_channels, *_) = checkpoint.latent_shape, checkpoint.shape
     scale = checkpoint.shape[1] // height
-    resized = checkpoint.query.is_resized or size != checkpoint.query.size
+    resized = query.is_resized or size != query.size
     return replace(
         checkpoint,
         shape=(image_channels, *size),
         latent_shape=(channels, size[0] // scale, size[1] // scale),
-        query=replace(checkpoint.query, prompt=prompt, size=size, is_resized=resized),
+        query=replace(query, prompt=prompt, size=size, is_resized=resized, told=told),
     ).with_fingerprint()
+
+
+def _unusual(told: Told, checkpoint: DenoiserCheckpoint) -> Told:
+    """The same without what the model's pipeline does, too, or the model is not told at all, so
+    that its key is one whether it is said or not."""
+    tokens, guidance = told.caption_tokens, told.guidance
+    if tokens == usual_tokens(checkpoint) or not checkpoint.face.lengths:
+        tokens = None
+    if guidance == GUIDANCE or not checkpoint.query.takes_guidance:
+        guidance = None
+    return Told(tokens, guidance)
+
+
+def usual_tokens(checkpoint: DenoiserCheckpoint) -> int | None:
+    """Tokens of a caption that the T5 or Gemma of a model's pipeline reads; None without one."""
+    usual = replace(checkpoint.query, told=Told())
+    return next((length(usual) for length in checkpoint.face.lengths.values()), None)
 
 
 def check_resolution(checkpoint: DenoiserCheckpoint, side: int, where: str) -> None:

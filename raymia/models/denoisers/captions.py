@@ -18,7 +18,7 @@ from raymia.models.token_ids import refuse_unknown
 from raymia.models.whole_weights import load_whole
 
 if TYPE_CHECKING:
-    from raymia.models.denoisers.resolver import Part
+    from raymia.models.denoisers.parts import Part
 
 KEPT = 64
 """Captions whose conditions are kept: a record is asked about many times in a row."""
@@ -118,10 +118,13 @@ class Captions:
     Parameters
     ----------
     read : from captions, each another, to their conditions.
+    one_by_one : never read two at once, as LLM.int8 needs it.
     """
 
-    def __init__(self, read: Callable[[Sequence[str]], Condition]) -> None:
-        self._read = read
+    def __init__(
+        self, read: Callable[[Sequence[str]], Condition], *, one_by_one: bool = False
+    ) -> None:
+        self._read, self._one_by_one = read, one_by_one
         self._known: OrderedDict[str, Condition] = OrderedDict()
         self._lock = Lock()
 
@@ -134,9 +137,11 @@ class Captions:
     def _found(self, captions: Sequence[str]) -> dict[str, Condition]:
         found = {c: self._known[c] for c in captions if c in self._known}
         missing = [c for c in dict.fromkeys(captions) if c not in found]
-        if missing:
-            read = self._read(missing)
-            for row, caption in enumerate(missing):
+        at_once = 1 if self._one_by_one else max(1, len(missing))
+        for start in range(0, len(missing), at_once):
+            some = missing[start : start + at_once]
+            read = self._read(some)
+            for row, caption in enumerate(some):
                 found[caption] = {name: value[row] for name, value in read.items()}
         self._known |= found
         while len(self._known) > KEPT:

@@ -6,7 +6,7 @@ One row per family, so that what differs is seen at a glance; a new family is a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +16,25 @@ if TYPE_CHECKING:
 
 Encoders = Mapping[str, "TextEncoder"]
 """Text encoders by their part of the pipeline."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a training told a network otherwise than its pipeline does; None is what that does.
+
+    Attributes
+    ----------
+    caption_tokens : that a T5 or a Gemma reads of a caption.
+    guidance : of a network that is told one.
+    """
+
+    caption_tokens: int | None = None
+    guidance: float | None = None
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """What is not as the pipeline does it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -29,6 +48,7 @@ class Query:
     size : height and width of the images, in pixels.
     prompt : the one caption of all images; None where each has its own, or none has.
     is_resized : whether the size is another than the one the network is made for.
+    told : what else the network is told otherwise than its pipeline does.
     """
 
     config: Mapping[str, Any]
@@ -36,16 +56,31 @@ class Query:
     size: tuple[int, int]
     prompt: str | None = None
     is_resized: bool = False
+    told: Told = Told()
 
     def key_parts(self) -> Mapping[str, Any]:
         """What changes its answers and stands in none of its files."""
         parts: dict[str, Any] = {} if self.prompt is None else {"prompt": self.prompt}
-        return {**parts, "size": list(self.size)} if self.is_resized else parts
+        sized = {"size": list(self.size)} if self.is_resized else {}
+        return {**parts, **sized, **self.told.given}
+
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether the network is told a guidance."""
+        return bool(self.config.get("guidance_embeds"))
 
 
-LENGTH, LENGTH_OF_FLUX, LENGTH_OF_SANA = 256, 512, 300
+GUIDANCE = 1.0
+"""That a network is told which takes one."""
+
+
+def _tokens(usual: int) -> Callable[[Query], int]:
+    return lambda query: query.told.caption_tokens or usual
+
+
+_length, _length_of_flux, _length_of_sana = map(_tokens, (256, 512, 300))
 """Tokens that the T5 of Stable Diffusion 3 and AuraFlow and the Gemma of Lumina 2 read, that of
-FLUX.1, and that of Sana."""
+FLUX.1, and that of Sana, unless the training says otherwise."""
 BEFORE_CAPTION = (
     "You are an assistant designed to generate superior images with the superior degree of "
     "image-text alignment based on textual prompts or user prompts. <Prompt Start> "
@@ -71,6 +106,7 @@ class Face:
     packs : pixels of a latent, in height and in width, that make one token of the network.
     lengths : tokens of a caption that a text encoder reads, by its part of the pipeline, where that
         is not what it has positions for.
+    sees_padding : whether the network sees what fills up a caption to that length.
     spelled : a caption as it is given to the tokenizers.
     is_told_of_cuts : whether it is told what size each image had, and what of it was cut off.
     """
@@ -83,6 +119,7 @@ class Face:
     is_flow: bool | None = None
     packs: int = 1
     lengths: Mapping[str, Callable[[Query], int]] = field(default_factory=dict)
+    sees_padding: bool = False
     spelled: Callable[[str], str] = str
     is_told_of_cuts: bool = False
 
@@ -126,7 +163,8 @@ def _in_lower_case(caption: str) -> str:
 
 
 def _length_of_pixart(query: Query) -> int:
-    return 300 if query.pipeline == "PixArtSigmaPipeline" else 120
+    usual = 300 if query.pipeline == "PixArtSigmaPipeline" else 120
+    return query.told.caption_tokens or usual
 
 
 def _takes_sizes(config: Mapping[str, Any]) -> bool:
@@ -140,9 +178,10 @@ def _clips_and_t5(encoders: Encoders, captions: Sequence[str], query: Query) -> 
     states, pooled = _two_clips(encoders, captions)
     if "text_encoder_3" in encoders:
         encoder = encoders["text_encoder_3"]
-        more = encoder.model(encoder.tokens(captions, LENGTH)[0])[0]
+        more = encoder.model(encoder.tokens(captions, _length(query))[0])[0]
     else:
-        more = states.new_zeros(len(captions), LENGTH, int(query.config["joint_attention_dim"]))
+        width = int(query.config["joint_attention_dim"])
+        more = states.new_zeros(len(captions), _length(query), width)
     states = torch.nn.functional.pad(states, (0, more.shape[-1] - states.shape[-1]))
     return {
         "encoder_hidden_states": torch.cat([states, more], dim=-2),
@@ -150,24 +189,25 @@ def _clips_and_t5(encoders: Encoders, captions: Sequence[str], query: Query) -> 
     }
 
 
-def _pooled_and_t5(encoders: Encoders, captions: Sequence[str], _: Query) -> Condition:
+def _pooled_and_t5(encoders: Encoders, captions: Sequence[str], query: Query) -> Condition:
     encoder = encoders["text_encoder_2"]
+    tokens, _ = encoder.tokens(captions, _length_of_flux(query))
     return {
-        "encoder_hidden_states": encoder.model(encoder.tokens(captions, LENGTH_OF_FLUX)[0])[0],
+        "encoder_hidden_states": encoder.model(tokens)[0],
         "pooled_projections": encoders["text_encoder"](captions).pooler_output,
     }
 
 
-def _masked_t5(encoders: Encoders, captions: Sequence[str], _: Query) -> Condition:
+def _masked_t5(encoders: Encoders, captions: Sequence[str], query: Query) -> Condition:
     encoder = encoders["text_encoder"]
-    tokens, mask = encoder.tokens(captions, LENGTH)
+    tokens, mask = encoder.tokens(captions, _length(query))
     states = encoder.model(tokens, attention_mask=mask)[0]
     return {"encoder_hidden_states": states * mask[..., None].to(states.dtype)}
 
 
-def _gemma_of_lumina(encoders: Encoders, captions: Sequence[str], _: Query) -> Condition:
+def _gemma_of_lumina(encoders: Encoders, captions: Sequence[str], query: Query) -> Condition:
     encoder = encoders["text_encoder"]
-    tokens, mask = encoder.tokens([*map(_after_system, captions)], LENGTH, side="right")
+    tokens, mask = encoder.tokens([*map(_after_system, captions)], _length(query), side="right")
     said = encoder.model(tokens, attention_mask=mask, output_hidden_states=True, use_cache=False)
     return {"encoder_hidden_states": said.hidden_states[-2], "encoder_attention_mask": mask}
 
@@ -176,9 +216,9 @@ def _after_system(caption: str) -> str:
     return BEFORE_CAPTION + caption if caption else ""
 
 
-def _gemma_of_sana(encoders: Encoders, captions: Sequence[str], _: Query) -> Condition:
+def _gemma_of_sana(encoders: Encoders, captions: Sequence[str], query: Query) -> Condition:
     encoder, lowered = encoders["text_encoder"], [*map(_in_lower_case, captions)]
-    tokens, mask = encoder.tokens(lowered, LENGTH_OF_SANA, side="right")
+    tokens, mask = encoder.tokens(lowered, _length_of_sana(query), side="right")
     states = encoder.model(tokens, attention_mask=mask, use_cache=False)[0]
     return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
 
@@ -252,8 +292,9 @@ def _packed(network: Any, noisy: Tensor, times: Tensor, given: Condition, by: Qu
     places = noisy.new_zeros(rows, columns, 3)
     places[..., 1] += torch.arange(rows, device=noisy.device)[:, None]
     places[..., 2] += torch.arange(columns, device=noisy.device)
-    if by.config.get("guidance_embeds"):
-        given = {**given, "guidance": noisy.new_ones(batch)}  # as it was trained
+    if by.takes_guidance:
+        guidance = GUIDANCE if by.told.guidance is None else by.told.guidance
+        given = {**given, "guidance": noisy.new_full((batch,), guidance)}
     output: Tensor = network(
         tokens.reshape(batch, rows * columns, channels * 4),
         timestep=(times / 1000).to(noisy.dtype),
@@ -300,7 +341,8 @@ FACES = {
         optional=frozenset({"text_encoder_3"}),
         read=_clips_and_t5,
         is_flow=True,
-        lengths={"text_encoder_3": lambda _: LENGTH},
+        lengths={"text_encoder_3": _length},
+        sees_padding=True,
     ),
     "FluxTransformer2DModel": Face(
         FLUX,
@@ -309,7 +351,8 @@ FACES = {
         read=_pooled_and_t5,
         is_flow=True,
         packs=2,
-        lengths={"text_encoder_2": lambda _: LENGTH_OF_FLUX},
+        lengths={"text_encoder_2": _length_of_flux},
+        sees_padding=True,
     ),
     "AuraFlowTransformer2DModel": Face(
         "AuraFlow",
@@ -317,7 +360,8 @@ FACES = {
         {"text_encoder": T5},
         read=_masked_t5,
         is_flow=True,
-        lengths={"text_encoder": lambda _: LENGTH},
+        lengths={"text_encoder": _length},
+        sees_padding=True,
     ),
     "Lumina2Transformer2DModel": Face(
         "Lumina 2",
@@ -325,7 +369,7 @@ FACES = {
         {"text_encoder": GEMMA},
         read=_gemma_of_lumina,
         is_flow=True,
-        lengths={"text_encoder": lambda _: LENGTH},
+        lengths={"text_encoder": _length},
         spelled=_after_system,
     ),
     "SanaTransformer2DModel": Face(
@@ -334,7 +378,7 @@ FACES = {
         {"text_encoder": GEMMA},
         read=_gemma_of_sana,
         is_flow=True,
-        lengths={"text_encoder": lambda _: LENGTH_OF_SANA},
+        lengths={"text_encoder": _length_of_sana},
         spelled=_in_lower_case,
     ),
     OF_CLASSES: Face(OF_CLASSES, _with_class, {}, read=_classes),

@@ -39,10 +39,11 @@ class DenoiserLoader(Loader):
 
     @property
     def sharing(self) -> Sharing | None:
-        """The base is the same folder or file in the same quantization and dtype; LoRAs and DoRAs
-        of any shape can be switched on it."""
+        """The base is the same folder or file in the same quantization and dtype, and is told the
+        same; LoRAs and DoRAs of any shape can be switched on it."""
         c = self.checkpoint
-        return Sharing((c.path, c.file, c.quantization, c.dtype), "LORA" if c.adapters else None)
+        base = (c.path, c.file, c.quantization, c.dtype, *c.query.told.given.items())
+        return Sharing(base, "LORA" if c.adapters else None)
 
     def load_with(self, others: Sequence[Loader]) -> Callable[[int], Any]:
         loaders = [self, *(other for other in others if isinstance(other, DenoiserLoader))]

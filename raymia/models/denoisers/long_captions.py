@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from raymia.models.denoisers.resolver import DenoiserCheckpoint, Part
+from raymia.models.denoisers.faces import Told
+from raymia.models.denoisers.parts import Part
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.denoisers.words import Word, spelled_out, tokenizer_in, with_words
 from raymia.models.image_source import CONFIG
 from raymia.models.source import read_json
@@ -25,12 +27,13 @@ def cut_captions(
     models : by name; those on one base are looked at once.
     captions : of the records; None is the empty one. A model with one for all is asked with that.
     """
-    names: dict[tuple[str, str | None, tuple[Word, ...]], list[str]] = {}
+    names: dict[tuple[str, str | None, tuple[Word, ...], Told], list[str]] = {}
     for name, model in models.items():
-        names.setdefault((model.path, model.query.prompt, model.words), []).append(name)
+        query = model.query
+        names.setdefault((model.path, query.prompt, model.words, query.told), []).append(name)
     of_records = Counter(caption for caption in captions if caption)
     found = []
-    for (path, prompt, words), on_it in names.items():
+    for (path, prompt, words, _), on_it in names.items():
         model = models[on_it[0]]
         counted = of_records if prompt is None else Counter([prompt] if prompt else ())
         found += [

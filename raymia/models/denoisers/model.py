@@ -19,14 +19,13 @@ import torch
 from raymia.models.batching import run_on_images
 from raymia.models.denoisers.captions import Captions, Condition, TextEncoder, load_text_encoder
 from raymia.models.denoisers.lora import LoraSwitch
+from raymia.models.denoisers.parts import Part
 from raymia.models.denoisers.path import Diffusion, Flow, Path
-from raymia.models.denoisers.resolver import (
-    DenoiserCheckpoint,
-    Part,
-)
+from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.denoisers.schedules import FLOW, prediction_of, read_scheduler
 from raymia.models.lanes import Twins, lanes_here
 from raymia.models.original_layout import tensors_of
+from raymia.models.saved_quantization import TORCHAO
 from raymia.models.whole_weights import LOADING, load_whole
 from raymia.spec.images import Shape
 from raymia.util.caller import silenced
@@ -51,6 +50,7 @@ class Denoiser:
     autoencoder : with ``encode`` to and ``decode`` from what the network sees; None for pixels.
     embed : from captions to what the network is conditioned on; None for a model without text.
     prompt : the one caption of all images; None where each has its own.
+    one_by_one : never put two images in a forward pass, as LLM.int8 needs it.
     """
 
     def __init__(
@@ -65,13 +65,15 @@ class Denoiser:
         autoencoder: Latents | None = None,
         embed: Callable[[Sequence[str]], Condition] | None = None,
         prompt: str | None = None,
+        one_by_one: bool = False,
     ) -> None:
         self.network = network
         self.device = device or torch.device("cpu")
         self.path = path
         self.shape = shape
         self.latent_shape = latent_shape
-        self.batch_images = batch_images
+        self.one_by_one = one_by_one
+        self.batch_images = 1 if one_by_one else batch_images
         self.autoencoder = autoencoder
         self.embed = embed
         self.prompt = prompt
@@ -79,7 +81,7 @@ class Denoiser:
     def with_batches(self, images: int, prompt: str | None) -> Denoiser:
         """The same model, asked about so many images at a time, and with another caption."""
         other = copy(self)
-        other.batch_images, other.prompt = images, prompt
+        other.batch_images, other.prompt = 1 if self.one_by_one else images, prompt
         return other
 
     def run(
@@ -209,9 +211,11 @@ class DenoiserFamily:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = DTYPES[first.dtype]
         network = load_part(folder, first.network, dtype, **_quantization(first, dtype)).eval()
-        if first.quantization == "none" and first.network.saved_as is None:
-            # Convolutions are up to a third faster with the channels of a pixel side by side.
-            network = network.to(device, memory_format=torch.channels_last)
+        asked = None if first.quantization == "none" else first.quantization
+        # Convolutions are up to a third faster with the channels of a pixel side by side.
+        network = put_on(
+            device, network, first.network.saved_as or asked, memory_format=torch.channels_last
+        )
         encoders = {
             part.folder: load_text_encoder(folder, part, dtype, device)
             for part in first.text_encoders
@@ -235,6 +239,7 @@ class DenoiserFamily:
             device=device,
             autoencoder=_latents(folder, first.autoencoder, device),
             embed=self._captions,
+            one_by_one=first.one_by_one,
         )
         self._adapters = [checkpoint.adapters for checkpoint in checkpoints]
         self._models = [
@@ -280,6 +285,21 @@ def load_part(folder: Folder, part: Part, dtype: torch.dtype, **options: Any) ->
     return load_whole(kind, folder / part.folder, torch_dtype=dtype, **options)
 
 
+def put_on(device: torch.device, model: Any, quantized: str | None, **layout: Any) -> Any:
+    """A part on the device where it is asked.
+
+    bitsandbytes puts what it reads on the GPU; what torchao saved lies where it was read.
+
+    Parameters
+    ----------
+    quantized : how its weights are quantized in memory; None where they are not.
+    layout : of weights that are not quantized, for :meth:`torch.nn.Module.to`.
+    """
+    if quantized is None:
+        return model.to(device, **layout)
+    return model.to(device) if quantized == TORCHAO else model
+
+
 def _quantization(checkpoint: DenoiserCheckpoint, dtype: torch.dtype) -> dict[str, Any]:
     if checkpoint.quantization == "none":
         return {}
@@ -312,7 +332,10 @@ def _captions(
     read, query = checkpoint.face.read, checkpoint.query
     if read is None:
         return None
-    return Captions(lambda captions: read(encoders, captions, query))
+    return Captions(
+        lambda captions: read(encoders, captions, query),
+        one_by_one=checkpoint.reads_one_by_one,
+    )
 
 
 @dataclass(frozen=True)
@@ -357,6 +380,6 @@ def _latents(folder: Folder, part: Part | None, device: torch.device) -> Latents
     """The pipeline's autoencoder, in float32: half precision overflows in some of them."""
     if part is None:
         return None
-    autoencoder = load_part(folder, part, torch.float32).eval().to(device)
+    autoencoder = put_on(device, load_part(folder, part, torch.float32).eval(), part.saved_as)
     shift = getattr(autoencoder.config, "shift_factor", None)
     return Latents(autoencoder, float(autoencoder.config.scaling_factor), float(shift or 0.0))

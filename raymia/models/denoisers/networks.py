@@ -30,6 +30,11 @@ KNOWN = (
 """Those that a family takes."""
 FURTHER = {"controlnet": "a ControlNet", "adapter": "a T2I-Adapter"}
 """Parts of a pipeline that tell its network of a further image."""
+SEE_AN_IMAGE = frozenset({"FluxKontextPipeline", "FluxKontextInpaintPipeline"})
+"""Pipelines that tell their network of a further image, and whose network is of the same class as
+one that is told of none; diffusers' others have further channels, parts or keys of the config."""
+SCALE_OF_KL = 0.18215
+"""What diffusers takes where the config of an AutoencoderKL has no scaling_factor."""
 KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(
         (
@@ -84,9 +89,10 @@ def check_autoencoder(config: Mapping[str, Any], file: Path, where: str) -> Late
         )
     place = f"{where}: {file}"
     if config.get("scaling_factor") is None:
+        usual = f"; diffusers takes {SCALE_OF_KL}, as of Stable Diffusion" if kind == KL else ""
         raise InputError(
             f"{where}: {file} has no scaling_factor, the scale of the latents that the model was "
-            "trained on; add it"
+            f"trained on; add it{usual}"
         )
     if stated(config, "scaling_factor", NUMBER, place) == 0:
         raise InputError(f"{place}: scaling_factor is 0, and no scale of latents")
@@ -123,6 +129,12 @@ def check_face(config: Mapping[str, Any], index: Mapping[str, Any], path: Path, 
         raise InputError(
             f"{where}: {path} is {pipeline}, whose network is a {config.get('_class_name')}; "
             f"raymia knows how to ask those of {known}"
+        )
+    if pipeline in SEE_AN_IMAGE:
+        raise InputError(
+            f"{where}: {path} is {pipeline}, whose network, a {config.get('_class_name')}, is told "
+            "of a further image, and raymia asks about an image alone; audit a model that edits no "
+            "images"
         )
     for part, what in FURTHER.items():
         entry = index.get(part)

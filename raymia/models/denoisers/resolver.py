@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,11 +12,17 @@ from raymia.models.denoisers.faces import FACES, OF_CLASSES, Face, Query, face_o
 from raymia.models.denoisers.loader import DenoiserLoader
 from raymia.models.denoisers.lora_fit import Placed
 from raymia.models.denoisers.networks import (
-    Latent,
-    check_autoencoder,
     check_face,
     check_kinds,
     check_network,
+)
+from raymia.models.denoisers.one_by_one import alone_parts
+from raymia.models.denoisers.parts import (
+    Part,
+    autoencoder_in,
+    network_in,
+    refuse_without_gpu,
+    text_encoders_in,
 )
 from raymia.models.denoisers.put_on import PutOn, adapters_on, with_adapters
 from raymia.models.denoisers.schedules import is_flow, prediction_of, read_scheduler
@@ -33,10 +37,9 @@ from raymia.models.image_source import (
     check_part,
     describe_part,
     refuse_beside,
-    weights_of,
 )
-from raymia.models.saved_quantization import IN_DIFFUSERS, refuse_twice, saved_quantization
-from raymia.models.source import file_hash, names_in, read_json
+from raymia.models.saved_quantization import refuse_twice
+from raymia.models.source import file_hash, read_json
 from raymia.spec import PoolSpec
 from raymia.spec.models import WeightedAdapter
 from raymia.util.errors import InputError
@@ -45,31 +48,9 @@ from raymia.util.listing import listed
 from raymia.util.once import Once
 from raymia.util.optional import require
 
-NETWORKS, AUTOENCODERS = ("transformer", "unet"), ("vae", "vqvae")
 ADAPTER = "adapter"
 """What a model with one is trained as."""
-ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
 GIVES = frozenset({"weights", "generation", "text_conditioning", "denoiser"})
-
-
-@dataclass(frozen=True)
-class Part:
-    """One model of a pipeline.
-
-    Attributes
-    ----------
-    kind : its class in diffusers or transformers.
-    folder : within the pipeline's; "." for a pipeline that lies flat in its folder.
-    variant : of its weights' file names, as "fp16"; None for plain ones.
-    saved_as : how its weights were quantized when they were saved; None where they were not.
-    file : that holds its weights in its authors' layout; None where they lie in its folder.
-    """
-
-    kind: str
-    folder: str
-    variant: str | None
-    saved_as: str | None = None
-    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,12 +94,12 @@ class DenoiserCheckpoint(ImageModel):
         path, where = folder.path, folder.where
         folder.once(require, "diffusers", "diffusion models", where=where)
         index = read_json(path / INDEX, where) if (path / INDEX).is_file() else {}
-        network, config, parameters = _network(folder, index)
+        network, config, parameters = network_in(folder, index)
         face = check_face(config, index, path, where)
         check_kinds(config, f"{where}: {path / network.folder / CONFIG}")
         scheduler_folder, scheduler = _scheduler(folder, face)
-        autoencoder, latent = _autoencoder(folder, index)
-        text_encoders = _text_encoders(folder, index, face)
+        autoencoder, latent = autoencoder_in(folder, index)
+        text_encoders = text_encoders_in(folder, index, face)
         check_network(
             config, latent, face, is_captioned=bool(text_encoders), where=where, path=path
         )
@@ -135,6 +116,7 @@ class DenoiserCheckpoint(ImageModel):
                 f"{where}: diffusers quantizes on GPUs alone; give the pool a GPU (gpus under "
                 "resources) or leave out quantization"
             )
+        refuse_without_gpu((network, autoencoder), folder)
         if folder.quantization != "none":
             folder.once(require, "bitsandbytes", "quantized models", where=where)
         size = config.get("sample_size")
@@ -176,11 +158,24 @@ class DenoiserCheckpoint(ImageModel):
         return replace(self, adapters=adapters_on(folder, parts))
 
     def take_fingerprint(self, once: Once) -> str:
-        base, parts = super().take_fingerprint(once), self.query.key_parts()
+        base = super().take_fingerprint(once)
+        parts = {**self.query.key_parts(), **alone_parts(self)}
         if self.file is not None:
             base = digest({"base": base, "file": file_hash(Path(self.file), once)})
         own = with_adapters(base, self.adapters, once) if self.adapters else base
         return digest({"model": own, "asked": parts}) if parts else own
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether it is asked about one image at one timestep at a time, because an image's answer
+        depends on its batch; see :attr:`CausalCheckpoint.one_by_one`."""
+        parts = (self.network, self.autoencoder)
+        return self.quantization == "int8" or any(part and part.rounds_inputs for part in parts)
+
+    @property
+    def reads_one_by_one(self) -> bool:
+        """Whether captions are read one at a time, for the same reason."""
+        return any(part.rounds_inputs for part in self.text_encoders)
 
     @property
     def adapter_places(self) -> tuple[str, ...]:
@@ -210,13 +205,15 @@ class DenoiserCheckpoint(ImageModel):
         """As of any model, asked as this one; of one with an adapter, the base with the adapter in
         the folder."""
         if not self.adapters:
-            return as_trained(super().in_folder(folder), self.query.prompt, self.query.size)
+            return self._asked_alike(super().in_folder(folder))
         there = ImageFolder(
             Path(self.path), self.path, self.dtype, self.quantization, on_gpu=True, config=None,
             adapters=[WeightedAdapter(path=str(folder))],
         )  # fmt: skip
-        made = type(self).resolve(there).with_fingerprint()
-        return as_trained(made, self.query.prompt, self.query.size)
+        return self._asked_alike(type(self).resolve(there).with_fingerprint())
+
+    def _asked_alike(self, other: Self) -> Self:
+        return as_trained(other, self.query.prompt, self.query.size, self.query.told)
 
     @property
     def is_captioned(self) -> bool:
@@ -274,7 +271,7 @@ class DenoiserCheckpoint(ImageModel):
         return Capabilities(self.family, GIVES - {*lacks}, lacks)
 
     def loader(self, pool: PoolSpec) -> DenoiserLoader:
-        return DenoiserLoader(self, pool.batch_images)
+        return DenoiserLoader(self, 1 if self.one_by_one else pool.batch_images)
 
     def describe(self) -> str:
         changed = len({(p.weights.part, p.path) for p in self.placed})
@@ -288,43 +285,6 @@ class DenoiserCheckpoint(ImageModel):
             f"{self.network.kind}{on}, {self.parameters:,} parameters, {self.scheduler} of "
             f"{self.train_timesteps:,} timesteps, predicts {self.prediction}"
         )
-
-
-def network_folder(path: Path) -> str:
-    """The subfolder of a pipeline's denoising network: ``unet`` or ``transformer``; "." where the
-    pipeline lies flat in its folder."""
-    index = read_json(path / INDEX) if (path / INDEX).is_file() else {}
-    found = _one_of(NETWORKS, path, index)
-    return found or ("." if (path / CONFIG).is_file() else "unet")
-
-
-def _one_of(names: Sequence[str], path: Path, index: Mapping[str, Any]) -> str | None:
-    """The subfolder of a pipeline that is there by one of some names; of several, the one that its
-    index names."""
-    there = [name for name in names if (path / name).is_dir()]
-    return next((name for name in there if _given(index, name)), next(iter(there), None))
-
-
-def _network(folder: ImageFolder, index: Mapping[str, Any]) -> tuple[Part, Mapping[str, Any], int]:
-    """The denoising network, its config, and how many parameters it has."""
-    path, where = folder.path, folder.where
-    name = network_folder(path)
-    if not (path / name).is_dir():
-        raise InputError(
-            f"{where}: {path} is a {index.get('_class_name')} without a unet or a transformer "
-            f"(found: {names_in(path)}); raymia asks the denoising network of a DDPM"
-        )
-    config = read_json(path / name / CONFIG, where)
-    kind = str(config.get("_class_name"))
-    variant, tensors = weights_of(path / name, kind, folder)
-    parameters = sum(math.prod(tensor.shape) for tensor in tensors.values())
-    file = folder.file_of(name)
-    return Part(kind, name, variant, _saved_as(path / name, folder), file), config, parameters
-
-
-def _saved_as(part: Path, folder: ImageFolder) -> str | None:
-    settings = read_json(part / CONFIG, folder.where).get("quantization_config")
-    return saved_quantization(settings, part / CONFIG, folder.where, folder.once, IN_DIFFUSERS)
 
 
 def _scheduler(folder: ImageFolder, face: Face) -> tuple[str, Any]:
@@ -341,58 +301,3 @@ def _scheduler(folder: ImageFolder, face: Face) -> tuple[str, Any]:
         f"{folder.where}: {folder.path} has no scheduler/{SCHEDULER}, and without the noise "
         "schedule nothing can be asked; save the whole pipeline with save_pretrained(folder)"
     )
-
-
-def _autoencoder(
-    folder: ImageFolder, index: Mapping[str, Any]
-) -> tuple[Part | None, Latent | None]:
-    name = _one_of(AUTOENCODERS, folder.path, index)
-    lost = [part for part in AUTOENCODERS if _given(index, part)]
-    if name is None and lost:
-        raise InputError(
-            f"{folder.where}: {folder.path} has no {lost[0]}, which its {INDEX} names; copy or "
-            "download the whole folder"
-        )
-    if name is None:
-        return None, None
-    file = folder.path / name / CONFIG
-    latent = check_autoencoder(read_json(file, folder.where), file, folder.where)
-    variant, _ = weights_of(file.parent, latent.kind, folder)
-    saved_as = _saved_as(file.parent, folder)
-    return Part(latent.kind, name, variant, saved_as, folder.file_of(name)), latent
-
-
-def _text_encoders(folder: ImageFolder, index: Mapping[str, Any], face: Face) -> tuple[Part, ...]:
-    """The text encoders of a pipeline, as its family needs them."""
-    pipeline, parts = f"{folder.path} is a {index.get('_class_name')}", []
-    more = [p for p in ENCODERS if _given(index, p) and p not in face.encoders]
-    if more:
-        raise InputError(
-            f"{folder.where}: {pipeline} with {listed(more)}, and raymia asks {face.name} "
-            f"with {listed([*face.encoders]) or 'no text encoder'}"
-        )
-    for name, kinds in face.encoders.items():
-        kind = _given(index, name)
-        if kind is None:
-            continue  # its network is looked at next
-        if kind not in kinds:
-            raise InputError(
-                f"{folder.where}: {pipeline}, whose {name} is a {kind}; raymia reads captions of "
-                f"{face.name} with a {' or '.join(kinds)} there"
-            )
-        variant, _ = weights_of(folder.path / name, kind, folder, TRANSFORMERS_WEIGHTS)
-        saved_as = _saved_as(folder.path / name, folder)
-        parts.append(Part(kind, name, variant, saved_as, folder.file_of(name)))
-    lost = [p for p in face.encoders if not _given(index, p) and p not in face.optional]
-    if parts and lost:
-        raise InputError(
-            f"{folder.where}: {pipeline} without {listed(lost)}, which {face.name} reads captions "
-            "with; save the whole pipeline with save_pretrained(folder)"
-        )
-    return tuple(parts)
-
-
-def _given(index: Mapping[str, Any], part: str) -> str | None:
-    """The class of a part that an index names; None where the pipeline has none."""
-    entry = index.get(part)
-    return str(entry[1]) if isinstance(entry, list) and len(entry) == 2 and entry[0] else None
