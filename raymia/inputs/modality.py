@@ -48,12 +48,21 @@ class Amounts(NamedTuple):
     Attributes
     ----------
     of_stages : in the modality's ``unit``, by stage; None where it is not known. Of a stage that
-        targets share it is that of the first.
+        targets share it is what all of them have left.
     noted : what was seen while it was counted, in sentences.
     """
 
     of_stages: Mapping[str, float | None]
     noted: Sequence[str] = ()
+
+
+def sums_of(amounts: Iterable[tuple[str, float | None]]) -> dict[str, float | None]:
+    """Amounts put together by stage; None where one of a stage is not known."""
+    found: dict[str, float | None] = {}
+    for stage, amount in amounts:
+        before = found.get(stage, 0.0)
+        found[stage] = None if before is None or amount is None else before + amount
+    return found
 
 
 class Modality(Portable, ABC):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from raymia.inputs.modality import Amounts, Modality, register
+from raymia.inputs.modality import Amounts, Modality, register, sums_of
 from raymia.spec import SelfPromptReference, TextRecordsSpec, TrainingFile, text_neighbors
 from raymia.spec.target_training import TargetTrainingSpec
 
@@ -216,15 +216,13 @@ class Texts(Modality):
         from raymia.modalities.texts.tokens import TokenCounts
 
         counts = TokenCounts(inputs.records.table["payload"])
-        found: dict[str, float | None] = {}
+        found: list[tuple[str, float | None]] = []
         for plan in plans:
             each = counts.per_record(inputs.targets[plan.name])
             for stage in plan.stages:
-                if each is None or stage.role == "neighbors":
-                    found.setdefault(stage.name, None)
-                else:
-                    found.setdefault(stage.name, stage.to_ask * each)
-        return Amounts(found, counts.unanswered(inputs.targets))
+                tokens = 0.0 if not stage.to_ask else None if each is None else stage.to_ask * each
+                found.append((stage.name, None if stage.role == "neighbors" else tokens))
+        return Amounts(sums_of(found), counts.unanswered(inputs.targets))
 
     def kept_beside(self, inputs: Inputs) -> Iterable[tuple[str, str]]:
         from raymia.models.causal.resolver import CausalCheckpoint
