@@ -337,6 +337,7 @@ class _Planner:
         content = checkpoint.fingerprint, asks, self._neighbors_of(attacks)
         if content not in self._planned_of:
             self._planned_of[content] = self._plan_questions(checkpoint, asks, content[2])
+        pool = checkpoint.pool(pool)
         loader = checkpoint.loader(pool)
         return Stage(label, role, loader, pool, self._planned_of[content], only_for)
 

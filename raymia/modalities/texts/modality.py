@@ -148,8 +148,8 @@ class Texts(Modality):
         own = None if spec.says_how else self.recipes.get(target)
         by, server = spec.written_by, None
         if by is not None:
-            pool, limit = inputs.spec.resources.reference, by.requests_per_minute
-            at_once = min(len(inputs.targets), pool.max_actors or pool.actors)
+            pool, limit = inputs.spec.resources.as_run.reference, by.requests_per_minute
+            at_once = min(_writing_on(by.endpoint, inputs), pool.max_actors or pool.actors)
             limits = None if limit is None else limit / at_once, by.timeout_seconds, by.retries
             server = Server(by.endpoint, by.served_model or target, *limits)
         prompts, seed = self.prompts[reference], inputs.spec.seed
@@ -271,3 +271,13 @@ class Texts(Modality):
         from raymia.modalities.texts.extraction import extracted
 
         return extracted(inputs, store, plan)
+
+
+def _writing_on(endpoint: str, inputs: Inputs) -> int:
+    """How many references a server may write for at the same time."""
+    writing = (
+        reference.written_by
+        for reference in inputs.spec.references.values()
+        if isinstance(reference, SelfPromptReference)
+    )
+    return len(inputs.targets) * sum(by is not None and by.endpoint == endpoint for by in writing)
