@@ -218,6 +218,11 @@ class Modality(Portable, ABC):
         """What a reference is made from that a target has a part in."""
         raise NotImplementedError(f"no reference is made for {self.section.what}")
 
+    def small(self, steps: int) -> Modality:
+        """The same where it is only to be seen how long it takes to make references: what it knows
+        itself of how they are trained is cut to so many optimizer steps."""
+        return self
+
     def reference_for(self, inputs: Inputs, name: str, target: str) -> AnyCheckpoint:
         """A reference that exists already, as it is asked about the records of a target's audit."""
         return inputs.references[name]

@@ -155,6 +155,9 @@ class Texts(Modality):
         prompts, seed = self.prompts[reference], inputs.spec.seed
         return SelfPromptRecipe(writer, base, spec, prompts, seed, own, server)
 
+    def small(self, steps: int) -> Texts:
+        return replace(self, recipes={name: own.small(steps) for name, own in self.recipes.items()})
+
     def reference_for(self, inputs: Inputs, name: str, target: str) -> AnyCheckpoint:
         return self.read_otherwise.get((name, target), inputs.references[name])
 
