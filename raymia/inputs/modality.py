@@ -324,6 +324,10 @@ class Modality(Portable, ABC):
         """How many records a target writes on word for word; None where it was not let write."""
         return None
 
+    def extracts(self, inputs: Inputs, target: str) -> bool:
+        """Whether the audit lets a target write what :meth:`extraction` is counted in."""
+        return type(self).extraction is not Modality.extraction
+
 
 Kind = TypeVar("Kind", bound=type[Modality])
 _KNOWN: dict[str, type[Modality]] = {}

@@ -275,6 +275,9 @@ class Texts(Modality):
 
         return extracted(inputs, store, plan)
 
+    def extracts(self, inputs: Inputs, target: str) -> bool:
+        return any("samples" in one.attack.asks for one in inputs.attacks_on(target))
+
 
 def _writing_on(endpoint: str, inputs: Inputs) -> int:
     """How many references a server may write for at the same time."""
