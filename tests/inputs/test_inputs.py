@@ -380,9 +380,7 @@ def test_a_condition_on_groups_or_on_extraction_is_taken_where_they_are_measured
     assert resolve_inputs(made(attacks=["samia"], fail_if=alone)).spec.fail_if == alone
 
 
-def test_a_condition_on_an_attack_that_one_of_its_targets_is_spared_is_refused(
-    made, tmp_path, monkeypatch
-):
+def test_a_condition_on_an_attack_that_one_of_its_targets_is_spared_is_refused(made, monkeypatch):
     """As an endpoint is of attacks on weights: its gate could never open."""
     targets = [{"name": name, "model": str(BASE)} for name in ("one", "two")]
     spec = made(targets=targets, attacks=["loss", "zlib"], fail_if=["zlib.auc > 0.6"])

@@ -101,7 +101,9 @@ def test_an_attack_that_is_served_is_run(
 
 
 def test_extraction_is_no_condition_on_images(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="extraction is counted in .*, on texts, which is not run"):
+    with pytest.raises(
+        InputError, match=r"extraction is counted in .*, on texts, which is not run"
+    ):
         resolved(tmp_path, model, attacks=["loss"], fail_if=["extraction > 0.01"])
 
 
