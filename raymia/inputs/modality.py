@@ -48,12 +48,21 @@ class Amounts(NamedTuple):
     Attributes
     ----------
     of_stages : in the modality's ``unit``, by stage; None where it is not known. Of a stage that
-        targets share it is that of the first.
+        targets share it is what all of them have left.
     noted : what was seen while it was counted, in sentences.
     """
 
     of_stages: Mapping[str, float | None]
     noted: Sequence[str] = ()
+
+
+def sums_of(amounts: Iterable[tuple[str, float | None]]) -> dict[str, float | None]:
+    """Amounts put together by stage; None where one of a stage is not known."""
+    found: dict[str, float | None] = {}
+    for stage, amount in amounts:
+        before = found.get(stage, 0.0)
+        found[stage] = None if before is None or amount is None else before + amount
+    return found
 
 
 class Modality(Portable, ABC):
@@ -209,6 +218,11 @@ class Modality(Portable, ABC):
         """What a reference is made from that a target has a part in."""
         raise NotImplementedError(f"no reference is made for {self.section.what}")
 
+    def small(self, steps: int) -> Modality:
+        """The same where it is only to be seen how long it takes to make references: what it knows
+        itself of how they are trained is cut to so many optimizer steps."""
+        return self
+
     def reference_for(self, inputs: Inputs, name: str, target: str) -> AnyCheckpoint:
         """A reference that exists already, as it is asked about the records of a target's audit."""
         return inputs.references[name]
@@ -309,6 +323,10 @@ class Modality(Portable, ABC):
     ) -> Extraction | None:
         """How many records a target writes on word for word; None where it was not let write."""
         return None
+
+    def extracts(self, inputs: Inputs, target: str) -> bool:
+        """Whether the audit lets a target write what :meth:`extraction` is counted in."""
+        return type(self).extraction is not Modality.extraction
 
 
 Kind = TypeVar("Kind", bound=type[Modality])

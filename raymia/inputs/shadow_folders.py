@@ -60,6 +60,8 @@ def _shadow(folder: Path, manifest: dict[str, Any], checkpoint: str) -> ShadowRe
         own = {"model": base["model"], "adapter": weights}
         same = ("revision", "quantization", "trust_remote_code")
         own |= {key: part[key] for part in (manifest, base) for key in same if key in part}
+    elif base is not None and base.get("trust_remote_code"):
+        own["trust_remote_code"] = True
     return ShadowReference(
         kind="shadow",
         members=[str(folder / file) for file in manifest["records"]["members"]],

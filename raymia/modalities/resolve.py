@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import pyarrow.compute as pc
 
@@ -13,8 +15,9 @@ from raymia.inputs.modality import modality_of
 from raymia.inputs.served import leave_out_unserved
 from raymia.inputs.shadow_folders import expand_shadows
 from raymia.results.deletions import retrained
+from raymia.scoring.judge import Judge
 from raymia.spec import AuditSpec, TargetSpec
-from raymia.spec.conditions import check_conditions, parse_conditions
+from raymia.spec.conditions import Condition, check_conditions, parse_conditions
 from raymia.storage.files import check_can_open, check_can_write
 from raymia.util.errors import InputError
 from raymia.util.listing import listed
@@ -66,7 +69,57 @@ def _check_gate(inputs: Inputs) -> None:
             "give both under `records`"
         )
     labels = {name: [a.label for a in inputs.attacks_on(name)] for name in inputs.targets}
-    check_conditions(parse_conditions(spec.fail_if, "fail_if"), labels, spec.metrics.fprs)
+    conditions = parse_conditions(spec.fail_if, "fail_if")
+    check_conditions(conditions, labels, spec.metrics.fprs)
+    problems = [
+        f"fail_if: {condition.text!r}: {why}"
+        for condition in conditions
+        for why in _never_decided(condition, inputs, labels)
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def _never_decided(
+    condition: Condition, inputs: Inputs, labels: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    """Why a condition could not be decided on a target, and would close the gate."""
+    targets = [name for name in labels if fnmatchcase(name, condition.targets)]
+    if condition.is_of_attacks:
+        without = [
+            name for name in targets
+            if not any(fnmatchcase(label, condition.attacks) for label in labels[name])
+        ]  # fmt: skip
+        if without:
+            yield (
+                f"{condition.attacks!r} is not run on {listed(without, 3)}; name the targets that "
+                f"it is run on, as in `TARGET:{condition.attacks}.auc`"
+            )
+    if condition.by_group:
+        groups = Judge.of(inputs).groups
+        if groups is None:
+            yield (
+                "no record has a group; name the column of groups as `records.group_column`, or "
+                "leave out `by group`"
+            )
+        elif not groups.labels.can_measure:
+            yield (
+                "groups are measured where some have members alone and some have non-members "
+                "alone, and here there are not both; leave out `by group`"
+            )
+    if condition.metric == "extraction":
+        without = [name for name in targets if not inputs.modality.extracts(inputs, name)]
+        if without:
+            yield (
+                "extraction is counted in what a target writes for the attack `samia`, on texts, "
+                f"which is not run on {listed(without, 3)}; run it, name the targets that it is "
+                "run on, as in `TARGET:extraction`, or leave the condition out"
+            )
+        elif (groups := Judge.of(inputs).groups) is not None and groups.hold_all:
+            yield (
+                "whole groups were split, and extraction counts records, which are then not "
+                "independent; leave the condition out"
+            )
 
 
 def _check_claims(inputs: Inputs) -> None:

@@ -92,6 +92,10 @@ class AnyCheckpoint(ABC):
     def loader(self, pool: PoolSpec) -> Loader:
         """How an actor of a pool loads it."""
 
+    def pool(self, given: PoolSpec) -> PoolSpec:
+        """The pool that it is asked by, of that which the audit file gives its role."""
+        return given
+
     @property
     def capabilities(self) -> Capabilities:
         """What it can be asked."""

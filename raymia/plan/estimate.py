@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
@@ -59,7 +59,8 @@ class AuditEstimate:
     preparations, stages : in order; a stage that targets share comes once.
     wall_seconds : all streams one after another, though a cluster may have room for several; None
         where a rate is not known. Starting Ray and loading models are not in it.
-    cost : of the actors' machines for as long as they are held; None without prices.
+    cost : of the actors' machines for as long as they are held; None without prices, or where it
+        is not known which machine a pool with GPUs is on.
     blocks : what a block is, of each stream that asks something.
     """
 
@@ -82,7 +83,8 @@ def estimate(inputs: Inputs, plans: AuditPlan, store: EvidenceStore) -> AuditEst
     """
     rates, size = Rates(store), inputs.modality.mean_size(inputs.records)
     seen = Once()
-    reference = inputs.spec.resources.reference
+    resources = inputs.spec.resources.as_run
+    reference = resources.reference
 
     def of_stage(stage: Stage) -> StageEstimate:
         rate = seen(rates.get, stage_key(stage, seen)) if stage.to_ask else None
@@ -106,20 +108,33 @@ def estimate(inputs: Inputs, plans: AuditPlan, store: EvidenceStore) -> AuditEst
         of_preparation(plan, preparation)
         for plan in plans for preparation in plan.preparations if not preparation.ready
     ]  # fmt: skip
-    once = {stage.name: stage for plan in plans for stage in plan.stages}
-    stages = {name: of_stage(stage) for name, stage in once.items()}
+    stages = _together(of_stage(stage) for stream in plans.streams for stage in stream)
     walls = [part.seconds for part in preparations]
     costs = [_cost([p], p.seconds, inputs.spec.costs) for p in preparations]
     for stream in plans.streams:
-        pools = [[stages[s.name] for s in pool.stages] for pool in pools_of(stream)]
+        pools = [[of_stage(stage) for stage in pool.stages] for pool in pools_of(stream)]
+        if resources.engine == "local":  # one process asks all models, one after another
+            pools = [[stage for pool in pools for stage in pool]] if pools else []
         busy = [_over(_total([s.seconds for s in pool]), pool) for pool in pools]
         wall = None if None in busy else max((b for b in busy if b is not None), default=0.0)
         walls.append(wall)
-        largest = [max(pool, key=lambda s: s.actors) for pool in pools]
+        largest = [max(pool, key=lambda s: (s.actors, s.pool.gpus)) for pool in pools]
         costs.append(_cost(largest, wall, inputs.spec.costs))
     sizes = BlockSizes(inputs, plans.streams, store)
     blocks = [sizes.of(stream) for stream in plans.streams if pools_of(stream)]
-    return AuditEstimate(preparations, list(stages.values()), _total(walls), _total(costs), blocks)
+    return AuditEstimate(preparations, stages, _total(walls), _total(costs), blocks)
+
+
+def _together(found: Iterable[StageEstimate]) -> list[StageEstimate]:
+    """Stages that targets share once, with all that any of the targets has left to ask."""
+    by_name: dict[str, StageEstimate] = {}
+    for one in found:
+        first = by_name.get(one.name)
+        if first is not None:
+            seconds = _total([first.seconds, one.seconds])
+            one = replace(first, to_ask=first.to_ask + one.to_ask, seconds=seconds)
+        by_name[one.name] = one
+    return list(by_name.values())
 
 
 def _over(seconds: float | None, pool: Sequence[StageEstimate]) -> float | None:
@@ -134,7 +149,7 @@ def _cost(
         return None
     total = 0.0
     for pool in pools:
-        kind = pool.pool.accelerator_type or CPU
+        kind = pool.pool.accelerator_type or ("" if pool.pool.gpus else CPU)
         share = (pool.pool.gpus if pool.pool.gpus else 1.0) * pool.actors
         price = costs.per_hour.get(kind)
         if price is None:

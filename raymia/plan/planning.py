@@ -33,7 +33,7 @@ from raymia.plan.stages import (
 from raymia.prepare.recipe import Recipe
 from raymia.questions.base import Question, evidence_key
 from raymia.questions.registry import asks_about_neighbors
-from raymia.spec import MadeReference, PoolSpec
+from raymia.spec import MadeReference, PoolSpec, ResourcesSpec
 from raymia.util.errors import InputError
 from raymia.util.memory import hand_back_memory
 
@@ -202,7 +202,7 @@ class _Planner:
     )
 
     def target(self, name: str) -> TargetPlan:
-        resources, attacks = self.inputs.spec.resources, self.inputs.attacks_on(name)
+        resources, attacks = self._resources, self.inputs.attacks_on(name)
         made_first = []
         for kind in self._neighbors_of(attacks):
             maker = self._makers[kind]
@@ -261,6 +261,10 @@ class _Planner:
         return replace(stage, questions=questions)
 
     @cached_property
+    def _resources(self) -> ResourcesSpec:
+        return self.inputs.spec.resources.as_run
+
+    @cached_property
     def _makers(self) -> Mapping[str, NeighborMaker]:
         """What makes neighbors in stages of their own, by the names of the neighbors; asked for
         where a question is about them."""
@@ -307,7 +311,7 @@ class _Planner:
             if a.reference == name
             or (inputs.shows_shadows(a.attack) and name in inputs.shadow_members)
         ]
-        pool = inputs.spec.resources.reference
+        pool = self._resources.reference
         if preparation is None:
             checkpoint = inputs.modality.reference_for(inputs, name, target)
             if checkpoint is not inputs.references[name]:
@@ -333,6 +337,7 @@ class _Planner:
         content = checkpoint.fingerprint, asks, self._neighbors_of(attacks)
         if content not in self._planned_of:
             self._planned_of[content] = self._plan_questions(checkpoint, asks, content[2])
+        pool = checkpoint.pool(pool)
         loader = checkpoint.loader(pool)
         return Stage(label, role, loader, pool, self._planned_of[content], only_for)
 

@@ -90,7 +90,8 @@ class Rates:
         work : what its stages did, by name.
         made_in : the store that it wrote to.
         """
-        size, resources = inputs.modality.mean_size(inputs.records), inputs.spec.resources
+        size = inputs.modality.mean_size(inputs.records)
+        resources = inputs.spec.resources.as_run
         # Several workers write in the pool of targets, one in that of references.
         wrote_there = (resources.target.max_actors or resources.target.actors) > 1
         is_one_kind = machine(resources.target) == machine(resources.reference)

@@ -91,6 +91,17 @@ class Stage:
         """Answers that it need not ask for: they are stored, or an earlier stage asks for them."""
         return self.stored + self.shared
 
+    def together_with(self, other: Stage) -> Stage:
+        """The same with what a stage of its name is still to ask for another target."""
+        questions = {(p.label, p.key.hash): p for p in self.questions}
+        for planned in other.questions:
+            place = planned.label, planned.key.hash
+            before = questions.get(place)
+            if before is not None:
+                planned = replace(before, missing=before.missing | planned.missing)
+            questions[place] = planned
+        return replace(self, questions=tuple(questions.values()))
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -136,6 +147,15 @@ class TargetPlan:
     @property
     def to_ask(self) -> int:
         return sum(stage.to_ask for stage in self.stages)
+
+
+def by_name(stages: Iterable[Stage]) -> dict[str, Stage]:
+    """Stages by name; one that targets share has what any of them is still to ask."""
+    found: dict[str, Stage] = {}
+    for stage in stages:
+        before = found.get(stage.name)
+        found[stage.name] = stage if before is None else before.together_with(stage)
+    return found
 
 
 def wanted_neighbors(stages: Iterable[Stage], place: int = 0) -> Missing:

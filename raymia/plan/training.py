@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from raymia.prepare.private import Privacy
@@ -81,8 +82,26 @@ def _machine(costs: CostsSpec) -> str:
 
     if not torch.cuda.is_available():
         return "CPU"
-    name = torch.cuda.get_device_name()
-    return next((kind for kind in costs.per_hour if kind != "CPU" and kind in name), name)
+    return priced_as(torch.cuda.get_device_name(), costs.per_hour)
+
+
+def priced_as(name: str, kinds: Iterable[str]) -> str:
+    """The GPU type, of those with a price, that a GPU's name has word for word; of several the one
+    that says most, and of none the name.
+
+    >>> priced_as("NVIDIA A100-SXM4-80GB", ["A10", "A100", "A100-80G"])
+    'A100-80G'
+    >>> priced_as("NVIDIA L40S", ["L4", "L40"])
+    'NVIDIA L40S'
+    """
+    words = _words(name)
+    found = [kind for kind in kinds if kind != "CPU" and _words(kind) <= words]
+    return max(found, key=lambda kind: len(_words(kind)), default=name)
+
+
+def _words(name: str) -> set[str]:
+    """Those of a GPU's name; Ray says 80G where CUDA says 80GB."""
+    return {re.sub(r"(?<=\d)gb$", "g", word) for word in re.findall(r"[a-z0-9]+", name.lower())}
 
 
 def speed() -> float:

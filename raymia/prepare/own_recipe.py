@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,10 +34,13 @@ class OwnRecipe:
     Attributes
     ----------
     trainer : keeps the last checkpoint alone.
+    repeats : whether texts that do not fill one step are taken again until they do, where it is
+        only to be seen how long a step takes.
     """
 
     method: Method
     trainer: TrainerSpec
+    repeats: bool = False
 
     @classmethod
     def read(cls, manifest: str, where: str) -> OwnRecipe:
@@ -62,7 +66,32 @@ class OwnRecipe:
 
     def key_parts(self) -> Mapping[str, Any]:
         """Everything that a reference is a function of."""
-        return {"method": self.method.model_dump(), "trainer": self.trainer.key_parts()}
+        repeats = {"repeats": True} if self.repeats else {}
+        return {"method": self.method.model_dump(), "trainer": self.trainer.key_parts(), **repeats}
+
+    def small(self, steps: int) -> OwnRecipe:
+        """The same for no more steps, on however few texts, to see how long one takes."""
+        few = {"max_steps": min(self.trainer.max_steps or steps, steps), "save_strategy": "no",
+               "save_steps": None, "early_stopping_patience": None}  # fmt: skip
+        return replace(self, trainer=self.trainer.model_copy(update=few), repeats=True)
+
+    def check_texts(self, texts: int, where: str) -> None:
+        """Refuse fewer texts than one step takes, were each of them to have a row of its own.
+
+        Raises
+        ------
+        InputError
+        """
+        from raymia.prepare.fine_tune import HELD_OUT_SHARE
+        from raymia.prepare.train_target import step_size
+
+        rows, wanted = texts - _held_out(texts), step_size(self.trainer)
+        if rows < wanted:
+            raise InputError(
+                f"{where}: of {texts:,} texts {rows:,} are trained on, and the rest is held out, "
+                f"which are fewer than one step of the target's own training takes ({wanted:,}); "
+                f"give at least {math.ceil(wanted / (1 - HELD_OUT_SHARE)):,}, or say `fine_tune`"
+            )
 
     def describe(self) -> str:
         """In words, for the plan."""
@@ -101,7 +130,6 @@ class OwnRecipe:
         from raymia.models.causal.rendering import TrainedReader
         from raymia.models.causal.training import Training
         from raymia.models.tokenizers import tokenizer_of
-        from raymia.prepare.fine_tune import HELD_OUT_SHARE
         from raymia.prepare.packing import filled
         from raymia.prepare.text_split import Record
         from raymia.prepare.train_target import TargetTraining, step_size
@@ -112,7 +140,7 @@ class OwnRecipe:
         usable = [(one, as_read) for one, as_read in zip(payloads, read, strict=True)
                   if training_row(as_read, max_tokens) is not None]  # fmt: skip
         order = generator(seed, "held out").permutation(len(usable)).tolist()
-        held_out = {*order[: max(1, int(HELD_OUT_SHARE * len(usable)))]}
+        held_out = {*order[: _held_out(len(usable))]}
         records = [Record(f"{number:09}", payload) for number, (payload, _) in enumerate(usable)]
         members = tuple(one for n, one in enumerate(records) if n not in held_out)
         packing = None
@@ -124,6 +152,9 @@ class OwnRecipe:
             ]
             packing = filled(lengths, training.max_length or max(lengths, default=0))
         rows = len(members if packing is None else packing)
+        if rows < step_size(self.trainer) and self.repeats and usable:
+            twice = [*payloads, *payloads]
+            return self.plan(base, twice, training, seed, out, run, max_tokens)
         if rows < step_size(self.trainer):
             packed = "" if packing is None else f", packed into {rows:,} rows,"
             raise InputError(
@@ -144,6 +175,13 @@ class OwnRecipe:
             packing=packing,
             max_tokens=max_tokens,
         )
+
+
+def _held_out(texts: int) -> int:
+    """How many of the texts are not trained on."""
+    from raymia.prepare.fine_tune import HELD_OUT_SHARE
+
+    return max(1, int(HELD_OUT_SHARE * texts))
 
 
 def train_alike(plan: TargetTraining, progress: Progress) -> dict[str, Any]:

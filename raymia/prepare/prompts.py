@@ -61,11 +61,15 @@ def refuse_prompts(
         refuse_no_room(len(_before_question(tokenizer, training)), length)
     if not prompts:
         return
+    is_text = training is None or training.format == "text"
+    if is_text:
+        refuse_long_prompts(spec.prompt_tokens, length)
 
     def look_at(some: Sequence[str]) -> None:
-        if training is None or training.format == "text":
+        if is_text:
             beginnings_of(tokenizer, some, spec.prompt_tokens)
         else:
+            assert training is not None
             usable, _ = answerable(some, Answering(tokenizer, training), length)
             refuse_one_prompt([ids for _, ids in usable])
 
@@ -210,6 +214,20 @@ def refuse_no_room(beginning: int, length: int) -> None:
             f"self-prompting: of {length} tokens, {beginning} are the template's before a "
             "question, which leaves too few for it and its answer; make max_tokens at least "
             f"{beginning + MIN_ROOM}, or name files of prompts"
+        )
+
+
+def refuse_long_prompts(count: int, length: int) -> None:
+    """Refuse to have a target continue texts where their first tokens are all that fit.
+
+    Parameters
+    ----------
+    count, length : tokens of a prompt, and of all.
+    """
+    if length <= count:
+        raise InputError(
+            f"self-prompting: a text of {length} tokens has no room for a prompt of {count}; make "
+            "max_tokens larger or prompt_tokens smaller"
         )
 
 

@@ -26,7 +26,7 @@ from raymia.models.endpoints.writing import Server
 from raymia.prepare.fine_tune import fine_tune
 from raymia.prepare.own_recipe import OwnRecipe, train_alike
 from raymia.prepare.parts import Parts, Share, count_parts, part_keys
-from raymia.prepare.prompts import Beginnings, beginnings_of
+from raymia.prepare.prompts import Beginnings, beginnings_of, refuse_long_prompts
 from raymia.prepare.quality import perplexities, reference_perplexities
 from raymia.prepare.recipe import Report
 from raymia.prepare.train_target import step_size, total_steps
@@ -35,7 +35,7 @@ from raymia.prepare.writer import QUESTIONS, TEXTS, Writer
 from raymia.prepare.written_records import beginning_of_text, write_records
 from raymia.spec import PoolSpec, SelfPromptReference
 from raymia.storage.scratch import scratch
-from raymia.util.errors import InputError, NothingWrittenError
+from raymia.util.errors import NothingWrittenError
 from raymia.util.hashing import digest
 
 VERSION = 2
@@ -286,11 +286,7 @@ def write_texts(
         given = beginnings_of(target.tokenizer, recipe.prompts, spec.prompt_tokens)
     prompts = given.ids
     length = min(spec.max_tokens, target.max_tokens or spec.max_tokens)
-    if length <= spec.prompt_tokens:
-        raise InputError(
-            f"self-prompting: a text of {length} tokens has no room for a prompt of "
-            f"{spec.prompt_tokens}; make max_tokens larger or prompt_tokens smaller"
-        )
+    refuse_long_prompts(spec.prompt_tokens, length)
     writer = Writer(target, spec, recipe.seed, parts or Parts(), server=recipe.server)
     starts = [prompts[i % len(prompts)] for i in range(spec.texts)]
     rows = writer.write(starts, TEXTS, progress, whole=length)

@@ -99,7 +99,7 @@ def train_denoiser(
         1,
         checkpoint_every,
     )
-    problems += [*_warm_up(settings), *_caption_problems(checkpoint, given, others)]
+    problems += [*settings.warm_up_problems, *_caption_problems(checkpoint, given, others)]
     if problems:
         raise InputError(problems)
     train, held_out = set_apart(given, others, seed)
@@ -164,12 +164,3 @@ def _caption_problems(
             "none is given"
         )
     return problems
-
-
-def _warm_up(settings: DiffusionTrainingSpec) -> list[str]:
-    if settings.warmup < settings.steps:
-        return []
-    return [
-        f"the warm-up of {settings.warmup} steps should be shorter than the training of "
-        f"{settings.steps}; make warmup smaller"
-    ]

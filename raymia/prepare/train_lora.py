@@ -141,10 +141,12 @@ def _settings(spec: LoraTrainingSpec, members: int) -> DiffusionTrainingSpec:
             f"training.batch_size: a step takes {settings.batch_size} images, and {members} are "
             "trained on; give more members, or a smaller batch_size"
         )
-    if spec.epochs is None:
-        return settings
-    steps = math.ceil(spec.epochs * members / settings.batch_size)
-    return settings.model_copy(update={"steps": steps})
+    if spec.epochs is not None:
+        steps = math.ceil(spec.epochs * members / settings.batch_size)
+        settings = settings.model_copy(update={"steps": steps})
+    if settings.warm_up_problems:
+        raise InputError([f"training.warmup: {problem}" for problem in settings.warm_up_problems])
+    return settings
 
 
 def _check_captions(spec: LoraTrainingSpec, base: DenoiserCheckpoint) -> None:

@@ -57,7 +57,10 @@ def _sums(found: AuditEstimate, costs: CostsSpec | None) -> list[str]:
     if found.cost is not None and costs is not None:
         lines.append(f"about {found.cost:,.2f} {costs.currency}")
     elif costs is not None:
-        lines.append("costs: not every pool's machine has a price under costs.per_hour")
+        lines.append(
+            "costs: not every pool's machine has a price under costs.per_hour; one with GPUs has "
+            "that of its accelerator_type"
+        )
     return lines
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from raymia.inputs.base import Inputs
 from raymia.inputs.compatibility import identical_models
 from raymia.plan.estimate import AuditEstimate
-from raymia.plan.stages import TargetPlan
+from raymia.plan.stages import TargetPlan, by_name
 from raymia.records.base import count_reasons
 from raymia.report.alike import shorten
 from raymia.report.estimate_table import estimate_table
@@ -26,12 +26,13 @@ def plan_table(
     table.add_column("stage", no_wrap=True)
     table.add_column("model", overflow="fold")
     # One model may have two parts, and is asked once: a target that is a reference as well.
-    shares = any(stage.shared for plan in plans for stage in plan.stages)
+    stages = by_name(stage for plan in plans for stage in plan.stages).values()
+    shares = any(stage.shared for stage in stages)
     above = ["asked above"] * shares
     for heading in ("to ask", "stored", *above, inputs.modality.unit):
         table.add_column(heading, justify="right")
     amounts = inputs.modality.amounts(inputs, plans)
-    rows: dict[str, tuple[str, ...]] = {}
+    rows = []
     resolved: dict[str, dict[str, None]] = {}
     notes = []
     for plan in plans:
@@ -40,20 +41,20 @@ def plan_table(
             for one in plan.preparations
             if not one.ready
         ]
-        for stage in plan.stages:
-            checkpoint, amount = stage.loader.checkpoint, amounts.of_stages[stage.name]
-            row = (
-                stage.name,
-                "no model" if checkpoint is None else checkpoint.label,
-                f"{stage.to_ask:,}",
-                f"{stage.stored:,}",
-                *([f"{stage.shared:,}"] * shares),
-                "-" if amount is None else f"{amount:,.0f}",
-            )
-            rows.setdefault(stage.name, row)
-            if checkpoint is not None:
-                resolved.setdefault(checkpoint.describe(), {})[stage.name] = None
-    for cells in shorten(list(rows.values()), names=2):
+    for stage in stages:
+        checkpoint, amount = stage.loader.checkpoint, amounts.of_stages[stage.name]
+        row = (
+            stage.name,
+            "no model" if checkpoint is None else checkpoint.label,
+            f"{stage.to_ask:,}",
+            f"{stage.stored:,}",
+            *([f"{stage.shared:,}"] * shares),
+            "-" if amount is None else f"{amount:,.0f}",
+        )
+        rows.append(row)
+        if checkpoint is not None:
+            resolved.setdefault(checkpoint.describe(), {})[stage.name] = None
+    for cells in shorten(rows, names=2):
         table.add_row(*cells)
     counts = (
         f"{records.count(True):,} members, {records.count(False):,} non-members, "

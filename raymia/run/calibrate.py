@@ -76,6 +76,7 @@ def _smaller(inputs: Inputs, records: int) -> Inputs:
     return replace(
         inputs,
         spec=inputs.spec.model_copy(update={"references": references}),
+        modality=inputs.modality.small(CALIBRATION_STEPS),
         records=RecordSet(kept, inputs.records.set_aside),
         population=dict(list(inputs.population.items())[:records]),
     ).only(seen.values())

@@ -24,7 +24,7 @@ from raymia.inputs.base import Inputs
 from raymia.inputs.compatibility import identical_models
 from raymia.metrics.learning import MAX_FITTED
 from raymia.plan.planning import AuditPlan
-from raymia.plan.stages import PlannedQuestion, Stage, TargetPlan
+from raymia.plan.stages import PlannedQuestion, Stage, TargetPlan, by_name
 from raymia.questions.text import NO_NEIGHBOR
 from raymia.results.deletions import deletions_of
 from raymia.results.disguise import Disguise
@@ -336,13 +336,10 @@ def _without_answers(run: Run, lost: _Lost) -> Iterator[tuple[str, str]]:
 def _stages(run: Run) -> Iterator[tuple[Stage, Stage]]:
     """Each stage before and after the run; stages that targets share come once, and those that
     were left out on the way not at all."""
-    seen: set[str] = set()
-    for earlier, later in zip(run.before, run.after, strict=True):
-        before = {stage.name: stage for stage in earlier.stages}
-        for new in later.stages:
-            if new.name not in seen:
-                seen.add(new.name)
-                yield before[new.name], new
+    before = by_name(stage for plan in run.before for stage in plan.stages)
+    after = by_name(stage for plan in run.after for stage in plan.stages)
+    for name, stage in after.items():
+        yield before[name], stage
 
 
 def _stage_counts(run: Run) -> Iterator[StageCount]:

@@ -97,6 +97,16 @@ class ResourcesSpec(Strict):
         "that came, or ends where a pool has none",
     )
 
+    @property
+    def as_run(self) -> ResourcesSpec:
+        """The same as the engine has it: the pools of `local` have one worker."""
+        if self.engine != "local":
+            return self
+        one = {"actors": 1, "max_actors": None}
+        pools = {"paraphraser": self.paraphraser, "target": self.target,
+                 "reference": self.reference}  # fmt: skip
+        return self.model_copy(update={n: p.model_copy(update=one) for n, p in pools.items()})
+
 
 class MetricsSpec(Strict):
     """What is measured where both members and non-members are given."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from raymia.spec.base import Paths, Share, Strict
 from raymia.spec.kinds import MadeReference, NeighborsSection, TrainingSection
@@ -47,6 +53,14 @@ class ImageNeighbors(NeighborsSection):
         if self.kind == "auto" and self.strengths is not None:
             raise ValueError("`strengths` are those of one kind; leave them out with kind auto")
         return self
+
+    @field_validator("among")
+    @classmethod
+    def _each_once(cls, among: list[Perturbation]) -> list[Perturbation]:
+        twice = [kind for kind in dict.fromkeys(among) if among.count(kind) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} comes {among.count(twice[0])} times; name each kind once")
+        return among
 
     @property
     def kinds(self) -> list[Perturbation]:
@@ -172,6 +186,16 @@ class DiffusionTrainingSpec(Strict):
         description="how they are drawn: evenly, or more often in the middle of the path, as SD3's "
         "(the logistic function of a normal number)",
     )
+
+    @property
+    def warm_up_problems(self) -> list[str]:
+        """What is wrong with the warm-up; an autoencoder has none."""
+        if self.warmup < self.steps:
+            return []
+        return [
+            f"the warm-up of {self.warmup} steps should be shorter than the training of "
+            f"{self.steps}; make warmup smaller"
+        ]
 
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

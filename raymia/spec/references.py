@@ -176,6 +176,8 @@ class SelfPromptReference(MadeReference):
     def small(self, items: int, steps: int) -> Self:
         # What is written side by side is as fast as in the audit in whole batches alone.
         texts = min(self.texts, max(items, self.generation_batch))
+        if not self.says_how:  # nor does the small one: it is trained as the target was
+            return self.model_copy(update={"texts": texts})
         per_epoch = math.ceil(texts / self.fine_tune.batch_size)
         tune = {"epochs": min(self.fine_tune.epochs, max(1, steps // per_epoch))}
         return self.model_copy(update={

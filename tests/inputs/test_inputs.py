@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
-from small_inputs import audit, write_jsonl
-from tiny_models import PARAPHRASER, passages, save_adapter
+from small_inputs import audit, write_jsonl, write_rows
+from tiny_models import BASE, PARAPHRASER, passages, save_adapter
 
 from raymia.attacks import registry
 from raymia.inputs.attack_list import name_attacks
+from raymia.modalities import resolve as resolving
 from raymia.modalities.resolve import resolve_inputs
 from raymia.util.errors import InputError
 
@@ -334,8 +336,62 @@ def test_condition_that_nothing_could_decide_is_refused(made, tmp_path):
 
 
 def test_conditions_on_what_is_measured_are_taken(made):
-    given = ["any.auc > 0.6", "one:*@self_prompt.tpr@1%fpr >= 0.05"]
+    given = ["any.auc > 0.6", "one:*@self_prompt.tpr@1%fpr >= 0.05", "verdict >= leaks"]
     assert resolve_inputs(made(fail_if=given)).spec.fail_if == given
+
+
+def in_groups(folder, column="book", **groups):
+    """Members and non-members with a column of groups, which are given by the one and the other."""
+    texts, found = iter(passages(6)), {}
+    for side, names in groups.items():
+        rows = [{"text": next(texts), "book": name} for name in names]
+        found[side] = write_rows(folder / f"{side}.jsonl", rows)
+    return {**found, "group_column": column}
+
+
+APART = {"members": ["a", "a", "b"], "non_members": ["c", "d", "d"]}
+MIXED = {"members": ["a", "a", "b"], "non_members": ["b", "a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("condition", "groups", "why"),
+    [
+        ("any.auc > 0.6 by group", None, "no record has a group; name the column of groups as"),
+        ("any.auc > 0.6 by group", MIXED, "groups are measured where some have members alone"),
+        ("extraction > 0.01", None, "extraction is counted in what a target writes for the attack "
+         "`samia`, on texts, which is not run on one; run it"),
+        ("extraction > 0.01", APART, "whole groups were split, and extraction counts records"),
+    ],
+)  # fmt: skip
+def test_a_condition_that_no_outcome_of_the_audit_could_decide_is_refused(
+    made, tmp_path, condition, groups, why
+):
+    changes = {} if groups is None else {"records": in_groups(tmp_path, **groups)}
+    attacks = ["loss", "samia"] if groups else ["loss"]
+    (problem,) = problems(resolve_inputs, made(attacks=attacks, fail_if=[condition], **changes))
+    assert problem.startswith(f"fail_if: {condition!r}: {why}")
+
+
+def test_a_condition_on_groups_or_on_extraction_is_taken_where_they_are_measured(made, tmp_path):
+    groups = {"records": in_groups(tmp_path, **APART)}
+    by_group = ["any.auc > 0.6 by group"]
+    assert resolve_inputs(made(attacks=["loss"], fail_if=by_group, **groups)).spec.fail_if
+    alone = ["extraction > 0.01"]
+    assert resolve_inputs(made(attacks=["samia"], fail_if=alone)).spec.fail_if == alone
+
+
+def test_a_condition_on_an_attack_that_one_of_its_targets_is_spared_is_refused(made, monkeypatch):
+    """As an endpoint is of attacks on weights: its gate could never open."""
+    targets = [{"name": name, "model": str(BASE)} for name in ("one", "two")]
+    spec = made(targets=targets, attacks=["loss", "zlib"], fail_if=["zlib.auc > 0.6"])
+    spared = replace(resolve_inputs(spec), left_out={("two", "zlib"): "why"})
+    monkeypatch.setattr(resolving, "leave_out_unserved", lambda _: spared)
+    (problem,) = problems(resolve_inputs, spec)
+    assert problem.startswith("fail_if: 'zlib.auc > 0.6': 'zlib' is not run on two; name the")
+    for said in ("one:zlib.auc > 0.6", "any.auc > 0.6"):
+        named = spec.model_copy(update={"fail_if": [said]})
+        spared = replace(spared, spec=named)
+        assert resolve_inputs(named).spec.fail_if == [said]
 
 
 def test_coins_that_were_not_fair_are_refused(made, tmp_path):

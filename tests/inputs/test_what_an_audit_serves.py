@@ -100,6 +100,13 @@ def test_an_attack_that_is_served_is_run(
     assert not resolved(tmp_path, model, **changes).left_out
 
 
+def test_extraction_is_no_condition_on_images(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"extraction is counted in .*, on texts, which is not run"
+    ):
+        resolved(tmp_path, model, attacks=["loss"], fail_if=["extraction > 0.01"])
+
+
 def test_targets_that_lack_the_same_are_named_together(model: Path, tmp_path: Path) -> None:
     targets = [samples(tmp_path, "gan", 1), samples(tmp_path, "vae", 1)]
     targets[1]["samples"] = targets[0]["samples"]

@@ -184,6 +184,24 @@ def test_raymia_train_does_the_same_by_a_file_which_plan_reads_without_writing(
         train(file)
 
 
+@pytest.mark.parametrize("length", [{"training": {"steps": 100}}, {"epochs": 1}])
+def test_the_plan_refuses_a_warm_up_that_would_not_end(base, table, tmp_path, length):
+    file = tmp_path / "training.yaml"
+    content = {
+        "name": "target",
+        "output": "out",
+        "base": str(base),
+        "records": {"kind": "image", "files": str(table), "caption_column": "text"},
+        "split": {"members": 4, "held_out": 3},
+        "method": {"kind": "lora", "r": 2},
+        **length,
+    }
+    content["training"] = {"batch_size": 2, **content.get("training", {})}
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=r"training\.warmup: the warm-up of 100 steps should be"):
+        print_training_plan(file, Console(file=io.StringIO()))
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")

@@ -63,6 +63,16 @@ def test_an_autoencoder_takes_steps_batches_and_rates_and_what_is_as_by_default(
     assert problems(tmp_path, models, ["vae"], settings) == []
 
 
+def test_a_warm_up_that_a_diffusion_model_could_not_end_is_refused(tmp_path, models):
+    said = (
+        "references.gen.training.warmup: the warm-up of 100 steps should be shorter than the "
+        "training of 100; make warmup smaller"
+    )
+    assert problems(tmp_path, models, ["vae", "ddpm"], {"training.steps": 100}) == [said]
+    few = {"training.steps": 100, "training.warmup": 99}
+    assert problems(tmp_path, models, ["ddpm"], few) == []
+
+
 def test_beside_a_diffusion_model_its_settings_are_its_own(tmp_path, models):
     settings = {"sampling_steps": 25, "training.warmup": 5, "training.ema": 0.9}
     assert problems(tmp_path, models, ["vae", "ddpm"], settings) == []

@@ -11,17 +11,21 @@ import numpy as np
 import pytest
 from chat_templates import CHATML, chat
 from completions_server import MODEL, SECRET, Manners, completions_server
-from tiny_models import BASE, checkpoint
+from small_inputs import audit
+from tiny_models import BASE, PARAPHRASER, checkpoint
 
+from raymia.evidence.store import EvidenceStore
+from raymia.modalities.resolve import resolve_inputs
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.training import Training
 from raymia.models.endpoints import client as endpoint_client
 from raymia.models.endpoints.client import KEY_VARIABLE
 from raymia.models.endpoints.loader import EndpointLoader
 from raymia.models.endpoints.resolver import resolve_endpoint
+from raymia.plan.planning import plan_audit
 from raymia.questions.base import Item
 from raymia.questions.text import TokenQuestion
-from raymia.spec import EndpointTarget
+from raymia.spec import EndpointTarget, PoolSpec
 from raymia.util.errors import InputError, RaymiaError
 
 
@@ -124,6 +128,25 @@ def test_workers_share_the_limits(server):
         resolved(server[0], requests_per_minute=60, parallel_requests=8), 2
     ).load()
     assert (model.parallel, model.client._pace.gap) == (4, 2.0)
+
+
+def test_the_limits_hold_for_all_workers_that_a_pool_may_grow_to(server):
+    found = resolved(server[0], requests_per_minute=60, parallel_requests=8)
+    model = found.loader(PoolSpec(actors=1, max_actors=4)).load()
+    assert (model.parallel, model.client._pace.gap) == (2, 4.0)
+
+
+def test_an_endpoint_has_no_more_workers_than_requests_that_may_be_under_way(server, tmp_path):
+    target = {"name": "api", "endpoint": server[0], "served_model": MODEL, "parallel_requests": 8}
+    spec = audit(
+        tmp_path, BASE, PARAPHRASER, targets=[target], references=None, neighbors=None,
+        attacks=["loss"], resources={"target": {"actors": 6, "max_actors": 16}},
+    )  # fmt: skip
+    (plan,) = plan_audit(resolve_inputs(spec), EvidenceStore(spec.store))
+    assert (plan.target.pool.actors, plan.target.pool.max_actors) == (6, 8)
+    assert plan.target.loader.actors == 8
+    found = resolved(server[0], parallel_requests=8)
+    assert found.pool(PoolSpec(actors=16)) == PoolSpec(actors=8)
 
 
 def test_an_endpoint_that_stays_away_is_named_with_what_to_do(server, texts):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 from dataclasses import dataclass
 
 import pytest
+from rich.console import Console
 from small_inputs import answer, audit
 from tiny_models import BASE, PARAPHRASER, checkpoint
 
@@ -16,6 +19,8 @@ from raymia.models.memory import GPU_GIB, Memory
 from raymia.plan.estimate import estimate
 from raymia.plan.planning import plan_audit
 from raymia.plan.rates import Rate, Rates
+from raymia.plan.training import priced_as
+from raymia.report.plan_table import plan_table
 from raymia.util.once import Once
 
 
@@ -89,6 +94,90 @@ def test_actors_share_the_work_and_are_paid_for_as_long_as_the_slowest_pool_runs
     assert found.gpu_hours == pytest.approx((24.0 * 1 + 9.0 * 0.5) / 3600)
     per_second = (2 * 36.0 + 3 * 0.5 * 72.0 + 1 * 3.6) / 3600
     assert found.cost == pytest.approx(wall * per_second)
+
+
+def other_weights(model, folder):
+    """Another checkpoint of the same architecture."""
+    shutil.copytree(model, folder)
+    file = folder / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    return str(folder)
+
+
+@pytest.fixture
+def two_targets(planned, tiny_gpt2, tmp_path):
+    """Two targets that share neighbors and a reference, of which the second is asked alone."""
+    other = other_weights(tiny_gpt2, tmp_path / "other")
+    targets = [{"name": "one", "model": str(tiny_gpt2)}, {"name": "two", "model": other}]
+    inputs, store, plans = planned(targets=targets)
+    Rates(store).keep_run(inputs, plans, WORK, store)
+    return inputs, store, plans
+
+
+def test_what_targets_share_takes_its_time_though_the_first_of_them_asks_it_all(two_targets):
+    inputs, store, plans = two_targets
+    found = estimate(inputs, plans, store)
+    assert {s.name: s.seconds for s in found.stages} == pytest.approx(
+        {"neighbors": 24.0, "target:one": 9.0, "reference:base": 1.5, "target:two": 9.0}
+    )
+    assert found.wall_seconds == pytest.approx(24.0 + 9.0)
+
+
+def test_what_each_target_has_left_of_what_they_share_is_put_together(two_targets):
+    """Half of the first target's answers are stored, without the neighbors that they are about."""
+    inputs, store, plans = two_targets
+    for stage in (plans[0].target, plans[0].references["base"]):
+        for one in stage.questions:
+            answer(store, one, inputs.records.ids[:3])
+    plans = plan_audit(inputs, store)
+    assert [plan.neighbors.to_ask for plan in plans] == [6, 6]
+    found = estimate(inputs, plans, store)
+    assert {s.name: s.to_ask for s in found.stages} == {
+        "neighbors": 12, "target:one": 9, "reference:base": 3, "target:two": 18
+    }  # fmt: skip
+    assert found.stages[0].seconds == pytest.approx(24.0)
+    console = Console(width=200, file=io.StringIO())
+    console.print(plan_table(inputs, plans, found))
+    row = next(line for line in console.file.getvalue().splitlines() if "neighbors" in line)
+    assert [cell.strip() for cell in row.split("│")[3:5]] == ["12", "0"]
+
+
+def test_the_local_engine_asks_one_model_after_another_with_one_worker(planned):
+    inputs, store, plans = planned(
+        resources={"engine": "local", "target": {"actors": 3}, "paraphraser": {"max_actors": 2}},
+        costs={"per_hour": {"CPU": 3.6}},
+    )
+    Rates(store).keep_run(inputs, plans, WORK, store)
+    found = estimate(inputs, plans, store)
+    assert {stage.actors for stage in found.stages} == {1}
+    assert found.wall_seconds == pytest.approx(24.0 + 9.0 + 1.5)
+    assert found.cost == pytest.approx((24.0 + 9.0 + 1.5) * 3.6 / 3600)
+
+
+def test_a_gpu_whose_type_is_not_said_has_no_price(planned):
+    prices = {"per_hour": {"CPU": 0.1, "T4": 0.5}}
+    inputs, store, plans = planned(resources={"target": {"gpus": 1}}, costs=prices)
+    Rates(store).keep_run(inputs, plans, WORK, store)
+    found = estimate(inputs, plans, store)
+    assert found.wall_seconds is not None
+    assert found.cost is None
+
+
+@pytest.mark.parametrize(
+    ("gpu", "kinds", "kind"),
+    [
+        ("NVIDIA L40S", ["L4"], "NVIDIA L40S"),
+        ("NVIDIA A10G", ["A10", "A10G"], "A10G"),
+        ("NVIDIA A10", ["A10G", "A10"], "A10"),
+        ("NVIDIA A100-SXM4-80GB", ["A100-40G", "A100", "A100-80G"], "A100-80G"),
+        ("NVIDIA A100-SXM4-80GB", ["A100-40G", "A100"], "A100"),
+        ("Tesla V100-SXM2-16GB", ["CPU", "V100"], "V100"),
+    ],
+)
+def test_a_gpu_has_the_price_of_the_type_that_its_name_has_word_for_word(gpu, kinds, kind):
+    assert priced_as(gpu, kinds) == kind
 
 
 def test_machine_without_a_price_leaves_the_cost_open(planned):

@@ -16,6 +16,7 @@ from raymia.models.tokenizers import tokenizer_of
 from raymia.prepare import trainer
 from raymia.prepare.self_prompt import make_reference
 from raymia.prepare.train_target import encode
+from raymia.run import calibrate as calibration
 from raymia.spec.file import load_spec
 from raymia.storage.manifest import MANIFEST_FILE
 from raymia.util.errors import InputError
@@ -32,6 +33,13 @@ def trained(tmp_path_factory, request):
 
 def recipe_of(folder, to=None, **reference):
     """The recipe of the reference in an audit of the target."""
+    inputs = recipe_inputs(folder, to, **reference)
+    (target,) = inputs.targets
+    return inputs.modality.recipe(inputs, "own", target)
+
+
+def recipe_inputs(folder, to=None, **reference):
+    """An audit of the target."""
     to = to or folder
     lines = (json.dumps({"text": text}) + "\n" for text in passages(40)[30:])
     (to / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -41,9 +49,7 @@ def recipe_of(folder, to=None, **reference):
                "references": {"own": whole}, "resources": {"engine": "local"}}  # fmt: skip
     file = to / "audit.yaml"
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
-    inputs = resolve_inputs(load_spec(file))
-    (target,) = inputs.targets
-    return inputs.modality.recipe(inputs, "own", target)
+    return resolve_inputs(load_spec(file))
 
 
 def make(recipe, store):
@@ -117,10 +123,45 @@ def test_a_kill_changes_nothing(trained, tmp_path, monkeypatch):
     assert weights(again) == weights(whole)
 
 
-def test_too_few_texts_for_a_step_are_refused(trained, tmp_path):
+def test_too_few_texts_for_a_step_are_refused_before_any_is_written(trained, tmp_path):
     _, folder = trained
+    said = r"references\.own\.texts: of 4 texts 3 are .* takes \(4\); give at least 5, or say"
+    with pytest.raises(InputError, match=said):
+        recipe_of(folder, to=tmp_path, texts=4)
+    assert recipe_of(folder, to=tmp_path, texts=5).own is not None
+    assert recipe_of(folder, to=tmp_path, texts=4, fine_tune={"epochs": 1}).own is None
+
+
+def test_too_few_texts_that_are_left_for_a_step_are_refused(trained, tmp_path):
+    recipe = recipe_of(trained[1])
+    training = recipe.target.training
     with pytest.raises(InputError, match="3 texts are fewer than one step of the target's own"):
-        make(recipe_of(folder, to=tmp_path, texts=4), EvidenceStore(str(tmp_path / "store")))
+        recipe.own.plan(recipe.base, passages(4), training, 0, tmp_path, "run", 20)
+
+
+def test_a_calibration_trains_by_the_same_recipe_in_fewer_steps_on_few_texts(
+    trained, tmp_path, monkeypatch
+):
+    """So that what it measures is filed under what the audit's plan looks for."""
+    recipe = recipe_of(trained[1])
+    monkeypatch.setattr(calibration, "CALIBRATION_STEPS", 2)
+    small = calibration._smaller(recipe_inputs(trained[1], texts=40, generation_batch=4), 4)
+    (target,) = small.targets
+    few = small.modality.recipe(small, "own", target)
+    assert (few.items, few.steps) == (4, 2)
+    assert few.rate_parts()[1] == recipe.rate_parts()[1]
+    _, facts = make(few, EvidenceStore(str(tmp_path / "store")))
+    assert facts["steps"] == 2
+
+
+def test_texts_are_taken_again_until_packed_rows_fill_a_step(trained, tmp_path):
+    recipe = recipe_of(trained[1])
+    trainer = recipe.own.trainer.model_copy(update={"packing": True})
+    own = replace(recipe.own, trainer=trainer)
+    given = recipe.base, passages(3), replace(recipe.target.training, max_length=40), 0, tmp_path
+    with pytest.raises(InputError, match="packed into"):
+        own.plan(*given, "run", 20)
+    assert own.small(2).plan(*given, "run", 20).rows >= 4
 
 
 def test_a_manifest_that_was_edited_is_refused(trained, tmp_path):

@@ -96,6 +96,16 @@ def test_texts_that_cannot_be_continued_are_refused_by_the_tokenizer_alone():
         refuse_prompts(target, alike, reference(prompt_tokens=4))
 
 
+@pytest.mark.parametrize("context", [None, 16])
+def test_prompts_as_long_as_what_is_written_are_refused_by_the_tokenizer_alone(context):
+    length = 32 if context is None else context
+    target = checkpoint(BASE, max_tokens=context)
+    one_less = reference(max_tokens=32, prompt_tokens=length - 1)
+    refuse_prompts(target, passages(5), one_less)
+    with pytest.raises(InputError, match=f"{length} tokens has no room for a prompt of {length};"):
+        refuse_prompts(target, passages(5), reference(max_tokens=32, prompt_tokens=length))
+
+
 def test_a_fault_of_those_that_are_looked_at_first_is_looked_for_in_all(monkeypatch):
     monkeypatch.setattr("raymia.prepare.prompts.TRIED", 2)
     refuse_prompts(checkpoint(BASE), ["Yes", *passages(1), "No", "It"], reference())

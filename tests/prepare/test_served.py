@@ -13,10 +13,12 @@ from chat_templates import CHATML
 from command_line import raymia
 from completions_server import MODEL, Manners, completions_server
 from small_audit import write_small_audit
+from small_inputs import audit
 from small_self_prompt import PROMPTS, made, small_recipe
 from tiny_models import BASE, checkpoint, save_tiny
 
 from raymia.evidence.store import EvidenceStore
+from raymia.modalities.resolve import resolve_inputs
 from raymia.models.causal.training import Training
 from raymia.models.endpoints.writing import Server
 from raymia.prepare.self_prompt import SelfPromptRecipe
@@ -150,6 +152,24 @@ def test_another_kind_of_server_is_refused(
 def test_a_model_that_is_not_served_is_refused(server: Server, tmp_path: Path) -> None:
     with pytest.raises(RaymiaError, match="serves no model 'nobody'; it serves: tiny"):
         made(recipe(replace(server, served_model="nobody")), tmp_path)
+
+
+def test_all_references_that_a_server_writes_for_at_once_share_its_limit(tmp_path: Path) -> None:
+    own = {"kind": "self_prompt", "prompts": "none", "max_tokens": 16}
+    by = {"endpoint": "http://127.0.0.1:9/v1", "requests_per_minute": 60}
+    references = {
+        "base": {"model": str(BASE)},
+        **{name: {**own, "temperature": t, "written_by": by} for name, t in (("a", 1), ("b", 2))},
+    }
+    spec = audit(
+        tmp_path, BASE, None, references=references, neighbors=None,
+        attacks=["ratio@a", "ratio@b"], resources={"reference": {"actors": 1, "max_actors": 4}},
+    )  # fmt: skip
+    inputs = resolve_inputs(spec)
+    for name in ("a", "b"):
+        server = inputs.modality.recipe(inputs, name, "one").server
+        assert isinstance(server, Server)
+        assert server.requests_per_minute == 30
 
 
 def test_an_audit_file_names_the_server_and_the_target_by_its_name(

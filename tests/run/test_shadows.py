@@ -17,6 +17,7 @@ from small_training import rows_of, tiny, weights, write_training
 from tiny_models import passages
 
 from raymia.cli.train import print_training_plan, train_shadows
+from raymia.inputs.shadow_folders import _shadow
 from raymia.modalities.resolve import resolve_inputs
 from raymia.modalities.texts import training_estimate
 from raymia.modalities.texts.shadow_training import shadow_trainings
@@ -87,6 +88,17 @@ def test_an_audit_of_the_target_reads_its_shadows_by_itself(trained):
     own = {"lira", "lira_offline", "lira_t", "lira_t_offline", "learned_shadows", "ratio@base"}
     assert own <= {*labels}
     assert not [label for label in labels if "@shadow" in label], "each shadow would be one more"
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("may_run", [True, False])
+def test_shadows_may_have_code_of_their_own_where_their_base_may(trained, method, may_run):
+    folder = trained / "shadows" / "shadow-00"
+    manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    base = {**manifest["base"], "trust_remote_code": may_run}
+    shadow = _shadow(folder, {**manifest, "base": base, "method": {"kind": method}}, "checkpoint-1")
+    assert shadow.trust_remote_code is may_run
+    assert (shadow.adapter is None) is (method == "full")
 
 
 ATTACKS = [

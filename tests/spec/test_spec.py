@@ -11,6 +11,7 @@ from raymia.spec import (
     MASK_FILL_PRESETS,
     SELF_PROMPT_PRESETS,
     AuditSpec,
+    ImageNeighbors,
     MaskFillNeighbors,
     SelfPromptReference,
 )
@@ -406,6 +407,13 @@ def test_every_field_is_described():
 )
 def test_wrong_section_on_neighbors_is_told_by_the_keys_of_its_kind(section, said):
     assert problem(["neighbors"], section).startswith(said)
+
+
+def test_a_perturbation_that_auto_would_choose_twice_is_refused():
+    said = "crop comes 2 times; name each kind once"
+    with pytest.raises(ValueError, match=said):
+        ImageNeighbors(kind="auto", among=["crop", "blur", "crop"])
+    assert ImageNeighbors(kind="auto", among=["crop", "blur"]).kinds == ["crop", "blur"]
 
 
 def test_neighbors_are_by_mask_filling_where_the_file_does_not_say():

@@ -22,7 +22,7 @@ from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
 from raymia.evidence.text import LabelledScores
 from raymia.inputs import modality
 from raymia.inputs.base import Inputs, Problems
-from raymia.inputs.modality import Amounts, Modality
+from raymia.inputs.modality import Amounts, Modality, sums_of
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.loaders import Loader
 from raymia.plan.stages import TargetPlan
@@ -355,8 +355,8 @@ class Numbers(Modality):
         return [str(payload) for payload in payloads], None
 
     def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> Amounts:
-        stages = [stage for plan in reversed(plans) for stage in plan.stages]
-        return Amounts({stage.name: stage.to_ask for stage in stages})
+        stages = [stage for plan in plans for stage in plan.stages]
+        return Amounts(sums_of((stage.name, stage.to_ask) for stage in stages))
 
     def look(self, *_: Any) -> Findings:
         return Findings()

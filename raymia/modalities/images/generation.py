@@ -81,7 +81,7 @@ def check_generation(
     references: Mapping[str, ImageCheckpoint],
 ) -> None:
     """Refuse bases that a reference is not trained from, captions and guidance that targets do not
-    take, or lack, and settings that mean nothing to them.
+    take, or lack, and settings that mean nothing to them or cannot be trained by.
 
     Raises
     ------
@@ -121,6 +121,8 @@ def _problems(
             )
     yield from _without_effect(spec, targets)
     denoisers = {n: t for n, t in targets.items() if isinstance(t, DenoiserCheckpoint)}
+    if denoisers:
+        yield from (f"training.warmup: {problem}" for problem in spec.training.warm_up_problems)
     captioned = [name for name, target in denoisers.items() if target.is_captioned]
     given = next((key for key in ("prompts", "instance_prompt") if getattr(spec, key)), None)
     if given is not None and denoisers and not captioned:

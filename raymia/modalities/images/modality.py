@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from raymia.inputs.modality import Amounts, Modality, register
+from raymia.inputs.modality import Amounts, Modality, register, sums_of
 from raymia.spec import (
     ImageNeighbors,
     ImageRecordsSpec,
@@ -153,11 +153,13 @@ class Images(Modality):
 
     def amounts(self, inputs: Inputs, plans: Sequence[TargetPlan]) -> Amounts:
         del inputs
-        found: dict[str, float | None] = {}
-        for stage in (stage for plan in plans for stage in plan.stages):
-            passes = sum(one.to_ask * one.question.passes for one in stage.questions)
-            found.setdefault(stage.name, passes)
-        return Amounts(found)
+        stages = (stage for plan in plans for stage in plan.stages)
+        return Amounts(
+            sums_of(
+                (stage.name, sum(one.to_ask * one.question.passes for one in stage.questions))
+                for stage in stages
+            )
+        )
 
     def look(
         self,

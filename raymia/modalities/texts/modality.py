@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from raymia.inputs.modality import Amounts, Modality, register
+from raymia.inputs.modality import Amounts, Modality, register, sums_of
 from raymia.spec import SelfPromptReference, TextRecordsSpec, TrainingFile, text_neighbors
 from raymia.spec.target_training import TargetTrainingSpec
 
@@ -148,12 +148,15 @@ class Texts(Modality):
         own = None if spec.says_how else self.recipes.get(target)
         by, server = spec.written_by, None
         if by is not None:
-            pool, limit = inputs.spec.resources.reference, by.requests_per_minute
-            at_once = min(len(inputs.targets), pool.max_actors or pool.actors)
+            pool, limit = inputs.spec.resources.as_run.reference, by.requests_per_minute
+            at_once = min(_writing_on(by.endpoint, inputs), pool.max_actors or pool.actors)
             limits = None if limit is None else limit / at_once, by.timeout_seconds, by.retries
             server = Server(by.endpoint, by.served_model or target, *limits)
         prompts, seed = self.prompts[reference], inputs.spec.seed
         return SelfPromptRecipe(writer, base, spec, prompts, seed, own, server)
+
+    def small(self, steps: int) -> Texts:
+        return replace(self, recipes={name: own.small(steps) for name, own in self.recipes.items()})
 
     def reference_for(self, inputs: Inputs, name: str, target: str) -> AnyCheckpoint:
         return self.read_otherwise.get((name, target), inputs.references[name])
@@ -216,15 +219,13 @@ class Texts(Modality):
         from raymia.modalities.texts.tokens import TokenCounts
 
         counts = TokenCounts(inputs.records.table["payload"])
-        found: dict[str, float | None] = {}
+        found: list[tuple[str, float | None]] = []
         for plan in plans:
             each = counts.per_record(inputs.targets[plan.name])
             for stage in plan.stages:
-                if each is None or stage.role == "neighbors":
-                    found.setdefault(stage.name, None)
-                else:
-                    found.setdefault(stage.name, stage.to_ask * each)
-        return Amounts(found, counts.unanswered(inputs.targets))
+                tokens = 0.0 if not stage.to_ask else None if each is None else stage.to_ask * each
+                found.append((stage.name, None if stage.role == "neighbors" else tokens))
+        return Amounts(sums_of(found), counts.unanswered(inputs.targets))
 
     def kept_beside(self, inputs: Inputs) -> Iterable[tuple[str, str]]:
         from raymia.models.causal.resolver import CausalCheckpoint
@@ -273,3 +274,16 @@ class Texts(Modality):
         from raymia.modalities.texts.extraction import extracted
 
         return extracted(inputs, store, plan)
+
+    def extracts(self, inputs: Inputs, target: str) -> bool:
+        return any("samples" in one.attack.asks for one in inputs.attacks_on(target))
+
+
+def _writing_on(endpoint: str, inputs: Inputs) -> int:
+    """How many references a server may write for at the same time."""
+    writing = (
+        reference.written_by
+        for reference in inputs.spec.references.values()
+        if isinstance(reference, SelfPromptReference)
+    )
+    return len(inputs.targets) * sum(by is not None and by.endpoint == endpoint for by in writing)

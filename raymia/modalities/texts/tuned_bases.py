@@ -18,7 +18,8 @@ def check_bases(
     recipes: Mapping[str, OwnRecipe],
     problems: Problems,
 ) -> None:
-    """Refuse to fine-tune what is no plain model in safetensors, or what its adapter does not fit.
+    """Refuse to fine-tune what is no plain model in safetensors, or what its adapter does not fit,
+    and to do it on fewer texts than a step takes.
 
     Parameters
     ----------
@@ -29,6 +30,9 @@ def check_bases(
         if not isinstance(made, SelfPromptReference):
             continue
         base, own = references.get(made.base), [recipes.get(target.name) for target in spec.targets]
+        for recipe in {id(recipe): recipe for recipe in own if not made.says_how}.values():
+            if recipe is not None:
+                problems.attempt(recipe.check_texts, made.texts, f"references.{name}.texts")
         is_adapted = made.fine_tune.lora is not None
         if not made.says_how and all(recipe is not None for recipe in own):
             is_adapted = all(recipe.method.peft for recipe in own if recipe is not None)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EndpointLoader(Loader):
-    """Connects to an endpoint, whose limits ``actors`` workers share."""
+    """Connects to an endpoint, whose limits as many workers share as there may be ``actors``."""
 
     checkpoint: Endpoint
     actors: int

@@ -108,7 +108,14 @@ class Endpoint(AnyCheckpoint):
         return Capabilities(self.family, frozenset({"token_ids", "words"}) - {*lacks}, lacks)
 
     def loader(self, pool: PoolSpec) -> EndpointLoader:
-        return EndpointLoader(self, pool.actors)
+        return EndpointLoader(self, pool.max_actors or pool.actors)
+
+    def pool(self, given: PoolSpec) -> PoolSpec:
+        """With no more workers than requests may be under way: each has one at least."""
+        most = self.parallel_requests
+        actors, max_actors = min(given.actors, most), given.max_actors
+        grows = None if max_actors is None else min(max_actors, most)
+        return given.model_copy(update={"actors": actors, "max_actors": grows})
 
     def describe(self) -> str:
         context = "" if self.context is None else f", context {self.context:,}"
