@@ -185,7 +185,7 @@ def power_lines(chance: Chance, fpr: float | None) -> Iterator[str]:
     units = list(chance.units.values())
     if not units:
         return
-    unit = max(units, key=lambda unit: min(unit.n_members, unit.n_non_members))
+    unit = max(units, key=lambda unit: min(chance.sizes(unit)))
     sizes = chance.sizes(unit)
     named = "groups" if chance.by_groups else "members"
     parts = [

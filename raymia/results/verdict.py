@@ -152,12 +152,12 @@ def _place(
 
 def _is_strong(attack: AttackMetrics, fpr: float | None, chance: Chance) -> bool:
     """Of the error that an attack has, as every other that was tried, half is for its AUC and half
-    for its rate on all records."""
+    for its rate on all records. One that was fitted on labels is not judged by its rate."""
     attack = chance.unit(attack) or attack
     if _lower_limit(attack.auc, chance.error / 2) >= STRONG_AUC:
         return True
     at = None if fpr is None or fpr > STRONG_FPR else at_budget(attack, fpr)
-    if at is None or at.estimate is None:
+    if at is None or at.estimate is None or attack.attack in chance.fitted:
         return False
     return _lower_limit(at.estimate, chance.error / 2) >= STRONG_LIFT * at.max_fpr
 
