@@ -50,11 +50,12 @@ NEEDS: Mapping[str, str] = {
     "population": "reads `evidence.population`, the answers on records that are no members",
     "corpus": "reads `evidence.corpus`, how often each token occurs in a corpus",
     "judged_answers": "reads `evidence.signs`, whether the scored answer was wanted or not",
-    "labels": "is fitted on some records, of which it is told which are members, to judge others",
+    "labels": "is fitted on some records, of which it is told which are members, to judge others; "
+    "with `shadows_if_given` on shadows where there are some",
     "units": "is fitted on some records to judge others, and reads `evidence.units`, what must not "
     "be split between the two",
-    "other_scores": "reads `evidence.labelled`, the scores of the audit's other attacks, and which "
-    "records are members",
+    "other_scores": "reads `evidence.labelled`, the scores of the audit's attacks that are fitted "
+    "on no label of its records, and which records are members",
     **MODEL_NEEDS,
 }
 """All that an attack may need beside answers: of the audit, and of the model."""
@@ -97,6 +98,13 @@ class Attack(Portable, ABC):
         none of its needs: as where one variance is taken of all. Other attacks may be given some
         records at a time."""
         return False
+
+    def is_fitted_on_labels(self, has_shadows: bool) -> bool:
+        """Whether it is fitted on which of the audit's records are members, so that the scores of
+        some records hold the labels of others."""
+        if "labels" in self.needs:
+            return not (has_shadows and "shadows_if_given" in self.needs)
+        return "other_scores" in self.needs
 
     def unserved(self, means: Means) -> list[str]:  # noqa: ARG002
         """What it asks for, with its parameters, that an audit does not give, each in a sentence

@@ -18,14 +18,16 @@ from raymia.util.column import hashes_of
 class LearnedCombination(Attack):
     """A logistic regression over the scores of the audit's other attacks; no published attack.
 
-    Cross-fitted: records fall into folds by their content (by their group where they have one),
-    and a record's score is the log-odds that a regression fitted on the other folds gives it. A
-    candidate that shares no group with them gets the mean over all folds. It knows which records
-    of the audit are members, so it bounds what an attacker could learn who knew as much; it shows
-    what the attacks find together. Its score of a record depends on the other records. A regression
-    that has more than 131,072 records to learn from is fitted on so many, drawn: as many members as
-    non-members, as far as there are. No score where no other attack has one, or fewer than 10
-    members or non-members are left to fit on.
+    It learns from the attacks that are fitted on no label of the audit's records: the scores of the
+    others hold the labels of records that it is judged by. Cross-fitted: records fall into folds by
+    their content (by their group where they have one), and a record's score is the log-odds that a
+    regression fitted on the other folds gives it. A candidate that shares no group with them gets
+    the mean over all folds. It knows which records of the audit are members, so it bounds what an
+    attacker could learn who knew as much; it shows what the attacks find together. Its score of a
+    record depends on the other records. A regression that has more than 131,072 records to learn
+    from is fitted on so many, drawn: as many members as non-members, as far as there are. No score
+    where no attack that it learns from has one, or fewer than 10 members or non-members are left to
+    fit on.
 
     Parameters
     ----------
@@ -48,8 +50,11 @@ class LearnedCombination(Attack):
 
     def score(self, evidence: TextEvidence) -> Scores:
         records = answered(evidence.labelled)
+        count = len(records.is_member)
+        if not records.scores:
+            return np.full(count, np.nan)
         features = Features(list(records.scores.values()))
-        count, has_any = len(features), features.are_there()
+        has_any = features.are_there()
         known = np.fromiter((label is not None for label in records.is_member), np.bool_, count)
         labels = np.fromiter((bool(label) for label in records.is_member), np.bool_, count)
         folds = fold_of(records.units, self.folds, "fold of a learned attack")

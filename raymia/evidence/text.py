@@ -169,7 +169,8 @@ class TokenCounts:
 
 @dataclass(frozen=True)
 class LabelledScores:
-    """What other attacks found, and what is known, for attacks that learn from both.
+    """What other attacks found, and what is known, for attacks that learn from both. Attacks that
+    were fitted on what is known are not among them.
 
     Attributes
     ----------

@@ -14,6 +14,7 @@ from raymia.spec import (
     ShadowReference,
 )
 from raymia.util.errors import InputError
+from raymia.util.listing import listed
 from raymia.util.plugins import is_outside, load_plugins
 
 
@@ -48,10 +49,8 @@ def name_attacks(spec: AuditSpec) -> list[NamedAttack]:
             named += with_references(item, spec, f"attacks[{number}]")
         except InputError as error:
             problems += error.problems
-    if named and all("other_scores" in item.attack.needs for item in named):
-        problems.append(
-            f"attacks: {named[0].label!r} combines the scores of other attacks; name them too"
-        )
+    if nothing := _nothing_to_combine(spec, named):
+        problems.append(f"attacks: {nothing}")
     labels = [attack.label for attack in named]
     written = {item.attack for item in wanted}
     for label in sorted({x for x in labels if labels.count(x) > 1}):
@@ -65,6 +64,23 @@ def name_attacks(spec: AuditSpec) -> list[NamedAttack]:
     if problems:
         raise InputError(problems)
     return named
+
+
+def _nothing_to_combine(spec: AuditSpec, named: list[NamedAttack]) -> str | None:
+    """Say of an attack that combines the others' scores that it would learn from none."""
+    combining = [item.label for item in named if "other_scores" in item.attack.needs]
+    has_shadows = any(isinstance(one, ShadowReference) for one in spec.references.values())
+    if not combining or not all(item.attack.is_fitted_on_labels(has_shadows) for item in named):
+        return None
+    others = [repr(item.label) for item in named if item.label not in combining]
+    text = f"{combining[0]!r} combines the scores of other attacks"
+    if not others:
+        return f"{text}; name them too"
+    are = "is" if len(others) == 1 else "are"
+    return (
+        f"{text}, and learns nothing from {listed(others)}, which {are} fitted on the labels of "
+        "the same records; name attacks that are not, or give shadows to fit on"
+    )
 
 
 def lacking(kind: type[Attack], spec: AuditSpec, named: str | None = None) -> str | None:

@@ -71,6 +71,12 @@ class Inputs:
             takes and self.modality.tells_labels(self.spec, attack)
         )
 
+    @property
+    def fitted_on_labels(self) -> frozenset[str]:
+        """The attacks that are fitted on which of the audit's records are members."""
+        has_shadows = bool(self.shadow_members)
+        return frozenset(a.label for a in self.attacks if a.attack.is_fitted_on_labels(has_shadows))
+
     def without(self, targets: Collection[str]) -> Inputs:
         """The same with some targets left out."""
         return self.only(name for name in self.targets if name not in targets)

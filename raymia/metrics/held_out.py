@@ -70,8 +70,12 @@ class Halves:
         return _curve(self.calibration_members, self.calibration_non_members)
 
 
-def auc_held_out(halves: Halves, *, confidence: float) -> HeldOutAuc | None:
+def auc_held_out(halves: Halves, *, confidence: float, fitted: bool = False) -> HeldOutAuc | None:
     """Measure the AUC on the half that is judged, and on the other for the choice of an attack.
+
+    Parameters
+    ----------
+    fitted : whether the attack was fitted on the labels of these records.
 
     Returns
     -------
@@ -84,7 +88,8 @@ def auc_held_out(halves: Halves, *, confidence: float) -> HeldOutAuc | None:
         return None
     curve = _curve(halves.members, halves.non_members)
     area = auc(curve)
-    low, high = auc_interval(area, auc_spread_of(curve), confidence)
+    spread = auc_spread_of(curve)
+    low, high = auc_interval(area, spread.fitted() if fitted else spread, confidence)
     return HeldOutAuc(
         value=area,
         low=low,

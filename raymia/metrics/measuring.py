@@ -63,6 +63,7 @@ def measure(
     priors: Sequence[float] = DEFAULT_PRIORS,
     delta: float = DEFAULT_DELTA,
     randomized: bool = False,
+    fitted: bool = False,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> AttackMetrics | NotMeasured:
@@ -89,6 +90,10 @@ def measure(
     randomized : bool
         Whether a fair coin of its own decided for each record whether it was trained on. Only then
         is epsilon bounded from this one run as well.
+    fitted : bool
+        Whether the attack was fitted on the labels of these records, cross-fitted. Then its AUC has
+        wider intervals, see :data:`raymia.metrics.intervals.FITTED_SHARE`, and epsilon is not
+        bounded from one run: a guess on one record would use the coins of others that are guessed.
     confidence : float
         Nominal level of the intervals, in (0, 1).
     seed : int
@@ -158,21 +163,22 @@ def measure(
         )
 
     epsilon = [epsilon_held_out(halves, delta=delta, confidence=confidence)]
-    if randomized:
+    if randomized and not fitted:
         guesses = guess(*everything, delta=delta, confidence=confidence, seed=seed)
         if guesses is not None:
             epsilon.append(epsilon_one_run(guesses, delta=delta, confidence=confidence))
         if guesses is not None and delta > 0.0:
             epsilon.append(epsilon_one_run_gaussian(guesses, delta=delta, confidence=confidence))
-    area = roc.auc(curve)
+    area, spread = roc.auc(curve), auc_spread_of(curve)
+    limits = auc_limits(area, spread.fitted() if fitted else spread, errors)
     return AttackMetrics(
         target=target,
         attack=attack,
         n_members=n_members,
         n_non_members=n_non_members,
         n_unscored=n_unscored,
-        auc=LimitedEstimate(**limited(area, auc_limits(area, auc_spread_of(curve), errors))),
-        held_out_auc=auc_held_out(halves, confidence=confidence),
+        auc=LimitedEstimate(**limited(area, limits)),
+        held_out_auc=auc_held_out(halves, confidence=confidence, fitted=fitted),
         above_all=round(roc.tpr_at_fpr(curve, 0.0) * n_members),
         tpr=[at_budget(max_fpr) for max_fpr in fprs],
         balanced_accuracy=accuracy_held_out(halves, confidence=confidence),

@@ -15,6 +15,7 @@ from typing import Literal
 
 import scipy
 
+from raymia.metrics.intervals import FITTED_SHARE
 from raymia.metrics.roc import allowed_false_positives
 from raymia.metrics.summary import AttackMetrics
 from raymia.results.ranking import labels_where
@@ -57,7 +58,8 @@ class Chance:
 
     Attributes
     ----------
-    combined, fitted : labels of attacks that combine others, and of those that learn from records.
+    combined, fitted : labels of attacks that combine others, and of those that are fitted on which
+        records are members.
     units : what chance is reckoned on.
     error : of all tests of one attack together.
     counted : what the units are.
@@ -102,7 +104,9 @@ class Chance:
         unit = self.unit(attack)
         if unit is None:
             return False
-        sizes = unit.n_members, unit.n_non_members
+        sizes = self.sizes(unit)
+        if unit.attack in self.fitted:
+            return 2 * chance_of_auc(1.0, *sizes) <= self.error
         budgets = [at.max_fpr for at in unit.tpr if at.estimate is not None]
         budgets += [0.0] * (unit.above_all is not None)
         share = self.error / 2 / max(1, len(budgets))
@@ -110,17 +114,27 @@ class Chance:
             chance_of_rate(1.0, fpr, *sizes) <= share for fpr in budgets
         )
 
+    def sizes(self, unit: AttackMetrics) -> tuple[int, int]:
+        """How many independent members and non-members an attack was measured on. Of one that was
+        fitted on their labels they are fewer: each record also spoke for those it taught."""
+        known = FITTED_SHARE if unit.attack in self.fitted else 1.0
+        return max(1, int(unit.n_members * known)), max(1, int(unit.n_non_members * known))
+
     def tests(self, attack: AttackMetrics) -> list[Test]:
-        """Test an attack's AUC and its tail; nothing where its units were not measured."""
+        """Test an attack's AUC and its tail; nothing where its units were not measured.
+
+        One that was fitted on labels is tested by its AUC alone, where that is high. In the tail a
+        few records that taught each other may be all there is. And where nothing leaks, its AUC is
+        below 0.5 by itself: the more members are in a fold, the fewer are in the others.
+        """
         unit = self.unit(attack)
         if unit is None:
             return []
-        area = unit.auc.value
-        # Where nothing leaks, one that learns from the other folds has an AUC below 0.5 by itself:
-        # the more members are in a fold, the fewer are in the others.
-        if attack.attack not in self.fitted:
-            area = max(area, 1.0 - area)
-        both_sides = min(1.0, 2 * chance_of_auc(area, unit.n_members, unit.n_non_members))
+        area, sizes = unit.auc.value, self.sizes(unit)
+        if attack.attack in self.fitted:
+            p_value = min(1.0, 2 * chance_of_auc(area, *sizes))
+            return [Test("area", None, p_value, self.error)]
+        both_sides = min(1.0, 2 * chance_of_auc(max(area, 1.0 - area), *sizes))
         tail = list(_tail(unit))
         share = self.error / 2 / max(1, len(tail))
         return [

@@ -139,7 +139,8 @@ class AttackCard(Result):
     combines: bool = Field(default=False, description="whether it is made of the other attacks")
     learns: bool = Field(
         default=False,
-        description="whether it is fitted on records whose membership it is told, or on shadows",
+        description="whether it is fitted on which of the audit's records are members; in earlier "
+        "runs also where it is fitted on shadows",
     )
     no_score: str = Field(default="", description="when a record has no score, in a sentence")
 

@@ -203,8 +203,8 @@ def power_lines(chance: Chance, fpr: float | None) -> Iterator[str]:
     units = list(chance.units.values())
     if not units:
         return
-    unit = max(units, key=lambda unit: min(unit.n_members, unit.n_non_members))
-    sizes = unit.n_members, unit.n_non_members
+    unit = max(units, key=lambda unit: min(chance.sizes(unit)))
+    sizes = chance.sizes(unit)
     named = NAMED[chance.counted]
     parts = [
         f"an AUC of {auc:.2f} in {wording.percent(power_of_auc(auc, *sizes, chance.error / 2), 0)}"

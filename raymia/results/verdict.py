@@ -2,13 +2,13 @@
 
 A checkpoint leaks if a single attack, no combination, tells members from non-members by more than
 chance explains: by its AUC, by its rate at any budget, or by the members above all non-members. It
-leaks strongly if the lower limit of such an attack is high as well. The leading attack is chosen on
-one half of the records, and its numbers are from the other half. An AUC below 0.5 tells as much as
-one above: the attack's sign may be wrong for the model, but what it reads is there. What chance
-explains is computed from the counts, and corrected for every attack on every checkpoint that was
-tried, so that an audit of many does not find a leak by trying often enough. Where guessers that
-never saw a model tell members from non-members, no number is a leak's, and the verdict is that
-instead.
+leaks strongly if the lower limit of such an attack is high as well, with the same correction. The
+leading attack is chosen on one half of the records, and its numbers are from the other half. An AUC
+below 0.5 tells as much as one above: the attack's sign may be wrong for the model, but what it
+reads is there. What chance explains is computed from the counts, and corrected for every attack on
+every checkpoint that was tried, so that an audit of many does not find a leak by trying often
+enough. Where guessers that never saw a model tell members from non-members, no number is a leak's,
+and the verdict is that instead.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from raymia.metrics.intervals import lower_limit
 from raymia.metrics.limits import at_error
-from raymia.metrics.summary import AttackMetrics
+from raymia.metrics.summary import AttackMetrics, LimitedEstimate
 from raymia.results import wording
 from raymia.results.chance import ERROR_RATE, Chance, Test
 from raymia.results.ranking import (
@@ -46,8 +45,8 @@ from raymia.shift.result import ExcessOverBlind
 STRONG_LIFT = 10
 STRONG_FPR = 0.01
 STRONG_AUC = 0.8
-"""A leak is strong if the lower limit of the true positive rate at 1 % false positives or less is
-ten times what guessing reaches, or that of the AUC is 0.8."""
+"""A leak is strong if the lower limit of an attack's true positive rate at 1 % false positives or
+less is ten times what guessing reaches, or that of its AUC is 0.8."""
 TITLES: dict[Finding, str] = {
     "incomplete": "Incomplete",
     "not_measurable": "Not measurable",
@@ -87,7 +86,7 @@ def reach_verdict(result: RunResult) -> Verdict:
     rankings = rank(result.metrics)
     chance = Chance.of(result)
     measurable = _measurable(result)
-    cases = [_case(ranking, chance, len(rankings), measurable) for ranking in rankings]
+    cases = [_case(ranking, chance, measurable) for ranking in rankings]
     finding = _overall(result, cases)
     return Verdict(
         finding=finding,
@@ -116,12 +115,7 @@ def _measurable(result: RunResult) -> set[tuple[str, str]] | None:
     return {(e.target, e.attack) for e in result.excess_over_blind if e.is_far_stronger}
 
 
-def _case(
-    ranking: TargetRanking,
-    chance: Chance,
-    n_targets: int,
-    measurable: set[tuple[str, str]] | None,
-) -> _Case:
+def _case(ranking: TargetRanking, chance: Chance, measurable: set[tuple[str, str]] | None) -> _Case:
     """Judge one checkpoint by the attack that shows most: a strong one first, and by the rate that
     attacks are ranked by before other parts of the tail, and those before the AUC."""
     if not ranking.measured:
@@ -137,7 +131,7 @@ def _case(
             none = "no_leak_found" if tested else "not_measurable"
         return _Case(ranking.target, none, leading(ranking, chance.combined), ranking.fpr)
     found.sort(key=lambda pair: _place(pair[0], pair[1], ranking.fpr))
-    strong = [pair for pair in found if _is_strong(pair[0], ranking.fpr, chance, n_targets)]
+    strong = [pair for pair in found if _is_strong(pair[0], ranking.fpr, chance)]
     best, shown = (strong or found)[0]
     finding: Finding = "leaks_strongly" if strong else "leaks"
     return _Case(ranking.target, finding, best, ranking.fpr, shown)
@@ -156,24 +150,24 @@ def _place(
     return 2, area < 0.5, -abs(area - 0.5)
 
 
-def _is_strong(attack: AttackMetrics, fpr: float | None, chance: Chance, n_targets: int) -> bool:
-    """Half of the error is for the AUC of every attack that was tried, half for the rate of the one
-    attack on each checkpoint that was chosen on other records."""
+def _is_strong(attack: AttackMetrics, fpr: float | None, chance: Chance) -> bool:
+    """Of the error that an attack has, as every other that was tried, half is for its AUC and half
+    for its rate on all records. One that was fitted on labels is not judged by its rate."""
     attack = chance.unit(attack) or attack
-    limits = attack.auc.limits
-    area = attack.auc.low if limits is None else at_error(limits.low, chance.error / 2)
-    if area is not None and area >= STRONG_AUC:
+    if _lower_limit(attack.auc, chance.error / 2) >= STRONG_AUC:
         return True
     at = None if fpr is None or fpr > STRONG_FPR else at_budget(attack, fpr)
-    if at is None or at.estimate is None:
+    if at is None or at.estimate is None or attack.attack in chance.fitted:
         return False
-    if at.held_out is None:
-        return at.estimate.low >= STRONG_LIFT * at.max_fpr
-    # On other records a threshold's false positive rate may come out above its budget.
-    accused = max(at.max_fpr, at.held_out.fpr.value)
-    tpr = at.held_out.tpr
-    low = float(lower_limit(tpr.hits, tpr.of, 1.0 - ERROR_RATE / 2 / n_targets))
-    return low >= STRONG_LIFT * accused
+    return _lower_limit(at.estimate, chance.error / 2) >= STRONG_LIFT * at.max_fpr
+
+
+def _lower_limit(estimate: LimitedEstimate, error: float) -> float:
+    """One-sided; the interval's lower end in runs before limits were kept."""
+    if estimate.limits is None:
+        return estimate.low
+    limit = at_error(estimate.limits.low, error)
+    return 0.0 if limit is None else limit
 
 
 def _overall(result: RunResult, cases: Sequence[_Case]) -> Finding:

@@ -381,6 +381,7 @@ def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
 
 def _attack_cards(inputs: Inputs) -> list[AttackCard]:
     labels: dict[type[Attack], list[str]] = {}
+    fitted = inputs.fitted_on_labels
     for named in inputs.attacks:
         if inputs.runs(named):
             labels.setdefault(type(named.attack), []).append(named.label)
@@ -392,7 +393,7 @@ def _attack_cards(inputs: Inputs) -> list[AttackCard]:
             formula=kind.formula,
             labels=labels[kind],
             combines="other_scores" in kind.needs,
-            learns=bool(kind.needs & {"labels", "other_scores"}),
+            learns=any(label in fitted for label in labels[kind]),
             no_score=when_no_score(kind),
         )
         for kind in sorted(labels, key=lambda kind: kind.name)

@@ -15,6 +15,7 @@ from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.comparison import holm
 from raymia.metrics.delong import auc_variance, difference_of, placements
+from raymia.metrics.intervals import FITTED_SHARE
 from raymia.metrics.roc import BoolArray
 from raymia.metrics.summary import MIN_PER_CLASS, Estimate
 from raymia.plan.stages import TargetPlan
@@ -74,6 +75,7 @@ def excess_over_blind(
     rows = RowIndex(table["record_id"]).rows_of(pa.array(list(blind.scores), pa.string()))
     guesses[rows[rows >= 0]] = np.array(list(blind.scores.values()))[rows >= 0]
     found: list[ExcessOverBlind] = []
+    fitted = inputs.fitted_on_labels
     pairs = [(plan.name, named.label) for plan in plans for named in inputs.attacks_on(plan.name)]
     for target, attack in pairs:
         values = parts.column(target, attack)
@@ -83,6 +85,8 @@ def excess_over_blind(
             continue
         of_attack, of_guesser = placements(own, members), placements(other, members)
         beyond = (blind.wider**2 - 1.0) * auc_variance(of_guesser)
+        if attack in fitted:
+            beyond += (1.0 / FITTED_SHARE - 1.0) * auc_variance(of_attack)
         excess = difference_of(of_attack, of_guesser, confidence=confidence, beyond=beyond)
         found.append(
             ExcessOverBlind(

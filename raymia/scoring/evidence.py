@@ -105,9 +105,7 @@ class Known:
 
     def __init__(self, inputs: Inputs) -> None:
         self._records = inputs.records
-        self.combined = {
-            named.label for named in inputs.attacks if "other_scores" in named.attack.needs
-        }
+        self.fitted = inputs.fitted_on_labels
 
     @property
     def is_member(self) -> Sequence[bool | None]:
@@ -118,12 +116,13 @@ class Known:
         return Column(unit_column(self._records))
 
     def labelled(self, found: Mapping[str, Scores]) -> LabelledScores:
-        """The scores of the attacks before one that combines them, and the labels."""
+        """What an attack that combines scores learns from: the scores of the attacks before it that
+        are fitted on no label, and the labels."""
         # An infinite score is a fault of its attack, and no number to learn from.
         published = {
             label: np.where(np.isinf(s), np.nan, s) if np.isinf(s).any() else s
             for label, s in found.items()
-            if label not in self.combined
+            if label not in self.fitted
         }
         return LabelledScores(published, self.is_member, self.units)
 

@@ -107,12 +107,18 @@ class Judged:
 
 @dataclass(frozen=True)
 class Judge:
-    """Measures scores that are in the order of the records."""
+    """Measures scores that are in the order of the records.
+
+    Attributes
+    ----------
+    fitted : the attacks that were fitted on these memberships.
+    """
 
     records: Labels
     groups: Groups | None
     metrics: MetricsSpec
     seed: int
+    fitted: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, inputs: Inputs) -> Judge:
@@ -121,7 +127,8 @@ class Judge:
 
         table = inputs.records.table
         labels = _labels(table["is_member"], unit_column(inputs.records))
-        return cls(labels, _groups(table, labels), inputs.spec.metrics, inputs.spec.seed)
+        groups = _groups(table, labels)
+        return cls(labels, groups, inputs.spec.metrics, inputs.spec.seed, inputs.fitted_on_labels)
 
     def judge(self, values: Scores, *, target: str, attack: str) -> Judged:
         """Measure one attack on one target.
@@ -182,6 +189,7 @@ class Judge:
             priors=self.metrics.priors,
             delta=self.metrics.delta,
             randomized=self.metrics.inclusion == "randomized" and labels.apart,
+            fitted=names["attack"] in self.fitted,
             confidence=self.metrics.confidence,
             seed=self.seed,
             **names,

@@ -216,13 +216,14 @@ def infer_datasets(
 
     Parameters
     ----------
-    scores : [records] by the attack's label.
+    scores : [records] by the attack's label. Attacks that are fitted on labels are left out: their
+        scores of one half hold the labels of the other.
     clusters : of near-copies, by record id. Copies without a group stay together, and count once:
         what was fitted on one knows the others.
     """
     judge = Judge.of(inputs)
-    combined = {named.label for named in inputs.attacks if "other_scores" in named.attack.needs}
-    columns = [values for label, values in scores.items() if label not in combined]
+    fitted_on_labels = inputs.fitted_on_labels
+    columns = [values for label, values in scores.items() if label not in fitted_on_labels]
     of = judge.records
     classes = {"members": of.is_member, "candidates": ~of.known}
     others = of.known & ~of.is_member

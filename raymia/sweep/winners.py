@@ -75,6 +75,7 @@ def _winner(
     named = setting.named(spec.records.kind)
     given = evidence[setting.place.target, setting.place.query].given_to(named, {})
     scores = scores_by_half(setting.place, named.attack, given, halves)
+    fitted = named.attack.is_fitted_on_labels(bool(getattr(given, "shadows", ())))
 
     def half(name: str) -> Half | None:
         rows = getattr(halves, name)
@@ -84,6 +85,7 @@ def _winner(
             target=setting.place.target,
             attack=setting.place.label,
             fprs=rates,
+            fitted=fitted,
             confidence=spec.metrics.confidence,
             seed=spec.seed,
         )

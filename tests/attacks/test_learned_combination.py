@@ -117,6 +117,13 @@ def test_too_few_records_give_no_score():
     assert np.isnan(score(features, labels)).all()
 
 
+def test_without_an_attack_to_learn_from_no_record_has_a_score():
+    _, labels = made(80)
+    found = score(np.empty((80, 0)), labels)
+    assert found.shape == (80,)
+    assert np.isnan(found).all()
+
+
 def test_one_fold_is_refused():
     with pytest.raises(Exception, match="folds should be at least 2"):
         build("learned_combination", {"folds": 1}, "here")

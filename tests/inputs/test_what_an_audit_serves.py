@@ -73,6 +73,10 @@ AUTO = {"neighbors": {"kind": "auto", "among": ["crop", "rotation"]}}
          "attacks[1]: 'over_representation' cannot be run on 'target': k is 5, and "
          "records.population gives 3; set it to at most 3, or give more; k is 5, and "
          "references.own.images gives 4; set it to at most 4, or give more"),
+        ({"attacks": ["secmi_nns", "learned_combination"]},
+         "attacks: 'learned_combination' combines the scores of other attacks, and learns nothing "
+         "from 'secmi_nns', which is fitted on the labels of the same records; name attacks that "
+         "are not, or give shadows to fit on"),
     ],
 )  # fmt: skip
 def test_an_attack_that_is_named_and_not_served_is_refused(

@@ -38,18 +38,25 @@ def test_where_a_half_does_not_resolve_one_percent_the_next_budget_is_told():
     assert accused in reach_verdict(result).sentence
 
 
-def test_leak_on_the_records_the_threshold_was_chosen_on_alone_is_no_strong_one():
+def test_a_leak_is_strong_by_the_lower_limit_of_its_rate_that_is_corrected_for_every_attack():
+    """Its rate on all records: by the one half alone, one of many weak leaks often looks strong."""
     result = audit({"tuned/ratio": 2.0}, n=600)
     (metrics,) = result.metrics
-    at = metrics.tpr[1]
-    assert at.estimate.low >= 0.1
-    weak = at.held_out.tpr.model_copy(update={"hits": at.held_out.tpr.of // 10})
-    held_out = at.held_out.model_copy(update={"tpr": weak})
-    for rate, finding in ((at.held_out, "leaks_strongly"), (held_out, "leaks")):
-        tpr = [metrics.tpr[0], at.model_copy(update={"held_out": rate}), metrics.tpr[2]]
-        area = metrics.auc.model_copy(update={"low": 0.7, "limits": None})
+    at, area = metrics.tpr[1], metrics.auc.model_copy(update={"low": 0.7, "limits": None})
+    weak = metrics.model_copy(update={"attack": "weak", "auc": area, "tpr": []})
+    steps = [0.2, 0.12, 0.11, 0.08, 0.0, 0.0, 0.0, 0.0]  # at 5 %, 1.25 %, 0.3 %, and so on
+    for low, others, finding in (
+        (steps, 0, "leaks_strongly"),  # 0.136 at 2.5 %
+        (steps, 7, "leaks_strongly"),  # 0.11 at 0.31 %
+        (steps, 31, "leaks"),  # 0.08 at 0.08 %
+        (None, 31, "leaks_strongly"),  # an earlier run kept one limit alone
+    ):
+        limits = None if low is None else at.estimate.limits.model_copy(update={"low": low})
+        estimate = at.estimate.model_copy(update={"limits": limits})
+        tpr = [metrics.tpr[0], at.model_copy(update={"estimate": estimate}), metrics.tpr[2]]
         changed = metrics.model_copy(update={"tpr": tpr, "auc": area})
-        assert reach_verdict(result.model_copy(update={"metrics": [changed]})).finding == finding
+        run = result.model_copy(update={"metrics": [changed, *[weak] * others]})
+        assert reach_verdict(run).finding == finding
 
 
 def test_weak_leak_is_no_strong_one():
@@ -169,9 +176,8 @@ def test_the_attack_that_is_told_of_a_strong_leak_is_the_one_that_is_strong():
     result = audit({"tuned/rate": 2.0, "tuned/area": 1.9}, n=300, seed=1)
     by_name = {metrics.attack: metrics for metrics in result.metrics}
     at = by_name["rate"].tpr[1]
-    few = at.held_out.tpr.model_copy(update={"hits": at.held_out.tpr.of // 10})
-    weak = at.held_out.model_copy(update={"tpr": few})
-    tpr = [by_name["rate"].tpr[0], at.model_copy(update={"held_out": weak})]
+    weak = at.estimate.model_copy(update={"low": 0.05, "limits": None})
+    tpr = [by_name["rate"].tpr[0], at.model_copy(update={"estimate": weak})]
     rate = by_name["rate"].model_copy(
         update={"tpr": tpr, "auc": LimitedEstimate(value=0.75, low=0.7, high=0.8)}
     )

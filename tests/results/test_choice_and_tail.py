@@ -1,4 +1,5 @@
-"""The attack that is told of is chosen on other records, and a leak in the tail is found."""
+"""The attack that is told of is chosen on other records, a leak in the tail is found, and what is
+said of either holds its error."""
 
 import numpy as np
 import pytest
@@ -127,6 +128,52 @@ def test_power_is_the_share_of_audits_that_find_the_leak():
         of_rate = Chance.of(run_of([metrics], 150, 200)).tests(metrics)[1]
         found += of_rate.p_value <= error
     assert found / audits == pytest.approx(power_of_rate(0.25, 0.1, 150, 200, error), abs=0.1)
+
+
+def strong_audits(draws, audits, rates):
+    """How many audits of 1,000 + 1,000 records are called strong, whose attacks have these true
+    positive rates at 1 % false positives."""
+    is_member, found = np.arange(2_000) < 1_000, 0
+    for _ in range(audits):
+        metrics = [
+            measure(
+                draws.normal(size=2_000) + shift * is_member, is_member, target="t",
+                attack=str(number), fprs=(0.01,),
+            )
+            for number, shift in enumerate(stats.norm.isf(0.01) - stats.norm.isf(rates))
+        ]  # fmt: skip
+        found += reach_verdict(run_of(metrics, 1_000, 1_000)).finding == "leaks_strongly"
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("attacks", [1, 20])
+def test_leaks_that_are_not_strong_are_seldom_called_so(attacks):
+    """However many were tried: ten times what guessing reaches is 10 %, and all are below it."""
+    audits = 800 // attacks
+    found = strong_audits(np.random.default_rng(12), audits, np.linspace(0.09, 0.099, attacks))
+    assert found <= stats.binom.isf(1e-3, audits, 0.05)
+
+
+@pytest.mark.long
+def test_a_leak_that_is_strong_is_called_so():
+    """One of twenty attacks names a quarter of the members; the others name what guessing does."""
+    rates = np.full(20, 0.01)
+    rates[7] = 0.25
+    assert strong_audits(np.random.default_rng(13), 10, rates) == 10
+
+
+def test_a_leak_that_is_strong_by_its_rate_alone_is_called_so():
+    """A quarter of the members stand out, and the others score as non-members do."""
+    draws, is_member = np.random.default_rng(14), np.arange(2_000) < 1_000
+    scores = draws.normal(size=2_000)
+    others = [measure(draws.normal(size=2_000), is_member, target="t", attack=str(number))
+              for number in range(7)]  # fmt: skip
+    scores[:250] += 9.0
+    leak = measure(scores, is_member, target="t", attack="loss")
+    assert leak.auc.high < 0.8
+    verdict = reach_verdict(run_of([*others, leak], 1_000, 1_000))
+    assert (verdict.finding, verdict.targets[0].attack) == ("leaks_strongly", "loss")
 
 
 @pytest.mark.long

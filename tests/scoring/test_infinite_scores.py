@@ -19,7 +19,7 @@ def test_what_combines_attacks_takes_an_infinite_score_for_none():
             "is_member": is_member,
         }
     )
-    known = Known(SimpleNamespace(records=SimpleNamespace(table=table), attacks=[]))
+    known = Known(SimpleNamespace(records=SimpleNamespace(table=table), fitted_on_labels=()))
     scores = {name: draws.normal(size=size) + is_member for name in ("one", "two")}
     scores["one"][[3, 150]] = np.inf, -np.inf
     labelled = known.labelled(scores)

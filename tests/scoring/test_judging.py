@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 from small_inputs import audit, write_rows
 from tiny_models import PARAPHRASER, passages
 
+from raymia.attacks import NamedAttack
+from raymia.attacks.images.learned import SecMiNns
+from raymia.attacks.learned import LearnedCombination
 from raymia.evidence.store import EvidenceStore
 from raymia.metrics.comparison import Question
 from raymia.metrics.measuring import measure
@@ -16,9 +21,10 @@ from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit
 from raymia.run.outcome import Run, sum_up
 from raymia.scoring.comparisons import questions_of
+from raymia.scoring.evidence import Known
 from raymia.scoring.judge import Judge
 from raymia.scoring.parts import score_parts
-from raymia.scoring.reduction import reduce_audit, score_tables
+from raymia.scoring.reduction import infer_datasets, reduce_audit, score_tables
 from raymia.scoring.workers import Here
 
 GROUPS = {"members": 2, "non_members": 20, "candidates": 4}
@@ -90,6 +96,47 @@ def test_one_run_bounds_need_a_coin_for_each_unit(tmp_path, tiny_gpt2):
     judged = Judge.of(inputs).judge(made_scores(inputs), target="one", attack="a")
     assert "one_run" not in [bound.method for bound in judged.metrics.epsilon]
     assert "one_run" in [bound.method for bound in judged.group_metrics.epsilon]
+
+
+def with_a_network(inputs):
+    network = NamedAttack("network", SecMiNns(), None)
+    return replace(inputs, attacks=[*inputs.attacks, network])
+
+
+def test_attacks_that_are_fitted_on_labels_are_known_and_with_shadows_are_not_fitted_on_them(
+    inputs,
+):
+    inputs = with_a_network(inputs)
+    assert inputs.fitted_on_labels == {"network"}
+    assert not replace(inputs, shadow_members={"s": frozenset()}).fitted_on_labels
+    combined = NamedAttack("all", LearnedCombination(), None)
+    inputs = replace(inputs, attacks=[*inputs.attacks, combined], shadow_members={"s": frozenset()})
+    assert inputs.fitted_on_labels == {"all"}
+
+
+def test_their_scores_teach_no_combination_and_no_dataset_inference(inputs):
+    """They hold the labels of the records that would be judged."""
+    plain, scores = np.arange(52.0), np.arange(52.0)[::-1]
+    inputs = with_a_network(inputs)
+    found = {"loss": plain, "network": scores}
+    assert [*Known(inputs).labelled(found).scores] == ["loss"]
+    assert infer_datasets(inputs, "one", found) == infer_datasets(inputs, "one", {"loss": plain})
+    assert infer_datasets(inputs, "one", {"network": scores}) == []
+
+
+def test_their_epsilon_is_not_bounded_from_one_run(tmp_path, tiny_gpt2):
+    """A guess on one record would use the coins of others that are guessed."""
+    inputs = with_a_network(inputs_of(tmp_path, tiny_gpt2, metrics={"inclusion": "randomized"}))
+    judge, scores = Judge.of(inputs), made_scores(inputs)
+    methods = {
+        attack: {
+            bound.method
+            for bound in judge.judge(scores, target="one", attack=attack).group_metrics.epsilon
+        }
+        for attack in ("loss", "network")
+    }
+    assert methods["loss"] > {"held_out"}
+    assert methods["network"] == {"held_out"}
 
 
 def test_records_without_groups_have_a_coin_each(tmp_path, tiny_gpt2):

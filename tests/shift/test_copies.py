@@ -64,7 +64,7 @@ def test_dataset_inference_counts_a_cluster_of_copies_once():
         }
     )
     inputs = SimpleNamespace(
-        records=SimpleNamespace(table=table), attacks=[],
+        records=SimpleNamespace(table=table), fitted_on_labels=frozenset(),
         spec=SimpleNamespace(metrics=MetricsSpec(), seed=0),
     )  # fmt: skip
     found = {True: 0, False: 0}
