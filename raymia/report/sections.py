@@ -160,10 +160,18 @@ def groups_overlaid(
     return charts.add(leaders_chart(leaders, curves))
 
 
-def resolved(ranking: TargetRanking) -> list[float]:
-    """The budgets of false positives that some attack resolves, in the order of the audit."""
-    budgets = dict.fromkeys(tpr.max_fpr for attack in ranking.measured for tpr in attack.tpr)
-    return [fpr for fpr in budgets if any(estimate_at(a, fpr) for a in ranking.measured)]
+def resolved(*rankings: TargetRanking) -> list[float]:
+    """The budgets of false positives that some attack resolves, the largest first."""
+    return sorted(
+        {
+            tpr.max_fpr
+            for ranking in rankings
+            for attack in ranking.measured
+            for tpr in attack.tpr
+            if tpr.estimate is not None
+        },
+        reverse=True,
+    )
 
 
 def first_measured(targets: Sequence[TargetSection]) -> TargetSection | None:
