@@ -25,10 +25,16 @@ USUAL_NON_MEMBERS = 100
 
 @dataclass(frozen=True)
 class Card:
-    """A question that every reader has, and what the audit says to it."""
+    """A question that every reader has, and what the audit says to it.
+
+    Attributes
+    ----------
+    about : the checkpoint that it speaks of, where there are several.
+    """
 
     question: str
     lines: list[str]
+    about: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,11 @@ def first_screen(
     """
     leading = [target for target in targets if target.leading is not None]
     exposed = leading[0] if leading else None
+    about = exposed.name if exposed is not None and len(targets) > 1 else None
     cards = [
-        Card("Who could be named?", list(_named(result, exposed))),
-        Card("How sure is that?", list(_sure(result, exposed))),
-        Card("Compared with what?", list(_compared(result, exposed))),
+        Card("Who could be named?", list(_named(result, exposed)), about),
+        Card("How sure is that?", list(_sure(result, exposed)), about),
+        Card("Compared with what?", list(_compared(result, exposed)), about),
         Card("What to do next", list(_next(result, targets))),
     ]
     cards = [card for card in cards if card.lines]

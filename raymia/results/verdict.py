@@ -26,9 +26,8 @@ from raymia.results.ranking import (
     TargetRanking,
     at_budget,
     by_groups,
+    exposure_across,
     few_allowed,
-    held_out_area,
-    held_out_rate,
     leading,
     rank,
 )
@@ -204,9 +203,9 @@ def _sentence(
             f"{alone} did better than chance explains.{untested(result, rankings)} "
             f"{not_ruled_out(result, rankings)}"
         )
-    leaking = [case for case in cases if case.finding == finding]
-    worst = max(leaking, key=_strength)
-    assert worst.attack is not None
+    exposure = exposure_across(rankings)
+    leaking = [(c, c.attack) for c in cases if c.finding == finding and c.attack is not None]
+    worst, attack = max(leaking, key=lambda pair: exposure(pair[1]))
     how = "strongly" if finding == "leaks_strongly" else ""
     subject = f"{worst.target} leaks{' ' + how if how else ''}."
     if len(cases) > 1:
@@ -216,8 +215,8 @@ def _sentence(
         rest = f"; {wording.count(unjudged)} could not be judged" if unjudged else ""
         subject = f"{any_leak} of {len(cases)} checkpoints {verb}{rest}."
         subject += f" The worst is {worst.target}:"
-    unit = Chance.of(result).unit(worst.attack)
-    return f"{subject} {what_it_does(worst.attack, worst.shown[0], worst.fpr, unit)}"
+    unit = Chance.of(result).unit(attack)
+    return f"{subject} {what_it_does(attack, worst.shown[0], worst.fpr, unit)}"
 
 
 def _among(cases: Sequence[_Case]) -> str:
@@ -256,13 +255,6 @@ def _shift_sentence(result: RunResult) -> str:
 def adds_to_blind(entry: ExcessOverBlind) -> bool:
     """Whether an attack tells more than a guesser that never saw a model, and not by chance."""
     return entry.excess.value > 0 and entry.corrected_p_value <= ERROR_RATE
-
-
-def _strength(case: _Case) -> tuple[float, float]:
-    assert case.attack is not None
-    by_rate = case.shown[0].of == "rate" and case.shown[0].max_fpr == case.fpr
-    rate = held_out_rate(case.attack, case.fpr) if by_rate else None
-    return (-1.0 if rate is None else rate.value, held_out_area(case.attack).value)
 
 
 def _limits(

@@ -126,3 +126,7 @@ def test_a_rate_that_rests_on_one_record_puts_no_checkpoint_first(few, strength,
     rates = {m.target: next(t for t in m.tpr if t.max_fpr == 0.01).estimate for m in metrics}
     assert rates["few"].value > rates["many"].value
     assert sections[0].name == "many"
+    assert "The worst is many:" in verdict.sentence
+    screen, _ = laid_out(result)
+    assert screen.target == "many"
+    assert [card.about for card in screen.cards] == ["many", "many", "many", None]
