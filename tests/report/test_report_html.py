@@ -16,6 +16,7 @@ from raymia.metrics.measuring import measure
 from raymia.metrics.summary import NotMeasured
 from raymia.report.html import render
 from raymia.results.result import NeighborQuality, SetAside
+from raymia.results.text_result import TextExample
 from raymia.results.verdict import reach_verdict
 
 
@@ -126,6 +127,16 @@ def test_every_rate_stands_under_its_own_heading():
         _, *rows = table.split("<tr")[1:]
         for row in rows:
             assert re.findall(r'data-label="(TPR at [^"]*)"', row) == expected
+
+
+def test_a_record_without_a_piece_of_text_is_named_with_the_reason():
+    scores = made_up_scores()
+    example = TextExample(
+        target="tuned", attack="loss", record_id="r7", is_member=True, score=1.5, rank=1, of=60,
+        outscored=0.9,
+    )  # fmt: skip
+    text = Page(render(made_up_result(scores, text_examples=[example]), [])).text
+    assert "Record r7 The text is not shown: there is no evidence on it." in text
 
 
 def test_run_without_labels_has_no_plots_and_still_a_report():
