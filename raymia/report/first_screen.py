@@ -152,15 +152,12 @@ def _sure(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:
         if shown:
             yield (
                 f"The chance that guessing reaches {_reached(shown[0])} is "
-                f"{_chance(shown[0].p_value)}. The limit was {_chance(shown[0].error)}, because "
+                f"{wording.chance(shown[0].p_value)}. The limit was "
+                f"{wording.chance(shown[0].error)}, because "
                 f"{_tried(chance)} tried."
             )
     elif exposed.finding == "no_leak_found":
         yield from power_lines(chance, exposed.ranking.fpr)
-
-
-def _chance(p: float) -> str:
-    return f"{p:.1e}" if p < 0.001 else f"{p:.4f}".rstrip("0")
 
 
 def _reached(test: Test) -> str:
