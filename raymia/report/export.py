@@ -22,6 +22,7 @@ from raymia.results.ranking import (
     held_out_rate,
     rank,
 )
+from raymia.results.result import RunResult
 from raymia.results.verdict import TITLES, verdict_of
 from raymia.util.errors import InputError
 from raymia.util.optional import require

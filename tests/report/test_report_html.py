@@ -120,7 +120,9 @@ def test_every_rate_stands_under_its_own_heading():
         metrics.append(measure(scores, is_member, fprs=(0.001, 0.01, 0.1), **names))
     html = render(made_up_result(made_up_scores(), metrics=metrics), [])
     overview, *others = re.findall(r'<table class="ranked.*?</table>', html, re.DOTALL)
-    headings = [re.findall(r"<th [^>]*>(TPR at [^<]*)</th>", table) for table in (overview, *others)]
+    headings = [
+        re.findall(r"<th [^>]*>(TPR at [^<]*)</th>", table) for table in (overview, *others)
+    ]
     assert headings[0] == ["TPR at 10 % FPR", "TPR at 1 % FPR", "TPR at 0.1 % FPR"]
     assert len(others) == 2
     for table, expected in zip((overview, *others), headings, strict=True):
