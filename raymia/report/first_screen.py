@@ -199,6 +199,12 @@ def _compared(result: RunResult, exposed: TargetSection | None) -> Iterator[str]
 def _next(result: RunResult, targets: Sequence[TargetSection]) -> Iterator[str]:
     if not result.complete:
         yield "Run the same audit again. Only what is missing is asked."
+    elif result.failed:
+        yield (
+            f"See why {wording.joined([one.name for one in result.failed[:3]])}"
+            f"{_and_others(result.failed[3:])} failed, mend that, and audit again. Errors are "
+            "answers, which are stored and not asked again."
+        )
     findings = {target.finding for target in targets}
     if findings & LEAKING:
         if result.text_examples or result.image_examples:
@@ -223,5 +229,5 @@ def _next(result: RunResult, targets: Sequence[TargetSection]) -> Iterator[str]:
         yield f"Give at least {USUAL_NON_MEMBERS} non-members, for rates at 1 % false accusations."
 
 
-def _and_others(names: Sequence[str]) -> str:
-    return f" and {wording.number_of(len(names), 'other checkpoint')}" if names else ""
+def _and_others(left: Sequence[object]) -> str:
+    return f" and {wording.number_of(len(left), 'other checkpoint')}" if left else ""

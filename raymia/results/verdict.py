@@ -176,7 +176,7 @@ def _is_strong(attack: AttackMetrics, fpr: float | None, chance: Chance, n_targe
 
 
 def _overall(result: RunResult, cases: Sequence[_Case]) -> Finding:
-    if not result.complete:
+    if not result.succeeded:
         return "incomplete"
     return max((case.finding for case in cases), key=SEVERITY.index, default="not_measurable")
 

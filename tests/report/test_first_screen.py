@@ -12,7 +12,7 @@ from raymia.report.charts import Charts
 from raymia.report.first_screen import FirstScreen, first_screen
 from raymia.report.sections import target_sections
 from raymia.results.curves import draw
-from raymia.results.result import RunResult
+from raymia.results.result import FailedTarget, RunResult
 from raymia.results.verdict import reach_verdict
 
 FPRS = (0.1, 0.01, 0.001)
@@ -83,6 +83,14 @@ def test_nothing_measured_is_said_and_nothing_drawn():
 def test_an_incomplete_run_is_to_be_run_again():
     result, curves = audit(2.5, complete=False)
     assert "Run the same audit again" in said(laid_out(result, curves)[0], "What to do")
+
+
+def test_a_checkpoint_of_errors_alone_is_to_be_mended_not_asked_again():
+    failed = [FailedTarget(name="broken", reason="every one of its 9 answers is an error")]
+    result, curves = audit(2.5, failed=failed)
+    told = said(laid_out(result, curves)[0], "What to do")
+    assert told.startswith("See why broken failed, mend that, and audit again.")
+    assert "Run the same audit again" not in told
 
 
 def test_the_picture_has_the_attack_of_the_verdict_its_band_and_its_threshold():

@@ -276,6 +276,8 @@ def test_unfinished_audit_has_no_verdict():
     failed = [FailedTarget(name="other", reason="no weights")]
     verdict = reach_verdict(finished.model_copy(update={"complete": False, "failed": failed}))
     assert "not finished: 1 checkpoint failed. So far: tuned leaks" in verdict.sentence
+    answered_in_errors = reach_verdict(finished.model_copy(update={"failed": failed}))
+    assert answered_in_errors == verdict
     nothing = reach_verdict(finished.model_copy(update={"complete": False, "metrics": []}))
     assert nothing.sentence == "The audit is not finished: some answers are missing."
 
