@@ -22,7 +22,8 @@ def metrics_rows(metrics: Iterable[Metrics], group_metrics: Iterable[Metrics] = 
         ``target``, ``attack``, ``of`` (``records`` or ``groups``), counts, ``auc`` with
         ``auc_low`` and ``auc_high``; for each budget of false positives ``tpr@1%fpr`` with its
         limits on all records, and ``held_out_tpr@1%fpr`` with its limits and
-        ``held_out_fpr@1%fpr`` on those that did not choose the threshold; ``balanced_accuracy``, ``one_minus_eer``, ``epsilon`` (the bound that the calibration half
+        ``held_out_fpr@1%fpr`` on those that did not choose the threshold;
+        ``balanced_accuracy``, ``one_minus_eer``, ``epsilon`` (the bound that the calibration half
         chose); ``not_measured``: why a row has no numbers. Rates are between 0 and 1.
     """
     parts = {"records": list(metrics), "groups": list(group_metrics)}
