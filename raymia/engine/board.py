@@ -157,7 +157,7 @@ def drawn(look: Look, console: Console, on_lines: OnLines | None = None) -> Iter
 
 def _draw_bars(look: Look, console: Console, stop: threading.Event) -> None:
     bars = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

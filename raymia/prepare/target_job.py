@@ -253,7 +253,7 @@ def _refuse_small(spec: ImageRecordsSpec, shape: Shape) -> None:
 @contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Report]:
     """A bar on the terminal, and what it is told progress by."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn()) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -6,6 +6,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from raymia.metrics.summary import AttackMetrics, NotMeasured
 from raymia.report.notebook import NotebookRun
 from raymia.results import wording
@@ -20,6 +22,7 @@ from raymia.results.ranking import (
     held_out_rate,
     rank,
 )
+from raymia.results.result import RunResult
 from raymia.results.verdict import TITLES, verdict_of
 from raymia.util.errors import InputError
 from raymia.util.optional import require
@@ -38,8 +41,12 @@ def export(run: NotebookRun, form: str) -> bytes:
     return FORMS[form](run)
 
 
+def _every_number(run: NotebookRun) -> pa.Table:
+    return metrics_rows(run.result.metrics, run.result.group_metrics)
+
+
 def _csv(run: NotebookRun) -> bytes:
-    content: str = metrics_rows(run.result.metrics).to_pandas().to_csv(index=False)
+    content: str = _every_number(run).to_pandas().to_csv(index=False)
     return content.encode()
 
 
@@ -47,7 +54,7 @@ def _parquet(run: NotebookRun) -> bytes:
     import pyarrow.parquet as pq
 
     content = io.BytesIO()
-    pq.write_table(metrics_rows(run.result.metrics), content)
+    pq.write_table(_every_number(run), content)
     return content.getvalue()
 
 
@@ -112,7 +119,8 @@ def _model_card(run: NotebookRun) -> bytes:
         "",
         f"Membership-inference audit of {result.created[:10]} with "
         f"{wording.audited(result.records)}, by raymia {result.versions.get('raymia', '')}. "
-        f"Each row is the attack that leads on a checkpoint.{_level(result.metrics)}",
+        f"Each row is the attack that leads on a checkpoint.{_of_groups(result)}"
+        f"{_level(result.metrics)}",
     ]
     if leading := _leading(run):
         lines += ["", *_markdown_table(leading)]
@@ -124,18 +132,31 @@ def _model_card(run: NotebookRun) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
+def _told_by_groups(result: RunResult) -> bool:
+    """Whether figures are those of groups: where whole groups were split, and any was measured."""
+    return result.split_by_group and any(ranking.measured for ranking in by_groups(result))
+
+
+def _of_groups(result: RunResult) -> str:
+    return " It is a table of groups of records, as the tests are." * _told_by_groups(result)
+
+
 def _leading(run: NotebookRun) -> list[dict[str, str]]:
-    judged = {entry.target: entry for entry in verdict_of(run.result).targets}
+    result = run.result
+    metrics, named = result.metrics, "Members named"
+    if _told_by_groups(result):
+        metrics, named = result.group_metrics, "Groups of members named"
+    fprs = {ranking.target: ranking.fpr for ranking in rank(metrics)}
+    measured = {(m.target, m.attack): m for m in metrics if isinstance(m, AttackMetrics)}
     rows = []
-    for ranking in rank(run.result.metrics):
-        entry = judged[ranking.target]
-        leader = next((a for a in ranking.measured if a.attack == entry.attack), None)
-        row = {"Checkpoint": ranking.target, "Verdict": TITLES[entry.finding]}
-        rows.append(row if leader is None else row | _figures(leader, ranking.fpr))
+    for entry in verdict_of(result).targets:
+        row = {"Checkpoint": entry.target, "Verdict": TITLES[entry.finding]}
+        leader = measured.get((entry.target, entry.attack or ""))
+        rows.append(row if leader is None else row | _figures(leader, fprs[entry.target], named))
     return rows
 
 
-def _figures(leader: AttackMetrics, fpr: float | None) -> dict[str, str]:
+def _figures(leader: AttackMetrics, fpr: float | None, named: str) -> dict[str, str]:
     area = held_out_area(leader)
     row = {
         "Attack": leader.attack,
@@ -146,7 +167,7 @@ def _figures(leader: AttackMetrics, fpr: float | None) -> dict[str, str]:
         at = at_budget(leader, fpr)
         held = None if at is None else at.held_out
         came = "" if held is None else f" at {wording.percent(held.fpr.value)} FPR"
-        row[f"Members named, threshold for {wording.budget(fpr)} FPR"] = (
+        row[f"{named}, threshold for {wording.budget(fpr)} FPR"] = (
             f"{wording.percent(rate.value)}{came} {wording.rate_interval(rate)}"
         )
     return row

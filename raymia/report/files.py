@@ -67,8 +67,21 @@ def write_report(folder_url: str, *, redacted: bool = False) -> str:
                 result = _redacted(folder, result, disguise)
                 write_metrics(folder, result)
             write_junit(folder_url, result)
-        folder.write(REPORT_FILE, hidden(render(result, curves, _sweep(folder))).encode())
+        _write_page(folder, result, curves)
     return folder.place(REPORT_FILE)
+
+
+def redraw(folder_url: str) -> None:
+    """Write the report of a stored run anew as one who holds its folder; see
+    :func:`raymia.storage.lease.held`.
+
+    Raises
+    ------
+    InputError
+        As `load_curves` does.
+    """
+    result, curves = load_curves(folder_url)
+    _write_page(Folder(folder_url), result, curves)
 
 
 def write_gate(folder_url: str, decide: Callable[[RunResult], RunResult]) -> None:
@@ -84,9 +97,13 @@ def write_gate(folder_url: str, decide: Callable[[RunResult], RunResult]) -> Non
     with held(folder_url, new_run_id()):
         result, curves = load_curves(folder_url)
         result = decide(result)
-        folder.write(REPORT_FILE, hidden(render(result, curves, _sweep(folder))).encode())
+        _write_page(folder, result, curves)
         write_junit(folder_url, result)
         write_metrics(folder, result)
+
+
+def _write_page(folder: Folder, result: RunResult, curves: Sequence[AttackCurves]) -> None:
+    folder.write(REPORT_FILE, hidden(render(result, curves, _sweep(folder))).encode())
 
 
 def _disguise(folder: Folder, result: RunResult) -> Disguise:

@@ -25,10 +25,16 @@ USUAL_NON_MEMBERS = 100
 
 @dataclass(frozen=True)
 class Card:
-    """A question that every reader has, and what the audit says to it."""
+    """A question that every reader has, and what the audit says to it.
+
+    Attributes
+    ----------
+    about : the checkpoint that it speaks of, where there are several.
+    """
 
     question: str
     lines: list[str]
+    about: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,11 @@ def first_screen(
     """
     leading = [target for target in targets if target.leading is not None]
     exposed = leading[0] if leading else None
+    about = exposed.name if exposed is not None and len(targets) > 1 else None
     cards = [
-        Card("Who could be named?", list(_named(result, exposed))),
-        Card("How sure is that?", list(_sure(result, exposed))),
-        Card("Compared with what?", list(_compared(result, exposed))),
+        Card("Who could be named?", list(_named(result, exposed)), about),
+        Card("How sure is that?", list(_sure(result, exposed)), about),
+        Card("Compared with what?", list(_compared(result, exposed)), about),
         Card("What to do next", list(_next(result, targets))),
     ]
     cards = [card for card in cards if card.lines]
@@ -145,15 +152,12 @@ def _sure(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:
         if shown:
             yield (
                 f"The chance that guessing reaches {_reached(shown[0])} is "
-                f"{_chance(shown[0].p_value)}. The limit was {_chance(shown[0].error)}, because "
+                f"{wording.chance(shown[0].p_value)}. The limit was "
+                f"{wording.chance(shown[0].error)}, because "
                 f"{_tried(chance)} tried."
             )
     elif exposed.finding == "no_leak_found":
         yield from power_lines(chance, exposed.ranking.fpr)
-
-
-def _chance(p: float) -> str:
-    return f"{p:.1e}" if p < 0.001 else f"{p:.4f}".rstrip("0")
 
 
 def _reached(test: Test) -> str:
@@ -195,6 +199,12 @@ def _compared(result: RunResult, exposed: TargetSection | None) -> Iterator[str]
 def _next(result: RunResult, targets: Sequence[TargetSection]) -> Iterator[str]:
     if not result.complete:
         yield "Run the same audit again. Only what is missing is asked."
+    elif result.failed:
+        yield (
+            f"See why {wording.joined([one.name for one in result.failed[:3]])}"
+            f"{_and_others(result.failed[3:])} failed, mend that, and audit again. Errors are "
+            "answers, which are stored and not asked again."
+        )
     findings = {target.finding for target in targets}
     if findings & LEAKING:
         if result.text_examples or result.image_examples:
@@ -219,5 +229,5 @@ def _next(result: RunResult, targets: Sequence[TargetSection]) -> Iterator[str]:
         yield f"Give at least {USUAL_NON_MEMBERS} non-members, for rates at 1 % false accusations."
 
 
-def _and_others(names: Sequence[str]) -> str:
-    return f" and {wording.number_of(len(names), 'other checkpoint')}" if names else ""
+def _and_others(left: Sequence[object]) -> str:
+    return f" and {wording.number_of(len(left), 'other checkpoint')}" if left else ""

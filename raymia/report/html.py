@@ -34,7 +34,7 @@ from raymia.results.curves import SHOWN_AT_FIRST, AttackCurves
 from raymia.results.deletions import deletion_lines
 from raymia.results.gate import gate_line, is_open
 from raymia.results.privacy import broken, claim_lines
-from raymia.results.ranking import by_groups, few_allowed
+from raymia.results.ranking import at_budget, by_groups, few_allowed
 from raymia.results.result import RunResult
 from raymia.results.verdict import TITLES, verdict_of
 from raymia.util.durations import duration
@@ -81,9 +81,7 @@ def render(result: RunResult, curves: Sequence[AttackCurves], sweep: str | None 
         "by_groups": group_sections(by_groups(result), curves, charts),
         "groups_roc": groups_overlaid(by_groups(result), curves, charts),
         "series": drawn_series(result, targets, charts),
-        "overview_budgets": list(
-            dict.fromkeys(fpr for target in targets for fpr in resolved(target.ranking))
-        ),
+        "overview_budgets": resolved(*(target.ranking for target in targets)),
         "has_losses": any(target.loss is not None for target in targets),
         "cost_chart": None
         if exposed is None
@@ -168,6 +166,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     filters: dict[str, Callable[..., Any]] = {
+        "at_budget": at_budget,
         "audited": wording.audited,
         "budget": wording.budget,
         "count": wording.count,

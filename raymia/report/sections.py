@@ -18,7 +18,7 @@ from raymia.report.charts import (
 )
 from raymia.report.series import Series, find_series
 from raymia.results.curves import AttackCurves
-from raymia.results.ranking import TargetRanking, estimate_at, labels_where, rank
+from raymia.results.ranking import TargetRanking, exposure_across, labels_where, rank
 from raymia.results.result import RunResult, TargetLoss
 from raymia.results.verdict import SEVERITY
 from raymia.results.verdict_result import Finding, Verdict
@@ -72,8 +72,8 @@ class SeriesSection:
 def target_sections(
     result: RunResult, verdict: Verdict, curves: Sequence[AttackCurves], charts: Charts
 ) -> list[TargetSection]:
-    """One section for each checkpoint, the most exposed first: by what was found, then by the lower
-    limits of its leading attack, so that a rate that rests on one record puts nothing first."""
+    """One section for each checkpoint, the most exposed first: by what was found, then as
+    :func:`raymia.results.ranking.exposure_across` says."""
     rankings = rank(result.metrics)
     judged = {entry.target: entry for entry in verdict.targets}
     queries = {cost.attack: cost.of_target + cost.of_others for cost in result.costs}
@@ -87,19 +87,13 @@ def target_sections(
         )
         for ranking in rankings
     }
+    exposure = exposure_across(rankings)
 
-    fprs = {ranking.fpr for ranking in rankings if ranking.measured}
-    common = fprs.pop() if len(fprs) == 1 else None  # rates at two budgets do not compare
-
-    def order(ranking: TargetRanking) -> tuple[int, float, float]:
+    def order(ranking: TargetRanking) -> tuple[int, tuple[float, float]]:
         leader = leaders[ranking.target]
-        rate = None
-        if leader is not None and common is not None:
-            rate = estimate_at(leader, common)
         return (
             SEVERITY.index(judged[ranking.target].finding),
-            -1.0 if rate is None else rate.low,
-            -1.0 if leader is None else leader.auc.low,
+            (-1.0, -1.0) if leader is None else exposure(leader),
         )
 
     sections = []
@@ -160,10 +154,18 @@ def groups_overlaid(
     return charts.add(leaders_chart(leaders, curves))
 
 
-def resolved(ranking: TargetRanking) -> list[float]:
-    """The budgets of false positives that some attack resolves, in the order of the audit."""
-    budgets = dict.fromkeys(tpr.max_fpr for attack in ranking.measured for tpr in attack.tpr)
-    return [fpr for fpr in budgets if any(estimate_at(a, fpr) for a in ranking.measured)]
+def resolved(*rankings: TargetRanking) -> list[float]:
+    """The budgets of false positives that some attack resolves, the largest first."""
+    return sorted(
+        {
+            tpr.max_fpr
+            for ranking in rankings
+            for attack in ranking.measured
+            for tpr in attack.tpr
+            if tpr.estimate is not None
+        },
+        reverse=True,
+    )
 
 
 def first_measured(targets: Sequence[TargetSection]) -> TargetSection | None:

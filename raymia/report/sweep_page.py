@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from raymia.metrics.summary import Estimate
 from raymia.report import sweep_wording as wording
 from raymia.report.html import render_page
 from raymia.results import wording as words
@@ -48,6 +49,18 @@ def render(result: SweepResult, rows: Sequence[Row]) -> str:
     )
 
 
+class _Number(NamedTuple):
+    """A number as it is shown, and what its column is sorted by; None where there is none."""
+
+    text: str
+    value: float | None
+
+
+def _figure(estimate: Estimate | None, result: SweepResult) -> _Number:
+    value = None if estimate is None else estimate.value
+    return _Number(wording.figure(estimate, result.objective), value)
+
+
 def _group(
     winner: Winner, result: SweepResult, rows: Sequence[Row]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -60,12 +73,13 @@ def _group(
     merit = {id(row): row.found.objective(result.rates, result.objective) for row in own}
     measured = [row for row in own if merit[id(row)] is not None]
     measured.sort(key=lambda row: -(merit[id(row)] or 0.0))
+    chosen, judged = (winner.objective(half, result) for half in ("calibration", "evaluation"))
     group = {
         "winner": winner,
         "setting": wording.setting_text(winner.parameters, winner.queries),
-        "chosen": wording.figure(winner.objective("calibration", result), result.objective),
-        "judged": wording.figure(winner.objective("evaluation", result), result.objective),
-        "optimism": wording.optimism_text(winner, result),
+        "chosen": _figure(chosen, result),
+        "judged": _figure(judged, result),
+        "optimism": _Number(wording.optimism_text(winner, result), winner.optimism(result)),
         "held_out": wording.held_out_text(winner, result),
         "settings": [
             {

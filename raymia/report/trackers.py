@@ -21,6 +21,7 @@ from raymia.report.html import render
 from raymia.results.flat import metrics_rows
 from raymia.results.folder import REPORT_FILE, load_curves
 from raymia.results.gate import gate_line, is_open
+from raymia.results.ranking import of_groups_of
 from raymia.results.redaction import without_content, without_quotes
 from raymia.results.result import RunResult
 from raymia.results.settings import by_path
@@ -45,7 +46,8 @@ class Logged:
 
     Attributes
     ----------
-    metrics : by ``target/attack/number``, as ``tuned/loss/auc_low``.
+    metrics : by ``target/attack/number``, as ``tuned/loss/auc_low``; those of groups of records
+        as ``tuned_by_group/loss/auc_low``.
     parameters : the audit file's settings by their paths, and what the run was made with.
     tags : what the run came to.
     """
@@ -104,8 +106,9 @@ def check_tracker(tracker: str) -> None:
 
 
 def _metrics(result: RunResult) -> Iterator[tuple[str, float]]:
-    for row in metrics_rows(result.metrics).to_pylist():
-        place = f"{row['target']}/{row['attack']}"
+    for row in metrics_rows(result.metrics, result.group_metrics).to_pylist():
+        target = row["target"] if row["of"] == "records" else of_groups_of(row["target"])
+        place = f"{target}/{row['attack']}"
         for name, value in row.items():
             if isinstance(value, int | float):
                 yield f"{place}/{name}", float(value)

@@ -8,6 +8,7 @@ are one family, corrected by Holm's procedure.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,7 @@ FEWEST_RESAMPLES, MAX_RESAMPLES = 2_000, 20_000
 RESAMPLES_PER_TEST = 50
 """With fewer, not even the smallest p-value would stay within 5 % after the correction."""
 NOT_SETTINGS = ("name", "output", "store")
+OF_TARGET = re.compile(r"targets\[([^\]]*)\]")
 
 
 @dataclass(frozen=True)
@@ -310,16 +312,29 @@ def _is_shifted(run: StoredRun) -> bool:
 
 def _settings(a: StoredRun, b: StoredRun, pairs: Sequence[tuple[str, str]]) -> Iterator[Change]:
     first, second = (by_path(settings_of(run.result, run.folder)) for run in (a, b))
-    for old, new in pairs:  # what is compared has one path, whatever its name was
-        if old != new:
-            moved = {key: key.replace(f"targets[{old}]", f"targets[{new}]", 1) for key in first}
-            first = {moved[key]: value for key, value in first.items()}
+    first = _as_in_second(first, dict(pairs))
     for run, found in ((a, first), (b, second)):
         found |= {f"version of {name}": value for name, value in run.result.versions.items()}
         found["version of the scoring code"] = run.result.code_version
     for what in dict.fromkeys([*first, *second]):
         if what not in NOT_SETTINGS and first.get(what) != second.get(what):
             yield Change(what=what, a=first.get(what), b=second.get(what))
+
+
+def _as_in_second(first: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
+    """The first run's settings with what is compared under one path, whatever its name was. A
+    target that is not compared, and whose name is another's in the second run, is told apart."""
+    apart = set(names.values()) - names.keys()
+    names = {**{name: f"{name} of the first run" for name in apart}, **names}
+
+    def path(key: str) -> str:
+        of_target = OF_TARGET.match(key)
+        if of_target is None:
+            return key
+        name = of_target[1]
+        return f"targets[{names.get(name, name)}]{key[of_target.end() :]}"
+
+    return {path(key): value for key, value in first.items()}
 
 
 def _cautions(a: StoredRun, b: StoredRun, records: RecordChanges) -> Iterator[str]:

@@ -12,33 +12,36 @@ from raymia.results.ranking import rank
 from raymia.results.wording import budget
 
 
-def metrics_rows(metrics: Iterable[Metrics]) -> pa.Table:
-    """One row for each attack on each target, best first within a target.
+def metrics_rows(metrics: Iterable[Metrics], group_metrics: Iterable[Metrics] = ()) -> pa.Table:
+    """One row for each attack on each target, best first within a target: of single records, then
+    of groups.
 
     Returns
     -------
     pyarrow.Table
-        ``target``, ``attack``, counts, ``auc`` with ``auc_low`` and ``auc_high``; for each budget
-        of false positives ``tpr@1%fpr`` with its limits on all records, and ``held_out_tpr@1%fpr``
-        with its limits and ``held_out_fpr@1%fpr`` on those that did not choose the threshold;
+        ``target``, ``attack``, ``of`` (``records`` or ``groups``), counts, ``auc`` with
+        ``auc_low`` and ``auc_high``; for each budget of false positives ``tpr@1%fpr`` with its
+        limits on all records, and ``held_out_tpr@1%fpr`` with its limits and
+        ``held_out_fpr@1%fpr`` on those that did not choose the threshold;
         ``balanced_accuracy``, ``one_minus_eer``, ``epsilon`` (the bound that the calibration half
         chose); ``not_measured``: why a row has no numbers. Rates are between 0 and 1.
     """
-    metrics = list(metrics)
-    fprs = sorted(
-        {at.max_fpr for m in metrics if isinstance(m, AttackMetrics) for at in m.tpr}, reverse=True
-    )
+    parts = {"records": list(metrics), "groups": list(group_metrics)}
+    measured = [m for part in parts.values() for m in part if isinstance(m, AttackMetrics)]
+    fprs = sorted({at.max_fpr for m in measured for at in m.tpr}, reverse=True)
     names = list(_row(None, fprs))
     rows: list[dict[str, Any]] = []
-    for ranking in rank(metrics):
-        rows += [_counts(m) | _row(m, fprs) | {"not_measured": None} for m in ranking.measured]
-        rows += [_counts(m) | {"not_measured": m.reason} for m in ranking.not_measured]
+    for of, part in parts.items():
+        for ranking in rank(part):
+            rows += [_counts(m, of) | _row(m, fprs) for m in ranking.measured]
+            rows += [_counts(m, of) | {"not_measured": m.reason} for m in ranking.not_measured]
     return pa.Table.from_pylist(
         rows,
         schema=pa.schema(
             [
                 ("target", pa.string()),
                 ("attack", pa.string()),
+                ("of", pa.string()),
                 *((name, pa.int64()) for name in ("n_members", "n_non_members", "n_unscored")),
                 *((name, pa.float64()) for name in names),
                 ("not_measured", pa.string()),
@@ -47,10 +50,11 @@ def metrics_rows(metrics: Iterable[Metrics]) -> pa.Table:
     )
 
 
-def _counts(entry: Metrics) -> dict[str, Any]:
+def _counts(entry: Metrics, of: str) -> dict[str, Any]:
     return {
         "target": entry.target,
         "attack": entry.attack,
+        "of": of,
         "n_members": entry.n_members,
         "n_non_members": entry.n_non_members,
         "n_unscored": entry.n_unscored,

@@ -112,8 +112,7 @@ def strength_across(rankings: Sequence[TargetRanking]) -> Callable[[TargetRankin
 
     True positive rates compare only at one budget; without a common one the AUC decides.
     """
-    fprs = {ranking.fpr for ranking in rankings}
-    common = fprs.pop() if len(fprs) == 1 else None
+    common = _common_budget(rankings)
 
     def strength(ranking: TargetRanking) -> float:
         best = ranking.measured[0]
@@ -121,6 +120,28 @@ def strength_across(rankings: Sequence[TargetRanking]) -> Callable[[TargetRankin
         return best.auc.value if estimate is None else estimate.value
 
     return strength
+
+
+def exposure_across(
+    rankings: Sequence[TargetRanking],
+) -> Callable[[AttackMetrics], tuple[float, float]]:
+    """What the leading attacks on several targets compare by: the lower limits of the rate at the
+    budget that all are ranked by, and of the AUC, so that a rate that rests on one record puts
+    nothing first."""
+    common = _common_budget(rankings)
+
+    def exposure(leader: AttackMetrics) -> tuple[float, float]:
+        rate = None if common is None else estimate_at(leader, common)
+        return -1.0 if rate is None else rate.low, leader.auc.low
+
+    return exposure
+
+
+def _common_budget(rankings: Sequence[TargetRanking]) -> float | None:
+    """The budget that all targets that were measured are ranked by: rates at two budgets do not
+    compare."""
+    fprs = {ranking.fpr for ranking in rankings if ranking.measured}
+    return fprs.pop() if len(fprs) == 1 else None
 
 
 def leading(ranking: TargetRanking, combined: Collection[str]) -> AttackMetrics:

@@ -149,7 +149,7 @@ def what_it_does(
             f"{attack.attack} scores {wording.count(tested.above_all)} of "
             f"{_counted(tested.n_members, 'member', counted)} above every one of "
             f"{_counted(tested.n_non_members, 'non-member', counted)}. The chance that guessing "
-            f"does so is {test.p_value:.1e}.{overall}"
+            f"does so is {wording.chance(test.p_value)}.{overall}"
         )
     if attack.auc.value < 0.5:
         turned = Estimate(value=1.0 - area.value, low=1.0 - area.high, high=1.0 - area.low)

@@ -25,9 +25,8 @@ from raymia.results.ranking import (
     TargetRanking,
     at_budget,
     by_groups,
+    exposure_across,
     few_allowed,
-    held_out_area,
-    held_out_rate,
     leading,
     rank,
 )
@@ -171,7 +170,7 @@ def _lower_limit(estimate: LimitedEstimate, error: float) -> float:
 
 
 def _overall(result: RunResult, cases: Sequence[_Case]) -> Finding:
-    if not result.complete:
+    if not result.succeeded:
         return "incomplete"
     return max((case.finding for case in cases), key=SEVERITY.index, default="not_measurable")
 
@@ -198,9 +197,9 @@ def _sentence(
             f"{alone} did better than chance explains.{untested(result, rankings)} "
             f"{not_ruled_out(result, rankings)}"
         )
-    leaking = [case for case in cases if case.finding == finding]
-    worst = max(leaking, key=_strength)
-    assert worst.attack is not None
+    exposure = exposure_across(rankings)
+    leaking = [(c, c.attack) for c in cases if c.finding == finding and c.attack is not None]
+    worst, attack = max(leaking, key=lambda pair: exposure(pair[1]))
     how = "strongly" if finding == "leaks_strongly" else ""
     subject = f"{worst.target} leaks{' ' + how if how else ''}."
     if len(cases) > 1:
@@ -211,8 +210,8 @@ def _sentence(
         subject = f"{any_leak} of {len(cases)} checkpoints {verb}{rest}."
         subject += f" The worst is {worst.target}:"
     chance = Chance.of(result)
-    tested = chance.unit(worst.attack), chance.counted
-    return f"{subject} {what_it_does(worst.attack, worst.shown[0], worst.fpr, *tested)}"
+    tested = chance.unit(attack), chance.counted
+    return f"{subject} {what_it_does(attack, worst.shown[0], worst.fpr, *tested)}"
 
 
 def _among(cases: Sequence[_Case]) -> str:
@@ -251,13 +250,6 @@ def _shift_sentence(result: RunResult) -> str:
 def adds_to_blind(entry: ExcessOverBlind) -> bool:
     """Whether an attack tells more than a guesser that never saw a model, and not by chance."""
     return entry.excess.value > 0 and entry.corrected_p_value <= ERROR_RATE
-
-
-def _strength(case: _Case) -> tuple[float, float]:
-    assert case.attack is not None
-    by_rate = case.shown[0].of == "rate" and case.shown[0].max_fpr == case.fpr
-    rate = held_out_rate(case.attack, case.fpr) if by_rate else None
-    return (-1.0 if rate is None else rate.value, held_out_area(case.attack).value)
 
 
 def _limits(

@@ -21,6 +21,8 @@ BELOW_CHANCE = "AUC below chance: members score lower than non-members"
 NO_CHANCE = 0.6
 """Lower limit of a blind guess's AUC above which no random split of an audit's size is to blame."""
 NEGATIVES = ("non-member", "non-members")
+SMALLEST_CHANCE = 1e-300
+"""Below it a p-value may be a number that a computer no longer tells from 0."""
 MOST_REASONS = 5
 """Reasons that a terminal shows."""
 MOST_DIGITS = 4
@@ -72,6 +74,17 @@ def audited(counts: RecordCounts) -> str:
 def p_value(value: float) -> str:
     """Write a p-value: 0.031, or < 0.001."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def chance(value: float) -> str:
+    """Write a p-value however small it is: 0.031, 2.1e-07, or < 1e-300."""
+    if value < SMALLEST_CHANCE:
+        return f"< {SMALLEST_CHANCE:g}"
+    return f"{value:.1e}" if value < 0.001 else f"{value:.3g}"
+
+
+def _p_is(written: str) -> str:
+    return f"p {written}" if written.startswith("<") else f"p = {written}"
 
 
 def epsilon_method(name: str) -> str:
@@ -194,10 +207,9 @@ def dataset_inference(test: DatasetInference) -> str:
         return f"{test.target}: dataset inference compared nothing, because no record has a score."
     if test.p_value is None:
         return f"{test.target}: dataset inference needs more records ({compared})."
-    p = f"{test.p_value:.1e}" if test.p_value < 0.001 else f"{test.p_value:.3f}"
     return (
-        f"{test.target}: dataset inference on the {test.suspects} as a whole: p = {p}, "
-        f"effect {test.effect:.2f} standard deviations ({compared})."
+        f"{test.target}: dataset inference on the {test.suspects} as a whole: "
+        f"{_p_is(chance(test.p_value))}, effect {test.effect:.2f} standard deviations ({compared})."
     )
 
 
@@ -256,8 +268,8 @@ def shift_note(check: ShiftCheck) -> str:
             )
     return (
         f"Note: members can be told from non-members without the model, by {guesser.title} (AUC "
-        f"{guesser.auc.value:.3f} {unit_interval(guesser.auc)}, p = "
-        f"{p_value(guesser.corrected_p_value)}); {why}."
+        f"{guesser.auc.value:.3f} {unit_interval(guesser.auc)}, "
+        f"{_p_is(p_value(guesser.corrected_p_value))}); {why}."
     )
 
 

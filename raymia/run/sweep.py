@@ -13,7 +13,7 @@ from raymia import __version__
 from raymia.engine.base import Start, engine
 from raymia.evidence.store import EvidenceStore
 from raymia.plan.planning import AuditPlan
-from raymia.report.files import write_report
+from raymia.report.files import redraw
 from raymia.report.sweep_page import render
 from raymia.results.redaction import unquoted
 from raymia.run.asking import ask
@@ -61,7 +61,7 @@ def run_sweep(spec: AuditSpec, console: Console) -> SweepResult:
         lease.check()
         write_sweep(spec.output, result, table, render(result, rows))
         with suppress(InputError):  # there is no report, or it is of another version
-            write_report(spec.output)  # so that it points to the sweep
+            redraw(spec.output)  # so that it points to the sweep
     return result
 
 

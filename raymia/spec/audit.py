@@ -108,12 +108,20 @@ class ResourcesSpec(Strict):
         return self.model_copy(update={n: p.model_copy(update=one) for n, p in pools.items()})
 
 
+def _each_once(rates: list[float]) -> list[float]:
+    twice = [f"{rate:g}" for rate, times in Counter(rates).items() if times > 1]
+    if twice:
+        raise ValueError(f"each rate once; given more than once: {', '.join(twice)}")
+    return rates
+
+
+Rates = Annotated[list[Share], AfterValidator(_each_once)]
+
+
 class MetricsSpec(Strict):
     """What is measured where both members and non-members are given."""
 
-    fprs: list[Share] = Field(
-        default=[0.1, 0.01, 0.001], description="false-positive rates for TPR"
-    )
+    fprs: Rates = Field(default=[0.1, 0.01, 0.001], description="false-positive rates for TPR")
     confidence: Share = Field(default=0.95, description="nominal level of every interval")
     resamples: int = Field(
         default=2_000,
@@ -121,7 +129,7 @@ class MetricsSpec(Strict):
         le=1_000_000,
         description="not used any more; earlier audit files have it",
     )
-    priors: list[Share] = Field(
+    priors: Rates = Field(
         default=[0.5, 0.1, 0.01],
         description="shares of members for which it is said how many of those accused are members",
     )
@@ -134,7 +142,7 @@ class MetricsSpec(Strict):
         "group where there are groups, to decide whether it was trained on; epsilon is then "
         "bounded from this one run as well",
     )
-    false_discovery_rates: list[Share] = Field(
+    false_discovery_rates: Rates = Field(
         default=[0.05, 0.2],
         description="expected shares of false claims at which candidates are counted as members",
     )

@@ -28,5 +28,6 @@ class Terminal(Console):
 
 
 def terminal() -> Terminal:
-    """Standard output. Names are printed as they are: no sign in them is taken for a picture."""
-    return Terminal(emoji=False)
+    """Standard output. Names are printed as they are: no sign in them is taken for a picture, and
+    no bracket for a style."""
+    return Terminal(emoji=False, markup=False)

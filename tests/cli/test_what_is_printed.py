@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -145,5 +146,14 @@ def test_whatever_is_drawn_is_sayable(monkeypatch, capsys, drawn, width):
 
 
 def test_what_hides_nothing_is_drawn_as_it_was(capsys):
-    terminal().print(Text("größer 汉字 s3://bucket/a@b", "bold"), "[red]x[/red]")
-    assert capsys.readouterr().out == "größer 汉字 s3://bucket/a@b x\n"
+    terminal().print(Text("größer 汉字 s3://bucket/a@b", "bold"), "runs/[ema]/[/x]")
+    assert capsys.readouterr().out == "größer 汉字 s3://bucket/a@b runs/[ema]/[/x]\n"
+
+
+def test_a_plan_names_a_folder_as_it_is(tmp_path):
+    folder = tmp_path / "runs" / "[ema]" / "[" / "x]"
+    shutil.copytree(BASE, folder)
+    targets = [{"name": "one", "model": str(folder)}]
+    done = raymia("plan", write_audit(tmp_path / "audit.yaml", targets=targets), columns=300)
+    assert done.returncode == 0, done.stderr
+    assert "runs/[ema]/[/x]" in done.stdout

@@ -215,6 +215,8 @@ def test_a_checkpoint_that_answers_with_errors_alone_has_failed(
     assert reason.startswith(f"every one of its {2 * RECORDS} answers is an error, as: ")
     assert result.complete, "every question has its answer, and none is asked again"
     assert not result.succeeded
+    assert result.verdict.finding == "incomplete"
+    assert "The audit is not finished: 1 checkpoint failed. So far: " in result.verdict.sentence
 
 
 def test_a_failing_reference_that_targets_share_stops_the_run(

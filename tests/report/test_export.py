@@ -17,9 +17,9 @@ from raymia.cli.main import app
 from raymia.metrics.summary import AttackMetrics
 from raymia.report.export import FORMS, draw, export
 from raymia.report.files import write_run
-from raymia.results.ranking import at_budget, rank
+from raymia.results.ranking import at_budget, held_out_area, rank
 from raymia.results.verdict import reach_verdict
-from raymia.results.wording import budget, percent
+from raymia.results.wording import budget, percent, unit_interval
 from raymia.util.errors import InputError
 
 ODD = "a_b & 50 % | <b> #1"
@@ -33,6 +33,14 @@ def run(tmp_path_factory):
     result = result.model_copy(update={"verdict": reach_verdict(result)})
     write_run(str(folder), result, [scores], made_up_curves(scores))
     return load_run(folder)
+
+
+@pytest.fixture(scope="module")
+def grouped(run):
+    """The same, with half as many groups as records, which were split as wholes."""
+    groups = made_up_result(made_up_scores(n_members=30, n_non_members=60)).metrics
+    result = run.result.model_copy(update={"group_metrics": groups, "split_by_group": True})
+    return replace(run, result=result.model_copy(update={"verdict": reach_verdict(result)}))
 
 
 def check_numbers(table: pd.DataFrame, run) -> None:
@@ -65,6 +73,38 @@ def test_csv_parquet_and_pandas_have_every_number_bit_for_bit(run):
     check_numbers(pq.read_table(io.BytesIO(export(run, "parquet"))).to_pandas(), run)
     written = io.BytesIO(export(run, "csv"))
     check_numbers(pd.read_csv(written, float_precision="round_trip"), run)
+
+
+def test_groups_have_rows_of_their_own(grouped):
+    table = pd.read_csv(io.BytesIO(export(grouped, "csv")), float_precision="round_trip")
+    for of, entries in (
+        ("records", grouped.result.metrics),
+        ("groups", grouped.result.group_metrics),
+    ):
+        rows = table[table["of"] == of].set_index(["target", "attack"])
+        assert len(rows) == len(entries)
+        for entry in entries:
+            row = rows.loc[(entry.target, entry.attack)]
+            assert row["n_members"] == entry.n_members
+            if isinstance(entry, AttackMetrics):
+                assert (row["auc"], row["auc_low"]) == (entry.auc.value, entry.auc.low)
+    written = io.BytesIO(export(grouped, "parquet"))
+    assert list(pq.read_table(written)["of"].to_pylist()) == list(table["of"])
+
+
+def test_where_groups_were_split_the_table_of_a_model_card_is_theirs(grouped):
+    card = export(grouped, "model-card").decode().replace("\\", "")
+    assert "those in the table of groups are the ones to read" in card
+    assert "It is a table of groups of records, as the tests are." in card
+    (judged, *_) = grouped.result.verdict.targets
+    areas = [
+        f"{area.value:.3f} {unit_interval(area)}"
+        for metrics in (grouped.result.metrics, grouped.result.group_metrics)
+        for m in metrics
+        if (m.target, m.attack) == (judged.target, judged.attack)
+        for area in [held_out_area(m)]
+    ]
+    assert [area in card for area in areas] == [False, True]
 
 
 def test_of_one_attack_there_is_one_row_for_each_target(run):

@@ -12,7 +12,7 @@ from raymia.report.charts import Charts
 from raymia.report.first_screen import FirstScreen, first_screen
 from raymia.report.sections import target_sections
 from raymia.results.curves import draw
-from raymia.results.result import RunResult
+from raymia.results.result import FailedTarget, RunResult
 from raymia.results.verdict import reach_verdict
 
 FPRS = (0.1, 0.01, 0.001)
@@ -85,6 +85,14 @@ def test_an_incomplete_run_is_to_be_run_again():
     assert "Run the same audit again" in said(laid_out(result, curves)[0], "What to do")
 
 
+def test_a_checkpoint_of_errors_alone_is_to_be_mended_not_asked_again():
+    failed = [FailedTarget(name="broken", reason="every one of its 9 answers is an error")]
+    result, curves = audit(2.5, failed=failed)
+    told = said(laid_out(result, curves)[0], "What to do")
+    assert told.startswith("See why broken failed, mend that, and audit again.")
+    assert "Run the same audit again" not in told
+
+
 def test_the_picture_has_the_attack_of_the_verdict_its_band_and_its_threshold():
     result, curves = audit(2.5)
     screen, charts = laid_out(result, curves)
@@ -126,3 +134,7 @@ def test_a_rate_that_rests_on_one_record_puts_no_checkpoint_first(few, strength,
     rates = {m.target: next(t for t in m.tpr if t.max_fpr == 0.01).estimate for m in metrics}
     assert rates["few"].value > rates["many"].value
     assert sections[0].name == "many"
+    assert "The worst is many:" in verdict.sentence
+    screen, _ = laid_out(result)
+    assert screen.target == "many"
+    assert [card.about for card in screen.cards] == ["many", "many", "many", None]

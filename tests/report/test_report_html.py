@@ -6,14 +6,17 @@ import hashlib
 import json
 import re
 
+import numpy as np
 import pytest
 from html_page import ATTACK_ON_READER, Page
 from made_up_run import made_up_curves, made_up_result, made_up_scores
 from plotly.offline import get_plotlyjs
 
+from raymia.metrics.measuring import measure
 from raymia.metrics.summary import NotMeasured
 from raymia.report.html import render
 from raymia.results.result import NeighborQuality, SetAside
+from raymia.results.text_result import TextExample
 from raymia.results.verdict import reach_verdict
 
 
@@ -105,6 +108,37 @@ def test_unresolvable_and_unmeasured_are_said(page):
 def test_rate_that_rests_on_few_non_members_says_so(page):
     assert "TPR at 1 % FPR rests on 1 non-member: it is rough, as its interval says." in page.text
     assert "TPR at 10 % FPR rests" not in page.text
+
+
+def test_every_rate_stands_under_its_own_heading():
+    """Also where budgets are given in another order, and not all checkpoints resolve them all."""
+    draws, metrics = np.random.default_rng(0), []
+    for target, non_members in (("few", 500), ("many", 1_000)):
+        is_member = np.arange(200 + non_members) < 200
+        scores = draws.normal(size=is_member.size) + 2.0 * is_member
+        names = {"target": target, "attack": "loss"}
+        metrics.append(measure(scores, is_member, fprs=(0.001, 0.01, 0.1), **names))
+    html = render(made_up_result(made_up_scores(), metrics=metrics), [])
+    overview, *others = re.findall(r'<table class="ranked.*?</table>', html, re.DOTALL)
+    headings = [
+        re.findall(r"<th [^>]*>(TPR at [^<]*)</th>", table) for table in (overview, *others)
+    ]
+    assert headings[0] == ["TPR at 10 % FPR", "TPR at 1 % FPR", "TPR at 0.1 % FPR"]
+    assert len(others) == 2
+    for table, expected in zip((overview, *others), headings, strict=True):
+        _, *rows = table.split("<tr")[1:]
+        for row in rows:
+            assert re.findall(r'data-label="(TPR at [^"]*)"', row) == expected
+
+
+def test_a_record_without_a_piece_of_text_is_named_with_the_reason():
+    scores = made_up_scores()
+    example = TextExample(
+        target="tuned", attack="loss", record_id="r7", is_member=True, score=1.5, rank=1, of=60,
+        outscored=0.9,
+    )  # fmt: skip
+    text = Page(render(made_up_result(scores, text_examples=[example]), [])).text
+    assert "Record r7 The text is not shown: there is no evidence on it." in text
 
 
 def test_run_without_labels_has_no_plots_and_still_a_report():

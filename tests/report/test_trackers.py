@@ -79,6 +79,15 @@ def test_numbers_are_told_with_their_limits_by_names_that_trackers_take(result):
     assert SECRET not in str(told)
 
 
+def test_numbers_of_groups_are_told_beside_those_of_records(result):
+    entry = next(m for m in result.metrics if m.attack == "ez@self_prompt")
+    of_groups = entry.model_copy(update={"n_members": 30})
+    told = logged(result.model_copy(update={"group_metrics": [of_groups]})).metrics
+    assert told["tuned/ez_at_self_prompt/n_members"] == 60
+    assert told["tuned_by_group/ez_at_self_prompt/n_members"] == 30
+    assert told["tuned_by_group/ez_at_self_prompt/auc_low"] == entry.auc.low
+
+
 def test_names_that_become_one_are_kept_apart():
     assert trackers._renamed([("a b", 1), ("a c", 2), ("a%b", 3), ("a b", 4)]) == {
         "a_b": 1, "a_c": 2, "apctb": 3, "a_b_2": 4,

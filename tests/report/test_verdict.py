@@ -12,8 +12,10 @@ from scipy.special import comb
 from raymia.metrics.measuring import measure
 from raymia.metrics.roc import roc_curve, tpr_at_fpr
 from raymia.metrics.summary import LimitedEstimate, NotMeasured
+from raymia.results.chance import Test as ChanceTest
 from raymia.results.chance import chance_of_auc, chance_of_rate
 from raymia.results.result import AttackCard, FailedTarget, ReferenceCard, RunResult
+from raymia.results.telling import what_it_does
 from raymia.results.verdict import reach_verdict
 
 
@@ -280,6 +282,8 @@ def test_unfinished_audit_has_no_verdict():
     failed = [FailedTarget(name="other", reason="no weights")]
     verdict = reach_verdict(finished.model_copy(update={"complete": False, "failed": failed}))
     assert "not finished: 1 checkpoint failed. So far: tuned leaks" in verdict.sentence
+    answered_in_errors = reach_verdict(finished.model_copy(update={"failed": failed}))
+    assert answered_in_errors == verdict
     nothing = reach_verdict(finished.model_copy(update={"complete": False, "metrics": []}))
     assert nothing.sentence == "The audit is not finished: some answers are missing."
 
@@ -329,6 +333,12 @@ def test_unchecked_shift_is_a_limit_of_the_verdict_and_a_checked_one_is_not():
         verdict = reach_verdict(audit({"tuned/ratio": 3.0}, shift=shift))
         assert verdict.finding == "leaks_strongly"
         assert any("was not checked" in limit for limit in verdict.limits) is said
+
+
+def test_a_chance_too_small_for_a_number_is_not_written_as_none():
+    attack = audit({"tuned/loss": 3.0}).metrics[0]
+    said = what_it_does(attack, ChanceTest("top", None, p_value=0.0, error=0.01), None)
+    assert "The chance that guessing does so is < 1e-300." in said
 
 
 def test_rate_on_few_non_members_is_a_limit_of_the_verdict():

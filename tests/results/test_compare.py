@@ -156,6 +156,37 @@ def test_settings_of_targets_that_are_matched_are_compared_whatever_their_names(
     ]
 
 
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        (
+            {"tuned": "base"},
+            [
+                ("targets[base].name", "tuned", "base"),
+                ("targets[base].model", "x", "w"),
+                ("targets[base of the first run].name", "base", None),
+                ("targets[base of the first run].model", "y", None),
+                ("targets[tuned].name", None, "tuned"),
+                ("targets[tuned].model", None, "z"),
+            ],
+        ),
+        (
+            {"tuned": "base", "base": "tuned"},
+            [
+                ("targets[base].name", "tuned", "base"),
+                ("targets[base].model", "x", "w"),
+                ("targets[tuned].name", "base", "tuned"),
+                ("targets[tuned].model", "y", "z"),
+            ],
+        ),
+    ],
+)
+def test_a_target_whose_name_another_takes_hides_no_setting(stored, pairs, said):
+    a = stored("a", audit_yaml="targets: [{name: tuned, model: x}, {name: base, model: y}]")
+    b = stored("b", audit_yaml="targets: [{name: tuned, model: z}, {name: base, model: w}]")
+    assert [(c.what, c.a, c.b) for c in compare_runs(a, b, pairs).settings] == said
+
+
 def test_attacks_come_by_how_much_they_changed(stored):
     scores = stronger(stronger(made_up_scores(), 2.0), 1.0, attack="ez@self_prompt")
     attacks = compare_runs(stored("a"), stored("b", scores)).targets[0].attacks

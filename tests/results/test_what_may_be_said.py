@@ -376,8 +376,10 @@ def test_some_is_not_written_as_none_or_all(rate, digits, text):
     [
         (0, 0, None, "compared nothing, because no record has a score"),
         (0, 9, None, "needs more records (0 members against 9 non-members)"),
-        (9, 9, 0.5, "p = 0.500"),
-        (9, 9, 1e-9, "p = 1.0e-09"),
+        (9, 9, 0.5, "p = 0.5,"),
+        (9, 9, 0.0125, "p = 0.0125,"),
+        (9, 9, 1e-9, "p = 1.0e-09,"),
+        (9, 9, 0.0, "p < 1e-300,"),
     ],
 )
 def test_a_test_of_a_set_says_what_it_compared(members, non_members, p_value, part):

@@ -170,6 +170,8 @@ def test_key_like_no_other_lists_the_known_ones():
             "0",
         ),
         (["metrics"], {"fprs": [0.1, 1.5]}, "metrics.fprs[1]", "got 1.5"),
+        (["metrics"], {"fprs": [0.01, 0.1, 0.01]}, "metrics.fprs", "more than once: 0.01"),
+        (["metrics"], {"priors": [0.5, 0.5]}, "metrics.priors", "more than once: 0.5"),
         (["resources"], {"target": {"actors": 0}}, "resources.target.actors", "got 0"),
         (["records"], ["m.jsonl"], "records", "dictionary"),
         (["attacks"], [], "attacks", ""),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from made_up_run import made_up_curves, made_up_result, made_up_scores
 from scripts import load_script
 from small_audit import BASE, console, passages, raw_rows, write_texts
 from small_sweep import SWEEP, made_spec, with_evidence, write_sweep_audit
@@ -18,6 +19,7 @@ import raymia.engine.base
 import raymia.run.sweep
 from raymia.cli.main import app
 from raymia.evidence.store import EvidenceStore
+from raymia.report.files import write_run
 from raymia.run.audit import run_audit
 from raymia.run.sweep import run_sweep
 from raymia.scoring.reduction import score_target
@@ -113,6 +115,18 @@ def test_one_more_value_is_all_that_is_tried(swept: Any) -> None:
             0.9]}}}}  # fmt: skip
     wider = load_spec(write_sweep_audit(Path(spec.store).parent, more, output="wider"))
     assert run_sweep(wider, console()).tried_now == 1
+
+
+@pytest.mark.usefixtures("no_models", "no_trials")
+def test_a_report_in_the_folder_points_to_the_page_of_the_sweep(swept: Any) -> None:
+    spec, _ = swept
+    folder = spec.model_copy(update={"output": f"{spec.output}-with-report"})
+    scores = made_up_scores()
+    write_run(folder.output, made_up_result(scores), [scores], made_up_curves(scores))
+    report = Path(folder.output, "report.html")
+    assert 'href="sweep.html"' not in report.read_text()
+    run_sweep(folder, console())
+    assert 'href="sweep.html"' in report.read_text()
 
 
 def test_the_files_say_who_won_and_how_it_was_judged(swept: Any) -> None:

@@ -43,6 +43,14 @@ def test_both_figures_and_the_optimism_are_shown() -> None:
     assert "+0.300" in page
 
 
+def test_numbers_of_the_table_are_sorted_by_their_values() -> None:
+    page = render(result(), ROWS)
+    (table,) = re.findall(r'<table class="sortable">.*?</table>', page, re.DOTALL)
+    cells = re.findall(r'<td class="num[^"]*"([^>]*)>', table)
+    values = [re.findall(r'data-value="([^"]*)"', cell) for cell in cells]
+    assert [float(value) for found in values for value in found] == [3, 0.8, 0.5, 0.8 - 0.5]
+
+
 def test_a_line_meets_every_axis_at_its_value() -> None:
     page = render(result(), ROWS)
     (found,) = re.findall(r'<script type="application/json" id="charts">(.*?)</script>', page)
