@@ -202,7 +202,7 @@ def submit(
         again += [part for one in plugin or [] for part in ("--plugin", one)]
         say(
             f"\n{name} goes on. To follow it: {shlex.join(again)}\n"
-            f"To stop it: ray job stop {name} --address {address}",
+            f"To stop it: {jobs.stopping(name)}",
             sys.stderr,
         )
         raise typer.Exit(EXIT_LEFT_RUNNING) from None
