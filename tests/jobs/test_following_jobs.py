@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 from aiohttp import web
 from ray_fixtures import free_port
 
+import raymia.modalities  # noqa: F401 (registers the kinds of records)
 from raymia.engine.on_ray import submission
+from raymia.engine.on_ray.package import pack
 from raymia.engine.on_ray.submission import ADDRESS_VARIABLES, RECONNECTS, Jobs
 from raymia.util.errors import RaymiaError
 
@@ -35,6 +41,8 @@ class Dashboard:
     tails: list[str] = field(default_factory=list)
     statuses: list[str] = field(default_factory=list)
     asked: int = 0
+    packages: dict[str, bytes] = field(default_factory=dict)
+    submitted: list[dict[str, Any]] = field(default_factory=list)
 
     async def version(self, _request: web.Request) -> web.Response:
         self.asked += 1
@@ -42,6 +50,17 @@ class Dashboard:
 
     async def jobs(self, _request: web.Request) -> web.Response:
         return web.json_response([])
+
+    async def has_package(self, request: web.Request) -> web.Response:
+        raise web.HTTPOk if request.match_info["name"] in self.packages else web.HTTPNotFound
+
+    async def package(self, request: web.Request) -> web.Response:
+        self.packages[request.match_info["name"]] = await request.read()
+        return web.Response()
+
+    async def submit(self, request: web.Request) -> web.Response:
+        self.submitted.append(await request.json())
+        return web.json_response({"job_id": NAME, "submission_id": NAME})
 
     async def job(self, request: web.Request) -> web.Response:
         status = self.statuses.pop(0) if self.statuses else "SUCCEEDED"
@@ -72,6 +91,9 @@ def serve(dashboard: Dashboard, port: int, up: threading.Event, over: threading.
         app = web.Application()
         app.router.add_get("/api/version", dashboard.version)
         app.router.add_get("/api/jobs/", dashboard.jobs)
+        app.router.add_post("/api/jobs/", dashboard.submit)
+        app.router.add_get("/api/packages/gcs/{name}", dashboard.has_package)
+        app.router.add_put("/api/packages/gcs/{name}", dashboard.package)
         app.router.add_get("/api/jobs/{name}", dashboard.job)
         app.router.add_get("/api/jobs/{name}/logs/tail", dashboard.log)
         runner = web.AppRunner(app)
@@ -121,6 +143,30 @@ def test_a_client_that_went_elsewhere_is_not_used(
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient.get_address", lambda _: other)
     with pytest.raises(RaymiaError, match=f"Ray went to {other} in place of {dashboard.address}"):
         Jobs(dashboard.address)
+
+
+def test_all_that_is_packed_arrives_whatever_the_folder_has_ray_ignore(
+    dashboard: Dashboard, tmp_path: Path
+) -> None:
+    for name in ("data/a.jsonl", "data/venv/b.jsonl", "data/__pycache__/c.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"text": "x"}')
+    for name in (".gitignore", "data/.gitignore", "data/.rayignore"):
+        (tmp_path / name).write_text("*.jsonl")
+    file = tmp_path / "file.yaml"
+    file.write_text(
+        "records: {members: data}\ntargets: [{name: t, model: org/model}]\n"
+        "store: s3://b/store\noutput: s3://b/run\n"
+    )
+    Jobs(dashboard.address).submit(pack(file))
+    ((name, content),) = dashboard.packages.items()
+    (job,) = dashboard.submitted
+    assert job["runtime_env"]["working_dir"] == f"gcs://{name}"
+    with zipfile.ZipFile(io.BytesIO(content)) as sent:
+        assert set(sent.namelist()) == {
+            "audit.yaml", "data/a.jsonl", "data/venv/b.jsonl", "data/__pycache__/c.jsonl"
+        }  # fmt: skip
+        assert sent.read("audit.yaml") == file.read_bytes()
 
 
 def test_a_log_is_printed_whole_and_once_over_lost_connections(

@@ -87,12 +87,13 @@ class Jobs:
             return f"{stem}{last}", False
         name = f"{stem}{last + 1}"
         with tempfile.TemporaryDirectory(prefix="raymia-job-") as folder:
-            package.write(Path(folder))
+            file = Path(folder) / "files.zip"
+            package.write(file)
             try:
                 self._client.submit_job(
                     entrypoint=command_of(package),
                     submission_id=name,
-                    runtime_env={"working_dir": folder},
+                    runtime_env={"working_dir": str(file)},
                     metadata={"raymia_audit": package.digest},
                 )
             except RuntimeError as error:
