@@ -188,6 +188,7 @@ def submit(
     A job of the same audit that runs is followed, and not started twice. One that ended is started
     again, and goes on from the store. Exits as the job does.
     """
+    import raymia.modalities  # noqa: F401 (registers the kinds of records)
     from raymia.engine.on_ray.package import pack
     from raymia.engine.on_ray.submission import Jobs
 
@@ -202,7 +203,7 @@ def submit(
         again += [part for one in plugin or [] for part in ("--plugin", one)]
         say(
             f"\n{name} goes on. To follow it: {shlex.join(again)}\n"
-            f"To stop it: ray job stop {name} --address {address}",
+            f"To stop it: {jobs.stopping(name)}",
             sys.stderr,
         )
         raise typer.Exit(EXIT_LEFT_RUNNING) from None

@@ -70,7 +70,14 @@ class Executor(Protocol):
         """
 
     def call(self, functions: Sequence[Callable[[], Any]], pool: PoolSpec) -> list[Any]:
-        """Call functions that train, each with the CPUs or GPUs of a pool to itself."""
+        """Call functions that train, each with the CPUs or GPUs of a pool to itself; with a
+        machine's CPUs where the pool does not say.
+
+        Raises
+        ------
+        InputError
+            If no machine can take one of them.
+        """
 
     def workers(self, board: Board, room: str) -> Workers:
         """Where the steps of a large reduction run.

@@ -66,7 +66,7 @@ def _checkpoints(written: TargetSetSpec, where: str) -> list[TargetSpec]:
     claims: Mapping[str, ClaimSpec] = {}
     trained_by: str | None = None
     if written.manifest is not None:
-        named, claims, trained_by = _in_manifest(written.manifest, where)
+        named, claims, trained_by = in_manifest(written.manifest, where)
         key = "adapter" if written.model else "model"
     elif written.revisions:
         revisions = _revisions(written.model, written.revisions, f"{where}.revisions")
@@ -159,7 +159,7 @@ def _revisions(model: str, wanted: Sequence[str], where: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _in_manifest(
+def in_manifest(
     path: str, where: str
 ) -> tuple[list[tuple[str, str]], dict[str, ClaimSpec], str | None]:
     """Names and folders that a training's manifest.json, or a table of name and path, lists; what a

@@ -119,6 +119,21 @@ class Modality(Portable, ABC):
             With every problem found.
         """
 
+    @classmethod
+    def named_in(cls, section: RecordsSection, path: str) -> Iterable[str]:
+        """Local files that a file of records names by relative paths, beside what it holds itself.
+
+        Parameters
+        ----------
+        path : of a local file or folder that the audit file names, be it of records or not.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read so.
+        """
+        return ()
+
     # What is trained on members that are known, where the section has a `training_file`.
 
     @classmethod

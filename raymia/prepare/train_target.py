@@ -41,7 +41,8 @@ from raymia.util.hashing import digest_file
 
 CHECKPOINT = "checkpoint-"
 FACTS_FILE = "facts.json"
-STATE_FOLDER = "training"
+STATE_FOLDER = "raymia-training-state"
+"""Removed when the training is finished; so named that nobody has a folder of their own there."""
 BATCH_TOKENS = 8_192
 
 Facts = dict[str, Any]

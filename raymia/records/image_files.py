@@ -95,6 +95,30 @@ def _table(
         yield FoundImage(row.where, load, row.values.get("group_column"))
 
 
+def named_in_table(path: str, image_column: str) -> Iterator[str]:
+    """The local files that a local table of images names by paths relative to it, once each; none
+    where the path is no table.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    if not (is_table(path) or is_saved_dataset(path)):
+        return
+    folder = path.rpartition("/")[0] if is_table(path) else path
+    seen: set[str] = set()
+    for row in read_rows(path, {"image_column": image_column}):
+        value = row.values.get("image_column")
+        if isinstance(value, dict):
+            value = value.get("path") if value.get("bytes") is None else None
+        if isinstance(value, str) and value.strip() and not value.startswith("/"):
+            name = f"{folder}/{value}"
+            if "://" not in value and name not in seen:
+                seen.add(name)
+                yield name
+
+
 def _load_cell(fs: Any, folder: str, row: TableRow, condition: Condition | None) -> Loaded:
     if (reason := row.why_not("image_column")) is not None:
         raise UnusableImageError(reason)

@@ -27,13 +27,15 @@ class Place:
     Attributes
     ----------
     of : what lies at a place that is named so: data, that is a file or folder that is read or
-        written, or the weights of a model, which may be in the hub; None where it is no place.
+        written, checkpoints, that is a folder or pattern of them or a file that names some, or the
+        weights of a model, which may be in the hub; None where it is no place.
     """
 
-    of: Callable[[str], Literal["data", "weights"] | None]
+    of: Callable[[str], Literal["data", "checkpoints", "weights"] | None]
 
 
 DataPath = Annotated[str, Place(lambda _: "data")]
+Checkpoints = Annotated[str, Place(lambda _: "checkpoints")]
 Weights = Annotated[str, Place(lambda _: "weights")]
 Text = TypeVar("Text", bound=str)
 OneOrMore = Annotated[list[Text], BeforeValidator(_as_list)]

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from raymia.spec.base import DataPath, Name, OneOrMore, Paths, Place, Strict, Weights
+from raymia.spec.base import Checkpoints, Name, OneOrMore, Paths, Place, Strict, Weights
 from raymia.spec.how_trained import AnyTraining
 from raymia.spec.kinds import KindsByName, OtherTarget
 from raymia.spec.training import TrainingSpec
@@ -127,7 +127,7 @@ class TargetSpec(ModelSpec):
     claim: ClaimSpec | None = Field(
         default=None, description="what its training claims; a manifest of `raymia train` says it"
     )
-    trained_by: DataPath | None = Field(
+    trained_by: Checkpoints | None = Field(
         default=None,
         description="`manifest.json` of the training by `raymia train` that made it: references "
         "that it writes the texts of are then fine-tuned as it was; default: of a `manifest` "
@@ -144,11 +144,11 @@ GLOB = re.compile(r"[*?\[]")
 """What makes a name a pattern."""
 
 
-def _what_is_named(model: str) -> Literal["data", "weights"] | None:
+def _what_is_named(model: str) -> Literal["checkpoints", "weights"] | None:
     """A pattern is one of folders; what is not given is no place."""
     if not model:
         return None
-    return "data" if GLOB.search(model) else "weights"
+    return "checkpoints" if GLOB.search(model) else "weights"
 
 
 WeightsOrPattern = Annotated[str, Place(_what_is_named)]
@@ -164,10 +164,10 @@ class TargetSetSpec(ModelSpec):
         default="",
         description="pattern of folders, as models; else the base of adapters, or a hub name",
     )
-    models: Paths = Field(
+    models: OneOrMore[Checkpoints] = Field(
         default=[], description="patterns of folders or fsspec URLs, as `runs/*/checkpoint-*`"
     )
-    adapters: Paths = Field(
+    adapters: OneOrMore[Checkpoints] = Field(
         default=[],
         description="patterns of what `adapter` names, folders or `*.safetensors`, whose base is "
         "`model`",
@@ -175,7 +175,7 @@ class TargetSetSpec(ModelSpec):
     revisions: OneOrMore[str] = Field(
         default=[], description="revisions of the hub model, or patterns of its tags and branches"
     )
-    manifest: DataPath | None = Field(
+    manifest: Checkpoints | None = Field(
         default=None,
         description="`manifest.json` of a training, or a CSV or JSONL file with columns name and "
         "path, of adapters where there is a `model`",

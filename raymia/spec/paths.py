@@ -20,15 +20,18 @@ def with_absolute_paths(section: Section, folder: Path) -> Section:
     return with_paths(section, partial(_absolute_data, folder), partial(_absolute_weights, folder))
 
 
-def with_paths(section: Section, data: Replace, weights: Replace) -> Section:
+def with_paths(
+    section: Section, data: Replace, weights: Replace, checkpoints: Replace | None = None
+) -> Section:
     """Replace every path of a section, and of those in it: texts whose type has a :class:`Place`.
 
     Parameters
     ----------
     data : given each file or folder that is read or written, returns what should stand there.
     weights : given each folder or hub name of a model or an adapter, the same.
+    checkpoints : given what holds or names several checkpoints, the same; None takes it for data.
     """
-    by_what = {"data": data, "weights": weights}
+    by_what = {"data": data, "weights": weights, "checkpoints": checkpoints or data}
     changed = {}
     for key, field in type(section).model_fields.items():
         value = getattr(section, key)

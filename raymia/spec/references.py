@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raymia.spec.base import DataPath, Paths, Strict, merge_preset
+from raymia.spec.base import Checkpoints, Paths, Strict, merge_preset
 from raymia.spec.images import SelfGeneratedReference
 from raymia.spec.kinds import Kinds, MadeReference
 from raymia.spec.methods import LoraMethod, LowRank, QloraMethod
@@ -35,7 +35,9 @@ class ShadowFolder(Strict):
     """The shadows of `raymia train`, each a reference NAME-00, NAME-01, ... of kind shadow."""
 
     kind: Literal["shadows"] = Field(description="tells them from other references")
-    folder: DataPath = Field(description="folder `shadows` of a training, with its manifest.json")
+    folder: Checkpoints = Field(
+        description="folder `shadows` of a training, with its manifest.json"
+    )
 
 
 class LoraSpec(Strict):

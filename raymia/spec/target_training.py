@@ -177,7 +177,7 @@ class ShadowsSpec(Strict):
         "folder that all machines share",
     )
     cpus: float | None = Field(
-        default=None, gt=0, description="of each, on Ray; default: all of a machine"
+        default=None, gt=0, description="of each, on Ray; default: all of a machine, 8 at most"
     )
     gpus: float = Field(default=0, ge=0, description="of each; fractions share a GPU")
 

@@ -38,6 +38,10 @@ def test_two_workers_end_where_one_does_though_one_of_them_is_killed(tmp_path, m
     alone = train(file_of(tmp_path / "alone"))
     file = file_of(tmp_path / "both", resources={"num_workers": 2})
     steps = tmp_path / "steps.txt"
+    own = [tmp_path / "both" / "out" / name / "notes.txt" for name in ("ray", "training")]
+    for notes in own:
+        notes.parent.mkdir(parents=True)
+        notes.write_text("mine")
 
     def watched(dies_at):
         def training(plan, progress):
@@ -68,4 +72,5 @@ def test_two_workers_end_where_one_does_though_one_of_them_is_killed(tmp_path, m
         found = load_file(out / file.parent.name / file.name)
         for name, wanted in load_file(file).items():
             assert found[name] == pytest.approx(wanted, abs=1e-5), name
-    assert not {"ray", "training"} & {one.name for one in out.iterdir()}
+    assert not [one.name for one in out.iterdir() if one.name.startswith("raymia-")]
+    assert [notes.read_text() for notes in own] == ["mine", "mine"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raymia.inputs.checkpoints import _in_manifest
+from raymia.inputs.checkpoints import in_manifest
 from raymia.spec.from_training import read_training
 from raymia.util.errors import InputError
 
@@ -18,7 +18,7 @@ WHERE = "targets[0]"
 def read(folder, content):
     path = folder / "manifest.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path, lambda: _in_manifest(str(path), WHERE)
+    return path, lambda: in_manifest(str(path), WHERE)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import command_line
 import pytest
@@ -15,7 +17,8 @@ from forks.programs import RAYMIA, Program
 from ray_fixtures import free_port, wait_until
 from small_audit import Models, passages, write_small_audit, write_texts
 
-from raymia.engine.on_ray.package import AUDIT_FILE, pack
+import raymia.modalities  # noqa: F401 (registers the kinds of records)
+from raymia.engine.on_ray.package import AUDIT_FILE, Package, pack
 from raymia.engine.on_ray.submission import command_of
 from raymia.util.errors import InputError
 
@@ -184,20 +187,26 @@ def test_what_the_cluster_can_never_hold_is_refused_within_a_minute(head: Head, 
 # ----------------------------------------------------------------- what a job takes along
 
 
+def unpack(package: Package, folder: Path) -> None:
+    with TemporaryDirectory() as other:
+        package.write(Path(other) / "files.zip")
+        shutil.unpack_archive(Path(other) / "files.zip", folder)
+
+
 def test_a_job_takes_the_records_beside_the_audit_and_nothing_else(
     file: Path, tmp_path: Path
 ) -> None:
     (file.parent / "secret.txt").write_text("not asked for")
     package = pack(file)
     assert set(package.files) == {AUDIT_FILE, "members.jsonl", "non_members.jsonl"}
-    package.write(tmp_path)
+    unpack(package, tmp_path)
     assert (tmp_path / "members.jsonl").read_bytes() == package.files["members.jsonl"].read_bytes()
 
 
 def test_a_job_takes_along_what_the_audit_names_as_plugins_in_files(
     file: Path, tmp_path: Path
 ) -> None:
-    pack(file).write(tmp_path)
+    unpack(pack(file), tmp_path)
     audit, plugin = tmp_path / AUDIT_FILE, tmp_path / "own.py"
     content = yaml.safe_load(audit.read_text())
     audit.write_text(yaml.safe_dump({**content, "plugins": ["own.py", "a_module"]}))

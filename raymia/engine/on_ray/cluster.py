@@ -78,8 +78,17 @@ class Cluster:
 
     def cpus_for(self, pool: PoolSpec) -> float:
         """CPUs of the machines that a pool's actors may run on."""
+        return sum(m.count * m.resources.get("CPU", 0.0) for m in self._machines_for(pool))
+
+    def cpus_of_a_machine(self, pool: PoolSpec) -> float:
+        """CPUs that each machine has that a pool's tasks may run on, where it has any; 1 where no
+        machine is known yet."""
+        each = [m.resources.get("CPU", 0.0) for m in self._machines_for(pool)]
+        return min((cpus for cpus in each if cpus >= 1), default=1.0)
+
+    def _machines_for(self, pool: PoolSpec) -> list[Machine]:
         place = Demand.of("", 1, 1, _placement(pool))
-        return sum(m.count * m.resources.get("CPU", 0.0) for m in self.machines if m.fits(place))
+        return [machine for machine in self.machines if machine.fits(place)]
 
 
 def check_store_is_shared(url: str, where: str = "store") -> None:

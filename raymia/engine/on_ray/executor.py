@@ -20,13 +20,14 @@ from raymia.engine.on_ray.machines import (
     demand_of_tasks,
     machines_for,
     max_blocks,
+    refuse,
     refuse_impossible,
 )
 from raymia.engine.on_ray.reduce import Tasks
 from raymia.engine.on_ray.side_by_side import run_streams
 from raymia.engine.on_ray.stream import run_stream
 from raymia.engine.on_ray.tasks import outcomes, run_tasks
-from raymia.engine.prepare import Making, reference_maker, rounds_of, share_writers
+from raymia.engine.prepare import MAX_THREADS, Making, reference_maker, rounds_of, share_writers
 from raymia.engine.stream import Stream
 from raymia.evidence.store import EvidenceStore
 from raymia.plan.blocks import BlockSizes, Lines
@@ -156,7 +157,13 @@ class RayExecutor:
             return run_streams(plan.streams, run, blocks=blocks, cluster=self.cluster, board=board)
 
     def call(self, functions: Sequence[Callable[[], Any]], pool: PoolSpec) -> list[Any]:
-        return run_tasks(functions, pool, self.cluster)
+        if pool.cpus is None and not pool.gpus:
+            whole = min(MAX_THREADS, self.cluster.cpus_of_a_machine(pool))
+            pool = pool.model_copy(update={"cpus": whole})
+        name, most = functions[0].__name__, len(functions)
+        refuse([[demand_of_tasks(name, 1, pool, self.cluster)]], self.cluster)
+        with self._machines([demand_of_tasks(name, most, pool, self.cluster)]):
+            return run_tasks(functions, pool, self.cluster)
 
     def workers(self, board: Board, room: str) -> Tasks:
         if room != self.store_url:

@@ -68,8 +68,6 @@ def refuse_impossible(plan: AuditPlan, sizes: BlockSizes, cluster: Cluster) -> N
     InputError
         Naming the pools and what is missing.
     """
-    if cluster.startable is None:
-        return
     resources, blocks = plan.inputs.spec.resources, max_blocks(plan.inputs, sizes)
     steps = [demands_of(pools_of(stages), blocks, cluster) for stages in plan.streams]
     steps += [
@@ -77,6 +75,18 @@ def refuse_impossible(plan: AuditPlan, sizes: BlockSizes, cluster: Cluster) -> N
         for target in plan
         for preparation in target.preparations
     ]
+    refuse(steps, cluster)
+
+
+def refuse(steps: Sequence[Sequence[Demand]], cluster: Cluster) -> None:
+    """Refuse what the cluster can never hold, as :func:`refuse_impossible` does.
+
+    Parameters
+    ----------
+    steps : what is asked for at the same time, of each step.
+    """
+    if cluster.startable is None:
+        return
     joins_alone = not cluster.is_local and not cluster.startable
     deadline = time.monotonic() + (GRACE_SECONDS if joins_alone else 0)
     while lacking := [line for step in steps for line in shortages(step, cluster.machines)]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
+import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from raymia.spec.file import read_spec
+from raymia.inputs.checkpoints import in_manifest
+from raymia.inputs.modality import modality_of
+from raymia.spec.file import read_mapping, read_spec
+from raymia.spec.from_training import KEY, trained_on
 from raymia.spec.paths import is_url, with_paths
+from raymia.storage.remote import filesystem
+from raymia.storage.shards import matches, walk
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest, digest_file
 from raymia.util.plugins import is_file
@@ -17,6 +23,11 @@ from raymia.util.plugins import is_file
 MAX_BYTES = 100 * 2**20
 """More does not belong into a job's working directory, which Ray keeps in memory."""
 AUDIT_FILE = "audit.yaml"
+NOT_CARRIED = (
+    "beside the audit file, which a job does not carry to the cluster; give an absolute path that "
+    "every machine sees"
+)
+OR_ELSEWHERE = ", an s3:// URL or a hub name"
 
 
 @dataclass(frozen=True)
@@ -34,12 +45,12 @@ class Package:
     plugins: tuple[str, ...]
     digest: str
 
-    def write(self, folder: Path) -> None:
-        """Copy the files into a folder."""
-        for name, file in self.files.items():
-            place = folder / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, place)
+    def write(self, file: Path) -> None:
+        """Write the files to a ZIP file, which Ray sends as it is; of a folder it leaves out what
+        ignore files in it name, and folders by some names."""
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as out:
+            for name, place in self.files.items():
+                out.write(place, name)
 
 
 def pack(audit_file: Path, plugins: Sequence[str] = ()) -> Package:
@@ -59,43 +70,58 @@ def pack(audit_file: Path, plugins: Sequence[str] = ()) -> Package:
         With every problem found.
     """
     spec, folder = read_spec(audit_file, plugins), audit_file.resolve().parent
-    problems: list[str] = []
-    named: dict[str, Path] = {}
+    problems = _of_a_training(audit_file)
+    named: list[str] = []
 
     def data(path: str) -> str:
         if _is_relative(path):
-            named[path] = folder / path
+            named.append(path)
         return path
 
     def weights(path: str) -> str:
         if path.startswith(("./", "../")) or (_is_relative(path) and (folder / path).exists()):
             problems.append(
-                f"{audit_file}: {path} is a folder of weights beside the audit file, which a job "
-                "does not carry to the cluster; give an absolute path that every machine sees, an "
-                "s3:// URL or a hub name"
+                f"{audit_file}: {path} is a folder of weights {NOT_CARRIED}{OR_ELSEWHERE}"
             )
         return path
 
-    with_paths(spec, data, weights)
+    def checkpoints(path: str) -> str:
+        if _is_relative(path) and _names_folders_beside(folder / path, audit_file):
+            problems.append(
+                f"{audit_file}: {path} is or names checkpoints {NOT_CARRIED}{OR_ELSEWHERE}"
+            )
+        else:
+            data(path)
+        return path
+
+    with_paths(spec, data, weights, checkpoints)
     for key, path in (("store", spec.store), ("output", spec.output)):
-        named.pop(path, None)
         if _is_relative(path):
+            named.remove(path)
             problems.append(
                 f"{audit_file}: {key} is {path}, which would be in the job's working directory, "
                 "and Ray deletes that after the job; give an absolute path that every machine "
                 "sees, or a URL such as s3://bucket/folder"
             )
+    kind = modality_of(spec.records.kind)
     files = {AUDIT_FILE: audit_file}
-    for path, place in named.items():
-        if not place.exists():
-            problems.append(f"{audit_file}: {path}: no such file")
-        elif not place.resolve().is_relative_to(folder):
-            problems.append(
-                f"{audit_file}: {path} is not below the audit file's folder, so a job cannot carry "
-                "it; give an absolute path that every machine sees, or a URL"
-            )
-        inside = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
-        files |= {os.path.relpath(file, folder): file for file in inside}
+    for path in dict.fromkeys(named):
+        places = matches(str(folder / path))
+        if not places:
+            problems.append(f"{audit_file}: {path}: no such file, and no file matches it")
+        for place in places:
+            inside = _files_in(place)
+            with suppress(InputError):  # what cannot be read is for the audit to say
+                more = map(Path, kind.named_in(spec.records, place))
+                inside += [file for file in more if file.is_file()]
+            found = {os.path.relpath(file, folder): file for file in inside}
+            above = [n for n in (os.path.relpath(place, folder), *found) if n.startswith("../")]
+            problems += [
+                f"{audit_file}: {name} is not below the audit file's folder, so a job cannot "
+                "carry it; give an absolute path that every machine sees, or a URL"
+                for name in above[:1]
+            ]
+            files |= found
     given = {
         f"plugin-{number}/{Path(name).name}": Path(name)
         for number, name in enumerate(plugins, start=1)
@@ -114,6 +140,36 @@ def pack(audit_file: Path, plugins: Sequence[str] = ()) -> Package:
     names = (*given, *(name for name in plugins if not is_file(name)))
     content = {name: digest_file(file) for name, file in files.items()}
     return Package(files, names, digest({"files": content, "plugins": names}))
+
+
+def _of_a_training(audit_file: Path) -> list[str]:
+    """What is wrong where the audit is of a training whose folder the audit file names by a
+    relative path, or lies in."""
+    content = read_mapping(audit_file, "audit file", "name one")
+    if trained_on(content) is not None:
+        return [
+            f"{audit_file} is the manifest of a training, whose checkpoints a job does not carry "
+            f"to the cluster; submit an audit file with `{KEY}:` and an absolute path that every "
+            "machine sees"
+        ]
+    named = content.get(KEY)
+    if not isinstance(named, str) or not _is_relative(named):
+        return []
+    return [f"{audit_file}: {KEY} is {named}, a training {NOT_CARRIED}"]
+
+
+def _names_folders_beside(table: Path, audit_file: Path) -> bool:
+    """Whether a table of checkpoints, unlike the manifest of a training, has a relative path."""
+    if not table.is_file():
+        return True
+    entries, _, _ = in_manifest(str(table), f"{audit_file}: targets")
+    return any(place.startswith(f"{table.parent}/") for _, place in entries)
+
+
+def _files_in(place: str) -> list[Path]:
+    """The file itself, or those of a folder that are not hidden, of which none is read."""
+    found = (Path(name) for name in walk(*filesystem(place)))
+    return [f for f in found if not any(n.startswith(".") for n in f.relative_to(place).parts)]
 
 
 def _is_relative(path: str) -> bool:

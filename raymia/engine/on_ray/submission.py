@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shlex
 import socket
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +23,10 @@ from raymia.util.credentials import say
 from raymia.util.errors import InputError, RaymiaError
 
 ID_CHARACTERS = 12
+ADDRESS_VARIABLES = "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"
+"""Ray's client would go where these say, whatever address it is given."""
 RECONNECTS = 30
+"""Losses of the connection, one after another without a new line, before a job is left alone."""
 RECONNECT_SECONDS = 2.0
 
 
@@ -46,7 +52,8 @@ class Jobs:
             logging.getLogger(name).setLevel(logging.WARNING)
         _check_port(address)
         try:
-            self._client: Any = JobSubmissionClient(address)
+            with _hidden(ADDRESS_VARIABLES):
+                self._client: Any = JobSubmissionClient(address)
         except AuthenticationError:
             raise InputError(
                 f"--address: the cluster at {address} asks for a token, and was shown none or "
@@ -54,6 +61,9 @@ class Jobs:
             ) from None
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(f"--address: no Ray dashboard at {address}: {error}") from None
+        taken = self._client.get_address()
+        if _place(taken) != _place(address):
+            raise RaymiaError(f"--address: Ray went to {taken} in place of {address}")
 
     def submit(self, package: Package) -> tuple[str, bool]:
         """Start the job of an audit, unless it runs.
@@ -77,12 +87,13 @@ class Jobs:
             return f"{stem}{last}", False
         name = f"{stem}{last + 1}"
         with tempfile.TemporaryDirectory(prefix="raymia-job-") as folder:
-            package.write(Path(folder))
+            file = Path(folder) / "files.zip"
+            package.write(file)
             try:
                 self._client.submit_job(
                     entrypoint=command_of(package),
                     submission_id=name,
-                    runtime_env={"working_dir": folder},
+                    runtime_env={"working_dir": str(file)},
                     metadata={"raymia_audit": package.digest},
                 )
             except RuntimeError as error:
@@ -93,27 +104,37 @@ class Jobs:
 
     def follow(self, name: str) -> int:
         """Print a job's log until it ends, over lost connections too, and return its exit code."""
-        printed = 0
-        for tries_left in reversed(range(RECONNECTS)):
+        from aiohttp import ClientError
+
+        printed = losses = 0
+        while True:
+            progress = [printed]
             try:
-                asyncio.run(self._tail(name, skip=printed, count=(progress := [printed])))
-                break
-            except (OSError, RuntimeError) as error:
-                printed = progress[0]
-                if not tries_left:
+                asyncio.run(self._tail(name, skip=printed, count=progress))
+                info = self._client.get_job_info(name)
+                if info.status.is_terminal():
+                    break
+            except (OSError, RuntimeError, ClientError) as error:
+                losses = 1 if progress[0] > printed else losses + 1
+                if losses == RECONNECTS:
                     raise RaymiaError(
                         f"lost the connection to {self.address} ({type(error).__name__}); the job "
                         f"{name} may go on: submit the same audit again to follow it"
                     ) from None
-                time.sleep(RECONNECT_SECONDS)
-        while not (info := self._client.get_job_info(name)).status.is_terminal():
-            time.sleep(0.5)
+            printed = progress[0]
+            time.sleep(RECONNECT_SECONDS)
         if info.status == "SUCCEEDED":
             return 0
         code = info.driver_exit_code
         if not code:
             say(f"the job {name} ended as {info.status}: {info.message}", sys.stderr)
         return code or 1
+
+    def stopping(self, name: str) -> str:
+        """The command that stops a job. Ray's command too goes where variables say that are set."""
+        unset = [part for one in ADDRESS_VARIABLES if one in os.environ for part in ("-u", one)]
+        command = ["ray", "job", "stop", name, "--address", self.address]
+        return shlex.join(["env", *unset, *command] if unset else command)
 
     async def _tail(self, name: str, skip: int, count: list[int]) -> None:
         seen = 0
@@ -130,6 +151,21 @@ def command_of(package: Package) -> str:
     """What a job runs in its working directory."""
     named = [part for plugin in package.plugins for part in ("--plugin", plugin)]
     return shlex.join(["python", "-m", "raymia", "audit", AUDIT_FILE, *named])
+
+
+@contextmanager
+def _hidden(names: Sequence[str]) -> Iterator[None]:
+    """Leave variables out of the environment for the length of the block."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def _place(address: str) -> tuple[str, str]:
+    parts = urlsplit(address)
+    return parts.scheme, parts.netloc
 
 
 def _check_port(address: str) -> None:

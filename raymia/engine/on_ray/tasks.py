@@ -17,8 +17,8 @@ from raymia.util.errors import RaymiaError
 def run_tasks(
     functions: Sequence[Callable[[], Any]], pool: PoolSpec, cluster: Cluster
 ) -> list[Any]:
-    """Run functions side by side, each in a Ray task of its name that has a machine's CPUs to
-    itself, or a pool's CPUs or GPUs.
+    """Run functions side by side, each in a Ray task of its name that has a pool's CPUs or GPUs to
+    itself.
 
     Raises
     ------

@@ -23,8 +23,9 @@ from raymia.spec.target_training import WorkersSpec
 from raymia.util.caller import silenced
 from raymia.util.errors import InputError, RaymiaError
 
-FOLDER = "ray"
-"""Ray Train's own, below the folder of the training; it has nothing that is read again."""
+FOLDER = "raymia-ray-train"
+"""Ray Train's own, below the folder of the training; it has nothing that is read again. It is
+removed, so nobody may have a folder of their own by this name."""
 
 Found = TypeVar("Found")
 
@@ -34,10 +35,10 @@ def run_together(
 ) -> Found:
     """See :func:`raymia.engine.base.call_together`."""
     own = Path(folder).absolute() / FOLDER
-    shutil.rmtree(own, ignore_errors=True)  # of a training that was killed
     with connected(ResourcesSpec(engine="ray")) as cluster:
         _refuse_impossible(workers, cluster)
         check_store_is_shared(folder)
+        shutil.rmtree(own, ignore_errors=True)  # of a training that was killed
         with started(console) as board:
 
             def loop() -> Found | None:

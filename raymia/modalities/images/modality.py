@@ -5,7 +5,7 @@ What a step needs is imported where the step is taken: to be known, a modality l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from raymia.inputs.modality import Amounts, Modality, register, sums_of
 from raymia.spec import (
     ImageNeighbors,
     ImageRecordsSpec,
+    RecordsSection,
     SelfGeneratedReference,
     TrainingFile,
 )
@@ -85,6 +86,13 @@ class Images(Modality):
 
         assert isinstance(spec.records, ImageRecordsSpec)
         return resolve_images(spec, places, spec.records, attacks, problems)
+
+    @classmethod
+    def named_in(cls, section: RecordsSection, path: str) -> Iterable[str]:
+        from raymia.records.image_files import named_in_table
+
+        assert isinstance(section, ImageRecordsSpec)
+        return named_in_table(path, section.image_column)
 
     @classmethod
     def planned_training(cls, training: TrainingFile) -> TrainingPlan:

@@ -1,0 +1,86 @@
+"""What is called on Ray, such as the training of shadows, gets machines or is refused."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import pytest
+from rich.console import Console
+
+from raymia.engine.on_ray import cluster as cluster_module
+from raymia.engine.on_ray import executor as executor_module
+from raymia.engine.on_ray.capacity import Demand, Machine
+from raymia.engine.on_ray.cluster import Cluster
+from raymia.engine.on_ray.executor import RayExecutor
+from raymia.spec import PoolSpec, ResourcesSpec
+from raymia.util.errors import InputError
+
+HEAD = Machine("head", {"CPU": 0.0}, {})
+SMALL, LARGE = Machine("small", {"CPU": 4.0}, {}), Machine("large", {"CPU": 64.0}, {"pool": "l"})
+
+
+def train() -> None:
+    pass
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Demand]:
+    """What machines are asked for; nothing is run."""
+    demands: list[Demand] = []
+
+    def machines_for(some: Sequence[Demand], **_: object) -> nullcontext[None]:
+        demands.extend(some)
+        return nullcontext()
+
+    monkeypatch.setattr(executor_module, "machines_for", machines_for)
+    monkeypatch.setattr(executor_module, "run_tasks", lambda functions, *_: [None] * len(functions))
+    return demands
+
+
+def called(cluster: Cluster, pool: PoolSpec, count: int = 3) -> None:
+    executor = RayExecutor(cluster, ResourcesSpec(), "store", Console(file=io.StringIO()))
+    assert executor.call([train] * count, pool) == [None] * count
+
+
+def test_what_no_machine_can_hold_is_refused(
+    asked: list[Demand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "present", lambda: [SMALL])
+    said = "^resources: train needs 1 GPU, and no machine has more than 0 GPU$"
+    with pytest.raises(InputError, match=said):
+        called(Cluster(is_local=True), PoolSpec(gpus=1))
+    with pytest.raises(InputError, match="train needs 5 CPU, and no machine has more than 4"):
+        called(Cluster(is_local=True), PoolSpec(cpus=5))
+    assert asked == []
+
+
+def test_machines_are_asked_for_all_of_them_and_one_will_do(
+    asked: list[Demand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "present", lambda: [HEAD])
+    startable = (Machine("gpu", {"CPU": 8.0, "GPU": 1.0}, {}, 4),)
+    called(Cluster(is_local=False, startable=startable), PoolSpec(gpus=1))
+    assert asked == [Demand("train", 1, 3, {"GPU": 1.0}, {})]
+
+
+@pytest.mark.parametrize(
+    ("machines", "pool", "cpus"),
+    [
+        ([HEAD, SMALL], PoolSpec(), 4),
+        ([HEAD, SMALL, LARGE], PoolSpec(), 4),
+        ([HEAD, SMALL, LARGE], PoolSpec(labels={"pool": "l"}), 8),  # it trains on no more
+        ([HEAD, SMALL], PoolSpec(cpus=0.5), 0.5),
+    ],
+)
+def test_each_has_all_cpus_of_a_machine_unless_it_says_how_many(
+    asked: list[Demand],
+    monkeypatch: pytest.MonkeyPatch,
+    machines: list[Machine],
+    pool: PoolSpec,
+    cpus: float,
+) -> None:
+    monkeypatch.setattr(cluster_module, "present", lambda: machines)
+    called(Cluster(is_local=True), pool)
+    assert asked[0].resources == {"CPU": cpus}
