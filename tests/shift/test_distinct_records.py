@@ -51,6 +51,7 @@ class MadeUp:
                 metrics=MetricsSpec(), seed=0, shift=ShiftSpec(sample=self.sample)
             ),
             attacks_on=lambda _: [SimpleNamespace(label=label) for label in self.scores],
+            fitted_on_labels=frozenset(),
         )
         self.judge = Judge.of(self.inputs)
         self.is_member, self.looked = self.judge.records.is_member, looked_at(self.inputs)
