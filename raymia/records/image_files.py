@@ -21,7 +21,8 @@ from raymia.records.conditioning import Condition, condition_of
 from raymia.records.found_image import FoundImage, Loaded, is_hidden, is_image, read_image
 from raymia.records.image_folders import TARS, images_in_folder
 from raymia.records.pixels import MAX_BYTES, UnusableImageError, came
-from raymia.records.tables import TableRow, is_saved_dataset, is_table, read_rows
+from raymia.records.saved_datasets import is_saved_dataset
+from raymia.records.tables import TableRow, is_table, read_rows
 from raymia.spec import ImageRecordsSpec
 from raymia.storage.files import opened
 from raymia.storage.refusals import refusals
