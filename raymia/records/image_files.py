@@ -90,7 +90,7 @@ def _table(
         columns[condition.key] = condition.column
     with refusals(path, "table"):
         fs, name = filesystem(path)
-    folder = name.rpartition("/")[0] if is_table(path) else name
+        folder = name.rpartition("/")[0] if is_one_file(path, is_table(path)) else name
     for row in read_rows(path, columns):
         load = partial(_load_cell, fs, folder, row, condition)
         yield FoundImage(row.where, load, row.values.get("group_column"))
