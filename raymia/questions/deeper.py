@@ -81,8 +81,9 @@ class PrefixQuestion(Question):
 
     def key_parts(self) -> Mapping[str, Any]:
         shots = {"shots": digest(list(self.shots))}
-        # As 1 (or true), words that a training had cut off stood in them too.
-        return {**shots, "as_text": 2} if self.as_text else shots
+        # As 1 (or true), words that a training had cut off stood in them too; as 2, texts that it
+        # had cut were without the marks in them.
+        return {**shots, "as_text": 3} if self.as_text else shots
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
         from raymia.models.causal.conditional import answer_after, prefix_tokens
@@ -170,7 +171,7 @@ class SampleQuestion(Question):
     access = "generated text"
     cost = "m written"
     kind: ClassVar[str] = "text.samples"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     schema: ClassVar[pa.Schema] = SAMPLE_SCHEMA
 
     @classmethod
@@ -214,10 +215,9 @@ class SampleQuestion(Question):
             top_k=self.spec.top_k,
             budget=model.batch_tokens,
         )
-        samples = model.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [
-            {**row_key(item), "sample": sample, "start": start}
-            for item, sample in zip(items, samples, strict=True)
+            {**row_key(item), "sample": model.reader.words(ids), "start": start}
+            for item, ids in zip(items, written, strict=True)
         ]
 
 
