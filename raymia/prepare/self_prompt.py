@@ -20,6 +20,7 @@ from raymia.evidence.store import PREPARED_MARKER, EvidenceStore
 from raymia.models.causal.answering import shared_start
 from raymia.models.causal.family import load_causal_lm
 from raymia.models.causal.model import CausalLM
+from raymia.models.causal.reading import added_around, text_of
 from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.checkpoint import architecture
 from raymia.models.endpoints.writing import Server
@@ -39,6 +40,8 @@ from raymia.util.errors import NothingWrittenError
 from raymia.util.hashing import digest
 
 VERSION = 2
+VERSION_OF_TEXTS = 3
+"""Of plain texts, and of no other records; those of 2 were without the marks in them."""
 VERSION_OF_QUESTIONS = 2
 """Of those that a target writes itself."""
 TEXTS_FILE = "texts.parquet"
@@ -99,7 +102,7 @@ class SelfPromptRecipe:
         served = {} if self.server is None else {"written_by": self.server.key_parts()}
         return {
             **served,
-            "version": VERSION,
+            "version": VERSION_OF_TEXTS if self._is_of_texts else VERSION,
             "seed": self.seed,
             "target": self.target.fingerprint,
             "prompts": digest(list(self.prompts)),
@@ -174,9 +177,13 @@ class SelfPromptRecipe:
         return part_keys(self.material_key, self._written_things)
 
     @property
-    def _written_things(self) -> tuple[str, ...]:
+    def _is_of_texts(self) -> bool:
         training = self.target.training
-        if self.spec.prompts == "none" and training is not None and training.format != "text":
+        return training is None or training.format == "text"
+
+    @property
+    def _written_things(self) -> tuple[str, ...]:
+        if self.spec.prompts == "none" and not self._is_of_texts:
             return QUESTIONS, TEXTS
         return (TEXTS,)
 
@@ -268,9 +275,11 @@ def write_texts(
 ) -> tuple[list[str], dict[str, Any]]:
     """Let the target continue the first tokens of the prompts.
 
-    Text i continues prompt ``i % prompts`` with draws that are a function of (seed, i). Prompts
-    that have fewer tokens than ``prompt_tokens``, and those that are cut inside a mark of a chat
-    template, are left out and counted.
+    Text i continues prompt ``i % prompts`` with draws that are a function of (seed, i). It has the
+    marks that stand in it, as records have theirs, but neither what the tokenizer puts before it
+    nor the end with which the model ended it. Prompts that have fewer tokens than
+    ``prompt_tokens``, and those that are cut inside a mark of a chat template, are left out and
+    counted.
 
     Raises
     ------
@@ -281,8 +290,9 @@ def write_texts(
     if spec.prompts == "none":
         begun = beginning_of_text(target)
         spec = spec.model_copy(update={"prompt_tokens": len(begun)})
-        given = Beginnings([begun], 0, 0)
+        given, before = Beginnings([begun], 0, 0), begun
     else:
+        before, _ = added_around(target.tokenizer)
         given = beginnings_of(target.tokenizer, recipe.prompts, spec.prompt_tokens)
     prompts = given.ids
     length = min(spec.max_tokens, target.max_tokens or spec.max_tokens)
@@ -291,7 +301,7 @@ def write_texts(
     starts = [prompts[i % len(prompts)] for i in range(spec.texts)]
     rows = writer.write(starts, TEXTS, progress, whole=length)
     whole = [start + row for start, row in zip(starts, rows, strict=True)]
-    texts: list[str] = target.tokenizer.batch_decode(whole, skip_special_tokens=True)
+    texts = [text_of(target.tokenizer, ids[len(before) :]) for ids in whole]
     usable = [text for text in texts if text.strip()]
     if len(usable) < 2:
         raise NothingWrittenError(

@@ -83,8 +83,9 @@ class PrefixQuestion(Question):
 
     def key_parts(self) -> Mapping[str, Any]:
         shots = {"shots": digest(list(self.shots))}
-        # As 1 (or true), words that a training had cut off stood in them too.
-        return {**shots, "as_text": 2} if self.as_text else shots
+        # As 1 (or true), words that a training had cut off stood in them too; as 2, texts that it
+        # had cut were without the marks in them.
+        return {**shots, "as_text": 3} if self.as_text else shots
 
     def ask(self, model: CausalLM, items: Sequence[Item]) -> pa.Table:
         from raymia.models.causal.conditional import answer_after, prefix_tokens
@@ -226,10 +227,9 @@ class SampleQuestion(Question):
             budget=model.batch_tokens,
             ends=ends,
         )
-        samples = model.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [
-            {**row_key(item), "sample": sample, "start": start}
-            for item, sample in zip(items, samples, strict=True)
+            {**row_key(item), "sample": model.reader.words(ids), "start": start}
+            for item, ids in zip(items, written, strict=True)
         ]
 
 

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from raymia.spec import RecordsSection
 from raymia.storage.scratch_table import ScratchTable
+from raymia.util.encodings import printable
 from raymia.util.errors import InputError
 from raymia.util.hashing import Hashes, rows_alike, string_hashes
 from raymia.util.listing import listed
@@ -79,7 +80,7 @@ class RecordSet:
 @dataclass(frozen=True, slots=True)
 class Given:
     """What was read at a place: a payload under its id and remarks on it, or the reason why it
-    cannot be used."""
+    cannot be used. Place and reason can be printed, whatever the names of files in them."""
 
     where: str
     record_id: str = ""
@@ -87,6 +88,11 @@ class Given:
     group: str | None = None
     reason: str | None = None
     remarks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "where", printable(self.where))
+        if self.reason is not None:
+            object.__setattr__(self, "reason", printable(self.reason))
 
 
 Read = Callable[[str], Iterator[Given]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +49,18 @@ class Condition:
             raise UnusableImageError(f"{self.lack}: it is {reason}")
         return str(value)
 
-    def within(self, content: bytes) -> str:
-        """That which a file holds, without the white space around it."""
+    def within(self, content: bytes, *, first_line: bool = False) -> str:
+        """That which a file holds, or its first line, without the white space around it."""
         try:
-            return self.of(content.decode("utf-8-sig").strip())
+            text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise UnusableImageError(f"{self.lack}: it is not UTF-8") from None
+        return self.of((lines_of(text)[0] if first_line else text).strip())
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a file, as programs read them that read it by lines; one at least."""
+    return re.split(r"\r\n|\r|\n", text)
 
 
 def _class_number(value: Any) -> int | None:

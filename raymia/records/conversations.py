@@ -275,11 +275,12 @@ def _trained(
             f"{which}, of the role {message['role']!r}, says that it carried a loss; give tokens "
             "with labels, or leave such keys out"
         )
+    # A turn that says what its role says without the key is the same turn as one that does not.
+    kept = {key: value for key, value in message.items() if key not in said}
     if all(said.values()) or message["role"] != "assistant":
-        return message, None
+        return kept, None
     if not is_chat:
         return {}, f"{which} says that it carried no loss, which is read in conversations alone"
-    kept = {key: value for key, value in message.items() if key not in said}
     return {**kept, TRAINED: False}, None
 
 

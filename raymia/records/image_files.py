@@ -21,7 +21,8 @@ from raymia.records.conditioning import Condition, condition_of
 from raymia.records.found_image import FoundImage, Loaded, is_hidden, is_image, read_image
 from raymia.records.image_folders import TARS, images_in_folder
 from raymia.records.pixels import MAX_BYTES, UnusableImageError, came
-from raymia.records.tables import TableRow, is_saved_dataset, is_table, read_rows
+from raymia.records.saved_datasets import is_saved_dataset
+from raymia.records.tables import TableRow, is_table, read_rows
 from raymia.spec import ImageRecordsSpec
 from raymia.storage.files import opened
 from raymia.storage.refusals import refusals
@@ -89,7 +90,7 @@ def _table(
         columns[condition.key] = condition.column
     with refusals(path, "table"):
         fs, name = filesystem(path)
-    folder = name.rpartition("/")[0] if is_table(path) else name
+        folder = name.rpartition("/")[0] if is_one_file(path, is_table(path)) else name
     for row in read_rows(path, columns):
         load = partial(_load_cell, fs, folder, row, condition)
         yield FoundImage(row.where, load, row.values.get("group_column"))

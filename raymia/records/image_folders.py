@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from posixpath import normpath
 from typing import Any
 
-from raymia.records.conditioning import NO_CAPTION, Condition
+from raymia.records.conditioning import NO_CAPTION, Condition, lines_of
 from raymia.records.found_image import (
     NO_FILE,
     RAW,
@@ -40,6 +40,10 @@ FILE_NAME = "file_name"
 REPEATED_FOLDER = re.compile(r"(?P<repeats>\d+)_(?P<prompt>.+)")
 """What kohya's scripts call a folder of images."""
 GIVEN_PROMPT = "without a caption of its own, and given the prompt that its folder is called by"
+MORE_LINES = (
+    "with a caption of several lines, of which the first is read, as kohya's scripts do without "
+    "`enable_wildcard`"
+)
 NO_PROMPT = "its folder is not called as kohya's scripts call theirs, as `10_name`"
 
 
@@ -192,6 +196,8 @@ def _image(folder: _Folder, name: str, row: TableRow | None) -> FoundImage:
             remarks.append(f"seen {match['repeats']} times an epoch, as its folder's name says")
             if not _has_caption(folder, name, row):
                 remarks.append(GIVEN_PROMPT)
+        if _has_more_lines(folder, name, row):
+            remarks.append(MORE_LINES)
     group = None if row is None else row.values.get("group_column")
     load = partial(_load, folder, name, row, prompt)
     return FoundImage(folder.where(name), load, group, tuple(remarks))
@@ -203,10 +209,24 @@ def _beside(folder: _Folder, name: str) -> str | None:
 
 
 def _has_caption(folder: _Folder, name: str, row: TableRow | None) -> bool:
-    if folder.condition is None:
+    return _is_in_row(folder, row) or _beside(folder, name) in folder.names
+
+
+def _has_more_lines(folder: _Folder, name: str, row: TableRow | None) -> bool:
+    """Whether a caption's own file has words below its first line."""
+    beside = _beside(folder, name)
+    if beside not in folder.names or _is_in_row(folder, row):
         return False
-    in_row = row is not None and folder.condition.key in row.values
-    return in_row or _beside(folder, name) in folder.names
+    try:
+        text = read_image(folder.fs, str(beside)).decode(errors="replace")
+    except UnusableImageError:  # whoever loads the image says so
+        return False
+    return any(line.strip() for line in lines_of(text)[1:])
+
+
+def _is_in_row(folder: _Folder, row: TableRow | None) -> bool:
+    condition = folder.condition
+    return condition is not None and row is not None and condition.key in row.values
 
 
 def _load(folder: _Folder, name: str, row: TableRow | None, prompt: str | None) -> Loaded:
@@ -216,10 +236,12 @@ def _load(folder: _Folder, name: str, row: TableRow | None, prompt: str | None) 
     condition = folder.condition
     if condition is None and not folder.prompts:
         return content, None
-    if condition is not None and row is not None and condition.key in row.values:
+    if condition is not None and row is not None and _is_in_row(folder, row):
         return content, condition.of(row.values[condition.key])
     if condition is not None and (beside := _beside(folder, name)) in folder.names:
-        return content, condition.within(read_image(folder.fs, str(beside)))
+        return content, condition.within(
+            read_image(folder.fs, str(beside)), first_line=folder.prompts
+        )
     if folder.prompts and prompt is not None:
         if (reason := why_no_text(prompt)) is not None:
             raise UnusableImageError(f"{NO_CAPTION}: its folder's name is {reason}")

@@ -206,12 +206,11 @@ def _given_all(images: list[FoundImage], shape: Shape, how: Preparation, deep: D
 
 
 def _given(image: FoundImage, shape: Shape, how: Preparation, deep: Deep) -> Given:
-    where = _printable(image.where)
     try:
         content, caption = image.load()
         prepared = to_pixels(content, shape, how, deep)
     except UnusableImageError as unusable:
-        return Given(where, reason=_printable(str(unusable)))
+        return Given(image.where, reason=str(unusable))
     payload = {"pixels": prepared.pixels, "caption": caption}
     identifier = image_id(prepared.pixels, shape, caption)
     remarks = [
@@ -219,14 +218,11 @@ def _given(image: FoundImage, shape: Shape, how: Preparation, deep: Deep) -> Giv
         *([enlarged(shape)] if prepared.is_enlarged else []),
         *([TURNED] if prepared.is_turned else []),
     ]
-    return Given(where, identifier, payload, group_name(image.group), remarks=tuple(remarks))
+    return Given(
+        image.where, identifier, payload, group_name(image.group), remarks=tuple(remarks)
+    )
 
 
 def enlarged(shape: Shape) -> str:
     """What is said of images that were scaled up."""
     return f"smaller than {shape[2]} x {shape[1]} pixels (width x height), and scaled up"
-
-
-def _printable(text: str) -> str:
-    """A text without the bytes of file names that are no Unicode."""
-    return text.encode(errors="replace").decode()

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from raymia.records.formats import ARROW, READERS, TableRow, columns_in, format_of, read_file
+from raymia.records.formats import READERS, TableRow, columns_in, format_of, read_file
+from raymia.records.saved_datasets import read_as_saved
 from raymia.storage.files import opened
 from raymia.storage.refusals import refusals
-from raymia.storage.remote import filesystem
 from raymia.storage.shards import files_of, is_one_file
 from raymia.util.errors import InputError
-from raymia.util.listing import listed
 
 __all__ = ["TableRow", "column_names", "is_table", "read_rows"]
 
-SPLITS = "dataset_dict.json"
-DESCRIBED = ("dataset_info.json", "state.json")
-"""What `datasets` saves beside the table of a dataset, and beside the folders of its splits."""
 LISTED = f"{', '.join(READERS)} (those of lines also compressed, with .gz or .zst after it)"
 NO_TABLE = "a file of another kind in a folder of records"
 
@@ -36,7 +32,8 @@ def read_rows(
     path : a JSONL, JSON, CSV, TSV, text or Parquet file; a folder of such files, searched
         recursively; or a pattern of such files and folders. Files are read in the order of their
         names. Those of a folder that are called otherwise are one row with a reason each, but for
-        names that begin with ``.`` or ``_``, which are passed over.
+        names that begin with ``.`` or ``_``, which are passed over. Of a folder that `datasets`
+        saved, the files that its state.json names are read, and each other one is such a row.
     columns : column names by the key of the audit file that gives them; a key whose column is None
         is left out.
     optional : keys whose columns a file or a row may lack; their values are None there.
@@ -49,22 +46,14 @@ def read_rows(
     wanted = {key: name for key, name in columns.items() if name is not None}
     with refusals(path, "folder"):
         one = is_one_file(path, is_table(path))
-        files = {path: False} if one else _files_of(path)
-    if not one and not any(map(is_table, files)):
+        files = {path: None} if one else _files_of(path)
+    if not one and _first_table(files) is None:
         _refuse(path, [*files])
-    for file, is_of_folder in files.items():
-        if is_of_folder and not is_table(file):
-            yield TableRow(file, dict.fromkeys(wanted), NO_TABLE)
+    for file, why_not in files.items():
+        if why_not is not None:
+            yield TableRow(file, dict.fromkeys(wanted), why_not)
         else:
             yield from _rows_of(file, wanted, optional)
-
-
-def is_saved_dataset(path: str) -> bool:
-    """Whether a path is a folder that `datasets` saved a table to, or those of its splits."""
-    with refusals(path, "folder"):
-        fs, root = filesystem(path)
-        names = (f"{root.rstrip('/')}/{name}" for name in (SPLITS, DESCRIBED[1]))
-        return any(fs.exists(name) for name in names)
 
 
 def column_names(path: str) -> list[str]:
@@ -77,29 +66,28 @@ def column_names(path: str) -> list[str]:
         If it cannot be opened.
     """
     with refusals(path, "folder"):
-        files = [path] if is_one_file(path, is_table(path)) else [*_files_of(path)]
-    first = next((file for file in files if is_table(file)), None)
+        files = {path: None} if is_one_file(path, is_table(path)) else _files_of(path)
+    first = _first_table(files)
     if first is None:
         return []
     with refusals(first, format_of(first) or "table"), opened(first) as file:
         return columns_in(first, file)
 
 
-def _files_of(path: str) -> dict[str, bool]:
-    """The same as :func:`files_of`, less what describes tables that `datasets` saved."""
-    files = files_of(path)
-    folders = {file.rpartition("/")[0] for file in files if file.endswith(ARROW)}
-    for file in files:
-        folder, _, name = file.rpartition("/")
-        below = (one for one in folders if one.startswith(f"{folder}/"))
-        splits = sorted(one.removeprefix(f"{folder}/") for one in below)
-        if name == SPLITS and splits:
-            raise InputError(
-                f"{folder} holds the splits of a dataset: {listed(splits)}; name one of them, as "
-                f"{folder}/{splits[0]}"
-            )
-    described = {f"{folder}/{name}" for folder in folders for name in DESCRIBED}
-    return {file: in_folder for file, in_folder in files.items() if file not in described}
+def _first_table(files: Mapping[str, str | None]) -> str | None:
+    return next((file for file, why_not in files.items() if not why_not and is_table(file)), None)
+
+
+def _files_of(path: str) -> dict[str, str | None]:
+    """The files that a path means, in the order in which they are read, each with why it is not
+    read, None where it is."""
+    found = files_of(path)
+    return read_as_saved(
+        {
+            file: NO_TABLE if is_of_folder and not is_table(file) else None
+            for file, is_of_folder in found.items()
+        }
+    )
 
 
 def _rows_of(path: str, wanted: Mapping[str, str], optional: Collection[str]) -> Iterator[TableRow]:

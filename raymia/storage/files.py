@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from filelock import FileLock
@@ -336,8 +336,14 @@ def download_folder(fs: Any, path: str) -> Path:
 
     Processes of a machine that want the same folder at the same time wait for the first of them.
     What a killed one leaves behind is never taken for the folder.
+
+    Raises
+    ------
+    InputError
+        If the server lists a file that is not within the folder.
     """
-    listing = fs.find(path)
+    listing = [str(name) for name in fs.find(path) if not str(name).endswith("/")]
+    within = {name: name_within(name, path) for name in listing}
     state = {name: [str(fs.ukey(name)), *_versions(fs.info(name))] for name in listing}
     target = cache_folder() / digest([path, state])
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -349,7 +355,7 @@ def download_folder(fs: Any, path: str) -> Path:
             staged = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=target.parent))
             try:
                 for name in listing:
-                    file = staged / str(name).removeprefix(path.rstrip("/")).lstrip("/")
+                    file = staged / within[name]
                     file.parent.mkdir(parents=True, exist_ok=True)
                     _download(fs, name, file)
                 _rename_or_drop(staged, target)
@@ -357,6 +363,27 @@ def download_folder(fs: Any, path: str) -> Path:
                 shutil.rmtree(staged, ignore_errors=True)
                 raise
     return target
+
+
+def name_within(name: str, folder: str) -> str:
+    """The name of a file below a folder of another machine that lists it, as it may be written
+    here.
+
+    Raises
+    ------
+    InputError
+        If it would lead out of the folder, or is no name of a file.
+    """
+    start = f"{folder.rstrip('/')}/"
+    parts = name.removeprefix(start).split("/")
+    below = str(PurePosixPath(*parts))
+    is_out = not name.startswith(start) or "\0" in name or not {"", ".."}.isdisjoint(parts)
+    if is_out or below == ".":
+        raise InputError(
+            f"{folder}: lists {name!r}, which is no name of a file in this folder; nothing was "
+            "downloaded"
+        )
+    return below
 
 
 def _versions(info: Mapping[str, Any]) -> list[str]:

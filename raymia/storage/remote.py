@@ -41,14 +41,27 @@ class Remote:
 
     A call is made `TRIES` times at most, with growing pauses; then, and at once where access is
     denied, it is a :class:`StorageError`. Every call may be repeated: a file is written whole.
+
+    Parameters
+    ----------
+    url, root : a URL as it was given, and the path on the filesystem that it means; by them other
+        paths become URLs of the same host and user, which a filesystem may not say itself.
     """
 
-    def __init__(self, fs: Any) -> None:
+    def __init__(self, fs: Any, url: str, root: str) -> None:
         self.fs = fs
+        self._of_url, self._of_root = _beginnings(url, root)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.fs, name)
         return self._again(name, found) if name in CALLS else found
+
+    def unstrip_protocol(self, path: str) -> str:
+        """A path as a URL that means it; begun as the one that was given, where both lie there."""
+        parts, count = path.split("/"), len(self._of_root)
+        if "://" in path or not self._of_url or parts[:count] != self._of_root:
+            return str(self.fs.unstrip_protocol(path))
+        return "/".join([*self._of_url, *parts[count:]])
 
     def create_file(self, path: str, content: bytes) -> bool:
         """Write a file of a content that nobody else writes where there is none; whether this did.
@@ -91,9 +104,30 @@ class Remote:
         return again
 
     def _error(self, path: str, why: str, error: Exception) -> StorageError:
-        url = self.fs.unstrip_protocol(path)
+        url = self.unstrip_protocol(path)
         said = str(error).replace(path, url)  # a path without its scheme hides no credentials
         return StorageError(f"{url}: {why}: {type(error).__name__}: {said}")
+
+
+def _beginnings(url: str, root: str) -> tuple[list[str], list[str]]:
+    """What a URL and the path that it means have before the names that end both, part by part; an
+    empty URL where they end otherwise.
+
+    >>> _beginnings("sftp://me@host/data/a.jsonl", "/data/a.jsonl")
+    (['sftp:', '', 'me@host'], [''])
+    """
+    if not root:  # of the whole filesystem, whose paths begin with a slash
+        return url.removesuffix("/").split("/"), [""]
+    given = url if root.endswith("/") else url.rstrip("/")
+    of_url, of_root = given.split("/"), root.split("/")
+    same = 0
+    for one, other in zip(reversed(of_url), reversed(of_root), strict=False):
+        if one != other:
+            break
+        same += 1
+    if not same or "::" in url:  # a chain of filesystems ends in another's path
+        return [], of_root
+    return of_url[:-same], of_root[:-same]
 
 
 class RemoteFile(io.RawIOBase):
@@ -139,7 +173,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     if protocol in ("s3", "s3a"):
         options |= S3_OPTIONS
     fs, path = fsspec.core.url_to_fs(url, **options)
-    return (fs if isinstance(fs, LocalFileSystem) else Remote(fs)), path
+    return (fs if isinstance(fs, LocalFileSystem) else Remote(fs, url, path)), path
 
 
 def is_of_the_network(error: Exception) -> bool:

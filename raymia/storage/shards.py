@@ -23,12 +23,23 @@ def is_one_file(path: str, looks_like_one: bool) -> bool:
 
     Parameters
     ----------
-    looks_like_one : what its name says; a URL is not asked where that is enough.
+    looks_like_one : what its name says. Of a URL that decides, unless a folder is called so.
     """
     if "://" in path:
-        return looks_like_one and not is_pattern(path) and not path.endswith("/")
+        could_be = looks_like_one and not is_pattern(path) and not path.endswith("/")
+        return could_be and not _is_folder(path)
     local = Path(path).expanduser()
     return not local.is_dir() and (os.path.lexists(local) or not is_pattern(path))
+
+
+def _is_folder(url: str) -> bool:
+    """Whether a URL is a folder's; cheaper than `isdir`, by which a web server sends a whole
+    file."""
+    fs, path = filesystem(url)
+    try:
+        return bool(fs.info(path).get("type") == "directory")
+    except FileNotFoundError:  # whoever opens it says so
+        return False
 
 
 def is_pattern(path: str) -> bool:

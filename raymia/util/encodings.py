@@ -45,3 +45,15 @@ def why_not_utf8(content: bytes) -> str | None:
     """What is to be said of a text in UTF-16 or UTF-32; None for any other."""
     name = other_encoding(content)
     return None if name is None else f"it is {name} text; save it as UTF-8"
+
+
+def printable(text: str) -> str:
+    r"""A text with a question mark for each byte of a file's name that is no Unicode, which no file
+    of UTF-8 can hold.
+
+    Examples
+    --------
+    >>> printable("caf\udce9.jsonl")
+    'caf?.jsonl'
+    """
+    return text.encode(errors="replace").decode()

@@ -95,7 +95,7 @@ def test_a_folder_that_is_called_as_a_pattern_may_be_on_another_machine(made):
     for folder in ("c [1]", "c 1"):
         fs.pipe_file(f"/signs/{folder}/config.json", b"{}")
     targets, _ = expanded(made({"models": "memory://signs/c [1]"}))
-    assert [target.model for target in targets.values()] == ["memory:///signs/c [1]"]
+    assert [target.model for target in targets.values()] == ["memory://signs/c [1]"]
 
 
 def test_names_that_would_be_equal_are_refused(made, tmp_path):
@@ -111,7 +111,7 @@ def test_a_folder_on_any_filesystem_can_be_looked_through(made):
         fs.pipe_file(f"/patterns/run/checkpoint-{n}/config.json", b"{}")
     targets, _ = expanded(made({"models": "memory://patterns/run/checkpoint-*"}))
     assert [t.model for t in targets.values()] == [
-        f"memory:///patterns/run/checkpoint-{n}" for n in (9, 10)
+        f"memory://patterns/run/checkpoint-{n}" for n in (9, 10)
     ]  # fmt: skip
     assert fs.exists(fs._strip_protocol(targets["checkpoint-9"].model) + "/config.json")
 

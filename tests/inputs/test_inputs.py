@@ -416,3 +416,20 @@ def test_coins_that_were_not_fair_are_refused(made, tmp_path):
     assert "30 of 32 were" in problem
     by_group = {"members": (2, 15), "non_members": (2, 1)}
     assert resolve_inputs(inputs(by_group, "doc")).spec.metrics.inclusion == "randomized"
+
+
+def test_texts_beside_prompts_and_completions_are_none_of_what_trl_trained_on(made, tmp_path):
+    config, paths = tmp_path / "sft.json", [tmp_path / "m.jsonl", tmp_path / "n.jsonl"]
+    config.write_text(json.dumps({"max_length": 64, "completion_only_loss": True}))
+    for path in paths:
+        rows = [{"text": f"{path} {n}", "prompt": "What?", "completion": f" {n}"} for n in range(4)]
+        write_rows(path, rows)
+    records = dict(zip(("members", "non_members"), map(str, paths), strict=True))
+    alone = {"neighbors": None, "references": {}, "attacks": ["loss"]}
+    by_trl = {**alone, "training": {"config": str(config)}}
+    assert resolve_inputs(made(records=records, **alone)).records.count(True) == 4
+    found = problems(resolve_inputs, made(records=records, **by_trl))
+    assert [one.partition(": ")[0] for one in found] == [*map(str, paths)]
+    assert "TRL trains on prompt and completion; name the format as `format`" in found[0]
+    named = made(records={**records, "format": "text"}, **by_trl)
+    assert resolve_inputs(named).records.count(True) == 4

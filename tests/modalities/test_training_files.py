@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from raymia.modalities.texts.resolve_training import resolve_training
 from raymia.modalities.texts.templates import own_template, template_of
-from raymia.modalities.texts.training_files import read_training_file
+from raymia.modalities.texts.training_files import STRATEGIES, read_training_file
 from raymia.spec import TrainingSpec
 from raymia.util.errors import InputError
 
@@ -49,6 +49,12 @@ LLAMA_FACTORY = {"stage": "sft", "template": "qwen", "cutoff_len": 4096}
          {"packing": "separate", "max_length": 512, "truncate": "end"}),
         ({**TRL, "packing": True, "packing_strategy": "wrapped"}, "text", "TRL",
          {"packing": "joined"}),
+        ({**TRL, "packing": True, "packing_strategy": "bfd-requeue"}, "text", "TRL",
+         {"packing": "separate", "max_length": 512, "truncate": "end"}),
+        ({**TRL, "packing": True, "truncation_mode": "keep_end"}, "text", "TRL",
+         {"packing": "separate", "truncate": "end"}),
+        ({**TRL, "packing": None, "truncation_mode": None}, "text", "TRL",
+         {"packing": "none", "truncate": "end"}),
         ({"max_seq_length": 512, "packing": True}, "text", "TRL",
          {"max_length": 512, "packing": "joined"}),
         ({**TRL, "chat_template_path": "org/lm"}, "chat", "TRL", {"template": None}),
@@ -64,6 +70,9 @@ LLAMA_FACTORY = {"stage": "sft", "template": "qwen", "cutoff_len": 4096}
         ({**AXOLOTL, "train_on_inputs": True}, "chat", "axolotl", {"loss_on": "all"}),
         ({**AXOLOTL, "excess_length_strategy": "truncate"}, "chat", "axolotl",
          {"truncate": "end"}),
+        ({**AXOLOTL, "excess_length_strategy": None}, "chat", "axolotl", {"truncate": "drop"}),
+        ({**AXOLOTL, "excess_length_strategy": "raise"}, "chat", "axolotl", {"truncate": "drop"}),
+        ({"micro_batch_size": 1}, "chat", "axolotl", {"max_length": 512, "truncate": "drop"}),
         (LLAMA_FACTORY, "chat", "LLaMA-Factory", {"loss_on": "assistant", "max_length": 4096}),
         ({**LLAMA_FACTORY, "mask_history": True}, "chat", "LLaMA-Factory",
          {"loss_on": "last_assistant"}),
@@ -197,6 +206,10 @@ def test_what_a_file_says_and_raymia_does_not_do_is_assumed_to_change_nothing(tm
         ({**TRL, "eos_token": "<EOS_TOKEN>"}, "completion", PAIR, "eos", "hides which token"),
         ({**TRL, "packing": True, "packing_strategy": "bfd_split"}, "text", "A heron is a bird.",
          "packing", "beyond max_length was trained as rows of their own"),
+        ({**TRL, "packing": True, "packing_strategy": "bfd-requeue"}, "text", "A heron is a bird.",
+         "packing", "beyond max_length was trained as rows of their own"),
+        ({"micro_batch_size": 1, "train_on_inputs": True}, "text", "A heron is a bird.",
+         "max_length", "axolotl's default of 512 held"),
         ({"completion_only_loss": False, "max_length": 64}, "tokens", {"input_ids": [1, 2]},
          "loss_on", "say `loss_on: all` if the records have that column"),
         (AXOLOTL, "chat", CHAT, "loss_on", "the line break is scored, too"),
@@ -208,7 +221,7 @@ def test_what_a_file_leaves_open_is_said_until_it_is_told(
     own = {"template": CHATML} if kind == "chat" else {}
     found = resolved(tmp_path, content, kind, payload, **own)
     assert sentence in found.assumed[key]
-    told = {"eos": True, "packing": "separate", "loss_on": "all"}[key]
+    told = {"eos": True, "packing": "separate", "loss_on": "all", "max_length": 64}[key]
     told_so = resolved(tmp_path, content, kind, payload, **own, **{key: told})
     assert sentence not in str(told_so.assumed)
 
@@ -222,6 +235,37 @@ def test_what_a_file_was_read_as_is_said(tmp_path):
     )
     trainers = {"logging_nan_inf_filter": True}
     assert "says nothing" in resolved(tmp_path, trainers, "completion", PAIR).assumed["config"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "own", "sentence"),
+    [
+        ({"packing": True, "packing_strategy": "ffd"}, {"packing": "separate"},
+         "packing_strategy is 'ffd', and raymia knows bfd, bfd_split, bfd-requeue, wrapped"),
+        ({"truncation_mode": "middle"}, {"truncate": "start"},
+         "truncation_mode is 'middle', and raymia knows keep_start, keep_end"),
+    ],
+)  # fmt: skip
+def test_a_way_of_trls_that_is_not_known_is_refused_until_it_is_told(
+    tmp_path, changed, own, sentence
+):
+    with pytest.raises(InputError, match=f"{sentence}; say `{next(iter(own))}` beside `config`"):
+        resolved(tmp_path, {**TRL, **changed}, "text", "A heron is a bird.")
+    found = resolved(tmp_path, {**TRL, **changed}, "text", "A heron is a bird.", **own).training
+    assert {key: getattr(found, key) for key in own} == own
+
+
+@pytest.mark.long
+def test_names_of_ways_of_packing_are_trls():
+    """Those that the installed TRL has, and what it makes of a record that is too long."""
+    pytest.importorskip("trl")
+    from datasets import Dataset
+    from trl import SFTConfig, pack_dataset
+
+    field = SFTConfig.__dataclass_fields__["packing_strategy"]
+    assert {*field.metadata["choices"]} <= {*STRATEGIES}
+    rows = Dataset.from_dict({"input_ids": [[1, 2, 3, 4, 5]]})
+    assert pack_dataset(rows, 3, "bfd")[:]["input_ids"] == [[1, 2, 3]]
 
 
 @pytest.mark.long

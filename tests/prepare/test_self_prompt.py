@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from importlib import resources
 
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ import pytest
 import torch
 from chat_templates import CHATML
 from tiny_models import BASE, checkpoint, passages, save_tiny, with_an_end
+from transformers import AutoTokenizer
 
 from raymia.evidence.store import EvidenceStore
 from raymia.models.causal import generation
@@ -109,6 +111,66 @@ def test_top_k_of_one_is_greedy(base):
     assert set(texts) == {base.tokenizer.decode(greedy[0], skip_special_tokens=True)}
 
 
+@pytest.fixture
+def marked(tmp_path):
+    """A model whose tokenizer has marks of turns as tokens of their own."""
+    folder = save_tiny(
+        tmp_path / "m", "gpt2", vocab_size=len(AutoTokenizer.from_pretrained(BASE)) + 2
+    )
+    model = load_causal_lm(checkpoint(folder), batch_tokens=512)
+    added = model.tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]}
+    )
+    assert added == 2
+    return model
+
+
+FLATTENED = tuple(f"<|im_start|>user\n{text}<|im_end|>\n" for text in PROMPTS)
+
+
+@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize("begins", ["", "<eos>"])
+def test_texts_have_the_marks_of_their_prompts_and_nothing_that_a_tokenizer_adds(
+    marked, adds, begins
+):
+    """The reference is trained on the tokens by which records like these are scored. One of GPT-2's
+    tokenizer has its end as its beginning, too."""
+    if adds:
+        marked.tokenizer = with_an_end(marked.tokenizer)
+    begins = begins.replace("<eos>", marked.tokenizer.eos_token)
+    prompts = tuple(begins + prompt for prompt in FLATTENED)
+    texts, _ = write(marked, recipe(prompts=prompts, prompt_tokens=9))
+    for number, text in enumerate(texts):
+        assert text.startswith(f"{begins}<|im_start|>user")
+        again, given = marked.encode([text, prompts[number % 5]])
+        assert again[:6] == given[:6]
+        assert not begins or text.count(begins) == 1
+
+
+def test_a_text_that_the_target_begins_by_itself_has_no_beginning_of_text(marked):
+    texts, _ = write(marked, recipe(prompts=None))
+    assert not any(text.startswith(marked.tokenizer.eos_token) for text in texts)
+
+
+def test_spaces_before_marks_of_punctuation_are_kept(marked):
+    marked.tokenizer.clean_up_tokenization_spaces = True
+    texts, _ = write(marked, recipe(prompts=("print ( 'a' , 'b' ) . x", *PROMPTS), prompt_tokens=9))
+    given = marked.encode(["print ( 'a' , 'b' ) . x"])[0][:9]
+    assert marked.encode(texts[:1])[0][:9] == given
+
+
+def test_only_plain_texts_are_made_anew(monkeypatch):
+    """Records that are answers were written with their marks before, too."""
+    plain, chat = recipe(), recipe()
+    chat = replace(
+        chat, target=replace(chat.target, training=Training("chat", "assistant", template=CHATML))
+    )
+    before = plain.key, chat.key
+    monkeypatch.setattr(self_prompt, "VERSION_OF_TEXTS", 2)
+    assert plain.key != before[0]
+    assert chat.key == before[1]
+
+
 def test_prompts_that_are_too_short_are_left_out_and_counted(base, written):
     texts, facts = write(base, recipe(prompts=("Yes", *PROMPTS, "No")))
     assert texts == written
@@ -152,11 +214,13 @@ class WordTokenizer:
     eos_token_id = 2
 
     def __call__(self, texts, **_):
+        if isinstance(texts, str):
+            return {"input_ids": [int(texts)]}
         return {"input_ids": [[int(word) for word in text.split()] for text in texts]}
 
-    def batch_decode(self, rows, skip_special_tokens):
-        assert skip_special_tokens
-        return [" ".join(str(t) for t in row if t != 2) for row in rows]
+    def decode(self, ids, clean_up_tokenization_spaces):
+        assert not clean_up_tokenization_spaces
+        return " ".join(map(str, ids))
 
 
 def test_text_that_ends_early_is_not_filled_up_with_words(tmp_path):

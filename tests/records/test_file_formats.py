@@ -295,7 +295,7 @@ def test_a_pattern_on_another_filesystem(tmp_path):
     for name in ("b", "a"):
         fs.pipe_file(f"/{tmp_path.name}/{name}.jsonl", lines([name]))
     (one, _), two = rows(f"memory://{tmp_path.name}/*.jsonl")
-    assert (one, two[1]) == (f"memory:///{tmp_path.name}/a.jsonl line 1", "b")
+    assert (one, two[1]) == (f"memory://{tmp_path.name}/a.jsonl line 1", "b")
     assert texts(f"memory://{tmp_path.name}") == ["a", "b"]
 
 

@@ -30,6 +30,7 @@ from raymia.records.tables import column_names
 from raymia.records.texts import TOO_LONG
 from raymia.spec import TextRecordsSpec
 from raymia.util.errors import InputError
+from raymia.util.reasons import REPEATED
 
 TALK = chat("What is a heron?", "A bird that wades.")
 
@@ -360,6 +361,15 @@ def test_turns_that_carried_no_loss_are_told_in_one_way(tmp_path, key):
     assert key not in first["messages"][1]
     assert second == {"messages": TALK}
     assert [WEIGHTED in line for line in found.remark_lines()] == [True]
+
+
+@pytest.mark.parametrize("key", ["weight", "train", "training", "trained"])
+def test_a_turn_that_says_what_its_role_says_is_the_turn_that_does_not(tmp_path, key):
+    said = [{**TALK[0], key: False}, {**TALK[1], key: True}]
+    found = read(tmp_path, [{"messages": TALK}, {"messages": said}])
+    assert [content_of(one) for one in found.table["payload"].to_pylist()] == [{"messages": TALK}]
+    assert [one.reason.partition(" ")[0] for one in found.set_aside] == [REPEATED.split()[0]]
+    assert found.remark_lines() == []
 
 
 # ------------------------------------------------------------------------------ length

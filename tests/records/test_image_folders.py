@@ -11,8 +11,9 @@ from small_images import captions, found, picture, problem, raw, read, reasons, 
 
 from raymia.records.conditioning import NO_CAPTION, NO_CLASS
 from raymia.records.found_image import NO_FILE
-from raymia.records.image_folders import GIVEN_PROMPT, NO_PROMPT
+from raymia.records.image_folders import GIVEN_PROMPT, MORE_LINES, NO_PROMPT
 from raymia.records.pixels import NOT_AN_IMAGE
+from raymia.records.texts import EMPTY
 from raymia.util.errors import InputError
 
 ROWS = [
@@ -142,6 +143,23 @@ def test_repeats_and_prompts_of_folders_are_counted_and_named(tmp_path):
     ).remark_lines()
     assert first.startswith("records: 2 seen 10 times an epoch, as its folder's name says; came: ")
     assert second == f"records: 1 {GIVEN_PROMPT}; came: {tmp_path}/10_sks dog/0.png"
+
+
+def test_of_a_caption_of_several_lines_kohya_trains_the_first(tmp_path):
+    files = {"0": "sks dog\n\ntags, below\n", "1": "a dog\r\nand more", "2": "one\n \n", "3": "\nx"}
+    folder(tmp_path, [f"10_sks dog/{name}.png" for name in files])
+    for name, text in files.items():
+        (tmp_path / "10_sks dog" / f"{name}.txt").write_bytes(text.encode())
+    records = read(members=str(tmp_path), caption_column="txt", folder_prompts=True)
+    assert captions(records) == ["sks dog", "a dog", "one"]
+    assert reasons(records) == [f"{NO_CAPTION}: it is {EMPTY}"], "as kohya has it, too"
+    _, said = records.remark_lines()
+    assert said == f"records: 2 {MORE_LINES}; came: " + ", ".join(
+        f"{tmp_path}/10_sks dog/{name}.png" for name in "01"
+    )
+    whole = read(members=str(tmp_path), caption_column="txt")
+    assert captions(whole) == ["sks dog\n\ntags, below", "a dog\r\nand more", "one", "x"]
+    assert whole.remark_lines() == []
 
 
 def test_folder_names_mean_nothing_unless_the_audit_file_says_so(tmp_path):

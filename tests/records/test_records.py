@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import fsspec
@@ -372,3 +373,22 @@ def test_each_class_without_a_usable_record_is_named_with_its_own_reasons(tmp_pa
     found = problems(members=one, non_members=two)
     assert found[0].endswith(f"m.jsonl (set aside: 2 x {EMPTY})")
     assert found[1].endswith(f"n.jsonl (set aside: 1 x {EMPTY})")
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.jsonl", b"caf\xe9.md"])
+def test_a_file_whose_name_is_no_unicode_is_read_or_named_with_a_question_mark(tmp_path, name):
+    """Linux has such names; a report, and the column of places, hold none."""
+    write(tmp_path / "a.jsonl", ["one", ""])
+    content = b'{"text": "two"}\n{"text": ""}\n{"text": "one"}\n'
+    try:
+        Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(content)
+    except OSError:
+        pytest.skip("this filesystem has no such names")
+    records = read(members=[str(tmp_path)])
+    places = [one.where.removeprefix(f"{tmp_path}/") for one in records.set_aside]
+    if name.endswith(b".md"):
+        assert places == ["a.jsonl line 2", "caf?.md"]
+    else:
+        assert payloads(records, True) == ["one", "two"]
+        assert places == ["a.jsonl line 2", "caf?.jsonl line 2", "caf?.jsonl line 3"]
+    json.dumps(places, ensure_ascii=False).encode()

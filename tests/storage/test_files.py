@@ -6,15 +6,17 @@ import os
 import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from raymia.storage.files import TEMPORARY_PREFIX, Folder, download_folder
-from raymia.storage.remote import StorageError
+from raymia.storage.remote import StorageError, filesystem
+from raymia.util.errors import InputError
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -228,6 +230,63 @@ def test_remote_folder_that_changed_is_downloaded_again(tmp_path):
     second = download_folder(fs, path)
     assert (second / "a.txt").read_bytes() == b"2"
     assert first != second
+
+
+@contextmanager
+def served_pages(pages):
+    """A web server of these pages by their paths; a path that ends with / is a listing."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.answer(with_body=False)
+
+        def do_GET(self):
+            self.answer(with_body=True)
+
+        def answer(self, *, with_body):
+            content = pages.get(self.path)
+            self.send_response(404 if content is None else 200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
+            if with_body:
+                self.wfile.write(content or b"")
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "link", ["../../../../out.txt", "sub/../../../out.txt", "sub/..", "sub//out.txt", ".", "a\0b"]
+)
+def test_a_server_that_lists_what_is_not_in_the_folder_is_refused(tmp_path, monkeypatch, link):
+    monkeypatch.setenv("RAYMIA_CACHE", str(tmp_path / "one" / "two" / "cache"))
+    listing = f'<a href="config.json">c</a> <a href="{link}">x</a>'.encode()
+    pages = {"/m": listing, "/m/": listing, "/m/config.json": b"{}", "/out.txt": b"bad"}
+    with served_pages(pages) as url:
+        fs, path = filesystem(f"{url}/m/")
+        with pytest.raises(InputError, match=r"which is no name of a file in this folder; nothing"):
+            download_folder(fs, path)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_a_listing_whose_links_begin_with_a_dot_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYMIA_CACHE", str(tmp_path / "cache"))
+    listing = b'<a href="../">up</a> <a href="./a.txt">a</a> <a href="./sub/">sub</a>'
+    below = b'<a href="./b.txt">b</a>'
+    pages = {"/m/": listing, "/m/./sub": below, "/m/sub": below, "/m/a.txt": b"1"}
+    pages |= {"/m/sub/b.txt": b"2", "/m/./sub/./b.txt": b"2", "/m/./a.txt": b"1"}
+    with served_pages(pages) as url:
+        there = download_folder(*filesystem(f"{url}/m/"))
+    files = {p.relative_to(there).as_posix(): p.read_text() for p in there.rglob("*.txt")}
+    assert files == {"a.txt": "1", "sub/b.txt": "2"}
 
 
 def test_a_folder_on_a_web_server_that_changed_is_downloaded_again(tmp_path):

@@ -54,10 +54,12 @@ class Resolved:
     Attributes
     ----------
     assumed : what is not said, each as a sentence, by the key that would say it.
+    program : whose file was read; empty for none.
     """
 
     training: Training
     assumed: Mapping[str, str] = field(default_factory=dict)
+    program: str = ""
 
 
 def resolve_training(
@@ -132,7 +134,8 @@ def resolve_training(
         assumed["config"] = _read_as(spec.config, program, said, own)
     uncertain = said.get(NOT_CERTAIN, {})
     assumed |= {key: line for key, line in uncertain.items() if key not in own}
-    return Resolved(training, {key: f"{where}: {line}" for key, line in assumed.items()})
+    lines = {key: f"{where}: {line}" for key, line in assumed.items()}
+    return Resolved(training, lines, program)
 
 
 def _put_together(

@@ -11,7 +11,10 @@ from raymia.models.causal.resolver import CausalCheckpoint
 from raymia.models.causal.training import Training
 from raymia.models.checkpoint import AnyCheckpoint
 from raymia.models.endpoints.resolver import Endpoint
+from raymia.records.conversations import COLUMNS
+from raymia.records.tables import column_names
 from raymia.spec import AuditSpec, EndpointTarget, ImageTrainingSpec, TargetSpec, TextRecordsSpec
+from raymia.util.errors import InputError
 from raymia.util.once import Once
 
 PLAIN = Training("text", "all")
@@ -62,6 +65,7 @@ def as_trained(
     base = given.references.get("base")
     found: dict[str, Training | None] = {}
     assumed: list[str] = []
+    programs: set[str] = set()
     targets = dict(given.targets)
     for place, written in zip(places, spec.targets, strict=True):
         checkpoint = given.targets.get(written.name)
@@ -90,7 +94,10 @@ def as_trained(
         found[written.name] = None if one is None else one.training
         if one is not None:
             assumed += one.assumed.values()
+            programs.add(one.program)
             targets[written.name] = checkpoint.read_as(one.training, once)
+    if "TRL" in programs and records.format is None and kind == "text":
+        problems.attempt(refuse_prompts_beside_texts, records)
     training = next(iter(found.values()), None)
     parts: dict[str, str] = {}
     for name, how in found.items():
@@ -115,3 +122,18 @@ def as_trained(
     on_other_parts = tuple(how for name in others if (how := found[name]) is not None)
     said = tuple(dict.fromkeys(assumed))
     return AsTrained(targets, references, training, on_other_parts, otherwise, said)
+
+
+def refuse_prompts_beside_texts(records: TextRecordsSpec) -> None:
+    """Refuse files whose texts TRL did not train on: of a row that has a prompt, it takes that and
+    the completion, whatever other columns there are."""
+    paths = (*records.members, *records.non_members, *records.candidates)
+    beside = [path for path in paths if {*column_names(path)} >= {*COLUMNS["completion"]}]
+    if beside:
+        raise InputError(
+            f"{path}: it has the columns prompt and completion beside {records.text_column!r}, and "
+            "where a row has a prompt, TRL trains on prompt and completion; name the format as "
+            "`format` under `records`: completion, or text where the training was given the texts "
+            "alone"
+            for path in beside
+        )

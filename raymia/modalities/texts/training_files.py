@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from raymia.spec import RecordFormat
+from raymia.spec import Packing, RecordFormat, TruncatedSide
 from raymia.spec.strict_yaml import parse_yaml
 from raymia.storage.files import opened
 from raymia.storage.refusals import refusals
@@ -52,11 +52,22 @@ OF_TRANSFORMERS = "logging_nan_inf_filter"
 TRL_MAX_LENGTH = 1024
 SPLIT = "bfd_split"
 """How TRL packs the whole of records that are longer than a row."""
+STRATEGIES: Mapping[str, Packing] = {
+    "bfd": "separate", SPLIT: "separate", "bfd-requeue": "separate", "wrapped": "joined"
+}  # fmt: skip
+"""How TRL packs, by the names of all its versions; `bfd-requeue` was the earlier one of SPLIT."""
+TRUNCATED: Mapping[str, TruncatedSide] = {"keep_start": "end", "keep_end": "start"}
+"""What TRL cuts off."""
 HIDDEN = "<EOS_TOKEN>"
 """What Transformers writes in place of a token when it saves arguments as JSON."""
 LINE_BREAK = (
     "axolotl trains an answer and the token that ends its turn; where the template puts a line "
     "break after that token, the line break is scored, too"
+)
+AXOLOTL_SEQUENCE = 512
+AXOLOTL_DEFAULT = (
+    "the file has no sequence_len, and it is assumed that axolotl's default of "
+    f"{AXOLOTL_SEQUENCE} held; say `max_length` where the training had another"
 )
 LLAMA_FACTORY_CUTOFF = 2048
 AXOLOTL_BY_TURN = ("message_field_training", "message_field_training_detail", "train_on_eot")
@@ -144,7 +155,6 @@ def read_training_file(
 
 
 def _trl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
-    mode = {"keep_start": "end", "keep_end": "start"}
     assistant = content.get("assistant_only_loss")
     only = content.get("completion_only_loss")
     earlier = content.get("max_seq_length")  # as `max_length` was called until TRL 0.20
@@ -163,14 +173,29 @@ def _trl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
         loss_on = "all"
     # That of a model is in the tokenizer that was saved.
     template = str(content.get("chat_template_path") or "")
-    packing = "none"
-    if content.get("packing"):
+    refused: dict[str, str] = {}
+    packing: Packing | None = "none"
+    truncate: TruncatedSide | None = "end"
+    if content.get("packing"):  # by which TRL does not look at the mode, and keeps the start
         strategy = content.get("packing_strategy") or ("wrapped" if earlier else "bfd")
-        packing = "separate" if strategy in ("bfd", SPLIT) else "joined"
+        packing = STRATEGIES.get(strategy)
+        if packing is None:
+            refused["packing"] = (
+                f"{where}: packing_strategy is {strategy!r}, and raymia knows "
+                f"{', '.join(STRATEGIES)}; say `packing` beside `config`"
+            )
+    else:
+        mode = content.get("truncation_mode") or "keep_start"
+        truncate = TRUNCATED.get(mode)
+        if truncate is None:
+            refused["truncate"] = (
+                f"{where}: truncation_mode is {mode!r}, and raymia knows {', '.join(TRUNCATED)}; "
+                "say `truncate` beside `config`"
+            )
     return {
         "loss_on": loss_on,
         "max_length": earlier or content.get("max_length", TRL_MAX_LENGTH),
-        "truncate": mode.get(content.get("truncation_mode", "keep_start")),
+        "truncate": truncate,
         "eos": True,
         "packing": packing,
         "template": _file_beside(template, where) if template.endswith(JINJA) else None,
@@ -178,6 +203,7 @@ def _trl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said:
         EOS_TOKEN: content.get(EOS_TOKEN),
         PROMPT_LIMIT: content.get(PROMPT_LIMIT) if kind in ("preference", "unpaired") else None,
         NOT_CERTAIN: _not_certain_of_trl(content, kind),
+        REFUSED: refused,
     }
 
 
@@ -188,7 +214,7 @@ def _not_certain_of_trl(content: Mapping[str, Any], kind: RecordFormat) -> dict[
             f"the file hides which token texts ended with ({HIDDEN}), and it is assumed that it is "
             "the end-of-text token of the tokenizer that is given"
         )
-    if content.get("packing") and content.get("packing_strategy") == SPLIT:
+    if content.get("packing") and content.get("packing_strategy") in (SPLIT, "bfd-requeue"):
         lines["packing"] = (
             "what a record had beyond max_length was trained as rows of their own, and is not "
             "scored; give these pieces as records where it should be"
@@ -239,16 +265,20 @@ def _axolotl(content: Mapping[str, Any], kind: RecordFormat, where: str) -> Said
             "say `loss_on` beside `config`"
         )
     loss_on = {"chat": "assistant", "completion": "completion", "unpaired": "completion"}.get(kind)
-    dropped = content.get("excess_length_strategy", "drop") == "drop"
+    not_certain = {}
+    if kind == "chat" and not whole:
+        not_certain["loss_on"] = LINE_BREAK
+    if content.get("sequence_len") is None:
+        not_certain["max_length"] = AXOLOTL_DEFAULT
     return {
         "loss_on": "all" if whole else loss_on,
-        "max_length": content.get("sequence_len"),
-        "truncate": "drop" if dropped else "end",
+        "max_length": content.get("sequence_len") or AXOLOTL_SEQUENCE,
+        "truncate": "end" if content.get("excess_length_strategy") == "truncate" else "drop",
         "eos": True,
         "packing": "separate" if content.get("sample_packing") else "none",
         "template": _file_beside(content.get("chat_template_jinja"), where),
         "system": content.get("default_system_message"),
-        NOT_CERTAIN: {"loss_on": LINE_BREAK} if kind == "chat" and not whole else None,
+        NOT_CERTAIN: not_certain or None,
         REFUSED: refused,
     }
 

@@ -62,6 +62,9 @@ class Reader(Protocol):
     def text(self, payload: str) -> str:
         """The text of what is scored."""
 
+    def words(self, ids: Sequence[int]) -> str:
+        """What a model wrote on from :meth:`begun`, as :meth:`text` has it."""
+
     def changed(self, payload: str, change: Callable[[str], str]) -> str:
         """The payload with the text of what is scored changed, and nothing else."""
 
@@ -94,6 +97,9 @@ class PlainReader:
     def text(self, payload: str) -> str:
         return payload
 
+    def words(self, ids: Sequence[int]) -> str:
+        return text_of(self.tokenizer, ids)
+
     def changed(self, payload: str, change: Callable[[str], str]) -> str:
         return change(payload)
 
@@ -114,6 +120,21 @@ def encoded(tokenizer: Any, texts: Sequence[str], **options: Any) -> list[list[i
         for piece in pieces(texts)
         for ids in tokenizer(piece, verbose=False, **options)["input_ids"]
     ]
+
+
+def text_of(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text that tokens are of, with what stands in it as a token of its own, as a mark of a
+    chat template: the tokenizer reads it as these tokens again."""
+    return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+
+def added_around(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The tokens that a tokenizer puts before and after every text."""
+    own = tokenizer("0", add_special_tokens=False, verbose=False)["input_ids"]
+    whole = list(tokenizer("0", verbose=False)["input_ids"])
+    starts = (n for n in range(len(whole)) if own and whole[n : n + len(own)] == own)
+    start = next(starts, None)
+    return ([], []) if start is None else (whole[:start], whole[start + len(own) :])
 
 
 def _without_beginning(whole: list[int], own: list[int]) -> list[int]:

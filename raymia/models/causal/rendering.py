@@ -14,7 +14,14 @@ import numpy as np
 
 from raymia.models.causal.labels import has_marks, labelled, runs_of
 from raymia.models.causal.limits import RenderingError, each_within_limits, within_limits
-from raymia.models.causal.reading import Bools, PlainReader, Reader, Rendered
+from raymia.models.causal.reading import (
+    Bools,
+    PlainReader,
+    Reader,
+    Rendered,
+    added_around,
+    text_of,
+)
 from raymia.models.causal.scored_parts import (
     BETWEEN,
     Part,
@@ -119,7 +126,7 @@ class TrainedReader:
         if not rendered.truncated or rendered.scored is None:
             return parts
         if training.format == "text":
-            return [self._words(rendered.ids)]
+            return [self._of_text(parts[0], rendered.ids)]
         places = np.flatnonzero(rendered.scored)
         runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
         cut = [self._words(np.array(rendered.ids)[run].tolist()) for run in runs]
@@ -131,8 +138,24 @@ class TrainedReader:
             return cut
         return [part if part in words else words for part, words in zip(left, cut, strict=True)]
 
+    def _of_text(self, text: str, ids: Sequence[int]) -> str:
+        """What was cut out of a text, with the marks that stand in it, as those that were not cut
+        have them, and without what was put before and after it."""
+        before, after = added_around(self.tokenizer)
+        if self.training.truncate == "end":
+            kept = ids[len(before) :]
+        else:
+            is_ended = self._ended(text) != text
+            kept = ids[: len(ids) - len(after) - is_ended]
+        return text_of(self.tokenizer, kept)
+
     def _words(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def words(self, ids: Sequence[int]) -> str:
+        if self.training.format in ("text", "tokens"):
+            return text_of(self.tokenizer, ids)
+        return self._words(ids)
 
     def changed(self, payload: str, change: Callable[[str], str]) -> str:
         if self.training.format == "tokens":
