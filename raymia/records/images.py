@@ -218,9 +218,7 @@ def _given(image: FoundImage, shape: Shape, how: Preparation, deep: Deep) -> Giv
         *([enlarged(shape)] if prepared.is_enlarged else []),
         *([TURNED] if prepared.is_turned else []),
     ]
-    return Given(
-        image.where, identifier, payload, group_name(image.group), remarks=tuple(remarks)
-    )
+    return Given(image.where, identifier, payload, group_name(image.group), remarks=tuple(remarks))
 
 
 def enlarged(shape: Shape) -> str:
