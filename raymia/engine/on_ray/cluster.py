@@ -20,6 +20,7 @@ from raymia.engine.on_ray.autoscaler import GROUP_LABEL, present, startable
 from raymia.engine.on_ray.capacity import Demand, Machine
 from raymia.engine.on_ray.reachable import check_answers
 from raymia.engine.on_ray.watchdog import followed
+from raymia.engine.stage import MAX_DEATHS
 from raymia.spec import PoolSpec, ResourcesSpec
 from raymia.storage.files import Folder
 from raymia.util.caller import caller_state
@@ -45,6 +46,10 @@ LOCAL_ENVIRONMENT = {
     "RAY_worker_niceness": "0",
 }
 """Set for a Ray that is started here, where the user has not set them."""
+
+OOM_RETRIES = "RAY_task_oom_retries"
+"""Ray runs a task again for ever that it kills for lack of memory, however few retries it is given,
+unless this says otherwise. Whoever starts tasks reads it, wherever they run."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,7 @@ def _begin(resources: ResourcesSpec, address: str, mark: Mapping[str, str]) -> N
     ----------
     mark : environment variables for Ray's processes alone.
     """
+    os.environ.setdefault(OOM_RETRIES, str(MAX_DEATHS))
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
         for name, value in LOCAL_ENVIRONMENT.items():
