@@ -9,7 +9,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymia.engine.on_ray.autoscaler import GROUP_LABEL, present, startable
 from raymia.engine.on_ray.capacity import Demand, Machine
+from raymia.engine.on_ray.ray_private import on_loopback
 from raymia.engine.on_ray.reachable import check_answers
 from raymia.engine.on_ray.watchdog import followed
 from raymia.engine.stage import MAX_DEATHS
@@ -187,7 +188,8 @@ def _begin(resources: ResourcesSpec, address: str, mark: Mapping[str, str]) -> N
         check_answers(address)
     os.environ.update(mark)
     try:
-        _init(options, tries=STARTS if address == LOCAL else 1)
+        with on_loopback() if address == LOCAL else nullcontext():
+            _init(options, tries=STARTS if address == LOCAL else 1)
     except Exception as error:  # a bare Exception where it is too slow to start
         place = "started here" if address == LOCAL else f"joined at {address}"
         raise RaymiaError(
