@@ -84,3 +84,13 @@ def test_each_has_all_cpus_of_a_machine_unless_it_says_how_many(
     monkeypatch.setattr(cluster_module, "present", lambda: machines)
     called(Cluster(is_local=True), pool)
     assert asked[0].resources == {"CPU": cpus}
+
+
+@pytest.mark.parametrize(("machines", "cpus"), [([HEAD], 8), ([HEAD, SMALL], 4)])
+def test_a_cluster_whose_machines_are_still_to_start_has_the_cpus_of_one(
+    monkeypatch: pytest.MonkeyPatch, machines: list[Machine], cpus: float
+) -> None:
+    monkeypatch.setattr(cluster_module, "present", lambda: machines)
+    kinds = (Machine("c", {"CPU": 8.0}, {}, 5), Machine("g", {"CPU": 4.0, "GPU": 1.0}, {}, 5))
+    assert Cluster(is_local=False, startable=kinds).cpus == cpus
+    assert Cluster(is_local=False, startable=None).cpus == (0 if machines == [HEAD] else cpus)

@@ -75,8 +75,10 @@ class Cluster:
 
     @property
     def cpus(self) -> float:
-        """CPUs of the machines that are there."""
-        return sum(machine.resources.get("CPU", 0.0) for machine in present())
+        """CPUs of the machines that are there; where none has any, of the largest that may be
+        started."""
+        there = sum(machine.resources.get("CPU", 0.0) for machine in present())
+        return there or max((m.resources.get("CPU", 0.0) for m in self.startable or ()), default=0)
 
     @property
     def gpus(self) -> float:
@@ -223,6 +225,16 @@ def _stop_on_sigterm(terminated: threading.Event) -> None:
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
+
+
+def beside_the_driver() -> dict[str, Any]:
+    """Ray's options for an actor that takes no CPU and lasts as long as the run: it lies on the
+    driver's machine, which is lost with the run alone."""
+    node = ray.get_runtime_context().get_node_id()
+    return {
+        "num_cpus": 0,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+    }
 
 
 def pool_options(pool: PoolSpec, actors_in_all: int, cluster: Cluster) -> dict[str, Any]:
