@@ -104,7 +104,8 @@ def check_store_is_shared(url: str, where: str = "store") -> None:
     them write to, which stands under a key.
 
     Answers committed on a machine's own disk would be lost to the driver. Machines that are started
-    later are not checked; what they lose is found missing at the end.
+    later are not checked, such as those that a pool grows by; what they lose is found missing at
+    the end.
 
     Raises
     ------
@@ -128,8 +129,8 @@ def check_store_is_shared(url: str, where: str = "store") -> None:
     ]
     blind = [
         str(node["NodeManagerHostname"])
-        for node, seen in zip(nodes, ray.get(answers), strict=True)
-        if not seen
+        for node, answer in zip(nodes, answers, strict=True)
+        if not _unless_lost(answer)
     ]
     folder.remove(token)
     if blind:
@@ -137,6 +138,18 @@ def check_store_is_shared(url: str, where: str = "store") -> None:
             f"{where}: {url} is not the same folder on {', '.join(blind)}; on a cluster give a "
             "shared folder or object storage (s3://...)"
         )
+
+
+def _unless_lost(answer: Any) -> bool:
+    """What a machine says; true of one that is lost meanwhile, which answers nothing more."""
+    try:
+        return bool(ray.get(answer))
+    except (
+        ray.exceptions.NodeDiedError,
+        ray.exceptions.TaskUnschedulableError,
+        ray.exceptions.WorkerCrashedError,
+    ):
+        return True
 
 
 def is_given() -> bool:
