@@ -14,8 +14,9 @@ RUN --mount=type=bind,source=requirements/all.txt,target=/build/all.txt \
     --mount=type=bind,source=jobs/constraints.txt,target=/build/constraints.txt \
     pip install --no-cache-dir --constraint /build/constraints.txt --requirement /build/all.txt
 
-# The build writes beside the sources, so it is given a copy.
+# The build writes beside the sources, so it is given a copy, in the home of the image's user: that
+# user is not root.
 RUN --mount=type=bind,target=/build/context \
-    cp -r /build/context /opt/raymia && \
-    pip install --no-cache-dir --no-deps /opt/raymia && \
-    rm -r /opt/raymia
+    cp -r /build/context "$HOME/raymia" && \
+    pip install --no-cache-dir --no-deps "$HOME/raymia" && \
+    rm -r "$HOME/raymia"

@@ -30,11 +30,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Demand]:
     """What machines are asked for; nothing is run."""
     demands: list[Demand] = []
 
-    def machines_for(some: Sequence[Demand], **_: object) -> nullcontext[None]:
+    def machines_for(some: Sequence[Demand], *_: object) -> nullcontext[None]:
         demands.extend(some)
         return nullcontext()
 
     monkeypatch.setattr(executor_module, "machines_for", machines_for)
+    monkeypatch.setattr(executor_module, "check_store_is_shared", lambda _: None)
     monkeypatch.setattr(executor_module, "run_tasks", lambda functions, *_: [None] * len(functions))
     return demands
 
@@ -84,3 +85,29 @@ def test_each_has_all_cpus_of_a_machine_unless_it_says_how_many(
     monkeypatch.setattr(cluster_module, "present", lambda: machines)
     called(Cluster(is_local=True), pool)
     assert asked[0].resources == {"CPU": cpus}
+
+
+@pytest.mark.parametrize(("machines", "cpus"), [([HEAD], 8), ([HEAD, SMALL], 4)])
+def test_a_cluster_whose_machines_are_still_to_start_has_the_cpus_of_one(
+    monkeypatch: pytest.MonkeyPatch, machines: list[Machine], cpus: float
+) -> None:
+    monkeypatch.setattr(cluster_module, "present", lambda: machines)
+    kinds = (Machine("c", {"CPU": 8.0}, {}, 5), Machine("g", {"CPU": 4.0, "GPU": 1.0}, {}, 5))
+    assert Cluster(is_local=False, startable=kinds).cpus == cpus
+    assert Cluster(is_local=False, startable=None).cpus == (0 if machines == [HEAD] else cpus)
+
+
+@pytest.mark.parametrize("startable", [None, (LARGE,)])
+def test_machines_that_came_up_are_asked_whether_they_see_the_store(
+    asked: list[Demand], monkeypatch: pytest.MonkeyPatch, startable: tuple[Machine, ...] | None
+) -> None:
+    def refuse(url: str) -> None:
+        assert asked, "machines were waited for"
+        raise InputError(f"store: {url} is not the same folder on other")
+
+    monkeypatch.setattr(cluster_module, "present", lambda: [HEAD])
+    monkeypatch.setattr(executor_module, "check_store_is_shared", refuse)
+    with pytest.raises(InputError, match=r"^store: store is not the same folder on other$"):
+        called(Cluster(is_local=False, startable=startable), PoolSpec())
+    monkeypatch.setattr(cluster_module, "present", lambda: [SMALL])
+    called(Cluster(is_local=True), PoolSpec())  # where none can come, the start has checked it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray_fixtures import actors_seen, private_folder
 from small_audit import Models, console, passages, write_small_audit
 
 from raymia.engine.base import engine
+from raymia.engine.on_ray.board import started
 from raymia.engine.on_ray.cluster import Cluster, check_store_is_shared
 from raymia.engine.on_ray.tasks import run_tasks
 from raymia.run.audit import run_audit
@@ -124,3 +126,15 @@ def test_a_task_sees_the_gpus_that_its_pool_is_given_and_no_other() -> None:
     for gpus, expected in ((0, ""), (1, "0"), (0.5, "0")):
         pool = PoolSpec(gpus=gpus, labels={"raymia/pool": POOLS[0]})
         assert run_tasks([seen], pool, Cluster(is_local=False)) == [expected]
+
+
+@pytest.mark.usefixtures("nodes")
+def test_boards_lie_on_the_machine_of_the_driver() -> None:
+    """Other machines may be lost while the run goes on."""
+    own = ray.get_runtime_context().get_node_id()
+    with ExitStack() as stack:
+        for board in [stack.enter_context(started(console())) for _ in range(6)]:
+            assert board.placed() == set()  # once it has its place
+        boards = [one for one in actors_seen() if one["Name"].startswith("raymia progress")]
+        places = [one["Address"]["NodeID"] for one in boards if one["State"] == "ALIVE"]
+    assert places == [own] * 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import os
 import socket
 import subprocess
 import sys
@@ -116,6 +117,11 @@ def nothing_is_refused() -> bool:
         return ray_private.is_refused() is False
 
 
+def it_starts_as_ray_has_it() -> bool:
+    with ray_private.on_loopback():
+        return not ray_private.LOOPBACK.keys() & os.environ
+
+
 NAMES = [
     (HOOKS, "ExecutionCallback", killer_is_none),
     (EXECUTOR, "StreamingExecutor", killer_is_none),
@@ -127,6 +133,7 @@ NAMES = [
     (STUBS, "NodeInfoGcsServiceStub", port_alone_is_tried),
     (V2, "is_autoscaler_v2", nothing_is_said_of_the_second),
     (VALUES, "_internal_kv_get", nothing_is_said_of_the_first),
+    (CONSTANTS, "ENABLE_RAY_CLUSTER", it_starts_as_ray_has_it),
     (CONSTANTS, "DEBUG_AUTOSCALING_STATUS", nothing_is_said_of_the_first),
     (REPLIES, "GetClusterStatusReply", nothing_is_refused),
     (VALUES, "internal_kv_get_gcs_client", nothing_is_refused),

@@ -13,6 +13,7 @@ import ray
 from rich.console import Console
 
 from raymia.engine.board import Counts, Line, OnLines, drawn
+from raymia.engine.on_ray.cluster import beside_the_driver
 from raymia.engine.on_ray.shelf import Shelf, Waiting
 
 LOOK_SECONDS = 10.0
@@ -109,7 +110,7 @@ def started(console: Console, on_lines: OnLines | None = None) -> Iterator[Remot
     ----------
     on_lines : see :func:`raymia.engine.board.drawn`.
     """
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+    options = {**beside_the_driver(), "max_restarts": -1, "max_task_retries": -1}
     name = f"raymia progress {uuid.uuid4().hex[:6]}"
     board = RemoteBoard(ray.remote(**options, name=name)(_Actor).remote())
     try:

@@ -9,7 +9,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raymia.engine.on_ray.autoscaler import GROUP_LABEL, present, startable
 from raymia.engine.on_ray.capacity import Demand, Machine
+from raymia.engine.on_ray.ray_private import on_loopback
 from raymia.engine.on_ray.reachable import check_answers
 from raymia.engine.on_ray.watchdog import followed
+from raymia.engine.stage import MAX_DEATHS
 from raymia.spec import PoolSpec, ResourcesSpec
 from raymia.storage.files import Folder
 from raymia.util.caller import caller_state
@@ -46,6 +48,10 @@ LOCAL_ENVIRONMENT = {
 }
 """Set for a Ray that is started here, where the user has not set them."""
 
+OOM_RETRIES = "RAY_task_oom_retries"
+"""Ray runs a task again for ever that it kills for lack of memory, however few retries it is given,
+unless this says otherwise. Whoever starts tasks reads it, wherever they run."""
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -69,8 +75,10 @@ class Cluster:
 
     @property
     def cpus(self) -> float:
-        """CPUs of the machines that are there."""
-        return sum(machine.resources.get("CPU", 0.0) for machine in present())
+        """CPUs of the machines that are there; where none has any, of the largest that may be
+        started."""
+        there = sum(machine.resources.get("CPU", 0.0) for machine in present())
+        return there or max((m.resources.get("CPU", 0.0) for m in self.startable or ()), default=0)
 
     @property
     def gpus(self) -> float:
@@ -96,7 +104,8 @@ def check_store_is_shared(url: str, where: str = "store") -> None:
     them write to, which stands under a key.
 
     Answers committed on a machine's own disk would be lost to the driver. Machines that are started
-    later are not checked; what they lose is found missing at the end.
+    later are not checked, such as those that a pool grows by; what they lose is found missing at
+    the end.
 
     Raises
     ------
@@ -120,8 +129,8 @@ def check_store_is_shared(url: str, where: str = "store") -> None:
     ]
     blind = [
         str(node["NodeManagerHostname"])
-        for node, seen in zip(nodes, ray.get(answers), strict=True)
-        if not seen
+        for node, answer in zip(nodes, answers, strict=True)
+        if not _unless_lost(answer)
     ]
     folder.remove(token)
     if blind:
@@ -129,6 +138,18 @@ def check_store_is_shared(url: str, where: str = "store") -> None:
             f"{where}: {url} is not the same folder on {', '.join(blind)}; on a cluster give a "
             "shared folder or object storage (s3://...)"
         )
+
+
+def _unless_lost(answer: Any) -> bool:
+    """What a machine says; true of one that is lost meanwhile, which answers nothing more."""
+    try:
+        return bool(ray.get(answer))
+    except (
+        ray.exceptions.NodeDiedError,
+        ray.exceptions.TaskUnschedulableError,
+        ray.exceptions.WorkerCrashedError,
+    ):
+        return True
 
 
 def is_given() -> bool:
@@ -172,6 +193,7 @@ def _begin(resources: ResourcesSpec, address: str, mark: Mapping[str, str]) -> N
     ----------
     mark : environment variables for Ray's processes alone.
     """
+    os.environ.setdefault(OOM_RETRIES, str(MAX_DEATHS))
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
         for name, value in LOCAL_ENVIRONMENT.items():
@@ -181,7 +203,8 @@ def _begin(resources: ResourcesSpec, address: str, mark: Mapping[str, str]) -> N
         check_answers(address)
     os.environ.update(mark)
     try:
-        _init(options, tries=STARTS if address == LOCAL else 1)
+        with on_loopback() if address == LOCAL else nullcontext():
+            _init(options, tries=STARTS if address == LOCAL else 1)
     except Exception as error:  # a bare Exception where it is too slow to start
         place = "started here" if address == LOCAL else f"joined at {address}"
         raise RaymiaError(
@@ -215,6 +238,16 @@ def _stop_on_sigterm(terminated: threading.Event) -> None:
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
+
+
+def beside_the_driver() -> dict[str, Any]:
+    """Ray's options for an actor that takes no CPU and lasts as long as the run: it lies on the
+    driver's machine, which is lost with the run alone."""
+    node = ray.get_runtime_context().get_node_id()
+    return {
+        "num_cpus": 0,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+    }
 
 
 def pool_options(pool: PoolSpec, actors_in_all: int, cluster: Cluster) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from raymia.engine.on_ray.board import RemoteBoard, started
 from raymia.engine.on_ray.capacity import Demand, shortages
 from raymia.engine.on_ray.cluster import Cluster, check_store_is_shared, connected, is_given
 from raymia.engine.on_ray.machines import (
-    Machines,
     demand_of_tasks,
     machines_for,
     max_blocks,
@@ -70,14 +69,15 @@ class RayExecutor:
     store_url: str
     console: Console
 
-    @property
-    def _machines(self) -> Machines:
-        return partial(
-            machines_for,
-            cluster=self.cluster,
-            console=self.console,
-            wait_minutes=self.resources.wait_minutes,
-        )
+    @contextmanager
+    def _machines(self, demands: Sequence[Demand]) -> Iterator[None]:
+        """See :func:`raymia.engine.on_ray.machines.machines_for`; those that came up see the
+        store."""
+        wait = self.resources.wait_minutes
+        with machines_for(demands, self.cluster, self.console, wait):
+            if self.cluster.startable != () and can_write(self.store_url):
+                check_store_is_shared(self.store_url)
+            yield
 
     def check(self, plan: AuditPlan) -> None:
         refuse_impossible(plan, self._sizes(plan), self.cluster)

@@ -15,6 +15,12 @@ CHAINED = "\n\nThe above exception was the direct cause of the following excepti
 ADVICE = re.compile(r"(\\n|\n|: '|, ')?Failed to [^\n]+ after \d+/\d+ attempts \(total .*", re.S)
 """What Ray Data adds to what an error says, by whatever way it says it."""
 
+OUT_OF_MEMORY = (
+    "a worker's process was killed again and again for lack of memory, as Ray does when nearly all "
+    "of a machine's is taken; it is shared with whatever else is there: give the pool larger "
+    "machines, or let fewer workers run on each, by more `cpus` for each or fewer `actors`"
+)
+
 
 def own_error(error: BaseException) -> RaymiaError:
     """The error that a worker raised, out of the layers that Ray and Ray Data put around it."""
@@ -28,6 +34,8 @@ def own_error(error: BaseException) -> RaymiaError:
             return seen
         else:
             seen = getattr(seen, "cause", None) or seen.__cause__
+    if isinstance(cause, ray.exceptions.OutOfMemoryError):
+        return RaymiaError(OUT_OF_MEMORY)
     if isinstance(cause, ray.exceptions.RayError):
         return _from_text(str(error).strip() or type(error).__name__)
     said = ADVICE.sub("", in_short(cause)).removesuffix(": ")

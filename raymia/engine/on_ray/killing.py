@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from raymia.engine.on_ray.cluster import beside_the_driver
 from raymia.engine.on_ray.ray_private import Kill, killer_of_actors
 from raymia.engine.on_ray.stopping import stop_requested
 
@@ -30,7 +31,7 @@ class Actors:
         self.register: Any = None
         self._kill: Kill | None = killer_of_actors(context)
         if self._kill is None:
-            self.register = ray.remote(num_cpus=0)(Register).remote()
+            self.register = ray.remote(**beside_the_driver())(Register).remote()
 
     @contextmanager
     def end_with(self) -> Iterator[None]:

@@ -11,9 +11,11 @@ import importlib
 import inspect
 import json
 import logging
+import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache, wraps
 from pathlib import Path
@@ -32,6 +34,7 @@ PACKAGING_LOGGERS = (
 )
 """Loggers that say what is packed, where it is put, and how a connection was closed."""
 UNAUTHENTICATED = "unauthenticated"
+CONSTANTS = "ray._private.ray_constants"
 HEAD = "node:__internal_head__"
 OPTION = "--autoscaling-config="
 POLL_SECONDS = 1.0
@@ -249,7 +252,7 @@ def autoscaler_config() -> dict[str, Any] | None:
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    key = _find("ray._private.ray_constants:DEBUG_AUTOSCALING_STATUS")
+    key = _find(f"{CONSTANTS}:DEBUG_AUTOSCALING_STATUS")
     read = _find("ray.experimental.internal_kv:_internal_kv_get", ("key",))
     deadline = time.monotonic() + STATUS_SECONDS
     while not (status := read(key)):
@@ -298,6 +301,33 @@ def is_refused() -> bool:
 
 
 # -------------------------------------------------------------------------- a cluster's addresses
+
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Has Ray's processes take 127.0.0.1 for the address of their machine, as they do by themselves on
+Windows and macOS, and listen there alone."""
+
+
+@_otherwise(nullcontext, "a Ray that is started here can be reached from other machines")
+def on_loopback() -> AbstractContextManager[None]:
+    """Let a Ray that is started in the block listen on this machine's own address alone, unless the
+    environment says whether it may be reached."""
+    if any(name in os.environ for name in LOOPBACK):
+        return nullcontext()
+    _find(f"{CONSTANTS}:ENABLE_RAY_CLUSTER")
+    return _as_if_alone(_find("ray._private:ray_constants"))
+
+
+@contextmanager
+def _as_if_alone(constants: Any) -> Iterator[None]:
+    before = constants.ENABLE_RAY_CLUSTER  # was read from the environment with the first import
+    constants.ENABLE_RAY_CLUSTER = False
+    os.environ.update(LOOPBACK)  # of the processes that are started
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+        for name in LOOPBACK:
+            del os.environ[name]
 
 
 def _parsed(address: str) -> str | None:
