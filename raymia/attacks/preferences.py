@@ -18,7 +18,8 @@ class Margin(Attack):
 
     With a reference it is what DPO trains: the margin of its implicit rewards, without their factor
     beta; PREMIA's score is one over the other in place of the difference of logarithms. No score
-    where either answer has no scored token, or a model read a part of one alone.
+    where either answer has no scored token, or a model's limit cut one, unless target and reference
+    read the same tokens of the scored answer.
     """
 
     name = "margin"
@@ -26,7 +27,7 @@ class Margin(Attack):
     source = "Feng et al. 2024 (PREMIA), arXiv 2407.06443; Rafailov et al. 2023, arXiv 2305.18290"
     formula = "m_target - m_ref, where m = log p(chosen | prompt) - log p(rejected | prompt)"
     asks = ("tokens", "other_answer")
-    needs = frozenset({"reference_if_given", "judged_answers"})
+    needs = frozenset({"reference_if_given", "judged_answers", "token_ids"})
 
     def score(self, evidence: TextEvidence) -> Scores:
         target, reference = evidence.target, evidence.reference
@@ -43,15 +44,15 @@ class Reward(Attack):
     """DPO's implicit reward of the scored answer, without its factor beta; turned where the answer
     was rejected or is labelled as unwanted, which training makes less likely.
 
-    No score where either model has no scored token, or one of them read a part of the answer alone
-    and the other did not read the same.
+    No score where either model has no scored token, or the two did not read the same tokens, as
+    where the limit of one cut the answer.
     """
 
     name = "reward"
     title = "Implicit reward"
     source = "Rafailov et al. 2023, arXiv 2305.18290; Ethayarajh et al. 2024, arXiv 2402.01306"
     formula = "s * (log p_target(answer | prompt) - log p_ref(answer | prompt)), s = 1 or -1"
-    needs = frozenset({"reference", "judged_answers"})
+    needs = frozenset({"reference", "judged_answers", "token_ids"})
 
     def score(self, evidence: TextEvidence) -> Scores:
         return answered(evidence.signs) * _reward(evidence)
@@ -62,7 +63,7 @@ class Reward(Attack):
 class RewardOfOther(Attack):
     """The same of the other answer of a preference, the second half of the margin.
 
-    No score where a model read a part of it alone.
+    No score where a model's limit cut it.
     """
 
     name = "reward_of_other"
@@ -70,7 +71,7 @@ class RewardOfOther(Attack):
     source = "Rafailov et al. 2023, arXiv 2305.18290"
     formula = "-s * (log p_target(other | prompt) - log p_ref(other | prompt)), s = 1 or -1"
     asks = ("other_answer",)
-    needs = frozenset({"reference", "judged_answers"})
+    needs = frozenset({"reference", "judged_answers", "token_ids"})
 
     def score(self, evidence: TextEvidence) -> Scores:
         reference = answered(answered(evidence.reference).other_answer)
@@ -78,14 +79,13 @@ class RewardOfOther(Attack):
 
 
 def _reward(evidence: TextEvidence) -> Scores:
-    """What the target gives the answer less what the reference does, over the same words."""
+    """What the target gives the answer less what the reference does, over the same tokens."""
     target, reference = evidence.target.tokens, answered(evidence.reference).tokens
-    rewards = target.sums() - reference.sums()
-    differ = np.array([
-        not np.array_equal(tokens, others)
+    same = [
+        np.array_equal(tokens, others)
         for tokens, others in zip(_of_records(target), _of_records(reference), strict=True)
-    ])  # fmt: skip
-    return np.where((_is_cut(target) | _is_cut(reference)) & differ, np.nan, rewards)
+    ]
+    return np.where(same, target.sums() - reference.sums(), np.nan)
 
 
 def _of_records(tokens: TokenEvidence) -> list[npt.NDArray[np.int32]]:
@@ -93,9 +93,6 @@ def _of_records(tokens: TokenEvidence) -> list[npt.NDArray[np.int32]]:
 
 
 def _whole(tokens: TokenEvidence) -> Scores:
-    """Sums over whole answers, [records]; NaN where the model read a part alone."""
-    return np.where(_is_cut(tokens), np.nan, tokens.sums())
-
-
-def _is_cut(tokens: TokenEvidence) -> npt.NDArray[np.bool_]:
-    return np.zeros(len(tokens.counts), np.bool_) if tokens.is_cut is None else tokens.is_cut
+    """Sums over whole answers, [records]; NaN where the model's limit cut one."""
+    is_cut = False if tokens.is_cut is None else tokens.is_cut
+    return np.where(is_cut, np.nan, tokens.sums())

@@ -598,6 +598,8 @@ def test_shots_that_the_training_would_have_left_out_are_in_no_prefix(asked):
     assert len(expected) == 2 * len(model.reader.read([short])[0].ids)
     assert prefix_tokens(model, [long, short, long, short]) == expected
     assert prefix_tokens(model, [long, long]) == []
+    words = model.tokenizer.decode(prefix_tokens(model, [long, short], as_text=True))
+    assert words == "That one.\n\n"
     found = PrefixQuestion((long,)).ask(model, [Item("r", 0, CHAT)])
     assert found["error"].to_pylist() == [NO_SHOTS]
 

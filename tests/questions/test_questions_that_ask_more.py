@@ -217,6 +217,20 @@ def test_lora_adapter_shares_the_prefix_too(tmp_path, tiny_gpt2):
     np.testing.assert_allclose(answer.log_prob, conditional(model, prefix, TEXTS[1]), atol=3e-5)
 
 
+def test_an_adapter_that_tokens_invoke_is_on_after_a_prefix_as_in_one_pass(tmp_path):
+    """It looks for them in all that it is given at once."""
+    llama = save_tiny(tmp_path / "base", "llama")
+    settings = {"target_modules": ["q_proj", "v_proj"], "alora_invocation_tokens": [259]}
+    adapter = str(save_adapter(tmp_path / "adapter", llama, **settings))
+    model = load_causal_lm(checkpoint(llama, adapter=adapter), batch_tokens=2_048)
+    invokes = model.tokenizer.decode([259])
+    prefix = prefix_tokens(model, [f"{SHOTS[0][:40]}{invokes}{SHOTS[0][40:80]}"])
+    text = f"{TEXTS[1][:40]}{invokes}{TEXTS[1][40:80]}"
+    assert 259 in prefix
+    (answer,) = answer_after(model, prefix, [text])
+    np.testing.assert_allclose(answer.log_prob, conditional(model, prefix, text), atol=3e-5)
+
+
 def test_prefix_takes_at_most_half_of_the_context(tmp_path):
     model = load_causal_lm(checkpoint(save_tiny(tmp_path / "m")), batch_tokens=2_048)
     assert model.max_tokens == 128

@@ -15,6 +15,7 @@ import torch
 from raymia.models.batching import is_lost_device, is_out_of_memory
 from raymia.models.causal.causality import COARSE, FIRST, TOLERANCE
 from raymia.models.causal.model import CausalLM, Floats, LogProbs, chosen_of
+from raymia.models.causal.packing import begins_after_tokens
 from raymia.models.causal.reading import Bools, PlainReader
 
 PREFIX_SHARE = 0.5
@@ -35,14 +36,14 @@ def prefix_tokens(model: CausalLM, shots: Sequence[str], *, as_text: bool = Fals
     ----------
     as_text : take the text of what is scored of each shot, whatever kind of record it is.
     """
+    read = model.reader.read(shots)
+    shots = [shot for shot, found in zip(shots, read, strict=True) if found.error is None]
+    if len(shots) < len(read):
+        left_out = len(read) - len(shots)
+        LOG.warning("%d of %d shots cannot be read, and are left out", left_out, len(read))
     reader = PlainReader(model.tokenizer) if as_text else model.reader
     if as_text:
         shots = [model.reader.text(shot) for shot in shots]
-    read = reader.read(shots)
-    shots = [shot for shot, found in zip(shots, read, strict=True) if found.error is None]
-    if len(shots) < len(read):
-        LOG.warning("%d of %d shots cannot be read, and are left out", len(read) - len(shots),
-                    len(read))  # fmt: skip
     limit = None if model.max_tokens is None else int(PREFIX_SHARE * model.max_tokens)
     for count in range(len(shots), 0, -1):
         ids = reader.before(shots[:count])
@@ -90,7 +91,7 @@ class _Cached:
 def _run_prefix(model: CausalLM, prefix: Sequence[int]) -> _Cached | None:
     """The prefix's last hidden state [1, 1, width] and its cache; None where there is no cache."""
     settings = getattr(model.model, "active_peft_config", None)
-    if settings is not None and settings.is_prompt_learning:
+    if settings is not None and (settings.is_prompt_learning or begins_after_tokens(settings)):
         return None
     if model not in _EXPANDS:
         _EXPANDS[model] = _tried(model)

@@ -202,7 +202,7 @@ class CausalCheckpoint(FileCheckpoint):
         if self.training is not None:
             more["training"] = self.training.key_parts()
         if self.adapter is not None and is_off_at_first(self.adapter):
-            more["neighbors"] = "whole"
+            more["beginnings"] = "never kept"
         if self.own_tokenizer:
             more["tokenizer"] = "adapter"
         if self.dtype != "float32":
