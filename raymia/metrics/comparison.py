@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from raymia.metrics.delong import Placements, difference_of, placements
+from raymia.metrics.delong import Placements, beyond_placements, difference_of, placements
 from raymia.metrics.roc import BoolArray, FloatArray
 from raymia.metrics.summary import MIN_PER_CLASS, Comparison
 
@@ -31,6 +31,7 @@ def compare(
     is_member: BoolArray,
     *,
     confidence: float = 0.95,
+    fitted: Collection[str] = (),
 ) -> list[Comparison]:
     """Test differences of AUC on the records that both score.
 
@@ -43,6 +44,7 @@ def compare(
     is_member : boolean array of shape (n_records,)
     confidence : float
         Nominal level of each interval, in (0, 1).
+    fitted : attacks that were fitted on the labels of these records, whose AUCs scatter more.
 
     Returns
     -------
@@ -60,7 +62,14 @@ def compare(
             continue
         if led is None or led[0] != question.leader or not np.array_equal(led[1], both):
             led = question.leader, both, placements(leader[both], labels)
-        difference = difference_of(led[2], placements(other[both], labels), confidence=confidence)
+        sides = led[2], placements(other[both], labels)
+        attacks = question.leader[1], question.other[1]
+        beyond = sum(
+            beyond_placements(own)
+            for own, attack in zip(sides, attacks, strict=True)
+            if attack in fitted
+        )
+        difference = difference_of(*sides, confidence=confidence, beyond=beyond)
         found.append(
             Comparison(
                 between=question.between,

@@ -16,7 +16,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from raymia.metrics.intervals import AucSpread, auc_interval
+from raymia.metrics.intervals import FITTED_SHARE, AucSpread, auc_interval
 from raymia.metrics.roc import BoolArray, FloatArray, IntArray, RocCurve
 
 ROUNDING = 1e-12
@@ -104,6 +104,12 @@ def auc_variance(placed: Placements) -> float:
     return auc_spread(placed).variance
 
 
+def beyond_placements(placed: Placements) -> float:
+    """What the variance of the AUC of an attack that was fitted on the labels of these records has
+    beyond DeLong's, see :data:`raymia.metrics.intervals.FITTED_SHARE`."""
+    return (1.0 / FITTED_SHARE - 1.0) * auc_variance(placed)
+
+
 def auc_spread_of(curve: RocCurve) -> AucSpread:
     """The parts of the variance of a curve's AUC: `auc_spread` without a record being looked at
     again.
@@ -132,6 +138,7 @@ def auc_difference(
     is_member: BoolArray,
     *,
     confidence: float = 0.95,
+    fitted: tuple[bool, bool] = (False, False),
 ) -> AucDifference:
     """Compare two attacks on the same records (DeLong's paired test).
 
@@ -143,6 +150,8 @@ def auc_difference(
         At least two members and two non-members.
     confidence : float
         Nominal level of the interval, in (0, 1).
+    fitted : whether each of the two was fitted on the labels of these records, which makes its AUC
+        scatter more.
 
     Returns
     -------
@@ -152,9 +161,11 @@ def auc_difference(
         are all one, the interval is that of the two AUCs apart and the p-value that of a sign test
         on as many pairs as there are records of the rarer kind.
     """
-    return difference_of(
-        placements(scores, is_member), placements(others, is_member), confidence=confidence
+    both = placements(scores, is_member), placements(others, is_member)
+    beyond = sum(
+        beyond_placements(own) for own, is_fitted in zip(both, fitted, strict=True) if is_fitted
     )
+    return difference_of(*both, confidence=confidence, beyond=beyond)
 
 
 def difference_of(

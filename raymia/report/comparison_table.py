@@ -77,7 +77,8 @@ def _rows(entry: AttackChange, max_fpr: float) -> Iterator[tuple[Text, list[Text
     yield name, [*map(Text, numbers), _p_value(auc)]
     rate = f"TPR@{wording.budget(max_fpr)}"
     if tpr is None:
-        yield Text(), [Text(f"{rate} not resolvable", style="dim")]
+        why = "not compared: fitted on labels" if entry.fitted else "not resolvable"
+        yield Text(), [Text(f"{rate} {why}", style="dim")]
         return
     numbers = (rate, f"{100 * tpr.a:.1f}", f"{100 * tpr.b:.1f}", _interval(tpr, 100.0, 1))
     yield Text(), [*map(Text, numbers), _p_value(tpr)]

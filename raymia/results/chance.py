@@ -18,7 +18,7 @@ import scipy
 from raymia.metrics.intervals import FITTED_SHARE
 from raymia.metrics.roc import allowed_false_positives
 from raymia.metrics.summary import AttackMetrics
-from raymia.results.ranking import labels_where
+from raymia.results.ranking import fitted_on_labels, labels_where
 from raymia.results.result import RunResult
 
 ERROR_RATE = 0.05
@@ -82,7 +82,7 @@ class Chance:
         )
         return cls(
             combined,
-            labels_where(result, lambda card: card.learns),
+            fitted_on_labels(result),
             units_of(result),
             ERROR_RATE / max(1, tried),
             what_counts(result),

@@ -57,12 +57,17 @@ class AttackChange(Result):
     attack: str = Field(description="name of the attack, statistic@reference where it has one")
     n_members: int = Field(ge=0, description="common members that both runs scored")
     n_non_members: int = Field(ge=0, description="common non-members that both runs scored")
+    fitted: bool = Field(
+        default=False,
+        description="whether it was fitted on the labels of the records, in either run: its AUC "
+        "scatters more, and its rate is not compared",
+    )
     auc: Difference | None = Field(
         description="by DeLong's paired test; none with fewer than two of a kind"
     )
     tpr: Difference | None = Field(
         description="true positive rate at `max_fpr`, by a paired bootstrap; none where the budget "
-        "is not resolvable on the common records"
+        "is not resolvable on the common records, and where the attack was fitted on their labels"
     )
 
 

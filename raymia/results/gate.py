@@ -23,9 +23,11 @@ from typing import Literal
 from raymia.metrics.intervals import lower_limit, upper_limit
 from raymia.metrics.summary import AttackMetrics, Metrics
 from raymia.results import wording
+from raymia.results.chance import what_counts
 from raymia.results.gate_figures import TOO_MANY, Figure, Levels, figure_of
 from raymia.results.gate_result import GateOutcome, GateStatus
 from raymia.results.result import RunResult
+from raymia.results.telling import COPIES_NOT_MEASURED
 from raymia.results.verdict import reach_verdict
 from raymia.spec import AuditSpec
 from raymia.spec.conditions import FINDINGS, Condition, check_conditions, parse_conditions
@@ -126,7 +128,7 @@ def _outcomes(condition: Condition, result: RunResult, error_rate: float) -> Ite
     entries, on = result.metrics, ""
     if _is_of_groups(condition, result):
         entries, on = result.group_metrics, "by group, "
-    elif condition.is_of_attacks and result.distinct_metrics:
+    elif condition.is_of_attacks and what_counts(result) == "distinct":
         entries, on = result.distinct_metrics, "on distinct records, "
     failed = [target.name for target in result.failed]
     named = dict.fromkeys([*(entry.target for entry in result.metrics), *failed])
@@ -152,6 +154,12 @@ def _outcomes(condition: Condition, result: RunResult, error_rate: float) -> Ite
 
 def _is_of_groups(condition: Condition, result: RunResult) -> bool:
     return condition.is_of_attacks and (condition.by_group or result.split_by_group)
+
+
+def _lacks_distinct(condition: Condition, result: RunResult) -> bool:
+    """Whether a condition is on distinct records, in a run from before these were measured."""
+    on_distinct = condition.is_of_attacks and not _is_of_groups(condition, result)
+    return on_distinct and what_counts(result) == "distinct" and not result.distinct_metrics
 
 
 def _on_counts(condition: Condition, result: RunResult) -> GateOutcome:
@@ -346,6 +354,8 @@ def _why_nothing_counts(
         yield "nothing was measured: it takes members and non-members"
     elif condition.by_group and not result.group_metrics:
         yield "no group was measured: the run has none, or each mixes members and others"
+    elif _lacks_distinct(condition, result):
+        yield COPIES_NOT_MEASURED
     elif not found and condition.is_of_attacks:
         yield "the attack was not run on this target"
     if not result.complete:

@@ -162,6 +162,16 @@ def labels_where(result: RunResult, holds: Callable[[AttackCard], bool]) -> set[
     return {label for card in cards for label in card.labels or [card.name]}
 
 
+def fitted_on_labels(result: RunResult) -> set[str]:
+    """What the attacks are called that are fitted on which of the audit's records are members.
+
+    In earlier runs the card of a network said that it learns also where it was fitted on shadows,
+    as each was in a run with shadows.
+    """
+    has_shadows = any(card.kind == "shadow" for card in result.references)
+    return labels_where(result, lambda card: card.learns and (card.combines or not has_shadows))
+
+
 def of_groups_of(target: str) -> str:
     """What headings and curves call the groups of records that a target was measured on."""
     return f"{target}, by group"

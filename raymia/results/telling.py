@@ -13,8 +13,8 @@ from raymia.results.ranking import (
     TargetRanking,
     at_budget,
     estimate_at,
+    fitted_on_labels,
     held_out_area,
-    labels_where,
 )
 from raymia.results.result import RunResult
 
@@ -25,6 +25,11 @@ NAMED: dict[Counted, str] = {
     "distinct": "distinct members",
     "groups": "groups",
 }
+COPIES_NOT_MEASURED = (
+    "some records nearly copy others, and an earlier version did not measure one of each alone: "
+    "run the audit again, which asks for nothing that is stored"
+)
+"""Why numbers of a run from before distinct records were measured decide nothing."""
 FEW_NAMED = 0.1
 """Where the upper limit of a rate is below it, an attack names few members."""
 
@@ -48,10 +53,7 @@ def _why_untested(result: RunResult) -> str:
         return "because groups with a score are too few"
     if result.distinct_metrics:
         return "because distinct records with a score are too few"
-    return (
-        "because some records nearly copy others, and an earlier version did not measure one of "
-        "each alone: run the audit again, which asks for nothing that is stored"
-    )
+    return f"because {COPIES_NOT_MEASURED}"
 
 
 def nothing_measured(result: RunResult) -> str:
@@ -181,7 +183,7 @@ def _area_to_tell(attack: AttackMetrics) -> Estimate:
 
 
 def _is_fitted(attack: AttackMetrics, result: RunResult) -> bool:
-    return attack.attack in labels_where(result, lambda card: card.learns)
+    return attack.attack in fitted_on_labels(result)
 
 
 def _how_many_it_names(attack: AttackMetrics, fpr: float | None) -> str:

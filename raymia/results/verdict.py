@@ -336,21 +336,20 @@ def _on_records(result: RunResult, measured: bool) -> Iterator[str]:
         yield wording.shift_note(check)
     copies = check.copies
     if copies is not None and copies.groups and not result.split_by_group:
-        looked_at = check.n_members + check.n_non_members
         counted = ": the tests against chance count the first of each cluster alone"
         once = ", and dataset inference counts a cluster once"
         yield (
             f"{wording.copies_line(copies)}. They are no independent evidence"
             + (counted * bool(result.distinct_metrics))
-            + (once * bool(result.dataset_inference and not check.left_out))
+            + (once * bool(result.dataset_inference and not check.n_not_searched))
             + ", but intervals on all records are not corrected. Give them as groups "
             "(`group_column`)."
         )
-        if check.left_out and result.distinct_metrics:
+        if check.n_not_searched and result.distinct_metrics:
             yield (
-                f"Only a sample of {looked_at:,} members and non-members was searched for copies. "
-                "Of a side with copies in it, the tests against chance count no other records; a "
-                "larger `sample` of `shift` in the audit file counts more."
+                f"Only a sample of {check.n_searched:,} members and non-members was searched for "
+                "copies. Of a side with copies in it, the tests against chance count no other "
+                "records; a larger `sample` of `shift` in the audit file counts more."
             )
 
 

@@ -14,8 +14,7 @@ from raymia.evidence.row_index import RowIndex
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.comparison import holm
-from raymia.metrics.delong import auc_variance, difference_of, placements
-from raymia.metrics.intervals import FITTED_SHARE
+from raymia.metrics.delong import auc_variance, beyond_placements, difference_of, placements
 from raymia.metrics.roc import BoolArray
 from raymia.metrics.summary import MIN_PER_CLASS, Estimate
 from raymia.plan.stages import TargetPlan
@@ -86,7 +85,7 @@ def excess_over_blind(
         of_attack, of_guesser = placements(own, members), placements(other, members)
         beyond = (blind.wider**2 - 1.0) * auc_variance(of_guesser)
         if attack in fitted:
-            beyond += (1.0 / FITTED_SHARE - 1.0) * auc_variance(of_attack)
+            beyond += beyond_placements(of_attack)
         excess = difference_of(of_attack, of_guesser, confidence=confidence, beyond=beyond)
         found.append(
             ExcessOverBlind(
@@ -111,7 +110,8 @@ def excess_over_blind(
 
 
 def looked_at(inputs: Inputs) -> BoolArray:
-    """The members and non-members that the check looks at, [records]."""
+    """The members and non-members that are searched for copies, [records]; guessers are asked about
+    these, or some of them."""
     column = inputs.records.table["is_member"]
     given = np.flatnonzero(column.is_valid().to_numpy())
     is_member = column.drop_null().to_numpy().astype(np.bool_)

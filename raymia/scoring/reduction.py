@@ -342,6 +342,7 @@ def _compare_kept(shared: tuple[Judge, ScoreParts], questions: list[Question]) -
         scores_of,
         judge.records.is_member,
         confidence=judge.metrics.confidence,
+        fitted=judge.fitted,
     )
 
 

@@ -49,7 +49,7 @@ class KnownRecords:
     prompts : [records], what stands in them and is not scored; empty where there is no such thing.
     references : for each reference that exists already, the score of the record by the loss under
         it alone, [records]; NaN for none.
-    left_out : records beyond the sample.
+    left_out : members and non-members that are not among them.
     """
 
     ids: Sequence[str]
@@ -115,19 +115,17 @@ class _Guessed:
     wider: float
 
 
-def sampled_rows(is_member: Bools, sample: int, seed: int) -> npt.NDArray[np.int64]:
-    """Choose the records that are looked at, by row, in their order.
+def most_for_guessers(is_member: Bools) -> int:
+    """How many records of each kind, at most, guessers are asked about."""
+    members = int(np.count_nonzero(is_member))
+    return max(NEVER_CUT_BELOW, TIMES_LARGER * min(members, len(is_member) - members))
 
-    Parameters
-    ----------
-    sample : of each kind, at most.
-    """
+
+def sampled_rows(is_member: Bools, most: int, seed: int) -> npt.NDArray[np.int64]:
+    """Choose records by row, in their order: of each kind, ``most`` at most."""
     kinds = [np.flatnonzero(is_member), np.flatnonzero(~is_member)]
-    count = min(sample, max(NEVER_CUT_BELOW, TIMES_LARGER * min(map(len, kinds))))
     draws = generator(seed, "sample of the shift check")
-    kept = [
-        draws.choice(rows, count, replace=False) if len(rows) > count else rows for rows in kinds
-    ]
+    kept = [draws.choice(rows, most, replace=False) if len(rows) > most else rows for rows in kinds]
     return np.sort(np.concatenate(kept))
 
 
@@ -135,6 +133,9 @@ def check_shift(
     records: KnownRecords, *, error_rate: float, seed: int, confidence: float = 0.95
 ) -> Blind:
     """Let guessers that see no target tell members from non-members.
+
+    Copies on one side are looked for among all the records. Where one kind has far more, guessers
+    are asked about some of it.
 
     The verdict is `shift` if one of them does better than on all but a few random labelings of the
     same records, corrected by Holm for their number.
@@ -144,6 +145,7 @@ def check_shift(
     error_rate : chance of the verdict `shift` on a random split, at most.
     confidence : nominal level of the intervals.
     """
+    searched, records = records, _for_guessers(records, seed)
     is_member = records.is_member
     reason = _too_few(records)
     if reason is not None:
@@ -162,7 +164,7 @@ def check_shift(
             if (guessed := _guess(guesser, records, labelings, seed, confidence)) is not None
         ]
         overlap, duplicates = _overlaps(records)
-        copies, clusters = _copies(records)
+        copies, clusters = _copies(searched)
     corrected = holm(np.array([one.guess.p_value for one in found])).tolist()
     guesses = [
         one.guess.model_copy(update={"corrected_p_value": p})
@@ -189,12 +191,19 @@ def check_shift(
             ngram_overlap=overlap,
             near_duplicates=duplicates,
             same_text=_same_texts(records),
+            searched=len(searched.ids),
             copies=copies,
         ),
         {records.ids[row]: float(s) for row, s in zip(best.rows, best.scores, strict=True)},
         best.wider,
         clusters,
     )
+
+
+def _for_guessers(records: KnownRecords, seed: int) -> KnownRecords:
+    rows = sampled_rows(records.is_member, most_for_guessers(records.is_member), seed)
+    beyond = len(records.ids) - len(rows)
+    return replace(records.at(rows), left_out=records.left_out + beyond) if beyond else records
 
 
 def not_checked(is_member: Bools, error_rate: float, reason: str) -> ShiftCheck:

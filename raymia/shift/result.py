@@ -144,10 +144,10 @@ class ShiftCheck(Result):
     labelings: int = Field(
         default=0, ge=0, description="random labelings that every guesser was compared with"
     )
-    n_members: int = Field(ge=0, description="members looked at")
-    n_non_members: int = Field(ge=0, description="non-members looked at")
+    n_members: int = Field(ge=0, description="members that guessers were asked about")
+    n_non_members: int = Field(ge=0, description="non-members that they were asked about")
     left_out: int = Field(
-        default=0, ge=0, description="members and non-members beyond the sample, not looked at"
+        default=0, ge=0, description="members and non-members that they were not asked about"
     )
     guesses: list[BlindGuess] = Field(
         default=[],
@@ -160,12 +160,28 @@ class ShiftCheck(Result):
         ge=0,
         description="non-members whose scored text is that of a member, however short it is",
     )
+    searched: int | None = Field(
+        default=None,
+        ge=0,
+        description="members and non-members that were searched for copies on one side; none in "
+        "earlier runs, which searched those that guessers were asked about",
+    )
     copies: CopiesWithin | None = Field(
         default=None, description="none in earlier runs, and if not checked"
     )
     split: Literal["unknown", "randomized"] = Field(
         default="unknown", description="what the audit file says of how the records were split"
     )
+
+    @property
+    def n_searched(self) -> int:
+        """Members and non-members that were searched for copies on one side."""
+        asked = self.n_members + self.n_non_members
+        return asked if self.searched is None else self.searched
+
+    @property
+    def n_not_searched(self) -> int:
+        return self.n_members + self.n_non_members + self.left_out - self.n_searched
 
     @property
     def strongest(self) -> BlindGuess | None:

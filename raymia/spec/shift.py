@@ -22,5 +22,5 @@ class ShiftSpec(Strict):
         default=20_000,
         ge=50,
         description="records of each kind that the check looks at, drawn at random where there are "
-        "more",
+        "more; guessers are asked about fewer where one kind has far more than the other",
     )

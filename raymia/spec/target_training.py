@@ -177,7 +177,10 @@ class ShadowsSpec(Strict):
         "folder that all machines share",
     )
     cpus: float | None = Field(
-        default=None, gt=0, description="of each, on Ray; default: all of a machine, 8 at most"
+        default=None,
+        gt=0,
+        description="of each, on Ray; default: all of the largest machine, 8 at most; a machine "
+        "with fewer is not used",
     )
     gpus: float = Field(default=0, ge=0, description="of each; fractions share a GPU")
 

@@ -70,8 +70,8 @@ def test_machines_are_asked_for_all_of_them_and_one_will_do(
     ("machines", "pool", "cpus"),
     [
         ([HEAD, SMALL], PoolSpec(), 4),
-        ([HEAD, SMALL, LARGE], PoolSpec(), 4),
-        ([HEAD, SMALL, LARGE], PoolSpec(labels={"pool": "l"}), 8),  # it trains on no more
+        ([HEAD, SMALL, LARGE], PoolSpec(), 8),  # it trains on no more, and not on the small one
+        ([HEAD, SMALL, LARGE], PoolSpec(labels={"pool": "l"}), 8),
         ([HEAD, SMALL], PoolSpec(cpus=0.5), 0.5),
     ],
 )

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from made_up_run import made_up_curves, made_up_result, made_up_scores
+from rich.console import Console
 
 from raymia import load_run
 from raymia.metrics.delong import auc_difference
+from raymia.report.comparison_table import print_comparison
 from raymia.report.files import write_run
 from raymia.results.changes import finding_of
 from raymia.results.compare import compare_runs, parse_pairs
 from raymia.results.comparison_result import AttackChange, Difference
+from raymia.results.result import AttackCard
 from raymia.shift.result import ShiftCheck
 from raymia.util.errors import InputError
 
@@ -70,6 +75,32 @@ def test_an_attack_that_finds_more_is_told_with_its_numbers(stored):
     )
     assert base.sentence.startswith("base: no change is shown; ")
     assert f"AUC {loss.auc.a:.3f} to {loss.auc.b:.3f}" in tuned.sentence
+
+
+def test_of_an_attack_fitted_on_labels_the_auc_alone_is_compared_by_a_wider_interval(stored):
+    """A rise that is shown of another attack may be chance of such a one."""
+    more = stronger(made_up_scores(), 0.45)
+    cards = [AttackCard(name="loss", title="t", source="s", formula="f", learns=True)]
+    plain, fitted = stored("a"), stored("b", attacks=cards)
+    found = {
+        name: compare_runs(before, stored(name, more, attacks=learned))
+        for name, before, learned in (("none", plain, []), ("second", plain, cards),
+                                      ("both", fitted, cards))
+    }  # fmt: skip
+    loss = {
+        name: next(entry for entry in comparison.targets[0].attacks if entry.attack == "loss")
+        for name, comparison in found.items()
+    }
+    widths = [loss[name].auc.high - loss[name].auc.low for name in found]
+    assert widths == sorted(widths)
+    assert widths[2] > 1.5 * widths[0]
+    assert len({entry.auc.value for entry in loss.values()}) == 1
+    assert [entry.tpr is None for entry in loss.values()] == [False, True, True]
+    assert found["none"].targets[0].finding == "leaks_more"
+    assert found["both"].targets[0].finding == "no_change_shown"
+    console = Console(file=io.StringIO(), width=200)
+    print_comparison(found["both"], console)
+    assert "not compared: fitted on labels" in console.file.getvalue()
 
 
 def test_turned_around_it_leaks_less(stored):

@@ -6,14 +6,21 @@ other folds, so that the AUC scatters more than that of scores without labels.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
 from test_choice_and_tail import run_of
 
+from raymia.metrics.comparison import Question
 from raymia.metrics.measuring import measure
 from raymia.results.chance import chance_of_auc
+from raymia.results.ranking import fitted_on_labels
+from raymia.results.result import ReferenceCard
 from raymia.results.verdict import reach_verdict
+from raymia.scoring.reduction import _compare_kept
+from raymia.spec import MetricsSpec
 
 N, FOLDS = 100, 5
 IS_MEMBER = np.arange(2 * N) < N
@@ -113,3 +120,43 @@ def test_its_auc_has_wider_limits_and_epsilon_is_not_bounded_from_one_run():
     assert fitted.tpr == plain.tpr
     assert {bound.method for bound in plain.epsilon} > {"held_out"}
     assert [bound.method for bound in fitted.epsilon] == ["held_out"]
+
+
+@pytest.mark.parametrize("other_is_fitted", [True, False])
+def test_comparisons_with_it_hold_their_level(other_is_fitted):
+    """Two attacks that find nothing, of which one or both are fitted, differ by chance alone."""
+    draws, audits, places = np.random.default_rng(6), 400, (("t", "a"), ("t", "b"))
+    fitted, found = {"a", "b"} if other_is_fitted else {"a"}, {True: 0, False: 0}
+    for _ in range(audits):
+        scores = {place: cross_fitted(draws, nearest_mean, 5) for place in places}
+        if not other_is_fitted:
+            scores["t", "b"] = draws.normal(size=2 * N)
+        for known in found:
+            judge = SimpleNamespace(
+                records=SimpleNamespace(known=np.ones(2 * N, np.bool_), is_member=IS_MEMBER),
+                metrics=MetricsSpec(),
+                fitted=fitted if known else set(),
+            )
+            parts = SimpleNamespace(column=lambda *place, scores=scores: scores[place])
+            (one,) = _compare_kept((judge, parts), [Question("attacks", *places)])
+            found[known] += one.p_value <= 0.05
+    most = stats.binom.isf(1e-3, audits, 0.05)
+    assert found[True] <= most < found[False]
+
+
+@pytest.mark.parametrize(
+    ("kind", "combines", "is_fitted"),
+    [("model", False, True), ("shadow", False, False), ("shadow", True, True)],
+)
+def test_a_card_of_earlier_runs_that_learned_from_shadows_is_fitted_on_no_label(
+    kind, combines, is_fitted
+):
+    """Cards of networks said that they learn whatever they were fitted on."""
+    scores = np.random.default_rng(4).normal(size=2 * N)
+    scores[:12] += 9.0
+    run = audit_of(scores, fitted=False)
+    cards = [c.model_copy(update={"learns": True, "combines": combines}) for c in run.attacks]
+    reference = ReferenceCard(target="t", name="s-00", kind=kind, model="m")
+    run = run.model_copy(update={"attacks": cards, "references": [reference]})
+    assert fitted_on_labels(run) == ({"network"} if is_fitted else set())
+    assert reach_verdict(run).finding == ("no_leak_found" if is_fitted else "leaks")

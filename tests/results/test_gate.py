@@ -20,9 +20,14 @@ from raymia.metrics.summary import (
 from raymia.results.gate import decide_again, gate_line, is_open
 from raymia.results.result import FailedTarget, NotRun
 from raymia.results.verdict import reach_verdict
-from raymia.shift.result import ShiftCheck
+from raymia.shift.result import CopiesWithin, ShiftCheck
 from raymia.spec.conditions import check_conditions, parse_condition, parse_conditions
 from raymia.util.errors import InputError
+
+WITH_COPIES = ShiftCheck(
+    state="no_shift_found", error_rate=0.05, n_members=60, n_non_members=120,
+    copies=CopiesWithin(members=4, non_members=0, groups=1, proposed=[["a", "b", "c", "d"]]),
+)  # fmt: skip
 
 
 def measured(target: str, attack: str, low: float, value: float, high: float) -> AttackMetrics:
@@ -268,13 +273,28 @@ def test_figures_of_distinct_records_count_where_some_are_copies(run):
         measured("step-3", "strong@ref", 0.0, 0.2, 0.9),
         measured("step-3", "weak", 0.0, 0.1, 0.9),
     ]
-    copied = run.model_copy(update={"distinct_metrics": distinct, "group_metrics": run.metrics})
+    copied = run.model_copy(
+        update={"distinct_metrics": distinct, "group_metrics": run.metrics, "shift": WITH_COPIES}
+    )
     assert statuses(run, "step-3:any.auc > 0.1") == ["failed"]
     (outcome,) = decide_again(copied, ["step-3:any.auc > 0.1"])
     assert outcome.status == "undecided"
     assert outcome.reason.startswith("on distinct records, ")
     assert statuses(copied, "step-3:any.auc > 0.1 by group") == ["failed"]
     assert statuses(copied, "members < 1") == statuses(run, "members < 1") == ["passed"]
+
+
+def test_a_run_from_before_distinct_records_were_measured_is_decided_by_no_attack(run):
+    """Limits on all records are too narrow where some are copies, and these have no others."""
+    old = run.model_copy(update={"group_metrics": run.metrics, "shift": WITH_COPIES})
+    for condition in ("step-3:any.auc > 0.1", "step-9:any.auc > 0.5", "step-9:any.epsilon > 1"):
+        (outcome,) = decide_again(old, [condition])
+        assert outcome.status == "not_evaluated"
+        assert "an earlier version did not measure one of each alone" in outcome.reason
+        assert "run the audit again" in outcome.reason
+    assert statuses(old, "verdict >= leaks") == ["not_evaluated"] * 2
+    assert statuses(old, "step-3:any.auc > 0.1 by group") == ["failed"]
+    assert statuses(old, "members < 1") == ["passed"]
 
 
 def test_the_rate_is_that_of_the_table_and_not_of_a_threshold_that_overspent_its_budget(run):

@@ -1,16 +1,18 @@
 """Near-copies within one side are found, proposed as groups, and count as what they are."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from records_to_check import austen, photographs, some
+from records_to_check import austen, photographs, some, texts
 
 from raymia.metrics.dataset import infer_dataset
 from raymia.metrics.learning import Features
 from raymia.results.wording import overlap_lines
 from raymia.scoring.reduction import infer_datasets
+from raymia.shift.check import check_shift
 from raymia.shift.copies import copied_images, copied_texts, copies_within
 from raymia.shift.result import ShiftCheck
 from raymia.spec import MetricsSpec
@@ -22,6 +24,22 @@ def check_of(clusters, sizes):
         state="no_shift_found", error_rate=0.05, n_members=sizes[0], n_non_members=sizes[1],
         copies=copies_within(clusters, ids),
     )  # fmt: skip
+
+
+def test_copies_are_looked_for_in_all_of_the_larger_kind(monkeypatch):
+    """Guessers are asked about a part of it, which is no reason to leave copies unfound."""
+    monkeypatch.setattr("raymia.shift.check.NEVER_CUT_BELOW", 30)
+    monkeypatch.setattr("raymia.shift.check.TIMES_LARGER", 1)
+    chosen = some(austen(), 90)
+    others = [*chosen[30:], *(f"{text} indeed" for text in chosen[30:])]
+    known = replace(texts(chosen[:30], others), left_out=7)
+    blind = check_shift(known, error_rate=0.05, seed=0)
+    found = blind.check
+    assert (found.n_members, found.n_non_members, found.left_out) == (30, 30, 97)
+    assert (found.n_searched, found.n_not_searched) == (150, 7)
+    assert (found.copies.non_members, found.copies.groups) == (120, 60)
+    assert len(blind.clusters) == 120
+    assert len(blind.scores) == 60
 
 
 def test_copies_of_texts_are_found_and_proposed_as_groups():

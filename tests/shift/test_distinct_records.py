@@ -209,6 +209,16 @@ def test_all_records_count_of_a_side_on_which_a_sample_has_no_copies():
     assert 0 < kept[:4_000].sum() < 400
 
 
+def test_of_a_far_larger_side_a_larger_sample_counts_more():
+    """Three hundred members, and one pair of copies among many non-members."""
+    text_of = np.arange(6_300)
+    text_of[301] = 300
+    small, large = (MadeUp(300, text_of, sample) for sample in (4_000, 20_000))
+    assert distinct_records(large.inputs, large.clusters).sum() == 300 + 5_999
+    small.clusters = large.clusters
+    assert 3_999 <= distinct_records(small.inputs, small.clusters)[300:].sum() <= 4_000
+
+
 @pytest.mark.long
 def test_a_large_cluster_of_which_a_sample_has_a_part_makes_no_leak():
     """Two hundred and fifty of 5,000 members, of which a tenth was searched; eight attacks."""

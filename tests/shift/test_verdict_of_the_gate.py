@@ -23,7 +23,7 @@ from records_to_check import (
 from scipy.stats import binom
 
 from raymia.results.wording import shift_line
-from raymia.shift.check import sampled_rows
+from raymia.shift.check import most_for_guessers, sampled_rows
 
 SEEDS = 20
 # At an error rate of 5 %, more false alarms among 20 have a chance below 2 %.
@@ -165,19 +165,26 @@ def test_too_few_groups_are_not_checked():
     [
         (60, 70, 100, (60, 70)),
         (60, 70, 50, (50, 50)),
-        (100, 30_000, 20_000, (100, 2_000)),
-        (1_000, 30_000, 20_000, (1_000, 10_000)),
+        (100, 30_000, 20_000, (100, 20_000)),
     ],
 )
-def test_sample_is_of_each_kind_and_of_the_larger_one_what_can_still_tell(
-    members, others, sample, left
-):
+def test_sample_is_of_each_kind(members, others, sample, left):
     is_member = np.arange(members + others) % (members + others) < members
     rows = sampled_rows(is_member, sample, 0)
     assert (is_member[rows].sum(), (~is_member[rows]).sum()) == left
     assert len(set(rows.tolist())) == len(rows)
     np.testing.assert_array_equal(rows, np.sort(rows))
     np.testing.assert_array_equal(rows, sampled_rows(is_member, sample, 0))
+
+
+@pytest.mark.parametrize(
+    ("members", "others", "most"), [(100, 30_000, 2_000), (1_000, 30_000, 10_000), (60, 70, 2_000)]
+)
+def test_guessers_are_asked_about_as_many_of_the_larger_kind_as_can_still_tell(
+    members, others, most
+):
+    is_member = np.arange(members + others) < members
+    assert most_for_guessers(is_member) == most_for_guessers(~is_member) == most
 
 
 @pytest.mark.long

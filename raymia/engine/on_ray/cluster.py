@@ -89,10 +89,11 @@ class Cluster:
         return sum(m.count * m.resources.get("CPU", 0.0) for m in self._machines_for(pool))
 
     def cpus_of_a_machine(self, pool: PoolSpec) -> float:
-        """CPUs that each machine has that a pool's tasks may run on, where it has any; 1 where no
-        machine is known yet."""
+        """CPUs of the largest machine that a pool's tasks may run on; 1 where no machine is known
+        yet. A task that takes them all has that machine to itself, and leaves smaller ones, such
+        as a head, unused."""
         each = [m.resources.get("CPU", 0.0) for m in self._machines_for(pool)]
-        return min((cpus for cpus in each if cpus >= 1), default=1.0)
+        return max([1.0, *each])
 
     def _machines_for(self, pool: PoolSpec) -> list[Machine]:
         place = Demand.of("", 1, 1, _placement(pool))
