@@ -3,7 +3,8 @@
 A release gate compares several attacks on several checkpoints with one number. How many is known
 only when the gate is decided, so limits are kept at a ladder of error rates, `LADDER`, each a
 quarter of the one before. Between two steps a limit is read off by the normal quantile of the
-error, on which limits are nearly straight.
+error, on which limits are nearly straight; where it jumps from one step to the next, the limit of
+the next, smaller error is taken, which holds for the larger as well.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from scipy import special
 from raymia.metrics.roc import FloatArray, RocCurve
 from raymia.metrics.summary import Limits
 
-LADDER = tuple(0.05 / 4**step for step in range(8))
-"""Error rates of the limits that are kept: 5 % for one comparison, and for up to 16,384 of them."""
+LADDER: tuple[float, ...] = tuple(0.05 / 4**step for step in range(11))
+"""Error rates of the limits that are kept: 5 % for one comparison, and for up to 1,048,576 of them.
+Earlier runs have the first eight."""
+STRAIGHT = 0.8
+"""Between two steps of which the wider leaves less than this share of the other, a limit jumps."""
 DIGITS = 6
 _QUANTILES = -special.ndtri(LADDER)
 _CELL = 0.25
@@ -62,7 +66,11 @@ def limited(value: float, limits: FloatArray) -> Limited:
 
 
 def at_error(kept: Sequence[float], error: float) -> float | None:
-    """Read the limit at an error rate off the ladder; None beyond its last step.
+    """Read the limit at an error rate off the ladder; None beyond the last step that was kept.
+
+    The lower limit of a rate falls to 0 at once where the non-members become too few to show any,
+    see `tpr_limits`, and an upper one rises to 1. Nobody knows where between two steps that is, so
+    there, and at every other jump, the wider limit is taken.
 
     Examples
     --------
@@ -71,9 +79,20 @@ def at_error(kept: Sequence[float], error: float) -> float | None:
     """
     if error >= LADDER[0] * (1 - 1e-9):
         return kept[0]
-    if error < LADDER[-1] * (1 - 1e-9):
+    if error < LADDER[len(kept) - 1] * (1 - 1e-9):
         return None
-    return float(np.interp(-special.ndtri(error), _QUANTILES, kept))
+    step = LADDER.index(kept_error(error))
+    narrow, wide = kept[step - 1], kept[step]
+    left, right = (narrow, wide) if wide <= narrow else (1.0 - narrow, 1.0 - wide)
+    if right < STRAIGHT * left:
+        return wide
+    return float(np.interp(-special.ndtri(error), _QUANTILES[: len(kept)], kept))
+
+
+def kept_error(error: float) -> float:
+    """The largest error rate of the ladder that is no larger than this one; the last for all that
+    are beyond it."""
+    return next((kept for kept in LADDER if kept <= error * (1 + 1e-9)), LADDER[-1])
 
 
 def tpr_limits(curve: RocCurve, max_fpr: float, errors: Sequence[float]) -> FloatArray:

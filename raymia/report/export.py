@@ -11,6 +11,7 @@ import pyarrow as pa
 from raymia.metrics.summary import AttackMetrics, NotMeasured
 from raymia.report.notebook import NotebookRun
 from raymia.results import wording
+from raymia.results.chance import Counted, units_of, what_counts
 from raymia.results.flat import metrics_rows
 from raymia.results.gate import gate_line
 from raymia.results.privacy import broken
@@ -119,7 +120,7 @@ def _model_card(run: NotebookRun) -> bytes:
         "",
         f"Membership-inference audit of {result.created[:10]} with "
         f"{wording.audited(result.records)}, by raymia {result.versions.get('raymia', '')}. "
-        f"Each row is the attack that leads on a checkpoint.{_of_groups(result)}"
+        f"Each row is the attack that leads on a checkpoint.{TOLD[_counted(result)][1]}"
         f"{_level(result.metrics)}",
     ]
     if leading := _leading(run):
@@ -132,20 +133,22 @@ def _model_card(run: NotebookRun) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def _told_by_groups(result: RunResult) -> bool:
-    """Whether figures are those of groups: where whole groups were split, and any was measured."""
-    return result.split_by_group and any(ranking.measured for ranking in by_groups(result))
+TOLD: Mapping[Counted, tuple[str, str]] = {
+    "records": ("Members named", ""),
+    "distinct": ("Distinct members named", " It is a table of distinct records, as the tests are."),
+    "groups": ("Groups of members named", " It is a table of groups of records, as the tests are."),
+}
+"""The heading of a model card's rates, and what is said of its table."""
 
 
-def _of_groups(result: RunResult) -> str:
-    return " It is a table of groups of records, as the tests are." * _told_by_groups(result)
+def _counted(result: RunResult) -> Counted:
+    """What the figures of a model card are of: what the tests count, where any was measured."""
+    return what_counts(result) if units_of(result) else "records"
 
 
 def _leading(run: NotebookRun) -> list[dict[str, str]]:
-    result = run.result
-    metrics, named = result.metrics, "Members named"
-    if _told_by_groups(result):
-        metrics, named = result.group_metrics, "Groups of members named"
+    result, named = run.result, TOLD[_counted(run.result)][0]
+    metrics = list(units_of(result).values()) or result.metrics
     fprs = {ranking.target: ranking.fpr for ranking in rank(metrics)}
     measured = {(m.target, m.attack): m for m in metrics if isinstance(m, AttackMetrics)}
     rows = []

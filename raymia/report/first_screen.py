@@ -9,11 +9,11 @@ from raymia.metrics.summary import AttackMetrics
 from raymia.report.charts import Charts, first_histogram, leaders_chart
 from raymia.report.sections import TargetSection
 from raymia.results import wording
-from raymia.results.chance import Chance, Test
+from raymia.results.chance import Chance, Counted, Test
 from raymia.results.curves import AttackCurves
 from raymia.results.ranking import at_budget, estimate_at, held_out_area, held_out_rate
 from raymia.results.result import RunResult
-from raymia.results.telling import power_lines
+from raymia.results.telling import ON, number_of_units, power_lines, units_called
 from raymia.results.verdict_result import Finding
 
 PLAIN_ATTACK = "loss"
@@ -103,16 +103,19 @@ def _named(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:
     if finding == "shift_suspected":
         yield "That cannot be told: members and non-members differ without any model."
         return
+    chance = Chance.of(result)
+    tests, counted = chance.tests(attack), _counted(attack, chance)
+    attack, members = chance.tested(attack), units_called("member", counted)
     at = None if exposed.ranking.fpr is None else at_budget(attack, exposed.ranking.fpr)
     rate = None if at is None else held_out_rate(attack, at.max_fpr)
     if at is None or rate is None:
         yield (
-            "How many members are named at few false accusations could not be measured on "
-            f"{wording.number_of(attack.n_members, 'member')} and "
-            f"{wording.number_of(attack.n_non_members, 'non-member')}."
+            f"How many {members} are named at few false accusations could not be measured on "
+            f"{number_of_units(attack.n_members, 'member', counted)} and "
+            f"{number_of_units(attack.n_non_members, 'non-member', counted)}."
         )
         return
-    named = f"{attack.attack} names {wording.percent(rate.value)} of the members"
+    named = f"{attack.attack} names {wording.percent(rate.value)} of the {members}"
     if at.held_out is None:
         yield f"{named} at {wording.budget(at.max_fpr)} false accusations."
     else:
@@ -123,9 +126,8 @@ def _named(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:
         )
         yield (
             f"It wrongly accuses {wording.count(fpr.hits)} of "
-            f"{wording.number_of(fpr.of, 'non-member')}."
+            f"{number_of_units(fpr.of, 'non-member', counted)}."
         )
-    tests = Chance.of(result).tests(attack)
     of_rate = [test for test in tests if test.of == "rate" and test.max_fpr == at.max_fpr]
     if not of_rate:
         yield "Whether that is more than chance explains could not be tested."
@@ -133,20 +135,29 @@ def _named(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:
         yield "That is no more than chance explains."
 
 
+def _counted(attack: AttackMetrics, chance: Chance) -> Counted:
+    """What an attack's numbers are of: those of records where it was not tested on what counts."""
+    return chance.counted if chance.unit(attack) is not None else "records"
+
+
 def _sure(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:
     attack = None if exposed is None else exposed.leading
     if exposed is None or attack is None or exposed.finding == "shift_suspected":
         return
     level = wording.budget(attack.confidence)
-    rate = held_out_rate(attack, exposed.ranking.fpr)
+    chance = Chance.of(result)
+    tested = chance.tested(attack)
+    rate = held_out_rate(tested, exposed.ranking.fpr)
     if rate is not None:
         yield (
             f"That share is between {wording.percent(rate.low)} and {wording.percent(rate.high)} "
             f"({level} interval)."
         )
-    area = held_out_area(attack)
-    yield f"The AUC is {area.value:.3f} {wording.unit_interval(area)}; guessing has 0.5."
-    chance = Chance.of(result)
+    area = held_out_area(tested)
+    yield (
+        f"The AUC{ON[_counted(attack, chance)]} is {area.value:.3f} {wording.unit_interval(area)}; "
+        "guessing has 0.5."
+    )
     if exposed.finding in LEAKING:
         shown = chance.shown(attack, exposed.ranking.fpr)
         if shown:
@@ -181,6 +192,7 @@ def _compared(result: RunResult, exposed: TargetSection | None) -> Iterator[str]
     yield f"Guessing: {guessing}."
     plain = next((a for a in exposed.ranking.measured if a.attack == PLAIN_ATTACK), None)
     if plain is not None and plain is not attack:
+        plain = Chance.of(result).tested(plain)
         rate = None if fpr is None else estimate_at(plain, fpr)
         of = f"an AUC of {plain.auc.value:.3f}"
         if rate is not None:

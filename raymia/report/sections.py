@@ -17,6 +17,7 @@ from raymia.report.charts import (
     steps_chart,
 )
 from raymia.report.series import Series, find_series
+from raymia.results.chance import Chance
 from raymia.results.curves import AttackCurves
 from raymia.results.ranking import TargetRanking, exposure_across, labels_where, rank
 from raymia.results.result import RunResult, TargetLoss
@@ -87,13 +88,13 @@ def target_sections(
         )
         for ranking in rankings
     }
-    exposure = exposure_across(rankings)
+    exposure, chance = exposure_across(rankings), Chance.of(result)
 
     def order(ranking: TargetRanking) -> tuple[int, tuple[float, float]]:
         leader = leaders[ranking.target]
         return (
             SEVERITY.index(judged[ranking.target].finding),
-            (-1.0, -1.0) if leader is None else exposure(leader),
+            (-1.0, -1.0) if leader is None else exposure(chance.tested(leader)),
         )
 
     sections = []

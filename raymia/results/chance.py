@@ -93,6 +93,11 @@ class Chance:
         """An attack as chance dealt it out: on records, distinct ones, or groups."""
         return self.units.get((attack.target, attack.attack))
 
+    def tested(self, attack: AttackMetrics) -> AttackMetrics:
+        """The numbers that are told of an attack, of what it was tested on; of records where it
+        was not tested."""
+        return self.unit(attack) or attack
+
     def shown(self, attack: AttackMetrics, fpr: float | None) -> list[Test]:
         """The tests that chance does not explain: at budget `fpr` first, then by p-value."""
         found = [test for test in self.tests(attack) if test.shows]

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from raymia.metrics.limits import LADDER, at_error
+from raymia.metrics.limits import LADDER, at_error, kept_error
 from raymia.metrics.summary import (
     AttackMetrics,
     EpsilonBound,
@@ -72,7 +72,7 @@ class Figure:
         needed: float = self.records * max(1.0, ((self.value - edge) / apart) ** 2)
         if max_fpr is not None:
             # With fewer, all of them may be below the threshold.
-            needed = max(needed, math.log(levels.low) / math.log1p(-max_fpr))
+            needed = max(needed, math.log(kept_error(levels.low)) / math.log1p(-max_fpr))
         digits = max(0, math.floor(math.log10(needed)) - 1)
         unit: int = 10**digits
         return math.ceil(needed / unit) * unit

@@ -127,7 +127,7 @@ def exposure_across(
 ) -> Callable[[AttackMetrics], tuple[float, float]]:
     """What the leading attacks on several targets compare by: the lower limits of the rate at the
     budget that all are ranked by, and of the AUC, so that a rate that rests on one record puts
-    nothing first."""
+    nothing first. It is to be given attacks as they were tested, see `Chance.tested`."""
     common = _common_budget(rankings)
 
     def exposure(leader: AttackMetrics) -> tuple[float, float]:

@@ -30,6 +30,22 @@ COPIES_NOT_MEASURED = (
     "run the audit again, which asks for nothing that is stored"
 )
 """Why numbers of a run from before distinct records were measured decide nothing."""
+_ONE: dict[Counted, str] = {
+    "records": "{}",
+    "distinct": "distinct {}",
+    "groups": "group of {}s",
+}
+_ALL: dict[Counted, str] = {
+    "records": "all records",
+    "distinct": "all distinct records",
+    "groups": "all groups",
+}
+ON: dict[Counted, str] = {
+    "records": "",
+    "distinct": " on distinct records",
+    "groups": " on groups",
+}
+"""What one is called, what all are, and what is said behind a number of them."""
 FEW_NAMED = 0.1
 """Where the upper limit of a rate is below it, an attack names few members."""
 
@@ -65,8 +81,8 @@ def nothing_measured(result: RunResult) -> str:
         if unit is None:
             return f"No attack could be tested on {on}, {_why_untested(result)}."
         counts = (
-            f"{_counted(unit.n_members, 'member', chance.counted)} and "
-            f"{_counted(unit.n_non_members, 'non-member', chance.counted)}"
+            f"{number_of_units(unit.n_members, 'member', chance.counted)} and "
+            f"{number_of_units(unit.n_non_members, 'non-member', chance.counted)}"
         )
         return (
             f"No leak could have been found: with {counts} and "
@@ -107,22 +123,18 @@ def _up(number: float, digits: int) -> float:
 
 
 def what_it_does(
-    attack: AttackMetrics,
-    test: Test,
-    fpr: float | None,
-    unit: AttackMetrics | None = None,
-    counted: Counted = "records",
+    attack: AttackMetrics, test: Test, fpr: float | None, counted: Counted = "records"
 ) -> str:
     """Say in one or two sentences what a leaking attack does, by the test that shows it.
 
     Parameters
     ----------
+    attack : as it was tested: what chance explains and what is told are of the same records.
     fpr : the budget that attacks are ranked by.
-    unit : the attack as it was tested; default: of records.
     counted : what it was tested on.
     """
     area = _area_to_tell(attack)
-    overall = f" AUC {area.value:.3f} {wording.unit_interval(area)}."
+    overall = f" AUC {area.value:.3f} {wording.unit_interval(area)}{ON[counted]}."
     if test.of == "rate" and test.max_fpr is not None:
         at = at_budget(attack, test.max_fpr)
         # A half may by bad luck show less than guessing does of what all records show.
@@ -134,44 +146,51 @@ def what_it_does(
             named, accused = at.held_out.tpr, at.held_out.fpr
             return (
                 f"{attack.attack} names {wording.count(named.hits)} of "
-                f"{wording.number_of(named.of, 'member')} ({wording.percent(named.value)} "
+                f"{number_of_units(named.of, 'member', counted)} ({wording.percent(named.value)} "
                 f"{wording.rate_interval(named)}) and wrongly accuses "
                 f"{wording.count(accused.hits)} of "
-                f"{wording.number_of(accused.of, 'non-member')}.{overall}"
+                f"{number_of_units(accused.of, 'non-member', counted)}.{overall}"
             )
         if at is not None and at.estimate is not None:
             return (
                 f"{attack.attack} names {wording.percent(at.estimate.value)} "
-                f"{wording.rate_interval(at.estimate)} of the members on all records, and wrongly "
-                f"accuses no more than {wording.budget(at.max_fpr)} of the non-members.{overall}"
+                f"{wording.rate_interval(at.estimate)} of the {units_called('member', counted)} on "
+                f"{_ALL[counted]}, and wrongly accuses no more than "
+                f"{wording.budget(at.max_fpr)} of the {units_called('non-member', counted)}."
+                f"{overall}"
             )
-    tested = attack if unit is None else unit
-    if test.of == "top" and tested.above_all is not None:
+    if test.of == "top" and attack.above_all is not None:
         return (
-            f"{attack.attack} scores {wording.count(tested.above_all)} of "
-            f"{_counted(tested.n_members, 'member', counted)} above every one of "
-            f"{_counted(tested.n_non_members, 'non-member', counted)}. The chance that guessing "
-            f"does so is {wording.chance(test.p_value)}.{overall}"
+            f"{attack.attack} scores {wording.count(attack.above_all)} of "
+            f"{number_of_units(attack.n_members, 'member', counted)} above every one of "
+            f"{number_of_units(attack.n_non_members, 'non-member', counted)}. The chance that "
+            f"guessing does so is {wording.chance(test.p_value)}.{overall}"
         )
+    member, other = (f"a {_ONE[counted].format(what)}" for what in ("member", "non-member"))
     if attack.auc.value < 0.5:
         turned = Estimate(value=1.0 - area.value, low=1.0 - area.high, high=1.0 - area.low)
         return (
-            f"{attack.attack} scores a member below a non-member in "
+            f"{attack.attack} scores {member} below {other} in "
             f"{wording.percent(turned.value)} {wording.rate_interval(turned)} of pairs; guessing "
             "does in 50 %. What it reads gives members away, though in the other direction."
         )
     return (
-        f"{attack.attack} scores a member above a non-member in {wording.percent(area.value)} "
+        f"{attack.attack} scores {member} above {other} in {wording.percent(area.value)} "
         f"{wording.rate_interval(area)} of pairs; guessing does in 50 %. "
-        f"{_how_many_it_names(attack, fpr)}"
+        f"{_how_many_it_names(attack, fpr, counted)}"
     )
 
 
-def _counted(number: int, what: str, counted: Counted) -> str:
+def number_of_units(number: int, what: str, counted: Counted) -> str:
     """Count records, or groups of them: "3 members", "1 distinct member", "1 group of members"."""
     if counted == "groups":
         return f"{wording.number_of(number, 'group')} of {what}s"
-    return wording.number_of(number, f"distinct {what}" if counted == "distinct" else what)
+    return wording.number_of(number, _ONE[counted].format(what))
+
+
+def units_called(what: str, counted: Counted) -> str:
+    """What several are called: "members", "distinct members", "groups of members"."""
+    return f"groups of {what}s" if counted == "groups" else f"{_ONE[counted].format(what)}s"
 
 
 def _area_to_tell(attack: AttackMetrics) -> Estimate:
@@ -186,18 +205,18 @@ def _is_fitted(attack: AttackMetrics, result: RunResult) -> bool:
     return attack.attack in fitted_on_labels(result)
 
 
-def _how_many_it_names(attack: AttackMetrics, fpr: float | None) -> str:
+def _how_many_it_names(attack: AttackMetrics, fpr: float | None, counted: Counted) -> str:
     """What is known of a rate that no test called more than chance: not that it is low."""
     at = None if fpr is None else at_budget(attack, fpr)
     rate = None if at is None else at.estimate
+    members = units_called("member", counted)
     if at is None or rate is None:
-        return "How many members it names with few false positives could not be tested."
+        return f"How many {members} it names with few false positives could not be tested."
     name = f"at {wording.budget(at.max_fpr)} FPR"
-    interval = wording.rate_interval(rate)
+    named = f"{wording.percent(rate.value)} {wording.rate_interval(rate)}"
     if rate.high <= FEW_NAMED:
-        few = f"{wording.percent(rate.value)} {interval}"
-        return f"On all records it names few members {name}: {few}."
-    return f"On all records it names {wording.percent(rate.value)} {interval} of members {name}."
+        return f"On {_ALL[counted]} it names few {members} {name}: {named}."
+    return f"On {_ALL[counted]} it names {named} of {members} {name}."
 
 
 def power_lines(chance: Chance, fpr: float | None) -> Iterator[str]:

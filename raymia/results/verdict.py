@@ -23,7 +23,6 @@ from raymia.results import wording
 from raymia.results.chance import ERROR_RATE, Chance, Test
 from raymia.results.ranking import (
     TargetRanking,
-    at_budget,
     by_groups,
     exposure_across,
     few_allowed,
@@ -44,8 +43,8 @@ from raymia.shift.result import ExcessOverBlind
 STRONG_LIFT = 10
 STRONG_FPR = 0.01
 STRONG_AUC = 0.8
-"""A leak is strong if the lower limit of an attack's true positive rate at 1 % false positives or
-less is ten times what guessing reaches, or that of its AUC is 0.8."""
+"""A leak is strong if the lower limit of an attack's true positive rate, at any budget of 1 % false
+positives or less, is ten times what guessing reaches, or that of its AUC is 0.8."""
 TITLES: dict[Finding, str] = {
     "incomplete": "Incomplete",
     "not_measurable": "Not measurable",
@@ -65,6 +64,7 @@ class _Case:
     ----------
     fpr : the budget that attacks are ranked by.
     shown : what chance does not explain of the attack; the first is told.
+    may_be_strong : whether limits that would say so were not kept.
     """
 
     target: str
@@ -72,6 +72,7 @@ class _Case:
     attack: AttackMetrics | None = None
     fpr: float | None = None
     shown: tuple[Test, ...] = ()
+    may_be_strong: bool = False
 
 
 def reach_verdict(result: RunResult) -> Verdict:
@@ -83,9 +84,7 @@ def reach_verdict(result: RunResult) -> Verdict:
         Its own verdict, where it has one already, is not looked at.
     """
     rankings = rank(result.metrics)
-    chance = Chance.of(result)
-    measurable = _measurable(result)
-    cases = [_case(ranking, chance, measurable) for ranking in rankings]
+    cases = _cases(result, rankings)
     finding = _overall(result, cases)
     return Verdict(
         finding=finding,
@@ -105,6 +104,17 @@ def reach_verdict(result: RunResult) -> Verdict:
 def verdict_of(result: RunResult) -> Verdict:
     """The verdict that a result carries; reached anew where it carries none."""
     return result.verdict or reach_verdict(result)
+
+
+def may_leak_strongly(result: RunResult) -> set[str]:
+    """The checkpoints that leak, where so many attacks were tried that nobody can say whether they
+    do so strongly: no limits were kept for so many."""
+    return {case.target for case in _cases(result, rank(result.metrics)) if case.may_be_strong}
+
+
+def _cases(result: RunResult, rankings: Sequence[TargetRanking]) -> list[_Case]:
+    chance, measurable = Chance.of(result), _measurable(result)
+    return [_case(ranking, chance, measurable) for ranking in rankings]
 
 
 def _measurable(result: RunResult) -> set[tuple[str, str]] | None:
@@ -129,11 +139,13 @@ def _case(ranking: TargetRanking, chance: Chance, measurable: set[tuple[str, str
             tested = any(chance.can_show(attack) for attack in single)
             none = "no_leak_found" if tested else "not_measurable"
         return _Case(ranking.target, none, leading(ranking, chance.combined), ranking.fpr)
-    found.sort(key=lambda pair: _place(pair[0], pair[1], ranking.fpr))
-    strong = [pair for pair in found if _is_strong(pair[0], ranking.fpr, chance)]
+    found.sort(key=lambda pair: _place(chance.tested(pair[0]), pair[1], ranking.fpr))
+    are_strong = [_is_strong(attack, chance) for attack, _ in found]
+    strong = [pair for pair, is_strong in zip(found, are_strong, strict=True) if is_strong]
     best, shown = (strong or found)[0]
     finding: Finding = "leaks_strongly" if strong else "leaks"
-    return _Case(ranking.target, finding, best, ranking.fpr, shown)
+    unknown = not strong and None in are_strong
+    return _Case(ranking.target, finding, best, ranking.fpr, shown, unknown)
 
 
 def _place(
@@ -141,7 +153,12 @@ def _place(
 ) -> tuple[int, bool, float]:
     """A key of which the lowest is told first; those that it does not tell apart stay in the order
     of the ranking. Of those that show an AUC alone, the higher the stronger, then, below 0.5, the
-    lower."""
+    lower.
+
+    Parameters
+    ----------
+    attack : as it was tested.
+    """
     first = shown[0]
     if first.of != "area":
         return (0 if first.of == "rate" and first.max_fpr == fpr else 1, False, 0.0)
@@ -149,24 +166,34 @@ def _place(
     return 2, area < 0.5, -abs(area - 0.5)
 
 
-def _is_strong(attack: AttackMetrics, fpr: float | None, chance: Chance) -> bool:
-    """Of the error that an attack has, as every other that was tried, half is for its AUC and half
-    for its rate on all records. One that was fitted on labels is not judged by its rate."""
-    attack = chance.unit(attack) or attack
-    if _lower_limit(attack.auc, chance.error / 2) >= STRONG_AUC:
-        return True
-    at = None if fpr is None or fpr > STRONG_FPR else at_budget(attack, fpr)
-    if at is None or at.estimate is None or attack.attack in chance.fitted:
-        return False
-    return _lower_limit(at.estimate, chance.error / 2) >= STRONG_LIFT * at.max_fpr
+def _is_strong(attack: AttackMetrics, chance: Chance) -> bool | None:
+    """Of the error that an attack has, as every other that was tried, half is for its AUC, and its
+    rates at the budgets of 1 % or less share the other half. One that was fitted on labels is not
+    judged by its rates.
+
+    Returns
+    -------
+    bool or None
+        None where a limit that could say so was not kept at so small an error.
+    """
+    unit, half = chance.tested(attack), chance.error / 2
+    rates = [
+        (at.estimate, STRONG_LIFT * at.max_fpr)
+        for at in unit.tpr
+        if at.estimate is not None and at.max_fpr <= STRONG_FPR and unit.attack not in chance.fitted
+    ]
+    found = [_reaches(unit.auc, STRONG_AUC, half)]
+    found += [_reaches(rate, least, half / len(rates)) for rate, least in rates]
+    return True if any(found) else None if None in found else False
 
 
-def _lower_limit(estimate: LimitedEstimate, error: float) -> float:
-    """One-sided; the interval's lower end in runs before limits were kept."""
+def _reaches(estimate: LimitedEstimate, least: float, error: float) -> bool | None:
+    """Whether the one-sided lower limit does; the interval's end in runs before limits were
+    kept."""
     if estimate.limits is None:
-        return estimate.low
+        return estimate.low >= least
     limit = at_error(estimate.limits.low, error)
-    return 0.0 if limit is None else limit
+    return None if limit is None else limit >= least
 
 
 def _overall(result: RunResult, cases: Sequence[_Case]) -> Finding:
@@ -197,9 +224,9 @@ def _sentence(
             f"{alone} did better than chance explains.{untested(result, rankings)} "
             f"{not_ruled_out(result, rankings)}"
         )
-    exposure = exposure_across(rankings)
+    exposure, chance = exposure_across(rankings), Chance.of(result)
     leaking = [(c, c.attack) for c in cases if c.finding == finding and c.attack is not None]
-    worst, attack = max(leaking, key=lambda pair: exposure(pair[1]))
+    worst, attack = max(leaking, key=lambda pair: exposure(chance.tested(pair[1])))
     how = "strongly" if finding == "leaks_strongly" else ""
     subject = f"{worst.target} leaks{' ' + how if how else ''}."
     if len(cases) > 1:
@@ -209,9 +236,8 @@ def _sentence(
         rest = f"; {wording.count(unjudged)} could not be judged" if unjudged else ""
         subject = f"{any_leak} of {len(cases)} checkpoints {verb}{rest}."
         subject += f" The worst is {worst.target}:"
-    chance = Chance.of(result)
-    tested = chance.unit(attack), chance.counted
-    return f"{subject} {what_it_does(attack, worst.shown[0], worst.fpr, *tested)}"
+    tested = chance.tested(attack)
+    return f"{subject} {what_it_does(tested, worst.shown[0], worst.fpr, chance.counted)}"
 
 
 def _among(cases: Sequence[_Case]) -> str:
@@ -258,7 +284,7 @@ def _limits(
     cases: Sequence[_Case],
     rankings: Sequence[TargetRanking],
 ) -> list[str]:
-    limits = []
+    limits, chance = [], Chance.of(result)
     if finding == "shift_suspected":
         limits.append(
             "It does not show that nothing leaks. Take non-members from where the members came "
@@ -271,7 +297,7 @@ def _limits(
             "training data may find what these attacks did not."
         )
         fprs = {ranking.fpr for ranking in rankings if ranking.measured}
-        limits += power_lines(Chance.of(result), fprs.pop() if len(fprs) == 1 else None)
+        limits += power_lines(chance, fprs.pop() if len(fprs) == 1 else None)
     if finding in ("leaks", "leaks_strongly"):
         limits.append(
             "It is a statement about these records as a whole. It does not prove of any one record "
@@ -288,7 +314,14 @@ def _limits(
                 "Whether members and non-members differ in more than training was not checked; "
                 "where they do, part of what attacks find is not the model's."
             )
-        if all(m.auc.high < 0.5 for ranking in rankings for m in ranking.measured):
+        if any(case.may_be_strong for case in cases):
+            limits.append(
+                "Whether the leak is strong is not known: limits are not kept for as many attacks "
+                f"as were tried, {wording.count(chance.tried)} over all checkpoints. Name fewer. "
+                "Where an earlier version made the audit, run it again first: limits are now kept "
+                "for more."
+            )
+        if all(chance.tested(m).auc.high < 0.5 for ranking in rankings for m in ranking.measured):
             limits.append(
                 "Every attack scores members below non-members, as it would if the two files were "
                 "swapped: check that `members` names the records that were trained on."
@@ -298,8 +331,8 @@ def _limits(
     if measured and result.split_by_group:
         limits.append(
             "Members and non-members were split by groups, so the tests against chance count "
-            "groups. Intervals take records for independent: where the records of a group are "
-            "alike, they are too narrow"
+            "groups. Intervals on records take them for independent: where the records of a group "
+            "are alike, they are too narrow"
             + (
                 ", and those in the table of groups are the ones to read."
                 if any(ranking.measured for ranking in by_groups(result))
@@ -312,7 +345,7 @@ def _limits(
             "against chance count records. Where the records of a group are alike, chance explains "
             "more than the tests say, and intervals are too narrow."
         )
-    combined = Chance.of(result).combined
+    combined = chance.combined
     if measured and len(_tried(rankings, combined)) > 1:
         limits.append(_how_it_was_chosen(rankings, cases, combined))
     few = {

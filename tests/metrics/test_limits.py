@@ -85,3 +85,25 @@ def test_limits_widen_step_by_step_and_are_read_between_steps():
     assert at_error(kept, 0.05) == kept[0]
     assert at_error(kept, LADDER[-1]) == kept[-1]
     assert at_error(kept, LADDER[-1] / 2) is None, "limits were kept for no so many comparisons"
+
+
+@pytest.mark.parametrize("n_non_members", [580, 620, 660, 700])
+def test_a_limit_is_never_read_off_across_a_jump(n_non_members):
+    """At 1 % FPR and an error of 0.00125 so few non-members show no rate above 0, or hardly do."""
+    scores, is_member = made_up(6, 300, n_non_members, shift=50.0)
+    for rate in (scores, -scores):
+        curve = roc_curve(rate, is_member if rate is scores else ~is_member)
+        kept_low, kept_high = tpr_limits(curve, 0.01, LADDER)
+        for error in (0.05 / 3, 0.05 / 20, 0.05 / 40, 0.05 / 160):
+            low, high = tpr_limits(curve, 0.01, [error])[:, 0]
+            assert at_error(kept_low, error) <= low + 1e-3
+            assert at_error(kept_high, error) >= high - 1e-3
+    assert at_error([0.3, 0.0, 0.0], 0.05 / 2) == 0.0
+    assert at_error([0.7, 1.0, 1.0], 0.05 / 2) == 1.0
+    assert at_error([0.3, 0.29, 0.0], 0.05 / 2) == pytest.approx(0.295, abs=0.002)
+
+
+def test_limits_of_earlier_runs_end_where_they_were_kept_to():
+    assert at_error([0.1] * 8, LADDER[7]) == 0.1
+    assert at_error([0.1] * 8, LADDER[8]) is None
+    assert at_error([0.1] * len(LADDER), 0.05 / 2**20) == 0.1

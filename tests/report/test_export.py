@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from made_up_run import made_up_curves, made_up_result, made_up_scores
+from made_up_verdicts import shifted
 from typer.testing import CliRunner
 
 from raymia import load_run
@@ -20,6 +21,7 @@ from raymia.report.files import write_run
 from raymia.results.ranking import at_budget, held_out_area, rank
 from raymia.results.verdict import reach_verdict
 from raymia.results.wording import budget, percent, unit_interval
+from raymia.shift.result import CopiesWithin
 from raymia.util.errors import InputError
 
 ODD = "a_b & 50 % | <b> #1"
@@ -90,6 +92,20 @@ def test_groups_have_rows_of_their_own(grouped):
                 assert (row["auc"], row["auc_low"]) == (entry.auc.value, entry.auc.low)
     written = io.BytesIO(export(grouped, "parquet"))
     assert list(pq.read_table(written)["of"].to_pylist()) == list(table["of"])
+
+
+def test_where_records_are_copies_the_table_of_a_model_card_is_of_distinct_ones(grouped):
+    distinct = grouped.result.group_metrics
+    copies = CopiesWithin(members=2, non_members=0, groups=1, proposed=[["a", "b"]])
+    shift = shifted("no_shift_found").model_copy(update={"copies": copies})
+    changes = {"group_metrics": [], "split_by_group": False, "distinct_metrics": distinct}
+    result = grouped.result.model_copy(update={**changes, "shift": shift})
+    verdict = reach_verdict(result)
+    result = result.model_copy(update={"verdict": verdict})
+    card = export(replace(grouped, result=result), "model-card").decode().replace("\\", "")
+    assert "It is a table of distinct records, as the tests are." in card
+    leader = next(m for m in distinct if m.attack == verdict.targets[0].attack)
+    assert f"| {held_out_area(leader).value:.3f} [" in card
 
 
 def test_where_groups_were_split_the_table_of_a_model_card_is_theirs(grouped):

@@ -231,23 +231,24 @@ def test_leak_that_names_few_members_with_confidence_is_found_by_its_area():
 
 
 def test_a_rate_that_was_not_shown_to_be_low_is_not_called_low():
-    """By groups, 60 of them, a rate cannot be resolved; on records it is a third."""
+    """By groups, 60 of them, a rate at 1 % cannot be resolved; on records it is a third."""
     (loss,) = audit({"tuned/loss": 1.5}, n=400).metrics
     (by_group,) = audit({"tuned/loss": 2.0}, n=30).metrics
     grouped = audit(
         {}, metrics=[loss], group_metrics=[_without_a_tail(by_group)], split_by_group=True
     )
-    rate = loss.tpr[1].estimate
     sentence = reach_verdict(grouped).sentence
-    assert "few members" not in sentence
-    assert f"On all records it names {100 * rate.value:.1f} %" in sentence
-    low = rate.model_copy(update={"value": 0.02, "high": 0.06})
-    tpr = [loss.tpr[0], loss.tpr[1].model_copy(update={"estimate": low}), loss.tpr[2]]
-    few = grouped.model_copy(update={"metrics": [loss.model_copy(update={"tpr": tpr})]})
-    assert "On all records it names few members at 1 % FPR: 2.0 %" in reach_verdict(few).sentence
-    none = [at.model_copy(update={"estimate": None, "held_out": None}) for at in loss.tpr]
-    untested = grouped.model_copy(update={"metrics": [loss.model_copy(update={"tpr": none})]})
-    assert "could not be tested" in reach_verdict(untested).sentence
+    assert "How many groups of members it names with few false positives could not be" in sentence
+    rate = by_group.tpr[0].estimate
+    for high, told in (
+        (0.06, "it names few groups of members at 1 % FPR: 1.0 %"),
+        (0.3, "it names 1.0 % [0.0, 30.0] of groups of members at 1 % FPR"),
+    ):
+        low = rate.model_copy(update={"value": 0.01, "low": 0.0, "high": high})
+        at = by_group.tpr[1].model_copy(update={"estimate": low, "resolvable": True})
+        entry = by_group.model_copy(update={"tpr": [at], "above_all": 0})
+        few = grouped.model_copy(update={"group_metrics": [entry]})
+        assert f"On all groups {told}" in reach_verdict(few).sentence
 
 
 def _without_a_tail(metrics):

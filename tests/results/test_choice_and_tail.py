@@ -176,6 +176,36 @@ def test_a_leak_that_is_strong_by_its_rate_alone_is_called_so():
     assert (verdict.finding, verdict.targets[0].attack) == ("leaks_strongly", "loss")
 
 
+def test_a_leak_that_is_strong_at_a_tenth_of_a_percent_is_called_so():
+    """Six members in a hundred stand out: 56 times guessing at 0.1 %, six times at 1 %."""
+    draws, is_member = np.random.default_rng(15), np.arange(20_000) < 10_000
+    scores = draws.normal(size=20_000)
+    scores[:600] += 9.0
+    leak = measure(scores, is_member, target="t", attack="loss")
+    assert leak.tpr[1].estimate.high < 0.1
+    assert reach_verdict(run_of([leak], 10_000, 10_000)).finding == "leaks_strongly"
+    few = leak.model_copy(update={"tpr": leak.tpr[:2]})
+    assert reach_verdict(run_of([few], 10_000, 10_000)).finding == "leaks"
+
+
+@pytest.mark.long
+def test_leaks_that_are_not_strong_at_either_budget_are_seldom_called_so():
+    """Of 9.5 % at 1 % false positives and 0.95 % at 0.1 %."""
+    draws, is_member, found, audits = np.random.default_rng(16), np.arange(12_000) < 6_000, 0, 200
+    top, next_ = stats.norm.isf([0.001, 0.01])
+    for _ in range(audits):
+        scores = draws.normal(size=12_000)
+        place = draws.random(6_000)
+        # Members are told apart at these two thresholds, and nowhere else.
+        scores[:6_000] = np.where(
+            place < 0.0095, top + 1 + draws.random(6_000),
+            np.where(place < 0.095, draws.uniform(next_, top, 6_000), scores[:6_000]),
+        )  # fmt: skip
+        metrics = measure(scores, is_member, target="t", attack="a", fprs=(0.01, 0.001))
+        found += reach_verdict(run_of([metrics], 6_000, 6_000)).finding == "leaks_strongly"
+    assert found <= stats.binom.isf(1e-3, audits, 0.05)
+
+
 @pytest.mark.long
 def test_what_is_not_ruled_out_is_above_the_truth_in_nineteen_of_twenty_audits():
     """An AUC of 0.55 and a rate of 13 % at 10 % FPR in every one of eight attacks."""

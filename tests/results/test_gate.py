@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from made_up_run import made_up_result, made_up_scores
+from made_up_verdicts import audit
 
 from raymia.cli.gate import gate_code
 from raymia.metrics.limits import LADDER
@@ -176,6 +177,20 @@ def test_a_verdict_can_be_a_condition():
     assert statuses(result, "tuned:verdict >= leaks") == ["failed"]
     assert statuses(result, "tuned:verdict > leaks") == ["failed"]
     assert statuses(result, "verdict > leaks_strongly") == ["passed", "passed"]
+
+
+def test_whether_a_leak_is_strong_is_not_decided_beyond_the_limits_that_were_kept():
+    """As of more than 8,192 attacks over all checkpoints, in runs that kept eight limits."""
+    result = audit({"tuned/loss": 0.6}, n=400)
+    assert statuses(result, "verdict >= leaks_strongly") == ["passed"]
+    (loss,) = result.metrics
+    kept = loss.auc.limits.model_copy(update={"low": loss.auc.limits.low[:1]})
+    short = loss.model_copy(update={"auc": loss.auc.model_copy(update={"limits": kept})})
+    unknown = result.model_copy(update={"metrics": [short]})
+    (outcome,) = decide_again(unknown, ["verdict >= leaks_strongly"])
+    assert outcome.status == "not_evaluated"
+    assert "limits are not kept for as many attacks as were tried" in outcome.reason
+    assert statuses(unknown, "verdict >= leaks") == ["failed"]
 
 
 def test_a_verdict_that_somebody_wrote_is_reached_anew():

@@ -91,6 +91,13 @@ def unlucky_half(entry: AttackMetrics) -> AttackMetrics:
     return changed(entry, tpr=tpr)
 
 
+def with_limits(entry: AttackMetrics, steps: int) -> AttackMetrics:
+    """The attack with no more limits than so many of its AUC."""
+    low, high = entry.auc.limits.low[:steps], entry.auc.limits.high[:steps]
+    limits = entry.auc.limits.model_copy(update={"low": low, "high": high})
+    return changed(entry, auc=entry.auc.model_copy(update={"limits": limits}))
+
+
 def area(value: float, half: float) -> Estimate:
     return Estimate(value=value, low=value - half, high=value + half)
 
@@ -149,6 +156,7 @@ TURNED = audit({"tuned/loss": -1.5})
 BY_TOP = audit({"tuned/loss": 0.0}, n=600)
 BY_TOP = of(BY_TOP, metrics=[rates(changed(BY_TOP.metrics[0], above_all=40), value=0.0)])
 TOP_COPIED = of(BY_TOP, shift=WITH_COPIES, distinct_metrics=BY_TOP.metrics)
+FEW_LIMITS = of(SLIGHT, metrics=[with_limits(SLIGHT.metrics[0], steps=1)])
 WEAK_FIRST = of(TWO, metrics=[TWO.metrics[0], changed(guessing_by_area_alone(TWO.metrics[1]),
                 auc=TWO.metrics[1].auc.model_copy(update={"value": 0.5}))])  # fmt: skip
 UNFINISHED = of(LEAK, complete=False)
@@ -190,6 +198,11 @@ ROWS = [
     ("_limits", "It does not show that nothing leaks", [STOPPED], [NONE, LEAK, NOTED]),
     ("_limits", "does not prove of any one record", [LEAK], [NONE, NO_SCORES, STOPPED]),
     ("_limits", "Every attack scores members below non-members", [TURNED], [LEAK, TWO, NONE]),
+    ("_limits", "Every attack scores members below non-members",
+     [of(COPIED, distinct_metrics=TURNED.metrics)],
+     [of(COPIED, metrics=TURNED.metrics)]),
+    ("_limits", "Whether the leak is strong is not known: limits are not kept", [FEW_LIMITS],
+     [LEAK, SLIGHT]),
     ("_limits", "differ in more than training was not checked", [LEAK], [CLEAR, NOTED, NONE]),
     ("_limits", "The leading attack is far stronger than the best such guess",
      [of(STOPPED, excess_over_blind=[excess(0.28, 0.001).model_copy(update={
@@ -249,14 +262,19 @@ ROWS = [
     ("what_it_does", "and wrongly accuses ", [LEAK], [SLIGHT, TURNED, BY_TOP, NONE]),
     ("what_it_does", "of the members on all records, and wrongly accuses no more than",
      [of(LEAK, metrics=[unlucky_half(YES)])], [LEAK]),
+    ("what_it_does", "of the distinct members on all distinct records, and wrongly accuses no more",
+     [of(COPIED, metrics=[YES], distinct_metrics=[unlucky_half(COPIED.distinct_metrics[0])])],
+     [COPIED, of(COPIED, metrics=[unlucky_half(YES)])]),
+    ("what_it_does", " on groups.", [SPLIT], [LEAK, COPIED]),
     ("what_it_does", "scores 40 of 600 members above every one of 600 non-members", [BY_TOP],
      [LEAK, of(BY_TOP, split_by_group=True, group_metrics=GROUPS)]),
     ("what_it_does", "scores a member below a non-member", [TURNED], [LEAK, SLIGHT, NONE]),
     ("what_it_does", "scores a member above a non-member", [SLIGHT], [TURNED, NONE]),
-    ("_counted", "scores 30 of 30 groups of members above every one of 30 groups of non-members",
+    ("number_of_units",
+     "scores 30 of 30 groups of members above every one of 30 groups of non-members",
      [of(SPLIT, group_metrics=[rates(changed(GROUPS[0], above_all=30), value=0.0)])],
      [SPLIT, LEAK]),
-    ("_counted", "40 of 600 distinct members above every one of 600 distinct non-members",
+    ("number_of_units", "40 of 600 distinct members above every one of 600 distinct non-members",
      [TOP_COPIED], [BY_TOP, COPIED]),
     ("_how_many_it_names", "On all records it names few members",
      [of(SLIGHT, metrics=[rates(SLIGHT.metrics[0], value=0.01, high=0.03)])],
@@ -275,7 +293,11 @@ ROWS = [
     ("_named", "That is no more than chance explains.", [NONE],
      [LEAK, UNTESTED, NO_RATE_IN_GROUPS, AREA_ONLY]),
     ("_named", "Whether that is more than chance explains could not be tested.",
-     [UNTESTED, NO_RATE_IN_GROUPS], [NONE, LEAK, AREA_ONLY]),
+     [UNTESTED], [NONE, LEAK, AREA_ONLY, NO_RATE_IN_GROUPS]),
+    ("_named", "could not be measured on 40 groups of members and 40 groups of non-members",
+     [NO_RATE_IN_GROUPS], [UNTESTED, NO_LEAK_IN_GROUPS]),
+    ("_named", "of the distinct members: ", [COPIED, NONE_COPIED], [LEAK, COPIED_BEFORE]),
+    ("_sure", "The AUC on distinct records is", [COPIED, NONE_COPIED], [LEAK, COPIED_BEFORE]),
     ("_sure", "That share is between", [LEAK, NONE], [AREA_ONLY, STOPPED, NO_SCORES]),
     ("_sure", "guessing has 0.5.", [LEAK, NONE], [STOPPED, NO_SCORES]),
     ("_sure", "The chance that guessing reaches ", [LEAK, SLIGHT, BY_TOP],

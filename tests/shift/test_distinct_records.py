@@ -260,3 +260,28 @@ def test_a_redacted_run_is_judged_alike():
     redacted = redact(run, Disguise.of_audit(b"secret", run.audit_yaml))
     assert redacted.distinct_metrics == run.distinct_metrics
     assert reach_verdict(redacted).finding == reach_verdict(run).finding
+
+
+def test_what_is_told_of_a_leak_is_of_the_distinct_records_that_show_it():
+    """Six hundred members are copies of one text with a low score, and the other 400 leak."""
+    text_of = np.arange(2_000)
+    text_of[:600] = 0
+    audit, draws = MadeUp(1_000, text_of), np.random.default_rng(11)
+    scores = {"a": draws.normal(size=2_000)}
+    scores["a"][600:1_000] += 0.62
+    scores["a"][:600] = -2.5 + 0.001 * draws.normal(size=600)
+    run = audit.run(scores)
+    (of_all,), (unit,) = run.metrics, run.distinct_metrics
+    assert of_all.auc.high < 0.4
+    assert unit.auc.low > 0.6
+    verdict = reach_verdict(run)
+    assert verdict.finding == "leaks"
+    told = unit.held_out_auc
+    assert "distinct members" in verdict.sentence
+    assert f"{of_all.held_out_auc.value:.3f}" not in verdict.sentence
+    assert (
+        f"AUC {told.value:.3f} [{told.low:.3f}, {told.high:.3f}] on distinct records"
+        in verdict.sentence
+    )
+    assert "below" not in verdict.sentence
+    assert not any("swapped" in limit for limit in verdict.limits)
