@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from raymia.results.result import NeighborQuality
     from raymia.scoring.evidence import TargetEvidence
     from raymia.scoring.exposed import ScoreColumns
-    from raymia.shift.images import Images
+    from raymia.shift.images import AnyImages
     from raymia.spec import AuditSpec
 
 
@@ -258,8 +258,13 @@ class Modality(Portable, ABC):
         """
 
     @abstractmethod
-    def for_guessers(self, payloads: Sequence[Any]) -> tuple[list[str], Images | None]:
-        """What guessers that see no target look at: a text of each record, and the images."""
+    def for_guessers(self, payloads: Sequence[Any]) -> tuple[list[str], AnyImages | None]:
+        """What guessers that see no target look at: a text of each record, and the images.
+
+        Parameters
+        ----------
+        payloads : each may be read when it is looked at, from a table larger than the memory.
+        """
 
     def readings(self) -> Mapping[str, Modality]:
         """This kind of records, once for each choice of parts that targets are scored on, by a name

@@ -24,6 +24,7 @@ from raymia.scoring.evidence import units
 from raymia.scoring.parts import ScoreParts
 from raymia.shift.check import Blind, KnownRecords, check_shift, not_checked, sampled_rows
 from raymia.shift.result import ExcessOverBlind
+from raymia.util.column import ChosenRows
 
 
 def ask_blind(inputs: Inputs, store: EvidenceStore, plans: Sequence[TargetPlan]) -> Blind:
@@ -123,9 +124,11 @@ def looked_at(inputs: Inputs) -> BoolArray:
 def _known_records(
     inputs: Inputs, store: EvidenceStore, plans: Sequence[TargetPlan]
 ) -> KnownRecords:
-    is_chosen = looked_at(inputs)
-    known = inputs.records.table.filter(pa.array(is_chosen))
-    payloads, ids = known["payload"].to_pylist(), known["record_id"].to_pylist()
+    table, rows = inputs.records.table, np.flatnonzero(looked_at(inputs))
+    known = table.select(["record_id", "is_member", "group"]).take(pa.array(rows))
+    ids = known["record_id"].to_pylist()
+    # Images may be larger than the memory.
+    payloads = ChosenRows(table["payload"], rows)
     readings = inputs.modality.readings()
     seen = {choice: own.for_guessers(payloads) for choice, own in readings.items()}
     # The fewest words: records that are copies in them are so in what a target is scored on.
@@ -140,7 +143,7 @@ def _known_records(
         prompts=readings[least].unscored(payloads),
         otherwise={choice: own for choice, (own, _) in seen.items() if own != texts},
         references=dict(_alone(inputs, store, plans, ids)),
-        left_out=inputs.records.table["is_member"].drop_null().length() - known.num_rows,
+        left_out=table["is_member"].drop_null().length() - known.num_rows,
     )
 
 

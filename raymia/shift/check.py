@@ -17,7 +17,7 @@ from raymia.metrics.learning import fold_of, one_thread
 from raymia.metrics.summary import Estimate
 from raymia.shift.copies import copied_images, copied_texts, copies_within
 from raymia.shift.cross_fitting import FOLDS, Classifier, KernelRidge, guess_out_of_fold
-from raymia.shift.images import ImageFeatures, Images, png_size, statistics, thumbnails
+from raymia.shift.images import AnyImages, ImageFeatures, png_size, statistics, thumbnails
 from raymia.shift.labelings import aucs, p_value, random_labelings, widening
 from raymia.shift.overlap import near_duplicate_images, near_duplicate_texts, ngram_overlap
 from raymia.shift.result import BlindGuess, CopiesWithin, NearDuplicates, NgramOverlap, ShiftCheck
@@ -44,7 +44,8 @@ class KnownRecords:
     ids, is_member : [records].
     units : [records], a record's group, or what names it alone: what must not be split.
     texts : [records]; for images their captions, empty where there is none at all.
-    images : uint8 [records, channels, height, width]; None for texts.
+    images : of the records, each uint8 [channels, height, width]; None for texts. They are gone
+        through one by one, so that of many, read when they are looked at, few are ever held.
     otherwise : [records], the same of what else targets are scored on, by a name of the choice.
     prompts : [records], what stands in them and is not scored; empty where there is no such thing.
     references : for each reference that exists already, the score of the record by the loss under
@@ -56,7 +57,7 @@ class KnownRecords:
     is_member: Bools
     units: Sequence[str]
     texts: Sequence[str]
-    images: Images | None
+    images: AnyImages | None
     references: Mapping[str, Floats]
     left_out: int = 0
     prompts: Sequence[str] = ()

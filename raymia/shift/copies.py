@@ -76,12 +76,12 @@ def copied_texts(texts: Sequence[str]) -> list[list[int]]:
     return linked(pair for pair in sorted(found) if alike(pair))
 
 
-def copied_images(images: Images) -> list[list[int]]:
+def copied_images(images: Iterable[Images]) -> list[list[int]]:
     """Clusters of images that are near-copies: linked by pHash, then compared.
 
     Parameters
     ----------
-    images : uint8 [images, channels, height, width].
+    images : each uint8 [channels, height, width].
     """
     gray = small_gray(images)
     bits = np.where(perceptual_hashes(gray), 1.0, -1.0).astype(np.float32)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,39 @@ SCALED, FREQUENCIES = 32, 8
 """Sides of the gray image that near-duplicates are found by, and of its lowest frequencies."""
 
 
+@dataclass(frozen=True)
+class ImagesOneByOne:
+    """Images of which one at a time is read, whenever they are gone through, and none is held.
+
+    Attributes
+    ----------
+    rows : of the images.
+    read : gives the image of a row, uint8 [channels, height, width].
+
+    Examples
+    --------
+    >>> grays = ImagesOneByOne(np.arange(9), lambda row: np.full((1, 2, 2), row, np.uint8))
+    >>> some = grays[np.array([3, 5])]
+    >>> len(some), [int(image.max()) for image in some]
+    (2, [3, 5])
+    """
+
+    rows: Rows
+    read: Callable[[int], Images]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Images]:
+        return map(self.read, self.rows.tolist())
+
+    def __getitem__(self, places: Rows) -> ImagesOneByOne:
+        return ImagesOneByOne(self.rows[places], self.read)
+
+
+AnyImages = Images | ImagesOneByOne
+
+
 class ImageFeatures:
     """A few numbers per image, standardized on the records that are fitted on, under a Gaussian
     kernel of one over their number."""
@@ -39,12 +73,12 @@ class ImageFeatures:
         return rbf_kernel(known), rbf_kernel(new, known)
 
 
-def statistics(images: Images) -> Floats:
+def statistics(images: Iterable[Images]) -> Floats:
     """Color, frequency and compression of each image, [images, numbers].
 
     Parameters
     ----------
-    images : uint8 [images, channels, height, width].
+    images : each uint8 [channels, height, width].
     """
     return np.array([list(_statistics(image)) for image in images])
 
@@ -93,7 +127,7 @@ def _size(image: Images, kind: str, **options: Any) -> int:
     return file.tell()
 
 
-def thumbnails(images: Images) -> Floats:
+def thumbnails(images: Iterable[Images]) -> Floats:
     """The mean color of eight by eight fields, [images, numbers]; smaller images as they are."""
     return np.array([_thumbnail(image) for image in images])
 
@@ -106,7 +140,7 @@ def _thumbnail(image: Images) -> Floats:
     return np.asarray(picture, np.float64).ravel()
 
 
-def small_gray(images: Images) -> Floats:
+def small_gray(images: Iterable[Images]) -> Floats:
     """Each image in gray, scaled to 32 by 32, [images, 32, 32]."""
     from PIL import Image
 

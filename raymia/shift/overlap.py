@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -86,8 +86,8 @@ def near_duplicate_texts(
 
 
 def near_duplicate_images(
-    members: Images,
-    non_members: Images,
+    members: Iterable[Images],
+    non_members: Iterable[Images],
     member_ids: Sequence[str],
     non_member_ids: Sequence[str],
 ) -> NearDuplicates:
@@ -95,7 +95,7 @@ def near_duplicate_images(
 
     Parameters
     ----------
-    members, non_members : uint8 [images, channels, height, width].
+    members, non_members : each image uint8 [channels, height, width].
     """
     inside, outside = small_gray(members), small_gray(non_members)
     own, others = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, overload
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from raymia.util.hashing import Hashes, string_hashes
@@ -42,6 +44,28 @@ class Column(Sequence[One]):
     def __getitem__(self, place: int | slice) -> Any:
         found = self.values[place]
         return found.to_pylist() if isinstance(place, slice) else found.as_py()
+
+
+class ChosenRows(Sequence[Any]):
+    """Some rows of a column, each of which is made when it is read, and not held.
+
+    Examples
+    --------
+    >>> chosen = ChosenRows(pa.chunked_array([["one"], ["two", "three"]]), np.array([0, 2]))
+    >>> len(chosen), chosen[1], list(chosen)
+    (2, 'three', ['one', 'three'])
+    """
+
+    def __init__(self, values: pa.ChunkedArray, rows: npt.NDArray[np.int64]) -> None:
+        self.values, self.rows = values, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return ChosenRows(self.values, self.rows[place])
+        return self.values[int(self.rows[place])].as_py()
 
 
 def hashes_of(names: Sequence[str]) -> Hashes:

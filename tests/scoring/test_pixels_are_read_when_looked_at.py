@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from answered_audit import Answered, answer
@@ -16,7 +17,9 @@ from raymia.attacks.images.base import png_bytes, remembered
 from raymia.evidence import sharded
 from raymia.modalities.images import evidence
 from raymia.prepare.denoiser_files import fresh_pipeline
-from raymia.records.images import SCHEMA, pixels_of
+from raymia.records import images as image_records
+from raymia.records.images import SCHEMA, pixels_array, pixels_of
+from raymia.scoring.blind import _known_records
 from raymia.scoring.reduction import score_target
 
 BLIND = ["loss", "pfami", "learned_combination"]
@@ -67,6 +70,24 @@ def test_attacks_that_look_at_pixels_read_them_once(
     monkeypatch.setattr(evidence, "pixels_of", counted)
     assert [*scores(run, LOOKING)] == LOOKING
     assert read == [12]
+
+
+def test_the_shift_check_reads_one_image_at_a_time(
+    run: Answered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def counted(payloads: list[dict], shape: tuple[int, int, int]) -> np.ndarray:
+        read.append(len(payloads))
+        return pixels_array(payloads, shape)
+
+    monkeypatch.setattr(image_records, "pixels_array", counted)
+    known = _known_records(run.inputs, run.store, run.plans)
+    assert read == []
+    assert len(known.images) == len(known.ids) == 12
+    payloads = run.inputs.records.table.filter(pc.field("is_member").is_valid())["payload"]
+    assert np.array(list(known.images)).tobytes() == pixels_of(payloads, SHAPE).tobytes()
+    assert read == [1] * 12
 
 
 def test_scores_of_images_are_the_same_to_the_bit_in_shards(

@@ -1,12 +1,13 @@
 """Near-copies within one side are found, proposed as groups, and count as what they are."""
 
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from records_to_check import austen, photographs, some, texts
+from records_to_check import austen, images, photographs, some, texts
 
 from raymia.metrics.dataset import infer_dataset
 from raymia.metrics.learning import Features
@@ -14,6 +15,7 @@ from raymia.results.wording import overlap_lines
 from raymia.scoring.reduction import infer_datasets
 from raymia.shift.check import check_shift
 from raymia.shift.copies import copied_images, copied_texts, copies_within
+from raymia.shift.images import ImagesOneByOne
 from raymia.shift.result import ShiftCheck
 from raymia.spec import MetricsSpec
 
@@ -40,6 +42,31 @@ def test_copies_are_looked_for_in_all_of_the_larger_kind(monkeypatch):
     assert (found.copies.non_members, found.copies.groups) == (120, 60)
     assert len(blind.clusters) == 120
     assert len(blind.scores) == 60
+
+
+def test_images_are_gone_through_one_by_one_and_found_alike(monkeypatch):
+    """So many images fit into no memory; of their copies and guesses nothing changes."""
+    monkeypatch.setattr("raymia.shift.check.NEVER_CUT_BELOW", 30)
+    monkeypatch.setattr("raymia.shift.check.TIMES_LARGER", 1)
+    taken = photographs(0, 60, side=64)
+    brighter = np.clip(taken[30:].astype(int) + 3, 0, 255).astype(np.uint8)
+    known = images(taken[:30], [*taken[30:], *brighter])
+    read, held = [], []
+
+    def one(row):
+        image = known.images[row].copy()
+        read.append(weakref.ref(image))
+        held.append(sum(earlier() is not None for earlier in read))
+        return image
+
+    one_by_one = replace(known, images=ImagesOneByOne(np.arange(90), one))
+    blind, whole = (check_shift(k, error_rate=0.05, seed=0) for k in (one_by_one, known))
+    assert len(read) >= 90
+    assert max(held) <= 2
+    assert blind.check == whole.check
+    assert (blind.scores, blind.clusters) == (whole.scores, whole.clusters)
+    assert blind.check.n_searched == 90
+    assert blind.clusters["n30"] == blind.clusters["n0"]
 
 
 def test_copies_of_texts_are_found_and_proposed_as_groups():

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from raymia.results.findings import Findings
     from raymia.scoring.evidence import TargetEvidence
     from raymia.scoring.exposed import ScoreColumns
+    from raymia.shift.images import AnyImages
     from raymia.shift.images import Images as Pixels
     from raymia.spec import AuditSpec
     from raymia.spec.images import Shape
@@ -148,11 +149,17 @@ class Images(Modality):
 
         return -mean_error(evidence.terms, "loss")
 
-    def for_guessers(self, payloads: Sequence[Any]) -> tuple[list[str], Pixels | None]:
+    def for_guessers(self, payloads: Sequence[Any]) -> tuple[list[str], AnyImages | None]:
+        import numpy as np
+
         from raymia.records.images import pixels_array
+        from raymia.shift.images import ImagesOneByOne
+
+        def read(row: int) -> Pixels:
+            return pixels_array([payloads[row]], self.shape)[0]
 
         captions = [payload["caption"] or "" for payload in payloads]
-        return captions, pixels_array(payloads, self.shape)
+        return captions, ImagesOneByOne(np.arange(len(payloads)), read)
 
     def tells_labels(self, spec: AuditSpec, attack: Attack) -> bool:
         return "labels" in attack.needs or (
