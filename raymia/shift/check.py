@@ -148,9 +148,9 @@ def check_shift(
     """
     searched, records = records, _for_guessers(records, seed)
     is_member = records.is_member
-    reason = _too_few(records)
+    reason = _too_few(searched) or _too_few(records)
     if reason is not None:
-        return Blind(not_checked(is_member, error_rate, reason), {})
+        return Blind(not_checked(searched.is_member, error_rate, reason), {})
     with one_thread():
         guessers = list(_guessers(records))
         labelings = random_labelings(

@@ -69,6 +69,15 @@ def test_images_are_gone_through_one_by_one_and_found_alike(monkeypatch):
     assert blind.clusters["n30"] == blind.clusters["n0"]
 
 
+def test_too_few_members_are_told_with_all_that_were_searched(monkeypatch):
+    monkeypatch.setattr("raymia.shift.check.NEVER_CUT_BELOW", 30)
+    monkeypatch.setattr("raymia.shift.check.TIMES_LARGER", 1)
+    chosen = some(austen(), 100)
+    found = check_shift(texts(chosen[:10], chosen[10:]), error_rate=0.05, seed=0).check
+    assert found.reason.endswith("there are 10 members and 90 non-members")
+    assert (found.n_members, found.n_non_members) == (10, 90)
+
+
 def test_copies_of_texts_are_found_and_proposed_as_groups():
     passages = some(austen(), 60)
     passages[7] = f"{passages[3]} indeed"
