@@ -156,7 +156,8 @@ class Images(Modality):
         from raymia.shift.images import ImagesOneByOne
 
         def read(row: int) -> Pixels:
-            return pixels_array([payloads[row]], self.shape)[0]
+            image: Pixels = pixels_array([payloads[row]], self.shape)[0]
+            return image
 
         captions = [payload["caption"] or "" for payload in payloads]
         return captions, ImagesOneByOne(np.arange(len(payloads)), read)
