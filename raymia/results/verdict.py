@@ -188,12 +188,16 @@ def _is_strong(attack: AttackMetrics, chance: Chance) -> bool | None:
 
 
 def _reaches(estimate: LimitedEstimate, least: float, error: float) -> bool | None:
-    """Whether the one-sided lower limit does; the interval's end in runs before limits were
-    kept."""
+    """Whether the one-sided lower limit does; the interval's end in runs before limits were kept.
+    A lower limit only falls as the error shrinks, so beyond the last step that was kept it is not
+    known only where that step still reaches."""
     if estimate.limits is None:
         return estimate.low >= least
-    limit = at_error(estimate.limits.low, error)
-    return None if limit is None else limit >= least
+    kept = estimate.limits.low
+    limit = at_error(kept, error)
+    if limit is None:
+        return None if kept[-1] >= least else False
+    return limit >= least
 
 
 def _overall(result: RunResult, cases: Sequence[_Case]) -> Finding:

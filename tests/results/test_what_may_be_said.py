@@ -156,7 +156,9 @@ TURNED = audit({"tuned/loss": -1.5})
 BY_TOP = audit({"tuned/loss": 0.0}, n=600)
 BY_TOP = of(BY_TOP, metrics=[rates(changed(BY_TOP.metrics[0], above_all=40), value=0.0)])
 TOP_COPIED = of(BY_TOP, shift=WITH_COPIES, distinct_metrics=BY_TOP.metrics)
-FEW_LIMITS = of(SLIGHT, metrics=[with_limits(SLIGHT.metrics[0], steps=1)])
+HIGH_AREA = of(LEAK, metrics=[guessing_by_area_alone(audit({"tuned/loss": 2.4}, n=300).metrics[0])])
+FEW_LIMITS = of(LEAK, metrics=[with_limits(HIGH_AREA.metrics[0], steps=1)])
+FEW_LOW_LIMITS = of(SLIGHT, metrics=[with_limits(SLIGHT.metrics[0], steps=1)])
 WEAK_FIRST = of(TWO, metrics=[TWO.metrics[0], changed(guessing_by_area_alone(TWO.metrics[1]),
                 auc=TWO.metrics[1].auc.model_copy(update={"value": 0.5}))])  # fmt: skip
 UNFINISHED = of(LEAK, complete=False)
@@ -202,7 +204,7 @@ ROWS = [
      [of(COPIED, distinct_metrics=TURNED.metrics)],
      [of(COPIED, metrics=TURNED.metrics)]),
     ("_limits", "Whether the leak is strong is not known: limits are not kept", [FEW_LIMITS],
-     [LEAK, SLIGHT]),
+     [LEAK, SLIGHT, HIGH_AREA, FEW_LOW_LIMITS]),
     ("_limits", "differ in more than training was not checked", [LEAK], [CLEAR, NOTED, NONE]),
     ("_limits", "The leading attack is far stronger than the best such guess",
      [of(STOPPED, excess_over_blind=[excess(0.28, 0.001).model_copy(update={
