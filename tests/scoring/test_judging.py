@@ -199,6 +199,6 @@ def test_a_run_says_whether_groups_were_split(inputs, tmp_path):
         reduction = reduce_audit(inputs, store, plans, parts, Here())
         result = sum_up(Run(inputs, store, plans, plans, {}, 1.0), reduction, parts, Here())
     assert result.split_by_group
-    assert [(card.labels, card.learns) for card in result.attacks] == [
+    assert [(card.labels, card.fitted_on_labels) for card in result.attacks] == [
         (["loss"], False), (["zlib"], False),
     ]  # fmt: skip
