@@ -145,6 +145,11 @@ WITH_COPIES = shifted("no_shift_found").model_copy(update={"copies": COPIES})
 COPIED_BEFORE = of(LEAK, shift=WITH_COPIES)
 COPIED = of(COPIED_BEFORE, distinct_metrics=audit({"tuned/loss": 3.0}, n=298).metrics)
 SAMPLED = of(COPIED, shift=WITH_COPIES.model_copy(update={"left_out": 300}))
+FEW_METRICS = audit({"tuned/loss": 3.0}, n=150).metrics
+FEW_DISTINCT = of(COPIED, distinct_metrics=FEW_METRICS)
+FEW_GROUPS = of(LEAK, group_metrics=FEW_METRICS, split_by_group=True)
+FEWER_GROUPS = of(FEW_GROUPS, group_metrics=audit({"tuned/loss": 3.0}, n=80).metrics)
+UNTESTED_LEAK = of(LEAK, split_by_group=True)
 NONE_COPIED = of(NONE, shift=WITH_COPIES, distinct_metrics=audit({"tuned/loss": 0.0}).metrics)
 TEST = DatasetInference(
     target="tuned", suspects="members", n_suspects=9, n_non_members=9, p_value=0.5, effect=0.1
@@ -213,6 +218,10 @@ ROWS = [
     ("_limits", "those in the table of groups are the ones to read", [SPLIT], [UNTESTED, LEAK]),
     ("_limits", "Some groups hold members and non-members",
      [of(LEAK, group_metrics=GROUPS)], [LEAK, SPLIT]),
+    ("_cautions", "rests on 3 non-members:", [LEAK, UNTESTED_LEAK], [MANY]),
+    ("_cautions", "rests on 1 distinct non-member:", [FEW_DISTINCT], [LEAK, FEW_GROUPS]),
+    ("_cautions", "rests on 1 group of non-members:", [FEW_GROUPS], [LEAK, FEW_DISTINCT]),
+    ("_cautions", "rests on 8 groups of non-members:", [FEWER_GROUPS], [FEW_GROUPS]),
     ("_on_records", "states that members and non-members were split at random", [STATED],
      [NOTED, STOPPED, CLEAR]),
     ("_on_records", "which hardly ever gives such a guess", [STATED],
@@ -347,6 +356,13 @@ def test_a_sentence_is_said_of_what_it_is_true_of_and_of_nothing_else(part, of_t
         assert part in told(result), f"not said of number {number}"
     for number, result in enumerate(not_of_these):
         assert part not in told(result), f"said of number {number}"
+
+
+@pytest.mark.parametrize("result", [SPLIT, FEW_DISTINCT, FEW_GROUPS, FEWER_GROUPS])
+def test_the_verdict_does_not_say_on_how_many_records_a_rate_on_others_rests(result):
+    """The table of records does: its rates are on them."""
+    limits = verdict.reach_verdict(result).limits
+    assert not any("rests on 3 non-members" in limit for limit in limits)
 
 
 _TOLD: dict[int, str] = {}
