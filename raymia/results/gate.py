@@ -297,7 +297,7 @@ def _undecided(
     if worst.low is None:
         return (
             f"{worst.text}: the upper limit, {worst.high:.3f}, is above {condition.limit:g}, and "
-            f"no lower limit that counts is{others}"
+            f"{worst.why_no_low}{others}"
         )
     more = worst.records_needed(condition.limit, condition.max_fpr, levels)
     members, non_members = (units_called(what, counted) for what in ("member", "non-member"))

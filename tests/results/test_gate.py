@@ -199,6 +199,21 @@ def test_whether_a_leak_is_strong_is_not_decided_beyond_the_limits_that_were_kep
     assert statuses(unknown, "verdict >= leaks") == ["failed"]
 
 
+def test_upper_limits_pass_where_no_lower_limit_is_kept_for_so_many_comparisons():
+    """Upper limits are corrected for the checkpoints alone, and all of them are needed to pass."""
+    result = audit({"tuned/loss": 0.6, "tuned/zlib": 0.6}, n=400)
+    metrics = []
+    for entry in result.metrics:
+        kept = {side: getattr(entry.auc.limits, side)[:1] for side in ("low", "high")}
+        auc = entry.auc.model_copy(update={"limits": Limits(**kept)})
+        metrics.append(entry.model_copy(update={"auc": auc}))
+    short = result.model_copy(update={"metrics": metrics})
+    assert statuses(short, "any.auc > 0.9") == statuses(result, "any.auc > 0.9") == ["passed"]
+    (outcome,) = decide_again(short, ["any.auc > 0.55"])
+    assert outcome.status == "undecided"
+    assert "and the condition compares more figures than limits are kept for" in outcome.reason
+
+
 def test_a_verdict_that_somebody_wrote_is_reached_anew():
     result = made_up_result(made_up_scores(n_members=300, n_non_members=400))
     verdict = reach_verdict(result)
