@@ -107,7 +107,7 @@ def named_in_table(path: str, image_column: str) -> Iterator[str]:
     """
     if not (is_table(path) or is_saved_dataset(path)):
         return
-    folder = path.rpartition("/")[0] if is_table(path) else path
+    folder = path.rpartition("/")[0] if is_one_file(path, is_table(path)) else path
     seen: set[str] = set()
     for row in read_rows(path, {"image_column": image_column}):
         value = row.values.get("image_column")
