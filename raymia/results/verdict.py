@@ -395,7 +395,7 @@ def _on_records(result: RunResult, measured: bool) -> Iterator[str]:
             yield (
                 f"Only a sample of {check.n_searched:,} members and non-members was searched for "
                 "copies. Of a side with copies in it, the tests against chance count no other "
-                "records; a larger `sample` of `shift` in the audit file counts more."
+                "records. docs/shift.md says how more of them count."
             )
 
 
