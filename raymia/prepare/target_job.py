@@ -236,7 +236,7 @@ def _refuse_small(spec: ImageRecordsSpec, shape: Shape) -> None:
         for path in spec.candidates:
             for found in find_images(path, spec, with_groups=False):
                 try:
-                    _, own_height, own_width = shape_of(found.load()[0])
+                    _, own_height, own_width = shape_of(found.load().content)
                 except UnusableImageError:
                     continue  # set aside when it is read
                 total += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -33,7 +33,20 @@ NO_FILE = "no such file"
 RAW_PHOTO = "a raw photo; convert it to an image of the size that was trained on"
 CANNOT_OPEN = "a file that cannot be opened"
 
-Loaded = tuple[bytes, str | None]
+
+class Loaded(NamedTuple):
+    """What was read of an image.
+
+    Attributes
+    ----------
+    content : its encoded bytes.
+    caption : or its class; None where neither is asked for.
+    remarks : what the reading has shown, as those of :class:`FoundImage`.
+    """
+
+    content: bytes
+    caption: str | None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,8 +55,7 @@ class FoundImage:
 
     Attributes
     ----------
-    load : returns its encoded bytes and its caption or class (None where neither is asked for);
-        raises UnusableImageError. May be called in another thread.
+    load : reads it; raises UnusableImageError. May be called in another thread.
     group : value of ``group_column``.
     remarks : what one should know of it, each as the end of a sentence that begins with it.
     """

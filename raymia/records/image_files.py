@@ -107,7 +107,7 @@ def named_in_table(path: str, image_column: str) -> Iterator[str]:
     """
     if not (is_table(path) or is_saved_dataset(path)):
         return
-    folder = path.rpartition("/")[0] if is_table(path) else path
+    folder = path.rpartition("/")[0] if is_one_file(path, is_table(path)) else path
     seen: set[str] = set()
     for row in read_rows(path, {"image_column": image_column}):
         value = row.values.get("image_column")
@@ -128,9 +128,9 @@ def _load_cell(fs: Any, folder: str, row: TableRow, condition: Condition | None)
     if isinstance(value, dict):  # an image as Hugging Face's datasets write it
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if isinstance(value, bytes):
-        return value, caption
+        return Loaded(value, caption)
     if isinstance(value, str) and value.strip():
-        return read_image(fs, _beside(fs, folder, value)), caption
+        return Loaded(read_image(fs, _beside(fs, folder, value)), caption)
     kind = "null" if value is None else "an empty text" if value == "" else type(value).__name__
     raise UnusableImageError(NOT_IMAGE_VALUE + came(kind))
 
@@ -331,7 +331,7 @@ def _load_sample(sample: _Sample, wanted: str, condition: Condition | None) -> L
     if content is None:
         raise UnusableImageError(LINK)
     if condition is None:
-        return content, None
+        return Loaded(content, None)
     if sample.caption is None:
         raise UnusableImageError(f"{condition.lack}: no member of its name has the suffix")
-    return content, condition.within(sample.caption)
+    return Loaded(content, condition.within(sample.caption))

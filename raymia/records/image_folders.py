@@ -196,8 +196,6 @@ def _image(folder: _Folder, name: str, row: TableRow | None) -> FoundImage:
             remarks.append(f"seen {match['repeats']} times an epoch, as its folder's name says")
             if not _has_caption(folder, name, row):
                 remarks.append(GIVEN_PROMPT)
-        if _has_more_lines(folder, name, row):
-            remarks.append(MORE_LINES)
     group = None if row is None else row.values.get("group_column")
     load = partial(_load, folder, name, row, prompt)
     return FoundImage(folder.where(name), load, group, tuple(remarks))
@@ -212,16 +210,9 @@ def _has_caption(folder: _Folder, name: str, row: TableRow | None) -> bool:
     return _is_in_row(folder, row) or _beside(folder, name) in folder.names
 
 
-def _has_more_lines(folder: _Folder, name: str, row: TableRow | None) -> bool:
+def _has_more_lines(caption: bytes) -> bool:
     """Whether a caption's own file has words below its first line."""
-    beside = _beside(folder, name)
-    if beside not in folder.names or _is_in_row(folder, row):
-        return False
-    try:
-        text = read_image(folder.fs, str(beside)).decode(errors="replace")
-    except UnusableImageError:  # whoever loads the image says so
-        return False
-    return any(line.strip() for line in lines_of(text)[1:])
+    return any(line.strip() for line in lines_of(caption.decode())[1:])
 
 
 def _is_in_row(folder: _Folder, row: TableRow | None) -> bool:
@@ -235,17 +226,18 @@ def _load(folder: _Folder, name: str, row: TableRow | None, prompt: str | None) 
     content = read_image(folder.fs, name)
     condition = folder.condition
     if condition is None and not folder.prompts:
-        return content, None
+        return Loaded(content, None)
     if condition is not None and row is not None and _is_in_row(folder, row):
-        return content, condition.of(row.values[condition.key])
+        return Loaded(content, condition.of(row.values[condition.key]))
     if condition is not None and (beside := _beside(folder, name)) in folder.names:
-        return content, condition.within(
-            read_image(folder.fs, str(beside)), first_line=folder.prompts
-        )
+        own = read_image(folder.fs, str(beside))
+        caption = condition.within(own, first_line=folder.prompts)
+        is_cut = folder.prompts and _has_more_lines(own)
+        return Loaded(content, caption, (MORE_LINES,) if is_cut else ())
     if folder.prompts and prompt is not None:
         if (reason := why_no_text(prompt)) is not None:
             raise UnusableImageError(f"{NO_CAPTION}: its folder's name is {reason}")
-        return content, prompt
+        return Loaded(content, prompt)
     lack = NO_CAPTION if condition is None else condition.lack
     raise UnusableImageError(f"{lack}: {_why_none(folder, name)}")
 

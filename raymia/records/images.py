@@ -131,7 +131,7 @@ def shape_of_first(spec: ImageRecordsSpec) -> Shape:
     for path in paths:
         for found in find_images(path, spec, with_groups=False):
             try:
-                return shape_of(found.load()[0])
+                return shape_of(found.load().content)
             except UnusableImageError:
                 continue
     raise InputError(f"records: not one image can be read in {', '.join(paths)}")
@@ -207,14 +207,15 @@ def _given_all(images: list[FoundImage], shape: Shape, how: Preparation, deep: D
 
 def _given(image: FoundImage, shape: Shape, how: Preparation, deep: Deep) -> Given:
     try:
-        content, caption = image.load()
-        prepared = to_pixels(content, shape, how, deep)
+        loaded = image.load()
+        prepared = to_pixels(loaded.content, shape, how, deep)
     except UnusableImageError as unusable:
         return Given(image.where, reason=str(unusable))
-    payload = {"pixels": prepared.pixels, "caption": caption}
-    identifier = image_id(prepared.pixels, shape, caption)
+    payload = {"pixels": prepared.pixels, "caption": loaded.caption}
+    identifier = image_id(prepared.pixels, shape, loaded.caption)
     remarks = [
         *image.remarks,
+        *loaded.remarks,
         *([enlarged(shape)] if prepared.is_enlarged else []),
         *([TURNED] if prepared.is_turned else []),
     ]

@@ -23,11 +23,11 @@ from typing import Literal
 from raymia.metrics.intervals import lower_limit, upper_limit
 from raymia.metrics.summary import AttackMetrics, Metrics
 from raymia.results import wording
-from raymia.results.chance import what_counts
+from raymia.results.chance import Counted, what_counts
 from raymia.results.gate_figures import TOO_MANY, Figure, Levels, figure_of
 from raymia.results.gate_result import GateOutcome, GateStatus
 from raymia.results.result import RunResult
-from raymia.results.telling import COPIES_NOT_MEASURED
+from raymia.results.telling import COPIES_NOT_MEASURED, units_called
 from raymia.results.verdict import may_leak_strongly, reach_verdict
 from raymia.spec import AuditSpec
 from raymia.spec.conditions import FINDINGS, Condition, check_conditions, parse_conditions
@@ -126,9 +126,10 @@ def _outcomes(condition: Condition, result: RunResult, error_rate: float) -> Ite
         yield _on_counts(condition, result)
         return
     entries, on = result.metrics, ""
-    if _is_of_groups(condition, result):
+    counted = _counted(condition, result)
+    if counted == "groups":
         entries, on = result.group_metrics, "by group, "
-    elif condition.is_of_attacks and what_counts(result) == "distinct":
+    elif counted == "distinct":
         entries, on = result.distinct_metrics, "on distinct records, "
     failed = [target.name for target in result.failed]
     named = dict.fromkeys([*(entry.target for entry in result.metrics), *failed])
@@ -152,14 +153,16 @@ def _outcomes(condition: Condition, result: RunResult, error_rate: float) -> Ite
         yield GateOutcome(condition=condition.text, target=target, status=status, reason=reason)
 
 
-def _is_of_groups(condition: Condition, result: RunResult) -> bool:
-    return condition.is_of_attacks and (condition.by_group or result.split_by_group)
+def _counted(condition: Condition, result: RunResult) -> Counted:
+    """What the figures are of that a condition compares."""
+    if not condition.is_of_attacks:
+        return "records"
+    return "groups" if condition.by_group else what_counts(result)
 
 
 def _lacks_distinct(condition: Condition, result: RunResult) -> bool:
     """Whether a condition is on distinct records, in a run from before these were measured."""
-    on_distinct = condition.is_of_attacks and not _is_of_groups(condition, result)
-    return on_distinct and what_counts(result) == "distinct" and not result.distinct_metrics
+    return _counted(condition, result) == "distinct" and not result.distinct_metrics
 
 
 def _on_counts(condition: Condition, result: RunResult) -> GateOutcome:
@@ -232,9 +235,8 @@ def _decide(
         return "not_evaluated", "; ".join(_why_lacking(lacking))
     open_ = [f for f in figures if f.high is None or condition.is_met(f.high)]
     if open_:
-        return "undecided", _undecided(
-            condition, open_, figures, levels, _is_of_groups(condition, result)
-        )
+        counted = _counted(condition, result)
+        return "undecided", _undecided(condition, open_, figures, levels, counted)
     highest = max(figures, key=lambda figure: figure.high or 0.0)
     most = f", the highest of {len(figures)} attacks" if figures[1:] else ""
     relation = "below" if condition.or_equal else "not above"
@@ -283,7 +285,7 @@ def _undecided(
     open_: Sequence[Figure],
     figures: Sequence[Figure],
     levels: Levels,
-    by_group: bool,
+    counted: Counted,
 ) -> str:
     """Why it is neither, and how many records would decide it."""
     worst = max(open_, key=lambda figure: 2.0 if figure.high is None else figure.high)
@@ -295,16 +297,16 @@ def _undecided(
     if worst.low is None:
         return (
             f"{worst.text}: the upper limit, {worst.high:.3f}, is above {condition.limit:g}, and "
-            f"no lower limit that counts is{others}"
+            f"{worst.why_no_low}{others}"
         )
     more = worst.records_needed(condition.limit, condition.max_fpr, levels)
-    records = "groups of members and as many of" if by_group else "members and as many"
+    members, non_members = (units_called(what, counted) for what in ("member", "non-member"))
     needed = (
         f"more than {TOO_MANY:,} times as many records would be needed while the figure is so "
         "near the number"
         if more is None
-        else f"about {wording.count(more)} {records} non-members would decide it if the figure "
-        "stays as it is"
+        else f"about {wording.count(more)} {members} and as many {non_members} would decide it if "
+        "the figure stays as it is"
     )
     return (
         f"{worst.text}: {condition.limit:g} lies between the lower limit and the upper one"

@@ -20,6 +20,7 @@ from raymia.spec.conditions import Condition
 
 TOO_MANY = 1_000
 """Times the records at hand from which on it is not said how many would decide."""
+TOO_MANY_COMPARED = "the condition compares more figures than limits are kept for; name fewer"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Figure:
     attack : what it is of.
     words : the figure in words; where there is none, why.
     low, high : one-sided limits at the condition's levels; None for none.
+    why_no_low : why there is no lower limit, where there is none.
     chosen_by : what it is chosen by among bounds of epsilon.
     records : members or non-members, the fewer.
     """
@@ -51,6 +53,7 @@ class Figure:
     value: float = 0.0
     low: float | None = None
     high: float | None = None
+    why_no_low: str = "no lower limit that counts is"
     chosen_by: float = 0.0
     records: int = 0
 
@@ -118,16 +121,16 @@ def _limited(entry: AttackMetrics, name: str, estimate: LimitedEstimate, levels:
     low, high = at_error(estimate.limits.low, levels.low), at_error(
         estimate.limits.high, levels.high
     )  # fmt: skip
-    if low is None or high is None:
-        many = "the condition compares more figures than limits are kept for; name fewer"
-        return Figure("unlimited", entry.attack, f"{words}: {many}")
+    if high is None:
+        return Figure("unlimited", entry.attack, f"{words}: {TOO_MANY_COMPARED}")
     return Figure(
         "measured",
         entry.attack,
-        f"{words} [{low:.3f}, {high:.3f}]",
+        words if low is None else f"{words} [{low:.3f}, {high:.3f}]",
         value=estimate.value,
         low=low,
         high=high,
+        why_no_low=TOO_MANY_COMPARED,
         records=min(entry.n_members, entry.n_non_members),
     )
 

@@ -165,11 +165,17 @@ def labels_where(result: RunResult, holds: Callable[[AttackCard], bool]) -> set[
 def fitted_on_labels(result: RunResult) -> set[str]:
     """What the attacks are called that are fitted on which of the audit's records are members.
 
-    In earlier runs the card of a network said that it learns also where it was fitted on shadows,
-    as each was in a run with shadows.
+    Cards of earlier runs do not say so: that of a network said that it learns also where it was
+    fitted on shadows, as each was in a run with shadows.
     """
     has_shadows = any(card.kind == "shadow" for card in result.references)
-    return labels_where(result, lambda card: card.learns and (card.combines or not has_shadows))
+
+    def is_fitted(card: AttackCard) -> bool:
+        if card.fitted_on_labels is None:
+            return card.learns and (card.combines or not has_shadows)
+        return card.fitted_on_labels
+
+    return labels_where(result, is_fitted)
 
 
 def of_groups_of(target: str) -> str:

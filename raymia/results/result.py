@@ -142,6 +142,10 @@ class AttackCard(Result):
         description="whether it is fitted on which of the audit's records are members; in earlier "
         "runs also where it is fitted on shadows",
     )
+    fitted_on_labels: bool | None = Field(
+        default=None,
+        description="the same without that exception; none in runs before it was kept",
+    )
     no_score: str = Field(default="", description="when a record has no score, in a sentence")
 
 

@@ -193,6 +193,11 @@ def units_called(what: str, counted: Counted) -> str:
     return f"groups of {what}s" if counted == "groups" else f"{_ONE[counted].format(what)}s"
 
 
+def negatives_called(counted: Counted) -> tuple[str, str]:
+    """What one of those is called that may be accused wrongly, and several."""
+    return _ONE[counted].format("non-member"), units_called("non-member", counted)
+
+
 def _area_to_tell(attack: AttackMetrics) -> Estimate:
     """The AUC on the half that did not choose the attack; that on all records, where the two are
     on different sides of 0.5, since it is the one that was tested."""

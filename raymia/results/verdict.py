@@ -31,6 +31,7 @@ from raymia.results.ranking import (
 )
 from raymia.results.result import RunResult
 from raymia.results.telling import (
+    negatives_called,
     not_ruled_out,
     nothing_measured,
     power_lines,
@@ -188,12 +189,16 @@ def _is_strong(attack: AttackMetrics, chance: Chance) -> bool | None:
 
 
 def _reaches(estimate: LimitedEstimate, least: float, error: float) -> bool | None:
-    """Whether the one-sided lower limit does; the interval's end in runs before limits were
-    kept."""
+    """Whether the one-sided lower limit does; the interval's end in runs before limits were kept.
+    A lower limit only falls as the error shrinks, so beyond the last step that was kept it is not
+    known only where that step still reaches."""
     if estimate.limits is None:
         return estimate.low >= least
-    limit = at_error(estimate.limits.low, error)
-    return None if limit is None else limit >= least
+    kept = estimate.limits.low
+    limit = at_error(kept, error)
+    if limit is None:
+        return None if kept[-1] >= least else False
+    return limit >= least
 
 
 def _overall(result: RunResult, cases: Sequence[_Case]) -> Finding:
@@ -348,14 +353,22 @@ def _limits(
     combined = chance.combined
     if measured and len(_tried(rankings, combined)) > 1:
         limits.append(_how_it_was_chosen(rankings, cases, combined))
-    few = {
-        (*few, ranking.negatives)
-        for ranking in rankings
-        for few in few_allowed(ranking)
-        if few[0] == ranking.fpr
-    }
-    limits += [wording.rests_on_few(*one) for one in sorted(few)[:1]]
+    limits += _cautions(chance, rankings)
     return limits
+
+
+def _cautions(chance: Chance, rankings: Sequence[TargetRanking]) -> list[str]:
+    """Warn of the smallest budget that is told of where it allows few of those that were tested;
+    of records where nothing was tested."""
+    tested, told = rank(list(chance.units.values())), {r.target: r.fpr for r in rankings}
+    negatives = negatives_called(chance.counted if tested else "records")
+    few = {
+        one
+        for ranking in tested or rankings
+        for one in few_allowed(ranking)
+        if one[0] in (ranking.fpr, told.get(ranking.target))
+    }
+    return [wording.rests_on_few(*one, negatives) for one in sorted(few)[:1]]
 
 
 def _on_records(result: RunResult, measured: bool) -> Iterator[str]:
@@ -382,7 +395,7 @@ def _on_records(result: RunResult, measured: bool) -> Iterator[str]:
             yield (
                 f"Only a sample of {check.n_searched:,} members and non-members was searched for "
                 "copies. Of a side with copies in it, the tests against chance count no other "
-                "records; a larger `sample` of `shift` in the audit file counts more."
+                "records. docs/shift.md says how more of them count."
             )
 
 

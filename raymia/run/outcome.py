@@ -381,10 +381,10 @@ def _reference_cards(run: Run) -> Iterator[ReferenceCard]:
 
 def _attack_cards(inputs: Inputs) -> list[AttackCard]:
     labels: dict[type[Attack], list[str]] = {}
-    fitted = inputs.fitted_on_labels
     for named in inputs.attacks:
         if inputs.runs(named):
             labels.setdefault(type(named.attack), []).append(named.label)
+    fitted = {kind: not inputs.fitted_on_labels.isdisjoint(labels[kind]) for kind in labels}
     return [
         AttackCard(
             name=kind.name,
@@ -393,7 +393,8 @@ def _attack_cards(inputs: Inputs) -> list[AttackCard]:
             formula=kind.formula,
             labels=labels[kind],
             combines="other_scores" in kind.needs,
-            learns=any(label in fitted for label in labels[kind]),
+            learns=fitted[kind],
+            fitted_on_labels=fitted[kind],
             no_score=when_no_score(kind),
         )
         for kind in sorted(labels, key=lambda kind: kind.name)

@@ -22,7 +22,14 @@ from raymia.questions.registry import model_evidence
 from raymia.records.base import RecordSet
 from raymia.scoring.evidence import units
 from raymia.scoring.parts import ScoreParts
-from raymia.shift.check import Blind, KnownRecords, check_shift, not_checked, sampled_rows
+from raymia.shift.check import (
+    Blind,
+    KnownRecords,
+    check_shift,
+    most_for_guessers,
+    not_checked,
+    sampled_rows,
+)
 from raymia.shift.result import ExcessOverBlind
 from raymia.util.column import ChosenRows
 
@@ -117,7 +124,10 @@ def looked_at(inputs: Inputs) -> BoolArray:
     given = np.flatnonzero(column.is_valid().to_numpy())
     is_member = column.drop_null().to_numpy().astype(np.bool_)
     is_chosen = np.zeros(len(column), np.bool_)
-    is_chosen[given[sampled_rows(is_member, inputs.spec.shift.sample, inputs.spec.seed)]] = True
+    most = inputs.spec.shift.sample
+    if inputs.modality.is_searched_in_memory:
+        most = min(most, most_for_guessers(is_member))
+    is_chosen[given[sampled_rows(is_member, most, inputs.spec.seed)]] = True
     return is_chosen
 
 

@@ -179,8 +179,9 @@ class ShadowsSpec(Strict):
     cpus: float | None = Field(
         default=None,
         gt=0,
-        description="of each, on Ray; default: all of the largest machine, 8 at most; a machine "
-        "with fewer is not used",
+        description="of each, on Ray; default: the most that are free on a machine when training "
+        "begins, 8 at most; a machine with fewer is not used; 1 where no machine is up and none is "
+        "known to start, as on KubeRay with worker groups of 0: say there how many",
     )
     gpus: float = Field(default=0, ge=0, description="of each; fractions share a GPU")
 

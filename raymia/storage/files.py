@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -340,10 +340,10 @@ def download_folder(fs: Any, path: str) -> Path:
     Raises
     ------
     InputError
-        If the server lists a file that is not within the folder.
+        If the server lists a file that is not within the folder, or two under one name.
     """
     listing = [str(name) for name in fs.find(path) if not str(name).endswith("/")]
-    within = {name: name_within(name, path) for name in listing}
+    within = names_within(listing, path)
     state = {name: [str(fs.ukey(name)), *_versions(fs.info(name))] for name in listing}
     target = cache_folder() / digest([path, state])
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -365,20 +365,31 @@ def download_folder(fs: Any, path: str) -> Path:
     return target
 
 
-def name_within(name: str, folder: str) -> str:
-    """The name of a file below a folder of another machine that lists it, as it may be written
-    here.
+def names_within(names: Sequence[str], folder: str) -> dict[str, str]:
+    """The names of files below a folder of another machine that lists them, as they may be written
+    here: without the empty parts that keys in object storage may have.
 
     Raises
     ------
     InputError
-        If it would lead out of the folder, or is no name of a file.
+        If one would lead out of the folder, or is no name of a file, or two would be one file.
     """
+    found: dict[str, str] = {}
+    for name in names:
+        below = _name_within(name, folder)
+        if (other := found.setdefault(below, name)) != name:
+            raise InputError(
+                f"{folder}: lists {other!r} and {name!r}, which would be one file here; remove the "
+                "one that is not meant; nothing was downloaded"
+            )
+    return {name: below for below, name in found.items()}
+
+
+def _name_within(name: str, folder: str) -> str:
     start = f"{folder.rstrip('/')}/"
-    parts = name.removeprefix(start).split("/")
+    parts = [part for part in name.removeprefix(start).split("/") if part]
     below = str(PurePosixPath(*parts))
-    is_out = not name.startswith(start) or "\0" in name or not {"", ".."}.isdisjoint(parts)
-    if is_out or below == ".":
+    if not name.startswith(start) or "\0" in name or ".." in parts or below == ".":
         raise InputError(
             f"{folder}: lists {name!r}, which is no name of a file in this folder; nothing was "
             "downloaded"

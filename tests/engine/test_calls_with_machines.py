@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 import pytest
+import ray
 from rich.console import Console
 
 from raymia.engine.on_ray import cluster as cluster_module
 from raymia.engine.on_ray import executor as executor_module
+from raymia.engine.on_ray.autoscaler import GROUP_LABEL
 from raymia.engine.on_ray.capacity import Demand, Machine
 from raymia.engine.on_ray.cluster import Cluster
 from raymia.engine.on_ray.executor import RayExecutor
@@ -83,7 +85,34 @@ def test_each_has_all_cpus_of_a_machine_unless_it_says_how_many(
     cpus: float,
 ) -> None:
     monkeypatch.setattr(cluster_module, "present", lambda: machines)
+    monkeypatch.setattr(cluster_module, "present_and_free", lambda: machines)
     called(Cluster(is_local=True), pool)
+    assert asked[0].resources == {"CPU": cpus}
+
+
+@pytest.mark.parametrize(("held", "cpus"), [(0.0, 4), (0.5, 3), (1.0, 3), (4.0, 1)])
+def test_none_asks_for_what_something_holds_all_along(
+    asked: list[Demand], monkeypatch: pytest.MonkeyPatch, held: float, cpus: float
+) -> None:
+    busy = {"NodeID": "b", "NodeManagerHostname": "busy", "Resources": {"CPU": 4.0}, "Alive": True}
+    monkeypatch.setattr(ray, "nodes", lambda: [busy])
+    free = {"memory": 1.0} if held == 4.0 else {"CPU": 4.0 - held}  # Ray leaves out what is 0
+    state = "ray._private.state.available_resources_per_node"
+    monkeypatch.setattr(state, lambda: {"b": free})
+    called(Cluster(is_local=False), PoolSpec())
+    assert asked[0].resources == {"CPU": cpus}
+
+
+@pytest.mark.parametrize(("most", "cpus"), [(1, 2), (2, 8)])
+def test_a_machine_that_may_still_be_started_has_all_of_its_cpus(
+    asked: list[Demand], monkeypatch: pytest.MonkeyPatch, most: int, cpus: float
+) -> None:
+    labels = {GROUP_LABEL: "kind"}
+    monkeypatch.setattr(cluster_module, "present", lambda: [Machine("m", {"CPU": 8.0}, labels)])
+    free = [Machine("m", {"CPU": 2.0}, labels)]
+    monkeypatch.setattr(cluster_module, "present_and_free", lambda: free)
+    kind = Machine("kind", {"CPU": 8.0}, {}, most)
+    called(Cluster(is_local=False, startable=(kind,)), PoolSpec())
     assert asked[0].resources == {"CPU": cpus}
 
 
@@ -106,6 +135,7 @@ def test_machines_that_came_up_are_asked_whether_they_see_the_store(
         raise InputError(f"store: {url} is not the same folder on other")
 
     monkeypatch.setattr(cluster_module, "present", lambda: [HEAD])
+    monkeypatch.setattr(cluster_module, "present_and_free", lambda: [HEAD])
     monkeypatch.setattr(executor_module, "check_store_is_shared", refuse)
     with pytest.raises(InputError, match=r"^store: store is not the same folder on other$"):
         called(Cluster(is_local=False, startable=startable), PoolSpec())

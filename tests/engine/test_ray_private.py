@@ -39,6 +39,7 @@ VALUES = "ray.experimental.internal_kv"
 CONSTANTS = "ray._private.ray_constants"
 REPLIES = "ray.core.generated.autoscaler_pb2"
 SERVICES = "ray._private.services"
+STATE = "ray._private.state"
 AUTHENTICATION = "ray._private.authentication.authentication_utils"
 LIBRARY = "ray._raylet"
 CHANNELS = "ray._private.grpc_utils"
@@ -111,6 +112,10 @@ def nothing_is_said_of_the_first() -> bool:
     return ray_private.autoscaler_config() is None
 
 
+def all_count_as_free() -> bool:
+    return ray_private.free_cpus() == {}
+
+
 def nothing_is_refused() -> bool:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray_private, "is_second_autoscaler", lambda: True)
@@ -135,6 +140,7 @@ NAMES = [
     (VALUES, "_internal_kv_get", nothing_is_said_of_the_first),
     (CONSTANTS, "ENABLE_RAY_CLUSTER", it_starts_as_ray_has_it),
     (CONSTANTS, "DEBUG_AUTOSCALING_STATUS", nothing_is_said_of_the_first),
+    (STATE, "available_resources_per_node", all_count_as_free),
     (REPLIES, "GetClusterStatusReply", nothing_is_refused),
     (VALUES, "internal_kv_get_gcs_client", nothing_is_refused),
 ]
@@ -170,6 +176,7 @@ def test_a_name_that_is_gone_is_done_without(
         (CHANNELS, "init_grpc_channel", port_alone_is_tried),
         (V2, "is_autoscaler_v2", nothing_is_said_of_the_second),
         (VALUES, "_internal_kv_get", nothing_is_said_of_the_first),
+        (STATE, "available_resources_per_node", all_count_as_free),
     ],
 )
 def test_what_takes_other_parameters_is_not_called(

@@ -7,6 +7,7 @@ import io
 import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,12 @@ def test_all_that_is_packed_arrives_whatever_the_folder_has_ray_ignore(
         assert sent.read("audit.yaml") == file.read_bytes()
 
 
+def followed(dashboard: Dashboard) -> int:
+    """In a thread of its own: in this one a browser's loop may run, that another test started."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(Jobs(dashboard.address).follow, NAME).result()
+
+
 def test_a_log_is_printed_whole_and_once_over_lost_connections(
     dashboard: Dashboard, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,7 +183,7 @@ def test_a_log_is_printed_whole_and_once_over_lost_connections(
     # to is not heard, and then it goes on for a while.
     dashboard.tails = ["", "one\n", "one\ntwo\n"]
     dashboard.statuses = ["", "RUNNING", ""]
-    assert Jobs(dashboard.address).follow(NAME) == 0
+    assert followed(dashboard) == 0
     assert capsys.readouterr().out == LOG
     assert not dashboard.tails
     assert not dashboard.statuses
@@ -187,8 +194,8 @@ def test_losses_are_counted_from_the_last_new_line_on(
 ) -> None:
     few = [""] * (RECONNECTS - 2)
     dashboard.tails = [*few, "one\n", *few, "one\ntwo\n", *few]
-    assert Jobs(dashboard.address).follow(NAME) == 0
+    assert followed(dashboard) == 0
     assert capsys.readouterr().out == LOG
     dashboard.tails = [""] * RECONNECTS
     with pytest.raises(RaymiaError, match=rf"^lost the connection to .*the job {NAME} may go on"):
-        Jobs(dashboard.address).follow(NAME)
+        followed(dashboard)

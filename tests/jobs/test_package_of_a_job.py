@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -146,4 +147,30 @@ def test_images_that_a_table_names_go_along_with_it(tmp_path: Path, form: str) -
     assert problems(audit(inner, records={**records, "members": f"train.{form}"})) == [
         "../images/1.png is not below the audit file's folder, so a job cannot carry it; give an "
         "absolute path that every machine sees, or a URL"
+    ]
+
+
+def test_a_folder_that_is_called_as_a_table_names_images_relative_to_itself(tmp_path: Path) -> None:
+    written(tmp_path, "data/1.png", "1.png", "data/train.parquet/2.png")
+    table = pa.table({"image": ["../1.png", "2.png"]})
+    pq.write_table(table, tmp_path / "data" / "train.parquet" / "part-0.parquet")
+    records = {"kind": "image", "members": "data/train.parquet", "image_column": "image"}
+    inside = {f"data/train.parquet/{name}" for name in ("2.png", "part-0.parquet")}
+    expected = {AUDIT_FILE, "data/1.png", *inside}
+    assert set(pack(audit(tmp_path, records=records)).files) == expected
+
+
+def test_tables_that_are_too_large_to_carry_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> list[str]:
+        raise AssertionError("the table is read")
+
+    monkeypatch.setattr("raymia.records.image_files.read_rows", read)
+    (tmp_path / "train.parquet").touch()
+    os.truncate(tmp_path / "train.parquet", 101 * 2**20)
+    records = {"kind": "image", "members": "train.parquet", "image_column": "image"}
+    assert problems(audit(tmp_path, records=records)) == [
+        "the files beside it have 101 MiB, and a job carries 100; put them into a shared folder or "
+        "object storage"
     ]

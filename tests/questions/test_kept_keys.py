@@ -30,7 +30,7 @@ KEPT = {
     ("text", "causal", "tokens"): "a67b15d309f12630629540f154de3b3b",
     ("text", "causal", "neighbors"): "008112d1adc42fcb23416a4ed2aa08c2",
     ("text", "causal", "swaps"): "ddcc63a7f0879c32c17e93ef88bc45bb",
-    ("text", "causal", "noise"): "5b8575e4b160affc17aaf4ac2430918a",
+    ("text", "causal", "noise"): "701452c07d358565455138f6087b7b7b",
     ("image", "denoiser", "terms"): "83b67e28218803ce5decee9656a1a86c",
     ("image", "denoiser", "neighbors.crop"): "e3f9398199e0ce8676021491bf0fa0ae",
     ("image", "denoiser", "clean"): "baea421469150315e07b6ab25b054c7e",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from small_images import captions, found, picture, problem, raw, read, reasons, save
 
+from raymia.records import image_folders
 from raymia.records.conditioning import NO_CAPTION, NO_CLASS
-from raymia.records.found_image import NO_FILE
+from raymia.records.found_image import NO_FILE, read_image
 from raymia.records.image_folders import GIVEN_PROMPT, MORE_LINES, NO_PROMPT
 from raymia.records.pixels import NOT_AN_IMAGE
 from raymia.records.texts import EMPTY
@@ -160,6 +162,24 @@ def test_of_a_caption_of_several_lines_kohya_trains_the_first(tmp_path):
     whole = read(members=str(tmp_path), caption_column="txt")
     assert captions(whole) == ["sks dog\n\ntags, below", "a dog\r\nand more", "one", "x"]
     assert whole.remark_lines() == []
+
+
+def test_captions_of_kohya_are_read_once_and_in_threads(tmp_path, monkeypatch):
+    folder(tmp_path, ["10_sks dog/0.png", "10_sks dog/1.png"])
+    for name in "01":
+        (tmp_path / "10_sks dog" / f"{name}.txt").write_text("sks dog\ntags")
+    read_by = []
+
+    def noted(fs, name, *more):
+        if name.endswith(".txt"):
+            read_by.append((name[-5:], threading.current_thread() is threading.main_thread()))
+        return read_image(fs, name, *more)
+
+    monkeypatch.setattr(image_folders, "read_image", noted)
+    records = read(members=str(tmp_path), caption_column="txt", folder_prompts=True)
+    assert captions(records) == ["sks dog", "sks dog"]
+    assert records.remark_lines()[1].startswith(f"records: 2 {MORE_LINES}; came: ")
+    assert sorted(read_by) == [("0.txt", False), ("1.txt", False)]
 
 
 def test_folder_names_mean_nothing_unless_the_audit_file_says_so(tmp_path):

@@ -108,8 +108,9 @@ def test_images_are_read_from_a_folder_that_datasets_saved(tmp_path):
     saved.cast_column("image", Image()).save_to_disk(tmp_path / "saved")
     spec = ImageRecordsSpec(kind="image", members=[str(tmp_path / "saved")], caption_column="text")
     found = [one.load() for one in find_images(spec.members[0], spec)]
-    assert [caption for _, caption in found] == ["a", "b", "c"]
-    assert [PIL.Image.open(io.BytesIO(c)).getpixel((0, 0))[0] for c, _ in found] == [0, 1, 2]
+    assert [one.caption for one in found] == ["a", "b", "c"]
+    reds = [PIL.Image.open(io.BytesIO(one.content)).getpixel((0, 0))[0] for one in found]
+    assert reds == [0, 1, 2]
 
 
 def test_order_of_files_changes_neither_ids_nor_pixels(tmp_path):

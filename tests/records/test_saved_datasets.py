@@ -120,5 +120,5 @@ def test_images_are_read_of_the_files_that_are_named(tmp_path):
     reds = []
     for one in find_images(spec.members[0], spec):
         if "-of-00003" not in one.where:
-            reds.append(PIL.Image.open(io.BytesIO(one.load()[0])).getpixel((0, 0))[0])
+            reds.append(PIL.Image.open(io.BytesIO(one.load().content)).getpixel((0, 0))[0])
     assert reds == [1, 2]

@@ -160,3 +160,15 @@ def test_a_card_of_earlier_runs_that_learned_from_shadows_is_fitted_on_no_label(
     run = run.model_copy(update={"attacks": cards, "references": [reference]})
     assert fitted_on_labels(run) == ({"network"} if is_fitted else set())
     assert reach_verdict(run).finding == ("no_leak_found" if is_fitted else "leaks")
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_a_card_that_says_what_it_is_fitted_on_is_believed_whatever_references_there_are(fitted):
+    """An attack from a plug-in may be fitted on labels though there are shadows."""
+    run = audit_of(np.random.default_rng(4).normal(size=2 * N), fitted=False)
+    said = {"learns": True, "fitted_on_labels": fitted}
+    cards = [card.model_copy(update=said) for card in run.attacks]
+    shadow = ReferenceCard(target="t", name="s-00", kind="shadow", model="m")
+    for references in ([], [shadow]):
+        new = run.model_copy(update={"attacks": cards, "references": references})
+        assert fitted_on_labels(new) == ({"network"} if fitted else set())

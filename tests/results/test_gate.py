@@ -181,16 +181,37 @@ def test_a_verdict_can_be_a_condition():
 
 def test_whether_a_leak_is_strong_is_not_decided_beyond_the_limits_that_were_kept():
     """As of more than 8,192 attacks over all checkpoints, in runs that kept eight limits."""
-    result = audit({"tuned/loss": 0.6}, n=400)
-    assert statuses(result, "verdict >= leaks_strongly") == ["passed"]
-    (loss,) = result.metrics
-    kept = loss.auc.limits.model_copy(update={"low": loss.auc.limits.low[:1]})
-    short = loss.model_copy(update={"auc": loss.auc.model_copy(update={"limits": kept})})
-    unknown = result.model_copy(update={"metrics": [short]})
+
+    def with_one_limit(result):
+        (loss,) = result.metrics
+        kept = loss.auc.limits.model_copy(update={"low": loss.auc.limits.low[:1]})
+        short = loss.model_copy(update={"auc": loss.auc.model_copy(update={"limits": kept})})
+        return result.model_copy(update={"metrics": [short]})
+
+    weak, strong = (audit({"tuned/loss": shift}, n=400) for shift in (0.6, 2.4))
+    for result in (weak, with_one_limit(weak)):
+        assert statuses(result, "verdict >= leaks_strongly") == ["passed"]
+    assert statuses(strong, "verdict >= leaks_strongly") == ["failed"]
+    unknown = with_one_limit(strong)
     (outcome,) = decide_again(unknown, ["verdict >= leaks_strongly"])
     assert outcome.status == "not_evaluated"
     assert "limits are not kept for as many attacks as were tried" in outcome.reason
     assert statuses(unknown, "verdict >= leaks") == ["failed"]
+
+
+def test_upper_limits_pass_where_no_lower_limit_is_kept_for_so_many_comparisons():
+    """Upper limits are corrected for the checkpoints alone, and all of them are needed to pass."""
+    result = audit({"tuned/loss": 0.6, "tuned/zlib": 0.6}, n=400)
+    metrics = []
+    for entry in result.metrics:
+        kept = {side: getattr(entry.auc.limits, side)[:1] for side in ("low", "high")}
+        auc = entry.auc.model_copy(update={"limits": Limits(**kept)})
+        metrics.append(entry.model_copy(update={"auc": auc}))
+    short = result.model_copy(update={"metrics": metrics})
+    assert statuses(short, "any.auc > 0.9") == statuses(result, "any.auc > 0.9") == ["passed"]
+    (outcome,) = decide_again(short, ["any.auc > 0.55"])
+    assert outcome.status == "undecided"
+    assert "and the condition compares more figures than limits are kept for" in outcome.reason
 
 
 def test_a_verdict_that_somebody_wrote_is_reached_anew():
@@ -274,7 +295,7 @@ def test_figures_of_groups_count_where_that_is_said_or_groups_were_split(run):
     assert statuses(grouped, "step-3:any.auc > 0.1") == ["failed"]
     split = grouped.model_copy(update={"split_by_group": True})
     assert statuses(split, "step-3:any.auc > 0.1") == ["undecided"], "records are not independent"
-    assert "groups of members and as many of non-members would decide it" in outcome.reason
+    assert "groups of members and as many groups of non-members would decide it" in outcome.reason
     (none,) = decide_again(run, ["step-3:any.auc > 0.1 by group"])
     assert (none.status, none.reason) == (
         "not_evaluated",
@@ -295,6 +316,7 @@ def test_figures_of_distinct_records_count_where_some_are_copies(run):
     (outcome,) = decide_again(copied, ["step-3:any.auc > 0.1"])
     assert outcome.status == "undecided"
     assert outcome.reason.startswith("on distinct records, ")
+    assert "distinct members and as many distinct non-members would decide it" in outcome.reason
     assert statuses(copied, "step-3:any.auc > 0.1 by group") == ["failed"]
     assert statuses(copied, "members < 1") == statuses(run, "members < 1") == ["passed"]
 

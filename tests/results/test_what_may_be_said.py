@@ -145,6 +145,11 @@ WITH_COPIES = shifted("no_shift_found").model_copy(update={"copies": COPIES})
 COPIED_BEFORE = of(LEAK, shift=WITH_COPIES)
 COPIED = of(COPIED_BEFORE, distinct_metrics=audit({"tuned/loss": 3.0}, n=298).metrics)
 SAMPLED = of(COPIED, shift=WITH_COPIES.model_copy(update={"left_out": 300}))
+FEW_METRICS = audit({"tuned/loss": 3.0}, n=150).metrics
+FEW_DISTINCT = of(COPIED, distinct_metrics=FEW_METRICS)
+FEW_GROUPS = of(LEAK, group_metrics=FEW_METRICS, split_by_group=True)
+FEWER_GROUPS = of(FEW_GROUPS, group_metrics=audit({"tuned/loss": 3.0}, n=80).metrics)
+UNTESTED_LEAK = of(LEAK, split_by_group=True)
 NONE_COPIED = of(NONE, shift=WITH_COPIES, distinct_metrics=audit({"tuned/loss": 0.0}).metrics)
 TEST = DatasetInference(
     target="tuned", suspects="members", n_suspects=9, n_non_members=9, p_value=0.5, effect=0.1
@@ -156,7 +161,9 @@ TURNED = audit({"tuned/loss": -1.5})
 BY_TOP = audit({"tuned/loss": 0.0}, n=600)
 BY_TOP = of(BY_TOP, metrics=[rates(changed(BY_TOP.metrics[0], above_all=40), value=0.0)])
 TOP_COPIED = of(BY_TOP, shift=WITH_COPIES, distinct_metrics=BY_TOP.metrics)
-FEW_LIMITS = of(SLIGHT, metrics=[with_limits(SLIGHT.metrics[0], steps=1)])
+HIGH_AREA = of(LEAK, metrics=[guessing_by_area_alone(audit({"tuned/loss": 2.4}, n=300).metrics[0])])
+FEW_LIMITS = of(LEAK, metrics=[with_limits(HIGH_AREA.metrics[0], steps=1)])
+FEW_LOW_LIMITS = of(SLIGHT, metrics=[with_limits(SLIGHT.metrics[0], steps=1)])
 WEAK_FIRST = of(TWO, metrics=[TWO.metrics[0], changed(guessing_by_area_alone(TWO.metrics[1]),
                 auc=TWO.metrics[1].auc.model_copy(update={"value": 0.5}))])  # fmt: skip
 UNFINISHED = of(LEAK, complete=False)
@@ -202,7 +209,7 @@ ROWS = [
      [of(COPIED, distinct_metrics=TURNED.metrics)],
      [of(COPIED, metrics=TURNED.metrics)]),
     ("_limits", "Whether the leak is strong is not known: limits are not kept", [FEW_LIMITS],
-     [LEAK, SLIGHT]),
+     [LEAK, SLIGHT, HIGH_AREA, FEW_LOW_LIMITS]),
     ("_limits", "differ in more than training was not checked", [LEAK], [CLEAR, NOTED, NONE]),
     ("_limits", "The leading attack is far stronger than the best such guess",
      [of(STOPPED, excess_over_blind=[excess(0.28, 0.001).model_copy(update={
@@ -211,6 +218,10 @@ ROWS = [
     ("_limits", "those in the table of groups are the ones to read", [SPLIT], [UNTESTED, LEAK]),
     ("_limits", "Some groups hold members and non-members",
      [of(LEAK, group_metrics=GROUPS)], [LEAK, SPLIT]),
+    ("_cautions", "rests on 3 non-members:", [LEAK, UNTESTED_LEAK], [MANY]),
+    ("_cautions", "rests on 1 distinct non-member:", [FEW_DISTINCT], [LEAK, FEW_GROUPS]),
+    ("_cautions", "rests on 1 group of non-members:", [FEW_GROUPS], [LEAK, FEW_DISTINCT]),
+    ("_cautions", "rests on 8 groups of non-members:", [FEWER_GROUPS], [FEW_GROUPS]),
     ("_on_records", "states that members and non-members were split at random", [STATED],
      [NOTED, STOPPED, CLEAR]),
     ("_on_records", "which hardly ever gives such a guess", [STATED],
@@ -345,6 +356,13 @@ def test_a_sentence_is_said_of_what_it_is_true_of_and_of_nothing_else(part, of_t
         assert part in told(result), f"not said of number {number}"
     for number, result in enumerate(not_of_these):
         assert part not in told(result), f"said of number {number}"
+
+
+@pytest.mark.parametrize("result", [SPLIT, FEW_DISTINCT, FEW_GROUPS, FEWER_GROUPS])
+def test_the_verdict_does_not_say_on_how_many_records_a_rate_on_others_rests(result):
+    """The table of records does: its rates are on them."""
+    limits = verdict.reach_verdict(result).limits
+    assert not any("rests on 3 non-members" in limit for limit in limits)
 
 
 _TOLD: dict[int, str] = {}

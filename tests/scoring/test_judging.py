@@ -19,7 +19,7 @@ from raymia.metrics.measuring import measure
 from raymia.metrics.summary import AttackMetrics, NotMeasured
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit
-from raymia.run.outcome import Run, sum_up
+from raymia.run.outcome import Run, _attack_cards, sum_up
 from raymia.scoring.comparisons import questions_of
 from raymia.scoring.evidence import Known
 from raymia.scoring.judge import Judge
@@ -114,6 +114,18 @@ def test_attacks_that_are_fitted_on_labels_are_known_and_with_shadows_are_not_fi
     assert inputs.fitted_on_labels == {"all"}
 
 
+def test_the_cards_say_which_are_fitted_on_labels_though_there_are_shadows(inputs):
+    class OfAPlugIn(SecMiNns):
+        name = "of_a_plug_in"
+        needs = frozenset({"labels"})
+
+    plugged = NamedAttack("of_a_plug_in", OfAPlugIn(), None)
+    inputs = with_a_network(replace(inputs, attacks=[plugged]))
+    inputs = replace(inputs, shadow_members={"s": frozenset()})
+    said = {card.name: card.fitted_on_labels for card in _attack_cards(inputs)}
+    assert said == {"of_a_plug_in": True, SecMiNns.name: False}
+
+
 def test_their_scores_teach_no_combination_and_no_dataset_inference(inputs):
     """They hold the labels of the records that would be judged."""
     plain, scores = np.arange(52.0), np.arange(52.0)[::-1]
@@ -199,6 +211,6 @@ def test_a_run_says_whether_groups_were_split(inputs, tmp_path):
         reduction = reduce_audit(inputs, store, plans, parts, Here())
         result = sum_up(Run(inputs, store, plans, plans, {}, 1.0), reduction, parts, Here())
     assert result.split_by_group
-    assert [(card.labels, card.learns) for card in result.attacks] == [
+    assert [(card.labels, card.fitted_on_labels) for card in result.attacks] == [
         (["loss"], False), (["zlib"], False),
     ]  # fmt: skip

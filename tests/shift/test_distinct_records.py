@@ -8,6 +8,8 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
+from raymia.modalities.images.modality import Images
+from raymia.modalities.texts.modality import Texts
 from raymia.results.chance import Chance
 from raymia.results.disguise import Disguise
 from raymia.results.redaction import redact
@@ -52,6 +54,7 @@ class MadeUp:
             ),
             attacks_on=lambda _: [SimpleNamespace(label=label) for label in self.scores],
             fitted_on_labels=frozenset(),
+            modality=Texts,
         )
         self.judge = Judge.of(self.inputs)
         self.is_member, self.looked = self.judge.records.is_member, looked_at(self.inputs)
@@ -285,3 +288,16 @@ def test_what_is_told_of_a_leak_is_of_the_distinct_records_that_show_it():
     )
     assert "below" not in verdict.sentence
     assert not any("swapped" in limit for limit in verdict.limits)
+
+
+@pytest.mark.parametrize(("modality", "searched"), [(Texts, 2_500), (Images, 2_000)])
+def test_of_a_far_larger_side_images_are_searched_as_far_as_guessers_see_them(modality, searched):
+    """They have to be in memory for it."""
+    is_member = np.arange(2_600) < 100
+    inputs = SimpleNamespace(
+        records=SimpleNamespace(table=pa.table({"is_member": is_member})), modality=modality,
+        spec=SimpleNamespace(seed=0, shift=ShiftSpec(sample=5_000)),
+    )  # fmt: skip
+    looked = looked_at(inputs)
+    assert looked[is_member].all()
+    assert looked[~is_member].sum() == searched

@@ -264,7 +264,7 @@ def served_pages(pages):
 
 
 @pytest.mark.parametrize(
-    "link", ["../../../../out.txt", "sub/../../../out.txt", "sub/..", "sub//out.txt", ".", "a\0b"]
+    "link", ["../../../../out.txt", "sub/../../../out.txt", "sub/..", "sub//../x", ".", "a\0b"]
 )
 def test_a_server_that_lists_what_is_not_in_the_folder_is_refused(tmp_path, monkeypatch, link):
     monkeypatch.setenv("RAYMIA_CACHE", str(tmp_path / "one" / "two" / "cache"))
@@ -275,6 +275,46 @@ def test_a_server_that_lists_what_is_not_in_the_folder_is_refused(tmp_path, monk
         with pytest.raises(InputError, match=r"which is no name of a file in this folder; nothing"):
             download_folder(fs, path)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+class Bucket:
+    """Object storage, where every text is a key and folders are only spoken of."""
+
+    def __init__(self, **contents):
+        self.contents = contents
+
+    def find(self, path):
+        return [key for key in self.contents if key.startswith(path)]
+
+    def info(self, key):
+        return {"size": len(self.contents[key])}
+
+    def ukey(self, key):
+        return self.contents[key]
+
+    def get_file(self, key, file):
+        Path(file).write_text(self.contents[key])
+
+    def unstrip_protocol(self, path):
+        return f"bucket://{path}"
+
+
+@pytest.mark.parametrize("start", ["b/model//", "b/model///"])
+def test_keys_with_empty_parts_are_downloaded_without_them(tmp_path, monkeypatch, start):
+    monkeypatch.setenv("RAYMIA_CACHE", str(tmp_path / "cache"))
+    contents = {f"{start}config.json": "{}", f"{start}sub//a.txt": "1", "b/model/b.txt": "2"}
+    there = download_folder(Bucket(**contents), "b/model")
+    files = {p.relative_to(there).as_posix(): p.read_text() for p in there.rglob("*.*")}
+    assert files == {"config.json": "{}", "sub/a.txt": "1", "b.txt": "2"}
+
+
+def test_two_keys_that_would_be_one_file_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYMIA_CACHE", str(tmp_path / "cache"))
+    bucket = Bucket(**{"b/model/config.json": "{}", "b/model//config.json": "[]"})
+    said = "^b/model: lists 'b/model/config.json' and 'b/model//config.json', which would be one"
+    with pytest.raises(InputError, match=said):
+        download_folder(bucket, "b/model")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_listing_whose_links_begin_with_a_dot_is_downloaded(tmp_path, monkeypatch):

@@ -133,7 +133,7 @@ def test_images_that_a_folder_called_as_a_table_names_are_beside_its_tables(ther
     there.pipe_file("/pictures.jsonl/a.png", b"a")
     spec = ImageRecordsSpec(kind="image", members=[f"{HOST}/pictures.jsonl"])
     loaded = [one for one in find_images(spec.members[0], spec) if "part-0" in one.where]
-    assert [one.load() for one in loaded] == [(b"a", None)]
+    assert [one.load() for one in loaded] == [(b"a", None, ())]
 
 
 @pytest.mark.parametrize(

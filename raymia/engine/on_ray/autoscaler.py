@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,12 @@ import ray
 from rich.console import Console
 
 from raymia.engine.on_ray.capacity import Demand, Machine, one_each, shortages
-from raymia.engine.on_ray.ray_private import autoscaler_config, is_refused, is_second_autoscaler
+from raymia.engine.on_ray.ray_private import (
+    autoscaler_config,
+    free_cpus,
+    is_refused,
+    is_second_autoscaler,
+)
 from raymia.engine.on_ray.stopping import pause
 from raymia.util.errors import InputError, RaymiaError
 
@@ -31,11 +36,23 @@ _asking = threading.Lock()
 
 def present() -> list[Machine]:
     """The machines of the cluster that are alive."""
+    return [_machine(node) for node in ray.nodes() if node["Alive"]]
+
+
+def present_and_free() -> list[Machine]:
+    """The same, each with the CPUs alone that nothing holds at this moment."""
+    free = free_cpus()
+    nodes = [node for node in ray.nodes() if node["Alive"]]
     return [
-        Machine(str(n["NodeManagerHostname"]), n["Resources"], n.get("Labels") or {})
-        for n in ray.nodes()
-        if n["Alive"]
+        replace(machine, resources={**machine.resources, "CPU": free[node["NodeID"]]})
+        if node["NodeID"] in free
+        else machine
+        for node, machine in zip(nodes, map(_machine, nodes), strict=True)
     ]
+
+
+def _machine(node: Mapping[str, Any]) -> Machine:
+    return Machine(str(node["NodeManagerHostname"]), node["Resources"], node.get("Labels") or {})
 
 
 def startable() -> tuple[Machine, ...] | None:

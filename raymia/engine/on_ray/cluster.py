@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raymia.engine.on_ray.autoscaler import GROUP_LABEL, present, startable
+from raymia.engine.on_ray.autoscaler import GROUP_LABEL, present, present_and_free, startable
 from raymia.engine.on_ray.capacity import Demand, Machine
 from raymia.engine.on_ray.ray_private import on_loopback
 from raymia.engine.on_ray.reachable import check_answers
@@ -89,15 +91,26 @@ class Cluster:
         return sum(m.count * m.resources.get("CPU", 0.0) for m in self._machines_for(pool))
 
     def cpus_of_a_machine(self, pool: PoolSpec) -> float:
-        """CPUs of the largest machine that a pool's tasks may run on; 1 where no machine is known
-        yet. A task that takes them all has that machine to itself, and leaves smaller ones, such
-        as a head, unused."""
-        each = [m.resources.get("CPU", 0.0) for m in self._machines_for(pool)]
-        return max([1.0, *each])
+        """CPUs that a pool's task can have on one machine: the most that are free now on any, or
+        that one has which may still be started; 1 where no machine is known yet.
+
+        A task that takes them all has that machine to itself, and leaves smaller ones, such as a
+        head, unused. One that asked for what something holds all along would wait for ever.
+        """
+        running = present_and_free()
+        groups = Counter(machine.labels.get(GROUP_LABEL) for machine in running)
+        more = [kind for kind in self.startable or () if groups[kind.name] < kind.count]
+        each = [m.resources.get("CPU", 0.0) for m in _fitting([*more, *running], pool)]
+        return float(max([1, *map(math.floor, each)]))
 
     def _machines_for(self, pool: PoolSpec) -> list[Machine]:
-        place = Demand.of("", 1, 1, _placement(pool))
-        return [machine for machine in self.machines if machine.fits(place)]
+        return _fitting(self.machines, pool)
+
+
+def _fitting(machines: Sequence[Machine], pool: PoolSpec) -> list[Machine]:
+    """Those that a pool's actors may run on, however many CPUs they take."""
+    place = Demand.of("", 1, 1, _placement(pool))
+    return [machine for machine in machines if machine.fits(place)]
 
 
 def check_store_is_shared(url: str, where: str = "store") -> None:

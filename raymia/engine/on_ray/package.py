@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,16 +105,28 @@ def pack(audit_file: Path, plugins: Sequence[str] = ()) -> Package:
             )
     kind = modality_of(spec.records.kind)
     files = {AUDIT_FILE: audit_file}
-    for path in dict.fromkeys(named):
-        places = matches(str(folder / path))
-        if not places:
+    places = {
+        path: {
+            place: {os.path.relpath(file, folder): file for file in _files_in(place)}
+            for place in matches(str(folder / path))
+        }
+        for path in dict.fromkeys(named)
+    }
+    own = {
+        name: file
+        for each in places.values()
+        for some in each.values()
+        for name, file in some.items()
+    }
+    is_too_much = _bytes_of(own) > MAX_BYTES
+    for path, each in places.items():
+        if not each:
             problems.append(f"{audit_file}: {path}: no such file, and no file matches it")
-        for place in places:
-            inside = _files_in(place)
-            with suppress(InputError):  # what cannot be read is for the audit to say
-                more = map(Path, kind.named_in(spec.records, place))
-                inside += [file for file in more if file.is_file()]
-            found = {os.path.relpath(file, folder): file for file in inside}
+        for place, found in each.items():
+            if not is_too_much:  # else tables of any size would be read for nothing
+                with suppress(InputError):  # what cannot be read is for the audit to say
+                    more = map(Path, kind.named_in(spec.records, place))
+                    found |= {os.path.relpath(f, folder): f for f in more if f.is_file()}
             above = [n for n in (os.path.relpath(place, folder), *found) if n.startswith("../")]
             problems += [
                 f"{audit_file}: {name} is not below the audit file's folder, so a job cannot "
@@ -129,7 +141,7 @@ def pack(audit_file: Path, plugins: Sequence[str] = ()) -> Package:
     }
     problems += [f"--plugin: {file}: no such file" for file in given.values() if not file.is_file()]
     files |= {name: file for name, file in given.items() if file.is_file()}
-    size = sum(file.stat().st_size for file in files.values())
+    size = _bytes_of(files)
     if size > MAX_BYTES:
         problems.append(
             f"{audit_file}: the files beside it have {size / 2**20:,.0f} MiB, and a job carries "
@@ -170,6 +182,10 @@ def _files_in(place: str) -> list[Path]:
     """The file itself, or those of a folder that are not hidden, of which none is read."""
     found = (Path(name) for name in walk(*filesystem(place)))
     return [f for f in found if not any(n.startswith(".") for n in f.relative_to(place).parts)]
+
+
+def _bytes_of(files: Mapping[str, Path]) -> int:
+    return sum(file.stat().st_size for file in files.values())
 
 
 def _is_relative(path: str) -> bool:

@@ -300,6 +300,17 @@ def is_refused() -> bool:
     return bool(reply.autoscaling_state.infeasible_cluster_resource_constraints)
 
 
+# -------------------------------------------------------------------------------- what is not held
+
+
+@_otherwise(dict, "tasks are sized as if nothing else ran on the machines")
+def free_cpus() -> dict[str, float]:
+    """CPUs of each machine that no task and no actor holds, by Ray's name of the machine; one that
+    Ray does not speak of is left out."""
+    free = _find("ray._private.state:available_resources_per_node", ())()
+    return {node: float(resources.get("CPU", 0.0)) for node, resources in free.items()}
+
+
 # -------------------------------------------------------------------------- a cluster's addresses
 
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}

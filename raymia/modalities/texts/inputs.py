@@ -172,7 +172,7 @@ def _of_adapters(targets: Mapping[str, AnyCheckpoint | None], once: Once) -> Ite
                 f"{name}: its adapter changes nothing: all that it adds is zero, as before its "
                 "first step of training; it answers as its base does"
             )
-        if is_off_at_first(target.adapter):
+        if once(is_off_at_first, target.adapter):
             yield (
                 f"{name}: its adapter is an activated LoRA, which changes what comes after the "
                 "tokens that invoke it; a record without them is answered by the base alone"

@@ -55,7 +55,7 @@ SPLIT = "bfd_split"
 STRATEGIES: Mapping[str, Packing] = {
     "bfd": "separate", SPLIT: "separate", "bfd-requeue": "separate", "wrapped": "joined"
 }  # fmt: skip
-"""How TRL packs, by the names of all its versions; `bfd-requeue` was the earlier one of SPLIT."""
+"""How TRL packs; `bfd-requeue` was the earlier name of SPLIT."""
 TRUNCATED: Mapping[str, TruncatedSide] = {"keep_start": "end", "keep_end": "start"}
 """What TRL cuts off."""
 HIDDEN = "<EOS_TOKEN>"

@@ -201,7 +201,7 @@ class CausalCheckpoint(FileCheckpoint):
             more["saved_as"] = self.facts.saved_as
         if self.training is not None:
             more["training"] = self.training.key_parts()
-        if self.adapter is not None and is_off_at_first(self.adapter):
+        if self.adapter is not None and once(is_off_at_first, self.adapter):
             more["beginnings"] = "never kept"
         if self.own_tokenizer:
             more["tokenizer"] = "adapter"

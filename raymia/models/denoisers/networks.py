@@ -130,7 +130,7 @@ def check_face(config: Mapping[str, Any], index: Mapping[str, Any], path: Path, 
             f"{where}: {path} is {pipeline}, whose network is a {config.get('_class_name')}; "
             f"raymia knows how to ask those of {known}"
         )
-    if pipeline in SEE_AN_IMAGE:
+    if isinstance(pipeline, str) and pipeline in SEE_AN_IMAGE:
         raise InputError(
             f"{where}: {path} is {pipeline}, whose network, a {config.get('_class_name')}, is told "
             "of a further image, and raymia asks about an image alone; audit a model that edits no "
