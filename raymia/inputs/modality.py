@@ -77,15 +77,12 @@ class Modality(Portable, ABC):
     loss_question : the question that the loss on the record itself is read from.
     unit : of a stage's amount of work, for a table's heading.
     libraries : distributions whose versions belong in a report, beside those of every report.
-    is_searched_in_memory : whether all records in which copies are looked for have to be in memory,
-        and are so large that no more of one kind are looked at than guessers are asked about.
     """
 
     section: ClassVar[type[RecordsSection]]
     loss_question: ClassVar[str]
     unit: ClassVar[str]
     libraries: ClassVar[tuple[str, ...]] = ()
-    is_searched_in_memory: ClassVar[bool] = False
 
     # What the audit file names.
 

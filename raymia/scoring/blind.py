@@ -26,7 +26,6 @@ from raymia.shift.check import (
     Blind,
     KnownRecords,
     check_shift,
-    most_for_guessers,
     not_checked,
     sampled_rows,
 )
@@ -124,10 +123,8 @@ def looked_at(inputs: Inputs) -> BoolArray:
     given = np.flatnonzero(column.is_valid().to_numpy())
     is_member = column.drop_null().to_numpy().astype(np.bool_)
     is_chosen = np.zeros(len(column), np.bool_)
-    most = inputs.spec.shift.sample
-    if inputs.modality.is_searched_in_memory:
-        most = min(most, most_for_guessers(is_member))
-    is_chosen[given[sampled_rows(is_member, most, inputs.spec.seed)]] = True
+    chosen = sampled_rows(is_member, inputs.spec.shift.sample, inputs.spec.seed)
+    is_chosen[given[chosen]] = True
     return is_chosen
 
 

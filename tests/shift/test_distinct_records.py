@@ -290,9 +290,8 @@ def test_what_is_told_of_a_leak_is_of_the_distinct_records_that_show_it():
     assert not any("swapped" in limit for limit in verdict.limits)
 
 
-@pytest.mark.parametrize(("modality", "searched"), [(Texts, 2_500), (Images, 2_000)])
-def test_of_a_far_larger_side_images_are_searched_as_far_as_guessers_see_them(modality, searched):
-    """They have to be in memory for it."""
+@pytest.mark.parametrize("modality", [Texts, Images])
+def test_of_a_far_larger_side_more_is_searched_than_guessers_see(modality):
     is_member = np.arange(2_600) < 100
     inputs = SimpleNamespace(
         records=SimpleNamespace(table=pa.table({"is_member": is_member})), modality=modality,
@@ -300,4 +299,4 @@ def test_of_a_far_larger_side_images_are_searched_as_far_as_guessers_see_them(mo
     )  # fmt: skip
     looked = looked_at(inputs)
     assert looked[is_member].all()
-    assert looked[~is_member].sum() == searched
+    assert looked[~is_member].sum() == 2_500

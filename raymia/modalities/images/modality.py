@@ -69,7 +69,6 @@ class Images(Modality):
     loss_question = "terms"
     unit = "passes of images"
     libraries = ("diffusers", "kornia", "pillow")
-    is_searched_in_memory = True
 
     shape: Shape
     samples: Mapping[str, Pixels] = field(default_factory=dict)
