@@ -118,8 +118,10 @@ class Worker:
         self._models: dict[int, Any] = {}
         """That are loaded, by the numbers of their tasks; of several, those that were asked."""
         self._has_answered = False
-        self._ahead: set[int] = set()
-        """Blocks that were prepared and are still to be asked about."""
+        self._ahead: dict[int, tuple[pa.Table, dict[str, list[Item]]]] = {}
+        """Blocks that were prepared and are still to be asked about, each with what questions are
+        to be asked about, by their keys, as far as it was known. A block that is held here shares
+        its id with no other."""
         board.place(config.key)
 
     def load(self) -> None:
@@ -152,12 +154,14 @@ class Worker:
         ready at a time.
         """
         for task, model in self._readers():
-            self._ahead.add(id(block))
+            _, ahead = self._ahead.setdefault(id(block), (block, {}))
             with suppress(Exception):  # it comes again, where the question is put
                 if task.reading is not None:
                     readings.use(block, task.reading, model)
                 for _, question, key in task.questions:
-                    question.prepare(model, items_to_ask(block, question, key))
+                    items = items_to_ask(block, question, key)
+                    question.prepare(model, items)
+                    ahead[key.hash] = items
 
     def pass_on(self, blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Ask what blocks lack; each is given to whoever comes next when the one after it has been
@@ -196,13 +200,13 @@ class Worker:
         """
         if id(block) not in self._ahead:
             self.prepare(block)
-        self._ahead.discard(id(block))
+        _, ahead = self._ahead.pop(id(block), (block, {}))
         failed, commits = failures_in(block), list[Future[None]]()
         for number, task in enumerate(self.config.tasks):
             why = failed.get(task.target or "", self._failed.get(task.target or ""))
             if why is None:
                 try:
-                    block = self._ask_all(number, task, block, commits)
+                    block = self._ask_all(number, task, block, ahead, commits)
                 except _TargetError as error:
                     why = str(error)
                     self._board.fail(task.name, why)
@@ -245,13 +249,20 @@ class Worker:
         self._commits.close()
 
     def _ask_all(
-        self, number: int, task: Task, block: pa.Table, commits: list[Future[None]]
+        self,
+        number: int,
+        task: Task,
+        block: pa.Table,
+        ahead: Mapping[str, list[Item]],
+        commits: list[Future[None]],
     ) -> pa.Table:
         """Ask, and have it committed and reported; the block comes back with the neighbors that
         were made."""
         model = None
         for label, question, key in task.questions:
-            items = items_to_ask(block, question, key)
+            items = ahead.get(key.hash)
+            if items is None:
+                items = items_to_ask(block, question, key)
             if not items:
                 continue
             try:

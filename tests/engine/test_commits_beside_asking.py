@@ -14,7 +14,15 @@ import pytest
 
 from raymia.engine import stage as stage_module
 from raymia.engine.board import Counts
-from raymia.engine.stage import FAILED, RECORD_COLUMNS, PoolConfig, Task, Worker, todo_column
+from raymia.engine.stage import (
+    FAILED,
+    RECORD_COLUMNS,
+    PoolConfig,
+    Task,
+    Worker,
+    items_to_ask,
+    todo_column,
+)
 from raymia.evidence.store import EvidenceKey, EvidenceStore
 from raymia.models.causal.reading import PlainReader
 from raymia.models.causal.readings import READ, Readings
@@ -210,6 +218,25 @@ def test_of_models_that_read_alike_one_is_prepared_for(made: Made, reading: str 
     worker.ask(block("a"))()
     worker.prepare(block("b"))
     assert [record for record, _ in PREPARED] == ["b"] * (1 if reading else 2)
+
+
+def test_what_a_block_lacks_is_laid_out_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the model, where a block is prepared ahead: a device waits for it otherwise."""
+    laid_out = []
+
+    def counted(block: pa.Table, question: Question, key: EvidenceKey) -> list[Item]:
+        laid_out.append((block["record_id"][0].as_py(), threading.current_thread().name[:8]))
+        return items_to_ask(block, question, key)
+
+    monkeypatch.setattr(stage_module, "items_to_ask", counted)
+    made.store.may_end.set()
+    worker = made.worker(FIRST)
+    worker.load()
+    names = ["a", "b", "c"]
+    assert [records(one)[0] for one in worker.pass_on(block(name) for name in names)] == names
+    assert [record for record, _ in laid_out] == names
+    assert {thread for _, thread in laid_out} == {"prepares"}
+    assert made.asked == [("m", name) for name in names]
 
 
 @pytest.mark.parametrize("reading", [None, "alike"])
