@@ -8,9 +8,15 @@ from typing import Literal
 
 import numpy as np
 
-from raymia.metrics.delong import Placements, beyond_placements, difference_of, placements
+from raymia.metrics.delong import (
+    FEWEST_COMPARED,
+    Placements,
+    beyond_placements,
+    difference_of,
+    placements,
+)
 from raymia.metrics.roc import BoolArray, FloatArray
-from raymia.metrics.summary import MIN_PER_CLASS, Comparison
+from raymia.metrics.summary import Comparison
 
 Place = tuple[str, str]
 """A target and an attack."""
@@ -48,8 +54,8 @@ def compare(
 
     Returns
     -------
-    One entry for each question, but those in which fewer than two members or non-members have both
-    scores.
+    One entry for each question, but those in which fewer than `FEWEST_COMPARED` members or non-members
+    have both scores.
     """
     found: list[Comparison] = []
     led: tuple[Place, BoolArray, Placements] | None = None
@@ -58,7 +64,7 @@ def compare(
         both = np.isfinite(leader) & np.isfinite(other)
         labels = is_member[both]
         n_members = int(np.count_nonzero(labels))
-        if min(n_members, labels.size - n_members) < MIN_PER_CLASS:
+        if min(n_members, labels.size - n_members) < FEWEST_COMPARED:
             continue
         if led is None or led[0] != question.leader or not np.array_equal(led[1], both):
             led = question.leader, both, placements(leader[both], labels)

@@ -141,13 +141,21 @@ class AucSpread:
 
     @property
     def degrees(self) -> float:
-        """Degrees of freedom of the sum (Satterthwaite, Biometrics Bulletin 2, 1946)."""
-        parts = (self.of_members, self.n_members), (self.of_non_members, self.n_non_members)
-        return self.variance**2 / sum(part**2 / (n - 1) for part, n in parts)
+        """Degrees of freedom of the sum."""
+        return degrees_of_sum(
+            (self.of_members, self.n_members), (self.of_non_members, self.n_non_members)
+        )
 
     @property
     def fewest(self) -> int:
         return min(self.n_members, self.n_non_members)
+
+
+def degrees_of_sum(*parts: tuple[float, int]) -> float:
+    """Degrees of freedom of a variance that is a sum of several, each with how many records it was
+    learned from (Satterthwaite, Biometrics Bulletin 2, 1946)."""
+    total = sum(part for part, _ in parts)
+    return total**2 / sum(part**2 / (n - 1) for part, n in parts)
 
 
 def auc_interval(auc: float, spread: AucSpread, confidence: float) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from raymia.metrics.delong import FEWEST_COMPARED
 from raymia.results import wording
 from raymia.results.comparison_result import AttackChange, Difference, Finding
 from raymia.results.ranking import USUAL_FPR
@@ -77,8 +78,8 @@ def sentence_of(
         )
     if finding == "not_comparable":
         return (
-            f"{name}: cannot be compared: no attack has scores of two members and two non-members "
-            "in both runs"
+            f"{name}: cannot be compared: no attack has scores of {FEWEST_COMPARED} members and "
+            f"{FEWEST_COMPARED} non-members in both runs"
         )
     compared = [entry for entry in attacks if entry.auc is not None]
     changed = sum(map(_is_shown, compared))

@@ -18,10 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymia.metrics.comparison import holm
-from raymia.metrics.delong import auc_difference, placements
+from raymia.metrics.delong import FEWEST_COMPARED, auc_difference, placements
 from raymia.metrics.paired import rate_difference
 from raymia.metrics.roc import BoolArray, FloatArray
-from raymia.metrics.summary import MIN_PER_CLASS
 from raymia.results.changes import change_sort_key, finding_of, sentence_of
 from raymia.results.comparison_result import (
     AttackChange,
@@ -254,7 +253,7 @@ def _attack_change(
     n_members = int(np.count_nonzero(is_member))
     n_non_members = is_member.size - n_members
     auc = tpr = None
-    if min(n_members, n_non_members) >= MIN_PER_CLASS:
+    if min(n_members, n_non_members) >= FEWEST_COMPARED:
         area = auc_difference(
             after, before, is_member, confidence=CONFIDENCE, fitted=is_fitted[::-1]
         )

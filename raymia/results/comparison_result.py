@@ -63,7 +63,7 @@ class AttackChange(Result):
         "scatters more, and its rate is not compared",
     )
     auc: Difference | None = Field(
-        description="by DeLong's paired test; none with fewer than two of a kind"
+        description="by DeLong's paired test; none with fewer than five of a kind"
     )
     tpr: Difference | None = Field(
         description="true positive rate at `max_fpr`, by a paired bootstrap; none where the budget "

@@ -14,9 +14,15 @@ from raymia.evidence.row_index import RowIndex
 from raymia.evidence.store import EvidenceStore
 from raymia.inputs.base import Inputs
 from raymia.metrics.comparison import holm
-from raymia.metrics.delong import auc_variance, beyond_placements, difference_of, placements
+from raymia.metrics.delong import (
+    FEWEST_COMPARED,
+    auc_variance,
+    beyond_placements,
+    difference_of,
+    placements,
+)
 from raymia.metrics.roc import BoolArray
-from raymia.metrics.summary import MIN_PER_CLASS, Estimate
+from raymia.metrics.summary import Estimate
 from raymia.plan.stages import TargetPlan
 from raymia.questions.registry import model_evidence
 from raymia.records.base import RecordSet
@@ -65,7 +71,8 @@ def excess_over_blind(
     """Compare every attack with the strongest guesser, on the records that both scored.
 
     The test is DeLong's, with what the guesser's AUC scatters beyond DeLong's variance added: it is
-    fitted across folds.
+    fitted across folds. Where fewer than `FEWEST_COMPARED` members or non-members have both scores
+    nothing is said.
 
     Parameters
     ----------
@@ -87,7 +94,7 @@ def excess_over_blind(
         values = parts.column(target, attack)
         both = np.isfinite(guesses) & np.isfinite(values)
         own, other, members = values[both], guesses[both], is_member[both]
-        if min(members.sum(), (~members).sum()) < MIN_PER_CLASS:
+        if min(members.sum(), (~members).sum()) < FEWEST_COMPARED:
             continue
         of_attack, of_guesser = placements(own, members), placements(other, members)
         beyond = (blind.wider**2 - 1.0) * auc_variance(of_guesser)

@@ -81,3 +81,11 @@ def test_attack_without_scores_is_not_compared():
     scores["t", "b"][:] = np.nan
     assert len(compare(asked(("t", "b"), ("t", "c")), scores.__getitem__, IS_MEMBER)) == 1
     assert compare([], scores.__getitem__, IS_MEMBER) == []
+
+
+def test_attacks_on_very_few_records_are_not_compared():
+    scores = made()
+    scores["t", "b"][4:60] = np.nan
+    assert compare(asked(("t", "b")), scores.__getitem__, IS_MEMBER) == []
+    scores["t", "b"][4] = 0.0
+    assert len(compare(asked(("t", "b")), scores.__getitem__, IS_MEMBER)) == 1

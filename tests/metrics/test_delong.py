@@ -51,9 +51,18 @@ def test_difference_equals_the_one_over_pairs():
     found = auc_difference(one, two, is_member)
     first, second = pairs(one, is_member), pairs(two, is_member)
     variance = covariance(first, first) + covariance(second, second) - 2 * covariance(first, second)
+    parts = [
+        (pairs(one, is_member) - pairs(two, is_member)).mean(axis=a).var(ddof=1) for a in (1, 0)
+    ]
+    parts = [parts[0] / 30, parts[1] / 40]
+    degrees = variance**2 / (parts[0] ** 2 / 29 + parts[1] ** 2 / 39)
     assert found.value == pytest.approx(first.mean() - second.mean())
-    assert found.high - found.low == pytest.approx(2 * 1.959964 * np.sqrt(variance), rel=1e-6)
-    assert found.p_value == pytest.approx(2 * stats.norm.sf(abs(found.value) / np.sqrt(variance)))
+    assert found.high - found.low == pytest.approx(
+        2 * stats.t.ppf(0.975, degrees) * np.sqrt(variance)
+    )
+    assert found.p_value == pytest.approx(
+        2 * stats.t.sf(abs(found.value) / np.sqrt(variance), degrees)
+    )
 
 
 def test_under_the_null_p_values_of_paired_attacks_are_uniform():
@@ -65,6 +74,21 @@ def test_under_the_null_p_values_of_paired_attacks_are_uniform():
         one, two = shared + draws.normal(size=(2, 200))
         found.append(auc_difference(one, two, is_member).p_value)
     assert stats.kstest(found, "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("n_members", "n_non_members"), [(5, 5), (10, 10), (10, 100), (20, 20)])
+def test_of_few_records_chance_finds_no_more_differences_than_the_level(n_members, n_non_members):
+    """Two attacks that guess: by the normal curve 6 to 9 % of pairs would differ at 5 %, and 0.9 to
+    2.2 % at a twelfth of it, where the error is divided among twelve attacks."""
+    draws, rounds = np.random.default_rng(4), 4_000
+    is_member = np.arange(n_members + n_non_members) < n_members
+    found = np.array([
+        auc_difference(*draws.normal(size=(2, is_member.size)), is_member).p_value
+        for _ in range(rounds)
+    ])  # fmt: skip
+    for level in (0.05, 0.05 / 12):
+        by_chance = stats.binom.isf(0.001, rounds, level)
+        assert np.count_nonzero(found <= level) <= by_chance
 
 
 def test_attacks_that_rank_alike_do_not_differ():

@@ -251,6 +251,17 @@ def test_an_attack_without_scores_is_not_compared(stored):
     assert "cannot be compared" in target.sentence
 
 
+def test_an_attack_on_very_few_records_is_not_compared(stored):
+    scores = made_up_scores().slice(0, 180)
+    few = with_column(scores, "score", [
+        None if 4 <= place < MEMBERS else score
+        for place, score in enumerate(scores["score"].to_pylist())
+    ])  # fmt: skip
+    (target,) = compare_runs(stored("a", scores), stored("b", few)).targets
+    assert target.finding == "not_comparable"
+    assert "no attack has scores of 5 members and 5 non-members in both runs" in target.sentence
+
+
 def test_unfinished_runs_and_shift_are_cautioned_about(stored):
     check = ShiftCheck(state="shift", error_rate=0.05, n_members=60, n_non_members=120)
     found = compare_runs(stored("a", complete=False), stored("b", shift=check))

@@ -101,13 +101,17 @@ def test_excess_equals_a_direct_computation(alike):
         difference = own - other
         beyond = (blind.wider**2 - 1) * sum(other.mean(axis=a).var(ddof=1) / KIND for a in (0, 1))
         by_member, by_other = difference.mean(axis=1), difference.mean(axis=0)
-        spread = np.sqrt(by_member.var(ddof=1) / KIND + by_other.var(ddof=1) / KIND + beyond)
+        parts = np.array([by_member.var(ddof=1) / KIND, by_other.var(ddof=1) / KIND, beyond])
+        spread, degrees = np.sqrt(parts.sum()), parts.sum() ** 2 / (parts**2 / (KIND - 1)).sum()
+        reach = stats.t.ppf(0.975, degrees) * spread
         assert entry.guesser == strongest.name
         assert entry.attack_auc == pytest.approx(area(scores, members))
         assert entry.guesser_auc == pytest.approx(area(guesses, members))
         assert entry.excess.value == pytest.approx(difference.mean())
-        assert entry.excess.low == pytest.approx(difference.mean() - 1.959964 * spread)
-        assert entry.p_value == pytest.approx(2 * stats.norm.sf(abs(difference.mean()) / spread))
+        assert entry.excess.low == pytest.approx(difference.mean() - reach)
+        assert entry.p_value == pytest.approx(
+            2 * stats.t.sf(abs(difference.mean()) / spread, degrees)
+        )
     p = sorted(entry.p_value for entry in result.excess_over_blind)
     adjusted = np.maximum.accumulate([min(1, (len(p) - k) * v) for k, v in enumerate(p)])
     found = sorted(entry.corrected_p_value for entry in result.excess_over_blind)
