@@ -54,8 +54,8 @@ def compare(
 
     Returns
     -------
-    One entry for each question, but those in which fewer than `FEWEST_COMPARED` members or non-members
-    have both scores.
+    One entry for each question, but those in which fewer than `FEWEST_COMPARED` members or
+    non-members have both scores.
     """
     found: list[Comparison] = []
     led: tuple[Place, BoolArray, Placements] | None = None

@@ -28,7 +28,7 @@ from raymia.results.gate_figures import TOO_MANY, Figure, Levels, figure_of
 from raymia.results.gate_result import GateOutcome, GateStatus
 from raymia.results.result import RunResult
 from raymia.results.telling import COPIES_NOT_MEASURED, units_called
-from raymia.results.verdict import may_leak_strongly, reach_verdict
+from raymia.results.verdict import may_leak_strongly, reach_verdict, why_strength_is_unknown
 from raymia.spec import AuditSpec
 from raymia.spec.conditions import FINDINGS, Condition, check_conditions, parse_conditions
 from raymia.util.errors import InputError
@@ -321,8 +321,8 @@ def _on_verdict(condition: Condition, target: str, result: RunResult) -> tuple[G
         worst = condition.is_met(float(len(FINDINGS) - 1))
         if worst and not met and target in may_leak_strongly(result):
             return "not_evaluated", (
-                "the checkpoint leaks, and whether strongly is not known: limits are not kept for "
-                "as many attacks as were tried; name fewer"
+                "the checkpoint leaks, and whether strongly is not known: "
+                f"{why_strength_is_unknown(result)}"
             )
         return "failed" if met else "passed", f"the verdict is {found.replace('_', ' ')}"
     if found == "no_leak_found":

@@ -65,7 +65,7 @@ class _Case:
     ----------
     fpr : the budget that attacks are ranked by.
     shown : what chance does not explain of the attack; the first is told.
-    may_be_strong : whether limits that would say so were not kept.
+    may_be_strong : whether the limits that would say so were not kept.
     """
 
     target: str
@@ -108,9 +108,25 @@ def verdict_of(result: RunResult) -> Verdict:
 
 
 def may_leak_strongly(result: RunResult) -> set[str]:
-    """The checkpoints that leak, where so many attacks were tried that nobody can say whether they
-    do so strongly: no limits were kept for so many."""
+    """The checkpoints that leak, and nobody can say whether they do so strongly: no limits were
+    kept, or none for as many attacks as were tried."""
     return {case.target for case in _cases(result, rank(result.metrics)) if case.may_be_strong}
+
+
+def why_strength_is_unknown(result: RunResult) -> str:
+    """Why the limits that were kept do not say whether a leak is strong, and what to do."""
+    chance = Chance.of(result)
+    if any(unit.auc.limits is None for unit in chance.units.values()):
+        return (
+            "an earlier version of raymia made the audit and kept no limits that are corrected for "
+            "the attacks that were tried; run it again, which asks no model for what the store "
+            "still has"
+        )
+    return (
+        "limits are not kept for as many attacks as were tried, "
+        f"{wording.count(chance.tried)} over all checkpoints; name fewer, and where an earlier "
+        "version made the audit, run it again first: limits are now kept for more"
+    )
 
 
 def _cases(result: RunResult, rankings: Sequence[TargetRanking]) -> list[_Case]:
@@ -189,11 +205,11 @@ def _is_strong(attack: AttackMetrics, chance: Chance) -> bool | None:
 
 
 def _reaches(estimate: LimitedEstimate, least: float, error: float) -> bool | None:
-    """Whether the one-sided lower limit does; the interval's end in runs before limits were kept.
-    A lower limit only falls as the error shrinks, so beyond the last step that was kept it is not
-    known only where that step still reaches."""
+    """Whether the one-sided lower limit does. It only falls as the error shrinks, so beyond the
+    last step that was kept it is not known only where that step still reaches; in runs before
+    limits were kept, where the interval's end does."""
     if estimate.limits is None:
-        return estimate.low >= least
+        return None if estimate.low >= least else False
     kept = estimate.limits.low
     limit = at_error(kept, error)
     if limit is None:
@@ -321,10 +337,7 @@ def _limits(
             )
         if any(case.may_be_strong for case in cases):
             limits.append(
-                "Whether the leak is strong is not known: limits are not kept for as many attacks "
-                f"as were tried, {wording.count(chance.tried)} over all checkpoints. Name fewer. "
-                "Where an earlier version made the audit, run it again first: limits are now kept "
-                "for more."
+                f"Whether the leak is strong is not known: {why_strength_is_unknown(result)}."
             )
         if all(chance.tested(m).auc.high < 0.5 for ranking in rankings for m in ranking.measured):
             limits.append(

@@ -51,10 +51,8 @@ def test_difference_equals_the_one_over_pairs():
     found = auc_difference(one, two, is_member)
     first, second = pairs(one, is_member), pairs(two, is_member)
     variance = covariance(first, first) + covariance(second, second) - 2 * covariance(first, second)
-    parts = [
-        (pairs(one, is_member) - pairs(two, is_member)).mean(axis=a).var(ddof=1) for a in (1, 0)
-    ]
-    parts = [parts[0] / 30, parts[1] / 40]
+    by_pair = first - second
+    parts = by_pair.mean(axis=1).var(ddof=1) / 30, by_pair.mean(axis=0).var(ddof=1) / 40
     degrees = variance**2 / (parts[0] ** 2 / 29 + parts[1] ** 2 / 39)
     assert found.value == pytest.approx(first.mean() - second.mean())
     assert found.high - found.low == pytest.approx(

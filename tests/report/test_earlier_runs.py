@@ -42,7 +42,8 @@ def test_an_earlier_run_has_a_report_and_a_verdict(earlier):
     result = load_result(earlier)
     assert all(m.held_out_auc is None for m in result.metrics if m.kind == "measured")
     verdict = reach_verdict(result)
-    assert verdict.finding == "leaks_strongly"
+    assert verdict.finding == "leaks"
+    assert any("Whether the leak is strong is not known" in limit for limit in verdict.limits)
     assert any("so its number is flattered" in limit for limit in verdict.limits)
     assert write_report(earlier).endswith("report.html")
 
@@ -58,3 +59,12 @@ def test_a_gate_on_an_earlier_run_says_that_it_cannot_be_decided(earlier):
     assert "run the audit again" in outcomes[0].reason
     (met, _) = decide_again(load_result(earlier), ["verdict >= leaks"])
     assert met.status == "failed", "a verdict is there all the same"
+
+
+def test_whether_an_earlier_run_leaks_strongly_is_not_decided_by_an_interval_without_correction(
+    earlier,
+):
+    (strong, *_) = decide_again(load_result(earlier), ["verdict >= leaks_strongly"])
+    assert strong.status == "not_evaluated"
+    assert "kept no limits" in strong.reason
+    assert "run it again" in strong.reason

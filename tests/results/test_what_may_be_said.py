@@ -163,6 +163,8 @@ BY_TOP = of(BY_TOP, metrics=[rates(changed(BY_TOP.metrics[0], above_all=40), val
 TOP_COPIED = of(BY_TOP, shift=WITH_COPIES, distinct_metrics=BY_TOP.metrics)
 HIGH_AREA = of(LEAK, metrics=[guessing_by_area_alone(audit({"tuned/loss": 2.4}, n=300).metrics[0])])
 FEW_LIMITS = of(LEAK, metrics=[with_limits(HIGH_AREA.metrics[0], steps=1)])
+NO_LIMITS = of(LEAK, metrics=[changed(HIGH_AREA.metrics[0],
+               auc=HIGH_AREA.metrics[0].auc.model_copy(update={"limits": None}))])  # fmt: skip
 FEW_LOW_LIMITS = of(SLIGHT, metrics=[with_limits(SLIGHT.metrics[0], steps=1)])
 WEAK_FIRST = of(TWO, metrics=[TWO.metrics[0], changed(guessing_by_area_alone(TWO.metrics[1]),
                 auc=TWO.metrics[1].auc.model_copy(update={"value": 0.5}))])  # fmt: skip
@@ -208,8 +210,12 @@ ROWS = [
     ("_limits", "Every attack scores members below non-members",
      [of(COPIED, distinct_metrics=TURNED.metrics)],
      [of(COPIED, metrics=TURNED.metrics)]),
-    ("_limits", "Whether the leak is strong is not known: limits are not kept", [FEW_LIMITS],
+    ("_limits", "Whether the leak is strong is not known", [FEW_LIMITS, NO_LIMITS],
      [LEAK, SLIGHT, HIGH_AREA, FEW_LOW_LIMITS]),
+    ("why_strength_is_unknown", "limits are not kept for as many attacks as were tried",
+     [FEW_LIMITS], [LEAK, HIGH_AREA, NO_LIMITS]),
+    ("why_strength_is_unknown", "an earlier version of raymia made the audit and kept no limits",
+     [NO_LIMITS], [LEAK, FEW_LIMITS]),
     ("_limits", "differ in more than training was not checked", [LEAK], [CLEAR, NOTED, NONE]),
     ("_limits", "The leading attack is far stronger than the best such guess",
      [of(STOPPED, excess_over_blind=[excess(0.28, 0.001).model_copy(update={
