@@ -5,7 +5,8 @@ A block is an Arrow table, one row per record::
     record_id, payload          the record
     neighbor, neighbor_payload  lists: the neighbors that are known so far
     todo:<key>                  list: which indices a question still has to be asked about
-    failed                      list: the targets that failed on the way here, and why
+    failed                      list: the targets that failed on the way here, and why; the first
+                                row says it for all, since a block travels as a whole
     read:<reading>              lists: what was read of them; see raymia.engine.readings
 
 A worker commits the answers of a block before it passes the block on, and asks about the next block
@@ -319,9 +320,11 @@ def failures_in(block: pa.Table) -> dict[str, str]:
 
 
 def with_failed(block: pa.Table, failed: dict[str, str]) -> pa.Table:
-    """Write into a block which targets have failed so far; each row says all of it."""
+    """Write into a block which targets have failed so far; in its first row, since thousands of
+    targets times thousands of records would be most of the block."""
     entries = [{"target": target, "why": why} for target, why in failed.items()]
-    column = pa.array([entries] * block.num_rows, type=FAILED.type)
+    rows = [entries, *[[]] * (block.num_rows - 1)] if block.num_rows else []
+    column = pa.array(rows, type=FAILED.type)
     return block.set_column(block.schema.get_field_index(FAILED.name), FAILED, column)
 
 

@@ -13,7 +13,7 @@ from tiny_models import BASE, PARAPHRASER
 
 from raymia.engine import blocks
 from raymia.engine.blocks import make_blocks
-from raymia.engine.stage import todo_column
+from raymia.engine.stage import FAILED, failures_in, todo_column, with_failed
 from raymia.evidence.store import EvidenceStore
 from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.missing import Missing
@@ -135,3 +135,16 @@ def test_how_large_a_block_is_may_change_from_one_to_the_next(stages: list[Stage
     made = list(make_blocks(asking, records(), (), lambda: next(sizes)))
     assert [block.num_rows for block in made] == [1, 2, RECORDS - 3]
     assert pa.concat_tables(made)["record_id"].to_pylist() == ids.to_pylist()
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 1_000])
+def test_targets_that_failed_are_written_into_a_block_once(n_rows):
+    none = pa.array([[]] * n_rows, FAILED.type)
+    block = pa.table([pa.array(map(str, range(n_rows))), none], pa.schema(
+        [("record_id", pa.string()), FAILED]))  # fmt: skip
+    failed = {f"adapter-{number}": "no weights" for number in range(1_000)}
+    found = with_failed(block, failed)
+    assert failures_in(found) == (failed if n_rows else {})
+    assert found.schema == block.schema
+    assert found["record_id"] == block["record_id"]
+    assert found[FAILED.name].nbytes < 100_000
