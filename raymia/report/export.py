@@ -12,13 +12,13 @@ from raymia.metrics.summary import AttackMetrics, NotMeasured
 from raymia.report.notebook import NotebookRun
 from raymia.results import wording
 from raymia.results.chance import Counted, units_of, what_counts
-from raymia.results.flat import metrics_rows
+from raymia.results.flat import every_row
 from raymia.results.gate import gate_line
 from raymia.results.privacy import broken
 from raymia.results.ranking import (
     at_budget,
-    by_groups,
     estimate_at,
+    every_ranking,
     held_out_area,
     held_out_rate,
     rank,
@@ -43,7 +43,7 @@ def export(run: NotebookRun, form: str) -> bytes:
 
 
 def _every_number(run: NotebookRun) -> pa.Table:
-    return metrics_rows(run.result.metrics, run.result.group_metrics)
+    return every_row(run.result)
 
 
 def _csv(run: NotebookRun) -> bytes:
@@ -62,7 +62,7 @@ def _parquet(run: NotebookRun) -> bytes:
 def _shown(run: NotebookRun) -> list[dict[str, str]]:
     """The attacks as a reader sees them, best first within a target."""
     rows = []
-    for ranking in [*rank(run.result.metrics), *by_groups(run.result)]:
+    for ranking in every_ranking(run.result):
         for attack in ranking.measured:
             row = {
                 "Checkpoint": ranking.target,

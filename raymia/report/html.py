@@ -22,11 +22,11 @@ from raymia.report.sections import (
     contents,
     drawn_series,
     first_measured,
-    group_sections,
     groups_overlaid,
     resolved,
     shown_claims,
     target_sections,
+    unit_sections,
 )
 from raymia.report.texts import target_texts
 from raymia.results import wording
@@ -34,7 +34,7 @@ from raymia.results.curves import SHOWN_AT_FIRST, AttackCurves
 from raymia.results.deletions import deletion_lines
 from raymia.results.gate import gate_line, is_open
 from raymia.results.privacy import broken, claim_lines
-from raymia.results.ranking import at_budget, by_groups, few_allowed
+from raymia.results.ranking import at_budget, by_distinct, by_groups, few_allowed
 from raymia.results.result import RunResult
 from raymia.results.verdict import TITLES, verdict_of
 from raymia.util.durations import duration
@@ -78,7 +78,8 @@ def render(result: RunResult, curves: Sequence[AttackCurves], sweep: str | None 
         "first": first,
         "finding_titles": TITLES,
         "targets": targets,
-        "by_groups": group_sections(by_groups(result), curves, charts),
+        "by_distinct": unit_sections(by_distinct(result), curves, charts),
+        "by_groups": unit_sections(by_groups(result), curves, charts),
         "groups_roc": groups_overlaid(by_groups(result), curves, charts),
         "series": drawn_series(result, targets, charts),
         "overview_budgets": resolved(*(target.ranking for target in targets)),

@@ -129,10 +129,11 @@ def target_sections(
     return sections
 
 
-def group_sections(
+def unit_sections(
     rankings: Sequence[TargetRanking], curves: Sequence[AttackCurves], charts: Charts
 ) -> list[TargetSection]:
-    """Sections of groups of records: numbers, and of a single checkpoint the curves."""
+    """Sections of distinct records or of groups: numbers, and of a single checkpoint the curves,
+    where they were kept."""
     alone = len(rankings) == 1
     sections = []
     for ranking in rankings:
@@ -208,6 +209,7 @@ def contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     there = (
         ("series", "Over training", bool(context["series"])),
         ("attacks", "Attacks" if one else "Checkpoints", bool(targets)),
+        ("distinct", "Distinct records", bool(context["by_distinct"])),
         ("groups", "Groups", bool(context["by_groups"])),
         ("extraction", "Extraction", bool(run.extractions)),
         ("sets", "Whole sets", bool(run.dataset_inference)),

@@ -14,7 +14,7 @@ from raymia.report.listing import GAP, Listing
 from raymia.results import wording
 from raymia.results.deletions import deletion_lines
 from raymia.results.privacy import broken, claim_lines
-from raymia.results.ranking import TargetRanking, by_groups, estimate_at, few_allowed, rank
+from raymia.results.ranking import TargetRanking, estimate_at, every_ranking, few_allowed
 from raymia.results.result import RunResult
 from raymia.results.verdict import verdict_of
 from raymia.util.listing import listed
@@ -41,7 +41,7 @@ def metrics_table(result: RunResult, width: int = 100) -> Group:
     blocks += map(Text, [*claim_lines(result.privacy), *deletion_lines(result.deletions)])
     blocks.append("")
     lacks = {label: card.no_score for card in result.attacks for label in card.labels}
-    for ranking in [*rank(result.metrics), *by_groups(result)]:
+    for ranking in every_ranking(result):
         blocks.append(_heading(ranking))
         if ranking.measured:
             blocks.append(_ranked(ranking, width))
@@ -69,8 +69,7 @@ def _heading(ranking: TargetRanking) -> Text:
     if ranking.measured:
         members = max(attack.n_members for attack in ranking.measured)
         non_members = max(attack.n_non_members for attack in ranking.measured)
-        groups = "groups of " if ranking.by_group else ""
-        counts = f"  {members:,} {groups}members, {non_members:,} {ranking.negatives[1]}"
+        counts = f"  {members:,} {ranking.positives}, {non_members:,} {ranking.negatives[1]}"
         heading.append(counts, style="not bold dim")
     return heading
 

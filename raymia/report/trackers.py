@@ -18,10 +18,10 @@ from typing import Any
 import yaml
 
 from raymia.report.html import render
-from raymia.results.flat import metrics_rows
+from raymia.results.flat import every_row
 from raymia.results.folder import REPORT_FILE, load_curves
 from raymia.results.gate import gate_line, is_open
-from raymia.results.ranking import of_groups_of
+from raymia.results.ranking import of_distinct_of, of_groups_of
 from raymia.results.redaction import without_content, without_quotes
 from raymia.results.result import RunResult
 from raymia.results.settings import by_path
@@ -46,8 +46,8 @@ class Logged:
 
     Attributes
     ----------
-    metrics : by ``target/attack/number``, as ``tuned/loss/auc_low``; those of groups of records
-        as ``tuned_by_group/loss/auc_low``.
+    metrics : by ``target/attack/number``, as ``tuned/loss/auc_low``; those of distinct records as
+        ``tuned_distinct_records/loss/auc_low``, of groups as ``tuned_by_group/loss/auc_low``.
     parameters : the audit file's settings by their paths, and what the run was made with.
     tags : what the run came to.
     """
@@ -106,9 +106,10 @@ def check_tracker(tracker: str) -> None:
 
 
 def _metrics(result: RunResult) -> Iterator[tuple[str, float]]:
-    for row in metrics_rows(result.metrics, result.group_metrics).to_pylist():
-        target = row["target"] if row["of"] == "records" else of_groups_of(row["target"])
-        place = f"{target}/{row['attack']}"
+    headed = {"distinct": of_distinct_of, "groups": of_groups_of}
+    for row in every_row(result).to_pylist():
+        target, of = row["target"], row["of"]
+        place = f"{headed[of](target) if of in headed else target}/{row['attack']}"
         for name, value in row.items():
             if isinstance(value, int | float):
                 yield f"{place}/{name}", float(value)

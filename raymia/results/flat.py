@@ -8,25 +8,41 @@ from typing import Any
 import pyarrow as pa
 
 from raymia.metrics.summary import AttackMetrics, Estimate, Metrics
+from raymia.results.chance import Counted
+from raymia.results.gate_figures import best_bound
 from raymia.results.ranking import rank
+from raymia.results.result import RunResult
 from raymia.results.wording import budget
 
 
-def metrics_rows(metrics: Iterable[Metrics], group_metrics: Iterable[Metrics] = ()) -> pa.Table:
+def every_row(result: RunResult) -> pa.Table:
+    """All that attacks achieved in a run: on records, on distinct ones, and on groups."""
+    return metrics_rows(result.metrics, result.distinct_metrics, result.group_metrics)
+
+
+def metrics_rows(
+    metrics: Iterable[Metrics],
+    distinct_metrics: Iterable[Metrics] = (),
+    group_metrics: Iterable[Metrics] = (),
+) -> pa.Table:
     """One row for each attack on each target, best first within a target: of single records, then
-    of groups.
+    of distinct ones, then of groups.
 
     Returns
     -------
     pyarrow.Table
-        ``target``, ``attack``, ``of`` (``records`` or ``groups``), counts, ``auc`` with
-        ``auc_low`` and ``auc_high``; for each budget of false positives ``tpr@1%fpr`` with its
+        ``target``, ``attack``, ``of`` (``records``, ``distinct`` or ``groups``), counts, ``auc``
+        with ``auc_low`` and ``auc_high``; for each budget of false positives ``tpr@1%fpr`` with its
         limits on all records, and ``held_out_tpr@1%fpr`` with its limits and
         ``held_out_fpr@1%fpr`` on those that did not choose the threshold;
         ``balanced_accuracy``, ``one_minus_eer``, ``epsilon`` (the bound that the calibration half
         chose); ``not_measured``: why a row has no numbers. Rates are between 0 and 1.
     """
-    parts = {"records": list(metrics), "groups": list(group_metrics)}
+    parts: dict[Counted, list[Metrics]] = {
+        "records": list(metrics),
+        "distinct": list(distinct_metrics),
+        "groups": list(group_metrics),
+    }
     measured = [m for part in parts.values() for m in part if isinstance(m, AttackMetrics)]
     fprs = sorted({at.max_fpr for m in measured for at in m.tpr}, reverse=True)
     names = list(_row(None, fprs))
@@ -74,8 +90,7 @@ def _row(attack: AttackMetrics | None, fprs: Iterable[float]) -> dict[str, float
         row[f"held_out_fpr{name}"] = None if held is None else held.fpr.value
     row |= _estimate("balanced_accuracy", None if attack is None else attack.balanced_accuracy)
     row["one_minus_eer"] = None if attack is None else attack.one_minus_eer
-    bounds = [] if attack is None else attack.epsilon
-    best = max(bounds, key=lambda b: (b.chosen_by or 0.0, b.value), default=None)
+    best = None if attack is None else best_bound(attack)
     row["epsilon"] = None if best is None else best.value
     return row
 

@@ -141,9 +141,9 @@ def _epsilon(entry: AttackMetrics, levels: Levels) -> Figure:
     It is chosen on other records, so the number of attacks and methods needs no correction; that of
     checkpoints does.
     """
-    if not entry.epsilon:
+    best = best_bound(entry)
+    if best is None:
         return Figure("not_measured", entry.attack, "no bound on epsilon was measured")
-    best = max(entry.epsilon, key=lambda bound: (bound.chosen_by or 0.0, bound.value))
     low = _bound_at(best, levels.high)
     words = f"epsilon is at least {best.value:.3f} ({best.method.replace('_', ' ')})"
     if best.chosen_by is None or low is None:
@@ -165,6 +165,11 @@ def _epsilon(entry: AttackMetrics, levels: Levels) -> Figure:
         chosen_by=best.chosen_by,
         records=min(entry.n_members, entry.n_non_members),
     )
+
+
+def best_bound(entry: AttackMetrics) -> EpsilonBound | None:
+    """Of an attack's bounds the one that is the highest on the calibration half; None for none."""
+    return max(entry.epsilon, key=lambda bound: (bound.chosen_by or 0.0, bound.value), default=None)
 
 
 def _bound_at(bound: EpsilonBound, error: float) -> float | None:

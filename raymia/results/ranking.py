@@ -13,10 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from raymia.metrics.roc import allowed_false_positives
 from raymia.metrics.summary import AttackMetrics, Estimate, NotMeasured, TprAtFpr
 from raymia.results.result import AttackCard, RunResult
+
+if TYPE_CHECKING:
+    from raymia.results.chance import Counted
 
 USUAL_FPR = 0.01
 FEW_FALSE_POSITIVES = 10
@@ -31,20 +35,28 @@ class TargetRanking:
     ----------
     fpr : float or None
         The budget of false positives that the attacks are ranked by; none means AUC.
-    by_group : whether what is scored is groups of records.
+    counted : what is scored: records, distinct ones, or groups of records.
     """
 
     target: str
     fpr: float | None
     measured: list[AttackMetrics]
     not_measured: list[NotMeasured]
-    by_group: bool = False
+    counted: Counted = "records"
+
+    @property
+    def positives(self) -> str:
+        """What those are called that are to be found."""
+        before = {"records": "", "distinct": "distinct ", "groups": "groups of "}
+        return f"{before[self.counted]}members"
 
     @property
     def negatives(self) -> tuple[str, str]:
         """What one of those is called that may be accused wrongly, and several."""
-        one = "group of non-members" if self.by_group else "non-member"
-        return one, one.replace("group", "groups") if self.by_group else f"{one}s"
+        if self.counted == "groups":
+            return "group of non-members", "groups of non-members"
+        one = "distinct non-member" if self.counted == "distinct" else "non-member"
+        return one, f"{one}s"
 
 
 def at_budget(metrics: AttackMetrics, max_fpr: float) -> TprAtFpr | None:
@@ -186,9 +198,27 @@ def of_groups_of(target: str) -> str:
 def by_groups(result: RunResult) -> list[TargetRanking]:
     """Rank the attacks over groups of records, under headings of their own."""
     return [
-        replace(ranking, target=of_groups_of(ranking.target), by_group=True)
+        replace(ranking, target=of_groups_of(ranking.target), counted="groups")
         for ranking in rank(result.group_metrics)
     ]
+
+
+def of_distinct_of(target: str) -> str:
+    """What headings call the distinct records that a target was measured on."""
+    return f"{target}, distinct records"
+
+
+def by_distinct(result: RunResult) -> list[TargetRanking]:
+    """Rank the attacks over distinct records, under headings of their own."""
+    return [
+        replace(ranking, target=of_distinct_of(ranking.target), counted="distinct")
+        for ranking in rank(result.distinct_metrics)
+    ]
+
+
+def every_ranking(result: RunResult) -> list[TargetRanking]:
+    """Rank the attacks over records, then over distinct ones, then over groups."""
+    return [*rank(result.metrics), *by_distinct(result), *by_groups(result)]
 
 
 def few_allowed(ranking: TargetRanking) -> list[tuple[float, int]]:

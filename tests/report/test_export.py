@@ -77,10 +77,16 @@ def test_csv_parquet_and_pandas_have_every_number_bit_for_bit(run):
     check_numbers(pd.read_csv(written, float_precision="round_trip"), run)
 
 
-def test_groups_have_rows_of_their_own(grouped):
+def test_distinct_records_and_groups_have_rows_of_their_own(grouped):
+    distinct = made_up_result(made_up_scores(n_members=50, n_non_members=110)).metrics
+    result = grouped.result.model_copy(update={"distinct_metrics": distinct})
+    grouped = replace(grouped, result=result)
     table = pd.read_csv(io.BytesIO(export(grouped, "csv")), float_precision="round_trip")
+    assert len(table) == 3 * len(distinct)
+    assert "tuned, distinct records" in export(grouped, "markdown").decode()
     for of, entries in (
         ("records", grouped.result.metrics),
+        ("distinct", distinct),
         ("groups", grouped.result.group_metrics),
     ):
         rows = table[table["of"] == of].set_index(["target", "attack"])

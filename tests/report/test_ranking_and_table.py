@@ -134,6 +134,14 @@ def test_narrow_terminal_keeps_the_attacks_and_drops_budgets(width, budgets):
     assert all(len(line.rstrip()) <= width for line in lines)
 
 
+def test_distinct_records_have_a_table_of_their_own():
+    result, few = (made_up_result(made_up_scores(n_non_members=n)) for n in (240, 200))
+    text = printed(result.model_copy(update={"distinct_metrics": few.metrics}))
+    assert "tuned, distinct records" in text
+    assert "distinct members, 200 distinct non-members" in text
+    assert "TPR at 1 % FPR rests on 2 distinct non-members" in text
+
+
 def test_groups_are_not_called_records():
     result = made_up_result(made_up_scores(n_non_members=200))
     text = printed(result.model_copy(update={"metrics": [], "group_metrics": result.metrics}))

@@ -105,6 +105,23 @@ def test_unresolvable_and_unmeasured_are_said(page):
     assert "zlib : at least 2 members must have a score; there are 0" in page.text
 
 
+@pytest.mark.parametrize(
+    ("of", "anchor", "heading"),
+    [
+        ("distinct_metrics", "distinct", "Distinct members / non-members"),
+        ("group_metrics", "groups", "Groups of members / of non-members"),
+    ],
+)
+def test_distinct_records_and_groups_have_tables_of_their_own(result, curves, of, anchor, heading):
+    few = made_up_result(made_up_scores(n_members=41, n_non_members=83)).metrics
+    text = render(result.model_copy(update={of: few}), curves)
+    section = text.partition(f'<section id="{anchor}">')[2].partition("</section>")[0]
+    assert heading in section
+    assert "41 / 83" in section
+    assert f'href="#{anchor}"' in text
+    assert f'id="{anchor}"' not in render(result, curves)
+
+
 def test_rate_that_rests_on_few_non_members_says_so(page):
     assert "TPR at 1 % FPR rests on 1 non-member: it is rough, as its interval says." in page.text
     assert "TPR at 10 % FPR rests" not in page.text

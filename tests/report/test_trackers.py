@@ -79,10 +79,13 @@ def test_numbers_are_told_with_their_limits_by_names_that_trackers_take(result):
     assert SECRET not in str(told)
 
 
-def test_numbers_of_groups_are_told_beside_those_of_records(result):
+def test_numbers_of_distinct_records_and_of_groups_are_told_beside_those_of_records(result):
     entry = next(m for m in result.metrics if m.attack == "ez@self_prompt")
     of_groups = entry.model_copy(update={"n_members": 30})
-    told = logged(result.model_copy(update={"group_metrics": [of_groups]})).metrics
+    distinct = entry.model_copy(update={"n_members": 50})
+    changes = {"group_metrics": [of_groups], "distinct_metrics": [distinct]}
+    told = logged(result.model_copy(update=changes)).metrics
+    assert told["tuned_distinct_records/ez_at_self_prompt/n_members"] == 50
     assert told["tuned/ez_at_self_prompt/n_members"] == 60
     assert told["tuned_by_group/ez_at_self_prompt/n_members"] == 30
     assert told["tuned_by_group/ez_at_self_prompt/auc_low"] == entry.auc.low
