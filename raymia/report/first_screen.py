@@ -9,11 +9,11 @@ from raymia.metrics.summary import AttackMetrics
 from raymia.report.charts import Charts, first_histogram, leaders_chart
 from raymia.report.sections import TargetSection
 from raymia.results import wording
-from raymia.results.chance import Chance, Counted, Test
+from raymia.results.chance import Chance, Test
 from raymia.results.curves import AttackCurves
 from raymia.results.ranking import at_budget, estimate_at, held_out_area, held_out_rate
 from raymia.results.result import RunResult
-from raymia.results.telling import ON, number_of_units, power_lines, units_called
+from raymia.results.telling import ON, counted_of, number_of_units, power_lines, units_called
 from raymia.results.verdict_result import Finding
 
 PLAIN_ATTACK = "loss"
@@ -104,7 +104,7 @@ def _named(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:
         yield "That cannot be told: members and non-members differ without any model."
         return
     chance = Chance.of(result)
-    tests, counted = chance.tests(attack), _counted(attack, chance)
+    tests, counted = chance.tests(attack), counted_of(attack, chance)
     attack, members = chance.tested(attack), units_called("member", counted)
     at = None if exposed.ranking.fpr is None else at_budget(attack, exposed.ranking.fpr)
     rate = None if at is None else held_out_rate(attack, at.max_fpr)
@@ -135,11 +135,6 @@ def _named(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:
         yield "That is no more than chance explains."
 
 
-def _counted(attack: AttackMetrics, chance: Chance) -> Counted:
-    """What an attack's numbers are of: those of records where it was not tested on what counts."""
-    return chance.counted if chance.unit(attack) is not None else "records"
-
-
 def _sure(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:
     attack = None if exposed is None else exposed.leading
     if exposed is None or attack is None or exposed.finding == "shift_suspected":
@@ -155,8 +150,8 @@ def _sure(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:
         )
     area = held_out_area(tested)
     yield (
-        f"The AUC{ON[_counted(attack, chance)]} is {area.value:.3f} {wording.unit_interval(area)}; "
-        "guessing has 0.5."
+        f"The AUC{ON[counted_of(attack, chance)]} is {area.value:.3f} "
+        f"{wording.unit_interval(area)}; guessing has 0.5."
     )
     if exposed.finding in LEAKING:
         shown = chance.shown(attack, exposed.ranking.fpr)

@@ -17,10 +17,12 @@ from raymia.report.charts import (
     steps_chart,
 )
 from raymia.report.series import Series, find_series
+from raymia.results.bounds import ShownBound, shown_bounds
 from raymia.results.chance import Chance
 from raymia.results.curves import AttackCurves
 from raymia.results.ranking import TargetRanking, exposure_across, labels_where, rank
 from raymia.results.result import RunResult, TargetLoss
+from raymia.results.telling import ON, counted_of
 from raymia.results.verdict import SEVERITY
 from raymia.results.verdict_result import Finding, Verdict
 from raymia.shift.result import ExcessOverBlind
@@ -39,6 +41,8 @@ class TargetSection:
     anchor : its place in the page.
     leading : the attack that the verdict rests on; None where nothing was measured.
     excess, queries : by attack; empty where there are none.
+    bounds : lower bounds of epsilon.
+    bounds_on : what they are on, where it is not all records.
     roc, histograms : numbers of charts.
     """
 
@@ -51,6 +55,8 @@ class TargetSection:
     excess: Mapping[str, ExcessOverBlind] = field(default_factory=dict)
     queries: Mapping[str, int] = field(default_factory=dict)
     loss: TargetLoss | None = None
+    bounds: list[ShownBound] = field(default_factory=list)
+    bounds_on: str = ""
     roc: int | None = None
     histograms: list[int] = field(default_factory=list)
 
@@ -122,6 +128,8 @@ def target_sections(
                 excess={e.attack: e for e in result.excess_over_blind if e.target == name},
                 queries=queries,
                 loss=losses.get(name),
+                bounds=[] if leader is None else shown_bounds(result, leader),
+                bounds_on="" if leader is None else ON[counted_of(leader, chance)],
                 roc=charts.add(roc_chart(ranking, own, leader, many=many)),
                 histograms=[number for number in histograms if number is not None],
             )

@@ -207,7 +207,7 @@ def _decide(
         return _on_extraction(condition, target, result, levels.high)
     if condition.metric == "epsilon":
         levels = Levels(levels.high, levels.high)
-    blind = _explained_by_guesses(result)
+    blind = explained_by_guesses(result)
     figures = [
         figure_of(condition, entry, levels)
         if (entry.target, entry.attack) not in blind
@@ -261,7 +261,7 @@ def _chosen_bound(figures: Sequence[Figure]) -> list[Figure]:
     return [f if f is best or f.state != "measured" else f.without_low() for f in figures]
 
 
-def _explained_by_guesses(result: RunResult) -> set[tuple[str, str]]:
+def explained_by_guesses(result: RunResult) -> set[tuple[str, str]]:
     """The attacks whose figures may be the records' and not the model's."""
     if result.shift is None or result.shift.level != "stop":
         return set()

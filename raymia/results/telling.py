@@ -193,6 +193,11 @@ def units_called(what: str, counted: Counted) -> str:
     return f"groups of {what}s" if counted == "groups" else f"{_ONE[counted].format(what)}s"
 
 
+def counted_of(attack: AttackMetrics, chance: Chance) -> Counted:
+    """What an attack's numbers are of: those of records where it was not tested on what counts."""
+    return chance.counted if chance.unit(attack) is not None else "records"
+
+
 def negatives_called(counted: Counted) -> tuple[str, str]:
     """What one of those is called that may be accused wrongly, and several."""
     return _ONE[counted].format("non-member"), units_called("non-member", counted)

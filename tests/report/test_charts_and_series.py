@@ -17,7 +17,7 @@ from raymia.report.charts import (
     steps_chart,
 )
 from raymia.report.html import render
-from raymia.report.sections import group_sections, groups_overlaid
+from raymia.report.sections import groups_overlaid, unit_sections
 from raymia.report.series import find_series, numbered
 from raymia.results.curves import draw
 from raymia.results.ranking import by_groups, of_groups_of, rank
@@ -139,7 +139,7 @@ def test_groups_of_one_checkpoint_are_drawn_with_all_attacks():
     result, curves, drawn = grouped(["one"])
     charts = Charts()
     assert groups_overlaid(by_groups(result), drawn, charts) is None
-    (section,) = group_sections(by_groups(result), drawn, charts)
+    (section,) = unit_sections(by_groups(result), drawn, charts)
     assert {line["name"] for line in charts.all[section.roc]["curves"]} == set(ATTACKS)
     assert 'aria-label="ROC curves of one, by group' in render(result, [*curves, *drawn])
 

@@ -122,6 +122,20 @@ def test_distinct_records_and_groups_have_tables_of_their_own(result, curves, of
     assert f'id="{anchor}"' not in render(result, curves)
 
 
+def test_the_bound_of_epsilon_that_a_gate_compares_is_marked(result, curves):
+    best = {}
+    for entry in result.metrics:
+        if entry.kind == "measured":
+            for bound in entry.epsilon:
+                found = (bound.chosen_by, f">{entry.attack}<", f">{bound.value:.2f}<")
+                best[entry.target] = max(found, best.get(entry.target, found))
+    rows = render(result, curves).split("<tr>")
+    marked = [row for row in rows if "compared by a gate" in row.partition("</tr>")[0]]
+    assert len(marked) == len(best) == 2
+    for _, attack, value in best.values():
+        assert any(attack in row and value in row for row in marked)
+
+
 def test_rate_that_rests_on_few_non_members_says_so(page):
     assert "TPR at 1 % FPR rests on 1 non-member: it is rough, as its interval says." in page.text
     assert "TPR at 10 % FPR rests" not in page.text

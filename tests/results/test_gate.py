@@ -18,6 +18,7 @@ from raymia.metrics.summary import (
     Rate,
     TprAtFpr,
 )
+from raymia.results.bounds import shown_bounds
 from raymia.results.gate import decide_again, gate_line, is_open
 from raymia.results.result import FailedTarget, NotRun
 from raymia.results.verdict import reach_verdict
@@ -371,6 +372,15 @@ def test_the_bound_of_epsilon_is_the_one_that_was_chosen_on_other_records(run):
     (outcome,) = decide_again(judged, ["strong@ref.epsilon > 1.1"])
     assert "epsilon is at least 1.200 (one run)" in outcome.reason
     assert statuses(run, "step-3:any.epsilon > 2") == ["not_evaluated"]  # no bound
+    leader = judged.metrics[1]
+    first, *others = shown_bounds(judged, leader)
+    assert (first.attack, first.bound, first.is_compared) == ("strong@ref", bounds[1], True)
+    assert [(o.attack, o.bound, o.is_compared) for o in others] == [("weak", other[0], False)]
+    distinct = judged.model_copy(
+        update={"metrics": run.metrics, "distinct_metrics": metrics, "shift": WITH_COPIES}
+    )
+    assert shown_bounds(distinct, run.metrics[1]) == [first, *others], "of what a gate counts"
+    assert shown_bounds(run, run.metrics[1]) == []
 
 
 def test_a_balanced_accuracy_that_was_not_measured_does_not_pass(run):
