@@ -96,15 +96,22 @@ def leaders_chart(leaders: Sequence[AttackMetrics], curves: Sequence[AttackCurve
 
 
 def first_histogram(
-    leader: AttackMetrics | None, fpr: float | None, curves: Sequence[AttackCurves]
+    leader: AttackMetrics,
+    tested: AttackMetrics | None,
+    fpr: float | None,
+    curves: Sequence[AttackCurves],
 ) -> Chart | None:
-    """Scores by a leading attack, with the threshold that was chosen on the calibration half."""
-    if leader is None:
-        return None
+    """Scores by a leading attack, with the threshold that was chosen on the calibration half.
+
+    Parameters
+    ----------
+    leader : as it is drawn.
+    tested : as it was tested, whose threshold is drawn; None for none.
+    """
     place = (leader.target, leader.attack)
     entry = next((entry for entry in curves if (entry.target, entry.attack) == place), None)
     chart = None if entry is None else histogram_chart(entry)
-    at = None if fpr is None else at_budget(leader, fpr)
+    at = None if fpr is None or tested is None else at_budget(tested, fpr)
     if chart is not None and at is not None and at.held_out is not None:
         chart["threshold"] = _short([at.held_out.threshold])[0]
         chart["budget"] = f"threshold for {wording.budget(at.max_fpr)} FPR"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from raymia.metrics.summary import AttackMetrics
-from raymia.report.charts import Charts, first_histogram, leaders_chart
+from raymia.report.charts import Charts
+from raymia.report.first_pictures import PLAIN_ATTACK, FirstPictures, first_pictures
 from raymia.report.sections import TargetSection
 from raymia.results import wording
 from raymia.results.chance import Chance, Test
@@ -16,8 +16,6 @@ from raymia.results.result import RunResult
 from raymia.results.telling import ON, counted_of, number_of_units, power_lines, units_called
 from raymia.results.verdict_result import Finding
 
-PLAIN_ATTACK = "loss"
-"""What the leading attack is compared with: it takes nothing but the model."""
 LEAKING: frozenset[Finding] = frozenset({"leaks", "leaks_strongly"})
 USUAL_NON_MEMBERS = 100
 """Fewest with which a rate at 1 % false positives can be told."""
@@ -44,13 +42,21 @@ class FirstScreen:
     Attributes
     ----------
     target : the checkpoint that is drawn: the most exposed.
-    roc, histogram : numbers of charts; none where there is nothing to draw.
     """
 
     target: str | None
     cards: list[Card]
-    roc: int | None
-    histogram: int | None
+    pictures: FirstPictures
+
+    @property
+    def roc(self) -> int | None:
+        """Number of the chart; none where there is nothing to draw."""
+        return self.pictures.roc
+
+    @property
+    def histogram(self) -> int | None:
+        """Number of the chart; none where there is nothing to draw."""
+        return self.pictures.histogram
 
 
 def first_screen(
@@ -76,22 +82,8 @@ def first_screen(
     ]
     cards = [card for card in cards if card.lines]
     if exposed is None:
-        return FirstScreen(None, cards, None, None)
-    return FirstScreen(
-        exposed.name,
-        cards,
-        charts.add(leaders_chart(_drawn(leading), curves)),
-        charts.add(first_histogram(exposed.leading, exposed.ranking.fpr, curves)),
-    )
-
-
-def _drawn(leading: Sequence[TargetSection]) -> list[AttackMetrics]:
-    """The leading attack of each checkpoint; of a single one the plain attack beside it."""
-    drawn = [target.leading for target in leading if target.leading is not None]
-    if len(leading) == 1:
-        measured = leading[0].ranking.measured
-        drawn += [a for a in measured if a.attack == PLAIN_ATTACK and a is not drawn[0]]
-    return drawn
+        return FirstScreen(None, cards, FirstPictures(None, None, None))
+    return FirstScreen(exposed.name, cards, first_pictures(result, leading, curves, charts))
 
 
 def _named(result: RunResult, exposed: TargetSection | None) -> Iterator[str]:

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from made_up_pages import made_up_audit
 from made_up_run import made_up_result, made_up_scores
+from made_up_verdicts import shifted
 
 from raymia.metrics.measuring import measure
 from raymia.report.charts import Charts
 from raymia.report.first_screen import FirstScreen, first_screen
+from raymia.report.html import render
 from raymia.report.sections import target_sections
 from raymia.results.curves import draw
 from raymia.results.result import FailedTarget, RunResult
 from raymia.results.verdict import reach_verdict
+from raymia.shift.result import CopiesWithin
 
 FPRS = (0.1, 0.01, 0.001)
 
@@ -104,6 +107,50 @@ def test_the_picture_has_the_attack_of_the_verdict_its_band_and_its_threshold():
     ]
     at = next(t for m in result.metrics if m.attack == leader for t in m.tpr if t.max_fpr == 0.01)
     assert histogram["threshold"] == pytest.approx(at.held_out.threshold, rel=1e-3)
+
+
+def measured_apart(n: int, strength: float, target: str, shown_as: str):
+    """An attack on records that are others than those of `audit`, and its curves."""
+    draws = np.random.default_rng(5)
+    is_member = np.arange(2 * n) < n
+    values = 10 + draws.normal(size=2 * n) + strength * is_member
+    names = {"attack": "loss"}
+    return (
+        measure(values, is_member, target=target, **names),
+        draw(values, is_member, target=shown_as, **names, fprs=FPRS),
+    )
+
+
+def test_where_the_verdict_counts_groups_the_pictures_are_of_groups():
+    result, curves = audit(2.5, attacks=("loss",))
+    unit, of_groups = measured_apart(300, 2.5, "tuned", "tuned, by group")
+    result = result.model_copy(update={"group_metrics": [unit], "split_by_group": True})
+    screen, charts = laid_out(result, [*curves, of_groups])
+    assert charts[screen.roc]["members"] == 300
+    assert sum(charts[screen.histogram]["members"]) == 300
+    (at,) = (tpr for tpr in unit.tpr if tpr.max_fpr == 0.01)
+    assert charts[screen.histogram]["threshold"] == pytest.approx(at.held_out.threshold, rel=1e-3)
+    assert "of groups of records, which the verdict counts" in screen.pictures.caption
+    assert screen.pictures.caption in render(result, [*curves, of_groups])
+    # Without curves of groups, those of records, and no threshold that is not theirs.
+    screen, charts = laid_out(result, curves)
+    assert charts[screen.roc]["members"] == 400
+    assert "threshold" not in charts[screen.histogram]
+    assert "of single records" in screen.pictures.caption
+
+
+def test_where_the_verdict_counts_distinct_records_the_threshold_is_theirs():
+    result, curves = audit(2.5, attacks=("loss",))
+    unit, _ = measured_apart(300, 2.5, "tuned", "tuned")
+    copies = CopiesWithin(members=2, non_members=0, groups=1, proposed=[["a", "b"]])
+    shift = shifted("no_shift_found").model_copy(update={"copies": copies})
+    distinct = result.model_copy(update={"distinct_metrics": [unit], "shift": shift})
+    screen, charts = laid_out(distinct, curves)
+    assert sum(charts[screen.histogram]["members"]) == 400
+    (at,) = (tpr for tpr in unit.tpr if tpr.max_fpr == 0.01)
+    assert charts[screen.histogram]["threshold"] == pytest.approx(at.held_out.threshold, rel=1e-3)
+    assert "of all records, copies among them" in screen.pictures.caption
+    assert laid_out(result, curves)[0].pictures.caption is None
 
 
 def test_all_checkpoints_lie_over_each_other_and_those_without_a_leak_are_named():
