@@ -22,6 +22,7 @@ Deep = Literal["set_aside", "high_byte"]
 Sampler = Literal["ddim", "ddpm"]
 TrainedCrop = Literal["center", "random", "none"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
+Prediction = Literal["epsilon", "v_prediction", "sample"]
 TimestepSampling = Literal["uniform", "logit_normal", "mode"]
 Perturbation = Literal[
     "crop", "brightness", "contrast", "saturation", "hue", "rotation", "perspective",
@@ -247,6 +248,15 @@ class ImageTrainingSpec(TrainingSection):
     )
     flip: bool | None = Field(
         default=None, description="whether half of the steps saw the mirror image"
+    )
+    prediction: Prediction | None = Field(
+        default=None,
+        description="what the network learned to predict; default: what its scheduler file says",
+    )
+    zero_terminal_snr: bool | None = Field(
+        default=None,
+        description="whether the noise schedule was rescaled to end in noise alone; default: as "
+        "its scheduler file says",
     )
     noise_offset: float | None = Field(
         default=None, ge=0, description="how far each channel's noise was shifted"

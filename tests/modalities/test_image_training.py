@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from PIL import Image
 from small_families import save_family
 from small_image_models import save_model, save_pipeline
@@ -16,8 +17,8 @@ from raymia.modalities.images.generation import choose_captions
 from raymia.modalities.images.prior import WHAT
 from raymia.modalities.resolve import resolve_inputs
 from raymia.models.denoisers.as_trained import as_trained
-from raymia.models.denoisers.faces import Told
 from raymia.models.denoisers.model import DenoiserFamily, load_denoiser
+from raymia.models.denoisers.query import Told
 from raymia.models.image_source import resolve_image_model
 from raymia.prepare.denoiser_files import load_trainable
 from raymia.questions.asking.images import captions_of
@@ -31,6 +32,7 @@ from raymia.util.errors import InputError
 ALL_SAID = {
     "crop": "center", "interpolation": "bilinear", "flip": False, "caption_dropout": 0,
     "timesteps": "uniform", "noise_offset": 0, "snr_gamma": 0, "prior_preservation": [],
+    "prediction": "epsilon", "zero_terminal_snr": False,
 }  # fmt: skip
 
 
@@ -240,6 +242,8 @@ OF_DENOISERS = [
     "timesteps were drawn uniformly; say `timesteps`",
     "timesteps were weighted alike; say `snr_gamma`",
     "noise had no offset; say `noise_offset`",
+    "tuned predicts epsilon, as its scheduler file says; say `prediction` where",
+    "the noise schedule of tuned is plain, as its scheduler file says; say `zero_terminal_snr`",
 ]
 OF_CAPTIONED_MODELS = [
     "no caption was dropped; say `caption_dropout`",
@@ -289,7 +293,8 @@ def test_a_captioned_model_without_captions_is_said_to_be_asked_with_empty_ones(
 
 def test_a_flow_has_no_weights_by_its_signal(tmp_path):
     save_family("sd3", tmp_path / "model")
-    said = {key: value for key, value in ALL_SAID.items() if key != "snr_gamma"}
+    of_ddpm = ("snr_gamma", "prediction", "zero_terminal_snr")
+    said = {key: value for key, value in ALL_SAID.items() if key not in of_ddpm}
     said["max_caption_tokens"] = 77
     assert_assumed(resolved(tmp_path, tmp_path / "model", said, records=", caption_column: txt"))
 
@@ -345,12 +350,66 @@ def test_what_a_training_told_otherwise_than_the_pipeline_is_told_and_keyed(
         ("sdxl", {"max_caption_tokens": 77}, "training.max_caption_tokens: tuned has no T5 or "),
         ("sd3", {"guidance": 3.5}, "training.guidance: tuned is told no guidance; leave it out"),
         ("flux_schnell", {"guidance": 3.5}, "training.guidance: tuned is told no guidance"),
+        ("sd3", {"prediction": "epsilon"}, "training.prediction: tuned was trained by flow match"),
+        ("sd3", {"zero_terminal_snr": "false"}, "training.zero_terminal_snr: tuned was trained by"),
     ],
 )
 def test_what_a_model_is_not_told_is_refused(kind, training, said, tmp_path):
     save_family(kind, tmp_path / "model")
     (problem,) = problems(tmp_path, tmp_path / "model", training)
     assert problem.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("said", "in_file"),
+    [
+        ({"prediction": "v_prediction"}, {"prediction_type": "v_prediction"}),
+        ({"prediction": "sample"}, {"prediction_type": "sample"}),
+        ({"zero_terminal_snr": True}, {"rescale_betas_zero_snr": True}),
+    ],
+)
+def test_a_network_is_read_as_it_was_trained_though_its_scheduler_file_says_otherwise(
+    said, in_file, tmp_path
+):
+    """As after kohya's --v_parameterization, or diffusers' --prediction_type, which leave the file
+    of the base as it was."""
+    for kind, change in (("true", in_file), ("untrue", {})):
+        save_pipeline("stable", tmp_path / kind)
+        DDIMScheduler(**change).save_pretrained(tmp_path / kind / "scheduler")
+    untrue = bare(tmp_path / "untrue")
+    told = as_trained(untrue, None, untrue.query.size, Told(**said))
+    assert told.fingerprint != untrue.fingerprint
+    latents, noise = torch.rand(2, 2, *untrue.latent_shape).unbind(0)
+    times = torch.tensor([100, 999])
+    found = []
+    for checkpoint in (bare(tmp_path / "true"), told, untrue):
+        model = load_denoiser(checkpoint, batch_images=2)
+        noisy = model.path.add_noise(latents, noise, times)
+        found.append(torch.cat([noisy, model.predict_noise(noisy, times, ["a", "b"])]))
+    torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-4)
+    assert (found[2] - found[0]).abs().max() > 2e-3
+    # What is said as the file has it changes no key, and can be said the other way as well.
+    true = bare(tmp_path / "true")
+    assert as_trained(true, None, true.query.size, Told(**said)).fingerprint == true.fingerprint
+    plainly = {"zero_terminal_snr": False, "prediction": "epsilon"}
+    back = as_trained(true, None, true.query.size, Told(**plainly))
+    kept = [load_denoiser(one, batch_images=1).path for one in (back, untrue)]
+    torch.testing.assert_close(kept[0].alphas_cumprod, kept[1].alphas_cumprod)
+    assert kept[0].prediction == kept[1].prediction
+
+
+def test_shadows_learned_to_predict_what_the_target_did_and_the_base_what_its_file_says(
+    models, tmp_path
+):
+    model = models / "stable"
+    path = audit(tmp_path, model, {"prediction": "v_prediction"}, records=", caption_column: txt")
+    shadow = f"shadow: {{kind: shadow, model: '{model}', members: members}}"
+    path.write_text(path.read_text().replace("references: {", f"references: {{{shadow}, "))
+    inputs = resolve_inputs(load_spec(path))
+    target, references = inputs.targets["tuned"], inputs.references
+    assert target.describe().endswith("predicts v_prediction")
+    assert references["shadow"].fingerprint == target.fingerprint
+    assert references["base"].fingerprint == bare(model).fingerprint
 
 
 def test_a_model_is_trained_with_what_it_is_told(tmp_path):

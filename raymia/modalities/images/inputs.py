@@ -91,7 +91,8 @@ def resolve_images(
         if name in targets:
             asked = attempt(read_as_trained, targets[name], one, name, has_captions=has_captions)
             targets[name] = asked or targets[name]
-    read_references = attempt(references_as_trained, references, targets)
+    shadows = {n for n, one in spec.references.items() if isinstance(one, ShadowReference)}
+    read_references = attempt(references_as_trained, references, targets, shadows)
     references, otherwise = read_references or (references, {})
     prepared = attempt(preparation_of, given, said)
     shape = attempt(one_shape, {**targets, **references})

@@ -6,7 +6,8 @@ from dataclasses import replace
 from math import isqrt
 from typing import TYPE_CHECKING, TypeVar
 
-from raymia.models.denoisers.faces import GUIDANCE, Told
+from raymia.models.denoisers.query import GUIDANCE, Told
+from raymia.models.denoisers.schedules import FLOW
 from raymia.util.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def as_trained(
     ----------
     prompt : that all images are asked about with; None for each its own caption.
     size : height and width of the images.
-    told : what else the network is told; None is what its pipeline tells it.
+    told : what else was otherwise than its pipeline says; None is nothing.
     """
     told, query = _unusual(told or Told(), checkpoint), checkpoint.query
     if (prompt, size, told) == (query.prompt, query.size, query.told):
@@ -47,11 +48,16 @@ def _unusual(told: Told, checkpoint: DenoiserCheckpoint) -> Told:
     """The same without what the model's pipeline does, too, or the model is not told at all, so
     that its key is one whether it is said or not."""
     tokens, guidance = told.caption_tokens, told.guidance
+    prediction, ends_in_noise = told.prediction, told.zero_terminal_snr
     if tokens == usual_tokens(checkpoint) or not checkpoint.face.lengths:
         tokens = None
     if guidance == GUIDANCE or not checkpoint.query.takes_guidance:
         guidance = None
-    return Told(tokens, guidance)
+    if checkpoint.prediction in (prediction, FLOW):
+        prediction = None
+    if ends_in_noise == checkpoint.ends_in_noise or checkpoint.prediction == FLOW:
+        ends_in_noise = None
+    return Told(tokens, guidance, prediction, ends_in_noise)
 
 
 def usual_tokens(checkpoint: DenoiserCheckpoint) -> int | None:

@@ -6,8 +6,10 @@ One row per family, so that what differs is seen at a glance; a new family is a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from raymia.models.denoisers.query import GUIDANCE, Query
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,62 +18,6 @@ if TYPE_CHECKING:
 
 Encoders = Mapping[str, "TextEncoder"]
 """Text encoders by their part of the pipeline."""
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a training told a network otherwise than its pipeline does; None is what that does.
-
-    Attributes
-    ----------
-    caption_tokens : that a T5 or a Gemma reads of a caption.
-    guidance : of a network that is told one.
-    """
-
-    caption_tokens: int | None = None
-    guidance: float | None = None
-
-    @property
-    def given(self) -> Mapping[str, Any]:
-        """What is not as the pipeline does it."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-@dataclass(frozen=True)
-class Query:
-    """What of a pipeline decides how captions are read and the network is asked.
-
-    Attributes
-    ----------
-    config : of the network.
-    pipeline : its class.
-    size : height and width of the images, in pixels.
-    prompt : the one caption of all images; None where each has its own, or none has.
-    is_resized : whether the size is another than the one the network is made for.
-    told : what else the network is told otherwise than its pipeline does.
-    """
-
-    config: Mapping[str, Any]
-    pipeline: str
-    size: tuple[int, int]
-    prompt: str | None = None
-    is_resized: bool = False
-    told: Told = Told()
-
-    def key_parts(self) -> Mapping[str, Any]:
-        """What changes its answers and stands in none of its files."""
-        parts: dict[str, Any] = {} if self.prompt is None else {"prompt": self.prompt}
-        sized = {"size": list(self.size)} if self.is_resized else {}
-        return {**parts, **sized, **self.told.given}
-
-    @property
-    def takes_guidance(self) -> bool:
-        """Whether the network is told a guidance."""
-        return bool(self.config.get("guidance_embeds"))
-
-
-GUIDANCE = 1.0
-"""That a network is told which takes one."""
 
 
 def _tokens(usual: int) -> Callable[[Query], int]:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from raymia.models.denoisers.faces import Told
 from raymia.models.denoisers.parts import Part
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.denoisers.words import Word, spelled_out, tokenizer_in, with_words
@@ -27,10 +26,11 @@ def cut_captions(
     models : by name; those on one base are looked at once.
     captions : of the records; None is the empty one. A model with one for all is asked with that.
     """
-    names: dict[tuple[str, str | None, tuple[Word, ...], Told], list[str]] = {}
+    names: dict[tuple[str, str | None, tuple[Word, ...], int | None], list[str]] = {}
     for name, model in models.items():
         query = model.query
-        names.setdefault((model.path, query.prompt, model.words, query.told), []).append(name)
+        read = model.path, query.prompt, model.words, query.told.caption_tokens
+        names.setdefault(read, []).append(name)
     of_records = Counter(caption for caption in captions if caption)
     found = []
     for (path, prompt, words, _), on_it in names.items():
