@@ -26,6 +26,7 @@ from raymia.modalities.images.trained import (
     references_as_trained,
     said_of,
 )
+from raymia.models.denoisers.as_trained import check_marks
 from raymia.models.denoisers.long_captions import cut_captions
 from raymia.models.denoisers.one_by_one import asked_one_by_one
 from raymia.models.denoisers.put_on import idle_adapters
@@ -142,6 +143,8 @@ def resolve_images(
             attempt(check_perturbation, kind, strengths, shape[0], "neighbors")
     for where, model in {**targets, **references}.items():
         attempt(check_timesteps, spec, where, model)
+        if isinstance(model, DenoiserCheckpoint):
+            attempt(check_marks, model, where)
     prior = None
     if records is not None:
         prior = attempt(prior_lines, said, records, read, aside)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import isqrt
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from raymia.models.denoisers.query import GUIDANCE, Told
 from raymia.models.denoisers.schedules import FLOW
+from raymia.models.image_source import SCHEDULER
+from raymia.models.original_layout import VELOCITY, ZERO_TERMINAL_SNR, marks_in
 from raymia.util.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,6 +67,43 @@ def usual_tokens(checkpoint: DenoiserCheckpoint) -> int | None:
     """Tokens of a caption that the T5 or Gemma of a model's pipeline reads; None without one."""
     usual = replace(checkpoint.query, told=Told())
     return next((length(usual) for length in checkpoint.face.lengths.values()), None)
+
+
+def check_marks(checkpoint: DenoiserCheckpoint, name: str) -> None:
+    """Refuse a file of weights that says that its network learned to predict something else, or on
+    another schedule, than it is read by.
+
+    Parameters
+    ----------
+    name : of the model, for messages.
+
+    Raises
+    ------
+    InputError
+        Naming the scheduler file, and what it should say.
+    """
+    if checkpoint.file is None:
+        return
+    marks, told = marks_in(Path(checkpoint.file), name), checkpoint.query.told
+    learned, ends_in_noise = told.prediction, told.zero_terminal_snr
+    is_velocity = (learned or checkpoint.prediction) == "v_prediction"
+    is_rescaled = checkpoint.ends_in_noise if ends_in_noise is None else ends_in_noise
+    place = Path(checkpoint.path, checkpoint.scheduler_folder, SCHEDULER)
+    for mark, is_so, said, entry in (
+        (VELOCITY, is_velocity, "prediction: v_prediction", '"prediction_type": "v_prediction"'),
+        (
+            ZERO_TERMINAL_SNR,
+            is_rescaled,
+            "zero_terminal_snr: true",
+            '"rescale_betas_zero_snr": true',
+        ),
+    ):
+        if mark in marks and not is_so:
+            raise InputError(
+                f"{name}: {checkpoint.file} holds the empty tensor {mark}, which says "
+                f"`{said}`, and it would be read otherwise; write {entry} into {place}, or say "
+                "it under `training` where it is a target"
+            )
 
 
 def check_resolution(checkpoint: DenoiserCheckpoint, side: int, where: str) -> None:
