@@ -227,6 +227,12 @@ class ImageTrainingSpec(TrainingSection):
         description="tokens that a T5 or a Gemma read of a caption; default: as many as in the "
         "model's pipeline",
     )
+    clip_skip: int | None = Field(
+        default=None,
+        ge=1,
+        description="from which layer of its CLIP a Stable Diffusion 1 or 2 was given captions, "
+        "counted from the last, which is 1; default: 1",
+    )
     guidance: float | None = Field(
         default=None,
         ge=0,

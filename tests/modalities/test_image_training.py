@@ -32,7 +32,7 @@ from raymia.util.errors import InputError
 ALL_SAID = {
     "crop": "center", "interpolation": "bilinear", "flip": False, "caption_dropout": 0,
     "timesteps": "uniform", "noise_offset": 0, "snr_gamma": 0, "prior_preservation": [],
-    "prediction": "epsilon", "zero_terminal_snr": False,
+    "prediction": "epsilon", "zero_terminal_snr": False, "clip_skip": 1,
 }  # fmt: skip
 
 
@@ -248,6 +248,7 @@ OF_DENOISERS = [
 OF_CAPTIONED_MODELS = [
     "no caption was dropped; say `caption_dropout`",
     "no class images were trained on; name them as `prior_preservation`",
+    "tuned was trained on the last layer of its text encoder; say `clip_skip` where it was one",
 ]
 EMPTY = "tuned was trained with empty captions; say `instance_prompt`, or name the `caption_column`"
 
@@ -293,7 +294,7 @@ def test_a_captioned_model_without_captions_is_said_to_be_asked_with_empty_ones(
 
 def test_a_flow_has_no_weights_by_its_signal(tmp_path):
     save_family("sd3", tmp_path / "model")
-    of_ddpm = ("snr_gamma", "prediction", "zero_terminal_snr")
+    of_ddpm = ("snr_gamma", "prediction", "zero_terminal_snr", "clip_skip")
     said = {key: value for key, value in ALL_SAID.items() if key not in of_ddpm}
     said["max_caption_tokens"] = 77
     assert_assumed(resolved(tmp_path, tmp_path / "model", said, records=", caption_column: txt"))
@@ -350,6 +351,7 @@ def test_what_a_training_told_otherwise_than_the_pipeline_is_told_and_keyed(
         ("sdxl", {"max_caption_tokens": 77}, "training.max_caption_tokens: tuned has no T5 or "),
         ("sd3", {"guidance": 3.5}, "training.guidance: tuned is told no guidance; leave it out"),
         ("flux_schnell", {"guidance": 3.5}, "training.guidance: tuned is told no guidance"),
+        ("sdxl", {"clip_skip": 2}, "training.clip_skip: it is of Stable Diffusion 1 and 2, and t"),
         ("sd3", {"prediction": "epsilon"}, "training.prediction: tuned was trained by flow match"),
         ("sd3", {"zero_terminal_snr": "false"}, "training.zero_terminal_snr: tuned was trained by"),
     ],
@@ -398,6 +400,34 @@ def test_a_network_is_read_as_it_was_trained_though_its_scheduler_file_says_othe
     assert kept[0].prediction == kept[1].prediction
 
 
+def test_a_layer_that_is_skipped_in_training_is_skipped(models, tmp_path):
+    model, captions = models / "stable", ", caption_column: txt"
+    inputs = resolved(tmp_path, model, {"clip_skip": 2}, records=captions)
+    target = inputs.targets["tuned"]
+    assert target.fingerprint != bare(model).fingerprint
+    assert inputs.references["base"].fingerprint == target.fingerprint
+    _, found, latents, _ = asked_with(inputs, target)
+    saved = save_pipeline("stable", tmp_path / "again").pipeline
+    with torch.inference_mode():
+        tokens = saved.tokenizer(
+            ["a cat on a mat"] * 4, padding="max_length", max_length=12, return_tensors="pt"
+        ).input_ids
+        # As kohya's get_hidden_states; the encoder has one layer, before which are embeddings.
+        encoder = getattr(saved.text_encoder, "text_model", saved.text_encoder)
+        states = encoder.final_layer_norm(encoder.embeddings(tokens))
+        plainly = saved.unet(latents, torch.full((4,), 100), encoder_hidden_states=states).sample
+    torch.testing.assert_close(found, plainly, atol=1e-4, rtol=1e-4)
+    _, other, latents, _ = asked_with(inputs, bare(model))
+    assert (found - other).abs().max() > 1e-3
+    as_usual = resolved(tmp_path, model, {"clip_skip": 1}, records=captions)
+    assert as_usual.targets["tuned"].fingerprint == bare(model).fingerprint
+    (said,) = problems(tmp_path, model, {"clip_skip": 3})
+    assert said == (
+        f"training.clip_skip: the text encoder of {model} has 1 layers, so that it should be at "
+        "most 2, but got 3"
+    )
+
+
 def test_shadows_learned_to_predict_what_the_target_did_and_the_base_what_its_file_says(
     models, tmp_path
 ):
@@ -441,7 +471,7 @@ def test_images_that_are_turned_by_their_exif_are_counted(models, tmp_path):
 def test_what_sdxl_is_told_of_sizes_and_cuts_is_assumed(tmp_path):
     save_family("sdxl", tmp_path / "model")
     told = "tuned was told of each image that it was 16 x 16 and that nothing was cut off; it is "
-    for said in (None, ALL_SAID):
+    for said in (None, {key: value for key, value in ALL_SAID.items() if key != "clip_skip"}):
         inputs = resolved(tmp_path, tmp_path / "model", said, records=", caption_column: txt")
         assert_assumed(inputs, told)
 

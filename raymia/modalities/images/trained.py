@@ -4,10 +4,15 @@ where it is not said, and what else one should know."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from raymia.models.denoisers.as_trained import as_trained, check_resolution, usual_tokens
+from raymia.models.denoisers.as_trained import (
+    as_trained,
+    check_resolution,
+    check_skip,
+    usual_tokens,
+)
 from raymia.models.denoisers.query import GUIDANCE, Told
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.denoisers.schedules import FLOW
@@ -24,22 +29,36 @@ FIT_IN_WORDS = {
 }
 OF_DENOISERS = ("instance_prompt", "caption_dropout", "max_caption_tokens", "guidance",
                 "noise_offset", "timesteps", "snr_gamma", "prior_preservation", "prediction",
-                "zero_terminal_snr")  # fmt: skip
+                "zero_terminal_snr", "clip_skip")  # fmt: skip
 """Keys that are of diffusion models alone."""
 OF_THE_SCHEDULE = ("prediction", "zero_terminal_snr")
 """Keys that say what a network learned on which path to noise."""
+OF_HEADERS = (*OF_THE_SCHEDULE, "clip_skip")
+"""Keys that are taken from the headers of LoRAs where the audit file does not say them."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """What an audit file says of how one target was trained, and where."""
+    """What is said of how one target was trained, and where.
+
+    Attributes
+    ----------
+    training : by the audit file.
+    written : by the headers of the target's LoRAs, each key with its value and the file.
+    """
 
     where: str
     training: ImageTrainingSpec | None
+    written: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
 
     @property
     def known(self) -> ImageTrainingSpec:
-        return self.training or ImageTrainingSpec()
+        """What either says that decides how the model is asked."""
+        own = self.training or ImageTrainingSpec()
+        more = {key: self.written[key][0] for key in OF_HEADERS if key in self.written}
+        return own.model_copy(
+            update={key: value for key, value in more.items() if getattr(own, key) is None}
+        )
 
 
 def said_of(spec: AuditSpec, places: Sequence[str]) -> dict[str, Said]:
@@ -116,10 +135,18 @@ def read_as_trained(
     if training.max_caption_tokens is not None and not checkpoint.face.lengths:
         raise InputError(
             f"{where}.max_caption_tokens: {name} has no T5 or Gemma that reads captions, and a "
-            "CLIP reads as many tokens as it has positions for; leave it out"
+            "CLIP is asked with as many tokens as it has positions for, also where a training read "
+            "longer captions in chunks; leave it out"
         )
     if training.guidance is not None and not checkpoint.query.takes_guidance:
         raise InputError(f"{where}.guidance: {name} is told no guidance; leave it out")
+    if training.clip_skip is not None:
+        if not checkpoint.face.skips_layers:
+            raise InputError(
+                f"{where}.clip_skip: it is of Stable Diffusion 1 and 2, and {name} is of the "
+                f"family {checkpoint.face.name}, whose layer is always the same; leave it out"
+            )
+        check_skip(checkpoint, training.clip_skip, f"{where}.clip_skip")
     for key in OF_THE_SCHEDULE:
         if getattr(training, key) is not None and checkpoint.prediction == FLOW:
             raise InputError(f"{where}.{key}: {name} was trained by flow matching; leave it out")
@@ -128,6 +155,7 @@ def read_as_trained(
         training.guidance,
         training.prediction,
         training.zero_terminal_snr,
+        training.clip_skip,
     )
     prompt = training.instance_prompt
     if training.caption_dropout == 1:
@@ -229,6 +257,8 @@ def _of_the_training(
         "no image was mirrored; say `flip` where some were": training.flip is None,
         "no caption was dropped; say `caption_dropout` where some were": is_captioned
         and training.caption_dropout is None,
+        f"{name} was trained on the last layer of its text encoder; say `clip_skip` where it was "
+        "one before": model is not None and model.face.skips_layers and training.clip_skip is None,
         "no class images were trained on; name them as `prior_preservation` where some were": (
             is_captioned and "prior_preservation" not in training.model_fields_set
         ),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from raymia.models.denoisers.query import GUIDANCE, Told
 from raymia.models.denoisers.schedules import FLOW
-from raymia.models.image_source import SCHEDULER
+from raymia.models.image_source import CONFIG, SCHEDULER
 from raymia.models.original_layout import VELOCITY, ZERO_TERMINAL_SNR, marks_in
+from raymia.models.source import read_json
 from raymia.util.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,17 +57,37 @@ def _unusual(told: Told, checkpoint: DenoiserCheckpoint) -> Told:
         tokens = None
     if guidance == GUIDANCE or not checkpoint.query.takes_guidance:
         guidance = None
+    clip_skip = told.clip_skip
+    if clip_skip == 1 or not checkpoint.face.skips_layers:
+        clip_skip = None
     if checkpoint.prediction in (prediction, FLOW):
         prediction = None
     if ends_in_noise == checkpoint.ends_in_noise or checkpoint.prediction == FLOW:
         ends_in_noise = None
-    return Told(tokens, guidance, prediction, ends_in_noise)
+    return Told(tokens, guidance, prediction, ends_in_noise, clip_skip)
 
 
 def usual_tokens(checkpoint: DenoiserCheckpoint) -> int | None:
     """Tokens of a caption that the T5 or Gemma of a model's pipeline reads; None without one."""
     usual = replace(checkpoint.query, told=Told())
     return next((length(usual) for length in checkpoint.face.lengths.values()), None)
+
+
+def check_skip(checkpoint: DenoiserCheckpoint, clip_skip: int, where: str) -> None:
+    """Refuse to take states of a CLIP from before its first layer.
+
+    Raises
+    ------
+    InputError
+        Saying how many layers it has.
+    """
+    config = Path(checkpoint.path, "text_encoder", CONFIG)
+    layers = int(read_json(config, where)["num_hidden_layers"])
+    if clip_skip > layers + 1:
+        raise InputError(
+            f"{where}: the text encoder of {checkpoint.path} has {layers} layers, so that it "
+            f"should be at most {layers + 1}, but got {clip_skip}"
+        )
 
 
 def check_marks(checkpoint: DenoiserCheckpoint, name: str) -> None:

@@ -55,6 +55,7 @@ class Face:
     sees_padding : whether the network sees what fills up a caption to that length.
     spelled : a caption as it is given to the tokenizers.
     is_told_of_cuts : whether it is told what size each image had, and what of it was cut off.
+    skips_layers : whether some are trained on states of a layer before the last of their CLIP.
     """
 
     name: str
@@ -68,13 +69,21 @@ class Face:
     sees_padding: bool = False
     spelled: Callable[[str], str] = str
     is_told_of_cuts: bool = False
+    skips_layers: bool = False
 
 
 # ------------------------------------------------------------------ from captions
 
 
-def _last_states(encoders: Encoders, captions: Sequence[str], _: Query) -> Condition:
-    return {"encoder_hidden_states": encoders["text_encoder"](captions)[0]}
+def _states_of_clip(encoders: Encoders, captions: Sequence[str], query: Query) -> Condition:
+    encoder = encoders["text_encoder"]
+    said = encoder(captions)
+    if query.told.clip_skip is None:
+        return {"encoder_hidden_states": said[0]}
+    states = said.hidden_states[-query.told.clip_skip]
+    # transformers once had a text_model within the encoder.
+    within = getattr(encoder.model, "text_model", encoder.model)
+    return {"encoder_hidden_states": within.final_layer_norm(states)}
 
 
 def _two_clips(encoders: Encoders, captions: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
@@ -261,7 +270,11 @@ OF_CLASSES = "UNet with classes"
 FACES = {
     "UNet2DModel": Face("UNet", _plainly, {}),
     "UNet2DConditionModel": Face(
-        "Stable Diffusion", _plainly, {"text_encoder": CLIP}, read=_last_states
+        "Stable Diffusion",
+        _plainly,
+        {"text_encoder": CLIP},
+        read=_states_of_clip,
+        skips_layers=True,
     ),
     SDXL: Face(
         SDXL,

@@ -17,12 +17,15 @@ class Told:
     guidance : of a network that is told one.
     prediction : what the network learned to predict, one of ``PREDICTIONS``.
     zero_terminal_snr : whether the noise schedule was rescaled to end in noise alone.
+    clip_skip : from which layer of a CLIP the states of a caption are taken, counted from the last,
+        which is 1.
     """
 
     caption_tokens: int | None = None
     guidance: float | None = None
     prediction: str | None = None
     zero_terminal_snr: bool | None = None
+    clip_skip: int | None = None
 
     @property
     def given(self) -> Mapping[str, Any]:
