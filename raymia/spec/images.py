@@ -20,7 +20,7 @@ Shape = tuple[int, int, int]
 Fit = Literal["exact", "crop", "pad", "stretch"]
 Deep = Literal["set_aside", "high_byte"]
 Sampler = Literal["ddim", "ddpm"]
-TrainedCrop = Literal["center", "random", "none"]
+TrainedCrop = Literal["center", "random", "bucket", "none"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 TimestepSampling = Literal["uniform", "logit_normal", "mode"]
@@ -247,7 +247,8 @@ class ImageTrainingSpec(TrainingSection):
     crop: TrainedCrop | None = Field(
         default=None,
         description="how: the shorter side scaled to the resolution, and the rest cut off about "
-        "the `center` or at `random`; or `none`, stretched. In place of `records.fit`",
+        "the `center` or at `random`; `bucket`, of several shapes, asked about as squares; or "
+        "`none`, stretched. In place of `records.fit`",
     )
     interpolation: Interpolation | None = Field(
         default=None, description="how they were scaled, with `crop`; default: bilinear"

@@ -219,6 +219,18 @@ def test_a_model_is_asked_at_the_resolution_of_its_training(models, tmp_path):
     assert "takes images whose height and width are multiples of 4, but got 18" in said
 
 
+def test_images_of_buckets_are_asked_about_as_squares_and_that_is_said(models, tmp_path):
+    bucket, center = (
+        resolved(tmp_path, models / "stable", {"crop": crop}, size=(40, 23))
+        for crop in ("bucket", "center")
+    )
+    assert bucket.records.ids == center.records.ids
+    assert "`crop`" not in " ".join(bucket.assumed)
+    said = "training: images were trained in buckets of their own aspect, and are asked about as sq"
+    assert [line.startswith(said) for line in bucket.noted] == [True]
+    assert not center.noted
+
+
 def test_images_smaller_than_the_crop_are_counted_and_named(models, tmp_path):
     inputs = resolved(tmp_path, models / "stable", {"crop": "random"}, size=(12, 20))
     (line,) = [line for line in inputs.noted if line.startswith("records: ")]

@@ -98,20 +98,37 @@ def test_an_audit_file_that_says_otherwise_than_a_header_is_refused(
     assert said in caught.value.problems[0]
 
 
-def test_headers_that_say_otherwise_than_each_other_are_refused(base, tmp_path):
-    with pytest.raises(InputError, match=r"0\.safetensors says 2, and that of .*1\.safetensors 1,"):
-        audited(base, tmp_path, {"ss_clip_skip": "2"}, {"ss_clip_skip": "None"})
+def test_headers_that_say_otherwise_than_each_other_leave_it_to_the_audit_file(base, tmp_path):
+    headers = [{"ss_clip_skip": "2", "ss_resolution": "8"}, {"ss_clip_skip": "None"}]
+    with pytest.raises(InputError) as caught:
+        audited(base, tmp_path, *headers)
+    assert caught.value.problems == [
+        f"training.clip_skip: the headers of its LoRAs say 2 by {tmp_path / '0.safetensors'} and 1 "
+        f"by {tmp_path / '1.safetensors'}, and a model is asked in one way; say it here"
+    ]
+    for layer, found in ((1, {}), (2, {"clip_skip": 2})):
+        assert told(audited(base, tmp_path, *headers, training={"clip_skip": layer})) == found
 
 
 def test_what_is_not_asked_as_a_header_says_is_told(base, tmp_path):
     file = tmp_path / "0.safetensors"
-    header = {**PLAIN, "ss_resolution": "(24, 32)", "ss_max_token_length": "225"}
+    header = {**PLAIN, "ss_resolution": "(24, 32)", "ss_max_token_length": "225",
+              "ss_enable_bucket": "True"}  # fmt: skip
     assert list(audited(base, tmp_path, header).noted) == [
+        f"training: images were trained in buckets of their own aspect, as the header of {file} "
+        "says; say `crop: bucket` where not all are squares",
         f"training: tuned was trained on images of 24 x 32, as the header of {file} says, and is "
         "asked about images of 16 x 16; say `resolution`",
         f"training: tuned read up to 225 tokens of a caption in chunks, as the header of {file} "
         "says, and is asked with the first chunk of longer ones",
     ]
+
+
+def test_buckets_that_are_said_are_told_once(base, tmp_path):
+    header = {**PLAIN, "ss_enable_bucket": "True"}
+    for crop, count in (("bucket", 1), ("center", 1)):
+        noted = audited(base, tmp_path, header, training={"crop": crop}).noted
+        assert len([line for line in noted if "in buckets of their own aspect" in line]) == count
 
 
 @pytest.mark.parametrize(

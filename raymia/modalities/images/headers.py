@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from raymia.modalities.images.trained import OF_THE_SCHEDULE, Said
+from raymia.modalities.images.trained import OF_HEADERS, OF_THE_SCHEDULE, Said
 from raymia.models.denoisers.kohya_header import written_by_kohya
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.denoisers.schedules import FLOW
@@ -19,29 +20,31 @@ def with_headers(said: Said, model: ImageCheckpoint) -> Said:
     Raises
     ------
     InputError
-        If they say otherwise than the audit file, or than each other.
+        If none of them says what the audit file does, or they differ and that says nothing.
     """
     if not isinstance(model, DenoiserCheckpoint):
         return said
-    written = dict(said.written)
+    found: dict[str, list[tuple[Any, str]]] = {}
     for adapter in model.adapters:
         for key, value in written_by_kohya(Path(adapter.file)).items():
-            if not _means_something(key, model):
-                continue
-            own = getattr(said.training, key, None)
-            if own is not None and value not in (own, (own, own)):
-                raise InputError(
-                    f"{said.where}.{key}: it is {own}, and the header of {adapter.file} says "
-                    f"{_shown(value)}, as its training wrote it; leave it out"
-                )
-            before, file = written.setdefault(key, (value, adapter.file))
-            if before != value:
-                raise InputError(
-                    f"{said.where}.{key}: the header of {file} says {_shown(before)}, and that of "
-                    f"{adapter.file} {_shown(value)}, and a model is asked in one way; audit them "
-                    "as two targets"
-                )
-    return replace(said, written=written)
+            if _means_something(key, model):
+                found.setdefault(key, []).append((value, adapter.file))
+    for key, each in found.items():
+        own = None if key == "crop" else getattr(said.training, key, None)
+        values = {value for value, _ in each}
+        if own is not None and values.isdisjoint({own, (own, own)}):
+            value, file = each[0]
+            raise InputError(
+                f"{said.where}.{key}: it is {own}, and the header of {file} says "
+                f"{_shown(value)}, as its training wrote it; leave it out"
+            )
+        if own is None and key in OF_HEADERS and len(values) > 1:
+            differ = " and ".join(f"{_shown(value)} by {file}" for value, file in each)
+            raise InputError(
+                f"{said.where}.{key}: the headers of its LoRAs say {differ}, and a model is asked "
+                "in one way; say it here"
+            )
+    return replace(said, written={key: each[0] for key, each in found.items()})
 
 
 def _means_something(key: str, model: DenoiserCheckpoint) -> bool:
@@ -64,6 +67,12 @@ def header_lines(said: Said, name: str, model: ImageCheckpoint) -> list[str]:
         for key, (value, file) in said.written.items()
         if key in model.query.told.given and getattr(said.training, key, None) is None
     ]
+    if "crop" in said.written and said.known.crop != "bucket":
+        _, file = said.written["crop"]
+        lines.append(
+            f"images were trained in buckets of their own aspect, as the header of {file} says; "
+            "say `crop: bucket` where not all are squares"
+        )
     if "resolution" in said.written:
         size, file = said.written["resolution"]
         if size != model.query.size[::-1]:

@@ -299,6 +299,11 @@ def facts_of(said: Said, records: ImageRecordsSpec) -> list[str]:
             "images were cut at random, and are asked about as they are cut in the center, which "
             "few steps saw: scores show less than what leaks, and neighbors of kind crop little"
         )
+    if training.crop == "bucket":
+        lines.append(
+            "images were trained in buckets of their own aspect, and are asked about as squares, "
+            "cut in the center: scores show less than what leaks of those that are no squares"
+        )
     if training.flip:
         lines.append(
             "images were mirrored at random, and are asked about as they are, which half of the "

@@ -30,6 +30,7 @@ def written_by_kohya(file: Path) -> dict[str, Any]:
         "clip_skip": 1 if skipped == "None" else _number(skipped),
         "prediction": PREDICTED.get(header.get("modelspec.prediction_type", "")),
         "zero_terminal_snr": FLAGS.get(own.get("ss_zero_terminal_snr", "")),
+        "crop": "bucket" if own.get("ss_enable_bucket") == "True" else None,
         "resolution": _size(own.get("ss_resolution", "")),
         "chunked": length if length is not None and length > CHUNK else None,
     }
