@@ -44,6 +44,9 @@ NOT_ASKED = re.compile(
     r"|global_step|embedding_manager\.)|(^|\.)(logit_scale|position_ids|text_projection)$"
 )
 """Names of tensors that a training keeps and no pipeline reads."""
+VELOCITY, ZERO_TERMINAL_SNR = "v_pred", "ztsnr"
+"""Tensors without a number, by which a file says what its network predicts on which schedule."""
+OF_EDM = ("edm_vpred.", "edm_mean", "edm_std")
 OF_ITS_OWN = "give the whole file, and as `config` a folder of the pipeline that it is of"
 
 
@@ -69,7 +72,13 @@ def parts_in(file: Path, kinds: Sequence[tuple[str, str]], where: str) -> frozen
             f"{listed([*names], FEW)}); give the file of a whole pipeline or of its network"
         )
     known = tuple(start for own in starts.values() for start in own)
-    lost = [n for n in names if not n.startswith(known) and not NOT_ASKED.search(n)]
+    if edm := [name for name in names if name.startswith(OF_EDM)]:
+        raise InputError(
+            f"{where}: {file} is an EDM, as {listed(edm, FEW)} in it says, and raymia scores "
+            "models of the DDPM family and of flow matching"
+        )
+    own = (*names.keys() - marks_in(file, where),)
+    lost = sorted(n for n in own if not n.startswith(known) and not NOT_ASKED.search(n))
     if lost:
         raise InputError(
             f"{where}: {file} holds {len(lost):,} tensors that belong to none of "
@@ -77,6 +86,13 @@ def parts_in(file: Path, kinds: Sequence[tuple[str, str]], where: str) -> frozen
             f"without them; {OF_ITS_OWN}"
         )
     return frozenset(found)
+
+
+def marks_in(file: Path, where: str) -> frozenset[str]:
+    """By which of these tensors a file says what its network predicts, or on which schedule."""
+    names = read_header(file, where)
+    marks = (VELOCITY, ZERO_TERMINAL_SNR)
+    return frozenset(name for name in marks if name in names and 0 in names[name].shape)
 
 
 def headers_of(

@@ -15,7 +15,6 @@ import torch
 
 from raymia.models.denoisers.as_trained import as_trained
 from raymia.models.denoisers.captions import Condition
-from raymia.models.denoisers.faces import Told
 from raymia.models.denoisers.model import (
     DTYPES,
     Denoiser,
@@ -24,6 +23,7 @@ from raymia.models.denoisers.model import (
     load_part,
 )
 from raymia.models.denoisers.parts import network_folder
+from raymia.models.denoisers.query import Told
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.denoisers.schedules import FLOW, PREDICTIONS
 from raymia.models.image_source import HASHED, resolve_image_model

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from raymia.models.denoisers.faces import Told
 from raymia.models.denoisers.lora_files import BY_DIFFUSERS
+from raymia.models.denoisers.query import Told
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.prepare.captioned import Captioned
 from raymia.prepare.denoiser_files import INDEX, load_trainable, resolve_trainable, save_trained

@@ -20,8 +20,9 @@ Shape = tuple[int, int, int]
 Fit = Literal["exact", "crop", "pad", "stretch"]
 Deep = Literal["set_aside", "high_byte"]
 Sampler = Literal["ddim", "ddpm"]
-TrainedCrop = Literal["center", "random", "none"]
+TrainedCrop = Literal["center", "random", "bucket", "none"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
+Prediction = Literal["epsilon", "v_prediction", "sample"]
 TimestepSampling = Literal["uniform", "logit_normal", "mode"]
 Perturbation = Literal[
     "crop", "brightness", "contrast", "saturation", "hue", "rotation", "perspective",
@@ -226,6 +227,12 @@ class ImageTrainingSpec(TrainingSection):
         description="tokens that a T5 or a Gemma read of a caption; default: as many as in the "
         "model's pipeline",
     )
+    clip_skip: int | None = Field(
+        default=None,
+        ge=1,
+        description="from which layer of its CLIP a Stable Diffusion 1 or 2 was given captions, "
+        "counted from the last, which is 1; default: 1",
+    )
     guidance: float | None = Field(
         default=None,
         ge=0,
@@ -240,13 +247,23 @@ class ImageTrainingSpec(TrainingSection):
     crop: TrainedCrop | None = Field(
         default=None,
         description="how: the shorter side scaled to the resolution, and the rest cut off about "
-        "the `center` or at `random`; or `none`, stretched. In place of `records.fit`",
+        "the `center` or at `random`; `bucket`, of several shapes, asked about as squares; or "
+        "`none`, stretched. In place of `records.fit`",
     )
     interpolation: Interpolation | None = Field(
         default=None, description="how they were scaled, with `crop`; default: bilinear"
     )
     flip: bool | None = Field(
         default=None, description="whether half of the steps saw the mirror image"
+    )
+    prediction: Prediction | None = Field(
+        default=None,
+        description="what the network learned to predict; default: what its scheduler file says",
+    )
+    zero_terminal_snr: bool | None = Field(
+        default=None,
+        description="whether the noise schedule was rescaled to end in noise alone; default: as "
+        "its scheduler file says",
     )
     noise_offset: float | None = Field(
         default=None, ge=0, description="how far each channel's noise was shifted"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from PIL import Image
 from small_families import save_family
 from small_image_models import save_model, save_pipeline
@@ -16,8 +17,8 @@ from raymia.modalities.images.generation import choose_captions
 from raymia.modalities.images.prior import WHAT
 from raymia.modalities.resolve import resolve_inputs
 from raymia.models.denoisers.as_trained import as_trained
-from raymia.models.denoisers.faces import Told
 from raymia.models.denoisers.model import DenoiserFamily, load_denoiser
+from raymia.models.denoisers.query import Told
 from raymia.models.image_source import resolve_image_model
 from raymia.prepare.denoiser_files import load_trainable
 from raymia.questions.asking.images import captions_of
@@ -31,6 +32,7 @@ from raymia.util.errors import InputError
 ALL_SAID = {
     "crop": "center", "interpolation": "bilinear", "flip": False, "caption_dropout": 0,
     "timesteps": "uniform", "noise_offset": 0, "snr_gamma": 0, "prior_preservation": [],
+    "prediction": "epsilon", "zero_terminal_snr": False, "clip_skip": 1,
 }  # fmt: skip
 
 
@@ -217,6 +219,18 @@ def test_a_model_is_asked_at_the_resolution_of_its_training(models, tmp_path):
     assert "takes images whose height and width are multiples of 4, but got 18" in said
 
 
+def test_images_of_buckets_are_asked_about_as_squares_and_that_is_said(models, tmp_path):
+    bucket, center = (
+        resolved(tmp_path, models / "stable", {"crop": crop}, size=(40, 23))
+        for crop in ("bucket", "center")
+    )
+    assert bucket.records.ids == center.records.ids
+    assert "`crop`" not in " ".join(bucket.assumed)
+    said = "training: images were trained in buckets of their own aspect, and are asked about as sq"
+    assert [line.startswith(said) for line in bucket.noted] == [True]
+    assert not center.noted
+
+
 def test_images_smaller_than_the_crop_are_counted_and_named(models, tmp_path):
     inputs = resolved(tmp_path, models / "stable", {"crop": "random"}, size=(12, 20))
     (line,) = [line for line in inputs.noted if line.startswith("records: ")]
@@ -240,10 +254,13 @@ OF_DENOISERS = [
     "timesteps were drawn uniformly; say `timesteps`",
     "timesteps were weighted alike; say `snr_gamma`",
     "noise had no offset; say `noise_offset`",
+    "tuned predicts epsilon, as its scheduler file says; say `prediction` where",
+    "the noise schedule of tuned is plain, as its scheduler file says; say `zero_terminal_snr`",
 ]
 OF_CAPTIONED_MODELS = [
     "no caption was dropped; say `caption_dropout`",
     "no class images were trained on; name them as `prior_preservation`",
+    "tuned was trained on the last layer of its text encoder; say `clip_skip` where it was one",
 ]
 EMPTY = "tuned was trained with empty captions; say `instance_prompt`, or name the `caption_column`"
 
@@ -289,7 +306,8 @@ def test_a_captioned_model_without_captions_is_said_to_be_asked_with_empty_ones(
 
 def test_a_flow_has_no_weights_by_its_signal(tmp_path):
     save_family("sd3", tmp_path / "model")
-    said = {key: value for key, value in ALL_SAID.items() if key != "snr_gamma"}
+    of_ddpm = ("snr_gamma", "prediction", "zero_terminal_snr", "clip_skip")
+    said = {key: value for key, value in ALL_SAID.items() if key not in of_ddpm}
     said["max_caption_tokens"] = 77
     assert_assumed(resolved(tmp_path, tmp_path / "model", said, records=", caption_column: txt"))
 
@@ -345,12 +363,95 @@ def test_what_a_training_told_otherwise_than_the_pipeline_is_told_and_keyed(
         ("sdxl", {"max_caption_tokens": 77}, "training.max_caption_tokens: tuned has no T5 or "),
         ("sd3", {"guidance": 3.5}, "training.guidance: tuned is told no guidance; leave it out"),
         ("flux_schnell", {"guidance": 3.5}, "training.guidance: tuned is told no guidance"),
+        ("sdxl", {"clip_skip": 2}, "training.clip_skip: it is of Stable Diffusion 1 and 2, and t"),
+        ("sd3", {"prediction": "epsilon"}, "training.prediction: tuned was trained by flow match"),
+        ("sd3", {"zero_terminal_snr": "false"}, "training.zero_terminal_snr: tuned was trained by"),
     ],
 )
 def test_what_a_model_is_not_told_is_refused(kind, training, said, tmp_path):
     save_family(kind, tmp_path / "model")
     (problem,) = problems(tmp_path, tmp_path / "model", training)
     assert problem.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("said", "in_file"),
+    [
+        ({"prediction": "v_prediction"}, {"prediction_type": "v_prediction"}),
+        ({"prediction": "sample"}, {"prediction_type": "sample"}),
+        ({"zero_terminal_snr": True}, {"rescale_betas_zero_snr": True}),
+    ],
+)
+def test_a_network_is_read_as_it_was_trained_though_its_scheduler_file_says_otherwise(
+    said, in_file, tmp_path
+):
+    """As after kohya's --v_parameterization, or diffusers' --prediction_type, which leave the file
+    of the base as it was."""
+    for kind, change in (("true", in_file), ("untrue", {})):
+        save_pipeline("stable", tmp_path / kind)
+        DDIMScheduler(**change).save_pretrained(tmp_path / kind / "scheduler")
+    untrue = bare(tmp_path / "untrue")
+    told = as_trained(untrue, None, untrue.query.size, Told(**said))
+    assert told.fingerprint != untrue.fingerprint
+    latents, noise = torch.rand(2, 2, *untrue.latent_shape).unbind(0)
+    times = torch.tensor([100, 999])
+    found = []
+    for checkpoint in (bare(tmp_path / "true"), told, untrue):
+        model = load_denoiser(checkpoint, batch_images=2)
+        noisy = model.path.add_noise(latents, noise, times)
+        found.append(torch.cat([noisy, model.predict_noise(noisy, times, ["a", "b"])]))
+    torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-4)
+    assert (found[2] - found[0]).abs().max() > 2e-3
+    # What is said as the file has it changes no key, and can be said the other way as well.
+    true = bare(tmp_path / "true")
+    assert as_trained(true, None, true.query.size, Told(**said)).fingerprint == true.fingerprint
+    plainly = {"zero_terminal_snr": False, "prediction": "epsilon"}
+    back = as_trained(true, None, true.query.size, Told(**plainly))
+    kept = [load_denoiser(one, batch_images=1).path for one in (back, untrue)]
+    torch.testing.assert_close(kept[0].alphas_cumprod, kept[1].alphas_cumprod)
+    assert kept[0].prediction == kept[1].prediction
+
+
+def test_a_layer_that_is_skipped_in_training_is_skipped(models, tmp_path):
+    model, captions = models / "stable", ", caption_column: txt"
+    inputs = resolved(tmp_path, model, {"clip_skip": 2}, records=captions)
+    target = inputs.targets["tuned"]
+    assert target.fingerprint != bare(model).fingerprint
+    assert inputs.references["base"].fingerprint == target.fingerprint
+    _, found, latents, _ = asked_with(inputs, target)
+    saved = save_pipeline("stable", tmp_path / "again").pipeline
+    with torch.inference_mode():
+        tokens = saved.tokenizer(
+            ["a cat on a mat"] * 4, padding="max_length", max_length=12, return_tensors="pt"
+        ).input_ids
+        # As kohya's get_hidden_states; the encoder has one layer, before which are embeddings.
+        encoder = getattr(saved.text_encoder, "text_model", saved.text_encoder)
+        states = encoder.final_layer_norm(encoder.embeddings(tokens))
+        plainly = saved.unet(latents, torch.full((4,), 100), encoder_hidden_states=states).sample
+    torch.testing.assert_close(found, plainly, atol=1e-4, rtol=1e-4)
+    _, other, latents, _ = asked_with(inputs, bare(model))
+    assert (found - other).abs().max() > 1e-3
+    as_usual = resolved(tmp_path, model, {"clip_skip": 1}, records=captions)
+    assert as_usual.targets["tuned"].fingerprint == bare(model).fingerprint
+    (said,) = problems(tmp_path, model, {"clip_skip": 3})
+    assert said == (
+        f"training.clip_skip: the text encoder of {model} has 1 layers, so that it should be at "
+        "most 2, but got 3"
+    )
+
+
+def test_shadows_learned_to_predict_what_the_target_did_and_the_base_what_its_file_says(
+    models, tmp_path
+):
+    model = models / "stable"
+    path = audit(tmp_path, model, {"prediction": "v_prediction"}, records=", caption_column: txt")
+    shadow = f"shadow: {{kind: shadow, model: '{model}', members: members}}"
+    path.write_text(path.read_text().replace("references: {", f"references: {{{shadow}, "))
+    inputs = resolve_inputs(load_spec(path))
+    target, references = inputs.targets["tuned"], inputs.references
+    assert target.describe().endswith("predicts v_prediction")
+    assert references["shadow"].fingerprint == target.fingerprint
+    assert references["base"].fingerprint == bare(model).fingerprint
 
 
 def test_a_model_is_trained_with_what_it_is_told(tmp_path):
@@ -382,7 +483,7 @@ def test_images_that_are_turned_by_their_exif_are_counted(models, tmp_path):
 def test_what_sdxl_is_told_of_sizes_and_cuts_is_assumed(tmp_path):
     save_family("sdxl", tmp_path / "model")
     told = "tuned was told of each image that it was 16 x 16 and that nothing was cut off; it is "
-    for said in (None, ALL_SAID):
+    for said in (None, {key: value for key, value in ALL_SAID.items() if key != "clip_skip"}):
         inputs = resolved(tmp_path, tmp_path / "model", said, records=", caption_column: txt")
         assert_assumed(inputs, told)
 

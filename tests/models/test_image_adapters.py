@@ -372,6 +372,40 @@ def test_what_peft_put_on_a_text_encoder_is_found_there(base, tmp_path):
     assert (found - answered(loaded(resolved(base)))).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_a_file_of_peft_is_scaled_by_the_config_beside_it_whatever_it_is_called(
+    part, base, tmp_path
+):
+    pipeline = opened(base)
+    targets = UNET if part == "unet" else TEXT
+    settings = {"r": 4, "lora_alpha": 1, "use_rslora": True}
+    place, tuned = save_by_peft(tmp_path, getattr(pipeline, part), 3, targets, **settings)
+    setattr(pipeline, part, tuned.eval())
+    (place / "adapter_model.safetensors").rename(place / "dog-epoch3.safetensors")
+    checkpoint = resolved(base, place)
+    found = answered(loaded(checkpoint))
+    torch.testing.assert_close(found, plainly(pipeline), atol=1e-5, rtol=1e-4)
+    edit(place / "adapter_config.json", lora_alpha=16)
+    assert resolved(base, place).fingerprint != checkpoint.fingerprint
+    edit(place / "adapter_config.json", init_lora_weights="pissa")
+    assert "changes the weights of its base" in refusal(base, place)
+    (place / "adapter_config.json").unlink()
+    said = refusal(base, place / "dog-epoch3.safetensors")
+    assert said.endswith(
+        "dog-epoch3.safetensors: PEFT has written it, and its scale stands in no "
+        "adapter_config.json beside it; copy that of the training there"
+    )
+
+
+def test_a_file_of_lycoris_in_its_own_names_is_refused_by_that_name(base, tmp_path):
+    place = save_by_kohya(tmp_path / "lora.safetensors", adapted(opened(base).unet, ["to_q"], 1))
+    own = {n.replace("lora_unet_", "lycoris_"): v for n, v in load_file(place).items()}
+    save_file(own, place)
+    said = refusal(base, place)
+    assert "one of LyCORIS in names of its own, as SimpleTuner writes them" in said
+    assert "give the base" not in said
+
+
 def test_a_matrix_without_its_other_is_named_with_what_it_lacks(base, tmp_path):
     place = save_by_diffusers(tmp_path, adapted(opened(base).unet, ["to_q"], seed=1))
     file = place / "pytorch_lora_weights.safetensors"

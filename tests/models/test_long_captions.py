@@ -9,7 +9,7 @@ from small_image_models import save_pipeline
 from small_images import picture, save
 
 from raymia.modalities.resolve import resolve_inputs
-from raymia.models.denoisers.long_captions import cut_captions
+from raymia.models.denoisers.long_captions import CHUNKS, cut_captions
 from raymia.models.image_source import resolve_image_model
 from raymia.spec import ModelSpec
 from raymia.spec.file import load_spec
@@ -28,7 +28,7 @@ def test_captions_that_clip_cuts_are_counted_by_record(tmp_path):
     captions = ["a " * 10, "a cat " * 10, "a cat " * 10, None, "", "dog " * 11]
     assert said("stable", captions=captions, folder=tmp_path) == [
         "stable: 3 of 4 captions are longer than the 12 tokens that text_encoder of stable reads, "
-        "and are cut there; the longest has 42"
+        f"and are cut there; the longest has 42{CHUNKS}"
     ]
     assert said("stable", captions=[None, "a cat"], folder=tmp_path) == []
 
@@ -72,5 +72,5 @@ def test_a_caption_that_is_cut_is_told_of_in_the_plan(tmp_path):
     )  # fmt: skip
     inputs = resolve_inputs(load_spec(file))
     line = ("target: 2 of 4 captions are longer than the 12 tokens that text_encoder of model "
-            "reads, and are cut there; the longest has 32")  # fmt: skip
+            f"reads, and are cut there; the longest has 32{CHUNKS}")  # fmt: skip
     assert line in inputs.noted

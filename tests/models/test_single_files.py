@@ -24,11 +24,15 @@ from original_files import (
 from safetensors.torch import load_file, save_file
 from small_families import save_family
 from small_image_models import save_pipeline
+from small_images import picture, save
 from small_loras import adapted, save_by_kohya
 
+from raymia.modalities.resolve import resolve_inputs
+from raymia.models.denoisers.as_trained import as_trained, check_marks
 from raymia.models.denoisers.captions import load_text_encoder
 from raymia.models.denoisers.model import load_denoiser
 from raymia.models.denoisers.parts import Part
+from raymia.models.denoisers.query import Told
 from raymia.models.image_source import resolve_image_model
 from raymia.models.original_layout import headers_of, parts_in
 from raymia.spec import ModelSpec, PoolSpec
@@ -213,6 +217,67 @@ def test_a_file_that_is_not_what_the_configs_say_is_refused_by_headers(tmp_path)
     assert "have other shapes than its config.json says" in said_by(tmp_path, file)
     (folder / "model_index.json").unlink()
     assert "has no model_index.json on this machine" in said_by(tmp_path, file)
+
+
+def marked(file, *names, numbers=0):
+    save_file({**load_file(file), **{name: torch.ones(numbers) for name in names}}, file)
+
+
+def test_a_file_says_by_empty_tensors_what_its_network_predicts_and_on_which_schedule(tmp_path):
+    (file, _), folder = save_whole("sdxl", tmp_path), tmp_path / "pipeline"
+    diffusers.DDIMScheduler().save_pretrained(folder / "scheduler")
+    without_weights(folder)
+    plain = by_config(file, folder)
+    before = answers(plain)
+    marked(file, "v_pred", "ztsnr")
+    unread = by_config(file, folder)
+    torch.testing.assert_close(answers(unread), before)
+    place = folder / "scheduler" / "scheduler_config.json"
+    assert refusal(check_marks, unread, "tuned") == (
+        f"tuned: {file} holds the empty tensor v_pred, which says `prediction: v_prediction`, and "
+        'it would be read otherwise; write "prediction_type": "v_prediction" into '
+        f"{place}, or say it under `training` where it is a target"
+    )
+    told = as_trained(unread, None, unread.query.size, Told(prediction="v_prediction"))
+    said = refusal(check_marks, told, "tuned")
+    assert "holds the empty tensor ztsnr, which says `zero_terminal_snr: true`" in said
+    both = Told(prediction="v_prediction", zero_terminal_snr=True)
+    check_marks(as_trained(unread, None, unread.query.size, both), "tuned")
+    edit(place, prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    check_marks(by_config(file, folder), "tuned")
+
+
+def test_a_mark_is_held_against_the_scheduler_of_targets_and_references_before_a_run(tmp_path):
+    (file, _), folder = save_whole("stable", tmp_path), tmp_path / "pipeline"
+    marked(file, "v_pred")
+    for number in range(4):
+        name = ("members", "others")[number % 2]
+        save(tmp_path / name / f"{number}.png", picture(number, (16, 16)))
+    model = {"model": str(file), "config": str(folder)}
+    spec = {
+        "records": {"kind": "image", "members": "members", "non_members": "others"},
+        "targets": [{"name": "tuned", **model}],
+        "references": {"base": model},
+        "training": {"prediction": "v_prediction"},
+    }
+    place = tmp_path / "audit.yaml"
+    place.write_text(yaml.safe_dump(spec))
+    assert refusal(resolve_inputs, load_spec(place)).startswith(f"base: {file} holds the empty")
+    place.write_text(yaml.safe_dump({**spec, "references": {}}))
+    assert resolve_inputs(load_spec(place)).targets["tuned"].query.told.prediction
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "said"),
+    [
+        ("v_pred", 1, "holds 1 tensors that belong to none of"),
+        ("edm_vpred.sigma_max", 1, "is an EDM, as edm_vpred.sigma_max in it says, and raymia"),
+    ],
+)
+def test_a_mark_with_a_number_in_it_and_those_of_an_edm_are_refused(name, numbers, said, tmp_path):
+    (file, _), folder = save_whole("sdxl", tmp_path), tmp_path / "pipeline"
+    marked(file, name, numbers=numbers)
+    assert said in refusal(by_config, file, folder)
 
 
 def test_a_config_beside_a_folder_is_refused(tmp_path):

@@ -14,6 +14,7 @@ from raymia.evidence.taken import taken_by
 from raymia.inputs.base import Inputs, Problems
 from raymia.inputs.compatibility import impossible_attacks
 from raymia.modalities.images.generation import check_generation, read_prompts, record_id_of
+from raymia.modalities.images.headers import header_lines, with_headers
 from raymia.modalities.images.means import means_of
 from raymia.modalities.images.modality import Images
 from raymia.modalities.images.prior import prior_lines
@@ -26,6 +27,7 @@ from raymia.modalities.images.trained import (
     references_as_trained,
     said_of,
 )
+from raymia.models.denoisers.as_trained import check_marks
 from raymia.models.denoisers.long_captions import cut_captions
 from raymia.models.denoisers.one_by_one import asked_one_by_one
 from raymia.models.denoisers.put_on import idle_adapters
@@ -89,9 +91,11 @@ def resolve_images(
     has_captions = given.caption_column is not None or given.folder_prompts
     for name, one in said.items():
         if name in targets:
+            one = said[name] = attempt(with_headers, one, targets[name]) or one
             asked = attempt(read_as_trained, targets[name], one, name, has_captions=has_captions)
             targets[name] = asked or targets[name]
-    read_references = attempt(references_as_trained, references, targets)
+    shadows = {n for n, one in spec.references.items() if isinstance(one, ShadowReference)}
+    read_references = attempt(references_as_trained, references, targets, shadows)
     references, otherwise = read_references or (references, {})
     prepared = attempt(preparation_of, given, said)
     shape = attempt(one_shape, {**targets, **references})
@@ -141,6 +145,8 @@ def resolve_images(
             attempt(check_perturbation, kind, strengths, shape[0], "neighbors")
     for where, model in {**targets, **references}.items():
         attempt(check_timesteps, spec, where, model)
+        if isinstance(model, DenoiserCheckpoint):
+            attempt(check_marks, model, where)
     prior = None
     if records is not None:
         prior = attempt(prior_lines, said, records, read, aside)
@@ -156,6 +162,7 @@ def resolve_images(
     samples = {name: own.pixels for name, own in generated.items()}
     noted = [
         *(line for one in trained.values() for line in facts_of(one, given)),
+        *(line for n, one in trained.items() for line in header_lines(one, n, targets[n])),
         *(prior or ()),
         *(line for name, own in generated.items() for line in own.remarks(name)),
         *records.remark_lines(),

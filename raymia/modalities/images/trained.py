@@ -3,12 +3,17 @@ where it is not said, and what else one should know."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from raymia.models.denoisers.as_trained import as_trained, check_resolution, usual_tokens
-from raymia.models.denoisers.faces import GUIDANCE, Told
+from raymia.models.denoisers.as_trained import (
+    as_trained,
+    check_resolution,
+    check_skip,
+    usual_tokens,
+)
+from raymia.models.denoisers.query import GUIDANCE, Told
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.denoisers.schedules import FLOW
 from raymia.models.image_source import ImageCheckpoint
@@ -23,20 +28,37 @@ FIT_IN_WORDS = {
     "stretch": "were stretched, as `records.fit` says",
 }
 OF_DENOISERS = ("instance_prompt", "caption_dropout", "max_caption_tokens", "guidance",
-                "noise_offset", "timesteps", "snr_gamma", "prior_preservation")  # fmt: skip
+                "noise_offset", "timesteps", "snr_gamma", "prior_preservation", "prediction",
+                "zero_terminal_snr", "clip_skip")  # fmt: skip
 """Keys that are of diffusion models alone."""
+OF_THE_SCHEDULE = ("prediction", "zero_terminal_snr")
+"""Keys that say what a network learned on which path to noise."""
+OF_HEADERS = (*OF_THE_SCHEDULE, "clip_skip")
+"""Keys that are taken from the headers of LoRAs where the audit file does not say them."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """What an audit file says of how one target was trained, and where."""
+    """What is said of how one target was trained, and where.
+
+    Attributes
+    ----------
+    training : by the audit file.
+    written : by the headers of the target's LoRAs, each key with its value and the file.
+    """
 
     where: str
     training: ImageTrainingSpec | None
+    written: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
 
     @property
     def known(self) -> ImageTrainingSpec:
-        return self.training or ImageTrainingSpec()
+        """What either says that decides how the model is asked."""
+        own = self.training or ImageTrainingSpec()
+        more = {key: self.written[key][0] for key in OF_HEADERS if key in self.written}
+        return own.model_copy(
+            update={key: value for key, value in more.items() if getattr(own, key) is None}
+        )
 
 
 def said_of(spec: AuditSpec, places: Sequence[str]) -> dict[str, Said]:
@@ -113,11 +135,28 @@ def read_as_trained(
     if training.max_caption_tokens is not None and not checkpoint.face.lengths:
         raise InputError(
             f"{where}.max_caption_tokens: {name} has no T5 or Gemma that reads captions, and a "
-            "CLIP reads as many tokens as it has positions for; leave it out"
+            "CLIP is asked with as many tokens as it has positions for, also where a training read "
+            "longer captions in chunks; leave it out"
         )
     if training.guidance is not None and not checkpoint.query.takes_guidance:
         raise InputError(f"{where}.guidance: {name} is told no guidance; leave it out")
-    told = Told(training.max_caption_tokens, training.guidance)
+    if training.clip_skip is not None:
+        if not checkpoint.face.skips_layers:
+            raise InputError(
+                f"{where}.clip_skip: it is of Stable Diffusion 1 and 2, and {name} is of the "
+                f"family {checkpoint.face.name}, whose layer is always the same; leave it out"
+            )
+        check_skip(checkpoint, training.clip_skip, f"{where}.clip_skip")
+    for key in OF_THE_SCHEDULE:
+        if getattr(training, key) is not None and checkpoint.prediction == FLOW:
+            raise InputError(f"{where}.{key}: {name} was trained by flow matching; leave it out")
+    told = Told(
+        training.max_caption_tokens,
+        training.guidance,
+        training.prediction,
+        training.zero_terminal_snr,
+        training.clip_skip,
+    )
     prompt = training.instance_prompt
     if training.caption_dropout == 1:
         if prompt is not None:
@@ -133,14 +172,21 @@ def read_as_trained(
 
 
 def references_as_trained(
-    references: Mapping[str, ImageCheckpoint], targets: Mapping[str, ImageCheckpoint]
+    references: Mapping[str, ImageCheckpoint],
+    targets: Mapping[str, ImageCheckpoint],
+    shadows: Collection[str],
 ) -> tuple[dict[str, ImageCheckpoint], dict[tuple[str, str], ImageCheckpoint]]:
     """References as they are asked for the first target, and for others that are asked otherwise,
-    by their name and the target's."""
+    by their name and the target's.
+
+    Parameters
+    ----------
+    shadows : names of references that were trained as the targets were.
+    """
     found, otherwise = dict(references), {}
     for name, reference in references.items():
         for number, (target_name, target) in enumerate(targets.items()):
-            read = _with_query_of(reference, target)
+            read = _with_query_of(reference, target, is_shadow=name in shadows)
             if number == 0:
                 found[name] = read
             elif read.fingerprint != found[name].fingerprint:
@@ -148,13 +194,17 @@ def references_as_trained(
     return found, otherwise
 
 
-def _with_query_of(reference: ImageCheckpoint, target: ImageCheckpoint) -> ImageCheckpoint:
+def _with_query_of(
+    reference: ImageCheckpoint, target: ImageCheckpoint, *, is_shadow: bool
+) -> ImageCheckpoint:
     if not isinstance(reference, DenoiserCheckpoint) or not isinstance(target, DenoiserCheckpoint):
         return reference
     prompt = target.query.prompt if reference.is_captioned else None
     size = target.query.size if target.query.is_resized else reference.query.size
-    is_one_family = reference.face.name == target.face.name
-    return as_trained(reference, prompt, size, target.query.told if is_one_family else None)
+    told = target.query.told if reference.face.name == target.face.name else Told()
+    if not is_shadow:  # what it learned to predict, its own scheduler file says
+        told = replace(told, **dict.fromkeys(OF_THE_SCHEDULE))
+    return as_trained(reference, prompt, size, told)
 
 
 def assumed_of(
@@ -165,7 +215,7 @@ def assumed_of(
     denoiser = model if isinstance(model, DenoiserCheckpoint) else None
     unsaid = {} if denoiser is None else _told_with_images(said.known, name, denoiser, records)
     if said.training is not None:
-        unsaid |= _of_the_training(said.training, denoiser, records)
+        unsaid |= _of_the_training(said.known, name, denoiser, records)
     return [f"{said.where}: it is assumed that {line}" for line, is_so in unsaid.items() if is_so]
 
 
@@ -191,10 +241,14 @@ def _told_with_images(
 
 
 def _of_the_training(
-    training: ImageTrainingSpec, model: DenoiserCheckpoint | None, records: ImageRecordsSpec
+    training: ImageTrainingSpec,
+    name: str,
+    model: DenoiserCheckpoint | None,
+    records: ImageRecordsSpec,
 ) -> dict[str, bool]:
     is_captioned = model is not None and model.is_captioned
-    is_weighted_by_snr = model is not None and model.prediction != FLOW
+    prediction = FLOW if model is None else model.prediction
+    schedule = "ends in noise alone" if model is not None and model.ends_in_noise else "is plain"
     return {
         f"images {FIT_IN_WORDS[records.fit]}; say `crop` where the training prepared them "
         "otherwise": training.crop is None,
@@ -203,6 +257,8 @@ def _of_the_training(
         "no image was mirrored; say `flip` where some were": training.flip is None,
         "no caption was dropped; say `caption_dropout` where some were": is_captioned
         and training.caption_dropout is None,
+        f"{name} was trained on the last layer of its text encoder; say `clip_skip` where it was "
+        "one before": model is not None and model.face.skips_layers and training.clip_skip is None,
         "no class images were trained on; name them as `prior_preservation` where some were": (
             is_captioned and "prior_preservation" not in training.model_fields_set
         ),
@@ -211,8 +267,14 @@ def _of_the_training(
         "timesteps were drawn uniformly; say `timesteps` where they were not": model is not None
         and training.timesteps is None,
         "timesteps were weighted alike; say `snr_gamma` where min-SNR weighted them": (
-            is_weighted_by_snr and training.snr_gamma is None
+            prediction != FLOW and training.snr_gamma is None
         ),
+        f"{name} predicts {prediction}, as its scheduler file says; say `prediction` where it was "
+        "trained to predict something else, which that file need not say": prediction != FLOW
+        and training.prediction is None,
+        f"the noise schedule of {name} {schedule}, as its scheduler file says; say "
+        "`zero_terminal_snr` where the training had it otherwise": prediction != FLOW
+        and training.zero_terminal_snr is None,
     }
 
 
@@ -236,6 +298,11 @@ def facts_of(said: Said, records: ImageRecordsSpec) -> list[str]:
         lines.append(
             "images were cut at random, and are asked about as they are cut in the center, which "
             "few steps saw: scores show less than what leaks, and neighbors of kind crop little"
+        )
+    if training.crop == "bucket":
+        lines.append(
+            "images were trained in buckets of their own aspect, and are asked about as squares, "
+            "cut in the center: scores show less than what leaks of those that are no squares"
         )
     if training.flip:
         lines.append(

@@ -6,8 +6,10 @@ One row per family, so that what differs is seen at a glance; a new family is a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from raymia.models.denoisers.query import GUIDANCE, Query
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,62 +18,6 @@ if TYPE_CHECKING:
 
 Encoders = Mapping[str, "TextEncoder"]
 """Text encoders by their part of the pipeline."""
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a training told a network otherwise than its pipeline does; None is what that does.
-
-    Attributes
-    ----------
-    caption_tokens : that a T5 or a Gemma reads of a caption.
-    guidance : of a network that is told one.
-    """
-
-    caption_tokens: int | None = None
-    guidance: float | None = None
-
-    @property
-    def given(self) -> Mapping[str, Any]:
-        """What is not as the pipeline does it."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-@dataclass(frozen=True)
-class Query:
-    """What of a pipeline decides how captions are read and the network is asked.
-
-    Attributes
-    ----------
-    config : of the network.
-    pipeline : its class.
-    size : height and width of the images, in pixels.
-    prompt : the one caption of all images; None where each has its own, or none has.
-    is_resized : whether the size is another than the one the network is made for.
-    told : what else the network is told otherwise than its pipeline does.
-    """
-
-    config: Mapping[str, Any]
-    pipeline: str
-    size: tuple[int, int]
-    prompt: str | None = None
-    is_resized: bool = False
-    told: Told = Told()
-
-    def key_parts(self) -> Mapping[str, Any]:
-        """What changes its answers and stands in none of its files."""
-        parts: dict[str, Any] = {} if self.prompt is None else {"prompt": self.prompt}
-        sized = {"size": list(self.size)} if self.is_resized else {}
-        return {**parts, **sized, **self.told.given}
-
-    @property
-    def takes_guidance(self) -> bool:
-        """Whether the network is told a guidance."""
-        return bool(self.config.get("guidance_embeds"))
-
-
-GUIDANCE = 1.0
-"""That a network is told which takes one."""
 
 
 def _tokens(usual: int) -> Callable[[Query], int]:
@@ -109,6 +55,7 @@ class Face:
     sees_padding : whether the network sees what fills up a caption to that length.
     spelled : a caption as it is given to the tokenizers.
     is_told_of_cuts : whether it is told what size each image had, and what of it was cut off.
+    skips_layers : whether some are trained on states of a layer before the last of their CLIP.
     """
 
     name: str
@@ -122,13 +69,21 @@ class Face:
     sees_padding: bool = False
     spelled: Callable[[str], str] = str
     is_told_of_cuts: bool = False
+    skips_layers: bool = False
 
 
 # ------------------------------------------------------------------ from captions
 
 
-def _last_states(encoders: Encoders, captions: Sequence[str], _: Query) -> Condition:
-    return {"encoder_hidden_states": encoders["text_encoder"](captions)[0]}
+def _states_of_clip(encoders: Encoders, captions: Sequence[str], query: Query) -> Condition:
+    encoder = encoders["text_encoder"]
+    said = encoder(captions)
+    if query.told.clip_skip is None:
+        return {"encoder_hidden_states": said[0]}
+    states = said.hidden_states[-query.told.clip_skip]
+    # transformers once had a text_model within the encoder.
+    within = getattr(encoder.model, "text_model", encoder.model)
+    return {"encoder_hidden_states": within.final_layer_norm(states)}
 
 
 def _two_clips(encoders: Encoders, captions: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
@@ -315,7 +270,11 @@ OF_CLASSES = "UNet with classes"
 FACES = {
     "UNet2DModel": Face("UNet", _plainly, {}),
     "UNet2DConditionModel": Face(
-        "Stable Diffusion", _plainly, {"text_encoder": CLIP}, read=_last_states
+        "Stable Diffusion",
+        _plainly,
+        {"text_encoder": CLIP},
+        read=_states_of_clip,
+        skips_layers=True,
     ),
     SDXL: Face(
         SDXL,

@@ -1,5 +1,5 @@
-"""Captions that are longer than a model's text encoders read, and learned words that are in none;
-found before a model is loaded."""
+"""Captions that are longer than what a model's text encoders are given of them, and learned words
+that are in none; found before a model is loaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from raymia.models.denoisers.faces import Told
 from raymia.models.denoisers.parts import Part
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
 from raymia.models.denoisers.words import Word, spelled_out, tokenizer_in, with_words
@@ -15,22 +14,26 @@ from raymia.models.image_source import CONFIG
 from raymia.models.source import read_json
 from raymia.util.listing import listed
 
+CHUNKS = ". Trainings by kohya's scripts with max_token_length read more of them, in chunks"
+"""Of the families that these scripts train so."""
+
 
 def cut_captions(
     models: Mapping[str, DenoiserCheckpoint], captions: Sequence[str | None]
 ) -> list[str]:
-    """How many captions each text encoder cuts, as it did in training, and which learned words are
-    in none, each as a sentence.
+    """How many captions each text encoder cuts, and which learned words are in none, each as a
+    sentence. In training it cut them too, unless that read them in chunks.
 
     Parameters
     ----------
     models : by name; those on one base are looked at once.
     captions : of the records; None is the empty one. A model with one for all is asked with that.
     """
-    names: dict[tuple[str, str | None, tuple[Word, ...], Told], list[str]] = {}
+    names: dict[tuple[str, str | None, tuple[Word, ...], int | None], list[str]] = {}
     for name, model in models.items():
         query = model.query
-        names.setdefault((model.path, query.prompt, model.words, query.told), []).append(name)
+        read = model.path, query.prompt, model.words, query.told.caption_tokens
+        names.setdefault(read, []).append(name)
     of_records = Counter(caption for caption in captions if caption)
     found = []
     for (path, prompt, words, _), on_it in names.items():
@@ -48,6 +51,7 @@ def cut_captions(
                     f"{listed(on_it)}: {cut:,} of {sum(counted.values()):,} captions are longer "
                     f"than the {limit} tokens that {part.folder} of {Path(path).name} reads, and "
                     f"are cut there; the longest has {max(lengths.values()):,}"
+                    f"{'' if model.face.lengths else CHUNKS}"
                 )
     return found
 

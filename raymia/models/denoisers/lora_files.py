@@ -55,6 +55,8 @@ DOTTED = {
 }  # fmt: skip
 """The same of names with dots, the last of them ComfyUI's; a T5 is the third encoder, of FLUX.1 the
 second."""
+OF_PEFT = "base_model.model."
+"""What names of tensors begin with in files that PEFT itself writes."""
 LEAVES_THE_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
 """Values of ``init_lora_weights`` that change no weight of the base."""
 
@@ -221,15 +223,33 @@ def _number(file: Path, tensor: str) -> float:
         return float(content.get_tensor(tensor).flatten()[0])
 
 
+def config_beside(file: Path, where: str) -> Path | None:
+    """PEFT's config that lies beside a file that PEFT has written, whatever it is called now; None
+    for a file of others, or one that has its config in its header."""
+    is_of_peft = any(name.startswith(OF_PEFT) for name in read_header(file, where))
+    if file.name != BY_PEFT and (not is_of_peft or _in_header(file) is not None):
+        return None
+    return file.parent / ADAPTER_CONFIG
+
+
+def _in_header(file: Path) -> str | None:
+    with safe_open(file, framework="pt") as content:
+        written: str | None = (content.metadata() or {}).get(IN_HEADER)
+    return written
+
+
 def _peft_configs(file: Path, where: str) -> dict[str, dict[str, Any]]:
     """PEFT's config of each part, where the file or the config beside it says so."""
-    config: dict[str, Any] = {}
-    if file.name == BY_PEFT:
-        config = read_json(file.parent / ADAPTER_CONFIG, where)
-        configs = {"": config}
+    beside = config_beside(file, where)
+    if beside is not None:
+        if not beside.is_file():
+            raise InputError(
+                f"{where}: {file}: PEFT has written it, and its scale stands in no "
+                f"{ADAPTER_CONFIG} beside it; copy that of the training there"
+            )
+        configs = {"": read_json(beside, where)}
     else:
-        with safe_open(file, framework="pt") as content:
-            written = (content.metadata() or {}).get(IN_HEADER)
+        written = _in_header(file)
         named = f"{where}: {file}: {IN_HEADER} in its header"
         entries = parse_json_of(named, written) if written else {}
         if not isinstance(entries, dict):

@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from raymia.models.denoisers.faces import T5
-from raymia.models.denoisers.lora_files import BY_PEFT, LowRank, read_low_rank
+from raymia.models.denoisers.lora_files import LowRank, config_beside, read_low_rank
 from raymia.models.denoisers.original_names import original_name
 from raymia.models.denoisers.original_transformers import TABLES, Place, original_places
 from raymia.models.fit import Described, build_hollow, in_silence
@@ -59,7 +59,7 @@ def place_adapter(
     shapes = {part: dict(once(adaptable, described)) for part, described in parts.items()}
     places = {part: _places(part, parts[part].auto, paths) for part, paths in shapes.items()}
     placed, lost, wrong = [], [], []
-    if file.name == BY_PEFT:
+    if config_beside(file, where) is not None:
         found = _in_an_encoder(found, places, shapes, f"{where}: {file}")
     for weights in (_in_a_part(one, parts) for one in found):
         place = places.get(weights.part, {}).get(_flat(weights.module))
@@ -138,6 +138,11 @@ def _remedy(lost: Sequence[str], network: str) -> str:
             "if it was trained on this base, its names are those of the authors' own code, which "
             "raymia reads of UNets, Stable Diffusion 3 and FLUX.1; load it with diffusers' "
             "load_lora_weights, and save it with save_lora_weights"
+        )
+    if all(name.startswith("lycoris_") for name in lost):
+        return (
+            "it is one of LyCORIS in names of its own, as SimpleTuner writes them, and raymia does "
+            "not read these; fuse it into its base, and audit that"
         )
     return "give the base that it was trained on"
 

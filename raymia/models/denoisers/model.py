@@ -21,8 +21,9 @@ from raymia.models.denoisers.captions import Captions, Condition, TextEncoder, l
 from raymia.models.denoisers.lora import LoraSwitch
 from raymia.models.denoisers.parts import Part
 from raymia.models.denoisers.path import Diffusion, Flow, Path
+from raymia.models.denoisers.query import Told
 from raymia.models.denoisers.resolver import DenoiserCheckpoint
-from raymia.models.denoisers.schedules import FLOW, prediction_of, read_scheduler
+from raymia.models.denoisers.schedules import FLOW, kept_by, prediction_of, read_scheduler
 from raymia.models.lanes import Twins, lanes_here
 from raymia.models.original_layout import tensors_of
 from raymia.models.saved_quantization import TORCHAO
@@ -232,7 +233,7 @@ class DenoiserFamily:
         self._captions = _captions(first, encoders)
         model = Denoiser(
             Network(network, dtype, first, twins),
-            load_path(folder / first.scheduler_folder, first.path),
+            load_path(folder / first.scheduler_folder, first.path, first.query.told),
             shape=first.shape,
             latent_shape=first.latent_shape,
             batch_images=batch_images[0],
@@ -317,13 +318,19 @@ def _quantization(checkpoint: DenoiserCheckpoint, dtype: torch.dtype) -> dict[st
     }
 
 
-def load_path(folder: Folder, where: str) -> Path:
-    """The path to noise of the scheduler in a folder."""
+def load_path(folder: Folder, where: str, told: Told) -> Path:
+    """The path to noise of the scheduler in a folder.
+
+    Parameters
+    ----------
+    told : what was otherwise in training.
+    """
     scheduler = read_scheduler(folder, where)
     prediction = prediction_of(scheduler)
     if prediction == FLOW:
         return Flow(int(scheduler.config.num_train_timesteps))
-    return Diffusion(scheduler.alphas_cumprod, prediction)
+    kept = kept_by(scheduler, told.zero_terminal_snr)
+    return Diffusion(kept, told.prediction or prediction)
 
 
 def _captions(

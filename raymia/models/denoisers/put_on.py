@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from raymia.models.denoisers.lora_files import BY_PEFT, locate_adapter
+from raymia.models.denoisers.lora_files import config_beside, locate_adapter
 from raymia.models.denoisers.lora_fit import Placed, place_adapter
 from raymia.models.denoisers.words import Word, read_words
 from raymia.models.fit import Described
 from raymia.models.idle import adds_nothing
 from raymia.models.image_source import ImageFolder
 from raymia.models.single_file import are_embeddings
-from raymia.models.source import ADAPTER_CONFIG, file_hash
+from raymia.models.source import file_hash
 from raymia.storage.safetensors import read_header
 from raymia.util.errors import InputError
 from raymia.util.hashing import digest
@@ -121,5 +121,6 @@ def _content(one: PutOn, once: Once) -> list[str]:
     """Hashes of an adapter's file, and of the config that PEFT puts beside it; and its words, which
     can be the file's name."""
     file = Path(one.file)
-    beside = [file.parent / ADAPTER_CONFIG] if file.name == BY_PEFT else []
-    return [*(file_hash(f, once) for f in (file, *beside)), *(word.name for word in one.words)]
+    beside = config_beside(file, one.file)
+    files = [file] if beside is None else [file, beside]
+    return [*(file_hash(f, once) for f in files), *(word.name for word in one.words)]

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from raymia.models.checkpoint import Capabilities
 from raymia.models.denoisers.as_trained import as_trained
-from raymia.models.denoisers.faces import FACES, OF_CLASSES, Face, Query, face_of
+from raymia.models.denoisers.faces import FACES, OF_CLASSES, Face, face_of
 from raymia.models.denoisers.loader import DenoiserLoader
 from raymia.models.denoisers.lora_fit import Placed
 from raymia.models.denoisers.networks import (
@@ -25,7 +25,13 @@ from raymia.models.denoisers.parts import (
     text_encoders_in,
 )
 from raymia.models.denoisers.put_on import PutOn, adapters_on, with_adapters
-from raymia.models.denoisers.schedules import is_flow, prediction_of, read_scheduler
+from raymia.models.denoisers.query import Query
+from raymia.models.denoisers.schedules import (
+    ends_in_noise,
+    is_flow,
+    prediction_of,
+    read_scheduler,
+)
 from raymia.models.denoisers.words import Word
 from raymia.models.image_source import (
     CONFIG,
@@ -63,8 +69,10 @@ class DenoiserCheckpoint(ImageModel):
     query : how its captions are read and its network is asked.
     parameters : numbers in the network's weights.
     scheduler : class of its noise schedule, which is described in ``scheduler_folder``.
-    prediction : what the network predicts, one of ``PREDICTIONS`` or ``FLOW``.
+    prediction : what the network predicts by its scheduler file, one of ``PREDICTIONS`` or
+        ``FLOW``; ``query`` says where it was trained to predict something else.
     train_timesteps : length of the noise schedule.
+    ends_in_noise : whether it is rescaled to end in noise alone, by the same file.
     adapters : LoRAs and learned words on it.
     file : that holds weights, where the folder has their configs.
     """
@@ -78,6 +86,7 @@ class DenoiserCheckpoint(ImageModel):
     scheduler_folder: str
     prediction: str
     train_timesteps: int
+    ends_in_noise: bool = False
     adapters: tuple[PutOn, ...] = ()
     file: str | None = None
 
@@ -144,6 +153,7 @@ class DenoiserCheckpoint(ImageModel):
             scheduler_folder=scheduler_folder,
             prediction=prediction_of(scheduler),
             train_timesteps=int(scheduler.config.num_train_timesteps),
+            ends_in_noise=ends_in_noise(scheduler),
             file=None if folder.file is None else str(folder.file),
         )._with_adapters(folder)
 
@@ -283,7 +293,8 @@ class DenoiserCheckpoint(ImageModel):
         on += f" and the learned {words}" if words else ""
         return (
             f"{self.network.kind}{on}, {self.parameters:,} parameters, {self.scheduler} of "
-            f"{self.train_timesteps:,} timesteps, predicts {self.prediction}"
+            f"{self.train_timesteps:,} timesteps, predicts "
+            f"{self.query.told.prediction or self.prediction}"
         )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raymia.models.image_source import SCHEDULER
 from raymia.models.source import read_json
 from raymia.util.errors import InputError, first_line
 from raymia.util.stated import shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 """What the networks of DDPM's family can be trained to predict."""
@@ -99,6 +102,32 @@ def _is_a_schedule(kept: Any, count: int) -> bool:
         return False
     within = bool(((kept >= 0) & (kept <= 1)).all())  # no number is neither
     return within and bool((kept[1:] <= kept[:-1]).all())
+
+
+def ends_in_noise(scheduler: Any) -> bool:
+    """Whether a file says that its schedule is rescaled to end in noise alone."""
+    return bool(getattr(scheduler.config, "rescale_betas_zero_snr", False))
+
+
+def kept_by(scheduler: Any, zero_terminal_snr: bool | None) -> Tensor:
+    """abar, float64 [timesteps], of a schedule of DDPM's family.
+
+    Parameters
+    ----------
+    zero_terminal_snr : whether it is rescaled to end in noise alone (Lin et al., 2024, algorithm
+        1); None is as its file says.
+    """
+    import torch
+
+    is_rescaled = ends_in_noise(scheduler)
+    if zero_terminal_snr is False and is_rescaled:
+        plain = {**scheduler.config, "rescale_betas_zero_snr": False}
+        scheduler = type(scheduler).from_config(plain)
+    kept: Tensor = scheduler.alphas_cumprod.to(torch.float64)
+    if zero_terminal_snr and not is_rescaled:
+        signal = kept.sqrt()
+        kept = ((signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])) ** 2
+    return kept
 
 
 def is_flow(scheduler: Any) -> bool:
