@@ -79,6 +79,7 @@ def render(result: RunResult, curves: Sequence[AttackCurves], sweep: str | None 
         "finding_titles": TITLES,
         "targets": targets,
         "by_groups": group_sections(by_groups(result), curves, charts),
+        "score_of_groups": wording.score_of_groups(result.group_metrics),
         "groups_roc": groups_overlaid(by_groups(result), curves, charts),
         "series": drawn_series(result, targets, charts),
         "overview_budgets": resolved(*(target.ranking for target in targets)),

@@ -201,7 +201,9 @@ class RunResult(Result):
     attacks: list[AttackCard] = Field(default=[], description="attacks used")
     metrics: list[Metrics] = Field(description="one entry for each target and attack")
     group_metrics: list[Metrics] = Field(
-        default=[], description="the same over groups, each scored by the mean of its records"
+        default=[],
+        description="the same over groups, each scored by the mean of as many of its "
+        "records as every group has",
     )
     distinct_metrics: list[Metrics] = Field(
         default=[],

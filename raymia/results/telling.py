@@ -7,7 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from raymia.metrics.summary import AttackMetrics, Estimate
 from raymia.results import wording
-from raymia.results.chance import Chance, Counted, Test, units_of, what_counts
+from raymia.results.chance import (
+    Chance,
+    Counted,
+    Test,
+    is_mean_of_all,
+    units_of,
+    what_counts,
+)
 from raymia.results.power import power_of_auc, power_of_rate
 from raymia.results.ranking import (
     TargetRanking,
@@ -30,6 +37,11 @@ COPIES_NOT_MEASURED = (
     "run the audit again, which asks for nothing that is stored"
 )
 """Why numbers of a run from before distinct records were measured decide nothing."""
+MEANS_OF_ALL = (
+    "an earlier version scored a group by the mean of all its records, which scatters less the "
+    "more there are: run the audit again, which asks for nothing that is stored"
+)
+"""Why numbers on groups of a run from before these were means of equally many decide nothing."""
 _ONE: dict[Counted, str] = {
     "records": "{}",
     "distinct": "distinct {}",
@@ -66,6 +78,8 @@ def untested(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
 def _why_untested(result: RunResult) -> str:
     """Why an attack that was measured was not so on what chance dealt out."""
     if result.split_by_group:
+        if any(map(is_mean_of_all, result.group_metrics)):
+            return f"because {MEANS_OF_ALL}"
         return "because groups with a score are too few"
     if result.distinct_metrics:
         return "because distinct records with a score are too few"

@@ -12,7 +12,7 @@ import inspect
 from functools import cache
 
 import pytest
-from made_up_verdicts import audit, excess, shifted
+from made_up_verdicts import as_groups, audit, excess, shifted
 
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import AttackMetrics, Estimate, NotMeasured
@@ -106,7 +106,7 @@ NONE, LEAK = audit({"tuned/loss": 0.0}), audit({"tuned/loss": 3.0}, n=300)
 (NO,), (YES,) = NONE.metrics, LEAK.metrics
 TWO = audit({"tuned/loss": 0.5, "tuned/zlib": 2.5}, n=300)
 MANY = audit({"tuned/loss": 0.0}, n=600)
-MANY_GROUPS = of(MANY, split_by_group=True, group_metrics=MANY.metrics)
+MANY_GROUPS = of(MANY, split_by_group=True, group_metrics=as_groups(MANY.metrics))
 UNJUDGED = of(
     LEAK, metrics=[changed(YES, tpr=[a.model_copy(update={"held_out": None}) for a in YES.tpr])]
 )
@@ -115,11 +115,11 @@ MADE = ReferenceCard(target="tuned", name="made", kind="self_prompt", model="bas
 EZ = AttackCard(name="ez", title="t", source="s", formula="f")
 NOTHING = of(NONE, metrics=[unmeasured(150, 0)], attacks=[EZ], references=[MADE])
 NO_SCORES = of(NOTHING, metrics=[unmeasured(0, 300)])
-GROUPS = audit({"tuned/loss": 2.0}, n=30).metrics
+GROUPS = as_groups(audit({"tuned/loss": 2.0}, n=30).metrics)
 SPLIT = of(LEAK, group_metrics=GROUPS, split_by_group=True)
 UNTESTED = of(NONE, group_metrics=[], split_by_group=True)
 NO_LEAK_IN_GROUPS = of(
-    NONE, split_by_group=True, group_metrics=[changed(audit({"tuned/loss": 0.0}, n=40).metrics[0])]
+    NONE, split_by_group=True, group_metrics=as_groups(audit({"tuned/loss": 0.0}, n=40).metrics)
 )
 NO_RATE_IN_GROUPS = of(
     NO_LEAK_IN_GROUPS,
@@ -147,8 +147,8 @@ COPIED = of(COPIED_BEFORE, distinct_metrics=audit({"tuned/loss": 3.0}, n=298).me
 SAMPLED = of(COPIED, shift=WITH_COPIES.model_copy(update={"left_out": 300}))
 FEW_METRICS = audit({"tuned/loss": 3.0}, n=150).metrics
 FEW_DISTINCT = of(COPIED, distinct_metrics=FEW_METRICS)
-FEW_GROUPS = of(LEAK, group_metrics=FEW_METRICS, split_by_group=True)
-FEWER_GROUPS = of(FEW_GROUPS, group_metrics=audit({"tuned/loss": 3.0}, n=80).metrics)
+FEW_GROUPS = of(LEAK, group_metrics=as_groups(FEW_METRICS), split_by_group=True)
+FEWER_GROUPS = of(FEW_GROUPS, group_metrics=as_groups(audit({"tuned/loss": 3.0}, n=80).metrics))
 UNTESTED_LEAK = of(LEAK, split_by_group=True)
 NONE_COPIED = of(NONE, shift=WITH_COPIES, distinct_metrics=audit({"tuned/loss": 0.0}).metrics)
 TEST = DatasetInference(
@@ -246,6 +246,8 @@ ROWS = [
      [NO_LEAK_IN_GROUPS, NONE, NOTHING]),
     ("_why_untested", "because groups with a score are too few", [UNTESTED],
      [COPIED_BEFORE, NONE, TINY]),
+    ("_why_untested", "an earlier version scored a group by the mean of all its records",
+     [of(LEAK, split_by_group=True, group_metrics=LEAK.metrics)], [SPLIT, UNTESTED]),
     ("_why_untested", "an earlier version did not measure one of each alone", [COPIED_BEFORE],
      [COPIED, NONE_COPIED, UNTESTED]),
     ("_why_untested", "because distinct records with a score are too few",
@@ -255,7 +257,8 @@ ROWS = [
     ("nothing_measured", "No leak could have been found: with 3 members and 3 non-members and 1 "
      "attack, chance explains whatever an attack does", [TINY], [NONE, FEW, UNTESTED]),
     ("nothing_measured", "with 3 groups of members and 3 groups of non-members and 1 attack",
-     [of(LEAK, split_by_group=True, group_metrics=TINY.metrics)], [TINY, SPLIT, UNTESTED]),
+     [of(LEAK, split_by_group=True, group_metrics=as_groups(TINY.metrics))],
+     [TINY, SPLIT, UNTESTED]),
     ("nothing_measured", "no member and no non-member has a score", [NO_SCORES],
      [NOTHING, NONE, UNTESTED]),
     ("nothing_measured", "the scores are kept", [NOTHING, of(NONE, metrics=[])],
