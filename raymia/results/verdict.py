@@ -374,7 +374,15 @@ def _cautions(chance: Chance, rankings: Sequence[TargetRanking]) -> list[str]:
 def _on_records(result: RunResult, measured: bool) -> Iterator[str]:
     """What a reader must know of how records were split and copied."""
     check = result.shift
-    if check is None or not measured:
+    if not measured:
+        return
+    if check is None or check.copies is None:
+        yield (
+            "Copies among members, and among non-members, were not looked for in this run. Where "
+            "some records nearly copy others, chance explains more than the tests say. Run the "
+            "audit again, which asks for nothing that is stored."
+        )
+    if check is None:
         return
     if check.split == "randomized":
         yield "The audit file states that members and non-members were split at random."

@@ -84,6 +84,8 @@ def copied_images(images: Iterable[Images]) -> list[list[int]]:
     images : each uint8 [channels, height, width].
     """
     gray = small_gray(images)
+    if not len(gray):
+        return []
     bits = np.where(perceptual_hashes(gray), 1.0, -1.0).astype(np.float32)
     pixels = directions(gray)
     found: list[Pair] = []

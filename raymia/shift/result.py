@@ -167,7 +167,7 @@ class ShiftCheck(Result):
         "earlier runs, which searched those that guessers were asked about",
     )
     copies: CopiesWithin | None = Field(
-        default=None, description="none in earlier runs, and if not checked"
+        default=None, description="on one side; none in earlier runs, unless guessers were asked"
     )
     split: Literal["unknown", "randomized"] = Field(
         default="unknown", description="what the audit file says of how the records were split"

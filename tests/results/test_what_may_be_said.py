@@ -226,6 +226,7 @@ ROWS = [
      [NOTED, STOPPED, CLEAR]),
     ("_on_records", "which hardly ever gives such a guess", [STATED],
      [NOTED, of(LEAK, shift=shifted(auc=0.53).model_copy(update={"split": "randomized"}))]),
+    ("_on_records", "were not looked for in this run", [LEAK, STOPPED], [COPIED]),
     ("_on_records", "They are no independent evidence", [COPIED, COPIED_BEFORE],
      [CLEAR, of(COPIED, split_by_group=True, group_metrics=GROUPS)]),
     ("_on_records", "the tests against chance count the first of each cluster alone", [COPIED],
