@@ -206,11 +206,20 @@ def units_of(result: RunResult) -> Units:
 
 
 def counted_in(result: RunResult, counted: Counted) -> list[Metrics]:
-    """Every attack on records, distinct ones, or groups. Groups whose scores are means of unlike
+    """Every attack on records, distinct ones, or groups: on these by their distinct records where
+    groups that were split share copies. Groups whose scores are means of unlike
     numbers of records, as in earlier runs, are left out."""
     if counted == "groups":
-        return [entry for entry in result.group_metrics if not is_mean_of_all(entry)]
+        distinct = result.split_by_group and share_copies(result)
+        entries = result.distinct_metrics if distinct else result.group_metrics
+        return [entry for entry in entries if not is_mean_of_all(entry)]
     return result.metrics if counted == "records" else result.distinct_metrics
+
+
+def share_copies(result: RunResult) -> bool:
+    """Whether records of some groups nearly copy records of others."""
+    copies = None if result.shift is None else result.shift.copies
+    return copies is not None and bool(copies.across_groups)
 
 
 def is_mean_of_all(entry: Metrics) -> bool:

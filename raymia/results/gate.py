@@ -23,7 +23,7 @@ from typing import Literal
 from raymia.metrics.intervals import lower_limit, upper_limit
 from raymia.metrics.summary import AttackMetrics, Metrics
 from raymia.results import wording
-from raymia.results.chance import Counted, counted_in, is_mean_of_all, what_counts
+from raymia.results.chance import Counted, counted_in, is_mean_of_all, share_copies, what_counts
 from raymia.results.gate_figures import TOO_MANY, Figure, Levels, figure_of
 from raymia.results.gate_result import GateOutcome, GateStatus
 from raymia.results.result import RunResult
@@ -40,6 +40,10 @@ INCOMPLETE = "the run is incomplete: run it again to go on, and decide then"
 EXPLAINED = (
     "members and non-members differ without any model, and a guess that sees none is not far "
     "weaker; see docs/shift.md"
+)
+SHARED_COPIES = (
+    "records of some groups nearly copy records of others, and groups are measured without such "
+    "copies only where whole groups were split; put what is alike into one group"
 )
 Undecided = Literal["fail", "pass"]
 ON: dict[Counted, str] = {
@@ -170,6 +174,8 @@ def _why_not_counted(condition: Condition, result: RunResult) -> str | None:
         return COPIES_NOT_MEASURED
     if counted == "groups" and any(map(is_mean_of_all, result.group_metrics)):
         return MEANS_OF_ALL
+    if counted == "groups" and not result.split_by_group and share_copies(result):
+        return SHARED_COPIES
     return None
 
 

@@ -208,8 +208,8 @@ class RunResult(Result):
     distinct_metrics: list[Metrics] = Field(
         default=[],
         description="the same over distinct records, of near-copies on one side the first alone, "
-        "which tests against chance and the gate count; none where there are no copies or groups "
-        "were split, and in earlier runs",
+        "which tests against chance and the gate count; over groups without such copies, where "
+        "groups were split and share some; none where there are no copies, and in earlier runs",
     )
     split_by_group: bool = Field(
         default=False,

@@ -24,6 +24,7 @@ from raymia.results.ranking import (
     held_out_area,
 )
 from raymia.results.result import RunResult
+from raymia.shift.result import CopiesWithin, ShiftCheck
 
 GIVEN_AUCS, GIVEN_RATES = (0.55, 0.6), (0.02, 0.05, 0.1)
 """Leaks of which it is said how often an audit finds them."""
@@ -259,3 +260,26 @@ def power_lines(chance: Chance, fpr: float | None) -> Iterator[str]:
         if test.max_fpr is not None and rate > test.max_fpr
     ]
     yield f"How often an audit of this size finds a leak: {wording.joined(parts)}."
+
+
+def on_copies(result: RunResult, check: ShiftCheck, copies: CopiesWithin) -> str:
+    """Say of copies on one side what counts them once, and what does not."""
+    tests, sets, rest, advice = (
+        "the first of each cluster alone", "a cluster once", "intervals on all records",
+        "Give them as groups (`group_column`).",
+    )  # fmt: skip
+    where = ""
+    if result.split_by_group:
+        across = copies.across_groups or 0
+        where = f", {wording.count(across)} of them over several groups"
+        tests, sets, rest, advice = (
+            "a cluster in its first group alone", "groups that share copies once",
+            "the table of groups and intervals on all records", "Put what is alike into one group.",
+        )  # fmt: skip
+    counted = f": the tests against chance count {tests}" * bool(result.distinct_metrics)
+    searched = bool(result.dataset_inference and not check.n_not_searched)
+    once = f", and dataset inference counts {sets}" * searched
+    return (
+        f"{wording.copies_line(copies)}{where}. They are no independent evidence{counted}{once}, "
+        f"but {rest} are not corrected. {advice}"
+    )

@@ -75,6 +75,12 @@ class Groups:
     hold_all: bool
     notes: list[str]
 
+    def hold(self, among: BoolArray) -> BoolArray:
+        """Whether each group holds any of some records."""
+        size = len(self.labels.known)
+        found: BoolArray = np.bincount(self.of_record[among], minlength=size + 1)[:size] > 0
+        return found
+
     def scores(self, values: Scores, among: BoolArray) -> tuple[Scores, int]:
         """Scores of groups: the mean of as many of its scored records as each of them has, the
         first.
@@ -195,6 +201,23 @@ class Judge:
         """
         labels = replace(self.records, known=self.records.known & among)
         return self._measure(values, labels, {"target": target, "attack": attack})
+
+    def measure_groups(
+        self, values: Scores, *, among: BoolArray, target: str, attack: str
+    ) -> AttackMetrics | NotMeasured:
+        """Measure one attack on one target on groups, by some of their records alone.
+
+        Parameters
+        ----------
+        values : float64 [records]; NaN for none.
+        among : [records].
+        """
+        assert self.groups is not None
+        labels = self.groups.labels
+        known = labels.known & self.groups.hold(among)
+        means, each = self.groups.scores(np.where(among, values, np.nan), known)
+        names = {"target": target, "attack": attack}
+        return _with_each(self._measure(means, replace(labels, known=known), names), each)
 
     def _draw(self, values: Scores, labels: Labels, names: Mapping[str, str]) -> AttackCurves:
         kept = labels.known & np.isfinite(values)

@@ -341,7 +341,7 @@ def _copies(records: KnownRecords) -> tuple[CopiesWithin, dict[str, str]]:
         for cluster in found
         for row in cluster
     }
-    return copies_within(clusters, ids), names
+    return copies_within(clusters, ids, [side.units for side in sides]), names
 
 
 def _overlaps(records: KnownRecords) -> tuple[NgramOverlap | None, NearDuplicates]:

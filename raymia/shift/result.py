@@ -123,6 +123,12 @@ class CopiesWithin(Result):
         default=None, gt=0, le=1, description="the same of non-members"
     )
     groups: int = Field(ge=0, description="clusters of copies, which should be groups")
+    across_groups: int | None = Field(
+        default=None,
+        ge=0,
+        description="clusters whose records are in several groups, where a record without a group "
+        "is one of its own; none in earlier runs",
+    )
     proposed: list[list[str]] = Field(
         description="ids of the first 50 clusters, the largest first; 50 ids of each at most"
     )

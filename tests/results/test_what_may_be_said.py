@@ -144,6 +144,11 @@ COPIES = CopiesWithin(members=4, non_members=0, groups=2, proposed=[["a", "b"], 
 WITH_COPIES = shifted("no_shift_found").model_copy(update={"copies": COPIES})
 COPIED_BEFORE = of(LEAK, shift=WITH_COPIES)
 COPIED = of(COPIED_BEFORE, distinct_metrics=audit({"tuned/loss": 3.0}, n=298).metrics)
+SHARED = of(
+    SPLIT,
+    distinct_metrics=GROUPS,
+    shift=WITH_COPIES.model_copy(update={"copies": COPIES.model_copy(update={"across_groups": 1})}),
+)
 SAMPLED = of(COPIED, shift=WITH_COPIES.model_copy(update={"left_out": 300}))
 FEW_METRICS = audit({"tuned/loss": 3.0}, n=150).metrics
 FEW_DISTINCT = of(COPIED, distinct_metrics=FEW_METRICS)
@@ -227,13 +232,17 @@ ROWS = [
     ("_on_records", "which hardly ever gives such a guess", [STATED],
      [NOTED, of(LEAK, shift=shifted(auc=0.53).model_copy(update={"split": "randomized"}))]),
     ("_on_records", "were not looked for in this run", [LEAK, STOPPED], [COPIED]),
-    ("_on_records", "They are no independent evidence", [COPIED, COPIED_BEFORE],
+    ("on_copies", "They are no independent evidence", [COPIED, COPIED_BEFORE, SHARED],
      [CLEAR, of(COPIED, split_by_group=True, group_metrics=GROUPS)]),
-    ("_on_records", "the tests against chance count the first of each cluster alone", [COPIED],
-     [CLEAR, COPIED_BEFORE]),
+    ("on_copies", "the tests against chance count the first of each cluster alone", [COPIED],
+     [CLEAR, COPIED_BEFORE, SHARED]),
+    ("on_copies", "the tests against chance count a cluster in its first group alone", [SHARED],
+     [COPIED, SPLIT]),
+    ("on_copies", "dataset inference counts groups that share copies once",
+     [of(SHARED, dataset_inference=[TEST])], [of(COPIED, dataset_inference=[TEST]), SHARED]),
     ("_on_records", "Only a sample of 300 members and non-members was searched", [SAMPLED],
      [COPIED, of(SAMPLED, distinct_metrics=[])]),
-    ("_on_records", "dataset inference counts a cluster once",
+    ("on_copies", "dataset inference counts a cluster once",
      [of(COPIED, dataset_inference=[TEST])], [COPIED]),
     ("_how_it_was_chosen", "The leading attack is the best of 2 on one half", [TWO],
      [LEAK, OLD, WEAK_FIRST]),
