@@ -164,6 +164,13 @@ class AttackMetrics(Result):
     n_members: int = Field(ge=MIN_PER_CLASS, description="members with a score")
     n_non_members: int = Field(ge=MIN_PER_CLASS, description="non-members with a score")
     n_unscored: int = Field(ge=0, description="members and non-members without a score, left out")
+    records_per_group: int | None = Field(
+        default=None,
+        ge=1,
+        description="of groups: records that each group's score is the mean of, the fewest that "
+        "any of them has with a score; none of records, and of groups in earlier runs, where it "
+        "was the mean of all",
+    )
     auc: LimitedEstimate = Field(
         description="area under the ROC curve, with the wider of DeLong's and Newcombe's "
         "intervals; 0.5 is chance"
@@ -272,4 +279,11 @@ class CandidateClaims(Result):
     n_candidates: int = Field(ge=0, description="candidates with a score")
     n_non_members: int = Field(ge=0, description="non-members with a score")
     n_unscored: int = Field(ge=0, description="candidates without a score, never claimed")
+    records_per_group: int | None = Field(
+        default=None,
+        ge=1,
+        description="of groups: records that each group's score is the mean of, the fewest that "
+        "any candidate group or group of non-members has with a score; none of records, and of "
+        "groups in earlier runs, where it was the mean of all",
+    )
     claims: list[ClaimsAtRate] = Field(description="one for each rate")

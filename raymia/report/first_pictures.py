@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from raymia.metrics.summary import AttackMetrics
 from raymia.report.charts import Charts, first_histogram, leaders_chart
 from raymia.report.sections import TargetSection
-from raymia.results.chance import Chance
+from raymia.results.chance import Chance, share_copies
 from raymia.results.curves import AttackCurves
 from raymia.results.ranking import of_groups_of
 from raymia.results.result import RunResult
@@ -65,6 +65,11 @@ def first_pictures(
         caption = (
             "The pictures are of all records, copies among them. The verdict counts distinct "
             "records, and the threshold is theirs."
+        )
+    elif counted == "groups" and picture is not first and share_copies(result):
+        caption = (
+            "The pictures are of groups of records, copies among them. The verdict counts groups "
+            "without copies, and the threshold is theirs."
         )
     elif counted == "groups" and picture is not first:
         caption = "The pictures are of groups of records, which the verdict counts."

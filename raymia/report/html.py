@@ -80,6 +80,8 @@ def render(result: RunResult, curves: Sequence[AttackCurves], sweep: str | None 
         "targets": targets,
         "by_distinct": unit_sections(by_distinct(result), curves, charts),
         "by_groups": unit_sections(by_groups(result), curves, charts),
+        "score_of_distinct": wording.score_of_groups(result.distinct_metrics),
+        "score_of_groups": wording.score_of_groups(result.group_metrics),
         "groups_roc": groups_overlaid(by_groups(result), curves, charts),
         "series": drawn_series(result, targets, charts),
         "overview_budgets": resolved(*(target.ranking for target in targets)),

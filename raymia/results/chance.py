@@ -17,7 +17,7 @@ import scipy
 
 from raymia.metrics.intervals import FITTED_SHARE
 from raymia.metrics.roc import allowed_false_positives
-from raymia.metrics.summary import AttackMetrics
+from raymia.metrics.summary import AttackMetrics, Metrics
 from raymia.results.ranking import fitted_on_labels, labels_where
 from raymia.results.result import RunResult
 
@@ -199,11 +199,29 @@ def what_counts(result: RunResult) -> Counted:
 
 
 def units_of(result: RunResult) -> Units:
-    """The attacks by what chance dealt out; none where some records are copies, in runs from before
-    distinct ones were measured."""
-    entries = {
-        "records": result.metrics,
-        "distinct": result.distinct_metrics,
-        "groups": result.group_metrics,
-    }[what_counts(result)]
+    """The attacks by what chance dealt out; none where these were not measured, or not so that
+    they can be compared, in earlier runs."""
+    entries = counted_in(result, what_counts(result))
     return {(m.target, m.attack): m for m in entries if isinstance(m, AttackMetrics)}
+
+
+def counted_in(result: RunResult, counted: Counted) -> list[Metrics]:
+    """Every attack on records, distinct ones, or groups: on these by their distinct records where
+    groups that were split share copies. Groups whose scores are means of unlike
+    numbers of records, as in earlier runs, are left out."""
+    if counted == "groups":
+        distinct = result.split_by_group and share_copies(result)
+        entries = result.distinct_metrics if distinct else result.group_metrics
+        return [entry for entry in entries if not is_mean_of_all(entry)]
+    return result.metrics if counted == "records" else result.distinct_metrics
+
+
+def share_copies(result: RunResult) -> bool:
+    """Whether records of some groups nearly copy records of others."""
+    copies = None if result.shift is None else result.shift.copies
+    return copies is not None and bool(copies.across_groups)
+
+
+def is_mean_of_all(entry: Metrics) -> bool:
+    """Whether a group's score is the mean of all its records, however many, as in earlier runs."""
+    return isinstance(entry, AttackMetrics) and entry.records_per_group is None

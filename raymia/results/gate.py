@@ -23,11 +23,11 @@ from typing import Literal
 from raymia.metrics.intervals import lower_limit, upper_limit
 from raymia.metrics.summary import AttackMetrics, Metrics
 from raymia.results import wording
-from raymia.results.chance import Counted, what_counts
+from raymia.results.chance import Counted, counted_in, is_mean_of_all, share_copies, what_counts
 from raymia.results.gate_figures import TOO_MANY, Figure, Levels, figure_of
 from raymia.results.gate_result import GateOutcome, GateStatus
 from raymia.results.result import RunResult
-from raymia.results.telling import COPIES_NOT_MEASURED, units_called
+from raymia.results.telling import COPIES_NOT_MEASURED, MEANS_OF_ALL, units_called
 from raymia.results.verdict import may_leak_strongly, reach_verdict, why_strength_is_unknown
 from raymia.spec import AuditSpec
 from raymia.spec.conditions import FINDINGS, Condition, check_conditions, parse_conditions
@@ -41,7 +41,17 @@ EXPLAINED = (
     "members and non-members differ without any model, and a guess that sees none is not far "
     "weaker; see docs/shift.md"
 )
+SHARED_COPIES = (
+    "records of some groups nearly copy records of others, and groups are measured without such "
+    "copies only where whole groups were split; put what is alike into one group"
+)
 Undecided = Literal["fail", "pass"]
+ON: dict[Counted, str] = {
+    "records": "",
+    "distinct": "on distinct records, ",
+    "groups": "by group, ",
+}
+"""What is said before the figures."""
 
 
 def evaluate(
@@ -125,12 +135,8 @@ def _outcomes(condition: Condition, result: RunResult, error_rate: float) -> Ite
     if condition.metric in ("members", "non_members"):
         yield _on_counts(condition, result)
         return
-    entries, on = result.metrics, ""
     counted = _counted(condition, result)
-    if counted == "groups":
-        entries, on = result.group_metrics, "by group, "
-    elif counted == "distinct":
-        entries, on = result.distinct_metrics, "on distinct records, "
+    entries, on = counted_in(result, counted), ON[counted]
     failed = [target.name for target in result.failed]
     named = dict.fromkeys([*(entry.target for entry in result.metrics), *failed])
     targets = [name for name in named if fnmatchcase(name, condition.targets)]
@@ -160,9 +166,17 @@ def _counted(condition: Condition, result: RunResult) -> Counted:
     return "groups" if condition.by_group else what_counts(result)
 
 
-def _lacks_distinct(condition: Condition, result: RunResult) -> bool:
-    """Whether a condition is on distinct records, in a run from before these were measured."""
-    return _counted(condition, result) == "distinct" and not result.distinct_metrics
+def _why_not_counted(condition: Condition, result: RunResult) -> str | None:
+    """Why what a condition compares was not measured, or not so that it can be compared, as in
+    earlier runs."""
+    counted = _counted(condition, result)
+    if counted == "distinct" and not result.distinct_metrics:
+        return COPIES_NOT_MEASURED
+    if counted == "groups" and any(map(is_mean_of_all, result.group_metrics)):
+        return MEANS_OF_ALL
+    if counted == "groups" and not result.split_by_group and share_copies(result):
+        return SHARED_COPIES
+    return None
 
 
 def _on_counts(condition: Condition, result: RunResult) -> GateOutcome:
@@ -362,8 +376,8 @@ def _why_nothing_counts(
         yield "nothing was measured: it takes members and non-members"
     elif condition.by_group and not result.group_metrics:
         yield "no group was measured: the run has none, or each mixes members and others"
-    elif _lacks_distinct(condition, result):
-        yield COPIES_NOT_MEASURED
+    elif (why_not := _why_not_counted(condition, result)) is not None:
+        yield why_not
     elif not found and condition.is_of_attacks:
         yield "the attack was not run on this target"
     if not result.complete:

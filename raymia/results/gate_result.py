@@ -11,6 +11,9 @@ from raymia.metrics.summary import Comparison, Estimate, Result
 GateStatus = Literal["passed", "failed", "undecided", "not_evaluated"]
 
 
+DeletionFinding = Literal["above", "below", "alike", "shift", "not_tested"]
+
+
 class GateOutcome(Result):
     """One condition of the release gate on one target."""
 
@@ -32,8 +35,18 @@ class Deletion(Result):
     attack: str = Field(description="the attack that leads on that one")
     n_removed: int = Field(ge=0, description="members that both scored")
     n_non_members: int = Field(ge=0, description="non-members that both scored")
+    of: Literal["records", "distinct", "groups"] = Field(
+        default="records", description="what both AUCs are of: what tests against chance count"
+    )
     auc_before: Estimate = Field(description="of members against non-members, before")
     auc_after: Estimate = Field(description="the same after; 0.5 says that they are alike")
+    finding: DeletionFinding | None = Field(
+        default=None,
+        description="above: members can still be told, below: by scores that are too low; alike: "
+        "chance explains the AUC after, with all models of the audit that were trained again; "
+        "shift: they differ without any model; not_tested: too few count, or limits were not kept; "
+        "none in earlier runs",
+    )
     difference: Comparison = Field(description="of the two, on the records that both scored")
 
 

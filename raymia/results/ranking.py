@@ -209,9 +209,11 @@ def of_distinct_of(target: str) -> str:
 
 
 def by_distinct(result: RunResult) -> list[TargetRanking]:
-    """Rank the attacks over distinct records, under headings of their own."""
+    """Rank the attacks over distinct records, under headings of their own; over groups by their
+    distinct records where groups that were split share copies."""
+    counted: Counted = "groups" if result.split_by_group else "distinct"
     return [
-        replace(ranking, target=of_distinct_of(ranking.target), counted="distinct")
+        replace(ranking, target=of_distinct_of(ranking.target), counted=counted)
         for ranking in rank(result.distinct_metrics)
     ]
 

@@ -201,13 +201,15 @@ class RunResult(Result):
     attacks: list[AttackCard] = Field(default=[], description="attacks used")
     metrics: list[Metrics] = Field(description="one entry for each target and attack")
     group_metrics: list[Metrics] = Field(
-        default=[], description="the same over groups, each scored by the mean of its records"
+        default=[],
+        description="the same over groups, each scored by the mean of as many of its "
+        "records as every group has",
     )
     distinct_metrics: list[Metrics] = Field(
         default=[],
         description="the same over distinct records, of near-copies on one side the first alone, "
-        "which tests against chance and the gate count; none where there are no copies or groups "
-        "were split, and in earlier runs",
+        "which tests against chance and the gate count; over groups without such copies, where "
+        "groups were split and share some; none where there are no copies, and in earlier runs",
     )
     split_by_group: bool = Field(
         default=False,

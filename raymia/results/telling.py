@@ -7,7 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from raymia.metrics.summary import AttackMetrics, Estimate
 from raymia.results import wording
-from raymia.results.chance import Chance, Counted, Test, units_of, what_counts
+from raymia.results.chance import (
+    Chance,
+    Counted,
+    Test,
+    is_mean_of_all,
+    units_of,
+    what_counts,
+)
 from raymia.results.power import power_of_auc, power_of_rate
 from raymia.results.ranking import (
     TargetRanking,
@@ -17,6 +24,7 @@ from raymia.results.ranking import (
     held_out_area,
 )
 from raymia.results.result import RunResult
+from raymia.shift.result import CopiesWithin, ShiftCheck
 
 GIVEN_AUCS, GIVEN_RATES = (0.55, 0.6), (0.02, 0.05, 0.1)
 """Leaks of which it is said how often an audit finds them."""
@@ -30,6 +38,11 @@ COPIES_NOT_MEASURED = (
     "run the audit again, which asks for nothing that is stored"
 )
 """Why numbers of a run from before distinct records were measured decide nothing."""
+MEANS_OF_ALL = (
+    "an earlier version scored a group by the mean of all its records, which scatters less the "
+    "more there are: run the audit again, which asks for nothing that is stored"
+)
+"""Why numbers on groups of a run from before these were means of equally many decide nothing."""
 _ONE: dict[Counted, str] = {
     "records": "{}",
     "distinct": "distinct {}",
@@ -66,6 +79,8 @@ def untested(result: RunResult, rankings: Sequence[TargetRanking]) -> str:
 def _why_untested(result: RunResult) -> str:
     """Why an attack that was measured was not so on what chance dealt out."""
     if result.split_by_group:
+        if any(map(is_mean_of_all, result.group_metrics)):
+            return f"because {MEANS_OF_ALL}"
         return "because groups with a score are too few"
     if result.distinct_metrics:
         return "because distinct records with a score are too few"
@@ -250,3 +265,26 @@ def power_lines(chance: Chance, fpr: float | None) -> Iterator[str]:
         if test.max_fpr is not None and rate > test.max_fpr
     ]
     yield f"How often an audit of this size finds a leak: {wording.joined(parts)}."
+
+
+def on_copies(result: RunResult, check: ShiftCheck, copies: CopiesWithin) -> str:
+    """Say of copies on one side what counts them once, and what does not."""
+    tests, sets, rest, advice = (
+        "the first of each cluster alone", "a cluster once", "intervals on all records",
+        "Give them as groups (`group_column`).",
+    )  # fmt: skip
+    where = ""
+    if result.split_by_group:
+        across = copies.across_groups or 0
+        where = f", {wording.count(across)} of them over several groups"
+        tests, sets, rest, advice = (
+            "a cluster in its first group alone", "groups that share copies once",
+            "the table of groups and intervals on all records", "Put what is alike into one group.",
+        )  # fmt: skip
+    counted = f": the tests against chance count {tests}" * bool(result.distinct_metrics)
+    searched = bool(result.dataset_inference and not check.n_not_searched)
+    once = f", and dataset inference counts {sets}" * searched
+    return (
+        f"{wording.copies_line(copies)}{where}. They are no independent evidence{counted}{once}, "
+        f"but {rest} are not corrected. {advice}"
+    )

@@ -20,7 +20,7 @@ from typing import get_args
 from raymia.metrics.limits import at_error
 from raymia.metrics.summary import AttackMetrics, LimitedEstimate
 from raymia.results import wording
-from raymia.results.chance import ERROR_RATE, Chance, Test
+from raymia.results.chance import ERROR_RATE, Chance, Test, share_copies
 from raymia.results.ranking import (
     TargetRanking,
     by_groups,
@@ -34,6 +34,7 @@ from raymia.results.telling import (
     negatives_called,
     not_ruled_out,
     nothing_measured,
+    on_copies,
     power_lines,
     untested,
     what_it_does,
@@ -387,23 +388,23 @@ def _cautions(chance: Chance, rankings: Sequence[TargetRanking]) -> list[str]:
 def _on_records(result: RunResult, measured: bool) -> Iterator[str]:
     """What a reader must know of how records were split and copied."""
     check = result.shift
-    if check is None or not measured:
+    if not measured:
+        return
+    if check is None or check.copies is None:
+        yield (
+            "Copies among members, and among non-members, were not looked for in this run. Where "
+            "some records nearly copy others, chance explains more than the tests say. Run the "
+            "audit again, which asks for nothing that is stored."
+        )
+    if check is None:
         return
     if check.split == "randomized":
         yield "The audit file states that members and non-members were split at random."
     if check.level == "note":
         yield wording.shift_note(check)
     copies = check.copies
-    if copies is not None and copies.groups and not result.split_by_group:
-        counted = ": the tests against chance count the first of each cluster alone"
-        once = ", and dataset inference counts a cluster once"
-        yield (
-            f"{wording.copies_line(copies)}. They are no independent evidence"
-            + (counted * bool(result.distinct_metrics))
-            + (once * bool(result.dataset_inference and not check.n_not_searched))
-            + ", but intervals on all records are not corrected. Give them as groups "
-            "(`group_column`)."
-        )
+    if copies is not None and (share_copies(result) if result.split_by_group else copies.groups):
+        yield on_copies(result, check, copies)
         if check.n_not_searched and result.distinct_metrics:
             yield (
                 f"Only a sample of {check.n_searched:,} members and non-members was searched for "

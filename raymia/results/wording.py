@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from raymia.metrics.dataset import DatasetInference
-from raymia.metrics.summary import Estimate, TprAtFpr
+from raymia.metrics.summary import AttackMetrics, Estimate, Metrics, TprAtFpr
 from raymia.records.base import count_reasons
 from raymia.results.example import Example
 from raymia.results.extraction import Extraction
@@ -282,6 +282,26 @@ def copies_line(copies: CopiesWithin) -> str:
         many = number_of(copies.non_members, "non-member")
         parts.append(f"{many} nearly copy another non-member")
     return f"{joined(parts)}, in {number_of(copies.groups, 'cluster')}"
+
+
+def score_of_groups(metrics: Iterable[Metrics]) -> str:
+    """Say what the score of a group of records is."""
+    measured = [entry for entry in metrics if isinstance(entry, AttackMetrics)]
+    found = sorted({m.records_per_group for m in measured if m.records_per_group is not None})
+    if not found:
+        return "A group's score is the mean of its records' scores."
+    why = "A mean of more scatters less, so that groups with more would look unlike the others."
+    if found == [1]:
+        return (
+            "A group's score is that of the first of its records with one: some group has no more. "
+            f"{why}"
+        )
+    several = count(found[0]) if len(found) == 1 else f"{count(found[0])} to {count(found[-1])}"
+    by = "" if len(found) == 1 else ", by the attack"
+    return (
+        f"A group's score is the mean of the first {several} of its records with one{by}: the "
+        f"fewest that any group has. {why}"
+    )
 
 
 def overlap_lines(check: ShiftCheck) -> list[str]:

@@ -40,7 +40,8 @@ from raymia.util.column import ChosenRows
 
 
 def ask_blind(inputs: Inputs, store: EvidenceStore, plans: Sequence[TargetPlan]) -> Blind:
-    """Check whether members and non-members come from one distribution.
+    """Check whether members and non-members come from one distribution, unless it is switched off,
+    and look for copies on one side.
 
     No model is asked anything: of references, what is stored is used.
 
@@ -49,16 +50,16 @@ def ask_blind(inputs: Inputs, store: EvidenceStore, plans: Sequence[TargetPlan])
     plans : after the run.
     """
     spec = inputs.spec.shift
-    if not spec.enabled:
-        labels = inputs.records.table["is_member"].drop_null().to_numpy()
+    if spec.enabled:
+        found = check_shift(
+            _known_records(inputs, store, plans),
+            error_rate=spec.error_rate,
+            seed=inputs.spec.seed,
+            confidence=inputs.spec.metrics.confidence,
+        )
+    else:
         off = "it is switched off in the audit file"
-        return Blind(not_checked(labels.astype(np.bool_), spec.error_rate, off), {})
-    found = check_shift(
-        _known_records(inputs, store, plans),
-        error_rate=spec.error_rate,
-        seed=inputs.spec.seed,
-        confidence=inputs.spec.metrics.confidence,
-    )
+        found = not_checked(_known_records(inputs, store, ()), spec.error_rate, off)
     if inputs.spec.records.split is None:
         return found
     stated = found.check.model_copy(update={"split": inputs.spec.records.split})

@@ -59,7 +59,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Groups:
-    """Groups of one kind of records; a group's score is the mean of its records' scores.
+    """Groups of one kind of records.
 
     Attributes
     ----------
@@ -75,15 +75,44 @@ class Groups:
     hold_all: bool
     notes: list[str]
 
-    def means(self, values: Scores) -> Scores:
-        """Scores of the groups: means of the records that have one, NaN where none has."""
+    def hold(self, among: BoolArray) -> BoolArray:
+        """Whether each group holds any of some records."""
         size = len(self.labels.known)
-        present = ~np.isnan(values)
-        of = self.of_record[present]
-        totals = np.bincount(of, weights=values[present], minlength=size + 1)[:size]
-        counts = np.bincount(of, minlength=size + 1)[:size]
-        means: Scores = np.divide(totals, counts, out=np.full(size, np.nan), where=counts > 0)
-        return means
+        found: BoolArray = np.bincount(self.of_record[among], minlength=size + 1)[:size] > 0
+        return found
+
+    def scores(self, values: Scores, among: BoolArray) -> tuple[Scores, int]:
+        """Scores of groups: the mean of as many of its scored records as each of them has, the
+        first.
+
+        A mean of many scatters less than a mean of few, so that of means of all their records the
+        smaller groups alone would be in the tail.
+
+        Parameters
+        ----------
+        values : [records]; NaN for none.
+        among : [groups], those that are compared.
+
+        Returns
+        -------
+        scores : [groups]; NaN for a group without a scored record, and for those not compared.
+        each : records that a score is the mean of; 0 where no group has one.
+        """
+        size = len(among)
+        of_record = np.append(among, False)[self.of_record]
+        rows = np.flatnonzero(of_record & ~np.isnan(values))
+        of = self.of_record[rows]
+        rows, of = (array[np.argsort(of, kind="stable")] for array in (rows, of))
+        counts = np.bincount(of, minlength=size)
+        means: Scores = np.full(size, np.nan)
+        if not rows.size:
+            return means, 0
+        has_some = counts > 0
+        each = int(counts[has_some].min())
+        first = np.arange(rows.size) - (np.cumsum(counts) - counts)[of] < each
+        totals = np.bincount(of[first], weights=values[rows[first]], minlength=size)
+        means[has_some] = totals[has_some] / each
+        return means, each
 
 
 @dataclass(frozen=True)
@@ -147,14 +176,17 @@ class Judge:
         if self.records.can_claim:
             claims.append(self._claim(values, self.records, "records", names))
         if self.groups is not None:
-            means, labels = self.groups.means(values), self.groups.labels
+            labels = self.groups.labels
             if labels.can_measure:
-                of_groups = self._measure(means, labels, names)
+                means, each = self.groups.scores(values, labels.known)
+                of_groups = _with_each(self._measure(means, labels, names), each)
             if isinstance(of_groups, AttackMetrics):
                 by_group = {**names, "target": of_groups_of(target)}
                 group_curves = self._draw(means, labels, by_group)
             if labels.can_claim:
-                claims.append(self._claim(means, labels, "groups", names))
+                means, each = self.groups.scores(values, ~labels.is_member)
+                claim = self._claim(means, labels, "groups", names)
+                claims.append(claim.model_copy(update={"records_per_group": each or None}))
         return Judged(metrics, of_groups, curves, group_curves, claims)
 
     def measure(
@@ -169,6 +201,23 @@ class Judge:
         """
         labels = replace(self.records, known=self.records.known & among)
         return self._measure(values, labels, {"target": target, "attack": attack})
+
+    def measure_groups(
+        self, values: Scores, *, among: BoolArray, target: str, attack: str
+    ) -> AttackMetrics | NotMeasured:
+        """Measure one attack on one target on groups, by some of their records alone.
+
+        Parameters
+        ----------
+        values : float64 [records]; NaN for none.
+        among : [records].
+        """
+        assert self.groups is not None
+        labels = self.groups.labels
+        known = labels.known & self.groups.hold(among)
+        means, each = self.groups.scores(np.where(among, values, np.nan), known)
+        names = {"target": target, "attack": attack}
+        return _with_each(self._measure(means, replace(labels, known=known), names), each)
 
     def _draw(self, values: Scores, labels: Labels, names: Mapping[str, str]) -> AttackCurves:
         kept = labels.known & np.isfinite(values)
@@ -209,6 +258,13 @@ class Judge:
             rates=self.metrics.false_discovery_rates,
             **names,
         )
+
+
+def _with_each(metrics: AttackMetrics | NotMeasured, each: int) -> AttackMetrics | NotMeasured:
+    """Keep of how many records each group's score is the mean."""
+    if isinstance(metrics, NotMeasured):
+        return metrics
+    return metrics.model_copy(update={"records_per_group": each})
 
 
 def _chosen_of(chosen: BoolArray, *arrays: Any) -> tuple[Any, ...]:

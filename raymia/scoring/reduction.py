@@ -37,6 +37,7 @@ from raymia.scoring.ids import NAMED, repeated
 from raymia.scoring.judge import Judge, Judged
 from raymia.scoring.parts import ScoreParts, room_for_scores
 from raymia.scoring.workers import Workers
+from raymia.shift.copies import linked
 from raymia.util.errors import RaymiaError
 from raymia.util.hashing import rows_alike, string_hashes
 
@@ -218,8 +219,8 @@ def infer_datasets(
     ----------
     scores : [records] by the attack's label. Attacks that are fitted on labels are left out: their
         scores of one half hold the labels of the other.
-    clusters : of near-copies, by record id. Copies without a group stay together, and count once:
-        what was fitted on one knows the others.
+    clusters : of near-copies, by record id. Copies stay together, with their groups, and count
+        once: what was fitted on one knows the others.
     """
     judge = Judge.of(inputs)
     fitted_on_labels = inputs.fitted_on_labels
@@ -250,14 +251,11 @@ def _units_and_halves(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """The number of each record's unit, in the order in which units come first, and whether
     dataset inference is fitted on it."""
-    columns = inputs.records.table["record_id"], unit_column(inputs.records)
+    column, joined = unit_column(inputs.records), _joined(inputs, clusters)
     hashes, fitted = [], []
-    for start in range(0, len(columns[0]), NAMES_AT_ONCE):
-        ids, names = (column.slice(start, NAMES_AT_ONCE).to_pylist() for column in columns)
-        together = [
-            clusters.get(record, name) if name == record else name
-            for record, name in zip(ids, names, strict=True)
-        ]
+    for start in range(0, len(column), NAMES_AT_ONCE):
+        names = column.slice(start, NAMES_AT_ONCE).to_pylist()
+        together = [joined.get(name, name) for name in names]
         hashes.append(string_hashes(pa.array(together, pa.string())))
         fitted.append(fold_of(together, 2, "half of dataset inference") == 0)
     units = np.concatenate(hashes)
@@ -267,6 +265,24 @@ def _units_and_halves(
     number = np.empty(first.size, np.int64)
     number[np.argsort(first)] = np.arange(first.size)
     return number[unit], np.concatenate(fitted)
+
+
+def _joined(inputs: Inputs, clusters: Mapping[str, str]) -> dict[str, str]:
+    """One name for all units that copies link, directly or by others, by the unit's name."""
+    ids = inputs.records.table["record_id"]
+    is_copy = pc.is_in(ids, value_set=pa.array(list(clusters), pa.string()))
+    found = [clusters[name] for name in ids.filter(is_copy).to_pylist()]
+    units = unit_column(inputs.records).filter(is_copy).to_pylist()
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(units))}
+    by_number, first = list(numbers), dict(zip(reversed(found), reversed(units), strict=True))
+    links = [(numbers[first[name]], numbers[unit]) for name, unit in zip(found, units, strict=True)]
+    name_of = dict(zip(reversed(units), reversed(found), strict=True))
+    return {
+        by_number[number]: name_of[by_number[some[0]]]
+        for some in linked(links)
+        if len(some) > 1
+        for number in some
+    }
 
 
 def infer_all_datasets(

@@ -135,8 +135,8 @@ def check_shift(
 ) -> Blind:
     """Let guessers that see no target tell members from non-members.
 
-    Copies on one side are looked for among all the records. Where one kind has far more, guessers
-    are asked about some of it.
+    Copies on one side are looked for among all the records, also where these are too few for
+    guessers. Where one kind has far more, guessers are asked about some of it.
 
     The verdict is `shift` if one of them does better than on all but a few random labelings of the
     same records, corrected by Holm for their number.
@@ -150,7 +150,7 @@ def check_shift(
     is_member = records.is_member
     reason = _too_few(searched) or _too_few(records)
     if reason is not None:
-        return Blind(not_checked(searched.is_member, error_rate, reason), {})
+        return not_checked(searched, error_rate, reason)
     with one_thread():
         guessers = list(_guessers(records))
         labelings = random_labelings(
@@ -207,16 +207,23 @@ def _for_guessers(records: KnownRecords, seed: int) -> KnownRecords:
     return replace(records.at(rows), left_out=records.left_out + beyond) if beyond else records
 
 
-def not_checked(is_member: Bools, error_rate: float, reason: str) -> ShiftCheck:
-    """The result where there is nothing to go by."""
-    members = int(is_member.sum())
-    return ShiftCheck(
+def not_checked(records: KnownRecords, error_rate: float, reason: str) -> Blind:
+    """What is found where no guesser is asked: copies on one side, which tests against chance rest
+    on and which the fewest of records may have."""
+    with one_thread():
+        copies, clusters = _copies(records)
+    members = int(records.is_member.sum())
+    check = ShiftCheck(
         state="not_checked",
         reason=reason,
         error_rate=error_rate,
         n_members=members,
-        n_non_members=len(is_member) - members,
+        n_non_members=len(records.ids) - members,
+        left_out=records.left_out,
+        searched=len(records.ids),
+        copies=copies,
     )
+    return Blind(check, {}, clusters=clusters)
 
 
 def _too_few(records: KnownRecords) -> str | None:
@@ -334,7 +341,7 @@ def _copies(records: KnownRecords) -> tuple[CopiesWithin, dict[str, str]]:
         for cluster in found
         for row in cluster
     }
-    return copies_within(clusters, ids), names
+    return copies_within(clusters, ids, [side.units for side in sides]), names
 
 
 def _overlaps(records: KnownRecords) -> tuple[NgramOverlap | None, NearDuplicates]:

@@ -2,7 +2,7 @@
 
 A model that likes one copy likes them all, so 50 members and their near-copies say no more than 50.
 Copies are proposed as groups. Until they are given as groups, tests against chance count one record
-of each cluster (:mod:`raymia.scoring.distinct`).
+of each cluster, or where groups were split, those of one group (:mod:`raymia.scoring.distinct`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ Pair = tuple[int, int]
 
 
 def copies_within(
-    clusters: Sequence[Sequence[Sequence[int]]], ids: Sequence[Sequence[str]]
+    clusters: Sequence[Sequence[Sequence[int]]],
+    ids: Sequence[Sequence[str]],
+    units: Sequence[Sequence[str]] | None = None,
 ) -> CopiesWithin:
     """Count near-copies of members and of non-members, and propose groups.
 
@@ -39,7 +41,14 @@ def copies_within(
     ----------
     clusters : of members, and of non-members; rows of each cluster.
     ids : of members, and of non-members.
+    units : likewise, the group of each record, or what names it alone; the ids without it.
     """
+    own = ids if units is None else units
+    across = sum(
+        len({own[side][row] for row in cluster}) > 1
+        for side, found in enumerate(clusters)
+        for cluster in found
+    )
     named = [
         [ids[side][row] for row in cluster]
         for side, found in enumerate(clusters)
@@ -51,6 +60,7 @@ def copies_within(
         members=copies[0],
         non_members=copies[1],
         groups=len(named),
+        across_groups=across,
         proposed=[cluster[:LISTED] for cluster in named[:LISTED]],
     )
 
@@ -84,6 +94,8 @@ def copied_images(images: Iterable[Images]) -> list[list[int]]:
     images : each uint8 [channels, height, width].
     """
     gray = small_gray(images)
+    if not len(gray):
+        return []
     bits = np.where(perceptual_hashes(gray), 1.0, -1.0).astype(np.float32)
     pixels = directions(gray)
     found: list[Pair] = []

@@ -123,6 +123,12 @@ class CopiesWithin(Result):
         default=None, gt=0, le=1, description="the same of non-members"
     )
     groups: int = Field(ge=0, description="clusters of copies, which should be groups")
+    across_groups: int | None = Field(
+        default=None,
+        ge=0,
+        description="clusters whose records are in several groups, where a record without a group "
+        "is one of its own; none in earlier runs",
+    )
     proposed: list[list[str]] = Field(
         description="ids of the first 50 clusters, the largest first; 50 ids of each at most"
     )
@@ -167,7 +173,7 @@ class ShiftCheck(Result):
         "earlier runs, which searched those that guessers were asked about",
     )
     copies: CopiesWithin | None = Field(
-        default=None, description="none in earlier runs, and if not checked"
+        default=None, description="on one side; none in earlier runs, unless guessers were asked"
     )
     split: Literal["unknown", "randomized"] = Field(
         default="unknown", description="what the audit file says of how the records were split"

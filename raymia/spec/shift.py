@@ -10,7 +10,10 @@ from raymia.spec.base import Strict
 class ShiftSpec(Strict):
     """Guessers that see no target try to tell members from non-members."""
 
-    enabled: bool = Field(default=True, description="false leaves the check out")
+    enabled: bool = Field(
+        default=True,
+        description="false asks no guesser; copies on one side are looked for all the same",
+    )
     error_rate: float = Field(
         default=0.05,
         ge=0.01,

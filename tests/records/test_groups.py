@@ -90,15 +90,18 @@ def test_group_column_that_is_not_there_is_named(tmp_path):
 
 def test_score_of_a_group_is_the_mean_of_its_records(inputs):
     """Records overlap, groups do not: members are d0, d1; d2 mixes; non-members d3 to d5."""
-    loss = [9.0, 1.0, 4.0, 5.0, 0.0, 0.0, 8.0, -9.0, 3.0, -4.0, None, 2.0, 7.0]
+    loss = [9.0, 1.0, 4.0, 5.0, 0.0, 0.0, 8.0, -9.0, 3.0, -4.0, -3.0, 2.0, 7.0]
+    lacking = [*loss[:10], None, *loss[11:]]
     judge = Judge.of(inputs)
     assert not judge.groups.hold_all
-    of_loss, of_zlib = (
+    of_loss, of_lacking, of_zlib = (
         judge.judge(np.array(scores, float), target="one", attack="a").group_metrics
-        for scores in (loss, [0.0] * 13)
+        for scores in (loss, lacking, [0.0] * 13)
     )
     assert (of_loss.n_members, of_loss.n_non_members) == (2, 3)
-    assert of_loss.auc.value == 1.0
+    assert (of_loss.auc.value, of_loss.records_per_group) == (1.0, 2)
+    # One score of d5 is missing, so every group is judged by its first: 9 and 4 against 8, 3 and 2.
+    assert (of_lacking.auc.value, of_lacking.records_per_group) == (5 / 6, 1)
     assert of_zlib.auc.value == 0.5
     assert judge.groups.notes == [
         "1 group mixes members and others, not measured as groups; came: 'd2'",

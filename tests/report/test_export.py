@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from made_up_run import made_up_curves, made_up_result, made_up_scores
-from made_up_verdicts import shifted
+from made_up_verdicts import as_groups, shifted
 from typer.testing import CliRunner
 
 from raymia import load_run
@@ -40,7 +40,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def grouped(run):
     """The same, with half as many groups as records, which were split as wholes."""
-    groups = made_up_result(made_up_scores(n_members=30, n_non_members=60)).metrics
+    groups = as_groups(made_up_result(made_up_scores(n_members=30, n_non_members=60)).metrics)
     result = run.result.model_copy(update={"group_metrics": groups, "split_by_group": True})
     return replace(run, result=result.model_copy(update={"verdict": reach_verdict(result)}))
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from made_up_run import made_up_result, made_up_scores
-from made_up_verdicts import audit, excess, shifted
+from made_up_verdicts import as_groups, audit, excess, shifted
 from scipy.special import comb
 
 from raymia.metrics.measuring import measure
@@ -100,7 +100,12 @@ def in_groups(seed, shift=0.0, groups=30, size=20, split_by_group=True):
     names = {"target": "tuned", "attack": "loss"}
     of_records = measure(scores.ravel(), np.repeat(is_member, size), **names)
     of_groups = measure(scores.mean(axis=1), is_member, **names)
-    return audit({}, metrics=[of_records], group_metrics=[of_groups], split_by_group=split_by_group)
+    return audit(
+        {},
+        metrics=[of_records],
+        group_metrics=as_groups([of_groups]),
+        split_by_group=split_by_group,
+    )
 
 
 @pytest.mark.long
@@ -235,7 +240,10 @@ def test_a_rate_that_was_not_shown_to_be_low_is_not_called_low():
     (loss,) = audit({"tuned/loss": 1.5}, n=400).metrics
     (by_group,) = audit({"tuned/loss": 2.0}, n=30).metrics
     grouped = audit(
-        {}, metrics=[loss], group_metrics=[_without_a_tail(by_group)], split_by_group=True
+        {},
+        metrics=[loss],
+        group_metrics=as_groups([_without_a_tail(by_group)]),
+        split_by_group=True,
     )
     sentence = reach_verdict(grouped).sentence
     assert "How many groups of members it names with few false positives could not be" in sentence
@@ -247,7 +255,7 @@ def test_a_rate_that_was_not_shown_to_be_low_is_not_called_low():
         low = rate.model_copy(update={"value": 0.01, "low": 0.0, "high": high})
         at = by_group.tpr[1].model_copy(update={"estimate": low, "resolvable": True})
         entry = by_group.model_copy(update={"tpr": [at], "above_all": 0})
-        few = grouped.model_copy(update={"group_metrics": [entry]})
+        few = grouped.model_copy(update={"group_metrics": as_groups([entry])})
         assert f"On all groups {told}" in reach_verdict(few).sentence
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from made_up_run import made_up_result, made_up_scores
-from made_up_verdicts import audit
+from made_up_verdicts import as_groups, audit
 
 from raymia.cli.gate import gate_code
 from raymia.metrics.limits import LADDER
@@ -285,7 +285,7 @@ def test_an_attack_that_could_not_be_run_lets_nothing_pass(run):
 
 
 def test_figures_of_groups_count_where_that_is_said_or_groups_were_split(run):
-    groups = [m.model_copy(update={"n_members": 6}) for m in (
+    groups = [m.model_copy(update={"n_members": 6, "records_per_group": 1}) for m in (
         measured("step-3", "strong@ref", 0.0, 0.2, 0.9),
         measured("step-3", "weak", 0.0, 0.1, 0.9),
     )]  # fmt: skip
@@ -311,7 +311,11 @@ def test_figures_of_distinct_records_count_where_some_are_copies(run):
         measured("step-3", "weak", 0.0, 0.1, 0.9),
     ]
     copied = run.model_copy(
-        update={"distinct_metrics": distinct, "group_metrics": run.metrics, "shift": WITH_COPIES}
+        update={
+            "distinct_metrics": distinct,
+            "group_metrics": as_groups(run.metrics),
+            "shift": WITH_COPIES,
+        }
     )
     assert statuses(run, "step-3:any.auc > 0.1") == ["failed"]
     (outcome,) = decide_again(copied, ["step-3:any.auc > 0.1"])
@@ -324,7 +328,7 @@ def test_figures_of_distinct_records_count_where_some_are_copies(run):
 
 def test_a_run_from_before_distinct_records_were_measured_is_decided_by_no_attack(run):
     """Limits on all records are too narrow where some are copies, and these have no others."""
-    old = run.model_copy(update={"group_metrics": run.metrics, "shift": WITH_COPIES})
+    old = run.model_copy(update={"group_metrics": as_groups(run.metrics), "shift": WITH_COPIES})
     for condition in ("step-3:any.auc > 0.1", "step-9:any.auc > 0.5", "step-9:any.epsilon > 1"):
         (outcome,) = decide_again(old, [condition])
         assert outcome.status == "not_evaluated"

@@ -6,7 +6,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from made_up_verdicts import audit
+from made_up_verdicts import as_groups, audit
 
 from raymia.metrics.summary import LimitedEstimate
 from raymia.results.disguise import Disguise
@@ -26,7 +26,9 @@ def test_a_claim_of_single_records_is_not_tried_on_groups():
     spec = SimpleNamespace(targets=[TargetSpec(name="tuned", model="m", claim=claim)])
     (of_records,) = claims_of(spec, LEAK)
     assert of_records.status == "failed"
-    split = LEAK.model_copy(update={"split_by_group": True, "group_metrics": LEAK.metrics})
+    split = LEAK.model_copy(
+        update={"split_by_group": True, "group_metrics": as_groups(LEAK.metrics)}
+    )
     (of_groups,) = claims_of(spec, split)
     assert of_groups.status == "not_evaluated"
     assert "it is of single records" in of_groups.reason
@@ -36,7 +38,9 @@ def test_a_leak_is_strong_by_the_groups_where_groups_were_split():
     assert reach_verdict(LEAK).finding == "leaks_strongly"
     weak = audit({"tuned/loss": 1.2}, n=60)
     assert reach_verdict(weak).finding == "leaks"
-    split = LEAK.model_copy(update={"split_by_group": True, "group_metrics": weak.metrics})
+    split = LEAK.model_copy(
+        update={"split_by_group": True, "group_metrics": as_groups(weak.metrics)}
+    )
     assert reach_verdict(split).finding == "leaks"
 
 

@@ -12,7 +12,7 @@ import inspect
 from functools import cache
 
 import pytest
-from made_up_verdicts import audit, excess, shifted
+from made_up_verdicts import as_groups, audit, excess, shifted
 
 from raymia.metrics.dataset import DatasetInference
 from raymia.metrics.summary import AttackMetrics, Estimate, NotMeasured
@@ -106,7 +106,7 @@ NONE, LEAK = audit({"tuned/loss": 0.0}), audit({"tuned/loss": 3.0}, n=300)
 (NO,), (YES,) = NONE.metrics, LEAK.metrics
 TWO = audit({"tuned/loss": 0.5, "tuned/zlib": 2.5}, n=300)
 MANY = audit({"tuned/loss": 0.0}, n=600)
-MANY_GROUPS = of(MANY, split_by_group=True, group_metrics=MANY.metrics)
+MANY_GROUPS = of(MANY, split_by_group=True, group_metrics=as_groups(MANY.metrics))
 UNJUDGED = of(
     LEAK, metrics=[changed(YES, tpr=[a.model_copy(update={"held_out": None}) for a in YES.tpr])]
 )
@@ -115,11 +115,11 @@ MADE = ReferenceCard(target="tuned", name="made", kind="self_prompt", model="bas
 EZ = AttackCard(name="ez", title="t", source="s", formula="f")
 NOTHING = of(NONE, metrics=[unmeasured(150, 0)], attacks=[EZ], references=[MADE])
 NO_SCORES = of(NOTHING, metrics=[unmeasured(0, 300)])
-GROUPS = audit({"tuned/loss": 2.0}, n=30).metrics
+GROUPS = as_groups(audit({"tuned/loss": 2.0}, n=30).metrics)
 SPLIT = of(LEAK, group_metrics=GROUPS, split_by_group=True)
 UNTESTED = of(NONE, group_metrics=[], split_by_group=True)
 NO_LEAK_IN_GROUPS = of(
-    NONE, split_by_group=True, group_metrics=[changed(audit({"tuned/loss": 0.0}, n=40).metrics[0])]
+    NONE, split_by_group=True, group_metrics=as_groups(audit({"tuned/loss": 0.0}, n=40).metrics)
 )
 NO_RATE_IN_GROUPS = of(
     NO_LEAK_IN_GROUPS,
@@ -144,11 +144,16 @@ COPIES = CopiesWithin(members=4, non_members=0, groups=2, proposed=[["a", "b"], 
 WITH_COPIES = shifted("no_shift_found").model_copy(update={"copies": COPIES})
 COPIED_BEFORE = of(LEAK, shift=WITH_COPIES)
 COPIED = of(COPIED_BEFORE, distinct_metrics=audit({"tuned/loss": 3.0}, n=298).metrics)
+SHARED = of(
+    SPLIT,
+    distinct_metrics=GROUPS,
+    shift=WITH_COPIES.model_copy(update={"copies": COPIES.model_copy(update={"across_groups": 1})}),
+)
 SAMPLED = of(COPIED, shift=WITH_COPIES.model_copy(update={"left_out": 300}))
 FEW_METRICS = audit({"tuned/loss": 3.0}, n=150).metrics
 FEW_DISTINCT = of(COPIED, distinct_metrics=FEW_METRICS)
-FEW_GROUPS = of(LEAK, group_metrics=FEW_METRICS, split_by_group=True)
-FEWER_GROUPS = of(FEW_GROUPS, group_metrics=audit({"tuned/loss": 3.0}, n=80).metrics)
+FEW_GROUPS = of(LEAK, group_metrics=as_groups(FEW_METRICS), split_by_group=True)
+FEWER_GROUPS = of(FEW_GROUPS, group_metrics=as_groups(audit({"tuned/loss": 3.0}, n=80).metrics))
 UNTESTED_LEAK = of(LEAK, split_by_group=True)
 NONE_COPIED = of(NONE, shift=WITH_COPIES, distinct_metrics=audit({"tuned/loss": 0.0}).metrics)
 TEST = DatasetInference(
@@ -232,13 +237,18 @@ ROWS = [
      [NOTED, STOPPED, CLEAR]),
     ("_on_records", "which hardly ever gives such a guess", [STATED],
      [NOTED, of(LEAK, shift=shifted(auc=0.53).model_copy(update={"split": "randomized"}))]),
-    ("_on_records", "They are no independent evidence", [COPIED, COPIED_BEFORE],
+    ("_on_records", "were not looked for in this run", [LEAK, STOPPED], [COPIED]),
+    ("on_copies", "They are no independent evidence", [COPIED, COPIED_BEFORE, SHARED],
      [CLEAR, of(COPIED, split_by_group=True, group_metrics=GROUPS)]),
-    ("_on_records", "the tests against chance count the first of each cluster alone", [COPIED],
-     [CLEAR, COPIED_BEFORE]),
+    ("on_copies", "the tests against chance count the first of each cluster alone", [COPIED],
+     [CLEAR, COPIED_BEFORE, SHARED]),
+    ("on_copies", "the tests against chance count a cluster in its first group alone", [SHARED],
+     [COPIED, SPLIT]),
+    ("on_copies", "dataset inference counts groups that share copies once",
+     [of(SHARED, dataset_inference=[TEST])], [of(COPIED, dataset_inference=[TEST]), SHARED]),
     ("_on_records", "Only a sample of 300 members and non-members was searched", [SAMPLED],
      [COPIED, of(SAMPLED, distinct_metrics=[])]),
-    ("_on_records", "dataset inference counts a cluster once",
+    ("on_copies", "dataset inference counts a cluster once",
      [of(COPIED, dataset_inference=[TEST])], [COPIED]),
     ("_how_it_was_chosen", "The leading attack is the best of 2 on one half", [TWO],
      [LEAK, OLD, WEAK_FIRST]),
@@ -252,6 +262,8 @@ ROWS = [
      [NO_LEAK_IN_GROUPS, NONE, NOTHING]),
     ("_why_untested", "because groups with a score are too few", [UNTESTED],
      [COPIED_BEFORE, NONE, TINY]),
+    ("_why_untested", "an earlier version scored a group by the mean of all its records",
+     [of(LEAK, split_by_group=True, group_metrics=LEAK.metrics)], [SPLIT, UNTESTED]),
     ("_why_untested", "an earlier version did not measure one of each alone", [COPIED_BEFORE],
      [COPIED, NONE_COPIED, UNTESTED]),
     ("_why_untested", "because distinct records with a score are too few",
@@ -261,7 +273,8 @@ ROWS = [
     ("nothing_measured", "No leak could have been found: with 3 members and 3 non-members and 1 "
      "attack, chance explains whatever an attack does", [TINY], [NONE, FEW, UNTESTED]),
     ("nothing_measured", "with 3 groups of members and 3 groups of non-members and 1 attack",
-     [of(LEAK, split_by_group=True, group_metrics=TINY.metrics)], [TINY, SPLIT, UNTESTED]),
+     [of(LEAK, split_by_group=True, group_metrics=as_groups(TINY.metrics))],
+     [TINY, SPLIT, UNTESTED]),
     ("nothing_measured", "no member and no non-member has a score", [NO_SCORES],
      [NOTHING, NONE, UNTESTED]),
     ("nothing_measured", "the scores are kept", [NOTHING, of(NONE, metrics=[])],

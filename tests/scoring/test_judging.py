@@ -24,7 +24,7 @@ from raymia.scoring.comparisons import questions_of
 from raymia.scoring.evidence import Known
 from raymia.scoring.judge import Judge
 from raymia.scoring.parts import score_parts
-from raymia.scoring.reduction import infer_datasets, reduce_audit, score_tables
+from raymia.scoring.reduction import _units_and_halves, infer_datasets, reduce_audit, score_tables
 from raymia.scoring.workers import Here
 
 GROUPS = {"members": 2, "non_members": 20, "candidates": 4}
@@ -134,6 +134,26 @@ def test_their_scores_teach_no_combination_and_no_dataset_inference(inputs):
     assert [*Known(inputs).labelled(found).scores] == ["loss"]
     assert infer_datasets(inputs, "one", found) == infer_datasets(inputs, "one", {"loss": plain})
     assert infer_datasets(inputs, "one", {"network": scores}) == []
+
+
+def test_groups_that_share_copies_count_once_in_dataset_inference(inputs):
+    """Of 20 groups of non-members, ten are linked by copies, the last of them by others."""
+    table, scores = inputs.records.table, {"loss": made_scores(inputs)}
+    ids, groups = table["record_id"].to_pylist(), table["group"].to_pylist()
+    own = {}
+    for record, group in zip(ids, groups, strict=True):
+        own.setdefault(group, []).append(record)
+    linked = [f"non_members {n}" for n in range(10)]
+    clusters = {own[group][0]: "one" for group in linked[:6]}
+    clusters |= {own[group][1]: "two" for group in linked[5:]}
+    units, fitted = _units_and_halves(inputs, clusters)
+    assert np.unique(units).size == len(own) - 9
+    of_linked = [group in linked for group in groups]
+    assert np.unique(units[of_linked]).size == np.unique(fitted[of_linked]).size == 1
+    alone, _ = _units_and_halves(inputs, {own[linked[0]][0]: "a", own[linked[0]][1]: "a"})
+    assert np.array_equal(alone, _units_and_halves(inputs, {})[0]), "they are one group already"
+    tests = infer_datasets(inputs, "one", scores, clusters)
+    assert all(t.n_non_members <= 11 for t in tests)
 
 
 def test_their_epsilon_is_not_bounded_from_one_run(tmp_path, tiny_gpt2):

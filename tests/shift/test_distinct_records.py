@@ -12,6 +12,7 @@ from raymia.modalities.images.modality import Images
 from raymia.modalities.texts.modality import Texts
 from raymia.results.chance import Chance
 from raymia.results.disguise import Disguise
+from raymia.results.gate import decide_again
 from raymia.results.redaction import redact
 from raymia.results.result import RecordCounts, RunResult
 from raymia.results.verdict import reach_verdict
@@ -32,11 +33,13 @@ class MadeUp:
     Attributes
     ----------
     text_of : [records], records of one text and side are copies.
+    group_of : [records], the group of each; none has one without it.
     """
 
     members: int
     text_of: np.ndarray
     sample: int = 20_000
+    group_of: np.ndarray | None = None
 
     def __post_init__(self):
         count = len(self.text_of)
@@ -44,7 +47,9 @@ class MadeUp:
             {
                 "record_id": [f"r{n}" for n in range(count)],
                 "is_member": np.arange(count) < self.members,
-                "group": pa.nulls(count, pa.string()),
+                "group": pa.nulls(count, pa.string())
+                if self.group_of is None
+                else [f"g{group}" for group in self.group_of],
             }
         )
         self.inputs = SimpleNamespace(
@@ -62,10 +67,12 @@ class MadeUp:
         found = [self._clusters(rows) for rows in sides]
         self.clusters = {f"r{n}": f"r{c[0]}" for side in found for c in side for n in c}
         ids = [f"r{n}" for n in range(count)]
+        groups = ids if self.group_of is None else self.group_of.tolist()
         self.check = ShiftCheck(
             state="no_shift_found", error_rate=0.05,
             n_members=len(sides[0]), n_non_members=len(sides[1]),
-            left_out=int(count - self.looked.sum()), copies=copies_within(found, [ids, ids]),
+            left_out=int(count - self.looked.sum()),
+            copies=copies_within(found, [ids, ids], [groups, groups]),
         )  # fmt: skip
 
     def _clusters(self, rows):
@@ -89,6 +96,13 @@ class MadeUp:
             if of_all
             else distinct,
             distinct_metrics=distinct,
+            group_metrics=[
+                self.judge.judge(own, target="t", attack=attack).group_metrics
+                for attack, own in scores.items()
+            ]
+            if self.judge.groups is not None
+            else [],
+            split_by_group=self.judge.groups is not None and self.judge.groups.hold_all,
             records=RecordCounts(
                 members=self.members, non_members=len(everything) - self.members, candidates=0,
                 set_aside=0,
@@ -300,3 +314,87 @@ def test_of_a_far_larger_side_more_is_searched_than_guessers_see(modality):
     looked = looked_at(inputs)
     assert looked[is_member].all()
     assert looked[~is_member].sum() == 2_500
+
+
+def shared_text(per_group, sample=20_000):
+    """Three hundred groups of each kind, where 50 groups of members begin with one text."""
+    group_of = np.repeat(np.arange(600), per_group)
+    text_of = np.arange(600 * per_group)
+    text_of[: 50 * per_group : per_group] = 0
+    return MadeUp(300 * per_group, text_of, sample, group_of)
+
+
+def with_all_copies(run):
+    """The run, had nobody looked for copies over groups."""
+    return run.model_copy(update={"shift": None, "distinct_metrics": []})
+
+
+@pytest.mark.parametrize("per_group", [1, 2])
+def test_copies_over_groups_make_no_leak(per_group):
+    """Groups of one record each, or users who all hold one text; eight attacks that guess."""
+    audit, draws, audits = shared_text(per_group), np.random.default_rng(12), 20
+    found, counted = 0, 0
+    for _ in range(audits):
+        scores = {f"a{n}": draws.normal(size=600 * per_group)[audit.text_of] for n in range(8)}
+        run = audit.run(scores)
+        assert run.split_by_group
+        found += finds(run)
+        counted += finds(with_all_copies(run))
+    assert found <= stats.binom.isf(1e-3, audits, 0.05)
+    if per_group == 1:
+        assert counted >= 10, "as groups of their own they are called a leak"
+    unit, whole = run.distinct_metrics[0], run.group_metrics[0]
+    assert (whole.n_members, whole.n_non_members) == (300, 300)
+    # Of a user who holds another text as well, that one counts.
+    assert (unit.n_members, unit.n_unscored) == (251 if per_group == 1 else 300, 0)
+    assert unit.records_per_group == 1
+
+
+def test_a_cluster_counts_in_its_first_group_and_within_one_group_as_it_is():
+    text_of = np.array([0, 0, 1, 0, 2, 3, 4, 5, 5, 6, 7, 8])
+    group_of = np.array([0, 0, 0, 1, 1, 2, 3, 4, 4, 5, 6, 7])
+    audit = MadeUp(6, text_of, group_of=group_of)
+    kept = distinct_records(audit.inputs, audit.clusters, by_group=True)
+    assert np.flatnonzero(~kept).tolist() == [3]
+    assert (audit.check.copies.groups, audit.check.copies.across_groups) == (2, 1)
+    singly = distinct_records(audit.inputs, audit.clusters)
+    assert np.flatnonzero(~singly).tolist() == [1, 3, 8]
+
+
+def test_copies_within_groups_alone_leave_the_groups_as_they_are():
+    audit = MadeUp(100, np.arange(200) // 2, group_of=np.arange(200) // 2)
+    run = audit.run({"a": np.random.default_rng(13).normal(size=200)})
+    assert run.distinct_metrics == []
+    assert Chance.of(run).unit(run.metrics[0]) is run.group_metrics[0]
+    assert not any("nearly copy" in limit for limit in reach_verdict(run).limits)
+
+
+def test_of_groups_that_share_copies_in_a_sample_the_searched_records_count():
+    audit = shared_text(2, sample=400)
+    kept = distinct_records(audit.inputs, audit.clusters, by_group=True)
+    assert not (kept[:600] & ~audit.looked[:600]).any()
+    assert kept[600:].all()
+    run = audit.run({"a": np.random.default_rng(14).normal(size=1_200)})
+    unit = run.distinct_metrics[0]
+    assert unit.n_members == np.unique(audit.group_of[:600][kept[:600]]).size
+    assert "Only a sample" in " ".join(reach_verdict(run).limits)
+
+
+def test_the_verdict_and_the_gate_say_how_groups_that_share_copies_count():
+    draws, audit = np.random.default_rng(15), shared_text(1)
+    scores = {"a": draws.normal(size=600)}
+    scores["a"][:50] = 9 + 0.001 * draws.normal(size=50)
+    run = audit.run(scores)
+    verdict = reach_verdict(run)
+    assert verdict.finding == "no_leak_found"
+    said = " ".join(verdict.limits)
+    assert "in 1 cluster, 1 of them over several groups" in said
+    assert "the tests against chance count a cluster in its first group alone" in said
+    (split,) = decide_again(run, ["any.auc > 0.52"])
+    assert split.status == "undecided"
+    (split,) = decide_again(run, ["any.auc > 0.52 by group"])
+    assert split.status == "undecided"
+    mixed = run.model_copy(update={"split_by_group": False})
+    (of_groups,) = decide_again(mixed, ["any.auc > 0.52 by group"])
+    assert of_groups.status == "not_evaluated"
+    assert "records of some groups nearly copy records of others" in of_groups.reason

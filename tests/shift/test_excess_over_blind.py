@@ -17,6 +17,7 @@ from raymia.modalities.resolve import resolve_inputs
 from raymia.plan.planning import plan_audit
 from raymia.questions.text import TOKEN_SCHEMA
 from raymia.report.html import render
+from raymia.results.chance import units_of, what_counts
 from raymia.results.wording import overlap_lines, shift_line
 from raymia.run.outcome import Run, sum_up
 from raymia.scoring.blind import ask_blind
@@ -163,6 +164,22 @@ def test_check_that_is_switched_off_says_so(tmp_path, tiny_gpt2):
     assert result.shift.reason == "it is switched off in the audit file"
     assert (result.shift.n_members, result.shift.n_non_members) == (30, 30)
     assert result.excess_over_blind == []
+
+
+@pytest.mark.parametrize(("members", "enabled"), [(20, True), (30, False)])
+def test_one_of_each_cluster_counts_without_the_check(tmp_path, tiny_gpt2, members, enabled):
+    """With too few records for it, or switched off."""
+    chosen = some(austen(), 60)
+    alike = [f"{chosen[0]} {word}" for word in ("so", "too", "yes", "then")]
+    off = {"shift": {"enabled": enabled}}
+    result, *_ = run_on(
+        tmp_path, tiny_gpt2, [*chosen[: members - 4], *alike], chosen[30 : 30 + members], **off
+    )
+    assert (result.shift.state, result.shift.guesses) == ("not_checked", [])
+    assert (result.shift.copies.members, result.shift.copies.groups) == (5, 1)
+    assert what_counts(result) == "distinct"
+    assert {m.n_members for m in units_of(result).values()} == {members - 4}
+    assert any("They are no independent evidence" in limit for limit in result.verdict.limits)
 
 
 @pytest.mark.long

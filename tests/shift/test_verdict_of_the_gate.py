@@ -23,7 +23,7 @@ from records_to_check import (
 from scipy.stats import binom
 
 from raymia.results.wording import shift_line
-from raymia.shift.check import most_for_guessers, sampled_rows
+from raymia.shift.check import check_shift, most_for_guessers, sampled_rows
 
 SEEDS = 20
 # At an error rate of 5 %, more false alarms among 20 have a chance below 2 %.
@@ -150,6 +150,21 @@ def test_too_few_records_are_not_checked(members, others, reason):
     found = check(texts(chosen[:members], chosen[60 : 60 + others]))
     assert (found.state, found.reason) == ("not_checked", reason)
     assert (found.n_members, found.n_non_members, found.guesses) == (members, others, [])
+
+
+def test_copies_are_looked_for_in_as_few_records_as_there_are():
+    """The tests against chance rest on them, and they are of few records as well as of many."""
+    chosen = some(austen(), 40)
+    members = [*chosen[:10], *(f"{chosen[0]} {word}" for word in "abcdefghij")]
+    for others in (chosen[20:], []):
+        blind = check_shift(texts(members, others), error_rate=0.05, seed=0)
+        assert blind.check.state == "not_checked"
+        assert (blind.check.copies.members, blind.check.copies.groups) == (11, 1)
+        assert set(blind.clusters) == {"m0", *(f"m{n}" for n in range(10, 20))}
+        assert (blind.check.n_searched, blind.check.n_not_searched) == (20 + len(others), 0)
+    digits, _ = split_digits(6, 0)
+    pictures = images([*digits, *digits], [])
+    assert check_shift(pictures, error_rate=0.05, seed=0).check.copies.groups == 6
 
 
 def test_too_few_groups_are_not_checked():

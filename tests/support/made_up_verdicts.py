@@ -29,6 +29,11 @@ def audit(strengths, n=150, seed=0, combined=(), **changes):
     return RunResult(**{**fields, **changes})
 
 
+def as_groups(metrics):
+    """The same, as if measured on groups of one record each."""
+    return [entry.model_copy(update={"records_per_group": 1}) for entry in metrics]
+
+
 def shifted(state="shift", auc=0.7):
     guess = BlindGuess(
         name="bag_of_words", title="a bag of words", fitted=True, sides=1, higher_is_member=True,

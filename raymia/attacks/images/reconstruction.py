@@ -40,7 +40,7 @@ class CoMembership(ImageAttack):
     The latents are searched by gradient descent, record by record, as GAN-Leaks does with full
     access to a generator and as PFAMI's authors computed the rival of this name. The paper fits one
     network that gives the latents of all records of a group; here a group's score is the mean over
-    its records. With a reference, the difference of the logarithms. No score where a model has no
+    records of it. With a reference, the difference of the logarithms. No score where a model has no
     answer.
     """
 
