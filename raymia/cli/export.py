@@ -35,7 +35,7 @@ def export(
     to: Annotated[
         Form,
         typer.Option(
-            help="every number: csv, parquet; a table: markdown, latex; a section for a model "
+            help="all figures of each attack: csv, parquet; a table: markdown, latex; a section for a model "
             "card: model-card; ROC curves: svg, png"
         ),
     ],

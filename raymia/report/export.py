@@ -36,7 +36,7 @@ def export(run: NotebookRun, form: str) -> bytes:
 
     Parameters
     ----------
-    form : one of `FORMS`: every number as ``csv`` or ``parquet``; a table of the attacks as
+    form : one of `FORMS`: the figures of each attack as ``csv`` or ``parquet``; a table of the attacks as
         ``markdown`` or ``latex``; ``model-card``, a section in Markdown.
     """
     return FORMS[form](run)

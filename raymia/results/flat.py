@@ -32,7 +32,8 @@ def metrics_rows(
     -------
     pyarrow.Table
         ``target``, ``attack``, ``of`` (``records``, ``distinct`` or ``groups``), counts, ``auc``
-        with ``auc_low`` and ``auc_high``; for each budget of false positives ``tpr@1%fpr`` with its
+        with ``auc_low`` and ``auc_high``; ``held_out_auc``, which the verdict tells, with its
+        limits; for each budget of false positives ``tpr@1%fpr`` with its
         limits on all records, and ``held_out_tpr@1%fpr`` with its limits and
         ``held_out_fpr@1%fpr`` on those that did not choose the threshold;
         ``balanced_accuracy``, ``one_minus_eer``, ``epsilon`` (the bound that the calibration half
@@ -80,6 +81,7 @@ def _counts(entry: Metrics, of: str) -> dict[str, Any]:
 def _row(attack: AttackMetrics | None, fprs: Iterable[float]) -> dict[str, float | None]:
     """The numbers of an attack by their columns; nothing but columns without one."""
     row = _estimate("auc", None if attack is None else attack.auc)
+    row |= _estimate("held_out_auc", None if attack is None else attack.held_out_auc)
     at = {} if attack is None else {tpr.max_fpr: tpr for tpr in attack.tpr}
     for fpr in fprs:
         found = at.get(fpr)

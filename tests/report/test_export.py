@@ -58,6 +58,9 @@ def check_numbers(table: pd.DataFrame, run) -> None:
             continue
         assert row["auc"] == entry.auc.value
         assert (row["auc_low"], row["auc_high"]) == (entry.auc.low, entry.auc.high)
+        if entry.held_out_auc is not None:
+            told = held_out_area(entry)
+            assert (row["held_out_auc"], row["held_out_auc_high"]) == (told.value, told.high)
         for at in entry.tpr:
             name = f"{100 * at.max_fpr:g}%fpr"
             assert pd.isna(row[f"tpr@{name}"]) == (at.estimate is None)

@@ -124,6 +124,7 @@ def measured_apart(n: int, strength: float, target: str, shown_as: str):
 def test_where_the_verdict_counts_groups_the_pictures_are_of_groups():
     result, curves = audit(2.5, attacks=("loss",))
     unit, of_groups = measured_apart(300, 2.5, "tuned", "tuned, by group")
+    unit = unit.model_copy(update={"records_per_group": 1})
     result = result.model_copy(update={"group_metrics": [unit], "split_by_group": True})
     screen, charts = laid_out(result, [*curves, of_groups])
     assert charts[screen.roc]["members"] == 300
