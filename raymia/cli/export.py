@@ -35,8 +35,8 @@ def export(
     to: Annotated[
         Form,
         typer.Option(
-            help="all figures of each attack: csv, parquet; a table: markdown, latex; a section for a model "
-            "card: model-card; ROC curves: svg, png"
+            help="all figures of each attack: csv, parquet; a table: markdown, latex; a section "
+            "for a model card: model-card; ROC curves: svg, png"
         ),
     ],
     out: Annotated[

@@ -36,8 +36,8 @@ def export(run: NotebookRun, form: str) -> bytes:
 
     Parameters
     ----------
-    form : one of `FORMS`: the figures of each attack as ``csv`` or ``parquet``; a table of the attacks as
-        ``markdown`` or ``latex``; ``model-card``, a section in Markdown.
+    form : one of `FORMS`: the figures of each attack as ``csv`` or ``parquet``; a table of the
+        attacks as ``markdown`` or ``latex``; ``model-card``, a section in Markdown.
     """
     return FORMS[form](run)
 
