@@ -274,9 +274,9 @@ def compare(
         say_unconfirmed(check_fit(folder), folder)
     if json is not None:
         from raymia.storage.files import Folder
-        from raymia.util.credentials import hidden
+        from raymia.util.credentials import hidden_json
 
-        content = hidden(comparison.model_dump_json(indent=2)) + "\n"
+        content = hidden_json(comparison.model_dump_json()) + "\n"
         Folder(str(json.parent)).write(json.name, content.encode())
     return comparison
 

@@ -28,7 +28,6 @@ from raymia.results.redaction import redact
 from raymia.results.result import RunResult
 from raymia.storage.files import Folder
 from raymia.storage.lease import held, new_run_id
-from raymia.util.credentials import hidden
 
 
 def write_run(
@@ -103,14 +102,15 @@ def write_gate(folder_url: str, decide: Callable[[RunResult], RunResult]) -> Non
 
 
 def _write_page(folder: Folder, result: RunResult, curves: Sequence[AttackCurves]) -> None:
-    folder.write(REPORT_FILE, hidden(render(result, curves, _sweep(folder))).encode())
+    folder.write(REPORT_FILE, render(result, curves, _sweep(folder)).encode())
 
 
 def _disguise(folder: Folder, result: RunResult) -> Disguise:
     """What a stored run's records and files are called where it is redacted."""
-    store = settings_of(result, folder.url).get("store")
+    settings = settings_of(result, folder.url)
+    store = settings.get("store")
     secret = secrets.token_bytes() if store is None else secret_of(Folder(store))
-    return Disguise.of_audit(secret, result.audit_yaml)
+    return Disguise.of_audit(secret, settings)
 
 
 def _redacted(folder: Folder, result: RunResult, disguise: Disguise) -> RunResult:

@@ -16,7 +16,7 @@ from raymia.results.folder import SWEEP_FILE
 from raymia.spec import ObjectiveSpec, Value
 from raymia.storage.files import Folder
 from raymia.sweep.evaluate import Evaluated, Halves, Setting, objective_of
-from raymia.util.credentials import hidden
+from raymia.util.credentials import hidden_json
 
 TABLE_FILE = "sweep.parquet"
 RESULT_FILE = "sweep.json"
@@ -178,5 +178,5 @@ def write_sweep(folder_url: str, result: SweepResult, table: pa.Table, page: str
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     folder.write(TABLE_FILE, sink.getvalue().to_pybytes())
-    folder.write(SWEEP_FILE, hidden(page).encode())
-    folder.write(RESULT_FILE, hidden(result.model_dump_json(indent=2)).encode())
+    folder.write(SWEEP_FILE, page.encode())
+    folder.write(RESULT_FILE, hidden_json(result.model_dump_json()).encode())

@@ -16,6 +16,7 @@ import raymia.storage.remote
 from raymia.evidence.secret import SECRET_FILE, secret_of
 from raymia.models.source import bring, origins_of
 from raymia.models.source import locate as locate_model
+from raymia.results.events import read_events
 from raymia.run.status import EventLog
 from raymia.storage.files import ORIGINS, TEMPORARY_PREFIX, Folder, cache_folder, opened
 from raymia.storage.remote import TRIES, StorageError, filesystem
@@ -215,6 +216,15 @@ def test_events_hide_credentials(tmp_path):
     written = "".join(p.read_text() for p in tmp_path.rglob("*") if p.is_file())
     assert "https://***@host/x: gone" in written
     assert "s3cret" not in written
+
+
+def test_events_can_be_read_whatever_they_hide(tmp_path):
+    why = 'open("https://host/données.jsonl?token=s3cret"): C:\\gone\n?key='
+    log = EventLog(str(tmp_path), "run")
+    log.write({"event": "x", "why": why})
+    log.close()
+    ((event,),) = read_events(Folder(str(tmp_path))).values()
+    assert event["why"] == why.replace("s3cret", "***")
 
 
 @pytest.fixture
