@@ -107,9 +107,10 @@ def test_a_text_with_a_key_in_its_code_is_kept_as_it_is(folder, result, scores, 
 
 def test_charts_hide_credentials_and_are_still_json(result, curves):
     name = 'x https://host/data?a=1&sig=s3cret"'
-    named = [replace(one, target=name) for one in curves if one.target == "tuned"]
-    metrics = [one.model_copy(update={"target": name}) for one in result.metrics]
-    page = render(result.model_copy(update={"metrics": metrics}), named)
+    names = {"tuned": name, "base": "base"}
+    drawn = [replace(one, target=names[one.target]) for one in curves]
+    metrics = [one.model_copy(update={"target": names[one.target]}) for one in result.metrics]
+    page = render(result.model_copy(update={"metrics": metrics}), drawn)
     charts = json.loads(page.partition('id="charts">')[2].partition("</script>")[0])
     assert 'https://host/data?a=1&sig=***"' in json.dumps(charts).replace("\\", "")
     assert "s3cret" not in page
