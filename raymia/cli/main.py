@@ -239,12 +239,15 @@ def demo(
 def report(run: RunFolder, redact: Redact = False) -> None:
     """Write the report of a stored run anew; no model is asked."""
     from raymia.cli.gate import say_unconfirmed
-    from raymia.report.files import write_report
+    from raymia.report.files import unredacted_sweep, write_report
     from raymia.results.folder import check_fit, load_result
 
     load_result(run)
     unconfirmed = check_fit(run)
     say(f"report: {write_report(run, redacted=redact)}")
+    left = unredacted_sweep(run) if redact else None
+    if left is not None:
+        say(left)
     say_unconfirmed(unconfirmed)
 
 
