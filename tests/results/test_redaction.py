@@ -262,6 +262,14 @@ def test_events_of_an_audit_that_is_redacted_never_quote(tmp_path):
     assert "refused by the endpoint" in read_events(Folder(str(tmp_path)))["run"][1]["why"]
 
 
+def test_a_url_has_one_name_with_its_credentials_and_without():
+    url = "https://host/surgery of 2026.jsonl?sig=s3cret"
+    disguise = Disguise.of_audit(b"s", {"records": {"members": [url]}})
+    said, kept = (disguise.text(f"{one}: gone") for one in (url, url.replace("s3cret", "***")))
+    assert said == kept
+    assert said.endswith(">: gone")
+
+
 def test_a_column_of_ids_is_keyed_as_each_is():
     column, disguise = pa.chunked_array([["a", "b"], ["a"]]), Disguise(b"s")
     assert disguise.ids(column).to_pylist() == [disguise.id(one) for one in "aba"]
